@@ -1,0 +1,25 @@
+"""What every test shares: where the real images are, and one thread so that timings and sums repeat."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+DATA = Path(os.environ.get("GAPSTONE_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")).resolve()
+
+
+@pytest.fixture(scope="session")
+def real_images() -> Callable[[str], Path]:
+    """`real_images("mnist")` is the folder of that name, or a skip that says what is missing.
+
+    The images are not part of the project. Set GAPSTONE_TEST_DATA to the folder that holds mnist, awkward, flowers128, …
+    """
+
+    def find(name: str) -> Path:
+        folder = DATA / name
+        if not folder.exists():
+            pytest.skip(f"needs the real images in {name!r}: set GAPSTONE_TEST_DATA to the folder that holds them")
+        return folder
+
+    return find

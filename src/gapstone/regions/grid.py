@@ -1,0 +1,31 @@
+"""Grid(size): the map cut into a fixed number of cells, whatever its size (adaptive pooling).
+
+Cell i of g on L positions is [floor(i L / g), ceil((i + 1) L / g)): cells share an edge row where g does not divide L,
+and repeat positions where g is larger than L.
+"""
+
+from dataclasses import dataclass
+
+from gapstone.regions.boxes import Axis
+from gapstone.regions.region import PerAxis, check_whole_numbers, per_axis
+
+
+@dataclass(frozen=True)
+class Grid:
+    """`Grid(7)`: (N, C, H, W) → (N, C, 7, 7). `Grid((2, 3))`: one number per axis."""
+
+    size: PerAxis
+
+    def __post_init__(self) -> None:
+        check_whole_numbers("Grid", 1, size=self.size)
+
+    def axes(self, sizes: tuple[int, ...]) -> tuple[Axis, ...]:
+        return tuple(map(_axis, sizes, per_axis(self.size, sizes, "Grid size")))
+
+
+def _axis(length: int, cells: int) -> Axis:
+    return Axis(
+        tuple(i * length // cells for i in range(cells)),
+        tuple(-(-(i + 1) * length // cells) for i in range(cells)),
+        ("grid", cells),
+    )

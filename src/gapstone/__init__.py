@@ -1,0 +1,49 @@
+"""gapstone: build the heads of image classifiers, compare them on your images, see what they look at.
+
+>>> import torch, gapstone as gs
+>>> gs.pool(torch.rand(2, 512, 14, 14), "gem", p=3).shape
+torch.Size([2, 512])
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from gapstone.classifier import Classifier as Classifier
+    from gapstone.classifier import load as load
+    from gapstone.heads import Head as Head
+    from gapstone.pool import Pool as Pool
+    from gapstone.pool import partial as partial
+    from gapstone.pool import pool as pool
+    from gapstone.regions import Grid as Grid
+    from gapstone.regions import Whole as Whole
+    from gapstone.regions import Window as Window
+
+# the whole public surface; each name is imported when it is first used, so that `import gapstone` costs nothing
+PUBLIC = {
+    "Classifier": "gapstone.classifier",
+    "Grid": "gapstone.regions",
+    "Head": "gapstone.heads",
+    "Pool": "gapstone.pool",
+    "Whole": "gapstone.regions",
+    "Window": "gapstone.regions",
+    "load": "gapstone.classifier",
+    "partial": "gapstone.pool",
+    "pool": "gapstone.pool",
+}
+
+__all__ = [*PUBLIC, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PUBLIC:
+        raise AttributeError(f"module 'gapstone' has no attribute {name!r}")
+    value = getattr(import_module(PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

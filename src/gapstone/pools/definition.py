@@ -9,7 +9,8 @@ A pool keeps a small running state. Five functions say everything about it:
     share(x, out, *s)         d answer / d x at one position                    1 / s1
 
 and, optionally, `fold(x)`: the state of a whole block at once, where that is cheaper than lift-then-combine (a test
-holds the two together). Parameters (gem's p) follow as last arguments of all of them. A *positional* pool (max) also receives the
+holds the two together). Parameters (gem's p) follow as last arguments of all of them. A *positional* pool (max) also
+receives the
 position's number: `lift(x, i)`, `share(x, i, out, *s)`.
 
 The functions speak `m`, the maths of the loop that is asking (torch here): the loop binds it.

@@ -1,0 +1,183 @@
+"""Head: feature maps to logits, and the part each position has in them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gapstone.heads.recipes import RECIPES
+from gapstone.heads.spec import parse
+from gapstone.pool import Pool, pool, share
+from gapstone.pools import POOLS
+from gapstone.regions import Grid
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """What each position adds to each class's logit: `maps.sum(positions) + bias == logits`."""
+
+    maps: Tensor
+    """(N, K, *spatial), signed, in logit units."""
+    bias: Tensor
+    """(K,), what no position adds."""
+
+
+class Head(nn.Module):
+    """Feature maps (N, C, *spatial) to logits (N, K).
+
+        >>> head = gs.Head("gap", channels=512, classes=10)
+        >>> head(torch.rand(2, 512, 7, 7)).shape
+        torch.Size([2, 10])
+        >>> gs.Head("fc:512:dropout=0.5", channels=64, classes=10, size=(8, 8))
+
+    Args:
+        spec: `gap`, `gmp`, `gem`, `lse`, `avgmax`, `catavgmax` (pool, then linear), `nin` (one map per class, then
+            mean) or `fc` (flatten, then linear); then hidden widths (`gap:512,512`), then options: `dropout=0.5`,
+            `p=4` or `p=learned` (gem), `r=5` or `r=learned` (lse), `grid=7` (fc: maps pooled to 7×7 first, so that any
+            size is taken).
+            Hidden layers are linear, ReLU, dropout. Without hidden layers dropout acts on what the linear layer sees.
+        channels: of the feature maps.
+        classes: how many logits.
+        size: of the feature maps, (h, w); only `fc` without `grid` needs it.
+
+    `additive` says whether `contributions` exist: no hidden layers, and pools whose shares add up (all but `lse`).
+    `nin` always has them: its class maps *are* the contributions, and its ReLU (as in arXiv 1312.4400, eq. 2) makes
+    every one of them evidence in favour.
+    """
+
+    def __init__(self, spec: str, channels: int, classes: int, size: tuple[int, ...] | None = None) -> None:
+        super().__init__()
+        parsed = parse(spec)
+        recipe = RECIPES[parsed.name]
+        if channels < 1 or classes < 1:
+            raise ValueError(f"head {spec!r} of {channels} channels and {classes} classes: both must be at least 1.")
+        self.spec, self.channels, self.classes = str(parsed), channels, classes
+        self.recipe = recipe
+        self.size: tuple[int, ...] | None = None
+        dropout = parsed.number("dropout", 0.0)
+
+        pools = [_pool(name, parsed.options) for name in recipe.pools]
+        width = channels * (len(pools) if recipe.join == "cat" else 1)
+        if not recipe.pools:
+            if "grid" in parsed.options:
+                grid = int(parsed.number("grid", 0))
+                pools, width = [Pool("mean", over=Grid(grid))], channels * grid * grid
+            elif size is None:
+                raise ValueError(
+                    f"head {spec!r} flattens the maps and must know their size: give size=(h, w), "
+                    f"or take {parsed.name}:grid=7, which accepts any size."
+                )
+            else:
+                self.size = tuple(size)
+                width = channels * torch.Size(size).numel()
+        self.pools = nn.ModuleList(pools)
+        self.maps: nn.Sequential | None = None
+        self.classifier: nn.Sequential | None = None
+        if recipe.maps:
+            self.maps = _convolutions(channels, parsed.hidden, classes, dropout)
+        else:
+            self.classifier = _linear(width, parsed.hidden, classes, dropout)
+        self.additive = recipe.maps or (not parsed.hidden and all(POOLS[name].adds_up for name in recipe.pools))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._check(x)
+        if self.maps is not None:
+            x = self.maps(x)
+        vectors = [pool(x).flatten(1) for pool in self.pools] or [x.flatten(1)]
+        joined = torch.cat(vectors, 1) if self.recipe.join == "cat" else torch.stack(vectors).mean(0)
+        return joined if self.classifier is None else self.classifier(joined)
+
+    def contributions(self, x: Tensor) -> Contributions:
+        """Each position's part in each logit, exactly; as in eval mode, from one look at the maps and no gradient.
+
+        Shapes: x (N, C, *spatial) → maps (N, K, *spatial) and bias (K,); float32 or wider.
+
+        Raises: ValueError where the parts don't add up to the logit.
+        """
+        self._check(x)
+        if not self.additive:
+            why = (
+                "its pool's shares are weights"
+                if self.classifier and len(self.classifier) == 1
+                else "it has hidden layers"
+            )
+            raise ValueError(f"head {self.spec!r} has no contributions that add up to the logit: {why}.")
+        x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        if self.maps is not None:
+            quiet = [layer for layer in self.maps if not isinstance(layer, nn.Dropout)]
+            maps = nn.Sequential(*quiet)(x)
+            return Contributions(maps * share(maps, "mean"), maps.new_zeros(self.classes))
+        assert self.classifier is not None
+        linear = self.classifier[-1]
+        assert isinstance(linear, nn.Linear)
+        weight, bias = linear.weight.to(x.dtype), linear.bias.to(x.dtype)
+        if not self.recipe.pools:
+            return Contributions(torch.einsum("kc...,nc...->nk...", self._weights_in_place(weight, x), x), bias)
+        parts = [
+            x * share(x, layer.name, **layer.parameters_of_pool()) for layer in self.pools if isinstance(layer, Pool)
+        ]
+        mean = (weight / len(parts),) * len(parts)
+        weights = weight.split(self.channels, 1) if self.recipe.join == "cat" else mean
+        both = zip(weights, parts, strict=True)
+        return Contributions(torch.stack([torch.einsum("kc,nc...->nk...", w, p) for w, p in both]).sum(0), bias)
+
+    def _weights_in_place(self, weight: Tensor, x: Tensor) -> Tensor:
+        """(K, C, h, w): what the linear layer multiplies each position of each channel by."""
+        if self.size is not None:
+            return weight.reshape(self.classes, self.channels, *self.size)
+        # the mean over grid cells is linear: its matrix along one axis is the pooled identity
+        layer = self.pools[0]
+        assert isinstance(layer, Pool)
+        assert isinstance(layer.over, Grid)
+        rows, columns = (
+            pool(torch.eye(n, dtype=x.dtype, device=x.device)[None], "mean", layer.over)[0] for n in x.shape[2:]
+        )
+        cells = weight.reshape(self.classes, self.channels, rows.shape[1], columns.shape[1])
+        return torch.einsum("kcij,hi,wj->kchw", cells, rows, columns)
+
+    def _check(self, x: Tensor) -> None:
+        if x.dim() < 3 or x.shape[1] != self.channels:
+            raise ValueError(
+                f"head {self.spec!r} takes feature maps (N, {self.channels}, h, w), not a tensor of {tuple(x.shape)}."
+            )
+        if self.size is not None and tuple(x.shape[2:]) != self.size:
+            mine, yours = ("×".join(map(str, s)) for s in (self.size, x.shape[2:]))
+            raise ValueError(
+                f"head {self.spec!r} was made for {mine} feature maps and got {yours}: give it images of that size, "
+                f"or take fc:grid={self.size[0]} or gap, which accept any size."
+            )
+
+    def extra_repr(self) -> str:
+        return f"{self.spec!r}, channels={self.channels}, classes={self.classes}" + (
+            f", size={self.size}" if self.size else ""
+        )
+
+
+def _pool(name: str, options: dict[str, float | str]) -> Pool:
+    """The pool with the options that are its parameters; "learned" begins at the pool's default."""
+    parameters: dict[str, Any] = {key: options[key] for key in POOLS[name].parameters if key in options}
+    for key, value in parameters.items():
+        if value == "learned":
+            parameters[key] = nn.Parameter(torch.tensor(POOLS[name].parameters[key]))
+    return Pool(name, **parameters)
+
+
+def _linear(width: int, hidden: tuple[int, ...], classes: int, dropout: float) -> nn.Sequential:
+    drop = [nn.Dropout(dropout)] if dropout else []
+    layers: list[nn.Module] = [] if hidden else list(drop)
+    for wide in hidden:
+        layers += [nn.Linear(width, wide), nn.ReLU(inplace=True), *([nn.Dropout(dropout)] if dropout else [])]
+        width = wide
+    return nn.Sequential(*layers, nn.Linear(width, classes))
+
+
+def _convolutions(channels: int, hidden: tuple[int, ...], classes: int, dropout: float) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Dropout(dropout)] if dropout else []
+    for wide in (*hidden, classes):
+        convolution = nn.Conv2d(channels, wide, 1)
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+        layers += [convolution, nn.ReLU(inplace=True)]
+        channels = wide
+    return nn.Sequential(*layers)

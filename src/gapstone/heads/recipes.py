@@ -1,0 +1,41 @@
+"""The heads by name. To add one: one entry here."""
+
+from dataclasses import dataclass, field
+
+Range = tuple[float, float, bool, str | None]
+"""Least, most, whole numbers only, a word that may stand instead."""
+
+DROPOUT: Range = (0.0, 0.95, False, None)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which pools a head is made of, and how their answers meet the classifier."""
+
+    describe: str
+    pools: tuple[str, ...] = ()
+    join: str = "cat"
+    """What becomes of several pools' vectors: "cat" puts them one after another, "mean" averages them."""
+    maps: bool = False
+    """One map per class by 1×1 convolutions, then the pool, straight into softmax."""
+    own: dict[str, Range] = field(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, Range]:
+        return {"dropout": DROPOUT, **self.own}
+
+
+RECIPES: dict[str, Recipe] = {
+    "gap": Recipe("global average pooling, then linear", ("mean",)),
+    "gmp": Recipe("global max pooling, then linear", ("max",)),
+    "gem": Recipe("generalised-mean pooling, then linear", ("gem",), own={"p": (0.1, 100.0, False, "learned")}),
+    "lse": Recipe(
+        "log-sum-exp pooling (a smooth maximum), then linear",
+        ("logsumexp",),
+        own={"r": (0.01, 100.0, False, "learned")},
+    ),
+    "avgmax": Recipe("average of mean and max pooling, then linear", ("mean", "max"), join="mean"),
+    "catavgmax": Recipe("mean and max pooling side by side, then linear", ("mean", "max")),
+    "nin": Recipe("one map per class (1×1 convolution), then global average pooling", ("mean",), maps=True),
+    "fc": Recipe("flatten, then linear: takes one input size", own={"grid": (1, 64, True, None)}),
+}

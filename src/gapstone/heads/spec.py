@@ -1,0 +1,98 @@
+"""The text that names a head: `name[:hidden[,hidden…]][:option=value]…`, such as `fc:512,512:dropout=0.5`."""
+
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from gapstone.heads.recipes import RECIPES
+
+WIDEST = 1_000_000  # a hidden layer; a spec may come from a file that is not ours
+
+
+@dataclass(frozen=True)
+class Spec:
+    name: str
+    hidden: tuple[int, ...] = ()
+    options: dict[str, float | str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [self.name]
+        if self.hidden:
+            parts.append(",".join(map(str, self.hidden)))
+        parts += [
+            f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in self.options.items()
+        ]
+        return ":".join(parts)
+
+    def number(self, option: str, otherwise: float) -> float:
+        value = self.options.get(option, otherwise)
+        assert isinstance(value, float | int)
+        return float(value)
+
+
+def parse(text: str) -> Spec:
+    """Read a spec.
+
+        >>> parse("fc:512,512:dropout=0.5")
+        Spec(name='fc', hidden=(512, 512), options={'dropout': 0.5})
+
+    Raises: ValueError that names the wrong part and what may stand there.
+    """
+    name, *parts = (part.strip() for part in str(text).split(":"))
+    if name not in RECIPES:
+        close = get_close_matches(name, RECIPES, 1, 0.5)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"head {text!r}: {name!r} is not known; there are {', '.join(RECIPES)}.{hint}")
+    hidden: tuple[int, ...] = ()
+    options: dict[str, float | str] = {}
+    for place, part in enumerate(parts):
+        key, equals, value = part.partition("=")
+        if equals:
+            if key in options:
+                raise ValueError(f"head {text!r}: {key} is given twice.")
+            options[key] = _option(text, name, key, value)
+        elif place == 0 and part:
+            hidden = tuple(_width(text, width) for width in part.split(","))
+        else:
+            raise ValueError(f"head {text!r}: {part!r} is neither hidden widths in second place nor option=value.")
+    return Spec(name, hidden, options)
+
+
+def split_specs(text: str) -> list[str]:
+    """`--heads` holds specs with commas between them and inside them: a part that begins with a digit is a width.
+
+    >>> split_specs("gap,fc:512,512:dropout=0.5,nin")
+    ['gap', 'fc:512,512:dropout=0.5', 'nin']
+    """
+    specs: list[str] = []
+    for part in (part.strip() for part in text.split(",")):
+        if specs and part[:1].isdigit():
+            specs[-1] += "," + part
+        elif part:
+            specs.append(part)
+    return specs
+
+
+def _width(text: str, width: str) -> int:
+    if not (width.strip().isascii() and width.strip().isdigit() and 1 <= int(width) <= WIDEST):
+        raise ValueError(f"head {text!r}: hidden width {width!r} must be a whole number from 1 to {WIDEST:,}.")
+    return int(width)
+
+
+def _option(text: str, name: str, key: str, value: str) -> float | str:
+    known = RECIPES[name].options
+    if key not in known:
+        raise ValueError(f"head {text!r}: {name} takes {', '.join(f'{k}=' for k in known)}, not {key}=.")
+    least, most, whole, word = known[key]
+    if word and value == word:
+        return value
+    try:
+        number = float(value)
+    except ValueError:
+        number = float("nan")
+    if not least <= number <= most or (whole and number != int(number)):
+        kind = "a whole number" if whole else "a number"
+        raise ValueError(
+            f"head {text!r}: {key}={value} must be {kind} from {least:g} to {most:g}"
+            + (f" or {word!r}." if word else ".")
+        )
+    return number

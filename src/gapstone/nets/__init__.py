@@ -1,0 +1,86 @@
+"""Networks without their heads: images in, feature maps out.
+
+>>> features = build("nin", in_channels=1)
+>>> features(torch.rand(8, 1, 28, 28)).shape
+torch.Size([8, 64, 7, 7])
+>>> features.channels, features.stride, features.smallest
+(64, 4, 1)
+
+To add a network: one page here, one line in the table below.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from gapstone.nets.features import Features, map_size
+from gapstone.nets.nin import Nin, NinPaper
+from gapstone.nets.resnet import ResNet
+from gapstone.nets.vgg import Vgg
+from gapstone.nets.zoo import TimmFeatures
+
+__all__ = ["NAMES", "TIMM", "Features", "build", "map_size"]
+
+
+@dataclass(frozen=True)
+class Net:
+    make: Callable[[int], Features]
+    says: str
+    """One line, for the command line's help and the docs."""
+    pretrained: str
+    """The nearest thing with weights from ImageNet."""
+
+
+NETS = {
+    "nin": Net(Nin, "Network in Network, small: 29k parameters, stride 4; for small images", "timm:resnet18"),
+    "nin:paper": Net(NinPaper, "Network in Network as published: 0.97M parameters, stride 4", "timm:resnet18"),
+    "vgg11": Net(partial(Vgg, depth=11, norm=False), "VGG-11: 9.2M parameters, stride 32", "timm:vgg11"),
+    "vgg11_bn": Net(partial(Vgg, depth=11, norm=True), "VGG-11 with batch norm", "timm:vgg11_bn"),
+    "vgg16": Net(partial(Vgg, depth=16, norm=False), "VGG-16: 14.7M parameters, stride 32", "timm:vgg16"),
+    "vgg16_bn": Net(partial(Vgg, depth=16, norm=True), "VGG-16 with batch norm", "timm:vgg16_bn"),
+    "resnet18": Net(partial(ResNet, depth=18), "ResNet-18: 11.2M parameters, stride 32", "timm:resnet18"),
+    "resnet18:small": Net(
+        partial(ResNet, depth=18, small=True), "ResNet-18 for small images: stem of stride 1, stride 8", "timm:resnet18"
+    ),
+    "resnet50": Net(partial(ResNet, depth=50), "ResNet-50: 23.5M parameters, stride 32", "timm:resnet50"),
+    "resnet50:small": Net(
+        partial(ResNet, depth=50, small=True), "ResNet-50 for small images: stem of stride 1, stride 8", "timm:resnet50"
+    ),
+}
+
+NAMES: dict[str, str] = {name: net.says for name, net in NETS.items()}
+"""Name → one line about it, for every network of gapstone's own."""
+
+TIMM = "timm:NAME"
+"""How a network of timm is named: any of `timm.list_models()` that makes feature maps."""
+
+
+def build(name: str, in_channels: int = 3, pretrained: bool = False) -> Features:
+    """The network of that name without its head, its weights drawn at random.
+
+    >>> build("resnet18:small", in_channels=1)(torch.rand(2, 1, 32, 32)).shape
+    torch.Size([2, 512, 4, 4])
+    >>> build("timm:resnet18", pretrained=True)             # weights from ImageNet, downloaded once by timm
+
+    name         one of `NAMES`, or `timm:` and a name of timm's
+    in_channels  channels of the images: 1 grey, 3 colour, any other number
+    pretrained   weights from ImageNet: timm's networks only
+
+    Raises ValueError for an unknown name, a network that makes no map, or `pretrained` of gapstone's own; ImportError
+    for `timm:` without timm; OSError where the weights cannot be downloaded.
+    """
+    if in_channels < 1:
+        raise ValueError(f"build({name!r}, in_channels={in_channels}): an image has at least one channel")
+    if name.startswith("timm:"):
+        return TimmFeatures(in_channels, name=name.removeprefix("timm:"), pretrained=pretrained)
+    if name not in NETS:
+        close = difflib.get_close_matches(name, NETS, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(NETS)}"
+        raise ValueError(f"build({name!r}): no such network; {hint} Networks of timm are written {TIMM}.")
+    if pretrained:
+        raise ValueError(
+            f"build({name!r}, pretrained=True): gapstone's own networks start from random weights; "
+            f"{NETS[name].pretrained} has weights from ImageNet"
+        )
+    return NETS[name].make(in_channels)

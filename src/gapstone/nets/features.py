@@ -1,0 +1,87 @@
+"""A network without its head: (N, in_channels, H, W) → (N, channels, h, w)."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Features(nn.Module):
+    """The trunk that makes feature maps; a head (`gapstone.heads`) turns them into logits.
+
+    >>> features = build("resnet18", in_channels=3)
+    >>> features.channels, features.stride, features.smallest
+    (512, 32, 1)
+    >>> features(torch.rand(2, 3, 224, 224)).shape
+    torch.Size([2, 512, 7, 7])
+
+    Abstract: each network is one final class that sets the four numbers and writes `forward`.
+    """
+
+    channels: int
+    """Channels of the last feature map."""
+    stride: int
+    """Total stride: pixels of input from one cell of the last map to the next."""
+    smallest: int
+    """The smallest input side that gives a map at all (far below what gives a good one)."""
+    fixed: tuple[int, int] | None = None
+    """(H, W) where the network takes only that size, as ViT and Swin do; None where it takes any size."""
+    in_channels: int
+    """Channels of the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} does not say how it makes its maps")
+
+    def check(self, x: Tensor) -> None:
+        """Refuse, in words, an input this network cannot take. Raises ValueError."""
+        # An exported or compiled graph has its own checks; ours would pin its dynamic sizes.
+        if torch.compiler.is_compiling():
+            return
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"{type(self).__name__} takes (N, {self.in_channels}, H, W) and got {tuple(x.shape)}; "
+                f"build it with in_channels= as many as the images have"
+            )
+        size = (x.shape[2], x.shape[3])
+        if self.fixed is not None and size != self.fixed:
+            raise ValueError(
+                f"{type(self).__name__} takes only {self.fixed[0]}×{self.fixed[1]} px and got {size[0]}×{size[1]}; "
+                f"resize the images, or take a convolutional network (any size)"
+            )
+        if min(size) < self.smallest:
+            raise ValueError(
+                f"{type(self).__name__} needs at least {self.smallest} px a side and got {size[0]}×{size[1]}; "
+                f"enlarge the images, or take a network of smaller stride (nin, resnet18:small)"
+            )
+
+
+def map_size(features: nn.Module, channels: int, size: tuple[int, int]) -> tuple[int, int]:
+    """The size (h, w) of the last map for images of `size` (H, W) and `channels`, without computing anything.
+
+    >>> map_size(build("resnet18"), 3, (224, 160))
+    (7, 5)
+
+    Weights stay where they are: the run is on shapes alone (the meta device), so it costs no memory at any size.
+    Raises ValueError where the network cannot take that size.
+    """
+    state = {**dict(features.named_parameters()), **dict(features.named_buffers())}
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
+    # Two images: batch norm in training refuses a single value per channel, which a 1×1 map of one image is.
+    images = torch.empty(2, channels, *size, device="meta")
+    with torch.no_grad():
+        maps = torch.func.functional_call(features, shapes, (images,))
+    return int(maps.shape[2]), int(maps.shape[3])
+
+
+def initialise(features: nn.Module, mode: str = "fan_out") -> None:
+    """Kaiming-normal convolutions, zero biases, batch norm the identity (arXiv 1502.01852; torchvision's choice).
+
+    `mode` "fan_out" keeps the size of gradients, as torchvision's ResNet and VGG; "fan_in" that of activations,
+    which matters where no batch norm follows and the fans differ (3 channels into 192).
+    """
+    for module in features.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")  # type: ignore[arg-type]
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)

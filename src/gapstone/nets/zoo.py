@@ -1,0 +1,163 @@
+"""`timm:NAME`: the trunk of any timm model that makes feature maps (`pip install gapstone[zoo]`)."""
+
+import difflib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast, final
+
+import torch
+from torch import Tensor, nn
+
+from gapstone.nets.features import Features
+
+
+@final
+class TimmFeatures(Features):
+    """A timm model up to its last map, without its head and the head's parameters.
+
+    >>> build("timm:convnext_atto")(torch.rand(1, 3, 64, 64)).shape
+    torch.Size([1, 320, 2, 2])
+
+    Maps that end in channels (Swin) come out as (N, C, h, w) in channels-last memory, tokens (ViT) on their grid
+    without the class token. ViT and Swin take one size only: `fixed`. For these, `stride` is that size over the map's.
+    """
+
+    def __init__(self, in_channels: int = 3, *, name: str, pretrained: bool = False) -> None:
+        super().__init__()
+        facts = survey(name, in_channels)
+        self.name, self.in_channels = name, in_channels
+        self.channels, self.stride = facts.channels, facts.stride
+        self.smallest, self.fixed = facts.smallest, facts.fixed
+        self.net = _create(name, in_channels, pretrained)
+        _drop(self.net, facts.unused)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check(x)
+        return _as_map(self.net, self.name, self.channels, x)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a dry run tells about a timm model."""
+
+    channels: int
+    stride: int
+    smallest: int
+    fixed: tuple[int, int] | None
+    unused: tuple[str, ...]
+    """Modules the maps do not need: the head."""
+
+
+@cache
+def survey(name: str, in_channels: int) -> Survey:
+    """Run the model on shapes alone (the meta device: no memory, no arithmetic) and note what comes out.
+
+    Raises ValueError where it makes no map, or knows no such model; ImportError without timm.
+    """
+    with torch.device("meta"):
+        net = _create(name, in_channels, pretrained=False).eval()
+    side, width = net.default_cfg["input_size"][1:]
+    channels = net.num_features
+
+    def cells(h: int, w: int) -> tuple[int, int]:
+        maps = _as_map(net, name, channels, torch.empty(1, in_channels, h, w, device="meta"))
+        return int(maps.shape[2]), int(maps.shape[3])
+
+    default = cells(side, width)
+    if default == (1, 1):
+        raise ValueError(
+            f"timm:{name} makes no feature map: {side}×{width} px become a single cell (a class token); "
+            f"take another model (convolutional ones always work)"
+        )
+    fixed: tuple[int, int] | None = None
+    smallest = side
+    try:
+        # Cells gained per pixel added: right even where unpadded convolutions eat the border (Inception).
+        # 448 is a multiple of all strides in use (7, 14, 16, 32, 64).
+        stride = round(448 / (cells(side + 448, width + 448)[0] - default[0]))
+        smallest = _smallest(cells, side, stride)
+    except Exception:  # whatever a network raises at a size that is not its own
+        fixed, stride = (side, width), round(side / default[0])
+    return Survey(channels, stride, smallest, fixed, _unused(net, name, channels, (in_channels, side, width)))
+
+
+def _smallest(cells: Callable[[int, int], tuple[int, int]], side: int, stride: int) -> int:
+    # First over whole strides, then within one: some networks (DLA, HRNet) take nothing else.
+    works, fails = side, 0
+    for step in (stride, 1):
+        while works - fails > step:
+            middle = fails + max((works - fails) // (2 * step), 1) * step
+            try:
+                ok = min(cells(middle, middle)) >= 1
+            except Exception:  # as above: each network has its own way to refuse
+                ok = False
+            works, fails = (middle, fails) if ok else (works, middle)
+    return works
+
+
+def _unused(net: Any, name: str, channels: int, shape: tuple[int, int, int]) -> tuple[str, ...]:
+    # timm's heads hide under fc, classifier, head, head_dist, conv_head, pre_logits, fc_norm, …: rather than a list of
+    # names, ask autograd which parameters the maps depend on.
+    for parameter in net.parameters():
+        parameter.requires_grad_(True)
+    with torch.enable_grad():
+        maps = _as_map(net, name, channels, torch.empty(1, *shape, device="meta"))
+        maps.backward(torch.ones_like(maps))  # type: ignore[no-untyped-call]
+    found: list[str] = []
+    for path, module in net.named_modules():
+        parameters = list(module.parameters())
+        inside = any(path.startswith(f"{outer}.") for outer in found)
+        if path and parameters and not inside and all(p.grad is None for p in parameters):
+            found.append(path)
+    return tuple(found)
+
+
+def _drop(net: nn.Module, paths: tuple[str, ...]) -> None:
+    for path in paths:
+        parent, _, last = path.rpartition(".")
+        setattr(net.get_submodule(parent), last, nn.Identity())
+
+
+def _as_map(net: Any, name: str, channels: int, x: Tensor) -> Tensor:
+    y: Any = net.forward_features(x)
+    if isinstance(y, Tensor) and y.ndim == 4:
+        if str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC") or y.shape[1] != channels == y.shape[3]:
+            y = y.permute(0, 3, 1, 2)
+        if y.shape[1] == channels:
+            return cast(Tensor, y)
+    elif isinstance(y, Tensor) and y.ndim == 3 and y.shape[2] == channels:
+        y = y[:, getattr(net, "num_prefix_tokens", 0) :].transpose(1, 2)
+        cells = int(y.shape[2])
+        h = round(math.sqrt(cells * x.shape[2] / x.shape[3]))
+        if h > 0 and h * (cells // h) == cells:
+            return cast(Tensor, y.reshape(y.shape[0], channels, h, cells // h))
+    what = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
+    raise ValueError(
+        f"timm:{name} makes no feature map: from {tuple(x.shape)} came {what}, not (N, {channels}, h, w) nor one token "
+        f"per cell; take another model (convolutional ones always work)"
+    )
+
+
+def _create(name: str, in_channels: int, pretrained: bool) -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError(
+            f"timm:{name} needs timm: pip install 'gapstone[zoo]' (here: {error}); gapstone's own networks need no more"
+        ) from error
+    # Names with a source (hf-hub:, local-dir:) would fetch a description of the model, even from a saved file's word.
+    if ":" in name or "/" in name or not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=4)
+        hint = f"did you mean {', '.join(f'timm:{c}' for c in close)}?" if close else "see timm.list_models()"
+        raise ValueError(f"timm (version {timm.__version__}) has no model {name!r}: {hint}")
+    if not pretrained:
+        return timm.create_model(name, pretrained=False, in_chans=in_channels, num_classes=0)
+    try:
+        return timm.create_model(name, pretrained=True, in_chans=in_channels, num_classes=0)
+    except Exception as error:  # the hub's client has its own errors, and they change
+        raise OSError(
+            f"timm:{name}: its pretrained weights could not be had ({type(error).__name__}: {error}); check the "
+            f"connection and timm.list_pretrained('{name.split('.')[0]}*'), or build it with pretrained=False"
+        ) from error

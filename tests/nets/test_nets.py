@@ -1,0 +1,220 @@
+"""gapstone's own networks: parameter counts from the papers, shapes, memory format, torchvision's weights."""
+
+import pytest
+import torch
+from torch import nn
+
+from gapstone.nets import NAMES, NETS, Features, build, map_size
+from gapstone.nets.nin import Nin, NinPaper
+from gapstone.nets.resnet import ResNet
+from gapstone.nets.vgg import Vgg
+
+SMALL = ("nin", "nin:paper", "resnet18:small")
+
+
+def on_meta(name: str, in_channels: int = 3) -> Features:
+    with torch.device("meta"):
+        return build(name, in_channels)
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+# From the papers and torchvision's published totals less their classifiers; nin counted by hand.
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("nin", 29_296),
+        ("nin:paper", 966_986 - (192 * 10 + 10)),
+        ("vgg11", 132_863_336 - 123_642_856),
+        ("vgg11_bn", 132_868_840 - 123_642_856),
+        ("vgg16", 14_714_688),
+        ("vgg16_bn", 138_365_992 - 123_642_856),
+        ("resnet18", 11_689_512 - 513_000),
+        ("resnet18:small", 11_176_512 - 64 * 3 * (49 - 9)),
+        ("resnet50", 25_557_032 - 2_049_000),
+        ("resnet50:small", 23_508_032 - 64 * 3 * (49 - 9)),
+    ],
+)
+def test_as_many_parameters_as_published(name: str, parameters: int) -> None:
+    assert count(on_meta(name)) == parameters
+
+
+def test_everyone_is_here() -> None:
+    assert set(NAMES) == set(NETS)
+    assert all(says and "\n" not in says for says in NAMES.values())
+
+
+def test_vgg16_with_its_paper_head() -> None:
+    with torch.device("meta"):
+        head = nn.Sequential(nn.Linear(512 * 49, 4096), nn.Linear(4096, 4096), nn.Linear(4096, 1000))
+    assert map_size(on_meta("vgg16"), 3, (224, 224)) == (7, 7)
+    assert count(on_meta("vgg16")) + count(head) == 138_357_544
+
+
+@pytest.mark.parametrize("in_channels", [1, 3, 4])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_net_keeps_its_word(name: str, in_channels: int) -> None:
+    features = on_meta(name, in_channels)
+    assert features.in_channels == in_channels
+    side = 8 * features.stride
+    maps = features(torch.empty(2, in_channels, side, 2 * side, device="meta"))
+    assert maps.shape == (2, features.channels, 8, 16)
+    assert map_size(features, in_channels, (side, 2 * side)) == (8, 16)
+    wider = map_size(features, in_channels, (side, side + 5 * features.stride))
+    assert wider == (8, 13)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_smallest_is_the_smallest(name: str) -> None:
+    features = on_meta(name)
+    h, w = map_size(features, 3, (features.smallest, features.smallest))
+    assert min(h, w) == 1
+    if features.smallest > 1:
+        too_small = (features.smallest - 1, features.smallest + 40)
+        with pytest.raises(ValueError, match=f"at least {features.smallest} px a side and got {too_small[0]}×"):
+            map_size(features, 3, too_small)
+        # The number is a fact about the layers, not only our own check's: without the check they refuse too.
+        features.smallest = 1
+        with pytest.raises((ValueError, RuntimeError), match=r"fit|too small"):
+            map_size(features, 3, too_small)
+
+
+@pytest.mark.parametrize(("side", "cells"), [(32, 8), (28, 7), (16, 4)])
+def test_nin_on_small_images(side: int, cells: int) -> None:
+    assert map_size(on_meta("nin"), 3, (side, side)) == (cells, cells)
+
+
+@pytest.mark.parametrize("name", ["nin", "nin:paper", "vgg11_bn", "resnet18"])
+def test_forward_and_backward_in_both_memory_formats(name: str) -> None:
+    features = build(name, in_channels=1).eval()  # dropout off, so that both runs are the same function
+    x = torch.randn(2, 1, 33, 47)
+    got = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        features.to(memory_format=memory_format).zero_grad()
+        maps = features(x.to(memory_format=memory_format))
+        assert maps.is_contiguous(memory_format=memory_format)
+        maps.square().mean().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in features.parameters())
+        got.append((maps.detach(), next(features.parameters()).grad))
+    assert got[0][0].std() > 0
+    torch.testing.assert_close(got[0], got[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_map_size_touches_nothing(name: str) -> None:
+    features = build(name)
+    before = {k: v.clone() for k, v in features.state_dict().items()}
+    assert map_size(features, 3, (4000, 8000)) == (4000 // features.stride, 8000 // features.stride)
+    assert all(torch.equal(before[k], v) for k, v in features.state_dict().items())
+    assert features.training
+
+
+def test_signal_neither_dies_nor_explodes_without_batch_norm() -> None:
+    """What the initialisation is for: sixteen layers of random weights keep the size of what passes through."""
+    torch.manual_seed(0)
+    for name in ("nin:paper", "vgg16"):
+        maps = build(name).eval()(torch.randn(2, 3, 64, 64))
+        assert 0.02 < maps.std() < 50, name
+
+
+def test_pools_are_gapstones_and_equal_torchs() -> None:
+    """Identical output and gradient, so nothing is lost by the network's pools being gapstone's own."""
+    features = build("nin")
+    assert isinstance(features, Nin)
+    for side in (1, 7, 16, 33):
+        x = torch.randn(2, 4, side, side + 1).relu()  # ties at 0 included
+        ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+        a, b = features.pool1(ours), nn.functional.max_pool2d(theirs, 3, 2, 1)
+        assert torch.equal(a, b)
+        gradient = torch.randn_like(a)
+        torch.autograd.backward([a, b], [gradient, gradient])
+        assert torch.equal(ours.grad, theirs.grad)  # type: ignore[arg-type]
+
+
+def test_paper_nin_averages_only_what_is_inside() -> None:
+    features = build("nin:paper")
+    assert isinstance(features, NinPaper)
+    ones = torch.ones(1, 1, 4, 4)
+    assert torch.equal(features.pool2(ones), torch.ones(1, 1, 2, 2))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg11_bn"])
+def test_torchvisions_weights_load_and_give_its_features(name: str) -> None:
+    models = pytest.importorskip("torchvision.models")
+    torch.manual_seed(0)
+    if name.startswith("vgg"):
+        # Its classifier alone would take a second and 0.5 GB to draw.
+        theirs = getattr(models, name)(num_classes=2, init_weights=False).features
+        ours = build(name)
+        assert isinstance(ours, Vgg)
+        ours.features.load_state_dict(theirs.state_dict(), strict=True)
+    else:
+        whole = getattr(models, name)()
+        theirs = nn.Sequential(*list(whole.children())[:-2])
+        state = {k: v for k, v in whole.state_dict().items() if not k.startswith("fc.")}
+        ours = build(name)
+        assert isinstance(ours, ResNet)
+        assert list(ours.state_dict()) == list(state)
+        ours.load_state_dict(state, strict=True)
+    for buffer_name, buffer in ours.named_buffers():  # statistics that a mistaken order of layers would show
+        if buffer_name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5)
+    x = torch.randn(2, 3, 64, 96)
+    twin = theirs.eval()
+    for (_, a), (_, b) in zip(twin.named_buffers(), ours.named_buffers(), strict=True):
+        a.copy_(b)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.eval()(x), twin(x), rtol=1e-5, atol=1e-5)
+
+
+def test_drawn_from_torchs_generator() -> None:
+    torch.manual_seed(3)
+    a = build("nin").state_dict()
+    torch.manual_seed(3)
+    b = build("nin").state_dict()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_small_stem_sees_small_images() -> None:
+    assert map_size(on_meta("resnet18"), 3, (32, 32)) == (1, 1)
+    assert map_size(on_meta("resnet18:small"), 3, (32, 32)) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet81", r"build\('resnet81'\): no such network; did you mean resnet18"),
+        ("vgg", "did you mean vgg16 or vgg11"),
+        ("ResNet18", "did you mean resnet18"),
+        ("", "there are nin, nin:paper"),
+    ],
+)
+def test_an_unknown_name_gets_close_ones(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(name)
+
+
+def test_own_networks_have_no_weights_to_download() -> None:
+    with pytest.raises(ValueError, match=r"random weights; timm:resnet50 has weights"):
+        build("resnet50:small", pretrained=True)
+    with pytest.raises(ValueError, match="at least one channel"):
+        build("nin", in_channels=0)
+
+
+def test_wrong_images_are_refused_in_words() -> None:
+    features = build("nin", in_channels=3)
+    with pytest.raises(ValueError, match=r"takes \(N, 3, H, W\) and got \(2, 1, 8, 8\)"):
+        features(torch.rand(2, 1, 8, 8))
+    with pytest.raises(ValueError, match=r"got \(3, 8, 8\)"):
+        features(torch.rand(3, 8, 8))
+
+
+def test_exports_with_any_size() -> None:
+    """The check of sizes must not pin them in an exported graph (ONNX with dynamic height and width)."""
+    features = build("nin:paper").eval()
+    dynamic = {0: torch.export.Dim("n", max=1024), 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    program = torch.export.export(features, (torch.randn(2, 3, 32, 40),), dynamic_shapes=(dynamic,))
+    x = torch.randn(3, 3, 48, 64)
+    torch.testing.assert_close(program.module()(x), features(x))

@@ -1,0 +1,129 @@
+"""timm's networks: one of each kind of output, on shapes alone or tiny images."""
+
+import sys
+
+import pytest
+import torch
+
+from gapstone.nets import build, map_size
+from gapstone.nets.zoo import survey
+
+timm = pytest.importorskip("timm")
+
+# name → channels, stride, fixed size
+FAMILIES: dict[str, tuple[int, int, tuple[int, int] | None]] = {
+    "resnet18": (512, 32, None),
+    "convnext_atto": (320, 32, None),
+    "mobilenetv3_small_050": (288, 32, None),  # its conv_head stands after the pool
+    "efficientnet_b0": (1280, 32, None),
+    "densenet121": (1024, 32, None),
+    "regnety_002": (368, 32, None),
+    "vit_tiny_patch16_224": (192, 16, (224, 224)),  # tokens
+    "swin_tiny_patch4_window7_224": (768, 32, (224, 224)),  # channels last
+    "mambaout_femto": (288, 32, None),  # channels last, any size
+    "inception_v3": (2048, 32, None),  # unpadded: 299 px are 8 cells
+    "dla34": (512, 32, None),  # takes multiples of 32 alone
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_maps_of_each_kind_without_the_head(name: str) -> None:
+    with torch.device("meta"):
+        features = build(f"timm:{name}", in_channels=4)
+    assert (features.channels, features.stride, features.fixed) == FAMILIES[name]
+    h, w = features.fixed or (320, 416)
+    maps = features(torch.empty(2, 4, h, w, device="meta"))
+    assert maps.ndim == 4
+    assert maps.shape[:2] == (2, features.channels)
+    maps.backward(torch.ones_like(maps))
+    # Every parameter left has a part in the maps: no head is carried along.
+    assert [n for n, p in features.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "mobilenetv3_small_050"])
+def test_runs_and_learns_on_small_images(name: str) -> None:
+    features = build(f"timm:{name}", in_channels=1)
+    x = torch.randn(2, 1, 64, 96)
+    maps = features(x)
+    assert maps.shape == (2, features.channels, 2, 3)
+    maps.square().mean().backward()
+    assert all(p.grad is not None for p in features.parameters())
+    assert map_size(features, 1, (64, 96)) == (2, 3)
+
+
+def test_resnet18_is_ours() -> None:
+    theirs, ours = build("timm:resnet18").eval(), build("resnet18").eval()
+    ours.load_state_dict({k.removeprefix("net."): v for k, v in theirs.state_dict().items()}, strict=True)
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
+
+
+def test_tokens_lie_on_their_grid() -> None:
+    """A ViT without its blocks: each cell depends on its own patch alone, so a changed patch shows where it lies."""
+    features = build("timm:vit_tiny_patch16_224").eval()
+    features.get_submodule("net").blocks = torch.nn.Identity()
+    x = torch.zeros(1, 3, 224, 224)
+    changed = x.clone()
+    changed[..., 2 * 16 : 3 * 16, 5 * 16 : 6 * 16] = 1
+    with torch.no_grad():
+        moved = (features(changed) - features(x)).abs().sum(1)[0] > 1e-6
+    assert moved.nonzero().tolist() == [[2, 5]]
+
+
+def test_smallest_works_and_one_less_does_not() -> None:
+    with torch.device("meta"):
+        features = build("timm:convnext_atto")
+    assert features.smallest == 32
+    assert min(map_size(features, 3, (features.smallest,) * 2)) == 1
+    with pytest.raises(ValueError, match="needs at least"):
+        map_size(features, 3, (features.smallest - 1,) * 2)
+
+
+def test_networks_of_one_size_say_so() -> None:
+    features = build("timm:vit_tiny_patch16_224")
+    with pytest.raises(ValueError, match="takes only 224×224 px and got 64×224"):
+        features(torch.empty(1, 3, 64, 224))
+
+
+@pytest.mark.parametrize(("name", "came"), [("crossvit_9_240", "came a list"), ("pit_ti_224", "a single cell")])
+def test_no_map_is_a_clear_error(name: str, came: str) -> None:
+    with pytest.raises(ValueError, match=rf"timm:{name} makes no feature map.*{came}"):
+        build(f"timm:{name}")
+
+
+def test_smallest_where_only_whole_strides_work() -> None:
+    assert survey("dla34", 4).smallest <= 32
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet81", "hf-hub:timm/resnet18", "local-dir:/tmp/x", "hf_hub:a/b", "", "../resnet18"]
+)
+def test_unknown_names_never_reach_the_network(name: str) -> None:
+    with pytest.raises(ValueError, match="has no model"):
+        build(f"timm:{name}", pretrained=True)
+
+
+def test_close_names_are_suggested() -> None:
+    with pytest.raises(ValueError, match=r"did you mean .*timm:resnet18"):
+        build("timm:resnet1")
+
+
+def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = timm.create_model
+
+    def unplugged(name: str, pretrained: bool = False, **arguments: object) -> object:
+        if pretrained:
+            raise RuntimeError("Max retries exceeded")
+        return real(name, pretrained=False, **arguments)
+
+    monkeypatch.setattr(timm, "create_model", unplugged)
+    with pytest.raises(OSError, match=r"timm:resnet18.*weights could not be had.*Max retries.*pretrained=False"):
+        build("timm:resnet18", pretrained=True)
+
+
+def test_without_timm_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    survey.cache_clear()
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ImportError, match=r"pip install 'gapstone\[zoo\]'"):
+        build("timm:resnet18")
+    build("nin")

@@ -1,0 +1,248 @@
+"""Classifier = features + head + labels + preprocessing; one safe file holds all four."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gapstone import __version__
+from gapstone.heads import Head
+from gapstone.images.load import ImageError
+from gapstone.images.load import load as load_image
+from gapstone.images.preprocessing import Preprocessing
+from gapstone.model_file import ModelFileError, finite, kind, read, same, shapes, write
+from gapstone.nets import build, map_size
+
+__all__ = ["Classifier", "ModelFileError", "load"]
+
+SCHEMA = 1
+"""Raised when a field of the file changes its meaning; files of another schema are refused."""
+
+LONGEST_SPEC = 200  # characters of a backbone or head
+
+Picture = str | os.PathLike[str] | NDArray[np.uint8]
+
+
+class Classifier(nn.Module):
+    """Images in, one logit per label out.
+
+        >>> model = gs.Classifier("nin", "gap", ("cat", "dog"), preprocessing)
+        >>> model(x).shape                              # x (N, C, H, W), normalised as preprocessing says
+        torch.Size([8, 2])
+        >>> model.head(model.features(x))               # the same, in two steps
+        >>> model.predict(["a.jpg", "b.png"])           # probabilities, from files
+        >>> model.save("pets.safetensors"); gs.load("pets.safetensors")
+
+    Args:
+        backbone: a name of `gapstone.nets`: `nin`, `resnet18`, `timm:NAME`, …
+        head: a spec of `gapstone.heads`: `gap`, `fc:512:dropout=0.5`, …
+        labels: what each logit stands for; at least two, all different.
+        preprocessing: from pixels to the tensor the features take; its `size` fixes the size of a flattening head.
+        pretrained: the features' weights from ImageNet, for `timm:` backbones.
+
+    Raises: ValueError that names the argument that cannot be, among them an image size the backbone or head does not
+        take; ImportError and OSError as `gapstone.nets.build`.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        head: str,
+        labels: Sequence[str],
+        preprocessing: Preprocessing,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.preprocessing = backbone, preprocessing
+        self.labels = _checked_labels(labels)
+        self.features = build(backbone, preprocessing.channels, pretrained)
+        size = map_size(self.features, preprocessing.channels, preprocessing.size)
+        self.head = Head(head, self.features.channels, len(self.labels), size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(x))
+        return logits
+
+    @torch.inference_mode()
+    def predict(self, images: Picture | Iterable[Picture], batch_size: int = 64) -> Tensor:
+        """The probability of each label, on the CPU: (N, K) float32, in the order given.
+
+            >>> model.predict("cat.jpg")[0].argmax()
+            >>> model.predict(np.zeros((10, 28, 28, 1), np.uint8)).shape
+            torch.Size([10, 2])
+
+        images: a file, or a uint8 array (H, W) or (H, W, C) of 1 or 3 channels; several of these, of any sizes; an
+        array (N, H, W, C). Runs in eval mode whatever mode the model is in.
+
+        Raises: ImageError (a ValueError) with the file and the reason; TypeError for an array that is no image.
+        """
+        device = next(self.parameters()).device
+        was_training = self.training
+        self.eval()
+        try:
+            answers = [torch.empty(0, len(self.labels))]
+            for batch in _batches(map(self._fit, _pictures(images)), batch_size):
+                seen = self.preprocessing.centre(torch.from_numpy(np.stack(batch)))
+                logits = self(self.preprocessing.normalise(seen.to(device)))
+                answers.append(logits.float().softmax(1).cpu())
+            return torch.cat(answers)
+        finally:
+            self.train(was_training)
+
+    def _fit(self, picture: Picture) -> NDArray[np.uint8]:
+        if isinstance(picture, np.ndarray):
+            pixels = picture[:, :, None] if picture.ndim == 2 else picture
+            if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.size == 0:
+                raise TypeError(
+                    f"predict takes images as uint8 arrays (H, W), (H, W, 1) or (H, W, 3) and got {picture.dtype} "
+                    f"{picture.shape}; what is normalised already goes to model(x)"
+                )
+            return self.preprocessing.fit(pixels)
+        try:
+            return self.preprocessing.fit(load_image(picture).pixels)
+        except ImageError as error:
+            raise ImageError(f"{os.fspath(picture)}: {error}") from error
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the model to one safetensors file: weights, and what they mean as JSON in its metadata.
+
+            >>> model.save("pets.safetensors")
+
+        The file appears whole or not at all, and the same model gives the same bytes. Nothing in it can run code.
+
+        Raises: FileNotFoundError for a folder that does not exist, IsADirectoryError for a folder; ValueError for what
+            `load` would refuse: weights that are not finite or not float32, modules exchanged by hand.
+        """
+        path = Path(path)
+        if path.is_dir():
+            raise IsADirectoryError(f"save({str(path)!r}): a folder; add a file name, such as model.safetensors")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"save({str(path)!r}): there is no folder {str(path.parent)!r}; create it first")
+        about = {
+            "schema": SCHEMA,
+            "gapstone": __version__,
+            "backbone": self.backbone,
+            "head": self.head.spec,
+            "labels": list(self.labels),
+            "preprocessing": self.preprocessing.to_json(),
+        }
+        # Clones: safetensors refuses tensors that share memory.
+        weights = {name: t.detach().cpu().contiguous().clone() for name, t in self.state_dict().items()}
+        # What load would refuse is refused here, while the model is still in memory.
+        try:
+            same(shapes(_Description(about).on_meta()), shapes(self))
+            finite(weights)
+        except ModelFileError as error:
+            raise ValueError(f"save({str(path)!r}): {error}") from error
+        write(path, weights, about)
+        return path
+
+
+def load(path: str | os.PathLike[str]) -> Classifier:
+    """The model that `Classifier.save` wrote, on the CPU in eval mode.
+
+        >>> model = gs.load("pets.safetensors")
+        >>> model.labels, model.backbone, model.head.spec
+        (('cat', 'dog'), 'nin', 'gap')
+
+    Nothing is unpickled, downloaded or drawn from torch's generator. All that the file says is checked against the
+    weights it holds before memory is taken, so a file from anywhere is safe to try.
+
+    Raises: ModelFileError (a ValueError) for any file that is not a whole model of gapstone's; ImportError where its
+        backbone needs `gapstone[zoo]`.
+    """
+    try:
+        file = read(Path(path))
+        description = _Description(file.about)
+        same(shapes(description.on_meta()), file.shapes)
+        weights = file.weights()
+        # A network draws its first weights: here not at the cost of the caller's generator.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            model = description.build()
+        model.load_state_dict(weights, strict=True)
+    except ModelFileError as error:
+        raise ModelFileError(f"load({os.fspath(path)!r}): {error}") from error
+    return model.eval()
+
+
+class _Description:
+    """What a file says of its model, each field checked for its type."""
+
+    def __init__(self, about: dict[str, Any]) -> None:
+        schema, version = about.get("schema"), about.get("gapstone")
+        if type(schema) is not int or schema != SCHEMA:
+            newer = type(schema) is int and schema > SCHEMA
+            raise ModelFileError(
+                f"its schema is {kind(schema)} (written by gapstone {str(version)[:20]}); gapstone {__version__} reads "
+                f"schema {SCHEMA}: "
+                + ("update it with pip install -U gapstone" if newer else "save the model again with this version")
+            )
+        self.backbone, self.head = (_name(about, field) for field in ("backbone", "head"))
+        labels, preprocessing = about.get("labels"), about.get("preprocessing")
+        if not isinstance(labels, list):
+            raise ModelFileError(f"its labels are {kind(labels)}, not a list of names; save the model again")
+        if not isinstance(preprocessing, dict):
+            raise ModelFileError(f"its preprocessing is {kind(preprocessing)}, not an object; save the model again")
+        try:
+            self.labels = _checked_labels(labels)
+            self.preprocessing = Preprocessing.from_json(preprocessing)
+        except (ValueError, OverflowError) as error:
+            raise ModelFileError(f"its description cannot be: {str(error)[:300]}; save the model again") from error
+
+    def build(self) -> Classifier:
+        return Classifier(self.backbone, self.head, self.labels, self.preprocessing)
+
+    def on_meta(self) -> Classifier:
+        """The model as names and shapes alone: no memory, however large the file claims it to be."""
+        try:
+            with torch.device("meta"):
+                return self.build()
+        except ImportError:
+            raise
+        except Exception as error:  # torch and timm have many ways to refuse what a foreign file asks for
+            raise ModelFileError(
+                f"its model cannot be built: {error} (backbone {self.backbone!r}, head {self.head!r})"
+            ) from error
+
+
+def _checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"labels must be names, such as ('cat', 'dog'), not {str(labels)[:60]}")
+    if len(labels) < 2:
+        raise ValueError(f"a classifier needs at least two labels and got {len(labels)}")
+    if len(set(labels)) < len(labels):
+        seen: set[str] = set()
+        twice = next(label for label in labels if label in seen or seen.add(label))  # type: ignore[func-returns-value]
+        raise ValueError(f"label {twice!r} is given twice; each logit needs a name of its own")
+    return tuple(labels)
+
+
+def _name(about: dict[str, Any], field: str) -> str:
+    value = about.get(field)
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_SPEC:
+        raise ModelFileError(f"its {field} is {kind(value)}, not a name; save the model again")
+    return value
+
+
+def _pictures(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
+    if isinstance(images, str | os.PathLike):
+        return [cast(Picture, images)]
+    if isinstance(images, np.ndarray) and images.ndim < 4:
+        return [images]
+    return images
+
+
+def _batches(pictures: Iterable[NDArray[np.uint8]], size: int) -> Iterator[list[NDArray[np.uint8]]]:
+    batch: list[NDArray[np.uint8]] = []
+    for picture in pictures:
+        batch.append(picture)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,202 @@
+"""A safetensors file with JSON in its metadata: what is in it, what is wrong with it, and how to write it whole.
+
+The format: the header's length (8 bytes, little-endian), the header (JSON: name → dtype, shape, place), the numbers.
+Everything is decided on the header, before the numbers are read.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+KEY = "gapstone"
+"""The entry of the metadata that holds our JSON."""
+
+LONGEST_HEADER = 100_000_000  # safetensors' own limit
+
+DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL"}
+
+Shapes = dict[str, tuple[str, tuple[int, ...]]]
+"""Name of a tensor → its dtype in safetensors' words, and its shape."""
+
+# What people give by mistake, by its first bytes.
+SIGNATURES = (
+    (b"PK\x03\x04", "a zip archive, as torch.save writes (.pt, .pth, .ckpt)"),
+    (b"\x80", "a Python pickle, as old torch.save and joblib write"),
+    (b"\x89HDF", "an HDF5 file, as Keras writes"),
+    (b"GGUF", "a GGUF file"),
+    (b"version https://git-lfs", "a Git LFS pointer (`git lfs pull` fetches the file itself)"),
+    (b"<", "a web page or XML: the download was not the file itself"),
+    (b"\x89PNG", "an image"),
+    (b"\xff\xd8\xff", "an image"),
+    (b"\x08", "perhaps an ONNX file"),
+)
+
+
+class ModelFileError(ValueError):
+    """The file is no model of gapstone's; `str(e)` says what was found, what was expected and what to do."""
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What the header of a whole file says; its numbers are still on the disk."""
+
+    path: Path
+    about: dict[str, Any]
+    """Our JSON."""
+    shapes: Shapes
+
+    def weights(self) -> dict[str, Tensor]:
+        """Raises ModelFileError where the numbers do not fit the header, or are not finite."""
+        try:
+            weights = safetensors.torch.load(self.path.read_bytes())
+        except Exception as error:  # SafetensorError, OSError, and what its torch part lets through
+            raise ModelFileError(f"damaged: {error}; copy it again, or save the model again") from error
+        finite(weights)
+        return weights
+
+
+def read(path: Path) -> ModelFile:
+    """Raises ModelFileError for all that is not a whole safetensors file with our JSON."""
+    if not path.exists():
+        raise ModelFileError("there is no such file")
+    if not path.is_file():
+        raise ModelFileError("this is a folder or device, not a model file")
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(64)
+            length = int.from_bytes(start[:8], "little")
+            if len(start) < 9 or start[8:9] != b"{" or length > LONGEST_HEADER:
+                raise ModelFileError(_what_it_is(start))
+            if 8 + length > size:
+                raise ModelFileError(_cut_short(size, 8 + length))
+            file.seek(8)
+            header = _header(file.read(length))
+            end = 8 + length + max((entry["data_offsets"][1] for _, entry in _tensors(header)), default=0)
+            if end > size:
+                raise ModelFileError(_cut_short(size, end))
+            if end < size:
+                raise ModelFileError(f"{size - end:,} bytes follow its end; copy it again")
+    except OSError as error:
+        raise ModelFileError(f"it cannot be read: {error.strerror or error}") from error
+    return ModelFile(path, _about(header), {name: (e["dtype"], tuple(e["shape"])) for name, e in _tensors(header)})
+
+
+def write(path: Path, weights: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """The same weights and JSON give the same bytes; the file appears whole or not at all."""
+    # ASCII escapes: a label from a file name that is not UTF-8 (a lone surrogate) survives too.
+    text = json.dumps(about, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    data = safetensors.torch.save(weights, {KEY: text})
+    # The same folder, so that the rename cannot cross file systems; a short name, so that long ones still fit.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut after the rename leaves an empty file under the right name
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def shapes(model: nn.Module) -> Shapes:
+    return {name: (DTYPES.get(t.dtype, str(t.dtype)), tuple(t.shape)) for name, t in model.state_dict().items()}
+
+
+def same(expected: Shapes, found: Shapes) -> None:
+    """Raises ModelFileError that names the first few differences."""
+    wrong = [f"{name} is missing" for name in expected if name not in found]
+    wrong += [f"{name} does not belong" for name in found if name not in expected]
+    for name, (dtype, shape) in expected.items():
+        if name in found and found[name] != (dtype, shape):
+            wrong.append(f"{name} is {_show(*found[name])}, not {_show(dtype, shape)}")
+    if wrong:
+        raise ModelFileError(
+            f"its weights are not those of the model it describes: {'; '.join(wrong[:3])[:400]}"
+            + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+            + ". Weights are kept in float32 (model.float()), under the names the model was made with; save it again"
+        )
+
+
+def finite(weights: dict[str, Tensor]) -> None:
+    """Raises ModelFileError for NaN or infinity: one makes every answer NaN, and argmax takes NaN for a class."""
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            bad = int((~tensor.isfinite()).sum())
+            raise ModelFileError(
+                f"{bad:,} of {tensor.numel():,} numbers in {name} are not finite: the training diverged or the file is "
+                f"damaged; train with a smaller learning rate, or copy it again"
+            )
+
+
+def kind(value: object) -> str:
+    return "missing" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
+
+
+def _what_it_is(start: bytes) -> str:
+    if len(start) < 9:
+        return f"only {len(start)} bytes: an empty or cut file; copy it again"
+    found = next((what for signature, what in SIGNATURES if start.startswith(signature)), "no safetensors file")
+    return (
+        f"this is {found}. gapstone loads what Classifier.save wrote (.safetensors), and never unpickles: "
+        f"that would run whatever code the file holds"
+    )
+
+
+def _cut_short(size: int, expected: int) -> str:
+    return f"cut short: {size:,} bytes of at least {expected:,}; copy or download it again"
+
+
+def _header(text: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"its header is damaged ({error}); copy it again") from error
+    if not isinstance(header, dict):
+        raise ModelFileError("its header is no object; copy it again")
+    for name, entry in _tensors(header):
+        if not (
+            isinstance(entry, dict)
+            and isinstance(entry.get("dtype"), str)
+            and _whole_numbers(entry.get("shape"))
+            and _whole_numbers(entry.get("data_offsets"))
+            and len(entry["data_offsets"]) == 2
+        ):
+            raise ModelFileError(f"its header is damaged at tensor {name[:80]!r}; copy it again")
+    return header
+
+
+def _tensors(header: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    return ((name, entry) for name, entry in header.items() if name != "__metadata__")
+
+
+def _whole_numbers(value: object) -> bool:
+    return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
+
+
+def _about(header: dict[str, Any]) -> dict[str, Any]:
+    metadata = header.get("__metadata__")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get(KEY), str):
+        raise ModelFileError(
+            "a safetensors file, but not of gapstone's: it names no backbone, head and labels. To use its weights, "
+            "build a Classifier and give them to model.features.load_state_dict(safetensors.torch.load_file(…))"
+        )
+    try:
+        about = json.loads(metadata[KEY])
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"its description is not JSON ({error}); copy it again") from error
+    if not isinstance(about, dict):
+        raise ModelFileError(f"its description is {kind(about)}, not an object; save the model again")
+    return about
+
+
+def _show(dtype: str, shape: tuple[int, ...]) -> str:
+    return f"{dtype}[{', '.join(map(str, shape))}]"

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from gapstone.classifier import Classifier as Classifier
     from gapstone.classifier import load as load
     from gapstone.heads import Head as Head
-    from gapstone.pool import Pool as Pool
-    from gapstone.pool import partial as partial
-    from gapstone.pool import pool as pool
+    from gapstone.pooling import Pool as Pool
+    from gapstone.pooling import partial as partial
+    from gapstone.pooling import pool as pool
     from gapstone.regions import Grid as Grid
     from gapstone.regions import Whole as Whole
     from gapstone.regions import Window as Window
@@ -26,12 +26,12 @@ PUBLIC = {
     "Classifier": "gapstone.classifier",
     "Grid": "gapstone.regions",
     "Head": "gapstone.heads",
-    "Pool": "gapstone.pool",
+    "Pool": "gapstone.pooling",
     "Whole": "gapstone.regions",
     "Window": "gapstone.regions",
     "load": "gapstone.classifier",
-    "partial": "gapstone.pool",
-    "pool": "gapstone.pool",
+    "partial": "gapstone.pooling",
+    "pool": "gapstone.pooling",
 }
 
 __all__ = [*PUBLIC, "__version__"]

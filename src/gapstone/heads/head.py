@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gapstone.heads.recipes import RECIPES
 from gapstone.heads.spec import parse
-from gapstone.pool import Pool, pool, share
+from gapstone.pooling import Pool, pool, share
 from gapstone.pools import POOLS
 from gapstone.regions import Grid
 
@@ -118,7 +118,7 @@ class Head(nn.Module):
             x * share(x, layer.name, **layer.parameters_of_pool()) for layer in self.pools if isinstance(layer, Pool)
         ]
         mean = (weight / len(parts),) * len(parts)
-        weights = weight.split(self.channels, 1) if self.recipe.join == "cat" else mean
+        weights = weight.chunk(len(parts), 1) if self.recipe.join == "cat" else mean
         both = zip(weights, parts, strict=True)
         return Contributions(torch.stack([torch.einsum("kc,nc...->nk...", w, p) for w, p in both]).sum(0), bias)
 

@@ -9,7 +9,7 @@ from typing import final
 from torch import Tensor, nn
 
 from gapstone.nets.features import Features, initialise
-from gapstone.pool import Pool
+from gapstone.pooling import Pool
 from gapstone.regions import Window
 
 

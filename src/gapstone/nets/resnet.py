@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gapstone.nets.features import Features, initialise
-from gapstone.pool import Pool
+from gapstone.pooling import Pool
 from gapstone.regions import Window
 
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}

@@ -1,4 +1,4 @@
-"""Random crops and flips for training, from a stream that depends on the seed alone: every head sees the same pictures."""
+"""Random crops and flips for training, from a stream that depends on the seed alone: all heads see the same."""
 
 from dataclasses import dataclass
 

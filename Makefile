@@ -1,0 +1,30 @@
+# Every target installs what it needs first. GNU make, Python ≥ 3.11.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test test-slow check clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gapstone needs Python 3.11 or newer: make install PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[zoo,dev]"
+	touch $@
+
+demo: install
+	$(BIN)/gapstone compare digits --backbone nin --heads gap,gmp,nin,fc,fc:dropout=0.5 --seeds 5 --out runs/demo
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf .venv runs dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

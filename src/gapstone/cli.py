@@ -1,0 +1,213 @@
+"""The command line: thin, every command a few lines over the library, nothing heavy imported before it is needed."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+import gapstone
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Compare the heads of image classifiers on your own images, with honest statistics.",
+)
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="digits (built in), a folder with a sub-folder per class, a folder with train/ val/ [test/], "
+        "a CSV with path,label[,split], a folder of MNIST-style idx files, or an .npz with images and labels.",
+    ),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(help="nin, nin:paper, vgg11, vgg16, resnet18, resnet50, timm:NAME, … [default: nin for small images, "
+                 "resnet18 for photos]", show_default=False),
+]  # fmt: skip
+Pretrained = Annotated[
+    bool, typer.Option("--pretrained", help="Start from timm's pretrained weights (timm:NAME only).")
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        help="What the network sees, in px: 96 or 96x128 [default: chosen from the images].", show_default=False
+    ),
+]
+Limit = Annotated[int | None, typer.Option(help="At most so many training and so many test images.")]
+Epochs = Annotated[int | None, typer.Option(help="[default: 10 to 40, fewer for more images]", show_default=False)]
+BatchSize = Annotated[int, typer.Option()]
+Optimizer = Annotated[Literal["sgd", "adamw"], typer.Option()]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(help="[default: 0.05, or 0.01 without a norm or pretrained; adamw 1e-3, 1e-4]", show_default=False),
+]
+WeightDecay = Annotated[float, typer.Option(help="Not on norms and biases.")]
+AugmentOption = Annotated[Literal["auto", "none"], typer.Option(help="auto: flips and crops for colour pictures.")]
+PrecisionOption = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="auto: what measures faster.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
+
+
+@app.callback(invoke_without_command=True)
+def version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"gapstone {gapstone.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def compare(
+    data: Data = "digits",
+    heads: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated: gap, gmp, gem, lse, avgmax, catavgmax, nin, fc; with hidden widths "
+            "and options: fc:512,512:dropout=0.5, fc:grid=7, gem:p=learned."
+        ),
+    ] = "gap,gmp,nin,fc,fc:grid=4",
+    backbone: Backbone = None,
+    pretrained: Pretrained = False,
+    seeds: Annotated[int, typer.Option(help="Trials per head.")] = 5,
+    folds: Annotated[
+        int | None, typer.Option(help="k-fold cross-validation instead of seeds and one test split.")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="The head all others are compared with [default: the first].", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where results go [default: runs/compare-NAME].", show_default=False)
+    ] = None,
+    size: Size = None,
+    limit: Limit = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = 64,
+    optimizer: Optimizer = "sgd",
+    learning_rate: LearningRate = None,
+    weight_decay: WeightDecay = 5e-4,
+    augment: AugmentOption = "auto",
+    precision: PrecisionOption = "auto",
+    device: Device = "auto",
+    workers: Annotated[
+        int | None, typer.Option(help="Trials at a time [default: one per core; one on a GPU].", show_default=False)
+    ] = None,
+) -> None:
+    """Train one backbone under several heads and say which is better, by how much, and how sure that is.
+
+    The same command again, after Ctrl-C or a crash, trains only what is missing.
+    """
+    from gapstone.compare.plan import Request
+    from gapstone.compare.run import compare as run
+    from gapstone.heads import split_specs
+    from gapstone.prepare import Choices
+
+    choices = Choices(data, backbone, pretrained, size, limit, epochs, batch_size, optimizer, learning_rate,
+                      weight_decay, augment, precision, device)  # fmt: skip
+    request = Request(choices, tuple(split_specs(heads)), seeds, folds, baseline, workers)
+    run(request, out or Path("runs") / f"compare-{_name(data)}", command=shlex.join(["gapstone", *sys.argv[1:]]))
+
+
+@app.command()
+def report(out: Annotated[Path, typer.Argument(metavar="OUT", help="The --out folder of a comparison.")]) -> None:
+    """Show a comparison's results again and rebuild its report.html."""
+    from gapstone.compare.run import report as run
+
+    run(out)
+
+
+@app.command()
+def check(
+    data: Data,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where scan.json, scan.txt and scan.csv go [default: runs/check-NAME].", show_default=False),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes [default: one per core].", show_default=False)] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(help="Larger images are listed, not decoded [default: 178,956,970].", show_default=False),
+    ] = None,
+) -> None:
+    """Scan images for what spoils a comparison: unreadable files, duplicates, two labels. Changes no file."""
+    from gapstone.images.check import check as run
+    from gapstone.images.load import MAX_PIXELS
+
+    run(data, out, workers, max_pixels or MAX_PIXELS)
+
+
+@app.command()
+def train(
+    data: Data = "digits",
+    head: Annotated[str, typer.Option(help="One head, such as gap or fc:512:dropout=0.5.")] = "gap",
+    backbone: Backbone = None,
+    pretrained: Pretrained = False,
+    out: Annotated[Path, typer.Option(help="The model's file.")] = Path("model.safetensors"),
+    seed: Annotated[int, typer.Option()] = 0,
+    size: Size = None,
+    limit: Limit = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = 64,
+    optimizer: Optimizer = "sgd",
+    learning_rate: LearningRate = None,
+    weight_decay: WeightDecay = 5e-4,
+    augment: AugmentOption = "auto",
+    precision: PrecisionOption = "auto",
+    device: Device = "auto",
+) -> None:
+    """Train one classifier and save it as one safe file: weights, labels, preprocessing, backbone and head."""
+    from gapstone.prepare import Choices
+    from gapstone.single import train_one
+
+    choices = Choices(data, backbone, pretrained, size, limit, epochs, batch_size, optimizer, learning_rate,
+                      weight_decay, augment, precision, device)  # fmt: skip
+    train_one(choices, head, seed, out)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A file that `gapstone train` wrote.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGES…", help="Image files, or folders of them.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on standard output instead of a table.")
+    ] = False,
+    top: Annotated[int, typer.Option(help="Labels shown per image.")] = 3,
+    device: Device = "auto",
+) -> None:
+    """What a model answers, and how sure it is. An unreadable image is listed with its reason; then the exit code is 1."""
+    from gapstone.single import predict_files
+
+    if not predict_files(model, images, as_json, top, device):
+        raise typer.Exit(1)
+
+
+def _name(data: str) -> str:
+    """A folder name for DATA."""
+    stem = Path(data).resolve().name if data != "digits" else data
+    return os.fsencode(stem.removesuffix(".csv").removesuffix(".npz")).decode("utf-8", "replace").replace(" ", "-")
+
+
+def main() -> Any:
+    """The entry point: what the user can mend is told in one line (GAPSTONE_TRACEBACK=1 for all); the rest is a bug."""
+    try:
+        return app()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `gapstone … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        expected = isinstance(error, ValueError | OSError | ImportError) or type(error).__module__.startswith(
+            "gapstone"
+        )
+        if not expected or os.environ.get("GAPSTONE_TRACEBACK"):
+            raise
+        print(f"gapstone: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

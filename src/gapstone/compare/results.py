@@ -1,0 +1,351 @@
+"""From trial folders to results.json, results.csv, predictions.csv and pictures.npz: docs/results.md has the schema."""
+
+import csv
+import json
+import os
+import platform
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gapstone.compare.statistics import compare_pairs, interval
+from numpy.typing import NDArray
+
+import gapstone
+from gapstone.compare import trials
+from gapstone.compare.plan import Plan
+from gapstone.compare.trials import Trial
+from gapstone.compare.verdict import sentence
+from gapstone.heads import RECIPES, parse
+
+SCHEMA = 1
+MOST_WORST = 12
+MARGIN_PP, CONFIDENCE = 0.5, 0.95
+
+
+@dataclass(frozen=True)
+class Done:
+    """One finished trial, as read from its folder."""
+
+    trial: Trial
+    facts: dict[str, Any]
+    arrays: dict[str, Any]
+
+    def correct(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.asarray(self.arrays["answer"] == labels[self.arrays["test"]])
+
+
+def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: dict[str, Any]) -> dict[str, Any]:
+    """Read every finished trial of the plan and write everything that is made of them; the results, as in results.json.
+
+    Args: failed: reason by trial id. speed: ms per image by head, as `speed.measure` gives it.
+    """
+    done = {head: [] for head in plan.request.heads}  # type: dict[str, list[Done]]
+    for trial in plan.trials:
+        folder = out / "trials" / trial.id
+        if folder.exists():
+            done[trial.head].append(Done(trial, *trials.read(folder)))
+    prepared, settings = plan.prepared, plan.prepared.settings
+    labels = prepared.store.labels
+    parts = prepared.splits[0]
+    pairs = _pairs(plan, done, labels)
+    pictures, worst = _worst(plan, done)
+    results: dict[str, Any] = {
+        "schema": SCHEMA,
+        "gapstone": gapstone.__version__,
+        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": command,
+        "data": {
+            "source": plan.request.choices.data,
+            "kind": prepared.source.kind,
+            "classes": list(prepared.labels),
+            "train": len(parts.train),
+            "validation": len(parts.validation),
+            "test": len(parts.test),
+            "size": list(prepared.preprocessing.size),
+            "channels": prepared.preprocessing.channels,
+            "hash": prepared.hash,
+            "split": parts.described,
+            "counts": {
+                name: np.bincount(labels[rows], minlength=len(prepared.labels)).tolist()
+                for name, rows in (("train", parts.train), ("test", parts.test))
+            },
+        },
+        "settings": {
+            "backbone": prepared.backbone,
+            "pretrained": plan.request.choices.pretrained,
+            "heads": list(plan.request.heads),
+            "baseline": plan.baseline,
+            "seeds": [] if plan.request.folds else list(range(plan.request.seeds)),
+            "folds": plan.request.folds,
+            "epochs": settings.epochs,
+            "patience": settings.patience,
+            "batch_size": settings.batch_size,
+            "optimizer": settings.optimizer,
+            "learning_rate": settings.learning_rate,
+            "weight_decay": settings.weight_decay,
+            "augment": settings.augment.describe(),
+            "precision": settings.precision,
+            "threads": plan.threads,
+            "workers": plan.workers,
+            "device": prepared.device,
+            "margin_pp": MARGIN_PP,
+            "confidence": CONFIDENCE,
+        },
+        "machine": machine(),
+        "versions": versions(),
+        "scan": prepared.scan.to_json(),
+        "heads": [_head(plan, head, done[head], failed, speed.get(head)) for head in plan.request.heads],
+        "pairs": pairs,
+        "trials": [_trial(trial, done[trial.head], failed) for trial in plan.trials],
+        "worst": worst,
+    }
+    results["verdict"] = sentence(results)
+    _write_json(out / "results.json", results)
+    _write_trials_csv(out / "results.csv", plan, done)
+    _write_predictions(out / "predictions.csv", plan, done)
+    _write_pictures(out / "pictures.npz", plan, done, pictures)
+    return results
+
+
+def _head(
+    plan: Plan, head: str, done: Sequence[Done], failed: dict[str, str], speed: dict[str, Any] | None
+) -> dict[str, Any]:
+    spec = parse(head)
+    entry: dict[str, Any] = {
+        "head": head,
+        "describe": RECIPES[spec.name].describe,
+        "failed": [
+            {"seed": trial.seed, "reason": failed[trial.id]}
+            for trial in plan.trials
+            if trial.head == head and trial.id in failed
+        ],
+        "ms_per_image": speed,
+    }
+    facts = [one.facts for one in done]
+    first = facts[0] if facts else {}
+    for key in ("parameters", "head_parameters", "macs"):
+        entry[key] = first.get(key)
+    entry["input"] = None if not facts else first["takes_only"] or "any"
+    stats = {
+        key: [fact[key] for fact in facts]
+        for key in ("train_accuracy", "test_accuracy", "generalisation_gap", "nll", "brier", "ece", "peak_memory_mb")
+    }
+    stats["shift_accuracy"] = [float(np.mean(fact["shift"]["accuracy"][1:])) for fact in facts]
+    stats["train_seconds"] = [fact["history"]["seconds"] for fact in facts]
+    entry |= {key: _stat(values) for key, values in stats.items()}
+    if not facts:
+        return entry | dict.fromkeys(("shift", "sizes", "reliability", "confusion"), None) | {"curves": []}
+    entry["shift"] = {
+        "pixels": first["shift"]["pixels"],
+        **{key: _mean([fact["shift"][key] for fact in facts]) for key in ("accuracy", "same_answer")},
+    }
+    entry["sizes"] = first["sizes"] | {"accuracy": _mean([fact["sizes"]["accuracy"] for fact in facts])}
+    entry["robustness_images"] = first["robustness_images"]
+    entry["reliability"] = _pooled([fact["bins"] for fact in facts])
+    entry["curves"] = [
+        {
+            "seed": fact["seed"],
+            "epoch": list(range(1, len(fact["history"]["train_loss"]) + 1)),
+            "train_loss": fact["history"]["train_loss"],
+            "validation_accuracy": fact["history"]["validation_accuracy"],
+        }
+        for fact in facts
+    ]
+    entry["confusion"] = np.sum([fact["confusion"] for fact in facts], 0).tolist()
+    return entry
+
+
+def _stat(values: list[float]) -> dict[str, Any]:
+    if not values:
+        return {"mean": None, "ci95": None, "values": []}
+    mean, ci95 = interval(values)
+    return {"mean": mean, "ci95": None if ci95 is None else list(ci95), "values": values}
+
+
+def _mean(rows: list[list[float | None]]) -> list[float | None]:
+    columns = ([value for value in column if value is not None] for column in zip(*rows, strict=True))
+    return [float(np.mean(column)) if column else None for column in columns]
+
+
+def _pooled(bins: list[dict[str, list[Any]]]) -> dict[str, Any]:
+    """Reliability over all trials: each bin weighted by how many answers fell into it."""
+    count = np.sum([b["count"] for b in bins], 0)
+
+    def weighted(key: str) -> list[float | None]:
+        total = np.sum([np.array([v or 0.0 for v in b[key]]) * np.array(b["count"]) for b in bins], 0)
+        return [float(t / n) if n else None for t, n in zip(total, count, strict=True)]
+
+    return {
+        "edges": bins[0]["edges"],
+        "confidence": weighted("confidence"),
+        "accuracy": weighted("accuracy"),
+        "count": count.tolist(),
+    }
+
+
+def _pairs(plan: Plan, done: dict[str, list[Done]], labels: NDArray[Any]) -> list[dict[str, Any]]:
+    """Every head against the baseline."""
+    if not done[plan.baseline]:
+        return []
+    correct = {
+        head: {one.trial.seed: one.correct(labels) for one in finished} for head, finished in done.items() if finished
+    }
+    folds = None
+    if plan.request.folds:
+        folds = {number: (len(p.train), len(p.test)) for number, p in enumerate(plan.prepared.splits)}
+    return compare_pairs(correct, plan.baseline, margin_pp=MARGIN_PP, confidence=CONFIDENCE, folds=folds)
+
+
+def _trial(trial: Trial, done: Sequence[Done], failed: dict[str, str]) -> dict[str, Any]:
+    facts = next((one.facts for one in done if one.trial.id == trial.id), None)
+    entry = {"id": trial.id, "head": trial.head, "seed": trial.seed, "fold": trial.fold}
+    if facts is None:
+        reason = failed.get(trial.id, "not run yet")
+        missing = dict.fromkeys(("seconds", "epochs", "best_epoch", "test_accuracy", "train_accuracy"))
+        return entry | {"status": "failed", "reason": reason} | missing
+    history = facts["history"]
+    return entry | {
+        "status": "done",
+        "reason": None,
+        "seconds": history["seconds"],
+        "epochs": len(history["train_loss"]),
+        "best_epoch": history["best_epoch"],
+        "test_accuracy": facts["test_accuracy"],
+        "train_accuracy": facts["train_accuracy"],
+    }
+
+
+def _worst(plan: Plan, done: dict[str, list[Done]]) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
+    """The test images most trials of most heads got wrong, the surest wrong answers first."""
+    prepared = plan.prepared
+    labels, names = prepared.store.labels, prepared.store.names
+    total = np.zeros(len(labels))
+    for one in (one for finished in done.values() for one in finished):
+        wrong = ~one.correct(labels)
+        np.add.at(total, one.arrays["test"][wrong], one.arrays["confidence"][wrong])
+    rows = [int(row) for row in np.argsort(-total, kind="stable")[:MOST_WORST] if total[row] > 0]
+    entries = []
+    for place, row in enumerate(rows):
+        entry: dict[str, Any] = {"name": names[row], "label": prepared.labels[labels[row]], "picture": place}
+        entry |= {"wrong": {}, "answers": {}, "confidence": {}}
+        for head, finished in done.items():
+            given = [(int(a[0]), float(c[0])) for a, c in (_on(one, row) for one in finished) if len(a)]
+            if not given:
+                continue
+            answer = Counter(answer for answer, _ in given).most_common(1)[0][0]
+            entry["wrong"][head] = float(np.mean([a != labels[row] for a, _ in given]))
+            entry["answers"][head] = prepared.labels[answer]
+            entry["confidence"][head] = float(np.mean([c for a, c in given if a == answer]))
+        entries.append(entry)
+    seen = prepared.preprocessing.centre(np.asarray(prepared.store.images[rows]))
+    return np.asarray(seen, np.uint8), entries
+
+
+def _on(one: Done, row: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    here = one.arrays["test"] == row
+    return one.arrays["answer"][here], one.arrays["confidence"][here]
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    # a name that is no UTF-8 must not break the file
+    _replace(path, text.encode("utf-8", "backslashreplace"))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Old or new, never half of it."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
+
+
+def _write_trials_csv(path: Path, plan: Plan, done: dict[str, list[Done]]) -> None:
+    keys = ("test_accuracy", "train_accuracy", "generalisation_gap", "nll", "brier", "ece", "parameters",
+            "head_parameters", "macs", "peak_memory_mb")  # fmt: skip
+
+    def rows() -> Iterator[list[Any]]:
+        yield ["trial", "head", "seed", "fold", *keys, "shift_accuracy", "train_seconds", "epochs", "best_epoch"]
+        for one in (one for head in plan.request.heads for one in done[head]):
+            facts, history = one.facts, one.facts["history"]
+            shifted = float(np.mean(facts["shift"]["accuracy"][1:]))
+            yield [one.trial.id, one.trial.head, one.trial.seed, "" if one.trial.fold is None else one.trial.fold,
+                   *(facts[key] for key in keys), shifted, history["seconds"], len(history["train_loss"]),
+                   history["best_epoch"]]  # fmt: skip
+
+    _write_csv(path, rows())
+
+
+def _write_predictions(path: Path, plan: Plan, done: dict[str, list[Done]]) -> None:
+    names, labels, classes = plan.prepared.store.names, plan.prepared.store.labels, plan.prepared.labels
+
+    def rows() -> Iterator[list[Any]]:
+        yield ["image", "label", "head", "seed", "answer", "confidence", "correct"]
+        for one in (one for head in plan.request.heads for one in done[head]):
+            arrays = one.arrays
+            for row, answer, sure in zip(arrays["test"], arrays["answer"], arrays["confidence"], strict=True):
+                label = labels[row]
+                yield [names[row], classes[label], one.trial.head, one.trial.seed, classes[answer], f"{sure:.4f}",
+                       int(answer == label)]  # fmt: skip
+
+    _write_csv(path, rows())
+
+
+def _write_csv(path: Path, rows: Iterator[list[Any]]) -> None:
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        csv.writer(file).writerows(rows)
+    unfinished.replace(path)
+
+
+def _write_pictures(path: Path, plan: Plan, done: dict[str, list[Done]], worst: NDArray[np.uint8]) -> None:
+    prepared, rows = plan.prepared, plan.trials[0].shown
+    arrays: dict[str, Any] = {
+        "images": prepared.preprocessing.centre(np.asarray(prepared.store.images[rows])),
+        "labels": prepared.store.labels[rows],
+        "names": np.array([prepared.store.names[row].encode("utf-8", "backslashreplace").decode() for row in rows]),
+        "worst": worst,
+    }
+    for number, head in enumerate(plan.request.heads):
+        if done[head]:
+            one = done[head][0]
+            arrays |= {f"{key}_{number}": one.arrays[key] for key in ("maps", "bias", "logits")}
+            arrays[f"additive_{number}"] = np.array(one.facts["additive"])
+            arrays[f"gap_{number}"] = np.array(one.facts["completeness_gap"])
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    with unfinished.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    unfinished.replace(path)
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    processor = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        processor = names[0] if names else processor
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "memory_gb": round(memory, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def versions() -> dict[str, str]:
+    found = {"gapstone": gapstone.__version__, "python": platform.python_version()}
+    for name in ("torch", "numpy", "pillow", "timm"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # an extra that is not installed
+    return found

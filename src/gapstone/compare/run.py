@@ -1,0 +1,149 @@
+"""compare(): plan, train what is missing, measure, report. Stopped anywhere, it goes on from there."""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gapstone.compare.report import html, terminal
+from rich.console import Console
+
+from gapstone.compare import results, speed, trials
+from gapstone.compare.executors import News, local
+from gapstone.compare.plan import Plan, Request, plan
+from gapstone.compare.trials import Trial
+from gapstone.images.store import Store
+from gapstone.progress import Bars
+from gapstone.training import TrainingError
+
+
+def compare(request: Request, out: Path, console: Console | None = None, command: str = "") -> dict[str, Any]:
+    """Train every head with every seed, compare them, write the report; the results, as in results.json.
+
+        >>> compare(Request(Choices("digits"), heads=("gap", "fc"), seeds=3), Path("runs/first"))
+
+    The same call again, after a Ctrl-C or a kill at any moment, trains only what is missing and gives the same numbers.
+
+    Raises: ValueError for requests, data or folders that do not fit together; TrainingError when every trial failed.
+    """
+    console = console or Console()
+    _writable(out, request)
+    with _alone(out), Bars(console) as bars:
+        what = plan(request, out, bars.say, bars)
+        results._write_json(out / "plan.json", what.to_json())
+        what.prepared.scan.write(out)
+        missing = [trial for trial in what.trials if not (out / "trials" / trial.id).exists()]
+        bars.say(_announce(what, len(missing)))
+        failed = _train(what, missing, out, bars)
+        if len(failed) == len(what.trials):
+            raise TrainingError(f"every trial failed; the first: {next(iter(failed.values()))}")
+        found = results.gather(what, out, failed, command, speed.measure(what, out))
+        page = html.write(out)
+    terminal.render(found, console)
+    console.print(f"\nReport: {page}", highlight=False, markup=False, soft_wrap=True)
+    return found
+
+
+def _train(what: Plan, missing: list[Trial], out: Path, bars: Bars) -> dict[str, str]:
+    """Run the missing trials; the reason of each that failed, by id."""
+    work = partial(_work, what.prepared.store.folder, out / "trials")
+    failed: dict[str, str] = {}
+    tell, ended = bars("Trials"), 0
+    at: dict[str, str] = {}
+    running = local(work, missing, what.workers, preload=("gapstone.compare.trials",))
+    try:
+        for news in running:
+            trial: Trial = news.job
+            if news.kind == "news":
+                epoch, epochs, accuracy = news.what
+                sure = "" if accuracy is None else f" {100 * accuracy:.1f} %"
+                at[trial.id] = f"{trial.head} #{trial.seed} epoch {epoch}/{epochs}{sure}"
+            elif news.kind in ("done", "failed"):
+                ended += 1
+                at.pop(trial.id, None)
+                _tell_end(news, bars, failed)
+            tell(ended, len(missing), "; ".join(at.values()))
+    except KeyboardInterrupt:
+        running.close()
+        bars.say(f"Stopped: {ended} of {len(missing)} trials done. The same command goes on from here; kept in {out}")
+        raise
+    return failed
+
+
+def _tell_end(news: News, bars: Bars, failed: dict[str, str]) -> None:
+    trial: Trial = news.job
+    if news.kind == "failed":
+        failed[trial.id] = str(news.what)
+        bars.say(f"{trial.head} #{trial.seed} failed: {news.what}")
+
+
+def _work(store: Path, folder: Path, trial: Trial, send: Callable[[Any], None]) -> None:
+    """In a process of its own."""
+    trials.run(trial, Store.open(store), folder, lambda *news: send(news))
+
+
+def _announce(what: Plan, missing: int) -> str:
+    total, seeds = len(what.trials), len(what.prepared.splits)
+    kind = "folds" if what.request.folds else "seeds"
+    text = f"{len(what.request.heads)} heads × {seeds} {kind} = {total} trials on {what.prepared.backbone}"
+    if missing < total:
+        text += f", {total - missing} done already"
+    if missing:
+        seconds = missing * what.trial_seconds / what.workers
+        text += f"; {what.workers} at a time, {what.prepared.settings.precision}, about {duration(seconds)}"
+    return text + "."
+
+
+def duration(seconds: float) -> str:
+    """>>> duration(40), duration(200), duration(9000)
+    ('1 minute', '3 minutes', '2.5 hours')
+    """
+    minutes = max(1, round(seconds / 60))
+    if minutes < 90:
+        return f"{minutes} minute{'s' * (minutes > 1)}"
+    return f"{minutes / 60:.1f} hours"
+
+
+def _writable(out: Path, request: Request) -> None:
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; name a folder.")
+    data = Path(request.choices.data).expanduser()
+    if data.is_dir() and data.resolve() in (out.resolve(), *out.resolve().parents):
+        raise ValueError(
+            f"--out {out} lies inside DATA {data}: its files would become part of the data; choose another."
+        )
+    try:
+        (out / "trials").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {out} cannot be made: {error.strerror}.") from error
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """One gapstone at a time in a folder; the leavings of one that was killed are cleared away."""
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another gapstone compare is at work in {out}: wait, or choose another --out.") from None
+        for path in (out / "trials").glob(".*.unfinished"):
+            shutil.rmtree(path)
+        yield
+
+
+def report(out: Path, console: Console | None = None) -> Path:
+    """Show the results in `out` again and rebuild its page. Raises: ValueError where none are finished there."""
+    console = console or Console()
+    path = out / "results.json"
+    if not path.exists():
+        raise ValueError(
+            f"{out} holds no finished comparison (no results.json); run the same `gapstone compare` again."
+        )
+    page = html.write(out)
+    terminal.render(json.loads(path.read_text("utf-8")), console)
+    console.print(f"\nReport: {page}", highlight=False, markup=False, soft_wrap=True)
+    return page

@@ -1,0 +1,192 @@
+"""From DATA to what training needs: images checked, split, decoded; network, size and settings decided."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from gapstone import nets
+from gapstone.images.augment import Augment, suit
+from gapstone.images.preprocessing import Preprocessing, choose
+from gapstone.images.scan import Scan, scan
+from gapstone.images.sources import Source, open_source
+from gapstone.images.split import Split, folds, split
+from gapstone.images.store import Store, build, moments
+from gapstone.training import Rows, Settings
+
+SMALL = 64  # px: up to here images are small, and the small NIN trains in minutes
+
+Say = Callable[[str], None]
+Progress = Callable[[str], Callable[[int, int], None]]
+"""Names a piece of work; gives a function that is told (done, of how many)."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user chose for the training; None means: decide."""
+
+    data: str
+    backbone: str | None = None
+    pretrained: bool = False
+    size: str | None = None
+    limit: int | None = None
+    epochs: int | None = None
+    batch_size: int = 64
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float | None = None
+    weight_decay: float = 5e-4
+    augment: Literal["auto", "none"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        at_least(1, epochs=self.epochs)
+        at_least(2, limit=self.limit, batch_size=self.batch_size)
+        if self.learning_rate is not None and not 0 < self.learning_rate < 100:
+            raise ValueError(f"--learning-rate {self.learning_rate}: must be more than 0 and less than 100.")
+        if not 0 <= self.weight_decay < 1:
+            raise ValueError(f"--weight-decay {self.weight_decay}: must be at least 0 and less than 1.")
+        for name, words in (
+            ("optimizer", ("sgd", "adamw")),
+            ("augment", ("auto", "none")),
+            ("precision", ("auto", "float32", "bfloat16")),
+        ):
+            if getattr(self, name) not in words:
+                raise ValueError(f"--{name} {getattr(self, name)}: must be {' or '.join(words)}.")
+
+
+def at_least(least: int, **values: int | None) -> None:
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise ValueError(f"--{name.replace('_', '-')} {value}: must be at least {least}.")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    source: Source
+    scan: Scan
+    splits: tuple[Split, ...]
+    """One per seed or fold; rows of the store."""
+    store: Store
+    preprocessing: Preprocessing
+    backbone: str
+    settings: Settings
+    device: str
+    hash: str
+    """Of the content and label of every image used."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.source.classes
+
+
+def prepare(choices: Choices, seeds: int, k: int | None, folder: Path, say: Say, progress: Progress) -> Prepared:
+    """Do it; the decoded images go to `folder`. With `k`, k folds instead of one locked test split and `seeds` seeds.
+
+    Raises: ValueError for data, sizes or networks that do not fit together, each with what to do.
+    """
+    device = pick_device(choices.device)
+    source = open_source(choices.data)
+    found = scan(source, progress=progress("Checking images"))
+    if k:
+        splits = list(folds(source, found, k, seed=0, limit=choices.limit))
+    else:
+        splits = [split(source, found, seed=seed, limit=choices.limit) for seed in range(seeds)]
+    size, stored = choose(source, found, choices.size)
+    backbone = choices.backbone or ("nin" if max(size) <= SMALL else "resnet18")
+    channels = found.channels
+    features = nets.build(backbone, in_channels=channels)  # an unknown name ends here, before anything is decoded
+    if features.fixed and size != features.fixed:
+        if choices.size:
+            raise ValueError(f"--size {choices.size}: {backbone} takes only {_by(features.fixed)} px.")
+        size = stored = features.fixed
+    if min(size) < features.smallest:
+        raise ValueError(
+            f"{backbone} needs images of at least {features.smallest} px a side, these are {_by(size)}: "
+            f"--size {features.smallest} enlarges them, --backbone nin takes them as they are."
+        )
+    used = np.unique(np.concatenate([np.concatenate([s.train, s.validation, s.test]) for s in splits]))
+    plain = Preprocessing(channels, size, stored, (0.5,) * channels, (0.25,) * channels)
+    store = build(source, used, plain, folder, progress=progress("Decoding images"))
+    splits = [_rows(parts, used) for parts in splits]
+    # of everything that is never tested; with folds every image is tested once, and one mean for all leaks no label
+    seen = np.arange(len(used)) if k else np.union1d(splits[0].train, splits[0].validation)
+    mean, std = moments(store, seen)
+    colours = "gray" if channels == 1 else "colour"
+    say(f"{len(used):,} images of {len(source.classes)} classes; the network sees {_by(size)} px, {colours}.")
+    say(splits[0].described)
+    settings = Settings(
+        epochs=choices.epochs or epochs_for(len(splits[0].train)),
+        batch_size=choices.batch_size,
+        optimizer=choices.optimizer,
+        learning_rate=choices.learning_rate or learning_rate_for(features, choices),
+        weight_decay=choices.weight_decay,
+        augment=suit(channels, size, stored) if choices.augment == "auto" else Augment(),
+        precision="float32" if choices.precision == "auto" else choices.precision,
+    )
+    return Prepared(
+        source=source,
+        scan=found,
+        splits=tuple(splits),
+        store=store,
+        preprocessing=replace(plain, mean=mean, std=std),
+        backbone=backbone,
+        settings=settings,
+        device=device,
+        hash=_hash(source, found, used),
+    )
+
+
+def epochs_for(images: int) -> int:
+    """About 75,000 images seen, in 10 to 40 epochs: a small NIN is then trained in seconds to minutes.
+
+    >>> epochs_for(1300), epochs_for(5000), epochs_for(50000)
+    (40, 15, 10)
+    """
+    return max(10, min(40, round(75_000 / max(images, 1))))
+
+
+def learning_rate_for(features: nn.Module, choices: Choices) -> float:
+    """SGD: 0.05, or 0.01 for pretrained weights and for networks without a norm, which diverge at 0.05."""
+    norms = ("BatchNorm", "LayerNorm", "GroupNorm")
+    plain = not any(norm in type(module).__name__ for module in features.modules() for norm in norms)
+    careful = choices.pretrained or plain
+    if choices.optimizer == "adamw":
+        return 1e-4 if careful else 1e-3
+    return 0.01 if careful else 0.05
+
+
+def pick_device(asked: str) -> str:
+    """ "auto" is the GPU, where torch sees one. Raises ValueError for a device that cannot be used here."""
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=asked)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(f"--device {asked}: torch cannot use it here ({why}); take cpu, or auto.") from error
+    return asked
+
+
+def _rows(parts: Split, used: Rows) -> Split:
+    """The same split, counted in rows of the store."""
+    train, validation, test = (np.searchsorted(used, part) for part in (parts.train, parts.validation, parts.test))
+    return replace(parts, train=train, validation=validation, test=test)
+
+
+def _hash(source: Source, found: Scan, used: Rows) -> str:
+    digest = hashlib.sha256(json.dumps(source.classes).encode())
+    for i in used:
+        item = source.items[i]
+        digest.update(json.dumps([item.name, item.label, found.facts[i].sha256]).encode())
+    return digest.hexdigest()[:16]
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}×{size[1]}"

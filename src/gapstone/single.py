@@ -1,0 +1,130 @@
+"""One classifier: train it on DATA and keep it; ask a kept one about images."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gapstone.classifier import Classifier, load
+from gapstone.images.load import ImageError
+from gapstone.images.names import display
+from gapstone.prepare import Choices, Prepared, pick_device, prepare
+from gapstone.progress import Bars
+from gapstone.training import faster_precision, predict, train
+
+
+def train_one(choices: Choices, head: str, seed: int, out: Path, console: Console | None = None) -> Classifier:
+    """Train one head and save the model to `out`; the images are checked, split and decoded as for a comparison.
+
+    A wrong --out is refused before training begins, not an hour later.
+    Raises: ValueError and TrainingError as `prepare` and `train`.
+    """
+    console = console or Console()
+    out = _usable(out)
+    with Bars(console) as bars, tempfile.TemporaryDirectory(prefix="gapstone-") as folder:
+        prepared = prepare(choices, seeds=seed + 1, k=None, folder=Path(folder), say=bars.say, progress=bars)
+        parts, settings = prepared.splits[seed], prepared.settings
+
+        def make() -> Classifier:
+            return _make(prepared, choices, head, seed)
+
+        if choices.precision == "auto":
+            measured = faster_precision(make, prepared.store, parts.train, settings)
+            settings = replace(settings, precision=measured.faster)
+        model = make()
+        tell = bars(f"Training {head} on {prepared.backbone}")
+        history = train(
+            model, prepared.store, parts.train, parts.validation, settings, seed,
+            lambda epoch, h: tell(epoch, settings.epochs, _sure(h.validation_accuracy)),
+        )  # fmt: skip
+        answers = predict(model, prepared.store, parts.test, settings.precision).argmax(1).numpy()
+        accuracy = float((answers == prepared.store.labels[parts.test]).mean())
+    model.cpu().save(out)
+    bars.say(
+        f"Test accuracy {100 * accuracy:.1f} % on {len(parts.test):,} images never trained on; "
+        f"best of {len(history.train_loss)} epochs: {history.best_epoch}; {history.seconds:.0f} s."
+    )
+    bars.say(f"Model: {out}")
+    return model
+
+
+def predict_files(
+    model: Path, images: Sequence[str], as_json: bool, top: int, device: str, console: Console | None = None
+) -> bool:
+    """Print what `model` answers for each image; True when all of them could be read.
+
+    JSON: {"schema": 1, "model", "labels", "images": [{"name", "label", "probability", "probabilities": {label: p}} or
+    {"name", "error"}]}.
+    """
+    console = console or Console()
+    classifier = load(model).to(pick_device(device))
+    rows: list[dict[str, object]] = []
+    for path in _files(images):
+        row: dict[str, object] = {"name": display(os.fsdecode(path))}
+        try:
+            probabilities = classifier.predict(path)[0]
+        except (ImageError, OSError) as error:
+            row["error"] = str(error).removeprefix(f"{os.fspath(path)}: ")
+        else:
+            best = int(probabilities.argmax())
+            row |= {
+                "label": classifier.labels[best],
+                "probability": float(probabilities[best]),
+                "probabilities": dict(zip(classifier.labels, map(float, probabilities), strict=True)),
+            }
+        rows.append(row)
+    if as_json:
+        document = {"schema": 1, "model": display(str(model)), "labels": list(classifier.labels), "images": rows}
+        print(json.dumps(document, indent=1))  # ASCII: safe whatever the terminal's encoding
+    else:
+        console.print(_table(rows, classifier.labels, top))
+    return not any("error" in row for row in rows)
+
+
+def _make(prepared: Prepared, choices: Choices, head: str, seed: int) -> Classifier:
+    torch.manual_seed(seed)
+    model = Classifier(prepared.backbone, head, prepared.labels, prepared.preprocessing, choices.pretrained)
+    return model.to(prepared.device)
+
+
+def _usable(out: Path) -> Path:
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder; name a file in it, such as {out / 'model.safetensors'}.")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent}; make it first.")
+    return out
+
+
+def _sure(accuracy: Sequence[float]) -> str:
+    return f"validation {100 * accuracy[-1]:.1f} %" if accuracy else ""
+
+
+def _files(given: Sequence[str]) -> Iterator[Path]:
+    """Files as they are; of folders, every file in them, in order, hidden ones left out."""
+    for path in map(Path, given):
+        if path.is_dir():
+            inside = (p for p in path.rglob("*") if not p.name.startswith(".") and p.is_file())
+            yield from sorted(inside, key=os.fsencode)
+        else:
+            yield path
+
+
+def _table(rows: Sequence[dict[str, object]], labels: Sequence[str], top: int) -> Table:
+    table = Table("image", "answer", "sure", "then")
+    for row in rows:
+        if "error" in row:
+            table.add_row(Text(str(row["name"])), Text(f"not read: {row['error']}", style="red"))
+            continue
+        probabilities = row["probabilities"]
+        assert isinstance(probabilities, dict)
+        best, *others = sorted(probabilities.items(), key=lambda item: -item[1])[: max(top, 1)]
+        then = ", ".join(f"{label} {100 * p:.1f} %" for label, p in others)
+        table.add_row(Text(str(row["name"])), Text(best[0]), f"{100 * best[1]:.1f} %", Text(then))
+    return table

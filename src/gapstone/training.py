@@ -1,0 +1,242 @@
+"""One short loop: SGD or AdamW, warm-up and cosine, early stopping, the same stream of images for every head."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gapstone.classifier import Classifier
+from gapstone.images.augment import Augment
+
+Precision = Literal["float32", "bfloat16"]
+Rows = NDArray[np.intp]
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and what to try."""
+
+
+class Pictures(Protocol):
+    """Stored images: what the loop reads."""
+
+    @property
+    def images(self) -> NDArray[np.uint8]: ...  # (N, h, w, C)
+    @property
+    def labels(self) -> NDArray[np.integer]: ...  # (N,)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. The defaults suit networks with batch norm, from scratch."""
+
+    epochs: int = 20
+    batch_size: int = 64
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.05
+    weight_decay: float = 5e-4
+    warmup: float = 0.15
+    """Share of all steps in which the learning rate rises."""
+    patience: int = 10
+    """Stop after so many epochs without a better validation accuracy; needs validation images."""
+    augment: Augment = field(default_factory=Augment)
+    precision: Precision = "float32"
+
+
+@dataclass
+class History:
+    """What happened, epoch by epoch; the weights kept are those of `best_epoch` (counted from 1)."""
+
+    train_loss: list[float] = field(default_factory=list)
+    validation_accuracy: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+    seconds: float = 0.0
+
+
+def train(
+    model: Classifier,
+    pictures: Pictures,
+    rows: Rows,
+    validation: Rows,
+    settings: Settings,
+    seed: int = 0,
+    after_epoch: Callable[[int, History], None] | None = None,
+) -> History:
+    """Train `model` in place, on its own device, and leave it in eval mode with the weights of its best epoch.
+
+        >>> history = train(model, store, split.train, split.validation, Settings(epochs=20), seed=0)
+
+    Order and augmentation depend on `seed` and the epoch alone, never on the head. The best epoch is the one with the
+    highest validation accuracy, at a tie the one with the lower loss; without validation images, the last.
+
+    Raises: TrainingError when the loss is no longer a number.
+    """
+    began = time.perf_counter()
+    device = next(model.parameters()).device
+    model.to(memory_format=torch.channels_last)
+    optimizer = _optimizer(model, settings)
+    steps = settings.epochs * math.ceil(len(rows) / settings.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(steps, settings.warmup))
+    history = History()
+    best: tuple[float, float] | None = None
+    kept: dict[str, Tensor] = {}
+    torch.manual_seed(seed)  # dropout
+    for epoch in range(1, settings.epochs + 1):
+        model.train()
+        total = 0.0
+        for images, labels in batches(model, pictures, rows, settings, seed, epoch):
+            optimizer.zero_grad(set_to_none=True)
+            loss = F.cross_entropy(logits(model, images, settings.precision), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            total += loss.item() * len(labels)
+            if not math.isfinite(total):
+                raise TrainingError(
+                    f"the loss became {loss.item()} in epoch {epoch} at learning rate {schedule.get_last_lr()[0]:.2g}: "
+                    f"try a smaller learning rate, or a backbone with batch norm."
+                )
+        history.train_loss.append(total / len(rows))
+        if len(validation):
+            answers = predict(model, pictures, validation, settings.precision)
+            labels = torch.from_numpy(pictures.labels[validation].astype(np.int64))
+            accuracy = (answers.argmax(1) == labels).double().mean().item()
+            loss_now = F.cross_entropy(answers, labels).item()
+            history.validation_accuracy.append(accuracy)
+            history.validation_loss.append(loss_now)
+            if best is None or (accuracy, -loss_now) > best:
+                best, history.best_epoch = (accuracy, -loss_now), epoch
+                kept = {key: value.detach().clone() for key, value in model.state_dict().items()}
+        else:
+            history.best_epoch = epoch
+        history.seconds = time.perf_counter() - began
+        if after_epoch:
+            after_epoch(epoch, history)
+        if epoch - history.best_epoch >= settings.patience:
+            break
+    if kept:
+        model.load_state_dict(kept)
+    model.eval()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    history.seconds = time.perf_counter() - began
+    return history
+
+
+def batches(
+    model: Classifier, pictures: Pictures, rows: Rows, settings: Settings, seed: int, epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of (images (N, C, H, W) normalised, labels (N,)), shuffled and augmented by (seed, epoch)."""
+    device = next(model.parameters()).device
+    random = np.random.default_rng((seed, epoch))
+    order = random.permutation(rows)
+    for start in range(0, len(order), settings.batch_size):
+        chosen = order[start : start + settings.batch_size]
+        if len(chosen) == 1 and len(order) > 1:
+            return  # batch norm has no variance over one image
+        seen = settings.augment(pictures.images[chosen], model.preprocessing.size, random)
+        images = model.preprocessing.normalise(torch.from_numpy(seen).to(device))
+        yield images, torch.from_numpy(pictures.labels[chosen].astype(np.int64)).to(device)
+
+
+def logits(model: Classifier, images: Tensor, precision: Precision) -> Tensor:
+    """Features in `precision`, the head in float32: it is cheap, and bfloat16 logits would tie."""
+    with cast_to(precision, images.device):
+        maps = model.features(images)
+    answer: Tensor = model.head(maps.float())
+    return answer
+
+
+def cast_to(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@torch.inference_mode()
+def predict(
+    model: Classifier,
+    pictures: Pictures,
+    rows: Rows,
+    precision: Precision = "float32",
+    change: Callable[[Tensor], Tensor] | None = None,
+    batch_size: int = 256,
+) -> Tensor:
+    """Logits (len(rows), K) on the CPU, of centre crops, in eval mode; `change` is applied to each normalised batch."""
+    model.eval()
+    device = next(model.parameters()).device
+    answers = []
+    for start in range(0, len(rows), batch_size):
+        seen = torch.from_numpy(pictures.images[rows[start : start + batch_size]])
+        images = model.preprocessing.normalise(model.preprocessing.centre(seen).to(device))
+        answers.append(logits(model, change(images) if change else images, precision).cpu())
+    return torch.cat(answers)
+
+
+@dataclass(frozen=True)
+class StepSeconds:
+    """Seconds of one training step in either precision."""
+
+    float32: float
+    bfloat16: float
+
+    @property
+    def faster(self) -> Precision:
+        """bfloat16 only where it measures at least 1.15× faster: it is emulated, and slower, on many CPUs."""
+        return "bfloat16" if self.bfloat16 * 1.15 < self.float32 else "float32"
+
+    def step(self, precision: Precision) -> float:
+        return self.bfloat16 if precision == "bfloat16" else self.float32
+
+
+def faster_precision(make: Callable[[], Classifier], pictures: Pictures, rows: Rows, settings: Settings) -> StepSeconds:
+    """Train a throw-away model for a few steps in each precision, interleaved; medians of five after one to warm up."""
+    seconds: dict[Precision, list[float]] = {"float32": [], "bfloat16": []}
+    model = make().to(memory_format=torch.channels_last)
+    model.train()
+    optimizer = _optimizer(model, settings)
+    for turn in range(6):
+        for precision in seconds:
+            began = time.perf_counter()
+            images, labels = next(batches(model, pictures, rows, settings, 0, turn))
+            loss = F.cross_entropy(logits(model, images, precision), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            _wait(images.device)
+            if turn:
+                seconds[precision].append(time.perf_counter() - began)
+    return StepSeconds(*(float(np.median(seconds[p])) for p in ("float32", "bfloat16")))
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    # norms and biases (and a learned p) are one-dimensional: pulling them to zero shrinks nothing that overfits
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.learning_rate)
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True)
+
+
+def _warm_cosine(steps: int, warmup: float) -> Callable[[int], float]:
+    warm = max(1, round(steps * warmup))
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))
+
+    return factor

@@ -63,8 +63,9 @@ def _splits_among(folders: list[str], root: Path) -> dict[str, SplitName]:
     if "train" not in kinds or len(set(kinds)) < 2:
         return {}
     train = next(f for f, s in words.items() if s == "train")
-    if not any(e.is_dir() and not is_system(e.name) for e in os.scandir(root / train)):
-        return {}
+    with os.scandir(root / train) as entries:
+        if not any(_is_folder(e) and not is_system(e.name) for e in entries):
+            return {}
     if len(set(kinds)) < len(kinds):
         twice = sorted(f for f, s in words.items() if kinds.count(s) > 1)
         raise DataError(f"DATA {display(root)!r} holds {' and '.join(twice)}, which mean the same split; keep one.")
@@ -145,7 +146,7 @@ def _refuse_wrapper(
     inner = sorted({p.split("/")[1] for p, _, _ in found if p.count("/") > 1}, key=bytes_of)
     if len(inner) > 1:
         raise DataError(
-            f"DATA {display(given)!r} holds one folder with files, {display(only)!r}, and that one {len(inner)} folders "
+            f"DATA {display(given)!r} holds one folder with files, {display(only)!r}, and that {len(inner)} folders "
             f"({', '.join(display(i) for i in inner[:4])}, …). Did you mean {display(root / only)!r}?\n{FORMS}"
         )
 

@@ -58,6 +58,9 @@ _UPRIGHT = {
 _ORIENTATION = 0x0112
 
 
+OUT_OF_MEMORY = "decoding it needs more memory than there is"
+
+
 class ImageError(ValueError):
     """The image cannot be used; `str(e)` is the reason, in one line."""
 
@@ -101,7 +104,7 @@ def load(
     except ImageError:
         raise
     except MemoryError:
-        raise ImageError("decoding it needs more memory than there is") from None
+        raise ImageError(OUT_OF_MEMORY) from None
     except Image.DecompressionBombError:
         raise ImageError(f"more pixels than the limit of {max_pixels:,}") from None
     except UnidentifiedImageError:

@@ -1,0 +1,89 @@
+"""What is known of a file's bytes, kept between runs: one SQLite file, keyed by the hash of the content.
+
+Safe against two scans at once and a kill at any moment (SQLite's journal). A cache that cannot be read or written is
+no error: the scan is only slower, and says so.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from .facts import Facts
+from .load import OUT_OF_MEMORY, VERSION
+
+_SCHEMA = 1  # of the row below
+_connections: dict[Path, sqlite3.Connection | None] = {}
+
+
+def default_folder() -> Path:
+    """`$GAPSTONE_CACHE`, else `$XDG_CACHE_HOME/gapstone`, else `~/.cache/gapstone`."""
+    if own := os.environ.get("GAPSTONE_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gapstone"
+
+
+def prepare(folder: Path) -> Path:
+    """The cache's file, ready for use. Raises OSError or sqlite3.Error where it cannot be used."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"images-{_SCHEMA}.sqlite"
+    try:
+        _create(file)
+    except sqlite3.DatabaseError as e:
+        if isinstance(e, sqlite3.OperationalError):  # locked, read-only, full: not a damaged file
+            raise
+        file.unlink(missing_ok=True)  # damaged: it holds nothing that cannot be computed again
+        _create(file)
+    return file
+
+
+def _create(file: Path) -> None:
+    with closing(sqlite3.connect(file, timeout=10)) as db, db:
+        db.execute("CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, facts TEXT, pixels BLOB, thumbnail BLOB)")
+        db.execute("PRAGMA user_version").fetchone()
+
+
+def _key(sha: str, max_pixels: int) -> str:
+    from PIL import __version__ as pillow  # another Pillow may decode or refuse what this one does not
+
+    return f"{sha}:{VERSION}:{pillow}:{max_pixels}"
+
+
+def look_up(file: Path, sha: str, max_pixels: int) -> Facts | None:
+    """The facts of these bytes, or None where they are not known (or the cache cannot be read)."""
+    if file not in _connections:
+        try:
+            _connections[file] = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
+        except sqlite3.Error:
+            _connections[file] = None
+    db = _connections[file]
+    if db is None:
+        return None
+    try:
+        row = db.execute(
+            "SELECT facts, pixels, thumbnail FROM facts WHERE key = ?", (_key(sha, max_pixels),)
+        ).fetchone()
+    except sqlite3.Error:
+        return None
+    if row is None:
+        return None
+    reason, size, mode, notes, gray = json.loads(row[0])
+    return Facts(reason, sha, (size[0], size[1]), mode, tuple(notes), gray, row[1], row[2])
+
+
+def keep(file: Path, facts: Sequence[Facts], max_pixels: int) -> None:
+    """Write facts; raises sqlite3.Error where that fails."""
+    rows = [
+        (
+            _key(f.sha256, max_pixels),
+            json.dumps([f.reason, f.size, f.mode, f.notes, f.gray]),
+            f.pixels,
+            f.thumbnail,
+        )
+        for f in facts
+        if f.sha256 and f.reason != OUT_OF_MEMORY  # that says something about the machine, not about the file
+    ]
+    with closing(sqlite3.connect(file, timeout=30)) as db, db:
+        db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", rows)

@@ -1,0 +1,90 @@
+"""facts_of(file) = what the scan wants to know of one image: readable or why not, size, mode, hashes, a thumbnail.
+
+Runs in a worker process; the file is read once. What is known of the same bytes comes from the cache.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .load import ImageError, load, read_bytes
+
+GRAY_SIDE, COLOUR_SIDE = 32, 8  # thumbnails: 32×32 gray to compare shapes, 8×8×3 to compare colours
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One image's facts; where it is unreadable, `reason` says why and the rest but `sha256` is empty."""
+
+    reason: str | None
+    sha256: str  # of the file's bytes (of the pixels in an array source); "" where it could not be read at all
+    size: tuple[int, int] = (0, 0)  # (width, height)
+    mode: str = ""
+    notes: tuple[str, ...] = ()
+    gray: bool = False  # gray in fact: one channel, or three that are equal everywhere
+    pixels: bytes = b""  # 16-byte hash of size and decoded pixels, gray stored as one channel or three alike
+    thumbnail: bytes = b""  # GRAY_SIDE² gray bytes, then COLOUR_SIDE²×3
+
+
+def facts_of(constant: tuple[int, Path | None], path: Path) -> tuple[Facts, bool]:
+    """(facts, were they known?); `constant` is (max_pixels, the cache's file or None)."""
+    max_pixels, cache_file = constant
+    try:
+        data = read_bytes(path, max_pixels)
+    except ImageError as e:
+        return Facts(str(e), ""), True
+    sha = hashlib.sha256(data).hexdigest()
+    if cache_file is not None:
+        from .cache import look_up
+
+        known = look_up(cache_file, sha, max_pixels)
+        if known is not None:
+            return known, True
+    return measure(data, sha, max_pixels), False
+
+
+def measure(data: bytes, sha: str, max_pixels: int) -> Facts:
+    """Decode and measure."""
+    try:
+        image = load(data, max_pixels=max_pixels)
+    except ImageError as e:
+        return Facts(str(e), sha)
+    pixels = image.pixels
+    gray = is_gray(pixels)
+    return Facts(None, sha, image.size, image.mode, image.notes, gray, pixel_hash(pixels, gray), thumbnail(pixels))
+
+
+def is_gray(pixels: NDArray[np.uint8]) -> bool:
+    """One channel, or three that are equal everywhere (a gray picture saved as RGB)."""
+    if pixels.shape[2] == 1:
+        return True
+    # the first rows settle it for nearly every colour photo
+    for rows in (slice(0, 16), slice(16, None)):
+        part = pixels[rows]
+        if not (np.array_equal(part[..., 0], part[..., 1]) and np.array_equal(part[..., 0], part[..., 2])):
+            return False
+    return True
+
+
+def pixel_hash(pixels: NDArray[np.uint8], gray: bool) -> bytes:
+    """16 bytes, equal where size and pixels are; a gray picture hashes alike with one channel or three."""
+    kept = np.ascontiguousarray(pixels[..., 0] if gray else pixels)
+    digest = hashlib.blake2b(np.asarray(kept.shape, "<u4").tobytes(), digest_size=16)
+    digest.update(kept.data)
+    return digest.digest()
+
+
+def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
+    """The whole picture squeezed into 32×32 gray and 8×8 colour, averaged over areas."""
+    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+    # BOX averages whole areas: cheap, no ringing, and hardly changed by re-encoding
+    small = image.resize((GRAY_SIDE, GRAY_SIDE), Image.Resampling.BOX if min(image.size) >= GRAY_SIDE else _SMOOTH)
+    colour = small.convert("RGB").resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.BOX)
+    return small.convert("L").tobytes() + colour.tobytes()
+
+
+_SMOOTH = Image.Resampling.BILINEAR  # for tiny pictures, where BOX would only repeat pixels

@@ -1,0 +1,185 @@
+"""What a scan found, for people: a page of text, the same with colour, and a table with one row per file."""
+
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .names import display
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .scan import Scan
+
+_MOST = 5  # examples shown of each kind; the rest is in scan.csv
+_MOST_CLASSES = 30
+
+
+def text(scan: "Scan") -> str:
+    """A page that is read in ten seconds: what there is, what is wrong, what is left out."""
+    return "\n".join(line for _, line in _lines(scan))
+
+
+def render(scan: "Scan", console: "Console") -> None:
+    """Print the page; problems in yellow, headings bold. Names are printed as they are, never read as markup."""
+    styles = {"head": "bold", "problem": "yellow", "plain": "", "good": "green"}
+    for kind, line in _lines(scan):
+        console.print(line, style=styles[kind], markup=False, highlight=False, soft_wrap=True)
+
+
+def _lines(scan: "Scan") -> Iterator[tuple[str, str]]:
+    readable = int(scan.readable.sum())
+    what = "image" if scan.kind in ("digits", "idx", "npz") else "file"
+    yield "head", f"{display(scan.given)}: {_n(scan.files, what)} in {len(scan.classes)} classes ({scan.kind})"
+    yield "plain", f"  readable {readable:,}; {_sizes(scan)}; {_modes(scan)}"
+    yield "plain", ""
+    yield from _classes(scan)
+    yield "plain", ""
+    yield from _problems(scan)
+    left = len(scan.excluded)
+    if left:
+        conflicting = left - (scan.files - readable)
+        why = [f"{scan.files - readable:,} unreadable"] if scan.files > readable else []
+        why += [f"{conflicting:,} under two labels"] if conflicting else []
+        yield "head", f"left out of a comparison: {_n(left, 'file')} ({', '.join(why)}); nothing was changed or moved"
+    else:
+        yield "good", "nothing has to be left out of a comparison"
+
+
+def _problems(scan: "Scan") -> Iterator[tuple[str, str]]:
+    names = scan.names
+    bad = scan.unreadable
+    if bad:
+        yield "problem", f"cannot be read: {_n(len(bad), 'file')}"
+        yield from _examples([f"{name}: {reason}" for name, reason in bad])
+    if scan.conflicts:
+        copies = sum(map(len, scan.conflicts))
+        yield "problem", f"one picture under two labels: {_n(len(scan.conflicts), 'picture')}, {copies} files"
+        yield from _examples([_conflict(scan, g) for g in scan.conflicts])
+    if scan.near_conflicts:
+        groups = scan.near_conflicts
+        yield "problem", f"nearly the same picture under two labels: {_n(len(groups), 'group')} (kept; worth a look)"
+        yield from _examples([_conflict(scan, g) for g in groups])
+    if scan.across_splits:
+        groups = scan.across_splits
+        kinds = " and ".join(dict.fromkeys(str(scan.splits[i]) for g in groups for i in g))
+        yield (
+            "problem",
+            f"the same picture in {kinds}: {_n(len(groups), 'group')} (the copies in train will be dropped)",
+        )
+        yield from _examples([" = ".join(names[i] for i in g[:4]) for g in groups])
+    for what, groups in (("exact duplicates", scan.exact_duplicates), ("near duplicates", scan.near_duplicates)):
+        if groups:
+            files = sum(map(len, groups))
+            yield "plain", f"{what}: {_n(len(groups), 'group')}, {files:,} files (kept together when splitting)"
+            yield from _examples([_together(names, g) for g in sorted(groups, key=lambda g: -len(g))], 3)
+    noted = Counter(_general(note) for f in scan.facts for note in f.notes)
+    for note, count in noted.most_common(8):
+        yield "plain", f"note on {_n(count, 'file')}: {note}"
+    for note in scan.notes:
+        yield "plain", f"note: {note}"
+
+
+def _examples(lines: list[str], most: int = _MOST) -> Iterator[tuple[str, str]]:
+    for line in lines[:most]:
+        yield "plain", f"    {line}"
+    if len(lines) > most:
+        yield "plain", f"    … and {len(lines) - most:,} more, in scan.csv and scan.json"
+
+
+def _conflict(scan: "Scan", group: list[int]) -> str:
+    return " = ".join(f"{scan.names[i]} ({scan.classes[scan.labels[i]]})" for i in group[:4])
+
+
+def _together(names: tuple[str, ...], group: list[int]) -> str:
+    more = f" = … ({len(group)} files)" if len(group) > 3 else ""
+    return " = ".join(names[i] for i in group[:3]) + more
+
+
+def _general(note: str) -> str:
+    """The note without this one file's numbers, so that alike notes are counted together."""
+    return "".join("…" if c.isdigit() else c for c in note).replace("…,…", "…").replace("……", "…").replace("……", "…")
+
+
+def _sizes(scan: "Scan") -> str:
+    sizes = scan.size_counts()
+    if not sizes:
+        return "no size"
+    common = [f"{w}×{h} ({n:,})" for (w, h), n in sizes.most_common(3)]
+    if len(sizes) == 1:
+        ((w, h),) = sizes
+        return f"all {w}×{h} pixels"
+    short, long = min(min(s) for s in sizes), max(max(s) for s in sizes)
+    return f"{len(sizes):,} sizes, sides of {short}…{long:,} pixels, most often {', '.join(common)}"
+
+
+def _modes(scan: "Scan") -> str:
+    modes = " ".join(f"{mode} {n:,}" for mode, n in scan.mode_counts().most_common(6))
+    return f"{'gray' if scan.channels == 1 else 'colour'} ({modes or 'none'})"
+
+
+def _classes(scan: "Scan") -> Iterator[tuple[str, str]]:
+    counts = scan.class_counts()
+    width = max([5, *(len(c) for c in scan.classes[:_MOST_CLASSES])])
+    yield "head", "  " + "class".ljust(width) + "".join(f"{'images' if s == 'all' else s:>10}" for s in counts)
+    for k, name in enumerate(scan.classes[:_MOST_CLASSES]):
+        row = [c[k] for c in counts.values()]
+        yield ("problem" if 0 in row else "plain"), "  " + name.ljust(width) + "".join(f"{n:>10,}" for n in row)
+    if len(scan.classes) > _MOST_CLASSES:
+        rest = [c[_MOST_CLASSES:] for c in counts.values()]
+        yield "plain", f"  … {len(rest[0]):,} more, {min(map(min, rest)):,} to {max(map(max, rest)):,} images each"
+
+
+def _n(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def write(scan: "Scan", folder: Path) -> None:
+    """scan.json, scan.txt and scan.csv in `folder`, each written whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _put(folder / "scan.json", json.dumps(scan.to_json(), ensure_ascii=False, indent=1) + "\n")
+    _put(folder / "scan.txt", text(scan) + "\n")
+    part = folder / f".scan.csv.{os.getpid()}.tmp"
+    with open(part, "w", encoding="utf-8", newline="") as f:
+        table = csv.writer(f)
+        table.writerow(
+            ["name", "class", "split", "outcome", "reason", "width", "height", "mode", "group", "notes", "sha256"]
+        )
+        table.writerows(_rows(scan))
+    os.replace(part, folder / "scan.csv")
+
+
+def _put(file: Path, content: str) -> None:
+    part = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    part.write_text(content, "utf-8")
+    os.replace(part, file)
+
+
+def _rows(scan: "Scan") -> Iterator[list[object]]:
+    conflicting = {i for g in scan.conflicts for i in g}
+    shared = Counter(scan.group.tolist())
+    for i, f in enumerate(scan.facts):
+        outcome = "unreadable" if f.reason is not None else "two labels" if i in conflicting else "used"
+        group = int(scan.group[i]) if shared[int(scan.group[i])] > 1 else ""
+        yield [
+            _cell(scan.names[i]),
+            _cell(scan.classes[scan.labels[i]]),
+            scan.splits[i] or "",
+            outcome,
+            f.reason or "",
+            f.size[0] or "",
+            f.size[1] or "",
+            f.mode,
+            group,
+            "; ".join(f.notes),
+            f.sha256,
+        ]
+
+
+def _cell(value: str) -> str:
+    """A name that a spreadsheet would run as a formula gets an apostrophe, as spreadsheets do it themselves."""
+    return f"'{value}" if value[:1] in ("=", "+", "-", "@") and not value[1:].isdigit() else value

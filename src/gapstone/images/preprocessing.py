@@ -1,0 +1,196 @@
+"""Preprocessing: crop to shape, resize, (x/255 − mean) / std. The same numbers in training, prediction and export.
+
+Sizes are (height, width) in pixels, mean and std per channel on the scale 0…1.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .load import convert
+from .names import display
+from .sources import Source
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .scan import Scan
+
+Batch = TypeVar("Batch", "Tensor", "NDArray[np.uint8]")
+
+LARGEST = 4096  # pixels per side; anything above is a mistake or an attack, not a classifier's input
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes what the network sees.
+
+    ```python
+    p = Preprocessing(3, size=(224, 224), stored=(256, 256), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    kept = p.fit(load("photo.jpg").pixels)        # (256, 256, 3) uint8: cropped to shape, resized
+    seen = p.centre(kept[None])                   # (1, 224, 224, 3)
+    p.normalise(torch.from_numpy(seen)).shape     # (1, 3, 224, 224) float32, channels last in memory
+    ```
+
+    channels: 1 (gray) or 3 (sRGB). size: what the network sees. stored: what is kept, with a margin for random crops.
+    Raises ValueError where the numbers make no sense.
+    """
+
+    channels: int
+    size: tuple[int, int]
+    stored: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise ValueError(f"preprocessing: channels is {self.channels!r}; expected 1 (gray) or 3 (sRGB)")
+        for name in ("size", "stored"):
+            pair = getattr(self, name)
+            if not (isinstance(pair, tuple) and len(pair) == 2 and all(_is_int(v) and 0 < v <= LARGEST for v in pair)):
+                raise ValueError(
+                    f"preprocessing: {name} is {pair!r}; expected (height, width), each 1…{LARGEST} pixels"
+                )
+        if self.stored[0] < self.size[0] or self.stored[1] < self.size[1]:
+            raise ValueError(f"preprocessing: stored {self.stored} is smaller than size {self.size}")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            fine = isinstance(values, tuple) and len(values) == self.channels
+            if not (fine and all(_is_number(v) for v in values)):
+                raise ValueError(f"preprocessing: {name} is {values!r}; expected {self.channels} finite number(s)")
+        if min(self.std) <= 0:
+            raise ValueError(f"preprocessing: std is {self.std!r}; expected numbers above 0")
+
+    def fit(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W, C) of any size → (*stored, channels): the centre part of the right shape, resized (antialiased).
+
+        The picture is never squeezed: what is beyond the shape of `stored` is cut off on both sides alike.
+        """
+        pixels = convert(pixels, self.channels)
+        height, width = self.stored
+        h, w = pixels.shape[:2]
+        if (h, w) == (height, width):
+            return pixels
+        # the crop and the resize in one step: a 30000×2 picture must not become 540000×36 on the way
+        scale = min(h / height, w / width)
+        dx, dy = (w - width * scale) / 2, (h - height * scale) / 2
+        box = (max(0.0, dx), max(0.0, dy), min(float(w), w - dx), min(float(h), h - dy))
+        image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+        out = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
+        return out.reshape(height, width, self.channels)
+
+    def centre(self, batch: Batch) -> Batch:
+        """(N, h, w, C) → (N, *size, C): the middle of each image, as a view."""
+        height, width = self.size
+        h, w = int(batch.shape[1]), int(batch.shape[2])
+        if h < height or w < width:
+            raise ValueError(
+                f"preprocessing.centre: images of {h}×{w} are smaller than the {height}×{width} to be seen"
+            )
+        top, left = (h - height) // 2, (w - width) // 2
+        return batch[:, top : top + height, left : left + width]
+
+    def normalise(self, batch: Tensor) -> Tensor:
+        """(N, H, W, C) uint8 → (N, C, H, W) float32 in channels-last memory, (x/255 − mean) / std; any H and W."""
+        import torch
+
+        if batch.ndim != 4 or batch.shape[3] != self.channels or batch.dtype != torch.uint8:
+            raise ValueError(
+                f"preprocessing.normalise: got {batch.dtype} of shape {tuple(batch.shape)}; expected torch.uint8 "
+                f"(N, H, W, {self.channels})"
+            )
+        # one multiply-add per value: x·a + b
+        a = torch.tensor([1 / (255 * s) for s in self.std], dtype=torch.float32, device=batch.device)
+        b = torch.tensor(
+            [-m / s for m, s in zip(self.mean, self.std, strict=True)], dtype=torch.float32, device=batch.device
+        )
+        seen = torch.addcmul(b, batch.to(torch.float32), a)
+        return seen.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists and numbers, for a model file."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, fields: object) -> Preprocessing:
+        """The opposite. Every field is checked: model files come from anywhere. Raises ValueError."""
+        names = ("channels", "size", "stored", "mean", "std")
+        if not isinstance(fields, dict) or set(fields) != set(names):
+            has = sorted(map(str, fields)) if isinstance(fields, dict) else type(fields).__name__
+            raise ValueError(f"preprocessing: expected the fields {', '.join(names)}; got {has}")
+        values = {}
+        for name in names:
+            value = fields[name]
+            if name == "channels":
+                if not _is_int(value):
+                    raise ValueError(f"preprocessing: channels is {value!r}; expected 1 or 3")
+            elif not isinstance(value, (list, tuple)):
+                raise ValueError(f"preprocessing: {name} is {value!r}; expected a list")
+            elif name in ("mean", "std") and all(_is_number(v) for v in value):
+                value = tuple(float(v) for v in value)
+            else:
+                value = tuple(value)
+            values[name] = value
+        return cls(**values)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def choose(source: Source, scan: Scan, size: str | None = None) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(size, stored), each (height, width): what the network sees, and what is kept of each image.
+
+    ```python
+    choose(digits, scan(digits))                  # ((16, 16), (16, 16)): 8×8 enlarged
+    choose(mnist, scan(mnist))                    # ((28, 28), (28, 28))
+    choose(photos, scan(photos))                  # ((224, 224), (256, 256))
+    choose(photos, scan(photos), "96x128")        # ((96, 128), (110, 146)): height x width
+    ```
+
+    Images that all have the same small size (≤ 64 pixels) keep it, enlarged to at least 16. Otherwise the network sees
+    7/8 of the median short side in steps of 16, at least 64 and at most 224, and the image is stored 1/0.875 of that
+    large: photos with a short side of 256 and more come to the usual 224 of 256, and smaller ones are not blown up.
+    """
+    if size is not None:
+        chosen = _parse(size)
+        return chosen, _margin(chosen)
+    sizes = scan.size_counts()
+    if not sizes:
+        raise ValueError(f"no readable image in {display(source.given)!r}: there is no size to choose")
+    if len(sizes) == 1:
+        ((w, h),) = sizes
+        if max(w, h) <= 64:
+            scale = max(1.0, 16 / min(w, h))  # four halvings still leave a map of 1×1
+            chosen = (min(LARGEST, round(h * scale)), min(LARGEST, round(w * scale)))
+            return chosen, chosen
+    short = np.repeat([min(s) for s in sizes], list(sizes.values()))
+    side = min(224, max(64, 16 * round(0.875 * float(np.median(short)) / 16)))
+    return (side, side), _margin((side, side))
+
+
+def _margin(size: tuple[int, int]) -> tuple[int, int]:
+    if max(size) <= 64:
+        return size
+    return min(LARGEST, round(size[0] / 0.875)), min(LARGEST, round(size[1] / 0.875))
+
+
+def _parse(size: str) -> tuple[int, int]:
+    match = re.fullmatch(r"\s*(\d{1,5})\s*(?:[x×,]\s*(\d{1,5})\s*)?", str(size).lower())
+    sides = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not all(8 <= s <= LARGEST for s in sides):
+        raise ValueError(
+            f"size {size!r}: expected a number of pixels such as 96, or 96x128 (height x width), 8…{LARGEST}"
+        )
+    return sides

@@ -1,0 +1,222 @@
+"""scan(source) = what is in the images, before anything is learned from them: every file looked at once, none changed.
+
+Which files are no images and why; which pictures are there twice, under two labels, or on both sides of a split.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .facts import Facts
+from .load import MAX_PIXELS
+from .near import near_pairs
+from .sources import SPLITS, Source
+from .survey import TIME_LIMIT, Progress, survey
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DEFAULT_CACHE: Final = Path("<the user's cache>")  # stands for cache.default_folder(), asked when it is needed
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What `scan` found. Images are meant by their index in `source.items`; `names[i]` says which file that is."""
+
+    given: str
+    kind: str
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    labels: NDArray[np.int64]
+    splits: tuple[str | None, ...]  # per item
+    facts: tuple[Facts, ...]  # per item
+    exact_duplicates: list[list[int]]  # the same pixels (in the same size)
+    near_duplicates: list[list[int]]  # the same picture re-encoded, resized, brightened or lightly cropped
+    group: NDArray[np.int64]  # per item: exact and near duplicates share a number
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def files(self) -> int:
+        """The number of images looked at, readable or not."""
+        return len(self.facts)
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        """(N,) can item i be used?"""
+        return np.fromiter((f.reason is None for f in self.facts), np.bool_, len(self.facts))
+
+    @property
+    def unreadable(self) -> list[tuple[str, str]]:
+        """(name, reason) of every file that cannot be used."""
+        return [(name, f.reason) for name, f in zip(self.names, self.facts, strict=True) if f.reason is not None]
+
+    @property
+    def conflicts(self) -> list[list[int]]:
+        """Exact duplicates that stand under more than one label."""
+        return [g for g in self.exact_duplicates if len(set(self.labels[g].tolist())) > 1]
+
+    @property
+    def near_conflicts(self) -> list[list[int]]:
+        """Near duplicates under more than one label: worth a look, but not left out, for they differ."""
+        return [g for g in self.near_duplicates if len(set(self.labels[g].tolist())) > 1]
+
+    @property
+    def across_splits(self) -> list[list[int]]:
+        """Groups of exact or near duplicates that stand in more than one of the given splits."""
+        groups = self.exact_duplicates + self.near_duplicates
+        return [g for g in groups if len({self.splits[i] for i in g}) > 1]
+
+    @property
+    def excluded(self) -> set[int]:
+        """What a comparison leaves out: unreadable files, and every copy of a picture that has two labels.
+
+        Such a picture can teach nothing and test nothing: whatever is answered is right once and wrong once.
+        """
+        out = {i for i, f in enumerate(self.facts) if f.reason is not None}
+        return out.union(*self.conflicts)
+
+    @property
+    def channels(self) -> int:
+        """1 where every readable image is gray in fact (three equal channels count as gray), else 3.
+
+        Equal channels hold nothing that one does not; a single colour picture makes all of them colour.
+        """
+        return 1 if all(f.gray for f in self.facts if f.reason is None) else 3
+
+    def size_counts(self) -> Counter[tuple[int, int]]:
+        """(width, height) → how many readable images have it."""
+        return Counter(f.size for f in self.facts if f.reason is None)
+
+    def mode_counts(self) -> Counter[str]:
+        """Pillow's mode → how many readable images have it."""
+        return Counter(f.mode for f in self.facts if f.reason is None)
+
+    def class_counts(self) -> dict[str, list[int]]:
+        """Images per class that a comparison can use: {"train": [per class], …}, or {"all": […]} without splits."""
+        out = self.excluded
+        given: list[str] = [s for s in SPLITS if s in self.splits]
+        counts = {split: [0] * len(self.classes) for split in given or ["all"]}
+        for i, (label, split) in enumerate(zip(self.labels.tolist(), self.splits, strict=True)):
+            if i not in out:
+                counts[split or "all"][label] += 1
+        return counts
+
+    def to_json(self) -> dict[str, Any]:
+        """The "scan" entry of results.json, as docs/results.md describes it."""
+
+        def names(groups: Sequence[Sequence[int]]) -> list[list[str]]:
+            return [[self.names[i] for i in g] for g in groups]
+
+        return {
+            "files": self.files,
+            "readable": int(self.readable.sum()),
+            "unreadable": [{"name": name, "reason": reason} for name, reason in self.unreadable],
+            "exact_duplicates": names(self.exact_duplicates),
+            "near_duplicates": names(self.near_duplicates),
+            "conflicts": [
+                {"names": [self.names[i] for i in g], "labels": [self.classes[self.labels[i]] for i in g]}
+                for g in self.conflicts
+            ],
+            "across_splits": [
+                {"names": [self.names[i] for i in g], "splits": [self.splits[i] for i in g]} for g in self.across_splits
+            ],
+            "excluded": len(self.excluded),
+            "sizes": {f"{w}x{h}": n for (w, h), n in self.size_counts().most_common(20)},
+            "modes": dict(self.mode_counts().most_common()),
+            "notes": list(self.notes),
+        }
+
+    def text(self) -> str:
+        """What `gapstone check` prints: readable in ten seconds."""
+        from .findings import text
+
+        return text(self)
+
+    def render(self, console: "Console") -> None:
+        """The same on a terminal, with colour."""
+        from .findings import render
+
+        render(self, console)
+
+    def write(self, folder: Path) -> None:
+        """scan.json, scan.txt, and scan.csv with one row per file."""
+        from .findings import write
+
+        write(self, folder)
+
+
+def scan(
+    source: Source,
+    *,
+    workers: int | None = None,
+    cache: Path | None = DEFAULT_CACHE,
+    progress: Progress | None = None,
+    max_pixels: int = MAX_PIXELS,
+    time_limit: float = TIME_LIMIT,
+) -> Scan:
+    """Look at every image of a source once; nothing in the source is written or changed.
+
+    ```python
+    found = scan(open_source("flowers"))
+    found.unreadable              # [('rose/page.png', 'not an image: an HTML page (what a failed download leaves)')]
+    found.conflicts               # [[812, 2931]]: one picture, two labels
+    print(found.text())
+    ```
+
+    workers: processes that decode; None for one per core. cache: a folder, or None for no cache. progress: called with
+    (done, all). time_limit: seconds for one file. A file that crashes or stalls its process is listed with that reason.
+    """
+    if cache is DEFAULT_CACHE:
+        from .cache import default_folder
+
+        cache = default_folder()
+    facts, thumbnails, notes = survey(source, workers, cache, progress, max_pixels, time_limit)
+    exact, near, group = _groups(facts, thumbnails)
+    return Scan(
+        given=source.given,
+        kind=source.kind,
+        classes=source.classes,
+        names=tuple(i.name for i in source.items),
+        labels=source.labels,
+        splits=tuple(i.split for i in source.items),
+        facts=tuple(facts),
+        exact_duplicates=exact,
+        near_duplicates=near,
+        group=group,
+        notes=(*source.notes, *notes),
+    )
+
+
+def _groups(
+    facts: list[Facts], thumbnails: NDArray[np.uint8]
+) -> tuple[list[list[int]], list[list[int]], NDArray[np.int64]]:
+    """(exact groups, groups that hold a near pair, group number per item)."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    same: dict[bytes, list[int]] = {}
+    for i, f in enumerate(facts):
+        if f.reason is None:
+            same.setdefault(f.pixels, []).append(i)
+    exact = [g for g in same.values() if len(g) > 1]
+    first = np.asarray(
+        [g[0] for g in same.values()], np.int64
+    )  # one of each picture: copies would only repeat the work
+    sizes = np.asarray([facts[i].size for i in first], np.int64).reshape(-1, 2)
+    pairs = first[near_pairs(thumbnails[first], sizes)] if len(first) > 1 else np.empty((0, 2), np.int64)
+    copies = [(g[0], i) for g in exact for i in g[1:]]
+    links = np.concatenate([pairs, np.asarray(copies, np.int64).reshape(-1, 2)])
+    graph = coo_array((np.ones(len(links), np.bool_), (links[:, 0], links[:, 1])), shape=(len(facts), len(facts)))
+    _, group = connected_components(graph, directed=False)
+    group = group.astype(np.int64)
+    nearly = {int(group[i]) for i in pairs[:, 0]}
+    members: dict[int, list[int]] = {g: [] for g in nearly}
+    for i, g in enumerate(group.tolist()):
+        if g in nearly:
+            members[g].append(i)
+    return exact, sorted(members.values()), group

@@ -1,0 +1,139 @@
+"""survey(source) = the facts of every item and a thumbnail of each, from worker processes or, for arrays, at once."""
+
+import hashlib
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import cache as cache_
+from .crew import Lost, crew
+from .facts import COLOUR_SIDE, GRAY_SIDE, Facts, is_gray, pixel_hash
+from .names import display
+from .sources import Source
+from .store import memory_limit
+
+TIME_LIMIT = 60.0  # seconds for one file: a 100-megapixel JPEG takes 2
+THUMBNAIL = GRAY_SIDE**2 + COLOUR_SIDE**2 * 3
+_KEEP_EVERY = 500  # results written to the cache together: a killed scan loses that many at most
+
+Progress = Callable[[int, int], None]
+
+
+def survey(
+    source: Source,
+    workers: int | None,
+    cache: Path | None,
+    progress: Progress | None,
+    max_pixels: int,
+    time_limit: float = TIME_LIMIT,
+) -> tuple[list[Facts], NDArray[np.uint8], list[str]]:
+    """(facts per item, (N, THUMBNAIL) thumbnails, notes)."""
+    if source.array is not None:
+        facts, thumbnails = _survey_array(source)
+        if progress is not None:
+            progress(len(facts), len(facts))
+        return facts, thumbnails, []
+    return _survey_files(source, workers, cache, progress, max_pixels, time_limit)
+
+
+def _survey_files(
+    source: Source, workers: int | None, cache: Path | None, progress: Progress | None, max_pixels: int, limit: float
+) -> tuple[list[Facts], NDArray[np.uint8], list[str]]:
+    notes: list[str] = []
+    file = _open_cache(cache, notes)
+    count = len(source.items)
+    facts: list[Facts | None] = [None] * count
+    thumbnails = np.zeros((count, THUMBNAIL), np.uint8)
+    fresh: list[Facts] = []
+    paths = [item.path for item in source.items]
+    constant = (max_pixels, file)
+    function = "gapstone.images.facts:facts_of"
+    answers = crew(function, paths, constant, workers=workers, time_limit=limit, memory_limit=memory_limit(max_pixels))
+    for done, (i, answer) in enumerate(answers, start=1):
+        if isinstance(answer, Lost):
+            facts[i] = Facts(answer.reason, "")
+        else:
+            found, known = answer
+            if found.reason is None:
+                thumbnails[i] = np.frombuffer(found.thumbnail, np.uint8)
+            facts[i] = replace(found, thumbnail=b"")
+            if not known:
+                fresh.append(found)
+        if file is not None and len(fresh) >= _KEEP_EVERY:
+            file, fresh = _keep(file, fresh, max_pixels, notes), []
+        if progress is not None:
+            progress(done, count)
+    if file is not None and fresh:
+        _keep(file, fresh, max_pixels, notes)
+    return [f for f in facts if f is not None], thumbnails, notes
+
+
+def _open_cache(folder: Path | None, notes: list[str]) -> Path | None:
+    if folder is None:
+        return None
+    try:
+        return cache_.prepare(folder)
+    except (OSError, sqlite3.Error) as e:
+        notes.append(f"the cache in {display(folder)} cannot be used ({e}): the next scan will decode everything again")
+        return None
+
+
+def _keep(file: Path, fresh: list[Facts], max_pixels: int, notes: list[str]) -> Path | None:
+    try:
+        cache_.keep(file, fresh, max_pixels)
+    except (OSError, sqlite3.Error) as e:
+        notes.append(f"the cache {display(file)} cannot be written ({e}): the next scan will decode everything again")
+        return None
+    return file
+
+
+def _survey_array(source: Source) -> tuple[list[Facts], NDArray[np.uint8]]:
+    array = source.array
+    assert array is not None
+    size = (array.shape[2], array.shape[1])
+    mode = "L" if array.shape[3] == 1 else "RGB"
+    facts = []
+    for item in source.items:
+        pixels = array[item.row]
+        gray = is_gray(pixels)
+        digest = pixel_hash(pixels, gray)
+        sha = hashlib.sha256(pixels.tobytes()).hexdigest()
+        facts.append(Facts(None, sha, size, mode, (), gray, digest))
+    rows = np.fromiter((item.row for item in source.items), np.int64, len(source.items))
+    thumbnails = np.empty((len(rows), THUMBNAIL), np.uint8)
+    for start in range(0, len(rows), 2048):
+        thumbnails[start : start + 2048] = _thumbnails(array[rows[start : start + 2048]])
+    return facts, thumbnails
+
+
+def _thumbnails(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(N, H, W, C) → (N, THUMBNAIL), as facts.thumbnail makes them, all at once by two matrix products."""
+    x = pixels.astype(np.float32)
+    n, h, w, channels = x.shape
+    down, across = _resize(h, GRAY_SIDE), _resize(w, GRAY_SIDE)
+    small = np.einsum("ah,nhwc->nawc", down, x, optimize=True)
+    small = np.einsum("bw,nawc->nabc", across, small, optimize=True)
+    if channels == 3:
+        gray = small @ np.asarray([0.299, 0.587, 0.114], np.float32)
+    else:
+        gray, small = small[..., 0], np.repeat(small, 3, axis=3)
+    step = GRAY_SIDE // COLOUR_SIDE
+    colour = small.reshape(n, COLOUR_SIDE, step, COLOUR_SIDE, step, 3).mean(axis=(2, 4))
+    flat = np.concatenate([gray.reshape(n, -1), colour.reshape(n, -1)], axis=1)
+    return np.asarray(np.rint(flat), np.uint8)
+
+
+def _resize(old: int, new: int) -> NDArray[np.float32]:
+    """(new, old) weights: averages over areas when shrinking, linear when enlarging."""
+    centres = (np.arange(new) + 0.5) * old / new
+    if old >= new:
+        low, high = centres - old / new / 2, centres + old / new / 2
+        edges = np.arange(old)
+        weights = np.clip(np.minimum(high[:, None], edges + 1) - np.maximum(low[:, None], edges), 0, None)
+    else:
+        weights = np.clip(1 - np.abs(np.clip(centres, 0.5, old - 0.5)[:, None] - (np.arange(old) + 0.5)), 0, None)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)

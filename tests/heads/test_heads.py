@@ -1,0 +1,141 @@
+"""Heads: the right answer, the right price, parts that add up, and a word about every wrong spec."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import gapstone as gs
+from gapstone.heads import RECIPES, parse, split_specs
+
+ADDITIVE = ["gap", "gmp", "gem", "gem:p=5", "gem:p=learned", "avgmax", "catavgmax", "nin", "nin:24", "nin:dropout=0.5",
+            "fc", "fc:dropout=0.5", "fc:grid=4", "fc:grid=7", "gap:dropout=0.5"]  # fmt: skip
+OTHERS = ["lse", "lse:r=2", "lse:r=learned", "fc:32", "fc:32,32:dropout=0.5", "gap:32:dropout=0.5", "gmp:16",
+          "fc:8:grid=3"]  # fmt: skip
+
+
+def make(spec, size=(6, 5)):
+    torch.manual_seed(0)
+    return gs.Head(spec, channels=16, classes=7, size=size).eval()
+
+
+def maps(*size):
+    return torch.rand(3, 16, *size, generator=torch.Generator().manual_seed(1))
+
+
+def test_everyone_is_here():
+    assert {spec.partition(":")[0] for spec in ADDITIVE + OTHERS} == set(RECIPES)
+
+
+@pytest.mark.parametrize("spec", ADDITIVE)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_contributions_add_up_to_the_logit(spec, layout):
+    head = make(spec)
+    for parameter in head.parameters():  # a zero bias would hide that it is counted twice
+        if parameter.dim() == 1:
+            torch.nn.init.normal_(parameter)
+    x = maps(6, 5).to(memory_format=layout)
+    parts = head.contributions(x)
+    assert parts.maps.shape == (3, 7, 6, 5)
+    torch.testing.assert_close(parts.maps.sum((2, 3)) + parts.bias, head(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", OTHERS)
+def test_heads_whose_parts_do_not_add_up_say_so(spec):
+    head = make(spec)
+    assert not head.additive
+    assert head(maps(6, 5)).shape == (3, 7)
+    with pytest.raises(ValueError, match="hidden layers" if head.recipe.pools != ("logsumexp",) else "shares"):
+        head.contributions(maps(6, 5))
+
+
+def test_contributions_sit_where_the_evidence_is():
+    head = make("gap")
+    x = torch.zeros(1, 16, 6, 5)
+    x[0, :, 2, 3] = 1
+    assert head.contributions(x).maps.abs().sum(1).flatten().argmax() == 2 * 5 + 3
+    # one channel's evidence for one class is its weight over the number of positions
+    x = torch.ones(1, 16, 6, 5)
+    weight = head.classifier[-1].weight
+    torch.testing.assert_close(head.contributions(x).maps[0, :, 0, 0], weight.sum(1) / 30)
+
+
+def test_each_head_is_what_its_name_says():
+    x = maps(6, 5)
+    mean, most = x.mean((2, 3)), x.amax((2, 3))
+    vectors = {"gap": mean, "gmp": most, "avgmax": (mean + most) / 2, "catavgmax": torch.cat([mean, most], 1),
+               "fc": x.flatten(1), "fc:grid=4": F.adaptive_avg_pool2d(x, 4).flatten(1)}  # fmt: skip
+    for spec, vector in vectors.items():
+        head = make(spec)
+        torch.testing.assert_close(head(x), head.classifier(vector), rtol=1e-5, atol=1e-6)
+    nin = make("nin")
+    torch.testing.assert_close(nin(x), F.relu(nin.maps[0](x)).mean((2, 3)))
+
+
+def test_parameters_are_counted():
+    count = {spec: sum(p.numel() for p in make(spec).parameters()) for spec in ADDITIVE + OTHERS}
+    assert count["gap"] == count["gmp"] == count["nin"] == 16 * 7 + 7
+    assert count["gem:p=learned"] == count["gem"] + 1
+    assert count["catavgmax"] == 2 * 16 * 7 + 7
+    assert count["fc"] == 16 * 30 * 7 + 7
+    assert count["fc:grid=7"] == 16 * 49 * 7 + 7
+    assert count["fc:32,32:dropout=0.5"] == (16 * 30 * 32 + 32) + (32 * 32 + 32) + (32 * 7 + 7)
+    flat = gs.Head("fc:500", channels=64, classes=10, size=(7, 7))
+    assert flat.classifier[0].weight.numel() == 1_568_000  # design: a 7×7×64 map flattened into 500 units
+    lab = gs.Head("fc:256", channels=64, classes=10, size=(8, 8))
+    assert sum(p.numel() for p in lab.parameters()) == 1_051_402
+
+
+@pytest.mark.parametrize("spec", [s for s in ADDITIVE + OTHERS if not s.startswith("fc") or "grid" in s])
+def test_any_size_is_taken(spec):
+    head = make(spec, size=None)
+    for size in ((1, 1), (3, 9), (13, 13)):
+        assert head(maps(*size)).shape == (3, 7)
+
+
+def test_a_flattening_head_names_its_size():
+    with pytest.raises(ValueError, match=r"6×5 feature maps and got 7×7.*fc:grid"):
+        make("fc")(maps(7, 7))
+    with pytest.raises(ValueError, match="size="):
+        gs.Head("fc", 16, 7)
+
+
+def test_other_channels_are_refused():
+    with pytest.raises(ValueError, match=r"\(N, 16, h, w\)"):
+        make("gap")(torch.rand(1, 3, 4, 4))
+
+
+def test_dropout_only_in_training():
+    head = make("fc:dropout=0.5")
+    x = maps(6, 5)
+    assert torch.equal(head(x), head(x))
+    head.train()
+    assert not torch.equal(head(x), head(x))
+
+
+def test_spec_text_round_trips():
+    for spec in ADDITIVE + OTHERS:
+        assert str(parse(spec)) == spec
+        assert make(spec).spec == spec
+    assert split_specs("gap, fc:512,512:dropout=0.5,nin") == ["gap", "fc:512,512:dropout=0.5", "nin"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("gapp", "Did you mean 'gap'"),
+        ("fc:0", "hidden width"),
+        ("fc:12x", "hidden width"),
+        ("fc:99999999999", "hidden width"),
+        ("fc:grid=2.5", "whole number"),
+        ("gap:p=3", "takes dropout="),
+        ("fc:512:512", "neither"),
+        ("gem:p=-1", "or 'learned'"),
+        ("gem:p=nan", "or 'learned'"),
+        ("gap:dropout=1", "0 to 0.95"),
+        ("gap:dropout=0.1:dropout=0.2", "twice"),
+        ("", "not known"),
+    ],
+)
+def test_wrong_specs(spec, says):
+    with pytest.raises(ValueError, match=says):
+        gs.Head(spec, 16, 7, (6, 5))

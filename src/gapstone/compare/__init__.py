@@ -1,0 +1,1 @@
+"""Train one backbone under several heads with several seeds, measure everything, compare with honest statistics."""

@@ -1,0 +1,168 @@
+"""What would decide?  minimum detectable difference = (t[1 − level/2] + t[power]) × standard error, against S and n.
+
+The variance components of a finished comparison foretell the error of a larger one. The answer is rough: the components
+are estimates themselves, and it takes the difference seen as the true one.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from scipy import stats
+
+from gapstone.compare.difference import Components, Estimate
+
+POWER = 0.8
+FEW_SEEDS = 30  # beyond, more images are the better use of the time
+MOST_IMAGES = 10_000_000
+MANY = 10**6  # as good as any number of seeds
+
+
+def minimum_detectable(
+    components: Components, seeds: int, images: int, level: float = 0.05, power: float = POWER
+) -> float:
+    """The true difference that a comparison of that size finds with that probability.
+
+        >>> 100 * minimum_detectable(Components(seed=0, image=0.05, residual=0.05), seeds=5, images=500)
+        3.1
+
+    The same number is the distance from 0 at which heads must not differ for their interval to lie inside a margin.
+    """
+    error, df = components.error(seeds, images + 2)
+    return float((stats.t.ppf(1 - level / 2, df) + stats.t.ppf(power, df)) * error)
+
+
+def advise(
+    estimate: Estimate | None,
+    repeats: int,
+    margin: float,
+    level: float = 0.05,
+    tests: int = 1,
+    folds: Mapping[int, tuple[int, int]] | None = None,
+) -> str:
+    """One sentence for a "cannot tell": how many seeds, or test images, would decide it.
+
+        >>> advise(crossed(gap, fc), repeats=5, margin=0.005)
+        'If the difference of 1.2 points is real, about 11 seeds (now 5) on these 500 test images would show it …'
+
+    There are two ways out, and the nearer is named: that the difference shows (at the level that remains after Holm,
+    level / tests), or that the interval comes to lie inside ±margin.
+    """
+    kind = "fold" if folds is not None else "seed"
+    if repeats == 0:
+        return f"No {kind} finished with both heads; repeat the trials that failed."
+    if estimate is None:
+        return f"One {kind} cannot show how far the result depends on the {kind}: use at least 3, better 5."
+    ways = [
+        Way(target, at, aim)
+        for target, at, aim in (
+            (abs(estimate.difference), level / tests, _aim_at_difference(estimate)),
+            (margin - abs(estimate.difference), level, _aim_at_equivalence(estimate, margin)),
+        )
+        if target > 0
+    ]
+    return _from_folds(estimate, ways) if estimate.components is None else _from_seeds(estimate, ways)
+
+
+class Way(NamedTuple):
+    """One way out: a difference of `target` must be detectable at `level`; `aim` opens and ends the sentence."""
+
+    target: float
+    level: float
+    aim: tuple[str, str]
+
+
+def _from_seeds(estimate: Estimate, ways: list[Way]) -> str:
+    needs = [(*_needed(estimate, way), way) for way in ways]
+    images, seeds, way = min(((images, seeds, way) for seeds, images, way in needs if seeds), default=(0, 0, None))
+    if way is None:
+        return (
+            f"The difference of {_points(abs(estimate.difference))} is too close to 0, and to the margin, for as many "
+            "seeds and test images as one could afford."
+        )
+    opening, ending = way.aim
+    if images == estimate.images:
+        return f"{opening}, about {seeds} seeds (now {estimate.repeats}) on these {images:,} test images {ending}."
+    assert estimate.components is not None
+    if minimum_detectable(estimate.components, MANY, estimate.images, way.level) > way.target:
+        why = "no number of seeds will do, because these test images alone leave too much doubt"
+    else:
+        why = "more seeds alone would take too many"
+    return (
+        f"{opening}, {why}; about {_round(images):,} test images (now {estimate.images:,}) with {seeds} seeds {ending}."
+    )
+
+
+def _needed(estimate: Estimate, way: Way) -> tuple[int, int]:
+    """The fewest seeds on these images, else the fewest images with these seeds or with more; (0, 0) where neither."""
+
+    def enough(seeds: int, images: int) -> bool:
+        assert estimate.components is not None
+        return minimum_detectable(estimate.components, seeds, images, way.level) <= way.target
+
+    for seeds in range(estimate.repeats + 1, FEW_SEEDS + 1):
+        if enough(seeds, estimate.images):
+            return seeds, estimate.images
+    for seeds in (estimate.repeats, *(more for more in (10, 20, 30, 50, 100, 200) if more > estimate.repeats)):
+        if enough(seeds, MOST_IMAGES):
+            low, high = estimate.images, MOST_IMAGES
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (low, middle) if enough(seeds, middle) else (middle, high)
+            return seeds, high
+    return 0, 0
+
+
+def _from_folds(estimate: Estimate, ways: list[Way]) -> str:
+    """Folds overlap, so that more of them add little; the error shrinks with the square root of the images."""
+
+    def images(way: Way) -> float:
+        reach = (stats.t.ppf(1 - way.level / 2, estimate.df) + stats.t.ppf(POWER, estimate.df)) * estimate.error
+        return float(estimate.images * max(1.0, reach / way.target) ** 2)
+
+    way = min(ways, key=images)
+    if images(way) > MOST_IMAGES:
+        return "More folds add little, because they share their images; far more images would be needed."
+    opening, ending = way.aim
+    return (
+        f"{opening}, about {_round(images(way)):,} images (now {estimate.images:,}) {ending}; more folds add little, "
+        "because they share their images."
+    )
+
+
+def _aim_at_difference(estimate: Estimate) -> tuple[str, str]:
+    return f"If the difference of {_points(abs(estimate.difference))} is real", "would probably show it"
+
+
+def _aim_at_equivalence(estimate: Estimate, margin: float) -> tuple[str, str]:
+    seen = abs(estimate.difference)
+    opening = f"If the heads differ by no more than the {_points(seen)} seen" if seen else "If the heads do not differ"
+    return opening, f"would probably show them equivalent within {_points(margin)}"
+
+
+def _points(fraction: float) -> str:
+    """>>> _points(0.012), _points(0.0004)
+    ('1.2 points', '0.04 points')
+    """
+    points = 100 * fraction
+    return f"{points:.2g} points" if points < 1 else f"{points:.1f} points"
+
+
+def _round(number: float) -> int:
+    """Two digits: the third would be a pretence."""
+    return int(float(f"{number:.2g}")) if number >= 100 else round(number)
+
+
+def note(
+    verdict: str, bounds: tuple[float, float] | None, estimate: Estimate | None, tests: int, margin: float
+) -> str | None:
+    """What a reader of verdict and interval may stumble over, or None."""
+    if bounds is None or estimate is None or bounds[0] <= 0 <= bounds[1]:
+        return None
+    if verdict == "equivalent":
+        return f"There is a difference, but one surely smaller than the margin of {_points(margin)}."
+    if verdict == "cannot tell":
+        return (
+            f"The interval leaves out 0, but {tests} heads were compared, and one of so many may do so by chance: "
+            "adjusted for their number (Holm) the difference is not significant."
+        )
+    return None

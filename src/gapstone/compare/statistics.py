@@ -1,0 +1,190 @@
+"""Every head against the baseline: better, worse, equivalent or cannot tell, adjusted for the number of heads.
+
+The difference of two heads, its error and its degrees of freedom come from difference.py; what would decide, where
+these data do not, from advice.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from gapstone.compare.advice import advise, minimum_detectable, note
+from gapstone.compare.calibration import calibration
+from gapstone.compare.difference import Estimate, corrected_t, crossed
+
+__all__ = [
+    "calibration",
+    "compare_pairs",
+    "corrected_t",
+    "crossed",
+    "holm",
+    "interval",
+    "minimum_detectable",
+    "proportion",
+    "verdict",
+]
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p values adjusted for their number: the chance of even one false finding among them stays below the level.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+
+    Source: Holm 1979, Scandinavian Journal of Statistics 6, 65.
+    """
+    adjusted = [0.0] * len(ps)
+    highest = 0.0
+    for place, index in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        highest = max(highest, min(1.0, (len(ps) - place) * ps[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def verdict(interval: tuple[float, float] | None, p_holm: float | None, margin: float, level: float = 0.05) -> str:
+    """`better`, `worse`, `equivalent` or `cannot tell`.
+
+    >>> verdict((0.02, 0.06), 0.001, margin=0.005), verdict((-0.004, 0.002), 0.6, margin=0.005)
+    ('better', 'equivalent')
+
+    * equivalent: the whole interval lies inside ±margin. This is the two one-sided tests procedure (Schuirmann 1987,
+      doi 10.1007/BF01068419) at 2.5 % each. The 90 % interval would do for 5 %; the 95 % one is asked so that verdict
+      and picture are read from the same interval. It comes first: a difference that is surely there, and surely
+      smaller than what matters, is equivalent.
+    * better, worse: p, adjusted for the number of heads compared, is below the level.
+    * cannot tell: neither. This is not "equal".
+    """
+    if interval is None or p_holm is None:
+        return "cannot tell"
+    low, high = interval
+    if -margin <= low and high <= margin:
+        return "equivalent"
+    if p_holm < level:
+        return "better" if low + high > 0 else "worse"
+    return "cannot tell"
+
+
+def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, tuple[float, float] | None]:
+    """Mean and t interval over trials; no interval from fewer than two.
+
+    >>> interval([0.90, 0.92, 0.91])
+    (0.91, (0.885..., 0.934...))
+
+    It says how far the result varies with the seed on these same test images, and nothing about other images.
+    """
+    x = np.asarray(values, np.float64)
+    mean = float(x.mean())
+    if len(x) < 2:
+        return mean, None
+    half = float(stats.t.ppf((1 + confidence) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    return mean, (mean - half, mean + half)
+
+
+def proportion(count: int, of: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a share, right also near 0 and 1 where the usual one is not (Wilson 1927, 10.2307/2276774).
+
+    >>> proportion(10, 10)
+    (0.722..., 1.0)
+    """
+    if not 0 <= count <= of or of < 1:
+        raise ValueError(f"proportion({count}, {of}): count must lie between 0 and `of`, and `of` be at least 1.")
+    z2 = float(stats.norm.ppf((1 + confidence) / 2)) ** 2
+    share = count / of
+    middle = (share + z2 / (2 * of)) / (1 + z2 / of)
+    half = np.sqrt(z2 * (share * (1 - share) / of + z2 / (4 * of**2))) / (1 + z2 / of)
+    return (0.0 if count == 0 else float(middle - half)), (1.0 if count == of else float(middle + half))
+
+
+Correct = Mapping[str, Mapping[int, NDArray[Any]]]
+"""For each head and seed (or fold) that finished: right or wrong, per test image."""
+
+
+def compare_pairs(
+    correct: Correct,
+    baseline: str,
+    margin_pp: float = 0.5,
+    confidence: float = 0.95,
+    folds: Mapping[int, tuple[int, int]] | None = None,
+) -> list[dict[str, Any]]:
+    """Every head against the baseline: the `pairs` of results.json.
+
+        >>> compare_pairs({"fc": {0: right_0, 1: right_1}, "gap": {0: ..., 1: ...}}, baseline="fc")
+        [{"a": "gap", "b": "fc", "difference_pp": 1.2, "ci95": [-0.4, 2.8], "verdict": "cannot tell", "advice": …}]
+
+    Two heads are compared on the seeds that finished for both.
+
+    Args: correct: with one locked test split, vectors over the same images in the same order; with folds, vectors over
+    the images of that fold. folds: numbers of training and test images by fold.
+    """
+    pairs = []
+    for head in correct:
+        if head == baseline:
+            continue
+        both = sorted(correct[head].keys() & correct[baseline].keys())
+        pairs.append((head, both, *_estimate(correct[head], correct[baseline], both, folds)))
+    adjusted = iter(holm([estimate.p for *_, estimate in pairs if estimate is not None]))
+    tests = sum(estimate is not None for *_, estimate in pairs)
+    margin, level, entries = margin_pp / 100, 1 - confidence, []
+    for head, both, difference, estimate in pairs:
+        p_holm = next(adjusted) if estimate else None
+        bounds = estimate.interval(confidence) if estimate else None
+        word = verdict(bounds, p_holm, margin, level)
+        entries.append(
+            {
+                "a": head,
+                "b": baseline,
+                "difference_pp": None if difference is None else 100 * difference,
+                "ci95": None if bounds is None else [100 * bounds[0], 100 * bounds[1]],
+                "p": estimate.p if estimate else None,
+                "p_holm": p_holm,
+                "verdict": word,
+                "advice": advise(estimate, len(both), margin, level, tests, folds) if word == "cannot tell" else None,
+                "note": note(word, bounds, estimate, tests, margin),
+                "method": _method(estimate, len(both), folds is not None),
+                "repeats": len(both),
+                "variance_pp2": _variance(estimate),
+            }
+        )
+    return entries
+
+
+def _estimate(
+    a: Mapping[int, NDArray[Any]],
+    b: Mapping[int, NDArray[Any]],
+    both: Sequence[int],
+    folds: Mapping[int, tuple[int, int]] | None,
+) -> tuple[float | None, Estimate | None]:
+    """The difference where there is any, and how sure it is where two or more trials allow to say."""
+    if not both:
+        return None, None
+    if folds is None and len(both) > 1:
+        estimate = crossed(np.stack([a[seed] for seed in both]), np.stack([b[seed] for seed in both]))
+        return estimate.difference, estimate
+    mean_a, mean_b = ([float(np.mean(head[number])) for number in both] for head in (a, b))
+    if folds is None or len(both) < 2:
+        return float(np.mean(mean_a) - np.mean(mean_b)), None
+    train, test = zip(*(folds[number] for number in both), strict=True)
+    estimate = corrected_t(mean_a, mean_b, train, test)
+    return estimate.difference, estimate
+
+
+def _method(estimate: Estimate | None, repeats: int, folds: bool) -> str:
+    kind = "fold" if folds else "seed"
+    if estimate is None:
+        return f"none: {repeats} {kind}{'s' * (repeats != 1)} finished for both heads, two are needed"
+    if folds:
+        return f"Nadeau–Bengio corrected t over {repeats} folds, {estimate.df:g} degrees of freedom; Holm over heads"
+    return (
+        f"crossed seed × image variance, {repeats} seeds × {estimate.images} images, t with {estimate.df:.1f} "
+        "Satterthwaite degrees of freedom; Holm over heads"
+    )
+
+
+def _variance(estimate: Estimate | None) -> dict[str, float] | None:
+    if estimate is None or estimate.components is None:
+        return None
+    shares = estimate.components.shares(estimate.repeats, estimate.images + 2)
+    return {source: 10_000 * share for source, share in shares.items()}

@@ -39,7 +39,7 @@ class Bars:
             self.live.stop()
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def __call__(self, what: str) -> Callable[..., None]:
         """A function of (done, total, news="") for this piece of work."""

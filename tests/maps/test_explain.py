@@ -15,6 +15,7 @@ def test_additive_maps_have_no_gap(spec):
     assert explained.maps.shape == (3, 5, 4, 6)
     assert explained.bias.shape == explained.logits.shape == (3, 5)
     assert explained.additive
+    assert not any(t.requires_grad for t in (explained.maps, explained.bias, explained.logits))
     assert explained.gap < 1e-5
 
 

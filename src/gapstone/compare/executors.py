@@ -46,6 +46,7 @@ def local(work: Work, jobs: Iterable[Any], workers: int, preload: tuple[str, ...
                 yield News(job, "started")
             if not running:
                 return
+            ready: Any
             for ready in wait(list(running)):
                 job, owner = running[ready]
                 try:

@@ -41,7 +41,7 @@ def explain_maps(head: Head, features: Tensor) -> Explanation:
             with torch.no_grad():
                 exact = head.contributions(features)
                 logits = head(features)
-                maps, bias = exact.maps, exact.bias.expand_as(logits)
+                maps, bias = exact.maps, exact.bias.detach().expand_as(logits)
         else:
             maps, bias, logits = _gradient_times_activation(head, features)
     finally:

@@ -1,0 +1,76 @@
+"""The house (docs/how-it-fits.md): arrows run downwards only, and nothing heavy is imported before it is needed."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gapstone as gs
+
+SOURCE = Path(gs.__file__).parent
+LAYERS = [
+    {"cli"},
+    {"compare", "single"},
+    {"prepare"},
+    {"maps", "training"},
+    {"classifier"},
+    {"heads", "images", "nets"},
+    {"pooling"},
+    {"loops"},
+    {"pools", "regions"},
+    {"progress"},
+]
+HEIGHT = {room: -level for level, rooms in enumerate(LAYERS) for room in rooms}
+
+
+def rooms_imported(path: Path) -> set[str]:
+    """The rooms that a file imports from, in whatever way, also inside functions."""
+    here = path.relative_to(SOURCE).parts[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ["gapstone", *here][: len(here) + 2 - node.level] if node.level else []
+            names = [".".join([*base, *([node.module] if node.module else []), alias.name]) for alias in node.names]
+        else:
+            continue
+        found |= {name.split(".")[1] for name in names if name.startswith("gapstone.")}
+    return found
+
+
+def test_arrows_run_downwards():
+    files = [p for p in SOURCE.rglob("*.py") if p.name != "__init__.py" or p.parent != SOURCE]
+    assert len(files) > 40
+    for path in files:
+        room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+        below = {other for other in rooms_imported(path) if other in HEIGHT and other != room}
+        wrong = {other for other in below if HEIGHT[other] >= HEIGHT[room]}
+        assert not wrong, f"{path.relative_to(SOURCE)} imports from {wrong}, which stand above or beside {room}"
+
+
+def test_every_room_has_its_place():
+    rooms = {p.name.removesuffix(".py") for p in SOURCE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert rooms - {"__init__"} == set(HEIGHT)
+
+
+@pytest.mark.parametrize("code", ["import gapstone", "import gapstone.cli"])
+def test_nothing_heavy_is_imported_early(code):
+    heavy = "{m for m in ('torch', 'numpy', 'scipy', 'sklearn', 'matplotlib', 'PIL', 'timm') if m in sys.modules}"
+    run = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}; print(sorted({heavy}))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == "[]"
+
+
+def test_public_names_are_sorted_and_there():
+    assert list(gs.PUBLIC) == sorted(gs.PUBLIC)
+    for name in gs.PUBLIC:
+        assert getattr(gs, name).__doc__
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = gs.nothing

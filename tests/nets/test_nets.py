@@ -86,7 +86,7 @@ def test_nin_on_small_images(side: int, cells: int) -> None:
     assert map_size(on_meta("nin"), 3, (side, side)) == (cells, cells)
 
 
-@pytest.mark.parametrize("name", ["nin", "nin:paper", "vgg11_bn", "resnet18"])
+@pytest.mark.parametrize("name", ["nin", "nin:paper", "resnet18"])
 def test_forward_and_backward_in_both_memory_formats(name: str) -> None:
     features = build(name, in_channels=1).eval()  # dropout off, so that both runs are the same function
     x = torch.randn(2, 1, 33, 47)
@@ -147,21 +147,21 @@ def test_torchvisions_weights_load_and_give_its_features(name: str) -> None:
     if name.startswith("vgg"):
         # Its classifier alone would take a second and 0.5 GB to draw.
         theirs = getattr(models, name)(num_classes=2, init_weights=False).features
-        ours = build(name)
+        ours = on_meta(name)
         assert isinstance(ours, Vgg)
-        ours.features.load_state_dict(theirs.state_dict(), strict=True)
+        ours.features.load_state_dict({k: v.clone() for k, v in theirs.state_dict().items()}, assign=True)
     else:
         whole = getattr(models, name)()
         theirs = nn.Sequential(*list(whole.children())[:-2])
         state = {k: v for k, v in whole.state_dict().items() if not k.startswith("fc.")}
-        ours = build(name)
+        ours = on_meta(name)
         assert isinstance(ours, ResNet)
         assert list(ours.state_dict()) == list(state)
-        ours.load_state_dict(state, strict=True)
+        ours.load_state_dict({k: v.clone() for k, v in state.items()}, assign=True)
     for buffer_name, buffer in ours.named_buffers():  # statistics that a mistaken order of layers would show
         if buffer_name.endswith("running_var"):
             buffer.uniform_(0.5, 1.5)
-    x = torch.randn(2, 3, 64, 96)
+    x = torch.randn(2, 3, 33, 64)
     twin = theirs.eval()
     for (_, a), (_, b) in zip(twin.named_buffers(), ours.named_buffers(), strict=True):
         a.copy_(b)

@@ -4,7 +4,7 @@ import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, cast, final
 
 import torch
@@ -84,17 +84,21 @@ def survey(name: str, in_channels: int) -> Survey:
 
 
 def _smallest(cells: Callable[[int, int], tuple[int, int]], side: int, stride: int) -> int:
+    def works(n: int) -> bool:
+        try:
+            return min(cells(n, n)) >= 1
+        except Exception:  # as above: each network has its own way to refuse
+            return False
+
+    if works(1):  # most do, padded as they are; a dry run costs 0.1 s
+        return 1
     # First over whole strides, then within one: some networks (DLA, HRNet) take nothing else.
-    works, fails = side, 0
+    good, bad = side, 0
     for step in (stride, 1):
-        while works - fails > step:
-            middle = fails + max((works - fails) // (2 * step), 1) * step
-            try:
-                ok = min(cells(middle, middle)) >= 1
-            except Exception:  # as above: each network has its own way to refuse
-                ok = False
-            works, fails = (middle, fails) if ok else (works, middle)
-    return works
+        while good - bad > step:
+            middle = bad + max((good - bad) // (2 * step), 1) * step
+            good, bad = (middle, bad) if works(middle) else (good, middle)
+    return good
 
 
 def _unused(net: Any, name: str, channels: int, shape: tuple[int, int, int]) -> tuple[str, ...]:
@@ -152,10 +156,17 @@ def _create(name: str, in_channels: int, pretrained: bool) -> Any:
         close = difflib.get_close_matches(name, timm.list_models(), n=4)
         hint = f"did you mean {', '.join(f'timm:{c}' for c in close)}?" if close else "see timm.list_models()"
         raise ValueError(f"timm (version {timm.__version__}) has no model {name!r}: {hint}")
+    create = partial(timm.create_model, name, in_chans=in_channels, num_classes=0)
     if not pretrained:
-        return timm.create_model(name, pretrained=False, in_chans=in_channels, num_classes=0)
+        try:
+            return create()
+        except RuntimeError:  # "Cannot copy out of meta tensor": up to timm 1.0.27 some read numbers off tensors
+            if torch.get_default_device().type != "meta":
+                raise
+            with torch.device("cpu"):
+                return create().to("meta")
     try:
-        return timm.create_model(name, pretrained=True, in_chans=in_channels, num_classes=0)
+        return create(pretrained=True)
     except Exception as error:  # the hub's client has its own errors, and they change
         raise OSError(
             f"timm:{name}: its pretrained weights could not be had ({type(error).__name__}: {error}); check the "

@@ -1,4 +1,4 @@
-"""What is measured on one trained model: quality, robustness to shifts and sizes, cost."""
+"""What is measured on one trained model: quality, robustness to shifts and sizes, memory."""
 
 import resource
 import sys
@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from gapstone.classifier import Classifier
 from gapstone.maps import explain_maps
@@ -101,20 +100,6 @@ def takes_only(model: Classifier) -> tuple[int, int] | None:
     if model.head.size is not None or model.features.fixed is not None:
         return model.preprocessing.size
     return None
-
-
-def cost(model: Classifier) -> dict[str, int]:
-    """Parameters of the whole and of the head; multiply-adds of convolutions and matrix products for one image."""
-    device = next(model.parameters()).device
-    image = torch.zeros(1, model.preprocessing.channels, *model.preprocessing.size, device=device)
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        model(image)
-    return {
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "head_parameters": sum(p.numel() for p in model.head.parameters()),
-        "macs": counter.get_total_flops() // 2,
-    }
 
 
 def show(model: Classifier, pictures: Pictures, rows: Rows, precision: Precision) -> dict[str, Any]:

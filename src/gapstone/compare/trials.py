@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from gapstone.compare.calibration import calibration
 
 from gapstone.classifier import Classifier
 from gapstone.compare import measures
+from gapstone.compare.calibration import calibration
+from gapstone.cost import cost
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.store import Store
 from gapstone.training import History, Precision, Rows, Settings, predict, train
@@ -128,7 +129,7 @@ def measure(model: Classifier, store: Store, trial: Trial) -> tuple[dict[str, An
         "robustness_images": len(some),
         "confusion": confusion.tolist(),
         "takes_only": measures.takes_only(model),
-        **measures.cost(model),
+        **cost(model),
         "additive": shown.pop("additive"),
         "completeness_gap": shown.pop("gap"),
     }

@@ -1,0 +1,96 @@
+"""A run that is killed, or stopped with Ctrl-C, goes on and ends with the numbers of one that was not."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+TIMED = ("created", "command", "ms_per_image", "train_seconds", "peak_memory_mb", "seconds")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    path = tmp_path_factory.mktemp("data") / "some digits.npz"
+    images = (digits.images[:300] * 15).astype(np.uint8)
+    np.savez(path, images=images, labels=digits.target[:300])
+    return path
+
+
+def command(data, out):
+    options = ["--heads", "gap,fc:dropout=0.5", "--seeds", "2", "--epochs", "4", "--out", str(out), "--workers", "2"]
+    return [sys.executable, "-m", "gapstone.cli", "compare", str(data), *options]
+
+
+def numbers(out):
+    """results.json without what is timed."""
+
+    def strip(value):
+        if isinstance(value, dict):
+            return {key: strip(item) for key, item in value.items() if key not in TIMED}
+        return [strip(item) for item in value] if isinstance(value, list) else value
+
+    return strip(json.loads((out / "results.json").read_text("utf-8")))
+
+
+def trials(out):
+    return sorted(p.name for p in (out / "trials").iterdir() if not p.name.startswith("."))
+
+
+@pytest.fixture(scope="module")
+def unbroken(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("unbroken")
+    subprocess.run(command(data, out), check=True, capture_output=True)
+    assert len(trials(out)) == 4
+    return out
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_the_same_numbers_after_a_stop(data, unbroken, tmp_path, how):
+    out = tmp_path / "broken"
+    with subprocess.Popen(command(data, out), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (out / "trials").exists() or not trials(out):
+            assert process.poll() is None, process.stdout.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(how)
+        said, _ = process.communicate(timeout=60)
+    done = {name: (out / "trials" / name / "trial.json").stat().st_mtime_ns for name in trials(out)}
+    assert 1 <= len(done) < 4, "it was not stopped in the middle"
+    assert not (out / "report.html").exists()
+    if how is signal.SIGINT:
+        assert process.returncode == 130
+        assert "The same command goes on" in said
+        assert "Traceback" not in said
+    subprocess.run(command(data, out), check=True, capture_output=True)
+    assert numbers(out) == numbers(unbroken)
+    assert (out / "report.html").exists()
+    for name, when in done.items():  # what was done was not done again
+        assert (out / "trials" / name / "trial.json").stat().st_mtime_ns == when
+    for name in trials(out):
+        with (
+            np.load(out / "trials" / name / "arrays.npz") as mine,
+            np.load(unbroken / "trials" / name / "arrays.npz") as other,
+        ):
+            assert mine.files == other.files
+            assert all(np.array_equal(mine[key], other[key]) for key in mine.files)
+
+
+def test_two_at_once_and_other_data_are_refused(data, unbroken, tmp_path):
+    other = subprocess.run(command("digits", unbroken), capture_output=True, text=True)
+    assert other.returncode == 1
+    assert "choose another --out for digits" in other.stderr
+    import fcntl
+
+    with (unbroken / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = subprocess.run(command(data, unbroken), capture_output=True, text=True)
+    assert second.returncode == 1
+    assert "another gapstone compare is at work" in second.stderr

@@ -82,9 +82,9 @@ def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
     """The whole picture squeezed into 32×32 gray and 8×8 colour, averaged over areas."""
     image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
     # BOX averages whole areas: cheap, no ringing, and hardly changed by re-encoding
-    small = image.resize((GRAY_SIDE, GRAY_SIDE), Image.Resampling.BOX if min(image.size) >= GRAY_SIDE else _SMOOTH)
+    small = image.resize((GRAY_SIDE, GRAY_SIDE), Image.Resampling.BOX if min(image.size) >= 2 * GRAY_SIDE else _SMOOTH)
     colour = small.convert("RGB").resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.BOX)
     return small.convert("L").tobytes() + colour.tobytes()
 
 
-_SMOOTH = Image.Resampling.BILINEAR  # for tiny pictures, where BOX would only repeat pixels
+_SMOOTH = Image.Resampling.BILINEAR  # for small pictures, where BOX would only drop or repeat pixels

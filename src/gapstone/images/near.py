@@ -15,9 +15,8 @@ The thresholds are what pairs looked at as pictures allowed (each set alone, the
   there dozens of times); between .95 and .97 some are two planes or two ships. Made copies: brightness and 4 % crops
   97 %, JPEG of quality 50 78 %, half size (16×16) 21 %.
 - gray, up to 64 pixels, all 70,000 of MNIST and the 1,797 digits: nobody copied anything there, but two ones reach
-  .9945 and .9959 without any alignment. So there only near-perfect copies count (JPEG of quality 75 still does); none is found
-  in either. Gray photos (X-rays, say) were not
-  measured and get a stricter bar than colour ones.
+  .9945 and .9959 without any alignment. So there only near-perfect copies count (JPEG of quality 75 still does); none
+  is found in either. Gray photos (X-rays, say) were not measured and get a stricter bar than colour ones.
 
 A pair missed or found wrongly costs little: groups only keep images on one side of a split, they exclude nothing.
 """

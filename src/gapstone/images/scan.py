@@ -68,8 +68,13 @@ class Scan:
     @property
     def across_splits(self) -> list[list[int]]:
         """Groups of exact or near duplicates that stand in more than one of the given splits."""
-        groups = self.exact_duplicates + self.near_duplicates
-        return [g for g in groups if len({self.splits[i] for i in g}) > 1]
+        return [g for g in self.shared_groups() if len({self.splits[i] for i in g}) > 1]
+
+    def shared_groups(self) -> list[list[int]]:
+        """The groups with more than one image, exact and near duplicates together."""
+        order = np.argsort(self.group, kind="stable")
+        cuts = np.flatnonzero(np.diff(self.group[order])) + 1
+        return sorted(part.tolist() for part in np.split(order, cuts) if len(part) > 1)
 
     @property
     def excluded(self) -> set[int]:

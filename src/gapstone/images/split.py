@@ -75,12 +75,13 @@ def split(
     if len(dropped):
         how += f"; {len(dropped)} image(s) of which the held-out images have a copy dropped from train"
     if limit is not None:
-        if limit < len(source.classes):
-            raise SplitError(f"limit={limit}: {len(source.classes)} classes need at least one image each")
-        train, test = _limited(train, labels, limit), _limited(test, labels, limit)
+        least = 2 if given_validation is None else 1  # one to train on, one to validate
+        if limit < least * len(source.classes):
+            raise SplitError(f"limit={limit}: {len(source.classes)} classes need at least {least} image(s) each")
+        train, test = _limited(train, labels, limit, least), _limited(test, labels, limit, 1)
         how += f"; limited to {limit} images to train on and {limit} to test on"
         if given_validation is not None:
-            given_validation = _limited(given_validation, labels, limit)
+            given_validation = _limited(given_validation, labels, limit, 1)
     if given_validation is None:
         _check_classes(source, labels, train, test, at_least=2)
         train, validation = carve_validation(train, labels, groups, seed, validation_share)
@@ -124,7 +125,7 @@ def folds(
     usable = np.setdiff1d(np.arange(len(labels)), np.fromiter(scan.excluded, np.int64, len(scan.excluded)))
     _check_shares(validation_share=validation_share)
     if limit is not None:
-        usable = _limited(usable, labels, limit * k // (k - 1))
+        usable = _limited(usable, labels, limit * k // (k - 1), k)
     part = _parts(usable, labels, groups, k)
     result = []
     for j in range(k):
@@ -196,8 +197,8 @@ def _parts(indices: Indices, labels: NDArray[np.integer], groups: NDArray[np.int
     return np.asarray([where[i] for i in indices.tolist()], np.int64)
 
 
-def _limited(indices: Indices, labels: NDArray[np.integer], limit: int) -> Indices:
-    """At most `limit` of the indices, the classes in proportion, each with at least one; the same for every seed."""
+def _limited(indices: Indices, labels: NDArray[np.integer], limit: int, least: int) -> Indices:
+    """At most `limit` of the indices, the classes in proportion, each with at least `least`; alike for every seed."""
     if len(indices) <= limit:
         return indices
     random = np.random.default_rng(TEST_SEED)
@@ -207,7 +208,7 @@ def _limited(indices: Indices, labels: NDArray[np.integer], limit: int) -> Indic
     for k in np.unique(labels[shuffled]):
         own = np.flatnonzero(labels[shuffled] == k)
         place[own] = (np.arange(len(own)) + 0.5) / len(own)
-        place[own[0]] = -1.0  # the first of each class is always in
+        place[own[:least]] = np.arange(min(least, len(own))) - least  # these first: before any share
     return np.sort(shuffled[np.argsort(place, kind="stable")[:limit]])
 
 

@@ -18,11 +18,16 @@ _SCHEMA = 1  # of the row below
 _connections: dict[Path, sqlite3.Connection | None] = {}
 
 
-def default_folder() -> Path:
-    """`$GAPSTONE_CACHE`, else `$XDG_CACHE_HOME/gapstone`, else `~/.cache/gapstone`."""
+def default_folder() -> Path | None:
+    """`$GAPSTONE_CACHE`, else `$XDG_CACHE_HOME/gapstone`, else `~/.cache/gapstone`; None for a user without a home."""
     if own := os.environ.get("GAPSTONE_CACHE"):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gapstone"
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared) / "gapstone"
+    try:
+        return Path.home() / ".cache" / "gapstone"
+    except RuntimeError:
+        return None
 
 
 def prepare(folder: Path) -> Path:

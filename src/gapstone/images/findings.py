@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,7 +103,7 @@ def _together(names: tuple[str, ...], group: list[int]) -> str:
 
 def _general(note: str) -> str:
     """The note without this one file's numbers, so that alike notes are counted together."""
-    return "".join("…" if c.isdigit() else c for c in note).replace("…,…", "…").replace("……", "…").replace("……", "…")
+    return re.sub(r"(?<![\w.])-?\d[\d.,]*\d|(?<![\w.])-?\d", "N", note)
 
 
 def _sizes(scan: "Scan") -> str:

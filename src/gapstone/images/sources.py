@@ -5,7 +5,7 @@ The five forms are told apart by looking, never by asking; which of them was fou
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .load import MAX_PIXELS, convert, load
-from .names import bytes_of, display, natural
+from .names import display, natural
 
 SplitName = Literal["train", "val", "test"]
 Kind = Literal["digits", "folder", "split folder", "csv", "idx", "npz"]
@@ -113,7 +113,11 @@ def open_source(data: str | os.PathLike[str]) -> Source:
 
     given = os.fspath(data)
     if given == "digits":
-        return tables.digits()
+        source = tables.digits()
+        if Path("digits").exists():
+            note = "these are the built-in digits; for the file or folder of that name, write ./digits"
+            source = replace(source, notes=(*source.notes, note))
+        return source
     path = Path(given).expanduser()
     try:
         exists, is_folder = path.exists(), path.is_dir()
@@ -197,6 +201,3 @@ def number_classes(labels: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
     order = natural(list(set(labels)))
     index = {name: k for k, name in enumerate(order)}
     return tuple(unique(order)), [index[label] for label in labels]
-
-
-__all__ = ["FORMS", "SPLITS", "DataError", "Item", "Source", "bytes_of", "number_classes", "open_source", "unique"]

@@ -177,7 +177,7 @@ def predict(
     top: Annotated[int, typer.Option(help="Labels shown per image.")] = 3,
     device: Device = "auto",
 ) -> None:
-    """What a model answers, and how sure it is. An unreadable image is listed with its reason; then the exit code is 1."""
+    """What a model answers, and how sure it is. An unreadable image is listed with its reason (exit code 1)."""
     from gapstone.single import predict_files
 
     if not predict_files(model, images, as_json, top, device):

@@ -1,0 +1,77 @@
+"""Shifts, sizes and costs, on models whose answers are known."""
+
+import numpy as np
+import pytest
+import torch
+
+from gapstone.classifier import Classifier
+from gapstone.compare import measures
+from gapstone.cost import cost
+from gapstone.images.preprocessing import Preprocessing
+
+PREPROCESSING = Preprocessing(1, (16, 16), (16, 16), (0.5,), (0.25,))
+
+
+def model(head):
+    torch.manual_seed(0)
+    return Classifier("nin", head, ("a", "b", "c"), PREPROCESSING).eval()
+
+
+class Pictures:
+    images = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 1), np.uint8)
+    labels = np.random.default_rng(1).integers(0, 3, 20)
+
+
+def test_translate_moves_by_whole_pixels_and_repeats_the_border():
+    x = torch.arange(9.0).reshape(1, 1, 3, 3)
+    assert measures.translate(x, 1, 0)[0, 0].tolist() == [[0, 1, 2], [0, 1, 2], [3, 4, 5]]
+    assert measures.translate(x, 0, -1)[0, 0].tolist() == [[1, 2, 2], [4, 5, 5], [7, 8, 8]]
+    assert torch.equal(measures.translate(x, 0, 0), x)
+
+
+def test_shift_pixels():
+    assert measures.shift_pixels((32, 32)) == [1, 2, 3, 4]
+    assert measures.shift_pixels((8, 8)) == [1, 2]
+    assert measures.shift_pixels((224, 300))[-1] == 28
+    assert len(measures.shift_pixels((1024, 1024))) == 6
+
+
+def test_shifts_are_measured_against_the_unshifted_answer():
+    rows = np.arange(20)
+    found = measures.shifts(model("gap"), Pictures, rows, [1, 2], "float32")
+    assert found["same_answer"][0] == 1
+    assert len(found["accuracy"]) == 3
+    # by hand, for one distance
+    images = PREPROCESSING.normalise(torch.from_numpy(Pictures.images))
+    net = model("gap")
+    with torch.inference_mode():
+        still = net(images).argmax(1)
+        moves = [net(measures.translate(images, *move)).argmax(1) for move in ((0, 2), (0, -2), (2, 0), (-2, 0))]
+    labels = torch.from_numpy(Pictures.labels)
+    assert found["same_answer"][2] == pytest.approx(torch.stack(moves).eq(still).double().mean().item())
+    assert found["accuracy"][2] == pytest.approx(torch.stack(moves).eq(labels).double().mean().item())
+
+
+def test_a_fixed_head_has_no_accuracy_at_other_sizes():
+    rows = np.arange(20)
+    fixed = measures.sizes(model("fc"), Pictures, rows, "float32")
+    assert [a is None for a in fixed["accuracy"]] == [True, False, True, True]
+    assert fixed["note"] == "takes only 16×16"
+    free = measures.sizes(model("gap"), Pictures, rows, "float32")
+    assert None not in free["accuracy"]
+    assert free["note"] is None
+    assert free["input"] == [[12, 12], [16, 16], [20, 20], [24, 24]]
+
+
+def test_costs_are_counted():
+    found = cost(model("gap"))
+    trunk = 16 * 16 * (9 * 16 + 16 * 16) + 8 * 8 * (9 * 16 * 32 + 32 * 32) + 4 * 4 * (9 * 32 * 64 + 64 * 64)
+    assert found["macs"] == trunk + 64 * 3
+    assert found["head_parameters"] == 64 * 3 + 3
+    assert found["parameters"] > found["head_parameters"]
+
+
+def test_answers():
+    answers = measures.Answers.of(torch.tensor([[2.0, 0.0], [0.0, 1000.0]]))
+    assert answers.answer.tolist() == [0, 1]
+    assert answers.confidence == pytest.approx([0.8808, 1.0], abs=1e-4)

@@ -1,6 +1,9 @@
-"""What every test shares: where the real images are, and one thread so that timings and sums repeat."""
+"""What every test shares: where the real images are; one thread, so that sums repeat and cores are not fought for."""
 
 import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before anything imports torch; processes that tests start inherit it
+
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +16,7 @@ DATA = Path(os.environ.get("GAPSTONE_TEST_DATA", Path(__file__).parents[1] / "..
 def real_images() -> Callable[[str], Path]:
     """`real_images("mnist")` is the folder of that name, or a skip that says what is missing.
 
-    The images are not part of the project. Set GAPSTONE_TEST_DATA to the folder that holds mnist, awkward, flowers128, …
+    The images are not part of the project. Set GAPSTONE_TEST_DATA to the folder that holds mnist, awkward, …
     """
 
     def find(name: str) -> Path:

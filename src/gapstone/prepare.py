@@ -101,6 +101,10 @@ def prepare(choices: Choices, seeds: int, k: int | None, folder: Path, say: Say,
     size, stored = choose(source, found, choices.size)
     backbone = choices.backbone or ("nin" if max(size) <= SMALL else "resnet18")
     channels = found.channels
+    if choices.pretrained and not backbone.startswith("timm:"):
+        raise ValueError(
+            f"--pretrained: {backbone} starts from random weights; --backbone timm:resnet18 has pretrained ones."
+        )
     features = nets.build(backbone, in_channels=channels)  # an unknown name ends here, before anything is decoded
     if features.fixed and size != features.fixed:
         if choices.size:
@@ -118,6 +122,8 @@ def prepare(choices: Choices, seeds: int, k: int | None, folder: Path, say: Say,
     # of everything that is never tested; with folds every image is tested once, and one mean for all leaks no label
     seen = np.arange(len(used)) if k else np.union1d(splits[0].train, splits[0].validation)
     mean, std = moments(store, seen)
+    if choices.pretrained and channels == 3:
+        mean, std = nets.pretrained_moments(backbone.removeprefix("timm:"))
     colours = "gray" if channels == 1 else "colour"
     say(f"{len(used):,} images of {len(source.classes)} classes; the network sees {_by(size)} px, {colours}.")
     say(splits[0].described)

@@ -18,9 +18,9 @@ from gapstone.nets.features import Features, map_size
 from gapstone.nets.nin import Nin, NinPaper
 from gapstone.nets.resnet import ResNet
 from gapstone.nets.vgg import Vgg
-from gapstone.nets.zoo import TimmFeatures
+from gapstone.nets.zoo import TimmFeatures, pretrained_moments
 
-__all__ = ["NAMES", "TIMM", "Features", "build", "map_size"]
+__all__ = ["NAMES", "TIMM", "Features", "build", "map_size", "pretrained_moments"]
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,13 @@ class TimmFeatures(Features):
         return _as_map(self.net, self.name, self.channels, x)
 
 
+def pretrained_moments(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) per colour channel, on the scale 0…1, that the pretrained weights of timm's `name` expect."""
+    with torch.device("meta"):
+        described = _create(name, 3, pretrained=False).default_cfg
+    return tuple(described["mean"]), tuple(described["std"])
+
+
 @dataclass(frozen=True)
 class Survey:
     """What a dry run tells about a timm model."""

@@ -1,4 +1,4 @@
-"""What would decide?  minimum detectable difference = (t[1 − level/2] + t[power]) × standard error, against S and n.
+"""What would decide?  minimum detectable difference = reach(level) + reach(2 · (1 − power)), against S and n.
 
 The variance components of a finished comparison foretell the error of a larger one. The answer is rough: the components
 are estimates themselves, and it takes the difference seen as the true one.
@@ -7,9 +7,7 @@ are estimates themselves, and it takes the difference seen as the true one.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from scipy import stats
-
-from gapstone.compare.difference import Components, Estimate
+from gapstone.compare.difference import Components, Doubt, Estimate
 
 POWER = 0.8
 FEW_SEEDS = 30  # beyond, more images are the better use of the time
@@ -23,12 +21,15 @@ def minimum_detectable(
     """The true difference that a comparison of that size finds with that probability.
 
         >>> 100 * minimum_detectable(Components(seed=0, image=0.05, residual=0.05), seeds=5, images=500)
-        3.1
+        3.4
 
     The same number is the distance from 0 at which heads must not differ for their interval to lie inside a margin.
     """
-    error, df = components.error(seeds, images + 2)
-    return float((stats.t.ppf(1 - level / 2, df) + stats.t.ppf(power, df)) * error)
+    return _detectable(components.doubt(seeds, images), level, power)
+
+
+def _detectable(doubt: Doubt, level: float, power: float = POWER) -> float:
+    return doubt.reach(level) + doubt.reach(2 * (1 - power))
 
 
 def advise(
@@ -80,16 +81,17 @@ def _from_seeds(estimate: Estimate, ways: list[Way]) -> str:
             "seeds and test images as one could afford."
         )
     opening, ending = way.aim
-    if images == estimate.images:
-        return f"{opening}, about {seeds} seeds (now {estimate.repeats}) on these {images:,} test images {ending}."
+    if images == estimate.doubt.images:
+        return (
+            f"{opening}, about {seeds} seeds (now {estimate.doubt.repeats}) on these {images:,} test images {ending}."
+        )
     assert estimate.components is not None
-    if minimum_detectable(estimate.components, MANY, estimate.images, way.level) > way.target:
+    if minimum_detectable(estimate.components, MANY, estimate.doubt.images, way.level) > way.target:
         why = "no number of seeds will do, because these test images alone leave too much doubt"
     else:
         why = "more seeds alone would take too many"
-    return (
-        f"{opening}, {why}; about {_round(images):,} test images (now {estimate.images:,}) with {seeds} seeds {ending}."
-    )
+    now = f"now {estimate.doubt.images:,}"
+    return f"{opening}, {why}; about {_round(images):,} test images ({now}) with {seeds} seeds {ending}."
 
 
 def _needed(estimate: Estimate, way: Way) -> tuple[int, int]:
@@ -99,12 +101,15 @@ def _needed(estimate: Estimate, way: Way) -> tuple[int, int]:
         assert estimate.components is not None
         return minimum_detectable(estimate.components, seeds, images, way.level) <= way.target
 
-    for seeds in range(estimate.repeats + 1, FEW_SEEDS + 1):
-        if enough(seeds, estimate.images):
-            return seeds, estimate.images
-    for seeds in (estimate.repeats, *(more for more in (10, 20, 30, 50, 100, 200) if more > estimate.repeats)):
+    for seeds in range(estimate.doubt.repeats + 1, FEW_SEEDS + 1):
+        if enough(seeds, estimate.doubt.images):
+            return seeds, estimate.doubt.images
+    for seeds in (
+        estimate.doubt.repeats,
+        *(more for more in (10, 20, 30, 50, 100, 200) if more > estimate.doubt.repeats),
+    ):
         if enough(seeds, MOST_IMAGES):
-            low, high = estimate.images, MOST_IMAGES
+            low, high = estimate.doubt.images, MOST_IMAGES
             while high - low > 1:
                 middle = (low + high) // 2
                 low, high = (low, middle) if enough(seeds, middle) else (middle, high)
@@ -116,17 +121,14 @@ def _from_folds(estimate: Estimate, ways: list[Way]) -> str:
     """Folds overlap, so that more of them add little; the error shrinks with the square root of the images."""
 
     def images(way: Way) -> float:
-        reach = (stats.t.ppf(1 - way.level / 2, estimate.df) + stats.t.ppf(POWER, estimate.df)) * estimate.error
-        return float(estimate.images * max(1.0, reach / way.target) ** 2)
+        return estimate.doubt.images * max(1.0, _detectable(estimate.doubt, way.level) / way.target) ** 2
 
     way = min(ways, key=images)
     if images(way) > MOST_IMAGES:
         return "More folds add little, because they share their images; far more images would be needed."
     opening, ending = way.aim
-    return (
-        f"{opening}, about {_round(images(way)):,} images (now {estimate.images:,}) {ending}; more folds add little, "
-        "because they share their images."
-    )
+    count = f"about {_round(images(way)):,} images (now {estimate.doubt.images:,})"
+    return f"{opening}, {count} {ending}; more folds add little, because they share their images."
 
 
 def _aim_at_difference(estimate: Estimate) -> tuple[str, str]:

@@ -176,15 +176,15 @@ def _method(estimate: Estimate | None, repeats: int, folds: bool) -> str:
     if estimate is None:
         return f"none: {repeats} {kind}{'s' * (repeats != 1)} finished for both heads, two are needed"
     if folds:
-        return f"Nadeau–Bengio corrected t over {repeats} folds, {estimate.df:g} degrees of freedom; Holm over heads"
+        return f"Nadeau–Bengio corrected t over {repeats} folds, {repeats - 1} degrees of freedom; Holm over heads"
     return (
-        f"crossed seed × image variance, {repeats} seeds × {estimate.images} images, t with {estimate.df:.1f} "
-        "Satterthwaite degrees of freedom; Holm over heads"
+        f"crossed seed × image variance, {repeats} seeds × {estimate.doubt.images} images, Behrens–Fisher with "
+        f"{repeats - 1} degrees of freedom between seeds; Holm over heads"
     )
 
 
 def _variance(estimate: Estimate | None) -> dict[str, float] | None:
     if estimate is None or estimate.components is None:
         return None
-    shares = estimate.components.shares(estimate.repeats, estimate.images + 2)
+    shares = estimate.components.shares(estimate.doubt.repeats, estimate.doubt.images)
     return {source: 10_000 * share for source, share in shares.items()}

@@ -153,6 +153,17 @@ def test_a_store_is_what_was_fitted_in_the_order_asked(class_folder: Make, tmp_p
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "s"]
 
 
+def test_rows_are_right_whoever_finishes_first(class_folder: Make, tmp_path: Path) -> None:
+    root = class_folder({"a": 20, "b": 20})
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (2500, 2500, 3), dtype=np.uint8)).save(
+        root / "a" / "0.png"
+    )
+    source, p = open_source(root), plain()
+    s = build(source, range(40), p, tmp_path / "s", workers=2)  # the first picture is done long after its neighbours
+    for i in (0, 1, 20, 39):
+        assert np.array_equal(s.images[i], p.fit(source.pixels(i)))
+
+
 def test_a_store_is_reused_and_rebuilt_when_it_must(
     class_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

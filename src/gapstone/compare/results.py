@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from gapstone.compare.statistics import compare_pairs, interval
 from numpy.typing import NDArray
 
 import gapstone
 from gapstone.compare import trials
 from gapstone.compare.plan import Plan
+from gapstone.compare.statistics import compare_pairs, interval
 from gapstone.compare.trials import Trial
 from gapstone.compare.verdict import sentence
 from gapstone.heads import RECIPES, parse

@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gapstone.compare.report import html, terminal
 from rich.console import Console
 
 from gapstone.compare import results, speed, trials
 from gapstone.compare.executors import News, local
 from gapstone.compare.plan import Plan, Request, plan
+from gapstone.compare.report import html, terminal
 from gapstone.compare.trials import Trial
 from gapstone.images.store import Store
 from gapstone.progress import Bars

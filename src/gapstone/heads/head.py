@@ -176,8 +176,8 @@ def _convolutions(channels: int, hidden: tuple[int, ...], classes: int, dropout:
     layers: list[nn.Module] = [nn.Dropout(dropout)] if dropout else []
     for wide in (*hidden, classes):
         convolution = nn.Conv2d(channels, wide, 1)
-        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-        nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+        assert convolution.bias is not None
+        nn.init.ones_(convolution.bias)  # begins where the ReLU has a slope: else classes die, docs/decisions/0002
         layers += [convolution, nn.ReLU(inplace=True)]
         channels = wide
     return nn.Sequential(*layers)

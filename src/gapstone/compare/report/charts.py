@@ -1,0 +1,239 @@
+"""Charts as inline SVG whose colours are the page's CSS variables, so that they follow its light and dark dress.
+
+Nothing a user can name (classes, files, heads) is drawn: names stand in the page's own text, where every script is
+shaped right. Drawn small, 360 units wide: one column on a phone, two or three on a desk.
+"""
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+
+from gapstone.compare.report.words import short
+
+COLOURS = 7  # Okabe & Ito's, for every kind of colour vision, without the yellow that nobody reads on white
+MARKERS = "os^DvPX"
+LINES = ("-", "--", "-.", ":")
+INK, GRID, SOFT = "#0a0000", "#0a0001", "#0a0002"
+"""Stand-ins that no chart would use by chance; `_svg` turns them into the page's variables."""
+FEW = 10  # answers, below which a share of them says little
+MOST_POINTS = 80  # on a line of a training curve: more cannot be seen
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "gapstone",
+    "font.size": 11.5,
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "lines.solid_capstyle": "round",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How head number i is drawn everywhere: by colour, marker and line, any one of which would do."""
+
+    number: int
+
+    @property
+    def colour(self) -> str:
+        return f"#0a0b{self.number % COLOURS:02x}"
+
+    @property
+    def variable(self) -> str:
+        return f"var(--h{self.number % COLOURS})"
+
+    @property
+    def marker(self) -> str:
+        return MARKERS[(self.number + self.number // COLOURS) % len(MARKERS)]  # another one when colours come again
+
+    @property
+    def line(self) -> str:
+        return LINES[self.number % len(LINES)]
+
+    def key(self) -> Markup:
+        """The little line with its marker that stands before the head's name."""
+        with _figure(0.42, 0.17, grid=False) as (figure, axes):
+            axes.set_axis_off()
+            axes.set_position((0, 0, 1, 1))
+            axes.plot([0, 2], [0, 0], color=self.colour, linestyle=self.line, linewidth=1.8)
+            axes.plot([1], [0], color=self.colour, marker=self.marker, markersize=6, linestyle="")
+            axes.set_xlim(0, 2)
+            axes.set_ylim(-1, 1)
+            return _svg(figure, None)
+
+
+@contextmanager
+def _figure(width: float = 5.0, height: float = 3.5, grid: bool = True) -> Iterator[tuple[Figure, Axes]]:
+    with mpl.rc_context({**STYLE, "axes.grid": grid}):
+        figure = Figure(figsize=(width, height), layout="constrained" if grid else None)
+        yield figure, figure.add_subplot()
+
+
+def _svg(figure: Figure, label: str | None) -> Markup:
+    """The figure as an <svg> element with a text for those who cannot see it, or, without one, as an ornament."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<(metadata|style).*?</\1>", "", text, flags=re.S)  # its style would be the whole page's
+    box = re.search(r'viewBox="([^"]+)"', text)
+    assert box
+    described = f'role="img" aria-label="{Markup.escape(label)}"' if label else 'aria-hidden="true"'
+    text = re.sub(r"<svg[^>]*>", f'<svg viewBox="{box[1]}" {described}>', text, count=1)
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
+    text = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", text)
+    text = re.sub(r"font-family: [^;\"]+; ?", "", text)  # the page's
+    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"\d+\.\d{3,}", lambda n: f"{float(n[0]):.2f}", tag[0]), text)
+    text = re.sub(r"#0a0b0(\d)", r"var(--h\1)", text)
+    for stand_in, variable in ((INK, "var(--ink)"), (GRID, "var(--grid)"), (SOFT, "var(--soft)")):
+        text = text.replace(stand_in, variable)
+    return Markup(re.sub(r"\s*\n\s*", "\n", text).strip())
+
+
+def _percent(axes: Axes, axis: str = "y") -> None:
+    getattr(axes, f"{axis}axis").set_major_formatter(FuncFormatter(lambda share, _: f"{round(100 * share, 3):g} %"))
+
+
+def cost(heads: Sequence[dict[str, Any]]) -> Markup | None:
+    """Test accuracy, with its interval over trials, against the number of parameters."""
+    shown = [
+        (i, head) for i, head in enumerate(heads) if head["test_accuracy"]["mean"] is not None and head["parameters"]
+    ]
+    if not shown:
+        return None
+    with _figure() as (figure, axes):
+        axes.set_xscale("log")
+        sizes = [head["parameters"] for _, head in shown]
+        aside = (3.2 * max(sizes) / min(sizes)) ** 0.03  # equal costs stand side by side, not on each other
+        for place, (i, head) in enumerate(shown):
+            look, stat = Look(i), head["test_accuracy"]
+            x = head["parameters"] * aside ** sizes[:place].count(head["parameters"])
+            if stat["ci95"]:
+                axes.plot([x, x], _within(stat["ci95"]), color=look.colour, linewidth=1.6, alpha=0.75)
+            axes.plot([x], [stat["mean"]], color=look.colour, marker=look.marker, markersize=8, linestyle="")
+        axes.set_xlim(min(sizes) / 1.8, max(sizes) * 1.8)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
+        axes.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: short(x) if max(sizes) < 8 * min(sizes) else ""))
+        axes.minorticks_on() if max(sizes) < 8 * min(sizes) else axes.minorticks_off()
+        axes.yaxis.set_minor_locator(MaxNLocator(1))
+        axes.set_xlabel("parameters of the whole network")
+        axes.set_ylabel("test accuracy")
+        _percent(axes)
+        return _svg(figure, "Test accuracy of each head, with its interval, against the number of parameters")
+
+
+def curves(heads: Sequence[dict[str, Any]], key: str, label: str) -> Markup | None:
+    """One thin line per trial, one strong line for their mean as long as all are training."""
+    with _figure() as (figure, axes):
+        drawn = False
+        for i, head in enumerate(heads):
+            look = Look(i)
+            runs = [run for run in head["curves"] if any(value is not None for value in run.get(key) or [])]
+            for run in runs[:10]:
+                x, y = _thin(run["epoch"], run[key])
+                axes.plot(x, y, color=look.colour, linewidth=0.7, alpha=0.35)
+            if runs:
+                together = [column for column in zip_longest(*(run[key] for run in runs)) if None not in column]
+                x, y = _thin(runs[0]["epoch"][: len(together)], [float(np.mean(column)) for column in together])
+                every = max(1, len(x) // 6)
+                axes.plot(x, y, color=look.colour, linewidth=2, linestyle=look.line,
+                          marker=look.marker, markersize=5, markevery=(i % every, every))  # fmt: skip
+                drawn = True
+        if not drawn:
+            return None
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if "accuracy" in key:
+            _percent(axes)
+        else:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+            axes.yaxis.set_minor_locator(LogLocator(subs=()))
+        return _svg(figure, f"{label} by epoch: a line for each head's mean, thin lines for its trials")
+
+
+def robustness(heads: Sequence[dict[str, Any]], group: str, x: str, y: str, labels: tuple[str, str]) -> Markup | None:
+    """How a head's number falls as its test images are moved (shift) or enlarged (sizes)."""
+    with _figure() as (figure, axes):
+        drawn = False
+        for i, head in enumerate(heads):
+            if not head[group]:
+                continue
+            points = [(a, b) for a, b in zip(head[group][x], head[group][y], strict=True) if b is not None]
+            if points:
+                look = Look(i)
+                axes.plot(*zip(*points, strict=True), color=look.colour, linestyle=look.line, linewidth=2,
+                          marker=look.marker, markersize=6)  # fmt: skip
+                drawn = True
+        if not drawn:
+            return None
+        axes.set_xlabel(labels[0])
+        axes.set_ylabel(labels[1])
+        ticks = next(head[group][x] for head in heads if head[group])
+        axes.set_xticks(ticks)
+        if group == "sizes":
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda scale, _: f"{scale:g}×"))
+        _percent(axes)
+        return _svg(figure, f"{labels[1]} against {labels[0]}, a line for each head")
+
+
+def reliability(bins: dict[str, Any], number: int) -> Markup:
+    """Accuracy against confidence; below, how many answers had that confidence."""
+    look = Look(number)
+    edges, count = np.array(bins["edges"]), np.array(bins["count"], float)
+    columns = zip(bins["confidence"], bins["accuracy"], bins["count"], strict=True)
+    filled = [(sure, right, n >= FEW) for sure, right, n in columns if n]
+    with _figure(2.5, 2.5) as (figure, axes):
+        axes.bar(edges[:-1], 0.25 * count / max(count.max(), 1), np.diff(edges), align="edge", color=GRID)
+        axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
+        if filled:
+            x, y, enough = (np.array(column) for column in zip(*filled, strict=True))
+            axes.plot(x, y, color=look.colour, linewidth=1, alpha=0.5)
+            for these, face in ((enough, look.colour), (~enough, "none")):
+                axes.plot(x[these], y[these], color=look.colour, linestyle="", marker=look.marker, markersize=4.5,
+                          markerfacecolor=face)  # fmt: skip
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.02)
+        axes.set_xticks([0.5, 1])  # the zero is the other axis's
+        axes.set_yticks([0, 0.5, 1])
+        axes.set_xlabel("confidence")
+        axes.set_ylabel("share right")
+        _percent(axes)
+        _percent(axes, "x")
+        return _svg(figure, "Share of right answers against the confidence of the answer, beside the ideal diagonal")
+
+
+def _within(bounds: Sequence[float]) -> list[float]:
+    """An interval of a share, cut where shares end."""
+    return [max(0.0, bounds[0]), min(1.0, bounds[1])]
+
+
+def _thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
+    step = -(-len(x) // MOST_POINTS) or 1
+    return list(x[::step]), list(y[::step])

@@ -1,0 +1,166 @@
+"""Pictures and class activation maps as small data URIs; all maps of the page on one scale, in logit units.
+
+    colour(v) = blue below 0, vermilion above;  opacity(v) = sqrt(|v| / largest)
+
+A map is kept as an h × w picture of its own, laid over the grey picture by the page: each cell covers its equal share,
+and nothing is interpolated into looking more exact than it is.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+BELOW, ABOVE = (0, 90, 181), (213, 94, 0)
+"""Told apart by every kind of colour vision. The page's colour bar uses the same (templates/style.css)."""
+STRONGEST = 0.88  # opacity of the largest contribution: the picture stays visible beneath
+SMALL = 64  # px: below, a picture keeps its own pixels, and the page shows them as squares
+SIDES = (224, 160, 112, 80)
+MOST_BYTES = 2_500_000  # of data URIs, so that the page stays below 5 MB
+MOST_SHOWN = 24
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Picture:
+    uri: str
+    width: int
+    height: int
+    pixelated: bool
+
+
+@dataclass(frozen=True)
+class Map:
+    """One class's map of one head on one image."""
+
+    role: str
+    """"true": the image's own class; "answer": the class answered instead."""
+    label: str
+    uri: str
+    logit: float
+    probability: float
+    bias: float
+    positive: float
+    """Sum of the positive contributions; 0 means that nothing in the picture speaks for the class."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One test image and every head's maps of it, in the order of the heads; None where a head has none."""
+
+    picture: Picture
+    name: str
+    label: str
+    cells: Sequence[Sequence[Map] | None]
+
+
+@dataclass(frozen=True)
+class Maps:
+    rows: Sequence[Row]
+    largest: float
+    """The contribution at either end of the colour bar, in logit units."""
+    additive: Sequence[bool | None]
+    gaps: Sequence[float | None]
+
+
+def read(path: Path, classes: Sequence[str], heads: int) -> tuple[Maps | None, list[Picture]]:
+    """The maps, and the pictures of the worst predictions, from pictures.npz; (None, []) where there is none."""
+    if not path.exists():
+        return None, []
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = dict(stored)
+    shown = arrays.get("images", np.zeros((0, 1, 1, 1), np.uint8))[:MOST_SHOWN]
+    encoded = encode([*shown, *arrays.get("worst", ())])
+    pictures, worst = encoded[: len(shown)], encoded[len(shown) :]
+    return (_maps(arrays, pictures, classes, heads) if len(shown) else None), worst
+
+
+def _maps(arrays: dict[str, Array], pictures: Sequence[Picture], classes: Sequence[str], heads: int) -> Maps:
+    labels = arrays["labels"]
+    chosen = {
+        (image, head): _classes(arrays[f"logits_{head}"][image], int(labels[image]))
+        for head in range(heads)
+        if f"maps_{head}" in arrays
+        for image in range(len(pictures))
+    }
+    values = [np.abs(arrays[f"maps_{head}"][image, k]).max() for (image, head), ks in chosen.items() for k in ks]
+    largest = float(max(values, default=0)) or 1.0
+
+    def cell(image: int, head: int) -> list[Map] | None:
+        if (image, head) not in chosen:
+            return None
+        maps, logits = arrays[f"maps_{head}"][image], arrays[f"logits_{head}"][image].astype(np.float64)
+        probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        return [
+            Map(
+                role="true" if place == 0 else "answer",
+                label=classes[k],
+                uri=overlay(maps[k], largest),
+                logit=float(logits[k]),
+                probability=float(probabilities[k]),
+                bias=float(arrays[f"bias_{head}"][image, k]),
+                positive=float(maps[k].clip(0).sum()),
+            )
+            for place, k in enumerate(chosen[image, head])
+        ]
+
+    return Maps(
+        rows=[
+            Row(
+                picture,
+                str(arrays["names"][image]),
+                classes[int(labels[image])],
+                [cell(image, head) for head in range(heads)],
+            )
+            for image, picture in enumerate(pictures)
+        ],
+        largest=largest,
+        additive=[bool(arrays[f"additive_{i}"]) if f"additive_{i}" in arrays else None for i in range(heads)],
+        gaps=[float(arrays[f"gap_{i}"]) if f"gap_{i}" in arrays else None for i in range(heads)],
+    )
+
+
+def _classes(logits: Array, label: int) -> list[int]:
+    """The true class, and the one answered instead."""
+    answer = int(logits.argmax())
+    return [label] if answer == label else [label, answer]
+
+
+def overlay(values: Array, largest: float) -> str:
+    """A map (h, w) in logit units as an h × w picture; a value of 0 is clear."""
+    strength = np.sqrt(np.abs(values.astype(np.float64)) / largest).clip(0, 1)
+    rgba = np.empty((*values.shape, 4), np.uint8)
+    rgba[..., :3] = np.where((values > 0)[..., None], ABOVE, BELOW)
+    rgba[..., 3] = np.round(255 * STRONGEST * strength)
+    return _uri(Image.fromarray(rgba), "PNG")
+
+
+def encode(images: Sequence[Array]) -> list[Picture]:
+    """Pictures (H, W, C) uint8, as large as the page can afford."""
+    encoded: list[Picture] = []
+    for side in SIDES:
+        encoded = [_encode(image, side) for image in images]
+        if sum(len(picture.uri) for picture in encoded) <= MOST_BYTES:
+            break
+    return encoded
+
+
+def _encode(image: Array, side: int) -> Picture:
+    picture = Image.fromarray(image[..., :3] if image.shape[-1] >= 3 else image[..., 0])
+    if max(picture.size) <= SMALL:
+        return Picture(_uri(picture, "PNG"), *picture.size, pixelated=True)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return Picture(_uri(picture, "JPEG"), *picture.size, pixelated=False)
+
+
+def _uri(picture: Image.Image, kind: str) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **({"quality": 82} if kind == "JPEG" else {"optimize": True}))
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

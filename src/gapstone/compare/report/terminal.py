@@ -1,0 +1,99 @@
+"""The results as a table that is read in ten seconds, then the verdicts in words, then what went wrong."""
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from gapstone.compare.report.words import NOTHING, compared, half, many, percent, plain, short
+from gapstone.images.names import display
+
+STYLES = {"better": "green", "worse": "red", "equivalent": "cyan", "cannot tell": "yellow"}
+WIDE = 100  # columns from which on the table has room for everything
+
+
+def render(results: dict[str, Any], console: Console) -> None:
+    """Print results (the content of results.json); it is readable without colour, from 80 columns on."""
+    console.print()
+    console.print(_text(results["verdict"], "bold"))
+    console.print()
+    console.print(_table(results, console.width >= WIDE))
+    console.print()
+    _explain(results, console)
+    for pair in results["pairs"]:
+        _pair(pair, console)
+    _failed(results, console)
+
+
+def _table(results: dict[str, Any], wide: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("head", overflow="fold", min_width=6)
+    columns = ["params", *(["in head"] if wide else []), "train", "test", "gap", "shift"]
+    columns += [*(["ECE"] if wide else []), "ms/image" if wide else "ms"]
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(f"against {results['settings']['baseline']}" if wide else "verdict", no_wrap=not wide)
+    words = {pair["a"]: pair["verdict"] for pair in results["pairs"]}
+    for head in results["heads"]:
+        test, speed = head["test_accuracy"], head["ms_per_image"]
+        spread = half(test)
+        cells = [
+            short(head["parameters"]).replace(" ", ""),
+            *([short(head["head_parameters"]).replace(" ", "")] if wide else []),
+            percent(head["train_accuracy"]["mean"]),
+            percent(test["mean"]) + (f" ± {spread}" if spread and wide else f"±{spread}" if spread else ""),
+            percent(head["generalisation_gap"]["mean"]),
+            percent(head["shift_accuracy"]["mean"]),
+            *([plain(head["ece"]["mean"], 3)] if wide else []),
+            plain(speed["median"], 2) if speed else NOTHING,
+        ]
+        word = "baseline" if head["head"] == results["settings"]["baseline"] else words.get(head["head"], NOTHING)
+        table.add_row(_text(head["head"], "bold"), *cells, Text(word, STYLES.get(word, "")))
+    return table
+
+
+def _explain(results: dict[str, Any], console: Console) -> None:
+    data, settings = results["data"], results["settings"]
+    repeats = many(settings["folds"], "fold") if settings["folds"] else many(len(settings["seeds"]), "seed")
+    heads = [head for head in results["heads"] if head["test_accuracy"]["ci95"]]
+    console.print(
+        _text(
+            f"Accuracies in %, means over {repeats}; {many(data['test'], 'test image')}. "
+            + ("± is the 95 % interval over them. " if heads else "")
+            + "gap: train − test. shift: test images moved by a few pixels.",
+            "dim",
+        )
+    )
+    console.print()
+
+
+def _pair(pair: dict[str, Any], console: Console) -> None:
+    line = _text(compared(pair), "")
+    line.highlight_words([pair["verdict"]], STYLES.get(pair["verdict"], ""))
+    console.print(line)
+    for more in (pair.get("note"), pair["advice"]):
+        if more:
+            console.print(Padding(_text(more, "dim"), (0, 0, 0, 2), expand=False))
+
+
+def _failed(results: dict[str, Any], console: Console) -> None:
+    failed = [trial for trial in results["trials"] if trial["status"] == "failed"]
+    if not failed:
+        return
+    console.print()
+    console.print(_text(f"{many(len(failed), 'trial')} of {len(results['trials'])} failed:", "bold red"))
+    reasons: dict[tuple[str, str, str], list[int]] = {}
+    for trial in failed:
+        kind, number = ("seed", trial["seed"]) if trial["fold"] is None else ("fold", trial["fold"])
+        reasons.setdefault((trial["head"], trial["reason"], kind), []).append(number)
+    for (head, reason, kind), numbers in reasons.items():
+        which = f"{kind}{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+        console.print(Padding(_text(f"{head}, {which}: {reason}", ""), (0, 0, 0, 2), expand=False))
+
+
+def _text(content: str, style: str) -> Text:
+    """Never read as markup; what is no printable character (a terminal's escape) is written as one."""
+    return Text(display(content), style)

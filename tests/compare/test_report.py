@@ -1,0 +1,334 @@
+"""The report of results that never were: whole, safe, without a request, and readable on a terminal."""
+
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_results import NAMES, make
+from PIL import Image
+from rich.console import Console
+
+from gapstone.compare.report import html, pictures, terminal, words
+from gapstone.compare.report.charts import COLOURS, Look
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Everything a browser would see: elements with their attributes, and text; complains of tags that do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+def report(folder: Path, **settings: Any) -> tuple[dict[str, Any], str, Page]:
+    results = make(folder, **settings)
+    text = html.write(folder).read_text("utf-8")
+    return results, text, Page(text)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str, Page]:
+    return report(tmp_path_factory.mktemp("whole"), failed={"gmp": [3]})
+
+
+def test_everything_asked_for_is_there(whole: tuple[dict[str, Any], str, Page]) -> None:
+    results, _, page = whole
+    assert results["verdict"] in page.text
+    ids = [attrs["id"] for _, attrs in page.elements if attrs.get("id")]
+    sections = ["cost", "verdicts", "training", "overfitting", "robustness", "calibration", "maps", "worst",
+                "confusion", "data", "failed", "reproduce", "limits"]  # fmt: skip
+    assert [name for name in ids if name in sections] == sections
+    for said in (
+        results["command"],
+        results["data"]["hash"],
+        "not additive, gap",
+        "no positive evidence",
+        "takes only 32×32",
+        "accepts any size",
+        "2 files could not be read",
+        "the file ends too early",
+        "40 groups of exact duplicates",
+        "1 trial of 25 failed",
+        "gmp , seed 3: out of memory",
+        "How to read this",
+    ):
+        assert said in page.text
+    for pair in results["pairs"]:
+        assert pair["verdict"] in page.text
+        assert pair["advice"] is None or pair["advice"] in page.text
+    assert "works at" not in page.text.replace("not to work at", "")
+    links = [attrs["href"] for tag, attrs in page.elements if tag == "a"]
+    assert set(links) <= {f"#{name}" for name in ids}
+
+
+def test_nothing_is_asked_of_the_network_and_nothing_runs(whole: tuple[dict[str, Any], str, Page]) -> None:
+    _, text, page = whole
+    for tag, attrs in page.elements:
+        assert tag not in {"script", "iframe", "object", "embed", "form", "base"}
+        for key, value in attrs.items():
+            assert not key.startswith("on")
+            if key in {"src", "href", "xlink:href", "srcset", "action", "data"}:
+                assert (value or "").startswith(("data:", "#"))
+    assert not re.search(r"url\((?!#|data:image/)", text)
+    assert len(text.encode()) < 5_000_000
+    text = re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
+    assert not re.search(r"https?:|//\w|@import|@font-face", text)
+    assert "default-src 'none'" in text
+
+
+def test_names_are_text_in_their_own_direction(whole: tuple[dict[str, Any], str, Page]) -> None:
+    _, text, page = whole
+    for name in NAMES:
+        assert name in page.text
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    named = [attrs for tag, attrs in page.elements if tag == "bdi"]
+    assert len(named) > 50
+    assert all(attrs["dir"] == "auto" for attrs in named)
+
+
+def test_hostile_names_in_every_place(tmp_path: Path) -> None:
+    evil = '"><img src=x onerror=alert(1)>'
+    results = make(tmp_path, classes=(evil, "ok"), heads=("gap", "fc"), failed={"fc": [0]})
+
+    def spoil(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {k: spoil(v, k) for k, v in value.items()}
+        if isinstance(value, list):
+            return [spoil(v, key) for v in value]
+        keep = key in {"head", "baseline", "heads", "a", "b", "verdict", "status", "created", "input"}
+        return value + evil if isinstance(value, str) and not keep else value
+
+    spoilt = spoil(results)
+    (tmp_path / "results.json").write_text(json.dumps(spoilt), "utf-8")
+    text = html.write(tmp_path).read_text("utf-8")
+    assert "<img src=x" not in text
+    assert not any("onerror" in attrs for _, attrs in Page(text).elements)
+    broken = results | {"command": "name \udce9 that is no UTF-8"}
+    (tmp_path / "results.json").write_text(json.dumps(broken), "utf-8")
+    assert b"\\udce9" in html.write(tmp_path).read_bytes()
+
+
+def test_pictures_have_words_and_charts_follow_the_dress(whole: tuple[dict[str, Any], str, Page]) -> None:
+    _, text, page = whole
+    images = [attrs for tag, attrs in page.elements if tag == "img"]
+    assert images
+    assert all(attrs.get("alt") for attrs in images)
+    charts = [attrs for tag, attrs in page.elements if tag == "svg"]
+    assert all(attrs.get("aria-label") or attrs.get("aria-hidden") for attrs in charts)
+    drawn = re.findall(r"<svg.*?</svg>", text, re.S)
+    assert not re.search(r"#[0-9a-fA-F]{6}\b", "".join(drawn)), "a colour that no dark dress could change"
+    assert not re.search(r"<style|DejaVu|\d\.\d{3,}", "".join(drawn))
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+    ids = re.findall(r'\sid="([^"]+)"', "".join(drawn))
+    for number in ids:
+        assert f"#{number}" in text
+
+
+def test_the_same_results_give_the_same_page(tmp_path: Path) -> None:
+    make(tmp_path, heads=("gap", "fc"), shown=2)
+    first = html.write(tmp_path).read_bytes()
+    assert html.write(tmp_path).read_bytes() == first
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"heads": ("gap",), "seeds": 1},
+        {"heads": ("gap", "fc"), "seeds": 1, "pictures": False},
+        {"heads": ("gap", "fc"), "failed": {"gap": range(5)}},
+        {"heads": ("gap", "fc", "nin"), "failed": {"fc": range(5)}, "classes": ("no", "yes"), "channels": 1},
+        {"heads": ("gap", "fc"), "failed": {"gap": range(5), "fc": range(5)}, "pictures": False},
+        {"heads": ("gap", "fc"), "classes": tuple(f"class {i}" for i in range(120)), "seeds": 2, "shown": 2},
+        {"heads": tuple(f"fc:{2**i}" for i in range(3, 12)), "seeds": 2, "shown": 1},
+    ],
+    ids=["one head", "no pictures", "no baseline", "two classes", "nothing", "many classes", "many heads"],
+)
+def test_odd_comparisons(tmp_path: Path, settings: dict[str, Any]) -> None:
+    results, text, page = report(tmp_path, **settings)
+    assert results["verdict"] in page.text
+    assert "None" not in page.text
+    assert "nan" not in text.replace("name", "")
+    for width in (80, 120):
+        assert "Traceback" not in printed(results, width)
+    if len(results["data"]["classes"]) > 12:
+        assert "too many for a table" in page.text
+
+
+def test_what_is_missing_is_a_dash_and_never_zero(tmp_path: Path) -> None:
+    results = make(tmp_path, heads=("gap", "fc"))
+    for head in results["heads"]:
+        head["ms_per_image"] = None
+        head["peak_memory_mb"] = {"mean": None, "ci95": None, "values": []}
+        for curve in head["curves"]:
+            curve["validation_accuracy"] = [None] * len(curve["epoch"])
+    results["pairs"][0]["difference_pp"] = results["pairs"][0]["ci95"] = None
+    (tmp_path / "results.json").write_text(json.dumps(results), "utf-8")
+    assert "–" in Page(html.write(tmp_path).read_text("utf-8")).text
+    assert words.percent(None) == words.short(None) == words.seconds(None) == words.p_value(None) == "–"
+
+
+# --- pictures
+
+
+def decoded(uri: str) -> np.ndarray[Any, Any]:
+    import base64
+
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+def test_overlay_is_one_pixel_per_cell_and_its_opacity_the_root_of_the_value() -> None:
+    values = np.array([[4.0, 1.0, 0.0], [-1.0, -4.0, 2.0]])
+    pixels = decoded(pictures.overlay(values, largest=4.0))
+    assert pixels.shape == (2, 3, 4)
+    full = round(255 * pictures.STRONGEST)
+    np.testing.assert_allclose(pixels[..., 3], full * np.sqrt(np.abs(values) / 4), atol=1)
+    assert (pixels[0, 0, :3] == pictures.ABOVE).all()
+    assert (pixels[1, 1, :3] == pictures.BELOW).all()
+
+
+def test_all_maps_share_one_scale(tmp_path: Path) -> None:
+    results = make(tmp_path)
+    maps, worst = pictures.read(tmp_path / "pictures.npz", results["data"]["classes"], len(results["heads"]))
+    assert maps
+    assert len(worst) == 6
+    strongest = [decoded(m.uri)[..., 3].max() for row in maps.rows for cell in row.cells for m in cell or ()]
+    assert max(strongest) == round(255 * pictures.STRONGEST)
+    assert min(strongest) < 0.8 * max(strongest), "a map was stretched to its own maximum"
+    assert list(maps.additive) == [True, True, True, True, False]
+    with np.load(tmp_path / "pictures.npz") as arrays:
+        for image, row in enumerate(maps.rows):
+            for head, cell in enumerate(row.cells):
+                assert cell
+                logits = arrays[f"logits_{head}"][image]
+                assert cell[0].label == results["data"]["classes"][arrays["labels"][image]]
+                assert cell[0].logit == pytest.approx(logits[arrays["labels"][image]])
+                assert (len(cell) == 1) == (logits.argmax() == arrays["labels"][image])
+                assert all(0 <= m.probability <= 1 for m in cell)
+    assert not any(m.positive for m in maps.rows[2].cells[0] or () if m.role == "true")
+
+
+def test_large_pictures_are_made_small_and_small_ones_kept() -> None:
+    rng = np.random.default_rng(0)
+    large = [rng.integers(0, 256, (600, 900, 3), np.uint8) for _ in range(80)]
+    encoded = pictures.encode(large)
+    assert sum(len(picture.uri) for picture in encoded) <= pictures.MOST_BYTES
+    assert encoded[0].width > encoded[0].height
+    assert not encoded[0].pixelated
+    for channels in (1, 2, 3, 4):
+        tiny = rng.integers(0, 256, (9, 7, channels), np.uint8)
+        kept = pictures.encode([tiny])[0]
+        assert (kept.width, kept.height, kept.pixelated) == (7, 9, True)
+        np.testing.assert_array_equal(decoded(kept.uri), tiny[..., :3] if channels > 2 else tiny[..., 0])
+
+
+# --- places and words
+
+
+def test_scale_keeps_numbers_inside_and_ticks_round() -> None:
+    scale = html.Scale([-9.4, 2.4, -1, 1])
+    assert scale.at(-9.4) < scale.at(0)
+    assert [float(scale.at(x)[:-1]) for x in (-100, 100)] == [0, 100]
+    assert scale.ticks() == [-10, -5, 0] or 0 in scale.ticks()
+    assert 3 <= len(html.Scale([99.2, 100], most=100.5).ticks()) <= 10
+    assert html.Scale([0.0]).ticks()
+
+
+def test_heads_differ_in_more_than_colour() -> None:
+    looks = [(Look(i).colour, Look(i).marker, Look(i).line) for i in range(3 * COLOURS)]
+    assert len(set(looks[:COLOURS])) == COLOURS
+    assert len({(marker, line) for _, marker, line in looks[:COLOURS]}) == COLOURS
+    assert len(set(looks)) == len(looks)
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (words.percent(0.9312), "93.1"),
+        (words.signed(-1.25), "−1.2"),
+        (words.signed(-0.001), "0.0"),
+        (words.signed(2.0), "+2.0"),
+        (words.short(29_658), "29.7 k"),
+        (words.short(999_900), "1 M"),
+        (words.short(650), "650"),
+        (words.p_value(2e-5), "< 0.001"),
+        (words.p_value(0.0321), "0.032"),
+        (words.seconds(400), "6.7 min"),
+        (words.many(1, "seed"), "1 seed"),
+        (words.many(2, "class", "classes"), "2 classes"),
+        (words.half({"mean": 0.93, "ci95": [0.92, 0.94], "values": []}), "1.0"),
+        (words.half({"mean": 0.93, "ci95": [0.93, 0.93], "values": []}), None),
+    ],
+)
+def test_words(made: str | None, said: str | None) -> None:
+    assert made == said
+
+
+# --- terminal
+
+
+def printed(results: dict[str, Any], width: int, **console: Any) -> str:
+    file = io.StringIO()
+    terminal.render(results, Console(file=file, width=width, **console))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_terminal_says_it_in_words(tmp_path: Path, width: int) -> None:
+    results = make(tmp_path, failed={"gmp": [1, 3]}, pictures=False)
+    text = printed(results, width)
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= width
+    flat = " ".join(text.split())
+    assert results["verdict"] in flat
+    assert "gmp, seeds 1, 3: out of memory" in flat
+    for head in results["heads"]:
+        assert f"{100 * head['test_accuracy']['mean']:.1f}" in flat
+    for pair in results["pairs"]:
+        assert words.compared(pair) in flat
+        assert pair["advice"] is None or pair["advice"] in flat
+    row = next(line for line in text.splitlines() if line.startswith("fc:dropout=0.5"))
+    assert "cannot tell" in row or "worse" in row
+
+
+def test_terminal_shows_escapes_and_markup_as_text(tmp_path: Path) -> None:
+    results = make(tmp_path, heads=("gap", "fc"), failed={"fc": [0]}, pictures=False)
+    results["trials"][5]["reason"] = "[red]bad[/red] \x1b[31mname"
+    text = " ".join(printed(results, 100).split())
+    assert "[red]bad[/red]" in text
+    assert "\x1b" not in text
+    coloured = printed(results, 100, force_terminal=True, color_system="standard")
+    assert "\x1b[" in coloured

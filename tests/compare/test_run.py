@@ -1,0 +1,215 @@
+"""A real comparison on real files: names in any script, a broken file, a head that fails; everything it writes."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from sklearn.datasets import load_digits
+
+from gapstone.compare.plan import Request
+from gapstone.compare.run import compare, duration, report
+from gapstone.compare.verdict import sentence
+from gapstone.prepare import Choices
+
+CLASSES = ("고양이", "قطة", "<b>three</b>")
+SCHEMA = (Path(__file__).parents[2] / "docs" / "results.md").read_text("utf-8")
+
+
+def quiet():
+    return Console(file=io.StringIO(), width=100)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three of the handwritten digits as PNG files, a sub-folder per class, and a file that is no image."""
+    folder = tmp_path_factory.mktemp("my photos")
+    digits = load_digits()
+    for number, name in enumerate(CLASSES):
+        (folder / name.replace("/", "∕")).mkdir()
+        for i, image in enumerate(digits.images[digits.target == number][:50]):
+            picture = Image.fromarray((image * 15).astype(np.uint8))
+            picture.save(folder / name.replace("/", "∕") / f"a picture {i}.png")
+    (folder / CLASSES[0] / "page.png").write_text("<html>404</html>")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    request = Request(
+        Choices(str(folder), epochs=4, batch_size=16, precision="float32"), ("gap", "fc", "lse"), 2, baseline="fc"
+    )
+    return out, compare(request, out, quiet(), "gapstone compare …")
+
+
+def test_it_counts_what_it_leaves_out(run):
+    _, results = run
+    assert results["scan"]["files"] == 151
+    assert [entry["name"] for entry in results["scan"]["unreadable"]] == ["고양이/page.png"]
+    assert results["scan"]["excluded"] == 1
+    data = results["data"]
+    assert data["train"] + data["validation"] + data["test"] == 150
+    assert data["classes"][1] == "قطة" or "قطة" in data["classes"]
+    assert sum(data["counts"]["test"]) == data["test"] == 30
+
+
+def test_results_hold_every_documented_key(run):
+    _, results = run
+    rows = re.findall(r"^\| (`.*?) \|", SCHEMA, re.MULTILINE)
+    documented = {key for row in rows for key in re.findall(r"`(\w+)", row)}
+    assert set(results) <= documented
+    head_keys = set(results["heads"][0])
+    assert head_keys <= documented, head_keys - documented
+    documented |= set(re.findall(r"`(\w+)`", SCHEMA))
+    for part in (results["data"], results["settings"], results["pairs"][0], results["trials"][0], results["scan"]):
+        assert set(part) <= documented, set(part) - documented
+    for head in results["heads"]:
+        assert set(head) == head_keys
+        for key in ("train_accuracy", "test_accuracy", "generalisation_gap", "nll", "brier", "ece", "shift_accuracy"):
+            stat = head[key]
+            assert len(stat["values"]) == 2
+            assert stat["ci95"][0] <= stat["mean"] <= stat["ci95"][1]
+    assert {pair["a"] for pair in results["pairs"]} == {"gap", "lse"}
+    for pair in results["pairs"]:
+        assert pair["b"] == "fc"
+        assert {"difference_pp", "ci95", "p", "p_holm", "verdict", "advice", "method"} <= set(pair)
+
+
+def test_numbers_agree_with_each_other(run):
+    out, results = run
+    with (out / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for head in results["heads"]:
+        for seed, accuracy in enumerate(head["test_accuracy"]["values"]):
+            mine = [row for row in rows if row["head"] == head["head"] and row["seed"] == str(seed)]
+            assert len(mine) == results["data"]["test"]
+            assert np.mean([row["correct"] == "1" for row in mine]) == pytest.approx(accuracy)
+            assert all((row["label"] == row["answer"]) == (row["correct"] == "1") for row in mine)
+        assert np.trace(head["confusion"]) / np.sum(head["confusion"]) == pytest.approx(head["test_accuracy"]["mean"])
+        assert head["sizes"]["accuracy"][1] == pytest.approx(head["test_accuracy"]["mean"])
+        assert head["shift"]["accuracy"][0] == pytest.approx(head["test_accuracy"]["mean"])
+        gap = head["train_accuracy"]["mean"] - head["test_accuracy"]["mean"]
+        assert head["generalisation_gap"]["mean"] == pytest.approx(gap)
+    pair = next(pair for pair in results["pairs"] if pair["a"] == "gap")
+    means = {head["head"]: head["test_accuracy"]["mean"] for head in results["heads"]}
+    assert pair["difference_pp"] == pytest.approx(100 * (means["gap"] - means["fc"]))
+    with (out / "results.csv").open(encoding="utf-8", newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(results["trials"]) == 6
+
+
+def test_maps_of_the_same_images_add_up_where_they_should(run):
+    out, results = run
+    with np.load(out / "pictures.npz") as pictures:
+        assert pictures["images"].shape == (8, 16, 16, 1)
+        assert len(set(pictures["labels"].tolist())) == 3
+        for number, head in enumerate(results["heads"]):
+            maps, bias, logits = (pictures[f"{key}_{number}"] for key in ("maps", "bias", "logits"))
+            off = np.abs(maps.sum((2, 3)) + bias - logits).max()
+            assert bool(pictures[f"additive_{number}"]) == (head["head"] != "lse")
+            assert (off < 1e-4) == (head["head"] != "lse")
+            assert off == pytest.approx(float(pictures[f"gap_{number}"]), abs=1e-4)
+
+
+def test_the_page_is_one_file_with_the_names_intact(run):
+    out, _ = run
+    page = (out / "report.html").read_text("utf-8")
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
+    assert "고양이" in page
+    assert "قطة" in page
+    assert "<b>three" not in page
+    before = page
+    (out / "report.html").unlink()
+    report(out, quiet())
+    assert (out / "report.html").read_text("utf-8") == before
+
+
+def test_nothing_of_the_users_is_changed(folder, run):
+    assert len(list(folder.rglob("*.png"))) == 151
+    assert (folder / CLASSES[0] / "page.png").read_text() == "<html>404</html>"
+
+
+def test_more_seeds_and_heads_train_only_what_is_new(folder, run, tmp_path):
+    _, results = run
+    before = {trial["id"] for trial in results["trials"]}
+    request = Request(
+        Choices(str(folder), epochs=4, batch_size=16, precision="float32"), ("gap", "fc"), 3, baseline="fc"
+    )
+    again = compare(request, tmp_path, quiet())
+    shared = {trial["id"]: trial for trial in again["trials"]}
+    assert len(before & set(shared)) == 4, "trials of the same configuration have other names in another folder"
+    for trial in results["trials"]:
+        if trial["id"] in shared:
+            assert trial["test_accuracy"] == shared[trial["id"]]["test_accuracy"]
+
+
+def test_a_trial_that_fails_is_told_and_the_others_go_on(folder, tmp_path):
+    choices = Choices(str(folder), epochs=2, learning_rate=95.0, batch_size=8, precision="float32")
+    output = tmp_path / "said.txt"
+    with output.open("w") as file:
+        # so large a step makes the wide head's loss no number, and not the small one's
+        results = compare(Request(choices, ("nin", "fc:512,512"), 1), tmp_path / "out", Console(file=file, width=100))
+    status = {trial["head"]: trial["status"] for trial in results["trials"]}
+    assert status == {"nin": "done", "fc:512,512": "failed"}
+    failed = results["heads"][1]["failed"]
+    assert "learning rate" in failed[0]["reason"]
+    assert results["heads"][1]["test_accuracy"]["mean"] is None
+    assert "learning rate" in output.read_text()
+    assert "learning rate" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+def test_folds(folder, tmp_path):
+    choices = Choices(str(folder), epochs=2, precision="float32")
+    results = compare(Request(choices, ("gap", "gmp"), folds=3), tmp_path, quiet())
+    assert results["settings"]["folds"] == 3
+    assert len(results["trials"]) == 6
+    assert "Nadeau" in results["pairs"][0]["method"]
+    json.dumps(results, allow_nan=False)
+
+
+def test_wrong_requests_end_before_anything_is_done(folder, tmp_path):
+    for request, says in (
+        (Request(Choices("digits"), ("gap", "gap")), "twice"),
+        (Request(Choices("digits"), ("gap",), baseline="fc"), "not among"),
+        (Request(Choices("digits"), ()), "empty"),
+        (Request(Choices("digits"), ("gap",), seeds=0), "at least 1"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            compare(request, tmp_path / "a", quiet())
+    with pytest.raises(ValueError, match="inside DATA"):
+        compare(Request(Choices(str(folder))), folder / "out", quiet())
+    assert not (folder / "out").exists()
+    for values, says in (
+        ({"epochs": 0}, "at least 1"),
+        ({"learning_rate": -1.0}, "more than 0"),
+        ({"augment": "x"}, "none"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            Choices("digits", **values)
+
+
+def test_verdict_in_words():
+    def results(**verdicts):
+        pairs = [
+            {"a": a, "b": "gap", "difference_pp": d, "ci95": [d - 1, d + 1], "verdict": v}
+            for a, (d, v) in verdicts.items()
+        ]
+        heads = [{"head": h, "test_accuracy": {"mean": 0.9}} for h in ("gap", *verdicts)]
+        return {"heads": heads, "pairs": pairs, "settings": {"baseline": "gap", "margin_pp": 0.5}}
+
+    assert sentence(results(fc=(-4.0, "worse"), gmp=(2.5, "better"))) == (
+        "gmp is better than gap by 2.5 points (95 % interval 1.5 to 3.5); "
+        "fc is worse than gap by 4.0 points (95 % interval 3.0 to 5.0)."
+    )
+    assert sentence(results(fc=(0.1, "cannot tell"))) == "Whether fc and gap differ, these data cannot tell."
+    assert sentence(results(nin=(0.1, "equivalent"))) == "nin and gap are equivalent (within 0.5 points)."
+    assert "no other head" in sentence(results())
+
+
+def test_durations():
+    assert [duration(s) for s in (5, 200, 9000)] == ["1 minute", "3 minutes", "2.5 hours"]

@@ -1,0 +1,72 @@
+"""The commands as a person types them."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+
+def gapstone(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "gapstone.cli", *map(str, arguments)], capture_output=True, text=True, **options
+    )
+
+
+def test_help_lists_every_command():
+    said = gapstone("--help")
+    assert said.returncode == 0
+    for command in ("compare", "report", "check", "train", "predict"):
+        assert command in said.stdout
+    assert gapstone("--version").stdout.startswith("gapstone 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("compare", "nowhere"), "does not exist"),
+        (("compare", "digits", "--heads", "gapp"), "Did you mean 'gap'"),
+        (("compare", "digits", "--backbone", "resnet19"), "did you mean resnet18"),
+        (("compare", "digits", "--size", "4"), "size '4'"),
+        (("compare", "digits", "--pretrained"), "timm:resnet18"),
+        (("train", "digits", "--out", "no/such/folder/m.safetensors"), "no folder"),
+        (("predict", "m.safetensors", "x.png"), "m.safetensors"),
+        (("report", "."), "no results.json"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, says, tmp_path):
+    said = gapstone(*arguments, cwd=tmp_path)
+    assert said.returncode == 1
+    assert says in said.stderr
+    assert said.stderr.startswith("gapstone: ")
+    assert "Traceback" not in said.stderr + said.stdout
+
+
+def test_train_then_predict(tmp_path):
+    model = tmp_path / "digits.safetensors"
+    said = gapstone("train", "digits", "--head", "gap", "--epochs", "5", "--out", model)
+    assert said.returncode == 0, said.stderr
+    assert "Test accuracy" in said.stdout
+    digits = load_digits()
+    for i in range(3):
+        Image.fromarray((digits.images[i] * 15.9).astype("uint8")).save(tmp_path / f"{digits.target[i]}.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    said = gapstone("predict", model, *(tmp_path / f"{k}.png" for k in range(3)), "--json")
+    assert said.returncode == 0, said.stderr
+    answers = json.loads(said.stdout)
+    assert [row["label"] for row in answers["images"]] == ["0", "1", "2"]
+    for row in answers["images"]:
+        assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    said = gapstone("predict", model, tmp_path / "1.png", tmp_path / "broken.png", tmp_path / "none.png")
+    assert said.returncode == 1
+    assert said.stdout.count("not read") == 2
+    assert "Traceback" not in said.stderr
+
+
+def test_check_writes_what_it_found(tmp_path):
+    said = gapstone("check", "digits", "--out", tmp_path / "found")
+    assert said.returncode == 0, said.stderr
+    assert "1,797" in said.stdout
+    assert {p.name for p in (tmp_path / "found").iterdir()} == {"scan.json", "scan.txt", "scan.csv"}

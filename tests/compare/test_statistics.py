@@ -148,6 +148,7 @@ def test_calibration_at_the_edges() -> None:
     assert (wrong["nll"], wrong["brier"], wrong["ece"]) == (2e4, 2, 1)
     even = calibration(np.zeros((5, 2)), np.zeros(5))  # a confidence of exactly 0.5 is no edge of 15 bins
     assert even["bins"]["count"][7] == 5
+    assert calibration(np.zeros((5, 2)), np.zeros(5), bins=10)["bins"]["count"][4] == 5  # here it is, and goes below
     for logits, labels in (([[np.nan, 0]], [0]), (np.zeros((0, 2)), []), ([[0, 1]], [0, 1])):
         with pytest.raises(ValueError, match="calibration"):
             calibration(logits, labels)

@@ -73,13 +73,15 @@ class Way(NamedTuple):
 
 
 def _from_seeds(estimate: Estimate, ways: list[Way]) -> str:
-    needs = [(*_needed(estimate, way), way) for way in ways]
-    images, seeds, way = min(((images, seeds, way) for seeds, images, way in needs if seeds), default=(0, 0, None))
-    if way is None:
+    options = [(*_needed(estimate, way), way) for way in ways]
+    options = [option for option in options if option[0]]
+    if not options:
         return (
             f"The difference of {_points(abs(estimate.difference))} is too close to 0, and to the margin, for as many "
             "seeds and test images as one could afford."
         )
+    # more seeds on these images before more images; then by the answers to be given in all
+    seeds, images, way = min(options, key=lambda option: (option[1] > estimate.doubt.images, option[0] * option[1]))
     opening, ending = way.aim
     if images == estimate.doubt.images:
         return (
@@ -90,8 +92,9 @@ def _from_seeds(estimate: Estimate, ways: list[Way]) -> str:
         why = "no number of seeds will do, because these test images alone leave too much doubt"
     else:
         why = "more seeds alone would take too many"
-    now = f"now {estimate.doubt.images:,}"
-    return f"{opening}, {why}; about {_round(images):,} test images ({now}) with {seeds} seeds {ending}."
+    now = "" if seeds == estimate.doubt.repeats else f" (now {estimate.doubt.repeats})"
+    count = f"about {_round(images):,} test images (now {estimate.doubt.images:,})"
+    return f"{opening}, {why}; {count} with {seeds} seeds{now} {ending}."
 
 
 def _needed(estimate: Estimate, way: Way) -> tuple[int, int]:
@@ -104,10 +107,8 @@ def _needed(estimate: Estimate, way: Way) -> tuple[int, int]:
     for seeds in range(estimate.doubt.repeats + 1, FEW_SEEDS + 1):
         if enough(seeds, estimate.doubt.images):
             return seeds, estimate.doubt.images
-    for seeds in (
-        estimate.doubt.repeats,
-        *(more for more in (10, 20, 30, 50, 100, 200) if more > estimate.doubt.repeats),
-    ):
+    least = max(estimate.doubt.repeats, 5)  # fewer know their own spread too badly to build on
+    for seeds in (least, *(more for more in (10, 20, 30, 50) if more > least)):
         if enough(seeds, MOST_IMAGES):
             low, high = estimate.doubt.images, MOST_IMAGES
             while high - low > 1:

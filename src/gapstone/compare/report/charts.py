@@ -138,8 +138,6 @@ def cost(heads: Sequence[dict[str, Any]]) -> Markup | None:
         axes.set_xlim(min(sizes) / 1.8, max(sizes) * 1.8)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
         axes.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: short(x) if max(sizes) < 8 * min(sizes) else ""))
-        axes.minorticks_on() if max(sizes) < 8 * min(sizes) else axes.minorticks_off()
-        axes.yaxis.set_minor_locator(MaxNLocator(1))
         axes.set_xlabel("parameters of the whole network")
         axes.set_ylabel("test accuracy")
         _percent(axes)

@@ -138,11 +138,11 @@ class Scale:
         return f"{float(self.at(high)[:-1]) - float(self.at(low)[:-1]):.2f}%"
 
     def ticks(self) -> list[float]:
-        rough = (self.high - self.low) / 5
+        rough = (self.high - self.low) / 7
         size = 10 ** floor(log10(rough))
         step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough)
         first = floor(self.low / step) + 1
-        ticks = [round(step * k, 10) + 0.0 for k in range(first, first + 12)]
+        ticks = [round(step * k, 10) + 0.0 for k in range(first, first + 16)]
         return [tick for tick in ticks if tick <= self.high]
 
 

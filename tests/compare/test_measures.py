@@ -38,7 +38,9 @@ def test_shift_pixels():
 
 def test_shifts_are_measured_against_the_unshifted_answer():
     rows = np.arange(20)
-    found = measures.shifts(model("gap"), Pictures, rows, [1, 2], "float32")
+    found, right = measures.shifts(model("gap"), Pictures, rows, [1, 2], "float32")
+    assert right.shape == (20,)
+    assert right.mean() == pytest.approx(np.mean(found["accuracy"][1:]), abs=1e-6)
     assert found["same_answer"][0] == 1
     assert len(found["accuracy"]) == 3
     # by hand, for one distance

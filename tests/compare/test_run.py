@@ -96,6 +96,9 @@ def test_numbers_agree_with_each_other(run):
         assert head["shift"]["accuracy"][0] == pytest.approx(head["test_accuracy"]["mean"])
         gap = head["train_accuracy"]["mean"] - head["test_accuracy"]["mean"]
         assert head["generalisation_gap"]["mean"] == pytest.approx(gap)
+    moved = {pair["a"]: pair["difference_pp"] for pair in results["shift_pairs"]}
+    kept = {head["head"]: head["shift_accuracy"]["mean"] for head in results["heads"]}
+    assert moved["lse"] == pytest.approx(100 * (kept["lse"] - kept["fc"]), abs=1e-3)
     pair = next(pair for pair in results["pairs"] if pair["a"] == "gap")
     means = {head["head"]: head["test_accuracy"]["mean"] for head in results["heads"]}
     assert pair["difference_pp"] == pytest.approx(100 * (means["gap"] - means["fc"]))
@@ -194,13 +197,13 @@ def test_wrong_requests_end_before_anything_is_done(folder, tmp_path):
 
 
 def test_verdict_in_words():
-    def results(**verdicts):
+    def results(moved=(), **verdicts):
         pairs = [
             {"a": a, "b": "gap", "difference_pp": d, "ci95": [d - 1, d + 1], "verdict": v}
             for a, (d, v) in verdicts.items()
         ]
         heads = [{"head": h, "test_accuracy": {"mean": 0.9}} for h in ("gap", *verdicts)]
-        return {"heads": heads, "pairs": pairs, "settings": {"baseline": "gap", "margin_pp": 0.5}}
+        return {"heads": heads, "pairs": pairs, "shift_pairs": moved, "settings": {"baseline": "gap", "margin_pp": 0.5}}
 
     assert sentence(results(fc=(-4.0, "worse"), gmp=(2.5, "better"))) == (
         "gmp is better than gap by 2.5 points (95 % interval 1.5 to 3.5); "
@@ -209,6 +212,11 @@ def test_verdict_in_words():
     assert sentence(results(fc=(0.1, "cannot tell"))) == "Whether fc and gap differ, these data cannot tell."
     assert sentence(results(nin=(0.1, "equivalent"))) == "nin and gap are equivalent (within 0.5 points)."
     assert "no other head" in sentence(results())
+    moved = results(fc=(-9.0, "worse"))["pairs"]
+    assert sentence(results(moved, fc=(0.1, "cannot tell"))) == (
+        "Whether fc and gap differ, these data cannot tell. When test images are shifted, "
+        "fc is worse than gap by 9.0 points (95 % interval 8.0 to 10.0)."
+    )
 
 
 def test_durations():

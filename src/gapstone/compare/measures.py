@@ -56,11 +56,15 @@ def translate(images: Tensor, down: int, right: int) -> Tensor:
 
 def shifts(
     model: Classifier, pictures: Pictures, rows: Rows, pixels: list[int], precision: Precision
-) -> dict[str, list[float]]:
-    """Accuracy, and the share of answers that stay, when test images move by each distance in the four directions."""
+) -> tuple[dict[str, list[float]], NDArray[np.float32]]:
+    """Accuracy, and the share of answers that stay, when test images move by each distance in the four directions.
+
+    Also, per image, the share of all its moves that were answered right: what the heads are compared on.
+    """
     labels = pictures.labels[rows]
     still = predict(model, pictures, rows, precision).argmax(1).numpy()
     accuracy, same = [float((still == labels).mean())], [1.0]
+    right = np.zeros(len(rows), np.float32)
     for distance in pixels:
         moved = [
             predict(model, pictures, rows, precision, partial(translate, down=down, right=right)).argmax(1).numpy()
@@ -68,7 +72,8 @@ def shifts(
         ]
         accuracy.append(float(np.mean([(answer == labels).mean() for answer in moved])))
         same.append(float(np.mean([(answer == still).mean() for answer in moved])))
-    return {"accuracy": accuracy, "same_answer": same}
+        right += np.mean([answer == labels for answer in moved], 0) / len(pixels)
+    return {"accuracy": accuracy, "same_answer": same}, right
 
 
 def sizes(model: Classifier, pictures: Pictures, rows: Rows, precision: Precision) -> dict[str, Any]:

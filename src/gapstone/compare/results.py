@@ -5,7 +5,7 @@ import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -38,7 +38,13 @@ class Done:
     arrays: dict[str, Any]
 
     def correct(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
+        """Right or wrong, per test image."""
         return np.asarray(self.arrays["answer"] == labels[self.arrays["test"]])
+
+    @property
+    def shifted(self) -> NDArray[np.float32]:
+        """The share of its moves answered right, per image of the robustness tests."""
+        return np.asarray(self.arrays["shifted"])
 
 
 def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +60,6 @@ def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: d
     prepared, settings = plan.prepared, plan.prepared.settings
     labels = prepared.store.labels
     parts = prepared.splits[0]
-    pairs = _pairs(plan, done, labels)
     pictures, worst = _worst(plan, done)
     results: dict[str, Any] = {
         "schema": SCHEMA,
@@ -102,7 +107,8 @@ def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: d
         "versions": versions(),
         "scan": prepared.scan.to_json(),
         "heads": [_head(plan, head, done[head], failed, speed.get(head)) for head in plan.request.heads],
-        "pairs": pairs,
+        "pairs": _pairs(plan, done, lambda one: one.correct(labels)),
+        "shift_pairs": _pairs(plan, done, lambda one: one.shifted),
         "trials": [_trial(trial, done[trial.head], failed) for trial in plan.trials],
         "worst": worst,
     }
@@ -190,13 +196,11 @@ def _pooled(bins: list[dict[str, list[Any]]]) -> dict[str, Any]:
     }
 
 
-def _pairs(plan: Plan, done: dict[str, list[Done]], labels: NDArray[Any]) -> list[dict[str, Any]]:
-    """Every head against the baseline."""
+def _pairs(plan: Plan, done: dict[str, list[Done]], right: Callable[[Done], NDArray[Any]]) -> list[dict[str, Any]]:
+    """Every head against the baseline, on what `right` says of each image."""
     if not done[plan.baseline]:
         return []
-    correct = {
-        head: {one.trial.seed: one.correct(labels) for one in finished} for head, finished in done.items() if finished
-    }
+    correct = {head: {one.trial.seed: right(one) for one in finished} for head, finished in done.items() if finished}
     folds = None
     if plan.request.folds:
         folds = {number: (len(p.train), len(p.test)) for number, p in enumerate(plan.prepared.splits)}

@@ -12,8 +12,9 @@ import torch
 from gapstone.compare.plan import Plan
 from gapstone.training import cast_to
 
-ROUNDS, BATCH = 9, 16
-LONGEST = 60.0  # seconds in all, after which a round is the last
+BATCH = 16
+ROUNDS, LEAST = 41, 5
+LONGEST = 15.0  # seconds in all: then the round is the last, if LEAST are done
 
 
 def measure(plan: Plan, out: Path) -> dict[str, Any]:
@@ -76,6 +77,6 @@ def _rounds(plan: Plan) -> dict[str, list[float]]:
                 torch.cuda.synchronize(device)
             if turn:  # the first round warms up
                 seconds[head].append(time.perf_counter() - start)
-        if turn and time.perf_counter() - began > LONGEST:
+        if turn >= LEAST and time.perf_counter() - began > LONGEST:
             break
     return seconds

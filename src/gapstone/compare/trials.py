@@ -20,7 +20,7 @@ from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.store import Store
 from gapstone.training import History, Precision, Rows, Settings, predict, train
 
-VERSION = 1  # raised when the same configuration would give other numbers
+VERSION = 2  # raised when the same configuration would give other numbers
 
 Report = Callable[[int, int, float | None], None]
 """(epoch, epochs, validation accuracy)"""
@@ -112,6 +112,7 @@ def measure(model: Classifier, store: Store, trial: Trial) -> tuple[dict[str, An
     if len(some) > measures.MOST_FOR_ROBUSTNESS:
         some = np.sort(np.random.default_rng(0).permutation(some)[: measures.MOST_FOR_ROBUSTNESS])
     pixels = measures.shift_pixels(trial.preprocessing.size)
+    shift, shifted = measures.shifts(model, store, some, pixels, precision)
     shown = measures.show(model, store, trial.shown, precision)
     test_accuracy, train_accuracy = (
         float((a == y).mean()) for a, y in ((answers.answer, labels), (learned, store.labels[trial.train]))
@@ -124,7 +125,7 @@ def measure(model: Classifier, store: Store, trial: Trial) -> tuple[dict[str, An
         "train_accuracy": train_accuracy,
         "generalisation_gap": train_accuracy - test_accuracy,
         **{key: _plain(value) for key, value in calibration(answers.logits, labels).items()},
-        "shift": {"pixels": [0, *pixels], **measures.shifts(model, store, some, pixels, precision)},
+        "shift": {"pixels": [0, *pixels], **shift},
         "sizes": measures.sizes(model, store, some, precision),
         "robustness_images": len(some),
         "confusion": confusion.tolist(),
@@ -133,7 +134,13 @@ def measure(model: Classifier, store: Store, trial: Trial) -> tuple[dict[str, An
         "additive": shown.pop("additive"),
         "completeness_gap": shown.pop("gap"),
     }
-    arrays = {"answer": answers.answer.astype(np.int32), "confidence": answers.confidence, "test": trial.test, **shown}
+    arrays = {
+        "test": trial.test,
+        "answer": answers.answer.astype(np.int32),
+        "confidence": answers.confidence,
+        "shifted": shifted,
+        **shown,
+    }
     return facts, arrays
 
 

@@ -61,6 +61,7 @@ def make(
         "scan": _scan(images),
         "heads": entries,
         "pairs": pairs,
+        "shift_pairs": [pair | {"advice": None} for pair in pairs],
         "trials": trials,
         "worst": _worst(heads, classes),
     }

@@ -75,6 +75,7 @@ def test_everything_asked_for_is_there(whole: tuple[dict[str, Any], str, Page]) 
         "not additive, gap",
         "no positive evidence",
         "takes only 32×32",
+        "Shifted images: each head minus gap",
         "accepts any size",
         "2 files could not be read",
         "the file ends too early",
@@ -196,6 +197,7 @@ def test_what_is_missing_is_a_dash_and_never_zero(tmp_path: Path) -> None:
         for curve in head["curves"]:
             curve["validation_accuracy"] = [None] * len(curve["epoch"])
     results["pairs"][0]["difference_pp"] = results["pairs"][0]["ci95"] = None
+    del results["shift_pairs"]
     (tmp_path / "results.json").write_text(json.dumps(results), "utf-8")
     assert "–" in Page(html.write(tmp_path).read_text("utf-8")).text
     assert words.percent(None) == words.short(None) == words.seconds(None) == words.p_value(None) == "–"
@@ -320,6 +322,7 @@ def test_terminal_says_it_in_words(tmp_path: Path, width: int) -> None:
     for pair in results["pairs"]:
         assert words.compared(pair) in flat
         assert pair["advice"] is None or pair["advice"] in flat
+    assert "Test images shifted, points against gap: gmp" in flat
     row = next(line for line in text.splitlines() if line.startswith("fc:dropout=0.5"))
     assert "cannot tell" in row or "worse" in row
 

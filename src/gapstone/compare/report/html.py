@@ -62,7 +62,9 @@ def fill(results: dict[str, Any], maps: pictures.Maps | None, worst: Sequence[pi
         done=[head for head in heads if head["test_accuracy"]["mean"] is not None],
         failed=[trial for trial in results["trials"] if trial["status"] == "failed"],
         pairs=results["pairs"],
-        forest=_forest(results),
+        scale=_forest(results["pairs"], results["settings"]["margin_pp"]),
+        shift_pairs=results.get("shift_pairs", []),  # results of early trials have none
+        shift_scale=_forest(results.get("shift_pairs", []), results["settings"]["margin_pp"]),
         dumbbells=_dumbbells(heads),
         charts=_charts(heads),
         maps=maps,
@@ -146,9 +148,8 @@ class Scale:
         return [tick for tick in ticks if tick <= self.high]
 
 
-def _forest(results: dict[str, Any]) -> Scale | None:
-    margin = results["settings"]["margin_pp"]
-    ends = [end for pair in results["pairs"] for end in pair["ci95"] or [pair["difference_pp"]] if end is not None]
+def _forest(pairs: Sequence[dict[str, Any]], margin: float) -> Scale | None:
+    ends = [end for pair in pairs for end in pair["ci95"] or [pair["difference_pp"]] if end is not None]
     return Scale([*ends, -2 * margin, 2 * margin]) if ends else None
 
 

@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gapstone.compare.report.words import NOTHING, compared, half, many, percent, plain, short
+from gapstone.compare.report.words import NOTHING, compared, half, many, percent, plain, short, signed
 from gapstone.images.names import display
 
 STYLES = {"better": "green", "worse": "red", "equivalent": "cyan", "cannot tell": "yellow"}
@@ -25,6 +25,7 @@ def render(results: dict[str, Any], console: Console) -> None:
     _explain(results, console)
     for pair in results["pairs"]:
         _pair(pair, console)
+    _shifted(results.get("shift_pairs", []), console)
     _failed(results, console)
 
 
@@ -77,6 +78,14 @@ def _pair(pair: dict[str, Any], console: Console) -> None:
     for more in (pair.get("note"), pair["advice"]):
         if more:
             console.print(Padding(_text(more, "dim"), (0, 0, 0, 2), expand=False))
+
+
+def _shifted(pairs: list[dict[str, Any]], console: Console) -> None:
+    if not pairs:
+        return
+    words = ", ".join(f"{pair['a']} {pair['verdict']} ({signed(pair['difference_pp'])})" for pair in pairs)
+    console.print()
+    console.print(_text(f"Test images shifted, points against {pairs[0]['b']}: {words}.", ""))
 
 
 def _failed(results: dict[str, Any], console: Console) -> None:

@@ -32,6 +32,7 @@ def test_help_lists_every_command():
         (("compare", "digits", "--size", "4"), "size '4'"),
         (("compare", "digits", "--pretrained"), "timm:resnet18"),
         (("train", "digits", "--out", "no/such/folder/m.safetensors"), "no folder"),
+        (("train", "digits", "--head", "gap,fc"), "head 'gap,fc'"),
         (("predict", "m.safetensors", "x.png"), "m.safetensors"),
         (("report", "."), "no results.json"),
     ],

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -86,8 +86,11 @@ class Prepared:
         return self.source.classes
 
 
-def prepare(choices: Choices, seeds: int, k: int | None, folder: Path, say: Say, progress: Progress) -> Prepared:
-    """Do it; the decoded images go to `folder`. With `k`, k folds instead of one locked test split and `seeds` seeds.
+def prepare(
+    choices: Choices, seeds: Sequence[int], k: int | None, folder: Path, say: Say, progress: Progress
+) -> Prepared:
+    """Do it; the decoded images go to `folder`. One split per seed, all with the same test images;
+    with `k`, k folds instead.
 
     Raises: ValueError for data, sizes or networks that do not fit together, each with what to do.
     """
@@ -97,7 +100,7 @@ def prepare(choices: Choices, seeds: int, k: int | None, folder: Path, say: Say,
     if k:
         splits = list(folds(source, found, k, seed=0, limit=choices.limit))
     else:
-        splits = [split(source, found, seed=seed, limit=choices.limit) for seed in range(seeds)]
+        splits = [split(source, found, seed=seed, limit=choices.limit) for seed in seeds]
     size, stored = choose(source, found, choices.size)
     backbone = choices.backbone or ("nin" if max(size) <= SMALL else "resnet18")
     channels = found.channels

@@ -72,3 +72,13 @@ class Bars:
                 self.say(f"{what}: {done} of {total}" + (f" ({news})" if news else ""))
 
         return tell
+
+
+def duration(seconds: float) -> str:
+    """>>> duration(40), duration(200), duration(9000)
+    ('1 minute', '3 minutes', '2.5 hours')
+    """
+    minutes = max(1, round(seconds / 60))
+    if minutes < 90:
+        return f"{minutes} minute{'s' * (minutes > 1)}"
+    return f"{minutes / 60:.1f} hours"

@@ -13,31 +13,38 @@ from rich.table import Table
 from rich.text import Text
 
 from gapstone.classifier import Classifier, load
+from gapstone.heads import parse
 from gapstone.images.load import ImageError
 from gapstone.images.names import display
-from gapstone.prepare import Choices, Prepared, pick_device, prepare
-from gapstone.progress import Bars
+from gapstone.prepare import Choices, Prepared, at_least, pick_device, prepare
+from gapstone.progress import Bars, duration
 from gapstone.training import faster_precision, predict, train
 
 
 def train_one(choices: Choices, head: str, seed: int, out: Path, console: Console | None = None) -> Classifier:
     """Train one head and save the model to `out`; the images are checked, split and decoded as for a comparison.
 
-    A wrong --out is refused before training begins, not an hour later.
+    A wrong --out or --head is refused at once, not an hour later.
     Raises: ValueError and TrainingError as `prepare` and `train`.
     """
     console = console or Console()
-    out = _usable(out)
+    out, head = _usable(out), str(parse(head))
+    at_least(0, seed=seed)
     with Bars(console) as bars, tempfile.TemporaryDirectory(prefix="gapstone-") as folder:
-        prepared = prepare(choices, seeds=seed + 1, k=None, folder=Path(folder), say=bars.say, progress=bars)
-        parts, settings = prepared.splits[seed], prepared.settings
+        prepared = prepare(choices, seeds=[seed], k=None, folder=Path(folder), say=bars.say, progress=bars)
+        (parts,), settings = prepared.splits, prepared.settings
 
         def make() -> Classifier:
             return _make(prepared, choices, head, seed)
 
+        measured = faster_precision(make, prepared.store, parts.train, settings)
         if choices.precision == "auto":
-            measured = faster_precision(make, prepared.store, parts.train, settings)
             settings = replace(settings, precision=measured.faster)
+        looked_at = len(parts.train) + len(parts.validation) / 3  # without a gradient an image costs about a third
+        seconds = measured.step(settings.precision) * settings.epochs * looked_at / settings.batch_size
+        bars.say(
+            f"{head} on {prepared.backbone}, {settings.precision}, {settings.epochs} epochs: about {duration(seconds)}."
+        )
         model = make()
         tell = bars(f"Training {head} on {prepared.backbone}")
         history = train(

@@ -13,9 +13,10 @@ from rich.console import Console
 from sklearn.datasets import load_digits
 
 from gapstone.compare.plan import Request
-from gapstone.compare.run import compare, duration, report
+from gapstone.compare.run import compare, report
 from gapstone.compare.verdict import sentence
 from gapstone.prepare import Choices
+from gapstone.progress import duration
 
 CLASSES = ("고양이", "قطة", "<b>three</b>")
 SCHEMA = (Path(__file__).parents[2] / "docs" / "results.md").read_text("utf-8")

@@ -89,7 +89,7 @@ def plan(request: Request, out: Path, say: Say, progress: Progress) -> Plan:
     """
     request = request.checked()
     earlier = read_earlier(out, request)
-    prepared = prepare(request.choices, request.seeds, request.folds, out / "store", say, progress)
+    prepared = prepare(request.choices, range(request.seeds), request.folds, out / "store", say, progress)
     shown = _shown(prepared)
     make = partial(
         Trial,

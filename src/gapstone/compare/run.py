@@ -17,7 +17,7 @@ from gapstone.compare.plan import Plan, Request, plan
 from gapstone.compare.report import html, terminal
 from gapstone.compare.trials import Trial
 from gapstone.images.store import Store
-from gapstone.progress import Bars
+from gapstone.progress import Bars, duration
 from gapstone.training import TrainingError
 
 
@@ -37,7 +37,7 @@ def compare(request: Request, out: Path, console: Console | None = None, command
         results._write_json(out / "plan.json", what.to_json())
         what.prepared.scan.write(out)
         missing = [trial for trial in what.trials if not (out / "trials" / trial.id).exists()]
-        bars.say(_announce(what, len(missing)))
+        bars.say(_announce(what, len(missing), out))
         failed = _train(what, missing, out, bars)
         if len(failed) == len(what.trials):
             raise TrainingError(f"every trial failed; the first: {next(iter(failed.values()))}")
@@ -86,7 +86,7 @@ def _work(store: Path, folder: Path, trial: Trial, send: Callable[[Any], None]) 
     trials.run(trial, Store.open(store), folder, lambda *news: send(news))
 
 
-def _announce(what: Plan, missing: int) -> str:
+def _announce(what: Plan, missing: int, out: Path) -> str:
     total, seeds = len(what.trials), len(what.prepared.splits)
     kind = "folds" if what.request.folds else "seeds"
     text = f"{len(what.request.heads)} heads × {seeds} {kind} = {total} trials on {what.prepared.backbone}"
@@ -95,17 +95,10 @@ def _announce(what: Plan, missing: int) -> str:
     if missing:
         seconds = missing * what.trial_seconds / what.workers
         text += f"; {what.workers} at a time, {what.prepared.settings.precision}, about {duration(seconds)}"
+    others = {path.name for path in (out / "trials").iterdir()} - {trial.id for trial in what.trials}
+    if others:
+        text += f". {len(others)} trials of other settings or images stay in {out / 'trials'}, unused"
     return text + "."
-
-
-def duration(seconds: float) -> str:
-    """>>> duration(40), duration(200), duration(9000)
-    ('1 minute', '3 minutes', '2.5 hours')
-    """
-    minutes = max(1, round(seconds / 60))
-    if minutes < 90:
-        return f"{minutes} minute{'s' * (minutes > 1)}"
-    return f"{minutes / 60:.1f} hours"
 
 
 def _writable(out: Path, request: Request) -> None:

@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-EVERY = 10.0  # seconds between plain lines
+EVERY = 20.0  # seconds between plain lines
 
 
 class Bars:

@@ -1,5 +1,6 @@
 """Progress a person can follow: bars on a terminal, a plain line now and then elsewhere."""
 
+import math
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -78,7 +79,7 @@ def duration(seconds: float) -> str:
     """>>> duration(40), duration(200), duration(9000)
     ('1 minute', '3 minutes', '2.5 hours')
     """
-    minutes = max(1, round(seconds / 60))
+    minutes = max(1, math.ceil(seconds / 60))
     if minutes < 90:
         return f"{minutes} minute{'s' * (minutes > 1)}"
     return f"{minutes / 60:.1f} hours"

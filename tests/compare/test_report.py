@@ -217,7 +217,7 @@ def test_overlay_is_one_pixel_per_cell_and_its_opacity_the_root_of_the_value() -
     pixels = decoded(pictures.overlay(values, largest=4.0))
     assert pixels.shape == (2, 3, 4)
     full = round(255 * pictures.STRONGEST)
-    np.testing.assert_allclose(pixels[..., 3], full * np.sqrt(np.abs(values) / 4), atol=1)
+    np.testing.assert_allclose(pixels[..., 3], full * np.cbrt(np.abs(values) / 4), atol=1)
     assert (pixels[0, 0, :3] == pictures.ABOVE).all()
     assert (pixels[1, 1, :3] == pictures.BELOW).all()
 

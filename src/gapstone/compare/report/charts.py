@@ -137,7 +137,10 @@ def cost(heads: Sequence[dict[str, Any]]) -> Markup | None:
             axes.plot([x], [stat["mean"]], color=look.colour, marker=look.marker, markersize=8, linestyle="")
         axes.set_xlim(min(sizes) / 1.8, max(sizes) * 1.8)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
-        axes.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: short(x) if max(sizes) < 8 * min(sizes) else ""))
+        near = max(sizes) < 8 * min(sizes)  # less than a decade: name 20, 30, 50 as well; all nine would overlap
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+        axes.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: short(x) if near else ""))
+        axes.tick_params(axis="x", which="both", length=3, pad=4)
         axes.set_xlabel("parameters of the whole network")
         axes.set_ylabel("test accuracy")
         _percent(axes)

@@ -160,10 +160,10 @@ def _dumbbells(heads: Sequence[dict[str, Any]]) -> Scale | None:
 
 
 def _ticks(largest: float) -> list[tuple[float, str]]:
-    """Places on the colour bar (0 … 100) and their values; the scale is a square root on both sides of 0."""
-    values = [-1.0, -0.25, 0.0, 0.25, 1.0]
+    """Places on the colour bar (0 … 100) and their values; the scale is a cube root on both sides of 0."""
+    values = [-1.0, -0.125, 0.0, 0.125, 1.0]
     digits = 2 if largest < 10 else 1
-    places = (50 + 50 * (abs(v) ** 0.5) * (1 if v > 0 else -1 if v < 0 else 0) for v in values)
+    places = (50 + 50 * (abs(v) ** (1 / 3)) * (1 if v > 0 else -1 if v < 0 else 0) for v in values)
     return [(place, words.signed(v * largest, digits)) for place, v in zip(places, values, strict=True)]
 
 

@@ -1,6 +1,6 @@
 """Pictures and class activation maps as small data URIs; all maps of the page on one scale, in logit units.
 
-    colour(v) = blue below 0, vermilion above;  opacity(v) = sqrt(|v| / largest)
+    colour(v) = blue below 0, vermilion above;  opacity(v) = cbrt(|v| / largest)
 
 A map is kept as an h × w picture of its own, laid over the grey picture by the page: each cell covers its equal share,
 and nothing is interpolated into looking more exact than it is.
@@ -135,7 +135,8 @@ def _classes(logits: Array, label: int) -> list[int]:
 
 def overlay(values: Array, largest: float) -> str:
     """A map (h, w) in logit units as an h × w picture; a value of 0 is clear."""
-    strength = np.sqrt(np.abs(values.astype(np.float64)) / largest).clip(0, 1)
+    # a cell of gap holds 1/256 of its logit, one of gmp a tenth: under a square root gap's maps were all but blank
+    strength = np.cbrt(np.abs(values.astype(np.float64)) / largest).clip(0, 1)
     rgba = np.empty((*values.shape, 4), np.uint8)
     rgba[..., :3] = np.where((values > 0)[..., None], ABOVE, BELOW)
     rgba[..., 3] = np.round(255 * STRONGEST * strength)

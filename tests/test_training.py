@@ -7,7 +7,7 @@ import torch
 from gapstone.classifier import Classifier
 from gapstone.images.augment import Augment, suit
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.training import Settings, StepSeconds, TrainingError, batches, predict, train
+from gapstone.training import Settings, TrainingError, batches, faster, measure_pace, predict, train
 
 PREPROCESSING = Preprocessing(1, (16, 16), (16, 16), (0.2,), (0.3,))
 ROWS, HELD = np.arange(0, 250), np.arange(250, 300)
@@ -103,8 +103,18 @@ def test_channels_last_and_precision():
     answers = predict(trained, Pictures(), HELD, "bfloat16")
     assert answers.dtype == torch.float32
     assert not torch.equal(answers, answers.bfloat16().float())  # the head ran in float32
-    assert StepSeconds(2.0, 1.0, macs=10**9).faster == "bfloat16"
-    assert StepSeconds(1.1, 1.0, macs=10**9).faster == StepSeconds(2.0, 1.0, macs=10**6).faster == "float32"
+
+
+def test_bfloat16_is_chosen_only_where_it_is_clearly_faster():
+    assert faster({"float32": 2.0, "bfloat16": 1.0}) == "bfloat16"
+    assert faster({"float32": 1.1, "bfloat16": 1.0}) == faster({"float32": 1.0}) == "float32"
+    assert faster({"bfloat16": 3.0}) == "bfloat16"
+    # a small network is not even timed in it
+    pace = measure_pace(model, Pictures(), ROWS, Settings(), "auto")
+    assert pace.precision == "float32"
+    assert pace.step > 0
+    assert pace.seconds(Settings(batch_size=10), 100, 30) == pytest.approx(11 * pace.step)
+    assert measure_pace(model, Pictures(), ROWS, Settings(), "bfloat16").precision == "bfloat16"
 
 
 def test_augmentation_moves_crops_and_flips():

@@ -28,7 +28,7 @@ def pool(x: Tensor, name: str, over: Region = Whole(), **parameters: Parameter) 
 
     Args:
         x: (N, C, *spatial) with one, two or three spatial axes, contiguous or channels-last. float16 and bfloat16 are
-            pooled in float32 and rounded once; integers only by "sum" and "max".
+            pooled in float32 and rounded once; integers only by "max", and by "sum" (which gives int64).
         name: "mean", "sum", "max", "gem" or "logsumexp".
         over: where: `Whole()`, `Window(size, stride, padding)`, `Grid(size)`.
         parameters: the pool's own, as a number or a tensor that broadcasts over (N, C): gem's `p`, logsumexp's `r`.
@@ -42,14 +42,16 @@ def pool(x: Tensor, name: str, over: Region = Whole(), **parameters: Parameter) 
     spatial = _check(x, name, over)
     values = _parameters(x, name, parameters)
     axes = over.axes(tuple(x.shape[2:]))
-    if (fast := native(name, x, axes)) is not None:
-        return fast
+    # a maximum is exact in any type; a mean is rounded once, and torch has no 3-d pools of half precision on a CPU
+    given = x if name == "max" and spatial < 3 else _wide(x)
+    if (fast := native(name, given, axes)) is not None:
+        return fast.to(x.dtype)
     answer = loop.finish(
         name,
         loop.over_boxes(name, _wide(x), axes, spatial, _shaped(values, spatial)),
         spatial,
         _shaped(values, spatial),
-    ).to(x.dtype)
+    ).to(_answer_type(name, x))
     return answer if axes is not None else answer.flatten(1)
 
 
@@ -103,7 +105,7 @@ def partial(x: Tensor, name: str, over: Region = Whole(), **parameters: Paramete
     axes = over.axes(tuple(x.shape[2:]))
     parts = loop.over_boxes(name, _wide(x), axes, spatial, _shaped(values, spatial))
     kept = dict(zip(POOLS[name].parameters, values, strict=True))
-    return Partial(name, parts, spatial, axes is None, kept, x.dtype)
+    return Partial(name, parts, spatial, axes is None, kept, _answer_type(name, x))
 
 
 def share(x: Tensor, name: str, **parameters: Parameter) -> Tensor:
@@ -213,4 +215,10 @@ def _same(a: dict[str, Parameter], b: dict[str, Parameter]) -> bool:
 
 
 def _wide(x: Tensor) -> Tensor:
+    if not x.is_floating_point():
+        return x.long()
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _answer_type(name: str, x: Tensor) -> torch.dtype:
+    return torch.int64 if POOLS[name].integers == "int64" and not x.is_floating_point() else x.dtype

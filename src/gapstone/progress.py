@@ -76,7 +76,7 @@ class Bars:
 
 
 def duration(seconds: float) -> str:
-    """>>> duration(40), duration(200), duration(9000)
+    """>>> duration(40), duration(170), duration(9000)
     ('1 minute', '3 minutes', '2.5 hours')
     """
     minutes = max(1, math.ceil(seconds / 60))

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,9 +15,9 @@ from gapstone.classifier import Classifier, load
 from gapstone.heads import parse
 from gapstone.images.load import ImageError
 from gapstone.images.names import display
-from gapstone.prepare import Choices, Prepared, at_least, pick_device, prepare
+from gapstone.prepare import Choices, at_least, pick_device, prepare
 from gapstone.progress import Bars, duration
-from gapstone.training import faster_precision, predict, train
+from gapstone.training import measure_pace, predict, repeatable, seeded, train
 
 
 def train_one(choices: Choices, head: str, seed: int, out: Path, console: Console | None = None) -> Classifier:
@@ -30,28 +29,27 @@ def train_one(choices: Choices, head: str, seed: int, out: Path, console: Consol
     console = console or Console()
     out, head = _usable(out), str(parse(head))
     at_least(0, seed=seed)
+    repeatable()
     with Bars(console) as bars, tempfile.TemporaryDirectory(prefix="gapstone-") as folder:
         prepared = prepare(choices, seeds=[seed], k=None, folder=Path(folder), say=bars.say, progress=bars)
         (parts,), settings = prepared.splits, prepared.settings
 
         def make() -> Classifier:
-            return _make(prepared, choices, head, seed)
+            about = prepared.backbone, head, prepared.labels, prepared.preprocessing, choices.pretrained
+            return seeded(seed, prepared.device, *about)
 
-        measured = faster_precision(make, prepared.store, parts.train, settings)
-        if choices.precision == "auto":
-            settings = replace(settings, precision=measured.faster)
-        looked_at = len(parts.train) + len(parts.validation) / 3  # without a gradient an image costs about a third
-        seconds = measured.step(settings.precision) * settings.epochs * looked_at / settings.batch_size
-        bars.say(
-            f"{head} on {prepared.backbone}, {settings.precision}, {settings.epochs} epochs: about {duration(seconds)}."
-        )
+        pace = measure_pace(make, prepared.store, parts.train, settings, choices.precision)
+        settings = replace(settings, precision=pace.precision)
+        seen, looked_at = (settings.epochs * len(rows) for rows in (parts.train, parts.validation))
+        about_seconds = duration(pace.seconds(settings, seen, looked_at))
+        bars.say(f"{head} on {prepared.backbone}, {pace.precision}, up to {settings.epochs} epochs: {about_seconds}.")
         model = make()
         tell = bars(f"Training {head} on {prepared.backbone}")
         history = train(
             model, prepared.store, parts.train, parts.validation, settings, seed,
             lambda epoch, h: tell(epoch, settings.epochs, _sure(h.validation_accuracy)),
         )  # fmt: skip
-        answers = predict(model, prepared.store, parts.test, settings.precision).argmax(1).numpy()
+        answers = predict(model, prepared.store, parts.test, settings.precision, settings.batch_size).argmax(1).numpy()
         accuracy = float((answers == prepared.store.labels[parts.test]).mean())
     model.cpu().save(out)
     bars.say(
@@ -95,17 +93,13 @@ def predict_files(
     return not any("error" in row for row in rows)
 
 
-def _make(prepared: Prepared, choices: Choices, head: str, seed: int) -> Classifier:
-    torch.manual_seed(seed)
-    model = Classifier(prepared.backbone, head, prepared.labels, prepared.preprocessing, choices.pretrained)
-    return model.to(prepared.device)
-
-
 def _usable(out: Path) -> Path:
     if out.is_dir():
         raise ValueError(f"--out {out} is a folder; name a file in it, such as {out / 'model.safetensors'}.")
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.parent}; make it first.")
+    if not os.access(out.parent, os.W_OK):
+        raise ValueError(f"--out {out}: no permission to write into {out.parent}.")
     return out
 
 

@@ -3,9 +3,8 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -64,6 +63,12 @@ class History:
     seconds: float = 0.0
 
 
+def seeded(seed: int, device: str, *about: Any) -> Classifier:
+    """`Classifier(*about)` on `device`; one seed gives all heads the same trunk, whose weights are drawn first."""
+    torch.manual_seed(seed)
+    return Classifier(*about).to(device)
+
+
 def train(
     model: Classifier,
     pictures: Pictures,
@@ -109,7 +114,7 @@ def train(
                 )
         history.train_loss.append(total / len(rows))
         if len(validation):
-            answers = predict(model, pictures, validation, settings.precision)
+            answers = predict(model, pictures, validation, settings.precision, settings.batch_size)
             labels = torch.from_numpy(pictures.labels[validation].astype(np.int64))
             accuracy = (answers.argmax(1) == labels).double().mean().item()
             loss_now = F.cross_entropy(answers, labels).item()
@@ -150,16 +155,17 @@ def batches(
         yield images, torch.from_numpy(pictures.labels[chosen].astype(np.int64)).to(device)
 
 
+def feature_maps(model: Classifier, images: Tensor, precision: Precision) -> Tensor:
+    """The trunk's maps, made in `precision`, as float32: what every head is given."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        maps: Tensor = model.features(images)
+    return maps.float()
+
+
 def logits(model: Classifier, images: Tensor, precision: Precision) -> Tensor:
     """Features in `precision`, the head in float32: it is cheap, and bfloat16 logits would tie."""
-    with cast_to(precision, images.device):
-        maps = model.features(images)
-    answer: Tensor = model.head(maps.float())
+    answer: Tensor = model.head(feature_maps(model, images, precision))
     return answer
-
-
-def cast_to(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 @torch.inference_mode()
@@ -168,10 +174,13 @@ def predict(
     pictures: Pictures,
     rows: Rows,
     precision: Precision = "float32",
+    batch_size: int = 64,
     change: Callable[[Tensor], Tensor] | None = None,
-    batch_size: int = 256,
 ) -> Tensor:
-    """Logits (len(rows), K) on the CPU, of centre crops, in eval mode; `change` is applied to each normalised batch."""
+    """Logits (len(rows), K) on the CPU, of centre crops, in eval mode; `change` is applied to each normalised batch.
+
+    A batch that could be trained on fits: without a gradient it takes a fraction of the memory.
+    """
     model.eval()
     device = next(model.parameters()).device
     answers = []
@@ -183,46 +192,67 @@ def predict(
 
 
 @dataclass(frozen=True)
-class StepSeconds:
-    """Seconds of one training step in either precision."""
+class Pace:
+    """How fast training goes, and the precision it goes fastest in."""
 
-    float32: float
-    bfloat16: float
-    macs: int
-    """Multiply-adds for one image."""
+    precision: Precision
+    step: float
+    """Seconds of one training step."""
 
-    @property
-    def faster(self) -> Precision:
-        """bfloat16 only where it measures at least 1.25× faster: it is emulated, and slower, on many CPUs.
-
-        Never for small networks, where the two lie so close that noise would decide, and with it the results.
-        """
-        large = self.macs >= WORTH_BFLOAT16
-        return "bfloat16" if large and self.bfloat16 * 1.25 < self.float32 else "float32"
-
-    def step(self, precision: Precision) -> float:
-        return self.bfloat16 if precision == "bfloat16" else self.float32
+    def seconds(self, settings: Settings, trained: float, looked_at: float) -> float:
+        """For so many images trained on (all epochs) and so many only answered: those cost about a third."""
+        return self.step * (trained + looked_at / 3) / settings.batch_size
 
 
-def faster_precision(make: Callable[[], Classifier], pictures: Pictures, rows: Rows, settings: Settings) -> StepSeconds:
-    """Train a throw-away model for a few steps in each precision, interleaved; medians of five after one to warm up."""
-    seconds: dict[Precision, list[float]] = {"float32": [], "bfloat16": []}
+def measure_pace(
+    make: Callable[[], Classifier],
+    pictures: Pictures,
+    rows: Rows,
+    settings: Settings,
+    asked: Literal["auto", "float32", "bfloat16"],
+) -> Pace:
+    """Train a throw-away model for a few steps; medians of five, interleaved, after one to warm up.
+
+    Under "auto", bfloat16 is chosen where it measures at least 1.25× faster: it is emulated, and slower, on many CPUs.
+    It is never tried on small networks, where noise would decide, and with it the results.
+    """
     model = make().to(memory_format=torch.channels_last)
+    if asked == "auto":
+        choices: list[Precision] = ["float32", "bfloat16"] if cost(model)["macs"] >= WORTH_BFLOAT16 else ["float32"]
+    else:
+        choices = [asked]
+    seconds: dict[Precision, list[float]] = {precision: [] for precision in choices}
     model.train()
     optimizer = _optimizer(model, settings)
+    device = next(model.parameters()).device
     for turn in range(6):
-        for precision in seconds:
+        for precision in choices:
             began = time.perf_counter()
             images, labels = next(batches(model, pictures, rows, settings, 0, turn))
             loss = F.cross_entropy(logits(model, images, precision), labels)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            _wait(images.device)
+            _wait(device)
             if turn:
                 seconds[precision].append(time.perf_counter() - began)
-    full, half = (float(np.median(seconds[p])) for p in ("float32", "bfloat16"))
-    return StepSeconds(full, half, cost(model)["macs"])
+    step = {precision: float(np.median(taken)) for precision, taken in seconds.items()}
+    chosen = faster(step)
+    return Pace(chosen, step[chosen])
+
+
+def faster(step: dict[Precision, float]) -> Precision:
+    """bfloat16 where it takes less than 1/1.25 of float32's seconds, or is the only one."""
+    if "float32" not in step:
+        return "bfloat16"
+    return "bfloat16" if step.get("bfloat16", math.inf) * 1.25 < step["float32"] else "float32"
+
+
+def repeatable() -> None:
+    """Ask this process for the same numbers every time. What remains: the order of additions in the backward of
+    adaptive pooling (`fc:grid`) on a GPU."""
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
 
 
 def _wait(device: torch.device) -> None:

@@ -1,5 +1,7 @@
 """Shifts, sizes and costs, on models whose answers are known."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -63,6 +65,31 @@ def test_a_fixed_head_has_no_accuracy_at_other_sizes():
     assert None not in free["accuracy"]
     assert free["note"] is None
     assert free["input"] == [[12, 12], [16, 16], [20, 20], [24, 24]]
+
+
+def test_networks_that_take_few_sizes_are_not_asked_for_others():
+    pytest.importorskip("timm")
+    picky = Preprocessing(3, (64, 64), (64, 64), (0.5,) * 3, (0.25,) * 3)
+    net = Classifier("timm:hrnet_w18_small", "gap", ("a", "b"), picky)
+    assert [measures.takes(net, size) for size in ((64, 64), (96, 96), (48, 48), (80, 80))] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_memory_counts_what_is_held_and_not_what_is_mapped(tmp_path):
+    path = tmp_path / "images.npy"
+    np.save(path, np.zeros(2**26, np.uint8))
+    with measures.PeakMemory("cpu") as peak:
+        assert np.load(path, mmap_mode="r").sum() == 0  # every page of 64 MB is read
+    assert peak.mb < 30
+    with measures.PeakMemory("cpu") as peak:
+        held = np.ones(2**26, np.uint8)
+        time.sleep(0.1)
+        del held
+    assert 60 < peak.mb < 90
 
 
 def test_costs_are_counted():

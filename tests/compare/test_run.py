@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,12 @@ from gapstone.progress import duration
 
 CLASSES = ("고양이", "قطة", "<b>three</b>")
 SCHEMA = (Path(__file__).parents[2] / "docs" / "results.md").read_text("utf-8")
+
+
+def keys(table):
+    """The names in the first column."""
+    rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    return {key for row in rows for key in re.findall(r"`(\w+)", row)}
 
 
 def quiet():
@@ -62,12 +69,11 @@ def test_it_counts_what_it_leaves_out(run):
 
 def test_results_hold_every_documented_key(run):
     _, results = run
-    rows = re.findall(r"^\| (`.*?) \|", SCHEMA, re.MULTILINE)
-    documented = {key for row in rows for key in re.findall(r"`(\w+)", row)}
-    assert set(results) <= documented
+    top, per_head = (part for part in SCHEMA.partition("`heads[]`:")[::2])
+    assert set(results) == keys(top[top.index("schema 1") :])
     head_keys = set(results["heads"][0])
-    assert head_keys <= documented, head_keys - documented
-    documented |= set(re.findall(r"`(\w+)`", SCHEMA))
+    assert head_keys == keys(per_head)
+    documented = set(re.findall(r"`(\w+)`", SCHEMA))
     for part in (results["data"], results["settings"], results["pairs"][0], results["trials"][0], results["scan"]):
         assert set(part) <= documented, set(part) - documented
     for head in results["heads"]:
@@ -139,15 +145,19 @@ def test_nothing_of_the_users_is_changed(folder, run):
 
 
 def test_more_seeds_and_heads_train_only_what_is_new(folder, run, tmp_path):
-    _, results = run
-    before = {trial["id"] for trial in results["trials"]}
+    first, results = run
+    before = {trial["id"]: (first / "trials" / trial["id"]).stat().st_mtime_ns for trial in results["trials"]}
+    out = tmp_path / "out"
+    shutil.copytree(first, out, copy_function=shutil.copy2)
     request = Request(
         Choices(str(folder), epochs=4, batch_size=16, precision="float32"), ("gap", "fc"), 3, baseline="fc"
     )
-    again = compare(request, tmp_path, quiet())
+    again = compare(request, out, quiet())
     shared = {trial["id"]: trial for trial in again["trials"]}
-    assert len(before & set(shared)) == 4, "trials of the same configuration have other names in another folder"
+    assert len(shared) == 6
+    assert len(before.keys() & shared.keys()) == 4
     for trial in results["trials"]:
+        assert (out / "trials" / trial["id"]).stat().st_mtime_ns == before[trial["id"]], "it was trained again"
         if trial["id"] in shared:
             assert trial["test_accuracy"] == shared[trial["id"]]["test_accuracy"]
 
@@ -165,6 +175,18 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(folder, tmp_path):
     assert results["heads"][1]["test_accuracy"]["mean"] is None
     assert "learning rate" in output.read_text()
     assert "learning rate" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+def test_a_head_too_large_for_the_machine_ends_only_itself(folder, tmp_path):
+    choices = Choices(str(folder), epochs=1, precision="float32")
+    results = compare(Request(choices, ("fc:1000000,1000000", "gap"), 1, baseline="gap"), tmp_path / "out", quiet())
+    assert {trial["head"]: trial["status"] for trial in results["trials"]} == {
+        "fc:1000000,1000000": "failed",
+        "gap": "done",
+    }
+    assert "memory" in results["heads"][0]["failed"][0]["reason"]
+    assert results["heads"][0]["ms_per_image"] is None
+    assert results["heads"][1]["ms_per_image"]["median"] > 0
 
 
 def test_folds(folder, tmp_path):
@@ -185,6 +207,7 @@ def test_wrong_requests_end_before_anything_is_done(folder, tmp_path):
     ):
         with pytest.raises(ValueError, match=says):
             compare(request, tmp_path / "a", quiet())
+    assert not (tmp_path / "a").exists()
     with pytest.raises(ValueError, match="inside DATA"):
         compare(Request(Choices(str(folder))), folder / "out", quiet())
     assert not (folder / "out").exists()
@@ -221,4 +244,4 @@ def test_verdict_in_words():
 
 
 def test_durations():
-    assert [duration(s) for s in (5, 200, 9000)] == ["1 minute", "3 minutes", "2.5 hours"]
+    assert [duration(s) for s in (5, 170, 9000)] == ["1 minute", "3 minutes", "2.5 hours"]

@@ -189,6 +189,26 @@ def test_half_precision_neither_overflows_nor_drifts():
     assert gs.pool(torch.full((1, 1, 64, 64), 700.0), "logsumexp").item() == pytest.approx(700)
 
 
+def test_gem_keeps_its_head_at_large_p():
+    x = torch.tensor([[[10.0, 2.0, 7.0]]])
+    assert gs.pool(x, "gem", p=100.0).item() == pytest.approx(10 * (1 / 3) ** 0.01, rel=1e-5)
+    assert gs.pool(torch.tensor([[[math.inf, 1.0]]]), "gem").item() == math.inf
+    free = torch.rand(1, 2, 5, requires_grad=True)
+    gs.pool(free, "gem", p=60.0).sum().backward()
+    assert torch.isfinite(free.grad).all()
+
+
+@pytest.mark.parametrize("spatial", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_has_every_pool_over_every_region(spatial, dtype):
+    x = values(2, 3, *(4,) * spatial, dtype=dtype)
+    for name in POOLS:
+        for region in PER_REGION.values():
+            answer = gs.pool(x, name, region)
+            assert answer.dtype == dtype
+            torch.testing.assert_close(answer, gs.pool(x.double(), name, region).to(dtype))
+
+
 def test_gem_of_zeros_has_a_gradient():
     for p in (1.0, 3.0, 10.0):
         x = torch.zeros(1, 2, 3, 3, requires_grad=True)
@@ -229,6 +249,14 @@ def test_integers():
     assert gs.pool(x, "max").tolist() == [[11]]
     assert gs.pool(x, "sum").tolist() == [[66]]
     assert gs.pool(x, "max", gs.Window(2)).tolist() == [[[[5, 7]]]]
+    # beyond what float32 holds, with windows that overhang; and a sum that does not fit into its own type
+    large = torch.full((1, 1, 4, 4), 2**24 + 1, dtype=torch.int64)
+    assert gs.pool(large, "max", gs.Window(3, 2, 1)).unique().tolist() == [2**24 + 1]
+    assert gs.pool(-large, "max", gs.Window(3, 2, 1)).unique().tolist() == [-(2**24) - 1]
+    assert gs.pool(large, "sum", gs.Window(2)).unique().tolist() == [4 * (2**24 + 1)]
+    ones = torch.ones(1, 1, 20, 20, dtype=torch.uint8)
+    assert gs.pool(ones, "sum").item() == gs.partial(ones, "sum").finish().item() == 400
+    assert gs.pool(ones, "max").dtype == torch.uint8
     with pytest.raises(TypeError, match=r"x\.float"):
         gs.pool(x, "mean")
 

@@ -66,6 +66,21 @@ def local(work: Work, jobs: Iterable[Any], workers: int, preload: tuple[str, ...
             ready.close()
 
 
+def one(work: Work, job: Any, preload: tuple[str, ...] = ()) -> Any:
+    """The last news of one job in a process of its own. Raises JobError with the reason where it failed."""
+    answer = None
+    for news in local(work, [job], 1, preload):
+        if news.kind == "failed":
+            raise JobError(news.what)
+        if news.kind == "news":
+            answer = news.what
+    return answer
+
+
+class JobError(RuntimeError):
+    """A job failed; the message is the reason."""
+
+
 _END = object()
 
 

@@ -1,9 +1,10 @@
 """What is measured on one trained model: quality, robustness to shifts and sizes, memory."""
 
 import resource
-import sys
+import threading
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from gapstone.classifier import Classifier
 from gapstone.maps import explain_maps
-from gapstone.training import Pictures, Precision, Rows, cast_to, predict
+from gapstone.nets import map_size
+from gapstone.training import Pictures, Precision, Rows, feature_maps, predict
 
 SCALES = (0.75, 1.0, 1.25, 1.5)
 MOST_FOR_ROBUSTNESS = 2000
@@ -55,20 +57,20 @@ def translate(images: Tensor, down: int, right: int) -> Tensor:
 
 
 def shifts(
-    model: Classifier, pictures: Pictures, rows: Rows, pixels: list[int], precision: Precision
+    model: Classifier, pictures: Pictures, rows: Rows, pixels: list[int], precision: Precision, batch_size: int = 64
 ) -> tuple[dict[str, list[float]], NDArray[np.float32]]:
     """Accuracy, and the share of answers that stay, when test images move by each distance in the four directions.
 
     Also, per image, the share of all its moves that were answered right: what the heads are compared on.
     """
     labels = pictures.labels[rows]
-    still = predict(model, pictures, rows, precision).argmax(1).numpy()
+    still = predict(model, pictures, rows, precision, batch_size).argmax(1).numpy()
     accuracy, same = [float((still == labels).mean())], [1.0]
     right = np.zeros(len(rows), np.float32)
     for distance in pixels:
         moved = [
-            predict(model, pictures, rows, precision, partial(translate, down=down, right=right)).argmax(1).numpy()
-            for down, right in ((0, distance), (0, -distance), (distance, 0), (-distance, 0))
+            predict(model, pictures, rows, precision, batch_size, partial(translate, down=y, right=x)).argmax(1).numpy()
+            for y, x in ((0, distance), (0, -distance), (distance, 0), (-distance, 0))
         ]
         accuracy.append(float(np.mean([(answer == labels).mean() for answer in moved])))
         same.append(float(np.mean([(answer == still).mean() for answer in moved])))
@@ -76,28 +78,37 @@ def shifts(
     return {"accuracy": accuracy, "same_answer": same}, right
 
 
-def sizes(model: Classifier, pictures: Pictures, rows: Rows, precision: Precision) -> dict[str, Any]:
+def sizes(
+    model: Classifier, pictures: Pictures, rows: Rows, precision: Precision, batch_size: int = 64
+) -> dict[str, Any]:
     """Accuracy with the test images enlarged or shrunk; None where the model does not take that size."""
     height, width = model.preprocessing.size
     inputs = [(round(height * scale), round(width * scale)) for scale in SCALES]
-    only = takes_only(model)
-    smallest = model.features.smallest
     labels = pictures.labels[rows]
     accuracy: list[float | None] = []
-    for size in inputs:
-        if (only and size != only) or min(size) < smallest:
+    for scale, size in zip(SCALES, inputs, strict=True):
+        if not takes(model, size):
             accuracy.append(None)
             continue
-
-        def resize(images: Tensor, size: tuple[int, int] = size) -> Tensor:
-            return F.interpolate(images, size, mode="bilinear", antialias=True) if size != (height, width) else images
-
-        answers = predict(model, pictures, rows, precision, resize).argmax(1).numpy()
+        resize = None if scale == 1 else partial(F.interpolate, size=size, mode="bilinear", antialias=True)
+        fewer = max(1, int(batch_size / max(1.0, scale) ** 2))  # an image of 1.5 times the size takes 2.25 the memory
+        answers = predict(model, pictures, rows, precision, fewer, resize).argmax(1).numpy()
         accuracy.append(float((answers == labels).mean()))
-    note = f"takes only {only[0]}×{only[1]}" if only else None
-    if not only and min(inputs[0]) < smallest:
-        note = f"takes {smallest} px and more"
+    only = takes_only(model)
+    refused = [f"{h}×{w}" for (h, w), value in zip(inputs, accuracy, strict=True) if value is None]
+    note = f"takes only {only[0]}×{only[1]}" if only else f"does not take {', '.join(refused)}" if refused else None
     return {"scale": list(SCALES), "input": [list(size) for size in inputs], "accuracy": accuracy, "note": note}
+
+
+def takes(model: Classifier, size: tuple[int, int]) -> bool:
+    """Can the model answer images of that size? Tried on shapes alone: some networks take multiples of 32 only."""
+    if (only := takes_only(model)) is not None:
+        return size == only
+    try:
+        map_size(model.features, model.preprocessing.channels, size)
+    except Exception:  # each network has its own way to refuse
+        return False
+    return True
 
 
 def takes_only(model: Classifier) -> tuple[int, int] | None:
@@ -112,9 +123,9 @@ def show(model: Classifier, pictures: Pictures, rows: Rows, precision: Precision
     device = next(model.parameters()).device
     seen = torch.from_numpy(np.asarray(pictures.images[rows]))
     images = model.preprocessing.normalise(model.preprocessing.centre(seen).to(device))
-    with torch.no_grad(), cast_to(precision, device):
-        maps = model.features(images)
-    explained = explain_maps(model.head, maps.float())
+    with torch.no_grad():
+        maps = feature_maps(model, images, precision)
+    explained = explain_maps(model.head, maps)
     return {
         "maps": explained.maps.cpu().numpy().astype(np.float32),
         "bias": explained.bias.cpu().numpy().astype(np.float32),
@@ -124,7 +135,45 @@ def show(model: Classifier, pictures: Pictures, rows: Rows, precision: Precision
     }
 
 
-def memory_mb() -> float:
-    """The most memory this process has held so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+class PeakMemory:
+    """The most memory that training took, in MB: on a GPU what torch held there, else what this process held itself.
+
+        with PeakMemory("cpu") as peak: ...
+        peak.mb
+
+    Sampled 50 times a second, because the system's own high-water mark counts the pages of the images on disk too.
+    Where there is no /proc (macOS), it is that mark.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device, self.mb = device, 0.0
+        self._done = threading.Event()
+
+    def __enter__(self) -> "PeakMemory":
+        if self.device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats(self.device)
+            return self
+        self._before = self._most = _own_mb()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.device.startswith("cuda"):
+            self.mb = torch.cuda.max_memory_allocated(self.device) / 2**20
+            return
+        self._done.set()
+        self._thread.join()
+        self.mb = max(self._most, _own_mb()) - self._before
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.02):
+            self._most = max(self._most, _own_mb())
+
+
+def _own_mb() -> float:
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon:"))
+        return int(line.split()[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from gapstone.compare.measures import MOST_FOR_ROBUSTNESS, shift_pixels
+from gapstone.compare.executors import JobError, one
+from gapstone.compare.measures import MOST_FOR_ROBUSTNESS, PeakMemory, shift_pixels
 from gapstone.compare.trials import Trial
 from gapstone.heads import parse
+from gapstone.images.store import Store
 from gapstone.prepare import Choices, Prepared, Progress, Say, at_least, prepare
-from gapstone.training import Precision, Rows, faster_precision
+from gapstone.training import Pace, Rows, measure_pace
 
 HEADS = ("gap", "gmp", "nin", "fc", "fc:grid=4")
 MOST_SHOWN = 8
+PRELOAD = ("gapstone.compare.plan",)  # what the processes of trials have imported when they are forked
+PROCESS_MB = 300  # Python and torch themselves
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,21 @@ class Plan:
     prepared: Prepared
     trials: tuple[Trial, ...]
     workers: int
-    threads: int
-    trial_seconds: float
-    """About how long one trial takes."""
+    measured: dict[str, Any]
+    """`precision`, `threads`, `step_seconds`, `memory_mb`: kept from the first run on, for the numbers depend on it."""
+
+    @property
+    def trial_seconds(self) -> float | None:
+        """About how long one trial takes; None where a step could not be timed."""
+        if self.measured["step_seconds"] is None:
+            return None
+        settings, parts = self.prepared.settings, self.prepared.splits[0]
+        # passes over the test images for shifts and sizes
+        looks = 4 * len(shift_pixels(self.prepared.preprocessing.size)) + 5
+        looked_at = settings.epochs * len(parts.validation) + len(parts.train) + len(parts.test)
+        looked_at += looks * min(len(parts.test), MOST_FOR_ROBUSTNESS)
+        pace = Pace(settings.precision, self.measured["step_seconds"])
+        return 1.5 + pace.seconds(settings, settings.epochs * len(parts.train), looked_at)  # a process to start
 
     @property
     def baseline(self) -> str:
@@ -72,12 +88,7 @@ class Plan:
             "preprocessing": prepared.preprocessing.to_json(),
             "settings": asdict(prepared.settings),
             "split": prepared.splits[0].described,
-            "measured": {
-                "for": _measured_for(self.request, prepared),
-                "precision": prepared.settings.precision,
-                "threads": self.threads,
-                "trial_seconds": self.trial_seconds,
-            },
+            "measured": self.measured,
             "trials": {trial.id: {"head": trial.head, "seed": trial.seed, "fold": trial.fold} for trial in self.trials},
         }
 
@@ -90,7 +101,6 @@ def plan(request: Request, out: Path, say: Say, progress: Progress) -> Plan:
     request = request.checked()
     earlier = read_earlier(out, request)
     prepared = prepare(request.choices, range(request.seeds), request.folds, out / "store", say, progress)
-    shown = _shown(prepared)
     make = partial(
         Trial,
         backbone=prepared.backbone,
@@ -99,18 +109,13 @@ def plan(request: Request, out: Path, say: Say, progress: Progress) -> Plan:
         preprocessing=prepared.preprocessing,
         device=prepared.device,
         data=prepared.hash,
-        shown=shown,
+        shown=_shown(prepared),
     )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    how_many = len(request.heads) * len(prepared.splits)
-    # many small trials go fastest with a process per core and a thread each; a GPU is shared only if asked
-    workers = min(request.workers or (1 if prepared.device.startswith("cuda") else cores), how_many)
     measured = earlier.get("measured", {})
-    if measured.get("for") == _measured_for(request, prepared):
-        threads, precision, seconds = (measured[key] for key in ("threads", "precision", "trial_seconds"))
-    else:
-        threads = max(1, cores // workers)
-        precision, seconds = _measure(request, prepared, partial(make, threads=threads))
+    if measured.get("for") != _measured_for(request, prepared):
+        measured = _measure(request, prepared, make, say)
+    threads, workers = measured["threads"], _workers(request, prepared, measured)
+    precision = measured["precision"]
     prepared = replace(prepared, settings=replace(prepared.settings, precision=precision))
     trials = tuple(
         make(
@@ -127,7 +132,7 @@ def plan(request: Request, out: Path, say: Say, progress: Progress) -> Plan:
         for number, parts in enumerate(prepared.splits)
         for head in request.heads
     )
-    return Plan(request, prepared, trials, workers, threads, seconds)
+    return Plan(request, prepared, trials, workers, measured)
 
 
 def read_earlier(out: Path, request: Request) -> dict[str, Any]:
@@ -143,32 +148,63 @@ def read_earlier(out: Path, request: Request) -> dict[str, Any]:
     return dict(earlier)
 
 
-def _measure(request: Request, prepared: Prepared, make: Callable[..., Trial]) -> tuple[Precision, float]:
-    """The precision to train in, and about how long a trial will take."""
+def _measure(request: Request, prepared: Prepared, make: Callable[..., Trial], say: Say) -> dict[str, Any]:
+    """Threads, precision, seconds per step and memory of one trial, as plan.json keeps them."""
     parts, settings = prepared.splits[0], prepared.settings
-    trial = make(
-        head=request.baseline,
-        settings=settings,
-        seed=0,
-        fold=None,
-        train=parts.train,
-        validation=parts.validation,
-        test=parts.test,
-    )
-    before = torch.get_num_threads()
-    torch.set_num_threads(trial.threads)
+    how_many = len(request.heads) * len(prepared.splits)
+    # many small trials go fastest with a process per core and a thread each
+    threads = max(1, cores() // min(request.workers or cores(), how_many))
+    rows = {"train": parts.train, "validation": parts.validation, "test": parts.test}
+    trial = make(head=request.baseline, settings=settings, seed=0, fold=None, threads=threads, **rows)
+    measured = {
+        "for": _measured_for(request, prepared),
+        "threads": threads,
+        "precision": settings.precision,
+        "step_seconds": None,
+        "memory_mb": None,
+    }
     try:
-        seconds = faster_precision(trial.build, prepared.store, parts.train, settings)
-    finally:
-        torch.set_num_threads(before)
-    asked = request.choices.precision
-    precision = seconds.faster if asked == "auto" else asked
-    looks = 4 * len(shift_pixels(prepared.preprocessing.size)) + 5  # passes over the test images for shifts and sizes
-    trained = settings.epochs * len(parts.train)
-    answered = settings.epochs * len(parts.validation) + len(parts.train) + len(parts.test)
-    answered += looks * min(len(parts.test), MOST_FOR_ROBUSTNESS)
-    # without a gradient an image costs about a third of a training step
-    return precision, seconds.step(precision) * (trained + answered / 3) / settings.batch_size
+        # in a process of its own: a network too large for this machine must not end the comparison
+        found = one(partial(_time_steps, prepared.store.folder, request.choices.precision), trial, PRELOAD)
+    except JobError as error:
+        say(f"No estimate of the time, and {settings.precision}: a few steps of {request.baseline} failed ({error}).")
+        return measured
+    return {**measured, **found}
+
+
+def _time_steps(store: Path, asked: Any, trial: Trial, send: Callable[[Any], None]) -> None:
+    torch.set_num_threads(trial.threads)
+    with PeakMemory("cpu") as peak:
+        pace = measure_pace(trial.build, Store.open(store), trial.train, trial.settings, asked)
+    send({"precision": pace.precision, "step_seconds": pace.step, "memory_mb": peak.mb})
+
+
+def _workers(request: Request, prepared: Prepared, measured: dict[str, Any]) -> int:
+    """How many trials at a time fill the machine and fit into its memory; on a GPU one, unless asked."""
+    if request.workers:
+        return request.workers
+    if prepared.device.startswith("cuda"):
+        return 1
+    workers = max(1, cores() // int(measured["threads"]))
+    if (free := free_mb()) and measured["memory_mb"]:
+        fit = int(0.8 * free / (float(measured["memory_mb"]) + PROCESS_MB))
+        workers = max(1, min(workers, fit))
+    return min(workers, len(request.heads) * len(prepared.splits))
+
+
+def cores() -> int:
+    """The processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_mb() -> float | None:
+    """Memory that can be had without swapping, where the system tells."""
+    info = Path("/proc/meminfo")
+    if not info.exists():
+        return None
+    return next(
+        int(line.split()[1]) / 2**10 for line in info.read_text().splitlines() if line.startswith("MemAvailable")
+    )
 
 
 def _measured_for(request: Request, prepared: Prepared) -> Any:

@@ -97,13 +97,13 @@ def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: d
             "weight_decay": settings.weight_decay,
             "augment": settings.augment.describe(),
             "precision": settings.precision,
-            "threads": plan.threads,
+            "threads": plan.measured["threads"],
             "workers": plan.workers,
             "device": prepared.device,
             "margin_pp": MARGIN_PP,
             "confidence": CONFIDENCE,
         },
-        "machine": machine(),
+        "machine": machine(prepared.device),
         "versions": versions(),
         "scan": prepared.scan.to_json(),
         "heads": [_head(plan, head, done[head], failed, speed.get(head)) for head in plan.request.heads],
@@ -113,7 +113,7 @@ def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: d
         "worst": worst,
     }
     results["verdict"] = sentence(results)
-    _write_json(out / "results.json", results)
+    write_json(out / "results.json", results)
     _write_trials_csv(out / "results.csv", plan, done)
     _write_predictions(out / "predictions.csv", plan, done)
     _write_pictures(out / "pictures.npz", plan, done, pictures)
@@ -203,7 +203,9 @@ def _pairs(plan: Plan, done: dict[str, list[Done]], right: Callable[[Done], NDAr
     correct = {head: {one.trial.seed: right(one) for one in finished} for head, finished in done.items() if finished}
     folds = None
     if plan.request.folds:
-        folds = {number: (len(p.train), len(p.test)) for number, p in enumerate(plan.prepared.splits)}
+        images = {one.trial.seed: len(right(one)) for finished in done.values() for one in finished}
+        parts = enumerate(plan.prepared.splits)
+        folds = {number: (len(split.train), images[number]) for number, split in parts if number in images}
     return compare_pairs(correct, plan.baseline, margin_pp=MARGIN_PP, confidence=CONFIDENCE, folds=folds)
 
 
@@ -257,7 +259,7 @@ def _on(one: Done, row: int) -> tuple[NDArray[Any], NDArray[Any]]:
     return one.arrays["answer"][here], one.arrays["confidence"][here]
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     # a name that is no UTF-8 must not break the file
     _replace(path, text.encode("utf-8", "backslashreplace"))
@@ -316,19 +318,31 @@ def _write_pictures(path: Path, plan: Plan, done: dict[str, list[Done]], worst: 
         "names": np.array([prepared.store.names[row].encode("utf-8", "backslashreplace").decode() for row in rows]),
         "worst": worst,
     }
+    shown = _first_of_all(plan, done)
     for number, head in enumerate(plan.request.heads):
-        if done[head]:
-            one = done[head][0]
+        for one in (one for one in done[head] if one.trial.seed == shown):
             arrays |= {f"{key}_{number}": one.arrays[key] for key in ("maps", "bias", "logits")}
             arrays[f"additive_{number}"] = np.array(one.facts["additive"])
             arrays[f"gap_{number}"] = np.array(one.facts["completeness_gap"])
+            arrays["seed"] = np.array(shown)
     unfinished = path.with_name(f".{path.name}.unfinished")
     with unfinished.open("wb") as file:
         np.savez_compressed(file, **arrays)
     unfinished.replace(path)
 
 
-def machine() -> dict[str, Any]:
+def _first_of_all(plan: Plan, done: dict[str, list[Done]]) -> int:
+    """The seed whose maps are shown side by side: the first that most heads have finished.
+
+    With folds always fold 0: the images shown are those it tests, the others have trained on them.
+    """
+    if plan.request.folds:
+        return 0
+    finished = Counter(one.trial.seed for head in done.values() for one in head)
+    return max(sorted(finished), key=lambda seed: finished[seed], default=0)
+
+
+def machine(device: str) -> dict[str, Any]:
     """What the numbers were measured on."""
     processor = platform.processor()
     info = Path("/proc/cpuinfo")
@@ -341,7 +355,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_gb": round(memory, 1),
         "system": f"{platform.system()} {platform.machine()}",
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
     }
 
 

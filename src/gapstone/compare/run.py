@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from gapstone.compare import results, speed, trials
-from gapstone.compare.executors import News, local
-from gapstone.compare.plan import Plan, Request, plan
+from gapstone.compare.executors import JobError, News, local
+from gapstone.compare.plan import PRELOAD, Plan, Request, plan
 from gapstone.compare.report import html, terminal
 from gapstone.compare.trials import Trial
 from gapstone.images.store import Store
@@ -31,17 +31,18 @@ def compare(request: Request, out: Path, console: Console | None = None, command
     Raises: ValueError for requests, data or folders that do not fit together; TrainingError when every trial failed.
     """
     console = console or Console()
+    request = request.checked()
     _writable(out, request)
     with _alone(out), Bars(console) as bars:
         what = plan(request, out, bars.say, bars)
-        results._write_json(out / "plan.json", what.to_json())
+        results.write_json(out / "plan.json", what.to_json())
         what.prepared.scan.write(out)
         missing = [trial for trial in what.trials if not (out / "trials" / trial.id).exists()]
         bars.say(_announce(what, len(missing), out))
         failed = _train(what, missing, out, bars)
         if len(failed) == len(what.trials):
             raise TrainingError(f"every trial failed; the first: {next(iter(failed.values()))}")
-        found = results.gather(what, out, failed, command, speed.measure(what, out))
+        found = results.gather(what, out, failed, command, _speed(what, failed, out, bars))
         page = html.write(out)
     terminal.render(found, console)
     console.print(f"\nReport: {page}", highlight=False, markup=False, soft_wrap=True)
@@ -54,7 +55,7 @@ def _train(what: Plan, missing: list[Trial], out: Path, bars: Bars) -> dict[str,
     failed: dict[str, str] = {}
     tell, ended = bars("Trials"), 0
     at: dict[str, str] = {}
-    running = local(work, missing, what.workers, preload=("gapstone.compare.trials",))
+    running = local(work, missing, what.workers, preload=PRELOAD)
     try:
         for news in running:
             trial: Trial = news.job
@@ -72,6 +73,16 @@ def _train(what: Plan, missing: list[Trial], out: Path, bars: Bars) -> dict[str,
         bars.say(f"Stopped: {ended} of {len(missing)} trials done. The same command goes on from here; kept in {out}")
         raise
     return failed
+
+
+def _speed(what: Plan, failed: dict[str, str], out: Path, bars: Bars) -> dict[str, Any]:
+    finished = [head for head in what.request.heads if any(t.head == head and t.id not in failed for t in what.trials)]
+    bars.say(f"All trials ended; timing {len(finished)} heads side by side.")
+    try:
+        return speed.measure(what, finished, out)
+    except JobError as error:
+        bars.say(f"ms per image could not be measured: {error}")
+        return {}
 
 
 def _tell_end(news: News, bars: Bars, failed: dict[str, str]) -> None:
@@ -93,8 +104,9 @@ def _announce(what: Plan, missing: int, out: Path) -> str:
     if missing < total:
         text += f", {total - missing} done already"
     if missing:
-        seconds = missing * what.trial_seconds / what.workers
-        text += f"; {what.workers} at a time, {what.prepared.settings.precision}, about {duration(seconds)}"
+        text += f"; {what.workers} at a time, {what.prepared.settings.precision}"
+        if what.trial_seconds is not None:
+            text += f", about {duration(missing * what.trial_seconds / what.workers)}"
     others = {path.name for path in (out / "trials").iterdir()} - {trial.id for trial in what.trials}
     if others:
         text += f". {len(others)} trials of other settings or images stay in {out / 'trials'}, unused"
@@ -123,7 +135,7 @@ def _alone(out: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"another gapstone compare is at work in {out}: wait, or choose another --out.") from None
-        for path in (out / "trials").glob(".*.unfinished"):
+        for path in [*(out / "trials").glob(".*.unfinished"), *out.glob(".store.*.tmp"), *out.glob(".store.*.old")]:
             shutil.rmtree(path)
         yield
 

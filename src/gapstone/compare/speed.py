@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from gapstone.compare.plan import Plan
-from gapstone.training import cast_to
+from gapstone.compare.executors import one
+from gapstone.compare.plan import PRELOAD, Plan, cores
+from gapstone.compare.trials import Trial
+from gapstone.training import logits
 
 BATCH = 16
 ROUNDS, LEAST = 41, 5
 LONGEST = 15.0  # seconds in all: then the round is the last, if LEAST are done
 
 
-def measure(plan: Plan, out: Path) -> dict[str, Any]:
+def measure(plan: Plan, heads: Sequence[str], out: Path) -> dict[str, Any]:
     """By head: {median, low, high} ms per image over rounds that take turns, batches of 16, all threads.
 
-    Kept in speed.json: measured again only when backbone, size, device or heads change.
+    Kept in speed.json: measured again only when something it depends on changes. Raises JobError where it failed.
     """
     prepared = plan.prepared
     key = {
@@ -28,7 +31,7 @@ def measure(plan: Plan, out: Path) -> dict[str, Any]:
         "size": list(prepared.preprocessing.size),
         "device": prepared.device,
         "precision": prepared.settings.precision,
-        "heads": list(plan.request.heads),
+        "heads": list(heads),
         "classes": len(prepared.labels),
         "torch": torch.__version__,
     }
@@ -37,46 +40,44 @@ def measure(plan: Plan, out: Path) -> dict[str, Any]:
         known = json.loads(path.read_text("utf-8"))
         if known["for"] == key:
             return dict(known["heads"])
-    seconds = _rounds(plan)
-    measured = {
-        head: {
-            "median": 1000 * float(np.median(taken)) / BATCH,
-            "low": 1000 * min(taken) / BATCH,
-            "high": 1000 * max(taken) / BATCH,
-            "batch": BATCH,
-            "threads": torch.get_num_threads(),
-            "device": prepared.device,
-        }
-        for head, taken in seconds.items()
-        if taken
-    }
+    first = {trial.head: trial for trial in reversed(plan.trials) if trial.head in heads}
+    # in a process of its own: no trial has left memory or threads behind there
+    measured = dict(one(_rounds, [replace(first[head], pretrained=False) for head in heads], PRELOAD))
     path.write_text(json.dumps({"for": key, "heads": measured}, indent=1), "utf-8")
     return measured
 
 
 @torch.inference_mode()
-def _rounds(plan: Plan) -> dict[str, list[float]]:
-    prepared = plan.prepared
-    device = torch.device(prepared.device)
-    images = torch.rand(BATCH, prepared.preprocessing.channels, *prepared.preprocessing.size, device=device)
+def _rounds(trials: list[Trial], send: Callable[[Any], None]) -> None:
+    torch.set_num_threads(cores())
+    device, precision = torch.device(trials[0].device), trials[0].settings.precision
+    preprocessing = trials[0].preprocessing
+    images = torch.rand(BATCH, preprocessing.channels, *preprocessing.size, device=device)
     images = images.to(memory_format=torch.channels_last)
-    seconds: dict[str, list[float]] = {head: [] for head in plan.request.heads}
-    models = {}
-    for trial in plan.trials:
-        if trial.head not in models:
-            untrained = replace(trial, pretrained=False).build()  # weights do not change the speed
-            models[trial.head] = untrained.eval().to(memory_format=torch.channels_last)
+    models = {trial.head: trial.build().eval().to(memory_format=torch.channels_last) for trial in trials}
+    seconds: dict[str, list[float]] = {head: [] for head in models}
     began = time.perf_counter()
     for turn in range(ROUNDS + 1):
         for head, model in models.items():
             start = time.perf_counter()
-            with cast_to(prepared.settings.precision, device):
-                maps = model.features(images)
-            model.head(maps.float())
+            logits(model, images, precision)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             if turn:  # the first round warms up
                 seconds[head].append(time.perf_counter() - start)
         if turn >= LEAST and time.perf_counter() - began > LONGEST:
             break
-    return seconds
+    per_image = {head: 1000 * np.array(taken) / BATCH for head, taken in seconds.items()}
+    send(
+        {
+            head: {
+                "median": float(np.median(taken)),
+                "low": float(taken.min()),
+                "high": float(taken.max()),
+                "batch": BATCH,
+                "threads": torch.get_num_threads(),
+                "device": str(device),
+            }
+            for head, taken in per_image.items()
+        }
+    )

@@ -1,6 +1,7 @@
 """One trial: one head, one seed. Trained, measured, and written to a folder named by the hash of all it depends on."""
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -16,11 +17,12 @@ from gapstone.classifier import Classifier
 from gapstone.compare import measures
 from gapstone.compare.calibration import calibration
 from gapstone.cost import cost
+from gapstone.images.load import VERSION as LOADER
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.store import Store
-from gapstone.training import History, Precision, Rows, Settings, predict, train
+from gapstone.training import History, Rows, Settings, predict, repeatable, seeded, train
 
-VERSION = 2  # raised when the same configuration would give other numbers
+VERSION = 3  # raised when the same configuration would give other numbers
 
 Report = Callable[[int, int, float | None], None]
 """(epoch, epochs, validation accuracy)"""
@@ -55,33 +57,37 @@ class Trial:
             key: value for key, value in vars(self).items() if key not in ("train", "validation", "test", "shown")
         } | {
             "version": VERSION,
-            "torch": torch.__version__.partition("+")[0],
+            "made by": self._made_by(),
             "preprocessing": self.preprocessing.to_json(),
             "settings": asdict(self.settings),
             "rows": [hashlib.sha256(np.asarray(rows, np.int64).tobytes()).hexdigest() for rows in self.rows],
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
+    def _made_by(self) -> dict[str, Any]:
+        """Software and hardware that other numbers could come from."""
+        return {
+            "torch": torch.__version__.partition("+")[0],
+            "loader": LOADER,
+            "timm": importlib.metadata.version("timm") if self.backbone.startswith("timm:") else None,
+            "gpu": torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else None,
+        }
+
     @property
     def rows(self) -> tuple[Rows, ...]:
         return self.train, self.validation, self.test, self.shown
 
     def build(self) -> Classifier:
-        """The model before training. Heads of one seed share the backbone's first weights: it is made first."""
-        torch.manual_seed(self.seed)
-        model = Classifier(self.backbone, self.head, self.labels, self.preprocessing, pretrained=self.pretrained)
-        return model.to(self.device)
+        """The model before training."""
+        return seeded(
+            self.seed, self.device, self.backbone, self.head, self.labels, self.preprocessing, self.pretrained
+        )
 
 
 def run(trial: Trial, store: Store, trials: Path, report: Report | None = None) -> Path:
     """Train and measure; the folder `trials/<id>` appears whole or not at all."""
     torch.set_num_threads(trial.threads)
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
-    before = measures.memory_mb()
-    model = trial.build()
-    if trial.device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
+    repeatable()
 
     def after_epoch(epoch: int, history: History) -> None:
         if report:
@@ -89,22 +95,21 @@ def run(trial: Trial, store: Store, trials: Path, report: Report | None = None) 
                 epoch, trial.settings.epochs, history.validation_accuracy[-1] if history.validation_accuracy else None
             )
 
-    history = train(model, store, trial.train, trial.validation, trial.settings, trial.seed, after_epoch)
-    memory = (
-        torch.cuda.max_memory_allocated() / 2**20 if trial.device.startswith("cuda") else measures.memory_mb() - before
-    )
+    with measures.PeakMemory(trial.device) as peak:
+        model = trial.build()
+        history = train(model, store, trial.train, trial.validation, trial.settings, trial.seed, after_epoch)
     facts, arrays = measure(model, store, trial)
-    facts["peak_memory_mb"] = round(memory, 1)
+    facts["peak_memory_mb"] = round(peak.mb, 1)
     facts["history"] = asdict(history)
     return _write(trial, facts, arrays, trials)
 
 
 def measure(model: Classifier, store: Store, trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
-    precision: Precision = trial.settings.precision
-    test = predict(model, store, trial.test, precision)
+    precision, batch = trial.settings.precision, trial.settings.batch_size
+    test = predict(model, store, trial.test, precision, batch)
     labels = store.labels[trial.test]
     answers = measures.Answers.of(test)
-    learned = predict(model, store, trial.train, precision).argmax(1).numpy()
+    learned = predict(model, store, trial.train, precision, batch).argmax(1).numpy()
     classes = len(trial.labels)
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels, answers.answer), 1)
@@ -112,7 +117,7 @@ def measure(model: Classifier, store: Store, trial: Trial) -> tuple[dict[str, An
     if len(some) > measures.MOST_FOR_ROBUSTNESS:
         some = np.sort(np.random.default_rng(0).permutation(some)[: measures.MOST_FOR_ROBUSTNESS])
     pixels = measures.shift_pixels(trial.preprocessing.size)
-    shift, shifted = measures.shifts(model, store, some, pixels, precision)
+    shift, shifted = measures.shifts(model, store, some, pixels, precision, batch)
     shown = measures.show(model, store, trial.shown, precision)
     test_accuracy, train_accuracy = (
         float((a == y).mean()) for a, y in ((answers.answer, labels), (learned, store.labels[trial.train]))
@@ -126,7 +131,7 @@ def measure(model: Classifier, store: Store, trial: Trial) -> tuple[dict[str, An
         "generalisation_gap": train_accuracy - test_accuracy,
         **{key: _plain(value) for key, value in calibration(answers.logits, labels).items()},
         "shift": {"pixels": [0, *pixels], **shift},
-        "sizes": measures.sizes(model, store, some, precision),
+        "sizes": measures.sizes(model, store, some, precision, batch),
         "robustness_images": len(some),
         "confusion": confusion.tolist(),
         "takes_only": measures.takes_only(model),

@@ -1,5 +1,6 @@
 """The torch loop: any pool from its five functions, in plain tensor operations. The reference: plain and right."""
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -124,11 +125,17 @@ def _along(
         if not bool(inside.all()):
             shape = [1] * piece[0].dim()
             shape[dim] = -1
-            piece = tuple(
-                torch.where(inside.view(shape), part, nothing) for part, nothing in zip(piece, empty, strict=True)
-            )
+            here = inside.view(shape)
+            piece = tuple(torch.where(here, p, _nothing(p, value)) for p, value in zip(piece, empty, strict=True))
         total = combine(total, piece)
     return total
+
+
+def _nothing(part: Tensor, value: float) -> Tensor:
+    """An empty state's number in the state's own type: the least integer stands for −inf."""
+    if not part.is_floating_point() and value == -math.inf:
+        value = torch.iinfo(part.dtype).min
+    return part.new_tensor(value)
 
 
 def finish(name: str, state: State, spatial: int, parameters: Parameters = ()) -> Tensor:

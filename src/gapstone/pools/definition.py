@@ -19,7 +19,7 @@ The functions speak `m`, the maths of the loop that is asking (torch here): the 
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, Literal
 
 Function = Callable[..., Any]
 
@@ -38,8 +38,8 @@ class Definition:
     adds_up: bool
     """Homogeneous of degree 1, so `sum(x * share) == out`: its maps add up to the score."""
     positional: bool
-    integers: bool
-    """Means something for integer input."""
+    integers: Literal["same", "int64"] | None
+    """What integer input gives: an answer of its own type, or int64, which a sum fits into; None: it is refused."""
 
     def spoken(self, maths: object) -> "Definition":
         """The same pool with `m` bound to one loop's maths."""
@@ -72,5 +72,5 @@ def define(file: ModuleType) -> Definition:
         parameters=getattr(file, "parameters", {}),
         adds_up=file.adds_up,
         positional=getattr(file, "positional", False),
-        integers=getattr(file, "integers", False),
+        integers=getattr(file, "integers", None),
     )

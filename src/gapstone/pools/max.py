@@ -8,7 +8,7 @@ m: Any = None  # the maths of the loop that is asking
 empty = -inf, 2**62  # the largest so far, where
 adds_up = True
 positional = True
-integers = True
+integers = "same"
 
 
 def lift(x: Any, i: Any) -> Any:

@@ -6,7 +6,7 @@ m: Any = None  # the maths of the loop that is asking
 
 empty = (0.0,)
 adds_up = True
-integers = True
+integers = "int64"  # 400 ones of uint8 would wrap to 144
 
 
 def lift(x: Any) -> Any:

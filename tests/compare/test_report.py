@@ -335,3 +335,11 @@ def test_terminal_shows_escapes_and_markup_as_text(tmp_path: Path) -> None:
     assert "\x1b" not in text
     coloured = printed(results, 100, force_terminal=True, color_system="standard")
     assert "\x1b[" in coloured
+
+
+def test_what_could_have_been_found_is_said() -> None:
+    from gapstone.compare.report.words import sensitivity
+
+    assert "of 1.4 to 2.1 points" in sensitivity([{"detectable_pp": 2.13}, {"detectable_pp": 1.38}, {}])
+    assert "of 2.1 points" in sensitivity([{"detectable_pp": 2.13}])
+    assert sensitivity([{"detectable_pp": None}]) == ""

@@ -12,7 +12,7 @@ from scipy.special import expit
 from gapstone.compare.advice import advise, minimum_detectable
 from gapstone.compare.calibration import calibration
 from gapstone.compare.difference import Components, Doubt, Estimate, corrected_t, crossed, mean_squares
-from gapstone.compare.statistics import compare_pairs, holm, interval, proportion, verdict
+from gapstone.compare.statistics import compare_pairs, holm, interval, verdict
 
 # --- oracles
 
@@ -96,15 +96,6 @@ def test_holm_against_statsmodels() -> None:
         ps = rng.random(count) ** 3
         np.testing.assert_allclose(holm(list(ps)), multipletests(ps, method="holm")[1], rtol=1e-12)
     assert holm([]) == []
-
-
-def test_proportion_against_statsmodels() -> None:
-    from statsmodels.stats.proportion import proportion_confint
-
-    for count, of in ((0, 1), (0, 40), (1, 40), (20, 40), (40, 40), (971, 1000)):
-        assert proportion(count, of) == pytest.approx(proportion_confint(count, of, method="wilson"), abs=1e-12)
-    with pytest.raises(ValueError, match="between 0"):
-        proportion(3, 2)
 
 
 def test_interval_against_scipy() -> None:

@@ -116,6 +116,8 @@ def test_spec_text_round_trips():
     for spec in ADDITIVE + OTHERS:
         assert str(parse(spec)) == spec
         assert make(spec).spec == spec
+    assert str(parse("gem:p=3.14159265")) == "gem:p=3.14159265"
+    assert str(parse("gap:dropout=0")) == "gap"
     assert split_specs("gap, fc:512,512:dropout=0.5,nin") == ["gap", "fc:512,512:dropout=0.5", "nin"]
 
 

@@ -25,10 +25,11 @@ def minimum_detectable(
 
     The same number is the distance from 0 at which heads must not differ for their interval to lie inside a margin.
     """
-    return _detectable(components.doubt(seeds, images), level, power)
+    return detectable(components.doubt(seeds, images), level, power)
 
 
-def _detectable(doubt: Doubt, level: float, power: float = POWER) -> float:
+def detectable(doubt: Doubt, level: float, power: float = POWER) -> float:
+    """The same, of a comparison whose error is known."""
     return doubt.reach(level) + doubt.reach(2 * (1 - power))
 
 
@@ -122,7 +123,7 @@ def _from_folds(estimate: Estimate, ways: list[Way]) -> str:
     """Folds overlap, so that more of them add little; the error shrinks with the square root of the images."""
 
     def images(way: Way) -> float:
-        return estimate.doubt.images * max(1.0, _detectable(estimate.doubt, way.level) / way.target) ** 2
+        return estimate.doubt.images * max(1.0, detectable(estimate.doubt, way.level) / way.target) ** 2
 
     way = min(ways, key=images)
     if images(way) > MOST_IMAGES:

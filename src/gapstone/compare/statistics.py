@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from gapstone.compare.advice import advise, minimum_detectable, note
+from gapstone.compare.advice import advise, detectable, minimum_detectable, note
 from gapstone.compare.calibration import calibration
 from gapstone.compare.difference import Estimate, corrected_t, crossed
 
@@ -23,7 +23,6 @@ __all__ = [
     "holm",
     "interval",
     "minimum_detectable",
-    "proportion",
     "verdict",
 ]
 
@@ -83,21 +82,6 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
     return mean, (mean - half, mean + half)
 
 
-def proportion(count: int, of: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of a share, right also near 0 and 1 where the usual one is not (Wilson 1927, 10.2307/2276774).
-
-    >>> proportion(10, 10)
-    (0.722..., 1.0)
-    """
-    if not 0 <= count <= of or of < 1:
-        raise ValueError(f"proportion({count}, {of}): count must lie between 0 and `of`, and `of` be at least 1.")
-    z2 = float(stats.norm.ppf((1 + confidence) / 2)) ** 2
-    share = count / of
-    middle = (share + z2 / (2 * of)) / (1 + z2 / of)
-    half = np.sqrt(z2 * (share * (1 - share) / of + z2 / (4 * of**2))) / (1 + z2 / of)
-    return (0.0 if count == 0 else float(middle - half)), (1.0 if count == of else float(middle + half))
-
-
 Correct = Mapping[str, Mapping[int, NDArray[Any]]]
 """For each head and seed (or fold) that finished: right or wrong, per test image."""
 
@@ -141,6 +125,7 @@ def compare_pairs(
                 "p": estimate.p if estimate else None,
                 "p_holm": p_holm,
                 "verdict": word,
+                "detectable_pp": 100 * detectable(estimate.doubt, level) if estimate else None,
                 "advice": advise(estimate, len(both), margin, level, tests, folds) if word == "cannot tell" else None,
                 "note": note(word, bounds, estimate, tests, margin),
                 "method": _method(estimate, len(both), folds is not None),

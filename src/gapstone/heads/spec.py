@@ -18,9 +18,7 @@ class Spec:
         parts = [self.name]
         if self.hidden:
             parts.append(",".join(map(str, self.hidden)))
-        parts += [
-            f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in self.options.items()
-        ]
+        parts += [f"{key}={v:.12g}" if isinstance(v, float) else f"{key}={v}" for key, v in self.options.items()]
         return ":".join(parts)
 
     def number(self, option: str, otherwise: float) -> float:
@@ -50,6 +48,8 @@ def parse(text: str) -> Spec:
             if key in options:
                 raise ValueError(f"head {text!r}: {key} is given twice.")
             options[key] = _option(text, name, key, value)
+            if (key, options[key]) == ("dropout", 0.0):  # gap:dropout=0 is gap
+                del options[key]
         elif place == 0 and part:
             hidden = tuple(_width(text, width) for width in part.split(","))
         else:

@@ -72,6 +72,7 @@ def fill(results: dict[str, Any], maps: pictures.Maps | None, worst: Sequence[pi
         worst=_worst(results["worst"], worst),
         confusions=[_confusion(head, results["data"]["classes"]) for head in heads if head["confusion"]],
         repeats=_repeats(results["settings"]),
+        sensitivity=words.sensitivity(results["pairs"]),
         marks=MARKS,
         most_listed=MOST_LISTED,
     )

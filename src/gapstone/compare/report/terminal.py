@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gapstone.compare.report.words import NOTHING, compared, half, many, percent, plain, short, signed
+from gapstone.compare.report.words import NOTHING, compared, half, many, percent, plain, sensitivity, short, signed
 from gapstone.images.names import display
 
 STYLES = {"better": "green", "worse": "red", "equivalent": "cyan", "cannot tell": "yellow"}
@@ -64,7 +64,7 @@ def _explain(results: dict[str, Any], console: Console) -> None:
         _text(
             f"Accuracies in %, means over {repeats}; {many(data['test'], 'test image')}. "
             + ("± is the 95 % interval over them. " if heads else "")
-            + "gap: train − test. shift: test images moved by a few pixels.",
+            + f"gap: train − test. shift: test images moved by a few pixels. {sensitivity(results['pairs'])}",
             "dim",
         )
     )

@@ -1,5 +1,6 @@
 """Numbers as people read them; None, which stands for what could not be measured, is a dash."""
 
+from collections.abc import Sequence
 from typing import Any
 
 NOTHING = "–"
@@ -99,3 +100,19 @@ def compared(pair: dict[str, Any]) -> str:
     if word in ("better", "worse"):
         return f"{a} is {word} than {b} by {points(pair['difference_pp'])} ({inside})."
     return f"{a} against {b}: {word}; {signed(pair['difference_pp'])} points ({inside})."
+
+
+def sensitivity(pairs: Sequence[dict[str, Any]]) -> str:
+    """What the comparison could have found at all; nothing where that is not known.
+
+    >>> sensitivity(pairs)
+    'A true difference of 1.4 to 2.1 points would have been found in 4 of 5 comparisons like this one.'
+    """
+    found = sorted(pair["detectable_pp"] for pair in pairs if pair.get("detectable_pp") is not None)
+    if not found:
+        return ""
+    low, high = f"{found[0]:.1f}", f"{found[-1]:.1f}"
+    return (
+        f"A true difference of {low if low == high else f'{low} to {high}'} points would have been found in 4 of 5 "
+        "comparisons like this one."
+    )

@@ -195,6 +195,7 @@ def main() -> Any:
     try:
         return app()
     except KeyboardInterrupt:
+        print("gapstone: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `gapstone … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

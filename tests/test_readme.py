@@ -38,3 +38,6 @@ def test_every_head_and_network_is_named():
 def test_both_commands_are_there():
     assert "make demo" in README
     assert "make test" in README
+    assert "@@" not in README
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (Path(__file__).parents[1] / link).exists(), link

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -41,8 +42,8 @@ def train_one(choices: Choices, head: str, seed: int, out: Path, console: Consol
         pace = measure_pace(make, prepared.store, parts.train, settings, choices.precision)
         settings = replace(settings, precision=pace.precision)
         seen, looked_at = (settings.epochs * len(rows) for rows in (parts.train, parts.validation))
-        about_seconds = duration(pace.seconds(settings, seen, looked_at))
-        bars.say(f"{head} on {prepared.backbone}, {pace.precision}, up to {settings.epochs} epochs: {about_seconds}.")
+        long = duration(pace.seconds(settings, seen, looked_at))
+        bars.say(f"{head} on {prepared.backbone}, {pace.precision}, up to {settings.epochs} epochs: about {long}.")
         model = make()
         tell = bars(f"Training {head} on {prepared.backbone}")
         history = train(
@@ -89,7 +90,7 @@ def predict_files(
         document = {"schema": 1, "model": display(str(model)), "labels": list(classifier.labels), "images": rows}
         print(json.dumps(document, indent=1))  # ASCII: safe whatever the terminal's encoding
     else:
-        console.print(_table(rows, classifier.labels, top))
+        console.print(_table(rows, top))
     return not any("error" in row for row in rows)
 
 
@@ -117,15 +118,23 @@ def _files(given: Sequence[str]) -> Iterator[Path]:
             yield path
 
 
-def _table(rows: Sequence[dict[str, object]], labels: Sequence[str], top: int) -> Table:
-    table = Table("image", "answer", "sure", "then")
-    for row in rows:
+def _table(rows: Sequence[dict[str, object]], top: int) -> Table:
+    """Names without the folder they share, so that they can be told apart on a narrow terminal."""
+    names = [str(row["name"]) for row in rows]
+    shared = os.path.commonpath([os.path.dirname(name) for name in names]) if names else ""
+    table = Table(
+        "image", "answer", box=box.SIMPLE_HEAD, title=f"in {shared}" if shared else None, title_justify="left"
+    )
+    table.columns[0].overflow = "fold"
+    for name, row in zip(names, rows, strict=True):
+        shown = Text(os.path.relpath(name, shared) if shared else name)
         if "error" in row:
-            table.add_row(Text(str(row["name"])), Text(f"not read: {row['error']}", style="red"))
+            table.add_row(shown, Text(f"not read: {row['error']}", style="red"))
             continue
         probabilities = row["probabilities"]
         assert isinstance(probabilities, dict)
-        best, *others = sorted(probabilities.items(), key=lambda item: -item[1])[: max(top, 1)]
-        then = ", ".join(f"{label} {100 * p:.1f} %" for label, p in others)
-        table.add_row(Text(str(row["name"])), Text(best[0]), f"{100 * best[1]:.1f} %", Text(then))
+        best = sorted(probabilities.items(), key=lambda item: -item[1])[: max(top, 1)]
+        answer = Text(", ".join(f"{label} {100 * p:.1f} %" for label, p in best))
+        answer.stylize("bold", 0, len(best[0][0]))
+        table.add_row(shown, answer)
     return table

@@ -60,9 +60,11 @@ def test_train_then_predict(tmp_path):
     assert [row["label"] for row in answers["images"]] == ["0", "1", "2"]
     for row in answers["images"]:
         assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)
-    said = gapstone("predict", model, tmp_path / "1.png", tmp_path / "broken.png", tmp_path / "none.png")
-    assert said.returncode == 1
-    assert said.stdout.count("not read") == 2
+    for none in (tmp_path / "none.png", "none.png"):
+        said = gapstone("predict", model, tmp_path / "1.png", tmp_path / "broken.png", none)
+        assert said.returncode == 1, said.stderr
+        assert said.stdout.count("not read") == 2
+        assert "broken.png" in said.stdout
     assert "Traceback" not in said.stderr
 
 

@@ -121,7 +121,8 @@ def _files(given: Sequence[str]) -> Iterator[Path]:
 def _table(rows: Sequence[dict[str, object]], top: int) -> Table:
     """Names without the folder they share, so that they can be told apart on a narrow terminal."""
     names = [str(row["name"]) for row in rows]
-    shared = os.path.commonpath([os.path.dirname(name) for name in names]) if names else ""
+    alike = len({os.path.isabs(name) for name in names}) == 1  # else there is no folder they share
+    shared = os.path.commonpath([os.path.dirname(name) for name in names]) if alike else ""
     table = Table(
         "image", "answer", box=box.SIMPLE_HEAD, title=f"in {shared}" if shared else None, title_justify="left"
     )

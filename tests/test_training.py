@@ -70,8 +70,14 @@ def test_all_heads_see_the_same_images_and_begin_with_the_same_trunk():
 def test_it_stops_when_validation_no_longer_gets_better():
     pictures = Pictures()
     pictures.labels[HELD] = np.random.default_rng(1).integers(0, 3, len(HELD))  # nothing to learn there
-    history = train(model(), pictures, ROWS, HELD, Settings(epochs=40, patience=2))
+    trained = model()
+    history = train(trained, pictures, ROWS, HELD, Settings(epochs=40, patience=2))
     assert len(history.train_loss) == history.best_epoch + 2 < 40
+    # the weights are those of the best epoch, two before the last
+    answers = predict(trained, pictures, HELD)
+    loss = torch.nn.functional.cross_entropy(answers, torch.from_numpy(pictures.labels[HELD])).item()
+    assert loss == pytest.approx(history.validation_loss[history.best_epoch - 1], rel=1e-5)
+    assert loss != pytest.approx(history.validation_loss[-1], rel=1e-3)
 
 
 def test_without_validation_the_last_epoch_is_kept():

@@ -194,6 +194,7 @@ def test_folds(folder, tmp_path):
     results = compare(Request(choices, ("gap", "gmp"), folds=3), tmp_path, quiet())
     assert results["settings"]["folds"] == 3
     assert len(results["trials"]) == 6
+    assert results["data"]["test"] == sum(results["data"]["counts"]["test"]) == 150
     assert "Nadeau" in results["pairs"][0]["method"]
     json.dumps(results, allow_nan=False)
 

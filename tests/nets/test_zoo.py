@@ -128,3 +128,10 @@ def test_without_timm_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(ImportError, match=r"pip install 'gapstone\[zoo\]'"):
         build("timm:resnet18")
     build("nin")
+
+
+def test_it_can_be_built_in_inference_mode():
+    survey.cache_clear()
+    with torch.inference_mode():
+        features = build("timm:test_resnet")
+        assert features(torch.rand(1, 3, 64, 64)).shape[1] == features.channels

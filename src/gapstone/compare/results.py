@@ -60,6 +60,7 @@ def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: d
     prepared, settings = plan.prepared, plan.prepared.settings
     labels = prepared.store.labels
     parts = prepared.splits[0]
+    tested = np.concatenate([split.test for split in prepared.splits]) if plan.request.folds else parts.test
     pictures, worst = _worst(plan, done)
     results: dict[str, Any] = {
         "schema": SCHEMA,
@@ -72,14 +73,14 @@ def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: d
             "classes": list(prepared.labels),
             "train": len(parts.train),
             "validation": len(parts.validation),
-            "test": len(parts.test),
+            "test": len(tested),
             "size": list(prepared.preprocessing.size),
             "channels": prepared.preprocessing.channels,
             "hash": prepared.hash,
             "split": parts.described,
             "counts": {
                 name: np.bincount(labels[rows], minlength=len(prepared.labels)).tolist()
-                for name, rows in (("train", parts.train), ("test", parts.test))
+                for name, rows in (("train", parts.train), ("test", tested))
             },
         },
         "settings": {

@@ -58,6 +58,7 @@ class Survey:
 
 
 @cache
+@torch.inference_mode(False)  # whoever asks: what the maps depend on is found through autograd
 def survey(name: str, in_channels: int) -> Survey:
     """Run the model on shapes alone (the meta device: no memory, no arithmetic) and note what comes out.
 

@@ -94,11 +94,10 @@ class Plan:
 
 
 def plan(request: Request, out: Path, say: Say, progress: Progress) -> Plan:
-    """Everything up to the first training step.
+    """Everything up to the first training step, for a request that was `checked`.
 
     What an earlier, interrupted run in `out` measured (precision, threads) is kept: the numbers depend on it.
     """
-    request = request.checked()
     earlier = read_earlier(out, request)
     prepared = prepare(request.choices, range(request.seeds), request.folds, out / "store", say, progress)
     make = partial(

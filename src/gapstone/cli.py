@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -100,13 +101,13 @@ def compare(
 
     The same command again, after Ctrl-C or a crash, trains only what is missing.
     """
+    given = locals()  # by name: thirteen options in the right order would be luck
     from gapstone.compare.plan import Request
     from gapstone.compare.run import compare as run
     from gapstone.heads import split_specs
     from gapstone.prepare import Choices
 
-    choices = Choices(data, backbone, pretrained, size, limit, epochs, batch_size, optimizer, learning_rate,
-                      weight_decay, augment, precision, device)  # fmt: skip
+    choices = Choices(**{option.name: given[option.name] for option in fields(Choices)})
     request = Request(choices, tuple(split_specs(heads)), seeds, folds, baseline, workers)
     run(request, out or Path("runs") / f"compare-{_name(data)}", command=shlex.join(["gapstone", *sys.argv[1:]]))
 
@@ -159,11 +160,11 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Train one classifier and save it as one safe file: weights, labels, preprocessing, backbone and head."""
+    given = locals()
     from gapstone.prepare import Choices
     from gapstone.single import train_one
 
-    choices = Choices(data, backbone, pretrained, size, limit, epochs, batch_size, optimizer, learning_rate,
-                      weight_decay, augment, precision, device)  # fmt: skip
+    choices = Choices(**{option.name: given[option.name] for option in fields(Choices)})
     train_one(choices, head, seed, out)
 
 

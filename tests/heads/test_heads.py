@@ -9,8 +9,8 @@ from gapstone.heads import RECIPES, parse, split_specs
 
 ADDITIVE = ["gap", "gmp", "gem", "gem:p=5", "gem:p=learned", "avgmax", "catavgmax", "nin", "nin:24", "nin:dropout=0.5",
             "fc", "fc:dropout=0.5", "fc:grid=4", "fc:grid=7", "gap:dropout=0.5"]  # fmt: skip
-OTHERS = ["lse", "lse:r=2", "lse:r=learned", "fc:32", "fc:32,32:dropout=0.5", "gap:32:dropout=0.5", "gmp:16",
-          "fc:8:grid=3"]  # fmt: skip
+OTHERS = ["lse", "lse:dropout=0.5", "lse:r=2", "lse:r=learned", "fc:32", "fc:32,32:dropout=0.5",
+          "gap:32:dropout=0.5", "gmp:16", "fc:8:grid=3"]  # fmt: skip
 
 
 def make(spec, size=(6, 5)):

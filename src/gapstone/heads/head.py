@@ -97,11 +97,7 @@ class Head(nn.Module):
         """
         self._check(x)
         if not self.additive:
-            why = (
-                "its pool's shares are weights"
-                if self.classifier and len(self.classifier) == 1
-                else "it has hidden layers"
-            )
+            why = "it has hidden layers" if parse(self.spec).hidden else "its pool's shares are weights"
             raise ValueError(f"head {self.spec!r} has no contributions that add up to the logit: {why}.")
         x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         if self.maps is not None:

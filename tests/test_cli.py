@@ -1,6 +1,7 @@
 """The commands as a person types them."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -66,6 +67,16 @@ def test_train_then_predict(tmp_path):
         assert said.stdout.count("not read") == 2
         assert "broken.png" in said.stdout
     assert "Traceback" not in said.stderr
+
+
+def test_names_that_are_no_utf8_are_printed(tmp_path):
+    model = os.path.join(tmp_path, os.fsdecode(b"b\xff.safetensors"))
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}  # what Python does on most terminals
+    said = gapstone("train", "digits", "--epochs", "1", "--limit", "100", "--out", model, env=strict)
+    assert said.returncode == 0, said.stderr
+    assert "b\\udcff.safetensors" in said.stdout
+    said = gapstone("report", os.path.dirname(model) + "/none\udcff", env=strict)
+    assert "none\\udcff holds no finished comparison" in said.stderr
 
 
 def test_check_writes_what_it_found(tmp_path):

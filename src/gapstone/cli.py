@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from dataclasses import fields
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -193,6 +194,10 @@ def _name(data: str) -> str:
 
 def main() -> Any:
     """The entry point: what the user can mend is told in one line (GAPSTONE_TRACEBACK=1 for all); the rest is a bug."""
+    # a file name that is no UTF-8 is printed with an escape, instead of a crash after hours of work
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return app()
     except KeyboardInterrupt:

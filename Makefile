@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check clean
+.PHONY: install demo test test-slow check docs clean
 
 install: .venv/installed
 
@@ -25,6 +25,9 @@ test: check
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+docs: install
+	$(BIN)/python docs/generate/pools.py
 
 clean:
 	rm -rf .venv runs dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,7 +12,7 @@ import gapstone as gs
 SOURCE = Path(gs.__file__).parent
 LAYERS = [
     {"cli"},
-    {"compare", "single"},
+    {"compare", "doctor", "single"},
     {"prepare"},
     {"maps", "training"},
     {"cost"},

@@ -17,21 +17,31 @@ if TYPE_CHECKING:
     from gapstone.pooling import Pool as Pool
     from gapstone.pooling import partial as partial
     from gapstone.pooling import pool as pool
+    from gapstone.pooling import share as share
+    from gapstone.regions import Boxes as Boxes
     from gapstone.regions import Grid as Grid
+    from gapstone.regions import Mask as Mask
+    from gapstone.regions import Pyramid as Pyramid
+    from gapstone.regions import Segments as Segments
     from gapstone.regions import Whole as Whole
     from gapstone.regions import Window as Window
 
 # the whole public surface; each name is imported when it is first used, so that `import gapstone` costs nothing
 PUBLIC = {
+    "Boxes": "gapstone.regions",
     "Classifier": "gapstone.classifier",
     "Grid": "gapstone.regions",
     "Head": "gapstone.heads",
+    "Mask": "gapstone.regions",
     "Pool": "gapstone.pooling",
+    "Pyramid": "gapstone.regions",
+    "Segments": "gapstone.regions",
     "Whole": "gapstone.regions",
     "Window": "gapstone.regions",
     "load": "gapstone.classifier",
     "partial": "gapstone.pooling",
     "pool": "gapstone.pooling",
+    "share": "gapstone.pooling",
 }
 
 __all__ = [*PUBLIC, "__version__"]

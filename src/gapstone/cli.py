@@ -186,6 +186,25 @@ def predict(
         raise typer.Exit(1)
 
 
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, every case by itself.")] = False,
+    wide: Annotated[bool, typer.Option("--all", help="A table for every dtype and layout, also where alike.")] = False,
+) -> None:
+    """What this machine has, and which loop serves which pool over which region, by device and dtype, and why."""
+    import json
+
+    from rich.console import Console
+
+    from gapstone.doctor import as_json as everything
+    from gapstone.doctor import report
+
+    if as_json:
+        typer.echo(json.dumps(everything(), indent=2))
+    else:
+        report(Console(), wide)
+
+
 def _name(data: str) -> str:
     """A folder name for DATA."""
     stem = Path(data).resolve().name if data != "digits" else data

@@ -1,5 +1,6 @@
 """The front door to the pools: `pool`, `partial`, and `Pool`, the layer."""
 
+import math
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -7,15 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapstone.loops import torch as loop
-from gapstone.loops.native import native
-from gapstone.pools import POOLS
+from gapstone.loops import native, operators, ranks
+from gapstone.loops import torch as plain
+from gapstone.loops.choose import choose
+from gapstone.loops.places import check
+from gapstone.loops.resample import resample
+from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY, Composition
+from gapstone.pools.definition import Parameter
 from gapstone.regions import REGIONS, Region, Whole
+from gapstone.regions.places import Boxes, Place, Sampled, Weights
 
-Parameter = float | Tensor
+Name = str | tuple[str, ...]
+Value = float | Tensor
 
 
-def pool(x: Tensor, name: str, over: Region = Whole(), **parameters: Parameter) -> Tensor:  # noqa: B008 a value
+def pool(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) -> Tensor:  # noqa: B008 a value
     """Pool a map.
 
         >>> x = torch.rand(2, 512, 14, 14)
@@ -25,34 +32,65 @@ def pool(x: Tensor, name: str, over: Region = Whole(), **parameters: Parameter) 
         torch.Size([2, 512, 7, 7])
         >>> gs.pool(x, "gem", over=gs.Grid(4), p=2.5).shape
         torch.Size([2, 512, 4, 4])
+        >>> gs.pool(x, ("mean", "std")).shape                     # side by side along the channels
+        torch.Size([2, 1024])
 
     Args:
         x: (N, C, *spatial) with one, two or three spatial axes, contiguous or channels-last. float16 and bfloat16 are
-            pooled in float32 and rounded once; integers only by "max", and by "sum" (which gives int64).
-        name: "mean", "sum", "max", "gem" or "logsumexp".
-        over: where: `Whole()`, `Window(size, stride, padding)`, `Grid(size)`.
-        parameters: the pool's own, as a number or a tensor that broadcasts over (N, C): gem's `p`, logsumexp's `r`.
-            A tensor with `requires_grad` is learned.
+            pooled in float32 and rounded once; integers only by "max", "min" and "sum" (which gives int64).
+        name: a pool of docs/pools.md: "mean", "sum", "max", "min", "gem", "l2", "lp", "logsumexp", "softmax", "topk",
+            "variance", "std", "attention", "median", "quantile"; "avgmax", "catavgmax"; or a tuple of names, whose
+            answers stand side by side.
+        over: where: `Whole()`, `Window(3, 2, 1)`, `Grid(4)`, `Pyramid((1, 2, 4))`, `Boxes(boxes, 7)`, `Mask(mask)`,
+            `Segments(labels)`.
+        parameters: the pool's own (gem's and lp's `p`, logsumexp's and softmax's `r`, topk's `k`, quantile's `q`,
+            variance's and std's `correction`, attention's `query`), as a number, or, for p and r, a tensor that
+            broadcasts over (N, C). A tensor with `requires_grad` is learned.
 
-    Returns: (N, C) over the whole map, (N, C, *cells) over windows and grids; the dtype of x.
+    Returns: (N, C) over the whole map or a mask; (N, C, *cells) over windows and grids; (N, C, all cells) over a
+        pyramid; (N, C, labels) over segments; (R, C, *cells) over R boxes. The dtype of x.
 
     Raises: ValueError for an unknown name or parameter, for a shape without channels or positions, for a region that
         does not fit; TypeError for a dtype the pool has no meaning for. Each says what was given and what to do.
     """
-    spatial = _check(x, name, over)
+    recipe = _known(name)
+    if recipe is not None:
+        answers = [pool(x, one, over, **_own(one, parameters)) for one in _taken(name, recipe, parameters)]
+        return torch.cat(answers, 1) if recipe.join == "cat" else torch.stack(answers).mean(0)
+    assert isinstance(name, str)
+    _check(x, name, over)
     values = _parameters(x, name, parameters)
-    axes = over.axes(tuple(x.shape[2:]))
-    # a maximum is exact in any type; a mean is rounded once, and torch has no 3-d pools of half precision on a CPU
-    given = x if name == "max" and spatial < 3 else _wide(x)
-    if (fast := native(name, given, axes)) is not None:
-        return fast.to(x.dtype)
-    answer = loop.finish(
-        name,
-        loop.over_boxes(name, _wide(x), axes, spatial, _shaped(values, spatial)),
-        spatial,
-        _shaped(values, spatial),
-    ).to(_answer_type(name, x))
-    return answer if axes is not None else answer.flatten(1)
+    place = over.place(tuple(x.shape))
+    if isinstance(place, tuple):
+        return torch.cat([pool(x, name, part, **parameters).flatten(2) for part in place], 2)
+    if isinstance(place, Sampled):
+        x, place = resample(operators.wide(name, x), place).to(x.dtype), place.boxes
+        if "query" in parameters or "score" in parameters:
+            raise ValueError(
+                f"pool({name!r}, over={over!r}): attention has no meaning between positions; sampling=None."
+            )
+    return _answer(x, name, place, values)
+
+
+def _answer(x: Tensor, name: str, place: Place, values: tuple[Value, ...]) -> Tensor:
+    if name in WHOLE_ONLY:
+        return ranks.forward(name, operators.wide(name, x), place, values).to(x.dtype)  # type: ignore[arg-type]
+    _check_place(x, name, place)
+    if _transformed() or (isinstance(place, Weights) and place.weights.requires_grad):
+        # share says nothing of weights, and torch.func takes no operator that returns a list: torch's own way
+        return plain.forward(name, operators.wide(name, x), place, values).to(x.dtype)
+    loop = choose(name, x, place, values).loop
+    if loop == "native":
+        assert isinstance(place, Boxes)
+        return native.forward(name, x, place)
+    learned = any(isinstance(v, Tensor) and v.requires_grad for v in values)
+    keep = torch.is_grad_enabled() and (x.requires_grad or learned)
+    return operators.pool(name, loop, x, place, values, keep)
+
+
+def _transformed() -> bool:
+    """Inside torch.vmap, torch.func.grad and their like."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.maybe_current_level() is not None
 
 
 @dataclass(frozen=True)
@@ -63,106 +101,216 @@ class Partial:
     parts: tuple[Tensor, ...]
     spatial: int
     whole: bool
-    parameters: dict[str, Parameter]
+    parameters: dict[str, Value]
     dtype: torch.dtype
 
     def __add__(self, other: "Partial") -> "Partial":
-        mine, yours = self._kind(), other._kind()
-        if mine != yours or not _same(self.parameters, other.parameters):
+        if not isinstance(other, Partial) or self._kind() != other._kind() or not self._same(other):
             raise ValueError(
                 f"{self!r} + {other!r}: only states of the same pool, parameters and cells add up; "
                 f"make both with the same arguments of gs.partial."
             )
-        values = _shaped(tuple(self.parameters.values()), self.spatial)
-        parts = loop.combine(self.name, self.parts, other.parts, self.spatial, values)
+        parts = plain.combine(self.name, self.parts, other.parts, self.spatial, self._values())
         return Partial(self.name, parts, self.spatial, self.whole, self.parameters, self.dtype)
 
     def finish(self) -> Tensor:
         """The answer for all positions seen so far: what `pool` gives for them at once."""
-        values = _shaped(tuple(self.parameters.values()), self.spatial)
-        answer = loop.finish(self.name, self.parts, self.spatial, values).to(self.dtype)
+        answer: Tensor = plain.spoken(self.name, self.spatial).finish(
+            *self.parts, *plain.shaped(self._values(), self.spatial)
+        )
+        answer = answer.to(self.dtype)
         return answer.flatten(1) if self.whole else answer
+
+    def _values(self) -> tuple[Value, ...]:
+        return tuple(self.parameters.values())
 
     def _kind(self) -> tuple[Any, ...]:
         return self.name, self.spatial, self.whole, self.dtype, self.parts[0].shape
+
+    def _same(self, other: "Partial") -> bool:
+        pairs = zip(self._values(), other._values(), strict=True)
+        return all(a is b or bool((torch.as_tensor(a) == torch.as_tensor(b)).all()) for a, b in pairs)
 
     def __repr__(self) -> str:
         given = "".join(f", {key}={value!r}" for key, value in self.parameters.items())
         return f"<partial {self.name!r}{given} of shape {tuple(self.parts[0].shape)}>"
 
 
-def partial(x: Tensor, name: str, over: Region = Whole(), **parameters: Parameter) -> Partial:  # noqa: B008 a value
+@dataclass(frozen=True)
+class Partials:
+    """The running states of a composition: one `Partial` each."""
+
+    members: tuple[Partial, ...]
+    join: str
+
+    def __add__(self, other: "Partials") -> "Partials":
+        if not isinstance(other, Partials) or (self.join, len(self.members)) != (other.join, len(other.members)):
+            raise ValueError(f"{self!r} + {other!r}: only states of the same composition add up.")
+        return Partials(tuple(a + b for a, b in zip(self.members, other.members, strict=True)), self.join)
+
+    def finish(self) -> Tensor:
+        answers = [member.finish() for member in self.members]
+        return torch.cat(answers, 1) if self.join == "cat" else torch.stack(answers).mean(0)
+
+
+def partial(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) -> Partial | Partials:  # noqa: B008
     """The state of a pool over a piece of a map; states of pieces add up to the state of the whole.
 
         >>> a, b = gs.partial(x[..., :7], "mean"), gs.partial(x[..., 7:], "mean")
         >>> (a + b).finish()                                      # the same as gs.pool(x, "mean")
 
-    Arguments and errors as `pool`. The state is kept in float32 where x is narrower. Over windows or grids, states add
-    cell by cell: both pieces need as many cells.
+    Arguments and errors as `pool`; median and quantile cannot be cut. The state is kept in float32 where x is narrower.
+    Over windows, grids, masks and segments, states add cell by cell: both pieces need as many cells.
     """
-    spatial = _check(x, name, over)
+    recipe = _known(name)
+    if recipe is not None:
+        members = [partial(x, one, over, **_own(one, parameters)) for one in _taken(name, recipe, parameters)]
+        return Partials(tuple(m for m in members if isinstance(m, Partial)), recipe.join)
+    assert isinstance(name, str)
+    if name in WHOLE_ONLY:
+        raise ValueError(
+            f"partial(x, {name!r}): the {name} needs all positions at once; pool a region that fits in memory."
+        )
+    _check(x, name, over)
     values = _parameters(x, name, parameters)
-    axes = over.axes(tuple(x.shape[2:]))
-    parts = loop.over_boxes(name, _wide(x), axes, spatial, _shaped(values, spatial))
-    kept = dict(zip(POOLS[name].parameters, values, strict=True))
-    return Partial(name, parts, spatial, axes is None, kept, _answer_type(name, x))
+    place = over.place(tuple(x.shape))
+    if isinstance(place, tuple | Sampled):
+        raise ValueError(
+            f"partial(x, {name!r}, over={over!r}): states are kept per cell of a map; take the levels or boxes one by "
+            f"one, each as a Grid of its piece."
+        )
+    _check_place(x, name, place)
+    if isinstance(place, Boxes) and place.divisor != "positions":
+        raise ValueError(f"partial(x, {name!r}, over={over!r}): a state counts positions; take divisor='positions'.")
+    check(place, tuple(x.shape))
+    parts = plain.over(name, operators.wide(name, x), place, values)
+    names = POOLS[name].parameters
+    kept = {key: 0.0 if names[key].per_position else v for key, v in zip(names, values, strict=True)}
+    return Partial(name, parts, x.dim() - 2, plain.is_whole(place), kept, operators.answer_type(name, x.dtype))
 
 
-def share(x: Tensor, name: str, **parameters: Parameter) -> Tensor:
+def share(x: Tensor, name: str, **parameters: Value) -> Tensor:
     """d pool(x, name) / d x at every position, over the whole map; float32 where x is narrower, the shape of x.
 
     For pools that add up (`POOLS[name].adds_up`), `(x * share).sum() == pool` for each map: the contribution of each
-    position. Arguments and errors as `pool`.
+    position. (Of attention: with its weights held.) Arguments and errors as `pool`.
     """
-    spatial = _check(x, name, Whole())
-    return loop.share(name, _wide(x), spatial, _shaped(_parameters(x, name, parameters), spatial))
+    if name not in POOLS:
+        raise ValueError(f"share(x, {name!r}): there are {', '.join(POOLS)}; of a composition, ask each of its pools.")
+    _check(x, name, Whole())
+    return plain.share(name, operators.wide(name, x), _parameters(x, name, parameters))
 
 
 class Pool(nn.Module):
     """A pool as a layer.
 
         >>> gs.Pool("max", over=gs.Window(3, stride=2, padding=1))
-        >>> gs.Pool("gem", p=torch.nn.Parameter(torch.tensor(3.0)))   # a learned p
+        >>> gs.Pool("gem", p=3.0, learn=True)                     # p is learned
+        >>> gs.Pool("gem", p=torch.full((512,), 3.0), learn=True) # one p per channel
+        >>> gs.Pool("attention", query=torch.zeros(512), learn=True)
 
-    Arguments, shapes and errors as `pool`. A parameter given as `nn.Parameter` is learned and saved with the model.
+    Arguments, shapes and errors as `pool`. `learn=True`: parameters that can be learned become `nn.Parameter`s, saved
+    with the model under their names; one given as `nn.Parameter` does so by itself. A learned value that training
+    drives out of its range (gem's and lp's p: 0.1 to 100) counts as the range's end, and its gradient still reaches it.
+    A region that belongs to a batch is given with it: `layer(x, over=gs.Mask(mask))`.
     """
 
-    def __init__(self, name: str, over: Region = Whole(), **parameters: Parameter) -> None:  # noqa: B008 a value
+    def __init__(self, name: Name, over: Region = Whole(), learn: bool = False, **parameters: Value) -> None:  # noqa: B008
         super().__init__()
-        _known(name, over)
+        _check_region(name, over)
+        if any(isinstance(value, Tensor | list | tuple) and not _numbers(value) for value in vars(over).values()):
+            kind = type(over).__name__
+            raise ValueError(
+                f"Pool({name!r}, over={kind}(…)): a {kind} belongs to a batch: layer(x, over=gs.{kind}(…))."
+            )
         self.name, self.over = name, over
-        self.names = tuple(_named(name, parameters))
-        for key, value in _named(name, parameters).items():
-            _check_value(name, key, value)
-            if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+        named = _named(name, parameters)
+        self.names = tuple(named)
+        for key, value in named.items():
+            knob = _knobs(name)[key]
+            _check_value(name, key, knob, value)
+            if isinstance(value, nn.Parameter) or (learn and knob.learned):
+                setattr(self, key, value if isinstance(value, nn.Parameter) else nn.Parameter(_tensor(value)))
+            elif isinstance(value, Tensor):
                 self.register_buffer(key, value)
             else:
                 setattr(self, key, value)
+        if learn and not list(self.parameters()):
+            raise ValueError(f"Pool({name!r}, learn=True): {_called(name)} has nothing to learn.")
 
-    def parameters_of_pool(self) -> dict[str, Parameter]:
-        return {key: getattr(self, key) for key in self.names}
+    def parameters_of_pool(self) -> dict[str, Value]:
+        """As they count: learned ones held in their range."""
+        found: dict[str, Value] = {}
+        for key in self.names:
+            value = found[key] = getattr(self, key)
+            learned = _knobs(self.name)[key].learned
+            if isinstance(value, nn.Parameter) and learned is not None:
+                found[key] = value + (value.clamp(*learned) - value).detach()
+        return found
 
-    def forward(self, x: Tensor) -> Tensor:
-        return pool(x, self.name, self.over, **self.parameters_of_pool())
+    def forward(self, x: Tensor, over: Region | None = None) -> Tensor:
+        return pool(x, self.name, self.over if over is None else over, **self.parameters_of_pool())
 
     def extra_repr(self) -> str:
-        values = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in self.parameters_of_pool().items()}
+        values = {key: getattr(self, key) for key in self.names}
         over = "" if self.over == Whole() else f", over={self.over!r}"
-        return f"{self.name!r}{over}" + "".join(f", {key}={value!r}" for key, value in values.items())
+        learn = ", learn=True" if list(self.parameters()) else ""
+        return f"{self.name!r}{over}{learn}" + "".join(f", {key}={_shown(value)}" for key, value in values.items())
 
 
-def _known(name: str, over: Region) -> None:
-    if name not in POOLS:
-        close = get_close_matches(str(name), POOLS, 1, 0.4)
+def _shown(value: Value) -> str:
+    """A number, or what makes the tensor again."""
+    if not isinstance(value, Tensor):
+        return repr(value)
+    if value.dim() == 0:
+        return repr(value.item())
+    if bool((value == value.flatten()[0]).all()):
+        return f"torch.full({tuple(value.shape)}, {value.flatten()[0].item()!r})"
+    return f"torch.tensor({value.tolist()})"
+
+
+def _tensor(value: Value) -> Tensor:
+    return value.detach().clone() if isinstance(value, Tensor) else torch.tensor(float(value))
+
+
+def _numbers(value: Any) -> bool:
+    """Nested tuples of numbers: what a region that is a value holds."""
+    return isinstance(value, int | float) or (isinstance(value, tuple) and all(map(_numbers, value)))
+
+
+# ---- what is asked for
+
+
+def _called(name: Name) -> str:
+    return name if isinstance(name, str) else " + ".join(name)
+
+
+def _known(name: Name) -> Composition | None:
+    """The recipe of a composition; None for a pool; an error for anything else."""
+    if isinstance(name, tuple) and name:
+        for one in name:
+            if _known(one) is not None:
+                raise ValueError(f"pool({name!r}): {one!r} is a composition itself; name its pools.")
+        return Composition(name, "cat", "")
+    if isinstance(name, str) and name in COMPOSITIONS:
+        return COMPOSITIONS[name]
+    if not isinstance(name, str) or name not in (*POOLS, *WHOLE_ONLY):
+        known = [*POOLS, *WHOLE_ONLY, *COMPOSITIONS]
+        close = get_close_matches(str(name), known, 1, 0.4)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"pool {name!r} is not known; there are {', '.join(POOLS)}.{hint}")
+        raise ValueError(f"pool {name!r} is not known; there are {', '.join(known)}, and tuples of them.{hint}")
+    return None
+
+
+def _check_region(name: Name, over: Region) -> None:
+    _known(name)
     if not isinstance(over, REGIONS):
         names = ", ".join(region.__name__ for region in REGIONS)
         raise ValueError(f"pool({name!r}, over={over!r}): a region is one of {names}, such as gs.Window(3, stride=2).")
 
 
-def _check(x: Tensor, name: str, over: Region) -> int:
-    _known(name, over)
+def _check(x: Tensor, name: str, over: Region) -> None:
+    _check_region(name, over)
     shape = tuple(x.shape)
     if not 3 <= x.dim() <= 5:
         raise ValueError(
@@ -171,54 +319,105 @@ def _check(x: Tensor, name: str, over: Region) -> int:
         )
     if 0 in shape[1:]:
         raise ValueError(f"pool({name!r}) of a tensor of shape {shape}: there is no position to pool.")
-    if x.is_complex() or x.dtype == torch.bool or not (x.is_floating_point() or POOLS[name].integers):
-        raise TypeError(f"pool({name!r}) of {x.dtype}: convert with x.float() first.")
-    return x.dim() - 2
+    integers = name in POOLS and POOLS[name].integers
+    if x.is_complex() or x.dtype == torch.bool or not (x.is_floating_point() or integers) or x.is_sparse:
+        raise TypeError(
+            f"pool({name!r}) of {'a sparse tensor' if x.is_sparse else x.dtype}: convert with x.float() first."
+        )
 
 
-def _named(name: str, given: dict[str, Parameter]) -> dict[str, Parameter]:
-    known = POOLS[name].parameters
-    if unknown := set(given) - set(known):
-        takes = f"takes {', '.join(known)}" if known else "takes no parameters"
-        raise ValueError(f"pool({name!r}, {', '.join(f'{k}={given[k]!r}' for k in sorted(unknown))}): {name} {takes}.")
-    return {**known, **given}
+def _check_place(x: Tensor, name: str, place: Place) -> None:
+    if isinstance(place, Weights) and not x.is_floating_point():
+        raise TypeError(f"pool({name!r}) of {x.dtype} over a Mask of weights: convert with x.float() first.")
+    if isinstance(place, Weights) and not POOLS[name].weighted:
+        raise ValueError(
+            f"pool({name!r}) over a Mask of weights: a {name} cannot count a position in part; give a mask of bool."
+        )
+    if isinstance(place, Boxes) and place.divisor != "positions" and POOLS[name].count is None:
+        raise ValueError(f"pool({name!r}) over a Window with divisor={place.divisor!r}: only a mean divides.")
 
 
-def _check_value(name: str, key: str, value: Parameter) -> None:
-    # a tensor is trusted: looking at its values would wait for the GPU on every call
-    if not isinstance(value, Tensor) and not 0 < float(value) < float("inf"):
-        raise ValueError(f"pool({name!r}, {key}={value!r}): {key} must be a positive, finite number.")
+# ---- parameters
 
 
-def _parameters(x: Tensor, name: str, given: dict[str, Parameter]) -> tuple[Parameter, ...]:
-    values = _named(name, given)
-    for key, value in values.items():
-        _check_value(name, key, value)
-        if isinstance(value, Tensor) and value.dim() > 2:
-            raise ValueError(
-                f"pool({name!r}, {key}=a tensor of shape {tuple(value.shape)}): give one number, one per channel (C,), "
-                f"or one per image and channel (N, C)."
-            )
-    return tuple(values.values())
+def _knobs(name: Name) -> dict[str, Parameter]:
+    """The parameters a pool, or any of a composition's, takes from its caller."""
+    recipe = _known(name)
+    if recipe is not None:
+        return {key: knob for one in recipe.pools for key, knob in _knobs(one).items()}
+    assert isinstance(name, str)
+    if name == "attention":
+        return {"query": Parameter(learned=(-math.inf, math.inf))}
+    return (POOLS[name] if name in POOLS else WHOLE_ONLY[name]).parameters
 
 
-def _shaped(values: tuple[Parameter, ...], spatial: int) -> tuple[Parameter, ...]:
-    """(C,) → (C, 1, 1): parameters broadcast over positions."""
-    return tuple(v[(...,) + (None,) * spatial] if isinstance(v, Tensor) and v.dim() else v for v in values)
+def _named(name: Name, given: dict[str, Value]) -> dict[str, Value]:
+    """All of a pool's parameters, those not given at their defaults."""
+    knobs = _knobs(name)
+    if unknown := set(given) - set(knobs):
+        takes = f"takes {', '.join(knobs)}" if knobs else "takes no parameters"
+        asked = ", ".join(f"{k}={given[k]!r}" for k in sorted(unknown))
+        raise ValueError(f"pool({name!r}, {asked}): {_called(name)} {takes}.")
+    missing = [key for key, knob in knobs.items() if knob.default is None and key not in given]
+    if missing:
+        raise ValueError(f"pool({name!r}): {_called(name)} needs {', '.join(f'{key}=…' for key in missing)}.")
+    defaults = {key: knob.default for key, knob in knobs.items() if knob.default is not None}
+    return {key: given.get(key, defaults.get(key, 0.0)) for key in knobs}
 
 
-def _same(a: dict[str, Parameter], b: dict[str, Parameter]) -> bool:
-    return all(
-        x is y or bool((torch.as_tensor(x) == torch.as_tensor(y)).all())
-        for x, y in zip(a.values(), b.values(), strict=True)
-    )
+def _taken(name: Name, recipe: Composition, given: dict[str, Value]) -> tuple[str, ...]:
+    _named(name, given)
+    return recipe.pools
 
 
-def _wide(x: Tensor) -> Tensor:
-    if not x.is_floating_point():
-        return x.long()
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+def _own(name: str, given: dict[str, Value]) -> dict[str, Value]:
+    return {key: value for key, value in given.items() if key in _knobs(name)}
 
 
-def _answer_type(name: str, x: Tensor) -> torch.dtype:
-    return torch.int64 if POOLS[name].integers == "int64" and not x.is_floating_point() else x.dtype
+def _check_value(name: Name, key: str, knob: Parameter, value: Value) -> None:
+    # a tensor's values are trusted: looking at them would wait for the GPU on every call
+    if isinstance(value, Tensor):
+        if knob.learned is None:
+            raise ValueError(f"pool({name!r}, {key}=a tensor): {key} is one number, the same for all channels.")
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not knob.least <= value <= knob.most:
+        raise ValueError(
+            f"pool({name!r}, {key}={value!r}): {key} must be a number from {knob.least:g} to {knob.most:g}."
+        )
+    if knob.whole and value != int(value):
+        raise ValueError(f"pool({name!r}, {key}={value!r}): {key} must be a whole number.")
+
+
+def _parameters(x: Tensor, name: str, given: dict[str, Value]) -> tuple[Value, ...]:
+    """In the order of the definition, inside the range that is computed with."""
+    if name == "attention":
+        return (_score(x, _named(name, given)["query"]),)
+    values: list[Value] = []
+    for key, value in _named(name, given).items():
+        knob = _knobs(name)[key]
+        _check_value(name, key, knob, value)
+        if isinstance(value, Tensor):
+            sizes = ((), (1,), (x.shape[1],), (1, 1), (1, x.shape[1]), (x.shape[0], 1), tuple(x.shape[:2]))
+            if tuple(value.shape) not in sizes:
+                raise ValueError(
+                    f"pool({name!r}, {key}=a tensor of shape {tuple(value.shape)}) of a map of shape {tuple(x.shape)}: "
+                    f"give one number, one per channel (C,), or one per image and channel (N, C)."
+                )
+            value = value.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+            values.append(value.clamp(*knob.computed))
+        else:
+            values.append(int(value) if knob.whole else min(max(value, knob.computed[0]), knob.computed[1]))
+    return tuple(values)
+
+
+def _score(x: Tensor, query: Value) -> Tensor:
+    """(N, 1, *spatial): how much each position is what the query asks for."""
+    if not isinstance(query, Tensor) or tuple(query.shape) not in ((x.shape[1],), tuple(x.shape[:2])):
+        size = tuple(query.shape) if isinstance(query, Tensor) else query
+        raise ValueError(
+            f"pool('attention', query={size}) of a map of shape {tuple(x.shape)}: give a tensor with one number per "
+            f"channel ({x.shape[1]},), or per image and channel."
+        )
+    wide = operators.wide("attention", x)
+    query = query.to(wide.dtype).reshape(-1, x.shape[1], *(1,) * (x.dim() - 2))
+    return (wide * query).sum(1, keepdim=True) / math.sqrt(x.shape[1])

@@ -1,31 +1,33 @@
-"""What every pool obeys, over every region: three answers agree (float64 reference, the loop, itself cut in pieces)."""
+"""The contract: every pool, over every region, in 1 to 3 dimensions, both layouts, every dtype, by every loop.
+
+Three answers agree: the formula in float64 on each answer's positions, the loop, and the loop cut in pieces.
+"""
 
 import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from truth import FORMULAS, boxes, grid, pooled, regions, windows
+from truth import given as needed
 
 import gapstone as gs
-from gapstone.loops import torch as loop
+from gapstone import pooling
+from gapstone.loops import numba
+from gapstone.loops import torch as plain
+from gapstone.loops.choose import Choice
 from gapstone.pooling import share
-from gapstone.pools import POOLS
+from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY
 from gapstone.regions import REGIONS
+from gapstone.regions.places import Boxes
 
-# Written here from the formulas, not from the definitions they check.
-REFERENCE = {
-    "mean": lambda x: x.mean(-1),
-    "sum": lambda x: x.sum(-1),
-    "max": lambda x: x.max(-1).values,
-    "gem": lambda x, p=3.0: x.clamp(min=1e-6).pow(p).mean(-1).pow(1 / p),
-    "logsumexp": lambda x, r=5.0: (torch.logsumexp(r * x, -1) - math.log(x.shape[-1])) / r,
-}
-SPATIAL = [(1,), (63,), (1, 1), (7, 1), (9, 11), (1, 1000), (3, 4, 5)]
-LAYOUTS = [(s, torch.contiguous_format) for s in SPATIAL] + [(s, torch.channels_last) for s in SPATIAL if len(s) == 2]
-PER_REGION = {"Whole": gs.Whole(), "Window": gs.Window(2, 1), "Grid": gs.Grid(2)}
-every_pool = pytest.mark.parametrize("name", POOLS)
+SIZES = [(1,), (63,), (1, 1), (7, 1), (9, 11), (2, 40), (3, 4, 5)]
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+EVERY = [*POOLS, *WHOLE_ONLY]
+KINDS = ["Whole", "Window", "Grid", "Pyramid", "Mask", "Segments"]
+every_pool = pytest.mark.parametrize("name", EVERY)
+merging = pytest.mark.parametrize("name", POOLS)
 
 
 def values(*shape, dtype=torch.float64, seed=0):
@@ -33,275 +35,455 @@ def values(*shape, dtype=torch.float64, seed=0):
     return x.abs().add(0.05).to(dtype)
 
 
-def own(name):
-    return tuple(POOLS[name].parameters.values())
+def layouts(x):
+    yield x.contiguous()
+    if x.dim() >= 4:
+        yield x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
+
+
+def by(loop, monkeypatch):
+    """From here on this loop serves every call; `None`: the one that is chosen."""
+    if loop is not None:
+        monkeypatch.setattr(pooling, "choose", lambda *_: Choice(loop, "the test says so"))
+
+
+def served(name, dtype, region, shape):
+    """Whether the compiled loop has this pool over this region."""
+    place = region.place(shape)
+    places = [part.place(shape) for part in place] if isinstance(place, tuple) else [place]
+    return name in POOLS and all(numba.serves(name, dtype, one) is None for one in places)
+
+
+def allowed(name, right, dtype):
+    """The tolerance policy: float64's last digits, or twice what rounding the answer and float32 sums may cost."""
+    scale = right.abs().clamp(min=right[right.isfinite()].abs().max() if right.isfinite().any() else 1)
+    if dtype == torch.float64:
+        return 1e-11 * scale
+    ulp = torch.finfo(dtype).eps
+    return scale * (ulp if dtype != torch.float32 else 8 * ulp)
 
 
 def test_everyone_is_here():
-    assert set(REFERENCE) == set(POOLS)
-    assert set(PER_REGION) == {region.__name__ for region in REGIONS}
+    assert set(FORMULAS) == set(EVERY)
+    assert {*KINDS, "Boxes"} == {region.__name__ for region in REGIONS}
+    assert set(regions((4, 4))) == set(KINDS)
 
 
 @every_pool
-@pytest.mark.parametrize(("sizes", "layout"), LAYOUTS, ids=str)
-def test_whole_map_is_the_formula(name, sizes, layout):
-    x = values(2, 3, *sizes).to(memory_format=layout)
-    expected = REFERENCE[name](x.flatten(2))
-    torch.testing.assert_close(gs.pool(x, name), expected, rtol=1e-12, atol=1e-12)
-    derived = loop.over_boxes(name, x, None, len(sizes), own(name), derived=True)
-    answer = loop.finish(name, derived, len(sizes), own(name)).flatten(1)
-    torch.testing.assert_close(answer, expected, rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+def test_the_answer_is_the_formula_on_its_positions(name, kind, loop, monkeypatch, tried):
+    by(loop, monkeypatch)
+    count = 0
+    for sizes in SIZES:
+        x64 = values(2, 5, *sizes, seed=sum(sizes))
+        for region, answers, shape in regions(sizes)[kind]:
+            for dtype in DTYPES:
+                if loop == "numba" and not served(name, dtype, region, (2, 5, *sizes)):
+                    continue
+                x = x64.to(dtype)
+                right = pooled(name, x, answers, **needed(name, 5)).reshape(2, 5, *shape)
+                for laid in layouts(x):
+                    out = gs.pool(laid, name, region, **needed(name, 5))
+                    assert out.dtype == dtype
+                    assert out.shape == right.shape, (sizes, region)
+                    off = (out.double() - right).abs()
+                    there = torch.tensor([bool(at) for at in answers]).reshape(shape).expand(right.shape)
+                    wrong = there & ~(off <= allowed(name, right, dtype))
+                    assert not wrong.any(), (sizes, region, dtype, laid.stride(), off[wrong].max())
+                    count += 1
+    tried["combinations of pool, region, sizes, layout, dtype and loop agree with the formula"] += count
+    if loop == "numba" and count == 0:
+        pytest.skip(f"the compiled loop has no {name} over {kind}")
 
 
-@every_pool
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_error_at_most_twice_that_of_the_formula_in_torch(name, dtype):
-    x = values(4, 8, 33, 31, dtype=dtype)
-    right = REFERENCE[name](x.double().flatten(2))
-    wide = torch.float32 if dtype.itemsize < 4 else dtype
-    plain = REFERENCE[name](x.to(wide).flatten(2)).to(dtype)
-    ulp = torch.finfo(dtype).eps * right.abs().max()
-    error, allowed = ((y.double() - right).abs().max() for y in (gs.pool(x, name), plain))
-    assert gs.pool(x, name).dtype == dtype
-    assert error <= 2 * allowed + ulp
+@merging
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+def test_the_gradient_is_that_of_the_formula(name, kind, loop, monkeypatch, tried):
+    """Against torch's differentiation of the formula, in float64: share, position by position."""
+    by(loop, monkeypatch)
+    count = 0
+    for sizes in SIZES:
+        x64 = values(2, 5, *sizes, seed=1 + sum(sizes))
+        for region, answers, _ in regions(sizes)[kind]:
+            keep = torch.tensor([bool(at) for at in answers])
+            g = torch.randn(2, 5, len(answers), dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * keep
+            for dtype in (torch.float64, torch.float32, torch.bfloat16):
+                if loop == "numba" and not served(name, dtype, region, (2, 5, *sizes)):
+                    continue
+                x = x64.to(dtype)
+                exact = x.double().requires_grad_()
+                there = [at for at, kept in zip(answers, keep.tolist(), strict=True) if kept]
+                right = torch.zeros_like(exact)
+                if there:
+                    formula = pooled(name, exact, there, **needed(name, 5))
+                    (right,) = torch.autograd.grad((formula * g[..., keep]).sum(), exact)
+                known = right.isfinite()  # the formula's root has no slope where all are equal
+                known.view(-1)[0] |= not known.any()
+                right = right.nan_to_num(0.0)
+                for laid in layouts(x):
+                    mine = laid.detach().requires_grad_()
+                    out = gs.pool(mine, name, region, **needed(name, 5))
+                    (dx,) = torch.autograd.grad(out, mine, g.reshape(out.shape).to(dtype))
+                    assert dx.dtype == dtype
+                    assert dx.shape == x.shape
+                    scale = right.abs().max().clamp(min=1e-3)
+                    loose = {torch.float64: 1e-10, torch.float32: 2e-5, torch.bfloat16: 3e-2}[dtype]
+                    off = (dx.double() - right)[known].abs().amax()
+                    assert off <= loose * scale, (sizes, region, dtype, laid.stride(), off)
+                    count += 1
+    tried["combinations have the formula's gradient"] += count
+    if loop == "numba" and count == 0:
+        pytest.skip(f"the compiled loop has no {name} over {kind}")
 
 
-@every_pool
-@given(data=st.data())
-@settings(max_examples=40, deadline=None)
-def test_windows_and_grids_are_the_formula_on_each_box(name, data):
-    height, width = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9))
-    if data.draw(st.booleans()):
-        size = (data.draw(st.integers(1, height)), data.draw(st.integers(1, width)))
-        stride = (data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3)))
-        padding = tuple(data.draw(st.integers(0, n - 1)) for n in size)
-        region = gs.Window(size, stride, padding)
-    else:
-        region = gs.Grid((data.draw(st.integers(1, 10)), data.draw(st.integers(1, 10))))
-    x = values(2, 2, height, width, seed=height * 10 + width)
-    answer = gs.pool(x, name, region)
-    rows, columns = region.axes((height, width))
-    assert answer.shape == (2, 2, len(rows.starts), len(columns.starts))
-    for i, (top, bottom) in enumerate(zip(rows.starts, rows.stops, strict=True)):
-        for j, (left, right) in enumerate(zip(columns.starts, columns.stops, strict=True)):
-            box = REFERENCE[name](x[:, :, top:bottom, left:right].flatten(2))
-            torch.testing.assert_close(answer[:, :, i, j], box, rtol=1e-10, atol=1e-10)
-    derived = loop.finish(name, loop.over_boxes(name, x, (rows, columns), 2, own(name)), 2, own(name))
-    torch.testing.assert_close(answer, derived, rtol=1e-10, atol=1e-10)
+@merging
+@pytest.mark.parametrize("loop", ["torch", None], ids=["torch", "chosen"])
+def test_gradcheck_and_gradgradcheck(name, loop, monkeypatch):
+    by(loop, monkeypatch)
+    shape = (1, 2, 4, 3)
+    for region in (gs.Whole(), gs.Window(2, 1), gs.Grid(2)):
+        x = values(*shape, seed=3).requires_grad_()
+
+        def ask(t, region=region):
+            return gs.pool(t, name, region, **needed(name, 2))
+
+        assert torch.autograd.gradcheck(ask, x)
+        assert torch.autograd.gradgradcheck(ask, x)
 
 
-@given(data=st.data())
-@settings(max_examples=60, deadline=None)
-def test_torch_agrees_on_random_shapes(data):
-    spatial = data.draw(st.integers(1, 3))
-    sizes = [data.draw(st.integers(3, 9)) for _ in range(spatial)]
-    size, stride = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
-    padding = data.draw(st.integers(0, size // 2))
-    x = torch.randn(2, 3, *sizes, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(sizes)))
-    if spatial == 2 and data.draw(st.booleans()):
-        x = x.to(memory_format=torch.channels_last)
-    dim = f"{spatial}d"
-    window, grid = gs.Window(size, stride, padding), gs.Grid(data.draw(st.integers(1, 5)))
-    pairs = [
-        (gs.pool(x, "max", window), getattr(F, f"max_pool{dim}")(x, size, stride, padding)),
-        (gs.pool(x, "mean", window), getattr(F, f"avg_pool{dim}")(x, size, stride, padding, count_include_pad=False)),
-        (gs.pool(x, "max", grid), getattr(F, f"adaptive_max_pool{dim}")(x, grid.size)),
-        (gs.pool(x, "mean", grid), getattr(F, f"adaptive_avg_pool{dim}")(x, grid.size)),
-    ]
-    for name in ("max", "mean"):
-        for region in (window, grid):
-            axes = region.axes(tuple(sizes))
-            pairs.append(
-                (gs.pool(x, name, region), loop.finish(name, loop.over_boxes(name, x, axes, spatial), spatial))
+@pytest.mark.parametrize(
+    ("name", "key", "at"), [("gem", "p", 3.0), ("lp", "p", 2.5), ("logsumexp", "r", 2.0), ("softmax", "r", 1.5)]
+)
+@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+def test_learned_parameters_have_their_gradient(name, key, at, loop, monkeypatch):
+    by(loop, monkeypatch)
+    x = values(2, 3, 4, 5)
+    for shape in ((), (3,), (2, 3), (1, 3)):
+        for region in (gs.Whole(), gs.Window(2, 1), gs.Grid(3)):
+            if loop == "numba" and not served(name, x.dtype, region, (2, 3, 4, 5)):
+                continue
+            p = torch.full(shape, at, dtype=torch.float64) + torch.arange(math.prod(shape)).reshape(shape) * 0.3
+            assert torch.autograd.gradcheck(lambda v, r=region: gs.pool(x, name, r, **{key: v}), p.requires_grad_())
+
+
+def test_the_learned_query_has_its_gradient():
+    x = values(2, 3, 4, 5)
+    for query in (torch.rand(3, dtype=torch.float64), torch.rand(2, 3, dtype=torch.float64)):
+        for region in (gs.Whole(), gs.Window(2, 1), gs.Mask(x[0, 0] > 0.4)):
+            assert torch.autograd.gradcheck(
+                lambda a, q, r=region: gs.pool(a, "attention", r, query=q), (x.requires_grad_(), query.requires_grad_())
             )
-    for mine, theirs in pairs:
-        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
 
 
-@every_pool
-def test_states_add_up_over_any_cut(name):
-    x = values(2, 3, 9, 11)
-    tiles = [tile for row in x.split((2, 5, 2), 2) for tile in row.split((1, 10), 3)]
-    total = gs.partial(tiles[0], name)
-    for tile in tiles[1:]:
-        total = total + gs.partial(tile, name)
-    torch.testing.assert_close(total.finish(), gs.pool(x, name), rtol=1e-12, atol=1e-12)
-    other = gs.partial(tiles[-1], name)
-    for tile in reversed(tiles[:-1]):
-        other = gs.partial(tile, name) + other
-    torch.testing.assert_close(other.finish(), total.finish(), rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("name", ["mean", "sum", "gem", "l2", "lp", "logsumexp", "softmax", "variance", "std"])
+@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+def test_weights_count_as_often_as_they_say(name, loop, monkeypatch):
+    """Weight 3 is the position three times; 0 is not looked at, whatever stands there."""
+    by(loop, monkeypatch)
+    times = torch.tensor([[2, 0, 1, 3], [1, 1, 4, 0]])
+    x = values(2, 3, 4)
+    for dtype in (torch.float64, torch.float32):
+        region = gs.Mask(times.to(dtype))
+        if loop == "numba" and not served(name, dtype, region, (2, 3, 4)):
+            continue
+        right = torch.stack([FORMULAS[name](x[i].repeat_interleave(times[i], 1)) for i in range(2)])
+        spoilt = torch.where(times[:, None] == 0, math.nan, x).to(dtype)
+        tolerance = 1e-12 if dtype == torch.float64 else 1e-6
+        torch.testing.assert_close(gs.pool(spoilt, name, region).double(), right, rtol=tolerance, atol=tolerance)
+        if dtype == torch.float64:
+            assert torch.autograd.gradcheck(lambda t, r=region: gs.pool(t, name, r), x.clone().requires_grad_())
+            soft = torch.rand(2, 4, dtype=dtype).add(0.1).requires_grad_()
+            assert torch.autograd.gradcheck(lambda w: gs.pool(x, name, gs.Mask(w)), soft)
 
 
-@every_pool
-def test_laws_with_the_empty_state(name):
-    pool = loop.spoken(name, 2)
-    empty = tuple(torch.tensor(float(part), dtype=torch.float64).reshape(1, 1, 1, 1) for part in pool.empty)
-    parameters = own(name)
-    state = loop.over_boxes(name, values(1, 1, 3, 3), None, 2, parameters)
-    for left, right in ((state, empty), (empty, state)):
-        for mine, part in zip(loop.combine(name, left, right, 2, parameters), state, strict=True):
-            assert torch.equal(mine, part)
-    # a log-sum-exp that passed every other law gave NaN here
-    for mine, part in zip(loop.combine(name, empty, empty, 2, parameters), empty, strict=True):
-        assert torch.equal(mine, part)
+@merging
+@given(data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_any_tiling_of_any_region_equals_the_whole(name, data):
+    height, width = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 12))
+    x = values(2, 3, height, width, seed=height * 13 + width)
+    score = {"query": torch.rand(3, dtype=torch.float64)} if name == "attention" else needed(name, 3)
+    rows = sorted(data.draw(st.sets(st.integers(1, height))) | {height})
+    tiles = []
+    top = 0
+    for bottom in rows:
+        left = 0
+        for right in sorted(data.draw(st.sets(st.integers(1, width))) | {width}):
+            tiles.append((slice(top, bottom), slice(left, right)))
+            left = right
+        top = bottom
+    order = data.draw(st.permutations(tiles))
+    masks = data.draw(st.booleans())
+    mask = torch.rand(height, width, generator=torch.Generator().manual_seed(width)) > 0.3
+    labels = torch.randint(-1, 4, (height, width), generator=torch.Generator().manual_seed(height))
+
+    def over(tile):
+        if not masks:
+            return gs.Whole()
+        return gs.Segments(labels[tile], 4) if height % 2 else gs.Mask(mask[tile])
+
+    total = None
+    for tile in order:
+        piece = gs.partial(x[(..., *tile)], name, over(tile), **score)
+        total = piece if total is None else total + piece
+    whole = gs.pool(x, name, over((slice(None), slice(None))), **score)
+    torch.testing.assert_close(total.finish(), whole, rtol=1e-11, atol=1e-11, equal_nan=True)
 
 
-@every_pool
-def test_share_is_the_gradient(name):
-    x = values(2, 3, 5, 4).requires_grad_()
-    gs.pool(x, name).sum().backward()
-    torch.testing.assert_close(share(x.detach(), name), x.grad, rtol=1e-12, atol=1e-12)
-    assert torch.autograd.gradcheck(lambda t: gs.pool(t, name), values(2, 2, 3, 3).requires_grad_())
-    for region in (gs.Window(2, 1), gs.Grid(2)):
-        assert torch.autograd.gradcheck(lambda t, r=region: gs.pool(t, name, r), values(1, 2, 3, 4).requires_grad_())
+@merging
+def test_laws(name):
+    """The empty state changes nothing, order and grouping change nothing, blocks are their positions one by one."""
+    check_laws(name)
 
 
-@every_pool
+def check_laws(name):
+    pool = plain.spoken(name, 1)
+    parameters = (torch.zeros(1, 1, 6, dtype=torch.float64),) if name == "attention" else own(name)
+    x = values(1, 1, 6, seed=5)
+    parts = plain.lift(pool, x, parameters)
+    empty = tuple(plain.empty_like(p, e).expand(p[..., :1].shape) for p, e in zip(parts, pool.empty, strict=True))
+    ones = [tuple(p[..., i : i + 1] for p in parts) for i in range(6)]
+
+    def add(s, t):
+        return tuple(pool.combine(*s, *t, *parameters))
+
+    def same(s, t):
+        for a, b in zip(s, t, strict=True):
+            torch.testing.assert_close(a.expand_as(b), b, rtol=1e-12, atol=1e-12)
+
+    for state in (ones[0], add(ones[0], ones[1]), empty):
+        # a log-sum-exp that passed every other law gave NaN for empty + empty
+        same(add(empty, state), state)
+        same(add(state, empty), state)
+    same(add(add(ones[0], ones[1]), ones[2]), add(ones[0], add(ones[1], ones[2])))
+    same(add(ones[3], ones[4]), add(ones[4], ones[3]))
+    total = ones[0]
+    for one in ones[1:]:
+        total = add(total, one)
+    finish = pool.finish(*total, *parameters)
+    block = plain.over(name, x, Boxes(None), parameters)
+    torch.testing.assert_close(pool.finish(*block, *parameters), finish, rtol=1e-12, atol=1e-12)
+    if pool.terms:
+        key = pool.key or (lambda v, *_: v)
+        reference = key(x, *parameters)
+        same((reference, *(torch.as_tensor(t, dtype=x.dtype) for t in pool.terms(x, reference, *parameters))), parts)
+
+
+def own(name):
+    return tuple(NEED if knob.default is None else knob.default for knob in POOLS[name].parameters.values())
+
+
+NEED = 3  # topk's k
+
+
+@merging
 def test_maps_add_up_exactly_where_claimed_and_not_where_not(name):
     x = values(2, 3, 9, 11)
-    gap = ((x * share(x, name)).sum((2, 3)) - gs.pool(x, name)).abs().max()
+    parts = x * share(x, name, **needed(name, 3))
+    gap = (parts.sum((2, 3)) - gs.pool(x, name, **needed(name, 3))).abs().max()
     assert (gap < 1e-12) == POOLS[name].adds_up
 
 
-def test_the_first_of_equals_takes_the_gradient_and_nan_wins():
-    x = torch.tensor([[[1.0, 3.0, 3.0, 2.0]]], requires_grad=True)
-    gs.pool(x, "max").backward()
-    assert x.grad.tolist() == [[[0, 1, 0, 0]]]
-    assert share(x.detach(), "max").tolist() == [[[0, 1, 0, 0]]]
-    for derived in (False, True):
-        state = loop.over_boxes("max", torch.tensor([[[1.0, math.nan, 5.0, math.nan]]]), None, 1, derived=derived)
-        assert math.isnan(state[0].item())
-        assert state[1].item() == 1
+@every_pool
+def test_the_order_of_positions_does_not_matter(name):
+    x = values(2, 3, 40)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    a, b = (gs.pool(t, name, **needed(name, 3)) for t in (x, x[..., order]))
+    torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_infinities():
-    for name in ("max", "logsumexp"):
-        assert gs.pool(torch.tensor([[[1.0, math.inf]]]), name).item() == math.inf
-        assert gs.pool(torch.tensor([[[-math.inf, -math.inf]]]), name).item() == -math.inf
-    one = gs.pool(torch.tensor([[[2.0, -math.inf]]]), "logsumexp", r=1.0).item()
-    assert one == pytest.approx(2 - math.log(2))
-
-
-def test_half_precision_neither_overflows_nor_drifts():
-    x = torch.full((1, 1, 256, 256), 60.0, dtype=torch.float16)
-    assert gs.pool(x, "gem").item() == pytest.approx(60, rel=1e-3)
-    assert gs.pool(x, "mean").item() == 60
-    assert gs.pool(torch.full((1, 1, 64, 64), 700.0), "logsumexp").item() == pytest.approx(700)
-
-
-def test_gem_keeps_its_head_at_large_p():
-    x = torch.tensor([[[10.0, 2.0, 7.0]]])
-    assert gs.pool(x, "gem", p=100.0).item() == pytest.approx(10 * (1 / 3) ** 0.01, rel=1e-5)
-    assert gs.pool(torch.tensor([[[math.inf, 1.0]]]), "gem").item() == math.inf
-    free = torch.rand(1, 2, 5, requires_grad=True)
-    gs.pool(free, "gem", p=60.0).sum().backward()
-    assert torch.isfinite(free.grad).all()
-
-
-@pytest.mark.parametrize("spatial", [1, 2, 3])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_has_every_pool_over_every_region(spatial, dtype):
-    x = values(2, 3, *(4,) * spatial, dtype=dtype)
-    for name in POOLS:
-        for region in PER_REGION.values():
-            answer = gs.pool(x, name, region)
-            assert answer.dtype == dtype
-            torch.testing.assert_close(answer, gs.pool(x.double(), name, region).to(dtype))
-
-
-def test_gem_of_zeros_has_a_gradient():
-    for p in (1.0, 3.0, 10.0):
-        x = torch.zeros(1, 2, 3, 3, requires_grad=True)
-        gs.pool(x, "gem", p=p).sum().backward()
-        assert torch.isfinite(x.grad).all()
-
-
-def test_learned_parameters_learn():
-    for name, key in (("gem", "p"), ("logsumexp", "r")):
-        layer = gs.Pool(name, **{key: torch.nn.Parameter(torch.tensor(3.0, dtype=torch.float64))})
-        assert [k for k, _ in layer.named_parameters()] == [key]
-        assert list(layer.state_dict()) == [key]
-        assert torch.autograd.gradcheck(
-            lambda v, n=name, k=key: gs.pool(values(2, 3, 4, 4), n, **{k: v}),
-            torch.tensor(3.0, dtype=torch.float64, requires_grad=True),
-        )
-    per_channel = torch.tensor([1.0, 3.0, 8.0], dtype=torch.float64)
+@every_pool
+@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+def test_the_answer_over_nothing(name, loop, monkeypatch):
+    """Documented: 0 for sums, the end of the scale for max and min, NaN for what divides by how many."""
+    by(loop, monkeypatch)
+    nothing = {"sum": 0.0, "l2": 0.0, "lp": 0.0, "max": -math.inf, "min": math.inf}.get(name, math.nan)
     x = values(2, 3, 4, 4)
-    answer = gs.pool(x, "gem", p=per_channel)
-    for channel, p in enumerate(per_channel):
-        torch.testing.assert_close(answer[:, channel], gs.pool(x, "gem", p=p.item())[:, channel])
+    mask = torch.ones(2, 4, 4, dtype=torch.bool)
+    mask[1] = False
+
+    cases = [
+        (gs.Mask(mask), lambda out: out[1]),
+        (gs.Segments(torch.zeros(4, 4, dtype=torch.int64), 3), lambda out: out[..., 1:]),
+        (gs.Boxes(torch.tensor([[0.0, 50, 50, 60, 60]]), 2), lambda out: out),
+    ]
+    for region, empty in cases:
+        if loop == "numba" and not served(name, x.dtype, region, x.shape):
+            continue
+        mine = x.clone().requires_grad_()
+        out = gs.pool(mine, name, region, **needed(name, 3))
+        expected = torch.full_like(empty(out), nothing)
+        torch.testing.assert_close(empty(out), expected, equal_nan=True)
+        (dx,) = torch.autograd.grad(empty(out).sum(), mine)
+        assert torch.equal(dx, torch.zeros_like(dx))
+
+
+@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+def test_the_first_of_equals_takes_the_gradient_and_nan_wins(loop, monkeypatch):
+    by(loop, monkeypatch)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        for region in (gs.Whole(), gs.Window(4), gs.Grid(1), gs.Mask(torch.ones(4, dtype=torch.bool))):
+            for name, row in (("max", [1.0, 3.0, 3.0, 2.0]), ("min", [4.0, 2.0, 2.0, 2.0])):
+                x = torch.tensor([[row]], dtype=dtype, requires_grad=True)
+                gs.pool(x, name, region).sum().backward()
+                assert x.grad.tolist() == [[[0, 1, 0, 0]]], (name, region, dtype)
+                x = torch.tensor([[[1.0, math.nan, 5.0, math.nan]]], dtype=dtype, requires_grad=True)
+                out = gs.pool(x, name, region)
+                assert out.isnan().all(), (name, region, dtype)
+                out.sum().backward()
+                assert x.grad.tolist() == [[[0, 1, 0, 0]]], (name, region, dtype)
+    x = torch.tensor([[[2.0, 7.0, 7.0, 7.0, 1.0]]], requires_grad=True)
+    gs.pool(x, "topk", k=2).backward()
+    assert x.grad.tolist() == [[[0, 0.5, 0.5, 0, 0]]]
+
+
+@merging
+@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+def test_nan_reaches_the_answer_and_only_its_own(name, loop, monkeypatch):
+    by(loop, monkeypatch)
+    x = values(1, 2, 6, 6, dtype=torch.float32)
+    x[0, 0, 1, 1] = math.nan
+    for region in (gs.Whole(), gs.Window(2), gs.Grid(3)):
+        for laid in layouts(x):
+            if loop == "numba" and not served(name, x.dtype, region, x.shape):
+                continue
+            if name == "attention":
+                continue  # the score of a position is made of all channels
+            out = gs.pool(laid, name, region, **needed(name, 2))
+            spoilt = out.isnan().reshape(1, 2, -1)
+            assert spoilt[0, 0].sum() == 1, (region, out)
+            assert not spoilt[0, 1].any()
+
+
+@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+def test_infinities(loop, monkeypatch):
+    by(loop, monkeypatch)
+    for region in (gs.Whole(), gs.Window(2), gs.Grid(1)):
+        for name in ("max", "logsumexp", "softmax", "gem", "lp", "l2"):
+            assert gs.pool(torch.tensor([[[1.0, math.inf]]]), name, region).item() == math.inf, (name, region)
+        for name in ("max", "logsumexp", "softmax", "min"):
+            assert gs.pool(torch.tensor([[[-math.inf, -math.inf]]]), name, region).item() == -math.inf, (name, region)
+        one = gs.pool(torch.tensor([[[2.0, -math.inf]]]), "logsumexp", region, r=1.0).item()
+        assert one == pytest.approx(2 - math.log(2))
+        assert gs.pool(torch.tensor([[[2.0, -math.inf]]]), "softmax", region).item() == 2
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_windows_and_grids_as_they_are_written_down(data):
+    """Random regions against their positions counted by hand, for a pool of each kind."""
+    axes = data.draw(st.integers(1, 3))
+    sizes, parts, size, stride, padding, step = [], [], [], [], [], []
+    ceil = data.draw(st.booleans())
+    for _ in range(axes):
+        length = data.draw(st.integers(1, 12 if axes < 3 else 6))
+        k, d = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 3))
+        span = (k - 1) * d + 1
+        sides = data.draw(st.tuples(st.integers(0, span - 1), st.integers(0, span - 1)))
+        s = data.draw(st.integers(1, 5))
+        sizes.append(length)
+        parts.append(windows(length, k, s, *sides, d, ceil))
+        size.append(k), stride.append(s), padding.append(sides), step.append(d)
+    if not all(parts):
+        with pytest.raises(ValueError, match="does not fit"):
+            gs.pool(
+                values(1, 2, *sizes), "mean", gs.Window(tuple(size), tuple(stride), tuple(padding), tuple(step), ceil)
+            )
+        return
+    region = gs.Window(tuple(size), tuple(stride), tuple(padding), tuple(step), ceil)
+    x = values(1, 2, *sizes, seed=sum(sizes))
+    answers = boxes(parts, sizes)
+    for name in ("mean", "max", "logsumexp"):
+        right = pooled(name, x, answers)
+        out = gs.pool(x, name, region)
+        assert out.shape[2:] == tuple(map(len, parts))
+        there = torch.tensor([bool(at) for at in answers])
+        torch.testing.assert_close(out.flatten(2)[..., there], right[..., there], rtol=1e-11, atol=1e-11)
+        if name == "max":
+            assert (out.flatten(2)[..., ~there] == -math.inf).all()
+    cells = [data.draw(st.integers(1, 9)) for _ in sizes]
+    answers = boxes([grid(s, c) for s, c in zip(sizes, cells, strict=True)], sizes)
+    out = gs.pool(x, "max", gs.Grid(tuple(cells)))
+    torch.testing.assert_close(out.flatten(2), pooled("max", x, answers))
+
+
+def test_divisors():
+    x = torch.ones(1, 1, 5)
+    asked = {"positions": [1, 1, 1], "padded": [2 / 3, 1, 1], "window": [2 / 3, 1, 2 / 3], 2: [1, 1.5, 1]}
+    for divisor, expected in asked.items():
+        region = gs.Window(3, 2, ((1, 0),), ceil_mode=True, divisor=divisor)
+        assert gs.pool(x, "mean", region).tolist() == [[pytest.approx([expected[0], expected[1], expected[2]])]], (
+            divisor
+        )
+    with pytest.raises(ValueError, match="only a mean divides"):
+        gs.pool(x, "gem", gs.Window(2, divisor="window"))
+
+
+def test_compositions():
+    x = values(2, 3, 6, 7)
+    mean, top = gs.pool(x, "mean"), gs.pool(x, "max")
+    torch.testing.assert_close(gs.pool(x, "avgmax"), (mean + top) / 2)
+    torch.testing.assert_close(gs.pool(x, "catavgmax"), torch.cat([mean, top], 1))
+    three = gs.pool(x, ("gem", "std", "quantile"), gs.Grid(2), p=2.0, q=0.1)
+    assert three.shape == (2, 9, 2, 2)
+    torch.testing.assert_close(three[:, 6:], gs.pool(x, "quantile", gs.Grid(2), q=0.1))
+    for name in COMPOSITIONS:
+        parts = gs.partial(x[..., :3], name) + gs.partial(x[..., 3:], name)
+        torch.testing.assert_close(parts.finish(), gs.pool(x, name))
+
+
+def test_integers():
+    x = torch.arange(12, dtype=torch.int32).reshape(1, 1, 3, 4)
+    assert gs.pool(x, "max").tolist() == [[11]]
+    assert gs.pool(x, "min").tolist() == [[0]]
+    assert gs.pool(x, "sum").tolist() == [[66]]
+    assert gs.pool(x, "max", gs.Window(2)).tolist() == [[[[5, 7]]]]
+    # beyond what float32 holds, with windows that overhang; and a sum that does not fit into its own type
+    large = torch.full((1, 1, 4, 4), 2**53 + 1, dtype=torch.int64)
+    for region in (gs.Whole(), gs.Window(3, 2, 1), gs.Grid(3), gs.Mask(torch.eye(4, dtype=torch.bool))):
+        assert gs.pool(large, "max", region).unique().tolist() == [2**53 + 1]
+        assert gs.pool(-large, "max", region).unique().tolist() == [-(2**53) - 1]
+        assert gs.pool(-large, "min", region).unique().tolist() == [-(2**53) - 1]
+    assert gs.pool(large, "sum", gs.Window(2)).unique().tolist() == [4 * (2**53 + 1)]
+    ones = torch.ones(1, 1, 20, 20, dtype=torch.uint8)
+    assert gs.pool(ones, "sum").item() == gs.partial(ones, "sum").finish().item() == 400
+    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
+        y = torch.randint(0, 100, (2, 3, 7, 9), dtype=dtype)
+        for laid in layouts(y):
+            for name in ("max", "min"):
+                for region in (gs.Whole(), gs.Window(3, 2, 1), gs.Grid(2)):
+                    out = gs.pool(laid, name, region)
+                    assert out.dtype == dtype
+                    torch.testing.assert_close(out.double(), gs.pool(y.double(), name, region))
+    # a window without a position
+    empty = gs.pool(x, "max", gs.Mask(torch.zeros(3, 4, dtype=torch.bool)))
+    assert empty.item() == torch.iinfo(torch.int32).min
+    with pytest.raises(TypeError, match=r"x\.float"):
+        gs.pool(x, "mean")
+
+
+def test_an_empty_batch_gives_an_empty_answer():
+    for name in EVERY:
+        x = torch.rand(0, 3, 4, 4, requires_grad=True)
+        for region, shape in ((gs.Whole(), (0, 3)), (gs.Window(2), (0, 3, 2, 2)), (gs.Grid(3), (0, 3, 3, 3))):
+            out = gs.pool(x, name, region, **needed(name, 3, torch.float32))
+            assert out.shape == shape
+            out.sum().backward()
+        assert gs.pool(torch.rand(2, 3, 4, 4), name, gs.Boxes(torch.zeros(0, 5), 2), **needed(name, 3)).shape == (
+            0,
+            3,
+            2,
+            2,
+        )
 
 
 def test_known_answers():
     x = torch.arange(16.0).reshape(1, 1, 4, 4)
     x *= 80 / x.sum()
     assert gs.pool(x, "mean").item() == pytest.approx(5)
-    assert gs.pool(x.expand(1, 3, 4, 4), "mean").tolist() == [pytest.approx([5, 5, 5])]
     for shape, length in (((2048, 13, 13), 2048), ((1536, 8, 8), 1536), ((1792, 8, 8), 1792)):
         assert gs.pool(torch.rand(1, *shape), "mean").shape == (1, length)
     y = values(2, 3, 6, 7)
     torch.testing.assert_close(gs.pool(y, "sum"), gs.pool(y, "mean") * 42)
-    assert gs.pool(torch.rand(2, 8, 28, 20), "max", gs.Window(2, 2)).shape == (2, 8, 14, 10)
-
-
-def test_integers():
-    x = torch.arange(12, dtype=torch.int32).reshape(1, 1, 3, 4)
-    assert gs.pool(x, "max").tolist() == [[11]]
-    assert gs.pool(x, "sum").tolist() == [[66]]
-    assert gs.pool(x, "max", gs.Window(2)).tolist() == [[[[5, 7]]]]
-    # beyond what float32 holds, with windows that overhang; and a sum that does not fit into its own type
-    large = torch.full((1, 1, 4, 4), 2**24 + 1, dtype=torch.int64)
-    assert gs.pool(large, "max", gs.Window(3, 2, 1)).unique().tolist() == [2**24 + 1]
-    assert gs.pool(-large, "max", gs.Window(3, 2, 1)).unique().tolist() == [-(2**24) - 1]
-    assert gs.pool(large, "sum", gs.Window(2)).unique().tolist() == [4 * (2**24 + 1)]
-    ones = torch.ones(1, 1, 20, 20, dtype=torch.uint8)
-    assert gs.pool(ones, "sum").item() == gs.partial(ones, "sum").finish().item() == 400
-    assert gs.pool(ones, "max").dtype == torch.uint8
-    with pytest.raises(TypeError, match=r"x\.float"):
-        gs.pool(x, "mean")
-
-
-def test_an_empty_batch_gives_an_empty_answer():
-    for name in POOLS:
-        assert gs.pool(torch.rand(0, 3, 4, 4), name).shape == (0, 3)
-        assert gs.pool(torch.rand(0, 3, 4, 4), name, gs.Window(2)).shape == (0, 3, 2, 2)
-
-
-def test_large_mean_windows_are_exact():
-    x = torch.rand(1, 1, 1024, 1024, generator=torch.Generator().manual_seed(0))
-    right = x.double().mean()
-    assert (gs.pool(x, "mean", gs.Window(1024)).double() - right).abs() < 1e-6
-
-
-@every_pool
-def test_layer_is_the_function_and_its_repr_makes_it_again(name):
-    x = values(2, 3, 6, 6)
-    for region in PER_REGION.values():
-        layer = gs.Pool(name, over=region)
-        again = eval(repr(layer), {"Pool": gs.Pool, "Window": gs.Window, "Grid": gs.Grid, "Whole": gs.Whole})
-        torch.testing.assert_close(again(x), gs.pool(x, name, region))
-
-
-@pytest.mark.parametrize(
-    ("call", "says"),
-    [
-        (lambda: gs.pool(torch.rand(1, 2, 3), "avg"), "avg.*mean"),
-        (lambda: gs.pool(torch.rand(2, 3), "mean"), r"\(N, C, \*spatial\)"),
-        (lambda: gs.pool(torch.rand(1, 2, 0, 3), "max"), "no position"),
-        (lambda: gs.pool(torch.rand(1, 2, 3), "gem", q=3), "takes p"),
-        (lambda: gs.pool(torch.rand(1, 2, 3), "gem", p=-1), "positive"),
-        (lambda: gs.pool(torch.rand(1, 2, 3, 3), "max", gs.Window(5)), "does not fit"),
-        (lambda: gs.pool(torch.rand(1, 2, 3, 3), "max", gs.Window((2, 2, 2))), "spatial axes"),
-        (lambda: gs.pool(torch.rand(1, 2, 3), "max", 3), "region"),
-        (lambda: gs.Window(0), "at least 1"),
-        (lambda: gs.Window(3, padding=3), "less than"),
-        (lambda: gs.Window(2.5), "whole number"),
-        (lambda: gs.Grid(()), "whole number"),
-        (lambda: gs.Window((2, 2), (1, 1, 1)), "different numbers of axes"),
-        (lambda: gs.partial(torch.rand(1, 2, 3), "gem", p=2) + gs.partial(torch.rand(1, 2, 3), "gem"), "add up"),
-        (lambda: gs.partial(torch.rand(1, 2, 3), "max") + gs.partial(torch.rand(1, 3, 3), "max"), "add up"),
-    ],
-)
-def test_errors_restate_the_call_and_the_way_out(call, says):
-    with pytest.raises(ValueError, match=says):
-        call()

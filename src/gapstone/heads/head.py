@@ -111,7 +111,9 @@ class Head(nn.Module):
         if not self.recipe.pools:
             return Contributions(torch.einsum("kc...,nc...->nk...", self._weights_in_place(weight, x), x), bias)
         parts = [
-            x * share(x, layer.name, **layer.parameters_of_pool()) for layer in self.pools if isinstance(layer, Pool)
+            x * share(x, str(layer.name), **layer.parameters_of_pool())
+            for layer in self.pools
+            if isinstance(layer, Pool)
         ]
         mean = (weight / len(parts),) * len(parts)
         weights = weight.chunk(len(parts), 1) if self.recipe.join == "cat" else mean
@@ -155,7 +157,7 @@ def _pool(name: str, options: dict[str, float | str]) -> Pool:
     parameters: dict[str, Any] = {key: options[key] for key in POOLS[name].parameters if key in options}
     for key, value in parameters.items():
         if value == "learned":
-            parameters[key] = nn.Parameter(torch.tensor(POOLS[name].parameters[key]))
+            parameters[key] = nn.Parameter(torch.tensor(POOLS[name].parameters[key].default))
     return Pool(name, **parameters)
 
 

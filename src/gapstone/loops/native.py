@@ -1,16 +1,17 @@
-"""torch's own kernels for the boxes they know, where they are right: max and mean over windows and grids.
+"""torch's own kernels for the places they know, where they are right and fast.
 
-They take no notice of `lift` and `combine`; the contract tests hold them to the derived loop. Everything else,
-and every state asked for by `partial`, is derived.
+They take no notice of `lift` and `combine`; the contract tests hold them to the derived loops. Everything else, and
+every state asked for by `partial`, is derived.
 """
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from gapstone.regions.boxes import Axis
+from gapstone.regions.places import Boxes, Cells, Place, Windows
 
 # avg_pool2d adds one after another: over 1024 x 1024 in float32 it is off by 2.9e-5, the mean by 1.5e-7
 LARGEST_MEAN = 1024
@@ -23,29 +24,58 @@ MEAN_WINDOW: Kernels = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 MEAN_GRID: Kernels = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 
 
-def native(name: str, x: Tensor, axes: tuple[Axis, ...] | None) -> Tensor | None:
-    """The answer over these boxes, or None where torch has no kernel for them that is right."""
-    if axes is None or name not in ("max", "mean") or not x.is_floating_point() or 0 in x.shape:
+def serves(name: str, x: Tensor, place: Place) -> str | None:
+    """Why torch's kernel is the one to take; None where it has none, or not the best."""
+    if not isinstance(place, Boxes) or not x.is_floating_point():
         return None
-    rules = [axis.even for axis in axes]
-    spatial = len(axes)
-    if all(rule and rule[0] == "grid" for rule in rules):
-        cells = tuple(len(axis.starts) for axis in axes)
-        return _tensor((MAX_GRID if name == "max" else MEAN_GRID)[spatial](x, cells))
-    if all(rule and rule[0] == "window" for rule in rules):
-        size, stride, padding = zip(*(rule[1:] for rule in rules if rule and rule[0] == "window"), strict=True)
-        cells_per_window = 1
-        for n in size:
-            cells_per_window *= n
-        if any(2 * p > n for n, p in zip(size, padding, strict=True)):  # torch refuses such padding
+    if place.axes is None:
+        if name in ("mean", "sum", "max", "min"):
+            return "torch's own reduction is at the memory's limit"
+        return None
+    if x.device.type == "cpu" or name not in ("max", "mean") or 0 in x.shape:
+        return None
+    # on a GPU torch has no 3-d pools of half precision that accumulate wider
+    if all(isinstance(axis, Cells) for axis in place.axes):
+        return f"torch's adaptive_{name}_pool"
+    if not all(isinstance(axis, Windows) for axis in place.axes):
+        return None
+    for axis in place.axes:
+        assert isinstance(axis, Windows)
+        if axis.step > 1 or axis.before != axis.after or 2 * axis.before > axis.size:
             return None
+    if name == "max":
+        return "torch's max_pool"
+    plain = place.divisor in ("positions", "padded")
+    return "torch's avg_pool" if plain and prod(axis.most for axis in place.axes) <= LARGEST_MEAN else None
+
+
+def forward(name: str, x: Tensor, place: Boxes) -> Tensor:
+    spatial = x.dim() - 2
+    answer: Any
+    if place.axes is None:
+        flat = x.flatten(2)
+        if name in ("mean", "sum"):
+            # without flatten: channels-last stays as it is
+            dims = tuple(range(2, x.dim()))
+            answer = x.mean(dims) if name == "mean" else x.sum(dims)
+        else:
+            answer = (flat.max(-1) if name == "max" else flat.min(-1)).values
+    elif isinstance(place.axes[0], Cells):
+        cells = tuple(axis.cells for axis in place.axes)
+        answer = (MAX_GRID if name == "max" else MEAN_GRID)[spatial](x, cells)
+    else:
+        windows = [axis for axis in place.axes if isinstance(axis, Windows)]
+        size, stride = tuple(w.size for w in windows), tuple(w.stride for w in windows)
+        padding = tuple(w.before for w in windows)
+        floor = [(n + 2 * w.before - w.size) // w.stride + 1 for n, w in zip(x.shape[2:], windows, strict=True)]
+        more = any(w.cells > f for w, f in zip(windows, floor, strict=True))
         if name == "max":
-            return _tensor(MAX_WINDOW[spatial](x, size, stride, padding))
-        if cells_per_window <= LARGEST_MEAN:
-            return _tensor(MEAN_WINDOW[spatial](x, size, stride, padding, count_include_pad=False))
-    return None
-
-
-def _tensor(answer: Any) -> Tensor:
+            answer = MAX_WINDOW[spatial](x, size, stride, padding, ceil_mode=more)
+        else:
+            answer = MEAN_WINDOW[spatial](
+                x, size, stride, padding, ceil_mode=more, count_include_pad=place.divisor == "padded"
+            )
+        cells = tuple(w.cells for w in windows)
+        answer = answer[(..., *(slice(n) for n in cells))]
     assert isinstance(answer, Tensor)
     return answer

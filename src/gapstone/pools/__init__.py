@@ -1,8 +1,25 @@
 """WHAT is kept: one pool per file, five short functions each. To add one: one file here, one line below."""
 
-from gapstone.pools import gem, logsumexp, max, mean, sum
+from gapstone.pools import (
+    attention,
+    gem,
+    l2,
+    logsumexp,
+    lp,
+    max,
+    mean,
+    min,
+    softmax,
+    std,
+    sum,
+    topk,
+    variance,
+)
+from gapstone.pools.compositions import COMPOSITIONS, Composition
 from gapstone.pools.definition import Definition, define
+from gapstone.pools.whole_only import WHOLE_ONLY, WholeOnly
 
-POOLS: dict[str, Definition] = {pool.name: pool for pool in map(define, (mean, sum, max, gem, logsumexp))}
+FILES = mean, sum, max, min, gem, l2, lp, logsumexp, softmax, topk, variance, std, attention
+POOLS: dict[str, Definition] = {pool.name: pool for pool in map(define, FILES)}
 
-__all__ = ["POOLS", "Definition"]
+__all__ = ["COMPOSITIONS", "POOLS", "WHOLE_ONLY", "Composition", "Definition", "WholeOnly", "define"]

@@ -8,69 +8,136 @@ A pool keeps a small running state. Five functions say everything about it:
     finish(*s)                the state becomes the answer                      s0 / s1
     share(x, out, *s)         d answer / d x at one position                    1 / s1
 
-and, optionally, `fold(x)`: the state of a whole block at once, where that is cheaper than lift-then-combine (a test
-holds the two together). Parameters (gem's p) follow as last arguments of all of them. A *positional* pool (max) also
-receives the
-position's number: `lift(x, i)`, `share(x, i, out, *s)`.
+Parameters (gem's p) follow as last arguments of all of them. A *positional* pool (max) also receives the position's
+number: `lift(x, i)`, `share(x, i, out, *s)`. What follows is optional; laws in tests/contract hold it to the five.
 
-The functions speak `m`, the maths of the loop that is asking (torch here): the loop binds it.
+    slope(x, out, *s, p)      one position's part of d answer / d p, for a parameter that can be learned
+    reference, key, terms     sums that are taken against a reference (the largest key, or the mean): a block is folded
+                              in two passes, first state[0] = the largest `key(x)`, then the rest = sum of
+                              `terms(x, state[0])`. Element by element, log-sum-exp is 5-7x slower
+    fold(x)                   the state of a whole block at once, where tensors have a word for it
+
+The functions speak `m`, the maths of the loop that is asking (tensors, or numbers in a compiled loop): the loop binds
+it. Numbers in them are written 1.0, not 1: a compiled loop keeps them in its own precision. An argument of `share` or
+`slope` whose name begins with an underscore is not looked at, so the backward pass does not keep it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from types import FunctionType, ModuleType
 from typing import Any, Literal
 
 Function = Callable[..., Any]
+FUNCTIONS = ("lift", "combine", "finish", "share", "slope", "key", "terms", "fold")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A pool's own number: its default, where it may lie, and where a learned one is held."""
+
+    default: float | None = None
+    """None: it must be given."""
+    least: float = -inf
+    most: float = inf
+    whole: bool = False
+    """A whole number."""
+    learned: tuple[float, float] | None = None
+    """The range in which a learned one is held; None: it cannot be learned."""
+    computed: tuple[float, float] = (-inf, inf)
+    """What is put for a value outside: the formulas meet no 0 × ∞, and their limits are reached to the last digit."""
+    per_position: bool = False
+    """A map beside x (N, 1, *spatial), not a number."""
 
 
 @dataclass(frozen=True, eq=False)
 class Definition:
     name: str
-    formula: str
+    about: str
+    """The file's docstring; its first line is the formula."""
     empty: tuple[float, ...]
     lift: Function
     combine: Function
     finish: Function
     share: Function
+    slope: Function | None
+    key: Function | None
+    terms: Function | None
+    reference: Literal["max", "mean"] | None
     fold: Function | None
-    parameters: dict[str, float]
+    parameters: dict[str, Parameter]
     adds_up: bool
     """Homogeneous of degree 1, so `sum(x * share) == out`: its maps add up to the score."""
     positional: bool
     integers: Literal["same", "int64"] | None
     """What integer input gives: an answer of its own type, or int64, which a sum fits into; None: it is refused."""
+    weighted: bool
+    """A position can count in part: the state is sums, but for the reference, and its weight multiplies them."""
+    count: int | None
+    """The part of the state that says how many, where a window's padding may be counted as zeros."""
+    state: tuple[str, ...]
+    """What the numbers of the state are, in words."""
+    nothing: str
+    """The answer over no position at all, in words."""
+    source: str
+    words: frozenset[str]
+    """The words of maths that its functions speak."""
 
-    def spoken(self, maths: object) -> "Definition":
-        """The same pool with `m` bound to one loop's maths."""
-        bound = {key: speak(getattr(self, key), maths) for key in ("lift", "combine", "finish", "share")}
-        fold = speak(self.fold, maths) if self.fold else None
-        return Definition(**{**vars(self), **bound, "fold": fold})
+    @property
+    def formula(self) -> str:
+        return self.about.partition("\n")[0].partition(": ")[2]
+
+    def spoken(self, maths: object, number: Callable[[float], Any] | None = None) -> "Definition":
+        """The same pool with `m` bound to one loop's maths and, where `number` is given, its numbers made so."""
+        own: dict[str, Any] = {key: getattr(self, key) for key in FUNCTIONS}
+        own = {key: speak(value, maths, number) for key, value in own.items() if value}
+        return replace(self, **own)
 
 
-def speak(function: Any, maths: object) -> Function:
+def speak(function: Any, maths: object, number: Callable[[float], Any] | None = None) -> Function:
     """The same function, its global `m` bound to `maths`."""
-    bound = FunctionType(
-        function.__code__, {**function.__globals__, "m": maths}, function.__name__, function.__defaults__
-    )
-    bound.__qualname__ = function.__qualname__
-    bound.__module__ = function.__module__
+    code, known = function.__code__, {**function.__globals__, "m": maths}
+    if number is not None:
+        code = code.replace(co_consts=tuple(number(c) if isinstance(c, float) else c for c in code.co_consts))
+        known |= {key: number(value) for key, value in known.items() if isinstance(value, float)}
+    bound = FunctionType(code, known, function.__name__, function.__defaults__)
+    bound.__qualname__, bound.__module__ = function.__qualname__, function.__module__
     return bound
+
+
+def looks_at(function: Function) -> tuple[str, ...]:
+    """The names of the arguments that a function looks at."""
+    code = function.__code__
+    return tuple(name for name in code.co_varnames[: code.co_argcount] if not name.startswith("_"))
 
 
 def define(file: ModuleType) -> Definition:
     """Read a pool's file."""
     return Definition(
         name=file.__name__.rpartition(".")[2],
-        formula=(file.__doc__ or "").partition("\n")[0],
+        about=file.__doc__ or "",
         empty=file.empty,
         lift=file.lift,
         combine=file.combine,
         finish=file.finish,
         share=file.share,
+        slope=getattr(file, "slope", None),
+        key=getattr(file, "key", None),
+        terms=getattr(file, "terms", None),
+        reference=getattr(file, "reference", None),
         fold=getattr(file, "fold", None),
         parameters=getattr(file, "parameters", {}),
         adds_up=file.adds_up,
         positional=getattr(file, "positional", False),
         integers=getattr(file, "integers", None),
+        weighted=getattr(file, "weighted", False),
+        count=getattr(file, "count", None),
+        state=file.state,
+        nothing=file.nothing,
+        source=file.source,
+        words=frozenset(word for key in FUNCTIONS for word in _words(getattr(file, key, None))),
     )
+
+
+def _words(function: Any) -> tuple[str, ...]:
+    return tuple(function.__code__.co_names) if function else ()

@@ -1,14 +1,20 @@
-"""max: the largest x. The first position wins a tie and takes the whole gradient; NaN wins over every number."""
+"""max: the largest x; NaN wins over every number.
+
+The first position wins a tie and takes the whole gradient (torch's `x.amax` shares it out among equals).
+"""
 
 from math import inf
 from typing import Any
 
 m: Any = None  # the maths of the loop that is asking
 
-empty = -inf, 2**62  # the largest so far, where
+empty = -inf, 2**62
+state = "the largest x", "its position"
+nothing = "−∞ (the least integer for integers)"
 adds_up = True
 positional = True
 integers = "same"
+source = "Oquab, Bottou, Laptev, Sivic: Is object localization for free?, CVPR 2015"
 
 
 def lift(x: Any, i: Any) -> Any:
@@ -22,13 +28,13 @@ def combine(v: Any, i: Any, v2: Any, i2: Any) -> Any:
     return m.where(second, v2, v), m.where(second, i2, i)
 
 
-def finish(v: Any, i: Any) -> Any:
+def finish(v: Any, _i: Any) -> Any:
     return v
 
 
-def share(x: Any, i: Any, out: Any, v: Any, winner: Any) -> Any:
+def share(_x: Any, i: Any, _out: Any, _v: Any, winner: Any) -> Any:
     return m.where(i == winner, 1.0, 0.0)
 
 
 def fold(x: Any) -> Any:
-    return m.first_max(x)
+    return m.first_largest(x)

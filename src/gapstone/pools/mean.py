@@ -1,14 +1,19 @@
 """mean: sum(x) / n.
 
-Global average pooling is this over the whole map (Lin, Chen, Yan: Network in Network, arXiv 1312.4400).
+Global average pooling is this over the whole map.
 """
 
 from typing import Any
 
 m: Any = None  # the maths of the loop that is asking
 
-empty = 0.0, 0.0  # sum of x, how many
+empty = 0.0, 0.0
+state = "sum of x", "how many"
+nothing = "NaN"
 adds_up = True
+weighted = True
+count = 1
+source = "Lin, Chen, Yan: Network in Network, arXiv 1312.4400"
 
 
 def lift(x: Any) -> Any:
@@ -23,9 +28,5 @@ def finish(s: Any, n: Any) -> Any:
     return s / n
 
 
-def share(x: Any, out: Any, s: Any, n: Any) -> Any:
-    return 1 / n
-
-
-def fold(x: Any) -> Any:
-    return m.sum(x), m.count(x)
+def share(_x: Any, _out: Any, _s: Any, n: Any) -> Any:
+    return 1.0 / n

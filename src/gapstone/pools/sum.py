@@ -1,12 +1,19 @@
-"""sum: sum(x); the mean times how many."""
+"""sum: sum(x); the mean times how many.
+
+Integers add up in int64: 400 ones of uint8 would wrap to 144.
+"""
 
 from typing import Any
 
 m: Any = None  # the maths of the loop that is asking
 
 empty = (0.0,)
+state = ("sum of x",)
+nothing = "0"
 adds_up = True
-integers = "int64"  # 400 ones of uint8 would wrap to 144
+weighted = True
+integers = "int64"
+source = "Babenko, Lempitsky: Aggregating deep convolutional features (SPoC), arXiv 1510.07493"
 
 
 def lift(x: Any) -> Any:
@@ -21,9 +28,5 @@ def finish(s: Any) -> Any:
     return s
 
 
-def share(x: Any, out: Any, s: Any) -> Any:
+def share(_x: Any, _out: Any, _s: Any) -> Any:
     return 1.0
-
-
-def fold(x: Any) -> Any:
-    return (m.sum(x),)

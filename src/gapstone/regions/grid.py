@@ -6,7 +6,7 @@ and repeat positions where g is larger than L.
 
 from dataclasses import dataclass
 
-from gapstone.regions.boxes import Axis
+from gapstone.regions.places import Boxes, Cells
 from gapstone.regions.region import PerAxis, check_whole_numbers, per_axis
 
 
@@ -19,13 +19,6 @@ class Grid:
     def __post_init__(self) -> None:
         check_whole_numbers("Grid", 1, size=self.size)
 
-    def axes(self, sizes: tuple[int, ...]) -> tuple[Axis, ...]:
-        return tuple(map(_axis, sizes, per_axis(self.size, sizes, "Grid size")))
-
-
-def _axis(length: int, cells: int) -> Axis:
-    return Axis(
-        tuple(i * length // cells for i in range(cells)),
-        tuple(-(-(i + 1) * length // cells) for i in range(cells)),
-        ("grid", cells),
-    )
+    def place(self, shape: tuple[int, ...]) -> Boxes:
+        cells = per_axis(self.size, len(shape) - 2, "Grid size")
+        return Boxes(tuple(Cells(n, length) for n, length in zip(cells, shape[2:], strict=True)))

@@ -2,24 +2,24 @@
 
 from typing import Protocol
 
-from gapstone.regions.boxes import Axis
+from gapstone.regions.places import Place
 
 PerAxis = int | tuple[int, ...]
 
 
 class Region(Protocol):
-    def axes(self, sizes: tuple[int, ...]) -> tuple[Axis, ...] | None:
-        """The boxes on a map of these spatial sizes; None where the answer is one vector per image, without axes."""
+    def place(self, shape: tuple[int, ...]) -> Place | tuple["Region", ...]:
+        """Where to pool on a map of this shape (N, C, *spatial); or the regions whose answers stand side by side."""
         ...
 
 
-def per_axis(value: PerAxis, sizes: tuple[int, ...], what: str) -> tuple[int, ...]:
+def per_axis(value: PerAxis, axes: int, what: str) -> tuple[int, ...]:
     """3 → (3, 3) on a 2-d map; (3, 5) stays, if the map has two axes."""
     if isinstance(value, int):
-        return (value,) * len(sizes)
-    if len(value) != len(sizes):
+        return (value,) * axes
+    if len(value) != axes:
         raise ValueError(
-            f"{what} has {len(value)} numbers, the map has {len(sizes)} spatial axes {sizes}: "
+            f"{what} {value!r} has {len(value)} numbers, the map has {axes} spatial axes: "
             f"give one number, or one per axis."
         )
     return value

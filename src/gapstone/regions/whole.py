@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from gapstone.regions.boxes import Axis
+from gapstone.regions.places import Boxes
 
 
 @dataclass(frozen=True)
 class Whole:
     """(N, C, *spatial) → (N, C)."""
 
-    def axes(self, sizes: tuple[int, ...]) -> tuple[Axis, ...] | None:
-        return None
+    def place(self, shape: tuple[int, ...]) -> Boxes:
+        return Boxes(None)

@@ -1,60 +1,122 @@
 """Window(size, stride, padding): a window that slides; padding adds places, never values.
 
-Padded positions do not exist for the pool: a maximum ignores them, a mean divides by the real positions only (torch's
-`count_include_pad=False`).
+Padded places do not exist for the pool: a maximum ignores them, a mean divides by the real positions, unless `divisor`
+says otherwise. A window without any real position (with dilation, say) gives the pool's answer over nothing (max: −∞),
+and no gradient.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
-from gapstone.regions.boxes import Axis
+import torch
+
+from gapstone.regions.places import Boxes, Divisor, Windows
 from gapstone.regions.region import PerAxis, check_whole_numbers, per_axis
+
+Padding = PerAxis | tuple[tuple[int, int], ...] | Literal["same"]
 
 
 @dataclass(frozen=True)
 class Window:
     """`Window(3, 2, 1)`: (N, C, H, W) → (N, C, (H + 2 - 3) // 2 + 1, (W + 2 - 3) // 2 + 1).
 
-    Args: `size`, `stride` (default: size) and `padding` (on each side, less than size) in positions, as one number or a
-    tuple with one per axis.
+    Args:
+        size: in positions; this and the next three are one number, or a tuple with one per axis.
+        stride: from window to window; default: the size.
+        padding: places added on both sides; or a pair (before, after) per axis, `((0, 1), (0, 1))`; or "same": as many
+            as give ceil(length / stride) windows, the odd one after. It must be less than a window's span.
+        dilation: from position to position inside a window.
+        ceil_mode: also the last window that hangs over the end, if it starts on the map or on the padding before it.
+        divisor: what a mean divides by: "positions" (those on the map), "padded" (those on the map or its padding:
+            torch's `count_include_pad=True`), "window" (all of size), or a number (torch's `divisor_override`). The
+            last three only for the mean.
     """
 
     size: PerAxis
     stride: PerAxis | None = None
-    padding: PerAxis = 0
+    padding: Padding = 0
+    dilation: PerAxis = 1
+    ceil_mode: bool = False
+    divisor: Divisor = "positions"
 
     def __post_init__(self) -> None:
-        check_whole_numbers("Window", 1, size=self.size)
-        check_whole_numbers("Window", 0, padding=self.padding)
+        check_whole_numbers("Window", 1, size=self.size, dilation=self.dilation)
         if self.stride is not None:
             check_whole_numbers("Window", 1, stride=self.stride)
-        lengths = {len(v) for v in (self.size, self.stride, self.padding) if isinstance(v, tuple)}
+        if not isinstance(self.ceil_mode, bool):
+            raise ValueError(f"Window: ceil_mode={self.ceil_mode!r} must be True or False.")
+        if self.divisor not in ("positions", "padded", "window"):
+            if isinstance(self.divisor, str):
+                raise ValueError(
+                    f"Window: divisor={self.divisor!r} must be 'positions', 'padded', 'window' or a whole number."
+                )
+            if isinstance(self.divisor, bool) or not isinstance(self.divisor, int) or self.divisor == 0:
+                raise ValueError(f"Window: divisor={self.divisor!r} must be a whole number other than 0.")
+        self._check_padding()
+        given = (self.size, self.stride, self.padding, self.dilation)
+        lengths = {len(v) for v in given if isinstance(v, tuple)}
         if len(lengths) > 1:
-            raise ValueError(f"{self!r}: size, stride and padding name different numbers of axes.")
-        example = (0,) * (lengths.pop() if lengths else 1)
-        for size, padding in zip(
-            per_axis(self.size, example, "size"), per_axis(self.padding, example, "padding"), strict=True
+            raise ValueError(f"{self!r}: size, stride, padding and dilation name different numbers of axes.")
+        axes = lengths.pop() if lengths else 1
+        for size, step, sides in zip(
+            per_axis(self.size, axes, ""), per_axis(self.dilation, axes, ""), self._sides(axes) or (), strict=False
         ):
-            if padding >= size:
-                # such a window would see nothing but padding: torch's backward corrupts memory there
-                raise ValueError(f"{self!r}: padding {padding} must be less than the window's size {size}.")
+            span = (size - 1) * step + 1
+            if max(sides) >= span:
+                # the window at the edge would see nothing but padding: torch's backward corrupts memory there
+                raise ValueError(f"{self!r}: padding {max(sides)} must be less than the {span} places of a window.")
 
-    def axes(self, sizes: tuple[int, ...]) -> tuple[Axis, ...]:
-        size = per_axis(self.size, sizes, "Window size")
-        stride = size if self.stride is None else per_axis(self.stride, sizes, "Window stride")
-        padding = per_axis(self.padding, sizes, "Window padding")
-        return tuple(map(self._axis, sizes, size, stride, padding))
+    def place(self, shape: tuple[int, ...]) -> Boxes:
+        axes = len(shape) - 2
+        size = per_axis(self.size, axes, "Window size")
+        stride = size if self.stride is None else per_axis(self.stride, axes, "Window stride")
+        step = per_axis(self.dilation, axes, "Window dilation")
+        sides = self._sides(axes) or tuple(map(_same, shape[2:], size, stride, step))
+        return Boxes(tuple(map(self._windows, shape[2:], size, stride, sides, step)), self.divisor)
 
-    def _axis(self, length: int, size: int, stride: int, padding: int) -> Axis:
-        how_many = (length + 2 * padding - size) // stride + 1
-        if how_many < 1:
+    def _windows(self, length: int, size: int, stride: int, sides: tuple[int, int], step: int) -> Windows:
+        before, after = sides
+        room = length + before + after - (size - 1) * step - 1
+        # written without a branch on the map's size, which may be a symbol under torch.export
+        if room < (1 - stride if self.ceil_mode else 0):
             raise ValueError(
                 f"{self!r} does not fit on {length} positions"
-                + (f" with {padding} more on each side" if padding else "")
+                + (f" with {before} more before and {after} after" if before or after else "")
                 + ": use a smaller window or a larger map."
             )
-        starts = [i * stride - padding for i in range(how_many)]
-        return Axis(
-            tuple(max(s, 0) for s in starts),
-            tuple(min(s + size, length) for s in starts),
-            ("window", size, stride, padding),
-        )
+        cells = room // stride + 1
+        if self.ceil_mode:
+            # one more hangs over the end, if it starts on the map or on the padding before it
+            cells = torch.sym_min(-(-room // stride), -(-(length + before) // stride) - 1) + 1
+        return Windows(cells, size, stride, before, after, step)
+
+    def _check_padding(self) -> None:
+        padding = self.padding
+        if isinstance(padding, str):
+            if padding != "same":
+                raise ValueError(f"Window: padding={padding!r} must be 'same', a number, one per axis, or pairs.")
+        elif isinstance(padding, tuple) and any(isinstance(side, tuple) for side in padding):
+            for pair in padding:
+                if not isinstance(pair, tuple) or len(pair) != 2:
+                    raise ValueError(f"Window: padding={padding!r} needs a pair (before, after) for every axis.")
+                check_whole_numbers("Window", 0, padding=pair)
+        else:
+            check_whole_numbers("Window", 0, padding=padding)  # type: ignore[arg-type]
+
+    def _sides(self, axes: int) -> tuple[tuple[int, int], ...] | None:
+        """(before, after) per axis; None where it depends on the map."""
+        if isinstance(self.padding, str):
+            return None
+        if isinstance(self.padding, int):
+            return ((self.padding, self.padding),) * axes
+        sides = tuple(p if isinstance(p, tuple) else (p, p) for p in self.padding)
+        if len(sides) != axes:
+            raise ValueError(f"{self!r}: padding names {len(sides)} axes, the map has {axes} spatial axes.")
+        return sides
+
+
+def _same(length: int, size: int, stride: int, step: int) -> tuple[int, int]:
+    """As many places as give ceil(length / stride) windows, the odd one after."""
+    cells = -(-length // stride)
+    total = torch.sym_max((cells - 1) * stride + (size - 1) * step + 1 - length, 0)
+    return total // 2, total - total // 2

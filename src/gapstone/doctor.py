@@ -1,0 +1,170 @@
+"""`gapstone doctor`: what this machine has, and which loop serves which pool, region, device and dtype, and why.
+
+It asks the same rule as every call (`loops/choose.py`), so what it prints is what happens.
+"""
+
+import os
+import platform
+from collections import Counter
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import gapstone as gs
+from gapstone.loops import threads
+from gapstone.loops.choose import choose
+from gapstone.pools import POOLS, WHOLE_ONLY
+from gapstone.regions import Region
+from gapstone.regions.places import Weights
+
+SHAPE = (2, 4, 8, 8)
+DTYPES = ("float32", "bfloat16", "float16", "float64", "uint8")
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+REGIONS: dict[str, Region] = {
+    "Whole": gs.Whole(),
+    "Window": gs.Window(3, 2, 1),
+    "Grid": gs.Grid(3),
+    "Boxes": gs.Boxes(torch.tensor([[0.0, 1, 1, 5, 5]]), 2),
+    "Mask": gs.Mask(torch.ones(8, 8, dtype=torch.bool)),
+    "Mask of weights": gs.Mask(torch.ones(8, 8)),
+    "Segments": gs.Segments(torch.zeros(8, 8, dtype=torch.int64), 1),
+}
+
+
+@dataclass(frozen=True)
+class Served:
+    """One case: which loop, and why."""
+
+    device: str
+    dtype: str
+    layout: str
+    region: str
+    pool: str
+    loop: str | None
+    """None: refused."""
+    why: str
+
+
+def machine() -> dict[str, str]:
+    """Versions, processor, threads, where compiled kernels are kept."""
+    return {
+        "gapstone": gs.__version__,
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("torch", "numba", "llvmlite", "triton")},
+        "processor": f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})",
+        "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores (torch.set_num_threads)",
+        "thread pool": "torch's own (GOMP_parallel)"
+        if threads.gomp_parallel()
+        else "none to be found in this torch: compiled loops run on the calling thread",
+        "kernels kept in": _kept_in(),
+        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none seen by torch",
+    }
+
+
+def served() -> list[Served]:
+    """Every pool over every region, on every device there is, by dtype and layout."""
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    return [
+        _one(device, dtype, layout, region, pool)
+        for device in devices
+        for dtype in DTYPES
+        for layout in LAYOUTS
+        for region in REGIONS
+        for pool in (*POOLS, *WHOLE_ONLY)
+    ]
+
+
+def _one(device: str, dtype: str, layout: str, region: str, pool: str) -> Served:
+    def say(loop: str | None, why: str) -> Served:
+        return Served(device, dtype, layout, region, pool, loop, why)
+
+    kind = getattr(torch, dtype)
+    place = REGIONS[region].place(SHAPE)
+    assert not isinstance(place, tuple)
+    weighted = isinstance(place, Weights)
+    if pool in WHOLE_ONLY:
+        refused = weighted or not kind.is_floating_point
+        return say(None if refused else "torch", "refused" if refused else f"the {pool} needs all positions at once")
+    whole_numbers = not kind.is_floating_point
+    if (weighted and (whole_numbers or not POOLS[pool].weighted)) or (whole_numbers and not POOLS[pool].integers):
+        return say(None, "refused")
+    x = torch.zeros(SHAPE, dtype=kind, device=device).to(memory_format=LAYOUTS[layout])
+    choice = choose(pool, x, place)
+    return say(choice.loop, choice.why)
+
+
+def report(console: Console, wide: bool = False) -> None:
+    """The machine, then a table for every device, dtype and layout that is not like one before."""
+    for name, value in machine().items():
+        console.print(f"{name:>16}  {value}", highlight=False)
+    cases = served()
+    for device in dict.fromkeys(case.device for case in cases):
+        mine = [case for case in cases if case.device == device]
+        shown: dict[str, list[Served]] = {}
+        for dtype, layout in dict.fromkeys((case.dtype, case.layout) for case in mine):
+            rows = [case for case in mine if (case.dtype, case.layout) == (dtype, layout)]
+            title = f"{device}, {dtype}, {layout}"
+            alike = [other for other, them in shown.items() if _same(rows, them)]
+            if alike and not wide:
+                console.print(f"\n{title}: as {alike[0]}")
+                continue
+            shown[title] = rows
+            console.print()
+            console.print(_table(title, rows))
+    reasons = Counter((case.loop, case.why) for case in cases if case.loop)
+    console.print("\nWhy:")
+    for (loop, why), count in sorted(reasons.items(), key=str):
+        console.print(f"  {loop:>6}  {why} ({count} cases)", highlight=False)
+    console.print("\n–: refused with an error that says why.  torch is the plain reference loop, on any device.")
+
+
+def _same(rows: list[Served], others: list[Served]) -> bool:
+    return [(r.region, r.pool, r.loop) for r in rows] == [(o.region, o.pool, o.loop) for o in others]
+
+
+def _table(title: str, rows: list[Served]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    regions = list(dict.fromkeys(case.region for case in rows))
+    table.add_column("pool")
+    for region in regions:
+        table.add_column(region)
+    by = {(case.pool, case.region): case.loop or "–" for case in rows}
+    for pool in dict.fromkeys(case.pool for case in rows):
+        table.add_row(pool, *(by[pool, region] for region in regions))
+    return table
+
+
+def as_json() -> dict[str, Any]:
+    return {"machine": machine(), "served": [asdict(case) for case in served()]}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _kept_in() -> str:
+    """Where Numba's disk cache is: beside the source, or in the user's cache, or nowhere."""
+    from numba.core.caching import CompileResultCacheImpl
+
+    from gapstone.loops import over_places
+
+    try:
+        return str(CompileResultCacheImpl(over_places.places_forward).locator.get_cache_path())
+    except RuntimeError:
+        return "no place that can be written to: they are compiled anew in every process (set NUMBA_CACHE_DIR)"

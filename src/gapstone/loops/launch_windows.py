@@ -1,0 +1,172 @@
+"""Launching over_windows.py: phases, bands, tables of which places are on the map, and how the work is cut."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gapstone.loops import arguments as a
+from gapstone.loops.launch_places import common, divisors, kind_of
+from gapstone.loops.layout import STORAGE, Call
+from gapstone.loops.threads import launch
+from gapstone.regions.places import Boxes, Divisor, Windows
+
+FEWEST = 8  # answers per plane below which its channels make better lanes
+BAND = 1 << 14  # elements of scratch for a band: 64 KB of float32
+MOST = 1 << 20  # more elements than this in one row of windows: lists of positions are the better way
+ONE = Windows(1, 1, 1, 0, 0, 1)
+
+
+def fits(call: Call) -> bool:
+    """Windows along all axes of a contiguous map."""
+    place = call.place
+    if not isinstance(place, Boxes) or place.axes is None or call.channels_last:
+        return False
+    axes = tuple(axis for axis in place.axes if isinstance(axis, Windows))
+    if len(axes) < len(place.axes) or prod(axis.cells for axis in axes) < FEWEST:
+        return False
+    return plan(axes, call.spatial, place.divisor, call.lanes, call.size, 1 if call.pool.parameters else 64) is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything that follows from the geometry alone."""
+
+    given: dict[int, int]
+    tables: tuple[np.ndarray, ...]
+    group: int
+    bands: int
+    masked: bool
+    covers: bool
+    scratch: int
+
+
+@lru_cache(256)
+def plan(
+    axes: tuple[Windows, ...], spatial: tuple[int, ...], divisor: Divisor, lanes: int, size: int, most_planes: int
+) -> Plan | None:
+    deep, high, wide = (ONE,) * (3 - len(axes)) + axes
+    depth, height, width = (1,) * (3 - len(axes)) + spatial
+    q = wide.cells + (wide.size - 1) * wide.step // wide.stride
+    halo = (high.size - 1) * high.step // high.stride
+    phases = high.stride * wide.stride
+    row = deep.size * phases * q
+    if row * (1 + halo) > MOST:
+        return None
+    rows = max(1, min(high.cells, BAND // row - halo))
+    bands = -(-high.cells // rows)
+    rows = -(-high.cells // bands)
+    bands = -(-high.cells // rows)
+    phase_rows = rows + halo
+    group = max(1, min(most_planes, BAND // (row * phase_rows), 256 // (phase_rows * q))) if bands == 1 else 1
+    table_rows = group * phase_rows if group > 1 else high.cells + halo
+    slice_elements = -(-(phases * group * phase_rows * q + 2 * lanes) // lanes) * lanes
+
+    def offsets(per_phase: int) -> np.ndarray:
+        down, right = np.arange(high.size)[:, None] * high.step, np.arange(wide.size)[None] * wide.step
+        phase = down % high.stride * wide.stride + right % wide.stride
+        return np.ascontiguousarray((phase * per_phase + down // high.stride) * q + right // wide.stride, np.int64)
+
+    def on_map(axis: Windows, length: int, indices: np.ndarray) -> np.ndarray:
+        """(phases, indices): which places of each phase are on the map."""
+        places = indices * axis.stride + np.arange(axis.stride)[:, None] - axis.before
+        return (places >= 0) & (places < length)
+
+    across = on_map(wide, width, np.arange(q))
+    down = np.tile(
+        on_map(high, height, np.arange(phase_rows if group > 1 else table_rows)), (1, group if group > 1 else 1)
+    )
+    valid = down[:, None, :, None] & across[None, :, None, :]
+    lane = (np.arange(phase_rows) < rows)[:, None] & (np.arange(q) < wide.cells)
+    lanes_ok = np.tile(lane, (group, 1))
+    padded = tuple(
+        np.concatenate([table.astype(np.uint8).ravel(), np.zeros(4 * lanes, np.uint8)]) for table in (valid, lanes_ok)
+    )
+    masked = any(
+        axis.before > 0 or (axis.cells - 1) * axis.stride - axis.before + (axis.size - 1) * axis.step >= length
+        for axis, length in ((high, height), (wide, width))
+    )
+    per_axis = [divisors(axis, n, divisor, k == 0) for k, (axis, n) in enumerate(zip(axes, spatial, strict=True))]
+    of_depth, of_rows, of_columns = [[1]] * (3 - len(axes)) + per_axis
+    counts = np.ones((table_rows, q))
+    counts[: high.cells, : wide.cells] = np.multiply.outer(of_rows, of_columns)
+    if group > 1:
+        counts = np.tile(counts[:phase_rows], (group, 1))
+    counts = np.concatenate([counts.ravel(), np.ones(4 * lanes)]).astype(np.float32 if size == 4 else np.float64)
+    tables = (offsets(group * phase_rows), offsets(table_rows), *padded, counts, np.array(of_depth, np.int64))
+    given = dict(zip((a.TAPS, a.VALID_TAPS, a.VALID, a.LANES_OK, a.COUNTS, a.COUNTS_D), (t.ctypes.data for t in tables), strict=True))  # fmt: skip
+    given |= {a.GROUP: group, a.BANDS: bands, a.ROWS_PER_BAND: rows, a.PHASE_ROWS: phase_rows, a.Q: q}
+    given |= {a.D: depth, a.H: height, a.W: width, a.OD: deep.cells, a.OH: high.cells, a.OW: wide.cells}
+    given |= {
+        a.KD: deep.size,
+        a.KH: high.size,
+        a.KW: wide.size,
+        a.SD: deep.stride,
+        a.SH: high.stride,
+        a.SW: wide.stride,
+    }
+    given |= {a.BD: deep.before, a.BH: high.before, a.BW: wide.before, a.STEPD: deep.step, a.SLICE: slice_elements}
+    flat = -(-(group * phase_rows * q + 2 * lanes) * 8 // 64) * 64
+    slices = deep.size * slice_elements * size
+    given |= {a.XS: 0, a.DS: slices, a.FLAT: 2 * slices, a.FLAT_BYTES: flat}
+    covers = phase_rows * high.stride - high.before >= height and q * wide.stride - wide.before >= width
+    covers &= bands == 1 and depth == 1 and deep == ONE
+    return Plan(given, tables, group, bands, masked, covers, 2 * slices + 6 * flat)
+
+
+def _plan(call: Call) -> Plan:
+    assert isinstance(call.place, Boxes)
+    axes = tuple(axis for axis in call.place.axes or () if isinstance(axis, Windows))
+    made = plan(axes, call.spatial, call.place.divisor, call.lanes, call.size, 1 if call.pool.parameters else 64)
+    assert made is not None
+    return made
+
+
+def forward(call: Call, out: Tensor, parts: tuple[int, ...], kept: list[Tensor]) -> None:
+    from gapstone.loops.compiled import kernel
+
+    assert call.x is not None
+    made = _plan(call)
+    given, parameter = common(call)
+    planes = call.shape[0] * call.shape[1]
+    given |= {**made.given, a.PLANES: planes, a.OUT: out.data_ptr()}
+    given |= {a.KEPT0 + part: tensor.data_ptr() for part, tensor in zip(parts, kept, strict=True)}
+    kind = kind_of(call, "windows_forward", out=STORAGE[out.dtype], keep=parts, masked=made.masked)
+    tasks = -(-planes // made.group) * made.bands
+    work = call.x.numel() * call.x.element_size() + out.numel() * out.element_size()
+    launch(kernel(kind), given, tasks, work, made.scratch)
+    del parameter  # alive until here
+
+
+def backward(
+    call: Call, grad: Tensor, out: Tensor | None, parts: tuple[int, ...], kept: list[Tensor], want_x: bool,
+    want_parameter: bool,
+) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+    from gapstone.loops.compiled import kernel
+
+    made = _plan(call)
+    given, parameter = common(call)
+    images, channels = call.shape[:2]
+    planes = images * channels
+    add = not (made.bands == 1 and len(call.spatial) < 3)
+    storage = call.computed if add else call.dtype
+    dx = call.like_x(storage, not made.covers) if want_x else None
+    slopes = torch.zeros((images, channels), dtype=call.computed) if want_parameter else None
+    given |= {**made.given, a.PLANES: planes, a.GRAD: grad.data_ptr(), a.OUT: 0 if out is None else out.data_ptr()}
+    given |= {a.KEPT0 + part: tensor.data_ptr() for part, tensor in zip(parts, kept, strict=True)}
+    given |= {a.DX: 0 if dx is None else dx.data_ptr(), a.ADD: int(add)}
+    given[a.SLOPES] = 0 if slopes is None else slopes.data_ptr()
+    if grad.numel():
+        kind = kind_of(
+            call, "windows_backward", out=STORAGE[call.dtype], keep=parts, masked=made.masked, slope=want_parameter,
+            dx=STORAGE[storage],
+        )  # fmt: skip
+        work = planes * prod(call.spatial) * call.dtype.itemsize
+        launch(kernel(kind), given, -(-planes // made.group), work, made.scratch)
+    elif dx is not None:
+        dx.zero_()
+    del parameter
+    return (None if dx is None else dx.to(call.dtype)), slopes

@@ -1,0 +1,453 @@
+"""Compiled loop over lists of positions: the lanes of a vector are channels; or, of a long whole map, its positions.
+
+Any box, rectangle, label or weight is a list of positions. A block of them is copied (and in contiguous maps turned, so
+that channels lie side by side) into a buffer that stays in the first cache; then every pool is a few vector instructions
+per position. The states of blocks are merged two by two, as in pairwise summation: a mean over 1024 x 1024 is as
+accurate as torch's.
+
+These functions are templates: compiled.py binds `k` (the pool's functions, numbers that are known) and the flags.
+"""
+
+from typing import Any
+
+from gapstone.loops import arguments as a
+from gapstone.loops.vectors import added, number, scaled, take
+
+k: Any = None
+TERMS = MEAN = POSITIONAL = WEIGHTED = NEEDS_X = NEEDS_OUT = SLOPE = COUNTED = KEEP0 = KEEP1 = KEEP2 = KEEP3 = False
+
+
+def positions_of(args: Any, row: Any, image: Any, cell: Any, table: Any) -> Any:
+    """Where the positions of an answer are listed, how many there are, and which is the first of its weights."""
+    if number(args, a.LISTS):
+        at = number(args, a.LISTS) + 8 * (image * number(args, a.LISTS_ROW) + cell)
+        first = number(at, 0)
+        return number(args, a.POSITIONS) + 8 * first, number(at, 1) - first, first
+    cells1, cells2 = number(args, a.CELLS1), number(args, a.CELLS2)
+    own = row * number(args, a.BOXES_ROW)
+    c2 = cell % cells2
+    c1 = cell // cells2 % cells1
+    c0 = cell // cells2 // cells1
+    c0 += own * (number(args, a.CELLS) // cells1 // cells2)
+    c1 += own * cells1
+    c2 += own * cells2
+    length1, length2 = number(args, a.LENGTH1), number(args, a.LENGTH2)
+    step0, step1, step2 = number(args, a.STEP0), number(args, a.STEP1), number(args, a.STEP2)
+    i, stop0 = number(number(args, a.STARTS0), c0), number(number(args, a.STOPS0), c0)
+    start1, stop1 = number(number(args, a.STARTS1), c1), number(number(args, a.STOPS1), c1)
+    start2, stop2 = number(number(args, a.STARTS2), c2), number(number(args, a.STOPS2), c2)
+    count = 0
+    while i < stop0:
+        j = start1
+        while j < stop1:
+            line, o = (i * length1 + j) * length2, start2
+            while o < stop2:
+                k.write(table + 8 * count, line + o)
+                count += 1
+                o += step2
+            j += step1
+        i += step0
+    return table, count, 0
+
+
+def count_of(args: Any, cell: Any, count: Any) -> Any:
+    """What a mean divides by."""
+    if number(args, a.COUNTS0) == 0:
+        return count
+    cells1, cells2 = number(args, a.CELLS1), number(args, a.CELLS2)
+    n = number(number(args, a.COUNTS2), cell % cells2) * number(number(args, a.COUNTS1), cell // cells2 % cells1)
+    return n * number(number(args, a.COUNTS0), cell // cells2 // cells1)
+
+
+def together(positions: Any, q: Any, count: Any, position_bytes: Any) -> Any:
+    """Whether 8 positions lie side by side."""
+    return position_bytes == k.ITEM and q + 8 <= count and number(positions, q + 7) - number(positions, q) == 7
+
+
+def fill(args: Any, base: Any, positions: Any, count: Any, lanes: Any, buffer: Any) -> None:
+    """Copy a block: for each position its channels side by side."""
+    lane_bytes, position_bytes = number(args, a.LANE_BYTES), number(args, a.POSITION_BYTES)
+    if lanes == k.V and lane_bytes == k.ITEM:
+        for q in range(count):
+            k.write(buffer + q * k.V * k.SIZE, k.read_x(base + number(positions, q) * position_bytes))
+        return
+    q = 0
+    while q < count:
+        source, to = base + number(positions, q) * position_bytes, buffer + q * k.V * k.SIZE
+        lane, more = 0, 1
+        if together(positions, q, count, position_bytes):
+            more = 8
+            while lane + 8 <= lanes:
+                k.turn_in(source + lane * lane_bytes, lane_bytes, to + lane * k.SIZE, k.V * k.SIZE)
+                lane += 8
+        while lane < lanes:
+            for i in range(more):
+                there = source + lane * lane_bytes + i * position_bytes
+                k.write(to + (i * k.V + lane) * k.SIZE, k.read_one_x(there))
+            lane += 1
+        q += more
+
+
+def block(buffer: Any, count: Any, first: Any, step: Any, line: Any, weights: Any, p: Any) -> Any:
+    """The state of a block in the buffer. Position q of a lane is number first + q step + that lane's `line`."""
+    state = k.empty()
+    if TERMS:
+        if MEAN:
+            total, size = k.full(0), k.full(0)
+            for q in range(count):
+                x = k.read(buffer + q * k.V * k.SIZE)
+                if WEIGHTED:
+                    w = k.read_one(weights + q * k.SIZE)
+                    total = total + x * w
+                    size = size + w
+                else:
+                    total = total + x
+            if not WEIGHTED:
+                size = k.full(count)
+            reference = total / size
+        else:
+            reference = state[0]
+            for q in range(count):
+                reference = k.word.maximum(reference, k.keyed(k.read(buffer + q * k.V * k.SIZE), p))
+        sums = k.no_sums()
+        # pieces of 8: a chain of 24 additions has a third of the error of one of 128
+        for start in range(0, count, k.PIECE):
+            part = k.no_sums()
+            for q in range(start, min(start + k.PIECE, count)):
+                more = k.termed(k.read(buffer + q * k.V * k.SIZE), reference, p)
+                if WEIGHTED:
+                    more = scaled(more, k.read_one(weights + q * k.SIZE))
+                part = added(part, more)
+            sums = added(sums, part)
+        return (reference, *sums)
+    for start in range(0, count, k.PIECE):
+        part = k.empty()
+        for q in range(start, min(start + k.PIECE, count)):
+            more = k.lifted(k.read(buffer + q * k.V * k.SIZE), k.full_position(first + q * step) + line, p)
+            if WEIGHTED:
+                more = scaled(more, k.read_one(weights + q * k.SIZE))
+            part = k.merged(part, more, p)
+        state = k.merged(state, part, p)
+    return state
+
+
+def push(levels: Any, done: Any, state: Any, p: Any) -> None:
+    """Add a block's state to those of earlier blocks: two of one level become one of the next."""
+    level = levels
+    while done & 1:
+        state = k.merged(k.restore(level), state, p)
+        level += k.STATE_BYTES
+        done >>= 1
+    k.save(level, state)
+
+
+def pull(levels: Any, done: Any, p: Any) -> Any:
+    """The state of all blocks."""
+    state = k.empty()
+    level = levels
+    some = False
+    while done:
+        if done & 1:
+            state = k.merged(k.restore(level), state, p) if some else k.restore(level)
+            some = True
+        level += k.STATE_BYTES
+        done >>= 1
+    return state
+
+
+def put(args: Any, at: Any, stride: Any, lanes: Any, state: Any, p: Any, line: Any) -> None:
+    """Write an answer, and what is kept of its state."""
+    k.put_out(number(args, a.OUT), at, stride, lanes, k.answer(state, p), line)
+    if KEEP0 and number(args, a.KEPT0):
+        k.put_kept0(number(args, a.KEPT0), at, stride, lanes, state[0], line)
+    if KEEP1 and number(args, a.KEPT1):
+        k.put_kept1(number(args, a.KEPT1), at, stride, lanes, state[1], line)
+    if KEEP2 and number(args, a.KEPT2):
+        k.put_kept2(number(args, a.KEPT2), at, stride, lanes, state[2], line)
+    if KEEP3 and number(args, a.KEPT3):
+        k.put_kept3(number(args, a.KEPT3), at, stride, lanes, state[3], line)
+
+
+def kept(args: Any, at: Any, stride: Any, lanes: Any, line: Any) -> Any:
+    """What was kept of an answer's state; the rest is not looked at."""
+    state = k.empty()
+    if KEEP0:
+        state = k.replace0(state, k.get_kept0(number(args, a.KEPT0), at, stride, lanes, line))
+    if KEEP1:
+        state = k.replace1(state, k.get_kept1(number(args, a.KEPT1), at, stride, lanes, line))
+    if KEEP2:
+        state = k.replace2(state, k.get_kept2(number(args, a.KEPT2), at, stride, lanes, line))
+    if KEEP3:
+        state = k.replace3(state, k.get_kept3(number(args, a.KEPT3), at, stride, lanes, line))
+    return state
+
+
+def kept_of(args: Any, at: Any) -> Any:
+    """What was kept of one answer's state, in every lane."""
+    state = k.empty()
+    if KEEP0:
+        state = k.replace0(state, k.full(k.one_kept0(number(args, a.KEPT0) + at * k.KEPT0_ITEM)))
+    if KEEP1:
+        value = k.one_kept1(number(args, a.KEPT1) + at * k.KEPT1_ITEM)
+        state = k.replace1(state, k.full_position(value) if POSITIONAL else k.full(value))
+    if KEEP2:
+        state = k.replace2(state, k.full(k.one_kept2(number(args, a.KEPT2) + at * k.KEPT2_ITEM)))
+    if KEEP3:
+        state = k.replace3(state, k.full(k.one_kept3(number(args, a.KEPT3) + at * k.KEPT3_ITEM)))
+    return state
+
+
+def put_lanes(address: Any, at: Any, stride: Any, lanes: Any, value: Any, line: Any) -> None:
+    """Write the lanes of a vector, `stride` elements apart."""
+    to = address + at * k.BYTES
+    if stride == 1 and lanes == k.V:
+        k.write_there(to, value)
+        return
+    k.write(line, value)
+    for lane in range(lanes):
+        k.write_there(to + lane * stride * k.BYTES, k.read_one_own(line + lane * k.OWN))
+
+
+def get_lanes(address: Any, at: Any, stride: Any, lanes: Any, line: Any) -> Any:
+    """Read the lanes of a vector, `stride` elements apart."""
+    source = address + at * k.BYTES
+    if stride == 1 and lanes == k.V:
+        return k.read_there(source)
+    for lane in range(lanes):
+        k.write(line + lane * k.OWN, k.read_one_there(source + lane * stride * k.BYTES))
+    return k.read_own(line)
+
+
+def places_forward(args: Any) -> None:
+    scratch = number(args, a.SCRATCH) + take(args + 8 * a.SLOT) * number(args, a.SCRATCH_BYTES)
+    buffer, levels = scratch + number(args, a.BUFFER), scratch + number(args, a.LEVELS)
+    table, line = scratch + number(args, a.TABLE), scratch + number(args, a.LINE)
+    channels, cells = number(args, a.CHANNELS), number(args, a.CELLS)
+    channels_per_task, cells_per_task = number(args, a.CHANNELS_PER_TASK), number(args, a.CELLS_PER_TASK)
+    channel_blocks = (channels + channels_per_task - 1) // channels_per_task
+    cell_blocks = (cells + cells_per_task - 1) // cells_per_task
+    stride = number(args, a.OUT_LANE)
+    task = take(args + 8 * a.NEXT)
+    while task < number(args, a.TASKS):
+        first_channel = task % channel_blocks * channels_per_task
+        first_cell = task // channel_blocks % cell_blocks * cells_per_task
+        row = task // channel_blocks // cell_blocks
+        image = number(number(args, a.IMAGES), row) if number(args, a.IMAGES) else row
+        for cell in range(first_cell, min(first_cell + cells_per_task, cells)):
+            positions, count, listed = positions_of(args, row, image, cell, table)
+            for c in range(first_channel, min(first_channel + channels_per_task, channels), k.V):
+                lanes = min(k.V, channels - c)
+                base = number(args, a.X) + image * number(args, a.IMAGE_BYTES) + c * number(args, a.LANE_BYTES)
+                p = k.parameters(args, image, c, lanes, line)
+                weights, done, start = number(args, a.WEIGHTS) + listed * k.SIZE, 0, 0
+                state = k.empty()
+                while start < count:
+                    size = min(k.BLOCK, count - start)
+                    fill(args, base, positions + 8 * start, size, lanes, buffer)
+                    state = block(buffer, size, start, 1, k.full_position(0), weights + start * k.SIZE, p)
+                    if count > k.BLOCK:
+                        push(levels, done, state, p)
+                        done += 1
+                    start += size
+                if count > k.BLOCK:
+                    state = pull(levels, done, p)
+                if COUNTED:
+                    state = k.replace_count(state, k.full(count_of(args, cell, count)))
+                at = row * number(args, a.OUT_ROW) + c * stride + cell * number(args, a.OUT_CELL)
+                put(args, at, stride, lanes, state, p, line)
+        task = take(args + 8 * a.NEXT)
+
+
+def runs_forward(args: Any) -> None:
+    """Whole maps, contiguous and long: one answer per task."""
+    scratch = number(args, a.SCRATCH) + take(args + 8 * a.SLOT) * number(args, a.SCRATCH_BYTES)
+    buffer, levels, line = (
+        scratch + number(args, a.BUFFER), scratch + number(args, a.LEVELS), scratch + number(args, a.LINE)
+    )  # fmt: skip
+    length, channels = number(args, a.LENGTH), number(args, a.CHANNELS)
+    own = k.counting() + k.full_position(0)
+    plane = take(args + 8 * a.NEXT)
+    while plane < number(args, a.TASKS):
+        base = number(args, a.X) + plane * length * k.ITEM
+        p = k.parameters_of(args, plane // channels, plane % channels)
+        done = 0
+        start = 0
+        while start < length:
+            rows = min(k.BLOCK, (length - start) // k.V)
+            if rows:
+                for q in range(rows):
+                    k.write(buffer + q * k.V * k.SIZE, k.read_x(base + (start + q * k.V) * k.ITEM))
+                push(levels, done, block(buffer, rows, start, k.V, own, 0, p), p)
+                start += rows * k.V
+            else:  # what is left is less than a vector
+                for q in range(length - start):
+                    k.write(buffer + q * k.SIZE, k.read_one_x(base + (start + q) * k.ITEM))
+                inside = own < k.full_position(length - start)
+                push(levels, done, k.chosen(inside, block(buffer, 1, start, k.V, own, 0, p), k.empty()), p)
+                start = length
+            done += 1
+        state = pull(levels, done, p)
+        shift = k.V // 2
+        while shift:  # the upper half of the lanes onto the lower
+            k.save(levels, state)
+            k.rotate(levels, shift)
+            state = k.merged(state, k.restore(levels), p)
+            shift //= 2
+        if COUNTED:
+            state = k.replace_count(state, k.full(length))
+        put(args, plane, 1, 1, state, p, line)
+        plane = take(args + 8 * a.NEXT)
+
+
+def spill(args: Any, base: Any, positions: Any, count: Any, lanes: Any, buffer: Any) -> None:
+    """Write a block of dx to its positions, or add it to what is there."""
+    lane_bytes = number(args, a.LANE_BYTES) // k.ITEM * k.DX_ITEM
+    position_bytes = number(args, a.POSITION_BYTES) // k.ITEM * k.DX_ITEM
+    add = number(args, a.ADD)
+    if lanes == k.V and lane_bytes == k.DX_ITEM:
+        for q in range(count):
+            to = base + number(positions, q) * position_bytes
+            d = k.read(buffer + q * k.V * k.SIZE)
+            k.write_dx(to, k.read_dx(to) + d if add else d)
+        return
+    q = 0
+    while q < count:
+        to, source = base + number(positions, q) * position_bytes, buffer + q * k.V * k.SIZE
+        lane, more = 0, 1
+        if not add and together(positions, q, count, number(args, a.POSITION_BYTES)):
+            more = 8
+            while lane + 8 <= lanes:
+                k.turn_out(source + lane * k.SIZE, k.V * k.SIZE, to + lane * lane_bytes, lane_bytes)
+                lane += 8
+        while lane < lanes:
+            for i in range(more):
+                there = to + lane * lane_bytes + i * position_bytes
+                d = k.read_one(source + (i * k.V + lane) * k.SIZE)
+                k.write_dx(there, k.read_one_dx(there) + d if add else d)
+            lane += 1
+        q += more
+
+
+def shares(buffer: Any, to: Any, count: Any, first: Any, step: Any, line: Any, weights: Any, g: Any, out: Any,
+           state: Any, p: Any) -> Any:  # fmt: skip
+    """dx of a block, written to `to`; returns the sum of its slopes."""
+    total = k.full(0)
+    for q in range(count):
+        x = k.read(buffer + q * k.V * k.SIZE) if NEEDS_X else k.full(0)
+        i = k.full_position(first + q * step) + line
+        d = g * k.shared(x, i, out, state, p)
+        if WEIGHTED:
+            d = d * k.read_one(weights + q * k.SIZE)
+        k.write(to + q * k.V * k.SIZE, d)
+        if SLOPE:
+            slope = k.sloped(x, i, out, state, p)
+            if WEIGHTED:
+                slope = slope * k.read_one(weights + q * k.SIZE)
+            total = total + slope
+    return total
+
+
+def places_backward(args: Any) -> None:
+    """One task: some channels of one image, all answers that have a part in it."""
+    scratch = number(args, a.SCRATCH) + take(args + 8 * a.SLOT) * number(args, a.SCRATCH_BYTES)
+    buffer, to = scratch + number(args, a.BUFFER), scratch + number(args, a.SPILL)
+    table, line = scratch + number(args, a.TABLE), scratch + number(args, a.LINE)
+    channels, channels_per_task = number(args, a.CHANNELS), number(args, a.CHANNELS_PER_TASK)
+    channel_blocks = (channels + channels_per_task - 1) // channels_per_task
+    stride = number(args, a.OUT_LANE)
+    task = take(args + 8 * a.NEXT)
+    while task < number(args, a.TASKS):
+        first_channel = task % channel_blocks * channels_per_task
+        last_channel = min(first_channel + channels_per_task, channels)
+        image = task // channel_blocks
+        first_row = 0 if number(args, a.IMAGES) else image
+        last_row = number(args, a.ROWS) if number(args, a.IMAGES) else image + 1
+        for row in range(first_row, last_row):
+            if number(args, a.IMAGES) and number(number(args, a.IMAGES), row) != image:
+                continue
+            for cell in range(number(args, a.CELLS)):
+                positions, count, listed = positions_of(args, row, image, cell, table)
+                for c in range(first_channel, last_channel, k.V):
+                    lanes = min(k.V, channels - c)
+                    elements = image * (number(args, a.IMAGE_BYTES) // k.ITEM) + c * (
+                        number(args, a.LANE_BYTES) // k.ITEM
+                    )
+                    p = k.parameters(args, image, c, lanes, line)
+                    at = row * number(args, a.OUT_ROW) + c * stride + cell * number(args, a.OUT_CELL)
+                    g = k.get_grad(number(args, a.GRAD), at, stride, lanes, line)
+                    out = k.get_out(number(args, a.OUT), at, stride, lanes, line) if NEEDS_OUT else k.full(0)
+                    state = kept(args, at, stride, lanes, line)
+                    if COUNTED:
+                        state = k.replace_count(state, k.full(count_of(args, cell, count)))
+                    total = k.full(0)
+                    for start in range(0, count, k.BLOCK):
+                        size = min(k.BLOCK, count - start)
+                        if NEEDS_X:
+                            fill(
+                                args, number(args, a.X) + elements * k.ITEM, positions + 8 * start, size, lanes, buffer
+                            )
+                        weights = number(args, a.WEIGHTS) + (listed + start) * k.SIZE
+                        total = total + shares(
+                            buffer, to, size, start, 1, k.full_position(0), weights, g, out, state, p
+                        )
+                        if number(args, a.DX):
+                            spill(
+                                args, number(args, a.DX) + elements * k.DX_ITEM, positions + 8 * start, size, lanes, to
+                            )
+                    if SLOPE:
+                        k.write(line, total * g)
+                        for lane in range(lanes):
+                            there = number(args, a.SLOPES) + (image * channels + c + lane) * k.SIZE
+                            k.write(there, k.read_one(there) + k.read_one(line + lane * k.SIZE))
+        task = take(args + 8 * a.NEXT)
+
+
+def runs_backward(args: Any) -> None:
+    """Whole maps, contiguous and long."""
+    scratch = number(args, a.SCRATCH) + take(args + 8 * a.SLOT) * number(args, a.SCRATCH_BYTES)
+    buffer, to, line = (
+        scratch + number(args, a.BUFFER), scratch + number(args, a.SPILL), scratch + number(args, a.LINE)
+    )  # fmt: skip
+    length, channels = number(args, a.LENGTH), number(args, a.CHANNELS)
+    own = k.counting() + k.full_position(0)
+    plane = take(args + 8 * a.NEXT)
+    while plane < number(args, a.TASKS):
+        base, there = number(args, a.X) + plane * length * k.ITEM, number(args, a.DX) + plane * length * k.DX_ITEM
+        p = k.parameters_of(args, plane // channels, plane % channels)
+        g = k.full(k.one_grad(number(args, a.GRAD) + plane * k.GRAD_ITEM))
+        out = k.full(k.one_out(number(args, a.OUT) + plane * k.OUT_ITEM)) if NEEDS_OUT else k.full(0)
+        state = kept_of(args, plane)
+        if COUNTED:
+            state = k.replace_count(state, k.full(length))
+        total = k.full(0)
+        start = 0
+        while start < length:
+            rows = min(k.BLOCK, (length - start) // k.V)
+            size = max(rows, 1)
+            if NEEDS_X:
+                for q in range(rows):
+                    k.write(buffer + q * k.V * k.SIZE, k.read_x(base + (start + q * k.V) * k.ITEM))
+                if rows == 0:
+                    for q in range(length - start):
+                        k.write(buffer + q * k.SIZE, k.read_one_x(base + (start + q) * k.ITEM))
+            more = shares(buffer, to, size, start, k.V, own, 0, g, out, state, p)
+            if rows == 0:
+                more = k.word.where(own < k.full_position(length - start), more, k.full(0))
+            total = total + more
+            if number(args, a.DX):
+                for q in range(rows):
+                    k.write_dx(there + (start + q * k.V) * k.DX_ITEM, k.read(to + q * k.V * k.SIZE))
+                if rows == 0:
+                    for q in range(length - start):
+                        k.write_dx(there + (start + q) * k.DX_ITEM, k.read_one(to + q * k.SIZE))
+            start += rows * k.V if rows else length
+        if SLOPE:
+            k.write(line, total * g)
+            slope = k.read_one(line)
+            for lane in range(1, k.V):
+                slope += k.read_one(line + lane * k.SIZE)
+            k.write(number(args, a.SLOPES) + plane * k.SIZE, slope)
+        plane = take(args + 8 * a.NEXT)
+
+
+HELPERS = (positions_of, count_of, together, fill, block, push, pull, put, kept, kept_of, spill, shares)

@@ -1,0 +1,62 @@
+"""A place as an operator's arguments, and what only the numbers in its tensors can tell."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from gapstone.regions.places import Boxes, Cells, Divisor, Labels, Place, Rectangles, Weights, Windows
+
+WHOLE, BOXES, RECTANGLES, LABELS, WEIGHTS = range(5)
+DIVISORS: tuple[Divisor, ...] = ("positions", "padded", "window")  # any other is a number of its own
+PER_AXIS = 7
+
+
+def encode(place: Place) -> tuple[list[int], list[Tensor]]:
+    """Numbers, the first of which says what follows; and tensors."""
+    if isinstance(place, Rectangles):
+        return [RECTANGLES], [place.images, *place.starts, *place.stops]
+    if isinstance(place, Labels):
+        return [LABELS, place.count, int(place.whole)], [place.labels]
+    if isinstance(place, Weights):
+        return [WEIGHTS], [place.weights]
+    assert isinstance(place, Boxes)
+    if place.axes is None:
+        return [WHOLE], []
+    divisor = place.divisor
+    numbers = [BOXES, DIVISORS.index(divisor), 0] if isinstance(divisor, str) else [BOXES, len(DIVISORS), divisor]
+    for axis in place.axes:
+        if isinstance(axis, Cells):
+            numbers += [0, axis.cells, axis.length, 0, 0, 0, 0]
+        else:
+            numbers += [1, axis.cells, axis.size, axis.stride, axis.before, axis.after, axis.step]
+    return numbers, []
+
+
+def decode(numbers: Sequence[int], places: Sequence[Tensor]) -> Place:
+    kind = numbers[0]
+    if kind == RECTANGLES:
+        half = len(places) // 2
+        return Rectangles(places[0], tuple(places[1 : 1 + half]), tuple(places[1 + half :]))
+    if kind == LABELS:
+        return Labels(places[0], numbers[1], bool(numbers[2]))
+    if kind == WEIGHTS:
+        return Weights(places[0])
+    if kind == WHOLE:
+        return Boxes(None)
+    rules = [numbers[i : i + PER_AXIS] for i in range(3, len(numbers), PER_AXIS)]
+    axes = tuple(Windows(*rule[1:]) if rule[0] else Cells(rule[1], rule[2]) for rule in rules)
+    divisor: Divisor = DIVISORS[numbers[1]] if numbers[1] < len(DIVISORS) else numbers[2]
+    return Boxes(axes, divisor)
+
+
+def check(place: Place, shape: tuple[int, ...]) -> None:
+    """Before any number in a tensor becomes an address."""
+    if isinstance(place, Labels) and place.labels.numel() and (largest := int(place.labels.max())) >= place.count:
+        raise ValueError(f"Segments: a label is {largest}, and count={place.count} allows 0 to {place.count - 1}.")
+    if isinstance(place, Rectangles) and len(place.images):
+        low, high = int(place.images.min()), int(place.images.max())
+        if low < 0 or high >= shape[0]:
+            raise ValueError(f"Boxes: image numbers go from {low} to {high}, and there are {shape[0]} images.")
+        for axis, (starts, stops) in enumerate(zip(place.starts, place.stops, strict=True)):
+            if int(starts.min()) < 0 or int(stops.max()) > shape[2 + axis]:
+                raise ValueError(f"Boxes: a cell leaves the map of {shape[2 + axis]} positions along axis {axis}.")

@@ -1,0 +1,55 @@
+"""Kernels on torch's own threads: no second pool, and torch.set_num_threads counts, call by call.
+
+torch brings OpenMP's `GOMP_parallel` along on Linux. Numba's own parallel loops would load a second OpenMP, which ends
+every forked DataLoader worker. Where torch has none (macOS, Windows), kernels run on the calling thread.
+"""
+
+import ctypes
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from gapstone.loops import arguments as a
+
+ALONE = 1 << 16  # bytes of work below which one thread is as fast: starting a second takes 3 µs
+
+
+@lru_cache
+def gomp_parallel() -> Callable[..., None] | None:
+    try:
+        function = ctypes.CDLL(torch._C.__file__).GOMP_parallel
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    function.restype = None
+    return function  # type: ignore[no-any-return]
+
+
+def threads_for(tasks: int, work: int) -> int:
+    """How many threads to start for so many tasks, that read and write so many bytes."""
+    if tasks < 2 or work < ALONE or gomp_parallel() is None:
+        return 1
+    return min(torch.get_num_threads(), tasks)
+
+
+def launch(kernel: Any, arguments: dict[int, int], tasks: int, work: int, scratch_bytes: int) -> None:
+    """Run a kernel; it takes its tasks from a counter, so a slow thread takes fewer."""
+    threads = threads_for(tasks, work)
+    scratch_bytes = -(-scratch_bytes // 64) * 64
+    scratch = torch.empty(threads * scratch_bytes + 64, dtype=torch.uint8)
+    table = np.zeros(a.HOW_MANY, np.int64)
+    arguments = {
+        **arguments,
+        a.TASKS: tasks,
+        a.SCRATCH: -(-scratch.data_ptr() // 64) * 64,
+        a.SCRATCH_BYTES: scratch_bytes,
+    }
+    table[list(arguments)] = list(arguments.values())
+    parallel = gomp_parallel()
+    if threads > 1 and parallel is not None:
+        parallel(kernel.address, table.ctypes.data, threads, 0)  # ctypes lets go of the GIL
+    else:
+        kernel.ctypes(table.ctypes.data)

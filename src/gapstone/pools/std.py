@@ -1,0 +1,42 @@
+"""std: sqrt(sum((x − mean)²) / (n − correction)), the standard deviation; correction = 0 divides by n.
+
+NaN where no more positions are seen than the correction, as in torch. Where all x are equal the gradient is 0. A
+position below the mean lowers the answer: shares may be negative, and still add up.
+"""
+
+from typing import Any
+
+from gapstone.pools.definition import Parameter
+
+m: Any = None  # the maths of the loop that is asking
+
+empty = 0.0, 0.0, 0.0
+state = "mean of x", "sum of (x − mean)²", "how many"
+nothing = "NaN"
+parameters = {"correction": Parameter(0.0, least=0.0)}
+adds_up = True
+weighted = True
+reference = "mean"
+source = "Snyder, Garcia-Romero, Povey, Khudanpur: statistics pooling, Interspeech 2017"
+
+
+def lift(x: Any, _correction: Any) -> Any:
+    return x, 0.0, 1.0
+
+
+def terms(x: Any, mean: Any, _correction: Any) -> Any:
+    return (x - mean) * (x - mean), 1.0
+
+
+def combine(mean: Any, s: Any, n: Any, mean2: Any, s2: Any, n2: Any, _correction: Any) -> Any:
+    part = m.where(n2 > 0.0, n2 / (n + n2), 0.0)
+    between = mean2 - mean
+    return mean + between * part, s + s2 + between * between * n * part, n + n2
+
+
+def finish(_mean: Any, s: Any, n: Any, correction: Any) -> Any:
+    return m.sqrt(s / m.maximum(n - correction, 0.0))
+
+
+def share(x: Any, out: Any, mean: Any, _s: Any, n: Any, correction: Any) -> Any:
+    return m.where(out > 0.0, (x - mean) / (m.where(out > 0.0, out, 1.0) * m.maximum(n - correction, 0.0)), 0.0)

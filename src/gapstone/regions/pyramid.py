@@ -1,0 +1,25 @@
+"""Pyramid(levels): grids of several sizes, their cells one after the other (spatial pyramid pooling).
+
+He, Zhang, Ren, Sun: Spatial pyramid pooling in deep convolutional networks, arXiv 1406.4729.
+"""
+
+from dataclasses import dataclass
+
+from gapstone.regions.grid import Grid
+from gapstone.regions.region import PerAxis, Region, check_whole_numbers
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """`Pyramid((1, 2, 4))`: (N, C, H, W) → (N, C, 1 + 4 + 16), whatever H and W; each level row by row."""
+
+    levels: tuple[PerAxis, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.levels, tuple) or not self.levels:
+            raise ValueError(f"Pyramid({self.levels!r}): give a tuple with one grid size per level, such as (1, 2, 4).")
+        for level in self.levels:
+            check_whole_numbers("Pyramid", 1, level=level)
+
+    def place(self, shape: tuple[int, ...]) -> tuple[Region, ...]:
+        return tuple(Grid(level) for level in self.levels)

@@ -1,0 +1,179 @@
+"""Good neighbours: opcheck, compiled graphs, export with dynamic sizes, vmap, worker processes, threads."""
+
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+import gapstone as gs
+from gapstone.loops.places import encode
+from gapstone.pools import POOLS
+from gapstone.regions.places import Boxes
+
+REGIONS = {
+    "Whole": gs.Whole(),
+    "Window": gs.Window(3, 2, 1, ceil_mode=True),
+    "Grid": gs.Grid(3),
+    "Mask": gs.Mask(torch.rand(6, 7, generator=torch.Generator().manual_seed(0)) > 0.4),
+    "Weights": gs.Mask(torch.rand(6, 7, generator=torch.Generator().manual_seed(0))),
+    "Segments": gs.Segments(torch.arange(42).reshape(6, 7) % 5 - 1, 4),
+    "Boxes": gs.Boxes(torch.tensor([[0.0, 1, 1, 5, 4], [1, 0, 0, 3, 3]]), 2),
+}
+SOME = ["mean", "max", "gem", "logsumexp", "topk", "std"]
+
+
+def x32(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(1)) + 0.1
+
+
+@pytest.mark.parametrize("kind", REGIONS)
+@pytest.mark.parametrize("name", ["mean", "max", "gem", "topk", "attention"])
+@pytest.mark.parametrize("loop", ["torch", "numba"])
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # opcheck looks at it itself
+def test_opcheck(name, kind, loop):
+    from gapstone.loops import numba
+
+    if kind == "Weights" and not POOLS[name].weighted:
+        pytest.skip(f"a {name} cannot count in part")
+    for dtype in (torch.float32, torch.float64):
+        x = x32(2, 3, 6, 7).to(dtype)
+        place = REGIONS[kind].place(x.shape)
+        if loop == "numba" and numba.serves(name, dtype, place) is not None:
+            pytest.skip(f"the compiled loop has no {name} over {kind}")
+        numbers, places = encode(place)
+        if name == "gem":
+            constants, tensors = [float("nan")], [torch.full((3,), 2.5, dtype=dtype, requires_grad=True)]
+        elif name == "attention":
+            constants, tensors = [float("nan")], [x.mean(1, keepdim=True).detach().requires_grad_()]
+        else:
+            constants, tensors = ([3.0], []) if name == "topk" else ([], [])
+        for laid in (x, x.contiguous(memory_format=torch.channels_last)):
+            args = laid.detach().requires_grad_(), name, loop, numbers, places, constants, tensors, True
+            torch.library.opcheck(torch.ops.gapstone.pool.default, args)
+
+
+@pytest.mark.parametrize("kind", REGIONS)
+@pytest.mark.parametrize("name", SOME)
+def test_one_graph_under_compile(name, kind):
+    if kind == "Weights" and not POOLS[name].weighted:
+        pytest.skip(f"a {name} cannot count in part")
+    parameters = {"k": 3} if name == "topk" else {}
+
+    def step(x):
+        return gs.pool(x * 2, name, REGIONS[kind], **parameters).relu()
+
+    torch.compiler.reset()
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    for images in (2, 3) if kind not in ("Boxes",) else (2,):
+        x = x32(images, 3, 6, 7).requires_grad_()
+        out = compiled(x)
+        torch.testing.assert_close(out, step(x))
+        (dx,) = torch.autograd.grad(out.sum(), x)
+        (right,) = torch.autograd.grad(step(x).sum(), x)
+        torch.testing.assert_close(dx, right)
+
+
+class Net(torch.nn.Module):
+    def __init__(self, name, region, **parameters):
+        super().__init__()
+        self.body = torch.nn.Conv2d(3, 4, 3, padding=1)
+        self.pool = gs.Pool(name, over=region, **parameters)
+
+    def forward(self, x):
+        return self.pool(self.body(x)).flatten(1)
+
+
+DYNAMIC = [
+    gs.Whole(),
+    gs.Window(3, 2, 1),
+    gs.Window(2, 2, ceil_mode=True),
+    gs.Window(3, 2, "same"),
+    gs.Grid(3),
+    gs.Pyramid((1, 2)),
+]
+
+
+@pytest.mark.parametrize("region", DYNAMIC, ids=str)
+@pytest.mark.parametrize("name", ["mean", "max", "gem", "logsumexp", "topk", "catavgmax"])
+def test_export_with_dynamic_batch_height_and_width(name, region):
+    net = Net(name, region, **({"k": 3} if name == "topk" else {})).eval()
+    auto = torch.export.Dim.AUTO
+    program = torch.export.export(net, (x32(2, 3, 16, 20),), dynamic_shapes=({0: auto, 2: auto, 3: auto},))
+    for shape in ((2, 3, 16, 20), (5, 3, 31, 17), (3, 3, 9, 64)):
+        torch.testing.assert_close(program.module()(x32(*shape)), net(x32(*shape)))
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_vmap_is_a_batch_of_batches(name):
+    parameters = {"k": 3} if name == "topk" else {}
+    x = x32(5, 2, 3, 6, 7)
+    for region in (gs.Whole(), gs.Window(3, 2, 1), gs.Grid(2)):
+        mapped = torch.vmap(lambda t, r=region: gs.pool(t, name, r, **parameters))(x)
+        right = torch.stack([gs.pool(t, name, region, **parameters) for t in x])
+        torch.testing.assert_close(mapped, right)
+    inner = torch.vmap(lambda t: gs.pool(t, name, gs.Window(2), **parameters), in_dims=3)(x32(2, 3, 6, 5, 7))
+    assert inner.shape == (5, 2, 3, 3, 3)
+
+
+def test_vmap_over_parameters():
+    x = x32(2, 3, 6, 7)
+    found = torch.vmap(lambda p: gs.pool(x, "gem", gs.Window(2), p=p))(torch.tensor([1.0, 2.0]))
+    right = torch.stack([gs.pool(x, "gem", gs.Window(2), p=p) for p in (1.0, 2.0)])
+    torch.testing.assert_close(found, right)
+
+
+def test_functional_gradients():
+    x = x32(2, 3, 6, 7)
+    for name in ("gem", "max", "logsumexp"):
+        found = torch.func.grad(lambda t, n=name: gs.pool(t, n, gs.Window(2)).square().sum())(x)
+        leaf = x.clone().requires_grad_()
+        gs.pool(leaf, name, gs.Window(2)).square().sum().backward()
+        torch.testing.assert_close(found, leaf.grad)
+
+
+class Pooled(Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, i):
+        x = torch.full((1, 4, 40, 40), float(i + 1))
+        return torch.cat([gs.pool(x, n, gs.Window(3, 2, 1)).mean()[None] for n in ("max", "gem", "logsumexp")])
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_in_dataloader_workers(start):
+    before = gs.pool(x32(2, 8, 64, 64), "gem", gs.Window(3))  # the kernels are in use when the workers are made
+    right = torch.stack([Pooled()[i] for i in range(8)])
+    loader = DataLoader(
+        Pooled(), batch_size=4, num_workers=2, multiprocessing_context=multiprocessing.get_context(start)
+    )
+    torch.testing.assert_close(torch.cat(list(loader)), right)
+    torch.testing.assert_close(gs.pool(x32(2, 8, 64, 64), "gem", gs.Window(3)), before)
+
+
+def test_from_several_threads_with_any_number_of_torchs_own():
+    x = x32(4, 32, 64, 64)
+    asked = [(n, r) for n in ("max", "mean", "gem", "logsumexp") for r in (gs.Window(3, 2, 1), gs.Grid(5), gs.Whole())]
+    right = [gs.pool(x, n, r) for n, r in asked]
+    threads = torch.get_num_threads()
+    try:
+        for many in (1, 2, 3):
+            torch.set_num_threads(many)
+            with ThreadPoolExecutor(4) as pool:
+                for _ in range(5):
+                    found = list(pool.map(lambda a: gs.pool(x, *a), asked))
+                    # bit for bit, except for torch's own reductions
+                    assert all(
+                        torch.equal(a, b)
+                        for (n, r), a, b in zip(asked, found, right, strict=True)
+                        if (n, r) != ("mean", gs.Whole())
+                    )
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_whole_place_encodes_to_one_number():
+    assert encode(Boxes(None)) == ([0], [])

@@ -1,0 +1,59 @@
+"""`gapstone doctor` says what happens: the loop it names is the loop that runs."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import gapstone as gs
+from gapstone import doctor, pooling
+from gapstone.cli import app
+from gapstone.pools import POOLS
+
+NEEDED = {"topk": {"k": 3}, "quantile": {"q": 0.5}, "attention": {"query": torch.zeros(4)}}
+
+
+def test_every_pool_over_every_region_is_in_the_table():
+    cases = doctor.served()
+    assert {case.pool for case in cases} >= set(POOLS)
+    assert {case.region for case in cases} == set(doctor.REGIONS)
+    assert {(case.dtype, case.layout) for case in cases} == {(d, m) for d in doctor.DTYPES for m in doctor.LAYOUTS}
+    assert all(case.why for case in cases)
+
+
+def test_what_it_says_is_what_runs(monkeypatch):
+    ran = []
+
+    def operator(name, loop, *rest):
+        ran.append(loop)
+        return real(name, loop, *rest)
+
+    def own(*args):
+        ran.append("native")
+        return kernel(*args)
+
+    real, kernel = pooling.operators.pool, pooling.native.forward
+    monkeypatch.setattr(pooling.operators, "pool", operator)
+    monkeypatch.setattr(pooling.native, "forward", own)
+    for case in doctor.served():
+        if case.device != "cpu":
+            continue
+        x = torch.ones(doctor.SHAPE, dtype=getattr(torch, case.dtype)).to(memory_format=doctor.LAYOUTS[case.layout])
+        ran.clear()
+        if case.loop is None:
+            with pytest.raises((ValueError, TypeError)):
+                gs.pool(x, case.pool, doctor.REGIONS[case.region], **NEEDED.get(case.pool, {}))
+            continue
+        gs.pool(x, case.pool, doctor.REGIONS[case.region], **NEEDED.get(case.pool, {}))
+        assert ran == ([case.loop] if case.pool in POOLS else []), case
+
+
+def test_the_command(tmp_path):
+    told = CliRunner().invoke(app, ["doctor"])
+    assert told.exit_code == 0
+    for word in ("torch", "numba", "kernels kept in", "cpu, float32, contiguous", "logsumexp", "Why:"):
+        assert word in told.output
+    found = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).output)
+    assert found["machine"]["gapstone"] == gs.__version__
+    assert len(found["served"]) == len(doctor.served())

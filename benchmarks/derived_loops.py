@@ -75,12 +75,16 @@ def cases(only: str) -> Iterator[Case]:
         whole, learned = Boxes(None), torch.tensor(2.7)
         for shape in MAPS:
             for name, ours, theirs in [
-                ("gem p=3", lambda x: loop.forward("gem", x, whole, (3.0,)), lambda x: gem(x, 3.0)),
-                ("gem p learned", lambda x: loop.forward("gem", x, whole, (learned,)), lambda x: gem(x, learned)),
-                ("logsumexp", lambda x: loop.forward("logsumexp", x, whole, (5.0,)), lse),
-                ("softmax", lambda x: loop.forward("softmax", x, whole, (1.0,)), softmax),
-                ("mean", lambda x: loop.forward("mean", x, whole), lambda x: x.mean((2, 3))),
-                ("max", lambda x: loop.forward("max", x, whole), lambda x: x.amax((2, 3))),
+                ("gem p=3", lambda x, w=whole: loop.forward("gem", x, w, (3.0,)), lambda x: gem(x, 3.0)),
+                (
+                    "gem p learned",
+                    lambda x, w=whole, p=learned: loop.forward("gem", x, w, (p,)),
+                    lambda x, p=learned: gem(x, p),
+                ),
+                ("logsumexp", lambda x, w=whole: loop.forward("logsumexp", x, w, (5.0,)), lse),
+                ("softmax", lambda x, w=whole: loop.forward("softmax", x, w, (1.0,)), softmax),
+                ("mean", lambda x, w=whole: loop.forward("mean", x, w), lambda x: x.mean((2, 3))),
+                ("max", lambda x, w=whole: loop.forward("max", x, w), lambda x: x.amax((2, 3))),
             ]:
                 if only in name:
                     yield f"{name} whole {shape}{layout}", make(shape), ours, theirs

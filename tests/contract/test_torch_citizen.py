@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import gapstone as gs
+from gapstone.loops import numba, operators
 from gapstone.loops.places import encode
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes
@@ -29,15 +30,14 @@ def x32(*shape):
 
 
 @pytest.mark.parametrize("kind", REGIONS)
-@pytest.mark.parametrize("name", ["mean", "max", "gem", "topk", "attention"])
+@pytest.mark.parametrize("name", ["max", "gem", "attention"])
 @pytest.mark.parametrize("loop", ["torch", "numba"])
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # opcheck looks at it itself
 def test_opcheck(name, kind, loop):
-    from gapstone.loops import numba
 
     if kind == "Weights" and not POOLS[name].weighted:
         pytest.skip(f"a {name} cannot count in part")
-    for dtype in (torch.float32, torch.float64):
+    for dtype in (torch.float32,):
         x = x32(2, 3, 6, 7).to(dtype)
         place = REGIONS[kind].place(x.shape)
         if loop == "numba" and numba.serves(name, dtype, place) is not None:
@@ -52,10 +52,11 @@ def test_opcheck(name, kind, loop):
         for laid in (x, x.contiguous(memory_format=torch.channels_last)):
             args = laid.detach().requires_grad_(), name, loop, numbers, places, constants, tensors, True
             torch.library.opcheck(torch.ops.gapstone.pool.default, args)
+    assert operators.LIBRARY.ns == "gapstone"
 
 
 @pytest.mark.parametrize("kind", REGIONS)
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", ["max", "gem", "topk"])
 def test_one_graph_under_compile(name, kind):
     if kind == "Weights" and not POOLS[name].weighted:
         pytest.skip(f"a {name} cannot count in part")
@@ -96,7 +97,7 @@ DYNAMIC = [
 
 
 @pytest.mark.parametrize("region", DYNAMIC, ids=str)
-@pytest.mark.parametrize("name", ["mean", "max", "gem", "logsumexp", "topk", "catavgmax"])
+@pytest.mark.parametrize("name", ["gem", "topk", "catavgmax"])
 def test_export_with_dynamic_batch_height_and_width(name, region):
     net = Net(name, region, **({"k": 3} if name == "topk" else {})).eval()
     auto = torch.export.Dim.AUTO

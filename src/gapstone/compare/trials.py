@@ -22,7 +22,7 @@ from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.store import Store
 from gapstone.training import History, Rows, Settings, predict, repeatable, seeded, train
 
-VERSION = 3  # raised when the same configuration would give other numbers
+VERSION = 4  # raised when the same configuration would give other numbers
 
 Report = Callable[[int, int, float | None], None]
 """(epoch, epochs, validation accuracy)"""

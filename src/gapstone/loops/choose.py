@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from gapstone.loops import native, numba
+from gapstone.loops import native
+from gapstone.loops import numba as compiled
 from gapstone.regions.places import Place
 
 Loop = Literal["native", "numba", "torch"]
@@ -22,6 +23,6 @@ def choose(name: str, x: Tensor, place: Place, parameters: tuple[Any, ...] = ())
         return Choice("native", reason)
     if x.device.type != "cpu":
         return Choice("torch", f"no compiled loop for {x.device.type} yet")
-    if reason := numba.serves(name, x.dtype, place):
+    if reason := compiled.serves(name, x.dtype, place):
         return Choice("torch", reason)
     return Choice("numba", "derived from the pool's definition and compiled for this machine")

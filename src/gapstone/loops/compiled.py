@@ -21,6 +21,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
+from gapstone.loops import arguments as a
 from gapstone.loops import over_places, over_windows, vectors, words
 from gapstone.pools import POOLS, Definition
 
@@ -55,7 +56,9 @@ def _njit(function: Callable[..., Any], tag: str, inline: bool = True) -> Any:
     """`tag` makes its name its own. Kernels from the disk bring their functions' symbols along, numbered by the process
     that compiled them: of two with one name, the linker takes the first, and a max is computed by a mean's code."""
     function.__name__ = function.__qualname__ = f"{function.__name__}_{tag}"
-    return numba.njit(error_model="numpy", forceinline=inline)(function)
+    # without the wrappers nobody calls, a kernel compiles in 4/5 of the time
+    only = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return numba.njit(error_model="numpy", forceinline=inline, **only)(function)
 
 
 def _bound(function: Any, names: dict[str, Any], name: str = "") -> FunctionType:
@@ -133,8 +136,13 @@ def _states(kinds: list[str], lanes: int) -> tuple[Any, Any, int]:
 
 
 def spoken(kind: Kind) -> Definition:
-    number = {"f32": np.float32, "f64": np.float64, "i64": np.int64}[kind.computed]
-    return POOLS[kind.pool].spoken(words, number)
+    numbers: dict[str, Callable[[float], Any]] = {"f32": np.float32, "f64": np.float64, "i64": _whole}
+    return POOLS[kind.pool].spoken(words, numbers[kind.computed])
+
+
+def _whole(value: float) -> Any:
+    """Infinities only begin a state, and there they are the ends of the type."""
+    return value if abs(value) == inf else np.int64(value)
 
 
 def empty_of(pool: Definition, kind: Kind) -> list[tuple[str, float]]:
@@ -151,6 +159,10 @@ def empty_of(pool: Definition, kind: Kind) -> list[tuple[str, float]]:
     return made
 
 
+def _missing(*_: Any) -> Any:
+    raise NotImplementedError
+
+
 def _pool_functions(pool: Definition, kind: Kind, k: Any) -> None:
     """The pool's functions, all with the same arguments: x, a position, an answer, a state, a tuple of parameters."""
     lanes = k.V
@@ -158,7 +170,7 @@ def _pool_functions(pool: Definition, kind: Kind, k: Any) -> None:
     as_sums = vectors.state_maker(kind.computed, lanes, ())
     full = k.full
     lift, combine, finish, share = (_njit(f, k.TAG) for f in (pool.lift, pool.combine, pool.finish, pool.share))
-    key, terms, slope = (_njit(f, k.TAG) if f else None for f in (pool.key, pool.terms, pool.slope))
+    key, terms, slope = (_njit(f, k.TAG) if f else _missing for f in (pool.key, pool.terms, pool.slope))
     if pool.positional:
         keep, nowhere = bool(kind.keep), k.full_position
 
@@ -194,7 +206,7 @@ def _pool_functions(pool: Definition, kind: Kind, k: Any) -> None:
     def sloped(x: Any, i: Any, out: Any, state: Any, p: Any) -> Any:
         return full(slope(*((x, out) + state + p)))  # noqa: RUF005
 
-    functions = {"lifted": lifted, "shared": shared, "merged": merged, "answer": answer,
+    functions: dict[str, Callable[..., Any]] = {"lifted": lifted, "shared": shared, "merged": merged, "answer": answer,
                  "keyed": keyed if pool.key else plain_key, "termed": termed, "sloped": sloped}  # fmt: skip
     for name, function in functions.items():
         setattr(k, name, _njit(function, k.TAG))
@@ -214,7 +226,7 @@ def _parameters(pool: Definition, k: Any, names: dict[str, Any]) -> None:
     number, read, read_one, write, full, size, lanes_in_all = (
         vectors.number, k.read, k.read_one, k.write, k.full, k.SIZE, k.V
     )  # fmt: skip
-    address, per_image = over_places.a.PARAMETER, over_places.a.PARAMETER_IMAGE
+    address, per_image = a.PARAMETER, a.PARAMETER_IMAGE
 
     def parameters(args: Any, image: Any, c: Any, lanes: Any, line: Any) -> Any:
         at = number(args, address) + image * number(args, per_image) + c * size

@@ -63,7 +63,7 @@ def lists_of(call: Call) -> tuple[Tensor, Tensor, Tensor | None]:
     """The positions of each answer, where each answer's begin (B, answers + 1), their weights."""
     place = call.place
     if isinstance(place, Weights):
-        labels, count = torch.where(place.weights != 0, 0, -1), 1
+        labels, count = torch.where(place.weights > 0, 0, -1), 1
     else:
         assert isinstance(place, Labels)
         labels, count = place.labels, place.count
@@ -135,7 +135,7 @@ def kind_of(call: Call, template: str, **more: Any) -> Any:
 
 
 def _geometry(call: Call, most: int) -> tuple[dict[int, int], int]:
-    images, channels, *_ = call.shape
+    channels = call.shape[1]
     positions, item = prod(call.spatial), call.dtype.itemsize
     lane = 1 if call.channels_last else positions
     given = {

@@ -97,7 +97,8 @@ def plan(
         counts = np.tile(counts[:phase_rows], (group, 1))
     counts = np.concatenate([counts.ravel(), np.ones(4 * lanes)]).astype(np.float32 if size == 4 else np.float64)
     tables = (offsets(group * phase_rows), offsets(table_rows), *padded, counts, np.array(of_depth, np.int64))
-    given = dict(zip((a.TAPS, a.VALID_TAPS, a.VALID, a.LANES_OK, a.COUNTS, a.COUNTS_D), (t.ctypes.data for t in tables), strict=True))  # fmt: skip
+    places = (a.TAPS, a.VALID_TAPS, a.VALID, a.LANES_OK, a.COUNTS, a.COUNTS_D)
+    given = dict(zip(places, (table.ctypes.data for table in tables), strict=True))
     given |= {a.GROUP: group, a.BANDS: bands, a.ROWS_PER_BAND: rows, a.PHASE_ROWS: phase_rows, a.Q: q}
     given |= {a.D: depth, a.H: height, a.W: width, a.OD: deep.cells, a.OH: high.cells, a.OW: wide.cells}
     given |= {

@@ -4,7 +4,6 @@ Three kernels: over_windows.py (windows of contiguous maps), over_places.py (eve
 there, for contiguous maps of 1024 positions and more, whole maps as runs. Numba is imported when first needed (0.3 s).
 """
 
-import importlib.util
 import platform
 from collections.abc import Sequence
 from functools import lru_cache
@@ -16,21 +15,21 @@ from torch import Tensor
 
 from gapstone.loops import launch_places, launch_windows
 from gapstone.loops.layout import COMPUTED, STORAGE, Call, Parameters, arranged
+from gapstone.loops.winners import winners
 from gapstone.pools import POOLS, Definition
 from gapstone.pools.definition import looks_at
 from gapstone.regions.places import Boxes, Labels, Place, Rectangles, Sampled, Weights, Windows
 
 HALVES = (torch.bfloat16, torch.float16)
 FLOATS = (torch.float32, torch.float64, *HALVES)
+NO_FLOAT16 = platform.machine() in ("x86_64", "AMD64") and torch.backends.cpu.get_cpu_capability() == "DEFAULT"
 POWERS = {"exp", "log", "expm1", "log1p", "pow"}
 
 
 def serves(name: str, dtype: torch.dtype, place: Place) -> str | None:
     """None: this loop serves it; else why it does not."""
     pool = POOLS[name]
-    if importlib.util.find_spec("numba") is None:
-        return "numba is not installed"
-    if _words(name) & {"list", "merge_largest"}:
+    if pool.words & {"list", "merge_largest"}:
         return f"{name} keeps a list"
     if any(parameter.per_position for parameter in pool.parameters.values()):
         return f"{name} has a parameter per position"
@@ -40,31 +39,13 @@ def serves(name: str, dtype: torch.dtype, place: Place) -> str | None:
         return f"no kernels for {dtype}"
     if dtype not in FLOATS and pool.integers is None:
         return f"{name} of integers"
-    if dtype == torch.float64 and _words(name) & POWERS:
+    if dtype == torch.float64 and pool.words & POWERS:
         return "float64 exponentials are faster in torch"
     if isinstance(place, Weights) and (not pool.weighted or dtype not in FLOATS):
         return f"{name} of {dtype} cannot be weighted"
-    if dtype == torch.float16 and platform.machine() in ("x86_64", "AMD64") and _plain_x86():
+    if dtype == torch.float16 and NO_FLOAT16:
         return "this processor does not know float16"
     return None
-
-
-@lru_cache
-def _plain_x86() -> bool:
-    return torch.backends.cpu.get_cpu_capability() == "DEFAULT"
-
-
-@lru_cache
-def _words(name: str) -> frozenset[str]:
-    """The words of maths that a pool's functions speak."""
-    pool = POOLS[name]
-    functions = (pool.lift, pool.combine, pool.finish, pool.share, pool.slope, pool.key, pool.terms)
-    return frozenset(
-        word
-        for function in functions
-        if function
-        for word in function.__code__.co_names  # type: ignore[attr-defined]
-    )
 
 
 @lru_cache
@@ -74,7 +55,7 @@ def _kept_parts(name: str) -> tuple[int, ...]:
     found: set[int] = set()
     for function, before in ((pool.share, 3 if pool.positional else 2), (pool.slope, 2)):
         if function:
-            code = function.__code__  # type: ignore[attr-defined]
+            code = function.__code__
             names = code.co_varnames[before : before + len(pool.empty)]
             found |= {part for part, argument in enumerate(names) if argument in looks_at(function)}
     return tuple(sorted(found))
@@ -163,3 +144,9 @@ def _call(
 
 def _launcher(call: Call) -> Any:
     return launch_windows if launch_windows.fits(call) else launch_places
+
+
+def positions(x: Tensor, place: Place, kept: Tensor, name: str) -> Tensor:
+    """For each answer the position on the flattened map that a kept number stands for. `x`: any map of that shape."""
+    call = _call(name, POOLS[name], arranged(x), x.shape, x.dtype, place, ())
+    return winners(place, kept, tuple(x.shape), launch_windows.fits(call))

@@ -86,7 +86,7 @@ def _pool(
     check(place, tuple(x.shape))
     if loop == "numba":
         out, kept = numba.forward(name, x, place, parameters, keep)
-        return [out, *kept]
+        return [_laid(part, channels_last(x)) for part in (out, *kept)]
     out = plain.forward(name, wide(name, x), place, parameters).to(answer_type(name, x.dtype))
     return [_laid(out, channels_last(x))]
 
@@ -242,14 +242,14 @@ def _second(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     """Where share does not look at x the pool is linear in it: the gradient of the gradient is the pool itself, or what
     stands at the winners. Elsewhere the reference is differentiated."""
     (grad, *known), places, tensors = _saved(ctx)
-    shape, _, _, slope, name, loop = ctx.call
+    _, last, _, slope, name, loop = ctx.call
     place, parameters = decode(ctx.numbers, places), _parameters(ctx.constants, tensors)
     nothing = [None] * len(places), _no_gradient(ctx.constants)
     if loop == "numba" and not _needs(name, slope)[0]:
         gg = grads[0]
         assert gg is not None
         if POOLS[name].positional:
-            at = numba.positions(place, known[-1], tuple(shape))
+            at = numba.positions(_laid(gg, last), place, known[-1], name)
             linear = gg.flatten(2).gather(2, at.flatten(2)).reshape(grad.shape)
         else:
             linear = pool(name, loop, gg, place, parameters, torch.is_grad_enabled())
@@ -266,7 +266,7 @@ def _second(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     return found[0], [found[1], *[None] * (len(known) - 1)], *(None,) * 7, *nothing, list(found[2:])
 
 
-for key in ("CPU", "CUDA"):
+for key in ("CPU", "CUDA", "MPS", "XPU"):  # opcheck wants the devices by name
     LIBRARY.impl("pool", _pool, key)
     LIBRARY.impl("pool_backward", _backward, key)
 torch.library.register_fake("gapstone::pool", _pool_fake, lib=LIBRARY)

@@ -1,9 +1,9 @@
 """Compiled loop over lists of positions: the lanes of a vector are channels; or, of a long whole map, its positions.
 
-Any box, rectangle, label or weight is a list of positions. A block of them is copied (and in contiguous maps turned, so
-that channels lie side by side) into a buffer that stays in the first cache; then every pool is a few vector instructions
-per position. The states of blocks are merged two by two, as in pairwise summation: a mean over 1024 x 1024 is as
-accurate as torch's.
+Any box, rectangle, label or weight is a list of positions. A block of them is copied (and in contiguous maps turned,
+so that channels lie side by side) into a buffer that stays in the first cache; then every pool is a few vector
+instructions per position. The states of blocks are merged two by two, as in pairwise summation: a mean over
+1024 x 1024 is as accurate as torch's.
 
 These functions are templates: compiled.py binds `k` (the pool's functions, numbers that are known) and the flags.
 """
@@ -332,18 +332,21 @@ def shares(buffer: Any, to: Any, count: Any, first: Any, step: Any, line: Any, w
            state: Any, p: Any) -> Any:  # fmt: skip
     """dx of a block, written to `to`; returns the sum of its slopes."""
     total = k.full(0)
-    for q in range(count):
-        x = k.read(buffer + q * k.V * k.SIZE) if NEEDS_X else k.full(0)
-        i = k.full_position(first + q * step) + line
-        d = g * k.shared(x, i, out, state, p)
-        if WEIGHTED:
-            d = d * k.read_one(weights + q * k.SIZE)
-        k.write(to + q * k.V * k.SIZE, d)
-        if SLOPE:
-            slope = k.sloped(x, i, out, state, p)
+    for begin in range(0, count, k.PIECE):
+        part = k.full(0)
+        for q in range(begin, min(begin + k.PIECE, count)):
+            x = k.read(buffer + q * k.V * k.SIZE) if NEEDS_X else k.full(0)
+            i = k.full_position(first + q * step) + line
+            d = g * k.shared(x, i, out, state, p)
             if WEIGHTED:
-                slope = slope * k.read_one(weights + q * k.SIZE)
-            total = total + slope
+                d = d * k.read_one(weights + q * k.SIZE)
+            k.write(to + q * k.V * k.SIZE, d)
+            if SLOPE:
+                slope = k.sloped(x, i, out, state, p)
+                if WEIGHTED:
+                    slope = slope * k.read_one(weights + q * k.SIZE)
+                part = part + slope
+        total = total + part
     return total
 
 

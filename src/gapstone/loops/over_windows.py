@@ -192,11 +192,10 @@ def window_state(args: Any, xs: Any, valid: Any, lane: Any, first: Any, last: An
             part = k.empty()
             for t in range(row * wide, row * wide + wide):
                 x = k.read(here + d * slice_bytes + number(taps, t) * k.SIZE)
-                terms = k.merged(part, k.lifted(x, k.full_position(d * high * wide + t), p), p)
+                more = k.merged(part, k.lifted(x, k.full_position(d * high * wide + t), p), p)
                 if MASKED:
-                    part = k.chosen(k.read_mask(valid + number(valid_taps, t) + lane), terms, part)
-                else:
-                    part = terms
+                    more = k.chosen(k.read_mask(valid + number(valid_taps, t) + lane), more, part)
+                part = more
             state = k.merged(state, part, p)
     return state
 
@@ -367,9 +366,11 @@ def windows_backward(args: Any) -> None:
                                 slopes = tap_back(args, xs, ds, valid, flat, band, o, lane, d, t, p, lanes, slopes)
                 if TERMS:  # answers by answers: what depends on the state alone, a power, is computed once
                     for lane in range(0, lanes, k.V):
+                        part = k.full(0)
                         for d in range(first, last):
                             for t in range(taps):
-                                slopes = tap_back(args, xs, ds, valid, flat, band, o, lane, d, t, p, lanes, slopes)
+                                part = tap_back(args, xs, ds, valid, flat, band, o, lane, d, t, p, lanes, part)
+                        slopes = slopes + part
                 if number(args, a.DX):
                     for d in range(first, last):
                         z = o * number(args, a.SD) - number(args, a.BD) + d * number(args, a.STEPD)

@@ -11,7 +11,8 @@ from typing import Any
 
 from llvmlite import ir
 from llvmlite.binding import llvm_version_info  # noqa: F401  (part of the cache's name, see compiled.py)
-from numba.core import cgutils, types
+from numba import types
+from numba.core import cgutils
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, models, register_model
@@ -210,7 +211,7 @@ def reader(storage: str, kind: str, lanes: int) -> Any:
 
     @intrinsic
     def read(typing: Any, address: Any) -> Any:
-        result = Vector(kind, lanes) if lanes else SCALARS[kind]
+        result: Any = Vector(kind, lanes) if lanes else SCALARS[kind]
 
         def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
             wanted = context.get_value_type(result)

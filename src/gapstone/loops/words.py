@@ -30,7 +30,7 @@ LOG2_E_LOW = LOG2_E - LOG2_E_HIGH
 
 
 class Speaker:
-    """Instructions on float32 vectors, written as formulas. None of them may be reordered: roundings are made use of."""
+    """Instructions on float32 vectors, written as formulas. None may be reordered: roundings are made use of."""
 
     def __init__(self, builder: Any, lanes: int) -> None:
         self.builder = builder

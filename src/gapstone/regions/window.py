@@ -6,7 +6,7 @@ and no gradient.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 
@@ -87,7 +87,7 @@ class Window:
         cells = room // stride + 1
         if self.ceil_mode:
             # one more hangs over the end, if it starts on the map or on the padding before it
-            cells = torch.sym_min(-(-room // stride), -(-(length + before) // stride) - 1) + 1
+            cells = least(-(-room // stride), -(-(length + before) // stride) - 1) + 1
         return Windows(cells, size, stride, before, after, step)
 
     def _check_padding(self) -> None:
@@ -115,8 +115,13 @@ class Window:
         return sides
 
 
+def least(a: int, b: int) -> int:
+    """The smaller; under torch.export a symbol for it, and no branch."""
+    return cast(int, torch.sym_min(a, b))
+
+
 def _same(length: int, size: int, stride: int, step: int) -> tuple[int, int]:
     """As many places as give ceil(length / stride) windows, the odd one after."""
     cells = -(-length // stride)
-    total = torch.sym_max((cells - 1) * stride + (size - 1) * step + 1 - length, 0)
+    total = -least(length - (cells - 1) * stride - (size - 1) * step - 1, 0)
     return total // 2, total - total // 2

@@ -25,15 +25,14 @@ def test_every_pool_over_every_region_is_in_the_table():
 def test_what_it_says_is_what_runs(monkeypatch):
     ran = []
 
-    def operator(name, loop, *rest):
-        ran.append(loop)
-        return real(name, loop, *rest)
+    def operator(name, loop, x, *rest):
+        ran.append(loop)  # and no more: hundreds of kernels would be compiled
+        return x
 
-    def own(*args):
+    def own(name, x, place):
         ran.append("native")
-        return kernel(*args)
+        return x
 
-    real, kernel = pooling.operators.pool, pooling.native.forward
     monkeypatch.setattr(pooling.operators, "pool", operator)
     monkeypatch.setattr(pooling.native, "forward", own)
     for case in doctor.served():

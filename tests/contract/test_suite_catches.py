@@ -17,7 +17,7 @@ BROKEN = {
     # what is broken: the pool, what stands in its file, what is put there
     "the last of equals wins": ("max", "(tie & (i2 < i))", "(tie & (i2 > i))"),
     "NaN is passed over": ("max", "| (nan2 & (v == v))", "| (nan & (v2 == v2))"),
-    "the smallest": ("max", "(v2 > v)", "(v2 < v)"),
+    "the position of the smaller": ("max", "(v2 > v)", "(v2 < v)"),
     "share is spread": ("max", "m.where(i == winner, 1.0, 0.0)", "m.where(i == winner, 1.0, 1e-3)"),
     "empty + empty is NaN": ("logsumexp", "z = r * m.below(top, new)", "z = r * (top - new)"),
     "blocks are not merged by their reference": ("logsumexp", "s * m.exp(z) + s2", "s + s2"),

@@ -68,12 +68,12 @@ def lists_of(call: Call) -> tuple[Tensor, Tensor, Tensor | None]:
         assert isinstance(place, Labels)
         labels, count = place.labels, place.count
     images = labels.shape[0]
-    ordered, order = labels.reshape(images, -1).sort(dim=1, stable=True)
+    ordered, order = labels.flatten(1).sort(dim=1, stable=True)
     edges = torch.arange(count + 1).expand(images, -1).contiguous()
     begins = torch.searchsorted(ordered, edges) + torch.arange(images)[:, None] * order.shape[1]
     weights = None
     if isinstance(place, Weights):
-        weights = place.weights.reshape(images, -1).to(call.computed).gather(1, order).contiguous()
+        weights = place.weights.flatten(1).to(call.computed).gather(1, order).contiguous()
     return order.contiguous(), begins.contiguous(), weights
 
 

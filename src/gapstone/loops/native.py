@@ -8,6 +8,7 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -32,9 +33,13 @@ def serves(name: str, x: Tensor, place: Place) -> str | None:
         if name in ("mean", "sum", "max", "min"):
             return "torch's own reduction is at the memory's limit"
         return None
-    if x.device.type == "cpu" or name not in ("max", "mean") or 0 in x.shape:
+    if name not in ("max", "mean") or 0 in x.shape:
         return None
-    # on a GPU torch has no 3-d pools of half precision that accumulate wider
+    if x.device.type == "cpu":
+        # contiguous maps: the compiled loop is 2.5-12x faster; channels-last: torch is 1-5x
+        by_channels = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        if not by_channels or not all(isinstance(axis, Windows) for axis in place.axes):
+            return None
     if all(isinstance(axis, Cells) for axis in place.axes):
         return f"torch's adaptive_{name}_pool"
     if not all(isinstance(axis, Windows) for axis in place.axes):
@@ -44,9 +49,13 @@ def serves(name: str, x: Tensor, place: Place) -> str | None:
         if axis.step > 1 or axis.before != axis.after or 2 * axis.before > axis.size:
             return None
     if name == "max":
-        return "torch's max_pool"
+        return "torch's max_pool (on a CPU: of channels-last maps)"
     plain = place.divisor in ("positions", "padded")
-    return "torch's avg_pool" if plain and prod(axis.most for axis in place.axes) <= LARGEST_MEAN else None
+    return (
+        "torch's avg_pool (on a CPU: of channels-last maps)"
+        if plain and prod(axis.most for axis in place.axes) <= LARGEST_MEAN
+        else None
+    )
 
 
 def forward(name: str, x: Tensor, place: Boxes) -> Tensor:

@@ -154,13 +154,8 @@ def main(first: int, last: int) -> None:
 @pytest.mark.slow
 def test_ten_thousand_random_calls():
     run = subprocess.run([sys.executable, __file__, "0", "10000"], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, (run.returncode, run.stderr[-3000:])
+    assert run.returncode == 0, (run.returncode, run.stdout[-3000:], run.stderr[-3000:])
     print(run.stdout)
-
-
-def test_three_hundred_random_calls():
-    run = subprocess.run([sys.executable, __file__, "0", "300"], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, (run.returncode, run.stderr[-3000:])
 
 
 if __name__ == "__main__":

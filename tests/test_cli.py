@@ -46,7 +46,8 @@ def test_mistakes_are_one_line(arguments, says, tmp_path):
     assert "Traceback" not in said.stderr + said.stdout
 
 
-def test_train_then_predict(tmp_path):
+def test_train_then_predict(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")  # long temporary paths stay whole
     model = tmp_path / "digits.safetensors"
     said = gapstone("train", "digits", "--head", "gap", "--epochs", "5", "--out", model)
     assert said.returncode == 0, said.stderr

@@ -25,7 +25,7 @@ def test_the_python_runs_and_gives_what_its_comments_say():
             got = getattr(value, "maps", value)
             assert tuple(getattr(got, "shape", got)) == eval(shape[1]), line
             checked += 1
-    assert checked == 3
+    assert checked == 4
     torch.testing.assert_close(eval("(a + b).finish()", names), gs.pool(names["x"], "mean"))
     assert eval("torch.allclose(parts.maps.sum((2, 3)) + parts.bias, head(x), atol=1e-5)", names)
 

@@ -34,6 +34,17 @@ def tried():
     return TRIED
 
 
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tried"] = dict(TRIED)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """What a worker tried counts too."""
+    TRIED.update(getattr(node, "workeroutput", {}).get("tried", {}))
+
+
 def pytest_terminal_summary(terminalreporter):
     for what, count in sorted(TRIED.items()):
         terminalreporter.write_line(f"contract: {count:,} {what}")

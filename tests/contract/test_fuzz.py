@@ -20,6 +20,7 @@ import gapstone as gs
 from gapstone import pooling
 from gapstone.loops.choose import Choice
 from gapstone.regions.places import Boxes as Products
+from gapstone.regions.places import Rectangles
 
 POOLS = ["mean", "sum", "max", "min", "gem", "lp", "l2", "logsumexp", "softmax", "variance", "std"]
 PAGE = mmap.PAGESIZE
@@ -97,7 +98,12 @@ def one(seed: int, seen: Counter) -> None:
     try:
         over = region(r, sizes, images)
         place = over.place(tuple(x.shape))
-        if isinstance(place, Products) and math.prod(axis.cells for axis in place.axes or ()) * x.shape[0] > 1e5:
+        cells = 1
+        if isinstance(place, Products):
+            cells = math.prod(axis.cells for axis in place.axes or ())
+        elif isinstance(place, Rectangles):
+            cells = math.prod(starts.shape[1] for starts in place.starts)
+        if cells * 3 * channels > 1e6:  # gigabytes
             seen["too many answers for a test"] += 1
             return
         leaf = x.detach().requires_grad_()

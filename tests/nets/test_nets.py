@@ -130,7 +130,7 @@ def test_pools_are_gapstones_and_equal_torchs() -> None:
         assert torch.equal(a, b)
         gradient = torch.randn_like(a)
         torch.autograd.backward([a, b], [gradient, gradient])
-        assert torch.equal(ours.grad, theirs.grad)  # type: ignore[arg-type]
+        torch.testing.assert_close(ours.grad, theirs.grad)  # positions met twice are added in another order
 
 
 def test_paper_nin_averages_only_what_is_inside() -> None:

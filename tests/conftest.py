@@ -4,6 +4,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before anything imports torch; processes that tests start inherit it
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,3 +27,28 @@ def real_images() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+TRIED: Counter[str] = Counter()
+
+
+@pytest.fixture
+def tried():
+    """`tried["pool x region"] += 1`: printed when the run ends."""
+    return TRIED
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tried"] = dict(TRIED)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """What a worker tried counts too."""
+    TRIED.update(getattr(node, "workeroutput", {}).get("tried", {}))
+
+
+def pytest_terminal_summary(terminalreporter):
+    for what, count in sorted(TRIED.items()):
+        terminalreporter.write_line(f"contract: {count:,} {what}")

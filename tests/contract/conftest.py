@@ -1,12 +1,7 @@
-"""Counts what the contract has tried, and prints it at the end of the run."""
-
-from collections import Counter
+"""Which kernels `make test` compiles, and by which worker."""
 
 import pytest
 import torch
-
-TRIED = Counter()
-
 
 QUICK = {
     torch.float32: None,  # all pools
@@ -26,25 +21,3 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
         # one worker compiles all of a pool's kernels
         item.add_marker(pytest.mark.xdist_group(str(name) if name else item.path.name))
-
-
-@pytest.fixture
-def tried():
-    """`tried["pool x region"] += 1`: printed when the run ends."""
-    return TRIED
-
-
-def pytest_sessionfinish(session):
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["tried"] = dict(TRIED)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node, error):
-    """What a worker tried counts too."""
-    TRIED.update(getattr(node, "workeroutput", {}).get("tried", {}))
-
-
-def pytest_terminal_summary(terminalreporter):
-    for what, count in sorted(TRIED.items()):
-        terminalreporter.write_line(f"contract: {count:,} {what}")

@@ -1,6 +1,7 @@
 """The front door to the pools: `pool`, `partial`, and `Pool`, the layer."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -8,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapstone.loops import native, operators, ranks
+from gapstone.loops import eager, native, operators, ranks
 from gapstone.loops import torch as plain
 from gapstone.loops.choose import choose
 from gapstone.loops.places import check
 from gapstone.loops.resample import resample
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY, Composition
 from gapstone.pools.definition import Parameter
-from gapstone.regions import REGIONS, Region, Whole
+from gapstone.regions import REGIONS, Grid, Region, Whole, Window
 from gapstone.regions.places import Boxes, Place, Sampled, Weights
 
 Name = str | tuple[str, ...]
@@ -53,6 +54,16 @@ def pool(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) -> 
     Raises: ValueError for an unknown name or parameter, for a shape without channels or positions, for a region that
         does not fit; TypeError for a dtype the pool has no meaning for. Each says what was given and what to do.
     """
+    if not parameters and type(over) in BY_VALUE and eager.alone(x) and x.is_cpu:
+        keep = torch.is_grad_enabled() and x.requires_grad
+        key = name, over, x.shape, x.dtype, x.stride(), keep
+        ready = _ready.get(key)
+        if ready is None and (ready := _prepared(x, name, over, keep)):
+            if len(_ready) >= MOST_READY:
+                _ready.clear()
+            _ready[key] = ready
+        if ready is not None:
+            return ready(x)
     recipe = _known(name)
     if recipe is not None:
         answers = [pool(x, one, over, **_own(one, parameters)) for one in _taken(name, recipe, parameters)]
@@ -72,6 +83,32 @@ def pool(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) -> 
     return _answer(x, name, place, values)
 
 
+BY_VALUE = {Whole, Window, Grid}
+MOST_READY = 4096
+_ready: dict[Any, Callable[[Tensor], Tensor]] = {}
+"""Calls like one before: all checks looked at nothing but what is in the key, and need not be made again."""
+
+
+def _prepared(x: Tensor, name: Name, over: Region, keep: bool) -> Callable[[Tensor], Tensor] | None:
+    """What is left of a call without parameters, all checked and chosen; None: nothing can be left out."""
+    if _known(name) is not None or name in WHOLE_ONLY or _transformed():
+        return None
+    assert isinstance(name, str)
+    _check(x, name, over)
+    if _knobs(name):
+        return None
+    place = over.place(tuple(x.shape))
+    if not isinstance(place, Boxes):
+        return None
+    _check_place(x, name, place)
+    loop = choose(name, x, place, (), keep).loop
+    if loop == "native":
+        return native.prepared(name, place, tuple(x.shape[2:]))
+    if not eager.fits(x, loop, place, ()):
+        return None
+    return lambda x: eager.pool(name, loop, x, place, (), keep)
+
+
 def _answer(x: Tensor, name: str, place: Place, values: tuple[Value, ...]) -> Tensor:
     if name in WHOLE_ONLY:
         return ranks.forward(name, operators.wide(name, x), place, values).to(x.dtype)  # type: ignore[arg-type]
@@ -79,12 +116,15 @@ def _answer(x: Tensor, name: str, place: Place, values: tuple[Value, ...]) -> Te
     if _transformed() or (isinstance(place, Weights) and place.weights.requires_grad):
         # share says nothing of weights, and torch.func takes no operator that returns a list: torch's own way
         return plain.forward(name, operators.wide(name, x), place, values).to(x.dtype)
-    loop = choose(name, x, place, values).loop
+    keep = torch.is_grad_enabled() and (
+        x.requires_grad or any(isinstance(v, Tensor) and v.requires_grad for v in values)
+    )
+    loop = choose(name, x, place, values, keep).loop
     if loop == "native":
         assert isinstance(place, Boxes)
         return native.forward(name, x, place)
-    learned = any(isinstance(v, Tensor) and v.requires_grad for v in values)
-    keep = torch.is_grad_enabled() and (x.requires_grad or learned)
+    if eager.fits(x, loop, place, values):
+        return eager.pool(name, loop, x, place, values, keep)  # type: ignore[arg-type]
     return operators.pool(name, loop, x, place, values, keep)
 
 

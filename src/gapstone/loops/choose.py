@@ -1,24 +1,34 @@
 """Which loop serves a call, and why: one rule, read by the front door and by `gapstone doctor`."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from gapstone.loops import native
 from gapstone.loops import numba as compiled
+from gapstone.loops.layout import Parameters
+from gapstone.loops.tuned import serve as tuned
 from gapstone.regions.places import Place
 
-Loop = Literal["native", "numba", "torch"]
+Loop = Literal["native", "tuned", "numba", "torch"]
+TINY = 1 << 11
+"""Bytes of x below which a call is mostly the call, and torch's is the shorter (benchmarks/call_overhead.py)."""
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     loop: Loop
     why: str
 
 
-def choose(name: str, x: Tensor, place: Place, parameters: tuple[Any, ...] = ()) -> Choice:
+def choose(name: str, x: Tensor, place: Place, parameters: Parameters = (), keep: bool = False) -> Choice:
+    """`keep`: a gradient will be asked for."""
+    if x.device.type == "cpu":
+        small = not torch.compiler.is_compiling() and x.numel() * x.element_size() < TINY
+        if small and native.knows(name, x, place):
+            return Choice("native", "torch's own: a call on so little is mostly the call")
+        if reason := tuned.serves(name, x, place, parameters, keep):
+            return Choice("tuned", reason)
     if reason := native.serves(name, x, place):
         return Choice("native", reason)
     if x.device.type != "cpu":

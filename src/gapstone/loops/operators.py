@@ -14,12 +14,16 @@ from torch import Tensor
 from gapstone.loops import numba
 from gapstone.loops import torch as plain
 from gapstone.loops.places import check, decode, encode
+from gapstone.loops.tuned import serve as tuned
 from gapstone.pools import POOLS
 from gapstone.pools.definition import looks_at
 from gapstone.regions.places import Boxes, Labels, Place, Rectangles
 
 Parameters = tuple[Tensor | float, ...]
 Tensors = list[Tensor]
+
+# the loops that keep something for the backward; the reference keeps x
+COMPILED: dict[str, Any] = {"numba": numba, "tuned": tuned}
 
 LIBRARY = torch.library.Library("gapstone", "FRAGMENT")
 CALL = "str name, str loop, SymInt[] numbers, Tensor[] places, float[] constants, Tensor[] tensors"
@@ -82,13 +86,17 @@ def _pool(
     tensors: Tensors,
     keep: bool,
 ) -> Tensors:
-    place, parameters = decode(numbers, places), _parameters(constants, tensors)
+    made = run(name, loop, x, decode(numbers, places), _parameters(constants, tensors), keep)
+    return [_laid(part, channels_last(x)) for part in made]
+
+
+def run(name: str, loop: str, x: Tensor, place: Place, parameters: Parameters, keep: bool) -> Tensors:
+    """The answer by one loop, and what that loop keeps."""
     check(place, tuple(x.shape))
-    if loop == "numba":
-        out, kept = numba.forward(name, x, place, parameters, keep)
-        return [_laid(part, channels_last(x)) for part in (out, *kept)]
-    out = plain.forward(name, wide(name, x), place, parameters).to(answer_type(name, x.dtype))
-    return [_laid(out, channels_last(x))]
+    if loop in COMPILED:
+        out, kept = COMPILED[loop].forward(name, x, place, parameters, keep)
+        return [out, *kept]
+    return [plain.forward(name, wide(name, x), place, parameters).to(answer_type(name, x.dtype))]
 
 
 def _pool_fake(
@@ -103,7 +111,7 @@ def _pool_fake(
 ) -> Tensors:
     place = decode(numbers, places)
     types = [answer_type(name, x.dtype)]
-    if loop == "numba" and keep:
+    if loop in COMPILED and keep:
         types += numba.kept_types(name, x.dtype, place)
     return [_laid(x.new_empty(_cells(x, place), dtype=dtype), channels_last(x)) for dtype in types]
 
@@ -139,12 +147,12 @@ def _backward(
 ) -> Tensors:
     """`known`: x and the answer, where the loop looks at them, then what the loop kept."""
     place, parameters = decode(numbers, places), _parameters(constants, tensors)
-    if loop == "numba":
-        needs_x, needs_out = _needs(name, slope)
+    if loop in COMPILED:
+        needs_x, needs_out = needs(name, slope)
         rest = list(known)
         x = rest.pop(0) if needs_x else None
         out = rest.pop(0) if needs_out else None
-        dx, dp = numba.backward(name, grad, x, out, rest, tuple(shape), place, parameters, True, slope, last)
+        dx, dp = COMPILED[loop].backward(name, grad, x, out, rest, tuple(shape), place, parameters, True, slope, last)
         return [part for part in (dx, dp) if part is not None]
     x = wide(name, known[0])
     dx, dp = plain.backward(name, grad.to(x.dtype), x, place, parameters, slope)
@@ -179,7 +187,7 @@ def _backward_fake(
     return [dx, grad.new_empty(size, dtype=torch.float64 if dtype == torch.float64 else torch.float32)]
 
 
-def _needs(name: str, slope: bool) -> tuple[bool, bool]:
+def needs(name: str, slope: bool) -> tuple[bool, bool]:
     """Whether the backward looks at x, and at the answer."""
     pool = POOLS[name]
     seen = set(looks_at(pool.share))
@@ -191,8 +199,8 @@ def _needs(name: str, slope: bool) -> tuple[bool, bool]:
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
     x, name, loop, numbers, places, constants, tensors, keep = inputs
     slope = any(t.requires_grad for t in tensors)
-    needs_x, needs_out = _needs(name, slope)
-    if loop == "numba" and keep:
+    needs_x, needs_out = needs(name, slope)
+    if loop in COMPILED and keep:
         known = [*([x] if needs_x else []), *output[: 1 if needs_out else 0], *output[1:]]
     else:
         known, loop = [x], "torch"
@@ -245,11 +253,11 @@ def _second(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     _, last, _, slope, name, loop = ctx.call
     place, parameters = decode(ctx.numbers, places), _parameters(ctx.constants, tensors)
     nothing = [None] * len(places), _no_gradient(ctx.constants)
-    if loop == "numba" and not _needs(name, slope)[0]:
+    if loop in COMPILED and not needs(name, slope)[0]:
         gg = grads[0]
         assert gg is not None
         if POOLS[name].positional:
-            at = numba.positions(_laid(gg, last), place, known[-1], name)
+            at = COMPILED[loop].positions(_laid(gg, last), place, known[-1], name)
             linear = gg.flatten(2).gather(2, at.flatten(2)).reshape(grad.shape)
         else:
             linear = pool(name, loop, gg, place, parameters, torch.is_grad_enabled())

@@ -1,15 +1,14 @@
 """What every region becomes: boxes that are products of intervals, a list of rectangles, or a label per position."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
 Divisor = Literal["positions", "padded", "window"] | int
 
 
-@dataclass(frozen=True)
-class Windows:
+class Windows(NamedTuple):  # a tuple is hashed in C: plans are looked up by it, on every call
     """Intervals that slide along an axis: cell i has the positions i stride - before + t step, t < size, on the map."""
 
     cells: int
@@ -36,8 +35,7 @@ class Windows:
         return self.size
 
 
-@dataclass(frozen=True)
-class Cells:
+class Cells(NamedTuple):
     """The axis cut into `cells` parts: cell i of g is [floor(i L / g), ceil((i + 1) L / g))."""
 
     cells: int

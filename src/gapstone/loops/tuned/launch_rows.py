@@ -1,0 +1,168 @@
+"""Launching rows.py and rows_back.py: windows of contiguous maps, max and mean."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gapstone.loops.launch_places import divisors
+from gapstone.loops.layout import STORAGE
+from gapstone.loops.memory import empty
+from gapstone.loops.tuned import arguments as a
+from gapstone.loops.tuned.build import kernel
+from gapstone.loops.tuned.launch import copy, run, table_of
+from gapstone.loops.tuned.row_back_words import RowsBack
+from gapstone.loops.tuned.row_words import Rows
+from gapstone.regions.places import Boxes, Divisor, Windows
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+BYTES = (torch.uint8, torch.int8)
+LARGEST = 13
+"""Positions along a side: the rows of a window stay in registers."""
+BAND = 1 << 14  # bytes of a plane from which it is done in bands of rows, while they are in the first cache
+BAND_ROWS = 16
+ONE = Windows(1, 1, 1, 0, 0, 1)
+Axes = tuple[Windows, ...]
+
+
+def three(axes: Axes) -> tuple[Windows, Windows, Windows]:
+    deep, high, wide = (ONE,) * (3 - len(axes)) + axes
+    return deep, high, wide
+
+
+def fits(name: str, dtype: torch.dtype, axes: Axes) -> bool:
+    """Whether there is a kernel for these windows: the ones that networks run."""
+    deep, high, wide = three(axes)
+    if dtype not in FLOATS and (name != "max" or dtype not in BYTES):
+        return False
+    if any(axis.step != 1 or axis.size > LARGEST for axis in axes) or high.stride > 2 or wide.stride > 2:
+        return False
+    return len(axes) < 3 or (deep.stride <= 2 and dtype in FLOATS)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    spec: Rows | RowsBack
+    table: Any
+    tasks: int
+    work: int
+    cells: tuple[int, ...]
+    alive: Any
+
+
+@lru_cache(512)
+def plan(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor, keep: bool,
+         exact: bool) -> Plan:  # fmt: skip
+    _, high, wide = three(axes)
+    planes = shape[0] * shape[1]
+    spec = Rows(
+        name, STORAGE[dtype], high.size, wide.size, high.stride, wide.stride, deep=len(axes) == 3, keep=keep,
+        exact=exact, paired=wide.cells <= 8 and planes > 1 and dtype in FLOATS,
+    )  # fmt: skip
+    return _plan(spec, dtype, shape, axes, divisor, high.cells)
+
+
+@lru_cache(512)
+def plan_back(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor) -> Plan:
+    _, high, wide = three(axes)
+    planes = shape[0] * shape[1]
+    columns = -(-(shape[-1] + wide.before) // wide.stride)
+    spec = RowsBack(
+        name, STORAGE[dtype], high.size, wide.size, high.stride, wide.stride, deep=len(axes) == 3,
+        paired=columns <= 8 and planes > 1,
+    )  # fmt: skip
+    height = shape[-2] if len(axes) > 1 else 1
+    return _plan(spec, dtype, shape, axes, divisor, -(-(height + high.before) // high.stride))
+
+
+def _plan(spec: Any, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor, rows: int) -> Plan:
+    """`rows`: of answers, or backward the rows of windows that rows of dx begin with."""
+    deep, high, wide = three(axes)
+    planes, spatial = shape[0] * shape[1], (1,) * (5 - len(shape)) + shape[2:]
+    item = dtype.itemsize
+    slice_bytes = spatial[1] * spatial[2] * item
+    band_rows = BAND_ROWS if slice_bytes > BAND else rows
+    bands = -(-rows // band_rows)
+    slices = deep.cells if isinstance(spec, Rows) else spatial[0]
+    tasks = -(-planes // (2 if spec.paired else 1)) * slices * bands
+    alive = None
+    given = {
+        a.TASKS: tasks, a.PLANES: planes, a.D: spatial[0], a.H: spatial[1], a.W: spatial[2], a.OD: deep.cells,
+        a.OH: high.cells, a.OW: wide.cells, a.BEFORE_D: deep.before, a.BEFORE_H: high.before,
+        a.BEFORE_W: wide.before, a.SD: deep.stride, a.KD: deep.size, a.DD: 1, a.SLICE_BYTES: slice_bytes,
+        a.PLANE_BYTES: spatial[0] * slice_bytes, a.OUT_BYTES: deep.cells * high.cells * wide.cells * item,
+        a.REACH: spec.lanes * wide.stride + wide.size, a.BANDS: bands, a.BAND_ROWS: band_rows, a.GROUPS: rows,
+    }  # fmt: skip
+    if spec.op == "mean":
+        classes, inverses = alive = reciprocals(axes, spatial, divisor, spec.lanes)
+        given |= {a.CLASSES: classes.ctypes.data, a.INVERSES: inverses.ctypes.data}
+    cells = tuple(axis.cells for axis in axes)
+    work = (prod(shape) + planes * prod(cells)) * item
+    return Plan(spec, table_of(given), tasks, work, (*shape[:2], *cells), alive)
+
+
+def reciprocals(axes: Axes, spatial: tuple[int, ...], divisor: Divisor, lanes: int) -> tuple[np.ndarray, np.ndarray]:
+    """What sums are multiplied by: per row of answers where its table begins, in bytes; the tables, one per divisor.
+
+    Rounded once: a product of two rounded reciprocals would be another unit off.
+    """
+    missing = 3 - len(axes)
+    lengths = spatial[missing:]
+    found = [[1]] * missing + [
+        divisors(axis, n, divisor, i == 0) for i, (axis, n) in enumerate(zip(axes, lengths, strict=True))
+    ]
+    of_depth, of_rows, of_columns = (np.array(counts, np.float64) for counts in found)
+    per_row = np.multiply.outer(of_depth, of_rows).ravel()
+    kinds, which = np.unique(per_row, return_inverse=True)
+    columns = np.concatenate([of_columns, np.ones(2 * lanes)])
+    with np.errstate(divide="ignore"):  # a window without positions: 0 × ∞ = NaN, as it should be
+        tables = (1.0 / np.multiply.outer(kinds, columns)).astype(np.float32)
+    return (which * columns.size * 4).astype(np.int64), np.ascontiguousarray(tables)
+
+
+def forward(
+    name: str, x: Tensor, place: Boxes, keep: bool = False, out: Tensor | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    axes: Any = place.axes
+    made = plan(name, x.dtype, tuple(x.shape), axes, place.divisor, keep, False)
+    if out is None:
+        out = empty(made.cells, x.dtype)
+    elif tuple(out.shape) != made.cells or out.dtype != x.dtype or not out.is_contiguous():
+        raise ValueError(
+            f"out: a contiguous {x.dtype} tensor of shape {made.cells} is written to, not one of {out.dtype}, shape "
+            f"{tuple(out.shape)} and strides {out.stride()}."
+        )
+    kept = [empty(made.cells, torch.uint8)] if keep else []
+    if not out.numel():
+        return out, kept
+    while True:
+        table = copy(made.table)
+        table[a.X], table[a.OUT] = x.data_ptr(), out.data_ptr()
+        if keep:
+            table[a.KEPT] = kept[0].data_ptr()
+        run(kernel(made.spec), table, made.tasks, made.work)
+        if not table[a.BAD]:
+            return out, kept
+        # a NaN was seen: once more, by the kernel that minds them
+        made = plan(name, x.dtype, tuple(x.shape), axes, place.divisor, keep, True)
+
+
+def backward(name: str, grad: Tensor, kept: Tensor | None, shape: tuple[int, ...], place: Boxes) -> Tensor:
+    """dx, contiguous, in grad's type; `kept`: max's positions."""
+    axes: Any = place.axes
+    grad = grad.contiguous()
+    made = plan_back(name, grad.dtype, shape, axes, place.divisor)
+    dx = empty(shape, grad.dtype)
+    if not dx.numel():
+        return dx
+    table = copy(made.table)
+    table[a.DX], table[a.GRAD] = dx.data_ptr(), grad.data_ptr()
+    if kept is not None:
+        kept = kept.contiguous()
+        table[a.KEPT] = kept.data_ptr()
+    run(kernel(made.spec), table, made.tasks, made.work)
+    return dx

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check docs clean
+.PHONY: install demo test test-slow bench check docs clean
 
 install: .venv/installed
 
@@ -25,6 +25,9 @@ test: check
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup
+
+bench: install
+	$(BIN)/gapstone bench
 
 docs: install
 	$(BIN)/python docs/generate/pools.py

@@ -12,13 +12,14 @@ import gapstone as gs
 SOURCE = Path(gs.__file__).parent
 LAYERS = [
     {"cli"},
+    {"bench"},
     {"compare", "doctor", "single"},
     {"prepare"},
     {"maps", "training"},
     {"cost"},
     {"classifier"},
     {"model_file"},
-    {"heads", "images", "nets"},
+    {"accelerating", "heads", "images", "nets"},
     {"pooling"},
     {"loops"},
     {"pools", "regions"},

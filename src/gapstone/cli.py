@@ -205,6 +205,26 @@ def doctor(
         report(Console(), wide)
 
 
+@app.command()
+def bench(
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds per case, at most.")] = 15,
+    quick: Annotated[bool, typer.Option("--quick", help="Three rounds: a first look.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="1: CPU time, which repeats best; more: wall time.")] = 1,
+    only: Annotated[str, typer.Option(metavar="REGEX", help="Only such cases: 'gem', 'backward', '×112'.")] = "",
+    out: Annotated[Path | None, typer.Option("--json", help="Also write all numbers here.", show_default=False)] = None,
+) -> None:
+    """Measure the pools networks run all day against torch on this machine: a minute, losses included.
+
+    Every answer is checked before it is timed; a wrong one gets no time, and exit code 1.
+    """
+    from rich.console import Console
+
+    from gapstone.bench.command import bench as run
+
+    if not run(Console(), 3 if quick else rounds, threads, out, only):
+        raise typer.Exit(1)
+
+
 def _name(data: str) -> str:
     """A folder name for DATA."""
     stem = Path(data).resolve().name if data != "digits" else data

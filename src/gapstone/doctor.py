@@ -22,7 +22,7 @@ from gapstone.pools import POOLS, WHOLE_ONLY
 from gapstone.regions import Region
 from gapstone.regions.places import Weights
 
-SHAPE = (2, 4, 8, 8)
+SHAPE = (2, 16, 16, 16)
 DTYPES = ("float32", "bfloat16", "float16", "float64", "uint8")
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 REGIONS: dict[str, Region] = {
@@ -30,9 +30,9 @@ REGIONS: dict[str, Region] = {
     "Window": gs.Window(3, 2, 1),
     "Grid": gs.Grid(3),
     "Boxes": gs.Boxes(torch.tensor([[0.0, 1, 1, 5, 5]]), 2),
-    "Mask": gs.Mask(torch.ones(8, 8, dtype=torch.bool)),
-    "Mask of weights": gs.Mask(torch.ones(8, 8)),
-    "Segments": gs.Segments(torch.zeros(8, 8, dtype=torch.int64), 1),
+    "Mask": gs.Mask(torch.ones(16, 16, dtype=torch.bool)),
+    "Mask of weights": gs.Mask(torch.ones(16, 16)),
+    "Segments": gs.Segments(torch.zeros(16, 16, dtype=torch.int64), 1),
 }
 
 

@@ -18,6 +18,7 @@ def by(monkeypatch):
     def say(loop):
         if loop is not None:
             monkeypatch.setattr(pooling, "choose", lambda *_: Choice(loop, "the test says so"))
+            monkeypatch.setattr(pooling, "_ready", {})  # calls that were chosen before
 
     return say
 

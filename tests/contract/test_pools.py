@@ -45,6 +45,7 @@ def by(loop, monkeypatch):
     """From here on this loop serves every call; `None`: the one that is chosen."""
     if loop is not None:
         monkeypatch.setattr(pooling, "choose", lambda *_: Choice(loop, "the test says so"))
+        monkeypatch.setattr(pooling, "_ready", {})  # calls that were chosen before
 
 
 def served(name, dtype, region, shape):

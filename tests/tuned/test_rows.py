@@ -88,8 +88,9 @@ def test_means_and_gradients(rule, tried):
             exact = x.double()
             right = F.avg_pool2d(exact, k, s, p, ceil_mode, divisor == "padded", other)
             theirs = F.avg_pool2d(x, k, s, p, ceil_mode, divisor == "padded", other)
-            out, kept = launch_rows.forward("mean", x.detach(), place)
-            assert kept == []
+            out, kept = launch_rows.forward("mean", x.detach(), place, keep=True)
+            assert kept == []  # the gradient needs nothing
+            assert torch.equal(out, launch_rows.forward("mean", x.detach(), place)[0])
             ulp = torch.finfo(torch.float32).eps
             off, allowed = (out - right).abs().max(), 2 * (theirs - right).abs().max() + ulp * right.abs().max()
             assert off <= allowed
@@ -140,7 +141,10 @@ def test_halves(dtype):
         y = torch.randn(shape).to(dtype)
         mean, _ = launch_rows.forward("mean", y, place)
         torch.testing.assert_close(
-            mean.float(), F.avg_pool2d(y.float(), k, s, p, count_include_pad=False), rtol=torch.finfo(dtype).eps, atol=0
+            mean.float(),
+            F.avg_pool2d(y.float(), k, s, p, count_include_pad=False),
+            rtol=torch.finfo(dtype).eps,
+            atol=1e-6,
         )
 
 
@@ -165,13 +169,20 @@ def test_one_and_three_dimensions():
         x = torch.randn(shape).requires_grad_()
         axes = len(shape) - 2
         place = place_of(shape, k, s, p)
-        right = MAXIMA[axes](x, k, s, p)
-        assert torch.equal(launch_rows.forward("max", x.detach(), place)[0], right)
-        g = torch.randn(right.shape)
-        if axes == 1:
-            _, (kept,) = launch_rows.forward("max", x.detach(), place, True)
-            (dx,) = torch.autograd.grad(right, x, g)
+        g = torch.randn(MAXIMA[axes](x, k, s, p).shape)
+        for values in (x, x.detach().round().requires_grad_(), map_of(shape).requires_grad_()):  # ties, −∞
+            right, at = MAXIMA[axes](values, k, s, p, return_indices=True)
+            assert torch.equal(launch_rows.forward("max", values.detach(), place)[0], right)
+            out, (kept,) = launch_rows.forward("max", values.detach(), place, True)
+            assert torch.equal(out, right)
+            assert torch.equal(decoded(place, kept, shape), at)
+            (dx,) = torch.autograd.grad(right, values, g)
             torch.testing.assert_close(launch_rows.backward("max", g, kept, shape, place), dx)
+        nan = x.detach().clone()
+        nan.view(-1)[::11] = math.nan
+        assert torch.equal(
+            launch_rows.forward("max", nan, place, True)[1][0], derived.forward("max", nan, place, (), True)[1][0]
+        )
         mean = MEANS[axes](x, k, s, p, count_include_pad=False)
         torch.testing.assert_close(launch_rows.forward("mean", x.detach(), place)[0], mean, rtol=1e-5, atol=1e-6)
         (dx,) = torch.autograd.grad(mean, x, g)

@@ -24,9 +24,11 @@ class Choice(NamedTuple):
 def choose(name: str, x: Tensor, place: Place, parameters: Parameters = (), keep: bool = False) -> Choice:
     """`keep`: a gradient will be asked for."""
     if x.device.type == "cpu":
-        small = not torch.compiler.is_compiling() and x.numel() * x.element_size() < TINY
-        if small and native.knows(name, x, place):
-            return Choice("native", "torch's own: a call on so little is mostly the call")
+        if torch.compiler.is_compiling():
+            if not keep and (known := native.knows(name, x, place)):
+                return Choice("native", f"{known}, which the compiler takes apart and fuses with what stands around it")
+        elif x.numel() * x.element_size() < TINY and (known := native.knows(name, x, place)):
+            return Choice("native", f"{known}: a call on so little is mostly the call")
         if reason := tuned.serves(name, x, place, parameters, keep):
             return Choice("tuned", reason)
     if reason := native.serves(name, x, place):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from gapstone.loops import memory
 from gapstone.pools import Definition
 from gapstone.regions.places import Labels, Place
 
@@ -85,10 +86,7 @@ class Call:
         return bool(self.cells) and not isinstance(self.place, Labels) and is_channels_last(answers)
 
     def empty(self, cells: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        channels = self.shape[1]
-        if self.answers_channels_last:
-            return torch.empty((self.rows, *cells, channels), dtype=dtype).movedim(-1, 1)
-        return torch.empty((self.rows, channels, *cells), dtype=dtype)
+        return memory.empty((self.rows, self.shape[1], *cells), dtype, self.answers_channels_last)
 
     def like_answers(self, answers: Tensor) -> Tensor:
         """In the layout that the kernel's answers have."""
@@ -97,11 +95,8 @@ class Call:
         return answers.contiguous()
 
     def like_x(self, dtype: torch.dtype, zeros: bool) -> Tensor:
-        make = torch.zeros if zeros else torch.empty
-        if self.channels_last:
-            images, channels, *spatial = self.shape
-            return make((images, *spatial, channels), dtype=dtype).movedim(-1, 1)
-        return make(self.shape, dtype=dtype)
+        made = memory.empty(self.shape, dtype, self.channels_last)
+        return made.zero_() if zeros else made
 
     def parameter(self) -> Tensor | None:
         """(1 or N, C), in the type that is computed with."""

@@ -52,8 +52,9 @@ def serves(name: str, x: Tensor, place: Place) -> str | None:
     assert isinstance(place, Boxes)
     if place.axes is None:
         return f"{known} is at the memory's limit"
-    # contiguous maps: the compiled loop is 2.5-12x faster; channels-last: torch is 1-5x
-    by_channels = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    # contiguous maps: the compiled loop is 2.5-12x faster; channels-last: torch is 1-5x, but for means in 3-d (0.2x)
+    formats = {4: torch.channels_last} if name == "mean" else {4: torch.channels_last, 5: torch.channels_last_3d}
+    by_channels = x.dim() in formats and x.is_contiguous(memory_format=formats[x.dim()]) and not x.is_contiguous()
     if not by_channels or not all(type(axis) is Windows for axis in place.axes):
         return None
     return f"{known}, of channels-last maps"

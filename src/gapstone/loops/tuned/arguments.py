@@ -14,10 +14,11 @@
     REACH,
     # rows of answers that are done at a time; backward, rows of dx by the row of windows that begins there
     BANDS, BAND_ROWS, GROUPS,
-    # what a mean multiplies by: where each row of answers finds its table, in bytes from INVERSES
-    CLASSES, INVERSES,
+    # what a mean multiplies by: where each row of answers (all, where the step is 0) finds its table, in bytes from
+    # INVERSES
+    CLASSES, CLASS_STEP, INVERSES,
     # a pixel of what stands for places that are not on the map
     BLANK,
-) = range(35)
+) = range(36)
 # fmt: on
 HOW_MANY = BLANK + 1

@@ -34,14 +34,15 @@ def three(axes: Axes) -> tuple[Windows, Windows, Windows]:
     return deep, high, wide
 
 
+@lru_cache(256)
 def fits(name: str, dtype: torch.dtype, axes: Axes) -> bool:
-    """Whether there is a kernel for these windows: the ones that networks run."""
-    deep, high, wide = three(axes)
-    if dtype not in FLOATS and (name != "max" or dtype not in BYTES):
+    """Whether these are windows that networks run. Each has a kernel of its own, which takes a second to compile: for
+    others the derived loop has one for all."""
+    if dtype not in FLOATS and (name != "max" or dtype not in BYTES or len(axes) == 3):
         return False
-    if any(axis.step != 1 or axis.size > LARGEST for axis in axes) or high.stride > 2 or wide.stride > 2:
+    if any(axis.step != 1 or axis.size > LARGEST or axis.stride > 2 for axis in axes):
         return False
-    return len(axes) < 3 or (deep.stride <= 2 and dtype in FLOATS)
+    return len({(axis.size, axis.stride) for axis in axes if (axis.size, axis.stride) != (1, 1)}) == 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,24 +51,28 @@ class Plan:
     table: Any
     tasks: int
     work: int
-    cells: tuple[int, ...]
+    result: tuple[int, ...]
     alive: Any
 
 
 @lru_cache(512)
 def plan(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor, keep: bool,
          exact: bool) -> Plan:  # fmt: skip
+    cells = (*shape[:2], *(axis.cells for axis in axes))
+    shape, axes = as_one_plane(shape, axes)
     _, high, wide = three(axes)
     planes = shape[0] * shape[1]
     spec = Rows(
         name, STORAGE[dtype], high.size, wide.size, high.stride, wide.stride, deep=len(axes) == 3, keep=keep,
         exact=exact, paired=wide.cells <= 8 and planes > 1 and dtype in FLOATS,
     )  # fmt: skip
-    return _plan(spec, dtype, shape, axes, divisor, high.cells)
+    return _plan(spec, dtype, shape, axes, divisor, high.cells, cells)
 
 
 @lru_cache(512)
 def plan_back(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor) -> Plan:
+    given = shape
+    shape, axes = as_one_plane(shape, axes)
     _, high, wide = three(axes)
     planes = shape[0] * shape[1]
     columns = -(-(shape[-1] + wide.before) // wide.stride)
@@ -75,11 +80,24 @@ def plan_back(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes,
         name, STORAGE[dtype], high.size, wide.size, high.stride, wide.stride, deep=len(axes) == 3,
         paired=columns <= 8 and planes > 1,
     )  # fmt: skip
-    height = shape[-2] if len(axes) > 1 else 1
-    return _plan(spec, dtype, shape, axes, divisor, -(-(height + high.before) // high.stride))
+    return _plan(spec, dtype, shape, axes, divisor, -(-(shape[-2] + high.before) // high.stride), given)
 
 
-def _plan(spec: Any, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor, rows: int) -> Plan:
+def as_one_plane(shape: tuple[int, ...], axes: Axes) -> tuple[tuple[int, ...], Axes]:
+    """Windows along rows only see all rows of all planes as one plane: one strip goes down them all."""
+    if len(axes) == 1:
+        rows = prod(shape[:2])
+        return (1, 1, rows, shape[-1]), (Windows(rows, 1, 1, 0, 0, 1), *axes)
+    if len(axes) == 2 and axes[0][1:] == ONE[1:]:
+        rows = prod(shape[:3])
+        return (1, 1, rows, shape[-1]), (Windows(rows, 1, 1, 0, 0, 1), axes[1])
+    return shape, axes
+
+
+def _plan(
+    spec: Any, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor, rows: int,
+    result: tuple[int, ...],
+) -> Plan:  # fmt: skip
     """`rows`: of answers, or backward the rows of windows that rows of dx begin with."""
     deep, high, wide = three(axes)
     planes, spatial = shape[0] * shape[1], (1,) * (5 - len(shape)) + shape[2:]
@@ -98,11 +116,12 @@ def _plan(spec: Any, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, div
         a.REACH: spec.lanes * wide.stride + wide.size, a.BANDS: bands, a.BAND_ROWS: band_rows, a.GROUPS: rows,
     }  # fmt: skip
     if spec.op == "mean":
-        classes, inverses = alive = reciprocals(axes, spatial, divisor, spec.lanes)
-        given |= {a.CLASSES: classes.ctypes.data, a.INVERSES: inverses.ctypes.data}
-    cells = tuple(axis.cells for axis in axes)
-    work = (prod(shape) + planes * prod(cells)) * item
-    return Plan(spec, table_of(given), tasks, work, (*shape[:2], *cells), alive)
+        alone = high[1:] == ONE[1:] and planes == 1  # all rows are alike
+        counted = (high._replace(cells=1), wide) if alone else axes
+        classes, inverses = alive = reciprocals(counted, spatial, divisor, spec.lanes)
+        given |= {a.CLASSES: classes.ctypes.data, a.INVERSES: inverses.ctypes.data, a.CLASS_STEP: 0 if alone else 1}
+    work = (prod(shape) + planes * deep.cells * high.cells * wide.cells) * item
+    return Plan(spec, table_of(given), tasks, work, result, alive)
 
 
 def reciprocals(axes: Axes, spatial: tuple[int, ...], divisor: Divisor, lanes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -128,15 +147,16 @@ def forward(
     name: str, x: Tensor, place: Boxes, keep: bool = False, out: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor]]:
     axes: Any = place.axes
+    keep = keep and name == "max"  # a mean's gradient needs nothing
     made = plan(name, x.dtype, tuple(x.shape), axes, place.divisor, keep, False)
     if out is None:
-        out = empty(made.cells, x.dtype)
-    elif tuple(out.shape) != made.cells or out.dtype != x.dtype or not out.is_contiguous():
+        out = empty(made.result, x.dtype)
+    elif tuple(out.shape) != made.result or out.dtype != x.dtype or not out.is_contiguous():
         raise ValueError(
-            f"out: a contiguous {x.dtype} tensor of shape {made.cells} is written to, not one of {out.dtype}, shape "
+            f"out: a contiguous {x.dtype} tensor of shape {made.result} is written to, not one of {out.dtype}, shape "
             f"{tuple(out.shape)} and strides {out.stride()}."
         )
-    kept = [empty(made.cells, torch.uint8)] if keep else []
+    kept = [empty(made.result, torch.uint8)] if keep else []
     if not out.numel():
         return out, kept
     while True:

@@ -10,7 +10,7 @@ from numba import types
 from gapstone.loops.compiled import _bound, _njit
 from gapstone.loops.tuned import rows_back
 from gapstone.loops.tuned.lanes import FAST, I8, NUMBER, Lanes, unpack, word
-from gapstone.loops.vectors import BYTES, Vector, constant
+from gapstone.loops.vectors import BYTES, Vector, constant, splat
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,15 @@ def words(spec: RowsBack, edge: bool) -> dict[str, Any]:
             made[r] = [v if t is None else b.fadd(v, t, flags=FAST) for v, t in zip(made[r], totals, strict=True)]
         return flat(made)
 
-    def return_to(b: Any, rows: Any, grad: Any, gap: Any, kept: Any, kept_gap: Any, masks: Any) -> Any:
+    def return_to(b: Any, rows: Any, grad: Any, gap: Any, kept: Any, kept_gap: Any, masks: Any, d: Any) -> Any:
         """A maximum's gradient goes to the position that was kept."""
         made = by_phase(unpack(b, rows))
+        slices = b.trunc(b.mul(d, own(b).number(spec.kh * spec.kw)), I8)
         for back in range(behind + 1):
             g = read(b, grad, gap, masks, back, BYTES[spec.storage], lambda at, m: own(b).load(at, m, half))
             i = read(b, kept, kept_gap, masks, back, 1, lambda at, m: Lanes(b, "u8", lanes, "mean").load(at, m, half))
+            if spec.deep:
+                i = b.sub(i, splat(b, slices, lanes))
             for phase in range(spec.sw):
                 s = phase + spec.sw * back
                 for r in range(spec.kh if s < spec.kw else 0):
@@ -155,7 +158,7 @@ def words(spec: RowsBack, edge: bool) -> dict[str, Any]:
         "zeros": made([], rows_state, zeros),
         "shift": made([rows_state], rows_state, shift),
         "spread": made([rows_state, NUMBER, NUMBER, NUMBER, masks_state], rows_state, spread),
-        "return_to": made([rows_state, NUMBER, NUMBER, NUMBER, NUMBER, masks_state], rows_state, return_to),
+        "return_to": made([rows_state, *[NUMBER] * 4, masks_state, NUMBER], rows_state, return_to),
         "prefetch": made([NUMBER], types.void, lambda b, at: own(b).prefetch(at, True)),
         "put": made([NUMBER, NUMBER, rows_state, there_state], types.void, put),
     }

@@ -119,8 +119,8 @@ class Across:
             found.append(self.lanes.shuffle(*pairs[column], range(phase, 2 * spec.lanes, 2)))
         return found, list(pairs.values())
 
-    def row(self, at: Any, gap: Any, masks: list[Any] | None, bad: Any) -> tuple[list[Any], Any]:
-        """(the row's maximum and, if kept, which tap it was), and whether there was a NaN."""
+    def row(self, at: Any, gap: Any, masks: list[Any] | None, bad: Any, d: Any) -> tuple[list[Any], Any]:
+        """(the row's maximum and, if kept, which tap it was), and whether there was a NaN; `d`: the slice it is of."""
         found, seen = self.taps(at, gap, masks)
         spec = self.spec
         if spec.notices:
@@ -133,6 +133,9 @@ class Across:
                 v, i = self.b.select(more, x, v), self.b.select(more, constant(self.positions(), t), i)
             else:
                 v = self.lanes.combine(v, x, spec.exact)
+        if spec.keep and spec.deep:
+            slices = self.b.mul(d, self.lanes.number(spec.kh * spec.kw))
+            i = self.b.add(i, splat(self.b, self.b.trunc(slices, I8), spec.lanes))
         return ([v, i] if spec.keep else [v]), bad
 
     def positions(self) -> ir.VectorType:
@@ -145,6 +148,12 @@ class Across:
             return [self.lanes.combine(v[0], x[0], spec.exact)]
         more = self.lanes.beats(x[0], v[0], spec.exact)
         i = self.b.add(x[1], constant(self.positions(), row * spec.kw))
+        if spec.deep:  # the first row's may be of a later slice
+            same = self.b.fcmp_ordered("==", x[0], v[0])
+            if spec.exact:
+                both = self.b.and_(self.lanes.nan(x[0], x[0]), self.lanes.nan(v[0], v[0]))
+                same = self.b.or_(same, both)
+            more = self.b.or_(more, self.b.and_(same, self.b.icmp_unsigned("<", i, v[1])))
         return [self.b.select(more, x[0], v[0]), self.b.select(more, i, v[1])]
 
     def total(self, rows: list[list[Any]]) -> list[Any]:
@@ -177,21 +186,21 @@ def words(spec: Any) -> dict[str, Any]:
         return [Lanes(b, spec.storage, lanes, spec.op).blank(), constant(ir.VectorType(I8, lanes), 0)][:width]
 
     def push(edge: bool) -> Any:
-        def emit(b: Any, rows: Any, at: Any, gap: Any, masks: Any) -> Any:
+        def emit(b: Any, rows: Any, at: Any, gap: Any, masks: Any, d: Any) -> Any:
             before, bad = split(b, rows)
-            row, bad = Across(b, spec).row(at, gap, unpack(b, masks) if edge else None, bad)
+            row, bad = Across(b, spec).row(at, gap, unpack(b, masks) if edge else None, bad, d)
             return flat([*before[1:], row], bad)
 
-        return word(lambda *given: rows_state(*given), emit, [rows_state, NUMBER, NUMBER, masks_state])
+        return word(lambda *given: rows_state(*given), emit, [rows_state, NUMBER, NUMBER, masks_state, NUMBER])
 
     def join(edge: bool) -> Any:
-        def emit(b: Any, rows: Any, at: Any, gap: Any, masks: Any) -> Any:
+        def emit(b: Any, rows: Any, at: Any, gap: Any, masks: Any, d: Any) -> Any:
             before, bad = split(b, rows)
             own = Across(b, spec)
-            row, bad = own.row(at, gap, unpack(b, masks) if edge else None, bad)
+            row, bad = own.row(at, gap, unpack(b, masks) if edge else None, bad, d)
             return flat([*before[:-1], own.below(before[-1], row, 0)], bad)
 
-        return word(lambda *given: rows_state(*given), emit, [rows_state, NUMBER, NUMBER, masks_state])
+        return word(lambda *given: rows_state(*given), emit, [rows_state, NUMBER, NUMBER, masks_state, NUMBER])
 
     def push_blank(b: Any, rows: Any) -> Any:
         before, bad = split(b, rows)
@@ -237,12 +246,13 @@ def words(spec: Any) -> dict[str, Any]:
         missing = b.select(b.icmp_signed(">", missing, constant(own, 0)), missing, constant(own, 0))
         return b.trunc(missing, ir.VectorType(I8, lanes))
 
-    def placed(b: Any, total: Any, taps: Any, y: Any) -> Any:
+    def placed(b: Any, total: Any, taps: Any, y: Any, slices: Any) -> Any:
         """Where all that was seen is −∞, the first position on the map, not the first of the window."""
         own = Lanes(b, spec.storage, lanes, spec.op)
         v, i = unpack(b, total)
         above = b.mul(b.sub(own.number(0), y), own.number(spec.kw))
         above = b.select(b.icmp_signed(">", above, own.number(0)), above, own.number(0))
+        above = b.add(above, b.mul(slices, own.number(spec.kh * spec.kw)))
         first = b.add(taps, splat(b, b.trunc(above, I8), lanes))
         return [v, b.select(b.fcmp_ordered("==", v, own.blank()), first, i)]
 
@@ -266,7 +276,7 @@ def words(spec: Any) -> dict[str, Any]:
         "masks": made([NUMBER, NUMBER], masks_state, lambda b, c, w: tuple(Across(b, spec).masks(c, w))),
         "there": made([NUMBER, NUMBER], there, lambda b, j, w: Lanes(b, spec.storage, half, spec.op).on(j, w)),
         "first_taps": made([NUMBER], Vector("i8", lanes), first_taps),
-        "placed": made([row_state, Vector("i8", lanes), NUMBER], row_state, placed) if spec.keep else None,
+        "placed": made([row_state, Vector("i8", lanes), NUMBER, NUMBER], row_state, placed) if spec.keep else None,
         "times": made([row_state, NUMBER], row_state, times) if spec.op == "mean" else None,
     }
     inside = {"push": push(False), "join": join(False), "put": put(False), "put_positions": put_positions(False)}

@@ -28,11 +28,11 @@ def row(args: Any, rows: Any, x: Any, y: Any, c: Any, first: Any, last: Any, mas
         if first >= last:
             return k.push_blank(rows)
         slice_bytes, step = number(args, a.SLICE_BYTES), number(args, a.DD)
-        rows = k.push(rows, at + first * step * slice_bytes, gap, masks)
+        rows = k.push(rows, at + first * step * slice_bytes, gap, masks, first)
         for d in range(first + 1, last):
-            rows = k.join(rows, at + d * step * slice_bytes, gap, masks)
+            rows = k.join(rows, at + d * step * slice_bytes, gap, masks, d)
         return rows
-    return k.push(rows, at, gap, masks)
+    return k.push(rows, at, gap, masks, 0)
 
 
 def walk(args: Any, x: Any, out: Any, kept: Any, deep: Any, first: Any, last: Any, i: Any, stop: Any, j: Any,
@@ -58,11 +58,15 @@ def walk(args: Any, x: Any, out: Any, kept: Any, deep: Any, first: Any, last: An
         total = k.total(rows)
         at = i * wide + j
         if MEAN:
-            by = number(args, a.INVERSES) + number(number(args, a.CLASSES), deep * number(args, a.OH) + i) + 4 * j
+            by = (
+                number(args, a.INVERSES)
+                + number(number(args, a.CLASSES), (deep * number(args, a.OH) + i) * number(args, a.CLASS_STEP))
+                + 4 * j
+            )
             total = k.times(total, by)
         if KEEP:
-            if EDGE or y < 0:
-                total = k.placed(total, taps, y)
+            if EDGE or y < 0 or first > 0:
+                total = k.placed(total, taps, y, first)
             k.put_positions(kept + at, gap // ITEM, total, there)
         k.put(out + at * ITEM, gap, total, there)
         i += 1

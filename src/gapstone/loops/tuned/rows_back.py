@@ -14,7 +14,7 @@ DEEP = KEEP = MEAN = PAIRED = False
 KH = SH = SW = V = ITEM = BEHIND = 0
 
 
-def walk(args: Any, dx: Any, grad: Any, kept: Any, first: Any, last: Any, band: Any, stop: Any, q: Any) -> Any:
+def walk(args: Any, dx: Any, grad: Any, kept: Any, z: Any, first: Any, last: Any, band: Any, stop: Any, q: Any) -> Any:
     """One strip of dx, the rows that begin with window rows band to stop - 1."""
     wide, high, width, height = number(args, a.OW), number(args, a.OH), number(args, a.W), number(args, a.H)
     answers, gap = number(args, a.OUT_BYTES), number(args, a.PLANE_BYTES)
@@ -28,11 +28,17 @@ def walk(args: Any, dx: Any, grad: Any, kept: Any, first: Any, last: Any, band: 
             if MEAN:
                 for o in range(first, last):
                     at = (o * high + i) * wide + q
-                    by = number(args, a.INVERSES) + number(number(args, a.CLASSES), o * high + i) + 4 * q
+                    by = (
+                        number(args, a.INVERSES)
+                        + number(number(args, a.CLASSES), (o * high + i) * number(args, a.CLASS_STEP))
+                        + 4 * q
+                    )
                     rows = k.spread(rows, grad + at * ITEM, answers, by, masks)
             else:
-                at = i * wide + q
-                rows = k.return_to(rows, grad + at * ITEM, answers, kept + at, answers // ITEM, masks)
+                for o in range(first, last):
+                    at = (o * high + i) * wide + q
+                    d = z + number(args, a.BEFORE_D) - o * number(args, a.SD)
+                    rows = k.return_to(rows, grad + at * ITEM, answers, kept + at, answers // ITEM, masks, d)
         if i >= band:
             for n in range(SH * SW):
                 k.prefetch(ahead + 64 * n)
@@ -68,7 +74,7 @@ def rows_backward(args: Any) -> None:
         for q in range(0, columns, V):
             column = q * SW - number(args, a.BEFORE_W)
             if not PAIRED and q >= BEHIND and q + V <= wide and column >= 0 and column + V * SW <= width:
-                k.walk_inside(args, dx, grad, kept, first, last, band, stop, q)
+                k.walk_inside(args, dx, grad, kept, z, first, last, band, stop, q)
             else:
-                k.walk_edge(args, dx, grad, kept, first, last, band, stop, q)
+                k.walk_edge(args, dx, grad, kept, z, first, last, band, stop, q)
         task = take(args + 8 * a.NEXT)

@@ -1,6 +1,7 @@
 """The tuned loop: the derived one's calls (numba.py), for the pools and places that networks run all day."""
 
 from collections.abc import Sequence
+from math import prod
 
 from torch import Tensor
 
@@ -23,11 +24,14 @@ def _windows(name: str, place: Place) -> bool:
 
 def serves(name: str, x: Tensor, place: Place, parameters: Parameters = (), keep: bool = False) -> str | None:
     """Why this loop is the one to take; None where it has no kernel, or not the fastest."""
-    if not _windows(name, place) or (keep and name == "max" and x.dim() == 5):
+    if not _windows(name, place):
         return None
     from gapstone.loops.tuned import launch_rows
 
     assert isinstance(place, Boxes)
+    assert place.axes is not None
+    if keep and name == "max" and prod(axis.most for axis in place.axes) > 256:  # a position is kept in one byte
+        return None
     if x.is_contiguous() and launch_rows.fits(name, x.dtype, place.axes):  # type: ignore[arg-type]
         return "tuned for windows of contiguous maps"
     return None

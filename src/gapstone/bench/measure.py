@@ -1,0 +1,88 @@
+"""Interleaved samples of several calls on the same arrays, and what is said of them."""
+
+import random
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+FEWEST = 5  # rounds, before the clock may end them; samples, below which disturbed ones are better than none
+LEAST = 5e-4  # seconds of a sample: shorter calls are repeated within it
+
+
+@dataclass(frozen=True)
+class Sample:
+    seconds: float
+    disturbed: bool
+    """The system took the processor away: in wall time, every thread then waits for one."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    median: float
+    low: float
+    high: float
+    samples: int
+    disturbed: bool = False
+    """Too few samples without an involuntary switch: this is of all of them."""
+
+
+Samples = Mapping[str, list[Sample]]
+
+
+def interleaved(
+    runs: Mapping[str, Callable[[], Any]], rounds: int, seconds: float, threads: int
+) -> dict[str, list[Sample]]:
+    """Every round runs each once, in an order of its own: who comes after a copy finds the cache full of it. One
+    thread: CPU time, which others on the machine lengthen least; more: wall time. Ends after `seconds`, but not before
+    five rounds."""
+    clock = time.process_time if threads == 1 else time.perf_counter
+    names = list(runs)
+    repeats = {name: _repeats(runs[name]) for name in names}
+    found: dict[str, list[Sample]] = {name: [] for name in names}
+    end = time.perf_counter() + seconds
+    order = random.Random(0)
+    for turn in range(rounds):
+        if turn >= FEWEST and time.perf_counter() > end:
+            break
+        for name in order.sample(names, len(names)):
+            found[name].append(_sample(runs[name], repeats[name], clock, threads))
+    return found
+
+
+def _repeats(run: Callable[[], Any]) -> int:
+    run()
+    began = time.perf_counter()
+    run()
+    return max(1, min(1000, round(LEAST / max(time.perf_counter() - began, 1e-7))))
+
+
+def _sample(run: Callable[[], Any], repeats: int, clock: Callable[[], float], threads: int) -> Sample:
+    switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+    began = clock()
+    for _ in range(repeats):
+        run()
+    taken = (clock() - began) / repeats
+    moved = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw != switches
+    return Sample(taken, threads > 1 and moved)
+
+
+def spread(samples: list[Sample]) -> Spread:
+    clean = [sample.seconds for sample in samples if not sample.disturbed]
+    few = len(clean) < min(FEWEST, len(samples))
+    return _spread([sample.seconds for sample in samples] if few else clean, few)
+
+
+def ratio(others: list[Sample], ours: list[Sample]) -> Spread:
+    """Their time over ours, round by round: what slows a round slows both."""
+    pairs = list(zip(others, ours, strict=True))
+    clean = [a.seconds / b.seconds for a, b in pairs if not (a.disturbed or b.disturbed)]
+    few = len(clean) < min(FEWEST, len(pairs))
+    return _spread([a.seconds / b.seconds for a, b in pairs] if few else clean, few)
+
+
+def _spread(values: list[float], disturbed: bool) -> Spread:
+    low, high = (values[0],) * 2 if len(values) == 1 else statistics.quantiles(values, n=4, method="inclusive")[::2]
+    return Spread(statistics.median(values), low, high, len(values), disturbed)

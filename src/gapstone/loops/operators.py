@@ -61,15 +61,16 @@ def wide(name: str, x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
 def channels_last(x: Tensor) -> bool:
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    return x.dim() in formats and x.is_contiguous(memory_format=formats[x.dim()]) and not x.is_contiguous()
+    return x.dim() in FORMATS and x.is_contiguous(memory_format=FORMATS[x.dim()]) and not x.is_contiguous()
 
 
 def _laid(out: Tensor, last: bool) -> Tensor:
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     return out.contiguous(
-        memory_format=formats[out.dim()] if last and out.dim() in formats else torch.contiguous_format
+        memory_format=FORMATS[out.dim()] if last and out.dim() in FORMATS else torch.contiguous_format
     )
 
 

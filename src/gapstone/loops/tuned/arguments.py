@@ -17,8 +17,10 @@
     # what a mean multiplies by: where each row of answers (all, where the step is 0) finds its table, in bytes from
     # INVERSES
     CLASSES, CLASS_STEP, INVERSES,
+    # the window's strides, where they are not compiled in
+    STRIDE_H, STRIDE_W,
     # a pixel of what stands for places that are not on the map
     BLANK,
-) = range(36)
+) = range(38)
 # fmt: on
 HOW_MANY = BLANK + 1

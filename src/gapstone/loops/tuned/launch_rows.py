@@ -17,6 +17,7 @@ from gapstone.loops.tuned.build import kernel
 from gapstone.loops.tuned.launch import copy, run, table_of
 from gapstone.loops.tuned.row_back_words import RowsBack
 from gapstone.loops.tuned.row_words import Rows
+from gapstone.loops.tuned.scatter import Scatter
 from gapstone.regions.places import Boxes, Divisor, Windows
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -25,6 +26,8 @@ LARGEST = 13
 """Positions along a side: the rows of a window stay in registers."""
 BAND = 1 << 14  # bytes of a plane from which it is done in bands of rows, while they are in the first cache
 BAND_ROWS = 16
+MOST_COMPARED = 25
+"""Taps up to which comparing them all with the position kept is faster than going there one by one."""
 ONE = Windows(1, 1, 1, 0, 0, 1)
 Axes = tuple[Windows, ...]
 
@@ -47,7 +50,7 @@ def fits(name: str, dtype: torch.dtype, axes: Axes) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    spec: Rows | RowsBack
+    spec: Rows | RowsBack | Scatter
     table: Any
     tasks: int
     work: int
@@ -75,6 +78,8 @@ def plan_back(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes,
     shape, axes = as_one_plane(shape, axes)
     _, high, wide = three(axes)
     planes = shape[0] * shape[1]
+    if name == "max" and dtype == torch.float32 and high.size * wide.size > MOST_COMPARED and len(axes) < 3:
+        return _plan(Scatter(), dtype, shape, axes, divisor, high.cells, given)
     columns = -(-(shape[-1] + wide.before) // wide.stride)
     spec = RowsBack(
         name, STORAGE[dtype], high.size, wide.size, high.stride, wide.stride, deep=len(axes) == 3,
@@ -103,18 +108,23 @@ def _plan(
     planes, spatial = shape[0] * shape[1], (1,) * (5 - len(shape)) + shape[2:]
     item = dtype.itemsize
     slice_bytes = spatial[1] * spatial[2] * item
-    band_rows = BAND_ROWS if slice_bytes > BAND else rows
+    band_rows = BAND_ROWS if slice_bytes > BAND and not isinstance(spec, Scatter) else rows
     bands = -(-rows // band_rows)
-    slices = deep.cells if isinstance(spec, Rows) else spatial[0]
+    slices = spatial[0] if isinstance(spec, RowsBack) else deep.cells
     tasks = -(-planes // (2 if spec.paired else 1)) * slices * bands
-    alive = None
+    alive: Any = None
     given = {
         a.TASKS: tasks, a.PLANES: planes, a.D: spatial[0], a.H: spatial[1], a.W: spatial[2], a.OD: deep.cells,
         a.OH: high.cells, a.OW: wide.cells, a.BEFORE_D: deep.before, a.BEFORE_H: high.before,
         a.BEFORE_W: wide.before, a.SD: deep.stride, a.KD: deep.size, a.DD: 1, a.SLICE_BYTES: slice_bytes,
         a.PLANE_BYTES: spatial[0] * slice_bytes, a.OUT_BYTES: deep.cells * high.cells * wide.cells * item,
         a.REACH: spec.lanes * wide.stride + wide.size, a.BANDS: bands, a.BAND_ROWS: band_rows, a.GROUPS: rows,
+        a.STRIDE_H: high.stride, a.STRIDE_W: wide.stride,
     }  # fmt: skip
+    if isinstance(spec, Scatter):  # per tap, how many bytes it lies behind the window's first place
+        offsets = np.add.outer(np.arange(high.size) * spatial[2], np.arange(wide.size)) * item
+        alive = np.resize(offsets, 256).astype(np.int64)
+        given[a.CLASSES] = alive.ctypes.data
     if spec.op == "mean":
         alone = high[1:] == ONE[1:] and planes == 1  # all rows are alike
         counted = (high._replace(cells=1), wide) if alone else axes

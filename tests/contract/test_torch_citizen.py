@@ -8,7 +8,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import gapstone as gs
-from gapstone.loops import numba
+from gapstone.loops import (
+    numba,
+    operators,  # noqa: F401  registers gapstone::pool
+)
 from gapstone.loops.places import encode
 from gapstone.loops.tuned import serve as tuned
 from gapstone.pools import POOLS

@@ -1,12 +1,12 @@
 """The tuned loop: the derived one's calls (numba.py), for the pools and places that networks run all day."""
 
 from collections.abc import Sequence
-from math import prod
 
 from torch import Tensor
 
 from gapstone.loops import numba as derived
 from gapstone.loops.layout import Parameters
+from gapstone.loops.tuned.windows import fits
 from gapstone.loops.winners import winners
 from gapstone.regions.places import Boxes, Place, Windows
 
@@ -26,13 +26,8 @@ def serves(name: str, x: Tensor, place: Place, parameters: Parameters = (), keep
     """Why this loop is the one to take; None where it has no kernel, or not the fastest."""
     if not _windows(name, place):
         return None
-    from gapstone.loops.tuned import launch_rows
-
     assert isinstance(place, Boxes)
-    assert place.axes is not None
-    if keep and name == "max" and prod(axis.most for axis in place.axes) > 256:  # a position is kept in one byte
-        return None
-    if x.is_contiguous() and launch_rows.fits(name, x.dtype, place.axes):  # type: ignore[arg-type]
+    if x.is_contiguous() and fits(name, x.dtype, place.axes, keep):  # type: ignore[arg-type]
         return "tuned for windows of contiguous maps"
     return None
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from gapstone.accelerating import accelerate as accelerate
+    from gapstone.accelerating import accelerated as accelerated
     from gapstone.classifier import Classifier as Classifier
     from gapstone.classifier import load as load
     from gapstone.heads import Head as Head
@@ -38,6 +40,8 @@ PUBLIC = {
     "Segments": "gapstone.regions",
     "Whole": "gapstone.regions",
     "Window": "gapstone.regions",
+    "accelerate": "gapstone.accelerating",
+    "accelerated": "gapstone.accelerating",
     "load": "gapstone.classifier",
     "partial": "gapstone.pooling",
     "pool": "gapstone.pooling",

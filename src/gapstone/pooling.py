@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gapstone.loops import eager, native, operators, ranks
 from gapstone.loops import torch as plain
-from gapstone.loops.choose import choose
+from gapstone.loops.choose import Loop, choose
 from gapstone.loops.places import check
 from gapstone.loops.resample import resample
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY, Composition
@@ -119,7 +119,11 @@ def _answer(x: Tensor, name: str, place: Place, values: tuple[Value, ...]) -> Te
     keep = torch.is_grad_enabled() and (
         x.requires_grad or any(isinstance(v, Tensor) and v.requires_grad for v in values)
     )
-    loop = choose(name, x, place, values, keep).loop
+    return by(choose(name, x, place, values, keep).loop, x, name, place, values, keep)
+
+
+def by(loop: Loop, x: Tensor, name: str, place: Place, values: tuple[Value, ...], keep: bool) -> Tensor:
+    """The answer by the loop that was chosen; `keep`: its gradient will be asked for. Nothing is checked."""
     if loop == "native":
         assert isinstance(place, Boxes)
         return native.forward(name, x, place)

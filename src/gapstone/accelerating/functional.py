@@ -1,0 +1,92 @@
+"""torch.nn.functional's pools: the same arguments, answers and errors, by gapstone's loops where these are faster.
+
+    >>> from gapstone.accelerating import functional as F
+    >>> F.max_pool2d(x, 3, stride=2, padding=1)
+
+What gapstone does not serve better goes to torch with the arguments as they came: small maps, channels-last windows,
+one mean per map, indices, integers, other devices, maps without a batch axis; whatever torch refuses; and calls that
+somebody wants to see as torch's own: tensor subclasses, modes, torch.func, torch.jit, torch.export.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from gapstone.accelerating.arguments import SMALL, gradient, max_grid, max_window, mean_grid, mean_window
+from gapstone.loops.choose import choose
+from gapstone.pooling import by
+from gapstone.regions.places import Boxes
+
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+Pooling = Callable[..., Any]
+
+OURS = ("tuned", "numba")
+"""Loops of gapstone's that are faster than torch's call; "torch" is the reference, which is not."""
+
+compiling = torch.compiler.is_compiling
+
+
+def _pooling(
+    own: Pooling, axes: int, name: str, place_of: Callable[..., Boxes | None], called: str | None = None
+) -> Pooling:
+    """`own`, faster. Its arguments are passed on as they came, so that what is wrong with them is for torch to say."""
+
+    def pool(*args: Any, **kwargs: Any) -> Any:
+        x = args[0] if args else kwargs.get("input")
+        # two cheap looks, for tiny maps
+        if type(x) is Tensor and (compiling() or x.numel() >= SMALL):
+            place = place_of(axes, *args, **kwargs) if _served(x, axes, name) else None
+            if place is not None:
+                keep = gradient(x)
+                loop = choose(name, x, place, (), keep).loop
+                if loop in OURS:
+                    return by(loop, x, name, place, (), keep)
+        return own(*args, **kwargs)
+
+    # importable by its name, which pickle and torch.fx ask for
+    pool.__name__ = pool.__qualname__ = called or own.__name__
+    pool.__doc__ = f"As torch's {own.__name__}, faster."
+    return pool
+
+
+def _served(x: Tensor, axes: int, name: str) -> bool:
+    """Whether gapstone may take this map, whatever the other arguments are."""
+    if not x.is_cpu or x.dtype not in FLOATS or x.layout is not torch.strided or x.is_nested:
+        return False
+    # autocast runs three-dimensional pools in float32
+    if axes == 3 and torch.is_autocast_enabled("cpu"):
+        return False
+    if compiling():
+        # Inductor fuses a pool with what stands around it (13 ms against 22 of a small network), but its backward of
+        # max_pool runs at 1 GB/s: a training step of that network is 72 ms, 49 with gapstone's
+        return name == "max" and gradient(x) and not torch.compiler.is_exporting()
+    return not (
+        torch._C._len_torch_function_stack()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._get_tracing_state()
+        or torch._C._functorch.maybe_current_level() is not None
+        or forward_ad._current_level >= 0
+    )
+
+
+max_pool1d = _pooling(F.max_pool1d, 1, "max", max_window)
+max_pool2d = _pooling(F.max_pool2d, 2, "max", max_window)
+max_pool3d = _pooling(F.max_pool3d, 3, "max", max_window)
+avg_pool1d = _pooling(F.avg_pool1d, 1, "mean", mean_window)
+avg_pool2d = _pooling(F.avg_pool2d, 2, "mean", mean_window)
+avg_pool3d = _pooling(F.avg_pool3d, 3, "mean", mean_window)
+adaptive_max_pool1d = _pooling(F.adaptive_max_pool1d, 1, "max", max_grid)
+adaptive_max_pool2d = _pooling(F.adaptive_max_pool2d, 2, "max", max_grid)
+adaptive_max_pool3d = _pooling(F.adaptive_max_pool3d, 3, "max", max_grid)
+adaptive_avg_pool1d = _pooling(F.adaptive_avg_pool1d, 1, "mean", mean_grid)
+adaptive_avg_pool2d = _pooling(F.adaptive_avg_pool2d, 2, "mean", mean_grid)
+adaptive_avg_pool3d = _pooling(F.adaptive_avg_pool3d, 3, "mean", mean_grid)
+# torch.max_pool2d knows no return_indices, and says so
+torch_max_pool1d = _pooling(torch.max_pool1d, 1, "max", max_window, "torch_max_pool1d")
+torch_max_pool2d = _pooling(torch.max_pool2d, 2, "max", max_window, "torch_max_pool2d")
+torch_max_pool3d = _pooling(torch.max_pool3d, 3, "max", max_window, "torch_max_pool3d")

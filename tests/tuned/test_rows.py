@@ -88,9 +88,9 @@ def test_means_and_gradients(rule, tried):
             exact = x.double()
             right = F.avg_pool2d(exact, k, s, p, ceil_mode, divisor == "padded", other)
             theirs = F.avg_pool2d(x, k, s, p, ceil_mode, divisor == "padded", other)
-            out, kept = launch_rows.forward("mean", x.detach(), place, keep=True)
+            out, kept = serve.forward("mean", x.detach(), place, keep=True)
             assert kept == []  # the gradient needs nothing
-            assert torch.equal(out, launch_rows.forward("mean", x.detach(), place)[0])
+            assert torch.equal(out, serve.forward("mean", x.detach(), place)[0])
             ulp = torch.finfo(torch.float32).eps
             off, allowed = (out - right).abs().max(), 2 * (theirs - right).abs().max() + ulp * right.abs().max()
             assert off <= allowed

@@ -3,15 +3,19 @@
 Only for places without tensors and parameters that are numbers; everything else goes through `gapstone::pool`.
 """
 
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gapstone.loops import operators
+from gapstone.loops.choose import TINY
 from gapstone.loops.layout import Parameters
 from gapstone.loops.operators import COMPILED
 from gapstone.loops.places import encode
+from gapstone.loops.tuned.windows import FLOATS
+from gapstone.regions import Whole
 from gapstone.regions.places import Boxes, Place
 
 
@@ -35,6 +39,51 @@ def pool(name: str, loop: str, x: Tensor, place: Boxes, parameters: Parameters, 
         return out
     answer: Tensor = _Pool.apply(x, name, loop, place, parameters)
     return answer
+
+
+def fits_both(x: Tensor, over: object) -> bool:
+    """Whether the mean and the maximum of a call are made in one read."""
+    return (
+        type(over) is Whole
+        and alone(x)
+        and x.is_cpu
+        and x.dtype in FLOATS
+        and 3 <= x.dim() <= 5
+        and x.numel() * x.element_size() >= TINY
+        and torch._C._functorch.maybe_current_level() is None
+    )
+
+
+def mean_and_max(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Over the whole map, in one read; None of x's layout is copied."""
+    from gapstone.loops.tuned import launch_whole
+
+    if torch.is_grad_enabled() and x.requires_grad:
+        both: tuple[Tensor, Tensor] = _MeanAndMax.apply(x)
+        return both
+    return launch_whole.avgmax(x)
+
+
+class _MeanAndMax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        from gapstone.loops.tuned import launch_whole
+
+        mean, largest, position = launch_whole.avgmax_kept(x)
+        ctx.save_for_backward(position)
+        ctx.call = tuple(x.shape), operators.channels_last(x)
+        return mean, largest
+
+    @staticmethod
+    def backward(ctx: Any, mean_grad: Tensor, max_grad: Tensor) -> Any:
+        from gapstone.loops.tuned import launch_whole
+
+        (position,), (shape, last) = ctx.saved_tensors, ctx.call
+        if torch.is_grad_enabled() or not alone(mean_grad):  # somebody differentiates the gradient, or looks on
+            length = prod(shape[2:])
+            dx = (mean_grad / length)[..., None].expand(-1, -1, length)
+            return dx.scatter_add(2, position.long()[..., None], max_grad[..., None]).reshape(shape)
+        return launch_whole.avgmax_backward(mean_grad, max_grad, position, shape, last)
 
 
 class _Pool(torch.autograd.Function):

@@ -16,6 +16,7 @@ from torch import Tensor
 LARGE = 1 << 22
 PAGE = 1 << 21
 MADV_HUGEPAGE = 14
+FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 @lru_cache
@@ -29,7 +30,9 @@ def _madvise() -> Any:
 
 def empty(shape: Sequence[int], dtype: torch.dtype, channels_last: bool = False) -> Tensor:
     """A tensor that is written for the first time, (N, C, *spatial)."""
-    if channels_last:
+    if channels_last and len(shape) in FORMATS:
+        made = torch.empty(shape, dtype=dtype, memory_format=FORMATS[len(shape)])
+    elif channels_last:
         made = torch.empty((shape[0], *shape[2:], shape[1]), dtype=dtype).movedim(-1, 1)
     else:
         made = torch.empty(shape, dtype=dtype)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gapstone.loops import numba
 from gapstone.loops import torch as plain
+from gapstone.loops.memory import FORMATS
 from gapstone.loops.places import check, decode, encode
 from gapstone.loops.tuned import serve as tuned
 from gapstone.pools import POOLS
@@ -59,9 +60,6 @@ def wide(name: str, x: Tensor) -> Tensor:
     if not x.is_floating_point():
         return x if name in POOLS and POOLS[name].integers == "same" else x.long()
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def channels_last(x: Tensor) -> bool:

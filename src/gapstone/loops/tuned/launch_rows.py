@@ -18,39 +18,19 @@ from gapstone.loops.tuned.launch import copy, run, table_of
 from gapstone.loops.tuned.row_back_words import RowsBack
 from gapstone.loops.tuned.row_words import Rows
 from gapstone.loops.tuned.scatter import Scatter
+from gapstone.loops.tuned.windows import FLOATS, ONE, Axes, three
 from gapstone.regions.places import Boxes, Divisor, Windows
 
-FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-BYTES = (torch.uint8, torch.int8)
-LARGEST = 13
-"""Positions along a side: the rows of a window stay in registers."""
 BAND = 1 << 14  # bytes of a plane from which it is done in bands of rows, while they are in the first cache
 BAND_ROWS = 16
 MOST_COMPARED = 25
 """Taps up to which comparing them all with the position kept is faster than going there one by one."""
-ONE = Windows(1, 1, 1, 0, 0, 1)
-Axes = tuple[Windows, ...]
-
-
-def three(axes: Axes) -> tuple[Windows, Windows, Windows]:
-    deep, high, wide = (ONE,) * (3 - len(axes)) + axes
-    return deep, high, wide
-
-
-@lru_cache(256)
-def fits(name: str, dtype: torch.dtype, axes: Axes) -> bool:
-    """Whether these are windows that networks run. Each has a kernel of its own, which takes a second to compile: for
-    others the derived loop has one for all."""
-    if dtype not in FLOATS and (name != "max" or dtype not in BYTES or len(axes) == 3):
-        return False
-    if any(axis.step != 1 or axis.size > LARGEST or axis.stride > 2 for axis in axes):
-        return False
-    return len({(axis.size, axis.stride) for axis in axes if (axis.size, axis.stride) != (1, 1)}) == 1
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    spec: Rows | RowsBack | Scatter
+    spec: Any
+    """What its kernel is compiled for."""
     table: Any
     tasks: int
     work: int
@@ -157,7 +137,6 @@ def forward(
     name: str, x: Tensor, place: Boxes, keep: bool = False, out: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor]]:
     axes: Any = place.axes
-    keep = keep and name == "max"  # a mean's gradient needs nothing
     made = plan(name, x.dtype, tuple(x.shape), axes, place.divisor, keep, False)
     if out is None:
         out = empty(made.result, x.dtype)

@@ -1,14 +1,23 @@
-"""The tuned loop: the derived one's calls (numba.py), for the pools and places that networks run all day."""
+"""The tuned loop: the derived one's calls (numba.py), for the pools and places that networks run all day.
+
+`serves` is asked before every call: it imports nothing heavy, and does nothing that torch.compile cannot trace.
+"""
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from gapstone.loops import numba as derived
 from gapstone.loops.layout import Parameters
-from gapstone.loops.tuned.windows import fits
+from gapstone.loops.memory import FORMATS
+from gapstone.loops.tuned.windows import FLOATS, fits
 from gapstone.loops.winners import winners
-from gapstone.regions.places import Boxes, Place, Windows
+from gapstone.regions.places import Boxes, Labels, Place, Windows
+
+SMALL = {"max": 1 << 15, "mean": 1 << 18}
+"""Bytes of a channels-last map below which torch's windows are done before ours have begun."""
 
 kept_types = derived.kept_types
 
@@ -22,23 +31,46 @@ def _windows(name: str, place: Place) -> bool:
     )
 
 
+def by_channels(x: Tensor) -> bool:
+    """Channels of a position side by side."""
+    return x.dim() in FORMATS and not x.is_contiguous() and x.is_contiguous(memory_format=FORMATS[x.dim()])
+
+
 def serves(name: str, x: Tensor, place: Place, parameters: Parameters = (), keep: bool = False) -> str | None:
     """Why this loop is the one to take; None where it has no kernel, or not the fastest."""
-    if not _windows(name, place):
+    if _windows(name, place):
+        axes: Any = place.axes  # type: ignore[union-attr]
+        if not fits(name, x.dtype, axes, keep):
+            return None
+        if x.is_contiguous():
+            return "tuned for windows of contiguous maps"
+        if not by_channels(x):
+            return None
+        # torch has kernels of its own for floating-point maps of two axes
+        small = x.dim() == 4 and x.dtype in FLOATS and x.numel() * x.element_size() < SMALL[name]
+        return None if small else "tuned for windows of channels-last maps"
+    if x.dtype not in FLOATS:
         return None
-    assert isinstance(place, Boxes)
-    if x.is_contiguous() and fits(name, x.dtype, place.axes, keep):  # type: ignore[arg-type]
-        return "tuned for windows of contiguous maps"
-    return None
+    if isinstance(place, Labels):
+        return "tuned for masks" if name == "mean" and place.whole else None
+    if not isinstance(place, Boxes) or place.axes is not None:
+        return None
+    if name == "mean" and x.dtype == torch.float32 and x.is_contiguous():
+        return None  # torch's is at the memory's limit
+    return "tuned for whole maps" if name in ("mean", "max", "gem", "logsumexp", "softmax") else None
 
 
 def forward(
     name: str, x: Tensor, place: Place, parameters: Parameters = (), keep: bool = False, out: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor]]:
-    from gapstone.loops.tuned import launch_rows
+    from gapstone.loops.tuned import launch_pixels, launch_rows, launch_whole
 
-    assert isinstance(place, Boxes)
-    return launch_rows.forward(name, x if x.is_contiguous() else x.contiguous(), place, keep, out)
+    if not _windows(name, place):
+        return launch_whole.forward(name, x, place, parameters, keep, out)
+    keep = keep and name == "max"  # a mean's gradient needs nothing
+    if by_channels(x):
+        return launch_pixels.forward(name, x, place, keep, out)  # type: ignore[arg-type]
+    return launch_rows.forward(name, x if x.is_contiguous() else x.contiguous(), place, keep, out)  # type: ignore[arg-type]
 
 
 def backward(
@@ -54,10 +86,15 @@ def backward(
     want_parameter: bool = False,
     channels_last: bool | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
-    from gapstone.loops.tuned import launch_rows
+    from gapstone.loops.tuned import launch_pixels, launch_rows, launch_whole
 
-    assert isinstance(place, Boxes)
-    return launch_rows.backward(name, grad, kept[0] if kept else None, tuple(shape), place), None
+    if not _windows(name, place):
+        return launch_whole.backward(
+            name, grad, x, out, kept, shape, place, parameters, want_x, want_parameter, channels_last
+        )
+    if channels_last:
+        return launch_pixels.backward(name, grad, kept, shape, place, grad.dtype), None  # type: ignore[arg-type]
+    return launch_rows.backward(name, grad, kept[0] if kept else None, tuple(shape), place), None  # type: ignore[arg-type]
 
 
 def positions(x: Tensor, place: Place, kept: Tensor, name: str) -> Tensor:

@@ -17,6 +17,9 @@ from gapstone.regions.places import Boxes, Cells, Place, Windows
 # avg_pool2d adds one after another: over 1024 x 1024 in float32 it is off by 2.9e-5, the mean by 1.5e-7
 LARGEST_MEAN = 1024
 
+SMALL_GRID = 1 << 16
+"""Numbers of a contiguous map below which lists of positions take longer to begin than torch to end."""
+
 Kernels = dict[int, Callable[..., Any]]
 
 MAX_WINDOW: Kernels = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
@@ -55,6 +58,12 @@ def serves(name: str, x: Tensor, place: Place) -> str | None:
     # contiguous maps: the compiled loop is 2.5-12x faster; channels-last: torch is 1-5x, but for means in 3-d (0.2x)
     formats = {4: torch.channels_last} if name == "mean" else {4: torch.channels_last, 5: torch.channels_last_3d}
     by_channels = x.dim() in formats and x.is_contiguous(memory_format=formats[x.dim()]) and not x.is_contiguous()
+    if all(type(axis) is Cells for axis in place.axes):
+        if torch.compiler.is_compiling() or x.dim() != 4 or x.dtype != torch.float32:
+            return None
+        # ours: 0.2-1.3x torch's by channels, 0.3-0.6x where small, 0.8-8.7x otherwise
+        exact = prod(axis.most for axis in place.axes) <= LARGEST_MEAN
+        return f"{known}, of channels-last or small maps" if exact and (by_channels or x.numel() < SMALL_GRID) else None
     if not by_channels or not all(type(axis) is Windows for axis in place.axes):
         return None
     return f"{known}, of channels-last maps"

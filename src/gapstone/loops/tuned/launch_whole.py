@@ -20,7 +20,8 @@ from gapstone.loops.tuned import whole_arguments as a
 from gapstone.loops.tuned.build import Kernel, kernel
 from gapstone.loops.tuned.launch import copy, run, table_of
 from gapstone.loops.tuned.whole_back_words import WholeBack
-from gapstone.loops.tuned.whole_words import CHANNELS_PER_TASK, LANES, Whole
+from gapstone.loops.tuned.whole_state import LANES
+from gapstone.loops.tuned.whole_words import CHANNELS_PER_TASK, Whole
 from gapstone.loops.tuned.windows import FLOATS
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes, Labels, Place
@@ -66,7 +67,7 @@ def plan(
         spec = Whole(name, STORAGE[dtype], columns, more and bool(KEPT[name]), power, masked)
     row = length * dtype.itemsize
     if columns:
-        # all channels of a position together, as they lie: 1.3x faster than 64 of 256; but two threads want tasks
+        # all channels of a position together, as they lie: 1.4x faster than 64 of 256; but two threads want tasks
         ranges = max(-(-channels // CHANNELS_PER_TASK), min(-(-FEW_TASKS // images), images * channels * row // TASK))
         per_task = max(-(-channels // max(ranges, 1) // PIECES) * PIECES, PIECES)
         tasks = images * -(-channels // per_task)

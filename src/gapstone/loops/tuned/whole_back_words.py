@@ -12,13 +12,9 @@ from gapstone.loops.compiled import _bound, _njit
 from gapstone.loops.tuned import whole_columns_back, whole_rows_back
 from gapstone.loops.tuned.lanes import FAST, I1, I8, I32, I64, NUMBER, Lanes, unpack
 from gapstone.loops.tuned.whole_maths import MOST_CUBED, MOST_TOP, Maths
+from gapstone.loops.tuned.whole_state import DOUBLE, LANES, ZERO, Emit, State
 from gapstone.loops.tuned.whole_words import (
     CHANNELS_PER_TASK,
-    DOUBLE,
-    LANES,
-    ZERO,
-    Emit,
-    State,
     Whole,
     everywhere,
     load_all,

@@ -2,9 +2,9 @@
 
     gem         top u, u = (sum(x / top)^p / n)^(1/p)        sums: (x / top)^p; x³ or x² where p is 3 or 2
     logsumexp   top + log(sum exp(r (x - top)) / n) / r      sums: exp(z), exp(z) - 1 (pools/logsumexp.py says why)
-    softmax     top + sum (x - top) exp(r (x - top)) / sum exp(r (x - top)): rounded against x - top, not against x
+    softmax     sum x exp(r (x - top)) / sum exp(r (x - top))
 
-`top` is the largest x so far. Where it is NaN, infinite, or gem's beyond 1e30, `answer` says that it is not to be had
+`top` is the largest x so far. Where it is NaN, infinite, or gem's beyond 1e30, `refuses` says that it is not to be had
 here, and the derived loop takes the call: no formula below looks for such numbers, and none meets a ratio under 2^-126.
 """
 
@@ -19,6 +19,7 @@ from gapstone.pools.gem import LEAST
 
 ROUND_127 = ROUND + 127.0  # leaves n + 127 in the last bits: shifted by 23 they are 2^n
 LEAST_EXPONENT = -126.0
+LARGEST = 3.4028234663852886e38  # of float32
 MOST_CUBED = 1e12  # its own square and cube, and what they are divided by, are normal numbers
 MOST_TOP = 1e30  # 1e-6 / 1e30 is a normal number still, and so is 1 / 1e30
 # log2(1 + f) = f A(f) for sqrt(1/2) <= 1 + f < sqrt(2), within 7e-9; 2^r = 1 + r B(r) for |r| <= 1/2, within 2e-9.
@@ -113,12 +114,13 @@ class Maths(Speaker):
             return [square if power == 2 else b.fmul(square, x)]
         if op in ("logsumexp", "softmax"):
             top, r = given
-            less_top = b.fsub(x, top)
-            t = b.fmul(r, less_top)
+            t = b.fmul(r, b.fsub(x, top))
             e, less = self.two_to(t)
             if op == "logsumexp":
                 return [e, less]
-            return [e, self.where(self.less(t, LEAST_EXPONENT), 0.0, b.fmul(less_top, e))]
+            e = self.where(self.less(t, LEAST_EXPONENT), 0.0, e)
+            # -∞ has no weight, but would make 0 a NaN; rounded once, with the addition
+            return [e, b.fmul(self.at_least(x, -LARGEST), e, flags=("contract",))]
         return [x]
 
     def rescaled(self, op: str, top: Any, new: Any, sums: list[Any], before: Any, p: Any) -> list[Any]:
@@ -131,8 +133,8 @@ class Maths(Speaker):
         first, second = sums
         if op == "logsumexp":
             return [b.fmul(first, e), b.fadd(b.fmul(second, e), b.fmul(before, less))]
-        moved = b.fmul(b.fadd(second, b.fmul(first, self.wide(b.fsub(top, new)))), e)
-        return [b.fmul(first, e), b.select(b.fcmp_ordered("==", e, constant(e.type, 0.0)), e, moved)]
+        nothing = b.fcmp_ordered("==", e, constant(e.type, 0.0))  # of an infinite sum too
+        return [b.fmul(first, e), b.select(nothing, e, b.fmul(second, e))]
 
     def wide(self, x: Any) -> Any:
         return self.builder.fpext(x, ir.VectorType(ir.DoubleType(), x.type.count))
@@ -163,7 +165,7 @@ class Maths(Speaker):
         if op == "gem":
             return b.fmul(top, self.root(self.narrow(b.fdiv(sums[0], n)), 0, p)), s
         if op == "softmax":
-            return b.fadd(top, self.narrow(b.fdiv(sums[1], sums[0]))), s
+            return self.narrow(b.fdiv(sums[1], sums[0])), s
         small = b.fcmp_ordered(">", s, b.fmul(count, self.number(0.5)))
         near = self.log1p(self.where(small, self.narrow(b.fdiv(sums[1], n)), 0.0))
         far = self.log(self.narrow(b.fdiv(sums[0], n)))

@@ -23,8 +23,15 @@ def sweep(x: Any, mask: Any, first: Any, count: Any, told: Any) -> Any:
         for q in range(0, count, WIDE):
             wide = k.take_wide(wide, x + q * ITEM, mask + q, first + q, told)
         return k.folded(wide, narrow)
-    if REFERENCED:  # one loop only: each loads some thirty constants before it begins, as much as a row of 49 has to do
-        for q in range(0, count, WIDE):
+    if (
+        REFERENCED
+    ):  # short rows in one loop: each loads some thirty constants before it begins, as much work as 49 positions
+        done = 0
+        if count >= 4 * WIDE:
+            done = count // WIDE * WIDE
+            for q in range(0, done, WIDE):
+                wide = k.take_wide(wide, x + q * ITEM, 0, first + q, told)
+        for q in range(done, count, WIDE):
             wide = k.take_some(wide, x + q * ITEM, first + q, count - q, told)
         return k.folded(wide, narrow)
     q = 0

@@ -87,7 +87,7 @@ def test_memory_counts_what_is_held_and_not_what_is_mapped(tmp_path):
     assert peak.mb < 30
     with measures.PeakMemory("cpu") as peak:
         held = np.ones(2**26, np.uint8)
-        time.sleep(0.1)
+        time.sleep(0.5)  # the sampling thread may wait its turn on a busy machine
         del held
     assert 60 < peak.mb < 90
 

@@ -28,11 +28,14 @@ def choose(name: str, x: Tensor, place: Place, parameters: Parameters = (), keep
             # an exported program keeps the operator, which takes any size; torch's functions would pin it
             if not keep and not torch.compiler.is_exporting() and (known := native.knows(name, x, place)):
                 return Choice("native", f"{known}, which the compiler takes apart and fuses with what stands around it")
-        elif x.numel() * x.element_size() < TINY and (known := native.knows(name, x, place)):
-            return Choice("native", f"{known}: a call on so little is mostly the call")
+        # half precision: ours is rounded once, torch's gradients at every addition
+        elif x.numel() * x.element_size() < TINY and x.dtype.itemsize > 2:
+            known = None if native.last_nan(name, place, keep) else native.knows(name, x, place)
+            if known:
+                return Choice("native", f"{known}: a call on so little is mostly the call")
         if reason := tuned.serves(name, x, place, parameters, keep):
             return Choice("tuned", reason)
-    if reason := native.serves(name, x, place):
+    if reason := native.serves(name, x, place, keep):
         return Choice("native", reason)
     if x.device.type != "cpu":
         return Choice("torch", f"no compiled loop for {x.device.type} yet")

@@ -36,6 +36,8 @@ def knows(name: str, x: Tensor, place: Place) -> str | None:
         return "torch's own reduction" if name in ("mean", "sum", "max", "min") else None
     if name not in ("max", "mean") or 0 in x.shape:
         return None
+    if x.dim() == 5 and x.dtype.itemsize == 2 and x.device.type == "cpu":
+        return None  # torch has no mean of these
     if all(type(axis) is Cells for axis in place.axes):
         return f"torch's adaptive_{name}_pool"
     for axis in place.axes:
@@ -47,12 +49,19 @@ def knows(name: str, x: Tensor, place: Place) -> str | None:
     return "torch's avg_pool" if plain and prod(axis.most for axis in place.axes) <= LARGEST_MEAN else None
 
 
-def serves(name: str, x: Tensor, place: Place) -> str | None:
+def last_nan(name: str, place: Place, keep: bool) -> bool:
+    """torch's max over windows and grids gives the gradient to the last NaN; the contract says the first."""
+    return keep and name == "max" and isinstance(place, Boxes) and place.axes is not None
+
+
+def serves(name: str, x: Tensor, place: Place, keep: bool = False) -> str | None:
     """Why torch's kernel is the one to take; None where it has none, or not the best."""
     known = knows(name, x, place)
     if known is None or x.device.type != "cpu":
         return known
     assert isinstance(place, Boxes)
+    if last_nan(name, place, keep):
+        return None
     if place.axes is None:
         return f"{known} is at the memory's limit"
     # contiguous maps: the compiled loop is 2.5-12x faster; channels-last: torch is 1-5x, but for means in 3-d (0.2x)

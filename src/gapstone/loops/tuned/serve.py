@@ -48,7 +48,7 @@ def serves(name: str, x: Tensor, place: Place, parameters: Parameters = (), keep
             return None
         # torch has kernels of its own for floating-point maps of two axes
         small = x.dim() == 4 and x.dtype in FLOATS and x.numel() * x.element_size() < SMALL[name]
-        return None if small else "tuned for windows of channels-last maps"
+        return None if small and not (keep and name == "max") else "tuned for windows of channels-last maps"
     if x.dtype not in FLOATS:
         return None
     if isinstance(place, Labels):

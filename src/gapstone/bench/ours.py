@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.loops import native, operators
+from gapstone.loops import eager, native, operators
 from gapstone.loops import torch as plain
 from gapstone.loops.choose import choose
 from gapstone.loops.operators import COMPILED
 from gapstone.pools import COMPOSITIONS
+from gapstone.regions import Whole
 from gapstone.regions.places import Boxes, Place
 
 Parameters = tuple[Tensor | float, ...]
@@ -21,6 +22,8 @@ Parameters = tuple[Tensor | float, ...]
 def loop_for(name: str, x: Tensor, place: Place, parameters: Parameters = (), keep: bool = False) -> str:
     """The loop that serves; of a composition, its pools' loops."""
     if name in COMPOSITIONS:
+        if _in_one_read(name, x, place):
+            return "tuned"
         return "+".join(dict.fromkeys(loop_for(one, x, place, (), keep) for one in COMPOSITIONS[name].pools))
     return choose(name, x, place, parameters, keep).loop
 
@@ -30,6 +33,8 @@ def ours(
 ) -> tuple[Tensor, list[Tensor]]:
     """The answers, and what the backward needs. `out`: where the answers go, for loops that can be told."""
     if name in COMPOSITIONS and out is None:
+        if _in_one_read(name, x, place):
+            return _joined(name, list(eager.mean_and_max(x))), []
         return _joined(name, [ours(one, x, place)[0] for one in COMPOSITIONS[name].pools]), []
     loop = loop_for(name, x, place, parameters, keep)
     if out is not None and loop != "tuned":
@@ -47,6 +52,8 @@ def ours(
 def differentiable(name: str, x: Tensor, place: Place, parameters: Parameters) -> Tensor:
     """The same answers with a backward that autograd can call, as it calls torch's own."""
     if name in COMPOSITIONS:
+        if _in_one_read(name, x, place):
+            return _joined(name, list(eager.mean_and_max(x)))
         return _joined(name, [differentiable(one, x, place, ()) for one in COMPOSITIONS[name].pools])
     loop = loop_for(name, x, place, parameters, keep=True)
     if loop not in COMPILED:
@@ -54,6 +61,12 @@ def differentiable(name: str, x: Tensor, place: Place, parameters: Parameters) -
     learned = [p for p in parameters if isinstance(p, Tensor)]
     answer: Tensor = _Pooled.apply(x, name, loop, place, parameters, *learned)
     return answer
+
+
+def _in_one_read(name: str, x: Tensor, place: Place) -> bool:
+    """Mean and maximum together, as the front door makes them."""
+    whole = isinstance(place, Boxes) and place.axes is None
+    return whole and COMPOSITIONS[name].pools == ("mean", "max") and eager.fits_both(x, Whole())
 
 
 def _joined(name: str, answers: list[Tensor]) -> Tensor:

@@ -47,6 +47,13 @@ LEFT = {
 X = torch.rand(2, 16, 96, 96, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.parametrize("given", [3, "resnet18", torch.nn.MaxPool2d])
+def test_what_is_no_model_is_refused(given):
+    for function in (gs.accelerate, gs.accelerated):
+        with pytest.raises(TypeError, match=r"needs an nn\.Module"):
+            function(given)
+
+
 @pytest.fixture
 def served(monkeypatch):
     """How often gapstone answered."""

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from gapstone.bench import check, command, job, kept, measure, ours, table
 from gapstone.bench.cases import Case, daily
-from gapstone.bench.result import Result
+from gapstone.bench.result import Result, select
 from gapstone.bench.result import measure as measured
 from gapstone.cli import app
 from gapstone.loops.choose import Choice
@@ -30,6 +30,11 @@ def off_by_one(right):
 @pytest.fixture
 def console():
     return Console(file=io.StringIO(), width=200, record=True)
+
+
+def test_a_broken_expression_is_refused():
+    with pytest.raises(ValueError, match="no regular expression"):
+        select([], "(")
 
 
 def test_a_table_and_its_numbers(console, tmp_path):

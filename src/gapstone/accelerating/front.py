@@ -75,9 +75,7 @@ def accelerate(model: M, inplace: bool = False, channels_last: bool = False, und
 
     Raises: TypeError for what is no nn.Module, and for a model that cannot be copied.
     """
-    if not isinstance(model, nn.Module):
-        hint = " Give the model, not its class." if isinstance(model, type) else " Give the nn.Module itself."
-        raise TypeError(f"accelerate({type(model).__name__}): needs an nn.Module.{hint}")
+    _check("accelerate", model)
     if not inplace:
         model = _copied(model)
     for module in model.modules():
@@ -101,6 +99,7 @@ def accelerated(model: nn.Module) -> Acceleration:
     >>> print(report)
     >>> [row.module for row in report.left]
     """
+    _check("accelerated", model)
     changed: list[Row] = []
     left: list[Row] = []
     for name, module in model.named_modules():
@@ -109,6 +108,12 @@ def accelerated(model: nn.Module) -> Acceleration:
         changed += [Row(name, kind, ", ".join(calls))] if calls else []
         left += [Row(name, kind, reason) for reason in reasons]
     return Acceleration(tuple(changed), tuple(left))
+
+
+def _check(called: str, model: object) -> None:
+    if not isinstance(model, nn.Module):
+        hint = " Give the model, not its class." if isinstance(model, type) else " Give the nn.Module itself."
+        raise TypeError(f"{called}({type(model).__name__}): needs an nn.Module.{hint}")
 
 
 # ---- one module

@@ -181,4 +181,8 @@ def _kept(job: Job) -> dict[str, Kept]:
 
 def select(cases: list[Case], only: str) -> list[Case]:
     """Those whose title, map, layout and direction hold the pattern."""
+    try:
+        re.compile(only)
+    except re.error as problem:
+        raise ValueError(f"bench --only {only!r} is no regular expression: {problem}.") from None
     return [case for case in cases if re.search(only, f"{case.title} {'×'.join(map(str, case.shape))} {case.group}")]

@@ -3,9 +3,9 @@
     >>> from gapstone.accelerating import functional as F
     >>> F.max_pool2d(x, 3, stride=2, padding=1)
 
-What gapstone does not serve better goes to torch with the arguments as they came: small maps, one mean per map, indices,
-integers, other devices, maps without a batch axis; whatever torch refuses; and calls that somebody wants to see as
-torch's own: tensor subclasses, modes, torch.func, torch.jit, torch.export.
+What gapstone does not serve better goes to torch with the arguments as they came: small maps, one mean per map,
+indices, integers, other devices, maps without a batch axis; whatever torch refuses; and calls that somebody wants to
+see as torch's own: tensor subclasses, modes, torch.func, torch.jit, torch.export.
 """
 
 from collections.abc import Callable

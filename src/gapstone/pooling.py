@@ -54,7 +54,7 @@ def pool(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) -> 
     Raises: ValueError for an unknown name or parameter, for a shape without channels or positions, for a region that
         does not fit; TypeError for a dtype the pool has no meaning for. Each says what was given and what to do.
     """
-    if not parameters and type(over) in BY_VALUE and eager.alone(x) and x.is_cpu:
+    if not parameters and type(name) is str and type(over) in BY_VALUE and eager.alone(x) and x.is_cpu:
         keep = torch.is_grad_enabled() and x.requires_grad
         key = name, over, x.shape, x.dtype, x.stride(), keep
         ready = _ready.get(key)
@@ -92,11 +92,10 @@ _ready: dict[Any, Callable[[Tensor], Tensor]] = {}
 """Calls like one before: all checks looked at nothing but what is in the key, and need not be made again."""
 
 
-def _prepared(x: Tensor, name: Name, over: Region, keep: bool) -> Callable[[Tensor], Tensor] | None:
+def _prepared(x: Tensor, name: str, over: Region, keep: bool) -> Callable[[Tensor], Tensor] | None:
     """What is left of a call without parameters, all checked and chosen; None: nothing can be left out."""
-    if _known(name) is not None or name in WHOLE_ONLY or _transformed():
+    if _known(name) is not None or name in WHOLE_ONLY:
         return None
-    assert isinstance(name, str)
     _check(x, name, over)
     if _knobs(name):
         return None

@@ -124,6 +124,27 @@ def test_vmap_is_a_batch_of_batches(name):
     assert inner.shape == (5, 2, 3, 3, 3)
 
 
+def test_transforms_of_calls_like_one_before():
+    """A call outside is remembered; inside a transform the same shape is another thing."""
+    x, region = x32(5, 2, 3, 16, 16), gs.Window(3, 2, 1)
+    for name in ("max", "mean", "avgmax"):
+        over = gs.Whole() if name == "avgmax" else region
+        right = torch.stack([gs.pool(t, name, over) for t in x])
+        torch.testing.assert_close(torch.vmap(lambda t, n=name, o=over: gs.pool(t, n, o))(x), right)
+        leaf = x[0].clone().requires_grad_()
+        gs.pool(leaf, name, over).sum().backward()
+        found = torch.func.grad(lambda t, n=name, o=over: gs.pool(t, n, o).sum())(x[0])
+        torch.testing.assert_close(found, leaf.grad)
+
+
+def test_names_and_tensors_that_cannot_be_remembered():
+    x = x32(2, 3, 16, 16)
+    with pytest.raises(ValueError, match="is not known"):
+        gs.pool(x, ["mean", "std"])
+    with pytest.raises(TypeError, match="sparse"):
+        gs.pool(x.to_sparse(), "max", gs.Window(2))
+
+
 def test_vmap_over_parameters():
     x = x32(2, 3, 6, 7)
     found = torch.vmap(lambda p: gs.pool(x, "gem", gs.Window(2), p=p))(torch.tensor([1.0, 2.0]))

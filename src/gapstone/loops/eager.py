@@ -20,12 +20,15 @@ from gapstone.regions.places import Boxes, Place
 
 
 def alone(x: Tensor) -> bool:
-    """Whether the call is seen by nobody: no compiler, tracer, mode or tensor of another kind."""
+    """Whether the call is seen by nobody: no compiler, tracer, mode, transform or tensor of another kind."""
     return (
         type(x) in (Tensor, nn.Parameter)
+        and x.layout is torch.strided
         and not torch.compiler.is_compiling()
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._is_tracing()
+        # inside torch.vmap and torch.func.grad x is of the same type, and its memory is not what its shape says
+        and torch._C._functorch.maybe_current_level() is None
     )
 
 
@@ -50,7 +53,6 @@ def fits_both(x: Tensor, over: object) -> bool:
         and x.dtype in FLOATS
         and 3 <= x.dim() <= 5
         and x.numel() * x.element_size() >= TINY
-        and torch._C._functorch.maybe_current_level() is None
     )
 
 

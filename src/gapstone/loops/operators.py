@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import isnan, nan
 from typing import Any
 
@@ -16,7 +17,7 @@ from gapstone.loops import torch as plain
 from gapstone.loops.memory import FORMATS
 from gapstone.loops.places import check, decode, encode
 from gapstone.loops.tuned import serve as tuned
-from gapstone.pools import POOLS
+from gapstone.pools import POOLS, Definition
 from gapstone.pools.definition import looks_at
 from gapstone.regions.places import Boxes, Labels, Place, Rectangles
 
@@ -188,7 +189,11 @@ def _backward_fake(
 
 def needs(name: str, slope: bool) -> tuple[bool, bool]:
     """Whether the backward looks at x, and at the answer."""
-    pool = POOLS[name]
+    return _needs(POOLS[name], slope)
+
+
+@lru_cache  # asked on every call that is differentiated
+def _needs(pool: Definition, slope: bool) -> tuple[bool, bool]:
     seen = set(looks_at(pool.share))
     if slope and pool.slope:
         seen |= set(looks_at(pool.slope))

@@ -12,9 +12,10 @@ from torch import Tensor
 from gapstone.loops.layout import STORAGE
 from gapstone.loops.memory import FORMATS, empty
 from gapstone.loops.tuned import arguments as a
+from gapstone.loops.tuned import launch
 from gapstone.loops.tuned.build import kernel
-from gapstone.loops.tuned.launch import copy, run, table_of
-from gapstone.loops.tuned.launch_rows import Plan, reciprocals
+from gapstone.loops.tuned.launch import Plan, copy, run, table_of
+from gapstone.loops.tuned.launch_rows import reciprocals
 from gapstone.loops.tuned.pixel_back_words import PixelsBack
 from gapstone.loops.tuned.pixel_scatter import PixelScatter
 from gapstone.loops.tuned.pixel_words import Pixels
@@ -98,37 +99,19 @@ def _plan(
     if spec.op == "mean":
         classes, inverses = tables = reciprocals(axes, (depth, height, width), divisor, 0)
         given |= {a.CLASSES: classes.ctypes.data, a.INVERSES: inverses.ctypes.data}
-    return Plan(spec, table_of(given), given[a.TASKS], work, answers, (blank, tables))
+    return Plan(kernel(spec), table_of(given), given[a.TASKS], work, answers, (blank, tables))
 
 
 def forward(
     name: str, x: Tensor, place: Boxes, keep: bool = False, out: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor]]:
-    """The answers, channels-last, and for a max of which positions are kept one byte each: where in the window."""
-    axes: Any = place.axes
-    made = plan(name, x.dtype, tuple(x.shape), axes, place.divisor, keep, False)
+    """The answers, channels-last."""
     if not by_channels(x):
         raise ValueError(f"x: a channels-last tensor, not one of shape {tuple(x.shape)} and strides {x.stride()}.")
-    if out is None:
-        out = empty(made.result, x.dtype, channels_last=True)
-    elif tuple(out.shape) != made.result or out.dtype != x.dtype or not by_channels(out):
-        raise ValueError(
-            f"out: a channels-last {x.dtype} tensor of shape {made.result} is written to, not one of {out.dtype}, "
-            f"shape {tuple(out.shape)} and strides {out.stride()}."
-        )
-    kept = [empty(made.result, torch.uint8, channels_last=True)] if keep else []
-    if not out.numel():
-        return out, kept
-    while True:
-        table = copy(made.table)
-        table[a.X], table[a.OUT] = x.data_ptr(), out.data_ptr()
-        if keep:
-            table[a.KEPT] = kept[0].data_ptr()
-        run(kernel(made.spec), table, made.tasks, made.work)
-        if not table[a.BAD]:
-            return out, kept
-        # a NaN was seen: once more, by the kernel that minds them
-        made = plan(name, x.dtype, tuple(x.shape), axes, place.divisor, keep, True)
+    axes: Any = place.axes
+    return launch.forward(
+        lambda exact: plan(name, x.dtype, tuple(x.shape), axes, place.divisor, keep, exact), x, keep, out, True
+    )
 
 
 def backward(
@@ -146,7 +129,7 @@ def backward(
     if name == "max":
         positions = _arranged(kept[0], made.result)
         table[a.KEPT] = positions.data_ptr()
-    run(kernel(made.spec), table, made.tasks, made.work)
+    run(made.kernel, table, made.tasks, made.work)
     return dx
 
 

@@ -1,6 +1,5 @@
 """Launching rows.py and rows_back.py: windows of contiguous maps, max and mean."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -13,8 +12,9 @@ from gapstone.loops.launch_places import divisors
 from gapstone.loops.layout import STORAGE
 from gapstone.loops.memory import empty
 from gapstone.loops.tuned import arguments as a
+from gapstone.loops.tuned import launch
 from gapstone.loops.tuned.build import kernel
-from gapstone.loops.tuned.launch import copy, run, table_of
+from gapstone.loops.tuned.launch import Plan, copy, run, table_of
 from gapstone.loops.tuned.row_back_words import RowsBack
 from gapstone.loops.tuned.row_words import Rows
 from gapstone.loops.tuned.scatter import Scatter
@@ -25,17 +25,6 @@ BAND = 1 << 14  # bytes of a plane from which it is done in bands of rows, while
 BAND_ROWS = 16
 MOST_COMPARED = 25
 """Taps up to which comparing them all with the position kept is faster than going there one by one."""
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    spec: Any
-    """What its kernel is compiled for."""
-    table: Any
-    tasks: int
-    work: int
-    result: tuple[int, ...]
-    alive: Any
 
 
 @lru_cache(512)
@@ -111,7 +100,7 @@ def _plan(
         classes, inverses = alive = reciprocals(counted, spatial, divisor, spec.lanes)
         given |= {a.CLASSES: classes.ctypes.data, a.INVERSES: inverses.ctypes.data, a.CLASS_STEP: 0 if alone else 1}
     work = (prod(shape) + planes * deep.cells * high.cells * wide.cells) * item
-    return Plan(spec, table_of(given), tasks, work, result, alive)
+    return Plan(kernel(spec), table_of(given), tasks, work, result, alive)
 
 
 def reciprocals(axes: Axes, spatial: tuple[int, ...], divisor: Divisor, lanes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -136,28 +125,11 @@ def reciprocals(axes: Axes, spatial: tuple[int, ...], divisor: Divisor, lanes: i
 def forward(
     name: str, x: Tensor, place: Boxes, keep: bool = False, out: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor]]:
+    """The answers, contiguous."""
     axes: Any = place.axes
-    made = plan(name, x.dtype, tuple(x.shape), axes, place.divisor, keep, False)
-    if out is None:
-        out = empty(made.result, x.dtype)
-    elif tuple(out.shape) != made.result or out.dtype != x.dtype or not out.is_contiguous():
-        raise ValueError(
-            f"out: a contiguous {x.dtype} tensor of shape {made.result} is written to, not one of {out.dtype}, shape "
-            f"{tuple(out.shape)} and strides {out.stride()}."
-        )
-    kept = [empty(made.result, torch.uint8)] if keep else []
-    if not out.numel():
-        return out, kept
-    while True:
-        table = copy(made.table)
-        table[a.X], table[a.OUT] = x.data_ptr(), out.data_ptr()
-        if keep:
-            table[a.KEPT] = kept[0].data_ptr()
-        run(kernel(made.spec), table, made.tasks, made.work)
-        if not table[a.BAD]:
-            return out, kept
-        # a NaN was seen: once more, by the kernel that minds them
-        made = plan(name, x.dtype, tuple(x.shape), axes, place.divisor, keep, True)
+    return launch.forward(
+        lambda exact: plan(name, x.dtype, tuple(x.shape), axes, place.divisor, keep, exact), x, keep, out, False
+    )
 
 
 def backward(name: str, grad: Tensor, kept: Tensor | None, shape: tuple[int, ...], place: Boxes) -> Tensor:
@@ -173,5 +145,5 @@ def backward(name: str, grad: Tensor, kept: Tensor | None, shape: tuple[int, ...
     if kept is not None:
         kept = kept.contiguous()
         table[a.KEPT] = kept.data_ptr()
-    run(kernel(made.spec), table, made.tasks, made.work)
+    run(made.kernel, table, made.tasks, made.work)
     return dx

@@ -6,7 +6,6 @@ these kernels notice and do not mind (NaN, infinities, cubes that overflow) is c
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -17,8 +16,8 @@ from torch import Tensor
 from gapstone.loops.layout import STORAGE, Parameters, arranged, is_channels_last
 from gapstone.loops.memory import empty
 from gapstone.loops.tuned import whole_arguments as a
-from gapstone.loops.tuned.build import Kernel, kernel
-from gapstone.loops.tuned.launch import copy, run, table_of
+from gapstone.loops.tuned.build import kernel
+from gapstone.loops.tuned.launch import Plan, copy, run, table_of
 from gapstone.loops.tuned.whole_back_words import WholeBack
 from gapstone.loops.tuned.whole_state import LANES
 from gapstone.loops.tuned.whole_words import CHANNELS_PER_TASK, Whole
@@ -37,15 +36,6 @@ PIECES = 64  # channels, and bytes of a mask, come in multiples of this
 
 
 # ---- a call's facts that are the same for every tensor of this shape
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    kernel: Kernel
-    table: Any
-    tasks: int
-    work: int
-    alive: Any
 
 
 @lru_cache(512)
@@ -81,7 +71,9 @@ def plan(
         a.TASKS: tasks, a.MAPS: images * channels, a.CHANNELS: channels, a.LENGTH: length, a.PER_TASK: per_task,
         a.PARAMETER: ctypes.addressof(parameter), a.PERIOD: 1,
     }  # fmt: skip
-    return Plan(kernel(spec), table_of(given, a.HOW_MANY), tasks, images * channels * row, parameter)
+    return Plan(
+        kernel(spec), table_of(given, a.HOW_MANY), tasks, images * channels * row, (images, channels), parameter
+    )
 
 
 @lru_cache(512)

@@ -13,8 +13,8 @@ SOURCE = Path(gs.__file__).parent
 LAYERS = [
     {"cli"},
     {"bench"},
-    {"compare", "doctor", "single"},
-    {"prepare"},
+    {"compare", "doctor", "explaining", "export", "serve", "single"},
+    {"opening", "prepare"},
     {"maps", "training"},
     {"cost"},
     {"classifier"},

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gapstone.classifier import Classifier as Classifier
     from gapstone.classifier import load as load
     from gapstone.heads import Head as Head
+    from gapstone.maps.explain import explain as explain
     from gapstone.pooling import Pool as Pool
     from gapstone.pooling import partial as partial
     from gapstone.pooling import pool as pool
@@ -42,6 +43,7 @@ PUBLIC = {
     "Window": "gapstone.regions",
     "accelerate": "gapstone.accelerating",
     "accelerated": "gapstone.accelerating",
+    "explain": "gapstone.maps.explain",
     "load": "gapstone.classifier",
     "partial": "gapstone.pooling",
     "pool": "gapstone.pooling",

@@ -94,6 +94,12 @@ class Classifier(nn.Module):
         finally:
             self.train(was_training)
 
+    def tensor(self, images: Picture | Iterable[Picture]) -> Tensor:
+        """Pictures as the network takes them, (N, C, H, W), on its device; arguments and errors as `predict`."""
+        seen = np.stack([self._fit(picture) for picture in _pictures(images)])
+        centre = self.preprocessing.centre(torch.from_numpy(seen))
+        return self.preprocessing.normalise(centre.to(next(self.parameters()).device))
+
     def _fit(self, picture: Picture) -> NDArray[np.uint8]:
         if isinstance(picture, np.ndarray):
             pixels = picture[:, :, None] if picture.ndim == 2 else picture

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gapstone.classifier import Classifier
-from gapstone.maps import explain_maps
+from gapstone.maps.explain import explain_head
 from gapstone.nets import map_size
 from gapstone.training import Pictures, Precision, Rows, feature_maps, predict
 
@@ -125,13 +125,13 @@ def show(model: Classifier, pictures: Pictures, rows: Rows, precision: Precision
     images = model.preprocessing.normalise(model.preprocessing.centre(seen).to(device))
     with torch.no_grad():
         maps = feature_maps(model, images, precision)
-    explained = explain_maps(model.head, maps)
+    explained = explain_head(model.head, maps)
     return {
         "maps": explained.maps.cpu().numpy().astype(np.float32),
-        "bias": explained.bias.cpu().numpy().astype(np.float32),
+        "bias": explained.bias.expand_as(explained.logits).cpu().numpy().astype(np.float32),
         "logits": explained.logits.cpu().numpy().astype(np.float32),
         "additive": explained.additive,
-        "gap": explained.gap,
+        "gap": explained.completeness.max().item(),
     }
 
 

@@ -6,11 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gapstone.heads.parts import in_place, pooled
 from gapstone.heads.recipes import RECIPES
 from gapstone.heads.spec import parse
-from gapstone.pooling import Pool, pool, share
+from gapstone.pooling import Pool
 from gapstone.pools import POOLS
 from gapstone.regions import Grid
+from gapstone.regions.region import per_axis
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,11 @@ class Head(nn.Module):
         joined = torch.cat(vectors, 1) if self.recipe.join == "cat" else torch.stack(vectors).mean(0)
         return joined if self.classifier is None else self.classifier(joined)
 
-    def contributions(self, x: Tensor) -> Contributions:
+    def contributions(self, x: Tensor, classes: Tensor | None = None) -> Contributions:
         """Each position's part in each logit, exactly; as in eval mode, from one look at the maps and no gradient.
 
-        Shapes: x (N, C, *spatial) → maps (N, K, *spatial) and bias (K,); float32 or wider.
+        Shapes: x (N, C, *spatial) → maps (N, K, *spatial) and bias (K,); float32 or wider. classes (N, k), whole
+        numbers: only these maps, (N, k, *spatial).
 
         Raises: ValueError where the parts don't add up to the logit.
         """
@@ -103,36 +106,28 @@ class Head(nn.Module):
         if self.maps is not None:
             quiet = [layer for layer in self.maps if not isinstance(layer, nn.Dropout)]
             maps = nn.Sequential(*quiet)(x)
-            return Contributions(maps * share(maps, "mean"), maps.new_zeros(self.classes))
+            if classes is not None:
+                rows = torch.arange(len(maps), device=maps.device)[:, None]
+                maps = maps[rows, classes]
+            return Contributions(maps / maps[0, 0].numel(), maps.new_zeros(self.classes))
         assert self.classifier is not None
         linear = self.classifier[-1]
         assert isinstance(linear, nn.Linear)
         weight, bias = linear.weight.to(x.dtype), linear.bias.to(x.dtype)
+        if classes is not None:
+            weight = weight[classes]
+        layers = [layer for layer in self.pools if isinstance(layer, Pool)]
         if not self.recipe.pools:
-            return Contributions(torch.einsum("kc...,nc...->nk...", self._weights_in_place(weight, x), x), bias)
+            over = layers[0].over if layers else None
+            grid = per_axis(over.size, x.dim() - 2, "Grid") if isinstance(over, Grid) else tuple(x.shape[2:])
+            return Contributions(in_place(x, weight.view(*weight.shape[:-1], self.channels, *grid), bool(layers)), bias)
+        mean = (weight / len(layers),) * len(layers)
+        weights = weight.chunk(len(layers), -1) if self.recipe.join == "cat" else mean
         parts = [
-            x * share(x, str(layer.name), **layer.parameters_of_pool())
-            for layer in self.pools
-            if isinstance(layer, Pool)
+            pooled(x, w, str(layer.name), **layer.parameters_of_pool())
+            for w, layer in zip(weights, layers, strict=True)
         ]
-        mean = (weight / len(parts),) * len(parts)
-        weights = weight.chunk(len(parts), 1) if self.recipe.join == "cat" else mean
-        both = zip(weights, parts, strict=True)
-        return Contributions(torch.stack([torch.einsum("kc,nc...->nk...", w, p) for w, p in both]).sum(0), bias)
-
-    def _weights_in_place(self, weight: Tensor, x: Tensor) -> Tensor:
-        """(K, C, h, w): what the linear layer multiplies each position of each channel by."""
-        if self.size is not None:
-            return weight.reshape(self.classes, self.channels, *self.size)
-        # the mean over grid cells is linear: its matrix along one axis is the pooled identity
-        layer = self.pools[0]
-        assert isinstance(layer, Pool)
-        assert isinstance(layer.over, Grid)
-        rows, columns = (
-            pool(torch.eye(n, dtype=x.dtype, device=x.device)[None], "mean", layer.over)[0] for n in x.shape[2:]
-        )
-        cells = weight.reshape(self.classes, self.channels, rows.shape[1], columns.shape[1])
-        return torch.einsum("kcij,hi,wj->kchw", cells, rows, columns)
+        return Contributions(parts[0] if len(parts) == 1 else torch.stack(parts).sum(0), bias)
 
     def _check(self, x: Tensor) -> None:
         if x.dim() < 3 or x.shape[1] != self.channels:

@@ -79,12 +79,28 @@ class Preprocessing:
         if (h, w) == (height, width):
             return pixels
         # the crop and the resize in one step: a 30000×2 picture must not become 540000×36 on the way
-        scale = min(h / height, w / width)
-        dx, dy = (w - width * scale) / 2, (h - height * scale) / 2
+        _, dy, dx = self._kept(h, w)
         box = (max(0.0, dx), max(0.0, dy), min(float(w), w - dx), min(float(h), h - dy))
         image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
         out = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
         return out.reshape(height, width, self.channels)
+
+    def _kept(self, height: int, width: int) -> tuple[float, float, float]:
+        """Of a picture, the pixels per pixel kept, and the upper and left edge of what is kept."""
+        scale = min(height / self.stored[0], width / self.stored[1])
+        return scale, (height - self.stored[0] * scale) / 2, (width - self.stored[1] * scale) / 2
+
+    def seen(self, height: int, width: int) -> tuple[float, tuple[float, float]]:
+        """Which part of a picture of that size the network sees: the picture's pixels per pixel of the network's input,
+        and the outer edges (top, left) of the part, in the picture's pixels.
+
+        ```python
+        Preprocessing(3, (224, 224), (256, 256), mean, std).seen(1024, 2048)     # (4.0, (64.0, 576.0))
+        ```
+        """
+        scale, top, left = self._kept(height, width)
+        down, right = ((kept - seen) // 2 for kept, seen in zip(self.stored, self.size, strict=True))
+        return scale, (top + down * scale, left + right * scale)
 
     def centre(self, batch: Batch) -> Batch:
         """(N, h, w, C) → (N, *size, C): the middle of each image, as a view."""

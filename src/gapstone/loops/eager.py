@@ -27,6 +27,7 @@ def alone(x: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._is_tracing()
+        and not torch._C._is_torch_function_mode_enabled()  # who looks for pools in a network finds them
         # inside torch.vmap and torch.func.grad x is of the same type, and its memory is not what its shape says
         and torch._C._functorch.maybe_current_level() is None
     )

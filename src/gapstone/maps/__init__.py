@@ -1,5 +1,7 @@
 """Class activation maps: what each position of the last feature map adds to each class's logit."""
 
-from gapstone.maps.explain import Explanation, explain_maps
+from gapstone.maps.explain import explain
+from gapstone.maps.explanation import Evidence, Explanation
+from gapstone.maps.placement import Placement
 
-__all__ = ["Explanation", "explain_maps"]
+__all__ = ["Evidence", "Explanation", "Placement", "explain"]

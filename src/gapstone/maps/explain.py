@@ -1,64 +1,139 @@
 """sum(map_k) + bias_k == logit_k where the head allows it; gradient × activation through the head alone elsewhere."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from gapstone.classifier import Classifier
 from gapstone.heads import Head
+from gapstone.maps.explanation import Explanation
+from gapstone.maps.placement import Placement
+from gapstone.maps.split import located, quiet, split, tokens
+from gapstone.maps.tail import Tail
+from gapstone.maps.targets import Classes, chosen
+from gapstone.maps.watch import SplitError, Tape, Watch
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """Signed contributions in logit units, for every class."""
+def explain(
+    model: nn.Module,
+    images: Any,
+    classes: Classes | None = None,
+    *,
+    top_k: int | None = None,
+    at: str | None = None,
+    labels: Sequence[str] | None = None,
+) -> Explanation:
+    """What every position of the last feature map adds to each class's logit, from one forward pass.
 
-    maps: Tensor
-    """(N, K, h, w)"""
-    bias: Tensor
-    """(N, K): what no position adds; for maps that are not additive, the part of the logit they leave out."""
-    logits: Tensor
-    """(N, K)"""
-    additive: bool
-    gap: float
-    """Largest |sum(map) + bias − logit|; for maps that are not additive, with the head's own bias of zero input."""
+        >>> explained = gs.explain(torchvision.models.resnet50().eval(), images)    # any model, (N, 3, H, W)
+        >>> explained.maps.shape                                                    # every class, in logit units
+        torch.Size([16, 1000, 7, 7])
+        >>> explained.maps.sum((2, 3)) + explained.bias                             # the logits
+        >>> gs.explain(gs.load("photos.safetensors"), ["a.jpg", "b.jpg"], top_k=3)  # a gapstone model takes files too
 
+    The last map and what follows it are found by watching the model run. Where its head is linear in what it pools
+    (mean, maximum, both, flattened, pooled to a grid, one map per class, any pool of gapstone's that adds up), the maps
+    are exact: they and the bias sum to the logit. Where it has hidden layers or a norm after the pool, they are
+    gradient × activation at the last map, by a vector-Jacobian product through the head alone; `additive` is then
+    False and `completeness` says what they leave out. Of attention pooling the weights are held: a map shows what the
+    positions said, not why they were listened to. The backbone is never differentiated; nothing of the model changes.
 
-def explain_maps(head: Head, features: Tensor) -> Explanation:
-    """The part of every position of the feature maps in every class's logit, from one look at the head.
+    Args:
+        images: (N, C, *spatial), normalised; for a gapstone model also files and pictures, as `Classifier.predict`.
+        classes: None: all; a list: these of every image, by number or, where there are labels, by name; a list of one
+            list per image, or a tensor (N, k).
+        top_k: the most probable classes of each image, in that order.
+        at: the module whose output is the last map, where it cannot be found or another is wanted ("layer4").
+        labels: of the classes; a gapstone model brings its own.
 
-        >>> explained = explain_maps(model.head, model.features(images))
-        >>> explained.maps.sum((2, 3)) + explained.bias                 # the logits, if explained.additive
-
-    Args: features (N, C, h, w). Returns maps (N, K, h, w). The backbone is never differentiated and `head` is left as
-    it was. Heads with hidden layers, and log-sum-exp, have no parts that add up: for them the maps are
-    gradient × activation at the feature map, the bias is the head's answer to empty maps, and `gap` says how far the
-    sum is from the logit.
+    Raises: SplitError (a ValueError) where there is no last map, with what was seen and what to do; ValueError for
+        classes that are not there, or rows of them for another number of images.
+    Source: Zhou et al., Learning deep features for discriminative localization, arXiv 1512.04150.
     """
-    was_training = head.training
-    head.eval()
-    try:
+    if isinstance(model, Classifier):
+        labels = model.labels if labels is None else labels
+        images = images if isinstance(images, Tensor) else model.tensor(images)
+    if not isinstance(images, Tensor):
+        raise TypeError(f"explain takes images as a tensor (N, C, H, W), normalised, and got a {type(images).__name__}")
+    if images.dim() < 3 or not len(images):
+        raise ValueError(f"explain takes at least one image, (N, C, H, W), and got a tensor of {tuple(images.shape)}")
+    names = tuple(labels) if labels is not None else None
+    if isinstance(model, Classifier) and at is None:
+        return _known(model, images, classes, top_k, names)
+    tail, placement = split(getattr(model, "_orig_mod", model), images, at)
+    return _made(tail, placement, images, classes, top_k, names)
+
+
+def _known(
+    model: Classifier, images: Tensor, classes: Classes | None, top_k: int | None, labels: tuple[str, ...] | None
+) -> Explanation:
+    """Of a model whose head is known: no watching but for the places, once per image size."""
+    with quiet(model), torch.no_grad():
+        features, placement = located(model.features, images)
+        return explain_head(model.head, features, classes, top_k=top_k, labels=labels, placement=placement)
+
+
+@torch.no_grad()
+def explain_head(
+    head: Head,
+    features: Tensor,
+    classes: Classes | None = None,
+    *,
+    top_k: int | None = None,
+    labels: tuple[str, ...] | None = None,
+    placement: Placement | None = None,
+) -> Explanation:
+    """The same from feature maps (N, C, *cells)."""
+    placement = placement or Placement.even(features.shape[2:], features.shape[2:])
+    with quiet(head):
         if head.additive:
-            with torch.no_grad():
-                exact = head.contributions(features)
-                logits = head(features)
-                maps, bias = exact.maps, exact.bias.detach().expand_as(logits)
-        else:
-            maps, bias, logits = _gradient_times_activation(head, features)
-    finally:
-        head.train(was_training)
-    gap = (maps.flatten(2).sum(2) + bias - logits).abs().max().item() if len(logits) else 0.0
-    return Explanation(maps, bias, logits, head.additive, gap)
+            logits: Tensor = head(features)
+            wanted = chosen(classes, top_k, logits, labels)
+            exact = head.contributions(features, wanted)
+            return _explanation(exact.maps, wanted, exact.bias.detach(), logits, True, placement, labels)
+        x = features.detach()
+        watch = Watch(x, begin=0)
+        watch.tape = Tape(x, tuple(range(2, x.dim())), 0)
+        with watch:
+            logits = head(x)
+    assert watch.tape is not None
+    return _made(Tail(watch.tape, logits), placement, None, classes, top_k, labels)
 
 
-def _gradient_times_activation(head: Head, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    with torch.enable_grad():
-        # a copy that torch may differentiate, also where the features were made in inference mode
-        x = features.detach().clone().requires_grad_()
-        logits = head(x)
-        maps = [
-            (torch.autograd.grad(logits[:, k].sum(), x, retain_graph=True)[0] * x).sum(1).detach()
-            for k in range(logits.shape[1])
-        ]
-    with torch.no_grad():
-        bias = head(torch.zeros_like(x[:1])).expand_as(logits)
-    return torch.stack(maps, 1), bias, logits.detach()
+def _made(
+    tail: Tail,
+    placement: Placement,
+    images: Tensor | None,
+    classes: Classes | None,
+    top_k: int | None,
+    labels: tuple[str, ...] | None,
+) -> Explanation:
+    if labels is not None and len(labels) != tail.logits.shape[1]:
+        raise ValueError(f"explain: {len(labels)} labels for {tail.logits.shape[1]} logits")
+    wanted = chosen(classes, top_k, tail.logits, labels)
+    maps = tail.maps(wanted)
+    if images is not None and maps.dim() == 3 and images.dim() == 4:
+        grid = tokens(maps.shape[2], images.shape[2:])
+        if grid is None:
+            raise SplitError(
+                f"the last map is {maps.shape[2]} tokens, which fill no grid of a {images.shape[2]}×{images.shape[3]} image"
+            )
+        maps, placement = maps.reshape(*maps.shape[:2], *grid), Placement.even(grid, images.shape[2:])
+    return _explanation(maps, wanted, tail.bias(), tail.logits, tail.additive, placement, labels)
+
+
+def _explanation(
+    maps: Tensor,
+    wanted: Tensor | None,
+    bias: Tensor,
+    logits: Tensor,
+    additive: bool,
+    placement: Placement,
+    labels: tuple[str, ...] | None,
+) -> Explanation:
+    logits = logits.detach().float() if logits.dtype in (torch.float16, torch.bfloat16) else logits.detach()
+    if wanted is None:
+        wanted = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
+    return Explanation(maps.detach(), wanted, bias.to(logits.dtype), logits, additive, placement, labels)

@@ -1,0 +1,40 @@
+"""Each position's part in a weighted sum of pooled numbers: part[k, position] = sum over c of w[k, c] share[c] x[c].
+
+Weights are (K, …), the same for all images, or (N, K, …), each image's own.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gapstone.pooling import pool, share
+from gapstone.regions import Grid
+
+
+def pooled(x: Tensor, weight: Tensor, name: str, **parameters: Any) -> Tensor:
+    """Of pools over the whole map: x (N, C, *cells), weight (K, C) or (N, K, C) → (N, K, *cells).
+
+    They add up to `weight @ pool(x)` where the pool adds up.
+    """
+    if name == "mean":  # its share is the same everywhere: no tensor of the size of x is made
+        return _sum(weight / x[0, 0].numel(), x)
+    return _sum(weight, x * share(x, name, **parameters))
+
+
+def in_place(x: Tensor, weight: Tensor, grid: bool) -> Tensor:
+    """Of numbers that keep their place: weight (…, C, *cells), cells those of x, or of a `grid` of means over it."""
+    if grid:
+        # the mean over grid cells is linear: its matrix along one axis is the pooled identity
+        for axis, (n, cells) in enumerate(zip(x.shape[2:], weight.shape[-(x.dim() - 2) :], strict=True)):
+            eye = torch.eye(n, dtype=x.dtype, device=x.device)[None]
+            matrix = pool(eye, "mean", Grid(cells))[0]  # (n, cells)
+            dim = weight.dim() - (x.dim() - 2) + axis
+            weight = torch.tensordot(weight, matrix, ([dim], [1])).movedim(-1, dim)
+    if weight.dim() == x.dim():
+        return torch.einsum("kc...,nc...->nk...", weight, x)
+    return torch.einsum("nkc...,nc...->nk...", weight, x)
+
+
+def _sum(weight: Tensor, x: Tensor) -> Tensor:
+    return torch.einsum("kc,nc...->nk..." if weight.dim() == 2 else "nkc,nc...->nk...", weight, x)

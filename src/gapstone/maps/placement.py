@@ -1,0 +1,59 @@
+"""Where the cells of a map lie in a picture: cell i has its centre at start + stride · i, in pixels, along each axis.
+
+0 is the centre of the first pixel, so a picture of n pixels reaches from −0.5 to n − 0.5. A cell stands for the centre
+of its receptive field, and that is not the middle of an equal share: ResNet's cells have theirs at 0, 32, 64, …, where
+`interpolate(align_corners=False)` draws them at 15.5, 47.5, 79.5, …
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Per spatial axis (y before x): where the cells' centres lie, and which part of the picture the network saw.
+
+    >>> Placement((32.0, 32.0), (0.0, 0.0), ((0, 224), (0, 224)), exact=True).centres(7, axis=0)
+    array([  0.,  32.,  64.,  96., 128., 160., 192.])
+    """
+
+    stride: tuple[float, ...]
+    start: tuple[float, ...]
+    seen: tuple[tuple[float, float], ...]
+    """From edge to edge, 0 the outer edge of the first pixel: (0, n) is the whole of n pixels."""
+    exact: bool
+    """From the geometry of every layer; False: some layer moves pixels in a way that is not known, and the cells share
+    what was seen in equal parts."""
+
+    @classmethod
+    def even(cls, cells: Sequence[int], size: Sequence[int]) -> "Placement":
+        """Cells that share the picture in equal parts."""
+        strides = tuple(n / c for n, c in zip(size, cells, strict=True))
+        return cls(strides, tuple((s - 1) / 2 for s in strides), tuple((0, n) for n in size), exact=False)
+
+    def centres(self, cells: int, axis: int) -> NDArray[np.float64]:
+        """Pixels, of `cells` cells along an axis."""
+        return self.start[axis] + self.stride[axis] * np.arange(cells, dtype=np.float64)
+
+    def edges(self, cells: int, axis: int) -> NDArray[np.float64]:
+        """(cells + 1) edges, 0 the outer edge of the first pixel: halfway between centres; the outer cells reach to
+        the end of what was seen, and a cell whose centre lies beyond it is left with nothing."""
+        low, high = self.seen[axis]
+        inner = self.centres(cells, axis)[:-1] + self.stride[axis] / 2 + 0.5
+        return np.concatenate([[low], inner.clip(low, high), [high]])
+
+    def within(self, origin: Sequence[float], scale: Sequence[float]) -> "Placement":
+        """The same cells in another picture, of which the network was shown a part, resized.
+
+        origin: the outer edge of that part in the other picture, in its pixels; scale: its pixels per pixel here.
+        """
+        axes = list(zip(self.stride, self.start, self.seen, origin, scale, strict=True))
+        return replace(
+            self,
+            stride=tuple(stride * k for stride, _, _, _, k in axes),
+            start=tuple(o + (start + 0.5) * k - 0.5 for _, start, _, o, k in axes),
+            seen=tuple((o + low * k, o + high * k) for _, _, (low, high), o, k in axes),
+        )

@@ -1,0 +1,66 @@
+"""Which classes are asked for: numbers or names, the same for every image or each image's own."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+One = int | str
+Classes = One | Sequence[One] | Sequence[Sequence[One]] | Tensor
+
+
+def chosen(classes: Classes | None, top_k: int | None, logits: Tensor, labels: Sequence[str] | None) -> Tensor | None:
+    """(N, k) whole numbers; None for all of them. Raises ValueError."""
+    n, count = logits.shape
+    if labels is not None and len(labels) != count:
+        raise ValueError(f"explain: {len(labels)} labels for {count} logits")
+    if top_k is not None:
+        if classes is not None:
+            raise ValueError(f"explain: give classes or top_k={top_k}, not both")
+        if not top_k >= 1:
+            raise ValueError(f"explain: top_k={top_k} must be at least 1")
+        return logits.float().topk(min(top_k, count), 1).indices
+    if classes is None:
+        return None
+    if isinstance(classes, Tensor):
+        if classes.is_floating_point() or classes.dtype == torch.bool:
+            raise ValueError(f"explain: classes are whole numbers, and this tensor is {classes.dtype}")
+        classes = classes.tolist()
+    rows: list[Any] = [classes] if isinstance(classes, int | str) else list(classes)
+    if not rows:
+        raise ValueError("explain: classes is empty; None stands for all of them")
+    nested = [isinstance(row, Sequence) and not isinstance(row, str) for row in rows]
+    if any(nested) and not all(nested):
+        raise ValueError("explain: classes is either one list for all images or one list per image, not a mixture")
+    if not all(nested):
+        numbers = [class_number(one, count, labels) for one in rows]
+        return torch.tensor(numbers, device=logits.device).expand(n, -1)
+    if len(rows) != n:
+        raise ValueError(f"explain: classes has {len(rows)} rows for {n} images; give one row per image")
+    lengths = {len(row) for row in rows}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError(f"explain: classes has rows of {sorted(lengths)} classes; give each image as many, 1 or more")
+    table = [[class_number(one, count, labels) for one in row] for row in rows]
+    return torch.tensor(table, device=logits.device)
+
+
+def class_number(one: One, count: int, labels: Sequence[str] | None) -> int:
+    """A class's number, from its number or its name."""
+    if labels is not None and one in labels:
+        return list(labels).index(str(one))
+    if isinstance(one, str) and not one.lstrip("-").isdigit():
+        if labels is None:
+            raise ValueError(
+                f"explain: there is no class {one!r}: this model has no labels; give numbers from 0 to {count - 1}"
+            )
+        close = difflib.get_close_matches(one, labels, 3)
+        hint = (
+            f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(labels[:8])}" + "…" * (count > 8)
+        )
+        raise ValueError(f"explain: there is no class {one!r}; {hint}")
+    number = int(one)
+    if not 0 <= number < count:
+        raise ValueError(f"explain: there is no class {number}: they go from 0 to {count - 1}")
+    return number

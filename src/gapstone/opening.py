@@ -1,0 +1,80 @@
+"""Open a model by the name a person gives: a file that gapstone wrote, or `timm:NAME`. Then ask it about pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from gapstone.classifier import load
+from gapstone.images.preprocessing import Preprocessing
+from gapstone.maps.explain import explain
+from gapstone.maps.explanation import Evidence, Explanation
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A network that can be asked about pictures.
+
+    >>> opened = open_model("photos.safetensors")
+    >>> for evidence in opened.look([pixels], top_k=3)[0]:
+    ...     print(evidence.label, evidence.probability, evidence.map.shape)
+    """
+
+    name: str
+    """As given."""
+    model: nn.Module
+    """In eval mode."""
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+
+    def look(
+        self,
+        pictures: Sequence[NDArray[np.uint8]],
+        classes: Sequence[int] | None = None,
+        top_k: int | None = None,
+    ) -> list[list[Evidence]]:
+        """Per picture what speaks for and against each class asked for (all of them by default), most probable first
+        unless `classes` says an order; each map placed in the picture as it was given.
+
+        pictures: (H, W, C) uint8, upright (`gapstone.images.load`), of any sizes. All go through the network in one
+        batch: give as many as fit into memory.
+        """
+        explained = self.explain(pictures, classes, top_k)
+        found: list[list[Evidence]] = []
+        for number, pixels in enumerate(pictures):
+            height, width = pixels.shape[:2]
+            scale, origin = self.preprocessing.seen(height, width)
+            evidence = explained.evidence(number, (height, width), explained.placement.within(origin, (scale, scale)))
+            if classes is None:
+                evidence.sort(key=lambda e: (-e.logit, e.index))
+            found.append(evidence)
+        return found
+
+    def explain(
+        self,
+        pictures: Sequence[NDArray[np.uint8]],
+        classes: Sequence[int] | None = None,
+        top_k: int | None = None,
+    ) -> Explanation:
+        """The maps as the network saw the pictures."""
+        seen = torch.from_numpy(np.stack([self.preprocessing.fit(pixels) for pixels in pictures]))
+        images = self.preprocessing.normalise(self.preprocessing.centre(seen).to(self.device))
+        return explain(self.model, images, classes, top_k=top_k, labels=self.labels)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+def open_model(name: str, weights: Path | None = None, device: str = "cpu") -> Opened:
+    """`name`: a file that `gapstone train` wrote, or `timm:NAME` with weights from timm's hub or from `weights`.
+
+    Raises: ModelFileError (a ValueError) for a file that is no model; FileNotFoundError; ImportError without timm;
+        OSError where the weights cannot be had.
+    """
+    classifier = load(name)
+    return Opened(name, classifier.to(device), classifier.labels, classifier.preprocessing)

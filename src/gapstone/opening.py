@@ -1,5 +1,6 @@
 """Open a model by the name a person gives: a file that gapstone wrote, or `timm:NAME`. Then ask it about pictures."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from gapstone.classifier import load
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.explain import explain
 from gapstone.maps.explanation import Evidence, Explanation
+from gapstone.nets import NAMES
+from gapstone.nets.zoo import with_head
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,28 @@ class Opened:
 def open_model(name: str, weights: Path | None = None, device: str = "cpu") -> Opened:
     """`name`: a file that `gapstone train` wrote, or `timm:NAME` with weights from timm's hub or from `weights`.
 
+        >>> open_model("photos.safetensors").labels
+        ('cat', 'dog')
+        >>> open_model("timm:resnet50")                              # downloads its weights once
+        >>> open_model("timm:resnet50", Path("resnet50.safetensors"))
+
     Raises: ModelFileError (a ValueError) for a file that is no model; FileNotFoundError; ImportError without timm;
         OSError where the weights cannot be had.
     """
+    if name.startswith("timm:"):
+        return _of_timm(name, weights, device)
+    if weights is not None:
+        raise ValueError(f"--weights goes with timm:NAME; {name} brings its own")
+    if not Path(name).exists() and name in NAMES:
+        raise ValueError(
+            f"{name} is a network without weights; give a file that `gapstone train` wrote, or timm:{name}"
+        )
     classifier = load(name)
     return Opened(name, classifier.to(device), classifier.labels, classifier.preprocessing)
+
+
+def _of_timm(name: str, weights: Path | None, device: str) -> Opened:
+    zoo = with_head(name.removeprefix("timm:"), weights)
+    stored = tuple(math.floor(side / zoo.crop) for side in zoo.size)
+    preprocessing = Preprocessing(3, zoo.size, (stored[0], stored[1]), zoo.mean, zoo.std)
+    return Opened(name, zoo.model.to(device), zoo.labels, preprocessing)

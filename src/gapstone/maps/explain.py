@@ -118,7 +118,7 @@ def _made(
         grid = tokens(maps.shape[2], images.shape[2:])
         if grid is None:
             raise SplitError(
-                f"the last map is {maps.shape[2]} tokens, which fill no grid of a {images.shape[2]}×{images.shape[3]} image"
+                f"the last map is {maps.shape[2]} tokens: no grid of a {images.shape[2]}×{images.shape[3]} image"
             )
         maps, placement = maps.reshape(*maps.shape[:2], *grid), Placement.even(grid, images.shape[2:])
     return _explanation(maps, wanted, tail.bias(), tail.logits, tail.additive, placement, labels)

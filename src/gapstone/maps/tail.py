@@ -1,8 +1,8 @@
 """From a tape to contributions: map[k, position] = Σ over channels of d logit_k / d pooled · share · x at the position.
 
 Where the tape is pools followed by linear calls, d logit / d pooled is a fixed matrix (one linear layer: its weight),
-and the maps are exact. Elsewhere it is a vector-Jacobian product through the calls after the pools, on vectors; and through
-the whole tape where its pools are not known. The backbone is never differentiated.
+and the maps are exact. Elsewhere it is a vector-Jacobian product through the calls after the pools, on vectors; and
+through the whole tape where its pools are not known. The backbone is never differentiated.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,10 +1,12 @@
 """`timm:NAME`: the trunk of any timm model that makes feature maps (`pip install gapstone[zoo]`)."""
 
 import difflib
+import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, cast, final
 
 import torch
@@ -152,7 +154,85 @@ def _as_map(net: Any, name: str, channels: int, x: Tensor) -> Tensor:
     )
 
 
-def _create(name: str, in_channels: int, pretrained: bool) -> Any:
+@dataclass(frozen=True)
+class ZooModel:
+    """A timm model with its own head, and what its weights expect."""
+
+    model: nn.Module
+    labels: tuple[str, ...]
+    size: tuple[int, int]
+    crop: float
+    """The share of a picture's shorter side that the network sees."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def with_head(name: str, weights: Path | None = None) -> ZooModel:
+    """timm's `name` as a classifier, with weights from timm's hub or from a safetensors file of its state_dict.
+
+    Labels: those of ImageNet where the logits are its, else "class 0", "class 1", …
+    Raises: as `build`; ValueError for a file that is not this model's weights.
+    """
+    if weights is None:
+        model = _create(name, 3, pretrained=True, num_classes=None)
+    else:
+        state = _state(name, weights)
+        classes = _classes(name, state)
+        model = _create(name, 3, pretrained=False, num_classes=classes)
+        wrong = model.load_state_dict(state, strict=False)
+        if wrong.missing_keys or wrong.unexpected_keys:
+            lacks, more = len(wrong.missing_keys), len(wrong.unexpected_keys)
+            some = ", ".join([*wrong.missing_keys, *wrong.unexpected_keys][:3])
+            raise ValueError(
+                f"{weights}: not the weights of timm:{name}: {lacks} of its tensors are missing, {more} belong "
+                f"elsewhere ({some}, …)"
+            )
+    data: Any = importlib.import_module("timm.data")
+    facts: dict[str, Any] = data.resolve_model_data_config(model)
+    subset = data.infer_imagenet_subset(model)
+    count = int(model.num_classes)
+    info = data.ImageNetInfo(subset) if subset else None
+    labels = [info.index_to_description(k) if info else f"class {k}" for k in range(count)]
+    # "crane" is a bird and a machine: names that stand twice get their number
+    unique = [label if labels.count(label) == 1 else f"{label} ({k})" for k, label in enumerate(labels)]
+    return ZooModel(
+        model.eval(),
+        tuple(unique),
+        tuple(facts["input_size"][1:]),
+        float(facts["crop_pct"]),
+        tuple(facts["mean"]),
+        tuple(facts["std"]),
+    )
+
+
+def _state(name: str, weights: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(weights)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{weights}: there is no such file") from None
+    except SafetensorError as error:
+        raise ValueError(
+            f"{weights}: not a safetensors file ({error}); write one with "
+            f"safetensors.torch.save_file(model.state_dict(), …): pickled checkpoints can run code and are not opened"
+        ) from error
+
+
+def _classes(name: str, state: dict[str, Tensor]) -> int:
+    with torch.device("meta"):
+        described = _create(name, 3, pretrained=False).default_cfg
+    layer = described.get("classifier")
+    layer = layer[0] if isinstance(layer, tuple | list) else layer
+    weight = state.get(f"{layer}.weight")
+    if weight is None:
+        some = ", ".join(list(state)[:3])
+        raise ValueError(f"not the weights of timm:{name}: there is no {layer}.weight in it (there is {some}, …)")
+    return int(weight.shape[0])
+
+
+def _create(name: str, in_channels: int, pretrained: bool, num_classes: int | None = 0) -> Any:
     try:
         import timm
     except ImportError as error:
@@ -164,7 +244,7 @@ def _create(name: str, in_channels: int, pretrained: bool) -> Any:
         close = difflib.get_close_matches(name, timm.list_models(), n=4)
         hint = f"did you mean {', '.join(f'timm:{c}' for c in close)}?" if close else "see timm.list_models()"
         raise ValueError(f"timm (version {timm.__version__}) has no model {name!r}: {hint}")
-    create = partial(timm.create_model, name, in_chans=in_channels, num_classes=0)
+    create = partial(timm.create_model, name, in_chans=in_channels, num_classes=num_classes)
     if not pretrained:
         try:
             return create()

@@ -1,0 +1,93 @@
+"""A model by its name: what it answers is what its own code answers, and what is wrong is said."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import gapstone as gs
+from gapstone.images.preprocessing import Preprocessing
+from gapstone.opening import open_model
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    torch.manual_seed(0)
+    preprocessing = Preprocessing(3, (32, 32), (36, 36), (0.5,) * 3, (0.25,) * 3)
+    return gs.Classifier("nin", "gap", ("cat", "dog", "owl"), preprocessing).save(tmp_path / "m.safetensors")
+
+
+def test_a_gapstone_file(saved):
+    opened = open_model(str(saved))
+    pictures = list(np.random.default_rng(0).integers(0, 255, (2, 50, 72, 3), np.uint8))
+    found = opened.look(pictures)
+    assert [len(evidence) for evidence in found] == [3, 3]
+    assert sum(e.probability for e in found[0]) == pytest.approx(1)
+    assert found[0][0].probability >= found[0][1].probability >= found[0][2].probability
+    expected = gs.load(saved).predict(pictures)
+    for evidence in found[1]:
+        assert evidence.probability == pytest.approx(float(expected[1, evidence.index]), rel=1e-5)
+        assert evidence.map.sum() + evidence.bias == pytest.approx(evidence.logit, abs=1e-5)
+        assert evidence.size == (50, 72)
+        # 32 of 36 px of a square of 50, in the middle of the picture
+        scale = 50 / 36
+        top, left = 2 * scale, 11 + 2 * scale
+        assert evidence.placement.seen == ((top, top + 32 * scale), (left, left + 32 * scale))
+        assert evidence.placement.stride == (4 * scale, 4 * scale)
+        assert evidence.placement.start == pytest.approx((top + scale / 2 - 0.5, left + scale / 2 - 0.5))
+    assert [e.label for e in opened.look(pictures[:1], classes=[2, 0])[0]] == ["owl", "cat"]
+    assert len(opened.look(pictures, top_k=2)[1]) == 2
+
+
+def test_pictures_of_different_sizes_and_channels(saved):
+    opened = open_model(str(saved))
+    found = opened.look([np.zeros((40, 90, 3), np.uint8), np.zeros((64, 33, 1), np.uint8)], top_k=1)
+    assert [e[0].size for e in found] == [(40, 90), (64, 33)]
+
+
+def test_timm_with_weights_from_a_file(tmp_path):
+    timm = pytest.importorskip("timm")
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    model = timm.create_model("resnet10t", num_classes=7).eval()
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    opened = open_model("timm:resnet10t", tmp_path / "w.safetensors")
+    assert opened.labels == tuple(f"class {k}" for k in range(7))
+    assert opened.preprocessing.size == tuple(model.default_cfg["input_size"][1:])
+    picture = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
+    evidence = opened.look([picture])[0]
+    # the same as timm's own preprocessing of the same picture
+    from PIL import Image
+    from timm.data import create_transform, resolve_model_data_config
+
+    transform = create_transform(**resolve_model_data_config(model), is_training=False)
+    with torch.no_grad():
+        expected = model(transform(Image.fromarray(picture))[None]).softmax(1)[0]
+    for e in evidence:
+        assert e.probability == pytest.approx(float(expected[e.index]), abs=0.01)
+        assert e.completeness < 1e-4
+    save_file(timm.create_model("resnet10t").state_dict(), tmp_path / "imagenet.safetensors")
+    labels = open_model("timm:resnet10t", tmp_path / "imagenet.safetensors").labels
+    assert len(labels) == len(set(labels)) == 1000
+    assert labels[281].startswith("tabby")
+
+
+def test_errors(tmp_path, saved):
+    with pytest.raises(ValueError, match="there is no such file"):
+        open_model(str(tmp_path / "none.safetensors"))
+    with pytest.raises(ValueError, match="brings its own"):
+        open_model(str(saved), saved)
+    with pytest.raises(ValueError, match="a network without weights"):
+        open_model("resnet18")
+    pytest.importorskip("timm")
+    with pytest.raises(ValueError, match="did you mean"):
+        open_model("timm:resnet118")
+    with pytest.raises(ValueError, match=r"not the weights of timm:resnet10t: there is no fc\.weight"):
+        open_model("timm:resnet10t", saved)
+    (tmp_path / "bad.safetensors").write_bytes(b"x" * 100)
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        open_model("timm:resnet10t", tmp_path / "bad.safetensors")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        open_model("timm:resnet10t", tmp_path / "none.safetensors")

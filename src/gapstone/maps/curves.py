@@ -1,0 +1,134 @@
+"""Deletion and insertion (RISE, arXiv 1806.07421): does the answer go and come with what the map calls important?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+Fill = float | Literal["blur"] | Tensor
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What the model answers after each step."""
+
+    fractions: NDArray[np.float64]
+    """(steps + 1,): the part of all pixels that was deleted or inserted, from 0 to 1."""
+    answers: NDArray[np.float64]
+    """(steps + 1,): of the target class."""
+
+    @property
+    def auc(self) -> float:
+        """Area under the answers over the fractions, by the trapezoid rule."""
+        return float((np.diff(self.fractions) * (self.answers[1:] + self.answers[:-1]) / 2).sum())
+
+
+def deletion(
+    model: Callable[[Tensor], Tensor],
+    image: Tensor,
+    map: ArrayLike,
+    target: int,
+    steps: int = 100,
+    fill: Fill = 0.0,
+    answer: Literal["probability", "logit"] = "probability",
+    batch: int = 32,
+) -> Curve:
+    """Pixels are replaced, those of the highest values first. A good map makes the answer fall at once: low is good.
+
+        >>> deletion(model, image, map, target=3).auc                 # probabilities: 0 is best
+        >>> deletion(model, image, map, target=3, fill="blur", answer="logit")
+
+    Args:
+        model: (N, C, H, W) → (N, K) logits; in whichever mode it is, and no gradient is kept.
+        image: (C, H, W), as the model is given it.
+        map: (H, W), signed. Equal values are taken row by row, from the left: the same every time.
+        fill: what replaces a pixel: a number (0 is the mean colour where images are normalised), "blur" (RISE's: a
+            Gaussian of 11 × 11 pixels, sigma 5), or a whole picture (C, H, W).
+        answer: softmax probability, or the logit itself, which does not saturate.
+    """
+    filled = _filled(image, fill)
+    return _curve(model, filled, image, map, target, steps, answer, batch)
+
+
+def insertion(
+    model: Callable[[Tensor], Tensor],
+    image: Tensor,
+    map: ArrayLike,
+    target: int,
+    steps: int = 100,
+    fill: Fill = "blur",
+    answer: Literal["probability", "logit"] = "probability",
+    batch: int = 32,
+) -> Curve:
+    """The other way round: starting from `fill`, pixels of the image come in, those of the highest values first.
+
+    High is good. Arguments as for `deletion`.
+    """
+    filled = _filled(image, fill)
+    return _curve(model, image, filled, map, target, steps, answer, batch)
+
+
+def _curve(
+    model: Callable[[Tensor], Tensor],
+    coming: Tensor,
+    going: Tensor,
+    map: ArrayLike,
+    target: int,
+    steps: int,
+    answer: str,
+    batch: int,
+) -> Curve:
+    """Pixels of `going` are replaced by those of `coming`, in the order of the map."""
+    values = np.asarray(map)
+    if values.shape != tuple(going.shape[1:]) or not values.size:
+        raise ValueError(f"the map is {values.shape} and the image {tuple(going.shape)}: place the map in it first")
+    if not np.isfinite(values).all():
+        raise ValueError("the map holds NaN or infinity: there is no order of its pixels")
+    if steps < 1 or batch < 1:
+        raise ValueError(f"steps={steps}, batch={batch}: at least one each")
+    if answer not in ("probability", "logit"):
+        raise ValueError(f'answer={answer!r}: "probability" or "logit"')
+    order = np.empty(values.size, np.int64)
+    order[np.argsort(-values.astype(np.float64), axis=None, kind="stable")] = np.arange(values.size)
+    place = torch.from_numpy(order.reshape(values.shape)).to(going.device)
+    counts = np.round(np.linspace(0, values.size, steps + 1)).astype(np.int64)
+    answers = []
+    with torch.no_grad():
+        for first in range(0, steps + 1, batch):
+            some = torch.from_numpy(counts[first : first + batch]).to(going.device)
+            logits = model(torch.where(place < some[:, None, None, None], coming, going))
+            if logits.ndim != 2 or len(logits) != len(some) or not 0 <= target < logits.shape[1]:
+                raise ValueError(f"target {target} in the model's answer {tuple(logits.shape)} to {len(some)} images")
+            told = logits.double().softmax(1) if answer == "probability" else logits.double()
+            answers.append(told[:, target].cpu())
+    return Curve(counts / values.size, torch.cat(answers).numpy())
+
+
+def _filled(image: Tensor, fill: Fill) -> Tensor:
+    if image.ndim != 3:
+        raise ValueError(f"one image is (C, H, W); this is {tuple(image.shape)}")
+    if not image.is_floating_point():
+        raise ValueError(f"the image is {image.dtype}: give it as the model is given it, in floating point")
+    if isinstance(fill, Tensor):
+        if fill.shape != image.shape:
+            raise ValueError(f"fill is {tuple(fill.shape)} and the image {tuple(image.shape)}")
+        return fill.to(image)
+    if isinstance(fill, str):
+        if fill != "blur":
+            raise ValueError(f'fill={fill!r}: a number, "blur" or a tensor like the image')
+        return _blurred(image)
+    return torch.full_like(image, fill)
+
+
+def _blurred(image: Tensor) -> Tensor:
+    """The rim is repeated outwards: with zeros around, as RISE has it, a blur would darken the edges."""
+    weights = torch.exp(-((torch.arange(11, dtype=image.dtype, device=image.device) - 5) ** 2) / (2 * 5.0**2))
+    weights = (weights / weights.sum()).expand(len(image), 1, -1)
+    down, right = weights[:, :, :, None], weights[:, :, None, :]
+    padded = F.pad(image[None], (5, 5, 5, 5), mode="replicate")
+    return F.conv2d(F.conv2d(padded, down, groups=len(image)), right, groups=len(image))[0]

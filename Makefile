@@ -9,7 +9,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gapstone needs Python 3.11 or newer: make install PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[zoo,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[zoo,serve,onnx,dev]"
 	touch $@
 
 demo: install

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gapstone.classifier import load as load
     from gapstone.heads import Head as Head
     from gapstone.maps.explain import explain as explain
+    from gapstone.opening import open_model as open_model
     from gapstone.pooling import Pool as Pool
     from gapstone.pooling import partial as partial
     from gapstone.pooling import pool as pool
@@ -45,6 +46,7 @@ PUBLIC = {
     "accelerated": "gapstone.accelerating",
     "explain": "gapstone.maps.explain",
     "load": "gapstone.classifier",
+    "open_model": "gapstone.opening",
     "partial": "gapstone.pooling",
     "pool": "gapstone.pooling",
     "share": "gapstone.pooling",

@@ -52,6 +52,14 @@ LearningRate = Annotated[
 WeightDecay = Annotated[float, typer.Option(help="Not on norms and biases.")]
 AugmentOption = Annotated[Literal["auto", "none"], typer.Option(help="auto: flips and crops for colour pictures.")]
 PrecisionOption = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="auto: what measures faster.")]
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A file that `gapstone train` wrote, or timm:NAME (its weights are fetched)."),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="For timm:NAME: weights from this safetensors file instead of the hub.", show_default=False),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 
 
@@ -187,6 +195,107 @@ def predict(
 
 
 @app.command()
+def explain(
+    model: Model,
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGES…", help="Image files, folders of them, or quoted globs: 'new/**/*.jpg'."),
+    ],
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="These classes, by label or number: cat,dog [default: the most probable].", show_default=False
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(help="How many of the most probable classes per image.")] = 3,
+    all_classes: Annotated[
+        bool, typer.Option("--all", help="Keep the maps of all classes; --top of them are shown.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Where results go [default: runs/explain-MODEL].", show_default=False)
+    ] = None,
+    html: Annotated[bool, typer.Option("--html", help="Also one page of all pictures that needs no network.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on standard output instead of a table.")
+    ] = False,
+    drawings: Annotated[bool, typer.Option("--drawings/--no-drawings", help="A PNG per picture.")] = True,
+    box: Annotated[
+        str, typer.Option(help="The box around the evidence: a share of its maximum (the CAM paper's 0.2), otsu, none.")
+    ] = "0.2",
+    how: Annotated[
+        Literal["smooth", "cells"], typer.Option(help="Between the cells' centres, or cell by cell.")
+    ] = "smooth",
+    alpha: Annotated[float, typer.Option(help="Opacity of the strongest evidence.")] = 0.88,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option()] = 32,
+    weights: Weights = None,
+) -> None:
+    """Show what a model looks at: what every place of a picture adds to each class's logit, from one forward pass.
+
+    The same command again, after Ctrl-C or a crash, does only what is missing. An unreadable picture is listed with
+    its reason (exit code 1).
+    """
+    given = locals()
+    from gapstone.explaining.job import explain_files
+    from gapstone.explaining.request import Request
+
+    named = {field.name: given[field.name] for field in fields(Request)}
+    if not explain_files(Request(**named | {"images": tuple(images)}), out or Path("runs") / f"explain-{_name(model)}"):
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    model: Model,
+    onnx: Annotated[Path | None, typer.Option(help="Write this ONNX file.", show_default=False)] = None,
+    pt2: Annotated[
+        Path | None, typer.Option(help="Write this torch.export file, read without gapstone.", show_default=False)
+    ] = None,
+    maps: Annotated[bool, typer.Option("--maps/--no-maps", help="The maps of all classes as a second output.")] = True,
+    opset: Annotated[int, typer.Option(help="Of the ONNX file: 18 to 23.")] = 18,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also NAME.int8.onnx, calibrated and measured on --data.")
+    ] = False,
+    data: Annotated[
+        str | None, typer.Option(help="For --int8: labelled images, in any form of DATA.", show_default=False)
+    ] = None,
+    weights: Weights = None,
+) -> None:
+    """Write a model as ONNX or .pt2: logits and maps as outputs, any batch and size, checked before it says done.
+
+    A file that is there already is replaced once the new one has passed.
+    """
+    from gapstone.export.command import export as run
+
+    run(model, onnx, pt2, maps=maps, opset=opset, int8=int8, data=data, weights=weights)
+
+
+@app.command()
+def serve(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL [MODEL2]",
+            help="A file that `gapstone train` wrote, or timm:NAME; two are shown side by side.",
+        ),
+    ],
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="[default: 8765 or the next free one; 0: any]", show_default=False),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen. 0.0.0.0 opens it to all who can reach this machine, without password.")
+    ] = "127.0.0.1",
+    device: Device = "auto",
+    weights: Weights = None,
+) -> None:
+    """A page where a picture is dropped in: its classes, and where in the picture each of them comes from."""
+    from gapstone.serve.run import serve as run
+
+    run(models, host, port, device, weights=weights)
+
+
+@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document, every case by itself.")] = False,
     wide: Annotated[bool, typer.Option("--all", help="A table for every dtype and layout, also where alike.")] = False,
@@ -226,9 +335,11 @@ def bench(
 
 
 def _name(data: str) -> str:
-    """A folder name for DATA."""
+    """A folder name for DATA or MODEL."""
     stem = Path(data).resolve().name if data != "digits" else data
-    return os.fsencode(stem.removesuffix(".csv").removesuffix(".npz")).decode("utf-8", "replace").replace(" ", "-")
+    for ending in (".csv", ".npz", ".safetensors"):
+        stem = stem.removesuffix(ending)
+    return os.fsencode(stem).decode("utf-8", "replace").replace(" ", "-")
 
 
 def main() -> Any:

@@ -47,14 +47,10 @@ class Opened:
         batch: give as many as fit into memory.
         """
         explained = self.explain(pictures, classes, top_k)
-        found: list[list[Evidence]] = []
-        for number, pixels in enumerate(pictures):
-            height, width = pixels.shape[:2]
-            scale, origin = self.preprocessing.seen(height, width)
-            evidence = explained.evidence(number, (height, width), explained.placement.within(origin, (scale, scale)))
-            if classes is None:
+        found = [self.evidence(explained, number, pixels.shape[:2]) for number, pixels in enumerate(pictures)]
+        if classes is None:
+            for evidence in found:
                 evidence.sort(key=lambda e: (-e.logit, e.index))
-            found.append(evidence)
         return found
 
     def explain(
@@ -67,6 +63,11 @@ class Opened:
         seen = torch.from_numpy(np.stack([self.preprocessing.fit(pixels) for pixels in pictures]))
         images = self.preprocessing.normalise(self.preprocessing.centre(seen).to(self.device))
         return explain(self.model, images, classes, top_k=top_k, labels=self.labels)
+
+    def evidence(self, explained: Explanation, number: int, size: Sequence[int]) -> list[Evidence]:
+        """The classes explained of one image, placed in the picture of `size` (H, W) that it was made of."""
+        scale, origin = self.preprocessing.seen(size[0], size[1])
+        return explained.evidence(number, size, explained.placement.within(origin, (scale, scale)))
 
     @property
     def device(self) -> torch.device:

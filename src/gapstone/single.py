@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from gapstone.classifier import Classifier, load
 from gapstone.heads import parse
+from gapstone.images.inputs import files
 from gapstone.images.load import ImageError
 from gapstone.images.names import display
 from gapstone.prepare import Choices, at_least, pick_device, prepare
@@ -71,8 +72,12 @@ def predict_files(
     """
     console = console or Console()
     classifier = load(model).to(pick_device(device))
-    rows: list[dict[str, object]] = []
-    for path in _files(images):
+    found = files(images)
+    if not as_json:
+        for note in found.notes():
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
+    rows: list[dict[str, object]] = [{"name": display(one), "error": "no file matches it"} for one in found.missing]
+    for path in found.paths:
         row: dict[str, object] = {"name": display(os.fsdecode(path))}
         try:
             probabilities = classifier.predict(path)[0]
@@ -106,16 +111,6 @@ def _usable(out: Path) -> Path:
 
 def _sure(accuracy: Sequence[float]) -> str:
     return f"validation {100 * accuracy[-1]:.1f} %" if accuracy else ""
-
-
-def _files(given: Sequence[str]) -> Iterator[Path]:
-    """Files as they are; of folders, every file in them, in order, hidden ones left out."""
-    for path in map(Path, given):
-        if path.is_dir():
-            inside = (p for p in path.rglob("*") if not p.name.startswith(".") and p.is_file())
-            yield from sorted(inside, key=os.fsencode)
-        else:
-            yield path
 
 
 def _table(rows: Sequence[dict[str, object]], top: int) -> Table:

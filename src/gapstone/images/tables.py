@@ -26,7 +26,7 @@ def digits() -> Source:
 def open_csv(given: str, path: Path) -> Source:
     """`path,label[,split]`, in UTF-8 with or without a byte order mark; `;` and tab also separate."""
     shown = display(given)
-    rows = _rows(shown, path)
+    rows = read_rows(f"DATA {shown!r}", path)
     columns = [name.strip().lower() for name in rows[0][1]] if rows else []
     if "path" not in columns or "label" not in columns:
         raise DataError(
@@ -64,20 +64,24 @@ def open_csv(given: str, path: Path) -> Source:
     return Source(given, "csv", classes, items)
 
 
-def _rows(shown: str, path: Path) -> list[tuple[int, list[str]]]:
+def read_rows(what: str, path: Path) -> list[tuple[int, list[str]]]:
+    """The lines of a CSV file with their numbers, in UTF-8 with or without a byte order mark; `,`, `;` or tab separate.
+
+    Raises DataError, which begins with `what` and the line: `--boxes 'boxes.csv', line 3: …`.
+    """
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         line = data.count(b"\n", 0, e.start) + 1
-        raise DataError(f"DATA {shown!r}, line {line}: no UTF-8; save the table as 'CSV UTF-8'.") from e
+        raise DataError(f"{what}, line {line}: no UTF-8; save the table as 'CSV UTF-8'.") from e
     header = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=header.count)  # a comma where it is a draw
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         return [(reader.line_num, cells) for cells in reader]
     except csv.Error as e:
-        raise DataError(f"DATA {shown!r}, line {reader.line_num}: {e}") from e
+        raise DataError(f"{what}, line {reader.line_num}: {e}") from e
 
 
 def _split(shown: str, line: int, cell: str) -> SplitName | None:

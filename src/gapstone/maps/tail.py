@@ -178,7 +178,7 @@ class Tail:
         """(N, K, *cells), of the classes (N, K), or of all."""
         if self.poolings is None:
             return self._through_everything(classes)
-        weights = self._weights(classes) if self.linear else self._gradients(classes)
+        weights = self.weights(classes) if self.linear else self._gradients(classes)
         total: Tensor | None = None
         for pooling, weight in zip(self.poolings, weights, strict=True):
             part = self._part(pooling, weight)
@@ -195,7 +195,7 @@ class Tail:
                 return in_place(x, weight.view(*weight.shape[:-1], x.shape[1], *cells), pooling.grid is not None)
             return pooled(x, weight * pooling.scale, pooling.name, **pooling.parameters)
 
-    def _weights(self, classes: Tensor | None) -> list[Tensor]:
+    def weights(self, classes: Tensor | None) -> list[Tensor]:
         """d logit / d pooled, the same for all images: per pool (C, P), or (N, K, P) of the classes asked for."""
         assert self.poolings is not None
         rows = self._linear_layer()

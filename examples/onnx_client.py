@@ -1,0 +1,63 @@
+"""Ask a model that `gapstone export` wrote, without gapstone and without torch.
+
+    pip install onnxruntime numpy pillow
+    python onnx_client.py photos.onnx a.jpg b.jpg
+
+Prints one JSON document: per image the label, its probability, all probabilities, and where the evidence for the label
+lies: the cell of the map that adds most to its logit, as a pixel of the image. All that it needs to know stands in the
+file's metadata. Pictures are taken to be sRGB or gray, of 8 bits.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+
+def prepare(image: Image.Image, p: dict) -> tuple[np.ndarray, float, tuple[float, float]]:
+    """What the network sees, (1, C, H, W) float32; the image's pixels per pixel of it; its top left corner there."""
+    image = ImageOps.exif_transpose(image).convert("L" if p["channels"] == 1 else "RGB")
+    (rows, columns), (height, width) = p["stored"], p["size"]
+    scale = min(image.height / rows, image.width / columns)
+    left, top = (image.width - columns * scale) / 2, (image.height - rows * scale) / 2
+    part = (max(left, 0), max(top, 0), min(image.width - left, image.width), min(image.height - top, image.height))
+    if image.size != (columns, rows):
+        image = image.resize((columns, rows), Image.Resampling.BICUBIC, box=part)
+    y, x = (rows - height) // 2, (columns - width) // 2
+    seen = np.asarray(image).reshape(rows, columns, p["channels"])[y : y + height, x : x + width]
+    normalised = (seen / 255 - np.array(p["mean"])) / np.array(p["std"])
+    return normalised.transpose(2, 0, 1)[None].astype(np.float32), scale, (top + y * scale, left + x * scale)
+
+
+def main(model: str, files: list[str]) -> None:
+    session = onnxruntime.InferenceSession(model)
+    facts = session.get_modelmeta().custom_metadata_map
+    labels, preprocessing = json.loads(facts["labels"]), json.loads(facts["preprocessing"])
+    answers = []
+    for name in files:
+        with Image.open(name) as image:
+            pixels, scale, corner = prepare(image, preprocessing)
+        logits, *maps = (output[0] for output in session.run(None, {"images": pixels}))
+        odds = np.exp(logits - logits.max())
+        probabilities = odds / odds.sum()
+        best = int(probabilities.argmax())
+        answer = {"name": Path(name).name, "label": labels[best], "probability": float(probabilities[best])}
+        answer["probabilities"] = dict(zip(labels, map(float, probabilities), strict=True))
+        if maps:
+            about = json.loads(facts["maps"])
+            cell = np.unravel_index(int(maps[0][best].argmax()), maps[0][best].shape)
+            place = about["placement"]
+            centre = [start + step * i for start, step, i in zip(place["start"], place["stride"], cell, strict=True)]
+            y, x = (edge + (c + 0.5) * scale - 0.5 for edge, c in zip(corner, centre, strict=True))
+            answer["evidence"] = {"x": round(x), "y": round(y), "adds": float(maps[0][best][cell])}
+        answers.append(answer)
+    print(json.dumps({"model": Path(model).name, "images": answers}, indent=1))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit("usage: python onnx_client.py MODEL.onnx IMAGE…")
+    main(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,155 @@
+"""explain_files(): list, look, draw, write. Stopped anywhere, the same call goes on and ends with the same bytes."""
+
+import hashlib
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from gapstone import __version__
+from gapstone.explaining import drawing, page, results, table
+from gapstone.explaining.kept import Kept, alone, digest
+from gapstone.explaining.looking import BOX_GRID, Asked, Looked, look
+from gapstone.explaining.request import Request, indexes
+from gapstone.images.inputs import Found, files
+from gapstone.images.load import VERSION as LOADER
+from gapstone.images.names import display
+from gapstone.opening import Opened, open_model
+from gapstone.prepare import pick_device
+from gapstone.progress import Bars
+
+VERSION = 1  # raised when the same pictures and options would give other numbers
+
+
+def explain_files(request: Request, out: Path, console: Console | None = None) -> bool:
+    """Explain pictures into the folder `out`; True when all of them could be read.
+
+        >>> explain_files(Request("photos.safetensors", ("new", "more/*.jpg"), html=True), Path("runs/new"))
+
+    The same call again, after a Ctrl-C or a kill at any moment, does only what is missing, and `out` ends with the same
+    bytes. Another model, other options or a changed picture are done anew and never mixed up with what was there.
+
+    Raises: ValueError for options, classes, folders or pictures that cannot be; what `open_model` raises.
+    """
+    console = console or Console(stderr=request.as_json)
+    found = files(request.images)
+    if not found.paths:
+        raise ValueError(_nothing(request, found))
+    opened = open_model(request.model, request.weights, pick_device(request.device))
+    asked = _asked(request, opened)  # what cannot be is told before anything is written
+    with alone(out) as kept, Bars(console) as bars:
+        for note in found.notes():
+            bars.say(note)
+        looked = _look(request, opened, asked, found, kept, bars)
+        _draw(request, looked, kept, bars)
+        _write(request, opened, asked, looked, found, kept)
+    if request.as_json:
+        with (out / "explained.json").open(encoding="ascii") as document:
+            shutil.copyfileobj(document, sys.stdout)
+    else:
+        table.show(console, opened.labels, looked, lambda: _rows(kept, looked), found.missing, out, request)
+    return not looked.errors and not found.missing
+
+
+def _nothing(request: Request, found: Found) -> str:
+    given = ", ".join(display(one) for one in request.images) or "nothing"
+    why = " ".join(found.notes())
+    return f"no images found in {given}. {why}".strip() + (
+        "" if why else " Give image files, folders of them, or patterns such as 'photos/**/*.jpg'."
+    )
+
+
+def _asked(request: Request, opened: Opened) -> Asked:
+    classes = indexes(request.classes, opened.labels) if request.classes is not None else None
+    if request.top > len(opened.labels) and classes is None:
+        raise ValueError(f"--top {request.top}: the model knows {len(opened.labels)} classes.")
+    key = digest(
+        [VERSION, __version__, torch.__version__.partition("+")[0], LOADER, BOX_GRID],
+        _identity(request, opened),
+        [classes, request.top if classes is None else None, request.all_classes, request.box, request.batch_size],
+        str(opened.device) if opened.device.type == "cpu" else torch.cuda.get_device_name(opened.device),
+    )
+    return Asked(classes, request.top, request.all_classes, request.threshold, key)
+
+
+def _identity(request: Request, opened: Opened) -> list[Any]:
+    """What the model is, by its content: a file's name may stay while what is in it changes."""
+    content = hashlib.sha256()
+    for name, tensor in sorted(opened.model.state_dict().items()):
+        content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        content.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    # repr: layers without weights, such as which pool the head has
+    return [repr(opened.model), content.hexdigest(), list(opened.labels), opened.preprocessing.to_json()]
+
+
+def _look(request: Request, opened: Opened, asked: Asked, found: Found, kept: Kept, bars: Bars) -> Looked:
+    total, done = len(found.paths), 0
+    for name in ("explained.json", "index.html"):  # of what was in the folder before: wrong from here on
+        (kept.out / name).unlink(missing_ok=True)
+    tell = bars("Looking")
+
+    def told(now: int, of: int) -> None:
+        nonlocal done
+        done = now
+        tell(now, of)
+
+    try:
+        looked = look(opened, asked, found.paths, request.batch_size, kept, told)
+    except KeyboardInterrupt:
+        bars.say(f"Stopped: {done:,} of {total:,} pictures looked at. The same command goes on from here.")
+        raise
+    if looked.again:
+        bars.say(f"{looked.again:,} of {total:,} pictures had been looked at before.")
+    return looked
+
+
+def _draw(request: Request, looked: Looked, kept: Kept, bars: Bars) -> None:
+    side = drawing.thumbnail_side(min(looked.pictures, page.MOST)) if request.html else None
+    if not request.drawings and not side:
+        return
+    tell, done = bars("Drawing"), 0
+
+    def told(now: int) -> None:
+        nonlocal done
+        done = now
+        tell(now, looked.pictures)
+
+    rows = (row for row in _rows(kept, looked) if "error" not in row)
+    try:
+        drawing.draw(kept, rows, looked.largest or 1.0, request.how, request.alpha, request.drawings, side, told)
+    except KeyboardInterrupt:
+        bars.say(f"Stopped: {done:,} of {looked.pictures:,} pictures drawn. The same command goes on from here.")
+        raise
+
+
+def _write(request: Request, opened: Opened, asked: Asked, looked: Looked, found: Found, kept: Kept) -> None:
+    head = {
+        "schema": 1,
+        "model": display(request.model),
+        "gapstone": __version__,
+        "labels": list(opened.labels),
+        "largest": looked.largest or 1.0,
+        "options": {
+            "classes": asked.classes,
+            "top": None if asked.classes else request.top,
+            "all": request.all_classes,
+            "box": request.box,
+            "how": request.how,
+            "alpha": request.alpha,
+        },
+        "missing": [display(pattern) for pattern in found.missing],
+    }
+    rows = (results.public(row, opened.labels, request.drawings) for row in _rows(kept, looked))
+    results.write(kept.out / "explained.json", head, rows)
+    if request.html:
+        page.write(kept, head, looked, lambda: _rows(kept, looked))
+
+
+def _rows(kept: Kept, looked: Looked) -> Iterator[dict[str, Any]]:
+    """All rows in order, one batch in memory at a time."""
+    for key in looked.batches:
+        yield from kept.read(key)["rows"]

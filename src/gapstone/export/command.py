@@ -1,0 +1,158 @@
+"""`gapstone export`: write, check, name; then say what was written."""
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from gapstone.export import int8 as whole_numbers
+from gapstone.export.about import about
+from gapstone.export.check import TOLERANCE, Checked, Run, by, check, pictures
+from gapstone.export.module import logits_alone, logits_and_maps
+from gapstone.export.sizes import Sizes, sizes
+from gapstone.export.to_onnx import NEWEST, OPSET, need_onnx, read_onnx, write_onnx
+from gapstone.export.to_pt2 import graph, read_pt2, write_pt2
+from gapstone.opening import Opened, open_model
+from gapstone.progress import Bars
+
+
+def export(
+    model: str,
+    onnx: Path | None = None,
+    pt2: Path | None = None,
+    *,
+    maps: bool = True,
+    opset: int = OPSET,
+    int8: bool = False,
+    data: str | None = None,
+    weights: Path | None = None,
+    console: Console | None = None,
+) -> None:
+    """Write `onnx`, `pt2` or both, each checked against PyTorch on several sizes before it gets its name; a file that
+    is there already is replaced then, and not earlier. With `int8` also NAME.int8.onnx, measured on `data`.
+
+        >>> export("photos.safetensors", Path("photos.onnx"), int8=True, data="photos/")
+
+    Raises: ValueError for paths and options that do not fit together, before any work; ExportError (a ValueError)
+        for a file that does not answer as the model does; ImportError without gapstone[onnx]; as `open_model`, and with
+        `int8` as `open_source` and `split`.
+    """
+    _fits(onnx, pt2, opset, int8, data)
+    if onnx:
+        need_onnx()
+    opened = open_model(model, weights)
+    with Bars(console or Console()) as bars:
+        images = whole_numbers.choose(opened, data, bars("Checking images")) if int8 and data else None
+        module = logits_and_maps(opened) if maps else logits_alone(opened)
+        facts = about(opened, maps)
+        program, takes = graph(module, given := sizes(opened))
+        if takes.fixed and not given.fixed:
+            bars.say("This network cannot be exported with its size left open: the file takes one size only.")
+        if pt2:
+            with _named_last(pt2) as part:
+                write_pt2(program, facts, part)
+                read = read_pt2(part)
+                checked = check(read, opened, takes.trials(), "torch.export")
+            _report(bars, pt2, opened, takes, maps, "torch.export", checked, read)
+        if onnx:
+            with _named_last(onnx) as part:
+                write_onnx(program, facts, opset, maps, part)
+                read = read_onnx(part)
+                checked = check(read, opened, takes.trials(), "ONNX Runtime")
+            _report(bars, onnx, opened, takes, maps, f"ONNX, opset {opset}", checked, read)
+        if onnx and images:
+            small = onnx.with_suffix(".int8.onnx")
+            with _named_last(small) as part:
+                whole_numbers.quantise(onnx, opened, images, part)
+                cost = whole_numbers.cost(onnx, part, opened, images, bars("Comparing float and int8"))
+            _report_int8(bars, small, images, cost)
+
+
+def _fits(onnx: Path | None, pt2: Path | None, opset: int, int8: bool, data: str | None) -> None:
+    if onnx is None and pt2 is None:
+        raise ValueError("export: name a file to write: --onnx model.onnx, --pt2 model.pt2, or both.")
+    for option, path, ending in (("--onnx", onnx, ".onnx"), ("--pt2", pt2, ".pt2")):
+        if path is None:
+            continue
+        if path.is_dir():
+            raise ValueError(f"{option} {path} is a folder; name a file in it, such as {path / f'model{ending}'}.")
+        if path.suffix != ending:
+            raise ValueError(f"{option} {path}: the name must end in {ending}, such as {path.with_suffix(ending)}.")
+        if not path.parent.is_dir():
+            raise ValueError(f"{option} {path}: there is no folder {path.parent}; make it first.")
+        if not os.access(path.parent, os.W_OK):
+            raise ValueError(f"{option} {path}: no permission to write into {path.parent}.")
+    if not OPSET <= opset <= NEWEST:
+        raise ValueError(f"--opset {opset}: must be from {OPSET}, the oldest that torch writes, to {NEWEST}.")
+    if int8 and (onnx is None or data is None):
+        raise ValueError("--int8 needs --onnx, the file to quantise, and --data, images to calibrate and measure with.")
+    if data is not None and not int8:
+        raise ValueError(f"--data {data} is used with --int8 only; add it, or leave --data out.")
+
+
+@contextmanager
+def _named_last(path: Path) -> Iterator[Path]:
+    """A file beside it that takes the name when all went well, and is gone when not."""
+    part = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _report(
+    bars: Bars, path: Path, opened: Opened, takes: Sizes, maps: bool, kind: str, checked: Sequence[Checked], read: Run
+) -> None:
+    h, w = takes.usual
+    size = f"{h}×{w} px only" if takes.fixed else f"any size from {takes.smallest}×{takes.smallest} px"
+    bars.say(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {kind}")
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("images", "logits differ by", *(["maps differ by"] if maps else [])):
+        table.add_column(name)
+    for one in checked:
+        table.add_row(by(one.shape), f"{one.logits:.1g}", *([f"{one.maps:.1g}"] if one.maps is not None else []))
+    bars.console.print(table)
+    outputs = "logits (batch, K) and maps (batch, K, rows, columns)" if maps else "logits (batch, K)"
+    ours, theirs = _pace(opened, takes, read)
+    bars.say(
+        f"Takes images (batch, {takes.channels}, height, width), {size}, any number; gives {outputs}, "
+        f"K = {len(opened.labels)}. Differences from PyTorch are shares of the largest number; up to {TOLERANCE:g} are "
+        f"allowed. One image at {h}×{w}: {theirs:.2g} ms, PyTorch {ours:.2g} ms."
+    )
+
+
+def _pace(opened: Opened, takes: Sizes, read: Run) -> tuple[float, float]:
+    """Milliseconds of the model in PyTorch, logits alone, and of the file: to have an idea."""
+    image = pictures(opened, (1, takes.channels, *takes.usual), seed=0)
+
+    def torch_run() -> object:
+        with torch.inference_mode():
+            return opened.model(image)
+
+    return _milliseconds(torch_run), _milliseconds(lambda: read(image.numpy()))
+
+
+def _milliseconds(run: Callable[[], Any]) -> float:
+    taken = []
+    for _ in range(6):
+        start = time.perf_counter()
+        run()
+        taken.append(1000 * (time.perf_counter() - start))
+    return median(taken[1:])
+
+
+def _report_int8(bars: Bars, path: Path, images: whole_numbers.Images, cost: whole_numbers.Cost) -> None:
+    bars.say(f"\n{path}: {cost.bytes_after / 1e6:.1f} MB (float {cost.bytes_before / 1e6:.1f} MB), trunk in int8")
+    bars.say(f"{cost.verdict} Calibrated on {cost.calibrated} others. {images.described.partition(';')[0]}.")
+    maps = "" if cost.maps is None else f" Maps differ by {100 * cost.maps:.1f} % of their largest number on average."
+    bars.say(f"One image: {cost.ms_after:.2g} ms, float {cost.ms_before:.2g} ms.{maps}")

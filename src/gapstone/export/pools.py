@@ -1,0 +1,217 @@
+"""Pooling in torch's own words, at any size: what `torch.export` keeps whole and every ONNX runtime reads.
+
+No operator of gapstone's, no loop over positions, no size written into the graph.
+"""
+
+from collections.abc import Callable
+from typing import cast, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gapstone.pooling import Pool
+from gapstone.pools.gem import LEAST
+from gapstone.regions import Grid, Window
+
+Pooled = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""(N, C, h, w) → what the pool answers (N, C), and each position's part of it (N, C, h, w): x · d answer / d x."""
+
+
+def whole(name: str, parameters: dict[str, float]) -> Pooled:
+    """A pool of the heads over the whole map; the same formulas as `gapstone.pools`.
+
+    >>> pooled, parts = whole("gem", {"p": 3.0})(x)
+    """
+    if name == "mean":
+        return _mean
+    if name == "max":
+        return _max
+    if name == "gem":
+        return lambda x: _gem(x, parameters["p"])
+    if name == "logsumexp":
+        return lambda x: _logsumexp(x, parameters["r"])
+    raise ValueError(f"export: the pool {name!r} has no form for other runtimes yet; take gap, gmp, gem or lse.")
+
+
+def _mean(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.mean((2, 3)), x / (x.shape[2] * x.shape[3])
+
+
+def _max(x: Tensor) -> tuple[Tensor, Tensor]:
+    flat = x.flatten(2)
+    winner = flat.argmax(2, keepdim=True)  # the first of equals, in torch and in ONNX alike
+    here = torch.arange(flat.shape[2], device=x.device) == winner
+    return flat.amax(2), torch.where(here, flat, 0.0).reshape(x.shape)
+
+
+def _gem(x: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    counted = x.clamp(min=LEAST)
+    top = counted.amax((2, 3), keepdim=True)
+    ratio = counted / top
+    power = ratio.pow(p).mean((2, 3), keepdim=True)
+    share = ratio.pow(p - 1) * (power.pow(1 / p - 1) / (x.shape[2] * x.shape[3]))
+    return (top * power.pow(1 / p)).flatten(1), torch.where(x > LEAST, x * share, 0.0)
+
+
+def _logsumexp(x: Tensor, r: float) -> tuple[Tensor, Tensor]:
+    top = x.amax((2, 3), keepdim=True)
+    z = r * (x - top)
+    e = z.exp()
+    mean = e.mean((2, 3), keepdim=True)
+    # Near r = 0 the logarithm of the mean has lost its digits, and ONNX has neither expm1 nor log1p:
+    # exp(z) − 1 = tanh(z/2) (exp(z) + 1), and log1p(y) is log(1 + y) less what 1 + y was rounded by.
+    less = ((z / 2).tanh() * (e + 1)).mean((2, 3), keepdim=True)
+    one = 1 + less
+    near = one.log() - ((one - 1) - less) / one
+    pooled = top + torch.where(mean > 0.5, near, mean.log()) / r
+    return pooled.flatten(1), x * (e / (mean * (x.shape[2] * x.shape[3])))
+
+
+def grid_matrix(cells: tuple[int, int], x: Tensor) -> Tensor:
+    """(a·b, h·w): the means over the cells of an a×b grid on a map (…, h, w), whether or not it divides, as one matrix.
+
+    >>> grid_matrix((1, 2), torch.zeros(1, 1, 1, 3))    # cell i is [floor(i·3/2), ceil((i+1)·3/2))
+    tensor([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]])
+
+    One, and not one per axis: of a matrix left of a stack torch.export notes that no size may be 1.
+    """
+    rows, columns = (_axis_matrix(n, x.shape[2 + axis], x) for axis, n in enumerate(cells))
+    return (rows[:, None, :, None] * columns[None, :, None, :]).flatten(2).flatten(0, 1)
+
+
+def _axis_matrix(cells: int, length: int, x: Tensor) -> Tensor:
+    at, cell = torch.arange(length, device=x.device), torch.arange(cells, device=x.device)[:, None]
+    start = torch.div(cell * length, cells, rounding_mode="trunc")
+    end = torch.div((cell + 1) * length + (cells - 1), cells, rounding_mode="trunc")
+    inside = (at >= start) & (at < end)
+    return inside.to(x.dtype) / (end - start).to(x.dtype)
+
+
+def without_operators(network: nn.Module) -> nn.Module:
+    """Put torch's own words where the network has a layer that other runtimes, or other sizes, cannot have. In place.
+
+    Raises ValueError for a pool of gapstone's that has no such form.
+    """
+    for path, layer in list(network.named_modules()):
+        plain = _plain(layer, path)
+        if plain is not layer:
+            parent, _, last = path.rpartition(".")
+            setattr(network.get_submodule(parent), last, plain)
+    return network
+
+
+def contiguous(network: nn.Module) -> nn.Module:
+    """Have the network copy what goes into its convolutions, and its maps. In place.
+
+    Of a map in channels-last memory (ConvNeXt's) torch.export would note that no size may be 1, a batch's neither. In
+    an ONNX file the copies vanish.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_pre_hook(_copied)
+    network.register_forward_hook(lambda _network, _inputs, maps: _copied(None, (maps,))[0])
+    return network
+
+
+def _copied(_layer: nn.Module | None, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+    return (inputs[0].clone(memory_format=torch.contiguous_format),)
+
+
+def _plain(layer: nn.Module, path: str) -> nn.Module:
+    if isinstance(layer, Pool):
+        layer = _of_torch(layer, path)
+    if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) and layer.ceil_mode:
+        size, stride, padding = (_pair(n) for n in (layer.kernel_size, layer.stride, layer.padding))
+        # else one window more might start beyond the map
+        fits = all(s + p <= k for k, s, p in zip(size, stride, padding, strict=True))
+        if isinstance(layer, nn.MaxPool2d) and fits and layer.dilation in (1, (1, 1)):
+            return HangingMax(size, stride, padding)
+        if isinstance(layer, nn.AvgPool2d) and fits and padding == (0, 0) and layer.divisor_override is None:
+            return HangingMean(size, stride)
+    if isinstance(layer, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
+        cells = _pair(layer.output_size)
+        if None not in cells and cells != (1, 1):
+            return GridMean(cells) if isinstance(layer, nn.AdaptiveAvgPool2d) else GridMax(cells)
+    return layer
+
+
+def _of_torch(layer: Pool, path: str) -> nn.Module:
+    over = layer.over
+    if isinstance(over, Window) and isinstance(over.padding, int) and layer.name in ("max", "mean"):
+        size, stride = _pair(over.size), _pair(over.size if over.stride is None else over.stride)
+        if 2 * over.padding <= min(size):
+            if layer.name == "max":
+                return nn.MaxPool2d(size, stride, over.padding, _pair(over.dilation), ceil_mode=over.ceil_mode)
+            if _pair(over.dilation) == (1, 1) and over.divisor in ("positions", "padded"):
+                padded = over.divisor == "padded"
+                return nn.AvgPool2d(size, stride, over.padding, over.ceil_mode, count_include_pad=padded)
+    if isinstance(over, Grid) and layer.name in ("max", "mean"):
+        return GridMax(_pair(over.size)) if layer.name == "max" else GridMean(_pair(over.size))
+    raise ValueError(
+        f"export: the layer {path}, {layer}, has no form for other runtimes yet; max and mean pools over windows "
+        f"and grids have."
+    )
+
+
+def _pair(number: object) -> tuple[int, int]:
+    return cast(tuple[int, int], tuple(number) if isinstance(number, tuple | list) else (number, number))
+
+
+@final
+class HangingMax(nn.Module):
+    """Maximum over windows of which the last may hang over the end (torch's `ceil_mode`, whose rule for the last window
+    `torch.export` writes down as a condition on the size). An edge that is repeated changes no maximum."""
+
+    def __init__(self, size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> None:
+        super().__init__()
+        self.size, self.stride = size, stride
+        (sy, sx), (py, px) = stride, padding
+        self.beyond = (px, px + sx - 1, py, py + sy - 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(F.pad(x, self.beyond, mode="replicate"), self.size, self.stride)
+
+
+@final
+class HangingMean(nn.Module):
+    """The mean of the positions on the map, over windows of which the last may hang over the end."""
+
+    def __init__(self, size: tuple[int, int], stride: tuple[int, int]) -> None:
+        super().__init__()
+        self.size, self.stride = size, stride
+        self.beyond = (0, stride[1] - 1, 0, stride[0] - 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        there = torch.ones_like(x[:1, :1])
+        sums, counts = (F.avg_pool2d(F.pad(part, self.beyond), self.size, self.stride) for part in (x, there))
+        return sums / counts
+
+
+@final
+class GridMean(nn.Module):
+    """The mean of each cell of a grid, whether or not it divides the map: a product with a matrix of means."""
+
+    def __init__(self, cells: tuple[int, int]) -> None:
+        super().__init__()
+        self.cells = cells
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = x.flatten(2) @ grid_matrix(self.cells, x).T
+        return means.reshape(x.shape[0], x.shape[1], *self.cells)
+
+
+@final
+class GridMax(nn.Module):
+    """The maximum of each cell of a grid: its rectangles one after the other, first of rows, then of columns."""
+
+    def __init__(self, cells: tuple[int, int]) -> None:
+        super().__init__()
+        self.cells = cells
+
+    def forward(self, x: Tensor) -> Tensor:
+        for axis, cells in zip((2, 3), self.cells, strict=True):
+            length = x.shape[axis]
+            ends = [(i * length // cells, ((i + 1) * length + cells - 1) // cells) for i in range(cells)]
+            x = torch.cat([x.narrow(axis, a, b - a).amax(axis, keepdim=True) for a, b in ends], axis)
+        return x

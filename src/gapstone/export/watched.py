@@ -1,0 +1,63 @@
+"""(logits, maps) of a network that is not gapstone's: its own forward pass, watched while it is exported.
+
+Which call begins the head, and what each class weighs, is found once (`gapstone.maps.split`) and written down; the
+exported graph is the network, and one 1×1 convolution of its last map per pool.
+"""
+
+import copy
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gapstone.export.pools import Pooled, contiguous, whole, without_operators
+from gapstone.maps.split import split
+from gapstone.maps.watch import SplitError, Watch
+from gapstone.opening import Opened
+
+
+@final
+class WatchedMaps(nn.Module):
+    """A foreign network's two outputs.
+
+    Raises: ValueError where its maps do not add up to the logits: hidden layers or a norm after the pool need
+        gradients, which other runtimes do not have; SplitError (a ValueError) where it has no last map.
+    """
+
+    def __init__(self, opened: Opened) -> None:
+        super().__init__()
+        self.features = foreign_features(opened)
+        p = opened.preprocessing
+        example = torch.zeros(2, p.channels, *p.size, device=opened.device)
+        tail, _ = split(self.features, example)
+        pools: list[Pooled] = []
+        weights: list[Tensor] = []
+        if tail.additive and all(p.grid is None and p.name != "flat" for p in tail.poolings or ()):
+            for pooling, weight in zip(tail.poolings or (), tail.weights(None), strict=True):
+                pools.append(whole(pooling.name, {key: float(v) for key, v in pooling.parameters.items()}))
+                weights.append(weight * pooling.scale)
+        if not pools:
+            raise ValueError(
+                f"export {opened.name}: its head is more than a pool of the whole map and a linear layer, so its maps "
+                f"need gradients, which other runtimes do not have; --no-maps exports the logits."
+            )
+        self.pools = pools
+        self.weights = nn.ParameterList(weights)
+        self.order, self.begin, self.first = tail.order, tail.tape.begin, tail.tape.calls[0].name
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        watch = Watch(images, self.begin, None, self.first)
+        with watch:
+            logits = self.features(images)
+        if watch.tape is None:
+            raise SplitError("the network took another way than when its last map was found")
+        x = watch.tape.map.permute(self.order)
+        parts = [pool(x)[1] for pool in self.pools]
+        maps = [F.conv2d(part, weight[:, :, None, None]) for part, weight in zip(parts, self.weights, strict=True)]
+        return logits, maps[0] if len(maps) == 1 else torch.stack(maps).sum(0)
+
+
+def foreign_features(opened: Opened) -> nn.Module:
+    """A copy of the network that any size and any runtime can have (with its head: it gives logits)."""
+    return contiguous(without_operators(copy.deepcopy(opened.model)))

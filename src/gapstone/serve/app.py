@@ -1,0 +1,162 @@
+"""The application: the page, /api/models and /api/explain.
+
+POST /api/explain   body → picture (a worker process) → each model (one thread) → JSON
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from importlib.resources import files
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from gapstone.images.load import ImageError
+from gapstone.serve.answer import SCHEMA, Explainer, answer
+from gapstone.serve.guard import Guard
+from gapstone.serve.limits import Limits, Refused, busy
+from gapstone.serve.picture import Picture
+from gapstone.serve.readers import Readers
+from gapstone.serve.upload import Uploads
+
+PAGE = {
+    "index.html": "text/html",
+    "style.css": "text/css",
+    "script.js": "text/javascript",
+    "answer.js": "text/javascript",
+    "maps.js": "text/javascript",
+    "figure.js": "text/javascript",
+    "save.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+READERS = 2  # reading a photo takes longer than the network; more of them would take the network's cores
+
+
+class Service:
+    """What the routes share: the models, the reading processes, and who is waiting."""
+
+    def __init__(self, models: Sequence[Explainer], limits: Limits, ready: Callable[[], None]) -> None:
+        self.models = models
+        self.limits = limits
+        self.uploads = Uploads(limits)
+        self.readers = Readers([model.opened.preprocessing for model in models], limits, READERS)
+        self._network = ThreadPoolExecutor(1, "gapstone-network")  # torch itself uses all cores for one picture
+        self._jobs = 0
+        self._ready = ready
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        await asyncio.to_thread(self.readers.start)
+        self._ready()
+        try:
+            yield
+        finally:
+            self._network.shutdown(cancel_futures=True)
+            await asyncio.to_thread(self.readers.stop)
+
+    async def index(self, request: Request) -> Response:
+        """GET /api/models"""
+        return _json(
+            {"schema": SCHEMA, "models": [model.about() for model in self.models], "limits": asdict(self.limits)}
+        )
+
+    async def explain(self, request: Request) -> Response:
+        """POST /api/explain[?preview=1]"""
+        preview = _flag(request, "preview")
+        began = time.perf_counter()
+        async with self.uploads.picture(request) as data:
+            if self._jobs >= self.limits.jobs:
+                raise busy(f"{self._jobs} pictures are waiting")
+            self._jobs += 1
+            try:
+                sent = time.perf_counter()
+                try:
+                    picture = await self.readers.read(data, preview)
+                except ImageError as error:
+                    raise Refused(422, f"This picture cannot be read: {error}.") from None
+                read = time.perf_counter()
+                loop = asyncio.get_running_loop()
+                try:
+                    models = await loop.run_in_executor(self._network, self._ask, picture)
+                except ValueError as error:
+                    raise Refused(500, str(error)) from error
+            finally:
+                self._jobs -= 1
+        seconds = {"upload": sent - began, "read": read - sent, "network": time.perf_counter() - read}
+        return _json(answer(picture, models, seconds))
+
+    def _ask(self, picture: Picture) -> list[dict[str, Any]]:
+        return [model.document(number, picture) for number, model in enumerate(self.models)]
+
+
+def application(
+    models: Sequence[Explainer], limits: Limits, host: str, ready: Callable[[], None] = lambda: None
+) -> ASGIApp:
+    """The ASGI application.
+
+    host: the address it will be bound to, which decides what names it answers under. ready: called when it can answer.
+    """
+    service = Service(models, limits, ready)
+    page = [
+        Route("/" if name == "index.html" else f"/{name}", _static(name, kind), methods=["GET"])
+        for name, kind in PAGE.items()
+    ]
+    app = Starlette(
+        routes=[
+            *page,
+            Route("/api/models", service.index, methods=["GET"]),
+            Route("/api/explain", service.explain, methods=["POST"]),
+        ],
+        exception_handlers={Refused: _refused, HTTPException: _no_route, Exception: _bug},
+        lifespan=service.lifespan,
+    )
+    return Guard(app, host)  # around all of it, so that the answer to a bug has the headers too
+
+
+def _static(name: str, kind: str) -> Any:
+    content = (
+        files("gapstone.serve").joinpath("page", name).read_bytes()
+    )  # from memory: no path of a client's is ever opened
+
+    async def send(request: Request) -> Response:
+        return Response(content, media_type=kind)
+
+    return send
+
+
+def _flag(request: Request, name: str) -> bool:
+    value = request.query_params.get(name, "0")
+    if value not in ("0", "1"):
+        raise Refused(400, f"?{name}={value[:20]}: 0 or 1 is expected.")
+    return value == "1"
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return _json({"schema": SCHEMA, "error": str(error)}, error.status, error.headers)
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    told = {404: "There is nothing under this address.", 405: "This address does not take this method."}
+    message = told.get(error.status_code, error.detail)
+    return _json({"schema": SCHEMA, "error": message}, error.status_code, dict(error.headers or {}))
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    message = "The server failed at this picture; the reason is in its terminal."
+    return _json({"schema": SCHEMA, "error": message}, 500)
+
+
+def _json(document: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Response(text.encode("utf-8", "backslashreplace"), status, headers, "application/json")

@@ -1,0 +1,122 @@
+"""A few warm processes that read pictures: one may hang, crash or run out of memory, and only its own picture is lost.
+
+A process takes 0.2 s to start, a small photo 10 ms to read: they are kept, where `images.crew` starts its own anew.
+"""
+
+import asyncio
+import queue
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from gapstone.images.crew import _how, _Job, _receive, _send, _Worker
+from gapstone.images.load import ImageError
+from gapstone.images.preprocessing import Preprocessing
+from gapstone.images.store import memory_limit
+from gapstone.serve.limits import Limits
+from gapstone.serve.picture import Picture, Rules, Task
+
+
+class Readers:
+    """`count` processes; `read` waits for a free one.
+
+    >>> readers = Readers([model.preprocessing], Limits(), count=2)
+    >>> readers.start()
+    >>> picture = await readers.read(data, preview=True)
+    >>> readers.stop()
+    """
+
+    def __init__(self, preprocessings: list[Preprocessing], limits: Limits, count: int) -> None:
+        rules = Rules(tuple(preprocessings), limits.pixels)
+        self._all = [_Reader(rules, limits) for _ in range(count)]
+        self._idle: queue.SimpleQueue[_Reader] = queue.SimpleQueue()
+        for reader in self._all:
+            self._idle.put(reader)
+        self._threads = ThreadPoolExecutor(count, "gapstone-reader")
+
+    def start(self) -> None:
+        """Raises CrewError where processes cannot be started."""
+        for reader in self._all:
+            reader.start()
+
+    async def read(self, data: bytes, preview: bool) -> Picture:
+        """Raises ImageError with the reason, also where reading took too long or crashed its process."""
+        answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, Task(data, preview))
+        if isinstance(answer, str):
+            raise ImageError(answer)
+        return answer
+
+    def _ask(self, task: Task) -> Picture | str:
+        reader = self._idle.get()  # never waits: as many readers as threads
+        try:
+            return reader.ask(task)
+        finally:
+            self._idle.put(reader)
+
+    def stop(self) -> None:
+        for reader in self._all:
+            reader.kill()
+        self._threads.shutdown(cancel_futures=True)
+        for reader in self._all:
+            reader.close()
+
+
+class _Reader:
+    """One process, replaced when it dies."""
+
+    def __init__(self, rules: Rules, limits: Limits) -> None:
+        job = _Job(
+            "gapstone.serve.picture:read", (), rules, memory_limit(limits.pixels), queue.SimpleQueue(), queue.Queue()
+        )
+        self._worker = _Worker(job)
+        self._limit = limits.decode_seconds
+        self._lock = threading.Lock()
+        self._asking = False
+        self._overdue = False
+
+    def start(self) -> None:
+        self._worker._start()
+
+    def ask(self, task: Task) -> Picture | str:
+        if self._worker.process is not None and self._worker.process.poll() is not None:
+            self.close()  # it died idle: not this picture's fault
+        if self._worker.process is None:
+            self.start()
+        process = self._worker.process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._asking, self._overdue = True, False
+        timer = threading.Timer(self._limit, self._stop_overdue)
+        timer.start()
+        try:
+            _send(process.stdin, [task])
+            kind, answer = _receive(process.stdout)
+        except (EOFError, OSError):  # the process is gone
+            reason = (
+                f"reading it took longer than {self._limit:g} s and was stopped" if self._overdue else _how(process)
+            )
+            self.kill()
+            self.close()
+            return reason
+        finally:
+            timer.cancel()
+            with self._lock:
+                self._asking = False
+        if self._overdue:  # at the last moment: this answer came, the next would not
+            self.close()
+        if kind == "raised":
+            raise RuntimeError(f"gapstone.serve.picture.read failed in its process:\n{answer}")
+        assert isinstance(answer, Picture | str)
+        return answer
+
+    def _stop_overdue(self) -> None:
+        with self._lock:
+            if self._asking:
+                self._overdue = True
+                self.kill()
+
+    def kill(self) -> None:
+        self._worker.kill()
+
+    def close(self) -> None:
+        self._worker._close()

@@ -1,0 +1,264 @@
+"""From a model and pictures to a folder of results, as a person or a script gets them."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from tiny import LABELS, make_model, make_pictures
+
+import gapstone as gs
+from gapstone.explaining.job import explain_files
+from gapstone.explaining.request import Request
+from gapstone.images.load import load
+from gapstone.maps.files import load_npz
+from gapstone.opening import open_model
+
+
+def run(model, *images, out, **options):
+    """(everything readable, the document, what was printed)"""
+    console = Console(file=io.StringIO(), width=200)
+    fine = explain_files(Request(str(model), tuple(map(str, images)), **options), out, console)
+    return fine, json.loads((out / "explained.json").read_text("ascii")), console.file.getvalue()
+
+
+def test_the_document_says_what_the_model_says(model, pictures, tmp_path):
+    fine, document, _ = run(model, pictures, out=tmp_path / "out")
+    assert fine
+    assert document["schema"] == 1
+    assert document["labels"] == list(LABELS)
+    assert [row["name"] for row in document["pictures"]] == [str(p) for p in sorted(pictures.iterdir())]
+    answers = gs.load(model).predict(sorted(pictures.iterdir()))
+    opened = open_model(str(model))
+    for row, probabilities in zip(document["pictures"], answers, strict=True):
+        assert row["answer"] == int(probabilities.argmax())
+        assert row["label"] == LABELS[row["answer"]]
+        assert row["probability"] == pytest.approx(float(probabilities.max()), abs=1e-6)
+        assert row["size"] == [40, 56]
+        assert len(row["classes"]) == 3
+        (expected,) = opened.look([load(row["name"]).pixels], top_k=3)
+        kept = load_npz(tmp_path / "out" / row["npz"])
+        for entry, one, other in zip(row["classes"], kept, expected, strict=True):
+            assert entry["index"] == one.index == other.index
+            assert entry["probability"] == pytest.approx(float(probabilities[entry["index"]]), abs=1e-6)
+            assert one.placement == other.placement
+            assert one.size == other.size == (40, 56)
+            np.testing.assert_allclose(one.map, other.map, atol=1e-5)
+            assert entry["logit"] == pytest.approx(float(one.map.sum()) + entry["bias"], abs=1e-4)
+            assert "map" not in entry
+        with Image.open(tmp_path / "out" / row["drawing"]) as drawing:
+            assert drawing.width > 800
+
+
+def test_boxes_are_those_of_the_map_over_the_picture(model, pictures, tmp_path):
+    from gapstone.maps.boxes import box
+    from gapstone.maps.placing import place
+
+    _, document, _ = run(model, pictures, out=tmp_path / "out", drawings=False)
+    found = 0
+    for row in document["pictures"]:
+        for entry, e in zip(row["classes"], load_npz(tmp_path / "out" / row["npz"]), strict=True):
+            expected = [b.edges for b in box(place(e.map, e.placement, e.size), 0.2)]
+            assert [tuple(b.values()) for b in entry["boxes"]] == expected
+            found += len(expected)
+    assert found > 5
+    _, without, _ = run(model, pictures, out=tmp_path / "out", drawings=False, box="none")
+    assert not any("boxes" in entry for row in without["pictures"] for entry in row["classes"])
+    _, otsu, _ = run(model, pictures, out=tmp_path / "out", drawings=False, box="otsu")
+    assert otsu["pictures"] != document["pictures"]
+
+
+def test_boxes_of_large_pictures_are_in_their_own_pixels(model, tmp_path):
+    folder = make_pictures(tmp_path / "large", 1, (900, 1200))
+    _, document, _ = run(model, folder, out=tmp_path / "out", drawings=False)
+    (row,) = document["pictures"]
+    from gapstone.maps.boxes import box
+    from gapstone.maps.placing import place
+
+    for entry, e in zip(row["classes"], load_npz(tmp_path / "out" / row["npz"]), strict=True):
+        for mine, exact in zip(entry["boxes"], box(place(e.map, e.placement, e.size), 0.2), strict=True):
+            assert np.abs(np.array(list(mine.values())) - exact.edges).max() <= 1200 / 256
+            assert max(mine.values()) > 300
+
+
+def test_asked_classes_are_shown_beside_the_answer(model, pictures, tmp_path):
+    _, document, printed = run(model, pictures, out=tmp_path / "out", classes="dog,0", drawings=False)
+    for row in document["pictures"]:
+        assert [entry["index"] for entry in row["classes"]] == [1, 0]
+        assert row["label"] == LABELS[row["answer"]]
+    assert document["options"]["classes"] == [1, 0]
+    assert "asked" in printed
+    with pytest.raises(ValueError, match="Close to it: dog"):
+        run(model, pictures, out=tmp_path / "out", classes="dgo")
+    with pytest.raises(ValueError, match="--top 9: the model knows 4 classes"):
+        run(model, pictures, out=tmp_path / "out", top=9)
+
+
+def test_all_keeps_the_maps_of_all_classes(model, pictures, tmp_path):
+    _, document, _ = run(model, pictures, out=tmp_path / "out", top=1, all_classes=True, drawings=False)
+    for row in document["pictures"]:
+        kept = load_npz(tmp_path / "out" / row["npz"])
+        assert sorted(e.index for e in kept) == [0, 1, 2, 3]
+        assert len(row["classes"]) == 1
+        assert kept[0].index == row["classes"][0]["index"] == row["answer"]
+
+
+def test_one_scale_over_all_pictures(model, pictures, tmp_path):
+    _, document, _ = run(model, pictures, out=tmp_path / "out", batch_size=2)
+    largest = max(np.abs(e.map).max() for row in document["pictures"] for e in load_npz(tmp_path / "out" / row["npz"]))
+    assert document["largest"] == pytest.approx(largest, rel=1e-6)
+    from gapstone.maps.boxes import Box
+    from gapstone.maps.drawing import side_by_side
+
+    for row in document["pictures"]:
+        shown = load_npz(tmp_path / "out" / row["npz"])
+        boxes = {entry["index"]: [Box(*b.values(), 0, 0.0, 0.0) for b in entry["boxes"]] for entry in row["classes"]}
+        name = os.path.basename(row["name"])
+        pixels = load(row["name"]).pixels
+        with Image.open(tmp_path / "out" / row["drawing"]) as drawn:
+            mine = np.asarray(drawn.convert("RGB"))
+        expected = side_by_side(pixels, shown, largest=document["largest"], boxes=boxes, name=name)
+        np.testing.assert_array_equal(mine, np.asarray(expected.convert("RGB")))
+
+
+def test_files_that_cannot_be_read_are_listed_with_their_reason(model, pictures, tmp_path):
+    (pictures / "empty.png").write_bytes(b"")
+    whole = (pictures / "p000.png").read_bytes()
+    (pictures / "short.png").write_bytes(whole[: len(whole) // 2])
+    (pictures / "notes.txt").write_text("left out")
+    fine, document, printed = run(model, pictures, tmp_path / "none.png", "*.nothing", out=tmp_path / "out", html=True)
+    assert not fine
+    wrong = {os.path.basename(row["name"]): row["error"] for row in document["pictures"] if "error" in row}
+    assert set(wrong) == {"empty.png", "short.png", "none.png"}
+    assert wrong["empty.png"] == "the file is empty (0 bytes)"
+    assert "truncated" in wrong["short.png"]
+    assert wrong["none.png"] == "there is no such file"
+    assert document["missing"] == ["*.nothing"]
+    for said in ("3 could not be read", "the file is empty", "*.nothing: no file matches", ".txt 1"):
+        assert said in printed
+    page = (tmp_path / "out" / "index.html").read_text("utf-8")
+    assert all(reason in page for reason in wrong.values())
+    assert sum("error" not in row for row in document["pictures"]) == 5
+
+
+def test_a_folder_of_nothing_but_bad_files(model, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    fine, document, _ = run(model, tmp_path / "bad.png", out=tmp_path / "out", html=True)
+    assert not fine
+    assert [set(row) for row in document["pictures"]] == [{"name", "error"}]
+
+
+@pytest.mark.parametrize(("given", "says"), [("empty", "no images found in"), ("*.jpg", "no images found in")])
+def test_nothing_to_explain(model, tmp_path, given, says):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "labels.csv").write_text("path,label")
+    with pytest.raises(ValueError, match=says) as error:
+        run(model, tmp_path / given, out=tmp_path / "out")
+    if given == "empty":
+        assert ".csv 1" in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_out_that_cannot_be(model, pictures, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="is a file; name a folder"):
+        run(model, pictures, out=tmp_path / "file")
+    with pytest.raises(ValueError, match="cannot be written to"):
+        run(model, pictures, out=tmp_path / "file" / "below")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_name_that_is_no_utf8(model, pictures, tmp_path):
+    odd = os.path.join(os.fsencode(pictures), b"caf\xe9.png")
+    shutil.copy(pictures / "p000.png", odd)
+    shutil.copy(pictures / "p000.png", pictures / "<b>&\"'.png")
+    _, document, printed = run(model, pictures, out=tmp_path / "out", html=True)
+    names = [os.path.basename(row["name"]) for row in document["pictures"]]
+    assert "caf\\xe9.png" in names
+    assert "caf\\xe9.png" in printed
+    page = (tmp_path / "out" / "index.html").read_text("utf-8")
+    assert "caf\\xe9.png" in page
+    assert "&lt;b&gt;" in page
+    assert "<b>&" not in page
+    for row in document["pictures"]:
+        assert (tmp_path / "out" / row["npz"]).exists()
+        assert (tmp_path / "out" / row["drawing"]).exists()
+
+
+def test_pictures_of_the_same_name_do_not_meet(model, tmp_path):
+    for folder in ("a", "b"):
+        make_pictures(tmp_path / folder, 1, seed=ord(folder))
+    _, document, _ = run(model, tmp_path / "a", tmp_path / "b", out=tmp_path / "out", drawings=False)
+    one, other = (row["npz"] for row in document["pictures"])
+    assert one != other
+    assert all("/p000-" in name for name in (one, other))
+
+
+def test_heads_that_do_not_add_up_say_so(pictures, tmp_path):
+    model = make_model(tmp_path / "lse.safetensors", head="lse")
+    _, document, _ = run(model, pictures, out=tmp_path / "out", html=True, drawings=False)
+    entries = [entry for row in document["pictures"] for entry in row["classes"]]
+    assert not any(entry["additive"] for entry in entries)
+    assert max(entry["completeness"] for entry in entries) > 1e-3
+    page = (tmp_path / "out" / "index.html").read_text("utf-8")
+    assert "do not add up to the logit" in page
+    assert "unexplained" in page
+
+
+def test_json_is_all_that_stands_on_standard_output(model, pictures, tmp_path, capsys):
+    fine = explain_files(Request(str(model), (str(pictures),), as_json=True, drawings=False), tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert fine
+    assert json.loads(printed) == json.loads((tmp_path / "out" / "explained.json").read_text("ascii"))
+    lines = printed.splitlines()
+    assert len(lines) == 5 + 2  # a picture per line
+    assert json.loads(lines[1].rstrip(","))["name"].endswith("p000.png")
+    assert json.loads(printed)["pictures"][0]["drawing"] is None
+
+
+def test_the_terminal_stays_readable_for_many(model, tmp_path):
+    folder = make_pictures(tmp_path / "many", 60, (8, 8))
+    _, _, printed = run(model, folder, out=tmp_path / "out", drawings=False)
+    assert "p039.png" in printed
+    assert "p040.png" not in printed
+    assert "20 more pictures" in printed
+    assert str(tmp_path / "out" / "explained.json") in printed
+
+
+def cli(*arguments, cwd):
+    command = [sys.executable, "-m", "gapstone.cli", "explain", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+def test_the_command(model, pictures, tmp_path):
+    (pictures / "empty.png").write_bytes(b"")
+    said = cli(model, "photos/*.png", "--json", "--no-drawings", "--classes", "dog", cwd=tmp_path)
+    assert said.returncode == 1, said.stderr
+    document = json.loads(said.stdout)
+    assert document["pictures"][0]["name"] == "photos/empty.png"
+    assert document == json.loads((tmp_path / "runs" / "explain-tiny" / "explained.json").read_text("ascii"))
+    (pictures / "empty.png").unlink()
+    assert cli(model, "photos", "--no-drawings", "--classes", "dog", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("nowhere.safetensors", "photos"), "there is no such file"),
+        (("{model}", "photos", "--classes", "dgo"), "Close to it: dog"),
+        (("{model}", "none/*.png"), "no images found in none/*.png"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(model, pictures, tmp_path, arguments, says):
+    said = cli(*(a.format(model=model) for a in arguments), cwd=tmp_path)
+    assert said.returncode == 1
+    assert said.stderr.startswith("gapstone: ")
+    assert says in said.stderr
+    assert "Traceback" not in said.stderr
+    assert not (tmp_path / "runs").exists()

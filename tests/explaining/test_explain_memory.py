@@ -1,0 +1,85 @@
+"""Thousands of pictures need no more memory than a few: what is loaded ahead is bounded, and is small."""
+
+import io
+import threading
+
+from rich.console import Console
+from tiny import make_model, make_pictures
+
+from gapstone.explaining import drawing, looking
+from gapstone.explaining.job import explain_files
+from gapstone.explaining.request import Request
+
+BATCH = 4
+
+
+def explain(model, pictures, out, **options):
+    request = Request(str(model), (str(pictures),), batch_size=BATCH, **options)
+    explain_files(request, out, Console(file=io.StringIO()))
+
+
+def test_no_more_than_three_batches_are_loaded_ahead(model, tmp_path, monkeypatch):
+    folder = make_pictures(tmp_path / "photos", 120, (8, 8))
+    lock, loaded, asked, most = threading.Lock(), 0, 0, 0
+    load, ask = looking._load, looking._ask
+
+    def counted(*given):
+        nonlocal loaded, most
+        picture = load(*given)
+        with lock:
+            loaded += 1
+            most = max(most, loaded - asked)
+        return picture
+
+    def consumed(opened, what, pictures, kept):
+        nonlocal asked
+        record = ask(opened, what, pictures, kept)
+        with lock:
+            asked += len(pictures)
+        return record
+
+    monkeypatch.setattr(looking, "_load", counted)
+    monkeypatch.setattr(looking, "_ask", consumed)
+    explain(model, folder, tmp_path / "out", drawings=False)
+    assert loaded == asked == 120
+    assert BATCH < most <= 3 * BATCH
+
+
+def test_what_waits_for_the_network_is_as_small_as_it_sees_it(tmp_path, monkeypatch):
+    model = make_model(tmp_path / "m.safetensors", size=(32, 32), stored=(36, 36))
+    folder = make_pictures(tmp_path / "photos", 6, (700, 900))
+    waiting = []
+    ask = looking._ask
+    monkeypatch.setattr(looking, "_ask", lambda *given: waiting.extend(given[2]) or ask(*given))
+    explain(model, folder, tmp_path / "out", drawings=False)
+    assert {picture.fitted.shape for picture in waiting} == {(36, 36, 3)}
+    assert {picture.size for picture in waiting} == {(700, 900)}
+
+
+def test_no_more_than_a_few_pictures_are_drawn_at_a_time(model, tmp_path, monkeypatch):
+    folder = make_pictures(tmp_path / "photos", 60, (8, 8))
+    lock, started, told = threading.Lock(), 0, 0
+    most = 0
+    draw = drawing.draw
+    work = drawing._work
+
+    def counted(*given):
+        nonlocal started, most
+        with lock:
+            started += 1
+            most = max(most, started - told)
+        return work(*given)
+
+    def watched(*given):
+        def tell(done):
+            nonlocal told
+            told = done
+            given[-1](done)
+
+        return draw(*given[:-1], tell)
+
+    monkeypatch.setattr(drawing, "_work", counted)
+    monkeypatch.setattr(drawing, "draw", watched)
+    explain(model, folder, tmp_path / "out", drawings=False, html=True)
+    assert started == 60
+    assert most <= 2 * drawing.THREADS + drawing.THREADS + 1

@@ -89,6 +89,15 @@ def compare(
     baseline: Annotated[
         str | None, typer.Option(help="The head all others are compared with [default: the first].", show_default=False)
     ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            help="Where the objects are: path,x0,y0,x1,y1[,class,width,height] in pixels of the original photos; "
+            "measures where each head looks. Added to a finished comparison, it trains again.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where results go [default: runs/compare-NAME].", show_default=False)
     ] = None,
@@ -117,7 +126,7 @@ def compare(
     from gapstone.prepare import Choices
 
     choices = Choices(**{option.name: given[option.name] for option in fields(Choices)})
-    request = Request(choices, tuple(split_specs(heads)), seeds, folds, baseline, workers)
+    request = Request(choices, tuple(split_specs(heads)), seeds, folds, baseline, workers, boxes)
     run(request, out or Path("runs") / f"compare-{_name(data)}", command=shlex.join(["gapstone", *sys.argv[1:]]))
 
 

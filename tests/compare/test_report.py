@@ -222,6 +222,42 @@ def test_overlay_is_one_pixel_per_cell_and_its_opacity_the_root_of_the_value() -
     assert (pixels[1, 1, :3] == pictures.BELOW).all()
 
 
+def test_cells_lie_where_the_network_has_them() -> None:
+    maps = np.arange(18.0).reshape(2, 3, 3)
+    # ResNet at 96 px: cells around 0, 32, 64 reach from −16 to 80, so one more column and row fills the picture
+    around, area = pictures.placed(maps, np.array([[32.0, 32.0], [0.0, 0.0]]), (96, 96))
+    assert around.shape == (2, 4, 4)
+    np.testing.assert_array_equal(around[1], np.pad(maps[1], ((0, 1), (0, 1)), mode="edge"))
+    assert (area.left, area.width) == pytest.approx((100 * (0.5 - 16) / 96, 100 * 4 * 32 / 96))
+    # other axes, other numbers: y in cells of 10 from the middle of 60 px, x in cells that fill 30 px evenly
+    around, area = pictures.placed(maps, np.array([[10.0, 10.0], [19.5, 4.5]]), (60, 30))
+    np.testing.assert_array_equal(around[0, :, 0], [0, 0, 0, 3, 6, 6, 6])
+    np.testing.assert_array_equal(around[0, 0], [0, 1, 2])
+    assert (area.top, area.height) == pytest.approx((100 * -5 / 60, 100 * 70 / 60))
+    assert (area.left, area.width) == pytest.approx((0, 100))
+    # from a gapstone that kept no placement: equal shares
+    around, area = pictures.placed(maps, None, (96, 30))
+    assert around.shape == (2, 3, 3)
+    assert (area.left, area.top, area.width, area.height) == pytest.approx((0, 0, 100, 100))
+
+
+def test_a_map_on_the_page_lies_where_it_was_placed(tmp_path: Path) -> None:
+    make(tmp_path, heads=("gap", "fc"), shown=2)
+    with np.load(tmp_path / "pictures.npz") as arrays:
+        kept = dict(arrays) | {
+            "placement_0": np.array([[4.0, 4.0], [0.0, 0.0]]),
+            "boxes": np.array([[1, 8, 0, 16, 40.0]]),
+        }
+    np.savez(tmp_path / "pictures.npz", **kept)
+    page = Page(html.write(tmp_path).read_text("utf-8"))
+    styles = [attrs.get("style") or "" for tag, attrs in page.elements if tag == "img" and "Map of" in attrs["alt"]]
+    # 8 cells of 4 px around 0, 4, …, 28 reach to 30 px of 32: a ninth fills the picture
+    assert any(style.startswith("left:-4.688%;top:-4.688%;width:112.500%") for style in styles)
+    assert any(style.startswith("left:0.000%;top:0.000%;width:100.000%") for style in styles), "fc has no placement"
+    frames = [attrs["style"] for tag, attrs in page.elements if attrs.get("class") == "box"]
+    assert set(frames) == {"left:25.000%;top:0.000%;width:25.000%;height:100.000%"}  # cut off at the lower edge
+
+
 def test_all_maps_share_one_scale(tmp_path: Path) -> None:
     results = make(tmp_path)
     maps, worst = pictures.read(tmp_path / "pictures.npz", results["data"]["classes"], len(results["heads"]))

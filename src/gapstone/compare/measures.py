@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gapstone.classifier import Classifier
+from gapstone.compare.localisation import placed_maps
 from gapstone.maps.explain import explain_head
 from gapstone.nets import map_size
-from gapstone.training import Pictures, Precision, Rows, feature_maps, predict
+from gapstone.training import Pictures, Precision, Rows, predict
 
 SCALES = (0.75, 1.0, 1.25, 1.5)
 MOST_FOR_ROBUSTNESS = 2000
@@ -119,17 +120,15 @@ def takes_only(model: Classifier) -> tuple[int, int] | None:
 
 
 def show(model: Classifier, pictures: Pictures, rows: Rows, precision: Precision) -> dict[str, Any]:
-    """The class activation maps of the images the report shows."""
-    device = next(model.parameters()).device
-    seen = torch.from_numpy(np.asarray(pictures.images[rows]))
-    images = model.preprocessing.normalise(model.preprocessing.centre(seen).to(device))
-    with torch.no_grad():
-        maps = feature_maps(model, images, precision)
+    """The class activation maps of the images the report shows; `placement` (2, 2) is stride and start of their cells,
+    each (y, x), in pixels of what the network sees."""
+    maps, placement = placed_maps(model, pictures, rows, precision)
     explained = explain_head(model.head, maps)
     return {
         "maps": explained.maps.cpu().numpy().astype(np.float32),
         "bias": explained.bias.expand_as(explained.logits).cpu().numpy().astype(np.float32),
         "logits": explained.logits.cpu().numpy().astype(np.float32),
+        "placement": np.array([placement.stride, placement.start], np.float64),
         "additive": explained.additive,
         "gap": explained.completeness.max().item(),
     }

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from gapstone.compare.executors import JobError, one
+from gapstone.compare.localisation import SECONDS_PER_PIXEL
+from gapstone.compare.marked import Marked, among, marked
 from gapstone.compare.measures import MOST_FOR_ROBUSTNESS, PeakMemory, shift_pixels
 from gapstone.compare.trials import Trial
 from gapstone.heads import parse
@@ -35,6 +37,8 @@ class Request:
     folds: int | None = None
     baseline: str | None = None
     workers: int | None = None
+    boxes: Path | None = None
+    """A table of where the objects are (gapstone.images.objects)."""
 
     def checked(self) -> "Request":
         """The same with heads and baseline in their usual spelling. Raises ValueError for what can never work."""
@@ -48,6 +52,8 @@ class Request:
             raise ValueError(f"--baseline {baseline!r} is not among --heads {','.join(heads)}.")
         at_least(1, seeds=self.seeds, workers=self.workers)
         at_least(2, folds=self.folds)
+        if self.boxes is not None and not self.boxes.is_file():
+            raise ValueError(f"--boxes {self.boxes}: there is no such file; name a CSV with path,x0,y0,x1,y1.")
         return replace(self, heads=heads, baseline=baseline)
 
 
@@ -59,6 +65,8 @@ class Plan:
     workers: int
     measured: dict[str, Any]
     """`precision`, `threads`, `step_seconds`, `memory_mb`: kept from the first run on, for the numbers depend on it."""
+    objects: tuple[Marked, ...] | None = None
+    """All images with boxes; None where none were asked for."""
 
     @property
     def trial_seconds(self) -> float | None:
@@ -71,7 +79,11 @@ class Plan:
         looked_at = settings.epochs * len(parts.validation) + len(parts.train) + len(parts.test)
         looked_at += looks * min(len(parts.test), MOST_FOR_ROBUSTNESS)
         pace = Pace(settings.precision, self.measured["step_seconds"])
-        return 1.5 + pace.seconds(settings, settings.epochs * len(parts.train), looked_at)  # a process to start
+        placed = [one.scaled()[1] for one in among(self.objects or (), np.union1d(parts.test, parts.validation))]
+        looked_at += len(placed)
+        swept = SECONDS_PER_PIXEL * sum(height * width for height, width in placed)
+        # and a process to start
+        return 1.5 + swept + pace.seconds(settings, settings.epochs * len(parts.train), looked_at)
 
     @property
     def baseline(self) -> str:
@@ -81,7 +93,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         prepared = self.prepared
         return {
-            "request": asdict(self.request),
+            "request": asdict(self.request) | {"boxes": self.request.boxes and _where(str(self.request.boxes))},
             "data_path": _where(self.request.choices.data),
             "data": prepared.hash,
             "backbone": prepared.backbone,
@@ -100,6 +112,7 @@ def plan(request: Request, out: Path, say: Say, progress: Progress) -> Plan:
     """
     earlier = read_earlier(out, request)
     prepared = prepare(request.choices, range(request.seeds), request.folds, out / "store", say, progress)
+    objects = marked(request.boxes, prepared, say) if request.boxes is not None else None
     make = partial(
         Trial,
         backbone=prepared.backbone,
@@ -126,12 +139,13 @@ def plan(request: Request, out: Path, say: Say, progress: Progress) -> Plan:
             train=parts.train,
             validation=parts.validation,
             test=parts.test,
+            objects=None if objects is None else among(objects, np.union1d(parts.validation, parts.test)),
         )
         # seeds outside, heads inside: an interrupted run has seen all heads on some seeds
         for number, parts in enumerate(prepared.splits)
         for head in request.heads
     )
-    return Plan(request, prepared, trials, workers, measured)
+    return Plan(request, prepared, trials, workers, measured, objects)
 
 
 def read_earlier(out: Path, request: Request) -> dict[str, Any]:

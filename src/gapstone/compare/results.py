@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 import gapstone
 from gapstone.compare import trials
+from gapstone.compare.localisation import SCORES, baselines
+from gapstone.compare.marked import among
 from gapstone.compare.plan import Plan
 from gapstone.compare.statistics import compare_pairs, interval
 from gapstone.compare.trials import Trial
@@ -110,6 +112,8 @@ def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: d
         "heads": [_head(plan, head, done[head], failed, speed.get(head)) for head in plan.request.heads],
         "pairs": _pairs(plan, done, lambda one: one.correct(labels)),
         "shift_pairs": _pairs(plan, done, lambda one: one.shifted),
+        "localisation": _objects(plan, tested),
+        "localisation_pairs": _localisation_pairs(plan, done),
         "trials": [_trial(trial, done[trial.head], failed) for trial in plan.trials],
         "worst": worst,
     }
@@ -148,7 +152,8 @@ def _head(
     stats["train_seconds"] = [fact["history"]["seconds"] for fact in facts]
     entry |= {key: _stat(values) for key, values in stats.items()}
     if not facts:
-        return entry | dict.fromkeys(("shift", "sizes", "reliability", "confusion"), None) | {"curves": []}
+        nothing = dict.fromkeys(("shift", "sizes", "reliability", "confusion", "localisation"), None)
+        return entry | nothing | {"curves": []}
     entry["shift"] = {
         "pixels": first["shift"]["pixels"],
         **{key: _mean([fact["shift"][key] for fact in facts]) for key in ("accuracy", "same_answer")},
@@ -166,7 +171,42 @@ def _head(
         for fact in facts
     ]
     entry["confusion"] = np.sum([fact["confusion"] for fact in facts], 0).tolist()
+    entry["localisation"] = _looked(facts)
     return entry
+
+
+def _looked(facts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Localisation over the trials that had test images with boxes; None without."""
+    found = [fact["localisation"] for fact in facts if fact.get("localisation")]
+    if not found:
+        return None
+    shares = {key: [one[key] for one in found] for key in SCORES}
+    shares["without_evidence"] = [one["without_evidence"] / one["pictures"] for one in found]
+    # of some trials only (their validation images have boxes, others' too few), it would be of other seeds
+    thresholds = {key: [one[f"{key}_threshold"] for one in found] for key in ("tuned", "max_box_acc")}
+    return {
+        "additive": facts[0]["additive"],
+        **{key: None if None in values else _stat(values) for key, values in shares.items()},
+        "thresholds": {key: None if None in values else values for key, values in thresholds.items()},
+    }
+
+
+def _objects(plan: Plan, tested: NDArray[Any]) -> dict[str, Any] | None:
+    """What localisation was measured on, and what boxes score that look at nothing."""
+    if plan.objects is None:
+        return None
+    of_test = among(plan.objects, tested)
+    return {
+        "pictures": len(of_test),
+        "boxes": sum(len(one.boxes) for one in of_test),
+        "validation": len(among(plan.objects, plan.prepared.splits[0].validation)),
+        "baselines": baselines(of_test),
+    }
+
+
+def _localisation_pairs(plan: Plan, done: dict[str, list[Done]]) -> list[dict[str, Any]]:
+    looked = {head: [one for one in finished if "found" in one.arrays] for head, finished in done.items()}
+    return _pairs(plan, looked, lambda one: np.asarray(one.arrays["found"]))
 
 
 def _stat(values: list[float]) -> dict[str, Any]:
@@ -319,10 +359,14 @@ def _write_pictures(path: Path, plan: Plan, done: dict[str, list[Done]], worst: 
         "names": np.array([prepared.store.names[row].encode("utf-8", "backslashreplace").decode() for row in rows]),
         "worst": worst,
     }
+    if plan.objects is not None:
+        arrays["boxes"] = _boxes_shown(plan, rows)
     shown = _first_of_all(plan, done)
     for number, head in enumerate(plan.request.heads):
         for one in (one for one in done[head] if one.trial.seed == shown):
-            arrays |= {f"{key}_{number}": one.arrays[key] for key in ("maps", "bias", "logits")}
+            # trials of an earlier gapstone have no placement
+            keys = [key for key in ("maps", "bias", "logits", "placement") if key in one.arrays]
+            arrays |= {f"{key}_{number}": one.arrays[key] for key in keys}
             arrays[f"additive_{number}"] = np.array(one.facts["additive"])
             arrays[f"gap_{number}"] = np.array(one.facts["completeness_gap"])
             arrays["seed"] = np.array(shown)
@@ -330,6 +374,16 @@ def _write_pictures(path: Path, plan: Plan, done: dict[str, list[Done]], worst: 
     with unfinished.open("wb") as file:
         np.savez_compressed(file, **arrays)
     unfinished.replace(path)
+
+
+def _boxes_shown(plan: Plan, rows: NDArray[Any]) -> NDArray[np.float64]:
+    """(B, 5): the place of its image among those shown, then (x0, y0, x1, y1) in pixels of what the network sees."""
+    found, places = [], {int(row): place for place, row in enumerate(rows)}
+    for one in among(plan.objects or (), rows):
+        scale, (top, left) = plan.prepared.preprocessing.seen(*one.size)
+        edges = (np.asarray(one.boxes) - (left, top, left, top)) / scale
+        found += [[places[one.row], *edge] for edge in edges.tolist()]
+    return np.asarray(found, np.float64).reshape(-1, 5)
 
 
 def _first_of_all(plan: Plan, done: dict[str, list[Done]]) -> int:

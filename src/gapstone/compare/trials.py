@@ -16,6 +16,8 @@ import torch
 from gapstone.classifier import Classifier
 from gapstone.compare import measures
 from gapstone.compare.calibration import calibration
+from gapstone.compare.localisation import localisation
+from gapstone.compare.marked import Marked
 from gapstone.cost import cost
 from gapstone.images.load import VERSION as LOADER
 from gapstone.images.preprocessing import Preprocessing
@@ -49,13 +51,16 @@ class Trial:
     test: Rows
     shown: Rows
     """Test images whose maps are kept for the report."""
+    objects: tuple[Marked, ...] | None = None
+    """Test and validation images with boxes; None where none were given."""
 
     @property
     def id(self) -> str:
         """Sixteen hex digits: equal configuration and data, equal name."""
-        facts = {
-            key: value for key, value in vars(self).items() if key not in ("train", "validation", "test", "shown")
-        } | {
+        left = {"train", "validation", "test", "shown"}
+        if self.objects is None:
+            left.add("objects")  # trials from before there were boxes keep their names
+        facts = {key: value for key, value in vars(self).items() if key not in left} | {
             "version": VERSION,
             "made by": self._made_by(),
             "preprocessing": self.preprocessing.to_json(),
@@ -122,6 +127,9 @@ def measure(model: Classifier, store: Store, trial: Trial) -> tuple[dict[str, An
     test_accuracy, train_accuracy = (
         float((a == y).mean()) for a, y in ((answers.answer, labels), (learned, store.labels[trial.train]))
     )
+    looked, found = None, {}  # type: dict[str, Any] | None, dict[str, Any]
+    if trial.objects is not None:
+        looked, found = localisation(model, store, trial.objects, trial.test, trial.validation, precision, batch)
     facts = {
         "head": trial.head,
         "seed": trial.seed,
@@ -138,6 +146,7 @@ def measure(model: Classifier, store: Store, trial: Trial) -> tuple[dict[str, An
         **cost(model),
         "additive": shown.pop("additive"),
         "completeness_gap": shown.pop("gap"),
+        "localisation": looked,
     }
     arrays = {
         "test": trial.test,
@@ -145,6 +154,7 @@ def measure(model: Classifier, store: Store, trial: Trial) -> tuple[dict[str, An
         "confidence": answers.confidence,
         "shifted": shifted,
         **shown,
+        **found,
     }
     return facts, arrays
 

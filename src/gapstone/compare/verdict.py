@@ -4,7 +4,7 @@ from typing import Any
 
 
 def sentence(results: dict[str, Any]) -> str:
-    """What the pairs say, strongest first; then what the pairs under shifts say, where that is sure.
+    """What the pairs say, strongest first; then what those under shifts and on boxes say, where that is sure.
 
     >>> sentence(results)
     'fc is worse than gap by 4.1 points (95 % interval 2.0 to 6.2); whether gmp and gap differ, these data cannot tell.'
@@ -23,6 +23,8 @@ def sentence(results: dict[str, Any]) -> str:
     text = text.replace("whether", "Whether", 1) if text.startswith("whether") else text
     if moved := [pair for pair in results["shift_pairs"] if pair["verdict"] in ("better", "worse")]:
         text += f" When test images are shifted, {_findings(moved, baseline, margin)}"
+    if found := [pair for pair in results.get("localisation_pairs", []) if pair["verdict"] in ("better", "worse")]:
+        text += f" In finding the object, {_findings(found, baseline, margin)}"
     return text
 
 

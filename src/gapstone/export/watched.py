@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from gapstone.export.pools import Pooled, contiguous, whole, without_operators
 from gapstone.maps.split import split
-from gapstone.maps.watch import SplitError, Watch
+from gapstone.maps.tape import SplitError
+from gapstone.maps.watch import Known
 from gapstone.opening import Opened
 
 
@@ -44,10 +45,11 @@ class WatchedMaps(nn.Module):
             )
         self.pools = pools
         self.weights = nn.ParameterList(weights)
-        self.order, self.begin, self.first = tail.order, tail.tape.begin, tail.tape.calls[0].name
+        self.order = tail.order
+        self.begins = tail.tape.begin, tail.tape.calls[0].name, tail.tape.axes
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        watch = Watch(images, self.begin, None, self.first)
+        watch = Known(*self.begins)
         with watch:
             logits = self.features(images)
         if watch.tape is None:

@@ -17,8 +17,8 @@ def pooled(x: Tensor, weight: Tensor, name: str, **parameters: Any) -> Tensor:
 
     They add up to `weight @ pool(x)` where the pool adds up.
     """
-    if name == "mean":  # its share is the same everywhere: no tensor of the size of x is made
-        return _sum(weight / x[0, 0].numel(), x)
+    if name == "mean":  # its share is the same everywhere: nothing of the size of x or of the weights is made
+        return _sum(weight, x).div_(x[0, 0].numel())
     return _sum(weight, x * share(x, name, **parameters))
 
 

@@ -12,8 +12,9 @@ from gapstone.maps.explanation import Explanation
 from gapstone.maps.placement import Placement
 from gapstone.maps.split import located, quiet, split, tokens
 from gapstone.maps.tail import Tail
+from gapstone.maps.tape import SplitError, Tape
 from gapstone.maps.targets import Classes, chosen
-from gapstone.maps.watch import SplitError, Tape, Watch
+from gapstone.maps.watch import Watch
 
 
 def explain(
@@ -52,6 +53,12 @@ def explain(
         classes that are not there, or rows of them for another number of images.
     Source: Zhou et al., Learning deep features for discriminative localization, arXiv 1512.04150.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"explain takes a model (an nn.Module), and got a {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise SplitError(
+            "a scripted or traced model is one call to torch, in which no map is seen; give the module it was made of"
+        )
     if isinstance(model, Classifier):
         labels = model.labels if labels is None else labels
         images = images if isinstance(images, Tensor) else model.tensor(images)
@@ -94,8 +101,8 @@ def explain_head(
             exact = head.contributions(features, wanted)
             return _explanation(exact.maps, wanted, exact.bias.detach(), logits, True, placement, labels)
         x = features.detach()
-        watch = Watch(x, begin=0)
-        watch.tape = Tape(x, tuple(range(2, x.dim())), 0)
+        watch = Watch(x, named=True)
+        watch.tape = Tape(x, tuple(range(2, x.dim())), 0, copy=True)
         with watch:
             logits = head(x)
     assert watch.tape is not None

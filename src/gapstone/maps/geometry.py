@@ -85,6 +85,8 @@ def _get(args: Sequence[Any], kwargs: Arguments, place: int, name: str, otherwis
 def _convolution(field: Field, x: Tensor, args: Sequence[Any], kwargs: Arguments) -> Field | None:
     weight = _get(args, kwargs, 1, "weight")
     n = len(field.axes)
+    if not isinstance(weight, Tensor) or weight.dim() - 2 != n:  # quantised; an image without its batch
+        return None
     if field.axes != tuple(range(x.dim() - n, x.dim())):
         return None
     size = tuple(weight.shape[2:])

@@ -1,7 +1,7 @@
 """A model's tail for a batch of images: found by watching one forward pass, remembered for the next."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,7 +12,8 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from gapstone.maps.placement import Placement
 from gapstone.maps.tail import Tail
-from gapstone.maps.watch import SplitError, Tape, Watch
+from gapstone.maps.tape import SplitError, Tape
+from gapstone.maps.watch import Known, Watch
 
 REMEMBERED = 64
 """Image sizes per model."""
@@ -24,6 +25,7 @@ class Found:
 
     begin: int
     first: str
+    axes: tuple[int, ...]
     placement: Placement
 
 
@@ -42,17 +44,33 @@ def split(model: nn.Module, images: Tensor, at: str | None = None) -> tuple[Tail
     key = tuple(images.shape[1:])
     with quiet(model):
         if at is None and key in known:
-            watch, logits = _run(model, images, known[key], None)
-            if watch.tape is not None and id(logits) in watch.tape.slots:
-                return Tail(watch.tape, logits), known[key].placement
+            tail = _again(model, images, known[key])
+            if tail is not None:
+                return tail, known[key].placement
             del known[key]  # the model went another way this time: look again
-        watch, logits = _run(model, images, None, module)
-    tape = _checked(watch, logits, model, at)
-    tail = Tail(tape, logits)
-    placement = _placed(watch, tape.map, tuple(tail.map.shape[2:]), images)
+        watch, logits = _watched(model, images, module)
+        tape = _checked(watch, logits, model, images, at)
+        placement = _placed(watch, tape.map, tape.axes, images)
+        found = Found(tape.begin, tape.calls[0].name, tape.axes, placement)
+        tail = Tail(tape, logits) if not tape.changed else _again(model, images, found)
+    if tail is None:
+        raise SplitError(f"{type(model).__name__} goes another way each time, and changes its last map in place")
     if at is None:
-        _remember(known, key, Found(tape.begin, tape.calls[0].name, placement))
+        _remember(known, key, found)
     return tail, placement
+
+
+def _again(model: nn.Module, images: Tensor, found: Found) -> Tail | None:
+    """By what an earlier pass found; None where the model does something else this time."""
+    for copy in (False, True):
+        watch = Known(found.begin, found.first, found.axes, copy)
+        with watch:
+            logits = _logits(model(images), model)
+        if watch.tape is None or watch.tape.slot(logits) is None:
+            return None
+        if not watch.tape.changed:
+            return Tail(watch.tape, logits)
+    return None
 
 
 @torch.no_grad()
@@ -65,8 +83,8 @@ def located(features: nn.Module, images: Tensor) -> tuple[Tensor, Placement]:
     watch = Watch(images)
     with watch:
         maps: Tensor = features(images)
-    placement = _placed(watch, maps, tuple(maps.shape[2:]), images)
-    _remember(known, key, Found(0, "", placement))
+    placement = _placed(watch, maps, tuple(range(2, maps.dim())), images)
+    _remember(known, key, Found(0, "", (), placement))
     return maps, placement
 
 
@@ -74,25 +92,35 @@ def located(features: nn.Module, images: Tensor) -> tuple[Tensor, Placement]:
 def quiet(model: nn.Module) -> Iterator[None]:
     """Eval mode inside; each module's own mode after."""
     modes = [(module, module.training) for module in model.modules()]
+    if not any(training for _, training in modes):
+        yield
+        return
     try:
-        model.eval()
+        with suppress(NotImplementedError):  # an exported program has no modes
+            model.eval()
         yield
     finally:
         for module, training in modes:
             module.training = training
 
 
-def _run(model: nn.Module, images: Tensor, known: Found | None, at: nn.Module | None) -> tuple[Watch, Tensor]:
-    watch = Watch(images, known.begin, None, known.first) if known else Watch(images, at=at)
+def _watched(model: nn.Module, images: Tensor, at: nn.Module | None) -> tuple[Watch, Tensor]:
+    watch = Watch(images, named=at is not None)
 
-    def named(module: nn.Module, _: Any, out: Any) -> Any:
-        return watch.starts(out) if module is at and watch.tape is None and isinstance(out, Tensor) else None
+    def named(module: nn.Module, _: Any, out: Any) -> None:
+        if module is at and isinstance(out, Tensor):  # of several calls, the last
+            watch.starts(out)
 
     # torch's own list of hooks for all modules, for the time of this pass: the model's stay as they are
     hook = register_module_forward_hook(named) if at is not None else None
     try:
         with watch:
             out = model(images)
+    except Exception as error:
+        error.add_note(
+            f"explain gave {type(model).__name__} images of shape {tuple(images.shape)}, as it was given them"
+        )
+        raise
     finally:
         if hook is not None:
             hook.remove()
@@ -119,14 +147,19 @@ def _named(model: nn.Module, at: str | None) -> nn.Module | None:
     raise ValueError(f"at={at!r}: {type(model).__name__} has no such module; its last ones are {', '.join(tops)}")
 
 
-def _checked(watch: Watch, logits: Tensor, model: nn.Module, at: str | None) -> Tape:
+def _checked(watch: Watch, logits: Tensor, model: nn.Module, images: Tensor, at: str | None) -> Tape:
     tape, who = watch.tape, type(model).__name__
     way = 'name the module whose output is the last feature map: explain(model, images, at="layer4")'
     if tape is None and at is not None:
         raise SplitError(
             f"at={at!r}: this module of {who} was not called, or gave no single tensor, in the forward pass"
         )
-    if tape is None or id(logits) not in tape.slots:
+    if tape is not None and at is not None and tape.map.dim() < 3:
+        raise ValueError(
+            f"at={at!r}: this module gives {tuple(tape.map.shape)}, which has no positions; name one that gives a map "
+            f"(N, C, h, w)"
+        )
+    if tape is None or tape.slot(logits) is None:
         seen = "; ".join(watch.seen[-3:]) or "none"
         raise SplitError(
             f"no last feature map was found in {who}: its logits do not come from a pooled or flattened map alone "
@@ -137,11 +170,16 @@ def _checked(watch: Watch, logits: Tensor, model: nn.Module, at: str | None) -> 
             f"the logits of {who} come from the map of shape {tuple(tape.map.shape)} and from something else of the "
             f"image, which meet in {tape.foreign}: one map cannot explain them. If a later map holds all, {way}"
         )
+    if not len(images) == len(tape.map) == len(logits):
+        raise SplitError(
+            f"{len(images)} images became {len(tape.map)} maps and {len(logits)} rows of logits in {who} (several "
+            f"views of each image?): a map belongs to one image"
+        )
     return tape
 
 
-def _placed(watch: Watch, x: Tensor, cells: tuple[int, ...], images: Tensor) -> Placement:
-    size = tuple(images.shape[2:])
+def _placed(watch: Watch, x: Tensor, axes: tuple[int, ...], images: Tensor) -> Placement:
+    size, cells = tuple(images.shape[2:]), tuple(x.shape[axis] for axis in axes)
     place = watch.places.get(x)
     if len(cells) != len(size):  # tokens: their grid is told later
         return Placement.even(cells, cells)

@@ -5,8 +5,8 @@ and the maps are exact. Elsewhere it is a vector-Jacobian product through the ca
 through the whole tape where its pools are not known. The backbone is never differentiated.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from math import isnan, prod
 from typing import Any
 
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from gapstone.heads.parts import in_place, pooled
 from gapstone.loops.places import decode
-from gapstone.maps.watch import Call, Slot, SplitError, Tape
+from gapstone.maps.geometry import RESHAPES
+from gapstone.maps.tape import DROPOUTS, Call, Slot, SplitError, Tape
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes, Cells
 
@@ -24,7 +25,6 @@ MOVES = frozenset(
      "cat", "concat", "concatenate", "stack", "chunk", "split", "__getitem__", "clone", "alias", "detach"]
 )  # fmt: skip
 """Calls that move numbers, and change none."""
-DROPOUTS = frozenset(["dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"])
 SUMS = frozenset(
     ["add", "__add__", "__radd__", "add_", "__iadd__", "sub", "__sub__", "sub_", "__isub__", "__rsub__", "rsub", "neg",
      "__neg__", "mean", "sum", "to", "float", "double", "type_as", "expand"]
@@ -34,6 +34,11 @@ PRODUCTS = frozenset(
      "__matmul__", "mm"]
 )  # fmt: skip
 LAYERS = frozenset(["linear", "conv1d", "conv2d", "conv3d"])
+
+NO_GRADIENT = SplitError(
+    "no gradient flows from the logits to the last map (something on the way is detached, rounded or quantised), and a "
+    "head with hidden layers needs one for its maps"
+)
 
 CHUNK = 64
 """Classes whose gradients are taken at a time."""
@@ -45,11 +50,9 @@ class Pooling:
 
     slot: int
     """Of its answer."""
-    after: int
-    """How many of the tape's calls it took."""
     name: str
     """A pool's; "flat": the positions themselves."""
-    parameters: dict[str, Any]
+    parameters: dict[str, Any] = field(default_factory=dict)
     grid: tuple[int, ...] | None = None
     """Mean over so many cells; None: the whole map."""
     scale: float = 1.0
@@ -62,75 +65,84 @@ class Tail:
     """
 
     def __init__(self, tape: Tape, logits: Tensor) -> None:
-        if id(logits) not in tape.slots:
+        out = tape.slot(logits)
+        if out is None:
             raise SplitError("the logits do not come from the map")
-        self.tape, self.logits = tape, logits.detach()
-        self.out = tape.slots[id(logits)]
+        if any(call.drops for call in tape.calls):
+            raise SplitError(
+                "the head drops units at random in eval mode, too, so no map explains it: "
+                "F.dropout(x, p, training=self.training)"
+            )
+        self.tape, self.logits, self.out = tape, logits.detach(), out
         x = tape.map
         self.order = (0, *(d for d in range(1, x.dim()) if d not in tape.axes), *tape.axes)
         self.map = x.permute(self.order).detach()
         """(N, C, *cells)"""
+        self._flat = self._flattened()
         self.poolings = self._poolings()
         self.linear = self.poolings is not None and all(self._is_linear(call) for call in self._rest())
         self.additive = self.linear and all(p.name == "flat" or POOLS[p.name].adds_up for p in self.poolings or ())
 
     # ---- what the tape says
 
+    def _flattened(self) -> dict[int, Call]:
+        """By slot, calls that only put the map's positions into one axis: x.flatten(2)."""
+        n, channels, cells = self.map.shape[0], self.map.shape[1], prod(self.map.shape[2:])
+        return {
+            call.slots[0]: call
+            for call in self.tape.calls
+            if call.name in RESHAPES
+            and call.takes == (0,)
+            and self.order == tuple(range(self.map.dim()))
+            and tuple(self.tape.shapes[call.slots[0]]) == (n, channels, cells)
+            and cells > 1
+            and self.map.dim() > 3
+        }
+
     def _poolings(self) -> list[Pooling] | None:
-        """The pools that the tape begins with; None where the map goes into something else."""
-        found: list[Pooling] = []
-        takers = [call for call in self.tape.calls if 0 in call.takes]
-        for number, call in enumerate(takers):
-            if self.tape.calls[number] is not call:
-                return None  # a pool that comes after something else: not at the beginning of the tape
-            pooling = self._pooling(call)
-            if pooling is None:
-                return None
-            found.append(pooling)
-        return found or None
+        """The pools that take the map; None where it goes into something else, too."""
+        maps = {0, *self._flat}
+        takers = [c for c in self.tape.calls if maps & set(c.takes) and c.slots[0] not in self._flat]
+        found = [self._pooling(call) for call in takers]
+        if not found or None in found:
+            return None
+        return [pooling for pooling in found if pooling is not None]
 
     def _pooling(self, call: Call) -> Pooling | None:
-        x, name, axes = self.tape.map, call.name, self.tape.axes
-        if len(call.takes) != 1 or not (call.args and call.args[0] == Slot(0)):
+        name, slot = call.name, call.slots[0]
+        if len(call.takes) != 1 or not (call.args and call.args[0] == Slot(call.takes[0])):
             return None
-        slot, sizes = call.slots[0], [x.shape[axis] for axis in axes]
-        y = self.tape.values[slot]
-
-        def pooling(pool: str, **more: Any) -> Pooling:
-            return Pooling(slot, self.tape.calls.index(call) + 1, pool, more.pop("parameters", {}), **more)
-
-        def get(place: int, key: str, otherwise: Any = None) -> Any:
-            return call.args[place] if len(call.args) > place else call.kwargs.get(key, otherwise)
-
-        whole = y.dim() <= 2 or all(y.shape[axis] == 1 for axis in axes)
+        flat = call.takes[0] != 0
+        axes = (2,) if flat else self.tape.axes
+        shape, y = self.tape.shapes[call.takes[0]], self.tape.shapes[slot]
+        sizes = [shape[axis] for axis in axes]
+        whole = len(y) <= 2 or all(y[axis] == 1 for axis in axes)
         if name in ("mean", "amax", "sum"):
-            dims = get(1, "dim")
+            dims = call.get(1, "dim")
             dims = dims if isinstance(dims, Sequence) else (dims,)
-            if None in dims or {d % x.dim() for d in dims} != set(axes):
+            if None in dims or {d % len(shape) for d in dims} != set(axes):
                 return None
             kind = {"mean": "mean", "amax": "max", "sum": "mean"}[name]
-            return pooling(kind, scale=float(prod(sizes)) if name == "sum" else 1.0)
-        if axes != tuple(range(2, x.dim())):
+            return Pooling(slot, kind, scale=float(prod(sizes)) if name == "sum" else 1.0)
+        if axes != tuple(range(2, len(shape))) or (flat and not whole):
             return None
         if name.startswith("adaptive_avg_pool"):
-            cells = tuple(y.shape[2:])
-            return pooling("mean", grid=None if whole else cells)
+            return Pooling(slot, "mean", grid=None if whole else tuple(y[2:]))
         if name.startswith("adaptive_max_pool") and whole:
-            return pooling("max")
+            return Pooling(slot, "max")
         if name.startswith(("avg_pool", "max_pool")) and whole:
-            padding = get(3, "padding", 0)
-            size = get(1, "kernel_size")
+            padding, size = call.get(3, "padding", 0), call.get(1, "kernel_size")
             size = [size] * len(sizes) if isinstance(size, int) else list(size)
             fits = size == sizes and not any(padding if isinstance(padding, Sequence) else [padding])
-            divided = name.startswith("max") or get(6, "divisor_override") is None
-            return pooling("mean" if name.startswith("avg") else "max") if fits and divided else None
-        if name == "pool":
-            return self._ours(call, pooling)
-        if name in ("flatten", "reshape", "view") and y.dim() == 2 and y.shape[1] == x[0].numel():
-            return pooling("flat")
+            divided = name.startswith("max") or call.get(6, "divisor_override") is None
+            return Pooling(slot, "mean" if name.startswith("avg") else "max") if fits and divided else None
+        if name == "pool" and not flat:
+            return self._ours(call)
+        if name in RESHAPES and len(y) == 2 and y[1] == prod(shape[1:]):
+            return Pooling(slot, "flat")
         return None
 
-    def _ours(self, call: Call, pooling: Callable[..., Pooling]) -> Pooling | None:
+    def _ours(self, call: Call) -> Pooling | None:
         _, name, _, numbers, places, constants, given = call.args[:7]
         place = decode(numbers, places)
         if name not in POOLS or not isinstance(place, Boxes):
@@ -141,22 +153,23 @@ class Tail:
             for key, value in zip(POOLS[name].parameters, constants, strict=True)
         }
         if place.axes is None:
-            return pooling(name, parameters=parameters) if POOLS[name].adds_up else None
+            return Pooling(call.slots[0], name, parameters) if POOLS[name].adds_up else None
         if name == "mean" and all(isinstance(axis, Cells) for axis in place.axes):
-            return pooling("mean", grid=tuple(axis.cells for axis in place.axes))
+            return Pooling(call.slots[0], "mean", grid=tuple(axis.cells for axis in place.axes))
         return None
 
     def _rest(self) -> list[Call]:
         assert self.poolings is not None
-        return self.tape.calls[len(self.poolings) :]
+        pools = {p.slot for p in self.poolings} | set(self._flat)
+        return [call for call in self.tape.calls if call.slots[0] not in pools]
 
     def _is_linear(self, call: Call) -> bool:
         """In the tensors of the tape that it takes."""
         name, once = call.name, len(call.takes) == 1
         if name in MOVES or name in SUMS:
             return True
-        if name in DROPOUTS:  # F.dropout(x, p, training): by default it drops, also in eval mode
-            return call.kwargs.get("training", call.args[2] if len(call.args) > 2 else True) is False
+        if name in DROPOUTS:  # one that drops was refused
+            return True
         if name in PRODUCTS:
             return once and (not name.endswith(("div", "div_", "truediv__")) or call.args[0] == Slot(call.takes[0]))
         if name == "batch_norm":
@@ -168,23 +181,28 @@ class Tail:
 
     @torch.no_grad()
     def bias(self) -> Tensor:
-        """(C,): the logits of empty maps."""
+        """(C,): the logits of empty maps; 0 where the head has no answer to them (it divides by their norm)."""
         if self.poolings is None:
-            return self.tape.replay(torch.zeros_like(self.tape.map))[self.out][0].float()
-        nothing = {p.slot: torch.zeros_like(self.tape.values[p.slot]) for p in self.poolings}
-        return self.tape.replay(self.tape.map, len(self.poolings), nothing)[self.out][0].float()
+            bias = self.tape.replay(torch.zeros_like(self.tape.map))[self.out][0].float()
+        else:
+            nothing = {
+                p.slot: torch.zeros(self.tape.shapes[p.slot], dtype=self.map.dtype, device=self.map.device)
+                for p in self.poolings
+            }
+            bias = self.tape.replay(self.tape.map, nothing, self._rest())[self.out][0].float()
+        return bias.nan_to_num(0.0, 0.0, 0.0)
 
     def maps(self, classes: Tensor | None) -> Tensor:
         """(N, K, *cells), of the classes (N, K), or of all."""
-        if self.poolings is None:
-            return self._through_everything(classes)
-        weights = self.weights(classes) if self.linear else self._gradients(classes)
-        total: Tensor | None = None
-        for pooling, weight in zip(self.poolings, weights, strict=True):
-            part = self._part(pooling, weight)
-            total = part if total is None else total + part
-        assert total is not None
-        return total
+        if self.linear:
+            return self._parts(self.weights(classes))
+        grads = self._through_everything(classes) if self.poolings is None else self._through_pools(classes)
+        return torch.cat(list(grads), 1)
+
+    def _parts(self, weights: Sequence[Tensor]) -> Tensor:
+        assert self.poolings is not None
+        parts = [self._part(pooling, weight) for pooling, weight in zip(self.poolings, weights, strict=True)]
+        return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
     def _part(self, pooling: Pooling, weight: Tensor) -> Tensor:
         x = self.map.float() if self.map.dtype in (torch.float16, torch.bfloat16) else self.map
@@ -193,7 +211,8 @@ class Tail:
             if pooling.name == "flat" or pooling.grid is not None:
                 cells = pooling.grid or tuple(x.shape[2:])
                 return in_place(x, weight.view(*weight.shape[:-1], x.shape[1], *cells), pooling.grid is not None)
-            return pooled(x, weight * pooling.scale, pooling.name, **pooling.parameters)
+            part = pooled(x, weight, pooling.name, **pooling.parameters)
+            return part if pooling.scale == 1 else part * pooling.scale
 
     def weights(self, classes: Tensor | None) -> list[Tensor]:
         """d logit / d pooled, the same for all images: per pool (C, P), or (N, K, P) of the classes asked for."""
@@ -201,7 +220,8 @@ class Tail:
         rows = self._linear_layer()
         if rows is None:
             every = torch.arange(self.logits.shape[1], device=self.logits.device)[None]
-            rows = [one[0] for one in self._gradients(every, images=1)]
+            pieces = list(self._gradients(every, images=1))
+            rows = [torch.cat([piece[i][0] for piece in pieces]) for i in range(len(self.poolings))]
         return rows if classes is None else [weight[classes] for weight in rows]
 
     def _linear_layer(self) -> list[Tensor] | None:
@@ -215,14 +235,12 @@ class Tail:
         # numbers instead of values: where each comes out is where it went
         ids, count = {}, 0
         for pooling in self.poolings:
-            like = self.tape.values[pooling.slot]
-            one = torch.arange(count, count + like[0].numel(), dtype=torch.float64, device=like.device)
-            ids[pooling.slot] = one.view(like.shape[1:]).expand(like.shape).contiguous()
-            count += like[0].numel()
-        before = Tape(self.tape.map, self.tape.axes, self.tape.begin)
-        before.calls = self.tape.calls[:-1] if layers else self.tape.calls
+            shape = self.tape.shapes[pooling.slot]
+            one = torch.arange(count, count + prod(shape[1:]), dtype=torch.float64, device=self.map.device)
+            ids[pooling.slot] = one.view(shape[1:]).expand(shape).contiguous()
+            count += prod(shape[1:])
         with torch.no_grad():
-            made = before.replay(self.tape.map, len(self.poolings), ids)
+            made = self.tape.replay(self.tape.map, ids, rest[:-1] if layers else rest)
         if layers:
             call = rest[-1]
             weight = call.args[1] if len(call.args) > 1 else call.kwargs["weight"]
@@ -238,50 +256,58 @@ class Tail:
             ordered = weight.detach()
         else:
             ordered = weight.new_zeros(weight.shape[0], count).index_add_(1, place, weight.detach())
-        return list(torch.split(ordered, [self.tape.values[p.slot][0].numel() for p in self.poolings], 1))
+        return list(torch.split(ordered, [prod(self.tape.shapes[p.slot][1:]) for p in self.poolings], 1))
 
-    def _gradients(self, classes: Tensor | None, images: int | None = None) -> list[Tensor]:
-        """d logit / d pooled by a vector-Jacobian product through what follows the pools: per pool (N, K, P)."""
+    def _through_pools(self, classes: Tensor | None) -> Iterator[Tensor]:
+        for gradients in self._gradients(classes):
+            yield self._parts(gradients)
+
+    def _gradients(self, classes: Tensor | None, images: int | None = None) -> Iterator[list[Tensor]]:
+        """d logit / d pooled by a vector-Jacobian product through what follows the pools: per pool (N, k, P), for so
+        many classes at a time."""
         assert self.poolings is not None
-        with torch.enable_grad():
-            given = {p.slot: self.tape.values[p.slot].detach().clone().requires_grad_() for p in self.poolings}
-            made = self.tape.replay(self.tape.map.detach(), len(self.poolings), {k: v * 1 for k, v in given.items()})
-            logits = made[self.out]
-        parts = _jacobian(logits, list(given.values()), classes, images)
-        return [torch.cat([g[i].flatten(2) for g in parts], 1) for i in range(len(given))]
+        rest = self._rest()
+        with torch.inference_mode(False), torch.enable_grad():
+            x = self.tape.map.detach().clone()
+            pools = [call for call in self.tape.calls if call not in rest]
+            made = self.tape.replay(x, calls=pools)  # anew: the model may have changed its own in place
+            given = {p.slot: made[p.slot].detach().clone().requires_grad_() for p in self.poolings}
+            logits = self.tape.replay(x, {k: v * 1 for k, v in given.items()}, rest)[self.out]
+        for grads in _jacobian(logits, list(given.values()), classes, images):
+            yield [g.flatten(2) for g in grads]
 
-    def _through_everything(self, classes: Tensor | None) -> Tensor:
-        with torch.enable_grad():
+    def _through_everything(self, classes: Tensor | None) -> Iterator[Tensor]:
+        with torch.inference_mode(False), torch.enable_grad():
             x = self.tape.map.detach().clone().requires_grad_()
             logits = self.tape.replay(x * 1)[self.out]
         shape = (0, 1, *(d + 1 for d in self.order[1:]))
-        found = [
-            (g.permute(shape).float() * self.map[:, None]).sum(2) for (g,) in _jacobian(logits, [x], classes, None)
-        ]
-        return torch.cat(found, 1)
+        for (g,) in _jacobian(logits, [x], classes, None):
+            yield (g.permute(shape).float() * self.map[:, None]).sum(2)
 
 
-def _jacobian(logits: Tensor, of: list[Tensor], classes: Tensor | None, images: int | None) -> list[list[Tensor]]:
+def _jacobian(logits: Tensor, of: list[Tensor], classes: Tensor | None, images: int | None) -> Iterator[list[Tensor]]:
     """Gradients of each class's logit, (n, k, …) for every tensor in `of`, in pieces of k ≤ CHUNK classes."""
     n, count = logits.shape
     if classes is None:
         classes = torch.arange(count, device=logits.device)[None]
     classes = classes.expand(n, -1)
-    pieces: list[list[Tensor]] = []
     for chunk in torch.split(classes, CHUNK, 1):
         chosen = torch.zeros(chunk.shape[1], n, count, dtype=logits.dtype, device=logits.device)
         chosen.scatter_(2, chunk.t()[:, :, None], 1.0)
-        grads = _vjp(logits, of, chosen)
-        pieces.append([g.transpose(0, 1)[:images].detach() for g in grads])
-    return pieces
+        yield [g.transpose(0, 1)[:images].detach() for g in _vjp(logits, of, chosen)]
 
 
 def _vjp(logits: Tensor, of: list[Tensor], chosen: Tensor) -> list[Tensor]:
-    try:
-        found = torch.autograd.grad(
-            logits, of, chosen, retain_graph=True, is_grads_batched=True, materialize_grads=True
-        )
-    except RuntimeError:  # an operator that vmap does not know: one class at a time
-        rows = [torch.autograd.grad(logits, of, one, retain_graph=True, materialize_grads=True) for one in chosen]
-        found = tuple(torch.stack(column) for column in zip(*rows, strict=True))
-    return list(found)
+    if not logits.requires_grad:
+        raise NO_GRADIENT
+    with torch.inference_mode(False):
+        found: Sequence[Tensor | None]
+        try:
+            found = torch.autograd.grad(logits, of, chosen, True, is_grads_batched=True, allow_unused=True)
+        except RuntimeError:  # an operator that vmap does not know: one class at a time
+            rows = [torch.autograd.grad(logits, of, one, True, allow_unused=True) for one in chosen]
+            found = [None if None in column else torch.stack(column) for column in zip(*rows, strict=True)]
+        if all(g is None for g in found):
+            raise NO_GRADIENT
+        # a branch that does not reach the logits
+        return [x.new_zeros(len(chosen), *x.shape) if g is None else g for g, x in zip(found, of, strict=True)]

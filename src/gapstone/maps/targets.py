@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -19,8 +20,8 @@ def chosen(classes: Classes | None, top_k: int | None, logits: Tensor, labels: S
     if top_k is not None:
         if classes is not None:
             raise ValueError(f"explain: give classes or top_k={top_k}, not both")
-        if not top_k >= 1:
-            raise ValueError(f"explain: top_k={top_k} must be at least 1")
+        if not _whole(top_k) or top_k < 1:
+            raise ValueError(f"explain: top_k={top_k!r} must be a whole number, at least 1")
         return logits.float().topk(min(top_k, count), 1).indices
     if classes is None:
         return None
@@ -60,7 +61,13 @@ def class_number(one: One, count: int, labels: Sequence[str] | None) -> int:
             f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(labels[:8])}" + "…" * (count > 8)
         )
         raise ValueError(f"explain: there is no class {one!r}; {hint}")
+    if not isinstance(one, str) and not _whole(one):
+        raise ValueError(f"explain: {one!r} is no class: give whole numbers, or names where there are labels")
     number = int(one)
     if not 0 <= number < count:
         raise ValueError(f"explain: there is no class {number}: they go from 0 to {count - 1}")
     return number
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -65,6 +65,10 @@ def fill(results: dict[str, Any], maps: pictures.Maps | None, worst: Sequence[pi
         scale=_forest(results["pairs"], results["settings"]["margin_pp"]),
         shift_pairs=results.get("shift_pairs", []),  # results of early trials have none
         shift_scale=_forest(results.get("shift_pairs", []), results["settings"]["margin_pp"]),
+        localisation=results.get("localisation"),
+        localisation_pairs=results.get("localisation_pairs", []),
+        localisation_scale=_forest(results.get("localisation_pairs", []), results["settings"]["margin_pp"]),
+        tuned=any(head["localisation"] and head["localisation"]["tuned"] for head in heads),
         dumbbells=_dumbbells(heads),
         charts=_charts(heads),
         maps=maps,
@@ -96,6 +100,7 @@ def _repeats(settings: dict[str, Any]) -> str:
 
 def _heads(results: dict[str, Any]) -> list[dict[str, Any]]:
     pairs = {pair["a"]: pair for pair in results["pairs"]}
+    found = {pair["a"]: pair for pair in results.get("localisation_pairs", [])}
     baseline = results["settings"]["baseline"]
     return [
         {
@@ -104,6 +109,8 @@ def _heads(results: dict[str, Any]) -> list[dict[str, Any]]:
             "key": Look(i).key(),
             "is_baseline": head["head"] == baseline,
             "pair": pairs.get(head["head"]),
+            "localisation": head.get("localisation"),
+            "found": found.get(head["head"]),
         }
         for i, head in enumerate(results["heads"])
     ]

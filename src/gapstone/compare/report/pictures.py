@@ -2,14 +2,15 @@
 
     colour(v) = blue below 0, vermilion above;  opacity(v) = cbrt(|v| / largest)
 
-A map is kept as an h × w picture of its own, laid over the grey picture by the page: each cell covers its equal share,
-and nothing is interpolated into looking more exact than it is.
+A map is kept as a small picture of its own, a pixel per cell, which the page lays over the grey picture so that each
+cell lies around its receptive field's true centre; nothing is interpolated into looking more exact than it is.
 """
 
 import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-BELOW, ABOVE = (0, 90, 181), (213, 94, 0)
-"""Told apart by every kind of colour vision. The page's colour bar uses the same (templates/style.css)."""
-STRONGEST = 0.88  # opacity of the largest contribution: the picture stays visible beneath
+from gapstone.maps.colours import ABOVE, BELOW, STRONGEST, opacity
+from gapstone.maps.placement import Placement
+
+POWER = (
+    1 / 3
+)  # a cell of gap holds 1/256 of its logit, one of gmp a tenth: under a square root gap's were all but blank
 SMALL = 64  # px: below, a picture keeps its own pixels, and the page shows them as squares
 SIDES = (224, 160, 112, 80)
 MOST_BYTES = 2_500_000  # of data URIs, so that the page stays below 5 MB
@@ -37,6 +41,21 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Area:
+    """A rectangle over a picture, in per cent of its width and height."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+    @property
+    def style(self) -> str:
+        """As CSS; .cam hides what reaches beyond the picture."""
+        return f"left:{self.left:.3f}%;top:{self.top:.3f}%;width:{self.width:.3f}%;height:{self.height:.3f}%"
+
+
+@dataclass(frozen=True)
 class Map:
     """One class's map of one head on one image."""
 
@@ -44,6 +63,7 @@ class Map:
     """"true": the image's own class; "answer": the class answered instead."""
     label: str
     uri: str
+    area: Area
     logit: float
     probability: float
     bias: float
@@ -59,6 +79,8 @@ class Row:
     name: str
     label: str
     cells: Sequence[Sequence[Map] | None]
+    boxes: Sequence[Area] = ()
+    """Where the objects truly are, for images that came with boxes."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +120,13 @@ def _maps(arrays: dict[str, Array], pictures: Sequence[Picture], classes: Sequen
             return None
         maps, logits = arrays[f"maps_{head}"][image], arrays[f"logits_{head}"][image].astype(np.float64)
         probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        around, area = placed(maps, arrays.get(f"placement_{head}"), arrays["images"].shape[1:3])
         return [
             Map(
                 role="true" if place == 0 else "answer",
                 label=classes[k],
-                uri=overlay(maps[k], largest),
+                uri=overlay(around[k], largest),
+                area=area,
                 logit=float(logits[k]),
                 probability=float(probabilities[k]),
                 bias=float(arrays[f"bias_{head}"][image, k]),
@@ -118,6 +142,7 @@ def _maps(arrays: dict[str, Array], pictures: Sequence[Picture], classes: Sequen
                 str(arrays["names"][image]),
                 classes[int(labels[image])],
                 [cell(image, head) for head in range(heads)],
+                _boxes(arrays, image),
             )
             for image, picture in enumerate(pictures)
         ],
@@ -133,13 +158,40 @@ def _classes(logits: Array, label: int) -> list[int]:
     return [label] if answer == label else [label, answer]
 
 
+def placed(maps: Array, where: Array | None, size: Sequence[int]) -> tuple[Array, Area]:
+    """Maps (…, h, w) with their outer cells repeated as far as the picture (H, W) reaches, and what they then cover.
+
+    where: (2, 2), stride and start of the cells, each (y, x); None, from a gapstone that kept none: equal shares.
+    """
+    cells = maps.shape[-2:]
+    if where is None:
+        even = Placement.even(cells, size)
+        where = np.array([even.stride, even.start])
+    pads, edges = [], []
+    for stride, start, count, side in zip(*where.tolist(), cells, size, strict=True):
+        low = start + 0.5 - stride / 2  # the outer edge of the first cell, 0 that of the first pixel
+        before = max(0, ceil(low / stride))
+        after = max(0, ceil((side - low) / stride - count))
+        pads.append((before, after))
+        edges.append((100 * (low - before * stride) / side, 100 * (before + count + after) * stride / side))
+    (top, height), (left, width) = edges
+    return np.pad(maps, [(0, 0)] * (maps.ndim - 2) + pads, mode="edge"), Area(left, top, width, height)
+
+
+def _boxes(arrays: dict[str, Array], image: int) -> list[Area]:
+    """The boxes of one of the images shown, cut off at its edges."""
+    given = arrays.get("boxes", np.zeros((0, 5)))
+    height, width = arrays["images"].shape[1:3]
+    edges = (given[given[:, 0] == image, 1:] * 100 / [width, height, width, height]).clip(0, 100)
+    areas = (Area(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in edges.tolist())
+    return [area for area in areas if area.width and area.height]
+
+
 def overlay(values: Array, largest: float) -> str:
     """A map (h, w) in logit units as an h × w picture; a value of 0 is clear."""
-    # a cell of gap holds 1/256 of its logit, one of gmp a tenth: under a square root gap's maps were all but blank
-    strength = np.cbrt(np.abs(values.astype(np.float64)) / largest).clip(0, 1)
     rgba = np.empty((*values.shape, 4), np.uint8)
     rgba[..., :3] = np.where((values > 0)[..., None], ABOVE, BELOW)
-    rgba[..., 3] = np.round(255 * STRONGEST * strength)
+    rgba[..., 3] = np.round(255 * STRONGEST * opacity(values, largest, POWER))
     return _uri(Image.fromarray(rgba), "PNG")
 
 

@@ -26,6 +26,8 @@ def render(results: dict[str, Any], console: Console) -> None:
     for pair in results["pairs"]:
         _pair(pair, console)
     _shifted(results.get("shift_pairs", []), console)
+    if results.get("localisation"):
+        _localised(results, console)
     _failed(results, console)
 
 
@@ -86,6 +88,45 @@ def _shifted(pairs: list[dict[str, Any]], console: Console) -> None:
     words = ", ".join(f"{pair['a']} {pair['verdict']} ({signed(pair['difference_pp'])})" for pair in pairs)
     console.print()
     console.print(_text(f"Test images shifted, points against {pairs[0]['b']}: {words}.", ""))
+
+
+def _localised(results: dict[str, Any], console: Console) -> None:
+    """Where each head looks; the rows of the boxes that look at nothing stand below."""
+    heads = [head for head in results["heads"] if head["localisation"]]
+    tuned = any(head["localisation"]["tuned"] for head in heads)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("map on the object", overflow="fold", min_width=6)
+    for name in ("found", *(["tuned"] if tuned else []), "top-1", "pointing", "energy"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("found, against " + results["settings"]["baseline"])
+    words = {
+        pair["a"]: f"{pair['verdict']} ({signed(pair['difference_pp'])})" for pair in results["localisation_pairs"]
+    }
+    for head in heads:
+        looked = head["localisation"]
+        spread, mark = half(looked["gt_known"]), "" if looked["additive"] else " *"
+        found = percent(looked["gt_known"]["mean"]) + (f" ± {spread}" if spread else "")
+        best = [percent(looked["tuned"]["mean"] if looked["tuned"] else None)] if tuned else []
+        others = [percent(looked[key]["mean"]) for key in ("top1", "pointing", "energy")]
+        word = "baseline" if head["head"] == results["settings"]["baseline"] else words.get(head["head"], NOTHING)
+        style = STYLES.get(word.partition(" (")[0], "")
+        table.add_row(_text(head["head"] + mark, "bold"), found, *best, *others, Text(word, style))
+    for idle in results["localisation"]["baselines"]:
+        numbers = [NOTHING, percent(idle["pointing"]), percent(idle["energy"])]
+        cells = [percent(idle["gt_known"]), *([NOTHING] if tuned else []), *numbers, "looks at nothing"]
+        table.add_row(_text(idle["name"], "dim"), *(Text(cell, "dim") for cell in cells))
+    console.print()
+    console.print(table)
+    console.print()
+    notes = [
+        f"In % of {many(results['localisation']['pictures'], 'test image')} with boxes.",
+        "found: what is above 20 % of the true class's map, boxed, has an IoU of at least 0.5"
+        + ("; tuned: at the validation images' best threshold." if tuned else "."),
+        "top-1: and the answer is right. pointing: the map's highest point lies in a box. energy: share inside.",
+    ]
+    if not all(head["localisation"]["additive"] for head in heads):
+        notes.append("*: the map does not add up to the logit.")
+    console.print(_text(" ".join(notes), "dim"))
 
 
 def _failed(results: dict[str, Any], console: Console) -> None:

@@ -1,0 +1,140 @@
+"""A tape: the calls of a forward pass that turn the last feature map into logits, ready to be played again."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DROPOUTS = frozenset(["dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"])
+
+
+class SplitError(ValueError):
+    """The model's last feature map, and what follows it, could not be told."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """In a tape: the tensor made by an earlier call; 0 is the map."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Call:
+    function: Any
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    slots: tuple[int, ...]
+    """Of the tensors it gave."""
+
+    @property
+    def takes(self) -> tuple[int, ...]:
+        return tuple(part.number for part in leaves((self.args, self.kwargs)) if isinstance(part, Slot))
+
+    def get(self, place: int, name: str, otherwise: Any = None) -> Any:
+        """An argument, however it was given."""
+        return self.args[place] if len(self.args) > place else self.kwargs.get(name, otherwise)
+
+    @property
+    def drops(self) -> bool:
+        """F.dropout(x, p, training): by default it drops, also in eval mode."""
+        return self.name in DROPOUTS and self.get(2, "training", True) is not False
+
+
+class Tape:
+    """It holds the map and the shapes of what was made of it; the tensors are made anew by `replay`.
+
+    axes: which dimensions of the map are positions. begin: the number of its first call in the forward pass. copy: keep
+    the map as it is now, whatever the model does to it in place; else `changed` says whether it did.
+    """
+
+    def __init__(self, x: Tensor, axes: tuple[int, ...], begin: int, copy: bool = False) -> None:
+        copy = copy or x.is_inference()  # these count no changes
+        self.map = x.clone() if copy else x
+        self.axes, self.begin = axes, begin
+        self.calls: list[Call] = []
+        self.shapes: list[torch.Size] = []
+        """By slot."""
+        self.foreign: str | None = None
+        """A call that brings in something of the image which did not come through the map."""
+        self._version = None if copy else x._version
+        self._live: list[Tensor] = []  # kept alive: slots are known by identity
+        self._slots: dict[int, int] = {}
+        self._number(x)
+
+    def __contains__(self, x: object) -> bool:
+        return id(x) in self._slots
+
+    def is_map(self, x: Tensor) -> bool:
+        return x is self._live[0]
+
+    @property
+    def changed(self) -> bool:
+        """Whether the map was changed in place after it was taken."""
+        return self._version is not None and self.map._version != self._version
+
+    def slot(self, x: Tensor) -> int | None:
+        return self._slots.get(id(x))
+
+    def _number(self, x: Tensor) -> int:
+        self._live.append(x)
+        self.shapes.append(x.shape)
+        self._slots[id(x)] = len(self._live) - 1
+        return len(self._live) - 1
+
+    def record(self, function: Any, name: str, args: Any, kwargs: Any, outs: Sequence[Tensor]) -> None:
+        def slotted(part: Any) -> Any:
+            return Slot(self._slots[id(part)]) if id(part) in self._slots else part
+
+        held = replaced(args, slotted), replaced(kwargs, slotted)  # before an in-place call's answer is numbered anew
+        self.calls.append(Call(function, name, *held, tuple(self._number(out) for out in outs)))
+
+    def replay(
+        self, x: Tensor, given: dict[int, Tensor] | None = None, calls: Collection[Call] | None = None
+    ) -> dict[int, Tensor]:
+        """All tensors by slot, with x for the map; `given` ones instead of the calls that made them; or these calls."""
+        made = {0: x, **(given or {})}
+
+        def filled(part: Any) -> Any:
+            if isinstance(part, Slot):
+                return made[part.number]
+            # made in inference mode, as autograd cannot have it
+            return part.clone() if isinstance(part, Tensor) and part.is_inference() else part
+
+        for call in self.calls if calls is None else calls:
+            if given and all(slot in given for slot in call.slots):
+                continue
+            out = call.function(*replaced(call.args, filled), **replaced(call.kwargs, filled))
+            made |= zip(call.slots, tensors(out), strict=True)
+        return made
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    return [part for part in leaves(tree) if isinstance(part, Tensor)]
+
+
+def leaves(tree: Any) -> Iterator[Any]:
+    """Of tuples, lists and dictionaries within each other (three times faster here than torch's pytree)."""
+    if isinstance(tree, tuple | list):
+        for part in tree:
+            yield from leaves(part)
+    elif isinstance(tree, dict):
+        for part in tree.values():
+            yield from leaves(part)
+    else:
+        yield tree
+
+
+def replaced(tree: Any, by: Callable[[Any], Any]) -> Any:
+    if isinstance(tree, torch.Size):
+        return tree
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(replaced(part, by) for part in tree))
+    if isinstance(tree, tuple | list):
+        return type(tree)(replaced(part, by) for part in tree)
+    if isinstance(tree, dict):
+        return {key: replaced(part, by) for key, part in tree.items()}
+    return by(tree)

@@ -47,7 +47,7 @@ def split(model: nn.Module, images: Tensor, at: str | None = None) -> tuple[Tail
             tail = _again(model, images, known[key])
             if tail is not None:
                 return tail, known[key].placement
-            del known[key]  # the model went another way this time: look again
+            known.pop(key, None)  # the model went another way this time: look again
         watch, logits = _watched(model, images, module)
         tape = _checked(watch, logits, model, images, at)
         placement = _placed(watch, tape.map, tape.axes, images)
@@ -190,7 +190,7 @@ def _placed(watch: Watch, x: Tensor, axes: tuple[int, ...], images: Tensor) -> P
 
 def _remember(known: dict[Any, Found], key: Any, found: Found) -> None:
     while len(known) >= REMEMBERED:
-        del known[next(iter(known))]
+        known.pop(next(iter(known)), None)
     known[key] = found
 
 

@@ -8,10 +8,10 @@ import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from gapstone.images.crew import _how, _Job, _receive, _send, _Worker
 from gapstone.images.load import ImageError
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.store import memory_limit
+from gapstone.images.worker import Worker
 from gapstone.serve.limits import Limits
 from gapstone.serve.picture import Picture, Rules, Task
 
@@ -64,37 +64,29 @@ class _Reader:
     """One process, replaced when it dies."""
 
     def __init__(self, rules: Rules, limits: Limits) -> None:
-        job = _Job(
-            "gapstone.serve.picture:read", (), rules, memory_limit(limits.pixels), queue.SimpleQueue(), queue.Queue()
-        )
-        self._worker = _Worker(job)
+        self._worker = Worker("gapstone.serve.picture:read", rules, memory_limit(limits.pixels))
         self._limit = limits.decode_seconds
         self._lock = threading.Lock()
         self._asking = False
         self._overdue = False
 
     def start(self) -> None:
-        self._worker._start()
+        self._worker.start()
 
     def ask(self, task: Task) -> Picture | str:
-        if self._worker.process is not None and self._worker.process.poll() is not None:
+        if self._worker.dead:
             self.close()  # it died idle: not this picture's fault
-        if self._worker.process is None:
+        if not self._worker.started:
             self.start()
-        process = self._worker.process
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
         self._asking, self._overdue = True, False
         timer = threading.Timer(self._limit, self._stop_overdue)
         timer.start()
         try:
-            _send(process.stdin, [task])
-            kind, answer = _receive(process.stdout)
+            self._worker.send([task])
+            answer = self._worker.receive()
         except (EOFError, OSError):  # the process is gone
-            reason = (
-                f"reading it took longer than {self._limit:g} s and was stopped" if self._overdue else _how(process)
-            )
+            took = f"reading it took longer than {self._limit:g} s and was stopped"
+            reason = took if self._overdue else self._worker.ended()
             self.kill()
             self.close()
             return reason
@@ -104,8 +96,6 @@ class _Reader:
                 self._asking = False
         if self._overdue:  # at the last moment: this answer came, the next would not
             self.close()
-        if kind == "raised":
-            raise RuntimeError(f"gapstone.serve.picture.read failed in its process:\n{answer}")
         assert isinstance(answer, Picture | str)
         return answer
 
@@ -119,4 +109,4 @@ class _Reader:
         self._worker.kill()
 
     def close(self) -> None:
-        self._worker._close()
+        self._worker.close()

@@ -270,7 +270,7 @@ def export(
     ] = None,
     weights: Weights = None,
 ) -> None:
-    """Write a model as ONNX or .pt2: logits and maps as outputs, any batch and size, checked before it says done.
+    """Write a model as ONNX or .pt2: logits and maps, any batch and size the head takes, checked before it says done.
 
     A file that is there already is replaced once the new one has passed.
     """

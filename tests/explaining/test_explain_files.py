@@ -6,9 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 from tiny import LABELS, make_model, make_pictures
@@ -17,6 +19,7 @@ import gapstone as gs
 from gapstone.explaining.job import explain_files
 from gapstone.explaining.request import Request
 from gapstone.images.load import load
+from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.files import load_npz
 from gapstone.opening import open_model
 
@@ -96,8 +99,8 @@ def test_asked_classes_are_shown_beside_the_answer(model, pictures, tmp_path):
     assert "asked" in printed
     with pytest.raises(ValueError, match="Close to it: dog"):
         run(model, pictures, out=tmp_path / "out", classes="dgo")
-    with pytest.raises(ValueError, match="--top 9: the model knows 4 classes"):
-        run(model, pictures, out=tmp_path / "out", top=9)
+    _, document, _ = run(model, pictures, out=tmp_path / "more", top=9)  # as many as there are
+    assert all(len(row["classes"]) == 4 for row in document["pictures"] if "error" not in row)
 
 
 def test_all_keeps_the_maps_of_all_classes(model, pictures, tmp_path):
@@ -262,3 +265,18 @@ def test_mistakes_are_one_line_and_leave_nothing(model, pictures, tmp_path, argu
     assert says in said.stderr
     assert "Traceback" not in said.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_model_of_two_classes_and_results_beside_the_pictures(tmp_path):
+    torch.manual_seed(0)
+    preprocessing = Preprocessing(3, (32, 32), (32, 32), (0.5,) * 3, (0.25,) * 3)
+    model = gs.Classifier("nin", "gap", ("cat", "dog"), preprocessing).save(tmp_path / "two.safetensors")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(photos / name)
+    for given in ([str(photos)], [f"{photos}/**/*.png"], [str(photos)]):
+        assert explain_files(Request(str(model), tuple(given)), photos)
+        document = json.loads((photos / "explained.json").read_text())
+        assert [Path(row["name"]).name for row in document["pictures"]] == ["a.png", "b.png"]
+        assert len(document["pictures"][0]["classes"]) == 2

@@ -85,11 +85,21 @@ def test_each_path_once_however_it_is_written(tree):
 
 def test_earlier_results_are_no_pictures(tree):
     (tree / "photos" / "runs" / "one" / ".looked").mkdir(parents=True)
-    (tree / "photos" / "runs" / "one" / "maps.png").write_bytes(b"x")
-    found = files(["photos"])
-    assert len(found.paths) == 6
-    assert [path.as_posix() for path in found.results] == ["photos/runs/one"]
-    assert "photos/runs/one" in " ".join(found.notes())
+    (tree / "photos" / "runs" / "one" / "maps").mkdir()
+    (tree / "photos" / "runs" / "one" / "maps" / "b-0123.png").write_bytes(b"x")
+    for given in (["photos"], ["photos/**/*", "photos/*"]):
+        found = files(given)
+        assert not any("0123" in path.name for path in found.paths)
+        assert [path.as_posix() for path in found.results] == ["photos/runs/one"]
+        assert "photos/runs/one" in " ".join(found.notes())
+    assert len(files(["photos"]).paths) == 6
+
+
+def test_results_beside_the_pictures_hide_none_of_them(tree):
+    (tree / "photos" / ".looked").mkdir()
+    (tree / "photos" / "maps").mkdir()
+    (tree / "photos" / "maps" / "a-0123.png").write_bytes(b"x")
+    assert len(files(["photos"]).paths) == 6
 
 
 def test_links_back_to_a_folder_above_end(tree):

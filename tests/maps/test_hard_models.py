@@ -78,8 +78,57 @@ def test_test_time_augmentation_in_the_batch_refused(x):
 @pytest.mark.parametrize("head", [lambda s, f: s.fc(f.mean(-1).mean(-1)), lambda s, f: s.fc(f.max(-1)[0].max(-1)[0])])
 def test_two_step_reductions(head, x):
     m = User(head).eval()
-    for _ in range(2):  # the first call is right, the second, remembered, fails
-        assert explain(m, x).maps.shape == (2, CLASSES, H, W)
+    first, again = explain(m, x), explain(m, x)  # the second is remembered
+    assert first.maps.shape == (2, CLASSES, H, W)
+    assert first.completeness.max() < 1e-5
+    torch.testing.assert_close(again.maps, first.maps)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_parameter_that_stands_before_the_map(size, x):
+    class M(User):
+        def __init__(self):
+            super().__init__()
+            self.q = nn.Parameter(torch.rand(size, CHANNELS, H, W))
+
+        def forward(self, x):
+            f = self.features(x)
+            return self.fc(torch.einsum("bchw,nchw->nc", self.q, f) / 100)
+
+    m = M().eval()
+    first, again = explain(m, x), explain(m, x)
+    assert first.completeness.max() < 1e-5
+    torch.testing.assert_close(again.maps, first.maps)
+
+
+def test_a_head_that_rounds_is_refused(x):
+    m = User(lambda s, f: s.fc(torch.div(f.sum((2, 3)), 3, rounding_mode="floor"))).eval()
+    assert not explain(m, x).additive
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        lambda s, f: s.fc(f.mean((2, 3)).to(torch.float16).float()),
+        lambda s, f: s.fc(f.mean((2, 3))) + torch.arange(len(f))[:, None],
+        lambda s, f: s.fc(f.mean((2, 3)) * torch.tensor([[1.0], [2.0]])),
+    ],
+)
+def test_not_linear_or_not_the_same_for_all_images(head, x):
+    assert not explain(User(head).eval(), x).additive
+
+
+def test_one_axis_is_no_grid():
+    class Rows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.fc = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv1d(128, 8, 3, padding=1), nn.Linear(8, 5)
+
+        def forward(self, x):
+            return self.fc(self.b(self.a(x).flatten(1, 2)).relu().mean(2))
+
+    with pytest.raises(SplitError, match="16 positions in one row"):
+        explain(Rows().eval(), torch.randn(2, 3, 32, 32))
 
 
 def test_hidden_layers_in_inference_mode(x):
@@ -97,6 +146,7 @@ def test_a_last_map_of_one_cell(name):
     e = explain(m, torch.randn(2, 3, 32, 32), top_k=1)
     assert e.maps.shape == (2, 1, 1, 1)
     assert e.additive
+    assert (e.completeness < 1e-5 * e.logits.abs().max()).all()
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "efficientnet_b0"])
@@ -107,6 +157,7 @@ def test_a_last_map_of_one_cell_is_not_an_earlier_one(name):
     e = explain(m, torch.randn(2, 3, 32, 32), top_k=1)
     assert e.maps.shape == (2, 1, 1, 1)
     assert e.additive
+    assert (e.completeness < 1e-5 * e.logits.abs().max()).all()
 
 
 def test_detached_hidden_head(x):
@@ -147,7 +198,9 @@ def test_pyramid_of_means(x):
         ),
         40,
     ).eval()
-    assert explain(m, x).additive
+    e = explain(m, x)
+    assert e.additive
+    assert e.completeness.max() < 1e-5
 
 
 def test_shared_module_called_twice_is_its_last_call(x):
@@ -176,4 +229,6 @@ def test_exact_although_pooled_twice(x):
             f = self.features(x)
             return self.fc(f.mean((2, 3))) + self.flat(f.flatten(1))
 
-    assert explain(M().eval(), x).additive
+    e = explain(M().eval(), x)
+    assert e.additive
+    assert e.completeness.max() < 1e-5

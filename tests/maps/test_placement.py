@@ -136,6 +136,11 @@ def test_every_rule(name):
 LOST = {
     "unfolded": lambda x: nn.functional.unfold(x, 4, stride=4).view(1, 16, 6, 6),
     "a strange reshape": lambda x: x.reshape(1, 16, 6, 6),
+    "mirrored": lambda x: x.flip(3),
+    "rolled": lambda x: torch.roll(x, 3, 3),
+    "turned": lambda x: torch.rot90(x, 1, (2, 3)),
+    "transposed": lambda x: x.mT,
+    "sampled": lambda x: F.grid_sample(x, torch.rand(1, 24, 24, 2), align_corners=False),
     "branches that disagree": lambda x: x[..., :20, :20] + x[..., 4:, 4:],
 }
 

@@ -289,6 +289,7 @@ def test_names_are_refused_on_other_addresses_too(client: Client, host: str, fin
         ({"Origin": "http://127.0.0.1:9999"}, False),
         ({"Origin": "http://localhost:8765"}, False),
         ({"Origin": "null"}, False),
+        ({"Origin": "http://["}, False),
         ({"Sec-Fetch-Site": "cross-site"}, False),
         ({"Sec-Fetch-Site": "same-site"}, False),
     ],

@@ -14,8 +14,9 @@ from torch import Tensor
 from gapstone.classifier import Classifier
 from gapstone.compare.marked import Marked, among
 from gapstone.maps.baselines import centre_box
-from gapstone.maps.boxes import PAPER
+from gapstone.maps.boxes import PAPER, box
 from gapstone.maps.explain import explain_head
+from gapstone.maps.overlap import boxes_of, ious
 from gapstone.maps.placement import Placement
 from gapstone.maps.placing import place
 from gapstone.maps.pointing import inside
@@ -57,10 +58,10 @@ def localisation(
         return None, {}
     total, found = _empty(), []
     for one, values, rank in _maps(model, pictures, tested, precision, batch_size):
-        single = _empty()
-        single.add(values, one.scaled()[2], rank=rank)
-        found.append(single.fixed(PAPER).known[MIDDLE] == 1)
-        total = total + single
+        boxes = one.scaled()[2]
+        total.add(values, boxes, rank=rank)
+        best = box(values, PAPER)
+        found.append(bool(best) and bool(ious(np.array([best[0].edges]), boxes_of(boxes)).max() >= MIDDLE))
     scores = total.result()
     facts = {
         "pictures": scores.pictures,
@@ -83,7 +84,7 @@ def localisation(
             chosen.add(values, one.scaled()[2], rank=rank)
         threshold = chosen.result().max_box_acc.threshold
         facts |= {"tuned": total.fixed(threshold).known[MIDDLE], "tuned_threshold": threshold}
-    return facts, {"found": np.array(found), "found_rows": np.array([one.row for one in tested])}
+    return facts, {"found": np.array(found)}
 
 
 def _empty() -> Localisation:

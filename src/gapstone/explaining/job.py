@@ -65,18 +65,16 @@ def _nothing(request: Request, found: Found) -> str:
 
 def _asked(request: Request, opened: Opened) -> Asked:
     classes = indexes(request.classes, opened.labels) if request.classes is not None else None
-    if request.top > len(opened.labels) and classes is None:
-        raise ValueError(f"--top {request.top}: the model knows {len(opened.labels)} classes.")
     key = digest(
         [VERSION, __version__, torch.__version__.partition("+")[0], LOADER, BOX_GRID],
-        _identity(request, opened),
+        _identity(opened),
         [classes, request.top if classes is None else None, request.all_classes, request.box, request.batch_size],
         str(opened.device) if opened.device.type == "cpu" else torch.cuda.get_device_name(opened.device),
     )
     return Asked(classes, request.top, request.all_classes, request.threshold, key)
 
 
-def _identity(request: Request, opened: Opened) -> list[Any]:
+def _identity(opened: Opened) -> list[Any]:
     """What the model is, by its content: a file's name may stay while what is in it changes."""
     content = hashlib.sha256()
     for name, tensor in sorted(opened.model.state_dict().items()):

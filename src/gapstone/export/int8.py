@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gapstone.classifier import Classifier
 from gapstone.export.check import Run, pictures
 from gapstone.export.to_onnx import TRUNK, read_onnx
 from gapstone.images.scan import scan
@@ -80,6 +81,10 @@ def choose(opened: Opened, data: str, progress: Any = None) -> Images:
 
     Raises: DataError, SplitError; ValueError for a class the model does not know.
     """
+    if not isinstance(opened.model, Classifier):
+        raise ValueError(
+            f"--int8: of {opened.name} it is not known which layers are the head, which stays in float; leave it out"
+        )
     source = open_source(data)
     unknown = [name for name in source.classes if name not in opened.labels]
     if unknown:

@@ -93,8 +93,9 @@ def without_operators(network: nn.Module) -> nn.Module:
 
     Raises ValueError for a pool of gapstone's that has no such form.
     """
-    for path, layer in list(network.named_modules()):
-        plain = _plain(layer, path)
+    made: dict[nn.Module, nn.Module] = {}  # a layer that is used twice stays one
+    for path, layer in list(network.named_modules(remove_duplicate=False)):
+        plain = made[layer] if layer in made else made.setdefault(layer, _plain(layer, path))
         if plain is not layer:
             parent, _, last = path.rpartition(".")
             setattr(network.get_submodule(parent), last, plain)

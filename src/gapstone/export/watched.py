@@ -46,7 +46,7 @@ class WatchedMaps(nn.Module):
         self.pools = pools
         self.weights = nn.ParameterList(weights)
         self.order = tail.order
-        self.begins = tail.tape.begin, tail.tape.calls[0].name, tail.tape.axes
+        self.begins = tail.tape.begin, tail.tape.calls[0].name, tail.tape.which, tail.tape.axes
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         watch = Known(*self.begins)

@@ -86,7 +86,8 @@ def _collect(crews: "list[_Worker]", done: "_Answers", limit: float, count: int)
             yield answer
         now = time.monotonic()
         for w in crews:
-            if w.since is not None and now - w.since > limit:
+            since = w.since  # its own thread sets it to None meanwhile
+            if since is not None and now - since > limit:
                 w.overdue = f"took longer than {limit:g} s and was stopped"
                 w.kill()
 

@@ -17,6 +17,9 @@ from .names import bytes_of, display, is_system
 RESULTS = ".looked"
 """The folder that marks another as results of `gapstone explain`: its drawings are no pictures to explain."""
 
+DRAWINGS = "maps"
+"""In such a folder, the one that holds them."""
+
 NO_PICTURES = frozenset(
     [
         *(".csv", ".json", ".jsonl", ".md", ".parquet", ".rst", ".toml", ".tsv", ".txt", ".xml", ".yaml", ".yml"),
@@ -89,7 +92,9 @@ def _meant(given: str, found: Found) -> Iterator[Path]:
         if not matches:
             found.missing.append(given)
         for match in matches:
-            if os.path.isdir(match):
+            if marked := _drawn(Path(match)):
+                found.results += [] if marked in found.results else [marked]
+            elif os.path.isdir(match):
                 # "**" also matches the folders on the way, whose files it matches by itself
                 if not given.endswith("**"):
                     yield from _inside(Path(match), found, [])
@@ -109,8 +114,8 @@ def _inside(folder: Path, found: Found, above: list[tuple[int, int]]) -> Iterato
         return
     if here in above:
         return
-    if any(entry.name == RESULTS for entry in entries):
-        found.results.append(folder)
+    if marked := _drawn(folder / "a drawing"):
+        found.results += [] if marked in found.results else [marked]
         return
     for entry in entries:
         if is_system(entry.name):
@@ -121,6 +126,14 @@ def _inside(folder: Path, found: Found, above: list[tuple[int, int]]) -> Iterato
             found.other[suffix] += 1
         else:
             yield folder / entry.name
+
+
+def _drawn(path: Path) -> Path | None:
+    """The folder whose results hold this file, if one does: its drawings are no pictures to explain."""
+    for folder in path.parents:
+        if folder.name == DRAWINGS and os.path.isdir(folder.parent / RESULTS):
+            return folder.parent
+    return None
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

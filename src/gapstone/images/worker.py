@@ -93,9 +93,10 @@ class Worker:
         return _how(self._process)
 
     def kill(self) -> None:
-        if self._process is not None:
+        process = self._process  # another thread may close it meanwhile
+        if process is not None:
             with contextlib.suppress(OSError):
-                self._process.kill()
+                process.kill()
 
     def close(self) -> None:
         """Wait for its end and forget it."""

@@ -10,7 +10,7 @@ from gapstone.classifier import Classifier
 from gapstone.heads import Head
 from gapstone.maps.explanation import Explanation
 from gapstone.maps.placement import Placement
-from gapstone.maps.split import located, quiet, split, tokens
+from gapstone.maps.split import located, quiet, split
 from gapstone.maps.tail import Tail
 from gapstone.maps.tape import SplitError, Tape
 from gapstone.maps.targets import Classes, chosen
@@ -69,8 +69,8 @@ def explain(
     names = tuple(labels) if labels is not None else None
     if isinstance(model, Classifier) and at is None:
         return _known(model, images, classes, top_k, names)
-    tail, placement = split(getattr(model, "_orig_mod", model), images, at)
-    return _made(tail, placement, images, classes, top_k, names)
+    tail, found = split(getattr(model, "_orig_mod", model), images, at)
+    return _made(tail, found.placement, found.grid, classes, top_k, names)
 
 
 def _known(
@@ -112,7 +112,7 @@ def explain_head(
 def _made(
     tail: Tail,
     placement: Placement,
-    images: Tensor | None,
+    grid: tuple[int, ...] | None,
     classes: Classes | None,
     top_k: int | None,
     labels: tuple[str, ...] | None,
@@ -121,13 +121,8 @@ def _made(
         raise ValueError(f"explain: {len(labels)} labels for {tail.logits.shape[1]} logits")
     wanted = chosen(classes, top_k, tail.logits, labels)
     maps = tail.maps(wanted)
-    if images is not None and maps.dim() == 3 and images.dim() == 4:
-        grid = tokens(maps.shape[2], images.shape[2:])
-        if grid is None:
-            raise SplitError(
-                f"the last map is {maps.shape[2]} tokens: no grid of a {images.shape[2]}×{images.shape[3]} image"
-            )
-        maps, placement = maps.reshape(*maps.shape[:2], *grid), Placement.even(grid, images.shape[2:])
+    if grid is not None:
+        maps = maps.reshape(*maps.shape[:2], *grid)
     return _explanation(maps, wanted, tail.bias(), tail.logits, tail.additive, placement, labels)
 
 

@@ -173,6 +173,10 @@ def _permuted(field: Field, x: Tensor, args: Sequence[Any], kwargs: Arguments) -
     return replace(field, axes=tuple(order.index(axis) for axis in field.axes))
 
 
+def _lost(_field: Field, _x: Tensor, _args: Sequence[Any], _kwargs: Arguments) -> Field | None:
+    return None
+
+
 def _swapped(field: Field, x: Tensor, args: Sequence[Any], kwargs: Arguments) -> Field | None:
     a, b = _get(args, kwargs, 1, "dim0") % x.dim(), _get(args, kwargs, 2, "dim1") % x.dim()
     return replace(field, axes=tuple({a: b, b: a}.get(axis, axis) for axis in field.axes))
@@ -185,7 +189,14 @@ def _unshuffled(field: Field, _x: Tensor, args: Sequence[Any], kwargs: Arguments
 
 Rule = Callable[[Field, Tensor, Sequence[Any], Arguments], Field | None]
 
+LOSES = [
+    *("flip", "fliplr", "flipud", "roll", "rot90", "movedim", "moveaxis", "swapdims", "t", "__get__"),
+    *("grid_sample", "index_select", "gather", "take_along_dim", "sort", "fold", "unfold"),
+]
+"""Calls that may keep the shape and still move positions."""
+
 RULES: dict[str, Rule] = {
+    **dict.fromkeys(LOSES, _lost),
     **{f"conv{n}d": _convolution for n in (1, 2, 3)},
     **{f"conv_transpose{n}d": _transposed for n in (1, 2, 3)},
     **{f"avg_pool{n}d": _pooled for n in (1, 2, 3)},

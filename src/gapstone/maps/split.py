@@ -1,6 +1,6 @@
 """A model's tail for a batch of images: found by watching one forward pass, remembered for the next."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -25,16 +25,20 @@ class Found:
 
     begin: int
     first: str
+    which: int
     axes: tuple[int, ...]
+    cells: tuple[int, ...]
     placement: Placement
+    grid: tuple[int, ...] | None = None
+    """Of tokens: the cells they were before they stood in a row."""
 
 
 _found: WeakKeyDictionary[nn.Module, dict[Any, Found]] = WeakKeyDictionary()
 
 
 @torch.no_grad()
-def split(model: nn.Module, images: Tensor, at: str | None = None) -> tuple[Tail, Placement]:
-    """Run the model once, in eval mode, and give what comes after its last map.
+def split(model: nn.Module, images: Tensor, at: str | None = None) -> tuple[Tail, Found]:
+    """Run the model once, in eval mode, and give what comes after its last map, and what is known of that map.
 
     Nothing of the model changes. The first pass at an image size watches every call (a few µs each); later ones let all
     through that comes before the map. Raises: SplitError (a ValueError).
@@ -46,30 +50,42 @@ def split(model: nn.Module, images: Tensor, at: str | None = None) -> tuple[Tail
         if at is None and key in known:
             tail = _again(model, images, known[key])
             if tail is not None:
-                return tail, known[key].placement
+                return tail, known[key]
             known.pop(key, None)  # the model went another way this time: look again
         watch, logits = _watched(model, images, module)
         tape = _checked(watch, logits, model, images, at)
-        placement = _placed(watch, tape.map, tape.axes, images)
-        found = Found(tape.begin, tape.calls[0].name, tape.axes, placement)
+        cells = tuple(tape.map.shape[axis] for axis in tape.axes)
+        placement, grid = _placed(watch, tape.map, tape.axes, images), None
+        if len(cells) == 1 and images.dim() > 3:
+            grid = watch.grids.get(cells[0])
+            if grid is None:
+                raise SplitError(
+                    f"the last map of {type(model).__name__} has its {cells[0]} positions in one row, which was never "
+                    f"seen as a grid over the images"
+                )
+            placement = Placement.even(grid, images.shape[2:])
+        found = Found(tape.begin, tape.calls[0].name, tape.which, tape.axes, cells, placement, grid)
         tail = Tail(tape, logits) if not tape.changed else _again(model, images, found)
     if tail is None:
         raise SplitError(f"{type(model).__name__} goes another way each time, and changes its last map in place")
     if at is None:
         _remember(known, key, found)
-    return tail, placement
+    return tail, found
 
 
 def _again(model: nn.Module, images: Tensor, found: Found) -> Tail | None:
     """By what an earlier pass found; None where the model does something else this time."""
     for copy in (False, True):
-        watch = Known(found.begin, found.first, found.axes, copy)
+        watch = Known(found.begin, found.first, found.which, found.axes, copy)
         with watch:
             logits = _logits(model(images), model)
-        if watch.tape is None or watch.tape.slot(logits) is None:
+        tape = watch.tape
+        if tape is None or tape.slot(logits) is None or not len(tape.map) == len(logits) == len(images):
             return None
-        if not watch.tape.changed:
-            return Tail(watch.tape, logits)
+        if tuple(tape.map.shape[axis] for axis in found.axes) != found.cells:
+            return None
+        if not tape.changed:
+            return Tail(tape, logits)
     return None
 
 
@@ -84,7 +100,7 @@ def located(features: nn.Module, images: Tensor) -> tuple[Tensor, Placement]:
     with watch:
         maps: Tensor = features(images)
     placement = _placed(watch, maps, tuple(range(2, maps.dim())), images)
-    _remember(known, key, Found(0, "", (), placement))
+    _remember(known, key, Found(0, "", 0, (), tuple(maps.shape[2:]), placement))
     return maps, placement
 
 
@@ -192,9 +208,3 @@ def _remember(known: dict[Any, Found], key: Any, found: Found) -> None:
     while len(known) >= REMEMBERED:
         known.pop(next(iter(known)), None)
     known[key] = found
-
-
-def tokens(cells: int, size: Sequence[int]) -> tuple[int, int] | None:
-    """The grid (h, w) that `cells` tokens of an image (H, W) stand for, if there is one."""
-    h = round((cells * size[0] / size[1]) ** 0.5)
-    return (h, cells // h) if h > 0 and cells % h == 0 else None

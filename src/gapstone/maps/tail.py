@@ -16,7 +16,7 @@ from torch import Tensor
 from gapstone.heads.parts import in_place, pooled
 from gapstone.loops.places import decode
 from gapstone.maps.geometry import RESHAPES
-from gapstone.maps.tape import DROPOUTS, Call, Slot, SplitError, Tape
+from gapstone.maps.tape import DROPOUTS, Call, Slot, SplitError, Tape, leaves
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes, Cells
 
@@ -27,7 +27,7 @@ MOVES = frozenset(
 """Calls that move numbers, and change none."""
 SUMS = frozenset(
     ["add", "__add__", "__radd__", "add_", "__iadd__", "sub", "__sub__", "sub_", "__isub__", "__rsub__", "rsub", "neg",
-     "__neg__", "mean", "sum", "to", "float", "double", "type_as", "expand"]
+     "__neg__", "mean", "sum", "expand"]
 )  # fmt: skip
 PRODUCTS = frozenset(
     ["mul", "__mul__", "__rmul__", "mul_", "__imul__", "div", "__truediv__", "div_", "__itruediv__", "matmul",
@@ -166,16 +166,31 @@ class Tail:
     def _is_linear(self, call: Call) -> bool:
         """In the tensors of the tape that it takes."""
         name, once = call.name, len(call.takes) == 1
+        if not self._same_for_all(call):
+            return False
+        if name in ("to", "type_as", "float", "double"):
+            was, now = self.tape.types[call.takes[0]], self.tape.types[call.slots[0]]
+            return now.is_floating_point and now.itemsize >= was.itemsize
         if name in MOVES or name in SUMS:
             return True
         if name in DROPOUTS:  # one that drops was refused
             return True
         if name in PRODUCTS:
+            if call.get(2, "rounding_mode") is not None:
+                return False
             return once and (not name.endswith(("div", "div_", "truediv__")) or call.args[0] == Slot(call.takes[0]))
         if name == "batch_norm":
             training = call.kwargs.get("training", call.args[5] if len(call.args) > 5 else False)
             return once and training in (False, 0)
         return name in LAYERS and once and call.args[0] == Slot(call.takes[0])
+
+    def _same_for_all(self, call: Call) -> bool:
+        """Whether its constants are those of every image."""
+        out = self.tape.shapes[call.slots[0]]
+        if call.name in LAYERS or call.name == "batch_norm":
+            return True
+        held = [part for part in leaves((call.args, call.kwargs)) if isinstance(part, Tensor)]
+        return not any(len(out) == x.dim() > 0 and x.shape[0] == out[0] > 1 for x in held)
 
     # ---- what follows from it
 

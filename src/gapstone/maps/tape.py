@@ -47,16 +47,19 @@ class Call:
 class Tape:
     """It holds the map and the shapes of what was made of it; the tensors are made anew by `replay`.
 
-    axes: which dimensions of the map are positions. begin: the number of its first call in the forward pass. copy: keep
-    the map as it is now, whatever the model does to it in place; else `changed` says whether it did.
+    axes: which dimensions of the map are positions. begin, which: the number of its first call in the forward pass, and
+    which of that call's tensors is the map. copy: keep the map as it is now, whatever the model does to it in place;
+    else `changed` says whether it did.
     """
 
-    def __init__(self, x: Tensor, axes: tuple[int, ...], begin: int, copy: bool = False) -> None:
+    def __init__(self, x: Tensor, axes: tuple[int, ...], begin: int, which: int = 0, copy: bool = False) -> None:
         copy = copy or x.is_inference()  # these count no changes
         self.map = x.clone() if copy else x
-        self.axes, self.begin = axes, begin
+        self.axes, self.begin, self.which = axes, begin, which
         self.calls: list[Call] = []
         self.shapes: list[torch.Size] = []
+        """By slot."""
+        self.types: list[torch.dtype] = []
         """By slot."""
         self.foreign: str | None = None
         """A call that brings in something of the image which did not come through the map."""
@@ -82,6 +85,7 @@ class Tape:
     def _number(self, x: Tensor) -> int:
         self._live.append(x)
         self.shapes.append(x.shape)
+        self.types.append(x.dtype)
         self._slots[id(x)] = len(self._live) - 1
         return len(self._live) - 1
 

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 One = int | str
-Classes = One | Sequence[One] | Sequence[Sequence[One]] | Tensor
+Classes = One | Sequence[One] | Sequence[Sequence[One]] | Tensor | NDArray[Any]
 
 
 def chosen(classes: Classes | None, top_k: int | None, logits: Tensor, labels: Sequence[str] | None) -> Tensor | None:
@@ -25,11 +27,13 @@ def chosen(classes: Classes | None, top_k: int | None, logits: Tensor, labels: S
         return logits.float().topk(min(top_k, count), 1).indices
     if classes is None:
         return None
+    if isinstance(classes, np.ndarray):
+        classes = torch.from_numpy(classes)
     if isinstance(classes, Tensor):
         if classes.is_floating_point() or classes.dtype == torch.bool:
             raise ValueError(f"explain: classes are whole numbers, and this tensor is {classes.dtype}")
         classes = classes.tolist()
-    rows: list[Any] = [classes] if isinstance(classes, int | str) else list(classes)
+    rows: list[Any] = [classes] if isinstance(classes, int | str | Integral) else list(classes)
     if not rows:
         raise ValueError("explain: classes is empty; None stands for all of them")
     nested = [isinstance(row, Sequence) and not isinstance(row, str) for row in rows]
@@ -51,7 +55,7 @@ def class_number(one: One, count: int, labels: Sequence[str] | None) -> int:
     """A class's number, from its number or its name."""
     if labels is not None and one in labels:
         return list(labels).index(str(one))
-    if isinstance(one, str) and not one.lstrip("-").isdigit():
+    if isinstance(one, str) and not one.lstrip("-").isdecimal():
         if labels is None:
             raise ValueError(
                 f"explain: there is no class {one!r}: this model has no labels; give numbers from 0 to {count - 1}"

@@ -43,6 +43,8 @@ class Watch(TorchFunctionMode):
         """Calls that may turn out to be the beginning of a pool."""
         self.seen: list[str] = []
         """Calls that made a vector of a map: for the error message."""
+        self.grids: dict[int, tuple[int, ...]] = {}
+        """Maps of a grid whose positions were put into one axis of so many: tokens."""
         # everything that depends on the images, and where its positions lie in them
         self.places: Any = WeakTensorKeyDictionary()
         self.places[images] = Field.of_input(images)
@@ -64,11 +66,17 @@ class Watch(TorchFunctionMode):
         for y in outs:
             if name in RESHAPES and fields:
                 moved = reshaped(fields[0][1], fields[0][0], y)
+                self._flattens(fields[0][0], fields[0][1], y)
             self.places[y] = moved if rule or name in RESHAPES else kept(fields, y)
         if outs and not self._goes_on(func, name, args, kwargs, inputs, outs) and not self.named:
             axes = _axes(name, args, kwargs, shape, place)
             self._begins(func, name, args, kwargs, shape, axes, place is not None, inputs[0], outs)
         return out
+
+    def _flattens(self, x: Tensor, place: Field, y: Tensor) -> None:
+        sizes = place.sizes(x)
+        if len(sizes) > 1 and y.dim() == 3 and prod(sizes) in y.shape[1:]:
+            self.grids[prod(sizes)] = sizes
 
     def starts(self, x: Tensor) -> None:
         """The map that the user named."""
@@ -117,24 +125,25 @@ class Watch(TorchFunctionMode):
             if pending is not None and any(call.name not in CLAMPS for call in pending.calls):
                 self.tape = pending
             else:
-                self.tape = Tape(x, axes, self.count)
+                self.tape = Tape(x, axes, self.count, _which(x, args, kwargs))
             self.tape.record(func, name, args, kwargs, outs)
             self.pending = None
         elif _may_begin(name, args, located, self.places[outs[0]] is not None):
             if pending is None:
-                self.pending = pending = Tape(x, axes, self.count)
+                self.pending = pending = Tape(x, axes, self.count, _which(x, args, kwargs))
             pending.record(func, name, args, kwargs, outs)
 
 
 class Known(TorchFunctionMode):
     """The same where the split is known: everything before its first call is let through, in under a microsecond each.
 
-    begin, first, axes: the number and name of that call, and the map's axes. `tape` stays None if it is another one.
+    begin, first: the number and name of that call; which: of its tensors is the map; axes: the map's. `tape` stays None
+    if it is another call.
     """
 
-    def __init__(self, begin: int, first: str, axes: tuple[int, ...], copy: bool = False) -> None:
+    def __init__(self, begin: int, first: str, which: int, axes: tuple[int, ...], copy: bool = False) -> None:
         super().__init__()
-        self.begin, self.first, self.axes, self.copy = begin, first, axes, copy
+        self.begin, self.first, self.which, self.axes, self.copy = begin, first, which, axes, copy
         self.count = 0
         self.tape: Tape | None = None
 
@@ -145,9 +154,9 @@ class Known(TorchFunctionMode):
             return func(*args, **kwargs)
         name = getattr(func, "__name__", str(func))
         if self.count == self.begin:
-            x = next(iter(tensors((args, kwargs))), None)
-            if x is not None and x.dim() > max(self.axes) and name == self.first:
-                self.tape = Tape(x, self.axes, self.count, self.copy)
+            given = tensors((args, kwargs))
+            if name == self.first and len(given) > self.which and given[self.which].dim() > max(self.axes):
+                self.tape = Tape(given[self.which], self.axes, self.count, self.which, self.copy)
         tape = self.tape
         touched = tape is not None and any(x in tape for x in tensors((args, kwargs)))
         out = func(*args, **kwargs)
@@ -172,6 +181,10 @@ def _collapses(
         return prod(sizes) > 1 and _covers(name, args, kwargs, sizes)
     # of what has lost its places (tokens), only what says itself which axes they are
     return (prod(sizes) > 1 and located) or (name in REDUCERS and (located or name not in RESHAPES))
+
+
+def _which(x: Tensor, args: Any, kwargs: Any) -> int:
+    return next(i for i, one in enumerate(tensors((args, kwargs))) if one is x)
 
 
 def _covers(name: str, args: Any, kwargs: Any, sizes: Sequence[int]) -> bool:

@@ -176,17 +176,20 @@ def with_head(name: str, weights: Path | None = None) -> ZooModel:
     if weights is None:
         model = _create(name, 3, pretrained=True, num_classes=None)
     else:
-        state = _state(name, weights)
+        state = _state(weights)
         classes = _classes(name, state)
         model = _create(name, 3, pretrained=False, num_classes=classes)
-        wrong = model.load_state_dict(state, strict=False)
-        if wrong.missing_keys or wrong.unexpected_keys:
-            lacks, more = len(wrong.missing_keys), len(wrong.unexpected_keys)
-            some = ", ".join([*wrong.missing_keys, *wrong.unexpected_keys][:3])
+        own = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+        given = {key: tuple(tensor.shape) for key, tensor in state.items()}
+        if own != given:
+            lacks, more = own.keys() - given.keys(), given.keys() - own.keys()
+            other = [key for key in own.keys() & given.keys() if own[key] != given[key]]
+            some = ", ".join(sorted([*lacks, *more, *other])[:3])
             raise ValueError(
-                f"{weights}: not the weights of timm:{name}: {lacks} of its tensors are missing, {more} belong "
-                f"elsewhere ({some}, …)"
+                f"{weights}: not the weights of timm:{name}: {len(lacks)} of its tensors are missing, {len(more)} "
+                f"belong elsewhere, {len(other)} have another shape ({some}, …)"
             )
+        model.load_state_dict(state)
     data: Any = importlib.import_module("timm.data")
     facts: dict[str, Any] = data.resolve_model_data_config(model)
     subset = data.infer_imagenet_subset(model)
@@ -205,7 +208,7 @@ def with_head(name: str, weights: Path | None = None) -> ZooModel:
     )
 
 
-def _state(name: str, weights: Path) -> dict[str, Tensor]:
+def _state(weights: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -73,7 +73,7 @@ class Guard:
             return 421, f"This server answers under {where} only."
         origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
         # a page that only links here (GET) is fine; nothing but our own page may send
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower()
+        foreign = origin is not None and _place(origin) != hosts[0].lower()
         if foreign or (site not in ("none", "same-origin") and method not in ("GET", "HEAD")):
             return 403, "Another web page sent this request: only this server's own page may."
         return None
@@ -99,3 +99,10 @@ class Guard:
 def _own_names() -> set[str]:
     name = socket.gethostname().lower()
     return {name, name.partition(".")[0], f"{name.partition('.')[0]}.local"}
+
+
+def _place(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # "http://["
+        return None

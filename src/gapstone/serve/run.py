@@ -49,6 +49,8 @@ def serve(
     limits = limits or Limits()
     if not 1 <= len(models) <= 2:
         raise ValueError(f"serve takes one model, or two to compare; {len(models)} were given.")
+    if weights is not None and sum(model.startswith("timm:") for model in models) != 1:
+        raise ValueError(f"--weights {weights} goes with exactly one timm:NAME; given were {' and '.join(models)}.")
     listening = _bind(host, port)  # first: a taken port is told before seconds of loading
     with contextlib.closing(listening):
         chosen = pick_device(device)

@@ -197,6 +197,7 @@ function compose() {
     return two ? [figure(model, m, one), figure(model, m, two)] : [figure(model, m, one)];
   });
   figures = made.filter((each) => each instanceof Figure);
+  find("png").disabled = figures.length === 0;
   find("figures").className = made.length > 1 ? "several" : "";
   find("figures").replaceChildren(...made.map((each) => each.element ?? each));
   draw();

@@ -57,13 +57,13 @@ def unbroken(data, tmp_path_factory):
 def test_the_same_numbers_after_a_stop(data, unbroken, tmp_path, how, when):
     out = tmp_path / "broken"
     with subprocess.Popen(command(data, out), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600  # a machine may be slow; none of this is timed
         while not ((out / "store").exists() if when == "planning" else (out / "trials").exists() and trials(out)):
             assert process.poll() is None, process.stdout.read()
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(how)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=300)
     done = {name: (out / "trials" / name / "trial.json").stat().st_mtime_ns for name in trials(out)}
     assert len(done) < 4, "it was not stopped in the middle"
     assert bool(done) == (when == "training")

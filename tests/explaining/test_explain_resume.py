@@ -66,13 +66,13 @@ def test_the_same_bytes_after_a_stop(model, many, unbroken, tmp_path, how, when)
     out = tmp_path / "broken"
     sign = (out / ".looked", "[!.]*.json") if when == "looking" else (out / "maps", "[!.]*.png")
     with subprocess.Popen(command(model, many, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600  # a machine may be slow; none of this is timed
         while not (sign[0].exists() and any(sign[0].glob(sign[1]))):
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < deadline
             time.sleep(0.001)
         process.send_signal(how)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=300)
     done = times(out)
     assert 0 < len(done) < 2 * COUNT + COUNT // 4, "it was not stopped in the middle"
     assert not (out / "explained.json").exists()

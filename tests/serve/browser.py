@@ -97,7 +97,7 @@ class Browser:
 
     # --- the protocol
 
-    def send(self, method: str, /, seconds: float = 60, **parameters: Any) -> dict[str, Any]:
+    def send(self, method: str, /, seconds: float = 180, **parameters: Any) -> dict[str, Any]:
         self._count += 1
         message: dict[str, Any] = {"id": self._count, "method": method, "params": parameters}
         if self._session:
@@ -157,7 +157,7 @@ class Browser:
             raise RuntimeError(answer["exceptionDetails"].get("exception", {}).get("description", expression))
         return answer["result"].get("value")
 
-    def until(self, condition: str, seconds: float = 30) -> None:
+    def until(self, condition: str, seconds: float = 90) -> None:
         end = time.monotonic() + seconds
         while not self.js(condition):
             if time.monotonic() > end:

@@ -343,3 +343,15 @@ class TestErrors:
     def test_no_logits(self):
         with pytest.raises(SplitError, match=r"gave a tensor of shape \(2, 8, 4, 4\)"):
             gs.explain(self.model[:4], self.images)
+
+
+@pytest.mark.parametrize("size", [(3, 2), (8, 8), (1, 1)])
+@pytest.mark.parametrize("spec", ["catavgmax:8,6", "gmp:8", "gem:8", "avgmax:8"])
+def test_hidden_layers_on_maps_of_any_size(spec, size):
+    """Which calls a pool makes depends on the map's size."""
+    torch.manual_seed(0)
+    head = gs.Head(spec, 64, 5).eval()
+    x = torch.rand(2, 64, *size)
+    free = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(head(free)[:, 2].sum(), free)
+    torch.testing.assert_close(explain_head(head, x).maps[:, 2], (gradient * x).sum(1), rtol=1e-4, atol=1e-6)

@@ -116,7 +116,7 @@ class Tail:
         axes = (2,) if flat else self.tape.axes
         shape, y = self.tape.shapes[call.takes[0]], self.tape.shapes[slot]
         sizes = [shape[axis] for axis in axes]
-        whole = len(y) <= 2 or all(y[axis] == 1 for axis in axes)
+        whole = len(y) <= 2 or (len(y) == len(shape) and all(y[axis] == 1 for axis in axes))
         if name in ("mean", "amax", "sum"):
             dims = call.get(1, "dim")
             dims = dims if isinstance(dims, Sequence) else (dims,)

@@ -26,6 +26,8 @@ class Features(nn.Module):
     """(H, W) where the network takes only that size, as ViT and Swin do; None where it takes any size."""
     in_channels: int
     """Channels of the image."""
+    last_block: str
+    """Path of the submodule that makes the last map from a single tensor: what is fine-tuned under a new head."""
 
     def forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} does not say how it makes its maps")

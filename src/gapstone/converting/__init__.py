@@ -1,0 +1,1 @@
+"""`gapstone convert`: another head on a trained model, and what that cost."""

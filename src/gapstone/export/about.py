@@ -45,7 +45,6 @@ def texts(facts: dict[str, Any]) -> dict[str, str]:
 def _maps(opened: Opened) -> dict[str, Any]:
     size = opened.preprocessing.size
     explained = explain(opened.model, torch.zeros(1, opened.preprocessing.channels, *size))
-    placement = explained.placement
     return {
         "meaning": "what each cell adds to each logit, in logit units"
         if explained.additive
@@ -55,9 +54,7 @@ def _maps(opened: Opened) -> dict[str, Any]:
         "placement": {
             "size": list(size),
             "cells": list(explained.maps.shape[2:]),
-            "start": list(placement.start),
-            "stride": list(placement.stride),
-            "exact": placement.exact,
+            **{key: value for key, value in explained.placement.to_json().items() if key != "seen"},
         },
     }
 

@@ -57,9 +57,7 @@ def remarks(evidences: Iterable[Evidence]) -> list[str]:
 
 def whole(evidence: Evidence) -> bool:
     """Did the network see all of the picture?"""
-    return all(
-        low < 0.5 and high > n - 0.5 for (low, high), n in zip(evidence.placement.seen, evidence.size, strict=True)
-    )
+    return evidence.placement.covers(evidence.size)
 
 
 def signed(value: float) -> str:

@@ -59,7 +59,7 @@ def to_json(
     picture: dict[str, Any] = {
         "name": None if name is None else _text(name),
         "size": list(first.size),
-        "placement": _placement(first.placement),
+        "placement": first.placement.to_json(),
     }
     if npz is not None:
         picture["npz"] = npz
@@ -114,15 +114,6 @@ def _of_one_picture(evidences: Sequence[Evidence]) -> Evidence:
 def _text(text: str) -> str:
     """Bytes of a file name that are no UTF-8 as escapes: no JSON reader takes half a surrogate pair."""
     return text if text.encode("utf-8", "replace").decode("utf-8") == text else display(text)
-
-
-def _placement(placement: Placement) -> dict[str, Any]:
-    return {
-        "stride": [float(s) for s in placement.stride],
-        "start": [float(s) for s in placement.start],
-        "seen": [[float(low), float(high)] for low, high in placement.seen],
-        "exact": placement.exact,
-    }
 
 
 def _finite(value: float, key: str, evidence: Evidence) -> float:

@@ -100,10 +100,9 @@ def resized(evidence: Evidence, size: tuple[int, int]) -> Evidence:
 
 def draw_seen(picture: Image.Image, evidence: Evidence) -> None:
     """The border of what the network saw, where that is less than the picture: a thin line in mid grey."""
-    (top, bottom), (left, right) = evidence.placement.seen
-    height, width = evidence.size
-    if top < 0.5 and left < 0.5 and bottom > height - 0.5 and right > width - 0.5:
+    if evidence.placement.covers(evidence.size):
         return
+    (top, bottom), (left, right) = evidence.placement.seen
     ImageDraw.Draw(picture).rectangle(
         (round(left), round(top), round(right) - 1, round(bottom) - 1),
         outline=(160, 160, 160),

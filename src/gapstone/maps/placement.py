@@ -7,6 +7,7 @@ of its receptive field, and that is not the middle of an equal share: ResNet's c
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,19 @@ class Placement:
         low, high = self.seen[axis]
         inner = self.centres(cells, axis)[:-1] + self.stride[axis] / 2 + 0.5
         return np.concatenate([[low], inner.clip(low, high), [high]])
+
+    def covers(self, size: Sequence[int]) -> bool:
+        """Whether the network saw all of a picture of that size, to half a pixel."""
+        return all(low < 0.5 and high > n - 0.5 for (low, high), n in zip(self.seen, size, strict=True))
+
+    def to_json(self) -> dict[str, Any]:
+        """`stride`, `start`, `seen`, `exact`: lists and numbers, y before x."""
+        return {
+            "stride": [float(s) for s in self.stride],
+            "start": [float(s) for s in self.start],
+            "seen": [[float(low), float(high)] for low, high in self.seen],
+            "exact": self.exact,
+        }
 
     def within(self, origin: Sequence[float], scale: Sequence[float]) -> "Placement":
         """The same cells in another picture, of which the network was shown a part, resized.

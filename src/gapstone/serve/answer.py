@@ -8,11 +8,10 @@ import torch
 
 import gapstone
 from gapstone.maps.explanation import Explanation
-from gapstone.maps.placement import Placement
 from gapstone.opening import Opened
+from gapstone.serve.guard import SCHEMA
 from gapstone.serve.picture import Picture
 
-SCHEMA = 1
 MOST_VALUES = 1 << 20  # of all maps of one model, 5.6 MB as text: 1,000 classes of 32×32 cells
 MOST_GRADIENTS = 50  # classes whose map takes a backward pass of its own
 
@@ -60,7 +59,7 @@ class Explainer:
         return {
             "name": self.name,
             "additive": explained.additive,
-            "placement": _placement(explained.placement.within(origin, (scale, scale))),
+            "placement": explained.placement.within(origin, (scale, scale)).to_json(),
             **_classes(explained, self.opened.labels),
         }
 
@@ -107,15 +106,6 @@ def _classes(explained: Explanation, labels: tuple[str, ...]) -> dict[str, Any]:
             "dtype": "<f4",
             "base64": base64.b64encode(np.ascontiguousarray(maps).tobytes()).decode("ascii"),
         },
-    }
-
-
-def _placement(placement: Placement) -> dict[str, Any]:
-    return {
-        "stride": list(placement.stride),
-        "start": list(placement.start),
-        "seen": [list(edges) for edges in placement.seen],
-        "exact": placement.exact,
     }
 
 

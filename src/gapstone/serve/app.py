@@ -21,8 +21,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gapstone.images.load import ImageError
-from gapstone.serve.answer import SCHEMA, Explainer, answer
-from gapstone.serve.guard import Guard
+from gapstone.serve.answer import Explainer, answer
+from gapstone.serve.guard import SCHEMA, Guard
 from gapstone.serve.limits import Limits, Refused, busy
 from gapstone.serve.picture import Picture
 from gapstone.serve.readers import Readers

@@ -31,6 +31,7 @@ bench: install
 
 docs: install
 	$(BIN)/python docs/generate/pools.py
+	$(BIN)/python docs/generate/tutorial.py
 
 clean:
 	rm -rf .venv runs dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

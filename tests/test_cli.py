@@ -19,7 +19,19 @@ def gapstone(*arguments, **options):
 def test_help_lists_every_command():
     said = gapstone("--help")
     assert said.returncode == 0
-    for command in ("compare", "report", "check", "train", "predict"):
+    for command in (
+        "compare",
+        "report",
+        "check",
+        "train",
+        "predict",
+        "explain",
+        "inspect",
+        "convert",
+        "export",
+        "serve",
+        "doctor",
+    ):
         assert command in said.stdout
     assert gapstone("--version").stdout.startswith("gapstone 0.")
 
@@ -85,3 +97,9 @@ def test_check_writes_what_it_found(tmp_path):
     assert said.returncode == 0, said.stderr
     assert "1,797" in said.stdout
     assert {p.name for p in (tmp_path / "found").iterdir()} == {"scan.json", "scan.txt", "scan.csv"}
+
+
+def test_help_says_what_is_chosen_where_nothing_is_given():
+    """In square brackets the terminal's markup would swallow it."""
+    said = gapstone("train", "--help", env=os.environ | {"COLUMNS": "300"}).stdout
+    assert "(default: nin for small images, resnet18 for photos)" in said

@@ -17,7 +17,7 @@ LAYERS = [
     {"fitting"},
     {"opening", "prepare", "swapping"},
     {"maps", "training"},
-    {"cost"},
+    {"cost", "weights"},
     {"classifier"},
     {"model_file"},
     {"accelerating", "heads", "images", "kept", "mixed", "nets"},

@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from gapstone.accelerating import accelerated as accelerated
     from gapstone.classifier import Classifier as Classifier
     from gapstone.classifier import load as load
+    from gapstone.fitting.fit import fit_head as fit_head
     from gapstone.heads import Head as Head
+    from gapstone.inspecting import Inspection as Inspection
+    from gapstone.inspecting import inspect as inspect
     from gapstone.maps.explain import explain as explain
+    from gapstone.mixed import mixed_sizes as mixed_sizes
     from gapstone.opening import open_model as open_model
     from gapstone.pooling import Pool as Pool
     from gapstone.pooling import partial as partial
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     from gapstone.regions import Segments as Segments
     from gapstone.regions import Whole as Whole
     from gapstone.regions import Window as Window
+    from gapstone.swapping import swap_head as swap_head
+    from gapstone.swapping import swapped as swapped
 
 # the whole public surface; each name is imported when it is first used, so that `import gapstone` costs nothing
 PUBLIC = {
@@ -36,6 +42,7 @@ PUBLIC = {
     "Classifier": "gapstone.classifier",
     "Grid": "gapstone.regions",
     "Head": "gapstone.heads",
+    "Inspection": "gapstone.inspecting",
     "Mask": "gapstone.regions",
     "Pool": "gapstone.pooling",
     "Pyramid": "gapstone.regions",
@@ -45,11 +52,16 @@ PUBLIC = {
     "accelerate": "gapstone.accelerating",
     "accelerated": "gapstone.accelerating",
     "explain": "gapstone.maps.explain",
+    "fit_head": "gapstone.fitting.fit",
+    "inspect": "gapstone.inspecting",
     "load": "gapstone.classifier",
+    "mixed_sizes": "gapstone.mixed",
     "open_model": "gapstone.opening",
     "partial": "gapstone.pooling",
     "pool": "gapstone.pooling",
     "share": "gapstone.pooling",
+    "swap_head": "gapstone.swapping",
+    "swapped": "gapstone.swapping",
 }
 
 __all__ = [*PUBLIC, "__version__"]

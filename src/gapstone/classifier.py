@@ -1,5 +1,6 @@
 """Classifier = features + head + labels + preprocessing; one safe file holds all four."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from gapstone.heads import Head
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
 from gapstone.images.preprocessing import Preprocessing
+from gapstone.mixed import mixed_sizes
 from gapstone.model_file import ModelFileError, finite, kind, read, same, shapes, write
 from gapstone.nets import build, map_size
 
@@ -23,6 +25,7 @@ __all__ = ["Classifier", "ModelFileError", "load"]
 SCHEMA = 1
 """Raised when a field of the file changes its meaning; files of another schema are refused."""
 
+AT_ONCE = 1 << 22  # pixels of pictures as they are, held as float32: 50 MB
 LONGEST_SPEC = 200  # characters of a backbone or head
 
 Picture = str | os.PathLike[str] | NDArray[np.uint8]
@@ -69,23 +72,35 @@ class Classifier(nn.Module):
         return logits
 
     @torch.inference_mode()
-    def predict(self, images: Picture | Iterable[Picture], batch_size: int = 64) -> Tensor:
+    def predict(self, images: Picture | Iterable[Picture], batch_size: int = 64, native: bool = False) -> Tensor:
         """The probability of each label, on the CPU: (N, K) float32, in the order given.
 
             >>> model.predict("cat.jpg")[0].argmax()
             >>> model.predict(np.zeros((10, 28, 28, 1), np.uint8)).shape
             torch.Size([10, 2])
+            >>> model.predict(["wide.jpg", "high.jpg"], native=True)      # as they are, each in its own size
 
         images: a file, or a uint8 array (H, W) or (H, W, C) of 1 or 3 channels; several of these, of any sizes; an
         array (N, H, W, C). Runs in eval mode whatever mode the model is in.
+        native: nothing is cut off or resized; the answer for each picture is that of the picture alone, whatever the
+        others' sizes (`gapstone.mixed_sizes`). How well a network answers at a size it was not trained for is another
+        question.
 
-        Raises: ImageError (a ValueError) with the file and the reason; TypeError for an array that is no image.
+        Raises: ImageError (a ValueError) with the file and the reason; TypeError for an array that is no image;
+            ValueError for `native` where backbone or head take one size only.
         """
+        if native:
+            self.check_native()
         device = next(self.parameters()).device
         was_training = self.training
         self.eval()
         try:
             answers = [torch.empty(0, len(self.labels))]
+            if native:
+                for few in _batches((self._fit(one, native) for one in _pictures(images)), batch_size, AT_ONCE):
+                    shown = [self.preprocessing.normalise(torch.from_numpy(one[None]).to(device))[0] for one in few]
+                    answers.append(mixed_sizes(self, shown).float().softmax(1).cpu())
+                return torch.cat(answers)
             for batch in _batches(map(self._fit, _pictures(images)), batch_size):
                 seen = self.preprocessing.centre(torch.from_numpy(np.stack(batch)))
                 logits = self(self.preprocessing.normalise(seen.to(device)))
@@ -100,7 +115,21 @@ class Classifier(nn.Module):
         centre = self.preprocessing.centre(torch.from_numpy(seen))
         return self.preprocessing.normalise(centre.to(next(self.parameters()).device))
 
-    def _fit(self, picture: Picture) -> NDArray[np.uint8]:
+    def check_native(self) -> None:
+        """Raises ValueError, with the size needed and the ways out, where pictures cannot be seen as they are."""
+        height, width = self.preprocessing.size
+        if self.features.fixed is not None:
+            who = f"backbone {self.backbone!r} takes only {self.features.fixed[0]}×{self.features.fixed[1]} px"
+        elif self.head.size is not None:
+            who = f"head {self.head.spec!r} was trained on images of {height}×{width} px and takes no others"
+        else:
+            return
+        raise ValueError(
+            f"{who}: pictures cannot be seen as they are. Let them be resized (--resize, native=False), or train with "
+            f"gap or fc:grid=7 on a convolutional network, which take any size."
+        )
+
+    def _fit(self, picture: Picture, native: bool = False) -> NDArray[np.uint8]:
         if isinstance(picture, np.ndarray):
             pixels = picture[:, :, None] if picture.ndim == 2 else picture
             if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.size == 0:
@@ -108,11 +137,16 @@ class Classifier(nn.Module):
                     f"predict takes images as uint8 arrays (H, W), (H, W, 1) or (H, W, 3) and got {picture.dtype} "
                     f"{picture.shape}; what is normalised already goes to model(x)"
                 )
-            return self.preprocessing.fit(pixels)
+            return self._seen(pixels, native)
         try:
-            return self.preprocessing.fit(load_image(picture).pixels)
+            return self._seen(load_image(picture).pixels, native)
         except ImageError as error:
             raise ImageError(f"{os.fspath(picture)}: {error}") from error
+
+    def _seen(self, pixels: NDArray[np.uint8], native: bool) -> NDArray[np.uint8]:
+        if native:
+            return np.ascontiguousarray(self.preprocessing.native(pixels, self.features.smallest))
+        return self.preprocessing.fit(pixels)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the model to one safetensors file: weights, and what they mean as JSON in its metadata.
@@ -243,12 +277,18 @@ def _pictures(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
     return images
 
 
-def _batches(pictures: Iterable[NDArray[np.uint8]], size: int) -> Iterator[list[NDArray[np.uint8]]]:
+def _batches(
+    pictures: Iterable[NDArray[np.uint8]], size: int, most: float = math.inf
+) -> Iterator[list[NDArray[np.uint8]]]:
+    """So many at a time, and of no more than `most` pixels together, if not of one alone."""
     batch: list[NDArray[np.uint8]] = []
+    pixels = 0
     for picture in pictures:
-        batch.append(picture)
-        if len(batch) == size:
+        area = picture.shape[0] * picture.shape[1]
+        if batch and (len(batch) == size or pixels + area > most):
             yield batch
-            batch = []
+            batch, pixels = [], 0
+        batch.append(picture)
+        pixels += area
     if batch:
         yield batch

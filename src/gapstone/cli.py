@@ -29,8 +29,8 @@ Data = Annotated[
 ]
 Backbone = Annotated[
     str | None,
-    typer.Option(help="nin, nin:paper, vgg11, vgg16, resnet18, resnet50, timm:NAME, … [default: nin for small images, "
-                 "resnet18 for photos]", show_default=False),
+    typer.Option(help="nin, nin:paper, vgg11, vgg16, resnet18, resnet50, timm:NAME, … (default: nin for small images, "
+                 "resnet18 for photos)", show_default=False),
 ]  # fmt: skip
 Pretrained = Annotated[
     bool, typer.Option("--pretrained", help="Start from timm's pretrained weights (timm:NAME only).")
@@ -38,27 +38,49 @@ Pretrained = Annotated[
 Size = Annotated[
     str | None,
     typer.Option(
-        help="What the network sees, in px: 96 or 96x128 [default: chosen from the images].", show_default=False
+        help="What the network sees, in px: 96 or 96x128 (default: chosen from the images).", show_default=False
     ),
 ]
 Limit = Annotated[int | None, typer.Option(help="At most so many training and so many test images.")]
-Epochs = Annotated[int | None, typer.Option(help="[default: 10 to 40, fewer for more images]", show_default=False)]
+Epochs = Annotated[int | None, typer.Option(help="(default: 10 to 40, fewer for more images)", show_default=False)]
 BatchSize = Annotated[int, typer.Option()]
 Optimizer = Annotated[Literal["sgd", "adamw"], typer.Option()]
 LearningRate = Annotated[
     float | None,
-    typer.Option(help="[default: 0.05, or 0.01 without a norm or pretrained; adamw 1e-3, 1e-4]", show_default=False),
+    typer.Option(help="(default: 0.05, or 0.01 without a norm or pretrained; adamw 1e-3, 1e-4)", show_default=False),
 ]
 WeightDecay = Annotated[float, typer.Option(help="Not on norms and biases.")]
 AugmentOption = Annotated[Literal["auto", "none"], typer.Option(help="auto: flips and crops for colour pictures.")]
 PrecisionOption = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="auto: what measures faster.")]
 Model = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A file that `gapstone train` wrote, or timm:NAME (its weights are fetched)."),
+    typer.Argument(
+        metavar="MODEL",
+        help="A file that `gapstone train` wrote, timm:NAME (its weights are fetched), or a network's name with "
+        "--weights.",
+    ),
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option(help="For timm:NAME: weights from this safetensors file instead of the hub.", show_default=False),
+    typer.Option(
+        help="A safetensors file with the weights for timm:NAME (instead of the hub) or for a network's name: vgg16.",
+        show_default=False,
+    ),
+]
+StartWeights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Trained weights the backbone starts from: a model that `gapstone train` wrote, or a safetensors "
+        "state_dict for --backbone.",
+        show_default=False,
+    ),
+]
+Native = Annotated[
+    bool,
+    typer.Option(
+        "--native/--resize", help="Every picture as it is, neither cut nor resized; or as the model was trained."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 
@@ -87,8 +109,17 @@ def compare(
         int | None, typer.Option(help="k-fold cross-validation instead of seeds and one test split.")
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="The head all others are compared with [default: the first].", show_default=False)
+        str | None, typer.Option(help="The head all others are compared with (default: the first).", show_default=False)
     ] = None,
+    freeze: Annotated[
+        bool,
+        typer.Option(
+            "--freeze",
+            help="The backbone, with its trained weights (--weights or --pretrained), is not trained: it looks at "
+            "every image once, and every head is trained on what it saw.",
+        ),
+    ] = False,
+    weights: StartWeights = None,
     boxes: Annotated[
         Path | None,
         typer.Option(
@@ -99,7 +130,7 @@ def compare(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where results go [default: runs/compare-NAME].", show_default=False)
+        Path | None, typer.Option(help="Where results go (default: runs/compare-NAME).", show_default=False)
     ] = None,
     size: Size = None,
     limit: Limit = None,
@@ -112,7 +143,7 @@ def compare(
     precision: PrecisionOption = "auto",
     device: Device = "auto",
     workers: Annotated[
-        int | None, typer.Option(help="Trials at a time [default: one per core; one on a GPU].", show_default=False)
+        int | None, typer.Option(help="Trials at a time (default: one per core; one on a GPU).", show_default=False)
     ] = None,
 ) -> None:
     """Train one backbone under several heads and say which is better, by how much, and how sure that is.
@@ -126,7 +157,7 @@ def compare(
     from gapstone.prepare import Choices
 
     choices = Choices(**{option.name: given[option.name] for option in fields(Choices)})
-    request = Request(choices, tuple(split_specs(heads)), seeds, folds, baseline, workers, boxes)
+    request = Request(choices, tuple(split_specs(heads)), seeds, folds, baseline, workers, boxes, weights, freeze)
     run(request, out or Path("runs") / f"compare-{_name(data)}", command=shlex.join(["gapstone", *sys.argv[1:]]))
 
 
@@ -143,12 +174,12 @@ def check(
     data: Data,
     out: Annotated[
         Path | None,
-        typer.Option(help="Where scan.json, scan.txt and scan.csv go [default: runs/check-NAME].", show_default=False),
+        typer.Option(help="Where scan.json, scan.txt and scan.csv go (default: runs/check-NAME).", show_default=False),
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes [default: one per core].", show_default=False)] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes (default: one per core).", show_default=False)] = None,
     max_pixels: Annotated[
         int | None,
-        typer.Option(help="Larger images are listed, not decoded [default: 178,956,970].", show_default=False),
+        typer.Option(help="Larger images are listed, not decoded (default: 178,956,970).", show_default=False),
     ] = None,
 ) -> None:
     """Scan images for what spoils a comparison: unreadable files, duplicates, two labels. Changes no file."""
@@ -194,12 +225,13 @@ def predict(
         bool, typer.Option("--json", help="One JSON document on standard output instead of a table.")
     ] = False,
     top: Annotated[int, typer.Option(help="Labels shown per image.")] = 3,
+    native: Native = False,
     device: Device = "auto",
 ) -> None:
     """What a model answers, and how sure it is. An unreadable image is listed with its reason (exit code 1)."""
     from gapstone.single import predict_files
 
-    if not predict_files(model, images, as_json, top, device):
+    if not predict_files(model, images, as_json, top, device, native=native):
         raise typer.Exit(1)
 
 
@@ -213,7 +245,7 @@ def explain(
     classes: Annotated[
         str | None,
         typer.Option(
-            help="These classes, by label or number: cat,dog [default: the most probable].", show_default=False
+            help="These classes, by label or number: cat,dog (default: the most probable).", show_default=False
         ),
     ] = None,
     top: Annotated[int, typer.Option(help="How many of the most probable classes per image.")] = 3,
@@ -221,7 +253,7 @@ def explain(
         bool, typer.Option("--all", help="Keep the maps of all classes; --top of them are shown.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Where results go [default: runs/explain-MODEL].", show_default=False)
+        Path | None, typer.Option(help="Where results go (default: runs/explain-MODEL).", show_default=False)
     ] = None,
     html: Annotated[bool, typer.Option("--html", help="Also one page of all pictures that needs no network.")] = False,
     as_json: Annotated[
@@ -235,6 +267,7 @@ def explain(
         Literal["smooth", "cells"], typer.Option(help="Between the cells' centres, or cell by cell.")
     ] = "smooth",
     alpha: Annotated[float, typer.Option(help="Opacity of the strongest evidence.")] = 0.88,
+    native: Native = False,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option()] = 32,
     weights: Weights = None,
@@ -251,6 +284,76 @@ def explain(
     named = {field.name: given[field.name] for field in fields(Request)}
     if not explain_files(Request(**named | {"images": tuple(images)}), out or Path("runs") / f"explain-{_name(model)}"):
         raise typer.Exit(1)
+
+
+@app.command()
+def inspect(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A file that `gapstone train` wrote, a network's name (vgg16), timm:NAME, torchvision:NAME.",
+        ),
+    ],
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the images, in px: 224 or 224x160 (default: the model's own, or 224).", show_default=False
+        ),
+    ] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="Levels of modules shown (default: as many as can be read).", show_default=False)
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option(help="Of the images (default: the model's own, or 3).", show_default=False)
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on standard output instead of tables.")
+    ] = False,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also draw it: .png or .svg.", show_default=False)
+    ] = None,
+) -> None:
+    """Where a network's parameters and multiply-adds are, which sizes it takes, what another head would cost on it."""
+    from gapstone.inspecting.command import inspect_model
+
+    inspect_model(model, size, channels, as_json, depth, picture)
+
+
+@app.command()
+def convert(
+    model: Model,
+    head: Annotated[str, typer.Option(help="The new head, such as gap or fc:grid=7.")] = "gap",
+    data: Annotated[
+        str | None,
+        typer.Option(help="Labelled images to fit it to, in any form of DATA.", show_default=False),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The new model's file.")] = Path("converted.safetensors"),
+    finetune: Annotated[
+        int, typer.Option(metavar="EPOCHS", help="Then train the network's last block, too, from what it was given.")
+    ] = 0,
+    method: Annotated[
+        Literal["logistic", "ridge", "distil"],
+        typer.Option(help="logistic regression, ridge on the labels, or ridge on the old head's logits."),
+    ] = "logistic",
+    limit: Limit = None,
+    weights: Weights = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    batch_size: BatchSize = 64,
+    device: Device = "auto",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on standard output instead of a table.")
+    ] = False,
+) -> None:
+    """Another head on a trained model: one pass over the images, then solved, not trained; and what it cost.
+
+    The new head and the old one are compared on test images. After Ctrl-C the same command goes on.
+    """
+    given = locals()
+    from gapstone.converting.command import Request
+    from gapstone.converting.command import convert as run
+
+    run(Request(**{field.name: given[field.name] for field in fields(Request)}), as_json)
 
 
 @app.command()
@@ -290,7 +393,7 @@ def serve(
     ],
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="[default: 8765 or the next free one; 0: any]", show_default=False),
+        typer.Option(min=0, max=65535, help="(default: 8765 or the next free one; 0: any)", show_default=False),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Where to listen. 0.0.0.0 opens it to all who can reach this machine, without password.")

@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from gapstone.classifier import load
+from gapstone.classifier import Classifier, load
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.explain import explain
 from gapstone.maps.explanation import Evidence, Explanation
 from gapstone.nets import NAMES
-from gapstone.nets.zoo import with_head
+from gapstone.nets.checkpoints import read_checkpoint
+from gapstone.nets.zoo import class_names, survey, with_head
 
 
 @dataclass(frozen=True)
@@ -39,35 +40,71 @@ class Opened:
         pictures: Sequence[NDArray[np.uint8]],
         classes: Sequence[int] | None = None,
         top_k: int | None = None,
+        native: bool = False,
     ) -> list[list[Evidence]]:
         """Per picture what speaks for and against each class asked for (all of them by default), most probable first
         unless `classes` says an order; each map placed in the picture as it was given.
 
         pictures: (H, W, C) uint8, upright (`gapstone.images.load`), of any sizes. All go through the network in one
-        batch: give as many as fit into memory.
+        batch: give as many as fit into memory. native: as they are, neither cut nor resized; those of one size
+        together.
+
+        Raises: ValueError for `native` where the network takes one size only; ImageError for a picture too small or
+            too large for it.
         """
-        explained = self.explain(pictures, classes, top_k)
-        found = [self.evidence(explained, number, pixels.shape[:2]) for number, pixels in enumerate(pictures)]
+        if native:
+            smallest = self.check_native()
+            pictures = [self.preprocessing.native(pixels, smallest) for pixels in pictures]
+        together: dict[tuple[int, ...], list[int]] = {}
+        for number, pixels in enumerate(pictures):
+            together.setdefault(pixels.shape[:2] if native else (), []).append(number)
+        found: dict[int, list[Evidence]] = {}
+        for numbers in together.values():
+            explained = self.explain([pictures[number] for number in numbers], classes, top_k, native)
+            for place, number in enumerate(numbers):
+                found[number] = self.evidence(explained, place, pictures[number].shape[:2], native)
         if classes is None:
-            for evidence in found:
+            for evidence in found.values():
                 evidence.sort(key=lambda e: (-e.logit, e.index))
-        return found
+        return [found[number] for number in range(len(pictures))]
 
     def explain(
         self,
         pictures: Sequence[NDArray[np.uint8]],
         classes: Sequence[int] | None = None,
         top_k: int | None = None,
+        native: bool = False,
     ) -> Explanation:
-        """The maps as the network saw the pictures."""
-        seen = torch.from_numpy(np.stack([self.preprocessing.fit(pixels) for pixels in pictures]))
-        images = self.preprocessing.normalise(self.preprocessing.centre(seen).to(self.device))
+        """The maps as the network saw the pictures; `native` ones, of one size, as they are."""
+        preprocessing = self.preprocessing
+        if native:
+            pixels = torch.from_numpy(np.stack([preprocessing.native(one) for one in pictures]))
+        else:
+            pixels = preprocessing.centre(torch.from_numpy(np.stack([preprocessing.fit(one) for one in pictures])))
+        images = preprocessing.normalise(pixels.to(self.device))
         return explain(self.model, images, classes, top_k=top_k, labels=self.labels)
 
-    def evidence(self, explained: Explanation, number: int, size: Sequence[int]) -> list[Evidence]:
+    def evidence(
+        self, explained: Explanation, number: int, size: Sequence[int], native: bool = False
+    ) -> list[Evidence]:
         """The classes explained of one image, placed in the picture of `size` (H, W) that it was made of."""
+        if native:
+            return explained.evidence(number, size)
         scale, origin = self.preprocessing.seen(size[0], size[1])
         return explained.evidence(number, size, explained.placement.within(origin, (scale, scale)))
+
+    def check_native(self) -> int:
+        """The shortest side in pixels that the network takes. Raises ValueError where it takes one size only."""
+        if isinstance(self.model, Classifier):
+            self.model.check_native()
+            return self.model.features.smallest
+        facts = survey(self.name.removeprefix("timm:"), self.preprocessing.channels)
+        if facts.fixed is not None:
+            raise ValueError(
+                f"{self.name} takes only {facts.fixed[0]}×{facts.fixed[1]} px: pictures cannot be seen as they are. "
+                f"Let them be resized (--resize, native=False), or take a convolutional network."
+            )
+        return facts.smallest
 
     @property
     def device(self) -> torch.device:
@@ -75,26 +112,52 @@ class Opened:
 
 
 def open_model(name: str, weights: Path | None = None, device: str = "cpu") -> Opened:
-    """`name`: a file that `gapstone train` wrote, or `timm:NAME` with weights from timm's hub or from `weights`.
+    """`name`: a file that `gapstone train` wrote; `timm:NAME` with weights from timm's hub or from `weights`; a network
+    of gapstone's own (`vgg16`, `googlenet`, …) with `weights` that others published for it.
 
         >>> open_model("photos.safetensors").labels
         ('cat', 'dog')
         >>> open_model("timm:resnet50")                              # downloads its weights once
         >>> open_model("timm:resnet50", Path("resnet50.safetensors"))
+        >>> open_model("vgg16", Path("vgg16.safetensors"))           # torchvision's or timm's state_dict
 
     Raises: ModelFileError (a ValueError) for a file that is no model; FileNotFoundError; ImportError without timm;
         OSError where the weights cannot be had.
     """
     if name.startswith("timm:"):
         return _of_timm(name, weights, device)
+    if takes_weights(name):
+        return _published(name, weights, device)
     if weights is not None:
-        raise ValueError(f"--weights goes with timm:NAME; {name} brings its own")
-    if not Path(name).exists() and name in NAMES:
-        raise ValueError(
-            f"{name} is a network without weights; give a file that `gapstone train` wrote, or timm:{name}"
-        )
+        raise ValueError(f"--weights goes with timm:NAME or a network's name; {name} brings its own")
     classifier = load(name)
     return Opened(name, classifier.to(device), classifier.labels, classifier.preprocessing)
+
+
+def takes_weights(name: str) -> bool:
+    """Whether `name` is a network, whose weights are another file, rather than a model's file."""
+    return name.startswith("timm:") or (name in NAMES and not Path(name).exists())
+
+
+def _published(name: str, weights: Path | None, device: str) -> Opened:
+    if weights is None:
+        raise ValueError(
+            f"{name} is a network without weights: give it some (--weights FILE, a safetensors file of torchvision's or "
+            f"timm's state_dict), or give a file that `gapstone train` wrote, or timm:{name.partition(':')[0]}"
+        )
+    found = read_checkpoint(name, weights)
+    if found.head_state is None or found.classes is None:
+        raise ValueError(f"{weights}: the weights of {name} without its head: it answers nothing; `compare` takes them")
+    grey = found.in_channels == 1
+    mean, std = ((sum(found.mean) / 3,), (sum(found.std) / 3,)) if grey else (found.mean, found.std)
+    stored = tuple(math.floor(side / found.crop) for side in found.size)
+    preprocessing = Preprocessing(found.in_channels, found.size, (stored[0], stored[1]), mean, std)
+    labels = class_names(found.classes, "imagenet-1k" if found.classes == 1000 else None)
+    with torch.random.fork_rng(devices=[]):  # first weights, overwritten at once
+        classifier = Classifier(name, found.head, labels, preprocessing)
+    classifier.features.load_state_dict(found.features)
+    classifier.head.load_state_dict(found.head_state)
+    return Opened(name, classifier.eval().to(device), labels, preprocessing)
 
 
 def _of_timm(name: str, weights: Path | None, device: str) -> Opened:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -64,6 +65,10 @@ def pool(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) -> 
             _ready[key] = ready
         if ready is not None:
             return ready(x)
+    if not torch.compiler.is_compiling() and (listener := listening.get()) is not None:
+        heard = listener(x, name, over, parameters)
+        if heard is not None:
+            return heard
     recipe = _known(name)
     if recipe is not None:
         if recipe.pools == ("mean", "max") and not parameters and eager.fits_both(x, over):
@@ -85,6 +90,10 @@ def pool(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) -> 
             )
     return _answer(x, name, place, values)
 
+
+Listener = Callable[[Tensor, Name, Region, dict[str, Any]], Tensor | None]
+listening: ContextVar[Listener | None] = ContextVar("listening", default=None)
+"""Who answers pools of padded maps (gapstone.mixed): of the region as it was given, before it meets the padded size."""
 
 BY_VALUE = {Whole, Window, Grid}
 MOST_READY = 4096

@@ -19,6 +19,7 @@ from gapstone.images.sources import Source, open_source
 from gapstone.images.split import Split, folds, split
 from gapstone.images.store import Store, build, moments
 from gapstone.training import Rows, Settings
+from gapstone.weights import digest, read_weights
 
 SMALL = 64  # px: up to here images are small, and the small NIN trains in minutes
 
@@ -80,6 +81,8 @@ class Prepared:
     device: str
     hash: str
     """Of the content and label of every image used."""
+    weights: str | None = None
+    """Digest of the weights the backbone starts from, where they are known here: --weights or --freeze."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -87,10 +90,20 @@ class Prepared:
 
 
 def prepare(
-    choices: Choices, seeds: Sequence[int], k: int | None, folder: Path, say: Say, progress: Progress
+    choices: Choices,
+    seeds: Sequence[int],
+    k: int | None,
+    folder: Path,
+    say: Say,
+    progress: Progress,
+    weights: Path | None = None,
+    freeze: bool = False,
 ) -> Prepared:
     """Do it; the decoded images go to `folder`. One split per seed, all with the same test images;
     with `k`, k folds instead.
+
+    weights: a file the backbone starts from (`gapstone.weights`); a model of gapstone's says which backbone it is, and
+    what it expects of images. freeze: the backbone is not trained, and nothing is augmented.
 
     Raises: ValueError for data, sizes or networks that do not fit together, each with what to do.
     """
@@ -102,13 +115,20 @@ def prepare(
     else:
         splits = [split(source, found, seed=seed, limit=choices.limit) for seed in seeds]
     size, stored = choose(source, found, choices.size)
-    backbone = choices.backbone or ("nin" if max(size) <= SMALL else "resnet18")
-    channels = found.channels
+    start = read_weights(weights, choices.backbone, found.channels) if weights is not None else None
+    known = start.preprocessing if start else None
+    if known is not None and not choices.size:
+        size, stored = known.size, known.stored
+    backbone = start.backbone if start else choices.backbone or ("nin" if max(size) <= SMALL else "resnet18")
+    channels = start.channels if start else found.channels
     if choices.pretrained and not backbone.startswith("timm:"):
         raise ValueError(
             f"--pretrained: {backbone} starts from random weights; --backbone timm:resnet18 has pretrained ones."
         )
-    features = nets.build(backbone, in_channels=channels)  # an unknown name ends here, before anything is decoded
+    # an unknown name ends here, before anything is decoded; weights are fetched only where they are needed here
+    features = nets.build(backbone, in_channels=channels, pretrained=freeze and choices.pretrained)
+    if start:
+        features.load_state_dict(start.state)
     if features.fixed and size != features.fixed:
         if choices.size:
             raise ValueError(f"--size {choices.size}: {backbone} takes only {_by(features.fixed)} px.")
@@ -127,16 +147,19 @@ def prepare(
     mean, std = moments(store, seen)
     if choices.pretrained and channels == 3:
         mean, std = nets.pretrained_moments(backbone.removeprefix("timm:"))
+    if start:
+        mean, std = start.moments or (mean, std)
     colours = "gray" if channels == 1 else "colour"
     say(f"{len(used):,} images of {len(source.classes)} classes; the network sees {_by(size)} px, {colours}.")
     say(splits[0].described)
+    trained = choices.pretrained or start is not None
     settings = Settings(
         epochs=choices.epochs or epochs_for(len(splits[0].train)),
         batch_size=choices.batch_size,
         optimizer=choices.optimizer,
-        learning_rate=choices.learning_rate or learning_rate_for(features, choices),
+        learning_rate=choices.learning_rate or learning_rate_for(features, choices.optimizer, trained),
         weight_decay=choices.weight_decay,
-        augment=suit(channels, size, stored) if choices.augment == "auto" else Augment(),
+        augment=suit(channels, size, stored) if choices.augment == "auto" and not freeze else Augment(),
         precision="float32" if choices.precision == "auto" else choices.precision,
     )
     return Prepared(
@@ -149,6 +172,7 @@ def prepare(
         settings=settings,
         device=device,
         hash=_hash(source, found, used),
+        weights=digest(features) if start or freeze else None,
     )
 
 
@@ -161,12 +185,12 @@ def epochs_for(images: int) -> int:
     return max(10, min(40, round(75_000 / max(images, 1))))
 
 
-def learning_rate_for(features: nn.Module, choices: Choices) -> float:
-    """SGD: 0.05, or 0.01 for pretrained weights and for networks without a norm, which diverge at 0.05."""
+def learning_rate_for(features: nn.Module, optimizer: str, trained: bool) -> float:
+    """SGD: 0.05, or 0.01 for trained weights and for networks without a norm, which diverge at 0.05."""
     norms = ("BatchNorm", "LayerNorm", "GroupNorm")
     plain = not any(norm in type(module).__name__ for module in features.modules() for norm in norms)
-    careful = choices.pretrained or plain
-    if choices.optimizer == "adamw":
+    careful = trained or plain
+    if optimizer == "adamw":
         return 1e-4 if careful else 1e-3
     return 0.01 if careful else 0.05
 

@@ -63,25 +63,36 @@ def train_one(choices: Choices, head: str, seed: int, out: Path, console: Consol
 
 
 def predict_files(
-    model: Path, images: Sequence[str], as_json: bool, top: int, device: str, console: Console | None = None
+    model: Path,
+    images: Sequence[str],
+    as_json: bool,
+    top: int,
+    device: str,
+    console: Console | None = None,
+    native: bool = False,
 ) -> bool:
     """Print what `model` answers for each image; True when all of them could be read.
 
-    JSON: {"schema": 1, "model", "labels", "images": [{"name", "label", "probability", "probabilities": {label: p}} or
-    {"name", "error"}]}.
+    native: each image as it is, neither cut nor resized.
+    JSON: {"schema": 1, "model", "native", "labels", "images": [{"name", "label", "probability", "probabilities":
+    {label: p}} or {"name", "error"}]}.
     """
     console = console or Console()
     classifier = load(model).to(pick_device(device))
+    if native:
+        classifier.check_native()  # once, rather than for each image
     found = files(images)
     if not as_json:
         for note in found.notes():
             console.print(note, highlight=False, markup=False, soft_wrap=True)
+    # as it is, a picture may be of a size that the network cannot take: its error, not everyone's
+    errors = (ValueError, OSError) if native else (ImageError, OSError)
     rows: list[dict[str, object]] = [{"name": display(one), "error": "no file matches it"} for one in found.missing]
     for path in found.paths:
         row: dict[str, object] = {"name": display(os.fsdecode(path))}
         try:
-            probabilities = classifier.predict(path)[0]
-        except (ImageError, OSError) as error:
+            probabilities = classifier.predict(path, native=native)[0]
+        except errors as error:
             row["error"] = str(error).removeprefix(f"{os.fspath(path)}: ")
         else:
             best = int(probabilities.argmax())
@@ -92,7 +103,8 @@ def predict_files(
             }
         rows.append(row)
     if as_json:
-        document = {"schema": 1, "model": display(str(model)), "labels": list(classifier.labels), "images": rows}
+        about = {"schema": 1, "model": display(str(model)), "native": native, "labels": list(classifier.labels)}
+        document = {**about, "images": rows}
         print(json.dumps(document, indent=1))  # ASCII: safe whatever the terminal's encoding
     else:
         console.print(_table(rows, top))

@@ -87,37 +87,79 @@ def train(
 
     Raises: TrainingError when the loss is no longer a number.
     """
+    model.to(memory_format=torch.channels_last)
+    labels = torch.from_numpy(pictures.labels[validation].astype(np.int64))
+
+    def learn(images: Tensor, truth: Tensor) -> Tensor:
+        loss = F.cross_entropy(logits(model, images, settings.precision), truth)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    def check() -> tuple[Tensor, Tensor]:
+        return predict(model, pictures, validation, settings.precision, settings.batch_size), labels
+
+    descent = descend(
+        model, len(rows), lambda epoch: batches(model, pictures, rows, settings, seed, epoch), learn, settings
+    )
+    return fit(model, descent, check if len(validation) else None, settings, seed, after_epoch)
+
+
+def descend(
+    model: nn.Module,
+    count: int,
+    batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]],
+    learn: Callable[[Tensor, Tensor], Tensor],
+    settings: Settings,
+) -> Callable[[int], float]:
+    """A function that trains `model` for one epoch and gives the mean loss.
+
+    count: examples in an epoch. batches(epoch): (inputs, labels). learn(inputs, labels): the loss, its gradients left
+    in the parameters.
+    """
+    optimizer = _optimizer(model, settings)
+    factor = warm_cosine(steps_of(count, settings), settings.warmup)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+    def run(epoch: int) -> float:
+        total = 0.0
+        for inputs, labels in batches(epoch):
+            optimizer.zero_grad(set_to_none=True)
+            loss = learn(inputs, labels).item()
+            optimizer.step()
+            schedule.step()
+            total += loss * len(labels)
+            if not math.isfinite(total):
+                raise diverged(loss, epoch, float(schedule.get_last_lr()[0]))
+        return total / count
+
+    return run
+
+
+def fit(
+    model: nn.Module,
+    run: Callable[[int], float],
+    check: Callable[[], tuple[Tensor, Tensor]] | None,
+    settings: Settings,
+    seed: int,
+    after_epoch: Callable[[int, History], None] | None = None,
+) -> History:
+    """Epoch by epoch, until the last or until none was better for long; `model` ends with the best one's weights.
+
+    run(epoch): train, and give the mean loss. check(): logits and labels of the validation examples, on the CPU.
+    """
     began = time.perf_counter()
     device = next(model.parameters()).device
-    model.to(memory_format=torch.channels_last)
-    optimizer = _optimizer(model, settings)
-    steps = settings.epochs * math.ceil(len(rows) / settings.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(steps, settings.warmup))
     history = History()
     best: tuple[float, float] | None = None
     kept: dict[str, Tensor] = {}
     torch.manual_seed(seed)  # dropout
     for epoch in range(1, settings.epochs + 1):
         model.train()
-        total = 0.0
-        for images, labels in batches(model, pictures, rows, settings, seed, epoch):
-            optimizer.zero_grad(set_to_none=True)
-            loss = F.cross_entropy(logits(model, images, settings.precision), labels)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            total += loss.item() * len(labels)
-            if not math.isfinite(total):
-                raise TrainingError(
-                    f"the loss became {loss.item()} in epoch {epoch} at learning rate {schedule.get_last_lr()[0]:.2g}: "
-                    f"try a smaller learning rate, or a backbone with batch norm."
-                )
-        history.train_loss.append(total / len(rows))
-        if len(validation):
-            answers = predict(model, pictures, validation, settings.precision, settings.batch_size)
-            labels = torch.from_numpy(pictures.labels[validation].astype(np.int64))
-            accuracy = (answers.argmax(1) == labels).double().mean().item()
-            loss_now = F.cross_entropy(answers, labels).item()
+        history.train_loss.append(run(epoch))
+        if check is not None:
+            answers, truth = check()
+            accuracy = (answers.argmax(1) == truth).double().mean().item()
+            loss_now = F.cross_entropy(answers, truth).item()
             history.validation_accuracy.append(accuracy)
             history.validation_loss.append(loss_now)
             if best is None or (accuracy, -loss_now) > best:
@@ -139,20 +181,37 @@ def train(
     return history
 
 
+def diverged(loss: float, epoch: int, rate: float) -> TrainingError:
+    return TrainingError(
+        f"the loss became {loss} in epoch {epoch} at learning rate {rate:.2g}: "
+        f"try a smaller learning rate, or a backbone with batch norm."
+    )
+
+
+def steps_of(count: int, settings: Settings) -> int:
+    return settings.epochs * math.ceil(count / settings.batch_size)
+
+
 def batches(
     model: Classifier, pictures: Pictures, rows: Rows, settings: Settings, seed: int, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of (images (N, C, H, W) normalised, labels (N,)), shuffled and augmented by (seed, epoch)."""
     device = next(model.parameters()).device
     random = np.random.default_rng((seed, epoch))
-    order = random.permutation(rows)
-    for start in range(0, len(order), settings.batch_size):
-        chosen = order[start : start + settings.batch_size]
-        if len(chosen) == 1 and len(order) > 1:
-            return  # batch norm has no variance over one image
+    for chosen in shuffled(rows, settings.batch_size, random):
         seen = settings.augment(pictures.images[chosen], model.preprocessing.size, random)
         images = model.preprocessing.normalise(torch.from_numpy(seen).to(device))
         yield images, torch.from_numpy(pictures.labels[chosen].astype(np.int64)).to(device)
+
+
+def shuffled(rows: Rows, batch_size: int, random: np.random.Generator) -> Iterator[Rows]:
+    """The rows of each batch of an epoch."""
+    order = random.permutation(rows)
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        if len(chosen) == 1 and len(order) > 1:
+            return  # batch norm has no variance over one image
+        yield chosen
 
 
 def feature_maps(model: Classifier, images: Tensor, precision: Precision) -> Tensor:
@@ -271,7 +330,8 @@ def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True)
 
 
-def _warm_cosine(steps: int, warmup: float) -> Callable[[int], float]:
+def warm_cosine(steps: int, warmup: float) -> Callable[[int], float]:
+    """The share of the learning rate at each step: a linear rise, then half a cosine down to 0."""
     warm = max(1, round(steps * warmup))
 
     def factor(step: int) -> float:

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from gapstone.classifier import Classifier
+from gapstone.compare.asking import Live
 from gapstone.compare.localisation import baselines, localisation
 from gapstone.compare.marked import LONGEST, Marked
 from gapstone.compare.plan import Request
@@ -73,7 +74,7 @@ def hand_made():
 def test_a_model_that_looks_at_the_object_finds_it_in_the_original(head):
     pictures, objects = hand_made()
     rows = np.arange(len(PLACES))
-    facts, arrays = localisation(by_hand(head), pictures, objects, rows, rows[:0], "float32", batch_size=2)
+    facts, arrays = localisation(Live(by_hand(head), pictures, batch_size=2), objects, rows, rows[:0])
     if head == "gap":
         assert facts["gt_known"] == facts["gt_known_30"] == facts["top1"] == facts["max_box_acc"] == 1
         assert facts["energy"] > 0.6
@@ -97,7 +98,7 @@ def test_the_map_of_the_true_class_counts_whatever_is_answered():
     ]
     pictures = Pictures(originals, [1, 1, 1])
     objects = tuple(Marked(i, (54, 54), (box,)) for i, box in enumerate((big, big, big)))
-    facts, arrays = localisation(by_hand(), pictures, objects, np.arange(3), np.arange(0), "float32")
+    facts, arrays = localisation(Live(by_hand(), pictures), objects, np.arange(3), np.arange(0))
     assert arrays["found"].tolist() == [True, False, False]
     assert facts["gt_known"] == pytest.approx(1 / 3)
     assert facts["top1"] == pytest.approx(1 / 3)
@@ -105,7 +106,7 @@ def test_the_map_of_the_true_class_counts_whatever_is_answered():
     assert facts["without_evidence"] == 1
     # the answer must be right for top-1: with the red square larger, the map stays and the answer is lost
     pictures = Pictures([black(54, 54, (big, DIM), ((4, 46, 54, 54), RED), ((46, 0, 54, 46), RED))], [1])
-    facts, arrays = localisation(by_hand(), pictures, objects[:1], np.arange(1), np.arange(0), "float32")
+    facts, arrays = localisation(Live(by_hand(), pictures), objects[:1], np.arange(1), np.arange(0))
     assert (facts["gt_known"], facts["top1"], facts["top5"]) == (1, 0, 1)
 
 
@@ -116,19 +117,19 @@ def test_a_threshold_is_tuned_on_ten_validation_images_and_never_on_fewer():
     objects = tuple(one._replace(row=one.row + 5 * turn) for turn in range(4) for one in objects)
     test, rows = np.arange(5), np.arange(5, 20)
     for count, tuned in ((9, None), (10, 1.0)):
-        facts, _ = localisation(by_hand(), pictures, objects, test, rows[:count], "float32")
+        facts, _ = localisation(Live(by_hand(), pictures), objects, test, rows[:count])
         assert facts["tuned"] == tuned
         assert facts["pictures"] == 5
     # the validation images' threshold, not the test images': there, the boxes are so small that none will do
     tiny = tuple(one if one.row < 5 else one._replace(boxes=((25.0, 25.0, 26.0, 26.0),)) for one in objects)
-    facts, _ = localisation(by_hand(), pictures, tiny, test, rows[:10], "float32")
+    facts, _ = localisation(Live(by_hand(), pictures), tiny, test, rows[:10])
     assert facts["tuned_threshold"] == 0.0  # the lowest of the equally good
     assert facts["max_box_acc_threshold"] > 0
 
 
 def test_no_boxes_among_the_test_images():
     pictures, objects = hand_made()
-    assert localisation(by_hand(), pictures, objects, np.arange(0), np.arange(5), "float32") == (None, {})
+    assert localisation(Live(by_hand(), pictures), objects, np.arange(0), np.arange(5)) == (None, {})
 
 
 def test_large_pictures_are_scored_on_a_grid():
@@ -141,9 +142,7 @@ def test_large_pictures_are_scored_on_a_grid():
         Marked(one.row, (one.size[0] * 9, one.size[1] * 9), tuple(tuple(9 * v for v in box) for box in one.boxes))
         for one in objects
     )
-    both = [
-        localisation(by_hand(), pictures, some, np.arange(5), np.arange(0), "float32")[0] for some in (objects, large)
-    ]
+    both = [localisation(Live(by_hand(), pictures), some, np.arange(5), np.arange(0))[0] for some in (objects, large)]
     assert both[0]["energy"] == pytest.approx(both[1]["energy"], abs=0.02)
     assert both[1]["gt_known"] == 1
 

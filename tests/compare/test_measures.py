@@ -10,6 +10,7 @@ import torch
 
 from gapstone.classifier import Classifier
 from gapstone.compare import measures
+from gapstone.compare.asking import Live, translate
 from gapstone.cost import cost
 from gapstone.images.preprocessing import Preprocessing
 
@@ -28,9 +29,9 @@ class Pictures:
 
 def test_translate_moves_by_whole_pixels_and_repeats_the_border():
     x = torch.arange(9.0).reshape(1, 1, 3, 3)
-    assert measures.translate(x, 1, 0)[0, 0].tolist() == [[0, 1, 2], [0, 1, 2], [3, 4, 5]]
-    assert measures.translate(x, 0, -1)[0, 0].tolist() == [[1, 2, 2], [4, 5, 5], [7, 8, 8]]
-    assert torch.equal(measures.translate(x, 0, 0), x)
+    assert translate(x, 1, 0)[0, 0].tolist() == [[0, 1, 2], [0, 1, 2], [3, 4, 5]]
+    assert translate(x, 0, -1)[0, 0].tolist() == [[1, 2, 2], [4, 5, 5], [7, 8, 8]]
+    assert torch.equal(translate(x, 0, 0), x)
 
 
 def test_shift_pixels():
@@ -42,7 +43,7 @@ def test_shift_pixels():
 
 def test_shifts_are_measured_against_the_unshifted_answer():
     rows = np.arange(20)
-    found, right = measures.shifts(model("gap"), Pictures, rows, [1, 2], "float32")
+    found, right = measures.shifts(Live(model("gap"), Pictures), rows, [1, 2])
     assert right.shape == (20,)
     assert right.mean() == pytest.approx(np.mean(found["accuracy"][1:]), abs=1e-6)
     assert found["same_answer"][0] == 1
@@ -52,7 +53,7 @@ def test_shifts_are_measured_against_the_unshifted_answer():
     net = model("gap")
     with torch.inference_mode():
         still = net(images).argmax(1)
-        moves = [net(measures.translate(images, *move)).argmax(1) for move in ((0, 2), (0, -2), (2, 0), (-2, 0))]
+        moves = [net(translate(images, *move)).argmax(1) for move in ((0, 2), (0, -2), (2, 0), (-2, 0))]
     labels = torch.from_numpy(Pictures.labels)
     assert found["same_answer"][2] == pytest.approx(torch.stack(moves).eq(still).double().mean().item())
     assert found["accuracy"][2] == pytest.approx(torch.stack(moves).eq(labels).double().mean().item())
@@ -60,10 +61,10 @@ def test_shifts_are_measured_against_the_unshifted_answer():
 
 def test_a_fixed_head_has_no_accuracy_at_other_sizes():
     rows = np.arange(20)
-    fixed = measures.sizes(model("fc"), Pictures, rows, "float32")
+    fixed = measures.sizes(Live(model("fc"), Pictures), rows)
     assert [a is None for a in fixed["accuracy"]] == [True, False, True, True]
     assert fixed["note"] == "takes only 16×16"
-    free = measures.sizes(model("gap"), Pictures, rows, "float32")
+    free = measures.sizes(Live(model("gap"), Pictures), rows)
     assert None not in free["accuracy"]
     assert free["note"] is None
     assert free["input"] == [[12, 12], [16, 16], [20, 20], [24, 24]]
@@ -73,7 +74,7 @@ def test_networks_that_take_few_sizes_are_not_asked_for_others():
     pytest.importorskip("timm")
     picky = Preprocessing(3, (64, 64), (64, 64), (0.5,) * 3, (0.25,) * 3)
     net = Classifier("timm:hrnet_w18_small", "gap", ("a", "b"), picky)
-    assert [measures.takes(net, size) for size in ((64, 64), (96, 96), (48, 48), (80, 80))] == [
+    assert [measures.takes(Live(net, Pictures), size) for size in ((64, 64), (96, 96), (48, 48), (80, 80))] == [
         True,
         True,
         False,

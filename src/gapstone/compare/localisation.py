@@ -9,20 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from gapstone.classifier import Classifier
+from gapstone.compare.asking import Asked
 from gapstone.compare.marked import Marked, among
 from gapstone.maps.baselines import centre_box
 from gapstone.maps.boxes import PAPER, box
 from gapstone.maps.explain import explain_head
 from gapstone.maps.overlap import boxes_of, ious
-from gapstone.maps.placement import Placement
 from gapstone.maps.placing import place
 from gapstone.maps.pointing import inside
 from gapstone.maps.scores import MIDDLE, Localisation
-from gapstone.maps.split import located
-from gapstone.training import Pictures, Precision, Rows
+from gapstone.training import Rows
 
 ENOUGH = 10
 """Validation images with boxes from which on a threshold is chosen on them."""
@@ -38,9 +35,8 @@ SECONDS_PER_PIXEL = 1.2e-7
 
 
 def localisation(
-    model: Classifier, pictures: Pictures, objects: Sequence[Marked], test: Rows, validation: Rows,
-    precision: Precision, batch_size: int = 64,
-) -> tuple[dict[str, Any] | None, dict[str, Any]]:  # fmt: skip
+    asked: Asked, objects: Sequence[Marked], test: Rows, validation: Rows
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """What the model's maps score on the test images that have boxes; None where none has. Also, per such image, was
     its box found (at 20 % of the maximum, with an IoU of 0.5): what the heads are compared on.
 
@@ -57,7 +53,7 @@ def localisation(
     if not tested:
         return None, {}
     total, found = _empty(), []
-    for one, values, rank in _maps(model, pictures, tested, precision, batch_size):
+    for one, values, rank in _maps(asked, tested):
         boxes = one.scaled()[2]
         total.add(values, boxes, rank=rank)
         best = box(values, PAPER)
@@ -80,7 +76,7 @@ def localisation(
     kept = among(objects, validation)
     if len(kept) >= ENOUGH:
         chosen = _empty()
-        for one, values, rank in _maps(model, pictures, kept, precision, batch_size):
+        for one, values, rank in _maps(asked, kept):
             chosen.add(values, one.scaled()[2], rank=rank)
         threshold = chosen.result().max_box_acc.threshold
         facts |= {"tuned": total.fixed(threshold).known[MIDDLE], "tuned_threshold": threshold}
@@ -91,35 +87,22 @@ def _empty() -> Localisation:
     return Localisation(overlaps=tuple(KNOWN), tolerances=tuple(POINTED))
 
 
-def _maps(
-    model: Classifier, pictures: Pictures, objects: Sequence[Marked], precision: Precision, batch_size: int
-) -> Iterator[tuple[Marked, NDArray[np.float32], int]]:
+def _maps(asked: Asked, objects: Sequence[Marked]) -> Iterator[tuple[Marked, NDArray[np.float32], int]]:
     """Each image's map of its true class on its grid, and that class's place among the answers, 1 for the first."""
-    for start in range(0, len(objects), batch_size):
-        some = objects[start : start + batch_size]
+    for start in range(0, len(objects), asked.batch_size):
+        some = objects[start : start + asked.batch_size]
         rows = np.array([one.row for one in some])
-        features, placement = placed_maps(model, pictures, rows, precision)
-        truth = torch.from_numpy(np.asarray(pictures.labels[rows], np.int64)).to(features.device)
-        explained = explain_head(model.head, features, truth[:, None], placement=placement)
+        features, placement = asked.maps(rows)
+        truth = torch.from_numpy(np.asarray(asked.labels[rows], np.int64)).to(features.device)
+        explained = explain_head(asked.head, features, truth[:, None], placement=placement)
         maps = explained.maps[:, 0].float().cpu().numpy()
         order = explained.logits.argsort(dim=1, descending=True, stable=True)
         ranks = (order == truth[:, None]).int().argmax(1) + 1
         for one, values, rank in zip(some, maps, ranks.tolist(), strict=True):
             factor, grid, _ = one.scaled()
-            scale, origin = model.preprocessing.seen(*one.size)
+            scale, origin = asked.preprocessing.seen(*one.size)
             there = placement.within((origin[0] * factor, origin[1] * factor), (scale * factor, scale * factor))
             yield one, place(values, there, grid), rank
-
-
-def placed_maps(model: Classifier, pictures: Pictures, rows: Rows, precision: Precision) -> tuple[Tensor, Placement]:
-    """The trunk's maps of the centre crops, made in `precision`, as float32, and where their cells lie in those."""
-    model.eval()
-    device = next(model.parameters()).device
-    seen = torch.from_numpy(np.asarray(pictures.images[rows]))
-    images = model.preprocessing.normalise(model.preprocessing.centre(seen).to(device))
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        maps, placement = located(model.features, images)
-    return maps.float(), placement
 
 
 def baselines(objects: Sequence[Marked]) -> list[dict[str, Any]]:

@@ -3,21 +3,17 @@
 import resource
 import threading
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapstone.classifier import Classifier
-from gapstone.compare.localisation import placed_maps
+from gapstone.compare.asking import STILL, Asked, Change
 from gapstone.maps.explain import explain_head
-from gapstone.nets import map_size
-from gapstone.training import Pictures, Precision, Rows, predict
+from gapstone.training import Rows
 
 SCALES = (0.75, 1.0, 1.25, 1.5)
 MOST_FOR_ROBUSTNESS = 2000
@@ -49,81 +45,77 @@ def shift_pixels(size: tuple[int, int]) -> list[int]:
     return sorted({int(k + 0.5) for k in np.linspace(1, most, min(most, 6))})
 
 
-def translate(images: Tensor, down: int, right: int) -> Tensor:
-    """Move pictures (N, C, H, W) by whole pixels; the border is repeated into what becomes free."""
-    height, width = images.shape[2:]
-    padded = F.pad(images, (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)), mode="replicate")
-    top, left = max(-down, 0), max(-right, 0)
-    return padded[:, :, top : top + height, left : left + width]
+def moves(distance: int) -> tuple[Change, ...]:
+    """By so many pixels in the four directions."""
+    directions = ((0, distance), (0, -distance), (distance, 0), (-distance, 0))
+    return tuple(Change(down=y, right=x) for y, x in directions)
 
 
-def shifts(
-    model: Classifier, pictures: Pictures, rows: Rows, pixels: list[int], precision: Precision, batch_size: int = 64
-) -> tuple[dict[str, list[float]], NDArray[np.float32]]:
+def resized(size: tuple[int, int]) -> list[tuple[tuple[int, int], Change]]:
+    """The other sizes that images of `size` are tried at, and how they come to be."""
+    inputs = [(round(size[0] * scale), round(size[1] * scale)) for scale in SCALES]
+    return [(at, STILL if at == size else Change(size=at)) for at in inputs]
+
+
+def robust(rows: Rows) -> Rows:
+    """Of the test images, those used for shifts and sizes: all, or so many drawn once."""
+    if len(rows) <= MOST_FOR_ROBUSTNESS:
+        return rows
+    some: Rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST_FOR_ROBUSTNESS])
+    return some
+
+
+def shifts(asked: Asked, rows: Rows, pixels: list[int]) -> tuple[dict[str, list[float]], NDArray[np.float32]]:
     """Accuracy, and the share of answers that stay, when test images move by each distance in the four directions.
 
     Also, per image, the share of all its moves that were answered right: what the heads are compared on.
     """
-    labels = pictures.labels[rows]
-    still = predict(model, pictures, rows, precision, batch_size).argmax(1).numpy()
+    labels = asked.labels[rows]
+    still = asked.logits(rows).argmax(1).numpy()
     accuracy, same = [float((still == labels).mean())], [1.0]
     right = np.zeros(len(rows), np.float32)
     for distance in pixels:
-        moved = [
-            predict(model, pictures, rows, precision, batch_size, partial(translate, down=y, right=x)).argmax(1).numpy()
-            for y, x in ((0, distance), (0, -distance), (distance, 0), (-distance, 0))
-        ]
+        moved = [asked.logits(rows, move).argmax(1).numpy() for move in moves(distance)]
         accuracy.append(float(np.mean([(answer == labels).mean() for answer in moved])))
         same.append(float(np.mean([(answer == still).mean() for answer in moved])))
         right += np.mean([answer == labels for answer in moved], 0) / len(pixels)
     return {"accuracy": accuracy, "same_answer": same}, right
 
 
-def sizes(
-    model: Classifier, pictures: Pictures, rows: Rows, precision: Precision, batch_size: int = 64
-) -> dict[str, Any]:
+def sizes(asked: Asked, rows: Rows) -> dict[str, Any]:
     """Accuracy with the test images enlarged or shrunk; None where the model does not take that size."""
-    height, width = model.preprocessing.size
-    inputs = [(round(height * scale), round(width * scale)) for scale in SCALES]
-    labels = pictures.labels[rows]
+    tried = resized(asked.preprocessing.size)
+    labels = asked.labels[rows]
     accuracy: list[float | None] = []
-    for scale, size in zip(SCALES, inputs, strict=True):
-        if not takes(model, size):
+    for size, change in tried:
+        if not takes(asked, size):
             accuracy.append(None)
             continue
-        resize = None if scale == 1 else partial(F.interpolate, size=size, mode="bilinear", antialias=True)
-        fewer = max(1, int(batch_size / max(1.0, scale) ** 2))  # an image of 1.5 times the size takes 2.25 the memory
-        answers = predict(model, pictures, rows, precision, fewer, resize).argmax(1).numpy()
+        answers = asked.logits(rows, change).argmax(1).numpy()
         accuracy.append(float((answers == labels).mean()))
-    only = takes_only(model)
-    refused = [f"{h}×{w}" for (h, w), value in zip(inputs, accuracy, strict=True) if value is None]
+    only = takes_only(asked)
+    refused = [f"{h}×{w}" for ((h, w), _), value in zip(tried, accuracy, strict=True) if value is None]
     note = f"takes only {only[0]}×{only[1]}" if only else f"does not take {', '.join(refused)}" if refused else None
-    return {"scale": list(SCALES), "input": [list(size) for size in inputs], "accuracy": accuracy, "note": note}
+    return {"scale": list(SCALES), "input": [list(size) for size, _ in tried], "accuracy": accuracy, "note": note}
 
 
-def takes(model: Classifier, size: tuple[int, int]) -> bool:
-    """Can the model answer images of that size? Tried on shapes alone: some networks take multiples of 32 only."""
-    if (only := takes_only(model)) is not None:
+def takes(asked: Asked, size: tuple[int, int]) -> bool:
+    """Can the model answer images of that size?"""
+    if (only := takes_only(asked)) is not None:
         return size == only
-    try:
-        map_size(model.features, model.preprocessing.channels, size)
-    except Exception:  # each network has its own way to refuse
-        return False
-    return True
+    return asked.takes(size)
 
 
-def takes_only(model: Classifier) -> tuple[int, int] | None:
+def takes_only(asked: Asked) -> tuple[int, int] | None:
     """The one input size the model takes, or None."""
-    if model.head.size is not None or model.features.fixed is not None:
-        return model.preprocessing.size
-    return None
+    return asked.preprocessing.size if asked.head.size is not None or asked.fixed else None
 
 
-def show(model: Classifier, pictures: Pictures, rows: Rows, precision: Precision) -> dict[str, Any]:
+def show(asked: Asked, rows: Rows) -> dict[str, Any]:
     """The class activation maps of the images the report shows; `placement` (2, 2) is stride and start of their cells,
     each (y, x), in pixels of what the network sees."""
-    maps, placement = placed_maps(model, pictures, rows, precision)
-    explained = explain_head(model.head, maps)
+    maps, placement = asked.maps(rows)
+    explained = explain_head(asked.head, maps)
     return {
         "maps": explained.maps.cpu().numpy().astype(np.float32),
         "bias": explained.bias.expand_as(explained.logits).cpu().numpy().astype(np.float32),

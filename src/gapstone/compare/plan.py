@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from gapstone.compare.executors import JobError, one
 from gapstone.compare.localisation import SECONDS_PER_PIXEL
 from gapstone.compare.marked import Marked, among, marked
 from gapstone.compare.measures import MOST_FOR_ROBUSTNESS, PeakMemory, shift_pixels
-from gapstone.compare.trials import Trial
+from gapstone.compare.once import Pass, the_pass, time_frozen
+from gapstone.compare.trials import Start, Trial
 from gapstone.heads import parse
 from gapstone.images.store import Store
 from gapstone.prepare import Choices, Prepared, Progress, Say, at_least, prepare
@@ -23,7 +24,7 @@ from gapstone.training import Pace, Rows, measure_pace
 
 HEADS = ("gap", "gmp", "nin", "fc", "fc:grid=4")
 MOST_SHOWN = 8
-PRELOAD = ("gapstone.compare.plan",)  # what the processes of trials have imported when they are forked
+PRELOAD = ("gapstone.compare.plan", "torch._dynamo")  # what the processes of trials have imported when they are forked
 PROCESS_MB = 300  # Python and torch themselves
 
 
@@ -39,6 +40,10 @@ class Request:
     workers: int | None = None
     boxes: Path | None = None
     """A table of where the objects are (gapstone.images.objects)."""
+    weights: Path | None = None
+    """What the backbone starts from (gapstone.weights)."""
+    freeze: bool = False
+    """The backbone is not trained: it passes once over the images, and only heads are trained."""
 
     def checked(self) -> "Request":
         """The same with heads and baseline in their usual spelling. Raises ValueError for what can never work."""
@@ -54,6 +59,13 @@ class Request:
         at_least(2, folds=self.folds)
         if self.boxes is not None and not self.boxes.is_file():
             raise ValueError(f"--boxes {self.boxes}: there is no such file; name a CSV with path,x0,y0,x1,y1.")
+        if self.weights is not None and self.choices.pretrained:
+            raise ValueError(f"--weights {self.weights} and --pretrained: the backbone can start from one only.")
+        if self.freeze and self.weights is None and not self.choices.pretrained:
+            raise ValueError(
+                "--freeze without trained weights: heads on a random backbone compare nothing. Give --weights FILE (a "
+                "model that `gapstone train` wrote, or a state_dict), or --backbone timm:resnet18 --pretrained."
+            )
         return replace(self, heads=heads, baseline=baseline)
 
 
@@ -69,8 +81,20 @@ class Plan:
     """All images with boxes; None where none were asked for."""
 
     @property
+    def once(self) -> Pass | None:
+        """What a frozen backbone looks at; None where it is trained."""
+        return the_pass(self.trials) if self.request.freeze else None
+
+    @property
+    def pass_seconds(self) -> float | None:
+        """About how long the frozen backbone takes for that."""
+        if (once := self.once) is None or (image := self.measured.get("image_seconds")) is None:
+            return None
+        return float(image * once.images)
+
+    @property
     def trial_seconds(self) -> float | None:
-        """About how long one trial takes; None where a step could not be timed."""
+        """About how long one trial takes; None where a step could not be timed, or only heads are trained."""
         if self.measured["step_seconds"] is None:
             return None
         settings, parts = self.prepared.settings, self.prepared.splits[0]
@@ -93,7 +117,8 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         prepared = self.prepared
         return {
-            "request": asdict(self.request) | {"boxes": self.request.boxes and _where(str(self.request.boxes))},
+            "request": asdict(self.request)
+            | {key: (path := getattr(self.request, key)) and _where(str(path)) for key in ("boxes", "weights")},
             "data_path": _where(self.request.choices.data),
             "data": prepared.hash,
             "backbone": prepared.backbone,
@@ -111,7 +136,10 @@ def plan(request: Request, out: Path, say: Say, progress: Progress) -> Plan:
     What an earlier, interrupted run in `out` measured (precision, threads) is kept: the numbers depend on it.
     """
     earlier = read_earlier(out, request)
-    prepared = prepare(request.choices, range(request.seeds), request.folds, out / "store", say, progress)
+    prepared = prepare(
+        request.choices, range(request.seeds), request.folds, out / "store", say, progress, request.weights,
+        request.freeze,
+    )  # fmt: skip
     objects = marked(request.boxes, prepared, say) if request.boxes is not None else None
     make = partial(
         Trial,
@@ -122,6 +150,7 @@ def plan(request: Request, out: Path, say: Say, progress: Progress) -> Plan:
         device=prepared.device,
         data=prepared.hash,
         shown=_shown(prepared),
+        start=_start(request, prepared),
     )
     measured = earlier.get("measured", {})
     if measured.get("for") != _measured_for(request, prepared):
@@ -178,7 +207,8 @@ def _measure(request: Request, prepared: Prepared, make: Callable[..., Trial], s
     }
     try:
         # in a process of its own: a network too large for this machine must not end the comparison
-        found = one(partial(_time_steps, prepared.store.folder, request.choices.precision), trial, PRELOAD)
+        timed = time_frozen if request.freeze else _time_steps
+        found = one(partial(timed, prepared.store.folder, request.choices.precision), trial, PRELOAD)
     except JobError as error:
         say(f"No estimate of the time, and {settings.precision}: a few steps of {request.baseline} failed ({error}).")
         return measured
@@ -229,7 +259,18 @@ def _measured_for(request: Request, prepared: Prepared) -> Any:
         "batch_size": prepared.settings.batch_size,
         "asked": request.choices.precision,
     }
+    if request.freeze:
+        facts["frozen"] = prepared.weights
     return json.loads(json.dumps(facts))  # as it reads back from plan.json
+
+
+def _start(request: Request, prepared: Prepared) -> Start | None:
+    if prepared.weights is None:
+        return None
+    # who asks for float32 gets it on disk too: the way out where maps do not fit into half precision
+    kept: Literal["float16", "float32"] = "float32" if request.choices.precision == "float32" else "float16"
+    path = request.weights.expanduser().absolute() if request.weights is not None else None
+    return Start(prepared.weights, path, kept if request.freeze else None)
 
 
 def _where(data: str) -> str:

@@ -88,6 +88,9 @@ def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: d
         "settings": {
             "backbone": prepared.backbone,
             "pretrained": plan.request.choices.pretrained,
+            "frozen": plan.request.freeze,
+            "weights": None if plan.request.weights is None else str(plan.request.weights),
+            "weights_digest": prepared.weights,
             "heads": list(plan.request.heads),
             "baseline": plan.baseline,
             "seeds": [] if plan.request.folds else list(range(plan.request.seeds)),

@@ -13,6 +13,8 @@ from rich.console import Console
 
 from gapstone.compare import results, speed, trials
 from gapstone.compare.executors import JobError, News, local
+from gapstone.compare.frozen import Seen
+from gapstone.compare.once import Pass, look_once
 from gapstone.compare.plan import PRELOAD, Plan, Request, plan
 from gapstone.compare.report import html, terminal
 from gapstone.compare.trials import Trial
@@ -39,7 +41,9 @@ def compare(request: Request, out: Path, console: Console | None = None, command
         what.prepared.scan.write(out)
         missing = [trial for trial in what.trials if not (out / "trials" / trial.id).exists()]
         bars.say(_announce(what, len(missing), out))
-        failed = _train(what, missing, out, bars)
+        # also where one trial alone is missing: the pass is kept, and costs a second then
+        seen = _look(what, out, bars) if what.once and missing else None
+        failed = _train(what, missing, out, bars, seen)
         if len(failed) == len(what.trials):
             raise TrainingError(f"every trial failed; the first: {next(iter(failed.values()))}")
         found = results.gather(what, out, failed, command, _speed(what, failed, out, bars))
@@ -49,9 +53,18 @@ def compare(request: Request, out: Path, console: Console | None = None, command
     return found
 
 
-def _train(what: Plan, missing: list[Trial], out: Path, bars: Bars) -> dict[str, str]:
+def _look(what: Plan, out: Path, bars: Bars) -> Seen:
+    assert what.once is not None
+    try:
+        return look_once(what.once, what.prepared.store.folder, out / "kept", bars("Frozen backbone, one pass"))
+    except KeyboardInterrupt:
+        bars.say(f"Stopped during the pass. The same command goes on from here; kept in {out}")
+        raise
+
+
+def _train(what: Plan, missing: list[Trial], out: Path, bars: Bars, seen: Seen | None) -> dict[str, str]:
     """Run the missing trials; the reason of each that failed, by id."""
-    work = partial(_work, what.prepared.store.folder, out / "trials")
+    work = partial(_work, what.prepared.store.folder, out / "trials", seen)
     failed: dict[str, str] = {}
     tell, ended = bars("Trials"), 0
     at: dict[str, str] = {}
@@ -92,9 +105,9 @@ def _tell_end(news: News, bars: Bars, failed: dict[str, str]) -> None:
         bars.say(f"{trial.head} #{trial.seed} failed: {news.what}")
 
 
-def _work(store: Path, folder: Path, trial: Trial, send: Callable[[Any], None]) -> None:
+def _work(store: Path, folder: Path, seen: Seen | None, trial: Trial, send: Callable[[Any], None]) -> None:
     """In a process of its own."""
-    trials.run(trial, Store.open(store), folder, lambda *news: send(news))
+    trials.run(trial, Store.open(store), folder, lambda *news: send(news), seen)
 
 
 def _announce(what: Plan, missing: int, out: Path) -> str:
@@ -105,12 +118,23 @@ def _announce(what: Plan, missing: int, out: Path) -> str:
         text += f", {total - missing} done already"
     if missing:
         text += f"; {what.workers} at a time, {what.prepared.settings.precision}"
-        if what.trial_seconds is not None:
+        if once := what.once:
+            text += ". " + _announce_pass(once, what.pass_seconds)
+        elif what.trial_seconds is not None:
             text += f", about {duration(missing * what.trial_seconds / what.workers)}"
     others = {path.name for path in (out / "trials").iterdir()} - {trial.id for trial in what.trials}
     if others:
         text += f". {len(others)} trials of other settings or images stay in {out / 'trials'}, unused"
     return text + "."
+
+
+def _announce_pass(once: Pass, seconds: float | None) -> str:
+    views = once.images - len(once.all) - (0 if once.whole else len(once.shown))
+    text = f"Frozen backbone, no augmentation: one pass over {len(once.all):,} images"
+    text += f" and {views:,} moved or resized test images"
+    if seconds is not None:
+        text += f", about {duration(seconds)}"
+    return f"{text}; then heads alone are trained"
 
 
 def _writable(out: Path, request: Request) -> None:

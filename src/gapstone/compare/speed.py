@@ -42,7 +42,7 @@ def measure(plan: Plan, heads: Sequence[str], out: Path) -> dict[str, Any]:
             return dict(known["heads"])
     first = {trial.head: trial for trial in reversed(plan.trials) if trial.head in heads}
     # in a process of its own: no trial has left memory or threads behind there
-    measured = dict(one(_rounds, [replace(first[head], pretrained=False) for head in heads], PRELOAD))
+    measured = dict(one(_rounds, [replace(first[head], pretrained=False, start=None) for head in heads], PRELOAD))
     path.write_text(json.dumps({"for": key, "heads": measured}, indent=1), "utf-8")
     return measured
 

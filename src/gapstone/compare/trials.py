@@ -8,23 +8,39 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from gapstone.classifier import Classifier
 from gapstone.compare import measures
+from gapstone.compare.asking import Asked, Live
 from gapstone.compare.calibration import calibration
+from gapstone.compare.frozen import OnKept, Seen, train_on
 from gapstone.compare.localisation import localisation
 from gapstone.compare.marked import Marked
-from gapstone.cost import cost
+from gapstone.heads import Head
 from gapstone.images.load import VERSION as LOADER
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.store import Store
-from gapstone.training import History, Rows, Settings, predict, repeatable, seeded, train
+from gapstone.training import History, Rows, Settings, repeatable, seeded, train
+from gapstone.weights import digest, read_weights
 
 VERSION = 4  # raised when the same configuration would give other numbers
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the backbone starts from, where its weights are known before the trial."""
+
+    digest: str
+    path: Path | None = None
+    """--weights; None: timm's own."""
+    kept: Literal["float16", "float32"] | None = None
+    """The backbone is frozen, and its maps are kept in so many bits; None: it is trained with the head."""
+
 
 Report = Callable[[int, int, float | None], None]
 """(epoch, epochs, validation accuracy)"""
@@ -53,6 +69,8 @@ class Trial:
     """Test images whose maps are kept for the report."""
     objects: tuple[Marked, ...] | None = None
     """Test and validation images with boxes; None where none were given."""
+    start: Start | None = None
+    """None: random weights, or timm's."""
 
     @property
     def id(self) -> str:
@@ -60,13 +78,15 @@ class Trial:
         left = {"train", "validation", "test", "shown"}
         if self.objects is None:
             left.add("objects")  # trials from before there were boxes keep their names
-        facts = {key: value for key, value in vars(self).items() if key not in left} | {
+        facts = {key: value for key, value in vars(self).items() if key not in {*left, "start"}} | {
             "version": VERSION,
             "made by": self._made_by(),
             "preprocessing": self.preprocessing.to_json(),
             "settings": asdict(self.settings),
-            "rows": [hashlib.sha256(np.asarray(rows, np.int64).tobytes()).hexdigest() for rows in self.rows],
+            "rows": [digest_of(rows) for rows in self.rows],
         }
+        if self.start is not None:  # and those from before there were weights
+            facts["start"] = [self.start.digest, self.start.kept]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def _made_by(self) -> dict[str, Any]:
@@ -78,19 +98,38 @@ class Trial:
             "gpu": torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else None,
         }
 
+    def backbone_facts(self) -> dict[str, Any]:
+        """All that the maps of a frozen backbone depend on, as JSON."""
+        assert self.start is not None
+        return {
+            "backbone": self.backbone,
+            "weights": self.start.digest,
+            "preprocessing": self.preprocessing.to_json(),
+            "precision": self.settings.precision,
+            "kept": self.start.kept,
+            "data": self.data,
+            "device": torch.device(self.device).type,
+            "made by": self._made_by(),
+        }
+
     @property
     def rows(self) -> tuple[Rows, ...]:
         return self.train, self.validation, self.test, self.shown
 
     def build(self) -> Classifier:
-        """The model before training."""
-        return seeded(
-            self.seed, self.device, self.backbone, self.head, self.labels, self.preprocessing, self.pretrained
-        )
+        """The model before training. Raises ValueError where the file of weights is no longer what it was."""
+        about = self.backbone, self.head, self.labels, self.preprocessing, self.pretrained
+        model = seeded(self.seed, self.device, *about)
+        if self.start is not None and self.start.path is not None:
+            weights = read_weights(self.start.path, self.backbone, self.preprocessing.channels)
+            model.features.load_state_dict(weights.state)
+            if digest(model.features) != self.start.digest:
+                raise ValueError(f"--weights {self.start.path} has changed since the comparison began: start it again.")
+        return model
 
 
-def run(trial: Trial, store: Store, trials: Path, report: Report | None = None) -> Path:
-    """Train and measure; the folder `trials/<id>` appears whole or not at all."""
+def run(trial: Trial, store: Store, trials: Path, report: Report | None = None, seen: Seen | None = None) -> Path:
+    """Train and measure; the folder `trials/<id>` appears whole or not at all. seen: of a frozen backbone."""
     torch.set_num_threads(trial.threads)
     repeatable()
 
@@ -100,36 +139,46 @@ def run(trial: Trial, store: Store, trials: Path, report: Report | None = None) 
                 epoch, trial.settings.epochs, history.validation_accuracy[-1] if history.validation_accuracy else None
             )
 
+    asked: Asked
     with measures.PeakMemory(trial.device) as peak:
-        model = trial.build()
-        history = train(model, store, trial.train, trial.validation, trial.settings, trial.seed, after_epoch)
-    facts, arrays = measure(model, store, trial)
+        if seen is not None:
+            asked = on_kept(trial, seen, store.labels)
+            history = train_on(asked, trial.train, trial.validation, trial.settings, trial.seed, after_epoch)
+        else:
+            model = trial.build()
+            history = train(model, store, trial.train, trial.validation, trial.settings, trial.seed, after_epoch)
+            asked = Live(model, store, trial.settings.precision, trial.settings.batch_size)
+    facts, arrays = measure(asked, trial)
     facts["peak_memory_mb"] = round(peak.mb, 1)
     facts["history"] = asdict(history)
     return _write(trial, facts, arrays, trials)
 
 
-def measure(model: Classifier, store: Store, trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
-    precision, batch = trial.settings.precision, trial.settings.batch_size
-    test = predict(model, store, trial.test, precision, batch)
-    labels = store.labels[trial.test]
+def on_kept(trial: Trial, seen: Seen, labels: NDArray[np.int64]) -> OnKept:
+    """The trial's head before training, on what a frozen backbone saw."""
+    torch.manual_seed(trial.seed)
+    head = Head(trial.head, seen.channels, len(trial.labels), seen.cells).to(trial.device)
+    return OnKept(head, seen, trial.preprocessing, labels, trial.device, trial.settings.batch_size)
+
+
+def measure(asked: Asked, trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
+    test = asked.logits(trial.test)
+    labels = asked.labels[trial.test]
     answers = measures.Answers.of(test)
-    learned = predict(model, store, trial.train, precision, batch).argmax(1).numpy()
+    learned = asked.logits(trial.train).argmax(1).numpy()
     classes = len(trial.labels)
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels, answers.answer), 1)
-    some = trial.test
-    if len(some) > measures.MOST_FOR_ROBUSTNESS:
-        some = np.sort(np.random.default_rng(0).permutation(some)[: measures.MOST_FOR_ROBUSTNESS])
+    some = measures.robust(trial.test)
     pixels = measures.shift_pixels(trial.preprocessing.size)
-    shift, shifted = measures.shifts(model, store, some, pixels, precision, batch)
-    shown = measures.show(model, store, trial.shown, precision)
+    shift, shifted = measures.shifts(asked, some, pixels)
+    shown = measures.show(asked, trial.shown)
     test_accuracy, train_accuracy = (
-        float((a == y).mean()) for a, y in ((answers.answer, labels), (learned, store.labels[trial.train]))
+        float((a == y).mean()) for a, y in ((answers.answer, labels), (learned, asked.labels[trial.train]))
     )
     looked, found = None, {}  # type: dict[str, Any] | None, dict[str, Any]
     if trial.objects is not None:
-        looked, found = localisation(model, store, trial.objects, trial.test, trial.validation, precision, batch)
+        looked, found = localisation(asked, trial.objects, trial.test, trial.validation)
     facts = {
         "head": trial.head,
         "seed": trial.seed,
@@ -139,11 +188,11 @@ def measure(model: Classifier, store: Store, trial: Trial) -> tuple[dict[str, An
         "generalisation_gap": train_accuracy - test_accuracy,
         **{key: _plain(value) for key, value in calibration(answers.logits, labels).items()},
         "shift": {"pixels": [0, *pixels], **shift},
-        "sizes": measures.sizes(model, store, some, precision, batch),
+        "sizes": measures.sizes(asked, some),
         "robustness_images": len(some),
         "confusion": confusion.tolist(),
-        "takes_only": measures.takes_only(model),
-        **cost(model),
+        "takes_only": measures.takes_only(asked),
+        **asked.cost(),
         "additive": shown.pop("additive"),
         "completeness_gap": shown.pop("gap"),
         "localisation": looked,
@@ -179,6 +228,10 @@ def _write(trial: Trial, facts: dict[str, Any], arrays: dict[str, Any], trials: 
         shutil.rmtree(done)
     unfinished.rename(done)
     return done
+
+
+def digest_of(rows: Rows) -> str:
+    return hashlib.sha256(np.asarray(rows, np.int64).tobytes()).hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -65,13 +65,15 @@ def _nothing(request: Request, found: Found) -> str:
 
 def _asked(request: Request, opened: Opened) -> Asked:
     classes = indexes(request.classes, opened.labels) if request.classes is not None else None
+    smallest = opened.check_native() if request.native else None
     key = digest(
         [VERSION, __version__, torch.__version__.partition("+")[0], LOADER, BOX_GRID],
         _identity(opened),
         [classes, request.top if classes is None else None, request.all_classes, request.box, request.batch_size],
+        request.native,
         str(opened.device) if opened.device.type == "cpu" else torch.cuda.get_device_name(opened.device),
     )
-    return Asked(classes, request.top, request.all_classes, request.threshold, key)
+    return Asked(classes, request.top, request.all_classes, request.threshold, key, smallest)
 
 
 def _identity(opened: Opened) -> list[Any]:
@@ -138,6 +140,7 @@ def _write(request: Request, opened: Opened, asked: Asked, looked: Looked, found
             "box": request.box,
             "how": request.how,
             "alpha": request.alpha,
+            "native": request.native,
         },
         "missing": [display(pattern) for pattern in found.missing],
     }

@@ -13,7 +13,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ BOX_GRID = 256  # px: boxes of larger pictures are found on a grid of that side;
 
 Threshold = float | Literal["otsu"] | None
 Tell = Callable[..., None]
+Fit = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Asked:
     threshold: Threshold
     key: str
     """Of the model and of all that these numbers depend on but the pictures."""
+    native: int | None = None
+    """Pictures are seen as they are, if no side is shorter than this; None: cut and resized."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ class Picture:
 
     path: Path
     fitted: NDArray[np.uint8] | None
-    """(h, w, C): cropped and resized, so that a batch of large photos needs no more memory than one of small ones."""
+    """(h, w, C): cropped and resized, so that a batch of large photos needs no more memory than one of small ones; or
+    as it is, and then a batch is one picture."""
     size: tuple[int, int]
     """(H, W) of the picture itself."""
     notes: tuple[str, ...] = ()
@@ -102,11 +107,14 @@ def _records(
     """(key, record, was there already) of each batch. While the network is at one, the next is being loaded."""
     pool = ThreadPoolExecutor(LOADERS, thread_name_prefix="gapstone-loader")
     waiting: deque[tuple[str, Record] | list[Future[Picture]]] = deque()
+    fit: Fit = opened.preprocessing.fit
+    if asked.native is not None:
+        fit, batch_size = partial(opened.preprocessing.native, smallest=asked.native), 1
     try:
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
             known = _known(asked, batch, kept)
-            waiting.append(known or [pool.submit(_load, path, opened.preprocessing.fit) for path in batch])
+            waiting.append(known or [pool.submit(_load, path, fit) for path in batch])
             if len(waiting) > 2:
                 yield _finish(opened, asked, waiting.popleft(), kept)
         while waiting:
@@ -129,7 +137,7 @@ def _key(asked: Asked, batch: Sequence[Path], shas: Sequence[str | None]) -> str
     return digest(asked.key, [[os.fspath(path), sha] for path, sha in zip(batch, shas, strict=True)])
 
 
-def _load(path: Path, fit: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> Picture:
+def _load(path: Path, fit: Fit) -> Picture:
     like = stamp(path)  # before it is read: a change while it is read shows
     sha = None
     try:
@@ -160,7 +168,13 @@ def _finish(
 def _ask(opened: Opened, asked: Asked, pictures: Sequence[Picture], kept: Kept) -> Record:
     """One batch through the network; its maps are written, its answers returned."""
     record: Record = {"rows": [], "npz": {}, "largest": 0.0}
-    answers = iter(_answers(opened, asked, [p for p in pictures if p.fitted is not None]))
+    answers = _answers(opened, asked, [p for p in pictures if p.fitted is not None])
+    if asked.native is not None:
+        try:
+            answers = iter(list(answers))
+        except (RuntimeError, AssertionError, ValueError) as error:  # whoever refuses a size, in words of their own
+            why = f"the network cannot take it as it is: {error}"
+            pictures = [replace(p, fitted=None, error=p.error or why) for p in pictures]
     for picture in pictures:
         row: dict[str, Any] = {"name": display(picture.path), "path": os.fspath(picture.path)}
         if picture.fitted is None:
@@ -188,17 +202,18 @@ def _answers(
     """Per picture (the class answered, its probability) and the evidence for the classes whose maps are kept."""
     if not pictures:
         return
+    native = asked.native is not None
     classes = None if asked.all_classes else asked.classes
     top = None if asked.all_classes or asked.classes else min(asked.top, len(opened.labels))
     try:
-        explained = opened.explain([p.fitted for p in pictures if p.fitted is not None], classes, top)
+        explained = opened.explain([p.fitted for p in pictures if p.fitted is not None], classes, top, native)
     except torch.OutOfMemoryError as error:
         raise ValueError(
             f"{len(pictures)} pictures at once need more memory than {opened.device} has; give a smaller --batch-size."
         ) from error
     best = explained.probabilities.max(1)
     for number, picture in enumerate(pictures):
-        evidences = opened.evidence(explained, number, picture.size)
+        evidences = opened.evidence(explained, number, picture.size, native)
         if classes is None:
             evidences.sort(key=lambda e: (-e.logit, e.index))
         yield (int(best.indices[number]), float(best.values[number])), evidences

@@ -31,6 +31,8 @@ class Request:
     device: str = "auto"
     batch_size: int = 32
     weights: Path | None = None
+    native: bool = False
+    """Each picture as it is, neither cut nor resized; one after another."""
 
     def __post_init__(self) -> None:
         if self.top < 1:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .load import convert
+from .load import ImageError, convert
 from .names import display
 from .sources import Source
 
@@ -84,6 +84,30 @@ class Preprocessing:
         image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
         out = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
         return out.reshape(height, width, self.channels)
+
+    def native(self, pixels: NDArray[np.uint8], smallest: int = 1) -> NDArray[np.uint8]:
+        """(H, W, C) → (H, W, channels): the picture as it is, nothing cut off and nothing resized.
+
+        ```python
+        p.native(load("photo.jpg").pixels).shape      # (480, 640, 3)
+        ```
+
+        smallest: the shortest side that the network takes.
+        Raises ImageError for a picture with a shorter side, or one of more than 4096² pixels: a network's maps of it
+        would take gigabytes.
+        """
+        height, width = pixels.shape[:2]
+        if min(height, width) < smallest:
+            raise ImageError(
+                f"{width}×{height} px, and the network needs at least {smallest} a side to see a picture as it is; "
+                f"resized (without native) it can"
+            )
+        if height * width > LARGEST**2:
+            raise ImageError(
+                f"{width}×{height} px are more than the {LARGEST**2:,} pixels that are shown to a network as they are; "
+                f"make it smaller, or let it be resized (without native)"
+            )
+        return convert(pixels, self.channels)
 
     def _kept(self, height: int, width: int) -> tuple[float, float, float]:
         """Of a picture, the pixels per pixel kept, and the upper and left edge of what is kept."""

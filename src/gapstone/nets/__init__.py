@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from gapstone.nets.features import Features, map_size
-from gapstone.nets.nin import Nin, NinPaper
+from gapstone.nets.googlenet import GoogLeNet
+from gapstone.nets.in_timm import register_timm
+from gapstone.nets.inception_resnet_v1 import InceptionResNetV1
+from gapstone.nets.inception_v4 import InceptionV4
+from gapstone.nets.nin import Nin, NinImageNet, NinPaper
 from gapstone.nets.resnet import ResNet
 from gapstone.nets.vgg import Vgg
 from gapstone.nets.zoo import TimmFeatures, pretrained_moments
 
-__all__ = ["NAMES", "TIMM", "Features", "build", "map_size", "pretrained_moments"]
+__all__ = ["NAMES", "TIMM", "Features", "build", "map_size", "pretrained_moments", "register_timm"]
 
 
 @dataclass(frozen=True)
@@ -35,18 +39,30 @@ class Net:
 NETS = {
     "nin": Net(Nin, "Network in Network, small: 29k parameters, stride 4; for small images", "timm:resnet18"),
     "nin:paper": Net(NinPaper, "Network in Network as published: 0.97M parameters, stride 4", "timm:resnet18"),
+    "nin:imagenet": Net(NinImageNet, "Network in Network for ImageNet: 6.6M parameters, stride 32", "timm:resnet18"),
     "vgg11": Net(partial(Vgg, depth=11, norm=False), "VGG-11: 9.2M parameters, stride 32", "timm:vgg11"),
     "vgg11_bn": Net(partial(Vgg, depth=11, norm=True), "VGG-11 with batch norm", "timm:vgg11_bn"),
+    "vgg13": Net(partial(Vgg, depth=13, norm=False), "VGG-13: 9.4M parameters, stride 32", "timm:vgg13"),
+    "vgg13_bn": Net(partial(Vgg, depth=13, norm=True), "VGG-13 with batch norm", "timm:vgg13_bn"),
     "vgg16": Net(partial(Vgg, depth=16, norm=False), "VGG-16: 14.7M parameters, stride 32", "timm:vgg16"),
     "vgg16_bn": Net(partial(Vgg, depth=16, norm=True), "VGG-16 with batch norm", "timm:vgg16_bn"),
+    "vgg19": Net(partial(Vgg, depth=19, norm=False), "VGG-19: 20.0M parameters, stride 32", "timm:vgg19"),
+    "vgg19_bn": Net(partial(Vgg, depth=19, norm=True), "VGG-19 with batch norm", "timm:vgg19_bn"),
+    "googlenet": Net(GoogLeNet, "GoogLeNet (Inception v1): 5.6M parameters, stride 32", "timm:inception_v3"),
+    "inception_v4": Net(InceptionV4, "Inception v4: 41.1M parameters, stride 32", "timm:inception_v4"),
+    "inception_resnet_v1": Net(
+        InceptionResNetV1, "Inception-ResNet v1: 22.6M parameters, stride 32", "timm:inception_resnet_v2"
+    ),
     "resnet18": Net(partial(ResNet, depth=18), "ResNet-18: 11.2M parameters, stride 32", "timm:resnet18"),
     "resnet18:small": Net(
         partial(ResNet, depth=18, small=True), "ResNet-18 for small images: stem of stride 1, stride 8", "timm:resnet18"
     ),
+    "resnet34": Net(partial(ResNet, depth=34), "ResNet-34: 21.3M parameters, stride 32", "timm:resnet34"),
     "resnet50": Net(partial(ResNet, depth=50), "ResNet-50: 23.5M parameters, stride 32", "timm:resnet50"),
     "resnet50:small": Net(
         partial(ResNet, depth=50, small=True), "ResNet-50 for small images: stem of stride 1, stride 8", "timm:resnet50"
     ),
+    "resnet101": Net(partial(ResNet, depth=101), "ResNet-101: 42.5M parameters, stride 32", "timm:resnet101"),
 }
 
 NAMES: dict[str, str] = {name: net.says for name, net in NETS.items()}

@@ -4,6 +4,10 @@ import torch
 from torch import Tensor, nn
 
 
+class _Reached(Exception):
+    """A forward pass came to where it was to stop."""
+
+
 class Features(nn.Module):
     """The trunk that makes feature maps; a head (`gapstone.heads`) turns them into logits.
 
@@ -13,7 +17,13 @@ class Features(nn.Module):
     >>> features(torch.rand(2, 3, 224, 224)).shape
     torch.Size([2, 512, 7, 7])
 
-    Abstract: each network is one final class that sets the four numbers and writes `forward`.
+    Cut before its last stage, so that what comes before runs once, and the last stage is trained under a new head:
+
+    >>> between = features.before_last(images)
+    >>> torch.equal(features.last(between), features(images))
+    True
+
+    Abstract: each network is one final class that sets the four numbers and the last stage, and writes `forward`.
     """
 
     channels: int
@@ -26,11 +36,49 @@ class Features(nn.Module):
     """(H, W) where the network takes only that size, as ViT and Swin do; None where it takes any size."""
     in_channels: int
     """Channels of the image."""
-    last_block: str
-    """Path of the submodule that makes the last map from a single tensor: what is fine-tuned under a new head."""
+    last_stage: tuple[str, ...]
+    """Paths of the modules that, called one after another on a single tensor, make the maps: what is fine-tuned."""
 
     def forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} does not say how it makes its maps")
+
+    @property
+    def last_block(self) -> str:
+        """Path of the first module of the last stage. Raises ValueError where a network (timm's) has no such stage."""
+        if not self.last_stage:
+            raise ValueError(
+                f"{type(self).__name__} has no last stage that starts from a single tensor: train all of it, or its "
+                f"head alone, or take another network (gapstone's own, timm's ResNets and ConvNeXts have one)"
+            )
+        return self.last_stage[0]
+
+    def last_modules(self) -> list[nn.Module]:
+        """The modules of the last stage, in the order they run; their parameters are what is fine-tuned."""
+        _ = self.last_block
+        return [self.get_submodule(path) for path in self.last_stage]
+
+    def before_last(self, x: Tensor) -> Tensor:
+        """What the last stage is given, (N, …), for images as `forward` takes them; nothing after it is computed."""
+        found: list[Tensor] = []
+
+        def stop(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
+            found.append(given[0])
+            raise _Reached
+
+        handle = self.get_submodule(self.last_block).register_forward_pre_hook(stop)
+        try:
+            self(x)
+        except _Reached:
+            return found[0]
+        finally:
+            handle.remove()
+        raise AssertionError(f"{type(self).__name__} never reached its {self.last_block}")
+
+    def last(self, between: Tensor) -> Tensor:
+        """The maps, from what `before_last` gave: the same as `forward` of the images, to the last bit."""
+        for module in self.last_modules():
+            between = module(between)
+        return between
 
     def check(self, x: Tensor) -> None:
         """Refuse, in words, an input this network cannot take. Raises ValueError."""

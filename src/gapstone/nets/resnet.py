@@ -13,12 +13,14 @@ from gapstone.nets.features import Features, initialise
 from gapstone.pooling import Pool
 from gapstone.regions import Window
 
-BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
+# Blocks in each of the four stages, and whether they are bottlenecks: the columns of the paper's table 1.
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+BOTTLENECKS = (50, 101)
 
 
 @final
 class Basic(nn.Module):
-    """Two 3×3 convolutions: the block of ResNet-18."""
+    """Two 3×3 convolutions: the block of ResNet-18 and 34."""
 
     widening = 1
 
@@ -38,7 +40,7 @@ class Basic(nn.Module):
 
 @final
 class Bottleneck(nn.Module):
-    """1×1, 3×3, 1×1 convolutions, the last four times as wide: the block of ResNet-50.
+    """1×1, 3×3, 1×1 convolutions, the last four times as wide: the block of ResNet-50 and 101.
 
     The stride sits in the 3×3 ("v1.5", as in torchvision), not in the paper's first 1×1, which skips 3 of 4 inputs.
     """
@@ -64,7 +66,7 @@ class Bottleneck(nn.Module):
 
 @final
 class ResNet(Features):
-    """ResNet-18 or ResNet-50; `small` for images of some 32 px.
+    """ResNet-18, 34, 50 or 101; `small` for images of some 32 px.
 
     >>> build("resnet18")(torch.rand(1, 3, 224, 224)).shape       # 11,176,512 parameters
     torch.Size([1, 512, 7, 7])
@@ -73,10 +75,11 @@ class ResNet(Features):
     """
 
     smallest = 1
+    last_stage = ("layer4",)
 
     def __init__(self, in_channels: int = 3, *, depth: int, small: bool = False) -> None:
         super().__init__()
-        block = Basic if depth == 18 else Bottleneck
+        block = Bottleneck if depth in BOTTLENECKS else Basic
         self.in_channels = in_channels
         self.channels = 512 * block.widening
         self.stride = 8 if small else 32

@@ -12,14 +12,14 @@ from gapstone.nets.features import Features, initialise
 from gapstone.pooling import Pool
 from gapstone.regions import Window
 
-# Convolutions before each of the five pools; 11 = 8 of them + 3 fully connected layers, 16 = 13 + 3.
-CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 16: (2, 2, 3, 3, 3)}
+# Convolutions before each of the five pools, table 1's A, B, D and E; 11 = 8 of them + 3 fully connected layers.
+CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 WIDTHS = (64, 128, 256, 512, 512)
 
 
 @final
 class Vgg(Features):
-    """VGG-11 (configuration A) or VGG-16 (D), with or without batch norm.
+    """VGG-11 (configuration A), VGG-13 (B), VGG-16 (D) or VGG-19 (E), with or without batch norm.
 
     >>> features = build("vgg16")                       # 14,714,688 parameters
     >>> features(torch.rand(1, 3, 224, 224)).shape      # with the head fc:4096,4096 for 1000 classes: 138,357,544
@@ -36,6 +36,7 @@ class Vgg(Features):
         layers: list[nn.Module] = []
         width = in_channels
         for convolutions, next_width in zip(CONVOLUTIONS[depth], WIDTHS, strict=True):
+            start = len(layers)
             for _ in range(convolutions):
                 # The bias stays before the batch norm too, idle as it is: torchvision's weights have it.
                 layers.append(nn.Conv2d(width, next_width, 3, padding=1))
@@ -45,6 +46,7 @@ class Vgg(Features):
                 width = next_width
             layers.append(Pool("max", over=Window(2, stride=2)))
         self.features = nn.Sequential(*layers)
+        self.last_stage = tuple(f"features.{number}" for number in range(start, len(layers)))
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from typing import Any, cast, final
 import torch
 from torch import Tensor, nn
 
+from gapstone.nets.checkpoints import check_same, read_state
+from gapstone.nets.cut import last_stage
 from gapstone.nets.features import Features
 
 
@@ -32,12 +34,49 @@ class TimmFeatures(Features):
         self.name, self.in_channels = name, in_channels
         self.channels, self.stride = facts.channels, facts.stride
         self.smallest, self.fixed = facts.smallest, facts.fixed
+        self.last_stage = facts.last_stage
         self.net = _create(name, in_channels, pretrained)
+        self.as_map = AsMap(name, self.net, facts.fixed)
         _drop(self.net, facts.unused)
 
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)
-        return _as_map(self.net, self.name, self.channels, x)
+        maps: Tensor = self.as_map(self.net.forward_features(x), (x.shape[2], x.shape[3]))
+        return maps
+
+
+@final
+class AsMap(nn.Module):
+    """What timm's `forward_features` gave, as (N, C, h, w): channels second, tokens on their grid, no class token.
+
+    `size` is that of the images, (H, W): tokens have a grid of its proportions. Raises ValueError for what is no map.
+    """
+
+    def __init__(self, name: str, net: Any, fixed: tuple[int, int] | None) -> None:
+        super().__init__()
+        self.name, self.channels, self.fixed = name, int(net.num_features), fixed
+        self.ends_in_channels = str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")
+        self.prefix = int(getattr(net, "num_prefix_tokens", 0))
+
+    def forward(self, y: Any, size: tuple[int, int] | None = None) -> Tensor:
+        size = size or self.fixed
+        if isinstance(y, Tensor) and y.ndim == 4:
+            if self.ends_in_channels or y.shape[1] != self.channels == y.shape[3]:
+                y = y.permute(0, 3, 1, 2)
+            if y.shape[1] == self.channels:
+                return cast(Tensor, y)
+        elif isinstance(y, Tensor) and y.ndim == 3 and y.shape[2] == self.channels and size is not None:
+            y = y[:, self.prefix :].transpose(1, 2)
+            cells = int(y.shape[2])
+            h = round(math.sqrt(cells * size[0] / size[1]))
+            if h > 0 and h * (cells // h) == cells:
+                return cast(Tensor, y.reshape(y.shape[0], self.channels, h, cells // h))
+        what = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
+        images = f"images of {size[0]}×{size[1]} px" if size else "images of an unknown size"
+        raise ValueError(
+            f"timm:{self.name} makes no feature map: from {images} came {what}, not (N, {self.channels}, h, w) nor one "
+            f"token per cell; take another model (convolutional ones always work)"
+        )
 
 
 def pretrained_moments(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -57,6 +96,8 @@ class Survey:
     fixed: tuple[int, int] | None
     unused: tuple[str, ...]
     """Modules the maps do not need: the head."""
+    last_stage: tuple[str, ...]
+    """As `Features.last_stage`; () where the model cannot be cut."""
 
 
 @cache
@@ -69,10 +110,10 @@ def survey(name: str, in_channels: int) -> Survey:
     with torch.device("meta"):
         net = _create(name, in_channels, pretrained=False).eval()
     side, width = net.default_cfg["input_size"][1:]
-    channels = net.num_features
+    as_map = AsMap(name, net, None)
 
     def cells(h: int, w: int) -> tuple[int, int]:
-        maps = _as_map(net, name, channels, torch.empty(1, in_channels, h, w, device="meta"))
+        maps = as_map(net.forward_features(torch.empty(1, in_channels, h, w, device="meta")), (h, w))
         return int(maps.shape[2]), int(maps.shape[3])
 
     default = cells(side, width)
@@ -90,7 +131,20 @@ def survey(name: str, in_channels: int) -> Survey:
         smallest = _smallest(cells, side, stride)
     except Exception:  # whatever a network raises at a size that is not its own
         fixed, stride = (side, width), round(side / default[0])
-    return Survey(channels, stride, smallest, fixed, _unused(net, name, channels, (in_channels, side, width)))
+    images = torch.empty(1, in_channels, side, width, device="meta")
+    return Survey(
+        as_map.channels, stride, smallest, fixed, _unused(net, as_map, images), _last_stage(net, images, fixed)
+    )
+
+
+def _last_stage(net: Any, images: Tensor, fixed: tuple[int, int] | None) -> tuple[str, ...]:
+    levels = getattr(net, "feature_info", [])
+    levels = levels if isinstance(levels, list) else levels.info
+    y = net.forward_features(images)
+    if y.ndim == 3 and fixed is None:  # tokens of an image of any size: alone, they do not say what grid they lie on
+        return ()
+    stage = last_stage(net, lambda: net.forward_features(images), [str(level["module"]) for level in levels])
+    return (*(f"net.{path}" for path in stage), "as_map") if stage else ()
 
 
 def _smallest(cells: Callable[[int, int], tuple[int, int]], side: int, stride: int) -> int:
@@ -111,14 +165,14 @@ def _smallest(cells: Callable[[int, int], tuple[int, int]], side: int, stride: i
     return good
 
 
-def _unused(net: Any, name: str, channels: int, shape: tuple[int, int, int]) -> tuple[str, ...]:
+def _unused(net: Any, as_map: AsMap, images: Tensor) -> tuple[str, ...]:
     # timm's heads hide under fc, classifier, head, head_dist, conv_head, pre_logits, fc_norm, …: rather than a list of
     # names, ask autograd which parameters the maps depend on.
     for parameter in net.parameters():
         parameter.requires_grad_(True)
     with torch.enable_grad():
-        maps = _as_map(net, name, channels, torch.empty(1, *shape, device="meta"))
-        maps.backward(torch.ones_like(maps))  # type: ignore[no-untyped-call]
+        maps = as_map(net.forward_features(images), (images.shape[2], images.shape[3]))
+        maps.backward(torch.ones_like(maps))
     found: list[str] = []
     for path, module in net.named_modules():
         parameters = list(module.parameters())
@@ -132,26 +186,6 @@ def _drop(net: nn.Module, paths: tuple[str, ...]) -> None:
     for path in paths:
         parent, _, last = path.rpartition(".")
         setattr(net.get_submodule(parent), last, nn.Identity())
-
-
-def _as_map(net: Any, name: str, channels: int, x: Tensor) -> Tensor:
-    y: Any = net.forward_features(x)
-    if isinstance(y, Tensor) and y.ndim == 4:
-        if str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC") or y.shape[1] != channels == y.shape[3]:
-            y = y.permute(0, 3, 1, 2)
-        if y.shape[1] == channels:
-            return cast(Tensor, y)
-    elif isinstance(y, Tensor) and y.ndim == 3 and y.shape[2] == channels:
-        y = y[:, getattr(net, "num_prefix_tokens", 0) :].transpose(1, 2)
-        cells = int(y.shape[2])
-        h = round(math.sqrt(cells * x.shape[2] / x.shape[3]))
-        if h > 0 and h * (cells // h) == cells:
-            return cast(Tensor, y.reshape(y.shape[0], channels, h, cells // h))
-    what = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
-    raise ValueError(
-        f"timm:{name} makes no feature map: from {tuple(x.shape)} came {what}, not (N, {channels}, h, w) nor one token "
-        f"per cell; take another model (convolutional ones always work)"
-    )
 
 
 @dataclass(frozen=True)
@@ -176,31 +210,16 @@ def with_head(name: str, weights: Path | None = None) -> ZooModel:
     if weights is None:
         model = _create(name, 3, pretrained=True, num_classes=None)
     else:
-        state = _state(weights)
+        state = read_state(weights)
         classes = _classes(name, state)
         model = _create(name, 3, pretrained=False, num_classes=classes)
-        own = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-        given = {key: tuple(tensor.shape) for key, tensor in state.items()}
-        if own != given:
-            lacks, more = own.keys() - given.keys(), given.keys() - own.keys()
-            other = [key for key in own.keys() & given.keys() if own[key] != given[key]]
-            some = ", ".join(sorted([*lacks, *more, *other])[:3])
-            raise ValueError(
-                f"{weights}: not the weights of timm:{name}: {len(lacks)} of its tensors are missing, {len(more)} "
-                f"belong elsewhere, {len(other)} have another shape ({some}, …)"
-            )
+        check_same(f"{weights}: not the weights of timm:{name}", model.state_dict(), state)
         model.load_state_dict(state)
     data: Any = importlib.import_module("timm.data")
     facts: dict[str, Any] = data.resolve_model_data_config(model)
-    subset = data.infer_imagenet_subset(model)
-    count = int(model.num_classes)
-    info = data.ImageNetInfo(subset) if subset else None
-    labels = [info.index_to_description(k) if info else f"class {k}" for k in range(count)]
-    # "crane" is a bird and a machine: names that stand twice get their number
-    unique = [label if labels.count(label) == 1 else f"{label} ({k})" for k, label in enumerate(labels)]
     return ZooModel(
         model.eval(),
-        tuple(unique),
+        class_names(int(model.num_classes), data.infer_imagenet_subset(model)),
         tuple(facts["input_size"][1:]),
         float(facts["crop_pct"]),
         tuple(facts["mean"]),
@@ -208,19 +227,15 @@ def with_head(name: str, weights: Path | None = None) -> ZooModel:
     )
 
 
-def _state(weights: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def class_names(count: int, subset: str | None) -> tuple[str, ...]:
+    """Names of `count` classes: of a `subset` of ImageNet as timm knows it ("imagenet-1k"), or "class 0", "class 1", …
 
-    try:
-        return load_file(weights)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{weights}: there is no such file") from None
-    except SafetensorError as error:
-        raise ValueError(
-            f"{weights}: not a safetensors file ({error}); write one with "
-            f"safetensors.torch.save_file(model.state_dict(), …): pickled checkpoints can run code and are not opened"
-        ) from error
+    Raises ImportError for a subset without timm.
+    """
+    info: Any = importlib.import_module("timm.data").ImageNetInfo(subset) if subset else None
+    labels = [info.index_to_description(k) if info else f"class {k}" for k in range(count)]
+    # "crane" is a bird and a machine: names that stand twice get their number
+    return tuple(label if labels.count(label) == 1 else f"{label} ({k})" for k, label in enumerate(labels))
 
 
 def _classes(name: str, state: dict[str, Tensor]) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gapstone.opening import open_model
+from gapstone.opening import open_model, takes_weights
 from gapstone.prepare import pick_device
 from gapstone.serve.limits import Limits
 
@@ -49,14 +49,14 @@ def serve(
     limits = limits or Limits()
     if not 1 <= len(models) <= 2:
         raise ValueError(f"serve takes one model, or two to compare; {len(models)} were given.")
-    if weights is not None and sum(model.startswith("timm:") for model in models) != 1:
-        raise ValueError(f"--weights {weights} goes with exactly one timm:NAME; given were {' and '.join(models)}.")
+    if weights is not None and sum(map(takes_weights, models)) != 1:
+        raise ValueError(f"--weights {weights} goes with exactly one network's name; given: {' and '.join(models)}.")
     listening = _bind(host, port)  # first: a taken port is told before seconds of loading
     with contextlib.closing(listening):
         chosen = pick_device(device)
         names = _names(models)
         explainers = [
-            Explainer(open_model(model, weights if model.startswith("timm:") else None, chosen), name)
+            Explainer(open_model(model, weights if takes_weights(model) else None, chosen), name)
             for model, name in zip(models, names, strict=True)
         ]
         config = uvicorn.Config(

@@ -1,0 +1,258 @@
+"""`gapstone convert`: another head on a trained model, fitted to images, and what that cost, on images held out."""
+
+import json
+import os
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import nn
+
+from gapstone.classifier import Classifier
+from gapstone.converting.measures import MOST_MOVED, Facts, Right, facts, moves, right
+from gapstone.converting.opened import Original, digest, only, original
+from gapstone.converting.paired import Paired
+from gapstone.converting.table import show
+from gapstone.fitting.data import Stored
+from gapstone.fitting.fit import Fitted, Method, asked, fit
+from gapstone.heads import parse
+from gapstone.images.names import display
+from gapstone.images.scan import scan
+from gapstone.images.sources import Source, open_source
+from gapstone.images.split import Split, split
+from gapstone.images.store import Store, build
+from gapstone.prepare import at_least, pick_device
+from gapstone.progress import Bars
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for."""
+
+    model: str
+    head: str
+    data: str | None
+    out: Path
+    finetune: int = 0
+    method: Method = "logistic"
+    limit: int | None = None
+    weights: Path | None = None
+    device: str = "auto"
+    seed: int = 0
+    batch_size: int = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """DATA, decoded, split and numbered as the new model numbers its classes."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    parts: Split
+    """In rows of these."""
+    key: str
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What came of it."""
+
+    request: Request
+    fitted: Fitted
+    parts: Split
+    before: Facts
+    after: Facts
+    test: Right
+    """Which test images are answered right after."""
+    paired: Paired | None
+    """Against before; None where the classes are not the model's."""
+    distance: int
+    """Pixels that test images were moved by."""
+    moved: tuple[float | None, float]
+    """Share of moved test images answered right, before and after."""
+    seconds: float
+
+
+def convert(request: Request, as_json: bool = False, console: Console | None = None) -> Converted:
+    """Fit `head` to the model's features of DATA, measure it against the old one on test images, save it to `out`.
+
+        >>> convert(Request("fc.safetensors", "gap", "photos/", Path("gap.safetensors"), finetune=10))
+
+    DATA is split as `gapstone train` splits it: of the same DATA, the test images were never trained on. Where its
+    classes are those of the model, in whatever order, the labels stay; else the new model has those of DATA. What takes
+    time is kept beside `out` until the end: after Ctrl-C the same command goes on.
+
+    Raises: ValueError for what does not fit together, before any work; as `open_model`, `open_source`, `split`,
+        `fit_head`.
+    """
+    console = console or Console(stderr=as_json)
+    began = time.perf_counter()
+    out, spec = _usable(request.out), str(parse(request.head))
+    if request.data is None:
+        raise ValueError(
+            "--data is missing: without images to fit it to, a new head answers by chance. Labelled images in any form "
+            f"of DATA; or, to train it yourself, gs.swap_head(model, {spec!r}) in Python."
+        )
+    asked(spec, request.method, request.finetune)
+    at_least(0, seed=request.seed)
+    at_least(1, batch_size=request.batch_size)
+    model = original(request.model, request.weights, pick_device(request.device))
+    if request.method == "distil" and model.whole is not model.trunk:
+        raise ValueError(f"--method distil needs a model of gapstone's; take logistic for {model.name}.")
+    folder = out.with_name(f".{out.name}.parts")
+    with Bars(console) as bars:
+        try:
+            converted = _convert(request, request.data, spec, model, folder, bars, began)
+        except ValueError:  # of the data, not of the machine: nothing to go on with
+            _clear(folder)
+            raise
+        except BaseException:
+            if folder.exists():
+                bars.say(f"What is done is kept in {folder}: the same command goes on from there.")
+            raise
+        new = converted.fitted.model
+        assert isinstance(new, Classifier)
+        new.cpu().save(out)
+        _clear(folder)
+        if as_json:
+            print(json.dumps(document(converted, new), indent=1))  # ASCII: safe whatever the terminal's encoding
+        else:
+            show(converted, new, console)
+            bars.say(f"Model: {display(str(out))}")
+    return converted
+
+
+def document(converted: Converted, new: Classifier) -> dict[str, Any]:
+    """What --json prints."""
+    request, fitted, parts = converted.request, converted.fitted, converted.parts
+    tuned = fitted.tuned
+    return {
+        "schema": 1,
+        "model": display(request.model),
+        "out": display(str(request.out)),
+        "data": display(str(request.data)),
+        "split": parts.described,
+        "labels": list(new.labels),
+        "images": {"train": len(parts.train), "validation": len(parts.validation), "test": len(parts.test)},
+        "method": request.method,
+        "penalty": fitted.penalty,
+        "finetune": None
+        if tuned is None
+        else {
+            "epochs": request.finetune,
+            "best_epoch": tuned.best,
+            "validation_accuracy": tuned.accuracy,
+            "validation_loss": tuned.loss,
+            "stopped": tuned.stopped or None,
+        },
+        "before": converted.before.as_json(),
+        "after": converted.after.as_json(),
+        "test_accuracy": float(converted.test.mean()),
+        "paired": converted.paired and converted.paired.as_json(),
+        "moved": {"pixels": converted.distance, "before": converted.moved[0], "after": converted.moved[1]},
+        "seconds": converted.seconds,
+    }
+
+
+def _convert(
+    request: Request, data: str, spec: str, model: Original, folder: Path, bars: Bars, began: float
+) -> Converted:
+    source = open_source(data)
+    same = set(source.classes) == set(model.labels)
+    labels = model.labels if same else source.classes
+    images = _images(request, source, labels, model, folder, bars)
+    parts = images.parts
+    if not same:
+        bars.say(
+            f"DATA has other classes than the model ({len(source.classes)} and {len(model.labels)}): the new model has "
+            f"those of DATA, and there is no accuracy before to compare with."
+        )
+    about = {"model": digest(model.trunk), "store": images.key}
+
+    def stored(rows: NDArray[np.int64], what: str) -> Stored:
+        tell = bars(f"Looking at {what} images")
+        return Stored(
+            images, rows, model.preprocessing, _device(model.trunk), folder / "kept", about, request.batch_size, tell
+        )
+
+    fitted = fit(
+        model.trunk, stored(parts.train, "training"), spec, request.method,
+        held_out=stored(parts.validation, "validation") if len(parts.validation) else None,
+        labels=None if same else labels, finetune=request.finetune, seed=request.seed, progress=bars,
+    )  # fmt: skip
+    new = fitted.model
+    assert isinstance(new, Classifier)
+
+    def ask(which: nn.Module, rows: NDArray[np.int64], what: str, change: Any = None) -> Right:
+        tell = bars(f"Testing {what}")
+        return right(
+            which, model.preprocessing, images, rows, images.labels[rows], request.batch_size, tell, change
+        )  # fmt: skip
+
+    test = ask(new, parts.test, "after")
+    some = np.sort(np.random.default_rng(0).permutation(parts.test)[:MOST_MOVED])
+    distance, ways = moves(model.preprocessing.size)
+
+    def moved(which: nn.Module, what: str) -> float:
+        return float(np.mean([ask(which, some, f"{what}, moved", way) for way in ways]))
+
+    return Converted(
+        request=request,
+        fitted=fitted,
+        parts=parts,
+        before=facts(model.whole, model.trunk, model.head, model.smallest, model.only),
+        after=facts(new, new, new.head.spec, new.features.smallest, only(new)),
+        test=test,
+        paired=Paired.of(ask(model.whole, parts.test, "before"), test) if same else None,
+        distance=distance,
+        moved=(moved(model.whole, "before") if same else None, moved(new, "after")),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _images(
+    request: Request, source: Source, labels: tuple[str, ...], model: Original, folder: Path, bars: Bars
+) -> Images:
+    found = scan(source, progress=bars("Checking images"))
+    chosen = split(source, found, seed=request.seed, limit=request.limit)
+    used = np.unique(np.concatenate([chosen.train, chosen.validation, chosen.test]))
+    folder.mkdir(exist_ok=True)
+    store: Store = build(
+        source, used, model.preprocessing, folder / "store", scan=found, progress=bars("Decoding images")
+    )
+    train, validation, test = (store.rows(part) for part in (chosen.train, chosen.validation, chosen.test))
+    parts = Split(train, validation, test, chosen.described, chosen.dropped)
+    bars.say(
+        f"{len(train):,} images to fit to, {len(validation):,} to choose by, {len(test):,} to test on: "
+        f"{chosen.described}."
+    )
+    renumbered = np.array([labels.index(name) for name in source.classes])[store.labels]
+    return Images(store.images, renumbered, parts, store.key)
+
+
+def _device(model: nn.Module) -> Any:
+    return next(model.parameters()).device
+
+
+def _usable(out: Path) -> Path:
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder; name a file in it, such as {out / 'model.safetensors'}.")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent}; make it first.")
+    if not os.access(out.parent, os.W_OK):
+        raise ValueError(f"--out {out}: no permission to write into {out.parent}.")
+    return out
+
+
+def _clear(folder: Path) -> None:
+    """What was kept for a run that might be stopped, and nothing else that may lie there."""
+    for name in ("store", "kept"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    with suppress(OSError):
+        folder.rmdir()

@@ -1,0 +1,122 @@
+"""What a model is before and after: right or wrong on the test images, also moved; parameters, bytes, multiply-adds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gapstone.classifier import Classifier
+from gapstone.cost import Counting
+from gapstone.images.preprocessing import Preprocessing
+from gapstone.training import Pictures, Rows
+
+MOST_MOVED = 1000
+"""Test images that are also moved: four more passes over all of them would take longer than the conversion."""
+
+Right = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model costs."""
+
+    head: str
+    parameters: int
+    head_parameters: int
+    bytes: int
+    """Of all its numbers, as the file holds them."""
+    macs: int
+    """Multiply-adds for one image of the usual size."""
+    smallest: int
+    only: tuple[int, int] | None
+
+    @property
+    def sizes(self) -> str:
+        """Legal input sizes; how well it works at them is another matter."""
+        return f"only {by(self.only)}" if self.only else f"any from {by((self.smallest, self.smallest))}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "head": self.head,
+            "parameters": self.parameters,
+            "head_parameters": self.head_parameters,
+            "bytes": self.bytes,
+            "macs": self.macs,
+            "smallest_input": self.smallest,
+            "only_input": list(self.only) if self.only else None,
+        }
+
+
+def facts(
+    model: nn.Module,
+    trunk: Classifier,
+    head: str,
+    smallest: int,
+    only: tuple[int, int] | None,
+) -> Facts:
+    """Of `model`, whose features are those of `trunk`; in eval mode."""
+    state = model.state_dict().values()
+    image = torch.zeros(1, trunk.preprocessing.channels, *trunk.preprocessing.size, device=next(iter(state)).device)
+    with torch.no_grad(), Counting() as counting:
+        model(image)
+    parameters = sum(p.numel() for p in model.parameters())
+    features = sum(p.numel() for p in trunk.features.parameters())
+    return Facts(
+        head=head,
+        parameters=parameters,
+        head_parameters=parameters - features,
+        bytes=sum(tensor.numel() * tensor.element_size() for tensor in state),
+        macs=counting.total.macs,
+        smallest=smallest,
+        only=only,
+    )
+
+
+@torch.inference_mode()
+def right(
+    model: nn.Module,
+    preprocessing: Preprocessing,
+    pictures: Pictures,
+    rows: Rows,
+    labels: NDArray[np.int64],
+    batch_size: int,
+    tell: Callable[[int, int], None] | None = None,
+    change: Callable[[Tensor], Tensor] | None = None,
+) -> Right:
+    """(len(rows),) whether each of these pictures is answered with its label; in eval mode, centre crops."""
+    model.eval()
+    device = next(model.parameters()).device
+    answers = []
+    for start in range(0, len(rows), batch_size):
+        seen = preprocessing.centre(torch.from_numpy(pictures.images[rows[start : start + batch_size]]))
+        images = preprocessing.normalise(seen.to(device))
+        answers.append(model(change(images) if change else images).argmax(1).cpu().numpy())
+        if tell is not None:
+            tell(min(start + batch_size, len(rows)), len(rows))
+    answered: Right = np.concatenate(answers) == labels
+    return answered
+
+
+def moves(size: tuple[int, int]) -> tuple[int, list[Callable[[Tensor], Tensor]]]:
+    """How many pixels, an eighth of the shorter side, and the four moves."""
+    far = max(2, min(size) // 8)
+    steps = ((0, far), (0, -far), (far, 0), (-far, 0))
+    return far, [partial(translate, down=down, across=across) for down, across in steps]
+
+
+def translate(images: Tensor, down: int, across: int) -> Tensor:
+    """Move pictures (N, C, H, W) by whole pixels; the border is repeated into what becomes free."""
+    height, width = images.shape[2:]
+    padded = F.pad(images, (max(across, 0), max(-across, 0), max(down, 0), max(-down, 0)), mode="replicate")
+    top, left = max(-down, 0), max(-across, 0)
+    return padded[:, :, top : top + height, left : left + width]
+
+
+def by(size: tuple[int, int]) -> str:
+    return f"{size[0]}×{size[1]}"

@@ -1,0 +1,67 @@
+"""x ↦ x @ weight.T + bias: what every closed form finds, and what it may be asked with."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A linear layer as `nn.Linear` has it, and how it was found."""
+
+    weight: NDArray[np.float64]
+    """(K, D)"""
+    bias: NDArray[np.float64]
+    """(K,)"""
+    penalty: float
+    """The λ it was found with."""
+
+    def __call__(self, features: NDArray[Any]) -> NDArray[np.float64]:
+        """(n, D) → (n, K)"""
+        answer: NDArray[np.float64] = features @ self.weight.T + self.bias
+        return answer
+
+
+def check(labels: NDArray[Any], names: tuple[str, ...], every: bool = True) -> None:
+    """Refuse, in words, labels that no classifier can be fitted to; `every`: each class must have images.
+
+    Raises ValueError.
+    """
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"labels are {labels.dtype} {labels.shape}; expected (n,) whole numbers, the class of each image."
+        )
+    if len(labels) and (labels.min() < 0 or labels.max() >= len(names)):
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise ValueError(
+            f"label {wrong} stands for no class: there are {len(names)}, numbered from 0. "
+            f"For data with other classes give labels=, the names of all of them."
+        )
+    if not every:
+        return
+    counts = np.bincount(labels, minlength=len(names))
+    if (counts > 0).sum() < 2:
+        only = names[int(counts.argmax())]
+        raise ValueError(f"all {len(labels):,} images are of one class, {only!r}: there is nothing to tell apart.")
+    if len(empty := np.flatnonzero(counts == 0)):
+        some = ", ".join(repr(names[k]) for k in empty[:5])
+        raise ValueError(
+            f"no images of {some}{', …' if len(empty) > 5 else ''} ({len(empty)} of {len(names)} classes): their "
+            f"logits cannot be learned. Add images, or give labels= without them."
+        )
+
+
+def finite(features: NDArray[Any]) -> None:
+    """Raises ValueError for NaN or infinity."""
+    bad = [
+        first + int(row)
+        for first in range(0, len(features), 4096)
+        for row in np.flatnonzero(~np.isfinite(features[first : first + 4096]).all(1))
+    ]
+    if bad:
+        raise ValueError(
+            f"the features of {len(bad):,} of {len(features):,} images are not finite (the image at {bad[0]} for one): "
+            f"the model's weights or the images hold NaN or infinity."
+        )

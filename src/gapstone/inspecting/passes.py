@@ -1,0 +1,161 @@
+"""The forward passes of an inspection, and what each tells of every module."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gapstone.cost import Counting, Tally
+from gapstone.heads import Head
+from gapstone.inspecting.dry import Dry
+from gapstone.inspecting.reach import Reaching, Seen
+from gapstone.inspecting.steps import following
+from gapstone.maps.split import Found, split
+from gapstone.maps.tape import SplitError, tensors
+
+
+@dataclass
+class Module:
+    """What one module gave."""
+
+    output: tuple[int, ...] | None
+    seen: Seen | None
+    calls: int
+
+
+@dataclass(frozen=True)
+class Last:
+    """Where in a forward pass the last map is made."""
+
+    path: str
+    """Of the module that gives it, called once; "" where it is a function's."""
+    number: int
+    """Of the call that made it."""
+    name: str
+    which: int
+    """Of the tensors which that call gave."""
+    axes: tuple[int, ...]
+
+
+@dataclass
+class Split:
+    channels: int
+    cells: tuple[int, ...]
+    seen: Seen | None
+    trunk: frozenset[int]
+    """Parameters, by identity, that the last map depends on."""
+    head_macs: int
+    last: Last
+
+
+@dataclass
+class Looked:
+    """What one pass told of shapes and positions."""
+
+    modules: dict[str, Module]
+    output: tuple[int, ...] | None
+    """Shape of the answer to one image, without the batch."""
+    answers: frozenset[int]
+    """Parameters, by identity, that the answer depends on."""
+    split: Split | None
+    no_map: str | None
+
+
+def look(dry: Dry, images: Tensor) -> Looked:
+    """Shapes, positions, the last map, and which parameters each depends on.
+
+    Gapstone's own classifiers say themselves where their head begins: that of `nin` makes maps of its own.
+    """
+    ours = isinstance(getattr(dry.model, "head", None), Head) and "features" in dict(dry.model.named_children())
+    at = "features" if ours else None
+    found: Found | None = None
+    no_map: str | None = None
+    with dry.running():
+        try:
+            tail, found = split(dry.model, images, at)
+        except SplitError as error:
+            no_map = str(error).partition(". If ")[0]  # what follows is advice to who calls `explain`
+        else:
+            with torch.no_grad(), Counting() as counting:
+                tail.tape.replay(tail.tape.map)
+    given: dict[str, tuple[int, Tensor | None]] = {}
+
+    def done(path: str, out: Any) -> None:
+        made = answer_of(out)
+        given[path] = (given[path][0] + 1 if path in given else 1, made[0] if made else None)
+
+    with dry.running(), torch.enable_grad(), following(dry.model, done), Reaching(images) as reaching:
+        out = dry.model(images)
+    modules = {
+        path: Module(tuple(y.shape[1:]) if y is not None else None, reaching.of(y) if y is not None else None, calls)
+        for path, (calls, y) in given.items()
+    }
+    output = tuple(made[0].shape[1:]) if (made := answer_of(out)) else None
+    answers = _depends(answer_of(out))
+    tape = reaching.watch.tape
+    last_map = given[at][1] if at else tape.map if tape else None
+    if found is None or last_map is None:
+        return Looked(modules, output, answers, None, no_map or "the model goes another way each time")
+    rest = [n for axis, n in enumerate(last_map.shape) if axis and axis not in found.axes]
+    path = next((path for path, (calls, y) in given.items() if path and calls == 1 and y is last_map), "")
+    number, name, which = reaching.made[last_map]
+    split_at = Split(
+        torch.Size(rest).numel(),
+        found.grid or found.cells,
+        reaching.of(last_map),
+        _depends([last_map]),
+        counting.total.macs,
+        Last(path, number, name, which, found.axes),
+    )
+    return Looked(modules, output, answers, split_at, None)
+
+
+def count(dry: Dry, images: Tensor) -> tuple[dict[str, Tally], int]:
+    """By module (its own calls only), and the most bytes in use at once."""
+    with dry.running(), torch.no_grad(), following(dry.model) as where, Counting(where) as counting:
+        dry.model(images)
+    return dict(counting.tallies), counting.peak
+
+
+def kept(dry: Dry, images: Tensor) -> dict[str, int]:
+    """By module, the bytes that training keeps for the backward pass, of all images; raises where it cannot train."""
+    by: defaultdict[str, int] = defaultdict(int)
+    seen: dict[int, torch.UntypedStorage] = {}  # kept alive: they are known by their address
+    theirs = {t.untyped_storage()._cdata for t in (*dry.model.parameters(), *dry.model.buffers(), images)}
+
+    def pack(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        key = storage._cdata
+        if key not in seen and key not in theirs:
+            seen[key] = storage
+            by[where()] += storage.nbytes()
+        return x
+
+    keeping = torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x)
+    with dry.running(train=True), torch.enable_grad(), following(dry.model) as where, keeping:
+        out = dry.model(images)
+    del out
+    return dict(by)
+
+
+def answer_of(out: Any) -> list[Tensor]:
+    """The tensors of an answer: itself, those in it, or the `logits` of what some libraries return."""
+    return tensors(getattr(out, "logits", out))
+
+
+def _depends(outs: list[Tensor]) -> frozenset[int]:
+    """The leaves of the graph behind some tensors: parameters, by identity. Nothing is computed."""
+    found: set[int] = set()
+    seen: set[Any] = set()
+    left = [y.grad_fn for y in outs if y.grad_fn is not None]
+    while left:
+        node = left.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if isinstance(leaf := getattr(node, "variable", None), nn.Parameter):
+            found.add(id(leaf))
+        left += [following_node for following_node, _ in node.next_functions if following_node is not None]
+    return frozenset(found)

@@ -1,0 +1,134 @@
+"""A padded batch through any model, each image as if it were alone: the padding is kept out of every call.
+
+A `TorchFunctionMode` sees the calls of the model's own forward pass (docs/decisions/0012). Every tensor with positions
+carries the size each image has in it. What lies beyond is left as it comes, and set to what the image alone would meet
+there (0 for a convolution, −∞ for a maximum) only before a call that looks across positions. Pools over the whole map
+see the image's part alone. A call that is not known is refused by its name: `rules.py` holds all that are.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from gapstone.mixed.ours import pooled
+from gapstone.mixed.valid import Masks, Refused, Size, Valid
+from gapstone.pooling import listening
+from gapstone.regions import Region
+
+
+class Masked(TorchFunctionMode):
+    """For the time of one forward pass of `images` (N, C, *spatial), of which image i fills `sizes[i]`."""
+
+    def __init__(self, images: Tensor, sizes: Sequence[Size]) -> None:
+        super().__init__()
+        self.masks = Masks()
+        self.calls = 0
+        self.products = 0
+        """Multiply-adds of the convolutions."""
+        self.put(images, Valid(tuple(range(2, images.dim())), tuple(sizes)))
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        from gapstone.mixed.rules import RULES
+
+        kwargs = kwargs or {}
+        self.calls += 1
+        inputs = [x for x in tensors(args, kwargs) if self.of(x) is not None]
+        if not inputs:
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", str(func))
+        rule = RULES.get(name)
+        if rule is not None:
+            return rule(self, func, name, inputs, args, kwargs)
+        out = func(*args, **kwargs)
+        if tensors((out,), {}):
+            raise Refused(f"{name} of a map of shape {tuple(inputs[0].shape)}")
+        return out
+
+    def of(self, x: Tensor) -> Valid | None:
+        """What is valid of a tensor; None where it has no positions of images."""
+        # an attribute of the tensor: a tenth of what a dictionary of weak references costs
+        found = getattr(x, "_gapstone_valid", None)
+        return found[1] if found is not None and found[0] is self else None
+
+    def known(self, x: Tensor) -> Valid:
+        valid = self.of(x)
+        assert valid is not None
+        return valid
+
+    def put(self, x: Tensor, valid: Valid) -> Tensor:
+        x._gapstone_valid = self, valid  # type: ignore[attr-defined]
+        return x
+
+    def clear(self, x: Tensor) -> None:
+        """0 beyond the images, in place: nobody reads what was there."""
+        valid = self.known(x)
+        if not valid.fills(x):
+            x.mul_(self.masks.ones(x, valid))
+
+    def listen(self, x: Tensor, name: Any, over: Region, parameters: dict[str, Any]) -> Tensor | None:
+        """A call of gapstone's own pool; None: none of ours."""
+        if self.of(x) is None:
+            return None
+        with torch._C.DisableTorchFunction():
+            return pooled(self, x, name, over, parameters)
+
+    def __enter__(self) -> "Masked":
+        self._token = listening.set(self.listen)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        listening.reset(self._token)
+
+
+@torch.no_grad()
+def run(model: nn.Module, images: Sequence[Tensor]) -> tuple[list[Tensor], Masked]:
+    """The model's answer for each image (C, *spatial), all in one padded batch; images of one size side by side.
+
+    Raises: Refused with the name of the call.
+    """
+    batch, sizes = padded(images), [tuple(image.shape[1:]) for image in images]
+    mode = Masked(batch, sizes)
+    with mode:
+        out = answer(model, batch)
+    valid = mode.of(out)
+    if valid is None:
+        return list(out), mode
+    return [row for numbers, size in valid.runs() for row in valid.crop(out, numbers, size)], mode
+
+
+def padded(images: Sequence[Tensor]) -> Tensor:
+    """(C, *spatial) of any sizes → (N, C, *largest), zeros beyond; channels last in memory as the images are."""
+    lengths = map(max, zip(*(image.shape[1:] for image in images), strict=True))
+    batch = images[0].new_zeros(len(images), len(images[0]), *lengths)
+    if batch.dim() == 4 and images[0].stride(0) == 1 < len(images[0]):
+        batch = batch.to(memory_format=torch.channels_last)
+    for row, image in zip(batch, images, strict=True):
+        row[(slice(None), *map(slice, image.shape[1:]))] = image
+    return batch
+
+
+@torch.no_grad()
+def answer(model: nn.Module, batch: Tensor) -> Tensor:
+    """What the model makes of a batch: one row for each image."""
+    out = model(batch)
+    out = getattr(out, "logits", out)
+    if not isinstance(out, Tensor) or not out.dim() or len(out) != len(batch):
+        what = f"a tensor {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+        raise TypeError(f"{type(model).__name__} gave {what}; images of mixed sizes need one row of a tensor for each")
+    return out
+
+
+def tensors(args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:
+    """Of a call's arguments, and of the lists among them."""
+    found: list[Tensor] = []
+    for part in (*args, *kwargs.values()):
+        if isinstance(part, Tensor):
+            found.append(part)
+        elif isinstance(part, tuple | list):
+            found += tensors(part, {})
+    return found

@@ -1,0 +1,124 @@
+"""Which part of each image's maps is the image, in a batch padded to one size."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+from torch import Tensor
+
+Size = tuple[int, ...]
+
+
+class Refused(ValueError):
+    """A call whose answer for an image of a padded batch cannot be made the answer for that image alone."""
+
+
+@dataclass(frozen=True)
+class Valid:
+    """Of one tensor (N, …): image i has the positions below `sizes[i]` along `axes`; what is beyond is anything finite.
+
+    >>> Valid((2, 3), ((7, 5), (6, 6)))        # of maps (2, C, 7, 6)
+    """
+
+    axes: tuple[int, ...]
+    """Which dimensions of the tensor are spatial."""
+    sizes: tuple[Size, ...]
+    flat: Size | None = None
+    """Where the spatial axes were put into one: their lengths."""
+
+    def runs(self) -> Iterator[tuple[slice, Size]]:
+        """Neighbours of one size. Batches are sorted, so these are all images of that size."""
+        start = 0
+        for i in range(1, len(self.sizes) + 1):
+            if i == len(self.sizes) or self.sizes[i] != self.sizes[start]:
+                yield slice(start, i), self.sizes[start]
+                start = i
+
+    def moved(self, rule: Callable[[Size], Size]) -> "Valid":
+        """After a call that makes other sizes of these."""
+        made = {size: rule(size) for size in dict.fromkeys(self.sizes)}
+        return Valid(self.axes, tuple(made[size] for size in self.sizes))
+
+    def fills(self, x: Tensor) -> bool:
+        """Whether nothing of the tensor is padding."""
+        lengths = self.flat or tuple(x.shape[axis] for axis in self.axes)
+        return all(size == lengths for size in self.sizes)
+
+    def crop(self, x: Tensor, images: slice, size: Size) -> Tensor:
+        """Of these images what they are alone, as a view where it can be."""
+        if self.flat is not None:
+            (axis,) = self.axes
+            axes = tuple(range(axis, axis + len(size)))
+            map = x.view(*x.shape[:axis], *self.flat, *x.shape[axis + 1 :])
+            return replace(self, axes=axes, flat=None).crop(map, images, size).flatten(axis, axes[-1])
+        return x[self._index(x.dim(), images, size)]
+
+    def _index(self, dims: int, images: slice, size: Size) -> tuple[slice, ...]:
+        index = [images, *[slice(None)] * (dims - 1)]
+        for axis, length in zip(self.axes, size, strict=True):
+            index[axis] = slice(length)
+        return tuple(index)
+
+    def joined(self, parts: Sequence[Tensor], axes: tuple[int, ...]) -> tuple[Tensor, "Valid"]:
+        """Maps of each run, in one padded tensor again, and what is valid of it."""
+        lengths = [tuple(part.shape[axis] for axis in axes) for part in parts]
+        sizes = tuple(size for part, size in zip(parts, lengths, strict=True) for _ in range(len(part)))
+        valid = Valid(axes, sizes)
+        shape = list(parts[0].shape)
+        shape[0] = len(sizes)
+        for axis, longest in zip(axes, map(max, zip(*lengths, strict=True)), strict=True):
+            shape[axis] = longest
+        whole = parts[0].new_zeros(shape)
+        for part, (images, size) in zip(parts, _spans(parts, lengths), strict=True):
+            whole[valid._index(whole.dim(), images, size)] = part
+        return whole, valid
+
+
+def _spans(parts: Sequence[Tensor], lengths: Sequence[Size]) -> Iterator[tuple[slice, Size]]:
+    start = 0
+    for part, size in zip(parts, lengths, strict=True):
+        yield slice(start, start + len(part)), size
+        start += len(part)
+
+
+class Masks:
+    """What is set beyond the images, as tensors that broadcast over a map; each made once for a batch."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[object, ...], Tensor] = {}
+
+    def ones(self, x: Tensor, valid: Valid) -> Tensor:
+        """(N, 1, …): 1 for the image and 0 beyond. A multiplication keeps the image and clears the rest."""
+        return self._of("ones", x, valid, _ones)
+
+    def below(self, x: Tensor, valid: Valid) -> Tensor:
+        """∞ for the image and −∞ beyond: a minimum keeps the image and leaves nothing of the rest."""
+        return self._of("below", x, valid, lambda x, v: self.ones(x, v).sub(0.5) * torch.inf)
+
+    def above(self, x: Tensor, valid: Valid) -> Tensor:
+        """−∞ for the image and 0 beyond: a maximum keeps the image and makes 0 of −∞."""
+        return self._of("above", x, valid, lambda x, v: (1 - self.ones(x, v)).log_())
+
+    def counts(self, x: Tensor, valid: Valid) -> Tensor:
+        """(N,): positions of each image."""
+        made = lambda x, v: torch.tensor([prod(s) for s in v.sizes], dtype=x.dtype, device=x.device)  # noqa: E731
+        return self._of("counts", x, valid, made)
+
+    def _of(self, kind: str, x: Tensor, valid: Valid, make: Callable[[Tensor, Valid], Tensor]) -> Tensor:
+        key = (kind, valid.axes, valid.sizes, tuple(x.shape[axis] for axis in valid.axes), x.dim(), x.dtype)
+        if key not in self._made:
+            self._made[key] = make(x, valid)
+        return self._made[key]
+
+
+def _ones(x: Tensor, valid: Valid) -> Tensor:
+    lengths = valid.flat or tuple(x.shape[axis] for axis in valid.axes)
+    n, ends = len(lengths), torch.tensor(valid.sizes, device=x.device)
+    inside: Tensor | None = None
+    for number, length in enumerate(lengths):
+        below = (torch.arange(length, device=x.device) < ends[:, number, None]).to(x.dtype)
+        below = below.view(len(ends), *(length if k == number else 1 for k in range(n)))
+        inside = below if inside is None else inside * below
+    assert inside is not None
+    return inside.reshape(len(ends), *(x.shape[axis] if axis in valid.axes else 1 for axis in range(1, x.dim())))

@@ -1,0 +1,222 @@
+"""Weights that people have for the papers' networks: safetensors files of torchvision's, timm's, facenet's state_dicts.
+
+Whoever has a pickle (.pth, .pt) makes such a file once, in the environment the pickle is trusted in:
+`safetensors.torch.save_file(model.state_dict(), "vgg16.safetensors")`. Nothing is unpickled here.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gapstone.nets.features import Features
+
+State = dict[str, Tensor]
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+INCEPTION = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+FACES = (0.5, 0.5, 0.5), (128 / 255, 128 / 255, 128 / 255)  # facenet: (pixel - 127.5) / 128
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights for a network of gapstone's and for its head, and what they expect of a picture.
+
+    >>> found = read_checkpoint("vgg16", Path("vgg16.safetensors"))
+    >>> found.head, found.classes
+    ('fc:4096,4096:dropout=0.5', 1000)
+    """
+
+    features: State
+    """For `load_state_dict` of `build(name, found.in_channels)`."""
+    in_channels: int
+    """Channels of the images, as the first convolution has them."""
+    head: str
+    """The spec of the head that these weights were trained with, for `gapstone.heads.Head`."""
+    head_state: State | None
+    """For `Head.load_state_dict`; None where the file has the network alone."""
+    classes: int | None
+    """Logits of the head; None without one."""
+    size: tuple[int, int]
+    """(H, W) of the images that the published weights expect; a flattening head takes no other."""
+    crop: float
+    """The share of a picture's shorter side that the network sees."""
+    mean: tuple[float, ...]
+    """Per colour channel, on the scale 0…1, as the published weights expect; so is `std`."""
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How the published weights of a network are named, beside the names they share with ours."""
+
+    head: str
+    linear: dict[str, str]
+    """Their linear layers → those of `Head`, first to last."""
+    beside: tuple[str, ...] = ()
+    """Beginnings of names that belong to neither the network nor its head: they are left out."""
+    size: int = 224
+    crop: float = 0.875
+    moments: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
+
+
+VGG = Format(
+    "fc:{},{}:dropout=0.5",
+    {"classifier.0": "classifier.0", "classifier.3": "classifier.3", "classifier.6": "classifier.6"},
+)
+RESNET = Format("gap", {"fc": "classifier.0"})
+FORMATS = {
+    **{f"vgg{depth}{norm}": VGG for depth in (11, 13, 16, 19) for norm in ("", "_bn")},
+    **{f"resnet{depth}": RESNET for depth in (18, 34, 50, 101)},
+    # torchvision's pretrained weights came from Caffe: its model turns ImageNet's moments into these by itself.
+    "googlenet": Format("gap:dropout=0.2", {"fc": "classifier.1"}, ("aux1.", "aux2."), moments=INCEPTION),
+    "inception_v4": Format("gap", {"last_linear": "classifier.0"}, size=299, moments=INCEPTION),
+    "inception_resnet_v1": Format(
+        "gap:dropout=0.6",
+        {"logits": "classifier.1"},
+        ("last_linear.", "last_bn."),  # part of `logits` by then: `_one_layer`
+        size=160,
+        crop=1.0,
+        moments=FACES,
+    ),
+}
+
+
+def read_checkpoint(name: str, path: Path) -> Checkpoint:
+    """A safetensors file of a state_dict of torchvision, timm or facenet-pytorch, for the network `name`.
+
+        >>> found = read_checkpoint("resnet50", Path("resnet50.safetensors"))
+        >>> features = build("resnet50", found.in_channels)
+        >>> features.load_state_dict(found.features)
+        >>> head = Head(found.head, features.channels, found.classes)
+        >>> head.load_state_dict(found.head_state)
+
+    Half precision becomes float32. facenet's two linear layers with a batch norm between them become the one they are
+    equal to. VGG's head takes 7×7 maps; with `:grid=7` in its spec it takes the same tensors and, as torchvision's, any
+    size. GoogLeNet's auxiliary heads are left out.
+
+    Raises: ValueError for a pickle, for a file that is not the weights of this network, and for a network nobody has
+        published PyTorch weights of; FileNotFoundError.
+    """
+    if name not in FORMATS:
+        raise ValueError(f"{name}: no published weights of it are known; there are readers for {', '.join(FORMATS)}")
+    form = FORMATS[name]
+    state = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in read_state(path).items()}
+    state = _vgg_of_timm(state)
+    if name == "inception_resnet_v1":
+        state = _one_layer(state, path)
+    features, body = _body(name, state)
+    try:
+        check_same(f"{path}: not the weights of {name}", features.state_dict(), body)
+    except ValueError as error:
+        fits = [other for other in FORMATS if other != name and _fits(other, state)]
+        raise ValueError(f"{error}; it holds {' or '.join(fits)}" if fits else str(error)) from None
+    head, classes = _head(form, state, features.channels, f"{path}: not the weights of {name}'s head")
+    widths = [len(state[f"{layer}.weight"]) for layer in form.linear][:-1] if head else [4096, 4096]
+    spec, size = form.head.format(*widths), (form.size, form.size)
+    return Checkpoint(body, features.in_channels, spec, head, classes, size, form.crop, *form.moments)
+
+
+def _body(name: str, state: State) -> tuple[Features, State]:
+    """The network, on the meta device, and what the file has for it: all that is not its head's."""
+    from gapstone.nets import build  # it imports this file
+
+    with torch.device("meta"):
+        features = build(name)
+        first = next(key for key in features.state_dict() if key.endswith("weight"))
+        weight = state.get(first)
+        if weight is not None and weight.ndim == 4 and 1 <= weight.shape[1] != features.in_channels:
+            features = build(name, weight.shape[1])
+    form = FORMATS[name]
+    head = [f"{layer}.{kind}" for layer in form.linear for kind in ("weight", "bias")]
+    body = {k: tensor for k, tensor in state.items() if k not in head and not any(map(k.startswith, form.beside))}
+    for key, tensor in features.state_dict().items():
+        if key.endswith("num_batches_tracked"):  # files older than torch 0.4.1 lack it, torchvision's first among them
+            body.setdefault(key, torch.zeros_like(tensor, device="cpu"))
+    return features, body
+
+
+def _fits(name: str, state: State) -> bool:
+    features, body = _body(name, state)
+    own = features.state_dict()
+    return own.keys() == body.keys() and all(body[key].shape == tensor.shape for key, tensor in own.items())
+
+
+def read_state(path: Path) -> State:
+    """The tensors of a safetensors file. Raises ValueError for anything else, FileNotFoundError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: there is no such file") from None
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path}: not a safetensors file ({error}); write one with "
+            f"safetensors.torch.save_file(model.state_dict(), …): pickled checkpoints can run code and are not opened"
+        ) from error
+
+
+def check_same(what: str, own: State, given: State) -> None:
+    """Raises ValueError that begins with `what` where names or shapes differ."""
+    lacks, more = own.keys() - given.keys(), given.keys() - own.keys()
+    other = [key for key in own.keys() & given.keys() if own[key].shape != given[key].shape]
+    if lacks or more or other:
+        some = ", ".join(sorted([*lacks, *more, *other])[:3])
+        raise ValueError(
+            f"{what}: {len(lacks)} of its tensors are missing, {len(more)} belong elsewhere, {len(other)} have another "
+            f"shape ({some}, …)"
+        )
+
+
+def _head(form: Format, state: State, channels: int, what: str) -> tuple[State | None, int | None]:
+    """The head's tensors under the names `Head` has for them, and how many classes there are."""
+    layers = list(form.linear)
+    names = [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
+    there = [name for name in names if name in state]
+    if not there:
+        return None, None
+    if there != names:
+        raise ValueError(f"{what}: there is {', '.join(there)}, but not {', '.join(set(names) - set(there))}")
+    width = channels * (49 if form is VGG else 1)
+    for layer in layers:
+        weight, bias = state[f"{layer}.weight"], state[f"{layer}.bias"]
+        if weight.ndim != 2 or weight.shape[1] != width or bias.shape != weight.shape[:1]:
+            raise ValueError(
+                f"{what}: {layer} has a weight of {tuple(weight.shape)} and a bias of {tuple(bias.shape)}, and should "
+                f"take {width} numbers"
+            )
+        width = len(weight)
+    head = {f"{form.linear[layer]}.{kind}": state[f"{layer}.{kind}"] for layer in layers for kind in ("weight", "bias")}
+    return head, width
+
+
+def _vgg_of_timm(state: State) -> State:
+    """timm writes the first two of VGG's linear layers as convolutions, 7×7 and 1×1: the same numbers in that order."""
+    names = {"pre_logits.fc1.": "classifier.0.", "pre_logits.fc2.": "classifier.3.", "head.fc.": "classifier.6."}
+    found: State = {}
+    for key, tensor in state.items():
+        theirs = next((name for name in names if key.startswith(name)), None)
+        found[key if theirs is None else names[theirs] + key.removeprefix(theirs)] = (
+            tensor if theirs is None or tensor.ndim < 2 else tensor.flatten(1)
+        )
+    return found
+
+
+def _one_layer(state: State, path: Path) -> State:
+    """facenet's logits(bn(last_linear(x))) as `logits`. Without it the file makes embeddings, and has no head."""
+    names = [f"last_bn.{name}" for name in ("weight", "bias", "running_mean", "running_var")]
+    names = ["last_linear.weight", *names, "logits.weight", "logits.bias"]
+    inner = {name: state[name].double() for name in names if name in state}
+    if "logits.weight" not in inner:
+        return state
+    if missing := set(names) - set(inner):
+        raise ValueError(f"{path}: not the weights of inception_resnet_v1's head: {', '.join(sorted(missing))} missing")
+    linear, weight, bias, mean, variance, outer, outer_bias = (inner[name] for name in names)
+    scale = weight / (variance + 1e-3).sqrt()
+    return state | {
+        "logits.weight": (outer @ (scale[:, None] * linear)).float(),
+        "logits.bias": (outer_bias + outer @ (bias - scale * mean)).float(),
+    }

@@ -1,0 +1,81 @@
+"""Which modules the map does not need, and their exchange for others, which can be undone."""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from gapstone.swapping.find import Found
+
+HOLDERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+"""They are not called, but gone through: what they hold is exchanged, not they."""
+
+
+def dropped(model: nn.Module, found: Found) -> list[nn.Module]:
+    """The outermost modules that have nothing to do with the map: all that run after it, all whose weights it lacks.
+
+    What ran before the map stays, even where nothing came of it: the network calls it.
+    """
+    trail, made = found.trail, found.made
+    gone: list[nn.Module] = []
+
+    def needed(module: nn.Module) -> bool:
+        early = any(start < made.count for part in module.modules() for start in trail.begun.get(part, ()))
+        return early or bool(trail.bits_of(list(module.parameters())) & made.of)
+
+    def visit(module: nn.Module) -> None:
+        for child in module.children():
+            if needed(child) or isinstance(child, HOLDERS):
+                visit(child)
+            elif not isinstance(child, nn.Identity) and (child in trail.begun or any(True for _ in child.parameters())):
+                gone.append(child)
+
+    visit(model)
+    return list(dict.fromkeys(gone))
+
+
+def names(model: nn.Module) -> dict[nn.Module, list[str]]:
+    """All names of each module: one may stand in several places."""
+    found: dict[nn.Module, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        found.setdefault(module, []).append(name)
+    return found
+
+
+class Surgery:
+    """Exchanges modules of a model, and puts the old ones back."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._names = names(model)
+        self._old: list[tuple[nn.Module, str, nn.Module]] = []
+        self._parameters: list[tuple[nn.Module, str, nn.Parameter]] = []
+
+    def put(self, new: nn.Module, module: nn.Module) -> None:
+        """`new` in all places of `module`."""
+        new.train(module.training)
+        for name in self._names[module]:
+            parent, _, last = name.rpartition(".")
+            holder = self.model.get_submodule(parent)
+            self._old.append((holder, last, module))
+            setattr(holder, last, new)
+
+    def without(self, gone: Iterable[nn.Module]) -> None:
+        for module in gone:
+            self.put(nn.Identity(), module)
+
+    def new(self, module: nn.Module) -> nn.Module:
+        """What stands in its place."""
+        return self.model.get_submodule(self._names[module][0])
+
+    def lose(self, holder: nn.Module, name: str) -> None:
+        parameter = getattr(holder, name)
+        self._parameters.append((holder, name, parameter))
+        setattr(holder, name, None)
+
+    def undo(self) -> None:
+        while self._old:
+            holder, name, module = self._old.pop()
+            setattr(holder, name, module)
+        while self._parameters:
+            holder, name, parameter = self._parameters.pop()
+            setattr(holder, name, parameter)

@@ -1,0 +1,185 @@
+"""Where the last map of a network is: from a forward pass, from the module the user names, or from a gapstone head."""
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from gapstone.heads import Head
+from gapstone.maps.split import quiet
+from gapstone.maps.tape import SplitError, Tape
+from gapstone.swapping.layout import ChannelsFirst, Grid
+from gapstone.swapping.trail import IMAGES, Made, Trail
+
+PREFIX = 16
+"""Tokens at most that stand before those of the image: class, distillation, registers."""
+
+
+@dataclass(frozen=True)
+class Found:
+    trail: Trail
+    map: Tensor
+    """As the network has it: known by identity."""
+    values: Tensor
+    """The same, and its numbers also where they were changed in place later."""
+    made: Made
+    until: int
+    """Calls that had been made when the map went into the head."""
+    arrange: tuple[nn.Module, ...]
+    """What makes (N, C, *cells) of it."""
+    logits: Tensor | None
+    """None where the network gives something else."""
+    size: tuple[int, ...]
+    """Of the images."""
+
+    @property
+    def features(self) -> Tensor:
+        """(N, C, *cells)"""
+        x = self.values
+        for layer in self.arrange:
+            x = layer(x)
+        return x
+
+
+@torch.no_grad()
+def find(model: nn.Module, images: Tensor, at: str | None) -> Found:
+    """Run the model once or twice, in eval mode; nothing of it changes.
+
+    Raises: SplitError (a ValueError) where there is no last map, or none that could be told, with the candidates.
+    """
+    with quiet(model):
+        if at is not None:
+            return _checked(model, images, *_followed(model, images, out_of=_module(model, at)), f"at={at!r}")
+        heads = [module for module in model.modules() if isinstance(module, Head)]
+        if len(heads) == 1:  # it says itself where the map is
+            return _checked(model, images, *_followed(model, images, into=heads[0]), "its head")
+        trail, logits = _followed(model, images)
+        tape = trail.watch.tape
+        if tape is None or logits is None or tape.slot(logits) is None:
+            return _of_tokens(model, images, trail)
+        if tape.foreign:
+            raise SplitError(
+                f"the logits of {type(model).__name__} come from the map of shape {tuple(tape.map.shape)} and from "
+                f"something else of the image, which meet in {tape.foreign}: a head on this map alone is another "
+                f"network. {choose(model, trail)}"
+            )
+        trail.map = tape.map
+        found = _checked(model, images, trail, logits, "its last map", tape)
+        if (layer := _class_maps(model, found)) is not None:
+            return _checked(model, images, *_followed(model, images, into=layer), "its maps before those of classes")
+        return found
+
+
+def _followed(
+    model: nn.Module, images: Tensor, into: nn.Module | None = None, out_of: nn.Module | None = None
+) -> tuple[Trail, Tensor | None]:
+    trail = Trail(model, images, into, out_of)
+    with trail.followed():
+        out = model(images)
+    logits = getattr(out, "logits", out)
+    right = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
+    return trail, logits if right else None
+
+
+def _checked(
+    model: nn.Module, images: Tensor, trail: Trail, logits: Tensor | None, what: str, tape: Tape | None = None
+) -> Found:
+    x = trail.map
+    if x is None:
+        raise SplitError(
+            f"{what}: this module of {type(model).__name__} was not called with, or gave no single tensor, in the "
+            f"forward pass. {choose(model, trail)}"
+        )
+    tape = tape or trail.watch.tape
+    assert tape is not None
+    if x.dim() < 3 or len(x) != len(images):
+        raise SplitError(
+            f"{what} in {type(model).__name__} is {tuple(x.shape)} for {len(images)} images, which is no feature map "
+            f"(N, C, h, w). {choose(model, trail)}"
+        )
+    until = tape.begin - 1
+    made = trail.making(x, until)
+    if not made.of & IMAGES:
+        raise SplitError(f"{what} in {type(model).__name__} does not depend on the images. {choose(model, trail)}")
+    arrange = _arranged(model, x, tape, images, trail)
+    return Found(trail, x, tape.map, made, until, arrange, logits, tuple(images.shape[2:]))
+
+
+def _arranged(model: nn.Module, x: Tensor, tape: Tape, images: Tensor, trail: Trail) -> tuple[nn.Module, ...]:
+    if x.dim() == images.dim():
+        if tape.axes == tuple(range(2, x.dim())):
+            return ()
+        if tape.axes == tuple(range(1, x.dim() - 1)):
+            return (ChannelsFirst(),)
+    if x.dim() == 3 and images.dim() > 3:
+        # the image's own cells, seen in one row with a class token before them; or cells of what was made of these
+        for axis in (1, 2):
+            if grid := (trail.watch.grids | trail.grids).get(x.shape[axis]):
+                return (Grid(grid, 0, axis == 1),)
+        before = {x.shape[1] - n: grid for n, grid in trail.watch.grids.items() if 0 < x.shape[1] - n <= PREFIX}
+        if before:
+            return (Grid(before[min(before)], min(before), True),)
+    raise SplitError(
+        f"the last map of {type(model).__name__}, {tuple(x.shape)}, has its positions along {tape.axes}, which were "
+        f"not seen as a grid over the images. {choose(model, trail)}"
+    )
+
+
+def _of_tokens(model: nn.Module, images: Tensor, trail: Trail) -> Found:
+    """Of a network that answers from a class token: the tokens that it stands with, last of all."""
+    tokens = [
+        module
+        for module, shape in trail.given
+        if len(shape) == 3 and any(0 < shape[1] - cells <= PREFIX for cells in trail.watch.grids)
+    ]
+    if tokens:
+        again, logits = _followed(model, images, out_of=tokens[-1])
+        tape = again.watch.tape
+        alone = tape is not None and logits is not None and tape.slot(logits) is not None and not tape.foreign
+        # what still has positions after them is no head, but the rest of the network (CoaT)
+        if tape is not None and alone and not any(len(s) > 2 and prod(s[1:-1]) > PREFIX for s in tape.shapes[1:]):
+            return _checked(model, images, again, logits, "its last tokens")
+    seen = "; ".join(trail.watch.seen[-3:]) or "none"
+    raise SplitError(
+        f"no last feature map was found in {type(model).__name__}: its logits do not come from one pooled or flattened "
+        f"map alone. Seen: {seen}. {choose(model, trail)}"
+    )
+
+
+def _class_maps(model: nn.Module, found: Found) -> nn.Module | None:
+    """The layer that makes one map per class, where the logits are those maps pooled (SqueezeNet, NIN)."""
+    if found.logits is None or found.trail.making(found.logits).of != found.made.of:
+        return None  # parameters after the map
+    if found.features.shape[1] != found.logits.shape[1]:
+        return None
+    x, made = found.map, found.made
+    while made.call is not None:
+        x, made = made.call.taken, made.call.was
+    givers = [v.module for v in found.trail.givers.get(x, ()) if v.count >= made.count]
+    convolutions = [m for m in givers if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)]
+    return convolutions[0] if convolutions and found.trail.once(convolutions[0]) else None
+
+
+def _module(model: nn.Module, at: str) -> nn.Module:
+    modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
+    if at and at in modules:
+        return modules[at]
+    tops = [name for name in modules if name and name.count(".") < 2][-12:]
+    raise ValueError(f"at={at!r}: {type(model).__name__} has no such module; its last ones are {', '.join(tops)}")
+
+
+def choose(model: nn.Module, trail: Trail) -> str:
+    """The modules that give maps, the last ones last, and how to name one."""
+    names = {module: name for name, module in model.named_modules()}
+    rows: list[tuple[str, tuple[int, ...]]] = []
+    for module, shape in trail.given:
+        name = names.get(module, "")
+        map = len(shape) == trail.dims and prod(shape[2:]) > 1
+        tokens = len(shape) == 3 < trail.dims and any(0 <= shape[1] - n <= PREFIX for n in trail.watch.grids)
+        if name and name.count(".") < 2 and (map or tokens) and trail.once(module):
+            rows.append((name, shape))
+    if not rows:
+        return "None of its modules gives a feature map (N, C, h, w) for these images"
+    table = "\n".join(f"  {name}  {shape}" for name, shape in rows[-12:])
+    return f'Name the module whose output the head shall take, such as at="{rows[-1][0]}". Maps were given by:\n{table}'

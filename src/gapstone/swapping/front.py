@@ -1,0 +1,136 @@
+"""`swap_head`: find the last map, cut what follows it, put a head there, and run the whole before saying done."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gapstone.classifier import Classifier
+from gapstone.heads import Head
+from gapstone.heads.spec import parse
+from gapstone.maps.tape import SplitError
+from gapstone.swapping.cut import Surgery, dropped, names
+from gapstone.swapping.example import example
+from gapstone.swapping.find import Found, find
+from gapstone.swapping.inside import inside
+from gapstone.swapping.report import KEPT, Cut, Swapped, count, head_of
+from gapstone.swapping.wrap import wrapped
+
+
+def swap_head(
+    model: nn.Module,
+    head: str,
+    num_classes: int | None = None,
+    *,
+    at: str | None = None,
+    images: Tensor | None = None,
+    inplace: bool = False,
+) -> nn.Module:
+    """The same network with another head: everything after its last map is cut off, and `head` put there.
+
+        >>> model = gs.swap_head(torchvision.models.vgg16(weights="DEFAULT"), "gap", 10)
+        >>> model(torch.rand(1, 3, 640, 480)).shape                   # 138 million parameters before, 14.7 million now
+        torch.Size([1, 10])
+        >>> print(gs.swapped(model))                                  # what was cut, what stands there now
+        >>> gs.swap_head(timm.create_model("swin_tiny_patch4_window7_224"), "gmp")
+        >>> gs.swap_head(mine, "gem:p=learned", 10, at="layer3")      # a map of your choice
+
+    The last map is found by watching a forward pass, whatever the modules are called. What it depends on stays; what
+    it does not is cut: classifiers, norms and hidden layers after the pool, auxiliary heads. Where the calls that
+    remain pass the logits on as they are, the head stands in the network, which keeps its class and all its names.
+    Elsewhere (DenseNet's ReLU, a class token, GoogLeNet's auxiliary outputs) a small module holds the network, as
+    `features.net`, and the `head`. Which of the two is told by running it in both modes. A vision transformer's map is
+    its tokens without the class token, on their grid.
+
+    Args:
+        model: any nn.Module from images to logits; its device, type, modes and the weights before the map stay.
+        head: a spec of `gapstone.heads`: `gap`, `gmp`, `fc:512:dropout=0.5`, … Its weights are drawn from torch's
+            generator (`torch.manual_seed`).
+        num_classes: None: as many as before.
+        at: the module whose output is the map, where it cannot be found or another is wanted.
+        images: one or more that the model takes, normalised; by default noise of its usual size, or of the first size
+            it takes. `fc` without `grid` is made for the map of these images.
+        inplace: change the model that is given, and use what is returned; else a deep copy.
+
+    Returns: the model with its new head, (N, num_classes) logits in both modes.
+
+    Raises: SplitError (a ValueError) where no map is found, with those that were seen; ValueError for arguments that
+        cannot be; TypeError for what is no nn.Module, and for a model that cannot be copied.
+    """
+    _check(model, head, num_classes)
+    if not inplace:
+        model = _copied(model)
+    images = example(model) if images is None else _given(images)
+    found = find(model, images, at)
+    classes = num_classes if num_classes is not None else _classes(model, found)
+    before, kind = count(model), type(model).__name__
+    new = _head(model, head, classes, found)
+    surgery = Surgery(model)
+    gone = dropped(model, found)
+    path = names(model)
+    cut = tuple(Cut(path[m][0], type(m).__name__, count(m)) for m in gone)
+    try:
+        whole = inside(surgery, found, gone, new, images) or wrapped(surgery, found, gone, new, images)
+    except BaseException:
+        surgery.undo()
+        raise
+    whole.__dict__.pop(KEPT, None)
+    at = head_of(whole)[0]
+    cells = tuple(found.features.shape[2:])
+    whole.__dict__[KEPT] = Swapped(
+        kind, new.spec, at, classes, new.channels, cells, found.size, cut, before, count(whole), whole is not model
+    )
+    return whole
+
+
+def _check(model: Any, head: str, num_classes: int | None) -> None:
+    if not isinstance(model, nn.Module):
+        hint = "Give the model, not its class." if isinstance(model, type) else "Give the nn.Module itself."
+        raise TypeError(f"swap_head({type(model).__name__}): needs an nn.Module. {hint}")
+    if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
+        raise TypeError(
+            f"swap_head({type(model).__name__}): a scripted or compiled model cannot be changed; swap, then compile"
+        )
+    parse(head)
+    if num_classes is not None and (not isinstance(num_classes, int) or isinstance(num_classes, bool)):
+        raise ValueError(f"swap_head: num_classes={num_classes!r} must be a whole number, at least 1")
+    if num_classes is not None and num_classes < 1:
+        raise ValueError(f"swap_head: num_classes={num_classes} must be at least 1")
+    if isinstance(model, Classifier) and num_classes not in (None, len(model.labels)):
+        raise ValueError(
+            f"swap_head: this Classifier has {len(model.labels)} labels, one for each logit, so it keeps as many: "
+            f"leave out num_classes={num_classes}, or make a new one, gs.Classifier(backbone, head, labels, …)"
+        )
+
+
+def _given(images: Any) -> Tensor:
+    if not isinstance(images, Tensor) or images.dim() < 3 or not len(images):
+        what = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(f"swap_head: images={what}: give at least one image, as a tensor (N, C, H, W), normalised")
+    return images[:2].detach()
+
+
+def _classes(model: nn.Module, found: Found) -> int:
+    if found.logits is None:
+        raise SplitError(
+            f"{type(model).__name__} gives no logits (N, classes), so how many there were is not known: "
+            f"give num_classes"
+        )
+    return int(found.logits.shape[1])
+
+
+def _head(model: nn.Module, head: str, classes: int, found: Found) -> Head:
+    features = found.features
+    new = Head(head, features.shape[1], classes, tuple(features.shape[2:]))
+    return new.to(features.device, features.dtype).train(model.training)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise TypeError(
+            f"swap_head({type(model).__name__}): the model cannot be copied ({error}); "
+            f"change it itself with inplace=True."
+        ) from error

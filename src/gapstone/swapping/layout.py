@@ -1,0 +1,64 @@
+"""Between a network and its head: the map as (N, C, *cells), and the logits in the shape that the network passes on."""
+
+from math import prod
+from typing import Literal, final
+
+from torch import Tensor, nn
+
+
+@final
+class ChannelsFirst(nn.Module):
+    """(N, h, w, C) → (N, C, h, w)"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.movedim(-1, 1)
+
+
+@final
+class Grid(nn.Module):
+    """Tokens (N, prefix + h·w, C), or (N, C, h·w), as a map (N, C, h, w), without the class token and its like.
+
+    grid: (h, w) where that many tokens come; where others come, a grid of the same proportions.
+    Raises ValueError where there is none.
+    """
+
+    def __init__(self, grid: tuple[int, ...], prefix: int, channels_last: bool) -> None:
+        super().__init__()
+        self.grid, self.prefix, self.channels_last = grid, prefix, channels_last
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.channels_last:
+            x = x[:, self.prefix :].transpose(1, 2)
+        grid = self.grid
+        if x.shape[2] != prod(grid):
+            wide = round((x.shape[2] * grid[1] / grid[0]) ** 0.5)
+            if len(grid) != 2 or x.shape[2] % wide:
+                raise ValueError(
+                    f"{x.shape[2]} tokens are no grid of the proportions {'×'.join(map(str, grid))}, in which these "
+                    f"features were found: give images of those proportions"
+                )
+            grid = (x.shape[2] // wide, wide)
+        return x.reshape(*x.shape[:2], *grid)
+
+    def extra_repr(self) -> str:
+        return "×".join(map(str, self.grid)) + (f", without the first {self.prefix}" if self.prefix else "")
+
+
+Shape = Literal["(N, K)", "(N, K, 1, 1)", "(N, 1, 1, K)"]
+
+
+@final
+class Passed(nn.Module):
+    """Logits (N, K) with axes of length 1, so that the pool and the flatten that follow change nothing."""
+
+    def __init__(self, axes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.axes = axes
+
+    def forward(self, x: Tensor) -> Tensor:
+        for axis in self.axes:
+            x = x.unsqueeze(axis)
+        return x
+
+    def extra_repr(self) -> str:
+        return "(N, K)" if not self.axes else "(N, K, 1, 1)" if self.axes[0] > 1 else "(N, 1, 1, K)"

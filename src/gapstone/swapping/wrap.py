@@ -1,0 +1,93 @@
+"""The head beside the network: the trunk runs up to the map, wherever it is made."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gapstone.heads import Head
+from gapstone.maps.split import quiet
+from gapstone.maps.tape import SplitError
+from gapstone.swapping.cut import Surgery
+from gapstone.swapping.find import Found, choose
+from gapstone.swapping.inside import takers
+from gapstone.swapping.trunk import Replay, Tap, Trunk, TrunkAndHead
+from gapstone.swapping.trying import close, training
+
+
+def wrapped(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: Head, images: Tensor) -> TrunkAndHead:
+    """Raises SplitError where no module gives or takes the map, or what is left of the network does not run."""
+    model, tap = surgery.model, Tap()
+    giver, calls = _giver(found)
+    taking = takers(found, gone)
+    if giver is None and not taking:
+        raise SplitError(
+            f"the last map of {type(model).__name__}, {tuple(found.map.shape)}, is made outside of all its modules, by "
+            f"calls that join several tensors. {choose(model, found.trail)}"
+        )
+    surgery.without(gone)
+    if taking and (giver is None or calls):
+        calls = []
+        hook = surgery.new(taking[0]).register_forward_pre_hook(tap)
+    else:
+        assert giver is not None
+        hook = giver.register_forward_hook(tap)
+    _without_own_parameters(surgery, found)
+    whole = TrunkAndHead(Trunk(model, tap, nn.Sequential(*calls, *found.arrange)), head)
+    for module in (whole, whole.features, *whole.features.then.modules()):
+        module.training = model.training
+    try:
+        _try(whole, images, found)
+    except BaseException:
+        hook.remove()
+        raise
+    return whole
+
+
+def _giver(found: Found) -> tuple[nn.Module | None, list[nn.Module]]:
+    """The outermost module of which the map comes, and the calls between the two."""
+    trail, x, made, until = found.trail, found.map, found.made, found.until
+    calls: list[nn.Module] = []
+    while True:
+        visits = [v for v in trail.givers.get(x, ()) if made.count <= v.count <= until and trail.once(v.module)]
+        if visits:
+            return visits[-1].module, calls
+        call = made.call
+        again = call and Replay.of(call.function, call.args, call.kwargs, call.taken)
+        if not call or not again:
+            return None, []
+        calls.insert(0, again)
+        until = made.count - 1
+        x, made = call.taken, call.was
+
+
+def _without_own_parameters(surgery: Surgery, found: Found) -> None:
+    """Parameters that are no module's, of modules that begin before the map and end after it: a head written out."""
+    trail = found.trail
+    for module in surgery.model.modules():
+        starts, ends = trail.begun.get(module, [found.until]), trail.ended.get(module, [found.until + 1])
+        if starts[0] < found.made.count and ends[-1] > found.until:
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                if not trail.bits_of([parameter]) & found.made.of:
+                    surgery.lose(module, name)
+
+
+def _try(whole: TrunkAndHead, images: Tensor, found: Found) -> None:
+    features, expected = whole.features, found.features
+    more = torch.cat([images, images[:1]])
+    name = type(features.net).__name__
+    try:
+        with torch.no_grad(), quiet(whole):
+            maps = [features(images), features(more)[: len(images)]]
+        with torch.no_grad(), training(whole.features) as state:
+            shape = torch.func.functional_call(features, state, (more,)).shape
+    except Exception as error:
+        raise SplitError(
+            f"{name} without its head does not run ({type(error).__name__}: {error}). "
+            f"{choose(features.net, found.trail)}"
+        ) from error
+    if not all(close(one, expected) for one in maps) or shape[1:] != expected.shape[1:]:
+        raise SplitError(
+            f"{name} makes other maps without its head, or for another number of images. "
+            f"{choose(features.net, found.trail)}"
+        )

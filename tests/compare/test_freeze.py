@@ -1,0 +1,451 @@
+"""Heads on a frozen backbone: what is kept instead of run gives the same heads, the same measures, the same resume."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import save_file
+from torch import nn
+
+from gapstone.classifier import Classifier
+from gapstone.compare import measures, once
+from gapstone.compare.asking import STILL, Live
+from gapstone.compare.frozen import Seen, fixed_pools, pools_of, train_on
+from gapstone.compare.once import look_once, the_pass
+from gapstone.compare.plan import Request, plan
+from gapstone.compare.run import compare
+from gapstone.compare.trials import on_kept, read
+from gapstone.heads import Head
+from gapstone.images.preprocessing import Preprocessing
+from gapstone.prepare import Choices
+from gapstone.training import train
+from gapstone.weights import digest, read_weights
+
+HEADS = ("gap", "gmp", "gem:p=learned", "lse", "avgmax:dropout=0.3", "catavgmax", "nin", "fc:16", "fc:grid=2")
+
+
+def quiet():
+    return Console(file=io.StringIO(), width=100)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Colour pictures of 32×32, a bright stripe somewhere; its colour is the class."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    labels, images = np.arange(90) % 3, rng.integers(0, 120, (90, 32, 32, 3)).astype(np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        y, x = rng.integers(0, 24, 2)
+        image[y : y + 8, x : x + 6, label] = rng.integers(140, 255)
+    np.savez(folder / "stripes.npz", images=images, labels=labels, classes=np.array(["red", "green", "blue"]))
+    rows = [f"image #{i},1,1,9,9,32,32" for i in range(90)]
+    (folder / "boxes.csv").write_text("\n".join(["path,x0,y0,x1,y1,width,height", *rows]))
+    return folder / "stripes.npz"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A model's file, its batch norms not as they begin."""
+    torch.manual_seed(3)
+    seen = Preprocessing(3, (32, 32), (32, 32), (0.3, 0.3, 0.3), (0.2, 0.25, 0.3))
+    model = Classifier("nin", "gap", ("a", "b"), seen)
+    with torch.no_grad():
+        model.train()
+        for _ in range(20):
+            model(torch.randn(16, 3, 32, 32))
+    path = tmp_path_factory.mktemp("weights") / "a model.safetensors"
+    model.save(path)
+    return path
+
+
+def request(data, weights, heads=HEADS, seeds=2, **choices):
+    chosen = {"epochs": 3, "batch_size": 16, **choices}
+    return Request(Choices(str(data), **chosen), heads, seeds, weights=weights, freeze=True).checked()
+
+
+def planned(request, out):
+    (out / "trials").mkdir(parents=True, exist_ok=True)
+    said = []
+    return plan(request, out, said.append, lambda name: lambda done, total: None), said
+
+
+def looked(what, out):
+    return look_once(what.once, what.prepared.store.folder, out / "kept", lambda done, total: None)
+
+
+@pytest.fixture(scope="module")
+def whole(data, weights, tmp_path_factory):
+    """Maps kept in float32."""
+    out = tmp_path_factory.mktemp("whole")
+    what, _ = planned(request(data, weights, precision="float32"), out)
+    return what, looked(what, out)
+
+
+@pytest.fixture(scope="module")
+def half(data, weights, tmp_path_factory):
+    out = tmp_path_factory.mktemp("half")
+    what, _ = planned(request(data, weights), out)
+    return what, looked(what, out)
+
+
+class Frozen(Classifier):
+    """The same head, with the backbone run in every step, in eval mode and without a gradient."""
+
+    def __init__(self, trial, head):
+        super().__init__(trial.backbone, trial.head, trial.labels, trial.preprocessing)
+        self.features = once.backbone(trial).features
+        self.head.load_state_dict(head.state_dict())
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.features.eval()
+        return self
+
+
+def both(what, seen, head, settings=None):
+    trial = next(trial for trial in what.trials if (trial.head, trial.seed) == (head, 1))
+    settings = settings or trial.settings
+    kept = on_kept(trial, seen, what.prepared.store.labels)
+    live = Frozen(trial, kept.head)
+    theirs = train(live, what.prepared.store, trial.train, trial.validation, settings, trial.seed)
+    mine = train_on(kept, trial.train, trial.validation, settings, trial.seed)
+    return trial, kept, Live(live, what.prepared.store, batch_size=16), mine, theirs
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_head_from_kept_maps_is_the_head_of_a_backbone_run_each_step(whole, head):
+    what, seen = whole
+    trial, kept, live, mine, theirs = both(what, seen, head)
+    assert mine.train_loss == pytest.approx(theirs.train_loss, abs=1e-5)
+    assert abs(mine.train_loss[-1] - mine.train_loss[0]) > 1e-4
+    assert mine.best_epoch == theirs.best_epoch
+    for key, value in live.head.state_dict().items():
+        torch.testing.assert_close(kept.head.state_dict()[key], value, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(kept.logits(trial.test), live.logits(trial.test), atol=1e-5, rtol=1e-5)
+    assert kept.cost() == live.cost()
+
+
+@pytest.mark.parametrize("head", ["gap", "gmp", "nin", "fc:16"])
+def test_half_precision_changes_little(half, head):
+    what, seen = half
+    trial, kept, live, mine, theirs = both(what, seen, head)
+    assert seen.maps[STILL].array.dtype == np.float16
+    # measured: 2e-4 at most
+    assert mine.train_loss == pytest.approx(theirs.train_loss, abs=1e-3)
+    torch.testing.assert_close(kept.logits(trial.test), live.logits(trial.test), atol=5e-3, rtol=5e-3)
+
+
+def test_the_measures_agree_with_those_of_the_whole_model(whole):
+    what, seen = whole
+    for head in ("gap", "fc:16", "fc:grid=2"):
+        trial, kept, live, _, _ = both(what, seen, head)
+        pixels = measures.shift_pixels(trial.preprocessing.size)
+        (moved, right), (expected, wanted) = (measures.shifts(one, trial.test, pixels) for one in (kept, live))
+        assert moved == expected
+        assert np.array_equal(right, wanted)
+        assert measures.sizes(kept, trial.test) == measures.sizes(live, trial.test)
+        shown, there = (measures.show(one, trial.shown) for one in (kept, live))
+        for key in ("maps", "logits", "placement"):
+            assert shown[key] == pytest.approx(there[key], abs=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"learning_rate": 0.05, "weight_decay": 0.05}, {"optimizer": "adamw"}])
+def test_other_settings_are_followed_too(whole, settings):
+    what, seen = whole
+    chosen = replace(what.trials[0].settings, epochs=6, patience=2, **settings)
+    _, kept, live, mine, theirs = both(what, seen, "catavgmax", chosen)
+    assert mine.train_loss == pytest.approx(theirs.train_loss, abs=1e-4)
+    assert mine.validation_accuracy == theirs.validation_accuracy
+    torch.testing.assert_close(kept.head.classifier[0].bias, live.head.classifier[0].bias, atol=1e-4, rtol=1e-4)
+
+
+def test_what_a_head_needs():
+    heads = {spec: Head(spec, 4, 2, (3, 3)) for spec in (*HEADS, "gem:8:p=4", "lse:r=learned", "fc")}
+    needed = {spec: pools_of(head) for spec, head in heads.items()}
+    assert needed["avgmax:dropout=0.3"] == needed["catavgmax"] == ("'mean'", "'max'")
+    assert needed["gem:8:p=4"] == ("'gem', p=4.0",)
+    assert [needed[spec] for spec in ("nin", "fc", "fc:grid=2", "gem:p=learned", "lse:r=learned")] == [None] * 5
+    assert list(fixed_pools(["gap", "catavgmax", "nin", "gem:p=learned"])) == ["'mean'", "'max'"]
+
+
+def test_heads_that_only_pool_keep_no_maps_and_get_the_same_numbers(data, weights, half, tmp_path):
+    what, seen = half
+    alone, _ = planned(request(data, weights, ("gmp",)), tmp_path)
+    only = looked(alone, tmp_path)
+    assert len(only.maps[STILL].rows) == len(alone.trials[0].shown)
+    assert list(only.maps) == [STILL]
+    assert sum(kept.path.stat().st_size for kept in only.pooled.values()) < 0.1 * sum(
+        kept.path.stat().st_size for kept in seen.maps.values()
+    )
+    mine = alone.trials[0]
+    theirs = next(trial for trial in what.trials if (trial.head, trial.seed) == ("gmp", 0))
+    assert mine.id == theirs.id
+    a, b = on_kept(mine, only, what.prepared.store.labels), on_kept(theirs, seen, what.prepared.store.labels)
+    for change in only.pooled:
+        rows = only.pooled[change].rows
+        assert torch.equal(a.inputs(rows, change), b.inputs(rows, change))
+
+
+def test_a_seen_travels_light_and_lies_in_files(half):
+    import pickle
+
+    what, seen = half
+    again = pickle.loads(pickle.dumps(seen))
+    assert isinstance(again, Seen)
+    rows = what.trials[0].test
+    assert torch.equal(again.maps[STILL][rows], seen.maps[STILL][rows])
+    assert len(pickle.dumps(seen)) < 50_000
+
+
+def test_a_trial_is_named_by_the_weights_and_by_being_frozen(half):
+    trial = half[0].trials[0]
+    start = trial.start
+    assert trial.id == replace(trial, start=replace(start, path=Path("/elsewhere"))).id
+    others = [
+        replace(trial, start=None),
+        replace(trial, start=replace(start, kept=None)),
+        replace(trial, start=replace(start, kept="float32")),
+        replace(trial, start=replace(start, digest="0" * 16)),
+    ]
+    assert len({trial.id, *(other.id for other in others)}) == 5
+
+
+# --- where the weights come from
+
+
+def test_weights_of_a_model_bring_what_they_expect(half, weights):
+    what, _ = half
+    assert what.prepared.backbone == "nin"
+    assert what.prepared.preprocessing.mean == (0.3, 0.3, 0.3)
+    built = what.trials[0].build()
+    assert digest(built.features) == what.prepared.weights
+    for name, tensor in read_weights(weights).state.items():
+        assert torch.equal(built.features.state_dict()[name], tensor)
+
+
+def test_a_state_dict_needs_a_name(tmp_path, weights):
+    state = read_weights(weights).state
+    path = tmp_path / "trunk.safetensors"
+    save_file(state, path)
+    found = read_weights(path, "nin", 1)
+    assert (found.channels, found.preprocessing, found.moments) == (3, None, None)
+    assert all(torch.equal(found.state[name], tensor) for name, tensor in state.items())
+    save_file({f"features.{name}": tensor for name, tensor in state.items()} | {"head.x": torch.ones(2)}, path)
+    assert read_weights(path, "nin").state.keys() == state.keys()
+    with pytest.raises(ValueError, match="does not say which network"):
+        read_weights(path)
+    with pytest.raises(ValueError, match=r"not the weights of resnet18: \d+ of its"):
+        read_weights(path, "resnet18")
+    with pytest.raises(ValueError, match="leave --backbone out"):
+        read_weights(weights, "resnet18")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_weights(tmp_path / "nothing")
+    path.write_bytes(b"PK\x03\x04 a pickle in a zip")
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        read_weights(path, "nin")
+
+
+def test_weights_of_timm_lose_their_head(tmp_path):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    net = timm.create_model("resnet10t", num_classes=5)
+    path = tmp_path / "resnet10t.safetensors"
+    save_file(net.state_dict(), path)
+    found = read_weights(path, "timm:resnet10t")
+    assert found.moments == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    model = Classifier("timm:resnet10t", "gap", ("a", "b"), Preprocessing(3, (64, 64), (64, 64), *found.moments))
+    model.features.load_state_dict(found.state)
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval().features(x), net.eval().forward_features(x))
+
+
+def test_weights_that_change_meanwhile_end_it(data, weights, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(weights.read_bytes())
+    what, _ = planned(request(data, path, ("gap",), 1), tmp_path / "out")
+    model = Classifier("nin", "gap", ("a", "b"), what.prepared.preprocessing)
+    model.save(path)
+    with pytest.raises(ValueError, match="has changed since"):
+        what.trials[0].build()
+
+
+# --- what cannot be
+
+
+def test_wrong_requests_say_what_to_do(data, weights, tmp_path):
+    choices = Choices(str(data), epochs=1)
+    pretrained = Choices(str(data), backbone="timm:resnet18", pretrained=True)
+    for wrong, says in (
+        (Request(choices, ("gap",), freeze=True), "random backbone compares nothing"),
+        (Request(pretrained, ("gap",), weights=weights), "from one only"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            compare(wrong, tmp_path / "out", quiet())
+    assert not (tmp_path / "out").exists()
+
+
+def test_maps_too_large_for_half_precision_say_the_way_out(data, weights, tmp_path):
+    loud = read_weights(weights).state
+    last = [name for name in loud if name.endswith(".weight") and loud[name].ndim == 1][-1]
+    path = tmp_path / "loud.safetensors"
+    save_file({**loud, last: loud[last] * 1e6}, path)
+    for head in ("gap", "fc"):
+        what, _ = planned(request(data, path, (head,), 1, backbone="nin"), tmp_path / head)
+        with pytest.raises(RuntimeError, match=r"more than half precision can.*--precision float32"):
+            looked(what, tmp_path / head)
+
+
+# --- a whole comparison
+
+
+@pytest.fixture(scope="module")
+def run(data, weights, tmp_path_factory):
+    out, console = tmp_path_factory.mktemp("run"), quiet()
+    asked = replace(request(data, weights, ("gap", "nin", "fc:16:dropout=0.2")), boxes=data.parent / "boxes.csv")
+    return out, compare(asked, out, console), console.file.getvalue()
+
+
+def test_the_same_report(run, weights, data):
+    out, results, said = run
+    assert "Frozen backbone, no augmentation: one pass over 90 images" in " ".join(said.split())
+    settings = results["settings"]
+    assert (settings["frozen"], settings["weights"], settings["augment"]) == (True, str(weights), "none")
+    assert len(settings["weights_digest"]) == 16
+    assert {trial["status"] for trial in results["trials"]} == {"done"}
+    page = (out / "report.html").read_text("utf-8")
+    assert "frozen backbone, no augmentation" in page
+    assert 'id="maps"' in page
+    assert 'id="localisation"' in page
+    for head in results["heads"]:
+        assert head["parameters"] > head["head_parameters"] > 0
+        assert head["localisation"]["gt_known"]["mean"] is not None
+        assert head["shift"]["accuracy"][0] == pytest.approx(head["test_accuracy"]["mean"])
+        assert head["sizes"]["accuracy"][1] == pytest.approx(head["test_accuracy"]["mean"])
+    with np.load(out / "pictures.npz") as pictures:
+        for number in (0, 1):
+            maps, bias, logits = (pictures[f"{key}_{number}"] for key in ("maps", "bias", "logits"))
+            assert maps.sum((2, 3)) + bias == pytest.approx(logits, abs=1e-4)
+    assert json.loads((out / "plan.json").read_text("utf-8"))["request"]["weights"] == str(weights)
+
+
+def test_more_heads_and_seeds_look_again_at_nothing(run, data, weights, tmp_path, monkeypatch):
+    import shutil
+
+    first, before, _ = run
+    out = tmp_path / "out"
+    shutil.copytree(first, out, copy_function=shutil.copy2)
+    kept = {path.name: path.stat().st_mtime_ns for path in (out / "kept").glob("*.npy")}
+    asked = replace(request(data, weights, ("gap", "nin", "fc:grid=2"), 3), boxes=data.parent / "boxes.csv")
+    again = compare(asked, out, quiet())
+    assert {path.name: path.stat().st_mtime_ns for path in (out / "kept").glob("*.npy")} == kept
+    accuracy = {(trial["head"], trial["seed"]): trial["test_accuracy"] for trial in before["trials"]}
+    repeated = [trial for trial in again["trials"] if (trial["head"], trial["seed"]) in accuracy]
+    assert len(repeated) == 4
+    assert all(trial["test_accuracy"] == accuracy[trial["head"], trial["seed"]] for trial in repeated)
+
+
+def test_folds(data, weights, tmp_path):
+    asked = replace(request(data, weights, ("gap", "fc")), folds=3)
+    results = compare(asked, tmp_path, quiet())
+    assert results["data"]["test"] == 90
+    assert len(results["trials"]) == 6
+    assert {trial["status"] for trial in results["trials"]} == {"done"}
+
+
+def test_weights_are_where_training_starts_without_freeze(data, weights, tmp_path):
+    asked = Request(Choices(str(data), epochs=1, batch_size=16, learning_rate=1e-6), ("gap",), 1, weights=weights)
+    results = compare(asked, tmp_path, quiet())
+    assert (results["settings"]["frozen"], results["settings"]["weights"]) == (False, str(weights))
+    assert results["settings"]["augment"] != "none"
+    assert not (tmp_path / "kept").exists()
+    what, _ = planned(asked.checked(), tmp_path)
+    assert what.trials[0].id == results["trials"][0]["id"]
+    built = what.trials[0].build()
+    assert digest(built.features) == results["settings"]["weights_digest"]
+
+
+KILLED = """
+import io, sys
+from pathlib import Path
+from rich.console import Console
+from gapstone.compare.plan import Request
+from gapstone.compare.run import compare
+from gapstone.prepare import Choices
+if __name__ == "__main__":
+    data, weights, out = sys.argv[1:]
+    choices = Choices(data, epochs=10, batch_size=16)
+    request = Request(choices, ("gap", "fc:16:dropout=0.2", "gem:p=learned"), 2, workers=1, weights=Path(weights),
+                      freeze=True)
+    compare(request, Path(out), Console(file=io.StringIO()))
+"""
+TIMED = ("created", "ms_per_image", "train_seconds", "peak_memory_mb", "seconds")
+
+
+def numbers(out):
+    """results.json without what is timed."""
+
+    def strip(value):
+        if isinstance(value, dict):
+            return {key: strip(item) for key, item in value.items() if key not in TIMED}
+        return [strip(item) for item in value] if isinstance(value, list) else value
+
+    return strip(json.loads((out / "results.json").read_text("utf-8")))
+
+
+@pytest.fixture(scope="module")
+def unbroken(data, weights, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    script = folder / "script.py"
+    script.write_text(KILLED)
+    subprocess.run([sys.executable, str(script), str(data), str(weights), str(folder / "out")], check=True)
+    return script, folder / "out"
+
+
+@pytest.mark.parametrize("when", ["looking", "training"])
+def test_the_same_numbers_after_a_kill(data, weights, unbroken, tmp_path, when):
+    script, whole = unbroken
+    out = tmp_path / "out"
+    command = [sys.executable, str(script), str(data), str(weights), str(out)]
+    with subprocess.Popen(command, start_new_session=True) as process:
+        deadline = time.monotonic() + 600
+        watched = out / "kept" if when == "looking" else out / "trials"
+        pattern = "maps-*.npy" if when == "looking" else "[0-9a-f]*"
+        while not list(watched.glob(pattern)):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGKILL)
+    done = {path: (path / "trial.json").stat().st_mtime_ns for path in (out / "trials").glob("[0-9a-f]*")}
+    kept = {path: path.stat().st_mtime_ns for path in (out / "kept").glob("*.npy")}
+    assert len(done) < 6, "it was not stopped in the middle"
+    assert bool(done) == (when == "training")
+    assert kept
+    assert not (out / "results.json").exists()
+    subprocess.run(command, check=True)
+    assert numbers(out) == numbers(whole)
+    for path, when_made in done.items():
+        assert (path / "trial.json").stat().st_mtime_ns == when_made
+    for path, when_made in kept.items():
+        assert path.stat().st_mtime_ns == when_made
+    for path in (out / "trials").iterdir():
+        (_, mine), (_, other) = read(path), read(whole / "trials" / path.name)
+        assert all(np.array_equal(mine[key], other[key]) for key in mine)
+
+
+def test_the_plan_is_the_same_for_a_pass_that_is_half_done(half):
+    what, _ = half
+    assert asdict(what.trials[0].start)["kept"] == "float16"
+    once_again = the_pass(what.trials)
+    assert once_again.images == len(once_again.all) + len(once_again.changes) * len(once_again.robust)
+    assert isinstance(once.backbone(what.trials[0]), nn.Module)

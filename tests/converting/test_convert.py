@@ -1,0 +1,268 @@
+"""`gapstone convert` from DATA to a file: what it measures, what it says, what it leaves behind, what it refuses."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+import gapstone as gs
+from gapstone.converting import command
+from gapstone.converting.command import Request, convert
+from gapstone.converting.measures import moves, translate
+from gapstone.images.preprocessing import Preprocessing
+from gapstone.images.sources import open_source
+from gapstone.images.split import split
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("convert")
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    """An untrained network for the digits: a closed form finds much in random features."""
+    labels = tuple(reversed([str(k) for k in range(10)]))  # not in DATA's order: answers must be mapped by name
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = gs.Classifier("nin", "fc:8", labels, Preprocessing(1, (16, 16), (16, 16), (0.3,), (0.4,)))
+        made.train()
+        with torch.no_grad():
+            for _ in range(30):
+                made(torch.randn(64, 1, 16, 16))
+    return made.eval().save(folder / "fc.safetensors")
+
+
+def quietly(request, as_json=False):
+    text = io.StringIO()
+    return convert(request, as_json, Console(file=text, width=200)), text.getvalue()
+
+
+@pytest.fixture(scope="module")
+def converted(model, folder):
+    return quietly(Request(str(model), "gap", "digits", folder / "gap.safetensors", limit=600))
+
+
+def test_the_file_answers_as_the_report_says(converted, folder):
+    done, _ = converted
+    new = gs.load(folder / "gap.safetensors")
+    source = open_source("digits")
+    from gapstone.images.scan import scan
+
+    test = split(source, scan(source), seed=0, limit=600).test
+    assert len(test) == len(done.test)
+    answers = new.predict([source.pixels(int(row)) for row in test]).argmax(1)
+    right = np.array([new.labels[k] for k in answers]) == [source.classes[source.labels[row]] for row in test]
+    np.testing.assert_array_equal(right, done.test)
+    assert right.mean() > 0.7  # learned, and the labels are the right ones
+
+
+def test_before_is_the_model_as_it_was(converted, model):
+    done, _ = converted
+    source, old = open_source("digits"), gs.load(model)
+    from gapstone.images.scan import scan
+
+    test = split(source, scan(source), seed=0, limit=600).test
+    answers = old.predict([source.pixels(int(row)) for row in test]).argmax(1)
+    right = np.array([old.labels[k] for k in answers]) == [source.classes[source.labels[row]] for row in test]
+    assert done.paired.before == pytest.approx(right.mean())
+
+
+def test_what_is_said(converted):
+    done, text = converted
+    assert done.before.head_parameters == 64 * 16 * 8 + 8 + 8 * 10 + 10
+    assert done.after.head_parameters == 64 * 10 + 10
+    assert done.before.parameters - done.after.parameters == done.before.head_parameters - 650
+    assert (done.before.sizes, done.after.sizes) == ("only 16×16", "any from 1×1")
+    assert done.after.macs == done.before.macs - 64 * 16 * 8 - 80 + 640
+    assert done.after.bytes > 4 * done.after.parameters  # the batch norms' statistics too
+    assert "With gap the model is more accurate" in text
+    assert "moved by 2 px" in text
+    assert "any from 1×1" in text
+    assert "gap.safetensors" in text
+
+
+def test_pictures_are_moved():
+    distance, ways = moves((32, 24))
+    assert distance == 3
+    x = torch.arange(64.0).view(1, 1, 8, 8)
+    torch.testing.assert_close(translate(x, 2, 0)[0, 0, 2:], x[0, 0, :-2])
+    torch.testing.assert_close(translate(x, 2, 0)[0, 0, :2], x[0, 0, :1].expand(2, 8))
+    torch.testing.assert_close(translate(x, 0, -1)[0, 0, :, :-1], x[0, 0, :, 1:])
+    x = torch.arange(32.0 * 24).view(1, 1, 32, 24)
+    assert len({tuple(way(x)[0, 0, 16].tolist()) for way in ways}) == 4
+
+
+def test_nothing_is_left_behind(converted, folder):
+    assert not list(folder.glob(".*"))
+
+
+def test_it_says_when_accuracy_is_lost(model, folder):
+    grid, worse = folder / "grid.safetensors", folder / "gmp.safetensors"
+    quietly(Request(str(model), "fc:grid=3", "digits", grid, limit=600))
+    done, text = quietly(Request(str(grid), "gmp", "digits", worse, limit=600, method="ridge"))
+    assert done.paired.interval[1] < 0  # where things are matters more than what the largest value is
+    assert f"With gmp the model is LESS ACCURATE: {100 * done.paired.before:.1f} % before" in text
+    assert "--finetune 30 trains the last stage" in text
+    assert gs.load(worse).labels == gs.load(model).labels
+
+
+def test_fine_tuning(model, folder):
+    out = folder / "tuned.safetensors"
+    done, text = quietly(Request(str(model), "gmp", "digits", out, finetune=6))
+    assert len(done.fitted.tuned.accuracy) == 7
+    assert "6 epochs" in text
+    old, new = gs.load(model).features.state_dict(), gs.load(out).features.state_dict()
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert changed
+    assert all(name.startswith("block3.") for name in changed)
+
+
+def test_json(model, folder, capsys):
+    quietly(Request(str(model), "gap", "digits", folder / "json.safetensors", limit=300, method="distil"), as_json=True)
+    said = json.loads(capsys.readouterr().out)
+    assert said["schema"] == 1
+    assert said["method"] == "distil"
+    assert said["before"]["head"] == "fc:8"
+    assert said["after"]["only_input"] is None
+    assert said["images"]["test"] == said["paired"]["images"] == 300
+    assert said["paired"]["interval95"][0] < said["paired"]["difference"] < said["paired"]["interval95"][1]
+    assert said["finetune"] is None
+    assert 0 <= said["moved"]["before"] <= 1
+
+
+def test_other_classes(model, folder):
+    source = open_source("digits")
+    rows = np.flatnonzero(source.labels < 3)
+    np.savez(
+        folder / "three.npz",
+        images=np.stack([source.pixels(int(row)) for row in rows]),
+        labels=source.labels[rows],
+        classes=np.array(["zero", "one", "two"]),
+    )
+    done, text = quietly(Request(str(model), "gap", str(folder / "three.npz"), folder / "three.safetensors"))
+    assert done.paired is None
+    assert gs.load(folder / "three.safetensors").labels == ("zero", "one", "two")
+    assert "DATA has other classes than the model (3 and 10)" in text
+    assert "other classes" in text
+    assert done.test.mean() > 0.9
+    with pytest.raises(ValueError, match="the new one 3 classes"):
+        quietly(Request(str(model), "gap", str(folder / "three.npz"), folder / "x.safetensors", method="distil"))
+    assert not (folder / ".x.safetensors.parts").exists()
+
+
+def test_stopped_and_gone_on(model, tmp_path, monkeypatch):
+    request = Request(str(model), "gap", "digits", tmp_path / "gap.safetensors", finetune=1, limit=300)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    text = io.StringIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "facts", stop)
+        with pytest.raises(KeyboardInterrupt):
+            convert(request, console=Console(file=text, width=200))
+    assert "the same command goes on" in text.getvalue()
+    assert [path.name for path in tmp_path.iterdir()] == [".gap.safetensors.parts"]
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / ".gap.safetensors.parts" / "kept").glob("*.npy")}
+    assert len(kept) == 2  # training and validation images
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_clear", lambda folder: None)
+        done, _ = quietly(request)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept  # not made again
+    whole, _ = quietly(Request(str(model), "gap", "digits", tmp_path / "whole.safetensors", finetune=1, limit=300))
+    np.testing.assert_array_equal(done.test, whole.test)
+    assert (tmp_path / "gap.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+
+def test_what_lies_beside_it_stays(model, tmp_path):
+    parts = tmp_path / ".gap.safetensors.parts"
+    parts.mkdir()
+    (parts / "mine.txt").write_text("mine")
+    quietly(Request(str(model), "gap", "digits", tmp_path / "gap.safetensors", limit=300))
+    assert [path.name for path in parts.iterdir()] == ["mine.txt"]
+
+
+def test_the_model_may_be_replaced(model, tmp_path):
+    """--out may be the very file that is converted: it is read before, and the new one appears whole."""
+    mine = tmp_path / "mine.safetensors"
+    shutil.copy(model, mine)
+    quietly(Request(str(mine), "gap", "digits", mine, limit=300))
+    assert gs.load(mine).head.spec == "gap"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"head": "gap:16"}, "has no closed form"),
+        ({"head": "nin"}, "has no closed form"),
+        ({"method": "svm"}, "method 'svm'"),
+        ({"finetune": -2}, "finetune -2"),
+        ({"seed": -1}, "--seed -1"),
+        ({"batch_size": 0}, "--batch-size 0"),
+        ({"model": "none.safetensors"}, "no such file"),
+        ({"data": "none"}, "does not exist"),
+        ({"data": None}, r"--data is missing: .* answers by chance.* gs\.swap_head\(model, 'gap'\)"),
+    ],
+)
+def test_what_is_refused_at_once(model, tmp_path, change, message):
+    fine = {"model": str(model), "head": "gap", "data": "digits", "out": tmp_path / "out.safetensors"}
+    with pytest.raises(ValueError, match=message):
+        quietly(Request(**fine | change))
+    assert not list(tmp_path.iterdir())
+
+
+def test_out_must_be_a_file_that_can_be(model, tmp_path):
+    with pytest.raises(ValueError, match="is a folder"):
+        quietly(Request(str(model), "gap", "digits", tmp_path))
+    with pytest.raises(ValueError, match="there is no folder"):
+        quietly(Request(str(model), "gap", "digits", tmp_path / "no" / "out.safetensors"))
+
+
+def test_a_model_of_timms(tmp_path):
+    timm = pytest.importorskip("timm")
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    net = timm.create_model("test_resnet", num_classes=10).eval()
+    save_file(net.state_dict(), tmp_path / "weights.safetensors")
+    asked = Request(
+        "timm:test_resnet", "gap", "digits", tmp_path / "out.safetensors", limit=100,
+        weights=tmp_path / "weights.safetensors",
+    )  # fmt: skip
+    done, text = quietly(asked)
+    new = gs.load(tmp_path / "out.safetensors")
+    assert new.backbone == "timm:test_resnet"
+    x = torch.rand(2, 3, 160, 160)
+    with torch.no_grad():
+        torch.testing.assert_close(new.features(x), net.forward_features(x))
+    assert done.before.head == "timm's own"
+    assert done.before.parameters == sum(p.numel() for p in net.parameters())
+    assert done.paired is None
+    assert "DATA has other classes" in text
+    from dataclasses import replace
+
+    with pytest.raises(ValueError, match="--method distil needs a model of gapstone's"):
+        quietly(replace(asked, method="distil"))
+
+
+def test_real_images(real_images, tmp_path):
+    """On MNIST a closed form is within a few points of a trained head, and stands shifts far better."""
+    from gapstone.prepare import Choices
+    from gapstone.single import train_one
+
+    source = open_source(str(real_images("mnist")))
+    rows = np.random.default_rng(0).permutation(len(source))[:1200]
+    pixels = np.stack([source.pixels(int(row)) for row in rows])
+    np.savez(tmp_path / "some.npz", images=pixels, labels=source.labels[rows], classes=np.array(source.classes))
+    data, trained = str(tmp_path / "some.npz"), tmp_path / "fc.safetensors"
+    choices = Choices(data, backbone="nin", epochs=8, augment="none")
+    train_one(choices, "fc:32", 0, trained, Console(file=io.StringIO()))
+    done, _ = quietly(Request(str(trained), "gap", data, tmp_path / "gap.safetensors"))
+    assert done.paired.before > 0.8
+    assert done.paired.after > done.paired.before - 0.15
+    assert done.moved[1] > done.moved[0] + 0.1

@@ -1,0 +1,230 @@
+"""fit_head: a new head from one pass, everything else as it was; any kind of data; and what it refuses."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from world import LABELS, PREPROCESSING, classifier, images
+
+import gapstone as gs
+from gapstone.fitting.data import InMemory, Stored
+from gapstone.fitting.fit import fit, fit_head
+from gapstone.fitting.seen import vectors
+from gapstone.swapping.report import head_of
+
+CLOSED = ["gap", "gmp", "gem", "gem:p=learned", "lse:r=2", "avgmax", "catavgmax", "fc", "fc:grid=2", "gap:dropout=0.5"]
+OTHER = images(400, seed=2)
+
+
+def accuracy(model, data=OTHER):
+    with torch.no_grad():
+        return (model(data[0]).argmax(1) == data[1]).double().mean().item()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return classifier()
+
+
+@pytest.mark.parametrize("spec", CLOSED)
+def test_what_the_linear_layer_sees(spec):
+    head = gs.Head(spec, channels=5, classes=4, size=(6, 7)).eval()
+    maps = torch.rand(3, 5, 6, 7)
+    torch.testing.assert_close(head.classifier[-1](vectors(head, maps)), head(maps))
+
+
+@pytest.mark.parametrize("method", ["logistic", "ridge"])
+@pytest.mark.parametrize("spec", ["gap", "gmp", "catavgmax", "fc:grid=2", "fc"])
+def test_a_head_that_answers(model, spec, method):
+    before = copy.deepcopy(model.state_dict())
+    random = torch.get_rng_state()
+    new = fit_head(model, images(300, seed=1), spec, method)
+    assert accuracy(model) < 0.6 < 0.8 < accuracy(new)
+    assert new.head.spec == spec
+    assert new.labels == LABELS
+    assert not new.training
+    for key, value in new.features.state_dict().items():
+        torch.testing.assert_close(value, before[f"features.{key}"], rtol=0, atol=0)
+    for key, value in model.state_dict().items():  # what was given is not touched
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_it_can_be_saved(model, tmp_path):
+    new = fit_head(model, images(100, seed=1), "gap")
+    again = gs.load(new.save(tmp_path / "new.safetensors"))
+    torch.testing.assert_close(again(OTHER[0]), new(OTHER[0]), rtol=0, atol=0)
+
+
+def test_the_head_it_has_is_the_default():
+    assert fit_head(classifier("gem:p=4"), images(100, seed=1)).head.spec == "gem:p=4"
+
+
+@pytest.mark.parametrize("method", ["logistic", "ridge"])
+def test_probabilities_mean_something(model, method):
+    new = fit_head(model, images(400, seed=1), "gap", method)
+    with torch.no_grad():
+        logits = new(OTHER[0])
+    confidence = logits.softmax(1).max(1).values.mean().item()
+    assert confidence == pytest.approx(accuracy(new), abs=0.1)  # ridge's raw scores would say 0.5
+
+
+def test_any_kind_of_data_gives_the_same(model):
+    x, y = images(130, seed=1)
+    whole = fit_head(model, (x, y), "gap")
+    for data in (DataLoader(TensorDataset(x, y), batch_size=50), [(x[:7], y[:7]), (x[7:], y[7:])], [[x, y]]):
+        torch.testing.assert_close(fit_head(model, data, "gap").head.state_dict(), whole.head.state_dict())
+    once = (batch for batch in [(x[:100], y[:100]), (x[100:], y[100:])])  # can be passed over once only
+    torch.testing.assert_close(fit_head(model, once, "gap", finetune=0).head.state_dict(), whole.head.state_dict())
+
+
+def test_data_is_seen_once_also_with_fine_tuning(model):
+    x, y = images(130, seed=1)
+    seen = []
+
+    def batches():
+        seen.append(1)
+        yield x, y
+
+    class Data:
+        def __iter__(self):
+            return batches()
+
+    assert fit(model, InMemory(Data(), "cpu"), "gap", finetune=1).tuned is not None
+    assert len(seen) == 1
+
+
+def test_distil_imitates_the_old_head():
+    teacher = fit_head(classifier(), images(300, seed=1), "gap")
+    x, _ = images(300, seed=5)
+    student = fit_head(
+        teacher, (x, torch.zeros(300, dtype=torch.long)), "gap", "distil"
+    )  # its labels are not looked at
+    with torch.no_grad():
+        torch.testing.assert_close(student(OTHER[0]), teacher(OTHER[0]), rtol=0.01, atol=0.05)
+
+
+def test_new_labels(model):
+    x, y = images(300, seed=1, classes=6)
+    new = fit_head(model, (x, y), "gap", labels=tuple("abcdef"))
+    assert new.labels == tuple("abcdef")
+    assert new(x).shape == (300, 6)
+    with pytest.raises(ValueError, match="the old head has 3 logits, the new one 6 classes"):
+        fit_head(model, (x, y), "gap", "distil", labels=tuple("abcdef"))
+    with pytest.raises(ValueError, match="at least two different names"):
+        fit_head(model, (x, y), "gap", labels=("a", "a"))
+
+
+def test_any_module_with_a_head():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+            self.top = gs.Head("gmp", channels=8, classes=3)
+
+        def forward(self, x):
+            return self.top(self.body(x))
+
+    net = Net()
+    new = fit_head(net, images(300, seed=1), "gap")
+    assert head_of(new)[1].spec == "gap"
+    assert accuracy(new) > 0.9
+    torch.testing.assert_close(new.body.state_dict(), net.body.state_dict(), rtol=0, atol=0)
+    assert net.top.spec == "gmp"
+    assert net.training
+    assert not new.training
+    with pytest.raises(ValueError, match=r"is known of a gs\.Classifier only"):
+        fit_head(net, images(30, seed=1), "gap", finetune=1)
+
+
+def test_a_swapped_network():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+            self.fc = nn.Linear(8 * 14 * 14, 3)
+
+        def forward(self, x):
+            return self.fc(self.body(x).flatten(1))
+
+    from gapstone.swapping.front import swap_head
+
+    swapped = swap_head(Net().eval(), "gap", images=OTHER[0][:2])
+    new = fit_head(swapped, images(300, seed=1))
+    assert accuracy(new) > 0.9
+
+
+def test_without_a_head_it_says_so():
+    with pytest.raises(ValueError, match="no gapstone head"):
+        fit_head(nn.Conv2d(3, 4, 1), images(10, seed=1), "gap")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"head": "nin"}, "has no closed form: it has a ReLU"),
+        ({"head": "gap:16"}, r"has no closed form: it has hidden layers \(16\)"),
+        ({"head": "gpa"}, "not known"),
+        ({"method": "svm"}, "method 'svm': expected logistic, ridge, distil"),
+        ({"finetune": -1}, "finetune -1"),
+    ],
+)
+def test_what_is_asked_is_checked_before_the_images_are_seen(model, arguments, message):
+    def never():
+        raise AssertionError("looked at the images")
+        yield
+
+    with pytest.raises(ValueError, match=message):
+        fit_head(model, never(), **arguments)
+
+
+def test_what_the_data_may_not_be(model):
+    x, y = images(60, seed=1)
+    holes = x.clone()
+    holes[4, 0, 0, 0] = torch.nan
+    bad = [
+        ((x, torch.full((60,), 1)), "all 60 images are of one class, 'green'"),
+        ((x, torch.where(y == 2, 0, y)), r"no images of 'blue' \(1 of 3 classes\)"),
+        ((x, torch.where(y == 2, 7, y)), "label 7 stands for no class: there are 3"),
+        ((x, y - 1), "label -1 stands for no class"),
+        ((x, y.float()), "labels are float32"),
+        ((x, y[:-1]), "60 images and 59 labels"),
+        ([], "no images"),
+        ([x], "expected batches"),
+        (
+            (torch.where(torch.arange(60)[:, None, None, None] == 4, torch.nan, x), y),
+            "features of 1 of 60 images are not",
+        ),
+    ]
+    for data, message in bad:
+        with pytest.raises(ValueError, match=message):
+            fit_head(model, data, "gap")
+    with pytest.raises(ValueError, match="label 7"):
+        fit_head(model, (x, y), "gap", validation=(x, torch.full((60,), 7)))
+
+
+def test_stored_images_give_the_same_and_go_on_where_they_were(model, tmp_path):
+    class Pictures:
+        images = np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3), dtype=np.uint8)
+        labels = np.arange(50) % 3
+
+    rows = np.arange(3, 47)
+    x = PREPROCESSING.normalise(torch.from_numpy(Pictures.images[rows]))
+    expected = fit_head(model, (x, torch.from_numpy(Pictures.labels[rows])), "gap").head.state_dict()
+
+    def stored():
+        return Stored(Pictures(), rows, PREPROCESSING, "cpu", tmp_path / "kept", {"model": 1}, batch_size=64)
+
+    torch.testing.assert_close(fit(model, stored(), "gap").model.head.state_dict(), expected)
+    files = sorted(path.name for path in (tmp_path / "kept").glob("*.npy"))
+    assert len(files) == 1
+    broken = copy.deepcopy(model)
+    broken.features.forward = None  # what is kept is not made again
+    torch.testing.assert_close(fit(broken, stored(), "gap").model.head.state_dict(), expected)
+    fit(model, stored(), "gmp")  # another pool sees other numbers
+    assert len(sorted((tmp_path / "kept").glob("*.npy"))) == 2

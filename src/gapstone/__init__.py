@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gapstone.fitting.fit import fit_head as fit_head
     from gapstone.heads import Head as Head
     from gapstone.inspecting import Inspection as Inspection
-    from gapstone.inspecting import inspect as inspect
+    from gapstone.inspecting.inspect import inspect as inspect
     from gapstone.maps.explain import explain as explain
     from gapstone.mixed import mixed_sizes as mixed_sizes
     from gapstone.opening import open_model as open_model

@@ -145,7 +145,7 @@ class Classifier(nn.Module):
 
     def _seen(self, pixels: NDArray[np.uint8], native: bool) -> NDArray[np.uint8]:
         if native:
-            return np.ascontiguousarray(self.preprocessing.native(pixels, self.features.smallest))
+            return np.require(self.preprocessing.native(pixels, self.features.smallest), requirements=["C", "W"])
         return self.preprocessing.fit(pixels)
 
     def save(self, path: str | os.PathLike[str]) -> Path:

@@ -13,6 +13,7 @@ from gapstone import nets
 from gapstone.classifier import load
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.model_file import KEY
+from gapstone.nets.checkpoints import FORMATS, read_checkpoint
 from gapstone.nets.zoo import with_head
 
 
@@ -70,8 +71,16 @@ def read_weights(path: Path, backbone: str | None = None, channels: int = 3) -> 
         zoo = with_head(backbone.removeprefix("timm:"), path)
         given = {f"net.{key}": tensor for key, tensor in zoo.model.state_dict().items()}
         return Weights(backbone, 3, _fitting(path, backbone, (3,), given)[1], moments=(zoo.mean, zoo.std))
-    # a Classifier's state_dict holds its trunk under "features."
-    given = {key.removeprefix("features."): tensor for key, tensor in load_file(path).items()}
+    given = load_file(path)
+    if {key.partition(".")[0] for key in given} == {"features", "head"}:  # a Classifier's state_dict
+        trunk = {key.removeprefix("features."): tensor for key, tensor in given.items() if key.startswith("features.")}
+        return Weights(backbone, *_fitting(path, backbone, (channels, 3, 1), trunk))
+    if backbone in FORMATS:
+        found = read_checkpoint(backbone, path)
+        # with its head it is what was published, and expects what that expects; a trunk alone is anyone's
+        published = found.head_state is not None and found.in_channels == len(found.mean)
+        moments = (found.mean, found.std) if published else None
+        return Weights(backbone, found.in_channels, found.features, moments=moments)
     return Weights(backbone, *_fitting(path, backbone, (channels, 3, 1), given))
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
 
+from gapstone import nets
 from gapstone.classifier import Classifier
 from gapstone.compare import measures, once
 from gapstone.compare.asking import STILL, Live
@@ -244,7 +245,10 @@ def test_a_state_dict_needs_a_name(tmp_path, weights):
     assert read_weights(path, "nin").state.keys() == state.keys()
     with pytest.raises(ValueError, match="does not say which network"):
         read_weights(path)
-    with pytest.raises(ValueError, match=r"not the weights of resnet18: \d+ of its"):
+    with pytest.raises(ValueError, match=r"not the weights of nin:paper: \d+ of its"):
+        read_weights(path, "nin:paper")
+    save_file(state, path)
+    with pytest.raises(ValueError, match="not the weights of resnet18"):
         read_weights(path, "resnet18")
     with pytest.raises(ValueError, match="leave --backbone out"):
         read_weights(weights, "resnet18")
@@ -253,6 +257,21 @@ def test_a_state_dict_needs_a_name(tmp_path, weights):
     path.write_bytes(b"PK\x03\x04 a pickle in a zip")
     with pytest.raises(ValueError, match="not a safetensors file"):
         read_weights(path, "nin")
+
+
+def test_published_weights_bring_what_they_expect(tmp_path):
+    torch.manual_seed(0)
+    state = nets.build("vgg11").state_dict()
+    path = tmp_path / "vgg11.safetensors"
+    save_file(state, path)
+    assert read_weights(path, "vgg11").moments is None  # a trunk alone is anyone's
+    head = {"classifier.0": (16, 512 * 49), "classifier.3": (8, 16), "classifier.6": (5, 8)}
+    for name, shape in head.items():
+        state |= {f"{name}.weight": torch.zeros(shape), f"{name}.bias": torch.zeros(shape[0])}
+    save_file(state, path)
+    found = read_weights(path, "vgg11")
+    assert found.moments == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    nets.build("vgg11").load_state_dict(found.state)
 
 
 def test_weights_of_timm_lose_their_head(tmp_path):

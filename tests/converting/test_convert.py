@@ -147,7 +147,7 @@ def test_other_classes(model, folder):
     done, text = quietly(Request(str(model), "gap", str(folder / "three.npz"), folder / "three.safetensors"))
     assert done.paired is None
     assert gs.load(folder / "three.safetensors").labels == ("zero", "one", "two")
-    assert "DATA has other classes than the model (3 and 10)" in text
+    assert "DATA (zero, one, two) are not those of the model (9, 8, 7 and 7 more): the new model has" in text
     assert "other classes" in text
     assert done.test.mean() > 0.9
     with pytest.raises(ValueError, match="the new one 3 classes"):
@@ -243,7 +243,7 @@ def test_a_model_of_timms(tmp_path):
     assert done.before.head == "timm's own"
     assert done.before.parameters == sum(p.numel() for p in net.parameters())
     assert done.paired is None
-    assert "DATA has other classes" in text
+    assert "are not those of the model (class 0, class 1, class 2 and 7 more)" in text
     from dataclasses import replace
 
     with pytest.raises(ValueError, match="--method distil needs a model of gapstone's"):

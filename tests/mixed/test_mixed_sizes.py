@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import gapstone as gs
 from gapstone.heads import RECIPES
 from gapstone.mixed import Refused, mixed_sizes, outputs, plan
-from gapstone.nets import NAMES, build
+from gapstone.nets import build
 
 # seeded; a few of each: equal sizes, one side alike, very long, and the smallest there is
 ODD = [(37, 41), (41, 37), (37, 37), (64, 33), (33, 64), (37, 41), (35, 90)]
@@ -52,13 +52,12 @@ def alike(model: nn.Module, given: list[Tensor], relative: float = 1e-12) -> Non
     assert float((wrong - expected).abs().max()) > 1e-5 * float(expected.abs().max())
 
 
-@pytest.mark.parametrize(
-    "name", ["nin", "nin:paper", "vgg11_bn", "resnet18", "resnet18:small", "resnet50", *({"googlenet"} & NAMES.keys())]
-)
+@pytest.mark.parametrize("name", ["nin", "nin:paper", "vgg11_bn", "resnet18", "resnet18:small", "googlenet"])
 def test_networks(name):
     torch.manual_seed(0)
     features = build(name)
-    sizes = [size for size in [(1, 1), (2, 5), *ODD] if min(size) >= features.smallest]
+    given = [(1, 1), (2, 5), (9, 12), (12, 9), (9, 12), (17, 30)] if features.stride < 32 else [(1, 3), *ODD]
+    sizes = [size for size in given if min(size) >= features.smallest]
     alike(weighted(nn.Sequential(features, gs.Head("gap", features.channels, 5))), images(sizes))
 
 
@@ -67,7 +66,7 @@ def test_torchvisions_networks(name):
     models = pytest.importorskip("torchvision").models
     torch.manual_seed(0)
     more = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
-    alike(weighted(getattr(models, name)(num_classes=7, **more)), images([(67, 90), (90, 67), (83, 71)]))
+    alike(weighted(getattr(models, name)(num_classes=7, **more)), images([(39, 50), (50, 39), (43, 33)]))
 
 
 @pytest.mark.parametrize("spec", [*(name for name in RECIPES if name != "fc"), "fc:grid=3", "gap:8", "gem:p=learned"])

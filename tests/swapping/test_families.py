@@ -48,7 +48,8 @@ TIMM = {
     ],
     WRAPPED: [
         "beit_base_patch16_224", "cait_xxs24_224", "convit_tiny", "deit_tiny_patch16_224", "efficientformer_l1",
-        "deit_tiny_distilled_patch16_224", "efficientformerv2_s0", "levit_128s", "mixer_s32_224", "poolformer_s12", "pvt_v2_b0",
+        "deit_tiny_distilled_patch16_224", "efficientformerv2_s0", "levit_128s", "mixer_s32_224",
+        "poolformer_s12", "pvt_v2_b0",
     ],
 }  # fmt: skip
 REFUSED = {

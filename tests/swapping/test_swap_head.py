@@ -78,6 +78,11 @@ HEADS = {
     "relu, in place, then a function": (lambda s, f: s.fc(F.relu(f, inplace=True).mean((2, 3))), {}, True),
     "relu of the pooled": (lambda s, f: s.fc(F.relu(s.pool(f).flatten(1))), {}, True),
     "clamped": (lambda s, f: s.fc(s.pool(f).flatten(1)).clamp(-30, 30), {}, True),
+    "softmax in eval mode": (
+        lambda s, f: s.fc(s.pool(f).flatten(1)) if s.training else s.fc(s.pool(f).flatten(1)).softmax(1),
+        {},
+        True,
+    ),
     "dropout, a function": (lambda s, f: F.dropout(s.fc(s.pool(f).flatten(1)), 0.5, s.training), {}, True),
     "a relu of the body's": (lambda s, f: s.body[2](s.fc(s.pool(f).flatten(1))), {}, True),
     "gem by hand": (lambda s, f: s.fc(f.clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3)), {}, True),
@@ -370,6 +375,23 @@ def test_what_cannot_be_swapped_is_as_it_was(x):
     with pytest.raises(SplitError, match="outside of all its modules"):
         swap_head(original, "gap", images=x, inplace=True)
     assert str(original) == before
+    assert torch.equal(original(x), out)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in original.modules())
+
+
+def test_a_network_that_is_another_one_without_its_head(x):
+    class Odd(Plain):
+        """Its map depends on a number that it reads off its classifier."""
+
+        def forward(self, x):
+            factor = float(self.fc.weight[0, 0]) if isinstance(self.fc, nn.Linear) else 3.0
+            return self.fc(self.pool(self.body(x) * factor).flatten(1)) if factor != 3 else self.pool(self.body(x) * 3)
+
+    original = Odd().eval()
+    before, out = str(original), original(x)
+    with pytest.raises(SplitError, match="makes other maps without its head"):
+        swap_head(original, "gap", images=x, inplace=True)
+    assert str(original) == before  # all is put back
     assert torch.equal(original(x), out)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in original.modules())
 

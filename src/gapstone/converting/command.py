@@ -15,6 +15,7 @@ from rich.console import Console
 from torch import nn
 
 from gapstone.classifier import Classifier
+from gapstone.converting.document import document
 from gapstone.converting.measures import MOST_MOVED, Facts, Right, facts, moves, right
 from gapstone.converting.opened import Original, digest, only, original
 from gapstone.converting.paired import Paired
@@ -105,6 +106,8 @@ def convert(request: Request, as_json: bool = False, console: Console | None = N
     model = original(request.model, request.weights, pick_device(request.device))
     if request.method == "distil" and model.whole is not model.trunk:
         raise ValueError(f"--method distil needs a model of gapstone's; take logistic for {model.name}.")
+    if request.finetune:
+        model.trunk.features.last_modules()  # a network without a last stage says so here, before any work
     folder = out.with_name(f".{out.name}.parts")
     with Bars(console) as bars:
         try:
@@ -128,38 +131,6 @@ def convert(request: Request, as_json: bool = False, console: Console | None = N
     return converted
 
 
-def document(converted: Converted, new: Classifier) -> dict[str, Any]:
-    """What --json prints."""
-    request, fitted, parts = converted.request, converted.fitted, converted.parts
-    tuned = fitted.tuned
-    return {
-        "schema": 1,
-        "model": display(request.model),
-        "out": display(str(request.out)),
-        "data": display(str(request.data)),
-        "split": parts.described,
-        "labels": list(new.labels),
-        "images": {"train": len(parts.train), "validation": len(parts.validation), "test": len(parts.test)},
-        "method": request.method,
-        "penalty": fitted.penalty,
-        "finetune": None
-        if tuned is None
-        else {
-            "epochs": request.finetune,
-            "best_epoch": tuned.best,
-            "validation_accuracy": tuned.accuracy,
-            "validation_loss": tuned.loss,
-            "stopped": tuned.stopped or None,
-        },
-        "before": converted.before.as_json(),
-        "after": converted.after.as_json(),
-        "test_accuracy": float(converted.test.mean()),
-        "paired": converted.paired and converted.paired.as_json(),
-        "moved": {"pixels": converted.distance, "before": converted.moved[0], "after": converted.moved[1]},
-        "seconds": converted.seconds,
-    }
-
-
 def _convert(
     request: Request, data: str, spec: str, model: Original, folder: Path, bars: Bars, began: float
 ) -> Converted:
@@ -170,8 +141,8 @@ def _convert(
     parts = images.parts
     if not same:
         bars.say(
-            f"DATA has other classes than the model ({len(source.classes)} and {len(model.labels)}): the new model has "
-            f"those of DATA, and there is no accuracy before to compare with."
+            f"The classes of DATA ({_few(source.classes)}) are not those of the model ({_few(model.labels)}): the new "
+            f"model has those of DATA, and there is no accuracy before to compare with."
         )
     about = {"model": digest(model.trunk), "store": images.key}
 
@@ -234,6 +205,10 @@ def _images(
     )
     renumbered = np.array([labels.index(name) for name in source.classes])[store.labels]
     return Images(store.images, renumbered, parts, store.key)
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _device(model: nn.Module) -> Any:

@@ -105,13 +105,15 @@ def fit(
     """As `fit_head`, for `Data`, and it tells how the head was found."""
     path, old = head_of(model)
     spec = str(parse(head or old.spec))
-    names = _names(model, old, labels)
+    names = names_of(model, old, labels)
     asked(spec, method, finetune)
     if finetune and not isinstance(model, Classifier):
         raise ValueError(f"fit_head(finetune={finetune}): what the last stage is, is known of a gs.Classifier only.")
+    if finetune:
+        cast(Classifier, model).features.last_modules()  # a network without such a stage says so here
     if method == "distil" and len(names) != old.classes:
         raise ValueError(f"method 'distil': the old head has {old.classes} logits, the new one {len(names)} classes.")
-    new = _with_head(model, path, old, spec, names)
+    new = with_head(model, path, old, spec, names)
     new_head = head_of(new)[1]
 
     wanted = {"logits": method == "distil", "between": finetune > 0}
@@ -125,7 +127,7 @@ def fit(
         finite(other.vectors)
         check(other.labels, names, every=False)
     linear = _solve(train, other, method, len(names), progress)
-    _put(new_head, linear)
+    put(new_head, linear)
     tuned = None
     if finetune:
         assert isinstance(new, Classifier)
@@ -152,7 +154,7 @@ def asked(spec: str, method: str, epochs: int) -> None:
         )
 
 
-def _names(model: nn.Module, old: Head, labels: Sequence[str] | None) -> tuple[str, ...]:
+def names_of(model: nn.Module, old: Head, labels: Sequence[str] | None) -> tuple[str, ...]:
     if labels is not None:
         if isinstance(labels, str) or len(labels) < 2 or len(set(labels)) < len(labels):
             raise ValueError(f"labels={str(labels)[:60]}: expected at least two different names.")
@@ -160,7 +162,7 @@ def _names(model: nn.Module, old: Head, labels: Sequence[str] | None) -> tuple[s
     return model.labels if isinstance(model, Classifier) else tuple(f"class {k}" for k in range(old.classes))
 
 
-def _with_head(model: nn.Module, path: str, old: Head, spec: str, names: tuple[str, ...]) -> nn.Module:
+def with_head(model: nn.Module, path: str, old: Head, spec: str, names: tuple[str, ...]) -> nn.Module:
     """A copy with a head of that kind, in eval mode, its weights yet to be found."""
     device = next(model.parameters()).device
     # a new network draws its first weights: not at the cost of the caller's generator
@@ -195,11 +197,11 @@ def _solve(train: Seen, other: Seen, method: Method, classes: int, progress: Pro
         sums = sums + Ridge.of(train.vectors[some], np.eye(classes)[train.labels[some]])
     found = sums.solve()
     judged = other if len(other.labels) else train
-    factor = _sharpness(found(judged.vectors), judged.labels)
+    factor = sharpness(found(judged.vectors), judged.labels)
     return Linear(found.weight * factor, found.bias * factor, found.penalty)
 
 
-def _sharpness(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+def sharpness(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     """The factor that makes scores into logits: regression on 0 and 1 is right about the order, and far too unsure."""
     rows = np.arange(len(labels))
 
@@ -211,7 +213,7 @@ def _sharpness(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     return float(np.exp(minimize_scalar(nll, bounds=(0.0, 5.0), method="bounded").x))
 
 
-def _put(head: Head, linear: Linear) -> None:
+def put(head: Head, linear: Linear) -> None:
     assert head.classifier is not None
     layer = head.classifier[-1]
     assert isinstance(layer, nn.Linear)

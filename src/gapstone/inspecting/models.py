@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from gapstone.classifier import load
 from gapstone.heads import Head
 from gapstone.nets import NAMES, build, map_size
-from gapstone.nets.zoo import _create
+from gapstone.nets.checkpoints import published_head
+from gapstone.nets.zoo import create_timm
 
 CLASSES = 1000
 """ImageNet's, of networks that come without labels."""
 SIZE = (224, 224)
-VGG = "fc:4096,4096:dropout=0.5"
 
 
 def named(name: str, channels: int | None = None, size: tuple[int, int] | None = None) -> nn.Module:
@@ -29,7 +29,9 @@ def named(name: str, channels: int | None = None, size: tuple[int, int] | None =
     """
     if name.startswith("timm:"):
         with torch.device("meta"):
-            model: nn.Module = _create(name.removeprefix("timm:"), channels or 3, pretrained=False, num_classes=None)
+            model: nn.Module = create_timm(
+                name.removeprefix("timm:"), channels or 3, pretrained=False, num_classes=None
+            )
         return model
     if name.startswith("torchvision:"):
         return _of_torchvision(name.removeprefix("torchvision:"), channels)
@@ -52,20 +54,11 @@ class Published(nn.Module):
         with torch.device("meta"):
             self.features = build(name, channels)
             cells = map_size(self.features, channels, size)
-            self.head = Head(head_of(name), self.features.channels, CLASSES, cells)
+            self.head = Head(published_head(name), self.features.channels, CLASSES, cells)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.features(x))
         return logits
-
-
-def head_of(name: str) -> str:
-    """VGG's two hidden layers (arXiv 1409.1556), NIN's maps per class (arXiv 1312.4400), else global average pooling.
-
-    >>> head_of("vgg16"), head_of("nin:paper"), head_of("resnet50")
-    ('fc:4096,4096:dropout=0.5', 'nin', 'gap')
-    """
-    return VGG if name.startswith("vgg") else "nin" if name.startswith("nin") else "gap"
 
 
 def _of_torchvision(name: str, channels: int | None) -> nn.Module:

@@ -83,6 +83,17 @@ FORMATS = {
 }
 
 
+def published_head(name: str) -> str:
+    """The head that a network of gapstone's was published with.
+
+    >>> published_head("vgg16"), published_head("nin:paper"), published_head("resnet50:small")
+    ('fc:4096,4096:dropout=0.5', 'nin', 'gap')
+    """
+    if name.startswith("nin"):
+        return "nin"
+    return FORMATS[name].head.format(4096, 4096) if name in FORMATS else "gap"
+
+
 def read_checkpoint(name: str, path: Path) -> Checkpoint:
     """A safetensors file of a state_dict of torchvision, timm or facenet-pytorch, for the network `name`.
 

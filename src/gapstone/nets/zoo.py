@@ -35,7 +35,7 @@ class TimmFeatures(Features):
         self.channels, self.stride = facts.channels, facts.stride
         self.smallest, self.fixed = facts.smallest, facts.fixed
         self.last_stage = facts.last_stage
-        self.net = _create(name, in_channels, pretrained)
+        self.net = create_timm(name, in_channels, pretrained)
         self.as_map = AsMap(name, self.net, facts.fixed)
         _drop(self.net, facts.unused)
 
@@ -82,7 +82,7 @@ class AsMap(nn.Module):
 def pretrained_moments(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(mean, std) per colour channel, on the scale 0…1, that the pretrained weights of timm's `name` expect."""
     with torch.device("meta"):
-        described = _create(name, 3, pretrained=False).default_cfg
+        described = create_timm(name, 3, pretrained=False).default_cfg
     return tuple(described["mean"]), tuple(described["std"])
 
 
@@ -108,7 +108,7 @@ def survey(name: str, in_channels: int) -> Survey:
     Raises ValueError where it makes no map, or knows no such model; ImportError without timm.
     """
     with torch.device("meta"):
-        net = _create(name, in_channels, pretrained=False).eval()
+        net = create_timm(name, in_channels, pretrained=False).eval()
     side, width = net.default_cfg["input_size"][1:]
     as_map = AsMap(name, net, None)
 
@@ -208,11 +208,11 @@ def with_head(name: str, weights: Path | None = None) -> ZooModel:
     Raises: as `build`; ValueError for a file that is not this model's weights.
     """
     if weights is None:
-        model = _create(name, 3, pretrained=True, num_classes=None)
+        model = create_timm(name, 3, pretrained=True, num_classes=None)
     else:
         state = read_state(weights)
         classes = _classes(name, state)
-        model = _create(name, 3, pretrained=False, num_classes=classes)
+        model = create_timm(name, 3, pretrained=False, num_classes=classes)
         check_same(f"{weights}: not the weights of timm:{name}", model.state_dict(), state)
         model.load_state_dict(state)
     data: Any = importlib.import_module("timm.data")
@@ -240,7 +240,7 @@ def class_names(count: int, subset: str | None) -> tuple[str, ...]:
 
 def _classes(name: str, state: dict[str, Tensor]) -> int:
     with torch.device("meta"):
-        described = _create(name, 3, pretrained=False).default_cfg
+        described = create_timm(name, 3, pretrained=False).default_cfg
     layer = described.get("classifier")
     layer = layer[0] if isinstance(layer, tuple | list) else layer
     weight = state.get(f"{layer}.weight")
@@ -250,7 +250,11 @@ def _classes(name: str, state: dict[str, Tensor]) -> int:
     return int(weight.shape[0])
 
 
-def _create(name: str, in_channels: int, pretrained: bool, num_classes: int | None = 0) -> Any:
+def create_timm(name: str, in_channels: int, pretrained: bool, num_classes: int | None = 0) -> Any:
+    """timm's model of that name; num_classes 0: without its classifier, None: with its own.
+
+    Raises ImportError without timm, ValueError for a name timm does not know, OSError where weights cannot be had.
+    """
     try:
         import timm
     except ImportError as error:

@@ -1,0 +1,41 @@
+"""What `gapstone convert --json` prints."""
+
+from typing import TYPE_CHECKING, Any
+
+from gapstone.classifier import Classifier
+from gapstone.images.names import display
+
+if TYPE_CHECKING:
+    from gapstone.converting.command import Converted
+
+
+def document(converted: "Converted", new: Classifier) -> dict[str, Any]:
+    """Numbers as they are: shares of 1, bytes, seconds; null where there is nothing to compare with."""
+    request, fitted, parts = converted.request, converted.fitted, converted.parts
+    tuned = fitted.tuned
+    return {
+        "schema": 1,
+        "model": display(request.model),
+        "out": display(str(request.out)),
+        "data": display(str(request.data)),
+        "split": parts.described,
+        "labels": list(new.labels),
+        "images": {"train": len(parts.train), "validation": len(parts.validation), "test": len(parts.test)},
+        "method": request.method,
+        "penalty": fitted.penalty,
+        "finetune": None
+        if tuned is None
+        else {
+            "epochs": request.finetune,
+            "best_epoch": tuned.best,
+            "validation_accuracy": tuned.accuracy,
+            "validation_loss": tuned.loss,
+            "stopped": tuned.stopped or None,
+        },
+        "before": converted.before.as_json(),
+        "after": converted.after.as_json(),
+        "test_accuracy": float(converted.test.mean()),
+        "paired": converted.paired and converted.paired.as_json(),
+        "moved": {"pixels": converted.distance, "before": converted.moved[0], "after": converted.moved[1]},
+        "seconds": converted.seconds,
+    }

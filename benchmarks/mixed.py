@@ -1,4 +1,4 @@
-"""Images of different sizes through one network: gapstone's padded batches against image by image, and what else is done.
+"""Images of different sizes through one network: padded batches against image by image, and what else is done.
 
 python benchmarks/mixed.py --out mixed.json --page mixed.md     # a quarter of an hour on two cores
 python benchmarks/mixed.py --only 'resnet18' --rounds 5
@@ -33,8 +33,8 @@ Run = Callable[[], Any]
 LEGEND = (
     "Sizes are drawn at random, each side by itself. Same size: a batch of square images of as many pixels in all, the "
     "yardstick. One by one: the model called for each image. Mixed: gapstone.mixed_sizes, planning included. Resized: "
-    "all to that one square. Padded: zeros added, and nothing kept out. Off: largest difference from the images alone, "
-    "relative to the largest logit; resized and padded images are answered differently. Weights are random, batch norms "
+    "all to that square. Padded: zeros added, and nothing kept out. Off: largest difference from the images alone, "
+    "relative to the largest logit; resized and padded images are answered otherwise. Weights are random, batch norms "
     "have statistics of their own; throughput over that of the same size, round by round: median and quartiles."
 )
 

@@ -347,7 +347,7 @@ def convert(
 ) -> None:
     """Another head on a trained model: one pass over the images, then solved, not trained; and what it cost.
 
-    The new head and the old one are compared on test images. After Ctrl-C the same command goes on.
+    The new head and the old one are compared on test images. After Ctrl-C the same command goes on where it was.
     """
     given = locals()
     from gapstone.converting.command import Request

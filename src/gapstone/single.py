@@ -17,6 +17,7 @@ from gapstone.heads import parse
 from gapstone.images.inputs import files
 from gapstone.images.load import ImageError
 from gapstone.images.names import display
+from gapstone.model_file import writable
 from gapstone.prepare import Choices, at_least, pick_device, prepare
 from gapstone.progress import Bars, duration
 from gapstone.training import measure_pace, predict, repeatable, seeded, train
@@ -29,7 +30,7 @@ def train_one(choices: Choices, head: str, seed: int, out: Path, console: Consol
     Raises: ValueError and TrainingError as `prepare` and `train`.
     """
     console = console or Console()
-    out, head = _usable(out), str(parse(head))
+    out, head = writable(out), str(parse(head))
     at_least(0, seed=seed)
     repeatable()
     with Bars(console) as bars, tempfile.TemporaryDirectory(prefix="gapstone-") as folder:
@@ -109,16 +110,6 @@ def predict_files(
     else:
         console.print(_table(rows, top))
     return not any("error" in row for row in rows)
-
-
-def _usable(out: Path) -> Path:
-    if out.is_dir():
-        raise ValueError(f"--out {out} is a folder; name a file in it, such as {out / 'model.safetensors'}.")
-    if not out.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.parent}; make it first.")
-    if not os.access(out.parent, os.W_OK):
-        raise ValueError(f"--out {out}: no permission to write into {out.parent}.")
-    return out
 
 
 def _sure(accuracy: Sequence[float]) -> str:

@@ -163,6 +163,7 @@ def test_vgg16_becomes_small_and_takes_any_size():
 def test_what_stays(x):
     original = Plain().double().train()
     original.body[1].eval()
+    original.drop.eval()
     original.body[0].weight.requires_grad_(False)
     before = copy.deepcopy(original.state_dict())
     random = torch.get_rng_state()
@@ -175,6 +176,7 @@ def test_what_stays(x):
     assert [m.training for m in model.body] == [True, False, True, True]
     assert model.training
     assert model.pool.training
+    assert not model.drop.training
     assert not model.body[0].weight.requires_grad
     assert {p.dtype for p in model.parameters()} == {torch.float64}
     assert isinstance(model.pool, Head)
@@ -219,6 +221,16 @@ def test_twice_and_a_head_of_one_size(x):
                     model(torch.randn(1, 3, 64, 64))
         assert counts[0] == counts[1] == counts[3] == counts[5]
         assert len(list(model.modules())) <= len(list(swap_head(original, "gap", images=x).modules()))
+
+
+def test_twice_on_tokens():
+    """A flattening head on tokens is not found by watching: the head itself says where the map is."""
+    original = torchvision_model("VisionTransformer").eval()
+    images = torch.randn(2, 3, 64, 64)
+    flat = swap_head(original, "fc", 3, images=images)
+    again = swap_head(flat, "gap", images=images)
+    assert again(images).shape == (2, 3)
+    assert torch.equal(into_head(again, images)[0], into_head(flat, images)[0])
 
 
 @pytest.mark.parametrize("wraps", [False, True])

@@ -1,7 +1,6 @@
 """`gapstone convert`: another head on a trained model, fitted to images, and what that cost, on images held out."""
 
 import json
-import os
 import shutil
 import time
 from contextlib import suppress
@@ -17,7 +16,7 @@ from torch import nn
 from gapstone.classifier import Classifier
 from gapstone.converting.document import document
 from gapstone.converting.measures import MOST_MOVED, Facts, Right, facts, moves, right
-from gapstone.converting.opened import Original, digest, only, original
+from gapstone.converting.opened import Original, only, original
 from gapstone.converting.paired import Paired
 from gapstone.converting.table import show
 from gapstone.fitting.data import Stored
@@ -28,8 +27,10 @@ from gapstone.images.scan import scan
 from gapstone.images.sources import Source, open_source
 from gapstone.images.split import Split, split
 from gapstone.images.store import Store, build
+from gapstone.model_file import writable
 from gapstone.prepare import at_least, pick_device
 from gapstone.progress import Bars
+from gapstone.weights import digest
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def convert(request: Request, as_json: bool = False, console: Console | None = N
     """
     console = console or Console(stderr=as_json)
     began = time.perf_counter()
-    out, spec = _usable(request.out), str(parse(request.head))
+    out, spec = writable(request.out), str(parse(request.head))
     if request.data is None:
         raise ValueError(
             "--data is missing: without images to fit it to, a new head answers by chance. Labelled images in any form "
@@ -213,16 +214,6 @@ def _few(names: tuple[str, ...]) -> str:
 
 def _device(model: nn.Module) -> Any:
     return next(model.parameters()).device
-
-
-def _usable(out: Path) -> Path:
-    if out.is_dir():
-        raise ValueError(f"--out {out} is a folder; name a file in it, such as {out / 'model.safetensors'}.")
-    if not out.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.parent}; make it first.")
-    if not os.access(out.parent, os.W_OK):
-        raise ValueError(f"--out {out}: no permission to write into {out.parent}.")
-    return out
 
 
 def _clear(folder: Path) -> None:

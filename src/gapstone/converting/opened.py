@@ -1,6 +1,5 @@
 """What is converted: the model as it is, and its trunk under a head that can be exchanged."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,12 +64,3 @@ def _of_timm(opened: Opened) -> Classifier:
         raise ValueError(f"{opened.name}: its weights hold no {missing[0].removeprefix('net.')}, which its maps need.")
     trunk.features.load_state_dict({key: own[key] for key in wanted})
     return trunk
-
-
-def digest(model: nn.Module) -> str:
-    """Sixteen hex digits of all weights and their names."""
-    found = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]

@@ -146,14 +146,14 @@ def _alike(a: Tensor, b: Tensor) -> bool:
 
 
 def _overheads(model: nn.Module, mode: Masked, images: Sequence[Tensor]) -> tuple[float, float]:
-    """In pixels, from the multiply-adds that take as long on a CPU: 40 for reading and laying out a weight, 0.03
-    million for a call and its layer, 1 million for one that is watched."""
+    """In pixels, from the multiply-adds that take as long on a CPU: 40 for reading and laying out a weight, 0.06
+    million for a call and its layer, 0.8 million for one that is watched."""
     lengths = map(max, zip(*(image.shape[1:] for image in images), strict=True))
     per_pixel = max(1.0, mode.products / prod(lengths))
     weights = 40 * sum(p.numel() for p in model.parameters()) / per_pixel
     # a GPU waits for work: as many together as fit
     more = 1.0 if images[0].device.type == "cpu" else 100.0
-    return more * (weights + 3e4 * mode.calls / per_pixel), more * (weights + 1e6 * mode.calls / per_pixel)
+    return more * (weights + 6e4 * mode.calls / per_pixel), more * (weights + 8e5 * mode.calls / per_pixel)
 
 
 def _together(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:

@@ -180,9 +180,7 @@ def main() -> None:
         for threads in map(int, options.threads.split(",")):
             if re.search(options.only, case.title):
                 facts["mixed"].append(found := measured(case, threads, options))
-                print(
-                    f"\n{case.title}, {threads} thread(s)\n{rows(found)}{found['plan']}"
-                )
+                print(f"\n{case.title}, {threads} thread(s)\n{rows(found)}{found['plan']}")
         if options.out:
             options.out.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
         if options.page:

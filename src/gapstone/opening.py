@@ -143,7 +143,7 @@ def _published(name: str, weights: Path | None, device: str) -> Opened:
     if weights is None:
         raise ValueError(
             f"{name} is a network without weights: give it some (--weights FILE, a safetensors file of "
-            f"torchvision's or timm's state_dict), or give a file that `gapstone train` wrote, or timm:{name.partition(':')[0]}"
+            f"torchvision's or timm's), or give a file that `gapstone train` wrote, or timm:{name.partition(':')[0]}"
         )
     found = read_checkpoint(name, weights)
     if found.head_state is None or found.classes is None:

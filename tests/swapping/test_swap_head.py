@@ -396,7 +396,7 @@ def test_a_network_that_is_another_one_without_its_head(x):
         """Its map depends on a number that it reads off its classifier."""
 
         def forward(self, x):
-            factor = float(self.fc.weight[0, 0]) if isinstance(self.fc, nn.Linear) else 3.0
+            factor = self.fc.weight.detach()[0, 0].item() if isinstance(self.fc, nn.Linear) else 3.0
             return self.fc(self.pool(self.body(x) * factor).flatten(1)) if factor != 3 else self.pool(self.body(x) * 3)
 
     original = Odd().eval()

@@ -10,7 +10,7 @@ import torch
 
 from gapstone.classifier import Classifier
 from gapstone.compare import measures
-from gapstone.compare.asking import Live, translate
+from gapstone.compare.asking import Live
 from gapstone.cost import cost
 from gapstone.images.preprocessing import Preprocessing
 
@@ -25,13 +25,6 @@ def model(head):
 class Pictures:
     images = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 1), np.uint8)
     labels = np.random.default_rng(1).integers(0, 3, 20)
-
-
-def test_translate_moves_by_whole_pixels_and_repeats_the_border():
-    x = torch.arange(9.0).reshape(1, 1, 3, 3)
-    assert translate(x, 1, 0)[0, 0].tolist() == [[0, 1, 2], [0, 1, 2], [3, 4, 5]]
-    assert translate(x, 0, -1)[0, 0].tolist() == [[1, 2, 2], [4, 5, 5], [7, 8, 8]]
-    assert torch.equal(translate(x, 0, 0), x)
 
 
 def test_shift_pixels():

@@ -12,6 +12,7 @@ from torch import Tensor
 from gapstone.classifier import Classifier
 from gapstone.cost import cost
 from gapstone.heads import Head
+from gapstone.images.moved import moved
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.placement import Placement
 from gapstone.maps.split import located
@@ -31,7 +32,7 @@ class Change:
         """(N, C, H, W) normalised → the same, changed."""
         if self.size is not None:
             images = F.interpolate(images, size=self.size, mode="bilinear", antialias=True)
-        return translate(images, self.down, self.right) if self.down or self.right else images
+        return moved(images, self.down, self.right) if self.down or self.right else images
 
     def batch_size(self, most: int, size: tuple[int, int]) -> int:
         """Of images of `size`: one of 1.5 times the side takes 2.25 the memory."""
@@ -121,11 +122,3 @@ class Live:
 
     def cost(self) -> dict[str, int]:
         return cost(self.model)
-
-
-def translate(images: Tensor, down: int, right: int) -> Tensor:
-    """Move pictures (N, C, H, W) by whole pixels; the border is repeated into what becomes free."""
-    height, width = images.shape[2:]
-    padded = F.pad(images, (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)), mode="replicate")
-    top, left = max(-down, 0), max(-right, 0)
-    return padded[:, :, top : top + height, left : left + width]

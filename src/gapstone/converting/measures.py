@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone.classifier import Classifier
 from gapstone.cost import Counting
+from gapstone.images.moved import moved
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.training import Pictures, Rows
 
@@ -107,15 +107,7 @@ def moves(size: tuple[int, int]) -> tuple[int, list[Callable[[Tensor], Tensor]]]
     """How many pixels, an eighth of the shorter side, and the four moves."""
     far = max(2, min(size) // 8)
     steps = ((0, far), (0, -far), (far, 0), (-far, 0))
-    return far, [partial(translate, down=down, across=across) for down, across in steps]
-
-
-def translate(images: Tensor, down: int, across: int) -> Tensor:
-    """Move pictures (N, C, H, W) by whole pixels; the border is repeated into what becomes free."""
-    height, width = images.shape[2:]
-    padded = F.pad(images, (max(across, 0), max(-across, 0), max(down, 0), max(-down, 0)), mode="replicate")
-    top, left = max(-down, 0), max(-across, 0)
-    return padded[:, :, top : top + height, left : left + width]
+    return far, [partial(moved, down=down, right=right) for down, right in steps]
 
 
 def by(size: tuple[int, int]) -> str:

@@ -1,0 +1,12 @@
+"""Test images moved by a few pixels, to see what a head makes of it."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def moved(images: Tensor, down: int, right: int) -> Tensor:
+    """Pictures (N, C, H, W) moved by whole pixels; the border is repeated into what becomes free."""
+    height, width = images.shape[2:]
+    padded = F.pad(images, (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)), mode="replicate")
+    top, left = max(-down, 0), max(-right, 0)
+    return padded[:, :, top : top + height, left : left + width]

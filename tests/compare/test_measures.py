@@ -12,6 +12,7 @@ from gapstone.classifier import Classifier
 from gapstone.compare import measures
 from gapstone.compare.asking import Live
 from gapstone.cost import cost
+from gapstone.images.moved import moved
 from gapstone.images.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(1, (16, 16), (16, 16), (0.5,), (0.25,))
@@ -46,7 +47,7 @@ def test_shifts_are_measured_against_the_unshifted_answer():
     net = model("gap")
     with torch.inference_mode():
         still = net(images).argmax(1)
-        moves = [net(translate(images, *move)).argmax(1) for move in ((0, 2), (0, -2), (2, 0), (-2, 0))]
+        moves = [net(moved(images, *move)).argmax(1) for move in ((0, 2), (0, -2), (2, 0), (-2, 0))]
     labels = torch.from_numpy(Pictures.labels)
     assert found["same_answer"][2] == pytest.approx(torch.stack(moves).eq(still).double().mean().item())
     assert found["accuracy"][2] == pytest.approx(torch.stack(moves).eq(labels).double().mean().item())

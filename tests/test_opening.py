@@ -127,3 +127,32 @@ def test_weights_of_another_shape_are_told(tmp_path):
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=r"1 have another shape \(conv1.0.weight"):
         open_model("timm:resnet10t", tmp_path / "w.safetensors")
+
+
+def test_predict_takes_every_model_that_opens(tmp_path, capsys):
+    timm = pytest.importorskip("timm")
+    import json
+
+    from PIL import Image
+    from safetensors.torch import save_file
+
+    from gapstone.single import predict_files
+
+    torch.manual_seed(0)
+    save_file(timm.create_model("resnet10t", num_classes=3).state_dict(), tmp_path / "w.safetensors")
+    pixels = np.random.default_rng(0).integers(0, 255, (90, 70, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    opened = open_model("timm:resnet10t", tmp_path / "w.safetensors")
+    for native in (False, True):
+        assert predict_files(
+            "timm:resnet10t",
+            [str(tmp_path / "a.png")],
+            True,
+            3,
+            "cpu",
+            native=native,
+            weights=tmp_path / "w.safetensors",
+        )
+        (row,) = json.loads(capsys.readouterr().out)["images"]
+        evidence = {e.label: e.probability for e in opened.look([pixels], native=native)[0]}
+        assert row["probabilities"] == pytest.approx(evidence, rel=1e-4)

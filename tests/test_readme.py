@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import torch
 
 import gapstone as gs
@@ -28,6 +29,15 @@ def test_the_python_runs_and_gives_what_its_comments_say():
     assert checked == 4
     torch.testing.assert_close(eval("(a + b).finish()", names), gs.pool(names["x"], "mean"))
     assert eval("torch.allclose(parts.maps.sum((2, 3)) + parts.bias, head(x), atol=1e-5)", names)
+
+
+def test_the_swap_is_as_it_says():
+    torchvision = pytest.importorskip("torchvision")
+    code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "swap_head" in block)
+    names = {"gs": gs, "torch": torch, "torchvision": torchvision}
+    exec(code, names)
+    assert "138,357,544 before, 14,719,818 after" in str(gs.swapped(names["model"]))
+    assert eval("model(torch.rand(1, 3, 97, 131)).shape", names) == (1, 10)
 
 
 def test_every_head_and_network_is_named():

@@ -219,7 +219,7 @@ def train(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A file that `gapstone train` wrote.")],
+    model: Model,
     images: Annotated[list[str], typer.Argument(metavar="IMAGES…", help="Image files, or folders of them.")],
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document on standard output instead of a table.")
@@ -227,11 +227,12 @@ def predict(
     top: Annotated[int, typer.Option(help="Labels shown per image.")] = 3,
     native: Native = False,
     device: Device = "auto",
+    weights: Weights = None,
 ) -> None:
     """What a model answers, and how sure it is. An unreadable image is listed with its reason (exit code 1)."""
     from gapstone.single import predict_files
 
-    if not predict_files(model, images, as_json, top, device, native=native):
+    if not predict_files(model, images, as_json, top, device, native=native, weights=weights):
         raise typer.Exit(1)
 
 

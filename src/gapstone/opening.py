@@ -1,4 +1,4 @@
-"""Open a model by the name a person gives: a file that gapstone wrote, or `timm:NAME`. Then ask it about pictures."""
+"""Open a model by its name: a file, `timm:NAME`, or a network and its weights. Then ask it about pictures."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from gapstone.classifier import Classifier, load
 from gapstone.images.preprocessing import Preprocessing
@@ -76,13 +76,21 @@ class Opened:
         native: bool = False,
     ) -> Explanation:
         """The maps as the network saw the pictures; `native` ones, of one size, as they are."""
+        return explain(self.model, self._images(pictures, native), classes, top_k=top_k, labels=self.labels)
+
+    @torch.inference_mode()
+    def probabilities(self, picture: NDArray[np.uint8], native: bool = False) -> Tensor:
+        """Of each label, (K,) on the CPU; `native`: of the picture as it is."""
+        logits: Tensor = self.model(self._images([picture], native))
+        return logits[0].float().softmax(0).cpu()
+
+    def _images(self, pictures: Sequence[NDArray[np.uint8]], native: bool) -> Tensor:
         preprocessing = self.preprocessing
         if native:
             pixels = torch.from_numpy(np.stack([preprocessing.native(one) for one in pictures]))
         else:
             pixels = preprocessing.centre(torch.from_numpy(np.stack([preprocessing.fit(one) for one in pictures])))
-        images = preprocessing.normalise(pixels.to(self.device))
-        return explain(self.model, images, classes, top_k=top_k, labels=self.labels)
+        return preprocessing.normalise(pixels.to(self.device))
 
     def evidence(
         self, explained: Explanation, number: int, size: Sequence[int], native: bool = False

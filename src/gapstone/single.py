@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gapstone.classifier import Classifier, load
+from gapstone.classifier import Classifier
 from gapstone.heads import parse
 from gapstone.images.inputs import files
 from gapstone.images.load import ImageError
+from gapstone.images.load import load as load_image
 from gapstone.images.names import display
 from gapstone.model_file import writable
+from gapstone.opening import open_model
 from gapstone.prepare import Choices, at_least, pick_device, prepare
 from gapstone.progress import Bars, duration
 from gapstone.training import measure_pace, predict, repeatable, seeded, train
@@ -64,47 +66,50 @@ def train_one(choices: Choices, head: str, seed: int, out: Path, console: Consol
 
 
 def predict_files(
-    model: Path,
+    model: str,
     images: Sequence[str],
     as_json: bool,
     top: int,
     device: str,
     console: Console | None = None,
     native: bool = False,
+    weights: Path | None = None,
 ) -> bool:
-    """Print what `model` answers for each image; True when all of them could be read.
+    """Print what `model`, as `open_model` takes it, answers for each image; True when all of them could be read.
 
     native: each image as it is, neither cut nor resized.
     JSON: {"schema": 1, "model", "native", "labels", "images": [{"name", "label", "probability", "probabilities":
     {label: p}} or {"name", "error"}]}.
     """
     console = console or Console()
-    classifier = load(model).to(pick_device(device))
-    if native:
-        classifier.check_native()  # once, rather than for each image
+    opened = open_model(model, weights, pick_device(device))
+    smallest = opened.check_native() if native else None
     found = files(images)
     if not as_json:
         for note in found.notes():
             console.print(note, highlight=False, markup=False, soft_wrap=True)
     # as it is, a picture may be of a size that the network cannot take: its error, not everyone's
-    errors = (ValueError, OSError) if native else (ImageError, OSError)
+    errors = (ValueError, OSError, RuntimeError, AssertionError) if native else (ImageError, OSError)
     rows: list[dict[str, object]] = [{"name": display(one), "error": "no file matches it"} for one in found.missing]
     for path in found.paths:
         row: dict[str, object] = {"name": display(os.fsdecode(path))}
         try:
-            probabilities = classifier.predict(path, native=native)[0]
+            pixels = load_image(path).pixels
+            if smallest is not None:
+                pixels = opened.preprocessing.native(pixels, smallest)
+            probabilities = opened.probabilities(pixels, native)
         except errors as error:
-            row["error"] = str(error).removeprefix(f"{os.fspath(path)}: ")
+            row["error"] = str(error)
         else:
             best = int(probabilities.argmax())
             row |= {
-                "label": classifier.labels[best],
+                "label": opened.labels[best],
                 "probability": float(probabilities[best]),
-                "probabilities": dict(zip(classifier.labels, map(float, probabilities), strict=True)),
+                "probabilities": dict(zip(opened.labels, map(float, probabilities), strict=True)),
             }
         rows.append(row)
     if as_json:
-        about = {"schema": 1, "model": display(str(model)), "native": native, "labels": list(classifier.labels)}
+        about = {"schema": 1, "model": display(model), "native": native, "labels": list(opened.labels)}
         document = {**about, "images": rows}
         print(json.dumps(document, indent=1))  # ASCII: safe whatever the terminal's encoding
     else:

@@ -85,7 +85,7 @@ def test_on_the_command_line(tmp_path, capsys):
     found = {}
     for native in (True, False):
         fine = predict_files(
-            tmp_path / "m.safetensors", [str(tmp_path)], True, 3, "cpu", Console(stderr=True), native=native
+            str(tmp_path / "m.safetensors"), [str(tmp_path)], True, 3, "cpu", Console(stderr=True), native=native
         )
         document = json.loads(capsys.readouterr().out)
         assert document["native"] is native
@@ -98,7 +98,7 @@ def test_on_the_command_line(tmp_path, capsys):
         assert found[True][number]["probabilities"] != found[False][number]["probabilities"]
     make(head="fc").save(tmp_path / "flat.safetensors")
     with pytest.raises(ValueError, match="takes no others"):
-        predict_files(tmp_path / "flat.safetensors", [str(tmp_path)], True, 3, "cpu", native=True)
+        predict_files(str(tmp_path / "flat.safetensors"), [str(tmp_path)], True, 3, "cpu", native=True)
 
 
 def test_look_groups_pictures_of_one_size(tmp_path):

@@ -18,6 +18,7 @@ from gapstone.images.load import load as load_image
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.mixed import mixed_sizes
 from gapstone.model_file import ModelFileError, finite, kind, read, same, shapes, write
+from gapstone.modes import quiet
 from gapstone.nets import build, map_size
 
 __all__ = ["Classifier", "ModelFileError", "load"]
@@ -92,10 +93,8 @@ class Classifier(nn.Module):
         if native:
             self.check_native()
         device = next(self.parameters()).device
-        was_training = self.training
-        self.eval()
-        try:
-            answers = [torch.empty(0, len(self.labels))]
+        answers = [torch.empty(0, len(self.labels))]
+        with quiet(self):
             if native:
                 for few in _batches((self._fit(one, native) for one in _pictures(images)), batch_size, AT_ONCE):
                     shown = [self.preprocessing.normalise(torch.from_numpy(one[None]).to(device))[0] for one in few]
@@ -106,8 +105,6 @@ class Classifier(nn.Module):
                 logits = self(self.preprocessing.normalise(seen.to(device)))
                 answers.append(logits.float().softmax(1).cpu())
             return torch.cat(answers)
-        finally:
-            self.train(was_training)
 
     def tensor(self, images: Picture | Iterable[Picture]) -> Tensor:
         """Pictures as the network takes them, (N, C, H, W), on its device; arguments and errors as `predict`."""

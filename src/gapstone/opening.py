@@ -14,8 +14,9 @@ from gapstone.classifier import Classifier, load
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.explain import explain
 from gapstone.maps.explanation import Evidence, Explanation
-from gapstone.nets import NAMES
-from gapstone.nets.checkpoints import read_checkpoint
+from gapstone.model_file import finite
+from gapstone.nets import NAMES, NETS
+from gapstone.nets.checkpoints import FORMATS, read_checkpoint
 from gapstone.nets.zoo import class_names, survey, with_head
 
 
@@ -144,25 +145,25 @@ def open_model(name: str, weights: Path | None = None, device: str = "cpu") -> O
 
 def takes_weights(name: str) -> bool:
     """Whether `name` is a network, whose weights are another file, rather than a model's file."""
-    return name.startswith("timm:") or (name in NAMES and not Path(name).exists())
+    return name.startswith("timm:") or (name in NAMES and not Path(name).is_file())
 
 
 def _published(name: str, weights: Path | None, device: str) -> Opened:
     if weights is None:
+        way = "--weights FILE, a safetensors file of a published state_dict; " if name in FORMATS else ""
         raise ValueError(
-            f"{name} is a network without weights: give it some (--weights FILE, a safetensors file of "
-            f"torchvision's or timm's), or give a file that `gapstone train` wrote, or timm:{name.partition(':')[0]}"
+            f"{name} is a network without weights: {way}a file that `gapstone train` wrote; or {NETS[name].pretrained}"
         )
     found = read_checkpoint(name, weights)
     if found.head_state is None or found.classes is None:
         raise ValueError(f"{weights}: the weights of {name} without its head: it answers nothing; `compare` takes them")
     grey = found.in_channels == 1
     mean, std = ((sum(found.mean) / 3,), (sum(found.std) / 3,)) if grey else (found.mean, found.std)
-    stored = tuple(math.floor(side / found.crop) for side in found.size)
-    preprocessing = Preprocessing(found.in_channels, found.size, (stored[0], stored[1]), mean, std)
+    preprocessing = Preprocessing(found.in_channels, found.size, _stored(found.size, found.crop), mean, std)
     labels = class_names(found.classes, "imagenet-1k" if found.classes == 1000 else None)
     with torch.random.fork_rng(devices=[]):  # first weights, overwritten at once
         classifier = Classifier(name, found.head, labels, preprocessing)
+    finite(found.features | found.head_state)
     classifier.features.load_state_dict(found.features)
     classifier.head.load_state_dict(found.head_state)
     return Opened(name, classifier.eval().to(device), labels, preprocessing)
@@ -170,6 +171,10 @@ def _published(name: str, weights: Path | None, device: str) -> Opened:
 
 def _of_timm(name: str, weights: Path | None, device: str) -> Opened:
     zoo = with_head(name.removeprefix("timm:"), weights)
-    stored = tuple(math.floor(side / zoo.crop) for side in zoo.size)
-    preprocessing = Preprocessing(3, zoo.size, (stored[0], stored[1]), zoo.mean, zoo.std)
+    preprocessing = Preprocessing(3, zoo.size, _stored(zoo.size, zoo.crop), zoo.mean, zoo.std)
     return Opened(name, zoo.model.to(device), zoo.labels, preprocessing)
+
+
+def _stored(size: tuple[int, int], crop: float) -> tuple[int, int]:
+    """Of what size a picture is kept, of which the network sees the share `crop`."""
+    return math.floor(size[0] / crop), math.floor(size[1] / crop)

@@ -71,6 +71,10 @@ class Picture:
     error: str | None = None
 
 
+class NoMemoryError(OSError):
+    """The run ends, and goes on with the same command: it says nothing about the picture that would be kept."""
+
+
 @dataclass
 class Looked:
     """What the first pass found; the answers themselves are on disk, a record per batch."""
@@ -207,9 +211,13 @@ def _answers(
     top = None if asked.all_classes or asked.classes else min(asked.top, len(opened.labels))
     try:
         explained = opened.explain([p.fitted for p in pictures if p.fitted is not None], classes, top, native)
-    except torch.OutOfMemoryError as error:
-        raise ValueError(
-            f"{len(pictures)} pictures at once need more memory than {opened.device} has; give a smaller --batch-size."
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+            raise
+        way = "look at it without --native" if native else "give a smaller --batch-size"
+        more = f" and {len(pictures) - 1} more at once" if len(pictures) > 1 else ""
+        raise NoMemoryError(
+            f"{display(pictures[0].path)}{more}: this needs more memory than {opened.device} has; {way}."
         ) from error
     best = explained.probabilities.max(1)
     for number, picture in enumerate(pictures):

@@ -35,14 +35,14 @@ def named(name: str, channels: int | None = None, size: tuple[int, int] | None =
         return model
     if name.startswith("torchvision:"):
         return _of_torchvision(name.removeprefix("torchvision:"), channels)
-    if Path(name).exists() or "/" in name or name.endswith(".safetensors"):
+    if Path(name).is_file() or "/" in name or name.endswith(".safetensors"):
         return load(name)
     if name in NAMES:
         return Published(name, channels or 3, size or SIZE)
-    close = difflib.get_close_matches(name, NAMES, n=3)
+    close = difflib.get_close_matches(name.lower(), NAMES, n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(NAMES)}"
     raise ValueError(
-        f"{name}: neither a file nor a network of gapstone's; {hint} Others are written timm:NAME and torchvision:NAME."
+        f"{name}: neither a file nor a network of gapstone's; {hint}; others are written timm:NAME, torchvision:NAME."
     )
 
 

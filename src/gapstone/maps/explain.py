@@ -10,11 +10,12 @@ from gapstone.classifier import Classifier
 from gapstone.heads import Head
 from gapstone.maps.explanation import Explanation
 from gapstone.maps.placement import Placement
-from gapstone.maps.split import located, quiet, split
+from gapstone.maps.split import located, split
 from gapstone.maps.tail import Tail
 from gapstone.maps.tape import SplitError, Tape
 from gapstone.maps.targets import Classes, chosen
 from gapstone.maps.watch import Watch
+from gapstone.modes import quiet
 
 
 def explain(

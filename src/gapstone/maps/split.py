@@ -1,7 +1,5 @@
 """A model's tail for a batch of images: found by watching one forward pass, remembered for the next."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,6 +12,7 @@ from gapstone.maps.placement import Placement
 from gapstone.maps.tail import Tail
 from gapstone.maps.tape import SplitError, Tape
 from gapstone.maps.watch import Known, Watch
+from gapstone.modes import quiet
 
 REMEMBERED = 64
 """Image sizes per model."""
@@ -102,22 +101,6 @@ def located(features: nn.Module, images: Tensor) -> tuple[Tensor, Placement]:
     placement = _placed(watch, maps, tuple(range(2, maps.dim())), images)
     _remember(known, key, Found(0, "", 0, (), tuple(maps.shape[2:]), placement))
     return maps, placement
-
-
-@contextmanager
-def quiet(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; each module's own mode after."""
-    modes = [(module, module.training) for module in model.modules()]
-    if not any(training for _, training in modes):
-        yield
-        return
-    try:
-        with suppress(NotImplementedError):  # an exported program has no modes
-            model.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _watched(model: nn.Module, images: Tensor, at: nn.Module | None) -> tuple[Watch, Tensor]:

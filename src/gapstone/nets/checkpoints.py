@@ -159,10 +159,10 @@ def read_state(path: Path) -> State:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
     try:
         return load_file(path)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no such file") from None
     except SafetensorError as error:
         raise ValueError(
             f"{path}: not a safetensors file ({error}); write one with "
@@ -226,6 +226,12 @@ def _one_layer(state: State, path: Path) -> State:
     if missing := set(names) - set(inner):
         raise ValueError(f"{path}: not the weights of inception_resnet_v1's head: {', '.join(sorted(missing))} missing")
     linear, weight, bias, mean, variance, outer, outer_bias = (inner[name] for name in names)
+    if (
+        not linear.ndim == outer.ndim == 2
+        or len(linear) != outer.shape[1]
+        or {len(linear)} != {len(weight), len(bias), len(mean), len(variance)}
+    ):
+        raise ValueError(f"{path}: not the weights of inception_resnet_v1's head: its layers do not fit each other")
     scale = weight / (variance + 1e-3).sqrt()
     return state | {
         "logits.weight": (outer @ (scale[:, None] * linear)).float(),

@@ -232,7 +232,12 @@ def class_names(count: int, subset: str | None) -> tuple[str, ...]:
 
     Raises ImportError for a subset without timm.
     """
-    info: Any = importlib.import_module("timm.data").ImageNetInfo(subset) if subset else None
+    try:
+        info: Any = importlib.import_module("timm.data").ImageNetInfo(subset) if subset else None
+    except ImportError as error:
+        raise ImportError(
+            f"the names of {count:,} classes of ImageNet need timm: pip install 'gapstone[zoo]' (here: {error})"
+        ) from error
     labels = [info.index_to_description(k) if info else f"class {k}" for k in range(count)]
     # "crane" is a bird and a machine: names that stand twice get their number
     return tuple(label if labels.count(label) == 1 else f"{label} ({k})" for k, label in enumerate(labels))

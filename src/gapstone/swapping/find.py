@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.heads import Head
-from gapstone.maps.split import quiet
 from gapstone.maps.tape import SplitError, Tape
+from gapstone.modes import quiet
 from gapstone.swapping.layout import ChannelsFirst, Grid
 from gapstone.swapping.trail import IMAGES, Made, Trail
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from gapstone.maps.split import quiet
+from gapstone.modes import quiet
 
 
 class Probe(nn.Module):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.heads import Head
-from gapstone.maps.split import quiet
 from gapstone.maps.tape import SplitError
+from gapstone.modes import quiet
 from gapstone.swapping.cut import Surgery
 from gapstone.swapping.find import Found, choose
 from gapstone.swapping.inside import takers

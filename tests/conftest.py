@@ -38,6 +38,18 @@ def tried():
     return TRIED
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that share what a module's fixture made go to one worker: else every worker makes it."""
+    for item in items:
+        shared = any(
+            fixture.scope == "module"
+            for fixtures in item._fixtureinfo.name2fixturedefs.values()
+            for fixture in fixtures
+        )
+        if shared and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
 def pytest_sessionfinish(session):
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["tried"] = dict(TRIED)

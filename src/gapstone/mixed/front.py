@@ -97,88 +97,19 @@ def plan(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -> Plan:
     return joined(sizes, trial.plain, trial.watched, why)
 
 
-@dataclass(frozen=True)
-class Trial:
-    refused: str | None
-    """Why images of different sizes cannot share a batch."""
-    plain: float = 0.0
-    """What a batch costs beyond its pixels, in pixels."""
-    watched: float = 0.0
-    """The same of a batch of several sizes."""
-
-
-_trials: WeakKeyDictionary[nn.Module, dict[object, Trial]] = WeakKeyDictionary()
-
-
-def _tried(model: nn.Module, images: Sequence[Tensor]) -> Trial:
-    known = _trials.setdefault(model, {})
-    key = images[0].dtype, images[0].device, images[0].dim()
-    if key not in known:
-        known[key] = _try(model, images)
-    return known[key]
-
-
-def _try(model: nn.Module, images: Sequence[Tensor]) -> Trial:
-    """Two small images of different sizes, padded and alone."""
-    small = min(images, key=lambda image: image.numel())
-    others = [image for image in images if image.shape != small.shape]
-    # one that is longer along every axis, if there is: each axis has padding then
-    longer = [o for o in others if all(a > b for a, b in zip(o.shape[1:], small.shape[1:], strict=True))]
-    pair = [small, min(longer or others, key=lambda image: image.numel())]
-    alone = [_together(model, [image])[0] for image in pair]
-    try:
-        found, mode = run(model, pair)
-    except Refused as refused:
-        return Trial(str(refused))
-    for one, other in zip(found, alone, strict=True):
-        if one.shape != other.shape or not _alike(one, other):
-            return Trial(
-                f"{type(model).__name__}: two images answered differently padded and alone (its code depends on the "
-                f"map's size, or calls something that cannot be watched)"
-            )
-    return Trial(None, *_overheads(model, mode, pair))
-
-
-def _alike(a: Tensor, b: Tensor) -> bool:
-    """Far above rounding, far below anything seen to be wrong."""
-    close = {torch.float64: 1e-8, torch.float32: 1e-4}.get(a.dtype, 0.03)
-    return bool((a - b).abs().max() <= close * b.abs().max().clamp(min=1e-30))
-
-
-def _overheads(model: nn.Module, mode: Masked, images: Sequence[Tensor]) -> tuple[float, float]:
-    """In pixels, from the multiply-adds that take as long on a CPU: 40 for reading and laying out a weight, 0.06
-    million for a call and its layer, 0.8 million for one that is watched."""
-    lengths = map(max, zip(*(image.shape[1:] for image in images), strict=True))
-    per_pixel = max(1.0, mode.products / prod(lengths))
-    weights = 40 * sum(p.numel() for p in model.parameters()) / per_pixel
-    # a GPU waits for work: as many together as fit
-    more = 1.0 if images[0].device.type == "cpu" else 100.0
-    return more * (weights + 6e4 * mode.calls / per_pixel), more * (weights + 8e5 * mode.calls / per_pixel)
-
-
-def _together(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
-    """Images of one size."""
-    try:
-        return list(answer(model, padded(images)))
-    except (RuntimeError, AssertionError) as error:  # torch's and timm's own words for a size that is not the network's
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise ValueError(f"{type(model).__name__} cannot take images of {_by(images[0].shape[1:])}: {error}") from error
-
-
 def _answers(model: nn.Module, images: Sequence[Tensor], how: How) -> list[Tensor]:
     if len({image.shape for image in images}) == 1:
-        return _together(model, images)
+        return together(model, images)
     try:
         answers, _ = run(model, images)
     except Refused as refused:  # not met in the trial: its code depends on the images
         if how == "masked":
             raise
         warnings.warn(f"{len(images)} images go one by one: padding cannot be kept out of {refused}", stacklevel=4)
-        return [_together(model, [image])[0] for image in images]
+        return [together(model, [image])[0] for image in images]
     # what is no number may have come from the padding: ask again, alone
     return [
-        row if bool(row.isfinite().all()) else _together(model, [image])[0]
+        row if bool(row.isfinite().all()) else together(model, [image])[0]
         for row, image in zip(answers, images, strict=True)
     ]
 

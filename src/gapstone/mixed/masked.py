@@ -8,6 +8,7 @@ see the image's part alone. A call that is not known is refused by its name: `ru
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,10 @@ class Masked(TorchFunctionMode):
         self.calls = 0
         self.products = 0
         """Multiply-adds of the convolutions."""
+        self.reads = False
+        """The model asked for the size of a map, and may do other things for other sizes."""
+        self._key = object()
+        self._put: list[ref[Tensor]] = []
         self.put(images, Valid(tuple(range(2, images.dim())), tuple(sizes)))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -35,23 +40,36 @@ class Masked(TorchFunctionMode):
 
         kwargs = kwargs or {}
         self.calls += 1
-        inputs = [x for x in tensors(args, kwargs) if self.of(x) is not None]
+        given = tensors(args, kwargs)
+        inputs = [x for x in given if self.of(x) is not None]
         if not inputs:
             return func(*args, **kwargs)
         name = getattr(func, "__name__", str(func))
         rule = RULES.get(name)
         if rule is not None:
-            return rule(self, func, name, inputs, args, kwargs)
+            out = rule(self, func, name, inputs, args, kwargs)
+            # a tensor of the model's own is no map of this batch, and nothing may be written into it
+            if len(inputs) < len(given) and any(out is x for x in given) and all(out is not x for x in inputs):
+                raise Refused(f"{name} into a tensor that was there before, of shape {tuple(out.shape)}")
+            return out
         out = func(*args, **kwargs)
         if tensors((out,), {}):
             raise Refused(f"{name} of a map of shape {tuple(inputs[0].shape)}")
+        self.reads = self.reads or self._is_size(name, inputs[0], args, kwargs, out)
         return out
+
+    def _is_size(self, name: str, x: Tensor, args: Any, kwargs: Any, out: object) -> bool:
+        """x.shape, x.size(), x.size(2), x.numel(); the number of images or channels alone tells nothing of a size."""
+        if name == "size" and isinstance(out, int):
+            dim = args[1] if len(args) > 1 else kwargs["dim"]
+            return dim % x.dim() in self.known(x).axes
+        return isinstance(out, torch.Size) or name in ("numel", "nelement")
 
     def of(self, x: Tensor) -> Valid | None:
         """What is valid of a tensor; None where it has no positions of images."""
         # an attribute of the tensor: a tenth of what a dictionary of weak references costs
         found = getattr(x, "_gapstone_valid", None)
-        return found[1] if found is not None and found[0] is self else None
+        return found[1] if found is not None and found[0] is self._key else None
 
     def known(self, x: Tensor) -> Valid:
         valid = self.of(x)
@@ -59,7 +77,8 @@ class Masked(TorchFunctionMode):
         return valid
 
     def put(self, x: Tensor, valid: Valid) -> Tensor:
-        x._gapstone_valid = self, valid  # type: ignore[attr-defined]
+        x._gapstone_valid = self._key, valid  # type: ignore[attr-defined]
+        self._put.append(ref(x))
         return x
 
     def clear(self, x: Tensor) -> None:
@@ -83,6 +102,10 @@ class Masked(TorchFunctionMode):
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         listening.reset(self._token)
+        for one in self._put:  # a model may keep its maps, and be saved with them
+            x = one()
+            if x is not None and "_gapstone_valid" in x.__dict__:
+                del x._gapstone_valid
 
 
 @torch.no_grad()
@@ -95,12 +118,13 @@ def run(model: nn.Module, images: Sequence[Tensor]) -> tuple[list[Tensor], Maske
     mode = Masked(batch, sizes)
     with mode:
         out = answer(model, batch)
-    valid = mode.of(out)
+        valid = mode.of(out)
     if valid is None:
         return list(out), mode
     return [row for numbers, size in valid.runs() for row in valid.crop(out, numbers, size)], mode
 
 
+@torch.no_grad()
 def padded(images: Sequence[Tensor]) -> Tensor:
     """(C, *spatial) of any sizes → (N, C, *largest), zeros beyond; channels last in memory as the images are."""
     lengths = map(max, zip(*(image.shape[1:] for image in images), strict=True))
@@ -121,6 +145,17 @@ def answer(model: nn.Module, batch: Tensor) -> Tensor:
         what = f"a tensor {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
         raise TypeError(f"{type(model).__name__} gave {what}; images of mixed sizes need one row of a tensor for each")
     return out
+
+
+def together(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
+    """The model's answer for each of some images of one size, nothing watched."""
+    try:
+        return list(answer(model, padded(images)))
+    except (RuntimeError, AssertionError) as error:  # torch's and timm's own words for a size that is not the network's
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        size = "×".join(map(str, images[0].shape[1:]))
+        raise ValueError(f"{type(model).__name__} cannot take images of {size} px: {error}") from error
 
 
 def tensors(args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:

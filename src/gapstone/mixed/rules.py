@@ -60,6 +60,13 @@ def _by_position(mode: "Masked", func: Any, name: str, inputs: Sequence[Tensor],
     return _kept(mode, func(*args, **kwargs), _same(mode, name, inputs))
 
 
+def _converted(mode: "Masked", func: Any, name: str, inputs: Sequence[Tensor], args: Any, kwargs: Any) -> Any:
+    """x.to(y), x.type_as(y): of what is converted; y only says to what."""
+    valid = mode.of(args[0])
+    out = func(*args, **kwargs)
+    return out if valid is None else _kept(mode, out, valid)
+
+
 def _batch_norm(mode: "Masked", func: Any, name: str, inputs: Sequence[Tensor], args: Any, kwargs: Any) -> Any:
     if _get(args, kwargs, 5, "training", False):
         raise Refused("batch_norm with the batch's own statistics: they are of all images together")
@@ -169,6 +176,8 @@ def _convolution(mode: "Masked", func: Any, name: str, inputs: Sequence[Tensor],
     last = tuple(range(x.dim() - n, x.dim()))
     if valid.flat or valid.axes != last or not isinstance(weight, Tensor) or weight.dim() != x.dim() != n + 1:
         raise Refused(f"{name} of a map of shape {tuple(x.shape)}")
+    if len(inputs) != 1:
+        raise Refused(f"{name} of a map of shape {tuple(x.shape)} with weights made of the images")
     size = tuple(weight.shape[2:])
     stride, step = _each(_get(args, kwargs, 3, "stride", 1), n), _each(_get(args, kwargs, 5, "dilation", 1), n)
     padding = _get(args, kwargs, 4, "padding", 0)
@@ -300,8 +309,7 @@ ACTIVATIONS = """relu relu6 elu selu celu leaky_relu rrelu gelu silu mish hardsw
 ARITHMETIC = """add sub mul div true_divide neg abs sqrt rsqrt square pow exp log log1p expm1 reciprocal sign clamp
     clamp_min clamp_max clip maximum minimum where lerp addcmul addcdiv rsub sin cos erf nan_to_num"""
 OPERATORS = "add radd iadd sub rsub isub mul rmul imul truediv rtruediv itruediv pow rpow ipow neg abs"
-COPIES = """contiguous clone detach to float double half bfloat16 type type_as zeros_like ones_like prelu
-    local_response_norm"""
+COPIES = "contiguous clone detach float double half bfloat16 type zeros_like ones_like prelu local_response_norm"
 OVER_AXES = "mean sum amax amin max min logsumexp norm linalg_vector_norm"
 POINTWISE = f"{ACTIVATIONS} {ARITHMETIC}".split()
 
@@ -310,6 +318,7 @@ RULES: dict[str, Rule] = {
     **{f"{name}_": _pointwise for name in POINTWISE},
     **{f"__{name}__": _pointwise for name in OPERATORS.split()},
     **dict.fromkeys(COPIES.split(), _by_position),
+    **dict.fromkeys(["to", "type_as"], _converted),
     "batch_norm": _batch_norm,
     "layer_norm": _last,
     "linear": _last,

@@ -85,6 +85,11 @@ class Features(nn.Module):
         # An exported or compiled graph has its own checks; ours would pin its dynamic sizes.
         if torch.compiler.is_compiling():
             return
+        # What watches a forward pass (gapstone.mixed) need not see sizes that are only checked.
+        with torch._C.DisableTorchFunction():
+            self._check(x)
+
+    def _check(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(
                 f"{type(self).__name__} takes (N, {self.in_channels}, H, W) and got {tuple(x.shape)}; "

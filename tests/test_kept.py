@@ -1,5 +1,7 @@
 """One pass, kept: the same rows after a stop; other facts, another file."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -47,10 +49,64 @@ def test_a_stopped_pass_goes_on(tmp_path, monkeypatch):
     assert asked == [0, 2, 4, 6, 6, 8]
 
 
+def test_a_note_whose_rows_are_gone_is_not_believed(tmp_path, monkeypatch):
+    def until(stop):
+        def make(first, last):
+            if first >= stop:
+                raise KeyboardInterrupt
+            return rows(first, last) + 1
+
+        return make
+
+    monkeypatch.setattr(kept, "SYNC", 1)
+    with pytest.raises(KeyboardInterrupt):
+        keep(tmp_path, "maps", 0, 10, until(8), 2)
+    next(tmp_path.glob(".*.part")).unlink()  # the large file is deleted, its hidden note of a byte is not
+    monkeypatch.setattr(kept, "SYNC", 1 << 30)
+    with pytest.raises(KeyboardInterrupt):
+        keep(tmp_path, "maps", 0, 10, until(4), 2)
+    assert np.array_equal(keep(tmp_path, "maps", 0, 10, until(10), 2), rows(0, 10) + 1)
+
+
+@pytest.mark.parametrize("made_again", [False, True])
+def test_a_kill_when_all_is_made_leaves_what_is_right(tmp_path, monkeypatch, made_again):
+    """Before or after the rename; and, if the rows are then deleted, in the middle of the next pass."""
+    monkeypatch.setattr(kept, "SYNC", 1)
+    done = Path.replace
+
+    def killed(path, target):
+        if path.suffix == ".part":
+            if made_again:
+                done(path, target)
+            raise KeyboardInterrupt
+        return done(path, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        keep(tmp_path, "maps", 0, 10, rows, 2)
+    monkeypatch.setattr(Path, "replace", done)
+    monkeypatch.setattr(kept, "SYNC", 1 << 30)
+    for path in tmp_path.glob("*.npy"):
+        path.unlink()
+
+    def stopped(first, last):
+        if first == 4:
+            raise KeyboardInterrupt
+        return rows(first, last)
+
+    if made_again:
+        with pytest.raises(KeyboardInterrupt):
+            keep(tmp_path, "maps", 0, 10, stopped, 2)
+    assert np.array_equal(keep(tmp_path, "maps", 0, 10, rows, 2), rows(0, 10))
+    assert {path.suffix for path in tmp_path.iterdir()} == {".npy", ".lock"}
+
+
 def test_half_precision_is_kept_where_it_fits_and_refused_where_not(tmp_path):
     assert keep(tmp_path, "half", 0, 4, rows, 4, torch.float16).dtype == np.float16
     with pytest.raises(KeptError, match="values up to 3e\\+05 do not fit into half precision"):
         keep(tmp_path, "large", 0, 4, lambda a, b: rows(a, b) * 1e5, 4, torch.float16)
+    with pytest.raises(KeptError, match="NaN or infinity"):
+        keep(tmp_path, "none", 0, 4, lambda a, b: rows(a, b) * torch.nan, 4, torch.float16)
 
 
 def test_a_full_disk_is_told_before(tmp_path):

@@ -339,7 +339,12 @@ def convert(
     ] = "logistic",
     limit: Limit = None,
     weights: Weights = None,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="The one the model was trained with: with another, images it was trained on choose penalty and epoch."
+        ),
+    ] = 0,
     batch_size: BatchSize = 64,
     device: Device = "auto",
     as_json: Annotated[

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import flop_registry
 
 from gapstone.classifier import Classifier
 from gapstone.loops.places import decode
+from gapstone.modes import quiet
 from gapstone.regions.places import Boxes, Cells
 
 
@@ -24,18 +25,13 @@ def cost(model: Classifier) -> dict[str, int]:
     >>> cost(gs.Classifier("resnet18", "gap", labels, preprocessing))["macs"]
     1814073344
 
-    Pools, norms and activations count as none, as everywhere in the literature. The model's mode stays.
+    Pools, norms and activations count as none, as everywhere in the literature. The modes of all modules stay.
     """
     device = next(model.parameters()).device
     image = torch.zeros(1, model.preprocessing.channels, *model.preprocessing.size, device=device)
     counting = Counting()
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), counting:
-            model(image)
-    finally:
-        model.train(was_training)
+    with quiet(model), torch.no_grad(), counting:
+        model(image)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "head_parameters": sum(p.numel() for p in model.head.parameters()),

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def keep(
             if not done.exists():
                 _fill(part, count, make, step, dtype, progress)
                 part.replace(done)
+                # after it: without a note a full part would be made again; a note without a part is never believed
                 _note(part).unlink(missing_ok=True)
     kept: NDArray[Any] = np.load(done, mmap_mode="r")
     return kept
@@ -97,12 +99,16 @@ def _cast(made: Tensor, dtype: torch.dtype) -> NDArray[Any]:
     cast = made.to("cpu", dtype)
     if dtype == torch.float16 and not bool(cast.isfinite().all()):
         largest = float(made.abs().max())
+        if not isfinite(largest):
+            raise KeptError("there is NaN or infinity among the values: look for it in what they are made of")
         raise KeptError(f"values up to {largest:.3g} do not fit into half precision (65,504); keep them in float32")
     array: NDArray[Any] = cast.numpy()
     return array
 
 
 def _room(part: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
+    _note(part).unlink(missing_ok=True)  # of rows that are no longer there: the note first, or a kill believes it
+    part.unlink(missing_ok=True)
     kind = np.dtype(str(dtype).removeprefix("torch."))
     needed, free = int(np.prod(shape, dtype=np.int64)) * kind.itemsize, shutil.disk_usage(part.parent).free
     if needed + (64 << 20) > free:

@@ -157,7 +157,8 @@ def prepare(
         epochs=choices.epochs or epochs_for(len(splits[0].train)),
         batch_size=choices.batch_size,
         optimizer=choices.optimizer,
-        learning_rate=choices.learning_rate or learning_rate_for(features, choices.optimizer, trained),
+        # heads alone start from nothing: at the careful rate, 40 epochs leave those with small inputs (gap) unfinished
+        learning_rate=choices.learning_rate or learning_rate_for(features, choices.optimizer, trained and not freeze),
         weight_decay=choices.weight_decay,
         augment=suit(channels, size, stored) if choices.augment == "auto" and not freeze else Augment(),
         precision="float32" if choices.precision == "auto" else choices.precision,

@@ -254,6 +254,22 @@ def test_one_seed_cannot_tell_and_no_seed_neither() -> None:
     assert compare_pairs({"fc": correct["fc"]}, "fc") == []
 
 
+def test_one_image_cannot_tell_either() -> None:
+    """One picture with boxes, or a test folder of one image."""
+    correct = {
+        name: {seed: right[:1] for seed, right in seeds.items()} for name, seeds in heads(fc=0.5, gap=0.9).items()
+    }
+    pair = compare_pairs(correct, "fc")[0]
+    assert (pair["verdict"], pair["ci95"], pair["p"], pair["p_holm"]) == ("cannot tell", None, None, None)
+    assert pair["repeats"] == 4
+    expected = np.mean([right[0] for right in correct["gap"].values()]) - np.mean(
+        [right[0] for right in correct["fc"].values()]
+    )
+    assert pair["difference_pp"] == pytest.approx(100 * expected)
+    assert "two test images are needed" in pair["method"]
+    assert "One test image cannot" in pair["advice"]
+
+
 def test_folds() -> None:
     correct = heads(fc=0.7, gap=0.9)
     folds = dict.fromkeys(range(4), (1200, 400))

@@ -119,10 +119,12 @@ def test_fine_tuning(model, folder):
 
 
 def test_json(model, folder, capsys):
-    quietly(Request(str(model), "gap", "digits", folder / "json.safetensors", limit=300, method="distil"), as_json=True)
+    asked = Request(str(model), "gap", "digits", folder / "json.safetensors", limit=300, method="distil", seed=3)
+    quietly(asked, as_json=True)
     said = json.loads(capsys.readouterr().out)
     assert said["schema"] == 1
     assert said["method"] == "distil"
+    assert said["seed"] == 3
     assert said["before"]["head"] == "fc:8"
     assert said["after"]["only_input"] is None
     assert said["images"]["test"] == said["paired"]["images"] == 300
@@ -146,9 +148,56 @@ def test_other_classes(model, folder):
     assert "DATA (zero, one, two) are not those of the model (9, 8, 7 and 7 more): the new model has" in text
     assert "other classes" in text
     assert done.test.mean() > 0.9
-    with pytest.raises(ValueError, match="the new one 3 classes"):
+    with pytest.raises(ValueError, match=r"keeps the classes of the model .*; DATA has zero, one, two: take logistic"):
         quietly(Request(str(model), "gap", str(folder / "three.npz"), folder / "x.safetensors", method="distil"))
     assert not (folder / ".x.safetensors.parts").exists()
+
+
+def test_distil_does_not_rename_the_classes(model, tmp_path):
+    source = open_source("digits")
+    pixels = np.stack([source.pixels(row) for row in range(200)])
+    words = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
+    np.savez(tmp_path / "words.npz", images=pixels, labels=source.labels[:200], classes=words)
+    request = Request(str(model), "gap", str(tmp_path / "words.npz"), tmp_path / "out.safetensors", method="distil")
+    with pytest.raises(
+        ValueError, match=r"distil keeps the classes of the model \(9, 8, 7 and 7 more\); DATA has zero"
+    ):
+        quietly(request)
+    assert [path.name for path in tmp_path.iterdir()] == ["words.npz"]
+
+
+def test_fine_tuning_where_half_precision_is_too_small(model, tmp_path):
+    loud = gs.load(model)
+    with torch.no_grad():
+        norm = [layer for layer in loud.features.block2.modules() if isinstance(layer, torch.nn.BatchNorm2d)][-1]
+        norm.weight.mul_(1e6)
+    loud.save(tmp_path / "loud.safetensors")
+    out = tmp_path / "gap.safetensors"
+    done, text = quietly(Request(str(tmp_path / "loud.safetensors"), "gap", "digits", out, finetune=1, limit=300))
+    assert len(done.fitted.tuned.accuracy) == 2 or done.fitted.tuned.stopped
+    assert "1 epoch" in text
+    assert "1 epochs" not in text
+    assert gs.load(out).head.spec == "gap"
+
+
+def test_what_a_killed_run_left_is_cleared(model, tmp_path, monkeypatch):
+    parts = tmp_path / ".gap.safetensors.parts"
+    for name in (".store.123.tmp", ".store.123.old"):
+        (parts / name).mkdir(parents=True)
+        (parts / name / "images.npy").write_bytes(bytes(1000))
+    request = Request(str(model), "gap", "digits", tmp_path / "gap.safetensors", limit=100)
+    build = command.build
+
+    def watched(*args, **more):
+        assert not list(parts.glob(".store.*"))  # room for what is decoded now
+        return build(*args, **more)
+
+    monkeypatch.setattr(command, "build", watched)
+    quietly(request)
+    assert [path.name for path in tmp_path.iterdir()] == ["gap.safetensors"]
+    (parts / ".store.7.tmp").mkdir(parents=True)
+    command._clear(parts)
+    assert not parts.exists()
 
 
 def test_stopped_and_gone_on(model, tmp_path, monkeypatch):

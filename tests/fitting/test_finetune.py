@@ -5,10 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
-from world import classifier, images
+from world import PREPROCESSING, classifier, images
 
 from gapstone.fitting import finetune as module
-from gapstone.fitting.data import InMemory
+from gapstone.fitting.data import InMemory, Stored
 from gapstone.fitting.finetune import Between, finetune
 from gapstone.fitting.fit import fit_head
 from gapstone.fitting.seen import look
@@ -114,7 +114,7 @@ def test_half_precision_that_is_too_small_is_said():
     model = classifier()
     with torch.no_grad():
         model.features.block2[-2].weight.fill_(1e6)
-    with pytest.raises(ValueError, match="do not fit into half precision"):
+    with pytest.raises(ValueError, match=r"kept in half precision, which ends at 65,504: leave finetune= out"):
         fit_head(model, images(50, seed=1), "gap", finetune=1)
 
 
@@ -122,3 +122,49 @@ def test_without_held_out_images_it_is_refused():
     x = torch.randn(3, 3, 16, 16)
     with pytest.raises(ValueError, match="needs held-out images"):
         fit_head(classifier(), (x, torch.arange(3)), "gap", finetune=1)
+
+
+def test_stored_images_are_kept_in_float32_where_half_precision_is_too_small(tmp_path):
+    class Pictures:
+        images = np.random.default_rng(0).integers(0, 256, (200, 16, 16, 3), dtype=np.uint8)
+        labels = np.arange(200) % 3
+
+    model = classifier()
+    with torch.no_grad():
+        model.features.block2[-2].weight.fill_(1e6)
+    data = Stored(Pictures(), np.arange(200), PREPROCESSING, "cpu", tmp_path / "kept", {})
+    seen = look(model, model.head, data, between=True)
+    assert seen.between.dtype == np.float32
+    assert np.isfinite(seen.between).all()
+    assert seen.between.max() > 65_504
+    with torch.no_grad():
+        expected = model.features.before_last(PREPROCESSING.normalise(torch.from_numpy(Pictures.images)))
+    torch.testing.assert_close(torch.from_numpy(np.array(seen.between)), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.int16])
+def test_labels_of_any_integer_type(dtype):
+    x, y = images(100, seed=1)
+    expected = fit_head(classifier(), (x, y), "gap", finetune=1).state_dict()
+    torch.testing.assert_close(fit_head(classifier(), (x, y.to(dtype)), "gap", finetune=1).state_dict(), expected)
+
+
+def test_frozen_parameters_are_trained_and_frozen_after():
+    model = classifier()
+    model.features.requires_grad_(False)
+    new = fit_head(model, images(200, seed=1), "gap", finetune=2)
+    name = "block3.0.weight"
+    assert not torch.equal(new.features.state_dict()[name], model.features.state_dict()[name])
+    assert not any(p.requires_grad for p in new.features.parameters())
+    assert all(p.requires_grad for p in new.head.parameters())
+
+
+def test_a_model_in_half_precision_is_fine_tuned_in_float32():
+    model = classifier().to(torch.bfloat16)
+    x, y = images(200, seed=1)
+    new = fit_head(
+        model, (x.to(torch.bfloat16), y), "gap", finetune=3, validation=(OTHER[0].to(torch.bfloat16), OTHER[1])
+    )
+    assert {p.dtype for p in new.parameters()} == {torch.bfloat16}
+    with torch.no_grad():
+        assert (new(OTHER[0].to(torch.bfloat16)).argmax(1) == OTHER[1]).double().mean() > 0.8

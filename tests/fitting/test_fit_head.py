@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from world import LABELS, PREPROCESSING, classifier, images
 
 import gapstone as gs
+from gapstone.cost import cost
 from gapstone.fitting.data import InMemory, Stored
 from gapstone.fitting.fit import fit, fit_head
 from gapstone.fitting.seen import vectors
@@ -112,8 +113,10 @@ def test_new_labels(model):
     new = fit_head(model, (x, y), "gap", labels=tuple("abcdef"))
     assert new.labels == tuple("abcdef")
     assert new(x).shape == (300, 6)
-    with pytest.raises(ValueError, match="the old head has 3 logits, the new one 6 classes"):
-        fit_head(model, (x, y), "gap", "distil", labels=tuple("abcdef"))
+    for names in (tuple("abcdef"), tuple("abc"), LABELS[::-1]):
+        with pytest.raises(ValueError, match="one for each of its 3 classes in their order; labels= has other names"):
+            fit_head(model, (x, y % 3), "gap", "distil", labels=names)
+    assert fit_head(model, (x, y % 3), "gap", "distil", labels=list(LABELS)).labels == LABELS
     with pytest.raises(ValueError, match="at least two different names"):
         fit_head(model, (x, y), "gap", labels=("a", "a"))
 
@@ -157,6 +160,15 @@ def test_a_swapped_network():
     swapped = swap_head(Net().eval(), "gap", images=OTHER[0][:2])
     new = fit_head(swapped, images(300, seed=1))
     assert accuracy(new) > 0.9
+    report = gs.swapped(fit_head(swapped, images(300, seed=1), "catavgmax", labels=("a", "b", "c")))
+    assert (report.head, report.before) == ("catavgmax", gs.swapped(swapped).before)
+    assert report.after == 3 * 8 * 9 + 8 + 16 * 3 + 3
+    assert gs.swapped(fit_head(swapped, images(300, seed=1, classes=6), labels=tuple("abcdef"))).classes == 6
+    assert gs.swapped(swapped).head == "gap"
+    assert gs.swapped(swapped).after == 3 * 8 * 9 + 8 + 8 * 3 + 3
+    for count in (2, 4):
+        with pytest.raises(ValueError, match="one for each of its 3 classes"):
+            fit_head(swapped, images(30, seed=1), "gap", "distil", labels=tuple("abcd"[:count]))
 
 
 def test_without_a_head_it_says_so():
@@ -228,3 +240,53 @@ def test_stored_images_give_the_same_and_go_on_where_they_were(model, tmp_path):
     torch.testing.assert_close(fit(broken, stored(), "gap").model.head.state_dict(), expected)
     fit(model, stored(), "gmp")  # another pool sees other numbers
     assert len(sorted((tmp_path / "kept").glob("*.npy"))) == 2
+
+
+@pytest.mark.parametrize("spec", CLOSED)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_in_half_precision_stays_one(spec, dtype):
+    model = classifier().to(dtype)
+    x, y = images(200, seed=1)
+    new = fit_head(model, (x.to(dtype), y), spec, "ridge")
+    assert {p.dtype for p in new.parameters()} == {dtype}
+    right = accuracy(new, (OTHER[0].to(dtype), OTHER[1]))
+    assert right == pytest.approx(accuracy(fit_head(classifier(), (x, y), spec, "ridge")), abs=0.05)
+
+
+def test_a_swapped_network_in_half_precision():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), gs.Head("gap", channels=8, classes=3)).to(torch.bfloat16)
+    x, y = images(200, seed=1)
+    new = fit_head(net, (x.to(torch.bfloat16), y), "gmp")
+    assert {p.dtype for p in new.parameters()} == {torch.bfloat16}
+    assert new(x[:2].to(torch.bfloat16)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("finetune", [0, 1])
+def test_each_module_keeps_its_mode(finetune):
+    model = classifier().train()
+    model.features.block1.eval()  # frozen, as users do
+    modes = [module.training for module in model.modules()]
+    fit_head(model, images(100, seed=1), "gap", finetune=finetune)
+    assert [module.training for module in model.modules()] == modes
+    cost(model)
+    assert [module.training for module in model.modules()] == modes
+    with pytest.raises(ValueError, match="Nin takes"):
+        fit_head(model, (torch.zeros(4, 5, 16, 16), torch.arange(4) % 3), "gap")
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_what_was_frozen_is_frozen_in_the_copy():
+    model = classifier()
+    model.features.block1.requires_grad_(False)
+    new = fit_head(model, images(100, seed=1), "gap")
+    assert {name for name, p in new.features.named_parameters() if not p.requires_grad} == {
+        f"block1.{name}" for name, _ in model.features.block1.named_parameters()
+    }
+    assert all(p.requires_grad for p in new.head.parameters())
+
+
+def test_a_generator_that_is_used_up(model):
+    once = (batch for batch in [images(100, seed=1)])
+    fit_head(model, once, "gap")
+    with pytest.raises(ValueError, match=r"no images\. A generator is used up after one pass"):
+        fit_head(model, once, "gap")

@@ -5,6 +5,7 @@ import pytest
 import torch
 from world import LABELS, classifier, images
 
+import gapstone as gs
 from gapstone.fitting.ridge import Ridge
 from gapstone.fitting.seen import vectors
 from gapstone.fitting.sums import fit_sums, head_sums
@@ -48,3 +49,41 @@ def test_sums_of_something_else():
         head_sums(model, (x, torch.full((60,), 9)), "gap")
     with pytest.raises(ValueError, match="no closed form"):
         head_sums(model, (x, y), "nin")
+
+
+def test_sums_that_would_add_up_to_nonsense(tmp_path):
+    """Of another head, order of classes or network: the same shapes, other meanings."""
+    model, other = classifier(), classifier(seed=1)
+    x, y = images(60, seed=1)
+    names = LABELS[::-1]
+    total = head_sums(model, (x, y), "gap")
+    wrong = [
+        head_sums(model, (x, y), "gmp"),
+        head_sums(model, (x, 2 - y), "gap", labels=names),
+        head_sums(other, (x, y), "gap"),
+    ]
+    for sums in wrong:
+        again = Ridge.load(sums.save(tmp_path / "sums.npz"))
+        for one in (sums, again):
+            with pytest.raises(ValueError, match="another model, head or order of classes"):
+                fit_sums(model, one, "gap")
+            with pytest.raises(ValueError, match=r"sums are of different things .* order of classes"):
+                total + one
+    assert len({sums.identity for sums in (total, *wrong)}) == 4
+    assert fit_sums(model, wrong[1], "gap", labels=names).labels == names
+
+
+def test_the_head_that_is_exchanged_does_not_matter():
+    """Machines may hold the same network under another head."""
+    model = classifier()
+    x, y = images(60, seed=1)
+    swapped = fit_sums(model, head_sums(model, (x, y), "gmp"), "gmp")
+    assert head_sums(model, (x, y), "gap").identity == head_sums(swapped, (x, y), "gap").identity
+    assert isinstance(model.head, gs.Head)
+
+
+def test_held_out_images_that_are_not_finite():
+    model = classifier()
+    x, y = images(60, seed=1)
+    with pytest.raises(ValueError, match="features of 60 of 60 images are not finite"):
+        fit_sums(model, head_sums(model, (x, y), "gap"), "gap", validation=(x * torch.nan, y))

@@ -1,11 +1,13 @@
 """Published numbers of published networks, and a user's own module by hand. Nothing is downloaded, nothing computed."""
 
 import warnings
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import prune, spectral_norm
 
 from gapstone import Classifier
 from gapstone.cost import cost
@@ -132,6 +134,79 @@ def test_a_module_of_ones_own_by_hand(asks):
     assert heads["nin"].macs == 64 * 10 * 49
     assert heads["gap"].sizes == heads["fc:grid=7"].sizes == "any side ≥ 4 px"
     assert heads["fc"].sizes == heads[AS_IT_IS].sizes == "sides 28–31 px"
+
+
+class Tied(nn.Module):
+    """Two convolutions of one weight, or one block that stands in two places."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.stem, self.b = nn.Conv2d(3, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1)
+        self.c = nn.Conv2d(64, 64, 3, padding=1)
+        self.c.weight = self.b.weight
+        self.x, self.y = (nn.Sequential(self.b, nn.ReLU()), nn.Sequential(self.b if block else self.c, nn.ReLU()))
+        self.fc = nn.Linear(64, 64)
+        self.out = nn.Linear(64, 64)
+        self.out.weight = self.fc.weight
+
+    def forward(self, x):
+        return self.out(self.fc(self.y(self.x(self.stem(x))).mean((2, 3))))
+
+
+@pytest.mark.parametrize("block", [False, True])
+def test_what_is_shared_is_counted_where_it_first_stands(block):
+    found = inspect(Tied(block), 32)
+    assert found.parameters == 3 * 64 * 9 + 64 + 64 * 64 * 9 + 64 + 64 + 64 * 64 + 64 + 64
+    assert min(part.parameters for part in found.parts) >= 0
+    assert sum(part.parameters for part in found.parts) == found.parameters
+    assert sum(part.macs for part in found.parts) == found.macs
+    assert found.head_parameters == 64 * 64 + 64 + 64
+    assert sum(part.head_parameters for part in found.parts) == found.head_parameters
+    rows = by_path(found)
+    assert rows["c"].parameters == 64 * 64 * 9 + 64  # a module by itself has all it uses
+    assert rows["out"].parameters == 64 * 64 + 64
+    assert found.unused_parameters == 64 * block  # the bias of a convolution that nobody calls
+    trunk = found.parameters - found.head_parameters - found.unused_parameters
+    assert by_head(found)["gap"].total == trunk + 64 * 64 + 64
+
+
+def test_hooks_of_the_user_are_told_of_nothing():
+    told = []
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    model[0].register_forward_hook(lambda module, args, out: told.append(out))
+    model[1].register_forward_pre_hook(partial(lambda name, module, args: told.append(name), "relu"))
+    assert inspect(model, 16).real is None
+    assert told == []
+    model(torch.zeros(1, 3, 16, 16))
+    assert len(told) == 2
+
+
+@pytest.mark.parametrize("made", ["pruned", "normed", "told by a method"])
+def test_hooks_that_are_part_of_the_model_run(made):
+    class Told(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.out = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), nn.Linear(8, 2)
+            self.maps = []
+            self.body.register_forward_hook(self.keep)
+
+        def keep(self, _module, _args, out):
+            self.maps.append(out)
+
+        def forward(self, x):
+            self.body(x)
+            return self.out(self.maps.pop().mean((2, 3)))
+
+    model = Told()
+    if made == "pruned":
+        prune.l1_unstructured(model.body[0], "weight", 0.5)
+    elif made == "normed":
+        spectral_norm(model.body[0])
+    found = inspect(model, 16)
+    assert found.real is None
+    assert found.parameters == 216 + 8 + 18
+    assert found.unused_parameters == 0
+    assert model.maps == []
 
 
 @pytest.mark.parametrize("asks", [False, True])

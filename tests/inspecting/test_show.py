@@ -99,6 +99,9 @@ def test_mistakes_are_told_before_anything_runs(found, tmp_path):
             inspect_model("vgg16", size)
     with pytest.raises(ValueError, match="--depth -1"):
         inspect_model("vgg16", depth=-1)
+    for channels in (0, -2):
+        with pytest.raises(ValueError, match=f"--channels {channels}: an image has at least one"):
+            inspect_model("vgg16", channels=channels)
 
 
 @pytest.mark.parametrize(

@@ -431,7 +431,7 @@ def test_models_that_cannot_be(x):
         swap_head(Plain, "gap")
     with pytest.raises(TypeError, match="swap, then compile"):
         swap_head(torch.compile(Plain(), backend="eager"), "gap")
-    with pytest.raises(ValueError, match="noise of no size"):
+    with pytest.raises(ValueError, match="it has no Conv2d, and names no size"):
         swap_head(nn.Linear(3, 3), "gap")
     with pytest.raises(SplitError, match="None of its modules gives a feature map"):
         swap_head(nn.Sequential(nn.Flatten(2), nn.Linear(1024, 3), nn.Softmax(1), nn.Flatten()), "gap", images=x)

@@ -52,6 +52,8 @@ def advise(
     kind = "fold" if folds is not None else "seed"
     if repeats == 0:
         return f"No {kind} finished with both heads; repeat the trials that failed."
+    if estimate is None and repeats > 1:
+        return "One test image cannot show how far the result depends on the image: use at least 100, better 500."
     if estimate is None:
         return f"One {kind} cannot show how far the result depends on the {kind}: use at least 3, better 5."
     ways = [

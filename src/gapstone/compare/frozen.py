@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from gapstone.compare.asking import STILL, Change
 from gapstone.compare.linear import LinearDescent
+from gapstone.cost import Counting
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.placement import Placement
@@ -58,6 +58,11 @@ class Seen:
     parameters: int
     macs: int
 
+    def leavings(self, folder: Path) -> list[Path]:
+        """What passes for something else, finished or not, left in the folder."""
+        mine = {kept.path.resolve() for kept in (*self.maps.values(), *self.pooled.values())}
+        return [path for path in (*folder.glob("*.npy"), *folder.glob(".*.part")) if path.resolve() not in mine]
+
 
 def pools_of(head: Head) -> tuple[str, ...] | None:
     """The pools whose vectors are all a head needs of a map; None where it needs the map.
@@ -71,13 +76,14 @@ def pools_of(head: Head) -> tuple[str, ...] | None:
 
 
 def fixed_pools(heads: list[str]) -> dict[str, Pool]:
-    """Every pool that one of these heads needs the vectors of, by its name and parameters."""
+    """Every pool that one of these heads needs the vectors of, by its name and parameters; in their order, since in
+    whichever order the heads are named, the same is kept."""
     found: dict[str, Pool] = {}
     for spec in heads:
         head = Head(spec, channels=1, classes=2, size=(1, 1))
         if pools_of(head) is not None:
             found |= {layer.extra_repr(): layer for layer in head.pools if isinstance(layer, Pool)}
-    return found
+    return dict(sorted(found.items()))
 
 
 @dataclass(frozen=True)
@@ -179,8 +185,8 @@ def train_on(
 
 def macs(module: nn.Module, example: Tensor) -> int:
     """Multiply-adds of convolutions and matrix products, as `gapstone.cost` counts them."""
-    counter = FlopCounterMode(display=False)
     module.eval()
-    with torch.no_grad(), counter:
+    with torch.no_grad(), Counting() as counting:
         module(example)
-    return counter.get_total_flops() // 2
+    total: int = counting.total.macs
+    return total

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial, reduce
+from math import isfinite
 from pathlib import Path
 from typing import Any, cast
 
@@ -193,12 +194,24 @@ class _Keeper:
             images = change(images).contiguous(memory_format=torch.channels_last)
         maps = feature_maps(self.model, images, self.what.trial.settings.precision)
         most = float(maps.abs().max())
-        if not most <= torch.finfo(self.dtype).max:
+        if not isfinite(most):
+            raise KeptError(self._not_finite())
+        if most > torch.finfo(self.dtype).max:
             raise KeptError(
                 f"the maps hold values up to {most:.3g}, more than half precision can (65,504): --precision float32 "
                 f"keeps them whole"
             )
         return maps
+
+    def _not_finite(self) -> str:
+        tensors = self.model.features.state_dict().items()
+        wrong = [name for name, tensor in tensors if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
+        if wrong:
+            return f"the backbone's weights hold NaN or infinity ({', '.join(wrong[:3])}): take others"
+        return (
+            f"the backbone's maps hold NaN or infinity, though its weights do not: its values are too large for "
+            f"{self.what.trial.settings.precision}"
+        )
 
     def _keep(
         self,

@@ -21,6 +21,7 @@ from gapstone.heads import parse
 from gapstone.images.store import Store
 from gapstone.prepare import Choices, Prepared, Progress, Say, at_least, prepare
 from gapstone.training import Pace, Rows, measure_pace
+from gapstone.weights import read_weights
 
 HEADS = ("gap", "gmp", "nin", "fc", "fc:grid=4")
 MOST_SHOWN = 8
@@ -79,6 +80,8 @@ class Plan:
     """`precision`, `threads`, `step_seconds`, `memory_mb`: kept from the first run on, for the numbers depend on it."""
     objects: tuple[Marked, ...] | None = None
     """All images with boxes; None where none were asked for."""
+    caution: str | None = None
+    """What whoever reads the accuracies must know first."""
 
     @property
     def once(self) -> Pass | None:
@@ -140,6 +143,8 @@ def plan(request: Request, out: Path, say: Say, progress: Progress) -> Plan:
         request.choices, range(request.seeds), request.folds, out / "store", say, progress, request.weights,
         request.freeze,
     )  # fmt: skip
+    if caution := _caution(request, prepared):
+        say(caution)
     objects = marked(request.boxes, prepared, say) if request.boxes is not None else None
     make = partial(
         Trial,
@@ -174,7 +179,20 @@ def plan(request: Request, out: Path, say: Say, progress: Progress) -> Plan:
         for number, parts in enumerate(prepared.splits)
         for head in request.heads
     )
-    return Plan(request, prepared, trials, workers, measured, objects)
+    return Plan(request, prepared, trials, workers, measured, objects, caution)
+
+
+def _caution(request: Request, prepared: Prepared) -> str | None:
+    """A model of gapstone's was most likely trained on this DATA; of other weights nobody knows."""
+    if request.weights is None or not request.folds:
+        return None
+    if read_weights(request.weights, prepared.backbone, prepared.preprocessing.channels).preprocessing is None:
+        return None
+    return (
+        f"With --folds every image is tested, and images that {request.weights} was trained on count as unseen: the "
+        f"accuracies are too high then. For a model that was trained on this DATA use --seeds, which tests only images "
+        f"that its training kept apart."
+    )
 
 
 def read_earlier(out: Path, request: Request) -> dict[str, Any]:

@@ -80,6 +80,7 @@ def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: d
             "channels": prepared.preprocessing.channels,
             "hash": prepared.hash,
             "split": parts.described,
+            "caution": plan.caution,
             "counts": {
                 name: np.bincount(labels[rows], minlength=len(prepared.labels)).tolist()
                 for name, rows in (("train", parts.train), ("test", tested))

@@ -56,10 +56,17 @@ def compare(request: Request, out: Path, console: Console | None = None, command
 def _look(what: Plan, out: Path, bars: Bars) -> Seen:
     assert what.once is not None
     try:
-        return look_once(what.once, what.prepared.store.folder, out / "kept", bars("Frozen backbone, one pass"))
+        seen = look_once(what.once, what.prepared.store.folder, out / "kept", bars("Frozen backbone, one pass"))
     except KeyboardInterrupt:
         bars.say(f"Stopped during the pass. The same command goes on from here; kept in {out}")
         raise
+    # not deleted: whoever goes back to those heads or images would wait for the pass again
+    if unused := seen.leavings(out / "kept"):
+        size = sum(path.stat().st_size for path in unused) / 1e6
+        bars.say(
+            f"{len(unused)} files ({size:,.1f} MB) of other heads, settings or images stay in {out / 'kept'}, unused."
+        )
+    return seen
 
 
 def _train(what: Plan, missing: list[Trial], out: Path, bars: Bars, seen: Seen | None) -> dict[str, str]:

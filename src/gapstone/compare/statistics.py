@@ -142,10 +142,10 @@ def _estimate(
     both: Sequence[int],
     folds: Mapping[int, tuple[int, int]] | None,
 ) -> tuple[float | None, Estimate | None]:
-    """The difference where there is any, and how sure it is where two or more trials allow to say."""
+    """The difference where there is any, and how sure it is where two or more trials, and images, allow to say."""
     if not both:
         return None, None
-    if folds is None and len(both) > 1:
+    if folds is None and len(both) > 1 and len(a[both[0]]) > 1:
         estimate = crossed(np.stack([a[seed] for seed in both]), np.stack([b[seed] for seed in both]))
         return estimate.difference, estimate
     mean_a, mean_b = ([float(np.mean(head[number])) for number in both] for head in (a, b))
@@ -158,6 +158,8 @@ def _estimate(
 
 def _method(estimate: Estimate | None, repeats: int, folds: bool) -> str:
     kind = "fold" if folds else "seed"
+    if estimate is None and repeats > 1:
+        return "none: one test image was compared, two test images are needed"
     if estimate is None:
         return f"none: {repeats} {kind}{'s' * (repeats != 1)} finished for both heads, two are needed"
     if folds:

@@ -15,9 +15,9 @@ from torch import nn
 
 from gapstone.classifier import Classifier
 from gapstone.converting.document import document
-from gapstone.converting.measures import MOST_MOVED, Facts, Right, facts, moves, right
+from gapstone.converting.measures import MOST_MOVED, Facts, facts, moves, right
 from gapstone.converting.opened import Original, only, original
-from gapstone.converting.paired import Paired
+from gapstone.converting.paired import Paired, Right
 from gapstone.converting.table import show
 from gapstone.fitting.data import Stored
 from gapstone.fitting.fit import Fitted, Method, asked, fit
@@ -47,6 +47,7 @@ class Request:
     weights: Path | None = None
     device: str = "auto"
     seed: int = 0
+    """As the model was trained with: the validation images that λ and the epoch are chosen by depend on it."""
     batch_size: int = 64
 
 
@@ -86,9 +87,11 @@ def convert(request: Request, as_json: bool = False, console: Console | None = N
 
         >>> convert(Request("fc.safetensors", "gap", "photos/", Path("gap.safetensors"), finetune=10))
 
-    DATA is split as `gapstone train` splits it: of the same DATA, the test images were never trained on. Where its
-    classes are those of the model, in whatever order, the labels stay; else the new model has those of DATA. What takes
-    time is kept beside `out` until the end: after Ctrl-C the same command goes on.
+    DATA is split as `gapstone train` splits it: of the same DATA, the test images were never trained on; the validation
+    images neither, where `seed` is that of the training. With another, most of them were, and λ and the best epoch are
+    chosen on images that the features know by heart. Where its classes are those of the model, in whatever order, the
+    labels stay; else the new model has those of DATA. What takes time is kept beside `out` until the end: after Ctrl-C
+    the same command goes on.
 
     Raises: ValueError for what does not fit together, before any work; as `open_model`, `open_source`, `split`,
         `fit_head`.
@@ -138,6 +141,11 @@ def _convert(
     source = open_source(data)
     same = set(source.classes) == set(model.labels)
     labels = model.labels if same else source.classes
+    if request.method == "distil" and not same:
+        raise ValueError(
+            f"--method distil keeps the classes of the model ({_few(model.labels)}); DATA has {_few(source.classes)}: "
+            f"take logistic."
+        )
     images = _images(request, source, labels, model, folder, bars)
     parts = images.parts
     if not same:
@@ -195,6 +203,7 @@ def _images(
     chosen = split(source, found, seed=request.seed, limit=request.limit)
     used = np.unique(np.concatenate([chosen.train, chosen.validation, chosen.test]))
     folder.mkdir(exist_ok=True)
+    _sweep(folder)
     store: Store = build(
         source, used, model.preprocessing, folder / "store", scan=found, progress=bars("Decoding images")
     )
@@ -220,5 +229,13 @@ def _clear(folder: Path) -> None:
     """What was kept for a run that might be stopped, and nothing else that may lie there."""
     for name in ("store", "kept"):
         shutil.rmtree(folder / name, ignore_errors=True)
+    _sweep(folder)
     with suppress(OSError):
         folder.rmdir()
+
+
+def _sweep(folder: Path) -> None:
+    """What a run left that was killed while it decoded images: named by its process, and of no use to another."""
+    for pattern in (".store.*.tmp", ".store.*.old"):
+        for left in folder.glob(pattern):
+            shutil.rmtree(left, ignore_errors=True)

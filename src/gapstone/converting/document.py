@@ -19,6 +19,7 @@ def document(converted: "Converted", new: Classifier) -> dict[str, Any]:
         "out": display(str(request.out)),
         "data": display(str(request.data)),
         "split": parts.described,
+        "seed": request.seed,
         "labels": list(new.labels),
         "images": {"train": len(parts.train), "validation": len(parts.validation), "test": len(parts.test)},
         "method": request.method,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone.classifier import Classifier
+from gapstone.converting.paired import Right
 from gapstone.cost import Counting
 from gapstone.images.moved import moved
 from gapstone.images.preprocessing import Preprocessing
@@ -18,8 +19,6 @@ from gapstone.training import Pictures, Rows
 
 MOST_MOVED = 1000
 """Test images that are also moved: four more passes over all of them would take longer than the conversion."""
-
-Right = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ Z = 1.959963984540054
 """95 % of a normal distribution lie within ± that."""
 
 Right = NDArray[np.bool_]
+"""(n,) whether each image is answered right."""
 
 
 @dataclass(frozen=True)

@@ -56,14 +56,14 @@ def sentences(converted: "Converted") -> list[str]:
     if tuned is not None:
         change = f"{100 * tuned.accuracy[0]:.1f} % → {100 * tuned.accuracy[tuned.best]:.1f} % on the validation images"
         lines.append(
-            f"Then the last stage and the head, {request.finetune} epochs: {change} (epoch {tuned.best})."
+            f"Then the last stage and the head, {_epochs(request.finetune)}: {change} (epoch {tuned.best})."
             if tuned.best
-            else f"Then {request.finetune} epochs of the last stage and the head: none was better than the start, "
+            else f"Then {_epochs(request.finetune)} of the last stage and the head: none was better than the start, "
             f"which was kept."
         )
         if tuned.stopped:
             lines.append(
-                f"Fine-tuning ended after {len(tuned.accuracy) - 1} of {request.finetune} epochs: {tuned.stopped}."
+                f"Fine-tuning ended after {len(tuned.accuracy) - 1} of {_epochs(request.finetune)}: {tuned.stopped}."
             )
     if paired is not None:
         lines.append(paired.verdict(converted.after.head))
@@ -75,6 +75,10 @@ def sentences(converted: "Converted") -> list[str]:
             f"measure it."
         )
     return lines
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count:,} epochs"
 
 
 def _percent(share: float | None) -> str:

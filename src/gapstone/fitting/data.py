@@ -49,12 +49,20 @@ class InMemory:
             rows = exact.to(dtype)
             if dtype == torch.float16 and bool((rows.isinf() & exact.isfinite()).any()):
                 largest = float(exact.abs().max())
-                raise ValueError(f"{name}: values up to {largest:.3g} do not fit into half precision (65,504).")
+                raise ValueError(
+                    f"what the last stage is given has values up to {largest:.3g}, and it is kept in half precision, "
+                    f"which ends at 65,504: leave finetune= out, or convert the model with gapstone convert --finetune,"
+                    f" which keeps such values in float32."
+                )
             made.append(rows.numpy())
             labels.append(truth.detach().cpu().numpy())
         if not made:
-            raise ValueError("data gave no images.")
-        return np.concatenate(made), np.concatenate(labels)
+            raise ValueError(
+                "data gave no images. A generator is used up after one pass: give fit_head a new one each time, or a "
+                "list or DataLoader, which can be passed over again."
+            )
+        found = np.concatenate(labels)  # whatever integers they were; others are refused by who needs them
+        return np.concatenate(made), found.astype(np.int64) if np.issubdtype(found.dtype, np.integer) else found
 
     def _each(self) -> Iterable[tuple[Tensor, Tensor]]:
         given: Any = self.batches
@@ -74,8 +82,13 @@ class InMemory:
             yield batch[0], batch[1]
 
 
+class _TooLargeError(Exception):
+    """A number that half precision cannot hold."""
+
+
 class Stored:
-    """Some rows of a store; what is made of them is kept in `folder`, and a pass that was stopped goes on.
+    """Some rows of a store; what is made of them is kept in `folder`, and a pass that was stopped goes on. Where half
+    precision is asked for and too small, they are made again and kept in float32.
 
     >>> data = Stored(store, split.train, preprocessing, "cpu", folder, {"model": digest, "store": store.key})
     """
@@ -98,11 +111,21 @@ class Stored:
     def rows(
         self, name: str, make: Make, dtype: torch.dtype, about: Any = None
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        def some(first: int, last: int) -> Tensor:
-            return make(self._images(self.chosen[first:last]))
-
         facts = [self.about, about, self.chosen.tolist(), self.preprocessing.to_json()]
-        made = keep(self.folder, name, facts, len(self.chosen), some, self.batch_size, dtype, self.tell)
+
+        def kept(kind: torch.dtype) -> NDArray[Any]:
+            def some(first: int, last: int) -> Tensor:
+                made = make(self._images(self.chosen[first:last]))
+                if kind == torch.float16 and not bool(made.half().isfinite().all()):
+                    raise _TooLargeError
+                return made
+
+            return keep(self.folder, name, facts, len(self.chosen), some, self.batch_size, kind, self.tell)
+
+        try:
+            made = kept(dtype)
+        except _TooLargeError:
+            made = kept(torch.float32)  # from the first image on: a file holds one type
         return made, self.pictures.labels[self.chosen].astype(np.int64)
 
     def _images(self, rows: Rows) -> Tensor:

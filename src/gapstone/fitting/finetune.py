@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone.classifier import Classifier
+from gapstone.training import shuffled, warm_cosine
 
 RATE, PLAIN_RATE = 0.03, 0.01
 """Learning rate with batch norm in what is trained, and without."""
 
 BATCH = 64
+WARMUP = 0.15
+"""Share of all steps in which the learning rate rises."""
+
 PATIENCE = 10
 """Epochs without a better one on the held-out images, after which no more are tried."""
 
@@ -62,11 +66,13 @@ def finetune(
     are. What comes before the last stage stays in eval mode and is never run. Batch norm within the stage is trained as
     usual, its statistics those of the batch: a stage that changes under statistics that do not falls behind and easily
     diverges (NIN, `fc:256` to `gap`, 10 epochs at 0.03: CIFAR-10 58.8 % against 58.1 %, MNIST 97.2 % against a loss
-    that is no number in the first epoch). Where the loss becomes none, it ends, and the best so far stays.
+    that is no number in the first epoch). Where the loss becomes none, it ends, and the best so far stays. Parameters
+    that were frozen (`requires_grad`) are trained all the same, and frozen after.
     """
     modules: list[nn.Module] = [*model.features.last_modules(), model.head]
     device = next(model.parameters()).device
     parameters = [p for module in modules for p in module.parameters()]
+    frozen = [p for p in parameters if not p.requires_grad]
     normed = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for part in modules for layer in part.modules())
     optimizer = torch.optim.SGD(
         [
@@ -78,7 +84,7 @@ def finetune(
         nesterov=True,
     )
     steps = epochs * math.ceil(len(train.labels) / BATCH)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps, WARMUP))
     model.eval()
     tuned = Tuned()
     kept: list[dict[str, Tensor]] = []
@@ -110,6 +116,8 @@ def finetune(
         return True
 
     try:
+        for p in frozen:
+            p.requires_grad_(True)
         judge(0)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)  # dropout
@@ -124,16 +132,14 @@ def finetune(
     finally:
         for module, state in zip(modules, kept, strict=False):
             module.load_state_dict(state)
+        for p in frozen:
+            p.requires_grad_(False)
         model.eval()
     return tuned
 
 
 def _batches(data: Between, device: torch.device, random: np.random.Generator) -> Any:
-    order = random.permutation(len(data.labels))
-    for start in range(0, len(order), BATCH):
-        chosen = order[start : start + BATCH]
-        if len(chosen) == 1 and len(order) > 1:
-            return  # batch norm has no variance over one image
+    for chosen in shuffled(np.arange(len(data.labels)), BATCH, random):
         yield _some(data, chosen, device), torch.from_numpy(data.labels[chosen]).to(device)
 
 
@@ -151,10 +157,3 @@ def _judge(model: Classifier, data: Between, device: torch.device) -> tuple[floa
     )
     labels = torch.from_numpy(data.labels)
     return (logits.argmax(1) == labels).double().mean().item(), F.cross_entropy(logits, labels).item()
-
-
-def _warm_cosine(step: int, steps: int, warmup: float = 0.15) -> float:
-    warm = max(1, round(steps * warmup))
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))

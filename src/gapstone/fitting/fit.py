@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -22,7 +22,7 @@ from gapstone.heads import Head, parse
 from gapstone.heads.recipes import RECIPES
 from gapstone.images.split import carve_validation
 from gapstone.prepare import Progress
-from gapstone.swapping.report import head_of
+from gapstone.swapping.report import KEPT, Swapped, count, head_of
 
 Method = Literal["logistic", "ridge", "distil"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -72,7 +72,7 @@ def fit_head(
             ridge regression on the old head's logits, which needs no labels to be right.
         validation: held-out images, as `data`; λ is chosen on them, and the best epoch. By default a tenth of each
             class of `data`, drawn by `seed`.
-        labels: names of the classes, where they are not the model's.
+        labels: names of the classes, where they are not the model's; not with `distil`, whose logits are the model's.
         finetune: epochs that the last stage and the head are trained, beginning at the closed form; never worse on the
             held-out images than that. For a Classifier. Keeps what the stage is given in memory, in half precision.
 
@@ -111,8 +111,13 @@ def fit(
         raise ValueError(f"fit_head(finetune={finetune}): what the last stage is, is known of a gs.Classifier only.")
     if finetune:
         cast(Classifier, model).features.last_modules()  # a network without such a stage says so here
-    if method == "distil" and len(names) != old.classes:
-        raise ValueError(f"method 'distil': the old head has {old.classes} logits, the new one {len(names)} classes.")
+    # of other modules than a Classifier the names are not known, only how many
+    if method == "distil" and (names != model.labels if isinstance(model, Classifier) else len(names) != old.classes):
+        raise ValueError(
+            f"method 'distil' imitates the model's logits, one for each of its {old.classes} classes in their order; "
+            f"labels= has other names ({', '.join(names[:3])}{', …' if len(names) > 3 else ''}): leave it out, or take "
+            f"method='logistic'."
+        )
     new = with_head(model, path, old, spec, names)
     new_head = head_of(new)[1]
 
@@ -163,18 +168,25 @@ def names_of(model: nn.Module, old: Head, labels: Sequence[str] | None) -> tuple
 
 
 def with_head(model: nn.Module, path: str, old: Head, spec: str, names: tuple[str, ...]) -> nn.Module:
-    """A copy with a head of that kind, in eval mode, its weights yet to be found."""
-    device = next(model.parameters()).device
+    """A copy with a head of that kind, in eval mode, its weights yet to be found; its parts of the dtypes they had."""
+    device, kind = next(model.parameters()).device, next(old.parameters()).dtype
     # a new network draws its first weights: not at the cost of the caller's generator
     with torch.random.fork_rng(devices=[]):
         if isinstance(model, Classifier):
-            new: nn.Module = Classifier(model.backbone, spec, names, model.preprocessing)
-            cast(Classifier, new).features.load_state_dict(model.features.state_dict())
-        else:
-            new = copy.deepcopy(model)
-            head = Head(spec, old.channels, len(names), old.size)
-            parent, _, last = path.rpartition(".")
-            setattr(new.get_submodule(parent), last, head)
+            made = Classifier(model.backbone, spec, names, model.preprocessing)
+            given = dict(model.features.named_parameters())
+            made.features.load_state_dict(model.features.state_dict())
+            made.features.to(next(iter(given.values())).dtype)
+            made.head.to(kind)
+            for name, parameter in made.features.named_parameters():
+                parameter.requires_grad_(given[name].requires_grad)
+            return made.to(device).eval()
+        new = copy.deepcopy(model)
+        parent, _, last = path.rpartition(".")
+        setattr(new.get_submodule(parent), last, Head(spec, old.channels, len(names), old.size).to(kind))
+    report = vars(new).get(KEPT)
+    if isinstance(report, Swapped):
+        setattr(new, KEPT, replace(report, head=spec, classes=len(names), after=count(new)))
     return new.to(device).eval()
 
 
@@ -228,6 +240,11 @@ def _tune(model: Classifier, train: Seen, other: Seen, epochs: int, seed: int, p
     if not len(other.labels):
         raise ValueError("fine-tuning needs held-out images to stop by: give validation=, or more images per class.")
     tell: Callable[..., Any] | None = progress("Fine-tuning the last stage") if progress else None
-    return finetune(
+    kinds = [(part, next(part.parameters()).dtype) for part in (model.features, model.head)]
+    model.float()  # small steps vanish in half precision
+    tuned = finetune(
         model, Between(train.between, train.labels), Between(other.between, other.labels), epochs, seed, tell
     )
+    for part, kind in kinds:
+        part.to(kind)
+    return tuned

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gapstone.classifier import Classifier
 from gapstone.fitting.data import Data
 from gapstone.heads import Head
+from gapstone.modes import quiet
 from gapstone.swapping.report import head_of
 
 CHUNK = 64
@@ -27,7 +28,7 @@ class Seen:
     logits: NDArray[np.float32] | None
     """(n, K) of the old head, where asked for."""
     between: NDArray[Any] | None
-    """(n, …) what the last stage is given, in half precision, where asked for."""
+    """(n, …) what the last stage is given, in half precision or, where that is too small, float32; if asked for."""
 
     def some(self, rows: NDArray[np.integer[Any]]) -> "Seen":
         logits = None if self.logits is None else self.logits[rows]
@@ -47,32 +48,27 @@ def look(model: nn.Module, head: Head, data: Data, *, logits: bool = False, betw
     between: also what the last stage of `model.features` is given. It is made in the pass over the images, and all the
     rest from it: the images are seen once.
     """
-    was_training = model.training
-    model.eval()
 
     def row(maps: Tensor, answer: Tensor) -> Tensor:
         made = vectors(head, maps)
         return torch.cat([made, answer.float()], 1) if logits else made
 
     kept: NDArray[Any] | None = None
-    try:
-        with torch.inference_mode():
-            if between:
-                assert isinstance(model, Classifier)
-                kept, labels = data.rows("between", model.features.before_last, torch.float16)
-                device = next(model.parameters()).device
-                rows = []
-                for first in range(0, len(kept), CHUNK):
-                    some = torch.from_numpy(np.array(kept[first : first + CHUNK])).to(device)
-                    maps = model.features.last(some.float())
-                    rows.append(row(maps, model.head(maps)).cpu())
-                made = torch.cat(rows).numpy()
-            else:
-                made, labels = data.rows(
-                    "vectors", lambda images: row(*_watched(model, images)), torch.float32, [head.spec, logits]
-                )
-    finally:
-        model.train(was_training)
+    with quiet(model), torch.inference_mode():
+        if between:
+            assert isinstance(model, Classifier)
+            kept, labels = data.rows("between", model.features.before_last, torch.float16)
+            weight = next(model.features.parameters())
+            rows = []
+            for first in range(0, len(kept), CHUNK):
+                some = torch.from_numpy(np.array(kept[first : first + CHUNK])).to(weight.device, weight.dtype)
+                maps = model.features.last(some)
+                rows.append(row(maps, model.head(maps)).cpu())
+            made = torch.cat(rows).numpy()
+        else:
+            made, labels = data.rows(
+                "vectors", lambda images: row(*_watched(model, images)), torch.float32, [head.spec, logits]
+            )
     assert head.classifier is not None
     layer = head.classifier[-1]
     assert isinstance(layer, nn.Linear)

@@ -29,6 +29,8 @@ def inspect_model(
     console = console or Console(highlight=False)
     if depth is not None and depth < 0:
         raise ValueError(f"--depth {depth}: 0 shows the whole only, 1 its parts, …")
+    if channels is not None and channels < 1:
+        raise ValueError(f"--channels {channels}: an image has at least one channel")
     if picture is not None and picture.suffix.lower() not in ENDINGS:
         raise ValueError(f"--picture {picture}: a picture ends in {' or '.join(ENDINGS)}")
     shape = _parsed(size) if isinstance(size, str) else size

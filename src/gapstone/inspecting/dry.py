@@ -1,11 +1,13 @@
 """A network that is run on shapes alone: a copy on the meta device, which holds no numbers and costs no memory."""
 
 import copy
+import functools
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -117,7 +119,20 @@ def _copy(model: nn.Module) -> nn.Module:
         if isinstance(tensor, nn.Parameter):
             shaped = nn.Parameter(shaped, requires_grad=False)
         memo[id(tensor)] = shaped
-    return copy.deepcopy(model, memo)
+    copied = copy.deepcopy(model, memo)
+    for module in copied.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key in [key for key, hook in hooks.items() if _is_users(hook)]:
+                del hooks[key]
+    return copied
+
+
+def _is_users(hook: Any) -> bool:
+    """A function is not copied: it would be told of shapes, dozens of times. Methods are, with what they belong to,
+    and torch's own hooks (pruning, spectral norm) compute weights."""
+    while isinstance(hook, functools.partial):
+        hook = hook.func
+    return isinstance(hook, FunctionType) and not hook.__module__.startswith("torch.")
 
 
 def _line(error: Exception) -> str:

@@ -13,7 +13,7 @@ from gapstone.inspecting.passes import Looked, count, kept, look
 from gapstone.inspecting.reach import Seen
 from gapstone.inspecting.result import Inspection, LastMap, OtherHead
 from gapstone.inspecting.sizes import Sizes, legal
-from gapstone.inspecting.tree import rows_of
+from gapstone.inspecting.tree import each_once, rows_of
 
 SIZE = (224, 224)
 
@@ -31,9 +31,10 @@ def inspect(
         513000
 
     Args:
-        model: any `nn.Module` from images (N, channels, H, W) to an answer. Nothing of it is changed: a copy without
-            numbers is run, and where a model asks for numbers (`.item()`, NumPy), the model itself, on zeros; `real`
-            says so.
+        model: any `nn.Module` from images (N, channels, H, W) to an answer. A copy of it without numbers, and without
+            the functions that were registered as its hooks, is run dozens of times. Where a model asks for numbers
+            (`.item()`, NumPy), the model itself is run as often, on zeros, its hooks with it; `real` says so.
+            Weights, buffers and modes are as before then, but not what `forward` or a hook changes besides.
         size: of the images, (H, W) or one side; by default the model's own where it has one, else 224×224.
         channels: of the images; by default what the first convolution takes.
         name: shown instead of the class.
@@ -88,7 +89,7 @@ def inspect(
         training_sizes=training,
         not_trained=not_trained,
         rows=rows,
-        parts=parts_of(rows),
+        parts=parts_of(each_once(rows, dry.model, seen)),
         heads=_heads(dry, seen, channels, shape, accepted, every),
     )
 

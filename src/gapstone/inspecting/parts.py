@@ -15,7 +15,10 @@ SMALL = 0.005
 
 def parts_of(rows: Sequence[Row]) -> tuple[Part, ...]:
     """In the order the model has them, together the whole: top-level modules; large ones cut into theirs, where these
-    are many into stretches whose outputs have one size (`features 5–9`, at 112×112)."""
+    are many into stretches whose outputs have one size (`features 5–9`, at 112×112).
+
+    rows: of `tree.each_once`, as what is shared must not be counted twice.
+    """
     whole = rows[0]
     children = {row.path: _children(rows, row) for row in rows}
     parts = [_Stretch((whole,))]

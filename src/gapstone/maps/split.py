@@ -42,7 +42,7 @@ def split(model: nn.Module, images: Tensor, at: str | None = None) -> tuple[Tail
     Nothing of the model changes. The first pass at an image size watches every call (a few µs each); later ones let all
     through that comes before the map. Raises: SplitError (a ValueError).
     """
-    module = _named(model, at)
+    module = None if at is None else named(model, at)
     known = _found.setdefault(model, {})
     key = tuple(images.shape[1:])
     with quiet(model):
@@ -106,12 +106,12 @@ def located(features: nn.Module, images: Tensor) -> tuple[Tensor, Placement]:
 def _watched(model: nn.Module, images: Tensor, at: nn.Module | None) -> tuple[Watch, Tensor]:
     watch = Watch(images, named=at is not None)
 
-    def named(module: nn.Module, _: Any, out: Any) -> None:
+    def starts(module: nn.Module, _: Any, out: Any) -> None:
         if module is at and isinstance(out, Tensor):  # of several calls, the last
             watch.starts(out)
 
     # torch's own list of hooks for all modules, for the time of this pass: the model's stay as they are
-    hook = register_module_forward_hook(named) if at is not None else None
+    hook = register_module_forward_hook(starts) if at is not None else None
     try:
         with watch:
             out = model(images)
@@ -136,10 +136,9 @@ def _logits(out: Any, model: nn.Module) -> Tensor:
     )
 
 
-def _named(model: nn.Module, at: str | None) -> nn.Module | None:
-    if at is None:
-        return None
-    modules: dict[str, nn.Module] = dict(model.named_modules())
+def named(model: nn.Module, at: str) -> nn.Module:
+    """The module of that name, by any of its names; raises ValueError with the last ones there are."""
+    modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
     if at in modules and at:
         return modules[at]
     tops = [name for name in modules if name and name.count(".") < 2][-12:]

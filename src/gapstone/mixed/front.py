@@ -3,16 +3,16 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import prod
 from typing import Literal
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from gapstone.mixed.masked import Masked, answer, padded, run
-from gapstone.mixed.planning import MOST_PIXELS, Plan, buckets, joined
+from gapstone.mixed.masked import run, together
+from gapstone.mixed.planning import MOST_PIXELS, Plan, buckets, joined, singly
+from gapstone.mixed.trial import again, alike, different, failed, tried
 from gapstone.mixed.valid import Refused
 
 How = Literal["auto", "masked", "buckets"]
@@ -28,7 +28,13 @@ def mixed_sizes(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -
     Nothing is resized. Images of unlike sizes are padded into batches where that is faster, and the padding is kept
     out of every layer and of the pools, so that the answers are those of single images up to rounding (1e-5 in
     float32). Where a network has a call for which that cannot be (attention over positions, say), images of one size
-    go together and the others alone; `plan` says which way is taken, and why.
+    go together and the others alone; batch norm without running statistics makes every image go alone. `plan` says
+    which way is taken, and why.
+
+    What is checked by running: once per model, two images padded and alone; of a model whose own code asks for the size
+    of a map, in every padded batch also the smallest image and the shortest along each axis, alone. Code that takes
+    another way from some side or area on is found by that; code that does so for certain sizes in between (odd ones,
+    say) is found only where one of those images is such: give how="buckets" for it.
 
     Args:
         model: makes (N, D) of (N, C, *spatial): a classifier, or features and a pool. It runs in eval mode, without
@@ -37,8 +43,10 @@ def mixed_sizes(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -
         how: "auto": what should be fastest; "masked": as many together as fit into memory, refused where padding cannot
             be kept out; "buckets": only images of one size together.
 
-    Raises: ValueError where a network cannot take an image, or with "masked" the name of the call that is in the way.
+    Raises: ValueError where a network cannot take an image or the images are not alike in type, device and channels;
+        with "masked" Refused, a ValueError, with the name of the call that is in the way.
     """
+    _check(images)
     rows: list[Tensor | None] = [None] * len(images)
     for number, out in outputs(model, images, how):
         if out.dim() != 1:
@@ -79,6 +87,11 @@ def plan(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -> Plan:
         raise ValueError(f'how={how!r}: "auto", "masked" or "buckets"')
     _check(images)
     sizes = [tuple(image.shape[1:]) for image in images]
+    if any(isinstance(module, _BatchNorm) and module.running_mean is None for module in model.modules()):
+        why = "batch norm without running statistics takes those of its batch, of all images in it"
+        if how == "masked":
+            raise Refused(f"{type(model).__name__}: {why}")
+        return singly(sizes, why)
     if how == "buckets":
         return buckets(sizes, "asked for")
     if len(set(sizes)) < 2:
@@ -86,27 +99,41 @@ def plan(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -> Plan:
     if how == "auto" and sum(sorted(map(prod, set(sizes)))[:2]) > MOST_PIXELS:
         return buckets(sizes, f"no two sizes fit into one batch of {MOST_PIXELS:,} pixels")
     with _quiet(model):
-        trial = _tried(model, images)
+        trial = tried(model, images)
     if trial.refused is not None:
         if how == "masked":
             raise Refused(f"{type(model).__name__}: padding cannot be kept out of {trial.refused}")
         return buckets(sizes, f"padding cannot be kept out of {trial.refused}", refused=True)
     if how == "masked":
         return joined(sizes, 1e12, 1e12, "asked for")
-    why = f"a batch costs as much as {trial.plain:,.0f} pixels more than its own, of several sizes {trial.watched:,.0f}"
-    return joined(sizes, trial.plain, trial.watched, why)
+    watched = trial.watched
+    if trial.reads:  # three images of each batch are asked again
+        watched += 3 * sum(map(prod, sizes)) / len(sizes)
+    why = f"a batch costs as much as {trial.plain:,.0f} pixels more than its own, of several sizes {watched:,.0f}"
+    return joined(sizes, trial.plain, watched, why)
 
 
 def _answers(model: nn.Module, images: Sequence[Tensor], how: How) -> list[Tensor]:
     if len({image.shape for image in images}) == 1:
         return together(model, images)
     try:
-        answers, _ = run(model, images)
-    except Refused as refused:  # not met in the trial: its code depends on the images
+        return _masked(model, images)
+    except Refused as refused:  # not met in the trial: its code depends on the images, or on their sizes
         if how == "masked":
             raise
+        failed(model, images, refused)
         warnings.warn(f"{len(images)} images go one by one: padding cannot be kept out of {refused}", stacklevel=4)
         return [together(model, [image])[0] for image in images]
+
+
+def _masked(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
+    answers, mode = run(model, images)
+    if mode.reads:
+        for number in again(images):
+            one = together(model, [images[number]])[0]
+            if bool(answers[number].isfinite().all()) and not alike(answers[number], one):
+                raise different(model)
+            answers[number] = one
     # what is no number may have come from the padding: ask again, alone
     return [
         row if bool(row.isfinite().all()) else together(model, [image])[0]
@@ -127,13 +154,25 @@ def _quiet(model: nn.Module) -> Iterator[None]:
 
 
 def _check(images: Sequence[Tensor]) -> None:
+    if not isinstance(images, Sequence | Tensor) or (isinstance(images, Tensor) and images.dim() < 3):
+        given = f"a tensor {tuple(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
+        raise ValueError(f"images of mixed sizes are a list of tensors (C, H, W), normalised; got {given}")
     for image in images:
-        alike = isinstance(image, Tensor) and image.dim() == images[0].dim() and len(image) == len(images[0])
-        if not alike or image.dim() < 2 or not image.is_floating_point() or image.numel() == 0:
-            given = f"{image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+        if not isinstance(image, Tensor):
+            raise ValueError(f"images of mixed sizes are tensors (C, H, W), normalised; got a {type(image).__name__}")
+        if image.dim() < 2 or not image.is_floating_point() or image.numel() == 0:
+            given = f"{image.dtype} {tuple(image.shape)}"
+            raise ValueError(f"images of mixed sizes are tensors (C, H, W) of numbers, normalised; got {given}")
+        if _kind(image) != _kind(images[0]):
+            given = " and ".join(f"{one.dtype} {tuple(one.shape)} on {one.device}" for one in (images[0], image))
             raise ValueError(
-                f"images of mixed sizes are tensors (C, H, W) of as many channels, normalised; got {given}"
+                f"images of mixed sizes are tensors (C, H, W) of as many channels, of one type and on one device; "
+                f"got {given}"
             )
+
+
+def _kind(image: Tensor) -> object:
+    return image.dim(), len(image), image.dtype, image.device
 
 
 def _by(size: Sequence[int]) -> str:

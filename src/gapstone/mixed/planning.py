@@ -53,7 +53,7 @@ class Plan:
     batches: tuple[Batch, ...]
     why: str
     refused: bool = False
-    """The network has a call that padding cannot be kept out of."""
+    """The network has a call that padding, or other images, cannot be kept out of."""
 
     def __str__(self) -> str:
         images, several = sum(len(b.images) for b in self.batches), sum(b.several for b in self.batches)
@@ -69,6 +69,11 @@ def buckets(sizes: Sequence[Size], why: str, refused: bool = False) -> Plan:
     [(0, 2), (1,)]
     """
     return Plan(tuple(_cut(_buckets(sizes), sizes)), why, refused)
+
+
+def singly(sizes: Sequence[Size], why: str) -> Plan:
+    """Every image alone: the network lets images of one batch change each other's answers."""
+    return Plan(tuple(_batch({size: [number]}, sizes) for number, size in enumerate(sizes)), why, refused=True)
 
 
 def joined(sizes: Sequence[Size], plain: float, watched: float, why: str) -> Plan:

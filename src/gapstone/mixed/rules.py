@@ -185,8 +185,12 @@ def _convolution(mode: "Masked", func: Any, name: str, inputs: Sequence[Tensor],
     # "same" is for a stride of 1 only: as many places whatever the map's size
     both = reach if padding == "same" else [0] * n if padding == "valid" else [2 * p for p in _each(padding, n)]
     rules = list(zip(both, reach, stride, strict=True))
-    after = valid.moved(lambda size: tuple((n + p - r - 1) // s + 1 for n, (p, r, s) in zip(size, rules, strict=True)))
-    _some(name, x, after)
+    after = valid
+    if any(p != r or s != 1 for p, r, s in rules):  # most leave the size as it is
+        after = valid.moved(
+            lambda size: tuple((n + p - r - 1) // s + 1 for n, (p, r, s) in zip(size, rules, strict=True))
+        )
+        _some(name, x, after)
     if any(both):
         mode.clear(x)
     out = func(*args, **kwargs)

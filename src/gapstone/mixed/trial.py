@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from math import prod
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
 from gapstone.mixed.masked import Masked, run, together
 from gapstone.mixed.valid import Refused
 
-import torch
 
 @dataclass(frozen=True)
 class Trial:
@@ -20,17 +20,40 @@ class Trial:
     """What a batch costs beyond its pixels, in pixels."""
     watched: float = 0.0
     """The same of a batch of several sizes."""
+    reads: bool = False
+    """It asks for sizes: some images of each batch are asked again, alone."""
 
 
 _trials: WeakKeyDictionary[nn.Module, dict[object, Trial]] = WeakKeyDictionary()
 
 
 def tried(model: nn.Module, images: Sequence[Tensor]) -> Trial:
+    """Of the first images that it was asked with."""
     known = _trials.setdefault(model, {})
-    key = images[0].dtype, images[0].device, images[0].dim()
-    if key not in known:
-        known[key] = _try(model, images)
-    return known[key]
+    if _kind(images) not in known:
+        known[_kind(images)] = _try(model, images)
+    return known[_kind(images)]
+
+
+def failed(model: nn.Module, images: Sequence[Tensor], why: Refused) -> None:
+    """A later batch was refused: from now on it goes by size."""
+    _trials.setdefault(model, {})[_kind(images)] = Trial(str(why))
+
+
+def _kind(images: Sequence[Tensor]) -> object:
+    return images[0].dtype, images[0].device, images[0].dim()
+
+
+def again(images: Sequence[Tensor]) -> list[int]:
+    """The numbers of the images that are least like the padded batch: the shortest along each axis, and the smallest.
+
+    Code that takes another way from some height, width or area on takes it for one of these too, if for any.
+    """
+    axes = range(1, images[0].dim())
+    return sorted({
+        min(range(len(images)), key=lambda number: images[number].numel()),
+        *(min(range(len(images)), key=lambda number: images[number].shape[axis]) for axis in axes),
+    })  # fmt: skip
 
 
 def _try(model: nn.Module, images: Sequence[Tensor]) -> Trial:
@@ -46,16 +69,22 @@ def _try(model: nn.Module, images: Sequence[Tensor]) -> Trial:
     except Refused as refused:
         return Trial(str(refused))
     for one, other in zip(found, alone, strict=True):
-        if one.shape != other.shape or not _alike(one, other):
-            return Trial(
-                f"{type(model).__name__}: two images answered differently padded and alone (its code depends on the "
-                f"map's size, or calls something that cannot be watched)"
-            )
-    return Trial(None, *_overheads(model, mode, pair))
+        if not alike(one, other):
+            return Trial(str(different(model)))
+    return Trial(None, *_overheads(model, mode, pair), mode.reads)
 
 
-def _alike(a: Tensor, b: Tensor) -> bool:
+def different(model: nn.Module) -> Refused:
+    return Refused(
+        f"{type(model).__name__}: images answered differently padded and alone (its code depends on the map's size, or "
+        f"calls something that cannot be watched)"
+    )
+
+
+def alike(a: Tensor, b: Tensor) -> bool:
     """Far above rounding, far below anything seen to be wrong."""
+    if a.shape != b.shape:
+        return False
     close = {torch.float64: 1e-8, torch.float32: 1e-4}.get(a.dtype, 0.03)
     return bool((a - b).abs().max() <= close * b.abs().max().clamp(min=1e-30))
 
@@ -69,5 +98,3 @@ def _overheads(model: nn.Module, mode: Masked, images: Sequence[Tensor]) -> tupl
     # a GPU waits for work: as many together as fit
     more = 1.0 if images[0].device.type == "cpu" else 100.0
     return more * (weights + 6e4 * mode.calls / per_pixel), more * (weights + 8e5 * mode.calls / per_pixel)
-
-

@@ -3,11 +3,16 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Size = tuple[int, ...]
+Array = NDArray[Any]
+INF = np.float32(np.inf)
 
 
 class Refused(ValueError):
@@ -90,35 +95,34 @@ class Masks:
 
     def ones(self, x: Tensor, valid: Valid) -> Tensor:
         """(N, 1, …): 1 for the image and 0 beyond. A multiplication keeps the image and clears the rest."""
-        return self._of("ones", x, valid, _ones)
+        return self._of("ones", x, valid, lambda: _inside(x, valid))
 
     def below(self, x: Tensor, valid: Valid) -> Tensor:
         """∞ for the image and −∞ beyond: a minimum keeps the image and leaves nothing of the rest."""
-        return self._of("below", x, valid, lambda x, v: self.ones(x, v).sub(0.5) * torch.inf)
+        return self._of("below", x, valid, lambda: np.where(_inside(x, valid), INF, -INF))
 
     def above(self, x: Tensor, valid: Valid) -> Tensor:
         """−∞ for the image and 0 beyond: a maximum keeps the image and makes 0 of −∞."""
-        return self._of("above", x, valid, lambda x, v: (1 - self.ones(x, v)).log_())
+        return self._of("above", x, valid, lambda: np.where(_inside(x, valid), -INF, np.float32(0)))
 
     def counts(self, x: Tensor, valid: Valid) -> Tensor:
         """(N,): positions of each image."""
-        made = lambda x, v: torch.tensor([prod(s) for s in v.sizes], dtype=x.dtype, device=x.device)  # noqa: E731
-        return self._of("counts", x, valid, made)
+        return self._of("counts", x, valid, lambda: np.array([prod(size) for size in valid.sizes]))
 
-    def _of(self, kind: str, x: Tensor, valid: Valid, make: Callable[[Tensor, Valid], Tensor]) -> Tensor:
+    def _of(self, kind: str, x: Tensor, valid: Valid, make: Callable[[], Array]) -> Tensor:
         key = (kind, valid.axes, valid.sizes, tuple(x.shape[axis] for axis in valid.axes), x.dim(), x.dtype)
         if key not in self._made:
-            self._made[key] = make(x, valid)
+            # numpy: a call on so few numbers takes less time than one of torch
+            self._made[key] = torch.from_numpy(make()).to(x.device, x.dtype)
         return self._made[key]
 
 
-def _ones(x: Tensor, valid: Valid) -> Tensor:
+def _inside(x: Tensor, valid: Valid) -> Array:
+    """(N, 1, …): whether a position is the image's."""
     lengths = valid.flat or tuple(x.shape[axis] for axis in valid.axes)
-    n, ends = len(lengths), torch.tensor(valid.sizes, device=x.device)
-    inside: Tensor | None = None
+    n, ends = len(lengths), np.array(valid.sizes)
+    inside = np.ones((len(ends), *(1,) * n), bool)
     for number, length in enumerate(lengths):
-        below = (torch.arange(length, device=x.device) < ends[:, number, None]).to(x.dtype)
-        below = below.view(len(ends), *(length if k == number else 1 for k in range(n)))
-        inside = below if inside is None else inside * below
-    assert inside is not None
+        below = np.arange(length) < ends[:, number, None]
+        inside = inside & below.reshape(len(ends), *(length if k == number else 1 for k in range(n)))
     return inside.reshape(len(ends), *(x.shape[axis] if axis in valid.axes else 1 for axis in range(1, x.dim())))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.classifier import Classifier
+from gapstone.modes import quiet
 
 SIDES = (224, 32, 28, 64, 128, 256, 299, 384)
 """ImageNet's, CIFAR's, MNIST's, …: networks of a fixed size take only theirs."""
@@ -22,24 +23,24 @@ def example(model: nn.Module) -> Tensor:
     reason: Exception | None = None
     for shape in dict.fromkeys(_shapes(model)):
         images = torch.randn(2, *shape, generator=generator).to(weight)
-        modes = [(module, module.training) for module in model.modules()]
-        model.eval()
         try:
-            with torch.no_grad():
+            with quiet(model), torch.no_grad():
                 out = model(images)
             logits = getattr(out, "logits", out)
             if not isinstance(logits, Tensor) or len(logits) == 2:
                 return images
         except Exception as error:  # each network has its own way to refuse a size
             reason = error
-        finally:
-            for module, training in modes:
-                module.training = training
         tried.append("×".join(map(str, shape)))
+    if not tried:
+        raise ValueError(
+            f"swap_head does not know what images {type(model).__name__} takes: it has no Conv2d, and names no size. "
+            f"Give images=, a tensor (N, C, H, W), normalised"
+        )
     why = f" ({type(reason).__name__}: {str(reason)[:200]})" if reason else ""
     raise ValueError(
-        f"swap_head gave {type(model).__name__} noise of {', '.join(tried) or 'no size'}, and it took none"
-        f"{why}: give images= of a size that it takes, a tensor (2, C, H, W)"
+        f"swap_head calls {type(model).__name__}(images) with nothing else; it gave noise of {', '.join(tried)}, and "
+        f"none was taken{why}: give images= that it takes, a tensor (N, C, H, W), normalised"
     ) from reason
 
 

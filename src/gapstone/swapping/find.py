@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.heads import Head
+from gapstone.maps.split import named
 from gapstone.maps.tape import SplitError, Tape
 from gapstone.modes import quiet
 from gapstone.swapping.layout import ChannelsFirst, Grid
@@ -50,13 +51,20 @@ def find(model: nn.Module, images: Tensor, at: str | None) -> Found:
     """
     with quiet(model):
         if at is not None:
-            return _checked(model, images, *_followed(model, images, out_of=_module(model, at)), f"at={at!r}")
+            return _checked(model, images, *_followed(model, images, out_of=named(model, at)), f"at={at!r}")
         heads = [module for module in model.modules() if isinstance(module, Head)]
-        if len(heads) == 1:  # it says itself where the map is
-            return _checked(model, images, *_followed(model, images, into=heads[0]), "its head")
+        for head in heads:
+            trail, logits = _followed(model, images, into=head)
+            if _answers(trail, logits, head, len(heads) == 1):  # it says itself where the map is
+                return _checked(model, images, trail, logits, "its head")
         trail, logits = _followed(model, images)
         tape = trail.watch.tape
-        if tape is None or logits is None or tape.slot(logits) is None:
+        if logits is None:
+            raise SplitError(
+                f"{type(model).__name__} gave {trail.gave} for {len(images)} images, and logits (N, classes) are "
+                f"needed: wrap it in a module that returns them, or give at= and num_classes. {choose(model, trail)}"
+            )
+        if tape is None or tape.slot(logits) is None:
             return _of_tokens(model, images, trail)
         if tape.foreign:
             raise SplitError(
@@ -75,11 +83,35 @@ def _followed(
     model: nn.Module, images: Tensor, into: nn.Module | None = None, out_of: nn.Module | None = None
 ) -> tuple[Trail, Tensor | None]:
     trail = Trail(model, images, into, out_of)
-    with trail.followed():
-        out = model(images)
+    try:
+        with trail.followed():
+            out = model(images)
+    except Exception as error:
+        error.add_note(_called(model, images))
+        raise
     logits = getattr(out, "logits", out)
+    trail.gave = f"{tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
     right = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
     return trail, logits if right else None
+
+
+def _called(model: nn.Module, images: Tensor) -> str:
+    """What the model was given, for one that refused it."""
+    weight = next((p for p in model.parameters() if p.is_floating_point()), None)
+    other = weight is not None and (weight.dtype, weight.device) != (images.dtype, images.device)
+    return (
+        f"swap_head called {type(model).__name__}(images) with nothing else, images {tuple(images.shape)}, a batch "
+        f"(N, C, H, W), of {images.dtype} on {images.device}"
+        + (f"; its weights are of {weight.dtype} on {weight.device}" if weight is not None and other else "")
+    )
+
+
+def _answers(trail: Trail, logits: Tensor | None, head: Head, alone: bool) -> bool:
+    """Whether a head is the network's: nothing beyond it makes the logits. Another one squeezes, and excites."""
+    if trail.map is None or logits is None:
+        return alone and trail.map is not None
+    head_and_map = trail.making(trail.map).of | trail.bits_of(list(head.parameters()))
+    return not trail.making(logits).of & ~head_and_map
 
 
 def _checked(
@@ -116,10 +148,10 @@ def _arranged(model: nn.Module, x: Tensor, tape: Tape, images: Tensor, trail: Tr
         # the image's own cells, seen in one row with a class token before them; or cells of what was made of these
         for axis in (1, 2):
             if grid := (trail.watch.grids | trail.grids).get(x.shape[axis]):
-                return (Grid(grid, 0, axis == 1),)
+                return (Grid(grid, 0, axis == 1, tuple(images.shape[2:])),)
         before = {x.shape[1] - n: grid for n, grid in trail.watch.grids.items() if 0 < x.shape[1] - n <= PREFIX}
         if before:
-            return (Grid(before[min(before)], min(before), True),)
+            return (Grid(before[min(before)], min(before), True, tuple(images.shape[2:])),)
     raise SplitError(
         f"the last map of {type(model).__name__}, {tuple(x.shape)}, has its positions along {tape.axes}, which were "
         f"not seen as a grid over the images. {choose(model, trail)}"
@@ -159,14 +191,6 @@ def _class_maps(model: nn.Module, found: Found) -> nn.Module | None:
     givers = [v.module for v in found.trail.givers.get(x, ()) if v.count >= made.count]
     convolutions = [m for m in givers if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)]
     return convolutions[0] if convolutions and found.trail.once(convolutions[0]) else None
-
-
-def _module(model: nn.Module, at: str) -> nn.Module:
-    modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
-    if at and at in modules:
-        return modules[at]
-    tops = [name for name in modules if name and name.count(".") < 2][-12:]
-    raise ValueError(f"at={at!r}: {type(model).__name__} has no such module; its last ones are {', '.join(tops)}")
 
 
 def choose(model: nn.Module, trail: Trail) -> str:

@@ -14,10 +14,11 @@ from gapstone.swapping.cut import Surgery, dropped, names
 from gapstone.swapping.example import example
 from gapstone.swapping.find import Found, find
 from gapstone.swapping.inside import inside
-from gapstone.swapping.report import KEPT, Cut, Swapped, count, head_of
+from gapstone.swapping.report import KEPT, Cut, Swapped, count
 from gapstone.swapping.wrap import wrapped
 
 
+@torch.inference_mode(False)  # weights and maps of that mode can never train
 def swap_head(
     model: nn.Module,
     head: str,
@@ -61,26 +62,24 @@ def swap_head(
     _check(model, head, num_classes)
     if not inplace:
         model = _copied(model)
-    images = example(model) if images is None else _given(images)
+    images = example(model) if images is None else _given(model, images)
     found = find(model, images, at)
     classes = num_classes if num_classes is not None else _classes(model, found)
     before, kind = count(model), type(model).__name__
     new = _head(model, head, classes, found)
     surgery = Surgery(model)
-    gone = dropped(model, found)
-    path = names(model)
+    gone = dropped(model, found, images)
+    path, cells = names(model), tuple(found.features.shape[2:])
     cut = tuple(Cut(path[m][0], type(m).__name__, count(m)) for m in gone)
     try:
         whole = inside(surgery, found, gone, new, images) or wrapped(surgery, found, gone, new, images)
+        at = next(name for name, module in whole.named_modules() if module is new)
+        whole.__dict__[KEPT] = Swapped(
+            kind, new.spec, at, classes, new.channels, cells, found.size, cut, before, count(whole), whole is not model
+        )
     except BaseException:
         surgery.undo()
         raise
-    whole.__dict__.pop(KEPT, None)
-    at = head_of(whole)[0]
-    cells = tuple(found.features.shape[2:])
-    whole.__dict__[KEPT] = Swapped(
-        kind, new.spec, at, classes, new.channels, cells, found.size, cut, before, count(whole), whole is not model
-    )
     return whole
 
 
@@ -91,6 +90,11 @@ def _check(model: Any, head: str, num_classes: int | None) -> None:
     if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
         raise TypeError(
             f"swap_head({type(model).__name__}): a scripted or compiled model cannot be changed; swap, then compile"
+        )
+    if any(p.is_meta for p in model.parameters()):
+        raise ValueError(
+            f"swap_head({type(model).__name__}): its parameters are on the device 'meta', which holds no numbers: "
+            f"make it on another device, or load its weights first"
         )
     parse(head)
     if num_classes is not None and (not isinstance(num_classes, int) or isinstance(num_classes, bool)):
@@ -104,11 +108,15 @@ def _check(model: Any, head: str, num_classes: int | None) -> None:
         )
 
 
-def _given(images: Any) -> Tensor:
+def _given(model: nn.Module, images: Any) -> Tensor:
     if not isinstance(images, Tensor) or images.dim() < 3 or not len(images):
         what = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise ValueError(f"swap_head: images={what}: give at least one image, as a tensor (N, C, H, W), normalised")
-    return images[:2].detach()
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    # (N, C, L) is a batch of sounds, which a Conv2d may see as spectrograms
+    if first is not None and images.dim() == 3 and len(images) == first.in_channels < images.shape[1]:
+        raise ValueError(f"swap_head: images={tuple(images.shape)} is a single image: give a batch of it, image[None]")
+    return images[:2].detach().clone()  # a clone can train, also of what was made in inference mode
 
 
 def _classes(model: nn.Module, found: Found) -> int:

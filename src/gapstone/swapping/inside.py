@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from gapstone.heads import Head
 from gapstone.swapping.cut import Surgery
 from gapstone.swapping.find import Found
-from gapstone.swapping.layout import Passed
+from gapstone.swapping.layout import Grid, Passed
 from gapstone.swapping.trying import Probe, runs
 
 SHAPES = ((), (-1, -1), (1, 1))
@@ -15,7 +15,12 @@ SHAPES = ((), (-1, -1), (1, 1))
 
 
 def inside(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: Head, images: Tensor) -> nn.Module | None:
-    """The model, its head in place of the module that takes the map; None where its answer is changed after it."""
+    """The model, its head in place of the module that takes the map; None where its answer is changed after it.
+
+    Also for tokens: only what stands around the network sees the images' proportions, and so the grid.
+    """
+    if any(isinstance(layer, Grid) for layer in found.arrange):
+        return None
     for module in takers(found, gone):
         for axes in SHAPES:
             surgery.without(one for one in gone if one is not module)

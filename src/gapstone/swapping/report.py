@@ -74,7 +74,7 @@ def swapped(model: nn.Module) -> Swapped:
 
 
 def head_of(model: nn.Module) -> tuple[str, Head]:
-    """The name and the module of a model's one gapstone head: of a swapped model, or a Classifier.
+    """The name and the module of a model's gapstone head: the one that `swap_head` set, or else its only one.
 
         >>> head_of(gs.swap_head(torchvision.models.resnet18(), "gap"))
         ('avgpool', Head('gap', channels=512, classes=1000 …))
@@ -82,6 +82,11 @@ def head_of(model: nn.Module) -> tuple[str, Head]:
     It is called once in a forward pass, with the map (N, C, h, w) and nothing else; what it gives are the logits.
     Raises: ValueError where there is none, or more than one.
     """
+    report = vars(model).get(KEPT)
+    if isinstance(report, Swapped):  # a head may also stand inside the network, and squeeze
+        at = dict(model.named_modules()).get(report.at)
+        if isinstance(at, Head):
+            return report.at, at
     heads = [(name, module) for name, module in model.named_modules() if isinstance(module, Head)]
     if len(heads) != 1:
         names = ", ".join(repr(name) for name, _ in heads)

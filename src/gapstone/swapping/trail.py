@@ -18,6 +18,16 @@ from gapstone.maps.geometry import RESHAPES
 from gapstone.maps.tape import tensors
 from gapstone.maps.watch import Watch
 
+DROPOUTS = {
+    "dropout": nn.Dropout,
+    "dropout1d": nn.Dropout1d,
+    "dropout2d": nn.Dropout2d,
+    "dropout3d": nn.Dropout3d,
+    "feature_dropout": nn.Dropout2d,
+    "alpha_dropout": nn.AlphaDropout,
+    "feature_alpha_dropout": nn.FeatureAlphaDropout,
+}
+"""By the function's name."""
 IMAGES = 1
 """The bit of what depends on the images; each parameter has one of its own."""
 
@@ -54,6 +64,18 @@ class Visit:
     """Calls that had been made when it began, or ended."""
 
 
+@dataclass(frozen=True)
+class Dropout:
+    """A dropout that a forward pass in eval mode went through as a function: it changed nothing, but is there."""
+
+    count: int
+    name: str
+    p: float
+
+    def layer(self) -> nn.Module:
+        return DROPOUTS[self.name](self.p)
+
+
 class Trail(TorchFunctionMode):
     """Follows a pass of `images`; `into`, `out_of`: keeps that module's input, or output, as `map`."""
 
@@ -74,12 +96,16 @@ class Trail(TorchFunctionMode):
         """Visits by the tensor that they begin with."""
         self.givers: Any = WeakTensorKeyDictionary()
         """Visits by the tensor that they end with."""
+        self.dropouts: Any = WeakTensorKeyDictionary()
+        """Dropouts by the tensor that they took, and gave back."""
         self.begun: dict[nn.Module, list[int]] = {}
         """By module, the count at the beginning of each visit."""
         self.ended: dict[nn.Module, list[int]] = {}
         """And at the end."""
         self.given: list[tuple[nn.Module, tuple[int, ...]]] = []
         """What modules gave: shapes, in the order of time."""
+        self.gave = ""
+        """What the model answered, in words."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -92,8 +118,12 @@ class Trail(TorchFunctionMode):
             of |= one.of
         call = Call(func, args, kwargs, inputs[0], makings[0]) if len(inputs) == 1 and of & IMAGES else None
         made = Made(self.watch.count, of, call)
-        if len(inputs) == 1 and getattr(func, "__name__", "") in RESHAPES:
+        name = getattr(func, "__name__", "")
+        if len(inputs) == 1 and name in RESHAPES:
             self._grid(inputs[0].shape, out.shape)
+        if name in DROPOUTS and out is inputs[0]:
+            p = float(args[1] if len(args) > 1 else kwargs.get("p", 0.5))
+            self.dropouts.setdefault(out, []).append(Dropout(self.watch.count, name, p))
         changed = [_version(x) != version for x, version in zip(inputs, before, strict=True)]
         for y in tensors(out):
             # dropout in eval mode gives back what it took: the same tensor, unchanged, is not made anew

@@ -1,13 +1,17 @@
 """A network up to its last map, as it is written: its forward pass ends where the map is made."""
 
+import sys
+from types import FrameType
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import CheckpointFunction
 
 from gapstone.heads import Head
 from gapstone.maps.tape import Slot, leaves, replaced
+from gapstone.swapping.layout import Grid
 
 NAMESPACES: dict[str, Any] = {"F": F, "torch": torch, "Tensor": Tensor}
 
@@ -30,9 +34,22 @@ class Tap:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], out: Tensor | None = None) -> None:
         x = args[0] if out is None else out
+        if not torch.compiler.is_compiling() and not torch.is_grad_enabled() and _checkpointed():
+            raise RuntimeError(
+                "the map is made inside torch.utils.checkpoint(…, use_reentrant=True), where it has no gradient until "
+                "that returns, and this network ends at its map: give it use_reentrant=False"
+            )
         if not torch.compiler.is_exporting():
             raise Reached(x)
         self.seen = x  # torch.export loses count of its modules where one is left by an exception
+
+
+def _checkpointed() -> bool:
+    """Inside a re-entrant checkpoint, whose function runs without gradients: the body would silently not train."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not CheckpointFunction.forward.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 @final
@@ -49,6 +66,9 @@ class Trunk(nn.Module):
         self.net, self.tap, self.then = net, tap, then
 
     def forward(self, x: Tensor) -> Tensor:
+        for layer in self.then:
+            if isinstance(layer, Grid):
+                layer.checked(x)
         found: Tensor = self.then(self._reached(x))
         return found
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from gapstone.heads import Head
 from gapstone.maps.tape import SplitError
 from gapstone.modes import quiet
-from gapstone.swapping.cut import Surgery
+from gapstone.swapping.cut import Surgery, of_in_training
 from gapstone.swapping.find import Found, choose
 from gapstone.swapping.inside import takers
 from gapstone.swapping.trunk import Replay, Tap, Trunk, TrunkAndHead
@@ -18,8 +18,11 @@ from gapstone.swapping.trying import close, training
 def wrapped(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: Head, images: Tensor) -> TrunkAndHead:
     """Raises SplitError where no module gives or takes the map, or what is left of the network does not run."""
     model, tap = surgery.model, Tap()
-    giver, calls = _giver(found)
+    giver, calls = _giver(found, gone)
     taking = takers(found, gone)
+    if taking and giver is not None:
+        between = of_in_training(model, images, taking[0], None) & ~of_in_training(model, images, None, giver)
+        giver = None if between else giver  # layers that run in training only
     if giver is None and not taking:
         raise SplitError(
             f"the last map of {type(model).__name__}, {tuple(found.map.shape)}, is made outside of all its modules, by "
@@ -44,12 +47,20 @@ def wrapped(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: Hea
     return whole
 
 
-def _giver(found: Found) -> tuple[nn.Module | None, list[nn.Module]]:
-    """The outermost module of which the map comes, and the calls between the two."""
+def _giver(found: Found, gone: Sequence[nn.Module]) -> tuple[nn.Module | None, list[nn.Module]]:
+    """The outermost module of which the map comes, and the calls between the two, dropout among them."""
     trail, x, made, until = found.trail, found.map, found.made, found.until
     calls: list[nn.Module] = []
+    cut = [
+        span for module in gone for span in zip(trail.begun.get(module, ()), trail.ended.get(module, ()), strict=False)
+    ]
     while True:
         visits = [v for v in trail.givers.get(x, ()) if made.count <= v.count <= until and trail.once(v.module)]
+        visits = [v for v in visits if not any(v.module is one for one in gone)]
+        since = visits[-1].count if visits else made.count
+        drops = [one for one in trail.dropouts.get(x, ()) if since < one.count <= until]
+        # that of a layer which is cut goes with it
+        calls[:0] = [d.layer() for d in drops if not any(start < d.count <= end for start, end in cut)]
         if visits:
             return visits[-1].module, calls
         call = made.call

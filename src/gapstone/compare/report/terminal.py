@@ -19,6 +19,8 @@ def render(results: dict[str, Any], console: Console) -> None:
     """Print results (the content of results.json); it is readable without colour, from 80 columns on."""
     console.print()
     console.print(_text(results["verdict"], "bold"))
+    if caution := results["data"].get("caution"):  # results of an earlier gapstone have none
+        console.print(_text(caution, "yellow"))
     console.print()
     console.print(_table(results, console.width >= WIDE))
     console.print()

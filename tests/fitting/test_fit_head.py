@@ -290,3 +290,26 @@ def test_a_generator_that_is_used_up(model):
     fit_head(model, once, "gap")
     with pytest.raises(ValueError, match=r"no images\. A generator is used up after one pass"):
         fit_head(model, once, "gap")
+
+
+def test_images_of_different_sizes_are_seen_as_they_are(model):
+    torch.manual_seed(0)
+    several = [torch.rand(3, *size) for size in ((16, 16), (20, 12), (16, 16), (13, 17), (20, 12))]
+    truth = torch.tensor([0, 1, 2, 0, 1])
+    seen = []
+
+    def make(given):
+        seen.append(tuple(given.shape))
+        return given.mean((2, 3))
+
+    rows, labels = InMemory([(several, truth)], "cpu").rows("vectors", make, torch.float32)
+    np.testing.assert_allclose(rows, torch.stack([image.mean((1, 2)) for image in several]).numpy(), rtol=1e-6)
+    assert labels.tolist() == truth.tolist()
+    assert sorted(seen) == [(1, 3, 13, 17), (2, 3, 16, 16), (2, 3, 20, 12)]
+    with pytest.raises(ValueError, match="images of different sizes give maps of different sizes"):
+        InMemory([(several, truth)], "cpu").rows("between", lambda given: given[:, :, ::2], torch.float16)
+    with pytest.raises(ValueError, match="a tensor or a list of images"):
+        InMemory([(["a.jpg"], truth[:1])], "cpu").rows("vectors", make, torch.float32)
+    data, labels = images(300, seed=1)
+    cut = [image if i % 2 else image[:, 1:] for i, image in enumerate(data)]
+    assert accuracy(fit_head(model, [(cut, labels)], "gap")) > 0.8

@@ -1,6 +1,6 @@
 """The images a head is fitted to, passed over once: whatever gives (images, labels), or stored images kept on disk."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,9 @@ from gapstone.training import Pictures, Rows
 Make = Callable[[Tensor], Tensor]
 """Images (n, C, H, W), normalised, on the device → (n, …): a row for each."""
 
-Batches = Iterable[tuple[Tensor, Tensor]] | tuple[Tensor, Tensor]
+Images = Tensor | Sequence[Tensor]
+"""(n, C, H, W); or a list of (C, H, W), each of its own size."""
+Batches = Iterable[tuple[Images, Tensor]] | tuple[Tensor, Tensor]
 """A DataLoader, a list of (images, labels), or the two tensors of all images."""
 
 
@@ -45,7 +47,7 @@ class InMemory:
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
         made, labels = [], []
         for images, truth in self._each():
-            exact = make(images.to(self.device)).detach().cpu()
+            exact = self._made(make, images)
             rows = exact.to(dtype)
             if dtype == torch.float16 and bool((rows.isinf() & exact.isfinite()).any()):
                 largest = float(exact.abs().max())
@@ -64,7 +66,26 @@ class InMemory:
         found = np.concatenate(labels)  # whatever integers they were; others are refused by who needs them
         return np.concatenate(made), found.astype(np.int64) if np.issubdtype(found.dtype, np.integer) else found
 
-    def _each(self) -> Iterable[tuple[Tensor, Tensor]]:
+    def _made(self, make: Make, images: Images) -> Tensor:
+        """A row for each image; those of one size are seen together, so that each is seen as it is."""
+        if isinstance(images, Tensor):
+            return make(images.to(self.device)).detach().cpu()
+        together: dict[torch.Size, list[int]] = {}
+        for number, image in enumerate(images):
+            together.setdefault(image.shape, []).append(number)
+        found: dict[int, Tensor] = {}
+        for numbers in together.values():
+            made = make(torch.stack([images[number] for number in numbers]).to(self.device)).detach().cpu()
+            found |= zip(numbers, made, strict=True)
+        shapes = {row.shape for row in found.values()}
+        if len(shapes) > 1:
+            raise ValueError(
+                "images of different sizes give maps of different sizes, and finetune= needs them of one: leave it "
+                "out, or give images of one size."
+            )
+        return torch.stack([found[number] for number in range(len(images))])
+
+    def _each(self) -> Iterable[tuple[Images, Tensor]]:
         given: Any = self.batches
         if isinstance(given, tuple) and len(given) == 2 and all(isinstance(part, Tensor) for part in given):
             images, labels = given
@@ -73,13 +94,19 @@ class InMemory:
             yield from zip(images.split(64), labels.split(64), strict=True)
             return
         for batch in given:
-            fine = isinstance(batch, tuple | list) and len(batch) == 2
-            if not (fine and all(isinstance(part, Tensor) for part in batch) and len(batch[0]) == len(batch[1])):
+            pair = isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Tensor)
+            if not (pair and _are_images(batch[0]) and len(batch[0]) == len(batch[1])):
                 shown = [tuple(p.shape) if isinstance(p, Tensor) else type(p).__name__ for p in batch]
                 raise ValueError(
-                    f"data: expected batches (images, labels), two tensors of one length, and got {shown}."
+                    f"data: expected batches (images, labels), a tensor or a list of images and a tensor of as many "
+                    f"labels, and got {shown}."
                 )
             yield batch[0], batch[1]
+
+
+def _are_images(given: Any) -> bool:
+    several = isinstance(given, tuple | list) and len(given) > 0
+    return isinstance(given, Tensor) or (several and all(isinstance(x, Tensor) and x.dim() == 3 for x in given))
 
 
 class _TooLargeError(Exception):

@@ -66,7 +66,8 @@ def fit_head(
     Args:
         model: a `gs.Classifier`, or any module whose head is a `gs.Head` (`gs.swap_head`).
         data: batches (images, labels): a DataLoader, a list, or the two tensors; images as the model takes them, labels
-            as its logits are numbered. Passed over once, in eval mode, on the model's device.
+            as its logits are numbered. A batch may be a list of images (C, H, W) of different sizes, each seen as it
+            is. Passed over once, in eval mode, on the model's device.
         head: such as `gap`, `gem:p=4`, `fc:grid=2`; by default the one it has. It must end in one linear layer.
         method: `logistic` regression; `ridge` regression on the labels, much faster for thousands of classes; `distil`,
             ridge regression on the old head's logits, which needs no labels to be right.

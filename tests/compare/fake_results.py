@@ -88,7 +88,7 @@ def _head(
     flat = head.startswith("fc")
     entry: dict[str, Any] = {
         "head": head,
-        "describe": "flatten, then linear: takes one input size" if flat else "global pooling, then linear",
+        "describe": "flatten, then linear" if flat else "global pooling, then linear",
         "failed": [{"seed": seed, "reason": REASON} for seed in range(seeds) if seed not in logits],
         "ms_per_image": {"median": 0.62, "low": 0.5, "high": 1.1, "batch": 16, "threads": 2, "device": "cpu"},
         "parameters": 1_080_000 if flat else 29_658,

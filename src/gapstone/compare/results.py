@@ -24,7 +24,7 @@ from gapstone.compare.plan import Plan
 from gapstone.compare.statistics import compare_pairs, interval
 from gapstone.compare.trials import Trial
 from gapstone.compare.verdict import sentence
-from gapstone.heads import RECIPES, parse
+from gapstone.heads import RECIPES, Spec, parse
 
 SCHEMA = 1
 MOST_WORST = 12
@@ -129,13 +129,18 @@ def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: d
     return results
 
 
+def _described(spec: Spec) -> str:
+    grid = int(spec.number("grid", 0))
+    return (f"maps averaged to {grid}×{grid}, " if grid else "") + RECIPES[spec.name].describe
+
+
 def _head(
     plan: Plan, head: str, done: Sequence[Done], failed: dict[str, str], speed: dict[str, Any] | None
 ) -> dict[str, Any]:
     spec = parse(head)
     entry: dict[str, Any] = {
         "head": head,
-        "describe": RECIPES[spec.name].describe,
+        "describe": _described(spec),
         "failed": [
             {"seed": trial.seed, "reason": failed[trial.id]}
             for trial in plan.trials

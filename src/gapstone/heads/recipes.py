@@ -37,5 +37,5 @@ RECIPES: dict[str, Recipe] = {
     "avgmax": Recipe("average of mean and max pooling, then linear", ("mean", "max"), join="mean"),
     "catavgmax": Recipe("mean and max pooling side by side, then linear", ("mean", "max")),
     "nin": Recipe("one map per class (1×1 convolution), then global average pooling", ("mean",), maps=True),
-    "fc": Recipe("flatten, then linear: takes one input size", own={"grid": (1, 64, True, None)}),
+    "fc": Recipe("flatten, then linear", own={"grid": (1, 64, True, None)}),
 }

@@ -9,7 +9,7 @@ from typing import Any
 from weakref import finalize
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -29,14 +29,19 @@ def cost(model: Classifier) -> dict[str, int]:
     """
     device = next(model.parameters()).device
     image = torch.zeros(1, model.preprocessing.channels, *model.preprocessing.size, device=device)
-    counting = Counting()
-    with quiet(model), torch.no_grad(), counting:
-        model(image)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "head_parameters": sum(p.numel() for p in model.head.parameters()),
-        "macs": counting.total.macs,
+        "macs": macs(model, image),
     }
+
+
+def macs(module: nn.Module, example: Tensor) -> int:
+    """Multiply-adds of convolutions and matrix products, in eval mode."""
+    with quiet(module), torch.no_grad(), Counting() as counting:
+        module(example)
+    total: int = counting.total.macs
+    return total
 
 
 @dataclass

@@ -18,6 +18,7 @@ from gapstone.images.scan import Scan, scan
 from gapstone.images.sources import Source, open_source
 from gapstone.images.split import Split, folds, split
 from gapstone.images.store import Store, build, moments
+from gapstone.shown import by
 from gapstone.training import Rows, Settings
 from gapstone.weights import digest, read_weights
 
@@ -131,11 +132,11 @@ def prepare(
         features.load_state_dict(start.state)
     if features.fixed and size != features.fixed:
         if choices.size:
-            raise ValueError(f"--size {choices.size}: {backbone} takes only {_by(features.fixed)} px.")
+            raise ValueError(f"--size {choices.size}: {backbone} takes only {by(features.fixed)} px.")
         size = stored = features.fixed
     if min(size) < features.smallest:
         raise ValueError(
-            f"{backbone} needs images of at least {features.smallest} px a side, these are {_by(size)}: "
+            f"{backbone} needs images of at least {features.smallest} px a side, these are {by(size)}: "
             f"--size {features.smallest} enlarges them, --backbone nin takes them as they are."
         )
     used = np.unique(np.concatenate([np.concatenate([s.train, s.validation, s.test]) for s in splits]))
@@ -150,7 +151,7 @@ def prepare(
     if start:
         mean, std = start.moments or (mean, std)
     colours = "gray" if channels == 1 else "colour"
-    say(f"{len(used):,} images of {len(source.classes)} classes; the network sees {_by(size)} px, {colours}.")
+    say(f"{len(used):,} images of {len(source.classes)} classes; the network sees {by(size)} px, {colours}.")
     say(splits[0].described)
     trained = choices.pretrained or start is not None
     settings = Settings(
@@ -220,7 +221,3 @@ def _hash(source: Source, found: Scan, used: Rows) -> str:
         item = source.items[i]
         digest.update(json.dumps([item.name, item.label, found.facts[i].sha256]).encode())
     return digest.hexdigest()[:16]
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]}×{size[1]}"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gapstone.compare.asking import STILL, Change
 from gapstone.compare.linear import LinearDescent
-from gapstone.cost import Counting
+from gapstone.cost import macs
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.placement import Placement
@@ -181,12 +181,3 @@ def train_on(
     else:
         run = descend(asked.trained, len(rows), batches, learn, settings)
     return fit(asked.trained, run, check if len(validation) else None, settings, seed, after_epoch)
-
-
-def macs(module: nn.Module, example: Tensor) -> int:
-    """Multiply-adds of convolutions and matrix products, as `gapstone.cost` counts them."""
-    module.eval()
-    with torch.no_grad(), Counting() as counting:
-        module(example)
-    total: int = counting.total.macs
-    return total

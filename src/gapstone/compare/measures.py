@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gapstone.compare.asking import STILL, Asked, Change
+from gapstone.images.moved import directions, furthest
 from gapstone.maps.explain import explain_head
 from gapstone.training import Rows
 
@@ -41,14 +42,13 @@ def shift_pixels(size: tuple[int, int]) -> list[int]:
     >>> shift_pixels((32, 32)), shift_pixels((224, 224))
     ([1, 2, 3, 4], [1, 6, 12, 17, 23, 28])
     """
-    most = max(2, min(size) // 8)
+    most = furthest(size)
     return sorted({int(k + 0.5) for k in np.linspace(1, most, min(most, 6))})
 
 
 def moves(distance: int) -> tuple[Change, ...]:
     """By so many pixels in the four directions."""
-    directions = ((0, distance), (0, -distance), (distance, 0), (-distance, 0))
-    return tuple(Change(down=y, right=x) for y, x in directions)
+    return tuple(Change(down, right) for down, right in directions(distance))
 
 
 def resized(size: tuple[int, int]) -> list[tuple[tuple[int, int], Change]]:

@@ -19,8 +19,9 @@ from gapstone.classifier import Classifier
 from gapstone.compare import measures
 from gapstone.compare.asking import STILL, Change, Live
 from gapstone.compare.executors import JobError, local
-from gapstone.compare.frozen import Kept, Seen, fixed_pools, macs, pools_of
+from gapstone.compare.frozen import Kept, Seen, fixed_pools, pools_of
 from gapstone.compare.trials import Trial, digest_of
+from gapstone.cost import macs
 from gapstone.heads import Head
 from gapstone.images.store import Store
 from gapstone.kept import KeptError, keep

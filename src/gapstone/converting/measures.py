@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from gapstone.classifier import Classifier
 from gapstone.converting.paired import Right
-from gapstone.cost import Counting
-from gapstone.images.moved import moved
+from gapstone.cost import macs
+from gapstone.images.moved import directions, furthest, moved
 from gapstone.images.preprocessing import Preprocessing
+from gapstone.shown import by
 from gapstone.training import Pictures, Rows
 
 MOST_MOVED = 1000
@@ -62,8 +63,6 @@ def facts(
     """Of `model`, whose features are those of `trunk`; in eval mode."""
     state = model.state_dict().values()
     image = torch.zeros(1, trunk.preprocessing.channels, *trunk.preprocessing.size, device=next(iter(state)).device)
-    with torch.no_grad(), Counting() as counting:
-        model(image)
     parameters = sum(p.numel() for p in model.parameters())
     features = sum(p.numel() for p in trunk.features.parameters())
     return Facts(
@@ -71,7 +70,7 @@ def facts(
         parameters=parameters,
         head_parameters=parameters - features,
         bytes=sum(tensor.numel() * tensor.element_size() for tensor in state),
-        macs=counting.total.macs,
+        macs=macs(model, image),
         smallest=smallest,
         only=only,
     )
@@ -103,11 +102,6 @@ def right(
 
 
 def moves(size: tuple[int, int]) -> tuple[int, list[Callable[[Tensor], Tensor]]]:
-    """How many pixels, an eighth of the shorter side, and the four moves."""
-    far = max(2, min(size) // 8)
-    steps = ((0, far), (0, -far), (far, 0), (-far, 0))
-    return far, [partial(moved, down=down, right=right) for down, right in steps]
-
-
-def by(size: tuple[int, int]) -> str:
-    return f"{size[0]}×{size[1]}"
+    """How many pixels, and the moves in the four directions."""
+    far = furthest(size)
+    return far, [partial(moved, down=down, right=right) for down, right in directions(far)]

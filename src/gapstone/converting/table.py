@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from gapstone.classifier import Classifier
-from gapstone.converting.measures import Facts, by
+from gapstone.converting.measures import Facts
+from gapstone.shown import by
 
 if TYPE_CHECKING:
     from gapstone.converting.command import Converted

@@ -11,6 +11,7 @@ from torch import Tensor
 from gapstone.export.sizes import Shape
 from gapstone.maps.explain import explain
 from gapstone.opening import Opened
+from gapstone.shown import by
 
 Run = Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]]
 """The file, run: images (N, C, H, W) → logits, and maps where it has them."""
@@ -80,10 +81,3 @@ def pictures(opened: Opened, shape: Shape, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (count, height, width, channels), dtype=torch.uint8, generator=generator)
     return opened.preprocessing.normalise(pixels).contiguous()
-
-
-def by(shape: Shape) -> str:
-    """>>> by((2, 3, 224, 160))
-    '2×3×224×160'
-    """
-    return "×".join(map(str, shape))

@@ -16,13 +16,14 @@ from rich.table import Table
 
 from gapstone.export import int8 as whole_numbers
 from gapstone.export.about import about
-from gapstone.export.check import TOLERANCE, Checked, Run, by, check, pictures
+from gapstone.export.check import TOLERANCE, Checked, Run, check, pictures
 from gapstone.export.module import logits_alone, logits_and_maps
 from gapstone.export.sizes import Sizes, sizes
 from gapstone.export.to_onnx import NEWEST, OPSET, need_onnx, read_onnx, write_onnx
 from gapstone.export.to_pt2 import graph, read_pt2, write_pt2
 from gapstone.opening import Opened, open_model
 from gapstone.progress import Bars
+from gapstone.shown import by
 
 
 def export(

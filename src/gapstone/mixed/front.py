@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from math import prod
 from typing import Literal
 
@@ -14,6 +13,8 @@ from gapstone.mixed.masked import run, together
 from gapstone.mixed.planning import MOST_PIXELS, Plan, buckets, joined, singly
 from gapstone.mixed.trial import again, alike, different, failed, tried
 from gapstone.mixed.valid import Refused
+from gapstone.modes import quiet
+from gapstone.shown import by
 
 How = Literal["auto", "masked", "buckets"]
 
@@ -51,7 +52,7 @@ def mixed_sizes(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -
     for number, out in outputs(model, images, how):
         if out.dim() != 1:
             raise ValueError(
-                f"{type(model).__name__} answers an image of {_by(images[number].shape[1:])} with a tensor of shape "
+                f"{type(model).__name__} answers an image of {by(images[number].shape[1:])} px with a tensor of shape "
                 f"{tuple(out.shape)}, not with one row of numbers: add a pool, or take gapstone.mixed.outputs"
             )
         rows[number] = out
@@ -66,7 +67,7 @@ def outputs(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -> It
     Arguments and errors as `mixed_sizes`; the model may also make maps.
     """
     _check(images)
-    with _quiet(model):
+    with quiet(model):
         chosen = plan(model, images, how)
         if chosen.refused:
             warnings.warn(f"{type(model).__name__}: {chosen}", stacklevel=3)
@@ -98,7 +99,7 @@ def plan(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -> Plan:
         return buckets(sizes, "all images are of one size")
     if how == "auto" and sum(sorted(map(prod, set(sizes)))[:2]) > MOST_PIXELS:
         return buckets(sizes, f"no two sizes fit into one batch of {MOST_PIXELS:,} pixels")
-    with _quiet(model):
+    with quiet(model):
         trial = tried(model, images)
     if trial.refused is not None:
         if how == "masked":
@@ -141,18 +142,6 @@ def _masked(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
     ]
 
 
-@contextmanager
-def _quiet(model: nn.Module) -> Iterator[None]:
-    """Eval mode; afterwards each module's own again."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
 def _check(images: Sequence[Tensor]) -> None:
     if not isinstance(images, Sequence | Tensor) or (isinstance(images, Tensor) and images.dim() < 3):
         given = f"a tensor {tuple(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
@@ -173,7 +162,3 @@ def _check(images: Sequence[Tensor]) -> None:
 
 def _kind(image: Tensor) -> object:
     return image.dim(), len(image), image.dtype, image.device
-
-
-def _by(size: Sequence[int]) -> str:
-    return "×".join(map(str, size)) + " px"

@@ -1,10 +1,11 @@
 """Between a network and its head: the map as (N, C, *cells), and the logits in the shape that the network passes on."""
 
-from collections.abc import Iterable
 from math import prod
 from typing import final
 
 from torch import Tensor, nn
+
+from gapstone.shown import by
 
 
 @final
@@ -35,8 +36,8 @@ class Grid(nn.Module):
             n * self.size[0] != m * size[0] for n, m in zip(size, self.size, strict=True)
         ):
             raise ValueError(
-                f"images of {_by(size)}: this head stands on tokens, found as a grid of {_by(self.grid)} in images of "
-                f"{_by(self.size)}: give images of those proportions, or swap again with images= of these"
+                f"images of {by(size)}: this head stands on tokens, found as a grid of {by(self.grid)} in images of "
+                f"{by(self.size)}: give images of those proportions, or swap again with images= of these"
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,14 +48,14 @@ class Grid(nn.Module):
             wide = round((x.shape[2] * grid[1] / grid[0]) ** 0.5)
             if len(grid) != 2 or x.shape[2] % wide:
                 raise ValueError(
-                    f"{x.shape[2]} tokens are no grid of the proportions {_by(grid)}, in which these "
+                    f"{x.shape[2]} tokens are no grid of the proportions {by(grid)}, in which these "
                     f"features were found: give images of those proportions"
                 )
             grid = (x.shape[2] // wide, wide)
         return x.reshape(*x.shape[:2], *grid)
 
     def extra_repr(self) -> str:
-        return _by(self.grid) + (f", without the first {self.prefix}" if self.prefix else "")
+        return by(self.grid) + (f", without the first {self.prefix}" if self.prefix else "")
 
 
 @final
@@ -72,7 +73,3 @@ class Passed(nn.Module):
 
     def extra_repr(self) -> str:
         return "(N, K)" if not self.axes else "(N, K, 1, 1)" if self.axes[0] > 1 else "(N, 1, 1, K)"
-
-
-def _by(size: Iterable[int]) -> str:
-    return "×".join(map(str, size))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from gapstone.heads import Head
+from gapstone.shown import by
 
 KEPT = "gapstone_swapped"
 """The attribute of a model that holds its report."""
@@ -48,7 +49,7 @@ class Swapped:
         return "\n".join(
             [
                 f"{self.model}: head {self.head!r} of {self.classes} classes at {self.at!r}",
-                f"map: {self.channels} channels, {_by(self.cells)} for images of {_by(self.size)}",
+                f"map: {self.channels} channels, {by(self.cells)} for images of {by(self.size)}",
                 f"parameters: {self.before:,} before, {self.after:,} after",
                 f"class: {kind}",
                 f"cut ({len(cut)}; module, kind, parameters):",
@@ -100,7 +101,3 @@ def head_of(model: nn.Module) -> tuple[str, Head]:
 
 def count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
-
-
-def _by(size: tuple[int, ...]) -> str:
-    return "×".join(map(str, size))

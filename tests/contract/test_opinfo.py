@@ -6,12 +6,14 @@ a reason of `DIFFER`, known from the sample before it is run: a difference that 
     python tests/contract/test_opinfo.py        how many of how many
 """
 
+import importlib
 import inspect
 import sys
 import warnings
 from collections import Counter
 from functools import cache
 from itertools import product
+from unittest import mock
 
 import pytest
 import torch
@@ -54,20 +56,24 @@ FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
+def internal(module):
+    """A module of torch's own tests. Importing one takes seconds, and would forbid the whole process to set the flags
+    of torch.backends: tests that train fail on the same worker afterwards."""
+    with warnings.catch_warnings(), mock.patch.object(torch.backends, "disable_global_flags"):
+        warnings.simplefilter("ignore")
+        return importlib.import_module(f"torch.testing._internal.{module}")
+
+
 @cache
 def entries():
-    """Each entry of op_db that pools, by name. Here and not at the top: importing it takes seconds."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from torch.testing._internal.common_methods_invocations import op_db
+    """Each entry of op_db that pools, by name."""
+    op_db = internal("common_methods_invocations").op_db
     return {(op.name, op.variant_test_name): op for op in op_db if "pool" in op.name}
 
 
 @cache
 def layers():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from torch.testing._internal.common_modules import module_db
+    module_db = internal("common_modules").module_db
     return {info.name.removeprefix("nn."): info for info in module_db if "ool" in info.name}
 
 

@@ -4,11 +4,15 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before anything imports torch; processes that tests start inherit it
 
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# a shell that starts this in the background has Ctrl-C ignored by all it starts: tests that interrupt need it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(os.environ.get("GAPSTONE_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")).resolve()
 

@@ -84,6 +84,8 @@ class Prepared:
     """Of the content and label of every image used."""
     weights: str | None = None
     """Digest of the weights the backbone starts from, where they are known here: --weights or --freeze."""
+    trained: bool = False
+    """The weights are a gapstone model's, which was most likely trained on this DATA; of others nobody knows."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -175,6 +177,7 @@ def prepare(
         device=device,
         hash=_hash(source, found, used),
         weights=digest(features) if start or freeze else None,
+        trained=known is not None,
     )
 
 

@@ -17,7 +17,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         asked = getattr(getattr(item, "callspec", None), "params", {})
         name, dtype = asked.get("name"), asked.get("dtype")
-        if asked.get("loop", "torch") != "torch" and QUICK.get(dtype) is not None and name not in QUICK[dtype]:
+        loop = asked.get("loop", "numba" if item.path.name == "test_numba_loop.py" else "torch")
+        if loop != "torch" and QUICK.get(dtype) is not None and name not in QUICK[dtype]:
             item.add_marker(pytest.mark.slow)
         # one worker compiles all of a pool's kernels
         item.add_marker(pytest.mark.xdist_group(str(name) if name else item.path.name))

@@ -66,22 +66,28 @@ def test_gradients_at_the_limits(loop, by):
 
 
 @LOOPS
-def test_zeros_and_negatives_give_numbers(loop, by):
+@pytest.mark.parametrize(
+    "name", ["mean", "sum", "max", "min", "gem", "l2", "lp", "logsumexp", "softmax", "variance", "std"]
+)
+def test_zeros_and_negatives_give_numbers(name, loop, by):
     by(loop)
     for fill in (0.0, -3.0):
-        for name in ("mean", "sum", "max", "min", "gem", "l2", "lp", "logsumexp", "softmax", "variance", "std"):
-            for region in (gs.Whole(), gs.Window(2), gs.Grid(2)):
-                x = torch.full((1, 2, 4, 4), fill, requires_grad=True)
-                out = gs.pool(x, name, region)
-                (dx,) = torch.autograd.grad(out.sum(), x)
-                assert torch.isfinite(out).all(), (name, fill)
-                assert torch.isfinite(dx).all(), (name, fill)
-    for p in (1.0, 1.5, 3.0, 10.0):
-        for name in ("gem", "lp"):
-            x = torch.zeros(1, 2, 3, 3, requires_grad=True)
-            value = torch.tensor(p, requires_grad=True)
-            for gradient in torch.autograd.grad(gs.pool(x, name, p=value).sum(), (x, value)):
-                assert torch.isfinite(gradient).all(), (name, p)
+        for region in (gs.Whole(), gs.Window(2), gs.Grid(2)):
+            x = torch.full((1, 2, 4, 4), fill, requires_grad=True)
+            out = gs.pool(x, name, region)
+            (dx,) = torch.autograd.grad(out.sum(), x)
+            assert torch.isfinite(out).all(), fill
+            assert torch.isfinite(dx).all(), fill
+
+
+@LOOPS
+@pytest.mark.parametrize("p", [1.0, 1.5, 3.0, 10.0])
+@pytest.mark.parametrize("name", ["gem", "lp"])
+def test_a_learned_p_learns_from_zeros(name, p, loop, by):
+    by(loop)
+    x, value = torch.zeros(1, 2, 3, 3, requires_grad=True), torch.tensor(p, requires_grad=True)
+    for gradient in torch.autograd.grad(gs.pool(x, name, p=value).sum(), (x, value)):
+        assert torch.isfinite(gradient).all()
 
 
 @LOOPS

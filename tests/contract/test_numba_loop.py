@@ -222,9 +222,13 @@ SHAPES = [(2, 3, 63), (1, 40, 7), (2, 5, 13, 11), (1, 33, 7, 9), (2, 3, 1, 1), (
 POSITIVE = {"lp", "l2", "gem"}
 
 
+# std is variance and a root, l2 is lp at 2: theirs are the same kernels but for a line
+ALIKE = {"std", "l2"}
+
+
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ALIKE)) for n in FORMULAS])
 def test_every_pool_over_every_place(name, shape, layout):
     torch.manual_seed(0)
     for place in places(shape):
@@ -262,7 +266,15 @@ def test_types(name, dtype, layout):
             check(name, last(x) if layout == "channels_last" else x, place)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64], ids=str)
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.uint8,
+        torch.int32,
+        *(pytest.param(t, marks=pytest.mark.slow) for t in (torch.int8, torch.int16, torch.int64)),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_integers(dtype, layout):
     low, high = torch.iinfo(dtype).min, torch.iinfo(dtype).max

@@ -21,7 +21,6 @@ from gapstone.heads import parse
 from gapstone.images.store import Store
 from gapstone.prepare import Choices, Prepared, Progress, Say, at_least, prepare
 from gapstone.training import Pace, Rows, measure_pace
-from gapstone.weights import read_weights
 
 HEADS = ("gap", "gmp", "nin", "fc", "fc:grid=4")
 MOST_SHOWN = 8
@@ -183,10 +182,7 @@ def plan(request: Request, out: Path, say: Say, progress: Progress) -> Plan:
 
 
 def _caution(request: Request, prepared: Prepared) -> str | None:
-    """A model of gapstone's was most likely trained on this DATA; of other weights nobody knows."""
-    if request.weights is None or not request.folds:
-        return None
-    if read_weights(request.weights, prepared.backbone, prepared.preprocessing.channels).preprocessing is None:
+    if not prepared.trained or not request.folds:
         return None
     return (
         f"With --folds every image is tested, and images that {request.weights} was trained on count as unseen: the "

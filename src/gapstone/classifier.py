@@ -1,8 +1,7 @@
 """Classifier = features + head + labels + preprocessing; one safe file holds all four."""
 
-import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from gapstone import __version__
 from gapstone.heads import Head
+from gapstone.images.batches import AT_ONCE, batches
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
 from gapstone.images.preprocessing import Preprocessing
@@ -26,7 +26,6 @@ __all__ = ["Classifier", "ModelFileError", "load"]
 SCHEMA = 1
 """Raised when a field of the file changes its meaning; files of another schema are refused."""
 
-AT_ONCE = 1 << 22  # pixels of pictures as they are, held as float32: 50 MB
 LONGEST_SPEC = 200  # characters of a backbone or head
 
 Picture = str | os.PathLike[str] | NDArray[np.uint8]
@@ -96,11 +95,11 @@ class Classifier(nn.Module):
         answers = [torch.empty(0, len(self.labels))]
         with quiet(self):
             if native:
-                for few in _batches((self._fit(one, native) for one in _pictures(images)), batch_size, AT_ONCE):
+                for few in batches((self._fit(one, native) for one in _pictures(images)), batch_size, AT_ONCE):
                     shown = [self.preprocessing.normalise(torch.from_numpy(one[None]).to(device))[0] for one in few]
                     answers.append(mixed_sizes(self, shown).float().softmax(1).cpu())
                 return torch.cat(answers)
-            for batch in _batches(map(self._fit, _pictures(images)), batch_size):
+            for batch in batches(map(self._fit, _pictures(images)), batch_size):
                 seen = self.preprocessing.centre(torch.from_numpy(np.stack(batch)))
                 logits = self(self.preprocessing.normalise(seen.to(device)))
                 answers.append(logits.float().softmax(1).cpu())
@@ -272,20 +271,3 @@ def _pictures(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
     if isinstance(images, np.ndarray) and images.ndim < 4:
         return [images]
     return images
-
-
-def _batches(
-    pictures: Iterable[NDArray[np.uint8]], size: int, most: float = math.inf
-) -> Iterator[list[NDArray[np.uint8]]]:
-    """So many at a time, and of no more than `most` pixels together, if not of one alone."""
-    batch: list[NDArray[np.uint8]] = []
-    pixels = 0
-    for picture in pictures:
-        area = picture.shape[0] * picture.shape[1]
-        if batch and (len(batch) == size or pixels + area > most):
-            yield batch
-            batch, pixels = [], 0
-        batch.append(picture)
-        pixels += area
-    if batch:
-        yield batch

@@ -339,6 +339,7 @@ def convert(
     ] = "logistic",
     limit: Limit = None,
     weights: Weights = None,
+    native: Native = False,
     seed: Annotated[
         int,
         typer.Option(

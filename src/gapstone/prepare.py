@@ -175,7 +175,7 @@ def prepare(
         backbone=backbone,
         settings=settings,
         device=device,
-        hash=_hash(source, found, used),
+        hash=content(source, found, used),
         weights=digest(features) if start or freeze else None,
         trained=known is not None,
     )
@@ -218,7 +218,8 @@ def _rows(parts: Split, used: Rows) -> Split:
     return replace(parts, train=train, validation=validation, test=test)
 
 
-def _hash(source: Source, found: Scan, used: Rows) -> str:
+def content(source: Source, found: Scan, used: Rows) -> str:
+    """A hash of the content and label of every image used."""
     digest = hashlib.sha256(json.dumps(source.classes).encode())
     for i in used:
         item = source.items[i]

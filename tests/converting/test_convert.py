@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 import gapstone as gs
-from gapstone.converting import command
+from gapstone.converting import command, showing
 from gapstone.converting.command import Request, convert
 from gapstone.converting.measures import moves
 from gapstone.images.preprocessing import Preprocessing
@@ -186,13 +186,13 @@ def test_what_a_killed_run_left_is_cleared(model, tmp_path, monkeypatch):
         (parts / name).mkdir(parents=True)
         (parts / name / "images.npy").write_bytes(bytes(1000))
     request = Request(str(model), "gap", "digits", tmp_path / "gap.safetensors", limit=100)
-    build = command.build
+    build = showing.build
 
     def watched(*args, **more):
         assert not list(parts.glob(".store.*"))  # room for what is decoded now
         return build(*args, **more)
 
-    monkeypatch.setattr(command, "build", watched)
+    monkeypatch.setattr(showing, "build", watched)
     quietly(request)
     assert [path.name for path in tmp_path.iterdir()] == ["gap.safetensors"]
     (parts / ".store.7.tmp").mkdir(parents=True)

@@ -8,10 +8,11 @@ import torch
 from world import PREPROCESSING, classifier, images
 
 from gapstone.fitting import finetune as module
-from gapstone.fitting.data import InMemory, Stored
+from gapstone.fitting.data import InMemory, OnDisk
 from gapstone.fitting.finetune import Between, finetune
 from gapstone.fitting.fit import fit_head
 from gapstone.fitting.seen import look
+from gapstone.fitting.views import stored
 
 OTHER = images(400, seed=2)
 
@@ -132,7 +133,8 @@ def test_stored_images_are_kept_in_float32_where_half_precision_is_too_small(tmp
     model = classifier()
     with torch.no_grad():
         model.features.block2[-2].weight.fill_(1e6)
-    data = Stored(Pictures(), np.arange(200), PREPROCESSING, "cpu", tmp_path / "kept", {})
+    view = stored(Pictures(), PREPROCESSING, torch.device("cpu"))
+    data = OnDisk(view, Pictures.labels, np.arange(200), "cpu", tmp_path / "kept", {})
     seen = look(model, model.head, data, between=True)
     assert seen.between.dtype == np.float32
     assert np.isfinite(seen.between).all()

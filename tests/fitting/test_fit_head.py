@@ -11,9 +11,10 @@ from world import LABELS, PREPROCESSING, classifier, images
 
 import gapstone as gs
 from gapstone.cost import cost
-from gapstone.fitting.data import InMemory, Stored
+from gapstone.fitting.data import InMemory, OnDisk
 from gapstone.fitting.fit import fit, fit_head
 from gapstone.fitting.seen import vectors
+from gapstone.fitting.views import stored
 from gapstone.swapping.report import head_of
 
 CLOSED = ["gap", "gmp", "gem", "gem:p=learned", "lse:r=2", "avgmax", "catavgmax", "fc", "fc:grid=2", "gap:dropout=0.5"]
@@ -229,16 +230,18 @@ def test_stored_images_give_the_same_and_go_on_where_they_were(model, tmp_path):
     x = PREPROCESSING.normalise(torch.from_numpy(Pictures.images[rows]))
     expected = fit_head(model, (x, torch.from_numpy(Pictures.labels[rows])), "gap").head.state_dict()
 
-    def stored():
-        return Stored(Pictures(), rows, PREPROCESSING, "cpu", tmp_path / "kept", {"model": 1}, batch_size=64)
+    view = stored(Pictures(), PREPROCESSING, torch.device("cpu"))
 
-    torch.testing.assert_close(fit(model, stored(), "gap").model.head.state_dict(), expected)
+    def data():
+        return OnDisk(view, Pictures.labels, rows, "cpu", tmp_path / "kept", {"model": 1}, batch_size=64)
+
+    torch.testing.assert_close(fit(model, data(), "gap").model.head.state_dict(), expected)
     files = sorted(path.name for path in (tmp_path / "kept").glob("*.npy"))
     assert len(files) == 1
     broken = copy.deepcopy(model)
     broken.features.forward = None  # what is kept is not made again
-    torch.testing.assert_close(fit(broken, stored(), "gap").model.head.state_dict(), expected)
-    fit(model, stored(), "gmp")  # another pool sees other numbers
+    torch.testing.assert_close(fit(broken, data(), "gap").model.head.state_dict(), expected)
+    fit(model, data(), "gmp")  # another pool sees other numbers
     assert len(sorted((tmp_path / "kept").glob("*.npy"))) == 2
 
 

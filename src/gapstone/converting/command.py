@@ -15,21 +15,22 @@ from torch import nn
 
 from gapstone.classifier import Classifier
 from gapstone.converting.document import document
-from gapstone.converting.measures import MOST_MOVED, Facts, facts, moves, right
+from gapstone.converting.measures import MOST_MOVED, Change, Facts, facts, moves, right
 from gapstone.converting.opened import Original, only, original
 from gapstone.converting.paired import Paired, Right
+from gapstone.converting.showing import shown, sweep
 from gapstone.converting.table import show
-from gapstone.fitting.data import Stored
-from gapstone.fitting.fit import Fitted, Method, asked, fit
+from gapstone.fitting.data import OnDisk
+from gapstone.fitting.fit import Fitted, Method, asked, fit, with_head
 from gapstone.heads import parse
 from gapstone.images.names import display
-from gapstone.images.scan import scan
-from gapstone.images.sources import Source, open_source
-from gapstone.images.split import Split, split
-from gapstone.images.store import Store, build
+from gapstone.images.sources import open_source
+from gapstone.images.split import Split
 from gapstone.model_file import writable
 from gapstone.prepare import at_least, pick_device
 from gapstone.progress import Bars
+from gapstone.shown import by
+from gapstone.swapping.report import head_of
 from gapstone.weights import digest
 
 
@@ -45,21 +46,12 @@ class Request:
     method: Method = "logistic"
     limit: int | None = None
     weights: Path | None = None
+    native: bool = False
+    """Images as they are, neither cut nor resized; before, too, where the old head takes any size."""
     device: str = "auto"
     seed: int = 0
     """As the model was trained with: the validation images that λ and the epoch are chosen by depend on it."""
     batch_size: int = 64
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """DATA, decoded, split and numbered as the new model numbers its classes."""
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    parts: Split
-    """In rows of these."""
-    key: str
 
 
 @dataclass(frozen=True)
@@ -107,9 +99,16 @@ def convert(request: Request, as_json: bool = False, console: Console | None = N
     asked(spec, request.method, request.finetune)
     at_least(0, seed=request.seed)
     at_least(1, batch_size=request.batch_size)
+    if request.native and request.finetune:
+        raise ValueError(
+            f"--native and --finetune {request.finetune}: the last stage is trained on maps of one size, and images as "
+            f"they are make maps of many. Leave one of the two out."
+        )
     model = original(request.model, request.weights, pick_device(request.device))
     if request.method == "distil" and model.whole is not model.trunk:
         raise ValueError(f"--method distil needs a model of gapstone's; take logistic for {model.name}.")
+    if request.native:
+        _check_native(request, model, spec)
     if request.finetune:
         model.trunk.features.last_modules()  # a network without a last stage says so here, before any work
     folder = out.with_name(f".{out.name}.parts")
@@ -146,34 +145,33 @@ def _convert(
             f"--method distil keeps the classes of the model ({_few(model.labels)}); DATA has {_few(source.classes)}: "
             f"take logistic."
         )
-    images = _images(request, source, labels, model, folder, bars)
+    images = shown(source, labels, model, folder, request.seed, request.limit, request.native, bars)
     parts = images.parts
     if not same:
         bars.say(
             f"The classes of DATA ({_few(source.classes)}) are not those of the model ({_few(model.labels)}): the new "
             f"model has those of DATA, and there is no accuracy before to compare with."
         )
-    about = {"model": digest(model.trunk), "store": images.key}
+    about = {"model": digest(model.trunk), "images": images.key, "preprocessing": model.preprocessing.to_json()}
 
-    def stored(rows: NDArray[np.int64], what: str) -> Stored:
+    def looked(rows: NDArray[np.int64], what: str) -> OnDisk:
         tell = bars(f"Looking at {what} images")
-        return Stored(
-            images, rows, model.preprocessing, _device(model.trunk), folder / "kept", about, request.batch_size, tell
+        return OnDisk(
+            images.view, images.labels, rows, _device(model.trunk), folder / "kept", about, request.batch_size, tell
         )
 
     fitted = fit(
-        model.trunk, stored(parts.train, "training"), spec, request.method,
-        held_out=stored(parts.validation, "validation") if len(parts.validation) else None,
+        model.trunk, looked(parts.train, "training"), spec, request.method,
+        held_out=looked(parts.validation, "validation") if len(parts.validation) else None,
         labels=None if same else labels, finetune=request.finetune, seed=request.seed, progress=bars,
     )  # fmt: skip
     new = fitted.model
     assert isinstance(new, Classifier)
 
-    def ask(which: nn.Module, rows: NDArray[np.int64], what: str, change: Any = None) -> Right:
+    def ask(which: nn.Module, rows: NDArray[np.int64], what: str, change: Change | None = None) -> Right:
         tell = bars(f"Testing {what}")
-        return right(
-            which, model.preprocessing, images, rows, images.labels[rows], request.batch_size, tell, change
-        )  # fmt: skip
+        view = images.view if which is new else images.before
+        return right(which, view, rows, images.labels[rows], request.batch_size, tell, change)
 
     test = ask(new, parts.test, "after")
     some = np.sort(np.random.default_rng(0).permutation(parts.test)[:MOST_MOVED])
@@ -196,25 +194,17 @@ def _convert(
     )
 
 
-def _images(
-    request: Request, source: Source, labels: tuple[str, ...], model: Original, folder: Path, bars: Bars
-) -> Images:
-    found = scan(source, progress=bars("Checking images"))
-    chosen = split(source, found, seed=request.seed, limit=request.limit)
-    used = np.unique(np.concatenate([chosen.train, chosen.validation, chosen.test]))
-    folder.mkdir(exist_ok=True)
-    _sweep(folder)
-    store: Store = build(
-        source, used, model.preprocessing, folder / "store", scan=found, progress=bars("Decoding images")
-    )
-    train, validation, test = (store.rows(part) for part in (chosen.train, chosen.validation, chosen.test))
-    parts = Split(train, validation, test, chosen.described, chosen.dropped)
-    bars.say(
-        f"{len(train):,} images to fit to, {len(validation):,} to choose by, {len(test):,} to test on: "
-        f"{chosen.described}."
-    )
-    renumbered = np.array([labels.index(name) for name in source.classes])[store.labels]
-    return Images(store.images, renumbered, parts, store.key)
+def _check_native(request: Request, model: Original, spec: str) -> None:
+    """Raises ValueError where the new head, or an old one that is asked, takes one size only."""
+    path, old = head_of(model.trunk)
+    new = with_head(model.trunk, path, old, spec, model.labels)
+    assert isinstance(new, Classifier)
+    new.check_native()
+    if request.method == "distil" and model.only is not None:
+        raise ValueError(
+            f"--method distil asks the old head, {model.head}, which takes only {by(model.only)}: leave --native out, "
+            f"or take logistic."
+        )
 
 
 def _few(names: tuple[str, ...]) -> str:
@@ -229,13 +219,6 @@ def _clear(folder: Path) -> None:
     """What was kept for a run that might be stopped, and nothing else that may lie there."""
     for name in ("store", "kept"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    _sweep(folder)
+    sweep(folder)
     with suppress(OSError):
         folder.rmdir()
-
-
-def _sweep(folder: Path) -> None:
-    """What a run left that was killed while it decoded images: named by its process, and of no use to another."""
-    for pattern in (".store.*.tmp", ".store.*.old"):
-        for left in folder.glob(pattern):
-            shutil.rmtree(left, ignore_errors=True)

@@ -22,6 +22,7 @@ def document(converted: "Converted", new: Classifier) -> dict[str, Any]:
         "seed": request.seed,
         "labels": list(new.labels),
         "images": {"train": len(parts.train), "validation": len(parts.validation), "test": len(parts.test)},
+        "native": {"before": request.native and converted.before.only is None, "after": request.native},
         "method": request.method,
         "penalty": fitted.penalty,
         "finetune": None

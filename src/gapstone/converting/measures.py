@@ -13,10 +13,15 @@ from torch import Tensor, nn
 from gapstone.classifier import Classifier
 from gapstone.converting.paired import Right
 from gapstone.cost import macs
+from gapstone.fitting.views import Images, View
 from gapstone.images.moved import directions, furthest, moved
-from gapstone.images.preprocessing import Preprocessing
+from gapstone.mixed import mixed_sizes
+from gapstone.modes import quiet
 from gapstone.shown import by
-from gapstone.training import Pictures, Rows
+from gapstone.training import Rows
+
+Change = Callable[[Tensor], Tensor]
+"""Of images (n, C, H, W), before the model sees them."""
 
 MOST_MOVED = 1000
 """Test images that are also moved: four more passes over all of them would take longer than the conversion."""
@@ -76,32 +81,35 @@ def facts(
     )
 
 
-@torch.inference_mode()
 def right(
     model: nn.Module,
-    preprocessing: Preprocessing,
-    pictures: Pictures,
+    view: View,
     rows: Rows,
     labels: NDArray[np.int64],
     batch_size: int,
     tell: Callable[[int, int], None] | None = None,
-    change: Callable[[Tensor], Tensor] | None = None,
+    change: Change | None = None,
 ) -> Right:
-    """(len(rows),) whether each of these pictures is answered with its label; in eval mode, centre crops."""
-    model.eval()
-    device = next(model.parameters()).device
+    """(len(rows),) whether each of these images is answered with its label; in eval mode."""
     answers = []
-    for start in range(0, len(rows), batch_size):
-        seen = preprocessing.centre(torch.from_numpy(pictures.images[rows[start : start + batch_size]]))
-        images = preprocessing.normalise(seen.to(device))
-        answers.append(model(change(images) if change else images).argmax(1).cpu().numpy())
-        if tell is not None:
-            tell(min(start + batch_size, len(rows)), len(rows))
+    with quiet(model), torch.inference_mode():
+        for start in range(0, len(rows), batch_size):
+            for images in view(rows[start : start + batch_size]):
+                answers.append(_logits(model, images, change).argmax(1).cpu().numpy())
+            if tell is not None:
+                tell(min(start + batch_size, len(rows)), len(rows))
     answered: Right = np.concatenate(answers) == labels
     return answered
 
 
-def moves(size: tuple[int, int]) -> tuple[int, list[Callable[[Tensor], Tensor]]]:
+def _logits(model: nn.Module, images: Images, change: Change | None) -> Tensor:
+    if not isinstance(images, Tensor):
+        return mixed_sizes(model, [change(image[None])[0] for image in images] if change else images)
+    logits: Tensor = model(change(images) if change else images)
+    return logits
+
+
+def moves(size: tuple[int, int]) -> tuple[int, list[Change]]:
     """How many pixels, and the moves in the four directions."""
     far = furthest(size)
     return far, [partial(moved, down=down, right=right) for down, right in directions(far)]

@@ -66,11 +66,17 @@ def sentences(converted: "Converted") -> list[str]:
             lines.append(
                 f"Fine-tuning ended after {len(tuned.accuracy) - 1} of {_epochs(request.finetune)}: {tuned.stopped}."
             )
+    if request.native:
+        as_it_is = "every picture as it is, neither cut nor resized"
+        only = converted.before.only
+        before = f"; before: resized to {by(only)}, which is all it takes" if only else ""
+        lines.append(f"{'After' if only else 'Before and after'}: {as_it_is}{before}.")
     if paired is not None:
         lines.append(paired.verdict(converted.after.head))
         if paired.interval[1] < 0 and tuned is None:
-            lines.append("Its features were made for another head: --finetune 30 trains the last stage for this one.")
-    if converted.before.only and not converted.after.only:
+            how = "--finetune 30, without --native," if request.native else "--finetune 30"
+            lines.append(f"Its features were made for another head: {how} trains the last stage for this one.")
+    if converted.before.only and not converted.after.only and not request.native:
         lines.append(
             f"It accepts other sizes than {by(converted.before.only)} now; that it answers well there is not said: "
             f"measure it."

@@ -1,6 +1,6 @@
-"""The images a head is fitted to, passed over once: whatever gives (images, labels), or stored images kept on disk."""
+"""The images a head is fitted to, passed over once: whatever gives (images, labels), or rows that are kept on disk."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,15 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapstone.images.preprocessing import Preprocessing
+from gapstone.fitting.views import Images, View
 from gapstone.kept import keep
-from gapstone.training import Pictures, Rows
+from gapstone.training import Rows
 
 Make = Callable[[Tensor], Tensor]
 """Images (n, C, H, W), normalised, on the device → (n, …): a row for each."""
 
-Images = Tensor | Sequence[Tensor]
-"""(n, C, H, W); or a list of (C, H, W), each of its own size."""
 Batches = Iterable[tuple[Images, Tensor]] | tuple[Tensor, Tensor]
 """A DataLoader, a list of (images, labels), or the two tensors of all images."""
 
@@ -47,7 +45,7 @@ class InMemory:
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
         made, labels = [], []
         for images, truth in self._each():
-            exact = self._made(make, images)
+            exact = _made(make, images, self.device)
             rows = exact.to(dtype)
             if dtype == torch.float16 and bool((rows.isinf() & exact.isfinite()).any()):
                 largest = float(exact.abs().max())
@@ -65,25 +63,6 @@ class InMemory:
             )
         found = np.concatenate(labels)  # whatever integers they were; others are refused by who needs them
         return np.concatenate(made), found.astype(np.int64) if np.issubdtype(found.dtype, np.integer) else found
-
-    def _made(self, make: Make, images: Images) -> Tensor:
-        """A row for each image; those of one size are seen together, so that each is seen as it is."""
-        if isinstance(images, Tensor):
-            return make(images.to(self.device)).detach().cpu()
-        together: dict[torch.Size, list[int]] = {}
-        for number, image in enumerate(images):
-            together.setdefault(image.shape, []).append(number)
-        found: dict[int, Tensor] = {}
-        for numbers in together.values():
-            made = make(torch.stack([images[number] for number in numbers]).to(self.device)).detach().cpu()
-            found |= zip(numbers, made, strict=True)
-        shapes = {row.shape for row in found.values()}
-        if len(shapes) > 1:
-            raise ValueError(
-                "images of different sizes give maps of different sizes, and finetune= needs them of one: leave it "
-                "out, or give images of one size."
-            )
-        return torch.stack([found[number] for number in range(len(images))])
 
     def _each(self) -> Iterable[tuple[Images, Tensor]]:
         given: Any = self.batches
@@ -104,6 +83,26 @@ class InMemory:
             yield batch[0], batch[1]
 
 
+def _made(make: Make, images: Images, device: torch.device) -> Tensor:
+    """A row for each image, on the CPU; those of one size are seen together, so that each is seen as it is."""
+    if isinstance(images, Tensor):
+        return make(images.to(device)).detach().cpu()
+    together: dict[torch.Size, list[int]] = {}
+    for number, image in enumerate(images):
+        together.setdefault(image.shape, []).append(number)
+    found: dict[int, Tensor] = {}
+    for numbers in together.values():
+        made = make(torch.stack([images[number] for number in numbers]).to(device)).detach().cpu()
+        found |= zip(numbers, made, strict=True)
+    shapes = {row.shape for row in found.values()}
+    if len(shapes) > 1:
+        raise ValueError(
+            "images of different sizes give maps of different sizes, and finetune= needs them of one: leave it "
+            "out, or give images of one size."
+        )
+    return torch.stack([found[number] for number in range(len(images))])
+
+
 def _are_images(given: Any) -> bool:
     several = isinstance(given, tuple | list) and len(given) > 0
     return isinstance(given, Tensor) or (several and all(isinstance(x, Tensor) and x.dim() == 3 for x in given))
@@ -113,36 +112,39 @@ class _TooLargeError(Exception):
     """A number that half precision cannot hold."""
 
 
-class Stored:
-    """Some rows of a store; what is made of them is kept in `folder`, and a pass that was stopped goes on. Where half
-    precision is asked for and too small, they are made again and kept in float32.
+class OnDisk:
+    """Some of the images of a view; what is made of them is kept in `folder`, and a pass that was stopped goes on.
+    Where half precision is asked for and too small, it is made again and kept in float32.
 
-    >>> data = Stored(store, split.train, preprocessing, "cpu", folder, {"model": digest, "store": store.key})
+    >>> data = OnDisk(view, labels, split.train, device, folder, {"model": digest, "images": key})
+
+    labels: of all rows of the view. about: what the rows depend on besides which they are: model, images, view.
     """
 
     def __init__(
         self,
-        pictures: Pictures,
+        view: View,
+        labels: NDArray[np.int64],
         rows: Rows,
-        preprocessing: Preprocessing,
         device: torch.device | str,
         folder: Path,
         about: Any,
         batch_size: int = 64,
         tell: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.pictures, self.chosen, self.preprocessing = pictures, rows, preprocessing
+        self.view, self.labels, self.chosen = view, labels, rows
         self.device, self.folder, self.about = torch.device(device), folder, about
         self.batch_size, self.tell = batch_size, tell
 
     def rows(
         self, name: str, make: Make, dtype: torch.dtype, about: Any = None
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        facts = [self.about, about, self.chosen.tolist(), self.preprocessing.to_json()]
+        facts = [self.about, about, self.chosen.tolist()]
 
         def kept(kind: torch.dtype) -> NDArray[Any]:
             def some(first: int, last: int) -> Tensor:
-                made = make(self._images(self.chosen[first:last]))
+                shown = self.view(self.chosen[first:last])
+                made = torch.cat([_made(make, images, self.device) for images in shown])
                 if kind == torch.float16 and not bool(made.half().isfinite().all()):
                     raise _TooLargeError
                 return made
@@ -153,8 +155,4 @@ class Stored:
             made = kept(dtype)
         except _TooLargeError:
             made = kept(torch.float32)  # from the first image on: a file holds one type
-        return made, self.pictures.labels[self.chosen].astype(np.int64)
-
-    def _images(self, rows: Rows) -> Tensor:
-        seen = self.preprocessing.centre(torch.from_numpy(self.pictures.images[rows]))
-        return self.preprocessing.normalise(seen.to(self.device))
+        return made, self.labels[self.chosen]

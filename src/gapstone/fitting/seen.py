@@ -1,5 +1,6 @@
 """One pass over the images: what the new head's linear layer sees of each, and what else is asked for."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,9 +50,15 @@ def look(model: nn.Module, head: Head, data: Data, *, logits: bool = False, betw
     rest from it: the images are seen once.
     """
 
-    def row(maps: Tensor, answer: Tensor) -> Tensor:
+    def row(maps: Tensor, answer: Callable[[Tensor], Tensor]) -> Tensor:
         made = vectors(head, maps)
-        return torch.cat([made, answer.float()], 1) if logits else made
+        return torch.cat([made, answer(maps).float()], 1) if logits else made
+
+    def of_images(images: Tensor) -> Tensor:
+        if isinstance(model, Classifier):  # whose head may not take maps of that size: asked only where it must be
+            return row(model.features(images), model.head)
+        maps, answer = _watched(model, images)
+        return row(maps, lambda _: answer)
 
     kept: NDArray[Any] | None = None
     with quiet(model), torch.inference_mode():
@@ -63,12 +70,10 @@ def look(model: nn.Module, head: Head, data: Data, *, logits: bool = False, betw
             for first in range(0, len(kept), CHUNK):
                 some = torch.from_numpy(np.array(kept[first : first + CHUNK])).to(weight.device, weight.dtype)
                 maps = model.features.last(some)
-                rows.append(row(maps, model.head(maps)).cpu())
+                rows.append(row(maps, model.head).cpu())
             made = torch.cat(rows).numpy()
         else:
-            made, labels = data.rows(
-                "vectors", lambda images: row(*_watched(model, images)), torch.float32, [head.spec, logits]
-            )
+            made, labels = data.rows("vectors", of_images, torch.float32, [head.spec, logits])
     assert head.classifier is not None
     layer = head.classifier[-1]
     assert isinstance(layer, nn.Linear)

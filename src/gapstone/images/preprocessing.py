@@ -93,20 +93,11 @@ class Preprocessing:
         ```
 
         smallest: the shortest side that the network takes.
-        Raises ImageError for a picture with a shorter side, or one of more than 4096² pixels: a network's maps of it
-        would take gigabytes.
+        Raises ImageError where it is `not_native`.
         """
-        height, width = pixels.shape[:2]
-        if min(height, width) < smallest:
-            raise ImageError(
-                f"{width}×{height} px, and the network needs at least {smallest} a side to see a picture as it is; "
-                f"resized (without native) it can"
-            )
-        if height * width > LARGEST**2:
-            raise ImageError(
-                f"{width}×{height} px are more than the {LARGEST**2:,} pixels that are shown to a network as they are; "
-                f"make it smaller, or let it be resized (without native)"
-            )
+        reason = not_native(pixels.shape[0], pixels.shape[1], smallest)
+        if reason is not None:
+            raise ImageError(reason)
         return convert(pixels, self.channels)
 
     def _kept(self, height: int, width: int) -> tuple[float, float, float]:
@@ -179,6 +170,22 @@ class Preprocessing:
                 value = tuple(value)
             values[name] = value
         return cls(**values)
+
+
+def not_native(height: int, width: int, smallest: int) -> str | None:
+    """Why a network cannot be shown a picture of that size as it is: it has a side shorter than `smallest`, which the
+    network needs, or more than 4096² pixels, of which the maps would take gigabytes; None where it can."""
+    if min(height, width) < smallest:
+        return (
+            f"{width}×{height} px, and the network needs at least {smallest} a side to see a picture as it is; "
+            f"resized (without native) it can"
+        )
+    if height * width > LARGEST**2:
+        return (
+            f"{width}×{height} px are more than the {LARGEST**2:,} pixels that are shown to a network as they are; "
+            f"make it smaller, or let it be resized (without native)"
+        )
+    return None
 
 
 def _is_int(value: object) -> bool:

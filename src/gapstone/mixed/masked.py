@@ -131,9 +131,13 @@ def run(model: nn.Module, images: Sequence[Tensor]) -> tuple[list[Tensor], Maske
 @torch.no_grad()
 def padded(images: Sequence[Tensor]) -> Tensor:
     """(C, *spatial) of any sizes → (N, C, *largest), zeros beyond; channels last in memory as the images are."""
+    last = images[0].dim() == 3 and images[0].stride(0) == 1 < len(images[0])
+    if all(image.shape == images[0].shape for image in images):
+        batch = torch.stack(tuple(images))  # a copy: a model may write into what it is given
+        return batch.contiguous(memory_format=torch.channels_last) if last else batch
     lengths = map(max, zip(*(image.shape[1:] for image in images), strict=True))
     batch = images[0].new_zeros(len(images), len(images[0]), *lengths)
-    if batch.dim() == 4 and images[0].stride(0) == 1 < len(images[0]):
+    if last:
         batch = batch.to(memory_format=torch.channels_last)
     for row, image in zip(batch, images, strict=True):
         row[(slice(None), *map(slice, image.shape[1:]))] = image

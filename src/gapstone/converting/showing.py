@@ -1,0 +1,99 @@
+"""DATA as the models before and after see it: split, numbered, and decoded now or later."""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gapstone.converting.opened import Original
+from gapstone.fitting.views import View, native, resized, stored
+from gapstone.images.load import ImageError
+from gapstone.images.names import display
+from gapstone.images.preprocessing import not_native
+from gapstone.images.scan import Scan, scan
+from gapstone.images.sources import Source
+from gapstone.images.split import Split, split
+from gapstone.images.store import build
+from gapstone.prepare import content
+from gapstone.progress import Bars
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """DATA, split and numbered as the new model numbers its classes."""
+
+    view: View
+    """As it is fitted to, and as the new model sees it."""
+    before: View
+    """As the model before sees it: the same, if its head takes any size."""
+    labels: NDArray[np.int64]
+    parts: Split
+    """In rows of these."""
+    key: object
+    """Of what is shown, and how."""
+
+
+def shown(
+    source: Source,
+    labels: tuple[str, ...],
+    model: Original,
+    folder: Path,
+    seed: int,
+    limit: int | None,
+    as_they_are: bool,
+    bars: Bars,
+) -> Shown:
+    """Checked, split, and either decoded into a store in `folder` or, as they are, decoded when they are looked at.
+
+    Raises: as `split` and `build`.
+    """
+    found = scan(source, progress=bars("Checking images"))
+    if as_they_are:
+        found = _without(found, model.smallest, bars)
+    chosen = split(source, found, seed=seed, limit=limit)
+    bars.say(
+        f"{len(chosen.train):,} images to fit to, {len(chosen.validation):,} to choose by, {len(chosen.test):,} to "
+        f"test on: {chosen.described}."
+    )
+    used = np.unique(np.concatenate([chosen.train, chosen.validation, chosen.test]))
+    numbers = np.array([labels.index(name) for name in source.classes])
+    device, preprocessing = next(model.trunk.parameters()).device, model.preprocessing
+    folder.mkdir(exist_ok=True)
+    sweep(folder)
+    if as_they_are:
+
+        def decode(row: int) -> NDArray[np.uint8]:
+            try:
+                return source.pixels(row)
+            except ImageError as error:  # it could be read when it was checked
+                raise ImageError(f"{display(found.names[row])}: {error}") from error
+
+        view = native(decode, preprocessing, model.smallest, device)
+        before = view if model.only is None else resized(decode, preprocessing, device)
+        return Shown(view, before, numbers[source.labels], chosen, ["native", content(source, found, used)])
+    store = build(source, used, preprocessing, folder / "store", scan=found, progress=bars("Decoding images"))
+    train, validation, test = (store.rows(part) for part in (chosen.train, chosen.validation, chosen.test))
+    parts = replace(chosen, train=train, validation=validation, test=test)
+    view = stored(store, preprocessing, device)
+    return Shown(view, view, numbers[store.labels], parts, store.key)
+
+
+def _without(found: Scan, smallest: int, bars: Bars) -> Scan:
+    """Pictures that cannot be seen as they are count as unusable, and are said."""
+    reasons = [None if f.reason else not_native(f.size[1], f.size[0], smallest) for f in found.facts]
+    out = [f"{display(name)}: {reason}" for name, reason in zip(found.names, reasons, strict=True) if reason]
+    if not out:
+        return found
+    more = f" (and {len(out) - 1:,} more)" if len(out) > 1 else ""
+    bars.say(f"Left out, as they cannot be seen as they are: {out[0]}{more}.")
+    pairs = zip(found.facts, reasons, strict=True)
+    return replace(found, facts=tuple(replace(f, reason=reason) if reason else f for f, reason in pairs))
+
+
+def sweep(folder: Path) -> None:
+    """What a run left that was killed while it decoded images: named by its process, and of no use to another."""
+    for pattern in (".store.*.tmp", ".store.*.old"):
+        for left in folder.glob(pattern):
+            shutil.rmtree(left, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from gapstone.whole import write_whole
 
 SYNC = 64 << 20
 """Bytes between two notes of how far it is; a kill costs at most so much work again."""
@@ -86,7 +87,7 @@ def _fill(
         unsaved += rows[first:last].nbytes
         if unsaved >= SYNC:
             rows.flush()  # first the rows, then the word that they are there
-            _write(_note(part), str(last))
+            write_whole(_note(part), str(last).encode())
             unsaved = 0
         if progress is not None:
             progress(last, count)
@@ -129,12 +130,6 @@ def _known(part: Path) -> int:
 
 def _note(part: Path) -> Path:
     return part.with_suffix(".rows")
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ Everything is decided on the header, before the numbers are read.
 
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+
+from gapstone.whole import whole
 
 KEY = "gapstone"
 """The entry of the metadata that holds our JSON."""
@@ -95,16 +96,10 @@ def write(path: Path, weights: dict[str, Tensor], about: dict[str, Any]) -> None
     # ASCII escapes: a label from a file name that is not UTF-8 (a lone surrogate) survives too.
     text = json.dumps(about, sort_keys=True, ensure_ascii=True, allow_nan=False)
     data = safetensors.torch.save(weights, {KEY: text})
-    # The same folder, so that the rename cannot cross file systems; a short name, so that long ones still fit.
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut after the rename leaves an empty file under the right name
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as unfinished, unfinished.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())  # else a power cut after the rename leaves an empty file under the right name
 
 
 def writable(out: Path) -> Path:

@@ -19,6 +19,7 @@ from gapstone.explaining import looking
 from gapstone.explaining.job import explain_files
 from gapstone.explaining.kept import name_of
 from gapstone.explaining.request import Request
+from gapstone.whole import UNFINISHED
 
 COUNT = 40
 
@@ -84,7 +85,7 @@ def test_the_same_bytes_after_a_stop(model, many, unbroken, tmp_path, how, when)
     assert results(out) == unbroken
     after = times(out)
     assert all(after[path] == then for path, then in done.items()), "what was done was done again"
-    assert not list(out.rglob("*.unfinished"))
+    assert not list(out.rglob(UNFINISHED))
 
 
 def test_a_second_run_does_nothing_and_says_so(model, pictures, tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ from gapstone.compare.statistics import compare_pairs, interval
 from gapstone.compare.trials import Trial
 from gapstone.compare.verdict import sentence
 from gapstone.heads import RECIPES, Spec, parse
+from gapstone.whole import whole, write_whole
 
 SCHEMA = 1
 MOST_WORST = 12
@@ -312,14 +313,7 @@ def _on(one: Done, row: int) -> tuple[NDArray[Any], NDArray[Any]]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     # a name that is no UTF-8 must not break the file
-    _replace(path, text.encode("utf-8", "backslashreplace"))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Old or new, never half of it."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
+    write_whole(path, text.encode("utf-8", "backslashreplace"))
 
 
 def _write_trials_csv(path: Path, plan: Plan, done: dict[str, list[Done]]) -> None:
@@ -354,10 +348,11 @@ def _write_predictions(path: Path, plan: Plan, done: dict[str, list[Done]]) -> N
 
 
 def _write_csv(path: Path, rows: Iterator[list[Any]]) -> None:
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    with (
+        whole(path) as unfinished,
+        unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         csv.writer(file).writerows(rows)
-    unfinished.replace(path)
 
 
 def _write_pictures(path: Path, plan: Plan, done: dict[str, list[Done]], worst: NDArray[np.uint8]) -> None:
@@ -379,10 +374,8 @@ def _write_pictures(path: Path, plan: Plan, done: dict[str, list[Done]], worst: 
             arrays[f"additive_{number}"] = np.array(one.facts["additive"])
             arrays[f"gap_{number}"] = np.array(one.facts["completeness_gap"])
             arrays["seed"] = np.array(shown)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("wb") as file:
+    with whole(path) as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    unfinished.replace(path)
 
 
 def _boxes_shown(plan: Plan, rows: NDArray[Any]) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ from gapstone.compare.trials import Trial
 from gapstone.images.store import Store
 from gapstone.progress import Bars, duration
 from gapstone.training import TrainingError
+from gapstone.whole import UNFINISHED
 
 
 def compare(request: Request, out: Path, console: Console | None = None, command: str = "") -> dict[str, Any]:
@@ -168,6 +169,8 @@ def _alone(out: Path) -> Iterator[None]:
             raise ValueError(f"another gapstone compare is at work in {out}: wait, or choose another --out.") from None
         for path in [*(out / "trials").glob(".*.unfinished"), *out.glob(".store.*.tmp"), *out.glob(".store.*.old")]:
             shutil.rmtree(path)
+        for path in out.glob(UNFINISHED):
+            path.unlink()
         yield
 
 

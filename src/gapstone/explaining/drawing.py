@@ -20,7 +20,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from gapstone import __version__
-from gapstone.explaining.kept import Kept, digest, name_of, whole
+from gapstone.explaining.kept import Kept, digest, name_of
 from gapstone.images.load import ImageError, load, read_bytes
 from gapstone.images.names import display
 from gapstone.maps.boxes import Box
@@ -28,6 +28,7 @@ from gapstone.maps.drawing import side_by_side
 from gapstone.maps.explanation import Evidence
 from gapstone.maps.files import load_npz
 from gapstone.maps.placing import How
+from gapstone.whole import whole
 
 VERSION = 1  # raised when the same facts are drawn otherwise
 THREADS = min(4, os.cpu_count() or 1)

@@ -19,6 +19,7 @@ from typing import Any
 
 from gapstone.images.inputs import RESULTS
 from gapstone.images.names import display
+from gapstone.whole import UNFINISHED, whole
 
 Record = dict[str, Any]
 """What is kept of one batch: "rows" (one per picture, in order), "npz" (file name → sha256), "largest"."""
@@ -45,17 +46,6 @@ def stamp(path: Path) -> Stamp | None:
     except (OSError, ValueError):
         return None
     return status.st_size, status.st_mtime_ns
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; renamed to `path` at the end, or gone after an error."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        yield unfinished
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 class Kept:
@@ -140,6 +130,6 @@ def alone(out: Path) -> Iterator[Kept]:
         except BlockingIOError:
             raise ValueError(f"another gapstone explain is at work in {out}: wait, or choose another --out.") from None
         for folder in (out, out / "maps", out / RESULTS, out / ".thumbs"):
-            for path in folder.glob(".*.unfinished"):
+            for path in folder.glob(UNFINISHED):
                 path.unlink()
         yield Kept(out)

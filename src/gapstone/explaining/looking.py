@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gapstone.explaining.kept import Kept, Record, Stamp, digest, name_of, sha256, stamp, whole
+from gapstone.explaining.kept import Kept, Record, Stamp, digest, name_of, sha256, stamp
 from gapstone.images.load import ImageError, load, read_bytes
 from gapstone.images.names import display
 from gapstone.maps.boxes import box
@@ -30,6 +30,7 @@ from gapstone.maps.explanation import Evidence
 from gapstone.maps.files import save_npz, to_json
 from gapstone.maps.placing import place
 from gapstone.opening import Opened
+from gapstone.whole import whole
 
 LOADERS = min(4, os.cpu_count() or 1)  # pictures decoded at a time; each may hold a large one
 BOX_GRID = 256  # px: boxes of larger pictures are found on a grid of that side; a cell of 7×7 is 36 of them

@@ -8,7 +8,6 @@ there are, one is in memory. A few lines of script sort, filter and page; withou
 import base64
 import hashlib
 import io
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,13 +20,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gapstone.explaining.drawing import OWN_PIXELS, shown, thumbnail, thumbnail_side
-from gapstone.explaining.kept import Kept, whole
+from gapstone.explaining.kept import Kept
 from gapstone.explaining.looking import Looked
 from gapstone.explaining.names import shared, within
 from gapstone.maps import captions, colours
 from gapstone.maps.colourbar import strip, ticks
 from gapstone.maps.explanation import Evidence
 from gapstone.maps.overlay import DARKEST, LIGHTEST
+from gapstone.whole import whole
 
 MOST = 6000  # pictures on a page: some 50 MB; all are in explained.json
 MOST_WRONG = 500  # listed
@@ -197,31 +197,12 @@ def _map(
 ) -> tuple[str, tuple[float, float, float, float]]:
     """The map as a PNG, and the rectangle of the picture that it covers: top, left, height, width in its pixels.
 
-    Cells are equally large there, so the outer ones are said again until they cover what was seen; the page cuts off
-    what is beyond.
+    Cells are equally large there; what is beyond the picture, the page cuts off.
     """
-    padding = []
-    for axis, cells in enumerate(e.map.shape):
-        low, high = e.placement.seen[axis]
-        stride, start = e.placement.stride[axis], e.placement.start[axis] + 0.5 - e.placement.stride[axis] / 2
-        padding.append((_cells(start - low, stride), _cells(high - start - cells * stride, stride)))
-    values = np.pad(e.map, padding, mode="edge")
-    (before_y, _), (before_x, _) = padding
-    (stride_y, stride_x), (start_y, start_x) = e.placement.stride, e.placement.start
-    rectangle = (
-        start_y + 0.5 - (before_y + 0.5) * stride_y,
-        start_x + 0.5 - (before_x + 0.5) * stride_x,
-        values.shape[0] * stride_y,
-        values.shape[1] * stride_x,
-    )
+    values, ((top, bottom), (left, right)) = e.placement.covering(e.map)
     if how == "smooth":
         values = _between(_between(values, 0), 1)
-    return _png(Image.fromarray(colours.rgba(values, largest, alpha))), rectangle
-
-
-def _cells(pixels: float, stride: float) -> int:
-    """So many that they cover so many pixels; a hundredth of one is rounding."""
-    return max(0, math.ceil(pixels / stride - 0.01))
+    return _png(Image.fromarray(colours.rgba(values, largest, alpha))), (top, left, bottom - top, right - left)
 
 
 def _between(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

@@ -23,7 +23,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from gapstone.explaining.kept import name_of, whole
+from gapstone.explaining.kept import name_of
+from gapstone.whole import whole
 
 Row = dict[str, Any]
 

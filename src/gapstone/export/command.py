@@ -1,10 +1,8 @@
 """`gapstone export`: write, check, name; then say what was written."""
 
 import os
-import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,6 +22,7 @@ from gapstone.export.to_pt2 import graph, read_pt2, write_pt2
 from gapstone.opening import Opened, open_model
 from gapstone.progress import Bars
 from gapstone.shown import by
+from gapstone.whole import whole
 
 
 def export(
@@ -59,20 +58,20 @@ def export(
         if takes.fixed and not given.fixed:
             bars.say("This network cannot be exported with its size left open: the file takes one size only.")
         if pt2:
-            with _named_last(pt2) as part:
+            with whole(pt2) as part:
                 write_pt2(program, facts, part)
                 read = read_pt2(part)
                 checked = check(read, opened, takes.trials(), "torch.export")
             _report(bars, pt2, opened, takes, maps, "torch.export", checked, read)
         if onnx:
-            with _named_last(onnx) as part:
+            with whole(onnx) as part:
                 write_onnx(program, facts, opset, maps, part)
                 read = read_onnx(part)
                 checked = check(read, opened, takes.trials(), "ONNX Runtime")
             _report(bars, onnx, opened, takes, maps, f"ONNX, opset {opset}", checked, read)
         if onnx and images:
             small = onnx.with_suffix(".int8.onnx")
-            with _named_last(small) as part:
+            with whole(small) as part:
                 whole_numbers.quantise(onnx, opened, images, part)
                 cost = whole_numbers.cost(onnx, part, opened, images, bars("Comparing float and int8"))
             _report_int8(bars, small, images, cost)
@@ -98,17 +97,6 @@ def _fits(onnx: Path | None, pt2: Path | None, opset: int, int8: bool, data: str
         raise ValueError("--int8 needs --onnx, the file to quantise, and --data, images to calibrate and measure with.")
     if data is not None and not int8:
         raise ValueError(f"--data {data} is used with --int8 only; add it, or leave --data out.")
-
-
-@contextmanager
-def _named_last(path: Path) -> Iterator[Path]:
-    """A file beside it that takes the name when all went well, and is gone when not."""
-    part = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _report(

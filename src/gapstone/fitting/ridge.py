@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import blas, eigh
 
 from gapstone.fitting.linear import Linear
+from gapstone.whole import whole
 
 Array = NDArray[np.float64]
 
@@ -144,17 +145,12 @@ class Ridge:
         path = Path(path)
         if path.suffix != ".npz":
             raise ValueError(f"Ridge.save({str(path)!r}): the name must end in .npz.")
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with part.open("wb") as file:
-                about = {"ridge": 1, "count": self.count, "identity": self.identity}
-                np.savez(
-                    file, about=np.frombuffer(json.dumps(about).encode(), np.uint8),
-                    xx=self.xx, xy=self.xy, x=self.x, y=self.y, yy=np.float64(self.yy),
-                )  # fmt: skip
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        about = {"ridge": 1, "count": self.count, "identity": self.identity}
+        with whole(path) as unfinished:
+            np.savez(
+                unfinished, about=np.frombuffer(json.dumps(about).encode(), np.uint8),
+                xx=self.xx, xy=self.xy, x=self.x, y=self.y, yy=np.float64(self.yy),
+            )  # fmt: skip
         return path
 
     @classmethod

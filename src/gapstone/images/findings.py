@@ -2,12 +2,13 @@
 
 import csv
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from gapstone.whole import whole, write_whole
 
 from .names import display
 
@@ -142,22 +143,14 @@ def _n(count: int, what: str) -> str:
 def write(scan: "Scan", folder: Path) -> None:
     """scan.json, scan.txt and scan.csv in `folder`, each written whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    _put(folder / "scan.json", json.dumps(scan.to_json(), ensure_ascii=False, indent=1) + "\n")
-    _put(folder / "scan.txt", text(scan) + "\n")
-    part = folder / f".scan.csv.{os.getpid()}.tmp"
-    with open(part, "w", encoding="utf-8", newline="") as f:
+    write_whole(folder / "scan.json", (json.dumps(scan.to_json(), ensure_ascii=False, indent=1) + "\n").encode())
+    write_whole(folder / "scan.txt", (text(scan) + "\n").encode())
+    with whole(folder / "scan.csv") as unfinished, unfinished.open("w", encoding="utf-8", newline="") as f:
         table = csv.writer(f)
         table.writerow(
             ["name", "class", "split", "outcome", "reason", "width", "height", "mode", "group", "notes", "sha256"]
         )
         table.writerows(_rows(scan))
-    os.replace(part, folder / "scan.csv")
-
-
-def _put(file: Path, content: str) -> None:
-    part = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    part.write_text(content, "utf-8")
-    os.replace(part, file)
 
 
 def _rows(scan: "Scan") -> Iterator[list[object]]:

@@ -7,6 +7,7 @@ of its receptive field, and that is not the middle of an equal share: ResNet's c
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,26 @@ class Placement:
         low, high = self.seen[axis]
         inner = self.centres(cells, axis)[:-1] + self.stride[axis] / 2 + 0.5
         return np.concatenate([[low], inner.clip(low, high), [high]])
+
+    def covering(self, maps: NDArray[Any]) -> tuple[NDArray[Any], tuple[tuple[float, float], ...]]:
+        """Maps (…, h, w) with their outer cells repeated until cells of one size cover what was seen, and from where to
+        where along each axis they then reach, 0 the outer edge of the first pixel.
+
+        >>> even = Placement((32.0, 32.0), (0.0, 0.0), ((0, 96), (0, 96)), exact=True)
+        >>> wider, reach = even.covering(np.zeros((3, 3)))
+        >>> wider.shape, reach                                  # three cells end at 80.5: one more on each axis
+        ((4, 4), ((-15.5, 112.5), (-15.5, 112.5)))
+        """
+        pads, reach = [], []
+        cells = maps.shape[-len(self.stride) :]
+        for stride, start, (low, high), count in zip(self.stride, self.start, self.seen, cells, strict=True):
+            first = start + 0.5 - stride / 2
+            # a hundredth of a cell is rounding
+            before = max(0, ceil((first - low) / stride - 0.01))
+            after = max(0, ceil((high - first) / stride - count - 0.01))
+            pads.append((before, after))
+            reach.append((first - before * stride, first + (count + after) * stride))
+        return np.pad(maps, [(0, 0)] * (maps.ndim - len(pads)) + pads, mode="edge"), tuple(reach)
 
     def covers(self, size: Sequence[int]) -> bool:
         """Whether the network saw all of a picture of that size, to half a pixel."""

@@ -18,6 +18,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from gapstone.compare.report import charts, pictures, words
 from gapstone.compare.report.charts import Look
+from gapstone.whole import write_whole
 
 MOST_CLASSES = 12  # of a confusion table; above, the most confused pairs are listed
 MOST_LISTED = 200  # entries of one list; all are in scan.json
@@ -34,9 +35,8 @@ def write(folder: Path) -> Path:
     """
     results = json.loads((folder / "results.json").read_text("utf-8"))
     page = fill(results, *pictures.read(folder / "pictures.npz", results["data"]["classes"], len(results["heads"])))
-    path, unfinished = folder / "report.html", folder / ".report.html.unfinished"
-    unfinished.write_bytes(page.encode("utf-8", "backslashreplace"))  # a name that is no UTF-8 must not stop it
-    unfinished.replace(path)
+    path = folder / "report.html"
+    write_whole(path, page.encode("utf-8", "backslashreplace"))  # a name that is no UTF-8 must not stop it
     return path
 
 

@@ -9,8 +9,7 @@ cell lies around its receptive field's true centre; nothing is interpolated into
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import ceil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -163,19 +162,13 @@ def placed(maps: Array, where: Array | None, size: Sequence[int]) -> tuple[Array
 
     where: (2, 2), stride and start of the cells, each (y, x); None, from a gapstone that kept none: equal shares.
     """
-    cells = maps.shape[-2:]
-    if where is None:
-        even = Placement.even(cells, size)
-        where = np.array([even.stride, even.start])
-    pads, edges = [], []
-    for stride, start, count, side in zip(*where.tolist(), cells, size, strict=True):
-        low = start + 0.5 - stride / 2  # the outer edge of the first cell, 0 that of the first pixel
-        before = max(0, ceil(low / stride))
-        after = max(0, ceil((side - low) / stride - count))
-        pads.append((before, after))
-        edges.append((100 * (low - before * stride) / side, 100 * (before + count + after) * stride / side))
-    (top, height), (left, width) = edges
-    return np.pad(maps, [(0, 0)] * (maps.ndim - 2) + pads, mode="edge"), Area(left, top, width, height)
+    placement = Placement.even(maps.shape[-2:], size)
+    if where is not None:
+        stride, start = where.tolist()
+        placement = replace(placement, stride=tuple(stride), start=tuple(start))
+    wider, ((top, bottom), (left, right)) = placement.covering(maps)
+    across, down = 100 / size[1], 100 / size[0]
+    return wider, Area(left * across, top * down, (right - left) * across, (bottom - top) * down)
 
 
 def _boxes(arrays: dict[str, Array], image: int) -> list[Area]:

@@ -411,6 +411,15 @@ def test_windows_and_grids_as_they_are_written_down(data):
     torch.testing.assert_close(out.flatten(2), pooled("max", x, answers))
 
 
+@pytest.mark.parametrize("ceil", [False, True])
+def test_a_window_longer_than_the_map_in_three_dimensions(ceil):
+    """torch's avg_pool3d refuses it, though its padding makes room; its max_pool3d and avg_pool2d do not."""
+    x = values(1, 2, 1, 1, 1)
+    for name in ("mean", "max"):
+        out = gs.pool(x, name, gs.Window((1, 2, 1), 1, (0, 1, 0), ceil_mode=ceil))
+        torch.testing.assert_close(out, x.expand(1, 2, 1, 2, 1))
+
+
 def test_divisors():
     x = torch.ones(1, 1, 5)
     asked = {"positions": [1, 1, 1], "padded": [2 / 3, 1, 1], "window": [2 / 3, 1, 2 / 3], 2: [1, 1.5, 1]}

@@ -40,9 +40,11 @@ def knows(name: str, x: Tensor, place: Place) -> str | None:
         return None  # torch has no mean of these
     if all(type(axis) is Cells for axis in place.axes):
         return f"torch's adaptive_{name}_pool"
-    for axis in place.axes:
+    for axis, length in zip(place.axes, x.shape[2:], strict=True):
         if type(axis) is not Windows or axis.step > 1 or axis.before != axis.after or 2 * axis.before > axis.size:
             return None
+        if name == "mean" and x.dim() == 5 and axis.size > length:
+            return None  # torch's avg_pool3d refuses a window longer than the map, padded or not
     if name == "max":
         return "torch's max_pool"
     plain = place.divisor in ("positions", "padded")

@@ -5,9 +5,9 @@ import torch
 
 QUICK = {
     torch.float32: None,  # all pools
-    torch.float64: {"max", "variance"},
+    torch.float64: {"variance"},
     torch.bfloat16: {"max", "gem"},
-    torch.float16: {"mean", "logsumexp"},
+    torch.float16: {"mean"},
 }
 """Pools whose compiled loop `make test` tries in each type: a kernel takes 2 s to compile. The rest: make test-slow."""
 

@@ -82,8 +82,9 @@ def convert(request: Request, as_json: bool = False, console: Console | None = N
     DATA is split as `gapstone train` splits it: of the same DATA, the test images were never trained on; the validation
     images neither, where `seed` is that of the training. With another, most of them were, and λ and the best epoch are
     chosen on images that the features know by heart. Where its classes are those of the model, in whatever order, the
-    labels stay; else the new model has those of DATA. What takes time is kept beside `out` until the end: after Ctrl-C
-    the same command goes on.
+    labels stay; else the new model has those of DATA. `native` shows every picture as it is, neither cut nor resized;
+    those that the network cannot be shown so are left out, and said. What takes time is kept beside `out` until the
+    end: after Ctrl-C the same command goes on.
 
     Raises: ValueError for what does not fit together, before any work; as `open_model`, `open_source`, `split`,
         `fit_head`.

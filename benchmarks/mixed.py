@@ -35,12 +35,12 @@ Answer = Callable[[Images], Tensor]
 
 LEGEND = (
     "Sizes are drawn at random, each side by itself, others in every round. Same size: a batch of square images of as "
-    "many pixels in all, the yardstick. One by one: the model called for each image. Mixed: gapstone.mixed_sizes, "
-    "planning included. Resized: all to that square. Padded: zeros added, and nothing kept out. Off: largest "
-    "difference from the images alone, relative to the largest logit; resized and padded ones are wrong. Nothing "
-    "wasted: multiply-adds of the squares over those of the images, since every stage rounds sides up. Weights are "
-    "random, batch norms have statistics of their own; throughput over that of the same size, round by round: median "
-    "and quartiles."
+    "many pixels in all, the yardstick; small squares repeat, as in a pipeline of one size. One by one: the model "
+    "called for each image. Mixed: gapstone.mixed_sizes, planning included. Resized: all to that square. Padded: zeros "
+    "added, and nothing kept out. Off: largest difference from the images alone, of the largest logit; resized "
+    "and padded ones are wrong. Nothing wasted: multiply-adds of the squares over those of the images, since every "
+    "stage rounds sides up. Weights are random, batch norms have statistics of their own; throughput over that of the "
+    "same size, round by round: median and quartiles."
 )
 
 
@@ -117,7 +117,8 @@ def contenders(model: nn.Module, sets: Sequence[Images]) -> dict[str, Answer]:
 
 def each_in_turn(answer: Answer, sets: Sequence[Images]) -> Callable[[], Tensor]:
     """Other images in every call, the same for all contenders: images come in sizes that were not met before, and
-    what a library keeps for a size (oneDNN its kernels) does not serve the next."""
+    what a library keeps for a size (oneDNN its kernels) seldom serves the next. Two contenders that see images singly
+    warm each other's; the squares of small images repeat."""
     turns = itertools.cycle(sets)
     return lambda: answer(next(turns))
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import isfinite
@@ -16,8 +17,8 @@ from torch import Tensor
 
 from gapstone.whole import write_whole
 
-SYNC = 64 << 20
-"""Bytes between two notes of how far it is; a kill costs at most so much work again."""
+SYNC, SECONDS = 64 << 20, 10.0
+"""Bytes, and seconds, between two notes of how far it is; a kill costs at most so much work again."""
 
 
 class KeptError(RuntimeError):
@@ -75,25 +76,34 @@ def _fill(
     begin = _known(part)
     if begin:
         rows = np.load(part, mmap_mode="r+")
-    unsaved = 0
-    for first in range(begin, count, step):
-        last = min(first + step, count)
-        made = make(first, last).detach()
-        if len(made) != last - first:
-            raise ValueError(f"make({first}, {last}) gave {len(made)} rows")
-        if rows is None:
-            rows = _room(part, (count, *made.shape[1:]), dtype)
-        rows[first:last] = _cast(made, dtype)
-        unsaved += rows[first:last].nbytes
-        if unsaved >= SYNC:
-            rows.flush()  # first the rows, then the word that they are there
-            write_whole(_note(part), str(last).encode())
-            unsaved = 0
-        if progress is not None:
-            progress(last, count)
+    done, noted, then = begin, begin, time.monotonic()
+    try:
+        for first in range(begin, count, step):
+            last = min(first + step, count)
+            made = make(first, last).detach()
+            if len(made) != last - first:
+                raise ValueError(f"make({first}, {last}) gave {len(made)} rows")
+            if rows is None:
+                rows = _room(part, (count, *made.shape[1:]), dtype)
+            rows[first:last] = _cast(made, dtype)
+            done = last
+            if rows[noted:done].nbytes >= SYNC or time.monotonic() - then >= SECONDS:
+                _write_down(part, rows, done)
+                noted, then = done, time.monotonic()
+            if progress is not None:
+                progress(last, count)
+    except BaseException:  # Ctrl-C, above all
+        if done > noted:
+            _write_down(part, rows, done)
+        raise
     if rows is None:
         raise ValueError("there are no rows to keep")
     rows.flush()
+
+
+def _write_down(part: Path, rows: Any, done: int) -> None:
+    rows.flush()  # first the rows, then the word that they are there
+    write_whole(_note(part), str(done).encode())
 
 
 def _cast(made: Tensor, dtype: torch.dtype) -> NDArray[Any]:

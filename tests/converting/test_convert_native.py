@@ -11,10 +11,13 @@ from rich.console import Console
 import gapstone as gs
 from gapstone.converting import command
 from gapstone.converting.command import Request, convert
+from gapstone.converting.document import document
+from gapstone.images.load import ImageError
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.scan import scan
-from gapstone.images.sources import open_source
+from gapstone.images.sources import Source, open_source
 from gapstone.images.split import split
+from gapstone.images.store import StoreError
 
 COUNT = 40  # pictures of each class
 
@@ -76,6 +79,8 @@ def test_the_file_answers_as_the_report_says(models, photos, tmp_path):
     assert done.paired.before == before.mean()
     assert "After: every picture as it is, neither cut nor resized; before: resized to 32×32, which is all it" in said
     assert done.test.mean() > 0.9
+    assert done.moved[0] is None  # 4 px of a resized picture are others than of the picture as it is
+    assert 0 < done.moved[1] <= 1
     assert [path.name for path in tmp_path.iterdir()] == ["new.safetensors"]
 
 
@@ -84,6 +89,22 @@ def test_a_head_of_any_size_is_asked_natively_before_too(models, photos, tmp_pat
     paths, truth = held_out(photos)
     assert done.paired.before == right(gs.load(models["gap"]), paths, truth, native=True).mean()
     assert "Before and after: every picture as it is" in said
+    assert done.moved[0] is not None
+
+
+def test_other_classes_have_no_before(models, tmp_path):
+    file = tmp_path / "new.safetensors"
+    done, said = quietly(Request(str(models["gap"]), "gmp", "digits", file, native=True, limit=200))
+    assert document(done, gs.load(file))["native"] == {"before": None, "after": True}
+    assert "After: every picture as it is, neither cut nor resized." in said
+
+
+def test_moves_are_seen(models, photos, tmp_path, monkeypatch):
+    """Where a move leaves nothing of any picture, all are answered alike: half of them right."""
+    monkeypatch.setattr(command, "moves", lambda size: (999, [torch.zeros_like]))
+    done, _ = quietly(Request(str(models["gap"]), "gmp", str(photos), tmp_path / "new.safetensors", native=True))
+    assert done.moved == (0.5, 0.5)
+    assert done.test.mean() > 0.8
 
 
 def test_other_features_than_of_resized_pictures(models, photos, tmp_path):
@@ -115,6 +136,49 @@ def test_what_cannot_be_seen_as_it_is_is_left_out_and_said(photos, tmp_path):
     parts = done.parts
     assert len(parts.train) + len(parts.validation) + len(parts.test) == 2 * COUNT
     assert "unusable file(s) left out" in parts.described
+
+
+def test_stopped_while_it_looks_and_gone_on(models, photos, tmp_path, monkeypatch):
+    request = Request(str(models["fc"]), "gap", str(photos), tmp_path / "new.safetensors", native=True, batch_size=4)
+    decoded, pixels = [], Source.pixels
+
+    def counted(source, row, *more):
+        decoded.append(row)
+        if len(decoded) == 35 and stops:
+            raise KeyboardInterrupt
+        return pixels(source, row, *more)
+
+    monkeypatch.setattr(Source, "pixels", counted)
+    stops = True
+    with pytest.raises(KeyboardInterrupt):
+        quietly(request)
+    stops = False
+    first = set(decoded[:32])  # whole batches of four
+    decoded.clear()
+    done, _ = quietly(request)
+    assert len(first) == 32
+    assert not first & set(decoded)
+    assert len(done.parts.train) > 32
+
+
+def test_a_file_that_goes_away_takes_nothing_along(models, photos, tmp_path, monkeypatch):
+    request = Request(str(models["fc"]), "gap", str(photos), tmp_path / "new.safetensors", native=True, batch_size=4)
+    pixels = Source.pixels
+    decoded = []
+
+    def lost(source, row, *more):
+        decoded.append(row)
+        if len(decoded) == 70:  # the training images are 58
+            raise ImageError("stale file handle")
+        return pixels(source, row, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Source, "pixels", lost)
+        with pytest.raises(StoreError, match=r"\.png: stale file handle"):
+            quietly(request)
+    assert len(list((tmp_path / ".new.safetensors.parts" / "kept").glob("*.npy"))) >= 1
+    quietly(request)
+    assert [path.name for path in tmp_path.iterdir()] == ["new.safetensors"]
 
 
 def test_stopped_and_gone_on(models, photos, tmp_path, monkeypatch):

@@ -295,6 +295,15 @@ def test_a_generator_that_is_used_up(model):
         fit_head(model, once, "gap")
 
 
+@pytest.mark.parametrize(("old", "new"), [("fc", "fc"), ("gap", "fc"), ("fc", None)])
+@pytest.mark.parametrize("finetune", [0, 1])
+def test_images_of_a_size_that_the_new_head_does_not_take(old, new, finetune):
+    """Flattened maps of another size are other numbers, not fewer or more of the same."""
+    x = torch.randn(30, 3, 24, 24)
+    with pytest.raises(ValueError, match="head 'fc' was made for 4×4 feature maps and got 6×6"):
+        fit_head(classifier(old), (x, torch.arange(30) % 3), new, finetune=finetune)
+
+
 def test_images_of_different_sizes_are_seen_as_they_are(model):
     torch.manual_seed(0)
     several = [torch.rand(3, *size) for size in ((16, 16), (20, 12), (16, 16), (13, 17), (20, 12))]

@@ -20,6 +20,7 @@ from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.placement import Placement
 from gapstone.pooling import Pool
 from gapstone.training import History, Rows, Settings, descend, fit, shuffled
+from gapstone.whole import UNFINISHED
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Seen:
     def leavings(self, folder: Path) -> list[Path]:
         """What passes for something else, finished or not, left in the folder."""
         mine = {kept.path.resolve() for kept in (*self.maps.values(), *self.pooled.values())}
-        return [path for path in (*folder.glob("*.npy"), *folder.glob(".*.part")) if path.resolve() not in mine]
+        found = (path for pattern in ("*.npy", ".*.part", UNFINISHED) for path in folder.glob(pattern))
+        return [path for path in found if path.resolve() not in mine]
 
 
 def pools_of(head: Head) -> tuple[str, ...] | None:

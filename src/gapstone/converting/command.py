@@ -70,7 +70,7 @@ class Converted:
     distance: int
     """Pixels that test images were moved by."""
     moved: tuple[float | None, float]
-    """Share of moved test images answered right, before and after."""
+    """Share of moved test images answered right, before and after; before only where it sees the same images."""
     seconds: float
 
 
@@ -190,7 +190,8 @@ def _convert(
         test=test,
         paired=Paired.of(ask(model.whole, parts.test, "before"), test) if same else None,
         distance=distance,
-        moved=(moved(model.whole, "before") if same else None, moved(new, "after")),
+        # as many pixels of a resized picture are others than of the picture as it is
+        moved=(moved(model.whole, "before") if same and images.before is images.view else None, moved(new, "after")),
         seconds=time.perf_counter() - began,
     )
 

@@ -22,7 +22,10 @@ def document(converted: "Converted", new: Classifier) -> dict[str, Any]:
         "seed": request.seed,
         "labels": list(new.labels),
         "images": {"train": len(parts.train), "validation": len(parts.validation), "test": len(parts.test)},
-        "native": {"before": request.native and converted.before.only is None, "after": request.native},
+        "native": {
+            "before": None if converted.paired is None else request.native and converted.before.only is None,
+            "after": request.native,
+        },
         "method": request.method,
         "penalty": fitted.penalty,
         "finetune": None

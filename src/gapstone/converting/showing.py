@@ -15,7 +15,7 @@ from gapstone.images.preprocessing import not_native
 from gapstone.images.scan import Scan, scan
 from gapstone.images.sources import Source
 from gapstone.images.split import Split, split
-from gapstone.images.store import build
+from gapstone.images.store import StoreError, build
 from gapstone.prepare import content
 from gapstone.progress import Bars
 
@@ -47,7 +47,7 @@ def shown(
 ) -> Shown:
     """Checked, split, and either decoded into a store in `folder` or, as they are, decoded when they are looked at.
 
-    Raises: as `split` and `build`.
+    Raises: as `split` and `build`; the views StoreError, for a file that can no longer be read.
     """
     found = scan(source, progress=bars("Checking images"))
     if as_they_are:
@@ -67,8 +67,8 @@ def shown(
         def decode(row: int) -> NDArray[np.uint8]:
             try:
                 return source.pixels(row)
-            except ImageError as error:  # it could be read when it was checked
-                raise ImageError(f"{display(found.names[row])}: {error}") from error
+            except ImageError as error:  # it could be read when it was checked: no fault of DATA
+                raise StoreError(f"{display(found.names[row])}: {error}") from error
 
         view = native(decode, preprocessing, model.smallest, device)
         before = view if model.only is None else resized(decode, preprocessing, device)

@@ -27,7 +27,12 @@ def show(converted: "Converted", new: Classifier, console: Console) -> None:
         _percent(paired.before if paired else None),
         _percent(float(converted.test.mean())),
     )
-    table.add_row(f"… moved by {converted.distance} px", *(_percent(share) for share in converted.moved))
+    before_moved, after_moved = converted.moved
+    table.add_row(
+        f"… moved by {converted.distance} px",
+        "resized" if paired and before_moved is None else _percent(before_moved),
+        _percent(after_moved),
+    )
     for what, value in _ROWS.items():
         table.add_row(what, value(before), value(after))
     console.print(table)
@@ -68,9 +73,9 @@ def sentences(converted: "Converted") -> list[str]:
             )
     if request.native:
         as_it_is = "every picture as it is, neither cut nor resized"
-        only = converted.before.only
+        only = converted.before.only if paired else None
         before = f"; before: resized to {by(only)}, which is all it takes" if only else ""
-        lines.append(f"{'After' if only else 'Before and after'}: {as_it_is}{before}.")
+        lines.append(f"{'Before and after' if paired and not only else 'After'}: {as_it_is}{before}.")
     if paired is not None:
         lines.append(paired.verdict(converted.after.head))
         if paired.interval[1] < 0 and tuned is None:

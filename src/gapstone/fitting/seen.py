@@ -37,7 +37,11 @@ class Seen:
 
 
 def vectors(head: Head, maps: Tensor) -> Tensor:
-    """Maps (N, C, h, w) → (N, D), float32: what `head.classifier`, a linear layer, is given in eval mode."""
+    """Maps (N, C, h, w) → (N, D), float32: what `head.classifier`, a linear layer, is given in eval mode.
+
+    Raises: ValueError for maps of a size that the head does not take.
+    """
+    head.check(maps)
     maps = maps.float()
     each = [pool(maps).flatten(1) for pool in head.pools] or [maps.flatten(1)]
     return torch.cat(each, 1) if head.recipe.join == "cat" else torch.stack(each).mean(0)

@@ -83,7 +83,7 @@ class Head(nn.Module):
         self.additive = recipe.maps or (not parsed.hidden and all(POOLS[name].adds_up for name in recipe.pools))
 
     def forward(self, x: Tensor) -> Tensor:
-        self._check(x)
+        self.check(x)
         if self.maps is not None:
             x = self.maps(x)
         vectors = [pool(x).flatten(1) for pool in self.pools] or [x.flatten(1)]
@@ -98,7 +98,7 @@ class Head(nn.Module):
 
         Raises: ValueError where the parts don't add up to the logit.
         """
-        self._check(x)
+        self.check(x)
         if not self.additive:
             why = "it has hidden layers" if parse(self.spec).hidden else "its pool's shares are weights"
             raise ValueError(f"head {self.spec!r} has no contributions that add up to the logit: {why}.")
@@ -129,7 +129,8 @@ class Head(nn.Module):
         ]
         return Contributions(parts[0] if len(parts) == 1 else torch.stack(parts).sum(0), bias)
 
-    def _check(self, x: Tensor) -> None:
+    def check(self, x: Tensor) -> None:
+        """Raises ValueError where these are no maps for this head: other channels, or a size that it does not take."""
         if x.dim() < 3 or x.shape[1] != self.channels:
             raise ValueError(
                 f"head {self.spec!r} takes feature maps (N, {self.channels}, h, w), not a tensor of {tuple(x.shape)}."

@@ -160,7 +160,7 @@ def together(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
     try:
         return list(answer(model, padded(images)))
     except (RuntimeError, AssertionError) as error:  # torch's and timm's own words for a size that is not the network's
-        if isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             raise
         size = "×".join(map(str, images[0].shape[1:]))
         raise ValueError(f"{type(model).__name__} cannot take images of {size} px: {error}") from error

@@ -111,13 +111,15 @@ class Classifier(nn.Module):
         centre = self.preprocessing.centre(torch.from_numpy(seen))
         return self.preprocessing.normalise(centre.to(next(self.parameters()).device))
 
-    def check_native(self) -> None:
-        """Raises ValueError, with the size needed and the ways out, where pictures cannot be seen as they are."""
+    def check_native(self, head: Head | None = None) -> None:
+        """Raises ValueError, with the size needed and the ways out, where pictures cannot be seen as they are; also of
+        another head on these features."""
+        head = head or self.head
         height, width = self.preprocessing.size
         if self.features.fixed is not None:
             who = f"backbone {self.backbone!r} takes only {self.features.fixed[0]}×{self.features.fixed[1]} px"
-        elif self.head.size is not None:
-            who = f"head {self.head.spec!r} was trained on images of {height}×{width} px and takes no others"
+        elif head.size is not None:
+            who = f"head {head.spec!r} was trained on images of {height}×{width} px and takes no others"
         else:
             return
         raise ValueError(

@@ -18,7 +18,7 @@ from gapstone.compare.once import Pass, look_once
 from gapstone.compare.plan import PRELOAD, Plan, Request, plan
 from gapstone.compare.report import html, terminal
 from gapstone.compare.trials import Trial
-from gapstone.images.store import Store
+from gapstone.images.store import Store, sweep
 from gapstone.progress import Bars, duration
 from gapstone.training import TrainingError
 from gapstone.whole import UNFINISHED
@@ -167,8 +167,9 @@ def _alone(out: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"another gapstone compare is at work in {out}: wait, or choose another --out.") from None
-        for path in [*(out / "trials").glob(".*.unfinished"), *out.glob(".store.*.tmp"), *out.glob(".store.*.old")]:
+        for path in (out / "trials").glob(".*.unfinished"):
             shutil.rmtree(path)
+        sweep(out / "store")
         for path in out.glob(UNFINISHED):
             path.unlink()
         yield

@@ -18,19 +18,20 @@ from gapstone.converting.document import document
 from gapstone.converting.measures import MOST_MOVED, Change, Facts, facts, moves, right
 from gapstone.converting.opened import Original, only, original
 from gapstone.converting.paired import Paired, Right
-from gapstone.converting.showing import shown, sweep
+from gapstone.converting.showing import shown
 from gapstone.converting.table import show
 from gapstone.fitting.data import OnDisk
-from gapstone.fitting.fit import Fitted, Method, asked, fit, with_head
-from gapstone.heads import parse
+from gapstone.fitting.fit import Fitted, Method, asked, fit
+from gapstone.heads import Head, parse
 from gapstone.images.names import display
 from gapstone.images.sources import open_source
 from gapstone.images.split import Split
+from gapstone.images.store import sweep
 from gapstone.model_file import writable
+from gapstone.nets import map_size
 from gapstone.prepare import at_least, pick_device
 from gapstone.progress import Bars
 from gapstone.shown import by
-from gapstone.swapping.report import head_of
 from gapstone.weights import digest
 
 
@@ -198,10 +199,9 @@ def _convert(
 
 def _check_native(request: Request, model: Original, spec: str) -> None:
     """Raises ValueError where the new head, or an old one that is asked, takes one size only."""
-    path, old = head_of(model.trunk)
-    new = with_head(model.trunk, path, old, spec, model.labels)
-    assert isinstance(new, Classifier)
-    new.check_native()
+    features, preprocessing = model.trunk.features, model.preprocessing
+    size = map_size(features, preprocessing.channels, preprocessing.size)
+    model.trunk.check_native(Head(spec, features.channels, len(model.labels), size))
     if request.method == "distil" and model.only is not None:
         raise ValueError(
             f"--method distil asks the old head, {model.head}, which takes only {by(model.only)}: leave --native out, "
@@ -221,6 +221,6 @@ def _clear(folder: Path) -> None:
     """What was kept for a run that might be stopped, and nothing else that may lie there."""
     for name in ("store", "kept"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    sweep(folder)
+    sweep(folder / "store")
     with suppress(OSError):
         folder.rmdir()

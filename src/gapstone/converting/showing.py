@@ -1,6 +1,5 @@
 """DATA as the models before and after see it: split, numbered, and decoded now or later."""
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from gapstone.images.preprocessing import not_native
 from gapstone.images.scan import Scan, scan
 from gapstone.images.sources import Source
 from gapstone.images.split import Split, split
-from gapstone.images.store import StoreError, build
+from gapstone.images.store import StoreError, build, sweep
 from gapstone.prepare import content
 from gapstone.progress import Bars
 
@@ -61,7 +60,7 @@ def shown(
     numbers = np.array([labels.index(name) for name in source.classes])
     device, preprocessing = next(model.trunk.parameters()).device, model.preprocessing
     folder.mkdir(exist_ok=True)
-    sweep(folder)
+    sweep(folder / "store")
     if as_they_are:
 
         def decode(row: int) -> NDArray[np.uint8]:
@@ -90,10 +89,3 @@ def _without(found: Scan, smallest: int, bars: Bars) -> Scan:
     bars.say(f"Left out, as they cannot be seen as they are: {out[0]}{more}.")
     pairs = zip(found.facts, reasons, strict=True)
     return replace(found, facts=tuple(replace(f, reason=reason) if reason else f for f, reason in pairs))
-
-
-def sweep(folder: Path) -> None:
-    """What a run left that was killed while it decoded images: named by its process, and of no use to another."""
-    for pattern in (".store.*.tmp", ".store.*.old"):
-        for left in folder.glob(pattern):
-            shutil.rmtree(left, ignore_errors=True)

@@ -79,8 +79,8 @@ def sentences(converted: "Converted") -> list[str]:
     if paired is not None:
         lines.append(paired.verdict(converted.after.head))
         if paired.interval[1] < 0 and tuned is None:
-            how = "--finetune 30, without --native," if request.native else "--finetune 30"
-            lines.append(f"Its features were made for another head: {how} trains the last stage for this one.")
+            option = "--finetune 30, without --native," if request.native else "--finetune 30"
+            lines.append(f"Its features were made for another head: {option} trains the last stage for this one.")
     if converted.before.only and not converted.after.only and not request.native:
         lines.append(
             f"It accepts other sizes than {by(converted.before.only)} now; that it answers well there is not said: "

@@ -250,6 +250,13 @@ def memory_limit(max_pixels: int) -> int:
     return max_pixels * 16 + (4 << 30)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what builds of this store left that were killed; while no other process builds it."""
+    for pattern in (f".{folder.name}.*.tmp", f".{folder.name}.*.old"):
+        for left in folder.parent.glob(pattern):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def _put_in_place(temporary: Path, folder: Path) -> None:
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     if folder.exists():

@@ -21,9 +21,14 @@ def test_it_appears_at_the_end(tmp_path):
 def test_after_an_error_the_old_one_stands_alone(tmp_path):
     path = tmp_path / "results.json"
     write_whole(path, b"old")
-    with pytest.raises(KeyboardInterrupt), whole(path) as unfinished:
-        unfinished.write_text("half")
-        raise KeyboardInterrupt
+
+    def stopped():
+        with whole(path) as unfinished:
+            unfinished.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
     assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
     assert path.read_bytes() == b"old"
 

@@ -10,11 +10,12 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-import user_code as user
 from torch import nn
 
 import gapstone as gs
 from gapstone.accelerating import functional
+
+from . import user_code as user
 
 ROUTES = {
     user.ByAlias: "F.max_pool2d",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 from gapstone.compare.executors import local
 
@@ -59,12 +60,12 @@ def test_jobs_end_when_the_parent_is_killed(tmp_path):
     code = textwrap.dedent("""
         import sys
         sys.path.insert(0, {folder!r})
-        from test_executors import sleep
+        from tests.compare.test_executors import sleep
         from gapstone.compare.executors import local
         if __name__ == "__main__":
             for news in local(sleep, [1, 2], workers=2):
                 print(news.kind, news.what, flush=True)
-    """).format(folder=os.path.dirname(__file__))
+    """).format(folder=str(Path(__file__).parents[2]))
     script = tmp_path / "parent.py"
     script.write_text(code)
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:

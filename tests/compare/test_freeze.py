@@ -474,7 +474,7 @@ if __name__ == "__main__":  # the processes of trials need none of this
     import sys
     from pathlib import Path
     sys.path.insert(0, sys.argv.pop())
-    from test_freeze import compare, quiet, with_boxes
+    from tests.compare.test_freeze import compare, quiet, with_boxes
     data, weights, out = map(Path, sys.argv[1:])
     compare(with_boxes(data, weights), out, quiet())
 """
@@ -484,7 +484,7 @@ if __name__ == "__main__":  # the processes of trials need none of this
 def test_the_same_numbers_after_a_kill(data, weights, run, tmp_path, untimed, when):
     script, (whole, *_), out = tmp_path / "script.py", run, tmp_path / "out"
     script.write_text(KILLED)
-    command = [sys.executable, str(script), str(data), str(weights), str(out), str(Path(__file__).parent)]
+    command = [sys.executable, str(script), str(data), str(weights), str(out), str(Path(__file__).parents[2])]
     with subprocess.Popen(command, start_new_session=True) as process:
         deadline = time.monotonic() + 600
         watched = out / "kept" if when == "looking" else out / "trials"

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_results import NAMES, make
 from PIL import Image
 from rich.console import Console
 
 from gapstone.compare.report import html, pictures, terminal, words
 from gapstone.compare.report.charts import COLOURS, Look
+
+from .fake_results import NAMES, make
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 

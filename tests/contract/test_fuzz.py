@@ -1,6 +1,6 @@
 """Random arguments: the right answer or a clear error, never a crash, and never a look outside the map.
 
-`python tests/contract/test_fuzz.py 0 10000` runs so many, and names the seed it is at, so that a crash can be repeated.
+`python -m tests.contract.test_fuzz 0 10000` runs so many, and names the seed it is at, so that a crash can be repeated.
 The maps lie between pages that may not be touched: one number read too far ends the process.
 """
 
@@ -15,14 +15,13 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # where it is run by itself
-from guarded import guarded
-
 import gapstone as gs
 from gapstone import pooling
 from gapstone.loops.choose import Choice
 from gapstone.regions.places import Boxes as Products
 from gapstone.regions.places import Rectangles
+
+from ..guarded import guarded
 
 POOLS = ["mean", "sum", "max", "min", "gem", "lp", "l2", "logsumexp", "softmax", "variance", "std"]
 
@@ -143,7 +142,8 @@ def main(first: int, last: int) -> None:
 
 @pytest.mark.slow
 def test_ten_thousand_random_calls():
-    run = subprocess.run([sys.executable, __file__, "0", "10000"], capture_output=True, text=True, check=False)
+    command, root = [sys.executable, "-m", "tests.contract.test_fuzz", "0", "10000"], Path(__file__).parents[2]
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert run.returncode == 0, (run.returncode, run.stdout[-3000:], run.stderr[-3000:])
     print(run.stdout)
 

@@ -7,11 +7,12 @@ import pickle
 
 import pytest
 import torch
-from test_pools import values
-from truth import given as needed
 
 import gapstone as gs
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY
+
+from .test_pools import values
+from .truth import given as needed
 
 LAYERS = {
     "Whole": gs.Whole(),

@@ -3,7 +3,7 @@
 Every sample is the call a user of gapstone would write. It gives torch's answer and torch's gradient, or it differs for
 a reason of `DIFFER`, known from the sample before it is run: a difference that nobody expected fails.
 
-    python tests/contract/test_opinfo.py        how many of how many
+    python -m tests.contract.test_opinfo       how many of how many
 """
 
 import importlib

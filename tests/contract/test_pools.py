@@ -9,8 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from truth import FORMULAS, boxes, grid, pooled, regions, windows
-from truth import given as needed
 
 import gapstone as gs
 from gapstone import pooling
@@ -21,6 +19,9 @@ from gapstone.pooling import share
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY
 from gapstone.regions import REGIONS
 from gapstone.regions.places import Boxes
+
+from .truth import FORMULAS, boxes, grid, pooled, regions, windows
+from .truth import given as needed
 
 SIZES = [(1,), (63,), (1, 1), (7, 1), (9, 11), (2, 40), (3, 4, 5)]
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]

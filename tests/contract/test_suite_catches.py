@@ -6,12 +6,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import test_pools
-import truth
 
 import gapstone as gs
 from gapstone import pools
 from gapstone.pools import POOLS
+
+from . import test_pools, truth
 
 BROKEN = {
     # what is broken: the pool, what stands in its file, what is put there
@@ -56,7 +56,7 @@ def contract(name, monkeypatch, loop):
     if name == "max":
         test_pools.test_the_first_of_equals_takes_the_gradient_and_nan_wins("torch", monkeypatch)
     if name == "logsumexp":
-        import test_limits
+        from . import test_limits
 
         limits = test_limits.test_limits_of_p_and_r
         limits("torch", test_pools.torch.float32, lambda loop: test_pools.by(loop, monkeypatch))

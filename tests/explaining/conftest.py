@@ -1,7 +1,8 @@
 """A tiny model, and a few pictures."""
 
 import pytest
-from tiny import make_model, make_pictures
+
+from .tiny import make_model, make_pictures
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
-from tiny import LABELS, make_model, make_pictures
 
 import gapstone as gs
 from gapstone.explaining.job import explain_files
@@ -22,6 +21,8 @@ from gapstone.images.load import load
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.files import load_npz
 from gapstone.opening import open_model
+
+from .tiny import LABELS, make_model, make_pictures
 
 
 def run(model, *images, out, **options):

@@ -4,11 +4,12 @@ import io
 import threading
 
 from rich.console import Console
-from tiny import make_model, make_pictures
 
 from gapstone.explaining import drawing, looking
 from gapstone.explaining.job import explain_files
 from gapstone.explaining.request import Request
+
+from .tiny import make_model, make_pictures
 
 BATCH = 4
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
-from tiny import make_model, make_pictures
 
 import gapstone as gs
 from gapstone.explaining.job import explain_files
@@ -15,6 +14,8 @@ from gapstone.explaining.request import Request
 from gapstone.images.load import load
 from gapstone.maps.files import load_npz
 from gapstone.opening import open_model
+
+from .tiny import make_model, make_pictures
 
 
 def run(model, *images, out, **options):

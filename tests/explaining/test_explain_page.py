@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
-from tiny import make_model, make_pictures
 
 from gapstone.explaining import page
 from gapstone.explaining.job import explain_files
@@ -20,6 +19,8 @@ from gapstone.maps.colours import rgba
 from gapstone.maps.explanation import Evidence
 from gapstone.maps.placement import Placement
 from gapstone.maps.placing import place
+
+from .tiny import make_model, make_pictures
 
 
 def explained(model, pictures, out, **options):

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
-from tiny import make_model, make_pictures
 
 from gapstone.explaining import looking
 from gapstone.explaining.job import explain_files
 from gapstone.explaining.kept import name_of
 from gapstone.explaining.request import Request
 from gapstone.whole import UNFINISHED
+
+from .tiny import make_model, make_pictures
 
 COUNT = 40
 

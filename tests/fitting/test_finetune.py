@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from world import PREPROCESSING, classifier, images
 
 from gapstone.fitting import finetune as module
 from gapstone.fitting.data import InMemory, OnDisk
@@ -13,6 +12,8 @@ from gapstone.fitting.finetune import Between, finetune
 from gapstone.fitting.fit import fit_head
 from gapstone.fitting.seen import look
 from gapstone.fitting.views import stored
+
+from .world import PREPROCESSING, classifier, images
 
 OTHER = images(400, seed=2)
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from world import LABELS, PREPROCESSING, classifier, images
 
 import gapstone as gs
 from gapstone.cost import cost
@@ -16,6 +15,8 @@ from gapstone.fitting.fit import fit, fit_head
 from gapstone.fitting.seen import vectors
 from gapstone.fitting.views import stored
 from gapstone.swapping.report import head_of
+
+from .world import LABELS, PREPROCESSING, classifier, images
 
 CLOSED = ["gap", "gmp", "gem", "gem:p=learned", "lse:r=2", "avgmax", "catavgmax", "fc", "fc:grid=2", "gap:dropout=0.5"]
 OTHER = images(400, seed=2)

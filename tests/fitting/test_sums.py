@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from world import LABELS, classifier, images
 
 import gapstone as gs
 from gapstone.fitting.ridge import Ridge
 from gapstone.fitting.seen import vectors
 from gapstone.fitting.sums import fit_sums, head_sums
+
+from .world import LABELS, classifier, images
 
 OTHER = images(300, seed=2)
 

@@ -3,11 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from test_user_models import CHANNELS, CLASSES, H, User, W, mean_maps, x
 from torch import nn
 
 from gapstone.maps.explain import explain
 from gapstone.maps.tape import SplitError
+
+from .test_user_models import CHANNELS, CLASSES, H, User, W, mean_maps, x
 
 __all__ = ["x"]  # a fixture
 

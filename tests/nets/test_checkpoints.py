@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from filled import error, filled
 from safetensors.torch import save_file
 from torch import nn
 
@@ -14,6 +13,8 @@ from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.nets import NAMES, build
 from gapstone.nets.checkpoints import FORMATS, Checkpoint, read_checkpoint
+
+from .filled import error, filled
 
 
 def models():

@@ -9,13 +9,14 @@ import pytest
 
 pytest.importorskip("starlette", reason="needs the extra: pip install 'gapstone[serve]'")
 
-from serving import BASE, Client, Live, small
 from starlette.testclient import TestClient
 
 from gapstone.opening import open_model
 from gapstone.serve.answer import Explainer
 from gapstone.serve.app import application
 from gapstone.serve.limits import Limits
+
+from .serving import BASE, Client, Live, small
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from serving import LABELS, Client, encoded, picture, small
 from starlette.testclient import TestClient
 
 import gapstone.serve.answer
@@ -19,6 +18,8 @@ from gapstone.serve.answer import Explainer
 from gapstone.serve.app import application
 from gapstone.serve.guard import HEADERS
 from gapstone.serve.limits import Limits
+
+from .serving import LABELS, Client, encoded, picture, small
 
 PNG = {"Content-Type": "image/png"}
 

@@ -7,9 +7,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from browser import Browser, chromium
 from PIL import Image
-from serving import LABELS, Live, encoded, picture
 
 from gapstone.images.load import load
 from gapstone.maps.boxes import box
@@ -18,6 +16,9 @@ from gapstone.maps.explanation import Evidence
 from gapstone.maps.placement import Placement
 from gapstone.maps.placing import place
 from gapstone.opening import open_model
+
+from .browser import Browser, chromium
+from .serving import LABELS, Live, encoded, picture
 
 pytestmark = pytest.mark.xdist_group("serve")
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from swapping_checks import TORCHVISION, outcome, passes, torchvision_model
 
 from gapstone.maps.tape import SplitError
 from gapstone.swapping import swap_head
+
+from .swapping_checks import TORCHVISION, outcome, passes, torchvision_model
 
 QUICK = [
     "ConvNeXt", "DenseNet", "SwinTransformer", "VisionTransformer", "efficientnet_b0", "googlenet",

@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from swapping_checks import into_head, passes, torchvision_model
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -11,6 +10,8 @@ import gapstone as gs
 from gapstone.heads import Head
 from gapstone.maps.tape import SplitError
 from gapstone.swapping import head_of, swap_head, swapped
+
+from .swapping_checks import into_head, passes, torchvision_model
 
 
 class Plain(nn.Module):

@@ -7,7 +7,6 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
-from swapping_checks import into_head, passes, torchvision_model
 from torch import nn
 
 import gapstone as gs
@@ -16,6 +15,8 @@ from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.tape import SplitError
 from gapstone.swapping import head_of, swap_head, swapped
 from gapstone.swapping.trunk import Reached
+
+from .swapping_checks import into_head, passes, torchvision_model
 
 
 class Tutorial(nn.Module):

@@ -4,17 +4,19 @@ import itertools
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from guarded import guarded
-from test_rows import MAXIMA, MEANS, decoded, fits, map_of, place_of
 from torch import Tensor
 
 import gapstone as gs
 from gapstone.loops import numba as derived
 from gapstone.loops.tuned import launch_pixels, serve
+
+from ..guarded import guarded
+from .test_rows import MAXIMA, MEANS, decoded, fits, map_of, place_of
 
 # kernel, stride, padding: what networks run, then the odd ones
 RUN = [(3, 2, 1), (2, 2, 0), (3, 1, 1)]
@@ -279,7 +281,7 @@ def look() -> None:
 
 
 def test_nothing_outside_is_touched():
-    code = "import sys; sys.path[:0] = sys.argv[1:]; import test_pixels; test_pixels.look(); print('looked')"
-    here = [str(path) for path in ((__file__.rpartition("/")[0]), (__file__.rpartition("/tuned/")[0]))]
-    run = subprocess.run([sys.executable, "-c", code, *here], capture_output=True, text=True)
+    code = "from tests.tuned import test_pixels; test_pixels.look(); print('looked')"
+    root = Path(__file__).parents[2]
+    run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert run.stdout == "looked\n", run.stderr[-2000:]

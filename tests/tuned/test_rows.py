@@ -4,17 +4,19 @@ import itertools
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from guarded import guarded
 from torch import Tensor
 
 import gapstone as gs
 from gapstone.loops import numba as derived
 from gapstone.loops.tuned import launch_rows, serve
 from gapstone.regions.places import Boxes
+
+from ..guarded import guarded
 
 # kernel, stride, padding: what networks run, then the odd ones
 RUN = [(3, 2, 1), (2, 2, 0), (3, 1, 1)]
@@ -245,7 +247,7 @@ def look() -> None:
 
 
 def test_nothing_outside_is_touched():
-    code = "import sys; sys.path[:0] = sys.argv[1:]; import test_rows; test_rows.look(); print('looked')"
-    here = [str(path) for path in ((__file__.rpartition("/")[0]), (__file__.rpartition("/tuned/")[0]))]
-    run = subprocess.run([sys.executable, "-c", code, *here], capture_output=True, text=True)
+    code = "from tests.tuned import test_rows; test_rows.look(); print('looked')"
+    root = Path(__file__).parents[2]
+    run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert run.stdout == "looked\n", run.stderr[-2000:]

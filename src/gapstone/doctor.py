@@ -7,8 +7,6 @@ import os
 import platform
 from collections import Counter
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from rich.table import Table
 import gapstone as gs
 from gapstone.loops import threads
 from gapstone.loops.choose import choose
+from gapstone.machine import installed, processor
 from gapstone.pools import POOLS, WHOLE_ONLY
 from gapstone.regions import Region
 from gapstone.regions.places import Weights
@@ -55,8 +54,8 @@ def machine() -> dict[str, str]:
     return {
         "gapstone": gs.__version__,
         "python": platform.python_version(),
-        **{name: _version(name) for name in ("torch", "numba", "llvmlite", "triton")},
-        "processor": f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})",
+        **{name: installed(name) or "not installed" for name in ("torch", "numba", "llvmlite", "triton")},
+        "processor": f"{processor()} ({torch.backends.cpu.get_cpu_capability()})",
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores (torch.set_num_threads)",
         "thread pool": "torch's own (GOMP_parallel)"
         if threads.gomp_parallel()
@@ -141,21 +140,6 @@ def _table(title: str, rows: list[Served]) -> Table:
 
 def as_json() -> dict[str, Any]:
     return {"machine": machine(), "served": [asdict(case) for case in served()]}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _kept_in() -> str:

@@ -1,14 +1,10 @@
-"""From trial folders to results.json, results.csv, predictions.csv and pictures.npz: docs/results.md has the schema."""
+"""From trial folders to the results, as results.json has them: docs/results.md has the schema."""
 
-import csv
-import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 import gapstone
-from gapstone.compare import trials
+from gapstone.compare import files
+from gapstone.compare.done import Done, all_done
 from gapstone.compare.localisation import SCORES, baselines
 from gapstone.compare.marked import among
 from gapstone.compare.plan import Plan
@@ -25,29 +22,11 @@ from gapstone.compare.statistics import compare_pairs, interval
 from gapstone.compare.trials import Trial
 from gapstone.compare.verdict import sentence
 from gapstone.heads import RECIPES, Spec, parse
-from gapstone.whole import whole, write_whole
+from gapstone.machine import installed, processor
 
 SCHEMA = 1
 MOST_WORST = 12
 MARGIN_PP, CONFIDENCE = 0.5, 0.95
-
-
-@dataclass(frozen=True)
-class Done:
-    """One finished trial, as read from its folder."""
-
-    trial: Trial
-    facts: dict[str, Any]
-    arrays: dict[str, Any]
-
-    def correct(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
-        """Right or wrong, per test image."""
-        return np.asarray(self.arrays["answer"] == labels[self.arrays["test"]])
-
-    @property
-    def shifted(self) -> NDArray[np.float32]:
-        """The share of its moves answered right, per image of the robustness tests."""
-        return np.asarray(self.arrays["shifted"])
 
 
 def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: dict[str, Any]) -> dict[str, Any]:
@@ -55,11 +34,7 @@ def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: d
 
     Args: failed: reason by trial id. speed: ms per image by head, as `speed.measure` gives it.
     """
-    done = {head: [] for head in plan.request.heads}  # type: dict[str, list[Done]]
-    for trial in plan.trials:
-        folder = out / "trials" / trial.id
-        if folder.exists():
-            done[trial.head].append(Done(trial, *trials.read(folder)))
+    done = all_done(plan, out)
     prepared, settings = plan.prepared, plan.prepared.settings
     labels = prepared.store.labels
     parts = prepared.splits[0]
@@ -123,10 +98,10 @@ def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: d
         "worst": worst,
     }
     results["verdict"] = sentence(results)
-    write_json(out / "results.json", results)
-    _write_trials_csv(out / "results.csv", plan, done)
-    _write_predictions(out / "predictions.csv", plan, done)
-    _write_pictures(out / "pictures.npz", plan, done, pictures)
+    files.write_json(out / "results.json", results)
+    files.write_trials(out / "results.csv", plan, done)
+    files.write_predictions(out / "predictions.csv", plan, done)
+    files.write_pictures(out / "pictures.npz", plan, done, pictures)
     return results
 
 
@@ -310,105 +285,11 @@ def _on(one: Done, row: int) -> tuple[NDArray[Any], NDArray[Any]]:
     return one.arrays["answer"][here], one.arrays["confidence"][here]
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    # a name that is no UTF-8 must not break the file
-    write_whole(path, text.encode("utf-8", "backslashreplace"))
-
-
-def _write_trials_csv(path: Path, plan: Plan, done: dict[str, list[Done]]) -> None:
-    keys = ("test_accuracy", "train_accuracy", "generalisation_gap", "nll", "brier", "ece", "parameters",
-            "head_parameters", "macs", "peak_memory_mb")  # fmt: skip
-
-    def rows() -> Iterator[list[Any]]:
-        yield ["trial", "head", "seed", "fold", *keys, "shift_accuracy", "train_seconds", "epochs", "best_epoch"]
-        for one in (one for head in plan.request.heads for one in done[head]):
-            facts, history = one.facts, one.facts["history"]
-            shifted = float(np.mean(facts["shift"]["accuracy"][1:]))
-            yield [one.trial.id, one.trial.head, one.trial.seed, "" if one.trial.fold is None else one.trial.fold,
-                   *(facts[key] for key in keys), shifted, history["seconds"], len(history["train_loss"]),
-                   history["best_epoch"]]  # fmt: skip
-
-    _write_csv(path, rows())
-
-
-def _write_predictions(path: Path, plan: Plan, done: dict[str, list[Done]]) -> None:
-    names, labels, classes = plan.prepared.store.names, plan.prepared.store.labels, plan.prepared.labels
-
-    def rows() -> Iterator[list[Any]]:
-        yield ["image", "label", "head", "seed", "answer", "confidence", "correct"]
-        for one in (one for head in plan.request.heads for one in done[head]):
-            arrays = one.arrays
-            for row, answer, sure in zip(arrays["test"], arrays["answer"], arrays["confidence"], strict=True):
-                label = labels[row]
-                yield [names[row], classes[label], one.trial.head, one.trial.seed, classes[answer], f"{sure:.4f}",
-                       int(answer == label)]  # fmt: skip
-
-    _write_csv(path, rows())
-
-
-def _write_csv(path: Path, rows: Iterator[list[Any]]) -> None:
-    with (
-        whole(path) as unfinished,
-        unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        csv.writer(file).writerows(rows)
-
-
-def _write_pictures(path: Path, plan: Plan, done: dict[str, list[Done]], worst: NDArray[np.uint8]) -> None:
-    prepared, rows = plan.prepared, plan.trials[0].shown
-    arrays: dict[str, Any] = {
-        "images": prepared.preprocessing.centre(np.asarray(prepared.store.images[rows])),
-        "labels": prepared.store.labels[rows],
-        "names": np.array([prepared.store.names[row].encode("utf-8", "backslashreplace").decode() for row in rows]),
-        "worst": worst,
-    }
-    if plan.objects is not None:
-        arrays["boxes"] = _boxes_shown(plan, rows)
-    shown = _first_of_all(plan, done)
-    for number, head in enumerate(plan.request.heads):
-        for one in (one for one in done[head] if one.trial.seed == shown):
-            # trials of an earlier gapstone have no placement
-            keys = [key for key in ("maps", "bias", "logits", "placement") if key in one.arrays]
-            arrays |= {f"{key}_{number}": one.arrays[key] for key in keys}
-            arrays[f"additive_{number}"] = np.array(one.facts["additive"])
-            arrays[f"gap_{number}"] = np.array(one.facts["completeness_gap"])
-            arrays["seed"] = np.array(shown)
-    with whole(path) as unfinished, unfinished.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-
-
-def _boxes_shown(plan: Plan, rows: NDArray[Any]) -> NDArray[np.float64]:
-    """(B, 5): the place of its image among those shown, then (x0, y0, x1, y1) in pixels of what the network sees."""
-    found, places = [], {int(row): place for place, row in enumerate(rows)}
-    for one in among(plan.objects or (), rows):
-        scale, (top, left) = plan.prepared.preprocessing.seen(*one.size)
-        edges = (np.asarray(one.boxes) - (left, top, left, top)) / scale
-        found += [[places[one.row], *edge] for edge in edges.tolist()]
-    return np.asarray(found, np.float64).reshape(-1, 5)
-
-
-def _first_of_all(plan: Plan, done: dict[str, list[Done]]) -> int:
-    """The seed whose maps are shown side by side: the first that most heads have finished.
-
-    With folds always fold 0: the images shown are those it tests, the others have trained on them.
-    """
-    if plan.request.folds:
-        return 0
-    finished = Counter(one.trial.seed for head in done.values() for one in head)
-    return max(sorted(finished), key=lambda seed: finished[seed], default=0)
-
-
 def machine(device: str) -> dict[str, Any]:
     """What the numbers were measured on."""
-    processor = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        processor = names[0] if names else processor
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
-        "processor": processor,
+        "processor": processor(),
         "cores": os.cpu_count(),
         "memory_gb": round(memory, 1),
         "system": f"{platform.system()} {platform.machine()}",
@@ -417,10 +298,6 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    found = {"gapstone": gapstone.__version__, "python": platform.python_version()}
-    for name in ("torch", "numpy", "pillow", "timm"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue  # an extra that is not installed
-    return found
+    found = {name: installed(name) for name in ("torch", "numpy", "pillow", "timm")}
+    own = {"gapstone": gapstone.__version__, "python": platform.python_version()}
+    return own | {name: version for name, version in found.items() if version is not None}

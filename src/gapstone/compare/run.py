@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from gapstone.compare import results, speed, trials
+from gapstone.compare import files, results, speed, trials
 from gapstone.compare.executors import JobError, News, local
 from gapstone.compare.frozen import Seen
 from gapstone.compare.once import Pass, look_once
@@ -38,7 +38,7 @@ def compare(request: Request, out: Path, console: Console | None = None, command
     _writable(out, request)
     with _alone(out), Bars(console) as bars:
         what = plan(request, out, bars.say, bars)
-        results.write_json(out / "plan.json", what.to_json())
+        files.write_json(out / "plan.json", what.to_json())
         what.prepared.scan.write(out)
         missing = [trial for trial in what.trials if not (out / "trials" / trial.id).exists()]
         bars.say(_announce(what, len(missing), out))

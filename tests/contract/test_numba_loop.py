@@ -505,7 +505,7 @@ x = torch.arange(60.).reshape(1, 3, 4, 5) / 60
 for name, given in (('gem', (2.5,)), ('mean', ()), ('max', ())):
     print(loop.forward(name, x, Boxes(None), given)[0].tolist())
 from gapstone.loops import compiled
-print(sum(k._cache_hits if isinstance(k._cache_hits, int) else 0 for k in compiled._kernels.values()))
+print(sum(k._cache_hits if isinstance(k._cache_hits, int) else 0 for k in compiled.kernel.made.values()))
 """
 
 

@@ -4,9 +4,7 @@ Numba's disk cache looks at a function's own bytecode, not at what is bound into
 it once gave the mean. So every kernel has a name of its own, with a hash of all that it is made of.
 """
 
-import hashlib
 import inspect
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,14 +13,14 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-import llvmlite
 import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 
 from gapstone.loops import arguments as a
-from gapstone.loops import over_places, over_windows, vectors, words
+from gapstone.loops import building, over_places, over_windows, vectors, words
+from gapstone.loops.building import Kernels, bound, compiled, njit
 from gapstone.pools import POOLS, Definition
 
 LANES = {"f32": 32, "f64": 16, "i64": 16}
@@ -50,22 +48,6 @@ class Kind:
     @property
     def computed(self) -> str:
         return COMPUTED.get(self.x, "i64")
-
-
-def _njit(function: Callable[..., Any], tag: str, inline: bool = True) -> Any:
-    """`tag` makes its name its own. Kernels from the disk bring their functions' symbols along, numbered by the process
-    that compiled them: of two with one name, the linker takes the first, and a max is computed by a mean's code."""
-    function.__name__ = function.__qualname__ = f"{function.__name__}_{tag}"
-    # without the wrappers nobody calls, a kernel compiles in 4/5 of the time
-    only = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return numba.njit(error_model="numpy", forceinline=inline, **only)(function)
-
-
-def _bound(function: Any, names: dict[str, Any], name: str = "") -> FunctionType:
-    code = function.__code__.replace(co_name=name or function.__name__)
-    made = FunctionType(code, names, name or function.__name__)
-    made.__qualname__, made.__module__ = name or function.__name__, function.__module__
-    return made
 
 
 def _constants(kinds: list[tuple[str, float]], lanes: int) -> Any:
@@ -169,8 +151,8 @@ def _pool_functions(pool: Definition, kind: Kind, k: Any) -> None:
     as_state = vectors.state_maker(kind.computed, lanes, (1,) if pool.positional else ())
     as_sums = vectors.state_maker(kind.computed, lanes, ())
     full = k.full
-    lift, combine, finish, share = (_njit(f, k.TAG) for f in (pool.lift, pool.combine, pool.finish, pool.share))
-    key, terms, slope = (_njit(f, k.TAG) if f else _missing for f in (pool.key, pool.terms, pool.slope))
+    lift, combine, finish, share = (njit(f, k.TAG) for f in (pool.lift, pool.combine, pool.finish, pool.share))
+    key, terms, slope = (njit(f, k.TAG) if f else _missing for f in (pool.key, pool.terms, pool.slope))
     if pool.positional:
         keep, nowhere = bool(kind.keep), k.full_position
 
@@ -209,7 +191,7 @@ def _pool_functions(pool: Definition, kind: Kind, k: Any) -> None:
     functions: dict[str, Callable[..., Any]] = {"lifted": lifted, "shared": shared, "merged": merged, "answer": answer,
                  "keyed": keyed if pool.key else plain_key, "termed": termed, "sloped": sloped}  # fmt: skip
     for name, function in functions.items():
-        setattr(k, name, _njit(function, k.TAG))
+        setattr(k, name, njit(function, k.TAG))
 
 
 def _parameters(pool: Definition, k: Any, names: dict[str, Any]) -> None:
@@ -221,7 +203,7 @@ def _parameters(pool: Definition, k: Any, names: dict[str, Any]) -> None:
         def none_of(args: Any, image: Any, c: Any) -> Any:
             return ()
 
-        k.parameters, k.parameters_of = _njit(none, k.TAG), _njit(none_of, k.TAG)
+        k.parameters, k.parameters_of = njit(none, k.TAG), njit(none_of, k.TAG)
         return
     number, read, read_one, write, full, size, lanes_in_all = (
         vectors.number, k.read, k.read_one, k.write, k.full, k.SIZE, k.V
@@ -241,7 +223,7 @@ def _parameters(pool: Definition, k: Any, names: dict[str, Any]) -> None:
     def parameters_of(args: Any, image: Any, c: Any) -> Any:
         return (full(read_one(number(args, address) + image * number(args, per_image) + c * size)),)
 
-    k.parameters, k.parameters_of = _njit(parameters, k.TAG), _njit(parameters_of, k.TAG)
+    k.parameters, k.parameters_of = njit(parameters, k.TAG), njit(parameters_of, k.TAG)
 
 
 def _in_memory(k: Any, lanes: int, storage: str, own: str, functions: dict[str, Any]) -> dict[str, Any]:
@@ -259,7 +241,7 @@ def _in_memory(k: Any, lanes: int, storage: str, own: str, functions: dict[str, 
     )  # fmt: skip
     made = {}
     for name, function in functions.items():
-        made[name] = _njit(_bound(function, {**function.__globals__, "k": there}), f"{storage}_{own}_{k.TAG}")
+        made[name] = njit(bound(function, {**function.__globals__, "k": there}), f"{storage}_{own}_{k.TAG}")
     return made
 
 
@@ -324,9 +306,9 @@ def bind(kind: Kind) -> tuple[FunctionType, str]:
         setattr(k, f"get{prefix}_{what}", made["get"])
         setattr(k, f"one_{what}", vectors.reader(storage, own, 0))
     for helper in source.HELPERS:
-        names[helper.__name__] = _njit(_bound(helper, names), k.TAG, inline=False)
+        names[helper.__name__] = njit(bound(helper, names), k.TAG, inline=False)
     name = f"{kind.template}_{kind.pool}_{kind.x}_{k.TAG}"
-    return _bound(getattr(source, kind.template), names, name), name
+    return bound(getattr(source, kind.template), names, name), name
 
 
 @lru_cache
@@ -357,45 +339,19 @@ def looked_at(pool: Definition, slope: bool) -> frozenset[str]:
     return frozenset(names)
 
 
-@lru_cache
-def _sources() -> bytes:
-    """All that a kernel is made of, except the pool."""
-    here = Path(__file__).parent
-    files = ("arguments.py", "compiled.py", "over_places.py", "over_windows.py", "vectors.py", "words.py")
-    code = b"".join((here / file).read_bytes() for file in files)
-    return code + f"{numba.__version__} {llvmlite.__version__} {np.__version__}".encode()
+SOURCES = ("arguments.py", "compiled.py", "over_places.py", "over_windows.py", "words.py")
 
 
 def fingerprint(kind: Kind) -> str:
-    pool = inspect.getfile(POOLS[kind.pool].lift)
-    return hashlib.sha256(_sources() + Path(pool).read_bytes() + repr(kind).encode()).hexdigest()[:16]
-
-
-_lock = threading.RLock()  # Numba's compiler is one for all threads
-_kernels: dict[Kind, Any] = {}
-
-
-def kernel(kind: Kind) -> Any:
-    """The kernel as a ctypes function of one address; compiled, or loaded, when first asked for."""
-    found = _kernels.get(kind)
-    if found is None:
-        with _lock:
-            found = _kernels.get(kind)
-            if found is None:
-                found = _kernels[kind] = _compile(kind)
-    return found
+    pool = Path(inspect.getfile(POOLS[kind.pool].lift))
+    return building.fingerprint(SOURCES, pool.read_bytes(), repr(kind).encode())
 
 
 def _compile(kind: Kind) -> Any:
-    function, _ = bind(kind)
-    for cache in (True, False):
-        try:
-            return numba.cfunc("void(int64)", error_model="numpy", cache=cache)(function)
-        except (RuntimeError, OSError) as problem:  # no place to keep it that can be written to
-            if not cache or (isinstance(problem, RuntimeError) and "cannot cache" not in str(problem)):
-                raise
-            function, _ = bind(kind)
-    raise AssertionError
+    return compiled(lambda: bind(kind)[0])
 
+
+kernel = Kernels(_compile)
+"""kernel(kind): a ctypes function of one address."""
 
 __all__ = ["Kind", "bind", "kernel", "looked_at", "replace"]

@@ -1,25 +1,15 @@
 """A tuned kernel: a template with its numbers and words bound into it (`spec.bind(tag)`), compiled, kept on disk."""
 
 import ctypes
-import hashlib
-import threading
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-import llvmlite
-import numba
-
-
-@lru_cache
-def _sources(files: tuple[str, ...]) -> bytes:
-    here = Path(__file__).parent
-    paths = [here / name for name in ("arguments.py", "lanes.py", *files)] + [here.parent / "vectors.py"]
-    return b"".join(path.read_bytes() for path in paths) + f"{numba.__version__} {llvmlite.__version__}".encode()
+from gapstone.loops import building
+from gapstone.loops.building import Kernels, compiled
 
 
 def fingerprint(spec: Any) -> str:
-    return hashlib.sha256(_sources(spec.files) + repr(spec).encode()).hexdigest()[:16]
+    files = tuple(f"tuned/{name}" for name in ("arguments.py", "lanes.py", *spec.files))
+    return building.fingerprint(files, repr(spec).encode())
 
 
 class Kernel:
@@ -31,26 +21,9 @@ class Kernel:
         self.call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(compiled.address)
 
 
-_lock = threading.RLock()  # Numba's compiler is one for all threads
-_kernels: dict[Any, Kernel] = {}
+def _compile(spec: Any) -> Kernel:
+    return Kernel(compiled(lambda: spec.bind(fingerprint(spec))))
 
 
-def kernel(spec: Any) -> Kernel:
-    """Compiled, or loaded, when first asked for."""
-    found = _kernels.get(spec)
-    if found is None:
-        with _lock:
-            found = _kernels.get(spec)
-            if found is None:
-                found = _kernels[spec] = Kernel(_compile(spec))
-    return found
-
-
-def _compile(spec: Any) -> Any:
-    for cache in (True, False):
-        try:
-            return numba.cfunc("void(int64)", error_model="numpy", cache=cache)(spec.bind(fingerprint(spec)))
-        except (RuntimeError, OSError) as problem:  # no place to keep it that can be written to
-            if not cache or (isinstance(problem, RuntimeError) and "cannot cache" not in str(problem)):
-                raise
-    raise AssertionError
+kernel = Kernels(_compile)
+"""kernel(spec): compiled, or loaded, when first asked for."""

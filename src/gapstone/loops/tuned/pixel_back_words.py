@@ -7,7 +7,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from gapstone.loops.compiled import _bound, _njit
+from gapstone.loops.building import bound, njit
 from gapstone.loops.tuned import pixels_back
 from gapstone.loops.tuned.lanes import I8, I64, NUMBER, Lanes, unpack, word
 from gapstone.loops.vectors import BYTES, Vector, constant, splat
@@ -63,9 +63,9 @@ class PixelsBack:
             inner: Any = ModuleType("k")
             vars(inner).update(words(self, where == "edge"))
             names = {**vars(pixels_back), **numbers, "k": inner}
-            setattr(k, f"block_{where}", _njit(_bound(pixels_back.block, names), f"{where}_{tag}", inline=False))
+            setattr(k, f"block_{where}", njit(bound(pixels_back.block, names), f"{where}_{tag}", inline=False))
         names = {**vars(pixels_back), **numbers, "k": k}
-        return _bound(pixels_back.pixels_backward, names, f"pixels_backward_{self.op}_{self.storage}_{tag}")
+        return bound(pixels_back.pixels_backward, names, f"pixels_backward_{self.op}_{self.storage}_{tag}")
 
 
 def words(spec: Any, edge: bool) -> dict[str, Any]:

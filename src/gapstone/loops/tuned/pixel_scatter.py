@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gapstone.loops import vectors
-from gapstone.loops.compiled import _bound
+from gapstone.loops.building import bound
 from gapstone.loops.tuned import arguments as a
 from gapstone.loops.vectors import number, take
 
@@ -29,7 +29,7 @@ class PixelScatter:
         words: Any = ModuleType("k")
         words.read, words.write = vectors.reader("f32", "f32", 0), vectors.writer("f32")
         words.read_byte = vectors.reader("u8", "i32", 0)
-        return _bound(pixel_scatter, {**globals(), "k": words}, f"pixel_scatter_{tag}")
+        return bound(pixel_scatter, {**globals(), "k": words}, f"pixel_scatter_{tag}")
 
 
 def pixel_scatter(args: Any) -> None:

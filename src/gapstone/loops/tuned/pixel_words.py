@@ -9,7 +9,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from gapstone.loops.compiled import _bound, _njit
+from gapstone.loops.building import bound, njit
 from gapstone.loops.tuned import pixels
 from gapstone.loops.tuned.lanes import I8, I16, I32, I64, NUMBER, Lanes, unpack, word
 from gapstone.loops.vectors import BYTES, Vector, constant, splat
@@ -71,8 +71,8 @@ class Pixels:
             inner: Any = ModuleType("k")
             vars(inner).update(found)
             names = {**vars(pixels), **numbers, "k": inner, "EDGE": where == "edge"}
-            setattr(k, f"block_{where}", _njit(_bound(pixels.block, names), f"{where}_{tag}", inline=False))
-        return _bound(
+            setattr(k, f"block_{where}", njit(bound(pixels.block, names), f"{where}_{tag}", inline=False))
+        return bound(
             pixels.pixels_forward, {**vars(pixels), **numbers, "k": k}, f"pixels_forward_{self.op}_{self.storage}_{tag}"
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from gapstone.loops.compiled import _bound, _njit
+from gapstone.loops.building import bound, njit
 from gapstone.loops.tuned import rows_back
 from gapstone.loops.tuned.lanes import FAST, I8, NUMBER, Lanes, unpack, word
 from gapstone.loops.vectors import BYTES, Vector, constant, splat
@@ -45,11 +45,11 @@ class RowsBack:
             k: Any = ModuleType("k")
             vars(k).update(words(self, where == "edge"))
             names = {**vars(rows_back), **numbers, "k": k}
-            strips[f"walk_{where}"] = _njit(_bound(rows_back.walk, names), f"{where}_{tag}", inline=False)
+            strips[f"walk_{where}"] = njit(bound(rows_back.walk, names), f"{where}_{tag}", inline=False)
         k = ModuleType("k")
         vars(k).update(strips)
         name = f"rows_backward_{self.op}_{self.storage}_{tag}"
-        return _bound(rows_back.rows_backward, {**vars(rows_back), **numbers, "k": k}, name)
+        return bound(rows_back.rows_backward, {**vars(rows_back), **numbers, "k": k}, name)
 
 
 def words(spec: RowsBack, edge: bool) -> dict[str, Any]:

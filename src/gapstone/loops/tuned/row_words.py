@@ -7,7 +7,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from gapstone.loops.compiled import _bound, _njit
+from gapstone.loops.building import bound, njit
 from gapstone.loops.tuned import rows
 from gapstone.loops.tuned.lanes import I8, I32, NUMBER, Lanes, unpack, word
 from gapstone.loops.vectors import BYTES, Vector, constant, splat
@@ -57,12 +57,12 @@ class Rows:
             k: Any = ModuleType("k")
             vars(k).update(found)
             names = {**vars(rows), **numbers, "k": k, "EDGE": where == "edge"}
-            names["row"] = _njit(_bound(rows.row, names), f"{where}_{tag}")
-            strips[f"walk_{where}"] = _njit(_bound(rows.walk, names), f"{where}_{tag}", inline=False)
+            names["row"] = njit(bound(rows.row, names), f"{where}_{tag}")
+            strips[f"walk_{where}"] = njit(bound(rows.walk, names), f"{where}_{tag}", inline=False)
         k = ModuleType("k")
         vars(k).update({**both["inside"], **strips})
         name = f"rows_forward_{self.op}_{self.storage}_{tag}"
-        return _bound(rows.rows_forward, {**vars(rows), **numbers, "k": k}, name)
+        return bound(rows.rows_forward, {**vars(rows), **numbers, "k": k}, name)
 
 
 class Across:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gapstone.loops import vectors
-from gapstone.loops.compiled import _bound
+from gapstone.loops.building import bound
 from gapstone.loops.tuned import arguments as a
 from gapstone.loops.vectors import number, take
 
@@ -32,7 +32,7 @@ class Scatter:
         words.read, words.write = vectors.reader("f32", "f32", 0), vectors.writer("f32")
         words.read_byte = vectors.reader("u8", "i32", 0)
         words.full, _ = vectors.lanes_of("f32", self.lanes)
-        return _bound(scatter_backward, {**globals(), "k": words}, f"scatter_backward_{tag}")
+        return bound(scatter_backward, {**globals(), "k": words}, f"scatter_backward_{tag}")
 
 
 def scatter_backward(args: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from gapstone.loops.compiled import _bound, _njit
+from gapstone.loops.building import bound, njit
 from gapstone.loops.tuned import whole_columns_back, whole_rows_back
 from gapstone.loops.tuned.lanes import FAST, I1, I8, I32, I64, NUMBER, Lanes, unpack
 from gapstone.loops.tuned.whole_maths import MOST_CUBED, MOST_TOP, Maths
@@ -75,17 +75,17 @@ class WholeBack:
                 vars(own).update(column_words(self, lanes, where == "edge"))
                 near = {**names, "k": own}
                 for function in (template.parameter, template.known_from, template.told_from, template.piece):
-                    near[function.__name__] = _njit(_bound(function, near), f"{where}_{tag}", inline=False)
+                    near[function.__name__] = njit(bound(function, near), f"{where}_{tag}", inline=False)
                 vars(k)[f"piece_{where}"] = near["piece"]
             forward = template.columns_backward
         else:
             own = ModuleType("k")
             vars(own).update(row_words(self))
             names["k"] = own
-            own.sweep = _njit(_bound(template.sweep, names), tag)
-            vars(k).update(room=own.room, group=_njit(_bound(template.group, names), tag, inline=False))
+            own.sweep = njit(bound(template.sweep, names), tag)
+            vars(k).update(room=own.room, group=njit(bound(template.group, names), tag, inline=False))
             forward = template.rows_backward
-        return _bound(forward, {**names, "k": k}, f"{forward.__name__}_{self.op}_{self.storage}_{tag}")
+        return bound(forward, {**names, "k": k}, f"{forward.__name__}_{self.op}_{self.storage}_{tag}")
 
 
 def shared_words(spec: WholeBack, lanes: int, masked: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from numba import types
 from numba.core import cgutils
 
 from gapstone.loops import vectors
-from gapstone.loops.compiled import _bound, _njit
+from gapstone.loops.building import bound, njit
 from gapstone.loops.tuned import whole_columns, whole_rows
 from gapstone.loops.tuned.lanes import I1, I8, I32, I64, NUMBER, Lanes, unpack, word
 from gapstone.loops.tuned.whole_maths import Maths
@@ -65,7 +65,7 @@ class Whole:
         def helper(function: Any, where: str, words: dict[str, Any], inline: bool = False) -> Any:
             own: Any = ModuleType("k")
             vars(own).update(words)
-            return _njit(_bound(function, {**names, "k": own}), f"{where}_{tag}", inline)
+            return njit(bound(function, {**names, "k": own}), f"{where}_{tag}", inline)
 
         if self.columns:
             vars(k)["room"] = column_room()
@@ -80,7 +80,7 @@ class Whole:
                 found["all"][f"sweep_{name}"] = helper(whole_rows.sweep, name, own, True)
             vars(k).update(found["all"], group=helper(whole_rows.group, "", found["all"]))
         forward = template.columns_forward if self.columns else template.rows_forward
-        return _bound(forward, names, f"{forward.__name__}_{self.op}_{self.storage}_{tag}")
+        return bound(forward, names, f"{forward.__name__}_{self.op}_{self.storage}_{tag}")
 
 
 def told_type(spec: Whole, lanes: int) -> Any:

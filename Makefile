@@ -1,6 +1,7 @@
 # Every target installs what it needs first. GNU make, Python ≥ 3.11.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: install demo test test-slow bench check docs clean
 
@@ -21,10 +22,10 @@ check: install
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(PYTEST)
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup
+	$(PYTEST) -m slow
 
 bench: install
 	$(BIN)/gapstone bench

@@ -42,16 +42,12 @@ def tried():
     return TRIED
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Tests that share what a module's fixture made go to one worker: else every worker makes it."""
+    """A file goes to one worker: else every worker makes what its fixtures make, and compiles its kernels."""
     for item in items:
-        shared = any(
-            fixture.scope == "module"
-            for fixtures in item._fixtureinfo.name2fixturedefs.values()
-            for fixture in fixtures
-        )
-        if shared and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(Path(__file__).parent))))
 
 
 def pytest_sessionfinish(session):

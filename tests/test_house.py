@@ -78,3 +78,11 @@ def test_public_names_are_sorted_and_there():
         assert getattr(gs, name).__doc__
     with pytest.raises(AttributeError, match="nothing"):
         _ = gs.nothing
+
+
+@pytest.mark.xdist_group("one worker")
+def test_groups_of_tests_reach_the_workers(request):
+    """Else each worker makes every fixture and compiles every kernel, and nothing but the clock says so."""
+    if not getattr(request.config.option, "loadgroup", False):
+        pytest.skip("not `pytest -n … --dist loadgroup`")
+    assert request.node.nodeid.endswith("@one worker")

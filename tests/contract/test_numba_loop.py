@@ -222,8 +222,8 @@ SHAPES = [(2, 3, 63), (1, 40, 7), (2, 5, 13, 11), (1, 33, 7, 9), (2, 3, 1, 1), (
 POSITIVE = {"lp", "l2", "gem"}
 
 
-# std is variance and a root, l2 is lp at 2: theirs are the same kernels but for a line
-ALIKE = {"std", "l2"}
+# std is variance and a root, l2 is lp at 2, sum a mean, min a max: the same kernels but for a line
+ALIKE = {"std", "l2", "sum", "min"}
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
@@ -270,8 +270,7 @@ def test_types(name, dtype, layout):
     "dtype",
     [
         torch.uint8,
-        torch.int32,
-        *(pytest.param(t, marks=pytest.mark.slow) for t in (torch.int8, torch.int16, torch.int64)),
+        *(pytest.param(t, marks=pytest.mark.slow) for t in (torch.int8, torch.int16, torch.int32, torch.int64)),
     ],
     ids=str,
 )

@@ -100,7 +100,9 @@ def test_grids(name, axes, served):
     agree(f"{name}{axes}d", made(shape).requires_grad_(), served, 3, at_all=False)
 
 
-@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(t, marks=[pytest.mark.slow] * (t in (torch.float64, torch.float16))) for t in TYPES], ids=str
+)
 @pytest.mark.parametrize("name", ["max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d"])
 def test_types(name, dtype, served):
     for gradient in (False, True):

@@ -52,7 +52,12 @@ def unbroken(data, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("how", "when"), [(signal.SIGKILL, "planning"), (signal.SIGKILL, "training"), (signal.SIGINT, "training")]
+    ("how", "when"),
+    [
+        pytest.param(signal.SIGKILL, "planning", marks=pytest.mark.slow),
+        (signal.SIGKILL, "training"),
+        (signal.SIGINT, "training"),
+    ],
 )
 def test_the_same_numbers_after_a_stop(data, unbroken, tmp_path, how, when):
     out = tmp_path / "broken"

@@ -247,6 +247,7 @@ def test_everyone_is_here():
     assert set(FORMULAS) == set(POOLS) - refused
 
 
+@pytest.mark.slow  # test_pools.py tries this loop in other types too
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("name", ["mean", "max"])

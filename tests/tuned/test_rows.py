@@ -124,7 +124,7 @@ def test_nan_wins_and_takes_the_gradient_first(rule, seen):
         assert torch.equal(kept, derived_kept)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)], ids=str)
 def test_halves(dtype):
     for (k, s, p), size in itertools.product(RUN, ((28, 28), (7, 7))):
         shape = (2, 3, *size)

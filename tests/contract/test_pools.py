@@ -4,6 +4,7 @@ Three answers agree: the formula in float64 on each answer's positions, the loop
 """
 
 import math
+from itertools import permutations
 
 import pytest
 import torch
@@ -137,6 +138,37 @@ def test_the_gradient_is_that_of_the_formula(name, kind, loop, dtype, monkeypatc
     tried["combinations have the formula's gradient"] += count
     if loop == "numba" and count == 0:
         pytest.skip(f"the compiled loop has no {name} over {kind}")
+
+
+@pytest.mark.parametrize("name", ["min", "max", "mean", "gem"])
+@pytest.mark.parametrize("loop", ["torch", "numba"])
+def test_the_gradient_of_a_map_whose_axes_lie_in_any_order(name, loop, monkeypatch):
+    by(loop, monkeypatch)
+    for shape in ((2, 3, 17), (2, 3, 7, 9)):
+        x = values(*shape, seed=1).float()
+        for region in (gs.Window(3, 1, 1), gs.Window(3, 2, "same", dilation=3), gs.Whole(), gs.Grid(2)):
+            out = gs.pool(x.requires_grad_(), name, region)
+            g = torch.randn(out.shape, generator=torch.Generator().manual_seed(2))
+            (right,) = torch.autograd.grad(out, x, g)
+            for order in permutations(range(x.dim())):
+                back = [order.index(axis) for axis in range(x.dim())]
+                strided = x.detach().permute(order).contiguous().permute(back).requires_grad_()
+                again = gs.pool(strided, name, region)
+                torch.testing.assert_close(again, out, msg=f"{region} {order}")
+                (dx,) = torch.autograd.grad(again, strided, g)
+                torch.testing.assert_close(dx, right, msg=f"{region} {order}")
+
+
+@pytest.mark.parametrize("loop", ["torch", "numba"])
+@pytest.mark.parametrize("name", ["variance", "std"])
+def test_what_is_infinite_has_no_variance(name, loop, monkeypatch):
+    by(loop, monkeypatch)
+    for infinite in ([math.inf, 1.0], [1.0, -math.inf], [math.inf, math.inf], [math.inf, -math.inf]):
+        x = torch.tensor([[infinite]])
+        assert torch.var(x, -1, correction=0).isnan()
+        for region in (gs.Whole(), gs.Window(2), gs.Window(1), gs.Mask(torch.tensor([True, True]))):
+            found = gs.pool(x, name, region)
+            assert found.flatten()[x.isinf().flatten() if found.numel() == 2 else slice(None)].isnan().all(), region
 
 
 @merging
@@ -490,7 +522,14 @@ def test_integers_of_each_width(dtype):
 def test_an_empty_batch_gives_an_empty_answer():
     for name in EVERY:
         x = torch.rand(0, 3, 4, 4, requires_grad=True)
-        for region, shape in ((gs.Whole(), (0, 3)), (gs.Window(2), (0, 3, 2, 2)), (gs.Grid(3), (0, 3, 3, 3))):
+        for region, shape in (
+            (gs.Whole(), (0, 3)),
+            (gs.Window(2), (0, 3, 2, 2)),
+            (gs.Window(2, ceil_mode=True), (0, 3, 2, 2)),
+            (gs.Window((1, 2)), (0, 3, 4, 2)),
+            (gs.Window((1, 2), ceil_mode=True), (0, 3, 4, 2)),
+            (gs.Grid(3), (0, 3, 3, 3)),
+        ):
             out = gs.pool(x, name, region, **needed(name, 3, torch.float32))
             assert out.shape == shape
             out.sum().backward()

@@ -127,6 +127,8 @@ def regions(sizes):
         gs.Window(2, 1, 1, dilation=2, ceil_mode=True),
         [windows(s, 2, 1, 1, 1, 2, True) for s in sizes],
     )
+    # dilated windows that begin before the map: the first position of each on the map does not ascend
+    window(gs.Window(3, 1, "same", dilation=3), [windows(s, 3, 1, 3, 3, 3) for s in sizes])
     same = []
     for s in sizes:
         total = max((-(-s // 2) - 1) * 2 + 3 - s, 0)

@@ -47,6 +47,14 @@ def arranged(x: Tensor) -> Tensor:
     return x.contiguous()
 
 
+def settled(x: Tensor) -> Tensor:
+    """As `arranged`, where positions are kept: what they stand for depends on the layout, and the backward is told only
+    whether x had torch's channels-last format."""
+    if x.dim() in memory.FORMATS and x.is_contiguous(memory_format=memory.FORMATS[x.dim()]):
+        return x
+    return x.contiguous()
+
+
 @dataclass
 class Call:
     name: str

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gapstone.loops import launch_places, launch_windows
-from gapstone.loops.layout import COMPUTED, STORAGE, Call, Parameters, arranged
+from gapstone.loops.layout import COMPUTED, STORAGE, Call, Parameters, arranged, settled
 from gapstone.loops.winners import winners
 from gapstone.pools import POOLS, Definition
 from gapstone.pools.definition import looks_at
@@ -88,7 +88,8 @@ def forward(
 ) -> tuple[Tensor, list[Tensor]]:
     """The answers over a place, and what the backward needs besides x and the answers."""
     pool = POOLS[name]
-    call = _call(name, pool, arranged(x), x.shape, x.dtype, place, parameters)
+    x = settled(x) if keep and pool.positional else arranged(x)
+    call = _call(name, pool, x, x.shape, x.dtype, place, parameters)
     dtype = torch.int64 if pool.integers == "int64" and x.dtype not in FLOATS else x.dtype
     out = call.empty(call.cells, dtype)
     parts = kept_parts(name, place) if keep else ()
@@ -148,5 +149,5 @@ def _launcher(call: Call) -> Any:
 
 def positions(x: Tensor, place: Place, kept: Tensor, name: str) -> Tensor:
     """For each answer the position on the flattened map that a kept number stands for. `x`: any map of that shape."""
-    call = _call(name, POOLS[name], arranged(x), x.shape, x.dtype, place, ())
+    call = _call(name, POOLS[name], settled(x), x.shape, x.dtype, place, ())
     return winners(place, kept, tuple(x.shape), launch_windows.fits(call))

@@ -371,7 +371,7 @@ def _covers(axes: tuple[Axis, ...], sizes: tuple[int, ...], device: torch.device
     """The cells that each position is in, first ones first: per axis the cell of each, and whether there is one."""
     options = []
     for axis, length in zip(axes, sizes, strict=True):
-        begin, end = axis.bounds(length)
+        begin, end = axis.spans(length)
         starts, stops = torch.tensor(begin, device=device), torch.tensor(end, device=device)
         at = torch.arange(length, device=device)
         first = torch.searchsorted(stops, at, right=True)

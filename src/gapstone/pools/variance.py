@@ -20,7 +20,7 @@ source = "Chan, Golub, LeVeque: Updating formulae and a pairwise algorithm for c
 
 
 def lift(x: Any, _correction: Any) -> Any:
-    return x, 0.0, 1.0
+    return x, x - x, 1.0  # 0; NaN where x is infinite, for the mean is so too
 
 
 def terms(x: Any, mean: Any, _correction: Any) -> Any:

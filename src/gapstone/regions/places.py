@@ -18,11 +18,16 @@ class Windows(NamedTuple):  # a tuple is hashed in C: plans are looked up by it,
     after: int
     step: int
 
+    def spans(self, length: int) -> tuple[list[int], list[int]]:
+        """Per cell where it begins and where it ends, on the map or beyond; both ascending."""
+        starts = [i * self.stride - self.before for i in range(self.cells)]
+        return starts, [s + (self.size - 1) * self.step + 1 for s in starts]
+
     def bounds(self, length: int) -> tuple[list[int], list[int]]:
         """Per cell the first position on the map and the end; an end that is no larger than the first: no position."""
-        starts = [i * self.stride - self.before for i in range(self.cells)]
-        stops = [min(s + (self.size - 1) * self.step + 1, length) for s in starts]
-        return [s if s >= 0 else s + -(s // self.step) * self.step for s in starts], stops
+        starts, stops = self.spans(length)
+        # dilated windows that begin before the map meet it one after the other, not in ascending order
+        return [s if s >= 0 else s + -(s // self.step) * self.step for s in starts], [min(s, length) for s in stops]
 
     def padded(self, length: int) -> list[int]:
         """Per cell how many of its places lie on the map or its padding (not in what hangs over beyond)."""
@@ -45,6 +50,9 @@ class Cells(NamedTuple):
     def bounds(self, length: int) -> tuple[list[int], list[int]]:
         g = self.cells
         return [i * length // g for i in range(g)], [-(-(i + 1) * length // g) for i in range(g)]
+
+    def spans(self, length: int) -> tuple[list[int], list[int]]:
+        return self.bounds(length)
 
     @property
     def most(self) -> int:

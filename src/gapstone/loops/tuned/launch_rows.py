@@ -77,7 +77,7 @@ def _plan(
     planes, spatial = shape[0] * shape[1], (1,) * (5 - len(shape)) + shape[2:]
     item = dtype.itemsize
     slice_bytes = spatial[1] * spatial[2] * item
-    band_rows = BAND_ROWS if slice_bytes > BAND and not isinstance(spec, Scatter) else rows
+    band_rows = BAND_ROWS if slice_bytes > BAND and not isinstance(spec, Scatter) else max(rows, 1)  # no image, no row
     bands = -(-rows // band_rows)
     slices = spatial[0] if isinstance(spec, RowsBack) else deep.cells
     tasks = -(-planes // (2 if spec.paired else 1)) * slices * bands

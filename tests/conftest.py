@@ -4,6 +4,9 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before anything imports torch; processes that tests start inherit it
 
+# kernels are waited for: else it is a matter of time which loop a test has tried
+os.environ["GAPSTONE_WAIT_FOR_KERNELS"] = "1"
+
 import signal
 from collections import Counter
 from collections.abc import Callable

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gapstone.heads import Head as Head
     from gapstone.inspecting import Inspection as Inspection
     from gapstone.inspecting.inspect import inspect as inspect
+    from gapstone.loops.background import wait_for_kernels as wait_for_kernels
     from gapstone.maps.explain import explain as explain
     from gapstone.mixed import mixed_sizes as mixed_sizes
     from gapstone.opening import open_model as open_model
@@ -62,6 +63,7 @@ PUBLIC = {
     "share": "gapstone.pooling",
     "swap_head": "gapstone.swapping",
     "swapped": "gapstone.swapping",
+    "wait_for_kernels": "gapstone.loops.background",
 }
 
 __all__ = [*PUBLIC, "__version__"]

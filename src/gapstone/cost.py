@@ -3,20 +3,19 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from math import prod
 from typing import Any
 from weakref import finalize
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from gapstone.classifier import Classifier
 from gapstone.loops.places import decode
 from gapstone.modes import quiet
 from gapstone.regions.places import Boxes, Cells
+from gapstone.torch_internals import TorchDispatchMode
 
 
 def cost(model: Classifier) -> dict[str, int]:
@@ -85,21 +84,21 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        packet = func._overloadpacket
+        packet = func.overloadpacket
         if packet not in flop_registry and func is not torch.ops.prim.device.default:
             with self:  # what torch makes of other calls is counted call by call
                 made = func.decompose(*args, **kwargs)
                 if made is not NotImplemented:
                     return made
-        given = {x.untyped_storage()._cdata for x in _tensors((args, kwargs))}
+        given = {id(x.untyped_storage()) for x in _tensors((args, kwargs))}
         out = func(*args, **kwargs)
         outs = list(_tensors(out))
-        tally, name = self.tallies[self.where()], func._schema.name
+        tally, name = self.tallies[self.where()], func.name().partition(".")[0]
         if packet in flop_registry:
             tally.macs += int(flop_registry[packet](*args, **kwargs, out_val=out)) // 2
         elif (read := _read(name, args, outs)) is not None:
             tally.pooled += read
-        elif name not in MOVES and outs and outs[0].is_floating_point() and not _is_view(func):
+        elif name not in MOVES and outs and outs[0].is_floating_point() and not func.is_view:
             tally.single += outs[0].numel()
         for y in outs:
             self._made(y, given)
@@ -107,7 +106,7 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _made(self, y: Tensor, given: set[int]) -> None:
         storage = y.untyped_storage()
-        key = storage._cdata
+        key = id(storage)  # torch gives the same object as long as the memory lives
         if key in given or key in self._storages:
             return  # a view, or changed in place
         self._storages[key] = storage.nbytes()
@@ -130,12 +129,6 @@ MOVES = frozenset(
 )
 """Calls that move or make numbers, and compute none."""
 REDUCTIONS = frozenset(f"aten::{name}" for name in ("mean", "sum", "amax", "amin", "max", "min", "logsumexp"))
-
-
-@cache
-def _is_view(func: Any) -> bool:
-    returned = func._schema.returns
-    return bool(func.is_view) or (len(returned) == 1 and returned[0].alias_info and not returned[0].alias_info.is_write)
 
 
 def _read(name: str, args: Sequence[Any], outs: Sequence[Tensor]) -> int | None:

@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 import gapstone as gs
-from gapstone.loops import threads
+from gapstone.loops import background, kernel_cache
 from gapstone.loops.choose import choose
 from gapstone.machine import installed, processor
 from gapstone.pools import POOLS, WHOLE_ONLY
 from gapstone.regions import Region
 from gapstone.regions.places import Weights
+from gapstone.torch_internals import missing, openmp
 
 SHAPE = (2, 16, 16, 16)
 DTYPES = ("float32", "bfloat16", "float16", "float64", "uint8")
@@ -58,9 +59,11 @@ def machine() -> dict[str, str]:
         "processor": f"{processor()} ({torch.backends.cpu.get_cpu_capability()})",
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores (torch.set_num_threads)",
         "thread pool": "torch's own (GOMP_parallel)"
-        if threads.gomp_parallel()
+        if openmp()
         else "none to be found in this torch: compiled loops run on the calling thread",
         "kernels kept in": _kept_in(),
+        "first calls": _first_calls(),
+        "torch lacks": "; ".join(f"{name} ({without})" for name, without in missing().items()) or "nothing",
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none seen by torch",
     }
 
@@ -143,12 +146,15 @@ def as_json() -> dict[str, Any]:
 
 
 def _kept_in() -> str:
-    """Where Numba's disk cache is: beside the source, or in the user's cache, or nowhere."""
-    from numba.core.caching import CompileResultCacheImpl
+    """The user's private folder of compiled kernels, with how many there are; or why there is none."""
+    folder = kernel_cache.folder()
+    if folder is None:
+        return f"no folder: {kernel_cache.why_not()}; they are compiled anew in every process"
+    files = [entry.stat().st_size for entry in os.scandir(folder) if entry.name.endswith(".kernel")]
+    return f"{folder} ({len(files):,}, {sum(files) / 1e6:.1f} MB)"
 
-    from gapstone.loops import over_places
 
-    try:
-        return str(CompileResultCacheImpl(over_places.places_forward).locator.get_cache_path())
-    except RuntimeError:
-        return "no place that can be written to: they are compiled anew in every process (set NUMBA_CACHE_DIR)"
+def _first_calls() -> str:
+    if background.must_wait():
+        return "wait for their kernels (GAPSTONE_WAIT_FOR_KERNELS, or torch.use_deterministic_algorithms)"
+    return "by torch's kernels, while gapstone's are compiled in the background (gs.wait_for_kernels waits)"

@@ -19,6 +19,7 @@ from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY, Composition
 from gapstone.pools.definition import Parameter
 from gapstone.regions import REGIONS, Grid, Region, Whole, Window
 from gapstone.regions.places import Boxes, Place, Sampled, Weights
+from gapstone.torch_internals import transformed
 
 Name = str | tuple[str, ...]
 Value = float | Tensor
@@ -71,7 +72,7 @@ def pool(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) -> 
             return heard
     recipe = _known(name)
     if recipe is not None:
-        if recipe.pools == ("mean", "max") and not parameters and eager.fits_both(x, over):
+        if recipe.pools == ("mean", "max") and not parameters and eager.fits_both(x, over) and eager.built_both(x):
             answers = list(eager.mean_and_max(x))
             return torch.cat(answers, 1) if recipe.join == "cat" else torch.stack(answers).mean(0)
         answers = [pool(x, one, over, **_own(one, parameters)) for one in _taken(name, recipe, parameters)]
@@ -115,7 +116,7 @@ def _prepared(x: Tensor, name: str, over: Region, keep: bool) -> Callable[[Tenso
     loop = choose(name, x, place, (), keep).loop
     if loop == "native":
         return native.prepared(name, place, tuple(x.shape[2:]))
-    if not eager.fits(x, loop, place, ()):
+    if not eager.fits(x, loop, place, ()) or not eager.built(name, loop, x, place, (), keep):
         return None
     return lambda x: eager.pool(name, loop, x, place, (), keep)
 
@@ -124,7 +125,8 @@ def _answer(x: Tensor, name: str, place: Place, values: tuple[Value, ...]) -> Te
     if name in WHOLE_ONLY:
         return ranks.forward(name, operators.wide(name, x), place, values).to(x.dtype)  # type: ignore[arg-type]
     _check_place(x, name, place)
-    if _transformed() or (isinstance(place, Weights) and place.weights.requires_grad):
+    seen = not torch.compiler.is_compiling() and transformed(x, *values)
+    if seen or (isinstance(place, Weights) and place.weights.requires_grad):
         # share says nothing of weights, and torch.func takes no operator that returns a list: torch's own way
         return plain.forward(name, operators.wide(name, x), place, values).to(x.dtype)
     keep = torch.is_grad_enabled() and (
@@ -134,18 +136,18 @@ def _answer(x: Tensor, name: str, place: Place, values: tuple[Value, ...]) -> Te
 
 
 def by(loop: Loop, x: Tensor, name: str, place: Place, values: tuple[Value, ...], keep: bool) -> Tensor:
-    """The answer by the loop that was chosen; `keep`: its gradient will be asked for. Nothing is checked."""
+    """The answer by the loop that was chosen; `keep`: its gradient will be asked for. Nothing is checked.
+
+    While a compiled loop's kernels are built in the background, torch's kernel or the reference answers.
+    """
+    if loop in operators.COMPILED and eager.alone(x) and not eager.built(name, loop, x, place, values, keep):
+        loop = eager.meanwhile(name, x, place, keep) or loop
     if loop == "native":
         assert isinstance(place, Boxes)
         return native.forward(name, x, place)
     if eager.fits(x, loop, place, values):
         return eager.pool(name, loop, x, place, values, keep)  # type: ignore[arg-type]
     return operators.pool(name, loop, x, place, values, keep)
-
-
-def _transformed() -> bool:
-    """Inside torch.vmap, torch.func.grad and their like."""
-    return not torch.compiler.is_compiling() and torch._C._functorch.maybe_current_level() is not None
 
 
 @dataclass(frozen=True)
@@ -165,25 +167,26 @@ class Partial:
                 f"{self!r} + {other!r}: only states of the same pool, parameters and cells add up; "
                 f"make both with the same arguments of gs.partial."
             )
-        parts = plain.combine(self.name, self.parts, other.parts, self.spatial, self._values())
+        parts = plain.combine(self.name, self.parts, other.parts, self.spatial, self.values())
         return Partial(self.name, parts, self.spatial, self.whole, self.parameters, self.dtype)
 
     def finish(self) -> Tensor:
         """The answer for all positions seen so far: what `pool` gives for them at once."""
         answer: Tensor = plain.spoken(self.name, self.spatial).finish(
-            *self.parts, *plain.shaped(self._values(), self.spatial)
+            *self.parts, *plain.shaped(self.values(), self.spatial)
         )
         answer = answer.to(self.dtype)
         return answer.flatten(1) if self.whole else answer
 
-    def _values(self) -> tuple[Value, ...]:
+    def values(self) -> tuple[Value, ...]:
+        """Of the parameters, in the order of the definition."""
         return tuple(self.parameters.values())
 
     def _kind(self) -> tuple[Any, ...]:
         return self.name, self.spatial, self.whole, self.dtype, self.parts[0].shape
 
     def _same(self, other: "Partial") -> bool:
-        pairs = zip(self._values(), other._values(), strict=True)
+        pairs = zip(self.values(), other.values(), strict=True)
         return all(a is b or bool((torch.as_tensor(a) == torch.as_tensor(b)).all()) for a, b in pairs)
 
     def __repr__(self) -> str:

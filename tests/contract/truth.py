@@ -128,7 +128,7 @@ def regions(sizes):
         [windows(s, 2, 1, 1, 1, 2, True) for s in sizes],
     )
     # dilated windows that begin before the map: the first position of each on the map does not ascend
-    window(gs.Window(3, 1, "same", dilation=3), [windows(s, 3, 1, 3, 3, 3) for s in sizes])
+    window(gs.Window(5, 1, "same", dilation=3), [windows(s, 5, 1, 6, 6, 3) for s in sizes])
     same = []
     for s in sizes:
         total = max((-(-s // 2) - 1) * 2 + 3 - s, 0)

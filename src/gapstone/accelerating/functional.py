@@ -14,12 +14,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from gapstone.accelerating.arguments import SMALL, gradient, max_grid, max_window, mean_grid, mean_window
 from gapstone.loops.choose import choose
 from gapstone.pooling import by
 from gapstone.regions.places import Boxes
+from gapstone.torch_internals import forward_mode, unwatched
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -65,13 +65,7 @@ def _served(x: Tensor, axes: int, name: str) -> bool:
         # Inductor fuses a pool with what stands around it (13 ms against 22 of a small network), but its backward of
         # max_pool runs at 1 GB/s: a training step of that network is 72 ms, 49 with gapstone's
         return name == "max" and gradient(x) and not torch.compiler.is_exporting()
-    return not (
-        torch._C._len_torch_function_stack()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._get_tracing_state()
-        or torch._C._functorch.maybe_current_level() is not None
-        or forward_ad._current_level >= 0
-    )
+    return unwatched(x) and not forward_mode()
 
 
 max_pool1d = _pooling(F.max_pool1d, 1, "max", max_window)

@@ -12,7 +12,10 @@ from gapstone.bench.cases import Case
 
 MAX: dict[int, Callable[..., Any]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 MEAN: dict[int, Callable[..., Any]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
-INTO: dict[str, Callable[..., Any]] = {"max": torch._C._nn.max_pool2d_with_indices, "mean": torch._C._nn.avg_pool2d}
+INTO: dict[str, Callable[..., Any]] = {
+    "max": torch.ops.aten.max_pool2d_with_indices.out,
+    "mean": torch.ops.aten.avg_pool2d.out,
+}
 
 
 def formula(case: Case, mask: Tensor | None = None) -> Callable[..., Tensor]:
@@ -66,6 +69,6 @@ def _into(case: Case, x: Tensor, made: Callable[..., Tensor]) -> Callable[[], Te
     size, stride, padding = case.window
     out = made(x)
     if case.pool == "max":
-        both = out, torch.empty_like(out, dtype=torch.int64)
-        return lambda: INTO["max"](x, [size] * 2, [stride] * 2, [padding] * 2, out=both)[0]
+        at = torch.empty_like(out, dtype=torch.int64)
+        return lambda: INTO["max"](x, [size] * 2, [stride] * 2, [padding] * 2, out=out, indices=at)[0]
     return lambda: INTO["mean"](x, [size] * 2, [stride] * 2, [padding] * 2, False, False, out=out)

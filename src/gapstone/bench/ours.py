@@ -11,6 +11,7 @@ from torch import Tensor
 from gapstone.loops import eager, native, operators
 from gapstone.loops import torch as plain
 from gapstone.loops.choose import choose
+from gapstone.loops.layout import is_channels_last
 from gapstone.loops.operators import COMPILED
 from gapstone.pools import COMPOSITIONS
 from gapstone.regions import Whole
@@ -81,7 +82,7 @@ class _Pooled(torch.autograd.Function):
         out, kept = ours(name, x, place, parameters, keep=True)
         needs_x, needs_out = operators.needs(name, bool(learned))
         ctx.save_for_backward(x if needs_x else None, out if needs_out else None, *kept)
-        ctx.call = name, loop, tuple(x.shape), place, parameters, operators.channels_last(x)
+        ctx.call = name, loop, tuple(x.shape), place, parameters, is_channels_last(x)
         return out
 
     @staticmethod

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch._dynamo.exc import UserError, UserErrorType
 from torch.export import Dim, ExportedProgram
-from torch.fx.experimental import _config as symbols
 
 from gapstone.export.check import ExportError, Run
 from gapstone.export.sizes import Sizes
+from gapstone.torch_internals import any_number_of_images
 
 FACTS = "gapstone.json"
 """The extra file inside a .pt2 that says what the numbers mean (`gapstone.export.about`)."""
@@ -29,8 +28,8 @@ def graph(module: nn.Module, sizes: Sizes) -> tuple[ExportedProgram, Sizes]:
     try:
         try:
             return _graph(module, sizes), sizes
-        except UserError as error:
-            if sizes.fixed or error.error_type is not UserErrorType.CONSTRAINT_VIOLATION:
+        except Exception:  # not with open sizes; whether at all, the second try tells
+            if sizes.fixed:
                 raise
             alone = replace(sizes, fixed=True)
             return _graph(module, alone), alone
@@ -47,7 +46,7 @@ def _graph(module: nn.Module, sizes: Sizes) -> ExportedProgram:
     example = torch.zeros(2, sizes.channels, height, width)
     # Without it every size that is not 1 in the example is written down as "never 1": no single image would be taken,
     # and no picture whose last map is one cell.
-    with torch.no_grad(), symbols.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+    with torch.no_grad(), any_number_of_images():
         program = torch.export.export(module, (example,), dynamic_shapes=(dims,))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine

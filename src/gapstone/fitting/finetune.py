@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from gapstone.classifier import Classifier
 from gapstone.training import shuffled, warm_cosine
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 RATE, PLAIN_RATE = 0.03, 0.01
 """Learning rate with batch norm in what is trained, and without."""
 
@@ -73,7 +75,7 @@ def finetune(
     device = next(model.parameters()).device
     parameters = [p for module in modules for p in module.parameters()]
     frozen = [p for p in parameters if not p.requires_grad]
-    normed = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for part in modules for layer in part.modules())
+    normed = any(isinstance(layer, BATCH_NORMS) for part in modules for layer in part.modules())
     optimizer = torch.optim.SGD(
         [
             {"params": [p for p in parameters if p.dim() > 1], "weight_decay": 5e-4},

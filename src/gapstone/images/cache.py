@@ -5,7 +5,6 @@ no error: the scan is only slower, and says so.
 """
 
 import json
-import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -16,18 +15,6 @@ from .load import OUT_OF_MEMORY, VERSION
 
 _SCHEMA = 1  # of the row below
 _connections: dict[Path, sqlite3.Connection | None] = {}
-
-
-def default_folder() -> Path | None:
-    """`$GAPSTONE_CACHE`, else `$XDG_CACHE_HOME/gapstone`, else `~/.cache/gapstone`; None for a user without a home."""
-    if own := os.environ.get("GAPSTONE_CACHE"):
-        return Path(own)
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared) / "gapstone"
-    try:
-        return Path.home() / ".cache" / "gapstone"
-    except RuntimeError:
-        return None
 
 
 def prepare(folder: Path) -> Path:

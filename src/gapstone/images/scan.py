@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gapstone.cache_folder import cache_folder
+
 from .facts import Facts
 from .load import MAX_PIXELS
 from .near import near_pairs
@@ -21,7 +23,7 @@ from .survey import TIME_LIMIT, Progress, survey
 if TYPE_CHECKING:
     from rich.console import Console
 
-DEFAULT_CACHE: Final = Path("<the user's cache>")  # stands for cache.default_folder(), asked when it is needed
+DEFAULT_CACHE: Final = Path("<the user's cache>")  # stands for cache_folder(), asked when it is needed
 
 
 @dataclass(frozen=True)
@@ -177,9 +179,7 @@ def scan(
     (done, all). time_limit: seconds for one file. A file that crashes or stalls its process is listed with that reason.
     """
     if cache is DEFAULT_CACHE:
-        from .cache import default_folder
-
-        cache = default_folder()
+        cache = cache_folder()
     facts, thumbnails, notes = survey(source, workers, cache, progress, max_pixels, time_limit)
     exact, near, group = _groups(facts, thumbnails)
     return Scan(

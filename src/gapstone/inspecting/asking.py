@@ -81,10 +81,11 @@ class Until(TorchFunctionMode):
         return out
 
     def _reached(self, made: list[Tensor], which: int) -> None:
-        with torch._C.DisableTorchFunction():  # a shape that is asked for is a call, too
-            if len(made) > which and made[which].dim() > max(self.last.axes):
-                self.cells = tuple(made[which].shape[axis] for axis in self.last.axes)
-                raise Reached
+        count = self.count
+        if len(made) > which and made[which].dim() > max(self.last.axes):
+            self.cells = tuple(made[which].shape[axis] for axis in self.last.axes)
+            raise Reached
+        self.count = count  # a shape that is asked for is a call, too
 
 
 class Quick(TorchFunctionMode):

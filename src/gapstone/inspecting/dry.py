@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from gapstone import torch_internals
+
 CANNOT = "cannot run on shapes alone"
 
 
@@ -121,7 +123,7 @@ def _copy(model: nn.Module) -> nn.Module:
         memo[id(tensor)] = shaped
     copied = copy.deepcopy(model, memo)
     for module in copied.modules():
-        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+        for hooks in torch_internals.hooks(module):
             for key in [key for key, hook in hooks.items() if _is_users(hook)]:
                 del hooks[key]
     return copied

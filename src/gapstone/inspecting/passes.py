@@ -123,11 +123,11 @@ def kept(dry: Dry, images: Tensor) -> dict[str, int]:
     """By module, the bytes that training keeps for the backward pass, of all images; raises where it cannot train."""
     by: defaultdict[str, int] = defaultdict(int)
     seen: dict[int, torch.UntypedStorage] = {}  # kept alive: they are known by their address
-    theirs = {t.untyped_storage()._cdata for t in (*dry.model.parameters(), *dry.model.buffers(), images)}
+    theirs = {id(t.untyped_storage()) for t in (*dry.model.parameters(), *dry.model.buffers(), images)}
 
     def pack(x: Tensor) -> Tensor:
         storage = x.untyped_storage()
-        key = storage._cdata
+        key = id(storage)  # torch gives the same object as long as the memory lives
         if key not in seen and key not in theirs:
             seen[key] = storage
             by[where()] += storage.nbytes()

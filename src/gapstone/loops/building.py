@@ -1,36 +1,25 @@
-"""From a template with names bound into it to a compiled kernel, kept on disk: what derived and tuned loops share."""
+"""From a template with names bound into it to machine code: what derived and tuned loops share.
+
+Numba types the functions and writes LLVM's instructions; they are emitted for this processor once. What is kept on
+disk and when it is compiled: kernels.py.
+"""
 
 import hashlib
-import threading
+import importlib.util
+import os
+import re
+import sys
 from collections.abc import Callable
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from types import FunctionType
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-import llvmlite
+import llvmlite.binding as llvm
 import numba
-import numpy as np
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
 
-Key = TypeVar("Key")
-Kernel = TypeVar("Kernel")
-
-NOT_MET = {
-    "WithLifting", "InlineClosureLikes", "RewriteDynamicRaises", "MakeFunctionToJitFunction", "InlineInlinables",
-    "FindLiterallyCalls", "LiteralUnroll", "LiteralPropagationSubPipelinePass", "InlineOverloads", "NopythonRewrites",
-    "AnnotateTypes", "DumpParforDiagnostics",
-}  # fmt: skip
-
-
-class _Steps(CompilerBase):  # type: ignore[misc]
-    """Numba's own, less those for what no kernel has (closures, `with`, array expressions, literals): each looks for
-    it in vain in some thirty functions. A tenth of the time; the same code to the byte."""
-
-    def define_pipelines(self) -> list[Any]:
-        steps = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        steps.passes = [(step, why) for step, why in steps.passes if step.__name__ not in NOT_MET]
-        return [steps]
+SIGNATURE = "void(int64)"
 
 
 def bound(function: Any, names: dict[str, Any], name: str = "") -> FunctionType:
@@ -42,52 +31,107 @@ def bound(function: Any, names: dict[str, Any], name: str = "") -> FunctionType:
 
 
 def njit(function: Callable[..., Any], tag: str, inline: bool = True) -> Any:
-    """`tag` makes its name its own. Kernels from the disk bring their functions' symbols along, numbered by the process
-    that compiled them: of two with one name, the linker takes the first, and a max is computed by a mean's code."""
+    """A function that kernels call; `tag` makes its name its own."""
     function.__name__ = function.__qualname__ = f"{function.__name__}_{tag}"
     # without the wrappers nobody calls, a kernel compiles in 4/5 of the time
     only = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return numba.njit(error_model="numpy", forceinline=inline, pipeline_class=_Steps, **only)(function)
+    return numba.njit(error_model="numpy", forceinline=inline, **only)(function)
 
 
-def compiled(bind: Callable[[], FunctionType]) -> Any:
-    """A C function of one address; from the disk where it was compiled before under that name."""
-    for cache in (True, False):
-        try:
-            return numba.cfunc("void(int64)", error_model="numpy", cache=cache, pipeline_class=_Steps)(bind())
-        except (RuntimeError, OSError) as problem:  # no place to keep it that can be written to
-            if not cache or (isinstance(problem, RuntimeError) and "cannot cache" not in str(problem)):
-                raise
-    raise AssertionError
+# ---- names
+
+
+IMPORT = re.compile(r"^ *(?:from (\S+) )?import (\([^)]*\)|.*)$", re.M)
+
+
+def fingerprint(module: str, *more: str) -> str:
+    """Of all code that a kernel of this module is made of, of what compiles it, and of the processor it is for."""
+    return hashlib.sha256(_code(module) + repr((target(), more)).encode()).hexdigest()[:16]
 
 
 @lru_cache
-def _sources(files: tuple[str, ...]) -> bytes:
-    here = Path(__file__).parent
-    code = b"".join((here / file).read_bytes() for file in ("building.py", "vectors.py", *files))
-    return code + f"{numba.__version__} {llvmlite.__version__} {np.__version__}".encode()
+def _code(module: str) -> bytes:
+    known = hashlib.sha256(repr((sys.version_info[:2], llvm.get_default_triple())).encode())
+    for library in ("numba", "llvmlite", "numpy"):
+        known.update(f"{library} {version(library)} ".encode())
+    for file in sources(module):
+        known.update(file.read_bytes())
+    return known.digest()
 
 
-def fingerprint(files: tuple[str, ...], *more: bytes) -> str:
-    """Of the code that a kernel is made of (files of this folder), and of what it is made for."""
-    return hashlib.sha256(b"".join((_sources(files), *more))).hexdigest()[:16]
+@lru_cache
+def sources(module: str) -> tuple[Path, ...]:
+    """The files of gapstone that a module is made of: its own, and those it imports, wherever in it it does so."""
+    found: dict[str, Path] = {}
+    ahead = [module]
+    while ahead:
+        name = ahead.pop()
+        file = _file(name)
+        if name in found or file is None:
+            continue
+        found[name] = file
+        inside = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        for base, names in IMPORT.findall(file.read_text("utf-8")):
+            base = importlib.util.resolve_name(base, inside)
+            ahead += [base, *(f"{base}.{one.split()[0]}" for one in names.strip("()").split(",") if one.strip())]
+    return tuple(found[name] for name in sorted(found))
 
 
-_lock = threading.RLock()  # Numba's compiler is one for all threads
+@lru_cache
+def _file(module: str) -> Path | None:
+    """Of gapstone's modules; None for other libraries', and for a name in a module."""
+    if module.partition(".")[0] != "gapstone":
+        return None
+    path = Path(__file__).parents[1].joinpath(*module.split(".")[1:])
+    return next((p for p in (path / "__init__.py", path.with_suffix(".py")) if p.is_file()), None)
 
 
-class Kernels(Generic[Key, Kernel]):
-    """`kernels(kind)`: the kernel for it, compiled or loaded when first asked for."""
+# ---- machine code
 
-    def __init__(self, make: Callable[[Key], Kernel]) -> None:
-        self.made: dict[Key, Kernel] = {}
-        self._make = make
 
-    def __call__(self, kind: Key) -> Kernel:
-        found = self.made.get(kind)
-        if found is None:
-            with _lock:
-                found = self.made.get(kind)
-                if found is None:
-                    found = self.made[kind] = self._make(kind)
-        return found
+@lru_cache
+def target() -> tuple[str, str]:
+    """The processor that kernels are emitted for, and its features: this one, or the one that NUMBA_CPU_NAME names."""
+    named, features = os.environ.get("NUMBA_CPU_NAME"), os.environ.get("NUMBA_CPU_FEATURES")
+    if features is None:
+        features = "" if named else llvm.get_host_cpu_features().flatten()
+    return named or llvm.get_host_cpu_name(), features
+
+
+@lru_cache
+def machine() -> Any:
+    """What LLVM emits code with."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    cpu, features = target()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=cpu, features=features, opt=3, reloc="default", codemodel="jitdefault", jit=True
+    )
+
+
+def emit(function: FunctionType, name: str) -> bytes:
+    """An object file with one symbol, `name`: a C function of one address."""
+    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    (text,) = numba.njit(SIGNATURE, error_model="numpy", **options)(function).inspect_llvm().values()
+    module = llvm.parse_assembly(text)
+    bodies = [part for part in module.functions if not part.is_declaration]
+    (inner,) = (part.name for part in bodies if function.__name__ in part.name)
+    # Numba's functions are given a place for the answer and one for an exception, and return a status; kernels raise
+    # nothing. The triple and layout are the module's
+    caller = f"""
+        target triple = "{module.triple}"
+        target datalayout = "{module.data_layout}"
+        declare i32 @"{inner}"(ptr, ptr, i64)
+        define void @"{name}"(i64 %arguments) {{
+            %answer = alloca ptr
+            %exception = alloca ptr
+            %status = call i32 @"{inner}"(ptr %answer, ptr %exception, i64 %arguments)
+            ret void
+        }}"""
+    module.link_in(llvm.parse_assembly(caller))
+    for part in module.functions:
+        if not part.is_declaration and part.name != name:
+            part.linkage = "internal"  # of two kernels' helpers with one name, none is taken for the other's
+    module.verify()
+    code: bytes = machine().emit_object(module)
+    return code

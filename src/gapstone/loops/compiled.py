@@ -6,7 +6,7 @@ it once gave the mean. So every kernel has a name of its own, with a hash of all
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
 from pathlib import Path
@@ -20,7 +20,8 @@ from numba import types
 
 from gapstone.loops import arguments as a
 from gapstone.loops import building, over_places, over_windows, vectors, words
-from gapstone.loops.building import Kernels, bound, compiled, njit
+from gapstone.loops.building import bound, njit
+from gapstone.loops.kernels import Kernels
 from gapstone.pools import POOLS, Definition
 
 LANES = {"f32": 32, "f64": 16, "i64": 16}
@@ -245,8 +246,8 @@ def _in_memory(k: Any, lanes: int, storage: str, own: str, functions: dict[str, 
     return made
 
 
-def bind(kind: Kind) -> tuple[FunctionType, str]:
-    """The template with all names bound, and its name."""
+def bind(kind: Kind) -> FunctionType:
+    """The template with all names bound."""
     source = over_windows if kind.template.startswith("windows") else over_places
     pool = spoken(kind)
     computed, lanes = kind.computed, LANES[kind.computed]
@@ -308,7 +309,7 @@ def bind(kind: Kind) -> tuple[FunctionType, str]:
     for helper in source.HELPERS:
         names[helper.__name__] = njit(bound(helper, names), k.TAG, inline=False)
     name = f"{kind.template}_{kind.pool}_{kind.x}_{k.TAG}"
-    return bound(getattr(source, kind.template), names, name), name
+    return bound(getattr(source, kind.template), names, name)
 
 
 @lru_cache
@@ -339,19 +340,14 @@ def looked_at(pool: Definition, slope: bool) -> frozenset[str]:
     return frozenset(names)
 
 
-SOURCES = ("arguments.py", "compiled.py", "over_places.py", "over_windows.py", "words.py")
-
-
 def fingerprint(kind: Kind) -> str:
-    pool = Path(inspect.getfile(POOLS[kind.pool].lift))
-    return building.fingerprint(SOURCES, pool.read_bytes(), repr(kind).encode())
+    pool = Path(inspect.getfile(POOLS[kind.pool].lift))  # of a pool of the user's own, too
+    return building.fingerprint(__name__, pool.read_text("utf-8"), repr(kind))
 
 
-def _compile(kind: Kind) -> Any:
-    return compiled(lambda: bind(kind)[0])
+def _described(kind: Kind) -> tuple[str, Callable[[], FunctionType]]:
+    return f"{kind.template}_{kind.pool}_{kind.x}_{fingerprint(kind)}", lambda: bind(kind)
 
 
-kernel = Kernels(_compile)
-"""kernel(kind): a ctypes function of one address."""
-
-__all__ = ["Kind", "bind", "kernel", "looked_at", "replace"]
+kernel: Kernels[Kind] = Kernels(_described)
+"""kernel(kind): compiled, or loaded, when first asked for."""

@@ -3,20 +3,22 @@
 Only for places without tensors and parameters that are numbers; everything else goes through `gapstone::pool`.
 """
 
+from collections.abc import Callable, Iterable
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from gapstone.loops import operators
+from gapstone.loops import background, native, operators
 from gapstone.loops.choose import TINY
-from gapstone.loops.layout import Parameters
+from gapstone.loops.layout import Parameters, is_channels_last
 from gapstone.loops.operators import COMPILED
 from gapstone.loops.places import encode
 from gapstone.loops.tuned.windows import FLOATS
 from gapstone.regions import Whole
 from gapstone.regions.places import Boxes, Place
+from gapstone.torch_internals import unwatched
 
 
 def alone(x: Tensor) -> bool:
@@ -25,11 +27,9 @@ def alone(x: Tensor) -> bool:
         type(x) in (Tensor, nn.Parameter)
         and x.layout is torch.strided
         and not torch.compiler.is_compiling()
-        and not torch._C._len_torch_dispatch_stack()
-        and not torch._C._is_tracing()
-        and not torch._C._is_torch_function_mode_enabled()  # who looks for pools in a network finds them
-        # inside torch.vmap and torch.func.grad x is of the same type, and its memory is not what its shape says
-        and torch._C._functorch.maybe_current_level() is None
+        # who looks for pools in a network finds them; inside torch.vmap and torch.func.grad x is of the same type, and
+        # its memory is not what its shape says
+        and unwatched(x)
     )
 
 
@@ -43,6 +43,60 @@ def pool(name: str, loop: str, x: Tensor, place: Boxes, parameters: Parameters, 
         return out
     answer: Tensor = _Pool.apply(x, name, loop, place, parameters)
     return answer
+
+
+def built(name: str, loop: str, x: Tensor, place: Place, parameters: Parameters, keep: bool) -> bool:
+    """Whether a compiled loop has all kernels of a call; those it has not are compiled in the background from here on,
+    and the call goes another way."""
+    if background.must_wait():
+        return True
+    about = place if isinstance(place, Boxes) else type(place)
+    values = tuple((p.dim(), p.requires_grad) if isinstance(p, Tensor) else p for p in parameters)
+    key = name, loop, x.shape, x.dtype, x.stride(), about, values, keep
+    if key in _built:
+        return True
+    learned = any(isinstance(p, Tensor) and p.requires_grad for p in parameters)
+    if missing := _missing(COMPILED[loop].kernels(name, x, place, parameters, keep, learned)):
+        return False
+    if len(_built) >= MOST_BUILT:
+        _built.clear()
+    _built.add(key)
+    return not missing
+
+
+def _missing(asked: Iterable[Callable[[], object]]) -> bool:
+    missing = False
+    with background.not_waiting():
+        for ask in asked:
+            try:
+                ask()
+            except background.NotBuilt:
+                missing = True
+    return missing
+
+
+MOST_BUILT = 4096
+_built: set[Any] = set()
+
+
+def meanwhile(name: str, x: Tensor, place: Place, keep: bool) -> Literal["native", "torch"] | None:
+    """What answers until a loop's kernels are built; None: nothing gives the same answer."""
+    if native.knows(name, x, place) is None:
+        return "torch"
+    # of several NaN, torch's maximum gives its gradient to another
+    return None if native.last_nan(name, place, keep) and bool(x.isnan().any()) else "native"
+
+
+def built_both(x: Tensor) -> bool:
+    """The same of the mean and the maximum in one read."""
+    from gapstone.loops.tuned import launch_whole
+
+    if background.must_wait():
+        return True
+    keep = torch.is_grad_enabled() and x.requires_grad
+    like = "avgmax", x.dtype, x.shape, is_channels_last(x), False, None
+    asked = [lambda: launch_whole.plan(False, *like, keep)]
+    return not _missing([*asked, lambda: launch_whole.plan(True, *like, False)] if keep else asked)
 
 
 def fits_both(x: Tensor, over: object) -> bool:
@@ -74,7 +128,7 @@ class _MeanAndMax(torch.autograd.Function):
 
         mean, largest, position = launch_whole.avgmax_kept(x)
         ctx.save_for_backward(position)
-        ctx.call = tuple(x.shape), operators.channels_last(x)
+        ctx.call = tuple(x.shape), is_channels_last(x)
         return mean, largest
 
     @staticmethod
@@ -95,7 +149,7 @@ class _Pool(torch.autograd.Function):
         out, kept = COMPILED[loop].forward(name, x, place, parameters, True)
         needs_x, needs_out = operators.needs(name, False)
         ctx.save_for_backward(*([x] if needs_x else []), *([out] if needs_out else []), *kept)
-        ctx.call = name, loop, place, parameters, tuple(x.shape), operators.channels_last(x), x.dtype
+        ctx.call = name, loop, place, parameters, tuple(x.shape), is_channels_last(x), x.dtype
         answer: Tensor = out
         return answer
 

@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from gapstone.loops import arguments as a
 from gapstone.loops.layout import STORAGE, Call
 from gapstone.loops.threads import launch
 from gapstone.regions.places import Axis, Boxes, Divisor, Labels, Rectangles, Weights, Windows
+
+if TYPE_CHECKING:
+    from gapstone.loops.kernels import Kernel
 
 RUN = 1024  # positions from which a contiguous whole map is faster as a run than with its channels as lanes
 BLOCK = 128
@@ -122,16 +125,28 @@ def common(call: Call) -> tuple[dict[int, int], Tensor | None]:
     return given, parameter
 
 
-def kind_of(call: Call, template: str, **more: Any) -> Any:
-    from gapstone.loops.compiled import Kind
+def kernel_of(call: Call, template: str, **more: Any) -> "Kernel":
+    from gapstone.loops.compiled import Kind, kernel
 
-    return Kind(
+    kind = Kind(
         template, call.name, STORAGE[call.dtype],
         position="u8" if call.position == torch.uint8 else "i32",
         counted=call.pool.count is not None and not isinstance(call.place, Weights),
         weighted=isinstance(call.place, Weights),
         **more,
     )  # fmt: skip
+    return kernel(kind)
+
+
+def forward_kernel(call: Call, dtype: torch.dtype, parts: tuple[int, ...]) -> "Kernel":
+    """`dtype`: of the answers. `parts`: of the state, those that are kept."""
+    return kernel_of(call, "runs_forward" if is_run(call) else "places_forward", out=STORAGE[dtype], keep=parts)
+
+
+def backward_kernel(call: Call, parts: tuple[int, ...], want_parameter: bool) -> "Kernel":
+    dx = STORAGE[call.computed if meets(call)[0] else call.dtype]
+    template = "runs_backward" if is_run(call) else "places_backward"
+    return kernel_of(call, template, out=STORAGE[call.dtype], keep=parts, slope=want_parameter, dx=dx)
 
 
 def _geometry(call: Call, most: int) -> tuple[dict[int, int], int]:
@@ -161,8 +176,6 @@ def _geometry(call: Call, most: int) -> tuple[dict[int, int], int]:
 
 
 def forward(call: Call, out: Tensor, parts: tuple[int, ...], kept: list[Tensor]) -> None:
-    from gapstone.loops.compiled import kernel
-
     assert call.x is not None
     given, parameter = common(call)
     place, alive, cells, most = describe(call)
@@ -174,9 +187,8 @@ def forward(call: Call, out: Tensor, parts: tuple[int, ...], kept: list[Tensor])
     given[a.OUT_CELL] = channels if call.answers_channels_last else 1
     work = call.x.numel() * item + out.numel() * out.element_size()
     if is_run(call):
-        template, tasks = "runs_forward", call.rows * channels
+        tasks = call.rows * channels
     else:
-        template = "places_forward"
         per_channel = max(1, prod(call.spatial) * item)
         wanted = max(1, min(channels, TASK // per_channel))
         channels_per_task = min(-(-wanted // call.lanes) * call.lanes, -(-channels // call.lanes) * call.lanes)
@@ -184,8 +196,7 @@ def forward(call: Call, out: Tensor, parts: tuple[int, ...], kept: list[Tensor])
         cells_per_task = max(1, min(cells, TASK // share))
         given |= {a.CHANNELS_PER_TASK: channels_per_task, a.CELLS_PER_TASK: cells_per_task}
         tasks = call.rows * -(-channels // channels_per_task) * -(-cells // cells_per_task)
-    kind = kind_of(call, template, out=STORAGE[out.dtype], keep=parts)
-    launch(kernel(kind), given, tasks, work, scratch)
+    launch(forward_kernel(call, out.dtype, parts), given, tasks, work, scratch)
     del alive, parameter  # alive until here
 
 
@@ -193,8 +204,6 @@ def backward(
     call: Call, grad: Tensor, out: Tensor | None, parts: tuple[int, ...], kept: list[Tensor], want_x: bool,
     want_parameter: bool,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
-    from gapstone.loops.compiled import kernel
-
     images, channels = call.shape[:2]
     given, parameter = common(call)
     place, alive, cells, most = describe(call)
@@ -212,14 +221,12 @@ def backward(
     if grad.numel():
         work = images * channels * prod(call.spatial) * call.dtype.itemsize
         if is_run(call):
-            template, tasks = "runs_backward", images * channels
+            tasks = images * channels
         else:
-            template = "places_backward"
             wanted = max(1, min(channels, TASK // max(1, prod(call.spatial) * call.dtype.itemsize)))
             given[a.CHANNELS_PER_TASK] = -(-wanted // call.lanes) * call.lanes
             tasks = images * -(-channels // given[a.CHANNELS_PER_TASK])
-        kind = kind_of(call, template, out=STORAGE[call.dtype], keep=parts, slope=want_parameter, dx=STORAGE[storage])
-        launch(kernel(kind), given, tasks, work, scratch)
+        launch(backward_kernel(call, parts, want_parameter), given, tasks, work, scratch)
     elif dx is not None:
         dx.zero_()
     del alive, parameter

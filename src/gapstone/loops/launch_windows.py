@@ -3,16 +3,20 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gapstone.loops import arguments as a
-from gapstone.loops.launch_places import common, divisors, kind_of
+from gapstone.loops.launch_places import common, divisors, kernel_of
 from gapstone.loops.layout import STORAGE, Call
 from gapstone.loops.threads import launch
 from gapstone.regions.places import Boxes, Divisor, Windows
+
+if TYPE_CHECKING:
+    from gapstone.loops.kernels import Kernel
 
 FEWEST = 8  # answers per plane below which its channels make better lanes
 BAND = 1 << 14  # elements of scratch for a band: 64 KB of float32
@@ -126,19 +130,33 @@ def _plan(call: Call) -> Plan:
     return made
 
 
-def forward(call: Call, out: Tensor, parts: tuple[int, ...], kept: list[Tensor]) -> None:
-    from gapstone.loops.compiled import kernel
+def forward_kernel(call: Call, dtype: torch.dtype, parts: tuple[int, ...]) -> "Kernel":
+    """`dtype`: of the answers. `parts`: of the state, those that are kept."""
+    return kernel_of(call, "windows_forward", out=STORAGE[dtype], keep=parts, masked=_plan(call).masked)
 
+
+def backward_kernel(call: Call, parts: tuple[int, ...], want_parameter: bool) -> "Kernel":
+    return kernel_of(
+        call, "windows_backward", out=STORAGE[call.dtype], keep=parts, masked=_plan(call).masked, slope=want_parameter,
+        dx=STORAGE[call.computed if _adds(call) else call.dtype],
+    )  # fmt: skip
+
+
+def _adds(call: Call) -> bool:
+    """Whether a position's gradient is written in more than one go, and so is kept as it is computed with."""
+    return not (_plan(call).bands == 1 and len(call.spatial) < 3)
+
+
+def forward(call: Call, out: Tensor, parts: tuple[int, ...], kept: list[Tensor]) -> None:
     assert call.x is not None
     made = _plan(call)
     given, parameter = common(call)
     planes = call.shape[0] * call.shape[1]
     given |= {**made.given, a.PLANES: planes, a.OUT: out.data_ptr()}
     given |= {a.KEPT0 + part: tensor.data_ptr() for part, tensor in zip(parts, kept, strict=True)}
-    kind = kind_of(call, "windows_forward", out=STORAGE[out.dtype], keep=parts, masked=made.masked)
     tasks = -(-planes // made.group) * made.bands
     work = call.x.numel() * call.x.element_size() + out.numel() * out.element_size()
-    launch(kernel(kind), given, tasks, work, made.scratch)
+    launch(forward_kernel(call, out.dtype, parts), given, tasks, work, made.scratch)
     del parameter  # alive until here
 
 
@@ -146,13 +164,11 @@ def backward(
     call: Call, grad: Tensor, out: Tensor | None, parts: tuple[int, ...], kept: list[Tensor], want_x: bool,
     want_parameter: bool,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
-    from gapstone.loops.compiled import kernel
-
     made = _plan(call)
     given, parameter = common(call)
     images, channels = call.shape[:2]
     planes = images * channels
-    add = not (made.bands == 1 and len(call.spatial) < 3)
+    add = _adds(call)
     storage = call.computed if add else call.dtype
     dx = call.like_x(storage, not made.covers) if want_x else None
     slopes = torch.zeros((images, channels), dtype=call.computed) if want_parameter else None
@@ -161,12 +177,8 @@ def backward(
     given |= {a.DX: 0 if dx is None else dx.data_ptr(), a.ADD: int(add)}
     given[a.SLOPES] = 0 if slopes is None else slopes.data_ptr()
     if grad.numel():
-        kind = kind_of(
-            call, "windows_backward", out=STORAGE[call.dtype], keep=parts, masked=made.masked, slope=want_parameter,
-            dx=STORAGE[storage],
-        )  # fmt: skip
         work = planes * prod(call.spatial) * call.dtype.itemsize
-        launch(kernel(kind), given, -(-planes // made.group), work, made.scratch)
+        launch(backward_kernel(call, parts, want_parameter), given, -(-planes // made.group), work, made.scratch)
     elif dx is not None:
         dx.zero_()
     del parameter

@@ -35,7 +35,11 @@ LANES = {torch.float32: 32, torch.float64: 16, torch.int64: 16}
 
 def is_channels_last(x: Tensor) -> bool:
     """Channels of a position side by side: torch's memory format, and a transposed (N, L, C)."""
-    return not x.is_contiguous() and x.movedim(1, -1).is_contiguous()
+    if x.is_contiguous():
+        return False
+    if x.dim() in memory.FORMATS:  # in a fifth of the time of the general test
+        return x.is_contiguous(memory_format=memory.FORMATS[x.dim()])
+    return x.movedim(1, -1).is_contiguous()
 
 
 def arranged(x: Tensor) -> Tensor:
@@ -49,10 +53,8 @@ def arranged(x: Tensor) -> Tensor:
 
 def settled(x: Tensor) -> Tensor:
     """As `arranged`, where positions are kept: what they stand for depends on the layout, and the backward is told only
-    whether x had torch's channels-last format."""
-    if x.dim() in memory.FORMATS and x.is_contiguous(memory_format=memory.FORMATS[x.dim()]):
-        return x
-    return x.contiguous()
+    whether x itself was channels-last."""
+    return x if is_channels_last(x) else x.contiguous()
 
 
 @dataclass

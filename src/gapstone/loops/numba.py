@@ -5,7 +5,7 @@ there, for contiguous maps of 1024 positions and more, whole maps as runs. Numba
 """
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -125,6 +125,20 @@ def backward(
         kept_parts(name, place), [call.like_answers(part) for part in kept], want_x, want_parameter,
     )  # fmt: skip
     return (dx if want_x else None), (slopes if want_parameter else None)
+
+
+def kernels(
+    name: str, x: Tensor, place: Place, parameters: Parameters, keep: bool, learned: bool
+) -> Iterator[Callable[[], object]]:
+    """What asks for the kernels of such a call and of its gradient, one by one."""
+    pool = POOLS[name]
+    x = settled(x) if keep and pool.positional else arranged(x)
+    call = _call(name, pool, x, x.shape, x.dtype, place, parameters)
+    dtype = torch.int64 if pool.integers == "int64" and x.dtype not in FLOATS else x.dtype
+    parts, launcher = kept_parts(name, place) if keep else (), _launcher(call)
+    yield lambda: launcher.forward_kernel(call, dtype, parts)
+    if keep:
+        yield lambda: launcher.backward_kernel(call, parts, learned)
 
 
 def _call(

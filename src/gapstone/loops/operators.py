@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gapstone.loops import numba
 from gapstone.loops import torch as plain
+from gapstone.loops.layout import is_channels_last
 from gapstone.loops.memory import FORMATS
 from gapstone.loops.places import check, decode, encode
 from gapstone.loops.tuned import serve as tuned
@@ -63,14 +64,12 @@ def wide(name: str, x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def channels_last(x: Tensor) -> bool:
-    return x.dim() in FORMATS and x.is_contiguous(memory_format=FORMATS[x.dim()]) and not x.is_contiguous()
-
-
 def _laid(out: Tensor, last: bool) -> Tensor:
-    return out.contiguous(
-        memory_format=FORMATS[out.dim()] if last and out.dim() in FORMATS else torch.contiguous_format
-    )
+    if not last or out.dim() < 3:
+        return out.contiguous()
+    if out.dim() in FORMATS:
+        return out.contiguous(memory_format=FORMATS[out.dim()])
+    return out.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 # ---- forward
@@ -87,7 +86,7 @@ def _pool(
     keep: bool,
 ) -> Tensors:
     made = run(name, loop, x, decode(numbers, places), _parameters(constants, tensors), keep)
-    return [_laid(part, channels_last(x)) for part in made]
+    return [_laid(part, is_channels_last(x)) for part in made]
 
 
 def run(name: str, loop: str, x: Tensor, place: Place, parameters: Parameters, keep: bool) -> Tensors:
@@ -113,7 +112,7 @@ def _pool_fake(
     types = [answer_type(name, x.dtype)]
     if loop in COMPILED and keep:
         types += numba.kept_types(name, x.dtype, place)
-    return [_laid(x.new_empty(_cells(x, place), dtype=dtype), channels_last(x)) for dtype in types]
+    return [_laid(x.new_empty(_cells(x, place), dtype=dtype), is_channels_last(x)) for dtype in types]
 
 
 def _cells(x: Tensor, place: Place) -> tuple[Any, ...]:
@@ -153,7 +152,7 @@ def _backward(
         x = rest.pop(0) if needs_x else None
         out = rest.pop(0) if needs_out else None
         dx, dp = COMPILED[loop].backward(name, grad, x, out, rest, tuple(shape), place, parameters, True, slope, last)
-        return [part for part in (dx, dp) if part is not None]
+        return [_laid(dx, last), *([dp] if dp is not None else [])]
     x = wide(name, known[0])
     dx, dp = plain.backward(name, grad.to(x.dtype), x, place, parameters, slope)
     return [_laid(dx.to(dtype), last), *([_summed(name, dp)] if dp is not None else [])]
@@ -211,7 +210,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
     ctx.mark_non_differentiable(*output[1:])
     ctx.save_for_backward(*known, *places, *tensors)
     ctx.counts = len(known), len(places)
-    ctx.call = tuple(x.shape), channels_last(x), x.dtype, slope, name, loop, numbers
+    ctx.call = tuple(x.shape), is_channels_last(x), x.dtype, slope, name, loop, numbers
     ctx.constants = constants
 
 

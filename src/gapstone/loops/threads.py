@@ -4,33 +4,20 @@ torch brings OpenMP's `GOMP_parallel` along on Linux. Numba's own parallel loops
 every forked DataLoader worker. Where torch has none (macOS, Windows), kernels run on the calling thread.
 """
 
-import ctypes
-from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 
 from gapstone.loops import arguments as a
+from gapstone.torch_internals import openmp
 
 ALONE = 1 << 16  # bytes of work below which one thread is as fast: starting a second takes 3 µs
 
 
-@lru_cache
-def gomp_parallel() -> Callable[..., None] | None:
-    try:
-        function = ctypes.CDLL(torch._C.__file__).GOMP_parallel
-    except (OSError, AttributeError):
-        return None
-    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
-    function.restype = None
-    return function
-
-
 def threads_for(tasks: int, work: int) -> int:
     """How many threads to start for so many tasks, that read and write so many bytes."""
-    if tasks < 2 or work < ALONE or gomp_parallel() is None:
+    if tasks < 2 or work < ALONE or openmp() is None:
         return 1
     return min(torch.get_num_threads(), tasks)
 
@@ -48,8 +35,8 @@ def launch(kernel: Any, arguments: dict[int, int], tasks: int, work: int, scratc
         a.SCRATCH_BYTES: scratch_bytes,
     }
     table[list(arguments)] = list(arguments.values())
-    parallel = gomp_parallel()
+    parallel = openmp()
     if threads > 1 and parallel is not None:
         parallel(kernel.address, table.ctypes.data, threads, 0)  # ctypes lets go of the GIL
     else:
-        kernel.ctypes(table.ctypes.data)
+        kernel.call(table.ctypes.data)

@@ -10,12 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from llvmlite.binding import llvm_version_info  # noqa: F401  (part of the cache's name, see compiled.py)
 from numba import types
-from numba.core import cgutils
-from numba.core.imputils import lower_builtin
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, models, register_model
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 # no "nnan", no "ninf": NaN and ∞ are answers. No "reassoc": sums have the order that the kernels give them
 FAST = ("contract", "arcp", "nsz")
@@ -68,10 +64,18 @@ def call(builder: Any, name: str, *values: Any, flags: tuple[str, ...] = ()) -> 
     """LLVM's own function of that name for these vectors."""
     kind = values[0].type
     element = {"float": "f32", "double": "f64"}.get(str(kind.element), str(kind.element))
-    function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(kind, [v.type for v in values]), f"llvm.{name}.v{kind.count}{element}"
-    )
-    return builder.call(function, values, fastmath=flags)
+    own = declared(builder, ir.FunctionType(kind, [v.type for v in values]), f"llvm.{name}.v{kind.count}{element}")
+    return builder.call(own, values, fastmath=flags)
+
+
+def declared(builder: Any, kind: ir.FunctionType, name: str) -> Any:
+    """A function of that name in the module that is being written."""
+    return builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+
+
+def unpack(builder: Any, value: Any) -> list[Any]:
+    """A tuple's parts."""
+    return [builder.extract_value(value, part) for part in range(len(value.type.elements))]
 
 
 def _is_float(kind: Vector) -> bool:
@@ -121,17 +125,15 @@ OPERATORS: dict[Any, tuple[Callable[..., Any], bool]] = {
 
 
 def _define(function: Any, emit: Callable[..., Any], compares: bool) -> None:
-    class Typing(AbstractTemplate):  # type: ignore[misc]
-        key = function
-
-        def generic(self, given: Any, named: Any) -> Any:
-            vectors = [kind for kind in given if isinstance(kind, Vector)]
-            if len(given) != 2 or not vectors or len({*vectors}) > 1:
+    @type_callable(function)
+    def typing(_context: Any) -> Any:
+        def result(a: Any, b: Any) -> Any:
+            vectors = [kind for kind in (a, b) if isinstance(kind, Vector)]
+            if not vectors or len({*vectors}) > 1:
                 return None
-            result = Vector("i1", vectors[0].lanes) if compares else vectors[0]
-            return signature(result, *given)
+            return Vector("i1", vectors[0].lanes) if compares else vectors[0]
 
-    infer_global(function)(Typing)
+        return result
 
     def lower(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         kind = next(k for k in sig.args if isinstance(k, Vector))
@@ -146,10 +148,12 @@ for _function, (_emit, _compares) in OPERATORS.items():
     _define(_function, _emit, _compares)
 
 
-@infer_global(operator.neg)
-class Negation(AbstractTemplate):  # type: ignore[misc]
-    def generic(self, given: Any, named: Any) -> Any:
-        return signature(given[0], given[0]) if isinstance(given[0], Vector) else None
+@type_callable(operator.neg)
+def _negation(_context: Any) -> Any:
+    def result(a: Any) -> Any:
+        return a if isinstance(a, Vector) else None
+
+    return result
 
 
 @lower_builtin(operator.neg, Vector)
@@ -160,7 +164,7 @@ def _negate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
 # numbers in memory: `storage` is how they lie there, `kind` how they are computed with
 
 
-def _widen(builder: Any, value: Any, storage: str, wanted: ir.Type) -> Any:
+def widen(builder: Any, value: Any, storage: str, wanted: ir.Type) -> Any:
     if storage in ("f32", "f64"):
         return value
     if storage == "f16":
@@ -174,7 +178,7 @@ def _widen(builder: Any, value: Any, storage: str, wanted: ir.Type) -> Any:
     return builder.zext(value, wanted) if storage == "u8" else builder.sext(value, wanted)
 
 
-def _narrow(builder: Any, value: Any, storage: str) -> Any:
+def narrow(builder: Any, value: Any, storage: str) -> Any:
     if storage in ("f32", "f64"):
         return value
     if storage == "f16":
@@ -196,7 +200,7 @@ def _like(kind: ir.Type, element: ir.Type) -> ir.Type:
     return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
 
 
-def _in_memory(storage: str, kind: ir.Type) -> ir.Type:
+def in_memory(storage: str, kind: ir.Type) -> ir.Type:
     if storage in ("f32", "f64"):
         return kind
     return _like(kind, ir.IntType(8 * BYTES[storage]))
@@ -215,9 +219,9 @@ def reader(storage: str, kind: str, lanes: int) -> Any:
 
         def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
             wanted = context.get_value_type(result)
-            raw = _in_memory(storage, wanted)
+            raw = in_memory(storage, wanted)
             value = builder.load(_pointer(builder, values[0], raw), align=BYTES[storage], typ=raw)
-            return _widen(builder, value, storage, wanted)
+            return widen(builder, value, storage, wanted)
 
         return result(types.int64), emit
 
@@ -230,8 +234,8 @@ def writer(storage: str) -> Any:
     @intrinsic
     def write(typing: Any, address: Any, value: Any) -> Any:
         def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            narrow = _narrow(builder, values[1], storage)
-            builder.store(narrow, _pointer(builder, values[0], narrow.type), align=BYTES[storage])
+            stored = narrow(builder, values[1], storage)
+            builder.store(stored, _pointer(builder, values[0], stored.type), align=BYTES[storage])
             return context.get_dummy_value()
 
         return types.void(types.int64, value), emit
@@ -261,14 +265,14 @@ def pair_splitter(storage: str, kind: str, lanes: int) -> Any:
     def split(typing: Any, address: Any, even: Any, odd: Any) -> Any:
         def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
             wanted = ir.VectorType(ELEMENTS[kind], lanes)
-            raw = _in_memory(storage, wanted)
+            raw = in_memory(storage, wanted)
             halves = []
             for start in (0, lanes * BYTES[storage]):
                 at = builder.add(values[0], ir.Constant(ir.IntType(64), start))
                 halves.append(builder.load(_pointer(builder, at, raw), align=BYTES[storage], typ=raw))
             for first, to in enumerate(values[1:]):
                 picks = ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(first, 2 * lanes, 2)))
-                part = _widen(builder, builder.shuffle_vector(*halves, picks), storage, wanted)
+                part = widen(builder, builder.shuffle_vector(*halves, picks), storage, wanted)
                 builder.store(part, _pointer(builder, to, wanted), align=BYTES[kind])
             return context.get_dummy_value()
 
@@ -293,13 +297,13 @@ def pair_weaver(kind: str, storage: str, lanes: int) -> Any:
                 picks = ir.Constant(ir.VectorType(ir.IntType(32), lanes), places)
                 value = builder.shuffle_vector(*halves, picks)
                 at = builder.add(values[2], ir.Constant(ir.IntType(64), half * lanes * BYTES[storage]))
-                raw = _in_memory(storage, own)
-                there = _widen(
+                raw = in_memory(storage, own)
+                there = widen(
                     builder, builder.load(_pointer(builder, at, raw), align=BYTES[storage], typ=raw), storage, own
                 )
                 value = builder.select(adds, builder.fadd(there, value), value)
-                narrow = _narrow(builder, value, storage)
-                builder.store(narrow, _pointer(builder, at, narrow.type), align=BYTES[storage])
+                stored = narrow(builder, value, storage)
+                builder.store(stored, _pointer(builder, at, stored.type), align=BYTES[storage])
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, types.int64, types.int64), emit
@@ -314,7 +318,7 @@ def turner(source: str, kind: str, to: str) -> Any:
     def turn(typing: Any, address: Any, row: Any, to_address: Any, to_row: Any) -> Any:
         def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
             own = ir.VectorType(ELEMENTS[kind], 8)
-            raw = _in_memory(source, own)
+            raw = in_memory(source, own)
             i64 = ir.IntType(64)
 
             def at(start: Any, stride: Any, number: int) -> Any:
@@ -323,7 +327,7 @@ def turner(source: str, kind: str, to: str) -> Any:
             rows = []
             for i in range(8):
                 pointer = _pointer(builder, at(values[0], values[1], i), raw)
-                rows.append(_widen(builder, builder.load(pointer, align=BYTES[source], typ=raw), source, own))
+                rows.append(widen(builder, builder.load(pointer, align=BYTES[source], typ=raw), source, own))
             for _ in range(3):  # three times: row i and row i + 4 become rows 2 i and 2 i + 1, interleaved
                 turned = []
                 for i in range(4):
@@ -333,9 +337,9 @@ def turner(source: str, kind: str, to: str) -> Any:
                         turned.append(builder.shuffle_vector(rows[i], rows[i + 4], picks))
                 rows = turned
             for i, value in enumerate(rows):
-                narrow = _narrow(builder, value, to)
-                pointer = _pointer(builder, at(values[2], values[3], i), narrow.type)
-                builder.store(narrow, pointer, align=BYTES[to])
+                stored = narrow(builder, value, to)
+                pointer = _pointer(builder, at(values[2], values[3], i), stored.type)
+                builder.store(stored, pointer, align=BYTES[to])
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, types.int64, types.int64), emit
@@ -396,7 +400,7 @@ def state_maker(kind: str, lanes: int, positions: tuple[int, ...]) -> Any:
         result = types.Tuple(wanted)
 
         def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            unpacked = cgutils.unpack_tuple(builder, values[0])
+            unpacked = unpack(builder, values[0])
             made = [as_lanes(context, builder, v, k, w) for v, k, w in zip(unpacked, parts.types, wanted, strict=True)]
             return context.make_tuple(builder, result, made)
 
@@ -410,7 +414,7 @@ def chosen(typing: Any, mask: Any, state: Any, other: Any) -> Any:
     """Of two states, lane by lane, the first where the mask is true."""
 
     def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        pairs = zip(cgutils.unpack_tuple(builder, values[1]), cgutils.unpack_tuple(builder, values[2]), strict=True)
+        pairs = zip(unpack(builder, values[1]), unpack(builder, values[2]), strict=True)
         return context.make_tuple(builder, state, [builder.select(values[0], a, b) for a, b in pairs])
 
     return state(mask, state, other), emit
@@ -421,7 +425,7 @@ def added(typing: Any, state: Any, other: Any) -> Any:
     """Two tuples of sums become one."""
 
     def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        pairs = zip(cgutils.unpack_tuple(builder, values[0]), cgutils.unpack_tuple(builder, values[1]), strict=True)
+        pairs = zip(unpack(builder, values[0]), unpack(builder, values[1]), strict=True)
         made = [emit_add(builder, k, a, b) for k, (a, b) in zip(state.types, pairs, strict=True)]
         return context.make_tuple(builder, state, made)
 
@@ -434,7 +438,7 @@ def scaled(typing: Any, state: Any, weight: Any) -> Any:
     """Every sum times a weight, a number."""
 
     def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        parts = cgutils.unpack_tuple(builder, values[0])
+        parts = unpack(builder, values[0])
         made = [
             builder.fmul(part, as_lanes(context, builder, values[1], weight, kind), flags=FAST)
             for part, kind in zip(parts, state.types, strict=True)

@@ -116,10 +116,10 @@ class Localisation:
         self.connectivity = connectivity
         shape = (len(self.overlaps), len(self.thresholds))
         self._largest, self._any = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        self._top = {1: np.zeros(len(self.thresholds), np.int64), 5: np.zeros(len(self.thresholds), np.int64)}
+        self.top_counts = {1: np.zeros(len(self.thresholds), np.int64), 5: np.zeros(len(self.thresholds), np.int64)}
         self._pixels = PixelCounts()
         # one number per picture, and summed with fsum: sums of parts are then those of the whole, to the last bit
-        self._pointing: dict[float, list[float]] = {t: [] for t in self.tolerances}
+        self.pointing_hits: dict[float, list[float]] = {t: [] for t in self.tolerances}
         self._energy: list[float] = []
         self._ranked, self._empty = 0, 0
 
@@ -158,11 +158,11 @@ class Localisation:
         self._any += swept.best >= reached
         if rank is not None:
             self._ranked += 1
-            for places, counts in self._top.items():
+            for places, counts in self.top_counts.items():
                 if rank <= places:
                     counts += largest[self.overlaps.index(MIDDLE)]
         region = inside(fractions.shape, truths)
-        for tolerance, hits in self._pointing.items():
+        for tolerance, hits in self.pointing_hits.items():
             hits.append(pointing(fractions, truths, tolerance))
         self._energy.append(energy_inside(fractions, region))
         self._empty += peak == 0
@@ -174,9 +174,9 @@ class Localisation:
             raise ValueError("one part has ranks and the other has none: top-1 and top-5 need them for every picture")
         both = Localisation(self.thresholds, self.overlaps, self.tolerances, self.connectivity)
         both._largest, both._any = self._largest + other._largest, self._any + other._any
-        both._top = {k: self._top[k] + other._top[k] for k in self._top}
+        both.top_counts = {k: self.top_counts[k] + other.top_counts[k] for k in self.top_counts}
         both._pixels = self._pixels + other._pixels
-        both._pointing = {t: self._pointing[t] + other._pointing[t] for t in self.tolerances}
+        both.pointing_hits = {t: self.pointing_hits[t] + other.pointing_hits[t] for t in self.tolerances}
         both._energy = self._energy + other._energy
         both._ranked, both._empty = self._ranked + other._ranked, self._empty + other._empty
         return both
@@ -188,7 +188,7 @@ class Localisation:
         if not len(at):
             raise ValueError(f"threshold {threshold} was not counted; name it in Localisation(thresholds=…)")
         t, n = int(at[0]), self.pictures
-        top = {k: float(counts[t]) / n if self._ranked else None for k, counts in self._top.items()}
+        top = {k: float(counts[t]) / n if self._ranked else None for k, counts in self.top_counts.items()}
         known = {v: float(self._largest[i, t]) / n for i, v in enumerate(self.overlaps)}
         return At(float(self.thresholds[t]), known, top[1], top[5])
 
@@ -205,7 +205,7 @@ class Localisation:
             by_iou=by_iou,
             paper=self.fixed(PAPER),
             pxap=self._pixels.result() if self._pixels.masks else None,
-            pointing={t: _mean(hits) for t, hits in self._pointing.items()},
+            pointing={t: _mean(hits) for t, hits in self.pointing_hits.items()},
             energy=_mean(self._energy),
         )
 

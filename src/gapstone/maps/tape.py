@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gapstone.torch_internals import changed, counts_changes, snapshot
+
 DROPOUTS = frozenset(["dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"])
 
 
@@ -53,7 +55,7 @@ class Tape:
     """
 
     def __init__(self, x: Tensor, axes: tuple[int, ...], begin: int, which: int = 0, copy: bool = False) -> None:
-        copy = copy or x.is_inference()  # these count no changes
+        copy = copy or not counts_changes(x)
         self.map = x.clone() if copy else x
         self.axes, self.begin, self.which = axes, begin, which
         self.calls: list[Call] = []
@@ -63,7 +65,7 @@ class Tape:
         """By slot."""
         self.foreign: str | None = None
         """A call that brings in something of the image which did not come through the map."""
-        self._version = None if copy else x._version
+        self._before = None if copy else snapshot(x)
         self._live: list[Tensor] = []  # kept alive: slots are known by identity
         self._slots: dict[int, int] = {}
         self._number(x)
@@ -77,7 +79,7 @@ class Tape:
     @property
     def changed(self) -> bool:
         """Whether the map was changed in place after it was taken."""
-        return self._version is not None and self.map._version != self._version
+        return changed(self.map, self._before)
 
     def slot(self, x: Tensor) -> int | None:
         return self._slots.get(id(x))

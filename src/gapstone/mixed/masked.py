@@ -6,7 +6,7 @@ there (0 for a convolution, −∞ for a maximum) only before a call that looks 
 see the image's part alone. A call that is not known is refused by its name: `rules.py` holds all that are.
 """
 
-import sys
+import inspect
 from collections.abc import Sequence
 from typing import Any
 from weakref import ref
@@ -19,6 +19,18 @@ from gapstone.mixed.ours import pooled
 from gapstone.mixed.valid import Masks, Refused, Size, Valid
 from gapstone.pooling import listening
 from gapstone.regions import Region
+from gapstone.torch_internals import unseen_by_modes
+
+ATTRIBUTE = "_gapstone_valid"
+"""Of tensors: a tenth of what a dictionary of weak references costs."""
+
+
+def _caller() -> str:
+    """The module that made the call which a mode is told of."""
+    frame = inspect.currentframe()
+    for _ in range(2):
+        frame = frame.f_back if frame else None
+    return str(frame.f_globals.get("__name__", "")) if frame else ""
 
 
 class Masked(TorchFunctionMode):
@@ -58,7 +70,7 @@ class Masked(TorchFunctionMode):
         if tensors((out,), {}):
             raise Refused(f"{name} of a map of shape {tuple(inputs[0].shape)}")
         # gapstone's networks and heads ask for sizes only to refuse those that they cannot take
-        if not self.reads and not sys._getframe(1).f_globals.get("__name__", "").startswith("gapstone."):
+        if not self.reads and not _caller().startswith("gapstone."):
             self.reads = self._is_size(name, inputs[0], args, kwargs, out)
         return out
 
@@ -71,8 +83,7 @@ class Masked(TorchFunctionMode):
 
     def of(self, x: Tensor) -> Valid | None:
         """What is valid of a tensor; None where it has no positions of images."""
-        # an attribute of the tensor: a tenth of what a dictionary of weak references costs
-        found = getattr(x, "_gapstone_valid", None)
+        found = getattr(x, ATTRIBUTE, None)
         return found[1] if found is not None and found[0] is self._key else None
 
     def known(self, x: Tensor) -> Valid:
@@ -81,7 +92,7 @@ class Masked(TorchFunctionMode):
         return valid
 
     def put(self, x: Tensor, valid: Valid) -> Tensor:
-        x._gapstone_valid = self._key, valid  # type: ignore[attr-defined]
+        setattr(x, ATTRIBUTE, (self._key, valid))
         self._put.append(ref(x))
         return x
 
@@ -95,7 +106,7 @@ class Masked(TorchFunctionMode):
         """A call of gapstone's own pool; None: none of ours."""
         if self.of(x) is None:
             return None
-        with torch._C.DisableTorchFunction():
+        with unseen_by_modes():
             return pooled(self, x, name, over, parameters)
 
     def __enter__(self) -> "Masked":
@@ -108,8 +119,8 @@ class Masked(TorchFunctionMode):
         listening.reset(self._token)
         for one in self._put:  # a model may keep its maps, and be saved with them
             x = one()
-            if x is not None and "_gapstone_valid" in x.__dict__:
-                del x._gapstone_valid  # type: ignore[attr-defined]
+            if x is not None and ATTRIBUTE in x.__dict__:
+                delattr(x, ATTRIBUTE)
 
 
 @torch.no_grad()

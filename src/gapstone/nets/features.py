@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from gapstone.torch_internals import unseen_by_modes
+
 
 class _Reached(Exception):
     """A forward pass came to where it was to stop."""
@@ -86,7 +88,7 @@ class Features(nn.Module):
         if torch.compiler.is_compiling():
             return
         # What watches a forward pass (gapstone.mixed) need not see sizes that are only checked.
-        with torch._C.DisableTorchFunction():
+        with unseen_by_modes():
             self._check(x)
 
     def _check(self, x: Tensor) -> None:

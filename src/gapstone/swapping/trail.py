@@ -17,6 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from gapstone.maps.geometry import RESHAPES
 from gapstone.maps.tape import tensors
 from gapstone.maps.watch import Watch
+from gapstone.torch_internals import changed, snapshot
 
 DROPOUTS = {
     "dropout": nn.Dropout,
@@ -110,7 +111,7 @@ class Trail(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         inputs = tensors((args, kwargs))
-        before = [_version(x) for x in inputs]
+        before = [snapshot(x) for x in inputs]
         makings = [self.making(x) for x in inputs]
         out = self.watch.__torch_function__(func, types, args, kwargs)
         of = 0
@@ -124,12 +125,12 @@ class Trail(TorchFunctionMode):
         if name in DROPOUTS and out is inputs[0]:
             p = float(args[1] if len(args) > 1 else kwargs.get("p", 0.5))
             self.dropouts.setdefault(out, []).append(Dropout(self.watch.count, name, p))
-        changed = [_version(x) != version for x, version in zip(inputs, before, strict=True)]
+        anew_made = [changed(x, was) for x, was in zip(inputs, before, strict=True)]
         for y in tensors(out):
             # dropout in eval mode gives back what it took: the same tensor, unchanged, is not made anew
-            if not any(y is x and not anew for x, anew in zip(inputs, changed, strict=True)):
+            if not any(y is x and not anew for x, anew in zip(inputs, anew_made, strict=True)):
                 self.made[y] = made
-        for x, anew, was in zip(inputs, changed, makings, strict=True):
+        for x, anew, was in zip(inputs, anew_made, makings, strict=True):
             if anew:
                 self.made[x] = replace(made, before=was)
         return out
@@ -191,7 +192,3 @@ class Trail(TorchFunctionMode):
         for one in parameters:
             of |= self.bits.get(id(one), 0)
         return of
-
-
-def _version(x: Tensor) -> int:
-    return -1 if x.is_inference() else x._version

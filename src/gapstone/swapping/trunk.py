@@ -1,6 +1,6 @@
 """A network up to its last map, as it is written: its forward pass ends where the map is made."""
 
-import sys
+import inspect
 from types import FrameType
 from typing import Any, final
 
@@ -18,11 +18,13 @@ NAMESPACES: dict[str, Any] = {"F": F, "torch": torch, "Tensor": Tensor}
 
 @final
 class Reached(BaseException):
-    """The map is made. Not an Exception: the network's own `except` clauses have nothing to do with it."""
+    """`Reached(map)`: the map is made. Not an Exception: the network's own `except` clauses have nothing to do with it.
 
-    def __init__(self, map: Tensor) -> None:
-        super().__init__("this network has a new head and ends at its map: use what swap_head returned")
-        self.map = map
+    No `__init__` of its own: Dynamo traces no exception that has one.
+    """
+
+    def __str__(self) -> str:
+        return "this network has a new head and ends at its map: use what swap_head returned"
 
 
 @final
@@ -46,7 +48,7 @@ class Tap:
 
 def _checkpointed() -> bool:
     """Inside a re-entrant checkpoint, whose function runs without gradients: the body would silently not train."""
-    frame: FrameType | None = sys._getframe()
+    frame: FrameType | None = inspect.currentframe()
     while frame is not None and frame.f_code is not CheckpointFunction.forward.__code__:
         frame = frame.f_back
     return frame is not None
@@ -76,14 +78,15 @@ class Trunk(nn.Module):
         try:
             self.net(x)
         except Reached as reached:
-            return reached.map
-        found, self.tap.seen = self.tap.seen, None
-        if found is None:
+            found: Tensor = reached.args[0]
+            return found
+        seen, self.tap.seen = self.tap.seen, None
+        if seen is None:
             raise RuntimeError(
                 f"{type(self.net).__name__} answered without making the map that its new head stands on: its way "
                 f"through its modules is not the one it went when the head was swapped"
             )
-        return found
+        return seen
 
 
 @final

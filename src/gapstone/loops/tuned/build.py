@@ -1,29 +1,17 @@
-"""A tuned kernel: a template with its numbers and words bound into it (`spec.bind(tag)`), compiled, kept on disk."""
+"""A tuned kernel: a template with its numbers and words bound into it (`spec.bind(tag)`)."""
 
-import ctypes
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
-from gapstone.loops import building
-from gapstone.loops.building import Kernels, compiled
+from gapstone.loops.building import fingerprint
+from gapstone.loops.kernels import Kernels
 
 
-def fingerprint(spec: Any) -> str:
-    files = tuple(f"tuned/{name}" for name in ("arguments.py", "lanes.py", *spec.files))
-    return building.fingerprint(files, repr(spec).encode())
+def _described(spec: Any) -> tuple[str, Callable[[], FunctionType]]:
+    tag = fingerprint(type(spec).__module__, repr(spec))
+    return f"{type(spec).__name__.lower()}_{tag}", lambda: spec.bind(tag)
 
 
-class Kernel:
-    """A compiled kernel: its address, and a Python function of a table of arguments."""
-
-    def __init__(self, compiled: Any) -> None:
-        self.compiled = compiled  # keeps the code in memory
-        self.address: int = compiled.address
-        self.call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(compiled.address)
-
-
-def _compile(spec: Any) -> Kernel:
-    return Kernel(compiled(lambda: spec.bind(fingerprint(spec))))
-
-
-kernel = Kernels(_compile)
+kernel: Kernels[Any] = Kernels(_described)
 """kernel(spec): compiled, or loaded, when first asked for."""

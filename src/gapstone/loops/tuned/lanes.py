@@ -10,7 +10,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from gapstone.loops import vectors
@@ -49,20 +48,20 @@ class Lanes:
 
     def load(self, address: Any, mask: Any = None, lanes: int | None = None) -> Any:
         wanted = self.vector(lanes)
-        raw = vectors._in_memory(self.storage, wanted)
+        raw = vectors.in_memory(self.storage, wanted)
         pointer = self.b.inttoptr(address, ir.PointerType())
         if mask is None:
             value = self.b.load(pointer, align=BYTES[self.storage], typ=raw)
-            return vectors._widen(self.b, value, self.storage, wanted)
+            return vectors.widen(self.b, value, self.storage, wanted)
         direct = raw == wanted
         other = self.blank(lanes) if direct else constant(raw, 0)
         value = self._masked("load", raw, raw, [pointer, mask, other])
         if direct:
             return value
-        return self.b.select(mask, vectors._widen(self.b, value, self.storage, wanted), self.blank(lanes))
+        return self.b.select(mask, vectors.widen(self.b, value, self.storage, wanted), self.blank(lanes))
 
     def store(self, value: Any, address: Any, mask: Any = None, storage: str | None = None) -> None:
-        narrow = vectors._narrow(self.b, value, storage or self.storage)
+        narrow = vectors.narrow(self.b, value, storage or self.storage)
         pointer = self.b.inttoptr(address, ir.PointerType())
         if mask is None:
             self.b.store(narrow, pointer, align=BYTES[storage or self.storage])
@@ -73,12 +72,12 @@ class Lanes:
         element = {"float": "f32"}.get(str(raw.element), str(raw.element))
         name = f"llvm.masked.{what}.v{raw.count}{element}.p0"
         kind = ir.FunctionType(result, [value.type for value in values])
-        return self.b.call(cgutils.get_or_insert_function(self.b.module, kind, name), values)
+        return self.b.call(vectors.declared(self.b, kind, name), values)
 
     def prefetch(self, address: Any, write: bool = False) -> None:
         """Into the second cache, for what comes next."""
         kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(), I32, I32, I32])
-        function = cgutils.get_or_insert_function(self.b.module, kind, "llvm.prefetch.p0")
+        function = vectors.declared(self.b, kind, "llvm.prefetch.p0")
         self.b.call(
             function, [self.b.inttoptr(address, ir.PointerType()), *(ir.Constant(I32, n) for n in (int(write), 2, 1))]
         )
@@ -141,10 +140,6 @@ def word(result: Callable[..., Any], emit: Callable[..., Any], arguments: Sequen
         f"def word(typing{', ' if names else ''}{names}): return sig, codegen", space
     )  # intrinsics need fixed arguments
     return intrinsic(space["word"])
-
-
-def unpack(builder: Any, value: Any) -> list[Any]:
-    return list(cgutils.unpack_tuple(builder, value))
 
 
 def vector(kind: str, lanes: int) -> Vector:

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gapstone.loops.kernels import Kernel
 from gapstone.loops.memory import empty
-from gapstone.loops.threads import ALONE, gomp_parallel
+from gapstone.loops.threads import ALONE
 from gapstone.loops.tuned import arguments as a
-from gapstone.loops.tuned.build import Kernel
+from gapstone.torch_internals import openmp
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,7 @@ def run(kernel: Any, table: Any, tasks: int, work: int) -> None:
     """Run a kernel that reads and writes `work` bytes. It takes its tasks from a counter: a slow thread takes fewer."""
     if tasks > 1 and work > ALONE:
         threads = min(torch.get_num_threads(), tasks)
-        parallel = gomp_parallel()
+        parallel = openmp()
         if threads > 1 and parallel is not None:
             parallel(kernel.address, ctypes.addressof(table), threads, 0)  # ctypes lets go of the GIL
             return

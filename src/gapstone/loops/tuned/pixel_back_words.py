@@ -9,8 +9,8 @@ from numba import types
 
 from gapstone.loops.building import bound, njit
 from gapstone.loops.tuned import pixels_back
-from gapstone.loops.tuned.lanes import I8, I64, NUMBER, Lanes, unpack, word
-from gapstone.loops.vectors import BYTES, Vector, constant, splat
+from gapstone.loops.tuned.lanes import I8, I64, NUMBER, Lanes, word
+from gapstone.loops.vectors import BYTES, Vector, constant, splat, unpack
 
 LANES = 16
 
@@ -30,8 +30,6 @@ class PixelsBack:
     gw: int
     deep: bool = False
     masked: bool = False  # fewer channels than a register holds
-
-    files = ("pixels_back.py", "pixel_back_words.py")
 
     @property
     def behind(self) -> int:

@@ -23,8 +23,6 @@ class PixelScatter:
 
     op: str = "max"
 
-    files = ("pixel_scatter.py",)
-
     def bind(self, tag: str) -> Any:
         words: Any = ModuleType("k")
         words.read, words.write = vectors.reader("f32", "f32", 0), vectors.writer("f32")

@@ -11,8 +11,8 @@ from numba import types
 
 from gapstone.loops.building import bound, njit
 from gapstone.loops.tuned import pixels
-from gapstone.loops.tuned.lanes import I8, I16, I32, I64, NUMBER, Lanes, unpack, word
-from gapstone.loops.vectors import BYTES, Vector, constant, splat
+from gapstone.loops.tuned.lanes import I8, I16, I32, I64, NUMBER, Lanes, word
+from gapstone.loops.vectors import BYTES, Vector, constant, splat, unpack
 
 State = list[Any]
 """A value, and where positions are kept also the byte that says which place it is from."""
@@ -36,8 +36,6 @@ class Pixels:
     keep: bool = False
     exact: bool = False
     masked: bool = False  # fewer channels than a register holds
-
-    files = ("pixels.py", "pixel_words.py")
 
     @property
     def lanes(self) -> int:

@@ -9,8 +9,8 @@ from numba import types
 
 from gapstone.loops.building import bound, njit
 from gapstone.loops.tuned import rows_back
-from gapstone.loops.tuned.lanes import FAST, I8, NUMBER, Lanes, unpack, word
-from gapstone.loops.vectors import BYTES, Vector, constant, splat
+from gapstone.loops.tuned.lanes import FAST, I8, NUMBER, Lanes, word
+from gapstone.loops.vectors import BYTES, Vector, constant, splat, unpack
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,6 @@ class RowsBack:
     deep: bool = False
     paired: bool = False
 
-    files = ("rows_back.py", "row_back_words.py")
     lanes = 16
 
     @property

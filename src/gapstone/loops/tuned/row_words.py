@@ -9,8 +9,8 @@ from numba import types
 
 from gapstone.loops.building import bound, njit
 from gapstone.loops.tuned import rows
-from gapstone.loops.tuned.lanes import I8, I32, NUMBER, Lanes, unpack, word
-from gapstone.loops.vectors import BYTES, Vector, constant, splat
+from gapstone.loops.tuned.lanes import I8, I32, NUMBER, Lanes, word
+from gapstone.loops.vectors import BYTES, Vector, constant, splat, unpack
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,6 @@ class Rows:
     keep: bool = False
     exact: bool = False
     paired: bool = False
-
-    files = ("rows.py", "row_words.py")
 
     @property
     def lanes(self) -> int:

@@ -24,7 +24,6 @@ class Scatter:
     op: str = "max"
     paired: bool = False
 
-    files = ("scatter.py",)
     lanes = 16
 
     def bind(self, tag: str) -> Any:

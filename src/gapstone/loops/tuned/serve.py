@@ -3,15 +3,14 @@
 `serves` is asked before every call: it imports nothing heavy, and does nothing that torch.compile cannot trace.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gapstone.loops import numba as derived
-from gapstone.loops.layout import Parameters
-from gapstone.loops.memory import FORMATS
+from gapstone.loops.layout import Parameters, is_channels_last
 from gapstone.loops.tuned.windows import FLOATS, fits
 from gapstone.loops.winners import winners
 from gapstone.regions.places import Boxes, Labels, Place, Windows
@@ -31,11 +30,6 @@ def _windows(name: str, place: Place) -> bool:
     )
 
 
-def by_channels(x: Tensor) -> bool:
-    """Channels of a position side by side."""
-    return x.dim() in FORMATS and not x.is_contiguous() and x.is_contiguous(memory_format=FORMATS[x.dim()])
-
-
 def serves(name: str, x: Tensor, place: Place, parameters: Parameters = (), keep: bool = False) -> str | None:
     """Why this loop is the one to take; None where it has no kernel, or not the fastest."""
     if _windows(name, place):
@@ -44,7 +38,7 @@ def serves(name: str, x: Tensor, place: Place, parameters: Parameters = (), keep
             return None
         if x.is_contiguous():
             return "tuned for windows of contiguous maps"
-        if not by_channels(x):
+        if x.dim() == 3 or not is_channels_last(x):
             return None
         # torch has kernels of its own for floating-point maps of two axes
         small = x.dim() == 4 and x.dtype in FLOATS and x.numel() * x.element_size() < SMALL[name]
@@ -68,9 +62,30 @@ def forward(
     if not _windows(name, place):
         return launch_whole.forward(name, x, place, parameters, keep, out)
     keep = keep and name == "max"  # a mean's gradient needs nothing
-    if by_channels(x):
+    if is_channels_last(x):
         return launch_pixels.forward(name, x, place, keep, out)  # type: ignore[arg-type]
     return launch_rows.forward(name, x if x.is_contiguous() else x.contiguous(), place, keep, out)  # type: ignore[arg-type]
+
+
+def kernels(
+    name: str, x: Tensor, place: Place, parameters: Parameters, keep: bool, learned: bool
+) -> Iterator[Callable[[], object]]:
+    """What asks for the kernels of such a call and of its gradient, one by one."""
+    from gapstone.loops.tuned import launch_pixels, launch_rows, launch_whole
+
+    if not _windows(name, place):
+        columns, masked = is_channels_last(x), isinstance(place, Labels)
+        like = name, x.dtype, x.shape, columns, masked, launch_whole.number_of(name, parameters)
+        yield lambda: launch_whole.plan(False, *like, keep)
+        if keep:
+            yield lambda: launch_whole.plan(True, *like, learned)
+        return
+    assert isinstance(place, Boxes)
+    launcher: Any = launch_pixels if is_channels_last(x) else launch_rows
+    windows: Any = x.dtype, tuple(x.shape), place.axes, place.divisor
+    yield lambda: launcher.plan(name, *windows, keep and name == "max", False)
+    if keep:
+        yield lambda: launcher.plan_back(name, *windows)
 
 
 def backward(

@@ -10,7 +10,7 @@ from numba import types
 
 from gapstone.loops.building import bound, njit
 from gapstone.loops.tuned import whole_columns_back, whole_rows_back
-from gapstone.loops.tuned.lanes import FAST, I1, I8, I32, I64, NUMBER, Lanes, unpack
+from gapstone.loops.tuned.lanes import FAST, I1, I8, I32, I64, NUMBER, Lanes
 from gapstone.loops.tuned.whole_maths import MOST_CUBED, MOST_TOP, Maths
 from gapstone.loops.tuned.whole_state import DOUBLE, LANES, ZERO, Emit, State
 from gapstone.loops.tuned.whole_words import (
@@ -23,7 +23,7 @@ from gapstone.loops.tuned.whole_words import (
     room,
     store_all,
 )  # fmt: skip
-from gapstone.loops.vectors import BYTES, Vector, call, constant, splat
+from gapstone.loops.vectors import BYTES, Vector, call, constant, splat, unpack
 
 TOLD = {"mean": 1, "max": 1, "avgmax": 2, "gem": 4, "gem by x²": 1, "logsumexp": 5, "softmax": 5}
 REFERENCED = ("gem", "logsumexp", "softmax")
@@ -39,8 +39,6 @@ class WholeBack:
     power: int = 0
     masked: bool = False
     slope: bool = False
-
-    files = (*Whole.files, "whole_back_words.py", "whole_rows_back.py", "whole_columns_back.py")
 
     @property
     def positions(self) -> bool:

@@ -7,15 +7,14 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
 from gapstone.loops import vectors
 from gapstone.loops.building import bound, njit
 from gapstone.loops.tuned import whole_columns, whole_rows
-from gapstone.loops.tuned.lanes import I1, I8, I32, I64, NUMBER, Lanes, unpack, word
+from gapstone.loops.tuned.lanes import I1, I8, I32, I64, NUMBER, Lanes, word
 from gapstone.loops.tuned.whole_maths import Maths
 from gapstone.loops.tuned.whole_state import DOUBLE, FLOAT, LANES, ZERO, Emit, State, passes, whole_state
-from gapstone.loops.vectors import BYTES, Vector, constant, splat
+from gapstone.loops.vectors import BYTES, Vector, constant, splat, unpack
 
 ROOM = 64 * LANES  # bytes of stack for a vector of each of sixteen rows
 CHANNELS_PER_TASK = 1024  # at most; their sums wait on the stack
@@ -31,11 +30,6 @@ class Whole:
     keep: bool = False
     power: int = 0  # gem by x² or x³; 0: by pow, against the largest
     masked: bool = False
-
-    files = (
-        "whole_arguments.py", "whole_maths.py", "whole_state.py", "whole_words.py", "whole_rows.py", "whole_columns.py",
-        "../words.py",
-    )  # fmt: skip
 
     @property
     def referenced(self) -> bool:
@@ -305,7 +299,9 @@ def column_words(spec: Whole, lanes: int, edge: bool) -> dict[str, dict[str, Any
 
 def room(b: Any, size: int) -> Any:
     """So many bytes of stack. Not as one array: Numba would fill it with zeros, and LLVM take a minute over that."""
-    at = b.ptrtoint(cgutils.alloca_once(b, I8, size + 64), I64)
+    with b.goto_entry_block():  # once per call, wherever in it
+        memory = b.alloca(I8, size + 64)
+    at = b.ptrtoint(memory, I64)
     return b.and_(b.add(at, ir.Constant(I64, 63)), ir.Constant(I64, -64))
 
 

@@ -1,9 +1,10 @@
 # Every target installs what it needs first. GNU make, Python ≥ 3.11.
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 
-.PHONY: install demo test test-slow bench check docs clean
+.PHONY: install demo test test-slow test-oldest test-newest bench check docs clean
 
 install: .venv/installed
 
@@ -27,6 +28,23 @@ test: check
 test-slow: install
 	$(PYTEST) -m slow
 
+# the quick suite on the lowest versions that pyproject.toml allows
+test-oldest: .venv-oldest/installed
+	.venv-oldest/bin/python -m pytest $(PARALLEL)
+
+.venv-oldest/installed: pyproject.toml tests/oldest.py
+	rm -rf .venv-oldest && $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[zoo,serve,onnx,dev]" \
+	  $$($(PYTHON) tests/oldest.py)
+	touch $@
+
+# ... and on the newest there are, pre-releases too; made anew each time
+test-newest:
+	rm -rf .venv-newest && $(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --pre --upgrade \
+	  --editable ".[zoo,serve,onnx,dev]"
+	.venv-newest/bin/python -m pytest $(PARALLEL)
+
 bench: install
 	$(BIN)/gapstone bench
 
@@ -35,4 +53,4 @@ docs: install
 	$(BIN)/python docs/generate/tutorial.py
 
 clean:
-	rm -rf .venv runs dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-oldest .venv-newest runs dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

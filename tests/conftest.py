@@ -36,6 +36,25 @@ def real_images() -> Callable[[str], Path]:
     return find
 
 
+@pytest.fixture(params=["few kernels", pytest.param("every kernel", marks=pytest.mark.slow)])
+def kernels(request, monkeypatch):
+    """A tuned kernel serves one window and takes a second to compile. In `make test` only the windows that nearly all
+    networks have are served by theirs, every other by the derived loop, which has one kernel for all; `make test-slow`
+    runs the same tests as the loops are chosen for users."""
+    from gapstone import pooling
+    from gapstone.loops.tuned import serve, windows
+
+    if request.param == "few kernels":
+
+        def fits(name, dtype, axes, keep=False):
+            sides = {(axis.size, axis.stride) for axis in axes} - {(1, 1)}
+            return sides <= {(2, 2), (3, 2)} and len(axes) == 2 and windows.fits(name, dtype, axes, keep)
+
+        monkeypatch.setattr(serve, "fits", fits)
+        monkeypatch.setattr(pooling, "_ready", {})  # calls whose loops were chosen before
+    return request.param
+
+
 TRIED: Counter[str] = Counter()
 
 

@@ -99,26 +99,23 @@ def unseen_by_modes() -> AbstractContextManager[Any]:
     return nullcontext() if found is None else found()
 
 
-def counts_changes(x: Tensor) -> bool:
-    """Whether `x._version` tells of changes in place."""
-    return FOUND["torch.Tensor._version"] is not None and not x.is_inference()
-
-
 def snapshot(x: Tensor) -> int | Tensor | None:
     """What `changed` needs to say later whether x was changed in place."""
-    if counts_changes(x):
-        return x._version
-    return None if x.is_inference() else x.detach().clone()
+    if x.is_inference():
+        return None
+    return x.detach().clone() if FOUND["torch.Tensor._version"] is None else x._version
 
 
 def changed(x: Tensor, before: int | Tensor | None) -> bool:
     """Whether x was changed in place since its `snapshot` (of inference tensors nobody can say: no)."""
     if before is None:
         return False
-    if isinstance(before, Tensor):
-        same = before.shape == x.shape and before.dtype == x.dtype
-        return not (same and torch.equal(before.nan_to_num(), x.detach().nan_to_num()))
-    return x._version != before
+    if not isinstance(before, Tensor):
+        return x._version != before
+    if before.shape != x.shape or before.dtype != x.dtype:
+        return True
+    # of shapes alone there are no numbers that could differ
+    return not x.is_meta and not torch.equal(before.nan_to_num(), x.detach().nan_to_num())
 
 
 def hooks(module: nn.Module) -> list[dict[int, Any]]:

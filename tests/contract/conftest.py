@@ -5,13 +5,25 @@ from pathlib import Path
 import pytest
 import torch
 
+from gapstone.loops import numba
+from gapstone.pools import POOLS
+from gapstone.regions.places import Boxes
+
+TEMPLATES = {"max", "mean", "gem", "variance"}
+"""Pools with which `make test` tries every template of the compiled loop: one that keeps a position, a counted sum, one
+with a parameter and the largest as its reference, one with the mean as its reference."""
 QUICK = {
-    torch.float32: None,  # all pools
+    torch.float32: None,
     torch.float64: {"variance"},
     torch.bfloat16: {"max"},
     torch.float16: {"mean"},
 }
-"""Pools whose compiled loop `make test` tries in each type: a kernel takes 2 s to compile. The rest: make test-slow."""
+"""Pools whose compiled loop `make test` tries in each type. A kernel takes 1 to 2 s to compile: a pool's formula is
+tried in one template (lists of positions), a template with four pools, a type with one. The matrix: make test-slow."""
+MERGING = {name for name in POOLS if numba.serves(name, torch.float32, Boxes(None)) is None}
+"""Pools that have a compiled loop."""
+PLACES = {"Whole", "Grid", "Pyramid", "Mask", "Segments"}
+"""Regions that become lists of positions."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -20,7 +32,12 @@ def pytest_collection_modifyitems(items):
         asked = getattr(getattr(item, "callspec", None), "params", {})
         name, dtype = asked.get("name"), asked.get("dtype")
         loop = asked.get("loop", "numba" if item.path.name == "test_numba_loop.py" else "torch")
-        if loop != "torch" and QUICK.get(dtype) is not None and name not in QUICK[dtype]:
+        kind = asked.get("kind")
+        if loop != "torch" and (
+            (QUICK.get(dtype) is not None and name not in QUICK[dtype])
+            or (name in MERGING - TEMPLATES and kind is not None and kind not in PLACES)
+            or (dtype == torch.float16 and kind is not None and kind != "Grid")
+        ):
             item.add_marker(pytest.mark.slow)
         if name:  # one worker compiles all of a pool's kernels
             item.add_marker(pytest.mark.xdist_group(str(name)))

@@ -222,8 +222,9 @@ SHAPES = [(2, 3, 63), (1, 40, 7), (2, 5, 13, 11), (1, 33, 7, 9), (2, 3, 1, 1), (
 POSITIVE = {"lp", "l2", "gem"}
 
 
-# std is variance and a root, l2 is lp at 2, sum a mean, min a max: the same kernels but for a line
-ALIKE = {"std", "l2", "sum", "min"}
+# std is variance and a root, l2 is lp at 2, sum a mean, min a max; logsumexp and softmax have gem's form, and
+# test_pools.py tries their formulas: the same kernels but for a line or two
+ALIKE = {"std", "l2", "sum", "min", "lp", "logsumexp", "softmax"}
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
@@ -552,12 +553,6 @@ def test_kernels_of_several_processes_in_one(tmp_path):
         assert float(answer.split()[-1]) == pytest.approx(theirs.double().sum().item(), rel=1e-6)
     assert ask(*calls) == alone
     assert ask(*reversed(calls)) == alone[::-1]
-
-
-def test_without_a_place_to_keep_kernels(tmp_path):
-    """No directory that could be written to: compiled for this process alone."""
-    code = "from numba.core import caching\ncaching.CacheImpl._locator_classes = []\n" + CODE.replace("assert 'n", "'n")
-    assert run(code).splitlines()[:3] == run(CODE).splitlines()[:3]
 
 
 FORK = """

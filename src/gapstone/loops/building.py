@@ -41,6 +41,8 @@ def njit(function: Callable[..., Any], tag: str, inline: bool = True) -> Any:
 # ---- names
 
 
+# a hundred times faster than ast, at the start of every process
+COMMENT = re.compile(r"#.*")
 IMPORT = re.compile(r"^ *(?:from (\S+) )?import (\([^)]*\)|.*)$", re.M)
 
 
@@ -71,9 +73,12 @@ def sources(module: str) -> tuple[Path, ...]:
             continue
         found[name] = file
         inside = name if file.name == "__init__.py" else name.rpartition(".")[0]
-        for base, names in IMPORT.findall(file.read_text("utf-8")):
-            base = importlib.util.resolve_name(base, inside)
-            ahead += [base, *(f"{base}.{one.split()[0]}" for one in names.strip("()").split(",") if one.strip())]
+        for base, names in IMPORT.findall(COMMENT.sub("", file.read_text("utf-8"))):
+            parts = [one.split()[0] for one in names.strip("()").split(",") if one.strip()]
+            if base:
+                base = importlib.util.resolve_name(base, inside)
+                parts = [base, *(f"{base}.{part}" for part in parts)]
+            ahead += parts
     return tuple(found[name] for name in sorted(found))
 
 

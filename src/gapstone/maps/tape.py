@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.torch_internals import changed, counts_changes, snapshot
+from gapstone.torch_internals import changed, snapshot
 
 DROPOUTS = frozenset(["dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"])
 
@@ -55,7 +55,7 @@ class Tape:
     """
 
     def __init__(self, x: Tensor, axes: tuple[int, ...], begin: int, which: int = 0, copy: bool = False) -> None:
-        copy = copy or not counts_changes(x)
+        copy = copy or x.is_inference()  # of these nobody can say whether they were changed
         self.map = x.clone() if copy else x
         self.axes, self.begin, self.which = axes, begin, which
         self.calls: list[Call] = []

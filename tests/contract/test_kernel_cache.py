@@ -1,0 +1,229 @@
+"""Where compiled kernels are kept: privately, checked when read, under names that tell all that is in them."""
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from gapstone.cache_folder import cache_folder
+from gapstone.loops import building, kernel_cache
+from gapstone.loops.tuned.pixel_back_words import PixelsBack
+from gapstone.loops.tuned.pixel_scatter import PixelScatter
+from gapstone.loops.tuned.pixel_words import Pixels
+from gapstone.loops.tuned.row_back_words import RowsBack
+from gapstone.loops.tuned.row_words import Rows
+from gapstone.loops.tuned.scatter import Scatter
+from gapstone.loops.tuned.whole_back_words import WholeBack
+from gapstone.loops.tuned.whole_words import Whole
+
+posix = pytest.mark.skipif(os.name != "posix", reason="other systems keep users apart in other ways")
+
+
+@pytest.fixture
+def kernels(tmp_path, monkeypatch):
+    """The folder of kernels of a cache of its own."""
+    monkeypatch.setenv("GAPSTONE_CACHE", str(tmp_path / "cache"))
+    kernel_cache._say_damaged.cache_clear()
+    return tmp_path / "cache" / "kernels"
+
+
+def test_what_was_written_is_read(kernels):
+    assert kernel_cache.read("mean") is None
+    assert kernel_cache.write("mean", b"code")
+    assert kernel_cache.read("mean") == b"code"
+    assert [path.name for path in kernels.iterdir()] == ["mean.kernel"]
+
+
+@pytest.mark.parametrize("how", ["emptied", "cut", "one bit", "longer", "another's", "another version's"])
+def test_what_is_damaged_is_not_read_and_said_once(kernels, how):
+    kernel_cache.write("mean", b"code of the mean")
+    kernel_cache.write("max", b"code of the maximum")
+    file, good = kernels / "mean.kernel", (kernels / "mean.kernel").read_bytes()
+    bad = {
+        "emptied": b"",
+        "cut": good[:-1],
+        "one bit": good[:-1] + bytes([good[-1] ^ 1]),
+        "longer": good + b"\0",
+        "another's": (kernels / "max.kernel").read_bytes(),
+        "another version's": good.replace(b"gapstone kernel 1", b"gapstone kernel 0"),
+    }
+    file.write_bytes(bad[how])
+    with pytest.warns(RuntimeWarning, match="damaged; it is compiled anew"):
+        assert kernel_cache.read("mean") is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert kernel_cache.read("mean") is None
+    assert kernel_cache.write("mean", b"code of the mean")
+    assert kernel_cache.read("mean") == b"code of the mean"
+
+
+@posix
+def test_the_folder_is_the_users_alone(kernels):
+    kernel_cache.write("mean", b"code")
+    assert kernels.stat().st_mode & 0o777 == 0o700
+    kernels.chmod(0o777)
+    kernel_cache._folder.cache_clear()
+    assert kernel_cache.folder() == kernels
+    assert kernels.stat().st_mode & 0o777 == 0o700
+
+
+@posix
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives folders away")
+def test_a_folder_of_another_user_is_not_used(kernels):
+    kernels.mkdir(parents=True)
+    os.chown(kernels, 12345, 12345)
+    assert kernel_cache.folder() is None
+    assert "belongs to another user" in kernel_cache.why_not()
+    assert not kernel_cache.write("mean", b"code")
+    assert kernel_cache.read("mean") is None
+
+
+@pytest.mark.parametrize("there", ["a file", "a link", "a link elsewhere"])
+def test_what_is_no_folder_is_not_used(kernels, tmp_path, there):
+    kernels.parent.mkdir()
+    if there == "a file":
+        kernels.write_text("mine")
+    else:
+        (tmp_path / "other").mkdir()
+        kernels.symlink_to(tmp_path / ("other" if there == "a link" else "nowhere"))
+    assert kernel_cache.folder() is None
+    assert not kernel_cache.write("mean", b"code")
+    assert not (tmp_path / "other").exists() or not list((tmp_path / "other").iterdir())
+
+
+def test_a_full_disk_keeps_nothing(kernels, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    kernel_cache.folder()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert not kernel_cache.write("mean", b"code")
+    assert list(kernels.iterdir()) == []
+
+
+def test_the_working_folder_chooses_no_cache(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GAPSTONE_CACHE", "here")
+    monkeypatch.setenv("XDG_CACHE_HOME", "there")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    if os.name == "posix":
+        assert cache_folder() == tmp_path / "home" / ".cache" / "gapstone"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "gapstone"
+
+
+# ---- names
+
+SPECS = [
+    Rows("max", "f32", 3, 3, 2, 2), RowsBack("max", "f32", 3, 3, 2, 2), Scatter(), PixelScatter(),
+    Pixels("max", "f32", 3, 3, 2, 2, 1, 1, 1, 1), PixelsBack("max", "f32", 3, 3, 2, 2, 1, 1, 1),
+    Whole("gem", "f32", False), WholeBack("gem", "f32", False),
+]  # fmt: skip
+
+
+def executed(function) -> set[Path]:
+    """The files of gapstone's that a call runs code of."""
+    found: set[str] = set()
+
+    def look(frame, event, _):
+        if event == "call":
+            found.add(frame.f_code.co_filename)
+
+    sys.setprofile(look)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    root = Path(building.__file__).parents[1]
+    return {Path(name) for name in found if Path(name).is_relative_to(root)}
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: type(spec).__name__)
+def test_a_kernels_name_changes_with_every_file_that_makes_it(spec):
+    """And with constants that only an import brings in: `LEAST` of gem is baked into the whole maps' kernels."""
+    files = set(building.sources(type(spec).__module__))
+    assert executed(lambda: spec.bind("tag")) <= files
+    if isinstance(spec, Whole | WholeBack):
+        assert any(path.parts[-2:] == ("pools", "gem.py") for path in files)
+
+
+def test_every_source_counts(monkeypatch, tmp_path):
+    module = Whole.__module__
+    before = building.fingerprint(module, "spec")
+    assert before == building.fingerprint(module, "spec")
+    assert before != building.fingerprint(module, "another")
+    for path in building.sources(module):
+        changed = tmp_path / path.name
+        changed.write_bytes(path.read_bytes() + b"\n# changed\n")
+        files = tuple(changed if other == path else other for other in building.sources(module))
+        with monkeypatch.context() as patch:
+            patch.setattr(building, "sources", lambda _, files=files: files)
+            building._code.cache_clear()
+            assert building.fingerprint(module, "spec") != before, path
+    building._code.cache_clear()
+
+
+def test_imports_are_found_however_they_are_written(monkeypatch, tmp_path):
+    package = tmp_path / "gapstone" / "loops"
+    package.mkdir(parents=True)
+    (package / "top.py").write_text(
+        "from gapstone.loops import (\n    one,  # a comment, and (another)\n    two as other,\n)\n"
+        "import gapstone.loops.three\nfrom .four import name\ndef later():\n    from gapstone.loops.five import x\n"
+        "import numpy\n"
+    )
+    for name in ("one", "two", "three", "four", "five", "six"):
+        (package / f"{name}.py").write_text("")
+    monkeypatch.setattr(building, "__file__", str(package / "building.py"))
+    for cached in (building.sources, building._file):
+        cached.cache_clear()
+    found = [path.stem for path in building.sources("gapstone.loops.top")]
+    for cached in (building.sources, building._file):
+        cached.cache_clear()
+    assert sorted(found) == ["five", "four", "one", "three", "top", "two"]
+
+
+# ---- together
+
+CODE = """
+import sys, torch
+from gapstone.loops import kernels
+emit, emitted = kernels.emit, []
+kernels.emit = lambda function, name: emitted.append(name) or emit(function, name)
+from gapstone.loops.tuned import launch_rows
+import gapstone as gs
+x = torch.arange(600.).reshape(2, 3, 10, 10).sin()
+print(gs.pool(x, "max", gs.Window(2)).double().sum().item(), len(emitted))
+"""
+
+
+def run(cache: Path, folder: Path, code: str = CODE) -> subprocess.CompletedProcess[str]:
+    source = str(Path(building.__file__).parents[2])
+    known = {**os.environ, "PYTHONPATH": source, "PYTHONSAFEPATH": "1", "GAPSTONE_CACHE": str(cache)}
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, env=known, capture_output=True, text=True)
+
+
+def test_a_damaged_kernel_is_compiled_anew_and_said_once(tmp_path):
+    first = run(tmp_path, tmp_path)
+    answer, emitted = first.stdout.split()
+    assert emitted == "1", first.stderr
+    (file,) = (tmp_path / "kernels").iterdir()
+    whole = file.read_bytes()
+    for bad in (b"", whole[: len(whole) // 2], whole[:-8] + bytes(8)):
+        file.write_bytes(bad)
+        again = run(tmp_path, tmp_path)
+        assert again.stdout.split() == [answer, "1"], again.stderr
+        assert again.stderr.count("is damaged; it is compiled anew") == 1
+        assert file.read_bytes() == whole
+    assert run(tmp_path, tmp_path).stdout.split() == [answer, "0"]
+
+
+def test_without_a_place_to_keep_kernels(tmp_path):
+    """Compiled for this process alone."""
+    nowhere = tmp_path / "file"
+    nowhere.write_text("")
+    once = run(nowhere, tmp_path)
+    assert once.stdout.split()[1] == "1", once.stderr
+    assert once.stderr == ""

@@ -4,7 +4,7 @@ BIN := .venv/bin
 PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 
-.PHONY: install demo test test-slow test-oldest test-newest bench check docs clean
+.PHONY: install demo test test-slow test-seeds test-oldest test-newest bench check docs clean
 
 install: .venv/installed
 
@@ -27,6 +27,10 @@ test: check
 
 test-slow: install
 	$(PYTEST) -m slow
+
+# nothing may hang on luck: the quick suite with other random numbers
+test-seeds: install
+	for seed in 1 2 3 4 5 6 7 8 9 10; do $(PYTEST) --seed $$seed --hypothesis-seed $$seed || exit; done
 
 # the quick suite on the lowest versions that pyproject.toml allows
 test-oldest: .venv-oldest/installed

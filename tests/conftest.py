@@ -7,17 +7,57 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before anything imports torch; processes 
 # kernels are waited for: else it is a matter of time which loop a test has tried
 os.environ["GAPSTONE_WAIT_FOR_KERNELS"] = "1"
 
+import random
 import signal
+import sys
+import zlib
 from collections import Counter
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # a shell that starts this in the background has Ctrl-C ignored by all it starts: tests that interrupt need it
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(os.environ.get("GAPSTONE_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")).resolve()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--seed", type=int, default=0, help="of every random number that tests draw")
+
+
+def seed(config, what):
+    """Seeded by what comes next, whatever ran before it in this process: a test alone draws the same numbers."""
+    number = zlib.crc32(f"{config.getoption('--seed')} {what}".encode())
+    random.seed(number)
+    for library, name in (("numpy", "random.seed"), ("torch", "manual_seed")):
+        if library in sys.modules:
+            attrgetter(name)(sys.modules[library])(number)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collectstart(collector):
+    if isinstance(collector, pytest.Module):
+        seed(collector.config, collector.nodeid)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef, request):
+    seed(request.config, f"{fixturedef.baseid} {fixturedef.argname} {getattr(request, 'param', '')}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    seed(item.config, item.nodeid.partition("@")[0])
+
+
+def pytest_configure(config):
+    hypothesis.settings.register_profile("repeats", derandomize=True)
+    if config.getoption("--hypothesis-seed") is None:
+        hypothesis.settings.load_profile("repeats")
 
 
 @pytest.fixture(scope="session")

@@ -138,8 +138,16 @@ def test_other_options_give_what_a_fresh_run_gives(model, pictures, tmp_path, op
     assert ("looked at before" not in said) == looks_again
     explain(model, pictures, out=tmp_path / "fresh", html=True, **options)
     assert results(out) == results(tmp_path / "fresh")
-    drawn = [data != before[name] for name, data in results(out).items() if name.endswith(".png")]
-    assert all(drawn) if "all_classes" not in options else not any(drawn)
+    for name, data in results(out).items():
+        if name.endswith(".png"):
+            assert (levels(data, before[name]) <= 1) if "all_classes" in options else data != before[name]
+
+
+def levels(png, other):
+    """By how much two pictures differ at most. Maps of all classes come from one product of matrices, those of some
+    from a smaller one, which a processor may add up in another order: a pixel may be rounded the other way."""
+    pixels = [np.asarray(Image.open(io.BytesIO(data))).astype(int) for data in (png, other)]
+    return np.abs(pixels[0] - pixels[1]).max()
 
 
 def test_a_changed_picture_is_done_again(model, pictures, tmp_path):

@@ -24,7 +24,7 @@ LAYERS = [
     {"pooling"},
     {"loops"},
     {"pools", "regions"},
-    {"machine", "modes", "progress", "shown", "whole"},
+    {"machine", "modes", "processes", "progress", "shown", "whole"},
 ]
 HEIGHT = {room: -level for level, rooms in enumerate(LAYERS) for room in rooms}
 

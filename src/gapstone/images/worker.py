@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import IO, Any
 
+from gapstone.processes import environment, search_path
+
 _LENGTH = struct.Struct("<Q")
 
 
@@ -53,15 +55,15 @@ class Worker:
         """Raises CrewError with what the process said, where it does not come up."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in close
         # its own session: Ctrl-C reaches this process alone, which then stops the workers in order
-        code = f"import sys; sys.path[:] = {sys.path!r}; from gapstone.images.worker import serve; serve()"
+        code = f"import sys; sys.path[:] = {search_path()!r}; from gapstone.images.worker import serve; serve()"
         # one thread each: there is a worker per core, and OpenBLAS would reserve memory for every thread
-        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, "-P", "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=environment,
+            env=os.environ | environment() | threads,
             start_new_session=True,
         )
         asked, answers = self._pipes()

@@ -1,0 +1,76 @@
+"""Python processes that take no module from the working folder: it holds a user's photos, and whatever came with them.
+
+`python -c`, which multiprocessing starts its servers with, looks for modules in the working folder first: a `heapq.py`
+beside the photos would be run instead of Python's own.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parents[1]
+"""The folder that gapstone is imported from: modules are taken from there even where it is the working folder."""
+
+_swapping = threading.RLock()
+
+
+def leave_working_folder() -> None:
+    """For a process that is gapstone's own (the command line), and for all that it starts from now on."""
+    sys.path[:] = [entry for entry in sys.path if not _is_working_folder(entry)]
+    os.environ.update(environment())
+
+
+@contextlib.contextmanager
+def without_working_folder() -> Iterator[None]:
+    """Around the start of a process by multiprocessing, which reads `sys.path` and `os.environ`.
+
+    >>> with without_working_folder():
+    ...     process.start()
+
+    Both are as before afterwards: what a user's own program starts itself is its own matter.
+    """
+    with _swapping:
+        path, changed = sys.path[:], environment()
+        before = {name: os.environ.get(name) for name in changed}
+        sys.path[:] = search_path()
+        os.environ.update(changed)
+        try:
+            yield
+        finally:
+            sys.path[:] = path
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+def search_path() -> list[str]:
+    """`sys.path` for a process that gapstone starts.
+
+    Where the folder of a user's own script is the working folder, it comes last: the script is imported again in
+    multiprocessing's processes, with the modules beside it, which replace no others.
+    """
+    last = [entry for entry in sys.path if entry and _is_working_folder(entry)]
+    return [entry for entry in sys.path if not _is_working_folder(entry)] + last[:1]
+
+
+def environment() -> dict[str, str]:
+    """The variables to be changed for a process that gapstone starts."""
+    changed = {"PYTHONSAFEPATH": "1"}
+    if found := os.environ.get("PYTHONPATH"):
+        # an empty entry, as `PYTHONPATH=$PYTHONPATH:…` leaves it, means the working folder
+        kept = [entry for entry in found.split(os.pathsep) if not _is_working_folder(entry)]
+        changed["PYTHONPATH"] = os.pathsep.join(kept)
+    return changed
+
+
+def _is_working_folder(entry: str) -> bool:
+    try:
+        working = Path.cwd().resolve()
+        return working != HOME and Path(entry or ".").resolve() == working
+    except (OSError, RuntimeError, ValueError):  # deleted meanwhile; a circle of links; NUL in a name
+        return False

@@ -1,0 +1,163 @@
+"""No process that gapstone starts takes a module from the working folder, whatever lies there."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gapstone import processes
+
+# what the processes import, and what they or their libraries ask for without it being there
+OTHERS = (
+    *("numpy", "torch", "torchvision", "numba", "llvmlite", "PIL", "matplotlib", "scipy", "sklearn", "joblib", "triton"),
+    *("safetensors", "typer", "rich", "click", "jinja2", "markupsafe", "yaml", "timm", "starlette", "uvicorn", "onnx"),
+    *("sitecustomize", "usercustomize", "readline", "cupy", "torch_xla", "torch_npu", "defusedxml", "olefile"),
+    *("multipart", "onnxruntime", "gapstone", "tests"),
+)
+NAMES = sorted({*sys.stdlib_module_names, *OTHERS})
+COMMAND = """
+import sys
+from gapstone.cli import main
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """A working folder with a file of every module's name; each writes its own into the file `ran` when it is run."""
+    folder, ran = tmp_path / "photos", tmp_path / "ran"
+    folder.mkdir()
+    for name in NAMES:
+        (folder / f"{name}.py").write_text(f"open({str(ran)!r}, 'a').write({name!r} + '\\n')\n")
+    return folder
+
+
+def run(script, folder, *arguments, flags=(), **environment):
+    """`script` lies beside the folder, as a console script lies elsewhere; what it said, and which modules were run."""
+    file = folder.parent / "script.py"
+    file.write_text(script)
+    ran = folder.parent / "ran"
+    done = subprocess.run(
+        [sys.executable, *flags, file, *map(str, arguments)],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"} | environment,
+        capture_output=True,
+        text=True,
+    )
+    return done, ran.read_text().split() if ran.exists() else []
+
+
+def test_python_itself_runs_them(hostile):
+    """Else the tests below prove nothing."""
+    subprocess.run([sys.executable, "-c", "import heapq"], cwd=hostile, capture_output=True, check=False)
+    assert "heapq" in (hostile.parent / "ran").read_text().split()
+
+
+# Every module is looked for by each kind of process; none may be found in the folder.
+IN_PROCESSES = """
+import importlib.util, os, sys
+from gapstone.compare.executors import one
+from gapstone.images.crew import crew
+
+def found():
+    specs = [importlib.util.find_spec(name) for name in os.environ["NAMES"].split()]
+    places = [str(spec.origin) for spec in specs if spec is not None]
+    assert len(places) > 100
+    return [place for place in places if place.startswith(os.environ["FOLDER"])]
+
+def work(job, send):
+    send(found())
+
+def task(constant, task):
+    return found()
+
+if __name__ == "__main__":
+    PATH
+    before = list(sys.path)
+    assert one(work, None) == [], "a trial's process"
+    assert os.environ.get("PYTHONSAFEPATH") == os.environ.get("BEFORE"), "what the user starts starts as before"
+    assert sys.path == before
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+    assert list(crew("script:task", [1], None)) == [(0, [])], "a decoder's process"
+    print("done")
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "flags", "environment"),
+    [
+        ("", (), {}),
+        ("", ("-E",), {}),  # PYTHONSAFEPATH is not read
+        ("", (), {"PYTHONSAFEPATH": "1", "BEFORE": "1"}),
+        # as `python -m` and notebooks have it: this process has imported what it needs before
+        ("import torch; sys.path.insert(0, '')", (), {}),
+    ],
+)
+def test_every_kind_of_process(hostile, path, flags, environment):
+    script = IN_PROCESSES.replace("PATH", path or "pass", 1)
+    done, ran = run(script, hostile, flags=flags, NAMES=" ".join(NAMES), FOLDER=str(hostile), **environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "done\n"
+    assert ran == []
+
+
+def test_compare_and_check(hostile, tmp_path):
+    for label in ("cat", "dog"):
+        for number in range(12):
+            path = hostile / "data" / label / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise = np.random.default_rng([number, len(label), label == "cat"]).integers(0, 256, (20, 20), np.uint8)
+            Image.fromarray(noise).save(path)
+    cache = {"GAPSTONE_CACHE": str(tmp_path / "cache")}
+    done, ran = run(COMMAND, hostile, "check", "data", **cache)
+    assert (done.returncode, ran) == (0, []), done.stderr
+    options = ("--heads", "gap,gmp", "--seeds", 2, "--epochs", 1, "--out", tmp_path / "out")
+    done, ran = run(COMMAND, hostile, "compare", "data", *options, **cache)
+    assert (done.returncode, ran) == (0, []), done.stdout + done.stderr
+    assert len(list((tmp_path / "out" / "trials").iterdir())) == 4
+
+
+def test_the_command_line_leaves_the_folder(hostile, monkeypatch):
+    """`python -m gapstone.cli` has it first on its path, `PYTHONPATH=:…` somewhere; the command line drops both."""
+    monkeypatch.chdir(hostile)
+    monkeypatch.setattr(sys, "path", ["", str(hostile), "elsewhere", *sys.path])
+    monkeypatch.setenv("PYTHONPATH", f":{hostile.parent}:.")
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    processes.leave_working_folder()
+    assert "" not in sys.path
+    assert str(hostile) not in sys.path
+    assert "elsewhere" in sys.path
+    assert os.environ["PYTHONPATH"] == str(hostile.parent)
+    assert os.environ["PYTHONSAFEPATH"] == "1"
+
+
+def test_a_users_own_script_keeps_its_folder_behind_all_others(hostile, monkeypatch):
+    monkeypatch.chdir(hostile)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    before = [str(hostile), *sys.path]
+    monkeypatch.setattr(sys, "path", before.copy())
+    with processes.without_working_folder():
+        assert sys.path == [*before[1:], str(hostile)]
+        assert os.environ["PYTHONSAFEPATH"] == "1"
+    assert sys.path == before
+    assert "PYTHONSAFEPATH" not in os.environ
+
+
+def test_the_folder_that_gapstone_lies_in_stays(monkeypatch):
+    """`cd src; python -m gapstone.cli`."""
+    monkeypatch.chdir(processes.HOME)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    assert processes.search_path()[0] == ""
+
+
+def test_a_working_folder_that_is_gone(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setattr(sys, "path", ["", "elsewhere"])
+    assert processes.search_path() == ["", "elsewhere"]  # nothing can be found in it

@@ -24,7 +24,8 @@ LAYERS = [
     {"pooling"},
     {"loops"},
     {"pools", "regions"},
-    {"machine", "modes", "processes", "progress", "shown", "whole"},
+    {"figures", "machine", "modes", "progress", "shown", "whole"},
+    {"working_folder"},
 ]
 HEIGHT = {room: -level for level, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 import gapstone
-from gapstone.processes import leave_working_folder
+from gapstone.working_folder import leave_working_folder
 
 app = typer.Typer(
     no_args_is_help=True,

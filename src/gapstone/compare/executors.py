@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from gapstone.processes import without_working_folder
+from gapstone.working_folder import without_working_folder
 
 Work = Callable[[Any, Callable[[Any], None]], None]
 """A picklable function of a job and of a function that sends news home."""

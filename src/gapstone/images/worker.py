@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import IO, Any
 
-from gapstone.processes import environment, search_path
+from gapstone.working_folder import environment, search_path
 
 _LENGTH = struct.Struct("<Q")
 

@@ -1,15 +1,18 @@
-"""Python processes that take no module from the working folder: it holds a user's photos, and whatever came with them.
+"""Nothing of the working folder is run or obeyed: it holds a user's photos, and whatever came with them.
 
-`python -c`, which multiprocessing starts its servers with, looks for modules in the working folder first: a `heapq.py`
-beside the photos would be run instead of Python's own.
+Processes: `python -c`, which multiprocessing starts its servers with, looks for modules in the working folder first; a
+`heapq.py` beside the photos would be run instead of Python's own. Libraries: some read a configuration file there.
 """
 
 import contextlib
+import importlib
 import os
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 HOME = Path(__file__).resolve().parents[1]
 """The folder that gapstone is imported from: modules are taken from there even where it is the working folder."""
@@ -66,6 +69,27 @@ def environment() -> dict[str, str]:
         kept = [entry for entry in found.split(os.pathsep) if not _is_working_folder(entry)]
         changed["PYTHONPATH"] = os.pathsep.join(kept)
     return changed
+
+
+def import_without(file: str, module: str) -> ModuleType:
+    """Import a library that looks for its configuration at `file`, a relative path, as though there were none.
+
+    >>> import_without("matplotlibrc", "matplotlib")
+
+    A library that was imported before is left as it is: its configuration was the user's own choice.
+    """
+    exists = os.path.exists
+
+    def all_but(path: Any) -> bool:
+        return path != file and exists(path)
+
+    with _swapping:
+        # not a change of folder for that long: other threads may open files by relative paths
+        os.path.exists = all_but
+        try:
+            return importlib.import_module(module)
+        finally:
+            os.path.exists = exists
 
 
 def _is_working_folder(entry: str) -> bool:

@@ -1,6 +1,7 @@
-"""No process that gapstone starts takes a module from the working folder, whatever lies there."""
+"""Nothing of the working folder is run or obeyed, whatever lies there."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -8,14 +9,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gapstone import processes
+from gapstone import working_folder
 
 # what the processes import, and what they or their libraries ask for without it being there
 OTHERS = (
-    *("numpy", "torch", "torchvision", "numba", "llvmlite", "PIL", "matplotlib", "scipy", "sklearn", "joblib", "triton"),
+    *(
+        "numpy",
+        "torch",
+        "torchvision",
+        "numba",
+        "llvmlite",
+        "PIL",
+        "matplotlib",
+        "scipy",
+        "sklearn",
+        "joblib",
+        "triton",
+    ),
     *("safetensors", "typer", "rich", "click", "jinja2", "markupsafe", "yaml", "timm", "starlette", "uvicorn", "onnx"),
     *("sitecustomize", "usercustomize", "readline", "cupy", "torch_xla", "torch_npu", "defusedxml", "olefile"),
-    *("multipart", "onnxruntime", "gapstone", "tests"),
+    *("triton", "multipart", "onnxruntime", "gapstone", "tests"),
 )
 NAMES = sorted({*sys.stdlib_module_names, *OTHERS})
 COMMAND = """
@@ -127,7 +140,7 @@ def test_the_command_line_leaves_the_folder(hostile, monkeypatch):
     monkeypatch.setattr(sys, "path", ["", str(hostile), "elsewhere", *sys.path])
     monkeypatch.setenv("PYTHONPATH", f":{hostile.parent}:.")
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
-    processes.leave_working_folder()
+    working_folder.leave_working_folder()
     assert "" not in sys.path
     assert str(hostile) not in sys.path
     assert "elsewhere" in sys.path
@@ -140,7 +153,7 @@ def test_a_users_own_script_keeps_its_folder_behind_all_others(hostile, monkeypa
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
     before = [str(hostile), *sys.path]
     monkeypatch.setattr(sys, "path", before.copy())
-    with processes.without_working_folder():
+    with working_folder.without_working_folder():
         assert sys.path == [*before[1:], str(hostile)]
         assert os.environ["PYTHONSAFEPATH"] == "1"
     assert sys.path == before
@@ -149,9 +162,9 @@ def test_a_users_own_script_keeps_its_folder_behind_all_others(hostile, monkeypa
 
 def test_the_folder_that_gapstone_lies_in_stays(monkeypatch):
     """`cd src; python -m gapstone.cli`."""
-    monkeypatch.chdir(processes.HOME)
+    monkeypatch.chdir(working_folder.HOME)
     monkeypatch.setattr(sys, "path", ["", *sys.path])
-    assert processes.search_path()[0] == ""
+    assert working_folder.search_path()[0] == ""
 
 
 def test_a_working_folder_that_is_gone(tmp_path, monkeypatch):
@@ -160,4 +173,76 @@ def test_a_working_folder_that_is_gone(tmp_path, monkeypatch):
     monkeypatch.chdir(gone)
     gone.rmdir()
     monkeypatch.setattr(sys, "path", ["", "elsewhere"])
-    assert processes.search_path() == ["", "elsewhere"]  # nothing can be found in it
+    assert working_folder.search_path() == ["", "elsewhere"]  # nothing can be found in it
+
+
+BROKEN = {
+    "matplotlibrc": b"text.usetex: True\nfigure.dpi: 7\n\xff\xfe\n",
+    ".numba_config.yaml": b"opt: 0\ncache_dir: kernels\nno_such: [\n",
+}
+
+
+@pytest.fixture
+def configured(tmp_path, monkeypatch):
+    """A working folder with configuration files that would end a program that reads them."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, content in BROKEN.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def test_libraries_are_not_configured_by_it(configured):
+    """The compiler, its kernels, charts and letters; Numba looks again before every compilation."""
+    code = """
+import os
+import gapstone as gs, torch
+from gapstone.figures import matplotlib
+from gapstone.compare.report.charts import Look
+from gapstone.maps.lettering import drawable
+
+if __name__ == "__main__":
+    import numba
+    assert gs.pool(torch.rand(1, 1, 4, 4, dtype=torch.float64), "lp", over=gs.Window(3, 1, 0)).shape == (1, 1, 2, 2)
+    assert (numba.config.OPT, numba.config.CPU_NAME) == (3, "generic"), (numba.config.OPT, numba.config.CPU_NAME)
+    open(".numba_config.yaml", "w").write("opt: 0")  # one that can be read
+    assert numba.njit(lambda x: x + 1)(1) == 2
+    assert numba.config.OPT == 3
+    assert not matplotlib.rcParams["text.usetex"]
+    assert "<svg" in str(Look(0).key()) and drawable("é") == "é"
+    assert os.path.exists("matplotlibrc")
+    print("done")
+"""
+    done, _ = run(code, configured, NUMBA_CPU_NAME="generic", NUMBA_CACHE_DIR=str(configured.parent / "kernels"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "done\n"
+    assert sorted(p.name for p in configured.iterdir()) == sorted(BROKEN)
+
+
+def test_charts_do_not_depend_on_what_the_user_set():
+    import matplotlib as mpl
+
+    from gapstone.figures import style
+
+    with mpl.rc_context({"font.size": 40, "text.usetex": True, "axes.facecolor": "red"}):
+        with style(**{"axes.linewidth": 7}):
+            assert mpl.rcParams["font.size"] == 10
+            assert not mpl.rcParams["text.usetex"]
+            assert mpl.rcParams["axes.linewidth"] == 7
+        assert mpl.rcParams["font.size"] == 40
+
+
+def test_every_file_imports_what_goes_before_them():
+    """gapstone.figures before Matplotlib; anything of gapstone.loops, which is where it is used, before Numba."""
+    checked = 0
+    for path in (working_folder.HOME / "gapstone").rglob("*.py"):
+        lines = path.read_text("utf-8").splitlines()
+        for library, before in (("matplotlib", "gapstone.figures"), ("numba", "gapstone.loops")):
+            here = [n for n, line in enumerate(lines) if re.match(rf"(import|from) {library}\b", line)]
+            if not here or (library == "numba" and path.parts[len(working_folder.HOME.parts) + 1] == "loops"):
+                continue
+            checked += 1
+            first = next((n for n, line in enumerate(lines) if re.match(rf"(import|from) {before}\b", line)), None)
+            assert first is not None, f"{path} imports {library} without {before}"
+            assert first < here[0], f"{path} imports {library} before {before}"
+    assert checked >= 3

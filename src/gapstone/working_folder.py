@@ -6,16 +6,22 @@ Processes: `python -c`, which multiprocessing starts its servers with, looks for
 
 import contextlib
 import importlib
+import importlib.util
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 HOME = Path(__file__).resolve().parents[1]
 """The folder that gapstone is imported from: modules are taken from there even where it is the working folder."""
+
+ELSEWHERE = os.path.dirname(os.__file__)
+"""A folder that holds the standard library alone."""
 
 _swapping = threading.RLock()
 
@@ -24,6 +30,8 @@ def leave_working_folder() -> None:
     """For a process that is gapstone's own (the command line), and for all that it starts from now on."""
     sys.path[:] = [entry for entry in sys.path if not _is_working_folder(entry)]
     os.environ.update(environment())
+    if "torch" not in sys.modules:
+        sys.meta_path.insert(0, _TorchElsewhere())
 
 
 @contextlib.contextmanager
@@ -90,6 +98,27 @@ def import_without(file: str, module: str) -> ModuleType:
             return importlib.import_module(module)
         finally:
             os.path.exists = exists
+
+
+class _TorchElsewhere(MetaPathFinder):
+    """Imports torch in another folder: NVIDIA's libcusparseLt.so, which comes with it, has `$ORIGIN:` as its RUNPATH,
+    and the empty entry makes the loader take `libcuda.so.1` from the working folder."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != "torch":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def elsewhere(module: ModuleType) -> None:
+            with contextlib.chdir(ELSEWHERE) if os.path.exists(".") else contextlib.nullcontext():
+                execute(module)
+
+        spec.loader.exec_module = elsewhere  # type: ignore[method-assign]
+        return spec
 
 
 def _is_working_folder(entry: str) -> bool:

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from gapstone.working_folder import without_working_folder
+from gapstone.working_folder import ELSEWHERE, without_working_folder
 
 Work = Callable[[Any, Callable[[Any], None]], None]
 """A picklable function of a job and of a function that sends news home."""
@@ -38,7 +38,7 @@ def local(work: Work, jobs: Iterable[Any], workers: int, preload: tuple[str, ...
     becomes News("failed") with the reason.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
+    context.set_forkserver_preload(["gapstone.compare.server", *preload])
     waiting, running = iter(jobs), dict[Any, tuple[Any, BaseProcess]]()
     try:
         while True:
@@ -93,7 +93,7 @@ def _start(process: BaseProcess) -> None:
     with without_working_folder():
         if sys.flags.ignore_environment and not sys.flags.safe_path:
             # `python -E`: the server knows nothing of PYTHONSAFEPATH, and "" on its path is the folder it starts in
-            with contextlib.chdir(os.path.dirname(os.__file__)):
+            with contextlib.chdir(ELSEWHERE):
                 forkserver.ensure_running()
         process.start()
 

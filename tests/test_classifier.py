@@ -571,6 +571,13 @@ def test_a_checksum_that_is_none(saved: Path, tmp_path: Path, checksum: object) 
     assert "checksum" in refused(tmp_path, bytes_of({**file.about, "sha256": checksum}, file.weights()))
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_numbers_that_are_none_in_what_nobody_reads(saved: Path, tmp_path: Path, number: str) -> None:
+    about = json.dumps({**read(saved).about, "gapstone": 0, "sha256": ""})
+    about = about.replace('"gapstone": 0', f'"gapstone": {number}')
+    assert "checksum" in refused(tmp_path, bytes_of(None, text=about))
+
+
 def test_variances_below_zero_are_refused(tmp_path: Path) -> None:
     model = make("resnet18")
     next(b for name, b in model.named_buffers() if name.endswith("running_var"))[3] = -1e-3

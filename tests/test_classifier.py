@@ -4,6 +4,7 @@ import json
 import os
 import re
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from PIL import Image
 from gapstone.classifier import Classifier, ModelFileError, load
 from gapstone.images.load import ImageError
 from gapstone.images.preprocessing import Preprocessing
+from gapstone.model_file import read
 
 LABELS = ("cat", "dog", "fish")
 
@@ -523,3 +525,108 @@ def test_what_cannot_be_built(arguments: dict[str, Any], message: str) -> None:
     plan: dict[str, Any] = {"backbone": "nin", "head": "gap", "labels": LABELS, "preprocessing": preprocessing()}
     with pytest.raises(ValueError, match=message):
         Classifier(**{**plan, **arguments})
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]
+
+
+def test_a_single_changed_bit_of_the_numbers_is_refused(saved: Path, tmp_path: Path) -> None:
+    data = saved.read_bytes()
+    begin = 8 + int.from_bytes(data[:8], "little")
+    for at in np.random.default_rng(0).integers(begin, len(data), 40).tolist():
+        message = refused(tmp_path, flipped(data, at))
+        assert "does not fit its checksum" in message, message
+
+
+def test_a_changed_description_is_refused(saved: Path, tmp_path: Path) -> None:
+    """One that could be: labels exchanged, another mean."""
+    header = saved.read_bytes()
+    for old, new in ((b"cat", b"cut"), (b"0.3", b"0.2")):
+        assert old in header
+        assert "does not fit its checksum" in refused(tmp_path, header.replace(old, new, 1)), old
+
+
+def test_tensors_exchanged_in_the_header_are_refused(saved: Path, tmp_path: Path) -> None:
+    file = read(saved)
+    weights = file.weights()
+    one, other = next((a, b) for a in weights for b in weights if a < b and weights[a].shape == weights[b].shape
+                      and not torch.equal(weights[a], weights[b]))  # fmt: skip
+    swapped = weights | {one: weights[other].clone(), other: weights[one].clone()}
+    about = {**file.about, "sha256": file.checksum}
+    assert "does not fit its checksum" in refused(tmp_path, bytes_of(about, swapped))
+
+
+def test_files_from_before_there_was_a_checksum_open(saved: Path, tmp_path: Path) -> None:
+    file = read(saved)
+    path = tmp_path / "old.safetensors"
+    path.write_bytes(bytes_of(file.about, file.weights()))
+    assert read(path).checksum is None
+    assert torch.equal(load(path)(torch.zeros(1, 1, 16, 16)), load(saved)(torch.zeros(1, 1, 16, 16)))
+
+
+@pytest.mark.parametrize("checksum", ["", "0" * 64, 3, ["a"], {"a": 1}])
+def test_a_checksum_that_is_none(saved: Path, tmp_path: Path, checksum: object) -> None:
+    file = read(saved)
+    assert "checksum" in refused(tmp_path, bytes_of({**file.about, "sha256": checksum}, file.weights()))
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_numbers_that_are_none_in_what_nobody_reads(saved: Path, tmp_path: Path, number: str) -> None:
+    about = json.dumps({**read(saved).about, "gapstone": 0, "sha256": ""})
+    about = about.replace('"gapstone": 0', f'"gapstone": {number}')
+    assert "checksum" in refused(tmp_path, bytes_of(None, text=about))
+
+
+def test_variances_below_zero_are_refused(tmp_path: Path) -> None:
+    model = make("resnet18")
+    next(b for name, b in model.named_buffers() if name.endswith("running_var"))[3] = -1e-3
+    with pytest.raises(ValueError, match="1 of 64 variances"):
+        model.save(tmp_path / "m.safetensors")
+
+
+def test_images_that_need_too_much_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file may claim that its pictures are of 4096×4096 px: 2 GB for the first step of the smallest network."""
+    large = preprocessing().to_json() | {"size": [4096, 4096], "stored": [4096, 4096]}
+    of_that = Preprocessing.from_json(large)
+    message = refused(tmp_path, bytes_of(description(preprocessing=large)))
+    assert re.search(r"4096×4096 px needs at least [12]\.\d GB in nin, and .* GB are allowed", message)
+    with pytest.raises(ValueError, match="GB are allowed"):
+        Classifier("nin", "gap", LABELS, of_that)
+    monkeypatch.setenv("GAPSTONE_IMAGE_MEMORY", "4")
+    assert Classifier("nin", "gap", LABELS, of_that).labels == LABELS
+    monkeypatch.setattr("gapstone.classifier.memory", lambda: 3 << 30)
+    with pytest.raises(ValueError, match=r"half of this machine's 3 GB"):
+        Classifier("nin", "gap", LABELS, of_that)
+    monkeypatch.setenv("GAPSTONE_IMAGE_MEMORY", "much")
+    with pytest.raises(ValueError, match="expected a number of GB"):
+        make()
+
+
+@pytest.mark.parametrize("name", ["vgg11", "resnet50", "googlenet"])
+def test_images_of_a_thousand_pixels_are_not_too_many(name: str) -> None:
+    with torch.device("meta"):
+        Classifier(name, "gap", LABELS, Preprocessing(3, (1024, 1024), (1170, 1170), (0.5,) * 3, (0.5,) * 3))
+
+
+def test_names_of_huge_networks_are_refused_at_once(saved: Path, tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    refused(tmp_path, bytes_of(description(backbone="timm:test_resnet")))  # timm's own import takes seconds
+    for name in ("eva_giant_patch14_224", "convnext_xxlarge", "tf_efficientnet_l2"):
+        start = time.process_time()
+        assert "many more" in refused(tmp_path, bytes_of(description(backbone=f"timm:{name}")))
+        assert time.process_time() - start < 3
+    assert "does not belong to timm:efficientnet_b0" in refused(
+        tmp_path, bytes_of(description(backbone="timm:efficientnet_b0"))
+    )
+
+
+def test_headers_beyond_reason_are_not_read(tmp_path: Path) -> None:
+    header = b"{" + b" " * 9_000_000 + b"}"
+    assert "at most 8,000,000" in refused(tmp_path, struct.pack("<Q", len(header)) + header)
+
+
+def test_files_beyond_the_machine_are_not_read(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gapstone.model_file.memory", lambda: 2 * saved.stat().st_size)
+    with pytest.raises(ModelFileError, match="three times that"):
+        load(saved)

@@ -25,7 +25,8 @@ LAYERS = [
     {"pooling"},
     {"loops"},
     {"pools", "regions"},
-    {"cache_folder", "machine", "modes", "progress", "shown", "torch_internals", "whole"},
+    {"cache_folder", "figures", "machine", "modes", "progress", "shown", "torch_internals", "whole"},
+    {"working_folder"},
 ]
 HEIGHT = {room: -level for level, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -1,5 +1,6 @@
 """Classifier = features + head + labels + preprocessing; one safe file holds all four."""
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,10 +17,12 @@ from gapstone.images.batches import AT_ONCE, batches
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
 from gapstone.images.preprocessing import Preprocessing
+from gapstone.machine import memory
 from gapstone.mixed import mixed_sizes
-from gapstone.model_file import ModelFileError, finite, kind, read, same, shapes, write
+from gapstone.model_file import ModelFileError, Shapes, finite, kind, read, same, shapes, write
 from gapstone.modes import quiet
-from gapstone.nets import build, map_size
+from gapstone.nets import TooManyParametersError, at_most, build, dry_run
+from gapstone.nets.zoo import create_timm
 
 __all__ = ["Classifier", "ModelFileError", "load"]
 
@@ -27,6 +30,12 @@ SCHEMA = 1
 """Raised when a field of the file changes its meaning; files of another schema are refused."""
 
 LONGEST_SPEC = 200  # characters of a backbone or head
+
+LARGEST_IMAGE = 1 << 30
+"""Bytes that one image may need in a step of the network: $GAPSTONE_IMAGE_MEMORY says another number of GB. Never more
+than half of what the machine has."""
+
+SLACK = 20_000_000  # parameters that a backbone may have beyond what a file holds: those of its own head, for one
 
 Picture = str | os.PathLike[str] | NDArray[np.uint8]
 
@@ -64,8 +73,9 @@ class Classifier(nn.Module):
         self.backbone, self.preprocessing = backbone, preprocessing
         self.labels = _checked_labels(labels)
         self.features = build(backbone, preprocessing.channels, pretrained)
-        size = map_size(self.features, preprocessing.channels, preprocessing.size)
-        self.head = Head(head, self.features.channels, len(self.labels), size)
+        dry = dry_run(self.features, preprocessing.channels, preprocessing.size)
+        _check_memory(backbone, preprocessing.size, dry.bytes)
+        self.head = Head(head, self.features.channels, len(self.labels), dry.size)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.features(x))
@@ -197,6 +207,7 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     try:
         file = read(Path(path))
         description = _Description(file.about)
+        description.compare_timm(file.shapes)
         same(shapes(description.on_meta()), file.shapes)
         weights = file.weights()
         # A network draws its first weights: here not at the cost of the caller's generator.
@@ -246,6 +257,50 @@ class _Description:
             raise ModelFileError(
                 f"its model cannot be built: {error} (backbone {self.backbone!r}, head {self.head!r})"
             ) from error
+
+    def compare_timm(self, found: Shapes) -> None:
+        """A network of timm's, by the names of its tensors, before all that it needs further: what it makes of several
+        sizes takes seconds. Of one far larger than what the file holds not even the names.
+
+        Raises: ModelFileError where `found` is not of that network.
+        """
+        if not self.backbone.startswith("timm:"):
+            return
+        held = sum(math.prod(shape) for _, shape in found.values())
+        wrong = "its weights are not those of the model it describes"
+        try:
+            with torch.device("meta"), at_most(4 * held + SLACK):
+                net = create_timm(self.backbone.removeprefix("timm:"), self.preprocessing.channels, pretrained=False)
+        except ImportError:
+            raise
+        except TooManyParametersError:
+            raise ModelFileError(
+                f"{wrong}: it holds {held:,} numbers, and {self.backbone} has many more; save it again"
+            ) from None
+        except Exception as error:
+            raise ModelFileError(f"its model cannot be built: {error} (backbone {self.backbone!r})") from error
+        own = {f"features.net.{name}": tuple(t.shape) for name, t in net.state_dict().items()}
+        for name, (_, shape) in found.items():
+            if name.startswith("features.") and own.get(name) != shape:
+                raise ModelFileError(
+                    f"{wrong}: {name[:100]} {list(shape)} does not belong to {self.backbone}; save it again"
+                )
+
+
+def _check_memory(backbone: str, size: tuple[int, int], needed: int) -> None:
+    """Raises ValueError for images of which a single one would need too much."""
+    given = os.environ.get("GAPSTONE_IMAGE_MEMORY", "")
+    try:
+        stated = int(float(given) * (1 << 30)) if given else LARGEST_IMAGE
+    except (ValueError, OverflowError):
+        raise ValueError(f"GAPSTONE_IMAGE_MEMORY={given!r}: expected a number of GB, such as 8") from None
+    most = min(stated, memory() // 2)
+    if needed > most:
+        raise ValueError(
+            f"an image of {size[0]}×{size[1]} px needs at least {needed / (1 << 30):.1f} GB in {backbone}, and "
+            f"{most / (1 << 30):.1f} GB are allowed: take smaller images, or set GAPSTONE_IMAGE_MEMORY to more GB (at "
+            f"most half of this machine's {memory() / (1 << 30):.0f} GB)"
+        )
 
 
 def _checked_labels(labels: Sequence[str]) -> tuple[str, ...]:

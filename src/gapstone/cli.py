@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 import gapstone
+from gapstone.working_folder import leave_working_folder
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -463,6 +464,7 @@ def _name(data: str) -> str:
 
 def main() -> Any:
     """The entry point: what the user can mend is told in one line (GAPSTONE_TRACEBACK=1 for all); the rest is a bug."""
+    leave_working_folder()  # `python -m` puts it first on the path
     # a file name that is no UTF-8 is printed with an escape, instead of a crash after hours of work
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):

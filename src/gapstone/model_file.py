@@ -4,6 +4,7 @@ The format: the header's length (8 bytes, little-endian), the header (JSON: name
 Everything is decided on the header, before the numbers are read.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -15,12 +16,17 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from gapstone.machine import memory
+from gapstone.nets.checkpoints import LONGEST_HEADER, not_sound
 from gapstone.whole import whole
 
 KEY = "gapstone"
 """The entry of the metadata that holds our JSON."""
 
-LONGEST_HEADER = 100_000_000  # safetensors' own limit
+CHECKSUM = "sha256"
+"""The field of our JSON that holds the SHA-256 of all other fields and of all tensors."""
+
+SAFETENSORS_LIMIT = 100_000_000  # bytes of a header
 
 DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL"}
 
@@ -51,15 +57,22 @@ class ModelFile:
 
     path: Path
     about: dict[str, Any]
-    """Our JSON."""
+    """Our JSON, without the checksum."""
     shapes: Shapes
+    checksum: object = None
+    """As the file gives it; None in files of before there was one, which are taken as they are."""
 
     def weights(self) -> dict[str, Tensor]:
-        """Raises ModelFileError where the numbers do not fit the header, or are not finite."""
+        """Raises ModelFileError where the numbers do not fit the header or the checksum, or are not finite."""
         try:
             weights = safetensors.torch.load(self.path.read_bytes())
         except Exception as error:  # SafetensorError, OSError, and what its torch part lets through
             raise ModelFileError(f"damaged: {error}; copy it again, or save the model again") from error
+        if self.checksum not in (None, checksum(self.about, weights)):
+            raise ModelFileError(
+                "damaged: its content does not fit its checksum; copy it again, or save the model again"
+            )
+        same(self.shapes, {name: (DTYPES.get(t.dtype, str(t.dtype)), tuple(t.shape)) for name, t in weights.items()})
         finite(weights)
         return weights
 
@@ -75,10 +88,19 @@ def read(path: Path) -> ModelFile:
             size = os.fstat(file.fileno()).st_size
             start = file.read(64)
             length = int.from_bytes(start[:8], "little")
-            if len(start) < 9 or start[8:9] != b"{" or length > LONGEST_HEADER:
+            if len(start) < 9 or start[8:9] != b"{" or length > SAFETENSORS_LIMIT:
                 raise ModelFileError(_what_it_is(start))
             if 8 + length > size:
                 raise ModelFileError(_cut_short(size, 8 + length))
+            if length > LONGEST_HEADER:
+                raise ModelFileError(
+                    f"its header claims {length:,} bytes, and a model's has at most {LONGEST_HEADER:,}; copy it again"
+                )
+            if 3 * size > memory():  # as bytes, as tensors, and as a model
+                raise ModelFileError(
+                    f"it has {size / 1e9:.1f} GB, and opening it takes three times that; this machine has "
+                    f"{memory() / 1e9:.1f} GB"
+                )
             file.seek(8)
             header = _header(file.read(length))
             end = 8 + length + max((entry["data_offsets"][1] for _, entry in _tensors(header)), default=0)
@@ -88,18 +110,34 @@ def read(path: Path) -> ModelFile:
                 raise ModelFileError(f"{size - end:,} bytes follow its end; copy it again")
     except OSError as error:
         raise ModelFileError(f"it cannot be read: {error.strerror or error}") from error
-    return ModelFile(path, _about(header), {name: (e["dtype"], tuple(e["shape"])) for name, e in _tensors(header)})
+    about = _about(header)
+    given = about.pop(CHECKSUM, None)
+    return ModelFile(path, about, {name: (e["dtype"], tuple(e["shape"])) for name, e in _tensors(header)}, given)
 
 
 def write(path: Path, weights: dict[str, Tensor], about: dict[str, Any]) -> None:
     """The same weights and JSON give the same bytes; the file appears whole or not at all."""
-    # ASCII escapes: a label from a file name that is not UTF-8 (a lone surrogate) survives too.
-    text = json.dumps(about, sort_keys=True, ensure_ascii=True, allow_nan=False)
-    data = safetensors.torch.save(weights, {KEY: text})
+    # within our JSON, not beside it: safetensors writes the entries of its metadata in no order
+    data = safetensors.torch.save(weights, {KEY: _as_text({**about, CHECKSUM: checksum(about, weights)})})
     with whole(path) as unfinished, unfinished.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())  # else a power cut after the rename leaves an empty file under the right name
+
+
+def checksum(about: dict[str, Any], weights: dict[str, Tensor]) -> str:
+    """SHA-256, in hex, of our JSON and of every tensor's name, type, shape and bytes."""
+    # of a foreign file's JSON with NaN in it, too: what is wrong with that is said elsewhere
+    digest = hashlib.sha256(_as_text(about, allow_nan=True).encode("ascii"))
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode("utf-8", "backslashreplace"))
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _as_text(about: dict[str, Any], allow_nan: bool = False) -> str:
+    # ASCII escapes: a label from a file name that is not UTF-8 (a lone surrogate) survives too.
+    return json.dumps(about, sort_keys=True, ensure_ascii=True, allow_nan=allow_nan)
 
 
 def writable(out: Path) -> Path:
@@ -134,13 +172,11 @@ def same(expected: Shapes, found: Shapes) -> None:
 
 def finite(weights: dict[str, Tensor]) -> None:
     """Raises ModelFileError for NaN or infinity: one makes every answer NaN, and argmax takes NaN for a class."""
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            bad = int((~tensor.isfinite()).sum())
-            raise ModelFileError(
-                f"{bad:,} of {tensor.numel():,} numbers in {name} are not finite: the training diverged or the file is "
-                f"damaged; train with a smaller learning rate, or copy it again"
-            )
+    if wrong := not_sound(weights):
+        raise ModelFileError(
+            f"{wrong}: the training diverged or the file is damaged; train with a smaller learning rate, or copy it "
+            f"again"
+        )
 
 
 def kind(value: object) -> str:

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gapstone import nets
 from gapstone.classifier import load
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.model_file import KEY
-from gapstone.nets.checkpoints import FORMATS, read_checkpoint
+from gapstone.nets.checkpoints import FORMATS, check_size, check_sound, read_checkpoint, read_state
 from gapstone.nets.zoo import with_head
 
 
@@ -47,6 +46,7 @@ def read_weights(path: Path, backbone: str | None = None, channels: int = 3) -> 
     """
     if not path.is_file():
         raise FileNotFoundError(f"--weights {path}: there is no such file.")
+    check_size(path)
     try:
         with safe_open(path, "pt") as file:
             ours = KEY in (file.metadata() or {})
@@ -71,7 +71,7 @@ def read_weights(path: Path, backbone: str | None = None, channels: int = 3) -> 
         zoo = with_head(backbone.removeprefix("timm:"), path)
         given = {f"net.{key}": tensor for key, tensor in zoo.model.state_dict().items()}
         return Weights(backbone, 3, _fitting(path, backbone, (3,), given)[1], moments=(zoo.mean, zoo.std))
-    given = load_file(path)
+    given = read_state(path)
     if {key.partition(".")[0] for key in given} == {"features", "head"}:  # a Classifier's state_dict
         trunk = {key.removeprefix("features."): tensor for key, tensor in given.items() if key.startswith("features.")}
         return Weights(backbone, *_fitting(path, backbone, (channels, 3, 1), trunk))
@@ -103,6 +103,7 @@ def _fitting(
             expected = nets.build(backbone, count).state_dict()
         differs = [key for key, own in expected.items() if key not in given or given[key].shape != own.shape]
         if not differs:
+            check_sound(f"--weights {path}: not the weights of {backbone}", expected, given)
             return count, {key: given[key] for key in expected}
         wrong = wrong or differs
     raise ValueError(

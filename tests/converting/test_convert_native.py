@@ -1,6 +1,7 @@
 """`gapstone convert --native`: fitted to pictures as they are, and tested on them so."""
 
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -142,11 +143,11 @@ def test_stopped_while_it_looks_and_gone_on(models, photos, tmp_path, monkeypatc
     request = Request(str(models["fc"]), "gap", str(photos), tmp_path / "new.safetensors", native=True, batch_size=4)
     decoded, pixels = [], Source.pixels
 
-    def counted(source, row, *more):
+    def counted(source, row, **options):
         decoded.append(row)
         if len(decoded) == 35 and stops:
             raise KeyboardInterrupt
-        return pixels(source, row, *more)
+        return pixels(source, row, **options)
 
     monkeypatch.setattr(Source, "pixels", counted)
     stops = True
@@ -166,11 +167,11 @@ def test_a_file_that_goes_away_takes_nothing_along(models, photos, tmp_path, mon
     pixels = Source.pixels
     decoded = []
 
-    def lost(source, row, *more):
+    def lost(source, row, **options):
         decoded.append(row)
         if len(decoded) == 70:  # the training images are 58
             raise ImageError("stale file handle")
-        return pixels(source, row, *more)
+        return pixels(source, row, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(Source, "pixels", lost)
@@ -179,6 +180,24 @@ def test_a_file_that_goes_away_takes_nothing_along(models, photos, tmp_path, mon
     assert len(list((tmp_path / ".new.safetensors.parts" / "kept").glob("*.npy"))) >= 1
     quietly(request)
     assert [path.name for path in tmp_path.iterdir()] == ["new.safetensors"]
+
+
+def test_a_picture_replaced_after_it_was_checked_is_not_kept_under_its_old_hash(models, photos, tmp_path, monkeypatch):
+    copy = shutil.copytree(photos, tmp_path / "photos")
+    request = Request(str(models["fc"]), "gap", str(copy), tmp_path / "new.safetensors", native=True, batch_size=4)
+    pixels = Source.pixels
+
+    def replaced(source, row, **options):
+        path = source.items[row].path
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+        return pixels(source, row, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Source, "pixels", replaced)
+        with pytest.raises(StoreError, match=r"no longer the file that was looked at.*same command again"):
+            quietly(request)
+    quietly(request)
+    assert (tmp_path / "new.safetensors").exists()
 
 
 def test_stopped_and_gone_on(models, photos, tmp_path, monkeypatch):

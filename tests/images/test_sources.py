@@ -1,9 +1,11 @@
 """What DATA may be, and what is said where it is not."""
 
 import gzip
+import io
 import os
 import pickle
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -243,3 +245,71 @@ def test_real_folders(real_images: Find) -> None:
     flowers = open_source(real_images("flowers128"))
     assert (flowers.kind, len(flowers), flowers.splits) == ("split folder", 4309, ("train", "val"))
     assert [i.name for i in flowers.items] == [i.name for i in open_source(real_images("flowers128")).items]
+
+
+def test_what_packs_too_well_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2.6 MB that would take 2.6 GB; a small file may pack as well as it likes."""
+    monkeypatch.setattr("gapstone.images.limits.FREE", 1 << 20)
+    blank = np.zeros((4, 1000, 1000), np.uint8)
+    file, folder = tmp_path / "d.npz", tmp_path / "idx"
+    np.savez_compressed(file, images=blank, labels=np.arange(4), other=np.zeros(1 << 22))
+    with pytest.raises(DataError, match=r"unpacks to 0\.0 GB, \d\d\d times its own size; at most"):
+        open_source(file)
+    folder.mkdir()
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(blank)))
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx(np.arange(4, dtype=np.uint8)))
+    with pytest.raises(DataError, match=r"times its own size; at most"):
+        open_source(folder)
+    monkeypatch.undo()
+    assert len(open_source(file)) == len(open_source(folder)) == 4
+    monkeypatch.setattr("gapstone.images.limits.memory", lambda: 5_000_000)
+    for data in (file, folder):
+        with pytest.raises(DataError, match="more than half of this machine's"):
+            open_source(data)
+    table = tmp_path / "t.csv"
+    table.write_text("path,label\n" + "a.png,x\n" * 40_000)
+    with pytest.raises(DataError, match="a table has at most"):
+        open_source(table)
+
+
+def npz(path: Path, **files: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(f"{name}.npy", content)
+    return path
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("shape", ["(9999999, 99999, 99)", "(3, 4, 5)", "(4, 4, 5, 1, 1)", "(-4, -4, 5)", "(4, 4, 4)"])
+def test_npz_headers_that_claim_what_is_not_there(shape: str, tmp_path: Path) -> None:
+    images = npy(np.zeros((4, 4, 5), np.uint8))
+    header = images.replace(b"(4, 4, 5), }", f"{shape}, }}".encode(), 1)
+    header = header[:10] + header[10:].replace(b" " * (len(header) - len(images)), b"", 1)
+    file = npz(tmp_path / "d.npz", images=header, labels=npy(np.arange(4)))
+    with pytest.raises(DataError, match=r"as its header says|images has shape|cannot be read"):
+        open_source(file)
+
+
+def test_damaged_npz_files_are_refused_in_words(tmp_path: Path) -> None:
+    file = tmp_path / "d.npz"
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (6, 8, 8), np.uint8)
+    refused = 0
+    for save in (np.savez, np.savez_compressed):
+        save(file, images=images, labels=np.array(["a", "b"] * 3), classes=np.array(["a", "b"]))
+        whole = file.read_bytes()
+        for _ in range(400):
+            data = bytearray(whole)
+            for at in random.integers(0, len(data), random.integers(1, 4)):
+                data[at] = random.integers(0, 256)
+            file.write_bytes(data[: random.integers(1, len(data))] if random.random() < 0.1 else data)
+            try:
+                open_source(file)
+            except DataError:
+                refused += 1
+    assert refused > 400

@@ -1,6 +1,7 @@
 """Preprocessing and the store of decoded images."""
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from gapstone.images import store as store_module
+from gapstone.images.load import ImageError
 from gapstone.images.preprocessing import Preprocessing, choose
 from gapstone.images.scan import scan
 from gapstone.images.sources import open_source
@@ -188,7 +190,7 @@ def test_nothing_half_done_is_left(class_folder: Make, tmp_path: Path, monkeypat
     root = class_folder({"a": 2, "b": 2})
     source = open_source(root)
     (root / "b" / "1.png").write_bytes(b"changed since the scan")
-    with pytest.raises(StoreError, match=r"b/1\.png: not an image.*Scan again"):
+    with pytest.raises(StoreError, match=r"b/1\.png: not an image.*Run the same command again"):
         build(source, range(4), plain(), tmp_path / "s")
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(10, 10, 10))
     with pytest.raises(StoreError, match=r"need 0\.0 GB"):
@@ -199,6 +201,22 @@ def test_nothing_half_done_is_left(class_folder: Make, tmp_path: Path, monkeypat
     with pytest.raises(StoreError, match="no store"):
         Store.open(tmp_path / "s")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]
+
+
+def test_a_picture_replaced_after_the_scan_is_not_stored_under_its_old_hash(class_folder: Make, tmp_path: Path) -> None:
+    root = class_folder({"a": 2, "b": 2})
+    source = open_source(root)
+    found = scan(source)
+    before = (root / "b" / "1.png").stat()
+    Image.new("RGB", (64, 48), "red").save(root / "b" / "1.png")
+    os.utime(root / "b" / "1.png", ns=(before.st_atime_ns, before.st_mtime_ns))  # as `cp -p` and archives do
+    with pytest.raises(StoreError, match=r"b/1\.png: it is no longer the file that was looked at.*same command again"):
+        build(source, range(4), plain(), tmp_path / "s", scan=found)
+    assert not (tmp_path / "s").exists()
+    with pytest.raises(ImageError, match="no longer the file"):
+        source.pixels(3, sha256=found.facts[3].sha256)
+    store = build(source, range(4), plain(), tmp_path / "s", scan=scan(source))
+    assert store.images[3, 0, 0].tolist() == [255, 0, 0]
 
 
 class Usage(NamedTuple):

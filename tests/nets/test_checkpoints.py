@@ -1,5 +1,6 @@
 """Weights in the files of others, with torchvision's, timm's or facenet's names, under our heads give their logits."""
 
+import math
 import pickle
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.nets import NAMES, build
 from gapstone.nets.checkpoints import FORMATS, Checkpoint, read_checkpoint
+from gapstone.weights import read_weights
 
 from .filled import error, filled
 
@@ -200,3 +202,58 @@ def test_networks_nobody_published_weights_of(tmp_path: Path) -> None:
     assert set(FORMATS) == {name for name in NAMES if not name.startswith("nin") and not name.endswith(":small")}
     with pytest.raises(ValueError, match=r"nin:paper: no published weights of it are known; there are readers for vgg"):
         read_checkpoint("nin:paper", tmp_path / "w.safetensors")
+
+
+SPOILED = {
+    "int32": lambda t: (t * 1000).to(torch.int32),
+    "int8": lambda t: (t * 100).to(torch.int8),
+    "bool": lambda t: t > 0,
+    "complex64": lambda t: t.to(torch.complex64),
+    "float8_e4m3fn": lambda t: t.to(torch.float8_e4m3fn),
+    "not finite": lambda t: torch.full_like(t, math.nan),
+    "are not finite": lambda t: torch.cat([t.reshape(-1)[1:], torch.tensor([-math.inf])]).reshape(t.shape),
+    "not finite$|are not": lambda t: torch.full(t.shape, 1e300, dtype=torch.float64),  # infinite as float32
+}
+
+
+@pytest.mark.parametrize("way", ["published", "ours", "a classifier's", "timm"])
+@pytest.mark.parametrize("says", SPOILED)
+def test_weights_of_another_type_or_that_are_no_numbers(says: str, way: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    name = {"published": "resnet18", "ours": "nin", "a classifier's": "nin", "timm": "timm:test_resnet"}[way]
+    if way == "timm":
+        timm = pytest.importorskip("timm")
+        state = timm.create_model("test_resnet").state_dict()
+    else:
+        state = build(name).state_dict()
+        if way == "a classifier's":
+            state = {f"features.{key}": value for key, value in state.items()} | {"head.x": torch.ones(1)}
+    save_file(state, path)
+    read_weights(path, name)
+    key = [key for key, value in state.items() if value.is_floating_point() and value.ndim][-2]
+    save_file(state | {key: SPOILED[says](state[key]).contiguous()}, path)
+    with pytest.raises(ValueError, match=says) as caught:
+        read_weights(path, name)
+    assert key.removeprefix("features.") in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_damaged_variances_and_counts(tmp_path: Path) -> None:
+    path, state = tmp_path / "weights.safetensors", build("resnet18").state_dict()
+    save_file(state | {"bn1.running_var": -state["bn1.running_var"]}, path)
+    with pytest.raises(ValueError, match=r"64 of 64 variances in bn1\.running_var are below 0"):
+        read_weights(path, "resnet18")
+    save_file(state | {"bn1.num_batches_tracked": torch.tensor(1.5)}, path)
+    with pytest.raises(ValueError, match=r"bn1\.num_batches_tracked is float32, and should be int64"):
+        read_weights(path, "resnet18")
+
+
+def test_files_beyond_the_machine_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(build("resnet18").state_dict(), path)
+    monkeypatch.setattr("gapstone.nets.checkpoints.memory", lambda: 2 * path.stat().st_size)
+    with pytest.raises(ValueError, match="three times that"):
+        read_weights(path, "resnet18")
+    path.write_bytes((9_000_000).to_bytes(8, "little") + b"{" + b" " * 9_000_000 + b"}")
+    with pytest.raises(ValueError, match="at most 8,000,000"):
+        read_weights(path, "resnet18")

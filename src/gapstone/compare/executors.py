@@ -1,14 +1,19 @@
 """Run jobs in processes of their own, some at a time: one that dies takes nobody with it."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
+
+from gapstone.working_folder import ELSEWHERE, without_working_folder
 
 Work = Callable[[Any, Callable[[Any], None]], None]
 """A picklable function of a job and of a function that sends news home."""
@@ -33,14 +38,14 @@ def local(work: Work, jobs: Iterable[Any], workers: int, preload: tuple[str, ...
     becomes News("failed") with the reason.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
+    context.set_forkserver_preload(["gapstone.compare.server", *preload])
     waiting, running = iter(jobs), dict[Any, tuple[Any, BaseProcess]]()
     try:
         while True:
             while len(running) < workers and (job := next(waiting, _END)) is not _END:
                 home, away = context.Pipe()
                 process = context.Process(target=_run, args=(work, job, away), daemon=True)
-                process.start()
+                _start(process)
                 away.close()  # so that its end of the pipe closes when it dies
                 running[home] = job, process
                 yield News(job, "started")
@@ -82,6 +87,15 @@ class JobError(RuntimeError):
 
 
 _END = object()
+
+
+def _start(process: BaseProcess) -> None:
+    with without_working_folder():
+        if sys.flags.ignore_environment and not sys.flags.safe_path:
+            # `python -E`: the server knows nothing of PYTHONSAFEPATH, and "" on its path is the folder it starts in
+            with contextlib.chdir(ELSEWHERE):
+                forkserver.ensure_running()
+        process.start()
 
 
 def _run(work: Work, job: Any, away: Connection) -> None:

@@ -65,9 +65,11 @@ def shown(
 
         def decode(row: int) -> NDArray[np.uint8]:
             try:
-                return source.pixels(row)
+                return source.pixels(row, sha256=found.facts[row].sha256)
             except ImageError as error:  # it could be read when it was checked: no fault of DATA
-                raise StoreError(f"{display(found.names[row])}: {error}") from error
+                raise StoreError(
+                    f"{display(found.names[row])}: {error}. Run the same command again: it looks at the images anew."
+                ) from error
 
         view = native(decode, preprocessing, model.smallest, device)
         before = view if model.only is None else resized(decode, preprocessing, device)

@@ -9,10 +9,11 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .messages import LARGEST, MessageError
 from .worker import CrewError, Worker
 
 __all__ = ["CrewError", "Lost", "crew"]
@@ -35,6 +36,8 @@ def crew(
     workers: int | None = None,
     time_limit: float = 60.0,
     memory_limit: int | None = None,
+    read: Callable[[Any], Any] = lambda answer: answer,
+    largest: int = LARGEST,
 ) -> Iterator[tuple[int, Any]]:
     """Yield (index of the task, result or Lost) in the order in which they get done.
 
@@ -43,10 +46,12 @@ def crew(
         ...
     ```
 
-    function: "module:name", called as `name(constant, task)`; tasks, constant and results are pickled.
+    function: "module:name", called as `name(constant, task)`; tasks, constant and results are `messages`.
     workers: processes; None for one per core, never more than the tasks are worth.
     time_limit: seconds for one task, after which its worker is killed.
     memory_limit: bytes of address space per worker (where the system can limit that); beyond it MemoryError.
+    read: makes a result of what came from a process, and raises MessageError for what no honest one sends: a decoder
+    that a hostile file has taken over says what it likes. largest: raw bytes of one answer.
 
     Raises CrewError where workers don't start or the function raises: hostile input is the function's to handle.
     """
@@ -60,7 +65,7 @@ def crew(
     for start in range(0, len(tasks), chunk):
         todo.put(list(range(start, min(start + chunk, len(tasks)))))
     done: _Answers = queue.Queue(maxsize=8 * count)  # bounded: decoded pictures must not pile up in memory
-    job = _Job(function, tasks, constant, memory_limit, todo, done)
+    job = _Job(function, tasks, constant, memory_limit, read, largest, todo, done)
     crews = [_Worker(job) for _ in range(count)]
     threads = [threading.Thread(target=w.run, daemon=True, name="gapstone-crew") for w in crews]
     try:
@@ -101,6 +106,8 @@ class _Job:
     tasks: Sequence[Any]
     constant: Any
     memory_limit: int | None
+    read: Callable[[Any], Any]
+    largest: int
     todo: "queue.SimpleQueue[list[int]]"
     done: "_Answers"
     stop: threading.Event = field(default_factory=threading.Event)
@@ -117,7 +124,7 @@ class _Worker:
 
     def __init__(self, job: _Job) -> None:
         self.job = job
-        self.worker = Worker(job.function, job.constant, job.memory_limit)
+        self.worker = Worker(job.function, job.constant, job.memory_limit, job.largest)
         self.since: float | None = None  # when the task at hand began
         self.overdue: str | None = None
 
@@ -145,16 +152,20 @@ class _Worker:
             try:
                 self.worker.send([self.job.tasks[i] for i in chunk])
                 while chunk:
-                    result = self.worker.receive()
+                    result = self.job.read(self.worker.receive())
                     self.since = None  # waiting for a slow reader is not the worker's fault
                     self.job.answer((chunk.pop(0), result))
                     self.since = time.monotonic()
                 self.since = None
-            except (EOFError, OSError):  # the worker is gone: the first task without an answer was its end
+            except (EOFError, OSError, MessageError) as error:
+                # the worker is gone, or talks nonsense: the first task without an answer was its end
                 self.since = None
                 if self.job.stop.is_set():
                     return
-                reason = self.overdue or self.worker.ended()
+                if isinstance(error, MessageError):
+                    reason = f"the process decoding it answered with {error}"
+                else:
+                    reason = self.overdue or self.worker.ended()
                 self.kill()
                 self.worker.close()
                 self.job.answer((chunk.pop(0), Lost(reason)))

@@ -4,16 +4,19 @@ Runs in a worker process; the file is read once. What is known of the same bytes
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from .load import ImageError, load, read_bytes
+from .messages import MessageError
 
 GRAY_SIDE, COLOUR_SIDE = 32, 8  # thumbnails: 32×32 gray to compare shapes, 8×8×3 to compare colours
+THUMBNAIL = GRAY_SIDE**2 + COLOUR_SIDE**2 * 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +33,33 @@ class Facts:
     thumbnail: bytes = b""  # GRAY_SIDE² gray bytes, then COLOUR_SIDE²×3
 
 
-def facts_of(constant: tuple[int, Path | None], path: Path) -> tuple[Facts, bool]:
-    """(facts, were they known?); `constant` is (max_pixels, the cache's file or None)."""
-    max_pixels, cache_file = constant
+def facts_of(constant: tuple[int, str | None], path: str) -> tuple[Any, ...]:
+    """(were they known?, *facts); `constant` is (max_pixels, the cache's file or None)."""
+    facts, known = _facts_of(path, constant[0], constant[1])
+    return known, *astuple(facts)
+
+
+def read_facts(answer: Any) -> tuple[Facts, bool]:
+    """What `facts_of` answered: (facts, were they known?). Raises MessageError."""
+    match answer:
+        case [
+            bool() as known,
+            None | str() as reason,
+            str() as sha,
+            [int() as width, int() as height],
+            str() as mode,
+            [*notes],
+            bool() as gray,
+            bytes() as pixels,
+            bytes() as thumbnail,
+        ] if all(isinstance(note, str) for note in notes):
+            whole = min(width, height) > 0 and len(pixels) == 16 and len(thumbnail) == THUMBNAIL
+            if reason is not None or whole:
+                return Facts(reason, sha, (width, height), mode, tuple(notes), gray, pixels, thumbnail), known
+    raise MessageError("what are no facts of an image")
+
+
+def _facts_of(path: str, max_pixels: int, cache_file: str | None) -> tuple[Facts, bool]:
     try:
         data = read_bytes(path, max_pixels)
     except ImageError as e:
@@ -41,7 +68,7 @@ def facts_of(constant: tuple[int, Path | None], path: Path) -> tuple[Facts, bool
     if cache_file is not None:
         from .cache import look_up
 
-        known = look_up(cache_file, sha, max_pixels)
+        known = look_up(Path(cache_file), sha, max_pixels)
         if known is not None:
             return known, True
     return measure(data, sha, max_pixels), False

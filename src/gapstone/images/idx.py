@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .limits import check_unpacked
 from .names import display
 from .sources import DataError, Item, Source, SplitName, number_classes
 
@@ -118,6 +119,7 @@ def _read(path: Path, dimensions: set[int]) -> NDArray[np.uint8]:
                 raise DataError(
                     f"{shown!r}: its header says {'×'.join(map(str, shape))}, which cannot fit in {size:,} bytes."
                 )
+            check_unpacked(f"DATA {shown!r}", size, count)
             data = f.read(count + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as e:
         raise DataError(f"{shown!r} is damaged or cut off ({e}); fetch it again.") from e

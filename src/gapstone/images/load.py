@@ -5,6 +5,7 @@ decoded; truncated files are refused; only raster formats are opened (an EPS fil
 Ghostscript). Nothing is ever replaced by a black image or the next file.
 """
 
+import hashlib
 import importlib
 import io
 import os
@@ -59,6 +60,7 @@ _ORIENTATION = 0x0112
 
 
 OUT_OF_MEMORY = "decoding it needs more memory than there is"
+CHANGED = "it is no longer the file that was looked at: it was replaced or changed meanwhile"
 
 
 class ImageError(ValueError):
@@ -115,8 +117,12 @@ def load(
         raise ImageError(_reason(e)) from e
 
 
-def read_bytes(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> bytes:
-    """The bytes of a regular file; ImageError for anything else (a folder, a pipe that would block for ever, …)."""
+def read_bytes(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, sha256: str | None = None) -> bytes:
+    """The bytes of a regular file; ImageError for anything else (a folder, a pipe that would block for ever, …).
+
+    sha256: what a scan found the file to be; what is kept under that hash must be made of these bytes and no others, so
+    ImageError where it has changed since.
+    """
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
@@ -127,7 +133,10 @@ def read_bytes(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> by
         if status.st_size > max_pixels * 8 + (64 << 20):
             raise ImageError(f"the file is {status.st_size / 1e9:.1f} GB, more than any image within the pixel limit")
         with open(path, "rb") as f:
-            return f.read()
+            data = f.read()
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            raise ImageError(CHANGED)
+        return data
     except ImageError:
         raise
     except FileNotFoundError:

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .load import MAX_PIXELS, convert, load
+from .load import MAX_PIXELS, convert, load, read_bytes
 from .names import display, natural
 
 SplitName = Literal["train", "val", "test"]
@@ -87,12 +87,13 @@ class Source:
         return tuple(s for s in SPLITS if s in given)
 
     def pixels(
-        self, i: int, channels: Literal[1, 3] | None = None, *, max_pixels: int = MAX_PIXELS
+        self, i: int, channels: Literal[1, 3] | None = None, *, max_pixels: int = MAX_PIXELS, sha256: str | None = None
     ) -> NDArray[np.uint8]:
-        """(H, W, C) uint8 of item `i`; ImageError where its file cannot be used."""
+        """(H, W, C) uint8 of item `i`; ImageError where its file cannot be used, or is not the one with that hash."""
         item = self.items[i]
         if item.path is not None:
-            return load(item.path, channels=channels, max_pixels=max_pixels).pixels
+            data = read_bytes(item.path, max_pixels, sha256)
+            return load(data, channels=channels, max_pixels=max_pixels).pixels
         assert self.array is not None
         pixels = self.array[item.row]
         return pixels if channels is None else convert(pixels, channels)

@@ -6,10 +6,12 @@ what went in (files' content, labels, preprocessing); the same key is reused, an
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .crew import Lost, crew
-from .load import MAX_PIXELS, VERSION, ImageError, load
+from .load import MAX_PIXELS, VERSION, ImageError, load, read_bytes
+from .messages import MessageError
 from .names import display
 from .preprocessing import Preprocessing
 from .sources import Source
@@ -127,7 +130,7 @@ def build(
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        _write(source, chosen, preprocessing, temporary, key, workers, progress, max_pixels)
+        _write(source, chosen, preprocessing, temporary, key, workers, progress, max_pixels, scan)
         _put_in_place(temporary, folder)
     except OSError as e:
         raise StoreError(f"cannot write the decoded images to {display(folder)}: {e.strerror or e}") from e
@@ -160,13 +163,24 @@ def moments(
     return tuple(float(m) for m in mean), tuple(float(s) for s in std)
 
 
-def fit_file(constant: tuple[Preprocessing, int], path: Path) -> NDArray[np.uint8] | str:
-    """In a worker process: one file, fitted; or the reason why not."""
-    preprocessing, max_pixels = constant
+def fit_file(constant: tuple[dict[str, Any], int], task: tuple[str, str | None]) -> NDArray[np.uint8] | str:
+    """In a worker process: one file, fitted; or the reason why not.
+
+    `task`: its path and the SHA-256 that the scan found (None without a scan): what is decoded are those bytes.
+    """
+    (preprocessing, max_pixels), (path, expected) = constant, task
     try:
-        return preprocessing.fit(load(path, max_pixels=max_pixels).pixels)
+        data = read_bytes(path, max_pixels, expected)
+        return Preprocessing.from_json(preprocessing).fit(load(data, max_pixels=max_pixels).pixels)
     except ImageError as e:
         return str(e)
+
+
+def _read_fitted(answer: Any, shape: tuple[int, ...]) -> NDArray[np.uint8] | str:
+    """What `fit_file` answered. Raises MessageError."""
+    if isinstance(answer, str) or (isinstance(answer, np.ndarray) and answer.shape == shape):
+        return answer
+    raise MessageError(f"what is no image of {' × '.join(map(str, shape))}")
 
 
 def _key(source: Source, chosen: NDArray[np.int64], preprocessing: Preprocessing, scan: "Scan | None") -> str:
@@ -199,6 +213,7 @@ def _write(
     workers: int | None,
     progress: Callable[[int, int], None] | None,
     max_pixels: int,
+    scan: "Scan | None",
 ) -> None:
     shape = (len(chosen), *preprocessing.stored, preprocessing.channels)
     needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(folder).free
@@ -208,10 +223,10 @@ def _write(
             f"{display(folder.parent)}, where {free / 1e9:.1f} GB are free. Use a smaller size or limit."
         )
     images = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
-    for done, (row, fitted) in enumerate(_fitted(source, chosen, preprocessing, workers, max_pixels), start=1):
+    for done, (row, fitted) in enumerate(_fitted(source, chosen, preprocessing, workers, max_pixels, scan), start=1):
         if isinstance(fitted, str):
             name = source.items[int(chosen[row])].name
-            raise StoreError(f"{name}: {fitted}. Has the file changed since the scan? Scan again.")
+            raise StoreError(f"{name}: {fitted}. Run the same command again: it looks at the images anew.")
         images[row] = fitted
         if progress is not None:
             progress(done, len(chosen))
@@ -225,21 +240,27 @@ def _write(
 
 
 def _fitted(
-    source: Source, chosen: NDArray[np.int64], preprocessing: Preprocessing, workers: int | None, max_pixels: int
+    source: Source,
+    chosen: NDArray[np.int64],
+    preprocessing: Preprocessing,
+    workers: int | None,
+    max_pixels: int,
+    scan: "Scan | None",
 ) -> Iterator[tuple[int, NDArray[np.uint8] | str]]:
     if source.array is not None:
         for row, i in enumerate(chosen.tolist()):
             yield row, preprocessing.fit(source.array[source.items[i].row])
         return
-    paths = [source.items[i].path for i in chosen.tolist()]
-    constant = (preprocessing, max_pixels)
+    shape = (*preprocessing.stored, preprocessing.channels)
     answers = crew(
         "gapstone.images.store:fit_file",
-        paths,
-        constant,
+        [(str(source.items[i].path), None if scan is None else scan.facts[i].sha256) for i in chosen.tolist()],
+        (preprocessing.to_json(), max_pixels),
         workers=workers,
         time_limit=TIME_LIMIT,
         memory_limit=memory_limit(max_pixels),
+        read=partial(_read_fitted, shape=shape),
+        largest=math.prod(shape),
     )
     for row, answer in answers:
         yield row, answer.reason if isinstance(answer, Lost) else answer

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from . import cache as cache_
 from .crew import Lost, crew
-from .facts import COLOUR_SIDE, GRAY_SIDE, Facts, is_gray, pixel_hash
+from .facts import COLOUR_SIDE, GRAY_SIDE, THUMBNAIL, Facts, is_gray, pixel_hash, read_facts
 from .names import display
 from .sources import Source
 from .store import memory_limit
 
 TIME_LIMIT = 60.0  # seconds for one file: a 100-megapixel JPEG takes 2
-THUMBNAIL = GRAY_SIDE**2 + COLOUR_SIDE**2 * 3
 _KEEP_EVERY = 500  # results written to the cache together: a killed scan loses that many at most
 
 Progress = Callable[[int, int], None]
@@ -49,10 +48,15 @@ def _survey_files(
     facts: list[Facts | None] = [None] * count
     thumbnails = np.zeros((count, THUMBNAIL), np.uint8)
     fresh: list[Facts] = []
-    paths = [item.path for item in source.items]
-    constant = (max_pixels, file)
-    function = "gapstone.images.facts:facts_of"
-    answers = crew(function, paths, constant, workers=workers, time_limit=limit, memory_limit=memory_limit(max_pixels))
+    answers = crew(
+        "gapstone.images.facts:facts_of",
+        [str(item.path) for item in source.items],
+        (max_pixels, None if file is None else str(file)),
+        workers=workers,
+        time_limit=limit,
+        memory_limit=memory_limit(max_pixels),
+        read=read_facts,
+    )
     for done, (i, answer) in enumerate(answers, start=1):
         if isinstance(answer, Lost):
             facts[i] = Facts(answer.reason, "")

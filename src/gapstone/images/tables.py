@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 import zipfile
 from pathlib import Path
@@ -9,8 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .limits import check_table, check_unpacked
 from .names import display
 from .sources import SPLIT_WORDS, DataError, Item, Source, SplitName, number_classes, unique
+
+ARRAYS = ("images", "labels", "classes", "split")
+"""What is read of an .npz file."""
 
 
 def digits() -> Source:
@@ -69,6 +74,7 @@ def read_rows(what: str, path: Path) -> list[tuple[int, list[str]]]:
 
     Raises DataError, which begins with `what` and the line: `--boxes 'boxes.csv', line 3: …`.
     """
+    check_table(what, path)
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
@@ -122,32 +128,41 @@ def _word(shown: str, row: int, word: str) -> SplitName:
 
 def _arrays(shown: str, path: Path) -> dict[str, NDArray[np.generic]]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            claimed = sum(member.file_size for member in archive.infolist())
-        if claimed > (memory := _memory()) // 2:
-            raise DataError(
-                f"DATA {shown!r} unpacks to {claimed / 1e9:.1f} GB, more than half of this machine's "
-                f"{memory / 1e9:.0f} GB; save the images as files in a folder instead."
-            )
+        _check_headers(f"DATA {shown!r}", path)
         with np.load(path, allow_pickle=False) as npz:
             for needed in ("images", "labels"):
                 if needed not in npz.files:
                     has = ", ".join(sorted(map(display, npz.files))) or "nothing"
                     raise DataError(f"DATA {shown!r} has no {needed!r} array; it has {has}.")
-            return {name: npz[name] for name in npz.files if name in ("images", "labels", "classes", "split")}
+            return {name: npz[name] for name in npz.files if name in ARRAYS}
     except DataError:
         raise
-    except (OSError, EOFError, zipfile.BadZipFile, KeyError, MemoryError) as e:
+    except Exception as e:  # zipfile, zlib and numpy have many ways to refuse what is damaged
         raise DataError(f"DATA {shown!r} cannot be read as .npz ({e}); save it again with np.savez.") from e
-    except ValueError as e:  # object arrays
-        raise DataError(f"DATA {shown!r} holds pickled objects, which are never loaded ({e}).") from e
 
 
-def _memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not every system tells
-        return 1 << 36
+def _check_headers(what: str, path: Path) -> None:
+    """What the archive's and the arrays' headers claim, before any array is made.
+
+    Raises DataError for more than may be unpacked, for arrays that their headers do not fit, and for pickled objects.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = [m for m in archive.infolist() if m.filename.removesuffix(".npy") in ARRAYS]
+        check_unpacked(what, path.stat().st_size, sum(member.file_size for member in members))
+        for member in members:
+            name = member.filename.removesuffix(".npy")
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+                held = member.file_size - file.tell()
+            if dtype.hasobject:
+                raise DataError(f"{what}: {name} holds pickled objects, which are never loaded; save plain arrays.")
+            if math.prod(shape) * dtype.itemsize != held:
+                raise DataError(
+                    f"{what}: {name} should have {math.prod(shape) * dtype.itemsize:,} bytes, as its header says "
+                    f"{dtype} of shape {shape}, and has {held:,}; save it again with np.savez."
+                )
 
 
 def _pixels(shown: str, images: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -7,16 +7,18 @@ multiprocessing's re-import of the user's `__main__`, which breaks scripts witho
 import contextlib
 import importlib
 import os
-import pickle
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from typing import IO, Any
 
-_LENGTH = struct.Struct("<Q")
+from gapstone.images.messages import LARGEST, MessageError, receive, send
+from gapstone.working_folder import environment, search_path
+
+START_LIMIT = 120.0  # seconds; a start takes 0.2 on an idle machine
 
 
 class CrewError(RuntimeError):
@@ -31,12 +33,14 @@ class Worker:
         >>> worker.send([path])
         >>> facts = worker.receive()
 
-    function: "module:name", called as `name(constant, task)`; tasks, constant and results are pickled.
+    function: "module:name", called as `name(constant, task)`; tasks, constant and results are `messages`.
     memory_limit: bytes of address space (where the system can limit that); beyond it MemoryError.
+    largest: raw bytes of one answer (its bytes and arrays); a process that sends more is not believed.
     """
 
-    def __init__(self, function: str, constant: Any, memory_limit: int | None) -> None:
+    def __init__(self, function: str, constant: Any, memory_limit: int | None, largest: int = LARGEST) -> None:
         self.function, self._constant, self._memory_limit = function, constant, memory_limit
+        self._largest = largest
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
 
@@ -53,39 +57,50 @@ class Worker:
         """Raises CrewError with what the process said, where it does not come up."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in close
         # its own session: Ctrl-C reaches this process alone, which then stops the workers in order
-        code = f"import sys; sys.path[:] = {sys.path!r}; from gapstone.images.worker import serve; serve()"
+        code = f"import sys; sys.path[:] = {search_path()!r}; from gapstone.images.worker import serve; serve()"
         # one thread each: there is a worker per core, and OpenBLAS would reserve memory for every thread
-        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, "-P", "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=environment,
+            env=os.environ | environment() | threads,
             start_new_session=True,
         )
         asked, answers = self._pipes()
+        timer = threading.Timer(START_LIMIT, self.kill)
+        timer.start()
         try:
-            _send(asked, (self.function, self._constant, self._memory_limit))
-            if _receive(answers) != "ready":
+            send(asked, (self.function, self._constant, self._memory_limit))
+            if receive(answers) != "ready":
                 raise EOFError
-        except (EOFError, OSError) as e:
+        except (EOFError, OSError, MessageError) as e:
+            self.kill()
             self._errors.seek(0)
             text = self._errors.read().decode(errors="replace").strip()
             raise CrewError(
                 f"a worker process for {self.function} does not start ({self.ended()}):\n{text[-2000:]}"
             ) from e
+        finally:
+            timer.cancel()
 
     def send(self, tasks: Sequence[Any]) -> None:
         """Raises EOFError or OSError where the process is gone."""
-        _send(self._pipes()[0], list(tasks))
+        send(self._pipes()[0], list(tasks))
 
     def receive(self) -> Any:
-        """The answer to the next task. Raises CrewError where the function raised, EOFError or OSError as `send`."""
-        kind, result = _receive(self._pipes()[1])
-        if kind == "raised":
-            raise CrewError(f"{self.function} failed in a worker process:\n{result}")
-        return result
+        """The answer to the next task.
+
+        Raises CrewError where the function raised, EOFError or OSError as `send`, MessageError for what is no answer:
+        kill it then, for what else it sends cannot be told from it.
+        """
+        match receive(self._pipes()[1], self._largest):
+            case ["done", result]:
+                return result
+            case ["raised", str() as text]:
+                raise CrewError(f"{self.function} failed in a worker process:\n{text}")
+        raise MessageError("a message that is no answer")
 
     def ended(self) -> str:
         """How the process ended, in words."""
@@ -94,9 +109,12 @@ class Worker:
 
     def kill(self) -> None:
         process = self._process  # another thread may close it meanwhile
-        if process is not None:
+        if process is not None and process.returncode is None:
             with contextlib.suppress(OSError):
-                process.kill()
+                if hasattr(os, "killpg"):
+                    os.killpg(process.pid, signal.SIGKILL)  # what it started would keep its pipe open
+                else:
+                    process.kill()
 
     def close(self) -> None:
         """Wait for its end and forget it."""
@@ -134,39 +152,21 @@ def _how(process: "subprocess.Popen[bytes]") -> str:
     return f"the process decoding it ended with code {code}"
 
 
-def _send(pipe: IO[bytes], value: Any) -> None:
-    data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    pipe.write(_LENGTH.pack(len(data)))
-    pipe.write(data)
-    pipe.flush()
-
-
-def _receive(pipe: IO[bytes]) -> Any:
-    head = pipe.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
-        raise EOFError
-    (length,) = _LENGTH.unpack(head)
-    data = pipe.read(length)
-    if len(data) < length:
-        raise EOFError
-    return pickle.loads(data)  # from our own child over our own pipe
-
-
 def serve() -> None:
     """What a worker process runs: answer tasks until its standard input ends."""
     asked, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    function, constant, memory_limit = _receive(asked)
+    function, constant, memory_limit = receive(asked, sys.maxsize)
     module, name = function.split(":")
     call: Callable[[Any, Any], Any] = getattr(importlib.import_module(module), name)
     _limit_memory(memory_limit)
-    _send(answers, "ready")
+    send(answers, "ready")
     # from here on nothing else may write into the answers, and libtiff's chatter on stderr helps nobody
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     while True:
         try:
-            tasks = _receive(asked)
+            tasks = receive(asked, sys.maxsize)
         except EOFError:
             return
         for task in tasks:
@@ -176,7 +176,7 @@ def serve() -> None:
                 import traceback
 
                 answer = ("raised", traceback.format_exc())
-            _send(answers, answer)
+            send(answers, answer)
 
 
 def _limit_memory(limit: int | None) -> None:

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
+from gapstone.figures import style
 from gapstone.inspecting.amounts import cells, share, size
 from gapstone.inspecting.result import Inspection, Part
+
+# gapstone.figures goes before Matplotlib
+# isort: split
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 HEAD, TRUNK, LINE = "#d55e00", "#0072b2", "#d9d9d9"  # Okabe & Ito's, told apart by every kind of colour vision
 ENDINGS = (".png", ".svg")
@@ -21,7 +23,7 @@ def save(found: Inspection, path: Path) -> Path:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
     # names are a user's: nothing in them is a formula
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gapstone", "text.parse_math": False}):
+    with style(**{"svg.fonttype": "none", "svg.hashsalt": "gapstone", "text.parse_math": False}):
         figure = draw(found)
         metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
         figure.savefig(path, dpi=160, facecolor="white", metadata=metadata)

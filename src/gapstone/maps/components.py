@@ -6,9 +6,14 @@ Compiled by Numba; `boxes.sweep` imports this file when it is first asked.
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+import gapstone.loops  # noqa: F401
+
+# gapstone.loops goes before Numba
+# isort: split
+import numba
 
 F = TypeVar("F", bound=Callable[..., Any])
 Floats = NDArray[np.float64]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from gapstone.nets.features import Features, map_size
+from gapstone.nets.features import Features, TooManyParametersError, at_most, dry_run, map_size
 from gapstone.nets.googlenet import GoogLeNet
 from gapstone.nets.in_timm import register_timm
 from gapstone.nets.inception_resnet_v1 import InceptionResNetV1
@@ -24,7 +24,18 @@ from gapstone.nets.resnet import ResNet
 from gapstone.nets.vgg import Vgg
 from gapstone.nets.zoo import TimmFeatures, pretrained_moments
 
-__all__ = ["NAMES", "TIMM", "Features", "build", "map_size", "pretrained_moments", "register_timm"]
+__all__ = [
+    "NAMES",
+    "TIMM",
+    "Features",
+    "TooManyParametersError",
+    "at_most",
+    "build",
+    "dry_run",
+    "map_size",
+    "pretrained_moments",
+    "register_timm",
+]
 
 
 @dataclass(frozen=True)

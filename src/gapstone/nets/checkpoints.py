@@ -7,12 +7,16 @@ Whoever has a pickle (.pth, .pt) makes such a file once, in the environment the 
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from gapstone.machine import memory
 from gapstone.nets.features import Features
 
 State = dict[str, Tensor]
+
+LONGEST_HEADER = 8_000_000  # bytes; 21,000 labels and 2,000 tensors take 1 MB, and as JSON in memory 20 times that
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INCEPTION = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -113,7 +117,7 @@ def read_checkpoint(name: str, path: Path) -> Checkpoint:
     if name not in FORMATS:
         raise ValueError(f"{name}: no published weights of it are known; there are readers for {', '.join(FORMATS)}")
     form = FORMATS[name]
-    state = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in read_state(path).items()}
+    state = {key: tensor.float() if tensor.dtype in FLOATS else tensor for key, tensor in read_state(path).items()}
     state = _vgg_of_timm(state)
     if name == "inception_resnet_v1":
         state = _one_layer(state, path)
@@ -154,6 +158,23 @@ def _fits(name: str, state: State) -> bool:
     return own.keys() == body.keys() and all(body[key].shape == tensor.shape for key, tensor in own.items())
 
 
+def check_size(path: Path) -> None:
+    """Raises ValueError for a safetensors file, or what is taken for one, that this machine cannot open."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if LONGEST_HEADER < header < size:
+        raise ValueError(
+            f"{path}: its header claims {header:,} bytes, and a network's has at most {LONGEST_HEADER:,}: it is no "
+            f"safetensors file, or a damaged one"
+        )
+    if 3 * size > memory():  # as bytes, as tensors, and as a model
+        raise ValueError(
+            f"{path}: it has {size / 1e9:.1f} GB, and opening it takes three times that; this machine has "
+            f"{memory() / 1e9:.1f} GB"
+        )
+
+
 def read_state(path: Path) -> State:
     """The tensors of a safetensors file. Raises ValueError for anything else, FileNotFoundError."""
     from safetensors import SafetensorError
@@ -161,6 +182,7 @@ def read_state(path: Path) -> State:
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file")
+    check_size(path)
     try:
         return load_file(path)
     except SafetensorError as error:
@@ -170,8 +192,45 @@ def read_state(path: Path) -> State:
         ) from error
 
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types of weights that can be taken as float32. Others were made from weights (quantised), or are none."""
+
+
+def not_sound(state: State) -> str | None:
+    """In words, the first tensor that no trained network has: with NaN, infinity, or a variance below 0."""
+    for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            continue
+        numbers = tensor.detach().cpu()
+        # NumPy's is 20 times faster, and knows no bfloat16
+        exact = numbers if numbers.dtype in (torch.float32, torch.float64) else numbers.float()
+        fine = np.isfinite(exact.numpy())
+        if not fine.all():
+            return f"{int((~fine).sum()):,} of {tensor.numel():,} numbers in {name} are not finite"
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            return f"{int((tensor < 0).sum()):,} of {tensor.numel():,} variances in {name} are below 0"
+    return None
+
+
+def check_sound(what: str, own: State, given: State) -> None:
+    """Raises ValueError that begins with `what` where a tensor given is no weights, or none of the network's kind.
+
+    Else `load_state_dict` would cast whole numbers, truth values and complex numbers without a word.
+    """
+    for name, tensor in own.items():
+        given_type = given[name].dtype
+        if not (given_type in FLOATS if tensor.is_floating_point() else given_type == tensor.dtype):
+            wanted = "float32, float16, bfloat16 or float64" if tensor.is_floating_point() else str(tensor.dtype)[6:]
+            raise ValueError(
+                f"{what}: {name} is {str(given_type)[6:]}, and should be {wanted}; save the weights of the network "
+                f"itself, not of a quantised or converted one"
+            )
+    if wrong := not_sound({name: given[name].to(tensor.dtype) for name, tensor in own.items()}):
+        raise ValueError(f"{what}: {wrong}; the file is damaged, or the training diverged: take another")
+
+
 def check_same(what: str, own: State, given: State) -> None:
-    """Raises ValueError that begins with `what` where names or shapes differ."""
+    """Raises ValueError that begins with `what` where names, shapes or types differ, or numbers are none."""
     lacks, more = own.keys() - given.keys(), given.keys() - own.keys()
     other = [key for key in own.keys() & given.keys() if own[key].shape != given[key].shape]
     if lacks or more or other:
@@ -180,6 +239,7 @@ def check_same(what: str, own: State, given: State) -> None:
             f"{what}: {len(lacks)} of its tensors are missing, {len(more)} belong elsewhere, {len(other)} have another "
             f"shape ({some}, …)"
         )
+    check_sound(what, own, given)
 
 
 def _head(form: Format, state: State, channels: int, what: str) -> tuple[State | None, int | None]:
@@ -200,6 +260,8 @@ def _head(form: Format, state: State, channels: int, what: str) -> tuple[State |
                 f"take {width} numbers"
             )
         width = len(weight)
+    floats = {name: torch.empty(0) for name in names}
+    check_sound(what, floats, state)
     head = {f"{form.linear[layer]}.{kind}": state[f"{layer}.{kind}"] for layer in layers for kind in ("weight", "bias")}
     return head, width
 

@@ -1,7 +1,14 @@
 """A network without its head: (N, in_channels, H, W) → (N, channels, h, w)."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from gapstone.torch_internals import unseen_by_modes
 
@@ -110,22 +117,78 @@ class Features(nn.Module):
             )
 
 
-def map_size(features: nn.Module, channels: int, size: tuple[int, int]) -> tuple[int, int]:
-    """The size (h, w) of the last map for images of `size` (H, W) and `channels`, without computing anything.
+@dataclass(frozen=True)
+class DryRun:
+    """What a network does with images of one size, found without computing anything."""
 
-    >>> map_size(build("resnet18"), 3, (224, 160))
+    size: tuple[int, int]
+    """(h, w) of the last map."""
+    bytes: int
+    """Of memory that one image needs at the least: the largest input and output of a step, together."""
+
+
+def dry_run(features: nn.Module, channels: int, size: tuple[int, int]) -> DryRun:
+    """Run on shapes alone (the meta device), so it costs no memory at any size; weights stay where they are.
+
+    >>> dry_run(build("resnet18"), 3, (224, 160)).size
     (7, 5)
 
-    Weights stay where they are: the run is on shapes alone (the meta device), so it costs no memory at any size.
     Raises ValueError where the network cannot take that size.
     """
     state = {**dict(features.named_parameters()), **dict(features.named_buffers())}
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
     # Two images: batch norm in training refuses a single value per channel, which a 1×1 map of one image is.
     images = torch.empty(2, channels, *size, device="meta")
-    with torch.no_grad():
-        maps = torch.func.functional_call(features, shapes, (images,))
-    return int(maps.shape[2]), int(maps.shape[3])
+    largest = 0
+
+    def seen(_module: nn.Module, given: tuple[Any, ...], made: Any) -> None:
+        nonlocal largest
+        tensors = {id(x): x for x in (*given, *(made if isinstance(made, tuple | list) else [made]))}
+        largest = max(largest, sum(x.nbytes for x in tensors.values() if isinstance(x, Tensor)))
+
+    handles = [m.register_forward_hook(seen) for m in features.modules() if next(m.children(), None) is None]
+    try:
+        with torch.no_grad():
+            maps = torch.func.functional_call(features, shapes, (images,))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return DryRun((int(maps.shape[2]), int(maps.shape[3])), largest // 2)
+
+
+def map_size(features: nn.Module, channels: int, size: tuple[int, int]) -> tuple[int, int]:
+    """The size (h, w) of the last map for images of `size` (H, W) and `channels`, without computing anything.
+
+    >>> map_size(build("resnet18"), 3, (224, 160))
+    (7, 5)
+
+    Raises ValueError where the network cannot take that size.
+    """
+    return dry_run(features, channels, size).size
+
+
+class TooManyParametersError(ValueError):
+    """A network has more parameters than it was allowed."""
+
+
+@contextmanager
+def at_most(count: int) -> Iterator[None]:
+    """While networks are built in this thread: TooManyParametersError as soon as they have more than `count`
+    parameters together, before anything is done with them."""
+    thread, seen = threading.get_ident(), 0
+
+    def registered(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal seen
+        if parameter is not None and threading.get_ident() == thread:
+            seen += parameter.numel()
+            if seen > count:
+                raise TooManyParametersError(f"more than {count:,} parameters")
+
+    handle = register_module_parameter_registration_hook(registered)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def initialise(features: nn.Module, mode: str = "fan_out") -> None:

@@ -4,31 +4,20 @@ A 12-megapixel photo is 36 MB of pixels; what leaves the process is each model's
 """
 
 import io
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from gapstone.images.load import OUT_OF_MEMORY, ImageError, load
+from gapstone.images.messages import MessageError
 from gapstone.images.preprocessing import Preprocessing
 
 PREVIEW = 1280  # px, longest side: as sharp as a page shows it; 1600 cost 25 ms more of a 12-megapixel photo
 LOSSLESS = 256  # px: up to here the preview is a PNG, so that a digit's pixels are its own
-
-
-@dataclass(frozen=True)
-class Rules:
-    """The same for every picture; sent to a worker process once."""
-
-    preprocessings: tuple[Preprocessing, ...]
-    max_pixels: int
-
-
-@dataclass(frozen=True)
-class Task:
-    data: bytes
-    preview: bool
 
 
 @dataclass(frozen=True)
@@ -43,20 +32,48 @@ class Picture:
     browsers show no TIFF and their own idea of CMYK and 16 bits."""
 
 
-def read(rules: Rules, task: Task) -> Picture | str:
-    """The picture, or in one line why it cannot be read."""
+def rules(preprocessings: list[Preprocessing], max_pixels: int) -> dict[str, Any]:
+    """The same for every picture; sent to a worker process once."""
+    return {"preprocessings": [p.to_json() for p in preprocessings], "max_pixels": max_pixels}
+
+
+def read(rules: dict[str, Any], task: tuple[bytes, bool]) -> dict[str, Any] | str:
+    """In a worker process: the picture, or in one line why it cannot be read. task: its file, and with a preview?"""
+    data, preview = task
     try:
-        loaded = load(task.data, max_pixels=rules.max_pixels)
-        return Picture(
-            size=(loaded.pixels.shape[0], loaded.pixels.shape[1]),
-            notes=loaded.notes,
-            fitted=tuple(p.fit(loaded.pixels) for p in rules.preprocessings),
-            preview=_preview(loaded.pixels) if task.preview else None,
-        )
+        loaded = load(data, max_pixels=rules["max_pixels"])
+        return {
+            "size": loaded.pixels.shape[:2],
+            "notes": loaded.notes,
+            "fitted": [Preprocessing.from_json(p).fit(loaded.pixels) for p in rules["preprocessings"]],
+            "preview": _preview(loaded.pixels) if preview else None,
+        }
     except ImageError as error:
         return str(error)
     except MemoryError:
         return OUT_OF_MEMORY
+
+
+def checked(answer: Any, preprocessings: list[Preprocessing]) -> Picture | str:
+    """What `read` answered. Raises MessageError for what no honest process sends."""
+    match answer:
+        case str():
+            return answer
+        case {
+            "size": [int() as height, int() as width],
+            "notes": [*notes],
+            "fitted": [*fitted],
+            "preview": None | ["image/png" | "image/jpeg", bytes()] as preview,
+        } if min(height, width) > 0 and all(isinstance(note, str) for note in notes):
+            shapes = [one.shape if isinstance(one, np.ndarray) else () for one in fitted]
+            if shapes == [(*p.stored, p.channels) for p in preprocessings]:
+                return Picture((height, width), tuple(notes), tuple(fitted), tuple(preview) if preview else None)
+    raise MessageError("what is no picture")
+
+
+def largest(preprocessings: list[Preprocessing]) -> int:
+    """Bytes of one answer: the inputs, and a preview, of which no format takes twice its pixels."""
+    return sum(math.prod(p.stored) * p.channels for p in preprocessings) + 6 * PREVIEW**2
 
 
 def _preview(pixels: NDArray[np.uint8]) -> tuple[str, bytes]:

@@ -9,11 +9,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from gapstone.images.load import ImageError
+from gapstone.images.messages import MessageError
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.store import memory_limit
 from gapstone.images.worker import Worker
 from gapstone.serve.limits import Limits
-from gapstone.serve.picture import Picture, Rules, Task
+from gapstone.serve.picture import Picture, checked, largest, rules
 
 
 class Readers:
@@ -26,8 +27,7 @@ class Readers:
     """
 
     def __init__(self, preprocessings: list[Preprocessing], limits: Limits, count: int) -> None:
-        rules = Rules(tuple(preprocessings), limits.pixels)
-        self._all = [_Reader(rules, limits) for _ in range(count)]
+        self._all = [_Reader(preprocessings, limits) for _ in range(count)]
         self._idle: queue.SimpleQueue[_Reader] = queue.SimpleQueue()
         for reader in self._all:
             self._idle.put(reader)
@@ -40,15 +40,15 @@ class Readers:
 
     async def read(self, data: bytes, preview: bool) -> Picture:
         """Raises ImageError with the reason, also where reading took too long or crashed its process."""
-        answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, Task(data, preview))
+        answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, data, preview)
         if isinstance(answer, str):
             raise ImageError(answer)
         return answer
 
-    def _ask(self, task: Task) -> Picture | str:
+    def _ask(self, data: bytes, preview: bool) -> Picture | str:
         reader = self._idle.get()  # never waits: as many readers as threads
         try:
-            return reader.ask(task)
+            return reader.ask(data, preview)
         finally:
             self._idle.put(reader)
 
@@ -63,8 +63,14 @@ class Readers:
 class _Reader:
     """One process, replaced when it dies."""
 
-    def __init__(self, rules: Rules, limits: Limits) -> None:
-        self._worker = Worker("gapstone.serve.picture:read", rules, memory_limit(limits.pixels))
+    def __init__(self, preprocessings: list[Preprocessing], limits: Limits) -> None:
+        self._preprocessings = preprocessings
+        self._worker = Worker(
+            "gapstone.serve.picture:read",
+            rules(preprocessings, limits.pixels),
+            memory_limit(limits.pixels),
+            largest(preprocessings),
+        )
         self._limit = limits.decode_seconds
         self._lock = threading.Lock()
         self._asking = False
@@ -73,7 +79,7 @@ class _Reader:
     def start(self) -> None:
         self._worker.start()
 
-    def ask(self, task: Task) -> Picture | str:
+    def ask(self, data: bytes, preview: bool) -> Picture | str:
         if self._worker.dead:
             self.close()  # it died idle: not this picture's fault
         if not self._worker.started:
@@ -82,8 +88,12 @@ class _Reader:
         timer = threading.Timer(self._limit, self._stop_overdue)
         timer.start()
         try:
-            self._worker.send([task])
-            answer = self._worker.receive()
+            self._worker.send([(data, preview)])
+            answer = checked(self._worker.receive(), self._preprocessings)
+        except MessageError as error:
+            self.kill()
+            self.close()
+            return f"the process reading it answered with {error}"
         except (EOFError, OSError):  # the process is gone
             took = f"reading it took longer than {self._limit:g} s and was stopped"
             reason = took if self._overdue else self._worker.ended()
@@ -96,7 +106,6 @@ class _Reader:
                 self._asking = False
         if self._overdue:  # at the last moment: this answer came, the next would not
             self.close()
-        assert isinstance(answer, Picture | str)
         return answer
 
     def _stop_overdue(self) -> None:

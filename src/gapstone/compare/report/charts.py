@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from markupsafe import Markup
+
+from gapstone.compare.report.words import short
+from gapstone.figures import style
+
+# gapstone.figures goes before Matplotlib
+# isort: split
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
-
-from gapstone.compare.report.words import short
 
 COLOURS = 7  # Okabe & Ito's, for every kind of colour vision, without the yellow that nobody reads on white
 MARKERS = "os^DvPX"
@@ -38,7 +41,6 @@ STYLE: dict[Any, Any] = {
     "axes.edgecolor": SOFT,
     "axes.labelcolor": INK,
     "axes.linewidth": 0.8,
-    "axes.grid": True,
     "axes.axisbelow": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -88,7 +90,7 @@ class Look:
 
 @contextmanager
 def _figure(width: float = 5.0, height: float = 3.5, grid: bool = True) -> Iterator[tuple[Figure, Axes]]:
-    with mpl.rc_context({**STYLE, "axes.grid": grid}):
+    with style(**STYLE, **{"axes.grid": grid}):
         figure = Figure(figsize=(width, height), layout="constrained" if grid else None)
         yield figure, figure.add_subplot()
 

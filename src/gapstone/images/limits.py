@@ -1,0 +1,38 @@
+"""How much memory a file of images may ask for, said before any of it is taken."""
+
+from pathlib import Path
+
+from gapstone.machine import memory
+
+from .sources import DataError
+
+FREE = 1 << 30
+"""Bytes that any file may unpack to, if the machine has them."""
+
+MOST_PACKED = 100
+"""Times its own size that a larger file may unpack to: real images pack 2 to 20 times."""
+
+LARGEST_TABLE = 1 << 30
+"""Bytes of a CSV file, 10 million rows; in memory it takes some 10 times that."""
+
+
+def check_unpacked(what: str, packed: int, unpacked: int) -> None:
+    """Raises DataError for a file of `packed` bytes that unpacks to more than the machine or the limit allows."""
+    half = memory() // 2
+    if unpacked > half:
+        raise DataError(
+            f"{what} unpacks to {unpacked / 1e9:.1f} GB, more than half of this machine's {memory() / 1e9:.0f} GB; "
+            f"save the images as files in a folder instead."
+        )
+    if unpacked > max(FREE, MOST_PACKED * packed):
+        raise DataError(
+            f"{what} unpacks to {unpacked / 1e9:.1f} GB, {unpacked / max(packed, 1):,.0f} times its own size; at most "
+            f"{FREE / 1e9:.1f} GB or {MOST_PACKED} times are taken. Save the images as files in a folder instead."
+        )
+
+
+def check_table(what: str, path: Path) -> None:
+    """Raises DataError for a CSV file that is too large to be read at once."""
+    size = path.stat().st_size
+    if size > (most := min(LARGEST_TABLE, memory() // 20)):
+        raise DataError(f"{what} has {size / 1e9:.1f} GB; a table has at most {most / 1e9:.1f} GB here. Split it.")

@@ -10,7 +10,8 @@ import importlib.util
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -30,8 +31,7 @@ def leave_working_folder() -> None:
     """For a process that is gapstone's own (the command line), and for all that it starts from now on."""
     sys.path[:] = [entry for entry in sys.path if not _is_working_folder(entry)]
     os.environ.update(environment())
-    if "torch" not in sys.modules:
-        sys.meta_path.insert(0, _TorchElsewhere())
+    around_import("torch", _elsewhere)
 
 
 @contextlib.contextmanager
@@ -86,6 +86,13 @@ def import_without(file: str, module: str) -> ModuleType:
 
     A library that was imported before is left as it is: its configuration was the user's own choice.
     """
+    with hidden(file):
+        return importlib.import_module(module)
+
+
+@contextlib.contextmanager
+def hidden(file: str) -> Iterator[None]:
+    """Inside, a file that is asked for by this relative path is not there."""
     exists = os.path.exists
 
     def all_but(path: Any) -> bool:
@@ -95,17 +102,23 @@ def import_without(file: str, module: str) -> ModuleType:
         # not a change of folder for that long: other threads may open files by relative paths
         os.path.exists = all_but
         try:
-            return importlib.import_module(module)
+            yield
         finally:
             os.path.exists = exists
 
 
-class _TorchElsewhere(MetaPathFinder):
-    """Imports torch in another folder: NVIDIA's libcusparseLt.so, which comes with it, has `$ORIGIN:` as its RUNPATH,
-    and the empty entry makes the loader take `libcuda.so.1` from the working folder."""
+def around_import(name: str, context: Callable[[], AbstractContextManager[Any]]) -> None:
+    """Import a library within a context, whoever imports it first. One that was imported before is left as it is."""
+    if name not in sys.modules:
+        sys.meta_path.insert(0, _Around(name, context))
+
+
+class _Around(MetaPathFinder):
+    def __init__(self, name: str, context: Callable[[], AbstractContextManager[Any]]) -> None:
+        self.name, self.context = name, context
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != "torch":
+        if name != self.name:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -113,12 +126,18 @@ class _TorchElsewhere(MetaPathFinder):
             return spec
         execute = spec.loader.exec_module
 
-        def elsewhere(module: ModuleType) -> None:
-            with contextlib.chdir(ELSEWHERE) if os.path.exists(".") else contextlib.nullcontext():
+        def within(module: ModuleType) -> None:
+            with self.context():
                 execute(module)
 
-        spec.loader.exec_module = elsewhere  # type: ignore[method-assign]
+        spec.loader.exec_module = within  # type: ignore[method-assign]
         return spec
+
+
+def _elsewhere() -> AbstractContextManager[None]:
+    """NVIDIA's libcusparseLt.so, which comes with torch, has `$ORIGIN:` as its RUNPATH, and the empty entry makes the
+    loader take `libcuda.so.1` from the working folder."""
+    return contextlib.chdir(ELSEWHERE) if os.path.exists(".") else contextlib.nullcontext()
 
 
 def _is_working_folder(entry: str) -> bool:

@@ -4,11 +4,22 @@ Such a file could switch on a debugger, or name the folder that compiled code is
 has imported Numba before gapstone, it has what Numba found.
 """
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
+from typing import Any
 
-from gapstone.working_folder import import_without
+from gapstone.working_folder import around_import, hidden
 
-if "numba" not in sys.modules:
-    config = import_without(".numba_config.yaml", "numba.core.config")
-    config._config_fname = os.devnull  # type: ignore[attr-defined]  # Numba looks again before it compiles
+
+@contextlib.contextmanager
+def _unconfigured() -> Iterator[None]:
+    with hidden(".numba_config.yaml"):
+        yield
+    config: Any = sys.modules["numba.core.config"]
+    if hasattr(config, "_config_fname"):  # private: Numba looks for that file again before it compiles
+        config._config_fname = os.devnull
+
+
+around_import("numba", _unconfigured)

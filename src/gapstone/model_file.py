@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from gapstone.whole import whole
+from gapstone.whole import write_whole
 
 KEY = "gapstone"
 """The entry of the metadata that holds our JSON."""
@@ -96,10 +96,7 @@ def write(path: Path, weights: dict[str, Tensor], about: dict[str, Any]) -> None
     # ASCII escapes: a label from a file name that is not UTF-8 (a lone surrogate) survives too.
     text = json.dumps(about, sort_keys=True, ensure_ascii=True, allow_nan=False)
     data = safetensors.torch.save(weights, {KEY: text})
-    with whole(path) as unfinished, unfinished.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())  # else a power cut after the rename leaves an empty file under the right name
+    write_whole(path, data)
 
 
 def writable(out: Path) -> Path:

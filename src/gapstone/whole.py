@@ -35,9 +35,10 @@ def whole(path: Path, sync_its_folder: bool = True) -> Iterator[Path]:
         if sync_its_folder:
             sync_folder(path.parent)
     except OSError as error:
-        if error.filename is None or Path(os.fsdecode(error.filename)) == unfinished:
-            error.filename, error.filename2 = str(path), None  # ENOSPC from write() names no file at all
-        raise
+        # ENOSPC from write() names no file at all, and nobody knows the unfinished one
+        if error.errno is None or error.filename not in (None, str(unfinished)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         unfinished.unlink(missing_ok=True)
 

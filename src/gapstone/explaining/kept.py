@@ -4,6 +4,7 @@ OUT/explained.json, OUT/index.html      written last, from all that follows
 OUT/maps/NAME.npz, OUT/maps/NAME.png    per picture; NAME = its stem and a hash of its path
 OUT/.looked/KEY.json                    per batch of pictures: the answers, and the hashes of the .npz files
 OUT/.looked/files.jsonl                 size, time and hash of files seen: what has not changed is not read again
+OUT/.looked/drawn.jsonl                 of each .png and small picture: the key of what it was made from, and its hash
 OUT/.thumbs/                            small pictures for the page, by name and content
 """
 
@@ -14,18 +15,19 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from gapstone.images.inputs import RESULTS
 from gapstone.images.names import display
 from gapstone.storage.folder import EXPLAIN, own_folder
-from gapstone.storage.sealed import DamagedError, open_own, read_own, read_sealed, read_vouched, write_sealed
+from gapstone.storage.sealed import DamagedError, open_own, read_own, read_sealed, read_vouched, sha256, write_sealed
 from gapstone.whole import remove, sync_folder, write_whole
 
 Record = dict[str, Any]
 """What is kept of one batch: "rows" (one per picture, in order), "files" (.npz → sha256), "largest"."""
 
-FILES = "files.jsonl"
+FILES, DRAWN = "files.jsonl", "drawn.jsonl"
 
 Stamp = tuple[int, int]
 """Size and time of the last change, in ns."""
@@ -60,16 +62,32 @@ class Kept:
             folder.mkdir(exist_ok=True)
         self.damaged: list[DamagedError] = []
         """What was found that is not as it was written; it is made anew."""
-        self._seen: dict[str, tuple[int, int, str]] = {}
+        self._noting = Lock()
+        # a line that is damaged, or was cut short by a kill, costs a look at one file
+        self._seen = {name: (size, time, sha) for name, size, time, sha in self._lines(FILES, [str, int, int, str])}
+        self._drawn = {name: (key, sha) for name, key, sha in self._lines(DRAWN, [str, str, str])}
+
+    def _lines(self, name: str, types: list[type]) -> Iterator[list[Any]]:
         try:
-            text = read_own(self.looked / FILES)
+            text = read_own(self.looked / name)
         except FileNotFoundError:
-            text = b""
+            return
         except DamagedError as error:
             self._forget(error)
-            text = b""
-        for name, size, time, sha in _lines(text):
-            self._seen[name] = (size, time, sha)
+            return
+        for line in text.splitlines():
+            try:
+                values = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(values, list) and [type(value) for value in values] == types:
+                yield values
+
+    def _note(self, name: str, lines: Sequence[Any]) -> None:
+        """Append to a file of lines; the first of them ends whatever a kill has left of another."""
+        text = "".join("\n" + json.dumps(line) for line in lines)
+        with self._noting, open_own(self.looked / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as file:
+            file.write(text.encode("ascii"))
 
     def _forget(self, error: DamagedError) -> None:
         self.damaged.append(error)
@@ -85,9 +103,7 @@ class Kept:
         new = [(os.fspath(path), *like, sha) for path, like, sha in files]
         new = [line for line in new if self._seen.get(line[0]) != line[1:]]
         self._seen |= {name: (size, time, sha) for name, size, time, sha in new}
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
-        with open_own(self.looked / FILES, flags) as file:
-            file.write("".join(json.dumps(line) + "\n" for line in new).encode("ascii"))
+        self._note(FILES, new)
 
     def record(self, key: str) -> Record | None:
         """What is kept of a batch; None where it is not there, or not as it was written, or a file it speaks of."""
@@ -119,16 +135,24 @@ class Kept:
         """One of many files, on disk when this returns; its name is when a record says so, or at the end."""
         write_whole(path, content, sync_its_folder=False)
 
-
-def _lines(text: bytes) -> Iterator[list[Any]]:
-    """A line that is damaged, or was cut short by a kill, costs a look at one file."""
-    for line in text.splitlines():
+    def has_drawn(self, path: Path, key: str) -> bool:
+        """Is the picture there, made from what the key says, byte for byte?"""
+        name = path.relative_to(self.out).as_posix()
+        noted, sha = self._drawn.get(name, ("", ""))
+        if noted != key:
+            return False
         try:
-            values = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(values, list) and [type(value) for value in values] == [str, int, int, str]:
-            yield values
+            read_vouched(self.out, name, {"files": {name: sha}})
+        except DamagedError as error:
+            self.damaged.append(error)
+            return False
+        return True
+
+    def draw(self, path: Path, key: str, content: bytes) -> None:
+        name, sha = path.relative_to(self.out).as_posix(), sha256(content)
+        self._note(DRAWN, [(name, key, sha)])  # first: a kill in between leaves a note that fits nothing
+        self._drawn[name] = key, sha
+        self.write(path, content)
 
 
 @contextmanager

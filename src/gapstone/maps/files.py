@@ -124,7 +124,7 @@ def _finite(value: float, key: str, evidence: Evidence) -> float:
 
 
 def save_npz(path: str | Path | BinaryIO, evidences: Sequence[Evidence]) -> None:
-    """Write one picture's classes: `map` (K, h, w), `logit` (K,), …, and `stride`, `start`, `seen`, `exact`, `size` once."""
+    """One picture's classes: `map` (K, h, w), `logit` (K,), …, and `stride`, `start`, `seen`, `exact`, `size` once."""
     first = _of_one_picture(evidences)
     if any(e.label.endswith("\0") for e in evidences):
         raise ValueError("save_npz(): a label ends in NUL, which numpy drops; rename the class")

@@ -16,7 +16,7 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from gapstone.whole import write_whole
 
@@ -77,8 +77,9 @@ def read_own(path: Path) -> bytes:
 def open_own(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
     """Open a file that gapstone wrote. A link, a pipe or a folder in its place is not followed or waited for.
 
-    flags: as `os.open` takes them; O_RDWR to read and write. Raises: FileNotFoundError; DamagedError; with O_CREAT
-    OSError, too.
+    flags: as `os.open` takes them; O_RDWR to read and write, O_WRONLY to append.
+
+    Raises: FileNotFoundError; DamagedError; with O_CREAT OSError, too.
     """
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
@@ -92,7 +93,10 @@ def open_own(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise DamagedError(path, "is no regular file")
-    return open(descriptor, "rb" if flags & os.O_ACCMODE == os.O_RDONLY else "r+b")
+    mode: Literal["rb", "ab", "r+b"] = "r+b"
+    if flags & os.O_ACCMODE != os.O_RDWR:
+        mode = "ab" if flags & os.O_ACCMODE == os.O_WRONLY else "rb"
+    return open(descriptor, mode)
 
 
 def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:

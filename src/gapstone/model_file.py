@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from gapstone.storage.folder import replaceable
 from gapstone.whole import write_whole
 
 KEY = "gapstone"
@@ -107,6 +108,7 @@ def writable(out: Path) -> Path:
         raise ValueError(f"--out {out}: there is no folder {out.parent}; make it first.")
     if not os.access(out.parent, os.W_OK):
         raise ValueError(f"--out {out}: no permission to write into {out.parent}.")
+    replaceable(out, "--out")
     return out
 
 

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from gapstone.inspecting.amounts import cells, share, size
 from gapstone.inspecting.result import Inspection, Part
+from gapstone.whole import whole
 
 HEAD, TRUNK, LINE = "#d55e00", "#0072b2", "#d9d9d9"  # Okabe & Ito's, told apart by every kind of colour vision
 ENDINGS = (".png", ".svg")
@@ -23,8 +24,10 @@ def save(found: Inspection, path: Path) -> Path:
     # names are a user's: nothing in them is a formula
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gapstone", "text.parse_math": False}):
         figure = draw(found)
-        metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
-        figure.savefig(path, dpi=160, facecolor="white", metadata=metadata)
+        # who made it: by that the command knows a picture that it may replace
+        metadata = {"Date": None, "Creator": "gapstone"} if path.suffix.lower() == ".svg" else {"Software": "gapstone"}
+        with whole(path) as unfinished:
+            figure.savefig(unfinished, dpi=160, facecolor="white", metadata=metadata)
     return path
 
 

@@ -138,6 +138,15 @@ def replaceable(path: Path, option: str) -> None:
         )
 
 
+def discard(folder: Path, kind: Kind) -> None:
+    """Remove what gapstone keeps in a folder of its own, and the folder, if nothing else lies there."""
+    for name in (*kind.folders, *kind.files, LOCK, MARKER):  # the marker last: until then it is gapstone's
+        remove(folder / name)
+    _sweep(folder, (UNFINISHED, *kind.leavings))
+    with suppress(OSError):
+        folder.rmdir()
+
+
 def _make(folder: Path, option: str) -> list[Path]:
     """Those folders that were made, the innermost first."""
     if not os.fspath(folder).strip() or folder == Path():

@@ -23,7 +23,8 @@ LAYERS = [
     {"accelerating", "heads", "images", "kept", "mixed", "nets"},
     {"pooling"},
     {"loops"},
-    {"pools", "regions", "storage"},
+    {"pools", "regions"},
+    {"storage"},
     {"machine", "modes", "progress", "shown", "whole"},
 ]
 HEIGHT = {room: -level for level, rooms in enumerate(LAYERS) for room in rooms}

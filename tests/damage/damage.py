@@ -19,7 +19,7 @@ def damage(folder: Path, rng: np.random.Generator) -> str:
     all_files = files(folder)
     path = all_files[int(rng.integers(len(all_files)))]
     ways = [truncate, flip, zero, delete, swap]
-    if path.suffix in (".json", ".gapstone", ".rows") or path.name == ".gapstone":
+    if path.suffix in (".json", ".rows") or path.name == ".gapstone":
         ways += [exchange, lose_a_key, edit]
     way = ways[int(rng.integers(len(ways)))]
     said = way(path, all_files, rng)
@@ -58,6 +58,8 @@ def swap(path: Path, all_files: list[Path], rng: np.random.Generator) -> str:
     alike = [other for other in all_files if other.suffix == path.suffix and other != path]
     same_name = [other for other in alike if other.name == path.name]  # of two trials, above all
     others = same_name or alike or [other for other in all_files if other != path]
+    if not others:
+        return delete(path, all_files, rng) + " (alone)"
     other = others[int(rng.integers(len(others)))]
     aside = path.with_name("aside")
     shutil.move(path, aside)

@@ -1,6 +1,8 @@
 """compare(): plan, train what is missing, measure, report. Stopped anywhere, it goes on from there."""
 
+import errno
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,9 @@ def _train(what: Plan, missing: list[Trial], out: Path, bars: Bars, seen: Seen |
     try:
         for news in running:
             trial: Trial = news.job
+            if isinstance(news.what, _DiskFull):
+                running.close()
+                raise TrainingError(f"{news.what.reason}: make room, and the same command goes on from here.")
             if news.kind == "news":
                 epoch, epochs, accuracy = news.what
                 sure = "" if accuracy is None else f" {100 * accuracy:.1f} %"
@@ -115,7 +120,17 @@ def _work(
     store: Path, folder: Path, seen: Seen | None, measured: dict[str, Any], trial: Trial, send: Callable[[Any], None]
 ) -> None:
     """In a process of its own."""
-    trials.run(trial, Store.open(store), folder, lambda *news: send(news), seen, measured)
+    try:
+        trials.run(trial, Store.open(store), folder, lambda *news: send(news), seen, measured)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # says nothing about the trial: the comparison stops
+            send(_DiskFull(str(error)))
+        raise
+
+
+@dataclass(frozen=True)
+class _DiskFull:
+    reason: str
 
 
 def _announce(what: Plan, missing: int, out: Path) -> str:

@@ -68,9 +68,9 @@ def own_folder(folder: Path, kind: Kind, option: str = "--out", say: Say | None 
     say: is told in a line where the marker was damaged.
     Raises: ValueError, in one sentence, where the folder cannot be made or is not gapstone's to write into.
     """
+    damaged = check_folder(folder, kind, option)  # before anything is written into it, be it a lock
     made = _make(folder, option)
     try:
-        damaged = _check(folder, kind, option)  # before anything is written into it, be it a lock
         with ExitStack() as inside:
             try:
                 inside.enter_context(locked(folder / LOCK, wait=False))
@@ -89,6 +89,33 @@ def own_folder(folder: Path, kind: Kind, option: str = "--out", say: Say | None 
     except BaseException:
         _leave(folder, kind, made)
         raise
+
+
+def check_folder(folder: Path, kind: Kind, option: str = "--out") -> DamagedError | None:
+    """Nothing is written: may gapstone write into the folder, if it is there? Returns what is wrong with its marker.
+
+    Raises: ValueError, in one sentence, where it is not of this kind.
+    """
+    if not os.fspath(folder).strip() or folder == Path():
+        raise ValueError(f"{option} is the working folder itself: name a folder for the results.")
+    if not os.path.lexists(folder):
+        return None
+    if not folder.is_dir():
+        raise ValueError(f"{option} {folder} is a file; name a folder.")
+    damaged = None
+    try:
+        whose = read_sealed(folder / MARKER, MARKER)["command"]
+    except FileNotFoundError:
+        whose = None
+    except DamagedError as error:
+        whose, damaged = None, error
+    if whose is None:
+        _refuse_foreign(folder, kind, option)
+    elif whose != kind.command:
+        raise ValueError(f"{option} {folder} holds what gapstone {whose} wrote: choose another folder.")
+    for name in sorted(kind.folders | kind.files):
+        _refuse_other_type(folder / name, name in kind.folders)
+    return damaged
 
 
 @contextmanager
@@ -149,34 +176,12 @@ def discard(folder: Path, kind: Kind) -> None:
 
 def _make(folder: Path, option: str) -> list[Path]:
     """Those folders that were made, the innermost first."""
-    if not os.fspath(folder).strip() or folder == Path():
-        raise ValueError(f"{option} is the working folder itself: name a folder for the results.")
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{option} {folder} is a file; name a folder.")
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{option} {folder} cannot be made: {error.strerror}.") from error
     return missing
-
-
-def _check(folder: Path, kind: Kind, option: str) -> DamagedError | None:
-    """Raises ValueError where the folder is not of this kind; else what is wrong with its marker."""
-    damaged = None
-    try:
-        whose = read_sealed(folder / MARKER, MARKER)["command"]
-    except FileNotFoundError:
-        whose = None
-    except DamagedError as error:
-        whose, damaged = None, error
-    if whose is None:
-        _refuse_foreign(folder, kind, option)
-    elif whose != kind.command:
-        raise ValueError(f"{option} {folder} holds what gapstone {whose} wrote: choose another folder.")
-    for name in sorted(kind.folders | kind.files):
-        _refuse_other_type(folder / name, name in kind.folders)
-    return damaged
 
 
 def _mark(folder: Path, kind: Kind) -> None:

@@ -1,5 +1,7 @@
 """Damaged folders, kills at random moments, full disks: the same numbers, or one clear line; never other numbers."""
 
+import io
+import json
 import os
 import subprocess
 from collections import Counter
@@ -8,11 +10,15 @@ from time import monotonic
 
 import numpy as np
 import pytest
+from rich.console import Console
+
+from gapstone.compare.run import report
 
 from .commands import Command, commands, copy, judge, kill
 from .damage import damage
 
 NAMES = ("compare", "freeze", "explain", "convert")
+SEED = int(os.environ.get("GAPSTONE_TEST_SEED", "0"))
 CASES = int(os.environ.get("GAPSTONE_TEST_DAMAGES", "200"))
 KILLS = int(os.environ.get("GAPSTONE_TEST_KILLS", "100"))
 DISKS = int(os.environ.get("GAPSTONE_TEST_DISKS", "20"))
@@ -62,17 +68,67 @@ def one_damage(world: World, name: str, state: str, seed: int, tmp_path: Path) -
     return ended, what
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("name", "state"), [("compare", "finished"), ("explain", "finished")])
-def test_some_damages(world, tmp_path, name, state, seed):
-    one_damage(world, name, state, 1000 + seed, tmp_path)
+@pytest.mark.parametrize(
+    ("name", "seed"), [("explain", 1000), ("explain", 1001), ("explain", 1002), ("compare", 1000), ("compare", 1001)]
+)
+def test_some_damages(world, tmp_path, name, seed):
+    one_damage(world, name, "finished", seed, tmp_path)
+
+
+def test_everything_at_once(world, tmp_path):
+    """Each of these was an error that named no file, a traceback, or another number in the report."""
+    folder = copy(world.finished("compare"), tmp_path / "all")
+    out = folder / "out"
+    one, two, three, _ = sorted((out / "trials").iterdir())
+    (out / "speed.json").write_bytes(b"")
+    (out / "plan.json").write_text("[]")
+    facts = json.loads((one / "trial.json").read_text())
+    (one / "trial.json").write_text(json.dumps(facts | {"test_accuracy": 1.0}, indent=1))
+    for trial, other in ((two, three), (three, two)):
+        (trial / "arrays.npz").write_bytes(
+            (world.finished("compare") / "out/trials" / other.name / "arrays.npz").read_bytes()
+        )
+    with np.load(out / "store" / "rows.npz") as rows:
+        np.savez(out / "store" / "rows.npz", labels=rows["labels"][::-1], indices=rows["indices"])
+    (out / "pictures.npz").write_bytes(b"PK")
+    (out / "results.json").write_text("{}")
+    ended, printed = judge(world.commands["compare"], folder, world.unbroken("compare"))
+    assert ended == "same"
+    for name in ("speed.json has no seal", "plan.json has no seal", f"{one.name}/trial.json has no seal",
+                 f"{two.name}/arrays.npz does not fit", f"{three.name}/arrays.npz does not fit",
+                 "rows.npz does not fit"):  # fmt: skip
+        assert name in printed
+    _, again = judge(world.commands["compare"], folder, world.unbroken("compare"))
+    assert "made anew" not in again
+
+
+@pytest.mark.parametrize("name", ["results.json", "pictures.npz"])
+def test_a_report_of_damaged_results_names_them(world, tmp_path, name):
+    out = copy(world.finished("compare"), tmp_path / name) / "out"
+    content = (out / name).read_bytes()
+    (out / name).write_bytes(content.replace(b"0.", b"1.", 1) if name == "results.json" else content[:-1])
+    with pytest.raises(ValueError, match=rf"{name} does not fit.*run the same `gapstone compare` again"):
+        report(out, Console(file=io.StringIO()))
+
+
+def test_a_folder_of_an_earlier_version_is_made_anew(world, tmp_path):
+    folder = copy(world.finished("compare"), tmp_path / "earlier")
+    out = folder / "out"
+    (out / ".gapstone").unlink()
+    for path in (out / "plan.json", out / "speed.json", out / "store" / "store.json", *out.glob("trials/*/trial.json")):
+        facts = json.loads(path.read_text())
+        del facts["sealed"]
+        path.write_text(json.dumps(facts))
+    ended, printed = judge(world.commands["compare"], folder, world.unbroken("compare"))
+    assert ended == "same"
+    assert printed.count("made anew") == 4
 
 
 @pytest.mark.slow
 def test_many_damages(world, tmp_path):
     counted: Counter[tuple[str, str, str]] = Counter()
     wrong = []
-    for seed in range(CASES):
+    for seed in range(SEED, SEED + CASES):
         name, state = NAMES[seed % 4], ("finished", "half")[seed // 4 % 2]
         try:
             ended, _ = one_damage(world, name, state, seed, tmp_path)
@@ -89,7 +145,7 @@ def test_many_damages(world, tmp_path):
 @pytest.mark.slow
 def test_many_kills(world, tmp_path):
     """Ten kills in a row at random moments, then a run to the end; so often that it makes 100."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(SEED)
     rounds = max(1, KILLS // 10)
     for turn in range(rounds):
         name = NAMES[turn % 4]
@@ -123,7 +179,7 @@ def lasts(command: Command, folder: Path) -> float:
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount a small file system: run it as root")
 def test_full_disks(world, tmp_path):
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(SEED)
     counted: Counter[str] = Counter()
     for turn in range(DISKS):
         name = NAMES[turn % 4]

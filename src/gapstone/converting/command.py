@@ -112,6 +112,8 @@ def convert(request: Request, as_json: bool = False, console: Console | None = N
     if request.finetune:
         model.trunk.features.last_modules()  # a network without a last stage says so here, before any work
     folder = out.with_name(f".{out.name}.parts")
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link, and gapstone keeps a folder there: remove it.")
     with Bars(console) as bars, own_folder(folder, CONVERT, "what is kept beside --out:", bars.say):
         try:
             converted = _convert(request, request.data, spec, model, folder, bars, began)

@@ -139,7 +139,7 @@ class Kept:
         """Is the picture there, made from what the key says, byte for byte?"""
         name = path.relative_to(self.out).as_posix()
         noted, sha = self._drawn.get(name, ("", ""))
-        if noted != key:
+        if noted != key or not os.path.lexists(path):  # noted, and killed before it was written
             return False
         try:
             read_vouched(self.out, name, {"files": {name: sha}})

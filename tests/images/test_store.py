@@ -3,6 +3,7 @@
 import json
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -258,6 +259,19 @@ def test_a_file_of_another_store_does_not_fit(class_folder: Make, tmp_path: Path
     said: list[str] = []
     assert build(source, [0, 1], plain(), tmp_path / "s", say=said.append).names == ("a/0.png", "a/1.png")
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("place", range(6, 100, 3))
+def test_a_damaged_header_of_other_images_is_no_traceback(class_folder: Make, tmp_path: Path, place: int) -> None:
+    source = open_source(class_folder({"a": 1, "b": 1}))
+    build(source, [0, 1], plain(), tmp_path / "s")
+    path = tmp_path / "s" / "images.npy"
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0x2F
+    path.write_bytes(bytes(content))
+    with suppress(StoreError):  # as the process of a trial does; a header that says the same in other words is one
+        assert Store.open(tmp_path / "s").images.shape == (2, 24, 32, 3)
+    assert len(build(source, [0], plain(), tmp_path / "s").images) == 1
 
 
 def test_a_disk_that_fills_up_is_told_and_leaves_nothing(

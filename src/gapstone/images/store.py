@@ -88,10 +88,10 @@ class Store:
             images = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
             raise DamagedError(path, "is missing") from None
-        except ValueError as error:  # whatever numpy says of a header or a size
-            if isinstance(error, DamagedError):
-                raise
-            raise DamagedError(path, f"is damaged ({error})") from error
+        except DamagedError:
+            raise
+        except Exception as error:  # of a damaged header numpy says ValueError, SyntaxError or TokenError
+            raise DamagedError(path, f"is damaged ({' '.join(str(error).split())[:80]})") from error
         if list(images.shape) != about["shape"] or images.dtype != np.uint8:
             raise DamagedError(path, "is not what store.json says")
         # a plain array over the mapping: np.memmap would turn every batch into a memmap too

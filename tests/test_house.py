@@ -25,6 +25,7 @@ LAYERS = [
     {"pooling"},
     {"loops"},
     {"pools", "regions"},
+    {"storage"},
     {"cache_folder", "figures", "machine", "modes", "progress", "shown", "torch_internals", "whole"},
     {"working_folder"},
 ]

@@ -28,7 +28,7 @@ def test_rows_are_made_once_and_read_back(tmp_path):
     assert asked == [(0, 4), (4, 8), (8, 10)]
     keep(tmp_path, "maps", {"a": 2}, 10, make, 4)
     assert len(asked) == 6
-    assert len([p for p in tmp_path.iterdir() if p.suffix != ".lock"]) == 2
+    assert len(list(tmp_path.glob("*.npy"))) == 2
 
 
 def test_a_stopped_pass_goes_on(tmp_path, monkeypatch):
@@ -98,7 +98,7 @@ def test_a_kill_when_all_is_made_leaves_what_is_right(tmp_path, monkeypatch, mad
         with pytest.raises(KeyboardInterrupt):
             keep(tmp_path, "maps", 0, 10, stopped, 2)
     assert np.array_equal(keep(tmp_path, "maps", 0, 10, rows, 2), rows(0, 10))
-    assert {path.suffix for path in tmp_path.iterdir()} == {".npy", ".lock"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".npy", ".rows", ".lock"}
 
 
 def test_half_precision_is_kept_where_it_fits_and_refused_where_not(tmp_path):
@@ -112,3 +112,89 @@ def test_half_precision_is_kept_where_it_fits_and_refused_where_not(tmp_path):
 def test_a_full_disk_is_told_before(tmp_path):
     with pytest.raises(KeptError, match="GB are free"):
         keep(tmp_path, "huge", 0, 10**13, lambda a, b: torch.zeros(b - a, 100), 4)
+
+
+def spoil(path, way):
+    content = bytearray(path.read_bytes())
+    if way == "cut":
+        path.write_bytes(bytes(content[:-1]))
+    elif way == "flip":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(bytes(content))
+    elif way == "empty":
+        path.write_bytes(b"")
+    elif way == "link":
+        path.rename(path.with_name("elsewhere"))
+        path.symlink_to("elsewhere")
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize("way", ["cut", "flip", "empty", "link", "gone"])
+@pytest.mark.parametrize("which", ["maps-*.npy", ".maps-*.rows"])
+def test_rows_that_are_damaged_are_named_and_made_anew(tmp_path, way, which):
+    keep(tmp_path, "maps", 0, 10, rows, 4)
+    (path,) = tmp_path.glob(which)
+    spoil(path, way)
+    said = []
+    array = keep(tmp_path, "maps", 0, 10, lambda first, last: rows(first, last), 4, say=said.append)
+    assert np.array_equal(array, rows(0, 10))
+    assert len(said) == (0 if way == "gone" and path.suffix == ".npy" else 1)
+    assert all("maps-" in line and line.endswith("made anew.") for line in said)
+    assert keep(tmp_path, "maps", 0, 10, lambda *_: pytest.fail("made again"), 4).shape == (10, 3)
+
+
+@pytest.mark.parametrize("way", ["cut", "flip", "empty", "link", "gone"])
+@pytest.mark.parametrize("which", [".maps-*.part", ".maps-*.rows"])
+def test_a_half_made_pass_that_is_damaged_begins_anew(tmp_path, monkeypatch, way, which):
+    monkeypatch.setattr(kept, "SYNC", 1)
+
+    def stopped(first, last):
+        if first == 6:
+            raise KeyboardInterrupt
+        return rows(first, last)
+
+    with pytest.raises(KeyboardInterrupt):
+        keep(tmp_path, "maps", 0, 10, stopped, 2)
+    (path,) = tmp_path.glob(which)
+    spoil(path, way)
+    said = []
+    assert np.array_equal(keep(tmp_path, "maps", 0, 10, rows, 2, say=said.append), rows(0, 10))
+    assert len(said) == (way != "gone")
+
+
+def test_one_files_rows_do_not_fit_another(tmp_path):
+    for about in (1, 2):
+        keep(tmp_path, "maps", about, 10, lambda first, last: rows(first, last) * about, 4)  # noqa: B023
+    one, two = sorted(tmp_path.glob("*.npy"))
+    aside = tmp_path / "aside"
+    one.rename(aside)
+    two.rename(one)
+    aside.rename(two)
+    said = []
+    for about in (1, 2):
+        array = keep(tmp_path, "maps", about, 10, lambda first, last: rows(first, last) * about, 4, say=said.append)  # noqa: B023
+        assert np.array_equal(array, rows(0, 10) * about)
+    assert len(said) == 2
+
+
+def test_a_disk_that_fills_up_leaves_what_was_noted(tmp_path, monkeypatch):
+    monkeypatch.setattr(kept, "SYNC", 1)
+    write, asked = kept.write_sealed, []
+
+    def full(path, facts, name):
+        if facts["rows"] > 4:
+            raise OSError(28, "No space left on device", str(path))
+        write(path, facts, name)
+
+    monkeypatch.setattr(kept, "write_sealed", full)
+    with pytest.raises(OSError, match="No space left"):
+        keep(tmp_path, "maps", 0, 10, rows, 2)
+    monkeypatch.setattr(kept, "write_sealed", write)
+
+    def make(first, last):
+        asked.append(first)
+        return rows(first, last)
+
+    assert np.array_equal(keep(tmp_path, "maps", 0, 10, make, 2), rows(0, 10))
+    assert asked == [4, 6, 8]

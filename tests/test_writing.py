@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import fnmatch
+import os
 
 import pytest
 
@@ -46,3 +47,44 @@ def test_two_at_once_do_not_meet(tmp_path):
         one.write_text("one")
         other.write_text("other")
     assert path.read_text() == "one"  # renamed last
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "results.json").symlink_to("mine")
+    write_whole(tmp_path / "results.json", b"{}")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "results.json").is_symlink()
+
+
+def test_what_waits_under_the_unfinished_name_is_not_written_to(tmp_path, monkeypatch):
+    monkeypatch.setattr("secrets.token_hex", lambda _: "known")
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / ".known.unfinished.json").symlink_to("mine")
+    with pytest.raises(FileExistsError):
+        write_whole(tmp_path / "results.json", b"{}")
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_a_full_disk_is_told_with_the_name_that_was_meant(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    write_whole(path, b"old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*results\.json'$") as caught:
+        write_whole(path, b"new")
+    assert caught.value.errno == 28
+    assert path.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_content_and_name_are_on_disk_when_it_returns(tmp_path, monkeypatch):
+    synced = []
+    sync = os.fsync
+    monkeypatch.setattr("os.fsync", lambda file: (synced.append(os.readlink(f"/proc/self/fd/{file}")), sync(file)))
+    write_whole(tmp_path / "results.json", b"{}")
+    assert fnmatch.fnmatch(os.path.basename(synced[0]), UNFINISHED)  # before it has its name
+    assert synced[1:] == [os.path.realpath(tmp_path)]

@@ -1,21 +1,26 @@
 """What one pass over many images made, kept on disk row by row: a pass that is stopped goes on where it was."""
 
 import hashlib
+import io
 import json
+import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapstone.whole import write_whole
+from gapstone.storage import blocks
+from gapstone.storage.folder import locked
+from gapstone.storage.sealed import DamagedError, named, open_own, read_sealed, write_sealed
+from gapstone.whole import remove, sync_folder
 
 SYNC, SECONDS = 64 << 20, 10.0
 """Bytes, and seconds, between two notes of how far it is; a kill costs at most so much work again."""
@@ -34,6 +39,7 @@ def keep(
     step: int,
     dtype: torch.dtype = torch.float32,
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> NDArray[Any]:
     """Rows 0…count of whatever `make` makes, as a read-only array that lies on disk.
 
@@ -44,66 +50,154 @@ def keep(
 
     about: all that the rows depend on, as JSON: with other facts it is another file. make(first, last): a tensor of
     last - first rows, all of one shape, on any device. step: rows per call; the same on every run, as a resumed run
-    must make the same batches. dtype: float32 or float16, half the size.
+    must make the same batches. dtype: float32 or float16, half the size. say: is told, in a line, of rows that are not
+    those that were written; they are made anew.
 
     One process at a time works on a file. Raises: KeptError where the disk is too small, or a number does not fit into
     half precision.
     """
     digest = hashlib.sha256(json.dumps([about, count, step, str(dtype)], sort_keys=True).encode()).hexdigest()[:16]
-    done = folder / f"{name}-{digest}.npy"
-    if not done.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f".{name}-{digest}.part"
-        with _alone(folder / f".{name}-{digest}.lock"):
-            if not done.exists():
-                _fill(part, count, make, step, dtype, progress)
-                part.replace(done)
-                # after it: without a note a full part would be made again; a note without a part is never believed
-                _note(part).unlink(missing_ok=True)
-    kept: NDArray[Any] = np.load(done, mmap_mode="r")
+    file = _File(folder, f"{name}-{digest}", count)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / f".{name}-{digest}.lock"):  # another process makes the same rows: wait, then read them
+        try:
+            whole = file.is_whole()
+        except DamagedError as error:
+            whole = False
+            if say is not None:
+                say(named([error]))
+            file.forget()
+        if not whole:
+            file.part.fill(count, make, step, dtype, progress, say)
+            file.part.path.replace(file.done)
+            sync_folder(folder)
+    kept: NDArray[Any] = np.load(file.done, mmap_mode="r", allow_pickle=False)
     return kept
 
 
-def _fill(
-    part: Path,
-    count: int,
-    make: Callable[[int, int], Tensor],
-    step: int,
-    dtype: torch.dtype,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    rows: Any = None
-    begin = _known(part)
-    if begin:
-        rows = np.load(part, mmap_mode="r+")
-    done, noted, then = begin, begin, time.monotonic()
-    try:
-        for first in range(begin, count, step):
-            last = min(first + step, count)
-            made = make(first, last).detach()
-            if len(made) != last - first:
-                raise ValueError(f"make({first}, {last}) gave {len(made)} rows")
-            if rows is None:
-                rows = _room(part, (count, *made.shape[1:]), dtype)
-            rows[first:last] = _cast(made, dtype)
-            done = last
-            if rows[noted:done].nbytes >= SYNC or time.monotonic() - then >= SECONDS:
-                _write_down(part, rows, done)
-                noted, then = done, time.monotonic()
-            if progress is not None:
-                progress(last, count)
-    except BaseException:  # Ctrl-C, above all
-        if done > noted:
-            _write_down(part, rows, done)
-        raise
-    if rows is None:
-        raise ValueError("there are no rows to keep")
-    rows.flush()
+class _File:
+    """Rows on disk: NAME.npy; before they are all there .NAME.part; beside both .NAME.rows, a sealed note that says how
+    many rows there are, and their digest."""
+
+    def __init__(self, folder: Path, name: str, count: int) -> None:
+        self.done, self.count = folder / f"{name}.npy", count
+        self.part = _Part(folder / f".{name}.part", name)
+
+    def is_whole(self) -> bool:
+        """False where it is not there yet. Raises DamagedError."""
+        if not os.path.lexists(self.done):
+            return False
+        known = self.part.known()
+        if known is None:
+            raise DamagedError(self.done, "has no note of its digest")
+        if known["rows"] != self.count or known["digest"] != blocks.digest(self.done):
+            raise DamagedError(self.done, "does not fit its digest")
+        return True
+
+    def forget(self) -> None:
+        # the note first: without it a kill in between leaves a file that nobody believes
+        remove(self.part.note)
+        remove(self.done)
 
 
-def _write_down(part: Path, rows: Any, done: int) -> None:
-    rows.flush()  # first the rows, then the word that they are there
-    write_whole(_note(part), str(done).encode())
+class _Part:
+    """Rows that are being made."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.note, self.name = path, path.with_suffix(".rows"), name
+
+    def known(self) -> dict[str, Any] | None:
+        """The note; None where there is none. Raises DamagedError."""
+        try:
+            return read_sealed(self.note, self.name)
+        except FileNotFoundError:
+            return None
+
+    def fill(
+        self,
+        count: int,
+        make: Callable[[int, int], Tensor],
+        step: int,
+        dtype: torch.dtype,
+        progress: Callable[[int, int], None] | None,
+        say: Callable[[str], None] | None,
+    ) -> None:
+        begin, written = 0, blocks.Blocks()
+        try:
+            begin, written = self._resume()
+        except DamagedError as error:
+            if say is not None:
+                say(named([error]))
+        done, noted, then, size = begin, begin, time.monotonic(), 0
+        file = open_own(self.path, os.O_RDWR) if begin else None
+        try:
+            if file is not None:
+                file.seek(0, os.SEEK_END)
+            for first in range(begin, count, step):
+                last = min(first + step, count)
+                made = make(first, last).detach()
+                if len(made) != last - first:
+                    raise ValueError(f"make({first}, {last}) gave {len(made)} rows")
+                rows = _cast(made, dtype)
+                if file is None:
+                    file = self._begin((count, *made.shape[1:]), rows.dtype, written)
+                file.write(rows.data.cast("B"))
+                written.update(rows.data.cast("B"))
+                done, size = last, size + rows.nbytes
+                if size >= SYNC or time.monotonic() - then >= SECONDS:
+                    self._write_down(file, done, written)
+                    noted, then, size = done, time.monotonic(), 0
+                if progress is not None:
+                    progress(last, count)
+            if file is None:
+                raise ValueError("there are no rows to keep")
+            self._write_down(file, count, written)
+        except BaseException:  # Ctrl-C, above all
+            if file is not None and done > noted:
+                with suppress(OSError):  # a full disk, most likely: then the rows since the last note are made again
+                    self._write_down(file, done, written)
+            raise
+        finally:
+            if file is not None:
+                file.close()
+
+    def _resume(self) -> tuple[int, blocks.Blocks]:
+        """How many rows an earlier run left, and the digest so far; the file is cut to them. Raises DamagedError."""
+        written = blocks.Blocks()
+        known = self.known()
+        if known is None or not os.path.lexists(self.path):
+            return 0, written
+        with open_own(self.path, os.O_RDWR) as file:
+            for some in blocks.beginning(file, known["bytes"]):
+                written.update(some)
+            if written.hexdigest() != known["digest"]:
+                raise DamagedError(self.path, "does not fit its digest")
+            file.truncate(known["bytes"])  # rows that were written after the note
+        return known["rows"], written
+
+    def _begin(self, shape: tuple[int, ...], dtype: np.dtype[Any], written: blocks.Blocks) -> BinaryIO:
+        remove(self.note)  # of rows that are no longer there: the note first, or a kill believes it
+        remove(self.path)
+        needed = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        free = shutil.disk_usage(self.path.parent).free
+        if needed + (64 << 20) > free:
+            raise KeptError(
+                f"{shape[0]:,} × {'×'.join(map(str, shape[1:]))} numbers need {needed / 1e9:.1f} GB in "
+                f"{self.path.parent}, where {free / 1e9:.1f} GB are free: fewer or smaller images, or another folder"
+            )
+        header = io.BytesIO()
+        described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, described)
+        file = open_own(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        file.write(header.getvalue())
+        written.update(header.getvalue())
+        return file
+
+    def _write_down(self, file: BinaryIO, done: int, written: blocks.Blocks) -> None:
+        file.flush()
+        os.fsync(file.fileno())  # first the rows, then the word that they are there
+        facts = {"rows": done, "bytes": file.tell(), "digest": written.hexdigest()}
+        write_sealed(self.note, facts, self.name)
 
 
 def _cast(made: Tensor, dtype: torch.dtype) -> NDArray[Any]:
@@ -113,39 +207,5 @@ def _cast(made: Tensor, dtype: torch.dtype) -> NDArray[Any]:
         if not isfinite(largest):
             raise KeptError("there is NaN or infinity among the values: look for it in what they are made of")
         raise KeptError(f"values up to {largest:.3g} do not fit into half precision (65,504); keep them in float32")
-    array: NDArray[Any] = cast.numpy()
+    array: NDArray[Any] = cast.contiguous().numpy()
     return array
-
-
-def _room(part: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
-    _note(part).unlink(missing_ok=True)  # of rows that are no longer there: the note first, or a kill believes it
-    part.unlink(missing_ok=True)
-    kind = np.dtype(str(dtype).removeprefix("torch."))
-    needed, free = int(np.prod(shape, dtype=np.int64)) * kind.itemsize, shutil.disk_usage(part.parent).free
-    if needed + (64 << 20) > free:
-        raise KeptError(
-            f"{shape[0]:,} × {'×'.join(map(str, shape[1:]))} numbers need {needed / 1e9:.1f} GB in {part.parent}, "
-            f"where {free / 1e9:.1f} GB are free: fewer or smaller images, or another folder"
-        )
-    return np.lib.format.open_memmap(part, mode="w+", dtype=kind, shape=shape)
-
-
-def _known(part: Path) -> int:
-    """How many rows an earlier run left."""
-    try:
-        return int(_note(part).read_text()) if part.exists() else 0
-    except (OSError, ValueError):
-        return 0
-
-
-def _note(part: Path) -> Path:
-    return part.with_suffix(".rows")
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    import fcntl
-
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # another process makes the same rows: wait, then read them
-        yield

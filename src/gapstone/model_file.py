@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from gapstone.machine import memory
 from gapstone.nets.checkpoints import LONGEST_HEADER, not_sound
-from gapstone.whole import whole
+from gapstone.storage.folder import replaceable
+from gapstone.whole import write_whole
 
 KEY = "gapstone"
 """The entry of the metadata that holds our JSON."""
@@ -119,10 +120,7 @@ def write(path: Path, weights: dict[str, Tensor], about: dict[str, Any]) -> None
     """The same weights and JSON give the same bytes; the file appears whole or not at all."""
     # within our JSON, not beside it: safetensors writes the entries of its metadata in no order
     data = safetensors.torch.save(weights, {KEY: _as_text({**about, CHECKSUM: checksum(about, weights)})})
-    with whole(path) as unfinished, unfinished.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())  # else a power cut after the rename leaves an empty file under the right name
+    write_whole(path, data)
 
 
 def checksum(about: dict[str, Any], weights: dict[str, Tensor]) -> str:
@@ -148,6 +146,7 @@ def writable(out: Path) -> Path:
         raise ValueError(f"--out {out}: there is no folder {out.parent}; make it first.")
     if not os.access(out.parent, os.W_OK):
         raise ValueError(f"--out {out}: no permission to write into {out.parent}.")
+    replaceable(out, "--out")
     return out
 
 

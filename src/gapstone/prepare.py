@@ -143,7 +143,7 @@ def prepare(
         )
     used = np.unique(np.concatenate([np.concatenate([s.train, s.validation, s.test]) for s in splits]))
     plain = Preprocessing(channels, size, stored, (0.5,) * channels, (0.25,) * channels)
-    store = build(source, used, plain, folder, scan=found, progress=progress("Decoding images"))
+    store = build(source, used, plain, folder, scan=found, progress=progress("Decoding images"), say=say)
     splits = [_rows(parts, used) for parts in splits]
     # of everything that is never tested; with folds every image is tested once, and one mean for all leaks no label
     seen = np.arange(len(used)) if k else np.union1d(splits[0].train, splits[0].validation)

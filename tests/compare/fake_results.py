@@ -1,6 +1,5 @@
 """`make(folder)` writes results.json and pictures.npz as docs/results.md describes them, of trials that never ran."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from scipy.special import expit, softmax
 
 from gapstone.compare.calibration import calibration
 from gapstone.compare.statistics import compare_pairs, interval
+from gapstone.storage.sealed import digests, write_sealed
 
 ACCURACY = {"gap": 0.93, "gmp": 0.925, "nin": 0.935, "fc": 0.885, "fc:dropout=0.5": 0.9, "gem": 0.932}
 NAMES = ("cat", "dog", "고양이", "قطة", "<script>alert(1)</script>", "horse & cart", "frog", "ship", "truck", "deer")
@@ -66,10 +66,16 @@ def make(
         "worst": _worst(heads, classes),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results, ensure_ascii=False, allow_nan=False), "utf-8")
     if pictures:
         np.savez_compressed(folder / "pictures.npz", **_pictures(rng, heads, len(classes), shown, side, channels))
+    save(folder, results)
     return results
+
+
+def save(folder: Path, results: dict[str, Any]) -> None:
+    """results.json, which vouches for the pictures.npz that lies there, if one does."""
+    names = ["pictures.npz"] if (folder / "pictures.npz").exists() else []
+    write_sealed(folder / "results.json", results | {"files": digests(folder, names)}, "results")
 
 
 def _logits(rng: np.random.Generator, accuracy: float, hard: Array, labels: Array, classes: int) -> Array:

@@ -455,7 +455,7 @@ def test_no_caution_with_seeds_or_for_weights_of_unknown_origin(data, weights, t
     assert "count as unseen" not in " ".join(said)
 
 
-TIMED = ("created", "ms_per_image", "train_seconds", "peak_memory_mb", "seconds")
+TIMED = ("created", "sealed", "ms_per_image", "train_seconds", "peak_memory_mb", "seconds")
 
 
 def numbers(out):

@@ -24,6 +24,8 @@ from gapstone.images.preprocessing import Preprocessing
 from gapstone.prepare import Choices
 from gapstone.training import Settings
 
+from .fake_results import save
+
 RED, GREEN, DIM = (255, 0, 0), (0, 255, 0), (0, 90, 0)
 
 
@@ -301,10 +303,10 @@ def test_results_from_before_there_were_boxes_are_shown_as_before(run, tmp_path)
     folder, _, _, results, _ = run
     old = {key: value for key, value in results.items() if not key.startswith("localisation")}
     old["heads"] = [{key: value for key, value in head.items() if key != "localisation"} for head in old["heads"]]
-    (tmp_path / "results.json").write_text(json.dumps(old), "utf-8")
     with np.load(folder / "out" / "pictures.npz") as arrays:
         kept = {key: arrays[key] for key in arrays.files if key != "boxes" and not key.startswith("placement")}
     np.savez(tmp_path / "pictures.npz", **kept)
+    save(tmp_path, old)
     page = html.write(tmp_path).read_text("utf-8")
     assert 'id="maps"' in page
     assert 'id="localisation"' not in page

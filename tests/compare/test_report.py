@@ -1,7 +1,6 @@
 """The report of results that never were: whole, safe, without a request, and readable on a terminal."""
 
 import io
-import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.console import Console
 from gapstone.compare.report import html, pictures, terminal, words
 from gapstone.compare.report.charts import COLOURS, Look
 
-from .fake_results import NAMES, make
+from .fake_results import NAMES, make, save
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -133,12 +132,12 @@ def test_hostile_names_in_every_place(tmp_path: Path) -> None:
         return value + evil if isinstance(value, str) and not keep else value
 
     spoilt = spoil(results)
-    (tmp_path / "results.json").write_text(json.dumps(spoilt), "utf-8")
+    save(tmp_path, spoilt)
     text = html.write(tmp_path).read_text("utf-8")
     assert "<img src=x" not in text
     assert not any("onerror" in attrs for _, attrs in Page(text).elements)
     broken = results | {"command": "name \udce9 that is no UTF-8"}
-    (tmp_path / "results.json").write_text(json.dumps(broken), "utf-8")
+    save(tmp_path, broken)
     assert b"\\udce9" in html.write(tmp_path).read_bytes()
 
 
@@ -199,7 +198,7 @@ def test_what_is_missing_is_a_dash_and_never_zero(tmp_path: Path) -> None:
             curve["validation_accuracy"] = [None] * len(curve["epoch"])
     results["pairs"][0]["difference_pp"] = results["pairs"][0]["ci95"] = None
     del results["shift_pairs"]
-    (tmp_path / "results.json").write_text(json.dumps(results), "utf-8")
+    save(tmp_path, results)
     assert "–" in Page(html.write(tmp_path).read_text("utf-8")).text
     assert words.percent(None) == words.short(None) == words.seconds(None) == words.p_value(None) == "–"
 
@@ -243,13 +242,14 @@ def test_cells_lie_where_the_network_has_them() -> None:
 
 
 def test_a_map_on_the_page_lies_where_it_was_placed(tmp_path: Path) -> None:
-    make(tmp_path, heads=("gap", "fc"), shown=2)
+    results = make(tmp_path, heads=("gap", "fc"), shown=2)
     with np.load(tmp_path / "pictures.npz") as arrays:
         kept = dict(arrays) | {
             "placement_0": np.array([[4.0, 4.0], [0.0, 0.0]]),
             "boxes": np.array([[1, 8, 0, 16, 40.0]]),
         }
     np.savez(tmp_path / "pictures.npz", **kept)
+    save(tmp_path, results)
     page = Page(html.write(tmp_path).read_text("utf-8"))
     styles = [attrs.get("style") or "" for tag, attrs in page.elements if tag == "img" and "Map of" in attrs["alt"]]
     # 8 cells of 4 px around 0, 4, …, 28 reach to 30 px of 32: a ninth fills the picture

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-TIMED = ("created", "command", "ms_per_image", "train_seconds", "peak_memory_mb", "seconds")
+TIMED = ("created", "sealed", "command", "ms_per_image", "train_seconds", "peak_memory_mb", "seconds")
 
 
 @pytest.fixture(scope="module")

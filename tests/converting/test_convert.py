@@ -16,6 +16,7 @@ from gapstone.converting.measures import moves
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.sources import open_source
 from gapstone.images.split import split
+from gapstone.storage.folder import CONVERT, discard
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +197,7 @@ def test_what_a_killed_run_left_is_cleared(model, tmp_path, monkeypatch):
     quietly(request)
     assert [path.name for path in tmp_path.iterdir()] == ["gap.safetensors"]
     (parts / ".store.7.tmp").mkdir(parents=True)
-    command._clear(parts)
+    discard(parts, CONVERT)
     assert not parts.exists()
 
 
@@ -216,7 +217,7 @@ def test_stopped_and_gone_on(model, tmp_path, monkeypatch):
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / ".gap.safetensors.parts" / "kept").glob("*.npy")}
     assert len(kept) == 2  # training and validation images
     with monkeypatch.context() as patch:
-        patch.setattr(command, "_clear", lambda folder: None)
+        patch.setattr(command, "discard", lambda *_: None)
         done, _ = quietly(request)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # not made again
     whole, _ = quietly(Request(str(model), "gap", "digits", tmp_path / "whole.safetensors", finetune=1, limit=300))
@@ -228,7 +229,8 @@ def test_what_lies_beside_it_stays(model, tmp_path):
     parts = tmp_path / ".gap.safetensors.parts"
     parts.mkdir()
     (parts / "mine.txt").write_text("mine")
-    quietly(Request(str(model), "gap", "digits", tmp_path / "gap.safetensors", limit=300))
+    with pytest.raises(ValueError, match=r"holds 'mine\.txt', which gapstone convert did not write there"):
+        quietly(Request(str(model), "gap", "digits", tmp_path / "gap.safetensors", limit=300))
     assert [path.name for path in parts.iterdir()] == ["mine.txt"]
 
 

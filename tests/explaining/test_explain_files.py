@@ -173,7 +173,7 @@ def test_out_that_cannot_be(model, pictures, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match="is a file; name a folder"):
         run(model, pictures, out=tmp_path / "file")
-    with pytest.raises(ValueError, match="cannot be written to"):
+    with pytest.raises(ValueError, match="cannot be made"):
         run(model, pictures, out=tmp_path / "file" / "below")
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -276,8 +276,11 @@ def test_a_model_of_two_classes_and_results_beside_the_pictures(tmp_path):
     photos.mkdir()
     for name in ("a.png", "b.png"):
         Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(photos / name)
+    with pytest.raises(ValueError, match=r"holds 'a\.png', which gapstone explain did not write there"):
+        explain_files(Request(str(model), (str(photos),)), photos)
+    assert sorted(path.name for path in photos.iterdir()) == ["a.png", "b.png"]
     for given in ([str(photos)], [f"{photos}/**/*.png"], [str(photos)]):
-        assert explain_files(Request(str(model), tuple(given)), photos)
-        document = json.loads((photos / "explained.json").read_text())
+        assert explain_files(Request(str(model), tuple(given)), photos / "explained")
+        document = json.loads((photos / "explained" / "explained.json").read_text())
         assert [Path(row["name"]).name for row in document["pictures"]] == ["a.png", "b.png"]
         assert len(document["pictures"][0]["classes"]) == 2

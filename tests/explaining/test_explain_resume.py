@@ -212,7 +212,7 @@ def test_two_at_once_are_refused(model, pictures, tmp_path):
 
     out = tmp_path / "out"
     explain(model, pictures, out=out, drawings=False)
-    with (out / ".looked" / "lock").open("w") as lock:
+    with (out / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ValueError, match="another gapstone explain is at work"):
             explain(model, pictures, out=out)

@@ -30,7 +30,7 @@ def model(make, tmp_path_factory):
 
 
 def test_writes_both_and_says_so(model, tmp_path, said, capfd, monkeypatch):
-    (tmp_path / "a.onnx").write_text("an older one")
+    (tmp_path / "a.onnx").write_text("an older one of gapstone's")
     export(str(model), tmp_path / "a.onnx", tmp_path / "a.pt2", console=said)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "a.pt2"]
     assert capfd.readouterr() == ("", "")  # torch's exporter is quiet
@@ -55,12 +55,12 @@ def test_a_file_that_is_wrong_is_not_kept(model, tmp_path, said, monkeypatch):
     """A wrong formula in what is exported: found by comparing with the model, not with itself."""
     monkeypatch.setattr(pools, "_mean", lambda x: (x.mean((2, 3)), x / (x.shape[2] * x.shape[2])))
     old = tmp_path / "a.onnx"
-    old.write_text("an older one")
+    old.write_text("an older one of gapstone's")
     with pytest.raises(ExportError, match=r"maps on images 2×3×28×42 in ONNX Runtime differ .* by 0\.\d"):
         export(str(model), old, console=said)
     with pytest.raises(ExportError, match=r"in torch\.export differ"):
         export(str(model), None, tmp_path / "a.pt2", console=said)
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.onnx", "an older one")]
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.onnx", "an older one of gapstone's")]
 
 
 def test_a_crash_leaves_nothing(model, tmp_path, said, monkeypatch):

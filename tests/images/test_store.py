@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -233,3 +234,85 @@ def test_moments_are_those_of_the_rows_given(tmp_path: Path) -> None:
     assert abs(mean[0] - expected.mean()) < 1e-9
     assert abs(std[0] - expected.std()) < 1e-9
     assert moments(s) != (mean, std)
+
+
+@pytest.mark.parametrize("way", ["cut", "flip", "empty", "link", "gone"])
+@pytest.mark.parametrize("name", ["images.npy", "rows.npz", "store.json"])
+def test_a_store_that_is_damaged_is_named_and_built_anew(
+    class_folder: Make, tmp_path: Path, name: str, way: str
+) -> None:
+    source = open_source(class_folder({"a": 2, "b": 2}))
+    folder = tmp_path / "s"
+    first = build(source, range(4), plain(), folder)
+    before = first.images.copy()
+    path = folder / name
+    content = bytearray(path.read_bytes())
+    if way == "flip":
+        content[-30] ^= 1
+        path.write_bytes(bytes(content))
+    elif way == "link":
+        path.rename(tmp_path / name)
+        path.symlink_to(tmp_path / name)
+    elif way == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(b"" if way == "empty" else bytes(content[:-1]))
+    said: list[str] = []
+    again = build(source, range(4), plain(), folder, say=said.append)
+    assert np.array_equal(again.images, before)
+    assert np.array_equal(again.labels, first.labels)
+    assert len(said) == (not (way == "gone" and name == "store.json"))
+    assert all(name in line and line.endswith("made anew.") for line in said)
+    assert not path.is_symlink()
+    assert not build(source, range(4), plain(), folder, say=said.append).images.flags.writeable
+    assert len(said) <= 1
+
+
+def test_a_file_of_another_store_does_not_fit(class_folder: Make, tmp_path: Path) -> None:
+    source = open_source(class_folder({"a": 2, "b": 2}))
+    for which, rows in (("s", [0, 1]), ("t", [2, 3])):
+        build(source, rows, plain(), tmp_path / which)
+    for name in ("images.npy", "rows.npz"):
+        (tmp_path / "s" / name).write_bytes((tmp_path / "t" / name).read_bytes())
+    said: list[str] = []
+    assert build(source, [0, 1], plain(), tmp_path / "s", say=said.append).names == ("a/0.png", "a/1.png")
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("place", range(6, 100, 3))
+def test_a_damaged_header_of_other_images_is_no_traceback(class_folder: Make, tmp_path: Path, place: int) -> None:
+    source = open_source(class_folder({"a": 1, "b": 1}))
+    build(source, [0, 1], plain(), tmp_path / "s")
+    path = tmp_path / "s" / "images.npy"
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0x2F
+    path.write_bytes(bytes(content))
+    with suppress(StoreError):  # as the process of a trial does; a header that says the same in other words is one
+        assert Store.open(tmp_path / "s").images.shape == (2, 24, 32, 3)
+    assert len(build(source, [0], plain(), tmp_path / "s").images) == 1
+
+
+def test_a_disk_that_fills_up_is_told_and_leaves_nothing(
+    class_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_source(class_folder({"a": 2, "b": 2}))
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StoreError, match=r"cannot write the decoded images.*No space left"):
+        build(source, range(4), plain(), tmp_path / "s")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]
+
+
+def test_a_known_fact_that_is_damaged_is_not_believed(class_folder: Make, own_cache: Path) -> None:
+    import sqlite3
+    from contextlib import closing
+
+    source = open_source(class_folder({"a": 2, "b": 2}))
+    first = scan(source, cache=own_cache)
+    (file,) = own_cache.glob("*.sqlite")
+    with closing(sqlite3.connect(file)) as db, db:
+        db.execute("UPDATE facts SET facts = replace(facts, '64', '46')")
+    assert scan(source, cache=own_cache).facts == first.facts

@@ -15,6 +15,8 @@ from gapstone.bench.job import Contender
 from gapstone.bench.result import Result, measure, select
 from gapstone.doctor import machine
 from gapstone.progress import Bars
+from gapstone.storage.folder import replaceable
+from gapstone.whole import write_whole
 
 SECONDS = 1.0  # of measuring per case, after at least five rounds
 
@@ -50,6 +52,8 @@ def run(
     before: list[Result] | None = None,
 ) -> list[Result]:
     """Measure and print; `out` also gets what was measured `before`, such as with another number of threads."""
+    if out:
+        replaceable(out, "--json")
     results: list[Result] = []
     had = torch.get_num_threads()
     work = [(section, case) for section, cases in sections.items() for case in cases]
@@ -87,7 +91,7 @@ def how(threads: int, rounds: int) -> str:
 def write(out: Path, results: list[Result], rounds: int) -> None:
     facts = {"machine": machine(), "date": date.today().isoformat(), "rounds": rounds}
     found = {**facts, "results": [result.as_json() for result in results]}
-    out.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    write_whole(out, (json.dumps(found, indent=1) + "\n").encode())
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Result]]:

@@ -1,5 +1,7 @@
 """Finished trials, as read from their folders."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from gapstone.compare import trials
 from gapstone.compare.plan import Plan
 from gapstone.compare.trials import Trial
+from gapstone.storage.sealed import DamagedError, named
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,26 @@ class Done:
         return np.asarray(self.arrays["shifted"])
 
 
+def missing(plan: Plan, out: Path, say: Callable[[str], None]) -> list[Trial]:
+    """Those of the plan that are not there as they were written; `say` is told of those that were damaged."""
+    absent, damaged = [], []
+    for trial in plan.trials:
+        try:
+            trials.read(out / "trials" / trial.id)
+        except FileNotFoundError:
+            absent.append(trial)
+        except DamagedError as error:
+            absent.append(trial)
+            damaged.append(error)
+    if damaged:
+        say(named(damaged))
+    return absent
+
+
 def all_done(plan: Plan, out: Path) -> dict[str, list[Done]]:
-    """Those of the plan, by head, in its order."""
+    """Those of the plan, by head, in its order. Raises: DamagedError for one that was damaged while it was at work."""
     done: dict[str, list[Done]] = {head: [] for head in plan.request.heads}
     for trial in plan.trials:
-        folder = out / "trials" / trial.id
-        if folder.exists():
-            done[trial.head].append(Done(trial, *trials.read(folder)))
+        with suppress(FileNotFoundError):  # it failed
+            done[trial.head].append(Done(trial, *trials.read(out / "trials" / trial.id)))
     return done

@@ -1,7 +1,6 @@
 """The files that `compare` writes beside its report: results, predictions, pictures (docs/results.md)."""
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +12,7 @@ from numpy.typing import NDArray
 from gapstone.compare.done import Done
 from gapstone.compare.marked import among
 from gapstone.compare.plan import Plan
-from gapstone.whole import whole, write_whole
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    # a name that is no UTF-8 must not break the file
-    write_whole(path, text.encode("utf-8", "backslashreplace"))
+from gapstone.whole import whole
 
 
 def write_trials(path: Path, plan: Plan, done: dict[str, list[Done]]) -> None:

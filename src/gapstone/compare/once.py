@@ -78,14 +78,22 @@ def the_pass(trials: tuple[Trial, ...]) -> Pass:
     )
 
 
-def look_once(what: Pass, store: Path, folder: Path, tell: Callable[[int, int], None]) -> Seen:
-    """Run the pass in a process of its own, as far as `folder` does not hold it. Raises JobError with the reason."""
+def look_once(
+    what: Pass, store: Path, folder: Path, tell: Callable[[int, int], None], say: Callable[[str], None] | None = None
+) -> Seen:
+    """Run the pass in a process of its own, as far as `folder` does not hold it. say: is told of what was damaged.
+
+    Raises JobError with the reason.
+    """
     seen: Seen | None = None
     for news in local(partial(look, store, folder), [what], 1, ("gapstone.compare.plan",)):
         if news.kind == "failed":
             raise JobError(f"the frozen backbone's pass over the images failed: {news.what}")
         if news.kind == "news" and isinstance(news.what, Seen):
             seen = news.what
+        elif news.kind == "news" and isinstance(news.what, str):
+            if say is not None:
+                say(news.what)
         elif news.kind == "news":
             tell(*news.what)
     assert seen is not None
@@ -228,6 +236,6 @@ class _Keeper:
         before, total = self.before, self.what.images
         step = change.batch_size(self.what.trial.settings.batch_size, self.what.trial.preprocessing.size)
         told = (lambda done, _: self.send((before + done, total))) if counts else None
-        kept = keep(self.folder, name, about, len(rows), make, step, dtype, told)
+        kept = keep(self.folder, name, about, len(rows), make, step, dtype, told, self.send)
         self.before += len(rows) if counts else 0
         return Kept(Path(cast(np.memmap[Any, Any], kept).filename or ""), rows)

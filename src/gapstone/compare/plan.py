@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +17,11 @@ from gapstone.compare.localisation import SECONDS_PER_PIXEL
 from gapstone.compare.marked import Marked, among, marked
 from gapstone.compare.measures import MOST_FOR_ROBUSTNESS, PeakMemory, shift_pixels
 from gapstone.compare.once import Pass, the_pass, time_frozen
-from gapstone.compare.trials import Start, Trial
+from gapstone.compare.trials import Start, Trial, measured_before
 from gapstone.heads import parse
 from gapstone.images.store import Store
 from gapstone.prepare import Choices, Prepared, Progress, Say, at_least, prepare
+from gapstone.storage.sealed import DamagedError, named, read_sealed
 from gapstone.training import Pace, Rows, measure_pace
 
 HEADS = ("gap", "gmp", "nin", "fc", "fc:grid=4")
@@ -137,7 +139,7 @@ def plan(request: Request, out: Path, say: Say, progress: Progress) -> Plan:
 
     What an earlier, interrupted run in `out` measured (precision, threads) is kept: the numbers depend on it.
     """
-    earlier = read_earlier(out, request)
+    earlier = read_earlier(out, request, say)
     prepared = prepare(
         request.choices, range(request.seeds), request.folds, out / "store", say, progress, request.weights,
         request.freeze,
@@ -156,8 +158,10 @@ def plan(request: Request, out: Path, say: Say, progress: Progress) -> Plan:
         shown=_shown(prepared),
         start=_start(request, prepared),
     )
-    measured = earlier.get("measured", {})
-    if measured.get("for") != _measured_for(request, prepared):
+    wanted = _measured_for(request, prepared)
+    known = chain([earlier.get("measured", {})], measured_before(out / "trials"))
+    measured = next((one for one in known if one.get("for") == wanted), None)
+    if measured is None:
         measured = _measure(request, prepared, make, say)
     threads, workers = measured["threads"], _workers(request, prepared, measured)
     precision = measured["precision"]
@@ -191,17 +195,20 @@ def _caution(request: Request, prepared: Prepared) -> str | None:
     )
 
 
-def read_earlier(out: Path, request: Request) -> dict[str, Any]:
+def read_earlier(out: Path, request: Request, say: Say) -> dict[str, Any]:
     """The plan of an earlier run in the same folder. Raises ValueError where that was of other data."""
     try:
-        earlier = json.loads((out / "plan.json").read_text("utf-8"))
+        earlier = read_sealed(out / "plan.json", "plan")
     except FileNotFoundError:
+        return {}
+    except DamagedError as error:
+        say(named([error]))
         return {}
     if earlier["data_path"] != _where(request.choices.data):
         raise ValueError(
             f"{out} holds a comparison on {earlier['data_path']}: choose another --out for {request.choices.data}."
         )
-    return dict(earlier)
+    return earlier
 
 
 def _measure(request: Request, prepared: Prepared, make: Callable[..., Trial], say: Say) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from gapstone.compare.trials import Trial
 from gapstone.compare.verdict import sentence
 from gapstone.heads import RECIPES, Spec, parse
 from gapstone.machine import installed, processor
+from gapstone.storage.sealed import digests, write_sealed
 
 SCHEMA = 1
 MOST_WORST = 12
@@ -98,10 +99,11 @@ def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: d
         "worst": worst,
     }
     results["verdict"] = sentence(results)
-    files.write_json(out / "results.json", results)
     files.write_trials(out / "results.csv", plan, done)
     files.write_predictions(out / "predictions.csv", plan, done)
     files.write_pictures(out / "pictures.npz", plan, done, pictures)
+    results["files"] = digests(out, ["pictures.npz"])
+    write_sealed(out / "results.json", results, "results")
     return results
 
 

@@ -1,27 +1,26 @@
 """compare(): plan, train what is missing, measure, report. Stopped anywhere, it goes on from there."""
 
-import fcntl
-import json
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from gapstone.compare import files, results, speed, trials
+from gapstone.compare import done, results, speed, trials
 from gapstone.compare.executors import JobError, News, local
 from gapstone.compare.frozen import Seen
-from gapstone.compare.once import Pass, look_once
+from gapstone.compare.once import NAME, Pass, look_once
 from gapstone.compare.plan import PRELOAD, Plan, Request, plan
 from gapstone.compare.report import html, terminal
 from gapstone.compare.trials import Trial
-from gapstone.images.store import Store, sweep
+from gapstone.images.store import Store
 from gapstone.progress import Bars, duration
+from gapstone.storage.folder import COMPARE, own_folder
+from gapstone.storage.sealed import DamagedError, read_sealed, write_sealed
 from gapstone.training import TrainingError
-from gapstone.whole import UNFINISHED
 
 
 def compare(request: Request, out: Path, console: Console | None = None, command: str = "") -> dict[str, Any]:
@@ -35,12 +34,13 @@ def compare(request: Request, out: Path, console: Console | None = None, command
     """
     console = console or Console()
     request = request.checked()
-    _writable(out, request)
-    with _alone(out), Bars(console) as bars:
+    _outside_data(out, request)
+    with Bars(console) as bars, own_folder(out, COMPARE, say=bars.say):
+        (out / "trials").mkdir(exist_ok=True)
         what = plan(request, out, bars.say, bars)
-        files.write_json(out / "plan.json", what.to_json())
+        write_sealed(out / "plan.json", what.to_json(), "plan")
         what.prepared.scan.write(out)
-        missing = [trial for trial in what.trials if not (out / "trials" / trial.id).exists()]
+        missing = done.missing(what, out, bars.say)
         bars.say(_announce(what, len(missing), out))
         # also where one trial alone is missing: the pass is kept, and costs a second then
         seen = _look(what, out, bars) if what.once and missing else None
@@ -57,7 +57,7 @@ def compare(request: Request, out: Path, console: Console | None = None, command
 def _look(what: Plan, out: Path, bars: Bars) -> Seen:
     assert what.once is not None
     try:
-        seen = look_once(what.once, what.prepared.store.folder, out / "kept", bars("Frozen backbone, one pass"))
+        seen = look_once(what.once, what.prepared.store.folder, out / "kept", bars(NAME), bars.say)
     except KeyboardInterrupt:
         bars.say(f"Stopped during the pass. The same command goes on from here; kept in {out}")
         raise
@@ -72,7 +72,7 @@ def _look(what: Plan, out: Path, bars: Bars) -> Seen:
 
 def _train(what: Plan, missing: list[Trial], out: Path, bars: Bars, seen: Seen | None) -> dict[str, str]:
     """Run the missing trials; the reason of each that failed, by id."""
-    work = partial(_work, what.prepared.store.folder, out / "trials", seen)
+    work = partial(_work, what.prepared.store.folder, out / "trials", seen, what.measured)
     failed: dict[str, str] = {}
     tell, ended = bars("Trials"), 0
     at: dict[str, str] = {}
@@ -80,6 +80,9 @@ def _train(what: Plan, missing: list[Trial], out: Path, bars: Bars, seen: Seen |
     try:
         for news in running:
             trial: Trial = news.job
+            if isinstance(news.what, _DiskFull):
+                running.close()
+                raise TrainingError(f"{news.what.reason}: make room, and the same command goes on from here.")
             if news.kind == "news":
                 epoch, epochs, accuracy = news.what
                 sure = "" if accuracy is None else f" {100 * accuracy:.1f} %"
@@ -100,7 +103,7 @@ def _speed(what: Plan, failed: dict[str, str], out: Path, bars: Bars) -> dict[st
     finished = [head for head in what.request.heads if any(t.head == head and t.id not in failed for t in what.trials)]
     bars.say(f"All trials ended; timing {len(finished)} heads side by side.")
     try:
-        return speed.measure(what, finished, out)
+        return speed.measure(what, finished, out, bars.say)
     except JobError as error:
         bars.say(f"ms per image could not be measured: {error}")
         return {}
@@ -113,9 +116,21 @@ def _tell_end(news: News, bars: Bars, failed: dict[str, str]) -> None:
         bars.say(f"{trial.head} #{trial.seed} failed: {news.what}")
 
 
-def _work(store: Path, folder: Path, seen: Seen | None, trial: Trial, send: Callable[[Any], None]) -> None:
+def _work(
+    store: Path, folder: Path, seen: Seen | None, measured: dict[str, Any], trial: Trial, send: Callable[[Any], None]
+) -> None:
     """In a process of its own."""
-    trials.run(trial, Store.open(store), folder, lambda *news: send(news), seen)
+    try:
+        trials.run(trial, Store.open(store), folder, lambda *news: send(news), seen, measured)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # says nothing about the trial: the comparison stops
+            send(_DiskFull(str(error)))
+        raise
+
+
+@dataclass(frozen=True)
+class _DiskFull:
+    reason: str
 
 
 def _announce(what: Plan, missing: int, out: Path) -> str:
@@ -145,45 +160,26 @@ def _announce_pass(once: Pass, seconds: float | None) -> str:
     return f"{text}; then heads alone are trained"
 
 
-def _writable(out: Path, request: Request) -> None:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file; name a folder.")
+def _outside_data(out: Path, request: Request) -> None:
     data = Path(request.choices.data).expanduser()
     if data.is_dir() and data.resolve() in (out.resolve(), *out.resolve().parents):
         raise ValueError(
             f"--out {out} lies inside DATA {data}: its files would become part of the data; choose another."
         )
-    try:
-        (out / "trials").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--out {out} cannot be made: {error.strerror}.") from error
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """One gapstone at a time in a folder; the leavings of one that was killed are cleared away."""
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another gapstone compare is at work in {out}: wait, or choose another --out.") from None
-        for path in (out / "trials").glob(".*.unfinished"):
-            shutil.rmtree(path)
-        sweep(out / "store")
-        for path in out.glob(UNFINISHED):
-            path.unlink()
-        yield
 
 
 def report(out: Path, console: Console | None = None) -> Path:
     """Show the results in `out` again and rebuild its page. Raises: ValueError where none are finished there."""
     console = console or Console()
-    path = out / "results.json"
-    if not path.exists():
+    try:
+        found = read_sealed(out / "results.json", "results")
+        page = html.write(out)
+    except FileNotFoundError:
         raise ValueError(
             f"{out} holds no finished comparison (no results.json); run the same `gapstone compare` again."
-        )
-    page = html.write(out)
-    terminal.render(json.loads(path.read_text("utf-8")), console)
+        ) from None
+    except DamagedError as error:
+        raise ValueError(f"{error}; run the same `gapstone compare` again, which makes it anew.") from error
+    terminal.render(found, console)
     console.print(f"\nReport: {page}", highlight=False, markup=False, soft_wrap=True)
     return page

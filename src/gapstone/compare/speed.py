@@ -1,6 +1,5 @@
 """Milliseconds per image of each head's whole network, measured side by side when no trial is running."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ import torch
 from gapstone.compare.executors import one
 from gapstone.compare.plan import PRELOAD, Plan, cores
 from gapstone.compare.trials import Trial
+from gapstone.storage.sealed import DamagedError, named, read_sealed, write_sealed
 from gapstone.training import logits
 
 BATCH = 16
@@ -20,10 +20,11 @@ ROUNDS, LEAST = 41, 5
 LONGEST = 15.0  # seconds in all: then the round is the last, if LEAST are done
 
 
-def measure(plan: Plan, heads: Sequence[str], out: Path) -> dict[str, Any]:
+def measure(plan: Plan, heads: Sequence[str], out: Path, say: Callable[[str], None] | None = None) -> dict[str, Any]:
     """By head: {median, low, high} ms per image over rounds that take turns, batches of 16, all threads.
 
-    Kept in speed.json: measured again only when something it depends on changes. Raises JobError where it failed.
+    Kept in speed.json: measured again only when something it depends on changes, or when it is damaged, which `say` is
+    told. Raises JobError where it failed.
     """
     prepared = plan.prepared
     key = {
@@ -36,14 +37,19 @@ def measure(plan: Plan, heads: Sequence[str], out: Path) -> dict[str, Any]:
         "torch": torch.__version__,
     }
     path = out / "speed.json"
-    if path.exists():
-        known = json.loads(path.read_text("utf-8"))
+    try:
+        known = read_sealed(path, "speed")
         if known["for"] == key:
             return dict(known["heads"])
+    except FileNotFoundError:
+        pass
+    except DamagedError as error:
+        if say is not None:
+            say(named([error]))
     first = {trial.head: trial for trial in reversed(plan.trials) if trial.head in heads}
     # in a process of its own: no trial has left memory or threads behind there
     measured = dict(one(_rounds, [replace(first[head], pretrained=False, start=None) for head in heads], PRELOAD))
-    path.write_text(json.dumps({"for": key, "heads": measured}, indent=1), "utf-8")
+    write_sealed(path, {"for": key, "heads": measured}, "speed")
     return measured
 
 

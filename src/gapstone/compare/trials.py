@@ -2,10 +2,12 @@
 
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,8 +27,10 @@ from gapstone.heads import Head
 from gapstone.images.load import VERSION as LOADER
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.store import Store
+from gapstone.storage.sealed import DamagedError, digests, read_sealed, read_vouched, write_sealed
 from gapstone.training import History, Rows, Settings, repeatable, seeded, train
 from gapstone.weights import digest, read_weights
+from gapstone.whole import remove, sync_folder, write_whole
 
 VERSION = 4  # raised when the same configuration would give other numbers
 
@@ -128,8 +132,16 @@ class Trial:
         return model
 
 
-def run(trial: Trial, store: Store, trials: Path, report: Report | None = None, seen: Seen | None = None) -> Path:
-    """Train and measure; the folder `trials/<id>` appears whole or not at all. seen: of a frozen backbone."""
+def run(
+    trial: Trial,
+    store: Store,
+    trials: Path,
+    report: Report | None = None,
+    seen: Seen | None = None,
+    measured: dict[str, Any] | None = None,
+) -> Path:
+    """Train and measure; the folder `trials/<id>` appears whole or not at all. seen: of a frozen backbone. measured: of
+    the plan, kept with each trial, for a plan.json that is damaged."""
     torch.set_num_threads(trial.threads)
     repeatable()
 
@@ -151,6 +163,7 @@ def run(trial: Trial, store: Store, trials: Path, report: Report | None = None, 
     facts, arrays = measure(asked, trial)
     facts["peak_memory_mb"] = round(peak.mb, 1)
     facts["history"] = asdict(history)
+    facts["measured"] = measured
     return _write(trial, facts, arrays, trials)
 
 
@@ -209,24 +222,44 @@ def measure(asked: Asked, trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `run` wrote."""
-    with np.load(folder / "arrays.npz") as arrays:
-        return json.loads((folder / "trial.json").read_text("utf-8")), dict(arrays)
+    """What `run` wrote to the folder, which is named by the trial's id.
+
+    Raises: FileNotFoundError where there is no such trial; DamagedError where it is not what was written.
+    """
+    if not os.path.lexists(folder):
+        raise FileNotFoundError(folder)
+    try:
+        facts = read_sealed(folder / "trial.json", folder.name)
+    except FileNotFoundError:
+        raise DamagedError(folder / "trial.json", "is missing") from None
+    with np.load(io.BytesIO(read_vouched(folder, "arrays.npz", facts)), allow_pickle=False) as arrays:
+        return facts, dict(arrays)
+
+
+def measured_before(trials: Path) -> Iterator[dict[str, Any]]:
+    """What was measured before the trials that lie there, as `run` was told."""
+    for folder in sorted(trials.glob("[!.]*")):
+        with suppress(OSError, DamagedError):
+            if isinstance(measured := read_sealed(folder / "trial.json", folder.name).get("measured"), dict):
+                yield measured
 
 
 def _write(trial: Trial, facts: dict[str, Any], arrays: dict[str, Any], trials: Path) -> Path:
     trials.mkdir(parents=True, exist_ok=True)
     unfinished, done = trials / f".{trial.id}.{os.getpid()}.unfinished", trials / trial.id
-    unfinished.mkdir()
-    with (unfinished / "arrays.npz").open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    (unfinished / "trial.json").write_text(json.dumps(facts, indent=1), "utf-8")
-    for path in unfinished.iterdir():  # on disk before the name says so, or a power cut leaves an empty "done" trial
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    if done.exists():
-        shutil.rmtree(done)
-    unfinished.rename(done)
+    try:
+        remove(unfinished)
+        unfinished.mkdir()
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **arrays)
+        write_whole(unfinished / "arrays.npz", packed.getvalue())
+        write_sealed(unfinished / "trial.json", facts | {"files": digests(unfinished, ["arrays.npz"])}, trial.id)
+        remove(done)
+        unfinished.rename(done)
+        sync_folder(trials)
+    except OSError:
+        shutil.rmtree(unfinished, ignore_errors=True)  # on a full disk it would be in the way
+        raise
     return done
 
 

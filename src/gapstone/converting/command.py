@@ -1,9 +1,7 @@
 """`gapstone convert`: another head on a trained model, fitted to images, and what that cost, on images held out."""
 
 import json
-import shutil
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +24,12 @@ from gapstone.heads import Head, parse
 from gapstone.images.names import display
 from gapstone.images.sources import open_source
 from gapstone.images.split import Split
-from gapstone.images.store import sweep
 from gapstone.model_file import writable
 from gapstone.nets import map_size
 from gapstone.prepare import at_least, pick_device
 from gapstone.progress import Bars
 from gapstone.shown import by
+from gapstone.storage.folder import CONVERT, discard, own_folder
 from gapstone.weights import digest
 
 
@@ -114,20 +112,21 @@ def convert(request: Request, as_json: bool = False, console: Console | None = N
     if request.finetune:
         model.trunk.features.last_modules()  # a network without a last stage says so here, before any work
     folder = out.with_name(f".{out.name}.parts")
-    with Bars(console) as bars:
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link, and gapstone keeps a folder there: remove it.")
+    with Bars(console) as bars, own_folder(folder, CONVERT, "what is kept beside --out:", bars.say):
         try:
             converted = _convert(request, request.data, spec, model, folder, bars, began)
         except ValueError:  # of the data, not of the machine: nothing to go on with
-            _clear(folder)
+            discard(folder, CONVERT)
             raise
         except BaseException:
-            if folder.exists():
-                bars.say(f"What is done is kept in {folder}: the same command goes on from there.")
+            bars.say(f"What is done is kept in {folder}: the same command goes on from there.")
             raise
         new = converted.fitted.model
         assert isinstance(new, Classifier)
         new.cpu().save(out)
-        _clear(folder)
+        discard(folder, CONVERT)
         if as_json:
             print(json.dumps(document(converted, new), indent=1))  # ASCII: safe whatever the terminal's encoding
         else:
@@ -159,7 +158,15 @@ def _convert(
     def looked(rows: NDArray[np.int64], what: str) -> OnDisk:
         tell = bars(f"Looking at {what} images")
         return OnDisk(
-            images.view, images.labels, rows, _device(model.trunk), folder / "kept", about, request.batch_size, tell
+            images.view,
+            images.labels,
+            rows,
+            _device(model.trunk),
+            folder / "kept",
+            about,
+            request.batch_size,
+            tell,
+            bars.say,
         )
 
     fitted = fit(
@@ -215,12 +222,3 @@ def _few(names: tuple[str, ...]) -> str:
 
 def _device(model: nn.Module) -> Any:
     return next(model.parameters()).device
-
-
-def _clear(folder: Path) -> None:
-    """What was kept for a run that might be stopped, and nothing else that may lie there."""
-    for name in ("store", "kept"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    sweep(folder / "store")
-    with suppress(OSError):
-        folder.rmdir()

@@ -14,7 +14,7 @@ from gapstone.images.preprocessing import not_native
 from gapstone.images.scan import Scan, scan
 from gapstone.images.sources import Source
 from gapstone.images.split import Split, split
-from gapstone.images.store import StoreError, build, sweep
+from gapstone.images.store import StoreError, build
 from gapstone.prepare import content
 from gapstone.progress import Bars
 
@@ -59,8 +59,6 @@ def shown(
     used = np.unique(np.concatenate([chosen.train, chosen.validation, chosen.test]))
     numbers = np.array([labels.index(name) for name in source.classes])
     device, preprocessing = next(model.trunk.parameters()).device, model.preprocessing
-    folder.mkdir(exist_ok=True)
-    sweep(folder / "store")
     if as_they_are:
 
         def decode(row: int) -> NDArray[np.uint8]:
@@ -74,7 +72,8 @@ def shown(
         view = native(decode, preprocessing, model.smallest, device)
         before = view if model.only is None else resized(decode, preprocessing, device)
         return Shown(view, before, numbers[source.labels], chosen, ["native", content(source, found, used)])
-    store = build(source, used, preprocessing, folder / "store", scan=found, progress=bars("Decoding images"))
+    tell = bars("Decoding images")
+    store = build(source, used, preprocessing, folder / "store", scan=found, progress=tell, say=bars.say)
     train, validation, test = (store.rows(part) for part in (chosen.train, chosen.validation, chosen.test))
     parts = replace(chosen, train=train, validation=validation, test=test)
     view = stored(store, preprocessing, device)

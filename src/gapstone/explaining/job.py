@@ -21,6 +21,8 @@ from gapstone.images.names import display
 from gapstone.opening import Opened, open_model
 from gapstone.prepare import pick_device
 from gapstone.progress import Bars
+from gapstone.storage.sealed import named
+from gapstone.whole import sync_folder
 
 VERSION = 1  # raised when the same pictures and options would give other numbers
 
@@ -41,11 +43,15 @@ def explain_files(request: Request, out: Path, console: Console | None = None) -
         raise ValueError(_nothing(request, found))
     opened = open_model(request.model, request.weights, pick_device(request.device))
     asked = _asked(request, opened)  # what cannot be is told before anything is written
-    with alone(out) as kept, Bars(console) as bars:
+    with Bars(console) as bars, alone(out, bars.say) as kept:
         for note in found.notes():
             bars.say(note)
         looked = _look(request, opened, asked, found, kept, bars)
+        _say_damaged(kept, bars)
         _draw(request, looked, kept, bars)
+        _say_damaged(kept, bars)
+        for folder in (kept.maps, kept.thumbs):
+            sync_folder(folder)
         _write(request, opened, asked, looked, found, kept)
     if request.as_json:
         with (out / "explained.json").open(encoding="ascii") as document:
@@ -53,6 +59,12 @@ def explain_files(request: Request, out: Path, console: Console | None = None) -
     else:
         table.show(console, opened.labels, looked, lambda: _rows(kept, looked), found.missing, out, request)
     return not looked.errors and not found.missing
+
+
+def _say_damaged(kept: Kept, bars: Bars) -> None:
+    if kept.damaged:
+        bars.say(named(kept.damaged))
+        kept.damaged.clear()
 
 
 def _nothing(request: Request, found: Found) -> str:

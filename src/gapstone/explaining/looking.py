@@ -9,6 +9,7 @@ drawing is a second one.
 """
 
 import hashlib
+import io
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gapstone.explaining.kept import Kept, Record, Stamp, digest, name_of, sha256, stamp
+from gapstone.explaining.kept import Kept, Record, Stamp, digest, name_of, stamp
 from gapstone.images.load import ImageError, load, read_bytes
 from gapstone.images.names import display
 from gapstone.maps.boxes import box
@@ -30,7 +31,7 @@ from gapstone.maps.explanation import Evidence
 from gapstone.maps.files import save_npz, to_json
 from gapstone.maps.placing import place
 from gapstone.opening import Opened
-from gapstone.whole import whole
+from gapstone.storage.sealed import sha256
 
 LOADERS = min(4, os.cpu_count() or 1)  # pictures decoded at a time; each may hold a large one
 BOX_GRID = 256  # px: boxes of larger pictures are found on a grid of that side; a cell of 7×7 is 36 of them
@@ -172,7 +173,7 @@ def _finish(
 
 def _ask(opened: Opened, asked: Asked, pictures: Sequence[Picture], kept: Kept) -> Record:
     """One batch through the network; its maps are written, its answers returned."""
-    record: Record = {"rows": [], "npz": {}, "largest": 0.0}
+    record: Record = {"rows": [], "files": {}, "largest": 0.0}
     answers = _answers(opened, asked, [p for p in pictures if p.fitted is not None])
     if asked.native is not None:
         try:
@@ -193,9 +194,10 @@ def _ask(opened: Opened, asked: Asked, pictures: Sequence[Picture], kept: Kept) 
         except ValueError as error:  # numbers that are none: the network overflowed
             record["rows"].append(row | {"error": str(error)})
             continue
-        with whole(kept.maps / file) as unfinished:
-            save_npz(unfinished, evidences)
-            record["npz"][file] = sha256(unfinished)
+        packed = io.BytesIO()
+        save_npz(packed, evidences)
+        kept.write(kept.maps / file, packed.getvalue())
+        record["files"][file] = sha256(packed.getvalue())
         record["largest"] = max(record["largest"], *(float(np.abs(e.map).max()) for e in shown))
         record["rows"].append(row)
     return record

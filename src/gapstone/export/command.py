@@ -22,6 +22,7 @@ from gapstone.export.to_pt2 import graph, read_pt2, write_pt2
 from gapstone.opening import Opened, open_model
 from gapstone.progress import Bars
 from gapstone.shown import by
+from gapstone.storage.folder import replaceable
 from gapstone.whole import whole
 
 
@@ -70,7 +71,7 @@ def export(
                 checked = check(read, opened, takes.trials(), "ONNX Runtime")
             _report(bars, onnx, opened, takes, maps, f"ONNX, opset {opset}", checked, read)
         if onnx and images:
-            small = onnx.with_suffix(".int8.onnx")
+            small = _int8_name(onnx)
             with whole(small) as part:
                 whole_numbers.quantise(onnx, opened, images, part)
                 cost = whole_numbers.cost(onnx, part, opened, images, bars("Comparing float and int8"))
@@ -91,12 +92,19 @@ def _fits(onnx: Path | None, pt2: Path | None, opset: int, int8: bool, data: str
             raise ValueError(f"{option} {path}: there is no folder {path.parent}; make it first.")
         if not os.access(path.parent, os.W_OK):
             raise ValueError(f"{option} {path}: no permission to write into {path.parent}.")
+        replaceable(path, option)
     if not OPSET <= opset <= NEWEST:
         raise ValueError(f"--opset {opset}: must be from {OPSET}, the oldest that torch writes, to {NEWEST}.")
     if int8 and (onnx is None or data is None):
         raise ValueError("--int8 needs --onnx, the file to quantise, and --data, images to calibrate and measure with.")
+    if onnx is not None and int8:
+        replaceable(_int8_name(onnx), "--int8:")
     if data is not None and not int8:
         raise ValueError(f"--data {data} is used with --int8 only; add it, or leave --data out.")
+
+
+def _int8_name(onnx: Path) -> Path:
+    return onnx.with_suffix(".int8.onnx")
 
 
 def _report(

@@ -131,10 +131,11 @@ class OnDisk:
         about: Any,
         batch_size: int = 64,
         tell: Callable[[int, int], None] | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self.view, self.labels, self.chosen = view, labels, rows
         self.device, self.folder, self.about = torch.device(device), folder, about
-        self.batch_size, self.tell = batch_size, tell
+        self.batch_size, self.tell, self.say = batch_size, tell, say
 
     def rows(
         self, name: str, make: Make, dtype: torch.dtype, about: Any = None
@@ -149,7 +150,7 @@ class OnDisk:
                     raise _TooLargeError
                 return made
 
-            return keep(self.folder, name, facts, len(self.chosen), some, self.batch_size, kind, self.tell)
+            return keep(self.folder, name, facts, len(self.chosen), some, self.batch_size, kind, self.tell, self.say)
 
         try:
             made = kept(dtype)

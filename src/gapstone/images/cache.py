@@ -1,9 +1,10 @@
 """What is known of a file's bytes, kept between runs: one SQLite file, keyed by the hash of the content.
 
 Safe against two scans at once and a kill at any moment (SQLite's journal). A cache that cannot be read or written is
-no error: the scan is only slower, and says so.
+no error: the scan is only slower, and says so. A row whose digest does not fit is not believed.
 """
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from .facts import Facts
 from .load import OUT_OF_MEMORY, VERSION
 
-_SCHEMA = 1  # of the row below
+_SCHEMA = 2  # of the row below
 _connections: dict[Path, sqlite3.Connection | None] = {}
 
 
@@ -33,7 +34,10 @@ def prepare(folder: Path) -> Path:
 
 def _create(file: Path) -> None:
     with closing(sqlite3.connect(file, timeout=10)) as db, db:
-        db.execute("CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, facts TEXT, pixels BLOB, thumbnail BLOB)")
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, facts TEXT, pixels BLOB, thumbnail BLOB, "
+            "digest TEXT)"
+        )
         db.execute("PRAGMA user_version").fetchone()
 
 
@@ -53,29 +57,33 @@ def look_up(file: Path, sha: str, max_pixels: int) -> Facts | None:
     db = _connections[file]
     if db is None:
         return None
+    wanted = _key(sha, max_pixels)
     try:
-        row = db.execute(
-            "SELECT facts, pixels, thumbnail FROM facts WHERE key = ?", (_key(sha, max_pixels),)
-        ).fetchone()
+        row = db.execute("SELECT facts, pixels, thumbnail, digest FROM facts WHERE key = ?", (wanted,)).fetchone()
     except sqlite3.Error:
         return None
-    if row is None:
+    if row is None or _digest(wanted, *row[:3]) != row[3]:
         return None
     reason, size, mode, notes, gray = json.loads(row[0])
     return Facts(reason, sha, (size[0], size[1]), mode, tuple(notes), gray, row[1], row[2])
 
 
+def _digest(key: str, facts: object, pixels: object, thumbnail: object) -> str:
+    """Of a row; whatever damage made of its values."""
+    return hashlib.sha256(repr((key, facts, pixels, thumbnail)).encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def keep(file: Path, facts: Sequence[Facts], max_pixels: int) -> None:
     """Write facts; raises sqlite3.Error where that fails."""
-    rows = [
-        (
-            _key(f.sha256, max_pixels),
-            json.dumps([f.reason, f.size, f.mode, f.notes, f.gray]),
-            f.pixels,
-            f.thumbnail,
-        )
-        for f in facts
-        if f.sha256 and f.reason != OUT_OF_MEMORY  # that says something about the machine, not about the file
-    ]
+    rows = []
+    for f in facts:
+        if f.sha256 and f.reason != OUT_OF_MEMORY:  # that says something about the machine, not about the file
+            row = (
+                _key(f.sha256, max_pixels),
+                json.dumps([f.reason, f.size, f.mode, f.notes, f.gray]),
+                f.pixels,
+                f.thumbnail,
+            )
+            rows.append((*row, _digest(*row)))
     with closing(sqlite3.connect(file, timeout=30)) as db, db:
-        db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", rows)
+        db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?)", rows)

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gapstone.storage.folder import CHECK, own_folder
+
 from .load import MAX_PIXELS
 from .names import display
 from .scan import Scan, scan
@@ -31,9 +33,10 @@ def check(data: str, out: Path | None = None, workers: int | None = None, max_pi
     source = open_source(data)
     folder = out if out is not None else Path("runs") / f"check-{_slug(data)}"
     _refuse_inside(folder, data)
-    found = _scan_with_progress(source, console, workers, max_pixels)
-    found.render(console)
-    found.write(folder)
+    with own_folder(folder, CHECK):
+        found = _scan_with_progress(source, console, workers, max_pixels)
+        found.render(console)
+        found.write(folder)
     console.print(
         f"written: {display(folder / 'scan.txt')}, scan.json, and scan.csv with a row per file",
         markup=False,

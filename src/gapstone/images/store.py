@@ -1,10 +1,12 @@
 """Store: every image decoded once, as one memory-mapped uint8 array (N, h, w, C) that all trials and processes share.
 
-Written under a temporary name and renamed when whole, so that a folder that is there is right. Its key is a hash of
-what went in (files' content, labels, preprocessing); the same key is reused, another one rebuilt.
+Written under a temporary name and renamed when whole. Its key is a hash of what went in (files' content, labels,
+preprocessing); the same key is reused, another one rebuilt. store.json is sealed and vouches for the other two files:
+a store of which a byte has changed is rebuilt, too.
 """
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -18,6 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gapstone.storage import blocks
+from gapstone.storage.sealed import DamagedError, digests, named, open_own, read_sealed, read_vouched, seal
+from gapstone.whole import remove, sync_folder, write_whole
+
 from .crew import Lost, crew
 from .load import MAX_PIXELS, VERSION, ImageError, load, read_bytes
 from .messages import MessageError
@@ -28,7 +34,8 @@ from .sources import Source
 if TYPE_CHECKING:
     from .scan import Scan
 
-_SCHEMA = 1
+_SCHEMA = 2
+_IDENTITY = "store"
 _FILES = {"images.npy", "rows.npz", "store.json"}
 TIME_LIMIT = 60.0  # seconds for one file
 
@@ -58,21 +65,38 @@ class Store:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> "Store":
-        """Open what `build` wrote. Raises StoreError where there is no whole store."""
+        """Open what `build` wrote, and checked when it began. Raises StoreError where there is no whole store."""
         folder = Path(folder)
         try:
-            about = json.loads((folder / "store.json").read_text("utf-8"))
-            if about["schema"] != _SCHEMA:
-                raise StoreError(
-                    f"{display(folder)}: a store of schema {about['schema']}, this version reads {_SCHEMA}"
-                )
-            images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-            if list(images.shape) != about["shape"] or images.dtype != np.uint8:
-                raise StoreError(f"{display(folder)}: images.npy is not what store.json says; delete the folder")
-            with np.load(folder / "rows.npz", allow_pickle=False) as rows:
-                labels, indices = rows["labels"], rows["indices"]
-        except (OSError, ValueError, KeyError, TypeError) as e:
+            return cls.read(folder)
+        except (OSError, ValueError) as e:
             raise StoreError(f"{display(folder)}: no store that can be read ({e})") from e
+
+    @classmethod
+    def read(cls, folder: Path, check_if: str | None = None) -> "Store":
+        """check_if: of a store with this key every byte is checked, also of the images.
+
+        Raises: FileNotFoundError where there is none; DamagedError where one is not what was written.
+        """
+        about = read_sealed(folder / "store.json", _IDENTITY)
+        if about["schema"] != _SCHEMA:
+            raise DamagedError(folder, f"is a store of schema {about['schema']}, this version reads {_SCHEMA}")
+        with np.load(io.BytesIO(read_vouched(folder, "rows.npz", about)), allow_pickle=False) as rows:
+            labels, indices = rows["labels"], rows["indices"]
+        path = folder / "images.npy"
+        try:
+            if about["key"] == check_if and blocks.digest(path) != about["images"]:
+                raise DamagedError(path, "does not fit its digest")
+            open_own(path).close()
+            images = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            raise DamagedError(path, "is missing") from None
+        except DamagedError:
+            raise
+        except Exception as error:  # of a damaged header numpy says ValueError, SyntaxError or TokenError
+            raise DamagedError(path, f"is damaged ({' '.join(str(error).split())[:80]})") from error
+        if list(images.shape) != about["shape"] or images.dtype != np.uint8:
+            raise DamagedError(path, "is not what store.json says")
         # a plain array over the mapping: np.memmap would turn every batch into a memmap too
         return cls(folder, about["key"], np.asarray(images), labels, indices, tuple(about["names"]))
 
@@ -104,26 +128,31 @@ def build(
     *,
     scan: "Scan | None" = None,
     max_pixels: int = MAX_PIXELS,
+    say: Callable[[str], None] | None = None,
 ) -> Store:
     """Decode the items at `indices`, in that order, into `folder`; at once where they are there already.
 
     scan: what `scan(source)` found; its content hashes make the key (else each file's size and time of change).
-    progress: called with (done, all). Raises StoreError: no space, a file that cannot be decoded after all, …
+    progress: called with (done, all). say: is told, in a line, of a store that is not as it was written; it is built
+    anew. Raises StoreError: no space, a file that cannot be decoded after all, …
     """
     folder = Path(folder)
     chosen = np.asarray(indices, np.int64)
     if len(chosen) == 0:
         raise StoreError(f"no images of {display(source.given)!r} to store")
     key = _key(source, chosen, preprocessing, scan)
-    if (folder / "store.json").exists():
-        try:
-            known = Store.open(folder)
-        except StoreError:
-            known = None  # damaged or of another version: rebuilt
-        if known is not None and known.key == key:
-            if progress is not None:
-                progress(len(chosen), len(chosen))
-            return known
+    known = None
+    try:
+        known = Store.read(folder, check_if=key)
+    except DamagedError as error:
+        if say is not None:
+            say(named([error]))
+    except (OSError, ValueError):  # there is none yet
+        pass
+    if known is not None and known.key == key:
+        if progress is not None:
+            progress(len(chosen), len(chosen))
+        return known
     if folder.exists() and (others := sorted(set(os.listdir(folder)) - _FILES)):
         raise StoreError(f"{display(folder)} is not a store (it holds {display(others[0])}): give a new folder")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -222,21 +251,35 @@ def _write(
             f"{len(chosen):,} decoded images of {shape[1]}×{shape[2]} need {needed / 1e9:.1f} GB in "
             f"{display(folder.parent)}, where {free / 1e9:.1f} GB are free. Use a smaller size or limit."
         )
-    images = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
-    for done, (row, fitted) in enumerate(_fitted(source, chosen, preprocessing, workers, max_pixels, scan), start=1):
-        if isinstance(fitted, str):
-            name = source.items[int(chosen[row])].name
-            raise StoreError(f"{name}: {fitted}. Run the same command again: it looks at the images anew.")
-        images[row] = fitted
-        if progress is not None:
-            progress(done, len(chosen))
-    images.flush()
-    del images
-    labels = np.asarray([source.items[i].label for i in chosen.tolist()], np.int64)
-    np.savez(folder / "rows.npz", labels=labels, indices=chosen)
-    names = [source.items[i].name for i in chosen.tolist()]
-    about = {"schema": _SCHEMA, "key": key, "shape": list(shape), "names": names}
-    (folder / "store.json").write_text(json.dumps(about, ensure_ascii=False), "utf-8")
+    # written, not mapped: on a full disk a mapping ends the process (SIGBUS), a write raises OSError
+    with (folder / "images.npy").open("xb") as file:
+        described = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, described)
+        begin, size = file.tell(), int(np.prod(shape[1:], dtype=np.int64))
+        for done, (row, fitted) in enumerate(
+            _fitted(source, chosen, preprocessing, workers, max_pixels, scan), start=1
+        ):
+            if isinstance(fitted, str):
+                name = source.items[int(chosen[row])].name
+                raise StoreError(f"{name}: {fitted}. Run the same command again: it looks at the images anew.")
+            file.seek(begin + row * size)
+            file.write(np.ascontiguousarray(fitted).data)
+            if progress is not None:
+                progress(done, len(chosen))
+        file.flush()
+        os.fsync(file.fileno())
+    labels, rows = np.asarray([source.items[i].label for i in chosen.tolist()], np.int64), io.BytesIO()
+    np.savez(rows, labels=labels, indices=chosen)
+    write_whole(folder / "rows.npz", rows.getvalue())
+    about = {
+        "schema": _SCHEMA,
+        "key": key,
+        "shape": list(shape),
+        "images": blocks.digest(folder / "images.npy"),
+        "files": digests(folder, ["rows.npz"]),
+        "names": [source.items[i].name for i in chosen.tolist()],
+    }
+    write_whole(folder / "store.json", seal(about, _IDENTITY, indent=None))
 
 
 def _fitted(
@@ -275,7 +318,7 @@ def sweep(folder: Path) -> None:
     """Remove what builds of this store left that were killed; while no other process builds it."""
     for pattern in (f".{folder.name}.*.tmp", f".{folder.name}.*.old"):
         for left in folder.parent.glob(pattern):
-            shutil.rmtree(left, ignore_errors=True)
+            remove(left)
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
@@ -284,5 +327,6 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
         os.rename(folder, old)  # whoever has it mapped keeps the old pages
     try:
         os.rename(temporary, folder)
+        sync_folder(folder.parent)
     finally:
         shutil.rmtree(old, ignore_errors=True)

@@ -9,6 +9,7 @@ from gapstone.inspecting.inspect import inspect
 from gapstone.inspecting.models import named
 from gapstone.inspecting.picture import ENDINGS
 from gapstone.inspecting.terminal import show
+from gapstone.storage.folder import replaceable
 
 
 def inspect_model(
@@ -33,6 +34,8 @@ def inspect_model(
         raise ValueError(f"--channels {channels}: an image has at least one channel")
     if picture is not None and picture.suffix.lower() not in ENDINGS:
         raise ValueError(f"--picture {picture}: a picture ends in {' or '.join(ENDINGS)}")
+    if picture is not None:
+        replaceable(picture, "--picture")
     shape = _parsed(size) if isinstance(size, str) else size
     found = inspect(named(name, channels, shape), shape, channels, name)
     if picture is not None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from gapstone.figures import style
 from gapstone.inspecting.amounts import cells, share, size
 from gapstone.inspecting.result import Inspection, Part
+from gapstone.whole import whole
 
 # gapstone.figures goes before Matplotlib
 # isort: split
@@ -25,8 +26,10 @@ def save(found: Inspection, path: Path) -> Path:
     # names are a user's: nothing in them is a formula
     with style(**{"svg.fonttype": "none", "svg.hashsalt": "gapstone", "text.parse_math": False}):
         figure = draw(found)
-        metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
-        figure.savefig(path, dpi=160, facecolor="white", metadata=metadata)
+        # who made it: by that the command knows a picture that it may replace
+        metadata = {"Date": None, "Creator": "gapstone"} if path.suffix.lower() == ".svg" else {"Software": "gapstone"}
+        with whole(path) as unfinished:
+            figure.savefig(unfinished, dpi=160, facecolor="white", metadata=metadata)
     return path
 
 

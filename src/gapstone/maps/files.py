@@ -28,8 +28,9 @@ The JSON, schema 1 (strict: no NaN; ASCII only, as `json.dumps` writes it):
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -122,12 +123,13 @@ def _finite(value: float, key: str, evidence: Evidence) -> float:
     return float(value)
 
 
-def save_npz(path: str | Path, evidences: Sequence[Evidence]) -> None:
+def save_npz(path: str | Path | BinaryIO, evidences: Sequence[Evidence]) -> None:
     """One picture's classes: `map` (K, h, w), `logit` (K,), …, and `stride`, `start`, `seen`, `exact`, `size` once."""
     first = _of_one_picture(evidences)
     if any(e.label.endswith("\0") for e in evidences):
         raise ValueError("save_npz(): a label ends in NUL, which numpy drops; rename the class")
-    with open(path, "wb") as file:  # np.savez would add .npz to a name that ends otherwise
+    # opened here: np.savez would add .npz to a name that ends otherwise
+    with open(path, "wb") if isinstance(path, str | Path) else nullcontext(path) as file:
         np.savez_compressed(
             file,
             schema=SCHEMA,

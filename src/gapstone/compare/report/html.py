@@ -5,7 +5,7 @@
 No script, no font, no address: it opens from a disk, in an e-mail, in ten years.
 """
 
-import json
+import io
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.resources import files
@@ -18,6 +18,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from gapstone.compare.report import charts, pictures, words
 from gapstone.compare.report.charts import Look
+from gapstone.storage.sealed import read_sealed, read_vouched
 from gapstone.whole import write_whole
 
 MOST_CLASSES = 12  # of a confusion table; above, the most confused pairs are listed
@@ -31,10 +32,11 @@ def write(folder: Path) -> Path:
         >>> write(Path("runs/demo"))
         PosixPath('runs/demo/report.html')
 
-    The same results give the same page, byte for byte.
+    The same results give the same page, byte for byte. Raises: FileNotFoundError where there are none; DamagedError.
     """
-    results = json.loads((folder / "results.json").read_text("utf-8"))
-    page = fill(results, *pictures.read(folder / "pictures.npz", results["data"]["classes"], len(results["heads"])))
+    results = read_sealed(folder / "results.json", "results")
+    npz = io.BytesIO(read_vouched(folder, "pictures.npz", results)) if results["files"] else None
+    page = fill(results, *pictures.read(npz, results["data"]["classes"], len(results["heads"])))
     path = folder / "report.html"
     write_whole(path, page.encode("utf-8", "backslashreplace"))  # a name that is no UTF-8 must not stop it
     return path

@@ -11,7 +11,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,11 +91,11 @@ class Maps:
     gaps: Sequence[float | None]
 
 
-def read(path: Path, classes: Sequence[str], heads: int) -> tuple[Maps | None, list[Picture]]:
+def read(npz: Path | BinaryIO | None, classes: Sequence[str], heads: int) -> tuple[Maps | None, list[Picture]]:
     """The maps, and the pictures of the worst predictions, from pictures.npz; (None, []) where there is none."""
-    if not path.exists():
+    if npz is None:
         return None, []
-    with np.load(path, allow_pickle=False) as stored:
+    with np.load(npz, allow_pickle=False) as stored:
         arrays = dict(stored)
     shown = arrays.get("images", np.zeros((0, 1, 1, 1), np.uint8))[:MOST_SHOWN]
     encoded = encode([*shown, *arrays.get("worst", ())])

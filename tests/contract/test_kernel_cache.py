@@ -220,6 +220,33 @@ def test_a_damaged_kernel_is_compiled_anew_and_said_once(tmp_path):
     assert run(tmp_path, tmp_path).stdout.split() == [answer, "0"]
 
 
+ARRAYS = """
+import numpy as np
+from gapstone.maps import boxes
+heat = np.random.default_rng(0).random((12, 12))
+print(boxes.sweep(heat, np.linspace(0.1, 0.9, 5)).areas.tolist())
+"""
+
+
+def test_functions_of_arrays_are_checked_too(tmp_path):
+    """Those that Numba keeps itself: it would unpickle whatever it finds."""
+    first = run(tmp_path, tmp_path, ARRAYS)
+    assert first.returncode == 0, first.stderr
+    folder = tmp_path / "kernels" / "numba"
+    files = [path for path in folder.rglob("*") if path.suffix in (".nbi", ".nbc")]
+    assert len(files) >= 2
+    assert folder.stat().st_mode & 0o777 == 0o700 or os.name != "posix"
+    for path in files:
+        path.write_bytes(path.read_bytes()[:-7])
+    again = run(tmp_path, tmp_path, ARRAYS)
+    assert (again.returncode, again.stdout) == (0, first.stdout), again.stderr
+    assert again.stderr.count("is damaged; it is compiled anew") == 1
+    stamps = {path: path.stat().st_mtime_ns for path in files}
+    third = run(tmp_path, tmp_path, ARRAYS)
+    assert (third.stdout, third.stderr) == (first.stdout, "")
+    assert {path: path.stat().st_mtime_ns for path in files} == stamps
+
+
 def test_without_a_place_to_keep_kernels(tmp_path):
     """Compiled for this process alone."""
     nowhere = tmp_path / "file"

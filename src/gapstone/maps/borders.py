@@ -6,7 +6,7 @@ Compiled by Numba. Components are 8-connected, holes 4-connected.
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.maps.components import compiled
+from gapstone.loops.numba_cache import compiled
 
 FRAME = 1  # the number of the picture's own frame, as in the paper; the first border found is 2
 

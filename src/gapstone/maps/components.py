@@ -3,33 +3,14 @@
 Compiled by Numba; `boxes.sweep` imports this file when it is first asked.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import numpy as np
 from numpy.typing import NDArray
 
-import gapstone.loops  # noqa: F401
+from gapstone.loops.numba_cache import compiled
 
-# gapstone.loops goes before Numba
-# isort: split
-import numba
-
-F = TypeVar("F", bound=Callable[..., Any])
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 X0, Y0, X1, Y1, AREA = range(5)
-
-
-def compiled(function: F) -> F:
-    """Machine code, kept on disk where there is a place for it; other Python threads run meanwhile."""
-    try:
-        made: F = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError as problem:
-        if "cannot cache" not in str(problem):
-            raise
-        made = numba.njit(nogil=True, error_model="numpy")(function)  # compiled anew in each process
-    return made
 
 
 @compiled

@@ -155,6 +155,6 @@ def _kept_in() -> str:
 
 
 def _first_calls() -> str:
-    if background.must_wait():
-        return "wait for their kernels (GAPSTONE_WAIT_FOR_KERNELS, or torch.use_deterministic_algorithms)"
-    return "by torch's kernels, while gapstone's are compiled in the background (gs.wait_for_kernels waits)"
+    if os.environ.get(background.VARIABLE) not in (None, "", background.COMMAND):
+        return f"wait until their kernels are compiled ({background.VARIABLE} is set)"
+    return "in a program of yours answered by torch's kernels until gapstone's are compiled; commands wait for theirs"

@@ -17,10 +17,15 @@ class NotBuilt(Exception):
     """The kernel is being compiled in the background; whoever asked has another way to answer."""
 
 
+VARIABLE = "GAPSTONE_WAIT_FOR_KERNELS"
+COMMAND = "command"
+"""What gapstone's commands set it to, for themselves and for their processes."""
+
+
 def must_wait() -> bool:
-    """Whether calls wait for their kernels, so that every run takes the same way: where the environment variable
-    `GAPSTONE_WAIT_FOR_KERNELS` is set (gapstone's commands set it), or torch's algorithms are to be deterministic."""
-    return bool(os.environ.get("GAPSTONE_WAIT_FOR_KERNELS")) or torch.are_deterministic_algorithms_enabled()
+    """Whether calls wait for their kernels, so that every run takes the same way: where the environment variable is
+    set, or torch's algorithms are to be deterministic."""
+    return bool(os.environ.get(VARIABLE)) or torch.are_deterministic_algorithms_enabled()
 
 
 _this_thread = threading.local()

@@ -24,7 +24,10 @@ LAYERS = [
     {"pooling"},
     {"loops"},
     {"pools", "regions"},
-    {"machine", "modes", "progress", "shown", "whole"},
+    {"csv_file", "machine", "modes", "progress"},
+    {"whole"},
+    {"disk", "stopping", "terminal"},
+    {"shown"},
 ]
 HEIGHT = {room: -level for level, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -11,6 +11,7 @@ import gapstone as gs
 
 SOURCE = Path(gs.__file__).parent
 LAYERS = [
+    {"__main__"},
     {"cli"},
     {"bench"},
     {"compare", "converting", "doctor", "explaining", "export", "inspecting", "serve", "single"},
@@ -26,7 +27,7 @@ LAYERS = [
     {"pools", "regions"},
     {"csv_file", "machine", "modes", "progress"},
     {"whole"},
-    {"disk", "stopping", "terminal"},
+    {"disk", "options", "stopping", "terminal"},
     {"shown"},
 ]
 HEIGHT = {room: -level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -102,17 +102,6 @@ def write(path: Path, weights: dict[str, Tensor], about: dict[str, Any]) -> None
         os.fsync(file.fileno())  # else a power cut after the rename leaves an empty file under the right name
 
 
-def writable(out: Path) -> Path:
-    """`--out`, where a file can be written to: asked before the work, not after it. Raises ValueError."""
-    if out.is_dir():
-        raise ValueError(f"--out {out} is a folder; name a file in it, such as {out / 'model.safetensors'}.")
-    if not out.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.parent}; make it first.")
-    if not os.access(out.parent, os.W_OK):
-        raise ValueError(f"--out {out}: no permission to write into {out.parent}.")
-    return out
-
-
 def shapes(model: nn.Module) -> Shapes:
     return {name: (DTYPES.get(t.dtype, str(t.dtype)), tuple(t.shape)) for name, t in model.state_dict().items()}
 

@@ -13,8 +13,12 @@ from gapstone.bench import table
 from gapstone.bench.cases import Case, daily
 from gapstone.bench.job import Contender
 from gapstone.bench.result import Result, measure, select
+from gapstone.disk import output_file
 from gapstone.doctor import machine
 from gapstone.progress import Bars
+from gapstone.shown import display
+from gapstone.stopping import stoppable
+from gapstone.whole import write_whole
 
 SECONDS = 1.0  # of measuring per case, after at least five rounds
 
@@ -31,6 +35,8 @@ def bench(
     cases = select(daily(tiny), only)
     if not cases:
         raise ValueError(f"bench: no case matches {only!r}; try 'max', 'whole', 'forward' or 'channels-last'.")
+    if out is not None:
+        output_file("--json", out, "bench.json")
     facts = machine()
     for name in ("processor", "gapstone", "torch", "numba"):
         console.print(f"{name:>16}  {facts[name]}", highlight=False)
@@ -54,7 +60,11 @@ def run(
     had = torch.get_num_threads()
     work = [(section, case) for section, cases in sections.items() for case in cases]
     try:
-        with Bars(console) as bars:
+        with (
+            stoppable(lambda: f"Stopped: {len(results)} of {len(work)} cases measured."
+                      + (f" Written: {display(out)}" if out else "")),
+            Bars(console, idle="Measuring") as bars,
+        ):  # fmt: skip
             tell = bars("Measuring")
             for section, case in work:
                 tell(len(results), len(work), f"{case.title}, {case.group}")
@@ -87,7 +97,7 @@ def how(threads: int, rounds: int) -> str:
 def write(out: Path, results: list[Result], rounds: int) -> None:
     facts = {"machine": machine(), "date": date.today().isoformat(), "rounds": rounds}
     found = {**facts, "results": [result.as_json() for result in results]}
-    out.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    write_whole(out, (json.dumps(found, indent=1) + "\n").encode())
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Result]]:

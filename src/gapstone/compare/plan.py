@@ -17,9 +17,10 @@ from gapstone.compare.marked import Marked, among, marked
 from gapstone.compare.measures import MOST_FOR_ROBUSTNESS, PeakMemory, shift_pixels
 from gapstone.compare.once import Pass, the_pass, time_frozen
 from gapstone.compare.trials import Start, Trial
+from gapstone.disk import check_input
 from gapstone.heads import parse
 from gapstone.images.store import Store
-from gapstone.prepare import Choices, Prepared, Progress, Say, at_least, prepare
+from gapstone.prepare import Choices, Prepared, Progress, Say, at_least, decide
 from gapstone.training import Pace, Rows, measure_pace
 
 HEADS = ("gap", "gmp", "nin", "fc", "fc:grid=4")
@@ -57,8 +58,9 @@ class Request:
             raise ValueError(f"--baseline {baseline!r} is not among --heads {','.join(heads)}.")
         at_least(1, seeds=self.seeds, workers=self.workers)
         at_least(2, folds=self.folds)
-        if self.boxes is not None and not self.boxes.is_file():
-            raise ValueError(f"--boxes {self.boxes}: there is no such file; name a CSV with path,x0,y0,x1,y1.")
+        for option, path in (("--boxes", self.boxes), ("--weights", self.weights)):
+            if path is not None:
+                check_input(f"{option} {path}", path)
         if self.weights is not None and self.choices.pretrained:
             raise ValueError(f"--weights {self.weights} and --pretrained: the backbone can start from one only.")
         if self.freeze and self.weights is None and not self.choices.pretrained:
@@ -132,19 +134,22 @@ class Plan:
         }
 
 
-def plan(request: Request, out: Path, say: Say, progress: Progress) -> Plan:
+def plan(request: Request, out: Path, say: Say, progress: Progress, begin: Callable[[], object] = lambda: None) -> Plan:
     """Everything up to the first training step, for a request that was `checked`.
 
-    What an earlier, interrupted run in `out` measured (precision, threads) is kept: the numbers depend on it.
+    begin: called when all is known to be right, before the first file is written. What an earlier, interrupted run in
+    `out` measured (precision, threads) is kept: the numbers depend on it.
     """
+    read_earlier(out, request)  # of other data? then before the images are looked at
+    decided = decide(
+        request.choices, range(request.seeds), request.folds, say, progress, request.weights, request.freeze
+    )
+    objects = marked(request.boxes, decided, say) if request.boxes is not None else None
+    begin()
     earlier = read_earlier(out, request)
-    prepared = prepare(
-        request.choices, range(request.seeds), request.folds, out / "store", say, progress, request.weights,
-        request.freeze,
-    )  # fmt: skip
+    prepared = decided.decode(out / "store", progress)
     if caution := _caution(request, prepared):
         say(caution)
-    objects = marked(request.boxes, prepared, say) if request.boxes is not None else None
     make = partial(
         Trial,
         backbone=prepared.backbone,
@@ -158,7 +163,10 @@ def plan(request: Request, out: Path, say: Say, progress: Progress) -> Plan:
     )
     measured = earlier.get("measured", {})
     if measured.get("for") != _measured_for(request, prepared):
+        # a network too large for the machine, and a slow one, take their time here
+        tell = progress("Measuring how long a step takes")
         measured = _measure(request, prepared, make, say)
+        tell(1, 1)
     threads, workers = measured["threads"], _workers(request, prepared, measured)
     precision = measured["precision"]
     prepared = replace(prepared, settings=replace(prepared.settings, precision=precision))

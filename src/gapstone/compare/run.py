@@ -4,7 +4,7 @@ import fcntl
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,18 @@ from gapstone.compare.once import Pass, look_once
 from gapstone.compare.plan import PRELOAD, Plan, Request, plan
 from gapstone.compare.report import html, terminal
 from gapstone.compare.trials import Trial
+from gapstone.disk import check_input, output_folder
 from gapstone.images.store import Store, sweep
 from gapstone.progress import Bars, duration
+from gapstone.shown import display
+from gapstone.stopping import stoppable
+from gapstone.terminal import Terminal
 from gapstone.training import TrainingError
 from gapstone.whole import UNFINISHED
+
+FILES = (".lock", "plan.json", "speed.json", "results.json", "results.csv", "predictions.csv", "pictures.npz",
+         "report.html", "scan.json", "scan.txt", "scan.csv")  # fmt: skip
+FOLDERS = ("trials", "store", "kept")
 
 
 def compare(request: Request, out: Path, console: Console | None = None, command: str = "") -> dict[str, Any]:
@@ -33,11 +41,17 @@ def compare(request: Request, out: Path, console: Console | None = None, command
 
     Raises: ValueError for requests, data or folders that do not fit together; TrainingError when every trial failed.
     """
-    console = console or Console()
+    console = console or Terminal()
     request = request.checked()
-    _writable(out, request)
-    with _alone(out), Bars(console) as bars:
-        what = plan(request, out, bars.say, bars)
+    _check_out(out, request)
+    untouched = "Stopped before the first trial; nothing was written. The same command starts again."
+    with stoppable(untouched) as section, ExitStack() as alone, Bars(console, idle="Preparing the comparison") as bars:
+
+        def begin() -> None:
+            alone.enter_context(_alone(out))
+            section.says = f"Stopped before the first trial. The same command goes on from here; kept in {display(out)}"
+
+        what = plan(request, out, bars.say, bars, begin)
         files.write_json(out / "plan.json", what.to_json())
         what.prepared.scan.write(out)
         missing = [trial for trial in what.trials if not (out / "trials" / trial.id).exists()]
@@ -45,27 +59,27 @@ def compare(request: Request, out: Path, console: Console | None = None, command
         # also where one trial alone is missing: the pass is kept, and costs a second then
         seen = _look(what, out, bars) if what.once and missing else None
         failed = _train(what, missing, out, bars, seen)
+        section.says = f"Stopped after the last trial. The same command writes the report; kept in {display(out)}"
         if len(failed) == len(what.trials):
             raise TrainingError(f"every trial failed; the first: {next(iter(failed.values()))}")
         found = results.gather(what, out, failed, command, _speed(what, failed, out, bars))
-        page = html.write(out)
+        with bars.during("Writing the report"):
+            page = html.write(out)
     terminal.render(found, console)
-    console.print(f"\nReport: {page}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\nReport: {display(page)}", highlight=False, markup=False, soft_wrap=True)
     return found
 
 
 def _look(what: Plan, out: Path, bars: Bars) -> Seen:
     assert what.once is not None
-    try:
+    with stoppable(f"Stopped during the pass. The same command goes on from here; kept in {display(out)}"):
         seen = look_once(what.once, what.prepared.store.folder, out / "kept", bars("Frozen backbone, one pass"))
-    except KeyboardInterrupt:
-        bars.say(f"Stopped during the pass. The same command goes on from here; kept in {out}")
-        raise
     # not deleted: whoever goes back to those heads or images would wait for the pass again
     if unused := seen.leavings(out / "kept"):
         size = sum(path.stat().st_size for path in unused) / 1e6
         bars.say(
-            f"{len(unused)} files ({size:,.1f} MB) of other heads, settings or images stay in {out / 'kept'}, unused."
+            f"{len(unused)} files ({size:,.1f} MB) of other heads, settings or images stay in "
+            f"{display(out / 'kept')}, unused."
         )
     return seen
 
@@ -77,7 +91,15 @@ def _train(what: Plan, missing: list[Trial], out: Path, bars: Bars, seen: Seen |
     tell, ended = bars("Trials"), 0
     at: dict[str, str] = {}
     running = local(work, missing, what.workers, preload=PRELOAD)
-    try:
+    with (
+        stoppable(
+            lambda: (
+                f"Stopped: {ended} of {len(missing)} trials done. The same command goes on from here; kept in "
+                f"{display(out)}"
+            )
+        ),
+        closing(running),
+    ):
         for news in running:
             trial: Trial = news.job
             if news.kind == "news":
@@ -89,10 +111,6 @@ def _train(what: Plan, missing: list[Trial], out: Path, bars: Bars, seen: Seen |
                 at.pop(trial.id, None)
                 _tell_end(news, bars, failed)
             tell(ended, len(missing), "; ".join(at.values()))
-    except KeyboardInterrupt:
-        running.close()
-        bars.say(f"Stopped: {ended} of {len(missing)} trials done. The same command goes on from here; kept in {out}")
-        raise
     return failed
 
 
@@ -100,7 +118,8 @@ def _speed(what: Plan, failed: dict[str, str], out: Path, bars: Bars) -> dict[st
     finished = [head for head in what.request.heads if any(t.head == head and t.id not in failed for t in what.trials)]
     bars.say(f"All trials ended; timing {len(finished)} heads side by side.")
     try:
-        return speed.measure(what, finished, out)
+        with bars.during("Timing the heads side by side"):
+            return speed.measure(what, finished, out)
     except JobError as error:
         bars.say(f"ms per image could not be measured: {error}")
         return {}
@@ -110,7 +129,7 @@ def _tell_end(news: News, bars: Bars, failed: dict[str, str]) -> None:
     trial: Trial = news.job
     if news.kind == "failed":
         failed[trial.id] = str(news.what)
-        bars.say(f"{trial.head} #{trial.seed} failed: {news.what}")
+        bars.say(f"{trial.head} #{trial.seed} failed: {display(str(news.what))}")
 
 
 def _work(store: Path, folder: Path, seen: Seen | None, trial: Trial, send: Callable[[Any], None]) -> None:
@@ -132,7 +151,7 @@ def _announce(what: Plan, missing: int, out: Path) -> str:
             text += f", about {duration(missing * what.trial_seconds / what.workers)}"
     others = {path.name for path in (out / "trials").iterdir()} - {trial.id for trial in what.trials}
     if others:
-        text += f". {len(others)} trials of other settings or images stay in {out / 'trials'}, unused"
+        text += f". {len(others)} trials of other settings or images stay in {display(out / 'trials')}, unused"
     return text + "."
 
 
@@ -145,28 +164,27 @@ def _announce_pass(once: Pass, seconds: float | None) -> str:
     return f"{text}; then heads alone are trained"
 
 
-def _writable(out: Path, request: Request) -> None:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file; name a folder.")
+def _check_out(out: Path, request: Request) -> None:
     data = Path(request.choices.data).expanduser()
     if data.is_dir() and data.resolve() in (out.resolve(), *out.resolve().parents):
         raise ValueError(
-            f"--out {out} lies inside DATA {data}: its files would become part of the data; choose another."
+            f"--out {display(out)} lies inside DATA {display(data)}: its files would become part of the data; choose "
+            f"another."
         )
-    try:
-        (out / "trials").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--out {out} cannot be made: {error.strerror}.") from error
+    output_folder("--out", out, FILES, FOLDERS)
 
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """One gapstone at a time in a folder; the leavings of one that was killed are cleared away."""
+    (out / "trials").mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"another gapstone compare is at work in {out}: wait, or choose another --out.") from None
+            raise ValueError(
+                f"another gapstone compare is at work in {display(out)}: wait, or choose another --out."
+            ) from None
         for path in (out / "trials").glob(".*.unfinished"):
             shutil.rmtree(path)
         sweep(out / "store")
@@ -177,13 +195,15 @@ def _alone(out: Path) -> Iterator[None]:
 
 def report(out: Path, console: Console | None = None) -> Path:
     """Show the results in `out` again and rebuild its page. Raises: ValueError where none are finished there."""
-    console = console or Console()
+    console = console or Terminal()
     path = out / "results.json"
-    if not path.exists():
+    if path.exists():
+        check_input(str(path), path)
+    else:
         raise ValueError(
-            f"{out} holds no finished comparison (no results.json); run the same `gapstone compare` again."
+            f"{display(out)} holds no finished comparison (no results.json); run the same `gapstone compare` again."
         )
     page = html.write(out)
     terminal.render(json.loads(path.read_text("utf-8")), console)
-    console.print(f"\nReport: {page}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\nReport: {display(page)}", highlight=False, markup=False, soft_wrap=True)
     return page

@@ -20,6 +20,7 @@ from gapstone.converting.opened import Original, only, original
 from gapstone.converting.paired import Paired, Right
 from gapstone.converting.showing import shown
 from gapstone.converting.table import show
+from gapstone.disk import output_file, output_folder
 from gapstone.fitting.data import OnDisk
 from gapstone.fitting.fit import Fitted, Method, asked, fit
 from gapstone.heads import Head, parse
@@ -27,11 +28,12 @@ from gapstone.images.names import display
 from gapstone.images.sources import open_source
 from gapstone.images.split import Split
 from gapstone.images.store import sweep
-from gapstone.model_file import writable
 from gapstone.nets import map_size
 from gapstone.prepare import at_least, pick_device
 from gapstone.progress import Bars
 from gapstone.shown import by
+from gapstone.stopping import stoppable
+from gapstone.terminal import Terminal
 from gapstone.weights import digest
 
 
@@ -90,9 +92,9 @@ def convert(request: Request, as_json: bool = False, console: Console | None = N
     Raises: ValueError for what does not fit together, before any work; as `open_model`, `open_source`, `split`,
         `fit_head`.
     """
-    console = console or Console(stderr=as_json)
+    console = console or Terminal(stderr=as_json)
     began = time.perf_counter()
-    out, spec = writable(request.out), str(parse(request.head))
+    out, spec = output_file("--out", request.out, "model.safetensors"), str(parse(request.head))
     if request.data is None:
         raise ValueError(
             "--data is missing: without images to fit it to, a new head answers by chance. Labelled images in any form "
@@ -106,6 +108,43 @@ def convert(request: Request, as_json: bool = False, console: Console | None = N
             f"--native and --finetune {request.finetune}: the last stage is trained on maps of one size, and images as "
             f"they are make maps of many. Leave one of the two out."
         )
+    folder = out.with_name(f".{out.name}.parts")
+    output_folder("--out", folder, folders=("store", "kept"))  # what takes time is kept there
+    with (
+        stoppable("Stopped; the new model is not written yet. The same command goes on.") as section,
+        Bars(console, idle=f"Converting to {spec}") as bars,
+    ):
+        with bars.during(f"Opening {request.model}"):
+            model = _opened(request, spec)
+        try:
+            section.says = lambda: (
+                f"Stopped; {display(out)} is not written yet"
+                + (f", what is done is kept in {display(folder)}. The same command goes on from there."
+                   if folder.exists() else ". The same command starts again.")
+            )  # fmt: skip
+            converted = _convert(request, request.data, spec, model, folder, bars, began)
+        except ValueError:  # of the data, not of the machine: nothing to go on with
+            _clear(folder)
+            raise
+        except Exception:
+            if folder.exists():
+                bars.say(f"What is done is kept in {display(folder)}: the same command goes on from there.")
+            raise
+        new = converted.fitted.model
+        assert isinstance(new, Classifier)
+        new.cpu().save(out)
+        section.says = f"Stopped; the model is written: {display(out)}"
+        _clear(folder)
+    if as_json:
+        print(json.dumps(document(converted, new), indent=1))  # ASCII: safe whatever the terminal's encoding
+    else:
+        show(converted, new, console)
+        bars.say(f"Model: {display(out)}")
+    return converted
+
+
+def _opened(request: Request, spec: str) -> Original:
+    """The model. Raises ValueError where it cannot be converted as asked: before any work."""
     model = original(request.model, request.weights, pick_device(request.device))
     if request.method == "distil" and model.whole is not model.trunk:
         raise ValueError(f"--method distil needs a model of gapstone's; take logistic for {model.name}.")
@@ -113,27 +152,7 @@ def convert(request: Request, as_json: bool = False, console: Console | None = N
         _check_native(request, model, spec)
     if request.finetune:
         model.trunk.features.last_modules()  # a network without a last stage says so here, before any work
-    folder = out.with_name(f".{out.name}.parts")
-    with Bars(console) as bars:
-        try:
-            converted = _convert(request, request.data, spec, model, folder, bars, began)
-        except ValueError:  # of the data, not of the machine: nothing to go on with
-            _clear(folder)
-            raise
-        except BaseException:
-            if folder.exists():
-                bars.say(f"What is done is kept in {folder}: the same command goes on from there.")
-            raise
-        new = converted.fitted.model
-        assert isinstance(new, Classifier)
-        new.cpu().save(out)
-        _clear(folder)
-        if as_json:
-            print(json.dumps(document(converted, new), indent=1))  # ASCII: safe whatever the terminal's encoding
-        else:
-            show(converted, new, console)
-            bars.say(f"Model: {display(str(out))}")
-    return converted
+    return model
 
 
 def _convert(

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gapstone.disk import output_folder
 from gapstone.images.inputs import RESULTS
 from gapstone.images.names import display
 from gapstone.whole import UNFINISHED, whole
@@ -110,21 +111,22 @@ def _lines(path: Path) -> Iterator[list[Any]]:
             yield values
 
 
+def writable(out: Path) -> None:
+    """Raises PathError (a ValueError) where OUT cannot hold the results; nothing is made yet."""
+    files = ("explained.json", "index.html", f"{RESULTS}/lock", f"{RESULTS}/files.jsonl")
+    output_folder("--out", out, files, folders=("maps", RESULTS, ".thumbs"))
+
+
 @contextmanager
 def alone(out: Path) -> Iterator[Kept]:
     """OUT, made where it is missing; one gapstone at a time in it, the leavings of one that was killed cleared away.
 
     Raises: ValueError where OUT cannot be used.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file; name a folder.")
-    try:
-        for folder in (out / "maps", out / RESULTS, out / ".thumbs"):
-            folder.mkdir(parents=True, exist_ok=True)
-        lock = (out / RESULTS / "lock").open("w")
-    except OSError as error:
-        raise ValueError(f"--out {out} cannot be written to: {error.strerror}.") from error
-    with lock:
+    writable(out)
+    for folder in (out / "maps", out / RESULTS, out / ".thumbs"):
+        folder.mkdir(parents=True, exist_ok=True)
+    with (out / RESULTS / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -112,6 +112,10 @@ def open_source(data: str | os.PathLike[str]) -> Source:
     from . import folders, idx, tables
 
     given = os.fspath(data)
+    if not given.strip():
+        raise DataError(
+            f"DATA {given!r} is empty: an empty path would be the working folder; write . to mean it.\n{FORMS}"
+        )
     if given == "digits":
         source = tables.digits()
         if Path("digits").exists():

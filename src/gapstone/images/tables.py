@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gapstone.disk import open_input
+
 from .names import display
 from .sources import SPLIT_WORDS, DataError, Item, Source, SplitName, number_classes, unique
 
@@ -67,9 +69,11 @@ def open_csv(given: str, path: Path) -> Source:
 def read_rows(what: str, path: Path) -> list[tuple[int, list[str]]]:
     """The lines of a CSV file with their numbers, in UTF-8 with or without a byte order mark; `,`, `;` or tab separate.
 
-    Raises DataError, which begins with `what` and the line: `--boxes 'boxes.csv', line 3: …`.
+    Raises DataError, which begins with `what` and the line: `--boxes 'boxes.csv', line 3: …`; PathError for what is no
+    file.
     """
-    data = path.read_bytes()
+    with open_input(what, path) as file:
+        data = file.read()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
@@ -121,15 +125,17 @@ def _word(shown: str, row: int, word: str) -> SplitName:
 
 
 def _arrays(shown: str, path: Path) -> dict[str, NDArray[np.generic]]:
+    file = open_input(f"DATA {shown!r}", path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             claimed = sum(member.file_size for member in archive.infolist())
         if claimed > (memory := _memory()) // 2:
             raise DataError(
                 f"DATA {shown!r} unpacks to {claimed / 1e9:.1f} GB, more than half of this machine's "
                 f"{memory / 1e9:.0f} GB; save the images as files in a folder instead."
             )
-        with np.load(path, allow_pickle=False) as npz:
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as npz:
             for needed in ("images", "labels"):
                 if needed not in npz.files:
                     has = ", ".join(sorted(map(display, npz.files))) or "nothing"
@@ -141,6 +147,8 @@ def _arrays(shown: str, path: Path) -> dict[str, NDArray[np.generic]]:
         raise DataError(f"DATA {shown!r} cannot be read as .npz ({e}); save it again with np.savez.") from e
     except ValueError as e:  # object arrays
         raise DataError(f"DATA {shown!r} holds pickled objects, which are never loaded ({e}).") from e
+    finally:
+        file.close()
 
 
 def _memory() -> int:

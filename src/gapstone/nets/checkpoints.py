@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gapstone.disk import check_input
 from gapstone.nets.features import Features
 
 State = dict[str, Tensor]
@@ -155,12 +156,11 @@ def _fits(name: str, state: State) -> bool:
 
 
 def read_state(path: Path) -> State:
-    """The tensors of a safetensors file. Raises ValueError for anything else, FileNotFoundError."""
+    """The tensors of a safetensors file. Raises ValueError for anything else."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
+    check_input(str(path), path)
     try:
         return load_file(path)
     except SafetensorError as error:

@@ -15,7 +15,7 @@ import gapstone
 from gapstone import stopping
 from gapstone.disk import sentence
 from gapstone.options import place
-from gapstone.shown import lines
+from gapstone.shown import lines, one_line
 
 
 class _StoppedError(Exception):
@@ -566,17 +566,21 @@ def _ended(error: Exception) -> int:
         wrong.show()
         return 2
     if hasattr(error, "format_message"):  # a wrong option
-        return _say(f"{wrong.format_message()} See gapstone {' '.join(sys.argv[1:2])} --help.", 2)
+        return _say(f"{wrong.format_message()} See gapstone --help, or gapstone COMMAND --help.", 2)
     expected = isinstance(cause, ValueError | OSError | ImportError) or type(cause).__module__.startswith("gapstone")
     if not expected or os.environ.get("GAPSTONE_TRACEBACK"):
         import traceback
 
-        return _say("".join(traceback.format_exception(cause)).rstrip(), 1, "")
-    return _say(sentence(cause) if isinstance(cause, OSError) else str(cause), 1)
+        print(lines("".join(traceback.format_exception(cause)).rstrip()), file=sys.stderr, flush=True)
+        return 1
+    more = getattr(cause, "more", "")  # a table of our own below the sentence
+    text = sentence(cause) if isinstance(cause, OSError) else str(cause)
+    return _say(text.removesuffix(more), 1, more)
 
 
-def _say(text: str, code: int, who: str = "gapstone: ") -> int:
-    print(f"{who}{lines(text)}", file=sys.stderr, flush=True)
+def _say(text: str, code: int, more: str = "") -> int:
+    """In one line: an error may quote what a file holds, which must not begin a line of its own."""
+    print(f"gapstone: {one_line(text)}{more}", file=sys.stderr, flush=True)
     return code
 
 

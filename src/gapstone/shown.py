@@ -8,6 +8,7 @@ that are not UTF-8. `display` is the one function that makes it safe to print; `
 import os
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 _JOINER = "\u200d"
 # letters and marks by their category, but nothing is seen where they stand (Unicode: Default_Ignorable_Code_Point)
@@ -50,6 +51,21 @@ def lines(text: str) -> str:
     ```
     """
     return "\n".join(map(display, text.split("\n")))
+
+
+def one_line(text: str) -> str:
+    r"""`display` of an error's text, which may quote several lines of a file: blanks and line breaks become one blank.
+
+    ```python
+    one_line("no such tensor:\n\x1b[31mx")      # 'no such tensor: \\x1b[31mx'
+    ```
+    """
+    return display(" ".join(text.split()))
+
+
+def finalize(value: Any) -> Any:
+    """For jinja2's `Environment(finalize=…)`: texts as `lines`, markup of our own as it is."""
+    return lines(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _visible(text: str, i: int) -> bool:

@@ -16,6 +16,7 @@ from gapstone.images.preprocessing import Preprocessing
 from gapstone.model_file import KEY
 from gapstone.nets.checkpoints import FORMATS, read_checkpoint
 from gapstone.nets.zoo import with_head
+from gapstone.shown import display
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def read_weights(path: Path, backbone: str | None = None, channels: int = 3) -> 
 
     Raises: ValueError for a file that does not hold these weights, with what to do.
     """
-    check_input(f"--weights {path}", path)
+    check_input(f"--weights {display(path)}", path)
     try:
         with safe_open(path, "pt") as file:
             ours = KEY in (file.metadata() or {})

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gapstone.images.objects import Box, read_objects
 from gapstone.prepare import Decided, Say
+from gapstone.shown import display
 from gapstone.training import Rows
 
 LONGEST = 1024
@@ -47,8 +48,8 @@ def marked(path: Path, decided: Decided, say: Say) -> tuple[Marked, ...]:
     aside = f"; left aside: {read.described()}" if read.described() else ""
     if not count:
         raise ValueError(
-            f"--boxes {path}: none of the {len(tested):,} test images has a box of its own class, so there is nothing "
-            f"to measure; {len(found):,} of the other images have one{aside}."
+            f"--boxes {display(path)}: none of the {len(tested):,} test images has a box of its own class, so there is "
+            f"nothing to measure; {len(found):,} of the other images have one{aside}."
         )
     say(f"{count:,} of {len(tested):,} test images have boxes of their class: where heads look is measured{aside}.")
     return found

@@ -21,6 +21,7 @@ from gapstone.disk import check_input
 from gapstone.heads import parse
 from gapstone.images.store import Store
 from gapstone.prepare import Choices, Prepared, Progress, Say, at_least, decide
+from gapstone.shown import display
 from gapstone.training import Pace, Rows, measure_pace
 
 HEADS = ("gap", "gmp", "nin", "fc", "fc:grid=4")
@@ -60,7 +61,7 @@ class Request:
         at_least(2, folds=self.folds)
         for option, path in (("--boxes", self.boxes), ("--weights", self.weights)):
             if path is not None:
-                check_input(f"{option} {path}", path)
+                check_input(f"{option} {display(path)}", path)
         if self.weights is not None and self.choices.pretrained:
             raise ValueError(f"--weights {self.weights} and --pretrained: the backbone can start from one only.")
         if self.freeze and self.weights is None and not self.choices.pretrained:
@@ -193,9 +194,9 @@ def _caution(request: Request, prepared: Prepared) -> str | None:
     if not prepared.trained or not request.folds:
         return None
     return (
-        f"With --folds every image is tested, and images that {request.weights} was trained on count as unseen: the "
-        f"accuracies are too high then. For a model that was trained on this DATA use --seeds, which tests only images "
-        f"that its training kept apart."
+        f"With --folds every image is tested, and images that {display(request.weights or '')} was trained on count as "
+        f"unseen: the accuracies are too high then. For a model that was trained on this DATA use --seeds, which "
+        f"tests only images that its training kept apart."
     )
 
 
@@ -207,7 +208,8 @@ def read_earlier(out: Path, request: Request) -> dict[str, Any]:
         return {}
     if earlier["data_path"] != _where(request.choices.data):
         raise ValueError(
-            f"{out} holds a comparison on {earlier['data_path']}: choose another --out for {request.choices.data}."
+            f"{display(out)} holds a comparison on {display(earlier['data_path'])}: choose another --out for "
+            f"{display(request.choices.data)}."
         )
     return dict(earlier)
 
@@ -232,7 +234,8 @@ def _measure(request: Request, prepared: Prepared, make: Callable[..., Trial], s
         timed = time_frozen if request.freeze else _time_steps
         found = one(partial(timed, prepared.store.folder, request.choices.precision), trial, PRELOAD)
     except JobError as error:
-        say(f"No estimate of the time, and {settings.precision}: a few steps of {request.baseline} failed ({error}).")
+        why = display(str(error))
+        say(f"No estimate of the time, and {settings.precision}: a few steps of {request.baseline} failed ({why}).")
         return measured
     return {**measured, **found}
 

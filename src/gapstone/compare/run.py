@@ -121,7 +121,7 @@ def _speed(what: Plan, failed: dict[str, str], out: Path, bars: Bars) -> dict[st
         with bars.during("Timing the heads side by side"):
             return speed.measure(what, finished, out)
     except JobError as error:
-        bars.say(f"ms per image could not be measured: {error}")
+        bars.say(f"ms per image could not be measured: {display(str(error))}")
         return {}
 
 
@@ -198,7 +198,7 @@ def report(out: Path, console: Console | None = None) -> Path:
     console = console or Terminal()
     path = out / "results.json"
     if path.exists():
-        check_input(str(path), path)
+        check_input(display(path), path)
     else:
         raise ValueError(
             f"{display(out)} holds no finished comparison (no results.json); run the same `gapstone compare` again."

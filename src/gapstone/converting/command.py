@@ -229,7 +229,9 @@ def _check_native(request: Request, model: Original, spec: str) -> None:
 
 
 def _few(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(display(name, 60) for name in names[:3]) + (
+        f" and {len(names) - 3} more" if len(names) > 3 else ""
+    )
 
 
 def _device(model: nn.Module) -> Any:

@@ -38,6 +38,11 @@ FORMS = """DATA is one of:
 class DataError(ValueError):
     """DATA cannot be used as it is; the message says what was found, what was expected and what to do."""
 
+    @property
+    def more(self) -> str:
+        """The lines below the message's first: the forms that DATA may have."""
+        return f"\n{FORMS}" if str(self).endswith(f"\n{FORMS}") else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Item:

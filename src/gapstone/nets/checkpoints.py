@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gapstone.disk import check_input
 from gapstone.nets.features import Features
+from gapstone.shown import display
 
 State = dict[str, Tensor]
 
@@ -160,7 +161,7 @@ def read_state(path: Path) -> State:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    check_input(str(path), path)
+    check_input(display(path), path)
     try:
         return load_file(path)
     except SafetensorError as error:

@@ -1,4 +1,4 @@
-"""Paths that are not what they should be: refused in a sentence at once by every command, which leaves nothing behind."""
+"""Paths that are not what they should be are refused in a sentence at once by every command, which leaves nothing."""
 
 import errno
 import os

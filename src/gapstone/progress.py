@@ -15,7 +15,7 @@ from rich.text import Text
 from gapstone.shown import display
 from gapstone.terminal import Terminal
 
-FIRST = 1.2  # seconds of silence after the start of a command until a plain line says what it does
+FIRST = 0.8  # seconds of silence after the start of a command until a plain line says what it does
 EVERY = 8.0  # seconds of silence between plain lines from then on
 
 

@@ -10,6 +10,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from gapstone.stopping import held_back
+
 Work = Callable[[Any, Callable[[Any], None]], None]
 """A picklable function of a job and of a function that sends news home."""
 
@@ -40,7 +42,8 @@ def local(work: Work, jobs: Iterable[Any], workers: int, preload: tuple[str, ...
             while len(running) < workers and (job := next(waiting, _END)) is not _END:
                 home, away = context.Pipe()
                 process = context.Process(target=_run, args=(work, job, away), daemon=True)
-                process.start()
+                with held_back():  # the server of forks, which this may start, must not hear Ctrl-C either
+                    process.start()
                 away.close()  # so that its end of the pipe closes when it dies
                 running[home] = job, process
                 yield News(job, "started")

@@ -16,7 +16,7 @@ from gapstone.compare.plan import Request
 from gapstone.compare.run import compare
 from gapstone.converting.command import Request as Conversion
 from gapstone.converting.command import convert
-from gapstone.disk import PathError, about, check_input, open_input, output_file, output_folder, sentence
+from gapstone.disk import PathError, check_input, of_path, open_input, output_file, output_folder, sentence
 from gapstone.explaining.job import explain_files
 from gapstone.explaining.request import Request as Explaining
 from gapstone.export.command import export
@@ -31,6 +31,7 @@ from gapstone.prepare import Choices
 from gapstone.single import train_one
 from gapstone.terminal import Terminal
 from gapstone.weights import read_weights
+from gapstone.whole import write_whole
 
 KINDS = ["fifo", "socket", "/dev/zero", "/dev/random", "folder", "link to fifo", "link to /dev/zero", "dangling link"]
 
@@ -241,7 +242,7 @@ def test_one_name_for_the_results_of_the_same_data():
     ],
 )
 def test_what_the_system_refuses_is_a_sentence_with_the_path(number, says, tmp_path):
-    with pytest.raises(OSError, match=str(number)) as caught, about(tmp_path / "x\x1by", needed=5_000_000):
+    with pytest.raises(OSError, match=str(number)) as caught, of_path(tmp_path / "x\x1by", needed=5_000_000):
         raise OSError(number, os.strerror(number))
     said = sentence(caught.value)
     assert says in said
@@ -249,6 +250,23 @@ def test_what_the_system_refuses_is_a_sentence_with_the_path(number, says, tmp_p
     assert said.endswith(".")
     assert ("5.0 MB are needed" in said) == (number in (errno.ENOSPC, errno.EDQUOT))
     assert (" are free" in said) == (number in (errno.ENOSPC, errno.EDQUOT))
+
+
+def test_a_full_disk_names_the_file_that_was_meant(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="28") as caught:
+        write_whole(tmp_path / "results.json", b"x" * 2_000_000)
+    assert f"{tmp_path}/results.json: the disk is full (2.0 MB are needed, " in sentence(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_is_gone_is_named_as_it_was_given(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        write_whole(tmp_path / "nowhere/results.json", b"x")
+    assert sentence(caught.value) == f"{tmp_path}/nowhere/results.json: there is no such file or folder."
 
 
 def test_a_message_of_our_own_stays():

@@ -6,6 +6,7 @@ import pty
 import subprocess
 import sys
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -137,6 +138,6 @@ def test_a_word_within_seconds(name, terminal, model, real_images, tmp_path):
     words = [{"PHOTOS": photos, "MODEL": str(model)}.get(word, word) for word in COMMANDS[name].split()]
     times = listened([sys.executable, "-m", "gapstone", *words], tmp_path, 40, terminal)
     load = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # others' work makes everything slower
-    assert times[1] < FIRST * load
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
-    assert max(gaps) < LONGEST * load
+    assert times[1] < FIRST * load, times
+    gaps = [after - before for before, after in pairwise(times)]
+    assert max(gaps) < LONGEST * load, times

@@ -137,18 +137,20 @@ def output_folder(option: str, path: Path, files: Sequence[str] = (), folders: S
 
 
 @contextmanager
-def about(path: Path, needed: int | None = None) -> Iterator[None]:
+def of_path(path: Path, needed: int | None = None, written_as: Path | None = None) -> Iterator[None]:
     """An OSError from within says of which path, and of a full disk how many bytes were `needed` and how many are free.
 
-    >>> with about(Path("results.json"), needed=len(content)):
+    written_as: the name under which `path` is written until it is whole; nobody knows it.
+
+    >>> with of_path(Path("results.json"), needed=len(content)):
     ...     file.write(content)
     """
     try:
         yield
     except OSError as error:
         if error.errno is not None:  # others carry a message of their own
-            if error.filename is None:
-                error.filename = os.fspath(path)
+            if error.filename is None or (written_as and error.filename == os.fspath(written_as)):
+                error.filename, error.filename2 = os.fspath(path), None
             if error.errno in _FULL and needed is not None:
                 error.needed = needed  # type: ignore[attr-defined]  # read by `sentence`
         raise

@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gapstone.disk import size
+from gapstone.shown import display
 from gapstone.whole import write_whole
 
 SYNC, SECONDS = 64 << 20, 10.0
@@ -124,8 +126,9 @@ def _room(part: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
     needed, free = int(np.prod(shape, dtype=np.int64)) * kind.itemsize, shutil.disk_usage(part.parent).free
     if needed + (64 << 20) > free:
         raise KeptError(
-            f"{shape[0]:,} × {'×'.join(map(str, shape[1:]))} numbers need {needed / 1e9:.1f} GB in {part.parent}, "
-            f"where {free / 1e9:.1f} GB are free: fewer or smaller images, or another folder"
+            f"{shape[0]:,} × {'×'.join(map(str, shape[1:]))} numbers need {size(needed)} in "
+            f"{display(part.parent)}, where {size(free)} are free (64 MB stay free): fewer or smaller images, "
+            f"or another folder"
         )
     return np.lib.format.open_memmap(part, mode="w+", dtype=kind, shape=shape)
 

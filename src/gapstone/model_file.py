@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from gapstone.disk import of_path
 from gapstone.whole import whole
 
 KEY = "gapstone"
@@ -96,7 +97,7 @@ def write(path: Path, weights: dict[str, Tensor], about: dict[str, Any]) -> None
     # ASCII escapes: a label from a file name that is not UTF-8 (a lone surrogate) survives too.
     text = json.dumps(about, sort_keys=True, ensure_ascii=True, allow_nan=False)
     data = safetensors.torch.save(weights, {KEY: text})
-    with whole(path) as unfinished, unfinished.open("xb") as file:
+    with whole(path) as unfinished, of_path(path, len(data)), unfinished.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())  # else a power cut after the rename leaves an empty file under the right name

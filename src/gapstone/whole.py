@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gapstone.disk import of_path
+
 UNFINISHED = ".*.unfinished*"
 """Names of what a killed process leaves, for whoever sweeps a folder that only it writes to."""
 
@@ -20,12 +22,13 @@ def whole(path: Path) -> Iterator[Path]:
     # the same folder: a rename cannot cross file systems; a short name: a long one may not get longer
     unfinished = path.with_name(f".{secrets.token_hex(8)}.unfinished{path.suffix}")
     try:
-        yield unfinished
-        os.replace(unfinished, path)
+        with of_path(path, written_as=unfinished):
+            yield unfinished
+            os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    with whole(path) as unfinished:
+    with whole(path) as unfinished, of_path(path, len(content)):
         unfinished.write_bytes(content)

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from gapstone.disk import sentence
 from gapstone.stopping import held_back
 
 Work = Callable[[Any, Callable[[Any], None]], None]
@@ -107,6 +108,8 @@ def _end_with_parent(away: Connection) -> None:
 
 def reason(error: BaseException) -> str:
     """One line a person can act on."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return sentence(error)
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return f"out of memory: try a smaller --batch-size, --size or fewer --workers ({text[:200]})"

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gapstone.disk import size
+
 from .crew import Lost, crew
 from .load import MAX_PIXELS, VERSION, ImageError, load
 from .names import display
@@ -204,8 +206,8 @@ def _write(
     needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(folder).free
     if needed + (64 << 20) > free:
         raise StoreError(
-            f"{len(chosen):,} decoded images of {shape[1]}×{shape[2]} need {needed / 1e9:.1f} GB in "
-            f"{display(folder.parent)}, where {free / 1e9:.1f} GB are free. Use a smaller size or limit."
+            f"{len(chosen):,} decoded images of {shape[1]}×{shape[2]} need {size(needed)} in "
+            f"{display(folder.parent)}, where {size(free)} are free (64 MB stay free). Use a smaller size or limit."
         )
     images = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
     for done, (row, fitted) in enumerate(_fitted(source, chosen, preprocessing, workers, max_pixels), start=1):

@@ -54,7 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     data, first, later = photo(options.photo), [], []
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "gapstone.cli", "serve", str(model(Path(folder))), "--port", str(PORT)]
+        command = [sys.executable, "-m", "gapstone", "serve", str(model(Path(folder))), "--port", str(PORT)]
         for _ in range(options.servers):
             with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
                 try:

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 def gapstone(*arguments, **options):
     return subprocess.run(
-        [sys.executable, "-m", "gapstone.cli", *map(str, arguments)], capture_output=True, text=True, **options
+        [sys.executable, "-m", "gapstone", *map(str, arguments)], capture_output=True, text=True, **options
     )
 
 
@@ -54,7 +54,9 @@ def test_mistakes_are_one_line(arguments, says, tmp_path):
     said = gapstone(*arguments, cwd=tmp_path)
     assert said.returncode == 1
     assert says in said.stderr
-    assert said.stderr.startswith("gapstone: ")
+    before = said.stderr.partition("gapstone: ")[0]
+    assert all(line.startswith("Loading PyTorch") for line in before.splitlines()), said.stderr
+    assert not list(tmp_path.iterdir()), "a mistake leaves nothing behind"
     assert "Traceback" not in said.stderr + said.stdout
 
 
@@ -87,9 +89,9 @@ def test_names_that_are_no_utf8_are_printed(tmp_path):
     strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}  # what Python does on most terminals
     said = gapstone("train", "digits", "--epochs", "1", "--limit", "100", "--out", model, env=strict)
     assert said.returncode == 0, said.stderr
-    assert "b\\udcff.safetensors" in said.stdout
+    assert "b\\xff.safetensors" in said.stdout
     said = gapstone("report", os.path.dirname(model) + "/none\udcff", env=strict)
-    assert "none\\udcff holds no finished comparison" in said.stderr
+    assert "none\\xff holds no finished comparison" in said.stderr
 
 
 def test_check_writes_what_it_found(tmp_path):

@@ -34,7 +34,7 @@ OTHERS = (
 NAMES = sorted({*sys.stdlib_module_names, *OTHERS})
 COMMAND = """
 import sys
-from gapstone.cli import main
+from gapstone.__main__ import main
 if __name__ == "__main__":
     sys.exit(main())
 """
@@ -144,7 +144,7 @@ def test_compare_and_check(hostile, tmp_path):
 
 
 def test_the_command_line_leaves_the_folder(hostile, monkeypatch):
-    """`python -m gapstone.cli` has it first on its path, `PYTHONPATH=:…` somewhere; the command line drops both."""
+    """`python -m gapstone` has it first on its path, `PYTHONPATH=:…` somewhere; the command line drops both."""
     monkeypatch.chdir(hostile)
     monkeypatch.setattr(sys, "path", ["", str(hostile), "elsewhere", *sys.path])
     monkeypatch.setenv("PYTHONPATH", f":{hostile.parent}:.")
@@ -170,7 +170,7 @@ def test_a_users_own_script_keeps_its_folder_behind_all_others(hostile, monkeypa
 
 
 def test_the_folder_that_gapstone_lies_in_stays(monkeypatch):
-    """`cd src; python -m gapstone.cli`."""
+    """`cd src; python -m gapstone`."""
     monkeypatch.chdir(working_folder.HOME)
     monkeypatch.setattr(sys, "path", ["", *sys.path])
     assert working_folder.search_path()[0] == ""

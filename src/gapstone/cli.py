@@ -9,20 +9,51 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 import gapstone
-from gapstone.working_folder import leave_working_folder
+from gapstone import stopping
+from gapstone.disk import sentence
+from gapstone.options import place
+from gapstone.shown import lines, one_line
+
+
+class _StoppedError(Exception):
+    """Carries KeyboardInterrupt and EOFError past typer, which would end in "Aborted." or without a word."""
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, EOFError) as error:
+            raise _StoppedError from error
+
 
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Compare the heads of image classifiers on your own images, with honest statistics.",
 )
 
+
+def _given(name: str) -> str:
+    """An empty name would mean the working folder (`--out "$UNSET"`)."""
+    if not name.strip():
+        raise typer.BadParameter("an empty name; write . to mean the working folder.")
+    return name
+
+
+def _path(name: str | Path) -> Path:
+    return Path(_given(str(name)))
+
+
 Data = Annotated[
     str,
     typer.Argument(
+        parser=_given,
         metavar="DATA",
         help="digits (built in), a folder with a sub-folder per class, a folder with train/ val/ [test/], "
         "a CSV with path,label[,split], a folder of MNIST-style idx files, or an .npz with images and labels.",
@@ -56,6 +87,7 @@ PrecisionOption = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option
 Model = Annotated[
     str,
     typer.Argument(
+        parser=_given,
         metavar="MODEL",
         help="A file that `gapstone train` wrote, timm:NAME (its weights are fetched), or a network's name with "
         "--weights.",
@@ -64,6 +96,8 @@ Model = Annotated[
 Weights = Annotated[
     Path | None,
     typer.Option(
+        parser=_path,
+        metavar="PATH",
         help="A safetensors file with the weights for timm:NAME (instead of the hub) or for a network's name: vgg16.",
         show_default=False,
     ),
@@ -71,6 +105,7 @@ Weights = Annotated[
 StartWeights = Annotated[
     Path | None,
     typer.Option(
+        parser=_path,
         metavar="FILE",
         help="Trained weights the backbone starts from: a model that `gapstone train` wrote, or a safetensors "
         "state_dict for --backbone.",
@@ -124,6 +159,7 @@ def compare(
     boxes: Annotated[
         Path | None,
         typer.Option(
+            parser=_path,
             metavar="CSV",
             help="Where the objects are: path,x0,y0,x1,y1[,class,width,height] in pixels of the original photos; "
             "measures where each head looks. Added to a finished comparison, it trains again.",
@@ -131,7 +167,10 @@ def compare(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where results go (default: runs/compare-NAME).", show_default=False)
+        Path | None,
+        typer.Option(
+            parser=_path, metavar="PATH", help="Where results go (default: runs/compare-NAME).", show_default=False
+        ),
     ] = None,
     size: Size = None,
     limit: Limit = None,
@@ -152,20 +191,24 @@ def compare(
     The same command again, after Ctrl-C or a crash, trains only what is missing.
     """
     given = locals()  # by name: thirteen options in the right order would be luck
-    from gapstone.compare.plan import Request
-    from gapstone.compare.run import compare as run
-    from gapstone.heads import split_specs
-    from gapstone.prepare import Choices
+    with _loading():
+        from gapstone.compare.plan import Request
+        from gapstone.compare.run import compare as run
+        from gapstone.heads import split_specs
+        from gapstone.prepare import Choices
 
     choices = Choices(**{option.name: given[option.name] for option in fields(Choices)})
     request = Request(choices, tuple(split_specs(heads)), seeds, folds, baseline, workers, boxes, weights, freeze)
-    run(request, out or Path("runs") / f"compare-{_name(data)}", command=shlex.join(["gapstone", *sys.argv[1:]]))
+    run(request, out or Path("runs") / f"compare-{place(data)}", command=shlex.join(["gapstone", *sys.argv[1:]]))
 
 
 @app.command()
-def report(out: Annotated[Path, typer.Argument(metavar="OUT", help="The --out folder of a comparison.")]) -> None:
+def report(
+    out: Annotated[Path, typer.Argument(parser=_path, metavar="OUT", help="The --out folder of a comparison.")],
+) -> None:
     """Show a comparison's results again and rebuild its report.html."""
-    from gapstone.compare.run import report as run
+    with _loading():
+        from gapstone.compare.run import report as run
 
     run(out)
 
@@ -175,7 +218,12 @@ def check(
     data: Data,
     out: Annotated[
         Path | None,
-        typer.Option(help="Where scan.json, scan.txt and scan.csv go (default: runs/check-NAME).", show_default=False),
+        typer.Option(
+            parser=_path,
+            metavar="PATH",
+            help="Where scan.json, scan.txt and scan.csv go (default: runs/check-NAME).",
+            show_default=False,
+        ),
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes (default: one per core).", show_default=False)] = None,
     max_pixels: Annotated[
@@ -184,10 +232,11 @@ def check(
     ] = None,
 ) -> None:
     """Scan images for what spoils a comparison: unreadable files, duplicates, two labels. Changes no file."""
-    from gapstone.images.check import check as run
-    from gapstone.images.load import MAX_PIXELS
+    with _loading():
+        from gapstone.images.check import check as run
+        from gapstone.images.load import MAX_PIXELS
 
-    run(data, out, workers, max_pixels or MAX_PIXELS)
+    run(data, out, workers, MAX_PIXELS if max_pixels is None else max_pixels)
 
 
 @app.command()
@@ -196,7 +245,9 @@ def train(
     head: Annotated[str, typer.Option(help="One head, such as gap or fc:512:dropout=0.5.")] = "gap",
     backbone: Backbone = None,
     pretrained: Pretrained = False,
-    out: Annotated[Path, typer.Option(help="The model's file.")] = Path("model.safetensors"),
+    out: Annotated[Path, typer.Option(parser=_path, metavar="PATH", help="The model's file.")] = Path(
+        "model.safetensors"
+    ),
     seed: Annotated[int, typer.Option()] = 0,
     size: Size = None,
     limit: Limit = None,
@@ -211,8 +262,9 @@ def train(
 ) -> None:
     """Train one classifier and save it as one safe file: weights, labels, preprocessing, backbone and head."""
     given = locals()
-    from gapstone.prepare import Choices
-    from gapstone.single import train_one
+    with _loading():
+        from gapstone.prepare import Choices
+        from gapstone.single import train_one
 
     choices = Choices(**{option.name: given[option.name] for option in fields(Choices)})
     train_one(choices, head, seed, out)
@@ -221,7 +273,9 @@ def train(
 @app.command()
 def predict(
     model: Model,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGES…", help="Image files, or folders of them.")],
+    images: Annotated[
+        list[str], typer.Argument(parser=_given, metavar="IMAGES…", help="Image files, or folders of them.")
+    ],
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document on standard output instead of a table.")
     ] = False,
@@ -231,7 +285,8 @@ def predict(
     weights: Weights = None,
 ) -> None:
     """What a model answers, and how sure it is. An unreadable image is listed with its reason (exit code 1)."""
-    from gapstone.single import predict_files
+    with _loading():
+        from gapstone.single import predict_files
 
     if not predict_files(model, images, as_json, top, device, native=native, weights=weights):
         raise typer.Exit(1)
@@ -242,7 +297,9 @@ def explain(
     model: Model,
     images: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGES…", help="Image files, folders of them, or quoted globs: 'new/**/*.jpg'."),
+        typer.Argument(
+            parser=_given, metavar="IMAGES…", help="Image files, folders of them, or quoted globs: 'new/**/*.jpg'."
+        ),
     ],
     classes: Annotated[
         str | None,
@@ -255,7 +312,10 @@ def explain(
         bool, typer.Option("--all", help="Keep the maps of all classes; --top of them are shown.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Where results go (default: runs/explain-MODEL).", show_default=False)
+        Path | None,
+        typer.Option(
+            parser=_path, metavar="PATH", help="Where results go (default: runs/explain-MODEL).", show_default=False
+        ),
     ] = None,
     html: Annotated[bool, typer.Option("--html", help="Also one page of all pictures that needs no network.")] = False,
     as_json: Annotated[
@@ -280,11 +340,12 @@ def explain(
     its reason (exit code 1).
     """
     given = locals()
-    from gapstone.explaining.job import explain_files
-    from gapstone.explaining.request import Request
+    with _loading():
+        from gapstone.explaining.job import explain_files
+        from gapstone.explaining.request import Request
 
     named = {field.name: given[field.name] for field in fields(Request)}
-    if not explain_files(Request(**named | {"images": tuple(images)}), out or Path("runs") / f"explain-{_name(model)}"):
+    if not explain_files(Request(**named | {"images": tuple(images)}), out or Path("runs") / f"explain-{place(model)}"):
         raise typer.Exit(1)
 
 
@@ -293,6 +354,7 @@ def inspect(
     model: Annotated[
         str,
         typer.Argument(
+            parser=_given,
             metavar="MODEL",
             help="A file that `gapstone train` wrote, a network's name (vgg16), timm:NAME, torchvision:NAME.",
         ),
@@ -313,11 +375,12 @@ def inspect(
         bool, typer.Option("--json", help="One JSON document on standard output instead of tables.")
     ] = False,
     picture: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also draw it: .png or .svg.", show_default=False)
+        Path | None, typer.Option(parser=_path, metavar="FILE", help="Also draw it: .png or .svg.", show_default=False)
     ] = None,
 ) -> None:
     """Where a network's parameters and multiply-adds are, which sizes it takes, what another head would cost on it."""
-    from gapstone.inspecting.command import inspect_model
+    with _loading():
+        from gapstone.inspecting.command import inspect_model
 
     inspect_model(model, size, channels, as_json, depth, picture)
 
@@ -328,9 +391,13 @@ def convert(
     head: Annotated[str, typer.Option(help="The new head, such as gap or fc:grid=7.")] = "gap",
     data: Annotated[
         str | None,
-        typer.Option(help="Labelled images to fit it to, in any form of DATA.", show_default=False),
+        typer.Option(
+            parser=_given, metavar="DATA", help="Labelled images to fit it to, in any form of DATA.", show_default=False
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The new model's file.")] = Path("converted.safetensors"),
+    out: Annotated[Path, typer.Option(parser=_path, metavar="PATH", help="The new model's file.")] = Path(
+        "converted.safetensors"
+    ),
     finetune: Annotated[
         int, typer.Option(metavar="EPOCHS", help="Then train the network's last block, too, from what it was given.")
     ] = 0,
@@ -358,8 +425,9 @@ def convert(
     The new head and the old one are compared on test images. After Ctrl-C the same command goes on where it was.
     """
     given = locals()
-    from gapstone.converting.command import Request
-    from gapstone.converting.command import convert as run
+    with _loading():
+        from gapstone.converting.command import Request
+        from gapstone.converting.command import convert as run
 
     run(Request(**{field.name: given[field.name] for field in fields(Request)}), as_json)
 
@@ -367,9 +435,17 @@ def convert(
 @app.command()
 def export(
     model: Model,
-    onnx: Annotated[Path | None, typer.Option(help="Write this ONNX file.", show_default=False)] = None,
+    onnx: Annotated[
+        Path | None, typer.Option(parser=_path, metavar="PATH", help="Write this ONNX file.", show_default=False)
+    ] = None,
     pt2: Annotated[
-        Path | None, typer.Option(help="Write this torch.export file, read without gapstone.", show_default=False)
+        Path | None,
+        typer.Option(
+            parser=_path,
+            metavar="PATH",
+            help="Write this torch.export file, read without gapstone.",
+            show_default=False,
+        ),
     ] = None,
     maps: Annotated[bool, typer.Option("--maps/--no-maps", help="The maps of all classes as a second output.")] = True,
     opset: Annotated[int, typer.Option(help="Of the ONNX file: 18 to 23.")] = 18,
@@ -377,7 +453,10 @@ def export(
         bool, typer.Option("--int8", help="Also NAME.int8.onnx, calibrated and measured on --data.")
     ] = False,
     data: Annotated[
-        str | None, typer.Option(help="For --int8: labelled images, in any form of DATA.", show_default=False)
+        str | None,
+        typer.Option(
+            parser=_given, metavar="DATA", help="For --int8: labelled images, in any form of DATA.", show_default=False
+        ),
     ] = None,
     weights: Weights = None,
 ) -> None:
@@ -385,7 +464,8 @@ def export(
 
     A file that is there already is replaced once the new one has passed.
     """
-    from gapstone.export.command import export as run
+    with _loading():
+        from gapstone.export.command import export as run
 
     run(model, onnx, pt2, maps=maps, opset=opset, int8=int8, data=data, weights=weights)
 
@@ -395,6 +475,7 @@ def serve(
     models: Annotated[
         list[str],
         typer.Argument(
+            parser=_given,
             metavar="MODEL [MODEL2]",
             help="A file that `gapstone train` wrote, or timm:NAME; two are shown side by side.",
         ),
@@ -410,7 +491,8 @@ def serve(
     weights: Weights = None,
 ) -> None:
     """A page where a picture is dropped in: its classes, and where in the picture each of them comes from."""
-    from gapstone.serve.run import serve as run
+    with _loading():
+        from gapstone.serve.run import serve as run
 
     run(models, host, port, device, weights=weights)
 
@@ -421,17 +503,10 @@ def doctor(
     wide: Annotated[bool, typer.Option("--all", help="A table for every dtype and layout, also where alike.")] = False,
 ) -> None:
     """What this machine has, and which loop serves which pool over which region, by device and dtype, and why."""
-    import json
+    with _loading():
+        from gapstone.doctor import doctor as run
 
-    from rich.console import Console
-
-    from gapstone.doctor import as_json as everything
-    from gapstone.doctor import report
-
-    if as_json:
-        typer.echo(json.dumps(everything(), indent=2))
-    else:
-        report(Console(), wide)
+    run(as_json, wide)
 
 
 @app.command()
@@ -440,52 +515,69 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Three rounds: a first look.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="1: CPU time, which repeats best; more: wall time.")] = 1,
     only: Annotated[str, typer.Option(metavar="REGEX", help="Only such cases: 'gem', 'backward', '×112'.")] = "",
-    out: Annotated[Path | None, typer.Option("--json", help="Also write all numbers here.", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--json", parser=_path, metavar="FILE", help="Also write all numbers here.", show_default=False),
+    ] = None,
 ) -> None:
     """Measure the pools networks run all day against torch on this machine: a minute, losses included.
 
     Every answer is checked before it is timed; a wrong one gets no time, and exit code 1.
     """
-    from rich.console import Console
+    with _loading():
+        from gapstone.bench.command import bench as run
+        from gapstone.terminal import Terminal
 
-    from gapstone.bench.command import bench as run
-
-    if not run(Console(), 3 if quick else rounds, threads, out, only):
+    if not run(Terminal(), 3 if quick else rounds, threads, out, only):
         raise typer.Exit(1)
 
 
-def _name(data: str) -> str:
-    """A folder name for DATA or MODEL."""
-    stem = Path(data).resolve().name if data != "digits" else data
-    for ending in (".csv", ".npz", ".safetensors"):
-        stem = stem.removesuffix(ending)
-    return os.fsencode(stem).decode("utf-8", "replace").replace(" ", "-")
+def _loading() -> Any:
+    from gapstone.progress import loading  # rich, whose bars cost `gapstone --help` too much
+
+    return loading()
 
 
-def main() -> Any:
-    """The entry point: what the user can mend is told in one line (GAPSTONE_TRACEBACK=1 for all); the rest is a bug."""
-    leave_working_folder()  # `python -m` puts it first on the path
-    # a file name that is no UTF-8 is printed with an escape, instead of a crash after hours of work
+def main() -> int:
+    """Run a command; the exit code. What the user can mend is told in a sentence (GAPSTONE_TRACEBACK=1 for all)."""
+    # a file name that is not UTF-8 is printed with an escape, instead of a crash after hours of work
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return app()
-    except KeyboardInterrupt:
-        print("gapstone: interrupted", file=sys.stderr)
-        return 130
+        return int(app(standalone_mode=False) or 0)
     except BrokenPipeError:  # `gapstone … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        expected = isinstance(error, ValueError | OSError | ImportError) or type(error).__module__.startswith(
-            "gapstone"
-        )
-        if not expected or os.environ.get("GAPSTONE_TRACEBACK"):
-            raise
-        print(f"gapstone: {error}", file=sys.stderr)
+        return _ended(error)
+
+
+def _ended(error: Exception) -> int:
+    """Say why a command ended; the exit code."""
+    cause: BaseException = error
+    if isinstance(error, _StoppedError) and error.__cause__ is not None:
+        cause = error.__cause__
+    if stopping.asked() or isinstance(cause, KeyboardInterrupt):  # in the middle of an import it turns into others
+        return _say(stopping.said(cause), stopping.code())
+    wrong: Any = error  # typer's errors have other bases in other versions
+    if type(error).__name__ == "NoArgsIsHelpError":  # `gapstone` alone
+        wrong.show()
+        return 2
+    if hasattr(error, "format_message"):  # a wrong option
+        return _say(f"{wrong.format_message()} See gapstone --help, or gapstone COMMAND --help.", 2)
+    expected = isinstance(cause, ValueError | OSError | ImportError) or type(cause).__module__.startswith("gapstone")
+    if not expected or os.environ.get("GAPSTONE_TRACEBACK"):
+        import traceback
+
+        print(lines("".join(traceback.format_exception(cause)).rstrip()), file=sys.stderr, flush=True)
         return 1
+    more = getattr(cause, "more", "")  # a table of our own below the sentence
+    text = sentence(cause) if isinstance(cause, OSError) else str(cause)
+    return _say(text.removesuffix(more), 1, more)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _say(text: str, code: int, more: str = "") -> int:
+    """In one line: an error may quote what a file holds, which must not begin a line of its own."""
+    print(f"gapstone: {one_line(text)}{more}", file=sys.stderr, flush=True)
+    return code

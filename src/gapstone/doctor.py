@@ -3,6 +3,7 @@
 It asks the same rule as every call (`loops/choose.py`), so what it prints is what happens.
 """
 
+import json
 import os
 import platform
 from collections import Counter
@@ -18,8 +19,11 @@ from gapstone.loops import background, kernel_cache
 from gapstone.loops.choose import choose
 from gapstone.machine import installed, processor
 from gapstone.pools import POOLS, WHOLE_ONLY
+from gapstone.progress import Bars
 from gapstone.regions import Region
 from gapstone.regions.places import Weights
+from gapstone.shown import display
+from gapstone.terminal import Terminal
 from gapstone.torch_internals import missing, openmp
 
 SHAPE = (2, 16, 16, 16)
@@ -100,11 +104,20 @@ def _one(device: str, dtype: str, layout: str, region: str, pool: str) -> Served
     return say(choice.loop, choice.why)
 
 
-def report(console: Console, wide: bool = False) -> None:
+def doctor(as_json: bool = False, wide: bool = False) -> None:
+    """Print it all, as tables or as one JSON document."""
+    with Bars(Terminal(stderr=True), idle="Asking which loop serves what"):
+        facts = everything() if as_json else (machine(), served())
+    if isinstance(facts, dict):
+        print(json.dumps(facts, indent=2))
+    else:
+        report(Terminal(), *facts, wide=wide)
+
+
+def report(console: Console, facts: dict[str, str], cases: list[Served], wide: bool = False) -> None:
     """The machine, then a table for every device, dtype and layout that is not like one before."""
-    for name, value in machine().items():
-        console.print(f"{name:>16}  {value}", highlight=False)
-    cases = served()
+    for name, value in facts.items():
+        console.print(f"{name:>16}  {display(value)}", highlight=False, markup=False, soft_wrap=True)
     for device in dict.fromkeys(case.device for case in cases):
         mine = [case for case in cases if case.device == device]
         shown: dict[str, list[Served]] = {}
@@ -141,7 +154,7 @@ def _table(title: str, rows: list[Served]) -> Table:
     return table
 
 
-def as_json() -> dict[str, Any]:
+def everything() -> dict[str, Any]:
     return {"machine": machine(), "served": [asdict(case) for case in served()]}
 
 

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gapstone.disk import size
+from gapstone.shown import by, display
 from gapstone.storage import blocks
 from gapstone.storage.folder import locked
 from gapstone.storage.sealed import DamagedError, named, open_own, read_sealed, write_sealed
@@ -128,7 +130,7 @@ class _Part:
         except DamagedError as error:
             if say is not None:
                 say(named([error]))
-        done, noted, then, size = begin, begin, time.monotonic(), 0
+        done, noted, then, unnoted = begin, begin, time.monotonic(), 0
         file = open_own(self.path, os.O_RDWR) if begin else None
         try:
             if file is not None:
@@ -143,10 +145,10 @@ class _Part:
                     file = self._begin((count, *made.shape[1:]), rows.dtype, written)
                 file.write(rows.data.cast("B"))
                 written.update(rows.data.cast("B"))
-                done, size = last, size + rows.nbytes
-                if size >= SYNC or time.monotonic() - then >= SECONDS:
+                done, unnoted = last, unnoted + rows.nbytes
+                if unnoted >= SYNC or time.monotonic() - then >= SECONDS:
                     self._write_down(file, done, written)
-                    noted, then, size = done, time.monotonic(), 0
+                    noted, then, unnoted = done, time.monotonic(), 0
                 if progress is not None:
                     progress(last, count)
             if file is None:
@@ -182,8 +184,8 @@ class _Part:
         free = shutil.disk_usage(self.path.parent).free
         if needed + (64 << 20) > free:
             raise KeptError(
-                f"{shape[0]:,} × {'×'.join(map(str, shape[1:]))} numbers need {needed / 1e9:.1f} GB in "
-                f"{self.path.parent}, where {free / 1e9:.1f} GB are free: fewer or smaller images, or another folder"
+                f"{shape[0]:,} × {by(shape[1:])} numbers need {size(needed)} in {display(self.path.parent)}, where "
+                f"{size(free)} are free (64 MB stay free): fewer or smaller images, or another folder"
             )
         header = io.BytesIO()
         described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from gapstone.machine import memory
 from gapstone.nets.checkpoints import LONGEST_HEADER, not_sound
-from gapstone.storage.folder import replaceable
 from gapstone.whole import write_whole
 
 KEY = "gapstone"
@@ -136,18 +135,6 @@ def checksum(about: dict[str, Any], weights: dict[str, Tensor]) -> str:
 def _as_text(about: dict[str, Any], allow_nan: bool = False) -> str:
     # ASCII escapes: a label from a file name that is not UTF-8 (a lone surrogate) survives too.
     return json.dumps(about, sort_keys=True, ensure_ascii=True, allow_nan=allow_nan)
-
-
-def writable(out: Path) -> Path:
-    """`--out`, where a file can be written to: asked before the work, not after it. Raises ValueError."""
-    if out.is_dir():
-        raise ValueError(f"--out {out} is a folder; name a file in it, such as {out / 'model.safetensors'}.")
-    if not out.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.parent}; make it first.")
-    if not os.access(out.parent, os.W_OK):
-        raise ValueError(f"--out {out}: no permission to write into {out.parent}.")
-    replaceable(out, "--out")
-    return out
 
 
 def shapes(model: nn.Module) -> Shapes:

@@ -12,13 +12,15 @@ import torch
 from torch import nn
 
 from gapstone import nets
+from gapstone.disk import check_input
 from gapstone.images.augment import Augment, suit
-from gapstone.images.preprocessing import Preprocessing, choose
+from gapstone.images.preprocessing import Preprocessing, choose, parse_size
 from gapstone.images.scan import Scan, scan
 from gapstone.images.sources import Source, open_source
 from gapstone.images.split import Split, folds, split
 from gapstone.images.store import Store, build, moments
-from gapstone.shown import by
+from gapstone.options import at_least as at_least
+from gapstone.shown import by, display
 from gapstone.training import Rows, Settings
 from gapstone.weights import digest, read_weights
 
@@ -63,12 +65,6 @@ class Choices:
                 raise ValueError(f"--{name} {getattr(self, name)}: must be {' or '.join(words)}.")
 
 
-def at_least(least: int, **values: int | None) -> None:
-    for name, value in values.items():
-        if value is not None and value < least:
-            raise ValueError(f"--{name.replace('_', '-')} {value}: must be at least {least}.")
-
-
 @dataclass(frozen=True)
 class Prepared:
     source: Source
@@ -92,24 +88,76 @@ class Prepared:
         return self.source.classes
 
 
+@dataclass(frozen=True)
+class Decided:
+    """All that is decided before anything is written: whatever cannot be has been refused by now."""
+
+    choices: Choices
+    source: Source
+    scan: Scan
+    splits: tuple[Split, ...]
+    """One per seed or fold; positions in `used`, which become rows of the store."""
+    used: Rows
+    """Indices into source.items."""
+    plain: Preprocessing
+    """Without the moments, which are measured on the decoded images."""
+    moments: tuple[tuple[float, ...], tuple[float, ...]] | None
+    """(mean, std) that the trained weights expect, where they are known."""
+    backbone: str
+    settings: Settings
+    device: str
+    folds: bool
+    weights: str | None
+    trained: bool
+
+    def decode(self, folder: Path, say: Say, progress: Progress) -> Prepared:
+        """Decode the images into `folder`. Raises StoreError (a ValueError)."""
+        tell = progress("Decoding images")
+        store = build(self.source, self.used, self.plain, folder, scan=self.scan, progress=tell, say=say)
+        # of everything that is never tested; with folds every image is tested once, and one mean for all leaks no label
+        first = self.splits[0]
+        seen = np.arange(len(self.used)) if self.folds else np.union1d(first.train, first.validation)
+        mean, std = self.moments or moments(store, seen)
+        return Prepared(
+            source=self.source,
+            scan=self.scan,
+            splits=self.splits,
+            store=store,
+            preprocessing=replace(self.plain, mean=mean, std=std),
+            backbone=self.backbone,
+            settings=self.settings,
+            device=self.device,
+            hash=content(self.source, self.scan, self.used),
+            weights=self.weights,
+            trained=self.trained,
+        )
+
+
 def prepare(
+    choices: Choices, seeds: Sequence[int], k: int | None, folder: Path, say: Say, progress: Progress
+) -> Prepared:
+    """`decide`, then decode the images into `folder`."""
+    return decide(choices, seeds, k, say, progress).decode(folder, say, progress)
+
+
+def decide(
     choices: Choices,
     seeds: Sequence[int],
     k: int | None,
-    folder: Path,
     say: Say,
     progress: Progress,
     weights: Path | None = None,
     freeze: bool = False,
-) -> Prepared:
-    """Do it; the decoded images go to `folder`. One split per seed, all with the same test images;
-    with `k`, k folds instead.
+) -> Decided:
+    """Look at the images and decide; nothing is written. One split per seed, all with the same test images; with `k`, k
+    folds instead.
 
     weights: a file the backbone starts from (`gapstone.weights`); a model of gapstone's says which backbone it is, and
     what it expects of images. freeze: the backbone is not trained, and nothing is augmented.
 
     Raises: ValueError for data, sizes or networks that do not fit together, each with what to do.
     """
+    _check_names(choices, weights)
     device = pick_device(choices.device)
     source = open_source(choices.data)
     found = scan(source, progress=progress("Checking images"))
@@ -128,7 +176,7 @@ def prepare(
         raise ValueError(
             f"--pretrained: {backbone} starts from random weights; --backbone timm:resnet18 has pretrained ones."
         )
-    # an unknown name ends here, before anything is decoded; weights are fetched only where they are needed here
+    # weights are fetched only where they are needed here
     features = nets.build(backbone, in_channels=channels, pretrained=freeze and choices.pretrained)
     if start:
         features.load_state_dict(start.state)
@@ -142,16 +190,12 @@ def prepare(
             f"--size {features.smallest} enlarges them, --backbone nin takes them as they are."
         )
     used = np.unique(np.concatenate([np.concatenate([s.train, s.validation, s.test]) for s in splits]))
-    plain = Preprocessing(channels, size, stored, (0.5,) * channels, (0.25,) * channels)
-    store = build(source, used, plain, folder, scan=found, progress=progress("Decoding images"), say=say)
     splits = [_rows(parts, used) for parts in splits]
-    # of everything that is never tested; with folds every image is tested once, and one mean for all leaks no label
-    seen = np.arange(len(used)) if k else np.union1d(splits[0].train, splits[0].validation)
-    mean, std = moments(store, seen)
+    expected = None
     if choices.pretrained and channels == 3:
-        mean, std = nets.pretrained_moments(backbone.removeprefix("timm:"))
-    if start:
-        mean, std = start.moments or (mean, std)
+        expected = nets.pretrained_moments(backbone.removeprefix("timm:"))
+    if start and start.moments:
+        expected = start.moments
     colours = "gray" if channels == 1 else "colour"
     say(f"{len(used):,} images of {len(source.classes)} classes; the network sees {by(size)} px, {colours}.")
     say(splits[0].described)
@@ -166,19 +210,32 @@ def prepare(
         augment=suit(channels, size, stored) if choices.augment == "auto" and not freeze else Augment(),
         precision="float32" if choices.precision == "auto" else choices.precision,
     )
-    return Prepared(
+    return Decided(
+        choices=choices,
         source=source,
         scan=found,
         splits=tuple(splits),
-        store=store,
-        preprocessing=replace(plain, mean=mean, std=std),
+        used=used,
+        plain=Preprocessing(channels, size, stored, (0.5,) * channels, (0.25,) * channels),
+        moments=expected,
         backbone=backbone,
         settings=settings,
         device=device,
-        hash=content(source, found, used),
+        folds=bool(k),
         weights=digest(features) if start or freeze else None,
         trained=known is not None,
     )
+
+
+def _check_names(choices: Choices, weights: Path | None) -> None:
+    """What can be known to be wrong before the images are looked at, which may take minutes."""
+    if choices.size is not None:
+        parse_size(choices.size)
+    if weights is not None:
+        check_input(f"--weights {display(weights)}", weights)
+    if choices.backbone is not None:
+        with torch.device("meta"):  # shapes alone: no memory, no weights
+            nets.build(choices.backbone)
 
 
 def epochs_for(images: int) -> int:

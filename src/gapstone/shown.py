@@ -1,6 +1,18 @@
-"""Numbers as people read them."""
+"""Numbers, and text that others wrote, as people read them.
 
+Text of a foreign file (a class name, a path, a tensor's name, metadata, a library's error that quotes them) may hold a
+terminal's escape sequences, line breaks, marks that reverse the order of reading, characters without width, or bytes
+that are not UTF-8. `display` is the one function that makes it safe to print; `gapstone.terminal` prints.
+"""
+
+import os
+import unicodedata
 from collections.abc import Iterable
+from typing import Any
+
+_JOINER = "\u200d"
+# letters and marks by their category, but nothing is seen where they stand (Unicode: Default_Ignorable_Code_Point)
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")
 
 
 def by(size: Iterable[int]) -> str:
@@ -10,3 +22,66 @@ def by(size: Iterable[int]) -> str:
     ('224×160', '2×3×224×160')
     """
     return "×".join(map(str, size))
+
+
+def display(text: str | os.PathLike[str], most: int | None = None) -> str:
+    r"""The text with every character that is not a visible one written as an escape; at most `most` characters of it.
+
+    ```python
+    display("sp ace ünï 猫 👩‍🔬.jpg")   # as it is
+    display("two\nlines.jpg")          # 'two\\nlines.jpg'
+    display("\x1b[31mred")             # '\\x1b[31mred'
+    display("caf\udce9.jpg")           # 'caf\\xe9.jpg': the byte E9 of a Latin-1 name
+    display("a" * 1000, 20)            # 'aaaaaaaaaaaaaaaaaaa…'
+    ```
+    """
+    text = os.fspath(text)
+    if most is not None and len(text) > most:
+        text = text[: most - 1] + "…"
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if _visible(text, i) else _escape(c) for i, c in enumerate(text))
+
+
+def lines(text: str) -> str:
+    r"""`display` line by line: for a message of our own with line breaks of our own.
+
+    ```python
+    lines("DATA is one of:\n  digits\x07")      # 'DATA is one of:\n  digits\\x07'
+    ```
+    """
+    return "\n".join(map(display, text.split("\n")))
+
+
+def one_line(text: str) -> str:
+    r"""`display` of an error's text, which may quote several lines of a file: blanks and line breaks become one blank.
+
+    ```python
+    one_line("no such tensor:\n\x1b[31mx")      # 'no such tensor: \\x1b[31mx'
+    ```
+    """
+    return display(" ".join(text.split()))
+
+
+def finalize(value: Any) -> Any:
+    """For jinja2's `Environment(finalize=…)`: texts as `lines`, markup of our own as it is."""
+    return lines(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def _visible(text: str, i: int) -> bool:
+    c = text[i]
+    if c == _JOINER:  # within an emoji of several, such as a family
+        before = text[i - 1 : i]
+        return _category(before) in ("So", "Sk", "Mn") and _category(text[i + 1 : i + 2]) == "So"
+    return c.isprintable() and c not in _INVISIBLE
+
+
+def _category(c: str) -> str:
+    return unicodedata.category(c) if c else ""
+
+
+def _escape(c: str) -> str:
+    code = ord(c)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8, as os.fsdecode keeps it
+        return f"\\x{code - 0xDC00:02x}"
+    return c.encode("unicode_escape").decode("ascii")

@@ -14,15 +14,17 @@ from rich.text import Text
 
 from gapstone.classifier import Classifier
 from gapstone.heads import parse
-from gapstone.images.inputs import files
+from gapstone.images.inputs import Found, files
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
 from gapstone.images.names import display
-from gapstone.model_file import writable
-from gapstone.opening import open_model
+from gapstone.opening import Opened, open_model
 from gapstone.prepare import Choices, at_least, pick_device, prepare
 from gapstone.progress import Bars, duration
-from gapstone.training import measure_pace, predict, repeatable, seeded, train
+from gapstone.stopping import stoppable
+from gapstone.storage.folder import own_file
+from gapstone.terminal import Terminal
+from gapstone.training import History, measure_pace, predict, repeatable, seeded, train
 
 
 def train_one(choices: Choices, head: str, seed: int, out: Path, console: Console | None = None) -> Classifier:
@@ -31,11 +33,16 @@ def train_one(choices: Choices, head: str, seed: int, out: Path, console: Consol
     A wrong --out or --head is refused at once, not an hour later.
     Raises: ValueError and TrainingError as `prepare` and `train`.
     """
-    console = console or Console()
-    out, head = writable(out), str(parse(head))
+    console = console or Terminal()
+    out, head = own_file(out, "model.safetensors"), str(parse(head))
     at_least(0, seed=seed)
     repeatable()
-    with Bars(console) as bars, tempfile.TemporaryDirectory(prefix="gapstone-") as folder:
+    started = "Training was stopped before its first epoch; no model was written. The same command starts again."
+    with (
+        stoppable(started) as section,
+        Bars(console, idle=f"Preparing {head}") as bars,
+        tempfile.TemporaryDirectory(prefix="gapstone-") as folder,
+    ):
         prepared = prepare(choices, seeds=[seed], k=None, folder=Path(folder), say=bars.say, progress=bars)
         (parts,), settings = prepared.splits, prepared.settings
 
@@ -43,25 +50,35 @@ def train_one(choices: Choices, head: str, seed: int, out: Path, console: Consol
             about = prepared.backbone, head, prepared.labels, prepared.preprocessing, choices.pretrained
             return seeded(seed, prepared.device, *about)
 
-        pace = measure_pace(make, prepared.store, parts.train, settings, choices.precision)
+        with bars.during("Measuring how long a step takes"):
+            pace = measure_pace(make, prepared.store, parts.train, settings, choices.precision)
         settings = replace(settings, precision=pace.precision)
         seen, looked_at = (settings.epochs * len(rows) for rows in (parts.train, parts.validation))
         long = duration(pace.seconds(settings, seen, looked_at))
         bars.say(f"{head} on {prepared.backbone}, {pace.precision}, up to {settings.epochs} epochs: about {long}.")
         model = make()
-        tell = bars(f"Training {head} on {prepared.backbone}")
-        history = train(
-            model, prepared.store, parts.train, parts.validation, settings, seed,
-            lambda epoch, h: tell(epoch, settings.epochs, _sure(h.validation_accuracy)),
-        )  # fmt: skip
+        tell, done = bars(f"Training {head} on {prepared.backbone}"), 0
+        tell(done, settings.epochs)
+
+        def told(epoch: int, history: History) -> None:
+            nonlocal done
+            done = epoch
+            tell(epoch, settings.epochs, _sure(history.validation_accuracy))
+
+        section.says = lambda: (
+            f"Training was stopped after {done} of {settings.epochs} epochs; no model was written. The same command "
+            f"starts again."
+        )
+        history = train(model, prepared.store, parts.train, parts.validation, settings, seed, told)
         answers = predict(model, prepared.store, parts.test, settings.precision, settings.batch_size).argmax(1).numpy()
         accuracy = float((answers == prepared.store.labels[parts.test]).mean())
-    model.cpu().save(out)
+        model.cpu().save(out)
+        section.says = f"Stopped; the model is written: {display(out)}"
     bars.say(
         f"Test accuracy {100 * accuracy:.1f} % on {len(parts.test):,} images never trained on; "
         f"best of {len(history.train_loss)} epochs: {history.best_epoch}; {history.seconds:.0f} s."
     )
-    bars.say(f"Model: {out}")
+    bars.say(f"Model: {display(out)}")
     return model
 
 
@@ -81,17 +98,32 @@ def predict_files(
     JSON: {"schema": 1, "model", "native", "labels", "images": [{"name", "label", "probability", "probabilities":
     {label: p}} or {"name", "error"}]}.
     """
-    console = console or Console()
-    opened = open_model(model, weights, pick_device(device))
-    smallest = opened.check_native() if native else None
-    found = files(images)
-    if not as_json:
-        for note in found.notes():
-            console.print(note, highlight=False, markup=False, soft_wrap=True)
+    console = console or Terminal()
+    with Bars(Terminal(stderr=True), idle=f"Answering by {display(model)}") as bars:
+        with bars.during(f"Opening {model}"):
+            opened = open_model(model, weights, pick_device(device))
+        smallest = opened.check_native() if native else None
+        found = files(images)
+        if not as_json:
+            for note in found.notes():
+                console.print(note, highlight=False, markup=False, soft_wrap=True)
+        rows = _answers(opened, found, native, smallest, bars)
+    if as_json:
+        about = {"schema": 1, "model": display(model), "native": native, "labels": list(opened.labels)}
+        document = {**about, "images": rows}
+        print(json.dumps(document, indent=1))  # ASCII: safe whatever the terminal's encoding
+    else:
+        console.print(_table(rows, top))
+    return not any("error" in row for row in rows)
+
+
+def _answers(opened: Opened, found: Found, native: bool, smallest: int | None, bars: Bars) -> list[dict[str, object]]:
+    """A row for each image, as JSON has them."""
     # as it is, a picture may be of a size that the network cannot take: its error, not everyone's
     errors = (ValueError, OSError, RuntimeError, AssertionError) if native else (ImageError, OSError)
     rows: list[dict[str, object]] = [{"name": display(one), "error": "no file matches it"} for one in found.missing]
-    for path in found.paths:
+    tell = bars("Answering")
+    for number, path in enumerate(found.paths, start=1):
         row: dict[str, object] = {"name": display(os.fsdecode(path))}
         try:
             pixels = load_image(path).pixels
@@ -99,7 +131,7 @@ def predict_files(
                 pixels = opened.preprocessing.native(pixels, smallest)
             probabilities = opened.probabilities(pixels, native)
         except errors as error:
-            row["error"] = str(error)
+            row["error"] = display(str(error))
         else:
             best = int(probabilities.argmax())
             row |= {
@@ -108,13 +140,8 @@ def predict_files(
                 "probabilities": dict(zip(opened.labels, map(float, probabilities), strict=True)),
             }
         rows.append(row)
-    if as_json:
-        about = {"schema": 1, "model": display(model), "native": native, "labels": list(opened.labels)}
-        document = {**about, "images": rows}
-        print(json.dumps(document, indent=1))  # ASCII: safe whatever the terminal's encoding
-    else:
-        console.print(_table(rows, top))
-    return not any("error" in row for row in rows)
+        tell(number, len(found.paths))
+    return rows
 
 
 def _sure(accuracy: Sequence[float]) -> str:
@@ -126,19 +153,18 @@ def _table(rows: Sequence[dict[str, object]], top: int) -> Table:
     names = [str(row["name"]) for row in rows]
     alike = len({os.path.isabs(name) for name in names}) == 1  # else there is no folder they share
     shared = os.path.commonpath([os.path.dirname(name) for name in names]) if alike else ""
-    table = Table(
-        "image", "answer", box=box.SIMPLE_HEAD, title=f"in {shared}" if shared else None, title_justify="left"
-    )
+    title = Text(f"in {shared}") if shared else None
+    table = Table("image", "answer", box=box.SIMPLE_HEAD, title=title, title_justify="left")
     table.columns[0].overflow = "fold"
     for name, row in zip(names, rows, strict=True):
-        shown = Text(os.path.relpath(name, shared) if shared else name)
+        shown = Text(os.path.relpath(name, shared) if shared else name)  # `display`ed already
         if "error" in row:
             table.add_row(shown, Text(f"not read: {row['error']}", style="red"))
             continue
         probabilities = row["probabilities"]
         assert isinstance(probabilities, dict)
         best = sorted(probabilities.items(), key=lambda item: -item[1])[: max(top, 1)]
-        answer = Text(", ".join(f"{label} {100 * p:.1f} %" for label, p in best))
-        answer.stylize("bold", 0, len(best[0][0]))
+        answer = Text(", ".join(f"{display(label)} {100 * p:.1f} %" for label, p in best))
+        answer.stylize("bold", 0, len(display(best[0][0])))
         table.add_row(shown, answer)
     return table

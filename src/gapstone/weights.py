@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from gapstone import nets
 from gapstone.classifier import load
+from gapstone.disk import check_input
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.model_file import KEY
 from gapstone.nets.checkpoints import FORMATS, check_size, check_sound, read_checkpoint, read_state
 from gapstone.nets.zoo import with_head
+from gapstone.shown import display
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,9 @@ def read_weights(path: Path, backbone: str | None = None, channels: int = 3) -> 
     backbone: its name, for a state_dict; a model of gapstone's names its own. channels: of the images at hand; a
     state_dict of gapstone's own networks may be for as many, or for 3 or 1.
 
-    Raises: ValueError for a file that does not hold these weights, with what to do; FileNotFoundError.
+    Raises: ValueError for a file that does not hold these weights, with what to do.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"--weights {path}: there is no such file.")
+    check_input(f"--weights {display(path)}", path)
     check_size(path)
     try:
         with safe_open(path, "pt") as file:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gapstone.disk import of_path
+
 UNFINISHED = ".*.unfinished*"
 """Names of what a killed process leaves, for whoever sweeps a folder that only it writes to."""
 
@@ -27,24 +29,20 @@ def whole(path: Path, sync_its_folder: bool = True) -> Iterator[Path]:
     # the same folder: a rename cannot cross file systems; a short name: a long one may not get longer
     unfinished = path.with_name(f".{secrets.token_hex(8)}.unfinished{path.suffix}")
     try:
-        # made here, so that nothing that waits under this name (a link, a pipe) is written to
-        os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
-        yield unfinished
-        sync(unfinished)
-        os.replace(unfinished, path)
-        if sync_its_folder:
-            sync_folder(path.parent)
-    except OSError as error:
-        # ENOSPC from write() names no file at all, and nobody knows the unfinished one
-        if error.errno is None or error.filename not in (None, str(unfinished)):
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        with of_path(path, written_as=unfinished):
+            # made here, so that nothing that waits under this name (a link, a pipe) is written to
+            os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
+            yield unfinished
+            sync(unfinished)
+            os.replace(unfinished, path)
+            if sync_its_folder:
+                sync_folder(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes, sync_its_folder: bool = True) -> None:
-    with whole(path, sync_its_folder) as unfinished:
+    with whole(path, sync_its_folder) as unfinished, of_path(path, len(content)):
         unfinished.write_bytes(content)
 
 

@@ -25,7 +25,7 @@ def data(tmp_path_factory):
 
 def command(data, out):
     options = ["--heads", "gap,fc:dropout=0.5", "--seeds", "2", "--epochs", "4", "--out", str(out), "--workers", "2"]
-    return [sys.executable, "-m", "gapstone.cli", "compare", str(data), *options]
+    return [sys.executable, "-m", "gapstone", "compare", str(data), *options]
 
 
 def numbers(out):

@@ -57,7 +57,7 @@ class Command:
 
     def start(self, folder: Path) -> "subprocess.Popen[str]":
         """In a process of its own."""
-        command = [sys.executable, "-m", "gapstone.cli", *self.arguments(folder)]
+        command = [sys.executable, "-m", "gapstone", *self.arguments(folder)]
         return subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )

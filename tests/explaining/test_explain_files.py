@@ -236,7 +236,7 @@ def test_the_terminal_stays_readable_for_many(model, tmp_path):
 
 
 def cli(*arguments, cwd):
-    command = [sys.executable, "-m", "gapstone.cli", "explain", *map(str, arguments)]
+    command = [sys.executable, "-m", "gapstone", "explain", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 

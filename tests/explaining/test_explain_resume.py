@@ -32,7 +32,7 @@ def many(tmp_path_factory):
 
 def command(model, pictures, out):
     options = ["--html", "--batch-size", "4", "--out", str(out)]
-    return [sys.executable, "-m", "gapstone.cli", "explain", str(model), str(pictures), *options]
+    return [sys.executable, "-m", "gapstone", "explain", str(model), str(pictures), *options]
 
 
 def results(out):

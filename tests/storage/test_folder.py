@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gapstone.storage.folder import CHECK, COMPARE, CONVERT, EXPLAIN, LOCK, MARKER, discard, own_folder, replaceable
+from gapstone.storage.folder import CHECK, COMPARE, CONVERT, EXPLAIN, LOCK, MARKER, discard, own_file, own_folder
 from gapstone.storage.sealed import write_sealed
 
 KINDS = pytest.mark.parametrize("kind", [COMPARE, EXPLAIN, CONVERT, CHECK], ids=lambda kind: kind.command)
@@ -115,14 +115,16 @@ def test_planted_links_are_not_followed(tmp_path, name):
 
 
 def test_what_stands_where_gapstone_keeps_something_else(tmp_path):
-    for make, says in (
-        (lambda path: path.symlink_to(tmp_path), "is a link"),
-        (Path.touch, "is no folder"),
+    for number, (make, says) in enumerate(
+        (
+            (lambda path: path.symlink_to(tmp_path), "is a link.*remove it"),
+            (Path.touch, "is a file, where a folder will be written"),
+        )
     ):
-        out = tmp_path / says.replace(" ", "-")
+        out = tmp_path / str(number)
         with own_folder(out, COMPARE):
             make(out / "store")
-        with pytest.raises(ValueError, match=f"store {says}.*remove it"), own_folder(out, COMPARE):
+        with pytest.raises(ValueError, match=f"store {says}"), own_folder(out, COMPARE):
             pass
     out = tmp_path / "b"
     with own_folder(out, COMPARE):
@@ -149,7 +151,7 @@ def test_a_lock_that_is_held_and_one_that_is_a_pipe(tmp_path):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it any more
     (tmp_path / LOCK).unlink()
     os.mkfifo(tmp_path / LOCK)
-    with pytest.raises(ValueError, match="no regular file"), own_folder(tmp_path, CHECK):
+    with pytest.raises(ValueError, match=r"\.lock is a pipe \(FIFO\), where a file"), own_folder(tmp_path, CHECK):
         pass
 
 
@@ -170,17 +172,17 @@ def test_leavings_are_swept_and_links_among_them_not_followed(tmp_path):
 
 def test_files_that_may_be_replaced(tmp_path):
     path = tmp_path / "model.safetensors"
-    replaceable(path, "--out")
+    own_file(path, "m.safetensors")
     path.touch()
-    replaceable(path, "--out")
+    own_file(path, "m.safetensors")
     path.write_bytes(b'{"__metadata__":{"gapstone":"{}"}}' + bytes(200_000))
-    replaceable(path, "--out")
+    own_file(path, "m.safetensors")
     path.write_bytes(bytes(200_000) + b"gapstone.json")
-    replaceable(path, "--out")
+    own_file(path, "m.safetensors")
     path.write_bytes(b"mine")
     with pytest.raises(ValueError, match=r"--out .*model\.safetensors is there already, and gapstone did not write it"):
-        replaceable(path, "--out")
+        own_file(path, "m.safetensors")
     (tmp_path / "link").symlink_to(path)
     for name, says in (("link", "is a link to"), (".", "is a folder"), ("/dev/null", "is a device")):
         with pytest.raises(ValueError, match=says):
-            replaceable(tmp_path / name, "--out")
+            own_file(tmp_path / name, "m.safetensors")

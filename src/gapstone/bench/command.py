@@ -15,7 +15,9 @@ from gapstone.bench.job import Contender
 from gapstone.bench.result import Result, measure, select
 from gapstone.doctor import machine
 from gapstone.progress import Bars
-from gapstone.storage.folder import replaceable
+from gapstone.shown import display
+from gapstone.stopping import stoppable
+from gapstone.storage.folder import own_file
 from gapstone.whole import write_whole
 
 SECONDS = 1.0  # of measuring per case, after at least five rounds
@@ -33,6 +35,8 @@ def bench(
     cases = select(daily(tiny), only)
     if not cases:
         raise ValueError(f"bench: no case matches {only!r}; try 'max', 'whole', 'forward' or 'channels-last'.")
+    if out is not None:
+        own_file(out, "bench.json", "--json")
     facts = machine()
     for name in ("processor", "gapstone", "torch", "numba"):
         console.print(f"{name:>16}  {facts[name]}", highlight=False)
@@ -52,13 +56,15 @@ def run(
     before: list[Result] | None = None,
 ) -> list[Result]:
     """Measure and print; `out` also gets what was measured `before`, such as with another number of threads."""
-    if out:
-        replaceable(out, "--json")
     results: list[Result] = []
     had = torch.get_num_threads()
     work = [(section, case) for section, cases in sections.items() for case in cases]
     try:
-        with Bars(console) as bars:
+        with (
+            stoppable(lambda: f"Stopped: {len(results)} of {len(work)} cases measured."
+                      + (f" Written: {display(out)}" if out else "")),
+            Bars(console, idle="Measuring") as bars,
+        ):  # fmt: skip
             tell = bars("Measuring")
             for section, case in work:
                 tell(len(results), len(work), f"{case.title}, {case.group}")

@@ -13,6 +13,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from gapstone.disk import sentence
+from gapstone.stopping import held_back
 from gapstone.working_folder import ELSEWHERE, without_working_folder
 
 Work = Callable[[Any, Callable[[Any], None]], None]
@@ -45,7 +47,8 @@ def local(work: Work, jobs: Iterable[Any], workers: int, preload: tuple[str, ...
             while len(running) < workers and (job := next(waiting, _END)) is not _END:
                 home, away = context.Pipe()
                 process = context.Process(target=_run, args=(work, job, away), daemon=True)
-                _start(process)
+                with held_back():  # the server of forks, which this may start, must not hear Ctrl-C either
+                    _start(process)
                 away.close()  # so that its end of the pipe closes when it dies
                 running[home] = job, process
                 yield News(job, "started")
@@ -118,6 +121,8 @@ def _end_with_parent(away: Connection) -> None:
 
 def reason(error: BaseException) -> str:
     """One line a person can act on."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return sentence(error)
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return f"out of memory: try a smaller --batch-size, --size or fewer --workers ({text[:200]})"

@@ -1,6 +1,5 @@
 """The files that `compare` writes beside its report: results, predictions, pictures (docs/results.md)."""
 
-import csv
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from gapstone.compare.done import Done
 from gapstone.compare.marked import among
 from gapstone.compare.plan import Plan
+from gapstone.csv_file import write_csv
 from gapstone.whole import whole
 
 
@@ -28,7 +28,7 @@ def write_trials(path: Path, plan: Plan, done: dict[str, list[Done]]) -> None:
                    *(facts[key] for key in keys), shifted, history["seconds"], len(history["train_loss"]),
                    history["best_epoch"]]  # fmt: skip
 
-    _write_csv(path, rows())
+    write_csv(path, rows())
 
 
 def write_predictions(path: Path, plan: Plan, done: dict[str, list[Done]]) -> None:
@@ -43,15 +43,7 @@ def write_predictions(path: Path, plan: Plan, done: dict[str, list[Done]]) -> No
                 yield [names[row], classes[label], one.trial.head, one.trial.seed, classes[answer], f"{sure:.4f}",
                        int(answer == label)]  # fmt: skip
 
-    _write_csv(path, rows())
-
-
-def _write_csv(path: Path, rows: Iterator[list[Any]]) -> None:
-    with (
-        whole(path) as unfinished,
-        unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        csv.writer(file).writerows(rows)
+    write_csv(path, rows())
 
 
 def write_pictures(path: Path, plan: Plan, done: dict[str, list[Done]], worst: NDArray[np.uint8]) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapstone.images.objects import Box, read_objects
-from gapstone.prepare import Prepared, Say
+from gapstone.prepare import Decided, Say
+from gapstone.shown import display
 from gapstone.training import Rows
 
 LONGEST = 1024
@@ -32,23 +33,23 @@ class Marked(NamedTuple):
         return factor, (height, width), np.asarray(self.boxes, np.float64) * factor
 
 
-def marked(path: Path, prepared: Prepared, say: Say) -> tuple[Marked, ...]:
+def marked(path: Path, decided: Decided, say: Say) -> tuple[Marked, ...]:
     """All images of the store that have boxes. Raises: ValueError where no test image has."""
-    sizes = [facts.size for facts in prepared.scan.facts]
-    read = read_objects(path, prepared.source, sizes)
-    rows = {item: row for row, item in enumerate(prepared.store.indices.tolist())}
+    sizes = [facts.size for facts in decided.scan.facts]
+    read = read_objects(path, decided.source, sizes)
+    rows = {item: row for row, item in enumerate(decided.used.tolist())}
     found = tuple(
         Marked(rows[item], (sizes[item][1], sizes[item][0]), boxes)
         for item, boxes in read.boxes.items()
         if item in rows
     )
-    tested = np.unique(np.concatenate([parts.test for parts in prepared.splits]))
+    tested = np.unique(np.concatenate([parts.test for parts in decided.splits]))
     count = len(among(found, tested))
     aside = f"; left aside: {read.described()}" if read.described() else ""
     if not count:
         raise ValueError(
-            f"--boxes {path}: none of the {len(tested):,} test images has a box of its own class, so there is nothing "
-            f"to measure; {len(found):,} of the other images have one{aside}."
+            f"--boxes {display(path)}: none of the {len(tested):,} test images has a box of its own class, so there is "
+            f"nothing to measure; {len(found):,} of the other images have one{aside}."
         )
     say(f"{count:,} of {len(tested):,} test images have boxes of their class: where heads look is measured{aside}.")
     return found

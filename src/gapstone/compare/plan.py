@@ -18,9 +18,11 @@ from gapstone.compare.marked import Marked, among, marked
 from gapstone.compare.measures import MOST_FOR_ROBUSTNESS, PeakMemory, shift_pixels
 from gapstone.compare.once import Pass, the_pass, time_frozen
 from gapstone.compare.trials import Start, Trial, measured_before
+from gapstone.disk import check_input
 from gapstone.heads import parse
 from gapstone.images.store import Store
-from gapstone.prepare import Choices, Prepared, Progress, Say, at_least, prepare
+from gapstone.prepare import Choices, Prepared, Progress, Say, at_least, decide
+from gapstone.shown import display
 from gapstone.storage.sealed import DamagedError, named, read_sealed
 from gapstone.training import Pace, Rows, measure_pace
 
@@ -59,8 +61,9 @@ class Request:
             raise ValueError(f"--baseline {baseline!r} is not among --heads {','.join(heads)}.")
         at_least(1, seeds=self.seeds, workers=self.workers)
         at_least(2, folds=self.folds)
-        if self.boxes is not None and not self.boxes.is_file():
-            raise ValueError(f"--boxes {self.boxes}: there is no such file; name a CSV with path,x0,y0,x1,y1.")
+        for option, path in (("--boxes", self.boxes), ("--weights", self.weights)):
+            if path is not None:
+                check_input(f"{option} {display(path)}", path)
         if self.weights is not None and self.choices.pretrained:
             raise ValueError(f"--weights {self.weights} and --pretrained: the backbone can start from one only.")
         if self.freeze and self.weights is None and not self.choices.pretrained:
@@ -134,19 +137,22 @@ class Plan:
         }
 
 
-def plan(request: Request, out: Path, say: Say, progress: Progress) -> Plan:
+def plan(request: Request, out: Path, say: Say, progress: Progress, begin: Callable[[], object] = lambda: None) -> Plan:
     """Everything up to the first training step, for a request that was `checked`.
 
-    What an earlier, interrupted run in `out` measured (precision, threads) is kept: the numbers depend on it.
+    begin: called when all is known to be right, before the first file is written. What an earlier, interrupted run in
+    `out` measured (precision, threads) is kept: the numbers depend on it.
     """
+    read_earlier(out, request)  # of other data? then before the images are looked at
+    decided = decide(
+        request.choices, range(request.seeds), request.folds, say, progress, request.weights, request.freeze
+    )
+    objects = marked(request.boxes, decided, say) if request.boxes is not None else None
+    begin()
     earlier = read_earlier(out, request, say)
-    prepared = prepare(
-        request.choices, range(request.seeds), request.folds, out / "store", say, progress, request.weights,
-        request.freeze,
-    )  # fmt: skip
+    prepared = decided.decode(out / "store", say, progress)
     if caution := _caution(request, prepared):
         say(caution)
-    objects = marked(request.boxes, prepared, say) if request.boxes is not None else None
     make = partial(
         Trial,
         backbone=prepared.backbone,
@@ -162,7 +168,10 @@ def plan(request: Request, out: Path, say: Say, progress: Progress) -> Plan:
     known = chain([earlier.get("measured", {})], measured_before(out / "trials"))
     measured = next((one for one in known if one.get("for") == wanted), None)
     if measured is None:
+        # a network too large for the machine, and a slow one, take their time here
+        tell = progress("Measuring how long a step takes")
         measured = _measure(request, prepared, make, say)
+        tell(1, 1)
     threads, workers = measured["threads"], _workers(request, prepared, measured)
     precision = measured["precision"]
     prepared = replace(prepared, settings=replace(prepared.settings, precision=precision))
@@ -189,14 +198,17 @@ def _caution(request: Request, prepared: Prepared) -> str | None:
     if not prepared.trained or not request.folds:
         return None
     return (
-        f"With --folds every image is tested, and images that {request.weights} was trained on count as unseen: the "
-        f"accuracies are too high then. For a model that was trained on this DATA use --seeds, which tests only images "
-        f"that its training kept apart."
+        f"With --folds every image is tested, and images that {display(request.weights or '')} was trained on count as "
+        f"unseen: the accuracies are too high then. For a model that was trained on this DATA use --seeds, which "
+        f"tests only images that its training kept apart."
     )
 
 
-def read_earlier(out: Path, request: Request, say: Say) -> dict[str, Any]:
-    """The plan of an earlier run in the same folder. Raises ValueError where that was of other data."""
+def read_earlier(out: Path, request: Request, say: Say = lambda _: None) -> dict[str, Any]:
+    """The plan of an earlier run in the same folder; a damaged one is said, and none.
+
+    Raises: ValueError where that was of other data.
+    """
     try:
         earlier = read_sealed(out / "plan.json", "plan")
     except FileNotFoundError:
@@ -206,7 +218,8 @@ def read_earlier(out: Path, request: Request, say: Say) -> dict[str, Any]:
         return {}
     if earlier["data_path"] != _where(request.choices.data):
         raise ValueError(
-            f"{out} holds a comparison on {earlier['data_path']}: choose another --out for {request.choices.data}."
+            f"{display(out)} holds a comparison on {display(earlier['data_path'])}: choose another --out for "
+            f"{display(request.choices.data)}."
         )
     return earlier
 
@@ -231,7 +244,8 @@ def _measure(request: Request, prepared: Prepared, make: Callable[..., Trial], s
         timed = time_frozen if request.freeze else _time_steps
         found = one(partial(timed, prepared.store.folder, request.choices.precision), trial, PRELOAD)
     except JobError as error:
-        say(f"No estimate of the time, and {settings.precision}: a few steps of {request.baseline} failed ({error}).")
+        why = display(str(error))
+        say(f"No estimate of the time, and {settings.precision}: a few steps of {request.baseline} failed ({why}).")
         return measured
     return {**measured, **found}
 

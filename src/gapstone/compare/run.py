@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,10 +17,14 @@ from gapstone.compare.once import NAME, Pass, look_once
 from gapstone.compare.plan import PRELOAD, Plan, Request, plan
 from gapstone.compare.report import html, terminal
 from gapstone.compare.trials import Trial
+from gapstone.disk import sentence
 from gapstone.images.store import Store
 from gapstone.progress import Bars, duration
-from gapstone.storage.folder import COMPARE, own_folder
+from gapstone.shown import display
+from gapstone.stopping import stoppable
+from gapstone.storage.folder import COMPARE, check_folder, own_folder
 from gapstone.storage.sealed import DamagedError, read_sealed, write_sealed
+from gapstone.terminal import Terminal
 from gapstone.training import TrainingError
 
 
@@ -32,12 +37,20 @@ def compare(request: Request, out: Path, console: Console | None = None, command
 
     Raises: ValueError for requests, data or folders that do not fit together; TrainingError when every trial failed.
     """
-    console = console or Console()
+    console = console or Terminal()
     request = request.checked()
     _outside_data(out, request)
-    with Bars(console) as bars, own_folder(out, COMPARE, say=bars.say):
-        (out / "trials").mkdir(exist_ok=True)
-        what = plan(request, out, bars.say, bars)
+    check_folder(out, COMPARE)
+    untouched = "Stopped before the first trial; nothing was written. The same command starts again."
+    kept = f"Stopped before the first trial. The same command goes on from here; kept in {display(out)}"
+    with stoppable(untouched) as section, ExitStack() as own, Bars(console, idle="Preparing the comparison") as bars:
+
+        def begin() -> None:
+            section.says = lambda: kept if out.exists() else untouched
+            own.enter_context(own_folder(out, COMPARE, say=bars.say))
+            (out / "trials").mkdir(exist_ok=True)
+
+        what = plan(request, out, bars.say, bars, begin)
         write_sealed(out / "plan.json", what.to_json(), "plan")
         what.prepared.scan.write(out)
         missing = done.missing(what, out, bars.say)
@@ -45,27 +58,27 @@ def compare(request: Request, out: Path, console: Console | None = None, command
         # also where one trial alone is missing: the pass is kept, and costs a second then
         seen = _look(what, out, bars) if what.once and missing else None
         failed = _train(what, missing, out, bars, seen)
+        section.says = f"Stopped after the last trial. The same command writes the report; kept in {display(out)}"
         if len(failed) == len(what.trials):
             raise TrainingError(f"every trial failed; the first: {next(iter(failed.values()))}")
         found = results.gather(what, out, failed, command, _speed(what, failed, out, bars))
-        page = html.write(out)
+        with bars.during("Writing the report"):
+            page = html.write(out)
     terminal.render(found, console)
-    console.print(f"\nReport: {page}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\nReport: {display(page)}", highlight=False, markup=False, soft_wrap=True)
     return found
 
 
 def _look(what: Plan, out: Path, bars: Bars) -> Seen:
     assert what.once is not None
-    try:
+    with stoppable(f"Stopped during the pass. The same command goes on from here; kept in {display(out)}"):
         seen = look_once(what.once, what.prepared.store.folder, out / "kept", bars(NAME), bars.say)
-    except KeyboardInterrupt:
-        bars.say(f"Stopped during the pass. The same command goes on from here; kept in {out}")
-        raise
     # not deleted: whoever goes back to those heads or images would wait for the pass again
     if unused := seen.leavings(out / "kept"):
         size = sum(path.stat().st_size for path in unused) / 1e6
         bars.say(
-            f"{len(unused)} files ({size:,.1f} MB) of other heads, settings or images stay in {out / 'kept'}, unused."
+            f"{len(unused)} files ({size:,.1f} MB) of other heads, settings or images stay in "
+            f"{display(out / 'kept')}, unused."
         )
     return seen
 
@@ -77,12 +90,20 @@ def _train(what: Plan, missing: list[Trial], out: Path, bars: Bars, seen: Seen |
     tell, ended = bars("Trials"), 0
     at: dict[str, str] = {}
     running = local(work, missing, what.workers, preload=PRELOAD)
-    try:
+    with (
+        stoppable(
+            lambda: (
+                f"Stopped: {ended} of {len(missing)} trials done. The same command goes on from here; kept in "
+                f"{display(out)}"
+            )
+        ),
+        closing(running),
+    ):
         for news in running:
             trial: Trial = news.job
             if isinstance(news.what, _DiskFull):
                 running.close()
-                raise TrainingError(f"{news.what.reason}: make room, and the same command goes on from here.")
+                raise TrainingError(f"{news.what.reason} The same command goes on from here.")
             if news.kind == "news":
                 epoch, epochs, accuracy = news.what
                 sure = "" if accuracy is None else f" {100 * accuracy:.1f} %"
@@ -92,10 +113,6 @@ def _train(what: Plan, missing: list[Trial], out: Path, bars: Bars, seen: Seen |
                 at.pop(trial.id, None)
                 _tell_end(news, bars, failed)
             tell(ended, len(missing), "; ".join(at.values()))
-    except KeyboardInterrupt:
-        running.close()
-        bars.say(f"Stopped: {ended} of {len(missing)} trials done. The same command goes on from here; kept in {out}")
-        raise
     return failed
 
 
@@ -103,9 +120,10 @@ def _speed(what: Plan, failed: dict[str, str], out: Path, bars: Bars) -> dict[st
     finished = [head for head in what.request.heads if any(t.head == head and t.id not in failed for t in what.trials)]
     bars.say(f"All trials ended; timing {len(finished)} heads side by side.")
     try:
-        return speed.measure(what, finished, out, bars.say)
+        with bars.during("Timing the heads side by side"):
+            return speed.measure(what, finished, out, bars.say)
     except JobError as error:
-        bars.say(f"ms per image could not be measured: {error}")
+        bars.say(f"ms per image could not be measured: {display(str(error))}")
         return {}
 
 
@@ -113,7 +131,7 @@ def _tell_end(news: News, bars: Bars, failed: dict[str, str]) -> None:
     trial: Trial = news.job
     if news.kind == "failed":
         failed[trial.id] = str(news.what)
-        bars.say(f"{trial.head} #{trial.seed} failed: {news.what}")
+        bars.say(f"{trial.head} #{trial.seed} failed: {display(str(news.what))}")
 
 
 def _work(
@@ -124,7 +142,7 @@ def _work(
         trials.run(trial, Store.open(store), folder, lambda *news: send(news), seen, measured)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):  # says nothing about the trial: the comparison stops
-            send(_DiskFull(str(error)))
+            send(_DiskFull(sentence(error)))
         raise
 
 
@@ -147,7 +165,7 @@ def _announce(what: Plan, missing: int, out: Path) -> str:
             text += f", about {duration(missing * what.trial_seconds / what.workers)}"
     others = {path.name for path in (out / "trials").iterdir()} - {trial.id for trial in what.trials}
     if others:
-        text += f". {len(others)} trials of other settings or images stay in {out / 'trials'}, unused"
+        text += f". {len(others)} trials of other settings or images stay in {display(out / 'trials')}, unused"
     return text + "."
 
 
@@ -164,22 +182,23 @@ def _outside_data(out: Path, request: Request) -> None:
     data = Path(request.choices.data).expanduser()
     if data.is_dir() and data.resolve() in (out.resolve(), *out.resolve().parents):
         raise ValueError(
-            f"--out {out} lies inside DATA {data}: its files would become part of the data; choose another."
+            f"--out {display(out)} lies inside DATA {display(data)}: its files would become part of the data; choose "
+            f"another."
         )
 
 
 def report(out: Path, console: Console | None = None) -> Path:
     """Show the results in `out` again and rebuild its page. Raises: ValueError where none are finished there."""
-    console = console or Console()
+    console = console or Terminal()
     try:
         found = read_sealed(out / "results.json", "results")
         page = html.write(out)
     except FileNotFoundError:
         raise ValueError(
-            f"{out} holds no finished comparison (no results.json); run the same `gapstone compare` again."
+            f"{display(out)} holds no finished comparison (no results.json); run the same `gapstone compare` again."
         ) from None
     except DamagedError as error:
         raise ValueError(f"{error}; run the same `gapstone compare` again, which makes it anew.") from error
     terminal.render(found, console)
-    console.print(f"\nReport: {page}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\nReport: {display(page)}", highlight=False, markup=False, soft_wrap=True)
     return page

@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +26,16 @@ from gapstone.heads import Head, parse
 from gapstone.images.names import display
 from gapstone.images.sources import open_source
 from gapstone.images.split import Split
-from gapstone.model_file import writable
 from gapstone.nets import map_size
 from gapstone.prepare import at_least, pick_device
 from gapstone.progress import Bars
 from gapstone.shown import by
-from gapstone.storage.folder import CONVERT, discard, own_folder
+from gapstone.stopping import stoppable
+from gapstone.storage.folder import CONVERT, check_folder, discard, own_file, own_folder
+from gapstone.terminal import Terminal
 from gapstone.weights import digest
+
+PARTS = "what is kept beside --out:"
 
 
 @dataclass(frozen=True)
@@ -88,9 +93,9 @@ def convert(request: Request, as_json: bool = False, console: Console | None = N
     Raises: ValueError for what does not fit together, before any work; as `open_model`, `open_source`, `split`,
         `fit_head`.
     """
-    console = console or Console(stderr=as_json)
+    console = console or Terminal(stderr=as_json)
     began = time.perf_counter()
-    out, spec = writable(request.out), str(parse(request.head))
+    out, spec = own_file(request.out, "model.safetensors"), str(parse(request.head))
     if request.data is None:
         raise ValueError(
             "--data is missing: without images to fit it to, a new head answers by chance. Labelled images in any form "
@@ -104,6 +109,51 @@ def convert(request: Request, as_json: bool = False, console: Console | None = N
             f"--native and --finetune {request.finetune}: the last stage is trained on maps of one size, and images as "
             f"they are make maps of many. Leave one of the two out."
         )
+    folder = out.with_name(f".{out.name}.parts")
+    check_folder(folder, CONVERT, PARTS)
+    with (
+        stoppable("Stopped; the new model is not written yet. The same command goes on.") as section,
+        Bars(console, idle=f"Converting to {spec}") as bars,
+    ):
+        with bars.during(f"Opening {request.model}"):
+            model = _opened(request, spec)
+        section.says = lambda: (
+            f"Stopped; {display(out)} is not written yet"
+            + (f", what is done is kept in {display(folder)}. The same command goes on from there."
+               if folder.exists() else ". The same command starts again.")
+        )  # fmt: skip
+        with _kept(folder, bars):
+            converted = _convert(request, request.data, spec, model, folder, bars, began)
+            new = converted.fitted.model
+            assert isinstance(new, Classifier)
+            new.cpu().save(out)
+            section.says = f"Stopped; the model is written: {display(out)}"
+    if as_json:
+        print(json.dumps(document(converted, new), indent=1))  # ASCII: safe whatever the terminal's encoding
+    else:
+        show(converted, new, console)
+        bars.say(f"Model: {display(out)}")
+    return converted
+
+
+@contextmanager
+def _kept(folder: Path, bars: Bars) -> Iterator[None]:
+    """The folder of what takes time. After Ctrl-C, or an error of the machine's, the same command goes on with it."""
+    with own_folder(folder, CONVERT, PARTS, bars.say):
+        try:
+            yield
+        except ValueError:  # of the data: nothing to go on with
+            discard(folder, CONVERT)
+            raise
+        except Exception:
+            if any((folder / name).exists() for name in CONVERT.folders):
+                bars.say(f"What is done is kept in {display(folder)}: the same command goes on from there.")
+            raise
+        discard(folder, CONVERT)
+
+
+def _opened(request: Request, spec: str) -> Original:
+    """The model. Raises ValueError where it cannot be converted as asked: before any work."""
     model = original(request.model, request.weights, pick_device(request.device))
     if request.method == "distil" and model.whole is not model.trunk:
         raise ValueError(f"--method distil needs a model of gapstone's; take logistic for {model.name}.")
@@ -111,28 +161,7 @@ def convert(request: Request, as_json: bool = False, console: Console | None = N
         _check_native(request, model, spec)
     if request.finetune:
         model.trunk.features.last_modules()  # a network without a last stage says so here, before any work
-    folder = out.with_name(f".{out.name}.parts")
-    if folder.is_symlink():
-        raise ValueError(f"{folder} is a link, and gapstone keeps a folder there: remove it.")
-    with Bars(console) as bars, own_folder(folder, CONVERT, "what is kept beside --out:", bars.say):
-        try:
-            converted = _convert(request, request.data, spec, model, folder, bars, began)
-        except ValueError:  # of the data, not of the machine: nothing to go on with
-            discard(folder, CONVERT)
-            raise
-        except BaseException:
-            bars.say(f"What is done is kept in {folder}: the same command goes on from there.")
-            raise
-        new = converted.fitted.model
-        assert isinstance(new, Classifier)
-        new.cpu().save(out)
-        discard(folder, CONVERT)
-        if as_json:
-            print(json.dumps(document(converted, new), indent=1))  # ASCII: safe whatever the terminal's encoding
-        else:
-            show(converted, new, console)
-            bars.say(f"Model: {display(str(out))}")
-    return converted
+    return model
 
 
 def _convert(
@@ -217,7 +246,9 @@ def _check_native(request: Request, model: Original, spec: str) -> None:
 
 
 def _few(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(display(name, 60) for name in names[:3]) + (
+        f" and {len(names) - 3} more" if len(names) > 3 else ""
+    )
 
 
 def _device(model: nn.Module) -> Any:

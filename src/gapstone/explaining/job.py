@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ from gapstone.images.names import display
 from gapstone.opening import Opened, open_model
 from gapstone.prepare import pick_device
 from gapstone.progress import Bars
+from gapstone.stopping import stoppable
+from gapstone.storage.folder import EXPLAIN, check_folder
 from gapstone.storage.sealed import named
+from gapstone.terminal import Terminal
 from gapstone.whole import sync_folder
 
 VERSION = 1  # raised when the same pictures and options would give other numbers
@@ -37,13 +41,17 @@ def explain_files(request: Request, out: Path, console: Console | None = None) -
 
     Raises: ValueError for options, classes, folders or pictures that cannot be; what `open_model` raises.
     """
-    console = console or Console(stderr=request.as_json)
+    console = console or Terminal(stderr=request.as_json)
+    check_folder(out, EXPLAIN)
     found = files(request.images)
     if not found.paths:
         raise ValueError(_nothing(request, found))
-    opened = open_model(request.model, request.weights, pick_device(request.device))
-    asked = _asked(request, opened)  # what cannot be is told before anything is written
-    with Bars(console) as bars, alone(out, bars.say) as kept:
+    with Bars(console, idle=f"Explaining {display(request.model)}") as bars, ExitStack() as stack:
+        with bars.during(f"Opening {request.model}"):
+            opened = open_model(request.model, request.weights, pick_device(request.device))
+        asked = _asked(request, opened)  # what cannot be is told before anything is written
+        stack.enter_context(stoppable(f"Stopped; kept in {display(out)}. The same command goes on from here."))
+        kept = stack.enter_context(alone(out, bars.say))
         for note in found.notes():
             bars.say(note)
         looked = _look(request, opened, asked, found, kept, bars)
@@ -109,11 +117,13 @@ def _look(request: Request, opened: Opened, asked: Asked, found: Found, kept: Ke
         done = now
         tell(now, of)
 
-    try:
+    with stoppable(
+        lambda: (
+            f"Stopped: {done:,} of {total:,} pictures looked at, kept in {display(kept.out)}. The same command goes on "
+            f"from here."
+        )
+    ):
         looked = look(opened, asked, found.paths, request.batch_size, kept, told)
-    except KeyboardInterrupt:
-        bars.say(f"Stopped: {done:,} of {total:,} pictures looked at. The same command goes on from here.")
-        raise
     if looked.again:
         bars.say(f"{looked.again:,} of {total:,} pictures had been looked at before.")
     return looked
@@ -131,11 +141,13 @@ def _draw(request: Request, looked: Looked, kept: Kept, bars: Bars) -> None:
         tell(now, looked.pictures)
 
     rows = (row for row in _rows(kept, looked) if "error" not in row)
-    try:
+    with stoppable(
+        lambda: (
+            f"Stopped: {done:,} of {looked.pictures:,} pictures drawn, kept in {display(kept.out)}. The same command "
+            f"goes on from here."
+        )
+    ):
         drawing.draw(kept, rows, looked.largest or 1.0, request.how, request.alpha, request.drawings, side, told)
-    except KeyboardInterrupt:
-        bars.say(f"Stopped: {done:,} of {looked.pictures:,} pictures drawn. The same command goes on from here.")
-        raise
 
 
 def _write(request: Request, opened: Opened, asked: Asked, looked: Looked, found: Found, kept: Kept) -> None:

@@ -27,6 +27,7 @@ from gapstone.maps import captions, colours
 from gapstone.maps.colourbar import strip, ticks
 from gapstone.maps.explanation import Evidence
 from gapstone.maps.overlay import DARKEST, LIGHTEST
+from gapstone.shown import finalize
 from gapstone.whole import whole
 
 MOST = 6000  # pictures on a page: some 50 MB; all are in explained.json
@@ -93,7 +94,7 @@ def write(kept: Kept, head: dict[str, Any], looked: Looked, rows: Callable[[], I
     script = _template("page.js")
     environment = Environment(
         loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, finalize=finalize,
     )  # fmt: skip
     text = environment.get_template("page.html.j2").generate(
         head=head,

@@ -55,9 +55,10 @@ def show(
 
 
 def _where(out: Path, request: Request) -> str:
-    parts = [f"All numbers: {out / 'explained.json'}", f"Maps{' and drawings' * request.drawings}: {out / 'maps'}"]
+    place = display(out)
+    parts = [f"All numbers: {place}/explained.json", f"Maps{' and drawings' * request.drawings}: {place}/maps"]
     if request.html:
-        parts.append(f"Page: {out / 'index.html'}")
+        parts.append(f"Page: {place}/index.html")
     return "\n".join(parts)
 
 
@@ -70,8 +71,8 @@ def _table(rows: Sequence[Row], labels: Sequence[str], request: Request) -> Tabl
     folder: str | None = None
     for row in rows:
         folder = shared(folder, row["name"])
-    table = Table("image", "answer", box=box.SIMPLE_HEAD, title=f"in {folder}" if folder else None,
-                  title_justify="left")  # fmt: skip
+    title = Text(f"in {display(folder)}") if folder else None
+    table = Table("image", "answer", box=box.SIMPLE_HEAD, title=title, title_justify="left")
     table.columns[0].overflow = "fold"
     if request.classes is not None:
         table.add_column("asked")

@@ -1,6 +1,5 @@
 """`gapstone export`: write, check, name; then say what was written."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,8 +20,10 @@ from gapstone.export.to_onnx import NEWEST, OPSET, need_onnx, read_onnx, write_o
 from gapstone.export.to_pt2 import graph, read_pt2, write_pt2
 from gapstone.opening import Opened, open_model
 from gapstone.progress import Bars
-from gapstone.shown import by
-from gapstone.storage.folder import replaceable
+from gapstone.shown import by, display
+from gapstone.stopping import stoppable
+from gapstone.storage.folder import own_file
+from gapstone.terminal import Terminal
 from gapstone.whole import whole
 
 
@@ -50,31 +51,46 @@ def export(
     _fits(onnx, pt2, opset, int8, data)
     if onnx:
         need_onnx()
-    opened = open_model(model, weights)
-    with Bars(console or Console()) as bars:
+    written: list[Path] = []
+    with (
+        stoppable(
+            lambda: (
+                f"Export was stopped; written: {', '.join(map(display, written)) or 'nothing'}. The same command "
+                f"starts again."
+            )
+        ),
+        Bars(console or Terminal(), idle=f"Exporting {display(model)}") as bars,
+    ):
+        with bars.during(f"Opening {model}"):
+            opened = open_model(model, weights)
         images = whole_numbers.choose(opened, data, bars("Checking images")) if int8 and data else None
         module = logits_and_maps(opened) if maps else logits_alone(opened)
         facts = about(opened, maps)
-        program, takes = graph(module, given := sizes(opened))
+        with bars.during("Tracing the network"):
+            program, takes = graph(module, given := sizes(opened))
         if takes.fixed and not given.fixed:
             bars.say("This network cannot be exported with its size left open: the file takes one size only.")
         if pt2:
-            with whole(pt2) as part:
+            with bars.during(f"Writing and checking {pt2}"), whole(pt2) as part:
                 write_pt2(program, facts, part)
                 read = read_pt2(part)
                 checked = check(read, opened, takes.trials(), "torch.export")
+            written.append(pt2)
             _report(bars, pt2, opened, takes, maps, "torch.export", checked, read)
         if onnx:
-            with whole(onnx) as part:
+            with bars.during(f"Writing and checking {onnx}"), whole(onnx) as part:
                 write_onnx(program, facts, opset, maps, part)
                 read = read_onnx(part)
                 checked = check(read, opened, takes.trials(), "ONNX Runtime")
+            written.append(onnx)
             _report(bars, onnx, opened, takes, maps, f"ONNX, opset {opset}", checked, read)
         if onnx and images:
             small = _int8_name(onnx)
             with whole(small) as part:
-                whole_numbers.quantise(onnx, opened, images, part)
+                with bars.during("Calibrating and quantising"):
+                    whole_numbers.quantise(onnx, opened, images, part)
                 cost = whole_numbers.cost(onnx, part, opened, images, bars("Comparing float and int8"))
+            written.append(small)
             _report_int8(bars, small, images, cost)
 
 
@@ -84,21 +100,15 @@ def _fits(onnx: Path | None, pt2: Path | None, opset: int, int8: bool, data: str
     for option, path, ending in (("--onnx", onnx, ".onnx"), ("--pt2", pt2, ".pt2")):
         if path is None:
             continue
-        if path.is_dir():
-            raise ValueError(f"{option} {path} is a folder; name a file in it, such as {path / f'model{ending}'}.")
+        own_file(path, f"model{ending}", option)
         if path.suffix != ending:
             raise ValueError(f"{option} {path}: the name must end in {ending}, such as {path.with_suffix(ending)}.")
-        if not path.parent.is_dir():
-            raise ValueError(f"{option} {path}: there is no folder {path.parent}; make it first.")
-        if not os.access(path.parent, os.W_OK):
-            raise ValueError(f"{option} {path}: no permission to write into {path.parent}.")
-        replaceable(path, option)
     if not OPSET <= opset <= NEWEST:
         raise ValueError(f"--opset {opset}: must be from {OPSET}, the oldest that torch writes, to {NEWEST}.")
     if int8 and (onnx is None or data is None):
         raise ValueError("--int8 needs --onnx, the file to quantise, and --data, images to calibrate and measure with.")
     if onnx is not None and int8:
-        replaceable(_int8_name(onnx), "--int8:")
+        own_file(_int8_name(onnx), "model.int8.onnx", "--int8:")
     if data is not None and not int8:
         raise ValueError(f"--data {data} is used with --int8 only; add it, or leave --data out.")
 
@@ -112,7 +122,7 @@ def _report(
 ) -> None:
     h, w = takes.usual
     size = f"{h}×{w} px only" if takes.fixed else f"any size from {takes.smallest}×{takes.smallest} px"
-    bars.say(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {kind}")
+    bars.say(f"{display(path)}: {path.stat().st_size / 1e6:.1f} MB, {kind}")
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("images", "logits differ by", *(["maps differ by"] if maps else [])):
         table.add_column(name)
@@ -120,7 +130,8 @@ def _report(
         table.add_row(by(one.shape), f"{one.logits:.1g}", *([f"{one.maps:.1g}"] if one.maps is not None else []))
     bars.console.print(table)
     outputs = "logits (batch, K) and maps (batch, K, rows, columns)" if maps else "logits (batch, K)"
-    ours, theirs = _pace(opened, takes, read)
+    with bars.during("Timing one image"):
+        ours, theirs = _pace(opened, takes, read)
     bars.say(
         f"Takes images (batch, {takes.channels}, height, width), {size}, any number; gives {outputs}, "
         f"K = {len(opened.labels)}. Differences from PyTorch are shares of the largest number; up to {TOLERANCE:g} are "
@@ -149,7 +160,9 @@ def _milliseconds(run: Callable[[], Any]) -> float:
 
 
 def _report_int8(bars: Bars, path: Path, images: whole_numbers.Images, cost: whole_numbers.Cost) -> None:
-    bars.say(f"\n{path}: {cost.bytes_after / 1e6:.1f} MB (float {cost.bytes_before / 1e6:.1f} MB), trunk in int8")
+    bars.say(
+        f"\n{display(path)}: {cost.bytes_after / 1e6:.1f} MB (float {cost.bytes_before / 1e6:.1f} MB), trunk in int8"
+    )
     bars.say(f"{cost.verdict} Calibrated on {cost.calibrated} others. {images.described.partition(';')[0]}.")
     maps = "" if cost.maps is None else f" Maps differ by {100 * cost.maps:.1f} % of their largest number on average."
     bars.say(f"One image: {cost.ms_after:.2g} ms, float {cost.ms_before:.2g} ms.{maps}")

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from gapstone.disk import check_input
+
 from .facts import Facts
 from .load import OUT_OF_MEMORY, VERSION
+from .names import display
 
 _SCHEMA = 2  # of the row below
 _connections: dict[Path, sqlite3.Connection | None] = {}
@@ -22,6 +25,8 @@ def prepare(folder: Path) -> Path:
     """The cache's file, ready for use. Raises OSError or sqlite3.Error where it cannot be used."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"images-{_SCHEMA}.sqlite"
+    if file.exists():
+        check_input(display(file), file)  # SQLite would wait for ever on a pipe
     try:
         _create(file)
     except sqlite3.DatabaseError as e:

@@ -1,20 +1,17 @@
 """`gapstone check DATA`: scan, print what was found, write it down. DATA is only ever read."""
 
-import re
-import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from gapstone.storage.folder import CHECK, own_folder
+from gapstone.options import at_least, place
+from gapstone.progress import Bars
+from gapstone.stopping import stoppable
+from gapstone.storage.folder import CHECK, check_folder, own_folder
+from gapstone.terminal import Terminal
 
 from .load import MAX_PIXELS
 from .names import display
 from .scan import Scan, scan
-from .sources import DataError, Source, open_source
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from .sources import DataError, open_source
 
 
 def check(data: str, out: Path | None = None, workers: int | None = None, max_pixels: int = MAX_PIXELS) -> Scan:
@@ -27,16 +24,21 @@ def check(data: str, out: Path | None = None, workers: int | None = None, max_pi
 
     Raises DataError where DATA is none of the accepted forms, or where `out` lies inside it.
     """
-    from rich.console import Console
-
-    console = Console()
+    console = Terminal()
+    at_least(1, workers=workers, max_pixels=max_pixels)
     source = open_source(data)
-    folder = out if out is not None else Path("runs") / f"check-{_slug(data)}"
+    folder = out if out is not None else Path("runs") / f"check-{place(data)}"
     _refuse_inside(folder, data)
-    with own_folder(folder, CHECK):
-        found = _scan_with_progress(source, console, workers, max_pixels)
-        found.render(console)
-        found.write(folder)
+    check_folder(folder, CHECK)
+    # of a kill nothing is left in `out`; decoded images are in the cache
+    with (
+        stoppable("Stopped before the end of the scan; nothing was written. The same command starts again."),
+        Bars(Terminal(stderr=True), idle="Comparing the images with each other") as bars,
+    ):
+        found = scan(source, workers=workers, max_pixels=max_pixels, progress=bars("Looking at the images"))
+        with own_folder(folder, CHECK, say=bars.say):
+            found.write(folder)
+    found.render(console)
     console.print(
         f"written: {display(folder / 'scan.txt')}, scan.json, and scan.csv with a row per file",
         markup=False,
@@ -44,40 +46,6 @@ def check(data: str, out: Path | None = None, workers: int | None = None, max_pi
         soft_wrap=True,
     )
     return found
-
-
-def _scan_with_progress(source: Source, console: "Console", workers: int | None, max_pixels: int) -> Scan:
-    if console.is_terminal:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("looking at the images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("", total=len(source))
-            return scan(
-                source,
-                workers=workers,
-                max_pixels=max_pixels,
-                progress=lambda done, count: bar.update(task, completed=done, total=count),
-            )
-    return scan(source, workers=workers, max_pixels=max_pixels, progress=_Lines())
-
-
-class _Lines:
-    """Progress where there is no terminal: a line every ten seconds, so that a log stays short."""
-
-    def __init__(self) -> None:
-        self.last = time.monotonic()
-
-    def __call__(self, done: int, count: int) -> None:
-        if time.monotonic() - self.last >= 10:
-            self.last = time.monotonic()
-            print(f"looked at {done:,} of {count:,} images", file=sys.stderr, flush=True)
-
-
-def _slug(data: str) -> str:
-    """A folder name made of what was given: letters of any script, digits, dots and dashes."""
-    name = display(Path(data).absolute().name or "data")
-    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "data"
 
 
 def _refuse_inside(out: Path, data: str) -> None:

@@ -1,6 +1,5 @@
 """What a scan found, for people: a page of text, the same with colour, and a table with one row per file."""
 
-import csv
 import json
 import re
 from collections import Counter
@@ -8,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gapstone.whole import whole, write_whole
+from gapstone.csv_file import write_csv
+from gapstone.whole import write_whole
 
 from .names import display
 
@@ -145,23 +145,19 @@ def write(scan: "Scan", folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "scan.json", (json.dumps(scan.to_json(), ensure_ascii=False, indent=1) + "\n").encode())
     write_whole(folder / "scan.txt", (text(scan) + "\n").encode())
-    with whole(folder / "scan.csv") as unfinished, unfinished.open("w", encoding="utf-8", newline="") as f:
-        table = csv.writer(f)
-        table.writerow(
-            ["name", "class", "split", "outcome", "reason", "width", "height", "mode", "group", "notes", "sha256"]
-        )
-        table.writerows(_rows(scan))
+    write_csv(folder / "scan.csv", _rows(scan))
 
 
 def _rows(scan: "Scan") -> Iterator[list[object]]:
+    yield ["name", "class", "split", "outcome", "reason", "width", "height", "mode", "group", "notes", "sha256"]
     conflicting = {i for g in scan.conflicts for i in g}
     shared = Counter(scan.group.tolist())
     for i, f in enumerate(scan.facts):
         outcome = "unreadable" if f.reason is not None else "two labels" if i in conflicting else "used"
         group = int(scan.group[i]) if shared[int(scan.group[i])] > 1 else ""
         yield [
-            _cell(scan.names[i]),
-            _cell(scan.classes[scan.labels[i]]),
+            scan.names[i],
+            scan.classes[scan.labels[i]],
             scan.splits[i] or "",
             outcome,
             f.reason or "",
@@ -172,8 +168,3 @@ def _rows(scan: "Scan") -> Iterator[list[object]]:
             "; ".join(f.notes),
             f.sha256,
         ]
-
-
-def _cell(value: str) -> str:
-    """A name that a spreadsheet would run as a formula gets an apostrophe, as spreadsheets do it themselves."""
-    return f"'{value}" if value[:1] in ("=", "+", "-", "@") and not value[1:].isdigit() else value

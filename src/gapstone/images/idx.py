@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gapstone.disk import open_input
+
 from .limits import check_unpacked
 from .names import display
 from .sources import DataError, Item, Source, SplitName, number_classes
@@ -98,10 +100,10 @@ def _images(path: Path) -> NDArray[np.uint8]:
 
 def _read(path: Path, dimensions: set[int]) -> NDArray[np.uint8]:
     shown = display(path)
-    size = path.stat().st_size
     packed = path.name.lower().endswith(".gz")
     try:
-        with gzip.open(path, "rb") if packed else open(path, "rb") as f:
+        with open_input(repr(shown), path) as file, gzip.open(file, "rb") if packed else file as f:
+            size = os.fstat(file.fileno()).st_size
             magic = f.read(4)
             if len(magic) < 4 or magic[:3] != b"\x00\x00\x08" or magic[3] not in dimensions:
                 wanted = " or ".join(f"00 00 08 {d:02x}" for d in sorted(dimensions))

@@ -1,7 +1,5 @@
 """How much memory a file of images may ask for, said before any of it is taken."""
 
-from pathlib import Path
-
 from gapstone.machine import memory
 
 from .sources import DataError
@@ -31,8 +29,7 @@ def check_unpacked(what: str, packed: int, unpacked: int) -> None:
         )
 
 
-def check_table(what: str, path: Path) -> None:
-    """Raises DataError for a CSV file that is too large to be read at once."""
-    size = path.stat().st_size
+def check_table(what: str, size: int) -> None:
+    """Raises DataError for a CSV file of so many bytes that it is not read at once."""
     if size > (most := min(LARGEST_TABLE, memory() // 20)):
         raise DataError(f"{what} has {size / 1e9:.1f} GB; a table has at most {most / 1e9:.1f} GB here. Split it.")

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from gapstone.disk import opener
+
 from .colour import to_uint8
 from .names import display
 from .sniff import guess
@@ -132,7 +134,9 @@ def read_bytes(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, sha25
         # 8 bytes per pixel (16-bit RGBA, not compressed) and some metadata: nothing larger can pass the pixel limit
         if status.st_size > max_pixels * 8 + (64 << 20):
             raise ImageError(f"the file is {status.st_size / 1e9:.1f} GB, more than any image within the pixel limit")
-        with open(path, "rb") as f:
+        with open(path, "rb", opener=opener) as f:
+            if not stat.S_ISREG(os.fstat(f.fileno()).st_mode):  # exchanged meanwhile
+                raise ImageError("not a regular file (a pipe, socket or device)")
             data = f.read()
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
             raise ImageError(CHANGED)

@@ -1,34 +1,15 @@
-"""display(name) = the name with everything that cannot be printed or encoded written as an escape.
+"""Names of files and classes: their order, and which are an operating system's own.
 
 File names are bytes: a name may hold a newline, a terminal escape, or bytes that are no UTF-8 (Python keeps those as
-lone surrogates, which no JSON or CSV file can hold). Whatever a person or a file gets to see goes through here once.
+lone surrogates, which no JSON or CSV file can hold). Whatever a person or a file gets to see goes through `display`.
 """
 
-import os
 import re
+
+from gapstone.shown import display as display
 
 SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 SYSTEM_FOLDERS = frozenset({"__macosx", "$recycle.bin", "system volume information", "lost+found", "@eadir"})
-
-
-def display(name: str | os.PathLike[str]) -> str:
-    r"""A name that is always printable and encodable.
-
-    ```python
-    display("sp ace ünï 猫.jpg")       # 'sp ace ünï 猫.jpg'
-    display("caf\udce9.jpg")           # 'caf\\xe9.jpg': the byte E9 of a Latin-1 name
-    display("two\nlines.jpg")          # 'two\\nlines.jpg'
-    ```
-    """
-    text = os.fspath(name)
-    return "".join(c if c.isprintable() else _escape(c) for c in text)
-
-
-def _escape(c: str) -> str:
-    code = ord(c)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that was no UTF-8, as os.fsdecode keeps it
-        return f"\\x{code - 0xDC00:02x}"
-    return c.encode("unicode_escape").decode("ascii")
 
 
 def bytes_of(name: str) -> bytes:

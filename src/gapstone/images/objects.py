@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gapstone.csv_file import cell
+
 from .names import display
 from .sources import DataError, Source
 from .tables import read_rows
@@ -114,10 +116,14 @@ class _Finder:
     def __call__(self, path: str) -> int | None:
         if not path or "\x00" in path:
             return None
-        for folder in self.folders:
-            if (found := self.paths.get(os.path.realpath(folder / path))) is not None:
+        # as it is written, then as it was before write_csv guarded it in predictions.csv or scan.csv
+        for name in dict.fromkeys((path, cell(path))):
+            for folder in self.folders:
+                if (found := self.paths.get(os.path.realpath(folder / name))) is not None:
+                    return found
+            if (found := self.names.get(display(name))) is not None:
                 return found
-        return self.names.get(display(path))
+        return None
 
 
 def _box(where: str, values: dict[str, str]) -> Box:
@@ -169,8 +175,9 @@ def _within(where: str, box: Box, values: dict[str, str], size: tuple[int, int])
 def _label(where: str, name: str, source: Source) -> int | None:
     if not name:
         return None
-    if (shown := display(name)) in source.classes:
-        return source.classes.index(shown)
+    for written in (name, cell(name)):
+        if (shown := display(written)) in source.classes:
+            return source.classes.index(shown)
     close = difflib.get_close_matches(shown, source.classes, 3)
     few = ", ".join(source.classes[:8]) + "…" * (len(source.classes) > 8)
     hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"DATA has {few}."

@@ -211,7 +211,7 @@ def choose(source: Source, scan: Scan, size: str | None = None) -> tuple[tuple[i
     large: photos with a short side of 256 and more come to the usual 224 of 256, and smaller ones are not blown up.
     """
     if size is not None:
-        chosen = _parse(size)
+        chosen = parse_size(size)
         return chosen, _margin(chosen)
     sizes = scan.size_counts()
     if not sizes:
@@ -233,7 +233,8 @@ def _margin(size: tuple[int, int]) -> tuple[int, int]:
     return min(LARGEST, round(size[0] / 0.875)), min(LARGEST, round(size[1] / 0.875))
 
 
-def _parse(size: str) -> tuple[int, int]:
+def parse_size(size: str) -> tuple[int, int]:
+    """(height, width) of --size as it is typed, "96" or "96x128". Raises ValueError."""
     match = re.fullmatch(r"\s*(\d{1,5})\s*(?:[x×,]\s*(\d{1,5})\s*)?", str(size).lower())
     sides = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not all(8 <= s <= LARGEST for s in sides):

@@ -38,6 +38,11 @@ FORMS = """DATA is one of:
 class DataError(ValueError):
     """DATA cannot be used as it is; the message says what was found, what was expected and what to do."""
 
+    @property
+    def more(self) -> str:
+        """The lines below the message's first: the forms that DATA may have."""
+        return f"\n{FORMS}" if str(self).endswith(f"\n{FORMS}") else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -113,6 +118,10 @@ def open_source(data: str | os.PathLike[str]) -> Source:
     from . import folders, idx, tables
 
     given = os.fspath(data)
+    if not given.strip():
+        raise DataError(
+            f"DATA {given!r} is empty: an empty path would be the working folder; write . to mean it.\n{FORMS}"
+        )
     if given == "digits":
         source = tables.digits()
         if Path("digits").exists():

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gapstone.disk import size
 from gapstone.storage import blocks
 from gapstone.storage.sealed import DamagedError, digests, named, open_own, read_sealed, read_vouched, seal
 from gapstone.whole import remove, sync_folder, write_whole
@@ -248,21 +249,21 @@ def _write(
     needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(folder).free
     if needed + (64 << 20) > free:
         raise StoreError(
-            f"{len(chosen):,} decoded images of {shape[1]}×{shape[2]} need {needed / 1e9:.1f} GB in "
-            f"{display(folder.parent)}, where {free / 1e9:.1f} GB are free. Use a smaller size or limit."
+            f"{len(chosen):,} decoded images of {shape[1]}×{shape[2]} need {size(needed)} in "
+            f"{display(folder.parent)}, where {size(free)} are free (64 MB stay free). Use a smaller size or limit."
         )
     # written, not mapped: on a full disk a mapping ends the process (SIGBUS), a write raises OSError
     with (folder / "images.npy").open("xb") as file:
         described = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, described)
-        begin, size = file.tell(), int(np.prod(shape[1:], dtype=np.int64))
+        begin, step = file.tell(), int(np.prod(shape[1:], dtype=np.int64))
         for done, (row, fitted) in enumerate(
             _fitted(source, chosen, preprocessing, workers, max_pixels, scan), start=1
         ):
             if isinstance(fitted, str):
                 name = source.items[int(chosen[row])].name
                 raise StoreError(f"{name}: {fitted}. Run the same command again: it looks at the images anew.")
-            file.seek(begin + row * size)
+            file.seek(begin + row * step)
             file.write(np.ascontiguousarray(fitted).data)
             if progress is not None:
                 progress(done, len(chosen))

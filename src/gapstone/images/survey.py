@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gapstone.disk import PathError
+
 from . import cache as cache_
 from .crew import Lost, crew
 from .facts import COLOUR_SIDE, GRAY_SIDE, THUMBNAIL, Facts, is_gray, pixel_hash, read_facts
@@ -81,7 +83,7 @@ def _open_cache(folder: Path | None, notes: list[str]) -> Path | None:
         return None
     try:
         return cache_.prepare(folder)
-    except (OSError, sqlite3.Error) as e:
+    except (OSError, PathError, sqlite3.Error) as e:
         notes.append(f"the cache in {display(folder)} cannot be used ({e}): the next scan will decode everything again")
         return None
 

@@ -6,9 +6,12 @@ import math
 import os
 import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gapstone.disk import open_input
 
 from .limits import check_table, check_unpacked
 from .names import display
@@ -72,10 +75,12 @@ def open_csv(given: str, path: Path) -> Source:
 def read_rows(what: str, path: Path) -> list[tuple[int, list[str]]]:
     """The lines of a CSV file with their numbers, in UTF-8 with or without a byte order mark; `,`, `;` or tab separate.
 
-    Raises DataError, which begins with `what` and the line: `--boxes 'boxes.csv', line 3: …`.
+    Raises DataError, which begins with `what` and the line: `--boxes 'boxes.csv', line 3: …`; PathError for what is no
+    file.
     """
-    check_table(what, path)
-    data = path.read_bytes()
+    with open_input(what, path) as file:
+        check_table(what, os.fstat(file.fileno()).st_size)
+        data = file.read()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
@@ -127,9 +132,11 @@ def _word(shown: str, row: int, word: str) -> SplitName:
 
 
 def _arrays(shown: str, path: Path) -> dict[str, NDArray[np.generic]]:
+    file = open_input(f"DATA {shown!r}", path)
     try:
-        _check_headers(f"DATA {shown!r}", path)
-        with np.load(path, allow_pickle=False) as npz:
+        _check_headers(f"DATA {shown!r}", file)
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as npz:
             for needed in ("images", "labels"):
                 if needed not in npz.files:
                     has = ", ".join(sorted(map(display, npz.files))) or "nothing"
@@ -139,16 +146,18 @@ def _arrays(shown: str, path: Path) -> dict[str, NDArray[np.generic]]:
         raise
     except Exception as e:  # zipfile, zlib and numpy have many ways to refuse what is damaged
         raise DataError(f"DATA {shown!r} cannot be read as .npz ({e}); save it again with np.savez.") from e
+    finally:
+        file.close()
 
 
-def _check_headers(what: str, path: Path) -> None:
+def _check_headers(what: str, npz: BinaryIO) -> None:
     """What the archive's and the arrays' headers claim, before any array is made.
 
     Raises DataError for more than may be unpacked, for arrays that their headers do not fit, and for pickled objects.
     """
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(npz) as archive:
         members = [m for m in archive.infolist() if m.filename.removesuffix(".npy") in ARRAYS]
-        check_unpacked(what, path.stat().st_size, sum(member.file_size for member in members))
+        check_unpacked(what, os.fstat(npz.fileno()).st_size, sum(member.file_size for member in members))
         for member in members:
             name = member.filename.removesuffix(".npy")
             with archive.open(member) as file:

@@ -9,7 +9,10 @@ from gapstone.inspecting.inspect import inspect
 from gapstone.inspecting.models import named
 from gapstone.inspecting.picture import ENDINGS
 from gapstone.inspecting.terminal import show
-from gapstone.storage.folder import replaceable
+from gapstone.progress import Bars
+from gapstone.shown import display
+from gapstone.storage.folder import own_file
+from gapstone.terminal import Terminal
 
 
 def inspect_model(
@@ -27,7 +30,7 @@ def inspect_model(
     "224" or "224x160". depth: of the modules shown; by default as many as can be read. Raises: as `models.named`,
     `inspect` and `picture.save`.
     """
-    console = console or Console(highlight=False)
+    console = console or Terminal()
     if depth is not None and depth < 0:
         raise ValueError(f"--depth {depth}: 0 shows the whole only, 1 its parts, …")
     if channels is not None and channels < 1:
@@ -35,18 +38,19 @@ def inspect_model(
     if picture is not None and picture.suffix.lower() not in ENDINGS:
         raise ValueError(f"--picture {picture}: a picture ends in {' or '.join(ENDINGS)}")
     if picture is not None:
-        replaceable(picture, "--picture")
+        own_file(picture, "network.png", "--picture")
     shape = _parsed(size) if isinstance(size, str) else size
-    found = inspect(named(name, channels, shape), shape, channels, name)
-    if picture is not None:
-        found.save(picture)
+    with Bars(Terminal(stderr=True), idle=f"Looking into {display(name)}"):
+        found = inspect(named(name, channels, shape), shape, channels, name)
+        if picture is not None:
+            found.save(picture)
     if as_json:
-        print(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+        print(json.dumps(found.as_json(), indent=2))  # ASCII: safe whatever the terminal's encoding
         return
     show(console, found, depth)
     if picture is not None:
         console.print()
-        console.print(f"Picture: {picture}", markup=False)
+        console.print(f"Picture: {display(picture)}", soft_wrap=True)
 
 
 def _parsed(size: str) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from gapstone.figures import style
 from gapstone.inspecting.amounts import cells, share, size
 from gapstone.inspecting.result import Inspection, Part
+from gapstone.shown import display
 from gapstone.whole import whole
 
 # gapstone.figures goes before Matplotlib
@@ -56,7 +57,7 @@ def draw(found: Inspection) -> Figure:
     panels[0].invert_yaxis()
     at = 0.25 / width
     h, w = found.size
-    figure.text(at, 1 - 0.32 / height, found.name, fontsize=13, fontweight="bold", va="center")
+    figure.text(at, 1 - 0.32 / height, display(found.name, 120), fontsize=13, fontweight="bold", va="center")
     figure.text(
         at, 1 - 0.6 / height, f"one image of {found.channels}×{h}×{w} → {cells(found.output)}", fontsize=9, va="center"
     )
@@ -82,5 +83,6 @@ def _panel(axes: Axes, title: str, values: list[int], heads: list[bool]) -> None
 
 
 def _name(part: Part) -> str:
-    short = part.name if len(part.name) <= LONGEST else f"…{part.name[1 - LONGEST :]}"
+    shown = display(part.name)
+    short = shown if len(shown) <= LONGEST else f"…{shown[1 - LONGEST :]}"
     return f"{short}\n{cells(part.output)}" if part.output else short

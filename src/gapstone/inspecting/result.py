@@ -142,10 +142,9 @@ class Inspection:
         return save(self, Path(path))
 
     def __str__(self) -> str:
-        from rich.console import Console
-
         from gapstone.inspecting.terminal import show
+        from gapstone.terminal import Terminal
 
         text = io.StringIO()
-        show(Console(file=text, width=100, highlight=False), self)
+        show(Terminal(file=text, width=100), self)
         return text.getvalue().rstrip("\n")

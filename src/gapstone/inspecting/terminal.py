@@ -7,6 +7,7 @@ from rich.text import Text
 from gapstone.inspecting.amounts import cells, count, pixels, share, size
 from gapstone.inspecting.others import AS_IT_IS
 from gapstone.inspecting.result import Inspection, Row
+from gapstone.shown import display
 
 MOST_ROWS = 50
 """Modules are shown as deep as these allow."""
@@ -18,7 +19,7 @@ def show(console: Console, found: Inspection, depth: int | None = None) -> None:
     """Print it: the facts, the parts, the modules down to `depth` (None: as many as can be read), the other heads."""
     wide = console.width >= WIDE
     h, w = found.size
-    title = Text(found.name, "bold")
+    title = Text(display(found.name), "bold")
     title.append(f"  {found.channels}×{h}×{w} → {cells(found.output)}", "not bold")
     console.print(title)
     ran = f"Run on zeros: {found.real}." if found.real else "Run on shapes alone: no weights read, no memory taken."
@@ -34,7 +35,7 @@ def show(console: Console, found: Inspection, depth: int | None = None) -> None:
     if found.heads:
         console.print(_heads(found))
     else:
-        console.print(Text(f"Other heads: not told, as {found.no_map}.", "yellow"))
+        console.print(Text(f"Other heads: not told, as {display(found.no_map or '')}.", "yellow"))
 
 
 def _facts(found: Inspection) -> Table:
@@ -43,7 +44,7 @@ def _facts(found: Inspection) -> Table:
     table.add_column(overflow="fold")
 
     def fact(name: str, text: str) -> None:
-        table.add_row(Text(name), Text(text))
+        table.add_row(Text(name), Text(display(text)))
 
     fact("parameters", f"{found.parameters:,} ({size(found.parameter_bytes)}, {found.dtype})")
     if found.head_parameters is not None:
@@ -93,7 +94,8 @@ def _parts(found: Inspection, wide: bool) -> Table:
         head = part.head_parameters > part.parameters / 2
         bars = [_bar(values[number], whole, long, head) for _, values, whole in columns]
         # of a long path the end says more
-        name = part.name if len(part.name) <= longest else f"…{part.name[1 - longest :]}"
+        shown = display(part.name)
+        name = shown if len(shown) <= longest else f"…{shown[1 - longest :]}"
         table.add_row(Text(name), Text(cells(part.output), DIM), *bars)
     return table
 
@@ -120,8 +122,8 @@ def _modules(found: Inspection, depth: int, wide: bool) -> Table:
     for row in found.rows:
         if row.depth > depth:
             continue
-        label = Text("  " * row.depth + (row.path.rpartition(".")[2] or found.name))
-        label.append(f" {row.kind}" if row.path else "", DIM)
+        label = Text("  " * row.depth + display(row.path.rpartition(".")[2] or found.name))
+        label.append(f" {display(row.kind)}" if row.path else "", DIM)
         label.append(f" ×{row.calls}" if row.calls > 1 else "", "yellow")
         table.add_row(
             label,

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gapstone.disk import check_input
 from gapstone.machine import memory
 from gapstone.nets.features import Features
+from gapstone.shown import display
 
 State = dict[str, Tensor]
 
@@ -176,12 +178,11 @@ def check_size(path: Path) -> None:
 
 
 def read_state(path: Path) -> State:
-    """The tensors of a safetensors file. Raises ValueError for anything else, FileNotFoundError."""
+    """The tensors of a safetensors file. Raises ValueError for anything else."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
+    check_input(display(path), path)
     check_size(path)
     try:
         return load_file(path)

@@ -8,10 +8,15 @@ import socket
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from gapstone.opening import open_model, takes_weights
 from gapstone.prepare import pick_device
+from gapstone.progress import Bars
 from gapstone.serve.limits import Limits
+from gapstone.shown import display
+from gapstone.stopping import stoppable
+from gapstone.terminal import Terminal
 
 try:
     import python_multipart  # noqa: F401  starlette would miss it only when the first form comes
@@ -45,7 +50,7 @@ def serve(
     port: None takes 8765 or the next free one. weights: for `timm:NAME`, as `open_model` takes them. Raises ValueError
     for another number of models or a file that is none, OSError where the address cannot be had.
     """
-    console = console or Console()
+    console = console or Terminal()
     limits = limits or Limits()
     if not 1 <= len(models) <= 2:
         raise ValueError(f"serve takes one model, or two to compare; {len(models)} were given.")
@@ -55,10 +60,10 @@ def serve(
     with contextlib.closing(listening):
         chosen = pick_device(device)
         names = _names(models)
-        explainers = [
-            Explainer(open_model(model, weights if takes_weights(model) else None, chosen), name)
-            for model, name in zip(models, names, strict=True)
-        ]
+        with Bars(Terminal(stderr=True), idle="Starting the server") as bars:
+            explainers = [
+                _explainer(model, name, weights, chosen, bars) for model, name in zip(models, names, strict=True)
+            ]
         config = uvicorn.Config(
             application(explainers, limits, host, lambda: _announce(host, listening.getsockname()[1], console)),
             http=_patient(limits.head_seconds),
@@ -68,9 +73,18 @@ def serve(
             server_header=False,
             timeout_graceful_shutdown=3,
         )
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn has stopped in order, and raises it once more
+        # in a section: a signal during the run goes to uvicorn, and what it raises afterwards ends nothing but this
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            stoppable("Stopped."),
+        ):  # uvicorn has stopped in order, and raises it once more
             uvicorn.Server(config).run(sockets=[listening])
         console.print("Stopped.")
+
+
+def _explainer(model: str, name: str, weights: Path | None, device: str, bars: Bars) -> Explainer:
+    with bars.during(f"Opening {model}"):
+        return Explainer(open_model(model, weights if takes_weights(model) else None, device), name)
 
 
 def _bind(host: str, port: int | None) -> socket.socket:
@@ -111,12 +125,13 @@ def _names(models: list[str]) -> list[str]:
 
 def _announce(host: str, port: int, console: Console) -> None:
     if not loopback(host):
-        console.print(
-            f"[bold]Warning:[/] bound to {host}: everyone who can reach this machine can use the page. "
+        warning = Text("Warning:", "bold").append(
+            f" bound to {display(host)}: everyone who can reach this machine can use the page. "
             "There is no password and no encryption.",
-            highlight=False,
+            "not bold",
         )
-    console.print(f"Open {_url(host, port)} (Ctrl-C stops)", highlight=False, soft_wrap=True)
+        console.print(warning)
+    console.print(f"Open {display(_url(host, port))} (Ctrl-C stops)", highlight=False, markup=False, soft_wrap=True)
     console.file.flush()  # into a log it must come now, not when the server stops
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from gapstone.disk import open_input, output_file, output_folder
+from gapstone.shown import display
 from gapstone.storage.sealed import DamagedError, named, read_sealed, write_sealed
 from gapstone.whole import UNFINISHED, remove
 
@@ -66,10 +68,11 @@ def own_folder(folder: Path, kind: Kind, option: str = "--out", say: Say | None 
         ...     write_sealed(out / "plan.json", facts, "plan")
 
     say: is told in a line where the marker was damaged.
-    Raises: ValueError, in one sentence, where the folder cannot be made or is not gapstone's to write into.
+    Raises: ValueError as `check_folder`, and where another process is in it; OSError that names the path.
     """
     damaged = check_folder(folder, kind, option)  # before anything is written into it, be it a lock
-    made = _make(folder, option)
+    made = [each for each in (folder, *folder.parents) if not each.exists()]  # the innermost first
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         with ExitStack() as inside:
             try:
@@ -77,10 +80,9 @@ def own_folder(folder: Path, kind: Kind, option: str = "--out", say: Say | None 
                 _mark(folder, kind)
             except BlockingIOError:
                 raise ValueError(
-                    f"another gapstone {kind.command} is at work in {folder}: wait, or choose another {option}."
+                    f"another gapstone {kind.command} is at work in {display(folder)}: wait, or choose another "
+                    f"{option}."
                 ) from None
-            except OSError as error:
-                raise ValueError(f"{option} {folder} cannot be written to: {error.strerror}.") from error
             if damaged and say:
                 say(named([damaged]))
             for each in (folder, *(folder / name for name in sorted(kind.folders))):
@@ -92,16 +94,16 @@ def own_folder(folder: Path, kind: Kind, option: str = "--out", say: Say | None 
 
 
 def check_folder(folder: Path, kind: Kind, option: str = "--out") -> DamagedError | None:
-    """Nothing is written: may gapstone write into the folder, if it is there? Returns what is wrong with its marker.
+    """Nothing is written: can gapstone write into the folder, or make it, and may it? Returns what is wrong with its
+    marker.
 
-    Raises: ValueError, in one sentence, where it is not of this kind.
+    Raises: PathError (a ValueError) where it cannot be written; ValueError where it is not of this kind.
     """
     if not os.fspath(folder).strip() or folder == Path():
         raise ValueError(f"{option} is the working folder itself: name a folder for the results.")
+    output_folder(option, folder, sorted((*kind.files, MARKER, LOCK)), sorted(kind.folders))
     if not os.path.lexists(folder):
         return None
-    if not folder.is_dir():
-        raise ValueError(f"{option} {folder} is a file; name a folder.")
     damaged = None
     try:
         whose = read_sealed(folder / MARKER, MARKER)["command"]
@@ -112,9 +114,10 @@ def check_folder(folder: Path, kind: Kind, option: str = "--out") -> DamagedErro
     if whose is None:
         _refuse_foreign(folder, kind, option)
     elif whose != kind.command:
-        raise ValueError(f"{option} {folder} holds what gapstone {whose} wrote: choose another folder.")
-    for name in sorted(kind.folders | kind.files):
-        _refuse_other_type(folder / name, name in kind.folders)
+        raise ValueError(f"{option} {display(folder)} holds what gapstone {whose} wrote: choose another folder.")
+    for name in sorted(kind.folders):
+        if (folder / name).is_symlink():
+            raise ValueError(f"{display(folder / name)} is a link, and gapstone keeps a folder there: remove it.")
     return damaged
 
 
@@ -129,40 +132,40 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
         descriptor = os.open(path, flags, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            raise ValueError(f"{path} is no regular file, and gapstone locks there: remove it.") from error
+            raise ValueError(f"{display(path)} is no regular file, and gapstone locks there: remove it.") from error
         raise
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError(f"{path} is no regular file, and gapstone locks there: remove it.")
+            raise ValueError(f"{display(path)} is no regular file, and gapstone locks there: remove it.")
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
         os.close(descriptor)
 
 
-def replaceable(path: Path, option: str) -> None:
-    """A file may be written to `path`: there is none, or an empty one, or one that gapstone wrote, in whatever format.
+def own_file(path: Path, example: str, option: str = "--out") -> Path:
+    """`path`, where gapstone can write a file, and may: there is none, or an empty one, or one of its own, in whatever
+    format. Asked before the work, not after it.
 
-    Raises: ValueError that says what is there and what to do.
+        >>> own_file(Path("models"), "model.safetensors")
+        PathError: --out models is a folder; name a file in it, such as models/model.safetensors.
+
+    Raises: PathError (a ValueError) where it cannot be written; ValueError where it is not gapstone's to replace.
     """
-    try:
-        status = path.lstat()
-    except OSError:
-        return  # not there, or a folder above it that cannot be: whoever writes says so
-    if stat.S_ISLNK(status.st_mode):
-        raise ValueError(f"{option} {path} is a link to {os.readlink(path)}: name the file itself, or remove the link.")
-    if stat.S_ISDIR(status.st_mode):
-        raise ValueError(f"{option} {path} is a folder: name a file in it.")
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{option} {path} is a device or pipe: name a file.")
-    with path.open("rb") as file:
+    output_file(option, path, example)
+    what = f"{option} {display(path)}"
+    if path.is_symlink():
+        to = display(os.readlink(path))
+        raise ValueError(f"{what} is a link to {to}: name the file itself, or remove the link.")
+    if not path.exists():
+        return path
+    with open_input(what, path) as file:
         edges = file.read(EDGE)
-        file.seek(max(0, status.st_size - EDGE))
+        file.seek(-min(EDGE, file.seek(0, os.SEEK_END)), os.SEEK_END)
         edges += file.read(EDGE)
     if edges and b"gapstone" not in edges:
-        raise ValueError(
-            f"{option} {path} is there already, and gapstone did not write it: choose another name, or delete it."
-        )
+        raise ValueError(f"{what} is there already, and gapstone did not write it: choose another name, or delete it.")
+    return path
 
 
 def discard(folder: Path, kind: Kind) -> None:
@@ -172,16 +175,6 @@ def discard(folder: Path, kind: Kind) -> None:
     _sweep(folder, (UNFINISHED, *kind.leavings))
     with suppress(OSError):
         folder.rmdir()
-
-
-def _make(folder: Path, option: str) -> list[Path]:
-    """Those folders that were made, the innermost first."""
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{option} {folder} cannot be made: {error.strerror}.") from error
-    return missing
 
 
 def _mark(folder: Path, kind: Kind) -> None:
@@ -201,7 +194,7 @@ def _refuse_foreign(folder: Path, kind: Kind, option: str) -> None:
     if beside or (ours and not all((folder / name).exists() for name in kind.signs)):
         found = (beside or ours)[0]
         raise ValueError(
-            f"{option} {folder} holds {found!r}, which gapstone {kind.command} did not write there: "
+            f"{option} {display(folder)} holds '{display(found)}', which gapstone {kind.command} did not write there: "
             f"choose a new or empty folder."
         )
 
@@ -209,18 +202,6 @@ def _refuse_foreign(folder: Path, kind: Kind, option: str) -> None:
 def _left(name: str, kind: Kind) -> bool:
     patterns = (UNFINISHED, *kind.leavings)
     return name in (MARKER, LOCK) or name.lower() in NOBODYS or any(fnmatchcase(name, one) for one in patterns)
-
-
-def _refuse_other_type(path: Path, folder: bool) -> None:
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if folder and not stat.S_ISDIR(mode):
-        what = "a link" if stat.S_ISLNK(mode) else "no folder"
-        raise ValueError(f"{path} is {what}, and gapstone keeps a folder there: remove it.")
-    if not folder and stat.S_ISDIR(mode):
-        raise ValueError(f"{path} is a folder, and gapstone writes a file there: remove it.")
 
 
 def _sweep(folder: Path, patterns: tuple[str, ...]) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from gapstone.shown import display
 from gapstone.whole import write_whole
 
 SEAL = b',\n"sealed": "'
@@ -28,7 +29,7 @@ class DamagedError(ValueError):
     """A file is not what gapstone wrote there; the message names it and says why."""
 
     def __init__(self, path: Path, why: str) -> None:
-        super().__init__(f"{path} {why}")
+        super().__init__(f"{display(path)} {why}")
         self.path, self.why = path, why
 
     def __reduce__(self) -> tuple[Any, ...]:

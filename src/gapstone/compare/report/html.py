@@ -18,6 +18,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from gapstone.compare.report import charts, pictures, words
 from gapstone.compare.report.charts import Look
+from gapstone.shown import finalize
 from gapstone.storage.sealed import read_sealed, read_vouched
 from gapstone.whole import write_whole
 
@@ -47,6 +48,7 @@ def fill(results: dict[str, Any], maps: pictures.Maps | None, worst: Sequence[pi
     environment = Environment(
         loader=FunctionLoader(_template),
         autoescape=True,
+        finalize=finalize,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

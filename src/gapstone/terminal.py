@@ -1,0 +1,55 @@
+"""The one console that gapstone prints on: text is never read as markup, and no control character gets through.
+
+Names are passed through `gapstone.shown.display` where they are put into a sentence, which keeps them on one line. What
+was missed there is escaped here, after rich has laid out and before anything is written: only rich's own sequences
+(colours, the cursor of a bar) reach the terminal.
+"""
+
+import time
+import warnings
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from gapstone.shown import display, lines
+
+
+class Terminal(Console):
+    """A rich console for text that others wrote: without markup, emoji codes and highlighting."""
+
+    def __init__(self, *, stderr: bool = False, **options: Any) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, **options)
+
+    last = time.monotonic()
+    """When anything was printed on any of them; before that, when they were imported."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        Terminal.last = time.monotonic()
+        super().print(*objects, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            text = segment.text
+            if segment.control or text == "\n" or (text.isascii() and text.isprintable()):
+                yield segment
+            else:
+                yield Segment(lines(text), segment.style)
+
+
+def show_warnings() -> None:
+    """From here on Python's warnings are printed in one line each, escaped: a library's may quote what a file holds."""
+
+    def shown(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        return f"{display(filename)}:{lineno}: {category.__name__}: {display(' '.join(str(message).split()))}\n"
+
+    warnings.formatwarning = shown
+
+
+def write_line(stream: TextIO, text: str) -> None:
+    """A message of our own in plain text, with line breaks of its own and nothing else that is not visible."""
+    stream.write(lines(text) + "\n")
+    stream.flush()

@@ -544,6 +544,8 @@ def main() -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # a command's numbers repeat: it waits for its kernels, and so do its processes (gapstone.loops.background)
+    os.environ.setdefault("GAPSTONE_WAIT_FOR_KERNELS", "command")
     try:
         return int(app(standalone_mode=False) or 0)
     except BrokenPipeError:  # `gapstone … | head`

@@ -186,3 +186,27 @@ def test_not_waiting_ends_with_its_block():
     with pytest.raises(background.NotBuilt), background.not_waiting():
         raise background.NotBuilt
     assert not background.defers()
+
+
+COMMAND = """
+import sys
+from gapstone.__main__ import main
+sys.argv = ["gapstone", "--version"]
+main()
+from gapstone.compare.executors import local
+def look(job, tell):
+    from gapstone.loops.background import must_wait
+    tell(must_wait())
+if __name__ == "__main__":
+    told = [news.what for news in local(look, [1], 1) if news.kind == "news"]
+    print(json.dumps([background.must_wait(), *told]))
+"""
+
+
+def test_commands_and_their_processes_wait(tmp_path):
+    """`compare` promises the same numbers again."""
+    script = tmp_path / "command.py"
+    script.write_text(BEGIN.replace("kernels.emit = slow", "") + COMMAND)
+    known = {key: value for key, value in os.environ.items() if key != "GAPSTONE_WAIT_FOR_KERNELS"}
+    done = subprocess.run([sys.executable, script], env=known | {"PYTHONPATH": SOURCE}, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[true, true]", done.stderr[-2000:]

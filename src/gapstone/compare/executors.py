@@ -17,6 +17,9 @@ from gapstone.disk import sentence
 from gapstone.stopping import held_back
 from gapstone.working_folder import ELSEWHERE, without_working_folder
 
+# imported by the server that the processes of trials are forked from, once for a whole program: its first user decides
+PRELOAD = ["gapstone.compare.server", "gapstone.compare.plan", "torch._dynamo"]
+
 Work = Callable[[Any, Callable[[Any], None]], None]
 """A picklable function of a job and of a function that sends news home."""
 
@@ -30,17 +33,17 @@ class News:
     what: Any = None
 
 
-def local(work: Work, jobs: Iterable[Any], workers: int, preload: tuple[str, ...] = ()) -> Generator[News, None, None]:
+def local(work: Work, jobs: Iterable[Any], workers: int) -> Generator[News, None, None]:
     """Run `work(job, send)` for every job, `workers` at a time, each in a fresh process; yield what happens.
 
         for news in local(train_one, jobs, workers=2): ...
 
-    The processes are forked from a server that has imported `preload` and nothing else, so a start takes milliseconds.
+    The processes are forked from a server that has imported `PRELOAD` and nothing else, so a start takes milliseconds.
     When the iterator is closed, or this process dies in whatever way, they end too. A job's exception, or its death,
     becomes News("failed") with the reason.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["gapstone.compare.server", *preload])
+    context.set_forkserver_preload(PRELOAD)
     waiting, running = iter(jobs), dict[Any, tuple[Any, BaseProcess]]()
     try:
         while True:
@@ -74,10 +77,10 @@ def local(work: Work, jobs: Iterable[Any], workers: int, preload: tuple[str, ...
             ready.close()
 
 
-def one(work: Work, job: Any, preload: tuple[str, ...] = ()) -> Any:
+def one(work: Work, job: Any) -> Any:
     """The last news of one job in a process of its own. Raises JobError with the reason where it failed."""
     answer = None
-    for news in local(work, [job], 1, preload):
+    for news in local(work, [job], 1):
         if news.kind == "failed":
             raise JobError(news.what)
         if news.kind == "news":

@@ -86,7 +86,7 @@ def look_once(
     Raises JobError with the reason.
     """
     seen: Seen | None = None
-    for news in local(partial(look, store, folder), [what], 1, ("gapstone.compare.plan",)):
+    for news in local(partial(look, store, folder), [what], 1):
         if news.kind == "failed":
             raise JobError(f"the frozen backbone's pass over the images failed: {news.what}")
         if news.kind == "news" and isinstance(news.what, Seen):

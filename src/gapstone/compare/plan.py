@@ -28,7 +28,6 @@ from gapstone.training import Pace, Rows, measure_pace
 
 HEADS = ("gap", "gmp", "nin", "fc", "fc:grid=4")
 MOST_SHOWN = 8
-PRELOAD = ("gapstone.compare.plan", "torch._dynamo")  # what the processes of trials have imported when they are forked
 PROCESS_MB = 300  # Python and torch themselves
 
 
@@ -242,7 +241,7 @@ def _measure(request: Request, prepared: Prepared, make: Callable[..., Trial], s
     try:
         # in a process of its own: a network too large for this machine must not end the comparison
         timed = time_frozen if request.freeze else _time_steps
-        found = one(partial(timed, prepared.store.folder, request.choices.precision), trial, PRELOAD)
+        found = one(partial(timed, prepared.store.folder, request.choices.precision), trial)
     except JobError as error:
         why = display(str(error))
         say(f"No estimate of the time, and {settings.precision}: a few steps of {request.baseline} failed ({why}).")

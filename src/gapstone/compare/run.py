@@ -14,7 +14,7 @@ from gapstone.compare import done, results, speed, trials
 from gapstone.compare.executors import JobError, News, local
 from gapstone.compare.frozen import Seen
 from gapstone.compare.once import NAME, Pass, look_once
-from gapstone.compare.plan import PRELOAD, Plan, Request, plan
+from gapstone.compare.plan import Plan, Request, plan
 from gapstone.compare.report import html, terminal
 from gapstone.compare.trials import Trial
 from gapstone.disk import sentence
@@ -89,7 +89,7 @@ def _train(what: Plan, missing: list[Trial], out: Path, bars: Bars, seen: Seen |
     failed: dict[str, str] = {}
     tell, ended = bars("Trials"), 0
     at: dict[str, str] = {}
-    running = local(work, missing, what.workers, preload=PRELOAD)
+    running = local(work, missing, what.workers)
     with (
         stoppable(
             lambda: (

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from gapstone.compare.executors import one
-from gapstone.compare.plan import PRELOAD, Plan, cores
+from gapstone.compare.plan import Plan, cores
 from gapstone.compare.trials import Trial
 from gapstone.storage.sealed import DamagedError, named, read_sealed, write_sealed
 from gapstone.training import logits
@@ -48,7 +48,7 @@ def measure(plan: Plan, heads: Sequence[str], out: Path, say: Callable[[str], No
             say(named([error]))
     first = {trial.head: trial for trial in reversed(plan.trials) if trial.head in heads}
     # in a process of its own: no trial has left memory or threads behind there
-    measured = dict(one(_rounds, [replace(first[head], pretrained=False, start=None) for head in heads], PRELOAD))
+    measured = dict(one(_rounds, [replace(first[head], pretrained=False, start=None) for head in heads]))
     write_sealed(path, {"for": key, "heads": measured}, "speed")
     return measured
 

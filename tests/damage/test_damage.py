@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -179,21 +180,24 @@ def lasts(command: Command, folder: Path) -> float:
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount a small file system: run it as root")
 def test_full_disks(world, tmp_path):
+    """A run that is half done goes on on a file system with little room left; then on one with enough."""
     rng = np.random.default_rng(SEED)
     counted: Counter[str] = Counter()
     for turn in range(DISKS):
         name = NAMES[turn % 4]
-        command, folder = world.commands[name], tmp_path / f"disk-{turn}"
-        folder.mkdir()
-        size = int(rng.integers(4, 400))
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(folder)]).returncode:
+        command, disk = world.commands[name], tmp_path / f"disk-{turn}"
+        disk.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", str(disk)]).returncode:
             pytest.skip("a small file system cannot be mounted here")
         try:
+            folder = copy(world.half(name), disk / "half")  # with its images: they ask for room before they begin
+            used, room = shutil.disk_usage(disk).used, int(rng.integers(1, 60)) * 4096
+            subprocess.run(["mount", "-o", f"remount,size={used + room}", str(disk)], check=True)
             ended, printed = judge(command, folder, world.unbroken(name))
             counted[f"{name} {ended}"] += 1
-            print(f"{name}, {size} kB: {ended}: {printed.splitlines()[-1]}", flush=True)
-            subprocess.run(["mount", "-o", "remount,size=1g", str(folder)], check=True)
+            print(f"{name}, {room // 1024} kB left: {ended}: {printed.splitlines()[-1]}", flush=True)
+            subprocess.run(["mount", "-o", "remount,size=1g", str(disk)], check=True)
             assert judge(command, folder, world.unbroken(name))[0] == "same"
         finally:
-            subprocess.run(["umount", str(folder)], check=True)
+            subprocess.run(["umount", str(disk)], check=True)
     print(counted)

@@ -31,7 +31,7 @@ def pytest_addoption(parser):
 
 def seed(config, what):
     """Seeded by what comes next, whatever ran before it in this process: a test alone draws the same numbers."""
-    number = zlib.crc32(f"{config.getoption('--seed')} {what}".encode())
+    number = zlib.crc32(f"{config.getoption('--seed')} {what}".encode("utf-8", "backslashreplace"))
     random.seed(number)
     for library, name in (("numpy", "random.seed"), ("torch", "manual_seed")):
         if library in sys.modules:

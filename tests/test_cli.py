@@ -98,7 +98,9 @@ def test_check_writes_what_it_found(tmp_path):
     said = gapstone("check", "digits", "--out", tmp_path / "found")
     assert said.returncode == 0, said.stderr
     assert "1,797" in said.stdout
-    assert {p.name for p in (tmp_path / "found").iterdir()} == {"scan.json", "scan.txt", "scan.csv"}
+    assert {p.name for p in (tmp_path / "found").iterdir()} == {
+        "scan.json", "scan.txt", "scan.csv", ".gapstone", ".lock",
+    }  # fmt: skip
 
 
 def test_help_says_what_is_chosen_where_nothing_is_given():

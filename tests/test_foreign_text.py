@@ -333,11 +333,10 @@ def test_model_files(run, model, tmp_path):
     about = {"gapstone": json.dumps({})}
     safetensors.numpy.save_file(whole | {WORD: np.zeros(1, np.float32)}, root / "no/more.safetensors", about)
     for path in [*model_files(root), root / "no/more.safetensors"]:
-        for arguments in (
-            ("inspect", path),
-            ("predict", path, "x.png"),
-            ("predict", "vgg16", "x.png", "--weights", path),
-        ):
+        commands = [("inspect", path), ("predict", path, "x.png")]
+        if path.stem in ("tensors", "metadata"):
+            commands.append(("predict", "vgg16", "x.png", "--weights", path))
+        for arguments in commands:
             code, said = run(*arguments)
             assert code == 1, (arguments, said)
             assert "Traceback" not in said

@@ -64,8 +64,8 @@ def one_line(text: str) -> str:
 
 
 def finalize(value: Any) -> Any:
-    """For jinja2's `Environment(finalize=…)`: texts as `lines`, markup of our own as it is."""
-    return lines(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+    """For jinja2's `Environment(finalize=…)`: texts as `display` shows them, markup of our own as it is."""
+    return display(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _visible(text: str, i: int) -> bool:

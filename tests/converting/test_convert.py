@@ -16,6 +16,7 @@ from gapstone.converting.measures import moves
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.sources import open_source
 from gapstone.images.split import split
+from gapstone.stopping import said
 from gapstone.storage.folder import CONVERT, discard
 
 
@@ -207,12 +208,11 @@ def test_stopped_and_gone_on(model, tmp_path, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    text = io.StringIO()
     with monkeypatch.context() as patch:
         patch.setattr(command, "facts", stop)
-        with pytest.raises(KeyboardInterrupt):
-            convert(request, console=Console(file=text, width=200))
-    assert "the same command goes on" in text.getvalue()
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            convert(request, console=Console(file=io.StringIO()))
+    assert "The same command goes on" in said(stopped.value)
     assert [path.name for path in tmp_path.iterdir()] == [".gap.safetensors.parts"]
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / ".gap.safetensors.parts" / "kept").glob("*.npy")}
     assert len(kept) == 2  # training and validation images

@@ -173,7 +173,7 @@ def test_out_that_cannot_be(model, pictures, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match="is a file; name a folder"):
         run(model, pictures, out=tmp_path / "file")
-    with pytest.raises(ValueError, match="cannot be made"):
+    with pytest.raises(ValueError, match="is a file, not a folder"):
         run(model, pictures, out=tmp_path / "file" / "below")
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -262,8 +262,8 @@ def test_the_command(model, pictures, tmp_path):
 def test_mistakes_are_one_line_and_leave_nothing(model, pictures, tmp_path, arguments, says):
     said = cli(*(a.format(model=model) for a in arguments), cwd=tmp_path)
     assert said.returncode == 1
-    assert said.stderr.startswith("gapstone: ")
-    assert says in said.stderr
+    assert said.stderr.splitlines()[-1].startswith("gapstone: ")  # before it: what takes its time
+    assert says in said.stderr.splitlines()[-1]
     assert "Traceback" not in said.stderr
     assert not (tmp_path / "runs").exists()
 

@@ -74,14 +74,14 @@ def test_the_same_bytes_after_a_stop(model, many, unbroken, tmp_path, how, when)
             assert time.monotonic() < deadline
             time.sleep(0.001)
         process.send_signal(how)
-        said, _ = process.communicate(timeout=300)
+        _, errors = process.communicate(timeout=300)
     done = times(out)
     assert 0 < len(done) < 2 * COUNT + COUNT // 4, "it was not stopped in the middle"
     assert not (out / "explained.json").exists()
     assert not (out / "index.html").exists()
     if how is signal.SIGINT:
         assert process.returncode == 130
-        assert b"The same command goes on from here" in said
+        assert b"The same command goes on from here" in errors
     explain(model, many, out=out, html=True, batch_size=4)
     assert results(out) == unbroken
     after = times(out)

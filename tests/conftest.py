@@ -76,22 +76,27 @@ def real_images() -> Callable[[str], Path]:
     return find
 
 
-@pytest.fixture(params=["few kernels", pytest.param("every kernel", marks=pytest.mark.slow)])
+@pytest.fixture(params=["by the reference", pytest.param("as chosen", marks=pytest.mark.slow)])
 def kernels(request, monkeypatch):
-    """A tuned kernel serves one window and takes a second to compile. In `make test` only the windows that nearly all
-    networks have are served by theirs, every other by the derived loop, which has one kernel for all; `make test-slow`
-    runs the same tests as the loops are chosen for users."""
+    """For tests of what arguments mean, over many windows: a tuned kernel serves one window and takes a second or two
+    to compile. In `make test` the reference loop answers where a compiled one would; `make test-slow` runs the same tests
+    as the loops are chosen for users. That the loops agree is what test_pools.py and tests/tuned ask."""
     from gapstone import pooling
-    from gapstone.loops.tuned import serve, windows
+    from gapstone.accelerating import functional
+    from gapstone.loops import eager
+    from gapstone.loops.choose import Choice
 
-    if request.param == "few kernels":
+    if request.param == "by the reference":
+        choose, by = pooling.choose, pooling.by
 
-        def fits(name, dtype, axes, keep=False):
-            sides = {(axis.size, axis.stride) for axis in axes} - {(1, 1)}
-            return sides <= {(2, 2), (3, 2)} and len(axes) == 2 and windows.fits(name, dtype, axes, keep)
+        def chosen(*call):
+            found = choose(*call)
+            return Choice("torch", "the test says so") if found.loop in ("tuned", "numba") else found
 
-        monkeypatch.setattr(serve, "fits", fits)
+        monkeypatch.setattr(pooling, "choose", chosen)
         monkeypatch.setattr(pooling, "_ready", {})  # calls whose loops were chosen before
+        monkeypatch.setattr(functional, "by", lambda _loop, *call: by("torch", *call))
+        monkeypatch.setattr(eager, "fits_both", lambda *_: False)
     return request.param
 
 

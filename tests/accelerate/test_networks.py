@@ -27,6 +27,8 @@ FEW = {
     "timm/resnest14d": 7,
 }
 """Network: how many modules change at least."""
+QUICK = {"torchvision/googlenet", "torchvision/resnet18", "torchvision/squeezenet1_1", "timm/resnest14d"}
+"""Layers and functional calls, max and mean, windows that hang over; the others in `make test-slow`."""
 FAMILIES = """
     bat_resnext26ts beit_base_patch16_224 botnet26t_256 cait_xxs24_224 coat_tiny coatnet_nano_rw_224 convit_tiny
     convmixer_768_32 convnext_atto crossvit_9_240 cspresnet50 darknet17 davit_tiny deit_tiny_patch16_224 densenet121
@@ -92,7 +94,7 @@ def all_names() -> Iterator[str]:
         yield f"timm/{kind}"
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in FEW])
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 def test_networks_answer_as_before(name, monkeypatch):
     served = []

@@ -480,7 +480,8 @@ if __name__ == "__main__":  # the processes of trials need none of this
 """
 
 
-@pytest.mark.parametrize("when", ["looking", pytest.param("training", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("when", ["looking", "training"])
+@pytest.mark.slow  # quick: test_resume.py, and damage/ for --freeze
 def test_the_same_numbers_after_a_kill(data, weights, run, tmp_path, untimed, when):
     script, (whole, *_), out = tmp_path / "script.py", run, tmp_path / "out"
     script.write_text(KILLED)

@@ -281,6 +281,7 @@ def test_the_page_and_the_terminal_say_it(run):
             assert not bright.sum() - bright[y0:y1, x0:x1].sum()
 
 
+@pytest.mark.slow
 def test_what_is_repeated_gives_the_same_numbers(run):
     folder, data, boxes, results, _ = run
     out = folder / "again"

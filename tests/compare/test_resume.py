@@ -56,7 +56,7 @@ def unbroken(data, tmp_path_factory):
     [
         pytest.param(signal.SIGKILL, "planning", marks=pytest.mark.slow),
         (signal.SIGKILL, "training"),
-        (signal.SIGINT, "training"),
+        pytest.param(signal.SIGINT, "training", marks=pytest.mark.slow),  # quick: test_stopping.py
     ],
 )
 def test_the_same_numbers_after_a_stop(data, unbroken, tmp_path, how, when):

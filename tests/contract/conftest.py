@@ -20,6 +20,8 @@ QUICK = {
 }
 """Pools whose compiled loop `make test` tries in each type. A kernel takes 1 to 2 s to compile: a pool's formula is
 tried in one template (lists of positions), a template with four pools, a type with one. The matrix: make test-slow."""
+TUNED = {"max", "mean", "gem", "logsumexp", "softmax"}
+"""Pools that have tuned kernels, one for each window and layout: tests/tuned tries those that networks run."""
 MERGING = {name for name in POOLS if numba.serves(name, torch.float32, Boxes(None)) is None}
 """Pools that have a compiled loop."""
 PLACES = {"Whole", "Grid", "Pyramid", "Mask", "Segments"}
@@ -36,6 +38,7 @@ def pytest_collection_modifyitems(items):
         if loop != "torch" and (
             (QUICK.get(dtype) is not None and name not in QUICK[dtype])
             or (name in MERGING - TEMPLATES and kind is not None and kind not in PLACES)
+            or (loop is None and kind in PLACES | {"Window"} and name in TUNED - {"gem"})
             or (dtype == torch.float16 and kind is not None and kind != "Grid")
         ):
             item.add_marker(pytest.mark.slow)

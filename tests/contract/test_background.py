@@ -62,7 +62,7 @@ def test_torch_answers_first_and_gapstone_after(tmp_path):
     assert (again["first"], again["emitted"]) == ("_PoolBackward", 0)
 
 
-@pytest.mark.parametrize("how", ["variable", "deterministic"])
+@pytest.mark.parametrize("how", ["deterministic", pytest.param("variable", marks=pytest.mark.slow)])
 def test_what_must_repeat_waits(tmp_path, how):
     begin = "torch.use_deterministic_algorithms(True)\n" if how == "deterministic" else ""
     found = run(tmp_path, begin + STEPS, wait=how == "variable")

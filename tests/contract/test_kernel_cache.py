@@ -221,15 +221,27 @@ def test_a_damaged_kernel_is_compiled_anew_and_said_once(tmp_path):
 
 
 ARRAYS = """
+import sys
+sys.path.insert(0, "code")
 import numpy as np
-from gapstone.maps import boxes
-heat = np.random.default_rng(0).random((12, 12))
-print(boxes.sweep(heat, np.linspace(0.1, 0.9, 5)).areas.tolist())
+from arrays import total
+print(total(np.arange(5.0)))
+"""
+FUNCTION = """
+from gapstone.loops.numba_cache import compiled
+@compiled
+def total(x):
+    found = 0.0
+    for value in x:
+        found += value
+    return found
 """
 
 
 def test_functions_of_arrays_are_checked_too(tmp_path):
     """Those that Numba keeps itself: it would unpickle whatever it finds."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "arrays.py").write_text(FUNCTION)
     first = run(tmp_path, tmp_path, ARRAYS)
     assert first.returncode == 0, first.stderr
     folder = tmp_path / "kernels" / "numba"

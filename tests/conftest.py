@@ -79,7 +79,7 @@ def real_images() -> Callable[[str], Path]:
 @pytest.fixture(params=["by the reference", pytest.param("as chosen", marks=pytest.mark.slow)])
 def kernels(request, monkeypatch):
     """For tests of what arguments mean, over many windows: a tuned kernel serves one window and takes a second or two
-    to compile. In `make test` the reference loop answers where a compiled one would; `make test-slow` runs the same tests
+    to compile. In `make test` the reference answers where a compiled loop would; `make test-slow` runs the same tests
     as the loops are chosen for users. That the loops agree is what test_pools.py and tests/tuned ask."""
     from gapstone import pooling
     from gapstone.accelerating import functional

@@ -230,7 +230,11 @@ ALIKE = {"std", "l2", "sum", "min", "lp", "logsumexp", "softmax"}
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ALIKE)) for n in FORMULAS])
-def test_every_pool_over_every_place(name, shape, layout):
+@pytest.mark.parametrize("learned", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_every_pool_over_every_place(name, shape, layout, learned):
+    """Learned: the same with the parameter's slope, of which test_parameters_per_channel_and_image has a quick look."""
+    if learned and POOLS[name].slope is None:
+        pytest.skip("nothing to learn")
     torch.manual_seed(0)
     for place in places(shape):
         if isinstance(place, Weights) and not POOLS[name].weighted:
@@ -239,7 +243,7 @@ def test_every_pool_over_every_place(name, shape, layout):
         if name in ("variance", "std") and alone:
             continue  # one position alone: the formula's gradient is NaN, ours 0
         x = torch.rand(shape) + 0.1 if name in POSITIVE else torch.randn(shape)
-        check(name, last(x) if layout == "channels_last" else x, place)
+        check(name, last(x) if layout == "channels_last" else x, place, learned=learned)
 
 
 def test_everyone_is_here():

@@ -228,7 +228,8 @@ from arrays import total
 print(total(np.arange(5.0)))
 """
 FUNCTION = """
-from gapstone.loops.numba_cache import compiled
+from gapstone.loops.numba_cache import compiled, kept
+@kept
 @compiled
 def total(x):
     found = 0.0

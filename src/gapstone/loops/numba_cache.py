@@ -4,14 +4,15 @@ Numba unpickles what it finds, and a damaged file would end every later run: fil
 removed before Numba looks, and compiled anew.
 """
 
-import atexit
+import fcntl
 import hashlib
 import json
 import os
 import secrets
 import warnings
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +29,7 @@ DIGESTS = "digests.json"
 
 
 def compiled(function: F) -> F:
-    """Machine code, kept on disk where there is a place for it; other Python threads run meanwhile."""
+    """Machine code, for other compiled functions to call; other Python threads run meanwhile."""
     folder = _folder()
     before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, "" if folder is None else str(folder)
     try:
@@ -38,20 +39,59 @@ def compiled(function: F) -> F:
     return made
 
 
+def kept(function: F) -> F:
+    """A compiled function for Python to call: its first call in a process loads it from disk, or compiles and keeps it.
+
+    Meanwhile other processes wait: what they would compile at the same time is there for them afterwards.
+    """
+    ready = False
+
+    @wraps(function)
+    def call(*args: Any) -> Any:
+        nonlocal ready
+        if ready:
+            return function(*args)
+        with _alone() as folder:
+            if folder is not None:
+                check(folder)
+            found = function(*args)
+            if folder is not None:
+                seal(folder)
+        ready = True
+        return found
+
+    return call  # type: ignore[return-value]
+
+
 @lru_cache
 def _folder() -> Path | None:
-    """The folder, with nothing in it that was not written whole by gapstone; None where there is no safe place."""
+    """None where there is no safe place."""
     kernels = kernel_cache.folder()
     if kernels is None:
         return None
     folder = kernels / "numba"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        check(folder)
     except OSError:
         return None
-    atexit.register(seal, folder)
     return folder
+
+
+@contextmanager
+def _alone() -> Iterator[Path | None]:
+    """The folder, while no other process looks at it."""
+    folder = _folder()
+    try:
+        lock = None if folder is None else os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        folder = lock = None
+    try:
+        if lock is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 def check(folder: Path) -> None:
@@ -67,7 +107,7 @@ def check(folder: Path) -> None:
 
 
 def seal(folder: Path) -> None:
-    """Note what every file is now: at the end of a process that has checked them."""
+    """Note what every file is now."""
     try:
         found = {path.relative_to(folder).as_posix(): _sha256(path) for path in _files(folder)}
         if found != _digests(folder):

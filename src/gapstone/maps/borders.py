@@ -6,11 +6,12 @@ Compiled by Numba. Components are 8-connected, holes 4-connected.
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.loops.numba_cache import compiled
+from gapstone.loops.numba_cache import compiled, kept
 
 FRAME = 1  # the number of the picture's own frame, as in the paper; the first border found is 2
 
 
+@kept
 @compiled
 def borders(
     binary: NDArray[np.bool_],

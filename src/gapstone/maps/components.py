@@ -6,7 +6,7 @@ Compiled by Numba; `boxes.sweep` imports this file when it is first asked.
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.loops.numba_cache import compiled
+from gapstone.loops.numba_cache import compiled, kept
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -78,6 +78,7 @@ def best_iou(facts: NDArray[np.int32], k: int, truths: Floats) -> float:
     return best
 
 
+@kept
 @compiled
 def grow(fractions: Floats, cuts: Floats, eight: bool, truths: Floats) -> tuple[Floats, Integers, Integers, Floats]:
     """At each cut: box and area of the largest component, how many there are, the best IoU of any with any truth.

@@ -15,6 +15,8 @@ from torch import nn
 import gapstone as gs
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 

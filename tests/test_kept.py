@@ -1,5 +1,6 @@
 """One pass, kept: the same rows after a stop; other facts, another file."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from gapstone import kept
+from gapstone.disk import sentence
 from gapstone.kept import KeptError, keep
 
 
@@ -176,6 +178,16 @@ def test_one_files_rows_do_not_fit_another(tmp_path):
         array = keep(tmp_path, "maps", about, 10, lambda first, last: rows(first, last) * about, 4, say=said.append)  # noqa: B023
         assert np.array_equal(array, rows(0, 10) * about)
     assert len(said) == 2
+
+
+def test_a_full_disk_is_told_with_the_path_and_the_sizes(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="28") as caught:
+        keep(tmp_path, "maps", 0, 10, rows, 2)
+    assert re.match(rf"{tmp_path}/\.maps-\w+\.part: the disk is full \(.* are free\)", sentence(caught.value))
 
 
 def test_a_disk_that_fills_up_leaves_what_was_noted(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapstone.disk import size
+from gapstone.disk import of_path, size
 from gapstone.shown import by, display
 from gapstone.storage import blocks
 from gapstone.storage.folder import locked
@@ -143,7 +143,8 @@ class _Part:
                 rows = _cast(made, dtype)
                 if file is None:
                     file = self._begin((count, *made.shape[1:]), rows.dtype, written)
-                file.write(rows.data.cast("B"))
+                with of_path(self.path, needed=(count - first) * rows[0].nbytes):
+                    file.write(rows.data.cast("B"))
                 written.update(rows.data.cast("B"))
                 done, unnoted = last, unnoted + rows.nbytes
                 if unnoted >= SYNC or time.monotonic() - then >= SECONDS:
@@ -196,8 +197,9 @@ class _Part:
         return file
 
     def _write_down(self, file: BinaryIO, done: int, written: blocks.Blocks) -> None:
-        file.flush()
-        os.fsync(file.fileno())  # first the rows, then the word that they are there
+        with of_path(self.path):
+            file.flush()
+            os.fsync(file.fileno())  # first the rows, then the word that they are there
         facts = {"rows": done, "bytes": file.tell(), "digest": written.hexdigest()}
         write_sealed(self.note, facts, self.name)
 

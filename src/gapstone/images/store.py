@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.disk import size
+from gapstone.disk import of_path, sentence, size
 from gapstone.storage import blocks
 from gapstone.storage.sealed import DamagedError, digests, named, open_own, read_sealed, read_vouched, seal
 from gapstone.whole import remove, sync_folder, write_whole
@@ -159,11 +159,12 @@ def build(
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
-        _write(source, chosen, preprocessing, temporary, key, workers, progress, max_pixels, scan)
-        _put_in_place(temporary, folder)
+        with of_path(folder, needed=len(chosen) * preprocessing.channels * math.prod(preprocessing.stored)):
+            temporary.mkdir(parents=True)
+            _write(source, chosen, preprocessing, temporary, key, workers, progress, max_pixels, scan)
+            _put_in_place(temporary, folder)
     except OSError as e:
-        raise StoreError(f"cannot write the decoded images to {display(folder)}: {e.strerror or e}") from e
+        raise StoreError(f"cannot write the decoded images: {sentence(e)}") from e
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Store.open(folder)

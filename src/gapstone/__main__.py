@@ -2,7 +2,7 @@
 
 import sys
 
-from gapstone.stopping import listen
+from gapstone.stopping import finish, listen
 from gapstone.working_folder import leave_working_folder
 
 
@@ -12,7 +12,7 @@ def main() -> int:
     listen("".join(sys.argv[1:2]))
     from gapstone.cli import main as run
 
-    return run()
+    return finish(run())
 
 
 if __name__ == "__main__":

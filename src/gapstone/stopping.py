@@ -73,6 +73,23 @@ def listen(command: str) -> None:
     sys.unraisablehook = _unraisable
 
 
+def finish(code: int) -> int:
+    """The command is done, or has said that it was stopped: what comes now stops nothing. The exit code.
+
+    Without it Ctrl-C while Python takes itself apart would end the process as though it had not been done. And where
+    KeyboardInterrupt has passed through code that was given as text (`exec`), Python kills itself by the signal.
+    """
+    for number in _SIGNALS:
+        if signal.getsignal(number) in (_first, _at_once):
+            signal.signal(number, signal.SIG_IGN)
+    if asked():
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
 def asked() -> bool:
     """Has this process been asked to stop?"""
     return _asked is not None

@@ -213,7 +213,7 @@ def test_stopped_and_gone_on(models, photos, tmp_path, monkeypatch):
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / ".new.safetensors.parts" / "kept").glob("*.npy")}
     assert len(kept) == 2
     with monkeypatch.context() as patch:
-        patch.setattr(command, "_clear", lambda folder: None)
+        patch.setattr(command, "discard", lambda *_: None)
         quietly(request)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # not made again
     whole = Request(str(models["fc"]), "gap", str(photos), tmp_path / "whole.safetensors", native=True, batch_size=4)

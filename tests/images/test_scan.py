@@ -8,13 +8,16 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from gapstone.images.cache import keep
 from gapstone.images.check import check
+from gapstone.images.load import MAX_PIXELS
 from gapstone.images.scan import scan
 from gapstone.images.sources import DataError, open_source
 
@@ -157,9 +160,13 @@ def test_the_cache_is_used_shared_and_never_needed(
     (file,) = own_cache.glob("*.sqlite")
     with sqlite3.connect(file) as db:
         assert db.execute("SELECT COUNT(*) FROM facts").fetchone() == (12,)
-        db.execute("UPDATE facts SET facts = replace(facts, 'RGB', 'from the cache')")
     db.close()
-    assert set(scan(source).mode_counts()) == {"from the cache"}
+    keep(file, [replace(facts, mode="CMYK") for facts in first.facts], MAX_PIXELS)
+    assert set(scan(source).mode_counts()) == {"CMYK"}  # from the cache
+    with sqlite3.connect(file) as db:  # a row whose digest does not fit is decoded anew
+        db.execute("UPDATE facts SET facts = replace(facts, 'CMYK', 'RGBA')")
+    db.close()
+    assert set(scan(source).mode_counts()) == {"RGB"}
     # two at once, on a damaged cache
     file.write_bytes(b"no database at all" * 100)
     results = []
@@ -195,7 +202,8 @@ def test_check_writes_beside_the_data_never_into_it(
     said = capsys.readouterr().out
     assert "6 files in 2 classes" in said
     assert "b [red]x" in said
-    assert sorted(p.name for p in (tmp_path / "runs/check-data").iterdir()) == ["scan.csv", "scan.json", "scan.txt"]
+    written = sorted(p.name for p in (tmp_path / "runs/check-data").glob("[!.]*"))
+    assert written == ["scan.csv", "scan.json", "scan.txt"]
     for out in (root, root / "out", root / "a" / ".." / "out"):
         with pytest.raises(DataError, match="into DATA itself"):
             check(str(root), out)

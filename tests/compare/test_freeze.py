@@ -342,8 +342,12 @@ def test_weights_that_are_no_numbers_are_told_from_maps_that_are_too_large(data,
         broken = state[last].clone()
         broken.view(-1)[0] = float("nan")
         save_file({**state, last: broken}, path)
-        what, _ = planned(request(data, path, ("gap",), 1, backbone="nin", precision=precision), tmp_path / precision)
-        with pytest.raises(RuntimeError, match=rf"weights hold NaN or infinity \({last}\)"):
+        asked = request(data, path, ("gap",), 1, backbone="nin", precision=precision)
+        with pytest.raises(ValueError, match=rf"1 of 64 numbers in {last} are not finite"):
+            planned(asked, tmp_path / precision)
+        save_file({**state, last: torch.full_like(broken, 3e38)}, path)
+        what, _ = planned(asked, tmp_path / precision)
+        with pytest.raises(RuntimeError, match="maps hold NaN or infinity, though its weights do not"):
             looked(what, tmp_path / precision)
 
 

@@ -160,8 +160,8 @@ def of_path(path: Path, needed: int | None = None, written_as: Path | None = Non
 def sentence(error: OSError) -> str:
     """What the system refused, of which path, and what to do.
 
-    >>> sentence(PermissionError(errno.EACCES, "Permission denied", "/root/x"))
-    '/root/x: no permission; change its permissions, or name another place.'
+    >>> sentence(PermissionError(errno.EACCES, "Permission denied", "/data/x"))
+    '/data/x: no permission; change its permissions, or name another place.'
     """
     if error.errno is None:
         return str(error)

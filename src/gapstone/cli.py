@@ -15,7 +15,7 @@ import gapstone
 from gapstone import stopping
 from gapstone.disk import sentence
 from gapstone.options import place
-from gapstone.shown import lines, one_line
+from gapstone.shown import lines, one_line, show_warnings
 
 
 class _StoppedError(Exception):
@@ -544,6 +544,7 @@ def main() -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    show_warnings()
     # a command's numbers repeat: it waits for its kernels, and so do its processes (gapstone.loops.background)
     os.environ.setdefault("GAPSTONE_WAIT_FOR_KERNELS", "command")
     try:

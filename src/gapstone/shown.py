@@ -7,6 +7,7 @@ that are not UTF-8. `display` is the one function that makes it safe to print; `
 
 import os
 import unicodedata
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -66,6 +67,17 @@ def one_line(text: str) -> str:
 def finalize(value: Any) -> Any:
     """For jinja2's `Environment(finalize=…)`: texts as `display` shows them, markup of our own as it is."""
     return display(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def show_warnings() -> None:
+    """From here on Python's warnings are printed in one line each, escaped: a library's may quote what a file holds."""
+
+    def shown(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        return f"{display(filename)}:{lineno}: {category.__name__}: {display(' '.join(str(message).split()))}\n"
+
+    warnings.formatwarning = shown
 
 
 def _visible(text: str, i: int) -> bool:

@@ -6,14 +6,14 @@ was missed there is escaped here, after rich has laid out and before anything is
 """
 
 import time
-import warnings
 from collections.abc import Iterable
 from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from gapstone.shown import display, lines
+from gapstone.shown import lines
+from gapstone.shown import show_warnings as show_warnings
 
 
 class Terminal(Console):
@@ -36,17 +36,6 @@ class Terminal(Console):
                 yield segment
             else:
                 yield Segment(lines(text), segment.style)
-
-
-def show_warnings() -> None:
-    """From here on Python's warnings are printed in one line each, escaped: a library's may quote what a file holds."""
-
-    def shown(
-        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-    ) -> str:
-        return f"{display(filename)}:{lineno}: {category.__name__}: {display(' '.join(str(message).split()))}\n"
-
-    warnings.formatwarning = shown
 
 
 def write_line(stream: TextIO, text: str) -> None:

@@ -56,15 +56,16 @@ def built(name: str, loop: str, x: Tensor, place: Place, parameters: Parameters,
     if key in _built:
         return True
     learned = any(isinstance(p, Tensor) and p.requires_grad for p in parameters)
-    if missing := _missing(COMPILED[loop].kernels(name, x, place, parameters, keep, learned)):
+    if _missing(COMPILED[loop].kernels(name, x, place, parameters, keep, learned)):
         return False
     if len(_built) >= MOST_BUILT:
         _built.clear()
     _built.add(key)
-    return not missing
+    return True
 
 
 def _missing(asked: Iterable[Callable[[], object]]) -> bool:
+    """Asks for all of them, so that all are being built."""
     missing = False
     with background.not_waiting():
         for ask in asked:

@@ -42,6 +42,7 @@ def test_a_folder_of_classes(class_folder: Make) -> None:
     assert [i.name for i in s.items] == ["cat/0.png", "cat/1.png", "dog/0.png", "dog/small/0.png"]
     assert s.notes == (
         "1 file(s) outside any class folder ignored: README.md",
+        "1 class folder(s) with folders of their own, whose images count as the outer class: dog (small)",
         "3 hidden or system file(s) or folder(s) ignored (.DS_Store, ._x.jpg, Thumbs.db, …)",
         "1 class folder(s) without any file: empty",
     )
@@ -89,6 +90,46 @@ def test_links_in_a_circle_end(class_folder: Make) -> None:
         s.pixels(names.index("b/self.png"))
 
 
+def test_links_to_a_folder_above_are_not_followed(class_folder: Make) -> None:
+    """Not within a class, and not as a class: else each class holds the images of all others."""
+    root = class_folder({"a": 2, "b": 2})
+    (root / "b" / "up").symlink_to(root, target_is_directory=True)
+    (root / "a" / "over").symlink_to(root.parent, target_is_directory=True)
+    (root / "all").symlink_to(root, target_is_directory=True)
+    s = open_source(root)
+    assert (s.classes, [i.name for i in s.items]) == (("a", "b"), ["a/0.png", "a/1.png", "b/0.png", "b/1.png"])
+    assert any("3 link(s) back to a folder above" in n for n in s.notes)
+
+
+def test_one_word_in_two_forms_of_unicode_is_one_class(class_folder: Make) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    s = open_source(class_folder({f"train/{composed}": 2, "train/tea": 2, f"test/{decomposed}": 1, "test/tea": 1}))
+    assert s.classes == (composed, "tea")
+    assert s.labels.tolist().count(0) == 3
+    assert any("two ways of Unicode" in n for n in s.notes)
+
+
+@pytest.mark.parametrize(
+    ("classes", "alike"),
+    [
+        ("Cat cat dog", "'Cat' and 'cat'"),
+        ("01 1 2", "'01' and '1'"),
+        ("1 1.0 2", "'1' and '1.0'"),
+        ("red_fox red-fox b", "'red-fox' and 'red_fox'"),
+        ("-1 1 10", ""),
+        ("a b", ""),
+    ],
+)
+def test_classes_that_may_be_one(class_folder: Make, classes: str, alike: str) -> None:
+    notes = [n for n in open_source(class_folder(dict.fromkeys(classes.split(), 1))).notes if "differ only" in n]
+    assert [alike in note for note in notes] == ([True] if alike else [])
+
+
+def test_a_twin_without_train_images_is_named(class_folder: Make) -> None:
+    with pytest.raises(DataError, match="'Cat' and 'cat' differ only in their spelling"):
+        open_source(class_folder({"train/Cat": 1, "train/b": 1, "test/cat": 1, "test/b": 1}))
+
+
 def test_a_folder_named_like_an_image_is_a_folder(class_folder: Make) -> None:
     s = open_source(class_folder({"a": 1, "a/dir.jpg": 1, "b": 1}))
     assert "a/dir.jpg/0.png" in [i.name for i in s.items]
@@ -133,6 +174,31 @@ def test_a_csv(class_folder: Make, tmp_path: Path, encoding: str, delimiter: str
     assert s.pixels(2).shape == (48, 64, 3)
 
 
+def test_a_csv_from_windows(class_folder: Make, tmp_path: Path) -> None:
+    class_folder({"a": 2, "cafe\u0301": 1})
+    table = tmp_path / "t.csv"
+    lines = ["sep=;", "path;label;Set", r"data\a\0.png;x;1", r"data\a\1.png;y;1", "data\\caf\u00e9\\0.png;y;2"]
+    for encoding in ("utf-8-sig", "utf-16"):
+        table.write_text("\r\n".join(lines), encoding)
+        s = open_source(table)
+        assert [s.pixels(i).shape for i in range(3)] == [(48, 64, 3)] * 3
+        assert s.notes == (
+            "column 'set' is not read (path, label and split are); named split, it would say which images train, "
+            "validate and test",
+            "3 path(s) with backslashes, as Windows writes them, read as with /",
+        )
+        assert s.items[2].row == 5
+
+
+def test_a_backslash_that_is_in_the_name_stays(class_folder: Make, tmp_path: Path) -> None:
+    root = class_folder({"a": 2})
+    (root / "a" / "0.png").rename(root / r"a\0.png")
+    (tmp_path / "t.csv").write_text("path,label\ndata/a\\0.png,x\ndata/a/1.png,y\n")
+    s = open_source(tmp_path / "t.csv")
+    assert s.pixels(0).shape == (48, 64, 3)
+    assert s.notes == ()
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -140,10 +206,13 @@ def test_a_csv(class_folder: Make, tmp_path: Path, encoding: str, delimiter: str
         (b"", "must name the columns"),
         (b"path,label\n", "no rows"),
         (b"path,label\nx.png,\n", "line 2: the label is empty"),
-        (b"path,label,split\nx.png,a,dev\n", "line 2: split 'dev'"),
+        (b"path,label,split\nx.png,a,fold 3\n", "line 2: split 'fold 3'"),
         (b"path,label\nx.png,a,b\n", "line 2: 3 cells, but 2 columns"),
         (b"path,label\nx.png,a\ny.png,b\n", "none of its 2 paths exists"),
         (b"path,label\nx.png,caf\xe9\n", "line 2: no UTF-8"),
+        (b"path,label,label\nx.png,a,b\n", "column 'label' is there 2 times"),
+        (b"filename,class\nx.png,a\n", "Is 'filename' the path.*Is 'class' the label"),
+        (b"path,label,split\nx.png,a,test\n", "only one class"),
     ],
 )
 def test_csv_files_that_cannot_be_used(tmp_path: Path, text: bytes, says: str) -> None:
@@ -227,7 +296,10 @@ def test_npz(tmp_path: Path) -> None:
         ({"images": np.zeros((3, 8, 8), np.uint8), "labels": [0, 5, 0], "classes": ["a", "b"]}, "label '5'"),
         ({"images": np.zeros((3, 8, 8), np.uint8), "labels": np.array([0, "a", None], object)}, "never loaded"),
         ({"images": np.zeros((3, 8, 8), np.uint8), "labels": [0.5, 1, 0]}, "whole numbers or strings"),
-        ({"images": np.zeros((2, 8, 8), np.uint8), "labels": [0, 1], "split": ["train", "dev"]}, "split.1. is 'dev'"),
+        (
+            {"images": np.zeros((2, 8, 8), np.uint8), "labels": [0, 1], "split": ["train", "later"]},
+            "split.1. is 'later'",
+        ),
     ],
 )
 def test_npz_files_that_cannot_be_used(tmp_path: Path, arrays: dict[str, object], says: str) -> None:
@@ -313,3 +385,46 @@ def test_damaged_npz_files_are_refused_in_words(tmp_path: Path) -> None:
             except DataError:
                 refused += 1
     assert refused > 400
+
+
+def damaged(member: str, data: bytes, **change: int) -> bytes:
+    """The archive with another method or flags for a member, in both of its headers."""
+    raw = bytearray(data)
+    name = f"{member}.npy".encode()
+    at = raw.index(name) - 30
+    central = raw.rindex(name) - 46
+    for field, (local, listed) in {"flags": (6, 8), "method": (8, 10)}.items():
+        if field in change:
+            raw[at + local : at + local + 2] = raw[central + listed : central + listed + 2] = struct.pack(
+                "<H", change[field]
+            )
+    return bytes(raw)
+
+
+def test_members_that_are_no_arrays(tmp_path: Path) -> None:
+    images, labels = npy(np.zeros((4, 4, 5), np.uint8)), npy(np.arange(4))
+    file = npz(tmp_path / "d.npz", images=images, labels=b"1,2,3,4")
+    with pytest.raises(DataError, match="its member 'labels' is no array"):
+        open_source(file)
+    whole = npz(tmp_path / "d.npz", images=images, labels=labels).read_bytes()
+    for method in (1, 12, 14, 93, 99):  # shrunk, bzip2, LZMA, Zstandard, encrypted
+        file.write_bytes(damaged("labels", whole, method=method))
+        with pytest.raises(DataError, match=r"packed in a way that cannot be read|cannot be read as \.npz"):
+            open_source(file)
+    file.write_bytes(damaged("labels", whole, flags=1))
+    with pytest.raises(DataError, match=r"cannot be read as \.npz \(.*encrypted"):
+        open_source(file)
+    np.savez(file, images=np.zeros((2, 4, 4), np.uint8), labels=[0, 1], classes=np.array("ab"))
+    with pytest.raises(DataError, match=r"classes has shape \(\)"):
+        open_source(file)
+
+
+def test_damage_is_not_called_pickled(tmp_path: Path) -> None:
+    file = tmp_path / "d.npz"
+    np.savez(file, images=np.zeros((4, 4, 5), np.uint8), labels=np.arange(4.0))
+    whole = file.read_bytes()
+    for data in (b"XX" + whole[2:], whole.replace(b"'|u1'", b"'|O1'"), whole.replace(b"'<f8'", b"'|O8'")):
+        file.write_bytes(data)
+        with pytest.raises(DataError, match="cannot be read") as error:
+            open_source(file)
+        assert "pickle" not in str(error.value)

@@ -111,6 +111,72 @@ def test_copies_of_held_out_images_leave_train() -> None:
     assert "3 image(s)" in s.described
 
 
+def test_only_train_is_given() -> None:
+    source, found = made(LABELS, None, ["train"] * 160)
+    s = split(source, found)
+    assert np.bincount(source.labels[s.test]).tolist() == [20, 10, 2]
+    assert s.described == (
+        "all images are given as train: 32 of 160 images (20 %) chosen once, from each class, as the locked test set; "
+        "13 of the other 128 images (10 %) for validation, chosen anew for each seed"
+    )
+
+
+@pytest.mark.parametrize("gone", ["val", "test"])
+def test_a_given_split_of_unusable_images_is_refused(gone: str) -> None:
+    splits = ["train"] * 40 + ["val"] * 10 + ["test"] * 10
+    source, found = made([i % 2 for i in range(60)], None, splits, bad=[i for i in range(60) if splits[i] == gone])
+    with pytest.raises(SplitError, match=f"no usable {gone} images"):
+        split(source, found)
+
+
+def test_near_copies_never_empty_a_given_split() -> None:
+    """60 X-rays that look alike to a machine: what is given stays; a few real copies go."""
+    splits = ["train"] * 40 + ["test"] * 20
+    labels = [i % 2 for i in range(60)]
+    groups = [0 if i % 2 else i for i in range(60)]  # all of class 1 in one group
+    groups[40] = groups[2]  # and one copy in class 0
+    source, found = made(labels, groups, splits)
+    s = split(source, found)
+    assert s.dropped.tolist() == [2]
+    assert len(s.train) + len(s.validation) == 39
+    assert "21 image(s) kept though a held-out image is nearly the same" in s.described
+
+
+def test_exact_copies_are_dropped_whatever_is_left() -> None:
+    source, found = made([0, 1] * 20, [i % 20 for i in range(40)], ["train"] * 20 + ["test"] * 20)
+    found = replace(found, exact_duplicates=[[i, i + 20] for i in range(20)])
+    with pytest.raises(SplitError, match=r"0 to train, 10 to test.*20 images.*duplicates"):
+        split(source, found)
+    assert len(split(source, found, duplicates="keep").train) == 18
+
+
+def test_what_is_said_is_what_happened() -> None:
+    groups = [0] * 50 + list(range(50, 160))  # half a class is one group
+    source, found = made(LABELS, groups)
+    s = split(source, found)
+    test, held = len(s.test), len(s.train) + len(s.validation)
+    assert f"{test} of 160 images ({round(100 * test / 160)} %)" in s.described
+    assert f"{len(s.validation)} of the other {held} images" in s.described
+    source, found = made([0] * 60 + [1] * 60, [0] * 50 + list(range(50, 120)))
+    s = split(source, found)
+    assert len(s.test) < 24 or "was meant, but up to 50 duplicates stay together" in s.described
+
+
+def test_duplicates_kept_or_dropped() -> None:
+    groups = [i // 2 for i in range(160)]
+    source, found = made(LABELS, groups)
+    kept = split(source, found, duplicates="keep")
+    assert np.bincount(source.labels[kept.test]).tolist() == [20, 10, 2]
+    assert "count as any other image, as asked" in kept.described
+    dropped = split(source, found, duplicates="drop")
+    assert whole(dropped).tolist() == list(range(0, 160, 2))
+    assert "80 images left out as duplicates" in dropped.described
+    assert len(np.unique(np.concatenate([f.test for f in folds(source, found, 5, duplicates="drop")]))) == 80
+    source, found = made([0, 1] * 20, [i % 20 for i in range(40)], ["train"] * 20 + ["test"] * 20)
+    with pytest.raises(SplitError, match="no usable train images"):
+        split(source, found, duplicates="drop")
+
+
 def test_what_the_scan_excludes_is_nowhere() -> None:
     source, found = made(LABELS, bad=[0, 1, 159])
     found = replace(found, exact_duplicates=[[99, 100]])  # one picture, two labels

@@ -5,6 +5,8 @@ lone surrogates, which no JSON or CSV file can hold). Whatever a person or a fil
 """
 
 import re
+import unicodedata
+from collections.abc import Sequence
 
 from gapstone.shown import display as display
 
@@ -38,3 +40,25 @@ def natural(names: list[str]) -> list[str]:
     if all(re.fullmatch(r"[+-]?[0-9]{1,18}", n) for n in names):
         return sorted(names, key=lambda n: (int(n), bytes_of(n)))
     return sorted(names, key=bytes_of)
+
+
+def composed(name: str) -> str:
+    """The name in Unicode's composed form (NFC): what looks the same is the same, whoever wrote the file's name."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def twins(names: Sequence[str]) -> list[list[str]]:
+    """The names that differ only in case, width, blanks, separators or leading zeros.
+
+    ```python
+    twins(["Cat", "cat", "dog", "1", "01"])    # [['Cat', 'cat'], ['1', '01']]
+    ```
+    """
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        key = unicodedata.normalize("NFKC", name).casefold()
+        key = re.sub(r"(?<=\w)[\s_-]+(?=\w)", " ", key).strip()
+        key = re.sub(r"(?<![0-9.])0+(?=[0-9])", "", key)
+        key = re.sub(r"^([0-9]+)\.0+$", r"\1", key)  # 1.0: numbers that went through a spreadsheet
+        alike.setdefault(key, []).append(name)
+    return [group for group in alike.values() if len(group) > 1]

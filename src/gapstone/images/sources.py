@@ -13,20 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .load import MAX_PIXELS, convert, load, read_bytes
-from .names import display, natural
+from .names import bytes_of, composed, display, natural, twins
+from .split_words import SPLITS as SPLITS
+from .split_words import SplitName as SplitName
 
-SplitName = Literal["train", "val", "test"]
 Kind = Literal["digits", "folder", "split folder", "csv", "idx", "npz"]
-SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
-SPLIT_WORDS: dict[str, SplitName] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 FORMS = """DATA is one of:
   digits                   1,797 handwritten digits of 8×8 pixels, built in
   a folder                 with one sub-folder of images per class, or with train/, val/ and/or test/ that hold them
@@ -115,9 +106,20 @@ def open_source(data: str | os.PathLike[str]) -> Source:
 
     Raises DataError, which names the five accepted forms where DATA is none of them.
     """
+    source = _open(os.fspath(data))
+    alike = [" and ".join(repr(c) for c in group) for group in twins(source.classes)]
+    if not alike:
+        return source
+    note = (
+        f"classes that differ only in case, blanks, separators or leading zeros count as different: "
+        f"{_few(alike, quote=False)}; if they mean one, rename them alike"
+    )
+    return replace(source, notes=(*source.notes, note))
+
+
+def _open(given: str) -> Source:
     from . import folders, idx, tables
 
-    given = os.fspath(data)
     if not given.strip():
         raise DataError(
             f"DATA {given!r} is empty: an empty path would be the working folder; write . to mean it.\n{FORMS}"
@@ -169,20 +171,25 @@ def _check(source: Source) -> None:
     if not source.splits:
         return
     if "train" not in source.splits:
-        raise DataError(f"DATA {given!r} gives {' and '.join(source.splits)} images but no train images.")
+        raise DataError(
+            f"DATA {given!r} gives {' and '.join(source.splits)} images but no train images. "
+            "Name those to train on `train`, or give no split at all: it is then made here."
+        )
     if any(i.split is None for i in source.items):
         raise DataError(f"DATA {given!r}: some images have a split and some have none; give all of them one, or none.")
     trained = {i.label for i in source.items if i.split == "train"}
     missing = [c for k, c in enumerate(source.classes) if k not in trained]
     if missing:
+        twin = [group for group in twins(source.classes) if set(group) & set(missing)]
+        hint = f" {twin[0][0]!r} and {twin[0][1]!r} differ only in their spelling: are they one class?" if twin else ""
         raise DataError(
-            f"DATA {given!r}: no train images of {_few(missing)}, though {'and '.join(source.splits[1:])} has them. "
-            "Add some, or leave the class out."
+            f"DATA {given!r}: no train images of {_few(missing)}, though {' or '.join(source.splits[1:])} has them."
+            f"{hint} Add some, or leave the class out."
         )
 
 
-def _few(names: Sequence[str], most: int = 5) -> str:
-    shown = ", ".join(repr(n) for n in names[:most])
+def _few(names: Sequence[str], most: int = 5, quote: bool = True) -> str:
+    shown = ", ".join(repr(n) if quote else n for n in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
@@ -208,6 +215,19 @@ def number_classes(labels: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
     number_classes(["b", "a", "b"])    # (('a', 'b'), [1, 0, 1])
     ```
     """
+    # café in one code point or in two (as macOS writes file names) is one word
+    labels = [composed(label) for label in labels]
     order = natural(list(set(labels)))
     index = {name: k for k, name in enumerate(order)}
     return tuple(unique(order)), [index[label] for label in labels]
+
+
+def other_spellings(labels: Sequence[str]) -> list[str]:
+    """Notes on labels that are written with different code points, and count as one class."""
+    written: dict[str, set[str]] = {}
+    for label in set(labels):
+        written.setdefault(composed(label), set()).add(label)
+    several = sorted((name for name, forms in written.items() if len(forms) > 1), key=bytes_of)
+    if not several:
+        return []
+    return [f"{len(several)} class(es) written in two ways of Unicode (NFC, NFD), counted as one: {_few(several)}"]

@@ -6,6 +6,7 @@ picture that is in train and in test tests the memory. Validation is carved out 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from .sources import Source
 
 TEST_SEED = 20131216  # any fixed number; this one is the day Network in Network was put on arXiv
 Indices = NDArray[np.int64]
+Duplicates = Literal["group", "drop", "keep"]
+"""Copies of a picture: on one side of the split; one of them used and the others left out; or counted as any other."""
 
 
 class SplitError(ValueError):
@@ -41,57 +44,66 @@ def split(
     test_share: float = 0.2,
     validation_share: float = 0.1,
     limit: int | None = None,
+    duplicates: Duplicates = "group",
 ) -> Split:
     """Train, validation and test images of one trial.
 
     ```python
     s = split(source, scan(source), seed=3)
     len(s.train), len(s.validation), len(s.test)      # (1293, 144, 360)
-    s.described                                       # '20 % of each class chosen once as the locked test set …'
+    s.described                                       # '360 of 1,797 images (20 %) chosen once, from each class, …'
     ```
 
-    A test split that is given is used as it is; with train and val only, val is the locked test set. `seed` moves only
-    the validation images. `limit`: at most so many images to train on (validation among them), and as many to test on.
-    Raises SplitError where a class has too few images.
+    A test split that is given is used as it is; with train and val only, val is the locked test set; with train alone,
+    a test set is carved out of it. `seed` moves only the validation images. `limit`: at most so many images to train on
+    (validation among them), and as many to test on. Raises SplitError where a class has too few images.
     """
     _check_shares(test_share=test_share, validation_share=validation_share)
-    labels, groups = source.labels, scan.group
-    usable = np.setdiff1d(np.arange(len(labels)), np.fromiter(scan.excluded, np.int64, len(scan.excluded)))
-    out = f"; {len(scan.excluded)} unusable file(s) left out" if scan.excluded else ""
-    if source.splits:
-        train, given_validation, test, how = _given(source, usable)
-    else:
-        train, test = _carve(usable, labels, groups, test_share, TEST_SEED)
-        given_validation = None
-        how = f"{_percent(test_share)} of each class chosen once as the locked test set, duplicates kept together"
+    labels = source.labels
+    usable, groups, told = _usable(source, scan, duplicates)
+    train, given_validation, test, said = _given(source, usable)
+    if test is None:
+        all_of_them = len(train)
+        train, test = _carve(train, labels, groups, test_share, TEST_SEED)
+        _check_classes(source, labels, groups, train, test, at_least=1, tested=True)
+        said += (
+            f"{len(test):,} of {_share(len(test), all_of_them)} chosen once, from each class, as the locked test set"
+        )
+        said += _missed(len(test), all_of_them, test_share, groups)
     held = test if given_validation is None else np.concatenate([test, given_validation])
-    clash = np.isin(groups[train], groups[held])
-    dropped = train[clash]
-    train = train[~clash]
+    exact = _exact(scan) if duplicates == "group" else groups
+    train, dropped, kept = _without_copies(train, held, labels, groups, exact, 2 if given_validation is None else 1)
+    where = "train"
     if given_validation is not None:
-        clash = np.isin(groups[given_validation], groups[test])
-        dropped = np.union1d(dropped, given_validation[clash])
-        given_validation = given_validation[~clash]
+        given_validation, more, still = _without_copies(given_validation, test, labels, groups, exact, 1)
+        dropped, kept, where = np.union1d(dropped, more), kept + still, "train and val" if len(more) else where
     if len(dropped):
-        how += f"; {len(dropped)} image(s) of which the held-out images have a copy dropped from train"
+        said += f"; {len(dropped):,} image(s) of which the held-out images have a copy dropped from {where}"
+    if kept:
+        said += (
+            f"; {kept:,} image(s) kept though a held-out image is nearly the same: without them a class would lose more "
+            f"than half of its images"
+        )
     if limit is not None:
         least = 2 if given_validation is None else 1  # one to train on, one to validate
         if limit < least * len(source.classes):
             raise SplitError(f"limit={limit}: {len(source.classes)} classes need at least {least} image(s) each")
         train, test = _limited(train, labels, limit, least), _limited(test, labels, limit, 1)
-        how += f"; limited to {limit} images to train on and {limit} to test on"
+        said += f"; limited to {_images(len(train))} to train on and {len(test):,} to test on"
         if given_validation is not None:
             given_validation = _limited(given_validation, labels, limit, 1)
     if given_validation is None:
-        _check_classes(source, labels, train, test, at_least=2)
+        _check_classes(source, labels, groups, train, test, at_least=2)
+        rest = len(train)
         train, validation = carve_validation(train, labels, groups, seed, validation_share)
-        how += f"; {_percent(validation_share)} of train carved for validation anew for each seed"
+        said += f"; {len(validation):,} of the other {_share(len(validation), rest)} for validation, chosen anew for each seed"
+        said += _missed(len(validation), rest, validation_share, groups)
     else:
         validation = given_validation
-        _check_classes(source, labels, train, test, at_least=1)
-        if len(validation) == 0:
-            raise SplitError(f"no usable validation images in {display(source.given)!r}")
-    return Split(np.sort(train), np.sort(validation), np.sort(test), how + out, np.sort(dropped))
+        _check_classes(source, labels, groups, train, test, at_least=1)
+    if len(validation) == 0:
+        raise SplitError(f"no usable validation images in {display(source.given)!r}{_because(train, groups)}")
+    return Split(np.sort(train), np.sort(validation), np.sort(test), said + told, np.sort(dropped))
 
 
 def carve_validation(
@@ -113,6 +125,7 @@ def folds(
     limit: int | None = None,
     *,
     validation_share: float = 0.1,
+    duplicates: Duplicates = "group",
 ) -> list[Split]:
     """k splits; each image is tested in exactly one of them. Given splits are not used (and it says so).
 
@@ -121,8 +134,8 @@ def folds(
     """
     if k < 2:
         raise SplitError(f"folds={k}: at least 2 are needed")
-    labels, groups = source.labels, scan.group
-    usable = np.setdiff1d(np.arange(len(labels)), np.fromiter(scan.excluded, np.int64, len(scan.excluded)))
+    labels = source.labels
+    usable, groups, told = _usable(source, scan, duplicates)
     _check_shares(validation_share=validation_share)
     if limit is not None:
         usable = _limited(usable, labels, limit * k // (k - 1), k)
@@ -130,25 +143,115 @@ def folds(
     result = []
     for j in range(k):
         rest, test = usable[part != j], usable[part == j]
-        _check_classes(source, labels, rest, test, at_least=2, what=f"{k} folds")
+        _check_classes(source, labels, groups, rest, test, at_least=2, what=f"{k} folds", tested=not source.splits)
         train, validation = carve_validation(rest, labels, groups, seed, validation_share)
-        how = f"fold {j + 1} of {k}, by class, duplicates kept together"
+        if len(validation) == 0:
+            raise SplitError(f"no validation images in fold {j + 1} of {k}{_because(rest, groups)}")
+        said = f"fold {j + 1} of {k}, by class: {len(test):,} of {_share(len(test), len(usable))}"
+        said += _missed(len(test), len(usable), 1 / k, groups)
         if source.splits:
-            how += f"; the given split into {', '.join(source.splits)} is not used"
-        result.append(Split(np.sort(train), np.sort(validation), np.sort(test), how))
+            said += f"; the given split into {', '.join(source.splits)} is not used"
+        result.append(Split(np.sort(train), np.sort(validation), np.sort(test), said + told))
     return result
 
 
-def _given(source: Source, usable: Indices) -> tuple[Indices, Indices | None, Indices, str]:
-    of = {
-        name: np.asarray([i for i in usable.tolist() if source.items[i].split == name], np.int64)
-        for name in source.splits
-    }
-    if "test" in of and "val" in of:
-        return of["train"], of["val"], of["test"], "the given test images are the locked test set, val is validation"
-    if "test" in of:
-        return of["train"], None, of["test"], "the given test images are the locked test set"
-    return of["train"], None, of["val"], "val is the locked test set, for no test images are given"
+def _usable(source: Source, scan: Scan, duplicates: Duplicates) -> tuple[Indices, Indices, str]:
+    """(what may be used, the group of every item, what is said of both)."""
+    out = scan.excluded
+    said = f"; {len(out):,} unusable file(s) left out" if out else ""
+    usable = np.setdiff1d(np.arange(len(source)), np.fromiter(out, np.int64, len(out)))
+    own = np.arange(len(source))
+    together = len(np.unique(scan.group[usable])) < len(usable)
+    if duplicates == "group" or not together:
+        return usable, scan.group, said + ("; duplicates stay together" if together else "")
+    if duplicates == "keep":
+        return usable, own, f"{said}; duplicates count as any other image, as asked: some may be trained on and tested"
+    # the first of each group; of given splits, the test image stays
+    order = {"test": 0, "val": 1, "train": 2, None: 0}
+    ranked = sorted(usable.tolist(), key=lambda i: (order[source.items[i].split], i))
+    _, first = np.unique(scan.group[ranked], return_index=True)
+    kept = np.sort(np.asarray(ranked, np.int64)[first])
+    return kept, own, f"{said}; {_images(len(usable) - len(kept))} left out as duplicates of another one, as asked"
+
+
+def _given(source: Source, usable: Indices) -> tuple[Indices, Indices | None, Indices | None, str]:
+    """(train, validation, test, what is said of them), None for what has to be carved out of train."""
+    splits = np.asarray([source.items[i].split or "" for i in usable.tolist()])
+    of = {name: usable[splits == name] for name in source.splits}
+    if not of:
+        return usable, None, None, ""
+    for name, indices in of.items():
+        if len(indices) == 0:
+            raise SplitError(f"no usable {name} images in {display(source.given)!r}: every one of them is left out")
+    count = {name: _images(len(indices)) for name, indices in of.items()}
+    match tuple(of):
+        case ("train", "val", "test"):
+            said = (
+                f"the given test images are the locked test set ({count['test']}), val is validation ({count['val']})"
+            )
+            return of["train"], of["val"], of["test"], said
+        case ("train", "test"):
+            return of["train"], None, of["test"], f"the given test images are the locked test set ({count['test']})"
+        case ("train", "val"):
+            said = f"val is the locked test set ({count['val']}), for no test images are given"
+            return of["train"], None, of["val"], said
+        case ("train",):
+            return of["train"], None, None, "all images are given as train: "
+    raise SplitError(f"no train images in {display(source.given)!r}")
+
+
+def _exact(scan: Scan) -> Indices:
+    """Per item a number that exact duplicates share."""
+    number = np.arange(scan.files)
+    for group in scan.exact_duplicates:
+        number[group] = group[0]
+    return number
+
+
+def _without_copies(
+    indices: Indices, held: Indices, labels: NDArray[np.integer], groups: Indices, exact: Indices, least: int
+) -> tuple[Indices, Indices, int]:
+    """(what stays, what is dropped, how many near duplicates stay after all).
+
+    Exact copies go. Where more than half of a class are near duplicates, or fewer than `least` of it would be left,
+    likeness is how its pictures are (X-rays, or one product on one ground): those stay.
+    """
+    clash = np.isin(groups[indices], groups[held])
+    same = np.isin(exact[indices], exact[held])
+    total = _count(labels[indices[~same]], int(labels.max()) + 1)
+    left = total - _count(labels[indices[clash & ~same]], len(total))
+    too_many = (left < least) | (2 * left < total)
+    stays = clash & ~same & too_many[labels[indices]]
+    return indices[~clash | stays], indices[clash & ~stays], int(stays.sum())
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image" if count == 1 else f"{count:,} images"
+
+
+def _share(count: int, total: int) -> str:
+    share = 100 * count / max(total, 1)
+    return f"{_images(total)} ({f'{share:.0f} %' if share >= 1 or not count else 'less than 1 %'})"
+
+
+def _missed(count: int, total: int, aim: float, groups: NDArray[np.integer]) -> str:
+    """What is said where a share came out otherwise than it was meant."""
+    if abs(count / max(total, 1) - aim) <= max(0.05, 1 / max(total, 1)):
+        return ""
+    largest = int(np.bincount(groups).max())
+    why = f", but up to {largest:,} duplicates stay together" if largest > 1 else ""
+    return f" ({100 * aim:g} % was meant{why})"
+
+
+def _because(indices: Indices, groups: NDArray[np.integer]) -> str:
+    """What to do where duplicates are why there are too few."""
+    copies = len(indices) - len(np.unique(groups[indices]))
+    if not copies:
+        return ""
+    return (
+        f". {_images(copies)} are duplicates of others and stay together with them (`gapstone check` shows them); "
+        "--duplicates keep counts them as any other"
+    )
 
 
 def _carve(
@@ -232,21 +335,25 @@ def _count(labels: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
 def _check_classes(
     source: Source,
     labels: NDArray[np.int64],
+    groups: NDArray[np.integer],
     train: Indices,
     test: Indices,
     *,
     at_least: int,
     what: str = "a training, a validation and a test set",
+    tested: bool = False,
 ) -> None:
-    """Every class must have images to learn from; tests must have some at all."""
+    """Every class must have images to learn from and, where `tested`, to test on; tests must have some at all."""
     classes = len(source.classes)
-    trained, tested = _count(labels[train], classes), _count(labels[test], classes)
-    few = [k for k in range(classes) if trained[k] < at_least or (not source.splits and tested[k] < 1)]
+    to_train, to_test = _count(labels[train], classes), _count(labels[test], classes)
+    few = [k for k in range(classes) if to_train[k] < at_least or (tested and to_test[k] < 1)]
     if few:
-        listed = ", ".join(f"{source.classes[k]!r} ({trained[k]} to train, {tested[k]} to test)" for k in few[:5])
+        listed = ", ".join(f"{source.classes[k]!r} ({to_train[k]} to train, {to_test[k]} to test)" for k in few[:5])
+        both = np.concatenate([train, test])
+        because = _because(both[np.isin(labels[both], few)], groups)
         raise SplitError(
             f"too few different images for {what}: {listed}{', …' if len(few) > 5 else ''}. Duplicates and unusable "
-            "files do not count; add images, or leave these classes out."
+            f"files do not count; add images, or leave these classes out{because}."
         )
     if len(test) == 0:
         raise SplitError(f"no usable test images in {display(source.given)!r}")
@@ -256,7 +363,3 @@ def _check_shares(**shares: float) -> None:
     for name, share in shares.items():
         if not 0 < share < 1:
             raise SplitError(f"{name}={share}: expected a share between 0 and 1, such as 0.2")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:g} %"

@@ -4,9 +4,10 @@ import csv
 import io
 import math
 import os
+import re
+import unicodedata
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from gapstone.disk import open_input
 
 from .limits import check_table, check_unpacked
-from .names import display
-from .sources import SPLIT_WORDS, DataError, Item, Source, SplitName, number_classes, unique
+from .names import composed, display
+from .sources import DataError, Item, Source, SplitName, number_classes, other_spellings, unique
+from .split_words import meant
 
 ARRAYS = ("images", "labels", "classes", "split")
 """What is read of an .npz file."""
@@ -32,18 +34,14 @@ def digits() -> Source:
 
 
 def open_csv(given: str, path: Path) -> Source:
-    """`path,label[,split]`, in UTF-8 with or without a byte order mark; `;` and tab also separate."""
+    """`path,label[,split]`, in UTF-8 with or without a byte order mark; `;`, `|` and tab also separate."""
     shown = display(given)
     rows = read_rows(f"DATA {shown!r}", path)
     columns = [name.strip().lower() for name in rows[0][1]] if rows else []
-    if "path" not in columns or "label" not in columns:
-        raise DataError(
-            f"DATA {shown!r}: its first line must name the columns path,label (and, if you like, split); "
-            f"it is {display(','.join(columns)[:80]) or 'empty'!r}."
-        )
+    notes = _check_columns(shown, columns, rows[0][1] if rows else [])
     where, what = columns.index("path"), columns.index("label")
     which = columns.index("split") if "split" in columns else None
-    found: list[tuple[int, str, str, SplitName | None]] = []
+    found: list[tuple[int, str, str, str]] = []
     for line, cells in rows[1:]:
         if not any(cell.strip() for cell in cells):
             continue
@@ -52,24 +50,76 @@ def open_csv(given: str, path: Path) -> Source:
         name, label = cells[where].strip(), cells[what].strip()
         if not name or not label or "\x00" in name:
             raise DataError(f"DATA {shown!r}, line {line}: the {'path' if label else 'label'} is empty or impossible.")
-        split = None if which is None else _split(shown, line, cells[which])
-        found.append((line, name, label, split))
+        found.append((line, name, label, "" if which is None else cells[which].strip()))
     if not found:
         raise DataError(f"DATA {shown!r} has a header but no rows.")
+    splits = meant(word for _, _, _, word in found)
+    for line, _, _, word in found:
+        if word and word not in splits:
+            raise DataError(f"DATA {shown!r}, line {line}: split {display(word)!r}; expected train, val or test.")
     base = path.parent
-    paths = [base / name for _, name, _, _ in found]
+    written = [name for _, name, _, _ in found]
+    names = [_on_disk(base, name) for name in written]
+    paths = [base / name for name in names]
     if not any(os.path.lexists(p) for p in paths):
         raise DataError(
-            f"DATA {shown!r}: none of its {len(paths)} paths exists. The first is {display(found[0][1])!r}, "
+            f"DATA {shown!r}: none of its {len(paths)} paths exists. The first is {display(written[0])!r}, "
             f"looked up as {display(paths[0])!r}: paths are relative to the folder of the CSV file."
         )
-    classes, numbers = number_classes([label for _, _, label, _ in found])
-    names = unique([name for _, name, _, _ in found])
+    turned = sum("\\" in before and before != after for before, after in zip(written, names, strict=True))
+    if turned:
+        notes.append(f"{turned:,} path(s) with backslashes, as Windows writes them, read as with /")
+    labels = [label for _, _, label, _ in found]
+    classes, numbers = number_classes(labels)
     items = [
-        Item(shown_name, number, split, p, line)
-        for shown_name, number, (line, _, _, split), p in zip(names, numbers, found, paths, strict=True)
+        Item(shown_name, number, splits.get(word), p, line)
+        for shown_name, number, (line, _, _, word), p in zip(unique(names), numbers, found, paths, strict=True)
     ]
-    return Source(given, "csv", classes, items)
+    return Source(given, "csv", classes, items, (*notes, *other_spellings(labels)))
+
+
+_OTHER_WORDS = {
+    "path": ("file", "filename", "file_name", "filepath", "image", "img", "image_path", "name", "id", "image_id"),
+    "label": ("class", "target", "category", "y", "species", "labels"),
+    "split": ("set", "subset", "partition", "fold", "phase", "usage", "data_set", "dataset"),
+}
+
+
+def _check_columns(shown: str, columns: list[str], header: list[str]) -> list[str]:
+    """Notes on columns that are not read. Raises DataError where one is missing, or there twice."""
+    needed = ("path", "label")
+    if missing := [name for name in needed if name not in columns]:
+        hint = ""
+        for name in missing:
+            if likely := next((h.strip() for h in header if h.strip().lower() in _OTHER_WORDS[name]), None):
+                hint += f" Is {display(likely)!r} the {name}? Then rename it."
+        raise DataError(
+            f"DATA {shown!r}: its first line must name the columns path,label (and, if you like, split); "
+            f"it is {display(','.join(columns)[:80]) or 'empty'!r}.{hint}"
+        )
+    notes = []
+    for name in dict.fromkeys(columns):
+        times, read = columns.count(name), name in (*needed, "split")
+        if read and times > 1:
+            raise DataError(f"DATA {shown!r}: the column {name!r} is there {times} times; keep one.")
+        if not read:
+            use = ""
+            if name in _OTHER_WORDS["split"] and "split" not in columns:
+                use = "; named split, it would say which images train, validate and test"
+            notes.append(f"column {display(name)!r} is not read (path, label and split are){use}")
+    return notes
+
+
+def _on_disk(base: Path, name: str) -> str:
+    """The name as the file has it: with / for the backslashes of Windows, and in the disk's form of Unicode."""
+    if (name.isascii() and "\\" not in name) or os.path.lexists(base / name):
+        return name
+    for slashed in dict.fromkeys((name, name.replace("\\", "/"))):
+        for form in (None, "NFC", "NFD"):
+            other = slashed if form is None else unicodedata.normalize(form, slashed)
+            if os.path.lexists(base / other):
+                return other
+    return name
 
 
 def read_rows(what: str, path: Path) -> list[tuple[int, list[str]]]:
@@ -82,24 +132,22 @@ def read_rows(what: str, path: Path) -> list[tuple[int, list[str]]]:
         check_table(what, os.fstat(file.fileno()).st_size)
         data = file.read()
     try:
-        text = data.decode("utf-8-sig")
+        # "Unicode text", as Excel saves it, is UTF-16 with a mark
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as e:
         line = data.count(b"\n", 0, e.start) + 1
         raise DataError(f"{what}, line {line}: no UTF-8; save the table as 'CSV UTF-8'.") from e
-    header = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=header.count)  # a comma where it is a draw
+    header = re.split(r"\r\n?|\n", text, maxsplit=1)[0]
+    first = 0
+    if named := re.fullmatch(r'"?sep=([,;|\t])"?', header):  # a line of Excel's own before the header
+        delimiter, first = named[1], 1
+    else:
+        delimiter = max(",;\t|", key=header.count)  # a comma where it is a draw
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        return [(reader.line_num, cells) for cells in reader]
+        return [(reader.line_num, cells) for cells in reader][first:]
     except csv.Error as e:
         raise DataError(f"{what}, line {reader.line_num}: {e}") from e
-
-
-def _split(shown: str, line: int, cell: str) -> SplitName | None:
-    word = cell.strip().lower()
-    if word and word not in SPLIT_WORDS:
-        raise DataError(f"DATA {shown!r}, line {line}: split {display(cell)!r}; expected train, val or test.")
-    return SPLIT_WORDS[word] if word else None
 
 
 def open_npz(given: str, path: Path) -> Source:
@@ -117,7 +165,11 @@ def open_npz(given: str, path: Path) -> Source:
     if "split" in arrays:
         if arrays["split"].shape != labels.shape:
             raise DataError(f"DATA {shown!r}: split has shape {arrays['split'].shape}; expected {labels.shape}.")
-        splits = [_word(shown, row, str(word)) for row, word in enumerate(arrays["split"].tolist())]
+        words = [_text(word).strip() for word in arrays["split"].tolist()]
+        known = meant(words)
+        if wrong := next(((row, word) for row, word in enumerate(words) if word not in known), None):
+            raise DataError(f"DATA {shown!r}: split[{wrong[0]}] is {display(wrong[1])!r}; expected train, val or test.")
+        splits = [known[word] for word in words]
     items = [
         Item(f"{split or 'image'} #{row}", number, split, None, row)
         for row, (number, split) in enumerate(zip(numbers, splits, strict=True))
@@ -125,53 +177,70 @@ def open_npz(given: str, path: Path) -> Source:
     return Source(given, "npz", classes, items, array=pixels)
 
 
-def _word(shown: str, row: int, word: str) -> SplitName:
-    if word.strip().lower() not in SPLIT_WORDS:
-        raise DataError(f"DATA {shown!r}: split[{row}] is {display(word)!r}; expected train, val or test.")
-    return SPLIT_WORDS[word.strip().lower()]
-
-
 def _arrays(shown: str, path: Path) -> dict[str, NDArray[np.generic]]:
-    file = open_input(f"DATA {shown!r}", path)
-    try:
-        _check_headers(f"DATA {shown!r}", file)
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as npz:
-            for needed in ("images", "labels"):
-                if needed not in npz.files:
-                    has = ", ".join(sorted(map(display, npz.files))) or "nothing"
-                    raise DataError(f"DATA {shown!r} has no {needed!r} array; it has {has}.")
-            return {name: npz[name] for name in npz.files if name in ARRAYS}
-    except DataError:
-        raise
-    except Exception as e:  # zipfile, zlib and numpy have many ways to refuse what is damaged
-        raise DataError(f"DATA {shown!r} cannot be read as .npz ({e}); save it again with np.savez.") from e
-    finally:
-        file.close()
+    what = f"DATA {shown!r}"
+    with open_input(what, path) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
+                for needed in ("images", "labels"):
+                    if needed not in members:
+                        has = ", ".join(sorted(map(display, members))) or "nothing"
+                        raise DataError(f"{what} has no {needed!r} array; it has {has}.")
+                members = {name: member for name, member in members.items() if name in ARRAYS}
+                size = os.fstat(file.fileno()).st_size
+                check_unpacked(what, size, sum(member.file_size for member in members.values()))
+                for name, member in members.items():  # all of them, before any array is made
+                    _check_header(what, archive, name, member)
+                return {name: _array(archive, member) for name, member in members.items()}
+        except DataError:
+            raise
+        except NotImplementedError as e:  # zipfile: a method of packing, or a version, that it does not know
+            raise DataError(f"{what} is packed in a way that cannot be read ({e}); save it again with np.savez.") from e
+        except Exception as e:  # zipfile, zlib and numpy have many ways to refuse what is damaged
+            raise DataError(f"{what} cannot be read as .npz ({e}); save it again with np.savez.") from e
 
 
-def _check_headers(what: str, npz: BinaryIO) -> None:
-    """What the archive's and the arrays' headers claim, before any array is made.
+def _check_header(what: str, archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> None:
+    """Raises DataError for what is no array, for one that its header does not fit, and for pickled objects."""
+    with archive.open(member) as file:
+        if (magic := file.read(6)) != np.lib.format.MAGIC_PREFIX:
+            _check_whole(archive, member)
+            raise DataError(
+                f"{what}: its member {name!r} is no array (it begins with {magic!r}, an array with "
+                f"{np.lib.format.MAGIC_PREFIX!r}); save it again with np.savez."
+            )
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        held = member.file_size - file.tell()
+    if dtype.hasobject:
+        _check_whole(archive, member)
+        raise DataError(f"{what}: {name} holds pickled objects, which are never loaded; save plain arrays.")
+    if math.prod(shape) * dtype.itemsize != held:
+        raise DataError(
+            f"{what}: {name} should have {math.prod(shape) * dtype.itemsize:,} bytes, as its header says "
+            f"{dtype} of shape {shape}, and has {held:,}; save it again with np.savez."
+        )
 
-    Raises DataError for more than may be unpacked, for arrays that their headers do not fit, and for pickled objects.
-    """
-    with zipfile.ZipFile(npz) as archive:
-        members = [m for m in archive.infolist() if m.filename.removesuffix(".npy") in ARRAYS]
-        check_unpacked(what, os.fstat(npz.fileno()).st_size, sum(member.file_size for member in members))
-        for member in members:
-            name = member.filename.removesuffix(".npy")
-            with archive.open(member) as file:
-                version = np.lib.format.read_magic(file)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, _, dtype = read(file)
-                held = member.file_size - file.tell()
-            if dtype.hasobject:
-                raise DataError(f"{what}: {name} holds pickled objects, which are never loaded; save plain arrays.")
-            if math.prod(shape) * dtype.itemsize != held:
-                raise DataError(
-                    f"{what}: {name} should have {math.prod(shape) * dtype.itemsize:,} bytes, as its header says "
-                    f"{dtype} of shape {shape}, and has {held:,}; save it again with np.savez."
-                )
+
+def _check_whole(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Raises BadZipFile for a member that its checksum does not fit: what its header says is then damage."""
+    with archive.open(member) as file:
+        while file.read(1 << 20):
+            pass
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[np.generic]:
+    # np.load looks at the first bytes of the file: where they are damaged, it speaks of pickled data
+    with archive.open(member) as file:
+        array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
+        return array
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
 def _pixels(shown: str, images: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -201,10 +270,12 @@ def _labels(
 ) -> tuple[tuple[str, ...], list[int]]:
     if labels.dtype.kind not in "iuUS":
         raise DataError(f"DATA {shown!r}: labels is {labels.dtype}; expected whole numbers or strings.")
-    texts = [v.decode("utf-8", "surrogateescape") if isinstance(v, bytes) else str(v) for v in labels.tolist()]
+    texts = [composed(_text(v)) for v in labels.tolist()]
     if classes is None:
         return number_classes(texts)
-    names = [str(c) for c in classes.tolist()]
+    if classes.ndim != 1:
+        raise DataError(f"DATA {shown!r}: classes has shape {classes.shape}; expected one name per class.")
+    names = [composed(_text(c)) for c in classes.tolist()]
     if len(set(names)) < len(names):
         raise DataError(f"DATA {shown!r}: classes names the same class twice.")
     if labels.dtype.kind in "iu":

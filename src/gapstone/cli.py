@@ -84,6 +84,21 @@ LearningRate = Annotated[
 WeightDecay = Annotated[float, typer.Option(help="Not on norms and biases.")]
 AugmentOption = Annotated[Literal["auto", "none"], typer.Option(help="auto: flips and crops for colour pictures.")]
 PrecisionOption = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="auto: what measures faster.")]
+DuplicatesOption = Annotated[
+    Literal["group", "drop", "keep"],
+    typer.Option(
+        help="Pictures that DATA holds more than once: kept on one side of the split, one of each used, or counted as "
+        "any other."
+    ),
+]
+DuplicateThreshold = Annotated[
+    float | None,
+    typer.Option(
+        help="Likeness (correlation, 0.8 to 1) from which two pictures are one; 1: only where every pixel is the same "
+        "(default: what suits DATA; `gapstone check` shows it).",
+        show_default=False,
+    ),
+]
 Model = Annotated[
     str,
     typer.Argument(
@@ -182,6 +197,8 @@ def compare(
     augment: AugmentOption = "auto",
     precision: PrecisionOption = "auto",
     device: Device = "auto",
+    duplicates: DuplicatesOption = "group",
+    duplicate_threshold: DuplicateThreshold = None,
     workers: Annotated[
         int | None, typer.Option(help="Trials at a time (default: one per core; one on a GPU).", show_default=False)
     ] = None,
@@ -221,7 +238,7 @@ def check(
         typer.Option(
             parser=_path,
             metavar="PATH",
-            help="Where scan.json, scan.txt and scan.csv go (default: runs/check-NAME).",
+            help="Where scan.json, scan.txt, scan.csv and scan.html go (default: runs/check-NAME).",
             show_default=False,
         ),
     ] = None,
@@ -230,13 +247,14 @@ def check(
         int | None,
         typer.Option(help="Larger images are listed, not decoded (default: 178,956,970).", show_default=False),
     ] = None,
+    duplicate_threshold: DuplicateThreshold = None,
 ) -> None:
     """Scan images for what spoils a comparison: unreadable files, duplicates, two labels. Changes no file."""
     with _loading():
         from gapstone.images.check import check as run
         from gapstone.images.load import MAX_PIXELS
 
-    run(data, out, workers, MAX_PIXELS if max_pixels is None else max_pixels)
+    run(data, out, workers, MAX_PIXELS if max_pixels is None else max_pixels, duplicate_threshold)
 
 
 @app.command()
@@ -259,6 +277,8 @@ def train(
     augment: AugmentOption = "auto",
     precision: PrecisionOption = "auto",
     device: Device = "auto",
+    duplicates: DuplicatesOption = "group",
+    duplicate_threshold: DuplicateThreshold = None,
 ) -> None:
     """Train one classifier and save it as one safe file: weights, labels, preprocessing, backbone and head."""
     given = locals()
@@ -416,6 +436,8 @@ def convert(
     ] = 0,
     batch_size: BatchSize = 64,
     device: Device = "auto",
+    duplicates: DuplicatesOption = "group",
+    duplicate_threshold: DuplicateThreshold = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document on standard output instead of a table.")
     ] = False,
@@ -459,6 +481,8 @@ def export(
         ),
     ] = None,
     weights: Weights = None,
+    duplicates: DuplicatesOption = "group",
+    duplicate_threshold: DuplicateThreshold = None,
 ) -> None:
     """Write a model as ONNX or .pt2: logits and maps, any batch and size the head takes, checked before it says done.
 
@@ -467,7 +491,18 @@ def export(
     with _loading():
         from gapstone.export.command import export as run
 
-    run(model, onnx, pt2, maps=maps, opset=opset, int8=int8, data=data, weights=weights)
+    run(
+        model,
+        onnx,
+        pt2,
+        maps=maps,
+        opset=opset,
+        int8=int8,
+        data=data,
+        weights=weights,
+        duplicates=duplicates,
+        duplicate_threshold=duplicate_threshold,
+    )
 
 
 @app.command()

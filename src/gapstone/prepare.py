@@ -14,10 +14,11 @@ from torch import nn
 from gapstone import nets
 from gapstone.disk import check_input
 from gapstone.images.augment import Augment, suit
+from gapstone.images.near import check_threshold
 from gapstone.images.preprocessing import Preprocessing, choose, parse_size
 from gapstone.images.scan import Scan, scan
 from gapstone.images.sources import Source, open_source
-from gapstone.images.split import Split, folds, split
+from gapstone.images.split import Duplicates, Split, folds, split
 from gapstone.images.store import Store, build, moments
 from gapstone.options import at_least as at_least
 from gapstone.shown import by, display
@@ -48,6 +49,8 @@ class Choices:
     augment: Literal["auto", "none"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
+    duplicates: Duplicates = "group"
+    duplicate_threshold: float | None = None
 
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs)
@@ -60,9 +63,11 @@ class Choices:
             ("optimizer", ("sgd", "adamw")),
             ("augment", ("auto", "none")),
             ("precision", ("auto", "float32", "bfloat16")),
+            ("duplicates", ("group", "drop", "keep")),
         ):
             if getattr(self, name) not in words:
                 raise ValueError(f"--{name} {getattr(self, name)}: must be {' or '.join(words)}.")
+        check_threshold(self.duplicate_threshold)
 
 
 @dataclass(frozen=True)
@@ -160,11 +165,11 @@ def decide(
     _check_names(choices, weights)
     device = pick_device(choices.device)
     source = open_source(choices.data)
-    found = scan(source, progress=progress("Checking images"))
+    found = scan(source, progress=progress("Checking images"), threshold=choices.duplicate_threshold)
     if k:
-        splits = list(folds(source, found, k, seed=0, limit=choices.limit))
+        splits = list(folds(source, found, k, seed=0, limit=choices.limit, duplicates=choices.duplicates))
     else:
-        splits = [split(source, found, seed=seed, limit=choices.limit) for seed in seeds]
+        splits = [split(source, found, seed=seed, limit=choices.limit, duplicates=choices.duplicates) for seed in seeds]
     size, stored = choose(source, found, choices.size)
     start = read_weights(weights, choices.backbone, found.channels) if weights is not None else None
     known = start.preprocessing if start else None

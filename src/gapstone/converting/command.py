@@ -24,8 +24,9 @@ from gapstone.fitting.data import OnDisk
 from gapstone.fitting.fit import Fitted, Method, asked, fit
 from gapstone.heads import Head, parse
 from gapstone.images.names import display
+from gapstone.images.near import check_threshold
 from gapstone.images.sources import open_source
-from gapstone.images.split import Split
+from gapstone.images.split import Duplicates, Split
 from gapstone.nets import map_size
 from gapstone.prepare import at_least, pick_device
 from gapstone.progress import Bars
@@ -56,6 +57,9 @@ class Request:
     seed: int = 0
     """As the model was trained with: the validation images that λ and the epoch are chosen by depend on it."""
     batch_size: int = 64
+    duplicates: Duplicates = "group"
+    """As the model was trained with: what is tested depends on it, and on the next."""
+    duplicate_threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ def convert(request: Request, as_json: bool = False, console: Console | None = N
         )
     asked(spec, request.method, request.finetune)
     at_least(0, seed=request.seed)
+    check_threshold(request.duplicate_threshold)
     at_least(1, batch_size=request.batch_size)
     if request.native and request.finetune:
         raise ValueError(
@@ -175,7 +180,7 @@ def _convert(
             f"--method distil keeps the classes of the model ({_few(model.labels)}); DATA has {_few(source.classes)}: "
             f"take logistic."
         )
-    images = shown(source, labels, model, folder, request.seed, request.limit, request.native, bars)
+    images = shown(source, labels, model, folder, request, bars)
     parts = images.parts
     if not same:
         bars.say(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from gapstone.images.split import Split, split
 from gapstone.images.store import StoreError, build
 from gapstone.prepare import content
 from gapstone.progress import Bars
+
+if TYPE_CHECKING:
+    from gapstone.converting.command import Request
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,19 +43,17 @@ def shown(
     labels: tuple[str, ...],
     model: Original,
     folder: Path,
-    seed: int,
-    limit: int | None,
-    as_they_are: bool,
+    request: "Request",
     bars: Bars,
 ) -> Shown:
     """Checked, split, and either decoded into a store in `folder` or, as they are, decoded when they are looked at.
 
     Raises: as `split` and `build`; the views StoreError, for a file that can no longer be read.
     """
-    found = scan(source, progress=bars("Checking images"))
-    if as_they_are:
+    found = scan(source, progress=bars("Checking images"), threshold=request.duplicate_threshold)
+    if request.native:
         found = _without(found, model.smallest, bars)
-    chosen = split(source, found, seed=seed, limit=limit)
+    chosen = split(source, found, seed=request.seed, limit=request.limit, duplicates=request.duplicates)
     bars.say(
         f"{len(chosen.train):,} images to fit to, {len(chosen.validation):,} to choose by, {len(chosen.test):,} to "
         f"test on: {chosen.described}."
@@ -59,7 +61,7 @@ def shown(
     used = np.unique(np.concatenate([chosen.train, chosen.validation, chosen.test]))
     numbers = np.array([labels.index(name) for name in source.classes])
     device, preprocessing = next(model.trunk.parameters()).device, model.preprocessing
-    if as_they_are:
+    if request.native:
 
         def decode(row: int) -> NDArray[np.uint8]:
             try:

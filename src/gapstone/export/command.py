@@ -18,6 +18,8 @@ from gapstone.export.module import logits_alone, logits_and_maps
 from gapstone.export.sizes import Sizes, sizes
 from gapstone.export.to_onnx import NEWEST, OPSET, need_onnx, read_onnx, write_onnx
 from gapstone.export.to_pt2 import graph, read_pt2, write_pt2
+from gapstone.images.near import check_threshold
+from gapstone.images.split import Duplicates
 from gapstone.opening import Opened, open_model
 from gapstone.progress import Bars
 from gapstone.shown import by, display
@@ -37,6 +39,8 @@ def export(
     int8: bool = False,
     data: str | None = None,
     weights: Path | None = None,
+    duplicates: Duplicates = "group",
+    duplicate_threshold: float | None = None,
     console: Console | None = None,
 ) -> None:
     """Write `onnx`, `pt2` or both, each checked against PyTorch on several sizes before it gets its name; a file that
@@ -49,6 +53,7 @@ def export(
         `int8` as `open_source` and `split`.
     """
     _fits(onnx, pt2, opset, int8, data)
+    check_threshold(duplicate_threshold)
     if onnx:
         need_onnx()
     written: list[Path] = []
@@ -63,7 +68,10 @@ def export(
     ):
         with bars.during(f"Opening {model}"):
             opened = open_model(model, weights)
-        images = whole_numbers.choose(opened, data, bars("Checking images")) if int8 and data else None
+        images = None
+        if int8 and data:
+            tell = bars("Checking images")
+            images = whole_numbers.choose(opened, data, tell, duplicates, duplicate_threshold)
         module = logits_and_maps(opened) if maps else logits_alone(opened)
         facts = about(opened, maps)
         with bars.during("Tracing the network"):

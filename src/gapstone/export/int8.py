@@ -18,7 +18,7 @@ from gapstone.export.check import Run, pictures
 from gapstone.export.to_onnx import TRUNK, read_onnx
 from gapstone.images.scan import scan
 from gapstone.images.sources import Source, open_source
-from gapstone.images.split import split
+from gapstone.images.split import Duplicates, split
 from gapstone.opening import Opened
 
 CALIBRATED = 128
@@ -76,7 +76,13 @@ class Images:
     described: str
 
 
-def choose(opened: Opened, data: str, progress: Any = None) -> Images:
+def choose(
+    opened: Opened,
+    data: str,
+    progress: Any = None,
+    duplicates: Duplicates = "group",
+    threshold: float | None = None,
+) -> Images:
     """Split DATA as `gapstone train` does: of the same DATA, what is measured on was never trained on.
 
     Raises: DataError, SplitError; ValueError for a class the model does not know.
@@ -93,7 +99,7 @@ def choose(opened: Opened, data: str, progress: Any = None) -> Images:
             + (f" (nor {len(unknown) - 1} more of its classes)" if len(unknown) > 1 else "")
             + f"; its labels are {', '.join(opened.labels[:8])}{', …' if len(opened.labels) > 8 else ''}."
         )
-    parts = split(source, scan(source, progress=progress))
+    parts = split(source, scan(source, progress=progress, threshold=threshold), duplicates=duplicates)
     labels = np.array([opened.labels.index(name) for name in source.classes])[source.labels]
     return Images(source, _some(parts.train, labels), parts.test, labels, parts.described)
 

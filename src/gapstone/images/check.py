@@ -8,14 +8,23 @@ from gapstone.stopping import stoppable
 from gapstone.storage.folder import CHECK, check_folder, own_folder
 from gapstone.terminal import Terminal
 
+from . import gallery
 from .load import MAX_PIXELS
 from .names import display
+from .near import check_threshold
 from .scan import Scan, scan
 from .sources import DataError, open_source
 
 
-def check(data: str, out: Path | None = None, workers: int | None = None, max_pixels: int = MAX_PIXELS) -> Scan:
-    """Scan DATA, print the findings and write scan.json, scan.txt and scan.csv into `out`.
+def check(
+    data: str,
+    out: Path | None = None,
+    workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    threshold: float | None = None,
+) -> Scan:
+    """Scan DATA, print the findings and write them into `out`: scan.json, scan.txt, scan.csv and, where a picture is
+    there more than once, scan.html, which shows it.
 
     ```python
     check("flowers")                       # writes into runs/check-flowers
@@ -26,6 +35,7 @@ def check(data: str, out: Path | None = None, workers: int | None = None, max_pi
     """
     console = Terminal()
     at_least(1, workers=workers, max_pixels=max_pixels)
+    check_threshold(threshold)
     source = open_source(data)
     folder = out if out is not None else Path("runs") / f"check-{place(data)}"
     _refuse_inside(folder, data)
@@ -35,12 +45,15 @@ def check(data: str, out: Path | None = None, workers: int | None = None, max_pi
         stoppable("Stopped before the end of the scan; nothing was written. The same command starts again."),
         Bars(Terminal(stderr=True), idle="Comparing the images with each other") as bars,
     ):
-        found = scan(source, workers=workers, max_pixels=max_pixels, progress=bars("Looking at the images"))
+        tell = bars("Looking at the images")
+        found = scan(source, workers=workers, max_pixels=max_pixels, progress=tell, threshold=threshold)
         with own_folder(folder, CHECK, say=bars.say):
             found.write(folder)
+            shown = gallery.write(source, found, folder, bars("Drawing what is there more than once"))
     found.render(console)
     console.print(
-        f"written: {display(folder / 'scan.txt')}, scan.json, and scan.csv with a row per file",
+        f"written: {display(folder / 'scan.txt')}, scan.json, and scan.csv with a row per file"
+        + (f"; {display(shown)} shows the duplicates" if shown else ""),
         markup=False,
         highlight=False,
         soft_wrap=True,

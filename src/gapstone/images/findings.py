@@ -71,7 +71,8 @@ def _problems(scan: "Scan") -> Iterator[tuple[str, str]]:
         kinds = " and ".join(dict.fromkeys(str(scan.splits[i]) for g in groups for i in g))
         yield (
             "problem",
-            f"the same picture in {kinds}: {_n(len(groups), 'group')} (the copies in train will be dropped)",
+            f"the same picture in {kinds}: {_n(len(groups), 'group')} (the copies in train are dropped, unless a class "
+            "would lose more than half to near duplicates)",
         )
         yield from _examples([" = ".join(names[i] for i in g[:4]) for g in groups])
     for what, groups in (("exact duplicates", scan.exact_duplicates), ("near duplicates", scan.near_duplicates)):

@@ -21,164 +21,243 @@ The thresholds are what pairs looked at as pictures allowed (each set alone, the
 A pair missed or found wrongly costs little: groups only keep images on one side of a split, they exclude nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .facts import COLOUR_SIDE, GRAY_SIDE
+from .likeness import ALL, BLOCK, Floats, chroma, compare, points
 
-Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class _Bar:
+class Bar:
     """What a pair of one kind of image must reach."""
 
     radius: float  # between the candidates' points on the unit sphere: 4 % cropped off a side moves .17, at most .4
     align: bool
     correlation: float
     colour: float  # levels of 255
+    rows: tuple[int, int] = ALL  # of the thumbnails: what is compared
 
 
-PHOTO = _Bar(0.35, True, 0.97, 25.0)
-GRAY_PHOTO = _Bar(0.35, True, 0.985, 25.0)
-SMALL_COLOUR = _Bar(0.35, True, 0.98, 10.0)
-SMALL_GRAY = _Bar(0.10, False, 0.997, 10.0)
+PHOTO = Bar(0.35, True, 0.97, 25.0)
+GRAY_PHOTO = Bar(0.35, True, 0.985, 25.0)
+SMALL_COLOUR = Bar(0.35, True, 0.98, 10.0)
+SMALL_GRAY = Bar(0.10, False, 0.997, 10.0)
+# a caption over the lower or the upper quarter, which is not looked at; the rest has to agree better
+CAPTION_BELOW = Bar(0.30, True, 0.985, 20.0, (0, 24))
+CAPTION_ABOVE = Bar(0.30, True, 0.985, 20.0, (8, 32))
+PHOTO_BARS = (PHOTO, CAPTION_BELOW, CAPTION_ABOVE)
+
 SMALL = 64  # pixels on the long side
-NEIGHBOURS = 8  # per image: a hundred copies of one picture hang together by fewer links than 100 × 99
+NEIGHBOURS = 8  # per image that are compared with it
+CROWD = 16  # nearest neighbours that say how alike pictures are there
+RATIO = 0.2  # of what is left over between pictures that are alike by nature: two pictures are one below it
+SURE = 0.001  # what may always be left over between two of one picture, unless all pictures are that much alike
 PLAIN = 4.0  # gray levels of contrast below which a picture is too plain to be compared (a white page, the sea)
 ASPECT = 0.15  # log of width / height: a light crop changes it little
-_STEPS = 6  # Gauss–Newton steps; later ones change nothing
-_BLOCK = 4096  # pairs at once: 200 MB of work space
 
 
-def near_pairs(thumbnails: NDArray[np.uint8], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(P, 2) rows of `thumbnails` (N, 32·32 + 8·8·3) that show one picture; `sizes` (N, 2) are (width, height)."""
-    small = sizes.max(axis=1, initial=0) <= SMALL
-    gray = _chroma(thumbnails).max(axis=(1, 2), initial=0) <= 2
-    aspect = np.log(sizes[:, 0] / sizes[:, 1])
-    found = [np.empty((0, 2), np.int64)]
-    # a photo and its small or black-and-white copy are one picture, so the most lenient bar of the two kinds counts,
-    # save for small gray ones: those resemble each other by nature
-    kinds = (
-        (small & gray, SMALL_GRAY),
-        (~small & gray, GRAY_PHOTO),
-        (small & ~gray, SMALL_COLOUR),
-        (~(small & gray), PHOTO),
-    )
-    for members, bar in kinds:
-        if bar is PHOTO and not (~small & ~gray).any():
-            continue
-        which = np.flatnonzero(members)
-        pairs = which[_candidates(thumbnails[which], bar.radius)]
-        pairs = pairs[np.abs(aspect[pairs[:, 0]] - aspect[pairs[:, 1]]) < ASPECT]
-        if bar is PHOTO:
-            mixed = ~small[pairs].all(axis=1) & ~gray[pairs].all(axis=1)
-            pairs = pairs[mixed]
-        for start in range(0, len(pairs), _BLOCK):
-            block = pairs[start : start + _BLOCK]
-            correlation, colour = compare(thumbnails[block[:, 0]], thumbnails[block[:, 1]], bar.align)
-            found.append(block[(correlation >= bar.correlation) & (colour <= bar.colour)])
-    return np.concatenate(found)
+class Likeness:
+    """Which of the thumbnails (N, 32·32 + 8·8·3) show one picture; `sizes` (N, 2) are the pictures' (width, height).
+
+        >>> likeness = Likeness(thumbnails, sizes)
+        >>> likeness.pairs                  # (P, 2) rows, each pair once
+        >>> likeness.groups()               # (N,) numbers; those of one picture share one
+
+    threshold: the correlation that counts as one picture, for all alike; None for what the pictures allow.
+    """
+
+    def __init__(self, thumbnails: NDArray[np.uint8], sizes: NDArray[np.int64], threshold: float | None = None) -> None:
+        self.thumbnails = thumbnails
+        self.threshold = threshold
+        self.small = sizes.max(axis=1, initial=0) <= SMALL
+        self.gray = np.empty(len(sizes), np.bool_)
+        for start in range(0, len(sizes), BLOCK):
+            block = slice(start, start + BLOCK)
+            self.gray[block] = chroma(thumbnails[block]).max(axis=(1, 2), initial=0) <= 2
+        self.aspect = np.log(sizes[:, 0] / sizes[:, 1])
+        self._left_over: dict[Bar, Floats] = {}  # per picture: what may be left over where it is compared
+        found = [self._search(bar) for bar in (SMALL_GRAY, GRAY_PHOTO, SMALL_COLOUR, *PHOTO_BARS)]
+        self.pairs: Rows = np.unique(np.concatenate(found), axis=0)
+
+    def groups(self) -> Rows:
+        """(N,) a number per picture, shared by those of one picture.
+
+        Each group has one member that all others are like: a chain of pictures, each a little like the next, is no
+        group. The first is the picture that most others are like.
+        """
+        count = len(self.thumbnails)
+        group = np.full(count, -1, np.int64)
+        links = _links(self.pairs, count)
+        for leader in sorted(links, key=lambda i: (-len(links[i]), i)):
+            if group[leader] >= 0:
+                continue
+            group[leader] = leader
+            new = [i for i in links[leader] if group[i] < 0]
+            tried = {leader, *new}
+            while new:  # what is linked to a member is compared with the leader itself
+                group[new] = leader
+                others = sorted({i for member in new for i in links[member] if group[i] < 0} - tried)
+                tried.update(others)
+                alike = self.alike(np.full(len(others), leader), np.asarray(others, np.int64))
+                new = [i for i, is_one in zip(others, alike.tolist(), strict=True) if is_one]
+        alone = group < 0
+        group[alone] = np.flatnonzero(alone)
+        return group
+
+    def alike(self, a: Rows, b: Rows) -> Mask:
+        """(P,) is picture a[p] one with b[p]?"""
+        found = np.zeros(len(a), np.bool_)
+        for bar in self._left_over:
+            open_ = np.flatnonzero(~found & self._of_kind(bar, a, b))
+            if len(open_):
+                found[open_] = self._judge(bar, a[open_], b[open_])[0]
+        return found
+
+    def _of_kind(self, bar: Bar, a: Rows, b: Rows) -> Mask:
+        """(P,) is this the bar for the pair? A photo and its small or black-and-white copy are one picture, so the most
+        lenient of their two counts, save for small gray ones: those resemble each other by nature.
+        """
+        small, gray = self.small[a] & self.small[b], self.gray[a] & self.gray[b]
+        if bar is SMALL_GRAY:
+            return small & gray
+        if bar is GRAY_PHOTO:
+            return gray & ~self.small[a] & ~self.small[b]
+        if bar is SMALL_COLOUR:
+            return small & ~self.gray[a] & ~self.gray[b]
+        tiny = (self.small & self.gray)[a] | (self.small & self.gray)[b]
+        return ~small & ~gray & ~tiny
+
+    def _members(self, bar: Bar) -> Rows:
+        """The pictures that stand in pairs of this kind."""
+        if bar is SMALL_GRAY:
+            return np.flatnonzero(self.small & self.gray)
+        if bar is GRAY_PHOTO:
+            return np.flatnonzero(~self.small & self.gray)
+        if bar is SMALL_COLOUR:
+            return np.flatnonzero(self.small & ~self.gray)
+        return np.flatnonzero(~(self.small & self.gray)) if (~self.small & ~self.gray).any() else np.empty(0, np.int64)
+
+    def _search(self, bar: Bar) -> Rows:
+        """(P, 2) the pairs of this kind that are one picture; sets what may be left over."""
+        which = self._members(bar)
+        limit, radius = 1 - bar.correlation, bar.radius
+        if self.threshold is not None:
+            asked = 1 - self.threshold
+            limit = asked if bar.rows == ALL else min(limit, asked)
+            radius = max(radius, 1.5 * float(np.sqrt(2 * limit)))
+        at, neighbours = _nearest(self.thumbnails[which], radius, bar.rows)
+        which = which[at]
+        allowed = np.full(len(self.thumbnails), limit, np.float32)
+        self._left_over[bar] = allowed
+        near = neighbours[:, :NEIGHBOURS]
+        pairs = _pairs(near)
+        pairs = pairs[self._of_kind(bar, which[pairs[:, 0]], which[pairs[:, 1]])]
+        if self.threshold is None:
+            self._adapt(bar, which, neighbours)
+        one, _ = self._judge(bar, which[pairs[:, 0]], which[pairs[:, 1]])
+        return np.sort(which[pairs[one]], axis=1)
+
+    def _adapt(self, bar: Bar, which: Rows, neighbours: Rows) -> None:
+        """Where a picture has many neighbours it is like by nature, what may be left over is a part of what is there.
+
+        X-rays, or products on one ground, differ by less than a photo and its crop. The farther neighbours say by how
+        much: the nearest may be copies.
+        """
+        far = _ranks(neighbours.shape[1])
+        crowded = np.flatnonzero((neighbours >= 0).all(axis=1)) if len(far) else np.empty(0, np.int64)
+        if not len(crowded):
+            return
+        left = np.stack([self._judge(bar, which[crowded], which[neighbours[crowded, rank]])[1] for rank in far], axis=1)
+        usual = np.median(left, axis=1)
+        allowed = self._left_over[bar]
+        sure = SURE
+        if 2 * len(crowded) > len(which):  # so is the whole data set
+            sure = min(SURE, RATIO * float(np.median(usual)))
+        allowed[which[crowded]] = np.clip(RATIO * usual, sure, allowed[which[crowded]])
+
+    def _judge(self, bar: Bar, a: Rows, b: Rows) -> tuple[Mask, Floats]:
+        """(P,) is the pair one picture, and what of it is left over (1 − correlation)."""
+        allowed = self._left_over[bar]
+        one, left = np.empty(len(a), np.bool_), np.empty(len(a), np.float32)
+        for start in range(0, len(a), BLOCK):
+            i, j = a[start : start + BLOCK], b[start : start + BLOCK]
+            correlation, colour = compare(self.thumbnails[i], self.thumbnails[j], bar.align, bar.rows)
+            left[start : start + BLOCK] = 1 - correlation
+            enough = 1 - correlation <= np.minimum(allowed[i], allowed[j])
+            same_shape = np.abs(self.aspect[i] - self.aspect[j]) < ASPECT
+            one[start : start + BLOCK] = enough & same_shape & (colour <= bar.colour)
+        return one, left
 
 
-def _candidates(thumbnails: NDArray[np.uint8], radius: float) -> NDArray[np.int64]:
+def near_pairs(thumbnails: NDArray[np.uint8], sizes: NDArray[np.int64], threshold: float | None = None) -> Rows:
+    """(P, 2) rows of `thumbnails` that show one picture."""
+    return Likeness(thumbnails, sizes, threshold).pairs
+
+
+def check_threshold(threshold: float | None) -> None:
+    """Raises ValueError for what is no correlation of near duplicates."""
+    if threshold is not None and not 0.8 <= threshold <= 1:  # also false for nan
+        raise ValueError(
+            f"--duplicate-threshold {threshold:g}: must be from 0.8 to 1; without it, photos are one picture from 0.97 "
+            "on, and pictures that are alike by nature from a likeness that is rare among them."
+        )
+
+
+def _links(pairs: Rows, count: int) -> dict[int, list[int]]:
+    links: dict[int, list[int]] = {}
+    for a, b in pairs.tolist():
+        links.setdefault(a, []).append(b)
+        links.setdefault(b, []).append(a)
+    return links
+
+
+def _ranks(count: int) -> Sequence[int]:
+    """Which of so many neighbours say how alike pictures are: three in the last third."""
+    return sorted({3 * count // 4, 7 * count // 8, count - 1}) if count >= 3 else []
+
+
+def _pairs(neighbours: Rows) -> Rows:
+    """(P, 2) each pair of a row and one of its neighbours once."""
+    rows = np.repeat(np.arange(len(neighbours)), neighbours.shape[1])
+    others = neighbours.reshape(-1)
+    there = others >= 0
+    if not there.any():
+        return np.empty((0, 2), np.int64)
+    return np.unique(np.sort(np.stack([rows[there], others[there]], axis=1), axis=1), axis=0)
+
+
+def _nearest(thumbnails: NDArray[np.uint8], radius: float, rows: tuple[int, int]) -> tuple[Rows, Rows]:
+    """(which of them have texture, (n, k) their nearest neighbours among those in order, −1 beyond the radius)."""
     from scipy.spatial import cKDTree
 
+    nothing = np.empty(0, np.int64), np.empty((0, 0), np.int64)
     if len(thumbnails) < 2:
-        return np.empty((0, 2), np.int64)
-    points, contrast = _points(thumbnails)
+        return nothing
+    unit, contrast = points(thumbnails, rows)
     textured = np.flatnonzero(contrast >= PLAIN)
-    points = points[textured]
-    if len(points) < 2:
-        return np.empty((0, 2), np.int64)
-    centred = points - points.mean(axis=0)
+    unit = unit[textured]
+    if len(unit) < 2:
+        return nothing
+    centred = unit - unit.mean(axis=0)
     # the 16 directions that hold most: distances can only shrink, so no neighbour is lost
     _, axes = np.linalg.eigh(centred.T @ centred)
     low = centred @ axes[:, -16:]
-    k = min(NEIGHBOURS + 1, len(low))
-    _, near = cKDTree(low).query(low, k=k, distance_upper_bound=radius, workers=-1)
-    rows = np.repeat(np.arange(len(low)), k)
-    others = near.ravel()
-    real = (others < len(low)) & (others != rows)
-    pairs = np.sort(np.stack([rows[real], others[real]], axis=1), axis=1)
-    pairs = np.unique(pairs, axis=0)
-    close = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1) < radius
-    found: NDArray[np.int64] = textured[pairs[close]]
-    return found
-
-
-def _points(thumbnails: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-    """(N, 64) unit vectors and (N,) the standard deviation they had, in gray levels."""
-    step = GRAY_SIDE // 8
-    means = np.empty((len(thumbnails), 64), np.float32)
-    for start in range(0, len(thumbnails), _BLOCK):
-        part = thumbnails[start : start + _BLOCK, : GRAY_SIDE**2].astype(np.float32)
-        means[start : start + _BLOCK] = part.reshape(-1, 8, step, 8, step).mean(axis=(2, 4)).reshape(-1, 64)
-    means -= means.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(means, axis=1)
-    return np.asarray(means / np.maximum(length, 1e-6)[:, None], np.float32), np.asarray(length / 8, np.float32)
-
-
-def compare(a: NDArray[np.uint8], b: NDArray[np.uint8], align: bool) -> tuple[Floats, Floats]:
-    """(correlation of the gray thumbnails where they overlap, difference of their colours in levels), each (P,)."""
-    x = a[:, : GRAY_SIDE**2].reshape(-1, GRAY_SIDE, GRAY_SIDE).astype(np.float32)
-    y = b[:, : GRAY_SIDE**2].reshape(-1, GRAY_SIDE, GRAY_SIDE).astype(np.float32)
-    grid = np.linspace(-1, 1, GRAY_SIDE, dtype=np.float32)
-    move = np.zeros((len(x), 4), np.float32)  # shift and stretch, down and across, in thumbnail pixels at the edge
-    for _ in range(_STEPS if align else 0):
-        warped, inside = _warp(x, move)
-        down, across = np.gradient(warped, axis=(1, 2))
-        columns = [down, down * grid[:, None], across, across * grid, warped, np.ones_like(warped)]
-        design = np.stack(columns, axis=3).reshape(len(x), -1, 6)
-        weight = inside.reshape(len(x), -1, 1)
-        left = design.transpose(0, 2, 1) @ (design * weight)
-        left += np.eye(6, dtype=np.float32) * (1e-4 * np.trace(left, axis1=1, axis2=2) / 6 + 1e-3)[:, None, None]
-        error = y.reshape(len(x), -1, 1) - warped.reshape(len(x), -1, 1)
-        right = design.transpose(0, 2, 1) @ (error * weight)
-        step = np.linalg.solve(left, right)[..., 0]
-        step[:, :4] /= np.maximum(1 + step[:, 4:5], 0.3)  # the gradients are those before the gain
-        move = np.clip(move + np.clip(step[:, :4], -1, 1), -3, 3)
-    warped, inside = _warp(x, move)
-    return _correlation(warped, y, inside), _colours(a, b)
-
-
-def _warp(x: Floats, move: Floats) -> tuple[Floats, Floats]:
-    """x sampled at rows r + move[0] + move[1]·r′ and columns c + move[2] + move[3]·c′, r′ and c′ from −1 to 1."""
-    rows, inside_rows = _sampling(move[:, 0:1], move[:, 1:2])
-    columns, inside_columns = _sampling(move[:, 2:3], move[:, 3:4])
-    warped = rows @ x @ columns.transpose(0, 2, 1)
-    return np.asarray(warped, np.float32), inside_rows[:, :, None] * inside_columns[:, None, :]
-
-
-def _sampling(shift: Floats, stretch: Floats) -> tuple[Floats, Floats]:
-    """(P, 32, 32) linear interpolation weights, (P, 32) 1 where the sample lies inside."""
-    grid = np.linspace(-1, 1, GRAY_SIDE, dtype=np.float32)
-    at = np.arange(GRAY_SIDE, dtype=np.float32) + shift + stretch * grid
-    inside = ((at >= -0.5) & (at <= GRAY_SIDE - 0.5)).astype(np.float32)
-    at = np.clip(at, 0, GRAY_SIDE - 1)
-    weights = np.clip(1 - np.abs(at[:, :, None] - np.arange(GRAY_SIDE, dtype=np.float32)), 0, None)
-    return weights.astype(np.float32), inside
-
-
-def _correlation(x: Floats, y: Floats, weight: Floats) -> Floats:
-    total = weight.sum(axis=(1, 2))
-    x = x - ((x * weight).sum(axis=(1, 2)) / total)[:, None, None]
-    y = y - ((y * weight).sum(axis=(1, 2)) / total)[:, None, None]
-    xy, xx, yy = ((p * weight).sum(axis=(1, 2)) for p in (x * y, x * x, y * y))
-    return np.asarray(xy / np.sqrt(np.maximum(xx * yy, 1e-6)), np.float32)
-
-
-def _colours(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Floats:
-    """Mean absolute difference of the 8×8 chroma, the brighter picture scaled down to the darker one."""
-    level = np.stack([t[:, GRAY_SIDE**2 :].mean(axis=1, dtype=np.float32) for t in (a, b)]) + 1
-    scale = (level.min(axis=0) / level)[:, :, None, None]
-    difference = _chroma(a) * scale[0] - _chroma(b) * scale[1]
-    return np.asarray(np.abs(difference).mean(axis=(1, 2)), np.float32)
-
-
-def _chroma(thumbnails: NDArray[np.uint8]) -> Floats:
-    """(N, 64, 2) red − green and blue − green of the colour thumbnails."""
-    rgb = thumbnails[:, GRAY_SIDE**2 :].reshape(-1, COLOUR_SIDE**2, 3).astype(np.float32)
-    return rgb[:, :, [0, 2]] - rgb[:, :, [1]]
+    k = min(max(3, min(CROWD, len(low) // 4)), len(low) - 1)
+    # each finds itself, too, in most cases first
+    _, found = cKDTree(low).query(low, k=k + 1, distance_upper_bound=radius, workers=-1)
+    found = np.asarray(found, np.int64)
+    own = found == np.arange(len(low))[:, None]
+    own[~own.any(axis=1), -1] = True  # there are more than k in its very place
+    found = found[~own].reshape(len(low), k)
+    found[found == len(low)] = -1
+    for start in range(0, len(found), BLOCK):
+        block = found[start : start + BLOCK]
+        apart = np.linalg.norm(unit[start : start + BLOCK, None] - unit[block], axis=2)
+        block[apart >= radius] = -1
+    return textured, found

@@ -16,7 +16,7 @@ from gapstone.cache_folder import cache_folder
 
 from .facts import Facts
 from .load import MAX_PIXELS
-from .near import near_pairs
+from .near import Likeness
 from .sources import SPLITS, Source
 from .survey import TIME_LIMIT, Progress, survey
 
@@ -165,6 +165,7 @@ def scan(
     progress: Progress | None = None,
     max_pixels: int = MAX_PIXELS,
     time_limit: float = TIME_LIMIT,
+    threshold: float | None = None,
 ) -> Scan:
     """Look at every image of a source once; nothing in the source is written or changed.
 
@@ -177,11 +178,12 @@ def scan(
 
     workers: processes that decode; None for one per core. cache: a folder, or None for no cache. progress: called with
     (done, all). time_limit: seconds for one file. A file that crashes or stalls its process is listed with that reason.
+    threshold: the correlation from which two images are near duplicates; None for one that suits the images (`near`).
     """
     if cache is DEFAULT_CACHE:
         cache = cache_folder()
     facts, thumbnails, notes = survey(source, workers, cache, progress, max_pixels, time_limit)
-    exact, near, group = _groups(facts, thumbnails)
+    exact, near, group = _groups(facts, thumbnails, threshold)
     return Scan(
         given=source.given,
         kind=source.kind,
@@ -198,30 +200,28 @@ def scan(
 
 
 def _groups(
-    facts: list[Facts], thumbnails: NDArray[np.uint8]
+    facts: list[Facts], thumbnails: NDArray[np.uint8], threshold: float | None
 ) -> tuple[list[list[int]], list[list[int]], NDArray[np.int64]]:
-    """(exact groups, groups that hold a near pair, group number per item)."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
+    """(exact groups, groups that hold near duplicates, group number per item)."""
     same: dict[bytes, list[int]] = {}
     for i, f in enumerate(facts):
         if f.reason is None:
             same.setdefault(f.pixels, []).append(i)
     exact = [g for g in same.values() if len(g) > 1]
-    first = np.asarray(
-        [g[0] for g in same.values()], np.int64
-    )  # one of each picture: copies would only repeat the work
+    # one of each picture: copies would only repeat the work
+    first = np.asarray([g[0] for g in same.values()], np.int64)
     sizes = np.asarray([facts[i].size for i in first], np.int64).reshape(-1, 2)
-    pairs = first[near_pairs(thumbnails[first], sizes)] if len(first) > 1 else np.empty((0, 2), np.int64)
-    copies = [(g[0], i) for g in exact for i in g[1:]]
-    links = np.concatenate([pairs, np.asarray(copies, np.int64).reshape(-1, 2)])
-    graph = coo_array((np.ones(len(links), np.bool_), (links[:, 0], links[:, 1])), shape=(len(facts), len(facts)))
-    _, group = connected_components(graph, directed=False)
-    group = group.astype(np.int64)
-    nearly = {int(group[i]) for i in pairs[:, 0]}
-    members: dict[int, list[int]] = {g: [] for g in nearly}
+    group = np.arange(len(facts))
+    if len(first) > 1:
+        group[first] = first[Likeness(thumbnails[first], sizes, threshold).groups()]
+    pictures: dict[int, list[int]] = {}  # different ones, by the group they are in
+    for i in first.tolist():
+        pictures.setdefault(int(group[i]), []).append(i)
+    for copies in exact:
+        group[copies] = group[copies[0]]
+    near = {g for g, different in pictures.items() if len(different) > 1}
+    members: dict[int, list[int]] = {g: [] for g in near}
     for i, g in enumerate(group.tolist()):
-        if g in nearly:
+        if g in near:
             members[g].append(i)
     return exact, sorted(members.values()), group

@@ -81,8 +81,8 @@ def split(
         said += f"; {len(dropped):,} image(s) of which the held-out images have a copy dropped from {where}"
     if kept:
         said += (
-            f"; {kept:,} image(s) kept though a held-out image is nearly the same: without them a class would lose more "
-            f"than half of its images"
+            f"; {kept:,} image(s) kept though a held-out image is nearly the same: without them a class would lose "
+            f"more than half of its images"
         )
     if limit is not None:
         least = 2 if given_validation is None else 1  # one to train on, one to validate
@@ -96,7 +96,8 @@ def split(
         _check_classes(source, labels, groups, train, test, at_least=2)
         rest = len(train)
         train, validation = carve_validation(train, labels, groups, seed, validation_share)
-        said += f"; {len(validation):,} of the other {_share(len(validation), rest)} for validation, chosen anew for each seed"
+        said += f"; {len(validation):,} of the other {_share(len(validation), rest)} for validation"
+        said += ", chosen anew for each seed"
         said += _missed(len(validation), rest, validation_share, groups)
     else:
         validation = given_validation

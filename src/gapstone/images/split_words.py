@@ -24,10 +24,13 @@ _WEAK: dict[str, tuple[SplitName, SplitName]] = {
     "holdout": ("test", "val"),
 }
 _NOISE = frozenset(
-    "set sets data dataset datasets image images img imgs picture pictures photo photos pic pics split splits sample "
-    "samples file files folder folders dir subset part partition final new x y labeled labelled unlabeled unlabelled "
-    "original raw processed resized cropped".split()
-)  # fmt: skip
+    (
+        *("set", "sets", "data", "dataset", "datasets", "split", "splits", "subset", "part", "partition", "x", "y"),
+        *("image", "images", "img", "imgs", "picture", "pictures", "pic", "pics", "photo", "photos", "sample"),
+        *("samples", "file", "files", "folder", "folders", "dir", "labeled", "labelled", "unlabeled", "unlabelled"),
+        *("final", "new", "original", "raw", "processed", "resized", "cropped"),
+    )
+)
 _FUSED = re.compile(r"(?<=.)(data)?(sets?|images?|imgs?|data|split|folder|files)$")
 _PHRASES = (
     (re.compile(r"h[oe]ld[\W_]*out"), "holdout"),
@@ -66,7 +69,7 @@ def meant(names: Iterable[str]) -> dict[str, SplitName]:
 
 
 def resembles(name: str) -> bool:
-    """Does the name hold a word for a split, whatever else it says? `resembles("train_day")`, `resembles("new-tests")`"""
+    """Does the name hold a word for a split, whatever else it says, as in "train_day" or "new-tests-2"?"""
     tokens = _tokens(name)
     return any(word in _STRONG or word in _WEAK for word in tokens)
 

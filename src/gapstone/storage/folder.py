@@ -56,7 +56,9 @@ EXPLAIN = Kind(
 CONVERT = Kind(
     "convert", frozenset({"store", "kept"}), frozenset(), (), (".store.*.tmp", ".store.*.old")
 )  # fmt: skip
-CHECK = Kind("check", frozenset(), frozenset({"scan.json", "scan.txt", "scan.csv"}), ("scan.json", "scan.txt"))
+CHECK = Kind(
+    "check", frozenset(), frozenset({"scan.json", "scan.txt", "scan.csv", "scan.html"}), ("scan.json", "scan.txt")
+)
 
 
 @contextmanager

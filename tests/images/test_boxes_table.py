@@ -37,6 +37,12 @@ def test_paths_are_found_from_the_table_from_data_and_by_name(source, tmp_path):
         assert found.strangers == len(expected) - len(want)
 
 
+def test_paths_and_classes_as_another_system_wrote_them(source, tmp_path):
+    decomposed = "u\u0308ni\u0308"
+    lines = (r"photos\cat\0.png,1,2,11,12", rf"dog\{decomposed} 2.png,0,0,40,30")
+    assert sorted(read_objects(table(tmp_path, *lines), source, SIZES).boxes) == [0, 4]
+
+
 def test_the_name_finds_images_that_are_no_files(tmp_path):
     path = tmp_path / "data.npz"
     np.savez(path, images=np.zeros((3, 20, 20), np.uint8), labels=[0, 1, 1])

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import threading
@@ -193,6 +194,34 @@ def test_progress_and_arrays() -> None:
     assert (found.channels, found.files, len(found.excluded)) == (1, 1797, 0)
     assert found.near_duplicates == []
     assert list(found.size_counts()) == [(8, 8)]
+
+
+def test_check_shows_what_is_there_more_than_once(
+    class_folder: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = class_folder({"train/a": 4, "train/<b>": 4, "test/a": 2, "test/<b>": 2}, 120, 160)
+    with Image.open(root / "train/a/0.png") as image:
+        image.resize((120, 90)).save(root / "test/a/near.jpg", quality=60)
+    shutil.copy(root / "train/a/1.png", root / "train/<b>/wrong.png")
+    out = tmp_path / "out"
+    found = check(str(root), out)
+    assert f"{out / 'scan.html'} shows the duplicates" in capsys.readouterr().out
+    page = (out / "scan.html").read_text("utf-8")
+    assert "<script" not in page
+    assert "<b>/" not in page.replace("</b>", "")
+    assert page.count("<img") == page.count("data:image/jpeg;base64,") == 4
+    first, second = page.split("<section")[1:3]
+    assert "2 files, the same pixels, under two labels" in first
+    assert "2 files, nearly the same, in test and train" in second
+    (likeness,) = re.findall(r"· (0\.9\d{3})", second)
+    # the number is the one that the threshold is compared with
+    assert len(check(str(root), out, threshold=float(likeness) - 0.001).near_duplicates) == 1
+    assert check(str(root), out, threshold=min(1.0, float(likeness) + 0.001)).near_duplicates == []
+    assert found.near_duplicates != []
+    (root / "train/<b>/wrong.png").unlink()
+    (root / "test/a/near.jpg").unlink()
+    check(str(root), out)
+    assert not (out / "scan.html").exists()  # of an earlier state of DATA
 
 
 def test_check_writes_beside_the_data_never_into_it(

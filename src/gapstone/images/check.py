@@ -49,7 +49,7 @@ def check(
         found = scan(source, workers=workers, max_pixels=max_pixels, progress=tell, threshold=threshold)
         with own_folder(folder, CHECK, say=bars.say):
             found.write(folder)
-            shown = gallery.write(source, found, folder, bars("Drawing what is there more than once"))
+            shown = gallery.write(source, found, folder, bars("Drawing duplicates"), max_pixels)
     found.render(console)
     console.print(
         f"written: {display(folder / 'scan.txt')}, scan.json, and scan.csv with a row per file"

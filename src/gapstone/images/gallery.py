@@ -11,21 +11,29 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FunctionLoader, StrictUndefined
+from numpy.typing import NDArray
 from PIL import Image
 
 from gapstone.shown import finalize
 from gapstone.whole import write_whole
 
-from .facts import thumbnail
+from .crew import Lost, crew
+from .facts import THUMBNAIL, thumbnail
 from .likeness import compare
-from .load import ImageError
+from .load import MAX_PIXELS, ImageError, load, read_bytes
+from .messages import MessageError
 from .near import PHOTO_BARS
 from .scan import Scan
 from .sources import Source
-from .survey import Progress
+from .store import memory_limit
+from .survey import TIME_LIMIT, Progress
+
+Small = tuple[NDArray[np.uint8], NDArray[np.uint8]] | None
+"""(H, W, 3) pixels and a thumbnail (1, THUMBNAIL); None for what could not be read again."""
 
 MOST_GROUPS = 100  # on the page; all are in scan.csv
 MOST_PICTURES = 8  # of a group
@@ -50,7 +58,7 @@ class Group:
     pictures: tuple[Picture, ...]
 
 
-def write(source: Source, scan: Scan, folder: Path, progress: Progress) -> Path | None:
+def write(source: Source, scan: Scan, folder: Path, progress: Progress, max_pixels: int = MAX_PIXELS) -> Path | None:
     """Make scan.html; None, and no such file, where no picture is there twice.
 
     >>> write(source, scan, Path("runs/check-flowers"), bars("Drawing duplicates"))
@@ -70,10 +78,13 @@ def write(source: Source, scan: Scan, folder: Path, progress: Progress) -> Path 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown = []
-    for done, group in enumerate(groups[:MOST_GROUPS], start=1):
-        shown.append(_group(source, scan, group))
-        progress(done, min(len(groups), MOST_GROUPS))
+    orders = [_order(scan, group) for group in groups[:MOST_GROUPS]]
+    wanted = [i for order in orders for i in order[:MOST_PICTURES]]
+    small = {}
+    for done, (i, one) in enumerate(_smaller(source, scan, wanted, max_pixels), start=1):
+        small[i] = one
+        progress(done, len(wanted))
+    shown = [_group(scan, order, small) for order in orders]
     page = environment.get_template("scan.html.j2").render(
         given=scan.given, groups=shown, count=len(groups), pictures=sum(map(len, groups)), lines=scan.text().split("\n")
     )
@@ -98,43 +109,82 @@ def _splits(scan: Scan, group: list[int]) -> int:
     return len({scan.splits[i] for i in group})
 
 
-def _group(source: Source, scan: Scan, group: list[int]) -> Group:
+def _order(scan: Scan, group: list[int]) -> list[int]:
+    """The leader, then one of each label and split: what is wrong with the group is to be seen; then the others."""
     leader = int(scan.group[group[0]])
-    # one of each label and each split first: what is wrong with the group is to be seen
     first: dict[tuple[int, str | None], int] = {}
     for i in [leader, *group]:
         first.setdefault((int(scan.labels[i]), scan.splits[i]), i)
-    order = list(dict.fromkeys([leader, *first.values(), *group]))
-    exact = len({scan.facts[i].pixels for i in group}) == 1
+    return list(dict.fromkeys([leader, *first.values(), *group]))
+
+
+def _group(scan: Scan, order: list[int], small: dict[int, Small]) -> Group:
+    exact = len({scan.facts[i].pixels for i in order}) == 1
     said = ["the same pixels" if exact else "nearly the same"]
-    said += ["under two labels" if _labels(scan, group) == 2 else "under several labels"] * (_labels(scan, group) > 1)
-    said += [f"in {' and '.join(sorted({str(scan.splits[i]) for i in group}))}"] * (_splits(scan, group) > 1)
-    pictures = tuple(_pictures(source, scan, order[:MOST_PICTURES]))
+    said += ["under two labels" if _labels(scan, order) == 2 else "under several labels"] * (_labels(scan, order) > 1)
+    said += [f"in {' and '.join(sorted({str(scan.splits[i]) for i in order}))}"] * (_splits(scan, order) > 1)
+    leader = small[order[0]]
+    pictures = []
+    for i in order[:MOST_PICTURES]:
+        likeness = ""
+        if i != order[0] and leader is not None and (one := small[i]) is not None:
+            likeness = f"{max(float(compare(leader[1], one[1], True, bar.rows)[0][0]) for bar in PHOTO_BARS):.4f}"
+        pictures.append(
+            Picture(scan.names[i], scan.classes[scan.labels[i]], scan.splits[i] or "", _uri(small[i]), likeness)
+        )
     more = max(0, len(order) - MOST_PICTURES)
-    return Group(f"{len(group):,} files, {', '.join(said)}", len(said) > 1, more, pictures)
+    return Group(f"{len(order):,} files, {', '.join(said)}", len(said) > 1, more, tuple(pictures))
 
 
-def _pictures(source: Source, scan: Scan, order: list[int]) -> Iterator[Picture]:
-    led = None
-    for i in order:
-        uri = likeness = ""
-        # a file that was exchanged since has no picture
-        with suppress(ImageError):
-            pixels = source.pixels(i, sha256=scan.facts[i].sha256)
-            small = np.frombuffer(thumbnail(np.ascontiguousarray(pixels)), np.uint8)[None]
-            if led is None:
-                led = small
-            else:
-                alike = max(float(compare(led, small, True, bar.rows)[0][0]) for bar in PHOTO_BARS)
-                likeness = f"{alike:.4f}"
-            uri = _uri(Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0]))
-        yield Picture(scan.names[i], scan.classes[scan.labels[i]], scan.splits[i] or "", uri, likeness)
+def _smaller(source: Source, scan: Scan, wanted: list[int], max_pixels: int) -> Iterator[tuple[int, Small]]:
+    """(item, what is shown of it), decoded in other processes; None for a file that was exchanged since the scan."""
+    if source.array is not None:
+        for i in wanted:
+            yield i, _read(shrink(source.pixels(i)))
+        return
+    answers = crew(
+        "gapstone.images.gallery:smaller",
+        [(str(source.items[i].path), scan.facts[i].sha256) for i in wanted],
+        max_pixels,
+        time_limit=TIME_LIMIT,
+        memory_limit=memory_limit(max_pixels),
+        read=_read,
+    )
+    for task, answer in answers:
+        yield wanted[task], None if isinstance(answer, Lost) else answer
 
 
-def _uri(image: Image.Image) -> str:
+def smaller(max_pixels: int, task: tuple[str, str]) -> tuple[NDArray[np.uint8], bytes] | None:
+    """In a worker: (at most SIDE pixels a side, the thumbnail that is compared), None where it cannot be read."""
+    try:
+        data = read_bytes(task[0], max_pixels, task[1])
+        return shrink(load(data, max_pixels=max_pixels).pixels)
+    except ImageError:
+        return None
+
+
+def shrink(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bytes]:
+    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0]).convert("RGB")
     image.thumbnail((SIDE, SIDE))
-    file = io.BytesIO()
+    return np.asarray(image), thumbnail(np.ascontiguousarray(pixels))
+
+
+def _read(answer: Any) -> Small:
+    """What `smaller` answered. Raises MessageError."""
+    match answer:
+        case None:
+            return None
+        case [np.ndarray() as pixels, bytes() as alike] if len(alike) == THUMBNAIL:
+            if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and max(pixels.shape) <= SIDE:
+                return pixels, np.frombuffer(alike, np.uint8)[None]
+    raise MessageError("what is no small picture")
+
+
+def _uri(small: Small) -> str:
+    if small is None:
+        return ""
     # small ones as they are: a JPEG of 28 pixels is all noise
-    image.save(file, "PNG" if max(image.size) <= SIDE // 2 else "JPEG", quality=80)
-    kind = "png" if max(image.size) <= SIDE // 2 else "jpeg"
+    kind = "png" if max(small[0].shape) <= SIDE // 2 else "jpeg"
+    file = io.BytesIO()
+    Image.fromarray(small[0]).save(file, kind, quality=80)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

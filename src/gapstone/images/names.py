@@ -47,6 +47,17 @@ def composed(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
+def spellings(path: str) -> list[str]:
+    """The path as it is written, then what it may be on disk: with / for the backslashes of Windows, in the composed
+    and in the decomposed form of Unicode.
+    """
+    found = [path]
+    if not path.isascii() or "\\" in path:
+        for slashed in (path, path.replace("\\", "/")):
+            found += [slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))]
+    return list(dict.fromkeys(found))
+
+
 def twins(names: Sequence[str]) -> list[list[str]]:
     """The names that differ only in case, width, blanks, separators or leading zeros.
 

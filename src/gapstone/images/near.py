@@ -21,7 +21,6 @@ The thresholds are what pairs looked at as pictures allowed (each set alone, the
 A pair missed or found wrongly costs little: groups only keep images on one side of a split, they exclude nothing.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +54,8 @@ PHOTO_BARS = (PHOTO, CAPTION_BELOW, CAPTION_ABOVE)
 
 SMALL = 64  # pixels on the long side
 NEIGHBOURS = 8  # per image that are compared with it
-CROWD = 16  # nearest neighbours that say how alike pictures are there
+CROWD = 16  # nearest neighbours that say how alike pictures are there by nature; a quarter of a small data set
+LEAST_CROWD = 5  # in fewer pictures than that, copies and nature cannot be told apart
 RATIO = 0.2  # of what is left over between pictures that are alike by nature: two pictures are one below it
 SURE = 0.001  # what may always be left over between two of one picture, unless all pictures are that much alike
 PLAIN = 4.0  # gray levels of contrast below which a picture is too plain to be compared (a white page, the sea)
@@ -82,7 +82,8 @@ class Likeness:
             self.gray[block] = chroma(thumbnails[block]).max(axis=(1, 2), initial=0) <= 2
         self.aspect = np.log(sizes[:, 0] / sizes[:, 1])
         self._left_over: dict[Bar, Floats] = {}  # per picture: what may be left over where it is compared
-        found = [self._search(bar) for bar in (SMALL_GRAY, GRAY_PHOTO, SMALL_COLOUR, *PHOTO_BARS)]
+        bars = (SMALL_GRAY, GRAY_PHOTO, SMALL_COLOUR, *PHOTO_BARS) if threshold != 1 else ()
+        found = [np.empty((0, 2), np.int64), *(self._search(bar) for bar in bars)]
         self.pairs: Rows = np.unique(np.concatenate(found), axis=0)
 
     def groups(self) -> Rows:
@@ -151,35 +152,40 @@ class Likeness:
             asked = 1 - self.threshold
             limit = asked if bar.rows == ALL else min(limit, asked)
             radius = max(radius, 1.5 * float(np.sqrt(2 * limit)))
-        at, neighbours = _nearest(self.thumbnails[which], radius, bar.rows)
-        which = which[at]
         allowed = np.full(len(self.thumbnails), limit, np.float32)
         self._left_over[bar] = allowed
-        near = neighbours[:, :NEIGHBOURS]
-        pairs = _pairs(near)
-        pairs = pairs[self._of_kind(bar, which[pairs[:, 0]], which[pairs[:, 1]])]
-        if self.threshold is None:
-            self._adapt(bar, which, neighbours)
-        one, _ = self._judge(bar, which[pairs[:, 0]], which[pairs[:, 1]])
-        return np.sort(which[pairs[one]], axis=1)
+        space = _Space(self.thumbnails[which], bar.rows)
+        which = which[space.textured]
+        pairs = which[_pairs(space.nearest(np.arange(len(which)), NEIGHBOURS, radius))]
+        pairs = pairs[self._of_kind(bar, pairs[:, 0], pairs[:, 1])]
+        one, left = self._judge(bar, pairs[:, 0], pairs[:, 1])
+        pairs, left = np.sort(pairs[one], axis=1), left[one]
+        if self.threshold is None and len(pairs):
+            self._adapt(bar, space, which, np.searchsorted(which, np.unique(pairs)))
+        return pairs[left <= allowed[pairs].min(axis=1)]
 
-    def _adapt(self, bar: Bar, which: Rows, neighbours: Rows) -> None:
+    def _adapt(self, bar: Bar, space: "_Space", which: Rows, asked: Rows) -> None:
         """Where a picture has many neighbours it is like by nature, what may be left over is a part of what is there.
 
         X-rays, or products on one ground, differ by less than a photo and its crop. The farther neighbours say by how
-        much: the nearest may be copies.
+        much: the nearest may be copies. `asked` are rows of the space.
         """
-        far = _ranks(neighbours.shape[1])
-        crowded = np.flatnonzero((neighbours >= 0).all(axis=1)) if len(far) else np.empty(0, np.int64)
-        if not len(crowded):
+        k = min(CROWD, max(LEAST_CROWD, len(which) // 4))
+        if len(which) <= k:
             return
-        left = np.stack([self._judge(bar, which[crowded], which[neighbours[crowded, rank]])[1] for rank in far], axis=1)
-        usual = np.median(left, axis=1)
         allowed = self._left_over[bar]
-        sure = SURE
-        if 2 * len(crowded) > len(which):  # so is the whole data set
-            sure = min(SURE, RATIO * float(np.median(usual)))
-        allowed[which[crowded]] = np.clip(RATIO * usual, sure, allowed[which[crowded]])
+        limit = float(allowed.max())
+        neighbours = space.nearest(asked, k, float(np.sqrt(2 * limit / RATIO)))
+        crowded = (neighbours >= 0).all(axis=1)
+        asked, neighbours = asked[crowded], neighbours[crowded]
+        if not len(asked):
+            return
+        far = sorted({3 * k // 4, 7 * k // 8, k - 1})
+        left = [self._judge(bar, which[asked], which[neighbours[:, rank]])[1] for rank in far]
+        usual = np.median(np.stack(left), axis=0)
+        # where that is so of most pictures, of the whole data set
+        sure = min(SURE, RATIO * float(np.median(usual))) if 2 * len(asked) > len(which) else SURE
+        allowed[which[asked]] = np.clip(RATIO * usual, sure, limit)
 
     def _judge(self, bar: Bar, a: Rows, b: Rows) -> tuple[Mask, Floats]:
         """(P,) is the pair one picture, and what of it is left over (1 − correlation)."""
@@ -217,11 +223,6 @@ def _links(pairs: Rows, count: int) -> dict[int, list[int]]:
     return links
 
 
-def _ranks(count: int) -> Sequence[int]:
-    """Which of so many neighbours say how alike pictures are: three in the last third."""
-    return sorted({3 * count // 4, 7 * count // 8, count - 1}) if count >= 3 else []
-
-
 def _pairs(neighbours: Rows) -> Rows:
     """(P, 2) each pair of a row and one of its neighbours once."""
     rows = np.repeat(np.arange(len(neighbours)), neighbours.shape[1])
@@ -232,32 +233,33 @@ def _pairs(neighbours: Rows) -> Rows:
     return np.unique(np.sort(np.stack([rows[there], others[there]], axis=1), axis=1), axis=0)
 
 
-def _nearest(thumbnails: NDArray[np.uint8], radius: float, rows: tuple[int, int]) -> tuple[Rows, Rows]:
-    """(which of them have texture, (n, k) their nearest neighbours among those in order, −1 beyond the radius)."""
-    from scipy.spatial import cKDTree
+class _Space:
+    """The pictures that have texture, as points; `textured` are their rows."""
 
-    nothing = np.empty(0, np.int64), np.empty((0, 0), np.int64)
-    if len(thumbnails) < 2:
-        return nothing
-    unit, contrast = points(thumbnails, rows)
-    textured = np.flatnonzero(contrast >= PLAIN)
-    unit = unit[textured]
-    if len(unit) < 2:
-        return nothing
-    centred = unit - unit.mean(axis=0)
-    # the 16 directions that hold most: distances can only shrink, so no neighbour is lost
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    low = centred @ axes[:, -16:]
-    k = min(max(3, min(CROWD, len(low) // 4)), len(low) - 1)
-    # each finds itself, too, in most cases first
-    _, found = cKDTree(low).query(low, k=k + 1, distance_upper_bound=radius, workers=-1)
-    found = np.asarray(found, np.int64)
-    own = found == np.arange(len(low))[:, None]
-    own[~own.any(axis=1), -1] = True  # there are more than k in its very place
-    found = found[~own].reshape(len(low), k)
-    found[found == len(low)] = -1
-    for start in range(0, len(found), BLOCK):
-        block = found[start : start + BLOCK]
-        apart = np.linalg.norm(unit[start : start + BLOCK, None] - unit[block], axis=2)
-        block[apart >= radius] = -1
-    return textured, found
+    def __init__(self, thumbnails: NDArray[np.uint8], rows: tuple[int, int]) -> None:
+        from scipy.spatial import cKDTree
+
+        unit, contrast = points(thumbnails, rows)
+        self.textured: Rows = np.flatnonzero(contrast >= PLAIN)
+        self.unit = unit[self.textured]
+        centred = self.unit - self.unit.mean(axis=0) if len(self.unit) else self.unit
+        # the 16 directions that hold most: distances can only shrink, so no neighbour is lost
+        _, axes = np.linalg.eigh(centred.T @ centred)
+        self.low = centred @ axes[:, -16:]
+        self.tree = cKDTree(self.low)
+
+    def nearest(self, rows: Rows, k: int, radius: float) -> Rows:
+        """(n, k) the nearest neighbours of these points, in order; −1 beyond the radius."""
+        if len(self.low) < 2 or not len(rows):
+            return np.full((len(rows), k), -1, np.int64)
+        _, found = self.tree.query(self.low[rows], k=k + 1, distance_upper_bound=radius, workers=-1)
+        found = np.asarray(found, np.int64)
+        own = found == rows[:, None]
+        own[~own.any(axis=1), -1] = True  # there are more than k in its very place
+        found = found[~own].reshape(len(rows), k)
+        found[found == len(self.low)] = -1
+        for start in range(0, len(found), BLOCK):
+            block = found[start : start + BLOCK]
+            apart = np.linalg.norm(self.unit[rows[start : start + BLOCK], None] - self.unit[block], axis=2)
+            block[apart >= radius] = -1
+        return found

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gapstone.csv_file import cell
 
-from .names import display
+from .names import composed, display, spellings
 from .sources import DataError, Source
 from .tables import read_rows
 
@@ -117,7 +117,7 @@ class _Finder:
         if not path or "\x00" in path:
             return None
         # as it is written, then as it was before write_csv guarded it in predictions.csv or scan.csv
-        for name in dict.fromkeys((path, cell(path))):
+        for name in dict.fromkeys((*spellings(path), *spellings(cell(path)))):
             for folder in self.folders:
                 if (found := self.paths.get(os.path.realpath(folder / name))) is not None:
                     return found
@@ -176,7 +176,7 @@ def _label(where: str, name: str, source: Source) -> int | None:
     if not name:
         return None
     for written in (name, cell(name)):
-        if (shown := display(written)) in source.classes:
+        if (shown := display(composed(written))) in source.classes:
             return source.classes.index(shown)
     close = difflib.get_close_matches(shown, source.classes, 3)
     few = ", ".join(source.classes[:8]) + "…" * (len(source.classes) > 8)

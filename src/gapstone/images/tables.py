@@ -5,7 +5,6 @@ import io
 import math
 import os
 import re
-import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from gapstone.disk import open_input
 
 from .limits import check_table, check_unpacked
-from .names import composed, display
+from .names import composed, display, spellings
 from .sources import DataError, Item, Source, SplitName, number_classes, other_spellings, unique
 from .split_words import meant
 
@@ -111,15 +110,10 @@ def _check_columns(shown: str, columns: list[str], header: list[str]) -> list[st
 
 
 def _on_disk(base: Path, name: str) -> str:
-    """The name as the file has it: with / for the backslashes of Windows, and in the disk's form of Unicode."""
-    if (name.isascii() and "\\" not in name) or os.path.lexists(base / name):
+    """The name as the file has it; as it is written, where there is no such file."""
+    if name.isascii() and "\\" not in name:
         return name
-    for slashed in dict.fromkeys((name, name.replace("\\", "/"))):
-        for form in (None, "NFC", "NFD"):
-            other = slashed if form is None else unicodedata.normalize(form, slashed)
-            if os.path.lexists(base / other):
-                return other
-    return name
+    return next((spelled for spelled in spellings(name) if os.path.lexists(base / spelled)), name)
 
 
 def read_rows(what: str, path: Path) -> list[tuple[int, list[str]]]:

@@ -212,7 +212,6 @@ def test_a_backslash_that_is_in_the_name_stays(class_folder: Make, tmp_path: Pat
         (b"path,label\nx.png,caf\xe9\n", "line 2: no UTF-8"),
         (b"path,label,label\nx.png,a,b\n", "column 'label' is there 2 times"),
         (b"filename,class\nx.png,a\n", "Is 'filename' the path.*Is 'class' the label"),
-        (b"path,label,split\nx.png,a,test\n", "only one class"),
     ],
 )
 def test_csv_files_that_cannot_be_used(tmp_path: Path, text: bytes, says: str) -> None:

@@ -93,7 +93,7 @@ def split(
         if given_validation is not None:
             given_validation = _limited(given_validation, labels, limit, 1)
     if given_validation is None:
-        _check_classes(source, labels, groups, train, test, at_least=2)
+        _check_classes(source, labels, groups, train, test, at_least=2, dropped=dropped)
         rest = len(train)
         train, validation = carve_validation(train, labels, groups, seed, validation_share)
         said += f"; {len(validation):,} of the other {_share(len(validation), rest)} for validation"
@@ -101,7 +101,7 @@ def split(
         said += _missed(len(validation), rest, validation_share, groups)
     else:
         validation = given_validation
-        _check_classes(source, labels, groups, train, test, at_least=1)
+        _check_classes(source, labels, groups, train, test, at_least=1, dropped=dropped)
     if len(validation) == 0:
         raise SplitError(f"no usable validation images in {display(source.given)!r}{_because(train, groups)}")
     return Split(np.sort(train), np.sort(validation), np.sort(test), said + told, np.sort(dropped))
@@ -343,6 +343,7 @@ def _check_classes(
     at_least: int,
     what: str = "a training, a validation and a test set",
     tested: bool = False,
+    dropped: Indices | None = None,
 ) -> None:
     """Every class must have images to learn from and, where `tested`, to test on; tests must have some at all."""
     classes = len(source.classes)
@@ -352,6 +353,8 @@ def _check_classes(
         listed = ", ".join(f"{source.classes[k]!r} ({to_train[k]} to train, {to_test[k]} to test)" for k in few[:5])
         both = np.concatenate([train, test])
         because = _because(both[np.isin(labels[both], few)], groups)
+        if dropped is not None and (gone := int(np.isin(labels[dropped], few).sum())):
+            because += f". Of them {gone:,} image(s) were dropped from train: the held-out images have a copy"
         raise SplitError(
             f"too few different images for {what}: {listed}{', …' if len(few) > 5 else ''}. Duplicates and unusable "
             f"files do not count; add images, or leave these classes out{because}."

@@ -1,11 +1,12 @@
-"""near_pairs(thumbnails) = pairs that are one picture: re-encoded, resized, a little brighter, lightly cropped.
+"""Likeness(thumbnails) = pairs that are one picture: re-encoded, resized, a little brighter, lightly cropped, captioned.
 
 1. Candidates: each thumbnail as 8×8 means, without its own mean and contrast, is a point on a sphere; its 16 main
    directions go into a k-d tree, and each asks for its nearest neighbours within a radius.
 2. Proof: the two 32×32 thumbnails are laid over each other (shift and scale per axis, gain and offset: Gauss–Newton
-   steps), and what is left over has to be noise: correlation and colour decide.
+   steps), and what is left over has to be noise: correlation and colour decide (`likeness`).
+3. Where pictures are alike by nature, what may be left over is a part of what is left over there (`_adapt`).
 
-The thresholds are what pairs looked at as pictures allowed (each set alone, then with made copies of 500 images):
+The reasons: docs/decisions/0020-one-picture-or-two.md. The thresholds of `Bar` are what pairs looked at as pictures allowed (each set alone, then with made copies of 500 images):
 
 - photos, 4,309 flowers of 128×128: all 26 pairs from .972 up are one photo, some recoloured or black and white; from
   .965 down it is another field under another sky. Of made copies it finds: JPEG of quality 20, half size, brightness
@@ -17,8 +18,6 @@ The thresholds are what pairs looked at as pictures allowed (each set alone, the
 - gray, up to 64 pixels, all 70,000 of MNIST and the 1,797 digits: nobody copied anything there, but two ones reach
   .9945 and .9959 without any alignment. So there only near-perfect copies count (JPEG of quality 75 still does); none
   is found in either. Gray photos (X-rays, say) were not measured and get a stricter bar than colour ones.
-
-A pair missed or found wrongly costs little: groups only keep images on one side of a split, they exclude nothing.
 """
 
 from dataclasses import dataclass

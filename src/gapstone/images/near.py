@@ -1,4 +1,4 @@
-"""Likeness(thumbnails) = pairs that are one picture: re-encoded, resized, a little brighter, lightly cropped, captioned.
+"""Likeness(thumbnails) = pairs that are one picture: re-encoded, resized, brighter, lightly cropped, captioned.
 
 1. Candidates: each thumbnail as 8×8 means, without its own mean and contrast, is a point on a sphere; its 16 main
    directions go into a k-d tree, and each asks for its nearest neighbours within a radius.
@@ -6,7 +6,8 @@
    steps), and what is left over has to be noise: correlation and colour decide (`likeness`).
 3. Where pictures are alike by nature, what may be left over is a part of what is left over there (`_adapt`).
 
-The reasons: docs/decisions/0020-one-picture-or-two.md. The thresholds of `Bar` are what pairs looked at as pictures allowed (each set alone, then with made copies of 500 images):
+The reasons: docs/decisions/0020-one-picture-or-two.md. The thresholds of step 2 are what pairs looked at as pictures
+allowed (each set alone, then with made copies of 500 images; before there was a step 3):
 
 - photos, 4,309 flowers of 128×128: all 26 pairs from .972 up are one photo, some recoloured or black and white; from
   .965 down it is another field under another sky. Of made copies it finds: JPEG of quality 20, half size, brightness

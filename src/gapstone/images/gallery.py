@@ -80,7 +80,7 @@ def write(source: Source, scan: Scan, folder: Path, progress: Progress, max_pixe
     )
     orders = [_order(scan, group) for group in groups[:MOST_GROUPS]]
     wanted = [i for order in orders for i in order[:MOST_PICTURES]]
-    small = {}
+    small: dict[int, Small] = {}
     for done, (i, one) in enumerate(_smaller(source, scan, wanted, max_pixels), start=1):
         small[i] = one
         progress(done, len(wanted))

@@ -27,6 +27,9 @@ DATA = Path(os.environ.get("GAPSTONE_TEST_DATA", Path(__file__).parents[1] / "..
 
 def pytest_addoption(parser):
     parser.addoption("--seed", type=int, default=0, help="of every random number that tests draw")
+    parser.addoption(
+        "--all-kernels", action="store_true", help="compile what each call is chosen; else: fixture chosen_kernels"
+    )
 
 
 def seed(config, what):
@@ -76,28 +79,46 @@ def real_images() -> Callable[[str], Path]:
     return find
 
 
-@pytest.fixture(params=["by the reference", pytest.param("as chosen", marks=pytest.mark.slow)])
-def kernels(request, monkeypatch):
-    """For tests of what arguments mean, over many windows: a tuned kernel serves one window and takes a second or two
-    to compile. In `make test` the reference answers where a compiled loop would; `make test-slow` runs the same tests
-    as the loops are chosen for users. That the loops agree is what test_pools.py and tests/tuned ask."""
-    from gapstone import pooling
-    from gapstone.accelerating import functional
-    from gapstone.loops import eager
-    from gapstone.loops.choose import Choice
+DERIVED = {"max", "mean"}
+COMMON = {(3, 3, 2, 2), (2, 2, 2, 2)}
 
-    if request.param == "by the reference":
-        choose, by = pooling.choose, pooling.by
 
-        def chosen(*call):
-            found = choose(*call)
-            return Choice("torch", "the test says so") if found.loop in ("tuned", "numba") else found
+def compiled_by_all(kind):
+    """Kernels that `make test` compiles for whatever test calls them: float32 alone, the derived loop of two pools (one
+    keeps a position, one a sum), whole maps, and the two windows that most networks have."""
+    from gapstone.loops import compiled
 
-        monkeypatch.setattr(pooling, "choose", chosen)
-        monkeypatch.setattr(pooling, "_ready", {})  # calls whose loops were chosen before
-        monkeypatch.setattr(functional, "by", lambda _loop, *call: by("torch", *call))
-        monkeypatch.setattr(eager, "fits_both", lambda *_: False)
-    return request.param
+    if isinstance(kind, compiled.Kind):
+        return kind.pool in DERIVED and kind.x == "f32"
+    window = (kind.kh, kind.kw, kind.sh, kind.sw) if hasattr(kind, "kh") else None
+    return getattr(kind, "storage", "f32") == "f32" and (window is None or window in COMMON)
+
+
+@pytest.fixture(autouse=True)
+def chosen_kernels(request, monkeypatch):
+    """A derived kernel takes 2 to 8 s to compile, a tuned one 1 s, and each serves one pool, one type and one kind of
+    region. In `make test` torch answers where another than `compiled_by_all` would have to be compiled, as it does for
+    users while kernels are built; `make test-slow` runs every test once more with all of them. That the loops agree is
+    what tests/contract and tests/tuned ask, which call them by name. Processes that tests start compile all."""
+    if request.config.getoption("--all-kernels"):
+        return
+    from gapstone.loops import background
+    from gapstone.loops.kernels import Kernels
+
+    ask, defers = Kernels.__call__, background.defers
+
+    def chosen(self, kind):
+        if defers():
+            if not compiled_by_all(kind):
+                raise background.NotBuilt(kind)
+            monkeypatch.setattr(background, "defers", lambda: False)
+        try:
+            return ask(self, kind)
+        finally:
+            monkeypatch.setattr(background, "defers", defers)
+
+    monkeypatch.setattr(Kernels, "__call__", chosen)
+    monkeypatch.setattr(background, "must_wait", lambda: False)
 
 
 TRIED: Counter[str] = Counter()

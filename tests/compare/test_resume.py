@@ -1,5 +1,7 @@
 """A run that is killed, or stopped with Ctrl-C, goes on and ends with the numbers of one that was not."""
 
+import fcntl
+import io
 import json
 import signal
 import subprocess
@@ -8,6 +10,11 @@ import time
 
 import numpy as np
 import pytest
+from rich.console import Console
+
+from gapstone.compare.plan import Request
+from gapstone.compare.run import compare
+from gapstone.prepare import Choices
 
 TIMED = ("created", "sealed", "command", "ms_per_image", "train_seconds", "peak_memory_mb", "seconds")
 
@@ -91,14 +98,13 @@ def test_the_same_numbers_after_a_stop(data, unbroken, tmp_path, how, when):
             assert all(np.array_equal(mine[key], other[key]) for key in mine.files)
 
 
-def test_two_at_once_and_other_data_are_refused(data, unbroken, tmp_path):
-    other = subprocess.run(command("digits", unbroken), capture_output=True, text=True)
-    assert other.returncode == 1
-    assert "choose another --out for digits" in other.stderr
-    import fcntl
+def test_two_at_once_and_other_data_are_refused(data, unbroken):
+    def ask(data):
+        compare(Request(Choices(str(data)), ("gap",)), unbroken, Console(file=io.StringIO()))
 
+    with pytest.raises(ValueError, match="choose another --out for digits"):
+        ask("digits")
     with (unbroken / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        second = subprocess.run(command(data, unbroken), capture_output=True, text=True)
-    assert second.returncode == 1
-    assert "another gapstone compare is at work" in second.stderr
+        with pytest.raises(ValueError, match="another gapstone compare is at work"):
+            ask(data)

@@ -16,6 +16,12 @@ from gapstone.loops.background import Builder
 
 SOURCE = str(Path(gs.__file__).parents[1])
 
+
+@pytest.fixture
+def chosen_kernels():
+    """As they are chosen for users: this is what is tried here."""
+
+
 BEGIN = """
 import json, os, sys, torch
 import torch.nn.functional as F
@@ -58,15 +64,28 @@ def test_torch_answers_first_and_gapstone_after(tmp_path):
     found = run(tmp_path, STEPS)
     assert found == {"same": [True, True], "first": "MaxPool2DWithIndicesBackward0", "later": "_PoolBackward",
                      "emitted": 2, "waited": True}  # fmt: skip
-    again = run(tmp_path, STEPS)  # both are on disk now: loaded at once
-    assert (again["first"], again["emitted"]) == ("_PoolBackward", 0)
 
 
-@pytest.mark.parametrize("how", ["deterministic", pytest.param("variable", marks=pytest.mark.slow)])
+def test_who_must_repeat_waits(monkeypatch):
+    monkeypatch.delenv(background.VARIABLE, raising=False)
+    assert not background.must_wait()
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert background.must_wait()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    monkeypatch.setenv(background.VARIABLE, "1")
+    assert background.must_wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["deterministic", "variable"])
 def test_what_must_repeat_waits(tmp_path, how):
     begin = "torch.use_deterministic_algorithms(True)\n" if how == "deterministic" else ""
     found = run(tmp_path, begin + STEPS, wait=how == "variable")
     assert (found["first"], found["emitted"]) == ("_PoolBackward", 2)
+    again = run(tmp_path, STEPS)  # both are on disk now: loaded at once
+    assert (again["first"], again["emitted"]) == ("_PoolBackward", 0)
 
 
 MANY = """
@@ -136,6 +155,7 @@ def test_a_fork_in_the_middle(tmp_path):
     assert run(tmp_path, FORKED) == {"status": 0, "same": True}
 
 
+@pytest.mark.slow
 def test_the_end_of_the_process_waits_for_one_kernel_only(tmp_path):
     code = """
 x = torch.rand(2, 3, 20, 20)

@@ -254,9 +254,10 @@ def test_the_command(model, pictures, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("nowhere.safetensors", "photos"), "there is no such file"),
         (("{model}", "photos", "--classes", "dgo"), "Close to it: dog"),
-        (("{model}", "none/*.png"), "no images found in none/*.png"),
+        # each is a process; test_paths.py has all commands
+        pytest.param(("nowhere.safetensors", "photos"), "there is no such file", marks=pytest.mark.slow),
+        pytest.param(("{model}", "none/*.png"), "no images found in none/*.png", marks=pytest.mark.slow),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(model, pictures, tmp_path, arguments, says):

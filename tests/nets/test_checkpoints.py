@@ -16,6 +16,7 @@ from gapstone.nets import NAMES, build
 from gapstone.nets.checkpoints import FORMATS, Checkpoint, read_checkpoint
 from gapstone.weights import read_weights
 
+from ..marks import slow_but
 from .filled import error, filled
 
 
@@ -53,7 +54,9 @@ def ours(name: str, found: Checkpoint) -> nn.Module:
     return model.eval()
 
 
-@pytest.mark.parametrize("name", ["vgg11", "vgg16", "vgg13_bn", "resnet18", "resnet50", "googlenet"])
+@pytest.mark.parametrize(
+    "name", slow_but(["vgg11", "vgg16", "vgg13_bn", "resnet18", "resnet50", "googlenet"], "vgg13_bn", "resnet18")
+)
 def test_torchvisions_logits(name: str, tmp_path: Path) -> None:
     if name.startswith("vgg"):
         theirs = small_vgg(name)

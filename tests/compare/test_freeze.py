@@ -417,6 +417,7 @@ def test_more_heads_and_seeds_look_again_at_nothing(run, data, weights, tmp_path
 CAUTION = "images that .* was trained on count as unseen"
 
 
+@pytest.mark.slow
 def test_folds(data, weights, tmp_path):
     what, said = planned(replace(request(data, weights, ("gap", "fc")), folds=3), tmp_path)
     assert sorted(np.concatenate([trial.test for trial in what.trials if trial.head == "fc"])) == list(range(90))

@@ -174,7 +174,9 @@ def test_the_same_results_give_the_same_page(tmp_path: Path) -> None:
         {"heads": ("gap", "fc", "nin"), "failed": {"fc": range(5)}, "classes": ("no", "yes"), "channels": 1},
         {"heads": ("gap", "fc"), "failed": {"gap": range(5), "fc": range(5)}, "pictures": False},
         {"heads": ("gap", "fc"), "classes": tuple(f"class {i}" for i in range(120)), "seeds": 2, "shown": 2},
-        {"heads": tuple(f"fc:{2**i}" for i in range(3, 12)), "seeds": 2, "shown": 1},
+        pytest.param(
+            {"heads": tuple(f"fc:{2**i}" for i in range(3, 12)), "seeds": 2, "shown": 1}, marks=pytest.mark.slow
+        ),
     ],
     ids=["one head", "no pictures", "no baseline", "two classes", "nothing", "many classes", "many heads"],
 )

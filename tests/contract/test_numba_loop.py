@@ -226,8 +226,8 @@ POSITIVE = {"lp", "l2", "gem"}
 
 
 def quick(*names: str) -> list[Any]:
-    """All templates are tried with two pools: one that keeps a position, and one that keeps a sum. test_pools.py tries
-    the others' formulas; all pools in all templates: make test-slow."""
+    """All templates are tried with the maximum, which has the longest state. test_pools.py tries formulas of other
+    kinds; all pools in all templates: make test-slow."""
     return [pytest.param(name, marks=() if name in DERIVED else pytest.mark.slow) for name in names]
 
 
@@ -285,7 +285,7 @@ def test_types(name, dtype, layout):
     ids=str,
 )
 @pytest.mark.parametrize("name", quick("max", "min", "sum"))
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("layout", ["contiguous", pytest.param("channels_last", marks=pytest.mark.slow)])
 def test_integers(dtype, name, layout):
     low, high = torch.iinfo(dtype).min, torch.iinfo(dtype).max
     x = torch.randint(max(low, -(2**40)), min(high, 2**40), (2, 19, 9, 11)).to(dtype)
@@ -457,7 +457,7 @@ def test_parameters_per_channel_and_image(layout, place, learned):
         check("gem", x, place, p, learned)
 
 
-@pytest.mark.parametrize("name", quick("mean", "gem"))
+@pytest.mark.parametrize("name", quick("max", "gem"))
 def test_nothing(name):
     given, learned = ((3.0,), True) if name == "gem" else ((), False)
     for shape in ((0, 3, 5, 5), (2, 0, 5, 5)):
@@ -493,7 +493,7 @@ def test_strides_of_its_own():
         assert torch.allclose(loop.forward("mean", view, Boxes(None))[0], view.mean((2, 3)), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", quick("mean", "gem"))
+@pytest.mark.parametrize("name", quick("max", "gem"))
 def test_any_number_of_threads_gives_the_same(name):
     torch.manual_seed(0)
     before = torch.get_num_threads()
@@ -519,7 +519,7 @@ def test_several_python_threads_at_once():
     torch.manual_seed(0)
     x = torch.rand(4, 64, 28, 28)
     place = over(tuple(x.shape), 3, 1, 1)
-    wanted = {name: loop.forward(name, x, place)[0] for name in ("max", "mean")}
+    wanted = {name: loop.forward(name, x, place)[0] for name in ("max",)}
     wrong = []
 
     def work(name: str) -> None:

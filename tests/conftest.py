@@ -84,8 +84,8 @@ COMMON = {(3, 3, 2, 2), (2, 2, 2, 2)}
 
 
 def compiled_by_all(kind):
-    """Kernels that `make test` compiles for whatever test calls them: of float32, the maximum of the derived loop and of
-    whole maps, and the two windows that most networks have."""
+    """Kernels that `make test` compiles for whatever test calls them: of float32, the maximum of the derived loop and
+    of whole maps, and the two windows that most networks have."""
     from gapstone.loops import compiled
 
     if isinstance(kind, compiled.Kind):

@@ -246,3 +246,12 @@ def test_verdict_in_words():
 
 def test_durations():
     assert [duration(s) for s in (5, 170, 9000)] == ["1 minute", "3 minutes", "2.5 hours"]
+
+
+def test_report_of_a_file_names_the_folder(tmp_path):
+    (tmp_path / "report.html").write_text("")
+    with pytest.raises(ValueError, match=r"report\.html is a file; name the folder of the comparison: what was --out"):
+        report(tmp_path / "report.html", quiet())
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(ValueError, match=rf"name the folder of the comparison, {tmp_path}\."):
+        report(tmp_path / "report.html", quiet())

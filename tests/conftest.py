@@ -79,44 +79,23 @@ def real_images() -> Callable[[str], Path]:
     return find
 
 
-DERIVED = {"max"}
-COMMON = {(3, 3, 2, 2), (2, 2, 2, 2)}
-
-
-def compiled_by_all(kind):
-    """Kernels that `make test` compiles for whatever test calls them: of float32, the maximum of the derived loop and
-    of whole maps, and the two windows that most networks have."""
-    from gapstone.loops import compiled
-
-    if isinstance(kind, compiled.Kind):
-        return kind.pool in DERIVED and kind.x == "f32"
-    if getattr(kind, "storage", "f32") != "f32":
-        return False
-    return (kind.kh, kind.kw, kind.sh, kind.sw) in COMMON if hasattr(kind, "kh") else "max" in kind.op
-
-
 @pytest.fixture(autouse=True)
 def chosen_kernels(request, monkeypatch):
-    """A derived kernel takes 2 to 8 s to compile, a tuned one 1 s, and each serves one pool, one type and one kind of
-    region. In `make test` torch answers where another than `compiled_by_all` would have to be compiled, as it does for
-    users while kernels are built; `make test-slow` runs every test once more with all of them. That the loops agree is
-    what tests/contract and tests/tuned ask, which call them by name. Processes that tests start compile all."""
-    if request.config.getoption("--all-kernels"):
+    """A kernel takes 1 to 8 s to compile, and serves one pool, one type and one kind of region. In `make test` only
+    tests that call a compiled loop by its name (tests/tuned, tests/contract) or are marked `kernels`, and processes
+    that tests start, compile them; elsewhere torch answers, as it does for users while kernels are built. `make
+    test-slow` runs every test once more with the kernels that are chosen for users."""
+    if request.config.getoption("--all-kernels") or request.node.get_closest_marker("kernels"):
         return
     from gapstone.loops import background
     from gapstone.loops.kernels import Kernels
 
-    ask, defers = Kernels.__call__, background.defers
+    ask = Kernels.__call__
 
     def chosen(self, kind):
-        if defers():
-            if not compiled_by_all(kind):
-                raise background.NotBuilt(kind)
-            monkeypatch.setattr(background, "defers", lambda: False)
-        try:
-            return ask(self, kind)
-        finally:
-            monkeypatch.setattr(background, "defers", defers)
+        if background.defers():
+            raise background.NotBuilt(kind)
+        return ask(self, kind)
 
     monkeypatch.setattr(Kernels, "__call__", chosen)
     monkeypatch.setattr(background, "must_wait", lambda: False)

@@ -16,10 +16,7 @@ from gapstone.loops.background import Builder
 
 SOURCE = str(Path(gs.__file__).parents[1])
 
-
-@pytest.fixture
-def chosen_kernels():
-    """As they are chosen for users: this is what is tried here."""
+pytestmark = pytest.mark.kernels
 
 
 BEGIN = """

@@ -22,7 +22,7 @@ from gapstone.loops import numba as loop
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes, Cells, Labels, Place, Rectangles, Sampled, Weights, Windows
 
-from ..conftest import DERIVED
+from .conftest import DERIVED
 
 pytest.importorskip("numba")
 
@@ -225,13 +225,16 @@ SHAPES = [(2, 3, 63), (1, 40, 7), (2, 5, 13, 11), (1, 33, 7, 9), (2, 3, 1, 1), (
 POSITIVE = {"lp", "l2", "gem"}
 
 
+LAYOUTS = ["contiguous", pytest.param("channels_last", marks=pytest.mark.slow)]
+
+
 def quick(*names: str) -> list[Any]:
     """All templates are tried with the maximum, which has the longest state. test_pools.py tries formulas of other
     kinds; all pools in all templates: make test-slow."""
     return [pytest.param(name, marks=() if name in DERIVED else pytest.mark.slow) for name in names]
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", quick(*FORMULAS))
 @pytest.mark.parametrize("learned", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -258,7 +261,7 @@ def test_everyone_is_here():
 
 @pytest.mark.slow  # test_pools.py tries this loop in other types too
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", ["mean", "max"])
 def test_types(name, dtype, layout):
     torch.manual_seed(0)
@@ -285,7 +288,7 @@ def test_types(name, dtype, layout):
     ids=str,
 )
 @pytest.mark.parametrize("name", quick("max", "min", "sum"))
-@pytest.mark.parametrize("layout", ["contiguous", pytest.param("channels_last", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_integers(dtype, name, layout):
     low, high = torch.iinfo(dtype).min, torch.iinfo(dtype).max
     x = torch.randint(max(low, -(2**40)), min(high, 2**40), (2, 19, 9, 11)).to(dtype)
@@ -303,7 +306,7 @@ def test_integers(dtype, name, layout):
     assert (nothing == {"max": low, "min": high, "sum": 0}[name]).all()
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size", [1, 7, 63, 1000, 1024, 1025, 5000])
 @pytest.mark.parametrize("name", quick("mean", "max", "gem", "logsumexp", "std"))
 def test_long_maps(name, size, layout):
@@ -314,8 +317,8 @@ def test_long_maps(name, size, layout):
     check(name, last(x) if layout == "channels_last" else x, Boxes(None))
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("name", ["mean", *quick("sum", "variance")])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", quick("mean", "sum", "variance"))
 def test_a_million_positions(name, layout):
     torch.manual_seed(0)
     x = torch.rand(1, 2, 1024, 1024)
@@ -326,7 +329,7 @@ def test_a_million_positions(name, layout):
     assert (ours - exact).abs().max() <= 2 * (plain - exact).abs().max() + 2**-23 * exact.max()
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("rule", [(3, 2, 1), (2, 2, 0), (3, 1, 1), (7, 3, 3)])
 @pytest.mark.parametrize("shape", [(2, 3, 17, 40), (2, 65, 14, 14), (1, 1, 7, 7), (1, 2, 130, 131)], ids=str)
 def test_ties_nan_and_infinity(shape, rule, layout):
@@ -348,7 +351,7 @@ def test_ties_nan_and_infinity(shape, rule, layout):
     torch.testing.assert_close(dx, y.grad, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", quick("max", "min", "mean", "gem", "softmax", "logsumexp", "l2"))
 def test_nan_wins_in_windows(name, layout):
     torch.manual_seed(0)
@@ -375,7 +378,7 @@ def test_infinite_values(name):
             assert out[0, 2] == -math.inf
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_divisors(layout):
     x = torch.randn(2, 9, 12, 15)
     x = last(x) if layout == "channels_last" else x
@@ -394,7 +397,7 @@ def test_divisors(layout):
         torch.testing.assert_close(out, full)
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", quick(*(name for name in FORMULAS if POOLS[name].weighted)))
 def test_weights(name, layout):
     torch.manual_seed(0)
@@ -448,7 +451,7 @@ GRID = Boxes((Cells(2, 6), Cells(3, 7)))
     ],
     ids=str,
 )
-@pytest.mark.parametrize("layout", ["contiguous", pytest.param("channels_last", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_parameters_per_channel_and_image(layout, place, learned):
     torch.manual_seed(0)
     x = torch.rand(3, 37, 6, 7) + 0.1

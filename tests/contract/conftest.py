@@ -13,11 +13,11 @@ from gapstone.regions.places import Boxes
 
 DERIVED = {"max"}
 """The pool with which `make test` tries every template of the compiled loop: it has the longest state."""
-FORMULAS = {"mean": {"Grid", "Window"}, "gem": {"Grid"}, "variance": {"Grid", "Window"}}
-"""Where `make test` compiles the gradient of other pools than DERIVED: a sum; one with a parameter and the largest as
-its reference; one with the mean as its reference. The others are these but for a line."""
+FORMULAS = {"mean", "gem", "variance"}
+"""Where `make test` compiles the gradient of other pools than DERIVED, over a Grid: a sum; one with a parameter and the
+largest as its reference; one with the mean as its reference. The others are these but for a line."""
 TYPES = {(torch.bfloat16, "max")}
-"""Other types than float32 are tried with one pool, in one template."""
+"""Other types than float32 are tried with one pool, in one template; in the reference, one besides float64."""
 GRADIENT = "test_the_gradient_is_that_of_the_formula"
 MERGING = {name for name in POOLS if numba.serves(name, torch.float32, Boxes(None)) is None}
 """Pools that have a compiled loop."""
@@ -31,15 +31,15 @@ def by(loop, monkeypatch):
         monkeypatch.setattr(eager, "built", lambda *_: True)
 
 
-def compiles(test, loop, name, kind, dtype):
-    """Whether the kernels of this test belong to the matrix that `make test-slow` tries."""
-    if name not in MERGING or loop == "torch":
-        return False
+def of_the_matrix(test, loop, name, kind, dtype):
+    """Whether this test belongs to the matrix that `make test-slow` tries."""
     if loop is None:  # test_functional.py and tests/tuned try what is chosen most
         return True
+    if loop == "torch" or name not in MERGING:
+        return loop == "torch" and kind is not None and dtype in (torch.float32, torch.float16)
     if dtype not in (None, torch.float32):
         return test != GRADIENT or kind != "Grid" or (dtype, name) not in TYPES
-    return name not in DERIVED and not (test == GRADIENT and kind in FORMULAS.get(name, ()))
+    return name not in DERIVED and not (test == GRADIENT and kind == "Grid" and name in FORMULAS)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -47,7 +47,9 @@ def pytest_collection_modifyitems(items):
     for item in (item for item in items if item.path.parent == Path(__file__).parent):
         asked = getattr(getattr(item, "callspec", None), "params", {})
         name = asked.get("name")
-        if "loop" in asked and compiles(item.originalname, asked["loop"], name, asked.get("kind"), asked.get("dtype")):
+        if "loop" in asked and of_the_matrix(
+            item.originalname, asked["loop"], name, asked.get("kind"), asked.get("dtype")
+        ):
             item.add_marker(pytest.mark.slow)
         if name:  # one worker compiles all of a pool's kernels
             item.add_marker(pytest.mark.xdist_group(str(name)))

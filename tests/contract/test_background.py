@@ -146,6 +146,7 @@ print(json.dumps({"status": status, "same": bool(torch.equal(gs.pool(x, "max", g
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_fork_in_the_middle(tmp_path):
@@ -220,6 +221,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_commands_and_their_processes_wait(tmp_path):
     """`compare` promises the same numbers again."""
     script = tmp_path / "command.py"

@@ -245,6 +245,7 @@ def total(x):
 """
 
 
+@pytest.mark.slow
 def test_functions_of_arrays_are_checked_too(tmp_path):
     """Those that Numba keeps itself: it would unpickle whatever it finds."""
     (tmp_path / "code").mkdir()

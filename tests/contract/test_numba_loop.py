@@ -253,6 +253,12 @@ def test_every_pool_over_every_place(name, shape, layout, learned):
         check(name, last(x) if layout == "channels_last" else x, place, learned=learned)
 
 
+def test_windows_against_a_reference():
+    """The branch of the template that pools with a reference take: variance's is the mean."""
+    x = torch.randn((1, 33, 7, 9), generator=torch.Generator().manual_seed(0))
+    check("variance", x, over((1, 33, 7, 9), 3, 2, 1))
+
+
 def test_everyone_is_here():
     refused = {name for name in POOLS if loop.serves(name, torch.float32, Boxes(None))}
     assert refused == {"topk", "attention"}

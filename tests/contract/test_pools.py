@@ -19,6 +19,7 @@ from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY
 from gapstone.regions import REGIONS
 from gapstone.regions.places import Boxes
 
+from ..marks import slow_but
 from .conftest import by
 from .truth import FORMULAS, boxes, grid, pooled, regions, windows
 from .truth import given as needed
@@ -163,7 +164,7 @@ def test_what_is_infinite_has_no_variance(name, loop, monkeypatch):
             assert found.flatten()[x.isinf().flatten() if found.numel() == 2 else slice(None)].isnan().all(), region
 
 
-@merging
+@pytest.mark.parametrize("name", slow_but(POOLS, "max", "gem", "topk", "attention", "std"))
 @pytest.mark.parametrize("loop", ["torch", None], ids=["torch", "chosen"])
 @pytest.mark.parametrize("dtype", [torch.float64], ids=str)
 def test_gradcheck_and_gradgradcheck(name, loop, dtype, monkeypatch):
@@ -180,7 +181,13 @@ def test_gradcheck_and_gradgradcheck(name, loop, dtype, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "key", "at"), [("gem", "p", 3.0), ("lp", "p", 2.5), ("logsumexp", "r", 2.0), ("softmax", "r", 1.5)]
+    ("name", "key", "at"),
+    [
+        ("gem", "p", 3.0),
+        pytest.param("lp", "p", 2.5, marks=pytest.mark.slow),
+        pytest.param("logsumexp", "r", 2.0, marks=pytest.mark.slow),
+        pytest.param("softmax", "r", 1.5, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
 def test_learned_parameters_have_their_gradient(name, key, at, loop, monkeypatch):

@@ -26,7 +26,7 @@ test: check
 	$(PYTEST)
 
 test-slow: install
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow or not slow" --all-kernels
 
 # nothing may hang on luck: the quick suite with other random numbers
 test-seeds: install

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import gapstone as gs
 from gapstone.bench.measure import interleaved, spread
+from gapstone.disk import output_file
 from gapstone.doctor import machine
 
 SIZES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
@@ -74,6 +75,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     options = parser.parse_args()
+    if options.out:
+        output_file("--out", options.out, "call_overhead.json")  # before the work, not after it
     torch.set_num_threads(1)
     everything: dict[str, dict[int, dict[str, float]]] = {}
     for mode in ("infer", "train"):

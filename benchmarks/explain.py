@@ -30,6 +30,7 @@ from render import markdown
 
 from gapstone.bench.measure import Spread, interleaved, ratio, spread
 from gapstone.bench.table import between, milliseconds, times
+from gapstone.disk import output_file
 from gapstone.doctor import machine
 
 WRONG = 1e-5
@@ -215,6 +216,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     parser.add_argument("--page", type=Path, metavar="FILE.md")
     options = parser.parse_args()
+    if options.out:
+        output_file("--out", options.out, "explain.json")  # before the work, not after it
     if options.memory:
         title, name = options.memory
         print(json.dumps(remember(next(case for case in CASES if case.title == title), name)))

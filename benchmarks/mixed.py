@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import gapstone as gs
 from gapstone.bench.measure import Spread, interleaved, ratio, spread
 from gapstone.bench.table import between, milliseconds, times
+from gapstone.disk import output_file
 from gapstone.doctor import machine
 from gapstone.mixed import mixed_sizes, plan
 from gapstone.nets import NAMES, build
@@ -205,6 +206,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     parser.add_argument("--page", type=Path, metavar="FILE.md")
     options = parser.parse_args()
+    if options.out:
+        output_file("--out", options.out, "mixed.json")  # before the work, not after it
     facts: dict[str, Any] = {"machine": machine(), "date": date.today().isoformat(), "rounds": options.rounds}
     facts["mixed"] = []
     for case in CASES:

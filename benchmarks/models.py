@@ -26,6 +26,7 @@ from torch import Tensor, nn
 import gapstone as gs
 from gapstone.bench import table
 from gapstone.bench.measure import Spread, interleaved, ratio, spread
+from gapstone.disk import output_file
 from gapstone.doctor import machine
 
 LAYOUTS = ("NCHW", "NHWC", "to NHWC")
@@ -173,6 +174,8 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="both models under torch.compile")
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     options = parser.parse_args()
+    if options.out:
+        output_file("--out", options.out, "models.json")  # before the work, not after it
     print(
         f"{'model':14}{'mode':7}{'layout':9}threads{'torch ms':>14}{'ours ms':>10}{'ratio':>9}  {'quartiles':17} error"
     )

@@ -20,6 +20,7 @@ from rich.console import Console
 from gapstone.bench.cases import Case, both, whole_maps
 from gapstone.bench.command import how, run
 from gapstone.bench.result import Result
+from gapstone.disk import output_file
 
 HALVES = ("bfloat16", "float16")
 
@@ -110,6 +111,8 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     options = parser.parse_args()
+    if options.out:
+        output_file("--out", options.out, "pools.json")  # before the work, not after it
     others = {name: PEERS[name] for name in options.peers.split(",") if name in PEERS}
     console = Console()
     chosen = {

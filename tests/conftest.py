@@ -27,6 +27,9 @@ DATA = Path(os.environ.get("GAPSTONE_TEST_DATA", Path(__file__).parents[1] / "..
 
 def pytest_addoption(parser):
     parser.addoption("--seed", type=int, default=0, help="of every random number that tests draw")
+    parser.addoption(
+        "--all-kernels", action="store_true", help="compile what each call is chosen; else: fixture chosen_kernels"
+    )
 
 
 def seed(config, what):
@@ -76,28 +79,26 @@ def real_images() -> Callable[[str], Path]:
     return find
 
 
-@pytest.fixture(params=["by the reference", pytest.param("as chosen", marks=pytest.mark.slow)])
-def kernels(request, monkeypatch):
-    """For tests of what arguments mean, over many windows: a tuned kernel serves one window and takes a second or two
-    to compile. In `make test` the reference answers where a compiled loop would; `make test-slow` runs the same tests
-    as the loops are chosen for users. That the loops agree is what test_pools.py and tests/tuned ask."""
-    from gapstone import pooling
-    from gapstone.accelerating import functional
-    from gapstone.loops import eager
-    from gapstone.loops.choose import Choice
+@pytest.fixture(autouse=True)
+def chosen_kernels(request, monkeypatch):
+    """A kernel takes 1 to 8 s to compile, and serves one pool, one type and one kind of region. In `make test` only
+    tests that call a compiled loop by its name (tests/tuned, tests/contract) or are marked `kernels`, and processes
+    that tests start, compile them; elsewhere torch answers, as it does for users while kernels are built. `make
+    test-slow` runs every test once more with the kernels that are chosen for users."""
+    if request.config.getoption("--all-kernels") or request.node.get_closest_marker("kernels"):
+        return
+    from gapstone.loops import background
+    from gapstone.loops.kernels import Kernels
 
-    if request.param == "by the reference":
-        choose, by = pooling.choose, pooling.by
+    ask = Kernels.__call__
 
-        def chosen(*call):
-            found = choose(*call)
-            return Choice("torch", "the test says so") if found.loop in ("tuned", "numba") else found
+    def chosen(self, kind):
+        if background.defers():
+            raise background.NotBuilt(kind)
+        return ask(self, kind)
 
-        monkeypatch.setattr(pooling, "choose", chosen)
-        monkeypatch.setattr(pooling, "_ready", {})  # calls whose loops were chosen before
-        monkeypatch.setattr(functional, "by", lambda _loop, *call: by("torch", *call))
-        monkeypatch.setattr(eager, "fits_both", lambda *_: False)
-    return request.param
+    monkeypatch.setattr(Kernels, "__call__", chosen)
+    monkeypatch.setattr(background, "must_wait", lambda: False)
 
 
 TRIED: Counter[str] = Counter()

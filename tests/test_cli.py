@@ -2,18 +2,14 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from .command_line import gapstone
 
-def gapstone(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "gapstone", *map(str, arguments)], capture_output=True, text=True, **options
-    )
+pytestmark = pytest.mark.xdist_group("command line")
 
 
 def test_help_lists_every_command():

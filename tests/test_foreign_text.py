@@ -122,7 +122,7 @@ def model(tmp_path_factory):
     return path
 
 
-@pytest.fixture(params=[False, True], ids=["plain", "colour"])
+@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "colour"])
 def run(request, capfd, monkeypatch, tmp_path):
     """Runs a command; its exit code and all that it and its processes said, which is checked."""
     monkeypatch.setenv("GAPSTONE_CACHE", str(tmp_path / "cache"))

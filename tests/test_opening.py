@@ -93,7 +93,9 @@ def test_errors(tmp_path, saved):
         open_model("timm:resnet10t", tmp_path / "none.safetensors")
 
 
-@pytest.mark.parametrize(("name", "theirs"), [("resnet18", "resnet18"), ("googlenet", "googlenet")])
+@pytest.mark.parametrize(
+    ("name", "theirs"), [("resnet18", "resnet18"), pytest.param("googlenet", "googlenet", marks=pytest.mark.slow)]
+)
 def test_a_network_of_our_own_with_published_weights(name, theirs, tmp_path):
     torchvision = pytest.importorskip("torchvision")
     from safetensors.torch import save_file

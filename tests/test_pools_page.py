@@ -15,8 +15,6 @@ from torch import nn
 import gapstone as gs
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY
 
-pytestmark = pytest.mark.usefixtures("kernels")
-
 DOCS = Path(__file__).parents[1] / "docs"
 
 

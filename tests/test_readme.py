@@ -31,6 +31,7 @@ def test_the_python_runs_and_gives_what_its_comments_say():
     assert eval("torch.allclose(parts.maps.sum((2, 3)) + parts.bias, head(x), atol=1e-5)", names)
 
 
+@pytest.mark.slow
 def test_the_swap_is_as_it_says():
     torchvision = pytest.importorskip("torchvision")
     code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "swap_head" in block)

@@ -12,6 +12,8 @@ import pytest
 
 from gapstone import stopping
 
+from .marks import slow_but
+
 COMMANDS = {
     "compare": ("compare", "digits", "--heads", "gap,gmp,fc", "--epochs", "40", "--seeds", "5"),
     "train": ("train", "digits", "--epochs", "200"),
@@ -62,9 +64,9 @@ def check_said(said: str) -> None:
     assert "The same command" in lines[0] or "Stopped." in lines[0] or "measured" in lines[0]
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c != "serve"])
-@pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("moment", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("command", slow_but([c for c in COMMANDS if c != "serve"], "compare", "train", "check"))
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("moment", slow_but([0.0, 1.0, 3.0, 6.0], 0.0, 3.0))
 def test_ctrl_c(command, moment, times, tmp_path):
     process = start(command, tmp_path)
     listens(process)

@@ -112,10 +112,10 @@ if __name__ == "__main__":
     ("path", "flags", "environment"),
     [
         ("", (), {}),
-        ("", ("-E",), {}),  # PYTHONSAFEPATH is not read
-        ("", (), {"PYTHONSAFEPATH": "1", "BEFORE": "1"}),
+        pytest.param("", ("-E",), {}, marks=pytest.mark.slow),  # PYTHONSAFEPATH is not read
+        pytest.param("", (), {"PYTHONSAFEPATH": "1", "BEFORE": "1"}, marks=pytest.mark.slow),
         # as `python -m` and notebooks have it: this process has imported what it needs before
-        ("import torch; sys.path.insert(0, '')", (), {}),
+        pytest.param("import torch; sys.path.insert(0, '')", (), {}, marks=pytest.mark.slow),
     ],
 )
 def test_every_kind_of_process(hostile, path, flags, environment):
@@ -127,20 +127,21 @@ def test_every_kind_of_process(hostile, path, flags, environment):
     assert [name for name in ran if not (path and name == "libcuda")] == []
 
 
-def test_compare_and_check(hostile, tmp_path):
+@pytest.mark.parametrize("own_cache", [False, pytest.param(True, marks=pytest.mark.slow)])  # kernels are compiled, too
+def test_compare_and_check(hostile, tmp_path, own_cache):
     for label in ("cat", "dog"):
         for number in range(12):
             path = hostile / "data" / label / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             noise = np.random.default_rng([number, len(label), label == "cat"]).integers(0, 256, (20, 20), np.uint8)
             Image.fromarray(noise).save(path)
-    cache = {"GAPSTONE_CACHE": str(tmp_path / "cache")}
+    cache = {"GAPSTONE_CACHE": str(tmp_path / "cache")} if own_cache else {}
     done, ran = run(COMMAND, hostile, "check", "data", **cache)
     assert (done.returncode, ran) == (0, []), done.stderr
-    options = ("--heads", "gap,gmp", "--seeds", 2, "--epochs", 1, "--out", tmp_path / "out")
+    options = ("--heads", "gap,gmp", "--seeds", 1, "--epochs", 1, "--out", tmp_path / "out")
     done, ran = run(COMMAND, hostile, "compare", "data", *options, **cache)
     assert (done.returncode, ran) == (0, []), done.stdout + done.stderr
-    assert len(list((tmp_path / "out" / "trials").iterdir())) == 4
+    assert len(list((tmp_path / "out" / "trials").iterdir())) == 2
 
 
 def test_the_command_line_leaves_the_folder(hostile, monkeypatch):

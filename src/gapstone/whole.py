@@ -59,7 +59,8 @@ def sync_folder(folder: Path) -> None:
 def _sync(path: Path, flag: int) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flag)
     try:
-        os.fsync(descriptor)
+        with of_path(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -11,8 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gapstone.accelerating import functional as ours
 from gapstone.accelerating import namespaces
 
-pytestmark = pytest.mark.usefixtures("kernels")
-
 SHAPES = {1: (3, 8, 1501), 2: (2, 64, 29, 31), 3: (2, 32, 9, 11, 13)}
 TYPES = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 

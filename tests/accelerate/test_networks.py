@@ -115,6 +115,7 @@ def test_every_network_answers_as_before(name):
     assert difference < 1e-4
 
 
+@pytest.mark.kernels
 def test_a_training_step_is_the_same():
     model = built("torchvision/squeezenet1_1").train()
     for module in model.modules():

@@ -33,6 +33,8 @@ from gapstone.prepare import Choices
 from gapstone.training import train
 from gapstone.weights import digest, read_weights
 
+from ..marks import slow_but
+
 HEADS = ("gap", "gmp", "gem:p=learned", "lse", "avgmax:dropout=0.3", "catavgmax", "nin", "fc:16", "fc:grid=2")
 
 
@@ -128,7 +130,7 @@ def both(what, seen, head, settings=None):
     return trial, kept, Live(live, what.prepared.store, batch_size=16), mine, theirs
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", slow_but(HEADS, "gmp", "avgmax:dropout=0.3", "nin", "fc:16"))
 def test_a_head_from_kept_maps_is_the_head_of_a_backbone_run_each_step(whole, head):
     what, seen = whole
     trial, kept, live, mine, theirs = both(what, seen, head)
@@ -365,6 +367,7 @@ def untimed(monkeypatch):
     monkeypatch.setattr(speed, "measure", lambda *_: {})
 
 
+@pytest.mark.slow
 @pytest.fixture(scope="module")
 def run(data, weights, tmp_path_factory):
     out, console = tmp_path_factory.mktemp("run"), quiet()
@@ -417,6 +420,7 @@ def test_more_heads_and_seeds_look_again_at_nothing(run, data, weights, tmp_path
 CAUTION = "images that .* was trained on count as unseen"
 
 
+@pytest.mark.slow
 def test_folds(data, weights, tmp_path):
     what, said = planned(replace(request(data, weights, ("gap", "fc")), folds=3), tmp_path)
     assert sorted(np.concatenate([trial.test for trial in what.trials if trial.head == "fc"])) == list(range(90))

@@ -64,6 +64,7 @@ def test_a_fixed_head_has_no_accuracy_at_other_sizes():
     assert free["input"] == [[12, 12], [16, 16], [20, 20], [24, 24]]
 
 
+@pytest.mark.slow
 def test_networks_that_take_few_sizes_are_not_asked_for_others():
     pytest.importorskip("timm")
     picky = Preprocessing(3, (64, 64), (64, 64), (0.5,) * 3, (0.25,) * 3)

@@ -141,6 +141,7 @@ def test_hostile_names_in_every_place(tmp_path: Path) -> None:
     assert b"\\xe9" in html.write(tmp_path).read_bytes()
 
 
+@pytest.mark.slow
 def test_pictures_have_words_and_charts_follow_the_dress(whole: tuple[dict[str, Any], str, Page]) -> None:
     _, text, page = whole
     images = [attrs for tag, attrs in page.elements if tag == "img"]
@@ -168,13 +169,18 @@ def test_the_same_results_give_the_same_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"heads": ("gap",), "seeds": 1},
-        {"heads": ("gap", "fc"), "seeds": 1, "pictures": False},
-        {"heads": ("gap", "fc"), "failed": {"gap": range(5)}},
+        pytest.param({"heads": ("gap",), "seeds": 1}, marks=pytest.mark.slow),
+        pytest.param({"heads": ("gap", "fc"), "seeds": 1, "pictures": False}, marks=pytest.mark.slow),
+        pytest.param({"heads": ("gap", "fc"), "failed": {"gap": range(5)}}, marks=pytest.mark.slow),
         {"heads": ("gap", "fc", "nin"), "failed": {"fc": range(5)}, "classes": ("no", "yes"), "channels": 1},
         {"heads": ("gap", "fc"), "failed": {"gap": range(5), "fc": range(5)}, "pictures": False},
-        {"heads": ("gap", "fc"), "classes": tuple(f"class {i}" for i in range(120)), "seeds": 2, "shown": 2},
-        {"heads": tuple(f"fc:{2**i}" for i in range(3, 12)), "seeds": 2, "shown": 1},
+        pytest.param(
+            {"heads": ("gap", "fc"), "classes": tuple(f"class {i}" for i in range(120)), "seeds": 2, "shown": 2},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"heads": tuple(f"fc:{2**i}" for i in range(3, 12)), "seeds": 2, "shown": 1}, marks=pytest.mark.slow
+        ),
     ],
     ids=["one head", "no pictures", "no baseline", "two classes", "nothing", "many classes", "many heads"],
 )

@@ -1,5 +1,7 @@
 """A run that is killed, or stopped with Ctrl-C, goes on and ends with the numbers of one that was not."""
 
+import fcntl
+import io
 import json
 import signal
 import subprocess
@@ -8,6 +10,11 @@ import time
 
 import numpy as np
 import pytest
+from rich.console import Console
+
+from gapstone.compare.plan import Request
+from gapstone.compare.run import compare
+from gapstone.prepare import Choices
 
 TIMED = ("created", "sealed", "command", "ms_per_image", "train_seconds", "peak_memory_mb", "seconds")
 
@@ -23,9 +30,17 @@ def data(tmp_path_factory):
     return path
 
 
+HEADS, EPOCHS = ("gap", "fc:dropout=0.5"), 4
+
+
 def command(data, out):
-    options = ["--heads", "gap,fc:dropout=0.5", "--seeds", "2", "--epochs", "4", "--out", str(out), "--workers", "2"]
+    options = ["--heads", ",".join(HEADS), "--seeds", "1", "--epochs", str(EPOCHS), "--out", str(out), "--workers", "1"]
     return [sys.executable, "-m", "gapstone", "compare", str(data), *options]
+
+
+def run(data, out):
+    """The same in this process."""
+    compare(Request(Choices(str(data), epochs=EPOCHS), HEADS, 1, workers=1), out, Console(file=io.StringIO()))
 
 
 def numbers(out):
@@ -46,8 +61,8 @@ def trials(out):
 @pytest.fixture(scope="module")
 def unbroken(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("unbroken")
-    subprocess.run(command(data, out), check=True, capture_output=True)
-    assert len(trials(out)) == 4
+    run(data, out)
+    assert len(trials(out)) == 2
     return out
 
 
@@ -70,14 +85,14 @@ def test_the_same_numbers_after_a_stop(data, unbroken, tmp_path, how, when):
         process.send_signal(how)
         said, _ = process.communicate(timeout=300)
     done = {name: (out / "trials" / name / "trial.json").stat().st_mtime_ns for name in trials(out)}
-    assert len(done) < 4, "it was not stopped in the middle"
+    assert len(done) < 2, "it was not stopped in the middle"
     assert bool(done) == (when == "training")
     assert not (out / "report.html").exists()
     if how is signal.SIGINT:
         assert process.returncode == 130
         assert "The same command goes on" in said
         assert "Traceback" not in said
-    subprocess.run(command(data, out), check=True, capture_output=True)
+    run(data, out)
     assert numbers(out) == numbers(unbroken)
     assert (out / "report.html").exists()
     for name, when in done.items():  # what was done was not done again
@@ -91,14 +106,13 @@ def test_the_same_numbers_after_a_stop(data, unbroken, tmp_path, how, when):
             assert all(np.array_equal(mine[key], other[key]) for key in mine.files)
 
 
-def test_two_at_once_and_other_data_are_refused(data, unbroken, tmp_path):
-    other = subprocess.run(command("digits", unbroken), capture_output=True, text=True)
-    assert other.returncode == 1
-    assert "choose another --out for digits" in other.stderr
-    import fcntl
+def test_two_at_once_and_other_data_are_refused(data, unbroken):
+    def ask(data):
+        compare(Request(Choices(str(data)), ("gap",)), unbroken, Console(file=io.StringIO()))
 
+    with pytest.raises(ValueError, match="choose another --out for digits"):
+        ask("digits")
     with (unbroken / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        second = subprocess.run(command(data, unbroken), capture_output=True, text=True)
-    assert second.returncode == 1
-    assert "another gapstone compare is at work" in second.stderr
+        with pytest.raises(ValueError, match="another gapstone compare is at work"):
+            ask(data)

@@ -162,6 +162,7 @@ def test_more_seeds_and_heads_train_only_what_is_new(folder, run, tmp_path):
             assert trial["test_accuracy"] == shared[trial["id"]]["test_accuracy"]
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_told_and_the_others_go_on(folder, tmp_path):
     choices = Choices(str(folder), epochs=2, learning_rate=95.0, batch_size=8, precision="float32")
     output = tmp_path / "said.txt"
@@ -191,9 +192,9 @@ def test_a_head_too_large_for_the_machine_ends_only_itself(folder, tmp_path):
 
 def test_folds(folder, tmp_path):
     choices = Choices(str(folder), epochs=2, precision="float32")
-    results = compare(Request(choices, ("gap", "gmp"), folds=3), tmp_path, quiet())
-    assert results["settings"]["folds"] == 3
-    assert len(results["trials"]) == 6
+    results = compare(Request(choices, ("gap", "gmp"), folds=2), tmp_path, quiet())
+    assert results["settings"]["folds"] == 2
+    assert len(results["trials"]) == 4
     assert results["data"]["test"] == sum(results["data"]["counts"]["test"]) == 150
     assert "Nadeau" in results["pairs"][0]["method"]
     json.dumps(results, allow_nan=False)
@@ -246,3 +247,12 @@ def test_verdict_in_words():
 
 def test_durations():
     assert [duration(s) for s in (5, 170, 9000)] == ["1 minute", "3 minutes", "2.5 hours"]
+
+
+def test_report_of_a_file_names_the_folder(tmp_path):
+    (tmp_path / "report.html").write_text("")
+    with pytest.raises(ValueError, match=r"report\.html is a file; name the folder of the comparison: what was --out"):
+        report(tmp_path / "report.html", quiet())
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(ValueError, match=rf"name the folder of the comparison, {tmp_path}\."):
+        report(tmp_path / "report.html", quiet())

@@ -378,6 +378,7 @@ def test_equal_heads_are_told_apart_in_five_of_a_hundred() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("seed_sd", [0.0, 0.15, 0.4])
 @pytest.mark.parametrize("accuracy", [0.6, 0.9, 0.98])
 @pytest.mark.parametrize(("seeds", "images"), [(2, 500), (3, 200), (5, 100), (5, 500), (10, 300), (3, 2000)])
@@ -402,6 +403,7 @@ def test_intervals_cover_and_power_is_as_foretold() -> None:
     assert needed == pytest.approx(gap, rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accuracy", "images"), [(0.9, 20_000), (0.995, 3000)])
 def test_heads_at_the_margin_are_seldom_called_equivalent(accuracy: float, images: int) -> None:
     """True difference exactly the margin of 0.5 points: at most 2.5 % are called equivalent; equal heads often are."""

@@ -1,45 +1,54 @@
-"""Which kernels `make test` compiles, and by which worker."""
+"""Which of the compiled loop's kernels `make test` compiles, and by which worker."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from gapstone.loops import numba
+from gapstone import pooling
+from gapstone.loops import eager, numba
+from gapstone.loops.choose import Choice
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes
 
-TEMPLATES = {"max", "mean", "gem", "variance"}
-"""Pools with which `make test` tries every template of the compiled loop: one that keeps a position, a counted sum, one
-with a parameter and the largest as its reference, one with the mean as its reference."""
-QUICK = {
-    torch.float32: None,
-    torch.float64: {"variance"},
-    torch.bfloat16: {"max"},
-    torch.float16: {"mean"},
-}
-"""Pools whose compiled loop `make test` tries in each type. A kernel takes 1 to 2 s to compile: a pool's formula is
-tried in one template (lists of positions), a template with four pools, a type with one. The matrix: make test-slow."""
-TUNED = {"max", "mean", "gem", "logsumexp", "softmax"}
-"""Pools that have tuned kernels, one for each window and layout: tests/tuned tries those that networks run."""
+DERIVED = {"max"}
+"""The pool with which `make test` tries every template of the compiled loop: it has the longest state."""
+FORMULAS = {"mean", "gem", "variance"}
+"""Where `make test` compiles the gradient of other pools than DERIVED, over a Grid: a sum; one with a parameter and the
+largest as its reference; one with the mean as its reference. The others are these but for a line."""
+TYPES = {(torch.bfloat16, "max")}
+"""Other types than float32 are tried with one pool, in one template; in the reference, one besides float64."""
+GRADIENT = "test_the_gradient_is_that_of_the_formula"
 MERGING = {name for name in POOLS if numba.serves(name, torch.float32, Boxes(None)) is None}
 """Pools that have a compiled loop."""
-PLACES = {"Whole", "Grid", "Pyramid", "Mask", "Segments"}
-"""Regions that become lists of positions."""
+
+
+def by(loop, monkeypatch):
+    """From here on this loop serves every call; `None`: the one that is chosen."""
+    if loop is not None:
+        monkeypatch.setattr(pooling, "choose", lambda *_: Choice(loop, "the test says so"))
+        monkeypatch.setattr(pooling, "_ready", {})  # calls that were chosen before
+        monkeypatch.setattr(eager, "built", lambda *_: True)
+
+
+def of_the_matrix(test, loop, name, kind, dtype):
+    """Whether this test belongs to the matrix that `make test-slow` tries."""
+    if loop is None:  # test_functional.py and tests/tuned try what is chosen most
+        return True
+    if loop == "torch" or name not in MERGING:
+        return loop == "torch" and kind is not None and dtype in (torch.float32, torch.float16)
+    if dtype not in (None, torch.float32):
+        return test != GRADIENT or kind != "Grid" or (dtype, name) not in TYPES
+    return name not in DERIVED and not (test == GRADIENT and kind == "Grid" and name in FORMULAS)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in (item for item in items if item.path.parent == Path(__file__).parent):
         asked = getattr(getattr(item, "callspec", None), "params", {})
-        name, dtype = asked.get("name"), asked.get("dtype")
-        loop = asked.get("loop", "numba" if item.path.name == "test_numba_loop.py" else "torch")
-        kind = asked.get("kind")
-        if loop != "torch" and (
-            (QUICK.get(dtype) is not None and name not in QUICK[dtype])
-            or (name in MERGING - TEMPLATES and kind is not None and kind not in PLACES)
-            or (loop is None and kind in PLACES | {"Window"} and name in TUNED - {"gem"})
-            or (dtype == torch.float16 and kind is not None and kind != "Grid")
+        name = asked.get("name")
+        if "loop" in asked and of_the_matrix(
+            item.originalname, asked["loop"], name, asked.get("kind"), asked.get("dtype")
         ):
             item.add_marker(pytest.mark.slow)
         if name:  # one worker compiles all of a pool's kernels

@@ -16,6 +16,9 @@ from gapstone.loops.background import Builder
 
 SOURCE = str(Path(gs.__file__).parents[1])
 
+pytestmark = pytest.mark.kernels
+
+
 BEGIN = """
 import json, os, sys, torch
 import torch.nn.functional as F
@@ -58,15 +61,28 @@ def test_torch_answers_first_and_gapstone_after(tmp_path):
     found = run(tmp_path, STEPS)
     assert found == {"same": [True, True], "first": "MaxPool2DWithIndicesBackward0", "later": "_PoolBackward",
                      "emitted": 2, "waited": True}  # fmt: skip
-    again = run(tmp_path, STEPS)  # both are on disk now: loaded at once
-    assert (again["first"], again["emitted"]) == ("_PoolBackward", 0)
 
 
-@pytest.mark.parametrize("how", ["deterministic", pytest.param("variable", marks=pytest.mark.slow)])
+def test_who_must_repeat_waits(monkeypatch):
+    monkeypatch.delenv(background.VARIABLE, raising=False)
+    assert not background.must_wait()
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert background.must_wait()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    monkeypatch.setenv(background.VARIABLE, "1")
+    assert background.must_wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["deterministic", "variable"])
 def test_what_must_repeat_waits(tmp_path, how):
     begin = "torch.use_deterministic_algorithms(True)\n" if how == "deterministic" else ""
     found = run(tmp_path, begin + STEPS, wait=how == "variable")
     assert (found["first"], found["emitted"]) == ("_PoolBackward", 2)
+    again = run(tmp_path, STEPS)  # both are on disk now: loaded at once
+    assert (again["first"], again["emitted"]) == ("_PoolBackward", 0)
 
 
 MANY = """
@@ -130,12 +146,14 @@ print(json.dumps({"status": status, "same": bool(torch.equal(gs.pool(x, "max", g
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_fork_in_the_middle(tmp_path):
     assert run(tmp_path, FORKED) == {"status": 0, "same": True}
 
 
+@pytest.mark.slow
 def test_the_end_of_the_process_waits_for_one_kernel_only(tmp_path):
     code = """
 x = torch.rand(2, 3, 20, 20)
@@ -203,6 +221,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_commands_and_their_processes_wait(tmp_path):
     """`compare` promises the same numbers again."""
     script = tmp_path / "command.py"

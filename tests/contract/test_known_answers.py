@@ -16,8 +16,6 @@ import torch.nn.functional as F
 
 import gapstone as gs
 
-pytestmark = pytest.mark.usefixtures("kernels")
-
 LINE = [1.0, 2.0, 3.0, 4.0, 5.0]
 SQUARE = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]
 WIDE = [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0], [9.0, 10.0, 11.0, 12.0]]

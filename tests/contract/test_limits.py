@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import gapstone as gs
-from gapstone import pooling
-from gapstone.loops.choose import Choice
+
+from .conftest import by as serve_by
 
 LOOPS = pytest.mark.parametrize("loop", ["torch", None], ids=["torch", "chosen"])
 REGIONS = [gs.Whole(), gs.Window((5, 6)), gs.Grid(1)]
@@ -15,12 +15,7 @@ REGIONS = [gs.Whole(), gs.Window((5, 6)), gs.Grid(1)]
 
 @pytest.fixture
 def by(monkeypatch):
-    def say(loop):
-        if loop is not None:
-            monkeypatch.setattr(pooling, "choose", lambda *_: Choice(loop, "the test says so"))
-            monkeypatch.setattr(pooling, "_ready", {})  # calls that were chosen before
-
-    return say
+    return lambda loop: serve_by(loop, monkeypatch)
 
 
 @LOOPS

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,8 @@ from torch import Tensor
 from gapstone.loops import numba as loop
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes, Cells, Labels, Place, Rectangles, Sampled, Weights, Windows
+
+from .conftest import DERIVED
 
 pytest.importorskip("numba")
 
@@ -222,14 +225,18 @@ SHAPES = [(2, 3, 63), (1, 40, 7), (2, 5, 13, 11), (1, 33, 7, 9), (2, 3, 1, 1), (
 POSITIVE = {"lp", "l2", "gem"}
 
 
-# std is variance and a root, l2 is lp at 2, sum a mean, min a max; logsumexp and softmax have gem's form, and
-# test_pools.py tries their formulas: the same kernels but for a line or two
-ALIKE = {"std", "l2", "sum", "min", "lp", "logsumexp", "softmax"}
+LAYOUTS = ["contiguous", pytest.param("channels_last", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def quick(*names: str) -> list[Any]:
+    """All templates are tried with the maximum, which has the longest state. test_pools.py tries formulas of other
+    kinds; all pools in all templates: make test-slow."""
+    return [pytest.param(name, marks=() if name in DERIVED else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ALIKE)) for n in FORMULAS])
+@pytest.mark.parametrize("name", quick(*FORMULAS))
 @pytest.mark.parametrize("learned", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_every_pool_over_every_place(name, shape, layout, learned):
     """Learned: the same with the parameter's slope, of which test_parameters_per_channel_and_image has a quick look."""
@@ -246,6 +253,12 @@ def test_every_pool_over_every_place(name, shape, layout, learned):
         check(name, last(x) if layout == "channels_last" else x, place, learned=learned)
 
 
+def test_windows_against_a_reference():
+    """The branch of the template that pools with a reference take: variance's is the mean."""
+    x = torch.randn((1, 33, 7, 9), generator=torch.Generator().manual_seed(0))
+    check("variance", x, over((1, 33, 7, 9), 3, 2, 1))
+
+
 def test_everyone_is_here():
     refused = {name for name in POOLS if loop.serves(name, torch.float32, Boxes(None))}
     assert refused == {"topk", "attention"}
@@ -254,7 +267,7 @@ def test_everyone_is_here():
 
 @pytest.mark.slow  # test_pools.py tries this loop in other types too
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", ["mean", "max"])
 def test_types(name, dtype, layout):
     torch.manual_seed(0)
@@ -280,27 +293,28 @@ def test_types(name, dtype, layout):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_integers(dtype, layout):
+@pytest.mark.parametrize("name", quick("max", "min", "sum"))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_integers(dtype, name, layout):
     low, high = torch.iinfo(dtype).min, torch.iinfo(dtype).max
     x = torch.randint(max(low, -(2**40)), min(high, 2**40), (2, 19, 9, 11)).to(dtype)
     x[0, 0, 0, 0], x[0, 0, 0, 1] = low, high
     x = last(x) if layout == "channels_last" else x
+    formula: Any = {"max": torch.amax, "min": torch.amin, "sum": torch.sum}[name]
     for place in (Boxes(None), over(tuple(x.shape), 3, 2, 1)):
-        for name, formula in (("max", torch.amax), ("min", torch.amin), ("sum", torch.sum)):
-            out, _ = loop.forward(name, x, place)
-            rows = lists(place, tuple(x.shape))
-            flat = x.flatten(2)
-            exact = torch.stack([torch.stack([formula(flat[n][:, c], -1) for c in cells], -1) for n, cells in rows])
-            assert out.dtype == (torch.int64 if name == "sum" else dtype)
-            assert torch.equal(out.flatten(2) if out.dim() > 2 else out[..., None], exact)
-    nothing, _ = loop.forward("max", x, Labels(torch.full((1, 9, 11), -1), 1, whole=True))
-    assert (nothing == low).all()
+        out, _ = loop.forward(name, x, place)
+        rows = lists(place, tuple(x.shape))
+        flat = x.flatten(2)
+        exact = torch.stack([torch.stack([formula(flat[n][:, c], -1) for c in cells], -1) for n, cells in rows])
+        assert out.dtype == (torch.int64 if name == "sum" else dtype)
+        assert torch.equal(out.flatten(2) if out.dim() > 2 else out[..., None], exact)
+    nothing, _ = loop.forward(name, x, Labels(torch.full((1, 9, 11), -1), 1, whole=True))
+    assert (nothing == {"max": low, "min": high, "sum": 0}[name]).all()
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size", [1, 7, 63, 1000, 1024, 1025, 5000])
-@pytest.mark.parametrize("name", ["mean", "max", "gem", "logsumexp", "std"])
+@pytest.mark.parametrize("name", quick("mean", "max", "gem", "logsumexp", "std"))
 def test_long_maps(name, size, layout):
     if name == "std" and size == 1:
         return
@@ -309,8 +323,8 @@ def test_long_maps(name, size, layout):
     check(name, last(x) if layout == "channels_last" else x, Boxes(None))
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("name", ["mean", "sum", "variance"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", quick("mean", "sum", "variance"))
 def test_a_million_positions(name, layout):
     torch.manual_seed(0)
     x = torch.rand(1, 2, 1024, 1024)
@@ -321,7 +335,7 @@ def test_a_million_positions(name, layout):
     assert (ours - exact).abs().max() <= 2 * (plain - exact).abs().max() + 2**-23 * exact.max()
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("rule", [(3, 2, 1), (2, 2, 0), (3, 1, 1), (7, 3, 3)])
 @pytest.mark.parametrize("shape", [(2, 3, 17, 40), (2, 65, 14, 14), (1, 1, 7, 7), (1, 2, 130, 131)], ids=str)
 def test_ties_nan_and_infinity(shape, rule, layout):
@@ -341,26 +355,36 @@ def test_ties_nan_and_infinity(shape, rule, layout):
     dx, _ = loop.backward("max", g, None, None, kept, x.shape, place)
     assert dx is not None
     torch.testing.assert_close(dx, y.grad, rtol=1e-6, atol=1e-6)
-    x[0, 0, 3, 3] = math.nan
-    for name in ("max", "min", "mean", "gem", "softmax", "logsumexp", "l2"):
-        given = () if name not in PARAMETER else (PARAMETER[name],)
-        out, _ = loop.forward(name, x, place, given)
-        met = F.max_pool2d((x.isnan()).float().contiguous(), *rule) > 0
-        assert out[met].isnan().all()
 
 
-def test_infinite_values():
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", quick("max", "min", "mean", "gem", "softmax", "logsumexp", "l2"))
+def test_nan_wins_in_windows(name, layout):
+    torch.manual_seed(0)
+    for rule in ((3, 2, 1), (2, 2, 0), (3, 1, 1), (7, 3, 3)):
+        for shape in ((2, 3, 17, 40), (2, 65, 14, 14), (1, 1, 7, 7), (1, 2, 130, 131)):
+            x = torch.randint(0, 3, shape).float()
+            x[0, 0, 3, 3] = math.nan
+            x = last(x) if layout == "channels_last" else x
+            given = () if name not in PARAMETER else (PARAMETER[name],)
+            out, _ = loop.forward(name, x, over(shape, *rule), given)
+            met = F.max_pool2d((x.isnan()).float().contiguous(), *rule) > 0
+            assert torch.equal(out.isnan(), met)
+
+
+@pytest.mark.parametrize("name", quick("softmax", "logsumexp", "gem"))
+def test_infinite_values(name):
     x = torch.tensor([[[1.0, math.inf, 2.0, 3.0], [-math.inf, -math.inf, 1.0, 0.0], [-math.inf] * 4]])
     for y in (x, last(x), x.repeat(1, 20, 1)):
-        softmax, _ = loop.forward("softmax", y, Boxes(None), (1.0,))
-        smooth, _ = loop.forward("logsumexp", y, Boxes(None), (2.0,))
-        largest, _ = loop.forward("gem", y, Boxes(None), (3.0,))
-        assert softmax[0, 0] == smooth[0, 0] == largest[0, 0] == math.inf
-        assert softmax[0, 1] == pytest.approx(math.e / (1 + math.e))
-        assert smooth[0, 2] == -math.inf
+        out, _ = loop.forward(name, y, Boxes(None), ({"softmax": 1.0, "logsumexp": 2.0, "gem": 3.0}[name],))
+        assert out[0, 0] == math.inf
+        if name == "softmax":
+            assert out[0, 1] == pytest.approx(math.e / (1 + math.e))
+        if name == "logsumexp":
+            assert out[0, 2] == -math.inf
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_divisors(layout):
     x = torch.randn(2, 9, 12, 15)
     x = last(x) if layout == "channels_last" else x
@@ -375,12 +399,12 @@ def test_divisors(layout):
             dx, _ = loop.backward("mean", torch.ones_like(out), None, None, kept, x.shape, Boxes(axes, divisor))
             torch.testing.assert_close(dx, y.grad)
         out, _ = loop.forward("mean", x, Boxes(axes, "window"))
-        full, _ = loop.forward("sum", x, Boxes(axes))
-        torch.testing.assert_close(out, full / 9)
+        full = F.avg_pool2d(x, 3, 2, 1, ceil_mode=ceil, divisor_override=9)
+        torch.testing.assert_close(out, full)
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("name", [name for name in FORMULAS if POOLS[name].weighted])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", quick(*(name for name in FORMULAS if POOLS[name].weighted)))
 def test_weights(name, layout):
     torch.manual_seed(0)
     x = torch.rand(2, 35, 6, 9, dtype=torch.float64) + 0.1
@@ -422,23 +446,39 @@ def test_weights(name, layout):
     torch.testing.assert_close(dx.double(), wanted, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_parameters_per_channel_and_image(layout):
+GRID = Boxes((Cells(2, 6), Cells(3, 7)))
+
+
+@pytest.mark.parametrize(
+    ("place", "learned"),
+    [
+        (GRID, False),
+        *(pytest.param(p, True, marks=pytest.mark.slow) for p in (Boxes(None), over((3, 37, 6, 7), 3, 2, 1), GRID)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_parameters_per_channel_and_image(layout, place, learned):
     torch.manual_seed(0)
     x = torch.rand(3, 37, 6, 7) + 0.1
     x = last(x) if layout == "channels_last" else x
     for p in (torch.tensor(2.2), torch.rand(37) + 1, torch.rand(3, 37) + 1, torch.rand(1, 37) + 1):
-        for place in (Boxes(None), over((3, 37, 6, 7), 3, 2, 1), Boxes((Cells(2, 6), Cells(3, 7)))):
-            check("gem", x, place, p)
+        check("gem", x, place, p, learned)
 
 
-def test_nothing():
+@pytest.mark.parametrize("name", quick("max", "gem"))
+def test_nothing(name):
+    given, learned = ((3.0,), True) if name == "gem" else ((), False)
     for shape in ((0, 3, 5, 5), (2, 0, 5, 5)):
         for place in (Boxes(None), over(shape, 3, 2, 1)):
-            out, kept = loop.forward("gem", torch.rand(shape), place, (3.0,), True)
+            out, kept = loop.forward(name, torch.rand(shape), place, given, True)
             assert out.numel() == 0
-            dx, dp = loop.backward("gem", out, torch.rand(shape), out, kept, shape, place, (3.0,), True, True)
-            assert (dx.shape, dp.shape) == (shape, shape[:2])
+            dx, dp = loop.backward(name, out, torch.rand(shape), out, kept, shape, place, given, True, learned)
+            assert dx.shape == shape
+            assert (dp is None) if not learned else (dp.shape == shape[:2])
+
+
+def test_no_rectangles():
     none = torch.zeros(0, 2, dtype=torch.long)
     x, place = torch.rand(2, 3, 5, 5), Rectangles(torch.zeros(0, dtype=torch.long), (none, none), (none, none))
     out, kept = loop.forward("max", x, place, (), True)
@@ -462,7 +502,8 @@ def test_strides_of_its_own():
         assert torch.allclose(loop.forward("mean", view, Boxes(None))[0], view.mean((2, 3)), atol=1e-6)
 
 
-def test_any_number_of_threads_gives_the_same():
+@pytest.mark.parametrize("name", quick("max", "gem"))
+def test_any_number_of_threads_gives_the_same(name):
     torch.manual_seed(0)
     before = torch.get_num_threads()
     found = []
@@ -473,20 +514,21 @@ def test_any_number_of_threads_gives_the_same():
             one = []
             for y in (x, last(x)):
                 for place in (Boxes(None), over(tuple(x.shape), 3, 2, 1), Boxes((Cells(5, 28), Cells(5, 28)))):
-                    out, kept = loop.forward("gem", y, place, (3.3,), True)
-                    one += [out, *loop.backward("gem", out, y, out, kept, x.shape, place, (3.3,), True, True)]
+                    given, learned = ((3.3,), True) if name == "gem" else ((), False)
+                    out, kept = loop.forward(name, y, place, given, True)
+                    one += [out, *loop.backward(name, out, y, out, kept, x.shape, place, given, True, learned)]
             found.append(one)
     finally:
         torch.set_num_threads(before)
     for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+        assert all(a is b or torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
 def test_several_python_threads_at_once():
     torch.manual_seed(0)
     x = torch.rand(4, 64, 28, 28)
     place = over(tuple(x.shape), 3, 1, 1)
-    wanted = {name: loop.forward(name, x, place, given)[0] for name, given in (("max", ()), ("l2", ()))}
+    wanted = {name: loop.forward(name, x, place)[0] for name in ("max",)}
     wrong = []
 
     def work(name: str) -> None:
@@ -521,6 +563,7 @@ def run(code: str, **environment: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=known).stdout
 
 
+@pytest.mark.slow  # test_kernel_cache.py looks at tuned ones
 def test_a_second_process_loads_what_the_first_compiled(tmp_path):
     first = run(CODE, GAPSTONE_CACHE=str(tmp_path)).splitlines()
     second = run(CODE, GAPSTONE_CACHE=str(tmp_path)).splitlines()
@@ -538,6 +581,7 @@ for call in sys.argv[1].split(","):
 """
 
 
+@pytest.mark.slow
 def test_kernels_of_several_processes_in_one(tmp_path):
     """Each compiled in a process of its own, then all loaded into one: their helpers' symbols must not be mixed up.
 
@@ -566,8 +610,8 @@ from torch.utils.data import DataLoader, Dataset
 x = torch.rand(4, 64, 56, 56)
 class Maps(Dataset):
     def __len__(self): return 4
-    def __getitem__(self, i): return loop.forward('gem', x[i:i + 1], Boxes(None), (3.3,))[0][0]
-wanted = loop.forward('gem', x, Boxes(None), (3.3,))[0]
+    def __getitem__(self, i): return loop.forward('max', x[i:i + 1], Boxes(None))[0][0]
+wanted = loop.forward('max', x, Boxes(None))[0]
 found = torch.cat(list(DataLoader(Maps(), 2, num_workers=2, multiprocessing_context='fork')))
 assert torch.equal(found, wanted)
 print('fine')

@@ -13,8 +13,6 @@ import torch
 
 import gapstone as gs
 
-pytestmark = pytest.mark.usefixtures("kernels")
-
 onnx = pytest.importorskip("onnx", reason="ONNX's cases come with the onnx package")
 
 POOLED = {

@@ -21,8 +21,6 @@ import torch.nn.functional as F
 
 import gapstone as gs
 
-pytestmark = pytest.mark.usefixtures("kernels")
-
 # entry of op_db: the pool, and in which order its arguments come where they have no names
 MAX = "kernel_size stride padding dilation ceil_mode return_indices"
 MEAN = "kernel_size stride padding ceil_mode count_include_pad divisor_override"

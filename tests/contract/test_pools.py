@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gapstone as gs
-from gapstone import pooling
 from gapstone.loops import numba
 from gapstone.loops import torch as plain
-from gapstone.loops.choose import Choice
 from gapstone.pooling import share
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY
 from gapstone.regions import REGIONS
 from gapstone.regions.places import Boxes
 
+from ..marks import slow_but
+from .conftest import by
 from .truth import FORMULAS, boxes, grid, pooled, regions, windows
 from .truth import given as needed
 
@@ -41,13 +41,6 @@ def layouts(x):
     yield x.contiguous()
     if x.dim() >= 4:
         yield x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
-
-
-def by(loop, monkeypatch):
-    """From here on this loop serves every call; `None`: the one that is chosen."""
-    if loop is not None:
-        monkeypatch.setattr(pooling, "choose", lambda *_: Choice(loop, "the test says so"))
-        monkeypatch.setattr(pooling, "_ready", {})  # calls that were chosen before
 
 
 def served(name, dtype, region, shape):
@@ -171,7 +164,7 @@ def test_what_is_infinite_has_no_variance(name, loop, monkeypatch):
             assert found.flatten()[x.isinf().flatten() if found.numel() == 2 else slice(None)].isnan().all(), region
 
 
-@merging
+@pytest.mark.parametrize("name", slow_but(POOLS, "max", "gem", "topk", "attention", "std"))
 @pytest.mark.parametrize("loop", ["torch", None], ids=["torch", "chosen"])
 @pytest.mark.parametrize("dtype", [torch.float64], ids=str)
 def test_gradcheck_and_gradgradcheck(name, loop, dtype, monkeypatch):
@@ -188,7 +181,13 @@ def test_gradcheck_and_gradgradcheck(name, loop, dtype, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "key", "at"), [("gem", "p", 3.0), ("lp", "p", 2.5), ("logsumexp", "r", 2.0), ("softmax", "r", 1.5)]
+    ("name", "key", "at"),
+    [
+        ("gem", "p", 3.0),
+        pytest.param("lp", "p", 2.5, marks=pytest.mark.slow),
+        pytest.param("logsumexp", "r", 2.0, marks=pytest.mark.slow),
+        pytest.param("softmax", "r", 1.5, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
 def test_learned_parameters_have_their_gradient(name, key, at, loop, monkeypatch):
@@ -334,7 +333,7 @@ def test_the_answer_over_nothing(name, loop, monkeypatch):
     """Documented: 0 for sums, the end of the scale for max and min, NaN for what divides by how many."""
     by(loop, monkeypatch)
     nothing = {"sum": 0.0, "l2": 0.0, "lp": 0.0, "max": -math.inf, "min": math.inf}.get(name, math.nan)
-    x = values(2, 3, 4, 4)
+    x = values(2, 3, 4, 4, dtype=torch.float32)
     mask = torch.ones(2, 4, 4, dtype=torch.bool)
     mask[1] = False
 
@@ -354,22 +353,23 @@ def test_the_answer_over_nothing(name, loop, monkeypatch):
         assert torch.equal(dx, torch.zeros_like(dx))
 
 
+@pytest.mark.parametrize(("name", "row"), [("max", [1.0, 3.0, 3.0, 2.0]), ("min", [4.0, 2.0, 2.0, 2.0])])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
-def test_the_first_of_equals_takes_the_gradient_and_nan_wins(loop, monkeypatch):
+def test_the_first_of_equals_takes_the_gradient_and_nan_wins(loop, dtype, name, row, monkeypatch):
     by(loop, monkeypatch)
-    for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        for region in (gs.Whole(), gs.Window(4), gs.Grid(1), gs.Mask(torch.ones(4, dtype=torch.bool))):
-            for name, row in (("max", [1.0, 3.0, 3.0, 2.0]), ("min", [4.0, 2.0, 2.0, 2.0])):
-                x = torch.tensor([[row]], dtype=dtype, requires_grad=True)
-                gs.pool(x, name, region).sum().backward()
-                assert x.grad.tolist() == [[[0, 1, 0, 0]]], (name, region, dtype)
-                x = torch.tensor([[[1.0, math.nan, 5.0, math.nan]]], dtype=dtype, requires_grad=True)
-                out = gs.pool(x, name, region)
-                assert out.isnan().all(), (name, region, dtype)
-                out.sum().backward()
-                assert x.grad.tolist() == [[[0, 1, 0, 0]]], (name, region, dtype)
-    if loop == "numba":
-        return  # topk keeps a list
+    for region in (gs.Whole(), gs.Window(4), gs.Grid(1), gs.Mask(torch.ones(4, dtype=torch.bool))):
+        x = torch.tensor([[row]], dtype=dtype, requires_grad=True)
+        gs.pool(x, name, region).sum().backward()
+        assert x.grad.tolist() == [[[0, 1, 0, 0]]], (name, region, dtype)
+        x = torch.tensor([[[1.0, math.nan, 5.0, math.nan]]], dtype=dtype, requires_grad=True)
+        out = gs.pool(x, name, region)
+        assert out.isnan().all(), (name, region, dtype)
+        out.sum().backward()
+        assert x.grad.tolist() == [[[0, 1, 0, 0]]], (name, region, dtype)
+
+
+def test_the_first_of_equals_is_among_the_largest():
     x = torch.tensor([[[2.0, 7.0, 7.0, 7.0, 1.0]]], requires_grad=True)
     gs.pool(x, "topk", k=2).backward()
     assert x.grad.tolist() == [[[0, 0.5, 0.5, 0, 0]]]
@@ -393,7 +393,9 @@ def test_nan_reaches_the_answer_and_only_its_own(name, loop, monkeypatch):
             assert not spoilt[0, 1].any()
 
 
-@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+@pytest.mark.parametrize(
+    "loop", ["torch", pytest.param("numba", marks=pytest.mark.slow), None], ids=["torch", "numba", "chosen"]
+)
 def test_infinities(loop, monkeypatch):
     by(loop, monkeypatch)
     for region in (gs.Whole(), gs.Window(2), gs.Grid(1)):

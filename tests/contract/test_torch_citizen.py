@@ -17,6 +17,8 @@ from gapstone.loops.tuned import serve as tuned
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes
 
+from ..marks import slow_but
+
 REGIONS = {
     "Whole": gs.Whole(),
     "Window": gs.Window(3, 2, 1, ceil_mode=True),
@@ -62,7 +64,7 @@ def test_opcheck(name, kind, loop):
 
 
 @pytest.mark.parametrize("kind", REGIONS)
-@pytest.mark.parametrize("name", ["max", "gem", "topk"])
+@pytest.mark.parametrize("name", slow_but(["max", "gem", "topk"], "max", "topk"))
 def test_one_graph_under_compile(name, kind):
     if kind == "Weights" and not POOLS[name].weighted:
         pytest.skip(f"a {name} cannot count in part")
@@ -103,7 +105,7 @@ DYNAMIC = [
 
 
 @pytest.mark.parametrize("region", DYNAMIC, ids=str)
-@pytest.mark.parametrize("name", ["gem", "topk", "catavgmax"])
+@pytest.mark.parametrize("name", slow_but(["gem", "topk", "catavgmax"], "topk", "catavgmax"))
 def test_export_with_dynamic_batch_height_and_width(name, region):
     net = Net(name, region, **({"k": 3} if name == "topk" else {})).eval()
     auto = torch.export.Dim.AUTO

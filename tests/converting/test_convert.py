@@ -270,6 +270,7 @@ def test_out_must_be_a_file_that_can_be(model, tmp_path):
         quietly(Request(str(model), "gap", "digits", tmp_path / "no" / "out.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_model_of_timms(tmp_path):
     timm = pytest.importorskip("timm")
     from safetensors.torch import save_file
@@ -297,6 +298,7 @@ def test_a_model_of_timms(tmp_path):
         quietly(replace(asked, method="distil"))
 
 
+@pytest.mark.slow
 def test_real_images(real_images, tmp_path):
     """On MNIST a closed form is within a few points of a trained head, and stands shifts far better."""
     from gapstone.prepare import Choices

@@ -72,6 +72,7 @@ def right(model, paths, truth, native):
     return np.array([model.labels[k] for k in answers]) == truth
 
 
+@pytest.mark.slow
 def test_the_file_answers_as_the_report_says(models, photos, tmp_path):
     done, said = quietly(Request(str(models["fc"]), "gap", str(photos), tmp_path / "new.safetensors", native=True))
     paths, truth = held_out(photos)
@@ -108,6 +109,7 @@ def test_moves_are_seen(models, photos, tmp_path, monkeypatch):
     assert done.test.mean() > 0.8
 
 
+@pytest.mark.slow
 def test_other_features_than_of_resized_pictures(models, photos, tmp_path):
     files = [tmp_path / "native.safetensors", tmp_path / "resized.safetensors"]
     for file, native in zip(files, (True, False), strict=True):
@@ -200,6 +202,7 @@ def test_a_picture_replaced_after_it_was_checked_is_not_kept_under_its_old_hash(
     assert (tmp_path / "new.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_stopped_and_gone_on(models, photos, tmp_path, monkeypatch):
     request = Request(str(models["fc"]), "gap", str(photos), tmp_path / "new.safetensors", native=True, batch_size=4)
 

@@ -70,7 +70,8 @@ def one_damage(world: World, name: str, state: str, seed: int, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("name", "seed"), [("explain", 1000), ("explain", 1001), ("explain", 1002), ("compare", 1000), ("compare", 1001)]
+    ("name", "seed"),
+    [("explain", 1000), ("explain", 1001), ("explain", 1002), pytest.param("compare", 1000, marks=pytest.mark.slow)],
 )
 def test_some_damages(world, tmp_path, name, seed):
     one_damage(world, name, "finished", seed, tmp_path)

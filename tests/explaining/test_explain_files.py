@@ -4,8 +4,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +20,10 @@ from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.files import load_npz
 from gapstone.opening import open_model
 
+from ..command_line import gapstone
 from .tiny import LABELS, make_model, make_pictures
+
+pytestmark = pytest.mark.xdist_group("command line")
 
 
 def run(model, *images, out, **options):
@@ -235,32 +236,28 @@ def test_the_terminal_stays_readable_for_many(model, tmp_path):
     assert str(tmp_path / "out" / "explained.json") in printed
 
 
-def cli(*arguments, cwd):
-    command = [sys.executable, "-m", "gapstone", "explain", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
-
-
 def test_the_command(model, pictures, tmp_path):
     (pictures / "empty.png").write_bytes(b"")
-    said = cli(model, "photos/*.png", "--json", "--no-drawings", "--classes", "dog", cwd=tmp_path)
+    said = gapstone("explain", model, "photos/*.png", "--json", "--no-drawings", "--classes", "dog", cwd=tmp_path)
     assert said.returncode == 1, said.stderr
     document = json.loads(said.stdout)
     assert document["pictures"][0]["name"] == "photos/empty.png"
     assert document == json.loads((tmp_path / "runs" / "explain-tiny" / "explained.json").read_text("ascii"))
     (pictures / "empty.png").unlink()
-    assert cli(model, "photos", "--no-drawings", "--classes", "dog", cwd=tmp_path).returncode == 0
+    assert gapstone("explain", model, "photos", "--no-drawings", "--classes", "dog", cwd=tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("nowhere.safetensors", "photos"), "there is no such file"),
         (("{model}", "photos", "--classes", "dgo"), "Close to it: dog"),
-        (("{model}", "none/*.png"), "no images found in none/*.png"),
+        # each is a process; test_paths.py has all commands
+        pytest.param(("nowhere.safetensors", "photos"), "there is no such file", marks=pytest.mark.slow),
+        pytest.param(("{model}", "none/*.png"), "no images found in none/*.png", marks=pytest.mark.slow),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(model, pictures, tmp_path, arguments, says):
-    said = cli(*(a.format(model=model) for a in arguments), cwd=tmp_path)
+    said = gapstone("explain", *(a.format(model=model) for a in arguments), cwd=tmp_path)
     assert said.returncode == 1
     assert said.stderr.splitlines()[-1].startswith("gapstone: ")  # before it: what takes its time
     assert says in said.stderr.splitlines()[-1]

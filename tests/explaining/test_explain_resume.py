@@ -62,7 +62,12 @@ def unbroken(model, many, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("how", "when"), [(signal.SIGKILL, "looking"), (signal.SIGKILL, "drawing"), (signal.SIGINT, "drawing")]
+    ("how", "when"),
+    [
+        (signal.SIGKILL, "looking"),
+        pytest.param(signal.SIGKILL, "drawing", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "drawing", marks=pytest.mark.slow),
+    ],
 )
 def test_the_same_bytes_after_a_stop(model, many, unbroken, tmp_path, how, when):
     out = tmp_path / "broken"

@@ -29,6 +29,7 @@ def model(make, tmp_path_factory):
     return make().model.save(tmp_path_factory.mktemp("model") / "m.safetensors")
 
 
+@pytest.mark.slow
 def test_writes_both_and_says_so(model, tmp_path, said, capfd, monkeypatch):
     (tmp_path / "a.onnx").write_text("an older one of gapstone's")
     export(str(model), tmp_path / "a.onnx", tmp_path / "a.pt2", console=said)

@@ -16,7 +16,7 @@ pytest.importorskip("onnxscript")
 CLIENT = Path(__file__).parents[2] / "examples" / "onnx_client.py"
 
 
-@pytest.mark.parametrize("channels", [3, 1])
+@pytest.mark.parametrize("channels", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_client_answers_as_predict(make, real_images, tmp_path, channels):
     photos = sorted((real_images("microcontrollers") / "val").rglob("*.jpg"))[:3]
     assert len(photos) == 3

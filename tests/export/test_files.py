@@ -21,6 +21,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 NINE = ["gap:8", "gmp", "gem:p=learned", "lse:8", "avgmax", "catavgmax:8,6", "nin:8", "fc:8", "fc:8:grid=3"]
+TWO = ["gem:p=learned", "fc:8:grid=3"]
 """One export each: every pool, every way to join, flattened and in a grid, with hidden layers where that changes it."""
 
 
@@ -45,7 +46,11 @@ def compare(run, opened, shapes):
             np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-5 * largest)
 
 
-@pytest.mark.parametrize("head", NINE)
+# ten seconds each; test_module.py asks the same of the program before it is written, of all heads
+@pytest.mark.parametrize(
+    "head",
+    [pytest.param(head, marks=[pytest.mark.slow] * (head not in ("gem:p=learned", "fc:8:grid=3"))) for head in NINE],
+)
 def test_every_head_in_onnx_runtime(make, head, tmp_path):
     opened = make(head=head)
     program, takes = graph(logits_and_maps(opened), sizes(opened))
@@ -64,6 +69,7 @@ def standard(model):
 
 
 @pytest.mark.parametrize("backbone", ["nin:paper", "timm:test_convnext"])
+@pytest.mark.slow
 def test_networks_that_tie_themselves_to_a_size(make, backbone, tmp_path):
     """Ceil-mode pools, whose last window torch.export makes a condition of; maps in channels-last memory."""
     if backbone.startswith("timm:"):

@@ -40,6 +40,7 @@ def model(make, tmp_path_factory):
     return network.save(tmp_path_factory.mktemp("int8") / "digits.safetensors")
 
 
+@pytest.mark.slow
 def test_export_with_int8(model, tmp_path):
     said = Console(file=io.StringIO(), width=250)
     export(str(model), tmp_path / "d.onnx", int8=True, data="digits", console=said)

@@ -16,6 +16,7 @@ from gapstone.fitting.seen import vectors
 from gapstone.fitting.views import stored
 from gapstone.swapping.report import head_of
 
+from ..marks import slow_but
 from .world import LABELS, PREPROCESSING, classifier, images
 
 CLOSED = ["gap", "gmp", "gem", "gem:p=learned", "lse:r=2", "avgmax", "catavgmax", "fc", "fc:grid=2", "gap:dropout=0.5"]
@@ -246,8 +247,8 @@ def test_stored_images_give_the_same_and_go_on_where_they_were(model, tmp_path):
     assert len(sorted((tmp_path / "kept").glob("*.npy"))) == 2
 
 
-@pytest.mark.parametrize("spec", CLOSED)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("spec", slow_but(CLOSED, "gap", "gem:p=learned", "fc"))
+@pytest.mark.parametrize("dtype", [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 def test_a_model_in_half_precision_stays_one(spec, dtype):
     model = classifier().to(dtype)
     x, y = images(200, seed=1)

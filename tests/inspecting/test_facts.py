@@ -59,8 +59,10 @@ def test_auxiliary_heads_are_no_part_of_the_answer():
     assert by_head(found)["gap"].total == 6_624_904  # another head takes the place of the main one, and nothing else
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "field"), [("vgg16", 212), ("resnet18", 435), ("resnet50", 427), ("convnext_tiny", 1688)]
+    ("name", "field"),
+    [("vgg16", 212), ("resnet18", 435), ("resnet50", 427), pytest.param("convnext_tiny", 1688, marks=pytest.mark.slow)],
 )
 def test_receptive_fields_of_last_maps(name, field):
     pytest.importorskip("torchvision")
@@ -275,6 +277,7 @@ def test_shared_modules_are_counted_once_and_run_twice():
     assert (row.calls, row.macs, row.field) == (2, 2 * 16 * 16 * 3 * 3 * 9, (5, 5))
 
 
+@pytest.mark.slow
 def test_a_classifier_says_itself_where_its_head_begins():
     labels, preprocessing = ("a", "b", "c"), Preprocessing(1, (28, 28), (28, 28), (0.5,), (0.5,))
     for head in ("nin", "gap", "fc:16"):

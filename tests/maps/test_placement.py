@@ -10,6 +10,8 @@ from gapstone.maps.placement import Placement
 from gapstone.maps.split import located
 from gapstone.nets import build
 
+from ..marks import slow_but
+
 
 class Answer(nn.Module):
     """Features and the mean of all their channels as the one of two logits."""
@@ -51,7 +53,7 @@ NETS = {
 }
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", slow_but(NETS, "nin", "resnet18:small"))
 def test_a_bright_pixel_peaks_at_that_pixel(name):
     model = smooth(NETS[name]())
     stride = gs.explain(model, torch.zeros(1, 3, 64, 64)).placement.stride[0]

@@ -12,6 +12,8 @@ from gapstone.heads import RECIPES
 from gapstone.mixed import Refused, mixed_sizes, outputs, plan
 from gapstone.nets import build
 
+from ..marks import slow_but
+
 # seeded; a few of each: equal sizes, one side alike, very long, and the smallest there is
 ODD = [(37, 41), (41, 37), (37, 37), (64, 33), (33, 64), (37, 41), (35, 90)]
 
@@ -52,7 +54,10 @@ def alike(model: nn.Module, given: list[Tensor], relative: float = 1e-12) -> Non
     assert float((wrong - expected).abs().max()) > 1e-5 * float(expected.abs().max())
 
 
-@pytest.mark.parametrize("name", ["nin", "nin:paper", "vgg11_bn", "resnet18", "resnet18:small", "googlenet"])
+@pytest.mark.parametrize(
+    "name",
+    slow_but(["nin", "nin:paper", "vgg11_bn", "resnet18", "resnet18:small", "googlenet"], "nin", "resnet18:small"),
+)
 def test_networks(name):
     torch.manual_seed(0)
     features = build(name)
@@ -61,7 +66,14 @@ def test_networks(name):
     alike(weighted(nn.Sequential(features, gs.Head("gap", features.channels, 5))), images(sizes))
 
 
-@pytest.mark.parametrize("name", ["googlenet", "densenet121", "efficientnet_b0", "convnext_tiny", "shufflenet_v2_x0_5"])
+@pytest.mark.parametrize(
+    "name",
+    slow_but(
+        ["googlenet", "densenet121", "efficientnet_b0", "convnext_tiny", "shufflenet_v2_x0_5"],
+        "shufflenet_v2_x0_5",
+        "densenet121",
+    ),
+)
 def test_torchvisions_networks(name):
     models = pytest.importorskip("torchvision").models
     torch.manual_seed(0)

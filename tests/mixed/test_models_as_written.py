@@ -15,6 +15,8 @@ from gapstone.mixed import Refused, front, mixed_sizes, plan
 from gapstone.mixed.masked import run
 from gapstone.nets import build
 
+from ..marks import slow_but
+
 SIZES = [(20, 24), (30, 28), (25, 33), (20, 24)]
 
 
@@ -128,7 +130,7 @@ class Sized(nn.Module):
         return F.relu(self.wide(x)).mean((2, 3))
 
 
-@pytest.mark.parametrize("way", ["width", "height", "area", "numbers", "both"])
+@pytest.mark.parametrize("way", slow_but(["width", "height", "area", "numbers", "both"], "both"))
 def test_code_that_goes_another_way_for_large_images(way):
     model = Sized(way).double()
     small = images([(40, 41), (60, 62), (70, 50)])

@@ -16,6 +16,7 @@ from gapstone.nets import NAMES, build
 from gapstone.nets.checkpoints import FORMATS, Checkpoint, read_checkpoint
 from gapstone.weights import read_weights
 
+from ..marks import slow_but
 from .filled import error, filled
 
 
@@ -147,6 +148,7 @@ def test_the_heads_names_are_those_of_head(name: str) -> None:
     assert own == set(head.state_dict())
 
 
+@pytest.mark.slow
 def test_googlenets_auxiliary_heads_are_left_out(tmp_path: Path) -> None:
     theirs = of("googlenet", num_classes=7, aux_logits=True, init_weights=False)
     found = read_checkpoint("googlenet", saved(theirs, tmp_path / "w.safetensors"))
@@ -217,7 +219,7 @@ SPOILED = {
 
 
 @pytest.mark.parametrize("way", ["published", "ours", "a classifier's", "timm"])
-@pytest.mark.parametrize("says", SPOILED)
+@pytest.mark.parametrize("says", slow_but(SPOILED, "int8", "not finite", "are not finite"))
 def test_weights_of_another_type_or_that_are_no_numbers(says: str, way: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     name = {"published": "resnet18", "ours": "nin", "a classifier's": "nin", "timm": "timm:test_resnet"}[way]

@@ -20,6 +20,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 def test_they_are_unknown_until_registered_and_twice_is_once() -> None:
     code = (
         "import warnings; warnings.simplefilter('error')\n"

@@ -7,6 +7,8 @@ from torch import nn
 from gapstone.nets import NAMES, NETS, Features, build, map_size
 from gapstone.nets.nin import Nin, NinPaper
 
+from ..marks import slow_but
+
 SMALL = ("nin", "nin:paper", "resnet18:small")
 
 
@@ -61,7 +63,7 @@ def test_vgg16_with_its_paper_head() -> None:
     assert count(on_meta("vgg16")) + count(head) == 138_357_544
 
 
-@pytest.mark.parametrize("in_channels", [1, 3, 5])
+@pytest.mark.parametrize("in_channels", slow_but([1, 3, 5], 1))
 @pytest.mark.parametrize("name", NAMES)
 def test_every_net_keeps_its_word(name: str, in_channels: int) -> None:
     features = on_meta(name, in_channels)

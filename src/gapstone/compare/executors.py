@@ -18,7 +18,8 @@ from gapstone.stopping import held_back
 from gapstone.working_folder import ELSEWHERE, without_working_folder
 
 # imported by the server that the processes of trials are forked from, once for a whole program: its first user decides
-PRELOAD = ["gapstone.compare.server", "gapstone.compare.plan", "torch._dynamo"]
+LAUNCHERS = [f"gapstone.loops.tuned.{name}" for name in ("launch_pixels", "launch_rows", "launch_whole")]
+PRELOAD = ["gapstone.compare.server", "gapstone.compare.plan", "torch._dynamo", *LAUNCHERS]
 
 Work = Callable[[Any, Callable[[Any], None]], None]
 """A picklable function of a job and of a function that sends news home."""

@@ -190,6 +190,10 @@ def _outside_data(out: Path, request: Request) -> None:
 def report(out: Path, console: Console | None = None) -> Path:
     """Show the results in `out` again and rebuild its page. Raises: ValueError where none are finished there."""
     console = console or Terminal()
+    if out.exists() and not out.is_dir():
+        beside = (out.parent / "results.json").exists()
+        name = f", {display(out.parent)}" if beside else ": what was --out of `gapstone compare`"
+        raise ValueError(f"{display(out)} is a file; name the folder of the comparison{name}.")
     try:
         found = read_sealed(out / "results.json", "results")
         page = html.write(out)

@@ -125,14 +125,17 @@ class Likeness:
         lenient of their two counts, save for small gray ones: those resemble each other by nature.
         """
         small, gray = self.small[a] & self.small[b], self.gray[a] & self.gray[b]
+        kind: Mask
         if bar is SMALL_GRAY:
-            return small & gray
-        if bar is GRAY_PHOTO:
-            return gray & ~self.small[a] & ~self.small[b]
-        if bar is SMALL_COLOUR:
-            return small & ~self.gray[a] & ~self.gray[b]
-        tiny = (self.small & self.gray)[a] | (self.small & self.gray)[b]
-        return ~small & ~gray & ~tiny
+            kind = small & gray
+        elif bar is GRAY_PHOTO:
+            kind = gray & ~self.small[a] & ~self.small[b]
+        elif bar is SMALL_COLOUR:
+            kind = small & ~self.gray[a] & ~self.gray[b]
+        else:
+            tiny = (self.small & self.gray)[a] | (self.small & self.gray)[b]
+            kind = ~small & ~gray & ~tiny
+        return kind
 
     def _members(self, bar: Bar) -> Rows:
         """The pictures that stand in pairs of this kind."""
@@ -162,7 +165,8 @@ class Likeness:
         pairs, left = np.sort(pairs[one], axis=1), left[one]
         if self.threshold is None and len(pairs):
             self._adapt(bar, space, which, np.searchsorted(which, np.unique(pairs)))
-        return pairs[left <= allowed[pairs].min(axis=1)]
+        near: Rows = pairs[left <= allowed[pairs].min(axis=1)]
+        return near
 
     def _adapt(self, bar: Bar, space: "_Space", which: Rows, asked: Rows) -> None:
         """Where a picture has many neighbours it is like by nature, what may be left over is a part of what is there.
@@ -262,4 +266,5 @@ class _Space:
             block = found[start : start + BLOCK]
             apart = np.linalg.norm(self.unit[rows[start : start + BLOCK], None] - self.unit[block], axis=2)
             block[apart >= radius] = -1
-        return found
+        neighbours: Rows = found
+        return neighbours

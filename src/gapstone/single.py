@@ -126,7 +126,7 @@ def _answers(opened: Opened, found: Found, native: bool, smallest: int | None, b
     for number, path in enumerate(found.paths, start=1):
         row: dict[str, object] = {"name": display(os.fsdecode(path))}
         try:
-            pixels = load_image(path).pixels
+            pixels = load_image(path, ranges=opened.preprocessing.ranges).pixels
             if smallest is not None:
                 pixels = opened.preprocessing.native(pixels, smallest)
             probabilities = opened.probabilities(pixels, native)

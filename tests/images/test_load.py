@@ -144,7 +144,7 @@ def test_sixteen_bits_are_scaled_by_the_range_they_use(top: int, shown: int) -> 
     assert got.mode == "I;16"
     assert got.pixels.max() == shown
     assert got.pixels.min() == 0
-    assert "scaled" in got.notes[0]
+    assert "becomes 0…255" in got.notes[0]
 
 
 def test_floats_that_are_no_numbers_are_refused() -> None:

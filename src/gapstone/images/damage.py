@@ -1,7 +1,7 @@
 """What is missing from a picture that its decoder makes up without a word: black, gray, or noise for the rest.
 
-`in_file` and `before` look at the file; what the second returns looks at the decoded pixels. Only what no sound file can
-look like is refused; damage that leaves a file like any other cannot be told: bytes exchanged within pixels that
+`in_file` and `before` look at the file; what the second returns looks at the decoded pixels. Only what no sound file
+can look like is refused; damage that leaves a file like any other cannot be told: bytes exchanged within pixels that
 carry no checksum and no count (WebP, AVIF and HEIC, pixels that are not packed), and missing rows that end exactly with
 a row.
 """
@@ -101,7 +101,12 @@ def _check_jpegs(layout: Layout, data: bytes) -> None:
         part = data[start : start + count]
         if len(part) < count:
             raise DamagedError(f"truncated: {count - len(part):,} bytes of pixels are missing")
+        if not part:  # a tile that was left out, to be filled with the ground
+            continue
         whole = b"\xff\xd8" + (layout.tables or b"\xff\xd8\xff\xd9")[2:-2] + part[2:]
+        found = jpeg.structure(whole)
+        if found.frame not in (0xC0, 0xC1, 0xC2) or len(found.sampling) not in (1, 3, 4):
+            continue  # Pillow cannot decode it alone
         with Image.open(io.BytesIO(whole), formats=["JPEG"]) as image:
             ended = jpeg.guard(image, whole, [])
             image.load()
@@ -126,13 +131,17 @@ def _check_jpeg2000(data: bytes) -> None:
     while data[at : at + 2] == b"\xff\x90":
         length = int.from_bytes(data[at + 6 : at + 10], "big")
         end = at + length if length else len(data) - 2
-        begin = data.find(b"\xff\x93", at, end) + 2
         if end > len(data):
             raise DamagedError(f"truncated: {end - len(data):,} bytes of its pixels are missing")
-        if begin >= 2:
+        begin = at + 12
+        while begin + 4 <= end and data[begin : begin + 2] != b"\xff\x93":
+            begin += 2 + int.from_bytes(data[begin + 2 : begin + 4], "big")
+        begin += 2
+        if begin < end:
             packed = np.frombuffer(data, np.uint8, end - begin, begin)
             after = packed[1:][packed[:-1] == 0xFF]
-            if bool(((after >= 0x90) & (after != 0x91) & (after != 0x92)).any()):
+            # markers of packets, where there are any, hold a number that may be anything
+            if not bool((after == 0x91).any()) and bool(((after >= 0x90) & (after != 0x92)).any()):
                 raise DamagedError("markers stand among its packed pixels: bytes were overwritten or are missing")
         at = end
 

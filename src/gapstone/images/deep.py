@@ -94,7 +94,7 @@ class Deep:
             if self.alpha is not None:
                 image.putalpha(Image.fromarray(self.alpha))  # type: ignore[arg-type]
             return image, None
-        shown = self.values if seen is None or not seen.any() else self.values[seen]
+        shown = self.values if seen is None or seen.all() or not seen.any() else self.values[seen]
         found = spread(shown)
         given = ranges.of(found.kind)
         value: Range | None = given or decide([found]).of(found.kind)

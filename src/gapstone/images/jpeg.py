@@ -18,7 +18,7 @@ from PIL import Image
 from .damaged import DamagedError
 
 LOOK_AHEAD = b"\xff\x00" * 9
-"""More than the 8 bytes that libjpeg-turbo reads ahead, all ones: no code, so that each costs as many bits as can be."""
+"""More than the 8 bytes that libjpeg-turbo reads ahead, all ones: no code, so that it takes as many bits as can be."""
 
 SPARE = 8
 """Bytes that an encoder may leave between the last pixel and the end marker: some cameras do."""
@@ -158,7 +158,9 @@ def _closes(data: bytes, at: int, found: Structure, scan: Scan) -> bool:
         return True
     length = int.from_bytes(data[at + 2 : at + 4], "big")
     then = at + 2 + length
-    follows = length == 6 + 2 * data[at + 4] if marker == _SOS and at + 4 < len(data) else data[then : then + 1] == b"\xff"
+    follows = (
+        length == 6 + 2 * data[at + 4] if marker == _SOS and at + 4 < len(data) else data[then : then + 1] == b"\xff"
+    )
     whole = found.frame in (0xC0, 0xC1) and len(scan.components) == len(found.sampling) and marker in (0xC4, _SOS)
     if whole or marker not in _BETWEEN or length < 2 or not follows:
         raise DamagedError(
@@ -187,9 +189,13 @@ def _units(found: Structure, scan: Scan) -> int:
     across = max(h for h, _ in found.sampling.values())
     down = max(v for _, v in found.sampling.values())
     if len(scan.components) != 1:
-        return -(-width // (8 * across)) * -(-height // (8 * down))
+        return _ceil(width, 8 * across) * _ceil(height, 8 * down)
     h, v = found.sampling.get(scan.components[0], (1, 1))
-    return -(-(-(-width * h // across)) // 8) * -(-(-(-height * v // down)) // 8)
+    return _ceil(_ceil(width * h, across), 8) * _ceil(_ceil(height * v, down), 8)
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
 
 
 def _check_scans(found: Structure) -> None:

@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 
 from gapstone.disk import opener
 
-from . import damage, tiff
+from . import damage, heif, tiff
 from .colour import to_uint8
 from .damaged import DamagedError
 from .deep import Deep, deep
@@ -175,9 +175,7 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _PLUGINS if name in Image.OPEN)
 
 
-def _decode(
-    data: bytes, channels: Literal[1, 3] | None, max_pixels: int, ranges: Ranges, heard: list[str]
-) -> Loaded:
+def _decode(data: bytes, channels: Literal[1, 3] | None, max_pixels: int, ranges: Ranges, heard: list[str]) -> Loaded:
     found: Spread | None = None
     content = b""
     damage.in_file(data)
@@ -224,9 +222,14 @@ def _opened(
         if (values := tiff.read(layout, data)) is not None:
             if layout.compression == 1:
                 damage.check_rows(values.values)
-            notes = [] if layout.pages == 1 else [_first_of(layout.pages)]
+            pages = tiff.pages(layout, data)
+            notes = [] if pages == 1 else [_first_of(pages)]
             yield None, values.turned(layout.orientation), notes
             return
+    if heif.is_heif(data) and (photo := heif.opened(data)) is not None:
+        _check_size(*photo[0].size, max_pixels)
+        yield heif.decoded(photo[0]), None, photo[1]
+        return
     with Image.open(io.BytesIO(data), formats=_formats()) as image:
         _check_size(*image.size, max_pixels)
         yield image, None, _frames(image)

@@ -24,6 +24,7 @@ RARE = 1000
 """Of so many pixels one may lie beyond the range: a hot pixel, an overshoot of a filter."""
 
 _ROWS = 1024  # a strip at a time: 64-bit numbers of a whole picture of 100 megapixels would take 800 MB
+_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +104,9 @@ def spread(values: NDArray[np.generic]) -> Spread:
     # a count of each value is a fifth of the work of ordering them
     base = -32768 if values.dtype.kind == "i" else 0
     counts = np.zeros(1 << 16, np.int64)
-    for row in range(0, len(values), _ROWS):
-        counts += np.bincount((values[row : row + _ROWS].astype(np.int64) - base).ravel(), minlength=1 << 16)
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, _AT_ONCE):
+        counts += np.bincount(flat[start : start + _AT_ONCE].astype(np.int64) - base, minlength=1 << 16)
     up = np.cumsum(counts)
     left = _left_out(int(up[-1]))
     there = np.flatnonzero(counts)
@@ -187,8 +189,8 @@ def _scaled(values: NDArray[np.generic], bottom: float, top: float) -> NDArray[n
 def note(found: Spread, value: Range, own: bool) -> str:
     """What was done to one picture, in words; own: the range is this picture's, for want of a data set's."""
     what = "integer pixels" if found.kind == "integers" else "float pixels"
-    low = "" if 0 <= found.lowest <= value[0] else f" from {_number(found.lowest)}"
-    said = f"{what}{low} up to {_number(found.highest)}: {words(value)} becomes 0…255"
+    low = f", the lowest {_number(found.lowest)}" if found.lowest < 0 else ""
+    said = f"{what}{low}, the highest {_number(found.highest)}: {words(value)} becomes 0…255"
     if found.highest > value[1] or found.lowest < value[0]:
         said += ", what is beyond is cut off"
     return said + (" (guessed from this picture alone)" if own else "")

@@ -119,9 +119,7 @@ def _open_cache(folder: Path | None, notes: list[str]) -> Path | None:
         return None
 
 
-def _keep(
-    file: Path, fresh: list[Facts], max_pixels: int, ranges: Ranges | None, notes: list[str]
-) -> Path | None:
+def _keep(file: Path, fresh: list[Facts], max_pixels: int, ranges: Ranges | None, notes: list[str]) -> Path | None:
     try:
         cache_.keep(file, fresh, max_pixels, ranges)
     except (OSError, sqlite3.Error) as e:

@@ -6,7 +6,6 @@ is packed otherwise is left to Pillow and libtiff. What neither reads is named: 
 
 import struct
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +61,7 @@ class Layout:
     orientation: int
     profile: bytes | None
     tables: bytes | None  # JPEGTables
-    pages: int
+    following: int  # where the directory of the next page is, or 0
 
     @property
     def dtype(self) -> np.dtype[np.generic] | None:
@@ -148,6 +147,22 @@ def read(found: Layout, data: bytes) -> Deep | None:
     if alpha is not None and found.extra[:1] == (1,):
         colours = unpremultiplied(colours, alpha)
     return Deep(colours, _mode(found), alpha, found.photometric == 0, found.profile, notes=notes)
+
+
+def pages(found: Layout, data: bytes) -> int:
+    """How many there are, this one included."""
+    seen: set[int] = set()
+    at, big = found.following, 43 in data[2:4]
+    while at and at not in seen and len(seen) < 10_000:
+        seen.add(at)
+        try:
+            count = struct.unpack_from(found.order + ("Q" if big else "H"), data, at)[0]
+            at = struct.unpack_from(
+                found.order + ("Q" if big else "I"), data, at + (8 + 20 * count if big else 2 + 12 * count)
+            )[0]
+        except struct.error:
+            break
+    return 1 + len(seen)
 
 
 def _mode(found: Layout) -> str:
@@ -257,20 +272,8 @@ def _layout(data: bytes) -> Layout | None:
         orientation=_one(tags, 274, 1),
         profile=tags[34675][0] if 34675 in tags and isinstance(tags[34675][0], bytes) else None,
         tables=tags[347][0] if 347 in tags and isinstance(tags[347][0], bytes) else None,
-        pages=1 + sum(1 for _ in _further(data, order, big, following)),
+        following=following,
     )
-
-
-def _further(data: bytes, order: str, big: bool, at: int) -> Iterator[int]:
-    seen: set[int] = set()
-    while at and at not in seen and len(seen) < 10_000:
-        seen.add(at)
-        try:
-            _, following = _tags(data, order, big, at)
-        except (struct.error, ValueError):
-            return
-        yield at
-        at = following
 
 
 def _tags(data: bytes, order: str, big: bool, at: int) -> tuple[dict[int, tuple], int]:  # type: ignore[type-arg]

@@ -2,4 +2,5 @@
 
 
 class DamagedError(ValueError):
-    """Something of the picture is missing, or in its place stands what does not belong there; the message says what."""
+    """Something of the picture is missing, or what stands there cannot be it, or is not supported; the message says
+    what, and begins with "truncated" or "not supported" where it is not damage."""

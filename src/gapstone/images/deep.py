@@ -133,7 +133,7 @@ def unpremultiplied(colours: NDArray[np.generic], alpha: NDArray[np.generic]) ->
     return np.clip(np.rint(x), 0, np.iinfo(colours.dtype).max).astype(colours.dtype)
 
 
-def deep(image: Image.Image, data: bytes) -> Deep | None:
+def deep(image: Image.Image, data: bytes, notes: list[str]) -> Deep | None:
     """Of an image that Pillow has opened and not yet loaded; None for 8 bits. `data`: its file."""
     form = image.format
     if form == "PPM" and (values := _portable(image, data)) is not None:
@@ -143,6 +143,10 @@ def deep(image: Image.Image, data: bytes) -> Deep | None:
         width, height = image.size
         planes = np.frombuffer(data, ">u2", bands * width * height, 512).reshape(bands, height, width)
         return _with_alpha(planes[:, ::-1].transpose(1, 2, 0).astype(np.uint16), image)
+    if form == "SGI" and image.tile and image.tile[0].codec_name == "sgi_rle" and data[3] == 2:
+        raise DamagedError("not supported: 16-bit SGI packed by run lengths; save it as PNG or TIFF")
+    if form == "JPEG2000" and image.mode not in MODES and (bits := _jpeg2000_bits(data)):
+        notes.append(f"its {bits} bits are read as 8, on the range that the file states")
     if image.mode in MODES:
         mode = image.mode
         image.load()

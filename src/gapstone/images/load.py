@@ -119,7 +119,7 @@ def load(
     except ImageError:
         raise
     except DamagedError as e:
-        raise ImageError(str(e) if str(e).startswith("truncated") else f"damaged: {e}") from None
+        raise ImageError(str(e) if str(e).startswith(("truncated", "not supported")) else f"damaged: {e}") from None
     except MemoryError:
         raise ImageError(OUT_OF_MEMORY) from None
     except Image.DecompressionBombError:
@@ -186,7 +186,7 @@ def _decode(data: bytes, channels: Literal[1, 3] | None, max_pixels: int, ranges
             mode = values.mode
         else:
             check = damage.before(image, data, layout, notes)
-            values = deep(image, data)
+            values = deep(image, data, notes)
             if values is None:
                 image.load()
                 check()

@@ -21,13 +21,17 @@ from .tiff import Layout
 ZEROS = bytes(64)
 """Packed pixels are never zero for so long; a file that was copied in part, or preallocated, is."""
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+
 BARE = {"BMP", "DIB", "PPM", "TGA", "SGI", "PCX", "DDS"}
 """Formats without any check, whose missing pixels come out as 0."""
 
 
 def in_file(data: bytes) -> None:
     """Raises DamagedError for what can be seen before a decoder is asked, which would only say that it cannot."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+    if data.startswith(_PNG):
+        _check_png(data)
+    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         _check_webp(data)
     elif data[4:8] == b"ftyp":
         boxes.check(data, ZEROS)
@@ -40,7 +44,12 @@ def before(image: Image.Image, data: bytes, layout: Layout | None, notes: list[s
     form = image.format
     if form in ("JPEG", "MPO"):
         return jpeg.guard(image, data, notes)
-    if form == "QOI":
+    if form == "ICO":
+        at = data.find(_PNG)
+        while at >= 0:
+            _check_png(data, at)
+            at = data.find(_PNG, at + 1)
+    elif form == "QOI":
         _check_qoi(data, image.size)
     elif form == "TIFF" and layout is not None:
         if layout.compression == 7:
@@ -55,6 +64,21 @@ def before(image: Image.Image, data: bytes, layout: Layout | None, notes: list[s
         high = 4 if image.tile and image.tile[0].codec_name == "bcn" else 1
         return lambda: check_rows(np.asarray(image), high)
     return lambda: None
+
+
+def _check_png(data: bytes, at: int = 0) -> None:
+    """The sums of its pixels, which Pillow does not look at: some bytes exchanged unpack to another picture."""
+    at += len(_PNG)
+    while at + 12 <= len(data):
+        name, end = data[at + 4 : at + 8], at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if name == b"IEND":
+            return
+        if name == b"IDAT":
+            if end > len(data):
+                raise DamagedError(f"truncated: {end - len(data):,} bytes of its pixels are missing")
+            if end + 4 <= len(data) and zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+                raise DamagedError("its packed pixels are not what was written: a checksum does not fit")
+        at = end + 4
 
 
 def _check_webp(data: bytes) -> None:

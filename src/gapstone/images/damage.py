@@ -29,9 +29,7 @@ BARE = {"BMP", "DIB", "PPM", "TGA", "SGI", "PCX", "DDS"}
 
 def in_file(data: bytes) -> None:
     """Raises DamagedError for what can be seen before a decoder is asked, which would only say that it cannot."""
-    if data.startswith(_PNG):
-        _check_png(data)
-    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         _check_webp(data)
     elif data[4:8] == b"ftyp":
         boxes.check(data, ZEROS)
@@ -44,7 +42,9 @@ def before(image: Image.Image, data: bytes, layout: Layout | None, notes: list[s
     form = image.format
     if form in ("JPEG", "MPO"):
         return jpeg.guard(image, data, notes)
-    if form == "ICO":
+    if form == "PNG":
+        _check_png(data)
+    elif form == "ICO":
         at = data.find(_PNG)
         while at >= 0:
             _check_png(data, at)

@@ -48,7 +48,7 @@ def tiff_lzw(values: Any, photometric: int, extra: tuple[int, ...] = ()) -> byte
     packed = np.frombuffer(lzw(values.astype("<u2").tobytes()), np.uint8)
     plain = tiff(values, photometric, compression=5, extra=extra)
     return plain.replace(values.astype("<u2").tobytes(), packed.tobytes()).replace(
-        np.uint32(values.nbytes).tobytes(), np.uint32(len(packed)).tobytes()
+        np.uint32(values.nbytes).tobytes(), np.uint32(len(packed)).tobytes(), 1
     )
 
 

@@ -164,8 +164,9 @@ def _check_jpeg2000(data: bytes) -> None:
         if begin < end:
             packed = np.frombuffer(data, np.uint8, end - begin, begin)
             after = packed[1:][packed[:-1] == 0xFF]
-            # markers of packets, where there are any, hold a number that may be anything
-            if not bool((after == 0x91).any()) and bool(((after >= 0x90) & (after != 0x92)).any()):
+            # markers of packets, which begin all of them or none, hold a number that may be anything
+            counted = data[begin : begin + 4] == b"\xff\x91\0\4"
+            if not counted and bool(((after >= 0x90) & (after != 0x92)).any()):
                 raise DamagedError("markers stand among its packed pixels: bytes were overwritten or are missing")
         at = end
 

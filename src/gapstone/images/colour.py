@@ -72,7 +72,7 @@ def _on_ground(flat: Image.Image, alpha: Image.Image, notes: list[str]) -> Image
 def _contrast(image: Image.Image) -> int:
     extrema = image.getextrema()
     bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
-    return max(int(high) - int(low) for low, high in bands)  # type: ignore[misc]
+    return max(int(high) - int(low) for low, high in bands)
 
 
 def _expand(image: Image.Image) -> Image.Image:

@@ -9,10 +9,11 @@ a row.
 import io
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from . import boxes, jpeg
 from .damaged import DamagedError
@@ -37,7 +38,7 @@ def in_file(data: bytes) -> None:
         _check_jpeg2000(data)
 
 
-def before(image: Image.Image, data: bytes, layout: Layout | None, notes: list[str]) -> Callable[[], None]:
+def before(image: ImageFile.ImageFile, data: bytes, layout: Layout | None, notes: list[str]) -> Callable[[], None]:
     """Raises DamagedError, and so does the function returned, to be called when the image has been loaded."""
     form = image.format
     if form in ("JPEG", "MPO"):
@@ -64,6 +65,14 @@ def before(image: Image.Image, data: bytes, layout: Layout | None, notes: list[s
         high = 4 if image.tile and image.tile[0].codec_name == "bcn" else 1
         return lambda: check_rows(np.asarray(image), high)
     return lambda: None
+
+
+def check_deep(values: NDArray[Any], form: str) -> None:
+    """Of more than 8 bits, in a format that has no check."""
+    if form == "SGI":
+        check_planes(values)
+    elif form in BARE:
+        check_rows(values)
 
 
 def _check_png(data: bytes, at: int = 0) -> None:
@@ -171,13 +180,13 @@ def _check_jpeg2000(data: bytes) -> None:
         at = end
 
 
-def check_planes(values: NDArray[np.generic]) -> None:
+def check_planes(values: NDArray[Any]) -> None:
     """As `check_rows`, where the channels follow each other, each from the bottom up."""
     planes = values[::-1, :, None] if values.ndim == 2 else values[::-1]
     _check_plane(np.concatenate([planes[..., i] != 0 for i in range(planes.shape[2])]), 1)
 
 
-def check_rows(values: NDArray[np.generic], high: int = 1) -> None:
+def check_rows(values: NDArray[Any], high: int = 1) -> None:
     """Raises DamagedError where the zeros of a picture begin or end within a row of pixels that are none.
 
     high: rows that are packed together.
@@ -186,7 +195,7 @@ def check_rows(values: NDArray[np.generic], high: int = 1) -> None:
         values = values[..., :3]
     if high > 1:
         rows = values.shape[0] // high * high
-        values = values[:rows].reshape(-1, high, *values.shape[1:]).any(axis=1)
+        values = np.asarray(values[:rows].reshape(-1, high, *values.shape[1:]).any(axis=1))
     there = values != 0
     for one in [there] if there.ndim == 2 else [there.any(axis=2), *np.moveaxis(there, 2, 0)]:
         _check_plane(one, high)
@@ -198,7 +207,7 @@ _CLEAR = 8  # rows of pixels next to the zeros
 def _check_plane(there: NDArray[np.bool_], high: int) -> None:
     """there: (rows, columns), where a pixel is not 0."""
     height, width = there.shape
-    rows = there.any(axis=1)
+    rows = np.asarray(there.any(axis=1))
     for begin, end in _gaps(rows):
         if end - begin < max(2, height / 16):
             continue

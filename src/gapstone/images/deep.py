@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from .damaged import DamagedError
 from .ranges import Range, Ranges, Spread, decide, note, spread, to_uint8
@@ -39,10 +39,10 @@ _ALPHA = (1023, 4095, 16383, 65535)
 class Deep:
     """A picture before its values become 0…255."""
 
-    values: NDArray[np.generic]
+    values: NDArray[Any]
     """(H, W) gray, (H, W, 3) RGB or (H, W, 4) CMYK: integers or float32."""
     mode: str
-    alpha: NDArray[np.generic] | None = None
+    alpha: NDArray[Any] | None = None
     """(H, W), of the same type."""
     inverted: bool = False
     """0 is white."""
@@ -58,7 +58,7 @@ class Deep:
         if self.key is None:
             return None
         same = self.values == np.asarray(self.key, self.values.dtype)
-        return ~(same if same.ndim == 2 else same.all(axis=2))
+        return np.asarray(~(same if same.ndim == 2 else same.all(axis=2)), np.bool_)
 
     def turned(self, orientation: int) -> "Deep":
         """Upright, from an orientation as EXIF has it."""
@@ -90,9 +90,9 @@ class Deep:
         notes.extend(self.notes)
         seen = self.visible()
         if self.values.dtype == np.uint8:
-            image = Image.fromarray(self.values)  # type: ignore[arg-type]
+            image = Image.fromarray(self.values)
             if self.alpha is not None:
-                image.putalpha(Image.fromarray(self.alpha))  # type: ignore[arg-type]
+                image.putalpha(Image.fromarray(self.alpha))
             return image, None
         shown = self.values if seen is None or seen.all() or not seen.any() else self.values[seen]
         found = spread(shown)
@@ -114,7 +114,7 @@ class Deep:
         return image, found
 
 
-def alpha_top(alpha: NDArray[np.generic]) -> float:
+def alpha_top(alpha: NDArray[Any]) -> float:
     """What stands for opaque: all 16 bits, or those that the picture uses; of 8 bits nobody uses 16."""
     most = int(alpha.max())
     if alpha.dtype == np.uint8:
@@ -122,7 +122,7 @@ def alpha_top(alpha: NDArray[np.generic]) -> float:
     return next((top for top in _ALPHA if most <= top), most) if most > 255 else 65535
 
 
-def unpremultiplied(colours: NDArray[np.generic], alpha: NDArray[np.generic]) -> NDArray[np.generic]:
+def unpremultiplied(colours: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
     """Colours that were multiplied by their alpha, as they were before."""
     top = 1.0 if alpha.dtype.kind == "f" else alpha_top(alpha)
     a = alpha.astype(np.float64)
@@ -133,11 +133,11 @@ def unpremultiplied(colours: NDArray[np.generic], alpha: NDArray[np.generic]) ->
     return np.clip(np.rint(x), 0, np.iinfo(colours.dtype).max).astype(colours.dtype)
 
 
-def deep(image: Image.Image, data: bytes, notes: list[str]) -> Deep | None:
+def deep(image: ImageFile.ImageFile, data: bytes, notes: list[str]) -> Deep | None:
     """Of an image that Pillow has opened and not yet loaded; None for 8 bits. `data`: its file."""
     form = image.format
-    if form == "PPM" and (values := _portable(image, data)) is not None:
-        return Deep(values, image.mode)
+    if form == "PPM" and (numbers := _portable(image, data)) is not None:
+        return Deep(numbers, image.mode)
     if form == "SGI" and image.tile and image.tile[0].codec_name == "SGI16":
         bands = len(image.getbands())
         width, height = image.size
@@ -150,7 +150,7 @@ def deep(image: Image.Image, data: bytes, notes: list[str]) -> Deep | None:
     if image.mode in MODES:
         mode = image.mode
         image.load()
-        values = np.asarray(image)
+        values: NDArray[Any] = np.asarray(image)
         key = image.info.get("transparency")
         values = values.astype(np.float32 if mode == "F" else values.dtype.newbyteorder("="), copy=False)
         if form == "JPEG2000" and values.dtype == np.uint16 and (bits := _jpeg2000_bits(data)):
@@ -163,7 +163,7 @@ def deep(image: Image.Image, data: bytes, notes: list[str]) -> Deep | None:
     return None
 
 
-def _both_bytes(image: Image.Image, data: bytes) -> Deep | None:
+def _both_bytes(image: ImageFile.ImageFile, data: bytes) -> Deep | None:
     args = image.tile[0].args
     raw = args if isinstance(args, str) else args[0] if isinstance(args, tuple) and args else None
     match = re.fullmatch(r"(LA|RGB|RGBA|RGBX|RGBa|CMYK);16([BLN])", raw) if isinstance(raw, str) else None
@@ -189,11 +189,11 @@ def _both_bytes(image: Image.Image, data: bytes) -> Deep | None:
     return found
 
 
-def _with(args: object, raw: str) -> object:
-    return raw if isinstance(args, str) else (raw, *args[1:])  # type: ignore[index]
+def _with(args: Any, raw: str) -> Any:
+    return raw if isinstance(args, str) else (raw, *args[1:])
 
 
-def _with_alpha(values: NDArray[np.uint16], image: Image.Image, mode: str | None = None) -> Deep:
+def _with_alpha(values: NDArray[Any], image: Image.Image, mode: str | None = None) -> Deep:
     """(H, W, bands) → colours and alpha."""
     bands = values.shape[2]
     profile, key = image.info.get("icc_profile"), image.info.get("transparency")

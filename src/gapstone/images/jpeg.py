@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from .damaged import DamagedError
 
@@ -55,7 +55,7 @@ class Structure:
     closed: bool = True
 
 
-def guard(image: Image.Image, data: bytes, notes: list[str]) -> Callable[[], None]:
+def guard(image: ImageFile.ImageFile, data: bytes, notes: list[str]) -> Callable[[], None]:
     """Have `image.load()` raise DamagedError where pixels are missing; the function returned looks at what it decoded.
 
     image: as opened from `data`, not yet loaded.
@@ -120,7 +120,8 @@ def _marks(data: bytes) -> NDArray[np.int64]:
     whole = np.frombuffer(data, np.uint8)
     at = np.flatnonzero(whole[:-1] == 0xFF)
     after = whole[at + 1]
-    return at[(after != 0) & (after != 0xFF)]
+    markers: NDArray[np.int64] = at[(after != 0) & (after != 0xFF)]
+    return markers
 
 
 def _scan(body: bytes, interval: int, at: int) -> Scan:
@@ -213,7 +214,7 @@ def _check_scans(found: Structure) -> None:
         raise DamagedError(f"it ends after {len(found.scans)} scans, and some are missing: only part of it can be seen")
 
 
-def _feed(image: Image.Image, data: bytes, found: Structure) -> None:
+def _feed(image: ImageFile.ImageFile, data: bytes, found: Structure) -> None:
     """Of a picture in one scan: hand the decoder its data so that it shows whether it comes out even."""
     scan = found.scans[0]
     end = scan.end
@@ -232,8 +233,8 @@ def _feed(image: Image.Image, data: bytes, found: Structure) -> None:
             raise DamagedError(f"truncated: {missing}, and the picture with it")
         return parts[given - 1]
 
-    image.load_read = read  # type: ignore[attr-defined]
-    before = image.load_end  # type: ignore[attr-defined]
+    image.load_read = read  # type: ignore[attr-defined]  # the plugins' way of handing over data
+    before = image.load_end
 
     def ended() -> None:
         before()
@@ -242,16 +243,16 @@ def _feed(image: Image.Image, data: bytes, found: Structure) -> None:
                 f"its pixels are complete more than {SPARE} bytes before its data end: they were overwritten or moved"
             )
 
-    image.load_end = ended  # type: ignore[attr-defined]
+    image.load_end = ended  # type: ignore[method-assign]
 
 
-def _close(image: Image.Image, data: bytes, found: Structure) -> None:
+def _close(image: ImageFile.ImageFile, data: bytes, found: Structure) -> None:
     """Hand the decoder the end marker that is missing."""
     parts = iter([data[: found.end] + b"\xff\xd9"])
     image.load_read = lambda _: next(parts, b"")  # type: ignore[attr-defined]
 
 
-def _compare(image: Image.Image, data: bytes, found: Structure) -> None:
+def _compare(image: ImageFile.ImageFile, data: bytes, found: Structure) -> None:
     """Of a loaded picture in many scans: decode it again with bytes behind each that mean nothing."""
     pieces, at = [], 0
     for scan in found.scans:

@@ -11,8 +11,6 @@ import io
 import os
 import stat
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -176,63 +174,52 @@ def _formats() -> tuple[str, ...]:
 
 
 def _decode(data: bytes, channels: Literal[1, 3] | None, max_pixels: int, ranges: Ranges, heard: list[str]) -> Loaded:
-    found: Spread | None = None
-    content = b""
-    damage.in_file(data)
-    layout = tiff.layout(data)
-    with _opened(data, layout, max_pixels) as (image, values, notes):
-        if image is None:
-            assert values is not None
-            mode = values.mode
-        else:
-            check = damage.before(image, data, layout, notes)
-            values = deep(image, data, notes)
-            if values is None:
-                image.load()
-                check()
-            elif image.format == "SGI":
-                damage.check_planes(values.values)
-            elif image.format in damage.BARE:
-                damage.check_rows(values.values)
-            orientation, mode = _orientation(image, notes), image.mode
-            if values is None:
-                flat = _turn(image, orientation)
-            else:
-                values, mode = values.turned(orientation), values.mode
-        if values is not None:
-            flat, found = values.as_image(ranges, notes)
-            content = values.content() if found else b""
+    notes: list[str] = []
+    upright, mode = _upright(data, max_pixels, notes)
+    found, content = None, b""
+    if isinstance(upright, Deep):
+        flat, found = upright.as_image(ranges, notes)
+        content = upright.content() if found else b""
+    else:
+        flat = upright
     pixels, hidden = to_uint8(flat, notes)
-    content = content or hidden
     if channels is not None:
         pixels = convert(pixels, channels)
     pixels = np.ascontiguousarray(pixels[:, :, None] if pixels.ndim == 2 else pixels)
     pixels.flags.writeable = False
     notes.extend(dict.fromkeys(f"Pillow: {text}" for text in heard))
-    return Loaded(pixels, mode, (pixels.shape[1], pixels.shape[0]), tuple(notes), found, content)
+    return Loaded(pixels, mode, (pixels.shape[1], pixels.shape[0]), tuple(notes), found, content or hidden)
 
 
-@contextmanager
-def _opened(
-    data: bytes, layout: tiff.Layout | None, max_pixels: int
-) -> Iterator[tuple[Image.Image | None, Deep | None, list[str]]]:
-    """The image as Pillow opens it, or the values of one that this project reads itself; and notes."""
-    if layout is not None:
+def _upright(data: bytes, max_pixels: int, notes: list[str]) -> tuple[Image.Image | Deep, str]:
+    """The picture as it is held, or its values where they have more than 8 bits; and the file's mode."""
+    damage.in_file(data)
+    if (layout := tiff.layout(data)) is not None:
         _check_size(layout.width, layout.height, max_pixels)
         if (values := tiff.read(layout, data)) is not None:
             if layout.compression == 1:
                 damage.check_rows(values.values)
-            pages = tiff.pages(layout, data)
-            notes = [] if pages == 1 else [_first_of(pages)]
-            yield None, values.turned(layout.orientation), notes
-            return
+            if (pages := tiff.pages(layout, data)) > 1:
+                notes.append(_first_of(pages))
+            return values.turned(layout.orientation), values.mode
     if heif.is_heif(data) and (photo := heif.opened(data)) is not None:
-        _check_size(*photo[0].size, max_pixels)
-        yield heif.decoded(photo[0]), None, photo[1]
-        return
+        file, said = photo
+        width, height = file.size
+        _check_size(width, height, max_pixels)
+        notes.extend(said)
+        image = heif.decoded(file)
+        return image, image.mode
     with Image.open(io.BytesIO(data), formats=_formats()) as image:
         _check_size(*image.size, max_pixels)
-        yield image, None, _frames(image)
+        notes.extend(_frames(image))
+        check = damage.before(image, data, layout, notes)
+        values = deep(image, data, notes)
+        if values is None:
+            image.load()
+            check()
+            return _turn(image, _orientation(image, notes)), image.mode
+        damage.check_deep(values.values, str(image.format))
+        return values.turned(_orientation(image, notes)), values.mode
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

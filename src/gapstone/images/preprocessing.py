@@ -162,7 +162,7 @@ class Preprocessing:
         if not isinstance(given, dict) or set(given) - {"ranges"} != set(names):
             has = sorted(map(str, given)) if isinstance(given, dict) else type(given).__name__
             raise ValueError(f"preprocessing: expected the fields {', '.join(names)}; got {has}")
-        values = {"ranges": Ranges.from_json(given.get("ranges", {}))}
+        values: dict[str, Any] = {"ranges": Ranges.from_json(given.get("ranges", {}))}
         for name in names:
             value = given[name]
             if name == "channels":

@@ -95,7 +95,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
-def spread(values: NDArray[np.generic]) -> Spread:
+def spread(values: NDArray[Any]) -> Spread:
     """Of one picture's values, integers or floats. Raises ValueError where a float is no number."""
     if values.dtype.kind == "f":
         return _of_floats(values)
@@ -114,14 +114,14 @@ def spread(values: NDArray[np.generic]) -> Spread:
     return Spread("integers", *(float(int(v) + base) for v in (there[0], there[-1], low, high)))
 
 
-def _of_floats(values: NDArray[np.generic]) -> Spread:
+def _of_floats(values: NDArray[Any]) -> Spread:
     found = _ordered("floats", values)
     if not (math.isfinite(found.lowest) and math.isfinite(found.highest)):
         raise ValueError("float pixels that are infinite or not a number; replace them and save it again")
     return found
 
 
-def _ordered(kind: Kind, values: NDArray[np.generic]) -> Spread:
+def _ordered(kind: Kind, values: NDArray[Any]) -> Spread:
     flat = values.ravel()
     lowest, highest = float(flat.min()), float(flat.max())
     left = _left_out(flat.size)
@@ -136,7 +136,7 @@ def _left_out(count: int) -> int:
 def decide(found: Iterable[Spread]) -> Ranges:
     """One range for all these pictures, for integers and for floats."""
     whole = list(found)
-    return Ranges(*(_decide(kind, [one for one in whole if one.kind == kind]) for kind in ("integers", "floats")))  # type: ignore[arg-type]
+    return Ranges(*(_decide(kind, [one for one in whole if one.kind == kind]) for kind in ("integers", "floats")))
 
 
 def _decide(kind: Kind, found: list[Spread]) -> Range | None:
@@ -169,19 +169,20 @@ def _between(low: float, high: float, lowest: float, highest: float) -> Range:
     return (bottom, top) if bottom < top else (bottom, bottom + 1)
 
 
-def to_uint8(values: NDArray[np.generic], value: Range) -> NDArray[np.uint8]:
+def to_uint8(values: NDArray[Any], value: Range) -> NDArray[np.uint8]:
     """0 for black and what lies below it, 255 for white and what lies above."""
     bottom, top = value
     if values.dtype == np.uint16:
         table = _scaled(np.arange(1 << 16), bottom, top)
-        return table[values]
+        shown: NDArray[np.uint8] = table[values]
+        return shown
     out = np.empty(values.shape, np.uint8)
     for row in range(0, len(values), _ROWS):
         out[row : row + _ROWS] = _scaled(values[row : row + _ROWS], bottom, top)
     return out
 
 
-def _scaled(values: NDArray[np.generic], bottom: float, top: float) -> NDArray[np.uint8]:
+def _scaled(values: NDArray[Any], bottom: float, top: float) -> NDArray[np.uint8]:
     x = (values.astype(np.float64) - bottom) * (255 / (top - bottom))
     return np.floor(np.clip(x, 0, 255) + 0.5).astype(np.uint8)
 

@@ -7,6 +7,7 @@ is packed otherwise is left to Pillow and libtiff. What neither reads is named: 
 import struct
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,7 +180,7 @@ def _mode(found: Layout) -> str:
     return "I"
 
 
-def _assembled(found: Layout, data: bytes, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+def _assembled(found: Layout, data: bytes, dtype: np.dtype[np.generic]) -> NDArray[Any]:
     high, wide = found.part
     layers = found.samples if found.planar else 1
     inner = 1 if found.planar else found.samples
@@ -205,7 +206,7 @@ def _assembled(found: Layout, data: bytes, dtype: np.dtype[np.generic]) -> NDArr
 
 def _part(
     found: Layout, data: bytes, number: int, shape: tuple[int, int, int], dtype: np.dtype[np.generic]
-) -> NDArray[np.generic]:
+) -> NDArray[Any]:
     """One strip or tile."""
     needed = shape[0] * shape[1] * shape[2] * dtype.itemsize
     start = found.offsets[number]
@@ -228,7 +229,7 @@ def _part(
     values = np.frombuffer(raw, dtype).reshape(shape)
     if found.predictor == 2:
         unsigned = np.dtype(f"u{dtype.itemsize}")
-        native = values.view(unsigned.newbyteorder(found.order)).astype(unsigned)
+        native = values.view(f"{found.order}u{dtype.itemsize}").astype(unsigned)
         return np.cumsum(native, axis=1, dtype=unsigned).view(dtype.newbyteorder("="))
     return values
 

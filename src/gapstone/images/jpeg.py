@@ -8,11 +8,11 @@ decoded twice, with and without such bytes behind each: they change nothing wher
 """
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from .damaged import DamagedError
@@ -26,6 +26,7 @@ SPARE = 8
 _NOISE = np.random.default_rng(0).integers(0, 255, 32, dtype=np.uint8).tobytes()  # never 0xFF
 _FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _SOS, _EOI, _SOI, _DRI, _DNL = 0xDA, 0xD9, 0xD8, 0xDD, 0xDC
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
 _BETWEEN = {0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # may follow a scan
 _MISSING_END = "its end marker is missing; all of its pixels are there"
 
@@ -78,7 +79,6 @@ def guard(image: ImageFile.ImageFile, data: bytes, notes: list[str]) -> Callable
 def structure(data: bytes) -> Structure:
     """Raises DamagedError where a marker stands that cannot stand there."""
     found, at, interval = Structure(), 2, 0
-    marks = _marks(data)
     while True:
         at = data.find(b"\xff", at)
         while 0 <= at < len(data) - 1 and data[at + 1] == 0xFF:
@@ -109,19 +109,10 @@ def structure(data: bytes) -> Structure:
             interval = int.from_bytes(body[:2], "big")
         elif marker == _SOS:
             scan = _scan(body, interval, at)
-            at = _end_of(data, marks, scan)
+            at = _end_of(data, scan)
             found.scans.append(scan)
             if _closes(data, at, found, scan):
                 return found
-
-
-def _marks(data: bytes) -> NDArray[np.int64]:
-    """Where 0xFF is followed by a marker's second byte."""
-    whole = np.frombuffer(data, np.uint8)
-    at = np.flatnonzero(whole[:-1] == 0xFF)
-    after = whole[at + 1]
-    markers: NDArray[np.int64] = at[(after != 0) & (after != 0xFF)]
-    return markers
 
 
 def _scan(body: bytes, interval: int, at: int) -> Scan:
@@ -133,16 +124,15 @@ def _scan(body: bytes, interval: int, at: int) -> Scan:
     return Scan(components, (first, last), (precision >> 4, precision & 15), interval, at)
 
 
-def _end_of(data: bytes, marks: NDArray[np.int64], scan: Scan) -> int:
+def _end_of(data: bytes, scan: Scan) -> int:
     """Where the next marker is that is no restart marker, or the end of the file."""
-    for at in marks[np.searchsorted(marks, scan.start) :].tolist():
-        if not 0xD0 <= data[at + 1] <= 0xD7:
-            scan.end = at
+    end = len(data)
+    for mark in _MARKER.finditer(data, scan.start):
+        if not 0xD0 <= data[mark.end() - 1] <= 0xD7:
+            end = mark.start()
             break
-        scan.restarts.append(at)
-    else:
-        scan.end = len(data)
-    end = scan.end
+        scan.restarts.append(mark.start())
+    scan.end = end
     while scan.end > scan.start and data[scan.end - 1] == 0xFF:  # fill bytes
         scan.end -= 1
     return end
@@ -203,15 +193,17 @@ def _check_scans(found: Structure) -> None:
     """That every coefficient of every component comes in full."""
     if not found.scans:
         raise DamagedError("truncated: the file ends before its pixels begin")
-    there = {component: np.full(64, 99) for component in found.sampling}
-    for scan in found.scans:
-        for component in scan.components:
-            if component in there:
-                low = scan.precision[1] if found.frame in (0xC2, 0xC6, 0xCA, 0xCE) else 0
-                first, last = scan.band if found.frame in (0xC2, 0xC6, 0xCA, 0xCE) else (0, 63)
-                there[component][first : last + 1] = low
-    if any(bits.any() for bits in there.values()):
-        raise DamagedError(f"it ends after {len(found.scans)} scans, and some are missing: only part of it can be seen")
+    if found.frame not in (0xC2, 0xC6, 0xCA, 0xCE):
+        whole = set(found.sampling) <= {component for scan in found.scans for component in scan.components}
+    else:
+        missing = {component: np.full(64, 99) for component in found.sampling}  # bits of each coefficient
+        for scan in found.scans:
+            for component in set(scan.components) & set(missing):
+                missing[component][scan.band[0] : scan.band[1] + 1] = scan.precision[1]
+        whole = not any(bits.any() for bits in missing.values())
+    if not whole:
+        scans = "1 scan" if len(found.scans) == 1 else f"{len(found.scans)} scans"
+        raise DamagedError(f"it ends after {scans}, and some are missing: only part of it can be seen")
 
 
 def _feed(image: ImageFile.ImageFile, data: bytes, found: Structure) -> None:

@@ -152,7 +152,7 @@ def test_every_size_of_jpeg_comes_out_even() -> None:
 def test_scans_of_a_progressive_jpeg_that_are_missing_are_counted() -> None:
     found = jpeg.structure(file("progressive"))
     for scan in found.scans[:-1]:
-        with pytest.raises(ImageError, match="scans?, and some are missing"):
+        with pytest.raises(ImageError, match=r"scans?, and some are missing"):
             load(file("progressive")[: scan.end] + b"\xff\xd9")
     # within the last one: nothing but its data tells
     last = found.scans[-1]

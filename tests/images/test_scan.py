@@ -46,7 +46,7 @@ def test_every_awkward_file_is_loaded_or_listed_and_none_is_touched(real_images:
     assert all(bad.values())
     for name in found.names:
         assert (name not in bad) == loads.get(name, False), name  # the licences' texts are not in the table
-    assert int(found.readable.sum()) == 81
+    assert int(found.readable.sum()) == 82
     found.write(tmp_path)
     with open(tmp_path / "scan.csv", encoding="utf-8", newline="") as f:
         assert len(list(csv.DictReader(f))) == len(source)

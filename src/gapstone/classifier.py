@@ -147,7 +147,7 @@ class Classifier(nn.Module):
                 )
             return self._seen(pixels, native)
         try:
-            return self._seen(load_image(picture).pixels, native)
+            return self._seen(load_image(picture, ranges=self.preprocessing.ranges).pixels, native)
         except ImageError as error:
             raise ImageError(f"{os.fspath(picture)}: {error}") from error
 

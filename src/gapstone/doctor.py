@@ -67,9 +67,29 @@ def machine() -> dict[str, str]:
         else "none to be found in this torch: compiled loops run on the calling thread",
         "kernels kept in": _kept_in(),
         "first calls": _first_calls(),
+        "extras": _extras(),
         "torch lacks": "; ".join(f"{name} ({without})" for name, without in missing().items()) or "nothing",
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none seen by torch",
     }
+
+
+_EXTRAS = {
+    "zoo": ("timm", "torchvision"),
+    "serve": ("starlette", "uvicorn", "python-multipart"),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "heif": ("pillow-heif",),
+    "ray": ("ray",),
+}
+"""What can be installed besides, by the name that pip takes: gapstone[heif] reads the photos of phones."""
+
+
+def _extras() -> str:
+    said = []
+    for extra, packages in _EXTRAS.items():
+        there = [f"{name} {version}" for name in packages if (version := installed(name))]
+        whole = ", ".join(there) if len(there) == len(packages) else f"pip install 'gapstone[{extra}]'"
+        said.append(f"{extra} ({whole})")
+    return "; ".join(said)
 
 
 def served() -> list[Served]:

@@ -16,6 +16,7 @@ from gapstone.disk import check_input
 from gapstone.images.augment import Augment, suit
 from gapstone.images.near import check_threshold
 from gapstone.images.preprocessing import Preprocessing, choose, parse_size
+from gapstone.images.ranges import UNDECIDED
 from gapstone.images.scan import Scan, scan
 from gapstone.images.sources import Source, open_source
 from gapstone.images.split import Duplicates, Split, folds, split
@@ -204,6 +205,10 @@ def decide(
     colours = "gray" if channels == 1 else "colour"
     say(f"{len(used):,} images of {len(source.classes)} classes; the network sees {by(size)} px, {colours}.")
     say(splits[0].described)
+    # of a model whose weights are used, what it was trained with
+    ranges = known.ranges.or_else(found.ranges) if known is not None else found.ranges
+    if ranges != UNDECIDED:
+        say(f"Pixels of more than 8 bits: {ranges} become 0…255, in all images alike; the model keeps that.")
     trained = choices.pretrained or start is not None
     settings = Settings(
         epochs=choices.epochs or epochs_for(len(splits[0].train)),
@@ -221,7 +226,7 @@ def decide(
         scan=found,
         splits=tuple(splits),
         used=used,
-        plain=Preprocessing(channels, size, stored, (0.5,) * channels, (0.25,) * channels),
+        plain=Preprocessing(channels, size, stored, (0.5,) * channels, (0.25,) * channels, ranges),
         moments=expected,
         backbone=backbone,
         settings=settings,

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from rich import box
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from gapstone.classifier import Classifier
 from gapstone.heads import parse
+from gapstone.images.findings import counted
 from gapstone.images.inputs import Found, files
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
@@ -96,7 +98,7 @@ def predict_files(
 
     native: each image as it is, neither cut nor resized.
     JSON: {"schema": 1, "model", "native", "labels", "images": [{"name", "label", "probability", "probabilities":
-    {label: p}} or {"name", "error"}]}.
+    {label: p}} or {"name", "error"}]}; an image of which something had to be assumed has "notes", too.
     """
     console = console or Terminal()
     with Bars(Terminal(stderr=True), idle=f"Answering by {display(model)}") as bars:
@@ -114,6 +116,9 @@ def predict_files(
         print(json.dumps(document, indent=1))  # ASCII: safe whatever the terminal's encoding
     else:
         console.print(_table(rows, top))
+        for note, count in counted(note for row in rows for note in cast(list[str], row.get("notes", []))):
+            images = "1 image" if count == 1 else f"{count:,} images"
+            console.print(f"note on {images}: {note}", highlight=False, markup=False, soft_wrap=True)
     return not any("error" in row for row in rows)
 
 
@@ -126,7 +131,8 @@ def _answers(opened: Opened, found: Found, native: bool, smallest: int | None, b
     for number, path in enumerate(found.paths, start=1):
         row: dict[str, object] = {"name": display(os.fsdecode(path))}
         try:
-            pixels = load_image(path).pixels
+            loaded = load_image(path, ranges=opened.preprocessing.ranges)
+            pixels = loaded.pixels
             if smallest is not None:
                 pixels = opened.preprocessing.native(pixels, smallest)
             probabilities = opened.probabilities(pixels, native)
@@ -139,6 +145,8 @@ def _answers(opened: Opened, found: Found, native: bool, smallest: int | None, b
                 "probability": float(probabilities[best]),
                 "probabilities": dict(zip(opened.labels, map(float, probabilities), strict=True)),
             }
+            if loaded.notes:
+                row["notes"] = [display(note) for note in loaded.notes]
         rows.append(row)
         tell(number, len(found.paths))
     return rows

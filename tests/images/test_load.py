@@ -42,7 +42,7 @@ def test_the_whole_table_of_awkward_files(real_images: Find) -> None:
         try:
             got = load(folder / row["file"])
         except ImageError as e:
-            if row["load"] == "ok" or not str(e) or "\n" in str(e):
+            if row["load"] == "ok" or row["file"].endswith("truncated_jpeg.jpg") or not str(e) or "\n" in str(e):
                 wrong.append((row["file"], str(e)))
             continue
         size = (int(row["width"]), int(row["height"])) if row["width"] else None
@@ -50,7 +50,9 @@ def test_the_whole_table_of_awkward_files(real_images: Find) -> None:
             size = size[::-1]
         height, width, channels = got.pixels.shape
         fits = (width, height) == got.size == size and channels in (1, 3) and got.pixels.dtype == np.uint8
-        if row["load"] != "ok" or got.mode != row["mode"] or not fits:
+        if row["file"] == "broken/truncated_jpeg.jpg":  # which lacks the second byte of its end marker, and no pixel
+            assert got.notes == ("its end marker is missing; all of its pixels are there",)
+        elif row["load"] != "ok" or got.mode != row["mode"] or not fits:
             wrong.append((row["file"], f"{got.mode} {got.size}"))
     assert wrong == []
 
@@ -144,7 +146,7 @@ def test_sixteen_bits_are_scaled_by_the_range_they_use(top: int, shown: int) -> 
     assert got.mode == "I;16"
     assert got.pixels.max() == shown
     assert got.pixels.min() == 0
-    assert "scaled" in got.notes[0]
+    assert "becomes 0…255" in got.notes[0]
 
 
 def test_floats_that_are_no_numbers_are_refused() -> None:

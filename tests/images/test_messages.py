@@ -114,7 +114,7 @@ def test_answers_of_another_kind_are_refused(tmp_path: Path) -> None:
     """Well-formed, but not what is expected: a thumbnail too short, a picture of another size."""
     path = tmp_path / "a.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)).save(path)
-    honest = through(facts_of((10_000, None), str(path)))
+    honest = through(facts_of((10_000, None, None), str(path)))
     assert isinstance(honest, list)
     assert read_facts(honest)[0].size == (30, 20)
     for at, wrong in [

@@ -12,6 +12,7 @@ from gapstone.fitting.views import View, native, resized, stored
 from gapstone.images.load import ImageError
 from gapstone.images.names import display
 from gapstone.images.preprocessing import not_native
+from gapstone.images.ranges import UNDECIDED
 from gapstone.images.scan import Scan, scan
 from gapstone.images.sources import Source
 from gapstone.images.split import Split, split
@@ -60,12 +61,16 @@ def shown(
     )
     used = np.unique(np.concatenate([chosen.train, chosen.validation, chosen.test]))
     numbers = np.array([labels.index(name) for name in source.classes])
+    if (ranges := model.preprocessing.ranges.or_else(found.ranges)) != UNDECIDED:
+        # a network that was trained on 8 bits says nothing of more: the new model keeps what these images are shown by
+        model.trunk.preprocessing = replace(model.preprocessing, ranges=ranges)
+        bars.say(f"Pixels of more than 8 bits: {ranges} become 0…255, in all images alike; the model keeps that.")
     device, preprocessing = next(model.trunk.parameters()).device, model.preprocessing
     if request.native:
 
         def decode(row: int) -> NDArray[np.uint8]:
             try:
-                return source.pixels(row, sha256=found.facts[row].sha256)
+                return source.pixels(row, sha256=found.facts[row].sha256, ranges=preprocessing.ranges)
             except ImageError as error:  # it could be read when it was checked: no fault of DATA
                 raise StoreError(
                     f"{display(found.names[row])}: {error}. Run the same command again: it looks at the images anew."

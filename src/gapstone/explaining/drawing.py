@@ -22,8 +22,10 @@ from PIL import Image
 
 from gapstone import __version__
 from gapstone.explaining.kept import Kept, digest, name_of
+from gapstone.images.load import VERSION as LOADER
 from gapstone.images.load import ImageError, load, read_bytes
 from gapstone.images.names import display
+from gapstone.images.ranges import UNDECIDED, Ranges
 from gapstone.maps.boxes import Box
 from gapstone.maps.drawing import side_by_side
 from gapstone.maps.explanation import Evidence
@@ -50,8 +52,11 @@ def draw(
     drawings: bool,
     side: int | None,
     tell: Callable[[int], None],
+    ranges: Ranges = UNDECIDED,
 ) -> int:
     """Draw what is missing: PNGs where `drawings`, thumbnails of that side where one is given; how many were there.
+
+    ranges: as the model has them, of values of more than 8 bits.
 
     Raises: ValueError where a picture is no longer what it was in the first pass.
     """
@@ -62,11 +67,11 @@ def draw(
         for row in rows:
             work: list[Callable[[Pixels], None]] = []
             if drawings:
-                work += _drawing(kept, row, scale, how, alpha)
+                work += _drawing(kept, row, scale, how, alpha, ranges)
             if side:
-                work += _thumbnail(kept, row, side)
+                work += _thumbnail(kept, row, side, ranges)
             if work:
-                waiting.append(pool.submit(_work, row, work))
+                waiting.append(pool.submit(_work, row, work, ranges))
             else:
                 there += 1
                 done += 1
@@ -104,12 +109,12 @@ def thumbnail(kept: Kept, row: Row, side: int) -> Path:
     return kept.thumbs / f"{name_of(Path(row['path']))}-{row['sha256'][:16]}-{side}.{suffix}"
 
 
-def _work(row: Row, work: Sequence[Callable[[Pixels], None]]) -> None:
+def _work(row: Row, work: Sequence[Callable[[Pixels], None]], ranges: Ranges) -> None:
     name = row["name"]
     try:
         data = read_bytes(row["path"])
         same = hashlib.sha256(data).hexdigest() == row["sha256"]
-        pixels = load(data).pixels if same else None
+        pixels = load(data, ranges=ranges).pixels if same else None
     except ImageError as error:
         raise ValueError(f"{name} could be read a moment ago and now cannot: {error}. Run it again.") from error
     if pixels is None:
@@ -118,11 +123,13 @@ def _work(row: Row, work: Sequence[Callable[[Pixels], None]]) -> None:
         make(pixels)
 
 
-def _drawing(kept: Kept, row: Row, scale: float, how: How, alpha: float) -> list[Callable[[Pixels], None]]:
+def _drawing(
+    kept: Kept, row: Row, scale: float, how: How, alpha: float, ranges: Ranges
+) -> list[Callable[[Pixels], None]]:
     """What is left to do for a picture's PNG: nothing, where it is there."""
     path = kept.maps / f"{name_of(Path(row['path']))}.png"
     facts = {name: value for name, value in row.items() if name not in ("path", "notes")}
-    key = digest(VERSION, facts, scale, how, alpha, PIL.__version__, __version__)
+    key = digest(VERSION, LOADER, facts, scale, how, alpha, ranges.to_json(), PIL.__version__, __version__)
     if kept.has_drawn(path, key):
         return []
 
@@ -136,9 +143,9 @@ def _drawing(kept: Kept, row: Row, scale: float, how: How, alpha: float) -> list
     return [make]
 
 
-def _thumbnail(kept: Kept, row: Row, side: int) -> list[Callable[[Pixels], None]]:
+def _thumbnail(kept: Kept, row: Row, side: int, ranges: Ranges) -> list[Callable[[Pixels], None]]:
     path = thumbnail(kept, row, side)
-    key = digest(VERSION, path.name, PIL.__version__, __version__)
+    key = digest(VERSION, LOADER, path.name, ranges.to_json(), PIL.__version__, __version__)
     return [] if kept.has_drawn(path, key) else [partial(_make_thumbnail, kept, path, key, side)]
 
 

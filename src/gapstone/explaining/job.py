@@ -56,7 +56,7 @@ def explain_files(request: Request, out: Path, console: Console | None = None) -
             bars.say(note)
         looked = _look(request, opened, asked, found, kept, bars)
         _say_damaged(kept, bars)
-        _draw(request, looked, kept, bars)
+        _draw(request, opened, looked, kept, bars)
         _say_damaged(kept, bars)
         for folder in (kept.maps, kept.thumbs):
             sync_folder(folder)
@@ -129,7 +129,7 @@ def _look(request: Request, opened: Opened, asked: Asked, found: Found, kept: Ke
     return looked
 
 
-def _draw(request: Request, looked: Looked, kept: Kept, bars: Bars) -> None:
+def _draw(request: Request, opened: Opened, looked: Looked, kept: Kept, bars: Bars) -> None:
     side = drawing.thumbnail_side(min(looked.pictures, page.MOST)) if request.html else None
     if not request.drawings and not side:
         return
@@ -147,7 +147,8 @@ def _draw(request: Request, looked: Looked, kept: Kept, bars: Bars) -> None:
             f"goes on from here."
         )
     ):
-        drawing.draw(kept, rows, looked.largest or 1.0, request.how, request.alpha, request.drawings, side, told)
+        how, ranges = (request.how, request.alpha, request.drawings), opened.preprocessing.ranges
+        drawing.draw(kept, rows, looked.largest or 1.0, *how, side, told, ranges)
 
 
 def _write(request: Request, opened: Opened, asked: Asked, looked: Looked, found: Found, kept: Kept) -> None:

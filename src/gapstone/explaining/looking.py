@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from gapstone.explaining.kept import Kept, Record, Stamp, digest, name_of, stamp
 from gapstone.images.load import ImageError, load, read_bytes
 from gapstone.images.names import display
+from gapstone.images.ranges import Ranges
 from gapstone.maps.boxes import box
 from gapstone.maps.explanation import Evidence
 from gapstone.maps.files import save_npz, to_json
@@ -120,7 +121,7 @@ def _records(
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
             known = _known(asked, batch, kept)
-            waiting.append(known or [pool.submit(_load, path, fit) for path in batch])
+            waiting.append(known or [pool.submit(_load, path, fit, opened.preprocessing.ranges) for path in batch])
             if len(waiting) > 2:
                 yield _finish(opened, asked, waiting.popleft(), kept)
         while waiting:
@@ -143,13 +144,13 @@ def _key(asked: Asked, batch: Sequence[Path], shas: Sequence[str | None]) -> str
     return digest(asked.key, [[os.fspath(path), sha] for path, sha in zip(batch, shas, strict=True)])
 
 
-def _load(path: Path, fit: Fit) -> Picture:
+def _load(path: Path, fit: Fit, ranges: Ranges) -> Picture:
     like = stamp(path)  # before it is read: a change while it is read shows
     sha = None
     try:
         data = read_bytes(path)
         sha = hashlib.sha256(data).hexdigest()
-        loaded = load(data)
+        loaded = load(data, ranges=ranges)
         width, height = loaded.size
         return Picture(path, fit(loaded.pixels), (height, width), loaded.notes, sha, like)
     except ImageError as error:

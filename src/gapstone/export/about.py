@@ -8,6 +8,7 @@ import torch
 from gapstone import __version__
 from gapstone.classifier import Classifier
 from gapstone.images.preprocessing import Preprocessing
+from gapstone.images.ranges import UNDECIDED
 from gapstone.maps.explain import explain
 from gapstone.opening import Opened
 
@@ -64,6 +65,11 @@ def _recipe(p: Preprocessing) -> list[str]:
     top, left = (h - height) // 2, (w - width) // 2
     crop = "" if (h, w) == (height, width) else f"; then keep {height} rows from {top} and {width} columns from {left}"
     return [
+        *(
+            [f"Of values of more than 8 bits: {p.ranges} become 0…255, what is beyond is cut off."]
+            if p.ranges != UNDECIDED
+            else []
+        ),
         "Turn the picture upright as its EXIF orientation says; "
         + ("convert it to gray." if p.channels == 1 else "convert it to sRGB."),
         f"Cut the largest centred part of the shape {h}:{w} (height:width) and resize it to {h} rows of {w} pixels "

@@ -217,7 +217,7 @@ def _seen(
     p = opened.preprocessing
     for start in range(0, len(rows), BATCH):
         some = rows[start : start + BATCH]
-        fitted = np.stack([p.fit(images.source.pixels(int(row))) for row in some])
+        fitted = np.stack([p.fit(images.source.pixels(int(row), ranges=p.ranges)) for row in some])
         yield p.normalise(p.centre(torch.from_numpy(fitted))).contiguous().numpy(), images.labels[some]
 
 

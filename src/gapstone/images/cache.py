@@ -9,6 +9,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import astuple
 from pathlib import Path
 
 from gapstone.disk import check_input
@@ -16,8 +17,9 @@ from gapstone.disk import check_input
 from .facts import Facts
 from .load import OUT_OF_MEMORY, VERSION
 from .names import display
+from .ranges import Ranges, Spread
 
-_SCHEMA = 2  # of the row below
+_SCHEMA = 3  # of the row below
 _connections: dict[Path, sqlite3.Connection | None] = {}
 
 
@@ -46,13 +48,13 @@ def _create(file: Path) -> None:
         db.execute("PRAGMA user_version").fetchone()
 
 
-def _key(sha: str, max_pixels: int) -> str:
+def _key(sha: str, max_pixels: int, ranges: Ranges | None) -> str:
     from PIL import __version__ as pillow  # another Pillow may decode or refuse what this one does not
 
-    return f"{sha}:{VERSION}:{pillow}:{max_pixels}"
+    return f"{sha}:{VERSION}:{pillow}:{max_pixels}" + (f":{ranges}" if ranges else "")
 
 
-def look_up(file: Path, sha: str, max_pixels: int) -> Facts | None:
+def look_up(file: Path, sha: str, max_pixels: int, ranges: Ranges | None = None) -> Facts | None:
     """The facts of these bytes, or None where they are not known (or the cache cannot be read)."""
     if file not in _connections:
         try:
@@ -62,15 +64,16 @@ def look_up(file: Path, sha: str, max_pixels: int) -> Facts | None:
     db = _connections[file]
     if db is None:
         return None
-    wanted = _key(sha, max_pixels)
+    wanted = _key(sha, max_pixels, ranges)
     try:
         row = db.execute("SELECT facts, pixels, thumbnail, digest FROM facts WHERE key = ?", (wanted,)).fetchone()
     except sqlite3.Error:
         return None
     if row is None or _digest(wanted, *row[:3]) != row[3]:
         return None
-    reason, size, mode, notes, gray = json.loads(row[0])
-    return Facts(reason, sha, (size[0], size[1]), mode, tuple(notes), gray, row[1], row[2])
+    reason, size, mode, notes, gray, spread = json.loads(row[0])
+    values = None if spread is None else Spread(*spread)
+    return Facts(reason, sha, (size[0], size[1]), mode, tuple(notes), gray, row[1], row[2], values)
 
 
 def _digest(key: str, facts: object, pixels: object, thumbnail: object) -> str:
@@ -78,14 +81,14 @@ def _digest(key: str, facts: object, pixels: object, thumbnail: object) -> str:
     return hashlib.sha256(repr((key, facts, pixels, thumbnail)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def keep(file: Path, facts: Sequence[Facts], max_pixels: int) -> None:
+def keep(file: Path, facts: Sequence[Facts], max_pixels: int, ranges: Ranges | None = None) -> None:
     """Write facts; raises sqlite3.Error where that fails."""
     rows = []
     for f in facts:
         if f.sha256 and f.reason != OUT_OF_MEMORY:  # that says something about the machine, not about the file
             row = (
-                _key(f.sha256, max_pixels),
-                json.dumps([f.reason, f.size, f.mode, f.notes, f.gray]),
+                _key(f.sha256, max_pixels, ranges),
+                json.dumps([f.reason, f.size, f.mode, f.notes, f.gray, f.spread and astuple(f.spread)]),
                 f.pixels,
                 f.thumbnail,
             )

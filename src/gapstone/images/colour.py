@@ -1,9 +1,10 @@
 """to_uint8(image) = the same picture as uint8 gray or sRGB, whatever Pillow's mode was; every assumption is a note.
 
-Alpha is laid on white; palettes are looked up; CMYK, LAB and files with a profile go through LittleCMS; 16-bit and
-float values are scaled to 0…255.
+Alpha is laid on white, or on black where white would not show it; palettes are looked up; CMYK, LAB and files with a
+profile go through LittleCMS. More than 8 bits: `deep`.
 """
 
+import hashlib
 import io
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,16 @@ from PIL import Image
 if TYPE_CHECKING:
     from PIL import ImageCms
 
-DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N", "I;12")
-_RANGES = (255, 1023, 4095, 16383, 65535)
+PLAIN = 32
+"""Gray levels between the darkest and the brightest pixel: of less, a shape cannot be told from its ground."""
 
 
-def to_uint8(image: Image.Image, notes: list[str]) -> NDArray[np.uint8]:
-    """(H, W) gray or (H, W, 3) sRGB; appends to `notes` what had to be assumed. Raises ValueError with a reason."""
-    if image.mode in DEEP:
-        return _deep(image, notes)
+def to_uint8(image: Image.Image, notes: list[str]) -> tuple[NDArray[np.uint8], bytes]:
+    """(H, W) gray or (H, W, 3) sRGB; and a hash of what its transparency hides: pictures are the same only if that is.
+
+    Appends to `notes` what had to be assumed. Raises ValueError with a reason.
+    """
+    hidden = b""
     profile = image.info.get("icc_profile")
     image = _expand(image)
     image, alpha = _split_alpha(image)
@@ -31,12 +34,45 @@ def to_uint8(image: Image.Image, notes: list[str]) -> NDArray[np.uint8]:
         flat = _to_srgb(image, profile, notes)
     else:
         flat = image.convert("RGB")
-    if alpha is not None:
-        if alpha.getextrema() != (255, 255):
-            notes.append("transparent parts are shown on white")
-        white = Image.new(flat.mode, flat.size, "white")
-        flat = Image.composite(flat, white, alpha)
-    return np.asarray(flat, dtype=np.uint8)
+    if alpha is not None and alpha.getextrema() != (255, 255):
+        hidden = _content(flat, alpha)
+        flat = _on_ground(flat, alpha, notes)
+    return np.asarray(flat, dtype=np.uint8), hidden
+
+
+def _content(flat: Image.Image, alpha: Image.Image) -> bytes:
+    """Of the colours that can be seen, and of how much."""
+    seen, colours = np.asarray(alpha), np.asarray(flat)
+    if colours.ndim == 3 and bool((colours == colours[..., :1]).all()):
+        colours = colours[..., 0]
+    colours = np.where(seen > 0 if colours.ndim == 2 else (seen > 0)[..., None], colours, 0).astype(np.uint8)
+    digest = hashlib.blake2b(f"{colours.shape}".encode(), digest_size=16)
+    digest.update(seen.tobytes())
+    digest.update(colours.tobytes())
+    return digest.digest()
+
+
+def _on_ground(flat: Image.Image, alpha: Image.Image, notes: list[str]) -> Image.Image:
+    """On white; on black, where the picture would vanish in white."""
+    on_white = Image.composite(flat, Image.new(flat.mode, flat.size, "white"), alpha)
+    if alpha.getextrema()[1] == 0:
+        notes.append("blank: all of it is transparent")
+        return on_white
+    if _contrast(on_white) < PLAIN:
+        on_black = Image.composite(flat, Image.new(flat.mode, flat.size, "black"), alpha)
+        if _contrast(on_black) > _contrast(on_white):
+            notes.append("transparent parts are shown on black: on white nothing would be seen")
+            return on_black
+        notes.append("blank: nothing stands out from its transparent parts")
+        return on_white
+    notes.append("transparent parts are shown on white")
+    return on_white
+
+
+def _contrast(image: Image.Image) -> int:
+    extrema = image.getextrema()
+    bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
+    return max(int(high) - int(low) for low, high in bands)
 
 
 def _expand(image: Image.Image) -> Image.Image:
@@ -115,48 +151,6 @@ def _transform(image: Image.Image, source: "ImageCms.ImageCmsProfile") -> Image.
         flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
     )
     assert out is not None
-    return out
-
-
-def _deep(image: Image.Image, notes: list[str]) -> NDArray[np.uint8]:
-    """Gray with more than 8 bits."""
-    values = np.asarray(image)
-    if image.mode == "F":
-        return _floats(values.astype(np.float32, copy=False), notes)
-    key = image.info.get("transparency")
-    lowest, highest = int(values.min()), int(values.max())
-    if lowest < 0:
-        raise ValueError(f"integer pixels below 0 (the lowest is {lowest}); save it as 8- or 16-bit gray")
-    # The smallest range that holds the maximum: a 12-bit camera's file divided by 65535 would be all but black.
-    top = next((r for r in _RANGES if highest <= r), highest)
-    bits = int(top).bit_length()
-    notes.append(f"{bits}-bit range: 0…{top} scaled to 0…255 (its highest value is {highest})")
-    out = np.empty(values.shape, np.uint8)
-    for rows in range(0, values.shape[0], 1024):  # in strips: 64-bit products of a whole 100 MP image are 800 MB
-        strip = values[rows : rows + 1024].astype(np.uint64)
-        out[rows : rows + 1024] = (strip * 255 + top // 2) // top
-    if isinstance(key, int):
-        out[values == key] = 255
-        notes.append("transparent parts are shown on white")
-    return out
-
-
-def _floats(values: NDArray[np.float32], notes: list[str]) -> NDArray[np.uint8]:
-    low, high = float(values.min()), float(values.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError("float pixels that are infinite or not a number; replace them and save it again")
-    if low >= 0 and high <= 1:
-        bottom, top = 0.0, 1.0
-    elif low >= 0 and high <= 255:
-        bottom, top = 0.0, 255.0
-    else:
-        bottom, top = low, high
-    notes.append(f"float pixels: {bottom:g}…{top:g} scaled to 0…255")
-    span = (top - bottom) or 1.0
-    out = np.empty(values.shape, np.uint8)
-    for rows in range(0, values.shape[0], 1024):
-        strip = values[rows : rows + 1024].astype(np.float64)
-        out[rows : rows + 1024] = np.rint((strip - bottom) * (255 / span))
     return out
 
 

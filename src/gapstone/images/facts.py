@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .load import ImageError, load, read_bytes
+from .load import ImageError, Loaded, load, read_bytes
 from .messages import MessageError
+from .ranges import Ranges, Spread
 
 GRAY_SIDE, COLOUR_SIDE = 32, 8  # thumbnails: 32×32 gray to compare shapes, 8×8×3 to compare colours
 THUMBNAIL = GRAY_SIDE**2 + COLOUR_SIDE**2 * 3
@@ -31,11 +32,13 @@ class Facts:
     gray: bool = False  # gray in fact: one channel, or three that are equal everywhere
     pixels: bytes = b""  # 16-byte hash of size and decoded pixels, gray stored as one channel or three alike
     thumbnail: bytes = b""  # GRAY_SIDE² gray bytes, then COLOUR_SIDE²×3
+    spread: Spread | None = None  # of a picture of more than 8 bits: between which values its pixels lie
 
 
-def facts_of(constant: tuple[int, str | None], path: str) -> tuple[Any, ...]:
-    """(were they known?, *facts); `constant` is (max_pixels, the cache's file or None)."""
-    facts, known = _facts_of(path, constant[0], constant[1])
+def facts_of(constant: tuple[int, str | None, dict[str, Any] | None], path: str) -> tuple[Any, ...]:
+    """(were they known?, *facts); `constant` is (max_pixels, the cache's file or None, ranges as JSON or None)."""
+    max_pixels, cache_file, ranges = constant
+    facts, known = _facts_of(path, max_pixels, cache_file, None if ranges is None else Ranges.from_json(ranges))
     return known, *astuple(facts)
 
 
@@ -52,14 +55,25 @@ def read_facts(answer: Any) -> tuple[Facts, bool]:
             bool() as gray,
             bytes() as pixels,
             bytes() as thumbnail,
+            None | [*_] as spread,
         ] if all(isinstance(note, str) for note in notes):
             whole = min(width, height) > 0 and len(pixels) == 16 and len(thumbnail) == THUMBNAIL
             if reason is not None or whole:
-                return Facts(reason, sha, (width, height), mode, tuple(notes), gray, pixels, thumbnail), known
+                values = _spread(spread)
+                return Facts(reason, sha, (width, height), mode, tuple(notes), gray, pixels, thumbnail, values), known
     raise MessageError("what are no facts of an image")
 
 
-def _facts_of(path: str, max_pixels: int, cache_file: str | None) -> tuple[Facts, bool]:
+def _spread(fields: list[Any] | None) -> Spread | None:
+    match fields:
+        case None:
+            return None
+        case ["integers" | "floats" as kind, *numbers] if len(numbers) == 4 and all(type(n) is float for n in numbers):
+            return Spread(kind, *numbers)
+    raise MessageError("what is no spread of values")
+
+
+def _facts_of(path: str, max_pixels: int, cache_file: str | None, ranges: Ranges | None) -> tuple[Facts, bool]:
     try:
         data = read_bytes(path, max_pixels)
     except ImageError as e:
@@ -68,21 +82,33 @@ def _facts_of(path: str, max_pixels: int, cache_file: str | None) -> tuple[Facts
     if cache_file is not None:
         from .cache import look_up
 
-        known = look_up(Path(cache_file), sha, max_pixels)
+        known = look_up(Path(cache_file), sha, max_pixels, ranges)
         if known is not None:
             return known, True
-    return measure(data, sha, max_pixels), False
+    return measure(data, sha, max_pixels, ranges), False
 
 
-def measure(data: bytes, sha: str, max_pixels: int) -> Facts:
+def measure(data: bytes, sha: str, max_pixels: int, ranges: Ranges | None = None) -> Facts:
     """Decode and measure."""
     try:
-        image = load(data, max_pixels=max_pixels)
+        image = load(data, max_pixels=max_pixels, ranges=ranges)
     except ImageError as e:
         return Facts(str(e), sha)
     pixels = image.pixels
     gray = is_gray(pixels)
-    return Facts(None, sha, image.size, image.mode, image.notes, gray, pixel_hash(pixels, gray), thumbnail(pixels))
+    return Facts(
+        None, sha, image.size, image.mode, image.notes, gray, _same(image, gray), thumbnail(pixels), image.spread
+    )
+
+
+def _same(image: Loaded, gray: bool) -> bytes:
+    """Equal where two files hold the same picture: of what 8 bits or a white ground do not show of it, too."""
+    digest = pixel_hash(image.pixels, gray)
+    if not image.content:
+        return digest
+    # the values decide, not what the range of a data set makes of them
+    kept = image.content if image.spread else digest + image.content
+    return hashlib.blake2b(kept, digest_size=16).digest()
 
 
 def is_gray(pixels: NDArray[np.uint8]) -> bool:

@@ -1,9 +1,10 @@
 """What a scan found, for people: a page of text, the same with colour, and a table with one row per file."""
 
 import json
+import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from gapstone.csv_file import write_csv
 from gapstone.whole import write_whole
 
 from .names import display
+from .ranges import UNDECIDED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,8 +82,14 @@ def _problems(scan: "Scan") -> Iterator[tuple[str, str]]:
             files = sum(map(len, groups))
             yield "plain", f"{what}: {_n(len(groups), 'group')}, {files:,} files (kept together when splitting)"
             yield from _examples([_together(names, g) for g in sorted(groups, key=lambda g: -len(g))], 3)
-    noted = Counter(_general(note) for f in scan.facts for note in f.notes)
-    for note, count in noted.most_common(8):
+    if scan.ranges != UNDECIDED:
+        deep = sum(f.spread is not None and f.reason is None for f in scan.facts)
+        yield (
+            "plain",
+            f"more than 8 bits: {_n(deep, 'file')}; {scan.ranges} become 0…255, in all of them alike; a model that is "
+            f"trained on them keeps that",
+        )
+    for note, count in counted(note for f in scan.facts for note in f.notes)[:8]:
         yield "plain", f"note on {_n(count, 'file')}: {note}"
     for note in scan.notes:
         yield "plain", f"note: {note}"
@@ -103,9 +111,36 @@ def _together(names: tuple[str, ...], group: list[int]) -> str:
     return " = ".join(names[i] for i in group[:3]) + more
 
 
-def _general(note: str) -> str:
-    """The note without this one file's numbers, so that alike notes are counted together."""
-    return re.sub(r"(?<![\w.])-?\d[\d.,]*\d|(?<![\w.])-?\d", "N", note)
+_NUMBER = re.compile(r"(?<![\w.])-?\d(?:[\d.,]*\d)?")
+
+
+def counted(notes: Iterable[str]) -> list[tuple[str, int]]:
+    """Notes that differ in their numbers only as one, with these numbers, and how many there are; most often first.
+
+    >>> counted(["the first of 3 frames", "the first of 41 frames", "gray"])
+    [('the first of 3 to 41 frames', 2), ('gray', 1)]
+    """
+    alike: dict[str, list[str]] = {}
+    for note in notes:
+        alike.setdefault(_NUMBER.sub("0", note), []).append(note)
+    return [(_spanned(group), len(group)) for group in sorted(alike.values(), key=len, reverse=True)]
+
+
+def _spanned(group: list[str]) -> str:
+    columns = iter([list(dict.fromkeys(column)) for column in zip(*map(_NUMBER.findall, group), strict=True)])
+
+    def span(_: re.Match[str]) -> str:
+        found = sorted(next(columns), key=_value)
+        return found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
+
+    return _NUMBER.sub(span, group[0])
+
+
+def _value(number: str) -> float:
+    try:
+        return float(number.replace(",", ""))
+    except ValueError:  # such as a version, 1.2.3
+        return math.inf
 
 
 def _sizes(scan: "Scan") -> str:

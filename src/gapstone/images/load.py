@@ -21,13 +21,17 @@ from PIL import Image, UnidentifiedImageError
 
 from gapstone.disk import opener
 
+from . import damage, heif, tiff
 from .colour import to_uint8
+from .damaged import DamagedError
+from .deep import Deep, deep
 from .names import display
+from .ranges import UNDECIDED, Ranges, Spread
 from .sniff import guess
 from .strict import strict
 
 MAX_PIXELS = 178_956_970  # twice Pillow's own: where it turns from warning to refusing
-VERSION = 1  # of what load() returns for the same bytes; the scan's cache is keyed by it
+VERSION = 2  # of what load() returns for the same bytes; the scan's cache is keyed by it
 
 # In the order they are tried: TGA has no signature, so it comes last. Formats that run programs (EPS), hold drawings
 # (WMF, SVG) or that Pillow only guesses at are left out on purpose.
@@ -77,6 +81,8 @@ class Loaded:
     mode: str  # the file's own, in Pillow's words: "RGB", "P", "CMYK", "I;16", …
     size: tuple[int, int]  # (width, height) after turning upright
     notes: tuple[str, ...]  # what was assumed or left out: "the first of 41 frames is used", …
+    spread: Spread | None = None  # of more than 8 bits: between which values the pixels lie
+    content: bytes = b""  # of more than 8 bits, or with alpha: a hash of what `pixels` does not hold of it
 
 
 def load(
@@ -84,6 +90,7 @@ def load(
     *,
     channels: Literal[1, 3] | None = None,
     max_pixels: int = MAX_PIXELS,
+    ranges: Ranges | None = None,
 ) -> Loaded:
     """Load one image right, or say why not.
 
@@ -96,6 +103,8 @@ def load(
     source: a path, or the bytes of a file.
     channels: 1 converts to gray (ITU-R 601 luma), 3 to sRGB; None keeps what the image is.
     max_pixels: the limit on width × height, checked on the header before decoding.
+    ranges: what is black and white among 16-bit and float values, as a data set or a model says; None: guessed from
+        this picture alone, and noted.
 
     Raises ImageError with the reason, whatever went wrong. Safe to call from threads and processes.
     """
@@ -104,15 +113,17 @@ def load(
     try:
         data = source if isinstance(source, bytes) else read_bytes(source, max_pixels)
         with strict(max_pixels) as heard:
-            return _decode(data, channels, max_pixels, heard)
+            return _decode(data, channels, max_pixels, ranges or UNDECIDED, heard)
     except ImageError:
         raise
+    except DamagedError as e:
+        raise ImageError(str(e) if str(e).startswith(("truncated", "not supported")) else f"damaged: {e}") from None
     except MemoryError:
         raise ImageError(OUT_OF_MEMORY) from None
     except Image.DecompressionBombError:
         raise ImageError(f"more pixels than the limit of {max_pixels:,}") from None
     except UnidentifiedImageError:
-        raise ImageError(guess(data[:1024])) from None
+        raise ImageError(tiff.refusal(data) or guess(data[:1024])) from None
     except RecursionError:
         raise ImageError("its structure is nested without end") from None
     except Exception as e:  # Pillow's plugins raise nearly everything on hostile files
@@ -162,24 +173,60 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _PLUGINS if name in Image.OPEN)
 
 
-def _decode(data: bytes, channels: Literal[1, 3] | None, max_pixels: int, heard: list[str]) -> Loaded:
-    with Image.open(io.BytesIO(data), formats=_formats()) as image:
-        width, height = image.size
-        if width < 1 or height < 1:
-            raise ImageError(f"its size is {width}×{height}: there are no pixels")
-        if width * height > max_pixels:
-            raise ImageError(f"{width}×{height} is {width * height:,} pixels, more than the limit of {max_pixels:,}")
-        notes = _frames(image)
-        image.load()
-        mode = image.mode
-        upright = _turn(image, notes)
-        pixels = to_uint8(upright, notes)
+def _decode(data: bytes, channels: Literal[1, 3] | None, max_pixels: int, ranges: Ranges, heard: list[str]) -> Loaded:
+    notes: list[str] = []
+    upright, mode = _upright(data, max_pixels, notes)
+    found, content = None, b""
+    if isinstance(upright, Deep):
+        flat, found = upright.as_image(ranges, notes)
+        content = upright.content() if found else b""
+    else:
+        flat = upright
+    pixels, hidden = to_uint8(flat, notes)
     if channels is not None:
         pixels = convert(pixels, channels)
     pixels = np.ascontiguousarray(pixels[:, :, None] if pixels.ndim == 2 else pixels)
     pixels.flags.writeable = False
     notes.extend(dict.fromkeys(f"Pillow: {text}" for text in heard))
-    return Loaded(pixels, mode, (pixels.shape[1], pixels.shape[0]), tuple(notes))
+    return Loaded(pixels, mode, (pixels.shape[1], pixels.shape[0]), tuple(notes), found, content or hidden)
+
+
+def _upright(data: bytes, max_pixels: int, notes: list[str]) -> tuple[Image.Image | Deep, str]:
+    """The picture as it is held, or its values where they have more than 8 bits; and the file's mode."""
+    damage.in_file(data)
+    if (layout := tiff.layout(data)) is not None:
+        _check_size(layout.width, layout.height, max_pixels)
+        if (values := tiff.read(layout, data)) is not None:
+            if layout.compression == 1:
+                damage.check_rows(values.values)
+            if (pages := tiff.pages(layout, data)) > 1:
+                notes.append(_first_of(pages))
+            return values.turned(layout.orientation), values.mode
+    if heif.is_heif(data) and (photo := heif.opened(data)) is not None:
+        file, said = photo
+        width, height = file.size
+        _check_size(width, height, max_pixels)
+        notes.extend(said)
+        image = heif.decoded(file)
+        return image, image.mode
+    with Image.open(io.BytesIO(data), formats=_formats()) as image:
+        _check_size(*image.size, max_pixels)
+        notes.extend(_frames(image))
+        check = damage.before(image, data, layout, notes)
+        values = deep(image, data, notes)
+        if values is None:
+            image.load()
+            check()
+            return _turn(image, _orientation(image, notes)), image.mode
+        damage.check_deep(values.values, str(image.format))
+        return values.turned(_orientation(image, notes)), values.mode
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise ImageError(f"its size is {width}×{height}: there are no pixels")
+    if width * height > max_pixels:
+        raise ImageError(f"{width}×{height} is {width * height:,} pixels, more than the limit of {max_pixels:,}")
 
 
 def convert(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
@@ -205,16 +252,23 @@ def _frames(image: Image.Image) -> list[str]:
         return []
     if not frames:
         return ["its later frames are damaged; the first is used"]
-    return [f"the first of {frames} frames or pages is used"]
+    return [_first_of(frames)]
 
 
-def _turn(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Upright, by the orientation in EXIF or, where EXIF has none, in XMP."""
+def _first_of(frames: int) -> str:
+    return f"the first of {frames} frames or pages is used"
+
+
+def _orientation(image: Image.Image, notes: list[str]) -> int:
+    """1 to 8, in EXIF or, where EXIF has none, in XMP."""
     try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        return int(image.getexif().get(_ORIENTATION, 1))
     except (SyntaxError, ValueError, KeyError, TypeError, IndexError, OverflowError, EOFError, OSError, struct.error):
         notes.append("its EXIF data are damaged: not turned")
-        return image
+        return 1
+
+
+def _turn(image: Image.Image, orientation: int) -> Image.Image:
     if orientation not in _UPRIGHT:
         return image
     info = image.info

@@ -6,7 +6,7 @@
    steps), and what is left over has to be noise: correlation and colour decide (`likeness`).
 3. Where pictures are alike by nature, what may be left over is a part of what is left over there (`_adapt`).
 
-The reasons: docs/decisions/0020-one-picture-or-two.md. The thresholds of step 2 are what pairs looked at as pictures
+The reasons: docs/decisions/0022-one-picture-or-two.md. The thresholds of step 2 are what pairs looked at as pictures
 allowed (each set alone, then with made copies of 500 images; before there was a step 3):
 
 - photos, 4,309 flowers of 128×128: all 26 pairs from .972 up are one photo, some recoloured or black and white; from

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from PIL import Image
 
 from .load import ImageError, convert
 from .names import display
+from .ranges import UNDECIDED, Ranges
 from .sources import Source
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Preprocessing:
     ```
 
     channels: 1 (gray) or 3 (sRGB). size: what the network sees. stored: what is kept, with a margin for random crops.
+    ranges: what became 0 and 255 of values of more than 8 bits when the network was trained, to be given to `load`.
     Raises ValueError where the numbers make no sense.
     """
 
@@ -48,6 +50,7 @@ class Preprocessing:
     stored: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    ranges: Ranges = UNDECIDED
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
@@ -147,18 +150,21 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and numbers, for a model file."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ranges"}
+        # files of models of 8-bit pictures stay as they were before there were ranges
+        ranges = {} if self.ranges == UNDECIDED else {"ranges": self.ranges.to_json()}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()} | ranges
 
     @classmethod
-    def from_json(cls, fields: object) -> Preprocessing:
+    def from_json(cls, given: object) -> Preprocessing:
         """The opposite. Every field is checked: model files come from anywhere. Raises ValueError."""
         names = ("channels", "size", "stored", "mean", "std")
-        if not isinstance(fields, dict) or set(fields) != set(names):
-            has = sorted(map(str, fields)) if isinstance(fields, dict) else type(fields).__name__
+        if not isinstance(given, dict) or set(given) - {"ranges"} != set(names):
+            has = sorted(map(str, given)) if isinstance(given, dict) else type(given).__name__
             raise ValueError(f"preprocessing: expected the fields {', '.join(names)}; got {has}")
-        values = {}
+        values: dict[str, Any] = {"ranges": Ranges.from_json(given.get("ranges", {}))}
         for name in names:
-            value = fields[name]
+            value = given[name]
             if name == "channels":
                 if not _is_int(value):
                     raise ValueError(f"preprocessing: channels is {value!r}; expected 1 or 3")

@@ -17,6 +17,7 @@ from gapstone.cache_folder import cache_folder
 from .facts import Facts
 from .load import MAX_PIXELS
 from .near import Likeness
+from .ranges import Ranges, decide
 from .sources import SPLITS, Source
 from .survey import TIME_LIMIT, Progress, survey
 
@@ -95,6 +96,11 @@ class Scan:
         """
         return 1 if all(f.gray for f in self.facts if f.reason is None) else 3
 
+    @property
+    def ranges(self) -> Ranges:
+        """What is black and white in the pictures of more than 8 bits: one range for all of them."""
+        return decide(f.spread for f in self.facts if f.reason is None and f.spread is not None)
+
     def size_counts(self) -> Counter[tuple[int, int]]:
         """(width, height) → how many readable images have it."""
         return Counter(f.size for f in self.facts if f.reason is None)
@@ -135,6 +141,7 @@ class Scan:
             "excluded": len(self.excluded),
             "sizes": {f"{w}x{h}": n for (w, h), n in self.size_counts().most_common(20)},
             "modes": dict(self.mode_counts().most_common()),
+            "ranges": self.ranges.to_json(),
             "notes": list(self.notes),
         }
 

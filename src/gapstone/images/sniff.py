@@ -27,12 +27,9 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"git-annex", "a git-annex pointer; fetch the real file first"),
     (0, b"version https://git-lfs", "a Git LFS pointer; fetch the real file with 'git lfs pull'"),
 )
+_HEIC = "a HEIC photo, as phones make them; pip install 'gapstone[heif]' to read it, or convert it to JPEG or PNG"
 _BRANDS = {
-    b"heic": "a HEIF/HEIC photo; convert it to JPEG or PNG",
-    b"heix": "a HEIF/HEIC photo; convert it to JPEG or PNG",
-    b"hevc": "a HEIF/HEIC photo; convert it to JPEG or PNG",
-    b"mif1": "a HEIF/HEIC photo; convert it to JPEG or PNG",
-    b"msf1": "a HEIF/HEIC photo; convert it to JPEG or PNG",
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"), _HEIC),
     b"avif": "an AVIF image whose header cannot be read",
     b"avis": "an AVIF image whose header cannot be read",
 }

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .load import MAX_PIXELS, convert, load, read_bytes
 from .names import bytes_of, composed, display, natural, twins
+from .ranges import Ranges
 from .split_words import SPLITS as SPLITS
 from .split_words import SplitName as SplitName
 
@@ -83,13 +84,19 @@ class Source:
         return tuple(s for s in SPLITS if s in given)
 
     def pixels(
-        self, i: int, channels: Literal[1, 3] | None = None, *, max_pixels: int = MAX_PIXELS, sha256: str | None = None
+        self,
+        i: int,
+        channels: Literal[1, 3] | None = None,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        sha256: str | None = None,
+        ranges: Ranges | None = None,
     ) -> NDArray[np.uint8]:
         """(H, W, C) uint8 of item `i`; ImageError where its file cannot be used, or is not the one with that hash."""
         item = self.items[i]
         if item.path is not None:
             data = read_bytes(item.path, max_pixels, sha256)
-            return load(data, channels=channels, max_pixels=max_pixels).pixels
+            return load(data, channels=channels, max_pixels=max_pixels, ranges=ranges).pixels
         assert self.array is not None
         pixels = self.array[item.row]
         return pixels if channels is None else convert(pixels, channels)

@@ -202,7 +202,8 @@ def fit_file(constant: tuple[dict[str, Any], int], task: tuple[str, str | None])
     (preprocessing, max_pixels), (path, expected) = constant, task
     try:
         data = read_bytes(path, max_pixels, expected)
-        return Preprocessing.from_json(preprocessing).fit(load(data, max_pixels=max_pixels).pixels)
+        chosen = Preprocessing.from_json(preprocessing)
+        return chosen.fit(load(data, max_pixels=max_pixels, ranges=chosen.ranges).pixels)
     except ImageError as e:
         return str(e)
 
@@ -217,6 +218,7 @@ def _read_fitted(answer: Any, shape: tuple[int, ...]) -> NDArray[np.uint8] | str
 def _key(source: Source, chosen: NDArray[np.int64], preprocessing: Preprocessing, scan: "Scan | None") -> str:
     # mean and std don't touch what is stored: they are measured on it
     about = [_SCHEMA, VERSION, preprocessing.channels, preprocessing.stored, source.classes]
+    about += [preprocessing.ranges.to_json()]
     digest = hashlib.sha256(json.dumps(about).encode())
     for i in chosen.tolist():
         item = source.items[i]

@@ -15,6 +15,7 @@ from . import cache as cache_
 from .crew import Lost, crew
 from .facts import COLOUR_SIDE, GRAY_SIDE, THUMBNAIL, Facts, is_gray, pixel_hash, read_facts
 from .names import display
+from .ranges import Ranges, decide
 from .sources import Source
 from .store import memory_limit
 
@@ -32,7 +33,10 @@ def survey(
     max_pixels: int,
     time_limit: float = TIME_LIMIT,
 ) -> tuple[list[Facts], NDArray[np.uint8], list[str]]:
-    """(facts per item, (N, THUMBNAIL) thumbnails, notes)."""
+    """(facts per item, (N, THUMBNAIL) thumbnails, notes).
+
+    Pictures of more than 8 bits are looked at twice: for the range of their values, and on the one range of them all.
+    """
     if source.array is not None:
         facts, thumbnails = _survey_array(source)
         if progress is not None:
@@ -49,17 +53,44 @@ def _survey_files(
     count = len(source.items)
     facts: list[Facts | None] = [None] * count
     thumbnails = np.zeros((count, THUMBNAIL), np.uint8)
+
+    def look(wanted: list[int], ranges: Ranges | None) -> None:
+        nonlocal file
+        file = _look(source, wanted, ranges, facts, thumbnails, file, notes, workers, progress, max_pixels, limit)
+
+    look(list(range(count)), None)
+    deep = [i for i, f in enumerate(facts) if f is not None and f.spread is not None]
+    if deep:
+        look(deep, decide(spread for f in facts if f is not None and (spread := f.spread) is not None))
+    return [f for f in facts if f is not None], thumbnails, notes
+
+
+def _look(
+    source: Source,
+    wanted: list[int],
+    ranges: Ranges | None,
+    facts: list[Facts | None],
+    thumbnails: NDArray[np.uint8],
+    file: Path | None,
+    notes: list[str],
+    workers: int | None,
+    progress: Progress | None,
+    max_pixels: int,
+    limit: float,
+) -> Path | None:
+    """Fill in the facts and thumbnails of the items wanted; the cache's file, or None where it fails."""
     fresh: list[Facts] = []
     answers = crew(
         "gapstone.images.facts:facts_of",
-        [str(item.path) for item in source.items],
-        (max_pixels, None if file is None else str(file)),
+        [str(source.items[i].path) for i in wanted],
+        (max_pixels, None if file is None else str(file), None if ranges is None else ranges.to_json()),
         workers=workers,
         time_limit=limit,
         memory_limit=memory_limit(max_pixels),
         read=read_facts,
     )
-    for done, (i, answer) in enumerate(answers, start=1):
+    for done, (number, answer) in enumerate(answers, start=1):
+        i = wanted[number]
         if isinstance(answer, Lost):
             facts[i] = Facts(answer.reason, "")
         else:
@@ -70,12 +101,12 @@ def _survey_files(
             if not known:
                 fresh.append(found)
         if file is not None and len(fresh) >= _KEEP_EVERY:
-            file, fresh = _keep(file, fresh, max_pixels, notes), []
+            file, fresh = _keep(file, fresh, max_pixels, ranges, notes), []
         if progress is not None:
-            progress(done, count)
+            progress(done, len(wanted))
     if file is not None and fresh:
-        _keep(file, fresh, max_pixels, notes)
-    return [f for f in facts if f is not None], thumbnails, notes
+        file = _keep(file, fresh, max_pixels, ranges, notes)
+    return file
 
 
 def _open_cache(folder: Path | None, notes: list[str]) -> Path | None:
@@ -88,9 +119,9 @@ def _open_cache(folder: Path | None, notes: list[str]) -> Path | None:
         return None
 
 
-def _keep(file: Path, fresh: list[Facts], max_pixels: int, notes: list[str]) -> Path | None:
+def _keep(file: Path, fresh: list[Facts], max_pixels: int, ranges: Ranges | None, notes: list[str]) -> Path | None:
     try:
-        cache_.keep(file, fresh, max_pixels)
+        cache_.keep(file, fresh, max_pixels, ranges)
     except (OSError, sqlite3.Error) as e:
         notes.append(f"the cache {display(file)} cannot be written ({e}): the next scan will decode everything again")
         return None

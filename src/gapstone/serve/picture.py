@@ -41,11 +41,18 @@ def read(rules: dict[str, Any], task: tuple[bytes, bool]) -> dict[str, Any] | st
     """In a worker process: the picture, or in one line why it cannot be read. task: its file, and with a preview?"""
     data, preview = task
     try:
-        loaded = load(data, max_pixels=rules["max_pixels"])
+        models = [Preprocessing.from_json(p) for p in rules["preprocessings"]]
+        loaded = load(data, max_pixels=rules["max_pixels"], ranges=models[0].ranges)
+
+        def fitted(model: Preprocessing) -> NDArray[np.uint8]:
+            if loaded.spread is None or model.ranges == models[0].ranges:
+                return model.fit(loaded.pixels)
+            return model.fit(load(data, max_pixels=rules["max_pixels"], ranges=model.ranges).pixels)
+
         return {
             "size": loaded.pixels.shape[:2],
             "notes": loaded.notes,
-            "fitted": [Preprocessing.from_json(p).fit(loaded.pixels) for p in rules["preprocessings"]],
+            "fitted": [fitted(model) for model in models],
             "preview": _preview(loaded.pixels) if preview else None,
         }
     except ImageError as error:

@@ -1,0 +1,92 @@
+"""Whether the boxes of an AVIF or HEIC file (ISO BMFF) hold all that they claim to."""
+
+from collections.abc import Iterator
+
+from .damaged import DamagedError
+
+_PICTURES = (b"av01", b"hvc1", b"hev1", b"jpeg", b"avc1")
+
+
+def check(data: bytes, zeros: bytes) -> None:
+    """Raises DamagedError where pixels are missing from the file, or are zeros for so long as they never are."""
+    parts = list(_boxes(data, 0, len(data)))
+    for name, _, end in parts:
+        if end > len(data) and name in (b"mdat", b"meta", b"moov"):  # what follows the last box may look like one
+            raise DamagedError(f"truncated: {end - len(data):,} bytes of its {name.decode()} box are missing")
+    kinds: dict[int, bytes] = {}
+    places: dict[int, list[tuple[int, int]]] = {}
+    for name, start, end in parts:
+        if name == b"meta":
+            for inner, begin, stop in _boxes(data, start + 4, end):
+                try:
+                    if inner == b"iinf":
+                        kinds = _kinds(data, begin, stop)
+                    elif inner == b"iloc":
+                        places = _places(data, begin, stop)
+                except IndexError:
+                    return  # whoever reads it says what is wrong
+    for item, extents in places.items():
+        if kinds.get(item) not in _PICTURES:
+            continue
+        for start, length in extents:
+            if start + length > len(data):
+                raise DamagedError(f"truncated: {start + length - len(data):,} bytes of its pixels are missing")
+            if (at := data.find(zeros, start, start + length)) >= 0:
+                raise DamagedError(
+                    f"from byte {at:,} on its packed pixels are only zeros: they were never written, or lost"
+                )
+
+
+def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """(name, start, end) of what is inside each; the end as it is claimed."""
+    while at + 8 <= end:
+        size, name, head = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8], 8
+        if size == 1:
+            size, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
+        elif size == 0:
+            size = end - at
+        if size < head or not name.isalnum():
+            return
+        yield name, at + head, at + size
+        at += size
+
+
+def _kinds(data: bytes, at: int, end: int) -> dict[int, bytes]:
+    """Of each item what it is, from `iinf`."""
+    found = {}
+    for name, start, _ in _boxes(data, at + (6 if data[at] == 0 else 8), end):
+        if name == b"infe" and data[start] >= 2:
+            wide = 2 if data[start] == 2 else 4
+            item = int.from_bytes(data[start + 4 : start + 4 + wide], "big")
+            found[item] = data[start + 6 + wide : start + 10 + wide]
+    return found
+
+
+def _places(data: bytes, at: int, end: int) -> dict[int, list[tuple[int, int]]]:
+    """Of each item (start, length) of its parts in the file, from `iloc`."""
+    version = data[at]
+    sizes = data[at + 4] >> 4, data[at + 4] & 15, data[at + 5] >> 4, data[at + 5] & 15 if version else 0
+    at += 6
+    wide = 4 if version == 2 else 2
+
+    def number(length: int) -> int:
+        nonlocal at
+        if at + length > end:
+            raise IndexError
+        at += length
+        return int.from_bytes(data[at - length : at], "big")
+
+    found = {}
+    for _ in range(number(wide)):
+        item = number(wide)
+        method = number(2) & 15 if version else 0
+        number(2)
+        base = number(sizes[2])
+        parts = []
+        for _ in range(number(2)):
+            number(sizes[3])
+            start = base + number(sizes[0])
+            parts.append((start, number(sizes[1])))
+        if method == 0:
+            found[item] = parts
+    return found

@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
+# at the ends of the range, what libraries deprecate in each other is not ours to mend
+QUIETLY := -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning -W ignore::FutureWarning
 PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 
 .PHONY: install demo test test-slow test-seeds test-oldest test-newest bench check docs clean
@@ -34,7 +36,7 @@ test-seeds: install
 
 # the quick suite on the lowest versions that pyproject.toml allows
 test-oldest: .venv-oldest/installed
-	.venv-oldest/bin/python -m pytest $(PARALLEL)
+	.venv-oldest/bin/python -m pytest $(PARALLEL) $(QUIETLY)
 
 .venv-oldest/installed: pyproject.toml tests/oldest.py
 	rm -rf .venv-oldest && $(PYTHON) -m venv .venv-oldest
@@ -47,7 +49,7 @@ test-newest:
 	rm -rf .venv-newest && $(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --pre --upgrade \
 	  --editable ".[zoo,serve,onnx,dev]"
-	.venv-newest/bin/python -m pytest $(PARALLEL)
+	.venv-newest/bin/python -m pytest $(PARALLEL) $(QUIETLY)
 
 bench: install
 	$(BIN)/gapstone bench

@@ -72,7 +72,7 @@ def pool(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) -> 
             return ready(x)
     if tracing():
         with warnings.catch_warnings():  # that sizes asked for here are those of the example
-            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
             return _pool(x, name, over, parameters)
     return _pool(x, name, over, parameters)
 
@@ -83,7 +83,8 @@ def _pool(x: Tensor, name: AnyName, over: Region, parameters: dict[str, Any]) ->
     unusual = [value for value in given if type(value) not in USUAL]
     if unusual and not torch.compiler.is_compiling() and (overridden := list(filter(symbolic, unusual))):
         # who writes down a network's calls (torch.fx) gets this one whole, as torch's own functions give themselves
-        found: Tensor = torch.overrides.handle_torch_function(pool, overridden, x, name, over, **parameters)
+        asked: Any = pool
+        found: Tensor = torch.overrides.handle_torch_function(asked, overridden, x, name, over, **parameters)
         return found
     name = _one_or_more(name)
     if not torch.compiler.is_compiling() and (listener := listening.get()) is not None:
@@ -354,7 +355,7 @@ class Pool(nn.Module):
                 setattr(self, key, value)
         if learn and not list(self.parameters()):
             raise ValueError(f"Pool({name!r}, learn=True): {_called(name)} has nothing to learn.")
-        self.register_load_state_dict_pre_hook(_with_an_axis)
+        self.register_load_state_dict_pre_hook(_with_an_axis)  # type: ignore[no-untyped-call]
 
     def parameters_of_pool(self) -> dict[str, Value]:
         """As they count: learned ones held in their range."""

@@ -97,7 +97,8 @@ def forward_mode(*values: Any) -> bool:
         level: int = _forward_ad._current_level
         return level >= 0
     tensors = [value for value in values if isinstance(value, Tensor)]
-    return any(torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+    unpacked: Any = torch.autograd.forward_ad.unpack_dual
+    return any(unpacked(tensor).tangent is not None for tensor in tensors)
 
 
 def unseen_by_modes() -> AbstractContextManager[Any]:

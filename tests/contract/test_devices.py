@@ -5,6 +5,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import gapstone as gs
+from gapstone.nets import build
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY
 from gapstone.regions import REGIONS
 
@@ -104,9 +105,16 @@ def test_every_pool_over_every_region_stays_on_its_device(name, kind):
     "spec", ["gap", "gmp", "gem:p=learned", "lse", "avgmax", "catavgmax", "nin", "fc:grid=3", "gap:8"]
 )
 def test_heads_stay_on_their_device(spec):
-    with FakeTensorMode():
-        head = gs.Head(spec, channels=4, classes=3).to("cuda")
-        x = torch.empty(SHAPE, device="cuda")
-        assert head(x).device.type == "cuda"
+    with FakeTensorMode(), torch.device("cuda"):
+        head = gs.Head(spec, channels=4, classes=3)
+        x = torch.empty(SHAPE)
+        assert x.device.type == head(x).device.type == "cuda"
         if head.additive:
             assert head.contributions(x).maps.device.type == "cuda"
+
+
+@pytest.mark.parametrize("name", ["resnet18:small", "googlenet", "vgg11_bn"])
+def test_networks_stay_on_their_device(name):
+    """Forward: torch's engine takes no gradient on a device that is not there."""
+    with FakeTensorMode(), torch.device("cuda"):
+        assert build(name)(torch.rand(2, 3, 64, 64)).device.type == "cuda"

@@ -12,10 +12,12 @@ from .truth import given as needed
 
 SHAPE = 2, 3, 6, 7
 EPS = 1e-6
+# torch scripts some of its own derivatives
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
 
 
 def rand(*shape, seed=0):
-    return torch.rand(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 REGIONS = {

@@ -93,9 +93,9 @@ def gather(x: Tensor, place: Place) -> tuple[Tensor, Tensor]:
         # this axis becomes its cells; its taps go to the end
         dim = 2 + axis
         x = x.index_select(dim, at.flatten()).unflatten(dim, (rule.cells, -1)).movedim(dim + 1, -1)
-        cells, taps = [1] * spatial, [1] * spatial
-        cells[axis], taps[axis] = there.shape
-        inside = inside & there.view(*cells, *taps)
+        each, of_cell = [1] * spatial, [1] * spatial
+        each[axis], of_cell[axis] = there.shape
+        inside = inside & there.view(*each, *of_cell)
     return x.flatten(-spatial), inside.flatten(-spatial)
 
 

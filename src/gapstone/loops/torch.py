@@ -114,9 +114,9 @@ def fold(
     many axes at the end are positions; by default all but (N, C). `weights` of bool: which positions there are."""
     where = tuple(range(-(x.dim() - 2 if axes is None else axes), 0))
     there = None if weights is None else weights if weights.dtype == torch.bool else weights > 0
-    if pool.fold and there is None:
-        return tuple(pool.fold(x, *parameters))
     if pool.fold:
+        if there is None:
+            return tuple(pool.fold(x, *parameters))
         v, i = pool.fold(torch.where(there, x, empty_like(x, pool.empty[0])), *parameters)
         if v.dim() > x.dim():  # a list may be longer than what there is
             many = torch.arange(len(v), device=x.device).view(-1, *(1,) * x.dim())
@@ -125,7 +125,7 @@ def fold(
 
     def total(part: Tensor | float) -> Tensor:
         full = part if isinstance(part, Tensor) else x.new_full((1,) * x.dim(), part)
-        if there is not None:
+        if weights is not None and there is not None:
             # a position of weight 0 is not looked at, whatever stands there
             full = torch.where(there, full if there is weights else weights * full, full.new_zeros(()))
         return full.expand_as(x).sum(where, keepdim=True)

@@ -43,8 +43,8 @@ class TensorWords:
 
     @staticmethod
     def below(x: Tensor, top: Tensor) -> Tensor:
-        """x - top; 0 where they are equal, also inf - inf."""
-        return torch.where(top.isinf() & (x == top), 0.0, x - top)
+        """x - top; 0 where they are equal, also inf - inf. Not -inf: of its exponential, 0, so are the derivatives."""
+        return torch.where(top.isinf() & (x == top), 0.0, (x - top).clamp(min=-1e30))
 
     # lists: a part of the state with one more axis in front
 

@@ -81,7 +81,7 @@ def read_as(axes: int) -> str:
     """Which axes of a tensor are the map's, for whoever meant others."""
     spatial = ("L", "H, W", "D, H, W")[axes - 1]
     return (
-        f"a tensor of {axes + 2} axes is read as (N, C, {spatial}), with {axes} spatial. "
+        f"a tensor of {axes + 2} axes is read as (N, C, {spatial}), with {axes} spatial axes. "
         f"Give one number, or one per axis; to one picture without a batch axis, x[None] gives it."
     )
 

@@ -52,3 +52,24 @@ def test_both_commands_are_there():
     assert "@@" not in README
     for link in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (Path(__file__).parents[1] / link).exists(), link
+
+
+@pytest.mark.slow
+def test_mypy_reads_the_examples_and_sees_what_is_not_there(tmp_path):
+    """Whoever is checked by `mypy --strict` may write what the README shows; a name that there is not is found."""
+    api = pytest.importorskip("mypy.api")
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) >= 4
+    model = "import torch, torchvision, gapstone as gs\n\nmodel: torch.nn.Module\n"
+    for number, block in enumerate(blocks):
+        known = "" if block.startswith("import") else model.replace("model: torch.nn.Module\n", "")
+        (tmp_path / f"block{number}.py").write_text(known + block, "utf-8")
+    wrong = ["gs.nonsense", 'gs.pool(torch.rand(1, 2, 3), "avg")', 'gs.Pool("maxx")', 'gs.partial(x, "median")']
+    (tmp_path / "wrong.py").write_text(
+        "import torch, gapstone as gs\n\nx = torch.rand(1, 2, 3)\n" + "".join(f"{line}\n" for line in wrong), "utf-8"
+    )
+    (tmp_path / "mypy.ini").write_text("[mypy]\n[mypy-torchvision.*,timm.*]\nignore_missing_imports = True\n", "utf-8")
+    options = ["--strict", "--config-file", str(tmp_path / "mypy.ini"), "--cache-dir", str(tmp_path / "cache")]
+    out, _, _ = api.run([*options, *map(str, sorted(tmp_path.glob("*.py")))])
+    assert re.findall(r"wrong\.py:(\d+): error", out) == [str(4 + i) for i in range(len(wrong))], out
+    assert "block" not in out, out

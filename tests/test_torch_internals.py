@@ -17,6 +17,7 @@ ONCE = {
     "torch._C._functorch.maybe_current_level": "_level",
     "torch._C._len_torch_dispatch_stack": "_dispatching",
     "torch._C._len_torch_function_stack": "_watching",
+    "torch.autograd.forward_ad._current_level": "_forward_ad",
 }
 """Names that are looked up once, as they are asked on every call."""
 

@@ -69,12 +69,14 @@ PUBLIC = {
 __all__ = [*PUBLIC, "__version__"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in PUBLIC:
-        raise AttributeError(f"module 'gapstone' has no attribute {name!r}")
-    value = getattr(import_module(PUBLIC[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # to mypy it would say that there is every name
+
+    def __getattr__(name: str) -> Any:
+        if name not in PUBLIC:
+            raise AttributeError(f"module 'gapstone' has no attribute {name!r}")
+        value = getattr(import_module(PUBLIC[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -1,27 +1,31 @@
 """The front door to the pools: `pool`, `partial`, and `Pool`, the layer."""
 
 import math
+import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from gapstone.loops import eager, native, operators, ranks
+from gapstone.loops import eager, gathered, native, operators, ranks
 from gapstone.loops import torch as plain
 from gapstone.loops.choose import Loop, choose
 from gapstone.loops.places import check
 from gapstone.loops.resample import resample
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY, Composition
 from gapstone.pools.definition import Parameter
+from gapstone.pools.elsewhere import called_elsewhere
+from gapstone.pools.names import AnyName, Composed, Merging, Name
 from gapstone.regions import REGIONS, Grid, Region, Whole, Window
 from gapstone.regions.places import Boxes, Place, Sampled, Weights
-from gapstone.torch_internals import transformed
+from gapstone.regions.region import plain as settled
+from gapstone.regions.region import seen, symbolic
+from gapstone.torch_internals import forward_mode, tracing, transformed
 
-Name = str | tuple[str, ...]
 Value = float | Tensor
 
 
@@ -66,6 +70,23 @@ def pool(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) -> 
             _ready[key] = ready
         if ready is not None:
             return ready(x)
+    if tracing():
+        with warnings.catch_warnings():  # that sizes asked for here are those of the example
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+            return _pool(x, name, over, parameters)
+    return _pool(x, name, over, parameters)
+
+
+def _pool(x: Tensor, name: AnyName, over: Region, parameters: dict[str, Any]) -> Tensor:
+    """The call as it was written, nothing of it known yet."""
+    given = (x, *parameters.values(), *_tensors(over).values())
+    unusual = [value for value in given if type(value) not in USUAL]
+    if unusual and not torch.compiler.is_compiling() and (overridden := list(filter(symbolic, unusual))):
+        # who writes down a network's calls (torch.fx) gets this one whole, as torch's own functions give themselves
+        asked: Any = pool
+        found: Tensor = torch.overrides.handle_torch_function(asked, overridden, x, name, over, **parameters)
+        return found
+    name = _one_or_more(name)
     if not torch.compiler.is_compiling() and (listener := listening.get()) is not None:
         heard = listener(x, name, over, parameters)
         if heard is not None:
@@ -75,27 +96,30 @@ def pool(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) -> 
         if recipe.pools == ("mean", "max") and not parameters and eager.fits_both(x, over) and eager.built_both(x):
             answers = list(eager.mean_and_max(x))
             return torch.cat(answers, 1) if recipe.join == "cat" else torch.stack(answers).mean(0)
-        answers = [pool(x, one, over, **_own(one, parameters)) for one in _taken(name, recipe, parameters)]
+        answers = [_pool(x, one, over, _own(one, parameters)) for one in _taken(name, recipe, parameters)]
         return torch.cat(answers, 1) if recipe.join == "cat" else torch.stack(answers).mean(0)
     assert isinstance(name, str)
-    _check(x, name, over)
+    _check(x, name, over, parameters)
     values = _parameters(x, name, parameters)
-    place = over.place(tuple(x.shape))
+    place = over.place(gathered.sizes(x))
     if isinstance(place, tuple):
-        return torch.cat([pool(x, name, part, **parameters).flatten(2) for part in place], 2)
+        return torch.cat([_pool(x, name, part, parameters).flatten(2) for part in place], 2)
     if isinstance(place, Sampled):
-        x, place = resample(operators.wide(name, x), place).to(x.dtype), place.boxes
         if "query" in parameters or "score" in parameters:
             raise ValueError(
                 f"pool({name!r}, over={over!r}): attention has no meaning between positions; sampling=None."
             )
+        of_each = place.images  # what is given per image is that of a box's image
+        values = tuple(v[of_each] if isinstance(v, Tensor) and v.dim() == 2 and len(v) > 1 else v for v in values)
+        x, place = resample(operators.wide(name, x), place).to(x.dtype), place.boxes
     return _answer(x, name, place, values)
 
 
-Listener = Callable[[Tensor, Name, Region, dict[str, Any]], Tensor | None]
+Listener = Callable[[Tensor, AnyName, Region, dict[str, Any]], Tensor | None]
 listening: ContextVar[Listener | None] = ContextVar("listening", default=None)
 """Who answers pools of padded maps (gapstone.mixed): of the region as it was given, before it meets the padded size."""
 
+USUAL = {Tensor, nn.Parameter, float, int}
 BY_VALUE = {Whole, Window, Grid}
 MOST_READY = 4096
 _ready: dict[Any, Callable[[Tensor], Tensor]] = {}
@@ -106,7 +130,7 @@ def _prepared(x: Tensor, name: str, over: Region, keep: bool) -> Callable[[Tenso
     """What is left of a call without parameters, all checked and chosen; None: nothing can be left out."""
     if _known(name) is not None or name in WHOLE_ONLY:
         return None
-    _check(x, name, over)
+    _check(x, name, over, {})
     if _knobs(name):
         return None
     place = over.place(tuple(x.shape))
@@ -123,16 +147,33 @@ def _prepared(x: Tensor, name: str, over: Region, keep: bool) -> Callable[[Tenso
 
 def _answer(x: Tensor, name: str, place: Place, values: tuple[Value, ...]) -> Tensor:
     if name in WHOLE_ONLY:
+        check(place, tuple(x.shape))
         return ranks.forward(name, operators.wide(name, x), place, values).to(x.dtype)  # type: ignore[arg-type]
     _check_place(x, name, place)
-    seen = not torch.compiler.is_compiling() and transformed(x, *values)
-    if seen or (isinstance(place, Weights) and place.weights.requires_grad):
-        # share says nothing of weights, and torch.func takes no operator that returns a list: torch's own way
-        return plain.forward(name, operators.wide(name, x), place, values).to(x.dtype)
+    if _written_down():
+        return gathered.forward(name, operators.wide(name, x), place, values).to(operators.answer_type(name, x.dtype))
+    differentiated = not torch.compiler.is_compiling() and (
+        forward_mode(x, *values, *_tensors_of(place)) or transformed(x, *values)
+    )
+    if differentiated or (isinstance(place, Weights) and place.weights.requires_grad):
+        # share says nothing of weights and of tangents, and torch.func takes no operator that returns a list: torch's
+        # own way
+        check(place, tuple(x.shape))
+        return plain.forward(name, operators.wide(name, x), place, values).to(operators.answer_type(name, x.dtype))
     keep = torch.is_grad_enabled() and (
         x.requires_grad or any(isinstance(v, Tensor) and v.requires_grad for v in values)
     )
     return by(choose(name, x, place, values, keep).loop, x, name, place, values, keep)
+
+
+def _tensors_of(place: Place) -> tuple[Tensor, ...]:
+    return (place.weights,) if isinstance(place, Weights) else ()
+
+
+def _written_down() -> bool:
+    """Whether the calls are kept for somewhere else, where gapstone's operators are not: torch.export (so ONNX, .pt2,
+    AOTInductor) and torch.jit.trace get torch's own."""
+    return torch.compiler.is_exporting() or tracing()
 
 
 def by(loop: Loop, x: Tensor, name: str, place: Place, values: tuple[Value, ...], keep: bool) -> Tensor:
@@ -183,7 +224,7 @@ class Partial:
         return tuple(self.parameters.values())
 
     def _kind(self) -> tuple[Any, ...]:
-        return self.name, self.spatial, self.whole, self.dtype, self.parts[0].shape
+        return self.name, self.spatial, self.whole, self.dtype, self.parts[0].shape, self.parts[0].device
 
     def _same(self, other: "Partial") -> bool:
         pairs = zip(self.values(), other.values(), strict=True)
@@ -211,7 +252,13 @@ class Partials:
         return torch.cat(answers, 1) if self.join == "cat" else torch.stack(answers).mean(0)
 
 
-def partial(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) -> Partial | Partials:  # noqa: B008
+@overload
+def partial(x: Tensor, name: Merging, over: Region = ..., **parameters: Value) -> Partial: ...
+@overload
+def partial(
+    x: Tensor, name: Composed | tuple[Merging, ...] | list[Merging], over: Region = ..., **parameters: Value
+) -> Partials: ...
+def partial(x: Tensor, name: AnyName, over: Region = Whole(), **parameters: Value) -> Partial | Partials:  # noqa: B008
     """The state of a pool over a piece of a map; states of pieces add up to the state of the whole.
 
         >>> a, b = gs.partial(x[..., :7], "mean"), gs.partial(x[..., 7:], "mean")
@@ -220,16 +267,21 @@ def partial(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) 
     Arguments and errors as `pool`; median and quantile cannot be cut. The state is kept in float32 where x is narrower.
     Over windows, grids, masks and segments, states add cell by cell: both pieces need as many cells.
     """
+    name = _one_or_more(name)
     recipe = _known(name)
     if recipe is not None:
-        members = [partial(x, one, over, **_own(one, parameters)) for one in _taken(name, recipe, parameters)]
-        return Partials(tuple(m for m in members if isinstance(m, Partial)), recipe.join)
+        members = [_partial(x, one, over, _own(one, parameters)) for one in _taken(name, recipe, parameters)]
+        return Partials(tuple(members), recipe.join)
     assert isinstance(name, str)
+    return _partial(x, name, over, parameters)
+
+
+def _partial(x: Tensor, name: str, over: Region, parameters: dict[str, Any]) -> Partial:
     if name in WHOLE_ONLY:
         raise ValueError(
             f"partial(x, {name!r}): the {name} needs all positions at once; pool a region that fits in memory."
         )
-    _check(x, name, over)
+    _check(x, name, over, parameters)
     values = _parameters(x, name, parameters)
     place = over.place(tuple(x.shape))
     if isinstance(place, tuple | Sampled):
@@ -247,7 +299,7 @@ def partial(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) 
     return Partial(name, parts, x.dim() - 2, plain.is_whole(place), kept, operators.answer_type(name, x.dtype))
 
 
-def share(x: Tensor, name: str, **parameters: Value) -> Tensor:
+def share(x: Tensor, name: Merging, **parameters: Value) -> Tensor:
     """d pool(x, name) / d x at every position, over the whole map; float32 where x is narrower, the shape of x.
 
     For pools that add up (`POOLS[name].adds_up`), `(x * share).sum() == pool` for each map: the contribution of each
@@ -255,7 +307,7 @@ def share(x: Tensor, name: str, **parameters: Value) -> Tensor:
     """
     if name not in POOLS:
         raise ValueError(f"share(x, {name!r}): there are {', '.join(POOLS)}; of a composition, ask each of its pools.")
-    _check(x, name, Whole())
+    _check(x, name, Whole(), parameters)
     return plain.share(name, operators.wide(name, x), _parameters(x, name, parameters))
 
 
@@ -275,26 +327,35 @@ class Pool(nn.Module):
 
     def __init__(self, name: Name, over: Region = Whole(), learn: bool = False, **parameters: Value) -> None:  # noqa: B008
         super().__init__()
+        name = _one_or_more(name)  # type: ignore[assignment]
         _check_region(name, over)
         if any(isinstance(value, Tensor | list | tuple) and not _numbers(value) for value in vars(over).values()):
             kind = type(over).__name__
             raise ValueError(
                 f"Pool({name!r}, over={kind}(…)): a {kind} belongs to a batch: layer(x, over=gs.{kind}(…))."
             )
-        self.name, self.over = name, over
+        self.name: Any = name
+        self.over = over
         named = _named(name, parameters)
         self.names = tuple(named)
+        self.learns: tuple[str, ...] = ()
+        self.started: dict[str, float] = {}
+        """The numbers that learned parameters begin at."""
         for key, value in named.items():
             knob = _knobs(name)[key]
             _check_value(name, key, knob, value)
             if isinstance(value, nn.Parameter) or (learn and knob.learned):
                 setattr(self, key, value if isinstance(value, nn.Parameter) else nn.Parameter(_tensor(value)))
+                self.learns += (key,)
+                if not isinstance(value, Tensor):
+                    self.started[key] = float(value)
             elif isinstance(value, Tensor):
                 self.register_buffer(key, value)
             else:
                 setattr(self, key, value)
         if learn and not list(self.parameters()):
             raise ValueError(f"Pool({name!r}, learn=True): {_called(name)} has nothing to learn.")
+        self.register_load_state_dict_pre_hook(_with_an_axis)  # type: ignore[no-untyped-call]
 
     def parameters_of_pool(self) -> dict[str, Value]:
         """As they count: learned ones held in their range."""
@@ -302,9 +363,16 @@ class Pool(nn.Module):
         for key in self.names:
             value = found[key] = getattr(self, key)
             learned = _knobs(self.name)[key].learned
-            if isinstance(value, nn.Parameter) and learned is not None:
+            if key in self.learns and learned is not None:
                 found[key] = value + (value.clamp(*learned) - value).detach()
         return found
+
+    def reset_parameters(self) -> None:
+        """Learned parameters as they began, for layers made on the meta device and then `to_empty`. Those given as
+        tensors stay: their numbers are the caller's."""
+        with torch.no_grad():
+            for key, start in self.started.items():
+                getattr(self, key).fill_(start)
 
     def forward(self, x: Tensor, over: Region | None = None) -> Tensor:
         return pool(x, self.name, self.over if over is None else over, **self.parameters_of_pool())
@@ -316,19 +384,37 @@ class Pool(nn.Module):
         return f"{self.name!r}{over}{learn}" + "".join(f", {key}={_shown(value)}" for key, value in values.items())
 
 
+def _with_an_axis(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """A single learned number had no axis once: FSDP2 wants one."""
+    for key, own in module.named_parameters(recurse=False):
+        saved = state_dict.get(prefix + key)
+        if own.shape == (1,) and isinstance(saved, Tensor) and saved.dim() == 0:
+            state_dict[prefix + key] = saved.reshape(1)
+
+
 def _shown(value: Value) -> str:
     """A number, or what makes the tensor again."""
     if not isinstance(value, Tensor):
         return repr(value)
-    if value.dim() == 0:
+    size = tuple(value.shape)
+    if seen((value == value.flatten()[:1]).all()) is None:  # on the meta device, say
+        return f"torch.empty({size}, device={str(value.device)!r})"
+    if value.numel() == 1:
         return repr(value.item())
-    if bool((value == value.flatten()[0]).all()):
-        return f"torch.full({tuple(value.shape)}, {value.flatten()[0].item()!r})"
-    return f"torch.tensor({value.tolist()})"
+    if seen((value == value.flatten()[0]).all()):
+        return f"torch.full({size}, {value.flatten()[0].item()!r})"
+    if value.numel() <= MOST_SHOWN:
+        return f"torch.tensor({value.tolist()})"
+    return f"<{'×'.join(map(str, size))} numbers from {value.min().item():.4g} to {value.max().item():.4g}>"
+
+
+MOST_SHOWN = 8
 
 
 def _tensor(value: Value) -> Tensor:
-    return value.detach().clone() if isinstance(value, Tensor) else torch.tensor(float(value))
+    """With an axis: FSDP2 shards parameters along their first."""
+    made = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(float(value))
+    return made.reshape(1) if made.dim() == 0 else made
 
 
 def _numbers(value: Any) -> bool:
@@ -339,11 +425,16 @@ def _numbers(value: Any) -> bool:
 # ---- what is asked for
 
 
-def _called(name: Name) -> str:
+def _one_or_more(name: AnyName) -> str | tuple[str, ...]:
+    """A list as a tuple: all that YAML knows."""
+    return tuple(name) if isinstance(name, list) else name  # type: ignore[return-value]
+
+
+def _called(name: AnyName) -> str:
     return name if isinstance(name, str) else " + ".join(name)
 
 
-def _known(name: Name) -> Composition | None:
+def _known(name: AnyName) -> Composition | None:
     """The recipe of a composition; None for a pool; an error for anything else."""
     if isinstance(name, tuple) and name:
         for one in name:
@@ -355,20 +446,49 @@ def _known(name: Name) -> Composition | None:
     if not isinstance(name, str) or name not in (*POOLS, *WHOLE_ONLY):
         known = [*POOLS, *WHOLE_ONLY, *COMPOSITIONS]
         close = get_close_matches(str(name), known, 1, 0.4)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        meant = called_elsewhere(str(name)) or (close[0] if close else None)
+        hint = f" Did you mean {meant!r}?" if meant else ""
         raise ValueError(f"pool {name!r} is not known; there are {', '.join(known)}, and tuples of them.{hint}")
     return None
 
 
-def _check_region(name: Name, over: Region) -> None:
+def _check_region(name: AnyName, over: Region) -> None:
     _known(name)
     if not isinstance(over, REGIONS):
         names = ", ".join(region.__name__ for region in REGIONS)
         raise ValueError(f"pool({name!r}, over={over!r}): a region is one of {names}, such as gs.Window(3, stride=2).")
 
 
-def _check(x: Tensor, name: str, over: Region) -> None:
+def _tensors(over: Region) -> dict[str, Any]:
+    """A region's tensors, or what stands for them, by name."""
+    if type(over) in BY_VALUE:
+        return {}
+    found: dict[str, Any] = {}
+    for key in ("mask", "labels", "boxes"):
+        value = getattr(over, key, None)
+        if isinstance(value, list | tuple):
+            found |= {f"{key}[{i}]": one for i, one in enumerate(value)}
+        elif value is not None:
+            found[key] = value
+    return found
+
+
+def _check_devices(x: Tensor, name: str, over: Region, parameters: dict[str, Any]) -> None:
+    """Of every region, parameter and pool. What is computed on one device would read the other's memory as its own."""
+    given = [*parameters.items(), *_tensors(over).items()] if parameters or type(over) not in BY_VALUE else ()
+    for key, value in given:
+        if isinstance(value, Tensor) and value.device != x.device:
+            raise ValueError(
+                f"pool({name!r}, over={type(over).__name__}(…)): x is on {x.device}, {key} on {value.device}; "
+                f"give both on one device: {key}.to(x.device)."
+            )
+
+
+def _check(x: Tensor, name: str, over: Region, parameters: dict[str, Any]) -> None:
     _check_region(name, over)
+    if not isinstance(x, Tensor):
+        raise TypeError(f"pool({name!r}) of {type(x).__name__}: give a tensor, such as torch.as_tensor(x).")
+    _check_devices(x, name, over, parameters)
     shape = tuple(x.shape)
     if not 3 <= x.dim() <= 5:
         raise ValueError(
@@ -377,6 +497,8 @@ def _check(x: Tensor, name: str, over: Region) -> None:
         )
     if 0 in shape[1:]:
         raise ValueError(f"pool({name!r}) of a tensor of shape {shape}: there is no position to pool.")
+    if x.dtype == torch.uint64:
+        raise TypeError(f"pool({name!r}) of {x.dtype}: not all fit into int64; if yours do, convert with x.long().")
     integers = name in POOLS and POOLS[name].integers
     if x.is_complex() or x.dtype == torch.bool or not (x.is_floating_point() or integers) or x.is_sparse:
         raise TypeError(
@@ -398,7 +520,7 @@ def _check_place(x: Tensor, name: str, place: Place) -> None:
 # ---- parameters
 
 
-def _knobs(name: Name) -> dict[str, Parameter]:
+def _knobs(name: AnyName) -> dict[str, Parameter]:
     """The parameters a pool, or any of a composition's, takes from its caller."""
     recipe = _known(name)
     if recipe is not None:
@@ -409,7 +531,7 @@ def _knobs(name: Name) -> dict[str, Parameter]:
     return (POOLS[name] if name in POOLS else WHOLE_ONLY[name]).parameters
 
 
-def _named(name: Name, given: dict[str, Value]) -> dict[str, Value]:
+def _named(name: AnyName, given: dict[str, Value]) -> dict[str, Value]:
     """All of a pool's parameters, those not given at their defaults."""
     knobs = _knobs(name)
     if unknown := set(given) - set(knobs):
@@ -420,10 +542,10 @@ def _named(name: Name, given: dict[str, Value]) -> dict[str, Value]:
     if missing:
         raise ValueError(f"pool({name!r}): {_called(name)} needs {', '.join(f'{key}=…' for key in missing)}.")
     defaults = {key: knob.default for key, knob in knobs.items() if knob.default is not None}
-    return {key: given.get(key, defaults.get(key, 0.0)) for key in knobs}
+    return {key: settled(given.get(key, defaults.get(key, 0.0))) for key in knobs}
 
 
-def _taken(name: Name, recipe: Composition, given: dict[str, Value]) -> tuple[str, ...]:
+def _taken(name: AnyName, recipe: Composition, given: dict[str, Value]) -> tuple[str, ...]:
     _named(name, given)
     return recipe.pools
 
@@ -432,7 +554,7 @@ def _own(name: str, given: dict[str, Value]) -> dict[str, Value]:
     return {key: value for key, value in given.items() if key in _knobs(name)}
 
 
-def _check_value(name: Name, key: str, knob: Parameter, value: Value) -> None:
+def _check_value(name: AnyName, key: str, knob: Parameter, value: Value) -> None:
     # a tensor's values are trusted: looking at them would wait for the GPU on every call
     if isinstance(value, Tensor):
         if knob.learned is None:
@@ -464,8 +586,13 @@ def _parameters(x: Tensor, name: str, given: dict[str, Value]) -> tuple[Value, .
             value = value.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
             values.append(value.clamp(*knob.computed))
         else:
-            values.append(int(value) if knob.whole else min(max(value, knob.computed[0]), knob.computed[1]))
+            # no more than there are positions: a list of 2⁴⁰ would not fit
+            most = x.shape[2:].numel() if knob.whole and value > MOST_LISTED else value
+            values.append(int(min(value, most)) if knob.whole else min(max(value, knob.computed[0]), knob.computed[1]))
     return tuple(values)
+
+
+MOST_LISTED = 1 << 12
 
 
 def _score(x: Tensor, query: Value) -> Tensor:

@@ -18,7 +18,7 @@ WITHOUT = {
     "torch._C._functorch.maybe_current_level": "tensors inside torch.func are told by having no memory of their own",
     "torch._C._len_torch_dispatch_stack": "every pool goes through torch's dispatcher",
     "torch._C._len_torch_function_stack": "every pool goes through torch's dispatcher",
-    "torch.autograd.forward_ad._current_level": "accelerated networks call torch's own pools",
+    "torch.autograd.forward_ad._current_level": "every tensor is asked for its tangent",
     "torch._C.DisableTorchFunction": "images of different sizes are answered one by one where a gapstone pool is met",
     "torch.Tensor._version": "maps are copied to see whether a network changes them in place",
     "torch.nn.Module._forward_hooks": "inspect runs a network's own hooks, too",
@@ -55,10 +55,11 @@ def missing() -> dict[str, str]:
 _level: Callable[[], Any] | None = FOUND["torch._C._functorch.maybe_current_level"]
 _dispatching: Callable[[], int] | None = FOUND["torch._C._len_torch_dispatch_stack"]
 _watching: Callable[[], int] | None = FOUND["torch._C._len_torch_function_stack"]
+_forward_ad: Any = None if FOUND["torch.autograd.forward_ad._current_level"] is None else torch.autograd.forward_ad
 
 
 def unwatched(x: Tensor) -> bool:
-    """Whether nobody sees torch's calls on x: no mode, no tracer, no transform of torch.func."""
+    """Whether nobody sees torch's calls on x: no mode, no tracer, no transform of torch.func, no forward derivative."""
     return (
         _dispatching is not None
         and _watching is not None
@@ -66,7 +67,13 @@ def unwatched(x: Tensor) -> bool:
         and not _watching()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         and not transformed(x)
+        and (not forward_mode(x) if _forward_ad is None else _forward_ad._current_level < 0)
     )
+
+
+def tracing() -> bool:
+    """Whether torch.jit.trace writes down what is called."""
+    return not torch.compiler.is_compiling() and torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def transformed(*values: Any) -> bool:
@@ -84,13 +91,14 @@ def _wrapped(x: Tensor) -> bool:
     return False
 
 
-def forward_mode() -> bool:
-    """Whether torch.autograd.forward_ad may be at work."""
-    level = FOUND["torch.autograd.forward_ad._current_level"]
-    if level is None:
-        return True
-    current: int = torch.autograd.forward_ad._current_level
-    return current >= 0
+def forward_mode(*values: Any) -> bool:
+    """Whether torch.autograd.forward_ad may be at work on one of these."""
+    if _forward_ad is not None:
+        level: int = _forward_ad._current_level
+        return level >= 0
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    unpacked: Any = torch.autograd.forward_ad.unpack_dual
+    return any(unpacked(tensor).tangent is not None for tensor in tensors)
 
 
 def unseen_by_modes() -> AbstractContextManager[Any]:

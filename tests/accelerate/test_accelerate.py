@@ -1,6 +1,7 @@
 """`accelerate` on networks as users write them: answers, and everything that must stay as it is."""
 
 import copy
+import gc
 import io
 import logging
 import pickle
@@ -358,3 +359,23 @@ def test_a_class_that_wants_no_subclass():
     report = gs.accelerated(gs.accelerate(model))
     assert [row.module for row in report.changed] == ["1"]
     assert [(row.module, row.what) for row in report.left] == [("0", "its class cannot be changed: final")]
+
+
+def test_undo_leaves_nothing_in_modules():
+    """The names that accelerated classes read go with the last of them."""
+    gc.collect()
+    before = set(vars(torch.nn.modules.pooling)), set(vars(user))
+    model = nn.Sequential(user.ByAlias(), nn.MaxPool2d(2)).eval()
+    report = str(gs.accelerated(model))
+    assert (set(vars(torch.nn.modules.pooling)), set(vars(user))) == before  # to look is to leave
+    fast = gs.accelerate(model)
+    again = pickle.loads(pickle.dumps(fast))
+    gs.accelerate(model, inplace=True)
+    added = set(vars(torch.nn.modules.pooling)) - before[0], set(vars(user)) - before[1]
+    gs.accelerate(model, inplace=True, undo=True)
+    assert str(gs.accelerated(model)) == report
+    gs.accelerate(fast, inplace=True, undo=True)
+    assert (set(vars(torch.nn.modules.pooling)) - before[0], set(vars(user)) - before[1]) == added
+    torch.testing.assert_close(again(X), model(X))  # the last one still reads them
+    gs.accelerate(again, inplace=True, undo=True)
+    assert (set(vars(torch.nn.modules.pooling)), set(vars(user))) == before

@@ -5,10 +5,11 @@ instance's and is not touched. `super().forward(x)` finds the rebound methods of
 original in the order of resolution.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary, finalize
 
 from torch import nn
 
@@ -53,6 +54,7 @@ def accelerated_class(kind: type) -> type | None:
     # a subclass of an accelerated class (torch's parametrizations make such) has it already
     bases = tuple(base for base in fast if base and base not in kind.__mro__)
     methods: dict[str, Any] = {}
+    globals_: list[tuple[dict[str, Any], dict[str, Any]]] = []
     calls: list[str] = []
     left: list[str] = []
     for name, value in vars(kind).items():
@@ -60,6 +62,7 @@ def accelerated_class(kind: type) -> type | None:
             new, found = _attribute(value)
             calls += found.calls
             left += found.left
+            globals_ += found.names
             if new is not None:
                 methods[name] = new
     if not (methods or bases or left):
@@ -72,6 +75,7 @@ def accelerated_class(kind: type) -> type | None:
         "__gapstone_original__": kind,
         "__gapstone_calls__": tuple(calls),
         "__gapstone_left__": tuple(left),
+        "__gapstone_names__": tuple(globals_),
     }
     KNOWN[kind] = made = type(kind)(kind.__name__, (kind, *bases), names)
     return made
@@ -89,7 +93,8 @@ def _attribute(value: Any) -> tuple[Any, Rebound]:
         return (None if new is None else type(value)(new)), found
     if isinstance(value, property):
         parts = [rebound(f) if isinstance(f, FunctionType) else Rebound() for f in (value.fget, value.fset)]
-        found = Rebound(None, parts[0].calls + parts[1].calls, parts[0].left + parts[1].left)
+        gets, puts = parts
+        found = Rebound(None, gets.calls + puts.calls, gets.left + puts.left, gets.names + puts.names)
         if not found.calls:
             return None, found
         get, put = parts[0].function or value.fget, parts[1].function or value.fset
@@ -98,6 +103,36 @@ def _attribute(value: Any) -> tuple[Any, Rebound]:
         # torch's is a builtin, which does not become a method
         return staticmethod(mine), Rebound(calls=[str(getattr(value, "__name__", value))])
     return None, Rebound()
+
+
+# ---- the names that a class's methods read, in the modules where these were written
+
+
+INSTALLED: WeakSet[type] = WeakSet()
+USED: Counter[tuple[int, str]] = Counter()
+"""How many classes read a name that was added to a module's globals."""
+
+
+def install(kind: type) -> type:
+    """Add the names that an accelerated class reads; they go with the last class that does."""
+    for base in kind.__mro__:
+        if base in INSTALLED or not (names := vars(base).get("__gapstone_names__")):
+            continue
+        INSTALLED.add(base)
+        for globals_, added in names:
+            globals_.update(added)
+            USED.update((id(globals_), name) for name in added)
+        finalize(base, _release, names).atexit = False
+    return kind
+
+
+def _release(names: tuple[tuple[dict[str, Any], dict[str, Any]], ...]) -> None:
+    for globals_, added in names:
+        for name in added:
+            USED[id(globals_), name] -= 1
+            if not USED[id(globals_), name]:
+                del USED[id(globals_), name]
+                globals_.pop(name, None)
 
 
 # ---- pickle and copy
@@ -118,5 +153,5 @@ def _remade(make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     module = make(*arguments)
     kind = accelerated_class(type(module))
     if kind is not None:
-        module.__class__ = kind
+        module.__class__ = install(kind)
     return module

@@ -1,6 +1,7 @@
 """`accelerate` and `accelerated`: every module of a network, changed or left, with the reason."""
 
 import copy
+import gc
 import logging
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from gapstone.accelerating import graphs
-from gapstone.accelerating.classes import accelerated_class, calls_of, left_in, original
+from gapstone.accelerating.classes import accelerated_class, calls_of, install, left_in, original
 from gapstone.accelerating.namespaces import OWN, POOLS, pool_of
 
 M = TypeVar("M", bound=nn.Module)
@@ -83,6 +84,8 @@ def accelerate(model: M, inplace: bool = False, channels_last: bool = False, und
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
     report = accelerated(model)
+    if undo:
+        gc.collect()  # classes that nothing uses any more go, and with them the names that they read
     LOG.info(
         "accelerate(%s): %d modules changed, %d left; gs.accelerated(model) lists them",
         type(model).__name__,
@@ -123,7 +126,7 @@ def _change(module: nn.Module) -> None:
     if isinstance(module, GraphModule):
         graphs.renamed(module, POOLS)
     elif not _fixed(module) and (kind := _fast(module)[0]) and calls_of(kind):
-        module.__class__ = kind
+        module.__class__ = install(kind)
 
 
 def _undo(module: nn.Module) -> None:

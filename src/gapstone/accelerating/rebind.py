@@ -29,6 +29,8 @@ class Rebound:
     """As they are written: F.max_pool2d."""
     left: list[str] = field(default_factory=list)
     """What was seen and is not followed, and why."""
+    names: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
+    """Globals of a module, and what `install` adds to them."""
 
 
 def rebound(function: FunctionType, inside: tuple[FunctionType, ...] = ()) -> Rebound:
@@ -43,6 +45,7 @@ def rebound(function: FunctionType, inside: tuple[FunctionType, ...] = ()) -> Re
         reached = Rebound()
         new = _replacement(value, name, chain, reached, (*inside, function))
         found.left += reached.left
+        found.names += reached.names
         if new is None:
             continue
         if name not in cells and _otherwise_used(function.__code__, name):
@@ -53,7 +56,9 @@ def rebound(function: FunctionType, inside: tuple[FunctionType, ...] = ()) -> Re
     if any(_imports_pools(code) for code in _codes(function.__code__)):
         found.left.append(f"{function.__qualname__}: torch is imported inside the function")
     if names:
-        found.function = _copy(function, {n: v for n, v in names.items() if n not in cells}, names)
+        own = {n: v for n, v in names.items() if n not in cells}
+        found.function = _copy(function, own, names)
+        found.names.append((function.__globals__, {PREFIX + name: value for name, value in own.items()}))
     return found
 
 
@@ -71,6 +76,7 @@ def _replacement(
         helper = rebound(value, inside)
         reached.calls += [f"{name}() → {call}" for call in helper.calls]
         reached.left += helper.left
+        reached.names += helper.names
         return helper.function
     path, at = name, value
     for attribute in chain:
@@ -130,7 +136,6 @@ def _imports_pools(code: CodeType) -> bool:
 
 def _copy(function: FunctionType, globals_: dict[str, Any], values: dict[str, Any]) -> FunctionType:
     code = _renamed(function.__code__, globals_)
-    function.__globals__.update({PREFIX + name: value for name, value in globals_.items()})
     closure = tuple(
         CellType(values[name]) if name in values else cell
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True)

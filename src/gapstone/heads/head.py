@@ -11,8 +11,10 @@ from gapstone.heads.recipes import RECIPES
 from gapstone.heads.spec import parse
 from gapstone.pooling import Pool
 from gapstone.pools import POOLS
+from gapstone.pools.names import Merging
 from gapstone.regions import Grid
 from gapstone.regions.region import per_axis
+from gapstone.torch_internals import tracing
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,12 @@ class Head(nn.Module):
         self.additive = recipe.maps or (not parsed.hidden and all(POOLS[name].adds_up for name in recipe.pools))
 
     def forward(self, x: Tensor) -> Tensor:
+        if not isinstance(x, Tensor) or tracing():
+            return self._forward(x)  # written down, for maps of which nothing is known here
         self.check(x)
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         if self.maps is not None:
             x = self.maps(x)
         vectors = [pool(x).flatten(1) for pool in self.pools] or [x.flatten(1)]
@@ -148,12 +155,12 @@ class Head(nn.Module):
         )
 
 
-def _pool(name: str, options: dict[str, float | str]) -> Pool:
+def _pool(name: Merging, options: dict[str, float | str]) -> Pool:
     """The pool with the options that are its parameters; "learned" begins at the pool's default."""
     parameters: dict[str, Any] = {key: options[key] for key in POOLS[name].parameters if key in options}
     for key, value in parameters.items():
         if value == "learned":
-            parameters[key] = nn.Parameter(torch.tensor(POOLS[name].parameters[key].default))
+            return Pool(name, learn=True, **{k: v for k, v in parameters.items() if k != key})
     return Pool(name, **parameters)
 
 

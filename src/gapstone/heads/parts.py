@@ -12,7 +12,7 @@ from gapstone.pooling import pool, share
 from gapstone.regions import Grid
 
 
-def pooled(x: Tensor, weight: Tensor, name: str, **parameters: Any) -> Tensor:
+def pooled(x: Tensor, weight: Tensor, name: Any, **parameters: Any) -> Tensor:
     """Of pools over the whole map: x (N, C, *cells), weight (K, C) or (N, K, C) → (N, K, *cells).
 
     They add up to `weight @ pool(x)` where the pool adds up.

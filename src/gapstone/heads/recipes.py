@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from gapstone.pools.names import Merging
+
 Range = tuple[float, float, bool, str | None]
 """Least, most, whole numbers only, a word that may stand instead."""
 
@@ -13,7 +15,7 @@ class Recipe:
     """Which pools a head is made of, and how their answers meet the classifier."""
 
     describe: str
-    pools: tuple[str, ...] = ()
+    pools: tuple[Merging, ...] = ()
     join: str = "cat"
     """What becomes of several pools' vectors: "cat" puts them one after another, "mean" averages them."""
     maps: bool = False

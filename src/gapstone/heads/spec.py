@@ -4,8 +4,14 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from gapstone.heads.recipes import RECIPES
+from gapstone.pools.elsewhere import called_elsewhere
 
 WIDEST = 1_000_000  # a hidden layer; a spec may come from a file that is not ours
+
+ELSEWHERE = {"mean": "gap", "max": "gmp", "logsumexp": "lse"} | dict.fromkeys(
+    ("linear", "mlp", "flatten", "dense"), "fc"
+)
+"""Heads by the name of their pool, or by another library's."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,8 @@ def parse(text: str) -> Spec:
     name, *parts = (part.strip() for part in str(text).split(":"))
     if name not in RECIPES:
         close = get_close_matches(name, RECIPES, 1, 0.5)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        meant = ELSEWHERE.get(called_elsewhere(name) or name.lower()) or (close[0] if close else None)
+        hint = f" Did you mean {meant!r}?" if meant else ""
         raise ValueError(f"head {text!r}: {name!r} is not known; there are {', '.join(RECIPES)}.{hint}")
     hidden: tuple[int, ...] = ()
     options: dict[str, float | str] = {}

@@ -25,8 +25,7 @@ def choose(name: str, x: Tensor, place: Place, parameters: Parameters = (), keep
     """`keep`: a gradient will be asked for."""
     if x.device.type == "cpu":
         if torch.compiler.is_compiling():
-            # an exported program keeps the operator, which takes any size; torch's functions would pin it
-            if not keep and not torch.compiler.is_exporting() and (known := native.knows(name, x, place)):
+            if not keep and (known := native.knows(name, x, place)):
                 return Choice("native", f"{known}, which the compiler takes apart and fuses with what stands around it")
         # half precision: ours is rounded once, torch's gradients at every addition
         elif x.numel() * x.element_size() < TINY and x.dtype.itemsize > 2:

@@ -16,6 +16,7 @@ from gapstone.regions.places import Axis, Boxes, Divisor, Labels, Rectangles, We
 if TYPE_CHECKING:
     from gapstone.loops.kernels import Kernel
 
+MOST_KEPT = 1 << 16  # positions of a whole map whose list is kept for the next call
 RUN = 1024  # positions from which a contiguous whole map is faster as a run than with its channels as lanes
 BLOCK = 128
 MOST_LEVELS = 40
@@ -57,9 +58,11 @@ def divisors(axis: Axis, length: int, divisor: Divisor, first: bool) -> list[int
     return [len(range(start, stop, axis.step)) for start, stop in zip(*axis.bounds(length), strict=True)]
 
 
-@lru_cache(64)
 def whole_list(positions: int) -> tuple[Tensor, Tensor]:
     return torch.arange(positions), torch.tensor([0, positions])
+
+
+kept_list = lru_cache(64)(whole_list)
 
 
 def lists_of(call: Call) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -86,8 +89,11 @@ def describe(call: Call) -> tuple[dict[int, int], Any, int, int]:
     if isinstance(place, Boxes) and place.axes is not None:
         given, alive = intervals(place.axes, call.spatial, place.divisor)
         return given, alive, prod(call.cells), prod(axis.most for axis in place.axes)
+    if is_run(call):  # needs no list, which of bytes would be 8 times the map
+        return {}, None, 1, 0
     if isinstance(place, Boxes):
-        positions, begins = whole_list(prod(call.spatial))
+        many = prod(call.spatial)
+        positions, begins = kept_list(many) if many <= MOST_KEPT else whole_list(many)
         return {a.POSITIONS: positions.data_ptr(), a.LISTS: begins.data_ptr()}, (positions, begins), 1, 0
     if isinstance(place, Rectangles):
         return _rectangles(call, place)

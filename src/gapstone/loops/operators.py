@@ -28,6 +28,8 @@ Tensors = list[Tensor]
 # the loops that keep something for the backward; the reference keeps x
 COMPILED: dict[str, Any] = {"numba": numba, "tuned": tuned}
 
+UNSIGNED = {torch.uint16: torch.int32, torch.uint32: torch.int64}
+
 LIBRARY = torch.library.Library("gapstone", "FRAGMENT")
 CALL = "str name, str loop, SymInt[] numbers, Tensor[] places, float[] constants, Tensor[] tensors"
 LIBRARY.define(f"pool(Tensor x, {CALL}, bool keep) -> Tensor[]")
@@ -59,6 +61,8 @@ def answer_type(name: str, dtype: torch.dtype) -> torch.dtype:
 
 def wide(name: str, x: Tensor) -> Tensor:
     """In the type that the state is kept in."""
+    if x.dtype in UNSIGNED:  # torch copies them, and has no operator of them
+        x = x.to(UNSIGNED[x.dtype])
     if not x.is_floating_point():
         return x if name in POOLS and POOLS[name].integers == "same" else x.long()
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

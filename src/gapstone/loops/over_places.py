@@ -105,6 +105,14 @@ def block(buffer: Any, count: Any, first: Any, step: Any, line: Any, weights: An
             if not WEIGHTED:
                 size = k.full(count)
             reference = total / size
+            # once more: of equal numbers the mean is that number, to the last digit
+            total = k.full(0)
+            for q in range(count):
+                off = k.read(buffer + q * k.V * k.SIZE) - reference
+                if WEIGHTED:
+                    off = off * k.read_one(weights + q * k.SIZE)
+                total = total + off
+            reference = reference + total / size
         else:
             reference = state[0]
             for q in range(count):

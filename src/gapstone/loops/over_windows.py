@@ -165,6 +165,15 @@ def window_state(args: Any, xs: Any, valid: Any, lane: Any, first: Any, last: An
                         total = total + x
                         size = size + k.full(1)
             reference = total / size
+            # once more: of equal numbers the mean is that number, to the last digit
+            total = k.full(0)
+            for d in range(first, last):
+                for t in range(high * wide):
+                    off = k.read(here + d * slice_bytes + number(taps, t) * k.SIZE) - reference
+                    if MASKED:
+                        off = k.word.where(k.read_mask(valid + number(valid_taps, t) + lane), off, k.full(0))
+                    total = total + off
+            reference = reference + total / size
         else:
             for d in range(first, last):
                 for t in range(high * wide):

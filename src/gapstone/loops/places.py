@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from gapstone.regions.places import Boxes, Cells, Divisor, Labels, Place, Rectangles, Weights, Windows
+from gapstone.regions.region import seen
 
 WHOLE, BOXES, RECTANGLES, LABELS, WEIGHTS = range(5)
 DIVISORS: tuple[Divisor, ...] = ("positions", "padded", "window")  # any other is a number of its own
@@ -50,13 +51,14 @@ def decode(numbers: Sequence[int], places: Sequence[Tensor]) -> Place:
 
 
 def check(place: Place, shape: tuple[int, ...]) -> None:
-    """Before any number in a tensor becomes an address."""
-    if isinstance(place, Labels) and place.labels.numel() and (largest := int(place.labels.max())) >= place.count:
+    """Before any number in a tensor becomes an address. Where nobody can look, nothing becomes one."""
+    if isinstance(place, Labels) and place.labels.numel() and seen((place.labels < place.count).all()) is False:
+        largest = int(place.labels.max())
         raise ValueError(f"Segments: a label is {largest}, and count={place.count} allows 0 to {place.count - 1}.")
     if isinstance(place, Rectangles) and len(place.images):
-        low, high = int(place.images.min()), int(place.images.max())
-        if low < 0 or high >= shape[0]:
+        if seen(((place.images >= 0) & (place.images < shape[0])).all()) is False:
+            low, high = int(place.images.min()), int(place.images.max())
             raise ValueError(f"Boxes: image numbers go from {low} to {high}, and there are {shape[0]} images.")
         for axis, (starts, stops) in enumerate(zip(place.starts, place.stops, strict=True)):
-            if int(starts.min()) < 0 or int(stops.max()) > shape[2 + axis]:
+            if seen((starts >= 0).all() & (stops <= shape[2 + axis]).all()) is False:
                 raise ValueError(f"Boxes: a cell leaves the map of {shape[2 + axis]} positions along axis {axis}.")

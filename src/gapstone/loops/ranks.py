@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from gapstone.loops.gathered import gather
 from gapstone.pools import WHOLE_ONLY
-from gapstone.regions.places import Boxes, Labels, Place, Rectangles, Weights
+from gapstone.regions.places import Labels, Place, Weights
 
 
 def forward(name: str, x: Tensor, place: Place, parameters: tuple[float, ...]) -> Tensor:
@@ -15,10 +16,11 @@ def forward(name: str, x: Tensor, place: Place, parameters: tuple[float, ...]) -
         ordered, first, count = _by_label(x, place)
         out = _read(name, ordered, first, count, parameters)
         return out.flatten(1) if place.whole else out
-    values, inside = _by_box(x, place)
+    values, inside = gather(x, place)
+    inside = inside.expand(values.shape)
     ordered = torch.where(inside, values, torch.inf).sort(-1).values
     missing = (values.isnan() & inside).any(-1)
-    count = inside.sum(-1).expand(ordered.shape[:-1])
+    count = inside.sum(-1)
     out = _read(name, ordered, torch.zeros_like(count), count, parameters)
     return torch.where(missing, torch.nan, out)
 
@@ -37,40 +39,6 @@ def _read(name: str, ordered: Tensor, first: Tensor, count: Tensor, parameters: 
     out = torch.where(a == b, a, a + (b - a) * (rank - low))  # equal infinities: their difference would be NaN
     out = out[..., 0] if squeeze else out
     return torch.where(count > 0, out, torch.nan)
-
-
-def _by_box(x: Tensor, place: Place) -> tuple[Tensor, Tensor]:
-    """Per answer all its positions along one last axis, and which of them exist."""
-    spatial = x.dim() - 2
-    if isinstance(place, Rectangles):
-        images = place.images.view(-1, 1, *(1,) * (2 * spatial))
-        channels = torch.arange(x.shape[1], device=x.device).view(1, -1, *(1,) * (2 * spatial))
-        index, inside = [], torch.ones((), dtype=torch.bool, device=x.device)
-        for axis, (start, stop) in enumerate(zip(place.starts, place.stops, strict=True)):
-            most = max(1, int((stop - start).max())) if len(start) else 1
-            at = start[..., None] + torch.arange(most, device=x.device)
-            shape = [len(start), 1, *(1,) * (2 * spatial)]
-            shape[2 + axis], shape[2 + spatial + axis] = at.shape[1], most
-            index.append(at.clamp(max=x.shape[2 + axis] - 1).view(shape))
-            inside = inside & (at < stop[..., None]).view(shape)
-        values = x[(images, channels, *index)]
-        return values.flatten(-spatial), inside.expand(values.shape).flatten(-spatial)
-    assert isinstance(place, Boxes)
-    if place.axes is None:
-        flat = x.flatten(2)
-        return flat, torch.ones_like(flat, dtype=torch.bool)
-    inside = torch.ones((), dtype=torch.bool, device=x.device)
-    for axis, (rule, length) in enumerate(zip(place.axes, x.shape[2:], strict=True)):
-        begin, end = rule.bounds(length)
-        starts, stops = torch.tensor(begin, device=x.device), torch.tensor(end, device=x.device)
-        at = starts[:, None] + rule.step * torch.arange(rule.most, device=x.device)
-        # this axis becomes its cells; its taps go to the end
-        dim = 2 + axis
-        x = x.index_select(dim, at.clamp(max=length - 1).flatten()).unflatten(dim, at.shape).movedim(dim + 1, -1)
-        shape = [1] * (2 * spatial)
-        shape[axis], shape[spatial + axis] = at.shape
-        inside = inside & (at < stops[:, None]).view(shape)
-    return x.flatten(-spatial), inside.expand(x.shape).flatten(-spatial)
 
 
 def _by_label(x: Tensor, place: Labels) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.loops.words_torch import TensorWords
+from gapstone.loops.words_torch import NOWHERE, TensorWords
 from gapstone.pools import POOLS, Definition
 from gapstone.regions.places import Axis, Boxes, Labels, Place, Rectangles, Weights, Windows
 
@@ -79,7 +79,10 @@ def divisor(place: Boxes, sizes: tuple[int, ...], like: Tensor) -> Tensor:
     if place.divisor == "padded":
         total = like.new_ones(())
         for axis, length in zip(windows, sizes, strict=True):
-            total = total[..., None] * like.new_tensor(axis.padded(length))
+            # as axis.padded, of sizes that may be symbols
+            ends = length + axis.after + axis.before - axis.stride * torch.arange(axis.cells, device=like.device)
+            places = torch.div(ends + axis.step - 1, axis.step, rounding_mode="floor").clamp(max=axis.size)
+            total = total[..., None] * places.to(like.dtype)
         return total
     return like.new_tensor(math.prod(axis.size for axis in windows) if place.divisor == "window" else place.divisor)
 
@@ -104,29 +107,43 @@ def over(name: str, x: Tensor, place: Place, parameters: Parameters = (), derive
     raise TypeError(f"{type(place).__name__} is resampled before it is pooled")
 
 
-def fold(pool: Definition, x: Tensor, parameters: Parameters, weights: Tensor | None = None) -> State:
-    """The state of the whole map at once: sums of terms against their reference, or the pool's own words."""
-    if pool.fold and weights is None:
-        return tuple(pool.fold(x, *parameters))
-    where = tuple(range(-(x.dim() - 2), 0))
+def fold(
+    pool: Definition, x: Tensor, parameters: Parameters, weights: Tensor | None = None, axes: int | None = None
+) -> State:
+    """The state of the whole map at once: sums of terms against their reference, or the pool's own words. `axes`: how
+    many axes at the end are positions; by default all but (N, C). `weights` of bool: which positions there are."""
+    where = tuple(range(-(x.dim() - 2 if axes is None else axes), 0))
+    there = None if weights is None else weights if weights.dtype == torch.bool else weights > 0
+    if pool.fold:
+        if there is None:
+            return tuple(pool.fold(x, *parameters))
+        v, i = pool.fold(torch.where(there, x, empty_like(x, pool.empty[0])), *parameters)
+        if v.dim() > x.dim():  # a list may be longer than what there is
+            many = torch.arange(len(v), device=x.device).view(-1, *(1,) * x.dim())
+            i = torch.where(many < there.sum(where, keepdim=True), i, NOWHERE)
+        return v, i
 
     def total(part: Tensor | float) -> Tensor:
-        if weights is None:
-            full = part if isinstance(part, Tensor) else x.new_full((1,) * x.dim(), part).expand_as(x)
-            return full.sum(where, keepdim=True)
-        # a position of weight 0 is not looked at, whatever stands there
-        return torch.where(weights > 0, weights * part, 0.0).expand_as(x).sum(where, keepdim=True)
+        full = part if isinstance(part, Tensor) else x.new_full((1,) * x.dim(), part)
+        if weights is not None and there is not None:
+            # a position of weight 0 is not looked at, whatever stands there
+            full = torch.where(there, full if there is weights else weights * full, full.new_zeros(()))
+        return full.expand_as(x).sum(where, keepdim=True)
 
     if pool.terms is None:
         return tuple(total(part) for part in pool.lift(x, *parameters))
     key = pool.key(x, *parameters) if pool.key else x
     if pool.reference == "mean":
-        reference = total(key) / total(1.0)
-        return reference, *(total(part) for part in pool.terms(x, reference, *parameters))
-    if weights is not None:
-        key = torch.where(weights > 0, key, pool.empty[0])
+        size = total(1.0)
+        reference = total(key) / size
+        # once more: of equal numbers the mean is that number, to the last digit
+        reference = reference + total(key - reference) / size
+        reference = torch.where(size > 0, reference, pool.empty[0]).detach()
+    else:
+        if there is not None:
+            key = torch.where(there, key, pool.empty[0])
+        reference = key.amax(where, keepdim=True).expand(*x.shape[: -len(where)], *(1,) * len(where)).detach()
     # the answer does not depend on the reference: no gradient goes through it
-    reference = key.amax(where, keepdim=True).expand(*x.shape[:2], *(1,) * len(where)).detach()
     return reference, *(total(part) for part in pool.terms(x, reference, *parameters))
 
 

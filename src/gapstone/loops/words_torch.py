@@ -43,8 +43,8 @@ class TensorWords:
 
     @staticmethod
     def below(x: Tensor, top: Tensor) -> Tensor:
-        """x - top; 0 where they are equal, also inf - inf."""
-        return torch.where(top.isinf() & (x == top), 0.0, x - top)
+        """x - top; 0 where they are equal, also inf - inf. Not -inf: of its exponential, 0, so are the derivatives."""
+        return torch.where(top.isinf() & (x == top), 0.0, (x - top).clamp(min=-1e30))
 
     # lists: a part of the state with one more axis in front
 
@@ -88,7 +88,7 @@ class TensorWords:
         v = torch.cat([v[..., :k], v.new_full((*v.shape[:-1], short), -torch.inf)], -1)
         i = torch.cat([i[..., :k], i.new_full((*i.shape[:-1], short), NOWHERE)], -1)
         ones = (1,) * len(self.positions)
-        return v.movedim(-1, 0).reshape(k, *x.shape[:2], *ones), i.movedim(-1, 0).reshape(k, *x.shape[:2], *ones)
+        return tuple(part.movedim(-1, 0).reshape(k, *flat.shape[:-1], *ones) for part in (v, i))  # type: ignore[return-value]
 
     def _named(self, found: Any) -> tuple[Tensor, Tensor]:
         ones = (1,) * len(self.positions)

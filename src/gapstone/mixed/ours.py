@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from gapstone.mixed.valid import Refused, Size, Valid
-from gapstone.pooling import Name, listening, pool
+from gapstone.pooling import listening, pool
+from gapstone.pools.names import Name
 from gapstone.regions import Grid, Pyramid, Region, Whole, Window
 from gapstone.regions.places import Windows
 

@@ -9,8 +9,9 @@ from gapstone.pools.definition import Parameter
 
 m: Any = None  # the maths of the loop that is asking
 
-empty = 0.0, 0.0, 0.0
-state = "mean of x", "sum of (x − mean)²", "how many"
+empty = 0.0, 0.0, 0.0, 0.0
+# no number of x's own type is the mean exactly: of values like 1000.001 its rounding is as large as the spread
+state = "a number next to the mean", "sum of x − that number", "sum of (x − that number)²", "how many"
 nothing = "NaN"
 parameters = {"correction": Parameter(0.0, least=0.0)}
 adds_up = False
@@ -20,22 +21,27 @@ source = "Chan, Golub, LeVeque: Updating formulae and a pairwise algorithm for c
 
 
 def lift(x: Any, _correction: Any) -> Any:
-    return x, x - x, 1.0  # 0; NaN where x is infinite, for the mean is so too
+    return x, x - x, x - x, 1.0  # 0; NaN where x is infinite, for the mean is so too
 
 
-def terms(x: Any, mean: Any, _correction: Any) -> Any:
-    return (x - mean) * (x - mean), 1.0
+def terms(x: Any, near: Any, _correction: Any) -> Any:
+    return x - near, (x - near) * (x - near), 1.0
 
 
-def combine(mean: Any, s: Any, n: Any, mean2: Any, s2: Any, n2: Any, _correction: Any) -> Any:
+def combine(near: Any, d: Any, s: Any, n: Any, near2: Any, d2: Any, s2: Any, n2: Any, _correction: Any) -> Any:
     part = m.where(n2 > 0.0, n2 / (n + n2), 0.0)
-    between = mean2 - mean
-    return mean + between * part, s + s2 + between * between * n * part, n + n2
+    new = near + (near2 - near) * part
+    # sums about `near` as sums about `new`
+    a = near - new
+    a2 = near2 - new
+    moved = s + a * (2.0 * d + n * a)
+    moved2 = s2 + a2 * (2.0 * d2 + n2 * a2)
+    return new, d + n * a + d2 + n2 * a2, moved + moved2, n + n2
 
 
-def finish(_mean: Any, s: Any, n: Any, correction: Any) -> Any:
-    return s / m.maximum(n - correction, 0.0)
+def finish(_near: Any, d: Any, s: Any, n: Any, correction: Any) -> Any:
+    return m.maximum(s - d * d / n, 0.0) / m.maximum(n - correction, 0.0)
 
 
-def share(x: Any, _out: Any, mean: Any, _s: Any, n: Any, correction: Any) -> Any:
-    return 2.0 * (x - mean) / m.maximum(n - correction, 0.0)
+def share(x: Any, _out: Any, near: Any, d: Any, _s: Any, n: Any, correction: Any) -> Any:
+    return 2.0 * (x - near - d / n) / m.maximum(n - correction, 0.0)

@@ -13,7 +13,10 @@ from torch import Tensor
 
 from gapstone.regions.places import Boxes as Products
 from gapstone.regions.places import Place, Rectangles, Sampled, Windows
-from gapstone.regions.region import PerAxis, check_whole_numbers, per_axis
+from gapstone.regions.region import PerAxis, check_extent, check_whole_numbers, per_axis, seen, settle, symbolic
+
+LARGEST = 2.0**30
+"""Coordinates of rounded boxes are held within: as far outside as any, and multiples of them are whole numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +46,16 @@ class Boxes:
     half_pixel: bool = True
 
     def __post_init__(self) -> None:
+        settle(self, "size", "scale", "sampling", "half_pixel")
         check_whole_numbers("Boxes", 1, size=self.size)
         if self.sampling is not None:
             check_whole_numbers("Boxes", 1, sampling=self.sampling)
-        if not 0 < self.scale < float("inf"):
+        if isinstance(self.sampling, tuple):
+            raise ValueError(f"Boxes: sampling={self.sampling!r} must be one number: points per cell and axis.")
+        if not isinstance(self.scale, int | float) or not 0 < self.scale < float("inf"):
             raise ValueError(f"Boxes: scale={self.scale!r} must be a positive number: 1 / stride of the network.")
+        if symbolic(self.boxes) or (isinstance(self.boxes, list | tuple) and any(map(symbolic, self.boxes))):
+            return
         tensors = (self.boxes,) if isinstance(self.boxes, Tensor) else tuple(self.boxes)
         if not tensors or not all(isinstance(t, Tensor) and t.dim() == 2 for t in tensors):
             raise ValueError(
@@ -57,6 +65,8 @@ class Boxes:
     def place(self, shape: tuple[int, ...]) -> Place:
         axes = len(shape) - 2
         size = per_axis(self.size, axes, "Boxes size")
+        for cells, length in zip(size, shape[2:], strict=True):
+            check_extent("Boxes", cells * (self.sampling or 1), 1, length)
         images, first, last = self._corners(shape[0], axes)
         first, last = first * self.scale, last * self.scale
         if self.sampling is None:
@@ -64,7 +74,7 @@ class Boxes:
             for axis, (cells, length) in enumerate(zip(size, shape[2:], strict=True)):
                 # round as C does, half away from zero: torchvision's boxes
                 begin, end = (
-                    torch.where(v < 0, -(0.5 - v).floor(), (v + 0.5).floor()).long()
+                    torch.where(v < 0, -(0.5 - v).floor(), (v + 0.5).floor()).clamp(-LARGEST, LARGEST).long()
                     for v in (first[:, axis], last[:, axis])
                 )
                 extent = (end - begin + 1).clamp(min=1)[:, None]
@@ -90,16 +100,35 @@ class Boxes:
     def _corners(self, images: int, axes: int) -> tuple[Tensor, Tensor, Tensor]:
         """Image numbers (R,), first and last corner (R, axes) with the axes in the map's order."""
         if isinstance(self.boxes, Tensor):
-            numbers, corners = self.boxes[:, 0].long(), self.boxes[:, 1:]
+            numbers, corners = self.boxes[:, 0], self.boxes[:, 1:]
             wanted, given = f"(R, {1 + 2 * axes})", tuple(self.boxes.shape)
         else:
             if len(self.boxes) != images:
                 raise ValueError(f"Boxes: a list of {len(self.boxes)} tensors for {images} images: one per image.")
             counts = [len(b) for b in self.boxes]
             corners = torch.cat(list(self.boxes))
-            numbers = torch.repeat_interleave(torch.arange(images), torch.tensor(counts)).to(corners.device)
+            numbers = torch.cat([torch.full((n,), i, device=corners.device) for i, n in enumerate(counts)])
             wanted, given = f"(R, {2 * axes})", tuple(self.boxes[0].shape)
         if corners.shape[1] != 2 * axes:
             raise ValueError(f"Boxes of shape {given} on a map with {axes} spatial axes: needs {wanted}.")
+        if corners.is_complex() or corners.dtype == torch.bool:
+            raise ValueError(f"Boxes of {corners.dtype}: give real numbers.")
         corners = corners.float() if not corners.is_floating_point() else corners
+        numbers = self._checked(numbers, corners, images)
         return numbers, corners[:, :axes].flip(1), corners[:, axes:].flip(1)
+
+    def _checked(self, numbers: Tensor, corners: Tensor, images: int) -> Tensor:
+        """The image numbers as whole numbers; an error for a number that no image has, and for a box of no place."""
+        right = (numbers >= 0) & (numbers < images) & corners.isfinite().all(1)
+        if numbers.is_floating_point():
+            right = right & (numbers == numbers.floor())
+        # in a graph nobody can look: such a box is then refused as one of image -1, where it is pooled
+        if seen(right.all()) is False:
+            row = int((~right).nonzero()[0])
+            number, box = numbers[row].item(), corners[row].tolist()
+            if not 0 <= number < images or number != int(number):
+                raise ValueError(
+                    f"Boxes: box {row} is of image {number:g}, and there are {images} images, 0 to {images - 1}."
+                )
+            raise ValueError(f"Boxes: box {row} is {box}: its coordinates must be finite numbers.")
+        return torch.where(right, numbers, -1).long()

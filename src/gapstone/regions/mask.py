@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gapstone.regions.places import Labels, Place, Weights
+from gapstone.regions.region import symbolic
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,8 @@ class Mask:
     mask: Tensor
 
     def __post_init__(self) -> None:
+        if symbolic(self.mask):
+            return
         if not isinstance(self.mask, Tensor):
             raise ValueError(f"Mask({type(self.mask).__name__}): give a tensor of bool, or of weights.")
         if self.mask.dtype != torch.bool and not self.mask.is_floating_point():

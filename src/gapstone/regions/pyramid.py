@@ -3,19 +3,21 @@
 He, Zhang, Ren, Sun: Spatial pyramid pooling in deep convolutional networks, arXiv 1406.4729.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gapstone.regions.grid import Grid
-from gapstone.regions.region import PerAxis, Region, check_whole_numbers
+from gapstone.regions.region import PerAxis, Region, check_whole_numbers, settle
 
 
 @dataclass(frozen=True)
 class Pyramid:
     """`Pyramid((1, 2, 4))`: (N, C, H, W) → (N, C, 1 + 4 + 16), whatever H and W; each level row by row."""
 
-    levels: tuple[PerAxis, ...]
+    levels: Sequence[PerAxis]
 
     def __post_init__(self) -> None:
+        settle(self, "levels")
         if not isinstance(self.levels, tuple) or not self.levels:
             raise ValueError(f"Pyramid({self.levels!r}): give a tuple with one grid size per level, such as (1, 2, 4).")
         for level in self.levels:

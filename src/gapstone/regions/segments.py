@@ -7,6 +7,9 @@ from torch import Tensor
 
 from gapstone.regions.mask import per_position
 from gapstone.regions.places import Labels
+from gapstone.regions.region import LARGEST, settle, symbolic
+
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +29,16 @@ class Segments:
     count: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.labels, Tensor) or self.labels.is_floating_point() or self.labels.dtype == torch.bool:
+        settle(self, "count")
+        if self.count is not None and (
+            isinstance(self.count, bool) or not isinstance(self.count, int) or not 1 <= self.count <= LARGEST
+        ):
+            raise ValueError(f"Segments: count={self.count!r} needs a whole number of at least 1, at most {LARGEST}.")
+        if symbolic(self.labels):
+            return
+        if not isinstance(self.labels, Tensor) or self.labels.dtype not in INTEGERS:
             kind = self.labels.dtype if isinstance(self.labels, Tensor) else type(self.labels).__name__
             raise ValueError(f"Segments of {kind}: give a tensor of whole numbers; for True and False, gs.Mask.")
-        if self.count is not None and (
-            isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1
-        ):
-            raise ValueError(f"Segments: count={self.count!r} needs a whole number of at least 1.")
 
     def place(self, shape: tuple[int, ...]) -> Labels:
         labels = per_position(self.labels, shape, "Segments").long()

@@ -5,15 +5,16 @@ says otherwise. A window without any real position (with dilation, say) gives th
 and no gradient.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
 
 from gapstone.regions.places import Boxes, Divisor, Windows
-from gapstone.regions.region import PerAxis, check_whole_numbers, per_axis
+from gapstone.regions.region import PerAxis, check_extent, check_whole_numbers, per_axis, read_as, settle
 
-Padding = PerAxis | tuple[tuple[int, int], ...] | Literal["same"]
+Padding = PerAxis | Sequence[Sequence[int]] | Literal["same"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Window:
     divisor: Divisor = "positions"
 
     def __post_init__(self) -> None:
+        settle(self, "size", "stride", "padding", "dilation", "ceil_mode", "divisor")
         check_whole_numbers("Window", 1, size=self.size, dilation=self.dilation)
         if self.stride is not None:
             check_whole_numbers("Window", 1, stride=self.stride)
@@ -91,6 +93,7 @@ class Window:
             if (size - 1) * step + 1 - after < stride:
                 # only then can it start beyond; asked of every map, torch.export of GoogLeNet takes 150 s, not 15
                 cells = least(cells, -(-(length + before) // stride))
+        check_extent(self, cells, size, length)
         return Windows(cells, size, stride, before, after, step)
 
     def _check_padding(self) -> None:
@@ -112,9 +115,9 @@ class Window:
             return None
         if isinstance(self.padding, int):
             return ((self.padding, self.padding),) * axes
-        sides = tuple(p if isinstance(p, tuple) else (p, p) for p in self.padding)
+        sides = tuple((p, p) if isinstance(p, int) else (p[0], p[1]) for p in self.padding)
         if len(sides) != axes:
-            raise ValueError(f"{self!r}: padding names {len(sides)} axes, the map has {axes} spatial axes.")
+            raise ValueError(f"{self!r}: padding names {len(sides)} axes, and {read_as(axes)}")
         return sides
 
 

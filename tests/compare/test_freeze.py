@@ -374,6 +374,7 @@ def run(data, weights, tmp_path_factory):
     return out, compare(with_boxes(data, weights), out, console), console.file.getvalue()
 
 
+@pytest.mark.slow
 def test_the_same_report(run, weights, data):
     out, results, said = run
     assert "Frozen backbone, no augmentation: one pass over 90 images" in " ".join(said.split())
@@ -420,7 +421,6 @@ def test_more_heads_and_seeds_look_again_at_nothing(run, data, weights, tmp_path
 CAUTION = "images that .* was trained on count as unseen"
 
 
-@pytest.mark.slow
 def test_folds(data, weights, tmp_path):
     what, said = planned(replace(request(data, weights, ("gap", "fc")), folds=3), tmp_path)
     assert sorted(np.concatenate([trial.test for trial in what.trials if trial.head == "fc"])) == list(range(90))
@@ -432,6 +432,7 @@ def test_folds(data, weights, tmp_path):
     assert said.count(what.caution) == 1
 
 
+@pytest.mark.slow
 def test_weights_are_where_training_starts_without_freeze(data, weights, tmp_path, untimed):
     """And with folds: these weights may have been trained on images that are tested, which is told everywhere."""
     choices, console = Choices(str(data), epochs=1, batch_size=16, learning_rate=1e-6), quiet()

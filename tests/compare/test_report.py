@@ -141,7 +141,6 @@ def test_hostile_names_in_every_place(tmp_path: Path) -> None:
     assert b"\\xe9" in html.write(tmp_path).read_bytes()
 
 
-@pytest.mark.slow
 def test_pictures_have_words_and_charts_follow_the_dress(whole: tuple[dict[str, Any], str, Page]) -> None:
     _, text, page = whole
     images = [attrs for tag, attrs in page.elements if tag == "img"]
@@ -159,6 +158,7 @@ def test_pictures_have_words_and_charts_follow_the_dress(whole: tuple[dict[str, 
         assert f"#{number}" in text
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_page(tmp_path: Path) -> None:
     make(tmp_path, heads=("gap", "fc"), shown=2)
     first = html.write(tmp_path).read_bytes()

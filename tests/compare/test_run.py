@@ -162,7 +162,6 @@ def test_more_seeds_and_heads_train_only_what_is_new(folder, run, tmp_path):
             assert trial["test_accuracy"] == shared[trial["id"]]["test_accuracy"]
 
 
-@pytest.mark.slow
 def test_a_trial_that_fails_is_told_and_the_others_go_on(folder, tmp_path):
     choices = Choices(str(folder), epochs=2, learning_rate=95.0, batch_size=8, precision="float32")
     output = tmp_path / "said.txt"
@@ -178,6 +177,7 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(folder, tmp_path):
     assert "learning rate" in (tmp_path / "out" / "report.html").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_a_head_too_large_for_the_machine_ends_only_itself(folder, tmp_path):
     choices = Choices(str(folder), epochs=1, precision="float32")
     results = compare(Request(choices, ("fc:1000000,1000000", "gap"), 1, baseline="gap"), tmp_path / "out", quiet())

@@ -393,6 +393,7 @@ def test_false_findings_stay_at_their_level_everywhere(
     assert rate(found, *equal) < 0.06
 
 
+@pytest.mark.slow
 def test_intervals_cover_and_power_is_as_foretold() -> None:
     gap = 0.04
     heads = simulate(gap, seeds=5, images=500, repetitions=800)

@@ -29,7 +29,6 @@ def model(make, tmp_path_factory):
     return make().model.save(tmp_path_factory.mktemp("model") / "m.safetensors")
 
 
-@pytest.mark.slow
 def test_writes_both_and_says_so(model, tmp_path, said, capfd, monkeypatch):
     (tmp_path / "a.onnx").write_text("an older one of gapstone's")
     export(str(model), tmp_path / "a.onnx", tmp_path / "a.pt2", console=said)
@@ -52,6 +51,7 @@ def test_writes_both_and_says_so(model, tmp_path, said, capfd, monkeypatch):
         assert abs(a - b).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_a_file_that_is_wrong_is_not_kept(model, tmp_path, said, monkeypatch):
     """A wrong formula in what is exported: found by comparing with the model, not with itself."""
     monkeypatch.setattr(pools, "_mean", lambda x: (x.mean((2, 3)), x / (x.shape[2] * x.shape[2])))

@@ -59,7 +59,6 @@ def test_auxiliary_heads_are_no_part_of_the_answer():
     assert by_head(found)["gap"].total == 6_624_904  # another head takes the place of the main one, and nothing else
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "field"),
     [("vgg16", 212), ("resnet18", 435), ("resnet50", 427), pytest.param("convnext_tiny", 1688, marks=pytest.mark.slow)],
@@ -72,6 +71,7 @@ def test_receptive_fields_of_last_maps(name, field):
     assert not last.whole
 
 
+@pytest.mark.slow
 def test_squeeze_and_excite_sees_the_whole_image_besides():
     pytest.importorskip("timm")
     last = inspect(named("timm:efficientnet_b0")).last_map
@@ -277,7 +277,6 @@ def test_shared_modules_are_counted_once_and_run_twice():
     assert (row.calls, row.macs, row.field) == (2, 2 * 16 * 16 * 3 * 3 * 9, (5, 5))
 
 
-@pytest.mark.slow
 def test_a_classifier_says_itself_where_its_head_begins():
     labels, preprocessing = ("a", "b", "c"), Preprocessing(1, (28, 28), (28, 28), (0.5,), (0.5,))
     for head in ("nin", "gap", "fc:16"):
@@ -293,6 +292,7 @@ def test_a_classifier_says_itself_where_its_head_begins():
         assert heads["fc"].sizes == "sides 25–28 px"
 
 
+@pytest.mark.slow
 def test_own_networks_come_with_their_published_head():
     assert inspect(named("vgg16")).parameters == 138_357_544
     assert by_path(inspect(named("nin:paper", size=(32, 32)), 32))["head"].parameters == 193_000

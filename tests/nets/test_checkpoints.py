@@ -148,7 +148,6 @@ def test_the_heads_names_are_those_of_head(name: str) -> None:
     assert own == set(head.state_dict())
 
 
-@pytest.mark.slow
 def test_googlenets_auxiliary_heads_are_left_out(tmp_path: Path) -> None:
     theirs = of("googlenet", num_classes=7, aux_logits=True, init_weights=False)
     found = read_checkpoint("googlenet", saved(theirs, tmp_path / "w.safetensors"))
@@ -157,6 +156,7 @@ def test_googlenets_auxiliary_heads_are_left_out(tmp_path: Path) -> None:
     assert found.mean == found.std == (0.5, 0.5, 0.5)
 
 
+@pytest.mark.slow
 def test_another_networks_weights_are_named(tmp_path: Path) -> None:
     path = saved(of("resnet34", num_classes=7), tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=r"w\.safetensors: not the weights of resnet50: .*; it holds resnet34$"):

@@ -353,7 +353,10 @@ def test_the_answer_over_nothing(name, loop, monkeypatch):
         assert torch.equal(dx, torch.zeros_like(dx))
 
 
-@pytest.mark.parametrize(("name", "row"), [("max", [1.0, 3.0, 3.0, 2.0]), ("min", [4.0, 2.0, 2.0, 2.0])])
+EQUALS = {"max": [1.0, 3.0, 3.0, 2.0], "min": [4.0, 2.0, 2.0, 2.0]}
+
+
+@pytest.mark.parametrize(("name", "row"), EQUALS.items())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
 def test_the_first_of_equals_takes_the_gradient_and_nan_wins(loop, dtype, name, row, monkeypatch):

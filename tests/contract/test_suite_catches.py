@@ -54,7 +54,8 @@ def contract(name, monkeypatch, loop):
             test_pools.test_the_answer_is_the_formula_on_its_positions(name, kind, loop, dtype, patch, Counter())
             test_pools.test_the_gradient_is_that_of_the_formula(name, kind, loop, dtype, patch, Counter())
     if name == "max":
-        test_pools.test_the_first_of_equals_takes_the_gradient_and_nan_wins("torch", monkeypatch)
+        of_equals = test_pools.test_the_first_of_equals_takes_the_gradient_and_nan_wins
+        of_equals("torch", test_pools.torch.float32, name, test_pools.EQUALS[name], monkeypatch)
     if name == "logsumexp":
         from . import test_limits
 

@@ -184,6 +184,8 @@ def test_in_dataloader_workers(start):
     torch.testing.assert_close(gs.pool(x32(2, 8, 64, 64), "gem", gs.Window(3)), before)
 
 
+@pytest.mark.slow  # the loops by name: test_numba_loop.py and tests/tuned; torch's own sums differ by threads
+@pytest.mark.kernels
 def test_from_several_threads_with_any_number_of_torchs_own():
     x = x32(4, 32, 64, 64)
     asked = [(n, r) for n in ("max", "mean", "gem", "logsumexp") for r in (gs.Window(3, 2, 1), gs.Grid(5), gs.Whole())]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -60,15 +60,23 @@ def pool(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) -> 
     Raises: ValueError for an unknown name or parameter, for a shape without channels or positions, for a region that
         does not fit; TypeError for a dtype the pool has no meaning for. Each says what was given and what to do.
     """
-    if not parameters and type(name) is str and type(over) in BY_VALUE and eager.alone(x) and x.is_cpu:
+    if (
+        type(name) is str
+        and type(over) in BY_VALUE
+        and (not parameters or NUMBERS.issuperset(map(type, parameters.values())))
+        and eager.alone(x)
+        and x.is_cpu
+    ):
         keep = torch.is_grad_enabled() and x.requires_grad
-        key = name, over, x.shape, x.dtype, x.stride(), keep
+        key: Any = (name, over, x.shape, x.dtype, x.stride(), keep)
+        if parameters:
+            key = key, tuple(parameters.items())
         ready = _ready.get(key)
-        if ready is None and (ready := _prepared(x, name, over, keep)):
+        if ready is None and (ready := _prepared(x, name, over, keep, parameters)) is not None:
             if len(_ready) >= MOST_READY:
                 _ready.clear()
             _ready[key] = ready
-        if ready is not None:
+        if ready:
             return ready(x)
     if tracing():
         with warnings.catch_warnings():  # that sizes asked for here are those of the example
@@ -79,14 +87,16 @@ def pool(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) -> 
 
 def _pool(x: Tensor, name: AnyName, over: Region, parameters: dict[str, Any]) -> Tensor:
     """The call as it was written, nothing of it known yet."""
-    given = (x, *parameters.values(), *_tensors(over).values())
-    unusual = [value for value in given if type(value) not in USUAL]
-    if unusual and not torch.compiler.is_compiling() and (overridden := list(filter(symbolic, unusual))):
+    by_value = type(over) in BY_VALUE
+    given = (x, *parameters.values()) if by_value else (x, *parameters.values(), *_tensors(over).values())
+    usual = USUAL.issuperset(map(type, given)) or torch.compiler.is_compiling()
+    if not usual and (overridden := list(filter(symbolic, given))):
         # who writes down a network's calls (torch.fx) gets this one whole, as torch's own functions give themselves
         asked: Any = pool
         found: Tensor = torch.overrides.handle_torch_function(asked, overridden, x, name, over, **parameters)
         return found
-    name = _one_or_more(name)
+    if type(name) is list:
+        name = tuple(name)
     if not torch.compiler.is_compiling() and (listener := listening.get()) is not None:
         heard = listener(x, name, over, parameters)
         if heard is not None:
@@ -101,7 +111,8 @@ def _pool(x: Tensor, name: AnyName, over: Region, parameters: dict[str, Any]) ->
     assert isinstance(name, str)
     _check(x, name, over, parameters)
     values = _parameters(x, name, parameters)
-    place = over.place(gathered.sizes(x))
+    written_down = _written_down()
+    place = over.place(gathered.sizes(x) if written_down else tuple(x.shape))
     if isinstance(place, tuple):
         return torch.cat([_pool(x, name, part, parameters).flatten(2) for part in place], 2)
     if isinstance(place, Sampled):
@@ -112,49 +123,53 @@ def _pool(x: Tensor, name: AnyName, over: Region, parameters: dict[str, Any]) ->
         of_each = place.images  # what is given per image is that of a box's image
         values = tuple(v[of_each] if isinstance(v, Tensor) and v.dim() == 2 and len(v) > 1 else v for v in values)
         x, place = resample(operators.wide(name, x), place).to(x.dtype), place.boxes
-    return _answer(x, name, place, values)
+    return _answer(x, name, place, values, written_down)
 
 
 Listener = Callable[[Tensor, AnyName, Region, dict[str, Any]], Tensor | None]
 listening: ContextVar[Listener | None] = ContextVar("listening", default=None)
 """Who answers pools of padded maps (gapstone.mixed): of the region as it was given, before it meets the padded size."""
 
+NUMBERS = {float, int}
 USUAL = {Tensor, nn.Parameter, float, int}
 BY_VALUE = {Whole, Window, Grid}
 MOST_READY = 4096
-_ready: dict[Any, Callable[[Tensor], Tensor]] = {}
+_ready: dict[Any, Callable[[Tensor], Tensor] | Literal[False]] = {}
 """Calls like one before: all checks looked at nothing but what is in the key, and need not be made again."""
 
 
-def _prepared(x: Tensor, name: str, over: Region, keep: bool) -> Callable[[Tensor], Tensor] | None:
-    """What is left of a call without parameters, all checked and chosen; None: nothing can be left out."""
+def _prepared(
+    x: Tensor, name: str, over: Region, keep: bool, parameters: dict[str, Any]
+) -> Callable[[Tensor], Tensor] | Literal[False] | None:
+    """What is left of a call whose parameters are numbers, all checked and chosen. False: nothing can be left out;
+    None: not yet."""
     if _known(name) is not None or name in WHOLE_ONLY:
-        return None
+        return False
     _check(x, name, over, {})
-    if _knobs(name):
-        return None
+    values = _parameters(x, name, parameters)
     place = over.place(tuple(x.shape))
     if not isinstance(place, Boxes):
-        return None
+        return False
     _check_place(x, name, place)
-    loop = choose(name, x, place, (), keep).loop
+    loop = choose(name, x, place, values, keep).loop
     if loop == "native":
         return native.prepared(name, place, tuple(x.shape[2:]))
-    if not eager.fits(x, loop, place, ()) or not eager.built(name, loop, x, place, (), keep):
+    if not eager.fits(x, loop, place, values):
+        return False
+    if not eager.built(name, loop, x, place, values, keep):
         return None
-    return lambda x: eager.pool(name, loop, x, place, (), keep)
+    return lambda x: eager.pool(name, loop, x, place, values, keep)
 
 
-def _answer(x: Tensor, name: str, place: Place, values: tuple[Value, ...]) -> Tensor:
+def _answer(x: Tensor, name: str, place: Place, values: tuple[Value, ...], written_down: bool) -> Tensor:
     if name in WHOLE_ONLY:
         check(place, tuple(x.shape))
         return ranks.forward(name, operators.wide(name, x), place, values).to(x.dtype)  # type: ignore[arg-type]
     _check_place(x, name, place)
-    if _written_down():
+    if written_down:
         return gathered.forward(name, operators.wide(name, x), place, values).to(operators.answer_type(name, x.dtype))
-    differentiated = not torch.compiler.is_compiling() and (
-        forward_mode(x, *values, *_tensors_of(place)) or transformed(x, *values)
-    )
+    at = (x, *values, place.weights) if isinstance(place, Weights) else (x, *values)
+    differentiated = not torch.compiler.is_compiling() and (forward_mode(*at) or transformed(*at))
     if differentiated or (isinstance(place, Weights) and place.weights.requires_grad):
         # share says nothing of weights and of tangents, and torch.func takes no operator that returns a list: torch's
         # own way
@@ -164,10 +179,6 @@ def _answer(x: Tensor, name: str, place: Place, values: tuple[Value, ...]) -> Te
         x.requires_grad or any(isinstance(v, Tensor) and v.requires_grad for v in values)
     )
     return by(choose(name, x, place, values, keep).loop, x, name, place, values, keep)
-
-
-def _tensors_of(place: Place) -> tuple[Tensor, ...]:
-    return (place.weights,) if isinstance(place, Weights) else ()
 
 
 def _written_down() -> bool:
@@ -475,8 +486,8 @@ def _tensors(over: Region) -> dict[str, Any]:
 
 def _check_devices(x: Tensor, name: str, over: Region, parameters: dict[str, Any]) -> None:
     """Of every region, parameter and pool. What is computed on one device would read the other's memory as its own."""
-    given = [*parameters.items(), *_tensors(over).items()] if parameters or type(over) not in BY_VALUE else ()
-    for key, value in given:
+    given = parameters if type(over) in BY_VALUE else {**parameters, **_tensors(over)}
+    for key, value in given.items():
         if isinstance(value, Tensor) and value.device != x.device:
             raise ValueError(
                 f"pool({name!r}, over={type(over).__name__}(…)): x is on {x.device}, {key} on {value.device}; "

@@ -18,6 +18,7 @@ WITHOUT = {
     "torch._C._functorch.maybe_current_level": "tensors inside torch.func are told by having no memory of their own",
     "torch._C._len_torch_dispatch_stack": "every pool goes through torch's dispatcher",
     "torch._C._len_torch_function_stack": "every pool goes through torch's dispatcher",
+    "torch._C._is_tracing": "torch.jit.is_tracing is asked, which takes longer",
     "torch.autograd.forward_ad._current_level": "every tensor is asked for its tangent",
     "torch._C.DisableTorchFunction": "images of different sizes are answered one by one where a gapstone pool is met",
     "torch.Tensor._version": "maps are copied to see whether a network changes them in place",
@@ -55,6 +56,7 @@ def missing() -> dict[str, str]:
 _level: Callable[[], Any] | None = FOUND["torch._C._functorch.maybe_current_level"]
 _dispatching: Callable[[], int] | None = FOUND["torch._C._len_torch_dispatch_stack"]
 _watching: Callable[[], int] | None = FOUND["torch._C._len_torch_function_stack"]
+_tracing: Callable[[], bool] = FOUND["torch._C._is_tracing"] or torch.jit.is_tracing  # type: ignore[attr-defined]
 _forward_ad: Any = None if FOUND["torch.autograd.forward_ad._current_level"] is None else torch.autograd.forward_ad
 
 
@@ -65,15 +67,15 @@ def unwatched(x: Tensor) -> bool:
         and _watching is not None
         and not _dispatching()
         and not _watching()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        and not transformed(x)
+        and not _tracing()
+        and (not transformed(x) if _level is None else _level() is None)
         and (not forward_mode(x) if _forward_ad is None else _forward_ad._current_level < 0)
     )
 
 
 def tracing() -> bool:
     """Whether torch.jit.trace writes down what is called."""
-    return not torch.compiler.is_compiling() and torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return not torch.compiler.is_compiling() and _tracing()
 
 
 def transformed(*values: Any) -> bool:

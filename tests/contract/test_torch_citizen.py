@@ -140,7 +140,7 @@ def test_transforms_of_calls_like_one_before():
 def test_names_and_tensors_that_cannot_be_remembered():
     x = x32(2, 3, 16, 16)
     with pytest.raises(ValueError, match="is not known"):
-        gs.pool(x, ["mean", "std"])
+        gs.pool(x, ["mean", "stud"])
     with pytest.raises(TypeError, match="sparse"):
         gs.pool(x.to_sparse(), "max", gs.Window(2))
 

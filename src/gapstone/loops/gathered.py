@@ -46,7 +46,9 @@ def sizes(x: Tensor) -> tuple[int, ...]:
 
 def _native(name: str, x: Tensor, place: Boxes) -> bool:
     """Whether torch's own pool takes the same windows, whatever the sizes are."""
-    if native.knows(name, x, place) is None or place.axes is None:
+    if place.axes is None or any(isinstance(n, torch.SymInt) for axis in place.axes for n in axis[3:5]):
+        return False  # "same" padding, of which nothing may be asked
+    if native.knows(name, x, place) is None:
         return False
     # for a window that hangs over, torch asks the size; it has grids of fixed sizes only
     return all(

@@ -52,7 +52,13 @@ def decode(numbers: Sequence[int], places: Sequence[Tensor]) -> Place:
 
 def check(place: Place, shape: tuple[int, ...]) -> None:
     """Before any number in a tensor becomes an address. Where nobody can look, nothing becomes one."""
-    if isinstance(place, Labels) and place.labels.numel() and seen((place.labels < place.count).all()) is False:
+    # of a mask there is one label
+    if (
+        isinstance(place, Labels)
+        and not place.whole
+        and place.labels.numel()
+        and seen((place.labels < place.count).all()) is False
+    ):
         largest = int(place.labels.max())
         raise ValueError(f"Segments: a label is {largest}, and count={place.count} allows 0 to {place.count - 1}.")
     if isinstance(place, Rectangles) and len(place.images):

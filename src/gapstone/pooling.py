@@ -158,7 +158,7 @@ def _prepared(
         return False
     if not eager.built(name, loop, x, place, values, keep):
         return None
-    return lambda x: eager.pool(name, loop, x, place, values, keep)  # type: ignore[arg-type]
+    return lambda x: eager.pool(name, loop, x, place, values, keep)
 
 
 def _answer(x: Tensor, name: str, place: Place, values: tuple[Value, ...], written_down: bool) -> Tensor:

@@ -22,6 +22,7 @@ def test_every_pool_over_every_region_is_in_the_table():
     assert all(case.why for case in cases)
 
 
+@pytest.mark.kernels
 def test_what_it_says_is_what_runs(monkeypatch):
     ran = []
 

@@ -75,9 +75,9 @@ def test_no_more_than_a_few_pictures_are_drawn_at_a_time(model, tmp_path, monkey
         def tell(done):
             nonlocal told
             told = done
-            given[-1](done)
+            given[-2](done)
 
-        return draw(*given[:-1], tell)
+        return draw(*given[:-2], tell, given[-1])
 
     monkeypatch.setattr(drawing, "_work", counted)
     monkeypatch.setattr(drawing, "draw", watched)

@@ -24,7 +24,7 @@ from gapstone.regions import REGIONS, Grid, Region, Whole, Window
 from gapstone.regions.places import Boxes, Place, Sampled, Weights
 from gapstone.regions.region import plain as settled
 from gapstone.regions.region import seen, symbolic
-from gapstone.torch_internals import forward_mode, tracing, transformed
+from gapstone.torch_internals import forward_mode, tracing, transformed, written_down
 
 Value = float | Tensor
 
@@ -111,8 +111,8 @@ def _pool(x: Tensor, name: AnyName, over: Region, parameters: dict[str, Any]) ->
     assert isinstance(name, str)
     _check(x, name, over, parameters)
     values = _parameters(x, name, parameters)
-    written_down = _written_down()
-    place = over.place(gathered.sizes(x) if written_down else tuple(x.shape))
+    elsewhere = written_down()
+    place = over.place(gathered.sizes(x) if elsewhere else tuple(x.shape))
     if isinstance(place, tuple):
         return torch.cat([_pool(x, name, part, parameters).flatten(2) for part in place], 2)
     if isinstance(place, Sampled):
@@ -123,7 +123,7 @@ def _pool(x: Tensor, name: AnyName, over: Region, parameters: dict[str, Any]) ->
         of_each = place.images  # what is given per image is that of a box's image
         values = tuple(v[of_each] if isinstance(v, Tensor) and v.dim() == 2 and len(v) > 1 else v for v in values)
         x, place = resample(operators.wide(name, x), place).to(x.dtype), place.boxes
-    return _answer(x, name, place, values, written_down)
+    return _answer(x, name, place, values, elsewhere)
 
 
 Listener = Callable[[Tensor, AnyName, Region, dict[str, Any]], Tensor | None]
@@ -161,12 +161,12 @@ def _prepared(
     return lambda x: eager.pool(name, loop, x, place, values, keep)
 
 
-def _answer(x: Tensor, name: str, place: Place, values: tuple[Value, ...], written_down: bool) -> Tensor:
+def _answer(x: Tensor, name: str, place: Place, values: tuple[Value, ...], elsewhere: bool) -> Tensor:
     if name in WHOLE_ONLY:
         check(place, tuple(x.shape))
         return ranks.forward(name, operators.wide(name, x), place, values).to(x.dtype)  # type: ignore[arg-type]
     _check_place(x, name, place)
-    if written_down:
+    if elsewhere:
         return gathered.forward(name, operators.wide(name, x), place, values).to(operators.answer_type(name, x.dtype))
     at = (x, *values, place.weights) if isinstance(place, Weights) else (x, *values)
     differentiated = not torch.compiler.is_compiling() and (forward_mode(*at) or transformed(*at))
@@ -179,12 +179,6 @@ def _answer(x: Tensor, name: str, place: Place, values: tuple[Value, ...], writt
         x.requires_grad or any(isinstance(v, Tensor) and v.requires_grad for v in values)
     )
     return by(choose(name, x, place, values, keep).loop, x, name, place, values, keep)
-
-
-def _written_down() -> bool:
-    """Whether the calls are kept for somewhere else, where gapstone's operators are not: torch.export (so ONNX, .pt2,
-    AOTInductor) and torch.jit.trace get torch's own."""
-    return torch.compiler.is_exporting() or tracing()
 
 
 def by(loop: Loop, x: Tensor, name: str, place: Place, values: tuple[Value, ...], keep: bool) -> Tensor:

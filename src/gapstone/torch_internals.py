@@ -78,6 +78,12 @@ def tracing() -> bool:
     return not torch.compiler.is_compiling() and _tracing()
 
 
+def written_down() -> bool:
+    """Whether the calls are kept for somewhere else, where gapstone's operators are not: torch.export (so ONNX, .pt2,
+    AOTInductor) and torch.jit.trace."""
+    return torch.compiler.is_exporting() or tracing()
+
+
 def transformed(*values: Any) -> bool:
     """Inside torch.vmap, torch.func.grad and their like."""
     if _level is not None:

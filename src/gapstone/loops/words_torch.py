@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gapstone.torch_internals import written_down
+
 NOWHERE = 2**62  # the position of no position
 
 Number = Tensor | float
@@ -83,12 +85,16 @@ class TensorWords:
 
     def largest(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         flat = x.flatten(x.dim() - len(self.positions))
-        v, i = flat.sort(dim=-1, descending=True, stable=True)
-        short = max(k - flat.shape[-1], 0)
-        v = torch.cat([v[..., :k], v.new_full((*v.shape[:-1], short), -torch.inf)], -1)
-        i = torch.cat([i[..., :k], i.new_full((*i.shape[:-1], short), NOWHERE)], -1)
+        if written_down():  # ONNX has no stable sort; of equals, a forward pass asks for none in particular
+            v, i = flat.topk(min(k, flat.shape[-1]), dim=-1)
+        else:
+            v, i = flat.sort(dim=-1, descending=True, stable=True)
+        v, i = v[..., :k], i[..., :k]
+        if (short := k - flat.shape[-1]) > 0:
+            v = torch.cat([v, v.new_full((*v.shape[:-1], short), -torch.inf)], -1)
+            i = torch.cat([i, i.new_full((*i.shape[:-1], short), NOWHERE)], -1)
         ones = (1,) * len(self.positions)
-        return tuple(part.movedim(-1, 0).reshape(k, *flat.shape[:-1], *ones) for part in (v, i))  # type: ignore[return-value]
+        return tuple(part.movedim(flat.dim() - 1, 0).reshape(k, *flat.shape[:-1], *ones) for part in (v, i))  # type: ignore[return-value]
 
     def _named(self, found: Any) -> tuple[Tensor, Tensor]:
         ones = (1,) * len(self.positions)

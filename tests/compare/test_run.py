@@ -192,9 +192,9 @@ def test_a_head_too_large_for_the_machine_ends_only_itself(folder, tmp_path):
 
 def test_folds(folder, tmp_path):
     choices = Choices(str(folder), epochs=2, precision="float32")
-    results = compare(Request(choices, ("gap", "gmp"), folds=2), tmp_path, quiet())
-    assert results["settings"]["folds"] == 2
-    assert len(results["trials"]) == 4
+    results = compare(Request(choices, ("gap", "gmp"), folds=3), tmp_path, quiet())
+    assert results["settings"]["folds"] == 3
+    assert len(results["trials"]) == 6
     assert results["data"]["test"] == sum(results["data"]["counts"]["test"]) == 150
     assert "Nadeau" in results["pairs"][0]["method"]
     json.dumps(results, allow_nan=False)

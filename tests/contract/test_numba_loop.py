@@ -22,6 +22,7 @@ from gapstone.loops import numba as loop
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes, Cells, Labels, Place, Rectangles, Sampled, Weights, Windows
 
+from ..marks import slow_but
 from .conftest import DERIVED
 
 pytest.importorskip("numba")
@@ -228,15 +229,13 @@ POSITIVE = {"lp", "l2", "gem"}
 LAYOUTS = ["contiguous", pytest.param("channels_last", marks=pytest.mark.slow)]
 
 
-def quick(*names: str) -> list[Any]:
-    """All templates are tried with the maximum, which has the longest state. test_pools.py tries formulas of other
-    kinds; all pools in all templates: make test-slow."""
-    return [pytest.param(name, marks=() if name in DERIVED else pytest.mark.slow) for name in names]
+# All templates are tried with the maximum, which has the longest state. test_pools.py tries formulas of other kinds;
+# all pools in all templates: make test-slow.
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", quick(*FORMULAS))
+@pytest.mark.parametrize("name", slow_but(FORMULAS, *DERIVED))
 @pytest.mark.parametrize("learned", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_every_pool_over_every_place(name, shape, layout, learned):
     """Learned: the same with the parameter's slope, of which test_parameters_per_channel_and_image has a quick look."""
@@ -293,7 +292,7 @@ def test_types(name, dtype, layout):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("name", quick("max", "min", "sum"))
+@pytest.mark.parametrize("name", slow_but(["max", "min", "sum"], *DERIVED))
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_integers(dtype, name, layout):
     low, high = torch.iinfo(dtype).min, torch.iinfo(dtype).max
@@ -314,7 +313,7 @@ def test_integers(dtype, name, layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size", [1, 7, 63, 1000, 1024, 1025, 5000])
-@pytest.mark.parametrize("name", quick("mean", "max", "gem", "logsumexp", "std"))
+@pytest.mark.parametrize("name", slow_but(["mean", "max", "gem", "logsumexp", "std"], *DERIVED))
 def test_long_maps(name, size, layout):
     if name == "std" and size == 1:
         return
@@ -324,7 +323,7 @@ def test_long_maps(name, size, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", quick("mean", "sum", "variance"))
+@pytest.mark.parametrize("name", slow_but(["mean", "sum", "variance"]))
 def test_a_million_positions(name, layout):
     torch.manual_seed(0)
     x = torch.rand(1, 2, 1024, 1024)
@@ -358,7 +357,7 @@ def test_ties_nan_and_infinity(shape, rule, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", quick("max", "min", "mean", "gem", "softmax", "logsumexp", "l2"))
+@pytest.mark.parametrize("name", slow_but(["max", "min", "mean", "gem", "softmax", "logsumexp", "l2"], *DERIVED))
 def test_nan_wins_in_windows(name, layout):
     torch.manual_seed(0)
     for rule in ((3, 2, 1), (2, 2, 0), (3, 1, 1), (7, 3, 3)):
@@ -372,7 +371,7 @@ def test_nan_wins_in_windows(name, layout):
             assert torch.equal(out.isnan(), met)
 
 
-@pytest.mark.parametrize("name", quick("softmax", "logsumexp", "gem"))
+@pytest.mark.parametrize("name", slow_but(["softmax", "logsumexp", "gem"]))
 def test_infinite_values(name):
     x = torch.tensor([[[1.0, math.inf, 2.0, 3.0], [-math.inf, -math.inf, 1.0, 0.0], [-math.inf] * 4]])
     for y in (x, last(x), x.repeat(1, 20, 1)):
@@ -404,7 +403,7 @@ def test_divisors(layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", quick(*(name for name in FORMULAS if POOLS[name].weighted)))
+@pytest.mark.parametrize("name", slow_but(name for name in FORMULAS if POOLS[name].weighted))
 def test_weights(name, layout):
     torch.manual_seed(0)
     x = torch.rand(2, 35, 6, 9, dtype=torch.float64) + 0.1
@@ -466,7 +465,7 @@ def test_parameters_per_channel_and_image(layout, place, learned):
         check("gem", x, place, p, learned)
 
 
-@pytest.mark.parametrize("name", quick("max", "gem"))
+@pytest.mark.parametrize("name", slow_but(["max", "gem"], *DERIVED))
 def test_nothing(name):
     given, learned = ((3.0,), True) if name == "gem" else ((), False)
     for shape in ((0, 3, 5, 5), (2, 0, 5, 5)):
@@ -502,7 +501,7 @@ def test_strides_of_its_own():
         assert torch.allclose(loop.forward("mean", view, Boxes(None))[0], view.mean((2, 3)), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", quick("max", "gem"))
+@pytest.mark.parametrize("name", slow_but(["max", "gem"], *DERIVED))
 def test_any_number_of_threads_gives_the_same(name):
     torch.manual_seed(0)
     before = torch.get_num_threads()

@@ -71,7 +71,12 @@ def one_damage(world: World, name: str, state: str, seed: int, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("name", "seed"),
-    [("explain", 1000), ("explain", 1001), ("explain", 1002), pytest.param("compare", 1000, marks=pytest.mark.slow)],
+    [
+        ("explain", 1000),
+        ("explain", 1001),
+        ("explain", 1002),
+        *(pytest.param("compare", seed, marks=pytest.mark.slow) for seed in (1000, 1001)),
+    ],
 )
 def test_some_damages(world, tmp_path, name, seed):
     one_damage(world, name, "finished", seed, tmp_path)

@@ -96,7 +96,7 @@ def test_no_evidence_has_no_box(map, threshold):
     assert not swept.best.any()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.one_of(TIED, FREE), st.sampled_from([0.0, 0.2, 0.5, 0.99]), st.sampled_from([4, 8]))
 def test_box_is_what_walking_finds(map, threshold, connectivity):
     expected = by_hand(map, threshold, connectivity)
@@ -107,7 +107,7 @@ def test_box_is_what_walking_finds(map, threshold, connectivity):
     assert box(map, threshold, connectivity=connectivity) == found[:1]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.one_of(TIED, FREE), st.sampled_from([4, 8]))
 @example(np.array([[5e-324, 5e-324]]), 8)  # half of the smallest number rounds up to itself
 def test_one_pass_is_scipy_at_every_threshold(map, connectivity):
@@ -142,7 +142,7 @@ def test_thresholds_in_any_order():
     assert (sweep(map, [0.3, 0.3]).boxes == up.boxes[[3, 3]]).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.one_of(TIED, FREE))
 def test_otsu_is_the_best_of_all_cuts(map):
     fractions, peak = scaled(map)

@@ -41,7 +41,7 @@ def gathered(pictures, **asked):
     return scores
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6))
 def test_scores_are_their_definitions(seed):
     pictures = list(random_set(seed))

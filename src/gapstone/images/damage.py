@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from . import boxes, jpeg
-from .damaged import DamagedError
+from . import bmff, jpeg
+from .decode_error import DecodeError
 from .tiff import Layout
 
 ZEROS = bytes(64)
@@ -29,17 +29,17 @@ BARE = {"BMP", "DIB", "PPM", "TGA", "SGI", "PCX", "DDS"}
 
 
 def in_file(data: bytes) -> None:
-    """Raises DamagedError for what can be seen before a decoder is asked, which would only say that it cannot."""
+    """Raises DecodeError for what can be seen before a decoder is asked, which would only say that it cannot."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         _check_webp(data)
     elif data[4:8] == b"ftyp":
-        boxes.check(data, ZEROS)
+        bmff.check(data, ZEROS)
     elif data[4:8] == b"jP  " or data[:4] == b"\xff\x4f\xff\x51":
         _check_jpeg2000(data)
 
 
 def before(image: ImageFile.ImageFile, data: bytes, layout: Layout | None, notes: list[str]) -> Callable[[], None]:
-    """Raises DamagedError, and so does the function returned, to be called when the image has been loaded."""
+    """Raises DecodeError, and so does the function returned, to be called when the image has been loaded."""
     form = image.format
     if form in ("JPEG", "MPO"):
         return jpeg.guard(image, data, notes)
@@ -84,16 +84,16 @@ def _check_png(data: bytes, at: int = 0) -> None:
             return
         if name == b"IDAT":
             if end > len(data):
-                raise DamagedError(f"truncated: {end - len(data):,} bytes of its pixels are missing")
+                raise DecodeError(f"truncated: {end - len(data):,} bytes of its pixels are missing")
             if end + 4 <= len(data) and zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-                raise DamagedError("its packed pixels are not what was written: a checksum does not fit")
+                raise DecodeError("its packed pixels are not what was written: a checksum does not fit")
         at = end + 4
 
 
 def _check_webp(data: bytes) -> None:
     length = int.from_bytes(data[4:8], "little") + 8
     if length - len(data) > 1:  # a last byte that only pads is left out by some
-        raise DamagedError(f"truncated: {length - len(data):,} of its {length:,} bytes are missing")
+        raise DecodeError(f"truncated: {length - len(data):,} of its {length:,} bytes are missing")
     at = 12
     while at + 8 <= min(length, len(data)):
         name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
@@ -106,7 +106,7 @@ def check_zeros(data: bytes, start: int, end: int) -> None:
     """Of packed pixels."""
     found = data.find(ZEROS, start, end)
     if found >= 0:
-        raise DamagedError(f"from byte {found:,} on its packed pixels are only zeros: they were never written, or lost")
+        raise DecodeError(f"from byte {found:,} on its packed pixels are only zeros: they were never written, or lost")
 
 
 def _check_qoi(data: bytes, size: tuple[int, int]) -> None:
@@ -123,9 +123,9 @@ def _check_qoi(data: bytes, size: tuple[int, int]) -> None:
             at += 2 if byte >= 0x80 else 1
         left -= 1
     if left > 0:
-        raise DamagedError(f"truncated: {left:,} of its {size[0] * size[1]:,} pixels are missing")
+        raise DecodeError(f"truncated: {left:,} of its {size[0] * size[1]:,} pixels are missing")
     if left < 0 or data[at : at + 8] != b"\0\0\0\0\0\0\0\1":
-        raise DamagedError("its pixels do not end where its data end: bytes are missing or were overwritten")
+        raise DecodeError("its pixels do not end where its data end: bytes are missing or were overwritten")
 
 
 def _check_jpegs(layout: Layout, data: bytes) -> None:
@@ -133,7 +133,7 @@ def _check_jpegs(layout: Layout, data: bytes) -> None:
     for start, count in zip(layout.offsets, layout.counts, strict=False):
         part = data[start : start + count]
         if len(part) < count:
-            raise DamagedError(f"truncated: {count - len(part):,} bytes of pixels are missing")
+            raise DecodeError(f"truncated: {count - len(part):,} bytes of pixels are missing")
         if not part:  # a tile that was left out, to be filled with the ground
             continue
         whole = b"\xff\xd8" + (layout.tables or b"\xff\xd8\xff\xd9")[2:-2] + part[2:]
@@ -153,7 +153,7 @@ def _check_sums(layout: Layout, data: bytes) -> None:
         try:
             zlib.decompressobj().decompress(data[start : start + count], most)
         except zlib.error as error:
-            raise DamagedError(f"its packed pixels are not what was written ({error})") from None
+            raise DecodeError(f"its packed pixels are not what was written ({error})") from None
 
 
 def _check_jpeg2000(data: bytes) -> None:
@@ -165,7 +165,7 @@ def _check_jpeg2000(data: bytes) -> None:
         length = int.from_bytes(data[at + 6 : at + 10], "big")
         end = at + length if length else len(data) - 2
         if end > len(data):
-            raise DamagedError(f"truncated: {end - len(data):,} bytes of its pixels are missing")
+            raise DecodeError(f"truncated: {end - len(data):,} bytes of its pixels are missing")
         begin = at + 12
         while begin + 4 <= end and data[begin : begin + 2] != b"\xff\x93":
             begin += 2 + int.from_bytes(data[begin + 2 : begin + 4], "big")
@@ -176,7 +176,7 @@ def _check_jpeg2000(data: bytes) -> None:
             # markers of packets, which begin all of them or none, hold a number that may be anything
             counted = data[begin : begin + 4] == b"\xff\x91\0\4"
             if not counted and bool(((after >= 0x90) & (after != 0x92)).any()):
-                raise DamagedError("markers stand among its packed pixels: bytes were overwritten or are missing")
+                raise DecodeError("markers stand among its packed pixels: bytes were overwritten or are missing")
         at = end
 
 
@@ -187,7 +187,7 @@ def check_planes(values: NDArray[Any]) -> None:
 
 
 def check_rows(values: NDArray[Any], high: int = 1) -> None:
-    """Raises DamagedError where the zeros of a picture begin or end within a row of pixels that are none.
+    """Raises DecodeError where the zeros of a picture begin or end within a row of pixels that are none.
 
     high: rows that are packed together.
     """
@@ -222,7 +222,7 @@ def _check_plane(there: NDArray[np.bool_], high: int) -> None:
                 zeros = width - last
                 columns = full[:, last:] if cut is row else full[:, ::-1][:, last:]
                 if 0.02 * width < zeros < width and cut[:last].mean() > 0.9 and columns.mean() > 0.9 < full.mean():
-                    raise DamagedError(
+                    raise DecodeError(
                         f"{end - begin:,} rows of it are only zeros, and they begin or end within a row: the pixels "
                         f"were never written, or lost"
                     )

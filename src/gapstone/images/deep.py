@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from .damaged import DamagedError
+from .decode_error import DecodeError
 from .ranges import Range, Ranges, Spread, decide, note, spread, to_uint8
 
 MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N", "I;12")
@@ -144,7 +144,7 @@ def deep(image: ImageFile.ImageFile, data: bytes, notes: list[str]) -> Deep | No
         planes = np.frombuffer(data, ">u2", bands * width * height, 512).reshape(bands, height, width)
         return _with_alpha(planes[:, ::-1].transpose(1, 2, 0).astype(np.uint16), image)
     if form == "SGI" and image.tile and image.tile[0].codec_name == "sgi_rle" and data[3] == 2:
-        raise DamagedError("not supported: 16-bit SGI packed by run lengths; save it as PNG or TIFF")
+        raise DecodeError("not supported: 16-bit SGI packed by run lengths; save it as PNG or TIFF")
     if form == "JPEG2000" and image.mode not in MODES and (bits := _jpeg2000_bits(data)):
         notes.append(f"its {bits} bits are read as 8, on the range that the file states")
     if image.mode in MODES:
@@ -218,12 +218,12 @@ def _portable(image: Image.Image, data: bytes) -> NDArray[np.uint16] | None:
     count = width * height * bands
     if head[1] in b"56":
         if len(data) < head.end() + 2 * count:
-            raise DamagedError(f"truncated: {head.end() + 2 * count - len(data):,} bytes of pixels are missing")
+            raise DecodeError(f"truncated: {head.end() + 2 * count - len(data):,} bytes of pixels are missing")
         values = np.frombuffer(data, ">u2", count, head.end()).astype(np.uint16)
     else:
         numbers = re.sub(rb"#[^\n\r]*", b"", data[head.end() :]).split(None, count)[:count]
         if len(numbers) < count:
-            raise DamagedError(f"truncated: {count - len(numbers):,} of {count:,} numbers are missing")
+            raise DecodeError(f"truncated: {count - len(numbers):,} of {count:,} numbers are missing")
         values = np.asarray(numbers, dtype="S5").astype(np.uint16)
     return values.reshape((height, width, 3) if bands == 3 else (height, width))
 

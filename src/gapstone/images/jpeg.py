@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageFile
 
-from .damaged import DamagedError
+from .decode_error import DecodeError
 
 LOOK_AHEAD = b"\xff\x00" * 9
 """More than the 8 bytes that libjpeg-turbo reads ahead, all ones: no code, so that it takes as many bits as can be."""
@@ -57,7 +57,7 @@ class Structure:
 
 
 def guard(image: ImageFile.ImageFile, data: bytes, notes: list[str]) -> Callable[[], None]:
-    """Have `image.load()` raise DamagedError where pixels are missing; the function returned looks at what it decoded.
+    """Have `image.load()` raise DecodeError where pixels are missing; the function returned looks at what it decoded.
 
     image: as opened from `data`, not yet loaded.
     """
@@ -77,7 +77,7 @@ def guard(image: ImageFile.ImageFile, data: bytes, notes: list[str]) -> Callable
 
 
 def structure(data: bytes) -> Structure:
-    """Raises DamagedError where a marker stands that cannot stand there."""
+    """Raises DecodeError where a marker stands that cannot stand there."""
     found, at, interval = Structure(), 2, 0
     while True:
         at = data.find(b"\xff", at)
@@ -87,7 +87,7 @@ def structure(data: bytes) -> Structure:
             if found.scans:
                 found.closed, found.end = False, found.scans[-1].end
                 return found
-            raise DamagedError("truncated: the file ends before its pixels begin")
+            raise DecodeError("truncated: the file ends before its pixels begin")
         marker = data[at + 1]
         if marker in (_EOI, _SOI) or marker == 0x01 or marker < 0xC0 or 0xD0 <= marker <= 0xD7:
             at += 2
@@ -98,7 +98,7 @@ def structure(data: bytes) -> Structure:
         length = int.from_bytes(data[at + 2 : at + 4], "big")
         body = data[at + 4 : at + 2 + length]
         if length < 2 or len(body) < length - 2:
-            raise DamagedError(f"truncated within a header (marker FF {marker:02X})")
+            raise DecodeError(f"truncated within a header (marker FF {marker:02X})")
         at += 2 + length
         if marker in _FRAMES and len(body) >= 6:
             found.frame = marker
@@ -118,7 +118,7 @@ def structure(data: bytes) -> Structure:
 def _scan(body: bytes, interval: int, at: int) -> Scan:
     count = body[0] if body else 0
     if len(body) < 1 + 2 * count + 3:
-        raise DamagedError("the header of a scan is damaged")
+        raise DecodeError("the header of a scan is damaged")
     first, last, precision = body[1 + 2 * count : 4 + 2 * count]
     components = tuple(body[1 + 2 * i] for i in range(count))
     return Scan(components, (first, last), (precision >> 4, precision & 15), interval, at)
@@ -139,7 +139,7 @@ def _end_of(data: bytes, scan: Scan) -> int:
 
 
 def _closes(data: bytes, at: int, found: Structure, scan: Scan) -> bool:
-    """Whether the picture ends where this scan ends, at `at`. Raises DamagedError for what cannot follow a scan."""
+    """Whether the picture ends where this scan ends, at `at`. Raises DecodeError for what cannot follow a scan."""
     marker = data[at + 1] if at + 1 < len(data) else None
     if marker is None or marker == _SOI:  # another picture behind this one
         found.closed, found.end = False, scan.end
@@ -154,7 +154,7 @@ def _closes(data: bytes, at: int, found: Structure, scan: Scan) -> bool:
     )
     whole = found.frame in (0xC0, 0xC1) and len(scan.components) == len(found.sampling) and marker in (0xC4, _SOS)
     if whole or marker not in _BETWEEN or length < 2 or not follows:
-        raise DamagedError(
+        raise DecodeError(
             f"after {at - scan.start:,} bytes of pixels stands FF {marker:02X}, which has no business there: bytes are "
             f"missing or were overwritten"
         )
@@ -164,14 +164,14 @@ def _closes(data: bytes, at: int, found: Structure, scan: Scan) -> bool:
 def _check_restarts(found: Structure, data: bytes) -> None:
     for scan in found.scans:
         if not scan.interval and scan.restarts:
-            raise DamagedError("a restart marker where there should be none: bytes are missing or were overwritten")
+            raise DecodeError("a restart marker where there should be none: bytes are missing or were overwritten")
         if not scan.interval or found.size[1] == 0:
             continue
         wanted = -(-_units(found, scan) // scan.interval) - 1
         if len(scan.restarts) not in (wanted, wanted + 1):  # some encoders close with one
-            raise DamagedError(f"{len(scan.restarts):,} of its {wanted:,} restart markers are there: bytes are missing")
+            raise DecodeError(f"{len(scan.restarts):,} of its {wanted:,} restart markers are there: bytes are missing")
         if any(data[at + 1] != 0xD0 + i % 8 for i, at in enumerate(scan.restarts)):
-            raise DamagedError("its restart markers do not follow each other: bytes are missing or were overwritten")
+            raise DecodeError("its restart markers do not follow each other: bytes are missing or were overwritten")
 
 
 def _units(found: Structure, scan: Scan) -> int:
@@ -192,7 +192,7 @@ def _ceil(a: int, b: int) -> int:
 def _check_scans(found: Structure) -> None:
     """That every coefficient of every component comes in full."""
     if not found.scans:
-        raise DamagedError("truncated: the file ends before its pixels begin")
+        raise DecodeError("truncated: the file ends before its pixels begin")
     if found.frame not in (0xC2, 0xC6, 0xCA, 0xCE):
         whole = set(found.sampling) <= {component for scan in found.scans for component in scan.components}
     else:
@@ -203,7 +203,7 @@ def _check_scans(found: Structure) -> None:
         whole = not any(bits.any() for bits in missing.values())
     if not whole:
         scans = "1 scan" if len(found.scans) == 1 else f"{len(found.scans)} scans"
-        raise DamagedError(f"it ends after {scans}, and some are missing: only part of it can be seen")
+        raise DecodeError(f"it ends after {scans}, and some are missing: only part of it can be seen")
 
 
 def _feed(image: ImageFile.ImageFile, data: bytes, found: Structure) -> None:
@@ -222,7 +222,7 @@ def _feed(image: ImageFile.ImageFile, data: bytes, found: Structure) -> None:
         given += 1
         if given > len(parts):
             missing = "bytes of its pixels are missing" if found.closed else "the end of the file is missing"
-            raise DamagedError(f"truncated: {missing}, and the picture with it")
+            raise DecodeError(f"truncated: {missing}, and the picture with it")
         return parts[given - 1]
 
     image.load_read = read  # type: ignore[attr-defined]  # the plugins' way of handing over data
@@ -231,7 +231,7 @@ def _feed(image: ImageFile.ImageFile, data: bytes, found: Structure) -> None:
     def ended() -> None:
         before()
         if given < len(parts):
-            raise DamagedError(
+            raise DecodeError(
                 f"its pixels are complete more than {SPARE} bytes before its data end: they were overwritten or moved"
             )
 
@@ -256,4 +256,4 @@ def _compare(image: ImageFile.ImageFile, data: bytes, found: Structure) -> None:
         again.load()
         same = again.size == image.size and again.mode == image.mode and again.im is not None
         if not same or not np.array_equal(np.asarray(again), np.asarray(image)):
-            raise DamagedError("bytes of its pixels are missing: what is decoded there is not the picture")
+            raise DecodeError("bytes of its pixels are missing: what is decoded there is not the picture")

@@ -23,7 +23,7 @@ from gapstone.disk import opener
 
 from . import damage, heif, tiff
 from .colour import to_uint8
-from .damaged import DamagedError
+from .decode_error import DecodeError
 from .deep import Deep, deep
 from .names import display
 from .ranges import UNDECIDED, Ranges, Spread
@@ -116,7 +116,7 @@ def load(
             return _decode(data, channels, max_pixels, ranges or UNDECIDED, heard)
     except ImageError:
         raise
-    except DamagedError as e:
+    except DecodeError as e:
         raise ImageError(str(e) if str(e).startswith(("truncated", "not supported")) else f"damaged: {e}") from None
     except MemoryError:
         raise ImageError(OUT_OF_MEMORY) from None

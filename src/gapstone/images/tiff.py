@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .damaged import DamagedError
+from .decode_error import DecodeError
 from .deep import Deep, unpremultiplied
 
 _SIZES = {1: "B", 2: "s", 3: "H", 4: "I", 6: "b", 7: "s", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 18: "Q"}
@@ -120,7 +120,7 @@ def refusal(data: bytes) -> str | None:
 
 
 def read(found: Layout, data: bytes) -> Deep | None:
-    """The pixels, where this module reads such a file. Raises DamagedError where bytes are missing or damaged."""
+    """The pixels, where this module reads such a file. Raises DecodeError where bytes are missing or damaged."""
     dtype = found.dtype
     if (
         dtype is None
@@ -186,7 +186,7 @@ def _assembled(found: Layout, data: bytes, dtype: np.dtype[np.generic]) -> NDArr
     inner = 1 if found.planar else found.samples
     across, down = -(-found.width // wide), -(-found.height // high)
     if len(found.offsets) < across * down * layers:
-        raise DamagedError(f"it has {len(found.offsets)} of {across * down * layers} strips or tiles")
+        raise DecodeError(f"it has {len(found.offsets)} of {across * down * layers} strips or tiles")
     out = np.empty((found.height, found.width, found.samples), dtype)
     tiled = found.part[1] != found.width or found.part[0] > found.height
     for number in range(across * down * layers):
@@ -217,9 +217,9 @@ def _part(
         try:
             raw = zlib.decompressobj().decompress(data[start:end], needed + 1)  # and the sum behind them
         except zlib.error as error:
-            raise DamagedError(f"its packed pixels are damaged ({error})") from None
+            raise DecodeError(f"its packed pixels are damaged ({error})") from None
     if len(raw) < needed:
-        raise DamagedError(f"truncated: {needed - len(raw):,} bytes of pixels are missing")
+        raise DecodeError(f"truncated: {needed - len(raw):,} bytes of pixels are missing")
     if found.predictor == 3:
         # bytes of one significance together, each the difference to the one before
         rows = np.frombuffer(raw, np.uint8).reshape(shape[0], -1, shape[2])

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator
 
-from .damaged import DamagedError
+from .decode_error import DecodeError
 
 _PICTURES = (b"av01", b"hvc1", b"hev1", b"jpeg", b"avc1")
 
 
 def check(data: bytes, zeros: bytes) -> None:
-    """Raises DamagedError where pixels are missing from the file, or are zeros for so long as they never are."""
+    """Raises DecodeError where pixels are missing from the file, or are zeros for so long as they never are."""
     parts = list(_boxes(data, 0, len(data)))
     for name, _, end in parts:
         if end > len(data) and name in (b"mdat", b"meta", b"moov"):  # what follows the last box may look like one
-            raise DamagedError(f"truncated: {end - len(data):,} bytes of its {name.decode()} box are missing")
+            raise DecodeError(f"truncated: {end - len(data):,} bytes of its {name.decode()} box are missing")
     kinds: dict[int, bytes] = {}
     places: dict[int, list[tuple[int, int]]] = {}
     for name, start, end in parts:
@@ -30,9 +30,9 @@ def check(data: bytes, zeros: bytes) -> None:
             continue
         for start, length in extents:
             if start + length > len(data):
-                raise DamagedError(f"truncated: {start + length - len(data):,} bytes of its pixels are missing")
+                raise DecodeError(f"truncated: {start + length - len(data):,} bytes of its pixels are missing")
             if (at := data.find(zeros, start, start + length)) >= 0:
-                raise DamagedError(
+                raise DecodeError(
                     f"from byte {at:,} on its packed pixels are only zeros: they were never written, or lost"
                 )
 

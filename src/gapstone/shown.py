@@ -9,7 +9,10 @@ import os
 import unicodedata
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _JOINER = "\u200d"
 # letters and marks by their category, but nothing is seen where they stand (Unicode: Default_Ignorable_Code_Point)
@@ -64,9 +67,28 @@ def one_line(text: str) -> str:
     return display(" ".join(text.split()))
 
 
-def finalize(value: Any) -> Any:
-    """For jinja2's `Environment(finalize=…)`: texts as `display` shows them, markup of our own as it is."""
-    return display(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+def pages(package: str) -> "Environment":
+    """The templates of a room: every text is escaped and stands as `display` shows it, markup of our own as it is.
+
+    >>> pages(__package__).get_template("report.html.j2").render(head=head)
+    """
+    from importlib.resources import files
+
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    folder = files(package) / "templates"
+
+    def finalize(value: Any) -> Any:
+        return display(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+    return Environment(
+        loader=FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
+        autoescape=True,
+        finalize=finalize,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def show_warnings() -> None:

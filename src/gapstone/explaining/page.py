@@ -15,7 +15,6 @@ from importlib.resources import files
 from typing import Any, Literal
 
 import numpy as np
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -27,7 +26,7 @@ from gapstone.maps import captions, colours
 from gapstone.maps.colourbar import strip, ticks
 from gapstone.maps.explanation import Evidence
 from gapstone.maps.overlay import DARKEST, LIGHTEST
-from gapstone.shown import finalize
+from gapstone.shown import pages
 from gapstone.whole import whole
 
 MOST = 6000  # pictures on a page: some 50 MB; all are in explained.json
@@ -91,28 +90,30 @@ def write(kept: Kept, head: dict[str, Any], looked: Looked, rows: Callable[[], I
         exact &= row["placement"]["exact"]
         parts |= not _all_seen(row)
     side = thumbnail_side(min(looked.pictures, MOST))
-    script = _template("page.js")
-    environment = Environment(
-        loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, finalize=finalize,
-    )  # fmt: skip
-    text = environment.get_template("page.html.j2").generate(
-        head=head,
-        cards=_cards(kept, head, rows(), side, folder or ""),
-        folder=folder,
-        pictures=looked.pictures,
-        most=MOST,
-        errors=looked.errors,
-        wrong=wrong,
-        answers=sorted(answers.items(), key=lambda item: (-item[1], item[0])) if len(answers) <= MOST_CHOICES else [],
-        bar=_png(strip(512, 16, head["largest"], head["options"]["alpha"], None)),
-        grey=_grey(),
-        ticks=ticks(head["largest"], None),
-        additive=additive,
-        exact=exact,
-        parts=parts,
-        script=script,
-        allowed=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+    script = (files(__package__) / "templates" / "page.js").read_text("utf-8")
+    text = (
+        pages(__package__)
+        .get_template("page.html.j2")
+        .generate(
+            head=head,
+            cards=_cards(kept, head, rows(), side, folder or ""),
+            folder=folder,
+            pictures=looked.pictures,
+            most=MOST,
+            errors=looked.errors,
+            wrong=wrong,
+            answers=sorted(answers.items(), key=lambda item: (-item[1], item[0]))
+            if len(answers) <= MOST_CHOICES
+            else [],
+            bar=_png(strip(512, 16, head["largest"], head["options"]["alpha"], None)),
+            grey=_grey(),
+            ticks=ticks(head["largest"], None),
+            additive=additive,
+            exact=exact,
+            parts=parts,
+            script=script,
+            allowed=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        )
     )
     with whole(kept.out / "index.html") as unfinished, unfinished.open("wb") as file:
         for piece in text:
@@ -123,10 +124,6 @@ def _grey() -> str:
     """The drawings' grey underlay, DARKEST + v · (LIGHTEST − DARKEST), in the words of CSS."""
     slope, offset = (LIGHTEST - DARKEST) / 255, DARKEST / 255
     return f"contrast({slope / (slope + 2 * offset):.3f}) brightness({slope + 2 * offset:.3f})"
-
-
-def _template(name: str) -> str:
-    return (files(__package__) / "templates" / name).read_text("utf-8")
 
 
 def _cards(kept: Kept, head: dict[str, Any], rows: Iterator[Row], side: int, folder: str) -> Iterator[Card]:

@@ -9,16 +9,14 @@ import io
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
-from gapstone.shown import finalize
+from gapstone.shown import pages
 from gapstone.whole import write_whole
 
 from .crew import Lost, crew
@@ -70,14 +68,6 @@ def write(source: Source, scan: Scan, folder: Path, progress: Progress, max_pixe
         with suppress(FileNotFoundError):
             path.unlink()
         return None
-    environment = Environment(
-        loader=FunctionLoader(lambda name: (files(__package__) / "templates" / name).read_text("utf-8")),
-        autoescape=True,
-        finalize=finalize,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     orders = [_order(scan, group) for group in groups[:MOST_GROUPS]]
     wanted = [i for order in orders for i in order[:MOST_PICTURES]]
     small: dict[int, Small] = {}
@@ -85,8 +75,16 @@ def write(source: Source, scan: Scan, folder: Path, progress: Progress, max_pixe
         small[i] = one
         progress(done, len(wanted))
     shown = [_group(scan, order, small) for order in orders]
-    page = environment.get_template("scan.html.j2").render(
-        given=scan.given, groups=shown, count=len(groups), pictures=sum(map(len, groups)), lines=scan.text().split("\n")
+    page = (
+        pages(__package__)
+        .get_template("scan.html.j2")
+        .render(
+            given=scan.given,
+            groups=shown,
+            count=len(groups),
+            pictures=sum(map(len, groups)),
+            lines=scan.text().split("\n"),
+        )
     )
     write_whole(path, page.encode("utf-8", "backslashreplace"))
     return path

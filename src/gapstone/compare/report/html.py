@@ -8,17 +8,14 @@ No script, no font, no address: it opens from a disk, in an e-mail, in ten years
 import io
 from collections.abc import Sequence
 from datetime import datetime
-from importlib.resources import files
 from itertools import combinations
 from math import floor, log10
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-
 from gapstone.compare.report import charts, pictures, words
 from gapstone.compare.report.charts import Look
-from gapstone.shown import finalize
+from gapstone.shown import pages
 from gapstone.storage.sealed import read_sealed, read_vouched
 from gapstone.whole import write_whole
 
@@ -45,14 +42,7 @@ def write(folder: Path) -> Path:
 
 def fill(results: dict[str, Any], maps: pictures.Maps | None, worst: Sequence[pictures.Picture]) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=FunctionLoader(_template),
-        autoescape=True,
-        finalize=finalize,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = pages(__package__)
     environment.filters |= {
         name: getattr(words, name)
         for name in ("percent", "half", "plain", "signed", "short", "p_value", "points", "seconds", "many")
@@ -84,10 +74,6 @@ def fill(results: dict[str, Any], maps: pictures.Maps | None, worst: Sequence[pi
         marks=MARKS,
         most_listed=MOST_LISTED,
     )
-
-
-def _template(name: str) -> str:
-    return (files(__package__) / "templates" / name).read_text("utf-8")
 
 
 def _date(iso: str) -> str:

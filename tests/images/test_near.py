@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gapstone.images.facts import thumbnail
-from gapstone.images.near import Likeness, check_threshold, near_pairs
+from gapstone.images.near import Likeness, check_threshold
 from gapstone.images.scan import scan
 from gapstone.images.sources import open_source
 from gapstone.images.survey import THUMBNAIL, _thumbnails
@@ -40,7 +40,7 @@ CHANGES: dict[str, Callable[[Picture], Picture]] = {
 def pairs_of(pictures: list[Picture]) -> set[tuple[int, int]]:
     thumbnails = np.stack([np.frombuffer(thumbnail(np.ascontiguousarray(p)), np.uint8) for p in pictures])
     sizes = np.asarray([(p.shape[1], p.shape[0]) for p in pictures])
-    return {(int(a), int(b)) for a, b in near_pairs(thumbnails, sizes)}
+    return {(int(a), int(b)) for a, b in Likeness(thumbnails, sizes).pairs}
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -80,7 +80,7 @@ def test_handwritten_ones_are_no_copies(real_images: Callable[[str], Path]) -> N
     array = open_source(real_images("mnist")).array
     assert array is not None
     thumbnails = _thumbnails(array[:20_000])
-    assert len(near_pairs(thumbnails, np.full((20_000, 2), 28))) == 0
+    assert len(Likeness(thumbnails, np.full((20_000, 2), 28)).pairs) == 0
 
 
 def aligned(count: int, differ: float, seed: int = 0, noise: float = 2.0) -> list[Picture]:

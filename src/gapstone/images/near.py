@@ -7,7 +7,8 @@
 3. Where pictures are alike by nature, what may be left over is a part of what is left over there (`_adapt`).
 
 The reasons: docs/decisions/0022-one-picture-or-two.md. The thresholds of step 2 are what pairs looked at as pictures
-allowed (each set alone, then with made copies of 500 images; before there was a step 3):
+allowed (each set alone, then with made copies of 500 images; before there was a step 3, with which decision 22 has the
+numbers):
 
 - photos, 4,309 flowers of 128×128: all 26 pairs from .972 up are one photo, some recoloured or black and white; from
   .965 down it is another field under another sky. Of made copies it finds: JPEG of quality 20, half size, brightness
@@ -203,11 +204,6 @@ class Likeness:
             same_shape = np.abs(self.aspect[i] - self.aspect[j]) < ASPECT
             one[start : start + BLOCK] = enough & same_shape & (colour <= bar.colour)
         return one, left
-
-
-def near_pairs(thumbnails: NDArray[np.uint8], sizes: NDArray[np.int64], threshold: float | None = None) -> Rows:
-    """(P, 2) rows of `thumbnails` that show one picture."""
-    return Likeness(thumbnails, sizes, threshold).pairs
 
 
 def check_threshold(threshold: float | None) -> None:

@@ -448,8 +448,8 @@ def convert(
     """
     given = locals()
     with _loading():
-        from gapstone.converting.command import Request
         from gapstone.converting.command import convert as run
+        from gapstone.converting.request import Request
 
     run(Request(**{field.name: given[field.name] for field in fields(Request)}), as_json)
 

@@ -18,15 +18,16 @@ from gapstone.converting.document import document
 from gapstone.converting.measures import MOST_MOVED, Change, Facts, facts, moves, right
 from gapstone.converting.opened import Original, only, original
 from gapstone.converting.paired import Paired, Right
+from gapstone.converting.request import Request as Request
 from gapstone.converting.showing import shown
 from gapstone.converting.table import show
 from gapstone.fitting.data import OnDisk
-from gapstone.fitting.fit import Fitted, Method, asked, fit
+from gapstone.fitting.fit import Fitted, asked, fit
 from gapstone.heads import Head, parse
 from gapstone.images.names import display
 from gapstone.images.near import check_threshold
 from gapstone.images.sources import open_source
-from gapstone.images.split import Duplicates, Split
+from gapstone.images.split import Split
 from gapstone.nets import map_size
 from gapstone.prepare import at_least, pick_device
 from gapstone.progress import Bars
@@ -37,29 +38,6 @@ from gapstone.terminal import Terminal
 from gapstone.weights import digest
 
 PARTS = "what is kept beside --out:"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for."""
-
-    model: str
-    head: str
-    data: str | None
-    out: Path
-    finetune: int = 0
-    method: Method = "logistic"
-    limit: int | None = None
-    weights: Path | None = None
-    native: bool = False
-    """Images as they are, neither cut nor resized; before, too, where the old head takes any size."""
-    device: str = "auto"
-    seed: int = 0
-    """As the model was trained with: the validation images that λ and the epoch are chosen by depend on it."""
-    batch_size: int = 64
-    duplicates: Duplicates = "group"
-    """As the model was trained with: what is tested depends on it, and on the next."""
-    duplicate_threshold: float | None = None
 
 
 @dataclass(frozen=True)

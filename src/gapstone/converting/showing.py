@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gapstone.converting.opened import Original
+from gapstone.converting.request import Request
 from gapstone.fitting.views import View, native, resized, stored
 from gapstone.images.load import ImageError
 from gapstone.images.names import display
@@ -19,9 +19,6 @@ from gapstone.images.split import Split, split
 from gapstone.images.store import StoreError, build
 from gapstone.prepare import content
 from gapstone.progress import Bars
-
-if TYPE_CHECKING:
-    from gapstone.converting.command import Request
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +41,7 @@ def shown(
     labels: tuple[str, ...],
     model: Original,
     folder: Path,
-    request: "Request",
+    request: Request,
     bars: Bars,
 ) -> Shown:
     """Checked, split, and either decoded into a store in `folder` or, as they are, decoded when they are looked at.

@@ -91,29 +91,24 @@ def write(kept: Kept, head: dict[str, Any], looked: Looked, rows: Callable[[], I
         parts |= not _all_seen(row)
     side = thumbnail_side(min(looked.pictures, MOST))
     script = (files(__package__) / "templates" / "page.js").read_text("utf-8")
-    text = (
-        pages(__package__)
-        .get_template("page.html.j2")
-        .generate(
-            head=head,
-            cards=_cards(kept, head, rows(), side, folder or ""),
-            folder=folder,
-            pictures=looked.pictures,
-            most=MOST,
-            errors=looked.errors,
-            wrong=wrong,
-            answers=sorted(answers.items(), key=lambda item: (-item[1], item[0]))
-            if len(answers) <= MOST_CHOICES
-            else [],
-            bar=_png(strip(512, 16, head["largest"], head["options"]["alpha"], None)),
-            grey=_grey(),
-            ticks=ticks(head["largest"], None),
-            additive=additive,
-            exact=exact,
-            parts=parts,
-            script=script,
-            allowed=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
-        )
+    template = pages(__package__).get_template("page.html.j2")
+    text = template.generate(
+        head=head,
+        cards=_cards(kept, head, rows(), side, folder or ""),
+        folder=folder,
+        pictures=looked.pictures,
+        most=MOST,
+        errors=looked.errors,
+        wrong=wrong,
+        answers=sorted(answers.items(), key=lambda item: (-item[1], item[0])) if len(answers) <= MOST_CHOICES else [],
+        bar=_png(strip(512, 16, head["largest"], head["options"]["alpha"], None)),
+        grey=_grey(),
+        ticks=ticks(head["largest"], None),
+        additive=additive,
+        exact=exact,
+        parts=parts,
+        script=script,
+        allowed=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )
     with whole(kept.out / "index.html") as unfinished, unfinished.open("wb") as file:
         for piece in text:

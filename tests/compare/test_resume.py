@@ -33,14 +33,20 @@ def data(tmp_path_factory):
 HEADS, EPOCHS = ("gap", "fc:dropout=0.5"), 4
 
 
-def command(data, out):
-    options = ["--heads", ",".join(HEADS), "--seeds", "1", "--epochs", str(EPOCHS), "--out", str(out), "--workers", "1"]
-    return [sys.executable, "-m", "gapstone", "compare", str(data), *options]
+@pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.slow)], ids=["one by one", "two at once"])
+def seeds(request):
+    """As many trials are at work at a time."""
+    return request.param
 
 
-def run(data, out):
+def command(data, out, seeds):
+    options = ["--heads", ",".join(HEADS), "--seeds", seeds, "--workers", seeds, "--epochs", EPOCHS, "--out", out]
+    return [sys.executable, "-m", "gapstone", "compare", str(data), *map(str, options)]
+
+
+def run(data, out, seeds):
     """The same in this process."""
-    compare(Request(Choices(str(data), epochs=EPOCHS), HEADS, 1, workers=1), out, Console(file=io.StringIO()))
+    compare(Request(Choices(str(data), epochs=EPOCHS), HEADS, seeds, workers=seeds), out, Console(file=io.StringIO()))
 
 
 def numbers(out):
@@ -59,10 +65,10 @@ def trials(out):
 
 
 @pytest.fixture(scope="module")
-def unbroken(data, tmp_path_factory):
+def unbroken(data, seeds, tmp_path_factory):
     out = tmp_path_factory.mktemp("unbroken")
-    run(data, out)
-    assert len(trials(out)) == 2
+    run(data, out, seeds)
+    assert len(trials(out)) == 2 * seeds
     return out
 
 
@@ -74,9 +80,11 @@ def unbroken(data, tmp_path_factory):
         pytest.param(signal.SIGINT, "training", marks=pytest.mark.slow),  # quick: test_stopping.py
     ],
 )
-def test_the_same_numbers_after_a_stop(data, unbroken, tmp_path, how, when):
+def test_the_same_numbers_after_a_stop(data, unbroken, seeds, tmp_path, how, when):
     out = tmp_path / "broken"
-    with subprocess.Popen(command(data, out), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command(data, out, seeds), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         deadline = time.monotonic() + 600  # a machine may be slow; none of this is timed
         while not ((out / "store").exists() if when == "planning" else (out / "trials").exists() and trials(out)):
             assert process.poll() is None, process.stdout.read()
@@ -85,14 +93,14 @@ def test_the_same_numbers_after_a_stop(data, unbroken, tmp_path, how, when):
         process.send_signal(how)
         said, _ = process.communicate(timeout=300)
     done = {name: (out / "trials" / name / "trial.json").stat().st_mtime_ns for name in trials(out)}
-    assert len(done) < 2, "it was not stopped in the middle"
+    assert len(done) < 2 * seeds, "it was not stopped in the middle"
     assert bool(done) == (when == "training")
     assert not (out / "report.html").exists()
     if how is signal.SIGINT:
         assert process.returncode == 130
         assert "The same command goes on" in said
         assert "Traceback" not in said
-    run(data, out)
+    run(data, out, seeds)
     assert numbers(out) == numbers(unbroken)
     assert (out / "report.html").exists()
     for name, when in done.items():  # what was done was not done again

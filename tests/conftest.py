@@ -80,7 +80,19 @@ def real_images() -> Callable[[str], Path]:
 
 
 @pytest.fixture(autouse=True)
-def chosen_kernels(request, monkeypatch):
+def environment_stays():
+    """What a test leaves in the environment, every later test of its worker and their processes have."""
+    before = dict(os.environ)
+    yield
+    after = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(before)
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert changed <= {"PYTEST_CURRENT_TEST"}, f"left changed: {sorted(changed)}"
+
+
+@pytest.fixture(autouse=True)
+def chosen_kernels(environment_stays, request, monkeypatch):
     """A kernel takes 1 to 8 s to compile, and serves one pool, one type and one kind of region. In `make test` only
     tests that call a compiled loop by its name (tests/tuned, tests/contract) or are marked `kernels`, and processes
     that tests start, compile them; elsewhere torch answers, as it does for users while kernels are built. `make

@@ -149,7 +149,8 @@ def test_the_command_line_leaves_the_folder(hostile, monkeypatch):
     monkeypatch.chdir(hostile)
     monkeypatch.setattr(sys, "path", ["", str(hostile), "elsewhere", *sys.path])
     monkeypatch.setenv("PYTHONPATH", f":{hostile.parent}:.")
-    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    monkeypatch.setenv("PYTHONSAFEPATH", "")  # so that it is put back
+    monkeypatch.delenv("PYTHONSAFEPATH")
     working_folder.leave_working_folder()
     assert "" not in sys.path
     assert str(hostile) not in sys.path
@@ -160,7 +161,8 @@ def test_the_command_line_leaves_the_folder(hostile, monkeypatch):
 
 def test_a_users_own_script_keeps_its_folder_behind_all_others(hostile, monkeypatch):
     monkeypatch.chdir(hostile)
-    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    monkeypatch.setenv("PYTHONSAFEPATH", "")  # so that it is put back
+    monkeypatch.delenv("PYTHONSAFEPATH")
     before = [str(hostile), *sys.path]
     monkeypatch.setattr(sys, "path", before.copy())
     with working_folder.without_working_folder():

@@ -367,7 +367,6 @@ def untimed(monkeypatch):
     monkeypatch.setattr(speed, "measure", lambda *_: {})
 
 
-@pytest.mark.slow
 @pytest.fixture(scope="module")
 def run(data, weights, tmp_path_factory):
     out, console = tmp_path_factory.mktemp("run"), quiet()

@@ -1,5 +1,6 @@
 """The scripts in benchmarks/ load without any peer installed, and cover what they say."""
 
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 @pytest.fixture
 def script(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # they set threads and the like for their own process
     return lambda name: runpy.run_path(str(FOLDER / f"{name}.py"))
 
 

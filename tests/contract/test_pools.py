@@ -524,26 +524,35 @@ def test_integers_of_each_width(dtype):
                 torch.testing.assert_close(out.double(), gs.pool(y.double(), name, region))
 
 
-def test_an_empty_batch_gives_an_empty_answer():
-    for name in EVERY:
-        x = torch.rand(0, 3, 4, 4, requires_grad=True)
-        for region, shape in (
-            (gs.Whole(), (0, 3)),
-            (gs.Window(2), (0, 3, 2, 2)),
-            (gs.Window(2, ceil_mode=True), (0, 3, 2, 2)),
-            (gs.Window((1, 2)), (0, 3, 4, 2)),
-            (gs.Window((1, 2), ceil_mode=True), (0, 3, 4, 2)),
-            (gs.Grid(3), (0, 3, 3, 3)),
-        ):
-            out = gs.pool(x, name, region, **needed(name, 3, torch.float32))
-            assert out.shape == shape
-            out.sum().backward()
-        assert gs.pool(torch.rand(2, 3, 4, 4), name, gs.Boxes(torch.zeros(0, 5), 2), **needed(name, 3)).shape == (
-            0,
-            3,
-            2,
-            2,
-        )
+@every_pool
+def test_an_empty_batch_gives_an_empty_answer(name):
+    nowhere = torch.zeros(0, 4, 4, dtype=torch.bool)
+    for region, shape in (
+        (gs.Whole(), ()),
+        (gs.Window(2), (2, 2)),
+        (gs.Window(2, ceil_mode=True), (2, 2)),
+        (gs.Window((1, 2)), (4, 2)),
+        (gs.Window((1, 2), ceil_mode=True), (4, 2)),
+        (gs.Grid(3), (3, 3)),
+        (gs.Pyramid((1, 2)), (5,)),
+        (gs.Mask(nowhere), ()),
+        (gs.Mask(nowhere.float()), ()),
+        (gs.Segments(nowhere.long(), 3), (3,)),
+    ):
+        if isinstance(region, gs.Mask) and region.mask.is_floating_point():
+            if name not in POOLS or not POOLS[name].weighted:
+                continue
+        for laid in layouts(torch.rand(0, 3, 4, 4)):
+            for dtype in (torch.float32, torch.bfloat16):
+                x = laid.detach().to(dtype).requires_grad_()
+                out = gs.pool(x, name, region, **needed(name, 3, dtype))
+                assert out.shape == (0, 3, *shape), region
+                out.sum().backward()
+                assert x.grad.shape == x.shape
+                with torch.no_grad():
+                    assert gs.pool(x, name, region, **needed(name, 3, dtype)).shape == out.shape
+    no_boxes = gs.Boxes(torch.zeros(0, 5), 2)
+    assert gs.pool(torch.rand(2, 3, 4, 4), name, no_boxes, **needed(name, 3)).shape == (0, 3, 2, 2)
 
 
 def test_known_answers():

@@ -4,6 +4,7 @@ Written from the papers and from the documentation of the regions, not from the 
 """
 
 import math
+from functools import cache
 from itertools import product
 
 import torch
@@ -93,17 +94,16 @@ def pooled(name, x, answers, **parameters):
     if name == "attention":
         query = parameters.pop("query").double()
         score = torch.einsum("ncp,c->np", flat, query)[:, None] / math.sqrt(x.shape[1])
-    out = []
-    for at in answers:
-        if not at:
-            out.append(torch.full(flat.shape[:2], math.nan, dtype=torch.float64))
-        elif score is not None:
-            out.append(FORMULAS[name](flat[..., at], score[..., at]))
-        else:
-            out.append(FORMULAS[name](flat[..., at], **parameters))
-    return torch.stack(out, 2)
+    out = torch.full((*flat.shape[:2], len(answers)), math.nan, dtype=torch.float64)
+    for length in {len(at) for at in answers} - {0}:  # those of a length at once: a third of the time
+        these = [i for i, at in enumerate(answers) if len(at) == length]
+        at = torch.tensor([answers[i] for i in these])
+        scores = () if score is None else (score[..., at],)
+        out[..., these] = FORMULAS[name](flat[..., at], *scores, **parameters)
+    return out
 
 
+@cache
 def regions(sizes):
     """For a map of these sizes: region, its answers' positions, and the answer's shape after (N, C); by name."""
     n = len(sizes)

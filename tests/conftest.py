@@ -81,14 +81,16 @@ def real_images() -> Callable[[str], Path]:
 
 @pytest.fixture(autouse=True)
 def environment_stays():
-    """What a test leaves in the environment, every later test of its worker and their processes have."""
-    before = dict(os.environ)
+    """What a test leaves in the environment, every later test of its worker has, and its processes."""
+    before = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     yield
-    after = dict(os.environ)
-    os.environ.clear()
+    changed = [name for name, value in before.items() if os.environ.get(name) != value]
+    # libraries add variables of their own when they are imported
+    changed += [name for name in os.environ if name.startswith(("PYTHON", "GAPSTONE")) and name not in before]
+    for name in changed:
+        os.environ.pop(name, None)
     os.environ.update(before)
-    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-    assert changed <= {"PYTEST_CURRENT_TEST"}, f"left changed: {sorted(changed)}"
+    assert not changed, f"the test leaves other variables of the environment: {changed}"
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +113,19 @@ def chosen_kernels(environment_stays, request, monkeypatch):
 
     monkeypatch.setattr(Kernels, "__call__", chosen)
     monkeypatch.setattr(background, "must_wait", lambda: False)
+
+
+@pytest.fixture(scope="session")
+def some(pytestconfig):
+    """`some(samples, 20)`: at most so many of a longer list, evenly spaced; in `make test-slow` all of them."""
+
+    def chosen(values, most):
+        values = list(values)
+        if pytestconfig.getoption("--all-kernels") or len(values) <= most:
+            return values
+        return [values[i * (len(values) - 1) // (most - 1)] for i in range(most)] if most > 1 else values[:1]
+
+    return chosen
 
 
 TRIED: Counter[str] = Counter()

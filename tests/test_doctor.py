@@ -56,6 +56,6 @@ def test_the_command(tmp_path):
     assert told.exit_code == 0
     for word in ("torch", "numba", "kernels kept in", "cpu, float32, contiguous", "logsumexp", "Why:"):
         assert word in told.output
-    found = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).output)
+    found = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)
     assert found["machine"]["gapstone"] == gs.__version__
     assert len(found["served"]) == len(doctor.served())

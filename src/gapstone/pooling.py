@@ -187,7 +187,7 @@ def by(loop: Loop, x: Tensor, name: str, place: Place, values: tuple[Value, ...]
     While a compiled loop's kernels are built in the background, torch's kernel or the reference answers.
     """
     if loop in operators.COMPILED and eager.alone(x) and not eager.built(name, loop, x, place, values, keep):
-        loop = eager.meanwhile(name, x, place, keep) or loop
+        loop = eager.meanwhile(name, x, place, keep)
     if loop == "native":
         assert isinstance(place, Boxes)
         return native.forward(name, x, place)

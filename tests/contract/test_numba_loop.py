@@ -252,6 +252,7 @@ def test_every_pool_over_every_place(name, shape, layout, learned):
         check(name, last(x) if layout == "channels_last" else x, place, learned=learned)
 
 
+@pytest.mark.slow  # Grid: test_pools.py
 def test_windows_against_a_reference():
     """The branch of the template that pools with a reference take: variance's is the mean."""
     x = torch.randn((1, 33, 7, 9), generator=torch.Generator().manual_seed(0))

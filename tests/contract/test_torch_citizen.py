@@ -105,8 +105,9 @@ DYNAMIC = [
 
 
 @pytest.mark.parametrize("region", DYNAMIC, ids=str)
-@pytest.mark.parametrize("name", slow_but(["gem", "topk", "catavgmax"], "topk", "catavgmax"))
+@pytest.mark.parametrize("name", slow_but(["gem", "topk", "catavgmax"], "catavgmax"))
 def test_export_with_dynamic_batch_height_and_width(name, region):
+    """test_written_down.py has other pools."""
     net = Net(name, region, **({"k": 3} if name == "topk" else {})).eval()
     auto = torch.export.Dim.AUTO
     program = torch.export.export(net, (x32(2, 3, 16, 20),), dynamic_shapes=({0: auto, 2: auto, 3: auto},))
@@ -172,7 +173,8 @@ class Pooled(Dataset):
         return torch.cat([gs.pool(x, n, gs.Window(3, 2, 1)).mean()[None] for n in ("max", "gem", "logsumexp")])
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+# spawn: torch is imported twice; test_background.py and tests/compare start fresh processes, too
+@pytest.mark.parametrize("start", slow_but(["fork", "spawn"], "fork"))
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_in_dataloader_workers(start):
     before = gs.pool(x32(2, 8, 64, 64), "gem", gs.Window(3))  # the kernels are in use when the workers are made

@@ -9,7 +9,7 @@ from gapstone.nets import NAMES, build
 from gapstone.pooling import Pool
 from gapstone.regions import Window
 
-QUICK = ("nin", "nin:paper", "nin:imagenet", "vgg11_bn", "resnet18")
+QUICK = ("nin", "nin:imagenet", "resnet18")
 
 
 @pytest.mark.parametrize(

@@ -117,13 +117,10 @@ def chosen_kernels(environment_stays, request, monkeypatch):
 
 @pytest.fixture(scope="session")
 def some(pytestconfig):
-    """`some(samples, 20)`: at most so many of a longer list, evenly spaced; in `make test-slow` all of them."""
+    """`some(samples, 20)`: the first so many of a longer list; in `make test-slow` all of them."""
 
     def chosen(values, most):
-        values = list(values)
-        if pytestconfig.getoption("--all-kernels") or len(values) <= most:
-            return values
-        return [values[i * (len(values) - 1) // (most - 1)] for i in range(most)] if most > 1 else values[:1]
+        return list(values) if pytestconfig.getoption("--all-kernels") else list(values)[:most]
 
     return chosen
 

@@ -539,9 +539,9 @@ def test_an_empty_batch_gives_an_empty_answer(name):
         (gs.Mask(nowhere.float()), ()),
         (gs.Segments(nowhere.long(), 3), (3,)),
     ):
-        if isinstance(region, gs.Mask) and region.mask.is_floating_point():
-            if name not in POOLS or not POOLS[name].weighted:
-                continue
+        weighted = isinstance(region, gs.Mask) and region.mask.is_floating_point()
+        if weighted and (name not in POOLS or not POOLS[name].weighted):
+            continue
         for laid in layouts(torch.rand(0, 3, 4, 4)):
             for dtype in (torch.float32, torch.bfloat16):
                 x = laid.detach().to(dtype).requires_grad_()

@@ -17,12 +17,12 @@ from gapstone.loops.tuned import launch_rows, serve
 from gapstone.regions.places import Boxes
 
 from ..guarded import guarded
+from ..marks import slow_but
 
 # kernel, stride, padding: what networks run, then the odd ones
 RUN = [(3, 2, 1), (2, 2, 0), (3, 1, 1)]
 ODD = [((3, 2), (1, 2), (1, 0)), (5, 1, 2)]
 MORE = [((2, 3), (2, 1), (0, 1)), (3, 2, 0), (1, 2, 0), (9, 1, 4), (13, 1, 6)]
-more = [pytest.param(rule, marks=pytest.mark.slow) for rule in MORE]  # a kernel takes a second to compile
 SIZES = [(28, 28), (7, 7), (14, 15), (40, 33), (65, 19), (3, 3), (17, 70), (1, 40)]
 MAXIMA = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 MEANS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -61,7 +61,7 @@ def decoded(place: Boxes, kept: Tensor, shape) -> Tensor:
     return serve.positions(torch.empty(shape), place, kept, "max")
 
 
-@pytest.mark.parametrize("rule", [*RUN, *ODD, *more], ids=str)
+@pytest.mark.parametrize("rule", slow_but([*RUN, *ODD, *MORE], *RUN, ODD[0]), ids=str)
 def test_maxima_positions_and_gradients_are_torchs(rule, tried):
     for shape, k, s, p, ceil_mode in cases([rule]):
         x = map_of(shape).requires_grad_()
@@ -80,7 +80,7 @@ def test_maxima_positions_and_gradients_are_torchs(rule, tried):
         tried["tuned windows agree with torch's"] += 1
 
 
-@pytest.mark.parametrize("rule", [*RUN, ODD[0], *more], ids=str)
+@pytest.mark.parametrize("rule", slow_but([*RUN, ODD[0], *MORE], RUN[0], RUN[2]), ids=str)
 def test_means_and_gradients(rule, tried):
     for shape, k, s, p, ceil_mode in cases([rule]):
         x = torch.randn(shape, generator=torch.Generator().manual_seed(1)).requires_grad_()
@@ -103,7 +103,7 @@ def test_means_and_gradients(rule, tried):
             tried["tuned windows agree with torch's"] += 1
 
 
-@pytest.mark.parametrize("rule", RUN, ids=str)
+@pytest.mark.parametrize("rule", slow_but(RUN, RUN[0]), ids=str)
 @pytest.mark.parametrize("seen", ["first", "last", "everywhere"])
 def test_nan_wins_and_takes_the_gradient_first(rule, seen):
     for size in ((28, 28), (7, 7), (40, 33)):
@@ -125,8 +125,8 @@ def test_nan_wins_and_takes_the_gradient_first(rule, seen):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)], ids=str)
-def test_halves(dtype):
-    for (k, s, p), size in itertools.product(RUN, ((28, 28), (7, 7))):
+def test_halves(dtype, some):
+    for (k, s, p), size in itertools.product(some(RUN, 1), ((28, 28), (7, 7))):
         shape = (2, 3, *size)
         x = map_of(shape).to(dtype).requires_grad_()
         place = place_of(shape, k, s, p)
@@ -150,10 +150,10 @@ def test_halves(dtype):
         )
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8], ids=str)
-def test_bytes(dtype):
+@pytest.mark.parametrize("dtype", slow_but([torch.uint8, torch.int8], torch.uint8), ids=str)
+def test_bytes(dtype, some):
     low, high = torch.iinfo(dtype).min, torch.iinfo(dtype).max
-    for (k, s, p), size in itertools.product(RUN, ((28, 28), (7, 150))):
+    for (k, s, p), size in itertools.product(some(RUN, 1), ((28, 28), (7, 150))):
         x = torch.randint(low, high + 1, (2, 3, *size)).to(dtype)
         x[0, 0] = low
         out, _ = launch_rows.forward("max", x, place_of(x.shape, k, s, p))
@@ -161,13 +161,9 @@ def test_bytes(dtype):
         assert torch.equal(out.int(), F.max_pool2d(x.float(), k, s, p).int())
 
 
-def test_one_and_three_dimensions():
-    for shape, k, s, p in [
-        ((2, 3, 100), 3, 1, 1),
-        ((3, 2, 17), 2, 2, 0),
-        ((2, 3, 9, 11, 13), 3, 2, 1),
-        ((1, 2, 4, 16, 18), 2, 2, 0),
-    ]:
+def test_one_and_three_dimensions(some):
+    both = [((2, 3, 100), 3, 1, 1), ((1, 2, 4, 16, 18), 2, 2, 0)]
+    for shape, k, s, p in some([*both, ((3, 2, 17), 2, 2, 0), ((2, 3, 9, 11, 13), 3, 2, 1)], 2):
         x = torch.randn(shape).requires_grad_()
         axes = len(shape) - 2
         place = place_of(shape, k, s, p)
@@ -225,11 +221,10 @@ def test_into_an_existing_tensor():
             serve.forward("max", x, place, out=wrong)
 
 
-def look() -> None:
+def look(dtype: torch.dtype) -> None:
     """Nothing outside the map is read, nothing outside the answer written: pages beside them may not be touched."""
-    rules = [*RUN, ODD[0]]
-    for (k, s, p), size, dtype, at_end in itertools.product(
-        rules, [(7, 7), (5, 16), (28, 28), (3, 33)], (torch.float32, torch.bfloat16), (True, False)
+    for (k, s, p), size, at_end in itertools.product(
+        [*RUN, ODD[0]], [(7, 7), (5, 16), (28, 28), (3, 33)], (True, False)
     ):
         x, kept_alive = guarded(torch.randn(1, 3, *size).to(dtype), at_end)
         place = place_of(x.shape, k, s, p)
@@ -246,8 +241,9 @@ def look() -> None:
         del kept_alive, more_alive, alive, alive_too
 
 
-def test_nothing_outside_is_touched():
-    code = "from tests.tuned import test_rows; test_rows.look(); print('looked')"
+@pytest.mark.parametrize("dtype", slow_but([torch.float32, torch.bfloat16], torch.float32), ids=str)
+def test_nothing_outside_is_touched(dtype):
+    code = f"import torch; from tests.tuned import test_rows; test_rows.look({dtype}); print('looked')"
     root = Path(__file__).parents[2]
     run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert run.stdout == "looked\n", run.stderr[-2000:]

@@ -19,7 +19,7 @@ from gapstone.loops.tuned.launch_rows import reciprocals
 from gapstone.loops.tuned.pixel_back_words import PixelsBack
 from gapstone.loops.tuned.pixel_scatter import PixelScatter
 from gapstone.loops.tuned.pixel_words import Pixels
-from gapstone.loops.tuned.windows import FLOATS, Axes, three
+from gapstone.loops.tuned.windows import BYTE_LANES, FLOATS, Axes, three
 from gapstone.regions.places import Boxes, Divisor, Windows
 
 TASK = 1 << 18  # bytes of maps and answers per task
@@ -49,7 +49,7 @@ def plan(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divi
     spec = Pixels(
         name, STORAGE[dtype], high.size, wide.size, high.stride, wide.stride, high.step, wide.step, gh,
         together(wide, gh == 1), deep=len(axes) == 3, keep=keep, exact=exact,
-        masked=shape[1] < (16 if dtype in FLOATS else 64),
+        masked=shape[1] < (16 if dtype in FLOATS else BYTE_LANES),
     )  # fmt: skip
     return _plan(spec, dtype, shape, axes, divisor, deep.cells, high.cells // gh)
 

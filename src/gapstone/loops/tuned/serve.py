@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gapstone.loops import numba as derived
 from gapstone.loops.layout import Parameters, is_channels_last
-from gapstone.loops.tuned.windows import FLOATS, fits
+from gapstone.loops.tuned.windows import BYTE_LANES, BYTES, FLOATS, MASKED_BYTES, fits
 from gapstone.loops.winners import winners
 from gapstone.regions.places import Boxes, Labels, Place, Windows
 
@@ -39,6 +39,8 @@ def serves(name: str, x: Tensor, place: Place, parameters: Parameters = (), keep
         if x.is_contiguous():
             return "tuned for windows of contiguous maps"
         if x.dim() == 3 or not is_channels_last(x):
+            return None
+        if x.dtype in BYTES and x.shape[1] < BYTE_LANES and not MASKED_BYTES:
             return None
         # torch has kernels of its own for floating-point maps of two axes
         small = x.dim() == 4 and x.dtype in FLOATS and x.numel() * x.element_size() < SMALL[name]

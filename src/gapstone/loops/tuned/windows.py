@@ -14,6 +14,10 @@ LARGEST = 13
 """Positions along a side: the rows of a window stay in registers."""
 MOST_TAPS = 256
 """A position is kept in one byte."""
+BYTE_LANES = 64
+"""Bytes in a register. Fewer channels than that are loaded under a mask, which only AVX-512 has for bytes: without it
+each byte is loaded by a branch of its own (20 s to compile, and half as fast as the derived loop)."""
+MASKED_BYTES = torch.backends.cpu.get_cpu_capability() == "AVX512"
 ONE = Windows(1, 1, 1, 0, 0, 1)
 Axes = tuple[Windows, ...]
 

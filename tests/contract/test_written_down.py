@@ -204,3 +204,45 @@ def test_aot_inductor(tmp_path):
             torch.export.export(model, (x,)), package_path=str(tmp_path / f"{name}.pt2")
         )
         torch.testing.assert_close(torch._inductor.aoti_load_package(path)(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_quantization_by_torch_fx():
+    quantize = pytest.importorskip("torch.ao.quantization.quantize_fx")
+    mapping = torch.ao.quantization.get_default_qconfig_mapping()
+    torch.manual_seed(0)
+    layer = gs.Pool("gem", learn=True, over=gs.Window(3, 2, 1))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), layer, gs.Head("gmp", 4, 5)).eval()
+    x = x32(2, 3, 16, 16)
+    prepared = quantize.prepare_fx(model, mapping, (x,))
+    torch.testing.assert_close(prepared(x), model(x))
+    small = quantize.convert_fx(prepared)
+    torch.testing.assert_close(small(x), model(x), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_parameters_that_fsdp_shards():
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    torch.manual_seed(0)
+    layer = gs.Pool("gem", learn=True, over=gs.Window(3, 2, 1))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), layer, gs.Head("gem:p=learned", 4, 5))
+    x = x32(2, 3, 16, 16)
+    right = model(x)
+    slopes = torch.autograd.grad(right.sum(), list(model.parameters()))
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        fully_shard(model[1], mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        out = model(x)
+        torch.testing.assert_close(out, right)
+        out.sum().backward()
+        for parameter, slope in zip(model.parameters(), slopes, strict=True):
+            torch.testing.assert_close(parameter.grad.full_tensor(), slope)
+    finally:
+        dist.destroy_process_group()

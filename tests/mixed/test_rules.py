@@ -1,4 +1,4 @@
-"""The table of calls under `mixed_sizes`: of each entry a call that gives what the image alone gives, and one refused."""
+"""The calls `mixed_sizes` knows: for each entry one that answers as for the image alone, and one that is refused."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -91,7 +91,7 @@ GIVEN: dict[str, tuple[Any, ...]] = {
     "clip": (0.5, 1.0),
     "clamp_min": (0.6,),
     "clamp_max": (0.6,),
-    **{name: (own(4, 1, 1),) for name in ("add", "sub", "mul", "div", "true_divide", "pow", "maximum", "minimum", "rsub")},
+    **dict.fromkeys(["add", "sub", "mul", "div", "true_divide", "pow", "maximum", "minimum", "rsub"], (own(4, 1, 1),)),
     "lerp": (own(4, 1, 1), 0.25),
     "addcmul": (own(4, 1, 1), own(1, 4, 1, 1)),
     "addcdiv": (own(4, 1, 1), own(1, 4, 1, 1)),
@@ -142,7 +142,9 @@ def copied(name: str) -> Case:
         "type": lambda x: x.type(torch.float32),
     }.get(name, lambda x: function(name)(x))
     # what was copied is the map still: the padding is kept out of what follows
-    return Case([right, lambda x: F.avg_pool2d(right(x), 3, 1, 1)], [(named(name, lambda x: x[:, :, :3]), "of maps of")])
+    return Case(
+        [right, lambda x: F.avg_pool2d(right(x), 3, 1, 1)], [(named(name, lambda x: x[:, :, :3]), "of maps of")]
+    )
 
 
 def converted(call: Callable[[Tensor, Tensor], Tensor]) -> Case:
@@ -430,7 +432,9 @@ def reduced(name: str) -> Case:
     ]
     if name in ("mean", "sum"):
         right += [lambda x: call(x, (2, 3), dtype=torch.float32), lambda x: call(x.half(), (2, 3))]
-    whole: list[Call] = [lambda x: call(x)] if name not in ("logsumexp", "norm") else [lambda x: plain(x)][: name == "norm"]
+    whole: list[Call] = (
+        [lambda x: call(x)] if name not in ("logsumexp", "norm") else [lambda x: plain(x)][: name == "norm"]
+    )
     return Case(
         right,
         [
@@ -503,13 +507,9 @@ def test_as_of_the_image_alone(name, asked):
 
 
 def run_alone(call: Call, given: list[Tensor]) -> list[Tensor]:
-    """Of each image what the call gives where nothing is watched, or where there is nothing to pad."""
+    """Of each image what the call gives where nothing is watched."""
     with torch.no_grad():
-        alone = []
-        for image in given:
-            mode = Masked(image[None], [tuple(image.shape[1:])])
-            alone.append(Asking(call)(image[None])[0])
-        return alone
+        return [Asking(call)(image[None])[0] for image in given]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -315,15 +315,15 @@ ARITHMETIC = """add sub mul div true_divide neg abs sqrt rsqrt square pow exp lo
     clamp_min clamp_max clip maximum minimum where lerp addcmul addcdiv rsub sin cos erf nan_to_num"""
 REVERSED = "rsub rdiv rpow"
 """Of Python's operators: 2 - x, 2 / x, 2 ** x. Of all others torch says the name of the function."""
-NOT_IN_PLACE = """softplus softsign tanhshrink softshrink hardshrink log_sigmoid _threshold dropout1d dropout2d dropout3d
-    maximum minimum where rsub""".split()
+WITHOUT_IN_PLACE = """softplus softsign tanhshrink softshrink hardshrink log_sigmoid _threshold dropout1d dropout2d
+    dropout3d maximum minimum where rsub"""
 COPIES = "contiguous clone detach float double half bfloat16 type zeros_like ones_like prelu local_response_norm"
 OVER_AXES = "mean sum amax amin max min logsumexp norm linalg_vector_norm"
 POINTWISE = f"{ACTIVATIONS} {ARITHMETIC}".split()
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(POINTWISE, _pointwise),
-    **{f"{name}_": _pointwise for name in POINTWISE if name not in NOT_IN_PLACE},
+    **{f"{name}_": _pointwise for name in POINTWISE if name not in WITHOUT_IN_PLACE.split()},
     **{f"__{name}__": _pointwise for name in REVERSED.split()},
     **dict.fromkeys(COPIES.split(), _by_position),
     **dict.fromkeys(["to", "type_as"], _converted),

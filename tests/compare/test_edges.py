@@ -1,0 +1,242 @@
+"""The edges of what a comparison says: Holm in the advice, components that come out negative, pooled reliability."""
+
+import re
+
+import numpy as np
+import pytest
+
+from gapstone.compare import difference, measures, results
+from gapstone.compare.advice import MOST_IMAGES, POWER, advise, detectable, minimum_detectable, note
+from gapstone.compare.calibration import calibration
+from gapstone.compare.difference import AGREEMENT, Components, Doubt, Estimate, corrected_t, crossed
+from gapstone.compare.statistics import compare_pairs, holm, interval, verdict
+
+
+def estimate(value: float, seeds: int, images: int, **parts: float) -> Estimate:
+    components = Components(**({"seed": 0.0, "image": 0.0, "residual": 0.0} | parts))
+    return Estimate(value, components.doubt(seeds, images), components)
+
+
+def number(text: str, before: str) -> int:
+    """The number that stands before these words."""
+    found = re.search(rf"about ([\d,]+) {before}", text)
+    assert found, text
+    return int(found[1].replace(",", ""))
+
+
+# ---- advice
+
+
+@pytest.mark.parametrize("tests", [1, 2, 12])
+def test_seeds_asked_for_find_the_difference_at_the_level_that_holm_leaves(tests):
+    seen = estimate(0.01, 5, 10_000, seed=0.0001)
+    text = advise(seen, 5, 0.005, tests=tests)
+    needed = number(text, "seeds")
+    assert seen.components is not None
+    at = {seeds: minimum_detectable(seen.components, seeds, 10_000, 0.05 / tests) for seeds in (needed - 1, needed)}
+    assert at[needed] <= 0.01 < at[needed - 1]
+
+
+def test_more_heads_ask_for_more_seeds():
+    seen = estimate(0.01, 5, 10_000, seed=0.0001)
+    asked = [number(advise(seen, 5, 0.005, tests=tests), "seeds") for tests in (1, 4, 30)]
+    assert asked == sorted(set(asked))
+
+
+@pytest.mark.parametrize("folds", [False, True])
+def test_the_pairs_of_a_comparison_are_advised_for_their_number(folds):
+    """Of two heads and of nine: the same numbers, another level."""
+    random = np.random.default_rng(5)
+
+    def right(rate: float) -> dict[int, np.ndarray]:
+        return {seed: random.random(400) < rate for seed in range(4)}
+
+    fc, gap = right(0.80), right(0.82)
+    others = {f"h{i}": right(0.8) for i in range(8)}
+    parts = dict.fromkeys(range(4), (1200, 400)) if folds else None
+    few = compare_pairs({"fc": fc, "gap": gap}, "fc", folds=parts)[0]
+    many = compare_pairs({"fc": fc, "gap": gap, **others}, "fc", folds=parts)[0]
+    assert few["verdict"] == many["verdict"] == "cannot tell"
+    assert few["p"] == many["p"]
+    for pair, tests in ((few, 1), (many, 9)):
+        if folds:
+            means = [[one.mean() for one in head.values()] for head in (gap, fc)]
+            found = corrected_t(*means, 1200, 400)
+        else:
+            found = crossed(np.stack(list(gap.values())), np.stack(list(fc.values())))
+        assert pair["advice"] == advise(found, 4, 0.005, 0.05, tests, parts)
+    assert many["advice"] != few["advice"]
+    if folds:
+        assert number(many["advice"], "images") > number(few["advice"], "images")
+
+
+def test_equivalence_is_asked_at_the_full_level():
+    """Holm is for findings: whether heads are equivalent is read from the interval."""
+    seen = estimate(0.0, 5, 2000, residual=0.1)
+    assert advise(seen, 5, 0.005, tests=1) == advise(seen, 5, 0.005, tests=12)
+    needed = number(advise(seen, 5, 0.005), "seeds")
+    assert seen.components is not None
+    assert minimum_detectable(seen.components, needed, 2000) <= 0.005
+    assert minimum_detectable(seen.components, needed - 1, 2000) > 0.005
+
+
+def test_the_nearer_way_out_is_named():
+    assert "equivalent" in advise(estimate(0.0005, 5, 2000, residual=0.1), 5, 0.005)
+    assert "would probably show it" in advise(estimate(0.0045, 5, 20_000, residual=0.1), 5, 0.005)
+    # a difference of the margin or more can never be shown to be within it
+    assert "equivalent" not in advise(estimate(0.005, 5, 2000, residual=0.1), 5, 0.005)
+
+
+def test_images_asked_for_are_the_fewest_that_do():
+    seen = estimate(0.01, 5, 500, image=0.05)
+    text = advise(seen, 5, 0.005)
+    assert seen.components is not None
+    asked = number(text, "test images")
+    assert minimum_detectable(seen.components, 5, round(asked * 1.02)) <= 0.01
+    assert minimum_detectable(seen.components, 5, round(asked * 0.98)) > 0.01
+    # few seeds are not built upon
+    assert "with 5 seeds (now 2)" in advise(estimate(0.01, 2, 500, image=0.05), 2, 0.005)
+
+
+def test_folds_ask_for_images_by_the_square():
+    doubt = Doubt(0.004, 5, 0.0, 1000)
+    text = advise(Estimate(0.01, doubt), 5, 0.005, folds=dict.fromkeys(range(5), (800, 200)))
+    assert number(text, "images") == pytest.approx(1000 * (detectable(doubt, 0.05) / 0.01) ** 2, rel=0.05)
+    far = advise(Estimate(0.00001, doubt), 5, 0.00002, folds=dict.fromkeys(range(5), (800, 200)))
+    assert "far more images" in far
+    assert 1000 * (detectable(doubt, 0.05) / 0.00001) ** 2 > MOST_IMAGES
+
+
+def test_what_is_detectable_is_both_errors():
+    doubt = Doubt(0.0, 5, 0.01, 10**6)
+    assert detectable(doubt, 0.05) == pytest.approx((1.95996 + 0.84162) * 0.01, rel=1e-3)
+    assert POWER == 0.8
+
+
+def test_few_trials_are_told_apart():
+    assert "at least 3, better 5" in advise(None, 1, 0.005)
+    assert "One test image" in advise(None, 2, 0.005)
+    assert "No fold finished" in advise(None, 0, 0.005, folds={})
+    assert "One fold" in advise(None, 1, 0.005, folds={})
+
+
+def test_notes_are_for_intervals_that_leave_out_zero():
+    seen = estimate(0.01, 5, 500, image=0.05)
+    assert note("cannot tell", (0.001, 0.02), seen, 3, 0.005)
+    assert note("equivalent", (0.001, 0.004), seen, 3, 0.005)
+    assert note("better", (0.001, 0.02), seen, 3, 0.005) is None
+    for bounds in ((0.0, 0.02), (-0.02, 0.0), (-0.01, 0.01), None):
+        assert note("cannot tell", bounds, seen, 3, 0.005) is None
+    assert note("cannot tell", (0.001, 0.02), None, 3, 0.005) is None
+
+
+# ---- verdicts
+
+
+def test_verdicts_at_their_limits():
+    assert verdict((-0.005, 0.005), 0.01, 0.005) == "equivalent"
+    assert verdict((-0.0051, 0.005), 1.0, 0.005) == "cannot tell"
+    assert verdict((-0.005, 0.0051), 1.0, 0.005) == "cannot tell"
+    assert verdict((0.001, 0.02), 0.05, 0.005) == "cannot tell"  # at the level itself
+    assert verdict((0.001, 0.02), 0.0499, 0.005) == "better"
+    assert verdict((0.001, 0.02), None, 0.005) == verdict(None, 0.01, 0.005) == "cannot tell"
+
+
+def test_holm_keeps_the_order_and_one():
+    assert holm([0.04, 0.01, 0.03, 0.9]) == pytest.approx([0.09, 0.04, 0.09, 0.9])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+def test_an_interval_needs_two():
+    assert interval([0.9, 0.9])[1] == (0.9, 0.9)
+    mean, bounds = interval([0.8, 0.9], 0.5)
+    assert bounds is not None
+    assert bounds[1] - mean == pytest.approx(0.05)  # t of one degree of freedom is 1 at its quartile
+
+
+# ---- components
+
+
+def test_a_component_that_comes_out_negative_counts_as_none():
+    """Images whose two seeds cancel: less between the images than in the rest."""
+    d = np.array([[1.0, -1.0, 1.0, -1.0], [-1.0, 1.0, -1.0, 1.0]])
+    found = crossed(d, 0 * d)
+    assert found.components == Components(0.0, 0.0, pytest.approx(8 / 3))
+    assert found.doubt.by_image == pytest.approx(np.sqrt(AGREEMENT) / 6)
+    assert found.doubt.by_repeat == 0
+    # and the other way: rows that differ less than the rest
+    other = crossed(d.T, 0 * d.T)
+    assert other.components == Components(0.0, 0.0, pytest.approx(8 / 3))
+    assert min(other.components.shares(4, 2).values()) == 0
+
+
+def test_doubt_of_a_negative_component_is_that_of_none():
+    assert difference._by_image(-1.0, 10) == difference._by_image(0.0, 10) == pytest.approx(np.sqrt(2) / 12)
+    assert difference._by_image(0.5, 10) == pytest.approx(np.sqrt(0.05 + 2 / 144))
+    doubt = Components(0.02, 0.5, 0.1).doubt(4, 10)
+    assert doubt.by_repeat == pytest.approx(np.sqrt(0.02 / 4 + 0.1 / 40))
+    assert (doubt.repeats, doubt.images) == (4, 10)
+
+
+def test_intervals_end_where_differences_do():
+    wide = Estimate(0.9, Doubt(0.5, 2, 0.1, 10))
+    assert wide.interval() == (-1.0, 1.0)
+    assert Doubt(0.5, 2, 0.1, 10).beyond(0) == 1.0
+
+
+def test_folds_of_unlike_size_count_each_by_its_own():
+    a, b = [0.9, 0.8, 0.85], [0.85, 0.8, 0.8]
+    found = corrected_t(a, b, [90, 80, 100], [10, 20, 10])
+    ratio = np.mean([10 / 90, 20 / 80, 10 / 100])
+    assert found.doubt.by_repeat == pytest.approx(np.sqrt((1 / 3 + ratio) * np.var(np.subtract(a, b), ddof=1)))
+    assert (found.doubt.repeats, found.doubt.images) == (3, 40)
+    assert corrected_t(a, b, 90, 10, images=25).doubt.images == 25
+
+
+# ---- reliability
+
+
+def test_reliability_is_pooled_by_how_many_answers_a_bin_has():
+    one = {"edges": [0, 0.5, 1], "confidence": [0.4, 0.9], "accuracy": [0.0, 1.0], "count": [1, 9]}
+    two = {"edges": [0, 0.5, 1], "confidence": [None, 0.6], "accuracy": [None, 0.0], "count": [0, 1]}
+    pooled = results._pooled([one, two])
+    assert pooled["count"] == [1, 10]
+    assert pooled["confidence"] == pytest.approx([0.4, 0.87])
+    assert pooled["accuracy"] == pytest.approx([0.0, 0.9])
+    assert pooled["edges"] == [0, 0.5, 1]
+    assert results._pooled([two, two])["accuracy"] == [None, 0.0]
+
+
+def test_pooled_reliability_is_that_of_all_answers_together():
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(size=(90, 3)) * 2, random.integers(0, 3, 90)
+    cuts = [slice(0, 7), slice(7, 60), slice(60, 90)]
+    pooled = results._pooled([calibration(logits[cut], labels[cut])["bins"] for cut in cuts])
+    whole = calibration(logits, labels)["bins"]
+    assert pooled["count"] == whole["count"]
+    for key in ("confidence", "accuracy"):
+        assert [value is None for value in pooled[key]] == [value is None for value in whole[key]]
+        found, expected = ([value or 0.0 for value in bins[key]] for bins in (pooled, whole))
+        assert found == pytest.approx(expected)
+
+
+# ---- what is measured
+
+
+def test_shifts_and_sizes_that_are_tried():
+    assert measures.shift_pixels((8, 64)) == [1, 2]
+    assert measures.shift_pixels((32, 32)) == [1, 2, 3, 4]
+    assert measures.shift_pixels((224, 224)) == [1, 6, 12, 17, 23, 28]
+    assert [size for size, _ in measures.resized((32, 20))] == [(24, 15), (32, 20), (40, 25), (48, 30)]
+    assert [change.size for _, change in measures.resized((32, 20))] == [(24, 15), None, (40, 25), (48, 30)]
+
+
+def test_of_many_test_images_some_are_drawn_once():
+    most = measures.MOST_FOR_ROBUSTNESS
+    few = np.arange(most)
+    assert measures.robust(few) is few
+    some = measures.robust(np.arange(10, most + 12))
+    assert len(some) == most
+    assert len(set(some.tolist())) == most
+    assert some.tolist() == sorted(some.tolist())
+    assert np.array_equal(some, measures.robust(np.arange(10, most + 12)))

@@ -34,24 +34,25 @@ class Disk:
         self.held: list[int] = []  # open, so that no inode comes again
         self.content: dict[int, bytes] = {}
         """By inode, as of its last fsync."""
-        self.names: dict[Path, dict[str, int | None]] = {}
-        """By folder, as of its last fsync: inodes; None for folders."""
+        self.names: dict[int, dict[str, tuple[bool, int]]] = {}
+        """By inode of a folder, as of its last fsync: of each name whether it is a folder, and its inode."""
         self.after: dict[Path, bytes | None] = {}
         for path in (folder, *folder.rglob("*")):
             self.synced(path)
 
     def synced(self, path: Path) -> None:
-        if path.is_dir():
-            self.names[path] = {one.name: None if one.is_dir() else one.stat().st_ino for one in path.iterdir()}
-            return
         descriptor = os.open(path, os.O_RDONLY)
         self.held.append(descriptor)
-        self.content[os.fstat(descriptor).st_ino] = path.read_bytes()
+        inode = os.fstat(descriptor).st_ino
+        if path.is_dir():
+            self.names[inode] = {one.name: (one.is_dir(), one.stat().st_ino) for one in path.iterdir()}
+        else:
+            self.content[inode] = path.read_bytes()
 
     def stop(self) -> None:
         """What is on the disk now is what there will be."""
         if self.how == "power cut, names lost":
-            self.after = dict(self._durable(self.folder))
+            self.after = dict(self._durable(self.folder, self.folder.stat().st_ino))
             return
         for path in self.folder.rglob("*"):
             if path.is_dir():
@@ -61,13 +62,11 @@ class Disk:
             else:
                 self.after[path] = self.content.get(path.stat().st_ino, b"")
 
-    def _durable(self, folder: Path) -> Iterator[tuple[Path, bytes | None]]:
-        for name, inode in self.names.get(folder, {}).items():
-            if inode is None:
-                yield folder / name, None
-                yield from self._durable(folder / name)
-            else:
-                yield folder / name, self.content.get(inode, b"")
+    def _durable(self, folder: Path, inode: int) -> Iterator[tuple[Path, bytes | None]]:
+        for name, (is_folder, of_it) in self.names.get(inode, {}).items():
+            yield folder / name, None if is_folder else self.content.get(of_it, b"")
+            if is_folder:
+                yield from self._durable(folder / name, of_it)
 
     def begin_again(self) -> None:
         """The machine starts: nothing of the dead process is left but what is on the disk."""

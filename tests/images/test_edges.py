@@ -2,13 +2,15 @@
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gapstone.images import limits, load, near, split
+from gapstone.images import limits, load, near, ranges, split
+from gapstone.images.batches import batches
 from gapstone.images.facts import thumbnail
 from gapstone.images.load import ImageError, read_bytes
 from gapstone.images.near import Likeness, check_threshold
@@ -173,6 +175,21 @@ def test_ties_go_to_the_first_fold_and_all_are_as_even_as_they_can_be():
     assert all(np.bincount(part[two == k], minlength=4).tolist() == [1, 1, 1, 1] for k in (0, 1))
 
 
+def test_between_folds_of_as_many_of_a_class_the_smaller_one_is_taken():
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    part = split._parts(np.arange(6), labels, np.arange(6), 2)
+    assert np.bincount(part).tolist() == [3, 3]
+    assert sorted(np.bincount(part[labels == 0]).tolist()) == sorted(np.bincount(part[labels == 1]).tolist()) == [1, 2]
+
+
+def test_validation_of_which_all_are_copies_of_test_images():
+    labels, splits = [0, 1] * 4, ["train"] * 4 + ["val"] * 2 + ["test"] * 2
+    source, found = made(labels, [0, 1, 2, 3, 6, 7, 6, 7], splits)
+    copied = replace(found, exact_duplicates=[[4, 6], [5, 7]])
+    with pytest.raises(SplitError, match="no usable validation images"):
+        split.split(source, copied)
+
+
 def test_large_groups_find_their_place_first():
     groups = np.array([0, 0, 0, 1, 2, 3])
     part = split._parts(np.arange(6), np.zeros(6, np.int64), groups, 2)
@@ -231,6 +248,63 @@ def test_shares_are_shares():
     for wrong in (0.0, 1.0, -0.1):
         with pytest.raises(SplitError, match="a share between 0 and 1"):
             split.split(source, found, test_share=wrong)
+
+
+# ---- ranges of deep pixels
+
+
+def spread(lowest: float, highest: float) -> ranges.Spread:
+    return ranges.Spread("integers", lowest, highest, lowest, highest)
+
+
+def test_notes_say_what_is_cut_off():
+    for lowest, highest, cut in ((0, 100, False), (0, 101, True), (-1, 100, True), (0, 50, False)):
+        said = ranges.note(spread(lowest, highest), (0, 100), own=False)
+        assert ("what is beyond is cut off" in said) == cut
+        assert ("the lowest" in said) == (lowest < 0)
+        assert "guessed" not in said
+    assert "guessed from this picture alone" in ranges.note(spread(0, 1), (0, 1), own=True)
+
+
+def test_a_range_ends_at_the_last_value_that_is_not_far_beyond():
+    assert ranges._between(0, 100, -25, 125) == (-25, 125)  # a quarter of the way is near
+    assert ranges._between(0, 100, -26, 126) == (0, 100)
+    assert ranges._between(5, 5, 5, 5) == (5, 6)
+
+
+@pytest.mark.parametrize("value", [(0,), [0, 1], (1, 1), (1, 0), (0, math.inf), (True, 2), (0, "1"), (0, 1, 2)])
+def test_ranges_that_are_none(value):
+    with pytest.raises(ValueError, match="black, white"):
+        ranges.Ranges(integers=value)
+    assert ranges.Ranges(integers=(0, 1)).of("integers") == (0, 1)
+
+
+# ---- pictures a few at a time
+
+
+def test_batches_end_at_a_number_and_at_pixels():
+    wide, small = np.zeros((2, 5, 3), np.uint8), np.zeros((1, 3, 1), np.uint8)
+    assert [len(few) for few in batches([wide] * 5, 2)] == [2, 2, 1]
+    assert [len(few) for few in batches([wide] * 5, 9, most=20)] == [2, 2, 1]
+    assert [len(few) for few in batches([wide] * 3, 9, most=19)] == [1, 1, 1]
+    assert [len(few) for few in batches([wide, small, small, wide], 9, most=13)] == [2, 2]
+    assert [len(few) for few in batches([wide], 9, most=1)] == [1]  # one alone is never too many
+    assert list(batches([], 3)) == []
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 3)])
+def test_gray_and_colour(shape, channels):
+    given = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    found = load.convert(given, channels)
+    assert found.shape == (4, 5, channels)
+    if shape[-1] != 3:
+        assert all(np.array_equal(found[..., c], given.reshape(4, 5)) for c in range(channels))
+    elif channels == 3:
+        assert found is given
+    else:
+        luma = given @ np.array([0.299, 0.587, 0.114])
+        assert np.abs(found[..., 0] - luma).max() <= 1
 
 
 # ---- how large a file may be

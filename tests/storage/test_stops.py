@@ -22,6 +22,7 @@ from gapstone.whole import write_whole
 from ..stopping_disk import HOW, Disk, every_stop, stopping
 
 ROWS, STEP = 6, 2
+PREPROCESSING = Preprocessing(1, (6, 6), (6, 6), (0.5,), (0.25,))
 
 
 @pytest.fixture(autouse=True)
@@ -132,14 +133,35 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path, how, old):
     assert old in found
 
 
-def test_when_it_returns_it_is_on_disk(tmp_path):
-    """A power cut right after: with its name."""
+def stored(folder: Path) -> None:
+    store.build(source(2), np.arange(4), PREPROCESSING, folder / "store")
+
+
+def tried(folder: Path) -> None:
+    trials._write(SimpleNamespace(id="abc"), {"seed": 1}, {"test": np.arange(3)}, folder)  # type: ignore[arg-type]
+
+
+WRITERS = {
+    "results.json": lambda folder: write_whole(folder / "results.json", b"new content"),
+    "abc/trial.json": tried,
+    "store/store.json": stored,
+    "maps-*.npy": lambda folder: keep(folder, "maps", 0, ROWS, rows, STEP),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_when_it_returns_it_is_on_disk(tmp_path, name):
+    """A power cut right after it: with its name."""
     disk = Disk(tmp_path, "power cut, names lost")
     with stopping(disk, 10**6):
-        write_whole(tmp_path / "results.json", b"new content")
+        WRITERS[name](tmp_path)
         disk.stop()
+    written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.suffix != ".lock")
+    (path,) = tmp_path.glob(name)
+    content = path.read_bytes()
     disk.begin_again()
-    assert (tmp_path / "results.json").read_bytes() == b"new content"
+    assert path.read_bytes() == content
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.suffix != ".lock") == written
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -182,10 +204,10 @@ def source(level: int) -> Any:
 @pytest.mark.parametrize("other", [False, True], ids=["first", "in place of another"])
 def test_decoded_images(tmp_path, how, other):
     """What can be opened is whole, and what `build` gives is what was asked for; nothing is called damaged."""
-    folder, preprocessing = tmp_path / "out", Preprocessing(1, (6, 6), (6, 6), (0.5,), (0.25,))
+    folder = tmp_path / "out"
 
     def build(level: int, say: list[str]) -> store.Store:
-        return store.build(source(level), np.arange(4), preprocessing, folder / "store", say=say.append)
+        return store.build(source(level), np.arange(4), PREPROCESSING, folder / "store", say=say.append)
 
     for number, call in every_stop(folder, lambda: other and build(1, []) and None, lambda: build(2, []) and None, how):
         said: list[str] = []
@@ -208,7 +230,7 @@ def test_records_of_explained_pictures(tmp_path, how):
         if not out.has_drawn(out.maps / "a.png", "key"):
             out.draw(out.maps / "a.png", "key", b"picture")
 
-    for number, call in every_stop(folder, lambda: None, lambda: look(Kept(folder)), how):
+    for number, call in every_stop(folder, lambda: Kept(folder) and None, lambda: look(Kept(folder)), how):
         stopped = f"{how} at call {number}, {call}"
         out = Kept(folder)
         record = out.record("batch")

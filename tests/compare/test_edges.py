@@ -1,14 +1,19 @@
 """The edges of what a comparison says: Holm in the advice, components that come out negative, pooled reliability."""
 
 import re
+import time
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gapstone.compare import difference, measures, results
+from gapstone.compare import verdict as verdicts
 from gapstone.compare.advice import MOST_IMAGES, POWER, advise, detectable, minimum_detectable, note
 from gapstone.compare.calibration import calibration
 from gapstone.compare.difference import AGREEMENT, Components, Doubt, Estimate, corrected_t, crossed
+from gapstone.compare.done import Done
 from gapstone.compare.statistics import compare_pairs, holm, interval, verdict
 
 
@@ -240,3 +245,74 @@ def test_of_many_test_images_some_are_drawn_once():
     assert len(set(some.tolist())) == most
     assert some.tolist() == sorted(some.tolist())
     assert np.array_equal(some, measures.robust(np.arange(10, most + 12)))
+
+
+def test_memory_that_was_given_back_meanwhile_counts():
+    with measures.PeakMemory("cpu") as peak:
+        taken = np.ones(60 << 17)  # 60 MB, written
+        time.sleep(0.15)
+        del taken
+    assert 50 < peak.mb < 400
+
+
+# ---- what is said
+
+
+def test_lists_of_heads():
+    assert verdicts._list(["a"], "or") == "a"
+    assert verdicts._list(["a", "b"], "or") == "a or b"
+    assert verdicts._list(["a", "b", "c"], "and") == "a, b and c"
+
+
+def pair(a: str, said: str, points: float | None) -> dict[str, Any]:
+    return {"a": a, "verdict": said, "difference_pp": points, "ci95": [1.0, 3.0]}
+
+
+def test_findings_come_strongest_first():
+    pairs = [
+        pair("x", "better", 1.0),
+        pair("z", "cannot tell", None),
+        pair("y", "better", 2.0),
+        pair("w", "worse", -9.0),
+    ]
+    said = verdicts._findings(pairs, "fc", 0.5)
+    assert (
+        said.index("y is better") < said.index("x is better") < said.index("w is worse") < said.index("z and fc differ")
+    )
+
+
+def test_what_is_said_where_little_can_be():
+    def results_of(**accuracy: float | None) -> dict[str, Any]:
+        heads = [{"head": name, "test_accuracy": {"mean": mean}} for name, mean in accuracy.items()]
+        return {"heads": heads, "settings": {"baseline": "fc", "margin_pp": 0.5}, "pairs": [], "shift_pairs": []}
+
+    assert "nothing to compare" in verdicts.sentence(results_of(fc=None, gap=None))
+    assert "No trial of the baseline fc" in verdicts.sentence(results_of(fc=None, gap=0.9))
+    assert "fc reaches 90.0 %" in verdicts.sentence(results_of(fc=0.9, gap=None))
+    shifted = results_of(fc=0.9, gap=0.9) | {"pairs": [pair("gap", "equivalent", 0.1)]}
+    shifted["shift_pairs"] = [pair("gap", "better", 2.0)]
+    assert "When test images are shifted, gap is better" in verdicts.sentence(shifted)
+    shifted["shift_pairs"] = [pair("gap", "equivalent", 0.1), pair("gap", "cannot tell", 2.0)]
+    assert "shifted" not in verdicts.sentence(shifted)
+
+
+def test_the_worst_images_were_wrong():
+    labels = np.array([0, 1, 0, 1])
+    store = SimpleNamespace(labels=labels, names=("a", "b", "c", "d"), images=np.zeros((4, 2, 2, 1), np.uint8))
+    prepared = SimpleNamespace(store=store, labels=("no", "yes"), preprocessing=SimpleNamespace(centre=lambda x: x))
+
+    def done(answer: list[int], confidence: list[float]) -> Done:
+        arrays = {"test": np.arange(4), "answer": np.array(answer), "confidence": np.array(confidence, np.float32)}
+        return Done(SimpleNamespace(), {}, arrays)  # type: ignore[arg-type]
+
+    by_head = {
+        "gap": [done([0, 0, 1, 1], [0.9, 0.6, 0.9, 0.8]), done([0, 1, 1, 1], [0.9, 0.6, 0.5, 0.8])],
+        "fc": [done([0, 0, 0, 1], [0.9, 0.55, 0.9, 0.8])],
+    }
+    pictures, worst = results._worst(SimpleNamespace(prepared=prepared), by_head)  # type: ignore[arg-type]
+    assert [one["name"] for one in worst] == ["c", "b"]  # surest first, and none that was always right
+    assert len(pictures) == 2
+    assert worst[0]["wrong"] == {"gap": 1.0, "fc": 0.0}
+    assert worst[1]["wrong"] == {"gap": 0.5, "fc": 1.0}
+    assert worst[0]["answers"] == {"gap": "yes", "fc": "no"}
+    assert worst[0]["confidence"]["gap"] == pytest.approx(0.7)

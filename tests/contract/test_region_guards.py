@@ -174,3 +174,14 @@ def test_numbers_become_pythons():
     assert region.seen(torch.tensor(True)) is True
     assert region.seen(torch.tensor(False)) is False
     assert region.seen(torch.empty((), device="meta")) is None
+
+
+@pytest.mark.parametrize("who", ["tracing", "compiling"])
+def test_in_a_graph_nobody_looks(who, monkeypatch):
+    """A number that is read there would be written into it."""
+    if who == "tracing":
+        monkeypatch.setattr(region, "tracing", lambda: True)
+    else:
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+        region.check_extent("grid", region.MOST + 1, 1, 5)
+    assert region.seen(torch.tensor(True)) is None

@@ -544,6 +544,27 @@ def test_nothing_is_written_into_a_tensor_of_the_models(name):
     run(Asking(lambda x: getattr(x, name)(mine)), given)
 
 
+@pytest.mark.parametrize("over", [gs.Whole(), gs.Grid(2), gs.Pyramid((1, 2)), gs.Window(2)], ids=str)
+def test_pools_of_ours_are_of_maps_as_they_come(over):
+    for call in (lambda x: gs.pool(x.transpose(1, 2), "max", over), lambda x: gs.pool(x.flatten(2), "max", over)):
+        with pytest.raises(Refused, match="pool"):
+            run(Asking(call), images(2))
+    found, _ = run(Asking(lambda x: gs.pool(x, "gem", over)), images(2))
+    for one, image in zip(found, images(2), strict=True):
+        torch.testing.assert_close(one, gs.pool(image[None] + 0.25, "gem", over)[0], rtol=1e-10, atol=1e-10)
+
+
+def test_pools_of_ours_over_places_of_the_padded_map_are_refused():
+    mask = gs.Mask(torch.ones(3, 7, 6, dtype=torch.bool))
+    with pytest.raises(Refused, match="over=Mask"):
+        run(Asking(lambda x: gs.pool(x, "mean", mask)), images(2))
+    for parameter in (own(3, 4), own(3, 1, 7, 6)):
+        with pytest.raises(Refused, match="a parameter for each image or position"):
+            run(Asking(lambda x: gs.pool(x, "gem", p=parameter)), images(2))  # noqa: B023
+    run(Asking(lambda x: gs.pool(x, "gem", p=own(4))), images(2))
+    run(Asking(lambda x: gs.pool(x, "gem", p=own(1, 4))), images(2))
+
+
 def test_a_pool_of_ours_between_watched_calls():
     """gapstone's own call has no entry in the table: it says itself what it makes."""
     found, _ = run(Asking(lambda x: F.avg_pool2d(gs.pool(x, "max", gs.Window(2)), 2, 1, 1)), images(2))

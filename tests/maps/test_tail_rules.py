@@ -615,6 +615,15 @@ def test_calls_that_lose_places(name):
     assert field(name, PLACED[name].lost, x)[0] is None
 
 
+@pytest.mark.parametrize("name", ["avg_pool2d", "max_pool2d"])
+@pytest.mark.parametrize("unset", [(), (None,), ([],)])
+def test_windows_without_a_stride_move_by_their_size(name, unset):
+    x = torch.zeros(1, 1, 12, 12)
+    found = RULES[name](Field.of_input(x), x, (x, (2, 3), *unset), {})
+    assert found == Field((2, 3), (2.0, 3.0), (0.5, 1.0))
+    assert RULES[name](Field.of_input(x), x, (x, 2, 1), {}) == Field((2, 3), (1.0, 1.0), (0.5, 0.5))
+
+
 def test_convolutions_of_what_lies_otherwise_lose_places():
     behind = Field((1, 2), (1.0, 1.0), (0.0, 0.0))
     x, weight = torch.zeros(1, 8, 9, 4), torch.zeros(2, 8, 3, 3)

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 import gapstone as gs
+from gapstone import nets
 from gapstone.images.preprocessing import Preprocessing, parse_size
 from gapstone.prepare import Choices, decide, epochs_for, learning_rate_for, pick_device
 
@@ -90,13 +90,12 @@ def test_devices():
 
 
 @pytest.fixture
-def folder(tmp_path):
+def data(tmp_path):
+    """Sixteen pictures in one file, which no process has to decode."""
     random = np.random.default_rng(0)
-    for name in ("a", "b"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for i in range(8):
-            Image.fromarray(random.integers(0, 256, (20, 20, 3), np.uint8)).save(tmp_path / "data" / name / f"{i}.png")
-    return tmp_path / "data"
+    path = tmp_path / "data.npz"
+    np.savez(path, images=random.integers(0, 256, (16, 20, 20, 3), np.uint8), labels=np.arange(16) % 2)
+    return path
 
 
 @pytest.fixture(autouse=True)
@@ -104,9 +103,9 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GAPSTONE_CACHE", str(tmp_path / "cache"))
 
 
-def decided(folder, weights=None, freeze=False, k=None, seeds=(0,), **given):
+def decided(data, weights=None, freeze=False, k=None, seeds=(0,), **given):
     silent = lambda *_: None  # noqa: E731
-    return decide(Choices(str(folder), **given), seeds, k, silent, lambda _: silent, weights, freeze)
+    return decide(Choices(str(data), **given), seeds, k, silent, lambda _: silent, weights, freeze)
 
 
 def model(path, backbone="nin"):
@@ -116,28 +115,28 @@ def model(path, backbone="nin"):
     return path
 
 
-def test_a_model_that_was_trained_is_trained_on_carefully(folder, tmp_path):
-    fresh = decided(folder)
+def test_a_model_that_was_trained_is_trained_on_carefully(data, tmp_path):
+    fresh = decided(data)
     assert fresh.settings.learning_rate == 0.05
     assert (fresh.trained, fresh.weights, fresh.moments) == (False, None, None)
     assert fresh.backbone == "nin"
     path = model(tmp_path / "m.safetensors")
-    old = decided(folder, weights=path)
+    old = decided(data, weights=path)
     assert old.settings.learning_rate == 0.01
     assert old.trained
     assert old.weights is not None
     assert old.plain.size == (24, 24)  # as it was trained
     assert old.moments == ((0.4,) * 3, (0.2,) * 3)
-    other = decided(folder, weights=path, size="16", learning_rate=0.3)
+    other = decided(data, weights=path, size="16", learning_rate=0.3)
     assert (other.plain.size, other.settings.learning_rate) == ((16, 16), 0.3)
-    frozen = decided(folder, weights=path, freeze=True, epochs=7)
+    frozen = decided(data, weights=path, freeze=True, epochs=7)
     assert frozen.settings.learning_rate == 0.05  # its head begins from nothing
     assert frozen.settings.epochs == 7
     assert frozen.settings.augment.describe() == "none"
 
 
-def test_what_is_decided_for_small_pictures(folder):
-    found = decided(folder, seeds=(0, 1), epochs=3)
+def test_what_is_decided_for_small_pictures(data):
+    found = decided(data, seeds=(0, 1), epochs=3)
     assert len(found.splits) == 2
     assert np.array_equal(found.splits[0].test, found.splits[1].test)
     assert found.settings.epochs == 3
@@ -147,7 +146,7 @@ def test_what_is_decided_for_small_pictures(folder):
     assert not found.folds
     used = np.concatenate([found.splits[0].train, found.splits[0].validation, found.splits[0].test])
     assert sorted(used.tolist()) == list(range(len(found.used)))
-    assert decided(folder, k=2).folds
+    assert decided(data, k=2).folds
 
 
 @pytest.mark.parametrize(
@@ -160,9 +159,25 @@ def test_what_is_decided_for_small_pictures(folder):
         ({"size": "7"}, "size '7'"),
     ],
 )
-def test_what_does_not_fit_together(folder, given, words):
+def test_what_does_not_fit_together(data, given, words):
     with pytest.raises(ValueError, match=words):
-        decided(folder, **given)
+        decided(data, **given)
+
+
+def test_a_network_of_one_size(data, monkeypatch):
+    """It sees its own, unless another one is asked for."""
+    build = nets.build
+
+    def fixed(*given, **more):
+        features = build(*given, **more)
+        features.fixed = (24, 28)
+        return features
+
+    monkeypatch.setattr(nets, "build", fixed)
+    assert decided(data, backbone="nin").plain.size == (24, 28)
+    assert decided(data, backbone="nin", size="24x28").plain.size == (24, 28)
+    with pytest.raises(ValueError, match="--size 32: nin takes only 24×28 px"):
+        decided(data, backbone="nin", size="32")
 
 
 @pytest.mark.parametrize(

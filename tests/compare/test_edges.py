@@ -316,3 +316,47 @@ def test_the_worst_images_were_wrong():
     assert worst[1]["wrong"] == {"gap": 0.5, "fc": 1.0}
     assert worst[0]["answers"] == {"gap": "yes", "fc": "no"}
     assert worst[0]["confidence"]["gap"] == pytest.approx(0.7)
+
+
+def finished(seed: int, accuracy: float, takes_only: str | None = None) -> Done:
+    """A trial of a head with two classes."""
+    bins = {"edges": [0, 1], "confidence": [0.5], "accuracy": [accuracy], "count": [4]}
+    numbers = dict.fromkeys(("nll", "brier", "ece", "peak_memory_mb", "generalisation_gap", "train_accuracy"), 0.5)
+    facts = numbers | {
+        "seed": seed,
+        "test_accuracy": accuracy,
+        "parameters": 7,
+        "head_parameters": 2,
+        "macs": 9,
+        "takes_only": takes_only,
+        "shift": {"pixels": [0, 1], "accuracy": [accuracy, accuracy / 2], "same_answer": [1.0, 0.5]},
+        "sizes": {"scale": [1.0, 1.5], "accuracy": [accuracy, None]},
+        "robustness_images": 4,
+        "bins": bins,
+        "history": {"train_loss": [1.0, 0.5], "validation_accuracy": [0.1, 0.2], "seconds": 3.0},
+        "confusion": [[1, 0], [seed, 2]],
+        "localisation": None,
+        "additive": True,
+    }
+    return Done(SimpleNamespace(id=str(seed), seed=seed, head="gap"), facts, {})  # type: ignore[arg-type]
+
+
+def test_a_head_of_which_no_trial_finished_and_one_of_which_two_did():
+    trials = [SimpleNamespace(id="0", seed=0, head="gap"), SimpleNamespace(id="1", seed=1, head="fc")]
+    plan: Any = SimpleNamespace(trials=trials)
+    none = results._head(plan, "gap", [], {"0": "killed", "1": "full"}, None)
+    assert none["failed"] == [{"seed": 0, "reason": "killed"}]
+    for key in ("input", "parameters", "shift", "sizes", "reliability", "confusion", "localisation"):
+        assert none[key] is None
+    assert none["curves"] == []
+    assert none["test_accuracy"] == {"mean": None, "ci95": None, "values": []}
+    two = results._head(plan, "gap", [finished(0, 0.8), finished(1, 0.6)], {}, {"cpu": 1.0})
+    assert two["failed"] == []
+    assert (two["input"], two["parameters"], two["ms_per_image"]) == ("any", 7, {"cpu": 1.0})
+    assert two["test_accuracy"]["mean"] == pytest.approx(0.7)
+    assert two["shift_accuracy"]["values"] == [0.4, 0.3]  # of moved images alone
+    assert two["shift"]["accuracy"] == pytest.approx([0.7, 0.35])
+    assert two["sizes"]["accuracy"] == [pytest.approx(0.7), None]
+    assert two["confusion"] == [[2, 0], [1, 4]]
+    assert two["curves"][0]["epoch"] == [1, 2]
+    assert results._head(plan, "gap", [finished(0, 0.8, "28×28")], {}, None)["input"] == "28×28"

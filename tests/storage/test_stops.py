@@ -21,7 +21,7 @@ from gapstone.whole import write_whole
 
 from ..stopping_disk import HOW, Disk, every_stop, stopping
 
-ROWS, STEP = 6, 2
+ROWS, STEP = 4, 2
 PREPROCESSING = Preprocessing(1, (6, 6), (6, 6), (0.5,), (0.25,))
 
 

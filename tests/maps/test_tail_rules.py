@@ -288,6 +288,14 @@ def test_rounding_is_not_linear():
     assert watched(lambda x: linear(mean(x.half()).to(torch.float64)), maps(), "half").poolings is None
 
 
+def test_what_makes_a_vector_of_a_single_cell_is_no_flattening():
+    """Its length is that of a flattened map: |x| is not x."""
+    x = maps()[:, :, :1, :1]
+    found = watched(lambda x: linear(x.norm(dim=(2, 3))), x, "norm")
+    assert not (found.linear and found.additive)
+    adds_up(watched(lambda x: linear(x.flatten(1)), x, "flatten"), lambda x: linear(x.flatten(1)), x)
+
+
 def test_a_constant_of_as_many_rows_as_one_image_is_one():
     """Of one image nobody can tell, and nothing is wrong."""
     one = maps()[:1]

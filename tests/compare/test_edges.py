@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gapstone.compare import difference, measures, results
 from gapstone.compare import verdict as verdicts
@@ -245,6 +246,51 @@ def test_of_many_test_images_some_are_drawn_once():
     assert len(set(some.tolist())) == most
     assert some.tolist() == sorted(some.tolist())
     assert np.array_equal(some, measures.robust(np.arange(10, most + 12)))
+
+
+def asked(fixed: bool, size: tuple[int, int] | None = None) -> Any:
+    """A model that takes images of at least 6 pixels a side, or of one size alone."""
+    return SimpleNamespace(
+        preprocessing=SimpleNamespace(size=(8, 10)),
+        head=SimpleNamespace(size=size),
+        fixed=fixed,
+        takes=lambda tried: min(tried) >= 6,
+        labels=np.array([0, 1]),
+        logits=lambda rows, _=None: torch.eye(2)[np.asarray(rows)],
+    )
+
+
+def test_sizes_that_a_model_takes():
+    for one in (asked(True), asked(False, (4, 5))):
+        assert measures.takes_only(one) == (8, 10)
+        assert measures.takes(one, (8, 10))
+        assert not measures.takes(one, (10, 8))
+        assert not measures.takes(one, (80, 100))
+    assert measures.takes_only(asked(False)) is None
+    assert measures.takes(asked(False), (6, 6))
+    assert not measures.takes(asked(False), (5, 60))
+
+
+def test_accuracy_at_other_sizes():
+    rows = np.array([0, 1])
+    found = measures.sizes(asked(True), rows)
+    assert found["accuracy"] == [None, 1.0, None, None]
+    assert found["note"] == "takes only 8×10"
+    assert measures.sizes(asked(False), rows) == {
+        "scale": [0.75, 1.0, 1.25, 1.5],
+        "input": [[6, 8], [8, 10], [10, 12], [12, 15]],
+        "accuracy": [1.0, 1.0, 1.0, 1.0],
+        "note": None,
+    }
+
+
+def test_accuracy_when_images_move():
+    """The first image is right however it moves, the second never."""
+    one = asked(False)
+    one.labels = np.array([0, 0])
+    found, right = measures.shifts(one, np.array([0, 1]), [1, 2])
+    assert found == {"accuracy": [0.5, 0.5, 0.5], "same_answer": [1.0, 1.0, 1.0]}
+    assert right.tolist() == [1.0, 0.0]
 
 
 def test_memory_that_was_given_back_meanwhile_counts():

@@ -272,6 +272,36 @@ def test_a_range_ends_at_the_last_value_that_is_not_far_beyond():
     assert ranges._between(5, 5, 5, 5) == (5, 6)
 
 
+@pytest.mark.parametrize(
+    ("kind", "low", "high", "lowest", "highest", "expected"),
+    [
+        ("integers", 0, 255, 0, 255, (0, 255)),
+        ("integers", 0, 256, 0, 256, (0, 1023)),
+        ("integers", 0, 250, 0, 1000, (0, 1023)),  # one step more
+        ("integers", 0, 250, 0, 1024, (0, 255)),  # a stuck pixel
+        ("integers", 0, 4000, 0, 65535, (0, 4095)),
+        ("integers", 0, 4000, 0, 16383, (0, 16383)),
+        ("integers", 5, 70000, 0, 70000, (0, 70000)),
+        ("integers", -1000, 2000, -1024, 3071, (-1024, 2000)),
+        ("floats", -0.05, 1.05, -9, 9, (0, 1)),
+        ("floats", -0.06, 1.0, -0.06, 1.0, (-0.06, 1.0)),
+        ("floats", 0.0, 1.06, 0.0, 1.06, (0.0, 1.06)),
+        ("floats", 0.0, 250.0, 0.0, 255.0, (0, 255)),
+        ("floats", 0.0, 16.0, 0.0, 16.0, (0.0, 16.0)),
+        ("floats", 0.0, 16.1, 0.0, 16.1, (0, 255)),
+        ("floats", 0.0, 268.0, 0.0, 268.0, (0.0, 268.0)),
+    ],
+)
+def test_what_is_black_and_white(kind, low, high, lowest, highest, expected):
+    found = ranges.decide([ranges.Spread(kind, lowest, highest, low, high)])
+    assert found.of(kind) == expected
+    assert found.of("floats" if kind == "integers" else "integers") is None
+
+
+def test_the_rarest_pixels_do_not_decide():
+    assert [ranges._left_out(count) for count in (63, 64, 999, 2000, 10_000)] == [0, 1, 1, 2, 10]
+
+
 @pytest.mark.parametrize("value", [(0,), [0, 1], (1, 1), (1, 0), (0, math.inf), (True, 2), (0, "1"), (0, 1, 2)])
 def test_ranges_that_are_none(value):
     with pytest.raises(ValueError, match="black, white"):

@@ -641,6 +641,31 @@ def test_convolutions_of_what_lies_otherwise_lose_places():
     assert RULES["conv2d"](Field.of_input(x), x, (x,), {"weight": None}) is None
 
 
+def test_calls_without_a_rule_keep_places_where_nothing_moved():
+    x, field = torch.zeros(2, 3, 4, 5), Field((2, 3), (2.0, 2.0), (0.0, 1.0))
+    assert geometry.kept([(x, field)], torch.zeros(2, 7, 4, 5)) == field
+    for shape in ((2, 3, 4, 6), (2, 3, 5, 5), (2, 4, 4, 5, 9), (2, 4, 5)):
+        assert geometry.kept([(x, field)], torch.zeros(shape)) is None
+    half, other = replace(field, start=(1.0, 1.0)), replace(field, start=(1.1, 1.0))
+    assert geometry.kept([(x, field), (x, half)], x) == replace(field, start=(0.5, 1.0))
+    assert geometry.kept([(x, field), (x, other)], x) is None  # more than half a cell apart
+    assert geometry.kept([(x, field), (x, replace(field, stride=(4.0, 2.0)))], x) is None
+    assert geometry.kept([(x, field), (torch.zeros(2, 3, 1, 1), half)], x) == field  # a gate has no places
+    assert geometry.kept([], x) is None
+
+
+def test_reshapes_keep_places_where_only_other_dimensions_change():
+    x, field = torch.zeros(2, 6, 4, 5), Field((2, 3), (2.0, 2.0), (0.0, 1.0))
+    assert geometry.reshaped(field, x, torch.zeros(2, 2, 3, 4, 5)) == replace(field, axes=(3, 4))
+    assert geometry.reshaped(field, x, torch.zeros(12, 4, 5)) == replace(field, axes=(1, 2))
+    for shape in ((2, 6, 20), (4, 5), (2, 6, 5, 4), (2, 4, 5, 6)):
+        assert geometry.reshaped(field, x, torch.zeros(shape)) is None
+    behind, last = torch.zeros(2, 4, 5, 6), replace(field, axes=(1, 2))
+    assert geometry.reshaped(last, behind, torch.zeros(2, 4, 5, 3, 2)) == last
+    assert geometry.reshaped(last, behind, torch.zeros(2, 20, 6)) is None
+    assert geometry.reshaped(last, behind, torch.zeros(1, 4, 5, 12)) is None
+
+
 def test_tables_hold_no_entry_twice():
     for one, other in ((MOVES, SUMS), (MOVES, PRODUCTS), (SUMS, PRODUCTS), (LAYERS, MOVES | SUMS | PRODUCTS)):
         assert not one & other

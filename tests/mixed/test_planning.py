@@ -3,8 +3,10 @@
 import random
 
 import pytest
+import torch
 
-from gapstone.mixed.planning import MOST_PIXELS, buckets, joined
+from gapstone.mixed.planning import FILLING, MOST_PIXELS, buckets, joined
+from gapstone.mixed.trial import again, alike
 
 
 def sizes(n: int, low: int, high: int) -> list[tuple[int, int]]:
@@ -50,3 +52,31 @@ def test_what_costs_nothing_more_stays_alone():
 def test_the_plan_can_be_read():
     assert str(buckets([(8, 8), (9, 9)], "asked for")) == "2 images in 2 batches, each of one size: asked for"
     assert "1 of several sizes (12% padding, kept out)" in str(joined([(8, 8), (8, 6)], 1e6, 1e6, ""))
+
+
+def test_answers_that_are_alike():
+    one = torch.tensor([1.0, -2.0, 0.5])
+    for dtype, close in ((torch.float64, 1e-8), (torch.float32, 1e-4), (torch.float16, 0.03)):
+        x = one.to(dtype)
+        assert alike(x, x.clone())
+        assert alike(x.double().mul(1 + 0.4 * close).to(dtype), x)
+        assert not alike(x + torch.tensor([0.0, 0.0, 3 * close], dtype=dtype), x)
+    assert alike(torch.zeros(3), torch.zeros(3))
+    assert not alike(torch.ones(3), torch.ones(1))  # of other sizes: nothing is spread over the other
+    assert not alike(torch.ones(1, 3), torch.ones(3))
+    assert not alike(torch.full((3,), torch.nan), one)
+    images = [torch.zeros(3, *size) for size in ((9, 9), (5, 20), (20, 5), (7, 8), (30, 30))]
+    assert again(images) == [1, 2, 3]  # the shortest, the narrowest, the smallest
+
+
+def test_what_just_pays_is_joined():
+    """A batch of several sizes costs its overhead and its padding; it must cost less than its parts."""
+    given = [(10, 10), (10, 12)]
+
+    def batches(plain: float, watched: float) -> int:
+        return len(joined(given, plain, watched, "").batches)
+
+    overhead = 2 * 200 + (100 + 120) - FILLING * 2 * 120
+    assert batches(200, overhead - 1) == 1
+    assert batches(200, overhead + 1) == 2
+    assert batches(0, 19) == 2  # saves less than its padding costs

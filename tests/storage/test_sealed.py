@@ -94,3 +94,9 @@ def test_blocks_are_one_digest_however_they_come(tmp_path, monkeypatch, size):
     for place in range(size):
         (tmp_path / "a").write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         assert blocks.digest(tmp_path / "a") != found
+
+
+@pytest.mark.parametrize("facts", [{}, {"sealed": "abc"}, {"n": 1, "sealed": ""}])
+def test_facts_that_cannot_be_sealed(facts):
+    with pytest.raises(ValueError, match="expected facts, none of them 'sealed'"):
+        seal(facts, "me")

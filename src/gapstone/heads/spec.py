@@ -44,7 +44,8 @@ def parse(text: str) -> Spec:
     name, *parts = (part.strip() for part in str(text).split(":"))
     if name not in RECIPES:
         close = get_close_matches(name, RECIPES, 1, 0.5)
-        meant = ELSEWHERE.get(called_elsewhere(name) or name.lower()) or (close[0] if close else None)
+        other = called_elsewhere(name) or name.lower()
+        meant = other if other in RECIPES else ELSEWHERE.get(other) or (close[0] if close else None)
         hint = f" Did you mean {meant!r}?" if meant else ""
         raise ValueError(f"head {text!r}: {name!r} is not known; there are {', '.join(RECIPES)}.{hint}")
     hidden: tuple[int, ...] = ()

@@ -122,7 +122,8 @@ def _permute(mode: "Masked", func: Any, name: str, inputs: Sequence[Tensor], arg
         dims = args[1:] if len(args) > 1 else (kwargs["dims"],)
         order = [d % x.dim() for d in (dims[0] if isinstance(dims[0], Sequence) else dims)]
     else:
-        a, b = (_get(args, kwargs, k, f"dim{k - 1}") % x.dim() for k in (1, 2))
+        axis = "axis" if name == "swapaxes" else "dim"
+        a, b = (_get(args, kwargs, k, f"{axis}{k - 1}") % x.dim() for k in (1, 2))
         order = [{a: b, b: a}.get(d, d) for d in range(x.dim())]
     axes = tuple(order.index(axis) for axis in valid.axes)
     if order[0] != 0 or sorted(axes) != list(axes):
@@ -308,19 +309,22 @@ def _normed(mode: "Masked", func: Any, name: str, inputs: Sequence[Tensor], args
 
 
 ACTIVATIONS = """relu relu6 elu selu celu leaky_relu rrelu gelu silu mish hardswish hardsigmoid hardtanh sigmoid tanh
-    softplus softsign tanhshrink softshrink hardshrink logsigmoid threshold dropout alpha_dropout feature_alpha_dropout
-    dropout1d dropout2d dropout3d"""
+    softplus softsign tanhshrink softshrink hardshrink log_sigmoid threshold _threshold dropout alpha_dropout
+    feature_alpha_dropout dropout1d dropout2d dropout3d"""
 ARITHMETIC = """add sub mul div true_divide neg abs sqrt rsqrt square pow exp log log1p expm1 reciprocal sign clamp
     clamp_min clamp_max clip maximum minimum where lerp addcmul addcdiv rsub sin cos erf nan_to_num"""
-OPERATORS = "add radd iadd sub rsub isub mul rmul imul truediv rtruediv itruediv pow rpow ipow neg abs"
+REVERSED = "rsub rdiv rpow"
+"""Of Python's operators: 2 - x, 2 / x, 2 ** x. Of all others torch says the name of the function."""
+WITHOUT_IN_PLACE = """softplus softsign tanhshrink softshrink hardshrink log_sigmoid _threshold dropout1d dropout2d
+    dropout3d maximum minimum where rsub"""
 COPIES = "contiguous clone detach float double half bfloat16 type zeros_like ones_like prelu local_response_norm"
 OVER_AXES = "mean sum amax amin max min logsumexp norm linalg_vector_norm"
 POINTWISE = f"{ACTIVATIONS} {ARITHMETIC}".split()
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(POINTWISE, _pointwise),
-    **{f"{name}_": _pointwise for name in POINTWISE},
-    **{f"__{name}__": _pointwise for name in OPERATORS.split()},
+    **{f"{name}_": _pointwise for name in POINTWISE if name not in WITHOUT_IN_PLACE.split()},
+    **{f"__{name}__": _pointwise for name in REVERSED.split()},
     **dict.fromkeys(COPIES.split(), _by_position),
     **dict.fromkeys(["to", "type_as"], _converted),
     "batch_norm": _batch_norm,

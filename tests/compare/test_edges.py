@@ -1,0 +1,408 @@
+"""The edges of what a comparison says: Holm in the advice, components that come out negative, pooled reliability."""
+
+import re
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gapstone.compare import difference, measures, results
+from gapstone.compare import verdict as verdicts
+from gapstone.compare.advice import MOST_IMAGES, POWER, advise, detectable, minimum_detectable, note
+from gapstone.compare.calibration import calibration
+from gapstone.compare.difference import AGREEMENT, Components, Doubt, Estimate, corrected_t, crossed
+from gapstone.compare.done import Done
+from gapstone.compare.statistics import compare_pairs, holm, interval, verdict
+
+
+def estimate(value: float, seeds: int, images: int, **parts: float) -> Estimate:
+    components = Components(**({"seed": 0.0, "image": 0.0, "residual": 0.0} | parts))
+    return Estimate(value, components.doubt(seeds, images), components)
+
+
+def number(text: str, before: str) -> int:
+    """The number that stands before these words."""
+    found = re.search(rf"about ([\d,]+) {before}", text)
+    assert found, text
+    return int(found[1].replace(",", ""))
+
+
+# ---- advice
+
+
+@pytest.mark.parametrize("tests", [1, 2, 12])
+def test_seeds_asked_for_find_the_difference_at_the_level_that_holm_leaves(tests):
+    seen = estimate(0.01, 5, 10_000, seed=0.0001)
+    text = advise(seen, 5, 0.005, tests=tests)
+    needed = number(text, "seeds")
+    assert seen.components is not None
+    at = {seeds: minimum_detectable(seen.components, seeds, 10_000, 0.05 / tests) for seeds in (needed - 1, needed)}
+    assert at[needed] <= 0.01 < at[needed - 1]
+
+
+def test_more_heads_ask_for_more_seeds():
+    seen = estimate(0.01, 5, 10_000, seed=0.0001)
+    asked = [number(advise(seen, 5, 0.005, tests=tests), "seeds") for tests in (1, 4, 30)]
+    assert asked == sorted(set(asked))
+
+
+@pytest.mark.parametrize("folds", [False, True])
+def test_the_pairs_of_a_comparison_are_advised_for_their_number(folds):
+    """Of two heads and of nine: the same numbers, another level."""
+    random = np.random.default_rng(5)
+
+    def right(rate: float) -> dict[int, np.ndarray]:
+        return {seed: random.random(400) < rate for seed in range(4)}
+
+    fc, gap = right(0.80), right(0.82)
+    others = {f"h{i}": right(0.8) for i in range(8)}
+    parts = dict.fromkeys(range(4), (1200, 400)) if folds else None
+    few = compare_pairs({"fc": fc, "gap": gap}, "fc", folds=parts)[0]
+    many = compare_pairs({"fc": fc, "gap": gap, **others}, "fc", folds=parts)[0]
+    assert few["verdict"] == many["verdict"] == "cannot tell"
+    assert few["p"] == many["p"]
+    for pair, tests in ((few, 1), (many, 9)):
+        if folds:
+            means = [[one.mean() for one in head.values()] for head in (gap, fc)]
+            found = corrected_t(*means, 1200, 400)
+        else:
+            found = crossed(np.stack(list(gap.values())), np.stack(list(fc.values())))
+        assert pair["advice"] == advise(found, 4, 0.005, 0.05, tests, parts)
+    assert many["advice"] != few["advice"]
+    if folds:
+        assert number(many["advice"], "images") > number(few["advice"], "images")
+
+
+def test_equivalence_is_asked_at_the_full_level():
+    """Holm is for findings: whether heads are equivalent is read from the interval."""
+    seen = estimate(0.0, 5, 2000, residual=0.1)
+    assert advise(seen, 5, 0.005, tests=1) == advise(seen, 5, 0.005, tests=12)
+    needed = number(advise(seen, 5, 0.005), "seeds")
+    assert seen.components is not None
+    assert minimum_detectable(seen.components, needed, 2000) <= 0.005
+    assert minimum_detectable(seen.components, needed - 1, 2000) > 0.005
+
+
+def test_the_nearer_way_out_is_named():
+    assert "equivalent" in advise(estimate(0.0005, 5, 2000, residual=0.1), 5, 0.005)
+    assert "would probably show it" in advise(estimate(0.0045, 5, 20_000, residual=0.1), 5, 0.005)
+    # a difference of the margin or more can never be shown to be within it
+    assert "equivalent" not in advise(estimate(0.005, 5, 2000, residual=0.1), 5, 0.005)
+
+
+def test_images_asked_for_are_the_fewest_that_do():
+    seen = estimate(0.01, 5, 500, image=0.05)
+    text = advise(seen, 5, 0.005)
+    assert seen.components is not None
+    asked = number(text, "test images")
+    assert minimum_detectable(seen.components, 5, round(asked * 1.02)) <= 0.01
+    assert minimum_detectable(seen.components, 5, round(asked * 0.98)) > 0.01
+    # few seeds are not built upon
+    assert "with 5 seeds (now 2)" in advise(estimate(0.01, 2, 500, image=0.05), 2, 0.005)
+
+
+def test_folds_ask_for_images_by_the_square():
+    doubt = Doubt(0.004, 5, 0.0, 1000)
+    text = advise(Estimate(0.01, doubt), 5, 0.005, folds=dict.fromkeys(range(5), (800, 200)))
+    assert number(text, "images") == pytest.approx(1000 * (detectable(doubt, 0.05) / 0.01) ** 2, rel=0.05)
+    far = advise(Estimate(0.00001, doubt), 5, 0.00002, folds=dict.fromkeys(range(5), (800, 200)))
+    assert "far more images" in far
+    assert 1000 * (detectable(doubt, 0.05) / 0.00001) ** 2 > MOST_IMAGES
+
+
+def test_what_is_detectable_is_both_errors():
+    doubt = Doubt(0.0, 5, 0.01, 10**6)
+    assert detectable(doubt, 0.05) == pytest.approx((1.95996 + 0.84162) * 0.01, rel=1e-3)
+    assert POWER == 0.8
+
+
+def test_few_trials_are_told_apart():
+    assert "at least 3, better 5" in advise(None, 1, 0.005)
+    assert "One test image" in advise(None, 2, 0.005)
+    assert "No fold finished" in advise(None, 0, 0.005, folds={})
+    assert "One fold" in advise(None, 1, 0.005, folds={})
+
+
+def test_notes_are_for_intervals_that_leave_out_zero():
+    seen = estimate(0.01, 5, 500, image=0.05)
+    assert note("cannot tell", (0.001, 0.02), seen, 3, 0.005)
+    assert note("equivalent", (0.001, 0.004), seen, 3, 0.005)
+    assert note("better", (0.001, 0.02), seen, 3, 0.005) is None
+    for bounds in ((0.0, 0.02), (-0.02, 0.0), (-0.01, 0.01), None):
+        assert note("cannot tell", bounds, seen, 3, 0.005) is None
+    assert note("cannot tell", (0.001, 0.02), None, 3, 0.005) is None
+
+
+# ---- verdicts
+
+
+def test_verdicts_at_their_limits():
+    assert verdict((-0.005, 0.005), 0.01, 0.005) == "equivalent"
+    assert verdict((-0.0051, 0.005), 1.0, 0.005) == "cannot tell"
+    assert verdict((-0.005, 0.0051), 1.0, 0.005) == "cannot tell"
+    assert verdict((0.001, 0.02), 0.05, 0.005) == "cannot tell"  # at the level itself
+    assert verdict((0.001, 0.02), 0.0499, 0.005) == "better"
+    assert verdict((0.001, 0.02), None, 0.005) == verdict(None, 0.01, 0.005) == "cannot tell"
+
+
+def test_holm_keeps_the_order_and_one():
+    assert holm([0.04, 0.01, 0.03, 0.9]) == pytest.approx([0.09, 0.04, 0.09, 0.9])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+def test_an_interval_needs_two():
+    assert interval([0.9, 0.9])[1] == (0.9, 0.9)
+    mean, bounds = interval([0.8, 0.9], 0.5)
+    assert bounds is not None
+    assert bounds[1] - mean == pytest.approx(0.05)  # t of one degree of freedom is 1 at its quartile
+
+
+# ---- components
+
+
+def test_a_component_that_comes_out_negative_counts_as_none():
+    """Images whose two seeds cancel: less between the images than in the rest."""
+    d = np.array([[1.0, -1.0, 1.0, -1.0], [-1.0, 1.0, -1.0, 1.0]])
+    found = crossed(d, 0 * d)
+    assert found.components == Components(0.0, 0.0, pytest.approx(8 / 3))
+    assert found.doubt.by_image == pytest.approx(np.sqrt(AGREEMENT) / 6)
+    assert found.doubt.by_repeat == 0
+    # and the other way: rows that differ less than the rest
+    other = crossed(d.T, 0 * d.T)
+    assert other.components == Components(0.0, 0.0, pytest.approx(8 / 3))
+    assert min(other.components.shares(4, 2).values()) == 0
+
+
+def test_doubt_of_a_negative_component_is_that_of_none():
+    assert difference._by_image(-1.0, 10) == difference._by_image(0.0, 10) == pytest.approx(np.sqrt(2) / 12)
+    assert difference._by_image(0.5, 10) == pytest.approx(np.sqrt(0.05 + 2 / 144))
+    doubt = Components(0.02, 0.5, 0.1).doubt(4, 10)
+    assert doubt.by_repeat == pytest.approx(np.sqrt(0.02 / 4 + 0.1 / 40))
+    assert (doubt.repeats, doubt.images) == (4, 10)
+
+
+def test_intervals_end_where_differences_do():
+    wide = Estimate(0.9, Doubt(0.5, 2, 0.1, 10))
+    assert wide.interval() == (-1.0, 1.0)
+    assert Doubt(0.5, 2, 0.1, 10).beyond(0) == 1.0
+
+
+def test_folds_of_unlike_size_count_each_by_its_own():
+    a, b = [0.9, 0.8, 0.85], [0.85, 0.8, 0.8]
+    found = corrected_t(a, b, [90, 80, 100], [10, 20, 10])
+    ratio = np.mean([10 / 90, 20 / 80, 10 / 100])
+    assert found.doubt.by_repeat == pytest.approx(np.sqrt((1 / 3 + ratio) * np.var(np.subtract(a, b), ddof=1)))
+    assert (found.doubt.repeats, found.doubt.images) == (3, 40)
+    assert corrected_t(a, b, 90, 10, images=25).doubt.images == 25
+
+
+# ---- reliability
+
+
+def test_reliability_is_pooled_by_how_many_answers_a_bin_has():
+    one = {"edges": [0, 0.5, 1], "confidence": [0.4, 0.9], "accuracy": [0.0, 1.0], "count": [1, 9]}
+    two = {"edges": [0, 0.5, 1], "confidence": [None, 0.6], "accuracy": [None, 0.0], "count": [0, 1]}
+    pooled = results._pooled([one, two])
+    assert pooled["count"] == [1, 10]
+    assert pooled["confidence"] == pytest.approx([0.4, 0.87])
+    assert pooled["accuracy"] == pytest.approx([0.0, 0.9])
+    assert pooled["edges"] == [0, 0.5, 1]
+    assert results._pooled([two, two])["accuracy"] == [None, 0.0]
+
+
+def test_pooled_reliability_is_that_of_all_answers_together():
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(size=(90, 3)) * 2, random.integers(0, 3, 90)
+    cuts = [slice(0, 7), slice(7, 60), slice(60, 90)]
+    pooled = results._pooled([calibration(logits[cut], labels[cut])["bins"] for cut in cuts])
+    whole = calibration(logits, labels)["bins"]
+    assert pooled["count"] == whole["count"]
+    for key in ("confidence", "accuracy"):
+        assert [value is None for value in pooled[key]] == [value is None for value in whole[key]]
+        found, expected = ([value or 0.0 for value in bins[key]] for bins in (pooled, whole))
+        assert found == pytest.approx(expected)
+
+
+# ---- what is measured
+
+
+def test_shifts_and_sizes_that_are_tried():
+    assert measures.shift_pixels((8, 64)) == [1, 2]
+    assert measures.shift_pixels((32, 32)) == [1, 2, 3, 4]
+    assert measures.shift_pixels((224, 224)) == [1, 6, 12, 17, 23, 28]
+    assert [size for size, _ in measures.resized((32, 20))] == [(24, 15), (32, 20), (40, 25), (48, 30)]
+    assert [change.size for _, change in measures.resized((32, 20))] == [(24, 15), None, (40, 25), (48, 30)]
+
+
+def test_of_many_test_images_some_are_drawn_once():
+    most = measures.MOST_FOR_ROBUSTNESS
+    few = np.arange(most)
+    assert measures.robust(few) is few
+    some = measures.robust(np.arange(10, most + 12))
+    assert len(some) == most
+    assert len(set(some.tolist())) == most
+    assert some.tolist() == sorted(some.tolist())
+    assert np.array_equal(some, measures.robust(np.arange(10, most + 12)))
+
+
+def asked(fixed: bool, size: tuple[int, int] | None = None) -> Any:
+    """A model that takes images of at least 6 pixels a side, or of one size alone."""
+    return SimpleNamespace(
+        preprocessing=SimpleNamespace(size=(8, 10)),
+        head=SimpleNamespace(size=size),
+        fixed=fixed,
+        takes=lambda tried: min(tried) >= 6,
+        labels=np.array([0, 1]),
+        logits=lambda rows, _=None: torch.eye(2)[np.asarray(rows)],
+    )
+
+
+def test_sizes_that_a_model_takes():
+    for one in (asked(True), asked(False, (4, 5))):
+        assert measures.takes_only(one) == (8, 10)
+        assert measures.takes(one, (8, 10))
+        assert not measures.takes(one, (10, 8))
+        assert not measures.takes(one, (80, 100))
+    assert measures.takes_only(asked(False)) is None
+    assert measures.takes(asked(False), (6, 6))
+    assert not measures.takes(asked(False), (5, 60))
+
+
+def test_accuracy_at_other_sizes():
+    rows = np.array([0, 1])
+    found = measures.sizes(asked(True), rows)
+    assert found["accuracy"] == [None, 1.0, None, None]
+    assert found["note"] == "takes only 8×10"
+    assert measures.sizes(asked(False), rows) == {
+        "scale": [0.75, 1.0, 1.25, 1.5],
+        "input": [[6, 8], [8, 10], [10, 12], [12, 15]],
+        "accuracy": [1.0, 1.0, 1.0, 1.0],
+        "note": None,
+    }
+
+
+def test_accuracy_when_images_move():
+    """The first image is right however it moves, the second never."""
+    one = asked(False)
+    one.labels = np.array([0, 0])
+    found, right = measures.shifts(one, np.array([0, 1]), [1, 2])
+    assert found == {"accuracy": [0.5, 0.5, 0.5], "same_answer": [1.0, 1.0, 1.0]}
+    assert right.tolist() == [1.0, 0.0]
+
+
+def test_memory_that_was_given_back_meanwhile_counts():
+    with measures.PeakMemory("cpu") as peak:
+        taken = np.ones(60 << 17)  # 60 MB, written
+        time.sleep(0.15)
+        del taken
+    assert 50 < peak.mb < 400
+
+
+# ---- what is said
+
+
+def test_lists_of_heads():
+    assert verdicts._list(["a"], "or") == "a"
+    assert verdicts._list(["a", "b"], "or") == "a or b"
+    assert verdicts._list(["a", "b", "c"], "and") == "a, b and c"
+
+
+def pair(a: str, said: str, points: float | None) -> dict[str, Any]:
+    return {"a": a, "verdict": said, "difference_pp": points, "ci95": [1.0, 3.0]}
+
+
+def test_findings_come_strongest_first():
+    pairs = [
+        pair("x", "better", 1.0),
+        pair("z", "cannot tell", None),
+        pair("y", "better", 2.0),
+        pair("w", "worse", -9.0),
+    ]
+    said = verdicts._findings(pairs, "fc", 0.5)
+    assert (
+        said.index("y is better") < said.index("x is better") < said.index("w is worse") < said.index("z and fc differ")
+    )
+
+
+def test_what_is_said_where_little_can_be():
+    def results_of(**accuracy: float | None) -> dict[str, Any]:
+        heads = [{"head": name, "test_accuracy": {"mean": mean}} for name, mean in accuracy.items()]
+        return {"heads": heads, "settings": {"baseline": "fc", "margin_pp": 0.5}, "pairs": [], "shift_pairs": []}
+
+    assert "nothing to compare" in verdicts.sentence(results_of(fc=None, gap=None))
+    assert "No trial of the baseline fc" in verdicts.sentence(results_of(fc=None, gap=0.9))
+    assert "fc reaches 90.0 %" in verdicts.sentence(results_of(fc=0.9, gap=None))
+    shifted = results_of(fc=0.9, gap=0.9) | {"pairs": [pair("gap", "equivalent", 0.1)]}
+    shifted["shift_pairs"] = [pair("gap", "better", 2.0)]
+    assert "When test images are shifted, gap is better" in verdicts.sentence(shifted)
+    shifted["shift_pairs"] = [pair("gap", "equivalent", 0.1), pair("gap", "cannot tell", 2.0)]
+    assert "shifted" not in verdicts.sentence(shifted)
+
+
+def test_the_worst_images_were_wrong():
+    labels = np.array([0, 1, 0, 1])
+    store = SimpleNamespace(labels=labels, names=("a", "b", "c", "d"), images=np.zeros((4, 2, 2, 1), np.uint8))
+    prepared = SimpleNamespace(store=store, labels=("no", "yes"), preprocessing=SimpleNamespace(centre=lambda x: x))
+
+    def done(answer: list[int], confidence: list[float]) -> Done:
+        arrays = {"test": np.arange(4), "answer": np.array(answer), "confidence": np.array(confidence, np.float32)}
+        return Done(SimpleNamespace(), {}, arrays)  # type: ignore[arg-type]
+
+    by_head = {
+        "gap": [done([0, 0, 1, 1], [0.9, 0.6, 0.9, 0.8]), done([0, 1, 1, 1], [0.9, 0.6, 0.5, 0.8])],
+        "fc": [done([0, 0, 0, 1], [0.9, 0.55, 0.9, 0.8])],
+    }
+    pictures, worst = results._worst(SimpleNamespace(prepared=prepared), by_head)  # type: ignore[arg-type]
+    assert [one["name"] for one in worst] == ["c", "b"]  # surest first, and none that was always right
+    assert len(pictures) == 2
+    assert worst[0]["wrong"] == {"gap": 1.0, "fc": 0.0}
+    assert worst[1]["wrong"] == {"gap": 0.5, "fc": 1.0}
+    assert worst[0]["answers"] == {"gap": "yes", "fc": "no"}
+    assert worst[0]["confidence"]["gap"] == pytest.approx(0.7)
+
+
+def finished(seed: int, accuracy: float, takes_only: str | None = None) -> Done:
+    """A trial of a head with two classes."""
+    bins = {"edges": [0, 1], "confidence": [0.5], "accuracy": [accuracy], "count": [4]}
+    numbers = dict.fromkeys(("nll", "brier", "ece", "peak_memory_mb", "generalisation_gap", "train_accuracy"), 0.5)
+    facts = numbers | {
+        "seed": seed,
+        "test_accuracy": accuracy,
+        "parameters": 7,
+        "head_parameters": 2,
+        "macs": 9,
+        "takes_only": takes_only,
+        "shift": {"pixels": [0, 1], "accuracy": [accuracy, accuracy / 2], "same_answer": [1.0, 0.5]},
+        "sizes": {"scale": [1.0, 1.5], "accuracy": [accuracy, None]},
+        "robustness_images": 4,
+        "bins": bins,
+        "history": {"train_loss": [1.0, 0.5], "validation_accuracy": [0.1, 0.2], "seconds": 3.0},
+        "confusion": [[1, 0], [seed, 2]],
+        "localisation": None,
+        "additive": True,
+    }
+    return Done(SimpleNamespace(id=str(seed), seed=seed, head="gap"), facts, {})  # type: ignore[arg-type]
+
+
+def test_a_head_of_which_no_trial_finished_and_one_of_which_two_did():
+    trials = [SimpleNamespace(id="0", seed=0, head="gap"), SimpleNamespace(id="1", seed=1, head="fc")]
+    plan: Any = SimpleNamespace(trials=trials)
+    none = results._head(plan, "gap", [], {"0": "killed", "1": "full"}, None)
+    assert none["failed"] == [{"seed": 0, "reason": "killed"}]
+    for key in ("input", "parameters", "shift", "sizes", "reliability", "confusion", "localisation"):
+        assert none[key] is None
+    assert none["curves"] == []
+    assert none["test_accuracy"] == {"mean": None, "ci95": None, "values": []}
+    two = results._head(plan, "gap", [finished(0, 0.8), finished(1, 0.6)], {}, {"cpu": 1.0})
+    assert two["failed"] == []
+    assert (two["input"], two["parameters"], two["ms_per_image"]) == ("any", 7, {"cpu": 1.0})
+    assert two["test_accuracy"]["mean"] == pytest.approx(0.7)
+    assert two["shift_accuracy"]["values"] == [0.4, 0.3]  # of moved images alone
+    assert two["shift"]["accuracy"] == pytest.approx([0.7, 0.35])
+    assert two["sizes"]["accuracy"] == [pytest.approx(0.7), None]
+    assert two["confusion"] == [[2, 0], [1, 4]]
+    assert two["curves"][0]["epoch"] == [1, 2]
+    assert results._head(plan, "gap", [finished(0, 0.8, "28×28")], {}, None)["input"] == "28×28"

@@ -199,6 +199,13 @@ def test_folds_of_unlike_size_count_each_by_its_own():
     assert corrected_t(a, b, 90, 10, images=25).doubt.images == 25
 
 
+def test_two_folds_are_enough_and_one_is_not():
+    assert corrected_t([0.9, 0.8], [0.8, 0.8], 90, 10).doubt.repeats == 2
+    for a, b in (([0.9], [0.8]), ([0.9, 0.8], [0.8]), ([[0.9, 0.8]], [[0.8, 0.8]])):
+        with pytest.raises(ValueError, match="one accuracy per fold, 2 or more"):
+            corrected_t(a, b, 90, 10)
+
+
 # ---- reliability
 
 

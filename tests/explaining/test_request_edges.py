@@ -1,11 +1,12 @@
 """Classes as they are asked for, and notes of an earlier run of which a kill left anything."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from gapstone.explaining.kept import DRAWN, FILES, Kept, name_of
-from gapstone.explaining.request import indexes
+from gapstone.explaining.request import Request, indexes
 
 LABELS = ("cat", "dog", "tench, Tinca tinca", "1", "twin", "twin")
 
@@ -105,3 +106,16 @@ def test_names_of_pictures(tmp_path):
     assert name_of(tmp_path / "cat dog.jpg").startswith("cat_dog-")
     assert name_of(tmp_path / "....jpg").startswith("picture-")
     assert name_of(tmp_path / "a" / "x.jpg") != name_of(tmp_path / "b" / "x.jpg")
+
+
+@pytest.mark.parametrize(
+    ("box", "threshold"), [("none", None), ("otsu", "otsu"), ("0", 0.0), ("0.2", 0.2), ("0.999", 0.999)]
+)
+def test_what_a_box_must_be_above(box, threshold):
+    assert Request.threshold.fget(SimpleNamespace(box=box)) == threshold  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("box", ["1", "-0.1", "nan", "all", ""])
+def test_boxes_that_make_no_sense(box):
+    with pytest.raises(ValueError, match="--box"):
+        Request.threshold.fget(SimpleNamespace(box=box))  # type: ignore[attr-defined]

@@ -197,6 +197,18 @@ def test_large_groups_find_their_place_first():
     assert len(set(part[:3].tolist())) == 1
 
 
+def test_a_class_of_large_groups_gives_its_smallest_if_another_stays():
+    labels = np.zeros(7, np.int64)
+    rest, part = split._carve(np.arange(7), labels, np.array([0, 0, 0, 1, 1, 1, 1]), 0.2, 0)
+    assert (rest.tolist(), part.tolist()) == ([3, 4, 5, 6], [0, 1, 2])
+    rest, part = split._carve(np.arange(7), labels, np.zeros(7, np.int64), 0.2, 0)
+    assert (len(rest), len(part)) == (7, 0)
+    rest, part = split._carve(np.arange(1), labels[:1], np.arange(1), 0.5, 0)
+    assert (len(rest), len(part)) == (1, 0)
+    rest, part = split._carve(np.arange(2), labels[:2], np.arange(2), 0.01, 0)
+    assert (len(rest), len(part)) == (1, 1)  # of two one is tested, however small the share
+
+
 def test_folds_begin_at_two():
     source, found = made(LABELS)
     assert len(folds(source, found, 2)) == 2

@@ -632,6 +632,13 @@ def test_windows_without_a_stride_move_by_their_size(name, unset):
     assert RULES[name](Field.of_input(x), x, (x, 2, 1), {}) == Field((2, 3), (1.0, 1.0), (0.5, 0.5))
 
 
+def test_axes_that_are_swapped_by_keyword():
+    x = torch.zeros(1, 2, 5, 6)
+    for name, given in (("swapaxes", {"axis0": 1, "axis1": -1}), ("transpose", {"dim0": 1, "dim1": 3})):
+        found = RULES[name](Field.of_input(x), x, (x,), given)
+        assert found == replace(Field.of_input(x), axes=(2, 1))
+
+
 def test_convolutions_of_what_lies_otherwise_lose_places():
     behind = Field((1, 2), (1.0, 1.0), (0.0, 0.0))
     x, weight = torch.zeros(1, 8, 9, 4), torch.zeros(2, 8, 3, 3)

@@ -80,3 +80,11 @@ def test_what_just_pays_is_joined():
     assert batches(200, overhead - 1) == 1
     assert batches(200, overhead + 1) == 2
     assert batches(0, 19) == 2  # saves less than its padding costs
+
+
+def test_a_batch_may_be_as_large_as_the_limit():
+    half = MOST_PIXELS // 2
+    assert len(joined([(1, half - 1), (1, half)], 1e12, 1e12, "").batches) == 1
+    assert len(joined([(1, half), (1, half + 1)], 1e12, 1e12, "").batches) == 2
+    assert len(buckets([(1, half)] * 2, "").batches) == 1
+    assert len(buckets([(1, half + 1)] * 2, "").batches) == 2

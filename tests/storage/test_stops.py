@@ -97,6 +97,14 @@ def test_rows_that_are_kept(tmp_path, before, how):
         assert {path.suffix for path in folder.iterdir()} == {".npy", ".rows", ".lock"}, stopped
 
 
+def test_what_makes_no_rows_or_too_few_is_told(tmp_path):
+    with pytest.raises(ValueError, match="no rows to keep"):
+        keep(tmp_path, "maps", 0, 0, rows, STEP)
+    with pytest.raises(ValueError, match=r"make\(0, 2\) gave 3 rows"):
+        keep(tmp_path, "maps", 0, ROWS, lambda first, last: rows(first, last + 1), STEP)
+    assert not list(tmp_path.glob("*.npy"))
+
+
 @pytest.mark.parametrize("how", ["killed", "power cut, names lost"])
 def test_rows_of_a_damaged_file(tmp_path, how):
     """They are made anew, whenever that is stopped."""

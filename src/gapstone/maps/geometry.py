@@ -178,7 +178,8 @@ def _lost(_field: Field, _x: Tensor, _args: Sequence[Any], _kwargs: Arguments) -
 
 
 def _swapped(field: Field, x: Tensor, args: Sequence[Any], kwargs: Arguments) -> Field | None:
-    a, b = _get(args, kwargs, 1, "dim0") % x.dim(), _get(args, kwargs, 2, "dim1") % x.dim()
+    # swapaxes calls them axis0 and axis1
+    a, b = (_get(args, kwargs, k + 1, f"dim{k}", kwargs.get(f"axis{k}")) % x.dim() for k in (0, 1))
     return replace(field, axes=tuple({a: b, b: a}.get(axis, axis) for axis in field.axes))
 
 

@@ -48,7 +48,9 @@ def pool(name: str, loop: str, x: Tensor, place: Boxes, parameters: Parameters, 
 def built(name: str, loop: str, x: Tensor, place: Place, parameters: Parameters, keep: bool) -> bool:
     """Whether a compiled loop has all kernels of a call; those it has not are compiled in the background from here on,
     and the call goes another way."""
-    if background.must_wait() or not x.numel():  # of nothing no kernel is asked
+    if not x.numel():  # nothing is worth compiling for
+        return False
+    if background.must_wait():
         return True
     about = place if isinstance(place, Boxes) else type(place)
     values = tuple((p.dim(), p.requires_grad) if isinstance(p, Tensor) else p for p in parameters)

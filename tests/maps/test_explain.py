@@ -98,7 +98,6 @@ HIDDEN = {
     "hidden layer": nn.Sequential(
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 64), nn.ReLU(True), nn.Linear(64, 5)
     ),
-    "norm after the pool": nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(8), nn.Linear(8, 5)),
     "hidden on a grid": nn.Sequential(
         nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 6), nn.GELU(), nn.Linear(6, 5)
     ),

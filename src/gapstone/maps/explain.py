@@ -124,7 +124,7 @@ def _made(
     maps = tail.maps(wanted)
     if grid is not None:
         maps = maps.reshape(*maps.shape[:2], *grid)
-    return _explanation(maps, wanted, tail.bias(), tail.logits, tail.additive, placement, labels)
+    return _explanation(maps, wanted, tail.bias(), tail.logits, tail.additive, placement, labels, tail.holds, tail.end)
 
 
 def _explanation(
@@ -135,8 +135,10 @@ def _explanation(
     additive: bool,
     placement: Placement,
     labels: tuple[str, ...] | None,
+    held: tuple[str, ...] = (),
+    end: str | None = None,
 ) -> Explanation:
     logits = logits.detach().float() if logits.dtype in (torch.float16, torch.bfloat16) else logits.detach()
     if wanted is None:
         wanted = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
-    return Explanation(maps.detach(), wanted, bias.to(logits.dtype), logits, additive, placement, labels)
+    return Explanation(maps.detach(), wanted, bias.to(logits.dtype), logits, additive, placement, labels, held, end)

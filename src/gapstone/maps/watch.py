@@ -19,7 +19,7 @@ from gapstone.maps.tape import SplitError, Tape, tensors
 from gapstone.regions.places import Boxes, Cells
 
 ADAPTIVE = frozenset(f"adaptive_{kind}_pool{n}d" for kind in ("avg", "max") for n in (1, 2, 3))
-OVER_AXES = frozenset(["mean", "sum", "amax", "max", "logsumexp"])
+OVER_AXES = frozenset(["mean", "sum", "amax", "max", "amin", "min", "logsumexp"])
 """Calls that are told which axes to reduce."""
 REDUCERS = ADAPTIVE | OVER_AXES | RESHAPES | {"pool"}
 """Calls that make a vector of a map even where the map is a single cell."""

@@ -10,7 +10,7 @@ from gapstone.classifier import Classifier
 from gapstone.heads import Head
 from gapstone.maps.explanation import Explanation
 from gapstone.maps.placement import Placement
-from gapstone.maps.split import located, split
+from gapstone.maps.split import Found, located, split
 from gapstone.maps.tail import Tail
 from gapstone.maps.tape import SplitError, Tape
 from gapstone.maps.targets import Classes, chosen
@@ -71,7 +71,13 @@ def explain(
     if isinstance(model, Classifier) and at is None:
         return _known(model, images, classes, top_k, names)
     tail, found = split(getattr(model, "_orig_mod", model), images, at)
-    return _made(tail, found.placement, found.grid, classes, top_k, names)
+    explained = _made(tail, found, classes, top_k, names)
+    if found.prefix and not explained.maps.any():
+        raise SplitError(
+            f"at={at!r}: after this module the logits of {type(model).__name__} come from the first tokens alone (a "
+            f"class token), so no position adds anything: name an earlier module, before the last attention"
+        )
+    return explained
 
 
 def _known(
@@ -107,13 +113,13 @@ def explain_head(
         with watch:
             logits = head(x)
     assert watch.tape is not None
-    return _made(Tail(watch.tape, logits), placement, None, classes, top_k, labels)
+    found = Found(0, "", 0, watch.tape.axes, tuple(features.shape[2:]), placement)
+    return _made(Tail(watch.tape, logits), found, classes, top_k, labels)
 
 
 def _made(
     tail: Tail,
-    placement: Placement,
-    grid: tuple[int, ...] | None,
+    found: Found,
     classes: Classes | None,
     top_k: int | None,
     labels: tuple[str, ...] | None,
@@ -122,9 +128,11 @@ def _made(
         raise ValueError(f"explain: {len(labels)} labels for {tail.logits.shape[1]} logits")
     wanted = chosen(classes, top_k, tail.logits, labels)
     maps = tail.maps(wanted)
-    if grid is not None:
-        maps = maps.reshape(*maps.shape[:2], *grid)
-    return _explanation(maps, wanted, tail.bias(), tail.logits, tail.additive, placement, labels, tail.holds, tail.end)
+    if found.grid is not None:
+        maps = maps[:, :, found.prefix :].reshape(*maps.shape[:2], *found.grid)
+    additive = tail.additive and not found.prefix  # what a class token adds belongs to no position
+    facts = additive, found.placement, labels, tail.holds, tail.end
+    return _explanation(maps, wanted, tail.bias(), tail.logits, *facts)
 
 
 def _explanation(

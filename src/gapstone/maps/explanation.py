@@ -19,8 +19,8 @@ class Explanation:
     classes: Tensor
     """(N, K): the class that each map stands for."""
     bias: Tensor
-    """(C,): what no position adds. Where maps are not additive: the head's answer to empty maps. (N, C) where it is each
-    image's own: a norm after the pool, which is held, takes more than the map gives."""
+    """(C,): what no position adds. Where maps are not additive: the head's answer to empty maps. (N, C) where each image
+    has its own: a norm after the pool, which is held, takes more than the map gives."""
     logits: Tensor
     """(N, C)"""
     additive: bool

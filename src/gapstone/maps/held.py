@@ -222,9 +222,10 @@ def _scale(call: Call, tape: Tape) -> int | None:
     for of, by in pairs:
         large, small = tape.shapes[of], tape.shapes[by]
         aligned = [1] * (len(large) - len(small)) + list(small)
-        if len(aligned) == len(large) and small.numel() < large.numel():
-            if all(b in (1, a) for a, b in zip(large, aligned, strict=True)):
-                return by
+        if len(aligned) != len(large) or small.numel() >= large.numel():
+            continue
+        if all(b in (1, a) for a, b in zip(large, aligned, strict=True)):
+            return by
     return None
 
 

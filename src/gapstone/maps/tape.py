@@ -73,6 +73,11 @@ class Tape:
     def __contains__(self, x: object) -> bool:
         return id(x) in self._slots
 
+    @property
+    def source(self) -> Tensor:
+        """The map as the network has it: known by identity."""
+        return self._live[0]
+
     def is_map(self, x: Tensor) -> bool:
         return x is self._live[0]
 

@@ -33,21 +33,29 @@ def explain(
         >>> explained.maps.shape                                                    # every class, in logit units
         torch.Size([16, 1000, 7, 7])
         >>> explained.maps.sum((2, 3)) + explained.bias                             # the logits
+        >>> gs.explain(model, images, y).maps.shape                                 # y (16,): each image's own class
+        torch.Size([16, 1, 7, 7])
+        >>> gs.explain(model, images, [281, 282]).maps.shape                        # a list: these of every image
+        torch.Size([16, 2, 7, 7])
         >>> gs.explain(gs.load("photos.safetensors"), ["a.jpg", "b.jpg"], top_k=3)  # a gapstone model takes files too
 
     The last map and what follows it are found by watching the model run. Where its head is linear in what it pools
     (mean, maximum, both, flattened, pooled to a grid, one map per class, any pool of gapstone's that adds up), the maps
-    are exact: they and the bias sum to the logit. Where it has hidden layers or a norm after the pool, they are
-    gradient × activation at the last map, by a vector-Jacobian product through the head alone; `additive` is then
-    False and `completeness` says what they leave out. Of attention pooling the weights are held: a map shows what the
-    positions said, not why they were listened to. The backbone is never differentiated; nothing of the model changes.
+    are exact: they and the bias sum to the logit. So they are where a norm follows the pool, with its standard deviation
+    held as a number of the image, and of attention pooling, with its weights held: a map shows what the positions said,
+    not why they were listened to. `held` says which. Where the head has hidden layers, maps are gradient × activation at
+    the last map, by a vector-Jacobian product through the head alone; `additive` is then False and `completeness` says
+    what they leave out. A model that ends in a softmax, log-softmax or sigmoid is explained at the logits before it, and
+    `end` says so. The backbone is never differentiated; nothing of the model changes.
 
     Args:
         images: (N, C, *spatial), normalised; for a gapstone model also files and pictures, as `Classifier.predict`.
-        classes: None: all; a list: these of every image, by number or, where there are labels, by name; a list of one
-            list per image, or a tensor (N, k).
+        classes: None: all. A list: these of every image, by number or, where there are labels, by name. A tensor or
+            array (N,), as labels come: one class of each image, maps (N, 1, …); for these of every image, `y.tolist()`.
+            A list of one list per image, or a tensor (N, k): each image's own.
         top_k: the most probable classes of each image, in that order.
-        at: the module whose output is the last map, where it cannot be found or another is wanted ("layer4").
+        at: the module whose output is the last map, where it cannot be found or another is wanted ("layer4"): (N, C, h,
+            w), (N, h, w, C), or tokens (N, h·w, C), also with a class token before them.
         labels: of the classes; a gapstone model brings its own.
 
     Raises: SplitError (a ValueError) where there is no last map, with what was seen and what to do; ValueError for

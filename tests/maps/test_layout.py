@@ -101,7 +101,7 @@ def test_a_class_token_belongs_to_no_position():
     model = vit().eval()
     explained = gs.explain(model, images(), at="blocks.1")
     assert not explained.additive
-    with pytest.raises(SplitError, match="class token.*name an earlier module"):
+    with pytest.raises(SplitError, match=r"class token.*name an earlier module"):
         gs.explain(model, images(), at="norm")
 
 

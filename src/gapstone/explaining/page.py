@@ -90,6 +90,7 @@ def write(
     additive = exact = True
     folder: str | None = None
     parts = False
+    held: dict[str, None] = {}
     side = thumbnail_side(min(looked.pictures, MOST))
     errors = looked.errors
 
@@ -106,6 +107,7 @@ def write(
         answers[head["labels"][row["answer"]]] += 1
         folder = shared(folder, row["name"])
         additive &= all(entry["additive"] for entry in row["classes"])
+        held |= dict.fromkeys(what for entry in row["classes"] for what in entry["held"])
         exact &= row["placement"]["exact"]
         parts |= not _all_seen(row)
     script = (files(__package__) / "templates" / "page.js").read_text("utf-8")
@@ -123,6 +125,7 @@ def write(
         grey=_grey(),
         ticks=ticks(head["largest"], None),
         additive=additive,
+        held=list(held),
         exact=exact,
         parts=parts,
         script=script,

@@ -1,6 +1,7 @@
 """sum(map_k) + bias_k == logit_k where the head allows it; gradient × activation through the head alone elsewhere."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from gapstone.classifier import Classifier
 from gapstone.heads import Head
 from gapstone.maps.explanation import Explanation
 from gapstone.maps.placement import Placement
+from gapstone.maps.showing import Seen
 from gapstone.maps.split import Found, located, split
 from gapstone.maps.tail import Tail
 from gapstone.maps.tape import SplitError, Tape
@@ -41,12 +43,12 @@ def explain(
 
     The last map and what follows it are found by watching the model run. Where its head is linear in what it pools
     (mean, maximum, both, flattened, pooled to a grid, one map per class, any pool of gapstone's that adds up), the maps
-    are exact: they and the bias sum to the logit. So they are where a norm follows the pool, with its standard deviation
+    are exact: they and the bias sum to the logit. So they do where a norm follows the pool, with its standard deviation
     held as a number of the image, and of attention pooling, with its weights held: a map shows what the positions said,
-    not why they were listened to. `held` says which. Where the head has hidden layers, maps are gradient × activation at
-    the last map, by a vector-Jacobian product through the head alone; `additive` is then False and `completeness` says
-    what they leave out. A model that ends in a softmax, log-softmax or sigmoid is explained at the logits before it, and
-    `end` says so. The backbone is never differentiated; nothing of the model changes.
+    not why they were listened to. `held` says which. Where the head has hidden layers, maps are gradient × activation
+    at the last map, by a vector-Jacobian product through the head alone; `additive` is then False and `completeness`
+    says what they leave out. A model that ends in a softmax, log-softmax or sigmoid is explained at the logits before
+    it, and `end` says so. The backbone is never differentiated; nothing of the model changes.
 
     Args:
         images: (N, C, *spatial), normalised; for a gapstone model also files and pictures, as `Classifier.predict`.
@@ -76,8 +78,10 @@ def explain(
     if images.dim() < 3 or not len(images):
         raise ValueError(f"explain takes at least one image, (N, C, H, W), and got a tensor of {tuple(images.shape)}")
     names = tuple(labels) if labels is not None else None
+    moments = (model.preprocessing.mean, model.preprocessing.std) if isinstance(model, Classifier) else None
+    seen = Seen(images.detach(), moments)
     if isinstance(model, Classifier) and at is None:
-        return _known(model, images, classes, top_k, names)
+        return replace(_known(model, images, classes, top_k, names), seen=seen)
     tail, found = split(getattr(model, "_orig_mod", model), images, at)
     explained = _made(tail, found, classes, top_k, names)
     if found.prefix and not explained.maps.any():
@@ -85,7 +89,7 @@ def explain(
             f"at={at!r}: after this module the logits of {type(model).__name__} come from the first tokens alone (a "
             f"class token), so no position adds anything: name an earlier module, before the last attention"
         )
-    return explained
+    return replace(explained, seen=seen)
 
 
 def _known(

@@ -59,6 +59,7 @@ class Explainer:
         return {
             "name": self.name,
             "additive": explained.additive,
+            "held": list(explained.held),
             "placement": explained.placement.within(origin, (scale, scale)).to_json(),
             **_classes(explained, self.opened.labels),
         }

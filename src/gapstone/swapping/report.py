@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from gapstone.heads import Head
-from gapstone.shown import by
+from gapstone.shown import by, cell, display
 
 KEPT = "gapstone_swapped"
 """The attribute of a model that holds its report."""
@@ -19,7 +19,7 @@ class Cut:
     parameters: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Swapped:
     """What `swap_head` did to a model; printed, a few lines."""
 
@@ -56,6 +56,13 @@ class Swapped:
                 *cut,
             ]
         )
+
+    def __repr__(self) -> str:
+        where = f"{self.model}: head {self.head!r} of {self.classes:,} classes at {self.at!r}"
+        return display(f"Swapped({where}, {self.before:,} parameters before, {self.after:,} after)")
+
+    def _repr_html_(self) -> str:
+        return cell(str(self))
 
 
 def swapped(model: nn.Module) -> Swapped:

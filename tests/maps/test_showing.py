@@ -36,7 +36,7 @@ def test_the_line_is_short_and_says_what_matters():
     )
     assert re.fullmatch(
         r"Evidence\('5', \S+ %, logit [+−]\S+, map 10×14, not additive\)", repr(hidden.evidence(0, (20, 28))[0])
-    )  # noqa: E501
+    )
 
 
 def picture_of(html: str) -> np.ndarray:
@@ -92,7 +92,7 @@ def test_show_opens_a_window_or_says_what_to_do(monkeypatch):
     explained.show()
     assert shown == [explained.sheet().size]
     monkeypatch.setattr(ImageShow, "show", lambda *_: False)
-    with pytest.raises(RuntimeError, match="explained.sheet"):
+    with pytest.raises(RuntimeError, match=r"explained\.sheet"):
         explained.show()
 
 

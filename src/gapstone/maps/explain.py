@@ -1,6 +1,7 @@
 """sum(map_k) + bias_k == logit_k where the head allows it; gradient × activation through the head alone elsewhere."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.classifier import Classifier
-from gapstone.heads import Head
+from gapstone.heads import Head, NotLinearError
 from gapstone.maps.explanation import Explanation
 from gapstone.maps.placement import Placement
 from gapstone.maps.showing import Seen
@@ -117,8 +118,9 @@ def explain_head(
         if head.additive:
             logits: Tensor = head(features)
             wanted = chosen(classes, top_k, logits, labels)
-            exact = head.contributions(features, wanted)
-            return _explanation(exact.maps, wanted, exact.bias.detach(), logits, True, placement, labels)
+            with suppress(NotLinearError):  # another library has exchanged its last layer
+                exact = head.contributions(features, wanted)
+                return _explanation(exact.maps, wanted, exact.bias.detach(), logits, True, placement, labels)
         x = features.detach()
         watch = Watch(x, named=True)
         watch.tape = Tape(x, tuple(range(2, x.dim())), 0, copy=True)

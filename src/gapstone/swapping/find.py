@@ -31,6 +31,8 @@ class Found:
     """None where the network gives something else."""
     size: tuple[int, ...]
     """Of the images."""
+    gives: type | None = None
+    """The class of the network's answer, where that holds the logits and more; None: it is the logits."""
 
     @property
     def features(self) -> Tensor:
@@ -88,6 +90,7 @@ def _followed(
         error.add_note(_called(model, images))
         raise
     logits = getattr(out, "logits", out)
+    trail.gives = None if logits is out else type(out)
     trail.gave = f"{tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
     right = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
     return trail, logits if right else None
@@ -133,7 +136,7 @@ def _checked(
     if not made.of & IMAGES:
         raise SplitError(f"{what} in {type(model).__name__} does not depend on the images. {choose(model, trail)}")
     arrange = _arranged(model, x, tape, images, trail)
-    return Found(trail, x, tape.map, made, until, arrange, logits, tuple(images.shape[2:]))
+    return Found(trail, x, tape.map, made, until, arrange, logits, tuple(images.shape[2:]), trail.gives)
 
 
 def _arranged(model: nn.Module, x: Tensor, tape: Tape, images: Tensor, trail: Trail) -> tuple[nn.Module, ...]:

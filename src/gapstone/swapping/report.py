@@ -26,7 +26,7 @@ class Swapped:
     model: str
     """The class of the model that was given."""
     head: str
-    """The spec of the new head."""
+    """The spec of the new head; of a module of your own, its class."""
     at: str
     """Where it stands: the name of the module."""
     classes: int
@@ -95,6 +95,11 @@ def head_of(model: nn.Module) -> tuple[str, Head]:
         at = dict(model.named_modules()).get(report.at)
         if isinstance(at, Head):
             return report.at, at
+        if at is not None:
+            raise ValueError(
+                f"{type(model).__name__} has a head of your own, a {type(at).__name__}, and one of gapstone's is "
+                f"needed: gs.swap_head(model, 'gap') gives it one"
+            )
     heads = [(name, module) for name, module in model.named_modules() if isinstance(module, Head)]
     if len(heads) != 1:
         names = ", ".join(repr(name) for name, _ in heads)

@@ -104,6 +104,8 @@ class Trail(TorchFunctionMode):
         """What modules gave: shapes, in the order of time."""
         self.gave = ""
         """What the model answered, in words."""
+        self.gives: type | None = None
+        """The class of an answer that holds logits."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

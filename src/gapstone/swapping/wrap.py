@@ -1,11 +1,11 @@
 """The head beside the network: the trunk runs up to the map, wherever it is made."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gapstone.heads import Head
 from gapstone.maps.tape import SplitError
 from gapstone.modes import quiet
 from gapstone.swapping.cut import Surgery, of_in_training
@@ -15,26 +15,11 @@ from gapstone.swapping.trunk import Replay, Tap, Trunk, TrunkAndHead
 from gapstone.swapping.trying import close, training
 
 
-def wrapped(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: Head, images: Tensor) -> TrunkAndHead:
+def wrapped(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: nn.Module, images: Tensor) -> TrunkAndHead:
     """Raises SplitError where no module gives or takes the map, or what is left of the network does not run."""
     model, tap = surgery.model, Tap()
-    giver, calls = _giver(found, gone)
-    taking = takers(found, gone)
-    if taking and giver is not None:
-        between = of_in_training(model, images, taking[0], None) & ~of_in_training(model, images, None, giver)
-        giver = None if between else giver  # layers that run in training only
-    if giver is None and not taking:
-        raise SplitError(
-            f"the last map of {type(model).__name__}, {tuple(found.map.shape)}, is made outside of all its modules, by "
-            f"calls that join several tensors. {choose(model, found.trail)}"
-        )
     surgery.without(gone)
-    if taking and (giver is None or calls):
-        calls = []
-        hook = surgery.new(taking[0]).register_forward_pre_hook(tap)
-    else:
-        assert giver is not None
-        hook = giver.register_forward_hook(tap)
+    hook, calls = attached(surgery, found, gone, images, tap)
     _without_own_parameters(surgery, found)
     whole = TrunkAndHead(Trunk(model, tap, nn.Sequential(*calls, *found.arrange)), head)
     for module in (whole, whole.features, *whole.features.then.modules()):
@@ -45,6 +30,30 @@ def wrapped(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: Hea
         hook.remove()
         raise
     return whole
+
+
+def attached(
+    surgery: Surgery, found: Found, gone: Sequence[nn.Module], images: Tensor, tap: Callable[..., None]
+) -> tuple[Any, list[nn.Module]]:
+    """(the handle of a hook that sees the map, or what it is made of, and the calls from there to the map).
+
+    The modules in `gone` have been exchanged. Raises: SplitError where no module gives or takes the map.
+    """
+    model = surgery.model
+    giver, calls = _giver(found, gone)
+    taking = takers(found, gone)
+    if taking and giver is not None:
+        between = of_in_training(model, images, taking[0], None) & ~of_in_training(model, images, None, giver)
+        giver = None if between else giver  # layers that run in training only
+    if giver is None and not taking:
+        raise SplitError(
+            f"the last map of {type(model).__name__}, {tuple(found.map.shape)}, is made outside of all its modules, by "
+            f"calls that join several tensors. {choose(model, found.trail)}"
+        )
+    if taking and (giver is None or calls):
+        return surgery.new(taking[0]).register_forward_pre_hook(tap), []
+    assert giver is not None
+    return giver.register_forward_hook(tap), calls
 
 
 def _giver(found: Found, gone: Sequence[nn.Module]) -> tuple[nn.Module | None, list[nn.Module]]:

@@ -16,7 +16,7 @@ from gapstone.swapping.find import Found
 from gapstone.swapping.layout import Grid
 from gapstone.swapping.trunk import check_not_checkpointed
 from gapstone.swapping.trying import Probe, runs
-from gapstone.swapping.wrap import attached
+from gapstone.swapping.wrap import stands
 
 
 @final
@@ -79,10 +79,10 @@ def answered(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: nn
     kept = Kept()
     handles: list[Any] = []
     try:
+        where = stands(surgery, found, gone, images)
         surgery.without(one for one in gone if one is not place)
-        hook, calls = attached(surgery, found, gone, images, kept)
-        handles.append(hook)
-        then = nn.Sequential(*calls, *found.arrange)
+        handles.append(where.attached(surgery, kept))
+        then = nn.Sequential(*where.calls, *found.arrange)
         probe = Probe(classes)
         surgery.put(FromMap(kept, then, probe), place)
         if runs(model, images, found.features, probe, found.gives):

@@ -60,7 +60,8 @@ def swap_head(
             it takes. `fc` without `grid` is made for the map of these images.
         inplace: change the model that is given, and use what is returned; else a deep copy.
 
-    Returns: the model with its new head, (N, num_classes) logits in both modes. Its `num_classes` tells the truth, and
+    Returns: the model with its new head, (N, num_classes) logits in both modes; where the model gave an object that
+    holds them (`.logits`), it still does. Its `num_classes` tells the truth, and
     so do `num_labels` and the config of Hugging Face's models, which keep `pixel_values=`, `labels=`, their loss and
     their output class. timm's `get_classifier` and `reset_classifier` go on working, with the new head.
 

@@ -1,6 +1,7 @@
 """The head beside the network: the trunk runs up to the map, wherever it is made."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,10 +19,11 @@ from gapstone.swapping.trying import close, training
 def wrapped(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: nn.Module, images: Tensor) -> TrunkAndHead:
     """Raises SplitError where no module gives or takes the map, or what is left of the network does not run."""
     model, tap = surgery.model, Tap()
+    where = stands(surgery, found, gone, images)
     surgery.without(gone)
-    hook, calls = attached(surgery, found, gone, images, tap)
+    hook = where.attached(surgery, tap)
     _without_own_parameters(surgery, found)
-    whole = TrunkAndHead(Trunk(model, tap, nn.Sequential(*calls, *found.arrange)), head)
+    whole = TrunkAndHead(Trunk(model, tap, nn.Sequential(*where.calls, *found.arrange)), head)
     for module in (whole, whole.features, *whole.features.then.modules()):
         module.training = model.training
     try:
@@ -32,13 +34,25 @@ def wrapped(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: nn.
     return whole
 
 
-def attached(
-    surgery: Surgery, found: Found, gone: Sequence[nn.Module], images: Tensor, tap: Callable[..., None]
-) -> tuple[Any, list[nn.Module]]:
-    """(the handle of a hook that sees the map, or what it is made of, and the calls from there to the map).
+@dataclass(frozen=True)
+class Stands:
+    """Where a hook sees the map, or what it is made of."""
 
-    The modules in `gone` have been exchanged. Raises: SplitError where no module gives or takes the map.
-    """
+    module: nn.Module
+    takes: bool
+    """It takes the map, and is among those that are exchanged; else it gives it."""
+    calls: tuple[nn.Module, ...]
+    """From what it gives to the map."""
+
+    def attached(self, surgery: Surgery, tap: Callable[..., None]) -> Any:
+        """The handle of the hook, where the modules have been exchanged."""
+        if self.takes:
+            return surgery.new(self.module).register_forward_pre_hook(tap)
+        return self.module.register_forward_hook(tap)
+
+
+def stands(surgery: Surgery, found: Found, gone: Sequence[nn.Module], images: Tensor) -> Stands:
+    """Raises SplitError where no module gives or takes the map."""
     model = surgery.model
     giver, calls = _giver(found, gone)
     taking = takers(found, gone)
@@ -51,9 +65,9 @@ def attached(
             f"calls that join several tensors. {choose(model, found.trail)}"
         )
     if taking and (giver is None or calls):
-        return surgery.new(taking[0]).register_forward_pre_hook(tap), []
+        return Stands(taking[0], True, ())
     assert giver is not None
-    return giver.register_forward_hook(tap), calls
+    return Stands(giver, False, tuple(calls))
 
 
 def _giver(found: Found, gone: Sequence[nn.Module]) -> tuple[nn.Module | None, list[nn.Module]]:

@@ -133,3 +133,37 @@ class Odd(nn.Module):
 def test_what_is_no_grid_is_refused():
     with pytest.raises(SplitError, match="which of that are positions"):
         gs.explain(Odd().eval(), images(), at="inner")
+
+
+@pytest.mark.parametrize(
+    ("turn", "cells"),
+    [
+        (lambda x: x.permute(0, 2, 3, 1).flip(1), (4, 6)),
+        (lambda x: torch.movedim(x, 1, -1), (4, 6)),
+        (lambda x: x.transpose(1, 2).transpose(2, 3).roll(1, 1), (4, 6)),
+        (lambda x: x.flatten(2).transpose(1, 2).reshape(2, 4, 6, 12).roll(1, 2), (4, 6)),
+        (lambda x: (x.permute(0, 2, 3, 1).flip(1) @ torch.eye(12)).sigmoid(), (4, 6)),
+        (lambda x: x.flatten(2).mT, (4, 6)),  # tokens
+        (lambda x: torch.einsum("nchw,dc->nhwd", x, torch.eye(12)), (4, 6)),  # by its proportions
+        (lambda x: x.flip(2), (4, 6)),
+    ],
+)
+def test_channels_are_followed_where_positions_are_not(turn, cells):
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches, self.turn = nn.Conv2d(3, 12, 8, 8), Turn()
+            self.fc = nn.Linear(12, CLASSES)
+
+        def forward(self, x):
+            x = self.turn(self.patches(x))
+            axes = [axis for axis in range(1, x.dim()) if x.shape[axis] != 12]
+            return self.fc(x.mean(axes))
+
+    class Turn(nn.Module):
+        def forward(self, x):
+            return turn(x)
+
+    explained = gs.explain(Turned().eval(), images(32, 48), at="turn")
+    assert explained.maps.shape == (2, CLASSES, *cells)
+    assert explained.completeness.max() < 3e-6

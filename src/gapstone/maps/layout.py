@@ -29,6 +29,7 @@ SECOND = (
     "pixel_",
 )
 LAST = frozenset(["layer_norm", "rms_norm"])
+PRODUCTS = frozenset(["matmul", "__matmul__", "__rmatmul__", "bmm", "baddbmm", "einsum", "tensordot", "cdist"])
 TURNS = frozenset(["permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis"])
 
 
@@ -59,6 +60,10 @@ def channel_axis(
         return 1
     x = inputs[0]
     known: int | None = axes.get(x)
+    if name in PRODUCTS:  # by a weight, as a linear layer; of two tensors of the image, it may be either's
+        return n - 1 if len(inputs) == 1 and name.endswith(("matmul", "matmul__")) and args[0] is x else None
+    if name == "__get__" and y.stride() != x.stride():  # x.mT
+        return None
     if name in TURNS and known is not None:
         sizes = torch.empty([d + 2 for d in range(x.dim())], device="meta")  # each its own
         return list(func(sizes, *args[1:], **kwargs).shape).index(known + 2)

@@ -40,7 +40,7 @@ def test_the_line_is_short_and_says_what_matters():
 
 
 def picture_of(html: str) -> np.ndarray:
-    (uri,) = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
+    (uri,) = re.findall(r'src="data:image/(?:png|jpeg);base64,([^"]+)"', html)
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri))).convert("RGB"))
 
 
@@ -53,7 +53,7 @@ def test_a_notebooks_cell_has_the_pictures():
     assert "Explanation(6 images" in html
     assert "The first 4 of 6" in html
     shown = picture_of(html)
-    assert (shown == [255, 0, 0]).all(2).sum() > 100 * 200  # the picture as it is
+    assert (np.abs(shown.astype(int) - [255, 0, 0]) < 8).all(2).sum() > 100 * 200  # the picture as it is
     assert shown.shape[0] > 4 * 160  # four of them
 
 

@@ -102,7 +102,7 @@ def test_other_reports_are_short_and_have_a_cell():
     accelerated = gs.accelerated(gs.accelerate(network))
     found = gs.inspect(network, size=32, name="<b>mine</b>")
     assert repr(swapped) == ("Swapped(Sequential: head 'gap' of 3 classes at '2', 5,354 parameters before, 251 after)")
-    assert repr(accelerated) == "Acceleration(1 modules changed, 0 left)"
+    assert repr(accelerated) == "Acceleration(1 module changed, 0 left)"
     assert repr(found).startswith("Inspection(<b>mine</b>, 5,354 parameters, ")
     for report in (swapped, accelerated, found):
         html = report._repr_html_()

@@ -53,7 +53,8 @@ class Acceleration:
         return "\n".join(table for table in tables if table) or "no pools"
 
     def __repr__(self) -> str:
-        return f"Acceleration({len(self.changed):,} modules changed, {len(self.left):,} left)"
+        changed = len(self.changed)
+        return f"Acceleration({changed:,} module{'s' * (changed != 1)} changed, {len(self.left):,} left)"
 
     def _repr_html_(self) -> str:
         return cell(str(self))

@@ -50,18 +50,16 @@ def channel_axis(
     n = y.dim()
     if n < 3:
         return None
-    if name == "linear":
-        return n - 1
-    if name in LAST:
-        shape = args[1] if len(args) > 1 else kwargs.get("normalized_shape")
-        if not isinstance(shape, Sequence) or len(shape) == 1:
-            return n - 1
-    if name == "pool" or name.startswith(SECOND):
-        return 1
     x = inputs[0]
     known: int | None = axes.get(x)
+    # what acts on the last dimension: channels, unless these are known to be elsewhere (an MLP over positions)
+    if name == "linear" or (name in LAST and _of_one_axis(args, kwargs)):
+        return n - 1 if known in (None, x.dim() - 1) else known
+    if name == "pool" or name.startswith(SECOND):
+        return 1
     if name in PRODUCTS:  # by a weight, as a linear layer; of two tensors of the image, it may be either's
-        return n - 1 if len(inputs) == 1 and name.endswith(("matmul", "matmul__")) and args[0] is x else None
+        alone = len(inputs) == 1 and name.endswith(("matmul", "matmul__")) and args[0] is x
+        return n - 1 if alone and known in (None, x.dim() - 1) else None
     if name == "__get__" and y.stride() != x.stride():  # x.mT
         return None
     if name in TURNS and known is not None:
@@ -76,6 +74,12 @@ def channel_axis(
             found: int = axes[one]
             return found
     return None
+
+
+def _of_one_axis(args: Any, kwargs: Any) -> bool:
+    """Whether a norm is over the last dimension alone."""
+    shape = args[1] if len(args) > 1 else kwargs.get("normalized_shape")
+    return not isinstance(shape, Sequence) or len(shape) == 1
 
 
 def layout(x: Tensor, field: Field | None, channels: int | None, size: Sequence[int], grids: dict[int, tuple[int, ...]],

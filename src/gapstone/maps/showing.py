@@ -55,7 +55,7 @@ def line(explained: "Explanation") -> str:
     """`Explanation(2 images, 3 of 1,000 classes, maps 7×7, additive)`"""
     images, classes = explained.classes.shape
     count = explained.logits.shape[1]
-    each = f"{classes:,} of {count:,} classes" if classes != count else f"{count:,} classes"
+    each = (f"{classes:,} of " if classes != count else "") + f"{count:,} class{'es' * (count != 1)}"
     parts = [f"{images:,} image{'s' * (images != 1)}", each, f"maps {by(explained.maps.shape[2:])}"]
     if explained.additive:
         parts.append("additive")

@@ -101,6 +101,8 @@ def test_a_class_token_belongs_to_no_position():
     model = vit().eval()
     explained = gs.explain(model, images(), at="blocks.1")
     assert not explained.additive
+    with pytest.raises(SplitError, match=r"the last block but one\. The last modules are .*blocks\.1, blocks\.2"):
+        gs.explain(model, images())
     with pytest.raises(SplitError, match=r"class token.*name an earlier module"):
         gs.explain(model, images(), at="norm")
 

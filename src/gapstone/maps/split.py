@@ -163,13 +163,21 @@ def named(model: nn.Module, at: str) -> nn.Module:
     modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
     if at in modules and at:
         return modules[at]
-    tops = [name for name in modules if name and name.count(".") < 2][-12:]
-    raise ValueError(f"at={at!r}: {type(model).__name__} has no such module; its last ones are {', '.join(tops)}")
+    last = ", ".join(_last_names(model))
+    raise ValueError(f"at={at!r}: {type(model).__name__} has no such module; its last ones are {last}")
+
+
+def _last_names(model: nn.Module) -> list[str]:
+    names = [name for name, _ in model.named_modules(remove_duplicate=False)]
+    return [name for name in names if name and name.count(".") < 2][-12:]
 
 
 def _checked(watch: Watch, logits: Tensor, model: nn.Module, images: Tensor, at: str | None) -> Tape:
     tape, who = watch.tape, type(model).__name__
-    way = 'name the module whose output is the last feature map: explain(model, images, at="layer4")'
+    way = (
+        'name the module whose output is the last feature map: explain(model, images, at="layer4"); where a class '
+        f"token answers, the last block but one. The last modules are {', '.join(_last_names(model))}"
+    )
     if tape is None and at is not None:
         raise SplitError(
             f"at={at!r}: this module of {who} was not called, or gave no single tensor, in the forward pass"

@@ -9,6 +9,7 @@ import torch
 import gapstone as gs
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.opening import open_model
+from gapstone.weights import read_weights
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_weights_of_another_shape_are_told(tmp_path):
     from safetensors.torch import save_file
 
     state = timm.create_model("resnet10t", num_classes=7).state_dict()
-    state["conv1.0.weight"] = state["conv1.0.weight"][:, :2].contiguous()
+    state["conv1.0.weight"] = state["conv1.0.weight"][..., :2].contiguous()
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=r"1 have another shape \(conv1.0.weight"):
         open_model("timm:resnet10t", tmp_path / "w.safetensors")
@@ -158,3 +159,49 @@ def test_predict_takes_every_model_that_opens(tmp_path, capsys):
         (row,) = json.loads(capsys.readouterr().out)["images"]
         evidence = {e.label: e.probability for e in opened.look([pixels], native=native)[0]}
         assert row["probabilities"] == pytest.approx(evidence, rel=1e-4)
+
+
+@pytest.mark.parametrize("wrapped", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "model._orig_mod.module."])
+def test_weights_saved_through_what_the_network_was_wrapped_in(wrapped, tmp_path):
+    """DataParallel, torch.compile, Lightning, and several at once: one network, whatever its names begin with."""
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    torchvision = pytest.importorskip("torchvision")
+    network = torchvision.models.resnet18(num_classes=3)
+    path = tmp_path / "w.safetensors"
+    save_file({wrapped + key: tensor for key, tensor in network.state_dict().items()}, path)
+    model = open_model("resnet18", path).model
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), network.eval()(x))
+    assert read_weights(path, "resnet18").state["conv1.weight"].shape == (64, 3, 7, 7)
+    trunk = {wrapped + key: tensor for key, tensor in model.features.state_dict().items()}
+    save_file(trunk, path)
+    assert read_weights(path, "resnet18").state.keys() == model.features.state_dict().keys()
+
+
+@pytest.mark.parametrize("wrapped", ["", "module."])
+def test_timms_weights_for_grey_images(wrapped, tmp_path):
+    timm = pytest.importorskip("timm")
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    network = timm.create_model("resnet10t", in_chans=1, num_classes=3).eval()
+    path = tmp_path / "grey.safetensors"
+    save_file({wrapped + key: tensor for key, tensor in network.state_dict().items()}, path)
+    opened = open_model("timm:resnet10t", path)
+    assert opened.preprocessing.channels == 1
+    assert opened.preprocessing.mean == (pytest.approx((0.485 + 0.456 + 0.406) / 3),)
+    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 1), np.uint8)
+    [evidence] = opened.look([picture], top_k=3)
+    assert len(evidence) == 3
+    x = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(opened.model(x), network(x))
+    weights = read_weights(path, "timm:resnet10t")
+    assert weights.channels == 1
+    assert weights.moments == (opened.preprocessing.mean, opened.preprocessing.std)
+    save_file(timm.create_model("resnet10t", in_chans=5, num_classes=3).state_dict(), path)
+    with pytest.raises(ValueError, match=r"images of 5 channels .* 3 \(colour\) or 1 \(grey\)"):
+        open_model("timm:resnet10t", path)

@@ -171,7 +171,7 @@ def _published(name: str, weights: Path | None, device: str) -> Opened:
 
 def _of_timm(name: str, weights: Path | None, device: str) -> Opened:
     zoo = with_head(name.removeprefix("timm:"), weights)
-    preprocessing = Preprocessing(3, zoo.size, _stored(zoo.size, zoo.crop), zoo.mean, zoo.std)
+    preprocessing = Preprocessing(len(zoo.mean), zoo.size, _stored(zoo.size, zoo.crop), zoo.mean, zoo.std)
     return Opened(name, zoo.model.to(device), zoo.labels, preprocessing)
 
 

@@ -67,6 +67,13 @@ def one_line(text: str) -> str:
     return display(" ".join(text.split()))
 
 
+def cell(text: str) -> str:
+    """A report's text as a notebook shows it: in letters of one width, nothing of it markup."""
+    from html import escape
+
+    return f'<pre style="line-height:1.3;white-space:pre;overflow-x:auto">{escape(lines(text))}</pre>'
+
+
 def pages(package: str) -> "Environment":
     """The templates of a room: every text is escaped and stands as `display` shows it, markup of our own as it is.
 

@@ -71,7 +71,8 @@ def read_weights(path: Path, backbone: str | None = None, channels: int = 3) -> 
     if backbone.startswith("timm:"):
         zoo = with_head(backbone.removeprefix("timm:"), path)
         given = {f"net.{key}": tensor for key, tensor in zoo.model.state_dict().items()}
-        return Weights(backbone, 3, _fitting(path, backbone, (3,), given)[1], moments=(zoo.mean, zoo.std))
+        channels = len(zoo.mean)
+        return Weights(backbone, *_fitting(path, backbone, (channels,), given), moments=(zoo.mean, zoo.std))
     given = read_state(path)
     if {key.partition(".")[0] for key in given} == {"features", "head"}:  # a Classifier's state_dict
         trunk = {key.removeprefix("features."): tensor for key, tensor in given.items() if key.startswith("features.")}

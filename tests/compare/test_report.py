@@ -14,6 +14,7 @@ from rich.console import Console
 from gapstone.compare.report import html, pictures, terminal, words
 from gapstone.compare.report.charts import COLOURS, Look
 
+from ..serve.browser import Browser, chromium
 from .fake_results import NAMES, make, save
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -386,3 +387,25 @@ def test_what_could_have_been_found_is_said() -> None:
     assert "of 1.4 to 2.1 points" in sensitivity([{"detectable_pp": 2.13}, {"detectable_pp": 1.38}, {}])
     assert "of 2.1 points" in sensitivity([{"detectable_pp": 2.13}])
     assert sensitivity([{"detectable_pp": None}]) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(chromium() is None, reason="needs a chromium")
+def test_a_phone_has_room_for_the_report(tmp_path):
+    """No wider than the page, headers apart; the labels of the colour bar as on the page of `explain`."""
+    make(tmp_path / "results")
+    with Browser(chromium() or "", tmp_path / "browser") as page:
+        page.size(390, 844, 2, mobile=True)
+        page.open(html.write(tmp_path / "results").as_uri())
+        assert page.js("document.documentElement.scrollWidth") == 390
+        assert page.js(GAPS.replace("CELLS", "'thead tr'")) >= 4
+        assert page.js(GAPS.replace("CELLS", "'.ticks'")) >= 4
+
+
+GAPS = """Math.min(...[...document.querySelectorAll(CELLS)].flatMap(row => {
+  const seen = [...row.children].filter(e => e.innerText && getComputedStyle(e).display !== "none").map(e => {
+    const range = document.createRange(); range.selectNodeContents(e); return range.getBoundingClientRect();
+  });
+  return seen.slice(1).map((box, i) => box.left - seen[i].right);
+}))"""
+"""Pixels between what stands side by side, at the least."""

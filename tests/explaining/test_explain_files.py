@@ -13,6 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 import gapstone as gs
+from gapstone.explaining import drawing
 from gapstone.explaining.job import explain_files
 from gapstone.explaining.request import Request
 from gapstone.images.load import load
@@ -281,3 +282,62 @@ def test_a_model_of_two_classes_and_results_beside_the_pictures(tmp_path):
         document = json.loads((photos / "explained" / "explained.json").read_text())
         assert [Path(row["name"]).name for row in document["pictures"]] == ["a.png", "b.png"]
         assert len(document["pictures"][0]["classes"]) == 2
+
+
+@pytest.mark.parametrize("size", [(3, 2000), (400, 1)])
+def test_a_strip_is_drawn_and_ends_no_run(model, pictures, tmp_path, size):
+    """Of which the network sees less than a pixel of the drawing."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)).save(pictures / "strip.png")
+    fine, document, _ = run(model, pictures, out=tmp_path / "out", html=True)
+    assert fine
+    (strip,) = [row for row in document["pictures"] if row["name"].endswith("strip.png")]
+    assert strip["size"] == list(size)
+    with Image.open(tmp_path / "out" / strip["drawing"]) as drawn:
+        assert min(drawn.size) > 150
+    assert "strip.png" in (tmp_path / "out" / "index.html").read_text("utf-8")
+
+
+def test_a_picture_that_cannot_be_drawn_is_listed_and_ends_no_run(model, pictures, tmp_path, monkeypatch):
+    """Whatever Pillow, or gapstone, says to one picture."""
+    drawn = drawing.side_by_side
+
+    def fails(pixels, *arguments, name, **options):
+        if name == "p002.png":
+            raise ValueError("x1 must be greater than or equal to x0")
+        return drawn(pixels, *arguments, name=name, **options)
+
+    monkeypatch.setattr(drawing, "side_by_side", fails)
+    out = tmp_path / "out"
+    _, document, text = run(model, pictures, out=out, html=True)
+    rows = document["pictures"]
+    assert [row["drawing"] is None for row in rows] == [False, False, True, False, False]
+    assert rows[2]["undrawn"] == "ValueError: x1 must be greater than or equal to x0"
+    assert (out / rows[2]["npz"]).is_file()
+    assert "p002.png: it could not be drawn (ValueError: x1" in text
+    assert (out / "index.html").read_text("utf-8").count("<article") == 5  # its thumbnail is there
+
+
+def test_a_picture_without_a_thumbnail_is_listed_on_the_page(model, pictures, tmp_path, monkeypatch):
+    def fails(*_):
+        raise ValueError("too thin")
+
+    monkeypatch.setattr(drawing, "_make_thumbnail", fails)
+    _, document, _ = run(model, pictures, out=tmp_path / "out", html=True, drawings=False)
+    assert not any("error" in row for row in document["pictures"])
+    page = (tmp_path / "out" / "index.html").read_text("utf-8")
+    assert page.count("it could not be drawn: ValueError: too thin") == 5
+    assert "<article" not in page
+
+
+def test_what_is_held_is_in_the_document_and_on_the_page(pictures, tmp_path):
+    timm = pytest.importorskip("timm")
+    from safetensors.torch import save_file
+
+    weights, out = tmp_path / "atto.safetensors", tmp_path / "out"
+    save_file(timm.create_model("convnext_atto", num_classes=3).state_dict(), weights)
+    _, document, _ = run("timm:convnext_atto", pictures, out=out, html=True, weights=weights, drawings=False)
+    for entry in (entry for row in document["pictures"] for entry in row["classes"]):
+        assert entry["additive"]
+        assert entry["held"] == ["the norm's standard deviation"]
+        assert abs(entry["positive"] + entry["negative"] + entry["bias"] - entry["logit"]) < 1e-5
+    assert "deviation held as a number of the picture" in (out / "index.html").read_text("utf-8")

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from rich.console import Console
 from gapstone.explaining import page
 from gapstone.explaining.job import explain_files
 from gapstone.explaining.request import Request
+from gapstone.maps.colourbar import ticks
 from gapstone.maps.colours import rgba
 from gapstone.maps.explanation import Evidence
 from gapstone.maps.placement import Placement
@@ -132,3 +134,26 @@ def test_many_pictures_are_cut_off_aloud(model, tmp_path, monkeypatch):
     text = explained(model, folder, tmp_path / "out", drawings=False)
     assert text.count("<article") == 3
     assert "shows the first 3 of 5 pictures" in text
+
+
+PHONE = 390 - 2 * 20, 30 * 16  # px: what the page's margins leave of a phone's width; up to where it is narrow
+LETTER = 13.12 * 0.64  # px: of a digit at .82rem, in the widest of the page's fonts
+
+
+@pytest.mark.parametrize("largest", [3e-6, 0.00358, 0.0421, 0.83, 4.2, 17.5, 321.0, 54321.0])
+def test_labels_of_the_colour_bar_have_room_on_a_phone(largest):
+    """They did not: five numbers of seven letters on 350 px."""
+    css = (files("gapstone.explaining") / "templates" / "page.css").read_text("utf-8")
+    narrow = re.search(r"@media \(max-width: 30rem\) \{(.*?)\n\}", css, re.S)
+    assert narrow
+    assert ".ticks span:nth-child(even) { display: none; }" in narrow[1]
+    labels = ticks(largest, None)
+    for width, shown in ((PHONE[0], labels[::2]), (26 * 16, labels)):
+        right = -9.0
+        for at, text in shown:
+            wide = LETTER * len(text)
+            # the first begins at its tick, the last ends there, the others are centred
+            left = at * width - wide * (at if at in (0, 1) else 0.5)
+            assert left > right + 2, (width, text)
+            right = left + wide
+        assert right <= width + 0.5

@@ -3,9 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 import gapstone as gs
-from gapstone.heads import RECIPES, parse, split_specs
+from gapstone.heads import RECIPES, Head, NotLinearError, parse, split_specs
+from gapstone.maps.explain import explain_head
 
 ADDITIVE = ["gap", "gmp", "gem", "gem:p=5", "gem:p=learned", "avgmax", "catavgmax", "nin", "nin:24", "nin:dropout=0.5",
             "fc", "fc:dropout=0.5", "fc:grid=4", "fc:grid=7", "gap:dropout=0.5"]  # fmt: skip
@@ -141,3 +143,43 @@ def test_spec_text_round_trips():
 def test_wrong_specs(spec, says):
     with pytest.raises(ValueError, match=says):
         gs.Head(spec, 16, 7, (6, 5))
+
+
+class Lora(nn.Module):
+    """As peft wraps a linear layer: no nn.Linear, and its weight is not all of it."""
+
+    def __init__(self, base: nn.Linear, rank: int = 2) -> None:
+        super().__init__()
+        self.base_layer, self.in_features, self.out_features = base, base.in_features, base.out_features
+        self.drop = nn.Dropout(0.5)
+        self.a, self.b = nn.Linear(base.in_features, rank, bias=False), nn.Linear(rank, base.out_features, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base_layer(x) + 0.5 * self.b(self.a(self.drop(x)))
+
+
+@pytest.mark.parametrize("spec", ["gap", "catavgmax", "avgmax", "fc", "gem"])
+@pytest.mark.parametrize("last", ["no bias", "wrapped", "weight norm"])
+def test_another_last_layer_has_contributions(spec, last):
+    head = Head(spec, 6, 4, (3, 5))
+    layer = head.classifier[-1]
+    if last == "no bias":
+        layer.bias = None
+    else:
+        head.classifier[-1] = Lora(layer) if last == "wrapped" else nn.utils.parametrizations.weight_norm(layer)
+    x = torch.rand(2, 6, 3, 5)
+    found = head.train().contributions(x)
+    assert head.classifier[-1].training
+    torch.testing.assert_close(found.maps.sum((2, 3)) + found.bias, head.eval()(x), rtol=1e-4, atol=1e-5)
+    own = head.contributions(x, torch.tensor([[0], [3]]))
+    torch.testing.assert_close(own.maps[:, 0], found.maps[torch.arange(2), torch.tensor([0, 3])])
+
+
+def test_a_last_layer_that_is_not_linear_is_said_and_explained_by_gradients():
+    head = Head("gap", 6, 4)
+    head.classifier[-1] = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 4)).eval()
+    with pytest.raises(NotLinearError, match="has a Sequential for its last layer, which is not linear"):
+        head.contributions(torch.rand(2, 6, 3, 5))
+    explained = explain_head(head, torch.rand(2, 6, 3, 5))
+    assert not explained.additive
+    assert explained.maps.abs().max() > 0

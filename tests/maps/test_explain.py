@@ -98,7 +98,6 @@ HIDDEN = {
     "hidden layer": nn.Sequential(
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 64), nn.ReLU(True), nn.Linear(64, 5)
     ),
-    "norm after the pool": nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(8), nn.Linear(8, 5)),
     "hidden on a grid": nn.Sequential(
         nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 6), nn.GELU(), nn.Linear(6, 5)
     ),
@@ -355,3 +354,21 @@ def test_hidden_layers_on_maps_of_any_size(spec, size):
     free = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(head(free)[:, 2].sum(), free)
     torch.testing.assert_close(explain_head(head, x).maps[:, 2], (gradient * x).sum(1), rtol=1e-4, atol=1e-6)
+
+
+def test_labels_of_the_batch_are_one_class_of_each_image():
+    """As captum and pytorch-grad-cam take them; a list is the same for every image."""
+    model = net(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))).eval()
+    images, y = torch.rand(3, 3, 20, 28), torch.tensor([4, 0, 2])
+    every = gs.explain(model, images)
+    for labels in (y, y.numpy(), y.to(torch.uint8)):
+        own = gs.explain(model, images, labels)
+        assert own.classes.tolist() == [[4], [0], [2]]
+        torch.testing.assert_close(own.maps[:, 0], every.maps[torch.arange(3), y])
+        assert own.completeness.shape == (3, 1)
+        assert own.completeness.max() < 1e-5
+    assert gs.explain(model, images, y.tolist()).classes.tolist() == [[4, 0, 2]] * 3
+    assert gs.explain(model, images[:1], y[:1]).classes.tolist() == [[4]]
+    assert gs.explain(model, images, torch.tensor(4)).classes.tolist() == [[4]] * 3
+    with pytest.raises(ValueError, match=r"has 2 for 3 images; .*classes\.tolist\(\)"):
+        gs.explain(model, images, y[:2])

@@ -47,7 +47,7 @@ def test_every_documented_field():
     seen = [[0, 224], [10.25, 200]]
     assert picture["placement"] == {"stride": [32, 32.5], "start": [0, 1 / 3], "seen": seen, "exact": True}
     first, second = picture["classes"]
-    keys = "index label logit probability bias positive negative additive completeness map boxes"
+    keys = "index label logit probability bias positive negative additive held completeness map boxes"
     assert list(first) == keys.split()
     assert (first["index"], first["label"], first["probability"], first["bias"]) == (3, "cat", 0.7, 0.1)
     assert first["positive"] + first["negative"] + first["bias"] == pytest.approx(first["logit"], abs=1e-6)

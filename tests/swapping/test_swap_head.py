@@ -95,7 +95,6 @@ HEADS = {
     "flattened": (lambda s, f: s.flat(f.flatten(1)), {"flat": nn.Linear(12 * 64, 5)}, True),
     "a window of its size": (lambda s, f: s.fc(F.avg_pool2d(f, f.shape[2:]).flatten(1)), {}, True),
     "one map per class": (lambda s, f: F.relu(s.conv(f)).mean((2, 3)), {"conv": nn.Conv2d(12, 5, 1)}, None),
-    "an answer in a dictionary": (lambda s, f: Answer(s.fc(s.pool(f).flatten(1))), {}, True),
     "a parameter, not a layer": (lambda s, f: f.mean((2, 3)) @ s.w, {"w": nn.Parameter(torch.randn(12, 5))}, True),
     "two outputs in training": (
         lambda s, f: (s.fc(f.mean((2, 3))), s.aux(f)) if s.training else s.fc(f.mean((2, 3))),
@@ -134,6 +133,14 @@ def test_heads_of_a_users_own(name, x):
         assert isinstance(model, Written) != wrapped
     expected = sum(p.numel() for p in original.body.parameters()) + 12 * 5 + 5
     assert sum(p.numel() for p in model.parameters()) == expected  # nothing of the old head is left
+
+
+def test_an_answer_that_holds_the_logits_stays_one(x):
+    original = Written(lambda s, f: Answer(s.fc(s.pool(f).flatten(1)))).eval()
+    model = swap_head(original, "gap", 3, images=x)
+    assert isinstance(model, Written)
+    assert isinstance(model(x), Answer)
+    assert model(x).logits.shape == (2, 3)
 
 
 def test_a_view_that_knows_the_size_is_no_longer_in_the_way(x):

@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 from gapstone.accelerating import graphs
 from gapstone.accelerating.classes import accelerated_class, calls_of, install, left_in, original
 from gapstone.accelerating.namespaces import OWN, POOLS, pool_of
+from gapstone.shown import cell
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -40,7 +41,7 @@ class Row:
     """The calls that changed, or why it was left."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Acceleration:
     """What `accelerate` changed in a model, and what it left and why; printed, a table."""
 
@@ -50,6 +51,13 @@ class Acceleration:
     def __str__(self) -> str:
         tables = [_table("changed", self.changed), _table("left", self.left)]
         return "\n".join(table for table in tables if table) or "no pools"
+
+    def __repr__(self) -> str:
+        changed = len(self.changed)
+        return f"Acceleration({changed:,} module{'s' * (changed != 1)} changed, {len(self.left):,} left)"
+
+    def _repr_html_(self) -> str:
+        return cell(str(self))
 
 
 def accelerate(model: M, inplace: bool = False, channels_last: bool = False, undo: bool = False) -> M:

@@ -32,7 +32,7 @@ from gapstone.maps.explanation import Evidence
 from gapstone.maps.files import load_npz
 from gapstone.maps.placing import How
 
-VERSION = 2  # raised when the same facts are drawn otherwise
+VERSION = 3  # raised when the same facts are drawn otherwise
 THREADS = min(4, os.cpu_count() or 1)
 THUMBNAILS = ((300, 320), (1500, 224), (4000, 144))
 """So many pictures on a page, and the longer side of each, in px: some 30 MB at most."""
@@ -53,14 +53,17 @@ def draw(
     side: int | None,
     tell: Callable[[int], None],
     ranges: Ranges = UNDECIDED,
-) -> int:
-    """Draw what is missing: PNGs where `drawings`, thumbnails of that side where one is given; how many were there.
+) -> dict[str, str]:
+    """Draw what is missing: PNGs where `drawings`, thumbnails of that side where one is given.
+
+    Returns: by the path of each picture that could not be drawn, why: one hopeless picture does not end a run.
 
     ranges: as the model has them, of values of more than 8 bits.
 
     Raises: ValueError where a picture is no longer what it was in the first pass.
     """
-    done = there = 0
+    done = 0
+    failed: dict[str, str] = {}
     waiting: deque[Future[None]] = deque()
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="gapstone-drawer")
     try:
@@ -71,9 +74,8 @@ def draw(
             if side:
                 work += _thumbnail(kept, row, side, ranges)
             if work:
-                waiting.append(pool.submit(_work, row, work, ranges))
+                waiting.append(pool.submit(_work, row, work, ranges, failed))
             else:
-                there += 1
                 done += 1
             while len(waiting) > 2 * THREADS:
                 waiting.popleft().result()
@@ -85,7 +87,7 @@ def draw(
             tell(done)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return there
+    return failed
 
 
 def shown(kept: Kept, row: Row) -> list[Evidence]:
@@ -109,7 +111,7 @@ def thumbnail(kept: Kept, row: Row, side: int) -> Path:
     return kept.thumbs / f"{name_of(Path(row['path']))}-{row['sha256'][:16]}-{side}.{suffix}"
 
 
-def _work(row: Row, work: Sequence[Callable[[Pixels], None]], ranges: Ranges) -> None:
+def _work(row: Row, work: Sequence[Callable[[Pixels], None]], ranges: Ranges, failed: dict[str, str]) -> None:
     name = row["name"]
     try:
         data = read_bytes(row["path"])
@@ -120,7 +122,10 @@ def _work(row: Row, work: Sequence[Callable[[Pixels], None]], ranges: Ranges) ->
     if pixels is None:
         raise ValueError(f"{name} was changed while gapstone was at work. Run the command again.")
     for make in work:
-        make(pixels)
+        try:
+            make(pixels)
+        except (ValueError, ArithmeticError, IndexError, SystemError, MemoryError) as error:  # Pillow's, and ours
+            failed[row["path"]] = f"{type(error).__name__}: {error}"
 
 
 def _drawing(

@@ -28,7 +28,7 @@ from gapstone.storage.sealed import named
 from gapstone.terminal import Terminal
 from gapstone.whole import sync_folder
 
-VERSION = 1  # raised when the same pictures and options would give other numbers
+VERSION = 2  # raised when the same pictures and options would give other numbers
 
 
 def explain_files(request: Request, out: Path, console: Console | None = None) -> bool:
@@ -56,11 +56,13 @@ def explain_files(request: Request, out: Path, console: Console | None = None) -
             bars.say(note)
         looked = _look(request, opened, asked, found, kept, bars)
         _say_damaged(kept, bars)
-        _draw(request, opened, looked, kept, bars)
+        failed = _draw(request, opened, looked, kept, bars)
         _say_damaged(kept, bars)
+        for path, why in failed.items():
+            bars.say(f"{display(path)}: it could not be drawn ({why}); its maps are in the .npz file.")
         for folder in (kept.maps, kept.thumbs):
             sync_folder(folder)
-        _write(request, opened, asked, looked, found, kept)
+        _write(request, opened, asked, looked, found, kept, failed)
     if request.as_json:
         with (out / "explained.json").open(encoding="ascii") as document:
             shutil.copyfileobj(document, sys.stdout)
@@ -129,10 +131,11 @@ def _look(request: Request, opened: Opened, asked: Asked, found: Found, kept: Ke
     return looked
 
 
-def _draw(request: Request, opened: Opened, looked: Looked, kept: Kept, bars: Bars) -> None:
+def _draw(request: Request, opened: Opened, looked: Looked, kept: Kept, bars: Bars) -> dict[str, str]:
+    """By path, why a picture could not be drawn."""
     side = drawing.thumbnail_side(min(looked.pictures, page.MOST)) if request.html else None
     if not request.drawings and not side:
-        return
+        return {}
     tell, done = bars("Drawing"), 0
 
     def told(now: int) -> None:
@@ -148,10 +151,18 @@ def _draw(request: Request, opened: Opened, looked: Looked, kept: Kept, bars: Ba
         )
     ):
         how, ranges = (request.how, request.alpha, request.drawings), opened.preprocessing.ranges
-        drawing.draw(kept, rows, looked.largest or 1.0, *how, side, told, ranges)
+        return drawing.draw(kept, rows, looked.largest or 1.0, *how, side, told, ranges)
 
 
-def _write(request: Request, opened: Opened, asked: Asked, looked: Looked, found: Found, kept: Kept) -> None:
+def _write(
+    request: Request,
+    opened: Opened,
+    asked: Asked,
+    looked: Looked,
+    found: Found,
+    kept: Kept,
+    failed: dict[str, str],
+) -> None:
     head = {
         "schema": 1,
         "model": display(request.model),
@@ -169,10 +180,10 @@ def _write(request: Request, opened: Opened, asked: Asked, looked: Looked, found
         },
         "missing": [display(pattern) for pattern in found.missing],
     }
-    rows = (results.public(row, opened.labels, request.drawings) for row in _rows(kept, looked))
+    rows = (results.public(row, opened.labels, request.drawings, failed) for row in _rows(kept, looked))
     results.write(kept.out / "explained.json", head, rows)
     if request.html:
-        page.write(kept, head, looked, lambda: _rows(kept, looked))
+        page.write(kept, head, looked, lambda: _rows(kept, looked), failed)
 
 
 def _rows(kept: Kept, looked: Looked) -> Iterator[dict[str, Any]]:

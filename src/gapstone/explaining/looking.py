@@ -155,6 +155,9 @@ def _load(path: Path, fit: Fit, ranges: Ranges) -> Picture:
         return Picture(path, fit(loaded.pixels), (height, width), loaded.notes, sha, like)
     except ImageError as error:
         return Picture(path, None, (0, 0), sha=sha, like=like, error=str(error))
+    except (ValueError, ArithmeticError) as error:  # of a size that Pillow cannot resize: listed, and the run goes on
+        why = f"it cannot be resized to what the network sees ({type(error).__name__}: {error})"
+        return Picture(path, None, (0, 0), sha=sha, like=like, error=why)
 
 
 def _finish(

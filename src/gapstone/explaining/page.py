@@ -9,9 +9,10 @@ import base64
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -73,38 +74,58 @@ class Card:
     tiles: Sequence[Tile]
 
 
-def write(kept: Kept, head: dict[str, Any], looked: Looked, rows: Callable[[], Iterator[Row]]) -> None:
-    """Make index.html of what the two passes left in the folder. The same results give the same page, byte for byte."""
+def write(
+    kept: Kept,
+    head: dict[str, Any],
+    looked: Looked,
+    rows: Callable[[], Iterator[Row]],
+    failed: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Make index.html of what the two passes left in the folder. The same results give the same page, byte for byte.
+
+    failed: by path, why a picture could not be drawn; one without a thumbnail is listed instead of shown.
+    """
     answers: Counter[str] = Counter()
     wrong: list[Row] = []
     additive = exact = True
     folder: str | None = None
     parts = False
-    for row in rows():
+    held: dict[str, None] = {}
+    side = thumbnail_side(min(looked.pictures, MOST))
+    errors = looked.errors
+
+    def readable() -> Iterator[Row]:
+        for row in rows():
+            lost = "error" not in row and row["path"] in failed and not thumbnail(kept, row, side).exists()
+            yield {"name": row["name"], "error": f"it could not be drawn: {failed[row['path']]}"} if lost else row
+
+    for row in readable():
         if "error" in row:
             wrong += [row] if len(wrong) < MOST_WRONG else []
+            errors += "path" not in row
             continue
         answers[head["labels"][row["answer"]]] += 1
         folder = shared(folder, row["name"])
         additive &= all(entry["additive"] for entry in row["classes"])
+        held |= dict.fromkeys(what for entry in row["classes"] for what in entry["held"])
         exact &= row["placement"]["exact"]
         parts |= not _all_seen(row)
-    side = thumbnail_side(min(looked.pictures, MOST))
     script = (files(__package__) / "templates" / "page.js").read_text("utf-8")
     template = pages(__package__).get_template("page.html.j2")
     text = template.generate(
         head=head,
-        cards=_cards(kept, head, rows(), side, folder or ""),
+        cards=_cards(kept, head, readable(), side, folder or ""),
         folder=folder,
-        pictures=looked.pictures,
+        pictures=looked.pictures - (errors - looked.errors),
         most=MOST,
-        errors=looked.errors,
+        errors=errors,
         wrong=wrong,
         answers=sorted(answers.items(), key=lambda item: (-item[1], item[0])) if len(answers) <= MOST_CHOICES else [],
         bar=_png(strip(512, 16, head["largest"], head["options"]["alpha"], None)),
         grey=_grey(),
         ticks=ticks(head["largest"], None),
         additive=additive,
+        held=list(held),
         exact=exact,
         parts=parts,
         script=script,

@@ -10,7 +10,7 @@ The pictures are those of `gapstone.maps.files`, schema 1, with their maps in .n
        {"name": "photos/cat.jpg", "sha256": "…", "notes": ["the first of 41 frames is used"],
         "answer": 3, "label": "cat", "probability": 0.93,      the most probable of all classes, whatever was asked for
         "size", "placement", "npz": "maps/cat-5c1f0b7a9e21.npz",
-        "drawing": "maps/cat-5c1f0b7a9e21.png",                null with --no-drawings
+        "drawing": "maps/cat-5c1f0b7a9e21.png",                null with --no-drawings, and where "undrawn" says why
         "classes": [{"index", "label", …, "boxes": [{"x0", "y0", "x1", "y1"}]}]},
        {"name": "photos/bad.jpg", "error": "the file is empty (0 bytes)"}]}
 
@@ -19,7 +19,7 @@ Paths in it are relative to OUT, so that the folder can be moved. `classes` are 
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -45,10 +45,13 @@ def _write(file: TextIO, head: dict[str, Any], rows: Iterable[Row]) -> None:
     file.write("\n]}\n")
 
 
-def public(row: Row, labels: Sequence[str], drawings: bool) -> Row:
-    """A row as the document has it."""
+def public(row: Row, labels: Sequence[str], drawings: bool, failed: Mapping[str, str]) -> Row:
+    """A row as the document has it; failed: by path, why a picture could not be drawn."""
     if "error" in row:
         return {"name": row["name"], "error": row["error"]}
     facts = {name: value for name, value in row.items() if name not in ("path", "classes")}
-    drawing = f"maps/{name_of(Path(row['path']))}.png" if drawings else None
+    why = failed.get(row["path"]) if drawings else None
+    drawing = f"maps/{name_of(Path(row['path']))}.png" if drawings and not why else None
+    if why:
+        facts["undrawn"] = why
     return facts | {"label": labels[row["answer"]], "drawing": drawing, "classes": row["classes"]}

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from gapstone.export.pools import Pooled, contiguous, whole, without_operators
 from gapstone.maps.split import split
+from gapstone.maps.tail import Pooling
 from gapstone.maps.tape import SplitError
 from gapstone.maps.watch import Known
 from gapstone.opening import Opened
@@ -34,7 +35,7 @@ class WatchedMaps(nn.Module):
         tail, _ = split(self.features, example)
         pools: list[Pooled] = []
         weights: list[Tensor] = []
-        if tail.additive and all(p.grid is None and p.name != "flat" for p in tail.poolings or ()):
+        if tail.linear and tail.additive and all(map(_written, tail.poolings or ())):
             for pooling, weight in zip(tail.poolings or (), tail.weights(None), strict=True):
                 pools.append(whole(pooling.name, {key: float(v) for key, v in pooling.parameters.items()}))
                 weights.append(weight * pooling.scale)
@@ -58,6 +59,12 @@ class WatchedMaps(nn.Module):
         parts = [pool(x)[1] for pool in self.pools]
         maps = [F.conv2d(part, weight[:, :, None, None]) for part, weight in zip(parts, self.weights, strict=True)]
         return logits, maps[0] if len(maps) == 1 else torch.stack(maps).sum(0)
+
+
+def _written(pooling: Pooling) -> bool:
+    """Whether a graph can have the pool: over the whole map, its parameters numbers."""
+    numbers = all(not isinstance(value, Tensor) or value.numel() == 1 for value in pooling.parameters.values())
+    return pooling.grid is None and pooling.name != "flat" and numbers
 
 
 def foreign_features(opened: Opened) -> nn.Module:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gapstone.heads.parts import in_place, pooled
 from gapstone.heads.recipes import RECIPES
 from gapstone.heads.spec import parse
+from gapstone.modes import quiet
 from gapstone.pooling import Pool
 from gapstone.pools import POOLS
 from gapstone.pools.names import Merging
@@ -103,6 +104,8 @@ class Head(nn.Module):
         Shapes: x (N, C, *spatial) → maps (N, K, *spatial) and bias (K,); float32 or wider. classes (N, k), whole
         numbers: only these maps, (N, k, *spatial).
 
+        The last layer may be wrapped (LoRA) or have no bias, as long as it is linear.
+
         Raises: ValueError where the parts don't add up to the logit.
         """
         self.check(x)
@@ -111,28 +114,25 @@ class Head(nn.Module):
             raise ValueError(f"head {self.spec!r} has no contributions that add up to the logit: {why}.")
         x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         if self.maps is not None:
-            quiet = [layer for layer in self.maps if not isinstance(layer, nn.Dropout)]
-            maps = nn.Sequential(*quiet)(x)
+            layers = [layer for layer in self.maps if not isinstance(layer, nn.Dropout)]
+            maps = nn.Sequential(*layers)(x)
             if classes is not None:
                 rows = torch.arange(len(maps), device=maps.device)[:, None]
                 maps = maps[rows, classes]
             return Contributions(maps / maps[0, 0].numel(), maps.new_zeros(self.classes))
         assert self.classifier is not None
-        linear = self.classifier[-1]
-        assert isinstance(linear, nn.Linear)
-        weight, bias = linear.weight.to(x.dtype), linear.bias.to(x.dtype)
+        weight, bias = (one.to(x.dtype) for one in affine(self.classifier[-1], f"head {self.spec!r}"))
         if classes is not None:
             weight = weight[classes]
-        layers = [layer for layer in self.pools if isinstance(layer, Pool)]
+        pools = [layer for layer in self.pools if isinstance(layer, Pool)]
         if not self.recipe.pools:
-            over = layers[0].over if layers else None
+            over = pools[0].over if pools else None
             grid = per_axis(over.size, x.dim() - 2, "Grid") if isinstance(over, Grid) else tuple(x.shape[2:])
-            return Contributions(in_place(x, weight.view(*weight.shape[:-1], self.channels, *grid), bool(layers)), bias)
-        mean = (weight / len(layers),) * len(layers)
-        weights = weight.chunk(len(layers), -1) if self.recipe.join == "cat" else mean
+            return Contributions(in_place(x, weight.view(*weight.shape[:-1], self.channels, *grid), bool(pools)), bias)
+        mean = (weight / len(pools),) * len(pools)
+        weights = weight.chunk(len(pools), -1) if self.recipe.join == "cat" else mean
         parts = [
-            pooled(x, w, str(layer.name), **layer.parameters_of_pool())
-            for w, layer in zip(weights, layers, strict=True)
+            pooled(x, w, str(layer.name), **layer.parameters_of_pool()) for w, layer in zip(weights, pools, strict=True)
         ]
         return Contributions(parts[0] if len(parts) == 1 else torch.stack(parts).sum(0), bias)
 
@@ -153,6 +153,49 @@ class Head(nn.Module):
         return f"{self.spec!r}, channels={self.channels}, classes={self.classes}" + (
             f", size={self.size}" if self.size else ""
         )
+
+
+class NotLinearError(ValueError):
+    """The last layer of a head was exchanged for one that is not linear."""
+
+
+def affine(layer: nn.Module, whose: str) -> tuple[Tensor, Tensor]:
+    """(weight, bias) of a linear layer, also of one that another library has wrapped: LoRA, or one without a bias.
+
+    A foreign layer is asked: its answer to 0 is the bias, and its answers to unit vectors are the weight. Raises:
+    NotLinearError where it is not linear.
+    """
+    if type(layer) is nn.Linear:
+        weight = layer.weight
+        return weight, weight.new_zeros(len(weight)) if layer.bias is None else layer.bias
+    first = next(layer.parameters(), None)
+    like = torch.empty(0) if first is None else first
+    width = getattr(layer, "in_features", None) or (like.shape[-1] if like.dim() == 2 else None)
+    if not isinstance(width, int):
+        raise NotLinearError(
+            f"{whose} has a {type(layer).__name__} for its last layer, which does not say how wide it is (in_features)"
+        )
+
+    def ask(x: Tensor) -> Tensor:
+        found: Tensor = layer(x.to(like))
+        return found
+
+    with quiet(layer), torch.no_grad():
+        nothing = ask(torch.zeros(1, width))
+        rows = [ask(torch.eye(width)[i : i + UNITS]) - nothing for i in range(0, width, UNITS)]
+        weight, bias = torch.cat(rows).t(), nothing[0]
+        probe = torch.randn(2, width, generator=torch.Generator().manual_seed(0))
+        expected, said = probe.to(like) @ weight.t() + bias, ask(probe)
+    if not torch.allclose(said, expected, rtol=1e-2, atol=1e-2 * float(said.abs().max())):
+        raise NotLinearError(
+            f"{whose} has a {type(layer).__name__} for its last layer, which is not linear, so its parts do not add up "
+            f"to the logit; gs.explain(model, images) gives gradient × activation"
+        )
+    return weight, bias
+
+
+UNITS = 1024
+"""Unit vectors that a layer is given at a time."""
 
 
 def _pool(name: Merging, options: dict[str, float | str]) -> Pool:

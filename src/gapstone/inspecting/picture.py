@@ -1,5 +1,6 @@
 """A picture of where a network's parameters, multiply-adds and memory are, part by part; PNG or SVG."""
 
+import io
 from pathlib import Path
 
 from gapstone.figures import style
@@ -32,6 +33,14 @@ def save(found: Inspection, path: Path) -> Path:
         with whole(path) as unfinished:
             figure.savefig(unfinished, dpi=160, facecolor="white", metadata=metadata)
     return path
+
+
+def png(found: Inspection) -> bytes:
+    """The picture for a notebook."""
+    file = io.BytesIO()
+    with style(**{"text.parse_math": False}):
+        draw(found).savefig(file, format="png", dpi=80, facecolor="white")
+    return file.getvalue()
 
 
 def draw(found: Inspection) -> Figure:

@@ -1,11 +1,13 @@
 """What `inspect` found: a row per module, the parts, the sizes, what other heads would cost; as text, JSON, picture."""
 
+import base64
 import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gapstone.inspecting.sizes import Sizes
+from gapstone.shown import by, cell, display
 
 SCHEMA = 1
 """Raised when a field of the JSON changes its meaning."""
@@ -78,7 +80,7 @@ class OtherHead:
     """The image sizes it takes, on this network."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Inspection:
     """What a network is made of and what it costs; counts are for one image of `size`.
 
@@ -140,6 +142,21 @@ class Inspection:
         from gapstone.inspecting.picture import save
 
         return save(self, Path(path))
+
+    def __repr__(self) -> str:
+        what = f"{self.name}, " if self.name else ""
+        return display(
+            f"Inspection({what}{self.parameters:,} parameters, {self.macs:,} multiply-adds for an image of "
+            f"{by(self.size)})"
+        )
+
+    def _repr_html_(self) -> str:
+        """The tables, and the picture."""
+        from gapstone.inspecting.picture import png
+
+        uri = base64.b64encode(png(self)).decode("ascii")
+        picture = f'<img style="max-width:100%" src="data:image/png;base64,{uri}" alt="where the costs are">'
+        return cell(str(self)) + picture
 
     def __str__(self) -> str:
         from gapstone.inspecting.terminal import show

@@ -50,6 +50,8 @@ def remarks(evidences: Iterable[Evidence]) -> list[str]:
     evidences = list(evidences)
     if any(not whole(e) for e in evidences):
         said.append("Thin line: the part of the picture that the network saw.")
+    if held := dict.fromkeys(what for e in evidences for what in e.held):
+        said.append(f"Held as a number of the picture, so that the cells' parts add up: {', '.join(held)}.")
     if any(not e.placement.exact for e in evidences):
         said.append("Where exactly this network's cells look is not known: they share evenly what it saw.")
     return said

@@ -1,16 +1,19 @@
 """sum(map_k) + bias_k == logit_k where the head allows it; gradient × activation through the head alone elsewhere."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gapstone.classifier import Classifier
-from gapstone.heads import Head
+from gapstone.heads import Head, NotLinearError
 from gapstone.maps.explanation import Explanation
 from gapstone.maps.placement import Placement
-from gapstone.maps.split import located, split
+from gapstone.maps.showing import Seen
+from gapstone.maps.split import Found, located, split
 from gapstone.maps.tail import Tail
 from gapstone.maps.tape import SplitError, Tape
 from gapstone.maps.targets import Classes, chosen
@@ -33,21 +36,29 @@ def explain(
         >>> explained.maps.shape                                                    # every class, in logit units
         torch.Size([16, 1000, 7, 7])
         >>> explained.maps.sum((2, 3)) + explained.bias                             # the logits
+        >>> gs.explain(model, images, y).maps.shape                                 # y (16,): each image's own class
+        torch.Size([16, 1, 7, 7])
+        >>> gs.explain(model, images, [281, 282]).maps.shape                        # a list: these of every image
+        torch.Size([16, 2, 7, 7])
         >>> gs.explain(gs.load("photos.safetensors"), ["a.jpg", "b.jpg"], top_k=3)  # a gapstone model takes files too
 
     The last map and what follows it are found by watching the model run. Where its head is linear in what it pools
     (mean, maximum, both, flattened, pooled to a grid, one map per class, any pool of gapstone's that adds up), the maps
-    are exact: they and the bias sum to the logit. Where it has hidden layers or a norm after the pool, they are
-    gradient × activation at the last map, by a vector-Jacobian product through the head alone; `additive` is then
-    False and `completeness` says what they leave out. Of attention pooling the weights are held: a map shows what the
-    positions said, not why they were listened to. The backbone is never differentiated; nothing of the model changes.
+    are exact: they and the bias sum to the logit. So they do where a norm follows the pool, with its standard deviation
+    held as a number of the image, and of attention pooling, with its weights held: a map shows what the positions said,
+    not why they were listened to. `held` says which. Where the head has hidden layers, maps are gradient × activation
+    at the last map, by a vector-Jacobian product through the head alone; `additive` is then False and `completeness`
+    says what they leave out. A model that ends in a softmax, log-softmax or sigmoid is explained at the logits before
+    it, and `end` says so. The backbone is never differentiated; nothing of the model changes.
 
     Args:
         images: (N, C, *spatial), normalised; for a gapstone model also files and pictures, as `Classifier.predict`.
-        classes: None: all; a list: these of every image, by number or, where there are labels, by name; a list of one
-            list per image, or a tensor (N, k).
+        classes: None: all. A list: these of every image, by number or, where there are labels, by name. A tensor or
+            array (N,), as labels come: one class of each image, maps (N, 1, …); for these of every image, `y.tolist()`.
+            A list of one list per image, or a tensor (N, k): each image's own.
         top_k: the most probable classes of each image, in that order.
-        at: the module whose output is the last map, where it cannot be found or another is wanted ("layer4").
+        at: the module whose output is the last map, where it cannot be found or another is wanted ("layer4"): (N, C, h,
+            w), (N, h, w, C), or tokens (N, h·w, C), also with a class token before them.
         labels: of the classes; a gapstone model brings its own.
 
     Raises: SplitError (a ValueError) where there is no last map, with what was seen and what to do; ValueError for
@@ -68,10 +79,18 @@ def explain(
     if images.dim() < 3 or not len(images):
         raise ValueError(f"explain takes at least one image, (N, C, H, W), and got a tensor of {tuple(images.shape)}")
     names = tuple(labels) if labels is not None else None
+    moments = (model.preprocessing.mean, model.preprocessing.std) if isinstance(model, Classifier) else None
+    seen = Seen(images.detach(), moments)
     if isinstance(model, Classifier) and at is None:
-        return _known(model, images, classes, top_k, names)
+        return replace(_known(model, images, classes, top_k, names), seen=seen)
     tail, found = split(getattr(model, "_orig_mod", model), images, at)
-    return _made(tail, found.placement, found.grid, classes, top_k, names)
+    explained = _made(tail, found, classes, top_k, names)
+    if found.prefix and not explained.maps.any():
+        raise SplitError(
+            f"at={at!r}: after this module the logits of {type(model).__name__} come from the first tokens alone (a "
+            f"class token), so no position adds anything: name an earlier module, before the last attention"
+        )
+    return replace(explained, seen=seen)
 
 
 def _known(
@@ -99,21 +118,22 @@ def explain_head(
         if head.additive:
             logits: Tensor = head(features)
             wanted = chosen(classes, top_k, logits, labels)
-            exact = head.contributions(features, wanted)
-            return _explanation(exact.maps, wanted, exact.bias.detach(), logits, True, placement, labels)
+            with suppress(NotLinearError):  # another library has exchanged its last layer
+                exact = head.contributions(features, wanted)
+                return _explanation(exact.maps, wanted, exact.bias.detach(), logits, True, placement, labels)
         x = features.detach()
         watch = Watch(x, named=True)
         watch.tape = Tape(x, tuple(range(2, x.dim())), 0, copy=True)
         with watch:
             logits = head(x)
     assert watch.tape is not None
-    return _made(Tail(watch.tape, logits), placement, None, classes, top_k, labels)
+    found = Found(0, "", 0, watch.tape.axes, tuple(features.shape[2:]), placement)
+    return _made(Tail(watch.tape, logits), found, classes, top_k, labels)
 
 
 def _made(
     tail: Tail,
-    placement: Placement,
-    grid: tuple[int, ...] | None,
+    found: Found,
     classes: Classes | None,
     top_k: int | None,
     labels: tuple[str, ...] | None,
@@ -122,9 +142,11 @@ def _made(
         raise ValueError(f"explain: {len(labels)} labels for {tail.logits.shape[1]} logits")
     wanted = chosen(classes, top_k, tail.logits, labels)
     maps = tail.maps(wanted)
-    if grid is not None:
-        maps = maps.reshape(*maps.shape[:2], *grid)
-    return _explanation(maps, wanted, tail.bias(), tail.logits, tail.additive, placement, labels)
+    if found.grid is not None:
+        maps = maps[:, :, found.prefix :].reshape(*maps.shape[:2], *found.grid)
+    additive = tail.additive and not found.prefix  # what a class token adds belongs to no position
+    facts = additive, found.placement, labels, tail.holds, tail.end
+    return _explanation(maps, wanted, tail.bias(), tail.logits, *facts)
 
 
 def _explanation(
@@ -135,8 +157,10 @@ def _explanation(
     additive: bool,
     placement: Placement,
     labels: tuple[str, ...] | None,
+    held: tuple[str, ...] = (),
+    end: str | None = None,
 ) -> Explanation:
     logits = logits.detach().float() if logits.dtype in (torch.float16, torch.bfloat16) else logits.detach()
     if wanted is None:
         wanted = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
-    return Explanation(maps.detach(), wanted, bias.to(logits.dtype), logits, additive, placement, labels)
+    return Explanation(maps.detach(), wanted, bias.to(logits.dtype), logits, additive, placement, labels, held, end)

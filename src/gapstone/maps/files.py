@@ -17,7 +17,7 @@ The JSON, schema 1 (strict: no NaN; ASCII only, as `json.dumps` writes it):
          "logit": 4.1, "probability": 0.93,
          "bias": 0.2,                         additive: sum(map) + bias = logit
          "positive": 5.0, "negative": -1.1,   the two parts of sum(map)
-         "additive": true,
+         "additive": true, "held": [],         what is a number of the picture: "the norm's standard deviation"
          "completeness": 1e-6,                |sum(map) + bias − logit|
          "map": [[…], …],                     h × w, each cell's part of the logit; null where "npz" holds it
          "boxes": [{"x0": 3.0, "y0": 8.0, "x1": 90.0, "y1": 70.0,   only if asked for; pixels, x1 and y1 the far edges
@@ -95,6 +95,7 @@ def _class(evidence: Evidence, with_map: bool, boxes: Sequence["Box"] | None) ->
         }.items()
     }
     entry["additive"] = evidence.additive
+    entry["held"] = list(evidence.held)
     entry["completeness"] = _finite(evidence.completeness, "completeness", evidence)
     # the shortest decimal that reads back as the same float32
     entry["map"] = [[float(str(np.float32(v))) for v in row] for row in evidence.map] if with_map else None
@@ -140,6 +141,7 @@ def save_npz(path: str | Path | BinaryIO, evidences: Sequence[Evidence]) -> None
             bias=np.array([e.bias for e in evidences]),
             completeness=np.array([e.completeness for e in evidences]),
             additive=np.array([e.additive for e in evidences]),
+            held=np.array(first.held, np.str_),
             map=np.stack([e.map for e in evidences]),
             size=np.array(first.size, np.int64),
             stride=np.array(first.placement.stride, np.float64),
@@ -172,6 +174,7 @@ def load_npz(path: str | Path) -> list[Evidence]:
             size=(height, width),
             additive=bool(arrays["additive"][k]),
             completeness=float(arrays["completeness"][k]),
+            held=tuple(arrays["held"].tolist()) if "held" in arrays else (),  # before it was kept, nothing was
         )
         for k in range(len(arrays["index"]))
     ]

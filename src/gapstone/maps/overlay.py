@@ -103,8 +103,10 @@ def draw_seen(picture: Image.Image, evidence: Evidence) -> None:
     if evidence.placement.covers(evidence.size):
         return
     (top, bottom), (left, right) = evidence.placement.seen
+    # of a strip of 3×2000 px, the network sees less than a pixel of what is drawn: a line all the same
+    x0, y0 = min(round(left), picture.width - 1), min(round(top), picture.height - 1)
     ImageDraw.Draw(picture).rectangle(
-        (round(left), round(top), round(right) - 1, round(bottom) - 1),
+        (x0, y0, max(x0, round(right) - 1), max(y0, round(bottom) - 1)),
         outline=(160, 160, 160),
         width=max(1, round(min(picture.size) / 500)),
     )

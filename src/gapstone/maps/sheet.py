@@ -31,6 +31,7 @@ BESIDE, LISTED = 400, 272  # px: the longest side of a picture in `side_by_side`
 LETTERS = 13
 COLUMN = 288  # px: the narrowest, so that a caption's third line fits
 SMALL = 64  # px: below, a picture is shown pixel for pixel
+THINNEST = 8  # px: a strip of 3×2000 would be less than one wide, and is drawn wider than it is
 GAP, MARGIN = 16, 20
 ROWS = 30  # on a page
 
@@ -59,7 +60,8 @@ class Row:
         boxes: Mapping[int, Sequence["Box"]] | None = None,
         side: int = LISTED,
     ) -> "Row":
-        """Resized so that its longest side is `side` px; a tiny picture is enlarged by a whole number, to squares."""
+        """Resized so that its longest side is `side` px; a tiny picture is enlarged by a whole number, to squares; a
+        strip is at least `THINNEST` px across."""
         if side < 1:
             raise ValueError(f"side={side}: the longest side of a picture on the sheet, in px")
         picture = underlay(pixels, grey=False)
@@ -70,7 +72,11 @@ class Row:
             times = max(1, side // longest)
             picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
         else:
-            shown = (max(1, round(picture.width * side / longest)), max(1, round(picture.height * side / longest)))
+            thinnest = min(THINNEST, side)
+            shown = (
+                max(thinnest, round(picture.width * side / longest)),
+                max(thinnest, round(picture.height * side / longest)),
+            )
             picture = picture.resize(shown, Image.Resampling.LANCZOS, reducing_gap=3.0)
         size, (height, width) = (picture.height, picture.width), pixels.shape[:2]
         down, across = size[0] / height, size[1] / width

@@ -30,6 +30,8 @@ class Found:
     placement: Placement
     grid: tuple[int, ...] | None = None
     """Of tokens: the cells they were before they stood in a row."""
+    prefix: int = 0
+    """Tokens before those of the grid."""
 
 
 _found: WeakKeyDictionary[nn.Module, dict[Any, Found]] = WeakKeyDictionary()
@@ -53,23 +55,43 @@ def split(model: nn.Module, images: Tensor, at: str | None = None) -> tuple[Tail
             known.pop(key, None)  # the model went another way this time: look again
         watch, logits = _watched(model, images, module)
         tape = _checked(watch, logits, model, images, at)
+        grid, prefix = _arranged(watch, tape, model, images, at)
         cells = tuple(tape.map.shape[axis] for axis in tape.axes)
-        placement, grid = _placed(watch, tape.map, tape.axes, images), None
-        if len(cells) == 1 and images.dim() > 3:
-            grid = watch.grids.get(cells[0])
-            if grid is None:
-                raise SplitError(
-                    f"the last map of {type(model).__name__} has its {cells[0]} positions in one row, which was never "
-                    f"seen as a grid over the images"
-                )
-            placement = Placement.even(grid, images.shape[2:])
-        found = Found(tape.begin, tape.calls[0].name, tape.which, tape.axes, cells, placement, grid)
+        placement = (
+            _placed(watch, tape.map, tape.axes, images) if grid is None else Placement.even(grid, images.shape[2:])
+        )
+        found = Found(tape.begin, tape.calls[0].name, tape.which, tape.axes, cells, placement, grid, prefix)
         tail = Tail(tape, logits) if not tape.changed else _again(model, images, found)
     if tail is None:
         raise SplitError(f"{type(model).__name__} goes another way each time, and changes its last map in place")
     if at is None:
         _remember(known, key, found)
     return tail, found
+
+
+def _arranged(
+    watch: Watch, tape: Tape, model: nn.Module, images: Tensor, at: str | None
+) -> tuple[tuple[int, ...] | None, int]:
+    """(the grid of tokens that stand in one row, how many stand before it); of a named map also the tape's axes."""
+    x = tape.source
+    found = watch.layout(x)
+    if at is None and x.dim() == images.dim():
+        return None, 0  # the pool said which axes it pools
+    if found is None or (at is None and found.axes != tape.axes):
+        if at is not None:
+            raise SplitError(
+                f"at={at!r}: this module of {type(model).__name__} gives {tuple(x.shape)}, and which of that are "
+                f"positions of the images {tuple(images.shape)} is not known; name one that gives a map (N, C, h, w), "
+                f"(N, h, w, C), or tokens (N, h·w, C)"
+            )
+        if images.dim() > 3 and len(tape.axes) == 1:
+            raise SplitError(
+                f"the last map of {type(model).__name__} has its {tape.map.shape[tape.axes[0]]} positions in one row, "
+                f"which was never seen as a grid over the images"
+            )
+        return None, 0
+    tape.axes = found.axes
+    return found.grid, found.prefix
 
 
 def _again(model: nn.Module, images: Tensor, found: Found) -> Tail | None:
@@ -141,13 +163,21 @@ def named(model: nn.Module, at: str) -> nn.Module:
     modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
     if at in modules and at:
         return modules[at]
-    tops = [name for name in modules if name and name.count(".") < 2][-12:]
-    raise ValueError(f"at={at!r}: {type(model).__name__} has no such module; its last ones are {', '.join(tops)}")
+    last = ", ".join(_last_names(model))
+    raise ValueError(f"at={at!r}: {type(model).__name__} has no such module; its last ones are {last}")
+
+
+def _last_names(model: nn.Module) -> list[str]:
+    names = [name for name, _ in model.named_modules(remove_duplicate=False)]
+    return [name for name in names if name and name.count(".") < 2][-12:]
 
 
 def _checked(watch: Watch, logits: Tensor, model: nn.Module, images: Tensor, at: str | None) -> Tape:
     tape, who = watch.tape, type(model).__name__
-    way = 'name the module whose output is the last feature map: explain(model, images, at="layer4")'
+    way = (
+        'name the module whose output is the last feature map: explain(model, images, at="layer4"); where a class '
+        f"token answers, the last block but one. The last modules are {', '.join(_last_names(model))}"
+    )
     if tape is None and at is not None:
         raise SplitError(
             f"at={at!r}: this module of {who} was not called, or gave no single tensor, in the forward pass"

@@ -2,7 +2,8 @@
 
 Where the tape is pools followed by linear calls, d logit / d pooled is a fixed matrix (one linear layer: its weight),
 and the maps are exact. Elsewhere it is a vector-Jacobian product through the calls after the pools, on vectors; and
-through the whole tape where its pools are not known. The backbone is never differentiated.
+through the whole tape where its pools are not known. The backbone is never differentiated. Scales of norms and weights
+of attention are held (`held.py`), and a softmax at the end is left out: explained are the logits that it takes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from torch import Tensor
 from gapstone.heads.parts import in_place, pooled
 from gapstone.loops.places import decode
 from gapstone.maps.geometry import RESHAPES
+from gapstone.maps.held import ATTENTION, Held
 from gapstone.maps.tape import DROPOUTS, Call, Slot, SplitError, Tape, leaves
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes, Cells
@@ -34,6 +36,12 @@ PRODUCTS = frozenset(
      "__matmul__", "mm"]
 )  # fmt: skip
 LAYERS = frozenset(["linear", "conv1d", "conv2d", "conv3d"])
+
+POOLERS = ("adaptive_avg_pool", "adaptive_max_pool", "avg_pool", "max_pool")
+EXTREMES = frozenset(["amax", "amin", "max", "min"])
+"""With axes; these and `POOLERS` are homogeneous of degree 1: their gradient × what they take is what they give."""
+ENDS = frozenset(["softmax", "log_softmax", "sigmoid", "sigmoid_", "log_sigmoid", "logsigmoid"])
+"""What a model may do to its logits at its end: of these, classes compete or are flat where they are sure."""
 
 NO_GRADIENT = SplitError(
     "no gradient flows from the logits to the last map (something on the way is detached, rounded or quantised), and a "
@@ -73,17 +81,66 @@ class Tail:
                 "the head drops units at random in eval mode, too, so no map explains it: "
                 "F.dropout(x, p, training=self.training)"
             )
-        self.tape, self.logits, self.out = tape, logits.detach(), out
+        self.tape, self.held = tape, Held(tape)
+        self.out, self.end = self._end(out)
+        """The slot of the logits, and the function that the model applies to them at its end."""
+        self.logits = logits.detach() if self.end is None else self._again()[self.out]
         x = tape.map
         self.order = (0, *(d for d in range(1, x.dim()) if d not in tape.axes), *tape.axes)
         self.map = x.permute(self.order).detach()
         """(N, C, *cells)"""
         self._flat = self._flattened()
         self.poolings = self._poolings()
-        self.linear = self.poolings is not None and all(self._is_linear(call) for call in self._rest())
-        self.additive = self.linear and all(p.name == "flat" or POOLS[p.name].adds_up for p in self.poolings or ())
+        self.live = live = self._live()
+        """The calls that the logits vary with."""
+        self._holds = self.held.says(live)
+        if self.poolings is None:
+            self.linear = False
+            self.additive = all(self._is_linear(call) or self._is_homogeneous(call) for call in live)
+        else:
+            rest = [call for call in self._rest() if call in live]
+            self.additive = all(self._is_linear(call) for call in rest)
+            self.linear = self.additive and not self._holds
+            """d logit / d pooled is the same for all images."""
+            self.additive &= all(p.name == "flat" or POOLS[p.name].adds_up for p in self.poolings)
+
+    @property
+    def holds(self) -> tuple[str, ...]:
+        """What is held, in words."""
+        attention = any(p.name == "attention" for p in self.poolings or ())
+        return tuple(dict.fromkeys((*([ATTENTION] if attention else []), *self._holds)))
 
     # ---- what the tape says
+
+    def _end(self, out: int) -> tuple[int, str | None]:
+        """The slot of the logits, and the name of what the model makes of them."""
+        made_by = {slot: call for call in self.tape.calls for slot in call.slots}
+        end: str | None = None
+        shape = self.tape.shapes[out]
+        while (call := made_by.get(out)) is not None and len(call.takes) == 1:
+            source = call.takes[0]
+            across = call.name.endswith("softmax") and call.get(1, "dim") in (1, -1, None)
+            last = call.name in ENDS and (across or not call.name.endswith("softmax"))
+            before = made_by.get(source)
+            log = call.name == "log" and before is not None and before.name in ENDS
+            if not (last or log) or source == 0 or self.tape.shapes[source] != shape or len(shape) != 2:
+                break
+            out, end = source, end or (f"log of {before.name}" if log and before else call.name.rstrip("_"))
+        return out, end
+
+    @torch.no_grad()
+    def _again(self, instead: bool = False) -> dict[int, Tensor]:
+        """All tensors of the tape anew: the model may have changed its own in place."""
+        return self.tape.replay(self.tape.map.clone(), instead=self.held.functions if instead else None)
+
+    def _live(self) -> list[Call]:
+        """The calls that the logits vary with."""
+        needed, live = {self.out}, []
+        for call in reversed(self.tape.calls):
+            if needed & set(call.slots):
+                live.append(call)
+                needed |= set(self.held.varies(call))
+        return live[::-1]
 
     def _flattened(self) -> dict[int, Call]:
         """By slot, calls that only put the map's positions into one axis: x.flatten(2)."""
@@ -117,12 +174,12 @@ class Tail:
         shape, y = self.tape.shapes[call.takes[0]], self.tape.shapes[slot]
         sizes = [shape[axis] for axis in axes]
         whole = len(y) <= 2 or (len(y) == len(shape) and all(y[axis] == 1 for axis in axes))
-        if name in ("mean", "amax", "sum"):
+        if name in ("mean", "amax", "sum", "amin") or (name in ("max", "min") and len(axes) == 1):
             dims = call.get(1, "dim")
             dims = dims if isinstance(dims, Sequence) else (dims,)
             if None in dims or {d % len(shape) for d in dims} != set(axes):
                 return None
-            kind = {"mean": "mean", "amax": "max", "sum": "mean"}[name]
+            kind = {"mean": "mean", "sum": "mean", "amax": "max", "max": "max", "amin": "min", "min": "min"}[name]
             return Pooling(slot, kind, scale=float(prod(sizes)) if name == "sum" else 1.0)
         if axes != tuple(range(2, len(shape))) or (flat and not whole):
             return None
@@ -166,6 +223,8 @@ class Tail:
     def _is_linear(self, call: Call) -> bool:
         """In the tensors of the tape that it takes."""
         name, once = call.name, len(call.takes) == 1
+        if self.held.is_linear(call):
+            return True
         if not self._same_for_all(call):
             return False
         if name in ("to", "type_as", "float", "double"):
@@ -184,6 +243,13 @@ class Tail:
             return once and training in (False, 0)
         return name in LAYERS and once and call.args[0] == Slot(call.takes[0])
 
+    def _is_homogeneous(self, call: Call) -> bool:
+        """A pool, of which the gradient × what it takes sums to what it gives."""
+        if call.name == "pool":
+            name = call.args[1]
+            return name in POOLS and POOLS[name].adds_up and (len(call.takes) == 1 or call in self.held.functions)
+        return call.name.startswith(POOLERS) or (call.name in EXTREMES and len(call.takes) == 1)
+
     def _same_for_all(self, call: Call) -> bool:
         """Whether its constants are those of every image."""
         out = self.tape.shapes[call.slots[0]]
@@ -196,16 +262,29 @@ class Tail:
 
     @torch.no_grad()
     def bias(self) -> Tensor:
-        """(C,): the logits of empty maps; 0 where the head has no answer to them (it divides by their norm)."""
+        """(C,): the logits of empty maps; 0 where the head has no answer to them (it divides by their norm).
+
+        (N, C) where a norm that is held takes more than the map gives: then each image has its own.
+        """
+        plain = self._of_nothing(held=False)[0]
+        if not (self.additive and self._holds):
+            return plain
+        self._again(instead=True)  # the scales are those of the images
+        each = self._of_nothing(held=True)
+        near = 1e-5 * max(1.0, float(self.logits.abs().max()))
+        return plain if torch.allclose(each, plain.expand_as(each), rtol=0, atol=near) else each
+
+    def _of_nothing(self, held: bool) -> Tensor:
+        instead = self.held.functions if held else None
         if self.poolings is None:
-            bias = self.tape.replay(torch.zeros_like(self.tape.map))[self.out][0].float()
+            made = self.tape.replay(torch.zeros_like(self.tape.map), instead=instead)
         else:
             nothing = {
                 p.slot: torch.zeros(self.tape.shapes[p.slot], dtype=self.map.dtype, device=self.map.device)
                 for p in self.poolings
             }
-            bias = self.tape.replay(self.tape.map, nothing, self._rest())[self.out][0].float()
-        return bias.nan_to_num(0.0, 0.0, 0.0)
+            made = self.tape.replay(self.tape.map, nothing, self._rest(), instead)
+        return made[self.out].float().nan_to_num(0.0, 0.0, 0.0)
 
     def maps(self, classes: Tensor | None) -> Tensor:
         """(N, K, *cells), of the classes (N, K), or of all."""
@@ -242,7 +321,7 @@ class Tail:
     def _linear_layer(self) -> list[Tensor] | None:
         """The weight of the one linear layer, its columns in the order of the pooled numbers; None for other forms."""
         assert self.poolings is not None
-        rest = self._rest()
+        rest = [call for call in self._rest() if call in self.live]
         layers = [call for call in rest if call.name not in MOVES and call.name not in DROPOUTS]
         last = rest[-1] if rest else None
         if len(layers) > 1 or (layers and (layers[0] is not last or last.name != "linear")):
@@ -287,14 +366,15 @@ class Tail:
             pools = [call for call in self.tape.calls if call not in rest]
             made = self.tape.replay(x, calls=pools)  # anew: the model may have changed its own in place
             given = {p.slot: made[p.slot].detach().clone().requires_grad_() for p in self.poolings}
-            logits = self.tape.replay(x, {k: v * 1 for k, v in given.items()}, rest)[self.out]
+            inner = {k: v * 1 for k, v in given.items()}
+            logits = self.tape.replay(x, inner, rest, self.held.functions)[self.out]
         for grads in _jacobian(logits, list(given.values()), classes, images):
             yield [g.flatten(2) for g in grads]
 
     def _through_everything(self, classes: Tensor | None) -> Iterator[Tensor]:
         with torch.inference_mode(False), torch.enable_grad():
             x = self.tape.map.detach().clone().requires_grad_()
-            logits = self.tape.replay(x * 1)[self.out]
+            logits = self.tape.replay(x * 1, instead=self.held.functions)[self.out]
         shape = (0, 1, *(d + 1 for d in self.order[1:]))
         for (g,) in _jacobian(logits, [x], classes, None):
             yield (g.permute(shape).float() * self.map[:, None]).sum(2)

@@ -1,6 +1,6 @@
 """A tape: the calls of a forward pass that turn the last feature map into logits, ready to be played again."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ class Slot:
     number: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a call is itself: what it holds are tensors, which compare number by number
 class Call:
     function: Any
     name: str
@@ -73,6 +73,11 @@ class Tape:
     def __contains__(self, x: object) -> bool:
         return id(x) in self._slots
 
+    @property
+    def source(self) -> Tensor:
+        """The map as the network has it: known by identity."""
+        return self._live[0]
+
     def is_map(self, x: Tensor) -> bool:
         return x is self._live[0]
 
@@ -99,9 +104,16 @@ class Tape:
         self.calls.append(Call(function, name, *held, tuple(self._number(out) for out in outs)))
 
     def replay(
-        self, x: Tensor, given: dict[int, Tensor] | None = None, calls: Collection[Call] | None = None
+        self,
+        x: Tensor,
+        given: dict[int, Tensor] | None = None,
+        calls: Collection[Call] | None = None,
+        instead: Mapping[Call, Callable[..., Any]] | None = None,
     ) -> dict[int, Tensor]:
-        """All tensors by slot, with x for the map; `given` ones instead of the calls that made them; or these calls."""
+        """All tensors by slot, with x for the map; `given` ones instead of the calls that made them; or these calls.
+
+        instead: functions that stand in for those of some calls.
+        """
         made = {0: x, **(given or {})}
 
         def filled(part: Any) -> Any:
@@ -113,7 +125,8 @@ class Tape:
         for call in self.calls if calls is None else calls:
             if given and all(slot in given for slot in call.slots):
                 continue
-            out = call.function(*replaced(call.args, filled), **replaced(call.kwargs, filled))
+            function = instead.get(call, call.function) if instead else call.function
+            out = function(*replaced(call.args, filled), **replaced(call.kwargs, filled))
             made |= zip(call.slots, tensors(out), strict=True)
         return made
 

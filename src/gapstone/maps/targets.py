@@ -1,4 +1,7 @@
-"""Which classes are asked for: numbers or names, the same for every image or each image's own."""
+"""Which classes are asked for: numbers or names, the same for every image or each image's own.
+
+A list is the same for every image; a tensor or an array (N,), as labels come, is one class of each image.
+"""
 
 import difflib
 from collections.abc import Sequence
@@ -32,6 +35,14 @@ def chosen(classes: Classes | None, top_k: int | None, logits: Tensor, labels: S
     if isinstance(classes, Tensor):
         if classes.is_floating_point() or classes.dtype == torch.bool:
             raise ValueError(f"explain: classes are whole numbers, and this tensor is {classes.dtype}")
+        if classes.dim() == 1:  # as labels come with a batch; and as captum and pytorch-grad-cam take them
+            if len(classes) != n:
+                raise ValueError(
+                    f"explain: a tensor or an array of classes has one for each image, and this one has "
+                    f"{len(classes)} for {n} image{'s' * (n != 1)}; these classes of every image are a list: "
+                    f"classes.tolist()"
+                )
+            classes = classes[:, None]
         classes = classes.tolist()
     rows: list[Any] = [classes] if isinstance(classes, int | str | Integral) else list(classes)
     if not rows:

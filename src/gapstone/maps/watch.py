@@ -15,11 +15,12 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from gapstone.loops.places import decode
 from gapstone.maps.geometry import RESHAPES, RULES, Field, kept, reshaped
+from gapstone.maps.layout import Layout, channel_axis, layout
 from gapstone.maps.tape import SplitError, Tape, tensors
 from gapstone.regions.places import Boxes, Cells
 
 ADAPTIVE = frozenset(f"adaptive_{kind}_pool{n}d" for kind in ("avg", "max") for n in (1, 2, 3))
-OVER_AXES = frozenset(["mean", "sum", "amax", "max", "logsumexp"])
+OVER_AXES = frozenset(["mean", "sum", "amax", "max", "amin", "min", "logsumexp"])
 """Calls that are told which axes to reduce."""
 REDUCERS = ADAPTIVE | OVER_AXES | RESHAPES | {"pool"}
 """Calls that make a vector of a map even where the map is a single cell."""
@@ -43,11 +44,17 @@ class Watch(TorchFunctionMode):
         """Calls that may turn out to be the beginning of a pool."""
         self.seen: list[str] = []
         """Calls that made a vector of a map: for the error message."""
+        self.dims, self.size = images.dim(), tuple(images.shape[2:])
         self.grids: dict[int, tuple[int, ...]] = {}
         """Maps of a grid whose positions were put into one axis of so many: tokens."""
+        self.rows: dict[int, tuple[int, ...]] = {}
+        """Tokens in a row that stood in a grid before, or do after."""
         # everything that depends on the images, and where its positions lie in them
         self.places: Any = WeakTensorKeyDictionary()
         self.places[images] = Field.of_input(images)
+        self.channels: Any = WeakTensorKeyDictionary()
+        """Which dimension holds channels, where that is known."""
+        self.channels[images] = 1
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -68,6 +75,9 @@ class Watch(TorchFunctionMode):
                 moved = reshaped(fields[0][1], fields[0][0], y)
                 self._flattens(fields[0][0], fields[0][1], y)
             self.places[y] = moved if rule or name in RESHAPES else kept(fields, y)
+            self.channels[y] = channel_axis(func, name, args, kwargs, inputs, self.channels, y)
+        if name in RESHAPES and len(inputs) == 1:
+            self._stands(shape, outs[0].shape)
         if outs and not self._goes_on(func, name, args, kwargs, inputs, outs) and not self.named:
             axes = _axes(name, args, kwargs, shape, place)
             self._begins(func, name, args, kwargs, shape, axes, place is not None, inputs[0], outs)
@@ -78,10 +88,25 @@ class Watch(TorchFunctionMode):
         if len(sizes) > 1 and y.dim() == 3 and prod(sizes) in y.shape[1:]:
             self.grids[prod(sizes)] = sizes
 
+    def _stands(self, a: Sequence[int], b: Sequence[int]) -> None:
+        """(N, h·w, C) become (N, h, w, C), or (N, C, h·w) (N, C, h, w), or the other way round: tokens are a grid."""
+        row, grid = sorted((a, b), key=len)
+        if not len(row) == 3 < len(grid) == 4 == self.dims:
+            return
+        for axis in (1, 2):
+            cells = tuple(grid[axis : axis + 2])
+            alike = [*grid[:axis], row[axis], *grid[axis + 2 :]] == list(row)
+            # in the picture's proportions: else it may be the heads of an attention
+            if alike and row[axis] == cells[0] * cells[1] and cells[0] * self.size[1] == cells[1] * self.size[0]:
+                self.rows[row[axis]] = cells
+
+    def layout(self, x: Tensor) -> Layout | None:
+        """Which dimensions of a tensor of this pass are positions."""
+        return layout(x, self.places.get(x), self.channels.get(x), self.size, self.grids, self.rows)
+
     def starts(self, x: Tensor) -> None:
-        """The map that the user named."""
-        place = self.places.get(x)
-        self.tape = Tape(x, place.axes if place else tuple(range(2, x.dim())), self.count + 1, copy=True)
+        """The map that the user named; its axes are told by `layout` when the pass has ended."""
+        self.tape = Tape(x, tuple(range(2, x.dim())), self.count + 1, copy=True)
 
     def _goes_on(
         self, func: Any, name: str, args: Any, kwargs: Any, inputs: Sequence[Tensor], outs: Sequence[Tensor]

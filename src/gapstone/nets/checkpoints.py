@@ -177,15 +177,33 @@ def check_size(path: Path) -> None:
         )
 
 
+WRAPPERS = ("module.", "_orig_mod.", "model.")
+"""What DataParallel and DistributedDataParallel, torch.compile, and Lightning put before every name."""
+
+
+def unwrapped(state: State) -> State:
+    """The state_dict of the network itself, where it was saved through what it was wrapped in.
+
+    >>> list(unwrapped({"module._orig_mod.fc.weight": w, "module._orig_mod.fc.bias": b}))
+    ['fc.weight', 'fc.bias']
+    """
+    while state:
+        prefix = next((one for one in WRAPPERS if all(key.startswith(one) for key in state)), None)
+        if prefix is None:
+            break
+        state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+    return state
+
+
 def read_state(path: Path) -> State:
-    """The tensors of a safetensors file. Raises ValueError for anything else."""
+    """The tensors of a safetensors file, under the names of the network itself. Raises ValueError for anything else."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     check_input(display(path), path)
     check_size(path)
     try:
-        return load_file(path)
+        return unwrapped(load_file(path))
     except SafetensorError as error:
         raise ValueError(
             f"{path}: not a safetensors file ({error}); write one with "

@@ -198,6 +198,7 @@ class ZooModel:
     crop: float
     """The share of a picture's shorter side that the network sees."""
     mean: tuple[float, ...]
+    """Per channel: one number where the weights are for grey images."""
     std: tuple[float, ...]
 
 
@@ -207,16 +208,21 @@ def with_head(name: str, weights: Path | None = None) -> ZooModel:
     Labels: those of ImageNet where the logits are its, else "class 0", "class 1", …
     Raises: as `build`; ValueError for a file that is not this model's weights.
     """
+    channels = 3
     if weights is None:
         model = create_timm(name, 3, pretrained=True, num_classes=None)
     else:
         state = read_state(weights)
-        classes = _classes(name, state)
-        model = create_timm(name, 3, pretrained=False, num_classes=classes)
+        with torch.device("meta"):
+            described = create_timm(name, 3, pretrained=False).default_cfg
+        classes, channels = _classes(name, described, state), _channels(name, described, state)
+        model = create_timm(name, channels, pretrained=False, num_classes=classes)
         check_same(f"{weights}: not the weights of timm:{name}", model.state_dict(), state)
         model.load_state_dict(state)
     data: Any = importlib.import_module("timm.data")
     facts: dict[str, Any] = data.resolve_model_data_config(model)
+    if channels == 1:  # as timm makes them from those of three: of a grey picture
+        facts |= {key: (sum(facts[key]) / len(facts[key]),) for key in ("mean", "std")}
     return ZooModel(
         model.eval(),
         class_names(int(model.num_classes), data.infer_imagenet_subset(model)),
@@ -243,9 +249,22 @@ def class_names(count: int, subset: str | None) -> tuple[str, ...]:
     return tuple(label if labels.count(label) == 1 else f"{label} ({k})" for k, label in enumerate(labels))
 
 
-def _classes(name: str, state: dict[str, Tensor]) -> int:
-    with torch.device("meta"):
-        described = create_timm(name, 3, pretrained=False).default_cfg
+def _channels(name: str, described: dict[str, Any], state: dict[str, Tensor]) -> int:
+    """Of the images that the weights were trained on: 3, or 1."""
+    layer = described.get("first_conv")
+    layer = layer[0] if isinstance(layer, tuple | list) else layer
+    weight = state.get(f"{layer}.weight")
+    if weight is None or weight.ndim != 4 or weight.shape[1] == 3:
+        return 3
+    if weight.shape[1] != 1:
+        raise ValueError(
+            f"the weights of timm:{name} are for images of {weight.shape[1]} channels ({layer}.weight is "
+            f"{tuple(weight.shape)}), and gapstone reads images of 3 (colour) or 1 (grey)"
+        )
+    return 1
+
+
+def _classes(name: str, described: dict[str, Any], state: dict[str, Tensor]) -> int:
     layer = described.get("classifier")
     layer = layer[0] if isinstance(layer, tuple | list) else layer
     weight = state.get(f"{layer}.weight")

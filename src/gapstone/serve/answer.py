@@ -32,7 +32,7 @@ class Explainer:
         first = opened.explain([blank], top_k=1)
         count = len(opened.labels)
         mapped = min(count, max(1, MOST_VALUES // first.maps[0, 0].numel()))
-        if not first.additive:
+        if not first.additive or first.held:
             mapped = min(mapped, MOST_GRADIENTS)
         self._top_k = None if mapped == count else mapped
         opened.explain([blank], top_k=self._top_k)
@@ -59,6 +59,7 @@ class Explainer:
         return {
             "name": self.name,
             "additive": explained.additive,
+            "held": list(explained.held),
             "placement": explained.placement.within(origin, (scale, scale)).to_json(),
             **_classes(explained, self.opened.labels),
         }
@@ -83,12 +84,12 @@ def answer(picture: Picture, models: list[dict[str, Any]], seconds: dict[str, fl
 def _classes(explained: Explanation, labels: tuple[str, ...]) -> dict[str, Any]:
     """All classes, most probable first; and the maps of the first of them."""
     logits = explained.logits[0].double().cpu()
-    probabilities = logits.softmax(0).tolist()
+    probabilities = explained.probabilities[0].double().tolist()
     rows = {k: row for row, k in enumerate(explained.classes[0].tolist())}
     order = sorted(range(len(labels)), key=lambda k: (k not in rows, -float(logits[k]), k))
     mapped = order[: len(rows)]
     maps = explained.maps[0, [rows[k] for k in mapped]].float().cpu().numpy().astype("<f4")
-    gaps, bias = explained.completeness[0].tolist(), explained.bias.tolist()
+    gaps, bias = explained.completeness[0].tolist(), explained.bias.expand_as(explained.logits)[0].tolist()
     return {
         "classes": [
             {

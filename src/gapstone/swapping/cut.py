@@ -98,6 +98,13 @@ class Surgery:
             self._old.append((holder, last, module))
             setattr(holder, last, new)
 
+    def put_instead(self, new: nn.Module, module: nn.Module) -> None:
+        """`new` in all places of `module`, in which something else was put before."""
+        new.train(module.training)
+        for name in self._names[module]:
+            parent, _, last = name.rpartition(".")
+            setattr(self.model.get_submodule(parent), last, new)
+
     def without(self, gone: Iterable[nn.Module]) -> None:
         for module in gone:
             self.put(nn.Identity(), module)

@@ -7,14 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.heads import Head
+from gapstone.maps.layout import PREFIX, Layout
 from gapstone.maps.split import named
 from gapstone.maps.tape import SplitError, Tape
 from gapstone.modes import quiet
 from gapstone.swapping.layout import ChannelsFirst, Grid
 from gapstone.swapping.trail import IMAGES, Made, Trail
-
-PREFIX = 16
-"""Tokens at most that stand before those of the image: class, distillation, registers."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,8 @@ class Found:
     """None where the network gives something else."""
     size: tuple[int, ...]
     """Of the images."""
+    gives: type | None = None
+    """The class of the network's answer, where that holds the logits and more; None: it is the logits."""
 
     @property
     def features(self) -> Tensor:
@@ -90,6 +90,7 @@ def _followed(
         error.add_note(_called(model, images))
         raise
     logits = getattr(out, "logits", out)
+    trail.gives = None if logits is out else type(out)
     trail.gave = f"{tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
     right = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
     return trail, logits if right else None
@@ -135,26 +136,22 @@ def _checked(
     if not made.of & IMAGES:
         raise SplitError(f"{what} in {type(model).__name__} does not depend on the images. {choose(model, trail)}")
     arrange = _arranged(model, x, tape, images, trail)
-    return Found(trail, x, tape.map, made, until, arrange, logits, tuple(images.shape[2:]))
+    return Found(trail, x, tape.map, made, until, arrange, logits, tuple(images.shape[2:]), trail.gives)
 
 
 def _arranged(model: nn.Module, x: Tensor, tape: Tape, images: Tensor, trail: Trail) -> tuple[nn.Module, ...]:
-    if x.dim() == images.dim():
-        if tape.axes == tuple(range(2, x.dim())):
-            return ()
-        if tape.axes == tuple(range(1, x.dim() - 1)):
-            return (ChannelsFirst(),)
-    if x.dim() == 3 and images.dim() > 3:
-        # the image's own cells, seen in one row with a class token before them; or cells of what was made of these
-        for axis in (1, 2):
-            if grid := (trail.watch.grids | trail.grids).get(x.shape[axis]):
-                return (Grid(grid, 0, axis == 1, tuple(images.shape[2:])),)
-        before = {x.shape[1] - n: grid for n, grid in trail.watch.grids.items() if 0 < x.shape[1] - n <= PREFIX}
-        if before:
-            return (Grid(before[min(before)], min(before), True, tuple(images.shape[2:])),)
+    found = trail.watch.layout(x)
+    if x.dim() == images.dim() and not trail.watch.named:
+        found = Layout(tape.axes)  # the pool says it
+    if found is not None and found.grid is not None:
+        return (Grid(found.grid, found.prefix, found.axes == (1,), tuple(images.shape[2:])),)
+    if found is not None and found.axes == tuple(range(2, x.dim())):
+        return ()
+    if found is not None and found.axes == tuple(range(1, x.dim() - 1)):
+        return (ChannelsFirst(),)
     raise SplitError(
-        f"the last map of {type(model).__name__}, {tuple(x.shape)}, has its positions along {tape.axes}, which were "
-        f"not seen as a grid over the images. {choose(model, trail)}"
+        f"the last map of {type(model).__name__}, {tuple(x.shape)}, has positions that were not seen as a grid over "
+        f"the images. {choose(model, trail)}"
     )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from gapstone.heads import Head
 from gapstone.swapping.cut import Surgery
 from gapstone.swapping.find import Found
 from gapstone.swapping.layout import Grid, Passed
@@ -14,7 +13,8 @@ SHAPES = ((), (-1, -1), (1, 1))
 """Axes that are given to logits (N, K): none, (N, K, 1, 1), (N, 1, 1, K)."""
 
 
-def inside(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: Head, images: Tensor) -> nn.Module | None:
+def inside(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: nn.Module, images: Tensor, classes: int
+           ) -> nn.Module | None:  # fmt: skip
     """The model, its head in place of the module that takes the map; None where its answer is changed after it.
 
     Also for tokens: only what stands around the network sees the images' proportions, and so the grid.
@@ -24,9 +24,9 @@ def inside(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: Head
     for module in takers(found, gone):
         for axes in SHAPES:
             surgery.without(one for one in gone if one is not module)
-            probe = Probe(head.classes)
+            probe = Probe(classes)
             surgery.put(_placed(found, probe, axes), module)
-            if runs(surgery.model, images, found.features, probe):
+            if runs(surgery.model, images, found.features, probe, found.gives):
                 surgery.undo()
                 surgery.without(one for one in gone if one is not module)
                 surgery.put(_placed(found, head, axes), module)

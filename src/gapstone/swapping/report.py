@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from gapstone.heads import Head
-from gapstone.shown import by
+from gapstone.shown import by, cell, display
 
 KEPT = "gapstone_swapped"
 """The attribute of a model that holds its report."""
@@ -19,14 +19,14 @@ class Cut:
     parameters: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Swapped:
     """What `swap_head` did to a model; printed, a few lines."""
 
     model: str
     """The class of the model that was given."""
     head: str
-    """The spec of the new head."""
+    """The spec of the new head; of a module of your own, its class."""
     at: str
     """Where it stands: the name of the module."""
     classes: int
@@ -56,6 +56,13 @@ class Swapped:
                 *cut,
             ]
         )
+
+    def __repr__(self) -> str:
+        where = f"{self.model}: head {self.head!r} of {self.classes:,} classes at {self.at!r}"
+        return display(f"Swapped({where}, {self.before:,} parameters before, {self.after:,} after)")
+
+    def _repr_html_(self) -> str:
+        return cell(str(self))
 
 
 def swapped(model: nn.Module) -> Swapped:
@@ -88,6 +95,11 @@ def head_of(model: nn.Module) -> tuple[str, Head]:
         at = dict(model.named_modules()).get(report.at)
         if isinstance(at, Head):
             return report.at, at
+        if at is not None:
+            raise ValueError(
+                f"{type(model).__name__} has a head of your own, a {type(at).__name__}, and one of gapstone's is "
+                f"needed: gs.swap_head(model, 'gap') gives it one"
+            )
     heads = [(name, module) for name, module in model.named_modules() if isinstance(module, Head)]
     if len(heads) != 1:
         names = ", ".join(repr(name) for name, _ in heads)

@@ -14,7 +14,6 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from gapstone.maps.geometry import RESHAPES
 from gapstone.maps.tape import tensors
 from gapstone.maps.watch import Watch
 from gapstone.torch_internals import changed, snapshot
@@ -85,9 +84,7 @@ class Trail(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.watch = Watch(images, named=into is not None or out_of is not None)
-        self.dims, self.size = images.dim(), images.shape[2:]
-        self.grids: dict[int, tuple[int, ...]] = {}
-        """Tokens in a row that stood in a grid before, or do after."""
+        self.dims = images.dim()
         self.into, self.out_of = into, out_of
         self.map: Tensor | None = None
         self.bits = {id(p): 2 << i for i, p in enumerate(model.parameters())}
@@ -107,6 +104,8 @@ class Trail(TorchFunctionMode):
         """What modules gave: shapes, in the order of time."""
         self.gave = ""
         """What the model answered, in words."""
+        self.gives: type | None = None
+        """The class of an answer that holds logits."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -120,8 +119,6 @@ class Trail(TorchFunctionMode):
         call = Call(func, args, kwargs, inputs[0], makings[0]) if len(inputs) == 1 and of & IMAGES else None
         made = Made(self.watch.count, of, call)
         name = getattr(func, "__name__", "")
-        if len(inputs) == 1 and name in RESHAPES:
-            self._grid(inputs[0].shape, out.shape)
         if name in DROPOUTS and out is inputs[0]:
             p = float(args[1] if len(args) > 1 else kwargs.get("p", 0.5))
             self.dropouts.setdefault(out, []).append(Dropout(self.watch.count, name, p))
@@ -134,18 +131,6 @@ class Trail(TorchFunctionMode):
             if anew:
                 self.made[x] = replace(made, before=was)
         return out
-
-    def _grid(self, a: Sequence[int], b: Sequence[int]) -> None:
-        """(N, h·w, C) become (N, h, w, C), or (N, C, h·w) (N, C, h, w), or the other way round: tokens are a grid."""
-        row, grid = sorted((a, b), key=len)
-        if not len(row) == 3 < len(grid) == 4 == self.dims:
-            return
-        for axis in (1, 2):
-            cells = tuple(grid[axis : axis + 2])
-            alike = [*grid[:axis], row[axis], *grid[axis + 2 :]] == list(row)
-            # in the picture's proportions: else it may be the heads of an attention
-            if alike and row[axis] == cells[0] * cells[1] and cells[0] * self.size[1] == cells[1] * self.size[0]:
-                self.grids[row[axis]] = cells
 
     def making(self, x: Tensor, until: int | None = None) -> Made:
         """Of a tensor as it is now, or as it was after so many calls."""

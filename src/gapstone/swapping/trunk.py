@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import CheckpointFunction
 
-from gapstone.heads import Head
 from gapstone.maps.tape import Slot, leaves, replaced
 from gapstone.swapping.layout import Grid
 
@@ -36,14 +35,19 @@ class Tap:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], out: Tensor | None = None) -> None:
         x = args[0] if out is None else out
-        if not torch.compiler.is_compiling() and not torch.is_grad_enabled() and _checkpointed():
-            raise RuntimeError(
-                "the map is made inside torch.utils.checkpoint(…, use_reentrant=True), where it has no gradient until "
-                "that returns, and this network ends at its map: give it use_reentrant=False"
-            )
+        check_not_checkpointed()
         if not torch.compiler.is_exporting():
             raise Reached(x)
         self.seen = x  # torch.export loses count of its modules where one is left by an exception
+
+
+def check_not_checkpointed() -> None:
+    """Raises RuntimeError where the map is made in a place that has no gradients."""
+    if not torch.compiler.is_compiling() and not torch.is_grad_enabled() and _checkpointed():
+        raise RuntimeError(
+            "the map is made inside torch.utils.checkpoint(…, use_reentrant=True), where it has no gradient until "
+            "that returns, and the new head takes it there: give it use_reentrant=False"
+        )
 
 
 def _checkpointed() -> bool:
@@ -96,7 +100,7 @@ class Trunk(nn.Module):
 class TrunkAndHead(nn.Module):
     """Logits of a head on the features of a network that could not take it in itself."""
 
-    def __init__(self, features: Trunk, head: Head) -> None:
+    def __init__(self, features: Trunk, head: nn.Module) -> None:
         super().__init__()
         self.features, self.head = features, head
 

@@ -31,16 +31,19 @@ class Probe(nn.Module):
 
 
 @torch.no_grad()
-def runs(model: nn.Module, images: Tensor, features: Tensor, probe: Probe) -> bool:
-    """Whether the map is the same as before, and the model's answer is the probe's; in training, for a larger batch."""
+def runs(model: nn.Module, images: Tensor, features: Tensor, probe: Probe, gives: type | None = None) -> bool:
+    """Whether the map is the same as before, and the model's answer is the probe's; in training, for a larger batch.
+
+    gives: the class of an answer that holds the logits; None: it is the logits.
+    """
     try:
         with quiet(model):
             out = model(images)
-        if not _same(out, probe) or probe.map is None or not close(probe.map, features):
+        if not _same(out, probe, gives) or probe.map is None or not close(probe.map, features):
             return False
         more = torch.cat([images, images[:1]])
         with training(model) as state:
-            return all(_same(torch.func.functional_call(model, state, (more,)), probe) for _ in range(PASSES))
+            return all(_same(torch.func.functional_call(model, state, (more,)), probe, gives) for _ in range(PASSES))
     except Exception:  # what remains of the network cannot take logits, in one of many ways
         return False
 
@@ -65,5 +68,7 @@ def close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a.float(), b.float(), rtol=room, atol=room * float(b.abs().max()))
 
 
-def _same(out: object, probe: Probe) -> bool:
+def _same(out: object, probe: Probe, gives: type | None) -> bool:
+    if gives is not None:
+        out = getattr(out, "logits", None) if isinstance(out, gives) else None
     return isinstance(out, Tensor) and probe.logits is not None and torch.equal(out, probe.logits)

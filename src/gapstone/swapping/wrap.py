@@ -1,11 +1,12 @@
 """The head beside the network: the trunk runs up to the map, wherever it is made."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gapstone.heads import Head
 from gapstone.maps.tape import SplitError
 from gapstone.modes import quiet
 from gapstone.swapping.cut import Surgery, of_in_training
@@ -15,9 +16,44 @@ from gapstone.swapping.trunk import Replay, Tap, Trunk, TrunkAndHead
 from gapstone.swapping.trying import close, training
 
 
-def wrapped(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: Head, images: Tensor) -> TrunkAndHead:
+def wrapped(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: nn.Module, images: Tensor) -> TrunkAndHead:
     """Raises SplitError where no module gives or takes the map, or what is left of the network does not run."""
     model, tap = surgery.model, Tap()
+    where = stands(surgery, found, gone, images)
+    surgery.without(gone)
+    hook = where.attached(surgery, tap)
+    _without_own_parameters(surgery, found)
+    whole = TrunkAndHead(Trunk(model, tap, nn.Sequential(*where.calls, *found.arrange)), head)
+    for module in (whole, whole.features, *whole.features.then.modules()):
+        module.training = model.training
+    try:
+        _try(whole, images, found)
+    except BaseException:
+        hook.remove()
+        raise
+    return whole
+
+
+@dataclass(frozen=True)
+class Stands:
+    """Where a hook sees the map, or what it is made of."""
+
+    module: nn.Module
+    takes: bool
+    """It takes the map, and is among those that are exchanged; else it gives it."""
+    calls: tuple[nn.Module, ...]
+    """From what it gives to the map."""
+
+    def attached(self, surgery: Surgery, tap: Callable[..., None]) -> Any:
+        """The handle of the hook, where the modules have been exchanged."""
+        if self.takes:
+            return surgery.new(self.module).register_forward_pre_hook(tap)
+        return self.module.register_forward_hook(tap)
+
+
+def stands(surgery: Surgery, found: Found, gone: Sequence[nn.Module], images: Tensor) -> Stands:
+    """Raises SplitError where no module gives or takes the map."""
+    model = surgery.model
     giver, calls = _giver(found, gone)
     taking = takers(found, gone)
     if taking and giver is not None:
@@ -28,23 +64,10 @@ def wrapped(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: Hea
             f"the last map of {type(model).__name__}, {tuple(found.map.shape)}, is made outside of all its modules, by "
             f"calls that join several tensors. {choose(model, found.trail)}"
         )
-    surgery.without(gone)
     if taking and (giver is None or calls):
-        calls = []
-        hook = surgery.new(taking[0]).register_forward_pre_hook(tap)
-    else:
-        assert giver is not None
-        hook = giver.register_forward_hook(tap)
-    _without_own_parameters(surgery, found)
-    whole = TrunkAndHead(Trunk(model, tap, nn.Sequential(*calls, *found.arrange)), head)
-    for module in (whole, whole.features, *whole.features.then.modules()):
-        module.training = model.training
-    try:
-        _try(whole, images, found)
-    except BaseException:
-        hook.remove()
-        raise
-    return whole
+        return Stands(taking[0], True, ())
+    assert giver is not None
+    return Stands(giver, False, tuple(calls))
 
 
 def _giver(found: Found, gone: Sequence[nn.Module]) -> tuple[nn.Module | None, list[nn.Module]]:

@@ -31,7 +31,7 @@ function readModel(model) {
     };
   });
   const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
-  return { name: model.name, largest, additive: model.additive, placement: model.placement, cells: [h, w], count, values, classes };
+  return { name: model.name, largest, additive: model.additive, held: model.held, placement: model.placement, cells: [h, w], count, values, classes };
 }
 
 function floats(base64) {

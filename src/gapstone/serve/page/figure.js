@@ -88,7 +88,8 @@ export class Figure {
     const [pro, contra, base] = [above, below, bias].map((value) => signed(value, most));
     parts.push(`${pro} for, ${contra} against, ${base} bias`);
     const gap = logit - (above + below + bias);
-    if (model.additive) parts.push(` = ${what}`);
+    const held = model.held.length ? `, with ${model.held.join(" and ")} held as a number of the picture` : "";
+    if (model.additive) parts.push(` = ${what}${held}`);
     else parts.push(` of ${what}: this head does not add up, ${signed(gap, most)} is left unexplained`);
     return parts;
   }

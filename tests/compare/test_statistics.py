@@ -314,7 +314,7 @@ def test_advice_names_seeds_where_seeds_decide_and_images_where_they_do() -> Non
     images = advice(0.01, 5, 500, image=0.05)
     assert "no number of seeds will do" in images
     assert "about 4,000" in images  # 2.80² · 0.05 / 0.01² = 3,920 images, and the two that are added
-    assert "equivalent within 0.5 points" in advice(0.0, 5, 2000, residual=0.1)
+    assert "equivalent within 0.5 percentage points" in advice(0.0, 5, 2000, residual=0.1)
     assert "do not differ" in advice(0.0, 5, 2000, residual=0.1)
     assert "too close" in advice(0.00499, 5, 2000, seed=10.0)
     assert "on these 500 test images" in advice(0.0128, 5, 500, residual=0.13)

@@ -37,10 +37,10 @@ def sentences(results: dict[str, Any]) -> tuple[str, list[str]]:
         details += [
             f"{where}, {pair['a']} is {pair['verdict']} than {baseline}: {_numbers(pair)}." for pair in _apart(pairs_of)
         ]
-    return _headline(pairs, baseline), details
+    return _headline(pairs, baseline, "fold" if results["settings"]["folds"] else "seed"), details
 
 
-def _headline(pairs: Sequence[Pair], baseline: str) -> str:
+def _headline(pairs: Sequence[Pair], baseline: str, kind: str) -> str:
     better, worse, same = (
         [p["a"] for p in pairs if p["verdict"] == word] for word in ("better", "worse", "equivalent")
     )
@@ -51,7 +51,8 @@ def _headline(pairs: Sequence[Pair], baseline: str) -> str:
                 f"All {len(pairs)} heads are equivalent to {baseline}.",
             )
         if not any(pair["ci95"] for pair in pairs):
-            return "There is too little data to tell the heads apart."
+            most = max(pair["repeats"] for pair in pairs)
+            return f"{many(most, kind)} {'is' if most == 1 else 'are'} too few to tell the heads apart."
         if len(pairs) == 1:
             return f"{pairs[0]['a']} and {baseline} do not differ detectably."
         return f"No head differs detectably from {baseline}."

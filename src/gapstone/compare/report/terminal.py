@@ -89,7 +89,7 @@ def _interval(results: dict[str, Any], any_interval: bool) -> str:
     seeds, test = words.repeats(results["settings"]), many(results["data"]["test"], "test image")
     said = f"±: 95 % CI over {seeds}, on these {test}. " if any_interval else ""
     if words.without_interval(results["heads"]):
-        said += f"No ±: {seeds} do not say how far this accuracy varies. "
+        said += f"No ±: {seeds} cannot say how far this accuracy varies. "
     return said
 
 

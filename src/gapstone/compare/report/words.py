@@ -123,20 +123,20 @@ def compared(pair: dict[str, Any]) -> str:
     'gap is better than fc: +4.1 percentage points (95 % CI +2.0 to +6.2, Holm-adjusted p < 0.001).'
     """
     a, b, word = pair["a"], pair["b"], pair["verdict"]
+    if pair["difference_pp"] is None:
+        return f"{a} and {b} were not compared."
+    difference = f"{signed(pair['difference_pp'])} percentage points"
+    if pair["ci95"] is None:
+        return f"{a} and {b}: a difference of {difference} was seen, with too little data for a confidence interval."
     said = {
         "better": f"{a} is better than {b}",
         "worse": f"{a} is worse than {b}",
         "equivalent": f"{a} and {b} are equivalent",
     }.get(word, f"{a} and {b} do not differ detectably")
-    if pair["difference_pp"] is None:
-        return f"{a} and {b} were not compared."
-    difference = f"{signed(pair['difference_pp'])} percentage points"
-    p = p_value(pair["p_holm"])
-    p = "" if pair["p_holm"] is None else f"Holm-adjusted p {p if p.startswith('<') else '= ' + p}"
-    if pair["ci95"] is None:
-        return f"{said}: {difference} ({', '.join(['too little data for a confidence interval', *([p] * bool(p))])})."
     low, high = pair["ci95"]
-    return f"{said}: {difference} (95 % CI {signed(low)} to {signed(high)}, {p})."
+    p = p_value(pair["p_holm"])
+    p = p if p.startswith("<") else f"= {p}"
+    return f"{said}: {difference} (95 % CI {signed(low)} to {signed(high)}, Holm-adjusted p {p})."
 
 
 def sensitivity(pairs: Sequence[dict[str, Any]]) -> str:

@@ -408,7 +408,7 @@ def test_more_heads_and_seeds_look_again_at_nothing(run, data, weights, tmp_path
     np.save(strange, np.zeros(3 * 10**5))
     console = quiet()
     again = compare(with_boxes(data, weights, ("fc:grid=2", "gap"), 3), out, console)
-    assert f"1 files (2.4 MB) of other heads, settings or images stay in {out / 'kept'}" in unwrapped(console)
+    assert f"1 file (2.4 MB) of other heads, settings or images left unused in {out / 'kept'}" in unwrapped(console)
     strange.unlink()
     assert {path.name: path.stat().st_mtime_ns for path in (out / "kept").glob("*.npy")} == kept
     accuracy = {(trial["head"], trial["seed"]): trial["test_accuracy"] for trial in before["trials"]}

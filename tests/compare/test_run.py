@@ -70,7 +70,7 @@ def test_it_counts_what_it_leaves_out(run):
 def test_results_hold_every_documented_key(run):
     _, results = run
     top, per_head = (part for part in SCHEMA.partition("`heads[]`:")[::2])
-    assert set(results) == keys(top[top.index("schema 1") :])
+    assert set(results) == keys(top[top.index("schema 2") :])
     head_keys = set(results["heads"][0])
     assert head_keys == keys(per_head)
     documented = set(re.findall(r"`(\w+)`", SCHEMA))
@@ -81,7 +81,7 @@ def test_results_hold_every_documented_key(run):
         for key in ("train_accuracy", "test_accuracy", "generalisation_gap", "nll", "brier", "ece", "shift_accuracy"):
             stat = head[key]
             assert len(stat["values"]) == 2
-            assert stat["ci95"][0] <= stat["mean"] <= stat["ci95"][1]
+            assert stat["ci95"] is None or stat["ci95"][0] <= stat["mean"] <= stat["ci95"][1]
     assert {pair["a"] for pair in results["pairs"]} == {"gap", "lse"}
     for pair in results["pairs"]:
         assert pair["b"] == "fc"
@@ -229,12 +229,8 @@ def test_verdict_in_words():
             for a, (d, v) in verdicts.items()
         ]
         heads = [{"head": h, "test_accuracy": {"mean": 0.9}} for h in ("gap", *verdicts)]
-        return {
-            "heads": heads,
-            "pairs": pairs,
-            "shift_pairs": moved,
-            "settings": {"baseline": "gap", "margin_pp": 0.5, "folds": None},
-        }
+        settings = {"baseline": "gap", "margin_pp": 0.5, "folds": None}
+        return {"heads": heads, "pairs": pairs, "shift_pairs": moved, "settings": settings}
 
     assert sentences(results(fc=(-4.0, "worse"), gmp=(2.5, "better"))) == (
         "gmp is better than gap, fc is worse.",
@@ -268,12 +264,7 @@ def test_verdict_in_words():
     # short, however many heads there are
     many = results(**{f"fc_{i}": (-4.0 - i, "worse") for i in range(9)}, gmp=(2.5, "better"))
     assert sentences(many)[0] == "1 head is better than gap, 9 heads are worse."
-    for names in (
-        {"fc": (-4.0, "worse")},
-        {"gmp": (2.5, "better"), "fc": (-4.0, "worse")},
-        {"nin": (0.0, "equivalent")},
-    ):
-        assert len(sentences(results(**names))[0]) <= SHORT
+    assert len(sentences(many)[0]) <= SHORT
 
 
 def test_durations():

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gapstone.compare.timings import caution
 from gapstone.compare.verdict import listed
 from gapstone.shown import many, span
 
@@ -25,7 +24,6 @@ def remarks(results: dict[str, Any]) -> list[str]:
         data["cropped"],
         few_validation(data["validation"]),
         *_epochs(results),
-        caution(results["heads"]),
     ]
     return [one for one in found if one]
 

@@ -17,7 +17,7 @@ from typing import Any
 from gapstone.compare.remarks import learned_with
 from gapstone.compare.report import charts, pictures, words
 from gapstone.compare.report.charts import Look
-from gapstone.compare.timings import against
+from gapstone.compare.timings import against, caution
 from gapstone.shown import pages, span
 from gapstone.storage.sealed import read_sealed, read_vouched
 from gapstone.whole import write_whole
@@ -70,6 +70,7 @@ def fill(results: dict[str, Any], maps: pictures.Maps | None, worst: Sequence[pi
         dumbbells=_dumbbells(heads),
         some_interval=any(words.half(head["test_accuracy"]) for head in heads),
         no_interval=words.without_interval(heads),
+        busy=caution(results["heads"]),
         timing=against(results["heads"], results["settings"]["baseline"]),
         charts=_charts(heads),
         maps=maps,

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from gapstone.compare.report import words
 from gapstone.compare.report.words import NOTHING, compared, half, many, percent, plain, sensitivity, short, signed
-from gapstone.compare.timings import against
+from gapstone.compare.timings import against, caution
 from gapstone.images.names import display
 
 STYLES = {"better": "green", "worse": "red", "equivalent": "cyan", "cannot tell": "yellow"}
@@ -79,8 +79,9 @@ def _explain(results: dict[str, Any], console: Console) -> None:
     )
     if said := against(results["heads"], results["settings"]["baseline"]):
         console.print(_text(said, "dim"))
-    for remark in results["remarks"]:
-        console.print(_text(remark, "yellow"))
+    for remark in (*results["remarks"], caution(results["heads"])):
+        if remark:
+            console.print(_text(remark, "yellow"))
     console.print()
 
 

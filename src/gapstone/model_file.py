@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gapstone.machine import memory
 from gapstone.nets.checkpoints import LONGEST_HEADER, not_sound
+from gapstone.shown import many
 from gapstone.whole import write_whole
 
 KEY = "gapstone"
@@ -164,6 +165,36 @@ def finite(weights: dict[str, Tensor]) -> None:
         raise ModelFileError(
             f"{wrong}: the training diverged or the file is damaged; train with a smaller learning rate, or copy it "
             f"again"
+        )
+
+
+class NotFiniteError(ModelFileError):
+    """The model's logits for a picture are NaN or infinite: no picture is at fault, and there is no prediction."""
+
+
+def finite_logits(logits: Tensor, whose: str = "the model") -> Tensor:
+    """The same logits. Raises NotFiniteError where one is NaN or infinite: softmax gives NaN, and argmax a class."""
+    if bool(torch.isfinite(logits).all()):
+        return logits
+    rows = int((~torch.isfinite(logits)).flatten(1).any(1).sum()) if logits.dim() > 1 else 1
+    raise NotFiniteError(
+        f"{whose} gives logits that are NaN or infinite for {rows:,} of {many(len(logits), 'image')}: an error of the "
+        f"model, whose numbers overflow, not of the images; train it again with a smaller learning rate, or take "
+        f"another file"
+    )
+
+
+@torch.inference_mode()
+def dry_run_is_finite(model: nn.Module, images: Tensor) -> None:
+    """One forward pass. Finite weights may overflow all the same: 1e30 in two layers is infinity.
+
+    Raises: NotFiniteError.
+    """
+    logits: Tensor = model(images)
+    if not bool(torch.isfinite(logits).all()):
+        raise NotFiniteError(
+            "its weights are finite, but the logits they give are NaN or infinite: its numbers overflow. The training "
+            "diverged or the file is damaged; train it again with a smaller learning rate, or take another file"
         )
 
 

@@ -186,6 +186,7 @@ def decide(
     features = nets.build(backbone, in_channels=channels, pretrained=freeze and choices.pretrained)
     if start:
         features.load_state_dict(start.state)
+        _check_finite(features, channels, weights)
     if features.fixed and size != features.fixed:
         if choices.size:
             raise ValueError(f"--size {choices.size}: {backbone} takes only {by(features.fixed)} px.")
@@ -246,6 +247,21 @@ def _check_names(choices: Choices, weights: Path | None) -> None:
     if choices.backbone is not None:
         with torch.device("meta"):  # shapes alone: no memory, no weights
             nets.build(choices.backbone)
+
+
+@torch.inference_mode()
+def _check_finite(features: nets.Features, channels: int, weights: Path | None) -> None:
+    """Weights may be finite and their maps not: every trial would end in its first epoch."""
+    side = features.fixed or (max(features.smallest, SMALL),) * 2
+    noise = torch.randn(1, channels, *side, generator=torch.Generator().manual_seed(0))
+    features.eval()
+    maps: torch.Tensor = features(noise)
+    features.train()
+    if not bool(torch.isfinite(maps).all()):
+        raise ValueError(
+            f"--weights {display(weights or '')}: its weights are finite, but the maps they make are NaN or infinite: "
+            f"its numbers overflow. Take another file."
+        )
 
 
 def epochs_for(images: int) -> int:

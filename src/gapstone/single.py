@@ -20,6 +20,7 @@ from gapstone.images.inputs import Found, files
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
 from gapstone.images.names import display
+from gapstone.model_file import NotFiniteError
 from gapstone.opening import Opened, open_model
 from gapstone.prepare import Choices, at_least, pick_device, prepare
 from gapstone.progress import Bars, duration
@@ -113,7 +114,7 @@ def predict_files(
     if as_json:
         about = {"schema": 1, "model": display(model), "native": native, "labels": list(opened.labels)}
         document = {**about, "images": rows}
-        print(json.dumps(document, indent=1))  # ASCII: safe whatever the terminal's encoding
+        print(json.dumps(document, indent=1, allow_nan=False))  # ASCII: safe whatever the terminal's encoding
     else:
         console.print(_table(rows, top))
         for note, count in counted(note for row in rows for note in cast(list[str], row.get("notes", []))):
@@ -125,7 +126,7 @@ def predict_files(
 def _answers(opened: Opened, found: Found, native: bool, smallest: int | None, bars: Bars) -> list[dict[str, object]]:
     """A row for each image, as JSON has them."""
     # as it is, a picture may be of a size that the network cannot take: its error, not everyone's
-    errors = (ValueError, OSError, RuntimeError, AssertionError) if native else (ImageError, OSError)
+    errors = (ValueError, OSError, RuntimeError, AssertionError) if native else (ImageError, NotFiniteError, OSError)
     rows: list[dict[str, object]] = [{"name": display(one), "error": "no file matches it"} for one in found.missing]
     tell = bars("Answering")
     for number, path in enumerate(found.paths, start=1):
@@ -167,7 +168,7 @@ def _table(rows: Sequence[dict[str, object]], top: int) -> Table:
     for name, row in zip(names, rows, strict=True):
         shown = Text(os.path.relpath(name, shared) if shared else name)  # `display`ed already
         if "error" in row:
-            table.add_row(shown, Text(f"not read: {row['error']}", style="red"))
+            table.add_row(shown, Text(f"no prediction: {row['error']}", style="red"))
             continue
         probabilities = row["probabilities"]
         assert isinstance(probabilities, dict)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gapstone.classifier import Classifier
 from gapstone.cost import cost
 from gapstone.images.augment import Augment
+from gapstone.shown import many
 
 Precision = Literal["float32", "bfloat16"]
 Rows = NDArray[np.intp]
@@ -239,6 +240,8 @@ def predict(
     """Logits (len(rows), K) on the CPU, of centre crops, in eval mode; `change` is applied to each normalised batch.
 
     A batch that could be trained on fits: without a gradient it takes a fraction of the memory.
+
+    Raises: TrainingError where a logit is NaN or infinite: an accuracy of such logits would be one of luck.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -247,7 +250,18 @@ def predict(
         seen = torch.from_numpy(pictures.images[rows[start : start + batch_size]])
         images = model.preprocessing.normalise(model.preprocessing.centre(seen).to(device))
         answers.append(logits(model, change(images) if change else images, precision).cpu())
-    return torch.cat(answers)
+    return usable(torch.cat(answers))
+
+
+def usable(logits: Tensor) -> Tensor:
+    """The same logits. Raises TrainingError where one is NaN or infinite."""
+    if bool(torch.isfinite(logits).all()):
+        return logits
+    wrong = int((~torch.isfinite(logits)).any(1).sum())
+    raise TrainingError(
+        f"the network's logits are NaN or infinite for {wrong:,} of {many(len(logits), 'image')}: its numbers "
+        f"overflow. Try a smaller learning rate, a backbone with batch norm, or other --weights."
+    )
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def how(threads: int, rounds: int) -> str:
 def write(out: Path, results: list[Result], rounds: int) -> None:
     facts = {"machine": machine(), "date": date.today().isoformat(), "rounds": rounds}
     found = {**facts, "results": [result.as_json() for result in results]}
-    write_whole(out, (json.dumps(found, indent=1) + "\n").encode())
+    write_whole(out, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Result]]:

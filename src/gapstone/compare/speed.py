@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from gapstone.classifier import Classifier
 from gapstone.compare.executors import one
 from gapstone.compare.plan import Plan, cores
 from gapstone.compare.timings import busy
@@ -87,7 +88,7 @@ def _rounds(baseline: str, trials: list[Trial], send: Callable[[Any], None]) -> 
     send({head: found | about for head, found in summary(seconds, baseline).items()})
 
 
-def _call(model: nn.Module, images: Tensor, precision: Precision) -> Callable[[], object]:
+def _call(model: Classifier, images: Tensor, precision: Precision) -> Callable[[], object]:
     def call() -> None:
         logits(model, images, precision)
         if images.device.type == "cuda":

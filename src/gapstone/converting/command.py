@@ -112,7 +112,9 @@ def convert(request: Request, as_json: bool = False, console: Console | None = N
             new.cpu().save(out)
             section.says = f"Stopped; the model is written: {display(out)}"
     if as_json:
-        print(json.dumps(document(converted, new), indent=1))  # ASCII: safe whatever the terminal's encoding
+        print(
+            json.dumps(document(converted, new), indent=1, allow_nan=False)
+        )  # ASCII: safe whatever the terminal's encoding
     else:
         show(converted, new, console)
         bars.say(f"Model: {display(out)}")
@@ -192,7 +194,8 @@ def _convert(
     def ask(which: nn.Module, rows: NDArray[np.int64], what: str, change: Change | None = None) -> Right:
         tell = bars(f"Testing {what}")
         view = images.view if which is new else images.before
-        return right(which, view, rows, images.labels[rows], request.batch_size, tell, change)
+        whose = "the model after" if which is new else "the model before"
+        return right(which, view, rows, images.labels[rows], request.batch_size, tell, change, whose)
 
     test = ask(new, parts.test, "after")
     some = np.sort(np.random.default_rng(0).permutation(parts.test)[:MOST_MOVED])

@@ -190,9 +190,9 @@ class Classifier(nn.Module):
         """
         path = Path(path)
         if path.is_dir():
-            raise IsADirectoryError(f"save({str(path)!r}): a folder; add a file name, such as model.safetensors")
+            raise IsADirectoryError(f"{display(path)} is a folder; add a file name, such as model.safetensors")
         if not path.parent.is_dir():
-            raise FileNotFoundError(f"save({str(path)!r}): there is no folder {str(path.parent)!r}; create it first")
+            raise FileNotFoundError(f"{display(path)}: there is no folder {display(path.parent)}; create it first")
         about = {
             "schema": SCHEMA,
             "gapstone": __version__,
@@ -208,7 +208,7 @@ class Classifier(nn.Module):
             same(shapes(_Description(about).on_meta()), shapes(self))
             finite(weights)
         except ModelFileError as error:
-            raise ValueError(f"save({str(path)!r}): {error}") from error
+            raise ValueError(f"{display(path)}: {error}") from error
         write(path, weights, about)
         return path
 

@@ -178,12 +178,8 @@ def decide(
         size, stored = known.size, known.stored
     backbone = start.backbone if start else choices.backbone or ("nin" if max(size) <= SMALL else "resnet18")
     channels = start.channels if start else found.channels
-    if choices.pretrained and not backbone.startswith("timm:"):
-        raise ValueError(
-            f"--pretrained: {backbone} starts from random weights; --backbone timm:resnet18 has pretrained ones."
-        )
-    # weights are fetched only where they are needed here
-    features = nets.build(backbone, in_channels=channels, pretrained=freeze and choices.pretrained)
+    # fetched here once: a trial that cannot have them would say so only when all others have failed too
+    features = nets.build(backbone, in_channels=channels, pretrained=choices.pretrained)
     if start:
         features.load_state_dict(start.state)
         _check_finite(features, channels, weights)
@@ -247,6 +243,13 @@ def _check_names(choices: Choices, weights: Path | None) -> None:
     if choices.backbone is not None:
         with torch.device("meta"):  # shapes alone: no memory, no weights
             nets.build(choices.backbone)
+    if choices.pretrained:
+        backbone = choices.backbone or "the default backbone"
+        if not backbone.startswith("timm:"):
+            raise ValueError(
+                f"--pretrained: {backbone} starts from random weights; --backbone timm:resnet18 has pretrained ones."
+            )
+        nets.check_pretrained(backbone.removeprefix("timm:"))
 
 
 @torch.inference_mode()

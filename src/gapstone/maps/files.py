@@ -127,7 +127,7 @@ def save_npz(path: str | Path | BinaryIO, evidences: Sequence[Evidence]) -> None
     """One picture's classes: `map` (K, h, w), `logit` (K,), …, and `stride`, `start`, `seen`, `exact`, `size` once."""
     first = _of_one_picture(evidences)
     if any(e.label.endswith("\0") for e in evidences):
-        raise ValueError("save_npz(): a label ends in NUL, which numpy drops; rename the class")
+        raise ValueError("a label ends in NUL, which numpy drops; rename the class")
     # opened here: np.savez would add .npz to a name that ends otherwise
     with open(path, "wb") if isinstance(path, str | Path) else nullcontext(path) as file:
         np.savez_compressed(

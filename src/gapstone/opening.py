@@ -117,6 +117,15 @@ class Opened:
         return facts.smallest
 
     @property
+    def takes_any_size(self) -> bool:
+        """Can pictures be seen as they are?"""
+        try:
+            self.check_native()
+        except ValueError:
+            return False
+        return True
+
+    @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 

@@ -14,6 +14,7 @@ from torch import nn
 from gapstone import nets
 from gapstone.disk import check_input
 from gapstone.images.augment import Augment, suit
+from gapstone.images.cropping import cropped
 from gapstone.images.near import check_threshold
 from gapstone.images.preprocessing import Preprocessing, choose, parse_size
 from gapstone.images.ranges import UNDECIDED
@@ -22,7 +23,7 @@ from gapstone.images.sources import Source, open_source
 from gapstone.images.split import Duplicates, Split, folds, split
 from gapstone.images.store import Store, build, moments
 from gapstone.options import at_least as at_least
-from gapstone.shown import by, display
+from gapstone.shown import by, display, many
 from gapstone.training import Rows, Settings
 from gapstone.weights import digest, read_weights
 
@@ -200,7 +201,11 @@ def decide(
     if start and start.moments:
         expected = start.moments
     colours = "gray" if channels == 1 else "colour"
-    say(f"{len(used):,} images of {len(source.classes)} classes; the network sees {by(size)} px, {colours}.")
+    classes = many(len(source.classes), "class", "classes")
+    say(f"{many(len(used), 'image')} of {classes}; the network sees {by(size)} px, {colours}.")
+    plain = Preprocessing(channels, size, stored, (0.5,) * channels, (0.25,) * channels)
+    if cut := cropped(plain, found.size_counts()):
+        say(cut)
     say(splits[0].described)
     # of a model whose weights are used, what it was trained with
     ranges = known.ranges.or_else(found.ranges) if known is not None else found.ranges
@@ -223,7 +228,7 @@ def decide(
         scan=found,
         splits=tuple(splits),
         used=used,
-        plain=Preprocessing(channels, size, stored, (0.5,) * channels, (0.25,) * channels, ranges),
+        plain=replace(plain, ranges=ranges),
         moments=expected,
         backbone=backbone,
         settings=settings,

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -21,6 +21,12 @@ Precision = Literal["float32", "bfloat16"]
 Rows = NDArray[np.intp]
 WORTH_BFLOAT16 = 10_000_000
 """Multiply-adds per image: NIN at 32 px has 4 million (1.1× faster in bfloat16), ResNet-18 at 112 px 450 (2.5×)."""
+
+
+SKILL = 0.1
+"""Of the way from the majority class to 100 %: a head that went less far has hardly learned anything."""
+FEW = 100
+"""Validation images, below which one of them decides which epoch is best."""
 
 
 class TrainingError(RuntimeError):
@@ -319,6 +325,30 @@ def faster(step: dict[Precision, float]) -> Precision:
     if "float32" not in step:
         return "bfloat16"
     return "bfloat16" if step.get("bfloat16", math.inf) * 1.25 < step["float32"] else "float32"
+
+
+def majority(counts: Sequence[int]) -> float:
+    """The accuracy of always predicting the largest class."""
+    return max(counts, default=0) / max(sum(counts), 1)
+
+
+def learned(accuracy: float, majority: float) -> bool:
+    """Is that accuracy more than hardly better than the majority class's?
+
+    >>> learned(0.58, majority=0.55), learned(0.15, majority=0.1), learned(0.7, majority=0.55)
+    (False, False, True)
+    """
+    return accuracy - majority >= SKILL * (1 - majority)
+
+
+def few_validation(images: int) -> str | None:
+    """A best epoch chosen on few images is partly chosen by luck."""
+    if not 0 < images < FEW:
+        return None
+    return (
+        f"The best epoch was chosen on {many(images, 'validation image')}, where one image is "
+        f"{100 / images:.1f} percentage points: which epoch is best is partly luck."
+    )
 
 
 def repeatable() -> None:

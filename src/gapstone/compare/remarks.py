@@ -1,15 +1,10 @@
 """What whoever reads the numbers of a comparison must know beside them, a sentence each; none where all is well."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from gapstone.compare.verdict import listed
-from gapstone.shown import many, span
-
-SKILL = 0.1
-"""Of the way from the majority class to 100 %: a head that went less far has hardly learned anything."""
-FEW = 100
-"""Validation images, below which one of them decides which epoch is best."""
+from gapstone.shown import span
+from gapstone.training import few_validation, learned, majority
 
 
 def remarks(results: dict[str, Any]) -> list[str]:
@@ -26,20 +21,6 @@ def remarks(results: dict[str, Any]) -> list[str]:
         *_epochs(results),
     ]
     return [one for one in found if one]
-
-
-def majority(counts: Sequence[int]) -> float:
-    """The accuracy of always predicting the largest class."""
-    return max(counts, default=0) / max(sum(counts), 1)
-
-
-def learned(accuracy: float, majority: float) -> bool:
-    """Is that accuracy more than hardly better than the majority class's?
-
-    >>> learned(0.58, majority=0.55), learned(0.15, majority=0.1), learned(0.7, majority=0.55)
-    (False, False, True)
-    """
-    return accuracy - majority >= SKILL * (1 - majority)
 
 
 def learned_with(results: dict[str, Any], seed: int) -> list[bool]:
@@ -67,16 +48,6 @@ def unlearned(results: dict[str, Any]) -> list[str]:
             )
             break
     return said
-
-
-def few_validation(images: int) -> str | None:
-    """A best epoch chosen on few images is partly chosen by luck."""
-    if not 0 < images < FEW:
-        return None
-    return (
-        f"The best epoch was chosen on {many(images, 'validation image')}, where one image is "
-        f"{100 / images:.1f} percentage points: which epoch is best is partly luck."
-    )
 
 
 def _epochs(results: dict[str, Any]) -> list[str]:

@@ -80,8 +80,8 @@ def convert(request: Request, as_json: bool = False, console: Console | None = N
     out, spec = own_file(request.out, "model.safetensors"), str(parse(request.head))
     if request.data is None:
         raise ValueError(
-            "--data is missing: without images to fit it to, a new head answers by chance. Labelled images in any form "
-            f"of DATA; or, to train it yourself, gs.swap_head(model, {spec!r}) in Python."
+            "--data is missing: without images to fit it to, a new head predicts by chance. Labelled images in any "
+            f"form of DATA; or, to train it yourself, gs.swap_head(model, {spec!r}) in Python."
         )
     asked(spec, request.method, request.finetune)
     at_least(0, seed=request.seed)

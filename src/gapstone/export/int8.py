@@ -57,7 +57,7 @@ class Cost:
         change = self.right_after - self.right_before
         numbers = (
             f"accuracy {before:.1f} % before, {after:.1f} % after, on {self.images:,} images ({self.lost:,} lost, "
-            f"{self.won:,} won); {100 * self.same / self.images:.1f} % of the answers are the same"
+            f"{self.won:,} won); {100 * self.same / self.images:.1f} % of the predictions are the same"
         )
         if change < 0:
             return f"int8 is LESS ACCURATE here: {numbers}."

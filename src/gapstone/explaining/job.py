@@ -28,7 +28,7 @@ from gapstone.storage.sealed import named
 from gapstone.terminal import Terminal
 from gapstone.whole import sync_folder
 
-VERSION = 1  # raised when the same pictures and options would give other numbers
+VERSION = 2  # raised when the same pictures and options would give other numbers
 
 
 def explain_files(request: Request, out: Path, console: Console | None = None) -> bool:
@@ -153,7 +153,7 @@ def _draw(request: Request, opened: Opened, looked: Looked, kept: Kept, bars: Ba
 
 def _write(request: Request, opened: Opened, asked: Asked, looked: Looked, found: Found, kept: Kept) -> None:
     head = {
-        "schema": 1,
+        "schema": 2,
         "model": display(request.model),
         "gapstone": __version__,
         "labels": list(opened.labels),

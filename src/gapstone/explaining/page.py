@@ -84,7 +84,7 @@ def write(kept: Kept, head: dict[str, Any], looked: Looked, rows: Callable[[], I
         if "error" in row:
             wrong += [row] if len(wrong) < MOST_WRONG else []
             continue
-        answers[head["labels"][row["answer"]]] += 1
+        answers[head["labels"][row["prediction"]]] += 1
         folder = shared(folder, row["name"])
         additive &= all(entry["additive"] for entry in row["classes"])
         exact &= row["placement"]["exact"]
@@ -135,7 +135,7 @@ def _cards(kept: Kept, head: dict[str, Any], rows: Iterator[Row], side: int, fol
         height, width = row["size"]
         yield Card(
             name=within(row["name"], folder),
-            answer=head["labels"][row["answer"]],
+            answer=head["labels"][row["prediction"]],
             probability=row["probability"],
             percent=captions.percent(row["probability"]),
             uri=_uri(picture.read_bytes(), kind),

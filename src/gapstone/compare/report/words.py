@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from gapstone import shown
-from gapstone.compare.timings import unsteady
 from gapstone.shown import many
+from gapstone.timing import unsteady
 
 __all__ = [
     "compared",

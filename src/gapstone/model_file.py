@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from gapstone.disk import sentence
 from gapstone.machine import memory
 from gapstone.nets.checkpoints import LONGEST_HEADER, not_sound
 from gapstone.shown import many
@@ -67,7 +68,9 @@ class ModelFile:
         """Raises ModelFileError where the numbers do not fit the header or the checksum, or are not finite."""
         try:
             weights = safetensors.torch.load(self.path.read_bytes())
-        except Exception as error:  # SafetensorError, OSError, and what its torch part lets through
+        except OSError as error:
+            raise ModelFileError(sentence(OSError(error.errno, error.strerror)).rstrip(".")) from error
+        except Exception as error:  # SafetensorError, and what its torch part lets through
             raise ModelFileError(f"damaged: {error}; copy it again, or save the model again") from error
         if self.checksum not in (None, checksum(self.about, weights)):
             raise ModelFileError(
@@ -110,7 +113,7 @@ def read(path: Path) -> ModelFile:
             if end < size:
                 raise ModelFileError(f"{size - end:,} bytes follow its end; copy it again")
     except OSError as error:
-        raise ModelFileError(f"it cannot be read: {error.strerror or error}") from error
+        raise ModelFileError(sentence(OSError(error.errno, error.strerror)).rstrip(".")) from error
     about = _about(header)
     given = about.pop(CHECKSUM, None)
     return ModelFile(path, about, {name: (e["dtype"], tuple(e["shape"])) for name, e in _tensors(header)}, given)

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gapstone.classifier import Classifier
+from gapstone.disk import sentence
 from gapstone.heads import parse
 from gapstone.images.cropping import cropped
 from gapstone.images.findings import counted
@@ -175,7 +176,7 @@ def _answers(
                 pixels = opened.preprocessing.native(pixels, smallest)
             probabilities = opened.probabilities(pixels, native)
         except errors as error:
-            row["error"] = display(str(error))
+            row["error"] = display(sentence(error) if isinstance(error, OSError) else str(error))
         else:
             best = int(probabilities.argmax())
             row |= {

@@ -54,7 +54,8 @@ def test_the_verdict_says_what_the_interval_says():
     assert worse.endswith("on 2,000 test images (328 lost, 126 won).")
     assert of(2000, 1000, 126, 328).verdict("gap").startswith("With gap the model is more accurate")
     assert of(200, 100, 12, 11).verdict("gap").startswith("With gap the accuracy does not differ detectably: ")
-    assert of(200, 100, 0, 0).verdict("gap").startswith("With gap the accuracy does not differ detectably")  # never "the same"
+    # never "the same"
+    assert of(200, 100, 0, 0).verdict("gap").startswith("With gap the accuracy does not differ detectably")
 
 
 def test_signs():

@@ -63,10 +63,10 @@ def run(
     results: list[Result] = []
     had = torch.get_num_threads()
     work = [(section, case) for section, cases in sections.items() for case in cases]
-    others = Others()
+    load = Others()
     try:
         with (
-            others,
+            load,
             stoppable(lambda: f"Stopped: {len(results)} of {len(work)} cases measured."
                       + (f" Written: {display(out)}" if out else "")),
             Bars(console, idle="Measuring") as bars,
@@ -82,7 +82,7 @@ def run(
             console.print()
             for text in (*table.summary(results), table.LEGEND):
                 console.print(text, highlight=False, markup=False)
-            if why := busy(others.cores, ()):
+            if why := busy(load.cores, ()):
                 console.print(f"The machine was busy ({why}): times are uncertain.", style="yellow", highlight=False)
         if out:
             write(out, (before or []) + results, rounds)

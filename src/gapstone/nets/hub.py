@@ -57,7 +57,7 @@ def _is_here(config: Any) -> bool:
                 isinstance(try_to_load_from_cache(repository, one, revision=revision or None), str) for one in names
             )
     if config.url:
-        return (Path(torch.hub.get_dir()) / "checkpoints" / config.url.rpartition("/")[2]).is_file()
+        return bool((Path(torch.hub.get_dir()) / "checkpoints" / config.url.rpartition("/")[2]).is_file())
     return False
 
 

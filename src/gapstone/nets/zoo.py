@@ -12,6 +12,7 @@ from typing import Any, cast, final
 import torch
 from torch import Tensor, nn
 
+from gapstone.disk import sentence
 from gapstone.nets.checkpoints import check_same, read_state
 from gapstone.nets.cut import last_stage
 from gapstone.nets.features import Features
@@ -285,7 +286,9 @@ def create_timm(name: str, in_channels: int, pretrained: bool, num_classes: int 
     try:
         return create(pretrained=True)
     except Exception as error:  # the hub's client has its own errors, and they change
+        named = isinstance(error, OSError) and error.errno is not None
+        why = sentence(error) if named else f"{type(error).__name__}: {error}"
         raise OSError(
-            f"timm:{name}: its pretrained weights could not be had ({type(error).__name__}: {error}); check the "
+            f"timm:{name}: its pretrained weights could not be had ({why}); check the "
             f"connection, or give a file of them with --weights FILE"
         ) from error

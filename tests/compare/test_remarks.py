@@ -33,8 +33,8 @@ def test_a_head_hardly_better_than_the_largest_class_is_named(results):
     results["heads"][1]["train_accuracy"]["mean"] = 0.58
     (said,) = remarks(results)
     assert said.startswith(
-        "fc is hardly better than always predicting the largest class: 58.0 % of the training images, the largest class "
-        "is 55.0 %."
+        "fc is hardly better than always predicting the largest class: 58.0 % of the training images, the largest "
+        "class is 55.0 %."
     )
     results["heads"][1]["train_accuracy"]["mean"] = 0.99  # learned by heart, and no better on others
     results["heads"][1]["test_accuracy"]["mean"] = 0.49
@@ -72,8 +72,8 @@ def test_its_maps_do_not_set_the_scale_of_all_others(results, tmp_path):
 
 def test_a_best_epoch_chosen_on_few_images_is_told():
     assert few_validation(29) == (
-        "The best epoch was chosen on 29 validation images, where one image is 3.4 percentage points: which epoch is best "
-        "is partly luck."
+        "The best epoch was chosen on 29 validation images, where one image is 3.4 percentage points: which epoch is "
+        "best is partly luck."
     )
     assert "on 1 validation image, where" in few_validation(1)
     assert few_validation(0) is None  # none was chosen

@@ -107,6 +107,7 @@ def test_a_folder_with_everything_wrong(class_folder: Make, picture: Callable[..
         "modes",
         "ranges",
         "notes",
+        "refused",
     }
     assert (entry["files"], entry["readable"], entry["excluded"]) == (18, 16, 4)
     assert entry["sizes"]["160x120"] == 15

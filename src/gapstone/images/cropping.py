@@ -1,6 +1,7 @@
 """What a network that takes one shape does not see of pictures of another: they are centre-cropped, never squeezed."""
 
 from collections.abc import Mapping
+from math import gcd
 
 import numpy as np
 
@@ -26,7 +27,8 @@ def cropped(preprocessing: Preprocessing, sizes: Mapping[tuple[int, int], int]) 
     large = shares[shares > LITTLE]
     if not len(large):
         return None
-    shape = "1:1" if height == width else f"{width}:{height}"
+    common = gcd(width, height)
+    shape = f"{width // common}:{height // common}"
     share = f"{100 * float(np.median(large)):.0f} %"
     if len(shares) == 1:
         return f"Not of the shape of the network's input ({shape}), so centre-cropped: {share} of the image is cut off."

@@ -118,3 +118,29 @@ def test_weights_that_overflow_are_refused_before_any_trial(tmp_path):
     with pytest.raises(ValueError, match=r"--weights .*w\.safetensors: .*(overflow|not finite)"):
         compare(request, tmp_path / "out", Console(file=io.StringIO()))
     assert not (tmp_path / "out" / "trials").exists()
+
+
+def test_explain_lists_such_a_picture_and_goes_on(tmp_path, monkeypatch):
+    from gapstone.explaining import job
+    from gapstone.explaining.request import Request
+
+    for name, grey in (("dark", 1), ("bright", 250)):
+        Image.fromarray(np.full((16, 16, 3), grey, np.uint8)).save(tmp_path / f"{name}.png")
+    torch.manual_seed(0)
+    model = gs.Classifier("nin", "gap", ("cat", "dog"), PREPROCESSING).eval()
+    with torch.no_grad():
+        for p in model.features.parameters():
+            p.abs_()  # maps well above 1
+        model.head.classifier[-1].weight.fill_(3e38)
+        model.head.classifier[-1].bias.zero_()
+    opened = Opened("m", model, ("cat", "dog"), PREPROCESSING)
+    monkeypatch.setattr(job, "open_model", lambda *_: opened)
+    pictures = (str(tmp_path / "bright.png"), str(tmp_path / "dark.png"))
+    request = Request("m", pictures, drawings=False, as_json=False, batch_size=1)
+    console = Console(file=io.StringIO(), width=200)
+    assert not job.explain_files(request, tmp_path / "out", console)
+    document = json.loads((tmp_path / "out" / "explained.json").read_text("ascii"), parse_constant=pytest.fail)
+    wrong = [row["error"] for row in document["pictures"] if "error" in row]
+    assert len(wrong) == 2
+    assert all("an error of the model, which overflows on this picture" in error for error in wrong)
+    assert "could not be explained" in console.file.getvalue()

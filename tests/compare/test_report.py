@@ -72,7 +72,7 @@ def test_everything_asked_for_is_there(whole: tuple[dict[str, Any], str, Page]) 
     for said in (
         results["command"],
         results["data"]["hash"],
-        "not additive, gap",
+        "not additive, off by",
         "no positive evidence",
         "takes only 32×32",
         "Shifted images: each head minus gap",

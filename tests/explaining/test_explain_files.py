@@ -145,7 +145,7 @@ def test_files_that_cannot_be_read_are_listed_with_their_reason(model, pictures,
     assert "truncated" in wrong["short.png"]
     assert wrong["none.png"] == "there is no such file"
     assert document["missing"] == ["*.nothing"]
-    for said in ("3 could not be read", "the file is empty", "*.nothing: no file matches", ".txt 1"):
+    for said in ("3 could not be explained", "the file is empty", "*.nothing: no file matches", ".txt 1"):
         assert said in printed
     page = (tmp_path / "out" / "index.html").read_text("utf-8")
     assert all(reason in page for reason in wrong.values())

@@ -44,7 +44,7 @@ def show(
     if looked.pictures > len(first):
         _say(console, f"… and {looked.pictures - len(first):,} more pictures.")
     if wrong:
-        _say(console, f"{looked.errors:,} could not be read:", "red")
+        _say(console, f"{looked.errors:,} could not be explained:", "red")
         for row in wrong:
             _say(console, f"  {row['name']}: {row['error']}")
         if looked.errors > len(wrong):

@@ -286,8 +286,9 @@ def create_timm(name: str, in_channels: int, pretrained: bool, num_classes: int 
     try:
         return create(pretrained=True)
     except Exception as error:  # the hub's client has its own errors, and they change
-        named = isinstance(error, OSError) and error.errno is not None
-        why = sentence(error) if named else f"{type(error).__name__}: {error}"
+        why = f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError) and error.errno is not None:
+            why = sentence(error)
         raise OSError(
             f"timm:{name}: its pretrained weights could not be had ({why}); check the "
             f"connection, or give a file of them with --weights FILE"

@@ -399,3 +399,18 @@ def test_what_could_have_been_found_is_said() -> None:
     assert sensitivity(tested(None)).startswith("No difference, however large, would be detected")
     assert f"of 2.1 {power}; for 1 other head none would" in sensitivity(tested(2.13, None))
     assert "233" not in sensitivity(tested(233.8))  # as an earlier gapstone kept it
+
+
+def test_results_in_an_older_form_are_not_shown_but_made_anew(tmp_path: Path) -> None:
+    from gapstone.compare.run import report as show
+
+    results = make(tmp_path, heads=("gap", "fc"), pictures=False)
+    save(tmp_path, results | {"schema": 1, "gapstone": "0.0.9"})
+    with pytest.raises(
+        ValueError, match=r"written by gapstone 0\.0\.9, in an older form; run the same `gapstone compare`"
+    ):
+        show(tmp_path, Console(file=io.StringIO()))
+    save(tmp_path, results)
+    console = Console(file=io.StringIO(), width=100)
+    show(tmp_path, console)
+    assert results["verdict"] in console.file.getvalue()  # type: ignore[attr-defined]

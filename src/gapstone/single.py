@@ -110,8 +110,8 @@ def _remarks(accuracy: float, prepared: Prepared, parts: Split) -> Iterator[str]
     most = majority(np.bincount(prepared.store.labels[parts.test], minlength=classes).tolist())
     if not learned(accuracy, most):
         yield (
-            f"That is {'no' if accuracy <= most else 'hardly'} better than always predicting the largest class ({100 * most:.1f} %): the network has "
-            f"learned little; try more epochs or another learning rate."
+            f"That is {'no' if accuracy <= most else 'hardly'} better than always predicting the largest class "
+            f"({100 * most:.1f} %): the network has learned little; try more epochs or another learning rate."
         )
     if said := few_validation(len(parts.validation)):
         yield said

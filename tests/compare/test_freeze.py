@@ -351,9 +351,8 @@ def test_weights_that_are_no_numbers_are_told_from_maps_that_are_too_large(data,
         # one forward pass shows it before any image is looked at; a picture that alone is too large, the pass itself
         with pytest.raises(ValueError, match="its weights are finite, but the maps they make are NaN or infinite"):
             planned(asked, tmp_path / precision)
-        save_file(state, path)
+        monkeypatch.setattr("gapstone.prepare._check_finite", lambda *_: None)
         what, _ = planned(asked, tmp_path / precision)
-        monkeypatch.setattr("gapstone.compare.once.isfinite", lambda _: False)
         with pytest.raises(RuntimeError, match="maps hold NaN or infinity, though its weights do not"):
             looked(what, tmp_path / precision)
         monkeypatch.undo()

@@ -95,3 +95,10 @@ def test_cropped_photos_stand_among_them_and_on_the_page(results, tmp_path):
     assert results["remarks"] == [results["data"]["cropped"]]
     save(tmp_path, results)
     assert results["data"]["cropped"] in Page(html.write(tmp_path).read_text("utf-8")).text
+
+
+def test_progress_says_which_accuracy_it_shows():
+    from gapstone.single import _sure
+
+    assert _sure([0.25, 0.5]) == "validation accuracy 50.0 %"
+    assert _sure([]) == ""

@@ -44,8 +44,8 @@ SCHEMA = 1
 LONGEST_SPEC = 200  # characters of a backbone or head
 
 LARGEST_TRIAL = 64
-"""px a side of the image that a model is tried on when it is loaded, unless it takes one size only: a VGG-16 at 224 would
-take longer than its file."""
+"""px a side of the image that a model is tried on when it is loaded, unless it takes one size only: at 224, a VGG-16
+would take longer than its file."""
 
 LARGEST_IMAGE = 1 << 30
 """Bytes that one image may need in a step of the network: $GAPSTONE_IMAGE_MEMORY says another number of GB. Never more

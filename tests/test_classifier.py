@@ -191,7 +191,7 @@ def refused(tmp_path: Path, data: bytes) -> str:
     with pytest.raises(ModelFileError) as caught:
         load(path)
     message = str(caught.value)
-    assert message.startswith(f"load({str(path)!r}): ")
+    assert message.startswith(f"{path}: ")
     assert len(message) < 1500
     return message
 
@@ -299,7 +299,7 @@ DESCRIPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"schema": "1"}, "schema is str"),
     ({"backbone": ...}, "backbone is missing"),
     ({"backbone": 3}, "backbone is int '3'"),
-    ({"backbone": "resnet81"}, "no such network; did you mean resnet18"),
+    ({"backbone": "resnet81"}, "there is no network .* did you mean resnet18"),
     ({"backbone": "timm:hf-hub:someone/something"}, "has no model"),
     ({"backbone": "resnet18"}, r"conv1.weight is missing"),
     ({"backbone": "x" * 10_000}, "backbone is str"),
@@ -515,7 +515,7 @@ def test_predict_refuses_in_words(tmp_path: Path) -> None:
         ({"labels": "cat"}, "labels must be names"),
         ({"labels": ("a", "b", "a")}, "'a' is given twice"),
         ({"labels": (0, 1)}, "labels must be names"),
-        ({"backbone": "resnet"}, "no such network"),
+        ({"backbone": "resnet"}, "there is no network"),
         ({"backbone": "vgg11"}, "at least 32 px"),
         ({"head": "gapp"}, "Did you mean 'gap'"),
         ({"pretrained": True}, "timm:resnet18"),

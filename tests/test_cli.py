@@ -75,7 +75,7 @@ def test_train_then_predict(tmp_path, monkeypatch):
     for none in (tmp_path / "none.png", "none.png"):
         said = gapstone("predict", model, tmp_path / "1.png", tmp_path / "broken.png", none)
         assert said.returncode == 1, said.stderr
-        assert said.stdout.count("not read") == 2
+        assert said.stdout.count("no prediction") == 2
         assert "broken.png" in said.stdout
     assert "Traceback" not in said.stderr
 

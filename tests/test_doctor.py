@@ -54,8 +54,34 @@ def test_what_it_says_is_what_runs(monkeypatch):
 def test_the_command(tmp_path):
     told = CliRunner().invoke(app, ["doctor"])
     assert told.exit_code == 0
-    for word in ("torch", "numba", "kernels kept in", "cpu, float32, contiguous", "logsumexp", "Why:"):
+    for word in (
+        "torch",
+        "numba",
+        "kernels kept in",
+        "cpu, float32, contiguous",
+        "logsumexp",
+        "Why:",
+        "Optional extras:",
+        "HEIC photos",
+    ):
         assert word in told.output
     found = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)
     assert found["machine"]["gapstone"] == gs.__version__
     assert len(found["served"]) == len(doctor.served())
+
+
+def test_every_optional_extra_is_listed_with_what_it_is_for(monkeypatch):
+    import tomllib
+    from pathlib import Path
+
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
+    ours = {extra.name: extra for extra in doctor.extras()}
+    assert set(ours) == set(project["optional-dependencies"]) - {"dev"}
+    for name, needed in project["optional-dependencies"].items():
+        if name != "dev":
+            assert set(ours[name].packages) == {one.partition(">")[0] for one in needed}
+            assert ours[name].purpose
+    monkeypatch.setattr(doctor, "installed", lambda name: None if name == "onnxscript" else "1.2")
+    onnx, heif = (next(e for e in doctor.extras() if e.name == name) for name in ("onnx", "heif"))
+    assert onnx.state == "not installed (onnxscript): pip install 'gapstone[onnx]'"
+    assert heif.state == "installed: pillow-heif 1.2"

@@ -26,7 +26,7 @@ LAYERS = [
     {"pooling"},
     {"loops"},
     {"pools", "regions"},
-    {"storage"},
+    {"storage", "timing"},
     {"cache_folder", "csv_file", "figures", "machine", "modes", "progress", "torch_internals"},
     {"whole"},
     {"disk", "options", "stopping", "terminal"},

@@ -19,10 +19,22 @@ from gapstone.images.load import load as load_image
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.machine import memory
 from gapstone.mixed import mixed_sizes
-from gapstone.model_file import ModelFileError, Shapes, finite, kind, read, same, shapes, write
+from gapstone.model_file import (
+    ModelFileError,
+    Shapes,
+    dry_run_is_finite,
+    finite,
+    finite_logits,
+    kind,
+    read,
+    same,
+    shapes,
+    write,
+)
 from gapstone.modes import quiet
 from gapstone.nets import TooManyParametersError, at_most, build, dry_run
 from gapstone.nets.zoo import create_timm
+from gapstone.shown import display
 
 __all__ = ["Classifier", "ModelFileError", "load"]
 
@@ -30,6 +42,10 @@ SCHEMA = 1
 """Raised when a field of the file changes its meaning; files of another schema are refused."""
 
 LONGEST_SPEC = 200  # characters of a backbone or head
+
+LARGEST_TRIAL = 64
+"""px a side of the image that a model is tried on when it is loaded, unless it takes one size only: at 224, a VGG-16
+would take longer than its file."""
 
 LARGEST_IMAGE = 1 << 30
 """Bytes that one image may need in a step of the network: $GAPSTONE_IMAGE_MEMORY says another number of GB. Never more
@@ -97,7 +113,7 @@ class Classifier(nn.Module):
         question.
 
         Raises: ImageError (a ValueError) with the file and the reason; TypeError for an array that is no image;
-            ValueError for `native` where backbone or head take one size only.
+            ValueError for `native` where backbone or head take one size only, and where the logits are not finite.
         """
         if native:
             self.check_native()
@@ -107,12 +123,12 @@ class Classifier(nn.Module):
             if native:
                 for few in batches((self._fit(one, native) for one in _pictures(images)), batch_size, AT_ONCE):
                     shown = [self.preprocessing.normalise(torch.from_numpy(one[None]).to(device))[0] for one in few]
-                    answers.append(mixed_sizes(self, shown).float().softmax(1).cpu())
+                    answers.append(finite_logits(mixed_sizes(self, shown).float()).softmax(1).cpu())
                 return torch.cat(answers)
             for batch in batches(map(self._fit, _pictures(images)), batch_size):
                 seen = self.preprocessing.centre(torch.from_numpy(np.stack(batch)))
                 logits = self(self.preprocessing.normalise(seen.to(device)))
-                answers.append(logits.float().softmax(1).cpu())
+                answers.append(finite_logits(logits.float()).softmax(1).cpu())
             return torch.cat(answers)
 
     def tensor(self, images: Picture | Iterable[Picture]) -> Tensor:
@@ -156,6 +172,13 @@ class Classifier(nn.Module):
             return np.require(self.preprocessing.native(pixels, self.features.smallest), requirements=["C", "W"])
         return self.preprocessing.fit(pixels)
 
+    def trial_image(self) -> Tensor:
+        """(1, C, H, W) noise as the network takes it, small where it takes any size."""
+        height, width = self.preprocessing.size
+        if self.features.fixed is None and self.head.size is None:
+            height, width = (max(self.features.smallest, min(side, LARGEST_TRIAL)) for side in (height, width))
+        return trial_image(self.preprocessing, (height, width)).to(next(self.parameters()).device)
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the model to one safetensors file: weights, and what they mean as JSON in its metadata.
 
@@ -168,9 +191,9 @@ class Classifier(nn.Module):
         """
         path = Path(path)
         if path.is_dir():
-            raise IsADirectoryError(f"save({str(path)!r}): a folder; add a file name, such as model.safetensors")
+            raise IsADirectoryError(f"{display(path)} is a folder; add a file name, such as model.safetensors")
         if not path.parent.is_dir():
-            raise FileNotFoundError(f"save({str(path)!r}): there is no folder {str(path.parent)!r}; create it first")
+            raise FileNotFoundError(f"{display(path)}: there is no folder {display(path.parent)}; create it first")
         about = {
             "schema": SCHEMA,
             "gapstone": __version__,
@@ -186,9 +209,15 @@ class Classifier(nn.Module):
             same(shapes(_Description(about).on_meta()), shapes(self))
             finite(weights)
         except ModelFileError as error:
-            raise ValueError(f"save({str(path)!r}): {error}") from error
+            raise ValueError(f"{display(path)}: {error}") from error
         write(path, weights, about)
         return path
+
+
+def trial_image(preprocessing: Preprocessing, size: tuple[int, int]) -> Tensor:
+    """(1, C, H, W) noise from black to white, normalised; the same at each call, whatever torch's generator is at."""
+    noise = torch.randint(0, 256, (1, *size, preprocessing.channels), generator=torch.Generator().manual_seed(0))
+    return preprocessing.normalise(noise.to(torch.uint8))
 
 
 def load(path: str | os.PathLike[str]) -> Classifier:
@@ -199,10 +228,11 @@ def load(path: str | os.PathLike[str]) -> Classifier:
         (('cat', 'dog'), 'nin', 'gap')
 
     Nothing is unpickled, downloaded or drawn from torch's generator. All that the file says is checked against the
-    weights it holds before memory is taken, so a file from anywhere is safe to try.
+    weights it holds before memory is taken, so a file from anywhere is safe to try. One forward pass says whether its
+    logits are finite.
 
-    Raises: ModelFileError (a ValueError) for any file that is not a whole model of gapstone's; ImportError where its
-        backbone needs `gapstone[zoo]`.
+    Raises: ModelFileError (a ValueError) for any file that is not a whole model of gapstone's, or whose numbers
+        overflow; ImportError where its backbone needs `gapstone[zoo]`.
     """
     try:
         file = read(Path(path))
@@ -214,9 +244,10 @@ def load(path: str | os.PathLike[str]) -> Classifier:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             model = description.build()
         model.load_state_dict(weights, strict=True)
+        dry_run_is_finite(model.eval(), model.trial_image())
     except ModelFileError as error:
-        raise ModelFileError(f"load({os.fspath(path)!r}): {error}") from error
-    return model.eval()
+        raise ModelFileError(f"{display(path)}: {error}") from error
+    return model
 
 
 class _Description:

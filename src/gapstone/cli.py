@@ -203,7 +203,7 @@ def compare(
         int | None, typer.Option(help="Trials at a time (default: one per core; one on a GPU).", show_default=False)
     ] = None,
 ) -> None:
-    """Train one backbone under several heads and say which is better, by how much, and how sure that is.
+    """Train one backbone under several heads and say which is better, by how much, and with what confidence.
 
     The same command again, after Ctrl-C or a crash, trains only what is missing.
     """
@@ -249,12 +249,17 @@ def check(
     ] = None,
     duplicate_threshold: DuplicateThreshold = None,
 ) -> None:
-    """Scan images for what spoils a comparison: unreadable files, duplicates, two labels. Changes no file."""
+    """Scan images for what spoils a comparison: unreadable files, duplicates, two labels. Changes no file.
+
+    Exit code 1 where `compare` would refuse them.
+    """
     with _loading():
         from gapstone.images.check import check as run
         from gapstone.images.load import MAX_PIXELS
 
-    run(data, out, workers, MAX_PIXELS if max_pixels is None else max_pixels, duplicate_threshold)
+    found = run(data, out, workers, MAX_PIXELS if max_pixels is None else max_pixels, duplicate_threshold)
+    if found.refused is not None:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -304,7 +309,7 @@ def predict(
     device: Device = "auto",
     weights: Weights = None,
 ) -> None:
-    """What a model answers, and how sure it is. An unreadable image is listed with its reason (exit code 1)."""
+    """A model's predictions and their confidence. An image without one is listed with its reason (exit code 1)."""
     with _loading():
         from gapstone.single import predict_files
 
@@ -555,8 +560,9 @@ def bench(
         typer.Option("--json", parser=_path, metavar="FILE", help="Also write all numbers here.", show_default=False),
     ] = None,
 ) -> None:
-    """Measure the pools networks run all day against torch on this machine: a minute, losses included.
+    """Measure the pools networks run all day against torch on this machine, losses included.
 
+    Two minutes with --quick, three without; most of the first run compiles kernels, which later runs load from disk.
     Every answer is checked before it is timed; a wrong one gets no time, and exit code 1.
     """
     with _loading():

@@ -67,29 +67,47 @@ def machine() -> dict[str, str]:
         else "none to be found in this torch: compiled loops run on the calling thread",
         "kernels kept in": _kept_in(),
         "first calls": _first_calls(),
-        "extras": _extras(),
         "torch lacks": "; ".join(f"{name} ({without})" for name, without in missing().items()) or "nothing",
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none seen by torch",
     }
 
 
+@dataclass(frozen=True)
+class Extra:
+    """What can be installed besides, by the name that pip takes."""
+
+    name: str
+    purpose: str
+    packages: dict[str, str | None]
+    """Their versions; None where one is not installed."""
+
+    @property
+    def installed(self) -> bool:
+        return None not in self.packages.values()
+
+    @property
+    def state(self) -> str:
+        if self.installed:
+            return "installed: " + ", ".join(f"{name} {version}" for name, version in self.packages.items())
+        missing = ", ".join(name for name, version in self.packages.items() if version is None)
+        return f"not installed ({missing}): pip install 'gapstone[{self.name}]'"
+
+
 _EXTRAS = {
-    "zoo": ("timm", "torchvision"),
-    "serve": ("starlette", "uvicorn", "python-multipart"),
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "heif": ("pillow-heif",),
-    "ray": ("ray",),
+    "zoo": ("networks of timm and torchvision, pretrained weights", ("timm", "torchvision")),
+    "serve": ("the page of `gapstone serve`", ("starlette", "uvicorn", "python-multipart")),
+    "onnx": ("`gapstone export --onnx`, --int8", ("onnx", "onnxscript", "onnxruntime")),
+    "heif": ("HEIC photos, as phones make them", ("pillow-heif",)),
+    "slides": ("microscope slides; no command needs it yet", ("openslide-python", "openslide-bin", "tifffile")),
+    "ray": ("several machines; no command needs it yet", ("ray",)),
 }
-"""What can be installed besides, by the name that pip takes: gapstone[heif] reads the photos of phones."""
 
 
-def _extras() -> str:
-    said = []
-    for extra, packages in _EXTRAS.items():
-        there = [f"{name} {version}" for name in packages if (version := installed(name))]
-        whole = ", ".join(there) if len(there) == len(packages) else f"pip install 'gapstone[{extra}]'"
-        said.append(f"{extra} ({whole})")
-    return "; ".join(said)
+def extras() -> list[Extra]:
+    return [
+        Extra(name, purpose, {package: installed(package) for package in packages})
+        for name, (purpose, packages) in _EXTRAS.items()
+    ]
 
 
 def served() -> list[Served]:
@@ -138,6 +156,10 @@ def report(console: Console, facts: dict[str, str], cases: list[Served], wide: b
     """The machine, then a table for every device, dtype and layout that is not like one before."""
     for name, value in facts.items():
         console.print(f"{name:>16}  {display(value)}", highlight=False, markup=False, soft_wrap=True)
+    console.print("\nOptional extras:")
+    for extra in extras():
+        text = f"{extra.name:>16}  {extra.purpose}; {extra.state}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     for device in dict.fromkeys(case.device for case in cases):
         mine = [case for case in cases if case.device == device]
         shown: dict[str, list[Served]] = {}
@@ -175,7 +197,8 @@ def _table(title: str, rows: list[Served]) -> Table:
 
 
 def everything() -> dict[str, Any]:
-    return {"machine": machine(), "served": [asdict(case) for case in served()]}
+    optional = [asdict(extra) | {"installed": extra.installed} for extra in extras()]
+    return {"machine": machine(), "extras": optional, "served": [asdict(case) for case in served()]}
 
 
 def _kept_in() -> str:

@@ -2,9 +2,11 @@
 
 import os
 import platform
+import time
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as metadata_version
 from pathlib import Path
+from types import TracebackType
 
 
 def processor() -> str:
@@ -36,3 +38,41 @@ def memory() -> int:
         except (OSError, ValueError):  # no such file; "max"
             continue
     return found
+
+
+class Others:
+    """How many of this process's cores other programs kept busy meanwhile; None where the system does not tell.
+
+    ```python
+    with Others() as others:
+        measure()
+    others.cores  # 1.4
+    ```
+    """
+
+    cores: float | None = None
+
+    def __enter__(self) -> "Others":
+        self._before = _busy(), time.process_time(), time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        (busy, own, clock), now = self._before, _busy()
+        wall = time.perf_counter() - clock
+        if busy is None or now is None or wall <= 0:
+            return
+        self.cores = max(0.0, (now - busy - (time.process_time() - own)) / wall)
+
+
+def _busy() -> float | None:
+    """Seconds in which the cores that this process may use have worked, for whomever."""
+    try:
+        mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+        rows = [line.split() for line in Path("/proc/stat").read_text("ascii").splitlines()]
+        ticks = os.sysconf("SC_CLK_TCK")
+    except (AttributeError, OSError, ValueError):
+        return None
+    # user, nice, system, (idle, iowait,) irq, softirq, steal; what guests do is in user
+    return sum(sum(map(int, row[1:4] + row[6:9])) for row in rows if row and row[0] in mine) / ticks

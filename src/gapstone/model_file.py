@@ -16,8 +16,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from gapstone.disk import sentence
 from gapstone.machine import memory
 from gapstone.nets.checkpoints import LONGEST_HEADER, not_sound
+from gapstone.shown import many
 from gapstone.whole import write_whole
 
 KEY = "gapstone"
@@ -66,7 +68,9 @@ class ModelFile:
         """Raises ModelFileError where the numbers do not fit the header or the checksum, or are not finite."""
         try:
             weights = safetensors.torch.load(self.path.read_bytes())
-        except Exception as error:  # SafetensorError, OSError, and what its torch part lets through
+        except OSError as error:
+            raise ModelFileError(sentence(OSError(error.errno, error.strerror)).rstrip(".")) from error
+        except Exception as error:  # SafetensorError, and what its torch part lets through
             raise ModelFileError(f"damaged: {error}; copy it again, or save the model again") from error
         if self.checksum not in (None, checksum(self.about, weights)):
             raise ModelFileError(
@@ -109,7 +113,7 @@ def read(path: Path) -> ModelFile:
             if end < size:
                 raise ModelFileError(f"{size - end:,} bytes follow its end; copy it again")
     except OSError as error:
-        raise ModelFileError(f"it cannot be read: {error.strerror or error}") from error
+        raise ModelFileError(sentence(OSError(error.errno, error.strerror)).rstrip(".")) from error
     about = _about(header)
     given = about.pop(CHECKSUM, None)
     return ModelFile(path, about, {name: (e["dtype"], tuple(e["shape"])) for name, e in _tensors(header)}, given)
@@ -164,6 +168,36 @@ def finite(weights: dict[str, Tensor]) -> None:
         raise ModelFileError(
             f"{wrong}: the training diverged or the file is damaged; train with a smaller learning rate, or copy it "
             f"again"
+        )
+
+
+class NotFiniteError(ModelFileError):
+    """The model's logits for a picture are NaN or infinite: no picture is at fault, and there is no prediction."""
+
+
+def finite_logits(logits: Tensor, whose: str = "the model") -> Tensor:
+    """The same logits. Raises NotFiniteError where one is NaN or infinite: softmax gives NaN, and argmax a class."""
+    if bool(torch.isfinite(logits).all()):
+        return logits
+    rows = int((~torch.isfinite(logits)).flatten(1).any(1).sum()) if logits.dim() > 1 else 1
+    raise NotFiniteError(
+        f"{whose} gives logits that are NaN or infinite for {rows:,} of {many(len(logits), 'image')}: an error of the "
+        f"model, whose numbers overflow, not of the images; train it again with a smaller learning rate, or take "
+        f"another file"
+    )
+
+
+@torch.inference_mode()
+def dry_run_is_finite(model: nn.Module, images: Tensor) -> None:
+    """One forward pass. Finite weights may overflow all the same: 1e30 in two layers is infinity.
+
+    Raises: NotFiniteError.
+    """
+    logits: Tensor = model(images)
+    if not bool(torch.isfinite(logits).all()):
+        raise NotFiniteError(
+            "its weights are finite, but the logits they give are NaN or infinite: its numbers overflow. The training "
+            "diverged or the file is damaged; train it again with a smaller learning rate, or take another file"
         )
 
 

@@ -10,14 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gapstone.classifier import Classifier, load
+from gapstone.classifier import Classifier, load, trial_image
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.explain import explain
 from gapstone.maps.explanation import Evidence, Explanation
-from gapstone.model_file import finite
+from gapstone.model_file import NotFiniteError, dry_run_is_finite, finite, finite_logits
 from gapstone.nets import NAMES, NETS
 from gapstone.nets.checkpoints import FORMATS, read_checkpoint
 from gapstone.nets.zoo import class_names, survey, with_head
+from gapstone.shown import display
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,9 @@ class Opened:
 
     @torch.inference_mode()
     def probabilities(self, picture: NDArray[np.uint8], native: bool = False) -> Tensor:
-        """Of each label, (K,) on the CPU; `native`: of the picture as it is."""
+        """Of each label, (K,) on the CPU; `native`: of the picture as it is. Raises NotFiniteError (a ValueError)."""
         logits: Tensor = self.model(self._images([picture], native))
-        return logits[0].float().softmax(0).cpu()
+        return finite_logits(logits.float())[0].softmax(0).cpu()
 
     def _images(self, pictures: Sequence[NDArray[np.uint8]], native: bool) -> Tensor:
         preprocessing = self.preprocessing
@@ -116,6 +117,15 @@ class Opened:
         return facts.smallest
 
     @property
+    def takes_any_size(self) -> bool:
+        """Can pictures be seen as they are?"""
+        try:
+            self.check_native()
+        except ValueError:
+            return False
+        return True
+
+    @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
@@ -133,14 +143,23 @@ def open_model(name: str, weights: Path | None = None, device: str = "cpu") -> O
     Raises: ModelFileError (a ValueError) for a file that is no model; FileNotFoundError; ImportError without timm;
         OSError where the weights cannot be had.
     """
-    if name.startswith("timm:"):
-        return _of_timm(name, weights, device)
     if takes_weights(name):
-        return _published(name, weights, device)
+        opened = _of_timm(name, weights, device) if name.startswith("timm:") else _published(name, weights, device)
+        try:
+            dry_run_is_finite(opened.model, _trial_image(opened))
+        except NotFiniteError as error:
+            raise NotFiniteError(f"{display(weights or name)}: {error}") from error
+        return opened
     if weights is not None:
-        raise ValueError(f"--weights goes with timm:NAME or a network's name; {name} brings its own")
+        raise ValueError(f"--weights goes with timm:NAME or a network's name; {display(name)} brings its own")
     classifier = load(name)
     return Opened(name, classifier.to(device), classifier.labels, classifier.preprocessing)
+
+
+def _trial_image(opened: Opened) -> Tensor:
+    if isinstance(opened.model, Classifier):
+        return opened.model.trial_image()
+    return trial_image(opened.preprocessing, opened.preprocessing.size).to(opened.device)
 
 
 def takes_weights(name: str) -> bool:

@@ -14,6 +14,7 @@ from torch import nn
 from gapstone import nets
 from gapstone.disk import check_input
 from gapstone.images.augment import Augment, suit
+from gapstone.images.cropping import cropped
 from gapstone.images.near import check_threshold
 from gapstone.images.preprocessing import Preprocessing, choose, parse_size
 from gapstone.images.ranges import UNDECIDED
@@ -22,7 +23,7 @@ from gapstone.images.sources import Source, open_source
 from gapstone.images.split import Duplicates, Split, folds, split
 from gapstone.images.store import Store, build, moments
 from gapstone.options import at_least as at_least
-from gapstone.shown import by, display
+from gapstone.shown import by, display, many
 from gapstone.training import Rows, Settings
 from gapstone.weights import digest, read_weights
 
@@ -178,14 +179,11 @@ def decide(
         size, stored = known.size, known.stored
     backbone = start.backbone if start else choices.backbone or ("nin" if max(size) <= SMALL else "resnet18")
     channels = start.channels if start else found.channels
-    if choices.pretrained and not backbone.startswith("timm:"):
-        raise ValueError(
-            f"--pretrained: {backbone} starts from random weights; --backbone timm:resnet18 has pretrained ones."
-        )
-    # weights are fetched only where they are needed here
-    features = nets.build(backbone, in_channels=channels, pretrained=freeze and choices.pretrained)
+    # fetched here once: a trial that cannot have them would say so only when all others have failed too
+    features = nets.build(backbone, in_channels=channels, pretrained=choices.pretrained)
     if start:
         features.load_state_dict(start.state)
+        _check_finite(features, channels, weights)
     if features.fixed and size != features.fixed:
         if choices.size:
             raise ValueError(f"--size {choices.size}: {backbone} takes only {by(features.fixed)} px.")
@@ -203,7 +201,11 @@ def decide(
     if start and start.moments:
         expected = start.moments
     colours = "gray" if channels == 1 else "colour"
-    say(f"{len(used):,} images of {len(source.classes)} classes; the network sees {by(size)} px, {colours}.")
+    classes = many(len(source.classes), "class", "classes")
+    say(f"{many(len(used), 'image')} of {classes}; the network sees {by(size)} px, {colours}.")
+    plain = Preprocessing(channels, size, stored, (0.5,) * channels, (0.25,) * channels)
+    if cut := cropped(plain, found.size_counts()):
+        say(cut)
     say(splits[0].described)
     # of a model whose weights are used, what it was trained with
     ranges = known.ranges.or_else(found.ranges) if known is not None else found.ranges
@@ -226,7 +228,7 @@ def decide(
         scan=found,
         splits=tuple(splits),
         used=used,
-        plain=Preprocessing(channels, size, stored, (0.5,) * channels, (0.25,) * channels, ranges),
+        plain=replace(plain, ranges=ranges),
         moments=expected,
         backbone=backbone,
         settings=settings,
@@ -246,6 +248,28 @@ def _check_names(choices: Choices, weights: Path | None) -> None:
     if choices.backbone is not None:
         with torch.device("meta"):  # shapes alone: no memory, no weights
             nets.build(choices.backbone)
+    if choices.pretrained:
+        backbone = choices.backbone or "the default backbone"
+        if not backbone.startswith("timm:"):
+            raise ValueError(
+                f"--pretrained: {backbone} starts from random weights; --backbone timm:resnet18 has pretrained ones."
+            )
+        nets.check_pretrained(backbone.removeprefix("timm:"))
+
+
+@torch.inference_mode()
+def _check_finite(features: nets.Features, channels: int, weights: Path | None) -> None:
+    """Weights may be finite and their maps not: every trial would end in its first epoch."""
+    side = features.fixed or (max(features.smallest, SMALL),) * 2
+    noise = torch.randn(1, channels, *side, generator=torch.Generator().manual_seed(0))
+    features.eval()
+    maps: torch.Tensor = features(noise)
+    features.train()
+    if not bool(torch.isfinite(maps).all()):
+        raise ValueError(
+            f"--weights {display(weights or '')}: its weights are finite, but the maps they make are NaN or infinite: "
+            f"its numbers overflow. Take another file."
+        )
 
 
 def epochs_for(images: int) -> int:

@@ -28,6 +28,35 @@ def by(size: Iterable[int]) -> str:
     return "×".join(map(str, size))
 
 
+def many(number: int, one: str, more: str | None = None) -> str:
+    """A number and what it counts: the one place that knows the plural.
+
+    >>> many(1, "seed"), many(1200, "image"), many(2, "class", "classes")
+    ('1 seed', '1,200 images', '2 classes')
+    """
+    return f"{number:,} {one if number == 1 else more or one + 's'}"
+
+
+def span(low: float, high: float, digits: int = 1) -> str:
+    """From one number to another; one number where they are the same as they are written.
+
+    >>> span(96.81, 97.94), span(96.81, 96.79)
+    ('96.8 to 97.9', '96.8')
+    """
+    ends = f"{low:,.{digits}f}", f"{high:,.{digits}f}"
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+
+
+def signed(number: float, digits: int = 1) -> str:
+    """With its sign, zero without.
+
+    >>> signed(-1.25), signed(0.0)
+    ('−1.2', '0.0')
+    """
+    text = f"{abs(number):.{digits}f}"
+    return text if float(text) == 0 else ("−" if number < 0 else "+") + text
+
+
 def display(text: str | os.PathLike[str], most: int | None = None) -> str:
     r"""The text with every character that is not a visible one written as an escape; at most `most` characters of it.
 

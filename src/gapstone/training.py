@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -15,11 +15,18 @@ from torch import Tensor, nn
 from gapstone.classifier import Classifier
 from gapstone.cost import cost
 from gapstone.images.augment import Augment
+from gapstone.shown import many
 
 Precision = Literal["float32", "bfloat16"]
 Rows = NDArray[np.intp]
 WORTH_BFLOAT16 = 10_000_000
 """Multiply-adds per image: NIN at 32 px has 4 million (1.1× faster in bfloat16), ResNet-18 at 112 px 450 (2.5×)."""
+
+
+SKILL = 0.1
+"""Of the way from the majority class to 100 %: a head that went less far has hardly learned anything."""
+FEW = 100
+"""Validation images, below which one of them decides which epoch is best."""
 
 
 class TrainingError(RuntimeError):
@@ -239,6 +246,8 @@ def predict(
     """Logits (len(rows), K) on the CPU, of centre crops, in eval mode; `change` is applied to each normalised batch.
 
     A batch that could be trained on fits: without a gradient it takes a fraction of the memory.
+
+    Raises: TrainingError where a logit is NaN or infinite: an accuracy of such logits would be one of luck.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -247,7 +256,18 @@ def predict(
         seen = torch.from_numpy(pictures.images[rows[start : start + batch_size]])
         images = model.preprocessing.normalise(model.preprocessing.centre(seen).to(device))
         answers.append(logits(model, change(images) if change else images, precision).cpu())
-    return torch.cat(answers)
+    return usable(torch.cat(answers))
+
+
+def usable(logits: Tensor) -> Tensor:
+    """The same logits. Raises TrainingError where one is NaN or infinite."""
+    if bool(torch.isfinite(logits).all()):
+        return logits
+    wrong = int((~torch.isfinite(logits)).any(1).sum())
+    raise TrainingError(
+        f"the network's logits are NaN or infinite for {wrong:,} of {many(len(logits), 'image')}: its numbers "
+        f"overflow. Try a smaller learning rate, a backbone with batch norm, or other --weights."
+    )
 
 
 @dataclass(frozen=True)
@@ -305,6 +325,30 @@ def faster(step: dict[Precision, float]) -> Precision:
     if "float32" not in step:
         return "bfloat16"
     return "bfloat16" if step.get("bfloat16", math.inf) * 1.25 < step["float32"] else "float32"
+
+
+def majority(counts: Sequence[int]) -> float:
+    """The accuracy of always predicting the largest class."""
+    return max(counts, default=0) / max(sum(counts), 1)
+
+
+def learned(accuracy: float, majority: float) -> bool:
+    """Is that accuracy more than hardly better than the majority class's?
+
+    >>> learned(0.58, majority=0.55), learned(0.15, majority=0.1), learned(0.7, majority=0.55)
+    (False, False, True)
+    """
+    return accuracy - majority >= SKILL * (1 - majority)
+
+
+def few_validation(images: int) -> str | None:
+    """A best epoch chosen on few images is partly chosen by luck."""
+    if not 0 < images < FEW:
+        return None
+    return (
+        f"The best epoch was chosen on {many(images, 'validation image')}, where one image is "
+        f"{100 / images:.1f} percentage points: which epoch is best is partly luck."
+    )
 
 
 def repeatable() -> None:

@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from gapstone.compare.calibration import calibration
+from gapstone.compare.remarks import remarks
+from gapstone.compare.results import SCHEMA
 from gapstone.compare.statistics import compare_pairs, interval
+from gapstone.compare.verdict import sentences
 from gapstone.storage.sealed import digests, write_sealed
 
 ACCURACY = {"gap": 0.93, "gmp": 0.925, "nin": 0.935, "fc": 0.885, "fc:dropout=0.5": 0.9, "gem": 0.932}
@@ -49,11 +52,10 @@ def make(
     finished = {head: right for head, right in correct.items() if right}
     pairs = compare_pairs(finished, baseline) if baseline in finished else []
     results = {
-        "schema": 1,
+        "schema": SCHEMA,
         "gapstone": "0.1.0",
         "created": "2026-03-01T12:00:00+00:00",
         "command": "gapstone compare photos --heads " + ",".join(heads),
-        "verdict": "nin and gap are equivalent (within 0.5 points); fc is worse than gap by 4.3 points.",
         "data": _data(classes, images, side, channels),
         "settings": _settings(heads, seeds),
         "machine": {"processor": "Some Processor", "cores": 8, "memory_gb": 31.2, "system": "Linux", "gpu": None},
@@ -65,6 +67,8 @@ def make(
         "trials": trials,
         "worst": _worst(heads, classes),
     }
+    results["verdict"], results["findings"] = sentences(results)
+    results["remarks"] = remarks(results)
     folder.mkdir(parents=True, exist_ok=True)
     if pictures:
         np.savez_compressed(folder / "pictures.npz", **_pictures(rng, heads, len(classes), shown, side, channels))
@@ -96,7 +100,11 @@ def _head(
         "head": head,
         "describe": "flatten, then linear" if flat else "global pooling, then linear",
         "failed": [{"seed": seed, "reason": REASON} for seed in range(seeds) if seed not in logits],
-        "ms_per_image": {"median": 0.62, "low": 0.5, "high": 1.1, "batch": 16, "threads": 2, "device": "cpu"},
+        "ms_per_image": {
+            "median": 0.62, "low": 0.6, "high": 0.65, "rounds": 41, "batch": 16, "threads": 2, "device": "cpu",
+            "ratio": None if head == "gap" else {"median": 1 + 0.6 * flat, "low": 0.97 + 0.5 * flat, "high": 1.7},
+            "others": 0.02,
+        },
         "parameters": 1_080_000 if flat else 29_658,
         "head_parameters": 1_051_402 if flat else 650,
         "macs": 1_875_000 if flat else 823_936,
@@ -123,7 +131,7 @@ def _head(
     entry["shift"] = {
         "pixels": [0, 1, 2, 3, 4],
         "accuracy": [mean - fall * step for step in range(5)],
-        "same_answer": [1 - fall * step for step in range(5)],
+        "same_prediction": [1 - fall * step for step in range(5)],
     }
     entry["sizes"] = {
         "scale": [0.75, 1.0, 1.25, 1.5],
@@ -144,7 +152,7 @@ def _head(
 def _stat(values: list[float]) -> dict[str, Any]:
     if not values:
         return {"mean": None, "ci95": None, "values": []}
-    mean, bounds = interval(values)
+    mean, bounds = interval(values, within=(0, 1) if max(values) <= 1 else (0, np.inf))
     return {"mean": mean, "ci95": None if bounds is None else list(bounds), "values": values}
 
 
@@ -187,6 +195,7 @@ def _data(classes: Sequence[str], images: int, side: int, channels: int) -> dict
         "size": [side, side],
         "channels": channels,
         "hash": "a7d9a3588c26aee1",
+        "cropped": None,
         "split": "20 % of each class chosen once as the locked test set, duplicates kept together",
         "counts": {name: [images // len(classes)] * len(classes) for name in ("train", "test")},
     }
@@ -227,7 +236,9 @@ def _worst(heads: Sequence[str], classes: Sequence[str]) -> list[dict[str, Any]]
             "name": f"{classes[place % len(classes)]}/{place:04d}.jpg",
             "label": classes[place % len(classes)],
             "wrong": {head: 1.0 - 0.1 * number for number, head in enumerate(heads)},
-            "answers": {head: classes[(place + 1 + number % 2) % len(classes)] for number, head in enumerate(heads)},
+            "predictions": {
+                head: classes[(place + 1 + number % 2) % len(classes)] for number, head in enumerate(heads)
+            },
             "confidence": dict.fromkeys(heads, 0.83),
             "picture": place,
         }

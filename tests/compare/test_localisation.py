@@ -270,7 +270,7 @@ def test_the_page_and_the_terminal_say_it(run):
     for head in results["heads"]:
         share = f"{100 * head['localisation']['gt_known']['mean']:.1f}"
         assert f"<b>{share}" in page
-        assert share in said[said.index("map on the object") :]
+        assert share in said[said.index("GT-known") :]
     assert "fc:8 *" in said
     assert "*: the map does not add up to the logit" in " ".join(said.split())
     with np.load(folder / "out" / "pictures.npz") as arrays:

@@ -73,7 +73,7 @@ def test_everything_asked_for_is_there(whole: tuple[dict[str, Any], str, Page]) 
     for said in (
         results["command"],
         results["data"]["hash"],
-        "not additive, gap",
+        "not additive, off by",
         "no positive evidence",
         "takes only 32×32",
         "Shifted images: each head minus gap",
@@ -337,6 +337,11 @@ def test_heads_differ_in_more_than_colour() -> None:
         (words.many(2, "class", "classes"), "2 classes"),
         (words.half({"mean": 0.93, "ci95": [0.92, 0.94], "values": []}), "1.0"),
         (words.half({"mean": 0.93, "ci95": [0.93, 0.93], "values": []}), None),
+        (words.half({"mean": 0.98, "ci95": [0.94, 1.0], "values": []}), "4.0"),  # 98 ± 4, cut at 100 %
+        (words.half({"mean": 0.5, "ci95": None, "values": [0.3, 0.7]}), None),
+        (words.milliseconds({"median": 0.62, "low": 0.6, "high": 0.65}), "0.62"),
+        (words.milliseconds({"median": 21.0, "low": 0.34, "high": 36.0}), "~21.00"),
+        (words.milliseconds({"median": 0.62, "low": 0.6, "high": 0.65}, quartiles=True), "0.62 (0.60–0.65)"),
     ],
 )
 def test_words(made: str | None, said: str | None) -> None:
@@ -366,7 +371,7 @@ def test_terminal_says_it_in_words(tmp_path: Path, width: int) -> None:
     for pair in results["pairs"]:
         assert words.compared(pair) in flat
         assert pair["advice"] is None or pair["advice"] in flat
-    assert "Test images shifted, points against gap: gmp" in flat
+    assert "Shifted test images, against gap in percentage points: gmp" in flat
     row = next(line for line in text.splitlines() if line.startswith("fc:dropout=0.5"))
     assert "cannot tell" in row or "worse" in row
 
@@ -384,9 +389,32 @@ def test_terminal_shows_escapes_and_markup_as_text(tmp_path: Path) -> None:
 def test_what_could_have_been_found_is_said() -> None:
     from gapstone.compare.report.words import sensitivity
 
-    assert "of 1.4 to 2.1 points" in sensitivity([{"detectable_pp": 2.13}, {"detectable_pp": 1.38}, {}])
-    assert "of 2.1 points" in sensitivity([{"detectable_pp": 2.13}])
-    assert sensitivity([{"detectable_pp": None}]) == ""
+    def tested(*sizes: float | None) -> list[dict[str, Any]]:
+        return [{"p": 0.5, "detectable_pp": size} for size in sizes]
+
+    power = "percentage points would be detected with a power of 80 %"
+    assert f"of 1.4 to 2.1 {power}." in sensitivity([*tested(2.13, 1.38), {"p": None}])
+    assert f"of 2.1 {power}." in sensitivity(tested(2.13))
+    assert sensitivity([{"p": None, "detectable_pp": None}]) == ""
+    # of two seeds: nothing that two accuracies can differ by
+    assert sensitivity(tested(None)).startswith("No difference, however large, would be detected")
+    assert f"of 2.1 {power}; for 1 other head none would" in sensitivity(tested(2.13, None))
+    assert "233" not in sensitivity(tested(233.8))  # as an earlier gapstone kept it
+
+
+def test_results_in_an_older_form_are_not_shown_but_made_anew(tmp_path: Path) -> None:
+    from gapstone.compare.run import report as show
+
+    results = make(tmp_path, heads=("gap", "fc"), pictures=False)
+    save(tmp_path, results | {"schema": 1, "gapstone": "0.0.9"})
+    with pytest.raises(
+        ValueError, match=r"written by gapstone 0\.0\.9, in an older form; run the same `gapstone compare`"
+    ):
+        show(tmp_path, Console(file=io.StringIO()))
+    save(tmp_path, results)
+    console = Console(file=io.StringIO(), width=100)
+    show(tmp_path, console)
+    assert results["verdict"] in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 from gapstone.compare.plan import Request
 from gapstone.compare.run import compare, report
-from gapstone.compare.verdict import sentence
+from gapstone.compare.verdict import SHORT, sentences
 from gapstone.prepare import Choices
 from gapstone.progress import duration
 
@@ -70,7 +70,7 @@ def test_it_counts_what_it_leaves_out(run):
 def test_results_hold_every_documented_key(run):
     _, results = run
     top, per_head = (part for part in SCHEMA.partition("`heads[]`:")[::2])
-    assert set(results) == keys(top[top.index("schema 1") :])
+    assert set(results) == keys(top[top.index("schema 2") :])
     head_keys = set(results["heads"][0])
     assert head_keys == keys(per_head)
     documented = set(re.findall(r"`(\w+)`", SCHEMA))
@@ -81,7 +81,7 @@ def test_results_hold_every_documented_key(run):
         for key in ("train_accuracy", "test_accuracy", "generalisation_gap", "nll", "brier", "ece", "shift_accuracy"):
             stat = head[key]
             assert len(stat["values"]) == 2
-            assert stat["ci95"][0] <= stat["mean"] <= stat["ci95"][1]
+            assert stat["ci95"] is None or stat["ci95"][0] <= stat["mean"] <= stat["ci95"][1]
     assert {pair["a"] for pair in results["pairs"]} == {"gap", "lse"}
     for pair in results["pairs"]:
         assert pair["b"] == "fc"
@@ -97,7 +97,7 @@ def test_numbers_agree_with_each_other(run):
             mine = [row for row in rows if row["head"] == head["head"] and row["seed"] == str(seed)]
             assert len(mine) == results["data"]["test"]
             assert np.mean([row["correct"] == "1" for row in mine]) == pytest.approx(accuracy)
-            assert all((row["label"] == row["answer"]) == (row["correct"] == "1") for row in mine)
+            assert all((row["label"] == row["prediction"]) == (row["correct"] == "1") for row in mine)
         assert np.trace(head["confusion"]) / np.sum(head["confusion"]) == pytest.approx(head["test_accuracy"]["mean"])
         assert head["sizes"]["accuracy"][1] == pytest.approx(head["test_accuracy"]["mean"])
         assert head["shift"]["accuracy"][0] == pytest.approx(head["test_accuracy"]["mean"])
@@ -229,20 +229,42 @@ def test_verdict_in_words():
             for a, (d, v) in verdicts.items()
         ]
         heads = [{"head": h, "test_accuracy": {"mean": 0.9}} for h in ("gap", *verdicts)]
-        return {"heads": heads, "pairs": pairs, "shift_pairs": moved, "settings": {"baseline": "gap", "margin_pp": 0.5}}
+        settings = {"baseline": "gap", "margin_pp": 0.5, "folds": None}
+        return {"heads": heads, "pairs": pairs, "shift_pairs": moved, "settings": settings}
 
-    assert sentence(results(fc=(-4.0, "worse"), gmp=(2.5, "better"))) == (
-        "gmp is better than gap by 2.5 points (95 % interval 1.5 to 3.5); "
-        "fc is worse than gap by 4.0 points (95 % interval 3.0 to 5.0)."
+    assert sentences(results(fc=(-4.0, "worse"), gmp=(2.5, "better"))) == (
+        "gmp is better than gap, fc is worse.",
+        [
+            "fc: −4.0 percentage points (95 % CI −5.0 to −3.0).",
+            "gmp: +2.5 percentage points (95 % CI +1.5 to +3.5).",
+        ],
     )
-    assert sentence(results(fc=(0.1, "cannot tell"))) == "Whether fc and gap differ, these data cannot tell."
-    assert sentence(results(nin=(0.1, "equivalent"))) == "nin and gap are equivalent (within 0.5 points)."
-    assert "no other head" in sentence(results())
+    assert sentences(results(fc=(-4.0, "worse"), gmp=(0.1, "cannot tell"))) == (
+        "fc is worse than gap: −4.0 percentage points.",
+        [
+            "The 95 % CI of this difference is −5.0 to −3.0 percentage points.",
+            "gmp does not differ detectably from gap.",
+        ],
+    )
+    assert sentences(results(fc=(0.1, "cannot tell"))) == ("fc and gap do not differ detectably.", [])
+    both = sentences(results(gmp=(0.1, "cannot tell"), nin=(0.1, "equivalent")))
+    assert both == (
+        "No head differs detectably from gap.",
+        ["nin and gap are equivalent (within ±0.5 percentage points).", "gmp does not differ detectably from gap."],
+    )
+    assert sentences(results(nin=(0.1, "equivalent")))[0] == "nin and gap are equivalent."
+    assert sentences(results()) == ("gap reaches an accuracy of 90.0 %.", ["There is no other head to compare."])
     moved = results(fc=(-9.0, "worse"))["pairs"]
-    assert sentence(results(moved, fc=(0.1, "cannot tell"))) == (
-        "Whether fc and gap differ, these data cannot tell. When test images are shifted, "
-        "fc is worse than gap by 9.0 points (95 % interval 8.0 to 10.0)."
-    )
+    assert sentences(results(moved, fc=(0.1, "cannot tell")))[1] == [
+        "On shifted test images, fc is worse than gap: −9.0 percentage points (95 % CI −10.0 to −8.0)."
+    ]
+    one = results(fc=(-4.0, "cannot tell"))
+    one["pairs"][0] |= {"ci95": None, "repeats": 1}
+    assert sentences(one)[0] == "1 seed is too few to tell the heads apart."
+    # short, however many heads there are
+    many = results(**{f"fc_{i}": (-4.0 - i, "worse") for i in range(9)}, gmp=(2.5, "better"))
+    assert sentences(many)[0] == "1 head is better than gap, 9 heads are worse."
+    assert len(sentences(many)[0]) <= SHORT
 
 
 def test_durations():

@@ -1,6 +1,7 @@
 """Independent oracles for every formula; simulated error rates for what the formulas promise together."""
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from scipy.special import expit
 from gapstone.compare.advice import advise, minimum_detectable
 from gapstone.compare.calibration import calibration
 from gapstone.compare.difference import Components, Doubt, Estimate, corrected_t, crossed, mean_squares
+from gapstone.compare.report.words import compared
 from gapstone.compare.statistics import compare_pairs, holm, interval, verdict
 
 # --- oracles
@@ -107,6 +109,44 @@ def test_interval_against_scipy() -> None:
     assert bounds == pytest.approx((oracle.low, oracle.high))
     assert interval([0.5]) == (0.5, None)
     assert interval([0.5, 0.5, 0.5]) == (0.5, (0.5, 0.5))
+
+
+def test_an_interval_ends_where_its_numbers_end_and_says_nothing_where_it_covers_all_of_them() -> None:
+    mean, bounds = interval([0.96, 0.99, 1.0], within=(0, 1))
+    assert bounds is not None
+    assert (mean - bounds[0], bounds[1]) == (pytest.approx(0.0517, abs=1e-3), 1)
+    assert interval([0.35, 0.65], within=(0, 1)) == (0.5, None)  # ±190.6
+    assert interval([1.0, 9.0], within=(0, np.inf))[1] == (0, pytest.approx(5 + 12.706 * 4, rel=1e-3))
+
+
+def test_two_seeds_that_differ_widely_say_so_in_words() -> None:
+    """A customer read: "a true difference of 233.8 points would have been found"."""
+    images = np.arange(200)
+    correct = {
+        "fc": {0: images % 10 < 9, 1: images % 10 < 4},
+        "gap": {0: images % 10 < 3, 1: images % 10 < 9},
+        "gmp": {0: images % 10 < 8, 1: images % 10 < 4},
+    }
+    gap, gmp = compare_pairs(correct, "fc")
+    assert (gap["verdict"], gap["ci95"], gap["detectable_pp"]) == ("cannot tell", None, None)
+    assert gap["difference_pp"] == pytest.approx(-5)
+    assert gap["advice"].startswith("2 seeds that differ as much as these cannot show any difference")
+    assert "1 degree of freedom between" in gap["method"]
+    assert -100 < gmp["ci95"][0] < 0 < gmp["ci95"][1] < 100
+
+
+def test_no_number_is_ever_outside_its_range() -> None:
+    rng = np.random.default_rng(0)
+    for seeds in (2, 3, 5):
+        for images in (2, 7, 60):
+            rates = rng.random((3, seeds, 1))  # seeds that differ as widely as they can
+            correct = {f"h{i}": dict(enumerate(rng.random((seeds, images)) < rates[i])) for i in range(3)}
+            for folds in (None, dict.fromkeys(range(seeds), (3 * images, images))):
+                for pair in compare_pairs(correct, "h0", folds=folds):
+                    numbers = [*(pair["ci95"] or []), pair["difference_pp"], pair["detectable_pp"] or 0]
+                    assert all(-100 <= number <= 100 for number in numbers), pair
+                    said = re.findall(r"([\d.]+) percentage points", f"{pair['advice']} {compared(pair)}")
+                    assert all(float(number) <= 100 for number in said), pair
 
 
 def test_calibration_against_scikit_learn() -> None:
@@ -314,7 +354,7 @@ def test_advice_names_seeds_where_seeds_decide_and_images_where_they_do() -> Non
     images = advice(0.01, 5, 500, image=0.05)
     assert "no number of seeds will do" in images
     assert "about 4,000" in images  # 2.80² · 0.05 / 0.01² = 3,920 images, and the two that are added
-    assert "equivalent within 0.5 points" in advice(0.0, 5, 2000, residual=0.1)
+    assert "equivalent within 0.5 percentage points" in advice(0.0, 5, 2000, residual=0.1)
     assert "do not differ" in advice(0.0, 5, 2000, residual=0.1)
     assert "too close" in advice(0.00499, 5, 2000, seed=10.0)
     assert "on these 500 test images" in advice(0.0128, 5, 500, residual=0.13)

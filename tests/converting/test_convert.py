@@ -253,7 +253,7 @@ def test_the_model_may_be_replaced(model, tmp_path):
         ({"batch_size": 0}, "--batch-size 0"),
         ({"model": "none.safetensors"}, "no such file"),
         ({"data": "none"}, "does not exist"),
-        ({"data": None}, r"--data is missing: .* answers by chance.* gs\.swap_head\(model, 'gap'\)"),
+        ({"data": None}, r"--data is missing: .* predicts by chance.* gs\.swap_head\(model, 'gap'\)"),
     ],
 )
 def test_what_is_refused_at_once(model, tmp_path, change, message):

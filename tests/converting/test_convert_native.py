@@ -138,7 +138,7 @@ def test_what_cannot_be_seen_as_it_is_is_left_out_and_said(photos, tmp_path):
     assert "(and 3 more)" in said
     parts = done.parts
     assert len(parts.train) + len(parts.validation) + len(parts.test) == 2 * COUNT
-    assert "unusable file(s) left out" in parts.described
+    assert "unusable files left out" in parts.described
 
 
 def test_stopped_while_it_looks_and_gone_on(models, photos, tmp_path, monkeypatch):

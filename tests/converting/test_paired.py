@@ -49,16 +49,17 @@ def test_agreement_on_few_images_is_no_certainty():
 def test_the_verdict_says_what_the_interval_says():
     worse = of(2000, 1000, 328, 126).verdict("gap")
     assert worse.startswith(
-        "With gap the model is LESS ACCURATE: 66.4 % before, 56.3 % after: −10.1 points (95 % interv"
+        "With gap the model is LESS ACCURATE: 66.4 % before, 56.3 % after: −10.1 percentage points (95 % CI "
     )
     assert worse.endswith("on 2,000 test images (328 lost, 126 won).")
     assert of(2000, 1000, 126, 328).verdict("gap").startswith("With gap the model is more accurate")
-    assert of(200, 100, 12, 11).verdict("gap").startswith("Whether gap changed the accuracy, these images cannot tell")
-    assert of(200, 100, 0, 0).verdict("gap").startswith("Whether gap changed")  # never "the same"
+    assert of(200, 100, 12, 11).verdict("gap").startswith("With gap the accuracy does not differ detectably: ")
+    # never "the same"
+    assert of(200, 100, 0, 0).verdict("gap").startswith("With gap the accuracy does not differ detectably")
 
 
 def test_signs():
-    assert [signed(x) for x in (-0.071, 0.0, 0.0004, -0.0004, 0.012)] == ["−7.1", "0.0", "0.0", "0.0", "+1.2"]
+    assert [signed(100 * x) for x in (-0.071, 0.0, 0.0004, -0.0004, 0.012)] == ["−7.1", "0.0", "0.0", "0.0", "+1.2"]
 
 
 def test_arrays_that_do_not_fit():

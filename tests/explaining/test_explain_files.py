@@ -37,14 +37,14 @@ def run(model, *images, out, **options):
 def test_the_document_says_what_the_model_says(model, pictures, tmp_path):
     fine, document, _ = run(model, pictures, out=tmp_path / "out")
     assert fine
-    assert document["schema"] == 1
+    assert document["schema"] == 2
     assert document["labels"] == list(LABELS)
     assert [row["name"] for row in document["pictures"]] == [str(p) for p in sorted(pictures.iterdir())]
     answers = gs.load(model).predict(sorted(pictures.iterdir()))
     opened = open_model(str(model))
     for row, probabilities in zip(document["pictures"], answers, strict=True):
-        assert row["answer"] == int(probabilities.argmax())
-        assert row["label"] == LABELS[row["answer"]]
+        assert row["prediction"] == int(probabilities.argmax())
+        assert row["label"] == LABELS[row["prediction"]]
         assert row["probability"] == pytest.approx(float(probabilities.max()), abs=1e-6)
         assert row["size"] == [40, 56]
         assert len(row["classes"]) == 3
@@ -97,7 +97,7 @@ def test_asked_classes_are_shown_beside_the_answer(model, pictures, tmp_path):
     _, document, printed = run(model, pictures, out=tmp_path / "out", classes="dog,0", drawings=False)
     for row in document["pictures"]:
         assert [entry["index"] for entry in row["classes"]] == [1, 0]
-        assert row["label"] == LABELS[row["answer"]]
+        assert row["label"] == LABELS[row["prediction"]]
     assert document["options"]["classes"] == [1, 0]
     assert "asked" in printed
     with pytest.raises(ValueError, match="Close to it: dog"):
@@ -112,7 +112,7 @@ def test_all_keeps_the_maps_of_all_classes(model, pictures, tmp_path):
         kept = load_npz(tmp_path / "out" / row["npz"])
         assert sorted(e.index for e in kept) == [0, 1, 2, 3]
         assert len(row["classes"]) == 1
-        assert kept[0].index == row["classes"][0]["index"] == row["answer"]
+        assert kept[0].index == row["classes"][0]["index"] == row["prediction"]
 
 
 def test_one_scale_over_all_pictures(model, pictures, tmp_path):
@@ -146,7 +146,7 @@ def test_files_that_cannot_be_read_are_listed_with_their_reason(model, pictures,
     assert "truncated" in wrong["short.png"]
     assert wrong["none.png"] == "there is no such file"
     assert document["missing"] == ["*.nothing"]
-    for said in ("3 could not be read", "the file is empty", "*.nothing: no file matches", ".txt 1"):
+    for said in ("3 could not be explained", "the file is empty", "*.nothing: no file matches", ".txt 1"):
         assert said in printed
     page = (tmp_path / "out" / "index.html").read_text("utf-8")
     assert all(reason in page for reason in wrong.values())

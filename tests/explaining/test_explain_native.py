@@ -41,7 +41,7 @@ def test_each_picture_is_seen_as_it_is(model, sizes, tmp_path):
         pixels = load(row["name"]).pixels
         probabilities = network.predict(pixels, native=True)[0]
         assert row["probability"] == pytest.approx(float(probabilities.max()), abs=1e-6)
-        assert row["answer"] == int(probabilities.argmax())
+        assert row["prediction"] == int(probabilities.argmax())
         evidences = load_npz(tmp_path / "out" / row["npz"])
         height, width = row["size"]
         assert len(evidences) == 4

@@ -38,7 +38,7 @@ def test_a_folder_is_walked_in_order_and_what_is_left_out_is_counted(tree):
     assert found.other == {".csv": 2, ".txt": 1}
     assert found.system == 4
     said = " ".join(found.notes())
-    assert "3 file(s) in folders left out, no pictures by their names: .csv 2, .txt 1." in said
+    assert "3 files in folders left out, no pictures by their names: .csv 2, .txt 1." in said
     assert "4 hidden or system" in said
 
 
@@ -121,4 +121,4 @@ def test_a_closed_folder_is_told(tree, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)  # chmod stops nobody who runs the tests as root
     found = files(["photos"])
     assert len(found.paths) == 4
-    assert "1 folder(s) may not be read: photos/deep." in found.notes()
+    assert "1 folder may not be read: photos/deep." in found.notes()

@@ -107,6 +107,7 @@ def test_a_folder_with_everything_wrong(class_folder: Make, picture: Callable[..
         "modes",
         "ranges",
         "notes",
+        "refused",
     }
     assert (entry["files"], entry["readable"], entry["excluded"]) == (18, 16, 4)
     assert entry["sizes"]["160x120"] == 15
@@ -241,3 +242,24 @@ def test_check_writes_beside_the_data_never_into_it(
         with pytest.raises(DataError, match="into DATA itself"):
             check(str(root), out)
     assert not (root / "out").exists()
+
+
+def test_check_says_what_compare_would_refuse(tmp_path: Path) -> None:
+    """A class of a single image: there is nothing to test on."""
+    from gapstone.images.split import SplitError, split
+
+    rng = np.random.default_rng(0)
+    for name, count in (("many", 12), ("one", 1)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8)).save(tmp_path / "data" / name / f"{i}.png")
+    source = open_source(str(tmp_path / "data"))
+    with pytest.raises(SplitError) as compared:
+        split(source, scan(source))
+    found = check(str(tmp_path / "data"), tmp_path / "out")
+    assert found.refused == str(compared.value)
+    assert "'one' (" in found.refused
+    written = (tmp_path / "out" / "scan.txt").read_text("utf-8")
+    assert f"cannot be compared as it is: {found.refused}" in written
+    assert "nothing has to be left out" not in written
+    assert json.loads((tmp_path / "out" / "scan.json").read_text("utf-8"))["refused"] == found.refused

@@ -41,10 +41,10 @@ def test_a_folder_of_classes(class_folder: Make) -> None:
     assert (s.kind, s.classes, s.splits) == ("folder", ("cat", "dog"), ())
     assert [i.name for i in s.items] == ["cat/0.png", "cat/1.png", "dog/0.png", "dog/small/0.png"]
     assert s.notes == (
-        "1 file(s) outside any class folder ignored: README.md",
-        "1 class folder(s) with folders of their own, whose images count as the outer class: dog (small)",
-        "3 hidden or system file(s) or folder(s) ignored (.DS_Store, ._x.jpg, Thumbs.db, …)",
-        "1 class folder(s) without any file: empty",
+        "1 file outside any class folder ignored: README.md",
+        "1 class folder with folders of their own, whose images count as the outer class: dog (small)",
+        "3 hidden or system entries ignored (.DS_Store, ._x.jpg, Thumbs.db, …)",
+        "1 class folder without any file: empty",
     )
 
 
@@ -98,7 +98,7 @@ def test_links_to_a_folder_above_are_not_followed(class_folder: Make) -> None:
     (root / "all").symlink_to(root, target_is_directory=True)
     s = open_source(root)
     assert (s.classes, [i.name for i in s.items]) == (("a", "b"), ["a/0.png", "a/1.png", "b/0.png", "b/1.png"])
-    assert any("3 link(s) back to a folder above" in n for n in s.notes)
+    assert any("3 links back to a folder above" in n for n in s.notes)
 
 
 def test_one_word_in_two_forms_of_unicode_is_one_class(class_folder: Make) -> None:
@@ -185,7 +185,7 @@ def test_a_csv_from_windows(class_folder: Make, tmp_path: Path) -> None:
         assert s.notes == (
             "column 'set' is not read (path, label and split are); named split, it would say which images train, "
             "validate and test",
-            "3 path(s) with backslashes, as Windows writes them, read as with /",
+            "3 paths with backslashes, as Windows writes them, read as with /",
         )
         assert s.items[2].row == 5
 

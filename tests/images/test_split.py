@@ -108,7 +108,7 @@ def test_copies_of_held_out_images_leave_train() -> None:
     assert s.dropped.tolist() == [0, 1, 42]
     assert len(s.test) == 10
     assert not {0, 1, 42} & set(whole(s).tolist())
-    assert "3 image(s)" in s.described
+    assert "3 images" in s.described
 
 
 def test_only_train_is_given() -> None:
@@ -139,13 +139,13 @@ def test_near_copies_never_empty_a_given_split() -> None:
     s = split(source, found)
     assert s.dropped.tolist() == [2]
     assert len(s.train) + len(s.validation) == 39
-    assert "20 image(s) kept though a held-out image is nearly the same" in s.described
+    assert "20 images kept though a held-out image is nearly the same" in s.described
 
 
 def test_exact_copies_are_dropped_whatever_is_left() -> None:
     source, found = made([0, 1] * 20, [i % 20 for i in range(40)], ["train"] * 20 + ["test"] * 20)
     found = replace(found, exact_duplicates=[[i, i + 20] for i in range(20)])
-    with pytest.raises(SplitError, match=r"0 to train, 10 to test.*20 image.s. were dropped from train"):
+    with pytest.raises(SplitError, match=r"0 to train, 10 to test.*20 images dropped from train"):
         split(source, found)
     assert len(split(source, found, duplicates="keep").train) == 18
 
@@ -194,7 +194,7 @@ def test_limit() -> None:
     assert counts[0] > counts[1] > counts[2] >= 1
     assert np.array_equal(s.test, split(source, found, limit=20, seed=9).test)
     assert np.array_equal(whole(s), whole(split(source, found, limit=20, seed=9)))
-    with pytest.raises(SplitError, match="limit=2"):
+    with pytest.raises(SplitError, match="--limit 2"):
         split(source, found, limit=2)
 
 

@@ -1,6 +1,7 @@
 """timm's networks: one of each kind of output, on shapes alone or tiny images."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -118,8 +119,35 @@ def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> N
         return real(name, pretrained=False, **arguments)
 
     monkeypatch.setattr(timm, "create_model", unplugged)
-    with pytest.raises(OSError, match=r"timm:resnet18.*weights could not be had.*Max retries.*pretrained=False"):
+    monkeypatch.setattr("gapstone.nets.hub._is_here", lambda _: True)
+    with pytest.raises(OSError, match=r"timm:resnet18.*weights could not be had.*Max retries.*--weights FILE"):
         build("timm:resnet18", pretrained=True)
+
+
+def test_weights_out_of_reach_are_told_at_once_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The hub's client alone tried for two minutes, trial by trial."""
+    from gapstone.compare.run import Request, compare
+    from gapstone.prepare import Choices
+
+    def unplugged(request: object, timeout: float) -> object:
+        assert timeout < 10
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr("gapstone.nets.hub._is_here", lambda _: False)
+    monkeypatch.setattr("urllib.request.urlopen", unplugged)
+    said = (
+        r"timm:resnet18: its pretrained weights are not on this machine, and huggingface.co cannot be reached \(Network"
+    )
+    with pytest.raises(OSError, match=said):
+        build("timm:resnet18", pretrained=True)
+    # before the images are looked at: DATA is not there
+    with pytest.raises(OSError, match=said):
+        compare(Request(Choices("nowhere", "timm:resnet18", pretrained=True), ("gap",)), tmp_path / "out")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(OSError, match="HF_HUB_OFFLINE is set"):
+        build("timm:resnet18", pretrained=True)
+    with pytest.raises(ValueError, match="--pretrained: resnet18 starts from random weights"):
+        compare(Request(Choices("nowhere", "resnet18", pretrained=True), ("gap",)), tmp_path / "out")
 
 
 def test_without_timm_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,12 +14,15 @@ from gapstone.bench.cases import Case, daily
 from gapstone.bench.job import Contender
 from gapstone.bench.result import Result, measure, select
 from gapstone.doctor import machine
+from gapstone.machine import Others
 from gapstone.progress import Bars
 from gapstone.shown import display
 from gapstone.stopping import stoppable
 from gapstone.storage.folder import own_file
+from gapstone.timing import busy
 from gapstone.whole import write_whole
 
+FIRST = "the first run a minute or two longer: it compiles the kernels, and keeps them on disk"
 SECONDS = 1.0  # of measuring per case, after at least five rounds
 
 
@@ -41,6 +44,7 @@ def bench(
     for name in ("processor", "gapstone", "torch", "numba"):
         console.print(f"{name:>16}  {facts[name]}", highlight=False)
     console.print(f"{'measured':>16}  {how(threads, rounds)}", highlight=False, soft_wrap=True)
+    console.print(f"{'takes':>16}  {FIRST}", highlight=False, soft_wrap=True)
     results = run(console, {"": cases}, rounds, SECONDS, threads, out)
     return not any(result.wrong for result in results)
 
@@ -59,8 +63,10 @@ def run(
     results: list[Result] = []
     had = torch.get_num_threads()
     work = [(section, case) for section, cases in sections.items() for case in cases]
+    load = Others()
     try:
         with (
+            load,
             stoppable(lambda: f"Stopped: {len(results)} of {len(work)} cases measured."
                       + (f" Written: {display(out)}" if out else "")),
             Bars(console, idle="Measuring") as bars,
@@ -76,6 +82,8 @@ def run(
             console.print()
             for text in (*table.summary(results), table.LEGEND):
                 console.print(text, highlight=False, markup=False)
+            if why := busy(load.cores, ()):
+                console.print(f"The machine was busy ({why}): times are uncertain.", style="yellow", highlight=False)
         if out:
             write(out, (before or []) + results, rounds)
     return results
@@ -97,7 +105,7 @@ def how(threads: int, rounds: int) -> str:
 def write(out: Path, results: list[Result], rounds: int) -> None:
     facts = {"machine": machine(), "date": date.today().isoformat(), "rounds": rounds}
     found = {**facts, "results": [result.as_json() for result in results]}
-    write_whole(out, (json.dumps(found, indent=1) + "\n").encode())
+    write_whole(out, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Result]]:

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from gapstone.compare.difference import Components, Doubt, Estimate
+from gapstone.shown import many
 
 POWER = 0.8
+FEWEST = 3  # seeds or folds: two know their own spread so badly that an interval is 13 standard errors to either side
 FEW_SEEDS = 30  # beyond, more images are the better use of the time
 MOST_IMAGES = 10_000_000
 MANY = 10**6  # as good as any number of seeds
@@ -18,7 +20,7 @@ MANY = 10**6  # as good as any number of seeds
 def minimum_detectable(
     components: Components, seeds: int, images: int, level: float = 0.05, power: float = POWER
 ) -> float:
-    """The true difference that a comparison of that size finds with that probability.
+    """The true difference that a comparison of that size detects with that probability.
 
         >>> 100 * minimum_detectable(Components(seed=0, image=0.05, residual=0.05), seeds=5, images=500)
         3.4
@@ -44,7 +46,7 @@ def advise(
     """One sentence for a "cannot tell": how many seeds, or test images, would decide it.
 
         >>> advise(crossed(gap, fc), repeats=5, margin=0.005)
-        'If the difference of 1.2 points is real, about 11 seeds (now 5) on these 500 test images would show it …'
+        'If the difference of 1.2 percentage points is real, about 11 seeds (now 5) on these 500 test images would …'
 
     There are two ways out, and the nearer is named: that the difference shows (at the level that remains after Holm,
     level / tests), or that the interval comes to lie inside ±margin.
@@ -55,7 +57,12 @@ def advise(
     if estimate is None and repeats > 1:
         return "One test image cannot show how far the result depends on the image: use at least 100, better 500."
     if estimate is None:
-        return f"One {kind} cannot show how far the result depends on the {kind}: use at least 3, better 5."
+        return f"One {kind} cannot show how far the result depends on the {kind}: use at least {FEWEST}, better 5."
+    if repeats < FEWEST and detectable(estimate.doubt, level) > 1:
+        return (
+            f"{repeats} {kind}s that differ as much as these cannot show any difference between heads, however large: "
+            f"use at least {FEWEST}, better 5."
+        )
     ways = [
         Way(target, at, aim)
         for target, at, aim in (
@@ -88,7 +95,8 @@ def _from_seeds(estimate: Estimate, ways: list[Way]) -> str:
     opening, ending = way.aim
     if images == estimate.doubt.images:
         return (
-            f"{opening}, about {seeds} seeds (now {estimate.doubt.repeats}) on these {images:,} test images {ending}."
+            f"{opening}, about {seeds} seeds (now {estimate.doubt.repeats}) on these {many(images, 'test image')} "
+            f"{ending}."
         )
     assert estimate.components is not None
     if minimum_detectable(estimate.components, MANY, estimate.doubt.images, way.level) > way.target:
@@ -97,7 +105,7 @@ def _from_seeds(estimate: Estimate, ways: list[Way]) -> str:
         why = "more seeds alone would take too many"
     now = "" if seeds == estimate.doubt.repeats else f" (now {estimate.doubt.repeats})"
     count = f"about {_round(images):,} test images (now {estimate.doubt.images:,})"
-    return f"{opening}, {why}; {count} with {seeds} seeds{now} {ending}."
+    return f"{opening}, {why}; {count} with {many(seeds, 'seed')}{now} {ending}."
 
 
 def _needed(estimate: Estimate, way: Way) -> tuple[int, int]:
@@ -147,10 +155,10 @@ def _aim_at_equivalence(estimate: Estimate, margin: float) -> tuple[str, str]:
 
 def _points(fraction: float) -> str:
     """>>> _points(0.012), _points(0.0004)
-    ('1.2 points', '0.04 points')
+    ('1.2 percentage points', '0.04 percentage points')
     """
     points = 100 * fraction
-    return f"{points:.2g} points" if points < 1 else f"{points:.1f} points"
+    return f"{points:.2g} percentage points" if points < 1 else f"{points:.1f} percentage points"
 
 
 def _round(number: float) -> int:
@@ -165,10 +173,10 @@ def note(
     if bounds is None or estimate is None or bounds[0] <= 0 <= bounds[1]:
         return None
     if verdict == "equivalent":
-        return f"There is a difference, but one surely smaller than the margin of {_points(margin)}."
+        return f"There is a difference, but at 95 % confidence it is smaller than the margin of {_points(margin)}."
     if verdict == "cannot tell":
         return (
-            f"The interval leaves out 0, but {tests} heads were compared, and one of so many may do so by chance: "
-            "adjusted for their number (Holm) the difference is not significant."
+            f"The interval leaves out 0, but {many(tests, 'head')} were compared with the baseline, and one of so many "
+            "may do so by chance: the Holm-adjusted p is not below 0.05."
         )
     return None

@@ -27,7 +27,7 @@ def calibration(logits: ArrayLike, labels: ArrayLike, bins: int = BINS) -> dict[
     if z.ndim != 2 or y.shape != z.shape[:1] or not len(y):
         raise ValueError(f"calibration(logits {z.shape}, labels {y.shape}): (n, K) and (n,) with n ≥ 1 are needed.")
     if not np.isfinite(z).all():
-        raise ValueError("calibration(logits, labels): the logits hold NaN or infinity.")
+        raise ValueError("calibration: the logits hold NaN or infinity.")
     z = z - z.max(1, keepdims=True)  # exp() never overflows
     log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
     p = np.exp(log_p)

@@ -35,13 +35,14 @@ def write_predictions(path: Path, plan: Plan, done: dict[str, list[Done]]) -> No
     names, labels, classes = plan.prepared.store.names, plan.prepared.store.labels, plan.prepared.labels
 
     def rows() -> Iterator[list[Any]]:
-        yield ["image", "label", "head", "seed", "answer", "confidence", "correct"]
+        yield ["image", "label", "head", "seed", "prediction", "confidence", "correct"]
         for one in (one for head in plan.request.heads for one in done[head]):
             arrays = one.arrays
-            for row, answer, sure in zip(arrays["test"], arrays["answer"], arrays["confidence"], strict=True):
+            tested = zip(arrays["test"], arrays["answer"], arrays["confidence"], strict=True)
+            for row, prediction, confidence in tested:
                 label = labels[row]
-                yield [names[row], classes[label], one.trial.head, one.trial.seed, classes[answer], f"{sure:.4f}",
-                       int(answer == label)]  # fmt: skip
+                yield [names[row], classes[label], one.trial.head, one.trial.seed, classes[prediction],
+                       f"{confidence:.4f}", int(prediction == label)]  # fmt: skip
 
     write_csv(path, rows())
 

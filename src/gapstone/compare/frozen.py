@@ -19,7 +19,7 @@ from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.placement import Placement
 from gapstone.pooling import Pool
-from gapstone.training import History, Rows, Settings, descend, fit, shuffled
+from gapstone.training import History, Rows, Settings, descend, fit, shuffled, usable
 from gapstone.whole import UNFINISHED
 
 
@@ -136,7 +136,7 @@ class OnKept:
     def logits(self, rows: Rows, change: Change = STILL) -> Tensor:
         self.head.eval()
         parts = [rows[first : first + self.batch_size] for first in range(0, len(rows), self.batch_size)]
-        return torch.cat([self.trained(self.inputs(part, change)).cpu() for part in parts])
+        return usable(torch.cat([self.trained(self.inputs(part, change)).cpu() for part in parts]))
 
     def maps(self, rows: Rows) -> tuple[Tensor, Placement]:
         return self.seen.maps[STILL][rows].to(self.device).float(), self.seen.placement

@@ -18,16 +18,25 @@ from gapstone.compare.done import Done, all_done
 from gapstone.compare.localisation import SCORES, baselines
 from gapstone.compare.marked import among
 from gapstone.compare.plan import Plan
+from gapstone.compare.remarks import remarks
 from gapstone.compare.statistics import compare_pairs, interval
 from gapstone.compare.trials import Trial
-from gapstone.compare.verdict import sentence
+from gapstone.compare.verdict import sentences
 from gapstone.heads import RECIPES, Spec, parse
+from gapstone.images.cropping import cropped
 from gapstone.machine import installed, processor
 from gapstone.storage.sealed import digests, write_sealed
 
-SCHEMA = 1
+SCHEMA = 2
 MOST_WORST = 12
 MARGIN_PP, CONFIDENCE = 0.5, 0.95
+SHARE = (0.0, 1.0)
+RANGES = {
+    "generalisation_gap": (-1.0, 1.0),
+    "brier": (0.0, 2.0),
+    **dict.fromkeys(("nll", "peak_memory_mb", "train_seconds"), (0.0, float("inf"))),
+}
+"""What a number can be; all others are shares."""
 
 
 def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: dict[str, Any]) -> dict[str, Any]:
@@ -57,6 +66,7 @@ def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: d
             "channels": prepared.preprocessing.channels,
             "hash": prepared.hash,
             "split": parts.described,
+            "cropped": cropped(prepared.preprocessing, prepared.scan.size_counts()),
             "caution": plan.caution,
             "counts": {
                 name: np.bincount(labels[rows], minlength=len(prepared.labels)).tolist()
@@ -98,7 +108,8 @@ def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: d
         "trials": [_trial(trial, done[trial.head], failed) for trial in plan.trials],
         "worst": worst,
     }
-    results["verdict"] = sentence(results)
+    results["verdict"], results["findings"] = sentences(results)
+    results["remarks"] = remarks(results)
     files.write_trials(out / "results.csv", plan, done)
     files.write_predictions(out / "predictions.csv", plan, done)
     files.write_pictures(out / "pictures.npz", plan, done, pictures)
@@ -137,13 +148,14 @@ def _head(
     }
     stats["shift_accuracy"] = [float(np.mean(fact["shift"]["accuracy"][1:])) for fact in facts]
     stats["train_seconds"] = [fact["history"]["seconds"] for fact in facts]
-    entry |= {key: _stat(values) for key, values in stats.items()}
+    entry |= {key: _stat(values, RANGES.get(key, SHARE)) for key, values in stats.items()}
     if not facts:
         nothing = dict.fromkeys(("shift", "sizes", "reliability", "confusion", "localisation"), None)
         return entry | nothing | {"curves": []}
     entry["shift"] = {
         "pixels": first["shift"]["pixels"],
-        **{key: _mean([fact["shift"][key] for fact in facts]) for key in ("accuracy", "same_answer")},
+        "accuracy": _mean([fact["shift"]["accuracy"] for fact in facts]),
+        "same_prediction": _mean([fact["shift"]["same_answer"] for fact in facts]),
     }
     entry["sizes"] = first["sizes"] | {"accuracy": _mean([fact["sizes"]["accuracy"] for fact in facts])}
     entry["robustness_images"] = first["robustness_images"]
@@ -196,10 +208,10 @@ def _localisation_pairs(plan: Plan, done: dict[str, list[Done]]) -> list[dict[st
     return _pairs(plan, looked, lambda one: np.asarray(one.arrays["found"]))
 
 
-def _stat(values: list[float]) -> dict[str, Any]:
+def _stat(values: list[float], within: tuple[float, float] = SHARE) -> dict[str, Any]:
     if not values:
         return {"mean": None, "ci95": None, "values": []}
-    mean, ci95 = interval(values)
+    mean, ci95 = interval(values, within=within)
     return {"mean": mean, "ci95": None if ci95 is None else list(ci95), "values": values}
 
 
@@ -257,7 +269,7 @@ def _trial(trial: Trial, done: Sequence[Done], failed: dict[str, str]) -> dict[s
 
 
 def _worst(plan: Plan, done: dict[str, list[Done]]) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
-    """The test images most trials of most heads got wrong, the surest wrong answers first."""
+    """The test images most trials of most heads got wrong, those of the highest confidence first."""
     prepared = plan.prepared
     labels, names = prepared.store.labels, prepared.store.names
     total = np.zeros(len(labels))
@@ -268,15 +280,15 @@ def _worst(plan: Plan, done: dict[str, list[Done]]) -> tuple[NDArray[np.uint8], 
     entries = []
     for place, row in enumerate(rows):
         entry: dict[str, Any] = {"name": names[row], "label": prepared.labels[labels[row]], "picture": place}
-        entry |= {"wrong": {}, "answers": {}, "confidence": {}}
+        entry |= {"wrong": {}, "predictions": {}, "confidence": {}}
         for head, finished in done.items():
             given = [(int(a[0]), float(c[0])) for a, c in (_on(one, row) for one in finished) if len(a)]
             if not given:
                 continue
-            answer = Counter(answer for answer, _ in given).most_common(1)[0][0]
+            prediction = Counter(one for one, _ in given).most_common(1)[0][0]
             entry["wrong"][head] = float(np.mean([a != labels[row] for a, _ in given]))
-            entry["answers"][head] = prepared.labels[answer]
-            entry["confidence"][head] = float(np.mean([c for a, c in given if a == answer]))
+            entry["predictions"][head] = prepared.labels[prediction]
+            entry["confidence"][head] = float(np.mean([c for a, c in given if a == prediction]))
         entries.append(entry)
     seen = prepared.preprocessing.centre(np.asarray(prepared.store.images[rows]))
     return np.asarray(seen, np.uint8), entries

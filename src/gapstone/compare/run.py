@@ -20,7 +20,7 @@ from gapstone.compare.trials import Trial
 from gapstone.disk import sentence
 from gapstone.images.store import Store
 from gapstone.progress import Bars, duration
-from gapstone.shown import display
+from gapstone.shown import display, many
 from gapstone.stopping import stoppable
 from gapstone.storage.folder import COMPARE, check_folder, own_folder
 from gapstone.storage.sealed import DamagedError, read_sealed, write_sealed
@@ -77,8 +77,8 @@ def _look(what: Plan, out: Path, bars: Bars) -> Seen:
     if unused := seen.leavings(out / "kept"):
         size = sum(path.stat().st_size for path in unused) / 1e6
         bars.say(
-            f"{len(unused)} files ({size:,.1f} MB) of other heads, settings or images stay in "
-            f"{display(out / 'kept')}, unused."
+            f"{many(len(unused), 'file')} ({size:,.1f} MB) of other heads, settings or images left unused in "
+            f"{display(out / 'kept')}."
         )
     return seen
 
@@ -93,7 +93,7 @@ def _train(what: Plan, missing: list[Trial], out: Path, bars: Bars, seen: Seen |
     with (
         stoppable(
             lambda: (
-                f"Stopped: {ended} of {len(missing)} trials done. The same command goes on from here; kept in "
+                f"Stopped: {ended} of {many(len(missing), 'trial')} done. The same command goes on from here; kept in "
                 f"{display(out)}"
             )
         ),
@@ -106,8 +106,8 @@ def _train(what: Plan, missing: list[Trial], out: Path, bars: Bars, seen: Seen |
                 raise TrainingError(f"{news.what.reason} The same command goes on from here.")
             if news.kind == "news":
                 epoch, epochs, accuracy = news.what
-                sure = "" if accuracy is None else f" {100 * accuracy:.1f} %"
-                at[trial.id] = f"{trial.head} #{trial.seed} epoch {epoch}/{epochs}{sure}"
+                validation = "" if accuracy is None else f", validation accuracy {100 * accuracy:.1f} %"
+                at[trial.id] = f"{_named(trial)}, epoch {epoch}/{epochs}{validation}"
             elif news.kind in ("done", "failed"):
                 ended += 1
                 at.pop(trial.id, None)
@@ -118,7 +118,7 @@ def _train(what: Plan, missing: list[Trial], out: Path, bars: Bars, seen: Seen |
 
 def _speed(what: Plan, failed: dict[str, str], out: Path, bars: Bars) -> dict[str, Any]:
     finished = [head for head in what.request.heads if any(t.head == head and t.id not in failed for t in what.trials)]
-    bars.say(f"All trials ended; timing {len(finished)} heads side by side.")
+    bars.say(f"All trials ended; timing {many(len(finished), 'head')} side by side.")
     try:
         with bars.during("Timing the heads side by side"):
             return speed.measure(what, finished, out, bars.say)
@@ -131,7 +131,11 @@ def _tell_end(news: News, bars: Bars, failed: dict[str, str]) -> None:
     trial: Trial = news.job
     if news.kind == "failed":
         failed[trial.id] = str(news.what)
-        bars.say(f"{trial.head} #{trial.seed} failed: {display(str(news.what))}")
+        bars.say(f"{_named(trial)} failed: {display(str(news.what))}")
+
+
+def _named(trial: Trial) -> str:
+    return f"{trial.head} {'seed' if trial.fold is None else 'fold'} {trial.seed}"
 
 
 def _work(
@@ -153,8 +157,8 @@ class _DiskFull:
 
 def _announce(what: Plan, missing: int, out: Path) -> str:
     total, seeds = len(what.trials), len(what.prepared.splits)
-    kind = "folds" if what.request.folds else "seeds"
-    text = f"{len(what.request.heads)} heads × {seeds} {kind} = {total} trials on {what.prepared.backbone}"
+    repeats = many(seeds, "fold" if what.request.folds else "seed")
+    text = f"{many(len(what.request.heads), 'head')} × {repeats} = {many(total, 'trial')} on {what.prepared.backbone}"
     if missing < total:
         text += f", {total - missing} done already"
     if missing:
@@ -165,14 +169,17 @@ def _announce(what: Plan, missing: int, out: Path) -> str:
             text += f", about {duration(missing * what.trial_seconds / what.workers)}"
     others = {path.name for path in (out / "trials").iterdir()} - {trial.id for trial in what.trials}
     if others:
-        text += f". {len(others)} trials of other settings or images stay in {display(out / 'trials')}, unused"
+        verb = "stays" if len(others) == 1 else "stay"
+        text += (
+            f". {many(len(others), 'trial')} of other settings or images {verb} in {display(out / 'trials')}, unused"
+        )
     return text + "."
 
 
 def _announce_pass(once: Pass, seconds: float | None) -> str:
     views = once.images - len(once.all) - (0 if once.whole else len(once.shown))
-    text = f"Frozen backbone, no augmentation: one pass over {len(once.all):,} images"
-    text += f" and {views:,} moved or resized test images"
+    text = f"Frozen backbone, no augmentation: one pass over {many(len(once.all), 'image')}"
+    text += f" and {many(views, 'moved or resized test image')}"
     if seconds is not None:
         text += f", about {duration(seconds)}"
     return f"{text}; then heads alone are trained"
@@ -196,6 +203,11 @@ def report(out: Path, console: Console | None = None) -> Path:
         raise ValueError(f"{display(out)} is a file; name the folder of the comparison{name}.")
     try:
         found = read_sealed(out / "results.json", "results")
+        if found.get("schema") != results.SCHEMA:
+            raise ValueError(
+                f"{display(out / 'results.json')} was written by gapstone {display(str(found.get('gapstone')))}, in an "
+                f"older form; run the same `gapstone compare` again, which makes it anew of the trials that are there."
+            )
         page = html.write(out)
     except FileNotFoundError:
         raise ValueError(

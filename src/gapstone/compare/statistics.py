@@ -14,6 +14,7 @@ from scipy import stats
 from gapstone.compare.advice import advise, detectable, minimum_detectable, note
 from gapstone.compare.calibration import calibration
 from gapstone.compare.difference import Estimate, corrected_t, crossed
+from gapstone.shown import many
 
 __all__ = [
     "calibration",
@@ -66,11 +67,17 @@ def verdict(interval: tuple[float, float] | None, p_holm: float | None, margin: 
     return "cannot tell"
 
 
-def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, tuple[float, float] | None]:
+def interval(
+    values: Sequence[float], confidence: float = 0.95, within: tuple[float, float] = (-np.inf, np.inf)
+) -> tuple[float, tuple[float, float] | None]:
     """Mean and t interval over trials; no interval from fewer than two.
 
-    >>> interval([0.90, 0.92, 0.91])
-    (0.91, (0.885..., 0.934...))
+        >>> interval([0.90, 0.92, 0.91], within=(0, 1))
+        (0.91, (0.885..., 0.934...))
+        >>> interval([0.35, 0.65], within=(0, 1))     # ±1.9: two seeds do not say where in 0…1 the mean lies
+        (0.5, None)
+
+    within: the range of what is measured. The interval ends there; one that covers all of it is none.
 
     It says how far the result varies with the seed on these same test images, and nothing about other images.
     """
@@ -79,7 +86,8 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
     if len(x) < 2:
         return mean, None
     half = float(stats.t.ppf((1 + confidence) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
-    return mean, (mean - half, mean + half)
+    low, high = max(within[0], mean - half), min(within[1], mean + half)
+    return mean, None if (low, high) == within else (low, high)
 
 
 Correct = Mapping[str, Mapping[int, NDArray[Any]]]
@@ -114,7 +122,8 @@ def compare_pairs(
     margin, level, entries = margin_pp / 100, 1 - confidence, []
     for head, both, difference, estimate in pairs:
         p_holm = next(adjusted) if estimate else None
-        bounds = estimate.interval(confidence) if estimate else None
+        bounds = _said(estimate.interval(confidence)) if estimate else None
+        power = detectable(estimate.doubt, level) if estimate else None
         word = verdict(bounds, p_holm, margin, level)
         entries.append(
             {
@@ -125,7 +134,7 @@ def compare_pairs(
                 "p": estimate.p if estimate else None,
                 "p_holm": p_holm,
                 "verdict": word,
-                "detectable_pp": 100 * detectable(estimate.doubt, level) if estimate else None,
+                "detectable_pp": None if power is None or power > 1 else 100 * power,
                 "advice": advise(estimate, len(both), margin, level, tests, folds) if word == "cannot tell" else None,
                 "note": note(word, bounds, estimate, tests, margin),
                 "method": _method(estimate, len(both), folds is not None),
@@ -134,6 +143,11 @@ def compare_pairs(
             }
         )
     return entries
+
+
+def _said(bounds: tuple[float, float]) -> tuple[float, float] | None:
+    """An interval that leaves out no possible difference says nothing, and is none."""
+    return None if bounds == (-1.0, 1.0) else bounds
 
 
 def _estimate(
@@ -161,12 +175,13 @@ def _method(estimate: Estimate | None, repeats: int, folds: bool) -> str:
     if estimate is None and repeats > 1:
         return "none: one test image was compared, two test images are needed"
     if estimate is None:
-        return f"none: {repeats} {kind}{'s' * (repeats != 1)} finished for both heads, two are needed"
+        return f"none: {many(repeats, kind)} finished for both heads, two are needed"
+    freedom = many(repeats - 1, "degree of freedom", "degrees of freedom")
     if folds:
-        return f"Nadeau–Bengio corrected t over {repeats} folds, {repeats - 1} degrees of freedom; Holm over heads"
+        return f"Nadeau–Bengio corrected t over {repeats} folds, {freedom}; Holm over heads"
     return (
-        f"crossed seed × image variance, {repeats} seeds × {estimate.doubt.images} images, Behrens–Fisher with "
-        f"{repeats - 1} degrees of freedom between seeds; Holm over heads"
+        f"crossed seed × image variance, {repeats} seeds × {many(estimate.doubt.images, 'image')}, Behrens–Fisher with "
+        f"{freedom} between seeds; Holm over heads"
     )
 
 

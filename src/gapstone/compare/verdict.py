@@ -1,51 +1,111 @@
-"""The result in a few sentences."""
+"""The result in a few sentences, the first short enough for one line of a phone."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from gapstone.shown import many, signed
 
-def sentence(results: dict[str, Any]) -> str:
-    """What the pairs say, strongest first; then what those under shifts and on boxes say, where that is sure.
+SHORT = 60
+"""Characters of a headline that names heads; a longer one counts them."""
 
-    >>> sentence(results)
-    'fc is worse than gap by 4.1 points (95 % interval 2.0 to 6.2); whether gmp and gap differ, these data cannot tell.'
+Pair = dict[str, Any]
+
+
+def sentences(results: dict[str, Any]) -> tuple[str, list[str]]:
+    """What the comparison says in one short sentence, then what it says of each head that differs: strongest first.
+
+    >>> sentences(results)
+    ('fc is worse than gap: −4.1 percentage points.', ['The 95 % CI of this difference is −6.2 to −2.0 …'])
     """
     heads = [head for head in results["heads"] if head["test_accuracy"]["mean"] is not None]
     baseline = results["settings"]["baseline"]
     if not heads:
-        return "No trial finished: there is nothing to compare."
+        return "No trial finished: there is nothing to compare.", []
     if baseline not in [head["head"] for head in heads]:
-        return f"No trial of the baseline {baseline} finished: the other heads have nothing to be compared with."
+        return "No trial of the baseline finished.", [
+            f"The other heads have nothing to be compared with: the baseline is {baseline}."
+        ]
     if len(heads) == 1:
         accuracy = 100 * heads[0]["test_accuracy"]["mean"]
-        return f"{heads[0]['head']} reaches {accuracy:.1f} % on the test images; there is no other head to compare."
-    margin = results["settings"]["margin_pp"]
-    text = _findings(results["pairs"], baseline, margin)
-    text = text.replace("whether", "Whether", 1) if text.startswith("whether") else text
-    if moved := [pair for pair in results["shift_pairs"] if pair["verdict"] in ("better", "worse")]:
-        text += f" When test images are shifted, {_findings(moved, baseline, margin)}"
-    if found := [pair for pair in results.get("localisation_pairs", []) if pair["verdict"] in ("better", "worse")]:
-        text += f" In finding the object, {_findings(found, baseline, margin)}"
-    return text
+        return f"{heads[0]['head']} reaches an accuracy of {accuracy:.1f} %.", ["There is no other head to compare."]
+    pairs, margin = results["pairs"], results["settings"]["margin_pp"]
+    details = _details(pairs, baseline, margin)
+    for pairs_of, where in (
+        (results["shift_pairs"], "On shifted test images"),
+        (results.get("localisation_pairs", []), "In localisation (GT-known)"),
+    ):
+        details += [
+            f"{where}, {pair['a']} is {pair['verdict']} than {baseline}: {_numbers(pair)}." for pair in _apart(pairs_of)
+        ]
+    return _headline(pairs, baseline, "fold" if results["settings"]["folds"] else "seed"), details
 
 
-def _findings(pairs: list[dict[str, Any]], baseline: str, margin: float) -> str:
-    by_verdict: dict[str, list[dict[str, Any]]] = {}
-    for pair in sorted(pairs, key=lambda pair: -abs(pair["difference_pp"] or 0)):
-        by_verdict.setdefault(pair["verdict"], []).append(pair)
-    parts = []
-    for verdict in ("better", "worse"):
-        for pair in by_verdict.get(verdict, []):
-            low, high = sorted(abs(end) for end in pair["ci95"])
-            parts.append(
-                f"{pair['a']} is {verdict} than {baseline} by {abs(pair['difference_pp']):.1f} points "
-                f"(95 % interval {low:.1f} to {high:.1f})"
+def _headline(pairs: Sequence[Pair], baseline: str, kind: str) -> str:
+    better, worse, same = (
+        [p["a"] for p in pairs if p["verdict"] == word] for word in ("better", "worse", "equivalent")
+    )
+    if not better and not worse:
+        if len(same) == len(pairs):
+            return _fitting(
+                f"{listed(same)} and {baseline} are equivalent.",
+                f"All {len(pairs)} heads are equivalent to {baseline}.",
             )
-    if same := [pair["a"] for pair in by_verdict.get("equivalent", [])]:
-        parts.append(f"{_list(same, 'and')} and {baseline} are equivalent (within {margin:g} points)")
-    if unknown := [pair["a"] for pair in by_verdict.get("cannot tell", [])]:
-        parts.append(f"whether {_list(unknown, 'or')} and {baseline} differ, these data cannot tell")
-    return "; ".join(parts) + "."
+        if not any(pair["ci95"] for pair in pairs):
+            most = max(pair["repeats"] for pair in pairs)
+            return f"{many(most, kind)} {'is' if most == 1 else 'are'} too few to tell the heads apart."
+        if len(pairs) == 1:
+            return f"{pairs[0]['a']} and {baseline} do not differ detectably."
+        return f"No head differs detectably from {baseline}."
+    apart = _apart(pairs)
+    if len(apart) == 1:
+        (pair,) = apart
+        said = f"{pair['a']} is {pair['verdict']} than {baseline}"
+        return f"{said}: {signed(pair['difference_pp'])} percentage points."
+    named = counted = ""
+    for heads, word in ((better, "better"), (worse, "worse")):
+        if heads:
+            than = "" if named else f" than {baseline}"
+            named += f"{', ' * bool(named)}{listed(heads)} {'is' if len(heads) == 1 else 'are'} {word}{than}"
+            counted += (
+                f"{', ' * bool(counted)}{many(len(heads), 'head')} {'is' if len(heads) == 1 else 'are'} {word}{than}"
+            )
+    return _fitting(f"{named}.", f"{counted}.")
 
 
-def _list(names: list[str], word: str) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
+def _fitting(named: str, counted: str) -> str:
+    return named if len(named) <= SHORT else counted
+
+
+def _details(pairs: Sequence[Pair], baseline: str, margin: float) -> list[str]:
+    apart = _apart(pairs)
+    details = [f"{pair['a']}: {_numbers(pair)}." for pair in apart]
+    if len(apart) == 1:  # the headline has the difference
+        details = [f"The 95 % CI of this difference is {_interval(apart[0])} percentage points."]
+    if same := [pair["a"] for pair in pairs if pair["verdict"] == "equivalent"]:
+        details.append(f"{listed([*same, baseline])} are equivalent (within ±{margin:g} percentage points).")
+    unknown = [pair["a"] for pair in pairs if pair["verdict"] == "cannot tell"]
+    if unknown and (apart or same):  # else the headline has said it
+        verb = "does" if len(unknown) == 1 else "do"
+        details.append(f"{listed(unknown)} {verb} not differ detectably from {baseline}.")
+    return details
+
+
+def _apart(pairs: Sequence[Pair]) -> list[Pair]:
+    sure = [pair for pair in pairs if pair["verdict"] in ("better", "worse")]
+    return sorted(sure, key=lambda pair: -abs(pair["difference_pp"]))
+
+
+def _numbers(pair: Pair) -> str:
+    return f"{signed(pair['difference_pp'])} percentage points (95 % CI {_interval(pair)})"
+
+
+def _interval(pair: Pair) -> str:
+    low, high = pair["ci95"]
+    return f"{signed(low)} to {signed(high)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """>>> listed(["gap", "gmp", "nin"])
+    'gap, gmp and nin'
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -80,8 +80,8 @@ def convert(request: Request, as_json: bool = False, console: Console | None = N
     out, spec = own_file(request.out, "model.safetensors"), str(parse(request.head))
     if request.data is None:
         raise ValueError(
-            "--data is missing: without images to fit it to, a new head answers by chance. Labelled images in any form "
-            f"of DATA; or, to train it yourself, gs.swap_head(model, {spec!r}) in Python."
+            "--data is missing: without images to fit it to, a new head predicts by chance. Labelled images in any "
+            f"form of DATA; or, to train it yourself, gs.swap_head(model, {spec!r}) in Python."
         )
     asked(spec, request.method, request.finetune)
     at_least(0, seed=request.seed)
@@ -112,7 +112,9 @@ def convert(request: Request, as_json: bool = False, console: Console | None = N
             new.cpu().save(out)
             section.says = f"Stopped; the model is written: {display(out)}"
     if as_json:
-        print(json.dumps(document(converted, new), indent=1))  # ASCII: safe whatever the terminal's encoding
+        print(
+            json.dumps(document(converted, new), indent=1, allow_nan=False)
+        )  # ASCII: safe whatever the terminal's encoding
     else:
         show(converted, new, console)
         bars.say(f"Model: {display(out)}")
@@ -192,7 +194,8 @@ def _convert(
     def ask(which: nn.Module, rows: NDArray[np.int64], what: str, change: Change | None = None) -> Right:
         tell = bars(f"Testing {what}")
         view = images.view if which is new else images.before
-        return right(which, view, rows, images.labels[rows], request.batch_size, tell, change)
+        whose = "the model after" if which is new else "the model before"
+        return right(which, view, rows, images.labels[rows], request.batch_size, tell, change, whose)
 
     test = ask(new, parts.test, "after")
     some = np.sort(np.random.default_rng(0).permutation(parts.test)[:MOST_MOVED])

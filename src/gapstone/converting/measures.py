@@ -16,6 +16,7 @@ from gapstone.cost import macs
 from gapstone.fitting.views import Images, View
 from gapstone.images.moved import directions, furthest, moved
 from gapstone.mixed import mixed_sizes
+from gapstone.model_file import finite_logits
 from gapstone.modes import quiet
 from gapstone.shown import by
 from gapstone.training import Rows
@@ -89,13 +90,18 @@ def right(
     batch_size: int,
     tell: Callable[[int, int], None] | None = None,
     change: Change | None = None,
+    whose: str = "the model",
 ) -> Right:
-    """(len(rows),) whether each of these images is answered with its label; in eval mode."""
+    """(len(rows),) whether each of these images is classified right; in eval mode.
+
+    Raises: NotFiniteError, which begins with `whose`, where a logit is NaN or infinite.
+    """
     answers = []
     with quiet(model), torch.inference_mode():
         for start in range(0, len(rows), batch_size):
             for images in view(rows[start : start + batch_size]):
-                answers.append(_logits(model, images, change).argmax(1).cpu().numpy())
+                logits = finite_logits(_logits(model, images, change), whose)
+                answers.append(logits.argmax(1).cpu().numpy())
             if tell is not None:
                 tell(min(start + batch_size, len(rows)), len(rows))
     answered: Right = np.concatenate(answers) == labels

@@ -2,7 +2,7 @@
 
 One image added to each of the two discordant counts: Bonett & Price 2012 (10.3102/1076998611411915). It covers as it
 says for few images too, where the plain formula claims certainty: two models that agree on all of 50 have shown ±5.5
-points, not ±0.
+percentage points, not ±0.
 """
 
 from dataclasses import dataclass
@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gapstone.shown import many, signed
+
 Z = 1.959963984540054
 """95 % of a normal distribution lie within ± that."""
 
 Right = NDArray[np.bool_]
-"""(n,) whether each image is answered right."""
+"""(n,) whether each image is classified correctly."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,10 @@ class Paired:
 
     images: int
     before: float
-    """Share of the images answered right."""
+    """Accuracy."""
     after: float
     lost: int
-    """Images answered right before, and wrong after."""
+    """Images classified correctly before, and not after."""
     won: int
 
     @classmethod
@@ -53,22 +55,22 @@ class Paired:
 
     @property
     def points(self) -> str:
-        """>>> "−7.0 points (95 % interval −8.9 to −5.1)" """
-        low, high = self.interval
-        return f"{signed(self.after - self.before)} points (95 % interval {signed(low)} to {signed(high)})"
+        """>>> "−7.0 percentage points (95 % CI −8.9 to −5.1)" """
+        low, high = (signed(100 * end) for end in self.interval)
+        return f"{signed(100 * (self.after - self.before))} percentage points (95 % CI {low} to {high})"
 
     def verdict(self, head: str) -> str:
         """One sentence that hides nothing."""
         low, high = self.interval
         numbers = (
-            f"{100 * self.before:.1f} % before, {100 * self.after:.1f} % after: {self.points}, on {self.images:,} test "
-            f"images ({self.lost:,} lost, {self.won:,} won)"
+            f"{100 * self.before:.1f} % before, {100 * self.after:.1f} % after: {self.points}, on "
+            f"{many(self.images, 'test image')} ({self.lost:,} lost, {self.won:,} won)"
         )
         if high < 0:
             return f"With {head} the model is LESS ACCURATE: {numbers}."
         if low > 0:
             return f"With {head} the model is more accurate: {numbers}."
-        return f"Whether {head} changed the accuracy, these images cannot tell: {numbers}."
+        return f"With {head} the accuracy does not differ detectably: {numbers}."
 
     def as_json(self) -> dict[str, Any]:
         low, high = self.interval
@@ -81,11 +83,3 @@ class Paired:
             "difference": self.after - self.before,
             "interval95": [low, high],
         }
-
-
-def signed(share: float) -> str:
-    """>>> signed(-0.071), signed(0.0)
-    ('−7.1', '0.0')
-    """
-    text = f"{100 * abs(share):.1f}"
-    return text if text == "0.0" else f"{'−' if share < 0 else '+'}{text}"

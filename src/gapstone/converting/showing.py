@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from gapstone.converting.opened import Original
 from gapstone.converting.request import Request
 from gapstone.fitting.views import View, native, resized, stored
+from gapstone.images.cropping import cropped
 from gapstone.images.load import ImageError
 from gapstone.images.names import display
 from gapstone.images.preprocessing import not_native
@@ -19,6 +20,7 @@ from gapstone.images.split import Split, split
 from gapstone.images.store import StoreError, build
 from gapstone.prepare import content
 from gapstone.progress import Bars
+from gapstone.shown import many
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +55,11 @@ def shown(
         found = _without(found, model.smallest, bars)
     chosen = split(source, found, seed=request.seed, limit=request.limit, duplicates=request.duplicates)
     bars.say(
-        f"{len(chosen.train):,} images to fit to, {len(chosen.validation):,} to choose by, {len(chosen.test):,} to "
-        f"test on: {chosen.described}."
+        f"{many(len(chosen.train), 'image')} to fit to, {len(chosen.validation):,} to choose by, {len(chosen.test):,} "
+        f"to test on: {chosen.described}."
     )
+    if not request.native and (cut := cropped(model.preprocessing, found.size_counts())):
+        bars.say(cut)
     used = np.unique(np.concatenate([chosen.train, chosen.validation, chosen.test]))
     numbers = np.array([labels.index(name) for name in source.classes])
     if (ranges := model.preprocessing.ranges.or_else(found.ranges)) != UNDECIDED:

@@ -9,7 +9,8 @@ from rich.table import Table
 
 from gapstone.classifier import Classifier
 from gapstone.converting.measures import Facts
-from gapstone.shown import by
+from gapstone.shown import by, many
+from gapstone.training import few_validation
 
 if TYPE_CHECKING:
     from gapstone.converting.command import Converted
@@ -23,7 +24,7 @@ def show(converted: "Converted", new: Classifier, console: Console) -> None:
     table.add_column("after", justify="right")
     table.add_row("head", before.head, after.head)
     table.add_row(
-        f"test accuracy, {len(converted.test):,} images",
+        f"test accuracy, {many(len(converted.test), 'image')}",
         _percent(paired.before if paired else None),
         _percent(float(converted.test.mean())),
     )
@@ -58,19 +59,16 @@ def sentences(converted: "Converted") -> list[str]:
         "distil": "Ridge regression on the old head's logits",
     }[request.method]
     lines = [f"{how}, penalty {fitted.penalty:.2g}, {converted.seconds:.0f} s in all."]
-    tuned = fitted.tuned
+    tuned, epochs = fitted.tuned, many(request.finetune, "epoch")
     if tuned is not None:
         change = f"{100 * tuned.accuracy[0]:.1f} % → {100 * tuned.accuracy[tuned.best]:.1f} % on the validation images"
         lines.append(
-            f"Then the last stage and the head, {_epochs(request.finetune)}: {change} (epoch {tuned.best})."
+            f"Then the last stage and the head, {epochs}: {change} (epoch {tuned.best})."
             if tuned.best
-            else f"Then {_epochs(request.finetune)} of the last stage and the head: none was better than the start, "
-            f"which was kept."
+            else f"Then {epochs} of the last stage and the head: none was better than the start, which was kept."
         )
         if tuned.stopped:
-            lines.append(
-                f"Fine-tuning ended after {len(tuned.accuracy) - 1} of {_epochs(request.finetune)}: {tuned.stopped}."
-            )
+            lines.append(f"Fine-tuning ended after {len(tuned.accuracy) - 1} of {epochs}: {tuned.stopped}.")
     if request.native:
         as_it_is = "every picture as it is, neither cut nor resized"
         only = converted.before.only if paired else None
@@ -81,16 +79,13 @@ def sentences(converted: "Converted") -> list[str]:
         if paired.interval[1] < 0 and tuned is None:
             option = "--finetune 30, without --native," if request.native else "--finetune 30"
             lines.append(f"Its features were made for another head: {option} trains the last stage for this one.")
+    if tuned is not None and (said := few_validation(len(converted.parts.validation))):
+        lines.append(said)
     if converted.before.only and not converted.after.only and not request.native:
         lines.append(
-            f"It accepts other sizes than {by(converted.before.only)} now; that it answers well there is not said: "
-            f"measure it."
+            f"It accepts other sizes than {by(converted.before.only)} now; how accurate it is there was not measured."
         )
     return lines
-
-
-def _epochs(count: int) -> str:
-    return "1 epoch" if count == 1 else f"{count:,} epochs"
 
 
 def _percent(share: float | None) -> str:

@@ -164,7 +164,7 @@ def _write(
     failed: dict[str, str],
 ) -> None:
     head = {
-        "schema": 1,
+        "schema": 2,
         "model": display(request.model),
         "gapstone": __version__,
         "labels": list(opened.labels),

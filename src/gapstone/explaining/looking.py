@@ -251,7 +251,7 @@ def _facts(
         del entry["map"]
         if threshold is not None:
             entry["boxes"] = boxes_of(evidence, threshold)
-    return {"sha256": picture.sha, "notes": list(picture.notes), "answer": best[0], "probability": best[1], **facts}
+    return {"sha256": picture.sha, "notes": list(picture.notes), "prediction": best[0], "probability": best[1], **facts}
 
 
 def boxes_of(evidence: Evidence, threshold: float | Literal["otsu"]) -> list[dict[str, Any]]:

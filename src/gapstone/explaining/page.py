@@ -104,7 +104,7 @@ def write(
             wrong += [row] if len(wrong) < MOST_WRONG else []
             errors += "path" not in row
             continue
-        answers[head["labels"][row["answer"]]] += 1
+        answers[head["labels"][row["prediction"]]] += 1
         folder = shared(folder, row["name"])
         additive &= all(entry["additive"] for entry in row["classes"])
         held |= dict.fromkeys(what for entry in row["classes"] for what in entry["held"])
@@ -156,7 +156,7 @@ def _cards(kept: Kept, head: dict[str, Any], rows: Iterator[Row], side: int, fol
         height, width = row["size"]
         yield Card(
             name=within(row["name"], folder),
-            answer=head["labels"][row["answer"]],
+            answer=head["labels"][row["prediction"]],
             probability=row["probability"],
             percent=captions.percent(row["probability"]),
             uri=_uri(picture.read_bytes(), kind),

@@ -2,13 +2,13 @@
 
 The pictures are those of `gapstone.maps.files`, schema 1, with their maps in .npz files, and more:
 
-    {"schema": 1, "model", "gapstone", "labels": […],
+    {"schema": 2, "model", "gapstone", "labels": […],
      "largest": 0.83,                       the scale of all drawings: contribution of a cell, in logit units
      "options": {"classes", "top", "all", "box", "how", "alpha"},
      "missing": ["*.gif"],                  patterns that match nothing
      "pictures": [
        {"name": "photos/cat.jpg", "sha256": "…", "notes": ["the first of 41 frames is used"],
-        "answer": 3, "label": "cat", "probability": 0.93,      the most probable of all classes, whatever was asked for
+        "prediction": 3, "label": "cat", "probability": 0.93,  the most probable of all classes, whatever was asked for
         "size", "placement", "npz": "maps/cat-5c1f0b7a9e21.npz",
         "drawing": "maps/cat-5c1f0b7a9e21.png",                null with --no-drawings, and where "undrawn" says why
         "classes": [{"index", "label", …, "boxes": [{"x0", "y0", "x1", "y1"}]}]},
@@ -54,4 +54,4 @@ def public(row: Row, labels: Sequence[str], drawings: bool, failed: Mapping[str,
     drawing = f"maps/{name_of(Path(row['path']))}.png" if drawings and not why else None
     if why:
         facts["undrawn"] = why
-    return facts | {"label": labels[row["answer"]], "drawing": drawing, "classes": row["classes"]}
+    return facts | {"label": labels[row["prediction"]], "drawing": drawing, "classes": row["classes"]}

@@ -44,7 +44,7 @@ def show(
     if looked.pictures > len(first):
         _say(console, f"… and {looked.pictures - len(first):,} more pictures.")
     if wrong:
-        _say(console, f"{looked.errors:,} could not be read:", "red")
+        _say(console, f"{looked.errors:,} could not be explained:", "red")
         for row in wrong:
             _say(console, f"  {row['name']}: {row['error']}")
         if looked.errors > len(wrong):
@@ -72,16 +72,16 @@ def _table(rows: Sequence[Row], labels: Sequence[str], request: Request) -> Tabl
     for row in rows:
         folder = shared(folder, row["name"])
     title = Text(f"in {display(folder)}") if folder else None
-    table = Table("image", "answer", box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    table = Table("image", "prediction (confidence)", box=box.SIMPLE_HEAD, title=title, title_justify="left")
     table.columns[0].overflow = "fold"
     if request.classes is not None:
         table.add_column("asked")
     if request.threshold is not None:
-        table.add_column("box of " + ("the first asked" if request.classes is not None else "the answer"))
+        table.add_column("box of " + ("the first asked" if request.classes is not None else "the prediction"))
     for row in rows:
         cells = [Text(within(row["name"], folder))]
         classes = [(entry["label"], entry["probability"]) for entry in row["classes"]]
-        best = (labels[row["answer"]], row["probability"])
+        best = (labels[row["prediction"]], row["probability"])
         if request.classes is not None:
             cells += [_bold([best]), _bold(classes)]
         else:

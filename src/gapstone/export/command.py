@@ -1,10 +1,7 @@
 """`gapstone export`: write, check, name; then say what was written."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 import torch
 from rich import box
@@ -26,7 +23,10 @@ from gapstone.shown import by, display
 from gapstone.stopping import stoppable
 from gapstone.storage.folder import own_file
 from gapstone.terminal import Terminal
+from gapstone.timing import side_by_side, take_turns
 from gapstone.whole import whole
+
+SECONDS = 3.0  # of timing, after five rounds: an idea, not a benchmark
 
 
 def export(
@@ -139,32 +139,23 @@ def _report(
     bars.console.print(table)
     outputs = "logits (batch, K) and maps (batch, K, rows, columns)" if maps else "logits (batch, K)"
     with bars.during("Timing one image"):
-        ours, theirs = _pace(opened, takes, read)
+        paces = _pace(opened, takes, read)
     bars.say(
         f"Takes images (batch, {takes.channels}, height, width), {size}, any number; gives {outputs}, "
         f"K = {len(opened.labels)}. Differences from PyTorch are shares of the largest number; up to {TOLERANCE:g} are "
-        f"allowed. One image at {h}×{w}: {theirs:.2g} ms, PyTorch {ours:.2g} ms."
+        f"allowed. One image at {h}×{w}: {paces}"
     )
 
 
-def _pace(opened: Opened, takes: Sizes, read: Run) -> tuple[float, float]:
-    """Milliseconds of the model in PyTorch, logits alone, and of the file: to have an idea."""
+def _pace(opened: Opened, takes: Sizes, read: Run) -> str:
+    """Milliseconds of the file and of the model in PyTorch, logits alone: to have an idea."""
     image = pictures(opened, (1, takes.channels, *takes.usual), seed=0)
 
     def torch_run() -> object:
         with torch.inference_mode():
             return opened.model(image)
 
-    return _milliseconds(torch_run), _milliseconds(lambda: read(image.numpy()))
-
-
-def _milliseconds(run: Callable[[], Any]) -> float:
-    taken = []
-    for _ in range(6):
-        start = time.perf_counter()
-        run()
-        taken.append(1000 * (time.perf_counter() - start))
-    return median(taken[1:])
+    return side_by_side(take_turns({"this file": lambda: read(image.numpy()), "PyTorch": torch_run}, longest=SECONDS))
 
 
 def _report_int8(bars: Bars, path: Path, images: whole_numbers.Images, cost: whole_numbers.Cost) -> None:
@@ -173,4 +164,4 @@ def _report_int8(bars: Bars, path: Path, images: whole_numbers.Images, cost: who
     )
     bars.say(f"{cost.verdict} Calibrated on {cost.calibrated} others. {images.described.partition(';')[0]}.")
     maps = "" if cost.maps is None else f" Maps differ by {100 * cost.maps:.1f} % of their largest number on average."
-    bars.say(f"One image: {cost.ms_after:.2g} ms, float {cost.ms_before:.2g} ms.{maps}")
+    bars.say(f"One image: {cost.paces}{maps}")

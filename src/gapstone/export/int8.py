@@ -2,11 +2,9 @@
 
 import contextlib
 import logging
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -14,18 +12,19 @@ import torch
 from numpy.typing import NDArray
 
 from gapstone.classifier import Classifier
-from gapstone.export.check import Run, pictures
+from gapstone.export.check import pictures
 from gapstone.export.to_onnx import TRUNK, read_onnx
 from gapstone.images.scan import scan
 from gapstone.images.sources import Source, open_source
 from gapstone.images.split import Duplicates, split
 from gapstone.opening import Opened
+from gapstone.timing import side_by_side, take_turns
 
 CALIBRATED = 128
 """Images that say how large activations become; at least one of each class."""
 
 BATCH = 16
-ROUNDS = 15
+SECONDS = 3.0  # of timing both files side by side, after five rounds
 """Of interleaved timing."""
 
 
@@ -46,9 +45,8 @@ class Cost:
     """Mean over images of the largest difference, as a share of the image's largest contribution."""
     bytes_before: int
     bytes_after: int
-    ms_before: float
-    ms_after: float
-    """One image at the usual size, median."""
+    paces: str
+    """Milliseconds of one image at the usual size, of both, in words."""
 
     @property
     def verdict(self) -> str:
@@ -57,7 +55,7 @@ class Cost:
         change = self.right_after - self.right_before
         numbers = (
             f"accuracy {before:.1f} % before, {after:.1f} % after, on {self.images:,} images ({self.lost:,} lost, "
-            f"{self.won:,} won); {100 * self.same / self.images:.1f} % of the answers are the same"
+            f"{self.won:,} won); {100 * self.same / self.images:.1f} % of the predictions are the same"
         )
         if change < 0:
             return f"int8 is LESS ACCURATE here: {numbers}."
@@ -168,19 +166,19 @@ def cost(before: Path, after: Path, opened: Opened, images: Images, progress: An
     apart: list[float] = []
     done = 0
     for batch, labels in _seen(opened, images, images.held_out):
-        (old, *old_maps), (new, *new_maps) = (run(batch) for run in files)
-        was, now = old.argmax(1) == labels, new.argmax(1) == labels
+        (was_logits, *old_maps), (now_logits, *new_maps) = (run(batch) for run in files)
+        was, now = was_logits.argmax(1) == labels, now_logits.argmax(1) == labels
         for name, what in (("before", was), ("after", now), ("lost", was & ~now), ("won", now & ~was)):
             counts[name] += int(what.sum())
-        counts["same"] += int((old.argmax(1) == new.argmax(1)).sum())
+        counts["same"] += int((was_logits.argmax(1) == now_logits.argmax(1)).sum())
         for a, b in zip(*(maps[0] if maps else () for maps in (old_maps, new_maps)), strict=True):
             apart.append(float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-30)))
         done += len(labels)
         if progress is not None:
             progress(done, len(images.held_out))
-    ms_before, ms_after = _interleaved(
-        files, pictures(opened, (1, opened.preprocessing.channels, *opened.preprocessing.size), 0).numpy()
-    )
+    image = pictures(opened, (1, opened.preprocessing.channels, *opened.preprocessing.size), 0).numpy()
+    old, new = files
+    timed = take_turns({"int8": lambda: new(image), "float": lambda: old(image)}, longest=SECONDS)
     return Cost(
         images=len(images.held_out),
         calibrated=len(images.calibration),
@@ -192,22 +190,8 @@ def cost(before: Path, after: Path, opened: Opened, images: Images, progress: An
         maps=float(np.mean(apart)) if apart else None,
         bytes_before=before.stat().st_size,
         bytes_after=after.stat().st_size,
-        ms_before=ms_before,
-        ms_after=ms_after,
+        paces=side_by_side(timed),
     )
-
-
-def _interleaved(files: Sequence[Run], image: NDArray[np.float32]) -> list[float]:
-    """Median milliseconds of each; in turn, so that what else the machine does falls on all."""
-    times: list[list[float]] = [[] for _ in files]
-    for run in files:
-        run(image)
-    for _ in range(ROUNDS):
-        for run, taken in zip(files, times, strict=True):
-            start = time.perf_counter()
-            run(image)
-            taken.append(1000 * (time.perf_counter() - start))
-    return [median(taken) for taken in times]
 
 
 def _seen(

@@ -101,7 +101,7 @@ def finetune(
         tuned.accuracy.append(accuracy)
         tuned.loss.append(loss)
         if tell is not None:
-            tell(epoch, epochs, f"held out {100 * accuracy:.1f} %")
+            tell(epoch, epochs, f"validation accuracy {100 * accuracy:.1f} %")
 
     def epoch_of(random: np.random.Generator) -> bool:
         for module in modules:

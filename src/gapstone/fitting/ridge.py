@@ -110,7 +110,7 @@ class Ridge:
         Raises: ValueError for fewer than two rows, or a penalty that is not positive.
         """
         if self.count < 2:
-            raise ValueError(f"Ridge.solve: {self.count} rows; at least 2 are needed.")
+            raise ValueError(f"ridge regression: {self.count} rows; at least 2 are needed.")
         if penalty is not None and not 0 < penalty < np.inf:
             raise ValueError(f"Ridge.solve(penalty={penalty}): expected a number above 0.")
         n = self.count
@@ -118,7 +118,7 @@ class Ridge:
         covariance = self.xx / n - np.outer(x, x)
         unit = float(np.trace(covariance)) / len(x)
         if unit <= 0:
-            raise ValueError("Ridge.solve: every feature is the same for all images: there is nothing to learn from.")
+            raise ValueError("every feature is the same for all images: there is nothing to fit the head to.")
         values, vectors = eigh(covariance, driver="evd")  # the fastest of LAPACK's: 2,048 features in 2 s
         values = np.maximum(values, 0)  # what rounding left below
         turned = vectors.T @ (self.xy / n - np.outer(x, y))  # (D, K)

@@ -1,5 +1,6 @@
 """`gapstone check DATA`: scan, print what was found, write it down. DATA is only ever read."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from gapstone.options import at_least, place
@@ -13,7 +14,8 @@ from .load import MAX_PIXELS
 from .names import display
 from .near import check_threshold
 from .scan import Scan, scan
-from .sources import DataError, open_source
+from .sources import DataError, Source, open_source
+from .split import SplitError, split
 
 
 def check(
@@ -31,6 +33,8 @@ def check(
     check("flowers", Path("findings"))
     ```
 
+    What `compare` would refuse is said in `refused`: a class of a single image, for one.
+
     Raises DataError where DATA is none of the accepted forms, or where `out` lies inside it.
     """
     console = Terminal()
@@ -47,6 +51,7 @@ def check(
     ):
         tell = bars("Looking at the images")
         found = scan(source, workers=workers, max_pixels=max_pixels, progress=tell, threshold=threshold)
+        found = replace(found, refused=_refused(source, found))
         with own_folder(folder, CHECK, say=bars.say):
             found.write(folder)
             shown = gallery.write(source, found, folder, bars("Drawing duplicates"), max_pixels)
@@ -59,6 +64,15 @@ def check(
         soft_wrap=True,
     )
     return found
+
+
+def _refused(source: Source, found: Scan) -> str | None:
+    """Why `compare` would refuse DATA: asked of what it asks itself."""
+    try:
+        split(source, found)
+    except SplitError as error:
+        return str(error)
+    return None
 
 
 def _refuse_inside(out: Path, data: str) -> None:

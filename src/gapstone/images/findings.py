@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gapstone.csv_file import write_csv
+from gapstone.shown import many
 from gapstone.whole import write_whole
 
 from .names import display
@@ -38,7 +39,8 @@ def render(scan: "Scan", console: "Console") -> None:
 def _lines(scan: "Scan") -> Iterator[tuple[str, str]]:
     readable = int(scan.readable.sum())
     what = "image" if scan.kind in ("digits", "idx", "npz") else "file"
-    yield "head", f"{display(scan.given)}: {_n(scan.files, what)} in {len(scan.classes)} classes ({scan.kind})"
+    classes = many(len(scan.classes), "class", "classes")
+    yield "head", f"{display(scan.given)}: {many(scan.files, what)} in {classes} ({scan.kind})"
     yield "plain", f"  readable {readable:,}; {_sizes(scan)}; {_modes(scan)}"
     yield "plain", ""
     yield from _classes(scan)
@@ -49,48 +51,50 @@ def _lines(scan: "Scan") -> Iterator[tuple[str, str]]:
         conflicting = left - (scan.files - readable)
         why = [f"{scan.files - readable:,} unreadable"] if scan.files > readable else []
         why += [f"{conflicting:,} under two labels"] if conflicting else []
-        yield "head", f"left out of a comparison: {_n(left, 'file')} ({', '.join(why)}); nothing was changed or moved"
-    else:
+        yield "head", f"left out of a comparison: {many(left, 'file')} ({', '.join(why)}); nothing was changed or moved"
+    elif scan.refused is None:
         yield "good", "nothing has to be left out of a comparison"
+    if scan.refused is not None:
+        yield "problem", f"cannot be compared as it is: {scan.refused}"
 
 
 def _problems(scan: "Scan") -> Iterator[tuple[str, str]]:
     names = scan.names
     bad = scan.unreadable
     if bad:
-        yield "problem", f"cannot be read: {_n(len(bad), 'file')}"
+        yield "problem", f"cannot be read: {many(len(bad), 'file')}"
         yield from _examples([f"{name}: {reason}" for name, reason in bad])
     if scan.conflicts:
         copies = sum(map(len, scan.conflicts))
-        yield "problem", f"one picture under two labels: {_n(len(scan.conflicts), 'picture')}, {copies} files"
+        yield "problem", f"one picture under two labels: {many(len(scan.conflicts), 'picture')}, {copies} files"
         yield from _examples([_conflict(scan, g) for g in scan.conflicts])
     if scan.near_conflicts:
         groups = scan.near_conflicts
-        yield "problem", f"nearly the same picture under two labels: {_n(len(groups), 'group')} (kept; worth a look)"
+        yield "problem", f"nearly the same picture under two labels: {many(len(groups), 'group')} (kept; worth a look)"
         yield from _examples([_conflict(scan, g) for g in groups])
     if scan.across_splits:
         groups = scan.across_splits
         kinds = " and ".join(dict.fromkeys(str(scan.splits[i]) for g in groups for i in g))
         yield (
             "problem",
-            f"the same picture in {kinds}: {_n(len(groups), 'group')} (the copies in train are dropped, unless a class "
-            "would lose more than half to near duplicates)",
+            f"the same picture in {kinds}: {many(len(groups), 'group')} (the copies in train are dropped, unless a "
+            "class would lose more than half to near duplicates)",
         )
         yield from _examples([" = ".join(names[i] for i in g[:4]) for g in groups])
     for what, groups in (("exact duplicates", scan.exact_duplicates), ("near duplicates", scan.near_duplicates)):
         if groups:
             files = sum(map(len, groups))
-            yield "plain", f"{what}: {_n(len(groups), 'group')}, {files:,} files (kept together when splitting)"
+            yield "plain", f"{what}: {many(len(groups), 'group')}, {files:,} files (kept together when splitting)"
             yield from _examples([_together(names, g) for g in sorted(groups, key=lambda g: -len(g))], 3)
     if scan.ranges != UNDECIDED:
         deep = sum(f.spread is not None and f.reason is None for f in scan.facts)
         yield (
             "plain",
-            f"more than 8 bits: {_n(deep, 'file')}; {scan.ranges} become 0…255, in all of them alike; a model that is "
-            f"trained on them keeps that",
+            f"more than 8 bits: {many(deep, 'file')}; {scan.ranges} become 0…255, in all of them alike; a model that "
+            f"is trained on them keeps that",
         )
     for note, count in counted(note for f in scan.facts for note in f.notes)[:8]:
-        yield "plain", f"note on {_n(count, 'file')}: {note}"
+        yield "plain", f"note on {many(count, 'file')}: {note}"
     for note in scan.notes:
         yield "plain", f"note: {note}"
 
@@ -170,10 +174,6 @@ def _classes(scan: "Scan") -> Iterator[tuple[str, str]]:
     if len(scan.classes) > _MOST_CLASSES:
         rest = [c[_MOST_CLASSES:] for c in counts.values()]
         yield "plain", f"  … {len(rest[0]):,} more, {min(map(min, rest)):,} to {max(map(max, rest)):,} images each"
-
-
-def _n(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def write(scan: "Scan", folder: Path) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gapstone.shown import many
+
 from .names import bytes_of, display, is_system
 from .sources import FORMS, DataError, Item, Source, SplitName, number_classes, other_spellings, unique
 from .split_words import meant, resembles
@@ -107,7 +109,7 @@ def _split_files(given: str, root: Path, splits: dict[str, SplitName], seen: _Se
             # test/1.jpg, or test/unknown/1.jpg, as competitions hand them out
             count = len(outside) + sum(len(_class_files(root, f"{base}/{name}", _Seen())) for name in classes)
             if count:
-                what = f"holds {count:,} file(s) without a folder per class: their labels are unknown, none is used"
+                what = f"holds {many(count, 'file')} without a folder per class: their labels are unknown, none is used"
             else:
                 what = "is empty"
             seen.more.append(f"{display(base)} {what}")
@@ -283,18 +285,19 @@ def _refuse_wrapper(
 def _notes(seen: _Seen) -> list[str]:
     notes = []
 
-    def note(names: list[str], what: str) -> None:
+    def note(names: list[str], what: str, more: str) -> None:
         if names:
             few = ", ".join(display(n) for n in names[:3]) + (", …" if len(names) > 3 else "")
-            notes.append(f"{len(names)} {what}: {few}")
+            notes.append(f"{many(len(names), what)} {more}: {few}")
 
-    note(seen.outside, "file(s) outside any class folder ignored")
-    note(seen.others, "folder(s) beside train, val and test ignored")
-    note(seen.nested, "class folder(s) with folders of their own, whose images count as the outer class")
+    note(seen.outside, "file", "outside any class folder ignored")
+    note(seen.others, "folder", "beside train, val and test ignored")
+    note(seen.nested, "class folder", "with folders of their own, whose images count as the outer class")
     if seen.system:
-        notes.append(f"{seen.system} hidden or system file(s) or folder(s) ignored (.DS_Store, ._x.jpg, Thumbs.db, …)")
-    note(seen.empty, "class folder(s) without any file")
-    note(seen.like_images, "folder(s) named like an image, read as a folder")
-    note(seen.loops, "link(s) back to a folder above, not followed")
-    note(seen.closed, "folder(s) that may not be read, left out")
+        system = many(seen.system, "hidden or system entry", "hidden or system entries")
+        notes.append(f"{system} ignored (.DS_Store, ._x.jpg, Thumbs.db, …)")
+    note(seen.empty, "class folder", "without any file")
+    note(seen.like_images, "folder", "named like an image, read as such")
+    note(seen.loops, "link", "back to a folder above, not followed")
+    note(seen.closed, "folder", "that may not be read, left out")
     return [*seen.more, *notes]

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gapstone.shown import many
+
 from .names import bytes_of, display, is_system
 
 RESULTS = ".looked"
@@ -52,13 +54,15 @@ class Found:
         said = []
         if self.other:
             kinds = ", ".join(f"{display(suffix)} {count:,}" for suffix, count in sorted(self.other.items()))
-            said.append(f"{self.other.total():,} file(s) in folders left out, no pictures by their names: {kinds}.")
+            said.append(f"{many(self.other.total(), 'file')} in folders left out, no pictures by their names: {kinds}.")
         if self.system:
-            said.append(f"{self.system:,} hidden or system file(s) or folder(s) left out.")
+            said.append(f"{many(self.system, 'hidden or system entry', 'hidden or system entries')} left out.")
         if self.results:
             said.append(f"Results of earlier runs left out: {', '.join(map(display, self.results))}.")
         if self.closed:
-            said.append(f"{len(self.closed):,} folder(s) may not be read: {', '.join(map(display, self.closed[:3]))}.")
+            said.append(
+                f"{many(len(self.closed), 'folder')} may not be read: {', '.join(map(display, self.closed[:3]))}."
+            )
         return said
 
 

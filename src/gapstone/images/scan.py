@@ -42,6 +42,8 @@ class Scan:
     near_duplicates: list[list[int]]  # the same picture re-encoded, resized, brightened or lightly cropped
     group: NDArray[np.int64]  # per item: exact and near duplicates share a number
     notes: tuple[str, ...] = field(default=())
+    refused: str | None = None
+    """Why `compare` and `train` would refuse these images, where that was asked (`gapstone check`)."""
 
     @property
     def files(self) -> int:
@@ -143,6 +145,7 @@ class Scan:
             "modes": dict(self.mode_counts().most_common()),
             "ranges": self.ranges.to_json(),
             "notes": list(self.notes),
+            "refused": self.refused,
         }
 
     def text(self) -> str:

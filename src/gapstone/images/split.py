@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gapstone.shown import many
+
 from .names import display
 from .scan import Scan
 from .sources import Source
@@ -78,16 +80,18 @@ def split(
         given_validation, more, still = _without_copies(given_validation, test, labels, groups, exact, 1)
         dropped, kept, where = np.union1d(dropped, more), kept + still, "train and val" if len(more) else where
     if len(dropped):
-        said += f"; {len(dropped):,} image(s) of which the held-out images have a copy dropped from {where}"
+        said += f"; {many(len(dropped), 'image')} of which the held-out images have a copy dropped from {where}"
     if kept:
         said += (
-            f"; {kept:,} image(s) kept though a held-out image is nearly the same: without them a class would lose "
+            f"; {many(kept, 'image')} kept though a held-out image is nearly the same: without them a class would lose "
             f"more than half of its images"
         )
     if limit is not None:
         least = 2 if given_validation is None else 1  # one to train on, one to validate
         if limit < least * len(source.classes):
-            raise SplitError(f"limit={limit}: {len(source.classes)} classes need at least {least} image(s) each")
+            raise SplitError(
+                f"--limit {limit}: each of the {len(source.classes)} classes needs at least {many(least, 'image')}"
+            )
         train, test = _limited(train, labels, limit, least), _limited(test, labels, limit, 1)
         said += f"; limited to {_images(len(train))} to train on and {len(test):,} to test on"
         if given_validation is not None:
@@ -159,7 +163,7 @@ def folds(
 def _usable(source: Source, scan: Scan, duplicates: Duplicates) -> tuple[Indices, Indices, str]:
     """(what may be used, the group of every item, what is said of both)."""
     out = scan.excluded
-    said = f"; {len(out):,} unusable file(s) left out" if out else ""
+    said = f"; {many(len(out), 'unusable file')} left out" if out else ""
     usable = np.setdiff1d(np.arange(len(source)), np.fromiter(out, np.int64, len(out)))
     own = np.arange(len(source))
     together = len(np.unique(scan.group[usable])) < len(usable)
@@ -227,7 +231,7 @@ def _without_copies(
 
 
 def _images(count: int) -> str:
-    return f"{count:,} image" if count == 1 else f"{count:,} images"
+    return many(count, "image")
 
 
 def _share(count: int, total: int) -> str:
@@ -354,7 +358,7 @@ def _check_classes(
         both = np.concatenate([train, test])
         because = _because(both[np.isin(labels[both], few)], groups)
         if dropped is not None and (gone := int(np.isin(labels[dropped], few).sum())):
-            because += f". Of them {gone:,} image(s) were dropped from train: the held-out images have a copy"
+            because += f". Of them {many(gone, 'image')} dropped from train: the held-out images have a copy"
         raise SplitError(
             f"too few different images for {what}: {listed}{', …' if len(few) > 5 else ''}. Duplicates and unusable "
             f"files do not count; add images, or leave these classes out{because}."

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapstone.disk import open_input
+from gapstone.shown import many
 
 from .limits import check_table, check_unpacked
 from .names import composed, display, spellings
@@ -67,7 +68,7 @@ def open_csv(given: str, path: Path) -> Source:
         )
     turned = sum("\\" in before and before != after for before, after in zip(written, names, strict=True))
     if turned:
-        notes.append(f"{turned:,} path(s) with backslashes, as Windows writes them, read as with /")
+        notes.append(f"{many(turned, 'path')} with backslashes, as Windows writes them, read as with /")
     labels = [label for _, _, label, _ in found]
     classes, numbers = number_classes(labels)
     items = [

@@ -45,7 +45,7 @@ def inspect_model(
         if picture is not None:
             found.save(picture)
     if as_json:
-        print(json.dumps(found.as_json(), indent=2))  # ASCII: safe whatever the terminal's encoding
+        print(json.dumps(found.as_json(), indent=2, allow_nan=False))  # ASCII: safe whatever the terminal's encoding
         return
     show(console, found, depth)
     if picture is not None:

@@ -48,7 +48,7 @@ def inspect(
     channels = channels if channels is not None else _channels(model)
     shape = _size(size if size is not None else _own_size(model))
     if channels < 1:
-        raise ValueError(f"inspect(channels={channels}): an image has at least one channel")
+        raise ValueError(f"channels {channels}: an image has at least one channel")
     dry = dried(model, channels, shape)
     images = dry.images(1, channels, shape)
     seen = look(dry, images)
@@ -158,5 +158,5 @@ def _own_size(model: nn.Module) -> Any:
 def _size(size: Any) -> tuple[int, int]:
     sides = (size, size) if isinstance(size, int) else tuple(size)
     if len(sides) != 2 or not all(isinstance(n, int) and n > 0 for n in sides):
-        raise ValueError(f"inspect(size={size!r}): one side or (H, W), in whole pixels")
+        raise ValueError(f"size {size!r}: one side or (H, W), in whole pixels")
     return sides[0], sides[1]

@@ -54,7 +54,7 @@ def draw(found: Inspection) -> Figure:
     figure.subplots_adjust(
         left=margin / width, right=1 - 0.25 / width, bottom=0.5 / height, top=1 - 1.15 / height, wspace=0.1
     )
-    kept = f"{size(found.kept_bytes)} of memory to learn from it" if found.kept_bytes is not None else "does not train"
+    kept = f"{size(found.kept_bytes)} of training activations" if found.kept_bytes is not None else "does not train"
     columns = (
         (f"{found.parameters:,} parameters", [part.parameters for part in parts]),
         (f"{found.macs:,} multiply-adds", [part.macs for part in parts]),

@@ -55,8 +55,9 @@ def _facts(found: Inspection) -> Table:
     macs = f"{found.macs / 1e9:,.2f} G" if found.macs >= 1e9 else count(found.macs)
     fact("multiply-adds", macs + in_head)
     fact("other operations", f"{count(found.pooled)} values read by pools; {count(found.single)} made by all else")
-    learned = f"{size(found.kept_bytes)} to learn from it" if found.kept_bytes is not None else "it does not train here"
-    fact("memory, one image", f"{size(found.peak_bytes)} to answer; {learned} (besides the parameters)")
+    kept = found.kept_bytes
+    training = f"{size(kept)} of training activations" if kept is not None else "it does not train here"
+    fact("memory, one image", f"{size(found.peak_bytes)} for inference; {training} (besides the parameters)")
     if found.last_map:
         last = found.last_map
         sees = f"a cell sees {pixels(last.field)} px" if last.field else "what a cell sees is not known"

@@ -82,7 +82,10 @@ def join(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _class(evidence: Evidence, with_map: bool, boxes: Sequence["Box"] | None) -> dict[str, Any]:
     if not np.isfinite(evidence.map).all():
-        raise ValueError(f"the map of {evidence.label!r} holds NaN or infinity: the network overflowed on this picture")
+        raise ValueError(
+            f"the map of {evidence.label!r} holds NaN or infinity: an error of the model, which overflows on this "
+            f"picture"
+        )
     entry: dict[str, Any] = {"index": evidence.index, "label": _text(evidence.label)}
     entry |= {
         key: _finite(value, key, evidence)
@@ -120,7 +123,9 @@ def _text(text: str) -> str:
 
 def _finite(value: float, key: str, evidence: Evidence) -> float:
     if not math.isfinite(value):
-        raise ValueError(f"the {key} of {evidence.label!r} is {value}: JSON has no such number; the network overflowed")
+        raise ValueError(
+            f"the {key} of {evidence.label!r} is {value}: an error of the model, which overflows on this picture"
+        )
     return float(value)
 
 
@@ -128,7 +133,7 @@ def save_npz(path: str | Path | BinaryIO, evidences: Sequence[Evidence]) -> None
     """One picture's classes: `map` (K, h, w), `logit` (K,), …, and `stride`, `start`, `seen`, `exact`, `size` once."""
     first = _of_one_picture(evidences)
     if any(e.label.endswith("\0") for e in evidences):
-        raise ValueError("save_npz(): a label ends in NUL, which numpy drops; rename the class")
+        raise ValueError("a label ends in NUL, which numpy drops; rename the class")
     # opened here: np.savez would add .npz to a name that ends otherwise
     with open(path, "wb") if isinstance(path, str | Path) else nullcontext(path) as file:
         np.savez_compressed(

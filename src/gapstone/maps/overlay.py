@@ -89,7 +89,10 @@ def check_fit(pixels: NDArray[np.uint8], evidence: Evidence) -> None:
             f"{evidence.size[0]}×{evidence.size[1]}: give the picture that the network was asked about"
         )
     if not np.isfinite(evidence.map).all():
-        raise ValueError(f"the map of {evidence.label!r} holds NaN or infinity: the network overflowed on this picture")
+        raise ValueError(
+            f"the map of {evidence.label!r} holds NaN or infinity: an error of the model, which overflows on this "
+            f"picture"
+        )
 
 
 def resized(evidence: Evidence, size: tuple[int, int]) -> Evidence:

@@ -79,5 +79,5 @@ def _check(values: NDArray[Any], placement: Placement, size: Sequence[int], how:
     if how not in get_args(How):
         raise ValueError(f"place(how={how!r}): one of {', '.join(get_args(How))}")
     if not np.isfinite(values).all():
-        raise ValueError("place(): the map holds NaN or infinity; the network's answer to this picture is not a number")
+        raise ValueError("the map holds NaN or infinity: an error of the model, which overflows on this picture")
     return int(size[0]), int(size[1])

@@ -16,6 +16,7 @@ from functools import partial
 
 from gapstone.nets.features import Features, TooManyParametersError, at_most, dry_run, map_size
 from gapstone.nets.googlenet import GoogLeNet
+from gapstone.nets.hub import check_pretrained
 from gapstone.nets.in_timm import register_timm
 from gapstone.nets.inception_resnet_v1 import InceptionResNetV1
 from gapstone.nets.inception_v4 import InceptionV4
@@ -23,6 +24,7 @@ from gapstone.nets.nin import Nin, NinImageNet, NinPaper
 from gapstone.nets.resnet import ResNet
 from gapstone.nets.vgg import Vgg
 from gapstone.nets.zoo import TimmFeatures, pretrained_moments
+from gapstone.shown import display
 
 __all__ = [
     "NAMES",
@@ -31,6 +33,7 @@ __all__ = [
     "TooManyParametersError",
     "at_most",
     "build",
+    "check_pretrained",
     "dry_run",
     "map_size",
     "pretrained_moments",
@@ -98,16 +101,15 @@ def build(name: str, in_channels: int = 3, pretrained: bool = False) -> Features
     for `timm:` without timm; OSError where the weights cannot be downloaded.
     """
     if in_channels < 1:
-        raise ValueError(f"build({name!r}, in_channels={in_channels}): an image has at least one channel")
+        raise ValueError(f"{display(name)} for images of {in_channels} channels: an image has at least one.")
     if name.startswith("timm:"):
         return TimmFeatures(in_channels, name=name.removeprefix("timm:"), pretrained=pretrained)
     if name not in NETS:
         close = difflib.get_close_matches(name, NETS, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(NETS)}"
-        raise ValueError(f"build({name!r}): no such network; {hint} Networks of timm are written {TIMM}.")
+        raise ValueError(f"there is no network {display(name)!r}; {hint} Networks of timm are written {TIMM}.")
     if pretrained:
         raise ValueError(
-            f"build({name!r}, pretrained=True): gapstone's own networks start from random weights; "
-            f"{NETS[name].pretrained} has weights from ImageNet"
+            f"gapstone's own {name} starts from random weights; {NETS[name].pretrained} has weights from ImageNet."
         )
     return NETS[name].make(in_channels)

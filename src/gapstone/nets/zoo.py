@@ -12,9 +12,11 @@ from typing import Any, cast, final
 import torch
 from torch import Tensor, nn
 
+from gapstone.disk import sentence
 from gapstone.nets.checkpoints import check_same, read_state
 from gapstone.nets.cut import last_stage
 from gapstone.nets.features import Features
+from gapstone.nets.hub import check_pretrained
 
 
 @final
@@ -299,10 +301,14 @@ def create_timm(name: str, in_channels: int, pretrained: bool, num_classes: int 
                 raise
             with torch.device("cpu"):
                 return create().to("meta")
+    check_pretrained(name)
     try:
         return create(pretrained=True)
     except Exception as error:  # the hub's client has its own errors, and they change
+        why = f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError) and error.errno is not None:
+            why = sentence(error)
         raise OSError(
-            f"timm:{name}: its pretrained weights could not be had ({type(error).__name__}: {error}); check the "
-            f"connection and timm.list_pretrained('{name.split('.')[0]}*'), or build it with pretrained=False"
+            f"timm:{name}: its pretrained weights could not be had ({why}); check the "
+            f"connection, or give a file of them with --weights FILE"
         ) from error

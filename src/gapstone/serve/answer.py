@@ -50,11 +50,11 @@ class Explainer:
     def document(self, number: int, picture: Picture) -> dict[str, Any]:
         """What the model says; `number`: which of the picture's fitted arrays is this model's.
 
-        Raises ValueError where the network's answer is not finite: no JSON can hold it.
+        Raises ValueError where the network's logits are not finite: no JSON can hold them.
         """
         explained = self.opened.explain([picture.fitted[number]], top_k=self._top_k)
         if not (torch.isfinite(explained.logits).all() and torch.isfinite(explained.maps).all()):
-            raise ValueError(f"{self.name} answers with NaN or infinity to this picture.")
+            raise ValueError(f"{self.name} gives NaN or infinite logits for this picture: an error of the model.")
         scale, origin = self.opened.preprocessing.seen(*picture.size)
         return {
             "name": self.name,

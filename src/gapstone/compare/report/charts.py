@@ -29,7 +29,7 @@ MARKERS = "os^DvPX"
 LINES = ("-", "--", "-.", ":")
 INK, GRID, SOFT = "#0a0000", "#0a0001", "#0a0002"
 """Stand-ins that no chart would use by chance; `_svg` turns them into the page's variables."""
-FEW = 10  # answers, below which a share of them says little
+FEW = 10  # predictions, below which a share of them says little
 MOST_POINTS = 80  # on a line of a training curve: more cannot be seen
 
 STYLE: dict[Any, Any] = {
@@ -207,11 +207,11 @@ def robustness(heads: Sequence[dict[str, Any]], group: str, x: str, y: str, labe
 
 
 def reliability(bins: dict[str, Any], number: int) -> Markup:
-    """Accuracy against confidence; below, how many answers had that confidence."""
+    """Accuracy against confidence; below, how many predictions had that confidence."""
     look = Look(number)
     edges, count = np.array(bins["edges"]), np.array(bins["count"], float)
     columns = zip(bins["confidence"], bins["accuracy"], bins["count"], strict=True)
-    filled = [(sure, right, n >= FEW) for sure, right, n in columns if n]
+    filled = [(confidence, accuracy, n >= FEW) for confidence, accuracy, n in columns if n]
     with _figure(2.5, 2.5) as (figure, axes):
         axes.bar(edges[:-1], 0.25 * count / max(count.max(), 1), np.diff(edges), align="edge", color=GRID)
         axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
@@ -226,10 +226,10 @@ def reliability(bins: dict[str, Any], number: int) -> Markup:
         axes.set_xticks([0.5, 1])  # the zero is the other axis's
         axes.set_yticks([0, 0.5, 1])
         axes.set_xlabel("confidence")
-        axes.set_ylabel("share right")
+        axes.set_ylabel("accuracy")
         _percent(axes)
         _percent(axes, "x")
-        return _svg(figure, "Share of right answers against the confidence of the answer, beside the ideal diagonal")
+        return _svg(figure, "Accuracy against the confidence of the predictions, beside the ideal diagonal")
 
 
 def _within(bounds: Sequence[float]) -> list[float]:

@@ -8,14 +8,17 @@ No script, no font, no address: it opens from a disk, in an e-mail, in ten years
 import io
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from itertools import combinations
 from math import floor, log10
 from pathlib import Path
 from typing import Any
 
+from gapstone.compare.remarks import learned_with
 from gapstone.compare.report import charts, pictures, words
 from gapstone.compare.report.charts import Look
-from gapstone.shown import pages
+from gapstone.compare.timings import against, caution
+from gapstone.shown import pages, span
 from gapstone.storage.sealed import read_sealed, read_vouched
 from gapstone.whole import write_whole
 
@@ -34,7 +37,8 @@ def write(folder: Path) -> Path:
     """
     results = read_sealed(folder / "results.json", "results")
     npz = io.BytesIO(read_vouched(folder, "pictures.npz", results)) if results["files"] else None
-    page = fill(results, *pictures.read(npz, results["data"]["classes"], len(results["heads"])))
+    learned = partial(learned_with, results)
+    page = fill(results, *pictures.read(npz, results["data"]["classes"], len(results["heads"]), learned))
     path = folder / "report.html"
     write_whole(path, page.encode("utf-8", "backslashreplace"))  # a name that is no UTF-8 must not stop it
     return path
@@ -45,8 +49,8 @@ def fill(results: dict[str, Any], maps: pictures.Maps | None, worst: Sequence[pi
     environment = pages(__package__)
     environment.filters |= {
         name: getattr(words, name)
-        for name in ("percent", "half", "plain", "signed", "short", "p_value", "points", "seconds", "many")
-    }
+        for name in ("percent", "half", "plain", "signed", "short", "p_value", "seconds", "many", "milliseconds")
+    } | {"span": span}
     heads = _heads(results)
     return environment.get_template("report.html.j2").render(
         **{key: results[key] for key in ("data", "settings", "machine", "versions", "scan", "trials")},
@@ -64,12 +68,16 @@ def fill(results: dict[str, Any], maps: pictures.Maps | None, worst: Sequence[pi
         localisation_scale=_forest(results.get("localisation_pairs", []), results["settings"]["margin_pp"]),
         tuned=any(head["localisation"] and head["localisation"]["tuned"] for head in heads),
         dumbbells=_dumbbells(heads),
+        some_interval=any(words.half(head["test_accuracy"]) for head in heads),
+        no_interval=words.without_interval(heads),
+        busy=caution(results["heads"]),
+        timing=against(results["heads"], results["settings"]["baseline"]),
         charts=_charts(heads),
         maps=maps,
         ticks=_ticks(maps.largest) if maps else [],
         worst=_worst(results["worst"], worst),
         confusions=[_confusion(head, results["data"]["classes"]) for head in heads if head["confusion"]],
-        repeats=_repeats(results["settings"]),
+        repeats=words.repeats(results["settings"]),
         sensitivity=words.sensitivity(results["pairs"]),
         marks=MARKS,
         most_listed=MOST_LISTED,
@@ -82,10 +90,6 @@ def _date(iso: str) -> str:
     except ValueError:
         return iso
     return f"{moment.day} {moment:%B %Y, %H:%M}"
-
-
-def _repeats(settings: dict[str, Any]) -> str:
-    return words.many(settings["folds"], "fold") if settings["folds"] else words.many(len(settings["seeds"]), "seed")
 
 
 def _heads(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -113,7 +117,7 @@ def _charts(heads: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "loss": charts.curves(heads, "train_loss", "training loss"),
         "shift": charts.robustness(heads, "shift", "pixels", "accuracy", ("moved by, in pixels", "test accuracy")),
         "same": charts.robustness(
-            heads, "shift", "pixels", "same_answer", ("moved by, in pixels", "same answer as before")
+            heads, "shift", "pixels", "same_prediction", ("moved by, in pixels", "same prediction as before")
         ),
         "sizes": charts.robustness(heads, "sizes", "scale", "accuracy", ("size of the input", "test accuracy")),
         "reliability": [

@@ -8,7 +8,7 @@ cell lies around its receptive field's true centre; nothing is interpolated into
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -59,7 +59,7 @@ class Map:
     """One class's map of one head on one image."""
 
     role: str
-    """"true": the image's own class; "answer": the class answered instead."""
+    """"true": the image's own class; "prediction": the class predicted instead."""
     label: str
     uri: str
     area: Area
@@ -89,10 +89,21 @@ class Maps:
     """The contribution at either end of the colour bar, in logit units."""
     additive: Sequence[bool | None]
     gaps: Sequence[float | None]
+    learned: Sequence[bool]
+    """Heads that are hardly better than the largest class do not set the scale: theirs may be a hundred times as large,
+    and all others' maps would be blank."""
 
 
-def read(npz: Path | BinaryIO | None, classes: Sequence[str], heads: int) -> tuple[Maps | None, list[Picture]]:
-    """The maps, and the pictures of the worst predictions, from pictures.npz; (None, []) where there is none."""
+def read(
+    npz: Path | BinaryIO | None,
+    classes: Sequence[str],
+    heads: int,
+    learned: Callable[[int], Sequence[bool]] | None = None,
+) -> tuple[Maps | None, list[Picture]]:
+    """The maps, and the pictures of the worst predictions, from pictures.npz; (None, []) where there is none.
+
+    learned: of the seed whose maps these are, which heads are more than hardly better than the largest class.
+    """
     if npz is None:
         return None, []
     with np.load(npz, allow_pickle=False) as stored:
@@ -100,10 +111,16 @@ def read(npz: Path | BinaryIO | None, classes: Sequence[str], heads: int) -> tup
     shown = arrays.get("images", np.zeros((0, 1, 1, 1), np.uint8))[:MOST_SHOWN]
     encoded = encode([*shown, *arrays.get("worst", ())])
     pictures, worst = encoded[: len(shown)], encoded[len(shown) :]
-    return (_maps(arrays, pictures, classes, heads) if len(shown) else None), worst
+    if not len(shown):
+        return None, worst
+    scaling = learned(int(arrays["seed"])) if learned and "seed" in arrays else [True] * heads
+    return _maps(arrays, pictures, classes, scaling), worst
 
 
-def _maps(arrays: dict[str, Array], pictures: Sequence[Picture], classes: Sequence[str], heads: int) -> Maps:
+def _maps(
+    arrays: dict[str, Array], pictures: Sequence[Picture], classes: Sequence[str], learned: Sequence[bool]
+) -> Maps:
+    heads = len(learned)
     labels = arrays["labels"]
     chosen = {
         (image, head): _classes(arrays[f"logits_{head}"][image], int(labels[image]))
@@ -111,7 +128,13 @@ def _maps(arrays: dict[str, Array], pictures: Sequence[Picture], classes: Sequen
         if f"maps_{head}" in arrays
         for image in range(len(pictures))
     }
-    values = [np.abs(arrays[f"maps_{head}"][image, k]).max() for (image, head), ks in chosen.items() for k in ks]
+    setting = [head for head in range(heads) if learned[head] and (0, head) in chosen] or list(range(heads))
+    values = [
+        np.abs(arrays[f"maps_{head}"][image, k]).max()
+        for (image, head), ks in chosen.items()
+        if head in setting
+        for k in ks
+    ]
     largest = float(max(values, default=0)) or 1.0
 
     def cell(image: int, head: int) -> list[Map] | None:
@@ -122,7 +145,7 @@ def _maps(arrays: dict[str, Array], pictures: Sequence[Picture], classes: Sequen
         around, area = placed(maps, arrays.get(f"placement_{head}"), arrays["images"].shape[1:3])
         return [
             Map(
-                role="true" if place == 0 else "answer",
+                role="true" if place == 0 else "prediction",
                 label=classes[k],
                 uri=overlay(around[k], largest),
                 area=area,
@@ -148,13 +171,14 @@ def _maps(arrays: dict[str, Array], pictures: Sequence[Picture], classes: Sequen
         largest=largest,
         additive=[bool(arrays[f"additive_{i}"]) if f"additive_{i}" in arrays else None for i in range(heads)],
         gaps=[float(arrays[f"gap_{i}"]) if f"gap_{i}" in arrays else None for i in range(heads)],
+        learned=learned,
     )
 
 
 def _classes(logits: Array, label: int) -> list[int]:
-    """The true class, and the one answered instead."""
-    answer = int(logits.argmax())
-    return [label] if answer == label else [label, answer]
+    """The true class, and the one predicted instead."""
+    predicted = int(logits.argmax())
+    return [label] if predicted == label else [label, predicted]
 
 
 def placed(maps: Array, where: Array | None, size: Sequence[int]) -> tuple[Array, Area]:

@@ -8,10 +8,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from gapstone.compare.report import words
 from gapstone.compare.report.words import NOTHING, compared, half, many, percent, plain, sensitivity, short, signed
+from gapstone.compare.timings import against, caution
 from gapstone.images.names import display
 
 STYLES = {"better": "green", "worse": "red", "equivalent": "cyan", "cannot tell": "yellow"}
+SAID = {"cannot tell": "do not differ detectably"}
 WIDE = 100  # columns from which on the table has room for everything
 
 
@@ -19,6 +22,8 @@ def render(results: dict[str, Any], console: Console) -> None:
     """Print results (the content of results.json); it is readable without colour, from 80 columns on."""
     console.print()
     console.print(_text(results["verdict"], "bold"))
+    for finding in results["findings"]:
+        console.print(_text(finding, ""))
     if caution := results["data"].get("caution"):  # results of an earlier gapstone have none
         console.print(_text(caution, "yellow"))
     console.print()
@@ -36,12 +41,12 @@ def render(results: dict[str, Any], console: Console) -> None:
 def _table(results: dict[str, Any], wide: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("head", overflow="fold", min_width=6)
-    columns = ["params", *(["in head"] if wide else []), "train", "test", "gap", "shift"]
+    columns = ["params", *(["in head"] if wide else []), "train", "test", "overfit", "shift"]
     columns += [*(["ECE"] if wide else []), "ms/image" if wide else "ms"]
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column(f"against {results['settings']['baseline']}" if wide else "verdict", no_wrap=not wide)
-    words = {pair["a"]: pair["verdict"] for pair in results["pairs"]}
+    verdicts = {pair["a"]: pair["verdict"] for pair in results["pairs"]}
     for head in results["heads"]:
         test, speed = head["test_accuracy"], head["ms_per_image"]
         spread = half(test)
@@ -53,31 +58,45 @@ def _table(results: dict[str, Any], wide: bool) -> Table:
             percent(head["generalisation_gap"]["mean"]),
             percent(head["shift_accuracy"]["mean"]),
             *([plain(head["ece"]["mean"], 3)] if wide else []),
-            plain(speed["median"], 2) if speed else NOTHING,
+            words.milliseconds(speed, quartiles=wide),
         ]
-        word = "baseline" if head["head"] == results["settings"]["baseline"] else words.get(head["head"], NOTHING)
+        word = "baseline" if head["head"] == results["settings"]["baseline"] else verdicts.get(head["head"], NOTHING)
         table.add_row(_text(head["head"], "bold"), *cells, Text(word, STYLES.get(word, "")))
     return table
 
 
 def _explain(results: dict[str, Any], console: Console) -> None:
-    data, settings = results["data"], results["settings"]
-    repeats = many(settings["folds"], "fold") if settings["folds"] else many(len(settings["seeds"]), "seed")
+    data, repeats = results["data"], words.repeats(results["settings"])
     heads = [head for head in results["heads"] if head["test_accuracy"]["ci95"]]
     console.print(
         _text(
             f"Accuracies in %, means over {repeats}; {many(data['test'], 'test image')}. "
-            + ("± is the 95 % interval over them. " if heads else "")
-            + f"gap: train − test. shift: test images moved by a few pixels. {sensitivity(results['pairs'])}",
+            + _interval(results, bool(heads))
+            + "overfit: train − test, in percentage points. shift: test images moved by a few pixels. "
+            + sensitivity(results["pairs"]),
             "dim",
         )
     )
+    if said := against(results["heads"], results["settings"]["baseline"]):
+        console.print(_text(said, "dim"))
+    for remark in (*results["remarks"], caution(results["heads"])):
+        if remark:
+            console.print(_text(remark, "yellow"))
     console.print()
+
+
+def _interval(results: dict[str, Any], any_interval: bool) -> str:
+    """What ± covers, and why some heads have none."""
+    seeds, test = words.repeats(results["settings"]), many(results["data"]["test"], "test image")
+    said = f"±: 95 % CI over {seeds}, on these {test}. " if any_interval else ""
+    if words.without_interval(results["heads"]):
+        said += f"No ±: {seeds} cannot say how far this accuracy varies. "
+    return said
 
 
 def _pair(pair: dict[str, Any], console: Console) -> None:
     line = _text(compared(pair), "")
-    line.highlight_words([pair["verdict"]], STYLES.get(pair["verdict"], ""))
+    line.highlight_words([SAID.get(pair["verdict"], pair["verdict"])], STYLES.get(pair["verdict"], ""))
     console.print(line)
     for more in (pair.get("note"), pair["advice"]):
         if more:
@@ -87,9 +106,9 @@ def _pair(pair: dict[str, Any], console: Console) -> None:
 def _shifted(pairs: list[dict[str, Any]], console: Console) -> None:
     if not pairs:
         return
-    words = ", ".join(f"{pair['a']} {pair['verdict']} ({signed(pair['difference_pp'])})" for pair in pairs)
+    said = ", ".join(f"{pair['a']} {pair['verdict']} ({signed(pair['difference_pp'])})" for pair in pairs)
     console.print()
-    console.print(_text(f"Test images shifted, points against {pairs[0]['b']}: {words}.", ""))
+    console.print(_text(f"Shifted test images, against {pairs[0]['b']} in percentage points: {said}.", ""))
 
 
 def _localised(results: dict[str, Any], console: Console) -> None:
@@ -97,11 +116,11 @@ def _localised(results: dict[str, Any], console: Console) -> None:
     heads = [head for head in results["heads"] if head["localisation"]]
     tuned = any(head["localisation"]["tuned"] for head in heads)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("map on the object", overflow="fold", min_width=6)
-    for name in ("found", *(["tuned"] if tuned else []), "top-1", "pointing", "energy"):
+    table.add_column("localisation", overflow="fold", min_width=6)
+    for name in ("GT-known", *(["tuned"] if tuned else []), "top-1", "pointing", "energy"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("found, against " + results["settings"]["baseline"])
-    words = {
+    table.add_column("against " + results["settings"]["baseline"])
+    verdicts = {
         pair["a"]: f"{pair['verdict']} ({signed(pair['difference_pp'])})" for pair in results["localisation_pairs"]
     }
     for head in heads:
@@ -110,7 +129,7 @@ def _localised(results: dict[str, Any], console: Console) -> None:
         found = percent(looked["gt_known"]["mean"]) + (f" ± {spread}" if spread else "")
         best = [percent(looked["tuned"]["mean"] if looked["tuned"] else None)] if tuned else []
         others = [percent(looked[key]["mean"]) for key in ("top1", "pointing", "energy")]
-        word = "baseline" if head["head"] == results["settings"]["baseline"] else words.get(head["head"], NOTHING)
+        word = "baseline" if head["head"] == results["settings"]["baseline"] else verdicts.get(head["head"], NOTHING)
         style = STYLES.get(word.partition(" (")[0], "")
         table.add_row(_text(head["head"] + mark, "bold"), found, *best, *others, Text(word, style))
     for idle in results["localisation"]["baselines"]:
@@ -122,9 +141,10 @@ def _localised(results: dict[str, Any], console: Console) -> None:
     console.print()
     notes = [
         f"In % of {many(results['localisation']['pictures'], 'test image')} with boxes.",
-        "found: what is above 20 % of the true class's map, boxed, has an IoU of at least 0.5"
+        "GT-known localisation: the box around what is above 20 % of the true class's map has an IoU of at least 0.5"
         + ("; tuned: at the validation images' best threshold." if tuned else "."),
-        "top-1: and the answer is right. pointing: the map's highest point lies in a box. energy: share inside.",
+        "top-1: and the prediction is correct. pointing: the map's highest point lies in a box. energy: share of the "
+        "positive evidence inside the boxes. In brackets: difference in percentage points.",
     ]
     if not all(head["localisation"]["additive"] for head in heads):
         notes.append("*: the map does not add up to the logit.")

@@ -3,6 +3,26 @@
 from collections.abc import Sequence
 from typing import Any
 
+from gapstone import shown
+from gapstone.shown import many
+from gapstone.timing import unsteady
+
+__all__ = [
+    "compared",
+    "half",
+    "many",
+    "milliseconds",
+    "p_value",
+    "percent",
+    "plain",
+    "repeats",
+    "seconds",
+    "sensitivity",
+    "short",
+    "signed",
+    "without_interval",
+]
+
 NOTHING = "–"
 
 
@@ -18,10 +38,13 @@ def half(stat: dict[str, Any] | None, scale: float = 100, digits: int = 1) -> st
 
     >>> half({"mean": 0.93, "ci95": [0.92, 0.94], "values": [0.93, 0.93]})
     '1.0'
+    >>> half({"mean": 0.98, "ci95": [0.94, 1.0], "values": [0.96, 1.0]})     # what the range cut off was as long
+    '4.0'
     """
     if not stat or not stat["ci95"] or stat["ci95"][0] == stat["ci95"][1]:
         return None
-    return f"{scale * (stat['ci95'][1] - stat['ci95'][0]) / 2:.{digits}f}"
+    low, high = stat["ci95"]
+    return f"{scale * max(stat['mean'] - low, high - stat['mean']):.{digits}f}"
 
 
 def plain(number: float | None, digits: int = 2) -> str:
@@ -29,13 +52,10 @@ def plain(number: float | None, digits: int = 2) -> str:
 
 
 def signed(number: float | None, digits: int = 1) -> str:
-    """>>> signed(-1.25), signed(0.0)
-    ('−1.2', '0.0')
+    """>>> signed(-1.25), signed(None)
+    ('−1.2', '–')
     """
-    if number is None:
-        return NOTHING
-    text = f"{abs(number):.{digits}f}"
-    return text if float(text) == 0 else ("−" if number < 0 else "+") + text
+    return NOTHING if number is None else shown.signed(number, digits)
 
 
 def short(number: float | None) -> str:
@@ -59,13 +79,6 @@ def p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def points(pp: float | None) -> str:
-    """>>> points(4.12), points(1.0)
-    ('4.1 points', '1.0 points')
-    """
-    return NOTHING if pp is None else f"{abs(pp):.1f} points"
-
-
 def seconds(number: float | None) -> str:
     """>>> seconds(41.2), seconds(400)
     ('41 s', '6.7 min')
@@ -77,42 +90,71 @@ def seconds(number: float | None) -> str:
     return f"{number / 60:.1f} min" if number < 7200 else f"{number / 3600:.1f} h"
 
 
-def many(number: int | None, one: str, more: str | None = None) -> str:
-    """>>> many(1, "seed"), many(1200, "image"), many(2, "class", "classes")
-    ('1 seed', '1,200 images', '2 classes')
+def milliseconds(speed: dict[str, Any] | None, quartiles: bool = False) -> str:
+    """A head's time per image; `~` where the rounds differ so much that it says little.
+
+    >>> milliseconds({"median": 0.62, "low": 0.6, "high": 0.65}), milliseconds({"median": 21, "low": 9, "high": 36})
+    ('0.62', '~21.00')
     """
-    return NOTHING if number is None else f"{number:,} {one if number == 1 else more or one + 's'}"
+    if speed is None:
+        return NOTHING
+    said = ("~" if unsteady(speed) else "") + plain(speed["median"], 2)
+    return f"{said} ({plain(speed['low'], 2)}–{plain(speed['high'], 2)})" if quartiles else said
+
+
+def repeats(settings: dict[str, Any]) -> str:
+    """How many trials each head has.
+
+    >>> repeats({"folds": None, "seeds": [0, 1, 2]})
+    '3 seeds'
+    """
+    return many(settings["folds"], "fold") if settings["folds"] else many(len(settings["seeds"]), "seed")
+
+
+def without_interval(heads: Sequence[dict[str, Any]]) -> bool:
+    """Are there heads with an accuracy, but no ±?"""
+    return any(head["test_accuracy"]["mean"] is not None and half(head["test_accuracy"]) is None for head in heads)
 
 
 def compared(pair: dict[str, Any]) -> str:
     """A pair in one sentence, without its advice.
 
     >>> compared(pair)
-    'gap is better than fc by 4.1 points (95 % interval +2.0 to +6.2, p after Holm < 0.001).'
+    'gap is better than fc: +4.1 percentage points (95 % CI +2.0 to +6.2, Holm-adjusted p < 0.001).'
     """
     a, b, word = pair["a"], pair["b"], pair["verdict"]
+    if pair["difference_pp"] is None:
+        return f"{a} and {b} were not compared."
+    difference = f"{signed(pair['difference_pp'])} percentage points"
     if pair["ci95"] is None:
-        seen = "" if pair["difference_pp"] is None else f" (seen: {signed(pair['difference_pp'])} points)"
-        return f"{a} against {b}: cannot tell{seen}."
+        return f"{a} and {b}: a difference of {difference} was seen, with too little data for a confidence interval."
+    said = {
+        "better": f"{a} is better than {b}",
+        "worse": f"{a} is worse than {b}",
+        "equivalent": f"{a} and {b} are equivalent",
+    }.get(word, f"{a} and {b} do not differ detectably")
     low, high = pair["ci95"]
     p = p_value(pair["p_holm"])
-    inside = f"95 % interval {signed(low)} to {signed(high)}, p after Holm {p if p.startswith('<') else '= ' + p}"
-    if word in ("better", "worse"):
-        return f"{a} is {word} than {b} by {points(pair['difference_pp'])} ({inside})."
-    return f"{a} against {b}: {word}; {signed(pair['difference_pp'])} points ({inside})."
+    p = p if p.startswith("<") else f"= {p}"
+    return f"{said}: {difference} (95 % CI {signed(low)} to {signed(high)}, Holm-adjusted p {p})."
 
 
 def sensitivity(pairs: Sequence[dict[str, Any]]) -> str:
-    """What the comparison could have found at all; nothing where that is not known.
+    """What the comparison could have detected at all; nothing where that is not known.
 
     >>> sensitivity(pairs)
-    'A true difference of 1.4 to 2.1 points would have been found in 4 of 5 comparisons like this one.'
+    'True differences of 1.4 to 2.1 percentage points would be detected with a power of 80 %.'
     """
-    found = sorted(pair["detectable_pp"] for pair in pairs if pair.get("detectable_pp") is not None)
-    if not found:
+    tested = [pair for pair in pairs if pair.get("p") is not None]
+    found = sorted(pair["detectable_pp"] for pair in tested if pair.get("detectable_pp") is not None)
+    if not tested:
         return ""
-    low, high = f"{found[0]:.1f}", f"{found[-1]:.1f}"
-    return (
-        f"A true difference of {low if low == high else f'{low} to {high}'} points would have been found in 4 of 5 "
-        "comparisons like this one."
-    )
+    # those of an earlier gapstone may lie beyond what two accuracies can differ by
+    found = [one for one in found if one <= 100]
+    if not found:
+        return "No difference, however large, would be detected with a power of 80 %: more seeds are needed."
+    size = shown.span(found[0], found[-1])
+    text = f"A true difference of {size} percentage points would be detected with a power of 80 %"
+    if missing := len(tested) - len(found):
+        text += f"; for {many(missing, 'other head')} none would, however large"
+    return f"{text}."

@@ -312,13 +312,19 @@ def test_memory_that_was_given_back_meanwhile_counts():
 
 
 def test_lists_of_heads():
-    assert verdicts._list(["a"], "or") == "a"
-    assert verdicts._list(["a", "b"], "or") == "a or b"
-    assert verdicts._list(["a", "b", "c"], "and") == "a, b and c"
+    assert verdicts.listed(["a"]) == "a"
+    assert verdicts.listed(["a", "b"]) == "a and b"
+    assert verdicts.listed(["a", "b", "c"]) == "a, b and c"
 
 
 def pair(a: str, said: str, points: float | None) -> dict[str, Any]:
-    return {"a": a, "verdict": said, "difference_pp": points, "ci95": [1.0, 3.0]}
+    return {"a": a, "verdict": said, "difference_pp": points, "ci95": [1.0, 3.0], "repeats": 2}
+
+
+def results_of(pairs=(), shifted=(), **accuracy: float | None) -> dict[str, Any]:
+    heads = [{"head": name, "test_accuracy": {"mean": mean}} for name, mean in accuracy.items()]
+    settings = {"baseline": "fc", "margin_pp": 0.5, "folds": None}
+    return {"heads": heads, "settings": settings, "pairs": list(pairs), "shift_pairs": list(shifted)}
 
 
 def test_findings_come_strongest_first():
@@ -328,25 +334,23 @@ def test_findings_come_strongest_first():
         pair("y", "better", 2.0),
         pair("w", "worse", -9.0),
     ]
-    said = verdicts._findings(pairs, "fc", 0.5)
-    assert (
-        said.index("y is better") < said.index("x is better") < said.index("w is worse") < said.index("z and fc differ")
-    )
+    _, details = verdicts.sentences(results_of(pairs, fc=0.9, x=0.9, y=0.9, z=0.9, w=0.8))
+    assert [said.partition(":")[0] for said in details[:3]] == ["w", "y", "x"]
+    assert details[3].startswith("z does not differ detectably from fc")
 
 
 def test_what_is_said_where_little_can_be():
-    def results_of(**accuracy: float | None) -> dict[str, Any]:
-        heads = [{"head": name, "test_accuracy": {"mean": mean}} for name, mean in accuracy.items()]
-        return {"heads": heads, "settings": {"baseline": "fc", "margin_pp": 0.5}, "pairs": [], "shift_pairs": []}
-
-    assert "nothing to compare" in verdicts.sentence(results_of(fc=None, gap=None))
-    assert "No trial of the baseline fc" in verdicts.sentence(results_of(fc=None, gap=0.9))
-    assert "fc reaches 90.0 %" in verdicts.sentence(results_of(fc=0.9, gap=None))
-    shifted = results_of(fc=0.9, gap=0.9) | {"pairs": [pair("gap", "equivalent", 0.1)]}
-    shifted["shift_pairs"] = [pair("gap", "better", 2.0)]
-    assert "When test images are shifted, gap is better" in verdicts.sentence(shifted)
-    shifted["shift_pairs"] = [pair("gap", "equivalent", 0.1), pair("gap", "cannot tell", 2.0)]
-    assert "shifted" not in verdicts.sentence(shifted)
+    assert "nothing to compare" in verdicts.sentences(results_of(fc=None, gap=None))[0]
+    first, more = verdicts.sentences(results_of(fc=None, gap=0.9))
+    assert "No trial of the baseline" in first
+    assert more[0].endswith("the baseline is fc.")
+    assert "fc reaches an accuracy of 90.0 %" in verdicts.sentences(results_of(fc=0.9, gap=None))[0]
+    same, moved = [pair("gap", "equivalent", 0.1)], "On shifted test images"
+    _, details = verdicts.sentences(results_of(same, [pair("gap", "better", 2.0)], fc=0.9, gap=0.9))
+    assert any(said.startswith(f"{moved}, gap is better than fc") for said in details)
+    unsure = [pair("gap", "equivalent", 0.1), pair("gap", "cannot tell", 2.0)]
+    _, details = verdicts.sentences(results_of(same, unsure, fc=0.9, gap=0.9))
+    assert not any(moved in said for said in details)
 
 
 def test_the_worst_images_were_wrong():
@@ -367,7 +371,7 @@ def test_the_worst_images_were_wrong():
     assert len(pictures) == 2
     assert worst[0]["wrong"] == {"gap": 1.0, "fc": 0.0}
     assert worst[1]["wrong"] == {"gap": 0.5, "fc": 1.0}
-    assert worst[0]["answers"] == {"gap": "yes", "fc": "no"}
+    assert worst[0]["predictions"] == {"gap": "yes", "fc": "no"}
     assert worst[0]["confidence"]["gap"] == pytest.approx(0.7)
 
 

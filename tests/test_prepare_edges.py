@@ -152,7 +152,7 @@ def test_what_is_decided_for_small_pictures(data):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"pretrained": True}, "nin starts from random weights"),
+        ({"pretrained": True, "backbone": "nin"}, "nin starts from random weights"),
         ({"backbone": "vgg11", "size": "31"}, "needs images of at least 32 px"),
         ({"backbone": "vgg11"}, "vgg11 needs images of at least 32 px a side, these are 20×20"),
         ({"backbone": "nothing"}, "nothing"),

@@ -229,7 +229,7 @@ def test_the_table_quotes_the_measurements(language):
     both = [(cifar, "gap", "fc:256"), (mnist, "gap", "fc")]
     expected = [
         [*weights, "256"],
-        [data[head]["gap"] for data, *heads in both for head in heads],
+        [data[head]["overfit"] for data, *heads in both for head in heads],
         [data[head]["test %"] for data, *heads in both for head in heads],
         [dropped, ahead],
         [*shifted.groups()],

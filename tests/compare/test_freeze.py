@@ -130,7 +130,7 @@ def both(what, seen, head, settings=None):
     return trial, kept, Live(live, what.prepared.store, batch_size=16), mine, theirs
 
 
-@pytest.mark.parametrize("head", slow_but(HEADS, "gmp", "avgmax:dropout=0.3", "nin", "fc:16"))
+@pytest.mark.parametrize("head", slow_but(HEADS, "gmp", "fc:16"))
 def test_a_head_from_kept_maps_is_the_head_of_a_backbone_run_each_step(whole, head):
     what, seen = whole
     trial, kept, live, mine, theirs = both(what, seen, head)
@@ -402,6 +402,7 @@ def test_the_same_report(run, weights, data):
     assert json.loads((out / "plan.json").read_text("utf-8"))["request"]["weights"] == str(weights)
 
 
+@pytest.mark.slow  # quick: tests/damage goes on with a finished run, too
 def test_more_heads_and_seeds_look_again_at_nothing(run, data, weights, tmp_path, untimed):
     import shutil
 

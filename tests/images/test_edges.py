@@ -239,7 +239,7 @@ def test_a_limit_leaves_every_class_one_to_train_and_one_to_validate(limit, fits
     if fits:
         assert len(split.split(source, found, limit=limit).train) == 3
     else:
-        with pytest.raises(SplitError, match=r"limit=5: 3 classes need at least 2"):
+        with pytest.raises(SplitError, match=r"limit 5: each of the 3 classes needs at least 2"):
             split.split(source, found, limit=limit)
 
 

@@ -28,9 +28,10 @@ LABELS = ("cat", "dog", "2", "owl")
         (["owl", 0], LABELS, [[3, 0], [3, 0]]),
         ("2", LABELS, [[2], [2]]),  # called so
         ("3", LABELS, [[3], [3]]),  # none is called so: the number
-        (torch.tensor([2]), None, [[2], [2]]),
+        (torch.tensor(2), None, [[2], [2]]),
+        (torch.tensor([2, 1]), None, [[2], [1]]),  # one of each image, as labels come
         (torch.tensor([[2], [1]], dtype=torch.uint8), None, [[2], [1]]),
-        (np.array([0, 3]), None, [[0, 3], [0, 3]]),
+        (np.array([0, 3]), None, [[0], [3]]),
         (np.int64(3), None, [[3], [3]]),
     ],
 )
@@ -57,6 +58,7 @@ def test_a_label_that_looks_like_another_number():
         (None, 1.0, None, "at least 1"),
         (None, None, ("a", "b"), "2 labels for 4 logits"),
         ([], None, None, "classes is empty"),
+        (torch.tensor([2]), None, None, "has 1 for 2 images"),
         ([[0], 1], None, None, "not a mixture"),
         ([[0]], None, None, "1 rows for 2 images"),
         ([[0], [1], [2]], None, None, "3 rows for 2 images"),

@@ -4,6 +4,8 @@ BIN := .venv/bin
 PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
 # at the ends of the range, what libraries deprecate in each other is not ours to mend
 QUIETLY := -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning -W ignore::FutureWarning
+# compiled modules are kept: each process that a test starts would compile all of gapstone anew
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 
 .PHONY: install demo test test-slow test-seeds test-oldest test-newest bench check docs clean

@@ -140,6 +140,11 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(Path(__file__).parent))))
+    # the longest files begin first: else one worker has the last of them when the other one is done
+    items.sort(key=lambda item: item.path.relative_to(Path(__file__).parent).parts[0] not in LONGEST)
+
+
+LONGEST = ("tuned", "contract", "compare")
 
 
 def pytest_sessionfinish(session):

@@ -18,6 +18,8 @@ from PIL import Image
 
 import gapstone as gs
 
+from .marks import slow_but
+
 DOCS = Path(__file__).parents[1] / "docs"
 PICTURES = DOCS / "pictures" / "tutorial"
 PAGES = {"en": DOCS / "what-a-head-does.md", "ko": DOCS / "ko" / "what-a-head-does.md"}
@@ -283,7 +285,7 @@ def test_each_picture_shown_is_there_and_none_is_left_over():
     assert shown == set(tutorial.PICTURES) == {path.stem for path in PICTURES.iterdir()}, "run `make docs`"
 
 
-@pytest.mark.parametrize("name", tutorial.PICTURES)
+@pytest.mark.parametrize("name", slow_but(tutorial.PICTURES, *list(tutorial.PICTURES)[:2]))
 def test_a_picture_can_be_drawn_again(name, made, tmp_path, monkeypatch):
     monkeypatch.setattr(style, "FOLDER", tmp_path)
     drawn, kept = tutorial.PICTURES[name](made), PICTURES / f"{name}.png"

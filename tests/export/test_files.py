@@ -49,7 +49,7 @@ def compare(run, opened, shapes):
 # ten seconds each; test_module.py asks the same of the program before it is written, of all heads
 @pytest.mark.parametrize(
     "head",
-    [pytest.param(head, marks=[pytest.mark.slow] * (head not in ("gem:p=learned", "fc:8:grid=3"))) for head in NINE],
+    [pytest.param(head, marks=[pytest.mark.slow] * (head != "gem:p=learned")) for head in NINE],
 )
 def test_every_head_in_onnx_runtime(make, head, tmp_path):
     opened = make(head=head)

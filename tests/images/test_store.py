@@ -21,6 +21,8 @@ from gapstone.images.scan import scan
 from gapstone.images.sources import open_source
 from gapstone.images.store import Store, StoreError, build, moments
 
+from ..marks import slow_but
+
 Make = Callable[..., Path]
 
 
@@ -237,7 +239,7 @@ def test_moments_are_those_of_the_rows_given(tmp_path: Path) -> None:
     assert moments(s) != (mean, std)
 
 
-@pytest.mark.parametrize("way", ["cut", "flip", "empty", "link", "gone"])
+@pytest.mark.parametrize("way", slow_but(["cut", "flip", "empty", "link", "gone"], "cut", "flip", "gone"))
 @pytest.mark.parametrize("name", ["images.npy", "rows.npz", "store.json"])
 def test_a_store_that_is_damaged_is_named_and_built_anew(
     class_folder: Make, tmp_path: Path, name: str, way: str

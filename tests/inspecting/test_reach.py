@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from gapstone import Pool, Window
 from gapstone.inspecting.reach import Reaching
 
+from ..marks import slow_but
+
 
 class Branches(nn.Module):
     """Two ways that see differently far, and to different sides."""
@@ -42,7 +44,7 @@ NETS = {
 }
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", slow_but(NETS, "dilation", "ours", "branches", "channels last"))
 def test_fields_are_what_gradients_touch(name):
     torch.manual_seed(0)
     model = NETS[name].double()

@@ -7,6 +7,8 @@ from torch.nn import functional as F
 
 import gapstone as gs
 
+from ..marks import slow_but
+
 CHANNELS, CLASSES = 8, 5
 
 
@@ -126,7 +128,7 @@ def test_a_root_that_is_the_pool_itself_is_not_held(images):
     assert explained.completeness.max() < 3e-6  # of degree 1: complete, though not promised
 
 
-@pytest.mark.parametrize("pool", ["attention", "min", "topk", "lp", "std"])
+@pytest.mark.parametrize("pool", slow_but(["attention", "min", "topk", "lp", "std"], "attention", "min"))
 def test_every_pool_of_gapstones_that_adds_up(pool, images):
     own = {"attention": {"query": torch.randn(CHANNELS)}, "topk": {"k": 3}}.get(pool, {})
     model = Net(lambda s, f: s.fc(s.norm(f)), pools=False, norm=gs.Pool(pool, **own)).eval()

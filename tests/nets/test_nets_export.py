@@ -9,7 +9,7 @@ from gapstone.nets import NAMES, build
 from gapstone.pooling import Pool
 from gapstone.regions import Window
 
-QUICK = ("nin", "nin:imagenet", "resnet18")
+QUICK = ("nin", "resnet18")
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,8 @@ def test_every_place_is_looked_at_for_nan():
             assert torch.equal(out.isnan(), F.max_pool2d(x, *rule).isnan())
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.slow  # quick: test_rows.py
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_halves(dtype):
     for shape in ((2, 17, 14, 14), (2, 33, 65, 19)):
         check_max(shape, *RUN[2], dtype=dtype)

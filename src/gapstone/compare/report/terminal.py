@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gapstone.compare.report import words
-from gapstone.compare.report.words import NOTHING, compared, half, many, percent, plain, sensitivity, short, signed
+from gapstone.compare.report.words import NOTHING, compared, many, percent, plain, sensitivity, short, signed, spread
 from gapstone.compare.timings import against, caution
 from gapstone.images.names import display
 
@@ -38,6 +38,13 @@ def render(results: dict[str, Any], console: Console) -> None:
     _failed(results, console)
 
 
+def _beside(number: str, interval: str | None, wide: bool = True) -> str:
+    if interval is None:
+        return number
+    interval = interval if wide else interval.replace("± ", "±").replace(" to ", "–")
+    return f"{number}{interval}" if interval.startswith("±") and not wide else f"{number} {interval}"
+
+
 def _table(results: dict[str, Any], wide: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("head", overflow="fold", min_width=6)
@@ -49,12 +56,11 @@ def _table(results: dict[str, Any], wide: bool) -> Table:
     verdicts = {pair["a"]: pair["verdict"] for pair in results["pairs"]}
     for head in results["heads"]:
         test, speed = head["test_accuracy"], head["ms_per_image"]
-        spread = half(test)
         cells = [
             short(head["parameters"]).replace(" ", ""),
             *([short(head["head_parameters"]).replace(" ", "")] if wide else []),
             percent(head["train_accuracy"]["mean"]),
-            percent(test["mean"]) + (f" ± {spread}" if spread and wide else f"±{spread}" if spread else ""),
+            _beside(percent(test["mean"]), spread(test), wide),
             percent(head["generalisation_gap"]["mean"]),
             percent(head["shift_accuracy"]["mean"]),
             *([plain(head["ece"]["mean"], 3)] if wide else []),
@@ -88,7 +94,7 @@ def _explain(results: dict[str, Any], console: Console) -> None:
 def _interval(results: dict[str, Any], any_interval: bool) -> str:
     """What ± covers, and why some heads have none."""
     seeds, test = words.repeats(results["settings"]), many(results["data"]["test"], "test image")
-    said = f"±: 95 % CI over {seeds}, on these {test}. " if any_interval else ""
+    said = f"± or in brackets: 95 % CI over {seeds}, on these {test}. " if any_interval else ""
     if words.without_interval(results["heads"]):
         said += f"No ±: {seeds} cannot say how far this accuracy varies. "
     return said
@@ -125,8 +131,8 @@ def _localised(results: dict[str, Any], console: Console) -> None:
     }
     for head in heads:
         looked = head["localisation"]
-        spread, mark = half(looked["gt_known"]), "" if looked["additive"] else " *"
-        found = percent(looked["gt_known"]["mean"]) + (f" ± {spread}" if spread else "")
+        mark = "" if looked["additive"] else " *"
+        found = _beside(percent(looked["gt_known"]["mean"]), spread(looked["gt_known"]))
         best = [percent(looked["tuned"]["mean"] if looked["tuned"] else None)] if tuned else []
         others = [percent(looked[key]["mean"]) for key in ("top1", "pointing", "energy")]
         word = "baseline" if head["head"] == results["settings"]["baseline"] else verdicts.get(head["head"], NOTHING)

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from gapstone import shown
-from gapstone.shown import many
+from gapstone.shown import many, span
 from gapstone.timing import unsteady
 
 __all__ = [
     "compared",
-    "half",
     "many",
     "milliseconds",
     "p_value",
@@ -20,6 +19,7 @@ __all__ = [
     "sensitivity",
     "short",
     "signed",
+    "spread",
     "without_interval",
 ]
 
@@ -33,18 +33,21 @@ def percent(share: float | None, digits: int = 1) -> str:
     return NOTHING if share is None else f"{100 * share:.{digits}f}"
 
 
-def half(stat: dict[str, Any] | None, scale: float = 100, digits: int = 1) -> str | None:
-    """Half of a Stat's 95 % interval; None where there is none, or where two equal numbers would feign certainty.
+def spread(stat: dict[str, Any] | None, scale: float = 100, digits: int = 1) -> str | None:
+    """A Stat's 95 % interval; None where there is none, or where two equal numbers would feign certainty.
 
-    >>> half({"mean": 0.93, "ci95": [0.92, 0.94], "values": [0.93, 0.93]})
-    '1.0'
-    >>> half({"mean": 0.98, "ci95": [0.94, 1.0], "values": [0.96, 1.0]})     # what the range cut off was as long
-    '4.0'
+    >>> spread({"mean": 0.93, "ci95": [0.92, 0.94], "values": [0.92, 0.94]})
+    '± 1.0'
+    >>> spread({"mean": 0.98, "ci95": [0.94, 1.0], "values": [0.96, 1.0]})     # ± 4.0 would be more than all
+    '(94.0 to 100.0)'
     """
     if not stat or not stat["ci95"] or stat["ci95"][0] == stat["ci95"][1]:
         return None
     low, high = stat["ci95"]
-    return f"{scale * max(stat['mean'] - low, high - stat['mean']):.{digits}f}"
+    below, above = stat["mean"] - low, high - stat["mean"]
+    if abs(below - above) > 1e-9:
+        return f"({span(scale * low, scale * high, digits)})"
+    return f"± {scale * below:.{digits}f}"
 
 
 def plain(number: float | None, digits: int = 2) -> str:
@@ -113,7 +116,7 @@ def repeats(settings: dict[str, Any]) -> str:
 
 def without_interval(heads: Sequence[dict[str, Any]]) -> bool:
     """Are there heads with an accuracy, but no ±?"""
-    return any(head["test_accuracy"]["mean"] is not None and half(head["test_accuracy"]) is None for head in heads)
+    return any(head["test_accuracy"]["mean"] is not None and spread(head["test_accuracy"]) is None for head in heads)
 
 
 def compared(pair: dict[str, Any]) -> str:

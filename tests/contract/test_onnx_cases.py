@@ -40,6 +40,8 @@ def cases():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it computes all of ONNX's cases, some of which overflow on purpose
         found = load_model_tests(kind="node")
+    if not any(case.model for case in found):
+        pytest.skip("this version of onnx keeps its cases in files")
     return {case.name: case for case in found if any("Pool" in node.op_type for node in case.model.graph.node)}
 
 

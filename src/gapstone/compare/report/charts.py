@@ -109,6 +109,7 @@ def _svg(figure: Figure, label: str | None) -> Markup:
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
     text = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", text)
     text = re.sub(r"font-family: [^;\"]+; ?", "", text)  # the page's
+    text = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font-size: \1", text)  # before Matplotlib 3.10
     text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"\d+\.\d{3,}", lambda n: f"{float(n[0]):.2f}", tag[0]), text)
     text = re.sub(r"#0a0b0(\d)", r"var(--h\1)", text)
     for stand_in, variable in ((INK, "var(--ink)"), (GRID, "var(--grid)"), (SOFT, "var(--soft)")):

@@ -20,7 +20,6 @@ WITHOUT = {
     "torch._C._len_torch_function_stack": "every pool goes through torch's dispatcher",
     "torch._C._is_tracing": "torch.jit.is_tracing is asked, which takes longer",
     "torch.autograd.forward_ad._current_level": "every tensor is asked for its tangent",
-    "torch.compiler._is_exporting_flag": "with torch 2.11, torch.compile takes torch's operators instead of gapstone's",
     "torch._C.DisableTorchFunction": "images of different sizes are answered one by one where a gapstone pool is met",
     "torch.Tensor._version": "maps are copied to see whether a network changes them in place",
     "torch.nn.Module._forward_hooks": "inspect runs a network's own hooks, too",
@@ -79,22 +78,10 @@ def tracing() -> bool:
     return not torch.compiler.is_compiling() and _tracing()
 
 
-# Dynamo of torch 2.11 takes the public question for true in every torch.compile
-_asks_the_flag = torch.__version__ < "2.12" and FOUND["torch.compiler._is_exporting_flag"] is not None
-
-
-def exporting() -> bool:
-    """Whether torch.export runs."""
-    if _asks_the_flag:
-        flag: bool = torch.compiler._is_exporting_flag
-        return flag
-    return torch.compiler.is_exporting()
-
-
 def written_down() -> bool:
     """Whether the calls are kept for somewhere else, where gapstone's operators are not: torch.export (so ONNX, .pt2,
     AOTInductor) and torch.jit.trace."""
-    return exporting() or tracing()
+    return torch.compiler.is_exporting() or tracing()
 
 
 def transformed(*values: Any) -> bool:

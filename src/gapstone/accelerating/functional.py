@@ -19,7 +19,7 @@ from gapstone.accelerating.arguments import SMALL, gradient, max_grid, max_windo
 from gapstone.loops.choose import choose
 from gapstone.pooling import by
 from gapstone.regions.places import Boxes
-from gapstone.torch_internals import exporting, unwatched
+from gapstone.torch_internals import unwatched
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -64,7 +64,7 @@ def _served(x: Tensor, axes: int, name: str) -> bool:
     if compiling():
         # Inductor fuses a pool with what stands around it (13 ms against 22 of a small network), but its backward of
         # max_pool runs at 1 GB/s: a training step of that network is 72 ms, 49 with gapstone's
-        return name == "max" and gradient(x) and not exporting()
+        return name == "max" and gradient(x) and not torch.compiler.is_exporting()
     return unwatched(x)
 
 

@@ -11,7 +11,6 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from gapstone.maps.tape import Slot, leaves, replaced
 from gapstone.swapping.layout import Grid
-from gapstone.torch_internals import exporting
 
 NAMESPACES: dict[str, Any] = {"F": F, "torch": torch, "Tensor": Tensor}
 
@@ -37,7 +36,7 @@ class Tap:
     def __call__(self, module: nn.Module, args: tuple[Any, ...], out: Tensor | None = None) -> None:
         x = args[0] if out is None else out
         check_not_checkpointed()
-        if not exporting():
+        if not torch.compiler.is_exporting():
             raise Reached(x)
         self.seen = x  # torch.export loses count of its modules where one is left by an exception
 

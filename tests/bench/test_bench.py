@@ -45,7 +45,7 @@ def test_a_table_and_its_numbers(console, tmp_path):
                  "quartiles", "kept B/answer", "8 against torch eager", "First calls"):  # fmt: skip
         assert word in said
     facts, results = command.read(out)
-    assert facts["machine"]["torch"] == torch.__version__.partition("+")[0]
+    assert facts["machine"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert [one.case for one in results] == [case for case in daily(tiny=True) if case.title in FEW]
     assert [Result.read(json.loads(json.dumps(one.as_json()))) for one in results] == results
     for one in results:

@@ -87,6 +87,12 @@ def test_states_of_two_devices_do_not_add_up():
         one + other
 
 
+on_cuda = pytest.mark.skipif(
+    not torch.backends.cuda.is_built(), reason="torch's CPU build has no tensors on cuda, not even fake ones"
+)
+
+
+@on_cuda
 @pytest.mark.parametrize("kind", regions("cpu"))
 @pytest.mark.parametrize("name", EVERY, ids=str)
 def test_every_pool_over_every_region_stays_on_its_device(name, kind):
@@ -101,6 +107,7 @@ def test_every_pool_over_every_region_stays_on_its_device(name, kind):
         assert on_cpu.shape == out.shape
 
 
+@on_cuda
 @pytest.mark.parametrize(
     "spec", ["gap", "gmp", "gem:p=learned", "lse", "avgmax", "catavgmax", "nin", "fc:grid=3", "gap:8"]
 )
@@ -113,6 +120,7 @@ def test_heads_stay_on_their_device(spec):
             assert head.contributions(x).maps.device.type == "cuda"
 
 
+@on_cuda
 @pytest.mark.parametrize("name", ["resnet18:small", "googlenet", "vgg11_bn"])
 def test_networks_stay_on_their_device(name):
     """Forward: torch's engine takes no gradient on a device that is not there."""

@@ -1,6 +1,6 @@
 """The lowest versions that the metadata allows, as pip takes them: what `make test-oldest` installs.
 
-python tests/oldest.py            torch==2.13 numpy==1.26 ...
+python tests/oldest.py            torch==2.14 numpy==1.26 ...
 """
 
 import re

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from gapstone.shown import display
+from gapstone.shown import display, many
 from gapstone.terminal import Terminal
 
 FIRST = 0.8  # seconds of silence after the start of a command until a plain line says what it does
@@ -177,5 +177,5 @@ def duration(seconds: float) -> str:
     """
     minutes = max(1, math.ceil(seconds / 60))
     if minutes < 90:
-        return f"{minutes} minute{'s' * (minutes > 1)}"
+        return many(minutes, "minute")
     return f"{minutes / 60:.1f} hours"

@@ -335,10 +335,10 @@ def test_heads_differ_in_more_than_colour() -> None:
         (words.seconds(400), "6.7 min"),
         (words.many(1, "seed"), "1 seed"),
         (words.many(2, "class", "classes"), "2 classes"),
-        (words.spread({"mean": 0.93, "ci95": [0.92, 0.94], "values": []}), "± 1.0"),
-        (words.spread({"mean": 0.93, "ci95": [0.93, 0.93], "values": []}), None),
-        (words.spread({"mean": 0.98, "ci95": [0.94, 1.0], "values": []}), "(94.0 to 100.0)"),  # 98 ± 4, cut
-        (words.spread({"mean": 0.5, "ci95": None, "values": [0.3, 0.7]}), None),
+        (words.plus_minus({"mean": 0.93, "ci95": [0.92, 0.94], "values": []}), "± 1.0"),
+        (words.plus_minus({"mean": 0.93, "ci95": [0.93, 0.93], "values": []}), None),
+        (words.plus_minus({"mean": 0.98, "ci95": [0.94, 1.0], "values": []}), "(94.0 to 100.0)"),  # 98 ± 4, cut
+        (words.plus_minus({"mean": 0.5, "ci95": None, "values": [0.3, 0.7]}), None),
         (words.milliseconds({"median": 0.62, "low": 0.6, "high": 0.65}), "0.62"),
         (words.milliseconds({"median": 21.0, "low": 0.34, "high": 36.0}), "~21.00"),
         (words.milliseconds({"median": 0.62, "low": 0.6, "high": 0.65}, quartiles=True), "0.62 (0.60–0.65)"),

@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 from gapstone.accelerating import graphs
 from gapstone.accelerating.classes import accelerated_class, calls_of, install, left_in, original
 from gapstone.accelerating.namespaces import OWN, POOLS, pool_of
-from gapstone.shown import cell
+from gapstone.shown import cell, many
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -54,7 +54,7 @@ class Acceleration:
 
     def __repr__(self) -> str:
         changed = len(self.changed)
-        return f"Acceleration({changed:,} module{'s' * (changed != 1)} changed, {len(self.left):,} left)"
+        return f"Acceleration({many(changed, 'module')} changed, {len(self.left):,} left)"
 
     def _repr_html_(self) -> str:
         return cell(str(self))

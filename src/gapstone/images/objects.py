@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gapstone.csv_file import cell
+from gapstone.shown import many
 
 from .names import composed, display, spellings
 from .sources import DataError, Source
@@ -48,9 +49,9 @@ class Objects:
         """
         texts = []
         if self.strangers:
-            texts.append(f"{self.strangers:,} row{_s(self.strangers)} of images that are not in DATA")
+            texts.append(f"{many(self.strangers, 'row')} of images that are not in DATA")
         if self.others:
-            texts.append(f"{self.others:,} box{'es' * (self.others != 1)} of another class than the image's")
+            texts.append(f"{many(self.others, 'box', 'boxes')} of another class than the image's")
         return " and ".join(texts)
 
 
@@ -182,7 +183,3 @@ def _label(where: str, name: str, source: Source) -> int | None:
     few = ", ".join(source.classes[:8]) + "…" * (len(source.classes) > 8)
     hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"DATA has {few}."
     raise DataError(f"{where}: DATA has no class {shown!r}; {hint}")
-
-
-def _s(count: int) -> str:
-    return "s" * (count != 1)

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from gapstone.maps.explanation import Evidence
-from gapstone.shown import by, display
+from gapstone.shown import by, display, many
 
 if TYPE_CHECKING:
     from gapstone.maps.explanation import Explanation
@@ -55,8 +55,8 @@ def line(explained: "Explanation") -> str:
     """`Explanation(2 images, 3 of 1,000 classes, maps 7×7, additive)`"""
     images, classes = explained.classes.shape
     count = explained.logits.shape[1]
-    each = (f"{classes:,} of " if classes != count else "") + f"{count:,} class{'es' * (count != 1)}"
-    parts = [f"{images:,} image{'s' * (images != 1)}", each, f"maps {by(explained.maps.shape[2:])}"]
+    each = (f"{classes:,} of " if classes != count else "") + many(count, "class", "classes")
+    parts = [many(images, "image"), each, f"maps {by(explained.maps.shape[2:])}"]
     if explained.additive:
         parts.append("additive")
     else:

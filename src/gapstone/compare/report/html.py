@@ -49,7 +49,7 @@ def fill(results: dict[str, Any], maps: pictures.Maps | None, worst: Sequence[pi
     environment = pages(__package__)
     environment.filters |= {
         name: getattr(words, name)
-        for name in ("percent", "spread", "plain", "signed", "short", "p_value", "seconds", "many", "milliseconds")
+        for name in ("percent", "plus_minus", "plain", "signed", "short", "p_value", "seconds", "many", "milliseconds")
     } | {"span": span}
     heads = _heads(results)
     return environment.get_template("report.html.j2").render(
@@ -68,7 +68,7 @@ def fill(results: dict[str, Any], maps: pictures.Maps | None, worst: Sequence[pi
         localisation_scale=_forest(results.get("localisation_pairs", []), results["settings"]["margin_pp"]),
         tuned=any(head["localisation"] and head["localisation"]["tuned"] for head in heads),
         dumbbells=_dumbbells(heads),
-        some_interval=any(words.spread(head["test_accuracy"]) for head in heads),
+        some_interval=any(words.plus_minus(head["test_accuracy"]) for head in heads),
         no_interval=words.without_interval(heads),
         busy=caution(results["heads"]),
         timing=against(results["heads"], results["settings"]["baseline"]),

@@ -9,7 +9,17 @@ from rich.table import Table
 from rich.text import Text
 
 from gapstone.compare.report import words
-from gapstone.compare.report.words import NOTHING, compared, many, percent, plain, sensitivity, short, signed, spread
+from gapstone.compare.report.words import (
+    NOTHING,
+    compared,
+    many,
+    percent,
+    plain,
+    plus_minus,
+    sensitivity,
+    short,
+    signed,
+)
 from gapstone.compare.timings import against, caution
 from gapstone.images.names import display
 
@@ -60,7 +70,7 @@ def _table(results: dict[str, Any], wide: bool) -> Table:
             short(head["parameters"]).replace(" ", ""),
             *([short(head["head_parameters"]).replace(" ", "")] if wide else []),
             percent(head["train_accuracy"]["mean"]),
-            _beside(percent(test["mean"]), spread(test), wide),
+            _beside(percent(test["mean"]), plus_minus(test), wide),
             percent(head["generalisation_gap"]["mean"]),
             percent(head["shift_accuracy"]["mean"]),
             *([plain(head["ece"]["mean"], 3)] if wide else []),
@@ -132,7 +142,7 @@ def _localised(results: dict[str, Any], console: Console) -> None:
     for head in heads:
         looked = head["localisation"]
         mark = "" if looked["additive"] else " *"
-        found = _beside(percent(looked["gt_known"]["mean"]), spread(looked["gt_known"]))
+        found = _beside(percent(looked["gt_known"]["mean"]), plus_minus(looked["gt_known"]))
         best = [percent(looked["tuned"]["mean"] if looked["tuned"] else None)] if tuned else []
         others = [percent(looked[key]["mean"]) for key in ("top1", "pointing", "energy")]
         word = "baseline" if head["head"] == results["settings"]["baseline"] else verdicts.get(head["head"], NOTHING)

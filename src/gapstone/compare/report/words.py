@@ -14,12 +14,12 @@ __all__ = [
     "p_value",
     "percent",
     "plain",
+    "plus_minus",
     "repeats",
     "seconds",
     "sensitivity",
     "short",
     "signed",
-    "spread",
     "without_interval",
 ]
 
@@ -33,12 +33,12 @@ def percent(share: float | None, digits: int = 1) -> str:
     return NOTHING if share is None else f"{100 * share:.{digits}f}"
 
 
-def spread(stat: dict[str, Any] | None, scale: float = 100, digits: int = 1) -> str | None:
+def plus_minus(stat: dict[str, Any] | None, scale: float = 100, digits: int = 1) -> str | None:
     """A Stat's 95 % interval; None where there is none, or where two equal numbers would feign certainty.
 
-    >>> spread({"mean": 0.93, "ci95": [0.92, 0.94], "values": [0.92, 0.94]})
+    >>> plus_minus({"mean": 0.93, "ci95": [0.92, 0.94], "values": [0.92, 0.94]})
     '± 1.0'
-    >>> spread({"mean": 0.98, "ci95": [0.94, 1.0], "values": [0.96, 1.0]})     # ± 4.0 would be more than all
+    >>> plus_minus({"mean": 0.98, "ci95": [0.94, 1.0], "values": [0.96, 1.0]})     # ± 4.0 would be more than all
     '(94.0 to 100.0)'
     """
     if not stat or not stat["ci95"] or stat["ci95"][0] == stat["ci95"][1]:
@@ -116,7 +116,9 @@ def repeats(settings: dict[str, Any]) -> str:
 
 def without_interval(heads: Sequence[dict[str, Any]]) -> bool:
     """Are there heads with an accuracy, but no ±?"""
-    return any(head["test_accuracy"]["mean"] is not None and spread(head["test_accuracy"]) is None for head in heads)
+    return any(
+        head["test_accuracy"]["mean"] is not None and plus_minus(head["test_accuracy"]) is None for head in heads
+    )
 
 
 def compared(pair: dict[str, Any]) -> str:

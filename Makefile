@@ -8,7 +8,7 @@ QUIETLY := -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning -W
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 
-.PHONY: install demo test test-slow test-seeds test-oldest test-newest bench check docs clean
+.PHONY: install demo lint test test-slow test-seeds test-oldest test-newest bench check docs clean
 
 install: .venv/installed
 
@@ -21,13 +21,17 @@ install: .venv/installed
 demo: install
 	$(BIN)/gapstone compare digits --backbone nin --heads gap,gmp,nin,fc,fc:dropout=0.5 --seeds 5 --out runs/demo
 
-check: install
+lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+check: lint
 	$(BIN)/mypy
 
-test: check
-	$(PYTEST)
+# types beside the tests: mypy keeps one core busy for a minute, the tests rarely keep two
+test: lint
+	@said=$$(mktemp) && { $(BIN)/mypy >$$said 2>&1 & types=$$!; $(PYTEST); tests=$$?; wait $$types; types=$$?; \
+	echo "mypy: $$(cat $$said)"; rm -f $$said; exit $$((tests ? tests : types)); }
 
 test-slow: install
 	$(PYTEST) -m "slow or not slow" --all-kernels

@@ -7,6 +7,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before anything imports torch; processes 
 # kernels are waited for: else it is a matter of time which loop a test has tried
 os.environ["GAPSTONE_WAIT_FOR_KERNELS"] = "1"
 
+import gc
 import random
 import signal
 import sys
@@ -97,20 +98,26 @@ def environment_stays():
 def chosen_kernels(environment_stays, request, monkeypatch):
     """A kernel takes 1 to 8 s to compile, and serves one pool, one type and one kind of region. In `make test` only
     tests that call a compiled loop by its name (tests/tuned, tests/contract) or are marked `kernels`, and processes
-    that tests start, compile them; elsewhere torch answers, as it does for users while kernels are built. `make
-    test-slow` runs every test once more with the kernels that are chosen for users."""
+    that tests start, compile them; elsewhere torch answers, as it does for users while kernels are built, and in graphs
+    and where somebody looks on the reference, with the same operator. `make test-slow` runs every test once more with
+    the kernels that are chosen for users."""
     if request.config.getoption("--all-kernels") or request.node.get_closest_marker("kernels"):
         return
-    from gapstone.loops import background
+    from gapstone.loops import background, operators
     from gapstone.loops.kernels import Kernels
 
-    ask = Kernels.__call__
+    ask, pool = Kernels.__call__, operators.pool
 
     def chosen(self, kind):
         if background.defers():
             raise background.NotBuilt(kind)
         return ask(self, kind)
 
+    def by_reference(name, loop, *call):
+        return pool(name, loop if "loop" in by_name else "torch", *call)
+
+    by_name = getattr(getattr(request.node, "callspec", None), "params", {})
+    monkeypatch.setattr(operators, "pool", by_reference)
     monkeypatch.setattr(Kernels, "__call__", chosen)
     monkeypatch.setattr(background, "must_wait", lambda: False)
 
@@ -144,7 +151,14 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.relative_to(Path(__file__).parent).parts[0] not in LONGEST)
 
 
-LONGEST = ("tuned", "contract", "compare")
+def pytest_collection_finish():
+    """Thousands of tests and all that they import stay: looking through them at each collection took a tenth of the
+    time, and 2 s at each `gc.collect()`."""
+    gc.collect()
+    gc.freeze()
+
+
+LONGEST = ("tuned", "contract", "compare", "explaining", "images", "nets", "test_cli.py", "test_working_folder.py")
 
 
 def pytest_sessionfinish(session):

@@ -72,7 +72,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_round_trip_to_the_bit(backbone: str, head: str, side: int, channels: int, tmp_path: Path) -> None:
     if backbone.startswith("timm:"):
-        pytest.importorskip("timm")
+        timm = pytest.importorskip("timm")
+        if not timm.is_model(backbone.removeprefix("timm:")):
+            pytest.skip(f"timm {timm.__version__} has no {backbone}")
     model = weighted(make(backbone, head, side, channels)).eval()
     copy = load(model.save(tmp_path / "m.safetensors"))
     x = torch.randn(2, channels, side, side)
@@ -420,7 +422,7 @@ def rename(w: dict[str, torch.Tensor]) -> None:
     [
         (lambda w: w.pop("head.classifier.0.weight"), "head.classifier.0.weight is missing"),
         (lambda w: w.update(extra=torch.zeros(3)), "extra does not belong"),
-        (lambda w: w.clear(), "and 35 more"),
+        (lambda w: [w.pop(name) for name in list(w)[1:]], "and 34 more"),
         (rename, "head.classifier.0.bias is missing; bias does not belong"),
         (change_shape, "is F32[1, 16, 3, 3], not F32[16, 1, 3, 3]"),
         (change_dtype, "is F16[16, 1, 3, 3], not F32[16, 1, 3, 3]. Weights are kept in float32 (model.float())"),

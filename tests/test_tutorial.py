@@ -1,6 +1,7 @@
 """What docs/what-a-head-does.md shows is so: its code gives its numbers, its words agree, its pictures can be drawn.
 
-One run of the page (three small networks are trained) serves all tests.
+One run of the page (three small networks are trained: half a minute) serves all tests of its code. They are slow;
+`make test` looks at words, numbers, links and both languages.
 """
 
 import importlib
@@ -18,14 +19,12 @@ from PIL import Image
 
 import gapstone as gs
 
-from .marks import slow_but
-
 DOCS = Path(__file__).parents[1] / "docs"
 PICTURES = DOCS / "pictures" / "tutorial"
 PAGES = {"en": DOCS / "what-a-head-does.md", "ko": DOCS / "ko" / "what-a-head-does.md"}
 TEXT = {language: path.read_text("utf-8") for language, path in PAGES.items()}
 both_languages = pytest.mark.parametrize("language", PAGES)
-pytestmark = pytest.mark.xdist_group("tutorial")
+runs_the_page = pytest.mark.slow
 
 
 def generator(name: str) -> ModuleType:
@@ -83,6 +82,7 @@ def made(ran):
     return ran[0]
 
 
+@runs_the_page
 def test_every_line_gives_what_is_behind_it(ran):
     compared = Counter(check(line, value) for line, value in ran[1] if " = " not in line)
     assert not compared[""], [line for line, _ in ran[1] if " = " not in line and not check(line, _)]
@@ -112,6 +112,7 @@ def test_a_wrong_comment_is_noticed(line):
 # ---- what the words say of it
 
 
+@runs_the_page
 def test_max_and_mean_of_the_photographs(made):
     highest = gs.pool(made["both"], "max").flatten()
     assert highest[1] > 0.5 * highest[0]  # "the pagoda has one too"
@@ -119,6 +120,7 @@ def test_max_and_mean_of_the_photographs(made):
     assert 1.8 < mean[0] / mean[1] < 2.6  # "twice as much"
 
 
+@runs_the_page
 def test_the_map_and_the_bias_are_the_logit(made):
     logit = made["gap"](made["x"])[0, 7]
     torch.testing.assert_close(made["activation"].sum() + made["linear"].bias[7], logit)
@@ -127,6 +129,7 @@ def test_the_map_and_the_bias_are_the_logit(made):
     assert made["terms"].shape[0] == made["gap"].head.channels == 64
 
 
+@runs_the_page
 def test_the_most_7_like_spot_is_on_the_7_and_paper_has_a_vote(made):
     for digit in (7, 3):
         (top, left), (row, column) = made["places"][digit], made["spots"][digit]
@@ -137,6 +140,7 @@ def test_the_most_7_like_spot_is_on_the_7_and_paper_has_a_vote(made):
     assert votes[1] > 0 > votes[3]  # vermilion for 1, blue for 3
 
 
+@runs_the_page
 def test_at_the_size_it_was_trained_for_the_grid_is_plain_fc(made):
     grid = made["heads"]["fc:grid=7"]
     plain = gs.Head("fc", channels=64, classes=10, size=(7, 7)).eval()
@@ -145,6 +149,7 @@ def test_at_the_size_it_was_trained_for_the_grid_is_plain_fc(made):
     torch.testing.assert_close(plain(maps), grid.head(maps))
 
 
+@runs_the_page
 def test_what_shifts_do(made):
     gap, gmp, fc = (made["curves"][name] for name in ("gap", "gmp", "fc:grid=7"))
     assert max(gap[0], gmp[0], fc[0]) - min(gap[0], gmp[0], fc[0]) < 2  # cannot be told apart
@@ -153,6 +158,7 @@ def test_what_shifts_do(made):
     assert gap[4] < gap[0]
 
 
+@runs_the_page
 def test_what_speaks_against_gap(ran):
     enlarged, framed = (
         next(value for line, value in ran[1] if line.startswith(start))
@@ -285,7 +291,8 @@ def test_each_picture_shown_is_there_and_none_is_left_over():
     assert shown == set(tutorial.PICTURES) == {path.stem for path in PICTURES.iterdir()}, "run `make docs`"
 
 
-@pytest.mark.parametrize("name", slow_but(tutorial.PICTURES, *list(tutorial.PICTURES)[:2]))
+@runs_the_page
+@pytest.mark.parametrize("name", tutorial.PICTURES)
 def test_a_picture_can_be_drawn_again(name, made, tmp_path, monkeypatch):
     monkeypatch.setattr(style, "FOLDER", tmp_path)
     drawn, kept = tutorial.PICTURES[name](made), PICTURES / f"{name}.png"

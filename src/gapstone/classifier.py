@@ -33,6 +33,7 @@ from gapstone.model_file import (
 )
 from gapstone.modes import quiet
 from gapstone.nets import TooManyParametersError, at_most, build, dry_run
+from gapstone.nets.on_meta import on_meta
 from gapstone.nets.zoo import create_timm
 from gapstone.shown import display
 
@@ -280,7 +281,7 @@ class _Description:
     def on_meta(self) -> Classifier:
         """The model as names and shapes alone: no memory, however large the file claims it to be."""
         try:
-            with torch.device("meta"):
+            with on_meta():
                 return self.build()
         except ImportError:
             raise
@@ -300,7 +301,7 @@ class _Description:
         held = sum(math.prod(shape) for _, shape in found.values())
         wrong = "its weights are not those of the model it describes"
         try:
-            with torch.device("meta"), at_most(4 * held + SLACK):
+            with on_meta(), at_most(4 * held + SLACK):
                 net = create_timm(self.backbone.removeprefix("timm:"), self.preprocessing.channels, pretrained=False)
         except ImportError:
             raise

@@ -22,6 +22,7 @@ from gapstone.images.scan import Scan, scan
 from gapstone.images.sources import Source, open_source
 from gapstone.images.split import Duplicates, Split, folds, split
 from gapstone.images.store import Store, build, moments
+from gapstone.nets.on_meta import on_meta
 from gapstone.options import at_least as at_least
 from gapstone.shown import by, display, many
 from gapstone.training import Rows, Settings
@@ -246,7 +247,7 @@ def _check_names(choices: Choices, weights: Path | None) -> None:
     if weights is not None:
         check_input(f"--weights {display(weights)}", weights)
     if choices.backbone is not None:
-        with torch.device("meta"):  # shapes alone: no memory, no weights
+        with on_meta():  # shapes alone: no memory, no weights
             nets.build(choices.backbone)
     if choices.pretrained:
         backbone = choices.backbone or "the default backbone"

@@ -14,6 +14,7 @@ from gapstone.disk import check_input
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.model_file import KEY
 from gapstone.nets.checkpoints import FORMATS, check_size, check_sound, read_checkpoint, read_state
+from gapstone.nets.on_meta import on_meta
 from gapstone.nets.zoo import with_head
 from gapstone.shown import display
 
@@ -101,7 +102,7 @@ def _fitting(
     """For how many channels the weights are, and those of the trunk alone."""
     wrong: list[str] = []
     for count in dict.fromkeys(channels):
-        with torch.device("meta"):
+        with on_meta():
             expected = nets.build(backbone, count).state_dict()
         differs = [key for key, own in expected.items() if key not in given or given[key].shape != own.shape]
         if not differs:

@@ -13,6 +13,7 @@ import torch
 
 import gapstone as gs
 
+pytestmark = pytest.mark.slow  # the onnx package computes all of its cases first: 10 s
 onnx = pytest.importorskip("onnx", reason="ONNX's cases come with the onnx package")
 
 POOLED = {

@@ -21,6 +21,8 @@ import torch.nn.functional as F
 
 import gapstone as gs
 
+pytestmark = pytest.mark.slow  # torch's samples take 10 s to import; quick: test_functional.py, test_known_answers.py
+
 # entry of op_db: the pool, and in which order its arguments come where they have no names
 MAX = "kernel_size stride padding dilation ceil_mode return_indices"
 MEAN = "kernel_size stride padding ceil_mode count_include_pad divisor_override"
@@ -52,8 +54,6 @@ WIDE = "padding of more than half a window: gapstone takes any that leaves no wi
 AXES = "gapstone takes the number of axes from the map"
 ACCEPTED = (WIDE, AXES)
 
-MOST = 150
-"""Samples of an entry that `make test` tries; `max_pool2d` has 1,296."""
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -174,12 +174,12 @@ def first(answer):
     return answer[0] if isinstance(answer, tuple) else answer
 
 
-def of_op(key, dtype, found, some=iter):
+def of_op(key, dtype, found):
     """Run the samples of one entry in one dtype; count what passes, and what differs by its reason."""
     op = entries()[key, ""]
     name, _ = POOLED[key]
     backward = dtype in op.supported_backward_dtypes("cpu")
-    for sample in some(op.sample_inputs("cpu", dtype)):
+    for sample in op.sample_inputs("cpu", dtype):
         asked = arguments(op, sample)
         if name == "mean" and not dtype.is_floating_point:
             with pytest.raises(TypeError, match=r"convert with x\.float\(\)"):
@@ -265,17 +265,14 @@ def test_everyone_is_here():
     assert all(any(part in name for name in names) for part in LEFT_OUT)
 
 
-@pytest.mark.parametrize(
-    "dtype", [pytest.param(t, marks=[pytest.mark.slow] * (t != torch.float32)) for t in FLOATS + INTEGERS], ids=str
-)
+@pytest.mark.parametrize("dtype", FLOATS + INTEGERS, ids=str)
 @pytest.mark.parametrize("key", POOLED)
-def test_samples(key, dtype, tried, some):
+def test_samples(key, dtype, tried):
     found = Counter()
     if dtype not in dtypes_of(key):
         pytest.skip(f"torch has no {key} of {dtype}")
     torch.manual_seed(0)
-    # in make test, evenly spaced, so many of each entry
-    of_op(key, dtype, found, lambda samples: spread(samples, some))
+    of_op(key, dtype, found)
     whole = not dtype.is_floating_point
     assert set(found) == {NO_MEAN if whole and POOLED[key][0] == "mean" else "the same"}
     note(tried, "samples of torch's OpInfo", found)
@@ -298,12 +295,6 @@ def test_error_inputs(tried):
             of_error(key, found)
     assert set(found) == {"an error", *ACCEPTED}
     note(tried, "error inputs of torch's OpInfo", found)
-
-
-def spread(samples, some):
-    samples = list(samples)
-    step = max(1, len(samples) // MOST)
-    return some([*samples[::step], *(s for i, s in enumerate(samples) if i % step)], -(-len(samples) // step))
 
 
 def note(tried, what, found):

@@ -11,6 +11,7 @@ import gapstone as gs
 from gapstone import pools
 from gapstone.pools import POOLS
 
+from ..marks import slow_but
 from . import test_pools, truth
 
 BROKEN = {
@@ -108,13 +109,12 @@ def share(x: Any, out: Any, _s: Any, n: Any) -> Any:
 '''
 
 
-@pytest.mark.parametrize("loop", ["torch", "numba"])
-def test_a_new_pool_is_one_file_and_one_line(loop, put, some, monkeypatch):
+@pytest.mark.parametrize("loop", slow_but(["torch", "numba"], "torch"))
+def test_a_new_pool_is_one_file_and_one_line(loop, put, monkeypatch):
     """Its answers, over every region, by both loops, its gradient, its states and its maps."""
-    kinds = ("Whole", "Window", "Segments") if loop == "torch" else some(["Segments", "Window", "Whole"], 1)
     put("harmonic", HARMONIC)
     monkeypatch.setitem(truth.FORMULAS, "harmonic", lambda x: x.shape[-1] / (1 / x).sum(-1))
-    contract("harmonic", monkeypatch, loop, kinds)
+    contract("harmonic", monkeypatch, loop)
     test_pools.test_maps_add_up_exactly_where_claimed_and_not_where_not("harmonic")
     x = test_pools.values(2, 3, 8, 8)
     parts = gs.partial(x[..., :3], "harmonic") + gs.partial(x[..., 3:], "harmonic")

@@ -22,7 +22,7 @@ from gapstone.whole import UNFINISHED
 
 from .tiny import make_model, make_pictures
 
-COUNT = 40
+COUNT = 20
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +128,11 @@ def test_another_model_under_the_same_name_is_never_mixed_up(pictures, tmp_path)
     ("options", "looks_again"),
     [
         ({"classes": "dog"}, True),
-        ({"top": 2}, True),
-        ({"all_classes": True}, True),
-        ({"box": "none"}, True),
+        pytest.param({"top": 2}, True, marks=pytest.mark.slow),
+        pytest.param({"all_classes": True}, True, marks=pytest.mark.slow),
+        pytest.param({"box": "none"}, True, marks=pytest.mark.slow),
         ({"how": "cells"}, False),
-        ({"alpha": 0.5}, False),
+        pytest.param({"alpha": 0.5}, False, marks=pytest.mark.slow),
     ],
 )
 def test_other_options_give_what_a_fresh_run_gives(model, pictures, tmp_path, options, looks_again):

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import gapstone as gs
-from gapstone.loops import numba as derived
 from gapstone.loops.tuned import launch_rows, serve
 from gapstone.regions.places import Boxes
 
@@ -58,11 +57,19 @@ def map_of(shape, seed=0) -> Tensor:
     return x
 
 
+def with_nan(x: Tensor, k, s, p) -> tuple[Tensor, Tensor]:
+    """torch's maxima, and their positions: of several NaN in a window the first, where torch has the last."""
+    pooled = MAXIMA[x.dim() - 2]
+    right, at = pooled(x, k, s, p, return_indices=True)
+    met, first = pooled(x.isnan().float(), k, s, p, return_indices=True)
+    return right, torch.where(met > 0, first, at)
+
+
 def decoded(place: Boxes, kept: Tensor, shape) -> Tensor:
     return serve.positions(torch.empty(shape), place, kept, "max")
 
 
-@pytest.mark.parametrize("rule", slow_but([*RUN, *ODD, *MORE], *RUN, ODD[0]), ids=str)
+@pytest.mark.parametrize("rule", slow_but([*RUN, *ODD, *MORE], RUN[0], ODD[0]), ids=str)
 def test_maxima_positions_and_gradients_are_torchs(rule, tried):
     for shape, k, s, p, ceil_mode in cases([rule]):
         x = map_of(shape).requires_grad_()
@@ -81,7 +88,7 @@ def test_maxima_positions_and_gradients_are_torchs(rule, tried):
         tried["tuned windows agree with torch's"] += 1
 
 
-@pytest.mark.parametrize("rule", slow_but([*RUN, ODD[0], *MORE], RUN[0], RUN[2]), ids=str)
+@pytest.mark.parametrize("rule", slow_but([*RUN, ODD[0], *MORE], RUN[0]), ids=str)
 def test_means_and_gradients(rule, tried):
     for shape, k, s, p, ceil_mode in cases([rule]):
         x = torch.randn(shape, generator=torch.Generator().manual_seed(1)).requires_grad_()
@@ -115,19 +122,18 @@ def test_nan_wins_and_takes_the_gradient_first(rule, seen):
         else:
             x.view(-1)[0 if seen == "first" else -1] = math.nan
         place = place_of(shape, *rule)
-        right = F.max_pool2d(x, *rule)
+        right, first = with_nan(x, *rule)
         out, (kept,) = launch_rows.forward("max", x, place, True)
         value, _ = launch_rows.forward("max", x, place)
-        derived_out, (derived_kept,) = derived.forward("max", x, place, (), True)
-        for found in (out, value, derived_out):
+        for found in (out, value):
             assert torch.equal(found.isnan(), right.isnan())
             assert torch.equal(found.nan_to_num(), right.nan_to_num())
-        assert torch.equal(kept, derived_kept)
+        assert torch.equal(decoded(place, kept, shape), first)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)], ids=str)
 def test_halves(dtype, some):
-    for (k, s, p), size in itertools.product(some(RUN, 1), ((28, 28), (7, 7))):
+    for (k, s, p), size in itertools.product(some(RUN, 1), some([(28, 28), (7, 7)], 1)):
         shape = (2, 3, *size)
         x = map_of(shape).to(dtype).requires_grad_()
         place = place_of(shape, k, s, p)
@@ -154,7 +160,7 @@ def test_halves(dtype, some):
 @pytest.mark.parametrize("dtype", slow_but([torch.uint8, torch.int8], torch.uint8), ids=str)
 def test_bytes(dtype, some):
     low, high = torch.iinfo(dtype).min, torch.iinfo(dtype).max
-    for (k, s, p), size in itertools.product(some(RUN, 1), ((28, 28), (7, 150))):
+    for (k, s, p), size in itertools.product(some(RUN, 1), some([(28, 28), (7, 150)], 1)):
         x = torch.randint(low, high + 1, (2, 3, *size)).to(dtype)
         x[0, 0] = low
         out, _ = launch_rows.forward("max", x, place_of(x.shape, k, s, p))
@@ -162,9 +168,11 @@ def test_bytes(dtype, some):
         assert torch.equal(out.int(), F.max_pool2d(x.float(), k, s, p).int())
 
 
+OTHER_AXES = [((2, 3, 100), 3, 1, 1), ((1, 2, 4, 16, 18), 2, 2, 0), ((3, 2, 17), 2, 2, 0), ((2, 3, 9, 11, 13), 3, 2, 1)]
+
+
 def test_one_and_three_dimensions(some):
-    both = [((2, 3, 100), 3, 1, 1), ((1, 2, 4, 16, 18), 2, 2, 0)]
-    for shape, k, s, p in some([*both, ((3, 2, 17), 2, 2, 0), ((2, 3, 9, 11, 13), 3, 2, 1)], 1):
+    for shape, k, s, p in some(OTHER_AXES, 1):
         x = torch.randn(shape).requires_grad_()
         axes = len(shape) - 2
         place = place_of(shape, k, s, p)
@@ -179,11 +187,17 @@ def test_one_and_three_dimensions(some):
             torch.testing.assert_close(launch_rows.backward("max", g, kept, shape, place), dx)
         nan = x.detach().clone()
         nan.view(-1)[::11] = math.nan
-        assert torch.equal(
-            launch_rows.forward("max", nan, place, True)[1][0], derived.forward("max", nan, place, (), True)[1][0]
-        )
-        mean = MEANS[axes](x, k, s, p, count_include_pad=False)
+        kept = launch_rows.forward("max", nan, place, True)[1][0]
+        assert torch.equal(decoded(place, kept, shape), with_nan(nan, k, s, p)[1])
+
+
+@pytest.mark.slow
+def test_means_in_one_and_three_dimensions():
+    for shape, k, s, p in OTHER_AXES:
+        x, place = torch.randn(shape).requires_grad_(), place_of(shape, k, s, p)
+        mean = MEANS[len(shape) - 2](x, k, s, p, count_include_pad=False)
         torch.testing.assert_close(launch_rows.forward("mean", x.detach(), place)[0], mean, rtol=1e-5, atol=1e-6)
+        g = torch.randn(mean.shape)
         (dx,) = torch.autograd.grad(mean, x, g)
         torch.testing.assert_close(launch_rows.backward("mean", g, None, shape, place), dx, rtol=1e-5, atol=1e-6)
 
@@ -200,7 +214,10 @@ def test_threads_and_bands_change_nothing():
                 one, (at,) = launch_rows.forward("max", x, place, True)
                 g = torch.randn(one.shape)
                 dx = launch_rows.backward("max", g, at, shape, place)
-                assert torch.equal(one, F.max_pool2d(x, *rule))
+                leaf = x.clone().requires_grad_()
+                right = F.max_pool2d(leaf, *rule)
+                assert torch.equal(one, right)
+                torch.testing.assert_close(dx, torch.autograd.grad(right, leaf, g)[0], rtol=1e-5, atol=1e-5)
                 torch.set_num_threads(2)
                 two, (at2,) = launch_rows.forward("max", x, place, True)
                 assert torch.equal(one, two)
@@ -242,7 +259,7 @@ def look(dtype: torch.dtype, rules: list[Any]) -> None:
 
 @pytest.mark.parametrize("dtype", slow_but([torch.float32, torch.bfloat16], torch.float32), ids=str)
 def test_nothing_outside_is_touched(dtype, some):
-    rules = some([RUN[0], ODD[0], *RUN[1:]], 2)
+    rules = some([RUN[0], ODD[0], *RUN[1:]], 1)
     code = f"import torch; from tests.tuned import test_rows; test_rows.look({dtype}, {rules}); print('looked')"
     root = Path(__file__).parents[2]
     run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)

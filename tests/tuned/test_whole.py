@@ -20,6 +20,8 @@ from gapstone.loops import numba as derived
 from gapstone.loops.tuned import launch_whole as whole
 from gapstone.loops.tuned import serve
 
+from ..marks import slow_but
+
 EVERYWHERE = Boxes(None)
 
 
@@ -43,8 +45,7 @@ CASES = {
 LAYOUTS = ("contiguous", "channels_last")
 QUICK = {
     ("mean", "channels_last", torch.float32), ("max", "contiguous", torch.float32),
-    ("gem", "contiguous", torch.float32),
-    ("gem 3", "contiguous", torch.bfloat16), ("gem 3", "channels_last", torch.float32),
+    ("gem", "contiguous", torch.float32), ("gem 3", "channels_last", torch.bfloat16),
     ("logsumexp", "contiguous", torch.float32), ("softmax", "contiguous", torch.float32),
 }  # fmt: skip
 MATRIX = [
@@ -200,10 +201,8 @@ EXTREMES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=() if c in ("gem", "gem 3") else pytest.mark.slow) for c in CASES]
-)
+@pytest.mark.parametrize("layout", slow_but(LAYOUTS, "contiguous"))
+@pytest.mark.parametrize("case", slow_but(CASES, "gem", "gem 3"))
 def test_huge_tiny_infinite_and_nan(case, layout):
     """Each alone (what is noticed sends the whole call to the derived loop), then all of them among other maps."""
     name, parameters = CASES[case]
@@ -328,7 +327,7 @@ def test_masked_mean(layout, dtype):
 # ---- parameters, threads, layouts, refusals
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", slow_but(LAYOUTS, "contiguous"))
 def test_parameters_of_every_shape(layout):
     torch.manual_seed(0)
     images, channels = 3, 37
@@ -339,7 +338,7 @@ def test_parameters_of_every_shape(layout):
         whole.forward("gem", x, EVERYWHERE, (torch.ones(images),))
 
 
-def test_any_number_of_threads_gives_the_same():
+def test_any_number_of_threads_gives_the_same(some):
     torch.manual_seed(0)
     before, found = torch.get_num_threads(), []
     x = torch.rand(8, 70, 28, 28)
@@ -347,7 +346,7 @@ def test_any_number_of_threads_gives_the_same():
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             one = []
-            for y in (x, laid(x, "channels_last")):
+            for y in some([x, laid(x, "channels_last")], 1):
                 out, kept = whole.forward("gem", y, EVERYWHERE, (3.3,), True)
                 one += [out, *kept]
                 one += whole.backward("gem", out, y, out, kept, x.shape, EVERYWHERE, (3.3,), True, True)

@@ -4,13 +4,13 @@ import difflib
 import warnings
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from gapstone.classifier import load
 from gapstone.heads import Head
 from gapstone.nets import NAMES, build, map_size
 from gapstone.nets.checkpoints import published_head
+from gapstone.nets.on_meta import on_meta
 from gapstone.nets.zoo import create_timm
 
 CLASSES = 1000
@@ -28,7 +28,7 @@ def named(name: str, channels: int | None = None, size: tuple[int, int] | None =
     ModelFileError (a ValueError) for a file that is none.
     """
     if name.startswith("timm:"):
-        with torch.device("meta"):
+        with on_meta():
             model: nn.Module = create_timm(
                 name.removeprefix("timm:"), channels or 3, pretrained=False, num_classes=None
             )
@@ -51,7 +51,7 @@ class Published(nn.Module):
 
     def __init__(self, name: str, channels: int, size: tuple[int, int]) -> None:
         super().__init__()
-        with torch.device("meta"):
+        with on_meta():
             self.features = build(name, channels)
             cells = map_size(self.features, channels, size)
             self.head = Head(published_head(name), self.features.channels, CLASSES, cells)
@@ -79,7 +79,7 @@ def _of_torchvision(name: str, channels: int | None) -> nn.Module:
         raise ValueError(f"torchvision has no classifier {name!r}: {hint}")
     if channels not in (None, 3):
         raise ValueError(f"torchvision:{name} takes images of 3 channels, not {channels}; timm's take any number")
-    with torch.device("meta"), warnings.catch_warnings():
+    with on_meta(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # GoogLeNet and Inception tell that their start may change
         model: nn.Module = models.get_model(name, weights=None)
     return model

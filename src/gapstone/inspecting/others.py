@@ -9,6 +9,7 @@ from gapstone.heads import Head
 from gapstone.heads.recipes import RECIPES
 from gapstone.inspecting.result import OtherHead
 from gapstone.inspecting.sizes import Sizes, alike
+from gapstone.nets.on_meta import on_meta
 
 MORE = ("fc:512", "fc:4096,4096", "fc:grid=7")
 """After every head by its bare name."""
@@ -26,7 +27,7 @@ def others(
     """
     rows = []
     for spec in SPECS:
-        with torch.device("meta"):
+        with on_meta():
             head = Head(spec, channels, classes, tuple(cells)).eval()
             maps = torch.empty(1, channels, *cells)
             with torch.no_grad(), Counting() as counting:

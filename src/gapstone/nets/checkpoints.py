@@ -14,6 +14,7 @@ from torch import Tensor
 from gapstone.disk import check_input
 from gapstone.machine import memory
 from gapstone.nets.features import Features
+from gapstone.nets.on_meta import on_meta
 from gapstone.shown import display
 
 State = dict[str, Tensor]
@@ -139,7 +140,7 @@ def _body(name: str, state: State) -> tuple[Features, State]:
     """The network, on the meta device, and what the file has for it: all that is not its head's."""
     from gapstone.nets import build  # it imports this file
 
-    with torch.device("meta"):
+    with on_meta():
         features = build(name)
         first = next(key for key in features.state_dict() if key.endswith("weight"))
         weight = state.get(first)

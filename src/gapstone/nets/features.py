@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from gapstone.nets.on_meta import shapes_kept
 from gapstone.torch_internals import unseen_by_modes
 
 
@@ -148,7 +149,7 @@ def dry_run(features: nn.Module, channels: int, size: tuple[int, int]) -> DryRun
 
     handles = [m.register_forward_hook(seen) for m in features.modules() if next(m.children(), None) is None]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), shapes_kept():
             maps = torch.func.functional_call(features, shapes, (images,))
     finally:
         for handle in handles:

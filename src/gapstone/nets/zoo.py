@@ -17,6 +17,7 @@ from gapstone.nets.checkpoints import check_same, read_state
 from gapstone.nets.cut import last_stage
 from gapstone.nets.features import Features
 from gapstone.nets.hub import check_pretrained
+from gapstone.nets.on_meta import on_meta
 
 
 @final
@@ -83,7 +84,7 @@ class AsMap(nn.Module):
 
 def pretrained_moments(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(mean, std) per colour channel, on the scale 0…1, that the pretrained weights of timm's `name` expect."""
-    with torch.device("meta"):
+    with on_meta():
         described = create_timm(name, 3, pretrained=False).default_cfg
     return tuple(described["mean"]), tuple(described["std"])
 
@@ -109,7 +110,7 @@ def survey(name: str, in_channels: int) -> Survey:
 
     Raises ValueError where it makes no map, or knows no such model; ImportError without timm.
     """
-    with torch.device("meta"):
+    with on_meta():
         net = create_timm(name, in_channels, pretrained=False).eval()
     side, width = net.default_cfg["input_size"][1:]
     as_map = AsMap(name, net, None)
@@ -215,7 +216,7 @@ def with_head(name: str, weights: Path | None = None) -> ZooModel:
         model = create_timm(name, 3, pretrained=True, num_classes=None)
     else:
         state = read_state(weights)
-        with torch.device("meta"):
+        with on_meta():
             described = create_timm(name, 3, pretrained=False).default_cfg
         classes, channels = _classes(name, described, state), _channels(name, described, state)
         model = create_timm(name, channels, pretrained=False, num_classes=classes)

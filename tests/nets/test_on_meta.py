@@ -1,0 +1,62 @@
+"""Networks as shapes: nothing is drawn, and what a dry run says is what a network does."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gapstone.nets import build, dry_run
+from gapstone.nets.on_meta import DRAWN, KEEPING_SHAPE, on_meta, shapes_kept
+
+
+@pytest.mark.parametrize("draw", DRAWN, ids=lambda draw: draw.__name__)
+def test_nothing_is_drawn(draw):
+    given = (0.5,) if draw is torch.Tensor.geometric_ else ()
+    before = torch.get_rng_state()
+    with on_meta():
+        x = torch.empty(3, 4)
+        assert draw(x, *given) is x
+        assert draw(x[0], *given).shape == (4,)
+    assert torch.equal(torch.get_rng_state(), before)
+    with on_meta():  # what has values is drawn as ever
+        y = torch.zeros(3, 4, device="cpu")
+        draw(y, *given)
+    assert not torch.equal(torch.get_rng_state(), before)
+    assert y.any()
+
+
+def test_networks_have_their_shapes_and_no_values():
+    with on_meta():
+        features = build("resnet18:small", 5)
+        linear = nn.Linear(3, 4)
+    assert all(p.is_meta for p in (*features.parameters(), *linear.parameters()))
+    made = build("resnet18:small", 5).state_dict()
+    assert {k: v.shape for k, v in features.state_dict().items()} == {k: v.shape for k, v in made.items()}
+
+
+def test_norms_and_dropout_of_shapes_are_shapes_and_others_are_computed():
+    calls = {
+        F.batch_norm: lambda x: F.batch_norm(x, torch.zeros(4), torch.ones(4)),
+        F.layer_norm: lambda x: F.layer_norm(x, (5, 6)),
+        F.group_norm: lambda x: F.group_norm(x, 2),
+        F.instance_norm: lambda x: F.instance_norm(x),
+        F.dropout: lambda x: F.dropout(x, 0.5, False),
+        F.dropout1d: lambda x: torch.stack([F.dropout1d(one.flatten(1), 0.5, False).view_as(one) for one in x]),
+        F.dropout2d: lambda x: F.dropout2d(x, 0.5, False),
+        F.dropout3d: lambda x: F.dropout3d(x[:, None], 0.5, False)[:, 0],
+    }
+    assert set(calls) == KEEPING_SHAPE
+    real = torch.rand(2, 4, 5, 6)
+    shape = torch.empty(2, 4, 5, 6, device="meta", dtype=torch.bfloat16).to(memory_format=torch.channels_last)
+    for call in calls.values():
+        with shapes_kept():
+            out, found = call(shape), call(real)
+        assert (out.is_meta, out.shape, out.dtype) == (True, shape.shape, shape.dtype)
+        assert torch.equal(found, call(real))
+
+
+@pytest.mark.parametrize("name", ["nin", "resnet18", "vgg11_bn", "googlenet"])
+def test_a_dry_run_is_what_the_network_does(name):
+    features = build(name).eval()
+    assert dry_run(features, 3, (97, 130)).size == tuple(features(torch.zeros(1, 3, 97, 130)).shape[2:])
+    assert all(not module.training for module in features.modules())

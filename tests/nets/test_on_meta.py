@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gapstone.nets import build, dry_run
-from gapstone.nets.on_meta import DRAWN, KEEPING_SHAPE, on_meta, shapes_kept
+from gapstone.nets.on_meta import DRAWN, SHAPES, on_meta, shapes_alone
 
 
 @pytest.mark.parametrize("draw", DRAWN, ids=lambda draw: draw.__name__)
@@ -34,9 +34,9 @@ def test_networks_have_their_shapes_and_no_values():
     assert {k: v.shape for k, v in features.state_dict().items()} == {k: v.shape for k, v in made.items()}
 
 
-def test_norms_and_dropout_of_shapes_are_shapes_and_others_are_computed():
+def test_calls_on_shapes_are_answered_and_others_are_computed():
     calls = {
-        F.batch_norm: lambda x: F.batch_norm(x, torch.zeros(4), torch.ones(4)),
+        F.batch_norm: lambda x: F.batch_norm(x, x.new_zeros(4), x.new_ones(4)),
         F.layer_norm: lambda x: F.layer_norm(x, (5, 6)),
         F.group_norm: lambda x: F.group_norm(x, 2),
         F.instance_norm: lambda x: F.instance_norm(x),
@@ -45,11 +45,16 @@ def test_norms_and_dropout_of_shapes_are_shapes_and_others_are_computed():
         F.dropout2d: lambda x: F.dropout2d(x, 0.5, False),
         F.dropout3d: lambda x: F.dropout3d(x[:, None], 0.5, False)[:, 0],
     }
-    assert set(calls) == KEEPING_SHAPE
+    activations = (F.relu, F.relu6, F.elu, F.leaky_relu, F.gelu, F.silu, F.mish, F.hardswish, torch.relu)
+    calls |= {function: function for function in activations}
+    calls[torch.Tensor.add] = lambda x: x[:, :1] + x[:1]
+    calls[torch.Tensor.mul] = lambda x: 0.5 * x * x[:, :, :1]
+    calls[torch.cat] = lambda x: torch.cat([x[:, :3], x[:, 1:]], 1)[:, 1:5]
+    assert set(calls) == set(SHAPES)
     real = torch.rand(2, 4, 5, 6)
     shape = torch.empty(2, 4, 5, 6, device="meta", dtype=torch.bfloat16).to(memory_format=torch.channels_last)
     for call in calls.values():
-        with shapes_kept():
+        with shapes_alone():
             out, found = call(shape), call(real)
         assert (out.is_meta, out.shape, out.dtype) == (True, shape.shape, shape.dtype)
         assert torch.equal(found, call(real))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from gapstone.nets.on_meta import shapes_kept
+from gapstone.nets.on_meta import shapes_alone
 from gapstone.torch_internals import unseen_by_modes
 
 
@@ -149,7 +149,7 @@ def dry_run(features: nn.Module, channels: int, size: tuple[int, int]) -> DryRun
 
     handles = [m.register_forward_hook(seen) for m in features.modules() if next(m.children(), None) is None]
     try:
-        with torch.no_grad(), shapes_kept():
+        with torch.no_grad(), shapes_alone():
             maps = torch.func.functional_call(features, shapes, (images,))
     finally:
         for handle in handles:

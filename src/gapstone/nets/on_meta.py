@@ -1,10 +1,10 @@
 """Networks as names and shapes alone: on torch's meta device, where nothing has a value.
 
 Some of torch's operators are written in Python there, and the first call of one imports torch's compiler: 2 s of every
-command that opens a model. Those that networks are built with, norms and dropout are answered here.
+command that opens a model. Those that networks are built with and run into most are answered here.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,30 +13,60 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-DRAWN = {
-    Tensor.normal_, Tensor.uniform_, Tensor.random_, Tensor.bernoulli_, Tensor.exponential_, Tensor.log_normal_,
-    Tensor.cauchy_, Tensor.geometric_,
-}  # fmt: skip
+
+def _itself(x: Tensor, *_: Any, **__: Any) -> Tensor:
+    return x
+
+
+def _like(x: Tensor, *_: Any, **__: Any) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _broadcast(x: Tensor, other: Tensor | float) -> Tensor:
+    shape = torch.broadcast_shapes(x.shape, other.shape if isinstance(other, Tensor) else ())  # type: ignore[no-untyped-call]
+    return x.new_empty(shape)
+
+
+def _joined(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    shape = list(tensors[0].shape)
+    shape[dim] = sum(x.shape[dim] for x in tensors)
+    return tensors[0].new_empty(shape)
+
+
+DRAWN: dict[Any, Callable[..., Tensor]] = dict.fromkeys(
+    (
+        Tensor.normal_, Tensor.uniform_, Tensor.random_, Tensor.bernoulli_, Tensor.exponential_, Tensor.log_normal_,
+        Tensor.cauchy_, Tensor.geometric_,
+    ),
+    _itself,
+)  # fmt: skip
 """What fills a tensor with random numbers, and returns it."""
-KEEPING_SHAPE = {
-    F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm, F.dropout, F.dropout1d, F.dropout2d, F.dropout3d,
-}  # fmt: skip
-"""What gives another tensor of its input's shape."""
+SHAPES: dict[Any, Callable[..., Tensor]] = {
+    **dict.fromkeys((F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm), _like),
+    **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d), _like),
+    **dict.fromkeys((F.relu, F.relu6, F.elu, F.leaky_relu, F.gelu, F.silu, F.mish, F.hardswish, torch.relu), _like),
+    **dict.fromkeys((Tensor.add, Tensor.mul), _broadcast),
+    torch.cat: _joined,
+}
+"""What a forward pass calls, and the shape of its answer."""
 
 
 class _Answered(TorchFunctionMode):
-    """Calls of these functions on shapes are answered by `answer` of their first argument."""
+    """Calls of these functions on shapes are answered here."""
 
-    def __init__(self, functions: set[Any], answer: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, answers: dict[Any, Callable[..., Tensor]]) -> None:
         super().__init__()
-        self._functions, self._answer = functions, answer
+        self._answers = answers
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in self._functions and args and args[0].is_meta:
-            return self._answer(args[0])
-        return func(*args, **(kwargs or {}))
+        answer, kwargs = self._answers.get(func), kwargs or {}
+        if answer is not None and args:
+            tensors = [x for x in (args[0] if isinstance(args[0], list | tuple) else args) if isinstance(x, Tensor)]
+            if all(x.is_meta and x.is_floating_point() and x.dtype == tensors[0].dtype for x in tensors):
+                return answer(*args, **kwargs)
+        return func(*args, **kwargs)
 
 
 @contextmanager
@@ -46,10 +76,10 @@ def on_meta() -> Iterator[None]:
     >>> with on_meta():
     ...     features = nets.build("resnet50")
     """
-    with torch.device("meta"), _Answered(DRAWN, lambda x: x):
+    with torch.device("meta"), _Answered(DRAWN):
         yield
 
 
-def shapes_kept() -> TorchFunctionMode:
-    """Inside, norms and dropout of shapes are shapes: for a forward pass whose gradient nobody asks for."""
-    return _Answered(KEEPING_SHAPE, torch.empty_like)
+def shapes_alone() -> TorchFunctionMode:
+    """For a forward pass of shapes whose gradient nobody asks for."""
+    return _Answered(SHAPES)

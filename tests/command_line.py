@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 SERVER = """
-import json, os, sys
+import atexit, json, os, sys
 import torch, gapstone.cli, gapstone.compare.run, gapstone.explaining.job, gapstone.single
 from gapstone.__main__ import main
 for line in sys.stdin:
@@ -33,7 +33,15 @@ for line in sys.stdin:
             encoding, _, errors = call["env"].get("PYTHONIOENCODING", "").partition(":")
             stream.reconfigure(encoding=encoding or None, errors=errors or None)
         sys.argv = ["gapstone", *call["arguments"]]
-        sys.exit(main())
+        try:
+            code = main()
+        except SystemExit as stop:
+            code = stop.code
+        # as a process ends, without taking apart what it imported: that is half of a short command's time
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code or 0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 

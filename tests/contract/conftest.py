@@ -20,7 +20,7 @@ TYPES = {(torch.bfloat16, "variance")}
 """Other types than float32 are tried with one pool, in one template: one with the mean as its reference. In the
 reference loop, one type besides float64."""
 ROUNDED = {"max", "gem"}
-"""Pools whose gradient in bfloat16 the reference tries in `make test`."""
+"""Pools that the reference tries in bfloat16 in `make test`."""
 GRADIENT = "test_the_gradient_is_that_of_the_formula"
 MERGING = {name for name in POOLS if numba.serves(name, torch.float32, Boxes(None)) is None}
 """Pools that have a compiled loop."""
@@ -41,7 +41,7 @@ def of_the_matrix(test, loop, name, kind, dtype):
     if loop == "torch" or name not in MERGING:
         if test == "test_opcheck":
             return name in DERIVED  # the other loops' are tried
-        few = test == GRADIENT and name not in ROUNDED and dtype == torch.bfloat16
+        few = name not in ROUNDED and dtype == torch.bfloat16
         return few or (loop == "torch" and kind is not None and dtype in (torch.float32, torch.float16))
     if dtype not in (None, torch.float32):
         return test != GRADIENT or kind != "Grid" or (dtype, name) not in TYPES

@@ -9,7 +9,8 @@ from gapstone.nets import build
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY
 from gapstone.regions import REGIONS
 
-from .truth import NEEDED
+from ..marks import slow_but
+from .truth import NEEDED, ONE_OF_EACH
 
 EVERY = [*POOLS, *WHOLE_ONLY, *COMPOSITIONS, ("std", "max")]
 SHAPE = 2, 4, 9, 8
@@ -94,7 +95,7 @@ on_cuda = pytest.mark.skipif(
 
 @on_cuda
 @pytest.mark.parametrize("kind", regions("cpu"))
-@pytest.mark.parametrize("name", EVERY, ids=str)
+@pytest.mark.parametrize("name", slow_but(EVERY, *ONE_OF_EACH), ids=str)
 def test_every_pool_over_every_region_stays_on_its_device(name, kind):
     if not has(name, kind):
         pytest.skip(f"there is no {name} over {kind}")

@@ -7,7 +7,9 @@ from torch.autograd import forward_ad
 import gapstone as gs
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY
 
+from ..marks import slow_but
 from .test_devices import has
+from .truth import ONE_OF_EACH
 from .truth import given as needed
 
 SHAPE = 2, 3, 6, 7
@@ -46,7 +48,7 @@ def check(function, at, seed=5):
 
 
 @pytest.mark.parametrize("kind", REGIONS)
-@pytest.mark.parametrize("name", EVERY, ids=str)
+@pytest.mark.parametrize("name", slow_but(EVERY, *ONE_OF_EACH), ids=str)
 def test_of_x(name, kind):
     if not has(name, kind):
         pytest.skip(f"there is no {name} over {kind}")

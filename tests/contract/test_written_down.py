@@ -15,7 +15,7 @@ import gapstone as gs
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY
 
 from ..marks import slow_but
-from .truth import given
+from .truth import ONE_OF_EACH, given
 
 REGIONS = {
     "Whole": gs.Whole(),
@@ -53,7 +53,7 @@ def net(name, kind):
 
 
 @pytest.mark.parametrize("kind", REGIONS)
-@pytest.mark.parametrize("name", EVERY, ids=str)
+@pytest.mark.parametrize("name", slow_but(EVERY, *ONE_OF_EACH), ids=str)
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
 def test_torch_jit_trace(name, kind):
     model = net(name, kind)

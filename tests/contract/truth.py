@@ -47,6 +47,8 @@ FORMULAS = {
     "median": lambda x: torch.quantile(x, 0.5, -1),
     "quantile": lambda x, q: torch.quantile(x, q, -1),
 }
+ONE_OF_EACH = ("mean", "max", "gem", "topk", "attention", "median", "catavgmax", ("std", "max"))
+"""A pool of each kind: a sum, a position, a parameter, a list, scores, one of the whole map alone, compositions."""
 NEEDED = {"topk": {"k": 3}, "quantile": {"q": 0.3}}
 """What a call must give."""
 

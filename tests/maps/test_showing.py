@@ -35,7 +35,7 @@ def test_the_line_is_short_and_says_what_matters():
         repr(hidden),
     )
     assert re.fullmatch(
-        r"Evidence\('5', \S+ %, logit [+−]\S+, map 10×14, not additive\)", repr(hidden.evidence(0, (20, 28))[0])
+        r"Evidence\('5', (< )?\S+ %, logit [+−]\S+, map 10×14, not additive\)", repr(hidden.evidence(0, (20, 28))[0])
     )
 
 

@@ -49,6 +49,9 @@ def test_calls_on_shapes_are_answered_and_others_are_computed():
     calls |= {function: function for function in activations}
     calls[torch.Tensor.add] = lambda x: x[:, :1] + x[:1]
     calls[torch.Tensor.mul] = lambda x: 0.5 * x * x[:, :, :1]
+    calls[F.conv1d] = lambda x: F.conv1d(x.flatten(2), x.new_ones(4, 2, 3), None, 1, 1, groups=2).view_as(x)
+    calls[F.conv2d] = lambda x: F.conv2d(x, x.new_ones(4, 4, 3, 5), x.new_ones(4), (1, 1), (2, 4), 2)
+    calls[F.conv3d] = lambda x: F.conv3d(x[:, :, None], x.new_ones(4, 4, 1, 1, 1))[:, :, 0]
     calls[torch.cat] = lambda x: torch.cat([x[:, :3], x[:, 1:]], 1)[:, 1:5]
     assert set(calls) == set(SHAPES)
     real = torch.rand(2, 4, 5, 6)
@@ -65,3 +68,27 @@ def test_a_dry_run_is_what_the_network_does(name):
     features = build(name).eval()
     assert dry_run(features, 3, (97, 130)).size == tuple(features(torch.zeros(1, 3, 97, 130)).shape[2:])
     assert all(not module.training for module in features.modules())
+
+
+CONVOLUTIONS = [
+    nn.Conv2d(3, 8, 3),
+    nn.Conv2d(3, 8, (3, 1), (2, 1), (1, 0), (1, 3)),
+    nn.Conv2d(3, 6, 3, 2, "valid", groups=3),
+    nn.Conv2d(3, 8, 5, padding="same"),
+    nn.Conv2d(3, 8, 3, padding=2, padding_mode="reflect"),
+    nn.ConvTranspose2d(3, 8, 3, 2),
+]
+
+
+@pytest.mark.parametrize("layer", CONVOLUTIONS, ids=str)
+def test_convolutions_of_shapes(layer):
+    right = layer(torch.zeros(2, 3, 17, 12)).shape
+    with shapes_alone():
+        assert layer.to("meta")(torch.empty(2, 3, 17, 12, device="meta")).shape == right
+
+
+def test_what_a_convolution_refuses_is_refused():
+    layer = nn.Conv2d(3, 8, 5).to("meta")
+    for size in ((2, 3, 4, 9), (2, 5, 9, 9)):
+        with shapes_alone(), pytest.raises(RuntimeError):
+            layer(torch.empty(size, device="meta"))

@@ -137,7 +137,7 @@ def dry_run(features: nn.Module, channels: int, size: tuple[int, int]) -> DryRun
     Raises ValueError where the network cannot take that size.
     """
     state = {**dict(features.named_parameters()), **dict(features.named_buffers())}
-    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
+    shapes = {name: tensor.new_empty(tensor.shape, device="meta") for name, tensor in state.items()}
     # Two images: batch norm in training refuses a single value per channel, which a 1×1 map of one image is.
     images = torch.empty(2, channels, *size, device="meta")
     largest = 0

@@ -4,7 +4,7 @@ Some of torch's operators are written in Python there, and the first call of one
 command that opens a model. Those that networks are built with and run into most are answered here.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ def _itself(x: Tensor, *_: Any, **__: Any) -> Tensor:
 
 
 def _like(x: Tensor, *_: Any, **__: Any) -> Tensor:
-    return torch.empty_like(x)
+    return x.new_empty(x.shape)  # empty_like imports sympy there: 0.7 s
 
 
 def _broadcast(x: Tensor, other: Tensor | float) -> Tensor:
@@ -33,6 +33,18 @@ def _joined(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return tensors[0].new_empty(shape)
 
 
+def _convolved(
+    x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Tensor | None:
+    """None: torch says what is wrong, or knows it ("same")."""
+    kernel = weight.shape[2:]
+    each = [value if isinstance(value, tuple) else (value,) * len(kernel) for value in (stride, padding, dilation)]
+    if isinstance(padding, str) or x.dim() != weight.dim() or x.shape[1] != weight.shape[1] * groups:
+        return None
+    sizes = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(x.shape[2:], kernel, *each, strict=True)]
+    return x.new_empty((x.shape[0], weight.shape[0], *sizes)) if min(sizes) > 0 else None
+
+
 DRAWN: dict[Any, Callable[..., Tensor]] = dict.fromkeys(
     (
         Tensor.normal_, Tensor.uniform_, Tensor.random_, Tensor.bernoulli_, Tensor.exponential_, Tensor.log_normal_,
@@ -41,11 +53,12 @@ DRAWN: dict[Any, Callable[..., Tensor]] = dict.fromkeys(
     _itself,
 )  # fmt: skip
 """What fills a tensor with random numbers, and returns it."""
-SHAPES: dict[Any, Callable[..., Tensor]] = {
+SHAPES: dict[Any, Callable[..., Tensor | None]] = {
     **dict.fromkeys((F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm), _like),
     **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d), _like),
     **dict.fromkeys((F.relu, F.relu6, F.elu, F.leaky_relu, F.gelu, F.silu, F.mish, F.hardswish, torch.relu), _like),
     **dict.fromkeys((Tensor.add, Tensor.mul), _broadcast),
+    **dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), _convolved),
     torch.cat: _joined,
 }
 """What a forward pass calls, and the shape of its answer."""
@@ -54,7 +67,7 @@ SHAPES: dict[Any, Callable[..., Tensor]] = {
 class _Answered(TorchFunctionMode):
     """Calls of these functions on shapes are answered here."""
 
-    def __init__(self, answers: dict[Any, Callable[..., Tensor]]) -> None:
+    def __init__(self, answers: Mapping[Any, Callable[..., Tensor | None]]) -> None:
         super().__init__()
         self._answers = answers
 
@@ -65,7 +78,9 @@ class _Answered(TorchFunctionMode):
         if answer is not None and args:
             tensors = [x for x in (args[0] if isinstance(args[0], list | tuple) else args) if isinstance(x, Tensor)]
             if all(x.is_meta and x.is_floating_point() and x.dtype == tensors[0].dtype for x in tensors):
-                return answer(*args, **kwargs)
+                found = answer(*args, **kwargs)
+                if found is not None:
+                    return found
         return func(*args, **kwargs)
 
 

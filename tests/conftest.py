@@ -99,7 +99,8 @@ def chosen_kernels(environment_stays, request, monkeypatch):
     """A kernel takes 1 to 8 s to compile, and serves one pool, one type and one kind of region. In `make test` only
     tests that call a compiled loop by its name (tests/tuned, tests/contract) or are marked `kernels`, and processes
     that tests start, compile them; elsewhere torch answers, as it does for users while kernels are built, and in graphs
-    and where somebody looks on the reference, with the same operator. `make test-slow` runs every test once more with
+    and where somebody looks on the reference, with the same operator. (Tests that go on in this process with what
+    another one left are marked, too: both must take the same loops.) `make test-slow` runs every test once more with
     the kernels that are chosen for users."""
     if request.config.getoption("--all-kernels") or request.node.get_closest_marker("kernels"):
         return

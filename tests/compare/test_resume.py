@@ -16,6 +16,8 @@ from gapstone.compare.plan import Request
 from gapstone.compare.run import compare
 from gapstone.prepare import Choices
 
+pytestmark = pytest.mark.kernels  # a run in this process goes on with what a killed one left, to the bit
+
 TIMED = ("created", "sealed", "command", "ms_per_image", "train_seconds", "peak_memory_mb", "seconds")
 
 

@@ -18,6 +18,8 @@ from gapstone.compare.run import report
 from .commands import Command, commands, copy, judge, kill
 from .damage import damage
 
+pytestmark = pytest.mark.kernels  # runs in this process go on with what killed processes left, to the bit
+
 NAMES = ("compare", "freeze", "explain", "convert")
 SEED = int(os.environ.get("GAPSTONE_TEST_SEED", "0"))
 CASES = int(os.environ.get("GAPSTONE_TEST_DAMAGES", "200"))

@@ -24,6 +24,8 @@ from .tiny import make_model, make_pictures
 
 COUNT = 20
 
+pytestmark = pytest.mark.kernels  # a run in this process goes on with what a killed one left, to the bit
+
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):

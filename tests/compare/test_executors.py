@@ -61,6 +61,8 @@ def test_jobs_end_when_the_parent_is_killed(tmp_path):
         import sys
         sys.path.insert(0, {folder!r})
         from tests.compare.test_executors import sleep
+        from gapstone.compare import executors
+        executors.PRELOAD = executors.PRELOAD[:1]  # these jobs need none of what trials need: 6 s of imports
         from gapstone.compare.executors import local
         if __name__ == "__main__":
             for news in local(sleep, [1, 2], workers=2):

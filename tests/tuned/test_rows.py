@@ -157,10 +157,11 @@ def test_halves(dtype, some):
         )
 
 
-@pytest.mark.parametrize("dtype", slow_but([torch.uint8, torch.int8], torch.uint8), ids=str)
-def test_bytes(dtype, some):
+@pytest.mark.slow  # quick: test_pixels.py
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8], ids=str)
+def test_bytes(dtype):
     low, high = torch.iinfo(dtype).min, torch.iinfo(dtype).max
-    for (k, s, p), size in itertools.product(some(RUN, 1), some([(28, 28), (7, 150)], 1)):
+    for (k, s, p), size in itertools.product(RUN, ((28, 28), (7, 150))):
         x = torch.randint(low, high + 1, (2, 3, *size)).to(dtype)
         x[0, 0] = low
         out, _ = launch_rows.forward("max", x, place_of(x.shape, k, s, p))
@@ -171,8 +172,9 @@ def test_bytes(dtype, some):
 OTHER_AXES = [((2, 3, 100), 3, 1, 1), ((1, 2, 4, 16, 18), 2, 2, 0), ((3, 2, 17), 2, 2, 0), ((2, 3, 9, 11, 13), 3, 2, 1)]
 
 
-def test_one_and_three_dimensions(some):
-    for shape, k, s, p in some(OTHER_AXES, 1):
+@pytest.mark.slow  # quick: test_pixels.py
+def test_one_and_three_dimensions():
+    for shape, k, s, p in OTHER_AXES:
         x = torch.randn(shape).requires_grad_()
         axes = len(shape) - 2
         place = place_of(shape, k, s, p)

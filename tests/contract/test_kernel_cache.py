@@ -205,7 +205,8 @@ def run(cache: Path, folder: Path, code: str = CODE) -> subprocess.CompletedProc
     return subprocess.run([sys.executable, "-c", code], cwd=folder, env=known, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("how", ["cut", *(pytest.param(how, marks=pytest.mark.slow) for how in ("empty", "zeros"))])
+@pytest.mark.slow  # four processes; quick: test_what_is_damaged_is_not_read_and_said_once
+@pytest.mark.parametrize("how", ["cut", "empty", "zeros"])
 def test_a_damaged_kernel_is_compiled_anew_and_said_once(tmp_path, how):
     first = run(tmp_path, tmp_path)
     answer, emitted = first.stdout.split()

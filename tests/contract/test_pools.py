@@ -164,7 +164,7 @@ def test_what_is_infinite_has_no_variance(name, loop, monkeypatch):
             assert found.flatten()[x.isinf().flatten() if found.numel() == 2 else slice(None)].isnan().all(), region
 
 
-@pytest.mark.parametrize("name", slow_but(POOLS, "max", "gem", "topk", "attention", "std"))
+@pytest.mark.parametrize("name", slow_but(POOLS, "gem", "topk", "attention"))
 @pytest.mark.parametrize("loop", ["torch", None], ids=["torch", "chosen"])
 @pytest.mark.parametrize("dtype", [torch.float64], ids=str)
 def test_gradcheck_and_gradgradcheck(name, loop, dtype, monkeypatch):

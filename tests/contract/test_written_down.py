@@ -111,9 +111,7 @@ def test_heads(spec):
     torch.testing.assert_close(traced(x32(5, 3, 8, 9)), model(x32(5, 3, 8, 9)))
 
 
-@pytest.mark.parametrize(
-    "name", slow_but(["max", "mean", "gem", "topk", "std", "median", "attention"], "max", "median")
-)
+@pytest.mark.parametrize("name", slow_but(["max", "mean", "gem", "topk", "std", "median", "attention"], "max"))
 def test_torch_export_of_any_size_has_torchs_operators_alone(name):
     auto = torch.export.Dim.AUTO
     for kind in ("Whole", "hanging Window", "Grid"):

@@ -120,6 +120,7 @@ def test_a_report_of_damaged_results_names_them(world, tmp_path, name):
         report(out, Console(file=io.StringIO()))
 
 
+@pytest.mark.slow
 def test_a_folder_of_an_earlier_version_is_made_anew(world, tmp_path):
     folder = copy(world.finished("compare"), tmp_path / "earlier")
     out = folder / "out"

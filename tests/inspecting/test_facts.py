@@ -61,7 +61,11 @@ def test_auxiliary_heads_are_no_part_of_the_answer():
 
 @pytest.mark.parametrize(
     ("name", "field"),
-    [("vgg16", 212), ("resnet18", 435), ("resnet50", 427), pytest.param("convnext_tiny", 1688, marks=pytest.mark.slow)],
+    [
+        ("vgg16", 212),
+        ("resnet18", 435),
+        *(pytest.param(*known, marks=pytest.mark.slow) for known in (("resnet50", 427), ("convnext_tiny", 1688))),
+    ],
 )
 def test_receptive_fields_of_last_maps(name, field):
     pytest.importorskip("torchvision")

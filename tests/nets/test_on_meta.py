@@ -47,7 +47,7 @@ def test_calls_on_shapes_are_answered_and_others_are_computed():
     }
     activations = (F.relu, F.relu6, F.elu, F.leaky_relu, F.gelu, F.silu, F.mish, F.hardswish, torch.relu)
     calls |= {function: function for function in activations}
-    calls[torch.Tensor.add] = lambda x: x[:, :1] + x[:1]
+    calls[torch.Tensor.add] = lambda x: x[:, :1].add(x[:1], alpha=2)
     calls[torch.Tensor.mul] = lambda x: 0.5 * x * x[:, :, :1]
     calls[F.conv1d] = lambda x: F.conv1d(x.flatten(2), x.new_ones(4, 2, 3), None, 1, 1, groups=2).view_as(x)
     calls[F.conv2d] = lambda x: F.conv2d(x, x.new_ones(4, 4, 3, 5), x.new_ones(4), (1, 1), (2, 4), 2)
@@ -87,8 +87,22 @@ def test_convolutions_of_shapes(layer):
         assert layer.to("meta")(torch.empty(2, 3, 17, 12, device="meta")).shape == right
 
 
-def test_what_a_convolution_refuses_is_refused():
-    layer = nn.Conv2d(3, 8, 5).to("meta")
-    for size in ((2, 3, 4, 9), (2, 5, 9, 9)):
-        with shapes_alone(), pytest.raises(RuntimeError):
-            layer(torch.empty(size, device="meta"))
+REFUSED = [
+    lambda x: nn.Conv2d(4, 8, 7).to("meta")(x),  # larger than the map
+    lambda x: nn.Conv2d(3, 8, 3).to("meta")(x),
+    lambda x: torch.cat([x, x[..., 1:]], 1),
+    lambda x: torch.cat([x, x[0]], 0),
+    lambda x: torch.cat([]),
+    lambda x: F.layer_norm(x, (4, 5, 7)),
+    lambda x: x + x[..., 1:],
+]
+
+
+@pytest.mark.parametrize("call", REFUSED)
+def test_what_torch_refuses_is_refused(call):
+    """Else a size that a network cannot take would seem to be one that it takes."""
+    x = torch.empty(2, 4, 5, 6, device="meta")
+    with pytest.raises((RuntimeError, ValueError)):
+        call(x)
+    with shapes_alone(), pytest.raises((RuntimeError, ValueError)):
+        call(x)

@@ -22,21 +22,27 @@ def _like(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return x.new_empty(x.shape)  # empty_like imports sympy there: 0.7 s
 
 
-def _broadcast(x: Tensor, other: Tensor | float) -> Tensor:
+def _broadcast(x: Tensor, other: Tensor | float, **_: Any) -> Tensor:
     shape = torch.broadcast_shapes(x.shape, other.shape if isinstance(other, Tensor) else ())  # type: ignore[no-untyped-call]
     return x.new_empty(shape)
 
 
-def _joined(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    shape = list(tensors[0].shape)
-    shape[dim] = sum(x.shape[dim] for x in tensors)
-    return tensors[0].new_empty(shape)
+def _normed(x: Tensor, normalized_shape: Sequence[int], *_: Any, **__: Any) -> Tensor | None:
+    return _like(x) if tuple(normalized_shape) == tuple(x.shape[-len(normalized_shape) :]) else None
+
+
+def _joined(tensors: Sequence[Tensor], dim: int = 0, **more: Any) -> Tensor | None:
+    shapes = [list(x.shape) for x in tensors]
+    length = sum(shape.pop(dim) for shape in shapes)
+    if more or any(shape != shapes[0] for shape in shapes):
+        return None
+    shapes[0].insert(dim % tensors[0].dim(), length)
+    return tensors[0].new_empty(shapes[0])
 
 
 def _convolved(
     x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Tensor | None:
-    """None: torch says what is wrong, or knows it ("same")."""
     kernel = weight.shape[2:]
     each = [value if isinstance(value, tuple) else (value,) * len(kernel) for value in (stride, padding, dilation)]
     if isinstance(padding, str) or x.dim() != weight.dim() or x.shape[1] != weight.shape[1] * groups:
@@ -53,12 +59,14 @@ DRAWN: dict[Any, Callable[..., Tensor]] = dict.fromkeys(
     _itself,
 )  # fmt: skip
 """What fills a tensor with random numbers, and returns it."""
+# an answer of None: torch says what is wrong, or knows more
 SHAPES: dict[Any, Callable[..., Tensor | None]] = {
-    **dict.fromkeys((F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm), _like),
+    **dict.fromkeys((F.batch_norm, F.group_norm, F.instance_norm), _like),
     **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d), _like),
     **dict.fromkeys((F.relu, F.relu6, F.elu, F.leaky_relu, F.gelu, F.silu, F.mish, F.hardswish, torch.relu), _like),
     **dict.fromkeys((Tensor.add, Tensor.mul), _broadcast),
     **dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), _convolved),
+    F.layer_norm: _normed,
     torch.cat: _joined,
 }
 """What a forward pass calls, and the shape of its answer."""
@@ -77,7 +85,7 @@ class _Answered(TorchFunctionMode):
         answer, kwargs = self._answers.get(func), kwargs or {}
         if answer is not None and args:
             tensors = [x for x in (args[0] if isinstance(args[0], list | tuple) else args) if isinstance(x, Tensor)]
-            if all(x.is_meta and x.is_floating_point() and x.dtype == tensors[0].dtype for x in tensors):
+            if tensors and all(x.is_meta and x.is_floating_point() and x.dtype == tensors[0].dtype for x in tensors):
                 found = answer(*args, **kwargs)
                 if found is not None:
                     return found

@@ -114,10 +114,11 @@ def chosen_kernels(environment_stays, request, monkeypatch):
             raise background.NotBuilt(kind)
         return ask(self, kind)
 
-    def by_reference(name, loop, *call):
-        return pool(name, loop if "loop" in by_name else "torch", *call)
+    by_name = "loop" in getattr(getattr(request.node, "callspec", None), "params", {})
 
-    by_name = getattr(getattr(request.node, "callspec", None), "params", {})
+    def by_reference(name, loop, *call):
+        return pool(name, loop if by_name else "torch", *call)
+
     monkeypatch.setattr(operators, "pool", by_reference)
     monkeypatch.setattr(Kernels, "__call__", chosen)
     monkeypatch.setattr(background, "must_wait", lambda: False)

@@ -116,8 +116,11 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "m\x1b[31;5;7m[red]\nFORGED.safetensors"
-    labels = [*NAMES, "nul\0", "sur\ud800"]
+    return saved(tmp_path_factory.mktemp("model"), [*NAMES, "nul\0", "sur\ud800"])
+
+
+def saved(folder, labels):
+    path = folder / "m\x1b[31;5;7m[red]\nFORGED.safetensors"
     gs.Classifier("nin", "gap", labels, Preprocessing(1, (16, 16), (16, 16), (0.5,), (0.25,))).save(path)
     return path
 
@@ -184,13 +187,22 @@ def test_predict(run, data, model, as_json):
 
 
 @pytest.mark.parametrize("options", [("--html",), ("--json", "--classes", "한글")])
-def test_explain(run, data, model, options, tmp_path):
-    out = "out\x1b[31;5;7m\nFORGED"
+def test_explain(run, data, options, tmp_path):
+    out, model = "out\x1b[31;5;7m\nFORGED", saved(tmp_path, [*NAMES, "sur\ud800"])
     code, said = run("explain", model, data / NAMES[0], data / NAMES[-1], "--out", out, "--top", "3", *options)
     assert code == 1, said
     if "--html" in options:
         nothing_raw((tmp_path / out / "index.html").read_text("utf-8").replace("\t", ""), False)
         json.loads((tmp_path / out / "explained.json").read_text("ascii"))
+
+
+def test_explain_tells_of_a_class_that_no_file_of_maps_can_hold(run, data, model, tmp_path):
+    """Whichever classes the model answers: before it looks at a picture."""
+    for options in ((), ("--html", "--top", "1"), ("--all",)):
+        code, said = run("explain", model, data, "--out", "out", *options)
+        assert code == 1
+        assert "ends in NUL" in said
+        assert not (tmp_path / "out").exists()
 
 
 def test_inspect(run, model):

@@ -87,6 +87,13 @@ def _nothing(request: Request, found: Found) -> str:
 
 def _asked(request: Request, opened: Opened) -> Asked:
     classes = indexes(request.classes, opened.labels) if request.classes is not None else None
+    shown = opened.labels if classes is None or request.all_classes else [opened.labels[k] for k in classes]
+    for label in shown:
+        if label.endswith("\0"):
+            raise ValueError(
+                f"{display(request.model)}: its class {display(label)} ends in NUL, which an .npz of maps cannot hold; "
+                f"rename the class, or name those to show with --classes"
+            )
     smallest = opened.check_native() if request.native else None
     key = digest(
         [VERSION, __version__, torch.__version__.partition("+")[0], LOADER, BOX_GRID],

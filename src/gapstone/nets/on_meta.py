@@ -61,7 +61,7 @@ DRAWN: dict[Any, Callable[..., Tensor]] = dict.fromkeys(
 """What fills a tensor with random numbers, and returns it."""
 # an answer of None: torch says what is wrong, or knows more
 SHAPES: dict[Any, Callable[..., Tensor | None]] = {
-    **dict.fromkeys((F.batch_norm, F.group_norm, F.instance_norm), _like),
+    **dict.fromkeys((F.batch_norm, F.group_norm), _like),
     **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d), _like),
     **dict.fromkeys((F.relu, F.relu6, F.elu, F.leaky_relu, F.gelu, F.silu, F.mish, F.hardswish, torch.relu), _like),
     **dict.fromkeys((Tensor.add, Tensor.mul), _broadcast),

@@ -117,7 +117,7 @@ def chosen_kernels(environment_stays, request, monkeypatch):
     by_name = "loop" in getattr(getattr(request.node, "callspec", None), "params", {})
 
     def by_reference(name, loop, *call):
-        return pool(name, loop if by_name else "torch", *call)
+        return pool(name, loop if by_name else "reference", *call)
 
     monkeypatch.setattr(operators, "pool", by_reference)
     monkeypatch.setattr(Kernels, "__call__", chosen)

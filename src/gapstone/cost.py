@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry
 
 from gapstone.classifier import Classifier
-from gapstone.loops.places import decode
+from gapstone.loops.place_encoding import decode
 from gapstone.modes import quiet
 from gapstone.regions.places import Boxes, Cells
 from gapstone.torch_internals import TorchDispatchMode

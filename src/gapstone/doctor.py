@@ -1,6 +1,6 @@
 """`gapstone doctor`: what this machine has, and which loop serves which pool, region, device and dtype, and why.
 
-It asks the same rule as every call (`loops/choose.py`), so what it prints is what happens.
+It asks the same rule as every call (`loops/choose_loop.py`), so what it prints is what happens.
 """
 
 import json
@@ -16,7 +16,7 @@ from rich.table import Table
 
 import gapstone as gs
 from gapstone.loops import background, kernel_cache
-from gapstone.loops.choose import choose
+from gapstone.loops.choose_loop import choose
 from gapstone.machine import installed, processor
 from gapstone.pools import POOLS, WHOLE_ONLY
 from gapstone.progress import Bars
@@ -133,7 +133,9 @@ def _one(device: str, dtype: str, layout: str, region: str, pool: str) -> Served
     weighted = isinstance(place, Weights)
     if pool in WHOLE_ONLY:
         refused = weighted or not kind.is_floating_point
-        return say(None if refused else "torch", "refused" if refused else f"the {pool} needs all positions at once")
+        return say(
+            None if refused else "reference", "refused" if refused else f"the {pool} needs all positions at once"
+        )
     whole_numbers = not kind.is_floating_point
     if (weighted and (whole_numbers or not POOLS[pool].weighted)) or (whole_numbers and not POOLS[pool].integers):
         return say(None, "refused")

@@ -11,15 +11,14 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from gapstone.loops import eager, gathered, native, operators, ranks
-from gapstone.loops import torch as plain
-from gapstone.loops.choose import Loop, choose
-from gapstone.loops.places import check
+from gapstone.loops import direct, gathered, native, operators, order_statistics, reference
+from gapstone.loops.choose_loop import Loop, choose
+from gapstone.loops.place_encoding import check
 from gapstone.loops.resample import resample
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY, Composition
+from gapstone.pools.aliases import called_elsewhere
 from gapstone.pools.definition import Parameter
-from gapstone.pools.elsewhere import called_elsewhere
-from gapstone.pools.names import AnyName, Composed, Merging, Name
+from gapstone.pools.name_types import AnyName, Composed, Merging, Name
 from gapstone.regions import REGIONS, Grid, Region, Whole, Window
 from gapstone.regions.places import Boxes, Place, Sampled, Weights
 from gapstone.regions.region import plain as settled
@@ -64,7 +63,7 @@ def pool(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) -> 
         type(name) is str
         and type(over) in BY_VALUE
         and (not parameters or NUMBERS.issuperset(map(type, parameters.values())))
-        and eager.alone(x)
+        and direct.alone(x)
         and x.is_cpu
     ):
         keep = torch.is_grad_enabled() and x.requires_grad
@@ -103,8 +102,8 @@ def _pool(x: Tensor, name: AnyName, over: Region, parameters: dict[str, Any]) ->
             return heard
     recipe = _known(name)
     if recipe is not None:
-        if recipe.pools == ("mean", "max") and not parameters and eager.fits_both(x, over) and eager.built_both(x):
-            answers = list(eager.mean_and_max(x))
+        if recipe.pools == ("mean", "max") and not parameters and direct.fits_both(x, over) and direct.built_both(x):
+            answers = list(direct.mean_and_max(x))
             return torch.cat(answers, 1) if recipe.join == "cat" else torch.stack(answers).mean(0)
         answers = [_pool(x, one, over, _own(one, parameters)) for one in _taken(name, recipe, parameters)]
         return torch.cat(answers, 1) if recipe.join == "cat" else torch.stack(answers).mean(0)
@@ -154,17 +153,17 @@ def _prepared(
     loop = choose(name, x, place, values, keep).loop
     if loop == "native":
         return native.prepared(name, place, tuple(x.shape[2:]))
-    if not eager.fits(x, loop, place, values):
+    if not direct.fits(x, loop, place, values):
         return False
-    if not eager.built(name, loop, x, place, values, keep):
+    if not direct.built(name, loop, x, place, values, keep):
         return None
-    return lambda x: eager.pool(name, loop, x, place, values, keep)
+    return lambda x: direct.pool(name, loop, x, place, values, keep)
 
 
 def _answer(x: Tensor, name: str, place: Place, values: tuple[Value, ...], elsewhere: bool) -> Tensor:
     if name in WHOLE_ONLY:
         check(place, tuple(x.shape))
-        return ranks.forward(name, operators.wide(name, x), place, values).to(x.dtype)  # type: ignore[arg-type]
+        return order_statistics.forward(name, operators.wide(name, x), place, values).to(x.dtype)  # type: ignore[arg-type]
     _check_place(x, name, place)
     if elsewhere:
         return gathered.forward(name, operators.wide(name, x), place, values).to(operators.answer_type(name, x.dtype))
@@ -174,7 +173,7 @@ def _answer(x: Tensor, name: str, place: Place, values: tuple[Value, ...], elsew
         # share says nothing of weights and of tangents, and torch.func takes no operator that returns a list: torch's
         # own way
         check(place, tuple(x.shape))
-        return plain.forward(name, operators.wide(name, x), place, values).to(operators.answer_type(name, x.dtype))
+        return reference.forward(name, operators.wide(name, x), place, values).to(operators.answer_type(name, x.dtype))
     keep = torch.is_grad_enabled() and (
         x.requires_grad or any(isinstance(v, Tensor) and v.requires_grad for v in values)
     )
@@ -186,13 +185,13 @@ def by(loop: Loop, x: Tensor, name: str, place: Place, values: tuple[Value, ...]
 
     While a compiled loop's kernels are built in the background, torch's kernel or the reference answers.
     """
-    if loop in operators.COMPILED and eager.alone(x) and not eager.built(name, loop, x, place, values, keep):
-        loop = eager.meanwhile(name, x, place, keep)
+    if loop in operators.COMPILED and direct.alone(x) and not direct.built(name, loop, x, place, values, keep):
+        loop = direct.meanwhile(name, x, place, keep)
     if loop == "native":
         assert isinstance(place, Boxes)
         return native.forward(name, x, place)
-    if eager.fits(x, loop, place, values):
-        return eager.pool(name, loop, x, place, values, keep)  # type: ignore[arg-type]
+    if direct.fits(x, loop, place, values):
+        return direct.pool(name, loop, x, place, values, keep)  # type: ignore[arg-type]
     return operators.pool(name, loop, x, place, values, keep)
 
 
@@ -213,13 +212,13 @@ class Partial:
                 f"{self!r} + {other!r}: only states of the same pool, parameters and cells add up; "
                 f"make both with the same arguments of gs.partial."
             )
-        parts = plain.combine(self.name, self.parts, other.parts, self.spatial, self.values())
+        parts = reference.combine(self.name, self.parts, other.parts, self.spatial, self.values())
         return Partial(self.name, parts, self.spatial, self.whole, self.parameters, self.dtype)
 
     def finish(self) -> Tensor:
         """The answer for all positions seen so far: what `pool` gives for them at once."""
-        answer: Tensor = plain.spoken(self.name, self.spatial).finish(
-            *self.parts, *plain.shaped(self.values(), self.spatial)
+        answer: Tensor = reference.spoken(self.name, self.spatial).finish(
+            *self.parts, *reference.shaped(self.values(), self.spatial)
         )
         answer = answer.to(self.dtype)
         return answer.flatten(1) if self.whole else answer
@@ -298,10 +297,10 @@ def _partial(x: Tensor, name: str, over: Region, parameters: dict[str, Any]) -> 
     if isinstance(place, Boxes) and place.divisor != "positions":
         raise ValueError(f"partial(x, {name!r}, over={over!r}): a state counts positions; take divisor='positions'.")
     check(place, tuple(x.shape))
-    parts = plain.over(name, operators.wide(name, x), place, values)
+    parts = reference.over(name, operators.wide(name, x), place, values)
     names = POOLS[name].parameters
     kept = {key: 0.0 if names[key].per_position else v for key, v in zip(names, values, strict=True)}
-    return Partial(name, parts, x.dim() - 2, plain.is_whole(place), kept, operators.answer_type(name, x.dtype))
+    return Partial(name, parts, x.dim() - 2, reference.is_whole(place), kept, operators.answer_type(name, x.dtype))
 
 
 def share(x: Tensor, name: Merging, **parameters: Value) -> Tensor:
@@ -313,7 +312,7 @@ def share(x: Tensor, name: Merging, **parameters: Value) -> Tensor:
     if name not in POOLS:
         raise ValueError(f"share(x, {name!r}): there are {', '.join(POOLS)}; of a composition, ask each of its pools.")
     _check(x, name, Whole(), parameters)
-    return plain.share(name, operators.wide(name, x), _parameters(x, name, parameters))
+    return reference.share(name, operators.wide(name, x), _parameters(x, name, parameters))
 
 
 class Pool(nn.Module):

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 import gapstone as gs
-from gapstone.loops import gathered
-from gapstone.loops import torch as plain
+from gapstone.loops import gathered, reference
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes, Labels, Rectangles, Weights
 
@@ -46,7 +45,7 @@ def test_as_the_reference(name, where):
     x = torch.rand(2, 3, 5, 7, dtype=torch.float64) + 0.1
     place = PLACES[where].place((2, 3, 5, 7))
     try:
-        expected = plain.forward(name, x, place, values(name))
+        expected = reference.forward(name, x, place, values(name))
     except ValueError as refused:
         with pytest.raises(ValueError, match=str(refused)[:20]):
             gathered.forward(name, x, place, values(name))
@@ -59,7 +58,7 @@ def test_as_the_reference(name, where):
 def test_divisors(divisor):
     x = torch.rand(2, 3, 5, 7, dtype=torch.float64)
     place = gs.Window(3, 2, 1, ceil_mode=True, divisor=divisor).place((2, 3, 5, 7))
-    torch.testing.assert_close(gathered.forward("mean", x, place, ()), plain.forward("mean", x, place, ()))
+    torch.testing.assert_close(gathered.forward("mean", x, place, ()), reference.forward("mean", x, place, ()))
 
 
 def test_positions_of_cells_and_windows():

@@ -9,7 +9,7 @@ import gapstone as gs
 
 from .conftest import by as serve_by
 
-LOOPS = pytest.mark.parametrize("loop", ["torch", None], ids=["torch", "chosen"])
+LOOPS = pytest.mark.parametrize("loop", ["reference", None], ids=["reference", "chosen"])
 REGIONS = [gs.Whole(), gs.Window((5, 6)), gs.Grid(1)]
 
 

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gapstone as gs
-from gapstone.loops import numba
-from gapstone.loops import torch as plain
+from gapstone.loops import compiled, reference
 from gapstone.pooling import share
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY
 from gapstone.regions import REGIONS
@@ -47,7 +46,7 @@ def served(name, dtype, region, shape):
     """Whether the compiled loop has this pool over this region."""
     place = region.place(shape)
     places = [part.place(shape) for part in place] if isinstance(place, tuple) else [place]
-    return name in POOLS and all(numba.serves(name, dtype, one) is None for one in places)
+    return name in POOLS and all(compiled.serves(name, dtype, one) is None for one in places)
 
 
 def allowed(name, right, dtype):
@@ -67,7 +66,7 @@ def test_everyone_is_here():
 
 @every_pool
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+@pytest.mark.parametrize("loop", ["reference", "compiled", None], ids=["reference", "compiled", "chosen"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_answer_is_the_formula_on_its_positions(name, kind, loop, dtype, monkeypatch, tried):
     by(loop, monkeypatch)
@@ -75,7 +74,7 @@ def test_the_answer_is_the_formula_on_its_positions(name, kind, loop, dtype, mon
     for sizes in SIZES:
         x = values(2, 5, *sizes, seed=sum(sizes)).to(dtype)
         for region, answers, shape in regions(sizes)[kind]:
-            if loop == "numba" and not served(name, dtype, region, x.shape):
+            if loop == "compiled" and not served(name, dtype, region, x.shape):
                 continue
             right = pooled(name, x, answers, **needed(name, 5)).reshape(2, 5, *shape)
             for laid in layouts(x):
@@ -88,13 +87,13 @@ def test_the_answer_is_the_formula_on_its_positions(name, kind, loop, dtype, mon
                 assert not wrong.any(), (sizes, region, laid.stride(), off[wrong].max())
                 count += 1
     tried["combinations of pool, region, sizes, layout, dtype and loop agree with the formula"] += count
-    if loop == "numba" and count == 0:
+    if loop == "compiled" and count == 0:
         pytest.skip(f"the compiled loop has no {name} over {kind}")
 
 
 @merging
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+@pytest.mark.parametrize("loop", ["reference", "compiled", None], ids=["reference", "compiled", "chosen"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_gradient_is_that_of_the_formula(name, kind, loop, dtype, monkeypatch, tried):
     """Against torch's differentiation of the formula, in float64: share, position by position."""
@@ -103,7 +102,7 @@ def test_the_gradient_is_that_of_the_formula(name, kind, loop, dtype, monkeypatc
     for sizes in SIZES:
         x = values(2, 5, *sizes, seed=1 + sum(sizes)).to(dtype)
         for region, answers, _ in regions(sizes)[kind]:
-            if loop == "numba" and not served(name, dtype, region, x.shape):
+            if loop == "compiled" and not served(name, dtype, region, x.shape):
                 continue
             keep = torch.tensor([bool(at) for at in answers])
             g = torch.randn(2, 5, len(answers), dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * keep
@@ -129,12 +128,12 @@ def test_the_gradient_is_that_of_the_formula(name, kind, loop, dtype, monkeypatc
                 assert off <= loose * scale, (sizes, region, laid.stride(), off)
                 count += 1
     tried["combinations have the formula's gradient"] += count
-    if loop == "numba" and count == 0:
+    if loop == "compiled" and count == 0:
         pytest.skip(f"the compiled loop has no {name} over {kind}")
 
 
 @pytest.mark.parametrize("name", ["min", "max", "mean", "gem"])
-@pytest.mark.parametrize("loop", ["torch", "numba"])
+@pytest.mark.parametrize("loop", ["reference", "compiled"])
 def test_the_gradient_of_a_map_whose_axes_lie_in_any_order(name, loop, monkeypatch):
     by(loop, monkeypatch)
     for shape in ((2, 3, 17), (2, 3, 7, 9)):
@@ -152,7 +151,7 @@ def test_the_gradient_of_a_map_whose_axes_lie_in_any_order(name, loop, monkeypat
                 torch.testing.assert_close(dx, right, msg=f"{region} {order}")
 
 
-@pytest.mark.parametrize("loop", ["torch", "numba"])
+@pytest.mark.parametrize("loop", ["reference", "compiled"])
 @pytest.mark.parametrize("name", ["variance", "std"])
 def test_what_is_infinite_has_no_variance(name, loop, monkeypatch):
     by(loop, monkeypatch)
@@ -165,7 +164,7 @@ def test_what_is_infinite_has_no_variance(name, loop, monkeypatch):
 
 
 @pytest.mark.parametrize("name", slow_but(POOLS, "gem", "topk", "attention"))
-@pytest.mark.parametrize("loop", ["torch", None], ids=["torch", "chosen"])
+@pytest.mark.parametrize("loop", ["reference", None], ids=["reference", "chosen"])
 @pytest.mark.parametrize("dtype", [torch.float64], ids=str)
 def test_gradcheck_and_gradgradcheck(name, loop, dtype, monkeypatch):
     by(loop, monkeypatch)
@@ -189,13 +188,13 @@ def test_gradcheck_and_gradgradcheck(name, loop, dtype, monkeypatch):
         pytest.param("softmax", "r", 1.5, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+@pytest.mark.parametrize("loop", ["reference", "compiled", None], ids=["reference", "compiled", "chosen"])
 def test_learned_parameters_have_their_gradient(name, key, at, loop, monkeypatch):
     by(loop, monkeypatch)
     x = values(2, 3, 4, 5)
     for shape in ((), (3,), (2, 3), (1, 3)):
         for region in (gs.Whole(), gs.Window(2, 1), gs.Grid(3)):
-            if loop == "numba" and not served(name, x.dtype, region, (2, 3, 4, 5)):
+            if loop == "compiled" and not served(name, x.dtype, region, (2, 3, 4, 5)):
                 continue
             p = torch.full(shape, at, dtype=torch.float64) + torch.arange(math.prod(shape)).reshape(shape) * 0.3
             assert torch.autograd.gradcheck(lambda v, r=region: gs.pool(x, name, r, **{key: v}), p.requires_grad_())
@@ -211,7 +210,7 @@ def test_the_learned_query_has_its_gradient():
 
 
 @pytest.mark.parametrize("name", ["mean", "sum", "gem", "l2", "lp", "logsumexp", "softmax", "variance", "std"])
-@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+@pytest.mark.parametrize("loop", ["reference", "compiled", None], ids=["reference", "compiled", "chosen"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_weights_count_as_often_as_they_say(name, loop, dtype, monkeypatch):
     """Weight 3 is the position three times; 0 is not looked at, whatever stands there."""
@@ -219,7 +218,7 @@ def test_weights_count_as_often_as_they_say(name, loop, dtype, monkeypatch):
     times = torch.tensor([[2, 0, 1, 3], [1, 1, 4, 0]])
     x = values(2, 3, 4)
     region = gs.Mask(times.to(dtype))
-    if loop == "numba" and not served(name, dtype, region, (2, 3, 4)):
+    if loop == "compiled" and not served(name, dtype, region, (2, 3, 4)):
         pytest.skip(f"the compiled loop has no {name} of {dtype}")
     right = torch.stack([FORMULAS[name](x[i].repeat_interleave(times[i], 1)) for i in range(2)])
     spoilt = torch.where(times[:, None] == 0, math.nan, x).to(dtype)
@@ -272,11 +271,11 @@ def test_laws(name):
 
 
 def check_laws(name):
-    pool = plain.spoken(name, 1)
+    pool = reference.spoken(name, 1)
     parameters = (torch.zeros(1, 1, 6, dtype=torch.float64),) if name == "attention" else own(name)
     x = values(1, 1, 6, seed=5)
-    parts = plain.lift(pool, x, parameters)
-    empty = tuple(plain.empty_like(p, e).expand(p[..., :1].shape) for p, e in zip(parts, pool.empty, strict=True))
+    parts = reference.lift(pool, x, parameters)
+    empty = tuple(reference.empty_like(p, e).expand(p[..., :1].shape) for p, e in zip(parts, pool.empty, strict=True))
     ones = [tuple(p[..., i : i + 1] for p in parts) for i in range(6)]
 
     def add(s, t):
@@ -296,12 +295,12 @@ def check_laws(name):
     for one in ones[1:]:
         total = add(total, one)
     finish = pool.finish(*total, *parameters)
-    block = plain.over(name, x, Boxes(None), parameters)
+    block = reference.over(name, x, Boxes(None), parameters)
     torch.testing.assert_close(pool.finish(*block, *parameters), finish, rtol=1e-12, atol=1e-12)
     if pool.terms:
         key = pool.key or (lambda v, *_: v)
-        reference = key(x, *parameters)
-        same((reference, *(torch.as_tensor(t, dtype=x.dtype) for t in pool.terms(x, reference, *parameters))), parts)
+        largest = key(x, *parameters)
+        same((largest, *(torch.as_tensor(t, dtype=x.dtype) for t in pool.terms(x, largest, *parameters))), parts)
 
 
 def own(name):
@@ -328,7 +327,7 @@ def test_the_order_of_positions_does_not_matter(name):
 
 
 @every_pool
-@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+@pytest.mark.parametrize("loop", ["reference", "compiled", None], ids=["reference", "compiled", "chosen"])
 def test_the_answer_over_nothing(name, loop, monkeypatch):
     """Documented: 0 for sums, the end of the scale for max and min, NaN for what divides by how many."""
     by(loop, monkeypatch)
@@ -343,7 +342,7 @@ def test_the_answer_over_nothing(name, loop, monkeypatch):
         (gs.Boxes(torch.tensor([[0.0, 50, 50, 60, 60]]), 2), lambda out: out),
     ]
     for region, empty in cases:
-        if loop == "numba" and not served(name, x.dtype, region, x.shape):
+        if loop == "compiled" and not served(name, x.dtype, region, x.shape):
             continue
         mine = x.clone().requires_grad_()
         out = gs.pool(mine, name, region, **needed(name, 3))
@@ -358,7 +357,7 @@ EQUALS = {"max": [1.0, 3.0, 3.0, 2.0], "min": [4.0, 2.0, 2.0, 2.0]}
 
 @pytest.mark.parametrize(("name", "row"), EQUALS.items())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+@pytest.mark.parametrize("loop", ["reference", "compiled", None], ids=["reference", "compiled", "chosen"])
 def test_the_first_of_equals_takes_the_gradient_and_nan_wins(loop, dtype, name, row, monkeypatch):
     by(loop, monkeypatch)
     for region in (gs.Whole(), gs.Window(4), gs.Grid(1), gs.Mask(torch.ones(4, dtype=torch.bool))):
@@ -379,14 +378,14 @@ def test_the_first_of_equals_is_among_the_largest():
 
 
 @merging
-@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+@pytest.mark.parametrize("loop", ["reference", "compiled", None], ids=["reference", "compiled", "chosen"])
 def test_nan_reaches_the_answer_and_only_its_own(name, loop, monkeypatch):
     by(loop, monkeypatch)
     x = values(1, 2, 6, 6, dtype=torch.float32)
     x[0, 0, 1, 1] = math.nan
     for region in (gs.Whole(), gs.Window(2), gs.Grid(3)):
         for laid in layouts(x):
-            if loop == "numba" and not served(name, x.dtype, region, x.shape):
+            if loop == "compiled" and not served(name, x.dtype, region, x.shape):
                 continue
             if name == "attention":
                 continue  # the score of a position is made of all channels
@@ -397,7 +396,9 @@ def test_nan_reaches_the_answer_and_only_its_own(name, loop, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "loop", ["torch", pytest.param("numba", marks=pytest.mark.slow), None], ids=["torch", "numba", "chosen"]
+    "loop",
+    ["reference", pytest.param("compiled", marks=pytest.mark.slow), None],
+    ids=["reference", "compiled", "chosen"],
 )
 def test_infinities(loop, monkeypatch):
     by(loop, monkeypatch)

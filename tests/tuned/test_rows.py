@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import gapstone as gs
-from gapstone.loops.tuned import launch_rows, serve
+from gapstone.loops.tuned import dispatch, launch_rows
 from gapstone.regions.places import Boxes
 
 from ..guarded import guarded
@@ -66,7 +66,7 @@ def with_nan(x: Tensor, k, s, p) -> tuple[Tensor, Tensor]:
 
 
 def decoded(place: Boxes, kept: Tensor, shape) -> Tensor:
-    return serve.positions(torch.empty(shape), place, kept, "max")
+    return dispatch.positions(torch.empty(shape), place, kept, "max")
 
 
 @pytest.mark.parametrize("rule", slow_but([*RUN, *ODD, *MORE], RUN[0], ODD[0]), ids=str)
@@ -98,9 +98,9 @@ def test_means_and_gradients(rule, tried):
             exact = x.double()
             right = F.avg_pool2d(exact, k, s, p, ceil_mode, divisor == "padded", other)
             theirs = F.avg_pool2d(x, k, s, p, ceil_mode, divisor == "padded", other)
-            out, kept = serve.forward("mean", x.detach(), place, keep=True)
+            out, kept = dispatch.forward("mean", x.detach(), place, keep=True)
             assert kept == []  # the gradient needs nothing
-            assert torch.equal(out, serve.forward("mean", x.detach(), place)[0])
+            assert torch.equal(out, dispatch.forward("mean", x.detach(), place)[0])
             ulp = torch.finfo(torch.float32).eps
             off, allowed = (out - right).abs().max(), 2 * (theirs - right).abs().max() + ulp * right.abs().max()
             assert off <= allowed
@@ -233,12 +233,12 @@ def test_into_an_existing_tensor():
     x = torch.randn(2, 3, 28, 28)
     place = place_of(x.shape, 3, 2, 1)
     out = torch.full((2, 3, 14, 14), math.nan)
-    found, _ = serve.forward("max", x, place, out=out)
+    found, _ = dispatch.forward("max", x, place, out=out)
     assert found is out
     assert torch.equal(out, F.max_pool2d(x, 3, 2, 1))
     for wrong in (torch.empty(2, 3, 14, 13), torch.empty(2, 3, 14, 14).double(), torch.empty(2, 3, 28, 14)[:, :, ::2]):
         with pytest.raises(ValueError, match="out"):
-            serve.forward("max", x, place, out=wrong)
+            dispatch.forward("max", x, place, out=wrong)
 
 
 def look(dtype: torch.dtype, rules: list[Any]) -> None:

@@ -16,9 +16,9 @@ from gapstone.regions.places import Boxes, Cells, Labels, Place, Windows
 
 pytest.importorskip("numba")
 
-from gapstone.loops import numba as derived
+from gapstone.loops import compiled as derived
+from gapstone.loops.tuned import dispatch
 from gapstone.loops.tuned import launch_whole as whole
-from gapstone.loops.tuned import serve
 
 from ..marks import slow_but
 
@@ -431,10 +431,10 @@ def test_who_is_served():
     x, place = torch.rand(2, 3, 4, 4), Labels(torch.zeros(1, 4, 4, dtype=torch.long), 1, whole=True)
     for name in FORMULAS:
         given = tuple(knob.default for knob in POOLS[name].parameters.values())
-        assert bool(serve.serves(name, x, EVERYWHERE, given)) == (name != "mean")
-        assert serve.serves(name, laid(x, "channels_last"), EVERYWHERE, given)
-        assert bool(serve.serves(name, x, place, given)) == (name == "mean")
-        assert not serve.serves(name, x.double(), EVERYWHERE, given)
-    assert not serve.serves("variance", x, EVERYWHERE, (0.0,))
+        assert bool(dispatch.serves(name, x, EVERYWHERE, given)) == (name != "mean")
+        assert dispatch.serves(name, laid(x, "channels_last"), EVERYWHERE, given)
+        assert bool(dispatch.serves(name, x, place, given)) == (name == "mean")
+        assert not dispatch.serves(name, x.double(), EVERYWHERE, given)
+    assert not dispatch.serves("variance", x, EVERYWHERE, (0.0,))
     some: Place = Boxes((Cells(2, 4), Cells(2, 4)))
-    assert not serve.serves("max", x, some)
+    assert not dispatch.serves("max", x, some)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gapstone.accelerating.arguments import SMALL, gradient, max_grid, max_window, mean_grid, mean_window
-from gapstone.loops.choose import choose
+from gapstone.loops.choose_loop import choose
 from gapstone.pooling import by
 from gapstone.regions.places import Boxes
 from gapstone.torch_internals import unwatched
@@ -25,8 +25,8 @@ FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 Pooling = Callable[..., Any]
 
-OURS = ("tuned", "numba")
-"""Loops of gapstone's that are faster than torch's call; "torch" is the reference, which is not."""
+OURS = ("tuned", "compiled")
+"""Loops of gapstone's that are faster than torch's call; the reference is not."""
 
 compiling = torch.compiler.is_compiling
 

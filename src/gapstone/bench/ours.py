@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.loops import eager, native, operators
-from gapstone.loops import torch as plain
-from gapstone.loops.choose import choose
-from gapstone.loops.layout import is_channels_last
+from gapstone.loops import direct, native, operators, reference
+from gapstone.loops.choose_loop import choose
+from gapstone.loops.memory_format import is_channels_last
 from gapstone.loops.operators import COMPILED
 from gapstone.pools import COMPOSITIONS
 from gapstone.regions import Whole
@@ -35,7 +34,7 @@ def ours(
     """The answers, and what the backward needs. `out`: where the answers go, for loops that can be told."""
     if name in COMPOSITIONS and out is None:
         if _in_one_read(name, x, place):
-            return _joined(name, list(eager.mean_and_max(x))), []
+            return _joined(name, list(direct.mean_and_max(x))), []
         return _joined(name, [ours(one, x, place)[0] for one in COMPOSITIONS[name].pools]), []
     loop = loop_for(name, x, place, parameters, keep)
     if out is not None and loop != "tuned":
@@ -47,14 +46,16 @@ def ours(
     if loop == "native":
         assert isinstance(place, Boxes)
         return native.forward(name, x, place), []
-    return plain.forward(name, operators.wide(name, x), place, parameters).to(operators.answer_type(name, x.dtype)), []
+    return reference.forward(name, operators.wide(name, x), place, parameters).to(
+        operators.answer_type(name, x.dtype)
+    ), []
 
 
 def differentiable(name: str, x: Tensor, place: Place, parameters: Parameters) -> Tensor:
     """The same answers with a backward that autograd can call, as it calls torch's own."""
     if name in COMPOSITIONS:
         if _in_one_read(name, x, place):
-            return _joined(name, list(eager.mean_and_max(x)))
+            return _joined(name, list(direct.mean_and_max(x)))
         return _joined(name, [differentiable(one, x, place, ()) for one in COMPOSITIONS[name].pools])
     loop = loop_for(name, x, place, parameters, keep=True)
     if loop not in COMPILED:
@@ -67,7 +68,7 @@ def differentiable(name: str, x: Tensor, place: Place, parameters: Parameters) -
 def _in_one_read(name: str, x: Tensor, place: Place) -> bool:
     """Mean and maximum together, as the front door makes them."""
     whole = isinstance(place, Boxes) and place.axes is None
-    return whole and COMPOSITIONS[name].pools == ("mean", "max") and eager.fits_both(x, Whole())
+    return whole and COMPOSITIONS[name].pools == ("mean", "max") and direct.fits_both(x, Whole())
 
 
 def _joined(name: str, answers: list[Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ from gapstone.heads.spec import parse
 from gapstone.modes import quiet
 from gapstone.pooling import Pool
 from gapstone.pools import POOLS
-from gapstone.pools.names import Merging
+from gapstone.pools.name_types import Merging
 from gapstone.regions import Grid
 from gapstone.regions.region import per_axis
 from gapstone.torch_internals import tracing

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from gapstone.pools.names import Merging
+from gapstone.pools.name_types import Merging
 
 Range = tuple[float, float, bool, str | None]
 """Least, most, whole numbers only, a word that may stand instead."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from gapstone.heads.recipes import RECIPES
-from gapstone.pools.elsewhere import called_elsewhere
+from gapstone.pools.aliases import called_elsewhere
 
 WIDEST = 1_000_000  # a hidden layer; a spec may come from a file that is not ours
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from gapstone.loops.places import decode
+from gapstone.loops.place_encoding import decode
 from gapstone.maps.geometry import Field
 from gapstone.maps.tape import tensors
 from gapstone.maps.watch import ADAPTIVE, OVER_AXES, Watch

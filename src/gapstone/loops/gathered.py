@@ -1,7 +1,7 @@
 """Pools in torch's own words, for graphs that are run elsewhere: no operator of gapstone's, no size written down.
 
 Each answer's positions are gathered along one last axis, beside which of them exist; there a pool folds them at once.
-It takes as many times the map's memory as positions are in more than one answer. `loops.torch` combines them one by
+It takes as many times the map's memory as positions are in more than one answer. `loops.reference` combines them one by
 one instead, as often as the largest cell has positions: with sizes that are symbols nobody knows how often that is.
 """
 
@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.loops import native
-from gapstone.loops import torch as plain
+from gapstone.loops import native, reference
 from gapstone.pools import POOLS
 from gapstone.regions.places import Axis, Boxes, Labels, Place, Rectangles, Weights, Windows
 from gapstone.regions.region import seen
@@ -20,17 +19,17 @@ Parameters = tuple[Tensor | float, ...]
 
 
 def forward(name: str, x: Tensor, place: Place, parameters: Parameters) -> Tensor:
-    """As `loops.torch.forward`."""
+    """As `loops.reference.forward`."""
     if isinstance(place, Weights) or (isinstance(place, Boxes) and place.axes is None):
-        return plain.forward(name, x, place, parameters)
+        return reference.forward(name, x, place, parameters)
     if isinstance(place, Boxes) and _native(name, x, place):
         return native.forward(name, x, place)
     values, inside = gather(x, place)
     own = tuple(_here(p, place, x.dim() - 2, values.dim()) for p in parameters)
-    pool = plain.spoken(name, 1)
-    state = plain.fold(pool, values, own, inside, 1)
+    pool = reference.spoken(name, 1)
+    state = reference.fold(pool, values, own, inside, 1)
     if isinstance(place, Boxes) and place.divisor != "positions":
-        given = plain.divisor(place, sizes(x)[2:], x)[..., None]
+        given = reference.divisor(place, sizes(x)[2:], x)[..., None]
         state = tuple(given.expand_as(part) if i == pool.count else part for i, part in enumerate(state))
     # a score of each position has done its part
     if any(knob.per_position for knob in POOLS[name].parameters.values()):

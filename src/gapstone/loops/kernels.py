@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import llvmlite.binding as llvm
 
 from gapstone.loops import background, kernel_cache
-from gapstone.loops.building import emit
+from gapstone.loops.kernel_code import emit
 
 Key = TypeVar("Key")
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gapstone.loops import arguments as a
-from gapstone.loops.layout import STORAGE, Call
+from gapstone.loops import kernel_arguments as a
+from gapstone.loops.memory_format import STORAGE, Call
 from gapstone.loops.threads import launch
 from gapstone.regions.places import Axis, Boxes, Divisor, Labels, Rectangles, Weights, Windows
 
@@ -132,7 +132,7 @@ def common(call: Call) -> tuple[dict[int, int], Tensor | None]:
 
 
 def kernel_of(call: Call, template: str, **more: Any) -> "Kernel":
-    from gapstone.loops.compiled import Kind, kernel
+    from gapstone.loops.specialize import Kind, kernel
 
     kind = Kind(
         template, call.name, STORAGE[call.dtype],

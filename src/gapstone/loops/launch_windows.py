@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gapstone.loops import arguments as a
+from gapstone.loops import kernel_arguments as a
 from gapstone.loops.launch_places import common, divisors, kernel_of
-from gapstone.loops.layout import STORAGE, Call
+from gapstone.loops.memory_format import STORAGE, Call
 from gapstone.loops.threads import launch
 from gapstone.regions.places import Boxes, Divisor, Windows
 

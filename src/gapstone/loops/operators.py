@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.loops import numba
-from gapstone.loops import torch as plain
-from gapstone.loops.layout import is_channels_last
+from gapstone.loops import compiled, reference
 from gapstone.loops.memory import FORMATS
-from gapstone.loops.places import check, decode, encode
-from gapstone.loops.tuned import serve as tuned
+from gapstone.loops.memory_format import is_channels_last
+from gapstone.loops.place_encoding import check, decode, encode
+from gapstone.loops.tuned import dispatch as tuned
 from gapstone.pools import POOLS, Definition
 from gapstone.pools.definition import looks_at
 from gapstone.regions.places import Boxes, Labels, Place, Rectangles
@@ -26,7 +25,7 @@ Parameters = tuple[Tensor | float, ...]
 Tensors = list[Tensor]
 
 # the loops that keep something for the backward; the reference keeps x
-COMPILED: dict[str, Any] = {"numba": numba, "tuned": tuned}
+COMPILED: dict[str, Any] = {"compiled": compiled, "tuned": tuned}
 
 UNSIGNED = {torch.uint16: torch.int32, torch.uint32: torch.int64}
 
@@ -99,7 +98,7 @@ def run(name: str, loop: str, x: Tensor, place: Place, parameters: Parameters, k
     if loop in COMPILED:
         out, kept = COMPILED[loop].forward(name, x, place, parameters, keep)
         return [out, *kept]
-    return [plain.forward(name, wide(name, x), place, parameters).to(answer_type(name, x.dtype))]
+    return [reference.forward(name, wide(name, x), place, parameters).to(answer_type(name, x.dtype))]
 
 
 def _pool_fake(
@@ -115,7 +114,7 @@ def _pool_fake(
     place = decode(numbers, places)
     types = [answer_type(name, x.dtype)]
     if loop in COMPILED and keep:
-        types += numba.kept_types(name, x.dtype, place)
+        types += compiled.kept_types(name, x.dtype, place)
     return [_laid(x.new_empty(_cells(x, place), dtype=dtype), is_channels_last(x)) for dtype in types]
 
 
@@ -123,7 +122,7 @@ def _cells(x: Tensor, place: Place) -> tuple[Any, ...]:
     """The shape of the answer."""
     if isinstance(place, Rectangles):
         return place.images.shape[0], x.shape[1], *(starts.shape[1] for starts in place.starts)
-    if plain.is_whole(place):
+    if reference.is_whole(place):
         return tuple(x.shape[:2])
     if isinstance(place, Labels):
         return *x.shape[:2], place.count
@@ -158,7 +157,7 @@ def _backward(
         dx, dp = COMPILED[loop].backward(name, grad, x, out, rest, tuple(shape), place, parameters, True, slope, last)
         return [_laid(dx, last), *([dp] if dp is not None else [])]
     x = wide(name, known[0])
-    dx, dp = plain.backward(name, grad.to(x.dtype), x, place, parameters, slope)
+    dx, dp = reference.backward(name, grad.to(x.dtype), x, place, parameters, slope)
     return [_laid(dx.to(dtype), last), *([_summed(name, dp)] if dp is not None else [])]
 
 
@@ -210,7 +209,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
     if loop in COMPILED and keep:
         known = [*([x] if needs_x else []), *output[: 1 if needs_out else 0], *output[1:]]
     else:
-        known, loop = [x], "torch"
+        known, loop = [x], "reference"
     ctx.mark_non_differentiable(*output[1:])
     ctx.save_for_backward(*known, *places, *tensors)
     ctx.counts = len(known), len(places)
@@ -272,7 +271,7 @@ def _second(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     with torch.enable_grad():
         first, x = grad.detach().requires_grad_(), known[0].detach().requires_grad_()
         own = tuple(p.detach().requires_grad_() if isinstance(p, Tensor) else p for p in parameters)
-        dx, dp = plain.backward(name, first.to(wide(name, x).dtype), wide(name, x), place, own, slope)
+        dx, dp = reference.backward(name, first.to(wide(name, x).dtype), wide(name, x), place, own, slope)
         answers = [dx] if dp is None else [dx, _summed(name, dp)]
         pairs = [(a, g.to(a.dtype)) for a, g in zip(answers, grads, strict=False) if g is not None and a.requires_grad]
         into = [first, x, *(p for p in own if isinstance(p, Tensor))]

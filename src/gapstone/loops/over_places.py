@@ -5,13 +5,14 @@ so that channels lie side by side) into a buffer that stays in the first cache; 
 instructions per position. The states of blocks are merged two by two, as in pairwise summation: a mean over
 1024 x 1024 is as accurate as torch's.
 
-These functions are templates: compiled.py binds `k` (the pool's functions, numbers that are known) and the flags.
+These functions are templates: specialize.py binds `k` (the pool's functions, numbers that are known) and the flags.
 """
 
 from typing import Any
 
-from gapstone.loops import arguments as a
-from gapstone.loops.vectors import added, number, scaled, take
+from gapstone.loops import kernel_arguments as a
+from gapstone.loops.vector_memory import number, take
+from gapstone.loops.vectors import added, scaled
 
 k: Any = None
 TERMS = MEAN = POSITIONAL = WEIGHTED = NEEDS_X = NEEDS_OUT = SLOPE = COUNTED = KEEP0 = KEEP1 = KEEP2 = KEEP3 = False

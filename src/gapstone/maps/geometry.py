@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gapstone.loops.places import decode
+from gapstone.loops.place_encoding import decode
 from gapstone.regions.places import Boxes, Windows
 
 Arguments = dict[str, Any]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gapstone.heads.parts import in_place, pooled
-from gapstone.loops.places import decode
+from gapstone.loops.place_encoding import decode
 from gapstone.maps.geometry import RESHAPES
 from gapstone.maps.held import ATTENTION, Held
 from gapstone.maps.tape import DROPOUTS, Call, Slot, SplitError, Tape, leaves

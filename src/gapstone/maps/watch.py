@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from gapstone.loops.places import decode
+from gapstone.loops.place_encoding import decode
 from gapstone.maps.geometry import RESHAPES, RULES, Field, kept, reshaped
 from gapstone.maps.layout import Layout, channel_axis, layout
 from gapstone.maps.tape import SplitError, Tape, tensors

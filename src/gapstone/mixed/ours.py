@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gapstone.mixed.valid import Refused, Size, Valid
 from gapstone.pooling import listening, pool
-from gapstone.pools.names import Name
+from gapstone.pools.name_types import Name
 from gapstone.regions import Grid, Pyramid, Region, Whole, Window
 from gapstone.regions.places import Windows
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from gapstone.loops.kernels import Kernel
 from gapstone.loops.memory import empty
 from gapstone.loops.threads import ALONE
-from gapstone.loops.tuned import arguments as a
+from gapstone.loops.tuned import window_arguments as a
 from gapstone.torch_internals import openmp
 
 
@@ -30,7 +30,7 @@ class Plan:
 
 
 def table_of(given: dict[int, int], size: int = a.HOW_MANY) -> Any:
-    """A kernel's arguments, for `copy`. `size`: how many the kernel knows, where it is not those of arguments.py."""
+    """A kernel's arguments, for `copy`. `size`: how many arguments the kernel has."""
     made = (ctypes.c_int64 * size)()
     for at, value in given.items():
         made[at] = value

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gapstone.loops.layout import STORAGE
 from gapstone.loops.memory import FORMATS, empty
-from gapstone.loops.tuned import arguments as a
+from gapstone.loops.memory_format import STORAGE
 from gapstone.loops.tuned import launch
-from gapstone.loops.tuned.build import kernel
+from gapstone.loops.tuned import window_arguments as a
 from gapstone.loops.tuned.launch import Plan, copy, run, table_of
 from gapstone.loops.tuned.launch_rows import reciprocals
-from gapstone.loops.tuned.pixel_back_words import PixelsBack
+from gapstone.loops.tuned.pixel_back_codegen import PixelsBack
+from gapstone.loops.tuned.pixel_codegen import Pixels
 from gapstone.loops.tuned.pixel_scatter import PixelScatter
-from gapstone.loops.tuned.pixel_words import Pixels
-from gapstone.loops.tuned.windows import BYTE_LANES, FLOATS, Axes, three
+from gapstone.loops.tuned.tuned_kernels import kernel
+from gapstone.loops.tuned.window_support import BYTE_LANES, FLOATS, Axes, three
 from gapstone.regions.places import Boxes, Divisor, Windows
 
 TASK = 1 << 18  # bytes of maps and answers per task

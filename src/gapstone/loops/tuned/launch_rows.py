@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from gapstone.loops.launch_places import divisors
-from gapstone.loops.layout import STORAGE
 from gapstone.loops.memory import empty
-from gapstone.loops.tuned import arguments as a
+from gapstone.loops.memory_format import STORAGE
 from gapstone.loops.tuned import launch
-from gapstone.loops.tuned.build import kernel
+from gapstone.loops.tuned import window_arguments as a
 from gapstone.loops.tuned.launch import Plan, copy, run, table_of
-from gapstone.loops.tuned.row_back_words import RowsBack
-from gapstone.loops.tuned.row_words import Rows
+from gapstone.loops.tuned.row_back_codegen import RowsBack
+from gapstone.loops.tuned.row_codegen import Rows
 from gapstone.loops.tuned.scatter import Scatter
-from gapstone.loops.tuned.windows import FLOATS, ONE, Axes, three
+from gapstone.loops.tuned.tuned_kernels import kernel
+from gapstone.loops.tuned.window_support import FLOATS, ONE, Axes, three
 from gapstone.regions.places import Boxes, Divisor, Windows
 
 BAND = 1 << 14  # bytes of a plane from which it is done in bands of rows, while they are in the first cache

@@ -1,7 +1,8 @@
 """Launching the kernels over whole maps: mean, max, gem, logsumexp, softmax, and mean and max in one read.
 
-Same contract as loops/numba.py: the same answers, kept tensors and gradients, so that either can take the other's. What
-these kernels notice and do not mind (NaN, infinities, cubes that overflow) is computed again by the derived loop.
+Same contract as loops/compiled.py: the same answers, saved tensors and gradients, so each loop's backward accepts the
+other's forward. These kernels only detect NaN, infinities and cubes that overflow; the compiled loop then computes the
+call again.
 """
 
 import ctypes
@@ -13,19 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.loops.layout import STORAGE, Parameters, arranged, is_channels_last
 from gapstone.loops.memory import empty
+from gapstone.loops.memory_format import STORAGE, Parameters, arranged, is_channels_last
 from gapstone.loops.tuned import whole_arguments as a
-from gapstone.loops.tuned.build import kernel
 from gapstone.loops.tuned.launch import Plan, copy, run, table_of
-from gapstone.loops.tuned.whole_back_words import WholeBack
+from gapstone.loops.tuned.tuned_kernels import kernel
+from gapstone.loops.tuned.whole_back_codegen import WholeBack
+from gapstone.loops.tuned.whole_codegen import CHANNELS_PER_TASK, Whole
 from gapstone.loops.tuned.whole_state import LANES
-from gapstone.loops.tuned.whole_words import CHANNELS_PER_TASK, Whole
-from gapstone.loops.tuned.windows import FLOATS
+from gapstone.loops.tuned.window_support import FLOATS
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes, Labels, Place
 
-# what is kept for the backward, as kept_types of loops/numba.py says
+# what is kept for the backward, as kept_types of loops/compiled.py says
 KEPT: dict[str, list[torch.dtype]] = {
     "mean": [], "max": [torch.int32], "avgmax": [torch.int32], "gem": [torch.float32] * 3,
     "logsumexp": [torch.float32] * 2, "softmax": [torch.float32] * 2,
@@ -195,9 +196,9 @@ def forward(
 def _derived(
     name: str, x: Tensor, place: Place, parameters: Parameters, keep: bool, out: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
-    from gapstone.loops import numba  # which knows of this file
+    from gapstone.loops import compiled  # which knows of this file
 
-    found, kept = numba.forward(name, x, place, parameters, keep)
+    found, kept = compiled.forward(name, x, place, parameters, keep)
     return out.copy_(found), kept
 
 
@@ -279,9 +280,9 @@ def backward(
     run(made.kernel, table, made.tasks, 2 * made.work)
     del alive
     if table[a.BAD]:
-        from gapstone.loops import numba  # which knows of this file
+        from gapstone.loops import compiled  # which knows of this file
 
-        return numba.backward(name, grad, x, out, kept, full, place, parameters, want_x, want_parameter, columns)
+        return compiled.backward(name, grad, x, out, kept, full, place, parameters, want_x, want_parameter, columns)
     return (dx if want_x else None), slopes
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from llvmlite import ir
 
+from gapstone.loops.vector_math import LOG2_E, ROUND, SQRT_HALF_BITS, Speaker
 from gapstone.loops.vectors import call, constant
-from gapstone.loops.words import LOG2_E, ROUND, SQRT_HALF_BITS, Speaker
 from gapstone.pools.gem import LEAST
 
 ROUND_127 = ROUND + 127.0  # leaves n + 127 in the last bits: shifted by 23 they are 2^n

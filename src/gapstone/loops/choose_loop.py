@@ -5,13 +5,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from gapstone.loops import native
-from gapstone.loops import numba as compiled
-from gapstone.loops.layout import Parameters
-from gapstone.loops.tuned import serve as tuned
+from gapstone.loops import compiled, native
+from gapstone.loops.memory_format import Parameters
+from gapstone.loops.tuned import dispatch as tuned
 from gapstone.regions.places import Place
 
-Loop = Literal["native", "tuned", "numba", "torch"]
+Loop = Literal["native", "tuned", "compiled", "reference"]
 TINY = 1 << 11
 """Bytes of x below which a call is mostly the call, and torch's is the shorter (benchmarks/call_overhead.py)."""
 
@@ -37,7 +36,7 @@ def choose(name: str, x: Tensor, place: Place, parameters: Parameters = (), keep
     if reason := native.serves(name, x, place, keep):
         return Choice("native", reason)
     if x.device.type != "cpu":
-        return Choice("torch", f"no compiled loop for {x.device.type} yet")
+        return Choice("reference", f"no compiled loop for {x.device.type} yet")
     if reason := compiled.serves(name, x.dtype, place):
-        return Choice("torch", reason)
-    return Choice("numba", "derived from the pool's definition and compiled for this machine")
+        return Choice("reference", reason)
+    return Choice("compiled", "derived from the pool's definition and compiled for this machine")

@@ -1,4 +1,4 @@
-"""The compiled CPU loop (loops/numba.py): against float64 formulas over positions listed by brute force.
+"""The compiled CPU loop (loops/compiled.py): against float64 formulas over positions listed by brute force.
 
 Tolerance is a policy: the error against float64 at most twice that of the same formula in plain torch in that dtype,
 plus one unit in the last place.
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gapstone.loops import numba as loop
+from gapstone.loops import compiled as loop
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes, Cells, Labels, Place, Rectangles, Sampled, Weights, Windows
 
@@ -545,7 +545,7 @@ def test_several_python_threads_at_once():
 
 
 CODE = """
-import sys, torch, gapstone.loops.numba as loop
+import sys, torch, gapstone.loops.compiled as loop
 from gapstone.regions.places import Boxes
 assert 'numba' not in sys.modules
 x = torch.arange(60.).reshape(1, 3, 4, 5) / 60
@@ -604,7 +604,7 @@ def test_kernels_of_several_processes_in_one(tmp_path):
 
 
 FORK = """
-import torch, gapstone.loops.numba as loop
+import torch, gapstone.loops.compiled as loop
 from gapstone.regions.places import Boxes
 from torch.utils.data import DataLoader, Dataset
 x = torch.rand(4, 64, 56, 56)

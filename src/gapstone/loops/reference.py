@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.loops.words_torch import NOWHERE, TensorWords
+from gapstone.loops.tensor_math import NOWHERE, TensorWords
 from gapstone.pools import POOLS, Definition
 from gapstone.regions.places import Axis, Boxes, Labels, Place, Rectangles, Weights, Windows
 

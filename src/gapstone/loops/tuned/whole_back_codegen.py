@@ -8,12 +8,10 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from gapstone.loops.building import bound, njit
+from gapstone.loops.kernel_code import bound, njit
 from gapstone.loops.tuned import whole_columns_back, whole_rows_back
 from gapstone.loops.tuned.lanes import FAST, I1, I8, I32, I64, NUMBER, Lanes
-from gapstone.loops.tuned.whole_maths import MOST_CUBED, MOST_TOP, Maths
-from gapstone.loops.tuned.whole_state import DOUBLE, LANES, ZERO, Emit, State
-from gapstone.loops.tuned.whole_words import (
+from gapstone.loops.tuned.whole_codegen import (
     CHANNELS_PER_TASK,
     Whole,
     everywhere,
@@ -23,6 +21,8 @@ from gapstone.loops.tuned.whole_words import (
     room,
     store_all,
 )  # fmt: skip
+from gapstone.loops.tuned.whole_math import MOST_CUBED, MOST_TOP, Maths
+from gapstone.loops.tuned.whole_state import DOUBLE, LANES, ZERO, Emit, State
 from gapstone.loops.vectors import BYTES, Vector, call, constant, splat, unpack
 
 TOLD = {"mean": 1, "max": 1, "avgmax": 2, "gem": 4, "gem by x²": 1, "logsumexp": 5, "softmax": 5}
@@ -70,7 +70,7 @@ class WholeBack:
             vars(k)["room"] = made([], NUMBER, lambda b: room(b, CHANNELS_PER_TASK * whole_columns_back.WAITING))
             for where, lanes in (("wide", self.wide), ("edge", LANES)):
                 own: Any = ModuleType("k")
-                vars(own).update(column_words(self, lanes, where == "edge"))
+                vars(own).update(column_functions(self, lanes, where == "edge"))
                 near = {**names, "k": own}
                 for function in (template.parameter, template.known_from, template.told_from, template.piece):
                     near[function.__name__] = njit(bound(function, near), f"{where}_{tag}", inline=False)
@@ -78,7 +78,7 @@ class WholeBack:
             forward = template.columns_backward
         else:
             own = ModuleType("k")
-            vars(own).update(row_words(self))
+            vars(own).update(row_functions(self))
             names["k"] = own
             own.sweep = njit(bound(template.sweep, names), tag)
             vars(k).update(room=own.room, group=njit(bound(template.group, names), tag, inline=False))
@@ -86,7 +86,7 @@ class WholeBack:
         return bound(forward, {**names, "k": k}, f"{forward.__name__}_{self.op}_{self.storage}_{tag}")
 
 
-def shared_words(spec: WholeBack, lanes: int, masked: bool) -> dict[str, Any]:
+def shared_functions(spec: WholeBack, lanes: int, masked: bool) -> dict[str, Any]:
     """What a map has in common, in `lanes` lanes; `masked`: not all lanes are there."""
     one, mask, wide = Vector("f32", lanes), Vector("i1", lanes), Vector("f64", lanes)
     known_type, told_type = types.Tuple([one] * 5), types.Tuple([one] * spec.told)
@@ -152,9 +152,9 @@ def _share(b: Any, spec: WholeBack, lanes: int, x: Any, told: list[Any], on: Any
     return (maths.number(0.0) if spec.op == "max" else told[0]), None
 
 
-def row_words(spec: WholeBack) -> dict[str, Any]:
+def row_functions(spec: WholeBack) -> dict[str, Any]:
     """Functions for whole_rows_back.py."""
-    found = shared_words(spec, LANES, True)
+    found = shared_functions(spec, LANES, True)
     told_type = types.Tuple([Vector("f32", LANES)] * spec.told)
     slope_type, part = Vector("f32", spec.wide), Vector("f32", LANES)
     state = State(Whole("mean", spec.storage, False), LANES, False, False, 1)
@@ -234,9 +234,9 @@ def row_words(spec: WholeBack) -> dict[str, Any]:
     }
 
 
-def column_words(spec: WholeBack, lanes: int, edge: bool) -> dict[str, Any]:
+def column_functions(spec: WholeBack, lanes: int, edge: bool) -> dict[str, Any]:
     """Functions for whole_columns_back.py; at the edge of the channels loads and stores are masked."""
-    found = shared_words(spec, lanes, edge)
+    found = shared_functions(spec, lanes, edge)
     one, wide, there_type, place_type = (Vector(kind, lanes) for kind in ("f32", "f64", "i1", "i32"))
     told_type = types.Tuple([one] * spec.told)
     behind = ir.Constant(I64, 4 * lanes * spec.told)  # the slope waits behind what is told

@@ -1,4 +1,4 @@
-"""The tuned loop: the derived one's calls (numba.py), for the pools and places that networks run all day.
+"""The tuned loop: the derived one's calls (compiled.py), for the pools and places that networks run all day.
 
 `serves` is asked before every call: it imports nothing heavy, and does nothing that torch.compile cannot trace.
 """
@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.loops import numba as derived
-from gapstone.loops.layout import Parameters, is_channels_last
-from gapstone.loops.tuned.windows import BYTE_LANES, BYTES, FLOATS, MASKED_BYTES, fits
-from gapstone.loops.winners import winners
+from gapstone.loops import compiled as derived
+from gapstone.loops.argmax_positions import winners
+from gapstone.loops.memory_format import Parameters, is_channels_last
+from gapstone.loops.tuned.window_support import BYTE_LANES, BYTES, FLOATS, MASKED_BYTES, fits
 from gapstone.regions.places import Boxes, Labels, Place, Windows
 
 SMALL = {"max": 1 << 15, "mean": 1 << 18}

@@ -7,7 +7,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from gapstone.loops.building import bound, njit
+from gapstone.loops.kernel_code import bound, njit
 from gapstone.loops.tuned import rows_back
 from gapstone.loops.tuned.lanes import FAST, I8, NUMBER, Lanes, word
 from gapstone.loops.vectors import BYTES, Vector, constant, splat, unpack

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.loops import background, native, operators
-from gapstone.loops.choose import TINY
-from gapstone.loops.layout import Parameters, is_channels_last
+from gapstone.loops.choose_loop import TINY
+from gapstone.loops.memory_format import Parameters, is_channels_last
 from gapstone.loops.operators import COMPILED
-from gapstone.loops.places import encode
-from gapstone.loops.tuned.windows import FLOATS
+from gapstone.loops.place_encoding import encode
+from gapstone.loops.tuned.window_support import FLOATS
 from gapstone.regions import Whole
 from gapstone.regions.places import Boxes, Place
 from gapstone.torch_internals import unwatched
@@ -82,12 +82,12 @@ MOST_BUILT = 4096
 _built: set[Any] = set()
 
 
-def meanwhile(name: str, x: Tensor, place: Place, keep: bool) -> Literal["native", "torch"]:
+def meanwhile(name: str, x: Tensor, place: Place, keep: bool) -> Literal["native", "reference"]:
     """What answers until a loop's kernels are built: torch's kernel, or the reference where that differs."""
     if native.knows(name, x, place) is None:
-        return "torch"
+        return "reference"
     # of several NaN, torch's maximum gives its gradient to another
-    return "torch" if native.last_nan(name, place, keep) and bool(x.isnan().any()) else "native"
+    return "reference" if native.last_nan(name, place, keep) and bool(x.isnan().any()) else "native"
 
 
 def built_both(x: Tensor) -> bool:

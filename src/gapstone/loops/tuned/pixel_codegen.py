@@ -9,7 +9,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from gapstone.loops.building import bound, njit
+from gapstone.loops.kernel_code import bound, njit
 from gapstone.loops.tuned import pixels
 from gapstone.loops.tuned.lanes import I8, I16, I32, I64, NUMBER, Lanes, word
 from gapstone.loops.vectors import BYTES, Vector, constant, splat, unpack

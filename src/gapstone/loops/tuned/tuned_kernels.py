@@ -4,7 +4,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-from gapstone.loops.building import fingerprint
+from gapstone.loops.kernel_code import fingerprint
 from gapstone.loops.kernels import Kernels
 
 

@@ -9,10 +9,10 @@ from llvmlite import ir
 from numba import types
 
 from gapstone.loops import vectors
-from gapstone.loops.building import bound, njit
+from gapstone.loops.kernel_code import bound, njit
 from gapstone.loops.tuned import whole_columns, whole_rows
 from gapstone.loops.tuned.lanes import I1, I8, I32, I64, NUMBER, Lanes, word
-from gapstone.loops.tuned.whole_maths import Maths
+from gapstone.loops.tuned.whole_math import Maths
 from gapstone.loops.tuned.whole_state import DOUBLE, FLOAT, LANES, ZERO, Emit, State, passes, whole_state
 from gapstone.loops.vectors import BYTES, Vector, constant, splat, unpack
 
@@ -64,12 +64,12 @@ class Whole:
         if self.columns:
             vars(k)["room"] = column_room()
             for where, lanes in (("wide", self.wide), ("edge", LANES)):
-                found = column_words(self, lanes, where == "edge")
+                found = column_functions(self, lanes, where == "edge")
                 for name, own in found["passes"].items():
                     found["all"][f"pillar_{name}"] = helper(whole_columns.pillar, f"{name}_{where}", own)
                 vars(k)[f"piece_{where}"] = helper(whole_columns.piece, where, found["all"])
         else:
-            found = row_words(self)
+            found = row_functions(self)
             for name, own in found["passes"].items():
                 found["all"][f"sweep_{name}"] = helper(whole_rows.sweep, name, own, True)
             vars(k).update(found["all"], group=helper(whole_rows.group, "", found["all"]))
@@ -86,7 +86,7 @@ def made(arguments: list[Any], result: Any, emit: Any) -> Any:
     return word(lambda *given: result(*given), emit, arguments)
 
 
-def shared_words(spec: Whole, lanes: int, masked: bool) -> dict[str, Any]:
+def shared_functions(spec: Whole, lanes: int, masked: bool) -> dict[str, Any]:
     """Words on totals in `lanes` lanes; `masked`: the last argument says which of them are there."""
     state = whole_state(spec, lanes)
     totals, one, mask = types.Tuple(state.types("f64")), Vector("f32", lanes), Vector("i1", lanes)
@@ -147,9 +147,9 @@ def notice(b: Any, seen: Any, there: Any, address: Any) -> None:
         b.store(ir.Constant(I64, 1), b.inttoptr(address, ir.PointerType()))
 
 
-def row_words(spec: Whole) -> dict[str, dict[str, Any]]:
+def row_functions(spec: Whole) -> dict[str, dict[str, Any]]:
     """Functions for whole_rows.py: those of each pass over a row, and all others."""
-    found = shared_words(spec, LANES, True)
+    found = shared_functions(spec, LANES, True)
     one, told = Vector("f32", LANES), told_type(spec, LANES)
 
     def copy(kind: Any) -> Any:
@@ -250,9 +250,9 @@ def column_room() -> Any:
     return made([], NUMBER, lambda b: room(b, CHANNELS_PER_TASK * 24))
 
 
-def column_words(spec: Whole, lanes: int, edge: bool) -> dict[str, dict[str, Any]]:
+def column_functions(spec: Whole, lanes: int, edge: bool) -> dict[str, dict[str, Any]]:
     """Functions for whole_columns.py; at the edge of the channels loads and stores are masked."""
-    found = shared_words(spec, lanes, edge)
+    found = shared_functions(spec, lanes, edge)
     one, there = Vector("f32", lanes), Vector("i1", lanes)
     totals, told = types.Tuple(whole_state(spec, lanes).types("f64")), told_type(spec, lanes)
 

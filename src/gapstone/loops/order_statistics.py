@@ -9,7 +9,7 @@ from gapstone.regions.places import Labels, Place, Weights
 
 
 def forward(name: str, x: Tensor, place: Place, parameters: tuple[float, ...]) -> Tensor:
-    """The answer over a place, as `loops.torch.forward`. NaN anywhere in a region, or no position, gives NaN."""
+    """The answer over a place, as `loops.reference.forward`. NaN anywhere in a region, or no position, gives NaN."""
     if isinstance(place, Weights):
         raise ValueError(f"pool({name!r}) with weights: sorted values cannot count in part; give a mask of bool.")
     if isinstance(place, Labels):

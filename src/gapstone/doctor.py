@@ -16,7 +16,8 @@ from rich.table import Table
 
 import gapstone as gs
 from gapstone.loops import background, kernel_cache
-from gapstone.loops.choose_loop import choose
+from gapstone.loops.choose_loop import choose_loop
+from gapstone.loops.pool_call import PoolCall
 from gapstone.machine import installed, processor
 from gapstone.pools import POOLS, WHOLE_ONLY
 from gapstone.progress import Bars
@@ -140,7 +141,7 @@ def _one(device: str, dtype: str, layout: str, region: str, pool: str) -> Served
     if (weighted and (whole_numbers or not POOLS[pool].weighted)) or (whole_numbers and not POOLS[pool].integers):
         return say(None, "refused")
     x = torch.zeros(SHAPE, dtype=kind, device=device).to(memory_format=LAYOUTS[layout])
-    choice = choose(pool, x, place)
+    choice = choose_loop(PoolCall.of(POOLS[pool], x, place))
     return say(choice.loop, choice.why)
 
 
@@ -178,8 +179,8 @@ def report(console: Console, facts: dict[str, str], cases: list[Served], wide: b
     reasons = Counter((case.loop, case.why) for case in cases if case.loop)
     console.print("\nWhy:")
     for (loop, why), count in sorted(reasons.items(), key=str):
-        console.print(f"  {loop:>6}  {why} ({count} cases)", highlight=False)
-    console.print("\n–: refused with an error that says why.  torch is the plain reference loop, on any device.")
+        console.print(f"  {loop:>9}  {why} ({count} cases)", highlight=False)
+    console.print("\n–: refused with an error that says why.  reference is the plain loop in torch, on any device.")
 
 
 def _same(rows: list[Served], others: list[Served]) -> bool:

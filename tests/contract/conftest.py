@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from gapstone import pooling
-from gapstone.loops import compiled, direct
+from gapstone.loops import compiled, kernels_ready
 from gapstone.loops.choose_loop import Choice
+from gapstone.pooling import pool_function
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes
+
+from ..loops_by_name import call_of_type
 
 DERIVED = {"max"}
 """The pool with which `make test` tries every template of the compiled loop: it has the longest state."""
@@ -20,16 +22,16 @@ loop, one besides float64."""
 ROUNDED = {"max", "gem"}
 """Pools that the reference tries in bfloat16 in `make test`."""
 GRADIENT = "test_the_gradient_is_that_of_the_formula"
-MERGING = {name for name in POOLS if compiled.serves(name, torch.float32, Boxes(None)) is None}
+MERGING = {name for name in POOLS if compiled.refuses(call_of_type(name, torch.float32, Boxes(None))) is None}
 """Pools that have a compiled loop."""
 
 
 def by(loop, monkeypatch):
     """From here on this loop serves every call; `None`: the one that is chosen."""
     if loop is not None:
-        monkeypatch.setattr(pooling, "choose", lambda *_: Choice(loop, "the test says so"))
-        monkeypatch.setattr(pooling, "_ready", {})  # calls that were chosen before
-        monkeypatch.setattr(direct, "built", lambda *_: True)
+        monkeypatch.setattr(pool_function, "choose_loop", lambda *_: Choice(loop, "the test says so"))
+        monkeypatch.setattr(pool_function, "_remembered", {})  # calls that were chosen before
+        monkeypatch.setattr(kernels_ready, "kernels_ready", lambda *_: True)
 
 
 def of_the_matrix(test, loop, name, kind, dtype):

@@ -11,8 +11,11 @@ import pytest
 import torch
 
 import gapstone as gs
-from gapstone.loops import background, direct
+from gapstone.loops import background
 from gapstone.loops.background import Builder
+from gapstone.loops.kernels_ready import meanwhile
+
+from ..loops_by_name import call_of
 
 SOURCE = str(Path(gs.__file__).parents[1])
 
@@ -125,11 +128,11 @@ def test_nan_is_not_left_to_torch(monkeypatch):
     """Of several NaN in a window torch's maximum gives its gradient to another than the first."""
     place = gs.Window(2).place((1, 1, 4, 4))
     x = torch.zeros(1, 1, 4, 4)
-    assert direct.meanwhile("max", x, place, keep=True) == "native"
+    assert meanwhile(call_of("max", x, place, (), True), x) == "native"
     x[0, 0, 0, 0] = torch.nan
-    assert direct.meanwhile("max", x, place, keep=True) == "reference"
-    assert direct.meanwhile("max", x, place, keep=False) == "native"
-    assert direct.meanwhile("std", x, place, keep=True) == "reference"
+    assert meanwhile(call_of("max", x, place, (), True), x) == "reference"
+    assert meanwhile(call_of("max", x, place), x) == "native"
+    assert meanwhile(call_of("std", x, place, (), True), x) == "reference"
 
 
 FORKED = """

@@ -18,16 +18,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gapstone.loops import compiled as loop
+from gapstone.loops import compiled
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes, Cells, Labels, Place, Rectangles, Sampled, Weights, Windows
 
+from ..loops_by_name import ByName
 from ..marks import slow_but
 from .conftest import DERIVED
 
 pytest.importorskip("numba")
 
-SOURCE = str(Path(loop.__file__).parents[2])
+loop = ByName(compiled)
+SOURCE = str(Path(compiled.__file__).parents[2])
 
 
 def gem(x: Tensor, p: Tensor) -> Tensor:
@@ -155,20 +157,20 @@ def check(name: str, x: Tensor, place: Place, parameter: float | Tensor | None =
         answers.append(out.detach())
         grads.append(found[0])
         slopes.append(found[1])
-    assert loop.serves(name, dtype, place) is None
+    assert loop.refuses(name, dtype, place) is None
     out, kept = loop.forward(name, x, place, given, True)
     again, nothing = loop.forward(name, x, place, given, False)
     assert nothing == []
     assert torch.equal(out.nan_to_num(), again.nan_to_num())
     assert out.dtype == dtype
-    assert [k.dtype for k in kept] == loop.kept_types(name, dtype, place)
+    assert [k.dtype for k in kept] == loop.saved_types(name, dtype, place)
     assert all(k.shape == out.shape for k in kept)
     close(out.flatten(2) if out.dim() > 2 else out[..., None], answers[0], answers[1], dtype)
     assert g is not None
     looked = {n for f in (POOLS[name].share, POOLS[name].slope) if f for n in f.__code__.co_varnames[:3]}
     dx, dp = loop.backward(
         name, g.reshape(out.shape), x if "x" in looked else None, out if "out" in looked else None, kept, x.shape,
-        place, given, True, learned, channels_last=not x.is_contiguous(),
+        place, given, learned, channels_last=not x.is_contiguous(),
     )  # fmt: skip
     assert dx is not None
     assert dx.dtype == dtype
@@ -260,7 +262,7 @@ def test_windows_against_a_reference():
 
 
 def test_everyone_is_here():
-    refused = {name for name in POOLS if loop.serves(name, torch.float32, Boxes(None))}
+    refused = {name for name in POOLS if loop.refuses(name, torch.float32, Boxes(None))}
     assert refused == {"topk", "attention"}
     assert set(FORMULAS) == set(POOLS) - refused
 
@@ -271,7 +273,7 @@ def test_everyone_is_here():
 @pytest.mark.parametrize("name", ["mean", "max"])
 def test_types(name, dtype, layout):
     torch.manual_seed(0)
-    if loop.serves(name, dtype, Boxes(None)):
+    if loop.refuses(name, dtype, Boxes(None)):
         assert (name, dtype) == ("gem", torch.float64)
         return
     for shape in ((2, 37, 9, 13), (1, 3, 33, 40)):
@@ -473,7 +475,7 @@ def test_nothing(name):
         for place in (Boxes(None), over(shape, 3, 2, 1)):
             out, kept = loop.forward(name, torch.rand(shape), place, given, True)
             assert out.numel() == 0
-            dx, dp = loop.backward(name, out, torch.rand(shape), out, kept, shape, place, given, True, learned)
+            dx, dp = loop.backward(name, out, torch.rand(shape), out, kept, shape, place, given, learned)
             assert dx.shape == shape
             assert (dp is None) if not learned else (dp.shape == shape[:2])
 
@@ -516,7 +518,7 @@ def test_any_number_of_threads_gives_the_same(name):
                 for place in (Boxes(None), over(tuple(x.shape), 3, 2, 1), Boxes((Cells(5, 28), Cells(5, 28)))):
                     given, learned = ((3.3,), True) if name == "gem" else ((), False)
                     out, kept = loop.forward(name, y, place, given, True)
-                    one += [out, *loop.backward(name, out, y, out, kept, x.shape, place, given, True, learned)]
+                    one += [out, *loop.backward(name, out, y, out, kept, x.shape, place, given, learned)]
             found.append(one)
     finally:
         torch.set_num_threads(before)
@@ -545,7 +547,10 @@ def test_several_python_threads_at_once():
 
 
 CODE = """
-import sys, torch, gapstone.loops.compiled as loop
+import sys, torch
+from gapstone.loops import compiled
+from gapstone.loops.pool_call import PoolCall
+from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes
 assert 'numba' not in sys.modules
 x = torch.arange(60.).reshape(1, 3, 4, 5) / 60
@@ -553,7 +558,7 @@ from gapstone.loops import kernels
 emit, emitted = kernels.emit, []
 kernels.emit = lambda function, name: emitted.append(name) or emit(function, name)
 for name, given in (('gem', (2.5,)), ('mean', ()), ('max', ())):
-    print(loop.forward(name, x, Boxes(None), given)[0].tolist())
+    print(compiled.forward(PoolCall.of(POOLS[name], x, Boxes(None), given), x)[0].tolist())
 print(len(emitted))
 """
 
@@ -604,14 +609,18 @@ def test_kernels_of_several_processes_in_one(tmp_path):
 
 
 FORK = """
-import torch, gapstone.loops.compiled as loop
+import torch
+from gapstone.loops import compiled
+from gapstone.loops.pool_call import PoolCall
+from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes
 from torch.utils.data import DataLoader, Dataset
 x = torch.rand(4, 64, 56, 56)
 class Maps(Dataset):
     def __len__(self): return 4
-    def __getitem__(self, i): return loop.forward('max', x[i:i + 1], Boxes(None))[0][0]
-wanted = loop.forward('max', x, Boxes(None))[0]
+    def __getitem__(self, i): return largest(x[i:i + 1])[0]
+def largest(x): return compiled.forward(PoolCall.of(POOLS['max'], x, Boxes(None)), x)[0]
+wanted = largest(x)
 found = torch.cat(list(DataLoader(Maps(), 2, num_workers=2, multiprocessing_context='fork')))
 assert torch.equal(found, wanted)
 print('fine')
@@ -624,9 +633,9 @@ def test_in_forked_workers():
 
 
 def test_what_is_refused_says_why():
-    assert "float64" in (loop.serves("gem", torch.float64, Boxes(None)) or "")
-    assert "list" in (loop.serves("topk", torch.float32, Boxes(None)) or "")
-    assert loop.serves("mean", torch.complex64, Boxes(None))
-    assert loop.serves("mean", torch.int32, Boxes(None))
-    assert loop.serves("max", torch.float32, Weights(torch.ones(1, 2)))
-    assert loop.serves("max", torch.float32, Sampled(torch.zeros(1), (), Boxes(None)))
+    assert "float64" in (loop.refuses("gem", torch.float64, Boxes(None)) or "")
+    assert "list" in (loop.refuses("topk", torch.float32, Boxes(None)) or "")
+    assert loop.refuses("mean", torch.complex64, Boxes(None))
+    assert loop.refuses("mean", torch.int32, Boxes(None))
+    assert loop.refuses("max", torch.float32, Weights(torch.ones(1, 2)))
+    assert loop.refuses("max", torch.float32, Sampled(torch.zeros(1), (), Boxes(None)))

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 import gapstone as gs
-from gapstone import pooling
 from gapstone.loops.choose_loop import Choice
+from gapstone.pooling import pool_function
 from gapstone.regions.places import Boxes as Products
 from gapstone.regions.places import Rectangles
 
@@ -98,15 +98,16 @@ def one(seed: int, seen: Counter) -> None:
         return
     g = torch.randn_like(out)
     (dx,) = torch.autograd.grad(out, leaf, g)
-    real, ready = pooling.choose, pooling._ready
+    real, remembered = pool_function.choose_loop, pool_function._remembered
     try:
         # the reference, in float64
-        pooling.choose, pooling._ready = lambda *_: Choice("reference", "the reference"), {}
+        pool_function.choose_loop = lambda *_: Choice("reference", "the reference")
+        pool_function._remembered = {}
         exact = x.double().requires_grad_()
         right = gs.pool(exact, name, over)
         (dright,) = torch.autograd.grad(right, exact, g.double())
     finally:
-        pooling.choose, pooling._ready = real, ready
+        pool_function.choose_loop, pool_function._remembered = real, remembered
     assert out.shape == right.shape
     assert dx.shape == x.shape
     if not out.numel() or not x.numel():

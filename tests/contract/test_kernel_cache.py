@@ -16,8 +16,8 @@ from gapstone.loops.tuned.pixel_scatter import PixelScatter
 from gapstone.loops.tuned.row_back_codegen import RowsBack
 from gapstone.loops.tuned.row_codegen import Rows
 from gapstone.loops.tuned.scatter import Scatter
-from gapstone.loops.tuned.whole_back_codegen import WholeBack
-from gapstone.loops.tuned.whole_codegen import Whole
+from gapstone.loops.tuned.whole_back_codegen import WholeMapBack
+from gapstone.loops.tuned.whole_codegen import WholeMap
 
 posix = pytest.mark.skipif(os.name != "posix", reason="other systems keep users apart in other ways")
 
@@ -120,7 +120,7 @@ def test_the_working_folder_chooses_no_cache(monkeypatch, tmp_path):
 SPECS = [
     Rows("max", "f32", 3, 3, 2, 2), RowsBack("max", "f32", 3, 3, 2, 2), Scatter(), PixelScatter(),
     Pixels("max", "f32", 3, 3, 2, 2, 1, 1, 1, 1), PixelsBack("max", "f32", 3, 3, 2, 2, 1, 1, 1),
-    Whole("gem", "f32", False), WholeBack("gem", "f32", False),
+    WholeMap("gem", "f32", False), WholeMapBack("gem", "f32", False),
 ]  # fmt: skip
 
 
@@ -146,12 +146,12 @@ def test_a_kernels_name_changes_with_every_file_that_makes_it(spec):
     """And with constants that only an import brings in: `LEAST` of gem is baked into the whole maps' kernels."""
     files = set(kernel_code.sources(type(spec).__module__))
     assert executed(lambda: spec.bind("tag")) <= files
-    if isinstance(spec, Whole | WholeBack):
+    if isinstance(spec, WholeMap | WholeMapBack):
         assert any(path.parts[-2:] == ("pools", "gem.py") for path in files)
 
 
 def test_every_source_counts(monkeypatch, tmp_path):
-    module = Whole.__module__
+    module = WholeMap.__module__
     before = kernel_code.fingerprint(module, "spec")
     assert before == kernel_code.fingerprint(module, "spec")
     assert before != kernel_code.fingerprint(module, "another")

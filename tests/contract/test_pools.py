@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gapstone as gs
-from gapstone.loops import compiled, reference
+from gapstone.loops import compiled, reference_states
+from gapstone.loops.pool_call import PoolCall
 from gapstone.pooling import share
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY
 from gapstone.regions import REGIONS
 from gapstone.regions.places import Boxes
 
+from ..loops_by_name import call_of_type
 from ..marks import slow_but
 from .conftest import by
 from .truth import FORMULAS, boxes, grid, pooled, regions, windows
@@ -46,7 +48,7 @@ def served(name, dtype, region, shape):
     """Whether the compiled loop has this pool over this region."""
     place = region.place(shape)
     places = [part.place(shape) for part in place] if isinstance(place, tuple) else [place]
-    return name in POOLS and all(compiled.serves(name, dtype, one) is None for one in places)
+    return name in POOLS and all(compiled.refuses(call_of_type(name, dtype, each)) is None for each in places)
 
 
 def allowed(name, right, dtype):
@@ -271,11 +273,13 @@ def test_laws(name):
 
 
 def check_laws(name):
-    pool = reference.spoken(name, 1)
+    pool = reference_states.on_tensors(POOLS[name], 1)
     parameters = (torch.zeros(1, 1, 6, dtype=torch.float64),) if name == "attention" else own(name)
     x = values(1, 1, 6, seed=5)
-    parts = reference.lift(pool, x, parameters)
-    empty = tuple(reference.empty_like(p, e).expand(p[..., :1].shape) for p, e in zip(parts, pool.empty, strict=True))
+    parts = reference_states.lift(pool, x, parameters)
+    empty = tuple(
+        reference_states.empty_like(p, e).expand(p[..., :1].shape) for p, e in zip(parts, pool.empty, strict=True)
+    )
     ones = [tuple(p[..., i : i + 1] for p in parts) for i in range(6)]
 
     def add(s, t):
@@ -295,7 +299,7 @@ def check_laws(name):
     for one in ones[1:]:
         total = add(total, one)
     finish = pool.finish(*total, *parameters)
-    block = reference.over(name, x, Boxes(None), parameters)
+    block = reference_states.states(PoolCall.of(POOLS[name], x, Boxes(None), parameters), x)
     torch.testing.assert_close(pool.finish(*block, *parameters), finish, rtol=1e-12, atol=1e-12)
     if pool.terms:
         key = pool.key or (lambda v, *_: v)

@@ -17,6 +17,7 @@ from gapstone.loops.tuned import dispatch as tuned
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes
 
+from ..loops_by_name import call_of
 from ..marks import slow_but
 
 REGIONS = {
@@ -44,7 +45,7 @@ def test_opcheck(name, kind, loop, some):
         pytest.skip(f"a {name} cannot count in part")
     x = x32(2, 3, 6, 7)
     place = REGIONS[kind].place(x.shape)
-    if loop == "compiled" and compiled.serves(name, x.dtype, place) is not None:
+    if loop == "compiled" and compiled.refuses(call_of(name, x, place)) is not None:
         pytest.skip(f"the compiled loop has no {name} over {kind}")
     numbers, places = encode(place)
     constants, tensors = [], []
@@ -54,7 +55,7 @@ def test_opcheck(name, kind, loop, some):
         constants, tensors = [float("nan")], [x.mean(1, keepdim=True).detach().requires_grad_()]
     checked = 0
     for laid in some([x, x.contiguous(memory_format=torch.channels_last)], 1):
-        if loop == "tuned" and tuned.serves(name, laid, place, tuple(tensors), True) is None:
+        if loop == "tuned" and tuned.serves(call_of(name, laid, place, tuple(tensors), True)) is None:
             continue
         args = laid.detach().requires_grad_(), name, loop, numbers, places, constants, tensors, True
         torch.library.opcheck(torch.ops.gapstone.pool.default, args)

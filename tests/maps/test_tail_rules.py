@@ -11,12 +11,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 import gapstone as gs
+from gapstone.loops import operators
+from gapstone.loops.pool_call import PoolCall
 from gapstone.maps import geometry, tail
 from gapstone.maps.geometry import RESHAPES, RULES, Field
 from gapstone.maps.tail import LAYERS, MOVES, PRODUCTS, SUMS, Tail
 from gapstone.maps.tape import DROPOUTS, SplitError
 from gapstone.maps.watch import Known
-from gapstone.pooling import by
+from gapstone.pools import POOLS
 
 Head = Callable[[Tensor], Tensor]
 
@@ -345,7 +347,7 @@ def test_feature_dropout_takes_its_word_by_position():
 def ours(x: Tensor, name: Any, over: gs.regions.Region = gs.Whole(), **parameters: Any) -> Tensor:  # noqa: B008
     """gapstone's operator, which on so small a map leaves all to torch."""
     place = over.place(tuple(x.shape))
-    return by("reference", x, name, place, tuple(parameters.values()), False)
+    return operators.pool(PoolCall.of(POOLS[name], x, place, tuple(parameters.values())), "reference", x)
 
 
 POOLED = {

@@ -13,12 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import gapstone as gs
-from gapstone.loops.tuned import dispatch, launch_pixels
+from gapstone.loops.tuned import dispatch as tuned
+from gapstone.loops.tuned import launch_pixels
 from gapstone.loops.tuned.window_support import MASKED_BYTES
 
 from ..guarded import guarded
+from ..loops_by_name import ByName
 from ..marks import slow_but
 from .test_rows import MAXIMA, MEANS, decoded, fits, map_of, place_of, with_nan
+
+dispatch = ByName(tuned)
 
 # kernel, stride, padding: what networks run, then the odd ones
 RUN = [(3, 2, 1), (2, 2, 0), (3, 1, 1)]

@@ -16,8 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gapstone.accelerating.arguments import SMALL, gradient, max_grid, max_window, mean_grid, mean_window
-from gapstone.loops.choose_loop import choose
-from gapstone.pooling import by
+from gapstone.loops.answer import answer
+from gapstone.loops.choose_loop import choose_loop
+from gapstone.loops.pool_call import PoolCall
+from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes
 from gapstone.torch_internals import unwatched
 
@@ -42,10 +44,10 @@ def _pooling(
         if type(x) is Tensor and (compiling() or x.numel() >= SMALL):
             place = place_of(axes, *args, **kwargs) if _served(x, axes, name) else None
             if place is not None:
-                keep = gradient(x)
-                loop = choose(name, x, place, (), keep).loop
+                call = PoolCall.of(POOLS[name], x, place, (), gradient(x))
+                loop = choose_loop(call).loop
                 if loop in OURS:
-                    return by(loop, x, name, place, (), keep)
+                    return answer(call, loop, x)
         return own(*args, **kwargs)
 
     # importable by its name, which pickle and torch.fx ask for

@@ -1,4 +1,4 @@
-"""From the number of a position in its box, which a compiled loop keeps in a byte, to its place on the map."""
+"""The position on the map that a compiled loop saves as a number within its cell, in one byte."""
 
 import torch
 from torch import Tensor
@@ -6,12 +6,12 @@ from torch import Tensor
 from gapstone.regions.places import Axis, Boxes, Labels, Place, Rectangles, Windows
 
 
-def winners(place: Place, kept: Tensor, shape: tuple[int, ...], of_window: bool) -> Tensor:
-    """For each answer the number of its winner on the flattened map, int64; 0 where it has no position.
+def argmax_positions(place: Place, saved: Tensor, shape: tuple[int, ...], of_window: bool) -> Tensor:
+    """For each answer the number of its largest position on the flattened map, int64; 0 where it has no position.
 
     `of_window`: numbers count all places of a window, on the map or not; else only those on the map.
     """
-    numbers, sizes = kept.long(), shape[2:]
+    numbers, sizes = saved.long(), shape[2:]
     if isinstance(place, Labels):
         return _of_labels(place, numbers)
     if isinstance(place, Rectangles):
@@ -34,8 +34,8 @@ def winners(place: Place, kept: Tensor, shape: tuple[int, ...], of_window: bool)
                 assert isinstance(axis, Windows)
                 begin = [cell * axis.stride - axis.before for cell in range(axis.cells)]
                 many = [axis.size] * axis.cells
-            firsts.append(_spread(torch.tensor([begin], device=kept.device), i, len(sizes)))
-            radices.append(_spread(torch.tensor([many], device=kept.device), i, len(sizes)))
+            firsts.append(_spread(torch.tensor([begin], device=saved.device), i, len(sizes)))
+            radices.append(_spread(torch.tensor([many], device=saved.device), i, len(sizes)))
         steps = [axis.step for axis in axes]
     at, stride = torch.zeros_like(numbers), 1
     for first, radix, step, size in zip(firsts[::-1], radices[::-1], steps[::-1], sizes[::-1], strict=True):

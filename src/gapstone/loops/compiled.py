@@ -7,18 +7,20 @@ there, for contiguous maps of 1024 positions and more, whole maps as runs. Numba
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from math import prod
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from gapstone.loops import launch_places, launch_windows
-from gapstone.loops.argmax_positions import winners
-from gapstone.loops.memory_format import COMPUTED, STORAGE, Call, Parameters, arranged, settled
-from gapstone.pools import POOLS, Definition
-from gapstone.pools.definition import looks_at
-from gapstone.regions.places import Boxes, Labels, Place, Rectangles, Sampled, Weights, Windows
+from gapstone.loops.argmax_positions import argmax_positions
+from gapstone.loops.kernel_call import KernelCall, position_type
+from gapstone.loops.memory_format import COMPUTED, STORAGE, arranged, settled
+from gapstone.loops.pool_call import Gradients, PoolCall
+from gapstone.loops.precision import answer_type
+from gapstone.pools import Definition
+from gapstone.pools.definition import looks_at, read_by_backward
+from gapstone.regions.places import Sampled, Weights
 
 HALVES = (torch.bfloat16, torch.float16)
 FLOATS = (torch.float32, torch.float64, *HALVES)
@@ -26,142 +28,137 @@ NO_FLOAT16 = platform.machine() in ("x86_64", "AMD64") and torch.backends.cpu.ge
 POWERS = {"exp", "log", "expm1", "log1p", "pow"}
 
 
-def serves(name: str, dtype: torch.dtype, place: Place) -> str | None:
-    """None: this loop serves it; else why it does not."""
-    pool = POOLS[name]
+class Launcher(Protocol):
+    """What launch_places.py and launch_windows.py offer."""
+
+    def forward(self, call: KernelCall, out: Tensor, parts: tuple[int, ...], saved: list[Tensor]) -> None: ...
+
+    def backward(
+        self, call: KernelCall, grad: Tensor, out: Tensor | None, parts: tuple[int, ...], saved: list[Tensor],
+        slope: bool,
+    ) -> Gradients: ...  # fmt: skip
+
+    def forward_kernel(self, call: KernelCall, dtype: torch.dtype, parts: tuple[int, ...]) -> object: ...
+
+    def backward_kernel(self, call: KernelCall, parts: tuple[int, ...], slope: bool) -> object: ...
+
+
+def refuses(call: PoolCall) -> str | None:
+    """Why this loop has no kernel for a call; None: it has."""
+    pool, dtype, place = call.pool, call.dtype, call.place
     if pool.words & {"list", "merge_largest"}:
-        return f"{name} keeps a list"
+        return f"{pool.name} keeps a list"
     if any(parameter.per_position for parameter in pool.parameters.values()):
-        return f"{name} has a parameter per position"
+        return f"{pool.name} has a parameter per position"
+    if len(pool.parameters) > 1:
+        return f"{pool.name} has more than one parameter"
+    if len(pool.empty) > MOST_PARTS:
+        return f"{pool.name} has more than {MOST_PARTS} numbers in its state"
     if isinstance(place, Sampled):
         return "values are read between positions"
     if dtype not in STORAGE:
         return f"no kernels for {dtype}"
     if dtype not in FLOATS and pool.integers is None:
-        return f"{name} of integers"
+        return f"{pool.name} of integers"
     if dtype == torch.float64 and pool.words & POWERS:
         return "float64 exponentials are faster in torch"
     if isinstance(place, Weights) and (not pool.weighted or dtype not in FLOATS):
-        return f"{name} of {dtype} cannot be weighted"
+        return f"{pool.name} of {dtype} cannot be weighted"
     if dtype == torch.float16 and NO_FLOAT16:
         return "this processor does not know float16"
     return None
 
 
+MOST_PARTS = 4
+"""Numbers of a state that the templates can save."""
+
+
+def serves(call: PoolCall) -> str | None:
+    """Why this loop is the one to take, after the tuned loop and torch's kernels."""
+    return None if refuses(call) else "derived from the pool's definition and compiled for this machine"
+
+
 @lru_cache
-def _kept_parts(name: str) -> tuple[int, ...]:
+def _looked_at_parts(pool: Definition) -> tuple[int, ...]:
     """The parts of the state that share or slope look at."""
-    pool = POOLS[name]
-    found: set[int] = set()
+    parts: set[int] = set()
     for function, before in ((pool.share, 3 if pool.positional else 2), (pool.slope, 2)):
         if function:
             code = function.__code__
             names = code.co_varnames[before : before + len(pool.empty)]
-            found |= {part for part, argument in enumerate(names) if argument in looks_at(function)}
-    return tuple(sorted(found))
+            parts |= {part for part, argument in enumerate(names) if argument in looks_at(function)}
+    return tuple(sorted(parts))
 
 
-def kept_parts(name: str, place: Place) -> tuple[int, ...]:
-    """The same, without the count where the place tells it."""
-    count = None if isinstance(place, Weights) else POOLS[name].count
-    return tuple(part for part in _kept_parts(name) if part != count)
+def saved_parts(call: PoolCall) -> tuple[int, ...]:
+    """The parts of the state that the backward needs; not the count, where the place tells it."""
+    count = None if isinstance(call.place, Weights) else call.pool.count
+    return tuple(part for part in _looked_at_parts(call.pool) if part != count)
 
 
-def _position_type(place: Place) -> torch.dtype:
-    if isinstance(place, Boxes) and place.axes is not None and all(isinstance(axis, Windows) for axis in place.axes):
-        taps = prod(axis.size for axis in place.axes if isinstance(axis, Windows))
-        return torch.uint8 if taps <= 256 else torch.int32
-    return torch.int32
-
-
-def kept_types(name: str, dtype: torch.dtype, place: Place) -> list[torch.dtype]:
-    """The types of the tensors that are kept for the backward; each has the answer's shape."""
-    positional = POOLS[name].positional
+def saved_types(call: PoolCall) -> list[torch.dtype]:
+    """The types of the saved tensors; each has the answer's shape."""
     return [
-        _position_type(place) if positional and part == 1 else COMPUTED.get(dtype, torch.int64)
-        for part in kept_parts(name, place)
+        position_type(call.place) if call.pool.positional and part == 1 else COMPUTED.get(call.dtype, torch.int64)
+        for part in saved_parts(call)
     ]
 
 
-def forward(
-    name: str, x: Tensor, place: Place, parameters: Parameters = (), keep: bool = False
-) -> tuple[Tensor, list[Tensor]]:
+def needs(call: PoolCall, slope: bool) -> tuple[bool, bool]:
+    """Whether the backward reads x, and the answers."""
+    names = read_by_backward(call.pool, slope)
+    return "x" in names, "out" in names
+
+
+def forward(call: PoolCall, x: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The answers over a place, and what the backward needs besides x and the answers."""
-    pool = POOLS[name]
-    x = settled(x) if keep and pool.positional else arranged(x)
-    call = _call(name, pool, x, x.shape, x.dtype, place, parameters)
-    dtype = torch.int64 if pool.integers == "int64" and x.dtype not in FLOATS else x.dtype
-    out = call.empty(call.cells, dtype)
-    parts = kept_parts(name, place) if keep else ()
-    kept = [call.empty(call.cells, kind) for kind in kept_types(name, x.dtype, place)] if keep else []
+    kernel_call = _on(call, x)
+    out = kernel_call.empty(answer_type(call.pool, x.dtype))
+    parts = saved_parts(call) if call.requires_grad else ()
+    saved = [kernel_call.empty(kind) for kind in saved_types(call)] if call.requires_grad else []
     if out.numel():
-        _launcher(call).forward(call, out, parts, kept)
-    return out, kept
+        _launcher(kernel_call).forward(kernel_call, out, parts, saved)
+    return out, saved
 
 
 def backward(
-    name: str,
+    call: PoolCall,
     grad: Tensor,
     x: Tensor | None,
     out: Tensor | None,
-    kept: Sequence[Tensor],
-    shape: Sequence[int],
-    place: Place,
-    parameters: Parameters = (),
-    want_x: bool = True,
-    want_parameter: bool = False,
-    channels_last: bool | None = None,
-) -> tuple[Tensor | None, Tensor | None]:
+    saved: Sequence[Tensor],
+    slope: bool = False,
+) -> Gradients:
     """d answer / d x and, per image and channel, d answer / d parameter, both times `grad`."""
-    pool = POOLS[name]
-    if x is not None:
-        x = arranged(x)
-    call = _call(name, pool, x, torch.Size(shape), grad.dtype, place, parameters)
-    if x is None:
-        like = out if out is not None else (kept[0] if kept else grad)
-        call.channels_last = call.is_channels_last(like) if channels_last is None else channels_last
-    dx, slopes = _launcher(call).backward(
-        call, call.like_answers(grad), None if out is None else call.like_answers(out),
-        kept_parts(name, place), [call.like_answers(part) for part in kept], want_x, want_parameter,
-    )  # fmt: skip
-    return (dx if want_x else None), (slopes if want_parameter else None)
+    kernel_call = KernelCall(call, None, call.channels_last) if x is None else KernelCall.of(call, arranged(x))
+    return _launcher(kernel_call).backward(
+        kernel_call,
+        kernel_call.like_answers(grad.to(call.dtype)),
+        None if out is None else kernel_call.like_answers(out),
+        saved_parts(call),
+        [kernel_call.like_answers(part) for part in saved],
+        slope,
+    )
 
 
-def kernels(
-    name: str, x: Tensor, place: Place, parameters: Parameters, keep: bool, learned: bool
-) -> Iterator[Callable[[], object]]:
-    """What asks for the kernels of such a call and of its gradient, one by one."""
-    pool = POOLS[name]
-    x = settled(x) if keep and pool.positional else arranged(x)
-    call = _call(name, pool, x, x.shape, x.dtype, place, parameters)
-    dtype = torch.int64 if pool.integers == "int64" and x.dtype not in FLOATS else x.dtype
-    parts, launcher = kept_parts(name, place) if keep else (), _launcher(call)
-    yield lambda: launcher.forward_kernel(call, dtype, parts)
-    if keep:
-        yield lambda: launcher.backward_kernel(call, parts, learned)
+def kernels(call: PoolCall, x: Tensor) -> Iterator[Callable[[], object]]:
+    """Functions that each ask for one of the kernels of such a call and of its gradient."""
+    kernel_call = _on(call, x)
+    launcher, parts = _launcher(kernel_call), saved_parts(call) if call.requires_grad else ()
+    yield lambda: launcher.forward_kernel(kernel_call, answer_type(call.pool, x.dtype), parts)
+    if call.requires_grad:
+        yield lambda: launcher.backward_kernel(kernel_call, parts, call.learned)
 
 
-def _call(
-    name: str, pool: Definition, x: Tensor | None, shape: torch.Size, dtype: torch.dtype, place: Place,
-    parameters: Parameters,
-) -> Call:  # fmt: skip
-    spatial = tuple(shape[2:])
-    cells: tuple[int, ...] = ()
-    rows = shape[0]
-    if isinstance(place, Boxes) and place.axes is not None:
-        cells = tuple(axis.cells for axis in place.axes)
-    elif isinstance(place, Rectangles):
-        rows, cells = len(place.images), tuple(starts.shape[1] for starts in place.starts)
-    elif isinstance(place, Labels) and not place.whole:
-        cells = (place.count,)
-    return Call(name, pool, x, tuple(shape), spatial, dtype, place, parameters, rows, cells, _position_type(place))
+def _on(call: PoolCall, x: Tensor) -> KernelCall:
+    return KernelCall.of(call, settled(x) if call.requires_grad and call.pool.positional else arranged(x))
 
 
-def _launcher(call: Call) -> Any:
+def _launcher(call: KernelCall) -> Launcher:
     return launch_windows if launch_windows.fits(call) else launch_places
 
 
-def positions(x: Tensor, place: Place, kept: Tensor, name: str) -> Tensor:
-    """For each answer the position on the flattened map that a kept number stands for. `x`: any map of that shape."""
-    call = _call(name, POOLS[name], settled(x), x.shape, x.dtype, place, ())
-    return winners(place, kept, tuple(x.shape), launch_windows.fits(call))
+def positions(call: PoolCall, saved: Tensor) -> Tensor:
+    """For each answer the position on the flattened map that a saved number stands for."""
+    of_window = launch_windows.fits(KernelCall(call, None, call.channels_last))
+    return argmax_positions(call.place, saved, tuple(call.shape), of_window)

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from gapstone.loops import kernel_arguments as a
+from gapstone.loops.kernel_call import KernelCall
 from gapstone.loops.launch_places import common, divisors, kernel_of
-from gapstone.loops.memory_format import STORAGE, Call
+from gapstone.loops.memory_format import STORAGE
+from gapstone.loops.pool_call import Gradients
 from gapstone.loops.threads import launch
 from gapstone.regions.places import Boxes, Divisor, Windows
 
@@ -24,7 +26,7 @@ MOST = 1 << 20  # more elements than this in one row of windows: lists of positi
 ONE = Windows(1, 1, 1, 0, 0, 1)
 
 
-def fits(call: Call) -> bool:
+def fits(call: KernelCall) -> bool:
     """Windows along all axes of a contiguous map."""
     place = call.place
     if not isinstance(place, Boxes) or place.axes is None or call.channels_last:
@@ -36,7 +38,7 @@ def fits(call: Call) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class WindowsPlan:
     """Everything that follows from the geometry alone."""
 
     given: dict[int, int]
@@ -51,7 +53,7 @@ class Plan:
 @lru_cache(256)
 def plan(
     axes: tuple[Windows, ...], spatial: tuple[int, ...], divisor: Divisor, lanes: int, size: int, most_planes: int
-) -> Plan | None:
+) -> WindowsPlan | None:
     deep, high, wide = (ONE,) * (3 - len(axes)) + axes
     depth, height, width = (1,) * (3 - len(axes)) + spatial
     q = wide.cells + (wide.size - 1) * wide.step // wide.stride
@@ -119,10 +121,10 @@ def plan(
     given |= {a.XS: 0, a.DS: slices, a.FLAT: 2 * slices, a.FLAT_BYTES: flat}
     covers = phase_rows * high.stride - high.before >= height and q * wide.stride - wide.before >= width
     covers &= bands == 1 and depth == 1 and deep == ONE
-    return Plan(given, tables, group, bands, masked, covers, 2 * slices + 6 * flat)
+    return WindowsPlan(given, tables, group, bands, masked, covers, 2 * slices + 6 * flat)
 
 
-def _plan(call: Call) -> Plan:
+def _plan(call: KernelCall) -> WindowsPlan:
     assert isinstance(call.place, Boxes)
     axes = tuple(axis for axis in call.place.axes or () if isinstance(axis, Windows))
     made = plan(axes, call.spatial, call.place.divisor, call.lanes, call.size, 1 if call.pool.parameters else 64)
@@ -130,30 +132,30 @@ def _plan(call: Call) -> Plan:
     return made
 
 
-def forward_kernel(call: Call, dtype: torch.dtype, parts: tuple[int, ...]) -> "Kernel":
+def forward_kernel(call: KernelCall, dtype: torch.dtype, parts: tuple[int, ...]) -> "Kernel":
     """`dtype`: of the answers. `parts`: of the state, those that are kept."""
     return kernel_of(call, "windows_forward", out=STORAGE[dtype], keep=parts, masked=_plan(call).masked)
 
 
-def backward_kernel(call: Call, parts: tuple[int, ...], want_parameter: bool) -> "Kernel":
+def backward_kernel(call: KernelCall, parts: tuple[int, ...], slope: bool) -> "Kernel":
     return kernel_of(
-        call, "windows_backward", out=STORAGE[call.dtype], keep=parts, masked=_plan(call).masked, slope=want_parameter,
+        call, "windows_backward", out=STORAGE[call.dtype], keep=parts, masked=_plan(call).masked, slope=slope,
         dx=STORAGE[call.computed if _adds(call) else call.dtype],
     )  # fmt: skip
 
 
-def _adds(call: Call) -> bool:
+def _adds(call: KernelCall) -> bool:
     """Whether a position's gradient is written in more than one go, and so is kept as it is computed with."""
     return not (_plan(call).bands == 1 and len(call.spatial) < 3)
 
 
-def forward(call: Call, out: Tensor, parts: tuple[int, ...], kept: list[Tensor]) -> None:
+def forward(call: KernelCall, out: Tensor, parts: tuple[int, ...], saved: list[Tensor]) -> None:
     assert call.x is not None
     made = _plan(call)
     given, parameter = common(call)
     planes = call.shape[0] * call.shape[1]
     given |= {**made.given, a.PLANES: planes, a.OUT: out.data_ptr()}
-    given |= {a.KEPT0 + part: tensor.data_ptr() for part, tensor in zip(parts, kept, strict=True)}
+    given |= {a.KEPT0 + part: tensor.data_ptr() for part, tensor in zip(parts, saved, strict=True)}
     tasks = -(-planes // made.group) * made.bands
     work = call.x.numel() * call.x.element_size() + out.numel() * out.element_size()
     launch(forward_kernel(call, out.dtype, parts), given, tasks, work, made.scratch)
@@ -161,25 +163,24 @@ def forward(call: Call, out: Tensor, parts: tuple[int, ...], kept: list[Tensor])
 
 
 def backward(
-    call: Call, grad: Tensor, out: Tensor | None, parts: tuple[int, ...], kept: list[Tensor], want_x: bool,
-    want_parameter: bool,
-) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+    call: KernelCall, grad: Tensor, out: Tensor | None, parts: tuple[int, ...], saved: list[Tensor], slope: bool,
+) -> Gradients:  # fmt: skip
     made = _plan(call)
     given, parameter = common(call)
     images, channels = call.shape[:2]
     planes = images * channels
     add = _adds(call)
     storage = call.computed if add else call.dtype
-    dx = call.like_x(storage, not made.covers) if want_x else None
-    slopes = torch.zeros((images, channels), dtype=call.computed) if want_parameter else None
+    dx = call.like_x(storage, not made.covers)
+    slopes = torch.zeros((images, channels), dtype=call.computed) if slope else None
     given |= {**made.given, a.PLANES: planes, a.GRAD: grad.data_ptr(), a.OUT: 0 if out is None else out.data_ptr()}
-    given |= {a.KEPT0 + part: tensor.data_ptr() for part, tensor in zip(parts, kept, strict=True)}
-    given |= {a.DX: 0 if dx is None else dx.data_ptr(), a.ADD: int(add)}
+    given |= {a.KEPT0 + part: tensor.data_ptr() for part, tensor in zip(parts, saved, strict=True)}
+    given |= {a.DX: dx.data_ptr(), a.ADD: int(add)}
     given[a.SLOPES] = 0 if slopes is None else slopes.data_ptr()
     if grad.numel():
         work = planes * prod(call.spatial) * call.dtype.itemsize
-        launch(backward_kernel(call, parts, want_parameter), given, -(-planes // made.group), work, made.scratch)
-    elif dx is not None:
+        launch(backward_kernel(call, parts, slope), given, -(-planes // made.group), work, made.scratch)
+    else:
         dx.zero_()
     del parameter
-    return (None if dx is None else dx.to(call.dtype)), slopes
+    return dx.to(call.dtype), slopes

@@ -4,30 +4,35 @@ import torch
 from torch import Tensor
 
 from gapstone.loops.gathered import gather
-from gapstone.pools import WHOLE_ONLY
+from gapstone.loops.precision import wide
+from gapstone.pools import WholeOnly
 from gapstone.regions.places import Labels, Place, Weights
 
 
-def forward(name: str, x: Tensor, place: Place, parameters: tuple[float, ...]) -> Tensor:
-    """The answer over a place, as `loops.reference.forward`. NaN anywhere in a region, or no position, gives NaN."""
+def forward(pool: WholeOnly, x: Tensor, place: Place, parameters: tuple[float, ...]) -> Tensor:
+    """The answers over a place. NaN anywhere in a region, or no position, gives NaN."""
+    return _forward(pool, wide(pool, x), place, parameters).to(x.dtype)
+
+
+def _forward(pool: WholeOnly, x: Tensor, place: Place, parameters: tuple[float, ...]) -> Tensor:
     if isinstance(place, Weights):
-        raise ValueError(f"pool({name!r}) with weights: sorted values cannot count in part; give a mask of bool.")
+        raise ValueError(f"pool({pool.name!r}) with weights: sorted values cannot count in part; give a mask of bool.")
     if isinstance(place, Labels):
         ordered, first, count = _by_label(x, place)
-        out = _read(name, ordered, first, count, parameters)
+        out = _read(pool, ordered, first, count, parameters)
         return out.flatten(1) if place.whole else out
     values, inside = gather(x, place)
     inside = inside.expand(values.shape)
     ordered = torch.where(inside, values, torch.inf).sort(-1).values
     missing = (values.isnan() & inside).any(-1)
     count = inside.sum(-1)
-    out = _read(name, ordered, torch.zeros_like(count), count, parameters)
+    out = _read(pool, ordered, torch.zeros_like(count), count, parameters)
     return torch.where(missing, torch.nan, out)
 
 
-def _read(name: str, ordered: Tensor, first: Tensor, count: Tensor, parameters: tuple[float, ...]) -> Tensor:
+def _read(pool: WholeOnly, ordered: Tensor, first: Tensor, count: Tensor, parameters: tuple[float, ...]) -> Tensor:
     """Between the two values on either side of the rank."""
-    rank = WHOLE_ONLY[name].rank(count.to(ordered.dtype), *parameters)
+    rank = pool.rank(count.to(ordered.dtype), *parameters)
     low = rank.floor().clamp(min=0)
     most = ordered.shape[-1] - 1
     if first.shape == ordered.shape[:-1]:

@@ -4,12 +4,10 @@ Numba's disk cache looks at a function's own bytecode, not at what is bound into
 it once gave the mean. So every kernel has a name of its own, with a hash of all that it is made of.
 """
 
-import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf
-from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -21,8 +19,9 @@ from numba import types
 from gapstone.loops import kernel_arguments as a
 from gapstone.loops import kernel_code, over_places, over_windows, vector_math, vector_memory, vectors
 from gapstone.loops.kernel_code import bound, njit
-from gapstone.loops.kernels import Kernels
-from gapstone.pools import POOLS, Definition
+from gapstone.loops.kernels import Description, Kernels
+from gapstone.pools.definition import Definition, read_by_backward
+from gapstone.pools.digest import digest
 
 LANES = {"f32": 32, "f64": 16, "i64": 16}
 LEAST_INTEGER = {"u8": 0, "i8": -(2**7), "i16": -(2**15), "i32": -(2**31), "i64": -(2**63)}
@@ -31,11 +30,11 @@ COMPUTED = {"f32": "f32", "bf16": "f32", "f16": "f32", "f64": "f64"}
 
 
 @dataclass(frozen=True)
-class Kind:
+class KernelKind:
     """All that a kernel is compiled for."""
 
     template: str
-    pool: str
+    pool: Definition = field(repr=False)
     x: str  # how x lies in memory: f32, bf16, u8, …
     out: str
     position: str  # how kept positions lie in memory
@@ -118,9 +117,10 @@ def _states(kinds: list[str], lanes: int) -> tuple[Any, Any, int]:
     return save, (restore, rotate), stride * len(kinds)
 
 
-def spoken(kind: Kind) -> Definition:
+def on_vectors(kind: KernelKind) -> Definition:
+    """The kind's pool with its functions bound to the maths of vectors."""
     numbers: dict[str, Callable[[float], Any]] = {"f32": np.float32, "f64": np.float64, "i64": _whole}
-    return POOLS[kind.pool].spoken(vector_math, numbers[kind.computed])
+    return kind.pool.bind(vector_math, numbers[kind.computed])
 
 
 def _whole(value: float) -> Any:
@@ -128,7 +128,7 @@ def _whole(value: float) -> Any:
     return value if abs(value) == inf else np.int64(value)
 
 
-def empty_of(pool: Definition, kind: Kind) -> list[tuple[str, float]]:
+def empty_of(pool: Definition, kind: KernelKind) -> list[tuple[str, float]]:
     """The empty state's numbers, each with what it is computed with."""
     made: list[tuple[str, float]] = []
     for part, value in enumerate(pool.empty):
@@ -146,7 +146,7 @@ def _missing(*_: Any) -> Any:
     raise NotImplementedError
 
 
-def _pool_functions(pool: Definition, kind: Kind, k: Any) -> None:
+def _pool_functions(pool: Definition, kind: KernelKind, k: Any) -> None:
     """The pool's functions, all with the same arguments: x, a position, an answer, a state, a tuple of parameters."""
     lanes = k.V
     as_state = vectors.state_maker(kind.computed, lanes, (1,) if pool.positional else ())
@@ -246,10 +246,10 @@ def _in_memory(k: Any, lanes: int, storage: str, own: str, functions: dict[str, 
     return made
 
 
-def bind(kind: Kind) -> FunctionType:
+def bind(kind: KernelKind) -> FunctionType:
     """The template with all names bound."""
     source = over_windows if kind.template.startswith("windows") else over_places
-    pool = spoken(kind)
+    pool = on_vectors(kind)
     computed, lanes = kind.computed, LANES[kind.computed]
     k: Any = ModuleType("k")
     k.TAG = fingerprint(kind)
@@ -289,8 +289,8 @@ def bind(kind: Kind) -> FunctionType:
         TERMS=pool.terms is not None, MEAN=pool.reference == "mean", WEIGHTED=kind.weighted, MASKED=kind.masked,
         COUNTED=kind.counted, SLOPE=kind.slope, POSITIONAL=pool.positional,
     )  # fmt: skip
-    looked = looked_at(pool, kind.slope)
-    names.update(NEEDS_X="x" in looked, NEEDS_OUT="out" in looked)
+    read = read_by_backward(kind.pool, kind.slope)
+    names.update(NEEDS_X="x" in read, NEEDS_OUT="out" in read)
     names.update({f"KEEP{part}": part in kind.keep for part in range(4)})
     _pool_functions(pool, kind, k)
     _parameters(pool, k, names)
@@ -314,7 +314,7 @@ def bind(kind: Kind) -> FunctionType:
         setattr(k, f"one_{what}", vector_memory.reader(storage, own, 0))
     for helper in source.HELPERS:
         names[helper.__name__] = njit(bound(helper, names), k.TAG, inline=False)
-    name = f"{kind.template}_{kind.pool}_{kind.x}_{k.TAG}"
+    name = f"{kind.template}_{kind.pool.name}_{kind.x}_{k.TAG}"
     return bound(getattr(source, kind.template), names, name)
 
 
@@ -336,24 +336,15 @@ def _writer_of_own() -> Any:
     return write
 
 
-def looked_at(pool: Definition, slope: bool) -> frozenset[str]:
-    """The names of the arguments that the backward looks at."""
-    from gapstone.pools.definition import looks_at
-
-    names = set(looks_at(pool.share))
-    if slope and pool.slope:
-        names |= set(looks_at(pool.slope))
-    return frozenset(names)
+def fingerprint(kind: KernelKind) -> str:
+    """Of all that a kernel is made of: its templates, its pool's functions, and what it is compiled for."""
+    return kernel_code.fingerprint(__name__, digest(kind.pool) or f"in memory {id(kind.pool)}", repr(kind))
 
 
-def fingerprint(kind: Kind) -> str:
-    pool = Path(inspect.getfile(POOLS[kind.pool].lift))  # of a pool of the user's own, too
-    return kernel_code.fingerprint(__name__, pool.read_text("utf-8"), repr(kind))
+def _described(kind: KernelKind) -> Description:
+    name = f"{kind.template}_{kind.pool.name}_{kind.x}_{fingerprint(kind)}"
+    return Description(name, lambda: bind(kind), on_disk=digest(kind.pool) is not None)
 
 
-def _described(kind: Kind) -> tuple[str, Callable[[], FunctionType]]:
-    return f"{kind.template}_{kind.pool}_{kind.x}_{fingerprint(kind)}", lambda: bind(kind)
-
-
-kernel: Kernels[Kind] = Kernels(_described)
+kernel: Kernels[KernelKind] = Kernels(_described)
 """kernel(kind): compiled, or loaded, when first asked for."""

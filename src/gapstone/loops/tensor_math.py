@@ -1,4 +1,4 @@
-"""The maths that pools speak, for tensors. Words over a block take the last `spatial` axes as positions."""
+"""The maths that pools are written in, for tensors. Functions of a block take the last `spatial` axes as positions."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ NOWHERE = 2**62  # the position of no position
 Number = Tensor | float
 
 
-class TensorWords:
+class TensorMath:
     """`m` in a pool's functions, where x is a tensor with every position at once."""
 
     exp = staticmethod(torch.exp)

@@ -16,7 +16,7 @@ from gapstone.torch_internals import openmp
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class LaunchPlan:
     """What is the same for every map of a shape: looked up, not made, by all calls but the first."""
 
     kernel: Kernel
@@ -54,7 +54,7 @@ def run(kernel: Any, table: Any, tasks: int, work: int) -> None:
 
 
 def forward(
-    plan_of: Callable[[bool], Plan], x: Tensor, keep: bool, out: Tensor | None, by_channels: bool
+    plan_of: Callable[[bool], LaunchPlan], x: Tensor, keep: bool, out: Tensor | None, by_channels: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """The answers over windows and, of a maximum, in a byte each where in its window it was.
 

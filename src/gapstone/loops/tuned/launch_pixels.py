@@ -13,7 +13,7 @@ from gapstone.loops.memory import FORMATS, empty
 from gapstone.loops.memory_format import STORAGE
 from gapstone.loops.tuned import launch
 from gapstone.loops.tuned import window_arguments as a
-from gapstone.loops.tuned.launch import Plan, copy, run, table_of
+from gapstone.loops.tuned.launch import LaunchPlan, copy, run, table_of
 from gapstone.loops.tuned.launch_rows import reciprocals
 from gapstone.loops.tuned.pixel_back_codegen import PixelsBack
 from gapstone.loops.tuned.pixel_codegen import Pixels
@@ -43,7 +43,7 @@ def together(axis: Windows, alone: bool) -> int:
 
 @lru_cache(512)
 def plan(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor, keep: bool,
-         exact: bool) -> Plan:  # fmt: skip
+         exact: bool) -> LaunchPlan:  # fmt: skip
     deep, high, wide = three(axes)
     gh = together(high, False)
     spec = Pixels(
@@ -55,7 +55,7 @@ def plan(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divi
 
 
 @lru_cache(512)
-def plan_back(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor) -> Plan:
+def plan_back(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor) -> LaunchPlan:
     _, high, wide = three(axes)
     many = high.size * wide.size > MOST_COMPARED * high.stride * wide.stride
     if name == "max" and dtype == torch.float32 and many and len(axes) < 3:
@@ -73,7 +73,7 @@ def plan_back(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes,
 def _plan(
     spec: Pixels | PixelsBack | PixelScatter, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes,
     divisor: Divisor, slices: int, rows: int,
-) -> Plan:  # fmt: skip
+) -> LaunchPlan:  # fmt: skip
     """`slices`, `rows`: that the work can be cut into (of PixelScatter: groups of channels)."""
     deep, high, wide = three(axes)
     images, channels, item = *shape[:2], dtype.itemsize
@@ -99,7 +99,7 @@ def _plan(
     if spec.op == "mean":
         classes, inverses = tables = reciprocals(axes, (depth, height, width), divisor, 0)
         given |= {a.CLASSES: classes.ctypes.data, a.INVERSES: inverses.ctypes.data}
-    return Plan(kernel(spec), table_of(given), given[a.TASKS], work, answers, (blank, tables))
+    return LaunchPlan(kernel(spec), table_of(given), given[a.TASKS], work, answers, (blank, tables))
 
 
 def forward(

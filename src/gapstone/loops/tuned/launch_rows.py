@@ -13,7 +13,7 @@ from gapstone.loops.memory import empty
 from gapstone.loops.memory_format import STORAGE
 from gapstone.loops.tuned import launch
 from gapstone.loops.tuned import window_arguments as a
-from gapstone.loops.tuned.launch import Plan, copy, run, table_of
+from gapstone.loops.tuned.launch import LaunchPlan, copy, run, table_of
 from gapstone.loops.tuned.row_back_codegen import RowsBack
 from gapstone.loops.tuned.row_codegen import Rows
 from gapstone.loops.tuned.scatter import Scatter
@@ -29,7 +29,7 @@ MOST_COMPARED = 25
 
 @lru_cache(512)
 def plan(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor, keep: bool,
-         exact: bool) -> Plan:  # fmt: skip
+         exact: bool) -> LaunchPlan:  # fmt: skip
     cells = (*shape[:2], *(axis.cells for axis in axes))
     shape, axes = as_one_plane(shape, axes)
     _, high, wide = three(axes)
@@ -42,7 +42,7 @@ def plan(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divi
 
 
 @lru_cache(512)
-def plan_back(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor) -> Plan:
+def plan_back(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor) -> LaunchPlan:
     given = shape
     shape, axes = as_one_plane(shape, axes)
     _, high, wide = three(axes)
@@ -71,7 +71,7 @@ def as_one_plane(shape: tuple[int, ...], axes: Axes) -> tuple[tuple[int, ...], A
 def _plan(
     spec: Any, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor, rows: int,
     result: tuple[int, ...],
-) -> Plan:  # fmt: skip
+) -> LaunchPlan:  # fmt: skip
     """`rows`: of answers, or backward the rows of windows that rows of dx begin with."""
     deep, high, wide = three(axes)
     planes, spatial = shape[0] * shape[1], (1,) * (5 - len(shape)) + shape[2:]
@@ -100,7 +100,7 @@ def _plan(
         classes, inverses = alive = reciprocals(counted, spatial, divisor, spec.lanes)
         given |= {a.CLASSES: classes.ctypes.data, a.INVERSES: inverses.ctypes.data, a.CLASS_STEP: 0 if alone else 1}
     work = (prod(shape) + planes * deep.cells * high.cells * wide.cells) * item
-    return Plan(kernel(spec), table_of(given), tasks, work, result, alive)
+    return LaunchPlan(kernel(spec), table_of(given), tasks, work, result, alive)
 
 
 def reciprocals(axes: Axes, spatial: tuple[int, ...], divisor: Divisor, lanes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,16 +1,14 @@
 """A tuned kernel: a template with its numbers and words bound into it (`spec.bind(tag)`)."""
 
-from collections.abc import Callable
-from types import FunctionType
 from typing import Any
 
 from gapstone.loops.kernel_code import fingerprint
-from gapstone.loops.kernels import Kernels
+from gapstone.loops.kernels import Description, Kernels
 
 
-def _described(spec: Any) -> tuple[str, Callable[[], FunctionType]]:
+def _described(spec: Any) -> Description:
     tag = fingerprint(type(spec).__module__, repr(spec))
-    return f"{type(spec).__name__.lower()}_{tag}", lambda: spec.bind(tag)
+    return Description(f"{type(spec).__name__.lower()}_{tag}", lambda: spec.bind(tag))
 
 
 kernel: Kernels[Any] = Kernels(_described)

@@ -13,7 +13,7 @@ from gapstone.loops.tuned import whole_columns_back, whole_rows_back
 from gapstone.loops.tuned.lanes import FAST, I1, I8, I32, I64, NUMBER, Lanes
 from gapstone.loops.tuned.whole_codegen import (
     CHANNELS_PER_TASK,
-    Whole,
+    WholeMap,
     everywhere,
     load_all,
     made,
@@ -30,7 +30,7 @@ REFERENCED = ("gem", "logsumexp", "softmax")
 
 
 @dataclass(frozen=True)
-class WholeBack:
+class WholeMapBack:
     """All that a backward kernel over whole maps is compiled for."""
 
     op: str
@@ -86,7 +86,7 @@ class WholeBack:
         return bound(forward, {**names, "k": k}, f"{forward.__name__}_{self.op}_{self.storage}_{tag}")
 
 
-def shared_functions(spec: WholeBack, lanes: int, masked: bool) -> dict[str, Any]:
+def shared_functions(spec: WholeMapBack, lanes: int, masked: bool) -> dict[str, Any]:
     """What a map has in common, in `lanes` lanes; `masked`: not all lanes are there."""
     one, mask, wide = Vector("f32", lanes), Vector("i1", lanes), Vector("f64", lanes)
     known_type, told_type = types.Tuple([one] * 5), types.Tuple([one] * spec.told)
@@ -144,7 +144,7 @@ def shared_functions(spec: WholeBack, lanes: int, masked: bool) -> dict[str, Any
     return found
 
 
-def _share(b: Any, spec: WholeBack, lanes: int, x: Any, told: list[Any], on: Any) -> tuple[Any, Any]:
+def _share(b: Any, spec: WholeMapBack, lanes: int, x: Any, told: list[Any], on: Any) -> tuple[Any, Any]:
     """dx of a vector, and its slopes; x is read where it is looked at."""
     maths = Maths(b, lanes)
     if spec.needs_x:
@@ -152,12 +152,12 @@ def _share(b: Any, spec: WholeBack, lanes: int, x: Any, told: list[Any], on: Any
     return (maths.number(0.0) if spec.op == "max" else told[0]), None
 
 
-def row_functions(spec: WholeBack) -> dict[str, Any]:
+def row_functions(spec: WholeMapBack) -> dict[str, Any]:
     """Functions for whole_rows_back.py."""
     found = shared_functions(spec, LANES, True)
     told_type = types.Tuple([Vector("f32", LANES)] * spec.told)
     slope_type, part = Vector("f32", spec.wide), Vector("f32", LANES)
-    state = State(Whole("mean", spec.storage, False), LANES, False, False, 1)
+    state = State(WholeMap("mean", spec.storage, False), LANES, False, False, 1)
 
     def counting(b: Any, mask: Any, lanes: int) -> Any:
         raw = ir.VectorType(I8, lanes)
@@ -234,7 +234,7 @@ def row_functions(spec: WholeBack) -> dict[str, Any]:
     }
 
 
-def column_functions(spec: WholeBack, lanes: int, edge: bool) -> dict[str, Any]:
+def column_functions(spec: WholeMapBack, lanes: int, edge: bool) -> dict[str, Any]:
     """Functions for whole_columns_back.py; at the edge of the channels loads and stores are masked."""
     found = shared_functions(spec, lanes, edge)
     one, wide, there_type, place_type = (Vector(kind, lanes) for kind in ("f32", "f64", "i1", "i32"))

@@ -21,7 +21,7 @@ CHANNELS_PER_TASK = 1024  # at most; their sums wait on the stack
 
 
 @dataclass(frozen=True)
-class Whole:
+class WholeMap:
     """All that a kernel over whole maps is compiled for."""
 
     op: str
@@ -77,7 +77,7 @@ class Whole:
         return bound(forward, names, f"{forward.__name__}_{self.op}_{self.storage}_{tag}")
 
 
-def told_type(spec: Whole, lanes: int) -> Any:
+def told_type(spec: WholeMap, lanes: int) -> Any:
     """What a pass is told of an answer."""
     return types.Tuple([Vector("f32", lanes)] * (3 if spec.op == "gem" else 2))
 
@@ -86,7 +86,7 @@ def made(arguments: list[Any], result: Any, emit: Any) -> Any:
     return word(lambda *given: result(*given), emit, arguments)
 
 
-def shared_functions(spec: Whole, lanes: int, masked: bool) -> dict[str, Any]:
+def shared_functions(spec: WholeMap, lanes: int, masked: bool) -> dict[str, Any]:
     """Words on totals in `lanes` lanes; `masked`: the last argument says which of them are there."""
     state = whole_state(spec, lanes)
     totals, one, mask = types.Tuple(state.types("f64")), Vector("f32", lanes), Vector("i1", lanes)
@@ -147,7 +147,7 @@ def notice(b: Any, seen: Any, there: Any, address: Any) -> None:
         b.store(ir.Constant(I64, 1), b.inttoptr(address, ir.PointerType()))
 
 
-def row_functions(spec: Whole) -> dict[str, dict[str, Any]]:
+def row_functions(spec: WholeMap) -> dict[str, dict[str, Any]]:
     """Functions for whole_rows.py: those of each pass over a row, and all others."""
     found = shared_functions(spec, LANES, True)
     one, told = Vector("f32", LANES), told_type(spec, LANES)
@@ -183,7 +183,7 @@ def row_functions(spec: Whole) -> dict[str, dict[str, Any]]:
     return {"all": found, "passes": loops}
 
 
-def row_pass(spec: Whole, narrow: State) -> tuple[dict[str, Any], dict[str, Any]]:
+def row_pass(spec: WholeMap, narrow: State) -> tuple[dict[str, Any], dict[str, Any]]:
     """The words of a sweep along a row, and of what comes between rows."""
     wide = replace(narrow, lanes=spec.wide)
     wide_open, narrow_open = types.Tuple(wide.open_types()), types.Tuple(narrow.open_types())
@@ -250,7 +250,7 @@ def column_room() -> Any:
     return made([], NUMBER, lambda b: room(b, CHANNELS_PER_TASK * 24))
 
 
-def column_functions(spec: Whole, lanes: int, edge: bool) -> dict[str, dict[str, Any]]:
+def column_functions(spec: WholeMap, lanes: int, edge: bool) -> dict[str, dict[str, Any]]:
     """Functions for whole_columns.py; at the edge of the channels loads and stores are masked."""
     found = shared_functions(spec, lanes, edge)
     one, there = Vector("f32", lanes), Vector("i1", lanes)

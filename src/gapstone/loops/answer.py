@@ -1,0 +1,34 @@
+"""From a checked call and the loop that was chosen to the answer."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from gapstone.loops import direct, kernels_ready, native, operators
+from gapstone.loops.pool_call import LoopName, PoolCall
+
+
+class Runner(NamedTuple):
+    """The function that answers maps like the one it was made for."""
+
+    run: Callable[[Tensor], Tensor]
+    lasting: bool
+    """Whether calls alike run the same way from now on; False while kernels are built in the background."""
+
+
+def runner(call: PoolCall, loop: LoopName, x: Tensor) -> Runner:
+    """How this call is answered by this loop. Nothing is checked."""
+    waits = loop in operators.OWN_KERNELS and direct.alone(x) and not kernels_ready.kernels_ready(call, loop, x)
+    if waits:
+        loop = kernels_ready.meanwhile(call, x)
+    if loop == "native":
+        return Runner(native.kernel(call), not waits)
+    if direct.fits(call, loop, x):
+        return Runner(lambda x: direct.pool(call, loop, x), not waits)
+    return Runner(lambda x: operators.pool(call, loop, x), not waits)
+
+
+def answer(call: PoolCall, loop: LoopName, x: Tensor) -> Tensor:
+    """The answer by the loop that was chosen."""
+    return runner(call, loop, x).run(x)

@@ -22,7 +22,7 @@ LAYERS = [
     {"cost", "weights"},
     {"classifier"},
     {"model_file"},
-    {"accelerating", "heads", "images", "kept", "mixed", "nets"},
+    {"accelerating", "heads", "images", "kept", "mixed", "nets", "testing"},
     {"pooling"},
     {"loops"},
     {"pools", "regions"},

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from gapstone.pooling import partial as partial
     from gapstone.pooling import pool as pool
     from gapstone.pooling import share as share
+    from gapstone.pools import Definition as Definition
+    from gapstone.pools.registration import register_pool as register_pool
     from gapstone.regions import Boxes as Boxes
     from gapstone.regions import Grid as Grid
     from gapstone.regions import Mask as Mask
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 PUBLIC = {
     "Boxes": "gapstone.regions",
     "Classifier": "gapstone.classifier",
+    "Definition": "gapstone.pools",
     "Grid": "gapstone.regions",
     "Head": "gapstone.heads",
     "Inspection": "gapstone.inspecting",
@@ -60,6 +63,7 @@ PUBLIC = {
     "open_model": "gapstone.opening",
     "partial": "gapstone.pooling",
     "pool": "gapstone.pooling",
+    "register_pool": "gapstone.pools.registration",
     "share": "gapstone.pooling",
     "swap_head": "gapstone.swapping",
     "swapped": "gapstone.swapping",

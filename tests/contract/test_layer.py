@@ -218,7 +218,7 @@ def test_a_region_of_a_batch_goes_with_it():
 
 
 def test_the_names_that_mypy_knows_are_those_there_are():
-    assert set(get_args(name_types.Merging)) == set(POOLS)
+    assert set(get_args(name_types.BuiltIn)) == set(POOLS)
     assert set(get_args(name_types.NeedsAll)) == set(WHOLE_ONLY)
     assert set(get_args(name_types.Composed)) == set(COMPOSITIONS)
 

@@ -12,12 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gapstone as gs
-from gapstone.loops import compiled, reference_states
-from gapstone.loops.pool_call import PoolCall
+from gapstone.loops import compiled
 from gapstone.pooling import share
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY
 from gapstone.regions import REGIONS
-from gapstone.regions.places import Boxes
+from gapstone.testing.pool_checks import check_answer, check_gradient, check_laws, layouts, made_map
 
 from ..loops_by_name import call_of_type
 from ..marks import slow_but
@@ -33,15 +32,7 @@ every_pool = pytest.mark.parametrize("name", EVERY)
 merging = pytest.mark.parametrize("name", POOLS)
 
 
-def values(*shape, dtype=torch.float64, seed=0):
-    x = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    return x.abs().add(0.05).to(dtype)
-
-
-def layouts(x):
-    yield x.contiguous()
-    if x.dim() >= 4:
-        yield x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
+values = made_map
 
 
 def served(name, dtype, region, shape):
@@ -49,15 +40,6 @@ def served(name, dtype, region, shape):
     place = region.place(shape)
     places = [part.place(shape) for part in place] if isinstance(place, tuple) else [place]
     return name in POOLS and all(compiled.refuses(call_of_type(name, dtype, each)) is None for each in places)
-
-
-def allowed(name, right, dtype):
-    """The tolerance policy: float64's last digits, or twice what rounding the answer and float32 sums may cost."""
-    scale = right.abs().clamp(min=right[right.isfinite()].abs().max() if right.isfinite().any() else 1)
-    if dtype == torch.float64:
-        return 1e-11 * scale
-    ulp = torch.finfo(dtype).eps
-    return scale * (ulp if dtype != torch.float32 else 8 * ulp)
 
 
 def test_everyone_is_here():
@@ -75,19 +57,10 @@ def test_the_answer_is_the_formula_on_its_positions(name, kind, loop, dtype, mon
     count = 0
     for sizes in SIZES:
         x = values(2, 5, *sizes, seed=sum(sizes)).to(dtype)
-        for region, answers, shape in regions(sizes)[kind]:
-            if loop == "compiled" and not served(name, dtype, region, x.shape):
-                continue
-            right = pooled(name, x, answers, **needed(name, 5)).reshape(2, 5, *shape)
-            for laid in layouts(x):
-                out = gs.pool(laid, name, region, **needed(name, 5))
-                assert out.dtype == dtype
-                assert out.shape == right.shape, (sizes, region)
-                off = (out.double() - right).abs()
-                there = torch.tensor([bool(at) for at in answers]).reshape(shape).expand(right.shape)
-                wrong = there & ~(off <= allowed(name, right, dtype))
-                assert not wrong.any(), (sizes, region, laid.stride(), off[wrong].max())
-                count += 1
+        for case in regions(sizes)[kind]:
+            if loop != "compiled" or served(name, dtype, case.region, x.shape):
+                right = pooled(name, x, case.answers, **needed(name, 5))
+                count += check_answer(lambda m, over: gs.pool(m, name, over, **needed(name, 5)), right, x, case)
     tried["combinations of pool, region, sizes, layout, dtype and loop agree with the formula"] += count
     if loop == "compiled" and count == 0:
         pytest.skip(f"the compiled loop has no {name} over {kind}")
@@ -101,34 +74,15 @@ def test_the_gradient_is_that_of_the_formula(name, kind, loop, dtype, monkeypatc
     """Against torch's differentiation of the formula, in float64: share, position by position."""
     by(loop, monkeypatch)
     count = 0
+
+    def formula(x, answers):
+        return pooled(name, x, answers, **needed(name, 5))
+
     for sizes in SIZES:
         x = values(2, 5, *sizes, seed=1 + sum(sizes)).to(dtype)
-        for region, answers, _ in regions(sizes)[kind]:
-            if loop == "compiled" and not served(name, dtype, region, x.shape):
-                continue
-            keep = torch.tensor([bool(at) for at in answers])
-            g = torch.randn(2, 5, len(answers), dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * keep
-            g = g.to(dtype)
-            there = [at for at, kept in zip(answers, keep.tolist(), strict=True) if kept]
-            exact = x.double().requires_grad_()
-            right = torch.zeros_like(exact)
-            if there:
-                formula = pooled(name, exact, there, **needed(name, 5))
-                (right,) = torch.autograd.grad((formula * g.double()[..., keep]).sum(), exact)
-            known = right.isfinite()  # the formula's root has no slope where all are equal
-            known.view(-1)[0] |= not known.any()
-            right = right.nan_to_num(0.0)
-            scale = right.abs().max().clamp(min=1e-3)
-            loose = {torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
-            for laid in layouts(x):
-                mine = laid.detach().requires_grad_()
-                out = gs.pool(mine, name, region, **needed(name, 5))
-                (dx,) = torch.autograd.grad(out, mine, g.reshape(out.shape))
-                assert dx.dtype == dtype
-                assert dx.shape == x.shape
-                off = (dx.double() - right)[known].abs().amax()
-                assert off <= loose * scale, (sizes, region, laid.stride(), off)
-                count += 1
+        for case in regions(sizes)[kind]:
+            if loop != "compiled" or served(name, dtype, case.region, x.shape):
+                count += check_gradient(lambda m, over: gs.pool(m, name, over, **needed(name, 5)), formula, x, case)
     tried["combinations have the formula's gradient"] += count
     if loop == "compiled" and count == 0:
         pytest.skip(f"the compiled loop has no {name} over {kind}")
@@ -269,42 +223,11 @@ def test_any_tiling_of_any_region_equals_the_whole(name, data):
 @merging
 def test_laws(name):
     """The empty state changes nothing, order and grouping change nothing, blocks are their positions one by one."""
-    check_laws(name)
+    laws(name)
 
 
-def check_laws(name):
-    pool = reference_states.on_tensors(POOLS[name], 1)
-    parameters = (torch.zeros(1, 1, 6, dtype=torch.float64),) if name == "attention" else own(name)
-    x = values(1, 1, 6, seed=5)
-    parts = reference_states.lift(pool, x, parameters)
-    empty = tuple(
-        reference_states.empty_like(p, e).expand(p[..., :1].shape) for p, e in zip(parts, pool.empty, strict=True)
-    )
-    ones = [tuple(p[..., i : i + 1] for p in parts) for i in range(6)]
-
-    def add(s, t):
-        return tuple(pool.combine(*s, *t, *parameters))
-
-    def same(s, t):
-        for a, b in zip(s, t, strict=True):
-            torch.testing.assert_close(a.expand_as(b), b, rtol=1e-12, atol=1e-12)
-
-    for state in (ones[0], add(ones[0], ones[1]), empty):
-        # a log-sum-exp that passed every other law gave NaN for empty + empty
-        same(add(empty, state), state)
-        same(add(state, empty), state)
-    same(add(add(ones[0], ones[1]), ones[2]), add(ones[0], add(ones[1], ones[2])))
-    same(add(ones[3], ones[4]), add(ones[4], ones[3]))
-    total = ones[0]
-    for one in ones[1:]:
-        total = add(total, one)
-    finish = pool.finish(*total, *parameters)
-    block = reference_states.states(PoolCall.of(POOLS[name], x, Boxes(None), parameters), x)
-    torch.testing.assert_close(pool.finish(*block, *parameters), finish, rtol=1e-12, atol=1e-12)
-    if pool.terms:
-        key = pool.key or (lambda v, *_: v)
-        largest = key(x, *parameters)
-        same((largest, *(torch.as_tensor(t, dtype=x.dtype) for t in pool.terms(x, largest, *parameters))), parts)
+def laws(name):
+    check_laws(POOLS[name], (torch.zeros(1, 1, 6, dtype=torch.float64),) if name == "attention" else own(name))
 
 
 def own(name):

@@ -22,7 +22,7 @@ from gapstone.compare.remarks import remarks
 from gapstone.compare.statistics import compare_pairs, interval
 from gapstone.compare.trials import Trial
 from gapstone.compare.verdict import sentences
-from gapstone.heads import RECIPES, Spec, parse
+from gapstone.heads import Spec, parse
 from gapstone.images.cropping import cropped
 from gapstone.machine import installed, processor
 from gapstone.storage.sealed import digests, write_sealed
@@ -120,7 +120,7 @@ def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: d
 
 def _described(spec: Spec) -> str:
     grid = int(spec.number("grid", 0))
-    return (f"maps averaged to {grid}×{grid}, " if grid else "") + RECIPES[spec.name].describe
+    return (f"maps averaged to {grid}×{grid}, " if grid else "") + spec.recipe.describe
 
 
 def _head(

@@ -19,7 +19,6 @@ from gapstone.fitting.logistic import logistic
 from gapstone.fitting.ridge import Ridge
 from gapstone.fitting.seen import Seen, look
 from gapstone.heads import Head, parse
-from gapstone.heads.recipes import RECIPES
 from gapstone.images.split import carve_validation
 from gapstone.prepare import Progress
 from gapstone.swapping.report import KEPT, Swapped, count, head_of
@@ -149,7 +148,7 @@ def asked(spec: str, method: str, epochs: int) -> None:
     if epochs < 0:
         raise ValueError(f"finetune {epochs}: expected a number of epochs, 0 for none.")
     why = ""
-    if RECIPES[parsed.name].maps:
+    if parsed.recipe.maps:
         why = "it has a ReLU between its linear layer and its pool"
     elif parsed.hidden:
         why = f"it has hidden layers ({','.join(map(str, parsed.hidden))})"

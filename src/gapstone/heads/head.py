@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.heads.parts import in_place, pooled
-from gapstone.heads.recipes import RECIPES
 from gapstone.heads.spec import parse
 from gapstone.modes import quiet
 from gapstone.pooling import Pool
@@ -54,7 +53,7 @@ class Head(nn.Module):
     def __init__(self, spec: str, channels: int, classes: int, size: tuple[int, ...] | None = None) -> None:
         super().__init__()
         parsed = parse(spec)
-        recipe = RECIPES[parsed.name]
+        recipe = parsed.recipe
         if channels < 1 or classes < 1:
             raise ValueError(f"head {spec!r} of {channels} channels and {classes} classes: both must be at least 1.")
         self.spec, self.channels, self.classes = str(parsed), channels, classes

@@ -22,11 +22,16 @@ def runner(call: PoolCall, loop: LoopName, x: Tensor) -> Runner:
     waits = loop in operators.OWN_KERNELS and direct.alone(x) and not kernels_ready.kernels_ready(call, loop, x)
     if waits:
         loop = kernels_ready.meanwhile(call, x)
+    return Runner(by_loop(call, loop, x), not waits)
+
+
+def by_loop(call: PoolCall, loop: LoopName, x: Tensor) -> Callable[[Tensor], Tensor]:
+    """The function that answers by this loop, and waits for its kernels."""
     if loop == "native":
-        return Runner(native.kernel(call), not waits)
+        return native.kernel(call)
     if direct.fits(call, loop, x):
-        return Runner(lambda x: direct.pool(call, loop, x), not waits)
-    return Runner(lambda x: operators.pool(call, loop, x), not waits)
+        return lambda x: direct.pool(call, loop, x)
+    return lambda x: operators.pool(call, loop, x)
 
 
 def answer(call: PoolCall, loop: LoopName, x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ there, for contiguous maps of 1024 positions and more, whole maps as runs. Numba
 """
 
 import platform
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Protocol
@@ -43,9 +44,26 @@ class Launcher(Protocol):
     def backward_kernel(self, call: KernelCall, parts: tuple[int, ...], slope: bool) -> object: ...
 
 
+_cannot: dict[str, str] = {}
+"""By a pool's name why Numba cannot compile it. (torch.compile cannot hash a definition.)"""
+
+
+def cannot_compile(pool: Definition, error: Exception) -> None:
+    """From now on the reference loop runs this pool, which Numba could not compile."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    _cannot[pool.name] = f"Numba cannot compile {pool.name}"
+    warnings.warn(
+        f"pool {pool.name!r} has no compiled loop, the reference answers: {type(error).__name__}: {reason}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
 def refuses(call: PoolCall) -> str | None:
     """Why this loop has no kernel for a call; None: it has."""
     pool, dtype, place = call.pool, call.dtype, call.place
+    if pool.name in _cannot:
+        return _cannot[pool.name]
     if pool.words & {"list", "merge_largest"}:
         return f"{pool.name} keeps a list"
     if any(parameter.per_position for parameter in pool.parameters.values()):

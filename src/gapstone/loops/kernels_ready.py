@@ -1,13 +1,15 @@
 """Whether a call's kernels are compiled; where they are not, they are asked for, and another loop answers meanwhile."""
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Literal
 
 from torch import Tensor
 
-from gapstone.loops import background, native
+from gapstone.loops import background, compiled, native
 from gapstone.loops.operators import LOOPS
 from gapstone.loops.pool_call import LoopName, PoolCall
+from gapstone.pools import BUILT_IN
 
 MOST_READY = 4096
 _ready: set[PoolCall] = set()
@@ -18,12 +20,19 @@ def kernels_ready(call: PoolCall, loop: LoopName, x: Tensor) -> bool:
     call goes another way, as that of an empty map does at all times."""
     if not call.numel:
         return False
-    if background.must_wait():
+    own = call.pool.name not in BUILT_IN
+    if background.must_wait() and not own:
         return True
     key = call.key()
     if key in _ready:
         return True
-    if missing(LOOPS[loop].kernels(call, x)):
+    try:
+        if missing(LOOPS[loop].kernels(call, x), background.must_wait()):
+            return False
+    except Exception as error:
+        if not own:
+            raise
+        compiled.cannot_compile(call.pool, error)
         return False
     if len(_ready) >= MOST_READY:
         _ready.clear()
@@ -31,10 +40,10 @@ def kernels_ready(call: PoolCall, loop: LoopName, x: Tensor) -> bool:
     return True
 
 
-def missing(requests: Iterable[Callable[[], object]]) -> bool:
-    """Whether a kernel is missing; all are asked for, so that all are being built."""
+def missing(requests: Iterable[Callable[[], object]], wait: bool = False) -> bool:
+    """Whether a kernel is missing; all are asked for, so that all are being built. `wait`: they are built at once."""
     lacking = False
-    with background.not_waiting():
+    with nullcontext() if wait else background.not_waiting():
         for request in requests:
             try:
                 request()

@@ -80,7 +80,9 @@ class Partials:
 
 
 @overload
-def partial(x: Tensor, name: Merging, over: Region = ..., **parameters: Value) -> Partial: ...
+def partial(  # type: ignore[overload-overlap]  # an OwnPool is a str
+    x: Tensor, name: Merging, over: Region = ..., **parameters: Value
+) -> Partial: ...
 @overload
 def partial(
     x: Tensor, name: Composed | tuple[Merging, ...] | list[Merging], over: Region = ..., **parameters: Value

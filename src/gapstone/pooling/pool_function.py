@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.loops import gathered, order_statistics, reference
-from gapstone.loops.answer import runner
+from gapstone.loops.answer import by_loop, runner
 from gapstone.loops.choose_loop import choose_loop
 from gapstone.loops.direct import alone
 from gapstone.loops.mean_and_max import both_ready, fits_both, mean_and_max
 from gapstone.loops.place_encoding import check
-from gapstone.loops.pool_call import PoolCall
+from gapstone.loops.pool_call import LoopName, PoolCall
 from gapstone.loops.precision import wide
 from gapstone.loops.resample import resample
 from gapstone.pooling.call_checks import BY_VALUE, Value, check_map, check_place, tensors_of
@@ -127,14 +127,21 @@ def _composed(x: Tensor, name: AnyName, composition: Composition, over: Region, 
     return torch.cat(answers, 1) if composition.join == "cat" else torch.stack(answers).mean(0)
 
 
-def _one(x: Tensor, pool: Definition | WholeOnly, over: Region, parameters: dict[str, Any], key: Key | None) -> Tensor:
-    """One pool's answer: checks, then the place, then the loop."""
+def _one(
+    x: Tensor,
+    pool: Definition | WholeOnly,
+    over: Region,
+    parameters: dict[str, Any],
+    key: Key | None = None,
+    loop: LoopName | None = None,
+) -> Tensor:
+    """One pool's answer: checks, then the place, then the loop, which is chosen unless it is given."""
     check_map(x, pool, over, parameters)
     values = parameter_values(x, pool, parameters)
     elsewhere = written_down()
     place = over.place(gathered.sizes(x) if elsewhere else tuple(x.shape))
     if isinstance(place, tuple):
-        return torch.cat([_pool(x, pool.name, part, parameters).flatten(2) for part in place], 2)
+        return torch.cat([_one(x, pool, part, parameters, loop=loop).flatten(2) for part in place], 2)
     if isinstance(place, Sampled):
         if "query" in parameters or "score" in parameters:
             raise ValueError(
@@ -153,12 +160,19 @@ def _one(x: Tensor, pool: Definition | WholeOnly, over: Region, parameters: dict
         check(place, tuple(x.shape))
         return reference.pooled(PoolCall.for_reference(pool, x, place, values), x)
     call = PoolCall.of(pool, x, place, values, _requires_grad(x, values))
+    if loop is not None:
+        return by_loop(call, loop, x)(x)
     run, lasting = runner(call, choose_loop(call).loop, x)
     if key is not None and lasting:
         if len(_remembered) >= MOST_REMEMBERED:
             _remembered.clear()
         _remembered[key] = run
     return run(x)
+
+
+def pool_by_loop(x: Tensor, name: str, over: Region, loop: LoopName, **parameters: Value) -> Tensor:
+    """`pool` with the loop given: for tests, which compare loops. A loop that cannot run the call raises."""
+    return _one(x, pool_named(name), over, parameters, loop=loop)
 
 
 def _requires_grad(x: Tensor, values: tuple[Value, ...]) -> bool:

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY, Composition, Definition, WholeOnly
 from gapstone.pools.aliases import called_elsewhere
 from gapstone.pools.name_types import AnyName
+from gapstone.pools.registration import load_installed
 
 
 def one_or_more(name: AnyName) -> str | tuple[str, ...]:
@@ -31,6 +32,8 @@ def composition_of(name: AnyName) -> Composition | None:
         return Composition(name, "cat", "")
     if isinstance(name, str) and name in COMPOSITIONS:
         return COMPOSITIONS[name]
+    if isinstance(name, str) and name not in POOLS and name not in WHOLE_ONLY:
+        load_installed()
     if not isinstance(name, str) or (name not in POOLS and name not in WHOLE_ONLY):
         known = [*POOLS, *WHOLE_ONLY, *COMPOSITIONS]
         close = get_close_matches(str(name), known, 1, 0.4)

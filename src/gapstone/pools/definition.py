@@ -30,6 +30,12 @@ from types import FunctionType, ModuleType
 from typing import Any, Literal
 
 Function = Callable[..., Any]
+MATHS = frozenset({"exp", "expm1", "log", "log1p", "pow", "sqrt", "abs", "maximum", "where", "ratio", "below"}) | {
+    # of tensors alone
+    *("list", "merge_largest", "mean_of_list", "count_of_list", "last_of_list"),
+    *("first_largest", "first_smallest", "largest"),
+}
+"""The functions of `m`."""
 FUNCTIONS = ("lift", "combine", "finish", "share", "slope", "key", "terms", "fold")
 
 
@@ -95,8 +101,8 @@ class Definition:
 
     def __post_init__(self) -> None:
         own = (getattr(self, key) for key in FUNCTIONS)
-        names = frozenset(name for function in own if function for name in function.__code__.co_names)
-        object.__setattr__(self, "words", names)
+        codes = (function.__code__ for function in own if isinstance(function, FunctionType))
+        object.__setattr__(self, "words", frozenset(name for code in codes for name in code.co_names))
 
     @property
     def formula(self) -> str:

@@ -1,11 +1,15 @@
 """The pools' names as types, for who is checked by mypy; `tests/contract/test_layer.py` holds them to the tables."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NewType
 
-Merging = Literal[
+OwnPool = NewType("OwnPool", str)
+"""The name of a pool of your own, as `gs.register_pool` returns it."""
+
+BuiltIn = Literal[
     "mean", "sum", "max", "min", "gem", "l2", "lp", "logsumexp", "softmax", "topk", "variance", "std", "attention"
 ]
+Merging = BuiltIn | OwnPool
 NeedsAll = Literal["median", "quantile"]
 Composed = Literal["avgmax", "catavgmax"]
 One = Merging | NeedsAll

@@ -71,19 +71,9 @@ def plan(
     table_rows = group * phase_rows if group > 1 else high.cells + halo
     slice_elements = -(-(phases * group * phase_rows * q + 2 * lanes) // lanes) * lanes
 
-    def offsets(per_phase: int) -> np.ndarray:
-        down, right = np.arange(high.size)[:, None] * high.step, np.arange(wide.size)[None] * wide.step
-        phase = down % high.stride * wide.stride + right % wide.stride
-        return np.ascontiguousarray((phase * per_phase + down // high.stride) * q + right // wide.stride, np.int64)
-
-    def on_map(axis: Windows, length: int, indices: np.ndarray) -> np.ndarray:
-        """(phases, indices): which places of each phase are on the map."""
-        places = indices * axis.stride + np.arange(axis.stride)[:, None] - axis.before
-        return (places >= 0) & (places < length)
-
-    across = on_map(wide, width, np.arange(q))
+    across = _on_map(wide, width, np.arange(q))
     down = np.tile(
-        on_map(high, height, np.arange(phase_rows if group > 1 else table_rows)), (1, group if group > 1 else 1)
+        _on_map(high, height, np.arange(phase_rows if group > 1 else table_rows)), (1, group if group > 1 else 1)
     )
     valid = down[:, None, :, None] & across[None, :, None, :]
     lane = (np.arange(phase_rows) < rows)[:, None] & (np.arange(q) < wide.cells)
@@ -95,14 +85,10 @@ def plan(
         axis.before > 0 or (axis.cells - 1) * axis.stride - axis.before + (axis.size - 1) * axis.step >= length
         for axis, length in ((high, height), (wide, width))
     )
-    per_axis = [divisors(axis, n, divisor, k == 0) for k, (axis, n) in enumerate(zip(axes, spatial, strict=True))]
-    of_depth, of_rows, of_columns = [[1]] * (3 - len(axes)) + per_axis
-    counts = np.ones((table_rows, q))
-    counts[: high.cells, : wide.cells] = np.multiply.outer(of_rows, of_columns)
-    if group > 1:
-        counts = np.tile(counts[:phase_rows], (group, 1))
+    of_depth, counts = _divisors(axes, spatial, divisor, (table_rows, q), phase_rows, group)
     counts = np.concatenate([counts.ravel(), np.ones(4 * lanes)]).astype(np.float32 if size == 4 else np.float64)
-    tables = (offsets(group * phase_rows), offsets(table_rows), *padded, counts, np.array(of_depth, np.int64))
+    taps = (_offsets(high, wide, q, many) for many in (group * phase_rows, table_rows))
+    tables = (*taps, *padded, counts, np.array(of_depth, np.int64))
     places = (a.TAPS, a.VALID_TAPS, a.VALID, a.LANES_OK, a.COUNTS, a.COUNTS_D)
     given = dict(zip(places, (table.ctypes.data for table in tables), strict=True))
     given |= {a.GROUP: group, a.BANDS: bands, a.ROWS_PER_BAND: rows, a.PHASE_ROWS: phase_rows, a.Q: q}
@@ -122,6 +108,31 @@ def plan(
     covers = phase_rows * high.stride - high.before >= height and q * wide.stride - wide.before >= width
     covers &= bands == 1 and depth == 1 and deep == ONE
     return WindowsPlan(given, tables, group, bands, masked, covers, 2 * slices + 6 * flat)
+
+
+def _offsets(high: Windows, wide: Windows, q: int, per_phase: int) -> np.ndarray:
+    """Per tap where its first element is in a table of so many rows per phase."""
+    down, right = np.arange(high.size)[:, None] * high.step, np.arange(wide.size)[None] * wide.step
+    phase = down % high.stride * wide.stride + right % wide.stride
+    return np.ascontiguousarray((phase * per_phase + down // high.stride) * q + right // wide.stride, np.int64)
+
+
+def _on_map(axis: Windows, length: int, indices: np.ndarray) -> np.ndarray:
+    """(phases, indices): which places of each phase are on the map."""
+    places = indices * axis.stride + np.arange(axis.stride)[:, None] - axis.before
+    return (places >= 0) & (places < length)
+
+
+def _divisors(
+    axes: tuple[Windows, ...], spatial: tuple[int, ...], divisor: Divisor, size: tuple[int, int], phase_rows: int,
+    group: int,
+) -> tuple[list[int], np.ndarray]:  # fmt: skip
+    """What a mean divides by: per cell along depth, and per lane of a band."""
+    per_axis = [divisors(axis, n, divisor, k == 0) for k, (axis, n) in enumerate(zip(axes, spatial, strict=True))]
+    of_depth, of_rows, of_columns = [[1]] * (3 - len(axes)) + per_axis
+    counts = np.ones(size)
+    counts[: len(of_rows), : len(of_columns)] = np.multiply.outer(of_rows, of_columns)
+    return of_depth, np.tile(counts[:phase_rows], (group, 1)) if group > 1 else counts
 
 
 def _plan(call: KernelCall) -> WindowsPlan:

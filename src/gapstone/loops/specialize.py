@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba import types
 
 from gapstone.loops import kernel_arguments as a
-from gapstone.loops import kernel_code, over_places, over_windows, vector_math, vector_memory, vectors
+from gapstone.loops import kernel_code, over_places, over_windows, place_blocks, vector_math, vector_memory, vectors
 from gapstone.loops.kernel_code import bound, njit
 from gapstone.loops.kernels import Description, Kernels
 from gapstone.pools.definition import Definition, read_by_backward
@@ -248,12 +248,33 @@ def _in_memory(k: Any, lanes: int, storage: str, own: str, functions: dict[str, 
 
 def bind(kind: KernelKind) -> FunctionType:
     """The template with all names bound."""
-    source = over_windows if kind.template.startswith("windows") else over_places
+    windows = kind.template.startswith("windows")
+    source = over_windows if windows else over_places
     pool = on_vectors(kind)
-    computed, lanes = kind.computed, LANES[kind.computed]
     k: Any = ModuleType("k")
     k.TAG = fingerprint(kind)
     empty = empty_of(pool, kind)
+    _vectors(k, kind, pool, empty)
+    names: dict[str, Any] = {**(vars(over_windows) if windows else {**vars(place_blocks), **vars(over_places)}), "k": k}
+    names.update(
+        TERMS=pool.terms is not None, MEAN=pool.reference == "mean", WEIGHTED=kind.weighted, MASKED=kind.masked,
+        COUNTED=kind.counted, SLOPE=kind.slope, POSITIONAL=pool.positional,
+    )  # fmt: skip
+    read = read_by_backward(kind.pool, kind.slope)
+    names.update(NEEDS_X="x" in read, NEEDS_OUT="out" in read)
+    names.update({f"KEEP{part}": part in kind.keep for part in range(4)})
+    _pool_functions(pool, kind, k)
+    _parameters(pool, k, names)
+    _stores(k, kind, [c for c, _ in empty], windows)
+    for helper in source.HELPERS:
+        names[helper.__name__] = njit(bound(helper, names), k.TAG, inline=False)
+    name = f"{kind.template}_{kind.pool.name}_{kind.x}_{k.TAG}"
+    return bound(getattr(source, kind.template), names, name)
+
+
+def _vectors(k: Any, kind: KernelKind, pool: Definition, empty: list[tuple[str, float]]) -> None:
+    """The numbers that are known, and the vectors' functions."""
+    computed, lanes = kind.computed, LANES[kind.computed]
     k.V, k.HALF, k.SIZE, k.ITEM, k.DX_ITEM = (
         lanes, lanes // 2, vectors.BYTES[computed], vectors.BYTES[kind.x], vectors.BYTES[kind.dx]
     )  # fmt: skip
@@ -284,22 +305,15 @@ def bind(kind: KernelKind) -> FunctionType:
         vector_memory.pair_splitter(kind.x, computed, 8),
         vector_memory.pair_weaver(computed, kind.dx, 8),
     )
-    names: dict[str, Any] = {**vars(source), "k": k}
-    names.update(
-        TERMS=pool.terms is not None, MEAN=pool.reference == "mean", WEIGHTED=kind.weighted, MASKED=kind.masked,
-        COUNTED=kind.counted, SLOPE=kind.slope, POSITIONAL=pool.positional,
-    )  # fmt: skip
-    read = read_by_backward(kind.pool, kind.slope)
-    names.update(NEEDS_X="x" in read, NEEDS_OUT="out" in read)
-    names.update({f"KEEP{part}": part in kind.keep for part in range(4)})
-    _pool_functions(pool, kind, k)
-    _parameters(pool, k, names)
-    grid = source is over_windows
+
+
+def _stores(k: Any, kind: KernelKind, own_kinds: list[str], windows: bool) -> None:
+    """The functions that bring answers, gradients and saved parts of the state to memory and back."""
+    computed, lanes = kind.computed, LANES[kind.computed]
     put, get = (
-        (over_windows.put_rows, over_windows.get_rows) if grid else (over_places.put_lanes, over_places.get_lanes)
+        (over_windows.put_rows, over_windows.get_rows) if windows else (place_blocks.put_lanes, place_blocks.get_lanes)
     )
-    prefix = "_rows" if grid else ""
-    own_kinds = [c for c, _ in empty]
+    prefix = "_rows" if windows else ""
     stores = {"out": (kind.out, computed), "grad": (kind.out, computed)}
     for part in kind.keep:
         stores[f"kept{part}"] = (kind.position if own_kinds[part] == "i32" else own_kinds[part], own_kinds[part])
@@ -312,10 +326,6 @@ def bind(kind: KernelKind) -> FunctionType:
         setattr(k, f"put{prefix}_{what}", made["put"])
         setattr(k, f"get{prefix}_{what}", made["get"])
         setattr(k, f"one_{what}", vector_memory.reader(storage, own, 0))
-    for helper in source.HELPERS:
-        names[helper.__name__] = njit(bound(helper, names), k.TAG, inline=False)
-    name = f"{kind.template}_{kind.pool.name}_{kind.x}_{k.TAG}"
-    return bound(getattr(source, kind.template), names, name)
 
 
 @lru_cache

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import flop_registry
 from gapstone.classifier import Classifier
 from gapstone.loops.place_encoding import decode
 from gapstone.modes import quiet
-from gapstone.regions.places import Boxes, Cells
+from gapstone.regions.places import Cells, Intervals
 from gapstone.torch_internals import TorchDispatchMode
 
 
@@ -136,7 +136,7 @@ def _read(name: str, args: Sequence[Any], outs: Sequence[Tensor]) -> int | None:
     kind, _, call = name.partition("::")
     if kind == "gapstone" and call == "pool":
         place = decode(args[3], args[4])
-        if isinstance(place, Boxes) and place.axes is not None:
+        if isinstance(place, Intervals) and place.axes is not None:
             x, windows = args[0], [a for a in place.axes if not isinstance(a, Cells)]
             cells = prod(_bins(a.length, a.cells) for a in place.axes if isinstance(a, Cells))
             return int(x.shape[0] * x.shape[1] * cells * prod(a.cells * a.size for a in windows))

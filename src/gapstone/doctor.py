@@ -22,7 +22,7 @@ from gapstone.machine import installed, processor
 from gapstone.pools import POOLS, WHOLE_ONLY
 from gapstone.progress import Bars
 from gapstone.regions import Region
-from gapstone.regions.places import Weights
+from gapstone.regions.places import PositionWeights
 from gapstone.shown import display
 from gapstone.terminal import Terminal
 from gapstone.torch_internals import missing, openmp
@@ -131,7 +131,7 @@ def _one(device: str, dtype: str, layout: str, region: str, pool: str) -> Served
     kind = getattr(torch, dtype)
     place = REGIONS[region].place(SHAPE)
     assert not isinstance(place, tuple)
-    weighted = isinstance(place, Weights)
+    weighted = isinstance(place, PositionWeights)
     if pool in WHOLE_ONLY:
         refused = weighted or not kind.is_floating_point
         return say(

@@ -9,7 +9,7 @@ from gapstone.loops import compiled, kernels_ready
 from gapstone.loops.choose_loop import Choice
 from gapstone.pooling import pool_function
 from gapstone.pools import POOLS
-from gapstone.regions.places import Boxes
+from gapstone.regions.places import Intervals
 
 from ..loops_by_name import call_of_type
 
@@ -22,7 +22,7 @@ loop, one besides float64."""
 ROUNDED = {"max", "gem"}
 """Pools that the reference tries in bfloat16 in `make test`."""
 GRADIENT = "test_the_gradient_is_that_of_the_formula"
-MERGING = {name for name in POOLS if compiled.refuses(call_of_type(name, torch.float32, Boxes(None))) is None}
+MERGING = {name for name in POOLS if compiled.refuses(call_of_type(name, torch.float32, Intervals(None))) is None}
 """Pools that have a compiled loop."""
 
 

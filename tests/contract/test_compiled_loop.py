@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gapstone.loops import compiled
 from gapstone.pools import POOLS
-from gapstone.regions.places import Boxes, Cells, Labels, Place, Rectangles, Sampled, Weights, Windows
+from gapstone.regions.places import Cells, Intervals, Labels, Place, PositionWeights, Rectangles, Sampled, Windows
 
 from ..loops_by_name import ByName
 from ..marks import slow_but
@@ -79,9 +79,9 @@ def lists(place: Place, shape: tuple[int, ...]) -> list[tuple[int, list[list[int
             found.append([sum(i * math.prod(spatial[k + 1 :]) for k, i in enumerate(at)) for at in places])
         return found
 
-    if isinstance(place, Boxes) and place.axes is None:
+    if isinstance(place, Intervals) and place.axes is None:
         return [(image, [list(range(math.prod(spatial)))]) for image in range(shape[0])]
-    if isinstance(place, Boxes):
+    if isinstance(place, Intervals):
         ranges = [
             [range(a, b, axis.step) for a, b in zip(*axis.bounds(n), strict=True)]
             for axis, n in zip(place.axes or (), spatial, strict=True)
@@ -94,7 +94,7 @@ def lists(place: Place, shape: tuple[int, ...]) -> list[tuple[int, list[list[int
             ranges = [[range(a, b) for a, b in zip(s[row].tolist(), t[row].tolist(), strict=True)] for s, t in edges]
             rows.append((image, products(ranges)))
         return rows
-    if isinstance(place, Weights):
+    if isinstance(place, PositionWeights):
         labels, count = torch.where(place.weights != 0, 0, -1), 1
     else:
         assert isinstance(place, Labels)
@@ -193,15 +193,15 @@ def window(n: int, size: int, stride: int, padding: int = 0, step: int = 1, over
     return Windows(cells, size, stride, padding, padding, step)
 
 
-def over(shape: tuple[int, ...], *rule: int, overhang: bool = False) -> Boxes:
-    return Boxes(tuple(window(n, *rule, overhang=overhang) for n in shape[2:]))
+def over(shape: tuple[int, ...], *rule: int, overhang: bool = False) -> Intervals:
+    return Intervals(tuple(window(n, *rule, overhang=overhang) for n in shape[2:]))
 
 
 def places(shape: tuple[int, ...]) -> list[Place]:
     random = torch.Generator().manual_seed(1)
     images, spatial = shape[0], shape[2:]
-    found: list[Place] = [Boxes(None), over(shape, 1, 1), Boxes(tuple(Cells(3, n) for n in spatial))]
-    found += [Boxes(tuple(Cells(2 * n, n) for n in spatial))] if math.prod(spatial) < 100 else []
+    found: list[Place] = [Intervals(None), over(shape, 1, 1), Intervals(tuple(Cells(3, n) for n in spatial))]
+    found += [Intervals(tuple(Cells(2 * n, n) for n in spatial))] if math.prod(spatial) < 100 else []
     if min(spatial) >= 5:
         found += [
             over(shape, 3, 2, 1),
@@ -221,7 +221,7 @@ def places(shape: tuple[int, ...]) -> list[Place]:
         starts.append(first)
         stops.append((first + torch.randint(0, 5, (4, 2), generator=random)).clamp(max=n))
     found.append(Rectangles(torch.tensor([0, images - 1, 0, 0]), tuple(starts), tuple(stops)))
-    return [*found, Weights(torch.where(weights > 0.5, 1.0, 0.0))]
+    return [*found, PositionWeights(torch.where(weights > 0.5, 1.0, 0.0))]
 
 
 SHAPES = [(2, 3, 63), (1, 40, 7), (2, 5, 13, 11), (1, 33, 7, 9), (2, 3, 1, 1), (1, 2, 3, 5, 6)]
@@ -245,7 +245,7 @@ def test_every_pool_over_every_place(name, shape, layout, learned):
         pytest.skip("nothing to learn")
     torch.manual_seed(0)
     for place in places(shape):
-        if isinstance(place, Weights) and not POOLS[name].weighted:
+        if isinstance(place, PositionWeights) and not POOLS[name].weighted:
             continue
         alone = math.prod(shape[2:]) < 60 or any(len(c) == 1 for _, cells in lists(place, shape) for c in cells)
         if name in ("variance", "std") and alone:
@@ -262,7 +262,7 @@ def test_windows_against_a_reference():
 
 
 def test_everyone_is_here():
-    refused = {name for name in POOLS if loop.refuses(name, torch.float32, Boxes(None))}
+    refused = {name for name in POOLS if loop.refuses(name, torch.float32, Intervals(None))}
     assert refused == {"topk", "attention"}
     assert set(FORMULAS) == set(POOLS) - refused
 
@@ -273,16 +273,16 @@ def test_everyone_is_here():
 @pytest.mark.parametrize("name", ["mean", "max"])
 def test_types(name, dtype, layout):
     torch.manual_seed(0)
-    if loop.refuses(name, dtype, Boxes(None)):
+    if loop.refuses(name, dtype, Intervals(None)):
         assert (name, dtype) == ("gem", torch.float64)
         return
     for shape in ((2, 37, 9, 13), (1, 3, 33, 40)):
         x = (torch.rand(shape) + 0.1).to(dtype)
         for place in (
-            Boxes(None),
+            Intervals(None),
             over(shape, 3, 2, 1),
             over(shape, 2, 2),
-            Boxes((Cells(2, shape[2]), Cells(3, shape[3]))),
+            Intervals((Cells(2, shape[2]), Cells(3, shape[3]))),
         ):
             check(name, last(x) if layout == "channels_last" else x, place)
 
@@ -303,7 +303,7 @@ def test_integers(dtype, name, layout, some):
     x[0, 0, 0, 0], x[0, 0, 0, 1] = low, high
     x = last(x) if layout == "channels_last" else x
     formula: Any = {"max": torch.amax, "min": torch.amin, "sum": torch.sum}[name]
-    for place in some([Boxes(None), over(tuple(x.shape), 3, 2, 1)], 1):
+    for place in some([Intervals(None), over(tuple(x.shape), 3, 2, 1)], 1):
         out, _ = loop.forward(name, x, place)
         rows = lists(place, tuple(x.shape))
         flat = x.flatten(2)
@@ -322,7 +322,7 @@ def test_long_maps(name, size, layout):
         return
     torch.manual_seed(0)
     x = torch.rand(2, 3, size) + 0.1
-    check(name, last(x) if layout == "channels_last" else x, Boxes(None))
+    check(name, last(x) if layout == "channels_last" else x, Intervals(None))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -333,7 +333,7 @@ def test_a_million_positions(name, layout):
     exact = FORMULAS[name](x.double().flatten(2), None)
     plain = FORMULAS[name](x.flatten(2), None).double()
     given = (0.0,) if name == "variance" else ()
-    ours = loop.forward(name, last(x) if layout == "channels_last" else x, Boxes(None), given)[0].double()
+    ours = loop.forward(name, last(x) if layout == "channels_last" else x, Intervals(None), given)[0].double()
     assert (ours - exact).abs().max() <= 2 * (plain - exact).abs().max() + 2**-23 * exact.max()
 
 
@@ -378,7 +378,7 @@ def test_nan_wins_in_windows(name, layout):
 def test_infinite_values(name):
     x = torch.tensor([[[1.0, math.inf, 2.0, 3.0], [-math.inf, -math.inf, 1.0, 0.0], [-math.inf] * 4]])
     for y in (x, last(x), x.repeat(1, 20, 1)):
-        out, _ = loop.forward(name, y, Boxes(None), ({"softmax": 1.0, "logsumexp": 2.0, "gem": 3.0}[name],))
+        out, _ = loop.forward(name, y, Intervals(None), ({"softmax": 1.0, "logsumexp": 2.0, "gem": 3.0}[name],))
         assert out[0, 0] == math.inf
         if name == "softmax":
             assert out[0, 1] == pytest.approx(math.e / (1 + math.e))
@@ -393,14 +393,14 @@ def test_divisors(layout):
     for ceil in (False, True):
         axes = tuple(window(n, 3, 2, 1, overhang=ceil) for n in (12, 15))
         for divisor, counted, number in (("padded", True, None), ("positions", False, None), (7, True, 7)):
-            out, kept = loop.forward("mean", x, Boxes(axes, divisor), (), True)
+            out, kept = loop.forward("mean", x, Intervals(axes, divisor), (), True)
             y = x.clone().requires_grad_()
             exact = F.avg_pool2d(y, 3, 2, 1, ceil_mode=ceil, count_include_pad=counted, divisor_override=number)
             torch.testing.assert_close(out, exact)
             exact.sum().backward()
-            dx, _ = loop.backward("mean", torch.ones_like(out), None, None, kept, x.shape, Boxes(axes, divisor))
+            dx, _ = loop.backward("mean", torch.ones_like(out), None, None, kept, x.shape, Intervals(axes, divisor))
             torch.testing.assert_close(dx, y.grad)
-        out, _ = loop.forward("mean", x, Boxes(axes, "window"))
+        out, _ = loop.forward("mean", x, Intervals(axes, "window"))
         full = F.avg_pool2d(x, 3, 2, 1, ceil_mode=ceil, divisor_override=9)
         torch.testing.assert_close(out, full)
 
@@ -441,21 +441,21 @@ def test_weights(name, layout):
     given = () if p is None else (p,)
     z = x.float()
     z = last(z) if layout == "channels_last" else z
-    out, kept = loop.forward(name, z, Weights(w), given, True)
+    out, kept = loop.forward(name, z, PositionWeights(w), given, True)
     torch.testing.assert_close(out.double(), exact.detach(), rtol=2e-6, atol=1e-6)
-    dx, _ = loop.backward(name, g, z, out, kept, z.shape, Weights(w), given)
+    dx, _ = loop.backward(name, g, z, out, kept, z.shape, PositionWeights(w), given)
     assert dx is not None
     torch.testing.assert_close(dx.double(), wanted, rtol=1e-5, atol=1e-6)
 
 
-GRID = Boxes((Cells(2, 6), Cells(3, 7)))
+GRID = Intervals((Cells(2, 6), Cells(3, 7)))
 
 
 @pytest.mark.parametrize(
     ("place", "learned"),
     [
         (GRID, False),
-        *(pytest.param(p, True, marks=pytest.mark.slow) for p in (Boxes(None), over((3, 37, 6, 7), 3, 2, 1), GRID)),
+        *(pytest.param(p, True, marks=pytest.mark.slow) for p in (Intervals(None), over((3, 37, 6, 7), 3, 2, 1), GRID)),
     ],
     ids=str,
 )
@@ -472,7 +472,7 @@ def test_parameters_per_channel_and_image(layout, place, learned):
 def test_nothing(name):
     given, learned = ((3.0,), True) if name == "gem" else ((), False)
     for shape in ((0, 3, 5, 5), (2, 0, 5, 5)):
-        for place in (Boxes(None), over(shape, 3, 2, 1)):
+        for place in (Intervals(None), over(shape, 3, 2, 1)):
             out, kept = loop.forward(name, torch.rand(shape), place, given, True)
             assert out.numel() == 0
             dx, dp = loop.backward(name, out, torch.rand(shape), out, kept, shape, place, given, learned)
@@ -501,7 +501,7 @@ def test_strides_of_its_own():
     ):
         out, _ = loop.forward("max", view, over(tuple(view.shape), 3, 2, 1))
         assert torch.equal(out, F.max_pool2d(view, 3, 2, 1))
-        assert torch.allclose(loop.forward("mean", view, Boxes(None))[0], view.mean((2, 3)), atol=1e-6)
+        assert torch.allclose(loop.forward("mean", view, Intervals(None))[0], view.mean((2, 3)), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", slow_but(["max", "gem"], *DERIVED))
@@ -515,7 +515,7 @@ def test_any_number_of_threads_gives_the_same(name):
             torch.set_num_threads(threads)
             one = []
             for y in (x, last(x)):
-                for place in (Boxes(None), over(tuple(x.shape), 3, 2, 1), Boxes((Cells(5, 28), Cells(5, 28)))):
+                for place in (Intervals(None), over(tuple(x.shape), 3, 2, 1), Intervals((Cells(5, 28), Cells(5, 28)))):
                     given, learned = ((3.3,), True) if name == "gem" else ((), False)
                     out, kept = loop.forward(name, y, place, given, True)
                     one += [out, *loop.backward(name, out, y, out, kept, x.shape, place, given, learned)]
@@ -551,14 +551,14 @@ import sys, torch
 from gapstone.loops import compiled
 from gapstone.loops.pool_call import PoolCall
 from gapstone.pools import POOLS
-from gapstone.regions.places import Boxes
+from gapstone.regions.places import Intervals
 assert 'numba' not in sys.modules
 x = torch.arange(60.).reshape(1, 3, 4, 5) / 60
 from gapstone.loops import kernels
 emit, emitted = kernels.emit, []
 kernels.emit = lambda function, name: emitted.append(name) or emit(function, name)
 for name, given in (('gem', (2.5,)), ('mean', ()), ('max', ())):
-    print(compiled.forward(PoolCall.of(POOLS[name], x, Boxes(None), given), x)[0].tolist())
+    print(compiled.forward(PoolCall.of(POOLS[name], x, Intervals(None), given), x)[0].tolist())
 print(len(emitted))
 """
 
@@ -613,13 +613,13 @@ import torch
 from gapstone.loops import compiled
 from gapstone.loops.pool_call import PoolCall
 from gapstone.pools import POOLS
-from gapstone.regions.places import Boxes
+from gapstone.regions.places import Intervals
 from torch.utils.data import DataLoader, Dataset
 x = torch.rand(4, 64, 56, 56)
 class Maps(Dataset):
     def __len__(self): return 4
     def __getitem__(self, i): return largest(x[i:i + 1])[0]
-def largest(x): return compiled.forward(PoolCall.of(POOLS['max'], x, Boxes(None)), x)[0]
+def largest(x): return compiled.forward(PoolCall.of(POOLS['max'], x, Intervals(None)), x)[0]
 wanted = largest(x)
 found = torch.cat(list(DataLoader(Maps(), 2, num_workers=2, multiprocessing_context='fork')))
 assert torch.equal(found, wanted)
@@ -633,9 +633,9 @@ def test_in_forked_workers():
 
 
 def test_what_is_refused_says_why():
-    assert "float64" in (loop.refuses("gem", torch.float64, Boxes(None)) or "")
-    assert "list" in (loop.refuses("topk", torch.float32, Boxes(None)) or "")
-    assert loop.refuses("mean", torch.complex64, Boxes(None))
-    assert loop.refuses("mean", torch.int32, Boxes(None))
-    assert loop.refuses("max", torch.float32, Weights(torch.ones(1, 2)))
-    assert loop.refuses("max", torch.float32, Sampled(torch.zeros(1), (), Boxes(None)))
+    assert "float64" in (loop.refuses("gem", torch.float64, Intervals(None)) or "")
+    assert "list" in (loop.refuses("topk", torch.float32, Intervals(None)) or "")
+    assert loop.refuses("mean", torch.complex64, Intervals(None))
+    assert loop.refuses("mean", torch.int32, Intervals(None))
+    assert loop.refuses("max", torch.float32, PositionWeights(torch.ones(1, 2)))
+    assert loop.refuses("max", torch.float32, Sampled(torch.zeros(1), (), Intervals(None)))

@@ -18,8 +18,7 @@ import torch
 import gapstone as gs
 from gapstone.loops.choose_loop import Choice
 from gapstone.pooling import pool_function
-from gapstone.regions.places import Boxes as Products
-from gapstone.regions.places import Rectangles
+from gapstone.regions.places import Intervals, Rectangles
 
 from ..guarded import guarded
 
@@ -82,7 +81,7 @@ def one(seed: int, seen: Counter) -> None:
         over = region(r, sizes, images)
         place = over.place(tuple(x.shape))
         cells = 1
-        if isinstance(place, Products):
+        if isinstance(place, Intervals):
             cells = math.prod(axis.cells for axis in place.axes or ())
         elif isinstance(place, Rectangles):
             cells = math.prod(starts.shape[1] for starts in place.starts)

@@ -6,7 +6,7 @@ import torch
 import gapstone as gs
 from gapstone.loops import gathered, reference
 from gapstone.pools import POOLS
-from gapstone.regions.places import Boxes, Labels, Rectangles, Weights
+from gapstone.regions.places import Intervals, Labels, PositionWeights, Rectangles
 
 from ..loops_by_name import call_of
 
@@ -38,7 +38,7 @@ def values(name: str) -> tuple[float | torch.Tensor, ...]:
 
 def test_every_kind_of_place_is_here():
     kinds = {type(region.place((2, 3, 5, 7))) for region in PLACES.values()}
-    assert kinds == {Boxes, Labels, Rectangles, Weights}
+    assert kinds == {Intervals, Labels, Rectangles, PositionWeights}
 
 
 @pytest.mark.parametrize("where", PLACES)

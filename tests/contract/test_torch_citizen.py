@@ -15,7 +15,7 @@ from gapstone.loops import (
 from gapstone.loops.place_encoding import encode
 from gapstone.loops.tuned import dispatch as tuned
 from gapstone.pools import POOLS
-from gapstone.regions.places import Boxes
+from gapstone.regions.places import Intervals
 
 from ..loops_by_name import call_of
 from ..marks import slow_but
@@ -211,4 +211,4 @@ def test_from_several_threads_with_any_number_of_torchs_own():
 
 
 def test_whole_place_encodes_to_one_number():
-    assert encode(Boxes(None)) == ([0], [])
+    assert encode(Intervals(None)) == ([0], [])

@@ -14,7 +14,7 @@ from gapstone.pools import POOLS, registration
 from gapstone.pools.definition import MATHS
 from gapstone.pools.digest import digest
 from gapstone.pools.registration import registered
-from gapstone.regions.places import Boxes
+from gapstone.regions.places import Intervals
 from gapstone.testing import check_pool
 
 from . import own_pools
@@ -207,7 +207,7 @@ def test_a_pool_whose_source_cannot_be_read_has_no_kernels_on_disk(monkeypatch):
     monkeypatch.setattr("gapstone.loops.kernel_cache.write", lambda *_: pytest.fail("written to disk"))
     with registered(typed):
         x = torch.rand(2, 3, 6, 6, dtype=torch.float32) + 0.1
-        call = PoolCall.of(typed, x, Boxes(None))
+        call = PoolCall.of(typed, x, Intervals(None))
         assert choose_loop(call).loop == "compiled"
         from gapstone.pooling.pool_function import pool_by_loop
 
@@ -230,7 +230,7 @@ def test_where_numba_cannot_compile_the_reference_answers(monkeypatch):
         with pytest.warns(RuntimeWarning, match="pool 'odd' has no compiled loop"):
             torch.testing.assert_close(gs.pool(x, "odd"), x.mean((2, 3)))
         torch.testing.assert_close(gs.pool(x, "odd"), x.mean((2, 3)))
-        assert choose_loop(PoolCall.of(odd, x, Boxes(None))).why == "Numba cannot compile odd"
+        assert choose_loop(PoolCall.of(odd, x, Intervals(None))).why == "Numba cannot compile odd"
 
 
 # ---- pools of installed packages

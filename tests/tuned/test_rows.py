@@ -15,7 +15,7 @@ from torch import Tensor
 import gapstone as gs
 from gapstone.loops.tuned import dispatch as tuned
 from gapstone.loops.tuned import launch_rows
-from gapstone.regions.places import Boxes
+from gapstone.regions.places import Intervals
 
 from ..guarded import guarded
 from ..loops_by_name import ByName
@@ -36,7 +36,7 @@ def pairs(value, axes=2):
     return value if isinstance(value, tuple) else (value,) * axes
 
 
-def place_of(shape, k, s, p, ceil_mode=False, divisor="positions") -> Boxes:
+def place_of(shape, k, s, p, ceil_mode=False, divisor="positions") -> Intervals:
     axes = len(shape) - 2
     sides = tuple((n, n) for n in pairs(p, axes))
     return gs.Window(pairs(k, axes), pairs(s, axes), sides, 1, ceil_mode, divisor).place(shape)
@@ -69,7 +69,7 @@ def with_nan(x: Tensor, k, s, p) -> tuple[Tensor, Tensor]:
     return right, torch.where(met > 0, first, at)
 
 
-def decoded(place: Boxes, kept: Tensor, shape) -> Tensor:
+def decoded(place: Intervals, kept: Tensor, shape) -> Tensor:
     return dispatch.positions(shape, place, kept, "max")
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gapstone.pools import POOLS
-from gapstone.regions.places import Boxes, Cells, Labels, Place, Windows
+from gapstone.regions.places import Cells, Intervals, Labels, Place, Windows
 
 pytest.importorskip("numba")
 
@@ -25,7 +25,7 @@ from ..marks import slow_but
 
 derived, dispatch, whole = ByName(compiled), ByName(tuned), ByName(launch_whole)
 
-EVERYWHERE = Boxes(None)
+EVERYWHERE = Intervals(None)
 
 
 def gem(x: Tensor, p: Tensor) -> Tensor:
@@ -406,7 +406,7 @@ def test_what_is_refused():
     wrong: list[tuple[type[Exception], object]] = [
         (TypeError, lambda: whole.forward("max", x.double(), EVERYWHERE)),
         (TypeError, lambda: whole.forward("max", x[0, 0], EVERYWHERE)),
-        (ValueError, lambda: whole.forward("max", x, Boxes((Windows(2, 2, 2, 0, 0, 1),) * 2))),
+        (ValueError, lambda: whole.forward("max", x, Intervals((Windows(2, 2, 2, 0, 0, 1),) * 2))),
         (ValueError, lambda: whole.forward("max", x, Labels(torch.zeros(1, 4, 4), 1, whole=True))),
         (ValueError, lambda: whole.forward("mean", x, Labels(torch.zeros(1, 4, 5), 1, whole=True))),
         (ValueError, lambda: whole.forward("mean", x, Labels(torch.zeros(3, 4, 4), 1, whole=True))),
@@ -439,5 +439,5 @@ def test_who_is_served():
         assert bool(dispatch.serves(name, x, place, given)) == (name == "mean")
         assert not dispatch.serves(name, x.double(), EVERYWHERE, given)
     assert not dispatch.serves("variance", x, EVERYWHERE, (0.0,))
-    some: Place = Boxes((Cells(2, 4), Cells(2, 4)))
+    some: Place = Intervals((Cells(2, 4), Cells(2, 4)))
     assert not dispatch.serves("max", x, some)

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gapstone.accelerating.arguments import SMALL, gradient, max_grid, max_window, mean_grid, mean_window
-from gapstone.loops.answer import answer
 from gapstone.loops.choose_loop import choose_loop
 from gapstone.loops.pool_call import PoolCall
+from gapstone.loops.run_call import answer
 from gapstone.pools import POOLS
-from gapstone.regions.places import Boxes
+from gapstone.regions.places import Intervals
 from gapstone.torch_internals import unwatched
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -34,7 +34,7 @@ compiling = torch.compiler.is_compiling
 
 
 def _pooling(
-    own: Pooling, axes: int, name: str, place_of: Callable[..., Boxes | None], called: str | None = None
+    own: Pooling, axes: int, name: str, place_of: Callable[..., Intervals | None], called: str | None = None
 ) -> Pooling:
     """`own`, faster. Its arguments are passed on as they came, so that what is wrong with them is for torch to say."""
 

@@ -17,7 +17,7 @@ from gapstone.loops.tuned import dispatch
 from gapstone.pools import COMPOSITIONS, POOLS
 from gapstone.pools.definition import read_by_backward
 from gapstone.regions import Whole
-from gapstone.regions.places import Boxes, Place
+from gapstone.regions.places import Intervals, Place
 
 
 def loop_for(name: str, x: Tensor, place: Place, parameters: Parameters = (), keep: bool = False) -> str:
@@ -62,7 +62,7 @@ def differentiable(name: str, x: Tensor, place: Place, parameters: Parameters) -
 
 def _in_one_read(name: str, x: Tensor, place: Place) -> bool:
     """Mean and maximum together, as the front door makes them."""
-    whole = isinstance(place, Boxes) and place.axes is None
+    whole = isinstance(place, Intervals) and place.axes is None
     return whole and COMPOSITIONS[name].pools == ("mean", "max") and fits_both(x, Whole())
 
 

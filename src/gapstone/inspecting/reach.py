@@ -19,7 +19,7 @@ from gapstone.loops.place_encoding import decode
 from gapstone.maps.geometry import Field
 from gapstone.maps.tape import tensors
 from gapstone.maps.watch import ADAPTIVE, OVER_AXES, Watch
-from gapstone.regions.places import Boxes, Windows
+from gapstone.regions.places import Intervals, Windows
 
 UNCOUNTED = frozenset(["__get__", "dim", "size", "numel", "is_contiguous", "stride"])
 """What a model asks of a tensor may depend on its size, unlike what it computes."""
@@ -194,7 +194,7 @@ def _maximum(n: int, _x: Tensor, args: Any, kwargs: Any) -> Span:
 
 def _ours(_n: int, _x: Tensor, args: Any, _kwargs: Any) -> Span:
     place = decode(args[3], args[4])
-    if not isinstance(place, Boxes) or place.axes is None or not all(isinstance(a, Windows) for a in place.axes):
+    if not isinstance(place, Intervals) or place.axes is None or not all(isinstance(a, Windows) for a in place.axes):
         return None
     return tuple((a.size - 1) * a.step for a in place.axes if isinstance(a, Windows))
 

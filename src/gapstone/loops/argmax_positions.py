@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gapstone.regions.places import Axis, Boxes, Labels, Place, Rectangles, Windows
+from gapstone.regions.places import Axis, Intervals, Labels, Place, Rectangles, Windows
 
 
 def argmax_positions(place: Place, saved: Tensor, shape: tuple[int, ...], of_window: bool) -> Tensor:
@@ -22,7 +22,7 @@ def argmax_positions(place: Place, saved: Tensor, shape: tuple[int, ...], of_win
         ]
         steps = [1] * len(sizes)
     else:
-        assert isinstance(place, Boxes)
+        assert isinstance(place, Intervals)
         axes: tuple[Axis, ...] = place.axes or tuple(Windows(1, size, 1, 0, 0, 1) for size in sizes)
         if place.axes is None:
             numbers = numbers.reshape(*numbers.shape, *(1,) * len(sizes))

@@ -21,7 +21,7 @@ from gapstone.loops.pool_call import Gradients, PoolCall
 from gapstone.loops.precision import answer_type
 from gapstone.pools import Definition
 from gapstone.pools.definition import looks_at, read_by_backward
-from gapstone.regions.places import Sampled, Weights
+from gapstone.regions.places import PositionWeights, Sampled
 
 HALVES = (torch.bfloat16, torch.float16)
 FLOATS = (torch.float32, torch.float64, *HALVES)
@@ -80,7 +80,7 @@ def refuses(call: PoolCall) -> str | None:
         return f"{pool.name} of integers"
     if dtype == torch.float64 and pool.words & POWERS:
         return "float64 exponentials are faster in torch"
-    if isinstance(place, Weights) and (not pool.weighted or dtype not in FLOATS):
+    if isinstance(place, PositionWeights) and (not pool.weighted or dtype not in FLOATS):
         return f"{pool.name} of {dtype} cannot be weighted"
     if dtype == torch.float16 and NO_FLOAT16:
         return "this processor does not know float16"
@@ -110,7 +110,7 @@ def _looked_at_parts(pool: Definition) -> tuple[int, ...]:
 
 def saved_parts(call: PoolCall) -> tuple[int, ...]:
     """The parts of the state that the backward needs; not the count, where the place tells it."""
-    count = None if isinstance(call.place, Weights) else call.pool.count
+    count = None if isinstance(call.place, PositionWeights) else call.pool.count
     return tuple(part for part in _looked_at_parts(call.pool) if part != count)
 
 

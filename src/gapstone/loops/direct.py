@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gapstone.loops import operators
 from gapstone.loops.operators import LOOPS, OWN_KERNELS
 from gapstone.loops.pool_call import LoopName, PoolCall
-from gapstone.regions.places import Boxes
+from gapstone.regions.places import Intervals
 from gapstone.torch_internals import unwatched
 
 
@@ -31,7 +31,7 @@ def fits(call: PoolCall, loop: LoopName, x: Tensor) -> bool:
     """Whether a call may pass by torch's dispatcher."""
     return (
         loop in OWN_KERNELS
-        and type(call.place) is Boxes
+        and type(call.place) is Intervals
         and not any(isinstance(p, Tensor) for p in call.parameters)
         and alone(x)
     )

@@ -14,14 +14,14 @@ from gapstone.loops import native, reference
 from gapstone.loops.pool_call import PoolCall
 from gapstone.loops.precision import answer_type, wide
 from gapstone.loops.reference_states import divisor, fold, on_tensors
-from gapstone.regions.places import Axis, Boxes, Labels, Place, Rectangles, Weights, Windows
+from gapstone.regions.places import Axis, Intervals, Labels, Place, PositionWeights, Rectangles, Windows
 from gapstone.regions.region import seen
 
 
 def forward(call: PoolCall, x: Tensor) -> Tensor:
     """The answers, as `reference.pooled` gives them."""
     place = call.place
-    if isinstance(place, Weights) or call.over_whole_map:
+    if isinstance(place, PositionWeights) or call.over_whole_map:
         return reference.pooled(call, x)
     x = wide(call.pool, x)
     out = native.forward(call, x) if _has_native(call, x) else _gathered(call, x)
@@ -34,7 +34,7 @@ def _gathered(call: PoolCall, x: Tensor) -> Tensor:
     own = tuple(_beside(p, place, x.dim() - 2, values.dim()) for p in call.parameters)
     pool = on_tensors(call.pool, 1)
     state = fold(pool, values, own, inside, 1)
-    if isinstance(place, Boxes) and place.divisor != "positions":
+    if isinstance(place, Intervals) and place.divisor != "positions":
         given = divisor(place, sizes(x)[2:], x)[..., None]
         state = tuple(given.expand_as(part) if i == pool.count else part for i, part in enumerate(state))
     # a score of each position has done its part
@@ -52,7 +52,7 @@ def sizes(x: Tensor) -> tuple[int, ...]:
 def _has_native(call: PoolCall, x: Tensor) -> bool:
     """Whether torch's own pool takes the same windows, whatever the sizes are."""
     place = call.place
-    if not isinstance(place, Boxes) or place.axes is None:
+    if not isinstance(place, Intervals) or place.axes is None:
         return False
     if any(isinstance(n, torch.SymInt) for axis in place.axes for n in axis[3:5]):
         return False  # "same" padding, of which nothing may be asked
@@ -92,7 +92,7 @@ def gather(x: Tensor, place: Place) -> tuple[Tensor, Tensor]:
         labels = place.labels.flatten(1)[:, None, None]
         cells = torch.arange(place.count, device=x.device)[:, None]
         return x.flatten(2)[:, :, None].expand(-1, -1, place.count, -1), labels == cells
-    assert isinstance(place, Boxes)
+    assert isinstance(place, Intervals)
     if place.axes is None:
         flat = x.flatten(2)
         return flat, torch.ones_like(flat, dtype=torch.bool)

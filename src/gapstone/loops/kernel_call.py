@@ -11,7 +11,7 @@ from gapstone.loops import memory
 from gapstone.loops.memory_format import COMPUTED, is_channels_last, to_channels_last
 from gapstone.loops.pool_call import PoolCall
 from gapstone.pools import Definition
-from gapstone.regions.places import Boxes, Labels, Place, Windows
+from gapstone.regions.places import Intervals, Labels, Place, Windows
 
 LANES = {torch.float32: 32, torch.float64: 16, torch.int64: 16}
 """Numbers in a vector: two AVX-512 registers. With one, each addition waits for the one before."""
@@ -108,7 +108,11 @@ class KernelCall:
 
 def position_type(place: Place) -> torch.dtype:
     """The type of a position's number in its cell."""
-    if isinstance(place, Boxes) and place.axes is not None and all(isinstance(axis, Windows) for axis in place.axes):
+    if (
+        isinstance(place, Intervals)
+        and place.axes is not None
+        and all(isinstance(axis, Windows) for axis in place.axes)
+    ):
         taps = prod(axis.size for axis in place.axes if isinstance(axis, Windows))
         return torch.uint8 if taps <= 256 else torch.int32
     return torch.int32

@@ -13,7 +13,7 @@ from gapstone.loops.kernel_call import KernelCall
 from gapstone.loops.memory_format import STORAGE
 from gapstone.loops.pool_call import Gradients
 from gapstone.loops.threads import launch
-from gapstone.regions.places import Axis, Boxes, Divisor, Labels, Rectangles, Weights, Windows
+from gapstone.regions.places import Axis, Divisor, Intervals, Labels, PositionWeights, Rectangles, Windows
 
 if TYPE_CHECKING:
     from gapstone.loops.kernels import Kernel
@@ -27,7 +27,7 @@ TASK = 1 << 17  # bytes of x per task
 
 def is_run(call: KernelCall) -> bool:
     place = call.place
-    return isinstance(place, Boxes) and place.axes is None and not call.channels_last and prod(call.spatial) >= RUN
+    return isinstance(place, Intervals) and place.axes is None and not call.channels_last and prod(call.spatial) >= RUN
 
 
 @lru_cache(256)
@@ -70,7 +70,7 @@ kept_list = lru_cache(64)(whole_list)
 def lists_of(call: KernelCall) -> tuple[Tensor, Tensor, Tensor | None]:
     """The positions of each answer, where each answer's begin (B, answers + 1), their weights."""
     place = call.place
-    if isinstance(place, Weights):
+    if isinstance(place, PositionWeights):
         labels, count = torch.where(place.weights > 0, 0, -1), 1
     else:
         assert isinstance(place, Labels)
@@ -80,7 +80,7 @@ def lists_of(call: KernelCall) -> tuple[Tensor, Tensor, Tensor | None]:
     edges = torch.arange(count + 1).expand(images, -1).contiguous()
     begins = torch.searchsorted(ordered, edges) + torch.arange(images)[:, None] * order.shape[1]
     weights = None
-    if isinstance(place, Weights):
+    if isinstance(place, PositionWeights):
         weights = place.weights.flatten(1).to(call.computed).gather(1, order).contiguous()
     return order.contiguous(), begins.contiguous(), weights
 
@@ -88,12 +88,12 @@ def lists_of(call: KernelCall) -> tuple[Tensor, Tensor, Tensor | None]:
 def describe(call: KernelCall) -> tuple[dict[int, int], Any, int, int]:
     """The place as arguments; what keeps them alive; answers per row; positions of the largest listed box."""
     place = call.place
-    if isinstance(place, Boxes) and place.axes is not None:
+    if isinstance(place, Intervals) and place.axes is not None:
         given, alive = intervals(place.axes, call.spatial, place.divisor)
         return given, alive, prod(call.cells), prod(axis.most for axis in place.axes)
     if is_run(call):  # needs no list, which of bytes would be 8 times the map
         return {}, None, 1, 0
-    if isinstance(place, Boxes):
+    if isinstance(place, Intervals):
         many = prod(call.spatial)
         positions, begins = kept_list(many) if many <= MOST_KEPT else whole_list(many)
         return {a.POSITIONS: positions.data_ptr(), a.LISTS: begins.data_ptr()}, (positions, begins), 1, 0
@@ -139,8 +139,8 @@ def kernel_of(call: KernelCall, template: str, **more: Any) -> "Kernel":
     kind = KernelKind(
         template, call.pool, STORAGE[call.dtype],
         position="u8" if call.position == torch.uint8 else "i32",
-        counted=call.pool.count is not None and not isinstance(call.place, Weights),
-        weighted=isinstance(call.place, Weights),
+        counted=call.pool.count is not None and not isinstance(call.place, PositionWeights),
+        weighted=isinstance(call.place, PositionWeights),
         **more,
     )  # fmt: skip
     return kernel(kind)
@@ -245,7 +245,7 @@ def meets(call: KernelCall) -> tuple[bool, bool]:
     place = call.place
     if isinstance(place, Rectangles):
         return True, False
-    if not isinstance(place, Boxes):
+    if not isinstance(place, Intervals):
         return False, False
     if place.axes is None:
         return False, True

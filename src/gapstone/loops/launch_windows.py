@@ -15,7 +15,7 @@ from gapstone.loops.launch_places import common, divisors, kernel_of
 from gapstone.loops.memory_format import STORAGE
 from gapstone.loops.pool_call import Gradients
 from gapstone.loops.threads import launch
-from gapstone.regions.places import Boxes, Divisor, Windows
+from gapstone.regions.places import Divisor, Intervals, Windows
 
 if TYPE_CHECKING:
     from gapstone.loops.kernels import Kernel
@@ -29,7 +29,7 @@ ONE = Windows(1, 1, 1, 0, 0, 1)
 def fits(call: KernelCall) -> bool:
     """Windows along all axes of a contiguous map."""
     place = call.place
-    if not isinstance(place, Boxes) or place.axes is None or call.channels_last:
+    if not isinstance(place, Intervals) or place.axes is None or call.channels_last:
         return False
     axes = tuple(axis for axis in place.axes if isinstance(axis, Windows))
     if len(axes) < len(place.axes) or prod(axis.cells for axis in axes) < FEWEST:
@@ -136,7 +136,7 @@ def _divisors(
 
 
 def _plan(call: KernelCall) -> WindowsPlan:
-    assert isinstance(call.place, Boxes)
+    assert isinstance(call.place, Intervals)
     axes = tuple(axis for axis in call.place.axes or () if isinstance(axis, Windows))
     made = plan(axes, call.spatial, call.place.divisor, call.lanes, call.size, 1 if call.pool.parameters else 64)
     assert made is not None

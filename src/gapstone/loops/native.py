@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gapstone.loops.pool_call import PoolCall
-from gapstone.regions.places import Boxes, Cells, Windows
+from gapstone.regions.places import Cells, Intervals, Windows
 
 # avg_pool2d adds one after another: over 1024 x 1024 in float32 it is off by 2.9e-5, the mean by 1.5e-7
 LARGEST_MEAN = 1024
@@ -32,7 +32,7 @@ MEAN_GRID: Kernels = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.a
 def knows(call: PoolCall) -> str | None:
     """torch's kernel for this pool over this place, where it has one that is right."""
     name, place, axes = call.name, call.place, len(call.shape) - 2
-    if not isinstance(place, Boxes) or not call.is_floating_point:
+    if not isinstance(place, Intervals) or not call.is_floating_point:
         return None
     if place.axes is None:
         return "torch's own reduction" if name in ("mean", "sum", "max", "min") else None
@@ -56,7 +56,7 @@ def knows(call: PoolCall) -> str | None:
 def last_nan(call: PoolCall) -> bool:
     """torch's max over windows and grids gives the gradient to the last NaN; the contract says the first."""
     place = call.place
-    return call.requires_grad and call.name == "max" and isinstance(place, Boxes) and place.axes is not None
+    return call.requires_grad and call.name == "max" and isinstance(place, Intervals) and place.axes is not None
 
 
 def serves(call: PoolCall) -> str | None:
@@ -64,7 +64,7 @@ def serves(call: PoolCall) -> str | None:
     known, name, place, axes = knows(call), call.name, call.place, len(call.shape) - 2
     if known is None or call.device != "cpu":
         return known
-    assert isinstance(place, Boxes)
+    assert isinstance(place, Intervals)
     if last_nan(call):
         return None
     if place.axes is None:
@@ -92,7 +92,7 @@ def forward(call: PoolCall, x: Tensor) -> Tensor:
 def kernel(call: PoolCall) -> Callable[[Tensor], Tensor]:
     """torch's function for a call that `knows` has a kernel for."""
     name, place, sizes = call.name, call.place, call.spatial
-    assert isinstance(place, Boxes)
+    assert isinstance(place, Intervals)
     dims, spatial = tuple(range(2, 2 + len(sizes))), len(sizes)
     if place.axes is None:
         # without flatten: channels-last stays as it is

@@ -6,7 +6,7 @@ from torch import Tensor
 from gapstone.loops.gathered import gather
 from gapstone.loops.precision import wide
 from gapstone.pools import WholeOnly
-from gapstone.regions.places import Labels, Place, Weights
+from gapstone.regions.places import Labels, Place, PositionWeights
 
 
 def forward(pool: WholeOnly, x: Tensor, place: Place, parameters: tuple[float, ...]) -> Tensor:
@@ -15,7 +15,7 @@ def forward(pool: WholeOnly, x: Tensor, place: Place, parameters: tuple[float, .
 
 
 def _forward(pool: WholeOnly, x: Tensor, place: Place, parameters: tuple[float, ...]) -> Tensor:
-    if isinstance(place, Weights):
+    if isinstance(place, PositionWeights):
         raise ValueError(f"pool({pool.name!r}) with weights: sorted values cannot count in part; give a mask of bool.")
     if isinstance(place, Labels):
         ordered, first, count = _by_label(x, place)

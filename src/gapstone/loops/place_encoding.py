@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from gapstone.regions.places import Boxes, Cells, Divisor, Labels, Place, Rectangles, Weights, Windows
+from gapstone.regions.places import Cells, Divisor, Intervals, Labels, Place, PositionWeights, Rectangles, Windows
 from gapstone.regions.region import seen
 
 WHOLE, BOXES, RECTANGLES, LABELS, WEIGHTS = range(5)
@@ -18,9 +18,9 @@ def encode(place: Place) -> tuple[list[int], list[Tensor]]:
         return [RECTANGLES], [place.images, *place.starts, *place.stops]
     if isinstance(place, Labels):
         return [LABELS, place.count, int(place.whole)], [place.labels]
-    if isinstance(place, Weights):
+    if isinstance(place, PositionWeights):
         return [WEIGHTS], [place.weights]
-    assert isinstance(place, Boxes)
+    assert isinstance(place, Intervals)
     if place.axes is None:
         return [WHOLE], []
     divisor = place.divisor
@@ -41,13 +41,13 @@ def decode(numbers: Sequence[int], places: Sequence[Tensor]) -> Place:
     if kind == LABELS:
         return Labels(places[0], numbers[1], bool(numbers[2]))
     if kind == WEIGHTS:
-        return Weights(places[0])
+        return PositionWeights(places[0])
     if kind == WHOLE:
-        return Boxes(None)
+        return Intervals(None)
     rules = [numbers[i : i + PER_AXIS] for i in range(3, len(numbers), PER_AXIS)]
     axes = tuple(Windows(*rule[1:]) if rule[0] else Cells(rule[1], rule[2]) for rule in rules)
     divisor: Divisor = DIVISORS[numbers[1]] if numbers[1] < len(DIVISORS) else numbers[2]
-    return Boxes(axes, divisor)
+    return Intervals(axes, divisor)
 
 
 def check(place: Place, shape: tuple[int, ...]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gapstone.loops.memory_format import is_channels_last
 from gapstone.pools import Definition
-from gapstone.regions.places import Boxes, Labels, Place, Rectangles, Weights
+from gapstone.regions.places import Intervals, Labels, Place, PositionWeights, Rectangles
 
 Parameters = tuple[Tensor | float, ...]
 Layout = Literal["contiguous", "channels_last", "strided"]
@@ -71,12 +71,12 @@ class PoolCall(NamedTuple):  # a tuple is made and hashed in C: one is made for 
     @property
     def over_whole_map(self) -> bool:
         """Whether all positions of the map belong to one answer."""
-        return isinstance(self.place, Boxes) and self.place.axes is None
+        return isinstance(self.place, Intervals) and self.place.axes is None
 
     @property
     def without_cells(self) -> bool:
         """Whether the answer is (N, C), without an axis for cells or labels."""
-        return self.over_whole_map or isinstance(self.place, Weights) or self._one_label
+        return self.over_whole_map or isinstance(self.place, PositionWeights) or self._one_label
 
     @property
     def _one_label(self) -> bool:
@@ -95,7 +95,7 @@ class PoolCall(NamedTuple):  # a tuple is made and hashed in C: one is made for 
             return tuple(starts.shape[1] for starts in place.starts)
         if isinstance(place, Labels) and not place.whole:
             return (place.count,)
-        if isinstance(place, Boxes) and place.axes is not None:
+        if isinstance(place, Intervals) and place.axes is not None:
             return tuple(axis.cells for axis in place.axes)
         return ()
 
@@ -112,12 +112,12 @@ class PoolCall(NamedTuple):  # a tuple is made and hashed in C: one is made for 
     def key(self) -> "PoolCall":
         """The call without the numbers in its tensors: equal for calls that need the same kernels."""
         place, parameters = self.place, self.parameters
-        if isinstance(place, Boxes) and not any(isinstance(value, Tensor) for value in parameters):
+        if isinstance(place, Intervals) and not any(isinstance(value, Tensor) for value in parameters):
             return self
         kinds: tuple[object, ...] = tuple(
             (value.dim(), value.requires_grad) if isinstance(value, Tensor) else value for value in parameters
         )
-        where = place if isinstance(place, Boxes) else type(place)
+        where = place if isinstance(place, Intervals) else type(place)
         return self._replace(place=where, parameters=kinds)  # type: ignore[arg-type]
 
 

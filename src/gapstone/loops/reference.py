@@ -21,7 +21,7 @@ from gapstone.loops.reference_states import (
     taps,
 )
 from gapstone.pools import Definition
-from gapstone.regions.places import Axis, Boxes, Labels, Rectangles, Weights, Windows
+from gapstone.regions.places import Axis, Intervals, Labels, PositionWeights, Rectangles, Windows
 
 
 def pooled(call: PoolCall, x: Tensor) -> Tensor:
@@ -87,15 +87,15 @@ Part = Callable[..., Tensor]
 """share or slope."""
 
 
-class Answers(NamedTuple):
+class AnswerParts(NamedTuple):
     """What the positions of an answer look at: its gradient, the answer, its state."""
 
     grad: Tensor
     out: Tensor
     state: State
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> "Answers":
-        return Answers(function(self.grad), function(self.out), tuple(map(function, self.state)))
+    def map(self, function: Callable[[Tensor], Tensor]) -> "AnswerParts":
+        return AnswerParts(function(self.grad), function(self.out), tuple(map(function, self.state)))
 
     def times(self, function: Part, at: tuple[Tensor, ...], parameters: Parameters) -> Tensor:
         """The gradient times share (or slope) at positions: x, and their numbers for a positional pool."""
@@ -111,7 +111,7 @@ def gradients(call: PoolCall, grad: Tensor, x: Tensor, slope: bool = False) -> t
     if call.without_cells:
         ones = (1,) * spatial
         grad, out = grad.reshape(*grad.shape, *ones), out.reshape(*out.shape, *ones)
-    answers = Answers(grad, out, divided(call, state, x))
+    answers = AnswerParts(grad, out, divided(call, state, x))
     functions: list[Part] = [pool.share]
     if slope:
         assert pool.slope is not None
@@ -122,17 +122,17 @@ def gradients(call: PoolCall, grad: Tensor, x: Tensor, slope: bool = False) -> t
         parts = _of_rectangles(place, functions, answers, at, own)
     elif isinstance(place, Labels):
         parts = _of_labels(place, functions, answers, at, own)
-    elif isinstance(place, Weights):
+    elif isinstance(place, PositionWeights):
         weights = place.weights[:, None].to(x.dtype)
         parts = [torch.where(weights > 0, weights * answers.times(f, at, own), 0.0).expand_as(x) for f in functions]
     else:
-        assert isinstance(place, Boxes)
+        assert isinstance(place, Intervals)
         parts = _of_boxes(place, functions, answers, at, own)
     return parts[0], parts[1] if slope else None
 
 
 def _of_rectangles(
-    place: Rectangles, functions: list[Part], answers: Answers, at: tuple[Tensor, ...], parameters: Parameters
+    place: Rectangles, functions: list[Part], answers: AnswerParts, at: tuple[Tensor, ...], parameters: Parameters
 ) -> list[Tensor]:
     x = at[0]
     parts = [torch.zeros_like(x) for _ in functions]
@@ -146,7 +146,7 @@ def _of_rectangles(
 
 
 def _of_labels(
-    place: Labels, functions: list[Part], answers: Answers, at: tuple[Tensor, ...], parameters: Parameters
+    place: Labels, functions: list[Part], answers: AnswerParts, at: tuple[Tensor, ...], parameters: Parameters
 ) -> list[Tensor]:
     x = at[0]
     spatial = x.dim() - 2
@@ -163,7 +163,7 @@ def _of_labels(
 
 
 def _of_boxes(
-    place: Boxes, functions: list[Part], answers: Answers, at: tuple[Tensor, ...], parameters: Parameters
+    place: Intervals, functions: list[Part], answers: AnswerParts, at: tuple[Tensor, ...], parameters: Parameters
 ) -> list[Tensor]:
     x = at[0]
     sizes = tuple(x.shape[2:])
@@ -215,7 +215,7 @@ def share(pool: Definition, x: Tensor, parameters: Parameters = ()) -> Tensor:
     """d answer / d x at every position, for the whole map: the shape of x."""
     spatial, x = x.dim() - 2, wide(pool, x)
     bound, own = on_tensors(pool, spatial), shaped(parameters, spatial)
-    state = states(PoolCall.for_reference(pool, x, Boxes(None), parameters), x)
+    state = states(PoolCall.for_reference(pool, x, Intervals(None), parameters), x)
     at = (x, positions_of(x)) if pool.positional else (x,)
     part = bound.share(*at, bound.finish(*state, *own), *state, *own)
     return torch.as_tensor(part, dtype=x.dtype, device=x.device).expand(x.shape)

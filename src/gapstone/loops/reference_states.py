@@ -11,7 +11,7 @@ from torch import Tensor
 from gapstone.loops.pool_call import Parameters, PoolCall
 from gapstone.loops.tensor_math import NOWHERE, TensorMath
 from gapstone.pools import Definition
-from gapstone.regions.places import Axis, Boxes, Labels, Rectangles, Weights, Windows
+from gapstone.regions.places import Axis, Intervals, Labels, PositionWeights, Rectangles, Windows
 
 State = tuple[Tensor, ...]
 Index = tuple[Tensor, ...]
@@ -40,7 +40,7 @@ def finished(call: PoolCall, state: State, x: Tensor) -> Tensor:
 def divided(call: PoolCall, state: State, x: Tensor) -> State:
     """The states with the count that a mean divides by, where that is not how many positions there are."""
     place, count = call.place, call.pool.count
-    if not isinstance(place, Boxes) or place.divisor == "positions" or place.axes is None:
+    if not isinstance(place, Intervals) or place.divisor == "positions" or place.axes is None:
         return state
     assert count is not None
     given = divisor(place, tuple(x.shape[2:]), x)
@@ -63,7 +63,7 @@ def _of_images(parameter: Tensor | float, images: Tensor, spatial: int) -> Tenso
     return parameter
 
 
-def divisor(place: Boxes, sizes: tuple[int, ...], like: Tensor) -> Tensor:
+def divisor(place: Intervals, sizes: tuple[int, ...], like: Tensor) -> Tensor:
     """What a mean divides by in each cell, where that is not how many positions it has."""
     assert place.axes is not None
     windows = [axis for axis in place.axes if isinstance(axis, Windows)]
@@ -82,7 +82,7 @@ def states(call: PoolCall, x: Tensor) -> State:
     """The state of each answer, its parts of shape (N, C, *cells), a whole map's (N, C, 1, …)."""
     spatial, place, parameters = x.dim() - 2, call.place, shaped(call.parameters, x.dim() - 2)
     pool = on_tensors(call.pool, spatial)
-    if isinstance(place, Boxes):
+    if isinstance(place, Intervals):
         if place.axes is None and (pool.terms or pool.fold or pool.weighted):
             return fold(pool, x, parameters)
         return over_axes(pool, x, place.axes, parameters)
@@ -90,7 +90,7 @@ def states(call: PoolCall, x: Tensor) -> State:
         return over_rectangles(pool, x, place, parameters)
     if isinstance(place, Labels):
         return over_labels(pool, x, place, parameters)
-    if isinstance(place, Weights):
+    if isinstance(place, PositionWeights):
         return fold(pool, x, parameters, place.weights[:, None].to(x.dtype))
     raise TypeError(f"{type(place).__name__} is resampled before it is pooled")
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from gapstone.loops.place_encoding import decode
-from gapstone.regions.places import Boxes, Windows
+from gapstone.regions.places import Intervals, Windows
 
 Arguments = dict[str, Any]
 
@@ -128,7 +128,7 @@ def _max_pooled(field: Field, x: Tensor, args: Sequence[Any], kwargs: Arguments)
 
 def _ours(field: Field, _x: Tensor, args: Sequence[Any], _kwargs: Arguments) -> Field | None:
     place = decode(args[3], args[4])
-    if not isinstance(place, Boxes) or place.axes is None or not all(isinstance(a, Windows) for a in place.axes):
+    if not isinstance(place, Intervals) or place.axes is None or not all(isinstance(a, Windows) for a in place.axes):
         return None
     axes = [a for a in place.axes if isinstance(a, Windows)]
     return field.slide(

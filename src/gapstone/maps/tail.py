@@ -20,7 +20,7 @@ from gapstone.maps.geometry import RESHAPES
 from gapstone.maps.held import ATTENTION, Held
 from gapstone.maps.tape import DROPOUTS, Call, Slot, SplitError, Tape, leaves
 from gapstone.pools import POOLS
-from gapstone.regions.places import Boxes, Cells
+from gapstone.regions.places import Cells, Intervals
 
 MOVES = frozenset(
     ["flatten", "reshape", "view", "squeeze", "unsqueeze", "unflatten", "permute", "transpose", "movedim", "contiguous",
@@ -202,7 +202,7 @@ class Tail:
     def _ours(self, call: Call) -> Pooling | None:
         _, name, _, numbers, places, constants, given = call.args[:7]
         place = decode(numbers, places)
-        if name not in POOLS or not isinstance(place, Boxes):
+        if name not in POOLS or not isinstance(place, Intervals):
             return None
         values = iter(given)
         parameters = {

@@ -17,7 +17,7 @@ from gapstone.loops.place_encoding import decode
 from gapstone.maps.geometry import RESHAPES, RULES, Field, kept, reshaped
 from gapstone.maps.layout import Layout, channel_axis, layout
 from gapstone.maps.tape import SplitError, Tape, tensors
-from gapstone.regions.places import Boxes, Cells
+from gapstone.regions.places import Cells, Intervals
 
 ADAPTIVE = frozenset(f"adaptive_{kind}_pool{n}d" for kind in ("avg", "max") for n in (1, 2, 3))
 OVER_AXES = frozenset(["mean", "sum", "amax", "max", "amin", "min", "logsumexp"])
@@ -237,7 +237,7 @@ def _may_begin(name: str, args: Any, located: bool, still: bool) -> bool:
 def _is_grid(args: Any) -> bool:
     """Whether a call of gapstone's pool cuts the map into a fixed number of cells, whatever its size."""
     place = decode(args[3], args[4])
-    return isinstance(place, Boxes) and place.axes is not None and all(isinstance(a, Cells) for a in place.axes)
+    return isinstance(place, Intervals) and place.axes is not None and all(isinstance(a, Cells) for a in place.axes)
 
 
 def _axes(name: str, args: Any, kwargs: Any, shape: Sequence[int], place: Field | None) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from gapstone.pooling.pool_names import composition_of
 from gapstone.pools import Definition, WholeOnly
 from gapstone.pools.name_types import AnyName
 from gapstone.regions import REGIONS, Grid, Region, Whole, Window
-from gapstone.regions.places import Boxes, Place, Weights
+from gapstone.regions.places import Intervals, Place, PositionWeights
 
 Value = float | Tensor
 BY_VALUE = {Whole, Window, Grid}
@@ -76,11 +76,11 @@ def check_map(x: Tensor, pool: Definition | WholeOnly, over: Region, parameters:
 def check_place(x: Tensor, pool: Definition, place: Place) -> None:
     """Refuse weights and divisors where the pool has no meaning for them."""
     name = pool.name
-    if isinstance(place, Weights) and not x.is_floating_point():
+    if isinstance(place, PositionWeights) and not x.is_floating_point():
         raise TypeError(f"pool({name!r}) of {x.dtype} over a Mask of weights: convert with x.float() first.")
-    if isinstance(place, Weights) and not pool.weighted:
+    if isinstance(place, PositionWeights) and not pool.weighted:
         raise ValueError(
             f"pool({name!r}) over a Mask of weights: a {name} cannot count a position in part; give a mask of bool."
         )
-    if isinstance(place, Boxes) and place.divisor != "positions" and pool.count is None:
+    if isinstance(place, Intervals) and place.divisor != "positions" and pool.count is None:
         raise ValueError(f"pool({name!r}) over a Window with divisor={place.divisor!r}: only a mean divides.")

@@ -17,7 +17,7 @@ from gapstone.pooling.pool_parameters import named_parameters, own_parameters, p
 from gapstone.pools import Definition, WholeOnly
 from gapstone.pools.name_types import AnyName, Composed, Merging
 from gapstone.regions import Region, Whole
-from gapstone.regions.places import Boxes, Sampled
+from gapstone.regions.places import Intervals, Sampled
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _partial(x: Tensor, name: str, over: Region, parameters: dict[str, Any]) -> 
             f"one, each as a Grid of its piece."
         )
     check_place(x, pool, place)
-    if isinstance(place, Boxes) and place.divisor != "positions":
+    if isinstance(place, Intervals) and place.divisor != "positions":
         raise ValueError(f"partial(x, {name!r}, over={over!r}): a state counts positions; take divisor='positions'.")
     check(place, tuple(x.shape))
     call = PoolCall.for_reference(pool, x, place, values)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.loops import gathered, order_statistics, reference
-from gapstone.loops.answer import by_loop, runner
 from gapstone.loops.choose_loop import choose_loop
 from gapstone.loops.direct import alone
 from gapstone.loops.mean_and_max import both_ready, fits_both, mean_and_max
@@ -17,13 +16,14 @@ from gapstone.loops.place_encoding import check
 from gapstone.loops.pool_call import LoopName, PoolCall
 from gapstone.loops.precision import wide
 from gapstone.loops.resample import resample
+from gapstone.loops.run_call import by_loop, runner
 from gapstone.pooling.call_checks import BY_VALUE, Value, check_map, check_place, tensors_of
 from gapstone.pooling.pool_names import composition_of, pool_named
 from gapstone.pooling.pool_parameters import named_parameters, own_parameters, parameter_values
 from gapstone.pools import POOLS, Composition, Definition, WholeOnly
 from gapstone.pools.name_types import AnyName, Merging, Name
 from gapstone.regions import Region, Whole
-from gapstone.regions.places import Place, Sampled, Weights
+from gapstone.regions.places import Place, PositionWeights, Sampled
 from gapstone.regions.region import symbolic
 from gapstone.torch_internals import forward_mode, tracing, transformed, written_down
 
@@ -183,10 +183,10 @@ def _requires_grad(x: Tensor, values: tuple[Value, ...]) -> bool:
 
 def _differentiated_by_torch(x: Tensor, place: Place, values: tuple[Value, ...]) -> bool:
     """Share says nothing of weights and of tangents, and torch.func takes no operator that returns a list."""
-    at = (x, *values, place.weights) if isinstance(place, Weights) else (x, *values)
+    at = (x, *values, place.weights) if isinstance(place, PositionWeights) else (x, *values)
     if not torch.compiler.is_compiling() and (forward_mode(*at) or transformed(*at)):
         return True
-    return isinstance(place, Weights) and place.weights.requires_grad
+    return isinstance(place, PositionWeights) and place.weights.requires_grad
 
 
 def share(x: Tensor, name: Merging, **parameters: Value) -> Tensor:

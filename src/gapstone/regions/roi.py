@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gapstone.regions.places import Boxes as Products
-from gapstone.regions.places import Place, Rectangles, Sampled, Windows
+from gapstone.regions.places import Intervals, Place, Rectangles, Sampled, Windows
 from gapstone.regions.region import PerAxis, check_extent, check_whole_numbers, per_axis, seen, settle, symbolic
 
 LARGEST = 2.0**30
@@ -95,7 +94,7 @@ class Boxes:
             points.append(begin[:, None] + at * (extent / cells)[:, None])
         n = self.sampling
         windows = tuple(Windows(cells, n, n, 0, 0, 1) for cells in size)
-        return Sampled(images, tuple(points), Products(windows))
+        return Sampled(images, tuple(points), Intervals(windows))
 
     def _corners(self, images: int, axes: int) -> tuple[Tensor, Tensor, Tensor]:
         """Image numbers (R,), first and last corner (R, axes) with the axes in the map's order."""

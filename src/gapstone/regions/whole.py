@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from gapstone.regions.places import Boxes
+from gapstone.regions.places import Intervals
 
 
 @dataclass(frozen=True)
 class Whole:
     """(N, C, *spatial) → (N, C)."""
 
-    def place(self, shape: tuple[int, ...]) -> Boxes:
-        return Boxes(None)
+    def place(self, shape: tuple[int, ...]) -> Intervals:
+        return Intervals(None)

@@ -15,7 +15,7 @@ from gapstone.pools import POOLS, Definition
 from gapstone.pools.digest import digest
 from gapstone.pools.registration import registered
 from gapstone.regions import Grid, Mask, Region, Whole, Window
-from gapstone.regions.places import Boxes
+from gapstone.regions.places import Intervals
 from gapstone.testing import pool_checks as checks
 from gapstone.testing.pool_checks import Formula, Given
 from gapstone.testing.region_cases import Axis, regions
@@ -114,7 +114,7 @@ def cannot(definition: Definition) -> Iterator[str]:
 
 
 def _whole_map(definition: Definition) -> PoolCall:
-    return PoolCall(definition, Boxes(None), (1, 1, 1), torch.float32, "cpu", "contiguous")
+    return PoolCall(definition, Intervals(None), (1, 1, 1), torch.float32, "cpu", "contiguous")
 
 
 def _check_formula(name: str, formula: Formula, given: Given, signed: bool) -> None:

@@ -13,7 +13,7 @@ from gapstone.pooling.call_checks import Value
 from gapstone.pools import POOLS, Definition
 from gapstone.pools.name_types import OwnPool
 from gapstone.regions import Grid, Mask, Region, Segments, Whole, Window
-from gapstone.regions.places import Boxes
+from gapstone.regions.places import Intervals
 from gapstone.testing.region_cases import Axis, RegionCase
 
 Formula = Callable[..., Tensor]
@@ -136,7 +136,7 @@ def check_laws(definition: Definition, parameters: Parameters = ()) -> None:
     for one in ones[1:]:
         total = add(total, one)
     finished = pool.finish(*total, *parameters)
-    block = states(PoolCall.for_reference(definition, x, Boxes(None), parameters), x)
+    block = states(PoolCall.for_reference(definition, x, Intervals(None), parameters), x)
     close(pool.finish(*block, *parameters), finished, "a block (fold or terms) is not its positions one by one")
     if pool.terms:
         key = pool.key(x, *parameters) if pool.key else x

@@ -14,7 +14,7 @@ from gapstone.loops.argmax_positions import argmax_positions
 from gapstone.loops.memory_format import is_channels_last
 from gapstone.loops.pool_call import Gradients, PoolCall
 from gapstone.loops.tuned.window_support import BYTE_LANES, BYTES, FLOATS, MASKED_BYTES, fits
-from gapstone.regions.places import Boxes, Labels, Windows
+from gapstone.regions.places import Intervals, Labels, Windows
 
 SMALL = {"max": 1 << 15, "mean": 1 << 18}
 """Bytes of a channels-last map below which torch's windows are done before ours have begun."""
@@ -26,7 +26,7 @@ def _over_windows(call: PoolCall) -> bool:
     place = call.place
     return (
         call.name in ("max", "mean")
-        and isinstance(place, Boxes)
+        and isinstance(place, Intervals)
         and place.axes is not None
         and all(type(axis) is Windows for axis in place.axes)
     )
@@ -66,7 +66,7 @@ def forward(call: PoolCall, x: Tensor, out: Tensor | None = None) -> tuple[Tenso
 
     if not _over_windows(call):
         return launch_whole.forward(call, x, out)
-    assert isinstance(call.place, Boxes)
+    assert isinstance(call.place, Intervals)
     keep = call.requires_grad and call.name == "max"  # a mean's gradient needs nothing
     if is_channels_last(x):
         return launch_pixels.forward(call.name, x, call.place, keep, out)
@@ -85,7 +85,7 @@ def kernels(call: PoolCall, x: Tensor) -> Iterator[Callable[[], object]]:
         if keep:
             yield lambda: launch_whole.plan(True, *like, call.learned)
         return
-    assert isinstance(call.place, Boxes)
+    assert isinstance(call.place, Intervals)
     launcher: Any = launch_pixels if is_channels_last(x) else launch_rows
     windows: Any = x.dtype, tuple(x.shape), call.place.axes, call.place.divisor
     yield lambda: launcher.plan(name, *windows, keep and name == "max", False)
@@ -106,7 +106,7 @@ def backward(
 
     if not _over_windows(call):
         return launch_whole.backward(call, grad, x, out, saved, slope)
-    assert isinstance(call.place, Boxes)
+    assert isinstance(call.place, Intervals)
     if call.channels_last:
         return launch_pixels.backward(call.name, grad, saved, call.shape, call.place, grad.dtype), None
     return launch_rows.backward(call.name, grad, saved[0] if saved else None, tuple(call.shape), call.place), None

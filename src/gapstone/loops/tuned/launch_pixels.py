@@ -20,7 +20,7 @@ from gapstone.loops.tuned.pixel_codegen import Pixels
 from gapstone.loops.tuned.pixel_scatter import PixelScatter
 from gapstone.loops.tuned.tuned_kernels import kernel
 from gapstone.loops.tuned.window_support import BYTE_LANES, FLOATS, Axes, three
-from gapstone.regions.places import Boxes, Divisor, Windows
+from gapstone.regions.places import Divisor, Intervals, Windows
 
 TASK = 1 << 18  # bytes of maps and answers per task
 MOST_COMPARED = 36
@@ -103,7 +103,7 @@ def _plan(
 
 
 def forward(
-    name: str, x: Tensor, place: Boxes, keep: bool = False, out: Tensor | None = None
+    name: str, x: Tensor, place: Intervals, keep: bool = False, out: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor]]:
     """The answers, channels-last."""
     if not by_channels(x):
@@ -115,7 +115,7 @@ def forward(
 
 
 def backward(
-    name: str, grad: Tensor, kept: Sequence[Tensor], shape: Sequence[int], place: Boxes, dtype: torch.dtype
+    name: str, grad: Tensor, kept: Sequence[Tensor], shape: Sequence[int], place: Intervals, dtype: torch.dtype
 ) -> Tensor:
     """dx, channels-last. `kept`: max's positions."""
     axes: Any = place.axes

@@ -19,7 +19,7 @@ from gapstone.loops.tuned.row_codegen import Rows
 from gapstone.loops.tuned.scatter import Scatter
 from gapstone.loops.tuned.tuned_kernels import kernel
 from gapstone.loops.tuned.window_support import FLOATS, ONE, Axes, three
-from gapstone.regions.places import Boxes, Divisor, Windows
+from gapstone.regions.places import Divisor, Intervals, Windows
 
 BAND = 1 << 14  # bytes of a plane from which it is done in bands of rows, while they are in the first cache
 BAND_ROWS = 16
@@ -123,7 +123,7 @@ def reciprocals(axes: Axes, spatial: tuple[int, ...], divisor: Divisor, lanes: i
 
 
 def forward(
-    name: str, x: Tensor, place: Boxes, keep: bool = False, out: Tensor | None = None
+    name: str, x: Tensor, place: Intervals, keep: bool = False, out: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor]]:
     """The answers, contiguous."""
     axes: Any = place.axes
@@ -132,7 +132,7 @@ def forward(
     )
 
 
-def backward(name: str, grad: Tensor, kept: Tensor | None, shape: tuple[int, ...], place: Boxes) -> Tensor:
+def backward(name: str, grad: Tensor, kept: Tensor | None, shape: tuple[int, ...], place: Intervals) -> Tensor:
     """dx, contiguous, in grad's type; `kept`: max's positions."""
     axes: Any = place.axes
     grad = grad.contiguous()

@@ -26,7 +26,7 @@ from gapstone.loops.tuned.whole_codegen import CHANNELS_PER_TASK, WholeMap
 from gapstone.loops.tuned.whole_state import LANES
 from gapstone.loops.tuned.window_support import FLOATS
 from gapstone.pools import POOLS
-from gapstone.regions.places import Boxes, Labels, Place
+from gapstone.regions.places import Intervals, Labels, Place
 
 # what is saved for the backward, as saved_types of loops/compiled.py says
 SAVED: dict[str, list[torch.dtype]] = {
@@ -147,7 +147,7 @@ def layout(x: Tensor) -> tuple[Tensor, bool]:
 def check_place(name: str, place: Place) -> bool:
     """Whether there is a mask."""
     masked = isinstance(place, Labels)
-    if (masked and name != "mean") or not (masked or (isinstance(place, Boxes) and place.axes is None)):
+    if (masked and name != "mean") or not (masked or (isinstance(place, Intervals) and place.axes is None)):
         raise ValueError(f"{name} over {type(place).__name__}: no kernel for it.")
     return masked
 
@@ -226,8 +226,8 @@ def _avgmax(x: Tensor, out: tuple[Tensor, Tensor] | None, keep: bool) -> tuple[T
     table[a.KEPT0] = 0 if position is None else position.data_ptr()
     run(made.kernel, table, made.tasks, made.work)
     if table[a.BAD]:
-        _derived(PoolCall.of(POOLS["mean"], x, Boxes(None)), x, mean)
-        position = _derived(PoolCall.of(POOLS["max"], x, Boxes(None), (), True), x, largest)[1][0]
+        _derived(PoolCall.of(POOLS["mean"], x, Intervals(None)), x, mean)
+        position = _derived(PoolCall.of(POOLS["max"], x, Intervals(None), (), True), x, largest)[1][0]
     return mean, largest, position
 
 

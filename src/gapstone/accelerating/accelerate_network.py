@@ -33,7 +33,7 @@ MEANS = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
 
 
 @dataclass(frozen=True)
-class Row:
+class ReplacedPool:
     module: str
     """Its name in the model; "" is the model itself."""
     kind: str
@@ -45,8 +45,8 @@ class Row:
 class Acceleration:
     """What `accelerate` changed in a model, and what it left and why; printed, a table."""
 
-    changed: tuple[Row, ...]
-    left: tuple[Row, ...]
+    changed: tuple[ReplacedPool, ...]
+    left: tuple[ReplacedPool, ...]
 
     def __str__(self) -> str:
         tables = [_table("changed", self.changed), _table("left", self.left)]
@@ -111,13 +111,13 @@ def accelerated(model: nn.Module) -> Acceleration:
     >>> [row.module for row in report.left]
     """
     _check("accelerated", model)
-    changed: list[Row] = []
-    left: list[Row] = []
+    changed: list[ReplacedPool] = []
+    left: list[ReplacedPool] = []
     for name, module in model.named_modules():
         calls, reasons = _state(module)
         kind = type(module).__name__
-        changed += [Row(name, kind, ", ".join(calls))] if calls else []
-        left += [Row(name, kind, reason) for reason in reasons]
+        changed += [ReplacedPool(name, kind, ", ".join(calls))] if calls else []
+        left += [ReplacedPool(name, kind, reason) for reason in reasons]
     return Acceleration(tuple(changed), tuple(left))
 
 
@@ -201,7 +201,7 @@ def _copied(model: M) -> M:
         ) from error
 
 
-def _table(title: str, rows: tuple[Row, ...]) -> str:
+def _table(title: str, rows: tuple[ReplacedPool, ...]) -> str:
     if not rows:
         return ""
     cells: list[tuple[Any, ...]] = [(row.module or "(model)", row.kind, row.what) for row in rows]

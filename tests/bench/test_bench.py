@@ -126,7 +126,7 @@ def test_a_peer_that_is_wrong_or_missing_is_not_timed(monkeypatch):
 def test_into_an_existing_tensor_is_refused_by_loops_that_cannot(monkeypatch):
     monkeypatch.setattr(ours, "choose_loop", lambda *_: Choice("reference", "the test says so"))
     found = measured(Case("max", (2, 4, 8, 8), (2, 2, 0), into=True), 2, 0.0, 1)
-    assert found.refused == "the torch loop writes into no given tensor"
+    assert found.refused == "the reference loop writes into no given tensor"
     assert "not timed" in table.line(found).plain
 
 

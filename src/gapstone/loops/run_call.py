@@ -19,17 +19,17 @@ class Runner(NamedTuple):
 
 def runner(call: PoolCall, loop: LoopName, x: Tensor) -> Runner:
     """How this call is answered by this loop. Nothing is checked."""
-    waits = loop in operators.OWN_KERNELS and direct.alone(x) and not kernels_ready.kernels_ready(call, loop, x)
-    if waits:
-        loop = kernels_ready.meanwhile(call, x)
-    return Runner(by_loop(call, loop, x), not waits)
+    alone = loop in operators.OWN_KERNELS and direct.alone(x)
+    if alone and not kernels_ready.kernels_ready(call, loop, x):
+        return Runner(by_loop(call, kernels_ready.meanwhile(call, x), False), False)
+    return Runner(by_loop(call, loop, alone), True)
 
 
-def by_loop(call: PoolCall, loop: LoopName, x: Tensor) -> Callable[[Tensor], Tensor]:
-    """The function that answers by this loop, and waits for its kernels."""
+def by_loop(call: PoolCall, loop: LoopName, alone: bool) -> Callable[[Tensor], Tensor]:
+    """The function that answers by this loop, and waits for its kernels. `alone`: the call is seen by nobody."""
     if loop == "native":
         return native.kernel(call)
-    if direct.fits(call, loop, x):
+    if alone and direct.fits(call):
         return lambda x: direct.pool(call, loop, x)
     return lambda x: operators.pool(call, loop, x)
 

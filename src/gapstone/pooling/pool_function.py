@@ -12,6 +12,7 @@ from gapstone.loops import gathered, order_statistics, reference
 from gapstone.loops.choose_loop import choose_loop
 from gapstone.loops.direct import alone
 from gapstone.loops.mean_and_max import both_ready, fits_both, mean_and_max
+from gapstone.loops.operators import OWN_KERNELS
 from gapstone.loops.place_encoding import check
 from gapstone.loops.pool_call import LoopName, PoolCall
 from gapstone.loops.precision import wide
@@ -161,7 +162,7 @@ def _one(
         return reference.pooled(PoolCall.for_reference(pool, x, place, values), x)
     call = PoolCall.of(pool, x, place, values, _requires_grad(x, values))
     if loop is not None:
-        return by_loop(call, loop, x)(x)
+        return by_loop(call, loop, loop in OWN_KERNELS and alone(x))(x)
     run, lasting = runner(call, choose_loop(call).loop, x)
     if key is not None and lasting:
         if len(_remembered) >= MOST_REMEMBERED:

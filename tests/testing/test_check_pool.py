@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gapstone as gs
-from gapstone.heads import RECIPES
+from gapstone.heads import RECIPES, parse
 from gapstone.loops import specialize, tensor_math, vector_math
 from gapstone.loops.choose_loop import choose_loop
 from gapstone.loops.pool_call import PoolCall
@@ -107,6 +107,12 @@ def test_it_is_a_head(mine):
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Softplus(), head)
     explained = gs.explain(net, torch.rand(1, 3, 9, 9))
     assert explained.maps.shape[-2:] == (7, 7)
+
+
+def test_a_trial_depends_on_what_the_pool_is(mine):
+    """`compare` names a trial by it: another definition of the same name is another trial."""
+    assert parse(f"{mine}:8").own_pools == {"harmonic": digest(HARMONIC)}
+    assert parse("gem:8").own_pools == {}
 
 
 def test_compile_and_export(mine):

@@ -27,6 +27,9 @@ from gapstone.images.store import Store
 from gapstone.kept import KeptError, keep
 from gapstone.nets import map_size
 from gapstone.pooling import Pool
+from gapstone.pools import POOLS
+from gapstone.pools.digest import digest
+from gapstone.pools.registration import is_own
 from gapstone.training import WORTH_BFLOAT16, Precision, Rows, faster, feature_maps, repeatable
 
 NAME = "Frozen backbone, one pass"
@@ -233,6 +236,8 @@ class _Keeper:
         counts: bool = True,
     ) -> Kept:
         about = {**self.what.trial.backbone_facts(), "rows": digest_of(rows), "change": str(change), "pools": pools}
+        own = [digest(POOLS[layer.name]) for layer in self.pools.values() if is_own(layer.name)]
+        about |= {"own pools": own} if own else {}
         before, total = self.before, self.what.images
         step = change.batch_size(self.what.trial.settings.batch_size, self.what.trial.preprocessing.size)
         told = (lambda done, _: self.send((before + done, total))) if counts else None

@@ -33,7 +33,7 @@ MEANS = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
 
 
 @dataclass(frozen=True)
-class ReplacedPool:
+class AcceleratedModule:
     module: str
     """Its name in the model; "" is the model itself."""
     kind: str
@@ -45,8 +45,8 @@ class ReplacedPool:
 class Acceleration:
     """What `accelerate` changed in a model, and what it left and why; printed, a table."""
 
-    changed: tuple[ReplacedPool, ...]
-    left: tuple[ReplacedPool, ...]
+    changed: tuple[AcceleratedModule, ...]
+    left: tuple[AcceleratedModule, ...]
 
     def __str__(self) -> str:
         tables = [_table("changed", self.changed), _table("left", self.left)]
@@ -111,13 +111,13 @@ def accelerated(model: nn.Module) -> Acceleration:
     >>> [row.module for row in report.left]
     """
     _check("accelerated", model)
-    changed: list[ReplacedPool] = []
-    left: list[ReplacedPool] = []
+    changed: list[AcceleratedModule] = []
+    left: list[AcceleratedModule] = []
     for name, module in model.named_modules():
         calls, reasons = _state(module)
         kind = type(module).__name__
-        changed += [ReplacedPool(name, kind, ", ".join(calls))] if calls else []
-        left += [ReplacedPool(name, kind, reason) for reason in reasons]
+        changed += [AcceleratedModule(name, kind, ", ".join(calls))] if calls else []
+        left += [AcceleratedModule(name, kind, reason) for reason in reasons]
     return Acceleration(tuple(changed), tuple(left))
 
 
@@ -201,7 +201,7 @@ def _copied(model: M) -> M:
         ) from error
 
 
-def _table(title: str, rows: tuple[ReplacedPool, ...]) -> str:
+def _table(title: str, rows: tuple[AcceleratedModule, ...]) -> str:
     if not rows:
         return ""
     cells: list[tuple[Any, ...]] = [(row.module or "(model)", row.kind, row.what) for row in rows]

@@ -7,7 +7,7 @@ import torch
 from typer.testing import CliRunner
 
 import gapstone as gs
-from gapstone import doctor
+from gapstone.bench import doctor
 from gapstone.cli import app
 from gapstone.loops import direct, native, operators
 from gapstone.pooling import pool_function

@@ -7,16 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gapstone.accelerating import arguments
-from gapstone.accelerating.arguments import (
-    SMALL,
-    SMALL_GRADIENT,
-    SMALL_GRID,
-    max_grid,
-    max_window,
-    mean_grid,
-    mean_window,
-)
+from gapstone.accelerating import functional_arguments
+from gapstone.accelerating.functional_arguments import SMALL, SMALL_GRADIENT, SMALL_GRID, max_grid, max_window, mean_grid, mean_window
 from gapstone.regions import Grid, Window
 from gapstone.regions.places import Intervals
 
@@ -129,7 +121,7 @@ REFUSED: dict[Call, list[Given]] = {
 
 
 def test_everyone_is_here():
-    public = {name for name in vars(arguments) if name.startswith(("max_", "mean_"))}
+    public = {name for name in vars(functional_arguments) if name.startswith(("max_", "mean_"))}
     assert {call.__name__ for call in RIGHT} == {call.__name__ for call in REFUSED} == public
 
 
@@ -196,7 +188,7 @@ def test_from_where_on_grids_are_taken(call, name):
 )
 def test_whether_a_window_fits_at_all(length, ceil, fits):
     """Of 3 positions by 2: with ceil_mode one that hangs over is a window, too."""
-    found = arguments.windows((1, 1, length), (3,), (2,), (0,), (1,), ceil, "positions")
+    found = functional_arguments.windows((1, 1, length), (3,), (2,), (0,), (1,), ceil, "positions")
     assert (found is not None) == fits
     if not fits:
         with pytest.raises(RuntimeError, match=r"too small|Invalid computed output size|max_pool1d"):

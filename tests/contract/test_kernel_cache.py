@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gapstone.cache_folder import cache_folder
+from gapstone.storage.cache_folder import cache_folder
 from gapstone.loops import kernel_cache, kernel_code
 from gapstone.loops.tuned.pixel_back_codegen import PixelsBack
 from gapstone.loops.tuned.pixel_codegen import Pixels

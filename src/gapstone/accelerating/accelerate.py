@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from gapstone.accelerating import graphs
-from gapstone.accelerating.classes import accelerated_class, calls_of, install, left_in, original
+from gapstone.accelerating import fx_graphs
+from gapstone.accelerating.rebound_classes import accelerated_class, calls_of, install, left_in, original
 from gapstone.accelerating.namespaces import OWN, POOLS, pool_of
-from gapstone.shown import cell, many
+from gapstone.console.formatting import cell, many
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -132,14 +132,14 @@ def _check(called: str, model: object) -> None:
 
 def _change(module: nn.Module) -> None:
     if isinstance(module, GraphModule):
-        graphs.renamed(module, POOLS)
+        fx_graphs.renamed(module, POOLS)
     elif not _fixed(module) and (kind := _fast(module)[0]) and calls_of(kind):
         module.__class__ = install(kind)
 
 
 def _undo(module: nn.Module) -> None:
     if isinstance(module, GraphModule):
-        graphs.renamed(module, OWN)
+        fx_graphs.renamed(module, OWN)
     elif (kind := original(type(module))) is not type(module):
         module.__class__ = kind
 
@@ -173,8 +173,8 @@ def _state(module: nn.Module) -> tuple[list[str], list[str]]:
     """The calls that are gapstone's, and the reasons why others are not."""
     kind = type(module)
     if isinstance(module, GraphModule):
-        left = [f"{call}: not accelerated" for call in graphs.calls(module, POOLS)]
-        return graphs.calls(module, OWN), left
+        left = [f"{call}: not accelerated" for call in fx_graphs.calls(module, POOLS)]
+        return fx_graphs.calls(module, OWN), left
     left = [reason for known, reason in STAYS.items() if isinstance(module, known)]
     left += [
         f"self.{name} is torch's {getattr(value, '__name__', value)}, held as an attribute"

@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gapstone.accelerating.arguments import SMALL, gradient, max_grid, max_window, mean_grid, mean_window
+from gapstone.accelerating.functional_arguments import SMALL, gradient, max_grid, max_window, mean_grid, mean_window
 from gapstone.loops.choose_loop import choose_loop
 from gapstone.loops.pool_call import PoolCall
 from gapstone.loops.run_call import answer
 from gapstone.pools import POOLS
 from gapstone.regions.places import Intervals
-from gapstone.torch_internals import unwatched
+from gapstone.runtime.torch_internals import unwatched
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 

@@ -12,7 +12,7 @@ from gapstone.loops import operators
 from gapstone.loops.operators import LOOPS
 from gapstone.loops.pool_call import LoopName, PoolCall
 from gapstone.regions.places import Intervals
-from gapstone.torch_internals import unwatched
+from gapstone.runtime.torch_internals import unwatched
 
 
 def alone(x: Tensor) -> bool:

@@ -26,7 +26,7 @@ from gapstone.pools.name_types import AnyName, Merging, Name
 from gapstone.regions import Region, Whole
 from gapstone.regions.places import Place, PositionWeights, Sampled
 from gapstone.regions.region import symbolic
-from gapstone.torch_internals import forward_mode, tracing, transformed, written_down
+from gapstone.runtime.torch_internals import forward_mode, tracing, transformed, written_down
 
 Key = tuple[object, ...]
 

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import nn
 
-from gapstone.classifier import Classifier
-from gapstone.fitting.data import Batches, Data, InMemory
+from gapstone.models.classifier import Classifier
+from gapstone.fitting.fitting_data import Batches, Data, InMemory
 from gapstone.fitting.finetune import Between, Tuned, finetune
-from gapstone.fitting.linear import Linear, check, finite
+from gapstone.fitting.linear_map import Linear, check, finite
 from gapstone.fitting.logistic import logistic
 from gapstone.fitting.ridge import Ridge
-from gapstone.fitting.seen import Seen, look
+from gapstone.fitting.head_inputs import Seen, look
 from gapstone.heads import Head, parse
-from gapstone.images.split import carve_validation
-from gapstone.prepare import Progress
-from gapstone.swapping.report import KEPT, Swapped, count, head_of
+from gapstone.data.split import carve_validation
+from gapstone.training.training_data import Progress
+from gapstone.swapping.swap_report import KEPT, Swapped, count, head_of
 
 Method = Literal["logistic", "ridge", "distil"]
 METHODS: tuple[Method, ...] = get_args(Method)

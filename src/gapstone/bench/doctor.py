@@ -18,14 +18,14 @@ import gapstone as gs
 from gapstone.loops import background, kernel_cache
 from gapstone.loops.choose_loop import choose_loop
 from gapstone.loops.pool_call import PoolCall
-from gapstone.machine import installed, processor
+from gapstone.runtime.environment import installed, processor
 from gapstone.pools import POOLS, WHOLE_ONLY
-from gapstone.progress import Bars
+from gapstone.console.progress import Bars
 from gapstone.regions import Region
 from gapstone.regions.places import PositionWeights
-from gapstone.shown import display
-from gapstone.terminal import Terminal
-from gapstone.torch_internals import missing, openmp
+from gapstone.console.formatting import display
+from gapstone.console.terminal import Terminal
+from gapstone.runtime.torch_internals import missing, openmp
 
 SHAPE = (2, 16, 16, 16)
 DTYPES = ("float32", "bfloat16", "float16", "float64", "uint8")

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 import gapstone
-from gapstone.compare import files
-from gapstone.compare.done import Done, all_done
-from gapstone.compare.localisation import SCORES, baselines
-from gapstone.compare.marked import among
+from gapstone.compare import result_files
+from gapstone.compare.finished_trials import Done, all_done
+from gapstone.compare.map_localisation import SCORES, baselines
+from gapstone.compare.boxed_images import among
 from gapstone.compare.plan import Plan
 from gapstone.compare.remarks import remarks
 from gapstone.compare.statistics import compare_pairs, interval
@@ -24,8 +24,8 @@ from gapstone.compare.trials import Trial
 from gapstone.compare.verdict import sentences
 from gapstone.heads import Spec, parse
 from gapstone.images.cropping import cropped
-from gapstone.machine import installed, processor
-from gapstone.storage.sealed import digests, write_sealed
+from gapstone.runtime.environment import installed, processor
+from gapstone.storage.sealed_json import digests, write_sealed
 
 SCHEMA = 2
 MOST_WORST = 12
@@ -110,9 +110,9 @@ def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: d
     }
     results["verdict"], results["findings"] = sentences(results)
     results["remarks"] = remarks(results)
-    files.write_trials(out / "results.csv", plan, done)
-    files.write_predictions(out / "predictions.csv", plan, done)
-    files.write_pictures(out / "pictures.npz", plan, done, pictures)
+    result_files.write_trials(out / "results.csv", plan, done)
+    result_files.write_predictions(out / "predictions.csv", plan, done)
+    result_files.write_pictures(out / "pictures.npz", plan, done, pictures)
     results["files"] = digests(out, ["pictures.npz"])
     write_sealed(out / "results.json", results, "results")
     return results

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry
 
-from gapstone.models.classifier import Classifier
 from gapstone.loops.place_encoding import decode
+from gapstone.models.classifier import Classifier
 from gapstone.modes import quiet
 from gapstone.regions.places import Cells, Intervals
 from gapstone.runtime.torch_internals import TorchDispatchMode

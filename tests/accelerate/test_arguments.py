@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from gapstone.accelerating import functional_arguments
-from gapstone.accelerating.functional_arguments import SMALL, SMALL_GRADIENT, SMALL_GRID, max_grid, max_window, mean_grid, mean_window
+from gapstone.accelerating.functional_arguments import (
+    SMALL,
+    SMALL_GRADIENT,
+    SMALL_GRID,
+    max_grid,
+    max_window,
+    mean_grid,
+    mean_window,
+)
 from gapstone.regions import Grid, Window
 from gapstone.regions.places import Intervals
 

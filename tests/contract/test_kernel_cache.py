@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from gapstone.storage.cache_folder import cache_folder
 from gapstone.loops import kernel_cache, kernel_code
 from gapstone.loops.tuned.pixel_back_codegen import PixelsBack
 from gapstone.loops.tuned.pixel_codegen import Pixels
@@ -18,6 +17,7 @@ from gapstone.loops.tuned.row_codegen import Rows
 from gapstone.loops.tuned.scatter import Scatter
 from gapstone.loops.tuned.whole_back_codegen import WholeMapBack
 from gapstone.loops.tuned.whole_codegen import WholeMap
+from gapstone.storage.cache_folder import cache_folder
 
 posix = pytest.mark.skipif(os.name != "posix", reason="other systems keep users apart in other ways")
 

@@ -11,9 +11,9 @@ from torch import nn
 from torch.fx import GraphModule
 
 from gapstone.accelerating import fx_graphs
-from gapstone.accelerating.rebound_classes import accelerated_class, calls_of, install, left_in, original
 from gapstone.accelerating.namespaces import OWN, POOLS, pool_of
-from gapstone.console.formatting import cell, many
+from gapstone.accelerating.rebound_classes import accelerated_class, calls_of, install, left_in, original
+from gapstone.console.formatting import cell, count_noun
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -54,7 +54,7 @@ class Acceleration:
 
     def __repr__(self) -> str:
         changed = len(self.changed)
-        return f"Acceleration({many(changed, 'module')} changed, {len(self.left):,} left)"
+        return f"Acceleration({count_noun(changed, 'module')} changed, {len(self.left):,} left)"
 
     def _repr_html_(self) -> str:
         return cell(str(self))

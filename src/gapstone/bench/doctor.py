@@ -15,16 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 import gapstone as gs
+from gapstone.console.formatting import display
+from gapstone.console.progress import Bars
+from gapstone.console.terminal import Terminal
 from gapstone.loops import background, kernel_cache
 from gapstone.loops.choose_loop import choose_loop
 from gapstone.loops.pool_call import PoolCall
-from gapstone.runtime.environment import installed, processor
 from gapstone.pools import POOLS, WHOLE_ONLY
-from gapstone.console.progress import Bars
 from gapstone.regions import Region
 from gapstone.regions.places import PositionWeights
-from gapstone.console.formatting import display
-from gapstone.console.terminal import Terminal
+from gapstone.runtime.environment import installed, processor
 from gapstone.runtime.torch_internals import missing, openmp
 
 SHAPE = (2, 16, 16, 16)

@@ -28,8 +28,8 @@ from gapstone.bench.measure import Spread, interleaved, ratio, spread
 from gapstone.bench.table import between, milliseconds, times
 from gapstone.disk import output_file
 from gapstone.doctor import machine
-from gapstone.mixed import mixed_sizes, plan
 from gapstone.nets import NAMES, build
+from gapstone.ragged import mixed_sizes, plan
 
 Images = Sequence[Tensor]
 Answer = Callable[[Images], Tensor]

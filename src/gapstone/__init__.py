@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from gapstone.inspecting.inspect import inspect as inspect
     from gapstone.loops.background import wait_for_kernels as wait_for_kernels
     from gapstone.maps.explain import explain as explain
-    from gapstone.mixed import mixed_sizes as mixed_sizes
     from gapstone.opening import open_model as open_model
     from gapstone.pooling import Pool as Pool
     from gapstone.pooling import partial as partial
     from gapstone.pooling import pool as pool
     from gapstone.pooling import share as share
+    from gapstone.ragged import mixed_sizes as mixed_sizes
     from gapstone.regions import Boxes as Boxes
     from gapstone.regions import Grid as Grid
     from gapstone.regions import Mask as Mask
@@ -56,7 +56,7 @@ PUBLIC = {
     "fit_head": "gapstone.fitting.fit",
     "inspect": "gapstone.inspecting",
     "load": "gapstone.classifier",
-    "mixed_sizes": "gapstone.mixed",
+    "mixed_sizes": "gapstone.ragged",
     "open_model": "gapstone.opening",
     "partial": "gapstone.pooling",
     "pool": "gapstone.pooling",

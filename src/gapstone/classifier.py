@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone import __version__
+from gapstone.eval_mode import quiet
 from gapstone.heads import Head
 from gapstone.images.batches import AT_ONCE, batches
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.machine import memory
-from gapstone.mixed import mixed_sizes
 from gapstone.model_file import (
     ModelFileError,
     Shapes,
@@ -31,10 +31,10 @@ from gapstone.model_file import (
     shapes,
     write,
 )
-from gapstone.modes import quiet
 from gapstone.nets import TooManyParametersError, at_most, build, dry_run
 from gapstone.nets.on_meta import on_meta
 from gapstone.nets.zoo import create_timm
+from gapstone.ragged import mixed_sizes
 from gapstone.shown import display
 
 __all__ = ["Classifier", "ModelFileError", "load"]

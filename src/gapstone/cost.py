@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry
 
 from gapstone.classifier import Classifier
+from gapstone.eval_mode import quiet
 from gapstone.loops.places import decode
-from gapstone.modes import quiet
 from gapstone.regions.places import Boxes, Cells
 from gapstone.torch_internals import TorchDispatchMode
 

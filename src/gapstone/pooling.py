@@ -128,7 +128,7 @@ def _pool(x: Tensor, name: AnyName, over: Region, parameters: dict[str, Any]) ->
 
 Listener = Callable[[Tensor, AnyName, Region, dict[str, Any]], Tensor | None]
 listening: ContextVar[Listener | None] = ContextVar("listening", default=None)
-"""Who answers pools of padded maps (gapstone.mixed): of the region as it was given, before it meets the padded size."""
+"""Who answers pools of padded maps (`ragged`): of the region as it was given, before it meets the padded size."""
 
 NUMBERS = {float, int}
 USUAL = {Tensor, nn.Parameter, float, int}

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from gapstone.classifier import Classifier
 from gapstone.converting.paired import Right
 from gapstone.cost import macs
+from gapstone.eval_mode import quiet
 from gapstone.fitting.views import Images, View
 from gapstone.images.moved import directions, furthest, moved
-from gapstone.mixed import mixed_sizes
 from gapstone.model_file import finite_logits
-from gapstone.modes import quiet
+from gapstone.ragged import mixed_sizes
 from gapstone.shown import by
 from gapstone.training import Rows
 

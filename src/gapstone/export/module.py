@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from gapstone.classifier import Classifier
 from gapstone.export.pools import GridMean, Pooled, contiguous, grid_matrix, whole, without_operators
-from gapstone.export.watched import WatchedMaps, foreign_features
+from gapstone.export.traced_maps import WatchedMaps, foreign_features
 from gapstone.heads import Head
 from gapstone.nets.zoo import TimmFeatures
 from gapstone.opening import Opened

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone.classifier import Classifier
+from gapstone.eval_mode import quiet
 from gapstone.fitting.data import Data
 from gapstone.heads import Head
-from gapstone.modes import quiet
 from gapstone.swapping.report import head_of
 
 CHUNK = 64

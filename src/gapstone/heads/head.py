@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gapstone.eval_mode import quiet
 from gapstone.heads.parts import in_place, pooled
 from gapstone.heads.recipes import RECIPES
 from gapstone.heads.spec import parse
-from gapstone.modes import quiet
 from gapstone.pooling import Pool
 from gapstone.pools import POOLS
 from gapstone.pools.names import Merging

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gapstone.inspecting.dry import Dry
-from gapstone.inspecting.passes import Last
-from gapstone.inspecting.reach import UNCOUNTED
-from gapstone.maps.tape import tensors
+from gapstone.inspecting.forward_passes import Last
+from gapstone.inspecting.meta_model import Dry
+from gapstone.tracing.receptive_field import UNCOUNTED
+from gapstone.tracing.tape import tensors
 
 
 def takes(dry: Dry, channels: int, train: bool = False) -> Callable[[int, int], bool]:

@@ -6,14 +6,14 @@ from torch import nn
 
 from gapstone.cost import Tally
 from gapstone.inspecting.asking import cells, refusal, takes
-from gapstone.inspecting.dry import Dry, dried
+from gapstone.inspecting.forward_passes import Looked, count, kept, look
+from gapstone.inspecting.meta_model import Dry, dried
 from gapstone.inspecting.others import AS_IT_IS, flattened, others
 from gapstone.inspecting.parts import parts_of
-from gapstone.inspecting.passes import Looked, count, kept, look
-from gapstone.inspecting.reach import Seen
 from gapstone.inspecting.result import Inspection, LastMap, OtherHead
 from gapstone.inspecting.sizes import Sizes, legal
 from gapstone.inspecting.tree import each_once, rows_of
+from gapstone.tracing.receptive_field import Seen
 
 SIZE = (224, 224)
 

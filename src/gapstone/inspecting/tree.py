@@ -6,7 +6,7 @@ from dataclasses import replace
 from torch import nn
 
 from gapstone.cost import Tally
-from gapstone.inspecting.passes import Looked
+from gapstone.inspecting.forward_passes import Looked
 from gapstone.inspecting.result import Row
 
 

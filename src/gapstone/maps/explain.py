@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.classifier import Classifier
+from gapstone.eval_mode import quiet
 from gapstone.heads import Head, NotLinearError
 from gapstone.maps.explanation import Explanation
 from gapstone.maps.placement import Placement
 from gapstone.maps.showing import Seen
-from gapstone.maps.split import Found, located, split
-from gapstone.maps.tail import Tail
-from gapstone.maps.tape import SplitError, Tape
 from gapstone.maps.targets import Classes, chosen
-from gapstone.maps.watch import Watch
-from gapstone.modes import quiet
+from gapstone.tracing.locate_head import located, split
+from gapstone.tracing.tape import SplitError, Tape
+from gapstone.tracing.trace import Watch
+from gapstone.tracing.traced_head import Tail
 
 
 def explain(
@@ -84,7 +84,7 @@ def explain(
     if isinstance(model, Classifier) and at is None:
         return replace(_known(model, images, classes, top_k, names), seen=seen)
     tail, found = split(getattr(model, "_orig_mod", model), images, at)
-    explained = _made(tail, found, classes, top_k, names)
+    explained = _made(tail, Placement.of(found), classes, top_k, names, found.grid, found.prefix)
     if found.prefix and not explained.maps.any():
         raise SplitError(
             f"at={at!r}: after this module the logits of {type(model).__name__} come from the first tokens alone (a "
@@ -98,7 +98,8 @@ def _known(
 ) -> Explanation:
     """Of a model whose head is known: no watching but for the places, once per image size."""
     with quiet(model), torch.no_grad():
-        features, placement = located(model.features, images)
+        features, found = located(model.features, images)
+        placement = Placement.of(found)
         return explain_head(model.head, features, classes, top_k=top_k, labels=labels, placement=placement)
 
 
@@ -127,25 +128,26 @@ def explain_head(
         with watch:
             logits = head(x)
     assert watch.tape is not None
-    found = Found(0, "", 0, watch.tape.axes, tuple(features.shape[2:]), placement)
-    return _made(Tail(watch.tape, logits), found, classes, top_k, labels)
+    return _made(Tail(watch.tape, logits), placement, classes, top_k, labels)
 
 
 def _made(
     tail: Tail,
-    found: Found,
+    placement: Placement,
     classes: Classes | None,
     top_k: int | None,
     labels: tuple[str, ...] | None,
+    grid: tuple[int, ...] | None = None,
+    prefix: int = 0,
 ) -> Explanation:
     if labels is not None and len(labels) != tail.logits.shape[1]:
         raise ValueError(f"explain: {len(labels)} labels for {tail.logits.shape[1]} logits")
     wanted = chosen(classes, top_k, tail.logits, labels)
     maps = tail.maps(wanted)
-    if found.grid is not None:
-        maps = maps[:, :, found.prefix :].reshape(*maps.shape[:2], *found.grid)
-    additive = tail.additive and not found.prefix  # what a class token adds belongs to no position
-    facts = additive, found.placement, labels, tail.holds, tail.end
+    if grid is not None:
+        maps = maps[:, :, prefix:].reshape(*maps.shape[:2], *grid)
+    additive = tail.additive and not prefix  # what a class token adds belongs to no position
+    facts = additive, placement, labels, tail.holds, tail.end
     return _explanation(maps, wanted, tail.bias(), tail.logits, *facts)
 
 

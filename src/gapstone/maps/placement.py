@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gapstone.tracing.locate_head import Found
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -35,6 +37,16 @@ class Placement:
         """Cells that share the picture in equal parts."""
         strides = tuple(n / c for n, c in zip(size, cells, strict=True))
         return cls(strides, tuple((s - 1) / 2 for s in strides), tuple((0, n) for n in size), exact=False)
+
+    @classmethod
+    def of(cls, found: Found) -> "Placement":
+        """Of the last map, by what is known of it."""
+        cells = found.grid or found.cells
+        if len(cells) != len(found.size):  # tokens that were never a grid
+            return cls.even(cells, cells)
+        if found.field is None or found.grid is not None:
+            return cls.even(cells, found.size)
+        return cls(found.field.stride, found.field.start, tuple((0, n) for n in found.size), exact=True)
 
     def centres(self, cells: int, axis: int) -> NDArray[np.float64]:
         """Pixels, of `cells` cells along an axis."""

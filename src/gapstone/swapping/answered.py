@@ -11,11 +11,11 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from gapstone.swapping.adapters import Grid
 from gapstone.swapping.cut import Surgery
-from gapstone.swapping.find import Found
-from gapstone.swapping.layout import Grid
+from gapstone.swapping.last_map import Found
+from gapstone.swapping.probe import Probe, runs
 from gapstone.swapping.trunk import check_not_checkpointed
-from gapstone.swapping.trying import Probe, runs
 from gapstone.swapping.wrap import stands
 
 

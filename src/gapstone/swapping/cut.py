@@ -6,10 +6,10 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
-from gapstone.swapping.find import Found
-from gapstone.swapping.trail import Trail
+from gapstone.swapping.last_map import Found
+from gapstone.swapping.probe import training
 from gapstone.swapping.trunk import Trunk
-from gapstone.swapping.trying import training
+from gapstone.tracing.provenance import Trail
 
 HOLDERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 """They are not called, but gone through: what they hold is exchanged, not they."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.classifier import Classifier
-from gapstone.modes import quiet
+from gapstone.eval_mode import quiet
 
 SIDES = (224, 32, 28, 64, 128, 256, 299, 384)
 """ImageNet's, CIFAR's, MNIST's, …: networks of a fixed size take only theirs."""

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from gapstone.classifier import Classifier
 from gapstone.heads import Head
 from gapstone.heads.spec import parse
-from gapstone.maps.tape import SplitError
 from gapstone.swapping.answered import answered
 from gapstone.swapping.cut import Surgery, dropped, names
 from gapstone.swapping.example import example
-from gapstone.swapping.find import Found, find
 from gapstone.swapping.inside import inside
+from gapstone.swapping.last_map import Found, find
 from gapstone.swapping.own import fitted
 from gapstone.swapping.report import KEPT, Cut, Swapped, count
 from gapstone.swapping.told import tell
 from gapstone.swapping.wrap import wrapped
+from gapstone.tracing.tape import SplitError
 
 
 @torch.inference_mode(False)  # weights and maps of that mode can never train

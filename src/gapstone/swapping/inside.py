@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from gapstone.swapping.adapters import Grid, Passed
 from gapstone.swapping.cut import Surgery
-from gapstone.swapping.find import Found
-from gapstone.swapping.layout import Grid, Passed
-from gapstone.swapping.trying import Probe, runs
+from gapstone.swapping.last_map import Found
+from gapstone.swapping.probe import Probe, runs
 
 SHAPES = ((), (-1, -1), (1, 1))
 """Axes that are given to logits (N, K): none, (N, K, 1, 1), (N, 1, 1, K)."""

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from gapstone.modes import quiet
-from gapstone.swapping.find import Found
+from gapstone.eval_mode import quiet
+from gapstone.swapping.last_map import Found
 
 WAY = "nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear({}, {}))"
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import CheckpointFunction
 
-from gapstone.maps.tape import Slot, leaves, replaced
-from gapstone.swapping.layout import Grid
+from gapstone.swapping.adapters import Grid
+from gapstone.tracing.tape import Slot, leaves, replaced
 
 NAMESPACES: dict[str, Any] = {"F": F, "torch": torch, "Tensor": Tensor}
 

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapstone.maps.tape import SplitError
-from gapstone.modes import quiet
+from gapstone.eval_mode import quiet
 from gapstone.swapping.cut import Surgery, of_in_training
-from gapstone.swapping.find import Found, choose
 from gapstone.swapping.inside import takers
+from gapstone.swapping.last_map import Found, choose
+from gapstone.swapping.probe import close, training
 from gapstone.swapping.trunk import Replay, Tap, Trunk, TrunkAndHead
-from gapstone.swapping.trying import close, training
+from gapstone.tracing.tape import SplitError
 
 
 def wrapped(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: nn.Module, images: Tensor) -> TrunkAndHead:

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from gapstone.cost import Counting, Tally
 from gapstone.heads import Head
-from gapstone.inspecting.dry import Dry
-from gapstone.inspecting.reach import Reaching, Seen
-from gapstone.inspecting.steps import following
-from gapstone.maps.split import Found, split
-from gapstone.maps.tape import SplitError, tensors
+from gapstone.inspecting.meta_model import Dry
+from gapstone.tracing.locate_head import Found, split
+from gapstone.tracing.module_calls import following
+from gapstone.tracing.receptive_field import Reaching, Seen
+from gapstone.tracing.tape import SplitError, tensors
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gapstone.swapping.layout import ChannelsFirst, Grid, Passed
+from gapstone.swapping.adapters import ChannelsFirst, Grid, Passed
 
 
 def tokens(h: int, w: int, prefix: int) -> tuple[torch.Tensor, torch.Tensor]:

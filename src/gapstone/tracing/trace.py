@@ -14,10 +14,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from gapstone.loops.places import decode
-from gapstone.maps.geometry import RESHAPES, RULES, Field, kept, reshaped
-from gapstone.maps.layout import Layout, channel_axis, layout
-from gapstone.maps.tape import SplitError, Tape, tensors
 from gapstone.regions.places import Boxes, Cells
+from gapstone.tracing.geometry import RESHAPES, RULES, Field, kept, reshaped
+from gapstone.tracing.position_axes import Layout, channel_axis, layout
+from gapstone.tracing.tape import SplitError, Tape, tensors
 
 ADAPTIVE = frozenset(f"adaptive_{kind}_pool{n}d" for kind in ("avg", "max") for n in (1, 2, 3))
 OVER_AXES = frozenset(["mean", "sum", "amax", "max", "amin", "min", "logsumexp"])

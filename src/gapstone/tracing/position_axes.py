@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.maps.geometry import RESHAPES, Field
+from gapstone.tracing.geometry import RESHAPES, Field
 
 PREFIX = 16
 """Tokens at most that stand before those of the image: class, distillation, registers."""

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from gapstone.heads.parts import in_place, pooled
 from gapstone.loops.places import decode
-from gapstone.maps.geometry import RESHAPES
-from gapstone.maps.held import ATTENTION, Held
-from gapstone.maps.tape import DROPOUTS, Call, Slot, SplitError, Tape, leaves
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes, Cells
+from gapstone.tracing.geometry import RESHAPES
+from gapstone.tracing.held_scales import ATTENTION, Held
+from gapstone.tracing.tape import DROPOUTS, Call, Slot, SplitError, Tape, leaves
 
 MOVES = frozenset(
     ["flatten", "reshape", "view", "squeeze", "unsqueeze", "unflatten", "permute", "transpose", "movedim", "contiguous",

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from gapstone.modes import quiet
+from gapstone.eval_mode import quiet
 
 PASSES = 3
 """In training: what happens at random (a dropout of the logits) may not happen in one."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gapstone.mixed.ours import largest, mean
-from gapstone.mixed.valid import Refused, Valid
 from gapstone.pooling import pool
+from gapstone.ragged.extents import Refused, Valid
+from gapstone.ragged.own_pools import largest, mean
 from gapstone.regions import Window
 
 if TYPE_CHECKING:
-    from gapstone.mixed.masked import Masked
+    from gapstone.ragged.padded_batch import Masked
 
 Rule = Callable[["Masked", Any, str, Sequence[Tensor], Any, Any], Any]
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gapstone import Pool, Window
-from gapstone.inspecting.reach import Reaching
+from gapstone.tracing.receptive_field import Reaching
 
 from ..marks import slow_but
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 import gapstone as gs
 from gapstone.heads import RECIPES
-from gapstone.mixed import Refused, front, mixed_sizes, plan
-from gapstone.mixed.masked import run
 from gapstone.nets import build
+from gapstone.ragged import Refused, mixed_sizes, plan
+from gapstone.ragged.mixed_sizes import _answers
+from gapstone.ragged.padded_batch import run
 
 from ..marks import slow_but
 
@@ -163,7 +164,7 @@ def test_a_model_found_out_goes_by_size_from_then_on():
         mixed_sizes(model, given, how="masked")
     assert not plan(model, given).refused  # "masked" was asked for, and said no: nothing is held against it
     with pytest.warns(UserWarning, match="9 images go one by one.*answered differently"):
-        found = front._answers(model, given, "auto")
+        found = _answers(model, given, "auto")
     assert torch.equal(torch.stack(found), alone(model, given))
     assert plan(model, given).refused
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.maps.tape import Call, Slot, Tape
+from gapstone.tracing.tape import Call, Slot, Tape
 
 STD, RMS, LENGTH = "the norm's standard deviation", "the norm's root mean square", "the length of the vectors"
 ATTENTION = "the weights of attention"

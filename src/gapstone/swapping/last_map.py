@@ -6,13 +6,13 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from gapstone.eval_mode import quiet
 from gapstone.heads import Head
-from gapstone.maps.layout import PREFIX, Layout
-from gapstone.maps.split import named
-from gapstone.maps.tape import SplitError, Tape
-from gapstone.modes import quiet
-from gapstone.swapping.layout import ChannelsFirst, Grid
-from gapstone.swapping.trail import IMAGES, Made, Trail
+from gapstone.swapping.adapters import ChannelsFirst, Grid
+from gapstone.tracing.locate_head import named
+from gapstone.tracing.position_axes import PREFIX, Layout
+from gapstone.tracing.provenance import IMAGES, Made, Trail
+from gapstone.tracing.tape import SplitError, Tape
 
 
 @dataclass(frozen=True)

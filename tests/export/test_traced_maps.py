@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import gapstone as gs
 from gapstone.export.pools import GridMax, GridMean, HangingMax, HangingMean, whole, without_operators
-from gapstone.export.watched import WatchedMaps, foreign_features
+from gapstone.export.traced_maps import WatchedMaps, foreign_features
 from gapstone.heads import RECIPES
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.opening import Opened

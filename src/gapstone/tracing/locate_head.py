@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from gapstone.maps.placement import Placement
-from gapstone.maps.tail import Tail
-from gapstone.maps.tape import SplitError, Tape
-from gapstone.maps.watch import Known, Watch
-from gapstone.modes import quiet
+from gapstone.eval_mode import quiet
+from gapstone.tracing.geometry import Field
+from gapstone.tracing.tape import SplitError, Tape
+from gapstone.tracing.trace import Known, Watch
+from gapstone.tracing.traced_head import Tail
 
 REMEMBERED = 64
 """Image sizes per model."""
@@ -27,7 +27,10 @@ class Found:
     which: int
     axes: tuple[int, ...]
     cells: tuple[int, ...]
-    placement: Placement
+    size: tuple[int, ...]
+    """Of the images."""
+    field: Field | None
+    """Where the cells lie in the images; None: not known."""
     grid: tuple[int, ...] | None = None
     """Of tokens: the cells they were before they stood in a row."""
     prefix: int = 0
@@ -57,10 +60,8 @@ def split(model: nn.Module, images: Tensor, at: str | None = None) -> tuple[Tail
         tape = _checked(watch, logits, model, images, at)
         grid, prefix = _arranged(watch, tape, model, images, at)
         cells = tuple(tape.map.shape[axis] for axis in tape.axes)
-        placement = (
-            _placed(watch, tape.map, tape.axes, images) if grid is None else Placement.even(grid, images.shape[2:])
-        )
-        found = Found(tape.begin, tape.calls[0].name, tape.which, tape.axes, cells, placement, grid, prefix)
+        size, field = tuple(images.shape[2:]), watch.places.get(tape.map)
+        found = Found(tape.begin, tape.calls[0].name, tape.which, tape.axes, cells, size, field, grid, prefix)
         tail = Tail(tape, logits) if not tape.changed else _again(model, images, found)
     if tail is None:
         raise SplitError(f"{type(model).__name__} goes another way each time, and changes its last map in place")
@@ -111,18 +112,18 @@ def _again(model: nn.Module, images: Tensor, found: Found) -> Tail | None:
 
 
 @torch.no_grad()
-def located(features: nn.Module, images: Tensor) -> tuple[Tensor, Placement]:
-    """The maps that `features` makes of images, and where their cells lie."""
+def located(features: nn.Module, images: Tensor) -> tuple[Tensor, Found]:
+    """The maps that `features` makes of images, and what is known of their cells."""
     known = _found.setdefault(features, {})
     key = tuple(images.shape[1:])
     if key in known:
-        return features(images), known[key].placement
+        return features(images), known[key]
     watch = Watch(images)
     with watch:
         maps: Tensor = features(images)
-    placement = _placed(watch, maps, tuple(range(2, maps.dim())), images)
-    _remember(known, key, Found(0, "", 0, (), tuple(maps.shape[2:]), placement))
-    return maps, placement
+    found = Found(0, "", 0, (), tuple(maps.shape[2:]), tuple(images.shape[2:]), watch.places.get(maps))
+    _remember(known, key, found)
+    return maps, found
 
 
 def _watched(model: nn.Module, images: Tensor, at: nn.Module | None) -> tuple[Watch, Tensor]:
@@ -204,16 +205,6 @@ def _checked(watch: Watch, logits: Tensor, model: nn.Module, images: Tensor, at:
             f"views of each image?): a map belongs to one image"
         )
     return tape
-
-
-def _placed(watch: Watch, x: Tensor, axes: tuple[int, ...], images: Tensor) -> Placement:
-    size, cells = tuple(images.shape[2:]), tuple(x.shape[axis] for axis in axes)
-    place = watch.places.get(x)
-    if len(cells) != len(size):  # tokens: their grid is told later
-        return Placement.even(cells, cells)
-    if place is None:
-        return Placement.even(cells, size)
-    return Placement(place.stride, place.start, tuple((0, n) for n in size), exact=True)
 
 
 def _remember(known: dict[Any, Found], key: Any, found: Found) -> None:

@@ -8,8 +8,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from gapstone.mixed.masked import Masked, run, together
-from gapstone.mixed.valid import Refused
+from gapstone.ragged.extents import Refused
+from gapstone.ragged.padded_batch import Masked, run, together
 
 
 @dataclass(frozen=True)

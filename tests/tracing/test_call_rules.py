@@ -1,4 +1,4 @@
-"""The tables of `maps/tail.py` and `maps/geometry.py`: of each entry a call that is right and one that is refused."""
+"""The tables of `traced_head.py` and `geometry.py`: of each entry a call that is right and one that is refused."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 import gapstone as gs
-from gapstone.maps import geometry, tail
-from gapstone.maps.geometry import RESHAPES, RULES, Field
-from gapstone.maps.tail import LAYERS, MOVES, PRODUCTS, SUMS, Tail
-from gapstone.maps.tape import DROPOUTS, SplitError
-from gapstone.maps.watch import Known
 from gapstone.pooling import by
+from gapstone.tracing import geometry
+from gapstone.tracing import traced_head as tail
+from gapstone.tracing.geometry import RESHAPES, RULES, Field
+from gapstone.tracing.tape import DROPOUTS, SplitError
+from gapstone.tracing.trace import Known
+from gapstone.tracing.traced_head import LAYERS, MOVES, PRODUCTS, SUMS, Tail
 
 Head = Callable[[Tensor], Tensor]
 

@@ -1,6 +1,6 @@
 """The receptive field of every tensor of a forward pass: field ← field + (k − 1) · dilation · stride, per call.
 
-A field lies around its cell's centre, which `gapstone.maps.geometry` follows; here is how far it reaches to both sides.
+A field lies around its cell's centre, which `geometry` follows; here is how far it reaches to both sides.
 Where branches meet it is what all of them see together. What averages over all positions (squeeze and excite,
 attention, group norm, a global pool) sees the whole image besides: that is said apart, since the field of the windows
 still says what is seen in detail.
@@ -16,10 +16,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from gapstone.loops.places import decode
-from gapstone.maps.geometry import Field
-from gapstone.maps.tape import tensors
-from gapstone.maps.watch import ADAPTIVE, OVER_AXES, Watch
 from gapstone.regions.places import Boxes, Windows
+from gapstone.tracing.geometry import Field
+from gapstone.tracing.tape import tensors
+from gapstone.tracing.trace import ADAPTIVE, OVER_AXES, Watch
 
 UNCOUNTED = frozenset(["__get__", "dim", "size", "numel", "is_contiguous", "stride"])
 """What a model asks of a tensor may depend on its size, unlike what it computes."""

@@ -12,7 +12,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.mixed.valid import Size
+from gapstone.ragged.extents import Size
 
 MOST_PIXELS = 1 << 20
 """In a batch, padding included: VGG's first maps of so many take 0.5 GB. A larger image goes alone."""

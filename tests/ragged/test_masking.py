@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
 import gapstone as gs
-from gapstone.mixed import rules
-from gapstone.mixed.masked import Masked, padded, run
-from gapstone.mixed.rules import COPIES, OVER_AXES, POINTWISE, REVERSED, RULES
-from gapstone.mixed.valid import Refused
+from gapstone.ragged import masking
+from gapstone.ragged.extents import Refused
+from gapstone.ragged.masking import COPIES, OVER_AXES, POINTWISE, REVERSED, RULES
+from gapstone.ragged.padded_batch import Masked, padded, run
 
 Call = Callable[[Tensor], Any]
 
@@ -479,7 +479,7 @@ def asked(monkeypatch):
     """The names of entries that were asked."""
     names: list[str] = []
 
-    def told(rule: rules.Rule) -> rules.Rule:
+    def told(rule: masking.Rule) -> masking.Rule:
         def asking(mode: Masked, func: Any, name: str, *more: Any) -> Any:
             names.append(name)
             return rule(mode, func, name, *more)
@@ -530,7 +530,7 @@ def test_as_many_windows_as_torch_takes():
         if 2 * padding > size or length + 2 * padding < (size - 1) * step + 1:
             continue
         out = F.max_pool1d(torch.zeros(1, 1, length), size, stride, padding, step, ceil)
-        assert rules._cells(length, size, stride, padding, step, ceil) == out.shape[2]
+        assert masking._cells(length, size, stride, padding, step, ceil) == out.shape[2]
         tried += 1
     assert tried > 500
 

@@ -1,6 +1,6 @@
 """(logits, maps) of a network that is not gapstone's: its own forward pass, watched while it is exported.
 
-Which call begins the head, and what each class weighs, is found once (`gapstone.maps.split`) and written down; the
+`locate_head` finds once which call begins the head, and what each class weighs; both are written down. The
 exported graph is the network, and one 1×1 convolution of its last map per pool.
 """
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gapstone.export.pools import Pooled, contiguous, whole, without_operators
-from gapstone.maps.split import split
-from gapstone.maps.tail import Pooling
-from gapstone.maps.tape import SplitError
-from gapstone.maps.watch import Known
 from gapstone.opening import Opened
+from gapstone.tracing.locate_head import split
+from gapstone.tracing.tape import SplitError
+from gapstone.tracing.trace import Known
+from gapstone.tracing.traced_head import Pooling
 
 
 @final

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import gapstone as gs
-from gapstone.maps.split import split
-from gapstone.maps.tape import SplitError
+from gapstone.tracing.locate_head import split
+from gapstone.tracing.tape import SplitError
 
 CLASSES = 3
 

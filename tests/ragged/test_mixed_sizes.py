@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 import gapstone as gs
 from gapstone.heads import RECIPES
-from gapstone.mixed import Refused, mixed_sizes, outputs, plan
 from gapstone.nets import build
+from gapstone.ragged import Refused, mixed_sizes, outputs, plan
 
 from ..marks import slow_but
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gapstone.mixed.valid import Refused, Size, Valid
 from gapstone.pooling import listening, pool
 from gapstone.pools.names import Name
+from gapstone.ragged.extents import Refused, Size, Valid
 from gapstone.regions import Grid, Pyramid, Region, Whole, Window
 from gapstone.regions.places import Windows
 
 if TYPE_CHECKING:
-    from gapstone.mixed.masked import Masked
+    from gapstone.ragged.padded_batch import Masked
 
 
 def pooled(mode: "Masked", x: Tensor, name: Name, over: Region, parameters: dict[str, Any]) -> Tensor:

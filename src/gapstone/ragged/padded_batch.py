@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gapstone.mixed.ours import pooled
-from gapstone.mixed.valid import Masks, Refused, Size, Valid
 from gapstone.pooling import listening
+from gapstone.ragged.extents import Masks, Refused, Size, Valid
+from gapstone.ragged.own_pools import pooled
 from gapstone.regions import Region
 from gapstone.torch_internals import unseen_by_modes
 
@@ -49,7 +49,7 @@ class Masked(TorchFunctionMode):
         self.put(images, Valid(tuple(range(2, images.dim())), tuple(sizes)))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        from gapstone.mixed.rules import RULES
+        from gapstone.ragged.masking import RULES
 
         kwargs = kwargs or {}
         self.calls += 1

@@ -5,8 +5,8 @@ import random
 import pytest
 import torch
 
-from gapstone.mixed.planning import FILLING, MOST_PIXELS, buckets, joined
-from gapstone.mixed.trial import again, alike
+from gapstone.ragged.batching import FILLING, MOST_PIXELS, buckets, joined
+from gapstone.ragged.padding_check import again, alike
 
 
 def sizes(n: int, low: int, high: int) -> list[tuple[int, int]]:

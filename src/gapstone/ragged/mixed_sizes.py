@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gapstone.mixed.masked import run, together
-from gapstone.mixed.planning import MOST_PIXELS, Plan, buckets, joined, singly
-from gapstone.mixed.trial import again, alike, different, failed, tried
-from gapstone.mixed.valid import Refused
-from gapstone.modes import quiet
+from gapstone.eval_mode import quiet
+from gapstone.ragged.batching import MOST_PIXELS, Plan, buckets, joined, singly
+from gapstone.ragged.extents import Refused
+from gapstone.ragged.padded_batch import run, together
+from gapstone.ragged.padding_check import again, alike, different, failed, tried
 from gapstone.shown import by
 
 How = Literal["auto", "masked", "buckets"]
@@ -53,7 +53,7 @@ def mixed_sizes(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -
         if out.dim() != 1:
             raise ValueError(
                 f"{type(model).__name__} answers an image of {by(images[number].shape[1:])} px with a tensor of shape "
-                f"{tuple(out.shape)}, not with one row of numbers: add a pool, or take gapstone.mixed.outputs"
+                f"{tuple(out.shape)}, not with one row of numbers: add a pool, or take gapstone.ragged.outputs"
             )
         rows[number] = out
     return torch.stack([row for row in rows if row is not None]) if rows else torch.empty(0, 0)

@@ -1,6 +1,6 @@
 """One forward pass, followed: which modules took and gave each tensor, which calls made it, of which parameters.
 
-Around `gapstone.maps.watch.Watch`, which finds the last map. Modules are seen through torch's hooks for all modules, so
+Around `trace.Watch`, which finds the last map. Modules are seen through torch's hooks for all modules, so
 nothing is registered on the model.
 """
 
@@ -14,9 +14,9 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from gapstone.maps.tape import tensors
-from gapstone.maps.watch import Watch
 from gapstone.torch_internals import changed, snapshot
+from gapstone.tracing.tape import tensors
+from gapstone.tracing.trace import Watch
 
 DROPOUTS = {
     "dropout": nn.Dropout,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone import __version__
-from gapstone.eval_mode import quiet
+from gapstone.eval_mode import eval_mode
 from gapstone.heads import Head
 from gapstone.images.batches import AT_ONCE, batches
 from gapstone.images.load import ImageError
@@ -120,7 +120,7 @@ class Classifier(nn.Module):
             self.check_native()
         device = next(self.parameters()).device
         answers = [torch.empty(0, len(self.labels))]
-        with quiet(self):
+        with eval_mode(self):
             if native:
                 for few in batches((self._fit(one, native) for one in _pictures(images)), batch_size, AT_ONCE):
                     shown = [self.preprocessing.normalise(torch.from_numpy(one[None]).to(device))[0] for one in few]

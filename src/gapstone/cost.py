@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry
 
 from gapstone.classifier import Classifier
-from gapstone.eval_mode import quiet
+from gapstone.eval_mode import eval_mode
 from gapstone.loops.places import decode
 from gapstone.regions.places import Boxes, Cells
 from gapstone.torch_internals import TorchDispatchMode
@@ -37,7 +37,7 @@ def cost(model: Classifier) -> dict[str, int]:
 
 def macs(module: nn.Module, example: Tensor) -> int:
     """Multiply-adds of convolutions and matrix products, in eval mode."""
-    with quiet(module), torch.no_grad(), Counting() as counting:
+    with eval_mode(module), torch.no_grad(), Counting() as counting:
         module(example)
     total: int = counting.total.macs
     return total

@@ -1,4 +1,4 @@
-"""A model's modes, module by module: users freeze parts of a model by leaving them in eval mode."""
+"""Eval mode for a while. Each module gets its own mode back: users freeze parts of a model by their modes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -7,7 +7,7 @@ from torch import nn
 
 
 @contextmanager
-def quiet(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Eval mode inside; each module's own mode after."""
     modes = [(module, module.training) for module in model.modules()]
     if not any(training for _, training in modes):

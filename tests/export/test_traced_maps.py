@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import gapstone as gs
 from gapstone.export.pools import GridMax, GridMean, HangingMax, HangingMean, whole, without_operators
-from gapstone.export.traced_maps import WatchedMaps, foreign_features
+from gapstone.export.traced_maps import TracedMaps, foreign_features
 from gapstone.heads import RECIPES
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.opening import Opened
@@ -253,7 +253,7 @@ def expected(model: Net, images: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", HEADS)
 def test_maps_of_a_pool_and_linear_layers(name):
     one = opened(HEADS[name])
-    module = WatchedMaps(one).eval()
+    module = TracedMaps(one).eval()
     for size in [(16, 16)] if name.startswith(("window", "sum")) else [(16, 16), (11, 20)]:
         images = torch.randn(3, 3, *size)
         with torch.no_grad():
@@ -266,7 +266,7 @@ def test_maps_of_a_pool_and_linear_layers(name):
 def test_heads_whose_maps_need_gradients_are_refused(name):
     one = opened(REFUSED[name])
     with pytest.raises(ValueError, match=r"export mine: .*--no-maps exports the logits"):
-        WatchedMaps(one)
+        TracedMaps(one)
     images = torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(foreign_features(one)(images), one.model(images))
 
@@ -279,7 +279,7 @@ def test_a_network_that_goes_another_way_says_so():
 
     one = opened(HEADS["mean"])
     fickle = Opened("mine", Fickle(HEADS["mean"]).eval(), one.labels, one.preprocessing)
-    module = WatchedMaps(fickle)
+    module = TracedMaps(fickle)
     module(torch.randn(1, 3, 16, 16))
     with pytest.raises(ValueError, match="took another way"):
         module(torch.randn(1, 3, 20, 20))
@@ -288,7 +288,7 @@ def test_a_network_that_goes_another_way_says_so():
 def test_the_network_given_is_left_as_it_was():
     one = opened(HEADS["mean"])
     before: dict[str, Any] = {name: value.clone() for name, value in one.model.state_dict().items()}
-    module = WatchedMaps(one)
+    module = TracedMaps(one)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.zero_()

@@ -8,7 +8,7 @@ from torch import nn
 import gapstone as gs
 from gapstone.maps.placement import Placement
 from gapstone.nets import build
-from gapstone.tracing.locate_head import located
+from gapstone.tracing.locate_head import locate_features
 
 from ..marks import slow_but
 
@@ -91,7 +91,7 @@ KNOWN = {
 def test_by_hand(name):
     if name.startswith("timm"):
         pytest.importorskip("timm")
-    placement = Placement.of(located(build(name).eval(), torch.zeros(1, 3, 96, 128))[1])
+    placement = Placement.of(locate_features(build(name).eval(), torch.zeros(1, 3, 96, 128))[1])
     stride, start = KNOWN[name]
     assert placement.stride == (stride, stride)
     assert placement.start == (start, start)
@@ -127,7 +127,7 @@ def test_every_rule(name):
         def forward(self, x):
             return torch.relu(call(x))
 
-    y, found = located(Features(), torch.rand(1, 1, 24, 24))
+    y, found = locate_features(Features(), torch.rand(1, 1, 24, 24))
     placement = Placement.of(found)
     assert placement.exact
     assert placement.stride == (stride, stride)
@@ -154,7 +154,7 @@ def test_what_cannot_be_followed_is_not_called_exact(name):
         def forward(self, x):
             return torch.relu(LOST[name](x))
 
-    y, found = located(Features(), torch.rand(1, 1, 24, 24))
+    y, found = locate_features(Features(), torch.rand(1, 1, 24, 24))
     placement = Placement.of(found)
     assert not placement.exact
     assert placement == Placement.even(y.shape[2:], (24, 24))

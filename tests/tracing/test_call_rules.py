@@ -12,12 +12,15 @@ from torch.overrides import TorchFunctionMode
 
 import gapstone as gs
 from gapstone.pooling import by
-from gapstone.tracing import geometry
-from gapstone.tracing import traced_head as tail
-from gapstone.tracing.geometry import RESHAPES, RULES, Field
-from gapstone.tracing.tape import DROPOUTS, SplitError
-from gapstone.tracing.trace import Known
-from gapstone.tracing.traced_head import LAYERS, MOVES, PRODUCTS, SUMS, Tail
+from gapstone.tracing import geometry, linearity
+from gapstone.tracing import operations as ops
+from gapstone.tracing.geometry import Geometry
+from gapstone.tracing.tape import Slot, SplitError, Tape, TapeCall, TapeStart
+from gapstone.tracing.torch_calls import CALLS, DROPOUTS, PLAIN, read_call
+from gapstone.tracing.trace import TapeRecorder
+from gapstone.tracing.traced_head import TracedHead
+
+from .test_torch_calls import kind_of
 
 Head = Callable[[Tensor], Tensor]
 
@@ -47,18 +50,20 @@ class Finding(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def watched(head: Head, x: Tensor, first: str, was: str = "", now: str = "", axes: tuple[int, ...] = (2, 3)) -> Tail:
+def watched(
+    head: Head, x: Tensor, first: str, was: str = "", now: str = "", axes: tuple[int, ...] = (2, 3)
+) -> TracedHead:
     """The tail of a network whose last map is x, and whose head begins with that call; calls under another name."""
     with torch.no_grad():
         with Finding(x.clone(), first) as finding:
             head(finding.x)
         assert finding.found, f"no {first} takes the map"
-        with Known(finding.found, first, 0, axes) as watch:
+        with TapeRecorder(TapeStart(finding.found, first, 0, axes)) as recorder:
             logits = head(x)
-    tape = watch.tape
+    tape = recorder.tape
     assert tape is not None
     tape.calls = [replace(call, name=now) if was and call.name == was else call for call in tape.calls]
-    return Tail(tape, logits)
+    return TracedHead(tape, logits)
 
 
 def linear(x: Tensor, columns: int = C) -> Tensor:
@@ -108,8 +113,11 @@ MOVED = {
     "unsqueeze": moved(lambda y: y.unsqueeze(1)),
     "unflatten": moved(lambda y: y.unflatten(1, (2, 2))),
     "permute": moved(lambda y: y.view(len(y), 2, 2).permute(0, 2, 1)),
-    "transpose": moved(lambda y: y.view(len(y), 2, 2).transpose(1, 2)),
-    "movedim": moved(lambda y: y.view(len(y), 2, 2).movedim(1, 2)),
+    **{
+        name: moved(lambda y, name=name: getattr(y.view(len(y), 2, 2), name)(1, 2))
+        for name in ("transpose", "swapaxes", "swapdims", "movedim", "moveaxis")
+    },
+    "t": moved(lambda y: y.t().t()),
     "contiguous": moved(lambda y: y.contiguous()),
     "clone": moved(lambda y: y.clone()),
     "alias": Case(lambda x: linear(mean(x).clone()), lambda x: linear(mean(x).clone() * table(x)), named="clone"),
@@ -120,6 +128,8 @@ MOVED = {
     ),
     "chunk": moved(lambda y: torch.cat(y.chunk(2, 1)[::-1], 1)),
     "split": moved(lambda y: torch.cat(y.split((1, 3), 1)[::-1], 1)),
+    "tensor_split": moved(lambda y: torch.cat(y.tensor_split((1, 3), 1)[::-1], 1)),
+    "select": moved(lambda y: torch.stack([y.select(1, k) for k in ODD], 1)),
     "__getitem__": moved(lambda y: y[:, ODD]),
     **{
         name: Case(
@@ -151,6 +161,10 @@ SUMMED = {
     "add_": summed(Tensor.add_),
     "__iadd__": summed(Tensor.add_, "add_"),
     "sub": summed(torch.sub),
+    "subtract": summed(torch.subtract),
+    "subtract_": summed(Tensor.subtract_),
+    "__ineg__": Case(lambda x: -linear(mean(x)), lambda x: -linear(mean(x)).relu(), named="neg"),
+    "neg_": Case(lambda x: linear(mean(x)).neg_(), lambda x: linear(mean(x)).relu().neg_()),
     "__sub__": summed(torch.sub, "sub"),
     "sub_": summed(Tensor.sub_),
     "__isub__": summed(Tensor.sub_, "sub_"),
@@ -191,6 +205,10 @@ MULTIPLIED = {
     "__rmul__": multiplied(torch.mul, "mul"),
     "mul_": multiplied(Tensor.mul_),
     "__imul__": multiplied(Tensor.mul_, "mul_"),
+    "multiply": multiplied(torch.multiply),
+    "multiply_": multiplied(Tensor.multiply_),
+    **{name: divided(getattr(torch, name)) for name in ("divide", "true_divide")},
+    **{name: divided(getattr(Tensor, name)) for name in ("divide_", "true_divide_")},
     "div": divided(torch.div),
     "__truediv__": divided(torch.div, "div"),
     "div_": divided(Tensor.div_),
@@ -224,6 +242,7 @@ OTHERS = {
         lambda x: linear(mean(x).type_as(own(1))), lambda x: linear(mean(x).type_as(own(1).half()).double())
     ),
     "double": Case(lambda x: linear(mean(x).double()), lambda x: linear(mean(x).double().relu())),
+    "type": Case(lambda x: linear(mean(x).type(torch.float64)), lambda x: linear(mean(x).type(torch.int32).double())),
     "float": Case(lambda x: F.linear(mean(x).float(), own(K, C).float()), lambda x: linear(mean(x)).float().relu()),
     "batch_norm": Case(
         lambda x: linear(F.batch_norm(mean(x), own(C), own(C), own(C), own(C))),
@@ -234,14 +253,40 @@ OTHERS = {
 CASES = MOVED | SUMMED | MULTIPLIED | LAYERED | OTHERS
 
 
+LINEAR = ("add", "sub", "neg", "mul", "div")
+NEVER = {
+    *("half", "bfloat16", "expand_as", "amax", "max", "amin", "min", "logsumexp", "__rmatmul__", "bmm", "baddbmm"),
+    *("einsum", "tensordot", "cdist", "__rdiv__", "__rtruediv__"),
+}
+"""Names of kinds that may be linear, which are not."""
+
+
+def is_never_linear(name: str) -> bool:
+    kind = kind_of(name)
+    if linearity.RULES[kind] is linearity._never or name in NEVER or name.startswith("conv_transpose"):
+        return True
+    return kind is ops.Elementwise and read_call(name, (0, 0), {}).function not in LINEAR
+
+
 def test_everyone_is_here():
-    assert MOVED.keys() == MOVES
-    assert SUMMED.keys() == SUMS
-    assert MULTIPLIED.keys() == PRODUCTS
-    assert LAYERED.keys() == LAYERS
-    assert DROPPED.keys() == DROPOUTS
-    assert PLACED.keys() == RULES.keys()
-    assert {case.first.rstrip("0123456789d") for case in POOLED.values()} >= RESHAPES | {"mean", "amax", "sum"}
+    """Of each name in the table a call that is right and one that is refused; or it is never linear."""
+    may_be = {name for name in CALLS if not is_never_linear(name)}
+    assert may_be == CASES.keys() | {name for name in CALLS if kind_of(name) is ops.Dropout}
+    assert {name.rstrip("_") for name in CALLS if kind_of(name) is ops.Dropout} == DROPPED.keys()
+    assert PLACED.keys() == {name for name in CALLS if kind_of(name) in geometry.BEFORE} - QUERIES
+    pooled = {case.first.rstrip("0123456789d") for case in POOLED.values()}
+    assert pooled >= {*PLAIN[ops.Reshape], "mean", "amax", "sum"}
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if is_never_linear(name)])
+def test_all_else_is_not_linear(name):
+    """Whatever it is given: of the tape, one tensor or two."""
+    x = maps()
+    tape = Tape(x, (2, 3), 1)
+    tape.record(torch.relu, (x,), {}, [x.half()])
+    given: list[tuple[Any, ...]] = [(Slot(0, x.shape),), (Slot(0, x.shape), 2.0), (Slot(0, x.shape), Slot(1, x.shape))]
+    for args in given:
+        assert not linearity.is_linear(TapeCall(None, name, args, {}, (1,)), tape)
 
 
 def expected(head: Head, x: Tensor) -> Tensor:
@@ -252,7 +297,7 @@ def expected(head: Head, x: Tensor) -> Tensor:
     return torch.stack([(g * x.detach()).sum(1) for g in rows], 1)
 
 
-def adds_up(found: Tail, head: Head, x: Tensor) -> None:
+def adds_up(found: TracedHead, head: Head, x: Tensor) -> None:
     assert found.linear
     assert found.additive
     right = expected(head, x)
@@ -307,6 +352,7 @@ def test_a_constant_of_as_many_rows_as_one_image_is_one():
 # ---- dropout
 
 DROPPED = {name: getattr(F, name, None) or getattr(torch, name) for name in DROPOUTS}
+DROPS = [name for name in sorted(DROPOUTS) if name != "feature_dropout"]
 
 
 def dropped(name: str, x: Tensor, **training: bool) -> Tensor:
@@ -321,11 +367,12 @@ def dropped(name: str, x: Tensor, **training: bool) -> Tensor:
     return linear(DROPPED[name](y, **given).flatten(1))
 
 
-@pytest.mark.parametrize("name", sorted(DROPOUTS - {"feature_dropout"}))
+@pytest.mark.parametrize("name", DROPS)
 def test_dropout(name):
     adds_up(watched(lambda x: dropped(name, x, training=False), maps(), "mean"), lambda x: linear(mean(x)), maps())
     for given in ({}, {"training": True}):
-        if name[-1] != "d" and not given and name != "dropout":
+        if name.endswith("alpha_dropout") and not given:  # by default it does not drop
+            adds_up(watched(lambda x: dropped(name, x), maps(), "mean"), lambda x: linear(mean(x)), maps())
             continue
         with pytest.raises(SplitError, match="drops units at random"):
             watched(lambda x: dropped(name, x, **given), maps(), "mean")  # noqa: B023
@@ -468,7 +515,7 @@ def test_logits_that_do_not_come_from_the_map_are_refused():
 class Placed:
     """right: a call that averages, or moves, positions. lost: one that loses them."""
 
-    right: Head
+    right: Head | None = None
     lost: Callable[[Tensor], Any] | None = None
     axes: int = 2
 
@@ -522,27 +569,39 @@ PLACED = {
     "permute": Placed(lambda x: x.permute(0, 3, 1, 2)),
     "transpose": Placed(lambda x: x.transpose(1, 3)),
     "swapaxes": Placed(lambda x: x.swapaxes(-1, 2)),
+    "swapdims": Placed(lambda x: x.swapdims(2, 3)),
+    "movedim": Placed(lambda x: x.movedim(1, -1)),
+    "moveaxis": Placed(lambda x: x.moveaxis((2, 3), (0, 1))),
+    "t": Placed(lost=lambda x: x[0, 0].t()),
+    "select": Placed(lost=lambda x: x.select(2, 1)),
+    "pixel_shuffle": Placed(lost=lambda x: F.pixel_shuffle(x.expand(-1, 4, -1, -1), 2)),
     "pixel_unshuffle": Placed(lambda x: F.pixel_unshuffle(x, 2)),
-    "fold": Placed(lambda x: x, lambda x: F.fold(F.unfold(x, 2), x.shape[2:], 2)),
-    "unfold": Placed(lambda x: x, lambda x: x.unfold(2, 2, 2)),
-    "flip": Placed(lambda x: x, lambda x: x.flip(2)),
-    "fliplr": Placed(lambda x: x, torch.fliplr),
-    "flipud": Placed(lambda x: x, torch.flipud),
-    "roll": Placed(lambda x: x, lambda x: x.roll(1, 2)),
-    "rot90": Placed(lambda x: x, lambda x: x.rot90(1, (2, 3))),
-    "movedim": Placed(lambda x: x, lambda x: x.movedim(2, 3)),
-    "moveaxis": Placed(lambda x: x, lambda x: x.moveaxis(2, 3)),
-    "swapdims": Placed(lambda x: x, lambda x: x.swapdims(2, 3)),
-    "t": Placed(lambda x: x, lambda x: x[0, 0].t()),
-    "__get__": Placed(lambda x: x, lambda x: x.mT),
+    "fold": Placed(lost=lambda x: F.fold(F.unfold(x, 2), x.shape[2:], 2)),
+    "unfold": Placed(lost=lambda x: x.unfold(2, 2, 2)),
+    "flip": Placed(lost=lambda x: x.flip(2)),
+    "fliplr": Placed(lost=torch.fliplr),
+    "flipud": Placed(lost=torch.flipud),
+    "roll": Placed(lost=lambda x: x.roll(1, 2)),
+    "rot90": Placed(lost=lambda x: x.rot90(1, (2, 3))),
+    "__get__": Placed(lost=lambda x: x.mT),
     "grid_sample": Placed(
-        lambda x: x, lambda x: F.grid_sample(x, torch.zeros(len(x), *x.shape[2:], 2).double(), align_corners=False)
+        lost=lambda x: F.grid_sample(x, torch.zeros(len(x), *x.shape[2:], 2).double(), align_corners=False)
     ),
-    "index_select": Placed(lambda x: x, lambda x: x.index_select(2, torch.arange(x.shape[2]).flip(0))),
-    "gather": Placed(lambda x: x, lambda x: x.gather(2, torch.zeros_like(x).long())),
-    "take_along_dim": Placed(lambda x: x, lambda x: x.take_along_dim(torch.zeros_like(x).long(), 2)),
-    "sort": Placed(lambda x: x, lambda x: x.sort(2)),
+    "index_select": Placed(lost=lambda x: x.index_select(2, torch.arange(x.shape[2]).flip(0))),
+    "gather": Placed(lost=lambda x: x.gather(2, torch.zeros_like(x).long())),
+    "take_along_dim": Placed(lost=lambda x: x.take_along_dim(torch.zeros_like(x).long(), 2)),
+    "sort": Placed(lost=lambda x: x.sort(2)),
 }  # fmt: skip
+
+
+QUERIES = {"dim", "size", "numel", "nelement", "is_contiguous", "stride"}
+"""They give no tensors."""
+
+
+def place(name: str, x: Tensor, args: tuple[Any, ...], kwargs: Any = None, at: Geometry | None = None) -> Any:
+    """Where positions lie after a call, by its rule alone."""
+    op = read_call(name, args, kwargs or {})
+    return geometry.BEFORE[type(op)](op, x, at or Geometry.of_input(x))
 
 
 class Places(TorchFunctionMode):
@@ -555,11 +614,11 @@ class Places(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if getattr(func, "__name__", "") == self.name:
-            self.found.append(RULES[self.name](Field.of_input(self.x), self.x, args, kwargs))
+            self.found.append(place(self.name, self.x, args, kwargs))
         return func(*args, **kwargs)
 
 
-def field(name: str, call: Callable[[Tensor], Any], x: Tensor) -> tuple[Field | None, Any]:
+def field(name: str, call: Callable[[Tensor], Any], x: Tensor) -> tuple[Geometry | None, Any]:
     with Places(name, x) as places:
         out = call(x)
     assert places.found, f"torch does not say {name} of this call"
@@ -577,7 +636,7 @@ def ramps(axes: int) -> list[Tensor]:
     ]
 
 
-@pytest.mark.parametrize("name", [name for name, rule in RULES.items() if rule is not geometry._lost])
+@pytest.mark.parametrize("name", [name for name, case in PLACED.items() if case.right is not None])
 def test_a_ramp_shows_where_positions_lie(name):
     """An average of places is the place of the average: what comes out of a ramp is where its position lies."""
     case = PLACED[name]
@@ -617,7 +676,7 @@ def _along(x: Tensor, axis: int) -> Tensor:
     return x.flatten()
 
 
-@pytest.mark.parametrize("name", [name for name, rule in RULES.items() if rule is geometry._lost])
+@pytest.mark.parametrize("name", [name for name, case in PLACED.items() if case.right is None])
 def test_calls_that_lose_places(name):
     x = ramps(2)[0].contiguous()
     assert PLACED[name].lost is not None
@@ -628,29 +687,29 @@ def test_calls_that_lose_places(name):
 @pytest.mark.parametrize("unset", [(), (None,), ([],)])
 def test_windows_without_a_stride_move_by_their_size(name, unset):
     x = torch.zeros(1, 1, 12, 12)
-    found = RULES[name](Field.of_input(x), x, (x, (2, 3), *unset), {})
-    assert found == Field((2, 3), (2.0, 3.0), (0.5, 1.0))
-    assert RULES[name](Field.of_input(x), x, (x, 2, 1), {}) == Field((2, 3), (1.0, 1.0), (0.5, 0.5))
+    found = place(name, x, (x, (2, 3), *unset))
+    assert found == Geometry((2, 3), (2.0, 3.0), (0.5, 1.0))
+    assert place(name, x, (x, 2, 1)) == Geometry((2, 3), (1.0, 1.0), (0.5, 0.5))
 
 
 def test_axes_that_are_swapped_by_keyword():
     x = torch.zeros(1, 2, 5, 6)
     for name, given in (("swapaxes", {"axis0": 1, "axis1": -1}), ("transpose", {"dim0": 1, "dim1": 3})):
-        found = RULES[name](Field.of_input(x), x, (x,), given)
-        assert found == replace(Field.of_input(x), axes=(2, 1))
+        found = place(name, x, (x,), given)
+        assert found == replace(Geometry.of_input(x), axes=(2, 1))
 
 
 def test_convolutions_of_what_lies_otherwise_lose_places():
-    behind = Field((1, 2), (1.0, 1.0), (0.0, 0.0))
+    behind = Geometry((1, 2), (1.0, 1.0), (0.0, 0.0))
     x, weight = torch.zeros(1, 8, 9, 4), torch.zeros(2, 8, 3, 3)
-    assert RULES["conv2d"](behind, x, (x, weight), {}) is None
-    assert RULES["conv_transpose2d"](behind, x, (x, weight), {}) is None
-    assert RULES["conv2d"](Field.of_input(x), x, (x[0], torch.zeros(2, 8, 3)), {}) is None  # of another rank
-    assert RULES["conv2d"](Field.of_input(x), x, (x,), {"weight": None}) is None
+    assert place("conv2d", x, (x, weight), at=behind) is None
+    assert place("conv_transpose2d", x, (x, weight), at=behind) is None
+    assert place("conv2d", x, (x[0], torch.zeros(2, 8, 3))) is None  # of another rank
+    assert place("conv2d", x, (x,), {"weight": None}) is None
 
 
 def test_calls_without_a_rule_keep_places_where_nothing_moved():
-    x, field = torch.zeros(2, 3, 4, 5), Field((2, 3), (2.0, 2.0), (0.0, 1.0))
+    x, field = torch.zeros(2, 3, 4, 5), Geometry((2, 3), (2.0, 2.0), (0.0, 1.0))
     assert geometry.kept([(x, field)], torch.zeros(2, 7, 4, 5)) == field
     for shape in ((2, 3, 4, 6), (2, 3, 5, 5), (2, 4, 4, 5, 9), (2, 4, 5)):
         assert geometry.kept([(x, field)], torch.zeros(shape)) is None
@@ -663,18 +722,12 @@ def test_calls_without_a_rule_keep_places_where_nothing_moved():
 
 
 def test_reshapes_keep_places_where_only_other_dimensions_change():
-    x, field = torch.zeros(2, 6, 4, 5), Field((2, 3), (2.0, 2.0), (0.0, 1.0))
-    assert geometry.reshaped(field, x, torch.zeros(2, 2, 3, 4, 5)) == replace(field, axes=(3, 4))
-    assert geometry.reshaped(field, x, torch.zeros(12, 4, 5)) == replace(field, axes=(1, 2))
+    x, field = torch.zeros(2, 6, 4, 5), Geometry((2, 3), (2.0, 2.0), (0.0, 1.0))
+    assert geometry.reshaped([(x, field)], torch.zeros(2, 2, 3, 4, 5)) == replace(field, axes=(3, 4))
+    assert geometry.reshaped([(x, field)], torch.zeros(12, 4, 5)) == replace(field, axes=(1, 2))
     for shape in ((2, 6, 20), (4, 5), (2, 6, 5, 4), (2, 4, 5, 6)):
-        assert geometry.reshaped(field, x, torch.zeros(shape)) is None
+        assert geometry.reshaped([(x, field)], torch.zeros(shape)) is None
     behind, last = torch.zeros(2, 4, 5, 6), replace(field, axes=(1, 2))
-    assert geometry.reshaped(last, behind, torch.zeros(2, 4, 5, 3, 2)) == last
-    assert geometry.reshaped(last, behind, torch.zeros(2, 20, 6)) is None
-    assert geometry.reshaped(last, behind, torch.zeros(1, 4, 5, 12)) is None
-
-
-def test_tables_hold_no_entry_twice():
-    for one, other in ((MOVES, SUMS), (MOVES, PRODUCTS), (SUMS, PRODUCTS), (LAYERS, MOVES | SUMS | PRODUCTS)):
-        assert not one & other
-    assert tail.DROPOUTS is DROPOUTS
+    assert geometry.reshaped([(behind, last)], torch.zeros(2, 4, 5, 3, 2)) == last
+    assert geometry.reshaped([(behind, last)], torch.zeros(2, 20, 6)) is None
+    assert geometry.reshaped([(behind, last)], torch.zeros(1, 4, 5, 12)) is None

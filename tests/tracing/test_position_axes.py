@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import gapstone as gs
-from gapstone.tracing.locate_head import split
+from gapstone.tracing.locate_head import locate_head
 from gapstone.tracing.tape import SplitError
 
 CLASSES = 3
@@ -71,7 +71,7 @@ def test_a_named_map_has_its_positions_where_they_are(make, at, cells, channels,
     model, x = make().eval(), images(*size)
     explained = gs.explain(model, x, at=at)
     assert explained.maps.shape == (2, CLASSES, *cells)
-    tail, _ = split(model, x, at)
+    tail, _ = locate_head(model, x, at)
     assert tail.map.shape[1] == channels
     swapped = gs.swapped(gs.swap_head(model, "gap", 4, at=at, images=x))
     assert (swapped.channels, swapped.cells) == (channels, cells)

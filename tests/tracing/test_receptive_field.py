@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gapstone import Pool, Window
-from gapstone.tracing.receptive_field import Reaching
+from gapstone.tracing.receptive_field import ReceptiveFieldTracer
 
 from ..marks import slow_but
 
@@ -52,16 +52,16 @@ def test_fields_are_what_gradients_touch(name):
         for parameter in model.parameters():
             parameter.uniform_(0.5, 1)  # positive: nothing cancels
     images = torch.rand(1, 1, 64, 80, dtype=torch.float64, requires_grad=True)
-    with Reaching(images) as reaching:
+    with ReceptiveFieldTracer(images) as tracer:
         out = model(images)
-        seen = reaching.of(out)
+        seen = tracer.of(out)
     cells = out if name != "channels last" else out[..., 0][:, None]
     h, w = cells.shape[2] // 2, cells.shape[3] // 2
     # a norm over channels lets only differences through: one channel's square has a gradient all the same
     cells[0, 0, h, w].backward(retain_graph=True)
     touched = images.grad[0, 0].abs() > 1e-12
     rows, columns = touched.any(1).nonzero().flatten(), touched.any(0).nonzero().flatten()
-    assert seen.field == (int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1)
+    assert seen.size == (int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1)
     assert not seen.whole
     images.grad = None
     cells[0, 0, h + 1, w + 1].backward()
@@ -74,13 +74,13 @@ def test_fields_are_what_gradients_touch(name):
 
 def seen_by(function, *images):
     x = torch.rand(*(images or (1, 8, 16, 16)))
-    with Reaching(x) as reaching:
-        return reaching.of(function(x))
+    with ReceptiveFieldTracer(x) as tracer:
+        return tracer.of(function(x))
 
 
 def test_the_maximum_sees_its_window():
     seen = seen_by(lambda x: F.max_pool2d(F.max_pool2d(x, 3, 2, 1), 2, 2, dilation=3))
-    assert seen.field == (3 + 3 * 2, 3 + 3 * 2)
+    assert seen.size == (3 + 3 * 2, 3 + 3 * 2)
     assert seen.stride == (4, 4)
 
 
@@ -99,27 +99,27 @@ def test_the_maximum_sees_its_window():
 def test_what_averages_over_all_positions_sees_them(mixes):
     seen = seen_by(lambda x: mixes(F.avg_pool2d(x, 3, 1, 1)))
     assert seen.whole
-    assert seen.field == (3, 3)  # in detail
+    assert seen.size == (3, 3)  # in detail
 
 
 @pytest.mark.parametrize("local", [lambda x: F.relu(x), lambda x: F.batch_norm(x, torch.zeros(8), torch.ones(8)),
                                    lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (8,))])  # fmt: skip
 def test_what_looks_at_one_position_sees_no_more(local):
     seen = seen_by(lambda x: local(F.avg_pool2d(x, 3, 1, 1)))
-    assert (seen.field, seen.whole) == ((3, 3), False)
+    assert (seen.size, seen.whole) == ((3, 3), False)
 
 
 def test_better_unknown_than_wrong():
     """Positions that were moved about and added again: the field is larger than that of the way beside."""
     seen = seen_by(lambda x: x + torch.roll(F.avg_pool2d(x, 3, 1, 1), (4, 4), (2, 3)))
-    assert seen.field is None
+    assert seen.size is None
     seen = seen_by(
         lambda x: x + x.view(1, 8, 4, 4, 4, 4).mean(5, keepdim=True).expand(-1, -1, -1, -1, -1, 4).reshape(x.shape)
     )
-    assert seen.field is None
+    assert seen.size is None
 
 
 def test_vectors_have_no_field():
-    assert seen_by(lambda x: x.mean((2, 3))).field is None
+    assert seen_by(lambda x: x.mean((2, 3))).size is None
     assert seen_by(lambda x: x.mean((2, 3))).whole
     assert seen_by(lambda x: torch.zeros(3)) is None

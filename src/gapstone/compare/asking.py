@@ -16,7 +16,7 @@ from gapstone.images.moved import moved
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.placement import Placement
 from gapstone.nets import map_size
-from gapstone.tracing.locate_head import located
+from gapstone.tracing.locate_head import locate_features
 from gapstone.training import Pictures, Precision, Rows, predict
 
 
@@ -110,8 +110,8 @@ class Live:
         seen = torch.from_numpy(np.asarray(self.pictures.images[rows]))
         images = self.preprocessing.normalise(self.preprocessing.centre(seen).to(device))
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            maps, found = located(self.model.features, images)
-        return maps.float(), Placement.of(found)
+            maps, location = locate_features(self.model.features, images)
+        return maps.float(), Placement.of(location)
 
     def takes(self, size: tuple[int, int]) -> bool:
         try:  # on shapes alone: some networks take multiples of 32 only

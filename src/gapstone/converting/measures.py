@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gapstone.classifier import Classifier
 from gapstone.converting.paired import Right
 from gapstone.cost import macs
-from gapstone.eval_mode import quiet
+from gapstone.eval_mode import eval_mode
 from gapstone.fitting.views import Images, View
 from gapstone.images.moved import directions, furthest, moved
 from gapstone.model_file import finite_logits
@@ -97,7 +97,7 @@ def right(
     Raises: NotFiniteError, which begins with `whose`, where a logit is NaN or infinite.
     """
     answers = []
-    with quiet(model), torch.inference_mode():
+    with eval_mode(model), torch.inference_mode():
         for start in range(0, len(rows), batch_size):
             for images in view(rows[start : start + batch_size]):
                 logits = finite_logits(_logits(model, images, change), whose)

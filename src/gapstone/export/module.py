@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from gapstone.classifier import Classifier
 from gapstone.export.pools import GridMean, Pooled, contiguous, grid_matrix, whole, without_operators
-from gapstone.export.traced_maps import WatchedMaps, foreign_features
+from gapstone.export.traced_maps import TracedMaps, foreign_features
 from gapstone.heads import Head
 from gapstone.nets.zoo import TimmFeatures
 from gapstone.opening import Opened
@@ -29,7 +29,7 @@ def logits_and_maps(opened: Opened) -> nn.Module:
     Raises: ValueError for a model or a pool that has no such form.
     """
     model = opened.model
-    both = LogitsAndMaps(model) if isinstance(model, Classifier) else WatchedMaps(opened)
+    both = LogitsAndMaps(model) if isinstance(model, Classifier) else TracedMaps(opened)
     return both.eval().requires_grad_(False)
 
 

@@ -1,4 +1,4 @@
-"""(logits, maps) of a network that is not gapstone's: its own forward pass, watched while it is exported.
+"""(logits, maps) of a network that is not gapstone's: its own forward pass, traced while it is exported.
 
 `locate_head` finds once which call begins the head, and what each class weighs; both are written down. The
 exported graph is the network, and one 1×1 convolution of its last map per pool.
@@ -13,14 +13,14 @@ from torch.nn import functional as F
 
 from gapstone.export.pools import Pooled, contiguous, whole, without_operators
 from gapstone.opening import Opened
-from gapstone.tracing.locate_head import split
+from gapstone.tracing.locate_head import locate_head
 from gapstone.tracing.tape import SplitError
-from gapstone.tracing.trace import Known
+from gapstone.tracing.trace import TapeRecorder
 from gapstone.tracing.traced_head import Pooling
 
 
 @final
-class WatchedMaps(nn.Module):
+class TracedMaps(nn.Module):
     """A foreign network's two outputs.
 
     Raises: ValueError where its maps do not add up to the logits: hidden layers or a norm after the pool need
@@ -32,11 +32,11 @@ class WatchedMaps(nn.Module):
         self.features = foreign_features(opened)
         p = opened.preprocessing
         example = torch.zeros(2, p.channels, *p.size, device=opened.device)
-        tail, _ = split(self.features, example)
+        traced, _ = locate_head(self.features, example)
         pools: list[Pooled] = []
         weights: list[Tensor] = []
-        if tail.linear and tail.additive and all(map(_written, tail.poolings or ())):
-            for pooling, weight in zip(tail.poolings or (), tail.weights(None), strict=True):
+        if traced.linear and traced.additive and all(map(_written, traced.poolings or ())):
+            for pooling, weight in zip(traced.poolings or (), traced.weights(None), strict=True):
                 pools.append(whole(pooling.name, {key: float(v) for key, v in pooling.parameters.items()}))
                 weights.append(weight * pooling.scale)
         if not pools:
@@ -46,16 +46,15 @@ class WatchedMaps(nn.Module):
             )
         self.pools = pools
         self.weights = nn.ParameterList(weights)
-        self.order = tail.order
-        self.begins = tail.tape.begin, tail.tape.calls[0].name, tail.tape.which, tail.tape.axes
+        self.order = traced.order
+        self.start = traced.tape.start
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        watch = Known(*self.begins)
-        with watch:
+        with TapeRecorder(self.start) as recorder:
             logits = self.features(images)
-        if watch.tape is None:
+        if recorder.tape is None:
             raise SplitError("the network took another way than when its last map was found")
-        x = watch.tape.map.permute(self.order)
+        x = recorder.tape.map.permute(self.order)
         parts = [pool(x)[1] for pool in self.pools]
         maps = [F.conv2d(part, weight[:, :, None, None]) for part, weight in zip(parts, self.weights, strict=True)]
         return logits, maps[0] if len(maps) == 1 else torch.stack(maps).sum(0)

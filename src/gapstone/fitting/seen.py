@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone.classifier import Classifier
-from gapstone.eval_mode import quiet
+from gapstone.eval_mode import eval_mode
 from gapstone.fitting.data import Data
 from gapstone.heads import Head
 from gapstone.swapping.report import head_of
@@ -65,7 +65,7 @@ def look(model: nn.Module, head: Head, data: Data, *, logits: bool = False, betw
         return row(maps, lambda _: answer)
 
     kept: NDArray[Any] | None = None
-    with quiet(model), torch.inference_mode():
+    with eval_mode(model), torch.inference_mode():
         if between:
             assert isinstance(model, Classifier)
             kept, labels = data.rows("between", model.features.before_last, torch.float16)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapstone.eval_mode import quiet
+from gapstone.eval_mode import eval_mode
 from gapstone.heads.parts import in_place, pooled
 from gapstone.heads.recipes import RECIPES
 from gapstone.heads.spec import parse
@@ -180,7 +180,7 @@ def affine(layer: nn.Module, whose: str) -> tuple[Tensor, Tensor]:
         found: Tensor = layer(x.to(like))
         return found
 
-    with quiet(layer), torch.no_grad():
+    with eval_mode(layer), torch.no_grad():
         nothing = ask(torch.zeros(1, width))
         rows = [ask(torch.eye(width)[i : i + UNITS]) - nothing for i in range(0, width, UNITS)]
         weight, bias = torch.cat(rows).t(), nothing[0]

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from gapstone.cost import Counting, Tally
 from gapstone.heads import Head
-from gapstone.inspecting.meta_model import Dry
-from gapstone.tracing.locate_head import Found, split
+from gapstone.inspecting.meta_model import MetaModel
+from gapstone.tracing.locate_head import HeadLocation, locate_head
 from gapstone.tracing.module_calls import following
-from gapstone.tracing.receptive_field import Reaching, Seen
+from gapstone.tracing.receptive_field import ReceptiveField, ReceptiveFieldTracer
 from gapstone.tracing.tape import SplitError, tensors
 
 
@@ -21,7 +21,7 @@ class Module:
     """What one module gave."""
 
     output: tuple[int, ...] | None
-    seen: Seen | None
+    field: ReceptiveField | None
     calls: int
 
 
@@ -43,7 +43,7 @@ class Last:
 class Split:
     channels: int
     cells: tuple[int, ...]
-    seen: Seen | None
+    field: ReceptiveField | None
     trunk: frozenset[int]
     """Parameters, by identity, that the last map depends on."""
     head_macs: int
@@ -63,67 +63,67 @@ class Looked:
     no_map: str | None
 
 
-def look(dry: Dry, images: Tensor) -> Looked:
+def look(meta: MetaModel, images: Tensor) -> Looked:
     """Shapes, positions, the last map, and which parameters each depends on.
 
     Gapstone's own classifiers say themselves where their head begins: that of `nin` makes maps of its own.
     """
-    ours = isinstance(getattr(dry.model, "head", None), Head) and "features" in dict(dry.model.named_children())
+    ours = isinstance(getattr(meta.model, "head", None), Head) and "features" in dict(meta.model.named_children())
     at = "features" if ours else None
-    found: Found | None = None
+    location: HeadLocation | None = None
     no_map: str | None = None
-    with dry.running():
+    with meta.running():
         try:
-            tail, found = split(dry.model, images, at)
+            traced, location = locate_head(meta.model, images, at)
         except SplitError as error:
             no_map = str(error).partition(". If ")[0]  # what follows is advice to who calls `explain`
         else:
             with torch.no_grad(), Counting() as counting:
-                tail.tape.replay(tail.tape.map)
+                traced.tape.replay(traced.tape.map)
     given: dict[str, tuple[int, Tensor | None]] = {}
 
     def done(path: str, out: Any) -> None:
         made = answer_of(out)
         given[path] = (given[path][0] + 1 if path in given else 1, made[0] if made else None)
 
-    with dry.running(), torch.enable_grad(), following(dry.model, done), Reaching(images) as reaching:
-        out = dry.model(images)
+    with meta.running(), torch.enable_grad(), following(meta.model, done), ReceptiveFieldTracer(images) as tracer:
+        out = meta.model(images)
     modules = {
-        path: Module(tuple(y.shape[1:]) if y is not None else None, reaching.of(y) if y is not None else None, calls)
+        path: Module(tuple(y.shape[1:]) if y is not None else None, tracer.of(y) if y is not None else None, calls)
         for path, (calls, y) in given.items()
     }
     output = tuple(made[0].shape[1:]) if (made := answer_of(out)) else None
     answers = _depends(answer_of(out))
-    tape = reaching.watch.tape
+    tape = tracer.tape
     last_map = given[at][1] if at else tape.map if tape else None
-    if found is None or last_map is None:
+    if location is None or last_map is None:
         return Looked(modules, output, answers, None, no_map or "the model goes another way each time")
-    rest = [n for axis, n in enumerate(last_map.shape) if axis and axis not in found.axes]
+    rest = [n for axis, n in enumerate(last_map.shape) if axis and axis not in location.start.axes]
     path = next((path for path, (calls, y) in given.items() if path and calls == 1 and y is last_map), "")
-    number, name, which = reaching.made[last_map]
+    number, name, which = tracer.made[last_map]
     split_at = Split(
         torch.Size(rest).numel(),
-        found.grid or found.cells,
-        reaching.of(last_map),
+        location.grid or location.cells,
+        tracer.of(last_map),
         _depends([last_map]),
         counting.total.macs,
-        Last(path, number, name, which, found.axes),
+        Last(path, number, name, which, location.start.axes),
     )
     return Looked(modules, output, answers, split_at, None)
 
 
-def count(dry: Dry, images: Tensor) -> tuple[dict[str, Tally], int]:
+def count(meta: MetaModel, images: Tensor) -> tuple[dict[str, Tally], int]:
     """By module (its own calls only), and the most bytes in use at once."""
-    with dry.running(), torch.no_grad(), following(dry.model) as where, Counting(where) as counting:
-        dry.model(images)
+    with meta.running(), torch.no_grad(), following(meta.model) as where, Counting(where) as counting:
+        meta.model(images)
     return dict(counting.tallies), counting.peak
 
 
-def kept(dry: Dry, images: Tensor) -> dict[str, int]:
+def kept(meta: MetaModel, images: Tensor) -> dict[str, int]:
     """By module, the bytes that training keeps for the backward pass, of all images; raises where it cannot train."""
     by: defaultdict[str, int] = defaultdict(int)
     seen: dict[int, torch.UntypedStorage] = {}  # kept alive: they are known by their address
-    theirs = {id(t.untyped_storage()) for t in (*dry.model.parameters(), *dry.model.buffers(), images)}
+    theirs = {id(t.untyped_storage()) for t in (*meta.model.parameters(), *meta.model.buffers(), images)}
 
     def pack(x: Tensor) -> Tensor:
         storage = x.untyped_storage()
@@ -134,8 +134,8 @@ def kept(dry: Dry, images: Tensor) -> dict[str, int]:
         return x
 
     keeping = torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x)
-    with dry.running(train=True), torch.enable_grad(), following(dry.model) as where, keeping:
-        out = dry.model(images)
+    with meta.running(train=True), torch.enable_grad(), following(meta.model) as where, keeping:
+        out = meta.model(images)
     del out
     return dict(by)
 

@@ -20,12 +20,12 @@ CANNOT = "cannot run on shapes alone"
 
 
 @dataclass
-class Dry:
+class MetaModel:
     """What is run in the place of a user's model.
 
-    >>> dry = dried(model, channels=3, size=(224, 224))
-    >>> with dry.running():
-    ...     dry.model(dry.images(1, 3, (224, 224)))
+    >>> meta = to_meta(model, channels=3, size=(224, 224))
+    >>> with meta.running():
+    ...     meta.model(meta.images(1, 3, (224, 224)))
     """
 
     model: nn.Module
@@ -71,7 +71,7 @@ class Dry:
                     buffer.copy_(was)
 
 
-def dried(model: nn.Module, channels: int, size: tuple[int, int]) -> Dry:
+def to_meta(model: nn.Module, channels: int, size: tuple[int, int]) -> MetaModel:
     """The model as it can be run: on shapes; or, where it asks for numbers, as it is.
 
     Raises ValueError where it takes no images of this size either way.
@@ -89,27 +89,27 @@ def dried(model: nn.Module, channels: int, size: tuple[int, int]) -> Dry:
     first: Exception | None = None
     for creates in (False, True):
         try:
-            dry = Dry(_copy(model), torch.device("meta"), creates=creates)
-            with torch.no_grad(), dry.running():
-                dry.model(dry.images(1, channels, size))
+            meta = MetaModel(_copy(model), torch.device("meta"), creates=creates)
+            with torch.no_grad(), meta.running():
+                meta.model(meta.images(1, channels, size))
         except Exception as error:  # each network has its own way to ask for numbers, or to refuse a size
             first = first or error
             continue
-        return dry
+        return meta
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     assert first is not None
-    dry = Dry(model, device, real=f"it {CANNOT} ({type(first).__name__}: {_line(first)})")
+    meta = MetaModel(model, device, real=f"it {CANNOT} ({type(first).__name__}: {_line(first)})")
     try:
         if device.type == "meta":
             raise first
-        with torch.no_grad(), dry.running():
-            dry.model(dry.images(1, channels, size))
+        with torch.no_grad(), meta.running():
+            meta.model(meta.images(1, channels, size))
     except Exception as error:
         raise ValueError(
             f"inspect({type(model).__name__}, size={size[0]}×{size[1]}, channels={channels}): it does not take such "
             f"images ({type(error).__name__}: {_line(error)}); give the size and channels that it takes"
         ) from error
-    return dry
+    return meta
 
 
 def _copy(model: nn.Module) -> nn.Module:

@@ -45,7 +45,7 @@ def _row(path: str, module: nn.Module, seen: Looked, tallies: dict[str, Tally], 
     tally = sum((t for other, t in tallies.items() if inside(other)), Tally())
     parameters = {id(p): p.numel() for p in module.parameters()}
     head = _head(seen)
-    places = told.seen if told else None
+    places = told.field if told else None
     return Row(
         path=path,
         kind=type(module).__name__,
@@ -58,7 +58,7 @@ def _row(path: str, module: nn.Module, seen: Looked, tallies: dict[str, Tally], 
         pooled=tally.pooled,
         single=tally.single,
         kept_bytes=sum(n for other, n in memory.items() if inside(other)) if memory is not None else None,
-        field=places.field if places else None,
+        field=places.size if places else None,
         stride=places.stride if places else None,
         whole=places.whole if places else False,
     )

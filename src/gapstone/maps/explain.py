@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.classifier import Classifier
-from gapstone.eval_mode import quiet
+from gapstone.eval_mode import eval_mode
 from gapstone.heads import Head, NotLinearError
 from gapstone.maps.explanation import Explanation
 from gapstone.maps.placement import Placement
 from gapstone.maps.showing import Seen
 from gapstone.maps.targets import Classes, chosen
-from gapstone.tracing.locate_head import located, split
-from gapstone.tracing.tape import SplitError, Tape
-from gapstone.tracing.trace import Watch
-from gapstone.tracing.traced_head import Tail
+from gapstone.tracing.locate_head import locate_features, locate_head
+from gapstone.tracing.tape import SplitError
+from gapstone.tracing.trace import HeadTracer
+from gapstone.tracing.traced_head import TracedHead
 
 
 def explain(
@@ -83,9 +83,9 @@ def explain(
     seen = Seen(images.detach(), moments)
     if isinstance(model, Classifier) and at is None:
         return replace(_known(model, images, classes, top_k, names), seen=seen)
-    tail, found = split(getattr(model, "_orig_mod", model), images, at)
-    explained = _made(tail, Placement.of(found), classes, top_k, names, found.grid, found.prefix)
-    if found.prefix and not explained.maps.any():
+    traced, location = locate_head(getattr(model, "_orig_mod", model), images, at)
+    explained = _made(traced, Placement.of(location), classes, top_k, names, location.grid, location.prefix)
+    if location.prefix and not explained.maps.any():
         raise SplitError(
             f"at={at!r}: after this module the logits of {type(model).__name__} come from the first tokens alone (a "
             f"class token), so no position adds anything: name an earlier module, before the last attention"
@@ -97,9 +97,9 @@ def _known(
     model: Classifier, images: Tensor, classes: Classes | None, top_k: int | None, labels: tuple[str, ...] | None
 ) -> Explanation:
     """Of a model whose head is known: no watching but for the places, once per image size."""
-    with quiet(model), torch.no_grad():
-        features, found = located(model.features, images)
-        placement = Placement.of(found)
+    with eval_mode(model), torch.no_grad():
+        features, location = locate_features(model.features, images)
+        placement = Placement.of(location)
         return explain_head(model.head, features, classes, top_k=top_k, labels=labels, placement=placement)
 
 
@@ -115,7 +115,7 @@ def explain_head(
 ) -> Explanation:
     """The same from feature maps (N, C, *cells)."""
     placement = placement or Placement.even(features.shape[2:], features.shape[2:])
-    with quiet(head):
+    with eval_mode(head):
         if head.additive:
             logits: Tensor = head(features)
             wanted = chosen(classes, top_k, logits, labels)
@@ -123,16 +123,15 @@ def explain_head(
                 exact = head.contributions(features, wanted)
                 return _explanation(exact.maps, wanted, exact.bias.detach(), logits, True, placement, labels)
         x = features.detach()
-        watch = Watch(x, named=True)
-        watch.tape = Tape(x, tuple(range(2, x.dim())), 0, copy=True)
-        with watch:
+        with HeadTracer(x, named=True) as tracer:
+            tracer.starts(x)
             logits = head(x)
-    assert watch.tape is not None
-    return _made(Tail(watch.tape, logits), placement, classes, top_k, labels)
+    assert tracer.tape is not None
+    return _made(TracedHead(tracer.tape, logits), placement, classes, top_k, labels)
 
 
 def _made(
-    tail: Tail,
+    traced: TracedHead,
     placement: Placement,
     classes: Classes | None,
     top_k: int | None,
@@ -140,15 +139,15 @@ def _made(
     grid: tuple[int, ...] | None = None,
     prefix: int = 0,
 ) -> Explanation:
-    if labels is not None and len(labels) != tail.logits.shape[1]:
-        raise ValueError(f"explain: {len(labels)} labels for {tail.logits.shape[1]} logits")
-    wanted = chosen(classes, top_k, tail.logits, labels)
-    maps = tail.maps(wanted)
+    if labels is not None and len(labels) != traced.logits.shape[1]:
+        raise ValueError(f"explain: {len(labels)} labels for {traced.logits.shape[1]} logits")
+    wanted = chosen(classes, top_k, traced.logits, labels)
+    maps = traced.maps(wanted)
     if grid is not None:
         maps = maps[:, :, prefix:].reshape(*maps.shape[:2], *grid)
-    additive = tail.additive and not prefix  # what a class token adds belongs to no position
-    facts = additive, placement, labels, tail.holds, tail.end
-    return _explanation(maps, wanted, tail.bias(), tail.logits, *facts)
+    additive = traced.additive and not prefix  # what a class token adds belongs to no position
+    facts = additive, placement, labels, traced.holds, traced.end
+    return _explanation(maps, wanted, traced.bias(), traced.logits, *facts)
 
 
 def _explanation(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.tracing.locate_head import Found
+from gapstone.tracing.locate_head import HeadLocation
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Placement:
         return cls(strides, tuple((s - 1) / 2 for s in strides), tuple((0, n) for n in size), exact=False)
 
     @classmethod
-    def of(cls, found: Found) -> "Placement":
+    def of(cls, location: HeadLocation) -> "Placement":
         """Of the last map, by what is known of it."""
-        cells = found.grid or found.cells
-        if len(cells) != len(found.size):  # tokens that were never a grid
+        cells = location.grid or location.cells
+        if len(cells) != len(location.size):  # tokens that were never a grid
             return cls.even(cells, cells)
-        if found.field is None or found.grid is not None:
-            return cls.even(cells, found.size)
-        return cls(found.field.stride, found.field.start, tuple((0, n) for n in found.size), exact=True)
+        if location.geometry is None or location.grid is not None:
+            return cls.even(cells, location.size)
+        return cls(location.geometry.stride, location.geometry.start, tuple((0, n) for n in location.size), exact=True)
 
     def centres(self, cells: int, axis: int) -> NDArray[np.float64]:
         """Pixels, of `cells` cells along an axis."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gapstone.eval_mode import quiet
+from gapstone.eval_mode import eval_mode
 from gapstone.ragged.batching import MOST_PIXELS, Plan, buckets, joined, singly
 from gapstone.ragged.extents import Refused
 from gapstone.ragged.padded_batch import run, together
@@ -67,7 +67,7 @@ def outputs(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -> It
     Arguments and errors as `mixed_sizes`; the model may also make maps.
     """
     _check(images)
-    with quiet(model):
+    with eval_mode(model):
         chosen = plan(model, images, how)
         if chosen.refused:
             warnings.warn(f"{type(model).__name__}: {chosen}", stacklevel=3)
@@ -99,7 +99,7 @@ def plan(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -> Plan:
         return buckets(sizes, "all images are of one size")
     if how == "auto" and sum(sorted(map(prod, set(sizes)))[:2]) > MOST_PIXELS:
         return buckets(sizes, f"no two sizes fit into one batch of {MOST_PIXELS:,} pixels")
-    with quiet(model):
+    with eval_mode(model):
         trial = tried(model, images)
     if trial.refused is not None:
         if how == "masked":

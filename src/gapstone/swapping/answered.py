@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gapstone.swapping.adapters import Grid
 from gapstone.swapping.cut import Surgery
-from gapstone.swapping.last_map import Found
+from gapstone.swapping.last_map import LastMap
 from gapstone.swapping.probe import Probe, runs
 from gapstone.swapping.trunk import check_not_checkpointed
 from gapstone.swapping.wrap import stands
@@ -68,11 +68,11 @@ class Proportions:
                 return
 
 
-def answered(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: nn.Module, images: Tensor, classes: int
+def answered(surgery: Surgery, found: LastMap, gone: Sequence[nn.Module], head: nn.Module, images: Tensor, classes: int
              ) -> nn.Module | None:  # fmt: skip
     """The model itself; None where no module gives its logits, or what is left of it does not run."""
-    trail, model = found.trail, surgery.model
-    givers = [v.module for v in trail.givers.get(found.logits, ()) if trail.once(v.module)]
+    tracer, model = found.tracer, surgery.model
+    givers = [v.module for v in tracer.givers.get(found.logits, ()) if tracer.once(v.module)]
     place = next((one for one in reversed(givers) if any(one is other for other in gone)), None)
     if place is None:
         return None

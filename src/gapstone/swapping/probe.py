@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from gapstone.eval_mode import quiet
+from gapstone.eval_mode import eval_mode
 
 PASSES = 3
 """In training: what happens at random (a dropout of the logits) may not happen in one."""
@@ -37,7 +37,7 @@ def runs(model: nn.Module, images: Tensor, features: Tensor, probe: Probe, gives
     gives: the class of an answer that holds the logits; None: it is the logits.
     """
     try:
-        with quiet(model):
+        with eval_mode(model):
             out = model(images)
         if not _same(out, probe, gives) or probe.map is None or not close(probe.map, features):
             return False

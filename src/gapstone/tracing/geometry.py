@@ -1,7 +1,7 @@
 """Where the positions of a tensor lie in the input: stride ← stride · s, start ← start + ((k−1)/2 · d − p) · stride.
 
-Every call that moves positions has a rule here; calls that keep the shape keep the places. A call without a rule that
-changes the shape loses them, and what is made of its answer has none: better none than wrong ones.
+Every kind of call that moves positions has a rule here; calls that keep the shape keep the places. A call that is not
+known and changes the shape loses them, and what is made of its answer has none: better none than wrong ones.
 (The arithmetic: Araujo, Norris, Sim: Computing receptive fields of convolutional neural networks, Distill 2019.)
 """
 
@@ -11,14 +11,12 @@ from typing import Any
 
 from torch import Tensor
 
-from gapstone.loops.places import decode
 from gapstone.regions.places import Boxes, Windows
-
-Arguments = dict[str, Any]
+from gapstone.tracing import operations as ops
 
 
 @dataclass(frozen=True)
-class Field:
+class Geometry:
     """Positions along the spatial axes of one tensor, in pixels of the input."""
 
     axes: tuple[int, ...]
@@ -27,188 +25,157 @@ class Field:
     start: tuple[float, ...]
 
     @classmethod
-    def of_input(cls, x: Tensor) -> "Field":
+    def of_input(cls, x: Tensor) -> "Geometry":
         axes = tuple(range(2, x.dim()))
         return cls(axes, (1.0,) * len(axes), (0.0,) * len(axes))
 
     def sizes(self, x: Tensor) -> tuple[int, ...]:
         return tuple(x.shape[axis] for axis in self.axes)
 
-    def slide(self, size: Any, stride: Any, before: Any, step: Any = 1) -> "Field":
+    def are_last(self, x: Tensor) -> bool:
+        """Whether the spatial axes are the last ones, in order."""
+        return self.axes == tuple(range(x.dim() - len(self.axes), x.dim()))
+
+    def slide(
+        self, size: Sequence[int], stride: Sequence[int], before: Sequence[int], step: Sequence[int]
+    ) -> "Geometry | None":
         """Under windows of `size` positions, `step` apart, that begin `before` positions early and move by `stride`."""
-        n = len(self.axes)
-        rules = zip(self.stride, self.start, *(_each(value, n) for value in (size, stride, before, step)), strict=True)
-        moved = [(j * s, a + ((k - 1) / 2 * d - p) * j) for j, a, k, s, p, d in rules]
-        return replace(self, stride=tuple(j for j, _ in moved), start=tuple(a for _, a in moved))
+        if len(size) != len(self.axes):  # an image without its batch
+            return None
+        rules = list(zip(self.stride, self.start, size, stride, before, step, strict=True))
+        moved = tuple(a + ((k - 1) / 2 * d - p) * j for j, a, k, _, p, d in rules)
+        return replace(self, stride=tuple(j * s for j, _, _, s, _, _ in rules), start=moved)
 
 
-def kept(fields: Sequence[tuple[Tensor, Field]], out: Tensor) -> Field | None:
+def kept(inputs: Sequence[tuple[Tensor, Geometry]], out: Tensor) -> Geometry | None:
     """The places of what has as many positions as the tensors it was made of: the middle of theirs.
 
     None where they lie more than half a cell apart: then no place is right.
     """
     alike = [
-        field
-        for x, field in fields
-        if x.dim() == out.dim() and all(x.shape[axis] == out.shape[axis] for axis in field.axes)
+        geometry
+        for x, geometry in inputs
+        if x.dim() == out.dim() and all(x.shape[axis] == out.shape[axis] for axis in geometry.axes)
     ]
-    if not alike or any((f.axes, f.stride) != (alike[0].axes, alike[0].stride) for f in alike):
+    if not alike or any((g.axes, g.stride) != (alike[0].axes, alike[0].stride) for g in alike):
         return None
-    starts = list(zip(*(f.start for f in alike), strict=True))
+    starts = list(zip(*(g.start for g in alike), strict=True))
     if any(max(axis) - min(axis) > stride / 2 for axis, stride in zip(starts, alike[0].stride, strict=True)):
         return None
     return replace(alike[0], start=tuple(sum(axis) / len(axis) for axis in starts))
 
 
-def reshaped(field: Field, x: Tensor, out: Tensor) -> Field | None:
+def reshaped(inputs: Sequence[tuple[Tensor, Geometry]], out: Tensor) -> Geometry | None:
     """Where only other dimensions are cut or joined: positions last (channel shuffle), or right behind the images."""
-    sizes, n = field.sizes(x), len(field.axes)
-    if field.axes == tuple(range(x.dim() - n, x.dim())) and tuple(out.shape[-n:]) == sizes and out.dim() > n:
-        return replace(field, axes=tuple(range(out.dim() - n, out.dim())))
-    if field.axes == tuple(range(1, n + 1)) and tuple(out.shape[: n + 1]) == (x.shape[0], *sizes):
-        return field
+    x, geometry = inputs[0]
+    sizes, n = geometry.sizes(x), len(geometry.axes)
+    if geometry.are_last(x) and tuple(out.shape[-n:]) == sizes and out.dim() > n:
+        return replace(geometry, axes=tuple(range(out.dim() - n, out.dim())))
+    if geometry.axes == tuple(range(1, n + 1)) and tuple(out.shape[: n + 1]) == (x.shape[0], *sizes):
+        return geometry
     return None
 
 
-RESHAPES = frozenset(["view", "reshape", "flatten", "unflatten"])
-
-
-def _each(value: Any, n: int) -> tuple[float, ...]:
-    values = tuple(value) if isinstance(value, Sequence) else (value,)
-    return values * n if len(values) == 1 else values
-
-
-def _get(args: Sequence[Any], kwargs: Arguments, place: int, name: str, otherwise: Any = None) -> Any:
-    return args[place] if len(args) > place else kwargs.get(name, otherwise)
-
-
-def _convolution(field: Field, x: Tensor, args: Sequence[Any], kwargs: Arguments) -> Field | None:
-    weight = _get(args, kwargs, 1, "weight")
-    n = len(field.axes)
-    if not isinstance(weight, Tensor) or weight.dim() - 2 != n:  # quantised; an image without its batch
+def _conv(op: ops.Conv, x: Tensor, geometry: Geometry) -> Geometry | None:
+    kernel, n = op.kernel_size, len(geometry.axes)
+    if kernel is None or len(kernel) != n or not geometry.are_last(x):
         return None
-    if field.axes != tuple(range(x.dim() - n, x.dim())):
+    before = [p for p, _ in op.padding]
+    if op.function == "conv":
+        return geometry.slide(kernel, op.stride, before, op.dilation)
+    finer = tuple(j / s for j, s in zip(geometry.stride, op.stride, strict=True))
+    rules = zip(geometry.start, finer, kernel, before, op.dilation, strict=True)
+    return replace(geometry, stride=finer, start=tuple(a + (p - (k - 1) / 2 * d) * j for a, j, k, p, d in rules))
+
+
+def _pool(op: ops.Pool, x: Tensor, geometry: Geometry) -> Geometry | None:
+    return geometry.slide(op.kernel_size, op.stride, op.padding, op.dilation)
+
+
+def _region_pool(op: ops.RegionPool, x: Tensor, geometry: Geometry) -> Geometry | None:
+    windows = window_axes(op)
+    if windows is None:
         return None
-    size = tuple(weight.shape[2:])
-    stride, padding = _get(args, kwargs, 3, "stride", 1), _get(args, kwargs, 4, "padding", 0)
-    step = _get(args, kwargs, 5, "dilation", 1)
-    if padding == "valid":
-        padding = 0
-    elif padding == "same":  # torch puts the odd one behind
-        padding = tuple((k - 1) * d // 2 for k, d in zip(size, _each(step, n), strict=True))
-    return field.slide(size, stride, padding, step)
-
-
-def _transposed(field: Field, x: Tensor, args: Sequence[Any], kwargs: Arguments) -> Field | None:
-    n = len(field.axes)
-    if field.axes != tuple(range(x.dim() - n, x.dim())):
-        return None
-    size = _get(args, kwargs, 1, "weight").shape[2:]
-    stride, padding = (_each(_get(args, kwargs, i, key, d), n) for i, key, d in ((3, "stride", 1), (4, "padding", 0)))
-    step = _each(_get(args, kwargs, 7, "dilation", 1), n)
-    finer = tuple(j / s for j, s in zip(field.stride, stride, strict=True))
-    moved = zip(field.start, finer, size, padding, step, strict=True)
-    return replace(field, stride=finer, start=tuple(a + (p - (k - 1) / 2 * d) * j for a, j, k, p, d in moved))
-
-
-def _pooled(field: Field, _x: Tensor, args: Sequence[Any], kwargs: Arguments) -> Field | None:
-    size = _get(args, kwargs, 1, "kernel_size")
-    stride = _get(args, kwargs, 2, "stride")
-    return field.slide(size, size if stride is None or stride == [] else stride, _get(args, kwargs, 3, "padding", 0))
-
-
-def _max_pooled(field: Field, x: Tensor, args: Sequence[Any], kwargs: Arguments) -> Field | None:
-    step = _get(args, kwargs, 4, "dilation", 1)
-    plain = _pooled(field, x, args, kwargs)
-    assert plain is not None
-    size = _each(_get(args, kwargs, 1, "kernel_size"), len(field.axes))
-    more = zip(plain.start, size, _each(step, len(size)), field.stride, strict=True)
-    return replace(plain, start=tuple(a + (k - 1) / 2 * (d - 1) * j for a, k, d, j in more))
-
-
-def _ours(field: Field, _x: Tensor, args: Sequence[Any], _kwargs: Arguments) -> Field | None:
-    place = decode(args[3], args[4])
-    if not isinstance(place, Boxes) or place.axes is None or not all(isinstance(a, Windows) for a in place.axes):
-        return None
-    axes = [a for a in place.axes if isinstance(a, Windows)]
-    return field.slide(
-        [a.size for a in axes], [a.stride for a in axes], [a.before for a in axes], [a.step for a in axes]
+    return geometry.slide(
+        [a.size for a in windows], [a.stride for a in windows], [a.before for a in windows], [a.step for a in windows]
     )
 
 
-def _padded(field: Field, x: Tensor, args: Sequence[Any], kwargs: Arguments) -> Field | None:
-    pad = _get(args, kwargs, 1, "pad")
-    before = [pad[2 * (x.dim() - 1 - axis)] if 2 * (x.dim() - 1 - axis) < len(pad) else 0 for axis in field.axes]
-    return field.slide(1, 1, before)
+def window_axes(op: ops.RegionPool) -> list[Windows] | None:
+    """Per axis the windows of one of gapstone's pools; None for other regions."""
+    axes = op.place.axes if isinstance(op.place, Boxes) else None
+    windows = [axis for axis in axes or () if isinstance(axis, Windows)]
+    return windows if axes is not None and len(windows) == len(axes) else None
 
 
-def _sliced(field: Field, x: Tensor, args: Sequence[Any], _kwargs: Arguments) -> Field | None:
-    index = args[1] if isinstance(args[1], tuple) else (args[1],)
-    if not all(isinstance(part, slice) or part is Ellipsis for part in index):
+def _pad(op: ops.Pad, x: Tensor, geometry: Geometry) -> Geometry | None:
+    ones = (1,) * len(geometry.axes)
+    return geometry.slide(ones, ones, [op.padding[axis][0] for axis in geometry.axes], ones)
+
+
+def _slice(op: ops.Slice, x: Tensor, geometry: Geometry) -> Geometry | None:
+    if op.slices is None:
         return None
-    at = index.index(Ellipsis) if Ellipsis in index else len(index)
-    slices = [*index[:at], *[slice(None)] * (x.dim() - len(index) + (Ellipsis in index)), *index[at + 1 :]]
-    ranges = [slices[axis].indices(x.shape[axis]) for axis in field.axes]
-    return field.slide(1, [step for _, _, step in ranges], [-begin for begin, _, _ in ranges])
+    ranges = [op.slices[axis].indices(x.shape[axis]) for axis in geometry.axes]
+    ones = (1,) * len(ranges)
+    return geometry.slide(ones, [step for _, _, step in ranges], [-begin for begin, _, _ in ranges], ones)
 
 
-def _resized(field: Field, x: Tensor, args: Sequence[Any], kwargs: Arguments) -> Field | None:
-    size, factor = _get(args, kwargs, 1, "size"), _get(args, kwargs, 2, "scale_factor")
-    n, now = len(field.axes), field.sizes(x)
-    if _get(args, kwargs, 4, "align_corners"):
+def _resize(op: ops.Resize, x: Tensor, geometry: Geometry) -> Geometry | None:
+    if op.align_corners:
         return None
-    new = _each(size, n) if size is not None else tuple(int(s * f) for s, f in zip(now, _each(factor, n), strict=True))
+    now = geometry.sizes(x)
+    new = op.size or tuple(int(s * f) for s, f in zip(now, op.scale_factor or (), strict=True))
     ratio = [a / b for a, b in zip(now, new, strict=True)]
-    moved = zip(field.stride, field.start, ratio, strict=True)
+    rules = zip(geometry.stride, geometry.start, ratio, strict=True)
     return replace(
-        field,
-        stride=tuple(j * r for j, r in zip(field.stride, ratio, strict=True)),
-        start=tuple(a + j * (r - 1) / 2 for j, a, r in moved),
+        geometry,
+        stride=tuple(j * r for j, r in zip(geometry.stride, ratio, strict=True)),
+        start=tuple(a + j * (r - 1) / 2 for j, a, r in rules),
     )
 
 
-def _permuted(field: Field, x: Tensor, args: Sequence[Any], kwargs: Arguments) -> Field | None:
-    dims = args[1:] if len(args) > 1 else (kwargs["dims"],)
-    order = [d % x.dim() for d in (dims[0] if isinstance(dims[0], Sequence) else dims)]
-    return replace(field, axes=tuple(order.index(axis) for axis in field.axes))
+def _permute(op: ops.Permute, x: Tensor, geometry: Geometry) -> Geometry | None:
+    if not set(geometry.axes) <= set(op.order):
+        return None
+    return replace(geometry, axes=tuple(op.order.index(axis) for axis in geometry.axes))
 
 
-def _lost(_field: Field, _x: Tensor, _args: Sequence[Any], _kwargs: Arguments) -> Field | None:
+def _shuffle(op: ops.PixelShuffle, x: Tensor, geometry: Geometry) -> Geometry | None:
+    if op.function == "pixel_shuffle":
+        return None
+    n = len(geometry.axes)
+    return geometry.slide((op.factor,) * n, (op.factor,) * n, (0,) * n, (1,) * n)
+
+
+def _lost(op: ops.Operation, x: Tensor, geometry: Geometry) -> Geometry | None:
     return None
 
 
-def _swapped(field: Field, x: Tensor, args: Sequence[Any], kwargs: Arguments) -> Field | None:
-    # swapaxes calls them axis0 and axis1
-    a, b = (_get(args, kwargs, k + 1, f"dim{k}", kwargs.get(f"axis{k}")) % x.dim() for k in (0, 1))
-    return replace(field, axes=tuple({a: b, b: a}.get(axis, axis) for axis in field.axes))
-
-
-def _unshuffled(field: Field, _x: Tensor, args: Sequence[Any], kwargs: Arguments) -> Field | None:
-    factor = _get(args, kwargs, 1, "downscale_factor")
-    return field.slide(factor, factor, 0)
-
-
-Rule = Callable[[Field, Tensor, Sequence[Any], Arguments], Field | None]
-
-LOSES = [
-    *("flip", "fliplr", "flipud", "roll", "rot90", "movedim", "moveaxis", "swapdims", "t", "__get__"),
-    *("grid_sample", "index_select", "gather", "take_along_dim", "sort", "fold", "unfold"),
-]
-"""Calls that may keep the shape and still move positions."""
-
-RULES: dict[str, Rule] = {
-    **dict.fromkeys(LOSES, _lost),
-    **{f"conv{n}d": _convolution for n in (1, 2, 3)},
-    **{f"conv_transpose{n}d": _transposed for n in (1, 2, 3)},
-    **{f"avg_pool{n}d": _pooled for n in (1, 2, 3)},
-    **{f"max_pool{n}d": _max_pooled for n in (1, 2, 3)},
-    **{f"max_pool{n}d_with_indices": _max_pooled for n in (1, 2, 3)},
-    "pool": _ours,
-    "pad": _padded,
-    "__getitem__": _sliced,
-    "interpolate": _resized,
-    "permute": _permuted,
-    "transpose": _swapped,
-    "swapaxes": _swapped,
-    "pixel_unshuffle": _unshuffled,
+BEFORE: dict[type[ops.Operation], Callable[[Any, Tensor, Geometry], Geometry | None]] = {
+    ops.Conv: _conv,
+    ops.Pool: _pool,
+    ops.RegionPool: _region_pool,
+    ops.Pad: _pad,
+    ops.Slice: _slice,
+    ops.Resize: _resize,
+    ops.Permute: _permute,
+    ops.PixelShuffle: _shuffle,
+    ops.Rearrange: _lost,
+    ops.Query: _lost,
 }
+"""Rules that ask the call and the tensor it takes, before a call in place changes that."""
+
+AFTER: dict[type[ops.Operation], Callable[[Sequence[tuple[Tensor, Geometry]], Tensor], Geometry | None]] = {
+    ops.Reshape: reshaped,
+    **dict.fromkeys(
+        [
+            ops.AdaptivePool, ops.Attention, ops.BatchNorm, ops.Cast, ops.Concat, ops.Copy, ops.Deviation, ops.Dropout,
+            ops.Elementwise, ops.Expand, ops.Fill, ops.Glu, ops.GroupNorm, ops.InstanceNorm, ops.LayerNorm, ops.Linear,
+            ops.MatrixProduct, ops.Normalize, ops.Operation, ops.PerPosition, ops.Reduce, ops.Softmax, ops.Split,
+            ops.Squeeze, ops.VectorNorm,
+        ],
+        kept,
+    ),
+}  # fmt: skip
+"""Rules that ask the shape of the answer."""

@@ -1,4 +1,4 @@
-"""A model's tail for a batch of images: found by watching one forward pass, remembered for the next."""
+"""A model's last map and head for a batch of images: located by tracing one forward pass, remembered for the next."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,28 +8,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from gapstone.eval_mode import quiet
-from gapstone.tracing.geometry import Field
-from gapstone.tracing.tape import SplitError, Tape
-from gapstone.tracing.trace import Known, Watch
-from gapstone.tracing.traced_head import Tail
+from gapstone.eval_mode import eval_mode
+from gapstone.tracing.geometry import Geometry
+from gapstone.tracing.tape import SplitError, Tape, TapeStart
+from gapstone.tracing.trace import HeadTracer, TapeRecorder
+from gapstone.tracing.traced_head import TracedHead
 
 REMEMBERED = 64
 """Image sizes per model."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the first pass at an image size tells the next ones."""
+class HeadLocation:
+    """What the first pass at an image size tells the next ones: where the last map is, and where its cells lie."""
 
-    begin: int
-    first: str
-    which: int
-    axes: tuple[int, ...]
+    start: TapeStart
     cells: tuple[int, ...]
     size: tuple[int, ...]
     """Of the images."""
-    field: Field | None
+    geometry: Geometry | None
     """Where the cells lie in the images; None: not known."""
     grid: tuple[int, ...] | None = None
     """Of tokens: the cells they were before they stood in a row."""
@@ -37,48 +34,48 @@ class Found:
     """Tokens before those of the grid."""
 
 
-_found: WeakKeyDictionary[nn.Module, dict[Any, Found]] = WeakKeyDictionary()
+_locations: WeakKeyDictionary[nn.Module, dict[Any, HeadLocation]] = WeakKeyDictionary()
 
 
 @torch.no_grad()
-def split(model: nn.Module, images: Tensor, at: str | None = None) -> tuple[Tail, Found]:
-    """Run the model once, in eval mode, and give what comes after its last map, and what is known of that map.
+def locate_head(model: nn.Module, images: Tensor, at: str | None = None) -> tuple[TracedHead, HeadLocation]:
+    """Runs the model once, in eval mode; returns what comes after its last map, and what is known of that map.
 
-    Nothing of the model changes. The first pass at an image size watches every call (a few µs each); later ones let all
+    Nothing of the model changes. The first pass at an image size traces every call (a few µs each); later ones let all
     through that comes before the map. Raises: SplitError (a ValueError).
     """
     module = None if at is None else named(model, at)
-    known = _found.setdefault(model, {})
+    known = _locations.setdefault(model, {})
     key = tuple(images.shape[1:])
-    with quiet(model):
+    with eval_mode(model):
         if at is None and key in known:
-            tail = _again(model, images, known[key])
-            if tail is not None:
-                return tail, known[key]
+            head = _again(model, images, known[key])
+            if head is not None:
+                return head, known[key]
             known.pop(key, None)  # the model went another way this time: look again
-        watch, logits = _watched(model, images, module)
-        tape = _checked(watch, logits, model, images, at)
-        grid, prefix = _arranged(watch, tape, model, images, at)
+        tracer, logits = _traced(model, images, module)
+        tape = _checked(tracer, logits, model, images, at)
+        grid, prefix = _arranged(tracer, tape, model, images, at)
         cells = tuple(tape.map.shape[axis] for axis in tape.axes)
-        size, field = tuple(images.shape[2:]), watch.places.get(tape.map)
-        found = Found(tape.begin, tape.calls[0].name, tape.which, tape.axes, cells, size, field, grid, prefix)
-        tail = Tail(tape, logits) if not tape.changed else _again(model, images, found)
-    if tail is None:
+        geometry = tracer.geometries.get(tape.map)
+        location = HeadLocation(tape.start, cells, tuple(images.shape[2:]), geometry, grid, prefix)
+        head = TracedHead(tape, logits) if not tape.changed else _again(model, images, location)
+    if head is None:
         raise SplitError(f"{type(model).__name__} goes another way each time, and changes its last map in place")
     if at is None:
-        _remember(known, key, found)
-    return tail, found
+        _remember(known, key, location)
+    return head, location
 
 
 def _arranged(
-    watch: Watch, tape: Tape, model: nn.Module, images: Tensor, at: str | None
+    tracer: HeadTracer, tape: Tape, model: nn.Module, images: Tensor, at: str | None
 ) -> tuple[tuple[int, ...] | None, int]:
     """(the grid of tokens that stand in one row, how many stand before it); of a named map also the tape's axes."""
     x = tape.source
-    found = watch.layout(x)
+    positions = tracer.position_axes(x)
     if at is None and x.dim() == images.dim():
         return None, 0  # the pool said which axes it pools
-    if found is None or (at is None and found.axes != tape.axes):
+    if positions is None or (at is None and positions.axes != tape.axes):
         if at is not None:
             raise SplitError(
                 f"at={at!r}: this module of {type(model).__name__} gives {tuple(x.shape)}, and which of that are "
@@ -91,52 +88,52 @@ def _arranged(
                 f"which was never seen as a grid over the images"
             )
         return None, 0
-    tape.axes = found.axes
-    return found.grid, found.prefix
+    tape.axes = positions.axes
+    return positions.grid, positions.prefix
 
 
-def _again(model: nn.Module, images: Tensor, found: Found) -> Tail | None:
-    """By what an earlier pass found; None where the model does something else this time."""
+def _again(model: nn.Module, images: Tensor, location: HeadLocation) -> TracedHead | None:
+    """By what an earlier pass told; None where the model does something else this time."""
     for copy in (False, True):
-        watch = Known(found.begin, found.first, found.which, found.axes, copy)
-        with watch:
+        recorder = TapeRecorder(location.start, copy)
+        with recorder:
             logits = _logits(model(images), model)
-        tape = watch.tape
+        tape = recorder.tape
         if tape is None or tape.slot(logits) is None or not len(tape.map) == len(logits) == len(images):
             return None
-        if tuple(tape.map.shape[axis] for axis in found.axes) != found.cells:
+        if tuple(tape.map.shape[axis] for axis in tape.axes) != location.cells:
             return None
         if not tape.changed:
-            return Tail(tape, logits)
+            return TracedHead(tape, logits)
     return None
 
 
 @torch.no_grad()
-def located(features: nn.Module, images: Tensor) -> tuple[Tensor, Found]:
+def locate_features(features: nn.Module, images: Tensor) -> tuple[Tensor, HeadLocation]:
     """The maps that `features` makes of images, and what is known of their cells."""
-    known = _found.setdefault(features, {})
+    known = _locations.setdefault(features, {})
     key = tuple(images.shape[1:])
     if key in known:
         return features(images), known[key]
-    watch = Watch(images)
-    with watch:
+    with HeadTracer(images) as tracer:
         maps: Tensor = features(images)
-    found = Found(0, "", 0, (), tuple(maps.shape[2:]), tuple(images.shape[2:]), watch.places.get(maps))
-    _remember(known, key, found)
-    return maps, found
+    start = TapeStart(0, "", 0, ())
+    location = HeadLocation(start, tuple(maps.shape[2:]), tuple(images.shape[2:]), tracer.geometries.get(maps))
+    _remember(known, key, location)
+    return maps, location
 
 
-def _watched(model: nn.Module, images: Tensor, at: nn.Module | None) -> tuple[Watch, Tensor]:
-    watch = Watch(images, named=at is not None)
+def _traced(model: nn.Module, images: Tensor, at: nn.Module | None) -> tuple[HeadTracer, Tensor]:
+    tracer = HeadTracer(images, named=at is not None)
 
     def starts(module: nn.Module, _: Any, out: Any) -> None:
         if module is at and isinstance(out, Tensor):  # of several calls, the last
-            watch.starts(out)
+            tracer.starts(out)
 
     # torch's own list of hooks for all modules, for the time of this pass: the model's stay as they are
     hook = register_module_forward_hook(starts) if at is not None else None
     try:
-        with watch:
+        with tracer:
             out = model(images)
     except Exception as error:
         error.add_note(
@@ -146,7 +143,7 @@ def _watched(model: nn.Module, images: Tensor, at: nn.Module | None) -> tuple[Wa
     finally:
         if hook is not None:
             hook.remove()
-    return watch, _logits(out, model)
+    return tracer, _logits(out, model)
 
 
 def _logits(out: Any, model: nn.Module) -> Tensor:
@@ -173,8 +170,8 @@ def _last_names(model: nn.Module) -> list[str]:
     return [name for name in names if name and name.count(".") < 2][-12:]
 
 
-def _checked(watch: Watch, logits: Tensor, model: nn.Module, images: Tensor, at: str | None) -> Tape:
-    tape, who = watch.tape, type(model).__name__
+def _checked(tracer: HeadTracer, logits: Tensor, model: nn.Module, images: Tensor, at: str | None) -> Tape:
+    tape, who = tracer.tape, type(model).__name__
     way = (
         'name the module whose output is the last feature map: explain(model, images, at="layer4"); where a class '
         f"token answers, the last block but one. The last modules are {', '.join(_last_names(model))}"
@@ -189,7 +186,7 @@ def _checked(watch: Watch, logits: Tensor, model: nn.Module, images: Tensor, at:
             f"(N, C, h, w)"
         )
     if tape is None or tape.slot(logits) is None:
-        seen = "; ".join(watch.seen[-3:]) or "none"
+        seen = "; ".join(tracer.reductions[-3:]) or "none"
         raise SplitError(
             f"no last feature map was found in {who}: its logits do not come from a pooled or flattened map alone "
             f"(a class token, or attention over positions?). Seen: {seen}. If it has one, {way}"
@@ -207,7 +204,7 @@ def _checked(watch: Watch, logits: Tensor, model: nn.Module, images: Tensor, at:
     return tape
 
 
-def _remember(known: dict[Any, Found], key: Any, found: Found) -> None:
+def _remember(known: dict[Any, HeadLocation], key: Any, location: HeadLocation) -> None:
     while len(known) >= REMEMBERED:
         known.pop(next(iter(known)), None)
-    known[key] = found
+    known[key] = location

@@ -1,7 +1,6 @@
-"""One forward pass, followed: which modules took and gave each tensor, which calls made it, of which parameters.
+"""The provenance of every tensor of a forward pass: which modules took and gave it, which calls made it, of what.
 
-Around `trace.Watch`, which finds the last map. Modules are seen through torch's hooks for all modules, so
-nothing is registered on the model.
+Modules are seen through torch's hooks for all modules, so nothing is registered on the model.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,12 +10,13 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from gapstone.torch_internals import changed, snapshot
+from gapstone.tracing import operations as ops
 from gapstone.tracing.tape import tensors
-from gapstone.tracing.trace import Watch
+from gapstone.tracing.torch_calls import name_of, read_call
+from gapstone.tracing.trace import Arguments, Function, HeadTracer, Keywords
 
 DROPOUTS = {
     "dropout": nn.Dropout,
@@ -33,7 +33,7 @@ IMAGES = 1
 
 
 @dataclass(frozen=True)
-class Call:
+class UnaryCall:
     """A call without parameters that takes one tensor: it can be made again."""
 
     function: Any
@@ -52,7 +52,7 @@ class Made:
     """The number of that call."""
     of: int
     """Bits of the parameters, and the images, that it depends on."""
-    call: Call | None = None
+    call: UnaryCall | None = None
     before: "Made | None" = None
     """Of a change in place: how the tensor was made before."""
 
@@ -65,7 +65,7 @@ class Visit:
 
 
 @dataclass(frozen=True)
-class Dropout:
+class PassedDropout:
     """A dropout that a forward pass in eval mode went through as a function: it changed nothing, but is there."""
 
     count: int
@@ -76,15 +76,13 @@ class Dropout:
         return DROPOUTS[self.name](self.p)
 
 
-class Trail(TorchFunctionMode):
-    """Follows a pass of `images`; `into`, `out_of`: keeps that module's input, or output, as `map`."""
+class ProvenanceTracer(HeadTracer):
+    """Traces a pass of `images`; `into`, `out_of`: keeps that module's input, or output, as `map`."""
 
     def __init__(
         self, model: nn.Module, images: Tensor, into: nn.Module | None = None, out_of: nn.Module | None = None
     ) -> None:
-        super().__init__()
-        self.watch = Watch(images, named=into is not None or out_of is not None)
-        self.dims = images.dim()
+        super().__init__(images, named=into is not None or out_of is not None)
         self.into, self.out_of = into, out_of
         self.map: Tensor | None = None
         self.bits = {id(p): 2 << i for i, p in enumerate(model.parameters())}
@@ -107,41 +105,40 @@ class Trail(TorchFunctionMode):
         self.gives: type | None = None
         """The class of an answer that holds logits."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+    def call(self, func: Function, args: Arguments, kwargs: Keywords) -> Any:
         inputs = tensors((args, kwargs))
         before = [snapshot(x) for x in inputs]
         makings = [self.making(x) for x in inputs]
-        out = self.watch.__torch_function__(func, types, args, kwargs)
+        out = super().call(func, args, kwargs)
         of = 0
-        for one in makings:
-            of |= one.of
-        call = Call(func, args, kwargs, inputs[0], makings[0]) if len(inputs) == 1 and of & IMAGES else None
-        made = Made(self.watch.count, of, call)
-        name = getattr(func, "__name__", "")
-        if name in DROPOUTS and out is inputs[0]:
-            p = float(args[1] if len(args) > 1 else kwargs.get("p", 0.5))
-            self.dropouts.setdefault(out, []).append(Dropout(self.watch.count, name, p))
-        anew_made = [changed(x, was) for x, was in zip(inputs, before, strict=True)]
+        for making in makings:
+            of |= making.of
+        unary = len(inputs) == 1 and of & IMAGES
+        made = Made(self.count, of, UnaryCall(func, args, kwargs, inputs[0], makings[0]) if unary else None)
+        if inputs and out is inputs[0]:
+            op = read_call(name_of(func), args, kwargs)
+            if isinstance(op, ops.Dropout):
+                self.dropouts.setdefault(out, []).append(PassedDropout(self.count, op.function, op.p))
+        changes = [changed(x, was) for x, was in zip(inputs, before, strict=True)]
         for y in tensors(out):
             # dropout in eval mode gives back what it took: the same tensor, unchanged, is not made anew
-            if not any(y is x and not anew for x, anew in zip(inputs, anew_made, strict=True)):
+            if not any(y is x and not anew for x, anew in zip(inputs, changes, strict=True)):
                 self.made[y] = made
-        for x, anew, was in zip(inputs, anew_made, makings, strict=True):
+        for x, anew, was in zip(inputs, changes, makings, strict=True):
             if anew:
                 self.made[x] = replace(made, before=was)
         return out
 
     def making(self, x: Tensor, until: int | None = None) -> Made:
         """Of a tensor as it is now, or as it was after so many calls."""
-        found: Made = self.made.get(x) or Made(0, self.bits.get(id(x), 0))
-        while until is not None and found.count > until and found.before is not None:
-            found = found.before
-        return found
+        making: Made = self.made.get(x) or Made(0, self.bits.get(id(x), 0))
+        while until is not None and making.count > until and making.before is not None:
+            making = making.before
+        return making
 
     @contextmanager
     def followed(self) -> Iterator[None]:
-        hooks = [register_module_forward_pre_hook(self._begins), register_module_forward_hook(self._ends)]
+        hooks = [register_module_forward_pre_hook(self._module_begins), register_module_forward_hook(self._module_ends)]
         try:
             with self:
                 yield
@@ -149,31 +146,31 @@ class Trail(TorchFunctionMode):
             for hook in hooks:
                 hook.remove()
 
-    def _begins(self, module: nn.Module, args: Any) -> None:
-        count = self.watch.count
+    def _module_begins(self, module: nn.Module, args: Any) -> None:
+        count = self.count
         self.begun.setdefault(module, []).append(count)
         if isinstance(args, tuple) and args and isinstance(args[0], Tensor):
             self.takers.setdefault(args[0], []).append(Visit(module, count))
             if module is self.into:
-                self._starts(args[0])
+                self.starts(args[0])
 
-    def _ends(self, module: nn.Module, _: Any, out: Any) -> None:
-        self.ended.setdefault(module, []).append(self.watch.count)
+    def _module_ends(self, module: nn.Module, _: Any, out: Any) -> None:
+        self.ended.setdefault(module, []).append(self.count)
         if isinstance(out, Tensor):
-            self.givers.setdefault(out, []).append(Visit(module, self.watch.count))
+            self.givers.setdefault(out, []).append(Visit(module, self.count))
             self.given.append((module, tuple(out.shape)))
             if module is self.out_of:
-                self._starts(out)
+                self.starts(out)
 
-    def _starts(self, x: Tensor) -> None:
+    def starts(self, x: Tensor) -> None:
         self.map = x
-        self.watch.starts(x)
+        super().starts(x)
 
     def once(self, module: nn.Module) -> bool:
         return len(self.begun.get(module, ())) == 1
 
     def bits_of(self, parameters: Sequence[nn.Parameter]) -> int:
         of = 0
-        for one in parameters:
-            of |= self.bits.get(id(one), 0)
+        for parameter in parameters:
+            of |= self.bits.get(id(parameter), 0)
         return of

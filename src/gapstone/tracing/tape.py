@@ -1,15 +1,16 @@
 """A tape: the calls of a forward pass that turn the last feature map into logits, ready to be played again."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gapstone.torch_internals import changed, snapshot
-
-DROPOUTS = frozenset(["dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"])
+from gapstone.tracing.operations import Operation
+from gapstone.tracing.torch_calls import name_of, read_call
 
 
 class SplitError(ValueError):
@@ -21,10 +22,27 @@ class Slot:
     """In a tape: the tensor made by an earlier call; 0 is the map."""
 
     number: int
+    shape: torch.Size = field(default=torch.Size(), compare=False)
+
+    def dim(self) -> int:
+        return len(self.shape)
+
+
+@dataclass(frozen=True)
+class TapeStart:
+    """Where a tape begins in a forward pass."""
+
+    number: int
+    """Of its first call."""
+    name: str
+    which: int
+    """Of that call's tensors is the map."""
+    axes: tuple[int, ...]
+    """Dimensions of the map that are positions."""
 
 
 @dataclass(frozen=True, eq=False)  # a call is itself: what it holds are tensors, which compare number by number
-class Call:
+class TapeCall:
     function: Any
     name: str
     args: tuple[Any, ...]
@@ -32,18 +50,15 @@ class Call:
     slots: tuple[int, ...]
     """Of the tensors it gave."""
 
-    @property
+    @cached_property
     def takes(self) -> tuple[int, ...]:
+        """Slots of the tensors that it was given."""
         return tuple(part.number for part in leaves((self.args, self.kwargs)) if isinstance(part, Slot))
 
-    def get(self, place: int, name: str, otherwise: Any = None) -> Any:
-        """An argument, however it was given."""
-        return self.args[place] if len(self.args) > place else self.kwargs.get(name, otherwise)
-
-    @property
-    def drops(self) -> bool:
-        """F.dropout(x, p, training): by default it drops, also in eval mode."""
-        return self.name in DROPOUTS and self.get(2, "training", True) is not False
+    @cached_property
+    def operation(self) -> Operation:
+        """What it does; tensors of the tape are slots there."""
+        return read_call(self.name, self.args, self.kwargs)
 
 
 class Tape:
@@ -58,7 +73,7 @@ class Tape:
         copy = copy or x.is_inference()  # of these nobody can say whether they were changed
         self.map = x.clone() if copy else x
         self.axes, self.begin, self.which = axes, begin, which
-        self.calls: list[Call] = []
+        self.calls: list[TapeCall] = []
         self.shapes: list[torch.Size] = []
         """By slot."""
         self.types: list[torch.dtype] = []
@@ -86,6 +101,10 @@ class Tape:
         """Whether the map was changed in place after it was taken."""
         return changed(self.map, self._before)
 
+    @property
+    def start(self) -> TapeStart:
+        return TapeStart(self.begin, self.calls[0].name, self.which, self.axes)
+
     def slot(self, x: Tensor) -> int | None:
         return self._slots.get(id(x))
 
@@ -96,19 +115,24 @@ class Tape:
         self._slots[id(x)] = len(self._live) - 1
         return len(self._live) - 1
 
-    def record(self, function: Any, name: str, args: Any, kwargs: Any, outs: Sequence[Tensor]) -> None:
-        def slotted(part: Any) -> Any:
-            return Slot(self._slots[id(part)]) if id(part) in self._slots else part
+    def record(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], outs: Sequence[Tensor]
+    ) -> None:
+        """A call that takes tensors of the tape, and what it gave."""
 
-        held = replaced(args, slotted), replaced(kwargs, slotted)  # before an in-place call's answer is numbered anew
-        self.calls.append(Call(function, name, *held, tuple(self._number(out) for out in outs)))
+        def slotted(part: Any) -> Any:
+            number = self._slots.get(id(part))
+            return part if number is None else Slot(number, self.shapes[number])
+
+        given = replaced(args, slotted), replaced(kwargs, slotted)  # before an in-place call's answer is numbered anew
+        self.calls.append(TapeCall(function, name_of(function), *given, tuple(self._number(out) for out in outs)))
 
     def replay(
         self,
         x: Tensor,
         given: dict[int, Tensor] | None = None,
-        calls: Collection[Call] | None = None,
-        instead: Mapping[Call, Callable[..., Any]] | None = None,
+        calls: Collection[TapeCall] | None = None,
+        instead: Mapping[TapeCall, Callable[..., Any]] | None = None,
     ) -> dict[int, Tensor]:
         """All tensors by slot, with x for the map; `given` ones instead of the calls that made them; or these calls.
 
@@ -131,11 +155,12 @@ class Tape:
         return made
 
 
-def tensors(tree: Any) -> list[Tensor]:
+def tensors(tree: object) -> list[Tensor]:
+    """All tensors in tuples, lists and dictionaries within each other, in order."""
     return [part for part in leaves(tree) if isinstance(part, Tensor)]
 
 
-def leaves(tree: Any) -> Iterator[Any]:
+def leaves(tree: object) -> Iterator[Any]:
     """Of tuples, lists and dictionaries within each other (three times faster here than torch's pytree)."""
     if isinstance(tree, tuple | list):
         for part in tree:

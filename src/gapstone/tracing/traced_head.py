@@ -8,40 +8,24 @@ of attention are held (`held.py`), and a softmax at the end is left out: explain
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from math import isnan, prod
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gapstone.heads.parts import in_place, pooled
-from gapstone.loops.places import decode
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes, Cells
-from gapstone.tracing.geometry import RESHAPES
-from gapstone.tracing.held_scales import ATTENTION, Held
-from gapstone.tracing.tape import DROPOUTS, Call, Slot, SplitError, Tape, leaves
+from gapstone.tracing import operations as ops
+from gapstone.tracing.held_scales import ATTENTION, HeldScales
+from gapstone.tracing.linearity import MOVES, is_homogeneous, is_linear
+from gapstone.tracing.tape import Slot, SplitError, Tape, TapeCall
 
-MOVES = frozenset(
-    ["flatten", "reshape", "view", "squeeze", "unsqueeze", "unflatten", "permute", "transpose", "movedim", "contiguous",
-     "cat", "concat", "concatenate", "stack", "chunk", "split", "__getitem__", "clone", "alias", "detach"]
-)  # fmt: skip
-"""Calls that move numbers, and change none."""
-SUMS = frozenset(
-    ["add", "__add__", "__radd__", "add_", "__iadd__", "sub", "__sub__", "sub_", "__isub__", "__rsub__", "rsub", "neg",
-     "__neg__", "mean", "sum", "expand"]
-)  # fmt: skip
-PRODUCTS = frozenset(
-    ["mul", "__mul__", "__rmul__", "mul_", "__imul__", "div", "__truediv__", "div_", "__itruediv__", "matmul",
-     "__matmul__", "mm"]
-)  # fmt: skip
-LAYERS = frozenset(["linear", "conv1d", "conv2d", "conv3d"])
-
-POOLERS = ("adaptive_avg_pool", "adaptive_max_pool", "avg_pool", "max_pool")
-EXTREMES = frozenset(["amax", "amin", "max", "min"])
-"""With axes; these and `POOLERS` are homogeneous of degree 1: their gradient × what they take is what they give."""
-ENDS = frozenset(["softmax", "log_softmax", "sigmoid", "sigmoid_", "log_sigmoid", "logsigmoid"])
-"""What a model may do to its logits at its end: of these, classes compete or are flat where they are sure."""
+ENDS = frozenset(["sigmoid", "log_sigmoid"])
+"""Besides softmax and log-softmax, what a model may do to its logits at its end: there they are flat where sure."""
+REDUCTIONS = {"mean": "mean", "sum": "mean", "amax": "max", "max": "max", "amin": "min", "min": "min"}
+"""torch's functions, and the pools that they are."""
 
 NO_GRADIENT = SplitError(
     "no gradient flows from the logits to the last map (something on the way is detached, rounded or quantised), and a "
@@ -66,7 +50,7 @@ class Pooling:
     scale: float = 1.0
 
 
-class Tail:
+class TracedHead:
     """Everything after the last map of one forward pass: logits, and what each position has in them.
 
     tape, logits: of that pass.
@@ -76,12 +60,12 @@ class Tail:
         out = tape.slot(logits)
         if out is None:
             raise SplitError("the logits do not come from the map")
-        if any(call.drops for call in tape.calls):
+        if any(isinstance(call.operation, ops.Dropout) and call.operation.training for call in tape.calls):
             raise SplitError(
                 "the head drops units at random in eval mode, too, so no map explains it: "
                 "F.dropout(x, p, training=self.training)"
             )
-        self.tape, self.held = tape, Held(tape)
+        self.tape, self.held = tape, HeldScales(tape)
         self.out, self.end = self._end(out)
         """The slot of the logits, and the function that the model applies to them at its end."""
         self.logits = logits.detach() if self.end is None else self._again()[self.out]
@@ -93,7 +77,7 @@ class Tail:
         self.poolings = self._poolings()
         self.live = live = self._live()
         """The calls that the logits vary with."""
-        self._holds = self.held.says(live)
+        self._holds = self.held.descriptions(live)
         if self.poolings is None:
             self.linear = False
             self.additive = all(self._is_linear(call) or self._is_homogeneous(call) for call in live)
@@ -119,13 +103,12 @@ class Tail:
         shape = self.tape.shapes[out]
         while (call := made_by.get(out)) is not None and len(call.takes) == 1:
             source = call.takes[0]
-            across = call.name.endswith("softmax") and call.get(1, "dim") in (1, -1, None)
-            last = call.name in ENDS and (across or not call.name.endswith("softmax"))
-            before = made_by.get(source)
-            log = call.name == "log" and before is not None and before.name in ENDS
+            op, before = call.operation, made_by.get(source)
+            last = _is_end(op) and not (isinstance(op, ops.Softmax) and op.dim not in (1, -1, None))
+            log = op.function == "log" and before is not None and _is_end(before.operation)
             if not (last or log) or source == 0 or self.tape.shapes[source] != shape or len(shape) != 2:
                 break
-            out, end = source, end or (f"log of {before.name}" if log and before else call.name.rstrip("_"))
+            out, end = source, end or (f"log of {before.operation.function}" if log and before else op.function)
         return out, end
 
     @torch.no_grad()
@@ -133,7 +116,7 @@ class Tail:
         """All tensors of the tape anew: the model may have changed its own in place."""
         return self.tape.replay(self.tape.map.clone(), instead=self.held.functions if instead else None)
 
-    def _live(self) -> list[Call]:
+    def _live(self) -> list[TapeCall]:
         """The calls that the logits vary with."""
         needed, live = {self.out}, []
         for call in reversed(self.tape.calls):
@@ -142,13 +125,13 @@ class Tail:
                 needed |= set(self.held.varies(call))
         return live[::-1]
 
-    def _flattened(self) -> dict[int, Call]:
+    def _flattened(self) -> dict[int, TapeCall]:
         """By slot, calls that only put the map's positions into one axis: x.flatten(2)."""
         n, channels, cells = self.map.shape[0], self.map.shape[1], prod(self.map.shape[2:])
         return {
             call.slots[0]: call
             for call in self.tape.calls
-            if call.name in RESHAPES
+            if isinstance(call.operation, ops.Reshape)
             and call.takes == (0,)
             and self.order == tuple(range(self.map.dim()))
             and tuple(self.tape.shapes[call.slots[0]]) == (n, channels, cells)
@@ -160,103 +143,48 @@ class Tail:
         """The pools that take the map; None where it goes into something else, too."""
         maps = {0, *self._flat}
         takers = [c for c in self.tape.calls if maps & set(c.takes) and c.slots[0] not in self._flat]
-        found = [self._pooling(call) for call in takers]
-        if not found or None in found:
-            return None
-        return [pooling for pooling in found if pooling is not None]
+        poolings = [pooling for call in takers if (pooling := self._pooling(call)) is not None]
+        return poolings if takers and len(poolings) == len(takers) else None
 
-    def _pooling(self, call: Call) -> Pooling | None:
-        name, slot = call.name, call.slots[0]
+    def _pooling(self, call: TapeCall) -> Pooling | None:
+        op, slot = call.operation, call.slots[0]
         if len(call.takes) != 1 or not (call.args and call.args[0] == Slot(call.takes[0])):
             return None
         flat = call.takes[0] != 0
         axes = (2,) if flat else self.tape.axes
         shape, y = self.tape.shapes[call.takes[0]], self.tape.shapes[slot]
-        sizes = [shape[axis] for axis in axes]
+        sizes = tuple(shape[axis] for axis in axes)
         whole = len(y) <= 2 or (len(y) == len(shape) and all(y[axis] == 1 for axis in axes))
-        if name in ("mean", "amax", "sum", "amin") or (name in ("max", "min") and len(axes) == 1):
-            dims = call.get(1, "dim")
-            dims = dims if isinstance(dims, Sequence) else (dims,)
-            if None in dims or {d % len(shape) for d in dims} != set(axes):
+        if isinstance(op, ops.Reduce):
+            several = op.function not in ("max", "min") or len(axes) == 1
+            if op.function not in REDUCTIONS or not several or set(op.dims or ()) != set(axes):
                 return None
-            kind = {"mean": "mean", "sum": "mean", "amax": "max", "max": "max", "amin": "min", "min": "min"}[name]
-            return Pooling(slot, kind, scale=float(prod(sizes)) if name == "sum" else 1.0)
+            return Pooling(slot, REDUCTIONS[op.function], scale=float(prod(sizes)) if op.function == "sum" else 1.0)
         if axes != tuple(range(2, len(shape))) or (flat and not whole):
             return None
-        if name.startswith("adaptive_avg_pool"):
+        if isinstance(op, ops.AdaptivePool) and op.function == "avg":
             return Pooling(slot, "mean", grid=None if whole else tuple(y[2:]))
-        if name.startswith("adaptive_max_pool") and whole:
+        if isinstance(op, ops.AdaptivePool) and whole:
             return Pooling(slot, "max")
-        if name.startswith(("avg_pool", "max_pool")) and whole:
-            padding, size = call.get(3, "padding", 0), call.get(1, "kernel_size")
-            size = [size] * len(sizes) if isinstance(size, int) else list(size)
-            fits = size == sizes and not any(padding if isinstance(padding, Sequence) else [padding])
-            divided = name.startswith("max") or call.get(6, "divisor_override") is None
-            return Pooling(slot, "mean" if name.startswith("avg") else "max") if fits and divided else None
-        if name == "pool" and not flat:
-            return self._ours(call)
-        if name in RESHAPES and len(y) == 2 and y[1] == prod(shape[1:]):
+        if isinstance(op, ops.Pool) and whole:
+            fits = op.kernel_size == sizes and not any(op.padding) and op.divisor_override is None
+            return Pooling(slot, "mean" if op.function == "avg" else "max") if fits else None
+        if isinstance(op, ops.RegionPool) and not flat:
+            return _region_pooling(op, slot)
+        if isinstance(op, ops.Reshape) and len(y) == 2 and y[1] == prod(shape[1:]):
             return Pooling(slot, "flat")
         return None
 
-    def _ours(self, call: Call) -> Pooling | None:
-        _, name, _, numbers, places, constants, given = call.args[:7]
-        place = decode(numbers, places)
-        if name not in POOLS or not isinstance(place, Boxes):
-            return None
-        values = iter(given)
-        parameters = {
-            key: next(values) if isnan(value) else value
-            for key, value in zip(POOLS[name].parameters, constants, strict=True)
-        }
-        if place.axes is None:
-            return Pooling(call.slots[0], name, parameters) if POOLS[name].adds_up else None
-        if name == "mean" and all(isinstance(axis, Cells) for axis in place.axes):
-            return Pooling(call.slots[0], "mean", grid=tuple(axis.cells for axis in place.axes))
-        return None
-
-    def _rest(self) -> list[Call]:
+    def _rest(self) -> list[TapeCall]:
         assert self.poolings is not None
         pools = {p.slot for p in self.poolings} | set(self._flat)
         return [call for call in self.tape.calls if call.slots[0] not in pools]
 
-    def _is_linear(self, call: Call) -> bool:
-        """In the tensors of the tape that it takes."""
-        name, once = call.name, len(call.takes) == 1
-        if self.held.is_linear(call):
-            return True
-        if not self._same_for_all(call):
-            return False
-        if name in ("to", "type_as", "float", "double"):
-            was, now = self.tape.types[call.takes[0]], self.tape.types[call.slots[0]]
-            return now.is_floating_point and now.itemsize >= was.itemsize
-        if name in MOVES or name in SUMS:
-            return True
-        if name in DROPOUTS:  # one that drops was refused
-            return True
-        if name in PRODUCTS:
-            if call.get(2, "rounding_mode") is not None:
-                return False
-            return once and (not name.endswith(("div", "div_", "truediv__")) or call.args[0] == Slot(call.takes[0]))
-        if name == "batch_norm":
-            training = call.kwargs.get("training", call.args[5] if len(call.args) > 5 else False)
-            return once and training in (False, 0)
-        return name in LAYERS and once and call.args[0] == Slot(call.takes[0])
+    def _is_linear(self, call: TapeCall) -> bool:
+        return self.held.is_linear(call) or is_linear(call, self.tape)
 
-    def _is_homogeneous(self, call: Call) -> bool:
-        """A pool, of which the gradient × what it takes sums to what it gives."""
-        if call.name == "pool":
-            name = call.args[1]
-            return name in POOLS and POOLS[name].adds_up and (len(call.takes) == 1 or call in self.held.functions)
-        return call.name.startswith(POOLERS) or (call.name in EXTREMES and len(call.takes) == 1)
-
-    def _same_for_all(self, call: Call) -> bool:
-        """Whether its constants are those of every image."""
-        out = self.tape.shapes[call.slots[0]]
-        if call.name in LAYERS or call.name == "batch_norm":
-            return True
-        held = [part for part in leaves((call.args, call.kwargs)) if isinstance(part, Tensor)]
-        return not any(len(out) == x.dim() > 0 and x.shape[0] == out[0] > 1 for x in held)
+    def _is_homogeneous(self, call: TapeCall) -> bool:
+        return is_homogeneous(call.operation, 1 if call in self.held.functions else len(call.takes))
 
     # ---- what follows from it
 
@@ -322,9 +250,8 @@ class Tail:
         """The weight of the one linear layer, its columns in the order of the pooled numbers; None for other forms."""
         assert self.poolings is not None
         rest = [call for call in self._rest() if call in self.live]
-        layers = [call for call in rest if call.name not in MOVES and call.name not in DROPOUTS]
-        last = rest[-1] if rest else None
-        if len(layers) > 1 or (layers and (layers[0] is not last or last.name != "linear")):
+        layers = [call for call in rest if not isinstance(call.operation, MOVES)]
+        if len(layers) > 1 or (layers and (layers[0] is not rest[-1] or layers[0].operation.function != "linear")):
             return None
         # numbers instead of values: where each comes out is where it went
         ids, count = {}, 0
@@ -336,9 +263,9 @@ class Tail:
         with torch.no_grad():
             made = self.tape.replay(self.tape.map, ids, rest[:-1] if layers else rest)
         if layers:
-            call = rest[-1]
-            weight = call.args[1] if len(call.args) > 1 else call.kwargs["weight"]
-            source = made[call.takes[0]]
+            layer = rest[-1].operation
+            assert isinstance(layer, ops.Linear)
+            weight, source = layer.weight, made[rest[-1].takes[0]]
         else:
             weight, source = None, made[self.out]
         if source.dim() != 2 or not isinstance(weight, Tensor | None):
@@ -378,6 +305,20 @@ class Tail:
         shape = (0, 1, *(d + 1 for d in self.order[1:]))
         for (g,) in _jacobian(logits, [x], classes, None):
             yield (g.permute(shape).float() * self.map[:, None]).sum(2)
+
+
+def _is_end(op: ops.Operation) -> bool:
+    return isinstance(op, ops.Softmax) or (isinstance(op, ops.Elementwise) and op.function in ENDS)
+
+
+def _region_pooling(op: ops.RegionPool, slot: int) -> Pooling | None:
+    if op.function not in POOLS or not isinstance(op.place, Boxes):
+        return None
+    axes = op.place.axes
+    if axes is None:
+        return Pooling(slot, op.function, dict(op.parameters)) if POOLS[op.function].adds_up else None
+    cells = tuple(axis.cells for axis in axes if isinstance(axis, Cells))
+    return Pooling(slot, "mean", grid=cells) if op.function == "mean" and len(cells) == len(axes) else None
 
 
 def _jacobian(logits: Tensor, of: list[Tensor], classes: Tensor | None, images: int | None) -> Iterator[list[Tensor]]:

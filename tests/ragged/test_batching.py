@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gapstone.ragged.batching import FILLING, MOST_PIXELS, buckets, joined
-from gapstone.ragged.padding_check import again, alike
+from gapstone.ragged.padding_check import alike, extremes
 
 
 def sizes(n: int, low: int, high: int) -> list[tuple[int, int]]:
@@ -66,7 +66,7 @@ def test_answers_that_are_alike():
     assert not alike(torch.ones(1, 3), torch.ones(3))
     assert not alike(torch.full((3,), torch.nan), one)
     images = [torch.zeros(3, *size) for size in ((9, 9), (5, 20), (20, 5), (7, 8), (30, 30))]
-    assert again(images) == [1, 2, 3]  # the shortest, the narrowest, the smallest
+    assert extremes(images) == [1, 2, 3]  # the shortest, the narrowest, the smallest
 
 
 def test_what_just_pays_is_joined():

@@ -13,9 +13,13 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 import gapstone as gs
 from gapstone.ragged import masking
-from gapstone.ragged.extents import Refused
-from gapstone.ragged.masking import COPIES, OVER_AXES, POINTWISE, REVERSED, RULES
-from gapstone.ragged.padded_batch import Masked, padded, run
+from gapstone.ragged.extents import PaddedMaps, Unsupported
+from gapstone.ragged.masking import RULES, MapCall
+from gapstone.ragged.padded_batch import padded, run
+from gapstone.tracing import operations as ops
+from gapstone.tracing.torch_calls import CALLS, REDUCTIONS, REVERSED, read_call
+
+from ..tracing.test_torch_calls import kind_of
 
 Call = Callable[[Tensor], Any]
 
@@ -86,17 +90,17 @@ GIVEN: dict[str, tuple[Any, ...]] = {
     "dropout1d": (0.5, False),
     "dropout2d": (0.5, False),
     "dropout3d": (0.5, False),
+    "feature_dropout": (0.5, False),
     "rrelu": (0.1, 0.3, False),
     "clamp": (0.5, 1.0),
-    "clip": (0.5, 1.0),
     "clamp_min": (0.6,),
     "clamp_max": (0.6,),
-    **dict.fromkeys(["add", "sub", "mul", "div", "true_divide", "pow", "maximum", "minimum", "rsub"], (own(4, 1, 1),)),
+    **dict.fromkeys(["add", "sub", "mul", "div", "pow", "float_power", "maximum", "minimum"], (own(4, 1, 1),)),
     "lerp": (own(4, 1, 1), 0.25),
     "addcmul": (own(4, 1, 1), own(1, 4, 1, 1)),
     "addcdiv": (own(4, 1, 1), own(1, 4, 1, 1)),
 }  # fmt: skip
-"""Arguments behind the map."""
+"""Arguments behind the map, by function."""
 
 
 CALLED: dict[str, Callable[..., Any]] = {
@@ -109,14 +113,16 @@ CALLED: dict[str, Callable[..., Any]] = {
 
 def function(name: str) -> Callable[..., Any]:
     homes = (F, Tensor, torch, torch._C._nn)
-    return CALLED.get(name) or next(getattr(home, name) for home in homes if hasattr(home, name))
+    return CALLED.get(name) or next((getattr(home, name) for home in homes if hasattr(home, name)), Named(name))
 
 
 def pointwise(name: str) -> Case:
-    place = name if name.startswith("_") else name.rstrip("_")
-    given, axes = GIVEN.get(place, ()), {"dropout1d": 1, "dropout3d": 3}.get(name, 2)
+    said = read_call(name, (0, 0), {}).function
+    given, axes = GIVEN.get(said, ()), {"dropout1d": 1, "dropout3d": 3}.get(name.rstrip("_"), 2)
     first = function(name)
-    right: list[Call] = [lambda x: torch.where(own(4, 1, 1) > 1, x, -x) if name == "where" else first(x, *given)]
+    right: list[Call] = []
+    if not name.startswith("__") and (first.__name__ == name or name in CALLED):  # else torch says another name of it
+        right.append(lambda x: torch.where(own(4, 1, 1) > 1, x, -x) if name == "where" else first(x, *given))
     # beside what has no positions, or one for all; and beside another map of these images
     for other in (lambda _: own(1), lambda x: own(4, *(1,) * (x.dim() - 2)), lambda x: own(1, *(1,) * (x.dim() - 1))):
         right.append(named(name, other))
@@ -131,19 +137,31 @@ def pointwise(name: str) -> Case:
 
 
 def reversed_(name: str) -> Case:
-    call: Call = {"__rsub__": lambda x: 2 - x, "__rpow__": lambda x: 2**x, "__rdiv__": lambda x: 2 / x}[name]
-    return Case([call], [(named(name, lambda x: own(x.shape[3])), "and a tensor")])
+    calls: dict[str, Call] = {"__rsub__": lambda x: 2 - x, "__rpow__": lambda x: 2**x, "__rdiv__": lambda x: 2 / x}
+    right = calls.get(name, named(name, lambda x: own(4, 1, 1)))
+    return Case([right], [(named(name, lambda x: own(x.shape[3])), "and a tensor")])
 
 
 def copied(name: str) -> Case:
-    right: Call = {
+    calls: dict[str, Call] = {
+        "alias": named("alias"),
         "prelu": lambda x: F.prelu(x - 1, own(4)),
         "local_response_norm": lambda x: F.local_response_norm(x, 3),
-        "type": lambda x: x.type(torch.float32),
-    }.get(name, lambda x: function(name)(x))
+    }
+    right = calls.get(name, lambda x: function(name)(x))
     # what was copied is the map still: the padding is kept out of what follows
     return Case(
         [right, lambda x: F.avg_pool2d(right(x), 3, 1, 1)], [(named(name, lambda x: x[:, :, :3]), "of maps of")]
+    )
+
+
+def cast(name: str) -> Case:
+    def right(x: Tensor) -> Tensor:
+        return x.type(torch.float32) if name == "type" else function(name)(x)
+
+    return Case(
+        [right, lambda x: F.avg_pool2d(right(x), 3, 1, 1)],
+        [(lambda x: F.linear(right(x), own(3, x.shape[3]).to(right(x))), "over the positions")],  # it is the map still
     )
 
 
@@ -194,9 +212,10 @@ def swapped(call: Callable[..., Tensor], names: tuple[str, str]) -> Case:
 FEATURES = "its positions become features"
 
 BY_POSITION: dict[str, Case] = {
-    **{name: pointwise(name) for name in RULES if name in POINTWISE or name.rstrip("_") in POINTWISE},
-    **{name: reversed_(name) for name in (f"__{name}__" for name in REVERSED.split())},
-    **{name: copied(name) for name in COPIES.split()},
+    **{name: pointwise(name) for name in CALLS if kind_of(name) in (ops.Elementwise, ops.Dropout)},
+    **{name: reversed_(name) for name in REVERSED},
+    **{name: copied(name) for name in CALLS if kind_of(name) in (ops.Copy, ops.Fill, ops.PerPosition)},
+    **{name: cast(name) for name in CALLS if kind_of(name) is ops.Cast},
     "to": converted(lambda x, y: x.to(y)),
     "type_as": converted(lambda x, y: x.type_as(y)),
     "batch_norm": Case(
@@ -216,6 +235,10 @@ BY_POSITION: dict[str, Case] = {
             (lambda x: F.layer_norm(x, x.shape[1:]), "over the positions"),
             (lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[3], 4)), "over the positions"),
         ],
+    ),
+    "rms_norm": Case(
+        [lambda x: F.rms_norm(x.permute(0, 2, 3, 1), (4,), own(4))],
+        [(lambda x: F.rms_norm(x, x.shape[3:]), "over the positions")],
     ),
     "linear": Case(
         [lambda x: F.linear(x.permute(0, 2, 3, 1), own(3, 4), own(3))],
@@ -266,6 +289,11 @@ BY_POSITION: dict[str, Case] = {
     "transpose": swapped(torch.transpose, ("dim0", "dim1")),
     "swapdims": swapped(torch.swapdims, ("dim0", "dim1")),
     "swapaxes": swapped(torch.swapaxes, ("axis0", "axis1")),
+    "movedim": swapped(torch.movedim, ("source", "destination")),
+    "moveaxis": swapped(torch.moveaxis, ("source", "destination")),
+    "t": Case((), [(lambda x: x.mean(1).t(), "to the order")], 1),
+    "select": Case((), [(lambda x: x.select(1, 0), "select")]),
+    "expand": Case((), [(lambda x: x.expand(3, 4, *x.shape[2:]), "expand of a map")]),
     "__getitem__": Case(
         [
             lambda x: x[:, 1:3],
@@ -339,6 +367,16 @@ def convolution(n: int) -> Case:
         ],
         n,
     )
+
+
+def transposed(n: int) -> Case:
+    call = function(f"conv_transpose{n}d")
+    return Case((), [(lambda x: call(x, own(4, 5, *(3,) * n)), f"conv_transpose{n}d of a map")], n)
+
+
+def with_indices(n: int) -> Case:
+    call = function(f"max_pool{n}d")
+    return Case((), [(lambda x: call(x, 2, return_indices=True), "with indices")], n)
 
 
 def windows(kind: str, n: int) -> Case:
@@ -451,7 +489,10 @@ ACROSS: dict[str, Case] = {
     **{f"conv{n}d": convolution(n) for n in (1, 2, 3)},
     **{f"{kind}_pool{n}d": windows(kind, n) for kind, n in product(("max", "avg"), (1, 2, 3))},
     **{f"adaptive_{kind}_pool{n}d": adaptive(kind, n) for kind, n in product(("max", "avg"), (1, 2, 3))},
-    **{name: reduced(name) for name in OVER_AXES.split()},
+    **{f"conv_transpose{n}d": transposed(n) for n in (1, 2, 3)},
+    **{f"max_pool{n}d_with_indices": with_indices(n) for n in (1, 2, 3)},
+    **{name: reduced(name) for name in (*REDUCTIONS, "norm", "linalg_vector_norm")},
+    "linalg_norm": Case((), [(lambda x: torch.linalg.norm(x, 2, 1), "linalg_norm of a map")]),
     "group_norm": Case(
         [lambda x: F.group_norm(x, 2, own(4), own(4)), lambda x: F.avg_pool2d(F.group_norm(x, 1), 3, 1, 1)],
         [(lambda x: F.group_norm(x.flatten(2), 2), "group_norm of a map"),
@@ -470,24 +511,24 @@ CASES = BY_POSITION | ACROSS
 
 
 def test_everyone_is_here():
-    assert CASES.keys() == RULES.keys()
-    assert all(case.right and case.refused for case in CASES.values())
+    assert CASES.keys() == {name for name in CALLS if kind_of(name) in RULES}
+    assert all(case.refused for case in CASES.values())
 
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The names of entries that were asked."""
+    """The names of calls whose rule was asked."""
     names: list[str] = []
 
-    def told(rule: masking.Rule) -> masking.Rule:
-        def asking(mode: Masked, func: Any, name: str, *more: Any) -> Any:
-            names.append(name)
-            return rule(mode, func, name, *more)
+    def told(rule: Any) -> Any:
+        def asking(maps: PaddedMaps, op: ops.Operation, call: MapCall) -> Any:
+            names.append(call.name)
+            return rule(maps, op, call)
 
         return asking
 
-    for name, rule in RULES.items():
-        monkeypatch.setitem(RULES, name, told(rule))
+    for kind, rule in RULES.items():
+        monkeypatch.setitem(RULES, kind, told(rule))
     return names
 
 
@@ -516,7 +557,7 @@ def run_alone(call: Call, given: list[Tensor]) -> list[Tensor]:
 def test_what_cannot_be_is_refused_by_name(name, asked):
     case = CASES[name]
     for call, words in case.refused:
-        with pytest.raises(Refused, match=words):
+        with pytest.raises(Unsupported, match=words):
             run(Asking(call), images(case.axes))
     if name not in ("to", "type_as"):
         assert name in asked
@@ -539,7 +580,7 @@ def test_as_many_windows_as_torch_takes():
 def test_nothing_is_written_into_a_tensor_of_the_models(name):
     given = [image[:, :1, :1] for image in images(2)[1:]]
     mine = torch.ones(2, 4, 1, 1, dtype=torch.float64)
-    with pytest.raises(Refused, match=f"{name} into a tensor that was there before"):
+    with pytest.raises(Unsupported, match=f"{name} into a tensor that was there before"):
         run(Asking(lambda x: getattr(mine, name)(x)), given)
     run(Asking(lambda x: getattr(x, name)(mine)), given)
 
@@ -547,7 +588,7 @@ def test_nothing_is_written_into_a_tensor_of_the_models(name):
 @pytest.mark.parametrize("over", [gs.Whole(), gs.Grid(2), gs.Pyramid((1, 2)), gs.Window(2)], ids=str)
 def test_pools_of_ours_are_of_maps_as_they_come(over):
     for call in (lambda x: gs.pool(x.transpose(1, 2), "max", over), lambda x: gs.pool(x.flatten(2), "max", over)):
-        with pytest.raises(Refused, match="pool"):
+        with pytest.raises(Unsupported, match="pool"):
             run(Asking(call), images(2))
     found, _ = run(Asking(lambda x: gs.pool(x, "gem", over)), images(2))
     for one, image in zip(found, images(2), strict=True):
@@ -556,10 +597,10 @@ def test_pools_of_ours_are_of_maps_as_they_come(over):
 
 def test_pools_of_ours_over_places_of_the_padded_map_are_refused():
     mask = gs.Mask(torch.ones(3, 7, 6, dtype=torch.bool))
-    with pytest.raises(Refused, match="over=Mask"):
+    with pytest.raises(Unsupported, match="over=Mask"):
         run(Asking(lambda x: gs.pool(x, "mean", mask)), images(2))
     for parameter in (own(3, 4), own(3, 1, 7, 6)):
-        with pytest.raises(Refused, match="a parameter for each image or position"):
+        with pytest.raises(Unsupported, match="a parameter for each image or position"):
             run(Asking(lambda x: gs.pool(x, "gem", p=parameter)), images(2))  # noqa: B023
     run(Asking(lambda x: gs.pool(x, "gem", p=own(4))), images(2))
     run(Asking(lambda x: gs.pool(x, "gem", p=own(1, 4))), images(2))

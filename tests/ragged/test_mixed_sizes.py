@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import gapstone as gs
 from gapstone.heads import RECIPES
 from gapstone.nets import build
-from gapstone.ragged import Refused, mixed_sizes, outputs, plan
+from gapstone.ragged import Unsupported, mixed_sizes, outputs, plan
 
 from ..marks import slow_but
 
@@ -217,7 +217,7 @@ class Refusing(nn.Module):
 )  # fmt: skip
 def test_what_cannot_be_is_refused_by_name_and_goes_by_size(why):
     model, given = Refusing(why).double(), images(ODD)
-    with pytest.raises(Refused, match=why):
+    with pytest.raises(Unsupported, match=why):
         mixed_sizes(model, given, how="masked")
     with pytest.warns(UserWarning, match=f"padding cannot be kept out of .*{why}"):
         found = mixed_sizes(model, given)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import gapstone as gs
 from gapstone.heads import RECIPES
 from gapstone.nets import build
-from gapstone.ragged import Refused, mixed_sizes, plan
+from gapstone.ragged import Unsupported, mixed_sizes, plan
 from gapstone.ragged.mixed_sizes import _answers
 from gapstone.ragged.padded_batch import run
 
@@ -96,7 +96,7 @@ def test_results_into_the_models_own_tensors_are_refused():
             return self.own.add_(x).mean((2, 3))
 
     model = Into()
-    with pytest.raises(Refused, match="add_ into a tensor that was there before"):
+    with pytest.raises(Unsupported, match="add_ into a tensor that was there before"):
         run(model, images([(3, 4), (4, 5)]))
     assert not vars(model.own)
 
@@ -106,7 +106,7 @@ def test_weights_made_of_the_images_are_refused():
         def forward(self, x: Tensor) -> Tensor:
             return F.conv2d(x, x[:, :, :3, :3]).mean((2, 3))
 
-    with pytest.raises(Refused, match=r"conv2d .* with weights made of the images"):
+    with pytest.raises(Unsupported, match=r"conv2d .* with weights made of the images"):
         run(Dynamic(), images())
 
 
@@ -139,7 +139,7 @@ def test_code_that_goes_another_way_for_large_images(way):
     given = images([(40, 41), (60, 62), (98, 97), (300, 50), (50, 300), (130, 110)])
     if way == "width":  # only the narrowest, 300×50, is on the other side of 96; the smallest, 98×97, is not
         given = [given[2], given[3], given[5]]
-    with pytest.raises(Refused, match="answered differently padded and alone"):
+    with pytest.raises(Unsupported, match="answered differently padded and alone"):
         mixed_sizes(model, given, how="masked")
     model = Sized(way).double()
     mixed_sizes(model, small)
@@ -160,7 +160,7 @@ def test_a_model_found_out_goes_by_size_from_then_on():
     model = Low("width").double()
     assert not plan(model, images()).refused
     given = images([(90 + k, 92 + k) for k in range(9)])
-    with pytest.raises(Refused):
+    with pytest.raises(Unsupported):
         mixed_sizes(model, given, how="masked")
     assert not plan(model, given).refused  # "masked" was asked for, and said no: nothing is held against it
     with pytest.warns(UserWarning, match="9 images go one by one.*answered differently"):
@@ -208,7 +208,7 @@ def test_batch_norm_without_statistics_sees_one_image(how, sizes):
     with pytest.warns(UserWarning, match="batch norm without running statistics"):
         found = mixed_sizes(model, given, how)
     assert torch.equal(found, alone(model, given))
-    with pytest.raises(Refused, match="batch norm without running statistics"):
+    with pytest.raises(Unsupported, match="batch norm without running statistics"):
         mixed_sizes(model, given, "masked")
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gapstone.ragged import masking
 from gapstone.tracing import geometry, linearity, receptive_field
 from gapstone.tracing import operations as ops
 from gapstone.tracing.torch_calls import CALLS, read_call
@@ -33,6 +34,8 @@ def test_everyone_is_here():
     seen = (*receptive_field.SPANS, *receptive_field.MIXES, *receptive_field.POOLS, *receptive_field.ATTENTIONS)
     assert {*seen, ops.Linear, *receptive_field.LOCAL} == KINDS
     assert not {*seen, ops.Linear} & {*receptive_field.LOCAL}
+    assert {*masking.RULES, *masking.REFUSED} == KINDS
+    assert not masking.RULES.keys() & {*masking.REFUSED}
 
 
 x = torch.zeros(2, 3, 8, 9)

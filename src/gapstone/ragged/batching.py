@@ -47,7 +47,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchPlan:
     """How images of different sizes go through a network, and why so."""
 
     batches: tuple[Batch, ...]
@@ -62,21 +62,21 @@ class Plan:
         return f"{images:,} images in {len(self.batches):,} batches, {kinds}: {self.why}"
 
 
-def buckets(sizes: Sequence[Size], why: str, refused: bool = False) -> Plan:
+def buckets(sizes: Sequence[Size], why: str, refused: bool = False) -> BatchPlan:
     """Equal sizes together.
 
     >>> [batch.images for batch in buckets([(8, 8), (9, 8), (8, 8)], "…").batches]
     [(0, 2), (1,)]
     """
-    return Plan(tuple(_cut(_buckets(sizes), sizes)), why, refused)
+    return BatchPlan(tuple(_cut(_buckets(sizes), sizes)), why, refused)
 
 
-def singly(sizes: Sequence[Size], why: str) -> Plan:
+def singly(sizes: Sequence[Size], why: str) -> BatchPlan:
     """Every image alone: the network lets images of one batch change each other's answers."""
-    return Plan(tuple(_batch({size: [number]}, sizes) for number, size in enumerate(sizes)), why, refused=True)
+    return BatchPlan(tuple(_batch({size: [number]}, sizes) for number, size in enumerate(sizes)), why, refused=True)
 
 
-def joined(sizes: Sequence[Size], plain: float, watched: float, why: str) -> Plan:
+def joined(sizes: Sequence[Size], plain: float, watched: float, why: str) -> BatchPlan:
     """Joined two by two, always those that save most; taken apart again where that did not pay.
 
     plain, watched: what a batch costs beyond its pixels, in pixels: of one size, and of several.
@@ -90,7 +90,7 @@ def joined(sizes: Sequence[Size], plain: float, watched: float, why: str) -> Pla
             apart, one = _cut(together, sizes), _batch(together, sizes)
             cost = sum(plain + batch.padded for batch in apart)
             batches += [one] if len(together) > 1 and watched + FILLING * one.padded < cost else apart
-    return Plan(tuple(batches), why)
+    return BatchPlan(tuple(batches), why)
 
 
 def _buckets(sizes: Sequence[Size]) -> dict[Size, list[int]]:

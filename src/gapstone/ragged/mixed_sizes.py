@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gapstone.eval_mode import eval_mode
-from gapstone.ragged.batching import MOST_PIXELS, Plan, buckets, joined, singly
-from gapstone.ragged.extents import Refused
+from gapstone.ragged.batching import MOST_PIXELS, BatchPlan, buckets, joined, singly
+from gapstone.ragged.extents import Unsupported
 from gapstone.ragged.padded_batch import run, together
-from gapstone.ragged.padding_check import again, alike, different, failed, tried
+from gapstone.ragged.padding_check import alike, check_padding, different, extremes, remember_unsupported
 from gapstone.shown import by
 
 How = Literal["auto", "masked", "buckets"]
@@ -45,7 +45,7 @@ def mixed_sizes(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -
             be kept out; "buckets": only images of one size together.
 
     Raises: ValueError where a network cannot take an image or the images are not alike in type, device and channels;
-        with "masked" Refused, a ValueError, with the name of the call that is in the way.
+        with "masked" Unsupported, a ValueError, with the name of the call that is in the way.
     """
     _check(images)
     rows: list[Tensor | None] = [None] * len(images)
@@ -76,7 +76,7 @@ def outputs(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -> It
             yield from zip(batch.images, _answers(model, given, how), strict=True)
 
 
-def plan(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -> Plan:
+def plan(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -> BatchPlan:
     """How these images would go through the model, and why so.
 
         >>> print(plan(model, images))
@@ -91,7 +91,7 @@ def plan(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -> Plan:
     if any(isinstance(module, _BatchNorm) and module.running_mean is None for module in model.modules()):
         why = "batch norm without running statistics takes those of its batch, of all images in it"
         if how == "masked":
-            raise Refused(f"{type(model).__name__}: {why}")
+            raise Unsupported(f"{type(model).__name__}: {why}")
         return singly(sizes, why)
     if how == "buckets":
         return buckets(sizes, "asked for")
@@ -100,18 +100,18 @@ def plan(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -> Plan:
     if how == "auto" and sum(sorted(map(prod, set(sizes)))[:2]) > MOST_PIXELS:
         return buckets(sizes, f"no two sizes fit into one batch of {MOST_PIXELS:,} pixels")
     with eval_mode(model):
-        trial = tried(model, images)
-    if trial.refused is not None:
+        check = check_padding(model, images)
+    if check.refused is not None:
         if how == "masked":
-            raise Refused(f"{type(model).__name__}: padding cannot be kept out of {trial.refused}")
-        return buckets(sizes, f"padding cannot be kept out of {trial.refused}", refused=True)
+            raise Unsupported(f"{type(model).__name__}: padding cannot be kept out of {check.refused}")
+        return buckets(sizes, f"padding cannot be kept out of {check.refused}", refused=True)
     if how == "masked":
         return joined(sizes, 1e12, 1e12, "asked for")
-    watched = trial.watched
-    if trial.reads:  # three images of each batch are asked again
+    watched = check.watched
+    if check.reads:  # three images of each batch are asked again
         watched += 3 * sum(map(prod, sizes)) / len(sizes)
-    why = f"a batch costs as much as {trial.plain:,.0f} pixels more than its own, of several sizes {watched:,.0f}"
-    return joined(sizes, trial.plain, watched, why)
+    why = f"a batch costs as much as {check.plain:,.0f} pixels more than its own, of several sizes {watched:,.0f}"
+    return joined(sizes, check.plain, watched, why)
 
 
 def _answers(model: nn.Module, images: Sequence[Tensor], how: How) -> list[Tensor]:
@@ -119,22 +119,22 @@ def _answers(model: nn.Module, images: Sequence[Tensor], how: How) -> list[Tenso
         return together(model, images)
     try:
         return _masked(model, images)
-    except Refused as refused:  # not met in the trial: its code depends on the images, or on their sizes
+    except Unsupported as refused:  # not met in the trial: its code depends on the images, or on their sizes
         if how == "masked":
             raise
-        failed(model, images, refused)
+        remember_unsupported(model, images, refused)
         warnings.warn(f"{len(images)} images go one by one: padding cannot be kept out of {refused}", stacklevel=4)
         return [together(model, [image])[0] for image in images]
 
 
 def _masked(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
-    answers, mode = run(model, images)
-    if mode.reads:
-        for number in again(images):
-            one = together(model, [images[number]])[0]
-            if bool(answers[number].isfinite().all()) and not alike(answers[number], one):
+    answers, tracer = run(model, images)
+    if tracer.reads:
+        for number in extremes(images):
+            alone = together(model, [images[number]])[0]
+            if bool(answers[number].isfinite().all()) and not alike(answers[number], alone):
                 raise different(model)
-            answers[number] = one
+            answers[number] = alone
     # what is no number may have come from the padding: ask again, alone
     return [
         row if bool(row.isfinite().all()) else together(model, [image])[0]

@@ -8,12 +8,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from gapstone.ragged.extents import Refused
-from gapstone.ragged.padded_batch import Masked, run, together
+from gapstone.ragged.extents import Unsupported
+from gapstone.ragged.padded_batch import PaddedBatchTracer, run, together
 
 
 @dataclass(frozen=True)
-class Trial:
+class PaddingCheck:
     refused: str | None
     """Why images of different sizes cannot share a batch."""
     plain: float = 0.0
@@ -24,27 +24,27 @@ class Trial:
     """It asks for sizes: some images of each batch are asked again, alone."""
 
 
-_trials: WeakKeyDictionary[nn.Module, dict[object, Trial]] = WeakKeyDictionary()
+_checks: WeakKeyDictionary[nn.Module, dict[object, PaddingCheck]] = WeakKeyDictionary()
 
 
-def tried(model: nn.Module, images: Sequence[Tensor]) -> Trial:
+def check_padding(model: nn.Module, images: Sequence[Tensor]) -> PaddingCheck:
     """Of the first images that it was asked with."""
-    known = _trials.setdefault(model, {})
+    known = _checks.setdefault(model, {})
     if _kind(images) not in known:
-        known[_kind(images)] = _try(model, images)
+        known[_kind(images)] = _check(model, images)
     return known[_kind(images)]
 
 
-def failed(model: nn.Module, images: Sequence[Tensor], why: Refused) -> None:
+def remember_unsupported(model: nn.Module, images: Sequence[Tensor], why: Unsupported) -> None:
     """A later batch was refused: from now on it goes by size."""
-    _trials.setdefault(model, {})[_kind(images)] = Trial(str(why))
+    _checks.setdefault(model, {})[_kind(images)] = PaddingCheck(str(why))
 
 
 def _kind(images: Sequence[Tensor]) -> object:
     return images[0].dtype, images[0].device, images[0].dim()
 
 
-def again(images: Sequence[Tensor]) -> list[int]:
+def extremes(images: Sequence[Tensor]) -> list[int]:
     """The numbers of the images that are least like the padded batch: the shortest along each axis, and the smallest.
 
     Code that takes another way from some height, width or area on takes it for one of these too, if for any.
@@ -56,7 +56,7 @@ def again(images: Sequence[Tensor]) -> list[int]:
     })  # fmt: skip
 
 
-def _try(model: nn.Module, images: Sequence[Tensor]) -> Trial:
+def _check(model: nn.Module, images: Sequence[Tensor]) -> PaddingCheck:
     """Two small images of different sizes, padded and alone."""
     small = min(images, key=lambda image: image.numel())
     others = [image for image in images if image.shape != small.shape]
@@ -65,17 +65,17 @@ def _try(model: nn.Module, images: Sequence[Tensor]) -> Trial:
     pair = [small, min(longer or others, key=lambda image: image.numel())]
     alone = [together(model, [image])[0] for image in pair]
     try:
-        found, mode = run(model, pair)
-    except Refused as refused:
-        return Trial(str(refused))
-    for one, other in zip(found, alone, strict=True):
-        if not alike(one, other):
-            return Trial(str(different(model)))
-    return Trial(None, *_overheads(model, mode, pair), mode.reads)
+        answers, tracer = run(model, pair)
+    except Unsupported as refused:
+        return PaddingCheck(str(refused))
+    for row, expected in zip(answers, alone, strict=True):
+        if not alike(row, expected):
+            return PaddingCheck(str(different(model)))
+    return PaddingCheck(None, *_overheads(model, tracer, pair), tracer.reads)
 
 
-def different(model: nn.Module) -> Refused:
-    return Refused(
+def different(model: nn.Module) -> Unsupported:
+    return Unsupported(
         f"{type(model).__name__}: images answered differently padded and alone (its code depends on the map's size, or "
         f"calls something that cannot be watched)"
     )
@@ -89,12 +89,12 @@ def alike(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).abs().max() <= close * b.abs().max().clamp(min=1e-30))
 
 
-def _overheads(model: nn.Module, mode: Masked, images: Sequence[Tensor]) -> tuple[float, float]:
+def _overheads(model: nn.Module, tracer: PaddedBatchTracer, images: Sequence[Tensor]) -> tuple[float, float]:
     """In pixels, from the multiply-adds that take as long on a CPU: 40 for reading and laying out a weight, 0.06
     million for a call and its layer, 0.8 million for one that is watched."""
     lengths = map(max, zip(*(image.shape[1:] for image in images), strict=True))
-    per_pixel = max(1.0, mode.products / prod(lengths))
+    per_pixel = max(1.0, tracer.maps.products / prod(lengths))
     weights = 40 * sum(p.numel() for p in model.parameters()) / per_pixel
     # a GPU waits for work: as many together as fit
     more = 1.0 if images[0].device.type == "cpu" else 100.0
-    return more * (weights + 6e4 * mode.calls / per_pixel), more * (weights + 8e5 * mode.calls / per_pixel)
+    return more * (weights + 6e4 * tracer.calls / per_pixel), more * (weights + 8e5 * tracer.calls / per_pixel)

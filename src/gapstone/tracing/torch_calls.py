@@ -289,6 +289,12 @@ def _names(text: str) -> list[str]:
     return text.split()
 
 
+def _in_place(readers: dict[str, Reader]) -> dict[str, Reader]:
+    """The same for the names of those that torch has in place."""
+    homes = (torch.Tensor, torch, torch.nn.functional)
+    return {f"{name}_": reader for name, reader in readers.items() if any(hasattr(h, f"{name}_") for h in homes)}
+
+
 ACTIVATIONS = _names("""relu relu6 elu selu celu leaky_relu rrelu gelu silu mish hardswish hardsigmoid hardtanh sigmoid
     tanh softplus softsign tanhshrink softshrink hardshrink log_sigmoid threshold _threshold""")
 ARITHMETIC = _names("""add sub mul div neg abs sqrt rsqrt square pow float_power exp log log1p expm1 reciprocal sign
@@ -306,18 +312,13 @@ ELEMENTWISE = {
 }
 REVERSED = {"rsub": "sub", "__rsub__": "sub", "__rdiv__": "div", "__rtruediv__": "div", "__rpow__": "rpow"}
 """2 - x, 2 / x, 2 ** x."""
-IN_PLACE = {
-    f"{name}_": function
-    for name, function in ELEMENTWISE.items()
-    if any(hasattr(home, f"{name}_") for home in (torch.Tensor, torch, torch.nn.functional))
-}
 
 DROPOUTS = {"dropout": True, "dropout1d": True, "dropout2d": True, "dropout3d": True, "feature_dropout": True,
             "alpha_dropout": False, "feature_alpha_dropout": False}  # fmt: skip
 """Whether each drops where nothing says if it does."""
 DEVIATIONS = ["std", "std_mean"]
 REDUCTIONS = ["mean", "sum", "amax", "max", "amin", "min", "logsumexp"]
-LENGTHS = ["norm", "vector_norm", "linalg_norm", "linalg_vector_norm"]
+LENGTHS = ["norm", "linalg_norm", "linalg_vector_norm"]
 
 PLAIN: dict[type[Operation], Sequence[str]] = {
     Attention: _names("scaled_dot_product_attention multi_head_attention_forward"),
@@ -330,6 +331,11 @@ PLAIN: dict[type[Operation], Sequence[str]] = {
     Rearrange: _names("flip fliplr flipud roll rot90 grid_sample index_select gather take_along_dim sort fold unfold"),
     Reshape: _names("view reshape flatten unflatten"),
     Squeeze: _names("squeeze unsqueeze"),
+}
+
+ONE_BY_ONE: dict[str, Reader] = {
+    **{name: partial(_elementwise, function) for name, function in ELEMENTWISE.items()},
+    **{name: partial(_dropout, name, drops) for name, drops in DROPOUTS.items()},
 }
 
 CALLS: dict[str, Reader] = {
@@ -353,9 +359,9 @@ CALLS: dict[str, Reader] = {
         name: partial(_matrix_product, name.strip("_"))
         for name in _names("matmul __matmul__ __rmatmul__ mm bmm baddbmm einsum tensordot cdist")
     },
-    **{name: partial(_elementwise, function) for name, function in (ELEMENTWISE | IN_PLACE).items()},
+    **ONE_BY_ONE,
+    **_in_place(ONE_BY_ONE),
     **{name: partial(_reversed, function) for name, function in REVERSED.items()},
-    **{f"{name}{end}": partial(_dropout, name, drops) for name, drops in DROPOUTS.items() for end in ("", "_")},
     **{name: partial(_softmax, name) for name in ("softmax", "log_softmax")},
     "glu": _glu,
     "permute": _permute,

@@ -7,14 +7,14 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import gapstone as gs
-from gapstone.cost import Counting
 from gapstone.inspecting.models import named
+from gapstone.tracing.arithmetic import ArithmeticCounter
 
 
 def counted(function, *arguments):
-    with torch.no_grad(), Counting() as counting:
+    with torch.no_grad(), ArithmeticCounter() as counter:
         function(*arguments)
-    return counting
+    return counter
 
 
 @pytest.mark.parametrize("name", ["torchvision:googlenet", "torchvision:swin_t", "torchvision:vit_b_16", "resnet18"])
@@ -74,14 +74,14 @@ def test_the_most_memory_in_use_at_once():
     assert counted(lambda x: x.relu().relu_().relu_(), X).peak == bytes_
     assert counted(lambda x: x.view(-1).t(), X).peak == 0
     kept = []
-    counting = counted(lambda x: kept.extend(x + n for n in range(5)), X)
-    assert counting.live == counting.peak == 5 * bytes_
+    counter = counted(lambda x: kept.extend(x + n for n in range(5)), X)
+    assert counter.live == counter.peak == 5 * bytes_
     kept.clear()
-    assert counting.live == 0
+    assert counter.live == 0
 
 
 def test_tallies_belong_to_who_is_asked():
     names = iter("aab")
-    with torch.no_grad(), Counting(lambda: next(names)) as counting:
+    with torch.no_grad(), ArithmeticCounter(lambda: next(names)) as counter:
         X.relu(), X.relu(), X.sigmoid()
-    assert {name: tally.single for name, tally in counting.tallies.items()} == {"a": 2 * X.numel(), "b": X.numel()}
+    assert {name: tally.single for name, tally in counter.tallies.items()} == {"a": 2 * X.numel(), "b": X.numel()}

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from gapstone.compare.asking import STILL, Change
 from gapstone.compare.linear import LinearDescent
-from gapstone.cost import macs
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.placement import Placement
 from gapstone.pooling import Pool
+from gapstone.tracing.arithmetic import macs
 from gapstone.training import History, Rows, Settings, descend, fit, shuffled, usable
 from gapstone.whole import UNFINISHED
 

@@ -21,12 +21,12 @@ from gapstone.compare.asking import STILL, Change, Live
 from gapstone.compare.executors import JobError, local
 from gapstone.compare.frozen import Kept, Seen, fixed_pools, pools_of
 from gapstone.compare.trials import Trial, digest_of
-from gapstone.cost import macs
 from gapstone.heads import Head
 from gapstone.images.store import Store
 from gapstone.kept import KeptError, keep
 from gapstone.nets import map_size
 from gapstone.pooling import Pool
+from gapstone.tracing.arithmetic import macs
 from gapstone.training import WORTH_BFLOAT16, Precision, Rows, faster, feature_maps, repeatable
 
 NAME = "Frozen backbone, one pass"

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from gapstone.classifier import Classifier
 from gapstone.converting.paired import Right
-from gapstone.cost import macs
 from gapstone.eval_mode import eval_mode
 from gapstone.fitting.views import Images, View
 from gapstone.images.moved import directions, furthest, moved
 from gapstone.model_file import finite_logits
 from gapstone.ragged import mixed_sizes
 from gapstone.shown import by
+from gapstone.tracing.arithmetic import macs
 from gapstone.training import Rows
 
 Change = Callable[[Tensor], Tensor]

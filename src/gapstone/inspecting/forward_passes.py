@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapstone.cost import Counting, Tally
 from gapstone.heads import Head
 from gapstone.inspecting.meta_model import MetaModel
+from gapstone.tracing.arithmetic import Arithmetic, ArithmeticCounter
 from gapstone.tracing.locate_head import HeadLocation, locate_head
 from gapstone.tracing.module_calls import following
 from gapstone.tracing.receptive_field import ReceptiveField, ReceptiveFieldTracer
@@ -78,7 +78,7 @@ def look(meta: MetaModel, images: Tensor) -> Looked:
         except SplitError as error:
             no_map = str(error).partition(". If ")[0]  # what follows is advice to who calls `explain`
         else:
-            with torch.no_grad(), Counting() as counting:
+            with torch.no_grad(), ArithmeticCounter() as counter:
                 traced.tape.replay(traced.tape.map)
     given: dict[str, tuple[int, Tensor | None]] = {}
 
@@ -106,17 +106,17 @@ def look(meta: MetaModel, images: Tensor) -> Looked:
         location.grid or location.cells,
         tracer.of(last_map),
         _depends([last_map]),
-        counting.total.macs,
+        counter.total.macs,
         Last(path, number, name, which, location.start.axes),
     )
     return Looked(modules, output, answers, split_at, None)
 
 
-def count(meta: MetaModel, images: Tensor) -> tuple[dict[str, Tally], int]:
+def count(meta: MetaModel, images: Tensor) -> tuple[dict[str, Arithmetic], int]:
     """By module (its own calls only), and the most bytes in use at once."""
-    with meta.running(), torch.no_grad(), following(meta.model) as where, Counting(where) as counting:
+    with meta.running(), torch.no_grad(), following(meta.model) as where, ArithmeticCounter(where) as counter:
         meta.model(images)
-    return dict(counting.tallies), counting.peak
+    return dict(counter.tallies), counter.peak
 
 
 def kept(meta: MetaModel, images: Tensor) -> dict[str, int]:

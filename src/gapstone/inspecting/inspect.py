@@ -4,7 +4,6 @@ from typing import Any
 
 from torch import nn
 
-from gapstone.cost import Tally
 from gapstone.inspecting.asking import cells, refusal, takes
 from gapstone.inspecting.forward_passes import Looked, count, kept, look
 from gapstone.inspecting.meta_model import MetaModel, to_meta
@@ -13,6 +12,7 @@ from gapstone.inspecting.parts import parts_of
 from gapstone.inspecting.result import Inspection, LastMap, OtherHead
 from gapstone.inspecting.sizes import Sizes, legal
 from gapstone.inspecting.tree import each_once, rows_of
+from gapstone.tracing.arithmetic import Arithmetic
 from gapstone.tracing.receptive_field import ReceptiveField
 
 SIZE = (224, 224)
@@ -57,7 +57,7 @@ def inspect(
     memory = _kept(meta, channels, shape) if not_trained is None else None
     rows = rows_of(meta.model, seen, tallies, memory)
     every = {id(p): p for p in meta.model.parameters()}
-    total = Tally()
+    total = Arithmetic()
     for tally in tallies.values():
         total += tally
     output, split = seen.output, seen.split

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 from torch import nn
 
-from gapstone.cost import Tally
 from gapstone.inspecting.forward_passes import Looked
 from gapstone.inspecting.result import Row
+from gapstone.tracing.arithmetic import Arithmetic
 
 
 def rows_of(
-    model: nn.Module, seen: Looked, tallies: dict[str, Tally], memory: dict[str, int] | None
+    model: nn.Module, seen: Looked, tallies: dict[str, Arithmetic], memory: dict[str, int] | None
 ) -> tuple[Row, ...]:
     """In the order of `named_modules()`, the model itself first.
 
@@ -37,12 +37,14 @@ def _head(seen: Looked) -> frozenset[int]:
     return seen.answers - seen.split.trunk if seen.split else frozenset()
 
 
-def _row(path: str, module: nn.Module, seen: Looked, tallies: dict[str, Tally], memory: dict[str, int] | None) -> Row:
+def _row(
+    path: str, module: nn.Module, seen: Looked, tallies: dict[str, Arithmetic], memory: dict[str, int] | None
+) -> Row:
     def inside(other: str) -> bool:
         return not path or other == path or other.startswith(f"{path}.")
 
     told = seen.modules.get(path)
-    tally = sum((t for other, t in tallies.items() if inside(other)), Tally())
+    tally = sum((t for other, t in tallies.items() if inside(other)), Arithmetic())
     parameters = {id(p): p.numel() for p in module.parameters()}
     head = _head(seen)
     places = told.field if told else None

@@ -214,7 +214,7 @@ FEATURES = "its positions become features"
 BY_POSITION: dict[str, Case] = {
     **{name: pointwise(name) for name in CALLS if kind_of(name) in (ops.Elementwise, ops.Dropout)},
     **{name: reversed_(name) for name in REVERSED},
-    **{name: copied(name) for name in CALLS if kind_of(name) in (ops.Copy, ops.Fill, ops.PerPosition)},
+    **{name: copied(name) for name in CALLS if kind_of(name) in (ops.Copy, ops.PerPosition)},
     **{name: cast(name) for name in CALLS if kind_of(name) is ops.Cast},
     "to": converted(lambda x, y: x.to(y)),
     "type_as": converted(lambda x, y: x.type_as(y)),

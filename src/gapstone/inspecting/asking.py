@@ -1,6 +1,7 @@
 """Asking a network whether it takes a size, many times over: on shapes alone, and no further than need be."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from gapstone.inspecting.forward_passes import Last
 from gapstone.inspecting.meta_model import MetaModel
+from gapstone.nets.on_meta import batch_norms_alone
 from gapstone.tracing import operations as ops
 from gapstone.tracing.tape import tensors
 from gapstone.tracing.torch_calls import name_of, read_call
@@ -26,7 +28,7 @@ def takes(meta: MetaModel, channels: int, train: bool = False) -> Callable[[int,
 def refusal(meta: MetaModel, channels: int, size: tuple[int, int], train: bool) -> str | None:
     """Why it does not take that size; None if it does."""
     try:
-        with torch.no_grad(), meta.running(train), Quick(meta):
+        with torch.no_grad(), meta.running(train), _quick(meta, train):
             # two: batch norm that learns refuses a single value per channel, which a 1×1 map of one image is
             out = meta.model(meta.images(2 if train else 1, channels, size))
     except Exception as error:  # each network has its own way to refuse
@@ -44,7 +46,7 @@ def cells(meta: MetaModel, last: Last, channels: int) -> Callable[[int, int], tu
         hook = meta.model.get_submodule(last.path).register_forward_hook(until.left) if last.path else None
         try:
             # with gradients, as when the calls were numbered: what is called may depend on it
-            with torch.enable_grad(), meta.running(), Quick(meta), until:
+            with torch.enable_grad(), meta.running(), _quick(meta), until:
                 meta.model(images)
         except Reached:
             pass
@@ -56,6 +58,11 @@ def cells(meta: MetaModel, last: Last, channels: int) -> Callable[[int, int], tu
         return until.cells if until.cells and min(until.cells) > 0 else None
 
     return of
+
+
+def _quick(meta: MetaModel, train: bool = False) -> AbstractContextManager[object]:
+    """In training, batch norm is left as it is, since it may refuse what it is given."""
+    return nullcontext() if train or meta.real else batch_norms_alone()
 
 
 class Reached(Exception):
@@ -87,19 +94,3 @@ class Until(Tracer):
             self.cells = tuple(made[which].shape[axis] for axis in self.last.axes)
             raise Reached
         self.count = count  # a shape that is asked for is a call, too
-
-
-class Quick(Tracer):
-    """Batch norm that only keeps the shape: on shapes alone torch takes it apart in Python, 6 of 7 parts of the time of
-    a ResNet's forward pass. In training it is left as it is, since it may refuse what it is given."""
-
-    def __init__(self, meta: MetaModel) -> None:
-        super().__init__()
-        self.real = meta.real is not None
-
-    def call(self, func: Function, args: Arguments, kwargs: Keywords) -> Any:
-        if func is torch.nn.functional.batch_norm and not self.real:
-            op = read_call(name_of(func), args, kwargs)
-            if isinstance(op, ops.BatchNorm) and not op.training:
-                return torch.empty_like(args[0] if args else kwargs["input"])
-        return func(*args, **kwargs)

@@ -320,7 +320,6 @@ RULES: dict[type[ops.Operation], Callable[[PaddedMaps, Any, MapCall], Any]] = {
     ops.Dropout: _pointwise,
     ops.Elementwise: _pointwise,
     ops.Expand: _expand,
-    ops.Fill: _by_position,
     ops.Glu: _along,
     ops.GroupNorm: _own_statistics,
     ops.InstanceNorm: _own_statistics,

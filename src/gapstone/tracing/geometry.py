@@ -171,7 +171,7 @@ AFTER: dict[type[ops.Operation], Callable[[Sequence[tuple[Tensor, Geometry]], Te
     **dict.fromkeys(
         [
             ops.AdaptivePool, ops.Attention, ops.BatchNorm, ops.Cast, ops.Concat, ops.Copy, ops.Deviation, ops.Dropout,
-            ops.Elementwise, ops.Expand, ops.Fill, ops.Glu, ops.GroupNorm, ops.InstanceNorm, ops.LayerNorm, ops.Linear,
+            ops.Elementwise, ops.Expand, ops.Glu, ops.GroupNorm, ops.InstanceNorm, ops.LayerNorm, ops.Linear,
             ops.MatrixProduct, ops.Normalize, ops.Operation, ops.PerPosition, ops.Reduce, ops.Softmax, ops.Split,
             ops.Squeeze, ops.VectorNorm,
         ],

@@ -100,7 +100,7 @@ RULES: dict[type[Operation], Callable[[TapeCall, Tape], bool]] = {
     ops.Reduce: _reduce,
     **dict.fromkeys(
         [
-            ops.AdaptivePool, ops.Attention, ops.Deviation, ops.Fill, ops.Glu, ops.GroupNorm, ops.InstanceNorm,
+            ops.AdaptivePool, ops.Attention, ops.Deviation, ops.Glu, ops.GroupNorm, ops.InstanceNorm,
             ops.LayerNorm, ops.Normalize, Operation, ops.Pad, ops.PerPosition, ops.PixelShuffle, ops.Pool, ops.Query,
             ops.Rearrange, ops.RegionPool, ops.Resize, ops.Softmax, ops.VectorNorm,
         ],

@@ -142,7 +142,7 @@ class Elementwise(Operation):
 
 
 class PerPosition(Operation):
-    """Each position by itself, over its channels: prelu, local_response_norm."""
+    """Each position by itself, over its channels: prelu, local_response_norm, zeros_like, …"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +169,6 @@ class Copy(Operation):
 
 class Cast(Operation):
     """The same numbers in another type: to, float, half, …"""
-
-
-class Fill(Operation):
-    """zeros_like, ones_like."""
 
 
 class Expand(Operation):

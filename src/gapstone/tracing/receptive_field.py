@@ -30,7 +30,7 @@ FEW_TOKENS = 8
 
 
 @dataclass(frozen=True)
-class Extent:
+class Reach:
     """How far the field of a tensor's cells reaches."""
 
     sides: Sides | None
@@ -52,7 +52,7 @@ class ReceptiveField:
     """All of the image besides, or at all."""
 
 
-Known = Sequence[tuple[Geometry | None, Extent]]
+Known = Sequence[tuple[Geometry | None, Reach]]
 
 
 class ReceptiveFieldTracer(HeadTracer):
@@ -65,38 +65,38 @@ class ReceptiveFieldTracer(HeadTracer):
         """Calls, but those that only ask what a tensor is like: these may depend on the images' size."""
         self.made: Any = WeakTensorKeyDictionary()
         """By tensor, the number and name of the call that made it, and which of that call's tensors it is."""
-        self.extents: Any = WeakTensorKeyDictionary()
-        self.extents[images] = Extent(((0.0, 0.0),) * (images.dim() - 2))
+        self.reaches: Any = WeakTensorKeyDictionary()
+        self.reaches[images] = Reach(((0.0, 0.0),) * (images.dim() - 2))
 
     def call(self, func: Function, args: Arguments, kwargs: Keywords) -> Any:
         name = name_of(func)
         op = read_call(name, args, kwargs)
         self.operations += not isinstance(op, ops.Query)
-        inputs = [x for x in tensors((args, kwargs)) if x in self.extents]
+        inputs = [x for x in tensors((args, kwargs)) if x in self.reaches]
         if not inputs:
             return super().call(func, args, kwargs)
         # before a call in place changes them
-        known = [(self.geometries.get(x), self.extents[x]) for x in inputs]
+        known = [(self.geometries.get(x), self.reaches[x]) for x in inputs]
         shape, place = tuple(inputs[0].shape), known[0][0]
         mixes = MIXES.get(type(op))
-        whole = any(extent.whole for _, extent in known) or (mixes is not None and mixes(op, place, shape))
+        whole = any(reach.whole for _, reach in known) or (mixes is not None and mixes(op, place, shape))
         sides = _spread(op, known)
         out = super().call(func, args, kwargs)
         for which, y in enumerate(tensors(out)):
             self.made[y] = (self.operations, name, which)
             at = self.geometries.get(y)
             gathers = self._gathers(op, place, shape, y)
-            lost = at is None and not gathers and any(p is not None or extent.lost for p, extent in known)
-            self.extents[y] = Extent(sides(at) if at is not None else None, whole or gathers, lost)
+            lost = at is None and not gathers and any(p is not None or reach.lost for p, reach in known)
+            self.reaches[y] = Reach(sides(at) if at is not None else None, whole or gathers, lost)
         return out
 
     def of(self, y: Tensor) -> ReceptiveField | None:
         """What its cells see; None for what does not come from the images."""
-        if y not in self.extents:
+        if y not in self.reaches:
             return None
-        place, extent = self.geometries.get(y), self.extents[y]
-        size = tuple(round(below + above) + 1 for below, above in extent.sides) if extent.sides is not None else None
-        return ReceptiveField(size, place.stride if place is not None else None, extent.whole)
+        place, reach = self.geometries.get(y), self.reaches[y]
+        size = tuple(round(below + above) + 1 for below, above in reach.sides) if reach.sides is not None else None
+        return ReceptiveField(size, place.stride if place is not None else None, reach.whole)
 
     def _gathers(self, op: Operation, place: Geometry | None, shape: tuple[int, ...], y: Tensor) -> bool:
         """Whether a call made something of all positions: a pool of the whole map, a layer over what was flattened,
@@ -117,8 +117,8 @@ class ReceptiveFieldTracer(HeadTracer):
 
 def _spread(op: Operation, known: Known) -> Callable[[Geometry], Sides | None]:
     """How far an answer reaches around its own centre."""
-    placed = [(place, extent.sides) for place, extent in known if place is not None]
-    if not placed or any(sides is None for _, sides in placed) or any(extent.lost for _, extent in known):
+    placed = [(place, reach.sides) for place, reach in known if place is not None]
+    if not placed or any(sides is None for _, sides in placed) or any(reach.lost for _, reach in known):
         return lambda _: None
     first, own = placed[0]
     assert own is not None
@@ -150,11 +150,11 @@ def _spread(op: Operation, known: Known) -> Callable[[Geometry], Sides | None]:
 def _conv(op: ops.Conv, n: int) -> Span:
     if op.kernel_size is None:
         return None
-    reach = [(k - 1) * d for k, d in zip(op.kernel_size, op.dilation, strict=True)]
+    spans = [(k - 1) * d for k, d in zip(op.kernel_size, op.dilation, strict=True)]
     if op.function == "conv":
-        return tuple(reach)
+        return tuple(spans)
     # between two cells of the input lie `stride` of the output: each of these sees so many taps at most
-    return tuple(ceil((r + 1) / s) - 1 for r, s in zip(reach, op.stride, strict=True))
+    return tuple(ceil((span + 1) / s) - 1 for span, s in zip(spans, op.stride, strict=True))
 
 
 def _pool(op: ops.Pool, n: int) -> Span:
@@ -211,8 +211,8 @@ ATTENTIONS = (ops.Attention, ops.MatrixProduct, ops.Softmax)
 TOKENWISE = frozenset(["scaled_dot_product_attention", "multi_head_attention_forward", "matmul", "softmax"])
 
 LOCAL = (
-    ops.BatchNorm, ops.Cast, ops.Concat, ops.Copy, ops.Deviation, ops.Dropout, ops.Elementwise, ops.Expand, ops.Fill,
-    ops.Glu, ops.Normalize, ops.Pad, ops.PerPosition, ops.Permute, ops.Query, ops.Rearrange, ops.Reshape, ops.Slice,
-    ops.Split, ops.Squeeze, ops.VectorNorm, Operation,
+    ops.BatchNorm, ops.Cast, ops.Concat, ops.Copy, ops.Deviation, ops.Dropout, ops.Elementwise, ops.Expand, ops.Glu,
+    ops.Normalize, ops.Pad, ops.PerPosition, ops.Permute, ops.Query, ops.Rearrange, ops.Reshape, ops.Slice, ops.Split,
+    ops.Squeeze, ops.VectorNorm, Operation,
 )  # fmt: skip
 """Calls after which a position sees what it saw before, as far as its place is known."""

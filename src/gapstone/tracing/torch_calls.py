@@ -21,45 +21,8 @@ import torch
 
 from gapstone.loops.places import decode
 from gapstone.pools import POOLS
-from gapstone.tracing.operations import (
-    AdaptivePool,
-    Attention,
-    BatchNorm,
-    Cast,
-    Concat,
-    Conv,
-    Copy,
-    Deviation,
-    Dropout,
-    Elementwise,
-    Expand,
-    Fill,
-    Glu,
-    GroupNorm,
-    InstanceNorm,
-    LayerNorm,
-    Linear,
-    MatrixProduct,
-    Normalize,
-    Operation,
-    Pad,
-    Permute,
-    PerPosition,
-    PixelShuffle,
-    Pool,
-    Query,
-    Rearrange,
-    Reduce,
-    RegionPool,
-    Reshape,
-    Resize,
-    Sizes,
-    Slice,
-    Softmax,
-    Split,
-    Squeeze,
-    VectorNorm,
-)  # fmt: skip
+from gapstone.tracing import operations as ops
+from gapstone.tracing.operations import Operation, Sizes
 
 
 class Shaped(Protocol):
@@ -79,7 +42,7 @@ def per_axis(value: Any, n: int) -> tuple[Any, ...]:
 
 
 def _conv(n: int, input: object, weight: Any, bias: object = None, stride: object = 1, padding: Any = 0,
-          dilation: object = 1, groups: int = 1) -> Conv:  # fmt: skip
+          dilation: object = 1, groups: int = 1) -> ops.Conv:  # fmt: skip
     shape = getattr(weight, "shape", None)  # quantised weights have none
     kernel = None if shape is None else tuple(shape[2:])
     steps = per_axis(dilation, n)
@@ -88,43 +51,46 @@ def _conv(n: int, input: object, weight: Any, bias: object = None, stride: objec
         pads = tuple((e // 2, e - e // 2) for e in extra)
     else:
         pads = tuple((p, p) for p in per_axis(0 if padding == "valid" else padding, n))
-    return Conv("conv", kernel, per_axis(stride, n), pads, steps, input, weight)
+    return ops.Conv("conv", kernel, per_axis(stride, n), pads, steps, input, weight)
 
 
 def _conv_transpose(n: int, input: object, weight: Any, bias: object = None, stride: object = 1, padding: Any = 0,
-                    output_padding: object = 0, groups: int = 1, dilation: object = 1) -> Conv:  # fmt: skip
+                    output_padding: object = 0, groups: int = 1, dilation: object = 1) -> ops.Conv:  # fmt: skip
     pads = tuple((p, p) for p in per_axis(padding, n))
     kernel = tuple(weight.shape[2:])
-    return Conv("conv_transpose", kernel, per_axis(stride, n), pads, per_axis(dilation, n), input, weight)
+    return ops.Conv("conv_transpose", kernel, per_axis(stride, n), pads, per_axis(dilation, n), input, weight)
 
 
 def _max_pool(n: int, indices: bool, input: object, kernel_size: object, stride: object = None, padding: object = 0,
-              dilation: object = 1, ceil_mode: bool = False, return_indices: bool = False) -> Pool:  # fmt: skip
+              dilation: object = 1, ceil_mode: bool = False, return_indices: bool = False) -> ops.Pool:  # fmt: skip
     size = per_axis(kernel_size, n)
     strides = size if stride in (None, [], ()) else per_axis(stride, n)
     steps = per_axis(dilation, n)
-    return Pool("max", size, strides, per_axis(padding, n), steps, ceil_mode, True, None, indices or return_indices)
+    return ops.Pool("max", size, strides, per_axis(padding, n), steps, ceil_mode, True, None, indices or return_indices)
 
 
 def _avg_pool(n: int, input: object, kernel_size: object, stride: object = None, padding: object = 0,
               ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None
-              ) -> Pool:  # fmt: skip
+              ) -> ops.Pool:  # fmt: skip
     size = per_axis(kernel_size, n)
     strides = size if stride in (None, [], ()) else per_axis(stride, n)
     pads = per_axis(padding, n)
-    return Pool("avg", size, strides, pads, (1,) * n, ceil_mode, count_include_pad, divisor_override, False)
+    return ops.Pool("avg", size, strides, pads, (1,) * n, ceil_mode, count_include_pad, divisor_override, False)
 
 
-def _adaptive(function: str, n: int, input: object, output_size: object, return_indices: bool = False) -> AdaptivePool:
-    return AdaptivePool(function, per_axis(output_size, n))
+def _adaptive(
+    function: str, n: int, input: object, output_size: object, return_indices: bool = False
+) -> ops.AdaptivePool:
+    return ops.AdaptivePool(function, per_axis(output_size, n))
 
 
 def _region_pool(x: object, name: str, loop: str, numbers: Sequence[int], places: Sequence[torch.Tensor],
-                 constants: Sequence[float], tensors: Sequence[object], keep: bool = False) -> RegionPool:  # fmt: skip
+                 constants: Sequence[float], tensors: Sequence[object], keep: bool = False
+                 ) -> ops.RegionPool:  # fmt: skip
     given = iter(tensors)
     values = [next(given) if isnan(value) else value for value in constants]
     keys = POOLS[name].parameters if name in POOLS else map(str, range(len(values)))
-    return RegionPool(name, decode(numbers, places), dict(zip(keys, values, strict=True)))
+    return ops.RegionPool(name, decode(numbers, places), dict(zip(keys, values, strict=True)))
 
 
 def _dims(input: Shaped, dim: Any, axis: Any = None) -> Sizes | None:
@@ -136,139 +102,143 @@ def _dims(input: Shaped, dim: Any, axis: Any = None) -> Sizes | None:
 
 
 def _reduce(function: str, input: Shaped, dim: object = None, keepdim: bool = False, *, axis: object = None,
-            dtype: torch.dtype | None = None, **_: object) -> Reduce:  # fmt: skip
-    return Reduce(function, _dims(input, dim, axis), keepdim, dtype)
+            dtype: torch.dtype | None = None, **_: object) -> ops.Reduce:  # fmt: skip
+    return ops.Reduce(function, _dims(input, dim, axis), keepdim, dtype)
 
 
 def _vector_norm(function: str, input: Shaped, p: object = 2, dim: object = None, keepdim: bool = False, *_: object,
-                 dtype: torch.dtype | None = None, **__: object) -> VectorNorm:  # fmt: skip
-    return VectorNorm(function, _dims(input, dim), keepdim, dtype)
+                 dtype: torch.dtype | None = None, **__: object) -> ops.VectorNorm:  # fmt: skip
+    return ops.VectorNorm(function, _dims(input, dim), keepdim, dtype)
 
 
 def _batch_norm(input: object, mean: object = None, var: object = None, weight: object = None, bias: object = None,
-                training: bool = False, *_: object, **__: object) -> BatchNorm:  # fmt: skip
-    return BatchNorm("batch_norm", bool(training))
+                training: bool = False, *_: object, **__: object) -> ops.BatchNorm:  # fmt: skip
+    return ops.BatchNorm("batch_norm", bool(training))
 
 
 def _layer_norm(input: object, normalized_shape: Sequence[int], weight: object = None, bias: object = None,
-                eps: float = 1e-5, *_: object) -> LayerNorm:  # fmt: skip
-    return LayerNorm("layer_norm", len(per_axis(normalized_shape, 1)), weight, bias, eps)
+                eps: float = 1e-5, *_: object) -> ops.LayerNorm:  # fmt: skip
+    return ops.LayerNorm("layer_norm", len(per_axis(normalized_shape, 1)), weight, bias, eps)
 
 
 def _rms_norm(input: object, normalized_shape: Sequence[int], weight: object = None, eps: float | None = None
-              ) -> LayerNorm:  # fmt: skip
-    return LayerNorm("rms_norm", len(per_axis(normalized_shape, 1)), weight, None, eps)
+              ) -> ops.LayerNorm:  # fmt: skip
+    return ops.LayerNorm("rms_norm", len(per_axis(normalized_shape, 1)), weight, None, eps)
 
 
 def _group_norm(input: object, num_groups: int, weight: object = None, bias: object = None, eps: float = 1e-5,
-                *_: object) -> GroupNorm:  # fmt: skip
-    return GroupNorm("group_norm", num_groups, weight, bias, eps)
+                *_: object) -> ops.GroupNorm:  # fmt: skip
+    return ops.GroupNorm("group_norm", num_groups, weight, bias, eps)
 
 
 def _instance_norm(input: object, running_mean: object = None, running_var: object = None, weight: object = None,
                    bias: object = None, use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
-                   *_: object) -> InstanceNorm:  # fmt: skip
-    return InstanceNorm("instance_norm", weight, bias, use_input_stats, eps)
+                   *_: object) -> ops.InstanceNorm:  # fmt: skip
+    return ops.InstanceNorm("instance_norm", weight, bias, use_input_stats, eps)
 
 
-def _normalize(input: object, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: object = None) -> Normalize:
-    return Normalize("normalize", p, dim, eps)
+def _normalize(input: object, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: object = None) -> ops.Normalize:
+    return ops.Normalize("normalize", p, dim, eps)
 
 
-def _linear(input: object, weight: object, bias: object = None) -> Linear:
-    return Linear("linear", input, weight)
+def _linear(input: object, weight: object, bias: object = None) -> ops.Linear:
+    return ops.Linear("linear", input, weight)
 
 
-def _elementwise(function: str, *operands: object, rounding_mode: str | None = None, **named: object) -> Elementwise:
+def _elementwise(
+    function: str, *operands: object, rounding_mode: str | None = None, **named: object
+) -> ops.Elementwise:
     input = operands[0] if operands else named.get("input")
     other = operands[1] if len(operands) > 1 else named.get("other", named.get("exponent"))
-    return Elementwise(function, input, other, rounding_mode)
+    return ops.Elementwise(function, input, other, rounding_mode)
 
 
-def _reversed(function: str, input: object, other: object, **_: object) -> Elementwise:
-    return Elementwise(function, other, input, None)
+def _reversed(function: str, input: object, other: object, **_: object) -> ops.Elementwise:
+    return ops.Elementwise(function, other, input, None)
 
 
 def _dropout(function: str, default: bool, input: object, p: float = 0.5, training: bool | None = None,
-             inplace: bool = False, *, train: bool | None = None) -> Dropout:  # fmt: skip
+             inplace: bool = False, *, train: bool | None = None) -> ops.Dropout:  # fmt: skip
     given = train if training is None else training
-    return Dropout(function, p, default if given is None else given)
+    return ops.Dropout(function, p, default if given is None else given)
 
 
-def _softmax(function: str, input: object, dim: int | None = None, *_: object, **__: object) -> Softmax:
-    return Softmax(function, dim)
+def _softmax(function: str, input: object, dim: int | None = None, *_: object, **__: object) -> ops.Softmax:
+    return ops.Softmax(function, dim)
 
 
-def _glu(input: object, dim: int = -1) -> Glu:
-    return Glu("glu", dim)
+def _glu(input: object, dim: int = -1) -> ops.Glu:
+    return ops.Glu("glu", dim)
 
 
-def _permute(input: Shaped, *dims: Any, **named: Any) -> Permute:
+def _permute(input: Shaped, *dims: Any, **named: Any) -> ops.Permute:
     given = dims or (named["dims"],)
-    return Permute("permute", tuple(d % input.dim() for d in (given[0] if isinstance(given[0], Sequence) else given)))
+    return ops.Permute(
+        "permute", tuple(d % input.dim() for d in (given[0] if isinstance(given[0], Sequence) else given))
+    )
 
 
-def _transpose(input: Shaped, dim0: Any = None, dim1: Any = None, axis0: Any = None, axis1: Any = None) -> Permute:
+def _transpose(input: Shaped, dim0: Any = None, dim1: Any = None, axis0: Any = None, axis1: Any = None) -> ops.Permute:
     a, b = (axis0 if dim0 is None else dim0) % input.dim(), (axis1 if dim1 is None else dim1) % input.dim()
-    return Permute("transpose", tuple({a: b, b: a}.get(d, d) for d in range(input.dim())))
+    return ops.Permute("transpose", tuple({a: b, b: a}.get(d, d) for d in range(input.dim())))
 
 
-def _t(input: Shaped) -> Permute:
-    return Permute("t", tuple(range(input.dim()))[::-1])
+def _t(input: Shaped) -> ops.Permute:
+    return ops.Permute("t", tuple(range(input.dim()))[::-1])
 
 
-def _movedim(input: Shaped, source: object, destination: object) -> Permute:
+def _movedim(input: Shaped, source: object, destination: object) -> ops.Permute:
     rank = input.dim()
     moved = [[d % rank for d in per_axis(dims, 1)] for dims in (source, destination)]
     rest = [d for d in range(rank) if d not in moved[0]]
     place = dict(zip(moved[1], moved[0], strict=True))
-    return Permute("movedim", tuple(place[d] if d in place else rest.pop(0) for d in range(rank)))
+    return ops.Permute("movedim", tuple(place[d] if d in place else rest.pop(0) for d in range(rank)))
 
 
-def _slice(input: Shaped, index: object) -> Slice:
+def _slice(input: Shaped, index: object) -> ops.Slice:
     parts = index if isinstance(index, tuple) else (index,)
     if not all(isinstance(part, slice) or part is Ellipsis for part in parts):
-        return Slice("__getitem__", parts, None)
+        return ops.Slice("__getitem__", parts, None)
     at = parts.index(Ellipsis) if Ellipsis in parts else len(parts)
     missing = [slice(None)] * (input.dim() - len(parts) + (Ellipsis in parts))
-    return Slice("__getitem__", parts, (*parts[:at], *missing, *parts[at + 1 :]))
+    return ops.Slice("__getitem__", parts, (*parts[:at], *missing, *parts[at + 1 :]))
 
 
-def _select(input: object, dim: int, index: object) -> Slice:
-    return Slice("select", (dim, index), None)
+def _select(input: object, dim: int, index: object) -> ops.Slice:
+    return ops.Slice("select", (dim, index), None)
 
 
-def _split(function: str, input: object, sections: object = None, dim: int = 0, **_: object) -> Split:
-    return Split(function, dim)
+def _split(function: str, input: object, sections: object = None, dim: int = 0, **_: object) -> ops.Split:
+    return ops.Split(function, dim)
 
 
 def _concat(function: str, tensors: Sequence[object], dim: int = 0, *, axis: int | None = None, out: object = None
-            ) -> Concat:  # fmt: skip
-    return Concat(function, tensors, dim if axis is None else axis)
+            ) -> ops.Concat:  # fmt: skip
+    return ops.Concat(function, tensors, dim if axis is None else axis)
 
 
-def _pad(input: Shaped, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Pad:
+def _pad(input: Shaped, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> ops.Pad:
     rank = input.dim()
     pairs = list(zip(pad[::2], pad[1::2], strict=True))[::-1]  # the last dimension's come first
-    return Pad(mode, ((0, 0),) * (rank - len(pairs)) + tuple(pairs))
+    return ops.Pad(mode, ((0, 0),) * (rank - len(pairs)) + tuple(pairs))
 
 
 def _resize(input: Shaped, size: object = None, scale_factor: object = None, mode: str = "nearest",
             align_corners: bool | None = None, recompute_scale_factor: bool | None = None, antialias: bool = False
-            ) -> Resize:  # fmt: skip
+            ) -> ops.Resize:  # fmt: skip
     n = input.dim() - 2
     sizes = None if size is None else per_axis(size, n)
     factors = None if scale_factor is None else per_axis(scale_factor, n)
-    return Resize(mode, sizes, factors, bool(align_corners), antialias)
+    return ops.Resize(mode, sizes, factors, bool(align_corners), antialias)
 
 
 def _shuffle(function: str, input: object, factor: Any = None, *, upscale_factor: Any = None,
-             downscale_factor: Any = None) -> PixelShuffle:  # fmt: skip
-    return PixelShuffle(function, factor or upscale_factor or downscale_factor)
+             downscale_factor: Any = None) -> ops.PixelShuffle:  # fmt: skip
+    return ops.PixelShuffle(function, factor or upscale_factor or downscale_factor)
 
 
-def _query(function: str, input: object, dim: int | None = None, *_: object, **__: object) -> Query:
-    return Query(function, dim)
+def _query(function: str, input: object, dim: int | None = None, *_: object, **__: object) -> ops.Query:
+    return ops.Query(function, dim)
 
 
 def _plain(operation: Operation, *_: object, **__: object) -> Operation:
@@ -276,8 +246,8 @@ def _plain(operation: Operation, *_: object, **__: object) -> Operation:
     return operation
 
 
-def _matrix_product(function: str, input: object, *_: object, **__: object) -> MatrixProduct:
-    return MatrixProduct(function, input)
+def _matrix_product(function: str, input: object, *_: object, **__: object) -> ops.MatrixProduct:
+    return ops.MatrixProduct(function, input)
 
 
 # ---- the table
@@ -321,16 +291,17 @@ REDUCTIONS = ["mean", "sum", "amax", "max", "amin", "min", "logsumexp"]
 LENGTHS = ["norm", "linalg_norm", "linalg_vector_norm"]
 
 PLAIN: dict[type[Operation], Sequence[str]] = {
-    Attention: _names("scaled_dot_product_attention multi_head_attention_forward"),
-    Cast: _names("to type_as type float double half bfloat16"),
-    Copy: _names("contiguous clone alias detach"),
-    Deviation: DEVIATIONS,
-    Expand: _names("expand expand_as"),
-    Fill: _names("zeros_like ones_like"),
-    PerPosition: _names("prelu local_response_norm"),
-    Rearrange: _names("flip fliplr flipud roll rot90 grid_sample index_select gather take_along_dim sort fold unfold"),
-    Reshape: _names("view reshape flatten unflatten"),
-    Squeeze: _names("squeeze unsqueeze"),
+    ops.Attention: _names("scaled_dot_product_attention multi_head_attention_forward"),
+    ops.Cast: _names("to type_as type float double half bfloat16"),
+    ops.Copy: _names("contiguous clone alias detach"),
+    ops.Deviation: DEVIATIONS,
+    ops.Expand: _names("expand expand_as"),
+    ops.PerPosition: _names("prelu local_response_norm zeros_like ones_like"),
+    ops.Rearrange: _names(
+        "flip fliplr flipud roll rot90 grid_sample index_select gather take_along_dim sort fold unfold"
+    ),
+    ops.Reshape: _names("view reshape flatten unflatten"),
+    ops.Squeeze: _names("squeeze unsqueeze"),
 }
 
 ONE_BY_ONE: dict[str, Reader] = {

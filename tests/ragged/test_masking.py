@@ -492,6 +492,8 @@ ACROSS: dict[str, Case] = {
     **{f"conv_transpose{n}d": transposed(n) for n in (1, 2, 3)},
     **{f"max_pool{n}d_with_indices": with_indices(n) for n in (1, 2, 3)},
     **{name: reduced(name) for name in (*REDUCTIONS, "norm", "linalg_vector_norm")},
+    "std": Case((), [(lambda x: x.std((2, 3)), "std of a map")]),
+    "std_mean": Case((), [(lambda x: torch.std_mean(x, (2, 3))[0], "std_mean of a map")]),
     "linalg_norm": Case((), [(lambda x: torch.linalg.norm(x, 2, 1), "linalg_norm of a map")]),
     "group_norm": Case(
         [lambda x: F.group_norm(x, 2, own(4), own(4)), lambda x: F.avg_pool2d(F.group_norm(x, 1), 3, 1, 1)],

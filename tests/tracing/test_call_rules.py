@@ -256,14 +256,22 @@ CASES = MOVED | SUMMED | MULTIPLIED | LAYERED | OTHERS
 LINEAR = ("add", "sub", "neg", "mul", "div")
 NEVER = {
     *("half", "bfloat16", "expand_as", "amax", "max", "amin", "min", "logsumexp", "__rmatmul__", "bmm", "baddbmm"),
-    *("einsum", "tensordot", "cdist", "__rdiv__", "__rtruediv__"),
+    *(
+        "einsum",
+        "tensordot",
+        "cdist",
+        "scaled_dot_product_attention",
+        "multi_head_attention_forward",
+        "__rdiv__",
+        "__rtruediv__",
+    ),
 }
 """Names of kinds that may be linear, which are not."""
 
 
 def is_never_linear(name: str) -> bool:
     kind = kind_of(name)
-    if linearity.RULES[kind] is linearity._never or name in NEVER or name.startswith("conv_transpose"):
+    if kind not in linearity.RULES or name in NEVER or name.startswith("conv_transpose"):
         return True
     return kind is ops.Elementwise and read_call(name, (0, 0), {}).function not in LINEAR
 
@@ -273,7 +281,7 @@ def test_everyone_is_here():
     may_be = {name for name in CALLS if not is_never_linear(name)}
     assert may_be == CASES.keys() | {name for name in CALLS if kind_of(name) is ops.Dropout}
     assert {name.rstrip("_") for name in CALLS if kind_of(name) is ops.Dropout} == DROPPED.keys()
-    assert PLACED.keys() == {name for name in CALLS if kind_of(name) in geometry.BEFORE} - QUERIES
+    assert PLACED.keys() == {name for name in CALLS if kind_of(name) in geometry.RULES} - QUERIES
     pooled = {case.first.rstrip("0123456789d") for case in POOLED.values()}
     assert pooled >= {*PLAIN[ops.Reshape], "mean", "amax", "sum"}
 
@@ -574,7 +582,6 @@ PLACED = {
     "moveaxis": Placed(lambda x: x.moveaxis((2, 3), (0, 1))),
     "t": Placed(lost=lambda x: x[0, 0].t()),
     "select": Placed(lost=lambda x: x.select(2, 1)),
-    "pixel_shuffle": Placed(lost=lambda x: F.pixel_shuffle(x.expand(-1, 4, -1, -1), 2)),
     "pixel_unshuffle": Placed(lambda x: F.pixel_unshuffle(x, 2)),
     "fold": Placed(lost=lambda x: F.fold(F.unfold(x, 2), x.shape[2:], 2)),
     "unfold": Placed(lost=lambda x: x.unfold(2, 2, 2)),
@@ -601,7 +608,7 @@ QUERIES = {"dim", "size", "numel", "nelement", "is_contiguous", "stride"}
 def place(name: str, x: Tensor, args: tuple[Any, ...], kwargs: Any = None, at: Geometry | None = None) -> Any:
     """Where positions lie after a call, by its rule alone."""
     op = read_call(name, args, kwargs or {})
-    return geometry.BEFORE[type(op)](op, x, at or Geometry.of_input(x))
+    return geometry.RULES[type(op)](op, x, at or Geometry.of_input(x))
 
 
 class Places(TorchFunctionMode):
@@ -723,11 +730,11 @@ def test_calls_without_a_rule_keep_places_where_nothing_moved():
 
 def test_reshapes_keep_places_where_only_other_dimensions_change():
     x, field = torch.zeros(2, 6, 4, 5), Geometry((2, 3), (2.0, 2.0), (0.0, 1.0))
-    assert geometry.reshaped([(x, field)], torch.zeros(2, 2, 3, 4, 5)) == replace(field, axes=(3, 4))
-    assert geometry.reshaped([(x, field)], torch.zeros(12, 4, 5)) == replace(field, axes=(1, 2))
+    assert geometry.reshaped(x, field, torch.zeros(2, 2, 3, 4, 5)) == replace(field, axes=(3, 4))
+    assert geometry.reshaped(x, field, torch.zeros(12, 4, 5)) == replace(field, axes=(1, 2))
     for shape in ((2, 6, 20), (4, 5), (2, 6, 5, 4), (2, 4, 5, 6)):
-        assert geometry.reshaped([(x, field)], torch.zeros(shape)) is None
+        assert geometry.reshaped(x, field, torch.zeros(shape)) is None
     behind, last = torch.zeros(2, 4, 5, 6), replace(field, axes=(1, 2))
-    assert geometry.reshaped([(behind, last)], torch.zeros(2, 4, 5, 3, 2)) == last
-    assert geometry.reshaped([(behind, last)], torch.zeros(2, 20, 6)) is None
-    assert geometry.reshaped([(behind, last)], torch.zeros(1, 4, 5, 12)) is None
+    assert geometry.reshaped(behind, last, torch.zeros(2, 4, 5, 3, 2)) == last
+    assert geometry.reshaped(behind, last, torch.zeros(2, 20, 6)) is None
+    assert geometry.reshaped(behind, last, torch.zeros(1, 4, 5, 12)) is None

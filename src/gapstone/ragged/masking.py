@@ -278,10 +278,10 @@ def _adaptive(maps: PaddedMaps, op: ops.AdaptivePool, call: MapCall) -> Any:
     return torch.cat(parts)
 
 
-def _reduce(maps: PaddedMaps, op: ops.Reduce | ops.VectorNorm, call: MapCall) -> Any:
+def _reduce(maps: PaddedMaps, op: ops.Reduce | ops.Scale, call: MapCall) -> Any:
     """mean, sum, amax, logsumexp, norm, …: over all positions, or over none."""
     x, extents = call.inputs[0], maps.known(call.inputs[0])
-    if op.function == "linalg_norm":  # over two dimensions it is a matrix norm
+    if op.function in ("linalg_norm", "std", "std_mean"):  # linalg_norm over two dimensions is a matrix norm
         raise call.unsupported()
     if op.dims is None:
         raise Unsupported(f"{call.name} of a whole batch of shape {call.shape}")
@@ -305,7 +305,7 @@ def _own_statistics(maps: PaddedMaps, op: ops.GroupNorm | ops.InstanceNorm, call
     """group_norm, instance_norm: the statistics of each image's own positions."""
     extents = maps.known(call.inputs[0])
     _spatial_last(call, extents)
-    if isinstance(op, ops.InstanceNorm) and not op.own_statistics:
+    if isinstance(op, ops.InstanceNorm) and not op.use_input_stats:
         return _by_position(maps, op, call)
     return maps.put(*extents.joined(call.run_apart(extents), extents.axes))
 
@@ -334,10 +334,6 @@ RULES: dict[type[ops.Operation], Callable[[PaddedMaps, Any, MapCall], Any]] = {
     ops.Slice: _slice,
     ops.Softmax: _along,
     ops.Split: _along,
-    ops.VectorNorm: _reduce,
+    ops.Scale: _reduce,
 }
-REFUSED = (
-    ops.Attention, ops.Deviation, ops.MatrixProduct, ops.Operation, ops.Pad, ops.PixelShuffle, ops.Query, ops.Rearrange,
-    ops.RegionPool, ops.Resize, ops.Squeeze,
-)  # fmt: skip
-"""Kinds without a rule: where such a call gives a tensor, it is refused. gapstone's pools are met before (`listen`)."""
+"""Calls of other kinds are refused where they give a tensor. gapstone's own pools are met before, by `listen`."""

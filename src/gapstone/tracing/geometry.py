@@ -65,9 +65,8 @@ def kept(inputs: Sequence[tuple[Tensor, Geometry]], out: Tensor) -> Geometry | N
     return replace(alike[0], start=tuple(sum(axis) / len(axis) for axis in starts))
 
 
-def reshaped(inputs: Sequence[tuple[Tensor, Geometry]], out: Tensor) -> Geometry | None:
+def reshaped(x: Tensor, geometry: Geometry, out: Tensor) -> Geometry | None:
     """Where only other dimensions are cut or joined: positions last (channel shuffle), or right behind the images."""
-    x, geometry = inputs[0]
     sizes, n = geometry.sizes(x), len(geometry.axes)
     if geometry.are_last(x) and tuple(out.shape[-n:]) == sizes and out.dim() > n:
         return replace(geometry, axes=tuple(range(out.dim() - n, out.dim())))
@@ -141,18 +140,16 @@ def _permute(op: ops.Permute, x: Tensor, geometry: Geometry) -> Geometry | None:
     return replace(geometry, axes=tuple(op.order.index(axis) for axis in geometry.axes))
 
 
-def _shuffle(op: ops.PixelShuffle, x: Tensor, geometry: Geometry) -> Geometry | None:
-    if op.function == "pixel_shuffle":
-        return None
+def _unshuffle(op: ops.PixelUnshuffle, x: Tensor, geometry: Geometry) -> Geometry | None:
     n = len(geometry.axes)
-    return geometry.slide((op.factor,) * n, (op.factor,) * n, (0,) * n, (1,) * n)
+    return geometry.slide((op.downscale_factor,) * n, (op.downscale_factor,) * n, (0,) * n, (1,) * n)
 
 
 def _lost(op: ops.Operation, x: Tensor, geometry: Geometry) -> Geometry | None:
     return None
 
 
-BEFORE: dict[type[ops.Operation], Callable[[Any, Tensor, Geometry], Geometry | None]] = {
+RULES: dict[type[ops.Operation], Callable[[Any, Tensor, Geometry], Geometry | None]] = {
     ops.Conv: _conv,
     ops.Pool: _pool,
     ops.RegionPool: _region_pool,
@@ -160,22 +157,10 @@ BEFORE: dict[type[ops.Operation], Callable[[Any, Tensor, Geometry], Geometry | N
     ops.Slice: _slice,
     ops.Resize: _resize,
     ops.Permute: _permute,
-    ops.PixelShuffle: _shuffle,
+    ops.PixelUnshuffle: _unshuffle,
     ops.Rearrange: _lost,
     ops.Query: _lost,
 }
-"""Rules that ask the call and the tensor it takes, before a call in place changes that."""
+"""Rules that ask the call and the tensor it takes, before a call in place changes that.
 
-AFTER: dict[type[ops.Operation], Callable[[Sequence[tuple[Tensor, Geometry]], Tensor], Geometry | None]] = {
-    ops.Reshape: reshaped,
-    **dict.fromkeys(
-        [
-            ops.AdaptivePool, ops.Attention, ops.BatchNorm, ops.Cast, ops.Concat, ops.Copy, ops.Deviation, ops.Dropout,
-            ops.Elementwise, ops.Expand, ops.Glu, ops.GroupNorm, ops.InstanceNorm, ops.LayerNorm, ops.Linear,
-            ops.MatrixProduct, ops.Normalize, ops.Operation, ops.PerPosition, ops.Reduce, ops.Softmax, ops.Split,
-            ops.Squeeze, ops.VectorNorm,
-        ],
-        kept,
-    ),
-}  # fmt: skip
-"""Rules that ask the shape of the answer."""
+After all other calls than these and a reshape, places are `kept` by what keeps the shape."""

@@ -52,7 +52,7 @@ class HeldScales:
             elif (scale := _scale(call, tape)) is not None:
                 root = _root(scale, made_by, tape)
                 if root is not None:
-                    length = isinstance(root.operation, ops.VectorNorm)
+                    length = root.operation.function.endswith("norm")
                     self._hold(root, self._detached(root), LENGTH if length else STD)
                     self.constant.add(root.slots[0])
         for call in tape.calls:
@@ -134,10 +134,10 @@ def _layer_norm(op: ops.LayerNorm) -> HeldNorm:
 
 def _group_norm(op: ops.GroupNorm) -> HeldNorm:
     def together(x: Tensor) -> Tensor:
-        return x.reshape(len(x), op.groups, -1)
+        return x.reshape(len(x), op.num_groups, -1)
 
     def per_value(x: Tensor, scale: Tensor) -> Tensor:
-        each = x.shape[1] // op.groups
+        each = x.shape[1] // op.num_groups
         return scale.repeat_interleave(each, 1).reshape(len(x), x.shape[1], *[1] * (x.dim() - 2))
 
     return HeldNorm(
@@ -149,7 +149,7 @@ def _group_norm(op: ops.GroupNorm) -> HeldNorm:
 
 
 def _instance_norm(op: ops.InstanceNorm) -> HeldNorm | None:
-    if not op.own_statistics:
+    if not op.use_input_stats:
         return None
     return HeldNorm(
         STD,
@@ -225,4 +225,4 @@ def _is_root(op: ops.Operation) -> bool:
     if isinstance(op, ops.Elementwise):
         half = isinstance(op.other, float) and op.other in (0.5, -0.5)
         return op.function in ("sqrt", "rsqrt") or (op.function in ("pow", "float_power") and half)
-    return isinstance(op, ops.Deviation | ops.VectorNorm)
+    return isinstance(op, ops.Scale)

@@ -4,6 +4,7 @@ A call is linear here where its constants are the same for all images, too.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
@@ -19,7 +20,8 @@ EXTREMES = frozenset(["amax", "amin", "max", "min"])
 
 def is_linear(call: TapeCall, tape: Tape) -> bool:
     """In the tensors of the tape that it takes."""
-    return RULES[type(call.operation)](call, tape)
+    rule = RULES.get(type(call.operation))
+    return rule is not None and rule(call.operation, call, tape)
 
 
 def is_homogeneous(op: Operation, inputs: int) -> bool:
@@ -36,6 +38,10 @@ def takes(call: TapeCall, value: object) -> bool:
     return len(call.takes) == 1 and value == Slot(call.takes[0])
 
 
+def _move(op: Operation, call: TapeCall, tape: Tape) -> bool:
+    return _same_for_all(call, tape)
+
+
 def _same_for_all(call: TapeCall, tape: Tape) -> bool:
     """Whether its constants are those of every image."""
     out = tape.shapes[call.slots[0]]
@@ -43,26 +49,20 @@ def _same_for_all(call: TapeCall, tape: Tape) -> bool:
     return not any(len(out) == x.dim() > 0 and x.shape[0] == out[0] > 1 for x in constants)
 
 
-def _never(call: TapeCall, tape: Tape) -> bool:
-    return False
+def _reduce(op: ops.Reduce, call: TapeCall, tape: Tape) -> bool:
+    return op.function in ("mean", "sum") and _same_for_all(call, tape)
 
 
-def _reduce(call: TapeCall, tape: Tape) -> bool:
-    return call.operation.function in ("mean", "sum") and _same_for_all(call, tape)
+def _expand(op: ops.Expand, call: TapeCall, tape: Tape) -> bool:
+    return op.function == "expand" and _same_for_all(call, tape)
 
 
-def _expand(call: TapeCall, tape: Tape) -> bool:
-    return call.operation.function == "expand" and _same_for_all(call, tape)
-
-
-def _cast(call: TapeCall, tape: Tape) -> bool:
+def _cast(op: ops.Cast, call: TapeCall, tape: Tape) -> bool:
     was, now = tape.types[call.takes[0]], tape.types[call.slots[0]]
     return now.is_floating_point and now.itemsize >= was.itemsize and _same_for_all(call, tape)
 
 
-def _elementwise(call: TapeCall, tape: Tape) -> bool:
-    op = call.operation
-    assert isinstance(op, ops.Elementwise)
+def _elementwise(op: ops.Elementwise, call: TapeCall, tape: Tape) -> bool:
     if op.function == "mul":
         linear = len(call.takes) == 1
     elif op.function == "div":
@@ -72,24 +72,20 @@ def _elementwise(call: TapeCall, tape: Tape) -> bool:
     return linear and _same_for_all(call, tape)
 
 
-def _matrix_product(call: TapeCall, tape: Tape) -> bool:
-    return call.operation.function in ("matmul", "mm") and len(call.takes) == 1 and _same_for_all(call, tape)
+def _matrix_product(op: ops.MatrixProduct, call: TapeCall, tape: Tape) -> bool:
+    return op.function in ("matmul", "mm") and len(call.takes) == 1 and _same_for_all(call, tape)
 
 
-def _layer(call: TapeCall, tape: Tape) -> bool:
-    op = call.operation
-    assert isinstance(op, ops.Conv | ops.Linear)
+def _layer(op: ops.Conv | ops.Linear, call: TapeCall, tape: Tape) -> bool:
     return op.function != "conv_transpose" and takes(call, op.input)
 
 
-def _batch_norm(call: TapeCall, tape: Tape) -> bool:
-    op = call.operation
-    assert isinstance(op, ops.BatchNorm)
+def _batch_norm(op: ops.BatchNorm, call: TapeCall, tape: Tape) -> bool:
     return len(call.takes) == 1 and not op.training
 
 
-RULES: dict[type[Operation], Callable[[TapeCall, Tape], bool]] = {
-    **dict.fromkeys(MOVES, _same_for_all),
+RULES: dict[type[Operation], Callable[[Any, TapeCall, Tape], bool]] = {
+    **dict.fromkeys(MOVES, _move),
     ops.BatchNorm: _batch_norm,
     ops.Cast: _cast,
     ops.Conv: _layer,
@@ -98,12 +94,5 @@ RULES: dict[type[Operation], Callable[[TapeCall, Tape], bool]] = {
     ops.Linear: _layer,
     ops.MatrixProduct: _matrix_product,
     ops.Reduce: _reduce,
-    **dict.fromkeys(
-        [
-            ops.AdaptivePool, ops.Attention, ops.Deviation, ops.Glu, ops.GroupNorm, ops.InstanceNorm,
-            ops.LayerNorm, ops.Normalize, Operation, ops.Pad, ops.PerPosition, ops.PixelShuffle, ops.Pool, ops.Query,
-            ops.Rearrange, ops.RegionPool, ops.Resize, ops.Softmax, ops.VectorNorm,
-        ],
-        _never,
-    ),
-}  # fmt: skip
+}
+"""All other calls are not linear."""

@@ -1,4 +1,7 @@
-"""The kinds of torch calls, as typed values: what `torch_calls.read_call` makes of a call."""
+"""The kinds of torch calls, as typed values: what `torch_calls.read_call` makes of a call.
+
+Most have the fields of torch's own signature, in its order.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,9 +42,9 @@ class Pool(Operation):
     padding: Sizes
     dilation: Sizes
     ceil_mode: bool
-    count_include_pad: bool
-    divisor_override: int | None
-    return_indices: bool
+    count_include_pad: bool = True
+    divisor_override: int | None = None
+    return_indices: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +72,24 @@ class Reduce(Operation):
 
 
 @dataclass(frozen=True, slots=True)
-class VectorNorm(Operation):
-    """Lengths along dimensions."""
+class Scale(Operation):
+    """Lengths of vectors, or standard deviations, along dimensions: what a norm divides by."""
 
     dims: Sizes | None
     keepdim: bool
     dtype: torch.dtype | None = None
 
 
-class Deviation(Operation):
-    """Standard deviations, alone or with means."""
-
-
 @dataclass(frozen=True, slots=True)
 class BatchNorm(Operation):
-    training: bool
+    input: object
+    running_mean: object = None
+    running_var: object = None
+    weight: object = None
+    bias: object = None
+    training: bool = False
+    momentum: float = 0.1
+    eps: float = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,37 +104,47 @@ class LayerNorm(Operation):
 
 @dataclass(frozen=True, slots=True)
 class GroupNorm(Operation):
-    groups: int
-    weight: Any
-    bias: Any
-    eps: float
+    input: object
+    num_groups: int
+    weight: Any = None
+    bias: Any = None
+    eps: float = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceNorm(Operation):
-    weight: Any
-    bias: Any
-    own_statistics: bool
-    eps: float
+    input: object
+    running_mean: object = None
+    running_var: object = None
+    weight: Any = None
+    bias: Any = None
+    use_input_stats: bool = True
+    momentum: float = 0.1
+    eps: float = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
 class Normalize(Operation):
-    """Vectors along `dim` divided by their length."""
+    """Vectors along `dim`, divided by their length."""
 
-    p: float
-    dim: int
-    eps: float
+    input: object
+    p: float = 2.0
+    dim: int = 1
+    eps: float = 1e-12
+    out: object = None
 
 
 @dataclass(frozen=True, slots=True)
 class Linear(Operation):
     input: object
     weight: Any
+    bias: object = None
 
 
 @dataclass(frozen=True, slots=True)
 class MatrixProduct(Operation):
+    """A product of matrices, or fused attention over tokens."""
+
     input: object
 
 
@@ -138,7 +154,7 @@ class Elementwise(Operation):
 
     input: object
     other: object
-    rounding_mode: str | None
+    rounding_mode: str | None = None
 
 
 class PerPosition(Operation):
@@ -160,7 +176,8 @@ class Softmax(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Glu(Operation):
-    dim: int
+    input: object
+    dim: int = -1
 
 
 class Copy(Operation):
@@ -185,8 +202,9 @@ class Squeeze(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Permute(Operation):
-    order: Sizes
     """Dimension i of the answer is dimension order[i] of the input."""
+
+    order: Sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +227,7 @@ class Concat(Operation):
     """cat, or stack, which makes a new dimension."""
 
     tensors: Sequence[object]
-    dim: int
+    dim: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,14 +248,11 @@ class Resize(Operation):
 
 
 @dataclass(frozen=True, slots=True)
-class PixelShuffle(Operation):
-    """Positions become channels (pixel_unshuffle), or channels positions (pixel_shuffle)."""
+class PixelUnshuffle(Operation):
+    """Positions become channels."""
 
-    factor: int
-
-
-class Attention(Operation):
-    """Fused attention over tokens."""
+    input: object
+    downscale_factor: int
 
 
 class Rearrange(Operation):

@@ -19,7 +19,7 @@ PREFIX = 16
 """Tokens at most that stand before those of the image: class, distillation, registers."""
 SECOND = (
     ops.Conv, ops.BatchNorm, ops.GroupNorm, ops.InstanceNorm, ops.AdaptivePool, ops.Pool, ops.RegionPool, ops.Resize,
-    ops.PixelShuffle,
+    ops.PixelUnshuffle,
 )  # fmt: skip
 """Calls whose channels are the second dimension."""
 

@@ -171,13 +171,13 @@ def _resize(op: ops.Resize, n: int) -> Span:
     return (float(taps[op.function]),) * n if op.function in taps and not op.antialias else None
 
 
-def _shuffle(op: ops.PixelShuffle, n: int) -> Span:
-    return None if op.function == "pixel_shuffle" else (op.factor - 1,) * n
+def _unshuffle(op: ops.PixelUnshuffle, n: int) -> Span:
+    return (op.downscale_factor - 1,) * n
 
 
 SPANS: dict[type[Operation], Callable[[Any, int], Span]] = {
     ops.Conv: _conv,
-    ops.PixelShuffle: _shuffle,
+    ops.PixelUnshuffle: _unshuffle,
     ops.Pool: _pool,
     ops.RegionPool: _region_pool,
     ops.Resize: _resize,
@@ -207,12 +207,5 @@ MIXES: dict[type[Operation], Callable[[Any, Geometry | None, Sequence[int]], boo
 }
 
 POOLS = (ops.AdaptivePool, ops.Reduce, ops.RegionPool)
-ATTENTIONS = (ops.Attention, ops.MatrixProduct, ops.Softmax)
+ATTENTIONS = (ops.MatrixProduct, ops.Softmax)
 TOKENWISE = frozenset(["scaled_dot_product_attention", "multi_head_attention_forward", "matmul", "softmax"])
-
-LOCAL = (
-    ops.BatchNorm, ops.Cast, ops.Concat, ops.Copy, ops.Deviation, ops.Dropout, ops.Elementwise, ops.Expand, ops.Glu,
-    ops.Normalize, ops.Pad, ops.PerPosition, ops.Permute, ops.Query, ops.Rearrange, ops.Reshape, ops.Slice, ops.Split,
-    ops.Squeeze, ops.VectorNorm, Operation,
-)  # fmt: skip
-"""Calls after which a position sees what it saw before, as far as its place is known."""

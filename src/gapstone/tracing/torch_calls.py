@@ -106,14 +106,14 @@ def _reduce(function: str, input: Shaped, dim: object = None, keepdim: bool = Fa
     return ops.Reduce(function, _dims(input, dim, axis), keepdim, dtype)
 
 
-def _vector_norm(function: str, input: Shaped, p: object = 2, dim: object = None, keepdim: bool = False, *_: object,
-                 dtype: torch.dtype | None = None, **__: object) -> ops.VectorNorm:  # fmt: skip
-    return ops.VectorNorm(function, _dims(input, dim), keepdim, dtype)
+def _length(function: str, input: Shaped, p: object = 2, dim: object = None, keepdim: bool = False, *_: object,
+                 dtype: torch.dtype | None = None, **__: object) -> ops.Scale:  # fmt: skip
+    return ops.Scale(function, _dims(input, dim), keepdim, dtype)
 
 
-def _batch_norm(input: object, mean: object = None, var: object = None, weight: object = None, bias: object = None,
-                training: bool = False, *_: object, **__: object) -> ops.BatchNorm:  # fmt: skip
-    return ops.BatchNorm("batch_norm", bool(training))
+def _deviation(function: str, input: Shaped, dim: object = None, *_: object, keepdim: bool = False, **__: object
+               ) -> ops.Scale:  # fmt: skip
+    return ops.Scale(function, None if isinstance(dim, bool) else _dims(input, dim), keepdim)
 
 
 def _layer_norm(input: object, normalized_shape: Sequence[int], weight: object = None, bias: object = None,
@@ -124,25 +124,6 @@ def _layer_norm(input: object, normalized_shape: Sequence[int], weight: object =
 def _rms_norm(input: object, normalized_shape: Sequence[int], weight: object = None, eps: float | None = None
               ) -> ops.LayerNorm:  # fmt: skip
     return ops.LayerNorm("rms_norm", len(per_axis(normalized_shape, 1)), weight, None, eps)
-
-
-def _group_norm(input: object, num_groups: int, weight: object = None, bias: object = None, eps: float = 1e-5,
-                *_: object) -> ops.GroupNorm:  # fmt: skip
-    return ops.GroupNorm("group_norm", num_groups, weight, bias, eps)
-
-
-def _instance_norm(input: object, running_mean: object = None, running_var: object = None, weight: object = None,
-                   bias: object = None, use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
-                   *_: object) -> ops.InstanceNorm:  # fmt: skip
-    return ops.InstanceNorm("instance_norm", weight, bias, use_input_stats, eps)
-
-
-def _normalize(input: object, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: object = None) -> ops.Normalize:
-    return ops.Normalize("normalize", p, dim, eps)
-
-
-def _linear(input: object, weight: object, bias: object = None) -> ops.Linear:
-    return ops.Linear("linear", input, weight)
 
 
 def _elementwise(
@@ -167,8 +148,8 @@ def _softmax(function: str, input: object, dim: int | None = None, *_: object, *
     return ops.Softmax(function, dim)
 
 
-def _glu(input: object, dim: int = -1) -> ops.Glu:
-    return ops.Glu("glu", dim)
+def _split(function: str, input: object, sections: object = None, dim: int = 0, **_: object) -> ops.Split:
+    return ops.Split(function, dim)
 
 
 def _permute(input: Shaped, *dims: Any, **named: Any) -> ops.Permute:
@@ -208,15 +189,6 @@ def _select(input: object, dim: int, index: object) -> ops.Slice:
     return ops.Slice("select", (dim, index), None)
 
 
-def _split(function: str, input: object, sections: object = None, dim: int = 0, **_: object) -> ops.Split:
-    return ops.Split(function, dim)
-
-
-def _concat(function: str, tensors: Sequence[object], dim: int = 0, *, axis: int | None = None, out: object = None
-            ) -> ops.Concat:  # fmt: skip
-    return ops.Concat(function, tensors, dim if axis is None else axis)
-
-
 def _pad(input: Shaped, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> ops.Pad:
     rank = input.dim()
     pairs = list(zip(pad[::2], pad[1::2], strict=True))[::-1]  # the last dimension's come first
@@ -230,11 +202,6 @@ def _resize(input: Shaped, size: object = None, scale_factor: object = None, mod
     sizes = None if size is None else per_axis(size, n)
     factors = None if scale_factor is None else per_axis(scale_factor, n)
     return ops.Resize(mode, sizes, factors, bool(align_corners), antialias)
-
-
-def _shuffle(function: str, input: object, factor: Any = None, *, upscale_factor: Any = None,
-             downscale_factor: Any = None) -> ops.PixelShuffle:  # fmt: skip
-    return ops.PixelShuffle(function, factor or upscale_factor or downscale_factor)
 
 
 def _query(function: str, input: object, dim: int | None = None, *_: object, **__: object) -> ops.Query:
@@ -286,15 +253,14 @@ REVERSED = {"rsub": "sub", "__rsub__": "sub", "__rdiv__": "div", "__rtruediv__":
 DROPOUTS = {"dropout": True, "dropout1d": True, "dropout2d": True, "dropout3d": True, "feature_dropout": True,
             "alpha_dropout": False, "feature_alpha_dropout": False}  # fmt: skip
 """Whether each drops where nothing says if it does."""
-DEVIATIONS = ["std", "std_mean"]
 REDUCTIONS = ["mean", "sum", "amax", "max", "amin", "min", "logsumexp"]
+PRODUCTS = _names("""matmul __matmul__ __rmatmul__ mm bmm baddbmm einsum tensordot cdist scaled_dot_product_attention
+    multi_head_attention_forward""")
 LENGTHS = ["norm", "linalg_norm", "linalg_vector_norm"]
 
 PLAIN: dict[type[Operation], Sequence[str]] = {
-    ops.Attention: _names("scaled_dot_product_attention multi_head_attention_forward"),
     ops.Cast: _names("to type_as type float double half bfloat16"),
     ops.Copy: _names("contiguous clone alias detach"),
-    ops.Deviation: DEVIATIONS,
     ops.Expand: _names("expand expand_as"),
     ops.PerPosition: _names("prelu local_response_norm zeros_like ones_like"),
     ops.Rearrange: _names(
@@ -318,23 +284,21 @@ CALLS: dict[str, Reader] = {
     **{f"adaptive_{kind}_pool{n}d": partial(_adaptive, kind, n) for kind in ("avg", "max") for n in (1, 2, 3)},
     "pool": _region_pool,
     **{name: partial(_reduce, name) for name in REDUCTIONS},
-    **{name: partial(_vector_norm, name) for name in LENGTHS},
-    "batch_norm": _batch_norm,
+    **{name: partial(_length, name) for name in LENGTHS},
+    **{name: partial(_deviation, name) for name in ("std", "std_mean")},
+    "batch_norm": partial(ops.BatchNorm, "batch_norm"),
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
-    "group_norm": _group_norm,
-    "instance_norm": _instance_norm,
-    "normalize": _normalize,
-    "linear": _linear,
-    **{
-        name: partial(_matrix_product, name.strip("_"))
-        for name in _names("matmul __matmul__ __rmatmul__ mm bmm baddbmm einsum tensordot cdist")
-    },
+    "group_norm": partial(ops.GroupNorm, "group_norm"),
+    "instance_norm": partial(ops.InstanceNorm, "instance_norm"),
+    "normalize": partial(ops.Normalize, "normalize"),
+    "linear": partial(ops.Linear, "linear"),
+    **{name: partial(_matrix_product, name.strip("_")) for name in PRODUCTS},
     **ONE_BY_ONE,
     **_in_place(ONE_BY_ONE),
     **{name: partial(_reversed, function) for name, function in REVERSED.items()},
     **{name: partial(_softmax, name) for name in ("softmax", "log_softmax")},
-    "glu": _glu,
+    "glu": partial(ops.Glu, "glu"),
     "permute": _permute,
     **dict.fromkeys(["transpose", "swapaxes", "swapdims"], _transpose),
     **dict.fromkeys(["movedim", "moveaxis"], _movedim),
@@ -342,12 +306,11 @@ CALLS: dict[str, Reader] = {
     "__getitem__": _slice,
     "select": _select,
     **{name: partial(_split, name) for name in ("chunk", "split", "tensor_split")},
-    **{name: partial(_concat, "cat") for name in ("cat", "concat", "concatenate")},
-    "stack": partial(_concat, "stack"),
+    **{name: partial(ops.Concat, "cat") for name in ("cat", "concat", "concatenate")},
+    "stack": partial(ops.Concat, "stack"),
     "pad": _pad,
     "interpolate": _resize,
-    "pixel_shuffle": partial(_shuffle, "pixel_shuffle"),
-    "pixel_unshuffle": partial(_shuffle, "pixel_unshuffle"),
+    "pixel_unshuffle": partial(ops.PixelUnshuffle, "pixel_unshuffle"),
     **{name: partial(_query, name) for name in _names("__get__ dim size numel nelement is_contiguous stride")},
     **{name: partial(_plain, kind(name)) for kind, names in PLAIN.items() for name in names},
 }

@@ -83,14 +83,15 @@ class HeadTracer(Tracer):
         located = [(x, place) for x in inputs if (place := self.geometries[x]) is not None]
         # of the first input, before a call in place changes it
         shape, place = inputs[0].shape, self.geometries[inputs[0]]
-        before = geometry.BEFORE.get(type(op))
-        moved = before(op, *located[0]) if before and located else None
+        rule = geometry.RULES.get(type(op))
+        moved = rule(op, *located[0]) if rule and located else None
         out = func(*args, **kwargs)
         outs = tensors(out)
         for y in outs:
             if isinstance(op, ops.Reshape) and located:
                 self._flattens(*located[0], y)
-            self.geometries[y] = moved if before or not located else geometry.AFTER[type(op)](located, y)
+                moved = geometry.reshaped(*located[0], y)
+            self.geometries[y] = moved if rule or isinstance(op, ops.Reshape) else geometry.kept(located, y)
             self.channels[y] = channel_axis(op, inputs, self.channels, y)
         if isinstance(op, ops.Reshape) and len(inputs) == 1:
             self._stands(shape, outs[0].shape)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gapstone.swapping.adapters import ChannelsFirst, Grid, Passed
+from gapstone.swapping.adapters import ChannelsFirst, Passed, TokenGrid
 
 
 def tokens(h: int, w: int, prefix: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -16,14 +16,14 @@ def tokens(h: int, w: int, prefix: int) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("size", [(4, 6), (2, 3), (8, 12), (6, 9)])
 def test_tokens_become_the_map_they_were(size, prefix):
     x, row = tokens(*size, prefix)
-    grid = Grid((4, 6), prefix, channels_last=True, size=(64, 96))
+    grid = TokenGrid((4, 6), prefix, channels_last=True, size=(64, 96))
     assert torch.equal(grid(row), x)
-    assert torch.equal(Grid((4, 6), 0, channels_last=False, size=(64, 96))(x.flatten(2)), x)
+    assert torch.equal(TokenGrid((4, 6), 0, channels_last=False, size=(64, 96))(x.flatten(2)), x)
 
 
 @pytest.mark.parametrize("count", [23, 25, 4 * 6 + 6])
 def test_tokens_that_are_no_grid_of_the_proportions_are_refused(count):
-    grid = Grid((4, 6), 0, channels_last=False, size=(64, 96))
+    grid = TokenGrid((4, 6), 0, channels_last=False, size=(64, 96))
     with pytest.raises(ValueError, match=rf"{count} tokens are no grid"):
         grid(torch.zeros(1, 3, count))
 
@@ -33,7 +33,7 @@ def test_tokens_that_are_no_grid_of_the_proportions_are_refused(count):
     [((64, 96), True), ((32, 48), True), ((128, 192), True), ((96, 64), False), ((64, 95), False), ((65, 96), False)],
 )
 def test_images_of_other_proportions_are_refused(size, taken):
-    grid = Grid((4, 6), 0, channels_last=False, size=(64, 96))
+    grid = TokenGrid((4, 6), 0, channels_last=False, size=(64, 96))
     if taken:
         grid.checked(torch.zeros(1, 3, *size))
     else:
@@ -43,10 +43,10 @@ def test_images_of_other_proportions_are_refused(size, taken):
 
 def test_images_of_another_number_of_axes_are_refused():
     with pytest.raises(ValueError, match="give images of those proportions"):
-        Grid((4, 6), 0, channels_last=False, size=(64, 96)).checked(torch.zeros(1, 3, 64, 96, 1))
+        TokenGrid((4, 6), 0, channels_last=False, size=(64, 96)).checked(torch.zeros(1, 3, 64, 96, 1))
     with pytest.raises(ValueError, match="no grid"):
-        Grid((2, 2, 2), 0, channels_last=False, size=(8, 8, 8))(torch.zeros(1, 3, 27))
-    assert Grid((2, 2, 2), 0, channels_last=False, size=(8, 8, 8))(torch.zeros(1, 3, 8)).shape == (1, 3, 2, 2, 2)
+        TokenGrid((2, 2, 2), 0, channels_last=False, size=(8, 8, 8))(torch.zeros(1, 3, 27))
+    assert TokenGrid((2, 2, 2), 0, channels_last=False, size=(8, 8, 8))(torch.zeros(1, 3, 8)).shape == (1, 3, 2, 2, 2)
 
 
 def test_what_stands_around_the_head():
@@ -64,6 +64,6 @@ def test_what_is_printed():
         "Passed((N, K, 1, 1))",
         "Passed((N, 1, 1, K))",
     ]
-    assert "4×6" in repr(Grid((4, 6), 0, True, (64, 96)))
-    assert "without the first 2" in repr(Grid((4, 6), 2, True, (64, 96)))
-    assert "without" not in repr(Grid((4, 6), 0, True, (64, 96)))
+    assert "4×6" in repr(TokenGrid((4, 6), 0, True, (64, 96)))
+    assert "without the first 2" in repr(TokenGrid((4, 6), 2, True, (64, 96)))
+    assert "without" not in repr(TokenGrid((4, 6), 0, True, (64, 96)))

@@ -29,20 +29,20 @@ def kind_of(name: str) -> type[ops.Operation]:
 
 KEEPS_PLACES = {
     ops.AdaptivePool, ops.BatchNorm, ops.Cast, ops.Concat, ops.Copy, ops.Dropout, ops.Elementwise, ops.Expand, ops.Glu,
-    ops.GroupNorm, ops.InstanceNorm, ops.LayerNorm, ops.Linear, ops.MatrixProduct, ops.Normalize, ops.Operation,
-    ops.PerPosition, ops.Reduce, ops.Reshape, ops.Scale, ops.Softmax, ops.Split, ops.Squeeze,
+    ops.GroupNorm, ops.InstanceNorm, ops.LayerNorm, ops.LinearLayer, ops.MatrixProduct, ops.Normalize, ops.Operation,
+    ops.PerPosition, ops.Reduce, ops.Reshape, ops.Scale, ops.Softmax, ops.Chunk, ops.Squeeze,
 }  # fmt: skip
 """Where the shape stays."""
 LOCAL = {
     ops.BatchNorm, ops.Cast, ops.Concat, ops.Copy, ops.Dropout, ops.Elementwise, ops.Expand, ops.Glu, ops.Normalize,
     ops.Operation, ops.Pad, ops.PerPosition, ops.Permute, ops.Query, ops.Rearrange, ops.Reshape, ops.Scale, ops.Slice,
-    ops.Split, ops.Squeeze,
+    ops.Chunk, ops.Squeeze,
 }  # fmt: skip
 """A position sees afterwards what it saw before, as far as its place is known."""
 NEVER_LINEAR = {
     ops.AdaptivePool, ops.Glu, ops.GroupNorm, ops.InstanceNorm, ops.LayerNorm, ops.Normalize, ops.Operation, ops.Pad,
-    ops.PerPosition, ops.PixelUnshuffle, ops.Pool, ops.Query, ops.Rearrange, ops.RegionPool, ops.Resize, ops.Scale,
-    ops.Softmax,
+    ops.PerPosition, ops.PixelUnshuffle, ops.Query, ops.Rearrange, ops.RegionPool, ops.Resize, ops.Scale, ops.Softmax,
+    ops.WindowPool,
 }  # fmt: skip
 NOT_MASKED = {
     ops.MatrixProduct, ops.Operation, ops.Pad, ops.PixelUnshuffle, ops.Query, ops.Rearrange, ops.RegionPool, ops.Resize,
@@ -56,7 +56,7 @@ def test_everyone_is_here():
     sees = {*receptive_field.SPANS, *receptive_field.MIXES, *receptive_field.POOLS, *receptive_field.ATTENTIONS}
     for handled, others in (
         (geometry.RULES.keys(), KEEPS_PLACES),
-        (sees | {ops.Linear}, LOCAL),
+        (sees | {ops.LinearLayer}, LOCAL),
         (linearity.RULES.keys(), NEVER_LINEAR),
         (masking.RULES.keys(), NOT_MASKED),
     ):
@@ -134,7 +134,7 @@ def test_reversed_operands():
 
 def test_values_per_axis():
     op = read_call("conv2d", (x, torch.zeros(4, 3, 4, 3)), {"padding": "same", "dilation": (1, 2)})
-    assert isinstance(op, ops.Conv)
+    assert isinstance(op, ops.Convolution)
     assert (op.kernel_size, op.padding, op.dilation) == ((4, 3), ((1, 2), (2, 2)), (1, 2))  # the odd one behind
     padded = read_call("pad", (x, (2, 1, -1, 3)), {})
     assert isinstance(padded, ops.Pad)
@@ -179,13 +179,13 @@ AS_TORCH_SAYS = {
     ops.Dropout: lambda x: F.dropout(F.alpha_dropout(x, training=False), 0.5, False),
     ops.Softmax: lambda x: F.log_softmax(F.softmax(x, 2), -1).softmax(1),
     ops.Glu: lambda x: F.glu(x),
-    ops.Pool: lambda x: F.avg_pool1d(F.max_pool1d(x, 2), 2),
+    ops.WindowPool: lambda x: F.avg_pool1d(F.max_pool1d(x, 2), 2),
     ops.AdaptivePool: lambda x: F.adaptive_avg_pool1d(F.adaptive_max_pool1d(x, 3), 1),
-    ops.Conv: lambda x: F.conv1d(x, KERNEL, stride=2),
+    ops.Convolution: lambda x: F.conv1d(x, KERNEL, stride=2),
     ops.Resize: lambda x: F.interpolate(x, scale_factor=2.0),
     ops.Pad: lambda x: F.pad(x, (1, 1)),
     ops.Concat: lambda x: torch.cat([x, torch.stack([x, x], 1)[:, 0]], 1),
-    ops.Split: lambda x: (x.chunk(2, dim=1), x.split([1, 3], 1), torch.tensor_split(x, 2, dim=1)),
+    ops.Chunk: lambda x: (x.chunk(2, dim=1), x.split([1, 3], 1), torch.tensor_split(x, 2, dim=1)),
     ops.Scale: lambda x: (x.norm(dim=1), torch.linalg.vector_norm(x, dim=1), x.std(1), torch.std_mean(x, 1)),
     ops.Reduce: lambda x: (x.mean((1, 2)), x.amax(1, keepdim=True), torch.logsumexp(x, 2), x.max(2)),
 }

@@ -48,7 +48,7 @@ def cells(meta: MetaModel, last: Last, channels: int) -> Callable[[int, int], tu
             # with gradients, as when the calls were numbered: what is called may depend on it
             with torch.enable_grad(), meta.running(), _quick(meta), until:
                 meta.model(images)
-        except Reached:
+        except LastMapReached:
             pass
         except Exception:  # each network has its own way to refuse
             return None
@@ -65,7 +65,7 @@ def _quick(meta: MetaModel, train: bool = False) -> AbstractContextManager[objec
     return nullcontext() if train or meta.real else batch_norms_alone()
 
 
-class Reached(Exception):
+class LastMapReached(Exception):
     """The last map has been made."""
 
 
@@ -92,5 +92,5 @@ class Until(Tracer):
         count = self.count
         if len(made) > which and made[which].dim() > max(self.last.axes):
             self.cells = tuple(made[which].shape[axis] for axis in self.last.axes)
-            raise Reached
+            raise LastMapReached
         self.count = count  # a shape that is asked for is a call, too

@@ -40,7 +40,7 @@ class Last:
 
 
 @dataclass
-class Split:
+class HeadSplit:
     channels: int
     cells: tuple[int, ...]
     field: ReceptiveField | None
@@ -51,7 +51,7 @@ class Split:
 
 
 @dataclass
-class Looked:
+class PassFacts:
     """What one pass told of shapes and positions."""
 
     modules: dict[str, Module]
@@ -59,11 +59,11 @@ class Looked:
     """Shape of the answer to one image, without the batch."""
     answers: frozenset[int]
     """Parameters, by identity, that the answer depends on."""
-    split: Split | None
+    split: HeadSplit | None
     no_map: str | None
 
 
-def look(meta: MetaModel, images: Tensor) -> Looked:
+def look(meta: MetaModel, images: Tensor) -> PassFacts:
     """Shapes, positions, the last map, and which parameters each depends on.
 
     Gapstone's own classifiers say themselves where their head begins: that of `nin` makes maps of its own.
@@ -97,11 +97,11 @@ def look(meta: MetaModel, images: Tensor) -> Looked:
     tape = tracer.tape
     last_map = given[at][1] if at else tape.map if tape else None
     if location is None or last_map is None:
-        return Looked(modules, output, answers, None, no_map or "the model goes another way each time")
+        return PassFacts(modules, output, answers, None, no_map or "the model goes another way each time")
     rest = [n for axis, n in enumerate(last_map.shape) if axis and axis not in location.start.axes]
     path = next((path for path, (calls, y) in given.items() if path and calls == 1 and y is last_map), "")
     number, name, which = tracer.made[last_map]
-    split_at = Split(
+    split_at = HeadSplit(
         torch.Size(rest).numel(),
         location.grid or location.cells,
         tracer.of(last_map),
@@ -109,7 +109,7 @@ def look(meta: MetaModel, images: Tensor) -> Looked:
         counter.total.macs,
         Last(path, number, name, which, location.start.axes),
     )
-    return Looked(modules, output, answers, split_at, None)
+    return PassFacts(modules, output, answers, split_at, None)
 
 
 def count(meta: MetaModel, images: Tensor) -> tuple[dict[str, Arithmetic], int]:
@@ -119,7 +119,7 @@ def count(meta: MetaModel, images: Tensor) -> tuple[dict[str, Arithmetic], int]:
     return dict(counter.tallies), counter.peak
 
 
-def kept(meta: MetaModel, images: Tensor) -> dict[str, int]:
+def saved_for_backward(meta: MetaModel, images: Tensor) -> dict[str, int]:
     """By module, the bytes that training keeps for the backward pass, of all images; raises where it cannot train."""
     by: defaultdict[str, int] = defaultdict(int)
     seen: dict[int, torch.UntypedStorage] = {}  # kept alive: they are known by their address
@@ -147,7 +147,7 @@ def answer_of(out: Any) -> list[Tensor]:
 
 def _depends(outs: list[Tensor]) -> frozenset[int]:
     """The leaves of the graph behind some tensors: parameters, by identity. Nothing is computed."""
-    found: set[int] = set()
+    parameters: set[int] = set()
     seen: set[Any] = set()
     left = [y.grad_fn for y in outs if y.grad_fn is not None]
     while left:
@@ -156,6 +156,6 @@ def _depends(outs: list[Tensor]) -> frozenset[int]:
             continue
         seen.add(node)
         if isinstance(leaf := getattr(node, "variable", None), nn.Parameter):
-            found.add(id(leaf))
+            parameters.add(id(leaf))
         left += [following_node for following_node, _ in node.next_functions if following_node is not None]
-    return frozenset(found)
+    return frozenset(parameters)

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from gapstone.inspecting.asking import cells, refusal, takes
-from gapstone.inspecting.forward_passes import Looked, count, kept, look
+from gapstone.inspecting.forward_passes import PassFacts, count, look, saved_for_backward
 from gapstone.inspecting.meta_model import MetaModel, to_meta
 from gapstone.inspecting.others import AS_IT_IS, flattened, others
 from gapstone.inspecting.parts import parts_of
@@ -95,7 +95,12 @@ def inspect(
 
 
 def _heads(
-    meta: MetaModel, seen: Looked, channels: int, size: tuple[int, int], accepted: Sizes, every: dict[int, nn.Parameter]
+    meta: MetaModel,
+    seen: PassFacts,
+    channels: int,
+    size: tuple[int, int],
+    accepted: Sizes,
+    every: dict[int, nn.Parameter],
 ) -> tuple[OtherHead, ...]:
     split = seen.split
     if split is None:
@@ -124,11 +129,11 @@ def _training(meta: MetaModel, channels: int, size: tuple[int, int], accepted: S
 
 def _kept(meta: MetaModel, channels: int, size: tuple[int, int]) -> dict[str, int]:
     """Per image; of two, since batch norm may refuse to learn from one."""
-    both = kept(meta, meta.images(2, channels, size))
+    both = saved_for_backward(meta, meta.images(2, channels, size))
     return {path: (bytes_ + 1) // 2 for path, bytes_ in both.items()}
 
 
-def _last_map(seen: Looked) -> LastMap | None:
+def _last_map(seen: PassFacts) -> LastMap | None:
     split = seen.split
     if split is None:
         return None

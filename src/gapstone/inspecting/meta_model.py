@@ -45,7 +45,7 @@ class MetaModel:
         """The state of torch and of the model in which it is run; all as before afterwards."""
         fast = torch.backends.mha.get_fastpath_enabled()
         modes = [(module, module.training) for module in self.model.modules()]
-        kept = [(buffer, buffer.clone()) for buffer in self.model.buffers()] if self.real else []
+        saved = [(buffer, buffer.clone()) for buffer in self.model.buffers()] if self.real else []
         learns = [(p, p.requires_grad) for p in self.model.parameters()]
         torch.backends.mha.set_fastpath_enabled(False)  # one fused call, in which nothing can be counted
         try:
@@ -67,7 +67,7 @@ class MetaModel:
             for parameter, learned in learns:
                 parameter.requires_grad_(learned)
             with torch.no_grad():
-                for buffer, was in kept:
+                for buffer, was in saved:
                     buffer.copy_(was)
 
 

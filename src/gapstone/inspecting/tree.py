@@ -5,13 +5,13 @@ from dataclasses import replace
 
 from torch import nn
 
-from gapstone.inspecting.forward_passes import Looked
+from gapstone.inspecting.forward_passes import PassFacts
 from gapstone.inspecting.result import Row
 from gapstone.tracing.arithmetic import Arithmetic
 
 
 def rows_of(
-    model: nn.Module, seen: Looked, tallies: dict[str, Arithmetic], memory: dict[str, int] | None
+    model: nn.Module, seen: PassFacts, tallies: dict[str, Arithmetic], memory: dict[str, int] | None
 ) -> tuple[Row, ...]:
     """In the order of `named_modules()`, the model itself first.
 
@@ -20,7 +20,7 @@ def rows_of(
     return tuple(_row(path, module, seen, tallies, memory) for path, module in model.named_modules())
 
 
-def each_once(rows: Sequence[Row], model: nn.Module, seen: Looked) -> tuple[Row, ...]:
+def each_once(rows: Sequence[Row], model: nn.Module, seen: PassFacts) -> tuple[Row, ...]:
     """The same rows, each parameter counted where it first stands: modules that share one are counted together."""
     head = _head(seen)
     first = [(path, p.numel(), id(p) in head) for path, p in model.named_parameters()]  # without duplicates
@@ -32,13 +32,13 @@ def each_once(rows: Sequence[Row], model: nn.Module, seen: Looked) -> tuple[Row,
     return tuple(counted(row) for row in rows)
 
 
-def _head(seen: Looked) -> frozenset[int]:
+def _head(seen: PassFacts) -> frozenset[int]:
     """Parameters, by identity, that are used only after the last map."""
     return seen.answers - seen.split.trunk if seen.split else frozenset()
 
 
 def _row(
-    path: str, module: nn.Module, seen: Looked, tallies: dict[str, Arithmetic], memory: dict[str, int] | None
+    path: str, module: nn.Module, seen: PassFacts, tallies: dict[str, Arithmetic], memory: dict[str, int] | None
 ) -> Row:
     def inside(other: str) -> bool:
         return not path or other == path or other.startswith(f"{path}.")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 @dataclass
-class Call:
+class ModuleCall:
     path: str
     given: Tensor | None
     """The one tensor it was called with; None where there were more arguments."""
@@ -38,7 +38,7 @@ def last_stage(net: nn.Module, run: Callable[[], Tensor], levels: list[str]) -> 
     return ()
 
 
-def _chain(calls: list[Call], cut: Call, final: Tensor) -> tuple[str, ...]:
+def _chain(calls: list[ModuleCall], cut: ModuleCall, final: Tensor) -> tuple[str, ...]:
     """The calls from `cut` to the end, if each is given just what the one before it gave; else ()."""
     paths, tensor, place = [], cut.gave, cut.ended
     while place < len(calls):
@@ -50,16 +50,16 @@ def _chain(calls: list[Call], cut: Call, final: Tensor) -> tuple[str, ...]:
     return tuple(paths) if tensor is final else ()
 
 
-def _calls(net: nn.Module, run: Callable[[], Tensor]) -> tuple[list[Call], Tensor]:
+def _calls(net: nn.Module, run: Callable[[], Tensor]) -> tuple[list[ModuleCall], Tensor]:
     """Every call of a submodule, in the order they begin, and what `run()` gives."""
-    calls: list[Call] = []
-    open_calls: list[Call] = []
+    calls: list[ModuleCall] = []
+    open_calls: list[ModuleCall] = []
     paths = {module: path for path, module in net.named_modules() if path}
 
     def begin(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         # Arguments that are None are the defaults of timm's blocks (attention masks, positions).
         alone = len(args) == 1 and isinstance(args[0], Tensor) and all(value is None for value in named.values())
-        calls.append(Call(paths[module], args[0] if alone else None))
+        calls.append(ModuleCall(paths[module], args[0] if alone else None))
         open_calls.append(calls[-1])
 
     def end(_module: nn.Module, _args: tuple[Any, ...], gave: object) -> None:

@@ -81,23 +81,23 @@ def joined(sizes: Sequence[Size], plain: float, watched: float, why: str) -> Bat
 
     plain, watched: what a batch costs beyond its pixels, in pixels: of one size, and of several.
     """
-    found = list(_buckets(sizes).items())
+    sorted_buckets = list(_buckets(sizes).items())
     batches: list[Batch] = []
-    for start in range(0, len(found), AT_ONCE):
-        groups = found[start : start + AT_ONCE]
+    for start in range(0, len(sorted_buckets), AT_ONCE):
+        groups = sorted_buckets[start : start + AT_ONCE]
         for members in _join(groups, watched):
             together = dict(groups[k] for k in members)
-            apart, one = _cut(together, sizes), _batch(together, sizes)
-            cost = sum(plain + batch.padded for batch in apart)
-            batches += [one] if len(together) > 1 and watched + FILLING * one.padded < cost else apart
+            apart, batch = _cut(together, sizes), _batch(together, sizes)
+            cost = sum(plain + part.padded for part in apart)
+            batches += [batch] if len(together) > 1 and watched + FILLING * batch.padded < cost else apart
     return BatchPlan(tuple(batches), why)
 
 
 def _buckets(sizes: Sequence[Size]) -> dict[Size, list[int]]:
-    found: dict[Size, list[int]] = {}
+    buckets: dict[Size, list[int]] = {}
     for number in sorted(range(len(sizes)), key=lambda k: sizes[k]):
-        found.setdefault(sizes[number], []).append(number)
-    return found
+        buckets.setdefault(sizes[number], []).append(number)
+    return buckets
 
 
 def _cut(together: dict[Size, list[int]], sizes: Sequence[Size]) -> list[Batch]:

@@ -69,7 +69,7 @@ class Extents:
         return tuple(index)
 
     def joined(self, parts: Sequence[Tensor], axes: tuple[int, ...]) -> tuple[Tensor, "Extents"]:
-        """Maps of each run, in one padded tensor again, and what is extents of it."""
+        """Maps of each run, in one padded tensor again, and their extents."""
         lengths = [tuple(part.shape[axis] for axis in axes) for part in parts]
         sizes = tuple(size for part, size in zip(parts, lengths, strict=True) for _ in range(len(part)))
         extents = Extents(axes, sizes)
@@ -90,7 +90,7 @@ def _spans(parts: Sequence[Tensor], lengths: Sequence[Size]) -> Iterator[tuple[s
         start += len(part)
 
 
-class Masks:
+class PaddingMasks:
     """What is set beyond the images, as tensors that broadcast over a map; each made once for a batch."""
 
     def __init__(self) -> None:
@@ -135,7 +135,7 @@ class PaddedMaps:
     """The tensors of one padded pass that have positions of images, with their extents, while it runs."""
 
     def __init__(self) -> None:
-        self.masks = Masks()
+        self.masks = PaddingMasks()
         self.products = 0
         """Multiply-adds of the convolutions."""
         self._key = object()

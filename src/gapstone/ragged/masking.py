@@ -99,19 +99,19 @@ def _batch_norm(maps: PaddedMaps, op: ops.BatchNorm, call: MapCall) -> Any:
     return _by_position(maps, op, call)
 
 
-def _last(maps: PaddedMaps, op: ops.LayerNorm | ops.Linear, call: MapCall) -> Any:
+def _last(maps: PaddedMaps, op: ops.LayerNorm | ops.LinearLayer, call: MapCall) -> Any:
     """Over the last dimensions, which must not be positions."""
     over = op.dims if isinstance(op, ops.LayerNorm) else 1
     if max(maps.known(call.inputs[0]).axes) >= len(call.shape) - over:
         raise call.unsupported(" over the positions")
     in_channels = call.shape[-1]
     out = _by_position(maps, op, call)
-    if isinstance(op, ops.Linear):
+    if isinstance(op, ops.LinearLayer):
         maps.products += out[0].numel() * in_channels
     return out
 
 
-def _along(maps: PaddedMaps, op: ops.Glu | ops.Normalize | ops.Softmax | ops.Split, call: MapCall) -> Any:
+def _along(maps: PaddedMaps, op: ops.Glu | ops.Normalize | ops.Softmax | ops.Chunk, call: MapCall) -> Any:
     """Along one dimension, which must not be of positions."""
     extents = _beside(maps, op.dim, call)
     return _put(maps, call.run(), extents)
@@ -194,7 +194,7 @@ def _reshape(maps: PaddedMaps, op: ops.Reshape, call: MapCall) -> Any:
 # ---- calls that look across positions
 
 
-def _conv(maps: PaddedMaps, op: ops.Conv, call: MapCall) -> Any:
+def _conv(maps: PaddedMaps, op: ops.Convolution, call: MapCall) -> Any:
     x, extents = call.inputs[0], maps.known(call.inputs[0])
     _spatial_last(call, extents)
     if op.function != "conv" or op.kernel_size is None or len(op.kernel_size) != len(extents.axes):
@@ -221,7 +221,7 @@ def _some(call: MapCall, after: Extents) -> None:
         raise Unsupported(f"{call.name} of a map of shape {call.shape}: it leaves nothing of the smallest image")
 
 
-def _pool(maps: PaddedMaps, op: ops.Pool, call: MapCall) -> Any:
+def _pool(maps: PaddedMaps, op: ops.WindowPool, call: MapCall) -> Any:
     """max_pool, avg_pool."""
     x, extents, largest_of = call.inputs[0], maps.known(call.inputs[0]), op.function == "max"
     _spatial_last(call, extents)
@@ -246,7 +246,7 @@ def _pool(maps: PaddedMaps, op: ops.Pool, call: MapCall) -> Any:
     return maps.put(*extents.joined(call.run_apart(extents), extents.axes))
 
 
-def _reaches_beyond(op: ops.Pool, before: Extents, after: Extents) -> bool:
+def _reaches_beyond(op: ops.WindowPool, before: Extents, after: Extents) -> bool:
     """Whether a window of an image looks beyond it."""
     return any(op.padding) or (op.ceil_mode and any(
         (cells - 1) * s + (k - 1) * d >= length
@@ -315,7 +315,7 @@ RULES: dict[type[ops.Operation], Callable[[PaddedMaps, Any, MapCall], Any]] = {
     ops.BatchNorm: _batch_norm,
     ops.Cast: _cast,
     ops.Concat: _concat,
-    ops.Conv: _conv,
+    ops.Convolution: _conv,
     ops.Copy: _by_position,
     ops.Dropout: _pointwise,
     ops.Elementwise: _pointwise,
@@ -324,16 +324,16 @@ RULES: dict[type[ops.Operation], Callable[[PaddedMaps, Any, MapCall], Any]] = {
     ops.GroupNorm: _own_statistics,
     ops.InstanceNorm: _own_statistics,
     ops.LayerNorm: _last,
-    ops.Linear: _last,
+    ops.LinearLayer: _last,
     ops.Normalize: _along,
     ops.Permute: _permute,
     ops.PerPosition: _by_position,
-    ops.Pool: _pool,
+    ops.WindowPool: _pool,
     ops.Reduce: _reduce,
     ops.Reshape: _reshape,
     ops.Slice: _slice,
     ops.Softmax: _along,
-    ops.Split: _along,
+    ops.Chunk: _along,
     ops.Scale: _reduce,
 }
 """Calls of other kinds are refused where they give a tensor. gapstone's own pools are met before, by `listen`."""

@@ -153,7 +153,7 @@ def _check(images: Sequence[Tensor]) -> None:
             given = f"{image.dtype} {tuple(image.shape)}"
             raise ValueError(f"images of mixed sizes are tensors (C, H, W) of numbers, normalised; got {given}")
         if _kind(image) != _kind(images[0]):
-            given = " and ".join(f"{one.dtype} {tuple(one.shape)} on {one.device}" for one in (images[0], image))
+            given = " and ".join(f"{x.dtype} {tuple(x.shape)} on {x.device}" for x in (images[0], image))
             raise ValueError(
                 f"images of mixed sizes are tensors (C, H, W) of as many channels, of one type and on one device; "
                 f"got {given}"

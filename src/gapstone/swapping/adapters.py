@@ -17,7 +17,7 @@ class ChannelsFirst(nn.Module):
 
 
 @final
-class Grid(nn.Module):
+class TokenGrid(nn.Module):
     """Tokens (N, prefix + h·w, C), or (N, C, h·w), as a map (N, C, h, w), without the class token and its like.
 
     grid: (h, w) for images of `size`, and where that many tokens come; where others come, a grid of the same

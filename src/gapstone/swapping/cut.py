@@ -6,7 +6,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
-from gapstone.swapping.last_map import LastMap
+from gapstone.swapping.last_map import LocatedMap
 from gapstone.swapping.probe import training
 from gapstone.swapping.trunk import Trunk
 from gapstone.tracing.provenance import ProvenanceTracer
@@ -15,7 +15,7 @@ HOLDERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 """They are not called, but gone through: what they hold is exchanged, not they."""
 
 
-def dropped(model: nn.Module, found: LastMap, images: Tensor) -> list[nn.Module]:
+def dropped(model: nn.Module, found: LocatedMap, images: Tensor) -> list[nn.Module]:
     """The outermost modules that have nothing to do with the map: all that run after it, all whose weights it lacks.
 
     In both modes: a layer of noise, or a learned augmentation, runs in training only.
@@ -45,7 +45,7 @@ def dropped(model: nn.Module, found: LastMap, images: Tensor) -> list[nn.Module]
     return list(dict.fromkeys(gone))
 
 
-def doors(found: LastMap) -> tuple[nn.Module | None, nn.Module | None]:
+def doors(found: LocatedMap) -> tuple[nn.Module | None, nn.Module | None]:
     """(a module that takes the map, None), or (None, the last that gives it, or what it is made of by mere calls).
 
     By it the map of another pass is known.

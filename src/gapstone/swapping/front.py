@@ -13,7 +13,7 @@ from gapstone.swapping.answered import answered
 from gapstone.swapping.cut import Surgery, dropped, names
 from gapstone.swapping.example import example
 from gapstone.swapping.inside import inside
-from gapstone.swapping.last_map import LastMap, find_last_map
+from gapstone.swapping.last_map import LocatedMap, find_last_map
 from gapstone.swapping.own import fitted
 from gapstone.swapping.report import KEPT, Cut, Swapped, count
 from gapstone.swapping.told import tell
@@ -150,7 +150,7 @@ def _given(model: nn.Module, images: Any) -> Tensor:
     return images[:2].detach().clone()  # a clone can train, also of what was made in inference mode
 
 
-def _classes(model: nn.Module, found: LastMap) -> int:
+def _classes(model: nn.Module, found: LocatedMap) -> int:
     if found.logits is None:
         raise SplitError(
             f"{type(model).__name__} gives no logits (N, classes), so how many there were is not known: "
@@ -159,7 +159,7 @@ def _classes(model: nn.Module, found: LastMap) -> int:
     return int(found.logits.shape[1])
 
 
-def _head(model: nn.Module, head: str, classes: int, found: LastMap) -> Head:
+def _head(model: nn.Module, head: str, classes: int, found: LocatedMap) -> Head:
     features = found.features
     new = Head(head, features.shape[1], classes, tuple(features.shape[2:]))
     return new.to(features.device, features.dtype).train(model.training)

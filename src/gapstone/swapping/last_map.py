@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gapstone.eval_mode import eval_mode
 from gapstone.heads import Head
-from gapstone.swapping.adapters import ChannelsFirst, Grid
+from gapstone.swapping.adapters import ChannelsFirst, TokenGrid
 from gapstone.tracing.locate_head import named
 from gapstone.tracing.position_axes import PREFIX, PositionAxes
 from gapstone.tracing.provenance import IMAGES, Made, ProvenanceTracer
@@ -16,7 +16,7 @@ from gapstone.tracing.tape import SplitError, Tape
 
 
 @dataclass(frozen=True)
-class LastMap:
+class LocatedMap:
     tracer: ProvenanceTracer
     map: Tensor
     """As the network has it: known by identity."""
@@ -44,7 +44,7 @@ class LastMap:
 
 
 @torch.no_grad()
-def find_last_map(model: nn.Module, images: Tensor, at: str | None) -> LastMap:
+def find_last_map(model: nn.Module, images: Tensor, at: str | None) -> LocatedMap:
     """Run the model once or twice, in eval mode; nothing of it changes.
 
     Raises: SplitError (a ValueError) where there is no last map, or none that could be told, with the candidates.
@@ -73,10 +73,10 @@ def find_last_map(model: nn.Module, images: Tensor, at: str | None) -> LastMap:
                 f"network. {choose(model, tracer)}"
             )
         tracer.map = tape.map
-        found = _checked(model, images, tracer, logits, "its last map", tape)
-        if (layer := _class_maps(model, found)) is not None:
+        located = _checked(model, images, tracer, logits, "its last map", tape)
+        if (layer := _class_maps(model, located)) is not None:
             return _checked(model, images, *_followed(model, images, into=layer), "its maps before those of classes")
-        return found
+        return located
 
 
 def _followed(
@@ -122,7 +122,7 @@ def _checked(
     logits: Tensor | None,
     what: str,
     tape: Tape | None = None,
-) -> LastMap:
+) -> LocatedMap:
     x = tracer.map
     if x is None:
         raise SplitError(
@@ -141,7 +141,7 @@ def _checked(
     if not made.of & IMAGES:
         raise SplitError(f"{what} in {type(model).__name__} does not depend on the images. {choose(model, tracer)}")
     arrange = _arranged(model, x, tape, images, tracer)
-    return LastMap(tracer, x, tape.map, made, until, arrange, logits, tuple(images.shape[2:]), tracer.gives)
+    return LocatedMap(tracer, x, tape.map, made, until, arrange, logits, tuple(images.shape[2:]), tracer.gives)
 
 
 def _arranged(
@@ -151,7 +151,7 @@ def _arranged(
     if x.dim() == images.dim() and not tracer.named:
         positions = PositionAxes(tape.axes)  # the pool says it
     if positions is not None and positions.grid is not None:
-        return (Grid(positions.grid, positions.prefix, positions.axes == (1,), tuple(images.shape[2:])),)
+        return (TokenGrid(positions.grid, positions.prefix, positions.axes == (1,), tuple(images.shape[2:])),)
     if positions is not None and positions.axes == tuple(range(2, x.dim())):
         return ()
     if positions is not None and positions.axes == tuple(range(1, x.dim() - 1)):
@@ -162,7 +162,7 @@ def _arranged(
     )
 
 
-def _of_tokens(model: nn.Module, images: Tensor, tracer: ProvenanceTracer) -> LastMap:
+def _of_tokens(model: nn.Module, images: Tensor, tracer: ProvenanceTracer) -> LocatedMap:
     """Of a network that answers from a class token: the tokens that it stands with, last of all."""
     tokens = [
         module
@@ -183,18 +183,18 @@ def _of_tokens(model: nn.Module, images: Tensor, tracer: ProvenanceTracer) -> La
     )
 
 
-def _class_maps(model: nn.Module, found: LastMap) -> nn.Module | None:
+def _class_maps(model: nn.Module, located: LocatedMap) -> nn.Module | None:
     """The layer that makes one map per class, where the logits are those maps pooled (SqueezeNet, NIN)."""
-    if found.logits is None or found.tracer.making(found.logits).of != found.made.of:
+    if located.logits is None or located.tracer.making(located.logits).of != located.made.of:
         return None  # parameters after the map
-    if found.features.shape[1] != found.logits.shape[1]:
+    if located.features.shape[1] != located.logits.shape[1]:
         return None
-    x, made = found.map, found.made
+    x, made = located.map, located.made
     while made.call is not None:
         x, made = made.call.taken, made.call.was
-    givers = [v.module for v in found.tracer.givers.get(x, ()) if v.count >= made.count]
+    givers = [v.module for v in located.tracer.givers.get(x, ()) if v.count >= made.count]
     convolutions = [m for m in givers if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)]
-    return convolutions[0] if convolutions and found.tracer.once(convolutions[0]) else None
+    return convolutions[0] if convolutions and located.tracer.once(convolutions[0]) else None
 
 
 def choose(model: nn.Module, tracer: ProvenanceTracer) -> str:

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.eval_mode import eval_mode
-from gapstone.swapping.last_map import LastMap
+from gapstone.swapping.last_map import LocatedMap
 
 WAY = "nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear({}, {}))"
 
 
-def fitted(head: nn.Module, found: LastMap, classes: int | None) -> int:
+def fitted(head: nn.Module, found: LocatedMap, classes: int | None) -> int:
     """How many classes a head tells apart: it is moved to the map's device and type, and asked about it once.
 
     Raises: ValueError for one that does not take the map, gives no logits (N, K), or others than `classes`.

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from gapstone.eval_mode import eval_mode
 from gapstone.swapping.cut import Surgery, of_in_training
 from gapstone.swapping.inside import takers
-from gapstone.swapping.last_map import LastMap, choose
+from gapstone.swapping.last_map import LocatedMap, choose
 from gapstone.swapping.probe import close, training
 from gapstone.swapping.trunk import Replay, Tap, Trunk, TrunkAndHead
 from gapstone.tracing.tape import SplitError
 
 
 def wrapped(
-    surgery: Surgery, found: LastMap, gone: Sequence[nn.Module], head: nn.Module, images: Tensor
+    surgery: Surgery, found: LocatedMap, gone: Sequence[nn.Module], head: nn.Module, images: Tensor
 ) -> TrunkAndHead:
     """Raises SplitError where no module gives or takes the map, or what is left of the network does not run."""
     model, tap = surgery.model, Tap()
@@ -53,7 +53,7 @@ class Stands:
         return self.module.register_forward_hook(tap)
 
 
-def stands(surgery: Surgery, found: LastMap, gone: Sequence[nn.Module], images: Tensor) -> Stands:
+def stands(surgery: Surgery, found: LocatedMap, gone: Sequence[nn.Module], images: Tensor) -> Stands:
     """Raises SplitError where no module gives or takes the map."""
     model = surgery.model
     giver, calls = _giver(found, gone)
@@ -72,7 +72,7 @@ def stands(surgery: Surgery, found: LastMap, gone: Sequence[nn.Module], images: 
     return Stands(giver, False, tuple(calls))
 
 
-def _giver(found: LastMap, gone: Sequence[nn.Module]) -> tuple[nn.Module | None, list[nn.Module]]:
+def _giver(found: LocatedMap, gone: Sequence[nn.Module]) -> tuple[nn.Module | None, list[nn.Module]]:
     """The outermost module of which the map comes, and the calls between the two, dropout among them."""
     tracer, x, made, until = found.tracer, found.map, found.made, found.until
     calls: list[nn.Module] = []
@@ -99,7 +99,7 @@ def _giver(found: LastMap, gone: Sequence[nn.Module]) -> tuple[nn.Module | None,
         x, made = call.taken, call.was
 
 
-def _without_own_parameters(surgery: Surgery, found: LastMap) -> None:
+def _without_own_parameters(surgery: Surgery, found: LocatedMap) -> None:
     """Parameters that are no module's, of modules that begin before the map and end after it: a head written out."""
     tracer = found.tracer
     for module in surgery.model.modules():
@@ -110,7 +110,7 @@ def _without_own_parameters(surgery: Surgery, found: LastMap) -> None:
                     surgery.lose(module, name)
 
 
-def _try(whole: TrunkAndHead, images: Tensor, found: LastMap) -> None:
+def _try(whole: TrunkAndHead, images: Tensor, found: LocatedMap) -> None:
     features, expected = whole.features, found.features
     more = torch.cat([images, images[:1]])
     name = type(features.net).__name__

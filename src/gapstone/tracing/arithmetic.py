@@ -131,7 +131,7 @@ def _read(op: ops.Operation, args: Sequence[Any], outs: Sequence[Tensor]) -> int
         x, y, n = args[0], outs[0], len(op.output_size)
         ratio = prod(_bins(a, b) for a, b in zip(x.shape[-n:], y.shape[-n:], strict=True))
         return int(prod(y.shape[:-n]) * ratio)
-    return int(outs[0].numel() * prod(op.kernel_size)) if isinstance(op, ops.Pool) else None
+    return int(outs[0].numel() * prod(op.kernel_size)) if isinstance(op, ops.WindowPool) else None
 
 
 def _bins(length: int, cells: int) -> int:

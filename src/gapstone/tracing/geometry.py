@@ -75,7 +75,7 @@ def reshaped(x: Tensor, geometry: Geometry, out: Tensor) -> Geometry | None:
     return None
 
 
-def _conv(op: ops.Conv, x: Tensor, geometry: Geometry) -> Geometry | None:
+def _conv(op: ops.Convolution, x: Tensor, geometry: Geometry) -> Geometry | None:
     kernel, n = op.kernel_size, len(geometry.axes)
     if kernel is None or len(kernel) != n or not geometry.are_last(x):
         return None
@@ -87,7 +87,7 @@ def _conv(op: ops.Conv, x: Tensor, geometry: Geometry) -> Geometry | None:
     return replace(geometry, stride=finer, start=tuple(a + (p - (k - 1) / 2 * d) * j for a, j, k, p, d in rules))
 
 
-def _pool(op: ops.Pool, x: Tensor, geometry: Geometry) -> Geometry | None:
+def _pool(op: ops.WindowPool, x: Tensor, geometry: Geometry) -> Geometry | None:
     return geometry.slide(op.kernel_size, op.stride, op.padding, op.dilation)
 
 
@@ -150,8 +150,8 @@ def _lost(op: ops.Operation, x: Tensor, geometry: Geometry) -> Geometry | None:
 
 
 RULES: dict[type[ops.Operation], Callable[[Any, Tensor, Geometry], Geometry | None]] = {
-    ops.Conv: _conv,
-    ops.Pool: _pool,
+    ops.Convolution: _conv,
+    ops.WindowPool: _pool,
     ops.RegionPool: _region_pool,
     ops.Pad: _pad,
     ops.Slice: _slice,

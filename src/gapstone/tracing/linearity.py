@@ -13,7 +13,7 @@ from gapstone.tracing import operations as ops
 from gapstone.tracing.operations import Operation
 from gapstone.tracing.tape import Slot, Tape, TapeCall, leaves
 
-MOVES = (ops.Concat, ops.Copy, ops.Dropout, ops.Permute, ops.Reshape, ops.Slice, ops.Split, ops.Squeeze)
+MOVES = (ops.Concat, ops.Copy, ops.Dropout, ops.Permute, ops.Reshape, ops.Slice, ops.Chunk, ops.Squeeze)
 """Calls that move numbers, and change none. A dropout that drops is refused before."""
 EXTREMES = frozenset(["amax", "amin", "max", "min"])
 
@@ -30,7 +30,7 @@ def is_homogeneous(op: Operation, inputs: int) -> bool:
         return op.function in POOLS and POOLS[op.function].adds_up and inputs == 1
     if isinstance(op, ops.Reduce):
         return op.function in EXTREMES and inputs == 1
-    return isinstance(op, ops.AdaptivePool | ops.Pool)
+    return isinstance(op, ops.AdaptivePool | ops.WindowPool)
 
 
 def takes(call: TapeCall, value: object) -> bool:
@@ -76,7 +76,7 @@ def _matrix_product(op: ops.MatrixProduct, call: TapeCall, tape: Tape) -> bool:
     return op.function in ("matmul", "mm") and len(call.takes) == 1 and _same_for_all(call, tape)
 
 
-def _layer(op: ops.Conv | ops.Linear, call: TapeCall, tape: Tape) -> bool:
+def _layer(op: ops.Convolution | ops.LinearLayer, call: TapeCall, tape: Tape) -> bool:
     return op.function != "conv_transpose" and takes(call, op.input)
 
 
@@ -88,10 +88,10 @@ RULES: dict[type[Operation], Callable[[Any, TapeCall, Tape], bool]] = {
     **dict.fromkeys(MOVES, _move),
     ops.BatchNorm: _batch_norm,
     ops.Cast: _cast,
-    ops.Conv: _layer,
+    ops.Convolution: _layer,
     ops.Elementwise: _elementwise,
     ops.Expand: _expand,
-    ops.Linear: _layer,
+    ops.LinearLayer: _layer,
     ops.MatrixProduct: _matrix_product,
     ops.Reduce: _reduce,
 }

@@ -93,7 +93,7 @@ def _arranged(
 
 
 def _again(model: nn.Module, images: Tensor, location: HeadLocation) -> TracedHead | None:
-    """By what an earlier pass told; None where the model does something else this time."""
+    """Runs the model by what an earlier pass told; returns None where the model does something else this time."""
     for copy in (False, True):
         recorder = TapeRecorder(location.start, copy)
         with recorder:

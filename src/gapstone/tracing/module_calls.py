@@ -9,9 +9,9 @@ from torch import nn
 
 @contextmanager
 def following(model: nn.Module, done: Callable[[str, Any], None] | None = None) -> Iterator[Callable[[], str]]:
-    """Inside, the answer of the function given says the path of the module that runs ("" is the model itself).
+    """Yields a function that returns the path of the module that runs ("" is the model itself).
 
-    done: told each module's path and output when it has run. The hooks are gone afterwards.
+    done: called with each module's path and output when it has run. The hooks are removed afterwards.
     """
     stack = [""]
     handles = []

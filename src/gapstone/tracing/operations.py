@@ -22,7 +22,7 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
-class Conv(Operation):
+class Convolution(Operation):
     """A convolution ("conv") or its transpose ("conv_transpose"). kernel_size is None for weights without a shape."""
 
     kernel_size: Sizes | None
@@ -34,7 +34,7 @@ class Conv(Operation):
 
 
 @dataclass(frozen=True, slots=True)
-class Pool(Operation):
+class WindowPool(Operation):
     """Windows, reduced to their "max" or "avg"."""
 
     kernel_size: Sizes
@@ -135,7 +135,7 @@ class Normalize(Operation):
 
 
 @dataclass(frozen=True, slots=True)
-class Linear(Operation):
+class LinearLayer(Operation):
     input: object
     weight: Any
     bias: object = None
@@ -216,7 +216,7 @@ class Slice(Operation):
 
 
 @dataclass(frozen=True, slots=True)
-class Split(Operation):
+class Chunk(Operation):
     """chunk, split, tensor_split."""
 
     dim: int

@@ -18,8 +18,8 @@ from gapstone.tracing.geometry import Geometry
 PREFIX = 16
 """Tokens at most that stand before those of the image: class, distillation, registers."""
 SECOND = (
-    ops.Conv, ops.BatchNorm, ops.GroupNorm, ops.InstanceNorm, ops.AdaptivePool, ops.Pool, ops.RegionPool, ops.Resize,
-    ops.PixelUnshuffle,
+    ops.Convolution, ops.BatchNorm, ops.GroupNorm, ops.InstanceNorm, ops.AdaptivePool, ops.WindowPool, ops.RegionPool,
+    ops.Resize, ops.PixelUnshuffle,
 )  # fmt: skip
 """Calls whose channels are the second dimension."""
 
@@ -42,7 +42,7 @@ def channel_axis(op: ops.Operation, inputs: Sequence[Tensor], axes: Any, y: Tens
     x = inputs[0]
     known: int | None = axes.get(x)
     # what acts on the last dimension: channels, unless these are known to be elsewhere (an MLP over positions)
-    if isinstance(op, ops.Linear) or (isinstance(op, ops.LayerNorm) and op.dims == 1):
+    if isinstance(op, ops.LinearLayer) or (isinstance(op, ops.LayerNorm) and op.dims == 1):
         return n - 1 if known in (None, x.dim() - 1) else known
     if isinstance(op, SECOND):
         return 1

@@ -34,7 +34,7 @@ IMAGES = 1
 
 @dataclass(frozen=True)
 class UnaryCall:
-    """A call without parameters that takes one tensor: it can be made again."""
+    """A call without parameters that takes a single tensor, so that it can be repeated."""
 
     function: Any
     args: tuple[Any, ...]

@@ -105,7 +105,7 @@ class ReceptiveFieldTracer(HeadTracer):
             if y.dim() == len(shape):
                 return all(y.shape[axis] == 1 for axis in place.axes)
             return y.dim() <= len(shape) - len(place.axes)
-        if isinstance(op, ops.Linear):
+        if isinstance(op, ops.LinearLayer):
             return len(shape) == 2 and shape[0] == self.batch and y.dim() == 2
         if isinstance(op, ATTENTIONS) and op.function in TOKENWISE:
             axes = shape if op.function == "multi_head_attention_forward" else shape[-2:]  # that has its tokens first
@@ -147,7 +147,7 @@ def _spread(op: Operation, known: Known) -> Callable[[Geometry], Sides | None]:
 # ---- calls that look at neighbours
 
 
-def _conv(op: ops.Conv, n: int) -> Span:
+def _conv(op: ops.Convolution, n: int) -> Span:
     if op.kernel_size is None:
         return None
     spans = [(k - 1) * d for k, d in zip(op.kernel_size, op.dilation, strict=True)]
@@ -157,7 +157,7 @@ def _conv(op: ops.Conv, n: int) -> Span:
     return tuple(ceil((span + 1) / s) - 1 for span, s in zip(spans, op.stride, strict=True))
 
 
-def _pool(op: ops.Pool, n: int) -> Span:
+def _pool(op: ops.WindowPool, n: int) -> Span:
     return tuple((k - 1) * d for k, d in zip(op.kernel_size, op.dilation, strict=True))
 
 
@@ -176,9 +176,9 @@ def _unshuffle(op: ops.PixelUnshuffle, n: int) -> Span:
 
 
 SPANS: dict[type[Operation], Callable[[Any, int], Span]] = {
-    ops.Conv: _conv,
+    ops.Convolution: _conv,
     ops.PixelUnshuffle: _unshuffle,
-    ops.Pool: _pool,
+    ops.WindowPool: _pool,
     ops.RegionPool: _region_pool,
     ops.Resize: _resize,
 }

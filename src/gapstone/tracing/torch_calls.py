@@ -1,7 +1,7 @@
-"""What a torch call does, said once: a function's name and its arguments become a typed operation.
+"""The one table of what torch calls do: a function's name and its arguments become a typed operation.
 
     >>> read_call("max_pool2d", (x, 3), {"stride": 2, "padding": 1})
-    Pool(function='max', kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), dilation=(1, 1), ceil_mode=False, ...)
+    WindowPool(function='max', kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), dilation=(1, 1), ceil_mode=False, ...)
 
 Functions, methods of tensors, Python's operators and gapstone's own pools come out alike, whether their arguments are
 given by position or by name. A reader has the signature of the torch function that it reads. Tables over these types
@@ -42,7 +42,7 @@ def per_axis(value: Any, n: int) -> tuple[Any, ...]:
 
 
 def _conv(n: int, input: object, weight: Any, bias: object = None, stride: object = 1, padding: Any = 0,
-          dilation: object = 1, groups: int = 1) -> ops.Conv:  # fmt: skip
+          dilation: object = 1, groups: int = 1) -> ops.Convolution:  # fmt: skip
     shape = getattr(weight, "shape", None)  # quantised weights have none
     kernel = None if shape is None else tuple(shape[2:])
     steps = per_axis(dilation, n)
@@ -51,31 +51,34 @@ def _conv(n: int, input: object, weight: Any, bias: object = None, stride: objec
         pads = tuple((e // 2, e - e // 2) for e in extra)
     else:
         pads = tuple((p, p) for p in per_axis(0 if padding == "valid" else padding, n))
-    return ops.Conv("conv", kernel, per_axis(stride, n), pads, steps, input, weight)
+    return ops.Convolution("conv", kernel, per_axis(stride, n), pads, steps, input, weight)
 
 
 def _conv_transpose(n: int, input: object, weight: Any, bias: object = None, stride: object = 1, padding: Any = 0,
-                    output_padding: object = 0, groups: int = 1, dilation: object = 1) -> ops.Conv:  # fmt: skip
+                    output_padding: object = 0, groups: int = 1, dilation: object = 1) -> ops.Convolution:  # fmt: skip
     pads = tuple((p, p) for p in per_axis(padding, n))
     kernel = tuple(weight.shape[2:])
-    return ops.Conv("conv_transpose", kernel, per_axis(stride, n), pads, per_axis(dilation, n), input, weight)
+    return ops.Convolution("conv_transpose", kernel, per_axis(stride, n), pads, per_axis(dilation, n), input, weight)
 
 
 def _max_pool(n: int, indices: bool, input: object, kernel_size: object, stride: object = None, padding: object = 0,
-              dilation: object = 1, ceil_mode: bool = False, return_indices: bool = False) -> ops.Pool:  # fmt: skip
+              dilation: object = 1, ceil_mode: bool = False, return_indices: bool = False
+              ) -> ops.WindowPool:  # fmt: skip
     size = per_axis(kernel_size, n)
     strides = size if stride in (None, [], ()) else per_axis(stride, n)
     steps = per_axis(dilation, n)
-    return ops.Pool("max", size, strides, per_axis(padding, n), steps, ceil_mode, True, None, indices or return_indices)
+    return ops.WindowPool(
+        "max", size, strides, per_axis(padding, n), steps, ceil_mode, True, None, indices or return_indices
+    )
 
 
 def _avg_pool(n: int, input: object, kernel_size: object, stride: object = None, padding: object = 0,
               ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None
-              ) -> ops.Pool:  # fmt: skip
+              ) -> ops.WindowPool:  # fmt: skip
     size = per_axis(kernel_size, n)
     strides = size if stride in (None, [], ()) else per_axis(stride, n)
     pads = per_axis(padding, n)
-    return ops.Pool("avg", size, strides, pads, (1,) * n, ceil_mode, count_include_pad, divisor_override, False)
+    return ops.WindowPool("avg", size, strides, pads, (1,) * n, ceil_mode, count_include_pad, divisor_override, False)
 
 
 def _adaptive(
@@ -148,8 +151,8 @@ def _softmax(function: str, input: object, dim: int | None = None, *_: object, *
     return ops.Softmax(function, dim)
 
 
-def _split(function: str, input: object, sections: object = None, dim: int = 0, **_: object) -> ops.Split:
-    return ops.Split(function, dim)
+def _split(function: str, input: object, sections: object = None, dim: int = 0, **_: object) -> ops.Chunk:
+    return ops.Chunk(function, dim)
 
 
 def _permute(input: Shaped, *dims: Any, **named: Any) -> ops.Permute:
@@ -292,7 +295,7 @@ CALLS: dict[str, Reader] = {
     "group_norm": partial(ops.GroupNorm, "group_norm"),
     "instance_norm": partial(ops.InstanceNorm, "instance_norm"),
     "normalize": partial(ops.Normalize, "normalize"),
-    "linear": partial(ops.Linear, "linear"),
+    "linear": partial(ops.LinearLayer, "linear"),
     **{name: partial(_matrix_product, name.strip("_")) for name in PRODUCTS},
     **ONE_BY_ONE,
     **_in_place(ONE_BY_ONE),

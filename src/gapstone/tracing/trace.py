@@ -189,7 +189,7 @@ class TapeRecorder(Tracer):
 def _is_a_map_again(tape: Tape, op: ops.Operation, inputs: Sequence[Tensor], others: bool, y: Tensor) -> bool:
     """What looked like a head was not: squeeze and excite, or a max pool that happened to leave a single cell."""
     first = tape.calls[0].operation
-    if isinstance(op, ops.Conv) and isinstance(first, ops.Pool) and first.function == "max":
+    if isinstance(op, ops.Convolution) and isinstance(first, ops.WindowPool) and first.function == "max":
         return True
     pools = isinstance(op, (*PARTIAL, ops.Reshape)) or _is_grid(op)
     on_map = any(tape.is_map(x) for x in inputs)
@@ -211,9 +211,9 @@ def _collapses(op: ops.Operation, shape: Sequence[int], axes: tuple[int, ...], l
     sizes = tuple(shape[axis] for axis in axes)
     if isinstance(op, ops.Slice):
         return False  # a class token
-    if isinstance(op, ops.Conv | ops.Pool):
+    if isinstance(op, ops.Convolution | ops.WindowPool):
         # a window of the map's own size; a smaller one, padded, may leave a single cell on its way, too
-        pads = [p for pair in op.padding for p in pair] if isinstance(op, ops.Conv) else op.padding
+        pads = [p for pair in op.padding for p in pair] if isinstance(op, ops.Convolution) else op.padding
         return prod(sizes) > 1 and op.kernel_size == sizes and not any(pads)
     # of what has lost its places (tokens), only what says itself which axes they are
     if isinstance(op, ops.Reshape):

@@ -166,7 +166,7 @@ class TracedHead:
             return Pooling(slot, "mean", grid=None if whole else tuple(y[2:]))
         if isinstance(op, ops.AdaptivePool) and whole:
             return Pooling(slot, "max")
-        if isinstance(op, ops.Pool) and whole:
+        if isinstance(op, ops.WindowPool) and whole:
             fits = op.kernel_size == sizes and not any(op.padding) and op.divisor_override is None
             return Pooling(slot, "mean" if op.function == "avg" else "max") if fits else None
         if isinstance(op, ops.RegionPool) and not flat:
@@ -257,14 +257,14 @@ class TracedHead:
         ids, count = {}, 0
         for pooling in self.poolings:
             shape = self.tape.shapes[pooling.slot]
-            one = torch.arange(count, count + prod(shape[1:]), dtype=torch.float64, device=self.map.device)
-            ids[pooling.slot] = one.view(shape[1:]).expand(shape).contiguous()
+            numbers = torch.arange(count, count + prod(shape[1:]), dtype=torch.float64, device=self.map.device)
+            ids[pooling.slot] = numbers.view(shape[1:]).expand(shape).contiguous()
             count += prod(shape[1:])
         with torch.no_grad():
             made = self.tape.replay(self.tape.map, ids, rest[:-1] if layers else rest)
         if layers:
             layer = rest[-1].operation
-            assert isinstance(layer, ops.Linear)
+            assert isinstance(layer, ops.LinearLayer)
             weight, source = layer.weight, made[rest[-1].takes[0]]
         else:
             weight, source = None, made[self.out]
@@ -337,13 +337,13 @@ def _vjp(logits: Tensor, of: list[Tensor], chosen: Tensor) -> list[Tensor]:
     if not logits.requires_grad:
         raise NO_GRADIENT
     with torch.inference_mode(False):
-        found: Sequence[Tensor | None]
+        gradients: Sequence[Tensor | None]
         try:
-            found = torch.autograd.grad(logits, of, chosen, True, is_grads_batched=True, allow_unused=True)
+            gradients = torch.autograd.grad(logits, of, chosen, True, is_grads_batched=True, allow_unused=True)
         except RuntimeError:  # an operator that vmap does not know: one class at a time
-            rows = [torch.autograd.grad(logits, of, one, True, allow_unused=True) for one in chosen]
-            found = [None if None in column else torch.stack(column) for column in zip(*rows, strict=True)]
-        if all(g is None for g in found):
+            rows = [torch.autograd.grad(logits, of, row, True, allow_unused=True) for row in chosen]
+            gradients = [None if None in column else torch.stack(column) for column in zip(*rows, strict=True)]
+        if all(g is None for g in gradients):
             raise NO_GRADIENT
         # a branch that does not reach the logits
-        return [x.new_zeros(len(chosen), *x.shape) if g is None else g for g, x in zip(found, of, strict=True)]
+        return [x.new_zeros(len(chosen), *x.shape) if g is None else g for g, x in zip(gradients, of, strict=True)]

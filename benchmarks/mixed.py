@@ -25,9 +25,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import gapstone as gs
 from gapstone.bench.measure import Spread, interleaved, ratio, spread
-from gapstone.bench.table import between, milliseconds, times
-from gapstone.disk import output_file
-from gapstone.doctor import machine
+from gapstone.bench.case_table import between, milliseconds, times
+from gapstone.storage.paths import output_file
+from gapstone.bench.doctor import machine
 from gapstone.nets import NAMES, build
 from gapstone.ragged import mixed_sizes, plan
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from gapstone.classifier import Classifier
+from gapstone.models.classifier import Classifier
 from gapstone.tracing.arithmetic import macs
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import gapstone as gs
-from gapstone.maps.placement import Placement
+from gapstone.tracing.placement import Placement
 from gapstone.nets import build
 from gapstone.tracing.locate_head import locate_features
 

@@ -84,7 +84,7 @@ def test_whatever_fails_leaves_the_model_as_it_was(x, monkeypatch):
     original = Plain().eval()
     before, out = str(original), original(x)
     calls = iter([lambda module: sum(p.numel() for p in module.parameters())] * 3)  # the report's last is the fourth
-    monkeypatch.setattr("gapstone.swapping.front.count", lambda module: next(calls, fails)(module))
+    monkeypatch.setattr("gapstone.swapping.swap.count", lambda module: next(calls, fails)(module))
     with pytest.raises(RuntimeError, match="no more"):
         swap_head(original, "gap", images=x, inplace=True)
     assert str(original) == before

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import gapstone as gs
-from gapstone.inspecting.models import named
+from gapstone.inspecting.model_names import named
 from gapstone.tracing.arithmetic import ArithmeticCounter
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gapstone.export.pools import Pooled, contiguous, whole, without_operators
-from gapstone.opening import Opened
+from gapstone.export.torch_pools import Pooled, contiguous, whole, without_operators
+from gapstone.maps.open_model import Opened
 from gapstone.tracing.locate_head import locate_head
 from gapstone.tracing.tape import SplitError
 from gapstone.tracing.trace import TapeRecorder

@@ -4,14 +4,14 @@ from typing import Any
 
 from torch import nn
 
-from gapstone.inspecting.asking import cells, refusal, takes
+from gapstone.inspecting.size_probe import cells, refusal, takes
 from gapstone.inspecting.forward_passes import PassFacts, count, look, saved_for_backward
 from gapstone.inspecting.meta_model import MetaModel, to_meta
-from gapstone.inspecting.others import AS_IT_IS, flattened, others
-from gapstone.inspecting.parts import parts_of
-from gapstone.inspecting.result import Inspection, LastMap, OtherHead
-from gapstone.inspecting.sizes import Sizes, legal
-from gapstone.inspecting.tree import each_once, rows_of
+from gapstone.inspecting.other_heads import AS_IT_IS, flattened, others
+from gapstone.inspecting.network_parts import parts_of
+from gapstone.inspecting.inspection import Inspection, LastMap, OtherHead
+from gapstone.inspecting.input_sizes import Sizes, legal
+from gapstone.inspecting.module_tree import each_once, rows_of
 from gapstone.tracing.arithmetic import Arithmetic
 from gapstone.tracing.receptive_field import ReceptiveField
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapstone.classifier import Classifier
+from gapstone.models.classifier import Classifier
 from gapstone.eval_mode import eval_mode
 from gapstone.heads import Head, NotLinearError
 from gapstone.maps.explanation import Explanation
-from gapstone.maps.placement import Placement
-from gapstone.maps.showing import Seen
+from gapstone.tracing.placement import Placement
+from gapstone.drawing.explanation_view import Seen
 from gapstone.maps.targets import Classes, chosen
 from gapstone.tracing.locate_head import locate_features, locate_head
 from gapstone.tracing.tape import SplitError

@@ -12,7 +12,7 @@ from typing import Any, cast, final
 import torch
 from torch import Tensor, nn
 
-from gapstone.disk import sentence
+from gapstone.storage.paths import sentence
 from gapstone.nets.checkpoints import check_same, read_state
 from gapstone.nets.features import Features
 from gapstone.nets.hub import check_pretrained

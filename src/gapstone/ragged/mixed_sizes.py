@@ -14,7 +14,7 @@ from gapstone.ragged.batching import MOST_PIXELS, BatchPlan, buckets, joined, si
 from gapstone.ragged.extents import Unsupported
 from gapstone.ragged.padded_batch import run, together
 from gapstone.ragged.padding_check import alike, check_padding, different, extremes, remember_unsupported
-from gapstone.shown import by
+from gapstone.console.formatting import by
 
 How = Literal["auto", "masked", "buckets"]
 

@@ -18,7 +18,7 @@ from gapstone.ragged.extents import Extents, PaddedMaps, Size, Unsupported
 from gapstone.ragged.masking import RULES, MapCall
 from gapstone.ragged.own_pools import pooled
 from gapstone.regions import Region
-from gapstone.torch_internals import unseen_by_modes
+from gapstone.runtime.torch_internals import unseen_by_modes
 from gapstone.tracing import operations as ops
 from gapstone.tracing.tape import tensors
 from gapstone.tracing.torch_calls import name_of, read_call

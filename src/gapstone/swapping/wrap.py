@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.eval_mode import eval_mode
-from gapstone.swapping.cut import Surgery, of_in_training
-from gapstone.swapping.inside import takers
+from gapstone.swapping.exchange import Surgery, of_in_training
+from gapstone.swapping.in_place import takers
 from gapstone.swapping.last_map import LocatedMap, choose
 from gapstone.swapping.probe import close, training
 from gapstone.swapping.trunk import Replay, Tap, Trunk, TrunkAndHead

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import flop_registry
 
 from gapstone.eval_mode import eval_mode
 from gapstone.regions.places import Boxes, Cells
-from gapstone.torch_internals import TorchDispatchMode
+from gapstone.runtime.torch_internals import TorchDispatchMode
 from gapstone.tracing import operations as ops
 from gapstone.tracing.tape import tensors
 from gapstone.tracing.torch_calls import read_call

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from gapstone.torch_internals import changed, snapshot
+from gapstone.runtime.torch_internals import changed, snapshot
 from gapstone.tracing import operations as ops
 from gapstone.tracing.tape import tensors
 from gapstone.tracing.torch_calls import name_of, read_call

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.torch_internals import changed, snapshot
+from gapstone.runtime.torch_internals import changed, snapshot
 from gapstone.tracing.operations import Operation
 from gapstone.tracing.torch_calls import name_of, read_call
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.heads.parts import in_place, pooled
+from gapstone.heads.contributions import in_place, pooled
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes, Cells
 from gapstone.tracing import operations as ops

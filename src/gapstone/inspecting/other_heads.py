@@ -6,8 +6,8 @@ import torch
 
 from gapstone.heads import Head
 from gapstone.heads.recipes import RECIPES
-from gapstone.inspecting.result import OtherHead
-from gapstone.inspecting.sizes import Sizes, alike
+from gapstone.inspecting.inspection import OtherHead
+from gapstone.inspecting.input_sizes import Sizes, alike
 from gapstone.nets.on_meta import on_meta
 from gapstone.tracing.arithmetic import ArithmeticCounter
 

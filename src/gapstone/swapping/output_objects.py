@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.swapping.adapters import TokenGrid
-from gapstone.swapping.cut import Surgery
+from gapstone.swapping.exchange import Surgery
 from gapstone.swapping.last_map import LocatedMap
 from gapstone.swapping.probe import Probe, runs
 from gapstone.swapping.trunk import check_not_checkpointed

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from gapstone.swapping.adapters import Passed, TokenGrid
-from gapstone.swapping.cut import Surgery
+from gapstone.swapping.exchange import Surgery
 from gapstone.swapping.last_map import LocatedMap
 from gapstone.swapping.probe import Probe, runs
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from gapstone.classifier import Classifier
+from gapstone.models.classifier import Classifier
 from gapstone.eval_mode import eval_mode
 
 SIDES = (224, 32, 28, 64, 128, 256, 299, 384)

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gapstone.classifier import Classifier
-from gapstone.export.pools import GridMean, Pooled, contiguous, grid_matrix, whole, without_operators
+from gapstone.models.classifier import Classifier
+from gapstone.export.torch_pools import GridMean, Pooled, contiguous, grid_matrix, whole, without_operators
 from gapstone.export.traced_maps import TracedMaps, foreign_features
 from gapstone.heads import Head
 from gapstone.nets.zoo import TimmFeatures
-from gapstone.opening import Opened
+from gapstone.maps.open_model import Opened
 from gapstone.pooling import Pool
 from gapstone.pools import POOLS
 from gapstone.regions import Grid

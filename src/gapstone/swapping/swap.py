@@ -6,17 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapstone.classifier import Classifier
+from gapstone.models.classifier import Classifier
 from gapstone.heads import Head
 from gapstone.heads.spec import parse
-from gapstone.swapping.answered import answered
-from gapstone.swapping.cut import Surgery, dropped, names
-from gapstone.swapping.example import example
-from gapstone.swapping.inside import inside
+from gapstone.swapping.output_objects import answered
+from gapstone.swapping.exchange import Surgery, dropped, names
+from gapstone.swapping.example_images import example
+from gapstone.swapping.in_place import inside
 from gapstone.swapping.last_map import LocatedMap, find_last_map
-from gapstone.swapping.own import fitted
-from gapstone.swapping.report import KEPT, Cut, Swapped, count
-from gapstone.swapping.told import tell
+from gapstone.swapping.custom_head import fitted
+from gapstone.swapping.swap_report import KEPT, Cut, Swapped, count
+from gapstone.swapping.class_attributes import tell
 from gapstone.swapping.wrap import wrapped
 from gapstone.tracing.tape import SplitError
 

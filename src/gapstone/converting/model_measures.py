@@ -10,16 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gapstone.classifier import Classifier
-from gapstone.converting.paired import Right
+from gapstone.models.classifier import Classifier
+from gapstone.converting.paired_difference import Right
 from gapstone.eval_mode import eval_mode
-from gapstone.fitting.views import Images, View
-from gapstone.images.moved import directions, furthest, moved
-from gapstone.model_file import finite_logits
+from gapstone.fitting.image_batches import Images, View
+from gapstone.images.shift import directions, furthest, moved
+from gapstone.models.model_file import finite_logits
 from gapstone.ragged import mixed_sizes
-from gapstone.shown import by
+from gapstone.console.formatting import by
 from gapstone.tracing.arithmetic import macs
-from gapstone.training import Rows
+from gapstone.training.loop import Rows
 
 Change = Callable[[Tensor], Tensor]
 """Of images (n, C, H, W), before the model sees them."""

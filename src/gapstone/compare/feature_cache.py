@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gapstone.compare.asking import STILL, Change
-from gapstone.compare.linear import LinearDescent
+from gapstone.compare.predictor import STILL, Change
+from gapstone.compare.linear_sgd import LinearDescent
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.maps.placement import Placement
+from gapstone.tracing.placement import Placement
 from gapstone.pooling import Pool
 from gapstone.tracing.arithmetic import macs
-from gapstone.training import History, Rows, Settings, descend, fit, shuffled, usable
-from gapstone.whole import UNFINISHED
+from gapstone.training.loop import History, Rows, Settings, descend, fit, shuffled, usable
+from gapstone.storage.atomic import UNFINISHED
 
 
 @dataclass(frozen=True)

@@ -15,19 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gapstone.classifier import Classifier
-from gapstone.compare import measures
-from gapstone.compare.asking import STILL, Change, Live
-from gapstone.compare.executors import JobError, local
-from gapstone.compare.frozen import Kept, Seen, fixed_pools, pools_of
+from gapstone.models.classifier import Classifier
+from gapstone.compare import trial_measures
+from gapstone.compare.predictor import STILL, Change, Live
+from gapstone.workers.job_processes import JobError, local
+from gapstone.compare.feature_cache import Kept, Seen, fixed_pools, pools_of
 from gapstone.compare.trials import Trial, digest_of
 from gapstone.heads import Head
-from gapstone.images.store import Store
-from gapstone.kept import KeptError, keep
+from gapstone.data.decoded_store import Store
+from gapstone.storage.resumable_rows import KeptError, keep
 from gapstone.nets import map_size
 from gapstone.pooling import Pool
 from gapstone.tracing.arithmetic import macs
-from gapstone.training import WORTH_BFLOAT16, Precision, Rows, faster, feature_maps, repeatable
+from gapstone.training.loop import WORTH_BFLOAT16, Precision, Rows, faster, feature_maps, repeatable
 
 NAME = "Frozen backbone, one pass"
 
@@ -55,8 +55,8 @@ class Pass:
         if not len(self.robust):
             return []
         size = self.trial.preprocessing.size
-        moved = [move for distance in measures.shift_pixels(size) for move in measures.moves(distance)]
-        return moved + [change for _, change in measures.resized(size) if change != STILL]
+        moved = [move for distance in trial_measures.shift_pixels(size) for move in trial_measures.moves(distance)]
+        return moved + [change for _, change in trial_measures.resized(size) if change != STILL]
 
     @property
     def images(self) -> int:
@@ -73,7 +73,7 @@ def the_pass(trials: tuple[Trial, ...]) -> Pass:
         trial=trials[0],
         heads=tuple(dict.fromkeys(trial.head for trial in trials)),
         all=reduce(np.union1d, some),
-        robust=reduce(np.union1d, [measures.robust(trial.test) for trial in trials]),
+        robust=reduce(np.union1d, [trial_measures.robust(trial.test) for trial in trials]),
         shown=reduce(np.union1d, [*(trial.shown for trial in trials), *boxes]).astype(np.intp),
     )
 
@@ -107,7 +107,7 @@ def look(folder_of_images: Path, folder: Path, what: Pass, send: Callable[[Any],
     model = backbone(what.trial)
     live = Live(model, store)
     size = what.trial.preprocessing.size
-    tried = [at for at, _ in measures.resized(size)]
+    tried = [at for at, _ in trial_measures.resized(size)]
     taken = frozenset(at for at in tried if at == size or (model.features.fixed is None and live.takes(at)))
     keeper = _Keeper(what, store, folder, model, send)
     maps, pooled = {}, {}  # type: dict[Change, Kept], dict[Change, Kept]

@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapstone.classifier import Classifier
+from gapstone.models.classifier import Classifier
 from gapstone.cost import cost
 from gapstone.heads import Head
-from gapstone.images.moved import moved
+from gapstone.images.shift import moved
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.maps.placement import Placement
+from gapstone.tracing.placement import Placement
 from gapstone.nets import map_size
 from gapstone.tracing.locate_head import locate_features
-from gapstone.training import Pictures, Precision, Rows, predict
+from gapstone.training.loop import Pictures, Precision, Rows, predict
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gapstone.classifier import Classifier
+from gapstone.models.classifier import Classifier
 from gapstone.eval_mode import eval_mode
-from gapstone.fitting.data import Data
+from gapstone.fitting.fitting_data import Data
 from gapstone.heads import Head
-from gapstone.swapping.report import head_of
+from gapstone.swapping.swap_report import head_of
 
 CHUNK = 64
 

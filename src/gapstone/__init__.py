@@ -13,8 +13,6 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from gapstone.accelerating import accelerate as accelerate
     from gapstone.accelerating import accelerated as accelerated
-    from gapstone.models.classifier import Classifier as Classifier
-    from gapstone.models.classifier import load as load
     from gapstone.fitting.fit_head import fit_head as fit_head
     from gapstone.heads import Head as Head
     from gapstone.inspecting import Inspection as Inspection
@@ -22,6 +20,8 @@ if TYPE_CHECKING:
     from gapstone.loops.background import wait_for_kernels as wait_for_kernels
     from gapstone.maps.explain import explain as explain
     from gapstone.maps.open_model import open_model as open_model
+    from gapstone.models.classifier import Classifier as Classifier
+    from gapstone.models.classifier import load as load
     from gapstone.pooling import Pool as Pool
     from gapstone.pooling import partial as partial
     from gapstone.pooling import pool as pool

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from gapstone.data.open_source import open_source
 from PIL import Image
 from rich.console import Console
 
@@ -13,12 +14,12 @@ import gapstone as gs
 from gapstone.converting import convert
 from gapstone.converting.convert import Request, convert
 from gapstone.converting.convert_json import document
+from gapstone.data.decoded_store import StoreError
+from gapstone.data.scan import scan
+from gapstone.data.sources import Source
+from gapstone.data.split import split
 from gapstone.images.load import ImageError
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.data.scan import scan
-from gapstone.data.sources import Source, open_source
-from gapstone.data.split import split
-from gapstone.data.decoded_store import StoreError
 
 COUNT = 40  # pictures of each class
 

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 import gapstone as gs
-from gapstone.tracing.placement import Placement
 from gapstone.nets import build
 from gapstone.tracing.locate_head import locate_features
+from gapstone.tracing.placement import Placement
 
 from ..marks import slow_but
 

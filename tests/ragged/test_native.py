@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from gapstone.explaining.predict_files import predict_files
 from PIL import Image
 from rich.console import Console
 
 import gapstone as gs
 from gapstone.images.load import ImageError
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.commands.train_predict import predict_files
 
 SIZES = [(40, 56), (33, 90), (40, 56), (9, 7), (64, 64)]
 

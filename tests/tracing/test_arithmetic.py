@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import gapstone as gs
-from gapstone.inspecting.model_names import named
+from gapstone.inspecting.model_names import model_named
 from gapstone.tracing.arithmetic import ArithmeticCounter
 
 
@@ -21,7 +21,7 @@ def counted(function, *arguments):
 def test_multiply_adds_are_torchs(name):
     if ":" in name:
         pytest.importorskip("torchvision")
-    model, images = named(name).eval(), torch.empty(1, 3, 224, 224, device="meta")
+    model, images = model_named(name).eval(), torch.empty(1, 3, 224, 224, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as flops:
         model(images)
     assert counted(model, images).total.macs == flops.get_total_flops() // 2 > 10**9

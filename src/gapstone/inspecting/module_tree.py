@@ -6,7 +6,7 @@ from dataclasses import replace
 from torch import nn
 
 from gapstone.inspecting.forward_passes import PassFacts
-from gapstone.inspecting.inspection import Row
+from gapstone.inspecting.network_costs import Row
 from gapstone.tracing.arithmetic import Arithmetic
 
 

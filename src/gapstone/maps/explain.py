@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapstone.models.classifier import Classifier
+from gapstone.drawing.explanation_view import ShownImages
 from gapstone.eval_mode import eval_mode
 from gapstone.heads import Head, NotLinearError
 from gapstone.maps.explanation import Explanation
-from gapstone.tracing.placement import Placement
-from gapstone.drawing.explanation_view import Seen
 from gapstone.maps.targets import Classes, chosen
+from gapstone.models.classifier import Classifier
 from gapstone.tracing.locate_head import locate_features, locate_head
+from gapstone.tracing.placement import Placement
 from gapstone.tracing.tape import SplitError
 from gapstone.tracing.trace import HeadTracer
 from gapstone.tracing.traced_head import TracedHead
@@ -80,7 +80,7 @@ def explain(
         raise ValueError(f"explain takes at least one image, (N, C, H, W), and got a tensor of {tuple(images.shape)}")
     names = tuple(labels) if labels is not None else None
     moments = (model.preprocessing.mean, model.preprocessing.std) if isinstance(model, Classifier) else None
-    seen = Seen(images.detach(), moments)
+    seen = ShownImages(images.detach(), moments)
     if isinstance(model, Classifier) and at is None:
         return replace(_known(model, images, classes, top_k, names), seen=seen)
     traced, location = locate_head(getattr(model, "_orig_mod", model), images, at)

@@ -12,19 +12,30 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone import __version__
+from gapstone.console.formatting import display
 from gapstone.eval_mode import eval_mode
 from gapstone.heads import Head
 from gapstone.images.batches import AT_ONCE, batches
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.runtime.environment import memory
-from gapstone.models.model_file import ModelFileError, Shapes, dry_run_is_finite, finite, finite_logits, kind, read, same, shapes, write
+from gapstone.models.model_file import (
+    ModelFileError,
+    Shapes,
+    dry_run_is_finite,
+    finite,
+    finite_logits,
+    kind,
+    read,
+    same,
+    shapes,
+    write,
+)
 from gapstone.nets import TooManyParametersError, at_most, build, dry_run
 from gapstone.nets.on_meta import on_meta
 from gapstone.nets.zoo import create_timm
 from gapstone.ragged import mixed_sizes
-from gapstone.console.formatting import display
+from gapstone.runtime.environment import memory
 
 __all__ = ["Classifier", "ModelFileError", "load"]
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from gapstone.console.formatting import format_size
 from gapstone.eval_mode import eval_mode
 from gapstone.ragged.batching import MOST_PIXELS, BatchPlan, buckets, joined, singly
 from gapstone.ragged.extents import Unsupported
 from gapstone.ragged.padded_batch import run, together
 from gapstone.ragged.padding_check import alike, check_padding, different, extremes, remember_unsupported
-from gapstone.console.formatting import by
 
 How = Literal["auto", "masked", "buckets"]
 
@@ -52,7 +52,7 @@ def mixed_sizes(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -
     for number, out in outputs(model, images, how):
         if out.dim() != 1:
             raise ValueError(
-                f"{type(model).__name__} answers an image of {by(images[number].shape[1:])} px with a tensor of shape "
+                f"{type(model).__name__} answers an image of {format_size(images[number].shape[1:])} px with a tensor of shape "
                 f"{tuple(out.shape)}, not with one row of numbers: add a pool, or take gapstone.ragged.outputs"
             )
         rows[number] = out

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from gapstone.models.classifier import Classifier
 from gapstone.eval_mode import eval_mode
+from gapstone.models.classifier import Classifier
 
 SIDES = (224, 32, 28, 64, 128, 256, 299, 384)
 """ImageNet's, CIFAR's, MNIST's, …: networks of a fixed size take only theirs."""
 
 
-def example(model: nn.Module) -> Tensor:
+def example_images(model: nn.Module) -> Tensor:
     """Two images of noise that the model takes, (2, C, H, W), on its device, of its type.
 
     Raises: ValueError where it takes none of the sizes that are tried.

@@ -13,7 +13,7 @@ SHAPES = ((), (-1, -1), (1, 1))
 """Axes that are given to logits (N, K): none, (N, K, 1, 1), (N, 1, 1, K)."""
 
 
-def inside(surgery: Surgery, found: LocatedMap, gone: Sequence[nn.Module], head: nn.Module, images: Tensor, classes: int
+def swap_in_place(surgery: Surgery, found: LocatedMap, gone: Sequence[nn.Module], head: nn.Module, images: Tensor, classes: int
            ) -> nn.Module | None:  # fmt: skip
     """The model, its head in place of the module that takes the map; None where its answer is changed after it.
 
@@ -21,7 +21,7 @@ def inside(surgery: Surgery, found: LocatedMap, gone: Sequence[nn.Module], head:
     """
     if any(isinstance(layer, TokenGrid) for layer in found.arrange):
         return None
-    for module in takers(found, gone):
+    for module in consumers(found, gone):
         for axes in SHAPES:
             surgery.without(one for one in gone if one is not module)
             probe = Probe(classes)
@@ -35,7 +35,7 @@ def inside(surgery: Surgery, found: LocatedMap, gone: Sequence[nn.Module], head:
     return None
 
 
-def takers(found: LocatedMap, gone: Sequence[nn.Module]) -> list[nn.Module]:
+def consumers(found: LocatedMap, gone: Sequence[nn.Module]) -> list[nn.Module]:
     """Modules that will be dropped, and take the map as it is, once; the outermost first."""
     visits = found.tracer.takers.get(found.map, ())
     right = [v.module for v in visits if found.made.count <= v.count <= found.until and found.tracer.once(v.module)]

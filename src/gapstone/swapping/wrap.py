@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gapstone.eval_mode import eval_mode
 from gapstone.swapping.exchange import Surgery, of_in_training
-from gapstone.swapping.in_place import takers
+from gapstone.swapping.in_place import consumers
 from gapstone.swapping.last_map import LocatedMap, choose
 from gapstone.swapping.probe import close, training
 from gapstone.swapping.trunk import Replay, Tap, Trunk, TrunkAndHead
@@ -57,7 +57,7 @@ def stands(surgery: Surgery, found: LocatedMap, gone: Sequence[nn.Module], image
     """Raises SplitError where no module gives or takes the map."""
     model = surgery.model
     giver, calls = _giver(found, gone)
-    taking = takers(found, gone)
+    taking = consumers(found, gone)
     if taking and giver is not None:
         between = of_in_training(model, images, taking[0], None) & ~of_in_training(model, images, None, giver)
         giver = None if between else giver  # layers that run in training only

@@ -28,10 +28,10 @@ import torch
 from explain_peers import CASES, CONTENDERS, PLAIN, Case, Run, definition, error
 from render import markdown
 
+from gapstone.bench.case_table import between, milliseconds, times
+from gapstone.bench.doctor import machine
 from gapstone.bench.measure import Spread, interleaved, ratio, spread
-from gapstone.bench.table import between, milliseconds, times
-from gapstone.disk import output_file
-from gapstone.doctor import machine
+from gapstone.storage.paths import output_file
 
 WRONG = 1e-5
 PEERS = ("torchvision", "captum", "torchcam", "grad-cam")

@@ -30,12 +30,12 @@ import torch._dynamo  # imported by the first optimizer; no part of its time
 from safetensors.torch import save_file
 
 from gapstone import nets
-from gapstone.compare.frozen import Seen, train_on
-from gapstone.compare.once import backbone, look
+from gapstone.compare.feature_cache import Seen, train_on
+from gapstone.compare.feature_pass import backbone, look
 from gapstone.compare.plan import Plan, Request, plan
 from gapstone.compare.trials import on_kept
-from gapstone.prepare import Choices
-from gapstone.training import train
+from gapstone.training.loop import train
+from gapstone.training.training_data import Choices
 
 SETS = {
     "8 pools without parameters": ("gap", "gmp", "gem", "gem:p=5", "lse", "lse:r=2", "avgmax", "catavgmax"),

@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import gapstone as gs
+from gapstone.bench.case_table import between, milliseconds, times
+from gapstone.bench.doctor import machine
 from gapstone.bench.measure import Spread, interleaved, ratio, spread
-from gapstone.bench.table import between, milliseconds, times
-from gapstone.disk import output_file
-from gapstone.doctor import machine
 from gapstone.mixed import mixed_sizes, plan
 from gapstone.nets import NAMES, build
+from gapstone.storage.paths import output_file
 
 Images = Sequence[Tensor]
 Answer = Callable[[Images], Tensor]

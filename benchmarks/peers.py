@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gapstone.bench import eager
-from gapstone.bench.job import Contender, Job, Run
+from gapstone.bench import eager_pools
+from gapstone.bench.contenders import Contender, Job, Run
 
 
 def inductor(job: Job) -> Run:
@@ -27,7 +27,7 @@ def inductor(job: Job) -> Run:
     # autograd runs the same backward again and again here, which must not give its buffers away
     torch._functorch.config.donated_buffer = False
     with torch.inference_mode(False):
-        compiled = torch.compile(eager.formula(job.case, job.mask), fullgraph=True, dynamic=False)
+        compiled = torch.compile(eager_pools.formula(job.case, job.mask), fullgraph=True, dynamic=False)
     if job.case.into:
         raise NotImplementedError("a graph makes its own answers")
     learned = () if job.learned is None else (job.learned,)

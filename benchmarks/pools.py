@@ -17,10 +17,10 @@ from pathlib import Path
 from peers import PEERS
 from rich.console import Console
 
+from gapstone.bench.case_result import Result
 from gapstone.bench.cases import Case, both, whole_maps
-from gapstone.bench.command import how, run
-from gapstone.bench.result import Result
-from gapstone.disk import output_file
+from gapstone.bench.run_bench import how, run
+from gapstone.storage.paths import output_file
 
 HALVES = ("bfloat16", "float16")
 

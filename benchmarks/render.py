@@ -15,9 +15,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from gapstone.bench.case_result import OURS, TORCH, Result
+from gapstone.bench.case_table import LEGEND, between, factor, kept, milliseconds, times
 from gapstone.bench.measure import Spread
-from gapstone.bench.result import OURS, TORCH, Result
-from gapstone.bench.table import LEGEND, between, factor, kept, milliseconds, times
 
 README = [  # what the README shows: pool and region, map
     ("max 3×3 s2", (16, 64, 112, 112)),

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from gapstone.classifier import Classifier
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.training import Settings, train
+from gapstone.models.classifier import Classifier
+from gapstone.training.loop import Settings, train
 
 
 class Pictures:

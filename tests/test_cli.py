@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from .command_line import gapstone
+from tests.command_line import gapstone
 
 pytestmark = pytest.mark.xdist_group("command line")
 

@@ -8,18 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from gapstone.classifier import Classifier, load
-from gapstone.explaining.job import explain_files
-from gapstone.explaining.request import Request
-from gapstone.export.about import about
+from gapstone.commands.train_predict import predict_files
+from gapstone.explaining.explain_files import explain_files
+from gapstone.explaining.explain_request import Request
+from gapstone.export.file_metadata import about
+from gapstone.images.intensity_range import UNDECIDED, Ranges
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.images.ranges import UNDECIDED, Ranges
-from gapstone.opening import open_model
-from gapstone.prepare import Choices, prepare
-from gapstone.serve import picture as serve
-from gapstone.single import predict_files
-
-from .images.written import png16
+from gapstone.maps.open_model import open_model
+from gapstone.models.classifier import Classifier, load
+from gapstone.serve import read_picture as serve
+from gapstone.training.training_data import Choices, prepare
+from tests.written_images import png16
 
 TWELVE_BITS = Ranges(integers=(0, 4095))
 

@@ -13,15 +13,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 import gapstone as gs
-import gapstone.single as single
-from gapstone.compare.run import Request as Comparison
-from gapstone.compare.run import compare
-from gapstone.converting.measures import right
+from gapstone.commands import train_predict
+from gapstone.compare.run_comparison import Request as Comparison
+from gapstone.compare.run_comparison import compare
+from gapstone.converting.model_measures import right
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.model_file import ModelFileError, NotFiniteError
-from gapstone.opening import Opened, open_model
-from gapstone.prepare import Choices
-from gapstone.training import TrainingError, predict
+from gapstone.maps.open_model import Opened, open_model
+from gapstone.models.model_file import ModelFileError, NotFiniteError
+from gapstone.training.loop import TrainingError, predict
+from gapstone.training.training_data import Choices
 
 PREPROCESSING = Preprocessing(3, (16, 16), (16, 16), (0.5,) * 3, (0.25,) * 3)
 
@@ -73,16 +73,16 @@ def test_a_picture_it_overflows_on_is_an_error_of_the_model_and_the_others_are_p
     for name, grey in (("dark", 0), ("bright", 250)):
         Image.fromarray(np.full((16, 16, 3), grey, np.uint8)).save(tmp_path / f"{name}.png")
     opened = Opened("m", BrightOverflows().eval(), ("cat", "dog"), PREPROCESSING)
-    monkeypatch.setattr(single, "open_model", lambda *_: opened)
+    monkeypatch.setattr(train_predict, "open_model", lambda *_: opened)
     pictures = [str(tmp_path / f"{name}.png") for name in ("dark", "bright")]
-    assert not single.predict_files("m", pictures, True, 3, "cpu")
+    assert not train_predict.predict_files("m", pictures, True, 3, "cpu")
     document = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)  # no NaN, no Infinity
     dark, bright = document["images"]
     assert dark["probability"] == pytest.approx(0.5)
     assert "NaN or infinite" in bright["error"]
     assert "error of the model" in bright["error"]
     console = Console(file=io.StringIO(), width=300)
-    assert not single.predict_files("m", pictures, False, 3, "cpu", console)
+    assert not train_predict.predict_files("m", pictures, False, 3, "cpu", console)
     said = console.file.getvalue()
     assert "nan" not in said.lower().replace("nan or infinite", "")
     with pytest.raises(NotFiniteError, match="1 of 1 image"):
@@ -121,8 +121,8 @@ def test_weights_that_overflow_are_refused_before_any_trial(tmp_path):
 
 
 def test_explain_lists_such_a_picture_and_goes_on(tmp_path, monkeypatch):
-    from gapstone.explaining import job
-    from gapstone.explaining.request import Request
+    from gapstone.explaining import explain_files
+    from gapstone.explaining.explain_request import Request
 
     for name, grey in (("dark", 1), ("bright", 250)):
         Image.fromarray(np.full((16, 16, 3), grey, np.uint8)).save(tmp_path / f"{name}.png")
@@ -134,11 +134,11 @@ def test_explain_lists_such_a_picture_and_goes_on(tmp_path, monkeypatch):
         model.head.classifier[-1].weight.fill_(3e38)
         model.head.classifier[-1].bias.zero_()
     opened = Opened("m", model, ("cat", "dog"), PREPROCESSING)
-    monkeypatch.setattr(job, "open_model", lambda *_: opened)
+    monkeypatch.setattr(explain_files, "open_model", lambda *_: opened)
     pictures = (str(tmp_path / "bright.png"), str(tmp_path / "dark.png"))
     request = Request("m", pictures, drawings=False, as_json=False, batch_size=1)
     console = Console(file=io.StringIO(), width=200)
-    assert not job.explain_files(request, tmp_path / "out", console)
+    assert not explain_files.explain_files(request, tmp_path / "out", console)
     document = json.loads((tmp_path / "out" / "explained.json").read_text("ascii"), parse_constant=pytest.fail)
     wrong = [row["error"] for row in document["pictures"] if "error" in row]
     assert len(wrong) == 1  # the dark one is explained

@@ -11,27 +11,27 @@ import pytest
 from PIL import Image
 
 import gapstone as gs
-from gapstone.bench.command import bench
+from gapstone.bench.run_bench import bench
+from gapstone.commands.train_predict import train_one
 from gapstone.compare.plan import Request
-from gapstone.compare.run import compare
-from gapstone.converting.command import Request as Conversion
-from gapstone.converting.command import convert
-from gapstone.disk import PathError, check_input, of_path, open_input, output_file, output_folder, sentence
-from gapstone.explaining.job import explain_files
-from gapstone.explaining.request import Request as Explaining
-from gapstone.export.command import export
-from gapstone.images.check import check
+from gapstone.compare.run_comparison import compare
+from gapstone.console.options import place
+from gapstone.console.terminal import Terminal
+from gapstone.converting.convert import Request as Conversion
+from gapstone.converting.convert import convert
+from gapstone.data.check_data import check
+from gapstone.data.open_source import open_source
+from gapstone.explaining.explain_files import explain_files
+from gapstone.explaining.explain_request import Request as Explaining
+from gapstone.export.export_model import export
 from gapstone.images.load import ImageError, load
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.images.sources import open_source
-from gapstone.inspecting.command import inspect_model
-from gapstone.opening import open_model
-from gapstone.options import place
-from gapstone.prepare import Choices
-from gapstone.single import train_one
-from gapstone.terminal import Terminal
-from gapstone.weights import read_weights
-from gapstone.whole import write_whole
+from gapstone.inspecting.inspect_command import inspect_model
+from gapstone.maps.open_model import open_model
+from gapstone.models.backbone_weights import read_weights
+from gapstone.storage.atomic import write_whole
+from gapstone.storage.paths import PathError, check_input, of_path, open_input, output_file, output_folder, sentence
+from gapstone.training.training_data import Choices
 
 KINDS = ["fifo", "socket", "/dev/zero", "/dev/random", "folder", "link to fifo", "link to /dev/zero", "dangling link"]
 
@@ -93,7 +93,7 @@ def test_no_input_but_a_regular_file(name, kind, tmp_path):
 
 def test_a_pipe_that_takes_a_files_place_does_not_block(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "x")
-    monkeypatch.setattr("gapstone.disk.check_input", lambda what, path: None)
+    monkeypatch.setattr("gapstone.storage.paths.check_input", lambda what, path: None)
     with pytest.raises(PathError, match="pipe"):
         open_input("--boxes x", tmp_path / "x")
 

@@ -12,10 +12,10 @@ import typer
 from typer.core import TyperGroup
 
 import gapstone
-from gapstone import stopping
-from gapstone.disk import sentence
-from gapstone.options import place
-from gapstone.shown import lines, one_line, show_warnings
+from gapstone.console.formatting import lines, one_line, show_warnings
+from gapstone.console.options import place
+from gapstone.runtime import interrupts
+from gapstone.storage.paths import sentence
 
 
 class _StoppedError(Exception):
@@ -210,9 +210,9 @@ def compare(
     given = locals()  # by name: thirteen options in the right order would be luck
     with _loading():
         from gapstone.compare.plan import Request
-        from gapstone.compare.run import compare as run
+        from gapstone.compare.run_comparison import compare as run
         from gapstone.heads import split_specs
-        from gapstone.prepare import Choices
+        from gapstone.training.training_data import Choices
 
     choices = Choices(**{option.name: given[option.name] for option in fields(Choices)})
     request = Request(choices, tuple(split_specs(heads)), seeds, folds, baseline, workers, boxes, weights, freeze)
@@ -225,7 +225,7 @@ def report(
 ) -> None:
     """Show a comparison's results again and rebuild its report.html."""
     with _loading():
-        from gapstone.compare.run import report as run
+        from gapstone.compare.run_comparison import report as run
 
     run(out)
 
@@ -254,7 +254,7 @@ def check(
     Exit code 1 where `compare` would refuse them.
     """
     with _loading():
-        from gapstone.images.check import check as run
+        from gapstone.data.check_data import check as run
         from gapstone.images.load import MAX_PIXELS
 
     found = run(data, out, workers, MAX_PIXELS if max_pixels is None else max_pixels, duplicate_threshold)
@@ -288,8 +288,8 @@ def train(
     """Train one classifier and save it as one safe file: weights, labels, preprocessing, backbone and head."""
     given = locals()
     with _loading():
-        from gapstone.prepare import Choices
-        from gapstone.single import train_one
+        from gapstone.commands.train_predict import train_one
+        from gapstone.training.training_data import Choices
 
     choices = Choices(**{option.name: given[option.name] for option in fields(Choices)})
     train_one(choices, head, seed, out)
@@ -311,7 +311,7 @@ def predict(
 ) -> None:
     """A model's predictions and their confidence. An image without one is listed with its reason (exit code 1)."""
     with _loading():
-        from gapstone.single import predict_files
+        from gapstone.commands.train_predict import predict_files
 
     if not predict_files(model, images, as_json, top, device, native=native, weights=weights):
         raise typer.Exit(1)
@@ -366,8 +366,8 @@ def explain(
     """
     given = locals()
     with _loading():
-        from gapstone.explaining.job import explain_files
-        from gapstone.explaining.request import Request
+        from gapstone.explaining.explain_files import explain_files
+        from gapstone.explaining.explain_request import Request
 
     named = {field.name: given[field.name] for field in fields(Request)}
     if not explain_files(Request(**named | {"images": tuple(images)}), out or Path("runs") / f"explain-{place(model)}"):
@@ -405,7 +405,7 @@ def inspect(
 ) -> None:
     """Where a network's parameters and multiply-adds are, which sizes it takes, what another head would cost on it."""
     with _loading():
-        from gapstone.inspecting.command import inspect_model
+        from gapstone.inspecting.inspect_command import inspect_model
 
     inspect_model(model, size, channels, as_json, depth, picture)
 
@@ -453,8 +453,8 @@ def convert(
     """
     given = locals()
     with _loading():
-        from gapstone.converting.command import convert as run
-        from gapstone.converting.request import Request
+        from gapstone.converting.convert import convert as run
+        from gapstone.converting.convert_request import Request
 
     run(Request(**{field.name: given[field.name] for field in fields(Request)}), as_json)
 
@@ -494,7 +494,7 @@ def export(
     A file that is there already is replaced once the new one has passed.
     """
     with _loading():
-        from gapstone.export.command import export as run
+        from gapstone.export.export_model import export as run
 
     run(
         model,
@@ -532,7 +532,7 @@ def serve(
 ) -> None:
     """A page where a picture is dropped in: its classes, and where in the picture each of them comes from."""
     with _loading():
-        from gapstone.serve.run import serve as run
+        from gapstone.serve.run_server import serve as run
 
     run(models, host, port, device, weights=weights)
 
@@ -544,7 +544,7 @@ def doctor(
 ) -> None:
     """What this machine has, and which loop serves which pool over which region, by device and dtype, and why."""
     with _loading():
-        from gapstone.doctor import doctor as run
+        from gapstone.bench.doctor import doctor as run
 
     run(as_json, wide)
 
@@ -566,15 +566,15 @@ def bench(
     Every answer is checked before it is timed; a wrong one gets no time, and exit code 1.
     """
     with _loading():
-        from gapstone.bench.command import bench as run
-        from gapstone.terminal import Terminal
+        from gapstone.bench.run_bench import bench as run
+        from gapstone.console.terminal import Terminal
 
     if not run(Terminal(), 3 if quick else rounds, threads, out, only):
         raise typer.Exit(1)
 
 
 def _loading() -> Any:
-    from gapstone.progress import loading  # rich, whose bars cost `gapstone --help` too much
+    from gapstone.console.progress import loading  # rich, whose bars cost `gapstone --help` too much
 
     return loading()
 
@@ -602,8 +602,8 @@ def _ended(error: Exception) -> int:
     cause: BaseException = error
     if isinstance(error, _StoppedError) and error.__cause__ is not None:
         cause = error.__cause__
-    if stopping.asked() or isinstance(cause, KeyboardInterrupt):  # in the middle of an import it turns into others
-        return _say(stopping.said(cause), stopping.code())
+    if interrupts.asked() or isinstance(cause, KeyboardInterrupt):  # in the middle of an import it turns into others
+        return _say(interrupts.said(cause), interrupts.code())
     wrong: Any = error  # typer's errors have other bases in other versions
     if type(error).__name__ == "NoArgsIsHelpError":  # `gapstone` alone
         wrong.show()

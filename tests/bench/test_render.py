@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gapstone.bench import command
+from gapstone.bench import run_bench
+from gapstone.bench.case_result import Result
 from gapstone.bench.cases import both
 from gapstone.bench.measure import Spread
-from gapstone.bench.result import Result
 
 RENDER = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "render.py"))
 
@@ -36,7 +36,7 @@ def files(tmp_path):
         )  # fmt: skip
     results.append(Result(results[0].case, 2, "GoogLeNet", "numba", wrong="off by 1"))
     pools, models = tmp_path / "pools.json", tmp_path / "models.json"
-    command.write(pools, results, 9)
+    run_bench.write(pools, results, 9)
     facts = json.loads(pools.read_text("utf-8"))
     model = {"model": "nin", "mode": "infer", "threads": 1, "compiled": False, "error": 0.0,
              "torch": asdict(spread(1.2)), "gapstone": asdict(spread(1.0))}  # fmt: skip

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from gapstone.bench.case_result import measure
 from gapstone.bench.cases import Case
-from gapstone.bench.job import Job
-from gapstone.bench.result import measure
+from gapstone.bench.contenders import Job
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 

@@ -19,21 +19,20 @@ from safetensors.torch import save_file
 from torch import nn
 
 from gapstone import nets
-from gapstone.classifier import Classifier
-from gapstone.compare import measures, once, speed
-from gapstone.compare.asking import STILL, Live
-from gapstone.compare.frozen import Seen, fixed_pools, pools_of, train_on
-from gapstone.compare.once import look_once, the_pass
+from gapstone.compare import feature_pass, head_speed, trial_measures
+from gapstone.compare.feature_cache import Seen, fixed_pools, pools_of, train_on
+from gapstone.compare.feature_pass import look_once, the_pass
 from gapstone.compare.plan import Request, plan
-from gapstone.compare.run import compare
+from gapstone.compare.predictor import STILL, Live
+from gapstone.compare.run_comparison import compare
 from gapstone.compare.trials import on_kept, read
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.prepare import Choices
-from gapstone.training import train
-from gapstone.weights import digest, read_weights
-
-from ..marks import slow_but
+from gapstone.models.backbone_weights import digest, read_weights
+from gapstone.models.classifier import Classifier
+from gapstone.training.loop import train
+from gapstone.training.training_data import Choices
+from tests.marks import slow_but
 
 HEADS = ("gap", "gmp", "gem:p=learned", "lse", "avgmax:dropout=0.3", "catavgmax", "nin", "fc:16", "fc:grid=2")
 
@@ -111,7 +110,7 @@ class Frozen(Classifier):
 
     def __init__(self, trial, head):
         super().__init__(trial.backbone, trial.head, trial.labels, trial.preprocessing)
-        self.features = once.backbone(trial).features
+        self.features = feature_pass.backbone(trial).features
         self.head.load_state_dict(head.state_dict())
 
     def train(self, mode=True):
@@ -156,12 +155,12 @@ def test_the_measures_agree_with_those_of_the_whole_model(whole):
     what, seen = whole
     for head in ("gap", "fc:16", "fc:grid=2"):
         trial, kept, live, _, _ = both(what, seen, head)
-        pixels = measures.shift_pixels(trial.preprocessing.size)
-        (moved, right), (expected, wanted) = (measures.shifts(one, trial.test, pixels) for one in (kept, live))
+        pixels = trial_measures.shift_pixels(trial.preprocessing.size)
+        (moved, right), (expected, wanted) = (trial_measures.shifts(one, trial.test, pixels) for one in (kept, live))
         assert moved == expected
         assert np.array_equal(right, wanted)
-        assert measures.sizes(kept, trial.test) == measures.sizes(live, trial.test)
-        shown, there = (measures.show(one, trial.shown) for one in (kept, live))
+        assert trial_measures.sizes(kept, trial.test) == trial_measures.sizes(live, trial.test)
+        shown, there = (trial_measures.show(one, trial.shown) for one in (kept, live))
         for key in ("maps", "logits", "placement"):
             assert shown[key] == pytest.approx(there[key], abs=1e-5)
 
@@ -351,7 +350,7 @@ def test_weights_that_are_no_numbers_are_told_from_maps_that_are_too_large(data,
         # one forward pass shows it before any image is looked at; a picture that alone is too large, the pass itself
         with pytest.raises(ValueError, match="its weights are finite, but the maps they make are NaN or infinite"):
             planned(asked, tmp_path / precision)
-        monkeypatch.setattr("gapstone.prepare._check_finite", lambda *_: None)
+        monkeypatch.setattr("gapstone.training.training_data._check_finite", lambda *_: None)
         what, _ = planned(asked, tmp_path / precision)
         with pytest.raises(RuntimeError, match="maps hold NaN or infinity, though its weights do not"):
             looked(what, tmp_path / precision)
@@ -369,7 +368,7 @@ def with_boxes(data, weights, heads=("gap", "nin"), seeds=2):
 @pytest.fixture
 def untimed(monkeypatch):
     """`run` times its heads; that the others do not saves a third of this file's time."""
-    monkeypatch.setattr(speed, "measure", lambda *_: {})
+    monkeypatch.setattr(head_speed, "measure", lambda *_: {})
 
 
 @pytest.fixture(scope="module")
@@ -531,4 +530,4 @@ def test_the_plan_is_the_same_for_a_pass_that_is_half_done(half):
     assert asdict(what.trials[0].start)["kept"] == "float16"
     once_again = the_pass(what.trials)
     assert once_again.images == len(once_again.all) + len(once_again.changes) * len(once_again.robust)
-    assert isinstance(once.backbone(what.trials[0]), nn.Module)
+    assert isinstance(feature_pass.backbone(what.trials[0]), nn.Module)

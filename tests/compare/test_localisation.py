@@ -11,20 +11,19 @@ import pytest
 import torch
 from rich.console import Console
 
-from gapstone.classifier import Classifier
-from gapstone.compare.asking import Live
-from gapstone.compare.localisation import baselines, localisation
-from gapstone.compare.marked import LONGEST, Marked
+from gapstone.compare.boxed_images import LONGEST, Marked
+from gapstone.compare.map_localisation import baselines, localisation
 from gapstone.compare.plan import Request
-from gapstone.compare.report import html, terminal
-from gapstone.compare.run import compare
+from gapstone.compare.predictor import Live
+from gapstone.compare.report import report_page, report_terminal
+from gapstone.compare.run_comparison import compare
 from gapstone.compare.trials import Trial
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.prepare import Choices
-from gapstone.training import Settings
-
-from .fake_results import save
+from gapstone.models.classifier import Classifier
+from gapstone.training.loop import Settings
+from gapstone.training.training_data import Choices
+from tests.compare.fake_results import save
 
 RED, GREEN, DIM = (255, 0, 0), (0, 255, 0), (0, 90, 0)
 
@@ -308,12 +307,12 @@ def test_results_from_before_there_were_boxes_are_shown_as_before(run, tmp_path)
         kept = {key: arrays[key] for key in arrays.files if key != "boxes" and not key.startswith("placement")}
     np.savez(tmp_path / "pictures.npz", **kept)
     save(tmp_path, old)
-    page = html.write(tmp_path).read_text("utf-8")
+    page = report_page.write(tmp_path).read_text("utf-8")
     assert 'id="maps"' in page
     assert 'id="localisation"' not in page
     assert 'class="box"' not in page
     console = quiet()
-    terminal.render(old, console)
+    report_terminal.render(old, console)
     assert "map on the object" not in console.file.getvalue()
 
 

@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from gapstone.compare.plan import Request
-from gapstone.compare.run import compare
-from gapstone.prepare import Choices
+from gapstone.compare.run_comparison import compare
+from gapstone.training.training_data import Choices
 
 pytestmark = pytest.mark.kernels  # a run in this process goes on with what a killed one left, to the bit
 

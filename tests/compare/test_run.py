@@ -14,10 +14,10 @@ from rich.console import Console
 from sklearn.datasets import load_digits
 
 from gapstone.compare.plan import Request
-from gapstone.compare.run import compare, report
+from gapstone.compare.run_comparison import compare, report
 from gapstone.compare.verdict import SHORT, sentences
-from gapstone.prepare import Choices
-from gapstone.progress import duration
+from gapstone.console.progress import duration
+from gapstone.training.training_data import Choices
 
 CLASSES = ("고양이", "قطة", "<b>three</b>")
 SCHEMA = (Path(__file__).parents[2] / "docs" / "results.md").read_text("utf-8")

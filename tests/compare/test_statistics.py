@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import expit
 
-from gapstone.compare.advice import advise, minimum_detectable
 from gapstone.compare.calibration import calibration
 from gapstone.compare.difference import Components, Doubt, Estimate, corrected_t, crossed, mean_squares
-from gapstone.compare.report.words import compared
+from gapstone.compare.report.number_text import compared
+from gapstone.compare.sample_size import advise, minimum_detectable
 from gapstone.compare.statistics import compare_pairs, holm, interval, verdict
 
 # --- oracles

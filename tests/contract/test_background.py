@@ -211,7 +211,7 @@ import sys
 from gapstone.__main__ import main
 sys.argv = ["gapstone", "--version"]
 main()
-from gapstone.compare.executors import local
+from gapstone.workers.job_processes import local
 def look(job, tell):
     from gapstone.loops.background import must_wait
     tell(must_wait())

@@ -10,14 +10,14 @@ import torch
 from rich.console import Console
 
 import gapstone as gs
-from gapstone.converting import command, showing
-from gapstone.converting.command import Request, convert
-from gapstone.converting.measures import moves
+from gapstone.converting import model_views
+from gapstone.converting.convert import Request, convert
+from gapstone.converting.model_measures import moves
+from gapstone.data.open_source import open_source
+from gapstone.data.split import split
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.images.sources import open_source
-from gapstone.images.split import split
-from gapstone.stopping import said
-from gapstone.storage.folder import CONVERT, discard
+from gapstone.runtime.interrupts import said
+from gapstone.storage.owned_folder import CONVERT, discard
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_the_file_answers_as_the_report_says(converted, folder):
     done, _ = converted
     new = gs.load(folder / "gap.safetensors")
     source = open_source("digits")
-    from gapstone.images.scan import scan
+    from gapstone.data.scan import scan
 
     test = split(source, scan(source), seed=0, limit=600).test
     assert len(test) == len(done.test)
@@ -66,7 +66,7 @@ def test_the_file_answers_as_the_report_says(converted, folder):
 def test_before_is_the_model_as_it_was(converted, model):
     done, _ = converted
     source, old = open_source("digits"), gs.load(model)
-    from gapstone.images.scan import scan
+    from gapstone.data.scan import scan
 
     test = split(source, scan(source), seed=0, limit=600).test
     answers = old.predict([source.pixels(int(row)) for row in test]).argmax(1)
@@ -188,13 +188,13 @@ def test_what_a_killed_run_left_is_cleared(model, tmp_path, monkeypatch):
         (parts / name).mkdir(parents=True)
         (parts / name / "images.npy").write_bytes(bytes(1000))
     request = Request(str(model), "gap", "digits", tmp_path / "gap.safetensors", limit=100)
-    build = showing.build
+    build = model_views.build
 
     def watched(*args, **more):
         assert not list(parts.glob(".store.*"))  # room for what is decoded now
         return build(*args, **more)
 
-    monkeypatch.setattr(showing, "build", watched)
+    monkeypatch.setattr(model_views, "build", watched)
     quietly(request)
     assert [path.name for path in tmp_path.iterdir()] == ["gap.safetensors"]
     (parts / ".store.7.tmp").mkdir(parents=True)
@@ -209,7 +209,7 @@ def test_stopped_and_gone_on(model, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(command, "facts", stop)
+        patch.setattr(convert, "facts", stop)
         with pytest.raises(KeyboardInterrupt) as stopped:
             convert(request, console=Console(file=io.StringIO()))
     assert "The same command goes on" in said(stopped.value)
@@ -217,7 +217,7 @@ def test_stopped_and_gone_on(model, tmp_path, monkeypatch):
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / ".gap.safetensors.parts" / "kept").glob("*.npy")}
     assert len(kept) == 2  # training and validation images
     with monkeypatch.context() as patch:
-        patch.setattr(command, "discard", lambda *_: None)
+        patch.setattr(convert, "discard", lambda *_: None)
         done, _ = quietly(request)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # not made again
     whole, _ = quietly(Request(str(model), "gap", "digits", tmp_path / "whole.safetensors", finetune=1, limit=300))
@@ -301,8 +301,8 @@ def test_a_model_of_timms(tmp_path):
 @pytest.mark.slow
 def test_real_images(real_images, tmp_path):
     """On MNIST a closed form is within a few points of a trained head, and stands shifts far better."""
-    from gapstone.prepare import Choices
-    from gapstone.single import train_one
+    from gapstone.commands.train_predict import train_one
+    from gapstone.training.training_data import Choices
 
     source = open_source(str(real_images("mnist")))
     rows = np.random.default_rng(0).permutation(len(source))[:1200]

@@ -13,16 +13,15 @@ from PIL import Image
 from rich.console import Console
 
 import gapstone as gs
-from gapstone.explaining import drawing
-from gapstone.explaining.job import explain_files
-from gapstone.explaining.request import Request
+from gapstone.explaining import draw_maps
+from gapstone.explaining.explain_files import explain_files
+from gapstone.explaining.explain_request import Request
 from gapstone.images.load import load
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.maps.files import load_npz
-from gapstone.opening import open_model
-
-from ..command_line import gapstone
-from .tiny import LABELS, make_model, make_pictures
+from gapstone.maps.map_files import load_npz
+from gapstone.maps.open_model import open_model
+from tests.command_line import gapstone
+from tests.explaining.tiny import LABELS, make_model, make_pictures
 
 pytestmark = pytest.mark.xdist_group("command line")
 
@@ -63,8 +62,8 @@ def test_the_document_says_what_the_model_says(model, pictures, tmp_path):
 
 
 def test_boxes_are_those_of_the_map_over_the_picture(model, pictures, tmp_path):
-    from gapstone.maps.boxes import box
-    from gapstone.maps.placing import place
+    from gapstone.drawing.upsample import place
+    from gapstone.localisation.cam_boxes import box
 
     _, document, _ = run(model, pictures, out=tmp_path / "out", drawings=False)
     found = 0
@@ -84,8 +83,8 @@ def test_boxes_of_large_pictures_are_in_their_own_pixels(model, tmp_path):
     folder = make_pictures(tmp_path / "large", 1, (900, 1200))
     _, document, _ = run(model, folder, out=tmp_path / "out", drawings=False)
     (row,) = document["pictures"]
-    from gapstone.maps.boxes import box
-    from gapstone.maps.placing import place
+    from gapstone.drawing.upsample import place
+    from gapstone.localisation.cam_boxes import box
 
     for entry, e in zip(row["classes"], load_npz(tmp_path / "out" / row["npz"]), strict=True):
         for mine, exact in zip(entry["boxes"], box(place(e.map, e.placement, e.size), 0.2), strict=True):
@@ -119,8 +118,8 @@ def test_one_scale_over_all_pictures(model, pictures, tmp_path):
     _, document, _ = run(model, pictures, out=tmp_path / "out", batch_size=2)
     largest = max(np.abs(e.map).max() for row in document["pictures"] for e in load_npz(tmp_path / "out" / row["npz"]))
     assert document["largest"] == pytest.approx(largest, rel=1e-6)
-    from gapstone.maps.boxes import Box
-    from gapstone.maps.drawing import side_by_side
+    from gapstone.drawing.pictures import side_by_side
+    from gapstone.localisation.cam_boxes import Box
 
     for row in document["pictures"]:
         shown = load_npz(tmp_path / "out" / row["npz"])
@@ -299,14 +298,14 @@ def test_a_strip_is_drawn_and_ends_no_run(model, pictures, tmp_path, size):
 
 def test_a_picture_that_cannot_be_drawn_is_listed_and_ends_no_run(model, pictures, tmp_path, monkeypatch):
     """Whatever Pillow, or gapstone, says to one picture."""
-    drawn = drawing.side_by_side
+    drawn = draw_maps.side_by_side
 
     def fails(pixels, *arguments, name, **options):
         if name == "p002.png":
             raise ValueError("x1 must be greater than or equal to x0")
         return drawn(pixels, *arguments, name=name, **options)
 
-    monkeypatch.setattr(drawing, "side_by_side", fails)
+    monkeypatch.setattr(draw_maps, "side_by_side", fails)
     out = tmp_path / "out"
     _, document, text = run(model, pictures, out=out, html=True)
     rows = document["pictures"]
@@ -321,7 +320,7 @@ def test_a_picture_without_a_thumbnail_is_listed_on_the_page(model, pictures, tm
     def fails(*_):
         raise ValueError("too thin")
 
-    monkeypatch.setattr(drawing, "_make_thumbnail", fails)
+    monkeypatch.setattr(draw_maps, "_make_thumbnail", fails)
     _, document, _ = run(model, pictures, out=tmp_path / "out", html=True, drawings=False)
     assert not any("error" in row for row in document["pictures"])
     page = (tmp_path / "out" / "index.html").read_text("utf-8")

@@ -13,16 +13,15 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from gapstone.explaining import page
-from gapstone.explaining.job import explain_files
-from gapstone.explaining.request import Request
-from gapstone.maps.colourbar import ticks
-from gapstone.maps.colours import rgba
-from gapstone.maps.explanation import Evidence
-from gapstone.maps.placement import Placement
-from gapstone.maps.placing import place
-
-from .tiny import make_model, make_pictures
+from gapstone.drawing.colourbar import ticks
+from gapstone.drawing.colours import rgba
+from gapstone.drawing.evidence import Evidence
+from gapstone.drawing.upsample import place
+from gapstone.explaining import explain_page
+from gapstone.explaining.explain_files import explain_files
+from gapstone.explaining.explain_request import Request
+from gapstone.tracing.placement import Placement
+from tests.explaining.tiny import make_model, make_pictures
 
 
 def explained(model, pictures, out, **options):
@@ -106,7 +105,7 @@ def test_maps_lie_where_the_drawings_have_them(placement, how):
     """Blow the page's picture up as a browser does, cut it as the page does, and compare with `place`."""
     values = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
     evidence = Evidence(0, "cat", 1.0, 0.5, 0.0, values, placement, (96, 96), True, 0.0)
-    uri, (top, left, height, width) = page._map(evidence, 2.0, how, 0.9)
+    uri, (top, left, height, width) = explain_page._map(evidence, 2.0, how, 0.9)
     small = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
     (y0, y1), (x0, x1) = placement.seen
     assert top <= y0 + 0.4
@@ -129,7 +128,7 @@ def test_maps_lie_where_the_drawings_have_them(placement, how):
 
 
 def test_many_pictures_are_cut_off_aloud(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "MOST", 3)
+    monkeypatch.setattr(explain_page, "MOST", 3)
     folder = make_pictures(tmp_path / "photos", 5)
     text = explained(model, folder, tmp_path / "out", drawings=False)
     assert text.count("<article") == 3

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gapstone.explaining.request import Request, indexes
+from gapstone.explaining.explain_request import Request, indexes
 
 LABELS = ("cat", "dog", "tench, Tinca tinca", "7", "crane", "crane")
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from gapstone.explaining.kept import DRAWN, FILES, Kept, name_of
-from gapstone.explaining.request import Request, indexes
+from gapstone.explaining.explain_folder import DRAWN, FILES, Kept, name_of
+from gapstone.explaining.explain_request import Request, indexes
 
 LABELS = ("cat", "dog", "tench, Tinca tinca", "1", "twin", "twin")
 

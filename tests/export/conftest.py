@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gapstone.classifier import Classifier
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.opening import Opened
+from gapstone.maps.open_model import Opened
+from gapstone.models.classifier import Classifier
 
 LABELS = ("arduino", "esp 32", "Ω")
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from gapstone.export.about import about
-from gapstone.export.check import TOLERANCE, ExportError, check
-from gapstone.export.module import LogitsAlone, logits_and_maps
-from gapstone.export.sizes import sizes
+from gapstone.export.export_module import LogitsAlone, logits_and_maps
+from gapstone.export.file_metadata import about
+from gapstone.export.size_range import sizes
 from gapstone.export.to_onnx import read_onnx, write_onnx
 from gapstone.export.to_pt2 import FACTS, graph, read_pt2, write_pt2
+from gapstone.export.verify import TOLERANCE, ExportError, check
 from gapstone.maps.explain import explain
 
 onnx = pytest.importorskip("onnx")
@@ -245,7 +245,7 @@ def test_a_near_tie_in_one_draw_is_forgiven(make):
 
 
 def test_trials():
-    from gapstone.export.sizes import Sizes
+    from gapstone.export.size_range import Sizes
 
     shapes = Sizes(3, (224, 160), 32, fixed=False).trials()
     assert shapes[:2] == [(1, 3, 224, 160), (3, 3, 224, 160)]

@@ -11,9 +11,9 @@ from rich.console import Console
 from sklearn.datasets import load_digits
 
 from gapstone.export import int8
-from gapstone.export.command import export
+from gapstone.export.export_model import export
 from gapstone.export.to_onnx import read_onnx
-from gapstone.opening import open_model
+from gapstone.maps.open_model import open_model
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

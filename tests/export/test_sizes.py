@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import gapstone as gs
-from gapstone.export.module import logits_alone, logits_and_maps
-from gapstone.export.sizes import Sizes, sizes
+from gapstone.export.export_module import logits_alone, logits_and_maps
+from gapstone.export.size_range import Sizes, sizes
 
 
 def test_trials_of_a_network_of_one_size():

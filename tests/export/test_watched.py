@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gapstone as gs
-from gapstone.export.pools import GridMax, GridMean, HangingMax, HangingMean, whole, without_operators
+from gapstone.export.torch_pools import GridMax, GridMean, HangingMax, HangingMean, whole, without_operators
 from gapstone.export.watched import WatchedMaps, foreign_features
 from gapstone.heads import RECIPES
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.opening import Opened
+from gapstone.maps.open_model import Opened
 from gapstone.pools import POOLS
 
 # ---- pools over the whole map

@@ -7,13 +7,12 @@ import pytest
 import torch
 
 from gapstone.fitting import finetune as module
-from gapstone.fitting.data import InMemory, OnDisk
 from gapstone.fitting.finetune import Between, finetune
-from gapstone.fitting.fit import fit_head
-from gapstone.fitting.seen import look
-from gapstone.fitting.views import stored
-
-from .world import PREPROCESSING, classifier, images
+from gapstone.fitting.fit_head import fit_head
+from gapstone.fitting.fitting_data import InMemory, OnDisk
+from gapstone.fitting.head_inputs import look
+from gapstone.fitting.image_batches import stored
+from tests.fitting.world import PREPROCESSING, classifier, images
 
 OTHER = images(400, seed=2)
 

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import gapstone as gs
 from gapstone.cost import Counting
-from gapstone.inspecting.models import named
+from gapstone.inspecting.model_names import named
 
 
 def counted(function, *arguments):

@@ -13,8 +13,8 @@ from gapstone import Classifier
 from gapstone.cost import cost
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.inspecting import inspect
-from gapstone.inspecting.models import named
-from gapstone.inspecting.others import AS_IT_IS, SPECS
+from gapstone.inspecting.model_names import named
+from gapstone.inspecting.other_heads import AS_IT_IS, SPECS
 
 
 def by_head(found):

@@ -12,9 +12,9 @@ from torch import nn
 from gapstone import Classifier
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.inspecting import inspect
-from gapstone.inspecting.command import inspect_model
-from gapstone.inspecting.models import named
-from gapstone.inspecting.terminal import show
+from gapstone.inspecting.inspect_command import inspect_model
+from gapstone.inspecting.inspection_table import show
+from gapstone.inspecting.model_names import named
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gapstone.inspecting.sizes import Sizes, alike, legal
+from gapstone.inspecting.input_sizes import Sizes, alike, legal
 
 
 @pytest.mark.parametrize(

@@ -126,8 +126,8 @@ def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_weights_out_of_reach_are_told_at_once_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The hub's client alone tried for two minutes, trial by trial."""
-    from gapstone.compare.run import Request, compare
-    from gapstone.prepare import Choices
+    from gapstone.compare.run_comparison import Request, compare
+    from gapstone.training.training_data import Choices
 
     def unplugged(request: object, timeout: float) -> object:
         assert timeout < 10

@@ -11,12 +11,11 @@ pytest.importorskip("starlette", reason="needs the extra: pip install 'gapstone[
 
 from starlette.testclient import TestClient
 
-from gapstone.opening import open_model
-from gapstone.serve.answer import Explainer
+from gapstone.maps.open_model import open_model
 from gapstone.serve.app import application
-from gapstone.serve.limits import Limits
-
-from .serving import BASE, Client, Live, small
+from gapstone.serve.client_limits import Limits
+from gapstone.serve.explain_json_api import Explainer
+from tests.serve.serving import BASE, Client, Live, small
 
 
 @pytest.fixture(scope="session")

@@ -11,15 +11,14 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-import gapstone.serve.answer
+import gapstone.serve.explain_json_api
 from gapstone.images.load import load
-from gapstone.opening import Opened, open_model
-from gapstone.serve.answer import Explainer
+from gapstone.maps.open_model import Opened, open_model
 from gapstone.serve.app import application
+from gapstone.serve.client_limits import Limits
+from gapstone.serve.explain_json_api import Explainer
 from gapstone.serve.guard import HEADERS
-from gapstone.serve.limits import Limits
-
-from .serving import LABELS, Client, encoded, picture, small
+from tests.serve.serving import LABELS, Client, encoded, picture, small
 
 PNG = {"Content-Type": "image/png"}
 
@@ -142,7 +141,7 @@ def test_models_are_named_without_their_folder(client: Client, model_files: tupl
 
 
 def test_heads_that_do_not_add_up_say_so_and_few_classes_get_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gapstone.serve.answer, "MOST_GRADIENTS", 3)
+    monkeypatch.setattr(gapstone.serve.explain_json_api, "MOST_GRADIENTS", 3)
     model = small(3, "lse", tuple(f"class {i}" for i in range(9)))
     explainer = Explainer(Opened("x", model, model.labels, model.preprocessing), "x")
     with TestClient(application([explainer], Limits(), "127.0.0.1"), base_url="http://localhost") as client:
@@ -158,7 +157,7 @@ def test_heads_that_do_not_add_up_say_so_and_few_classes_get_maps(monkeypatch: p
 def test_many_classes_send_as_many_maps_as_a_document_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small(4)
     cells = Opened("x", model, model.labels, model.preprocessing).look([np.zeros((36, 36, 3), np.uint8)])[0][0].map.size
-    monkeypatch.setattr(gapstone.serve.answer, "MOST_VALUES", 2 * cells + 1)
+    monkeypatch.setattr(gapstone.serve.explain_json_api, "MOST_VALUES", 2 * cells + 1)
     explainer = Explainer(Opened("x", model, model.labels, model.preprocessing), "x")
     with TestClient(application([explainer], Limits(), "127.0.0.1"), base_url="http://localhost") as client:
         [told] = explain(client, encoded(picture()))["models"]

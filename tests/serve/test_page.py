@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gapstone.drawing.colours import rgba
+from gapstone.drawing.evidence import Evidence
+from gapstone.drawing.upsample import place
 from gapstone.images.load import load
-from gapstone.maps.boxes import box
-from gapstone.maps.colours import rgba
-from gapstone.maps.explanation import Evidence
-from gapstone.maps.placement import Placement
-from gapstone.maps.placing import place
-from gapstone.opening import open_model
-
-from .browser import Browser, chromium
-from .serving import LABELS, Live, encoded, picture
+from gapstone.localisation.cam_boxes import box
+from gapstone.maps.open_model import open_model
+from gapstone.tracing.placement import Placement
+from tests.serve.browser import Browser, chromium
+from tests.serve.serving import LABELS, Live, encoded, picture
 
 pytestmark = pytest.mark.xdist_group("serve")
 

@@ -17,10 +17,9 @@ from urllib.request import Request, urlopen
 import pytest
 from rich.console import Console
 
-from gapstone.serve.limits import Limits
-from gapstone.serve.run import PORT, TRIED, _announce, _bind, _names, serve
-
-from .serving import Client, Live, encoded, picture
+from gapstone.serve.client_limits import Limits
+from gapstone.serve.run_server import PORT, TRIED, _announce, _bind, _names, serve
+from tests.serve.serving import Client, Live, encoded, picture
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "serve_client.py"
 

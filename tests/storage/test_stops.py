@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from gapstone import kept
 from gapstone.compare import trials
-from gapstone.explaining.kept import Kept
-from gapstone.images import store
+from gapstone.data import decoded_store
+from gapstone.explaining.explain_folder import Kept
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.kept import keep
-from gapstone.storage.folder import COMPARE, own_folder
-from gapstone.storage.sealed import DamagedError, read_sealed, sha256, write_sealed
-from gapstone.whole import write_whole
-
-from ..stopping_disk import HOW, Disk, every_stop, stopping
+from gapstone.storage import resumable_rows
+from gapstone.storage.atomic import write_whole
+from gapstone.storage.owned_folder import COMPARE, own_folder
+from gapstone.storage.resumable_rows import keep
+from gapstone.storage.sealed_json import DamagedError, read_sealed, sha256, write_sealed
+from tests.stopping_disk import HOW, Disk, every_stop, stopping
 
 ROWS, STEP = 4, 2
 PREPROCESSING = Preprocessing(1, (6, 6), (6, 6), (0.5,), (0.25,))
@@ -29,7 +28,7 @@ PREPROCESSING = Preprocessing(1, (6, 6), (6, 6), (0.5,), (0.25,))
 def no_fsync(monkeypatch):
     """The disk of these tests is a model; a real one takes milliseconds for each."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(kept, "SYNC", 1)  # a note after every batch
+    monkeypatch.setattr(resumable_rows, "SYNC", 1)  # a note after every batch
 
 
 def rows(first: int, last: int) -> torch.Tensor:
@@ -75,7 +74,7 @@ def test_rows_that_are_kept(tmp_path, before, how):
     """After any stop the next run makes the rest, the same rows as ever; no note speaks of rows that are not there, and
     no more is made again than since the last note."""
     folder, making, noted = tmp_path / "out", Making(), [0]
-    written = kept.write_sealed
+    written = resumable_rows.write_sealed
 
     def noting(path: Path, facts: dict[str, Any], name: str) -> None:
         written(path, facts, name)
@@ -85,7 +84,7 @@ def test_rows_that_are_kept(tmp_path, before, how):
         making.asked.clear()
         noted[:] = [0]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(kept, "write_sealed", noting)
+            patch.setattr(resumable_rows, "write_sealed", noting)
             keep(folder, "maps", 0, ROWS, making, STEP)
 
     for number, call in every_stop(folder, lambda: BEFORE[before](folder), action, how):
@@ -142,7 +141,7 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path, how, old):
 
 
 def stored(folder: Path) -> None:
-    store.build(source(2), np.arange(4), PREPROCESSING, folder / "store")
+    decoded_store.build(source(2), np.arange(4), PREPROCESSING, folder / "store")
 
 
 def tried(folder: Path) -> None:
@@ -214,15 +213,15 @@ def test_decoded_images(tmp_path, how, other):
     """What can be opened is whole, and what `build` gives is what was asked for; nothing is called damaged."""
     folder = tmp_path / "out"
 
-    def build(level: int, say: list[str]) -> store.Store:
-        return store.build(source(level), np.arange(4), PREPROCESSING, folder / "store", say=say.append)
+    def build(level: int, say: list[str]) -> decoded_store.Store:
+        return decoded_store.build(source(level), np.arange(4), PREPROCESSING, folder / "store", say=say.append)
 
     for number, call in every_stop(folder, lambda: other and build(1, []) and None, lambda: build(2, []) and None, how):
         said: list[str] = []
         made = build(2, said)
         assert np.array_equal(made.images, np.full((4, 6, 6, 1), 2)), f"{how} at call {number}, {call}"
         assert said == [], f"{how} at call {number}, {call}"
-        store.sweep(folder / "store")
+        decoded_store.sweep(folder / "store")
         assert [path.name for path in folder.iterdir()] == ["store"]
 
 

@@ -12,19 +12,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from gapstone.compare.executors import JobError, one
-from gapstone.compare.localisation import SECONDS_PER_PIXEL
-from gapstone.compare.marked import Marked, among, marked
-from gapstone.compare.measures import MOST_FOR_ROBUSTNESS, PeakMemory, shift_pixels
-from gapstone.compare.once import Pass, the_pass, time_frozen
+from gapstone.compare.boxed_images import Marked, among, marked
+from gapstone.compare.feature_pass import Pass, the_pass, time_frozen
+from gapstone.compare.map_localisation import SECONDS_PER_PIXEL
+from gapstone.compare.trial_measures import MOST_FOR_ROBUSTNESS, PeakMemory, shift_pixels
 from gapstone.compare.trials import Start, Trial, measured_before
-from gapstone.disk import check_input
+from gapstone.console.formatting import display
+from gapstone.data.decoded_store import Store
 from gapstone.heads import parse
-from gapstone.images.store import Store
-from gapstone.prepare import Choices, Prepared, Progress, Say, at_least, decide
-from gapstone.shown import display
-from gapstone.storage.sealed import DamagedError, named, read_sealed
-from gapstone.training import Pace, Rows, measure_pace
+from gapstone.storage.paths import check_input
+from gapstone.storage.sealed_json import DamagedError, named, read_sealed
+from gapstone.training.loop import Pace, Rows, measure_pace
+from gapstone.training.training_data import Choices, Prepared, Progress, Say, at_least, decide
+from gapstone.workers.job_processes import JobError, one
 
 HEADS = ("gap", "gmp", "nin", "fc", "fc:grid=4")
 MOST_SHOWN = 8
@@ -42,9 +42,9 @@ class Request:
     baseline: str | None = None
     workers: int | None = None
     boxes: Path | None = None
-    """A table of where the objects are (gapstone.images.objects)."""
+    """A table of where the objects are (gapstone.data.object_boxes)."""
     weights: Path | None = None
-    """What the backbone starts from (gapstone.weights)."""
+    """What the backbone starts from (gapstone.models.backbone_weights)."""
     freeze: bool = False
     """The backbone is not trained: it passes once over the images, and only heads are trained."""
 

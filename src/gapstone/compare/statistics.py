@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from gapstone.compare.advice import advise, detectable, minimum_detectable, note
 from gapstone.compare.calibration import calibration
 from gapstone.compare.difference import Estimate, corrected_t, crossed
-from gapstone.shown import many
+from gapstone.compare.sample_size import advise, detectable, minimum_detectable, note
+from gapstone.console.formatting import many
 
 __all__ = [
     "calibration",

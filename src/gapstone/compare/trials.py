@@ -16,21 +16,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gapstone.classifier import Classifier
-from gapstone.compare import measures
-from gapstone.compare.asking import Asked, Live
+from gapstone.compare import trial_measures
+from gapstone.compare.boxed_images import Marked
 from gapstone.compare.calibration import calibration
-from gapstone.compare.frozen import OnKept, Seen, train_on
-from gapstone.compare.localisation import localisation
-from gapstone.compare.marked import Marked
+from gapstone.compare.feature_cache import OnKept, Seen, train_on
+from gapstone.compare.map_localisation import localisation
+from gapstone.compare.predictor import Asked, Live
+from gapstone.data.decoded_store import Store
 from gapstone.heads import Head
 from gapstone.images.load import VERSION as LOADER
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.images.store import Store
-from gapstone.storage.sealed import DamagedError, digests, read_sealed, read_vouched, write_sealed
-from gapstone.training import History, Rows, Settings, repeatable, seeded, train
-from gapstone.weights import digest, read_weights
-from gapstone.whole import remove, sync_folder, write_whole
+from gapstone.models.backbone_weights import digest, read_weights
+from gapstone.models.classifier import Classifier
+from gapstone.storage.atomic import remove, sync_folder, write_whole
+from gapstone.storage.sealed_json import DamagedError, digests, read_sealed, read_vouched, write_sealed
+from gapstone.training.loop import History, Rows, Settings, repeatable, seeded, train
 
 VERSION = 4  # raised when the same configuration would give other numbers
 
@@ -152,7 +152,7 @@ def run(
             )
 
     asked: Asked
-    with measures.PeakMemory(trial.device) as peak:
+    with trial_measures.PeakMemory(trial.device) as peak:
         if seen is not None:
             asked = on_kept(trial, seen, store.labels)
             history = train_on(asked, trial.train, trial.validation, trial.settings, trial.seed, after_epoch)
@@ -177,15 +177,15 @@ def on_kept(trial: Trial, seen: Seen, labels: NDArray[np.int64]) -> OnKept:
 def measure(asked: Asked, trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
     test = asked.logits(trial.test)
     labels = asked.labels[trial.test]
-    answers = measures.Answers.of(test)
+    answers = trial_measures.Answers.of(test)
     learned = asked.logits(trial.train).argmax(1).numpy()
     classes = len(trial.labels)
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels, answers.answer), 1)
-    some = measures.robust(trial.test)
-    pixels = measures.shift_pixels(trial.preprocessing.size)
-    shift, shifted = measures.shifts(asked, some, pixels)
-    shown = measures.show(asked, trial.shown)
+    some = trial_measures.robust(trial.test)
+    pixels = trial_measures.shift_pixels(trial.preprocessing.size)
+    shift, shifted = trial_measures.shifts(asked, some, pixels)
+    shown = trial_measures.show(asked, trial.shown)
     test_accuracy, train_accuracy = (
         float((a == y).mean()) for a, y in ((answers.answer, labels), (learned, asked.labels[trial.train]))
     )
@@ -201,10 +201,10 @@ def measure(asked: Asked, trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]
         "generalisation_gap": train_accuracy - test_accuracy,
         **{key: _plain(value) for key, value in calibration(answers.logits, labels).items()},
         "shift": {"pixels": [0, *pixels], **shift},
-        "sizes": measures.sizes(asked, some),
+        "sizes": trial_measures.sizes(asked, some),
         "robustness_images": len(some),
         "confusion": confusion.tolist(),
-        "takes_only": measures.takes_only(asked),
+        "takes_only": trial_measures.takes_only(asked),
         **asked.cost(),
         "additive": shown.pop("additive"),
         "completeness_gap": shown.pop("gap"),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gapstone.shown import many, signed
+from gapstone.console.formatting import many, signed
 
 SHORT = 60
 """Characters of a headline that names heads; a longer one counts them."""

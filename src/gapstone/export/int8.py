@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gapstone.classifier import Classifier
-from gapstone.export.check import pictures
+from gapstone.data.open_source import open_source
+from gapstone.data.scan import scan
+from gapstone.data.sources import Source
+from gapstone.data.split import Duplicates, split
 from gapstone.export.to_onnx import TRUNK, read_onnx
-from gapstone.images.scan import scan
-from gapstone.images.sources import Source, open_source
-from gapstone.images.split import Duplicates, split
-from gapstone.opening import Opened
-from gapstone.timing import side_by_side, take_turns
+from gapstone.export.verify import pictures
+from gapstone.maps.open_model import Opened
+from gapstone.models.classifier import Classifier
+from gapstone.runtime.timing import side_by_side, take_turns
 
 CALIBRATED = 128
 """Images that say how large activations become; at least one of each class."""

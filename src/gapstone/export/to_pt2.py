@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from gapstone.export.check import ExportError, Run
-from gapstone.export.sizes import Sizes
-from gapstone.torch_internals import any_number_of_images
+from gapstone.export.size_range import Sizes
+from gapstone.export.verify import ExportError, Run
+from gapstone.runtime.torch_internals import any_number_of_images
 
 FACTS = "gapstone.json"
-"""The extra file inside a .pt2 that says what the numbers mean (`gapstone.export.about`)."""
+"""The extra file inside a .pt2 that says what the numbers mean (`gapstone.export.file_metadata`)."""
 
 
 def graph(module: nn.Module, sizes: Sizes) -> tuple[ExportedProgram, Sizes]:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gapstone.export.pools import Pooled, contiguous, whole, without_operators
+from gapstone.export.torch_pools import Pooled, contiguous, whole, without_operators
+from gapstone.maps.open_model import Opened
 from gapstone.maps.split import split
 from gapstone.maps.tail import Pooling
 from gapstone.maps.tape import SplitError
 from gapstone.maps.watch import Known
-from gapstone.opening import Opened
 
 
 @final

@@ -5,9 +5,8 @@ from math import gcd
 
 import numpy as np
 
-from gapstone.shown import many
-
-from .preprocessing import Preprocessing
+from gapstone.console.formatting import many
+from gapstone.images.preprocessing import Preprocessing
 
 LITTLE = 0.02
 """Of a picture: less is cut off without a word."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageFile
 
-from .decode_error import DecodeError
+from gapstone.images.decode_error import DecodeError
 
 LOOK_AHEAD = b"\xff\x00" * 9
 """More than the 8 bytes that libjpeg-turbo reads ahead, all ones: no code, so that it takes as many bits as can be."""

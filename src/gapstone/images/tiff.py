@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .decode_error import DecodeError
-from .deep import Deep, unpremultiplied
+from gapstone.images.decode_error import DecodeError
+from gapstone.images.high_bit_depth import Deep, unpremultiplied
 
 _SIZES = {1: "B", 2: "s", 3: "H", 4: "I", 6: "b", 7: "s", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 18: "Q"}
 _ENTRIES = 4096  # of a directory; a TIFF has some 20

@@ -5,15 +5,16 @@ from typing import Any
 from torch import nn
 
 from gapstone.cost import Tally
-from gapstone.inspecting.asking import cells, refusal, takes
 from gapstone.inspecting.dry import Dry, dried
-from gapstone.inspecting.others import AS_IT_IS, flattened, others
-from gapstone.inspecting.parts import parts_of
+from gapstone.inspecting.input_sizes import Sizes, legal
+from gapstone.inspecting.inspection import Inspection
+from gapstone.inspecting.module_tree import each_once, rows_of
+from gapstone.inspecting.network_costs import LastMap, OtherHead
+from gapstone.inspecting.network_parts import parts_of
+from gapstone.inspecting.other_heads import AS_IT_IS, flattened, others
 from gapstone.inspecting.passes import Looked, count, kept, look
 from gapstone.inspecting.reach import Seen
-from gapstone.inspecting.result import Inspection, LastMap, OtherHead
-from gapstone.inspecting.sizes import Sizes, legal
-from gapstone.inspecting.tree import each_once, rows_of
+from gapstone.inspecting.size_probe import cells, refusal, takes
 
 SIZE = (224, 224)
 

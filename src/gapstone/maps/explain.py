@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapstone.classifier import Classifier
+from gapstone.drawing.explanation_view import Seen
 from gapstone.heads import Head, NotLinearError
 from gapstone.maps.explanation import Explanation
-from gapstone.maps.placement import Placement
-from gapstone.maps.showing import Seen
 from gapstone.maps.split import Found, located, split
 from gapstone.maps.tail import Tail
 from gapstone.maps.tape import SplitError, Tape
 from gapstone.maps.targets import Classes, chosen
 from gapstone.maps.watch import Watch
+from gapstone.models.classifier import Classifier
 from gapstone.modes import quiet
+from gapstone.tracing.placement import Placement
 
 
 def explain(

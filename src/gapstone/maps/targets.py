@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapstone.shown import many
+from gapstone.console.formatting import many
 
 One = int | str
 Classes = One | Sequence[One] | Sequence[Sequence[One]] | Tensor | NDArray[Any]

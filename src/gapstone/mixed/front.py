@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from gapstone.console.formatting import by
 from gapstone.mixed.masked import run, together
 from gapstone.mixed.planning import MOST_PIXELS, Plan, buckets, joined, singly
 from gapstone.mixed.trial import again, alike, different, failed, tried
 from gapstone.mixed.valid import Refused
 from gapstone.modes import quiet
-from gapstone.shown import by
 
 How = Literal["auto", "masked", "buckets"]
 

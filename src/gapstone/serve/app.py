@@ -21,11 +21,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gapstone.images.load import ImageError
-from gapstone.serve.answer import Explainer, answer
+from gapstone.serve.client_limits import Limits, Refused, busy
+from gapstone.serve.explain_json_api import Explainer, answer
 from gapstone.serve.guard import SCHEMA, Guard
-from gapstone.serve.limits import Limits, Refused, busy
-from gapstone.serve.picture import Picture
-from gapstone.serve.readers import Readers
+from gapstone.serve.picture_readers import Readers
+from gapstone.serve.read_picture import Picture
 from gapstone.serve.upload import Uploads
 
 PAGE = {

@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from gapstone.serve.limits import Limits, Refused, amount, busy
+from gapstone.serve.client_limits import Limits, Refused, amount, busy
 
 FIELD = "image"
 FORM = "multipart/form-data"

@@ -5,7 +5,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from gapstone.shown import by
+from gapstone.console.formatting import by
 
 
 @final

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from gapstone.maps.tape import SplitError
 from gapstone.modes import quiet
-from gapstone.swapping.cut import Surgery, of_in_training
+from gapstone.swapping.exchange import Surgery, of_in_training
 from gapstone.swapping.find import Found, choose
-from gapstone.swapping.inside import takers
+from gapstone.swapping.in_place import takers
 from gapstone.swapping.trunk import Replay, Tap, Trunk, TrunkAndHead
 from gapstone.swapping.trying import close, training
 

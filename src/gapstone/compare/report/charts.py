@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from gapstone.compare.report.words import short
-from gapstone.figures import style
+from gapstone.compare.report.number_text import short
+from gapstone.drawing.matplotlib_setup import style
 
-# gapstone.figures goes before Matplotlib
+# gapstone.drawing.matplotlib_setup goes before Matplotlib
 # isort: split
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import gapstone as gs
 from gapstone.bench import case_table
 from gapstone.bench.doctor import machine
-from gapstone.bench.measure import Spread, interleaved, ratio, spread
+from gapstone.bench.measure import TimeSpread, interleaved, ratio, spread
 from gapstone.storage.paths import output_file
 
 LAYOUTS = ("NCHW", "NHWC", "to NHWC")
@@ -80,9 +80,9 @@ class Measured:
     compiled: bool
     error: float
     """Of the answers, or of the first layer's gradient: the largest difference over the largest number."""
-    torch: Spread
-    gapstone: Spread
-    ratio: Spread
+    torch: TimeSpread
+    gapstone: TimeSpread
+    ratio: TimeSpread
 
 
 def pair(make: Callable[[], nn.Module], layout: str, mode: str, compiled: bool) -> tuple[nn.Module, nn.Module]:

@@ -16,12 +16,12 @@ import gapstone as gs
 from gapstone.commands import train_predict
 from gapstone.compare.run_comparison import Request as Comparison
 from gapstone.compare.run_comparison import compare
-from gapstone.converting.model_measures import right
+from gapstone.converting.model_measures import correct_answers
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.maps.open_model import Opened, open_model
+from gapstone.maps.open_model import ImageModel, open_model
 from gapstone.models.model_file import ModelFileError, NotFiniteError
 from gapstone.training.loop import TrainingError, predict
-from gapstone.training.training_data import Choices
+from gapstone.training.training_data import TrainOptions
 
 PREPROCESSING = Preprocessing(3, (16, 16), (16, 16), (0.5,) * 3, (0.25,) * 3)
 
@@ -72,7 +72,7 @@ def test_what_was_in_order_still_loads(tmp_path):
 def test_a_picture_it_overflows_on_is_an_error_of_the_model_and_the_others_are_predicted(tmp_path, monkeypatch, capsys):
     for name, grey in (("dark", 0), ("bright", 250)):
         Image.fromarray(np.full((16, 16, 3), grey, np.uint8)).save(tmp_path / f"{name}.png")
-    opened = Opened("m", BrightOverflows().eval(), ("cat", "dog"), PREPROCESSING)
+    opened = ImageModel("m", BrightOverflows().eval(), ("cat", "dog"), PREPROCESSING)
     monkeypatch.setattr(train_predict, "open_model", lambda *_: opened)
     pictures = [str(tmp_path / f"{name}.png") for name in ("dark", "bright")]
     assert not train_predict.predict_files("m", pictures, True, 3, "cpu")
@@ -98,7 +98,7 @@ def test_whatever_measures_an_accuracy_refuses_such_logits():
     with pytest.raises(TrainingError, match="NaN or infinite for 4 of 4 images"):
         predict(overflowing(), Pictures(), rows)
     with pytest.raises(NotFiniteError, match="the model before gives logits that are NaN or infinite"):
-        right(
+        correct_answers(
             overflowing(),
             lambda rows: [torch.rand(len(rows), 3, 16, 16)],
             rows,
@@ -114,7 +114,7 @@ def test_weights_that_overflow_are_refused_before_any_trial(tmp_path):
     state = overflowing().features.state_dict()
     state["block1.0.weight"] = state["block1.0.weight"] * 1e8
     save_file({name: t * (1e18 if t.dim() == 4 else 1) for name, t in state.items()}, tmp_path / "w.safetensors")
-    request = Comparison(Choices("digits", "nin", limit=40), ("gap",), 1, weights=tmp_path / "w.safetensors")
+    request = Comparison(TrainOptions("digits", "nin", limit=40), ("gap",), 1, weights=tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=r"--weights .*w\.safetensors: .*(overflow|not finite)"):
         compare(request, tmp_path / "out", Console(file=io.StringIO()))
     assert not (tmp_path / "out" / "trials").exists()
@@ -122,7 +122,7 @@ def test_weights_that_overflow_are_refused_before_any_trial(tmp_path):
 
 def test_explain_lists_such_a_picture_and_goes_on(tmp_path, monkeypatch):
     from gapstone.explaining import explain_files
-    from gapstone.explaining.explain_request import Request
+    from gapstone.explaining.explain_request import ExplainRequest
 
     for name, grey in (("dark", 1), ("bright", 250)):
         Image.fromarray(np.full((16, 16, 3), grey, np.uint8)).save(tmp_path / f"{name}.png")
@@ -133,10 +133,10 @@ def test_explain_lists_such_a_picture_and_goes_on(tmp_path, monkeypatch):
             p.abs_()  # maps well above 1
         model.head.classifier[-1].weight.fill_(3e38)
         model.head.classifier[-1].bias.zero_()
-    opened = Opened("m", model, ("cat", "dog"), PREPROCESSING)
+    opened = ImageModel("m", model, ("cat", "dog"), PREPROCESSING)
     monkeypatch.setattr(explain_files, "open_model", lambda *_: opened)
     pictures = (str(tmp_path / "bright.png"), str(tmp_path / "dark.png"))
-    request = Request("m", pictures, drawings=False, as_json=False, batch_size=1)
+    request = ExplainRequest("m", pictures, drawings=False, as_json=False, batch_size=1)
     console = Console(file=io.StringIO(), width=200)
     assert not explain_files.explain_files(request, tmp_path / "out", console)
     document = json.loads((tmp_path / "out" / "explained.json").read_text("ascii"), parse_constant=pytest.fail)

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 import gapstone
 from gapstone.console.formatting import lines, one_line, show_warnings
-from gapstone.console.options import place
+from gapstone.console.options import results_place
 from gapstone.runtime import interrupts
 from gapstone.storage.paths import sentence
 
@@ -209,14 +209,18 @@ def compare(
     """
     given = locals()  # by name: thirteen options in the right order would be luck
     with _loading():
-        from gapstone.compare.plan import Request
+        from gapstone.compare.plan import CompareRequest
         from gapstone.compare.run_comparison import compare as run
         from gapstone.heads import split_specs
-        from gapstone.training.training_data import Choices
+        from gapstone.training.training_data import TrainOptions
 
-    choices = Choices(**{option.name: given[option.name] for option in fields(Choices)})
-    request = Request(choices, tuple(split_specs(heads)), seeds, folds, baseline, workers, boxes, weights, freeze)
-    run(request, out or Path("runs") / f"compare-{place(data)}", command=shlex.join(["gapstone", *sys.argv[1:]]))
+    choices = TrainOptions(**{option.name: given[option.name] for option in fields(TrainOptions)})
+    request = CompareRequest(
+        choices, tuple(split_specs(heads)), seeds, folds, baseline, workers, boxes, weights, freeze
+    )
+    run(
+        request, out or Path("runs") / f"compare-{results_place(data)}", command=shlex.join(["gapstone", *sys.argv[1:]])
+    )
 
 
 @app.command()
@@ -289,9 +293,9 @@ def train(
     given = locals()
     with _loading():
         from gapstone.commands.train_predict import train_one
-        from gapstone.training.training_data import Choices
+        from gapstone.training.training_data import TrainOptions
 
-    choices = Choices(**{option.name: given[option.name] for option in fields(Choices)})
+    choices = TrainOptions(**{option.name: given[option.name] for option in fields(TrainOptions)})
     train_one(choices, head, seed, out)
 
 
@@ -367,10 +371,12 @@ def explain(
     given = locals()
     with _loading():
         from gapstone.explaining.explain_files import explain_files
-        from gapstone.explaining.explain_request import Request
+        from gapstone.explaining.explain_request import ExplainRequest
 
-    named = {field.name: given[field.name] for field in fields(Request)}
-    if not explain_files(Request(**named | {"images": tuple(images)}), out or Path("runs") / f"explain-{place(model)}"):
+    named = {field.name: given[field.name] for field in fields(ExplainRequest)}
+    if not explain_files(
+        ExplainRequest(**named | {"images": tuple(images)}), out or Path("runs") / f"explain-{results_place(model)}"
+    ):
         raise typer.Exit(1)
 
 
@@ -454,9 +460,9 @@ def convert(
     given = locals()
     with _loading():
         from gapstone.converting.convert import convert as run
-        from gapstone.converting.convert_request import Request
+        from gapstone.converting.convert_request import ConvertRequest
 
-    run(Request(**{field.name: given[field.name] for field in fields(Request)}), as_json)
+    run(ConvertRequest(**{field.name: given[field.name] for field in fields(ConvertRequest)}), as_json)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from gapstone.bench import case_table, contenders, measure, our_call, run_bench, saved_memory, verify_answers
-from gapstone.bench.case_result import Result, select
+from gapstone.bench.case_result import CaseResult, select
 from gapstone.bench.case_result import measure as measured
 from gapstone.bench.cases import Case, daily
 from gapstone.cli import app
@@ -47,7 +47,7 @@ def test_a_table_and_its_numbers(console, tmp_path):
     facts, results = run_bench.read(out)
     assert facts["machine"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert [one.case for one in results] == [case for case in daily(tiny=True) if case.title in FEW]
-    assert [Result.read(json.loads(json.dumps(one.as_json()))) for one in results] == results
+    assert [CaseResult.read(json.loads(json.dumps(one.as_json()))) for one in results] == results
     for one in results:
         assert one.seconds["gapstone"].median > 0
         assert one.ratios["torch"].low <= one.ratios["torch"].median <= one.ratios["torch"].high
@@ -134,7 +134,7 @@ def test_an_interrupted_run_keeps_what_it_has(console, monkeypatch, tmp_path):
     def interrupted(case, *rest):
         if case.title == "max 3×3 s1":
             raise KeyboardInterrupt
-        return Result(case, 1, wrong="the test says so")
+        return CaseResult(case, 1, wrong="the test says so")
 
     monkeypatch.setattr(run_bench, "measure", interrupted)
     out = tmp_path / "bench.json"
@@ -153,10 +153,10 @@ def test_nothing_to_measure_is_an_error(console):
 
 def test_losses_are_marked():
     def of(median):
-        return measure.Spread(median, median, median, 5)
+        return measure.TimeSpread(median, median, median, 5)
 
     def result(ratio):
-        return Result(Case("max", (2, 4, 6, 6)), 1, bytes=1, limit_bytes=1, limit="read", loop="numba",
+        return CaseResult(Case("max", (2, 4, 6, 6)), 1, bytes=1, limit_bytes=1, limit="read", loop="numba",
                       seconds={"gapstone": of(1.0), "torch": of(ratio), "limit": of(1.0)},
                       ratios={"torch": of(ratio)})  # fmt: skip
 
@@ -169,7 +169,7 @@ def test_losses_are_marked():
 def test_disturbed_samples_count_only_where_there_is_nothing_else():
     calm = [measure.Sample(1.0, False)] * 5
     busy = [measure.Sample(9.0, True)] * 5
-    assert measure.spread(calm + busy) == measure.Spread(1.0, 1.0, 1.0, 5)
+    assert measure.spread(calm + busy) == measure.TimeSpread(1.0, 1.0, 1.0, 5)
     assert measure.spread(busy).disturbed
     assert measure.ratio(busy + calm, calm + calm).median == 1.0
 
@@ -185,8 +185,8 @@ def test_what_is_wrong():
 
 def test_kept_memory_is_counted_once():
     x = torch.rand(4, 8)
-    found = saved_memory.kept(lambda x: torch.exp(x) * x, x)
-    assert found == saved_memory.Kept(
+    found = saved_memory.saved_memory_of(lambda x: torch.exp(x) * x, x)
+    assert found == saved_memory.SavedMemory(
         beside=4 * 8 * 4, x=True, answer=False
     )  # exp's answer, which the product keeps too
-    assert saved_memory.kept(torch.exp, x) == saved_memory.Kept(0, False, True)
+    assert saved_memory.saved_memory_of(torch.exp, x) == saved_memory.SavedMemory(0, False, True)

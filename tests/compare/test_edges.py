@@ -12,8 +12,8 @@ import torch
 from gapstone.compare import difference, gather_results, trial_measures
 from gapstone.compare import verdict as verdicts
 from gapstone.compare.calibration import calibration
-from gapstone.compare.difference import AGREEMENT, Components, Doubt, Estimate, corrected_t, crossed
-from gapstone.compare.finished_trials import Done
+from gapstone.compare.difference import AGREEMENT, Components, ErrorDistribution, Estimate, corrected_t, crossed
+from gapstone.compare.finished_trials import FinishedTrial
 from gapstone.compare.sample_size import MOST_IMAGES, POWER, advise, detectable, minimum_detectable, note
 from gapstone.compare.statistics import compare_pairs, holm, interval, verdict
 
@@ -105,7 +105,7 @@ def test_images_asked_for_are_the_fewest_that_do():
 
 
 def test_folds_ask_for_images_by_the_square():
-    doubt = Doubt(0.004, 5, 0.0, 1000)
+    doubt = ErrorDistribution(0.004, 5, 0.0, 1000)
     text = advise(Estimate(0.01, doubt), 5, 0.005, folds=dict.fromkeys(range(5), (800, 200)))
     assert number(text, "images") == pytest.approx(1000 * (detectable(doubt, 0.05) / 0.01) ** 2, rel=0.05)
     far = advise(Estimate(0.00001, doubt), 5, 0.00002, folds=dict.fromkeys(range(5), (800, 200)))
@@ -114,7 +114,7 @@ def test_folds_ask_for_images_by_the_square():
 
 
 def test_what_is_detectable_is_both_errors():
-    doubt = Doubt(0.0, 5, 0.01, 10**6)
+    doubt = ErrorDistribution(0.0, 5, 0.01, 10**6)
     assert detectable(doubt, 0.05) == pytest.approx((1.95996 + 0.84162) * 0.01, rel=1e-3)
     assert POWER == 0.8
 
@@ -185,9 +185,9 @@ def test_doubt_of_a_negative_component_is_that_of_none():
 
 
 def test_intervals_end_where_differences_do():
-    wide = Estimate(0.9, Doubt(0.5, 2, 0.1, 10))
+    wide = Estimate(0.9, ErrorDistribution(0.5, 2, 0.1, 10))
     assert wide.interval() == (-1.0, 1.0)
-    assert Doubt(0.5, 2, 0.1, 10).beyond(0) == 1.0
+    assert ErrorDistribution(0.5, 2, 0.1, 10).beyond(0) == 1.0
 
 
 def test_folds_of_unlike_size_count_each_by_its_own():
@@ -358,9 +358,9 @@ def test_the_worst_images_were_wrong():
     store = SimpleNamespace(labels=labels, names=("a", "b", "c", "d"), images=np.zeros((4, 2, 2, 1), np.uint8))
     prepared = SimpleNamespace(store=store, labels=("no", "yes"), preprocessing=SimpleNamespace(centre=lambda x: x))
 
-    def done(answer: list[int], confidence: list[float]) -> Done:
+    def done(answer: list[int], confidence: list[float]) -> FinishedTrial:
         arrays = {"test": np.arange(4), "answer": np.array(answer), "confidence": np.array(confidence, np.float32)}
-        return Done(SimpleNamespace(), {}, arrays)  # type: ignore[arg-type]
+        return FinishedTrial(SimpleNamespace(), {}, arrays)  # type: ignore[arg-type]
 
     by_head = {
         "gap": [done([0, 0, 1, 1], [0.9, 0.6, 0.9, 0.8]), done([0, 1, 1, 1], [0.9, 0.6, 0.5, 0.8])],
@@ -375,7 +375,7 @@ def test_the_worst_images_were_wrong():
     assert worst[0]["confidence"]["gap"] == pytest.approx(0.7)
 
 
-def finished(seed: int, accuracy: float, takes_only: str | None = None) -> Done:
+def finished(seed: int, accuracy: float, takes_only: str | None = None) -> FinishedTrial:
     """A trial of a head with two classes."""
     bins = {"edges": [0, 1], "confidence": [0.5], "accuracy": [accuracy], "count": [4]}
     numbers = dict.fromkeys(("nll", "brier", "ece", "peak_memory_mb", "generalisation_gap", "train_accuracy"), 0.5)
@@ -395,7 +395,7 @@ def finished(seed: int, accuracy: float, takes_only: str | None = None) -> Done:
         "localisation": None,
         "additive": True,
     }
-    return Done(SimpleNamespace(id=str(seed), seed=seed, head="gap"), facts, {})  # type: ignore[arg-type]
+    return FinishedTrial(SimpleNamespace(id=str(seed), seed=seed, head="gap"), facts, {})  # type: ignore[arg-type]
 
 
 def test_a_head_of_which_no_trial_finished_and_one_of_which_two_did():

@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from gapstone.compare.report import number_text, report_page, report_pictures, report_terminal
-from gapstone.compare.report.charts import COLOURS, Look
+from gapstone.compare.report.charts import COLOURS, ChartStyle
 from tests.compare.fake_results import NAMES, make, save
 from tests.serve.browser import Browser, chromium
 
@@ -319,7 +319,7 @@ def test_scale_keeps_numbers_inside_and_ticks_round() -> None:
 
 
 def test_heads_differ_in_more_than_colour() -> None:
-    looks = [(Look(i).colour, Look(i).marker, Look(i).line) for i in range(3 * COLOURS)]
+    looks = [(ChartStyle(i).colour, ChartStyle(i).marker, ChartStyle(i).line) for i in range(3 * COLOURS)]
     assert len(set(looks[:COLOURS])) == COLOURS
     assert len({(marker, line) for _, marker, line in looks[:COLOURS]}) == COLOURS
     assert len(set(looks)) == len(looks)

@@ -11,9 +11,9 @@ import pytest
 
 from gapstone.data import memory_limits, near_duplicates, split
 from gapstone.data.image_info import thumbnail
-from gapstone.data.near_duplicates import Likeness, check_threshold
+from gapstone.data.near_duplicates import NearDuplicates, check_threshold
 from gapstone.data.sources import DataError
-from gapstone.data.split import SplitError, folds
+from gapstone.data.split import DataSplitError, folds
 from gapstone.images import intensity_range, load
 from gapstone.images.batches import batches
 from gapstone.images.load import ImageError, read_bytes
@@ -39,17 +39,17 @@ def pixels(seed: int, side: int, gray: bool) -> np.ndarray:
     return np.repeat(np.repeat(np.broadcast_to(coarse, (8, 8, 3)), side // 8, 0), side // 8, 1).copy()
 
 
-def likeness(monkeypatch: pytest.MonkeyPatch, *pictures: np.ndarray, threshold: float | None = None) -> Likeness:
+def likeness(monkeypatch: pytest.MonkeyPatch, *pictures: np.ndarray, threshold: float | None = None) -> NearDuplicates:
     """Of pictures that are compared by what a test says."""
     monkeypatch.setattr(
         near_duplicates, "compare", lambda a, b, *_: (np.zeros(len(a), np.float32), np.zeros(len(a), np.float32))
     )
     thumbnails = np.stack([np.frombuffer(thumbnail(one), np.uint8) for one in pictures])
-    return Likeness(thumbnails, np.asarray([one.shape[1::-1] for one in pictures]), threshold)
+    return NearDuplicates(thumbnails, np.asarray([one.shape[1::-1] for one in pictures]), threshold)
 
 
 def alike(
-    monkeypatch: pytest.MonkeyPatch, found: Likeness, correlation: float, colour: float, rows: Any = None
+    monkeypatch: pytest.MonkeyPatch, found: NearDuplicates, correlation: float, colour: float, rows: Any = None
 ) -> bool:
     """`rows`: those where they are so much alike; elsewhere not at all."""
 
@@ -140,7 +140,7 @@ def test_plain_pictures_are_not_compared(contrast, compared):
     page[:64] += np.uint8(2 * contrast)
     page[:, :64, 0] += np.uint8(contrast)
     thumbnails = np.stack([np.frombuffer(thumbnail(one), np.uint8) for one in (page, page.copy())])
-    found = Likeness(thumbnails, np.full((2, 2), 128))
+    found = NearDuplicates(thumbnails, np.full((2, 2), 128))
     assert (len(found.pairs) == 1) == compared
 
 
@@ -188,7 +188,7 @@ def test_validation_of_which_all_are_copies_of_test_images():
     labels, splits = [0, 1] * 4, ["train"] * 4 + ["val"] * 2 + ["test"] * 2
     source, found = made(labels, [0, 1, 2, 3, 6, 7, 6, 7], splits)
     copied = replace(found, exact_duplicates=[[4, 6], [5, 7]])
-    with pytest.raises(SplitError, match="no usable validation images"):
+    with pytest.raises(DataSplitError, match="no usable validation images"):
         split.split(source, copied)
 
 
@@ -214,7 +214,7 @@ def test_a_class_of_large_groups_gives_its_smallest_if_another_stays():
 def test_folds_begin_at_two():
     source, found = made(LABELS)
     assert len(folds(source, found, 2)) == 2
-    with pytest.raises(SplitError, match="at least 2"):
+    with pytest.raises(DataSplitError, match="at least 2"):
         folds(source, found, 1)
 
 
@@ -241,7 +241,7 @@ def test_a_limit_leaves_every_class_one_to_train_and_one_to_validate(limit, fits
     if fits:
         assert len(split.split(source, found, limit=limit).train) == 3
     else:
-        with pytest.raises(SplitError, match=r"limit 5: each of the 3 classes needs at least 2"):
+        with pytest.raises(DataSplitError, match=r"limit 5: each of the 3 classes needs at least 2"):
             split.split(source, found, limit=limit)
 
 
@@ -260,15 +260,15 @@ def test_near_copies_of_test_images_go_while_half_of_the_class_is_left(alike, dr
 def test_shares_are_shares():
     source, found = made(LABELS)
     for wrong in (0.0, 1.0, -0.1):
-        with pytest.raises(SplitError, match="a share between 0 and 1"):
+        with pytest.raises(DataSplitError, match="a share between 0 and 1"):
             split.split(source, found, test_share=wrong)
 
 
 # ---- ranges of deep pixels
 
 
-def spread(lowest: float, highest: float) -> intensity_range.Spread:
-    return intensity_range.Spread("integers", lowest, highest, lowest, highest)
+def spread(lowest: float, highest: float) -> intensity_range.ValueSpread:
+    return intensity_range.ValueSpread("integers", lowest, highest, lowest, highest)
 
 
 def test_notes_say_what_is_cut_off():
@@ -307,7 +307,7 @@ def test_a_range_ends_at_the_last_value_that_is_not_far_beyond():
     ],
 )
 def test_what_is_black_and_white(kind, low, high, lowest, highest, expected):
-    found = intensity_range.decide([intensity_range.Spread(kind, lowest, highest, low, high)])
+    found = intensity_range.decide([intensity_range.ValueSpread(kind, lowest, highest, low, high)])
     assert found.of(kind) == expected
     assert found.of("floats" if kind == "integers" else "integers") is None
 

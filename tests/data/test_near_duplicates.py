@@ -10,7 +10,7 @@ from PIL import Image
 
 from gapstone.data.image_info import thumbnail
 from gapstone.data.inspect_files import THUMBNAIL, _thumbnails
-from gapstone.data.near_duplicates import Likeness, check_threshold
+from gapstone.data.near_duplicates import NearDuplicates, check_threshold
 from gapstone.data.open_source import open_source
 from gapstone.data.scan import scan
 
@@ -40,7 +40,7 @@ CHANGES: dict[str, Callable[[Picture], Picture]] = {
 def pairs_of(pictures: list[Picture]) -> set[tuple[int, int]]:
     thumbnails = np.stack([np.frombuffer(thumbnail(np.ascontiguousarray(p)), np.uint8) for p in pictures])
     sizes = np.asarray([(p.shape[1], p.shape[0]) for p in pictures])
-    return {(int(a), int(b)) for a, b in Likeness(thumbnails, sizes).pairs}
+    return {(int(a), int(b)) for a, b in NearDuplicates(thumbnails, sizes).pairs}
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -80,7 +80,7 @@ def test_handwritten_ones_are_no_copies(real_images: Callable[[str], Path]) -> N
     array = open_source(real_images("mnist")).array
     assert array is not None
     thumbnails = _thumbnails(array[:20_000])
-    assert len(Likeness(thumbnails, np.full((20_000, 2), 28)).pairs) == 0
+    assert len(NearDuplicates(thumbnails, np.full((20_000, 2), 28)).pairs) == 0
 
 
 def aligned(count: int, differ: float, seed: int = 0, noise: float = 2.0) -> list[Picture]:
@@ -95,9 +95,9 @@ def aligned(count: int, differ: float, seed: int = 0, noise: float = 2.0) -> lis
     return made
 
 
-def likeness_of(pictures: list[Picture], threshold: float | None = None) -> Likeness:
+def likeness_of(pictures: list[Picture], threshold: float | None = None) -> NearDuplicates:
     thumbnails = np.stack([np.frombuffer(thumbnail(np.ascontiguousarray(p)), np.uint8) for p in pictures])
-    return Likeness(thumbnails, np.asarray([(p.shape[1], p.shape[0]) for p in pictures]), threshold)
+    return NearDuplicates(thumbnails, np.asarray([(p.shape[1], p.shape[0]) for p in pictures]), threshold)
 
 
 @pytest.mark.parametrize("differ", [0.02, 0.05, 0.1, 0.2])

@@ -248,7 +248,7 @@ def test_check_writes_beside_the_data_never_into_it(
 
 def test_check_says_what_compare_would_refuse(tmp_path: Path) -> None:
     """A class of a single image: there is nothing to test on."""
-    from gapstone.data.split import SplitError, split
+    from gapstone.data.split import DataSplitError, split
 
     rng = np.random.default_rng(0)
     for name, count in (("many", 12), ("one", 1)):
@@ -256,7 +256,7 @@ def test_check_says_what_compare_would_refuse(tmp_path: Path) -> None:
         for i in range(count):
             Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8)).save(tmp_path / "data" / name / f"{i}.png")
     source = open_source(str(tmp_path / "data"))
-    with pytest.raises(SplitError) as compared:
+    with pytest.raises(DataSplitError) as compared:
         split(source, scan(source))
     found = check(str(tmp_path / "data"), tmp_path / "out")
     assert found.refused == str(compared.value)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gapstone.data.image_info import Facts
+from gapstone.data.image_info import ImageInfo
 from gapstone.data.scan import Scan
 from gapstone.data.sources import Item, Source
-from gapstone.data.split import Split, SplitError, carve_validation, folds, split
+from gapstone.data.split import DataSplit, DataSplitError, carve_validation, folds, split
 
 
 def made(
@@ -24,7 +24,7 @@ def made(
     classes = tuple(f"c{k}" for k in range(max(labels) + 1))
     items = [Item(f"{i}.png", labels[i], splits[i], Path(f"{i}.png"), i) for i in range(n)]  # type: ignore[arg-type]
     source = Source("made", "split folder" if splits[0] else "folder", classes, items)
-    facts = tuple(Facts("broken" if i in bad else None, str(i), (8, 8), "L") for i in range(n))
+    facts = tuple(ImageInfo("broken" if i in bad else None, str(i), (8, 8), "L") for i in range(n))
     found = Scan(
         "made",
         source.kind,
@@ -40,7 +40,7 @@ def made(
     return source, found
 
 
-def whole(s: Split) -> np.ndarray:
+def whole(s: DataSplit) -> np.ndarray:
     return np.sort(np.concatenate([s.train, s.validation, s.test]))
 
 
@@ -125,7 +125,7 @@ def test_only_train_is_given() -> None:
 def test_a_given_split_of_unusable_images_is_refused(gone: str) -> None:
     splits = ["train"] * 40 + ["val"] * 10 + ["test"] * 10
     source, found = made([i % 2 for i in range(60)], None, splits, bad=[i for i in range(60) if splits[i] == gone])
-    with pytest.raises(SplitError, match=f"no usable {gone} images"):
+    with pytest.raises(DataSplitError, match=f"no usable {gone} images"):
         split(source, found)
 
 
@@ -145,7 +145,7 @@ def test_near_copies_never_empty_a_given_split() -> None:
 def test_exact_copies_are_dropped_whatever_is_left() -> None:
     source, found = made([0, 1] * 20, [i % 20 for i in range(40)], ["train"] * 20 + ["test"] * 20)
     found = replace(found, exact_duplicates=[[i, i + 20] for i in range(20)])
-    with pytest.raises(SplitError, match=r"0 to train, 10 to test.*20 images dropped from train"):
+    with pytest.raises(DataSplitError, match=r"0 to train, 10 to test.*20 images dropped from train"):
         split(source, found)
     assert len(split(source, found, duplicates="keep").train) == 18
 
@@ -173,7 +173,7 @@ def test_duplicates_kept_or_dropped() -> None:
     assert "80 images left out as duplicates" in dropped.described
     assert len(np.unique(np.concatenate([f.test for f in folds(source, found, 5, duplicates="drop")]))) == 80
     source, found = made([0, 1] * 20, [i % 20 for i in range(40)], ["train"] * 20 + ["test"] * 20)
-    with pytest.raises(SplitError, match="no usable train images"):
+    with pytest.raises(DataSplitError, match="no usable train images"):
         split(source, found, duplicates="drop")
 
 
@@ -194,7 +194,7 @@ def test_limit() -> None:
     assert counts[0] > counts[1] > counts[2] >= 1
     assert np.array_equal(s.test, split(source, found, limit=20, seed=9).test)
     assert np.array_equal(whole(s), whole(split(source, found, limit=20, seed=9)))
-    with pytest.raises(SplitError, match="--limit 2"):
+    with pytest.raises(DataSplitError, match="--limit 2"):
         split(source, found, limit=2)
 
 
@@ -221,12 +221,12 @@ def test_carve_validation_leaves_something_to_learn() -> None:
 )
 def test_too_few_images(labels: list[int], groups: list[int] | None) -> None:
     source, found = made(labels, groups)
-    with pytest.raises(SplitError, match=r"too few different images.*'c1'"):
+    with pytest.raises(DataSplitError, match=r"too few different images.*'c1'"):
         split(source, found)
 
 
 def test_shares_that_make_no_sense() -> None:
-    with pytest.raises(SplitError, match=r"test_share=1\.5"):
+    with pytest.raises(DataSplitError, match=r"test_share=1\.5"):
         split(*made(LABELS), test_share=1.5)
-    with pytest.raises(SplitError, match="folds=1"):
+    with pytest.raises(DataSplitError, match="folds=1"):
         folds(*made(LABELS), 1)

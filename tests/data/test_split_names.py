@@ -11,7 +11,7 @@ from gapstone.data.open_source import open_source
 from gapstone.data.scan import scan
 from gapstone.data.sources import DataError
 from gapstone.data.split import split
-from gapstone.data.split_names import meant
+from gapstone.data.split_names import split_name
 
 Make = Callable[..., Path]
 
@@ -41,7 +41,7 @@ Make = Callable[..., Path]
     ],
 )
 def test_spellings(names: str, splits: str) -> None:
-    found = meant(names.split())
+    found = split_name(names.split())
     assert [found.get(name, "-") for name in names.split()] == splits.split()
 
 

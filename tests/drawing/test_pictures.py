@@ -9,7 +9,7 @@ from PIL import Image
 from gapstone.drawing import captions, colourbar, colours, lettering, sheet
 from gapstone.drawing.evidence import Evidence
 from gapstone.drawing.pictures import Row, contact_sheet, largest, overlay, side_by_side
-from gapstone.drawing.upsample import place
+from gapstone.drawing.upsample import upsample
 from gapstone.images.load import load
 from gapstone.localisation.cam_boxes import Box
 from gapstone.tracing.placement import Placement
@@ -267,7 +267,7 @@ def test_tiny_pictures_are_enlarged_pixel_for_pixel():
     np.testing.assert_array_equal(row.picture[::31, ::31, :1], pixels)
     np.testing.assert_array_equal(row.picture[30::31, 30::31, :1], pixels)
     assert row.evidences[0].size == (248, 248)
-    placed = place(row.evidences[0].map, row.evidences[0].placement, (248, 248))
+    placed = upsample(row.evidences[0].map, row.evidences[0].placement, (248, 248))
     assert (placed == 1).all()
 
 

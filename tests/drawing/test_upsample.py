@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gapstone.drawing.upsample import place
+from gapstone.drawing.upsample import upsample
 from gapstone.tracing.placement import Placement
 
 RESNET = Placement((32.0, 32.0), (0.0, 0.0), ((0, 224), (0, 224)), exact=True)
@@ -14,7 +14,7 @@ CROP = Placement((10.0, 8.0), (12.0, 25.5), ((8, 40), (20, 60)), exact=True)
 def test_a_hot_cell_is_at_its_centre(how):
     map = np.zeros((7, 7), np.float32)
     map[2, 5] = 3
-    placed = place(map, RESNET, (224, 224), how)
+    placed = upsample(map, RESNET, (224, 224), how)
     assert placed.shape == (224, 224)
     assert placed.dtype == np.float32
     rows, columns = np.nonzero(placed == 3)
@@ -25,7 +25,7 @@ def test_a_hot_cell_is_at_its_centre(how):
 
 def test_smooth_is_exact_at_the_centres_and_linear_between():
     map = np.random.default_rng(0).normal(size=(7, 7)).astype(np.float32)
-    placed = place(map, RESNET, (224, 224))
+    placed = upsample(map, RESNET, (224, 224))
     np.testing.assert_array_equal(placed[::32, ::32], map)
     np.testing.assert_allclose(placed[32:64, 96], np.linspace(map[1, 3], map[2, 3], 32, endpoint=False), rtol=1e-5)
     middle = map[3:5, 1:3].mean()
@@ -36,7 +36,7 @@ def test_smooth_is_exact_at_the_centres_and_linear_between():
 def test_smooth_agrees_with_a_pixel_by_pixel_sum():
     rng = np.random.default_rng(1)
     map = rng.normal(size=(3, 4)).astype(np.float32)
-    placed = place(map, CROP, (50, 70))
+    placed = upsample(map, CROP, (50, 70))
     expected = np.zeros((50, 70))
     for y in range(8, 40):
         for x in range(20, 60):
@@ -49,7 +49,7 @@ def test_smooth_agrees_with_a_pixel_by_pixel_sum():
 
 def test_cells_are_their_rectangles():
     map = np.arange(1, 13, dtype=np.float32).reshape(3, 4)
-    placed = place(map, CROP, (50, 70), "cells")
+    placed = upsample(map, CROP, (50, 70), "cells")
     assert set(np.unique(placed)) == {*range(13)}
     down, across = CROP.edges(3, 0), CROP.edges(4, 1)  # 8 17.5 27.5 40; 20 30 38 46 60
     for y in range(8, 40):
@@ -61,7 +61,7 @@ def test_cells_are_their_rectangles():
 @pytest.mark.parametrize("how", ["smooth", "cells"])
 @pytest.mark.parametrize("cells", [(1, 1), (3, 4)])
 def test_nothing_outside_what_was_seen(how, cells):
-    placed = place(np.ones(cells), CROP, (50, 70), how)
+    placed = upsample(np.ones(cells), CROP, (50, 70), how)
     inside = np.zeros((50, 70), bool)
     inside[8:40, 20:60] = True
     np.testing.assert_array_equal(placed, inside.astype(np.float32))
@@ -70,25 +70,25 @@ def test_nothing_outside_what_was_seen(how, cells):
 def test_what_was_seen_may_end_within_a_pixel_or_beyond_the_picture():
     """A pixel belongs to what was seen if its centre does."""
     placement = Placement((2.0, 2.0), (0.0, 0.0), ((0.6, 3.4), (-5.0, 9.0)), exact=True)
-    placed = place(np.ones((2, 2)), placement, (4, 4))
+    placed = upsample(np.ones((2, 2)), placement, (4, 4))
     np.testing.assert_array_equal(placed, [[0] * 4, [1] * 4, [1] * 4, [0] * 4])
 
 
 @pytest.mark.parametrize("how", ["smooth", "cells"])
 def test_many_maps_at_once(how):
     maps = np.random.default_rng(2).normal(size=(2, 5, 3, 4)).astype(np.float32)
-    together = place(maps, CROP, (50, 70), how)
+    together = upsample(maps, CROP, (50, 70), how)
     assert together.shape == (2, 5, 50, 70)
     for i in range(2):
         for k in range(5):
-            np.testing.assert_allclose(together[i, k], place(maps[i, k], CROP, (50, 70), how), atol=1e-6)
+            np.testing.assert_allclose(together[i, k], upsample(maps[i, k], CROP, (50, 70), how), atol=1e-6)
 
 
 def test_the_argument_stays_as_it_was():
     map = np.ones((3, 4))
     map.flags.writeable = False
-    place(map, CROP, (50, 70))
-    place(map, CROP, (50, 70), "cells")[:] = 0
+    upsample(map, CROP, (50, 70))
+    upsample(map, CROP, (50, 70), "cells")[:] = 0
     assert map.all()
 
 
@@ -116,4 +116,4 @@ def test_the_argument_stays_as_it_was():
 )
 def test_bad_input(map, placement, size, how, words):
     with pytest.raises(ValueError, match=words):
-        place(map, placement, size, how)
+        upsample(map, placement, size, how)

@@ -7,14 +7,14 @@ from rich.console import Console
 
 from gapstone.explaining import draw_maps, map_pass
 from gapstone.explaining.explain_files import explain_files
-from gapstone.explaining.explain_request import Request
+from gapstone.explaining.explain_request import ExplainRequest
 from tests.explaining.tiny import make_model, make_pictures
 
 BATCH = 4
 
 
 def explain(model, pictures, out, **options):
-    request = Request(str(model), (str(pictures),), batch_size=BATCH, **options)
+    request = ExplainRequest(str(model), (str(pictures),), batch_size=BATCH, **options)
     explain_files(request, out, Console(file=io.StringIO()))
 
 

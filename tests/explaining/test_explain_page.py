@@ -16,16 +16,16 @@ from rich.console import Console
 from gapstone.drawing.colourbar import ticks
 from gapstone.drawing.colours import rgba
 from gapstone.drawing.evidence import Evidence
-from gapstone.drawing.upsample import place
+from gapstone.drawing.upsample import upsample
 from gapstone.explaining import explain_page
 from gapstone.explaining.explain_files import explain_files
-from gapstone.explaining.explain_request import Request
+from gapstone.explaining.explain_request import ExplainRequest
 from gapstone.tracing.placement import Placement
 from tests.explaining.tiny import make_model, make_pictures
 
 
 def explained(model, pictures, out, **options):
-    explain_files(Request(str(model), (str(pictures),), html=True, **options), out, Console(file=io.StringIO()))
+    explain_files(ExplainRequest(str(model), (str(pictures),), html=True, **options), out, Console(file=io.StringIO()))
     return (out / "index.html").read_text("utf-8")
 
 
@@ -118,7 +118,7 @@ def test_maps_lie_where_the_drawings_have_them(placement, how):
     drawn = small[rows][:, columns].astype(float)
     drawn[(middle < y0) | (middle > y1)] = 0
     drawn[:, (middle < x0) | (middle > x1)] = 0
-    exact = rgba(place(values, placement, (96, 96), how), 2.0, 0.9).astype(float)
+    exact = rgba(upsample(values, placement, (96, 96), how), 2.0, 0.9).astype(float)
     away = np.abs(drawn[..., 3] - exact[..., 3])
     if how == "cells":
         assert (away > 1).mean() < 0.02  # a cell's edge may fall within a pixel

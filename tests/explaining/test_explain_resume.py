@@ -17,7 +17,7 @@ from rich.console import Console
 from gapstone.explaining import map_pass
 from gapstone.explaining.explain_files import explain_files
 from gapstone.explaining.explain_folder import name_of
-from gapstone.explaining.explain_request import Request
+from gapstone.explaining.explain_request import ExplainRequest
 from gapstone.storage.atomic import UNFINISHED
 from tests.explaining.tiny import make_model, make_pictures
 
@@ -49,7 +49,7 @@ def times(out):
 
 def explain(model, *pictures, out, **options):
     console = Console(file=io.StringIO(), width=200)
-    explain_files(Request(str(model), tuple(map(str, pictures)), **options), out, console)
+    explain_files(ExplainRequest(str(model), tuple(map(str, pictures)), **options), out, console)
     return console.file.getvalue()
 
 

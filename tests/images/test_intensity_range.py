@@ -16,7 +16,7 @@ from gapstone.data.decoded_store import build
 from gapstone.data.open_source import open_source
 from gapstone.data.scan import scan
 from gapstone.data.scan_report import counted
-from gapstone.images.intensity_range import UNDECIDED, Ranges, Spread, decide, spread, to_uint8
+from gapstone.images.intensity_range import UNDECIDED, Ranges, ValueSpread, decide, spread, to_uint8
 from gapstone.images.load import ImageError, load
 from gapstone.images.preprocessing import Preprocessing
 from tests.written_images import png16, tiff
@@ -157,14 +157,14 @@ def test_a_stuck_pixel_of_a_camera_does_not_decide() -> None:
     ],
 )
 def test_one_range_holds_them_all(found: list[tuple[float, float]], expected: tuple[float, float]) -> None:
-    assert decide([Spread("integers", a, b, a, b) for a, b in found]) == Ranges(integers=expected)
+    assert decide([ValueSpread("integers", a, b, a, b) for a, b in found]) == Ranges(integers=expected)
 
 
 def test_floats_and_integers_have_a_range_each() -> None:
-    whole = [Spread("floats", -0.01, 1.03, 0, 1), Spread("integers", 0, 900, 0, 900)]
+    whole = [ValueSpread("floats", -0.01, 1.03, 0, 1), ValueSpread("integers", 0, 900, 0, 900)]
     assert decide(whole) == Ranges((0, 1023), (0, 1))
-    assert decide([Spread("floats", 0, 250, 0, 250)]).floats == (0, 255)
-    assert decide([Spread("floats", 0, 1.8, 0, 1.8)]).floats == (0, 1.8)
+    assert decide([ValueSpread("floats", 0, 250, 0, 250)]).floats == (0, 255)
+    assert decide([ValueSpread("floats", 0, 1.8, 0, 1.8)]).floats == (0, 1.8)
     assert decide([]) == UNDECIDED
 
 
@@ -172,8 +172,8 @@ def test_a_spread_leaves_out_the_rarest() -> None:
     values = np.full((100, 100), 500, np.uint16)
     values[0, :9] = 60000
     values[1, :9] = 1
-    assert spread(values) == Spread("integers", 1, 60000, 500, 500)
-    assert spread(values.astype(np.float32)) == Spread("floats", 1, 60000, 500, 500)
+    assert spread(values) == ValueSpread("integers", 1, 60000, 500, 500)
+    assert spread(values.astype(np.float32)) == ValueSpread("floats", 1, 60000, 500, 500)
 
 
 def folder(path: Path, pictures: dict[str, np.ndarray]) -> Path:

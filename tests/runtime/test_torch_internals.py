@@ -160,9 +160,9 @@ def test_a_map_that_is_changed_in_place(without):
 
 
 def test_export_takes_any_number_of_images(without):
-    from gapstone.export.size_range import Sizes
+    from gapstone.export.size_range import SizeRange
     from gapstone.export.to_pt2 import graph
 
-    program, _ = graph(model(), Sizes(3, (24, 24), 4, False))
+    program, _ = graph(model(), SizeRange(3, (24, 24), 4, False))
     for number in (2, 5) if without == "torch.fx.experimental._config.patch" else (1, 2, 5):
         assert program.module()(images()[:1].expand(number, -1, -1, -1)).shape == (number, 4)

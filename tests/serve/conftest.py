@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from gapstone.maps.open_model import open_model
 from gapstone.serve.app import application
-from gapstone.serve.client_limits import Limits
+from gapstone.serve.client_limits import ClientLimits
 from gapstone.serve.explain_json_api import Explainer
 from tests.serve.serving import BASE, Client, Live, small
 
@@ -38,7 +38,7 @@ def client(explainers: tuple[Explainer, Explainer]) -> Iterator[Client]:
     def make(models: int = 1, host: str = "127.0.0.1", **limits: float) -> TestClient:
         key = (models, host, *sorted(limits.items()))
         if key not in made:
-            app = application(explainers[:models], Limits(**limits), host)
+            app = application(explainers[:models], ClientLimits(**limits), host)
             made[key] = TestClient(app, base_url=BASE, raise_server_exceptions=False)
             made[key].__enter__()
         return made[key]

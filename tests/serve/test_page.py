@@ -11,7 +11,7 @@ from PIL import Image
 
 from gapstone.drawing.colours import rgba
 from gapstone.drawing.evidence import Evidence
-from gapstone.drawing.upsample import place
+from gapstone.drawing.upsample import upsample
 from gapstone.images.load import load
 from gapstone.localisation.cam_boxes import box
 from gapstone.maps.open_model import open_model
@@ -83,7 +83,7 @@ def evidence(model: Path, path: Path) -> list[Evidence]:
 
 
 def found_box(each: Evidence, threshold: float, how: str = "smooth") -> str:
-    [found] = box(place(each.map, each.placement, each.size, how), threshold)
+    [found] = box(upsample(each.map, each.placement, each.size, how), threshold)
     x0, y0, x1, y1 = (int(edge) for edge in found.edges)
     return f"Box {x1 - x0} × {y1 - y0} px, from ({x0}, {y0}) to ({x1}, {y1})"
 
@@ -293,7 +293,7 @@ def test_the_pages_maps_are_the_librarys(page: Browser, seed: int) -> None:
             "return [[...v], [...m.rgba(v, 1.5)], [0, 0.2, 0.5, 0.9].map((t) => m.box(v, g.size, t)),"
             " [0, 1].map((axis) => m.edges(g.where, g.cells[axis], axis)), m.scaled(g.where, [0.5, 1.7])]; })"
         )
-        placed = place(map_, where, size, how)
+        placed = upsample(map_, where, size, how)
         np.testing.assert_allclose(np.reshape(found[0], size), placed, atol=1e-5)
         colours, expected = np.reshape(found[1], (*size, 4)), rgba(placed, 1.5, strength=1.0)
         np.testing.assert_allclose(colours[..., 3], expected[..., 3], atol=1)

@@ -1,6 +1,7 @@
 """One pass, kept: the same rows after a stop; other facts, another file."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from gapstone.storage import resumable_rows
 from gapstone.storage.paths import sentence
-from gapstone.storage.resumable_rows import KeptError, keep
+from gapstone.storage.resumable_rows import RowsError, compute_rows
 
 
 def rows(first, last):
@@ -24,11 +25,11 @@ def test_rows_are_made_once_and_read_back(tmp_path):
         return rows(first, last)
 
     for _ in range(2):
-        array = keep(tmp_path, "maps", {"a": 1}, 10, make, 4)
+        array = compute_rows(tmp_path, "maps", {"a": 1}, 10, make, 4)
         assert np.array_equal(array, rows(0, 10))
         assert not array.flags.writeable
     assert asked == [(0, 4), (4, 8), (8, 10)]
-    keep(tmp_path, "maps", {"a": 2}, 10, make, 4)
+    compute_rows(tmp_path, "maps", {"a": 2}, 10, make, 4)
     assert len(asked) == 6
     assert len(list(tmp_path.glob("*.npy"))) == 2
 
@@ -45,9 +46,9 @@ def test_a_stopped_pass_goes_on(tmp_path, monkeypatch):
         return rows(first, last)
 
     with pytest.raises(KeyboardInterrupt):
-        keep(tmp_path, "maps", 0, 10, make, 2)
+        compute_rows(tmp_path, "maps", 0, 10, make, 2)
     assert not list(tmp_path.glob("*.npy"))
-    assert np.array_equal(keep(tmp_path, "maps", 0, 10, make, 2), rows(0, 10))
+    assert np.array_equal(compute_rows(tmp_path, "maps", 0, 10, make, 2), rows(0, 10))
     assert asked == [0, 2, 4, 6, 6, 8]
 
 
@@ -62,12 +63,12 @@ def test_a_note_whose_rows_are_gone_is_not_believed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(resumable_rows, "SYNC", 1)
     with pytest.raises(KeyboardInterrupt):
-        keep(tmp_path, "maps", 0, 10, until(8), 2)
+        compute_rows(tmp_path, "maps", 0, 10, until(8), 2)
     next(tmp_path.glob(".*.part")).unlink()  # the large file is deleted, its hidden note of a byte is not
     monkeypatch.setattr(resumable_rows, "SYNC", 1 << 30)
     with pytest.raises(KeyboardInterrupt):
-        keep(tmp_path, "maps", 0, 10, until(4), 2)
-    assert np.array_equal(keep(tmp_path, "maps", 0, 10, until(10), 2), rows(0, 10) + 1)
+        compute_rows(tmp_path, "maps", 0, 10, until(4), 2)
+    assert np.array_equal(compute_rows(tmp_path, "maps", 0, 10, until(10), 2), rows(0, 10) + 1)
 
 
 @pytest.mark.parametrize("made_again", [False, True])
@@ -85,7 +86,7 @@ def test_a_kill_when_all_is_made_leaves_what_is_right(tmp_path, monkeypatch, mad
 
     monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        keep(tmp_path, "maps", 0, 10, rows, 2)
+        compute_rows(tmp_path, "maps", 0, 10, rows, 2)
     monkeypatch.setattr(Path, "replace", done)
     monkeypatch.setattr(resumable_rows, "SYNC", 1 << 30)
     for path in tmp_path.glob("*.npy"):
@@ -98,22 +99,22 @@ def test_a_kill_when_all_is_made_leaves_what_is_right(tmp_path, monkeypatch, mad
 
     if made_again:
         with pytest.raises(KeyboardInterrupt):
-            keep(tmp_path, "maps", 0, 10, stopped, 2)
-    assert np.array_equal(keep(tmp_path, "maps", 0, 10, rows, 2), rows(0, 10))
+            compute_rows(tmp_path, "maps", 0, 10, stopped, 2)
+    assert np.array_equal(compute_rows(tmp_path, "maps", 0, 10, rows, 2), rows(0, 10))
     assert {path.suffix for path in tmp_path.iterdir()} == {".npy", ".rows", ".lock"}
 
 
 def test_half_precision_is_kept_where_it_fits_and_refused_where_not(tmp_path):
-    assert keep(tmp_path, "half", 0, 4, rows, 4, torch.float16).dtype == np.float16
-    with pytest.raises(KeptError, match="values up to 3e\\+05 do not fit into half precision"):
-        keep(tmp_path, "large", 0, 4, lambda a, b: rows(a, b) * 1e5, 4, torch.float16)
-    with pytest.raises(KeptError, match="NaN or infinity"):
-        keep(tmp_path, "none", 0, 4, lambda a, b: rows(a, b) * torch.nan, 4, torch.float16)
+    assert compute_rows(tmp_path, "half", 0, 4, rows, 4, torch.float16).dtype == np.float16
+    with pytest.raises(RowsError, match="values up to 3e\\+05 do not fit into half precision"):
+        compute_rows(tmp_path, "large", 0, 4, lambda a, b: rows(a, b) * 1e5, 4, torch.float16)
+    with pytest.raises(RowsError, match="NaN or infinity"):
+        compute_rows(tmp_path, "none", 0, 4, lambda a, b: rows(a, b) * torch.nan, 4, torch.float16)
 
 
 def test_a_full_disk_is_told_before(tmp_path):
-    with pytest.raises(KeptError, match="are free"):
-        keep(tmp_path, "huge", 0, 10**13, lambda a, b: torch.zeros(b - a, 100), 4)
+    with pytest.raises(RowsError, match="are free"):
+        compute_rows(tmp_path, "huge", 0, 10**13, lambda a, b: torch.zeros(b - a, 100), 4)
 
 
 def spoil(path, way):
@@ -135,15 +136,15 @@ def spoil(path, way):
 @pytest.mark.parametrize("way", ["cut", "flip", "empty", "link", "gone"])
 @pytest.mark.parametrize("which", ["maps-*.npy", ".maps-*.rows"])
 def test_rows_that_are_damaged_are_named_and_made_anew(tmp_path, way, which):
-    keep(tmp_path, "maps", 0, 10, rows, 4)
+    compute_rows(tmp_path, "maps", 0, 10, rows, 4)
     (path,) = tmp_path.glob(which)
     spoil(path, way)
     said = []
-    array = keep(tmp_path, "maps", 0, 10, lambda first, last: rows(first, last), 4, say=said.append)
+    array = compute_rows(tmp_path, "maps", 0, 10, lambda first, last: rows(first, last), 4, say=said.append)
     assert np.array_equal(array, rows(0, 10))
     assert len(said) == (0 if way == "gone" and path.suffix == ".npy" else 1)
     assert all("maps-" in line and line.endswith("made anew.") for line in said)
-    assert keep(tmp_path, "maps", 0, 10, lambda *_: pytest.fail("made again"), 4).shape == (10, 3)
+    assert compute_rows(tmp_path, "maps", 0, 10, lambda *_: pytest.fail("made again"), 4).shape == (10, 3)
 
 
 @pytest.mark.parametrize("way", ["cut", "flip", "empty", "link", "gone"])
@@ -157,17 +158,17 @@ def test_a_half_made_pass_that_is_damaged_begins_anew(tmp_path, monkeypatch, way
         return rows(first, last)
 
     with pytest.raises(KeyboardInterrupt):
-        keep(tmp_path, "maps", 0, 10, stopped, 2)
+        compute_rows(tmp_path, "maps", 0, 10, stopped, 2)
     (path,) = tmp_path.glob(which)
     spoil(path, way)
     said = []
-    assert np.array_equal(keep(tmp_path, "maps", 0, 10, rows, 2, say=said.append), rows(0, 10))
+    assert np.array_equal(compute_rows(tmp_path, "maps", 0, 10, rows, 2, say=said.append), rows(0, 10))
     assert len(said) == (way != "gone")
 
 
 def test_one_files_rows_do_not_fit_another(tmp_path):
     for about in (1, 2):
-        keep(tmp_path, "maps", about, 10, lambda first, last: rows(first, last) * about, 4)  # noqa: B023
+        compute_rows(tmp_path, "maps", about, 10, lambda first, last: rows(first, last) * about, 4)  # noqa: B023
     one, two = sorted(tmp_path.glob("*.npy"))
     aside = tmp_path / "aside"
     one.rename(aside)
@@ -175,7 +176,8 @@ def test_one_files_rows_do_not_fit_another(tmp_path):
     aside.rename(two)
     said = []
     for about in (1, 2):
-        array = keep(tmp_path, "maps", about, 10, lambda first, last: rows(first, last) * about, 4, say=said.append)  # noqa: B023
+        make = partial(lambda scale, first, last: rows(first, last) * scale, about)
+        array = compute_rows(tmp_path, "maps", about, 10, make, 4, say=said.append)
         assert np.array_equal(array, rows(0, 10) * about)
     assert len(said) == 2
 
@@ -186,7 +188,7 @@ def test_a_full_disk_is_told_with_the_path_and_the_sizes(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="28") as caught:
-        keep(tmp_path, "maps", 0, 10, rows, 2)
+        compute_rows(tmp_path, "maps", 0, 10, rows, 2)
     assert re.match(rf"{tmp_path}/\.maps-\w+\.part: the disk is full \(.* are free\)", sentence(caught.value))
 
 
@@ -201,12 +203,12 @@ def test_a_disk_that_fills_up_leaves_what_was_noted(tmp_path, monkeypatch):
 
     monkeypatch.setattr(resumable_rows, "write_sealed", full)
     with pytest.raises(OSError, match="No space left"):
-        keep(tmp_path, "maps", 0, 10, rows, 2)
+        compute_rows(tmp_path, "maps", 0, 10, rows, 2)
     monkeypatch.setattr(resumable_rows, "write_sealed", write)
 
     def make(first, last):
         asked.append(first)
         return rows(first, last)
 
-    assert np.array_equal(keep(tmp_path, "maps", 0, 10, make, 2), rows(0, 10))
+    assert np.array_equal(compute_rows(tmp_path, "maps", 0, 10, make, 2), rows(0, 10))
     assert asked == [4, 6, 8]

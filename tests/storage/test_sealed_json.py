@@ -9,8 +9,8 @@ import pytest
 from gapstone.storage import block_digest
 from gapstone.storage.sealed_json import (
     DamagedError,
+    damage_note,
     digests,
-    named,
     open_own,
     read_own,
     read_sealed,
@@ -73,8 +73,8 @@ def test_it_vouches_for_files_beside_it(tmp_path):
 
 def test_one_line_for_all(tmp_path):
     many = [DamagedError(tmp_path / f"{i}.json", "has no seal") for i in range(5)]
-    assert named(many[:1]) == f"{tmp_path}/0.json has no seal: made anew."
-    assert named(many).endswith("2.json has no seal, and 2 more files: made anew.")
+    assert damage_note(many[:1]) == f"{tmp_path}/0.json has no seal: made anew."
+    assert damage_note(many).endswith("2.json has no seal, and 2 more files: made anew.")
 
 
 @pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 250])
@@ -85,7 +85,7 @@ def test_blocks_are_one_digest_however_they_come(tmp_path, monkeypatch, size):
     (tmp_path / "a").write_bytes(content)
     found = block_digest.digest(tmp_path / "a")
     for step in (1, 7, 100, 300):
-        made = block_digest.Blocks()
+        made = block_digest.BlockDigest()
         for first in range(0, size, step):
             made.update(content[first : first + step])
         assert made.hexdigest() == found

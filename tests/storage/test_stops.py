@@ -11,12 +11,12 @@ import torch
 
 from gapstone.compare import trials
 from gapstone.data import decoded_store
-from gapstone.explaining.explain_folder import Kept
+from gapstone.explaining.explain_folder import ExplainFolder
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.storage import resumable_rows
-from gapstone.storage.atomic import write_whole
+from gapstone.storage.atomic import write_atomic
 from gapstone.storage.owned_folder import COMPARE, own_folder
-from gapstone.storage.resumable_rows import keep
+from gapstone.storage.resumable_rows import compute_rows
 from gapstone.storage.sealed_json import DamagedError, read_sealed, sha256, write_sealed
 from tests.stopping_disk import HOW, Disk, every_stop, stopping
 
@@ -51,12 +51,12 @@ class Making:
 
 def half(folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        keep(folder, "maps", 0, ROWS, Making(2), STEP)
+        compute_rows(folder, "maps", 0, ROWS, Making(2), STEP)
 
 
 def rows_deleted(folder: Path) -> None:
     """The large file is gone, its hidden note is not."""
-    keep(folder, "maps", 0, ROWS, rows, STEP)
+    compute_rows(folder, "maps", 0, ROWS, rows, STEP)
     next(folder.glob("*.npy")).unlink()
 
 
@@ -85,11 +85,11 @@ def test_rows_that_are_kept(tmp_path, before, how):
         noted[:] = [0]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(resumable_rows, "write_sealed", noting)
-            keep(folder, "maps", 0, ROWS, making, STEP)
+            compute_rows(folder, "maps", 0, ROWS, making, STEP)
 
     for number, call in every_stop(folder, lambda: BEFORE[before](folder), action, how):
         stopped, said, again = f"{before}, {how} at call {number}, {call}", [], Making()
-        array = keep(folder, "maps", 0, ROWS, again, STEP, say=said.append)
+        array = compute_rows(folder, "maps", 0, ROWS, again, STEP, say=said.append)
         assert np.array_equal(array, rows(0, ROWS)), stopped
         assert said == [], stopped
         assert all(first >= noted[-1] for first in again.asked), f"{stopped}: {again.asked} after {noted}"
@@ -98,9 +98,9 @@ def test_rows_that_are_kept(tmp_path, before, how):
 
 def test_what_makes_no_rows_or_too_few_is_told(tmp_path):
     with pytest.raises(ValueError, match="no rows to keep"):
-        keep(tmp_path, "maps", 0, 0, rows, STEP)
+        compute_rows(tmp_path, "maps", 0, 0, rows, STEP)
     with pytest.raises(ValueError, match=r"make\(0, 2\) gave 3 rows"):
-        keep(tmp_path, "maps", 0, ROWS, lambda first, last: rows(first, last + 1), STEP)
+        compute_rows(tmp_path, "maps", 0, ROWS, lambda first, last: rows(first, last + 1), STEP)
     assert not list(tmp_path.glob("*.npy"))
 
 
@@ -109,16 +109,16 @@ def test_rows_of_a_damaged_file(tmp_path, how):
     """They are made anew, whenever that is stopped."""
 
     def damaged() -> None:
-        keep(folder, "maps", 0, ROWS, rows, STEP)
+        compute_rows(folder, "maps", 0, ROWS, rows, STEP)
         path = next(folder.glob("*.npy"))
         path.write_bytes(path.read_bytes()[:-1] + b"!")
 
     def made() -> None:
-        keep(folder, "maps", 0, ROWS, rows, STEP)
+        compute_rows(folder, "maps", 0, ROWS, rows, STEP)
 
     folder = tmp_path / "out"
     for number, call in every_stop(folder, damaged, made, how):
-        array = keep(folder, "maps", 0, ROWS, rows, STEP)
+        array = compute_rows(folder, "maps", 0, ROWS, rows, STEP)
         assert np.array_equal(array, rows(0, ROWS)), f"{how} at call {number}, {call}"
 
 
@@ -133,7 +133,7 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path, how, old):
             path.write_bytes(old)
 
     found = []
-    for number, call in every_stop(folder, before, lambda: write_whole(path, b"new content"), how):
+    for number, call in every_stop(folder, before, lambda: write_atomic(path, b"new content"), how):
         content = path.read_bytes() if path.exists() else None
         assert content in (old, b"new content"), f"{how} at call {number}, {call}"
         found.append(content)
@@ -149,10 +149,10 @@ def tried(folder: Path) -> None:
 
 
 WRITERS = {
-    "results.json": lambda folder: write_whole(folder / "results.json", b"new content"),
+    "results.json": lambda folder: write_atomic(folder / "results.json", b"new content"),
     "abc/trial.json": tried,
     "store/store.json": stored,
-    "maps-*.npy": lambda folder: keep(folder, "maps", 0, ROWS, rows, STEP),
+    "maps-*.npy": lambda folder: compute_rows(folder, "maps", 0, ROWS, rows, STEP),
 }
 
 
@@ -230,16 +230,18 @@ def test_records_of_explained_pictures(tmp_path, how):
     """A record speaks of files that are there; a picture that was noted and not drawn is drawn."""
     folder = tmp_path / "out"
 
-    def look(out: Kept) -> None:
+    def look(out: ExplainFolder) -> None:
         if out.record("batch") is None:
             out.write(out.maps / "a.npz", b"maps")
             out.keep("batch", {"rows": [1], "files": {"a.npz": sha256(b"maps")}})
         if not out.has_drawn(out.maps / "a.png", "key"):
             out.draw(out.maps / "a.png", "key", b"picture")
 
-    for number, call in every_stop(folder, lambda: Kept(folder) and None, lambda: look(Kept(folder)), how):
+    for number, call in every_stop(
+        folder, lambda: ExplainFolder(folder) and None, lambda: look(ExplainFolder(folder)), how
+    ):
         stopped = f"{how} at call {number}, {call}"
-        out = Kept(folder)
+        out = ExplainFolder(folder)
         record = out.record("batch")
         assert out.damaged == [], stopped
         assert record is None or (out.maps / "a.npz").read_bytes() == b"maps", stopped

@@ -7,7 +7,7 @@ import torch
 from gapstone.images.augment import Augment, suit
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.classifier import Classifier
-from gapstone.training.loop import Settings, TrainingError, batches, faster, measure_pace, predict, train
+from gapstone.training.loop import TrainingError, TrainSettings, batches, faster, measure_pace, predict, train
 
 PREPROCESSING = Preprocessing(1, (16, 16), (16, 16), (0.2,), (0.3,))
 ROWS, HELD = np.arange(0, 250), np.arange(250, 300)
@@ -32,7 +32,9 @@ def model(head="fc", seed=0, preprocessing=PREPROCESSING):
 def test_it_learns_and_keeps_the_best_epoch():
     pictures, trained = Pictures(), model()
     seen = []
-    history = train(trained, pictures, ROWS, HELD, Settings(epochs=6), after_epoch=lambda epoch, h: seen.append(epoch))
+    history = train(
+        trained, pictures, ROWS, HELD, TrainSettings(epochs=6), after_epoch=lambda epoch, h: seen.append(epoch)
+    )
     assert seen == [1, 2, 3, 4, 5, 6]
     assert not trained.training
     accuracy = (predict(trained, pictures, HELD).argmax(1).numpy() == pictures.labels[HELD]).mean()
@@ -41,7 +43,9 @@ def test_it_learns_and_keeps_the_best_epoch():
     assert history.train_loss[-1] < 0.3 * history.train_loss[0]
 
 
-@pytest.mark.parametrize("settings", [Settings(epochs=2), Settings(epochs=2, optimizer="adamw", learning_rate=1e-3)])
+@pytest.mark.parametrize(
+    "settings", [TrainSettings(epochs=2), TrainSettings(epochs=2, optimizer="adamw", learning_rate=1e-3)]
+)
 def test_the_same_seed_gives_the_same_weights(settings):
     pictures = Pictures()
     first, again, other = model("fc:8:dropout=0.5"), model("fc:8:dropout=0.5"), model("fc:8:dropout=0.5")
@@ -54,7 +58,7 @@ def test_the_same_seed_gives_the_same_weights(settings):
 
 def test_all_heads_see_the_same_images_and_begin_with_the_same_trunk():
     pictures = Pictures()
-    settings = Settings(augment=Augment(flip=True, shift=2))
+    settings = TrainSettings(augment=Augment(flip=True, shift=2))
     streams = [list(batches(model(head), pictures, ROWS, settings, seed=3, epoch=2)) for head in ("gap", "fc:64")]
     for (x, y), (x2, y2) in zip(*streams, strict=True):
         assert torch.equal(x, x2)
@@ -71,7 +75,7 @@ def test_it_stops_when_validation_no_longer_gets_better():
     pictures = Pictures()
     pictures.labels[HELD] = np.random.default_rng(1).integers(0, 3, len(HELD))  # nothing to learn there
     trained = model()
-    history = train(trained, pictures, ROWS, HELD, Settings(epochs=40, patience=2))
+    history = train(trained, pictures, ROWS, HELD, TrainSettings(epochs=40, patience=2))
     assert len(history.train_loss) == history.best_epoch + 2 < 40
     # the weights are those of the best epoch, two before the last
     answers = predict(trained, pictures, HELD)
@@ -81,20 +85,20 @@ def test_it_stops_when_validation_no_longer_gets_better():
 
 
 def test_without_validation_the_last_epoch_is_kept():
-    history = train(model(), Pictures(), ROWS, HELD[:0], Settings(epochs=2))
+    history = train(model(), Pictures(), ROWS, HELD[:0], TrainSettings(epochs=2))
     assert history.best_epoch == 2
     assert history.validation_accuracy == []
 
 
 def test_a_loss_that_is_no_number_ends_with_advice():
     with pytest.raises(TrainingError, match="smaller learning rate"):
-        train(model("fc:64"), Pictures(), ROWS, HELD, Settings(epochs=3, learning_rate=90.0, warmup=0.01))
+        train(model("fc:64"), Pictures(), ROWS, HELD, TrainSettings(epochs=3, learning_rate=90.0, warmup=0.01))
 
 
 def test_no_decay_on_norms_and_biases():
     from gapstone.training.loop import _optimizer
 
-    decayed, free = _optimizer(model("gem:p=learned"), Settings()).param_groups
+    decayed, free = _optimizer(model("gem:p=learned"), TrainSettings()).param_groups
     assert decayed["weight_decay"] > 0 == free["weight_decay"]
     assert {p.dim() for p in decayed["params"]} == {2, 4}
     assert {p.dim() for p in free["params"]} == {1}  # a learned p, too
@@ -102,7 +106,7 @@ def test_no_decay_on_norms_and_biases():
 
 def test_channels_last_and_precision():
     trained = model()
-    train(trained, Pictures(), ROWS, HELD, Settings(epochs=1, precision="bfloat16"))
+    train(trained, Pictures(), ROWS, HELD, TrainSettings(epochs=1, precision="bfloat16"))
     weight = next(p for p in trained.parameters() if p.dim() == 4 and p.shape[1] > 1)
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert weight.dtype == torch.float32
@@ -116,11 +120,11 @@ def test_bfloat16_is_chosen_only_where_it_is_clearly_faster():
     assert faster({"float32": 1.1, "bfloat16": 1.0}) == faster({"float32": 1.0}) == "float32"
     assert faster({"bfloat16": 3.0}) == "bfloat16"
     # a small network is not even timed in it
-    pace = measure_pace(model, Pictures(), ROWS, Settings(), "auto")
+    pace = measure_pace(model, Pictures(), ROWS, TrainSettings(), "auto")
     assert pace.precision == "float32"
     assert pace.step > 0
-    assert pace.seconds(Settings(batch_size=10), 100, 30) == pytest.approx(11 * pace.step)
-    assert measure_pace(model, Pictures(), ROWS, Settings(), "bfloat16").precision == "bfloat16"
+    assert pace.seconds(TrainSettings(batch_size=10), 100, 30) == pytest.approx(11 * pace.step)
+    assert measure_pace(model, Pictures(), ROWS, TrainSettings(), "bfloat16").precision == "bfloat16"
 
 
 def test_augmentation_moves_crops_and_flips():

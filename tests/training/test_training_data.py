@@ -10,7 +10,7 @@ from torch import nn
 import gapstone as gs
 from gapstone import nets
 from gapstone.images.preprocessing import Preprocessing, parse_size
-from gapstone.training.training_data import Choices, decide, epochs_for, learning_rate_for, pick_device
+from gapstone.training.training_data import TrainOptions, epochs_for, learning_rate_for, pick_device, plan_training
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from gapstone.training.training_data import Choices, decide, epochs_for, learnin
     ],
 )
 def test_choices_that_are_taken(given):
-    assert Choices("digits", **given).data == "digits"
+    assert TrainOptions("digits", **given).data == "digits"
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_choices_that_are_taken(given):
 )
 def test_choices_that_are_refused(given, words):
     with pytest.raises(ValueError, match=words):
-        Choices("digits", **given)
+        TrainOptions("digits", **given)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def own_cache(tmp_path, monkeypatch):
 
 def decided(data, weights=None, freeze=False, k=None, seeds=(0,), **given):
     silent = lambda *_: None  # noqa: E731
-    return decide(Choices(str(data), **given), seeds, k, silent, lambda _: silent, weights, freeze)
+    return plan_training(TrainOptions(str(data), **given), seeds, k, silent, lambda _: silent, weights, freeze)
 
 
 def model(path, backbone="nin"):

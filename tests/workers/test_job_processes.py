@@ -8,7 +8,7 @@ import textwrap
 import time
 from pathlib import Path
 
-from gapstone.workers.job_processes import local
+from gapstone.workers.job_processes import run_jobs
 
 
 def work(job, send):
@@ -23,7 +23,7 @@ def work(job, send):
 
 def test_every_job_has_its_process_and_its_end():
     jobs = ["a", "raise", "killed", "exit", "b"]
-    news = list(local(work, jobs, workers=2))
+    news = list(run_jobs(work, jobs, workers=2))
     ends = {n.job: (n.kind, n.what) for n in news if n.kind in ("done", "failed")}
     assert set(ends) == set(jobs)
     assert ends["a"] == ends["b"] == ("done", None)
@@ -37,7 +37,7 @@ def test_every_job_has_its_process_and_its_end():
 
 def test_at_most_so_many_at_a_time():
     running = most = 0
-    for news in local(work, range(6), workers=2):
+    for news in run_jobs(work, range(6), workers=2):
         running += {"started": 1, "done": -1}.get(news.kind, 0)
         most = max(most, running)
     assert most == 2
@@ -49,7 +49,7 @@ def sleep(job, send):
 
 
 def test_closing_ends_the_jobs():
-    running = local(sleep, [1, 2], workers=2)
+    running = run_jobs(sleep, [1, 2], workers=2)
     children = [n.what for n in (next(running) for _ in range(4)) if n.kind == "news"]
     running.close()
     assert len(children) == 2

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gapstone.data.read_image_info import facts_of, read_facts
+from gapstone.data.read_image_info import image_info_of, parse_image_info
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.serve import read_picture as serve
 from gapstone.workers import messages
 from gapstone.workers.messages import MessageError
-from gapstone.workers.worker_pool import Lost, crew
+from gapstone.workers.worker_pool import Lost, run_workers
 from tests.workers.crash import NONSENSE
 
 WORK = "tests.workers.crash:work"
@@ -90,7 +90,7 @@ def test_damage_never_raises_anything_else() -> None:
 def test_a_decoder_that_talks_nonsense_loses_its_file_only() -> None:
     start = time.monotonic()
     tasks: list[object] = [0, *NONSENSE, 2]
-    answers = dict(crew(WORK, tasks, 0, workers=2, time_limit=20))
+    answers = dict(run_workers(WORK, tasks, 0, workers=2, time_limit=20))
     assert (answers[0], answers[len(tasks) - 1]) == (0, 2)
     for number, what in enumerate(tasks):
         if isinstance(what, str):
@@ -100,12 +100,12 @@ def test_a_decoder_that_talks_nonsense_loses_its_file_only() -> None:
 
 
 def test_a_decoder_that_stops_within_a_message_is_stopped() -> None:
-    answers = dict(crew(WORK, [0, "half a message", 2], 0, workers=1, time_limit=1))
+    answers = dict(run_workers(WORK, [0, "half a message", 2], 0, workers=1, time_limit=1))
     assert answers == {0: 0, 1: Lost("took longer than 1 s and was stopped"), 2: 2}
 
 
 def test_what_a_decoder_started_does_not_hold_us_up() -> None:
-    answers = dict(crew(WORK, [0, "orphan", 2], 0, workers=1, time_limit=2))
+    answers = dict(run_workers(WORK, [0, "orphan", 2], 0, workers=1, time_limit=2))
     assert (answers[0], answers[2]) == (0, 2)
     assert isinstance(answers[1], Lost)
 
@@ -114,9 +114,9 @@ def test_answers_of_another_kind_are_refused(tmp_path: Path) -> None:
     """Well-formed, but not what is expected: a thumbnail too short, a picture of another size."""
     path = tmp_path / "a.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)).save(path)
-    honest = through(facts_of((10_000, None, None), str(path)))
+    honest = through(image_info_of((10_000, None, None), str(path)))
     assert isinstance(honest, list)
-    assert read_facts(honest)[0].size == (30, 20)
+    assert parse_image_info(honest)[0].size == (30, 20)
     for at, wrong in [
         (0, 1),
         (1, 3),
@@ -129,12 +129,12 @@ def test_answers_of_another_kind_are_refused(tmp_path: Path) -> None:
         (8, "text"),
     ]:
         with pytest.raises(MessageError):
-            read_facts([*honest[:at], wrong, *honest[at + 1 :]])
+            parse_image_info([*honest[:at], wrong, *honest[at + 1 :]])
     rules = [Preprocessing(3, (8, 8), (10, 12), (0.5,) * 3, (0.5,) * 3)]
     seen = through(serve.read(serve.rules(rules, 10_000), (path.read_bytes(), True)))
     assert isinstance(seen, dict)
     picture = serve.checked(seen, rules)
-    assert isinstance(picture, serve.Picture)
+    assert isinstance(picture, serve.UploadedPicture)
     assert picture.fitted[0].shape == (10, 12, 3)
     for name, wrong in [
         ("size", [1]),

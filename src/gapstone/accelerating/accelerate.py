@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 from gapstone.accelerating import fx_graphs
 from gapstone.accelerating.namespaces import OWN, POOLS, pool_of
 from gapstone.accelerating.rebound_classes import accelerated_class, calls_of, install, left_in, original
-from gapstone.console.formatting import cell, many
+from gapstone.console.formatting import cell, count_noun
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -33,7 +33,7 @@ MEANS = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
 
 
 @dataclass(frozen=True)
-class Row:
+class AcceleratedModule:
     module: str
     """Its name in the model; "" is the model itself."""
     kind: str
@@ -45,8 +45,8 @@ class Row:
 class Acceleration:
     """What `accelerate` changed in a model, and what it left and why; printed, a table."""
 
-    changed: tuple[Row, ...]
-    left: tuple[Row, ...]
+    changed: tuple[AcceleratedModule, ...]
+    left: tuple[AcceleratedModule, ...]
 
     def __str__(self) -> str:
         tables = [_table("changed", self.changed), _table("left", self.left)]
@@ -54,7 +54,7 @@ class Acceleration:
 
     def __repr__(self) -> str:
         changed = len(self.changed)
-        return f"Acceleration({many(changed, 'module')} changed, {len(self.left):,} left)"
+        return f"Acceleration({count_noun(changed, 'module')} changed, {len(self.left):,} left)"
 
     def _repr_html_(self) -> str:
         return cell(str(self))
@@ -111,13 +111,13 @@ def accelerated(model: nn.Module) -> Acceleration:
     >>> [row.module for row in report.left]
     """
     _check("accelerated", model)
-    changed: list[Row] = []
-    left: list[Row] = []
+    changed: list[AcceleratedModule] = []
+    left: list[AcceleratedModule] = []
     for name, module in model.named_modules():
         calls, reasons = _state(module)
         kind = type(module).__name__
-        changed += [Row(name, kind, ", ".join(calls))] if calls else []
-        left += [Row(name, kind, reason) for reason in reasons]
+        changed += [AcceleratedModule(name, kind, ", ".join(calls))] if calls else []
+        left += [AcceleratedModule(name, kind, reason) for reason in reasons]
     return Acceleration(tuple(changed), tuple(left))
 
 
@@ -201,7 +201,7 @@ def _copied(model: M) -> M:
         ) from error
 
 
-def _table(title: str, rows: tuple[Row, ...]) -> str:
+def _table(title: str, rows: tuple[AcceleratedModule, ...]) -> str:
     if not rows:
         return ""
     cells: list[tuple[Any, ...]] = [(row.module or "(model)", row.kind, row.what) for row in rows]

@@ -16,12 +16,12 @@ from gapstone.regions.places import Place
 
 Run = Callable[[], Any]
 """One call; it gives the answer, or the gradients."""
-Contender = Callable[["Job"], Run]
+Contender = Callable[["CaseArrays"], Run]
 """Makes ready all that is not measured. Raises NotImplementedError where it has no such pool."""
 
 
 @dataclass(frozen=True)
-class Job:
+class CaseArrays:
     case: Case
     threads: int
 
@@ -101,7 +101,7 @@ class Job:
         return lambda: torch.autograd.grad(y, into, grad, retain_graph=True)
 
 
-def gapstone(job: Job) -> Run:
+def gapstone(job: CaseArrays) -> Run:
     case, x, place, parameters = job.case, job.x, job.place, job.parameters
     if case.direction == "backward":
         return job.gradients(job.answer)
@@ -109,7 +109,7 @@ def gapstone(job: Job) -> Run:
     return lambda: ours(case.pool, x, place, parameters, case.keep, out)[0]
 
 
-def torch_eager(job: Job) -> Run:
+def torch_eager(job: CaseArrays) -> Run:
     if job.case.direction == "backward":
         return job.gradients(job.torch_answer)
     return eager_pools.forward(job.case, job.x, job.mask, job.learned)

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from gapstone.bench import case_table
-from gapstone.bench.case_result import Result, measure, select
+from gapstone.bench.case_result import CaseResult, measure, select
 from gapstone.bench.cases import Case, daily
 from gapstone.bench.contenders import Contender
 from gapstone.bench.doctor import machine
@@ -19,7 +19,7 @@ from gapstone.console.progress import Bars
 from gapstone.runtime.environment import Others
 from gapstone.runtime.interrupts import stoppable
 from gapstone.runtime.timing import busy
-from gapstone.storage.atomic import write_whole
+from gapstone.storage.atomic import write_atomic
 from gapstone.storage.owned_folder import own_file
 
 FIRST = "the first run a minute or two longer: it compiles the kernels, and keeps them on disk"
@@ -57,10 +57,10 @@ def run(
     threads: int,
     out: Path | None = None,
     others: Mapping[str, Contender] | None = None,
-    before: list[Result] | None = None,
-) -> list[Result]:
+    before: list[CaseResult] | None = None,
+) -> list[CaseResult]:
     """Measure and print; `out` also gets what was measured `before`, such as with another number of threads."""
-    results: list[Result] = []
+    results: list[CaseResult] = []
     had = torch.get_num_threads()
     work = [(section, case) for section, cases in sections.items() for case in cases]
     load = Others()
@@ -89,7 +89,7 @@ def run(
     return results
 
 
-def show(console: Console, results: list[Result]) -> None:
+def show(console: Console, results: list[CaseResult]) -> None:
     """The newest, below a heading where a new group begins."""
     latest, before = results[-1], results[-2] if len(results) > 1 else None
     if before is None or (before.section, before.case.group) != (latest.section, latest.case.group):
@@ -102,13 +102,13 @@ def how(threads: int, rounds: int) -> str:
     return f"{clock}, at most {rounds} interleaved rounds, medians; every answer is checked first"
 
 
-def write(out: Path, results: list[Result], rounds: int) -> None:
+def write(out: Path, results: list[CaseResult], rounds: int) -> None:
     facts = {"machine": machine(), "date": date.today().isoformat(), "rounds": rounds}
     found = {**facts, "results": [result.as_json() for result in results]}
-    write_whole(out, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
+    write_atomic(out, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
 
 
-def read(path: Path) -> tuple[dict[str, Any], list[Result]]:
+def read(path: Path) -> tuple[dict[str, Any], list[CaseResult]]:
     """The facts of the machine, and the results."""
     found = json.loads(path.read_text("utf-8"))
-    return found, [Result.read(one) for one in found.pop("results")]
+    return found, [CaseResult.read(one) for one in found.pop("results")]

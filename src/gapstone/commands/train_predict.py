@@ -15,17 +15,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gapstone.console.formatting import display, many
+from gapstone.console.formatting import count_noun, display
 from gapstone.console.progress import Bars, duration
 from gapstone.console.terminal import Terminal
-from gapstone.data.input_files import Found, files
+from gapstone.data.input_files import InputFiles, input_files
 from gapstone.data.scan_report import counted
-from gapstone.data.split import Split
+from gapstone.data.split import DataSplit
 from gapstone.heads import parse
-from gapstone.images.cropping import cropped
+from gapstone.images.cropping import cropping_note
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
-from gapstone.maps.open_model import Opened, open_model
+from gapstone.maps.open_model import ImageModel, open_model
 from gapstone.models.classifier import Classifier
 from gapstone.models.model_file import NotFiniteError
 from gapstone.runtime.interrupts import stoppable
@@ -42,10 +42,10 @@ from gapstone.training.loop import (
     seeded,
     train,
 )
-from gapstone.training.training_data import Choices, Prepared, at_least, pick_device, prepare
+from gapstone.training.training_data import TrainingData, TrainOptions, at_least, pick_device, prepare_training_data
 
 
-def train_one(choices: Choices, head: str, seed: int, out: Path, console: Console | None = None) -> Classifier:
+def train_one(choices: TrainOptions, head: str, seed: int, out: Path, console: Console | None = None) -> Classifier:
     """Train one head and save the model to `out`; the images are checked, split and decoded as for a comparison.
 
     A wrong --out or --head is refused at once, not an hour later.
@@ -61,7 +61,9 @@ def train_one(choices: Choices, head: str, seed: int, out: Path, console: Consol
         Bars(console, idle=f"Preparing {head}") as bars,
         tempfile.TemporaryDirectory(prefix="gapstone-") as folder,
     ):
-        prepared = prepare(choices, seeds=[seed], k=None, folder=Path(folder), say=bars.say, progress=bars)
+        prepared = prepare_training_data(
+            choices, seeds=[seed], k=None, folder=Path(folder), say=bars.say, progress=bars
+        )
         (parts,), settings = prepared.splits, prepared.settings
 
         def make() -> Classifier:
@@ -73,7 +75,7 @@ def train_one(choices: Choices, head: str, seed: int, out: Path, console: Consol
         settings = replace(settings, precision=pace.precision)
         seen, looked_at = (settings.epochs * len(rows) for rows in (parts.train, parts.validation))
         long = duration(pace.seconds(settings, seen, looked_at))
-        epochs = many(settings.epochs, "epoch")
+        epochs = count_noun(settings.epochs, "epoch")
         bars.say(f"{head} on {prepared.backbone}, {pace.precision}, up to {epochs}: about {long}.")
         model = make()
         tell, done = bars(f"Training {head} on {prepared.backbone}"), 0
@@ -93,8 +95,8 @@ def train_one(choices: Choices, head: str, seed: int, out: Path, console: Consol
         model.cpu().save(out)
         section.says = f"Stopped; the model is written: {display(out)}"
     bars.say(
-        f"Test accuracy {100 * accuracy:.1f} % on {many(len(parts.test), 'image')} never trained on; "
-        f"best of {many(len(history.train_loss), 'epoch')} by validation accuracy: {history.best_epoch}; "
+        f"Test accuracy {100 * accuracy:.1f} % on {count_noun(len(parts.test), 'image')} never trained on; "
+        f"best of {count_noun(len(history.train_loss), 'epoch')} by validation accuracy: {history.best_epoch}; "
         f"{history.seconds:.0f} s."
     )
     for remark in _remarks(accuracy, prepared, parts):
@@ -103,7 +105,7 @@ def train_one(choices: Choices, head: str, seed: int, out: Path, console: Consol
     return model
 
 
-def _remarks(accuracy: float, prepared: Prepared, parts: Split) -> Iterator[str]:
+def _remarks(accuracy: float, prepared: TrainingData, parts: DataSplit) -> Iterator[str]:
     """What whoever reads the accuracy must know."""
     classes = len(prepared.labels)
     most = majority(np.bincount(prepared.store.labels[parts.test], minlength=classes).tolist())
@@ -137,7 +139,7 @@ def predict_files(
         with bars.during(f"Opening {model}"):
             opened = open_model(model, weights, pick_device(device))
         smallest = opened.check_native() if native else None
-        found = files(images)
+        found = input_files(images)
         if not as_json:
             for note in found.notes():
                 console.print(note, highlight=False, markup=False, soft_wrap=True)
@@ -150,15 +152,22 @@ def predict_files(
     else:
         console.print(_table(rows, top))
         for note, count in counted(note for row in rows for note in cast(list[str], row.get("notes", []))):
-            console.print(f"note on {many(count, 'image')}: {note}", highlight=False, markup=False, soft_wrap=True)
-        if not native and (said := cropped(opened.preprocessing, sizes)):
+            console.print(
+                f"note on {count_noun(count, 'image')}: {note}", highlight=False, markup=False, soft_wrap=True
+            )
+        if not native and (said := cropping_note(opened.preprocessing, sizes)):
             more = " --native shows all of it." if opened.takes_any_size else ""
             console.print(f"{said}{more}", highlight=False, markup=False, soft_wrap=True)
     return not any("error" in row for row in rows)
 
 
 def _answers(
-    opened: Opened, found: Found, native: bool, smallest: int | None, bars: Bars, sizes: Counter[tuple[int, int]]
+    opened: ImageModel,
+    found: InputFiles,
+    native: bool,
+    smallest: int | None,
+    bars: Bars,
+    sizes: Counter[tuple[int, int]],
 ) -> list[dict[str, object]]:
     """A row for each image, as JSON has them; `sizes` counts those that were read, (width, height)."""
     # as it is, a picture may be of a size that the network cannot take: its error, not everyone's

@@ -20,11 +20,11 @@ from gapstone.images.preprocessing import Preprocessing
 from gapstone.pooling import Pool
 from gapstone.storage.atomic import UNFINISHED
 from gapstone.tracing.placement import Placement
-from gapstone.training.loop import History, Rows, Settings, descend, fit, shuffled, usable
+from gapstone.training.loop import History, Rows, TrainSettings, descend, fit, shuffled, usable
 
 
 @dataclass(frozen=True)
-class Kept:
+class RowCache:
     """Rows that lie on disk: maps (N, C, h, w) or pooled vectors (N, pools, C) of the images `rows`, ascending."""
 
     path: Path
@@ -38,16 +38,16 @@ class Kept:
         return torch.from_numpy(self.array[np.searchsorted(self.rows, rows)])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Kept, (self.path, self.rows)  # never the numbers
+        return RowCache, (self.path, self.rows)  # never the numbers
 
 
 @dataclass(frozen=True)
-class Seen:
+class FeatureCache:
     """What the pass left: all that heads, and their measures, need of the backbone and the images."""
 
-    maps: dict[Change, Kept]
+    maps: dict[Change, RowCache]
     """By what was done to the images; only of `shown` where no head needs more."""
-    pooled: dict[Change, Kept]
+    pooled: dict[Change, RowCache]
     pools: tuple[str, ...]
     """Which pools, in the order of the vectors."""
     channels: int
@@ -89,11 +89,11 @@ def fixed_pools(heads: list[str]) -> dict[str, Pool]:
 
 
 @dataclass(frozen=True)
-class OnKept:
+class CachedPredictor:
     """A head, asked about images that the backbone has seen; `asking.Asked`."""
 
     head: Head
-    seen: Seen
+    seen: FeatureCache
     preprocessing: Preprocessing
     labels: NDArray[np.int64]
     device: str
@@ -155,10 +155,10 @@ class OnKept:
 
 
 def train_on(
-    asked: OnKept,
+    asked: CachedPredictor,
     rows: Rows,
     validation: Rows,
-    settings: Settings,
+    settings: TrainSettings,
     seed: int,
     after_epoch: Callable[[int, History], None] | None = None,
 ) -> History:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from gapstone.compare import trial_measures
-from gapstone.compare.feature_cache import Kept, Seen, fixed_pools, pools_of
-from gapstone.compare.predictor import STILL, Change, Live
+from gapstone.compare.feature_cache import FeatureCache, RowCache, fixed_pools, pools_of
+from gapstone.compare.predictor import STILL, Change, ModelPredictor
 from gapstone.compare.trials import Trial, digest_of
 from gapstone.cost import macs
 from gapstone.data.decoded_store import Store
@@ -25,15 +25,15 @@ from gapstone.heads import Head
 from gapstone.models.classifier import Classifier
 from gapstone.nets import map_size
 from gapstone.pooling import Pool
-from gapstone.storage.resumable_rows import KeptError, keep
+from gapstone.storage.resumable_rows import RowsError, compute_rows
 from gapstone.training.loop import WORTH_BFLOAT16, Precision, Rows, faster, feature_maps, repeatable
-from gapstone.workers.job_processes import JobError, local
+from gapstone.workers.job_processes import JobError, run_jobs
 
 NAME = "Frozen backbone, one pass"
 
 
 @dataclass(frozen=True)
-class Pass:
+class FeaturePass:
     """What is to be looked at: the same for all trials of a comparison, whichever of them are done."""
 
     trial: Trial
@@ -65,11 +65,11 @@ class Pass:
         return looks if self.whole else looks + len(self.shown)
 
 
-def the_pass(trials: tuple[Trial, ...]) -> Pass:
+def feature_pass(trials: tuple[Trial, ...]) -> FeaturePass:
     """Of the whole plan, done or missing: what is kept must not depend on where an earlier run stopped."""
     some = [rows for trial in trials for rows in (trial.train, trial.validation, trial.test)]
     boxes = [np.array([one.row for one in trial.objects or ()], np.intp) for trial in trials]
-    return Pass(
+    return FeaturePass(
         trial=trials[0],
         heads=tuple(dict.fromkeys(trial.head for trial in trials)),
         all=reduce(np.union1d, some),
@@ -78,18 +78,22 @@ def the_pass(trials: tuple[Trial, ...]) -> Pass:
     )
 
 
-def look_once(
-    what: Pass, store: Path, folder: Path, tell: Callable[[int, int], None], say: Callable[[str], None] | None = None
-) -> Seen:
+def run_feature_pass(
+    what: FeaturePass,
+    store: Path,
+    folder: Path,
+    tell: Callable[[int, int], None],
+    say: Callable[[str], None] | None = None,
+) -> FeatureCache:
     """Run the pass in a process of its own, as far as `folder` does not hold it. say: is told of what was damaged.
 
     Raises JobError with the reason.
     """
-    seen: Seen | None = None
-    for news in local(partial(look, store, folder), [what], 1):
+    seen: FeatureCache | None = None
+    for news in run_jobs(partial(look, store, folder), [what], 1):
         if news.kind == "failed":
             raise JobError(f"the frozen backbone's pass over the images failed: {news.what}")
-        if news.kind == "news" and isinstance(news.what, Seen):
+        if news.kind == "news" and isinstance(news.what, FeatureCache):
             seen = news.what
         elif news.kind == "news" and isinstance(news.what, str):
             if say is not None:
@@ -100,17 +104,18 @@ def look_once(
     return seen
 
 
-def look(folder_of_images: Path, folder: Path, what: Pass, send: Callable[[Any], None]) -> None:
+def look(folder_of_images: Path, folder: Path, what: FeaturePass, send: Callable[[Any], None]) -> None:
     """The pass itself; sends how far it is, and at last what was `Seen`."""
     repeatable()  # with torch's own number of threads: all cores, or OMP_NUM_THREADS
     store = Store.open(folder_of_images)
     model = backbone(what.trial)
-    live = Live(model, store)
+    live = ModelPredictor(model, store)
     size = what.trial.preprocessing.size
     tried = [at for at, _ in trial_measures.resized(size)]
     taken = frozenset(at for at in tried if at == size or (model.features.fixed is None and live.takes(at)))
     keeper = _Keeper(what, store, folder, model, send)
-    maps, pooled = {}, {}  # type: dict[Change, Kept], dict[Change, Kept]
+    maps: dict[Change, RowCache] = {}
+    pooled: dict[Change, RowCache] = {}
     for change in (STILL, *(c for c in what.changes if c.size is None or c.size in taken)):
         rows = what.all if change == STILL else what.robust
         if what.whole:
@@ -121,7 +126,7 @@ def look(folder_of_images: Path, folder: Path, what: Pass, send: Callable[[Any],
         maps[STILL] = keeper.maps(what.shown, STILL)
     _, placement = live.maps(what.shown[:1])
     send(
-        Seen(
+        FeatureCache(
             maps=maps,
             pooled=pooled,
             pools=tuple(keeper.pools),
@@ -149,7 +154,9 @@ def time_frozen(store: Path, asked: Any, trial: Trial, send: Callable[[Any], Non
     for turn in range(4):  # the first warms up
         for precision, taken in seconds.items():
             began = time.perf_counter()
-            Live(model, pictures, precision, len(rows)).logits(rows)  # its answers come to the CPU: nothing is pending
+            ModelPredictor(model, pictures, precision, len(rows)).logits(
+                rows
+            )  # its answers come to the CPU: nothing is pending
             taken += [time.perf_counter() - began] * bool(turn)
     looked = {precision: float(np.median(taken)) for precision, taken in seconds.items()}
     chosen = faster(looked)
@@ -169,7 +176,9 @@ def _image(trial: Trial) -> Tensor:
 class _Keeper:
     """Keeps rows of maps and of pooled vectors, and says how far it is."""
 
-    def __init__(self, what: Pass, store: Store, folder: Path, model: Classifier, send: Callable[[Any], None]) -> None:
+    def __init__(
+        self, what: FeaturePass, store: Store, folder: Path, model: Classifier, send: Callable[[Any], None]
+    ) -> None:
         self.what, self.store, self.folder, self.model, self.send = what, store, folder, model, send
         self.pools: dict[str, Pool] = fixed_pools(list(what.heads))
         assert what.trial.start is not None
@@ -177,10 +186,10 @@ class _Keeper:
         self.dtype = getattr(torch, what.trial.start.kept)
         self.before = 0
 
-    def maps(self, rows: Rows, change: Change) -> Kept:
+    def maps(self, rows: Rows, change: Change) -> RowCache:
         return self._keep("maps", rows, change, partial(self._maps, rows, change), self.dtype)
 
-    def pooled(self, rows: Rows, change: Change, maps: Kept | None) -> Kept:
+    def pooled(self, rows: Rows, change: Change, maps: RowCache | None) -> RowCache:
         """Of maps as they would be kept, whether they are or not: heads beside it must not change a head's numbers."""
 
         def make(first: int, last: int) -> Tensor:
@@ -204,9 +213,9 @@ class _Keeper:
         maps = feature_maps(self.model, images, self.what.trial.settings.precision)
         most = float(maps.abs().max())
         if not isfinite(most):
-            raise KeptError(self._not_finite())
+            raise RowsError(self._not_finite())
         if most > torch.finfo(self.dtype).max:
-            raise KeptError(
+            raise RowsError(
                 f"the maps hold values up to {most:.3g}, more than half precision can (65,504): --precision float32 "
                 f"keeps them whole"
             )
@@ -231,11 +240,11 @@ class _Keeper:
         dtype: torch.dtype,
         pools: tuple[str, ...] = (),
         counts: bool = True,
-    ) -> Kept:
+    ) -> RowCache:
         about = {**self.what.trial.backbone_facts(), "rows": digest_of(rows), "change": str(change), "pools": pools}
         before, total = self.before, self.what.images
         step = change.batch_size(self.what.trial.settings.batch_size, self.what.trial.preprocessing.size)
         told = (lambda done, _: self.send((before + done, total))) if counts else None
-        kept = keep(self.folder, name, about, len(rows), make, step, dtype, told, self.send)
+        kept = compute_rows(self.folder, name, about, len(rows), make, step, dtype, told, self.send)
         self.before += len(rows) if counts else 0
-        return Kept(Path(cast(np.memmap[Any, Any], kept).filename or ""), rows)
+        return RowCache(Path(cast(np.memmap[Any, Any], kept).filename or ""), rows)

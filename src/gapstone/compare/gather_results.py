@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 import gapstone
 from gapstone.compare import result_files
 from gapstone.compare.boxed_images import among
-from gapstone.compare.finished_trials import Done, all_done
+from gapstone.compare.finished_trials import FinishedTrial, all_done
 from gapstone.compare.map_localisation import SCORES, baselines
-from gapstone.compare.plan import Plan
+from gapstone.compare.plan import ComparisonPlan
 from gapstone.compare.remarks import remarks
 from gapstone.compare.statistics import compare_pairs, interval
 from gapstone.compare.trials import Trial
 from gapstone.compare.verdict import sentences
 from gapstone.heads import RECIPES, Spec, parse
-from gapstone.images.cropping import cropped
+from gapstone.images.cropping import cropping_note
 from gapstone.runtime.environment import installed, processor
 from gapstone.storage.sealed_json import digests, write_sealed
 
@@ -39,7 +39,9 @@ RANGES = {
 """What a number can be; all others are shares."""
 
 
-def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: dict[str, Any]) -> dict[str, Any]:
+def gather(
+    plan: ComparisonPlan, out: Path, failed: dict[str, str], command: str, speed: dict[str, Any]
+) -> dict[str, Any]:
     """Read every finished trial of the plan and write everything that is made of them; the results, as in results.json.
 
     Args: failed: reason by trial id. speed: ms per image by head, as `speed.measure` gives it.
@@ -66,7 +68,7 @@ def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: d
             "channels": prepared.preprocessing.channels,
             "hash": prepared.hash,
             "split": parts.described,
-            "cropped": cropped(prepared.preprocessing, prepared.scan.size_counts()),
+            "cropped": cropping_note(prepared.preprocessing, prepared.scan.size_counts()),
             "caution": plan.caution,
             "counts": {
                 name: np.bincount(labels[rows], minlength=len(prepared.labels)).tolist()
@@ -124,7 +126,7 @@ def _described(spec: Spec) -> str:
 
 
 def _head(
-    plan: Plan, head: str, done: Sequence[Done], failed: dict[str, str], speed: dict[str, Any] | None
+    plan: ComparisonPlan, head: str, done: Sequence[FinishedTrial], failed: dict[str, str], speed: dict[str, Any] | None
 ) -> dict[str, Any]:
     spec = parse(head)
     entry: dict[str, Any] = {
@@ -190,7 +192,7 @@ def _looked(facts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     }
 
 
-def _objects(plan: Plan, tested: NDArray[Any]) -> dict[str, Any] | None:
+def _objects(plan: ComparisonPlan, tested: NDArray[Any]) -> dict[str, Any] | None:
     """What localisation was measured on, and what boxes score that look at nothing."""
     if plan.objects is None:
         return None
@@ -203,7 +205,7 @@ def _objects(plan: Plan, tested: NDArray[Any]) -> dict[str, Any] | None:
     }
 
 
-def _localisation_pairs(plan: Plan, done: dict[str, list[Done]]) -> list[dict[str, Any]]:
+def _localisation_pairs(plan: ComparisonPlan, done: dict[str, list[FinishedTrial]]) -> list[dict[str, Any]]:
     looked = {head: [one for one in finished if "found" in one.arrays] for head, finished in done.items()}
     return _pairs(plan, looked, lambda one: np.asarray(one.arrays["found"]))
 
@@ -236,7 +238,9 @@ def _pooled(bins: list[dict[str, list[Any]]]) -> dict[str, Any]:
     }
 
 
-def _pairs(plan: Plan, done: dict[str, list[Done]], right: Callable[[Done], NDArray[Any]]) -> list[dict[str, Any]]:
+def _pairs(
+    plan: ComparisonPlan, done: dict[str, list[FinishedTrial]], right: Callable[[FinishedTrial], NDArray[Any]]
+) -> list[dict[str, Any]]:
     """Every head against the baseline, on what `right` says of each image."""
     if not done[plan.baseline]:
         return []
@@ -249,7 +253,7 @@ def _pairs(plan: Plan, done: dict[str, list[Done]], right: Callable[[Done], NDAr
     return compare_pairs(correct, plan.baseline, margin_pp=MARGIN_PP, confidence=CONFIDENCE, folds=folds)
 
 
-def _trial(trial: Trial, done: Sequence[Done], failed: dict[str, str]) -> dict[str, Any]:
+def _trial(trial: Trial, done: Sequence[FinishedTrial], failed: dict[str, str]) -> dict[str, Any]:
     facts = next((one.facts for one in done if one.trial.id == trial.id), None)
     entry = {"id": trial.id, "head": trial.head, "seed": trial.seed, "fold": trial.fold}
     if facts is None:
@@ -268,7 +272,9 @@ def _trial(trial: Trial, done: Sequence[Done], failed: dict[str, str]) -> dict[s
     }
 
 
-def _worst(plan: Plan, done: dict[str, list[Done]]) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
+def _worst(
+    plan: ComparisonPlan, done: dict[str, list[FinishedTrial]]
+) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
     """The test images most trials of most heads got wrong, those of the highest confidence first."""
     prepared = plan.prepared
     labels, names = prepared.store.labels, prepared.store.names
@@ -294,7 +300,7 @@ def _worst(plan: Plan, done: dict[str, list[Done]]) -> tuple[NDArray[np.uint8], 
     return np.asarray(seen, np.uint8), entries
 
 
-def _on(one: Done, row: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def _on(one: FinishedTrial, row: int) -> tuple[NDArray[Any], NDArray[Any]]:
     here = one.arrays["test"] == row
     return one.arrays["answer"][here], one.arrays["confidence"][here]
 

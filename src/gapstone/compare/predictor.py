@@ -12,7 +12,7 @@ from torch import Tensor
 from gapstone.cost import cost
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.images.shift import moved
+from gapstone.images.shift import shifted
 from gapstone.maps.split import located
 from gapstone.models.classifier import Classifier
 from gapstone.nets import map_size
@@ -32,7 +32,7 @@ class Change:
         """(N, C, H, W) normalised → the same, changed."""
         if self.size is not None:
             images = F.interpolate(images, size=self.size, mode="bilinear", antialias=True)
-        return moved(images, self.down, self.right) if self.down or self.right else images
+        return shifted(images, self.down, self.right) if self.down or self.right else images
 
     def batch_size(self, most: int, size: tuple[int, int]) -> int:
         """Of images of `size`: one of 1.5 times the side takes 2.25 the memory."""
@@ -43,7 +43,7 @@ class Change:
 STILL = Change()
 
 
-class Asked(Protocol):
+class Predictor(Protocol):
     """What the measures need of a trained model."""
 
     @property
@@ -75,7 +75,7 @@ class Asked(Protocol):
 
 
 @dataclass(frozen=True)
-class Live:
+class ModelPredictor:
     """A model that runs whenever it is asked."""
 
     model: Classifier

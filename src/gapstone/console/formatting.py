@@ -19,7 +19,7 @@ _JOINER = "\u200d"
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")
 
 
-def by(size: Iterable[int]) -> str:
+def format_size(size: Iterable[int]) -> str:
     """A size or a shape.
 
     >>> by((224, 160)), by((2, 3, 224, 160))
@@ -28,7 +28,7 @@ def by(size: Iterable[int]) -> str:
     return "×".join(map(str, size))
 
 
-def many(number: int, one: str, more: str | None = None) -> str:
+def count_noun(number: int, one: str, more: str | None = None) -> str:
     """A number and what it counts: the one place that knows the plural.
 
     >>> many(1, "seed"), many(1200, "image"), many(2, "class", "classes")

@@ -13,7 +13,7 @@ def at_least(least: int, **values: int | None) -> None:
             raise ValueError(f"--{name.replace('_', '-')} {value}: must be at least {least}.")
 
 
-def place(given: str) -> str:
+def results_place(given: str) -> str:
     """A folder name for DATA or MODEL, the same for every command: letters of any script, digits, dots and dashes.
 
     >>> place("photos/My roses.csv"), place("timm:resnet50"), place("../flowers/")

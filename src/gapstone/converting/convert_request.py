@@ -8,7 +8,7 @@ from gapstone.fitting.fit_head import Method
 
 
 @dataclass(frozen=True)
-class Request:
+class ConvertRequest:
     """What is asked for."""
 
     model: str

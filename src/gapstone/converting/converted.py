@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from gapstone.converting.convert_request import Request
-from gapstone.converting.model_measures import Facts
+from gapstone.converting.convert_request import ConvertRequest
+from gapstone.converting.model_measures import ModelCosts
 from gapstone.converting.paired_difference import Paired, Right
-from gapstone.data.split import Split
+from gapstone.data.split import DataSplit
 from gapstone.fitting.fit_head import Fitted
 
 
@@ -13,11 +13,11 @@ from gapstone.fitting.fit_head import Fitted
 class Converted:
     """The measures of the model before and after, on the same test images."""
 
-    request: Request
+    request: ConvertRequest
     fitted: Fitted
-    parts: Split
-    before: Facts
-    after: Facts
+    parts: DataSplit
+    before: ModelCosts
+    after: ModelCosts
     test: Right
     """Which test images are answered right after."""
     paired: Paired | None

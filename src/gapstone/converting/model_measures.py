@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gapstone.console.formatting import by
+from gapstone.console.formatting import format_size
 from gapstone.converting.paired_difference import Right
 from gapstone.cost import macs
 from gapstone.fitting.image_batches import Images, View
-from gapstone.images.shift import directions, furthest, moved
+from gapstone.images.shift import directions, largest_shift, shifted
 from gapstone.mixed import mixed_sizes
 from gapstone.models.classifier import Classifier
 from gapstone.models.model_file import finite_logits
@@ -29,7 +29,7 @@ MOST_MOVED = 1000
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelCosts:
     """What a model costs."""
 
     head: str
@@ -45,7 +45,9 @@ class Facts:
     @property
     def sizes(self) -> str:
         """Legal input sizes; how well it works at them is another matter."""
-        return f"only {by(self.only)}" if self.only else f"any from {by((self.smallest, self.smallest))}"
+        return (
+            f"only {format_size(self.only)}" if self.only else f"any from {format_size((self.smallest, self.smallest))}"
+        )
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -59,19 +61,19 @@ class Facts:
         }
 
 
-def facts(
+def model_costs(
     model: nn.Module,
     trunk: Classifier,
     head: str,
     smallest: int,
     only: tuple[int, int] | None,
-) -> Facts:
+) -> ModelCosts:
     """Of `model`, whose features are those of `trunk`; in eval mode."""
     state = model.state_dict().values()
     image = torch.zeros(1, trunk.preprocessing.channels, *trunk.preprocessing.size, device=next(iter(state)).device)
     parameters = sum(p.numel() for p in model.parameters())
     features = sum(p.numel() for p in trunk.features.parameters())
-    return Facts(
+    return ModelCosts(
         head=head,
         parameters=parameters,
         head_parameters=parameters - features,
@@ -82,7 +84,7 @@ def facts(
     )
 
 
-def right(
+def correct_answers(
     model: nn.Module,
     view: View,
     rows: Rows,
@@ -117,5 +119,5 @@ def _logits(model: nn.Module, images: Images, change: Change | None) -> Tensor:
 
 def moves(size: tuple[int, int]) -> tuple[int, list[Change]]:
     """How many pixels, and the moves in the four directions."""
-    far = furthest(size)
-    return far, [partial(moved, down=down, right=right) for down, right in directions(far)]
+    far = largest_shift(size)
+    return far, [partial(shifted, down=down, right=right) for down, right in directions(far)]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.console.formatting import many, signed
+from gapstone.console.formatting import count_noun, signed
 
 Z = 1.959963984540054
 """95 % of a normal distribution lie within ± that."""
@@ -64,7 +64,7 @@ class Paired:
         low, high = self.interval
         numbers = (
             f"{100 * self.before:.1f} % before, {100 * self.after:.1f} % after: {self.points}, on "
-            f"{many(self.images, 'test image')} ({self.lost:,} lost, {self.won:,} won)"
+            f"{count_noun(self.images, 'test image')} ({self.lost:,} lost, {self.won:,} won)"
         )
         if high < 0:
             return f"With {head} the model is LESS ACCURATE: {numbers}."

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gapstone.console.formatting import display
-from gapstone.console.options import at_least, place
+from gapstone.console.options import at_least, results_place
 from gapstone.console.progress import Bars
 from gapstone.console.terminal import Terminal
 from gapstone.data import scan_gallery, scan_report
@@ -12,7 +12,7 @@ from gapstone.data.near_duplicates import check_threshold
 from gapstone.data.open_source import open_source
 from gapstone.data.scan import Scan, scan
 from gapstone.data.sources import DataError, Source
-from gapstone.data.split import SplitError, split
+from gapstone.data.split import DataSplitError, split
 from gapstone.images.load import MAX_PIXELS
 from gapstone.runtime.interrupts import stoppable
 from gapstone.storage.owned_folder import CHECK, check_folder, own_folder
@@ -41,7 +41,7 @@ def check(
     at_least(1, workers=workers, max_pixels=max_pixels)
     check_threshold(threshold)
     source = open_source(data)
-    folder = out if out is not None else Path("runs") / f"check-{place(data)}"
+    folder = out if out is not None else Path("runs") / f"check-{results_place(data)}"
     _refuse_inside(folder, data)
     check_folder(folder, CHECK)
     # of a kill nothing is left in `out`; decoded images are in the cache
@@ -70,7 +70,7 @@ def _refused(source: Source, found: Scan) -> str | None:
     """Why `compare` would refuse DATA: asked of what it asks itself."""
     try:
         split(source, found)
-    except SplitError as error:
+    except DataSplitError as error:
         return str(error)
     return None
 

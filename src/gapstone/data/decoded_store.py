@@ -21,17 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapstone.console.formatting import display
-from gapstone.data.memory_limits import memory_limit
+from gapstone.data.memory_limits import worker_memory_limit
 from gapstone.data.scan import Scan
 from gapstone.data.sources import Source
 from gapstone.images.load import MAX_PIXELS, VERSION, ImageError, load, read_bytes
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.storage import block_digest
-from gapstone.storage.atomic import remove, sync_folder, write_whole
+from gapstone.storage.atomic import remove, sync_folder, write_atomic
 from gapstone.storage.paths import of_path, sentence, size
-from gapstone.storage.sealed_json import DamagedError, digests, named, open_own, read_sealed, read_vouched, seal
+from gapstone.storage.sealed_json import DamagedError, damage_note, digests, open_own, read_sealed, read_vouched, seal
 from gapstone.workers.messages import MessageError
-from gapstone.workers.worker_pool import Lost, crew
+from gapstone.workers.worker_pool import Lost, run_workers
 
 _SCHEMA = 2
 _IDENTITY = "store"
@@ -145,7 +145,7 @@ def build(
         known = Store.read(folder, check_if=key)
     except DamagedError as error:
         if say is not None:
-            say(named([error]))
+            say(damage_note([error]))
     except (OSError, ValueError):  # there is none yet
         pass
     if known is not None and known.key == key:
@@ -272,7 +272,7 @@ def _write(
         os.fsync(file.fileno())
     labels, rows = np.asarray([source.items[i].label for i in chosen.tolist()], np.int64), io.BytesIO()
     np.savez(rows, labels=labels, indices=chosen)
-    write_whole(folder / "rows.npz", rows.getvalue())
+    write_atomic(folder / "rows.npz", rows.getvalue())
     about = {
         "schema": _SCHEMA,
         "key": key,
@@ -281,7 +281,7 @@ def _write(
         "files": digests(folder, ["rows.npz"]),
         "names": [source.items[i].name for i in chosen.tolist()],
     }
-    write_whole(folder / "store.json", seal(about, _IDENTITY, indent=None))
+    write_atomic(folder / "store.json", seal(about, _IDENTITY, indent=None))
 
 
 def _fitted(
@@ -297,13 +297,13 @@ def _fitted(
             yield row, preprocessing.fit(source.array[source.items[i].row])
         return
     shape = (*preprocessing.stored, preprocessing.channels)
-    answers = crew(
+    answers = run_workers(
         "gapstone.data.decoded_store:fit_file",
         [(str(source.items[i].path), None if scan is None else scan.facts[i].sha256) for i in chosen.tolist()],
         (preprocessing.to_json(), max_pixels),
         workers=workers,
         time_limit=TIME_LIMIT,
-        memory_limit=memory_limit(max_pixels),
+        memory_limit=worker_memory_limit(max_pixels),
         read=partial(_read_fitted, shape=shape),
         largest=math.prod(shape),
     )

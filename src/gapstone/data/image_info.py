@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gapstone.images.intensity_range import Ranges, Spread
+from gapstone.images.intensity_range import Ranges, ValueSpread
 from gapstone.images.load import ImageError, Loaded, load
 
 GRAY_SIDE, COLOUR_SIDE = 32, 8  # thumbnails: 32×32 gray to compare shapes, 8×8×3 to compare colours
@@ -15,7 +15,7 @@ THUMBNAIL = GRAY_SIDE**2 + COLOUR_SIDE**2 * 3
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ImageInfo:
     """One image's facts; where it is unreadable, `reason` says why and the rest but `sha256` is empty."""
 
     reason: str | None
@@ -26,18 +26,18 @@ class Facts:
     gray: bool = False  # gray in fact: one channel, or three that are equal everywhere
     pixels: bytes = b""  # 16-byte hash of size and decoded pixels, gray stored as one channel or three alike
     thumbnail: bytes = b""  # GRAY_SIDE² gray bytes, then COLOUR_SIDE²×3
-    spread: Spread | None = None  # of a picture of more than 8 bits: between which values its pixels lie
+    spread: ValueSpread | None = None  # of a picture of more than 8 bits: between which values its pixels lie
 
 
-def measure(data: bytes, sha: str, max_pixels: int, ranges: Ranges | None = None) -> Facts:
+def measure(data: bytes, sha: str, max_pixels: int, ranges: Ranges | None = None) -> ImageInfo:
     """Decode and measure."""
     try:
         image = load(data, max_pixels=max_pixels, ranges=ranges)
     except ImageError as e:
-        return Facts(str(e), sha)
+        return ImageInfo(str(e), sha)
     pixels = image.pixels
     gray = is_gray(pixels)
-    return Facts(
+    return ImageInfo(
         None, sha, image.size, image.mode, image.notes, gray, _same(image, gray), thumbnail(pixels), image.spread
     )
 

@@ -34,6 +34,6 @@ def check_table(what: str, size: int) -> None:
         raise DataError(f"{what} has {size / 1e9:.1f} GB; a table has at most {most / 1e9:.1f} GB here. Split it.")
 
 
-def memory_limit(max_pixels: int) -> int:
+def worker_memory_limit(max_pixels: int) -> int:
     """Bytes of address space a decoding process may take: 16 per pixel at the limit, and the interpreter's own."""
     return max_pixels * 16 + (4 << 30)

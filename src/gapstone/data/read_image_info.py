@@ -8,21 +8,21 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from gapstone.data.image_info import THUMBNAIL, Facts, measure
-from gapstone.data.image_info_cache import look_up
-from gapstone.images.intensity_range import Ranges, Spread
+from gapstone.data.image_info import THUMBNAIL, ImageInfo, measure
+from gapstone.data.image_info_cache import read_cached
+from gapstone.images.intensity_range import Ranges, ValueSpread
 from gapstone.images.load import ImageError, read_bytes
 from gapstone.workers.messages import MessageError
 
 
-def facts_of(constant: tuple[int, str | None, dict[str, Any] | None], path: str) -> tuple[Any, ...]:
+def image_info_of(constant: tuple[int, str | None, dict[str, Any] | None], path: str) -> tuple[Any, ...]:
     """(were they known?, *facts); `constant` is (max_pixels, the cache's file or None, ranges as JSON or None)."""
     max_pixels, cache_file, ranges = constant
     facts, known = _facts_of(path, max_pixels, cache_file, None if ranges is None else Ranges.from_json(ranges))
     return known, *astuple(facts)
 
 
-def read_facts(answer: Any) -> tuple[Facts, bool]:
+def parse_image_info(answer: Any) -> tuple[ImageInfo, bool]:
     """What `facts_of` answered: (facts, were they known?). Raises MessageError."""
     match answer:
         case [
@@ -40,27 +40,29 @@ def read_facts(answer: Any) -> tuple[Facts, bool]:
             whole = min(width, height) > 0 and len(pixels) == 16 and len(thumbnail) == THUMBNAIL
             if reason is not None or whole:
                 values = _spread(spread)
-                return Facts(reason, sha, (width, height), mode, tuple(notes), gray, pixels, thumbnail, values), known
+                return ImageInfo(
+                    reason, sha, (width, height), mode, tuple(notes), gray, pixels, thumbnail, values
+                ), known
     raise MessageError("what are no facts of an image")
 
 
-def _spread(fields: list[Any] | None) -> Spread | None:
+def _spread(fields: list[Any] | None) -> ValueSpread | None:
     match fields:
         case None:
             return None
         case ["integers" | "floats" as kind, *numbers] if len(numbers) == 4 and all(type(n) is float for n in numbers):
-            return Spread(kind, *numbers)
+            return ValueSpread(kind, *numbers)
     raise MessageError("what is no spread of values")
 
 
-def _facts_of(path: str, max_pixels: int, cache_file: str | None, ranges: Ranges | None) -> tuple[Facts, bool]:
+def _facts_of(path: str, max_pixels: int, cache_file: str | None, ranges: Ranges | None) -> tuple[ImageInfo, bool]:
     try:
         data = read_bytes(path, max_pixels)
     except ImageError as e:
-        return Facts(str(e), ""), True
+        return ImageInfo(str(e), ""), True
     sha = hashlib.sha256(data).hexdigest()
     if cache_file is not None:
-        known = look_up(Path(cache_file), sha, max_pixels, ranges)
+        known = read_cached(Path(cache_file), sha, max_pixels, ranges)
         if known is not None:
             return known, True
     return measure(data, sha, max_pixels, ranges), False

@@ -12,9 +12,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.data.image_info import Facts
-from gapstone.data.inspect_files import TIME_LIMIT, Progress, survey
-from gapstone.data.near_duplicates import Likeness
+from gapstone.data.image_info import ImageInfo
+from gapstone.data.inspect_files import TIME_LIMIT, Progress, inspect_files
+from gapstone.data.near_duplicates import NearDuplicates
 from gapstone.data.sources import SPLITS, Source
 from gapstone.images.intensity_range import Ranges, decide
 from gapstone.images.load import MAX_PIXELS
@@ -33,7 +33,7 @@ class Scan:
     names: tuple[str, ...]
     labels: NDArray[np.int64]
     splits: tuple[str | None, ...]  # per item
-    facts: tuple[Facts, ...]  # per item
+    facts: tuple[ImageInfo, ...]  # per item
     exact_duplicates: list[list[int]]  # the same pixels (in the same size)
     near_duplicates: list[list[int]]  # the same picture re-encoded, resized, brightened or lightly cropped
     group: NDArray[np.int64]  # per item: exact and near duplicates share a number
@@ -170,7 +170,7 @@ def scan(
     """
     if cache is DEFAULT_CACHE:
         cache = cache_folder()
-    facts, thumbnails, notes = survey(source, workers, cache, progress, max_pixels, time_limit)
+    facts, thumbnails, notes = inspect_files(source, workers, cache, progress, max_pixels, time_limit)
     exact, near, group = _groups(facts, thumbnails, threshold)
     return Scan(
         given=source.given,
@@ -188,7 +188,7 @@ def scan(
 
 
 def _groups(
-    facts: list[Facts], thumbnails: NDArray[np.uint8], threshold: float | None
+    facts: list[ImageInfo], thumbnails: NDArray[np.uint8], threshold: float | None
 ) -> tuple[list[list[int]], list[list[int]], NDArray[np.int64]]:
     """(exact groups, groups that hold near duplicates, group number per item)."""
     same: dict[bytes, list[int]] = {}
@@ -201,7 +201,7 @@ def _groups(
     sizes = np.asarray([facts[i].size for i in first], np.int64).reshape(-1, 2)
     group = np.arange(len(facts))
     if len(first) > 1:
-        group[first] = first[Likeness(thumbnails[first], sizes, threshold).groups()]
+        group[first] = first[NearDuplicates(thumbnails[first], sizes, threshold).groups()]
     pictures: dict[int, list[int]] = {}  # different ones, by the group they are in
     for i in first.tolist():
         pictures.setdefault(int(group[i]), []).append(i)

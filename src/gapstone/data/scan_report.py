@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gapstone.console.formatting import display, many
+from gapstone.console.formatting import count_noun, display
 from gapstone.data.scan import Scan
 from gapstone.images.intensity_range import UNDECIDED
-from gapstone.storage.atomic import write_whole
+from gapstone.storage.atomic import write_atomic
 from gapstone.storage.csv_file import write_csv
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def render(scan: Scan, console: "Console") -> None:
 def _lines(scan: Scan) -> Iterator[tuple[str, str]]:
     readable = int(scan.readable.sum())
     what = "image" if scan.kind in ("digits", "idx", "npz") else "file"
-    classes = many(len(scan.classes), "class", "classes")
-    yield "head", f"{display(scan.given)}: {many(scan.files, what)} in {classes} ({scan.kind})"
+    classes = count_noun(len(scan.classes), "class", "classes")
+    yield "head", f"{display(scan.given)}: {count_noun(scan.files, what)} in {classes} ({scan.kind})"
     yield "plain", f"  readable {readable:,}; {_sizes(scan)}; {_modes(scan)}"
     yield "plain", ""
     yield from _classes(scan)
@@ -48,7 +48,10 @@ def _lines(scan: Scan) -> Iterator[tuple[str, str]]:
         conflicting = left - (scan.files - readable)
         why = [f"{scan.files - readable:,} unreadable"] if scan.files > readable else []
         why += [f"{conflicting:,} under two labels"] if conflicting else []
-        yield "head", f"left out of a comparison: {many(left, 'file')} ({', '.join(why)}); nothing was changed or moved"
+        yield (
+            "head",
+            f"left out of a comparison: {count_noun(left, 'file')} ({', '.join(why)}); nothing was changed or moved",
+        )
     elif scan.refused is None:
         yield "good", "nothing has to be left out of a comparison"
     if scan.refused is not None:
@@ -59,39 +62,44 @@ def _problems(scan: Scan) -> Iterator[tuple[str, str]]:
     names = scan.names
     bad = scan.unreadable
     if bad:
-        yield "problem", f"cannot be read: {many(len(bad), 'file')}"
+        yield "problem", f"cannot be read: {count_noun(len(bad), 'file')}"
         yield from _examples([f"{name}: {reason}" for name, reason in bad])
     if scan.conflicts:
         copies = sum(map(len, scan.conflicts))
-        yield "problem", f"one picture under two labels: {many(len(scan.conflicts), 'picture')}, {copies} files"
+        yield "problem", f"one picture under two labels: {count_noun(len(scan.conflicts), 'picture')}, {copies} files"
         yield from _examples([_conflict(scan, g) for g in scan.conflicts])
     if scan.near_conflicts:
         groups = scan.near_conflicts
-        yield "problem", f"nearly the same picture under two labels: {many(len(groups), 'group')} (kept; worth a look)"
+        yield (
+            "problem",
+            f"nearly the same picture under two labels: {count_noun(len(groups), 'group')} (kept; worth a look)",
+        )
         yield from _examples([_conflict(scan, g) for g in groups])
     if scan.across_splits:
         groups = scan.across_splits
         kinds = " and ".join(dict.fromkeys(str(scan.splits[i]) for g in groups for i in g))
         yield (
             "problem",
-            f"the same picture in {kinds}: {many(len(groups), 'group')} (the copies in train are dropped, unless a "
+            f"the same picture in {kinds}: {count_noun(len(groups), 'group')} (the copies in train are dropped, "
+            f"unless a "
             "class would lose more than half to near duplicates)",
         )
         yield from _examples([" = ".join(names[i] for i in g[:4]) for g in groups])
     for what, groups in (("exact duplicates", scan.exact_duplicates), ("near duplicates", scan.near_duplicates)):
         if groups:
             files = sum(map(len, groups))
-            yield "plain", f"{what}: {many(len(groups), 'group')}, {files:,} files (kept together when splitting)"
+            yield "plain", f"{what}: {count_noun(len(groups), 'group')}, {files:,} files (kept together when splitting)"
             yield from _examples([_together(names, g) for g in sorted(groups, key=lambda g: -len(g))], 3)
     if scan.ranges != UNDECIDED:
         deep = sum(f.spread is not None and f.reason is None for f in scan.facts)
         yield (
             "plain",
-            f"more than 8 bits: {many(deep, 'file')}; {scan.ranges} become 0…255, in all of them alike; a model that "
+            f"more than 8 bits: {count_noun(deep, 'file')}; {scan.ranges} become 0…255, in all of them alike; a "
+            f"model that "
             f"is trained on them keeps that",
         )
     for note, count in counted(note for f in scan.facts for note in f.notes)[:8]:
-        yield "plain", f"note on {many(count, 'file')}: {note}"
+        yield "plain", f"note on {count_noun(count, 'file')}: {note}"
     for note in scan.notes:
         yield "plain", f"note: {note}"
 
@@ -176,8 +184,8 @@ def _classes(scan: Scan) -> Iterator[tuple[str, str]]:
 def write(scan: Scan, folder: Path) -> None:
     """scan.json, scan.txt and scan.csv in `folder`, each written whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "scan.json", (json.dumps(scan.to_json(), ensure_ascii=False, indent=1) + "\n").encode())
-    write_whole(folder / "scan.txt", (text(scan) + "\n").encode())
+    write_atomic(folder / "scan.json", (json.dumps(scan.to_json(), ensure_ascii=False, indent=1) + "\n").encode())
+    write_atomic(folder / "scan.txt", (text(scan) + "\n").encode())
     write_csv(folder / "scan.csv", _rows(scan))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.console.formatting import by, display
+from gapstone.console.formatting import display, format_size
 from gapstone.drawing.logit_text import percent, signed
 from gapstone.tracing.placement import Placement
 
@@ -36,7 +36,7 @@ class Evidence:
 
     def __repr__(self) -> str:
         more = ("" if self.additive else ", not additive") + (f", held: {', '.join(self.held)}" if self.held else "")
-        numbers = f"{percent(self.probability)}, logit {signed(self.logit)}, map {by(self.map.shape)}{more}"
+        numbers = f"{percent(self.probability)}, logit {signed(self.logit)}, map {format_size(self.map.shape)}{more}"
         return f"Evidence({display(self.label)!r}, {numbers})"
 
     @property

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from gapstone.console.formatting import by, display, many
+from gapstone.console.formatting import count_noun, display, format_size
 from gapstone.drawing.evidence import Evidence
 from gapstone.tracing.placement import Placement
 
@@ -24,7 +24,7 @@ Pictures = Sequence[NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
-class Seen:
+class ShownImages:
     """The images that were explained, as the network saw them: the batch itself, not a copy."""
 
     images: Tensor
@@ -69,7 +69,7 @@ class Explained(Protocol):
     @property
     def placement(self) -> Placement: ...
     @property
-    def seen(self) -> Seen | None: ...
+    def seen(self) -> ShownImages | None: ...
     def evidence(self, image: int, size: Sequence[int]) -> list[Evidence]: ...
 
 
@@ -77,8 +77,8 @@ def line(explained: Explained) -> str:
     """`Explanation(2 images, 3 of 1,000 classes, maps 7×7, additive)`"""
     images, classes = explained.classes.shape
     count = explained.logits.shape[1]
-    each = (f"{classes:,} of " if classes != count else "") + many(count, "class", "classes")
-    parts = [many(images, "image"), each, f"maps {by(explained.maps.shape[2:])}"]
+    each = (f"{classes:,} of " if classes != count else "") + count_noun(count, "class", "classes")
+    parts = [count_noun(images, "image"), each, f"maps {format_size(explained.maps.shape[2:])}"]
     if explained.additive:
         parts.append("additive")
     else:
@@ -95,7 +95,7 @@ def sheet(explained: Explained, images: int | Sequence[int], classes: int, pictu
 
     Raises: ValueError where there are no pictures, or others than were explained.
     """
-    from gapstone.drawing.sheet import Row, contact_sheet
+    from gapstone.drawing.sheet import SheetRow, contact_sheet
 
     count = len(explained.classes)
     numbers = list(range(min(images, count))) if isinstance(images, int) else list(images)
@@ -105,7 +105,7 @@ def sheet(explained: Explained, images: int | Sequence[int], classes: int, pictu
     for number in numbers:
         pixels = _pixels(explained, number, pictures)
         evidences = sorted(explained.evidence(number, pixels.shape[:2]), key=lambda e: -e.logit)
-        rows.append(Row.of(pixels, evidences[:classes], f"image {number}", side=SIDE))
+        rows.append(SheetRow.of(pixels, evidences[:classes], f"image {number}", side=SIDE))
     return next(contact_sheet(rows, per_page=len(rows)))
 
 
@@ -116,7 +116,7 @@ def _pixels(explained: Explained, number: int, pictures: Pictures | None) -> NDA
         if given.dtype != np.uint8 or given.shape[:2] != size:
             raise ValueError(
                 f"pictures[{number}] is {given.dtype} {given.shape}: give the pictures as the network saw them, uint8 "
-                f"of {by(size)} px, (H, W, 3) or (H, W, 1)"
+                f"of {format_size(size)} px, (H, W, 3) or (H, W, 1)"
             )
         return given
     pixels = explained.seen.pixels(number) if explained.seen is not None else None

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from gapstone.drawing import colours
 from gapstone.drawing.evidence import Evidence
-from gapstone.drawing.upsample import How, place
+from gapstone.drawing.upsample import How, upsample
 
 if TYPE_CHECKING:
     from gapstone.localisation.cam_boxes import Box  # loads scipy
@@ -55,7 +55,7 @@ def overlay(
     check_fit(pixels, evidence)
     scale = scale_of(largest, [evidence])
     layer = Image.fromarray(
-        colours.rgba(place(evidence.map, evidence.placement, evidence.size, how), scale, alpha, cmap)
+        colours.rgba(upsample(evidence.map, evidence.placement, evidence.size, how), scale, alpha, cmap)
     )
     picture.paste(layer, (0, 0), layer)
     draw_seen(picture, evidence)

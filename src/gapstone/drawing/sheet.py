@@ -37,7 +37,7 @@ ROWS = 30  # on a page
 
 
 @dataclass(frozen=True)
-class Row:
+class SheetRow:
     """One picture and the classes to show of it, kept no larger than they are shown: thousands fit into memory.
 
     ```python
@@ -59,7 +59,7 @@ class Row:
         name: str = "",
         boxes: Mapping[int, Sequence["Box"]] | None = None,
         side: int = LISTED,
-    ) -> "Row":
+    ) -> "SheetRow":
         """Resized so that its longest side is `side` px; a tiny picture is enlarged by a whole number, to squares; a
         strip is at least `THINNEST` px across."""
         if side < 1:
@@ -113,13 +113,13 @@ def side_by_side(
     Arguments as for `overlay`; boxes: by class index; largest: by default that of these evidences; side: the longest
     side of a picture, in px.
     """
-    row = Row.of(pixels, evidences, name, boxes, side)
+    row = SheetRow.of(pixels, evidences, name, boxes, side)
     scale = scale_of(largest, evidences)
     return _page([row], scale, alpha, how, grey, cmap, beside=4)
 
 
 def contact_sheet(
-    rows: Sequence[Row],
+    rows: Sequence[SheetRow],
     largest: float | None = None,
     alpha: float = colours.STRONGEST,
     how: How = "smooth",
@@ -151,7 +151,7 @@ class _Panel:
 
 
 def _page(
-    rows: Sequence[Row],
+    rows: Sequence[SheetRow],
     largest: float,
     alpha: float,
     how: How,

@@ -14,7 +14,7 @@ from gapstone.tracing.placement import Placement
 How = Literal["smooth", "cells"]
 
 
-def place(map: NDArray[Any], placement: Placement, size: Sequence[int], how: How = "smooth") -> NDArray[np.float32]:
+def upsample(map: NDArray[Any], placement: Placement, size: Sequence[int], how: How = "smooth") -> NDArray[np.float32]:
     """Each pixel's value, in a picture of `size` (H, W).
 
     ```python

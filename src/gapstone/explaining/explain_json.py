@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from gapstone.explaining.explain_folder import name_of
-from gapstone.storage.atomic import whole
+from gapstone.storage.atomic import atomic_file
 
 Row = dict[str, Any]
 
 
 def write(path: Path, head: dict[str, Any], rows: Iterable[Row]) -> None:
     """The document, whole or not at all."""
-    with whole(path) as unfinished, unfinished.open("w", encoding="ascii", newline="\n") as file:
+    with atomic_file(path) as unfinished, unfinished.open("w", encoding="ascii", newline="\n") as file:
         _write(file, head, rows)
 
 

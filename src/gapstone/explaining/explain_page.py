@@ -26,9 +26,9 @@ from gapstone.drawing.evidence import Evidence
 from gapstone.drawing.overlay import DARKEST, LIGHTEST
 from gapstone.explaining.common_folder import shared, within
 from gapstone.explaining.draw_maps import OWN_PIXELS, shown, thumbnail, thumbnail_side
-from gapstone.explaining.explain_folder import Kept
-from gapstone.explaining.map_pass import Looked
-from gapstone.storage.atomic import whole
+from gapstone.explaining.explain_folder import ExplainFolder
+from gapstone.explaining.map_pass import PassResult
+from gapstone.storage.atomic import atomic_file
 
 MOST = 6000  # pictures on a page: some 50 MB; all are in explained.json
 MOST_WRONG = 500  # listed
@@ -75,9 +75,9 @@ class Card:
 
 
 def write(
-    kept: Kept,
+    kept: ExplainFolder,
     head: dict[str, Any],
-    looked: Looked,
+    looked: PassResult,
     rows: Callable[[], Iterator[Row]],
     failed: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
@@ -131,7 +131,7 @@ def write(
         script=script,
         allowed=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )
-    with whole(kept.out / "index.html") as unfinished, unfinished.open("wb") as file:
+    with atomic_file(kept.out / "index.html") as unfinished, unfinished.open("wb") as file:
         for piece in text:
             file.write(piece.encode("utf-8", "backslashreplace"))
 
@@ -142,7 +142,7 @@ def _grey() -> str:
     return f"contrast({slope / (slope + 2 * offset):.3f}) brightness({slope + 2 * offset:.3f})"
 
 
-def _cards(kept: Kept, head: dict[str, Any], rows: Iterator[Row], side: int, folder: str) -> Iterator[Card]:
+def _cards(kept: ExplainFolder, head: dict[str, Any], rows: Iterator[Row], side: int, folder: str) -> Iterator[Card]:
     number = 0
     for row in rows:
         if "error" in row:

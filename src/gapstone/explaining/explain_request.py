@@ -10,7 +10,7 @@ from gapstone.console.formatting import display
 
 
 @dataclass(frozen=True)
-class Request:
+class ExplainRequest:
     """All options of `gapstone explain`.
 
     Raises: ValueError naming the option that cannot be.

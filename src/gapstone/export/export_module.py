@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from gapstone.export.torch_pools import GridMean, Pooled, contiguous, grid_matrix, whole, without_operators
 from gapstone.export.watched import WatchedMaps, foreign_features
 from gapstone.heads import Head
-from gapstone.maps.open_model import Opened
+from gapstone.maps.open_model import ImageModel
 from gapstone.models.classifier import Classifier
 from gapstone.nets.zoo import TimmFeatures
 from gapstone.pooling import Pool
@@ -18,7 +18,7 @@ from gapstone.pools import POOLS
 from gapstone.regions import Grid
 
 
-def logits_and_maps(opened: Opened) -> nn.Module:
+def logits_and_maps(opened: ImageModel) -> nn.Module:
     """A module that takes normalised images (N, C, H, W) and gives logits (N, K) and maps (N, K, h, w), the maps of
     `gapstone.maps.explain`: they add up with the bias to the logits where the head is additive, and are gradient ×
     activation elsewhere.
@@ -33,7 +33,7 @@ def logits_and_maps(opened: Opened) -> nn.Module:
     return both.eval().requires_grad_(False)
 
 
-def logits_alone(opened: Opened) -> nn.Module:
+def logits_alone(opened: ImageModel) -> nn.Module:
     """A module that takes normalised images and gives logits."""
     if isinstance(opened.model, Classifier):
         return LogitsAlone(logits_and_maps(opened))

@@ -12,9 +12,9 @@ from scipy.optimize import minimize_scalar
 from torch import nn
 
 from gapstone.data.split import carve_validation
-from gapstone.fitting.finetune import Between, Tuned, finetune
+from gapstone.fitting.finetune import Finetuned, LastStage, finetune
 from gapstone.fitting.fitting_data import Batches, Data, InMemory
-from gapstone.fitting.head_inputs import Seen, look
+from gapstone.fitting.head_inputs import HeadInputs, head_inputs
 from gapstone.fitting.linear_map import Linear, check, finite
 from gapstone.fitting.logistic import logistic
 from gapstone.fitting.ridge import Ridge
@@ -42,7 +42,7 @@ class Fitted:
     """The λ of the closed form."""
     images: int
     held_out: int
-    tuned: Tuned | None
+    tuned: Finetuned | None
     """What fine-tuning did, where it was asked for."""
 
 
@@ -107,7 +107,7 @@ def fit(
     path, old = head_of(model)
     spec = str(parse(head or old.spec))
     names = names_of(model, old, labels)
-    asked(spec, method, finetune)
+    fit_request(spec, method, finetune)
     if finetune and not isinstance(model, Classifier):
         raise ValueError(f"fit_head(finetune={finetune}): what the last stage is, is known of a gs.Classifier only.")
     if finetune:
@@ -123,13 +123,13 @@ def fit(
     new_head = head_of(new)[1]
 
     wanted = {"logits": method == "distil", "between": finetune > 0}
-    train = look(model, new_head, data, **wanted)
+    train = head_inputs(model, new_head, data, **wanted)
     finite(train.vectors)
     check(train.labels, names, every=method != "distil")
     if held_out is None:
         train, other = _carve(train, seed)
     else:
-        other = look(model, new_head, held_out, **wanted)
+        other = head_inputs(model, new_head, held_out, **wanted)
         finite(other.vectors)
         check(other.labels, names, every=False)
     linear = _solve(train, other, method, len(names), progress)
@@ -141,7 +141,7 @@ def fit(
     return Fitted(new, linear.penalty, len(train.labels), len(other.labels), tuned)
 
 
-def asked(spec: str, method: str, epochs: int) -> None:
+def fit_request(spec: str, method: str, epochs: int) -> None:
     """Refuse at once, in words, what no pass over the images could mend. Raises ValueError."""
     parsed = parse(spec)
     if method not in METHODS:
@@ -191,13 +191,13 @@ def with_head(model: nn.Module, path: str, old: Head, spec: str, names: tuple[st
     return new.to(device).eval()
 
 
-def _carve(train: Seen, seed: int) -> tuple[Seen, Seen]:
+def _carve(train: HeadInputs, seed: int) -> tuple[HeadInputs, HeadInputs]:
     rows = np.arange(len(train.labels))
     rest, other = carve_validation(rows, train.labels, rows, seed, HELD_OUT)
     return train.some(rest), train.some(other)
 
 
-def _solve(train: Seen, other: Seen, method: Method, classes: int, progress: Progress | None) -> Linear:
+def _solve(train: HeadInputs, other: HeadInputs, method: Method, classes: int, progress: Progress | None) -> Linear:
     if method == "logistic":
         tell = progress("Logistic regression") if progress else None
         return logistic(train.vectors, train.labels, (other.vectors, other.labels), tell)
@@ -235,7 +235,9 @@ def put(head: Head, linear: Linear) -> None:
         layer.bias.copy_(torch.from_numpy(linear.bias))
 
 
-def _tune(model: Classifier, train: Seen, other: Seen, epochs: int, seed: int, progress: Progress | None) -> Tuned:
+def _tune(
+    model: Classifier, train: HeadInputs, other: HeadInputs, epochs: int, seed: int, progress: Progress | None
+) -> Finetuned:
     assert train.between is not None
     assert other.between is not None
     if not len(other.labels):
@@ -244,7 +246,7 @@ def _tune(model: Classifier, train: Seen, other: Seen, epochs: int, seed: int, p
     kinds = [(part, next(part.parameters()).dtype) for part in (model.features, model.head)]
     model.float()  # small steps vanish in half precision
     tuned = finetune(
-        model, Between(train.between, train.labels), Between(other.between, other.labels), epochs, seed, tell
+        model, LastStage(train.between, train.labels), LastStage(other.between, other.labels), epochs, seed, tell
     )
     for part, kind in kinds:
         part.to(kind)

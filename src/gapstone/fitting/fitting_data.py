@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gapstone.fitting.image_batches import Images, View
-from gapstone.storage.resumable_rows import keep
+from gapstone.storage.resumable_rows import compute_rows
 from gapstone.training.loop import Rows
 
 Make = Callable[[Tensor], Tensor]
@@ -150,7 +150,9 @@ class OnDisk:
                     raise _TooLargeError
                 return made
 
-            return keep(self.folder, name, facts, len(self.chosen), some, self.batch_size, kind, self.tell, self.say)
+            return compute_rows(
+                self.folder, name, facts, len(self.chosen), some, self.batch_size, kind, self.tell, self.say
+            )
 
         try:
             made = kept(dtype)

@@ -23,9 +23,9 @@ from gapstone.console.formatting import display
 from gapstone.images import heif, missing_data, tiff
 from gapstone.images.colour import to_uint8
 from gapstone.images.decode_error import DecodeError
-from gapstone.images.file_type import guess
+from gapstone.images.file_type import file_type
 from gapstone.images.high_bit_depth import Deep, deep
-from gapstone.images.intensity_range import UNDECIDED, Ranges, Spread
+from gapstone.images.intensity_range import UNDECIDED, Ranges, ValueSpread
 from gapstone.images.pillow_guard import strict
 from gapstone.storage.paths import opener
 
@@ -80,7 +80,7 @@ class Loaded:
     mode: str  # the file's own, in Pillow's words: "RGB", "P", "CMYK", "I;16", …
     size: tuple[int, int]  # (width, height) after turning upright
     notes: tuple[str, ...]  # what was assumed or left out: "the first of 41 frames is used", …
-    spread: Spread | None = None  # of more than 8 bits: between which values the pixels lie
+    spread: ValueSpread | None = None  # of more than 8 bits: between which values the pixels lie
     content: bytes = b""  # of more than 8 bits, or with alpha: a hash of what `pixels` does not hold of it
 
 
@@ -122,7 +122,7 @@ def load(
     except Image.DecompressionBombError:
         raise ImageError(f"more pixels than the limit of {max_pixels:,}") from None
     except UnidentifiedImageError:
-        raise ImageError(tiff.refusal(data) or guess(data[:1024])) from None
+        raise ImageError(tiff.refusal(data) or file_type(data[:1024])) from None
     except RecursionError:
         raise ImageError("its structure is nested without end") from None
     except Exception as e:  # Pillow's plugins raise nearly everything on hostile files

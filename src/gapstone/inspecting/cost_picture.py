@@ -6,8 +6,8 @@ from pathlib import Path
 from gapstone.console.formatting import display
 from gapstone.drawing.matplotlib_setup import style
 from gapstone.inspecting.amounts import cells, share, size
-from gapstone.inspecting.network_costs import NetworkCosts, Part
-from gapstone.storage.atomic import whole
+from gapstone.inspecting.network_costs import NetworkCosts, NetworkPart
+from gapstone.storage.atomic import atomic_file
 
 # gapstone.drawing.matplotlib_setup goes before Matplotlib
 # isort: split
@@ -30,7 +30,7 @@ def save(found: NetworkCosts, path: Path) -> Path:
         figure = draw(found)
         # who made it: by that the command knows a picture that it may replace
         metadata = {"Date": None, "Creator": "gapstone"} if path.suffix.lower() == ".svg" else {"Software": "gapstone"}
-        with whole(path) as unfinished:
+        with atomic_file(path) as unfinished:
             figure.savefig(unfinished, dpi=160, facecolor="white", metadata=metadata)
     return path
 
@@ -91,7 +91,7 @@ def _panel(axes: Axes, title: str, values: list[int], heads: list[bool]) -> None
         )
 
 
-def _name(part: Part) -> str:
+def _name(part: NetworkPart) -> str:
     shown = display(part.name)
     short = shown if len(shown) <= LONGEST else f"…{shown[1 - LONGEST :]}"
     return f"{short}\n{cells(part.output)}" if part.output else short

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from gapstone.console.formatting import display
 from gapstone.inspecting.amounts import cells, count, pixels, share, size
-from gapstone.inspecting.network_costs import NetworkCosts, Row
+from gapstone.inspecting.network_costs import ModuleCosts, NetworkCosts
 from gapstone.inspecting.other_heads import AS_IT_IS
 
 MOST_ROWS = 50
@@ -138,7 +138,7 @@ def _modules(found: NetworkCosts, depth: int, wide: bool) -> Table:
     return table
 
 
-def _sees(row: Row) -> str:
+def _sees(row: ModuleCosts) -> str:
     if row.field is None:
         return "all" if row.whole else "–" if row.stride is None else f"?/{pixels(row.stride)}"
     return f"{pixels(row.field)}{'+' * row.whole}/{pixels(row.stride)}"

@@ -18,7 +18,7 @@ CLASSES = 1000
 SIZE = (224, 224)
 
 
-def named(name: str, channels: int | None = None, size: tuple[int, int] | None = None) -> nn.Module:
+def model_named(name: str, channels: int | None = None, size: tuple[int, int] | None = None) -> nn.Module:
     """`photos.safetensors`, `vgg16` (gapstone's own, with the head published with it), `timm:NAME`, `torchvision:NAME`.
 
     >>> named("torchvision:resnet50")                   # no download: on the meta device, where weights are shapes

@@ -3,15 +3,15 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gapstone.console.formatting import by, display
-from gapstone.inspecting.input_sizes import Sizes
+from gapstone.console.formatting import display, format_size
+from gapstone.inspecting.input_sizes import InputSizes
 
 SCHEMA = 1
 """Raised when a field of the JSON changes its meaning."""
 
 
 @dataclass(frozen=True)
-class Row:
+class ModuleCosts:
     """A module, with all that is inside it."""
 
     path: str
@@ -39,7 +39,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Part:
+class NetworkPart:
     """A stretch of the network, of which the parts together are the whole."""
 
     name: str
@@ -109,13 +109,13 @@ class NetworkCosts:
     last_map: LastMap | None
     no_map: str | None
     """Why there is no last map."""
-    sizes: Sizes
-    training_sizes: Sizes | None
+    sizes: InputSizes
+    training_sizes: InputSizes | None
     """In training mode, with two images or more; None where none was found that trains."""
     not_trained: str | None
     """Why it does not train at `size`; None: it does."""
-    rows: tuple[Row, ...]
-    parts: tuple[Part, ...]
+    rows: tuple[ModuleCosts, ...]
+    parts: tuple[NetworkPart, ...]
     heads: tuple[OtherHead, ...]
     """The model's own, then every head of gapstone's; empty where no last map was found."""
 
@@ -131,5 +131,5 @@ class NetworkCosts:
         what = f"{self.name}, " if self.name else ""
         return display(
             f"{type(self).__name__}({what}{self.parameters:,} parameters, {self.macs:,} multiply-adds for an image of "
-            f"{by(self.size)})"
+            f"{format_size(self.size)})"
         )

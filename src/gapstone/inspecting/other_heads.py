@@ -7,7 +7,7 @@ import torch
 from gapstone.cost import Counting
 from gapstone.heads import Head
 from gapstone.heads.recipes import RECIPES
-from gapstone.inspecting.input_sizes import Sizes, alike
+from gapstone.inspecting.input_sizes import InputSizes, alike
 from gapstone.inspecting.network_costs import OtherHead
 from gapstone.nets.on_meta import on_meta
 
@@ -17,7 +17,7 @@ SPECS = (*RECIPES, *MORE)
 AS_IT_IS = "as it is"
 
 
-def others(
+def other_heads(
     trunk: int, size_of_one: int, channels: int, classes: int, cells: Sequence[int], accepted: str, flat: str
 ) -> list[OtherHead]:
     """One row per head.
@@ -39,7 +39,7 @@ def others(
 
 
 def flattened(
-    cells: Callable[[int, int], tuple[int, ...] | None], size: tuple[int, int], accepted: Sizes, stride: int
+    cells: Callable[[int, int], tuple[int, ...] | None], size: tuple[int, int], accepted: InputSizes, stride: int
 ) -> str:
     """The image sizes whose last map has as many cells as that of `size`: what a head that flattens the map takes."""
     h, w = size

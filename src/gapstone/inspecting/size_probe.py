@@ -45,7 +45,7 @@ def cells(dry: Dry, last: Last, channels: int) -> Callable[[int, int], tuple[int
             # with gradients, as when the calls were numbered: what is called may depend on it
             with torch.enable_grad(), dry.running(), Quick(dry), until:
                 dry.model(images)
-        except Reached:
+        except LastMapReached:
             pass
         except Exception:  # each network has its own way to refuse
             return None
@@ -57,7 +57,7 @@ def cells(dry: Dry, last: Last, channels: int) -> Callable[[int, int], tuple[int
     return of
 
 
-class Reached(Exception):
+class LastMapReached(Exception):
     """The last map has been made."""
 
 
@@ -84,7 +84,7 @@ class Until(TorchFunctionMode):
         count = self.count
         if len(made) > which and made[which].dim() > max(self.last.axes):
             self.cells = tuple(made[which].shape[axis] for axis in self.last.axes)
-            raise Reached
+            raise LastMapReached
         self.count = count  # a shape that is asked for is a call, too
 
 

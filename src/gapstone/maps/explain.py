@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapstone.drawing.explanation_view import Seen
+from gapstone.drawing.explanation_view import ShownImages
 from gapstone.heads import Head, NotLinearError
 from gapstone.maps.explanation import Explanation
 from gapstone.maps.split import Found, located, split
@@ -80,7 +80,7 @@ def explain(
         raise ValueError(f"explain takes at least one image, (N, C, H, W), and got a tensor of {tuple(images.shape)}")
     names = tuple(labels) if labels is not None else None
     moments = (model.preprocessing.mean, model.preprocessing.std) if isinstance(model, Classifier) else None
-    seen = Seen(images.detach(), moments)
+    seen = ShownImages(images.detach(), moments)
     if isinstance(model, Classifier) and at is None:
         return replace(_known(model, images, classes, top_k, names), seen=seen)
     tail, found = split(getattr(model, "_orig_mod", model), images, at)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gapstone.drawing import explanation_view
 from gapstone.drawing.evidence import Evidence
-from gapstone.drawing.explanation_view import Pictures, Seen
+from gapstone.drawing.explanation_view import Pictures, ShownImages
 from gapstone.tracing.placement import Placement
 
 IMAGES, CLASSES = 4, 3
@@ -47,7 +47,7 @@ class Explanation:
     end: str | None = None
     """What the model does to its logits at its end ("softmax", "log_softmax", "sigmoid", …): it was left out here, and
     the maps and `logits` are those before it."""
-    seen: Seen | None = field(default=None, compare=False)
+    seen: ShownImages | None = field(default=None, compare=False)
     """The images, where they are known: the batch itself, to be shown."""
 
     @property

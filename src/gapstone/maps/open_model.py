@@ -23,7 +23,7 @@ from gapstone.nets.zoo import class_names, survey, with_head
 
 
 @dataclass(frozen=True)
-class Opened:
+class ImageModel:
     """A network that can be asked about pictures.
 
     >>> opened = open_model("photos.safetensors")
@@ -131,7 +131,7 @@ class Opened:
         return next(self.model.parameters()).device
 
 
-def open_model(name: str, weights: Path | None = None, device: str = "cpu") -> Opened:
+def open_model(name: str, weights: Path | None = None, device: str = "cpu") -> ImageModel:
     """`name`: a file that `gapstone train` wrote; `timm:NAME` with weights from timm's hub or from `weights`; a network
     of gapstone's own (`vgg16`, `googlenet`, …) with `weights` that others published for it.
 
@@ -154,10 +154,10 @@ def open_model(name: str, weights: Path | None = None, device: str = "cpu") -> O
     if weights is not None:
         raise ValueError(f"--weights goes with timm:NAME or a network's name; {display(name)} brings its own")
     classifier = load(name)
-    return Opened(name, classifier.to(device), classifier.labels, classifier.preprocessing)
+    return ImageModel(name, classifier.to(device), classifier.labels, classifier.preprocessing)
 
 
-def _trial_image(opened: Opened) -> Tensor:
+def _trial_image(opened: ImageModel) -> Tensor:
     if isinstance(opened.model, Classifier):
         return opened.model.trial_image()
     return trial_image(opened.preprocessing, opened.preprocessing.size).to(opened.device)
@@ -168,7 +168,7 @@ def takes_weights(name: str) -> bool:
     return name.startswith("timm:") or (name in NAMES and not Path(name).is_file())
 
 
-def _published(name: str, weights: Path | None, device: str) -> Opened:
+def _published(name: str, weights: Path | None, device: str) -> ImageModel:
     if weights is None:
         way = "--weights FILE, a safetensors file of a published state_dict; " if name in FORMATS else ""
         raise ValueError(
@@ -186,13 +186,13 @@ def _published(name: str, weights: Path | None, device: str) -> Opened:
     finite(found.features | found.head_state)
     classifier.features.load_state_dict(found.features)
     classifier.head.load_state_dict(found.head_state)
-    return Opened(name, classifier.eval().to(device), labels, preprocessing)
+    return ImageModel(name, classifier.eval().to(device), labels, preprocessing)
 
 
-def _of_timm(name: str, weights: Path | None, device: str) -> Opened:
+def _of_timm(name: str, weights: Path | None, device: str) -> ImageModel:
     zoo = with_head(name.removeprefix("timm:"), weights)
     preprocessing = Preprocessing(len(zoo.mean), zoo.size, _stored(zoo.size, zoo.crop), zoo.mean, zoo.std)
-    return Opened(name, zoo.model.to(device), zoo.labels, preprocessing)
+    return ImageModel(name, zoo.model.to(device), zoo.labels, preprocessing)
 
 
 def _stored(size: tuple[int, int], crop: float) -> tuple[int, int]:

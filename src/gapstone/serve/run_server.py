@@ -15,7 +15,7 @@ from gapstone.console.progress import Bars
 from gapstone.console.terminal import Terminal
 from gapstone.maps.open_model import open_model, takes_weights
 from gapstone.runtime.interrupts import stoppable
-from gapstone.serve.client_limits import Limits
+from gapstone.serve.client_limits import ClientLimits
 from gapstone.training.training_data import pick_device
 
 try:
@@ -38,7 +38,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int | None = None,
     device: str = "auto",
-    limits: Limits | None = None,
+    limits: ClientLimits | None = None,
     console: Console | None = None,
     weights: Path | None = None,
 ) -> None:
@@ -51,7 +51,7 @@ def serve(
     for another number of models or a file that is none, OSError where the address cannot be had.
     """
     console = console or Terminal()
-    limits = limits or Limits()
+    limits = limits or ClientLimits()
     if not 1 <= len(models) <= 2:
         raise ValueError(f"serve takes one model, or two to compare; {len(models)} were given.")
     if weights is not None and sum(map(takes_weights, models)) != 1:

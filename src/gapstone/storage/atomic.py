@@ -15,7 +15,7 @@ UNFINISHED = ".*.unfinished*"
 
 
 @contextmanager
-def whole(path: Path, sync_its_folder: bool = True) -> Iterator[Path]:
+def atomic_file(path: Path, sync_its_folder: bool = True) -> Iterator[Path]:
     """A name beside `path`, with its ending, to write to; renamed to `path` at the end, or gone after an error.
 
         >>> with whole(Path("results.json")) as unfinished:
@@ -41,8 +41,8 @@ def whole(path: Path, sync_its_folder: bool = True) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, content: bytes, sync_its_folder: bool = True) -> None:
-    with whole(path, sync_its_folder) as unfinished, of_path(path, len(content)):
+def write_atomic(path: Path, content: bytes, sync_its_folder: bool = True) -> None:
+    with atomic_file(path, sync_its_folder) as unfinished, of_path(path, len(content)):
         unfinished.write_bytes(content)
 
 

@@ -16,7 +16,7 @@ from gapstone.storage.sealed_json import open_own
 BLOCK = 8 << 20
 
 
-class Blocks:
+class BlockDigest:
     """The digest of bytes that come bit by bit.
 
     >>> blocks = Blocks()

@@ -17,22 +17,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapstone.console.formatting import by, display
+from gapstone.console.formatting import display, format_size
 from gapstone.storage import block_digest
 from gapstone.storage.atomic import remove, sync_folder
 from gapstone.storage.owned_folder import locked
 from gapstone.storage.paths import of_path, size
-from gapstone.storage.sealed_json import DamagedError, named, open_own, read_sealed, write_sealed
+from gapstone.storage.sealed_json import DamagedError, damage_note, open_own, read_sealed, write_sealed
 
 SYNC, SECONDS = 64 << 20, 10.0
 """Bytes, and seconds, between two notes of how far it is; a kill costs at most so much work again."""
 
 
-class KeptError(RuntimeError):
+class RowsError(RuntimeError):
     """It cannot be kept; the message says why and what to do."""
 
 
-def keep(
+def compute_rows(
     folder: Path,
     name: str,
     about: Any,
@@ -67,7 +67,7 @@ def keep(
         except DamagedError as error:
             whole = False
             if say is not None:
-                say(named([error]))
+                say(damage_note([error]))
             file.forget()
         if not whole:
             file.part.fill(count, make, step, dtype, progress, say)
@@ -124,12 +124,12 @@ class _Part:
         progress: Callable[[int, int], None] | None,
         say: Callable[[str], None] | None,
     ) -> None:
-        begin, written = 0, block_digest.Blocks()
+        begin, written = 0, block_digest.BlockDigest()
         try:
             begin, written = self._resume()
         except DamagedError as error:
             if say is not None:
-                say(named([error]))
+                say(damage_note([error]))
         done, noted, then, unnoted = begin, begin, time.monotonic(), 0
         file = open_own(self.path, os.O_RDWR) if begin else None
         try:
@@ -164,9 +164,9 @@ class _Part:
             if file is not None:
                 file.close()
 
-    def _resume(self) -> tuple[int, block_digest.Blocks]:
+    def _resume(self) -> tuple[int, block_digest.BlockDigest]:
         """How many rows an earlier run left, and the digest so far; the file is cut to them. Raises DamagedError."""
-        written = block_digest.Blocks()
+        written = block_digest.BlockDigest()
         known = self.known()
         if known is None or not os.path.lexists(self.path):
             return 0, written
@@ -178,14 +178,15 @@ class _Part:
             file.truncate(known["bytes"])  # rows that were written after the note
         return known["rows"], written
 
-    def _begin(self, shape: tuple[int, ...], dtype: np.dtype[Any], written: block_digest.Blocks) -> BinaryIO:
+    def _begin(self, shape: tuple[int, ...], dtype: np.dtype[Any], written: block_digest.BlockDigest) -> BinaryIO:
         remove(self.note)  # of rows that are no longer there: the note first, or a kill believes it
         remove(self.path)
         needed = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         free = shutil.disk_usage(self.path.parent).free
         if needed + (64 << 20) > free:
-            raise KeptError(
-                f"{shape[0]:,} × {by(shape[1:])} numbers need {size(needed)} in {display(self.path.parent)}, where "
+            raise RowsError(
+                f"{shape[0]:,} × {format_size(shape[1:])} numbers need {size(needed)} in "
+                f"{display(self.path.parent)}, where "
                 f"{size(free)} are free (64 MB stay free): fewer or smaller images, or another folder"
             )
         header = io.BytesIO()
@@ -196,7 +197,7 @@ class _Part:
         written.update(header.getvalue())
         return file
 
-    def _write_down(self, file: BinaryIO, done: int, written: block_digest.Blocks) -> None:
+    def _write_down(self, file: BinaryIO, done: int, written: block_digest.BlockDigest) -> None:
         with of_path(self.path):
             file.flush()
             os.fsync(file.fileno())  # first the rows, then the word that they are there
@@ -209,7 +210,7 @@ def _cast(made: Tensor, dtype: torch.dtype) -> NDArray[Any]:
     if dtype == torch.float16 and not bool(cast.isfinite().all()):
         largest = float(made.abs().max())
         if not isfinite(largest):
-            raise KeptError("there is NaN or infinity among the values: look for it in what they are made of")
-        raise KeptError(f"values up to {largest:.3g} do not fit into half precision (65,504); keep them in float32")
+            raise RowsError("there is NaN or infinity among the values: look for it in what they are made of")
+        raise RowsError(f"values up to {largest:.3g} do not fit into half precision (65,504); keep them in float32")
     array: NDArray[Any] = cast.contiguous().numpy()
     return array

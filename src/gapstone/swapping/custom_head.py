@@ -9,7 +9,7 @@ from gapstone.swapping.find import Found
 WAY = "nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear({}, {}))"
 
 
-def fitted(head: nn.Module, found: Found, classes: int | None) -> int:
+def custom_head(head: nn.Module, found: Found, classes: int | None) -> int:
     """How many classes a head tells apart: it is moved to the map's device and type, and asked about it once.
 
     Raises: ValueError for one that does not take the map, gives no logits (N, K), or others than `classes`.

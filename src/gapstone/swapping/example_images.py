@@ -12,7 +12,7 @@ SIDES = (224, 32, 28, 64, 128, 256, 299, 384)
 """ImageNet's, CIFAR's, MNIST's, …: networks of a fixed size take only theirs."""
 
 
-def example(model: nn.Module) -> Tensor:
+def example_images(model: nn.Module) -> Tensor:
     """Two images of noise that the model takes, (2, C, H, W), on its device, of its type.
 
     Raises: ValueError where it takes none of the sizes that are tried.

@@ -24,7 +24,7 @@ def dropped(model: nn.Module, found: Found, images: Tensor) -> list[nn.Module]:
     """
     trail, made = found.trail, found.made
     gone: list[nn.Module] = []
-    of = made.of | of_in_training(model, images, *doors(found))
+    of = made.of | of_in_training(model, images, *entry_points(found))
 
     def needed(module: nn.Module) -> bool:
         early = any(start < made.count for part in module.modules() for start in trail.begun.get(part, ()))
@@ -43,7 +43,7 @@ def dropped(model: nn.Module, found: Found, images: Tensor) -> list[nn.Module]:
     return list(dict.fromkeys(gone))
 
 
-def doors(found: Found) -> tuple[nn.Module | None, nn.Module | None]:
+def entry_points(found: Found) -> tuple[nn.Module | None, nn.Module | None]:
     """(a module that takes the map, None), or (None, the last that gives it, or what it is made of by mere calls).
 
     By it the map of another pass is known.

@@ -13,15 +13,16 @@ SHAPES = ((), (-1, -1), (1, 1))
 """Axes that are given to logits (N, K): none, (N, K, 1, 1), (N, 1, 1, K)."""
 
 
-def inside(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: nn.Module, images: Tensor, classes: int
-           ) -> nn.Module | None:  # fmt: skip
+def swap_in_place(
+    surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: nn.Module, images: Tensor, classes: int
+) -> nn.Module | None:
     """The model, its head in place of the module that takes the map; None where its answer is changed after it.
 
     Also for tokens: only what stands around the network sees the images' proportions, and so the grid.
     """
     if any(isinstance(layer, Grid) for layer in found.arrange):
         return None
-    for module in takers(found, gone):
+    for module in consumers(found, gone):
         for axes in SHAPES:
             surgery.without(one for one in gone if one is not module)
             probe = Probe(classes)
@@ -35,7 +36,7 @@ def inside(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: nn.M
     return None
 
 
-def takers(found: Found, gone: Sequence[nn.Module]) -> list[nn.Module]:
+def consumers(found: Found, gone: Sequence[nn.Module]) -> list[nn.Module]:
     """Modules that will be dropped, and take the map as it is, once; the outermost first."""
     visits = found.trail.takers.get(found.map, ())
     right = [v.module for v in visits if found.made.count <= v.count <= found.until and found.trail.once(v.module)]

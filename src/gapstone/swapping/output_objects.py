@@ -20,7 +20,7 @@ from gapstone.swapping.wrap import stands
 
 
 @final
-class Kept:
+class MapHook:
     """A hook that keeps the map of this forward pass, for each thread its own (DataParallel's replicas share it)."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ def _thread() -> int:
 class FromMap(nn.Module):
     """Logits from the map, whatever the network hands over: in the place of its classifier."""
 
-    def __init__(self, kept: Kept, then: nn.Sequential, head: nn.Module) -> None:
+    def __init__(self, kept: MapHook, then: nn.Sequential, head: nn.Module) -> None:
         super().__init__()
         self.kept, self.then, self.head = kept, then, head
 
@@ -76,7 +76,7 @@ def answered(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: nn
     place = next((one for one in reversed(givers) if any(one is other for other in gone)), None)
     if place is None:
         return None
-    kept = Kept()
+    kept = MapHook()
     handles: list[Any] = []
     try:
         where = stands(surgery, found, gone, images)

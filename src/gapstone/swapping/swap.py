@@ -10,12 +10,12 @@ from gapstone.heads import Head
 from gapstone.heads.spec import parse
 from gapstone.maps.tape import SplitError
 from gapstone.models.classifier import Classifier
-from gapstone.swapping.class_attributes import tell
-from gapstone.swapping.custom_head import fitted
-from gapstone.swapping.example_images import example
+from gapstone.swapping.class_attributes import set_class_attributes
+from gapstone.swapping.custom_head import custom_head
+from gapstone.swapping.example_images import example_images
 from gapstone.swapping.exchange import Surgery, dropped, names
 from gapstone.swapping.find import Found, find
-from gapstone.swapping.in_place import inside
+from gapstone.swapping.in_place import swap_in_place
 from gapstone.swapping.output_objects import answered
 from gapstone.swapping.swap_report import KEPT, Cut, Swapped, count
 from gapstone.swapping.wrap import wrapped
@@ -71,11 +71,11 @@ def swap_head(
     _check(model, head, num_classes)
     if not inplace:
         model = _copied(model)
-    images = example(model) if images is None else _given(model, images)
+    images = example_images(model) if images is None else _given(model, images)
     found = find(model, images, at)
     before, kind, net = count(model), type(model).__name__, model
     if isinstance(head, nn.Module):
-        classes, new, spec = fitted(head, found, num_classes), head.train(model.training), type(head).__name__
+        classes, new, spec = custom_head(head, found, num_classes), head.train(model.training), type(head).__name__
     else:
         classes = num_classes if num_classes is not None else _classes(model, found)
         new = _head(model, head, classes, found)
@@ -85,7 +85,7 @@ def swap_head(
     path, cells = names(model), tuple(found.features.shape[2:])
     cut = tuple(Cut(path[m][0], type(m).__name__, count(m)) for m in gone)
     try:
-        whole = inside(surgery, found, gone, new, images, classes)
+        whole = swap_in_place(surgery, found, gone, new, images, classes)
         if whole is None and found.gives is not None:
             whole = answered(surgery, found, gone, new, images, classes)
         whole = whole or wrapped(surgery, found, gone, new, images)
@@ -94,7 +94,7 @@ def swap_head(
         whole.__dict__[KEPT] = Swapped(
             kind, spec, at, classes, channels, cells, found.size, cut, before, count(whole), whole is not model
         )
-        tell(whole, net, classes, channels)
+        set_class_attributes(whole, net, classes, channels)
     except BaseException:
         surgery.undo()
         raise

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from gapstone.console.formatting import by, cell, display
+from gapstone.console.formatting import cell, display, format_size
 from gapstone.heads import Head
 
 KEPT = "gapstone_swapped"
@@ -49,7 +49,7 @@ class Swapped:
         return "\n".join(
             [
                 f"{self.model}: head {self.head!r} of {self.classes} classes at {self.at!r}",
-                f"map: {self.channels} channels, {by(self.cells)} for images of {by(self.size)}",
+                f"map: {self.channels} channels, {format_size(self.cells)} for images of {format_size(self.size)}",
                 f"parameters: {self.before:,} before, {self.after:,} after",
                 f"class: {kind}",
                 f"cut ({len(cut)}; module, kind, parameters):",

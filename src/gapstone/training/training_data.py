@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from gapstone import nets
-from gapstone.console.formatting import by, display, many
+from gapstone.console.formatting import count_noun, display, format_size
 from gapstone.console.options import at_least as at_least
 from gapstone.data.choose_size import choose_size
 from gapstone.data.decoded_store import Store, build, moments
@@ -20,15 +20,15 @@ from gapstone.data.near_duplicates import check_threshold
 from gapstone.data.open_source import open_source
 from gapstone.data.scan import Scan, scan
 from gapstone.data.sources import Source
-from gapstone.data.split import Duplicates, Split, folds, split
+from gapstone.data.split import DataSplit, Duplicates, folds, split
 from gapstone.images.augment import Augment, suit
-from gapstone.images.cropping import cropped
+from gapstone.images.cropping import cropping_note
 from gapstone.images.intensity_range import UNDECIDED
 from gapstone.images.preprocessing import Preprocessing, parse_size
 from gapstone.models.backbone_weights import digest, read_weights
 from gapstone.nets.on_meta import on_meta
 from gapstone.storage.paths import check_input
-from gapstone.training.loop import Rows, Settings
+from gapstone.training.loop import Rows, TrainSettings
 
 SMALL = 64  # px: up to here images are small, and the small NIN trains in minutes
 
@@ -38,7 +38,7 @@ Progress = Callable[[str], Callable[[int, int], None]]
 
 
 @dataclass(frozen=True)
-class Choices:
+class TrainOptions:
     """What the user chose for the training; None means: decide."""
 
     data: str
@@ -76,15 +76,15 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class TrainingData:
     source: Source
     scan: Scan
-    splits: tuple[Split, ...]
+    splits: tuple[DataSplit, ...]
     """One per seed or fold; rows of the store."""
     store: Store
     preprocessing: Preprocessing
     backbone: str
-    settings: Settings
+    settings: TrainSettings
     device: str
     hash: str
     """Of the content and label of every image used."""
@@ -99,13 +99,13 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Decided:
+class TrainingPlan:
     """All that is decided before anything is written: whatever cannot be has been refused by now."""
 
-    choices: Choices
+    choices: TrainOptions
     source: Source
     scan: Scan
-    splits: tuple[Split, ...]
+    splits: tuple[DataSplit, ...]
     """One per seed or fold; positions in `used`, which become rows of the store."""
     used: Rows
     """Indices into source.items."""
@@ -114,13 +114,13 @@ class Decided:
     moments: tuple[tuple[float, ...], tuple[float, ...]] | None
     """(mean, std) that the trained weights expect, where they are known."""
     backbone: str
-    settings: Settings
+    settings: TrainSettings
     device: str
     folds: bool
     weights: str | None
     trained: bool
 
-    def decode(self, folder: Path, say: Say, progress: Progress) -> Prepared:
+    def decode(self, folder: Path, say: Say, progress: Progress) -> TrainingData:
         """Decode the images into `folder`. Raises StoreError (a ValueError)."""
         tell = progress("Decoding images")
         store = build(self.source, self.used, self.plain, folder, scan=self.scan, progress=tell, say=say)
@@ -128,7 +128,7 @@ class Decided:
         first = self.splits[0]
         seen = np.arange(len(self.used)) if self.folds else np.union1d(first.train, first.validation)
         mean, std = self.moments or moments(store, seen)
-        return Prepared(
+        return TrainingData(
             source=self.source,
             scan=self.scan,
             splits=self.splits,
@@ -143,22 +143,22 @@ class Decided:
         )
 
 
-def prepare(
-    choices: Choices, seeds: Sequence[int], k: int | None, folder: Path, say: Say, progress: Progress
-) -> Prepared:
+def prepare_training_data(
+    choices: TrainOptions, seeds: Sequence[int], k: int | None, folder: Path, say: Say, progress: Progress
+) -> TrainingData:
     """`decide`, then decode the images into `folder`."""
-    return decide(choices, seeds, k, say, progress).decode(folder, say, progress)
+    return plan_training(choices, seeds, k, say, progress).decode(folder, say, progress)
 
 
-def decide(
-    choices: Choices,
+def plan_training(
+    choices: TrainOptions,
     seeds: Sequence[int],
     k: int | None,
     say: Say,
     progress: Progress,
     weights: Path | None = None,
     freeze: bool = False,
-) -> Decided:
+) -> TrainingPlan:
     """Look at the images and decide; nothing is written. One split per seed, all with the same test images; with `k`, k
     folds instead.
 
@@ -189,11 +189,11 @@ def decide(
         _check_finite(features, channels, weights)
     if features.fixed and size != features.fixed:
         if choices.size:
-            raise ValueError(f"--size {choices.size}: {backbone} takes only {by(features.fixed)} px.")
+            raise ValueError(f"--size {choices.size}: {backbone} takes only {format_size(features.fixed)} px.")
         size = stored = features.fixed
     if min(size) < features.smallest:
         raise ValueError(
-            f"{backbone} needs images of at least {features.smallest} px a side, these are {by(size)}: "
+            f"{backbone} needs images of at least {features.smallest} px a side, these are {format_size(size)}: "
             f"--size {features.smallest} enlarges them, --backbone nin takes them as they are."
         )
     used = np.unique(np.concatenate([np.concatenate([s.train, s.validation, s.test]) for s in splits]))
@@ -204,10 +204,10 @@ def decide(
     if start and start.moments:
         expected = start.moments
     colours = "gray" if channels == 1 else "colour"
-    classes = many(len(source.classes), "class", "classes")
-    say(f"{many(len(used), 'image')} of {classes}; the network sees {by(size)} px, {colours}.")
+    classes = count_noun(len(source.classes), "class", "classes")
+    say(f"{count_noun(len(used), 'image')} of {classes}; the network sees {format_size(size)} px, {colours}.")
     plain = Preprocessing(channels, size, stored, (0.5,) * channels, (0.25,) * channels)
-    if cut := cropped(plain, found.size_counts()):
+    if cut := cropping_note(plain, found.size_counts()):
         say(cut)
     say(splits[0].described)
     # of a model whose weights are used, what it was trained with
@@ -215,7 +215,7 @@ def decide(
     if ranges != UNDECIDED:
         say(f"Pixels of more than 8 bits: {ranges} become 0…255, in all images alike; the model keeps that.")
     trained = choices.pretrained or start is not None
-    settings = Settings(
+    settings = TrainSettings(
         epochs=choices.epochs or epochs_for(len(splits[0].train)),
         batch_size=choices.batch_size,
         optimizer=choices.optimizer,
@@ -225,7 +225,7 @@ def decide(
         augment=suit(channels, size, stored) if choices.augment == "auto" and not freeze else Augment(),
         precision="float32" if choices.precision == "auto" else choices.precision,
     )
-    return Decided(
+    return TrainingPlan(
         choices=choices,
         source=source,
         scan=found,
@@ -242,7 +242,7 @@ def decide(
     )
 
 
-def _check_names(choices: Choices, weights: Path | None) -> None:
+def _check_names(choices: TrainOptions, weights: Path | None) -> None:
     """What can be known to be wrong before the images are looked at, which may take minutes."""
     if choices.size is not None:
         parse_size(choices.size)
@@ -306,7 +306,7 @@ def pick_device(asked: str) -> str:
     return asked
 
 
-def _rows(parts: Split, used: Rows) -> Split:
+def _rows(parts: DataSplit, used: Rows) -> DataSplit:
     """The same split, counted in rows of the store."""
     train, validation, test = (np.searchsorted(used, part) for part in (parts.train, parts.validation, parts.test))
     return replace(parts, train=train, validation=validation, test=test)

@@ -21,14 +21,14 @@ from gapstone.workers.messages import LARGEST, MessageError, receive, send
 START_LIMIT = 120.0  # seconds; a start takes 0.2 on an idle machine
 
 
-class CrewError(RuntimeError):
+class WorkerError(RuntimeError):
     """The worker processes cannot work at all (they don't start, or the function itself raises)."""
 
 
-class Worker:
+class WorkerProcess:
     """One process; `start` it again after its death.
 
-        >>> worker = Worker("gapstone.data.read_image_info:facts_of", constant, memory_limit)
+        >>> worker = Worker("gapstone.data.read_image_info:image_info_of", constant, memory_limit)
         >>> worker.start()
         >>> worker.send([path])
         >>> facts = worker.receive()
@@ -81,7 +81,7 @@ class Worker:
             self.kill()
             self._errors.seek(0)
             text = self._errors.read().decode(errors="replace").strip()
-            raise CrewError(
+            raise WorkerError(
                 f"a worker process for {self.function} does not start ({self.ended()}):\n{text[-2000:]}"
             ) from e
         finally:
@@ -101,7 +101,7 @@ class Worker:
             case ["done", result]:
                 return result
             case ["raised", str() as text]:
-                raise CrewError(f"{self.function} failed in a worker process:\n{text}")
+                raise WorkerError(f"{self.function} failed in a worker process:\n{text}")
         raise MessageError("a message that is no answer")
 
     def ended(self) -> str:

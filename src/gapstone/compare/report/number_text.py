@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from gapstone.console import formatting
-from gapstone.console.formatting import many, span
+from gapstone.console.formatting import count_noun, span
 from gapstone.runtime.timing import unsteady
 
 __all__ = [
     "compared",
-    "many",
+    "count_noun",
     "milliseconds",
     "p_value",
     "percent",
@@ -111,7 +111,7 @@ def repeats(settings: dict[str, Any]) -> str:
     >>> repeats({"folds": None, "seeds": [0, 1, 2]})
     '3 seeds'
     """
-    return many(settings["folds"], "fold") if settings["folds"] else many(len(settings["seeds"]), "seed")
+    return count_noun(settings["folds"], "fold") if settings["folds"] else count_noun(len(settings["seeds"]), "seed")
 
 
 def without_interval(heads: Sequence[dict[str, Any]]) -> bool:
@@ -161,5 +161,5 @@ def sensitivity(pairs: Sequence[dict[str, Any]]) -> str:
     size = formatting.span(found[0], found[-1])
     text = f"A true difference of {size} percentage points would be detected with a power of 80 %"
     if missing := len(tested) - len(found):
-        text += f"; for {many(missing, 'other head')} none would, however large"
+        text += f"; for {count_noun(missing, 'other head')} none would, however large"
     return f"{text}."

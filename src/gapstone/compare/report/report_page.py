@@ -16,10 +16,10 @@ from typing import Any
 
 from gapstone.compare.remarks import learned_with
 from gapstone.compare.report import charts, number_text, report_pictures
-from gapstone.compare.report.charts import Look
+from gapstone.compare.report.charts import ChartStyle
 from gapstone.compare.speed_differences import against, caution
 from gapstone.console.formatting import pages, span
-from gapstone.storage.atomic import write_whole
+from gapstone.storage.atomic import write_atomic
 from gapstone.storage.sealed_json import read_sealed, read_vouched
 
 MOST_CLASSES = 12  # of a confusion table; above, the most confused pairs are listed
@@ -40,16 +40,28 @@ def write(folder: Path) -> Path:
     learned = partial(learned_with, results)
     page = fill(results, *report_pictures.read(npz, results["data"]["classes"], len(results["heads"]), learned))
     path = folder / "report.html"
-    write_whole(path, page.encode("utf-8", "backslashreplace"))  # a name that is no UTF-8 must not stop it
+    write_atomic(path, page.encode("utf-8", "backslashreplace"))  # a name that is no UTF-8 must not stop it
     return path
 
 
-def fill(results: dict[str, Any], maps: report_pictures.Maps | None, worst: Sequence[report_pictures.Picture]) -> str:
+def fill(
+    results: dict[str, Any], maps: report_pictures.Maps | None, worst: Sequence[report_pictures.ReportPicture]
+) -> str:
     """The page as text."""
     environment = pages(__package__)
     environment.filters |= {
         name: getattr(number_text, name)
-        for name in ("percent", "plus_minus", "plain", "signed", "short", "p_value", "seconds", "many", "milliseconds")
+        for name in (
+            "percent",
+            "plus_minus",
+            "plain",
+            "signed",
+            "short",
+            "p_value",
+            "seconds",
+            "count_noun",
+            "milliseconds",
+        )
     } | {"span": span}
     heads = _heads(results)
     return environment.get_template("report.html.j2").render(
@@ -99,8 +111,8 @@ def _heads(results: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             **head,
-            "look": Look(i),
-            "key": Look(i).key(),
+            "look": ChartStyle(i),
+            "key": ChartStyle(i).key(),
             "is_baseline": head["head"] == baseline,
             "pair": pairs.get(head["head"]),
             "localisation": head.get("localisation"),
@@ -169,7 +181,7 @@ def _ticks(largest: float) -> list[tuple[float, str]]:
     return [(place, number_text.signed(v * largest, digits)) for place, v in zip(places, values, strict=True)]
 
 
-def _worst(entries: Sequence[dict[str, Any]], shown: Sequence[report_pictures.Picture]) -> list[dict[str, Any]]:
+def _worst(entries: Sequence[dict[str, Any]], shown: Sequence[report_pictures.ReportPicture]) -> list[dict[str, Any]]:
     found = ((entry, entry["picture"]) for entry in entries)
     return [
         {**entry, "image": shown[place] if place is not None and place < len(shown) else None} for entry, place in found

@@ -356,7 +356,7 @@ def test_model_files(run, model, tmp_path):
 
 def test_a_users_own_console_reads_no_markup(model, data, capsys):
     """Names in a table are no markup even where the console is another's."""
-    from gapstone.commands.train_predict import predict_files
+    from gapstone.explaining.predict_files import predict_files
 
     with (data.parent / "said").open("w", encoding="utf-8") as file:
         predict_files(str(model), [str(data / NAMES[5].replace("/", "∕"))], False, 20, "cpu", Console(file=file))

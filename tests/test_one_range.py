@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from gapstone.commands.train_predict import predict_files
 from gapstone.explaining.explain_files import explain_files
 from gapstone.explaining.explain_request import ExplainRequest
+from gapstone.explaining.predict_files import predict_files
 from gapstone.export.file_metadata import file_metadata
 from gapstone.images.intensity_range import UNDECIDED, Ranges
 from gapstone.images.preprocessing import Preprocessing

@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 import gapstone as gs
-from gapstone.commands import train_predict
 from gapstone.compare.run_comparison import Request as Comparison
 from gapstone.compare.run_comparison import compare
 from gapstone.converting.model_measures import correct_answers
+from gapstone.explaining import predict_files
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.open_model import ImageModel, open_model
 from gapstone.models.model_file import ModelFileError, NotFiniteError
@@ -73,16 +73,16 @@ def test_a_picture_it_overflows_on_is_an_error_of_the_model_and_the_others_are_p
     for name, grey in (("dark", 0), ("bright", 250)):
         Image.fromarray(np.full((16, 16, 3), grey, np.uint8)).save(tmp_path / f"{name}.png")
     opened = ImageModel("m", BrightOverflows().eval(), ("cat", "dog"), PREPROCESSING)
-    monkeypatch.setattr(train_predict, "open_model", lambda *_: opened)
+    monkeypatch.setattr(predict_files, "open_model", lambda *_: opened)
     pictures = [str(tmp_path / f"{name}.png") for name in ("dark", "bright")]
-    assert not train_predict.predict_files("m", pictures, True, 3, "cpu")
+    assert not predict_files.predict_files("m", pictures, True, 3, "cpu")
     document = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)  # no NaN, no Infinity
     dark, bright = document["images"]
     assert dark["probability"] == pytest.approx(0.5)
     assert "NaN or infinite" in bright["error"]
     assert "error of the model" in bright["error"]
     console = Console(file=io.StringIO(), width=300)
-    assert not train_predict.predict_files("m", pictures, False, 3, "cpu", console)
+    assert not predict_files.predict_files("m", pictures, False, 3, "cpu", console)
     said = console.file.getvalue()
     assert "nan" not in said.lower().replace("nan or infinite", "")
     with pytest.raises(NotFiniteError, match="1 of 1 image"):

@@ -12,10 +12,9 @@ from PIL import Image
 
 import gapstone as gs
 from gapstone.bench.run_bench import bench
-from gapstone.commands.train_predict import train_one
 from gapstone.compare.plan import CompareRequest
 from gapstone.compare.run_comparison import compare
-from gapstone.console.options import results_place
+from gapstone.console.options import results_folder
 from gapstone.console.terminal import Terminal
 from gapstone.converting.convert import Request as Conversion
 from gapstone.converting.convert import convert
@@ -31,6 +30,7 @@ from gapstone.maps.open_model import open_model
 from gapstone.models.backbone_weights import read_weights
 from gapstone.storage.atomic import write_atomic
 from gapstone.storage.paths import PathError, check_input, of_path, open_input, output_file, output_folder, sentence
+from gapstone.training.train_model import train_model
 from gapstone.training.training_data import TrainOptions
 
 KINDS = ["fifo", "socket", "/dev/zero", "/dev/random", "folder", "link to fifo", "link to /dev/zero", "dangling link"]
@@ -121,7 +121,7 @@ def model(tmp_path_factory):
 
 
 FILE_WRITERS = {
-    "train": lambda path, model: train_one(TrainOptions("digits"), "gap", 0, path),
+    "train": lambda path, model: train_model(TrainOptions("digits"), "gap", 0, path),
     "convert": lambda path, model: convert(Conversion(str(model), "gap", "digits", path)),
     "export.onnx": lambda path, model: export(str(model), onnx=path),
     "export.pt2": lambda path, model: export(str(model), pt2=path),
@@ -227,12 +227,17 @@ def test_an_empty_name():
 
 
 def test_one_name_for_the_results_of_the_same_data():
-    assert results_place("photos/My roses.csv") == "My-roses"
-    assert results_place("flowers/") == results_place("./flowers") == results_place("flowers/../flowers") == "flowers"
-    assert results_place("timm:resnet50") == "timm-resnet50"
-    assert results_place("/") == results_place("...") == "data"
-    assert results_place("\x1b[31mred\n") == "x1b-31mred-n"
-    assert len(results_place("한" * 300).encode()) <= 200
+    def name(given):
+        folder = results_folder("check", given)
+        assert folder.parent == Path("runs")
+        return folder.name.removeprefix("check-")
+
+    assert name("photos/My roses.csv") == "My-roses"
+    assert name("flowers/") == name("./flowers") == name("flowers/../flowers") == "flowers"
+    assert name("timm:resnet50") == "timm-resnet50"
+    assert name("/") == name("...") == "data"
+    assert name("\x1b[31mred\n") == "x1b-31mred-n"
+    assert len(name("한" * 300).encode()) <= 200
 
 
 @pytest.mark.parametrize(

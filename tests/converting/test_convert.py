@@ -301,7 +301,7 @@ def test_a_model_of_timms(tmp_path):
 @pytest.mark.slow
 def test_real_images(real_images, tmp_path):
     """On MNIST a closed form is within a few points of a trained head, and stands shifts far better."""
-    from gapstone.commands.train_predict import train_one
+    from gapstone.training.train_model import train_model
     from gapstone.training.training_data import TrainOptions
 
     source = open_source(str(real_images("mnist")))
@@ -310,7 +310,7 @@ def test_real_images(real_images, tmp_path):
     np.savez(tmp_path / "some.npz", images=pixels, labels=source.labels[rows], classes=np.array(source.classes))
     data, trained = str(tmp_path / "some.npz"), tmp_path / "fc.safetensors"
     choices = TrainOptions(data, backbone="nin", epochs=8, augment="none")
-    train_one(choices, "fc:32", 0, trained, Console(file=io.StringIO()))
+    train_model(choices, "fc:32", 0, trained, Console(file=io.StringIO()))
     done, _ = quietly(Request(str(trained), "gap", data, tmp_path / "gap.safetensors"))
     assert done.paired.before > 0.8
     assert done.paired.after > done.paired.before - 0.15

@@ -139,7 +139,7 @@ def test_predict_takes_every_model_that_opens(tmp_path, capsys):
     from PIL import Image
     from safetensors.torch import save_file
 
-    from gapstone.commands.train_predict import predict_files
+    from gapstone.explaining.predict_files import predict_files
 
     torch.manual_seed(0)
     save_file(timm.create_model("resnet10t", num_classes=3).state_dict(), tmp_path / "w.safetensors")

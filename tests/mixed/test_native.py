@@ -9,7 +9,7 @@ from PIL import Image
 from rich.console import Console
 
 import gapstone as gs
-from gapstone.commands.train_predict import predict_files
+from gapstone.explaining.predict_files import predict_files
 from gapstone.images.load import ImageError
 from gapstone.images.preprocessing import Preprocessing
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gapstone.console.formatting import display
-from gapstone.console.options import at_least, results_place
+from gapstone.console.options import at_least, results_folder
 from gapstone.console.progress import Bars
 from gapstone.console.terminal import Terminal
 from gapstone.data import scan_gallery, scan_report
@@ -41,7 +41,7 @@ def check(
     at_least(1, workers=workers, max_pixels=max_pixels)
     check_threshold(threshold)
     source = open_source(data)
-    folder = out if out is not None else Path("runs") / f"check-{results_place(data)}"
+    folder = out if out is not None else results_folder("check", data)
     _refuse_inside(folder, data)
     check_folder(folder, CHECK)
     # of a kill nothing is left in `out`; decoded images are in the cache

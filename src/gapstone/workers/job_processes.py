@@ -37,7 +37,7 @@ class JobNews:
 def run_jobs(work: Work, jobs: Iterable[Any], workers: int) -> Generator[JobNews, None, None]:
     """Run `work(job, send)` for every job, `workers` at a time, each in a fresh process; yield what happens.
 
-        for news in local(train_one, jobs, workers=2): ...
+        for news in run_jobs(train, jobs, workers=2): ...
 
     The processes are forked from a server that has imported `PRELOAD` and nothing else, so a start takes milliseconds.
     When the iterator is closed, or this process dies in whatever way, they end too. A job's exception, or its death,

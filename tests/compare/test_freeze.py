@@ -371,7 +371,7 @@ def with_boxes(data, weights, heads=("gap", "nin"), seeds=2):
 @pytest.fixture
 def untimed(monkeypatch):
     """`run` times its heads; that the others do not saves a third of this file's time."""
-    monkeypatch.setattr(head_speed, "measure", lambda *_: {})
+    monkeypatch.setattr(head_speed, "measure_head_speeds", lambda *_: {})
 
 
 @pytest.fixture(scope="module")

@@ -338,8 +338,8 @@ def test_heads_differ_in_more_than_colour() -> None:
         (number_text.p_value(2e-5), "< 0.001"),
         (number_text.p_value(0.0321), "0.032"),
         (number_text.seconds(400), "6.7 min"),
-        (number_text.many(1, "seed"), "1 seed"),
-        (number_text.many(2, "class", "classes"), "2 classes"),
+        (number_text.count_noun(1, "seed"), "1 seed"),
+        (number_text.count_noun(2, "class", "classes"), "2 classes"),
         (number_text.plus_minus({"mean": 0.93, "ci95": [0.92, 0.94], "values": []}), "± 1.0"),
         (number_text.plus_minus({"mean": 0.93, "ci95": [0.93, 0.93], "values": []}), None),
         (number_text.plus_minus({"mean": 0.98, "ci95": [0.94, 1.0], "values": []}), "(94.0 to 100.0)"),  # 98 ± 4, cut

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 import gapstone as gs
+from gapstone.converting import convert as convert_module
 from gapstone.converting import model_views
 from gapstone.converting.convert import Request, convert
 from gapstone.converting.model_measures import moves
@@ -209,7 +210,7 @@ def test_stopped_and_gone_on(model, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(convert, "facts", stop)
+        patch.setattr(convert_module, "model_costs", stop)
         with pytest.raises(KeyboardInterrupt) as stopped:
             convert(request, console=Console(file=io.StringIO()))
     assert "The same command goes on" in said(stopped.value)
@@ -217,7 +218,7 @@ def test_stopped_and_gone_on(model, tmp_path, monkeypatch):
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / ".gap.safetensors.parts" / "kept").glob("*.npy")}
     assert len(kept) == 2  # training and validation images
     with monkeypatch.context() as patch:
-        patch.setattr(convert, "discard", lambda *_: None)
+        patch.setattr(convert_module, "discard", lambda *_: None)
         done, _ = quietly(request)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # not made again
     whole, _ = quietly(Request(str(model), "gap", "digits", tmp_path / "whole.safetensors", finetune=1, limit=300))

@@ -10,6 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 import gapstone as gs
+from gapstone.converting import convert as convert_module
 from gapstone.converting.convert import Request, convert
 from gapstone.converting.convert_json import document
 from gapstone.data.decoded_store import StoreError
@@ -103,7 +104,7 @@ def test_other_classes_have_no_before(models, tmp_path):
 
 def test_moves_are_seen(models, photos, tmp_path, monkeypatch):
     """Where a move leaves nothing of any picture, all are answered alike: half of them right."""
-    monkeypatch.setattr(convert, "moves", lambda size: (999, [torch.zeros_like]))
+    monkeypatch.setattr(convert_module, "moves", lambda size: (999, [torch.zeros_like]))
     done, _ = quietly(Request(str(models["gap"]), "gmp", str(photos), tmp_path / "new.safetensors", native=True))
     assert done.moved == (0.5, 0.5)
     assert done.test.mean() > 0.8
@@ -211,13 +212,13 @@ def test_stopped_and_gone_on(models, photos, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(convert, "facts", stop)
+        patch.setattr(convert_module, "model_costs", stop)
         with pytest.raises(KeyboardInterrupt):
             quietly(request)
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / ".new.safetensors.parts" / "kept").glob("*.npy")}
     assert len(kept) == 2
     with monkeypatch.context() as patch:
-        patch.setattr(convert, "discard", lambda *_: None)
+        patch.setattr(convert_module, "discard", lambda *_: None)
         quietly(request)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # not made again
     whole = Request(str(models["fc"]), "gap", str(photos), tmp_path / "whole.safetensors", native=True, batch_size=4)

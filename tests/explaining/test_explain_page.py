@@ -142,7 +142,7 @@ LETTER = 13.12 * 0.64  # px: of a digit at .82rem, in the widest of the page's f
 @pytest.mark.parametrize("largest", [3e-6, 0.00358, 0.0421, 0.83, 4.2, 17.5, 321.0, 54321.0])
 def test_labels_of_the_colour_bar_have_room_on_a_phone(largest):
     """They did not: five numbers of seven letters on 350 px."""
-    css = (files("gapstone.explaining") / "templates" / "page.css").read_text("utf-8")
+    css = (files("gapstone.console") / "templates" / "base.css").read_text("utf-8")
     narrow = re.search(r"@media \(max-width: 30rem\) \{(.*?)\n\}", css, re.S)
     assert narrow
     assert ".ticks span:nth-child(even) { display: none; }" in narrow[1]

@@ -357,7 +357,7 @@ def test_the_page_asks_nobody_else(client: Client) -> None:
     html = here.get("/").text
     names = [part.split('"')[0] for key in ('src="', 'href="') for part in html.split(key)[1:]]
     scripts = ["answer.js", "figure.js", "maps.js", "save.js"]
-    assert sorted(names) == ["icon.svg", "script.js", "style.css"]
+    assert sorted(names) == ["base.css", "icon.svg", "script.js", "style.css"]
     for name in ["", *names, *scripts]:
         response = here.get(f"/{name}")
         assert response.status_code == 200

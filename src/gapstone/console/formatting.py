@@ -5,6 +5,8 @@ terminal's escape sequences, line breaks, marks that reverse the order of readin
 that are not UTF-8. `display` is the one function that makes it safe to print; `gapstone.console.terminal` prints.
 """
 
+import base64
+import hashlib
 import os
 import unicodedata
 import warnings
@@ -104,27 +106,32 @@ def cell(text: str) -> str:
 
 
 def pages(package: str) -> "Environment":
-    """The templates of a room: every text is escaped and stands as `display` shows it, markup of our own as it is.
+    """The templates of a room, and those that all rooms share (base.html.j2, base.css).
+
+    Every text is escaped and shown as `display` shows it; markup of our own is left as it is.
 
     >>> pages(__package__).get_template("report.html.j2").render(head=head)
     """
-    from importlib.resources import files
-
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    folder = files(package) / "templates"
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     def finalize(value: Any) -> Any:
         return display(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
-    return Environment(
-        loader=FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader(__package__)]),
         autoescape=True,
         finalize=finalize,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["csp_hash"] = _csp_hash
+    return environment
+
+
+def _csp_hash(script: str) -> str:
+    """A script's hash, by which the page's content security policy allows that script alone."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 
 def show_warnings() -> None:

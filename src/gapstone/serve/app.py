@@ -30,6 +30,7 @@ from gapstone.serve.upload import Uploads
 
 PAGE = {
     "index.html": "text/html",
+    "base.css": "text/css",
     "style.css": "text/css",
     "script.js": "text/javascript",
     "answer.js": "text/javascript",
@@ -123,9 +124,8 @@ def application(
 
 
 def _static(name: str, kind: str) -> Any:
-    content = (
-        files("gapstone.serve").joinpath("page", name).read_bytes()
-    )  # from memory: no path of a client's is ever opened
+    folder = files("gapstone.console") / "templates" if name == "base.css" else files("gapstone.serve") / "page"
+    content = (folder / name).read_bytes()  # served from memory: no path of a client's is ever opened
 
     async def send(request: Request) -> Response:
         return Response(content, media_type=kind)

@@ -131,7 +131,7 @@ def run(request, capfd, monkeypatch, tmp_path):
     monkeypatch.setenv("GAPSTONE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "3000")  # nothing is folded
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.stopping, "listen", lambda command: None)
+    monkeypatch.setattr(cli.interrupts, "listen", lambda command: None)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     if request.param:
         monkeypatch.setenv("FORCE_COLOR", "1")

@@ -17,7 +17,8 @@ SOURCE = Path(gs.__file__).parent
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"commands", "compare", "converting", "explaining", "export", "inspecting", "serve"},
+    {"commands"},
+    {"compare", "converting", "explaining", "export", "inspecting", "serve"},
     {"fitting"},
     {"swapping", "training"},
     {"cost", "maps"},

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import gapstone as gs
-from gapstone.compare.run_comparison import Request as Comparison
+from gapstone.compare.plan import CompareRequest
 from gapstone.compare.run_comparison import compare
 from gapstone.converting.model_measures import correct_answers
 from gapstone.explaining import predict_files
@@ -114,7 +114,7 @@ def test_weights_that_overflow_are_refused_before_any_trial(tmp_path):
     state = overflowing().features.state_dict()
     state["block1.0.weight"] = state["block1.0.weight"] * 1e8
     save_file({name: t * (1e18 if t.dim() == 4 else 1) for name, t in state.items()}, tmp_path / "w.safetensors")
-    request = Comparison(TrainOptions("digits", "nin", limit=40), ("gap",), 1, weights=tmp_path / "w.safetensors")
+    request = CompareRequest(TrainOptions("digits", "nin", limit=40), ("gap",), 1, weights=tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=r"--weights .*w\.safetensors: .*(overflow|not finite)"):
         compare(request, tmp_path / "out", Console(file=io.StringIO()))
     assert not (tmp_path / "out" / "trials").exists()

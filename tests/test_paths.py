@@ -16,8 +16,8 @@ from gapstone.compare.plan import CompareRequest
 from gapstone.compare.run_comparison import compare
 from gapstone.console.options import results_folder
 from gapstone.console.terminal import Terminal
-from gapstone.converting.convert import Request as Conversion
 from gapstone.converting.convert import convert
+from gapstone.converting.convert_request import ConvertRequest
 from gapstone.data.check_data import check
 from gapstone.data.open_source import open_source
 from gapstone.explaining.explain_files import explain_files
@@ -122,7 +122,7 @@ def model(tmp_path_factory):
 
 FILE_WRITERS = {
     "train": lambda path, model: train_model(TrainOptions("digits"), "gap", 0, path),
-    "convert": lambda path, model: convert(Conversion(str(model), "gap", "digits", path)),
+    "convert": lambda path, model: convert(ConvertRequest(str(model), "gap", "digits", path)),
     "export.onnx": lambda path, model: export(str(model), onnx=path),
     "export.pt2": lambda path, model: export(str(model), pt2=path),
     "inspect.png": lambda path, model: inspect_model(str(model), picture=path),

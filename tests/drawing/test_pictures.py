@@ -8,7 +8,7 @@ from PIL import Image
 
 from gapstone.drawing import captions, colourbar, colours, lettering, sheet
 from gapstone.drawing.evidence import Evidence
-from gapstone.drawing.pictures import Row, contact_sheet, largest, overlay, side_by_side
+from gapstone.drawing.pictures import SheetRow, contact_sheet, largest, overlay, side_by_side
 from gapstone.drawing.upsample import upsample
 from gapstone.images.load import load
 from gapstone.localisation.cam_boxes import Box
@@ -262,7 +262,9 @@ def test_cells_stay_in_place_when_the_picture_is_resized():
 
 def test_tiny_pictures_are_enlarged_pixel_for_pixel():
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 1), dtype=np.uint8)
-    row = Row.of(pixels, [evidence(np.ones((2, 2)), size=(8, 8), placement=Placement.even((2, 2), (8, 8)))], side=250)
+    row = SheetRow.of(
+        pixels, [evidence(np.ones((2, 2)), size=(8, 8), placement=Placement.even((2, 2), (8, 8)))], side=250
+    )
     assert row.picture.shape == (248, 248, 3)
     np.testing.assert_array_equal(row.picture[::31, ::31, :1], pixels)
     np.testing.assert_array_equal(row.picture[30::31, 30::31, :1], pixels)
@@ -272,18 +274,20 @@ def test_tiny_pictures_are_enlarged_pixel_for_pixel():
 
 
 def test_rows_hold_small_pictures_with_everything_in_its_place():
-    row = Row.of(grey((600, 800)), [hot(1.0, size=(600, 800))], "a.jpg", {0: [Box(80.0, 60.0, 160.0, 120.0, 9, 1, 1)]})
+    row = SheetRow.of(
+        grey((600, 800)), [hot(1.0, size=(600, 800))], "a.jpg", {0: [Box(80.0, 60.0, 160.0, 120.0, 9, 1, 1)]}
+    )
     assert row.picture.shape == (204, 272, 3)
     assert row.boxes[0][0].edges == pytest.approx((27.2, 20.4, 54.4, 40.8))
     np.testing.assert_allclose(row.evidences[0].placement.seen, ((3.4, 17.0), (6.8, 20.4)))
     with pytest.raises(ValueError, match="side=0"):
-        Row.of(grey(), [hot(1.0)], side=0)
+        SheetRow.of(grey(), [hot(1.0)], side=0)
     with pytest.raises(ValueError, match="60×80"):
-        Row.of(grey((10, 10)), [hot(1.0)])
+        SheetRow.of(grey((10, 10)), [hot(1.0)])
 
 
 def test_contact_sheets_share_one_scale_and_go_on_on_the_next_page():
-    rows = [Row.of(grey(), [hot(value)], f"{value}.jpg") for value in (1.0, 4.0, 1.0, 1.0, 1.0)]
+    rows = [SheetRow.of(grey(), [hot(value)], f"{value}.jpg") for value in (1.0, 4.0, 1.0, 1.0, 1.0)]
     pages = list(contact_sheet(rows, how="cells", per_page=2))
     assert len(pages) == 3
     assert pages[0].height == pages[1].height > pages[2].height
@@ -298,7 +302,7 @@ def test_contact_sheet_of_nothing():
     with pytest.raises(ValueError, match="at least one"):
         contact_sheet([])
     with pytest.raises(ValueError, match="per_page=0"):
-        contact_sheet([Row.of(grey(), [hot(1.0)])], per_page=0)
+        contact_sheet([SheetRow.of(grey(), [hot(1.0)])], per_page=0)
 
 
 @pytest.mark.parametrize(("classes", "width"), [(0, 2), (1, 2), (4, 5), (5, 4), (9, 4)])

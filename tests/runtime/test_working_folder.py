@@ -81,8 +81,8 @@ def test_python_itself_runs_them(hostile):
 # Every module is looked for by each kind of process; none may be found in the folder.
 IN_PROCESSES = """
 import importlib.util, os, sys
-from gapstone.workers.job_processes import one
-from gapstone.workers.worker_pool import crew
+from gapstone.workers.job_processes import run_one
+from gapstone.workers.worker_pool import run_workers
 
 def found():
     specs = [importlib.util.find_spec(name) for name in os.environ["NAMES"].split()]
@@ -99,11 +99,11 @@ def task(constant, task):
 if __name__ == "__main__":
     PATH
     before = list(sys.path)
-    assert one(work, None) == [], "a trial's process"
+    assert run_one(work, None) == [], "a trial's process"
     assert os.environ.get("PYTHONSAFEPATH") == os.environ.get("BEFORE"), "what the user starts starts as before"
     assert sys.path == before
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))
-    assert list(crew("script:task", [1], None)) == [(0, [])], "a decoder's process"
+    assert list(run_workers("script:task", [1], None)) == [(0, [])], "a decoder's process"
     print("done")
 """
 
@@ -210,7 +210,7 @@ def test_libraries_are_not_configured_by_it(configured):
 import os
 import gapstone as gs, torch
 from gapstone.drawing.matplotlib_setup import matplotlib
-from gapstone.compare.report.charts import Look
+from gapstone.compare.report.charts import ChartStyle
 from gapstone.drawing.lettering import drawable
 
 if __name__ == "__main__":
@@ -221,7 +221,7 @@ if __name__ == "__main__":
     assert numba.njit(lambda x: x + 1)(1) == 2
     assert numba.config.BOUNDSCHECK is None
     assert not matplotlib.rcParams["text.usetex"]
-    assert "<svg" in str(Look(0).key()) and drawable("é") == "é"
+    assert "<svg" in str(ChartStyle(0).key()) and drawable("é") == "é"
     assert os.path.exists("matplotlibrc")
     print("done")
 """

@@ -50,7 +50,9 @@ def client(explainers: tuple[Explainer, Explainer]) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def live(model_files: tuple[Path, Path]) -> Iterator[Live]:
-    server = Live(f"[{str(model_files[0])!r}], port=0, limits=Limits(upload=3_000_000, body_seconds=2, head_seconds=2)")
+    server = Live(
+        f"[{str(model_files[0])!r}], port=0, limits=ClientLimits(upload=3_000_000, body_seconds=2, head_seconds=2)"
+    )
     yield server
     with socket.create_connection(("127.0.0.1", server.port)):  # an idle connection must not keep it from stopping
         assert server.stop(signal.SIGINT) == 0, "Ctrl-C stops it in order"

@@ -48,7 +48,7 @@ class Live:
     """`gapstone serve` as a process of its own."""
 
     def __init__(self, arguments: str) -> None:
-        imports = "from gapstone.serve.client_limits import Limits; from gapstone.serve.run_server import serve"
+        imports = "from gapstone.serve.client_limits import ClientLimits; from gapstone.serve.run_server import serve"
         code = f"{imports}; serve({arguments})"
         self.process = subprocess.Popen(
             [sys.executable, "-c", code],

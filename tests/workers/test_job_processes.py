@@ -63,9 +63,9 @@ def test_jobs_end_when_the_parent_is_killed(tmp_path):
         from tests.workers.test_job_processes import sleep
         from gapstone.compare import executors
         executors.PRELOAD = executors.PRELOAD[:1]  # these jobs need none of what trials need: 6 s of imports
-        from gapstone.workers.job_processes import local
+        from gapstone.workers.job_processes import run_jobs
         if __name__ == "__main__":
-            for news in local(sleep, [1, 2], workers=2):
+            for news in run_jobs(sleep, [1, 2], workers=2):
                 print(news.kind, news.what, flush=True)
     """).format(folder=str(Path(__file__).parents[2]))
     script = tmp_path / "parent.py"

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from gapstone.workers.worker_pool import CrewError, Lost, run_workers
+from gapstone.workers.worker_pool import Lost, WorkerError, run_workers
 
 WORK = "tests.workers.crash:work"
 
@@ -38,9 +38,9 @@ def test_memory_is_limited() -> None:
 
 
 def test_a_bug_is_no_lost_task() -> None:
-    with pytest.raises(CrewError, match="on purpose"):
+    with pytest.raises(WorkerError, match="on purpose"):
         list(run_workers(WORK, [0, "raise"], 0))
-    with pytest.raises(CrewError, match="does not start"):
+    with pytest.raises(WorkerError, match="does not start"):
         list(run_workers("no_such_module:work", [0], 0))
 
 

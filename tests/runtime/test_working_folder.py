@@ -214,8 +214,8 @@ from gapstone.compare.report.charts import ChartStyle
 from gapstone.drawing.lettering import drawable
 
 if __name__ == "__main__":
-    import numba
     assert gs.pool(torch.rand(1, 1, 4, 4, dtype=torch.float64), "lp", over=gs.Window(3, 1, 0)).shape == (1, 1, 2, 2)
+    import numba  # after gapstone, as `gs.pool` does
     assert numba.config.CPU_NAME == "generic"
     open(".numba_config.yaml", "w").write("boundscheck: 1")  # one that can be read
     assert numba.njit(lambda x: x + 1)(1) == 2

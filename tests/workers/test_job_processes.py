@@ -61,8 +61,8 @@ def test_jobs_end_when_the_parent_is_killed(tmp_path):
         import sys
         sys.path.insert(0, {folder!r})
         from tests.workers.test_job_processes import sleep
-        from gapstone.compare import executors
-        executors.PRELOAD = executors.PRELOAD[:1]  # these jobs need none of what trials need: 6 s of imports
+        from gapstone.workers import job_processes
+        job_processes.PRELOAD = job_processes.PRELOAD[:1]  # these jobs need none of what trials need: 6 s of imports
         from gapstone.workers.job_processes import run_jobs
         if __name__ == "__main__":
             for news in run_jobs(sleep, [1, 2], workers=2):

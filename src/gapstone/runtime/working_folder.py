@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-HOME = Path(__file__).resolve().parents[1]
+HOME = Path(__file__).resolve().parents[2]
 """The folder that gapstone is imported from: modules are taken from there even where it is the working folder."""
 
 ELSEWHERE = os.path.dirname(os.__file__)

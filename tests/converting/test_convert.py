@@ -12,12 +12,15 @@ from rich.console import Console
 import gapstone as gs
 from gapstone.converting import command, showing
 from gapstone.converting.command import Request, convert
+from gapstone.converting.document import document
 from gapstone.converting.measures import moves
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.sources import open_source
 from gapstone.images.split import split
 from gapstone.stopping import said
 from gapstone.storage.folder import CONVERT, discard
+
+from ..schemas import check_refuses_damage
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +116,7 @@ def test_fine_tuning(model, folder):
     out = folder / "tuned.safetensors"
     done, text = quietly(Request(str(model), "gmp", "digits", out, finetune=6))
     assert len(done.fitted.tuned.accuracy) == 7
+    check_refuses_damage("convert", document(done, gs.load(out)))
     assert "6 epochs" in text
     old, new = gs.load(model).features.state_dict(), gs.load(out).features.state_dict()
     changed = {name for name in old if not torch.equal(old[name], new[name])}
@@ -124,6 +128,7 @@ def test_json(model, folder, capsys):
     asked = Request(str(model), "gap", "digits", folder / "json.safetensors", limit=300, method="distil", seed=3)
     quietly(asked, as_json=True)
     said = json.loads(capsys.readouterr().out)
+    check_refuses_damage("convert", said)
     assert said["schema"] == 1
     assert said["method"] == "distil"
     assert said["seed"] == 3

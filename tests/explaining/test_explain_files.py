@@ -22,6 +22,7 @@ from gapstone.maps.files import load_npz
 from gapstone.opening import open_model
 
 from ..command_line import gapstone
+from ..schemas import check, check_refuses_damage
 from .tiny import LABELS, make_model, make_pictures
 
 pytestmark = pytest.mark.xdist_group("command line")
@@ -37,6 +38,7 @@ def run(model, *images, out, **options):
 def test_the_document_says_what_the_model_says(model, pictures, tmp_path):
     fine, document, _ = run(model, pictures, out=tmp_path / "out")
     assert fine
+    check_refuses_damage("explained", document)
     assert document["schema"] == 2
     assert document["labels"] == list(LABELS)
     assert [row["name"] for row in document["pictures"]] == [str(p) for p in sorted(pictures.iterdir())]
@@ -151,6 +153,7 @@ def test_files_that_cannot_be_read_are_listed_with_their_reason(model, pictures,
     page = (tmp_path / "out" / "index.html").read_text("utf-8")
     assert all(reason in page for reason in wrong.values())
     assert sum("error" not in row for row in document["pictures"]) == 5
+    check("explained", document)
 
 
 def test_a_folder_of_nothing_but_bad_files(model, tmp_path):

@@ -20,6 +20,8 @@ from gapstone.images.check import check
 from gapstone.images.scan import scan
 from gapstone.images.sources import DataError, open_source
 
+from ..schemas import check_refuses_damage
+
 Make = Callable[..., Path]
 Find = Callable[[str], Path]
 
@@ -94,6 +96,7 @@ def test_a_folder_with_everything_wrong(class_folder: Make, picture: Callable[..
     assert found.class_counts() == {"train": [4, 3], "test": [3, 4]}
     assert found.group[at["train/dog/2.png"]] == found.group[at["test/dog/smaller.jpg"]]
     entry = json.loads(json.dumps(found.to_json()))
+    check_refuses_damage("scan", entry)
     assert set(entry) == {
         "files",
         "readable",

@@ -16,6 +16,8 @@ from gapstone.inspecting.command import inspect_model
 from gapstone.inspecting.models import named
 from gapstone.inspecting.terminal import show
 
+from ..schemas import check_refuses_damage
+
 
 @pytest.fixture(scope="module")
 def found():
@@ -57,6 +59,7 @@ def test_names_are_no_markup():
 def test_json_has_every_field(found, capsys):
     inspect_model("vgg16", as_json=True)
     told = json.loads(capsys.readouterr().out)
+    check_refuses_damage("inspect", told)
     assert told["schema"] == 1
     assert told == json.loads(json.dumps(found.as_json()))
     assert told["parameters"] == 138_357_544

@@ -84,11 +84,13 @@ class OtherHead:
 class Inspection:
     """What a network is made of and what it costs; counts are for one image of `size`.
 
-    >>> found = gs.inspect(torchvision.models.vgg16())
-    >>> found.parameters, found.head_parameters, found.macs
-    (138357544, 123642856, 15470264320)
-    >>> print(found)                                    # what `gapstone inspect` prints
-    >>> found.save("vgg16.png")
+    Examples:
+        >>> inspection = gs.inspect(torchvision.models.vgg16())
+        >>> inspection.parameters, inspection.head_parameters, inspection.macs
+        (138357544, 123642856, 15470264320)
+        >>> print(inspection)  # what `gapstone inspect` prints
+        >>> inspection.save("vgg16.png")
+        PosixPath('vgg16.png')
     """
 
     name: str
@@ -130,7 +132,11 @@ class Inspection:
     """The model's own, then every head of gapstone's; empty where no last map was found."""
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, under the names of the fields, with `schema` 1; sizes as text, too."""
+        """Everything, under the names of the fields, with `schema` 1; sizes as text, too.
+
+        Returns:
+            A document for `json.dumps`, as docs/inspect.schema.json describes it.
+        """
         found = asdict(self)
         for name in ("sizes", "training_sizes"):
             if found[name] is not None:
@@ -138,7 +144,14 @@ class Inspection:
         return {"schema": SCHEMA, **found}
 
     def save(self, path: str | Path) -> Path:
-        """A picture of where parameters, multiply-adds and memory are: PNG or SVG, as the file's name ends."""
+        """Draw where parameters, multiply-adds and memory are.
+
+        Args:
+            path: of the picture; PNG or SVG, as the name ends.
+
+        Returns:
+            The path.
+        """
         from gapstone.inspecting.picture import save
 
         return save(self, Path(path))

@@ -101,14 +101,16 @@ builder = Builder()
 def wait_for_kernels(timeout: float | None = None) -> bool:
     """Wait until every kernel that was asked for so far is compiled.
 
-        >>> gs.pool(x, "max", over=gs.Window(3, 2, 1))   # the first time on a machine torch's kernel answers
-        >>> gs.wait_for_kernels()                        # from here on gapstone's do
+    Examples:
+        >>> pooled = gs.pool(x, "max", over=gs.Window(3, 2, 1))  # the first time on a machine torch's kernel answers
+        >>> gs.wait_for_kernels()  # from here on gapstone's do
         True
 
     Args:
         timeout: seconds; None: however long it takes.
 
-    Returns: False where the time was too short.
+    Returns:
+        False where the time was too short.
     """
     return builder.wait(timeout)
 

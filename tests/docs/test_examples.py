@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+from PIL import Image
 
 from . import world
 from .examples import ROOT, SOURCE, Text, docstrings, fits, page, run
@@ -16,7 +17,8 @@ SETUP = {
     "Augment": "batch = np.zeros((64, 40, 40, 3), np.uint8)",
     "Boxes": "map = np.random.rand(480, 640)",
     "Counting": "import torchvision",
-    "Explanation": "import torchvision; model = torchvision.models.resnet18().eval(); images = torch.rand(16, 3, 224, 224)",
+    "Explanation": "import torchvision; model = torchvision.models.resnet18().eval(); "
+    "images = torch.rand(16, 3, 224, 224)",
     "Explanation.sheet": "explained = gs.explain(model, images, top_k=1)",
     "Features": f"{BUILD}; {BIG}",
     "GoogLeNet": f"{BUILD}; {BIG}; y = labels[:2]; head = gs.Head('gap', 1024, 10); "
@@ -126,6 +128,7 @@ def files(tmp_path_factory):
 def names(files, monkeypatch):
     """The working folder of the examples, and the names they see."""
     monkeypatch.chdir(files)
+    monkeypatch.setattr(Image.Image, "show", lambda self, *args, **options: None)  # opens a window
     return world.names()
 
 

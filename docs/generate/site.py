@@ -1,4 +1,4 @@
-"""A hook of MkDocs: the pages of the site that lie outside docs/, and links that hold on the site and in the repository.
+"""A hook of MkDocs: the site's pages that lie outside docs/, and links that hold on the site and in the repository.
 
 Pages are written for the repository, where every link is a path to a file. On the site, docs/ is the root, README.md is
 the start, and a folder is a list of its pages.

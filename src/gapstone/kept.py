@@ -79,7 +79,8 @@ def keep(
 
 class _File:
     """Rows on disk: NAME.npy; before they are all there .NAME.part; beside both .NAME.rows, a sealed note that says how
-    many rows there are, and their digest."""
+    many rows there are, and their digest.
+    """
 
     def __init__(self, folder: Path, name: str, count: int) -> None:
         self.done, self.count = folder / f"{name}.npy", count

@@ -146,7 +146,8 @@ def _prepared(
     x: Tensor, name: str, over: Region, keep: bool, parameters: dict[str, Any]
 ) -> Callable[[Tensor], Tensor] | Literal[False] | None:
     """What is left of a call whose parameters are numbers, all checked and chosen. False: nothing can be left out;
-    None: not yet."""
+    None: not yet.
+    """
     if _known(name) is not None or name in WHOLE_ONLY:
         return False
     _check(x, name, over, {})
@@ -421,8 +422,10 @@ class Pool(nn.Module):
         return found
 
     def reset_parameters(self) -> None:
-        """Learned parameters as they began, for layers made on the meta device and then `to_empty`. Those given as
-        tensors stay: their numbers are the caller's."""
+        """Set learned parameters to the numbers they began at, for layers made on the meta device and then `to_empty`.
+
+        Those given as tensors stay: their numbers are the caller's.
+        """
         with torch.no_grad():
             for key, start in self.started.items():
                 getattr(self, key).fill_(start)

@@ -25,6 +25,7 @@ class Html(HTMLParser):
         self.loads: list[str] = []
         self.anchors: set[str] = set()
         self.text: list[str] = []
+        self.emphasised: list[str] = re.findall("<em>(.*?)</em>", text)
         self._hidden = 0
         self.feed(text)
 
@@ -107,4 +108,5 @@ def test_markdown_is_understood_everywhere(pages):
         left += [
             f"{path.name}: {match[0]!r}" for match in re.finditer(r"\n\* \w.{,40}|\]\(.{,40}|\|---|\*\*\w.{,40}", text)
         ]
+        left += [f"{path.name}: {text!r}" for text in html.emphasised if text.count("(") != text.count(")")]
     assert not left

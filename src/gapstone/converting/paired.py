@@ -55,7 +55,7 @@ class Paired:
 
     @property
     def points(self) -> str:
-        """>>> "−7.0 percentage points (95 % CI −8.9 to −5.1)" """
+        """The difference in words: `−7.0 percentage points (95 % CI −8.9 to −5.1)`."""
         low, high = (signed(100 * end) for end in self.interval)
         return f"{signed(100 * (self.after - self.before))} percentage points (95 % CI {low} to {high})"
 

@@ -24,7 +24,8 @@ COMMAND = "command"
 
 def must_wait() -> bool:
     """Whether calls wait for their kernels, so that every run takes the same way: where the environment variable is
-    set, or torch's algorithms are to be deterministic."""
+    set, or torch's algorithms are to be deterministic.
+    """
     return bool(os.environ.get(VARIABLE)) or torch.are_deterministic_algorithms_enabled()
 
 

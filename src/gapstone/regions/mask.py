@@ -22,8 +22,8 @@ class Mask:
     nothing.
 
     Args:
-        mask: (N, *spatial), (N, 1, *spatial), or (*spatial) for all images alike. Of bool: a position counts or not. Of
-            floating point, ≥ 0: it counts that much (not for max, min and topk, which cannot be taken in part).
+        mask: `(N, *spatial)`, `(N, 1, *spatial)`, or `(*spatial)` for all images alike. Of bool: a position counts or
+            not. Of floating point, ≥ 0: it counts that much (not for max, min and topk, which cannot be taken in part).
     """
 
     mask: Tensor

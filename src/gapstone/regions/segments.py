@@ -24,8 +24,8 @@ class Segments:
     A label that no position has gets the pool's answer over nothing.
 
     Args:
-        labels: of integers, (N, *spatial), (N, 1, *spatial), or (*spatial) for all images alike; negative labels belong
-            to nothing.
+        labels: of integers, `(N, *spatial)`, `(N, 1, *spatial)`, or `(*spatial)` for all images alike; negative labels
+            belong to nothing.
         count: how many labels there are; default: the largest label + 1, which must be read off the tensor.
     """
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from .command_line import gapstone
-from .schemas import check_refuses_damage
+from tests.command_line import gapstone
+from tests.schemas import check_refuses_damage
 
 pytestmark = pytest.mark.xdist_group("command line")
 

@@ -13,16 +13,16 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from gapstone.accelerating import accelerate as accelerate
     from gapstone.accelerating import accelerated as accelerated
-    from gapstone.classifier import Classifier as Classifier
-    from gapstone.classifier import load as load
-    from gapstone.fitting.fit import fit_head as fit_head
+    from gapstone.fitting.fit_head import fit_head as fit_head
     from gapstone.heads import Head as Head
     from gapstone.inspecting import Inspection as Inspection
     from gapstone.inspecting.inspect import inspect as inspect
     from gapstone.loops.background import wait_for_kernels as wait_for_kernels
     from gapstone.maps.explain import explain as explain
+    from gapstone.maps.open_model import open_model as open_model
     from gapstone.mixed import mixed_sizes as mixed_sizes
-    from gapstone.opening import open_model as open_model
+    from gapstone.models.classifier import Classifier as Classifier
+    from gapstone.models.classifier import load as load
     from gapstone.pooling import Pool as Pool
     from gapstone.pooling import partial as partial
     from gapstone.pooling import pool as pool
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 # the whole public surface; each name is imported when it is first used, so that `import gapstone` costs nothing
 PUBLIC = {
     "Boxes": "gapstone.regions",
-    "Classifier": "gapstone.classifier",
+    "Classifier": "gapstone.models.classifier",
     "Grid": "gapstone.regions",
     "Head": "gapstone.heads",
     "Inspection": "gapstone.inspecting",
@@ -53,11 +53,11 @@ PUBLIC = {
     "accelerate": "gapstone.accelerating",
     "accelerated": "gapstone.accelerating",
     "explain": "gapstone.maps.explain",
-    "fit_head": "gapstone.fitting.fit",
+    "fit_head": "gapstone.fitting.fit_head",
     "inspect": "gapstone.inspecting",
-    "load": "gapstone.classifier",
+    "load": "gapstone.models.classifier",
     "mixed_sizes": "gapstone.mixed",
-    "open_model": "gapstone.opening",
+    "open_model": "gapstone.maps.open_model",
     "partial": "gapstone.pooling",
     "pool": "gapstone.pooling",
     "share": "gapstone.pooling",

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry
 
-from gapstone.classifier import Classifier
 from gapstone.loops.places import decode
+from gapstone.models.classifier import Classifier
 from gapstone.modes import quiet
 from gapstone.regions.places import Boxes, Cells
-from gapstone.torch_internals import TorchDispatchMode
+from gapstone.runtime.torch_internals import TorchDispatchMode
 
 
 def cost(model: Classifier) -> dict[str, int]:

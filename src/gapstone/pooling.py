@@ -24,7 +24,7 @@ from gapstone.regions import REGIONS, Grid, Region, Whole, Window
 from gapstone.regions.places import Boxes, Place, Sampled, Weights
 from gapstone.regions.region import plain as settled
 from gapstone.regions.region import seen, symbolic
-from gapstone.torch_internals import forward_mode, tracing, transformed, written_down
+from gapstone.runtime.torch_internals import forward_mode, tracing, transformed, written_down
 
 Value = float | Tensor
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ..schemas import DOCS, OPTIONAL, SUFFIX, check, schemas, validator
+from tests.schemas import DOCS, OPTIONAL, SUFFIX, check, schemas, validator
 
 
 def objects(schema: Any) -> Iterator[dict[str, Any]]:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gapstone as gs
-from gapstone.export.pools import GridMax, GridMean, HangingMax, HangingMean, whole, without_operators
+from gapstone.export.torch_pools import GridMax, GridMean, HangingMax, HangingMean, whole, without_operators
 from gapstone.export.watched import WatchedMaps, foreign_features
 from gapstone.heads import RECIPES
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.opening import Opened
+from gapstone.maps.open_model import ImageModel
 from gapstone.pools import POOLS
 
 # ---- pools over the whole map
@@ -233,9 +233,9 @@ REFUSED: dict[str, Callable[[Net, Tensor], Tensor]] = {
 }
 
 
-def opened(head: Callable[[Net, Tensor], Tensor]) -> Opened:
+def opened(head: Callable[[Net, Tensor], Tensor]) -> ImageModel:
     preprocessing = Preprocessing(3, (16, 16), (16, 16), (0.5,) * 3, (0.25,) * 3)
-    return Opened("mine", Net(head).eval(), tuple("abcd"), preprocessing)
+    return ImageModel("mine", Net(head).eval(), tuple("abcd"), preprocessing)
 
 
 def expected(model: Net, images: Tensor) -> Tensor:
@@ -278,7 +278,7 @@ def test_a_network_that_goes_another_way_says_so():
             return super().forward(images)
 
     one = opened(HEADS["mean"])
-    fickle = Opened("mine", Fickle(HEADS["mean"]).eval(), one.labels, one.preprocessing)
+    fickle = ImageModel("mine", Fickle(HEADS["mean"]).eval(), one.labels, one.preprocessing)
     module = WatchedMaps(fickle)
     module(torch.randn(1, 3, 16, 16))
     with pytest.raises(ValueError, match="took another way"):

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import gapstone as gs
 from gapstone.cost import Counting
-from gapstone.inspecting.models import named
+from gapstone.inspecting.model_names import model_named
 
 
 def counted(function, *arguments):
@@ -21,7 +21,7 @@ def counted(function, *arguments):
 def test_multiply_adds_are_torchs(name):
     if ":" in name:
         pytest.importorskip("torchvision")
-    model, images = named(name).eval(), torch.empty(1, 3, 224, 224, device="meta")
+    model, images = model_named(name).eval(), torch.empty(1, 3, 224, 224, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as flops:
         model(images)
     assert counted(model, images).total.macs == flops.get_total_flops() // 2 > 10**9

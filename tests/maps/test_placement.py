@@ -6,11 +6,10 @@ import torch
 from torch import nn
 
 import gapstone as gs
-from gapstone.maps.placement import Placement
 from gapstone.maps.split import located
 from gapstone.nets import build
-
-from ..marks import slow_but
+from gapstone.tracing.placement import Placement
+from tests.marks import slow_but
 
 
 class Answer(nn.Module):

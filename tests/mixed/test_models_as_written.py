@@ -14,8 +14,7 @@ from gapstone.heads import RECIPES
 from gapstone.mixed import Refused, front, mixed_sizes, plan
 from gapstone.mixed.masked import run
 from gapstone.nets import build
-
-from ..marks import slow_but
+from tests.marks import slow_but
 
 SIZES = [(20, 24), (30, 28), (25, 33), (20, 24)]
 

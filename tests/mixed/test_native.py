@@ -9,9 +9,9 @@ from PIL import Image
 from rich.console import Console
 
 import gapstone as gs
+from gapstone.explaining.predict_files import predict_files
 from gapstone.images.load import ImageError
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.single import predict_files
 
 SIZES = [(40, 56), (33, 90), (40, 56), (9, 7), (64, 64)]
 
@@ -43,7 +43,7 @@ def test_nothing_is_cut_or_resized_and_neighbours_change_nothing(head):
 
 
 def test_few_pixels_at_a_time(monkeypatch):
-    from gapstone import classifier
+    from gapstone.models import classifier
 
     model, seen, counts = make(), pictures(), []
     expected = model.predict(seen, native=True)
@@ -102,7 +102,7 @@ def test_on_the_command_line(tmp_path, capsys):
 
 
 def test_look_groups_pictures_of_one_size(tmp_path):
-    from gapstone.opening import open_model
+    from gapstone.maps.open_model import open_model
 
     opened = open_model(str(make().save(tmp_path / "m.safetensors")))
     found = opened.look(pictures(), native=True)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
-from gapstone.export.about import texts
-from gapstone.export.check import ExportError, Run
+from gapstone.export.file_metadata import texts
+from gapstone.export.verify import ExportError, Run
 
 OPSET = 18
 """What torch's exporter writes without a conversion, and nothing older; ONNX Runtime reads it since 1.14 (2023)."""

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gapstone.export.pools import Pooled, contiguous, whole, without_operators
+from gapstone.export.torch_pools import Pooled, contiguous, whole, without_operators
+from gapstone.maps.open_model import ImageModel
 from gapstone.maps.split import split
 from gapstone.maps.tail import Pooling
 from gapstone.maps.tape import SplitError
 from gapstone.maps.watch import Known
-from gapstone.opening import Opened
 
 
 @final
@@ -27,7 +27,7 @@ class WatchedMaps(nn.Module):
         gradients, which other runtimes do not have; SplitError (a ValueError) where it has no last map.
     """
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, opened: ImageModel) -> None:
         super().__init__()
         self.features = foreign_features(opened)
         p = opened.preprocessing
@@ -67,6 +67,6 @@ def _written(pooling: Pooling) -> bool:
     return pooling.grid is None and pooling.name != "flat" and numbers
 
 
-def foreign_features(opened: Opened) -> nn.Module:
+def foreign_features(opened: ImageModel) -> nn.Module:
     """A copy of the network that any size and any runtime can have (with its head: it gives logits)."""
     return contiguous(without_operators(copy.deepcopy(opened.model)))

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gapstone.classifier import Classifier
-from gapstone.training import shuffled, warm_cosine
+from gapstone.models.classifier import Classifier
+from gapstone.training.loop import shuffled, warm_cosine
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -28,7 +28,7 @@ PATIENCE = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Between:
+class LastStage:
     """What the last stage is given, `Features.before_last`, and the class of each image."""
 
     maps: NDArray[Any]
@@ -37,7 +37,7 @@ class Between:
 
 
 @dataclass
-class Tuned:
+class Finetuned:
     """What happened, epoch by epoch; the first entry is the start, before any."""
 
     accuracy: list[float] = field(default_factory=list)
@@ -51,13 +51,13 @@ class Tuned:
 
 def finetune(
     model: Classifier,
-    train: Between,
-    held_out: Between,
+    train: LastStage,
+    held_out: LastStage,
     epochs: int,
     seed: int = 0,
     tell: Callable[[int, int, str], None] | None = None,
     learning_rate: float | None = None,
-) -> Tuned:
+) -> Finetuned:
     """Train `model.features.last_modules()` and `model.head` in place, and leave them in eval mode with the weights
     that were best on `held_out`: an epoch's, or those they began with.
 
@@ -88,7 +88,7 @@ def finetune(
     steps = epochs * math.ceil(len(train.labels) / BATCH)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps, WARMUP))
     model.eval()
-    tuned = Tuned()
+    tuned = Finetuned()
     kept: list[dict[str, Tensor]] = []
 
     def judge(epoch: int) -> None:
@@ -140,17 +140,17 @@ def finetune(
     return tuned
 
 
-def _batches(data: Between, device: torch.device, random: np.random.Generator) -> Any:
+def _batches(data: LastStage, device: torch.device, random: np.random.Generator) -> Any:
     for chosen in shuffled(np.arange(len(data.labels)), BATCH, random):
         yield _some(data, chosen, device), torch.from_numpy(data.labels[chosen]).to(device)
 
 
-def _some(data: Between, chosen: Any, device: torch.device) -> Tensor:
+def _some(data: LastStage, chosen: Any, device: torch.device) -> Tensor:
     return torch.from_numpy(np.array(data.maps[chosen])).to(device).float()  # a copy: maps on disk are read-only
 
 
 @torch.inference_mode()
-def _judge(model: Classifier, data: Between, device: torch.device) -> tuple[float, float]:
+def _judge(model: Classifier, data: LastStage, device: torch.device) -> tuple[float, float]:
     logits = torch.cat(
         [
             model.head(model.features.last(_some(data, slice(first, first + BATCH), device))).float().cpu()

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapstone.heads.parts import in_place, pooled
+from gapstone.heads.contributions import in_place, pooled
 from gapstone.heads.recipes import RECIPES
 from gapstone.heads.spec import parse
 from gapstone.modes import quiet
@@ -15,7 +15,7 @@ from gapstone.pools import POOLS
 from gapstone.pools.names import Merging
 from gapstone.regions import Grid
 from gapstone.regions.region import per_axis
-from gapstone.torch_internals import tracing
+from gapstone.runtime.torch_internals import tracing
 
 
 @dataclass(frozen=True)

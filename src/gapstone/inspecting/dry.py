@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from gapstone import torch_internals
+from gapstone.runtime import torch_internals
 
 CANNOT = "cannot run on shapes alone"
 

@@ -5,15 +5,16 @@ from typing import Any
 from torch import nn
 
 from gapstone.cost import Tally
-from gapstone.inspecting.asking import cells, refusal, takes
 from gapstone.inspecting.dry import Dry, dried
-from gapstone.inspecting.others import AS_IT_IS, flattened, others
-from gapstone.inspecting.parts import parts_of
+from gapstone.inspecting.input_sizes import InputSizes, legal_sizes
+from gapstone.inspecting.inspection import Inspection
+from gapstone.inspecting.module_tree import each_once, rows_of
+from gapstone.inspecting.network_costs import LastMap, OtherHead
+from gapstone.inspecting.network_parts import parts_of
+from gapstone.inspecting.other_heads import AS_IT_IS, flattened, other_heads
 from gapstone.inspecting.passes import Looked, count, kept, look
 from gapstone.inspecting.reach import Seen
-from gapstone.inspecting.result import Inspection, LastMap, OtherHead
-from gapstone.inspecting.sizes import Sizes, legal
-from gapstone.inspecting.tree import each_once, rows_of
+from gapstone.inspecting.size_probe import cells, refusal, takes
 
 SIZE = (224, 224)
 
@@ -67,7 +68,7 @@ def inspect(
     for tally in tallies.values():
         total += tally
     output, split = seen.output, seen.split
-    accepted = legal(takes(dry, channels), shape)
+    accepted = legal_sizes(takes(dry, channels), shape)
     training = _training(dry, channels, shape, accepted)
     answers = seen.answers or frozenset(every)
     kinds = sorted({str(p.dtype).removeprefix("torch.") for p in every.values()})
@@ -101,14 +102,14 @@ def inspect(
 
 
 def _heads(
-    dry: Dry, seen: Looked, channels: int, size: tuple[int, int], accepted: Sizes, every: dict[int, nn.Parameter]
+    dry: Dry, seen: Looked, channels: int, size: tuple[int, int], accepted: InputSizes, every: dict[int, nn.Parameter]
 ) -> tuple[OtherHead, ...]:
     split = seen.split
     if split is None:
         return ()
     found = cells(dry, split.last, channels)
     # under a head for maps of any size: what is asked is whether the network comes to its last map
-    free = accepted if accepted.everything else legal(lambda h, w: found(h, w) is not None, size)
+    free = accepted if accepted.everything else legal_sizes(lambda h, w: found(h, w) is not None, size)
     trunk = sum(p.numel() for key, p in every.items() if key in split.trunk)
     bytes_each = max((p.element_size() for p in every.values()), default=4)
     own = sum(p.numel() for key, p in every.items() if key in seen.answers - split.trunk)
@@ -116,16 +117,16 @@ def _heads(
     mine = OtherHead(AS_IT_IS, own, trunk + own, split.head_macs, (trunk + own) * bytes_each, str(accepted))
     stride = split.seen.stride if split.seen and split.seen.stride else (1.0, 1.0)
     flat = flattened(found, size, free, round(max(stride)))
-    return (mine, *others(trunk, bytes_each, split.channels, seen.output[0], split.cells, str(free), flat))
+    return (mine, *other_heads(trunk, bytes_each, split.channels, seen.output[0], split.cells, str(free), flat))
 
 
-def _training(dry: Dry, channels: int, size: tuple[int, int], accepted: Sizes) -> Sizes | None:
+def _training(dry: Dry, channels: int, size: tuple[int, int], accepted: InputSizes) -> InputSizes | None:
     """As in eval mode where the smallest of that trains too; None where no size was found that trains."""
     works = takes(dry, channels, train=True)
     if accepted.kind == "only" or works(*accepted.smallest):
         return accepted if works(*accepted.smallest) else None
     larger = 2 * max(size)
-    return next((legal(works, tried) for tried in (size, (larger, larger)) if works(*tried)), None)
+    return next((legal_sizes(works, tried) for tried in (size, (larger, larger)) if works(*tried)), None)
 
 
 def _kept(dry: Dry, channels: int, size: tuple[int, int]) -> dict[str, int]:

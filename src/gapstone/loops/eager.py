@@ -18,7 +18,7 @@ from gapstone.loops.places import encode
 from gapstone.loops.tuned.windows import FLOATS
 from gapstone.regions import Whole
 from gapstone.regions.places import Boxes, Place
-from gapstone.torch_internals import unwatched
+from gapstone.runtime.torch_internals import unwatched
 
 
 def alone(x: Tensor) -> bool:

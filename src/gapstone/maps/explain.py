@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapstone.classifier import Classifier
+from gapstone.drawing.explanation_view import ShownImages
 from gapstone.heads import Head, NotLinearError
 from gapstone.maps.explanation import Explanation
-from gapstone.maps.placement import Placement
-from gapstone.maps.showing import Seen
 from gapstone.maps.split import Found, located, split
 from gapstone.maps.tail import Tail
 from gapstone.maps.tape import SplitError, Tape
 from gapstone.maps.targets import Classes, chosen
 from gapstone.maps.watch import Watch
+from gapstone.models.classifier import Classifier
 from gapstone.modes import quiet
+from gapstone.tracing.placement import Placement
 
 
 def explain(
@@ -91,7 +91,7 @@ def explain(
         raise ValueError(f"explain takes at least one image, (N, C, H, W), and got a tensor of {tuple(images.shape)}")
     names = tuple(labels) if labels is not None else None
     moments = (model.preprocessing.mean, model.preprocessing.std) if isinstance(model, Classifier) else None
-    seen = Seen(images.detach(), moments)
+    seen = ShownImages(images.detach(), moments)
     if isinstance(model, Classifier) and at is None:
         return replace(_known(model, images, classes, top_k, names), seen=seen)
     tail, found = split(getattr(model, "_orig_mod", model), images, at)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from gapstone.maps.placement import Placement
 from gapstone.maps.tail import Tail
 from gapstone.maps.tape import SplitError, Tape
 from gapstone.maps.watch import Known, Watch
 from gapstone.modes import quiet
+from gapstone.tracing.placement import Placement
 
 REMEMBERED = 64
 """Image sizes per model."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.heads.parts import in_place, pooled
+from gapstone.heads.contributions import in_place, pooled
 from gapstone.loops.places import decode
 from gapstone.maps.geometry import RESHAPES
 from gapstone.maps.held import ATTENTION, Held

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.torch_internals import changed, snapshot
+from gapstone.runtime.torch_internals import changed, snapshot
 
 DROPOUTS = frozenset(["dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"])
 

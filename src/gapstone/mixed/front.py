@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from gapstone.console.formatting import format_size
 from gapstone.mixed.masked import run, together
 from gapstone.mixed.planning import MOST_PIXELS, Plan, buckets, joined, singly
 from gapstone.mixed.trial import again, alike, different, failed, tried
 from gapstone.mixed.valid import Refused
 from gapstone.modes import quiet
-from gapstone.shown import by
 
 How = Literal["auto", "masked", "buckets"]
 
@@ -56,7 +56,8 @@ def mixed_sizes(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -
     for number, out in outputs(model, images, how):
         if out.dim() != 1:
             raise ValueError(
-                f"{type(model).__name__} answers an image of {by(images[number].shape[1:])} px with a tensor of shape "
+                f"{type(model).__name__} answers an image of {format_size(images[number].shape[1:])} px with a "
+                f"tensor of shape "
                 f"{tuple(out.shape)}, not with one row of numbers: add a pool, or take gapstone.mixed.outputs"
             )
         rows[number] = out

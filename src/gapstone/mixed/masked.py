@@ -19,7 +19,7 @@ from gapstone.mixed.ours import pooled
 from gapstone.mixed.valid import Masks, Refused, Size, Valid
 from gapstone.pooling import listening
 from gapstone.regions import Region
-from gapstone.torch_internals import unseen_by_modes
+from gapstone.runtime.torch_internals import unseen_by_modes
 
 ATTRIBUTE = "_gapstone_valid"
 """Of tensors: a tenth of what a dictionary of weak references costs."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from gapstone.nets.on_meta import shapes_alone
-from gapstone.torch_internals import unseen_by_modes
+from gapstone.runtime.torch_internals import unseen_by_modes
 
 
 class _Reached(Exception):

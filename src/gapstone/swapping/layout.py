@@ -5,7 +5,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from gapstone.shown import by
+from gapstone.console.formatting import format_size
 
 
 @final
@@ -36,8 +36,9 @@ class Grid(nn.Module):
             n * self.size[0] != m * size[0] for n, m in zip(size, self.size, strict=True)
         ):
             raise ValueError(
-                f"images of {by(size)}: this head stands on tokens, found as a grid of {by(self.grid)} in images of "
-                f"{by(self.size)}: give images of those proportions, or swap again with images= of these"
+                f"images of {format_size(size)}: this head stands on tokens, found as a grid of "
+                f"{format_size(self.grid)} in images of "
+                f"{format_size(self.size)}: give images of those proportions, or swap again with images= of these"
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,14 +49,14 @@ class Grid(nn.Module):
             wide = round((x.shape[2] * grid[1] / grid[0]) ** 0.5)
             if len(grid) != 2 or x.shape[2] % wide:
                 raise ValueError(
-                    f"{x.shape[2]} tokens are no grid of the proportions {by(grid)}, in which these "
+                    f"{x.shape[2]} tokens are no grid of the proportions {format_size(grid)}, in which these "
                     f"features were found: give images of those proportions"
                 )
             grid = (x.shape[2] // wide, wide)
         return x.reshape(*x.shape[:2], *grid)
 
     def extra_repr(self) -> str:
-        return by(self.grid) + (f", without the first {self.prefix}" if self.prefix else "")
+        return format_size(self.grid) + (f", without the first {self.prefix}" if self.prefix else "")
 
 
 @final

@@ -16,7 +16,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from gapstone.maps.tape import tensors
 from gapstone.maps.watch import Watch
-from gapstone.torch_internals import changed, snapshot
+from gapstone.runtime.torch_internals import changed, snapshot
 
 DROPOUTS = {
     "dropout": nn.Dropout,

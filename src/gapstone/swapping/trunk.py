@@ -16,7 +16,7 @@ NAMESPACES: dict[str, Any] = {"F": F, "torch": torch, "Tensor": Tensor}
 
 
 @final
-class Reached(BaseException):
+class MapReached(BaseException):
     """`Reached(map)`: the map is made. Not an Exception: the network's own `except` clauses have nothing to do with it.
 
     No `__init__` of its own: Dynamo traces no exception that has one.
@@ -37,7 +37,7 @@ class Tap:
         x = args[0] if out is None else out
         check_not_checkpointed()
         if not torch.compiler.is_exporting():
-            raise Reached(x)
+            raise MapReached(x)
         self.seen = x  # torch.export loses count of its modules where one is left by an exception
 
 
@@ -84,7 +84,7 @@ class Trunk(nn.Module):
     def _reached(self, x: Tensor) -> Tensor:
         try:
             self.net(x)
-        except Reached as reached:
+        except MapReached as reached:
             found: Tensor = reached.args[0]
             return found
         seen, self.tap.seen = self.tap.seen, None

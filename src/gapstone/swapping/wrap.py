@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from gapstone.maps.tape import SplitError
 from gapstone.modes import quiet
-from gapstone.swapping.cut import Surgery, of_in_training
+from gapstone.swapping.exchange import Surgery, of_in_training
 from gapstone.swapping.find import Found, choose
-from gapstone.swapping.inside import takers
+from gapstone.swapping.in_place import consumers
 from gapstone.swapping.trunk import Replay, Tap, Trunk, TrunkAndHead
 from gapstone.swapping.trying import close, training
 
@@ -55,7 +55,7 @@ def stands(surgery: Surgery, found: Found, gone: Sequence[nn.Module], images: Te
     """Raises SplitError where no module gives or takes the map."""
     model = surgery.model
     giver, calls = _giver(found, gone)
-    taking = takers(found, gone)
+    taking = consumers(found, gone)
     if taking and giver is not None:
         between = of_in_training(model, images, taking[0], None) & ~of_in_training(model, images, None, giver)
         giver = None if between else giver  # layers that run in training only

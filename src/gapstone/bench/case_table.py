@@ -1,0 +1,98 @@
+"""Results as lines of a fixed width, so that each can be printed when it is there; a loss stands out as a win does."""
+
+from rich.text import Text
+
+from gapstone.bench.case_result import OURS, TORCH, CaseResult
+from gapstone.bench.measure import TimeSpread
+from gapstone.bench.saved_memory import SavedMemory
+
+STYLES = {"slower": "bold red", "faster": "green"}
+MARKS = {"slower": "◄ slower", "alike": "alike", "faster": ""}
+
+
+def heading(result: CaseResult) -> str:
+    columns = f"{'ours ms':>9}{'torch ms':>10}{'torch/ours':>12} {'quartiles':>23} {'GB/s':>6}{'limit':>11}  loop"
+    title = f"{result.section}: {result.case.group}" if result.section else result.case.group
+    return f"\n{title:44}{columns}{'        kept B/answer' if result.kept else ''}"
+
+
+def line(result: CaseResult) -> Text:
+    text = Text(f"  {result.case.title:26} {_shape(result):14} ", no_wrap=True)
+    if result.wrong:
+        return text.append(f"wrong: {result.wrong} ({result.loop}); not timed", "bold red")
+    if result.refused:
+        return text.append(f"not timed: {result.refused}", "dim")
+    verdict = result.verdict()
+    ours, theirs, found = result.seconds[OURS], result.seconds[TORCH], result.ratios[TORCH]
+    text.append(f"{milliseconds(ours.median):>9}{milliseconds(theirs.median):>10}")
+    text.append(f"{times(found):>11}  {MARKS[verdict]:8} {between(found):>15} ", STYLES.get(verdict, ""))
+    text.append(f"{result.speed:>6.1f}{result.fraction:>6.0%} {result.limit:6}{result.loop}")
+    if result.kept:
+        text.append(" " * max(1, 12 - len(result.loop)) + f"{kept(result, OURS):>6} : {kept(result, TORCH)}")
+    for name in result.ratios:
+        if name != TORCH:
+            slower = "◄" if result.verdict(name) == "slower" else ""
+            text.append(f"  {name} ").append(times(result.ratios[name]) + slower, STYLES.get(result.verdict(name), ""))
+    told = [name for name, why in result.notes.items() if why.startswith(("wrong", "failed"))]
+    text.append("".join(f"  {name} {result.notes[name]}" for name in told), "yellow")
+    if missing := [name for name in result.notes if name not in told]:
+        text.append(f"  –: {', '.join(missing)}", "dim")
+    if any(one.disturbed for one in (ours, theirs)):
+        text.append("  ~", "yellow")
+    return text
+
+
+def summary(results: list[CaseResult]) -> list[str]:
+    """How many are won and lost, and which are wrong."""
+    timed = [result for result in results if result.ratios]
+    verdicts = [result.verdict() for result in timed]
+    own = sum(result.loop == "native" for result in timed)
+    said = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in ("faster", "alike", "slower"))
+    lines = [f"{len(timed)} against torch eager: {said}; {own} of them run torch's own kernel (native)."]
+    wrong = [result for result in results if result.wrong]
+    lines += [f"WRONG: {one.case.title}, {one.case.group}: {one.wrong}" for one in wrong]
+    first = sum(result.first for result in results)
+    if any(one.disturbed for result in timed for one in result.seconds.values()):
+        lines.append(DISTURBED)
+    lines.append(
+        f"First calls, in which kernels are compiled or loaded from disk: {first:.1f} s in all, in no row above."
+    )
+    return lines
+
+
+LEGEND = (
+    "torch/ours: torch's time over ours, round by round: median and quartiles; below 1 torch is faster. "
+    "GB/s: the map and the answers, read or written once. Limit: the share of the speed at which the same map is "
+    "copied (or read) in the same rounds; work inside the cache can beat it. Kept: bytes per answer that the forward "
+    "keeps for the backward, ours : torch's; +x: and the map, +y: and the answers."
+)
+DISTURBED = "~: too few samples without the system taking the processor away; all of them count there."
+
+
+def milliseconds(seconds: float) -> str:
+    """>>> milliseconds(0.00001234), milliseconds(0.1234)
+    ('0.0123', '123')
+    """
+    value = seconds * 1e3
+    return f"{value:.{4 if value < 0.1 else 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def times(found: TimeSpread) -> str:
+    return f"{factor(found.median)}×"
+
+
+def between(found: TimeSpread) -> str:
+    return f"{factor(found.low)} – {factor(found.high)}"
+
+
+def factor(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def kept(result: CaseResult, who: str) -> str:
+    found: SavedMemory = result.kept[who]
+    return f"{found.beside / result.answers:.3g}" + "+x" * found.x + "+y" * found.answer
+
+
+def _shape(result: CaseResult) -> str:
+    return "×".join(map(str, result.case.shape))

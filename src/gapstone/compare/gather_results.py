@@ -1,0 +1,323 @@
+"""From trial folders to the results, as results.json has them: docs/results.md has the schema."""
+
+import os
+import platform
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import gapstone
+from gapstone.compare import result_files
+from gapstone.compare.boxed_images import among
+from gapstone.compare.finished_trials import FinishedTrial, all_done
+from gapstone.compare.map_localisation import SCORES, baselines
+from gapstone.compare.plan import ComparisonPlan
+from gapstone.compare.remarks import remarks
+from gapstone.compare.statistics import compare_pairs, interval
+from gapstone.compare.trials import Trial
+from gapstone.compare.verdict import sentences
+from gapstone.heads import RECIPES, Spec, parse
+from gapstone.images.cropping import cropping_note
+from gapstone.runtime.environment import installed, processor
+from gapstone.storage.sealed_json import digests, write_sealed
+
+SCHEMA = 2
+MOST_WORST = 12
+MARGIN_PP, CONFIDENCE = 0.5, 0.95
+SHARE = (0.0, 1.0)
+RANGES = {
+    "generalisation_gap": (-1.0, 1.0),
+    "brier": (0.0, 2.0),
+    **dict.fromkeys(("nll", "peak_memory_mb", "train_seconds"), (0.0, float("inf"))),
+}
+"""What a number can be; all others are shares."""
+
+
+def gather(
+    plan: ComparisonPlan, out: Path, failed: dict[str, str], command: str, speed: dict[str, Any]
+) -> dict[str, Any]:
+    """Read every finished trial of the plan and write everything that is made of them; the results, as in results.json.
+
+    Args: failed: reason by trial id. speed: ms per image by head, as `speed.measure` gives it.
+    """
+    done = all_done(plan, out)
+    prepared, settings = plan.prepared, plan.prepared.settings
+    labels = prepared.store.labels
+    parts = prepared.splits[0]
+    tested = np.concatenate([split.test for split in prepared.splits]) if plan.request.folds else parts.test
+    pictures, worst = _worst(plan, done)
+    results: dict[str, Any] = {
+        "schema": SCHEMA,
+        "gapstone": gapstone.__version__,
+        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": command,
+        "data": {
+            "source": plan.request.choices.data,
+            "kind": prepared.source.kind,
+            "classes": list(prepared.labels),
+            "train": len(parts.train),
+            "validation": len(parts.validation),
+            "test": len(tested),
+            "size": list(prepared.preprocessing.size),
+            "channels": prepared.preprocessing.channels,
+            "hash": prepared.hash,
+            "split": parts.described,
+            "cropped": cropping_note(prepared.preprocessing, prepared.scan.size_counts()),
+            "caution": plan.caution,
+            "counts": {
+                name: np.bincount(labels[rows], minlength=len(prepared.labels)).tolist()
+                for name, rows in (("train", parts.train), ("test", tested))
+            },
+        },
+        "settings": {
+            "backbone": prepared.backbone,
+            "pretrained": plan.request.choices.pretrained,
+            "frozen": plan.request.freeze,
+            "weights": None if plan.request.weights is None else str(plan.request.weights),
+            "weights_digest": prepared.weights,
+            "heads": list(plan.request.heads),
+            "baseline": plan.baseline,
+            "seeds": [] if plan.request.folds else list(range(plan.request.seeds)),
+            "folds": plan.request.folds,
+            "epochs": settings.epochs,
+            "patience": settings.patience,
+            "batch_size": settings.batch_size,
+            "optimizer": settings.optimizer,
+            "learning_rate": settings.learning_rate,
+            "weight_decay": settings.weight_decay,
+            "augment": settings.augment.describe(),
+            "precision": settings.precision,
+            "threads": plan.measured["threads"],
+            "workers": plan.workers,
+            "device": prepared.device,
+            "margin_pp": MARGIN_PP,
+            "confidence": CONFIDENCE,
+        },
+        "machine": machine(prepared.device),
+        "versions": versions(),
+        "scan": prepared.scan.to_json(),
+        "heads": [_head(plan, head, done[head], failed, speed.get(head)) for head in plan.request.heads],
+        "pairs": _pairs(plan, done, lambda one: one.correct(labels)),
+        "shift_pairs": _pairs(plan, done, lambda one: one.shifted),
+        "localisation": _objects(plan, tested),
+        "localisation_pairs": _localisation_pairs(plan, done),
+        "trials": [_trial(trial, done[trial.head], failed) for trial in plan.trials],
+        "worst": worst,
+    }
+    results["verdict"], results["findings"] = sentences(results)
+    results["remarks"] = remarks(results)
+    result_files.write_trials(out / "results.csv", plan, done)
+    result_files.write_predictions(out / "predictions.csv", plan, done)
+    result_files.write_pictures(out / "pictures.npz", plan, done, pictures)
+    results["files"] = digests(out, ["pictures.npz"])
+    write_sealed(out / "results.json", results, "results")
+    return results
+
+
+def _described(spec: Spec) -> str:
+    grid = int(spec.number("grid", 0))
+    return (f"maps averaged to {grid}×{grid}, " if grid else "") + RECIPES[spec.name].describe
+
+
+def _head(
+    plan: ComparisonPlan, head: str, done: Sequence[FinishedTrial], failed: dict[str, str], speed: dict[str, Any] | None
+) -> dict[str, Any]:
+    spec = parse(head)
+    entry: dict[str, Any] = {
+        "head": head,
+        "describe": _described(spec),
+        "failed": [
+            {"seed": trial.seed, "reason": failed[trial.id]}
+            for trial in plan.trials
+            if trial.head == head and trial.id in failed
+        ],
+        "ms_per_image": speed,
+    }
+    facts = [one.facts for one in done]
+    first = facts[0] if facts else {}
+    for key in ("parameters", "head_parameters", "macs"):
+        entry[key] = first.get(key)
+    entry["input"] = None if not facts else first["takes_only"] or "any"
+    stats = {
+        key: [fact[key] for fact in facts]
+        for key in ("train_accuracy", "test_accuracy", "generalisation_gap", "nll", "brier", "ece", "peak_memory_mb")
+    }
+    stats["shift_accuracy"] = [float(np.mean(fact["shift"]["accuracy"][1:])) for fact in facts]
+    stats["train_seconds"] = [fact["history"]["seconds"] for fact in facts]
+    entry |= {key: _stat(values, RANGES.get(key, SHARE)) for key, values in stats.items()}
+    if not facts:
+        nothing = dict.fromkeys(("shift", "sizes", "reliability", "confusion", "localisation"), None)
+        return entry | nothing | {"curves": []}
+    entry["shift"] = {
+        "pixels": first["shift"]["pixels"],
+        "accuracy": _mean([fact["shift"]["accuracy"] for fact in facts]),
+        "same_prediction": _mean([fact["shift"]["same_answer"] for fact in facts]),
+    }
+    entry["sizes"] = first["sizes"] | {"accuracy": _mean([fact["sizes"]["accuracy"] for fact in facts])}
+    entry["robustness_images"] = first["robustness_images"]
+    entry["reliability"] = _pooled([fact["bins"] for fact in facts])
+    entry["curves"] = [
+        {
+            "seed": fact["seed"],
+            "epoch": list(range(1, len(fact["history"]["train_loss"]) + 1)),
+            "train_loss": fact["history"]["train_loss"],
+            "validation_accuracy": fact["history"]["validation_accuracy"],
+        }
+        for fact in facts
+    ]
+    entry["confusion"] = np.sum([fact["confusion"] for fact in facts], 0).tolist()
+    entry["localisation"] = _looked(facts)
+    return entry
+
+
+def _looked(facts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Localisation over the trials that had test images with boxes; None without."""
+    found = [fact["localisation"] for fact in facts if fact.get("localisation")]
+    if not found:
+        return None
+    shares = {key: [one[key] for one in found] for key in SCORES}
+    shares["without_evidence"] = [one["without_evidence"] / one["pictures"] for one in found]
+    # of some trials only (their validation images have boxes, others' too few), it would be of other seeds
+    thresholds = {key: [one[f"{key}_threshold"] for one in found] for key in ("tuned", "max_box_acc")}
+    return {
+        "additive": facts[0]["additive"],
+        **{key: None if None in values else _stat(values) for key, values in shares.items()},
+        "thresholds": {key: None if None in values else values for key, values in thresholds.items()},
+    }
+
+
+def _objects(plan: ComparisonPlan, tested: NDArray[Any]) -> dict[str, Any] | None:
+    """What localisation was measured on, and what boxes score that look at nothing."""
+    if plan.objects is None:
+        return None
+    of_test = among(plan.objects, tested)
+    return {
+        "pictures": len(of_test),
+        "boxes": sum(len(one.boxes) for one in of_test),
+        "validation": len(among(plan.objects, plan.prepared.splits[0].validation)),
+        "baselines": baselines(of_test),
+    }
+
+
+def _localisation_pairs(plan: ComparisonPlan, done: dict[str, list[FinishedTrial]]) -> list[dict[str, Any]]:
+    looked = {head: [one for one in finished if "found" in one.arrays] for head, finished in done.items()}
+    return _pairs(plan, looked, lambda one: np.asarray(one.arrays["found"]))
+
+
+def _stat(values: list[float], within: tuple[float, float] = SHARE) -> dict[str, Any]:
+    if not values:
+        return {"mean": None, "ci95": None, "values": []}
+    mean, ci95 = interval(values, within=within)
+    return {"mean": mean, "ci95": None if ci95 is None else list(ci95), "values": values}
+
+
+def _mean(rows: list[list[float | None]]) -> list[float | None]:
+    columns = ([value for value in column if value is not None] for column in zip(*rows, strict=True))
+    return [float(np.mean(column)) if column else None for column in columns]
+
+
+def _pooled(bins: list[dict[str, list[Any]]]) -> dict[str, Any]:
+    """Reliability over all trials: each bin weighted by how many answers fell into it."""
+    count = np.sum([b["count"] for b in bins], 0)
+
+    def weighted(key: str) -> list[float | None]:
+        total = np.sum([np.array([v or 0.0 for v in b[key]]) * np.array(b["count"]) for b in bins], 0)
+        return [float(t / n) if n else None for t, n in zip(total, count, strict=True)]
+
+    return {
+        "edges": bins[0]["edges"],
+        "confidence": weighted("confidence"),
+        "accuracy": weighted("accuracy"),
+        "count": count.tolist(),
+    }
+
+
+def _pairs(
+    plan: ComparisonPlan, done: dict[str, list[FinishedTrial]], right: Callable[[FinishedTrial], NDArray[Any]]
+) -> list[dict[str, Any]]:
+    """Every head against the baseline, on what `right` says of each image."""
+    if not done[plan.baseline]:
+        return []
+    correct = {head: {one.trial.seed: right(one) for one in finished} for head, finished in done.items() if finished}
+    folds = None
+    if plan.request.folds:
+        images = {one.trial.seed: len(right(one)) for finished in done.values() for one in finished}
+        parts = enumerate(plan.prepared.splits)
+        folds = {number: (len(split.train), images[number]) for number, split in parts if number in images}
+    return compare_pairs(correct, plan.baseline, margin_pp=MARGIN_PP, confidence=CONFIDENCE, folds=folds)
+
+
+def _trial(trial: Trial, done: Sequence[FinishedTrial], failed: dict[str, str]) -> dict[str, Any]:
+    facts = next((one.facts for one in done if one.trial.id == trial.id), None)
+    entry = {"id": trial.id, "head": trial.head, "seed": trial.seed, "fold": trial.fold}
+    if facts is None:
+        reason = failed.get(trial.id, "not run yet")
+        missing = dict.fromkeys(("seconds", "epochs", "best_epoch", "test_accuracy", "train_accuracy"))
+        return entry | {"status": "failed", "reason": reason} | missing
+    history = facts["history"]
+    return entry | {
+        "status": "done",
+        "reason": None,
+        "seconds": history["seconds"],
+        "epochs": len(history["train_loss"]),
+        "best_epoch": history["best_epoch"],
+        "test_accuracy": facts["test_accuracy"],
+        "train_accuracy": facts["train_accuracy"],
+    }
+
+
+def _worst(
+    plan: ComparisonPlan, done: dict[str, list[FinishedTrial]]
+) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
+    """The test images most trials of most heads got wrong, those of the highest confidence first."""
+    prepared = plan.prepared
+    labels, names = prepared.store.labels, prepared.store.names
+    total = np.zeros(len(labels))
+    for one in (one for finished in done.values() for one in finished):
+        wrong = ~one.correct(labels)
+        np.add.at(total, one.arrays["test"][wrong], one.arrays["confidence"][wrong])
+    rows = [int(row) for row in np.argsort(-total, kind="stable")[:MOST_WORST] if total[row] > 0]
+    entries = []
+    for place, row in enumerate(rows):
+        entry: dict[str, Any] = {"name": names[row], "label": prepared.labels[labels[row]], "picture": place}
+        entry |= {"wrong": {}, "predictions": {}, "confidence": {}}
+        for head, finished in done.items():
+            given = [(int(a[0]), float(c[0])) for a, c in (_on(one, row) for one in finished) if len(a)]
+            if not given:
+                continue
+            prediction = Counter(one for one, _ in given).most_common(1)[0][0]
+            entry["wrong"][head] = float(np.mean([a != labels[row] for a, _ in given]))
+            entry["predictions"][head] = prepared.labels[prediction]
+            entry["confidence"][head] = float(np.mean([c for a, c in given if a == prediction]))
+        entries.append(entry)
+    seen = prepared.preprocessing.centre(np.asarray(prepared.store.images[rows]))
+    return np.asarray(seen, np.uint8), entries
+
+
+def _on(one: FinishedTrial, row: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    here = one.arrays["test"] == row
+    return one.arrays["answer"][here], one.arrays["confidence"][here]
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the numbers were measured on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(memory, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
+    }
+
+
+def versions() -> dict[str, str]:
+    found = {name: installed(name) for name in ("torch", "numpy", "pillow", "timm")}
+    own = {"gapstone": gapstone.__version__, "python": platform.python_version()}
+    return own | {name: version for name, version in found.items() if version is not None}

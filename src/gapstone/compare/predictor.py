@@ -1,0 +1,124 @@
+"""A trained model asked about images by their rows: the measures need not know whether its backbone runs for it."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gapstone.cost import cost
+from gapstone.heads import Head
+from gapstone.images.preprocessing import Preprocessing
+from gapstone.images.shift import shifted
+from gapstone.maps.split import located
+from gapstone.models.classifier import Classifier
+from gapstone.nets import map_size
+from gapstone.tracing.placement import Placement
+from gapstone.training.loop import Pictures, Precision, Rows, predict
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is done to test images before the network sees them: moved by whole pixels, or enlarged."""
+
+    down: int = 0
+    right: int = 0
+    size: tuple[int, int] | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) normalised → the same, changed."""
+        if self.size is not None:
+            images = F.interpolate(images, size=self.size, mode="bilinear", antialias=True)
+        return shifted(images, self.down, self.right) if self.down or self.right else images
+
+    def batch_size(self, most: int, size: tuple[int, int]) -> int:
+        """Of images of `size`: one of 1.5 times the side takes 2.25 the memory."""
+        scale = self.size[0] / size[0] if self.size else 1.0
+        return max(1, int(most / max(1.0, scale) ** 2))
+
+
+STILL = Change()
+
+
+class Predictor(Protocol):
+    """What the measures need of a trained model."""
+
+    @property
+    def head(self) -> Head: ...
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+    @property
+    def labels(self) -> NDArray[np.integer]: ...  # of all images, by row
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def fixed(self) -> bool: ...  # the backbone takes one size only
+
+    def logits(self, rows: Rows, change: Change = STILL) -> Tensor:
+        """(len(rows), K) on the CPU."""
+        ...
+
+    def maps(self, rows: Rows) -> tuple[Tensor, Placement]:
+        """The maps that the head is given of the centre crops, and where their cells lie in those."""
+        ...
+
+    def takes(self, size: tuple[int, int]) -> bool:
+        """Can the backbone answer images of that size?"""
+        ...
+
+    def cost(self) -> dict[str, int]:
+        """As `gapstone.cost`."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelPredictor:
+    """A model that runs whenever it is asked."""
+
+    model: Classifier
+    pictures: Pictures
+    precision: Precision = "float32"
+    batch_size: int = 64
+
+    @property
+    def head(self) -> Head:
+        return self.model.head
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self.model.preprocessing
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        return self.pictures.labels
+
+    @property
+    def fixed(self) -> bool:
+        return self.model.features.fixed is not None
+
+    def logits(self, rows: Rows, change: Change = STILL) -> Tensor:
+        fewer = change.batch_size(self.batch_size, self.preprocessing.size)
+        changed = None if change == STILL else change
+        return predict(self.model, self.pictures, rows, self.precision, fewer, changed)
+
+    def maps(self, rows: Rows) -> tuple[Tensor, Placement]:
+        self.model.eval()
+        device = next(self.model.parameters()).device
+        seen = torch.from_numpy(np.asarray(self.pictures.images[rows]))
+        images = self.preprocessing.normalise(self.preprocessing.centre(seen).to(device))
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            maps, placement = located(self.model.features, images)
+        return maps.float(), placement
+
+    def takes(self, size: tuple[int, int]) -> bool:
+        try:  # on shapes alone: some networks take multiples of 32 only
+            map_size(self.model.features, self.preprocessing.channels, size)
+        except Exception:  # each network has its own way to refuse
+            return False
+        return True
+
+    def cost(self) -> dict[str, int]:
+        return cost(self.model)

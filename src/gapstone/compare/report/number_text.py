@@ -1,0 +1,165 @@
+"""Numbers as people read them; None, which stands for what could not be measured, is a dash."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from gapstone.console import formatting
+from gapstone.console.formatting import count_noun, span
+from gapstone.runtime.timing import unsteady
+
+__all__ = [
+    "compared",
+    "count_noun",
+    "milliseconds",
+    "p_value",
+    "percent",
+    "plain",
+    "plus_minus",
+    "repeats",
+    "seconds",
+    "sensitivity",
+    "short",
+    "signed",
+    "without_interval",
+]
+
+NOTHING = "–"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """>>> percent(0.9312), percent(None)
+    ('93.1', '–')
+    """
+    return NOTHING if share is None else f"{100 * share:.{digits}f}"
+
+
+def plus_minus(stat: dict[str, Any] | None, scale: float = 100, digits: int = 1) -> str | None:
+    """A Stat's 95 % interval; None where there is none, or where two equal numbers would feign certainty.
+
+    >>> plus_minus({"mean": 0.93, "ci95": [0.92, 0.94], "values": [0.92, 0.94]})
+    '± 1.0'
+    >>> plus_minus({"mean": 0.98, "ci95": [0.94, 1.0], "values": [0.96, 1.0]})     # ± 4.0 would be more than all
+    '(94.0 to 100.0)'
+    """
+    if not stat or not stat["ci95"] or stat["ci95"][0] == stat["ci95"][1]:
+        return None
+    low, high = stat["ci95"]
+    below, above = stat["mean"] - low, high - stat["mean"]
+    if abs(below - above) > 1e-9:
+        return f"({span(scale * low, scale * high, digits)})"
+    return f"± {scale * below:.{digits}f}"
+
+
+def plain(number: float | None, digits: int = 2) -> str:
+    return NOTHING if number is None else f"{number:,.{digits}f}"
+
+
+def signed(number: float | None, digits: int = 1) -> str:
+    """>>> signed(-1.25), signed(None)
+    ('−1.2', '–')
+    """
+    return NOTHING if number is None else formatting.signed(number, digits)
+
+
+def short(number: float | None) -> str:
+    """>>> short(29_658), short(1_051_402), short(823)
+    ('29.7 k', '1.05 M', '823')
+    """
+    if number is None:
+        return NOTHING
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:.3g}"
+
+
+def p_value(p: float | None) -> str:
+    """>>> p_value(0.00002), p_value(0.0321), p_value(0.43)
+    ('< 0.001', '0.032', '0.43')
+    """
+    if p is None:
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def seconds(number: float | None) -> str:
+    """>>> seconds(41.2), seconds(400)
+    ('41 s', '6.7 min')
+    """
+    if number is None:
+        return NOTHING
+    if number < 120:
+        return f"{number:.0f} s"
+    return f"{number / 60:.1f} min" if number < 7200 else f"{number / 3600:.1f} h"
+
+
+def milliseconds(speed: dict[str, Any] | None, quartiles: bool = False) -> str:
+    """A head's time per image; `~` where the rounds differ so much that it says little.
+
+    >>> milliseconds({"median": 0.62, "low": 0.6, "high": 0.65}), milliseconds({"median": 21, "low": 9, "high": 36})
+    ('0.62', '~21.00')
+    """
+    if speed is None:
+        return NOTHING
+    said = ("~" if unsteady(speed) else "") + plain(speed["median"], 2)
+    return f"{said} ({plain(speed['low'], 2)}–{plain(speed['high'], 2)})" if quartiles else said
+
+
+def repeats(settings: dict[str, Any]) -> str:
+    """How many trials each head has.
+
+    >>> repeats({"folds": None, "seeds": [0, 1, 2]})
+    '3 seeds'
+    """
+    return count_noun(settings["folds"], "fold") if settings["folds"] else count_noun(len(settings["seeds"]), "seed")
+
+
+def without_interval(heads: Sequence[dict[str, Any]]) -> bool:
+    """Are there heads with an accuracy, but no ±?"""
+    return any(
+        head["test_accuracy"]["mean"] is not None and plus_minus(head["test_accuracy"]) is None for head in heads
+    )
+
+
+def compared(pair: dict[str, Any]) -> str:
+    """A pair in one sentence, without its advice.
+
+    >>> compared(pair)
+    'gap is better than fc: +4.1 percentage points (95 % CI +2.0 to +6.2, Holm-adjusted p < 0.001).'
+    """
+    a, b, word = pair["a"], pair["b"], pair["verdict"]
+    if pair["difference_pp"] is None:
+        return f"{a} and {b} were not compared."
+    difference = f"{signed(pair['difference_pp'])} percentage points"
+    if pair["ci95"] is None:
+        return f"{a} and {b}: a difference of {difference} was seen, with too little data for a confidence interval."
+    said = {
+        "better": f"{a} is better than {b}",
+        "worse": f"{a} is worse than {b}",
+        "equivalent": f"{a} and {b} are equivalent",
+    }.get(word, f"{a} and {b} do not differ detectably")
+    low, high = pair["ci95"]
+    p = p_value(pair["p_holm"])
+    p = p if p.startswith("<") else f"= {p}"
+    return f"{said}: {difference} (95 % CI {signed(low)} to {signed(high)}, Holm-adjusted p {p})."
+
+
+def sensitivity(pairs: Sequence[dict[str, Any]]) -> str:
+    """What the comparison could have detected at all; nothing where that is not known.
+
+    >>> sensitivity(pairs)
+    'True differences of 1.4 to 2.1 percentage points would be detected with a power of 80 %.'
+    """
+    tested = [pair for pair in pairs if pair.get("p") is not None]
+    found = sorted(pair["detectable_pp"] for pair in tested if pair.get("detectable_pp") is not None)
+    if not tested:
+        return ""
+    # those of an earlier gapstone may lie beyond what two accuracies can differ by
+    found = [one for one in found if one <= 100]
+    if not found:
+        return "No difference, however large, would be detected with a power of 80 %: more seeds are needed."
+    size = formatting.span(found[0], found[-1])
+    text = f"A true difference of {size} percentage points would be detected with a power of 80 %"
+    if missing := len(tested) - len(found):
+        text += f"; for {count_noun(missing, 'other head')} none would, however large"
+    return f"{text}."

@@ -1,0 +1,205 @@
+"""One page that needs nothing else: OUT/results.json and OUT/pictures.npz become OUT/report.html.
+
+    write(folder) = fill(templates/report.html.j2, results, charts as SVG, pictures as data URIs)
+
+No script, no font, no address: it opens from a disk, in an e-mail, in ten years.
+"""
+
+import io
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+from itertools import combinations
+from math import floor, log10
+from pathlib import Path
+from typing import Any
+
+from gapstone.compare.remarks import learned_with
+from gapstone.compare.report import charts, number_text, report_pictures
+from gapstone.compare.report.charts import ChartStyle
+from gapstone.compare.speed_differences import against, caution
+from gapstone.console.formatting import pages, span
+from gapstone.storage.atomic import write_atomic
+from gapstone.storage.sealed_json import read_sealed, read_vouched
+
+MOST_CLASSES = 12  # of a confusion table; above, the most confused pairs are listed
+MOST_LISTED = 200  # entries of one list; all are in scan.json
+MARKS = {"better": "▲", "worse": "▼", "equivalent": "≈", "cannot tell": "?"}
+
+
+def write(folder: Path) -> Path:
+    """Make report.html of what `gapstone compare` left in `folder`; its path.
+
+        >>> write(Path("runs/demo"))
+        PosixPath('runs/demo/report.html')
+
+    The same results give the same page, byte for byte. Raises: FileNotFoundError where there are none; DamagedError.
+    """
+    results = read_sealed(folder / "results.json", "results")
+    npz = io.BytesIO(read_vouched(folder, "pictures.npz", results)) if results["files"] else None
+    learned = partial(learned_with, results)
+    page = fill(results, *report_pictures.read(npz, results["data"]["classes"], len(results["heads"]), learned))
+    path = folder / "report.html"
+    write_atomic(path, page.encode("utf-8", "backslashreplace"))  # a name that is no UTF-8 must not stop it
+    return path
+
+
+def fill(
+    results: dict[str, Any], maps: report_pictures.Maps | None, worst: Sequence[report_pictures.ReportPicture]
+) -> str:
+    """The page as text."""
+    environment = pages(__package__)
+    environment.filters |= {
+        name: getattr(number_text, name)
+        for name in (
+            "percent",
+            "plus_minus",
+            "plain",
+            "signed",
+            "short",
+            "p_value",
+            "seconds",
+            "count_noun",
+            "milliseconds",
+        )
+    } | {"span": span}
+    heads = _heads(results)
+    return environment.get_template("report.html.j2").render(
+        **{key: results[key] for key in ("data", "settings", "machine", "versions", "scan", "trials")},
+        results=results,
+        created=_date(results["created"]),
+        heads=heads,
+        done=[head for head in heads if head["test_accuracy"]["mean"] is not None],
+        failed=[trial for trial in results["trials"] if trial["status"] == "failed"],
+        pairs=results["pairs"],
+        scale=_forest(results["pairs"], results["settings"]["margin_pp"]),
+        shift_pairs=results.get("shift_pairs", []),  # results of early trials have none
+        shift_scale=_forest(results.get("shift_pairs", []), results["settings"]["margin_pp"]),
+        localisation=results.get("localisation"),
+        localisation_pairs=results.get("localisation_pairs", []),
+        localisation_scale=_forest(results.get("localisation_pairs", []), results["settings"]["margin_pp"]),
+        tuned=any(head["localisation"] and head["localisation"]["tuned"] for head in heads),
+        dumbbells=_dumbbells(heads),
+        some_interval=any(number_text.plus_minus(head["test_accuracy"]) for head in heads),
+        no_interval=number_text.without_interval(heads),
+        busy=caution(results["heads"]),
+        timing=against(results["heads"], results["settings"]["baseline"]),
+        charts=_charts(heads),
+        maps=maps,
+        ticks=_ticks(maps.largest) if maps else [],
+        worst=_worst(results["worst"], worst),
+        confusions=[_confusion(head, results["data"]["classes"]) for head in heads if head["confusion"]],
+        repeats=number_text.repeats(results["settings"]),
+        sensitivity=number_text.sensitivity(results["pairs"]),
+        marks=MARKS,
+        most_listed=MOST_LISTED,
+    )
+
+
+def _date(iso: str) -> str:
+    try:
+        moment = datetime.fromisoformat(iso)
+    except ValueError:
+        return iso
+    return f"{moment.day} {moment:%B %Y, %H:%M}"
+
+
+def _heads(results: dict[str, Any]) -> list[dict[str, Any]]:
+    pairs = {pair["a"]: pair for pair in results["pairs"]}
+    found = {pair["a"]: pair for pair in results.get("localisation_pairs", [])}
+    baseline = results["settings"]["baseline"]
+    return [
+        {
+            **head,
+            "look": ChartStyle(i),
+            "key": ChartStyle(i).key(),
+            "is_baseline": head["head"] == baseline,
+            "pair": pairs.get(head["head"]),
+            "localisation": head.get("localisation"),
+            "found": found.get(head["head"]),
+        }
+        for i, head in enumerate(results["heads"])
+    ]
+
+
+def _charts(heads: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "cost": charts.cost(heads),
+        "validation": charts.curves(heads, "validation_accuracy", "validation accuracy"),
+        "loss": charts.curves(heads, "train_loss", "training loss"),
+        "shift": charts.robustness(heads, "shift", "pixels", "accuracy", ("moved by, in pixels", "test accuracy")),
+        "same": charts.robustness(
+            heads, "shift", "pixels", "same_prediction", ("moved by, in pixels", "same prediction as before")
+        ),
+        "sizes": charts.robustness(heads, "sizes", "scale", "accuracy", ("size of the input", "test accuracy")),
+        "reliability": [
+            (head, charts.reliability(head["reliability"], i)) for i, head in enumerate(heads) if head["reliability"]
+        ],
+    }
+
+
+class Scale:
+    """Numbers to places on a horizontal track, in per cent of its width, with round ticks."""
+
+    def __init__(self, numbers: Sequence[float], least: float | None = None, most: float | None = None) -> None:
+        low, high = min(numbers), max(numbers)
+        room = 0.06 * ((high - low) or 1)
+        self.low = low - room if least is None else max(least, low - room)
+        self.high = high + room if most is None else min(most, high + room)
+
+    def at(self, number: float) -> str:
+        return f"{100 * (min(max(number, self.low), self.high) - self.low) / (self.high - self.low):.2f}%"
+
+    def width(self, low: float, high: float) -> str:
+        return f"{float(self.at(high)[:-1]) - float(self.at(low)[:-1]):.2f}%"
+
+    def ticks(self) -> list[float]:
+        rough = (self.high - self.low) / 7
+        size = 10 ** floor(log10(rough))
+        step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough)
+        first = floor(self.low / step) + 1
+        ticks = [round(step * k, 10) + 0.0 for k in range(first, first + 16)]
+        return [tick for tick in ticks if tick <= self.high]
+
+
+def _forest(pairs: Sequence[dict[str, Any]], margin: float) -> Scale | None:
+    ends = [end for pair in pairs for end in pair["ci95"] or [pair["difference_pp"]] if end is not None]
+    return Scale([*ends, -2 * margin, 2 * margin]) if ends else None
+
+
+def _dumbbells(heads: Sequence[dict[str, Any]]) -> Scale | None:
+    keys = ("train_accuracy", "test_accuracy")
+    means = [100 * head[key]["mean"] for head in heads for key in keys if head[key]["mean"] is not None]
+    return Scale([*means, max(means) - 5], least=0, most=100.5) if means else None
+
+
+def _ticks(largest: float) -> list[tuple[float, str]]:
+    """Places on the colour bar (0 … 100) and their values; the scale is a cube root on both sides of 0."""
+    values = [-1.0, -0.125, 0.0, 0.125, 1.0]
+    digits = 2 if largest < 10 else 1
+    places = (50 + 50 * (abs(v) ** (1 / 3)) * (1 if v > 0 else -1 if v < 0 else 0) for v in values)
+    return [(place, number_text.signed(v * largest, digits)) for place, v in zip(places, values, strict=True)]
+
+
+def _worst(entries: Sequence[dict[str, Any]], shown: Sequence[report_pictures.ReportPicture]) -> list[dict[str, Any]]:
+    found = ((entry, entry["picture"]) for entry in entries)
+    return [
+        {**entry, "image": shown[place] if place is not None and place < len(shown) else None} for entry, place in found
+    ]
+
+
+def _confusion(head: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """The whole table of few classes; of many, the pairs that are confused most, both ways counted apart."""
+    counts, totals = head["confusion"], [sum(row) or 1 for row in head["confusion"]]
+    wrong = sum(map(sum, counts)) - sum(counts[k][k] for k in range(len(counts)))
+    found: dict[str, Any] = {"head": head, "wrong": wrong, "rows": None, "pairs": []}
+    if len(classes) <= MOST_CLASSES:
+        found["rows"] = [
+            (name, [(n, n / total, k == j) for j, n in enumerate(row)])
+            for k, (name, row, total) in enumerate(zip(classes, counts, totals, strict=True))
+        ]
+        return found
+    pairs = [(counts[i][j], i, j) for a, b in combinations(range(len(classes)), 2) for i, j in ((a, b), (b, a))]
+    pairs = sorted((pair for pair in pairs if pair[0]), key=lambda pair: (-pair[0], pair[1:]))[:15]
+    found["pairs"] = [(classes[i], classes[j], n, n / totals[i]) for n, i, j in pairs]
+    return found

@@ -1,0 +1,236 @@
+"""Pictures and class activation maps as small data URIs; all maps of the page on one scale, in logit units.
+
+    colour(v) = blue below 0, vermilion above;  opacity(v) = cbrt(|v| / largest)
+
+A map is kept as a small picture of its own, a pixel per cell, which the page lays over the grey picture so that each
+cell lies around its receptive field's true centre; nothing is interpolated into looking more exact than it is.
+"""
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from gapstone.drawing.colours import ABOVE, BELOW, STRONGEST, opacity
+from gapstone.tracing.placement import Placement
+
+POWER = (
+    1 / 3
+)  # a cell of gap holds 1/256 of its logit, one of gmp a tenth: under a square root gap's were all but blank
+SMALL = 64  # px: below, a picture keeps its own pixels, and the page shows them as squares
+SIDES = (224, 160, 112, 80)
+MOST_BYTES = 2_500_000  # of data URIs, so that the page stays below 5 MB
+MOST_SHOWN = 24
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ReportPicture:
+    uri: str
+    width: int
+    height: int
+    pixelated: bool
+
+
+@dataclass(frozen=True)
+class Area:
+    """A rectangle over a picture, in per cent of its width and height."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+    @property
+    def style(self) -> str:
+        """As CSS; .cam hides what reaches beyond the picture."""
+        return f"left:{self.left:.3f}%;top:{self.top:.3f}%;width:{self.width:.3f}%;height:{self.height:.3f}%"
+
+
+@dataclass(frozen=True)
+class Map:
+    """One class's map of one head on one image."""
+
+    role: str
+    """"true": the image's own class; "prediction": the class predicted instead."""
+    label: str
+    uri: str
+    area: Area
+    logit: float
+    probability: float
+    bias: float
+    positive: float
+    """Sum of the positive contributions; 0 means that nothing in the picture speaks for the class."""
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """One test image and every head's maps of it, in the order of the heads; None where a head has none."""
+
+    picture: ReportPicture
+    name: str
+    label: str
+    cells: Sequence[Sequence[Map] | None]
+    boxes: Sequence[Area] = ()
+    """Where the objects truly are, for images that came with boxes."""
+
+
+@dataclass(frozen=True)
+class Maps:
+    rows: Sequence[PictureRow]
+    largest: float
+    """The contribution at either end of the colour bar, in logit units."""
+    additive: Sequence[bool | None]
+    gaps: Sequence[float | None]
+    learned: Sequence[bool]
+    """Heads that are hardly better than the largest class do not set the scale: theirs may be a hundred times as large,
+    and all others' maps would be blank."""
+
+
+def read(
+    npz: Path | BinaryIO | None,
+    classes: Sequence[str],
+    heads: int,
+    learned: Callable[[int], Sequence[bool]] | None = None,
+) -> tuple[Maps | None, list[ReportPicture]]:
+    """The maps, and the pictures of the worst predictions, from pictures.npz; (None, []) where there is none.
+
+    learned: of the seed whose maps these are, which heads are more than hardly better than the largest class.
+    """
+    if npz is None:
+        return None, []
+    with np.load(npz, allow_pickle=False) as stored:
+        arrays = dict(stored)
+    shown = arrays.get("images", np.zeros((0, 1, 1, 1), np.uint8))[:MOST_SHOWN]
+    encoded = encode([*shown, *arrays.get("worst", ())])
+    pictures, worst = encoded[: len(shown)], encoded[len(shown) :]
+    if not len(shown):
+        return None, worst
+    scaling = learned(int(arrays["seed"])) if learned and "seed" in arrays else [True] * heads
+    return _maps(arrays, pictures, classes, scaling), worst
+
+
+def _maps(
+    arrays: dict[str, Array], pictures: Sequence[ReportPicture], classes: Sequence[str], learned: Sequence[bool]
+) -> Maps:
+    heads = len(learned)
+    labels = arrays["labels"]
+    chosen = {
+        (image, head): _classes(arrays[f"logits_{head}"][image], int(labels[image]))
+        for head in range(heads)
+        if f"maps_{head}" in arrays
+        for image in range(len(pictures))
+    }
+    setting = [head for head in range(heads) if learned[head] and (0, head) in chosen] or list(range(heads))
+    values = [
+        np.abs(arrays[f"maps_{head}"][image, k]).max()
+        for (image, head), ks in chosen.items()
+        if head in setting
+        for k in ks
+    ]
+    largest = float(max(values, default=0)) or 1.0
+
+    def cell(image: int, head: int) -> list[Map] | None:
+        if (image, head) not in chosen:
+            return None
+        maps, logits = arrays[f"maps_{head}"][image], arrays[f"logits_{head}"][image].astype(np.float64)
+        probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        around, area = placed(maps, arrays.get(f"placement_{head}"), arrays["images"].shape[1:3])
+        return [
+            Map(
+                role="true" if place == 0 else "prediction",
+                label=classes[k],
+                uri=overlay(around[k], largest),
+                area=area,
+                logit=float(logits[k]),
+                probability=float(probabilities[k]),
+                bias=float(arrays[f"bias_{head}"][image, k]),
+                positive=float(maps[k].clip(0).sum()),
+            )
+            for place, k in enumerate(chosen[image, head])
+        ]
+
+    return Maps(
+        rows=[
+            PictureRow(
+                picture,
+                str(arrays["names"][image]),
+                classes[int(labels[image])],
+                [cell(image, head) for head in range(heads)],
+                _boxes(arrays, image),
+            )
+            for image, picture in enumerate(pictures)
+        ],
+        largest=largest,
+        additive=[bool(arrays[f"additive_{i}"]) if f"additive_{i}" in arrays else None for i in range(heads)],
+        gaps=[float(arrays[f"gap_{i}"]) if f"gap_{i}" in arrays else None for i in range(heads)],
+        learned=learned,
+    )
+
+
+def _classes(logits: Array, label: int) -> list[int]:
+    """The true class, and the one predicted instead."""
+    predicted = int(logits.argmax())
+    return [label] if predicted == label else [label, predicted]
+
+
+def placed(maps: Array, where: Array | None, size: Sequence[int]) -> tuple[Array, Area]:
+    """Maps (…, h, w) with their outer cells repeated as far as the picture (H, W) reaches, and what they then cover.
+
+    where: (2, 2), stride and start of the cells, each (y, x); None, from a gapstone that kept none: equal shares.
+    """
+    placement = Placement.even(maps.shape[-2:], size)
+    if where is not None:
+        stride, start = where.tolist()
+        placement = replace(placement, stride=tuple(stride), start=tuple(start))
+    wider, ((top, bottom), (left, right)) = placement.covering(maps)
+    across, down = 100 / size[1], 100 / size[0]
+    return wider, Area(left * across, top * down, (right - left) * across, (bottom - top) * down)
+
+
+def _boxes(arrays: dict[str, Array], image: int) -> list[Area]:
+    """The boxes of one of the images shown, cut off at its edges."""
+    given = arrays.get("boxes", np.zeros((0, 5)))
+    height, width = arrays["images"].shape[1:3]
+    edges = (given[given[:, 0] == image, 1:] * 100 / [width, height, width, height]).clip(0, 100)
+    areas = (Area(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in edges.tolist())
+    return [area for area in areas if area.width and area.height]
+
+
+def overlay(values: Array, largest: float) -> str:
+    """A map (h, w) in logit units as an h × w picture; a value of 0 is clear."""
+    rgba = np.empty((*values.shape, 4), np.uint8)
+    rgba[..., :3] = np.where((values > 0)[..., None], ABOVE, BELOW)
+    rgba[..., 3] = np.round(255 * STRONGEST * opacity(values, largest, POWER))
+    return _uri(Image.fromarray(rgba), "PNG")
+
+
+def encode(images: Sequence[Array]) -> list[ReportPicture]:
+    """Pictures (H, W, C) uint8, as large as the page can afford."""
+    encoded: list[ReportPicture] = []
+    for side in SIDES:
+        encoded = [_encode(image, side) for image in images]
+        if sum(len(picture.uri) for picture in encoded) <= MOST_BYTES:
+            break
+    return encoded
+
+
+def _encode(image: Array, side: int) -> ReportPicture:
+    picture = Image.fromarray(image[..., :3] if image.shape[-1] >= 3 else image[..., 0])
+    if max(picture.size) <= SMALL:
+        return ReportPicture(_uri(picture, "PNG"), *picture.size, pixelated=True)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return ReportPicture(_uri(picture, "JPEG"), *picture.size, pixelated=False)
+
+
+def _uri(picture: Image.Image, kind: str) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **({"quality": 82} if kind == "JPEG" else {"optimize": True}))
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -1,0 +1,187 @@
+"""The results as a table that is read in ten seconds, then the verdicts in words, then what went wrong."""
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from gapstone.compare.report import number_text
+from gapstone.compare.report.number_text import (
+    NOTHING,
+    compared,
+    count_noun,
+    percent,
+    plain,
+    plus_minus,
+    sensitivity,
+    short,
+    signed,
+)
+from gapstone.compare.speed_differences import against, caution
+from gapstone.console.formatting import display
+
+STYLES = {"better": "green", "worse": "red", "equivalent": "cyan", "cannot tell": "yellow"}
+SAID = {"cannot tell": "do not differ detectably"}
+WIDE = 100  # columns from which on the table has room for everything
+
+
+def render(results: dict[str, Any], console: Console) -> None:
+    """Print results (the content of results.json); it is readable without colour, from 80 columns on."""
+    console.print()
+    console.print(_text(results["verdict"], "bold"))
+    for finding in results["findings"]:
+        console.print(_text(finding, ""))
+    if caution := results["data"].get("caution"):  # results of an earlier gapstone have none
+        console.print(_text(caution, "yellow"))
+    console.print()
+    console.print(_table(results, console.width >= WIDE))
+    console.print()
+    _explain(results, console)
+    for pair in results["pairs"]:
+        _pair(pair, console)
+    _shifted(results.get("shift_pairs", []), console)
+    if results.get("localisation"):
+        _localised(results, console)
+    _failed(results, console)
+
+
+def _beside(number: str, interval: str | None, wide: bool = True) -> str:
+    if interval is None:
+        return number
+    interval = interval if wide else interval.replace("± ", "±").replace(" to ", "–")
+    return f"{number}{interval}" if interval.startswith("±") and not wide else f"{number} {interval}"
+
+
+def _table(results: dict[str, Any], wide: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("head", overflow="fold", min_width=6)
+    columns = ["params", *(["in head"] if wide else []), "train", "test", "overfit", "shift"]
+    columns += [*(["ECE"] if wide else []), "ms/image" if wide else "ms"]
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(f"against {results['settings']['baseline']}" if wide else "verdict", no_wrap=not wide)
+    verdicts = {pair["a"]: pair["verdict"] for pair in results["pairs"]}
+    for head in results["heads"]:
+        test, speed = head["test_accuracy"], head["ms_per_image"]
+        cells = [
+            short(head["parameters"]).replace(" ", ""),
+            *([short(head["head_parameters"]).replace(" ", "")] if wide else []),
+            percent(head["train_accuracy"]["mean"]),
+            _beside(percent(test["mean"]), plus_minus(test), wide),
+            percent(head["generalisation_gap"]["mean"]),
+            percent(head["shift_accuracy"]["mean"]),
+            *([plain(head["ece"]["mean"], 3)] if wide else []),
+            number_text.milliseconds(speed, quartiles=wide),
+        ]
+        word = "baseline" if head["head"] == results["settings"]["baseline"] else verdicts.get(head["head"], NOTHING)
+        table.add_row(_text(head["head"], "bold"), *cells, Text(word, STYLES.get(word, "")))
+    return table
+
+
+def _explain(results: dict[str, Any], console: Console) -> None:
+    data, repeats = results["data"], number_text.repeats(results["settings"])
+    heads = [head for head in results["heads"] if head["test_accuracy"]["ci95"]]
+    console.print(
+        _text(
+            f"Accuracies in %, means over {repeats}; {count_noun(data['test'], 'test image')}. "
+            + _interval(results, bool(heads))
+            + "overfit: train − test, in percentage points. shift: test images moved by a few pixels. "
+            + sensitivity(results["pairs"]),
+            "dim",
+        )
+    )
+    if said := against(results["heads"], results["settings"]["baseline"]):
+        console.print(_text(said, "dim"))
+    for remark in (*results["remarks"], caution(results["heads"])):
+        if remark:
+            console.print(_text(remark, "yellow"))
+    console.print()
+
+
+def _interval(results: dict[str, Any], any_interval: bool) -> str:
+    """What ± covers, and why some heads have none."""
+    seeds, test = number_text.repeats(results["settings"]), count_noun(results["data"]["test"], "test image")
+    said = f"± or in brackets: 95 % CI over {seeds}, on these {test}. " if any_interval else ""
+    if number_text.without_interval(results["heads"]):
+        said += f"No ±: {seeds} cannot say how far this accuracy varies. "
+    return said
+
+
+def _pair(pair: dict[str, Any], console: Console) -> None:
+    line = _text(compared(pair), "")
+    line.highlight_words([SAID.get(pair["verdict"], pair["verdict"])], STYLES.get(pair["verdict"], ""))
+    console.print(line)
+    for more in (pair.get("note"), pair["advice"]):
+        if more:
+            console.print(Padding(_text(more, "dim"), (0, 0, 0, 2), expand=False))
+
+
+def _shifted(pairs: list[dict[str, Any]], console: Console) -> None:
+    if not pairs:
+        return
+    said = ", ".join(f"{pair['a']} {pair['verdict']} ({signed(pair['difference_pp'])})" for pair in pairs)
+    console.print()
+    console.print(_text(f"Shifted test images, against {pairs[0]['b']} in percentage points: {said}.", ""))
+
+
+def _localised(results: dict[str, Any], console: Console) -> None:
+    """Where each head looks; the rows of the boxes that look at nothing stand below."""
+    heads = [head for head in results["heads"] if head["localisation"]]
+    tuned = any(head["localisation"]["tuned"] for head in heads)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("localisation", overflow="fold", min_width=6)
+    for name in ("GT-known", *(["tuned"] if tuned else []), "top-1", "pointing", "energy"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("against " + results["settings"]["baseline"])
+    verdicts = {
+        pair["a"]: f"{pair['verdict']} ({signed(pair['difference_pp'])})" for pair in results["localisation_pairs"]
+    }
+    for head in heads:
+        looked = head["localisation"]
+        mark = "" if looked["additive"] else " *"
+        found = _beside(percent(looked["gt_known"]["mean"]), plus_minus(looked["gt_known"]))
+        best = [percent(looked["tuned"]["mean"] if looked["tuned"] else None)] if tuned else []
+        others = [percent(looked[key]["mean"]) for key in ("top1", "pointing", "energy")]
+        word = "baseline" if head["head"] == results["settings"]["baseline"] else verdicts.get(head["head"], NOTHING)
+        style = STYLES.get(word.partition(" (")[0], "")
+        table.add_row(_text(head["head"] + mark, "bold"), found, *best, *others, Text(word, style))
+    for idle in results["localisation"]["baselines"]:
+        numbers = [NOTHING, percent(idle["pointing"]), percent(idle["energy"])]
+        cells = [percent(idle["gt_known"]), *([NOTHING] if tuned else []), *numbers, "looks at nothing"]
+        table.add_row(_text(idle["name"], "dim"), *(Text(cell, "dim") for cell in cells))
+    console.print()
+    console.print(table)
+    console.print()
+    notes = [
+        f"In % of {count_noun(results['localisation']['pictures'], 'test image')} with boxes.",
+        "GT-known localisation: the box around what is above 20 % of the true class's map has an IoU of at least 0.5"
+        + ("; tuned: at the validation images' best threshold." if tuned else "."),
+        "top-1: and the prediction is correct. pointing: the map's highest point lies in a box. energy: share of the "
+        "positive evidence inside the boxes. In brackets: difference in percentage points.",
+    ]
+    if not all(head["localisation"]["additive"] for head in heads):
+        notes.append("*: the map does not add up to the logit.")
+    console.print(_text(" ".join(notes), "dim"))
+
+
+def _failed(results: dict[str, Any], console: Console) -> None:
+    failed = [trial for trial in results["trials"] if trial["status"] == "failed"]
+    if not failed:
+        return
+    console.print()
+    console.print(_text(f"{count_noun(len(failed), 'trial')} of {len(results['trials'])} failed:", "bold red"))
+    reasons: dict[tuple[str, str, str], list[int]] = {}
+    for trial in failed:
+        kind, number = ("seed", trial["seed"]) if trial["fold"] is None else ("fold", trial["fold"])
+        reasons.setdefault((trial["head"], trial["reason"], kind), []).append(number)
+    for (head, reason, kind), numbers in reasons.items():
+        which = f"{kind}{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+        console.print(Padding(_text(f"{head}, {which}: {reason}", ""), (0, 0, 0, 2), expand=False))
+
+
+def _text(content: str, style: str) -> Text:
+    """Never read as markup; what is no printable character (a terminal's escape) is written as one."""
+    return Text(display(content), style)

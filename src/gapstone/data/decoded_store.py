@@ -1,0 +1,329 @@
+"""Store: every image decoded once, as one memory-mapped uint8 array (N, h, w, C) that all trials and processes share.
+
+Written under a temporary name and renamed when whole. Its key is a hash of what went in (files' content, labels,
+preprocessing); the same key is reused, another one rebuilt. store.json is sealed and vouches for the other two files:
+a store of which a byte has changed is rebuilt, too.
+"""
+
+import hashlib
+import io
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gapstone.console.formatting import display
+from gapstone.data.memory_limits import worker_memory_limit
+from gapstone.data.scan import Scan
+from gapstone.data.sources import Source
+from gapstone.images.load import MAX_PIXELS, VERSION, ImageError, load, read_bytes
+from gapstone.images.preprocessing import Preprocessing
+from gapstone.storage import block_digest
+from gapstone.storage.atomic import remove, sync_folder, write_atomic
+from gapstone.storage.paths import of_path, sentence, size
+from gapstone.storage.sealed_json import DamagedError, damage_note, digests, open_own, read_sealed, read_vouched, seal
+from gapstone.workers.messages import MessageError
+from gapstone.workers.worker_pool import Lost, run_workers
+
+_SCHEMA = 2
+_IDENTITY = "store"
+_FILES = {"images.npy", "rows.npz", "store.json"}
+TIME_LIMIT = 60.0  # seconds for one file
+
+
+class StoreError(RuntimeError):
+    """The store cannot be written or read; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """Decoded images on disk; pickled as its path only.
+
+    ```python
+    store = build(source, indices, preprocessing, Path("runs/x/store"))
+    store.images[[3, 1]].shape            # (2, 256, 256, 3) uint8, read from disk as needed
+    store.labels[3], store.names[3]       # 0, 'rose/12.jpg'
+    store.rows(split.train)               # indices into source.items → rows here
+    ```
+    """
+
+    folder: Path
+    key: str
+    images: NDArray[np.uint8]  # (N, h, w, C), read-only
+    labels: NDArray[np.int64]  # (N,)
+    indices: NDArray[np.int64]  # (N,) into source.items
+    names: tuple[str, ...]
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> "Store":
+        """Open what `build` wrote, and checked when it began. Raises StoreError where there is no whole store."""
+        folder = Path(folder)
+        try:
+            return cls.read(folder)
+        except (OSError, ValueError) as e:
+            raise StoreError(f"{display(folder)}: no store that can be read ({e})") from e
+
+    @classmethod
+    def read(cls, folder: Path, check_if: str | None = None) -> "Store":
+        """check_if: of a store with this key every byte is checked, also of the images.
+
+        Raises: FileNotFoundError where there is none; DamagedError where one is not what was written.
+        """
+        about = read_sealed(folder / "store.json", _IDENTITY)
+        if about["schema"] != _SCHEMA:
+            raise DamagedError(folder, f"is a store of schema {about['schema']}, this version reads {_SCHEMA}")
+        with np.load(io.BytesIO(read_vouched(folder, "rows.npz", about)), allow_pickle=False) as rows:
+            labels, indices = rows["labels"], rows["indices"]
+        path = folder / "images.npy"
+        try:
+            if about["key"] == check_if and block_digest.digest(path) != about["images"]:
+                raise DamagedError(path, "does not fit its digest")
+            open_own(path).close()
+            images = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            raise DamagedError(path, "is missing") from None
+        except DamagedError:
+            raise
+        except Exception as error:  # of a damaged header numpy says ValueError, SyntaxError or TokenError
+            raise DamagedError(path, f"is damaged ({' '.join(str(error).split())[:80]})") from error
+        if list(images.shape) != about["shape"] or images.dtype != np.uint8:
+            raise DamagedError(path, "is not what store.json says")
+        # a plain array over the mapping: np.memmap would turn every batch into a memmap too
+        return cls(folder, about["key"], np.asarray(images), labels, indices, tuple(about["names"]))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Store.open, (self.folder,)
+
+    def rows(self, indices: NDArray[np.integer] | Sequence[int]) -> NDArray[np.int64]:
+        """Rows of the store for indices into `source.items`. Raises KeyError for one that is not stored."""
+        wanted = np.asarray(indices, np.int64)
+        order = np.argsort(self.indices, kind="stable")
+        at = np.searchsorted(self.indices, wanted, sorter=order)
+        rows = order[np.minimum(at, len(order) - 1)]
+        missing = wanted[self.indices[rows] != wanted]
+        if len(missing):
+            raise KeyError(f"{len(missing)} of the items are not in the store, item {missing[0]} for one")
+        return rows
+
+
+def build(
+    source: Source,
+    indices: NDArray[np.integer] | Sequence[int],
+    preprocessing: Preprocessing,
+    folder: str | os.PathLike[str],
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    scan: Scan | None = None,
+    max_pixels: int = MAX_PIXELS,
+    say: Callable[[str], None] | None = None,
+) -> Store:
+    """Decode the items at `indices`, in that order, into `folder`; at once where they are there already.
+
+    scan: what `scan(source)` found; its content hashes make the key (else each file's size and time of change).
+    progress: called with (done, all). say: is told, in a line, of a store that is not as it was written; it is built
+    anew. Raises StoreError: no space, a file that cannot be decoded after all, …
+    """
+    folder = Path(folder)
+    chosen = np.asarray(indices, np.int64)
+    if len(chosen) == 0:
+        raise StoreError(f"no images of {display(source.given)!r} to store")
+    key = _key(source, chosen, preprocessing, scan)
+    known = None
+    try:
+        known = Store.read(folder, check_if=key)
+    except DamagedError as error:
+        if say is not None:
+            say(damage_note([error]))
+    except (OSError, ValueError):  # there is none yet
+        pass
+    if known is not None and known.key == key:
+        if progress is not None:
+            progress(len(chosen), len(chosen))
+        return known
+    if folder.exists() and (others := sorted(set(os.listdir(folder)) - _FILES)):
+        raise StoreError(f"{display(folder)} is not a store (it holds {display(others[0])}): give a new folder")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with of_path(folder, needed=len(chosen) * preprocessing.channels * math.prod(preprocessing.stored)):
+            temporary.mkdir(parents=True)
+            _write(source, chosen, preprocessing, temporary, key, workers, progress, max_pixels, scan)
+            _put_in_place(temporary, folder)
+    except OSError as e:
+        raise StoreError(f"cannot write the decoded images: {sentence(e)}") from e
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Store.open(folder)
+
+
+def moments(
+    store: Store, rows: NDArray[np.integer] | Sequence[int] | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) per channel on the scale 0…1, over the rows given (the training images) or all.
+
+    Exact: sums of integers, in no order that could matter. A channel that never changes gets the std of one gray level.
+    """
+    wanted = np.arange(len(store)) if rows is None else np.sort(np.asarray(rows, np.int64))
+    if len(wanted) == 0:
+        raise ValueError("moments of no images")
+    channels = store.images.shape[3]
+    counts = np.zeros((channels, 256), np.int64)
+    for start in range(0, len(wanted), 256):
+        batch = store.images[wanted[start : start + 256]]
+        for c in range(channels):
+            counts[c] += np.bincount(batch[..., c].ravel(), minlength=256)
+    levels = np.arange(256) / 255
+    share = counts / counts.sum(axis=1, keepdims=True)
+    mean = share @ levels
+    variance = (share * (levels - mean[:, None]) ** 2).sum(axis=1)
+    std = np.maximum(np.sqrt(variance), 1 / 255)
+    return tuple(float(m) for m in mean), tuple(float(s) for s in std)
+
+
+def fit_file(constant: tuple[dict[str, Any], int], task: tuple[str, str | None]) -> NDArray[np.uint8] | str:
+    """In a worker process: one file, fitted; or the reason why not.
+
+    `task`: its path and the SHA-256 that the scan found (None without a scan): what is decoded are those bytes.
+    """
+    (preprocessing, max_pixels), (path, expected) = constant, task
+    try:
+        data = read_bytes(path, max_pixels, expected)
+        chosen = Preprocessing.from_json(preprocessing)
+        return chosen.fit(load(data, max_pixels=max_pixels, ranges=chosen.ranges).pixels)
+    except ImageError as e:
+        return str(e)
+
+
+def _read_fitted(answer: Any, shape: tuple[int, ...]) -> NDArray[np.uint8] | str:
+    """What `fit_file` answered. Raises MessageError."""
+    if isinstance(answer, str) or (isinstance(answer, np.ndarray) and answer.shape == shape):
+        return answer
+    raise MessageError(f"what is no image of {' × '.join(map(str, shape))}")
+
+
+def _key(source: Source, chosen: NDArray[np.int64], preprocessing: Preprocessing, scan: Scan | None) -> str:
+    # mean and std don't touch what is stored: they are measured on it
+    about = [_SCHEMA, VERSION, preprocessing.channels, preprocessing.stored, source.classes]
+    about += [preprocessing.ranges.to_json()]
+    digest = hashlib.sha256(json.dumps(about).encode())
+    for i in chosen.tolist():
+        item = source.items[i]
+        if scan is not None:
+            content = scan.facts[i].sha256
+        elif item.path is not None:
+            try:
+                status = os.stat(item.path)
+            except OSError as e:
+                raise StoreError(f"{item.name}: {e.strerror or e}") from e
+            content = f"{item.path.absolute()}:{status.st_size}:{status.st_mtime_ns}"
+        else:
+            assert source.array is not None
+            content = hashlib.sha256(source.array[item.row].tobytes()).hexdigest()
+        digest.update(f"{i}\0{item.name}\0{item.label}\0{content}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:32]
+
+
+def _write(
+    source: Source,
+    chosen: NDArray[np.int64],
+    preprocessing: Preprocessing,
+    folder: Path,
+    key: str,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+    max_pixels: int,
+    scan: Scan | None,
+) -> None:
+    shape = (len(chosen), *preprocessing.stored, preprocessing.channels)
+    needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(folder).free
+    if needed + (64 << 20) > free:
+        raise StoreError(
+            f"{len(chosen):,} decoded images of {shape[1]}×{shape[2]} need {size(needed)} in "
+            f"{display(folder.parent)}, where {size(free)} are free (64 MB stay free). Use a smaller size or limit."
+        )
+    # written, not mapped: on a full disk a mapping ends the process (SIGBUS), a write raises OSError
+    with (folder / "images.npy").open("xb") as file:
+        described = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, described)
+        begin, step = file.tell(), int(np.prod(shape[1:], dtype=np.int64))
+        for done, (row, fitted) in enumerate(
+            _fitted(source, chosen, preprocessing, workers, max_pixels, scan), start=1
+        ):
+            if isinstance(fitted, str):
+                name = source.items[int(chosen[row])].name
+                raise StoreError(f"{name}: {fitted}. Run the same command again: it looks at the images anew.")
+            file.seek(begin + row * step)
+            file.write(np.ascontiguousarray(fitted).data)
+            if progress is not None:
+                progress(done, len(chosen))
+        file.flush()
+        os.fsync(file.fileno())
+    labels, rows = np.asarray([source.items[i].label for i in chosen.tolist()], np.int64), io.BytesIO()
+    np.savez(rows, labels=labels, indices=chosen)
+    write_atomic(folder / "rows.npz", rows.getvalue())
+    about = {
+        "schema": _SCHEMA,
+        "key": key,
+        "shape": list(shape),
+        "images": block_digest.digest(folder / "images.npy"),
+        "files": digests(folder, ["rows.npz"]),
+        "names": [source.items[i].name for i in chosen.tolist()],
+    }
+    write_atomic(folder / "store.json", seal(about, _IDENTITY, indent=None))
+
+
+def _fitted(
+    source: Source,
+    chosen: NDArray[np.int64],
+    preprocessing: Preprocessing,
+    workers: int | None,
+    max_pixels: int,
+    scan: Scan | None,
+) -> Iterator[tuple[int, NDArray[np.uint8] | str]]:
+    if source.array is not None:
+        for row, i in enumerate(chosen.tolist()):
+            yield row, preprocessing.fit(source.array[source.items[i].row])
+        return
+    shape = (*preprocessing.stored, preprocessing.channels)
+    answers = run_workers(
+        "gapstone.data.decoded_store:fit_file",
+        [(str(source.items[i].path), None if scan is None else scan.facts[i].sha256) for i in chosen.tolist()],
+        (preprocessing.to_json(), max_pixels),
+        workers=workers,
+        time_limit=TIME_LIMIT,
+        memory_limit=worker_memory_limit(max_pixels),
+        read=partial(_read_fitted, shape=shape),
+        largest=math.prod(shape),
+    )
+    for row, answer in answers:
+        yield row, answer.reason if isinstance(answer, Lost) else answer
+
+
+def sweep(folder: Path) -> None:
+    """Remove what builds of this store left that were killed; while no other process builds it."""
+    for pattern in (f".{folder.name}.*.tmp", f".{folder.name}.*.old"):
+        for left in folder.parent.glob(pattern):
+            remove(left)
+
+
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    if folder.exists():
+        os.rename(folder, old)  # whoever has it mapped keeps the old pages
+    try:
+        os.rename(temporary, folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,170 @@
+"""Source: the classes and images of DATA, whatever form it came in. Nothing is decoded yet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gapstone.console.formatting import display
+from gapstone.data.file_names import bytes_of, composed, natural, twins
+from gapstone.data.split_names import SPLITS as SPLITS
+from gapstone.data.split_names import SplitName as SplitName
+from gapstone.images.intensity_range import Ranges
+from gapstone.images.load import MAX_PIXELS, convert, load, read_bytes
+
+Kind = Literal["digits", "folder", "split folder", "csv", "idx", "npz"]
+FORMS = """DATA is one of:
+  digits                   1,797 handwritten digits of 8×8 pixels, built in
+  a folder                 with one sub-folder of images per class, or with train/, val/ and/or test/ that hold them
+  a .csv file              with the columns path,label and, if you like, split (train, val, test); paths relative to it
+  a folder of idx files    train-images-idx3-ubyte[.gz] and so on, as MNIST comes
+  an .npz file             with images (N, H, W[, 1 or 3]), labels and, if you like, classes and split"""
+
+
+class DataError(ValueError):
+    """DATA cannot be used as it is; the message says what was found, what was expected and what to do."""
+
+    @property
+    def more(self) -> str:
+        """The lines below the message's first: the forms that DATA may have."""
+        return f"\n{FORMS}" if str(self).endswith(f"\n{FORMS}") else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image of a source: `Item("train/rose/12.jpg", 0, "train", Path(…), 0)`."""
+
+    name: str  # unique in its source and always printable; what a person sees
+    label: int  # index in Source.classes
+    split: SplitName | None  # as given by the source
+    path: Path | None  # None where the source is an array
+    row: int  # the row in the array, the line of a CSV (from 1, the header), else the item's number
+
+
+@dataclass(frozen=True)
+class Source:
+    """The images of DATA and their labels, in an order that is the same on every machine.
+
+    ```python
+    source = open_source("flowers")
+    source.kind, source.classes         # 'folder', ('daisy', 'rose', 'tulip')
+    source.items[7].name                # 'daisy/100080576.jpg'
+    source.pixels(7).shape              # (213, 320, 3)
+    ```
+    """
+
+    given: str
+    kind: Kind
+    classes: tuple[str, ...]
+    items: Sequence[Item]
+    notes: tuple[str, ...] = ()
+    array: NDArray[np.uint8] | None = field(default=None, repr=False)  # (N, H, W, C) of an array source
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(N,) the label of every item."""
+        return np.fromiter((i.label for i in self.items), np.int64, len(self.items))
+
+    @property
+    def splits(self) -> tuple[SplitName, ...]:
+        """The splits the source itself gives, in the order train, val, test; empty where it gives none."""
+        given = {i.split for i in self.items}
+        return tuple(s for s in SPLITS if s in given)
+
+    def pixels(
+        self,
+        i: int,
+        channels: Literal[1, 3] | None = None,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        sha256: str | None = None,
+        ranges: Ranges | None = None,
+    ) -> NDArray[np.uint8]:
+        """(H, W, C) uint8 of item `i`; ImageError where its file cannot be used, or is not the one with that hash."""
+        item = self.items[i]
+        if item.path is not None:
+            data = read_bytes(item.path, max_pixels, sha256)
+            return load(data, channels=channels, max_pixels=max_pixels, ranges=ranges).pixels
+        assert self.array is not None
+        pixels = self.array[item.row]
+        return pixels if channels is None else convert(pixels, channels)
+
+
+def _check(source: Source) -> None:
+    """What every form must fulfil, in one place."""
+    given = display(source.given)
+    if len(source.classes) < 2:
+        only = f"only one class, {source.classes[0]!r}" if source.classes else "no class"
+        raise DataError(f"DATA {given!r} ({source.kind}) has {only}; a classifier needs at least two.\n{FORMS}")
+    if not source.splits:
+        return
+    if "train" not in source.splits:
+        raise DataError(
+            f"DATA {given!r} gives {' and '.join(source.splits)} images but no train images. "
+            "Name those to train on `train`, or give no split at all: it is then made here."
+        )
+    if any(i.split is None for i in source.items):
+        raise DataError(f"DATA {given!r}: some images have a split and some have none; give all of them one, or none.")
+    trained = {i.label for i in source.items if i.split == "train"}
+    missing = [c for k, c in enumerate(source.classes) if k not in trained]
+    if missing:
+        twin = [group for group in twins(source.classes) if set(group) & set(missing)]
+        hint = f" {twin[0][0]!r} and {twin[0][1]!r} differ only in their spelling: are they one class?" if twin else ""
+        raise DataError(
+            f"DATA {given!r}: no train images of {few(missing)}, though {' or '.join(source.splits[1:])} has them."
+            f"{hint} Add some, or leave the class out."
+        )
+
+
+def few(names: Sequence[str], most: int = 5, quote: bool = True) -> str:
+    shown = ", ".join(repr(n) if quote else n for n in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """The same names, printable, with " (2)", " (3)", … after those that would otherwise read the same."""
+    taken: set[str] = set()
+    result = []
+    for name in names:
+        shown = base = display(name)
+        n = 1
+        while shown in taken:
+            n += 1
+            shown = f"{base} ({n})"
+        taken.add(shown)
+        result.append(shown)
+    return result
+
+
+def number_classes(labels: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
+    """The class names in order, and every label as an index into them.
+
+    ```python
+    number_classes(["b", "a", "b"])    # (('a', 'b'), [1, 0, 1])
+    ```
+    """
+    # café in one code point or in two (as macOS writes file names) is one word
+    labels = [composed(label) for label in labels]
+    order = natural(list(set(labels)))
+    index = {name: k for k, name in enumerate(order)}
+    return tuple(unique(order)), [index[label] for label in labels]
+
+
+def other_spellings(labels: Sequence[str]) -> list[str]:
+    """Notes on labels that are written with different code points, and count as one class."""
+    written: dict[str, set[str]] = {}
+    for label in set(labels):
+        written.setdefault(composed(label), set()).add(label)
+    several = sorted((name for name, forms in written.items() if len(forms) > 1), key=bytes_of)
+    if not several:
+        return []
+    return [f"{len(several)} class(es) written in two ways of Unicode (NFC, NFD), counted as one: {few(several)}"]

@@ -1,0 +1,289 @@
+"""The sources that are a table or an array: a CSV of paths and labels, an .npz of arrays, the built-in digits."""
+
+import csv
+import io
+import math
+import os
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gapstone.console.formatting import count_noun, display
+from gapstone.data.file_names import composed, spellings
+from gapstone.data.memory_limits import check_table, check_unpacked
+from gapstone.data.sources import DataError, Item, Source, SplitName, number_classes, other_spellings, unique
+from gapstone.data.split_names import split_name
+from gapstone.storage.paths import open_input
+
+ARRAYS = ("images", "labels", "classes", "split")
+"""What is read of an .npz file."""
+
+
+def digits() -> Source:
+    """scikit-learn's 1,797 handwritten digits, 8×8; their values 0…16 become 0…255."""
+    from sklearn.datasets import load_digits
+
+    images, target = load_digits(return_X_y=True)
+    pixels = np.rint(images.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    items = [Item(f"digits #{row}", int(label), None, None, row) for row, label in enumerate(target)]
+    return Source("digits", "digits", tuple("0123456789"), items, array=pixels)
+
+
+def open_csv(given: str, path: Path) -> Source:
+    """`path,label[,split]`, in UTF-8 with or without a byte order mark; `;`, `|` and tab also separate."""
+    shown = display(given)
+    rows = read_rows(f"DATA {shown!r}", path)
+    columns = [name.strip().lower() for name in rows[0][1]] if rows else []
+    notes = _check_columns(shown, columns, rows[0][1] if rows else [])
+    where, what = columns.index("path"), columns.index("label")
+    which = columns.index("split") if "split" in columns else None
+    found: list[tuple[int, str, str, str]] = []
+    for line, cells in rows[1:]:
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(columns):
+            raise DataError(f"DATA {shown!r}, line {line}: {len(cells)} cells, but {len(columns)} columns.")
+        name, label = cells[where].strip(), cells[what].strip()
+        if not name or not label or "\x00" in name:
+            raise DataError(f"DATA {shown!r}, line {line}: the {'path' if label else 'label'} is empty or impossible.")
+        found.append((line, name, label, "" if which is None else cells[which].strip()))
+    if not found:
+        raise DataError(f"DATA {shown!r} has a header but no rows.")
+    splits = split_name(word for _, _, _, word in found)
+    for line, _, _, word in found:
+        if word and word not in splits:
+            raise DataError(f"DATA {shown!r}, line {line}: split {display(word)!r}; expected train, val or test.")
+    base = path.parent
+    written = [name for _, name, _, _ in found]
+    names = [_on_disk(base, name) for name in written]
+    paths = [base / name for name in names]
+    if not any(os.path.lexists(p) for p in paths):
+        raise DataError(
+            f"DATA {shown!r}: none of its {len(paths)} paths exists. The first is {display(written[0])!r}, "
+            f"looked up as {display(paths[0])!r}: paths are relative to the folder of the CSV file."
+        )
+    turned = sum("\\" in before and before != after for before, after in zip(written, names, strict=True))
+    if turned:
+        notes.append(f"{count_noun(turned, 'path')} with backslashes, as Windows writes them, read as with /")
+    labels = [label for _, _, label, _ in found]
+    classes, numbers = number_classes(labels)
+    items = [
+        Item(shown_name, number, splits.get(word), p, line)
+        for shown_name, number, (line, _, _, word), p in zip(unique(names), numbers, found, paths, strict=True)
+    ]
+    return Source(given, "csv", classes, items, (*notes, *other_spellings(labels)))
+
+
+_OTHER_WORDS = {
+    "path": ("file", "filename", "file_name", "filepath", "image", "img", "image_path", "name", "id", "image_id"),
+    "label": ("class", "target", "category", "y", "species", "labels"),
+    "split": ("set", "subset", "partition", "fold", "phase", "usage", "data_set", "dataset"),
+}
+
+
+def _check_columns(shown: str, columns: list[str], header: list[str]) -> list[str]:
+    """Notes on columns that are not read. Raises DataError where one is missing, or there twice."""
+    needed = ("path", "label")
+    if missing := [name for name in needed if name not in columns]:
+        hint = ""
+        for name in missing:
+            if likely := next((h.strip() for h in header if h.strip().lower() in _OTHER_WORDS[name]), None):
+                hint += f" Is {display(likely)!r} the {name}? Then rename it."
+        raise DataError(
+            f"DATA {shown!r}: its first line must name the columns path,label (and, if you like, split); "
+            f"it is {display(','.join(columns)[:80]) or 'empty'!r}.{hint}"
+        )
+    notes = []
+    for name in dict.fromkeys(columns):
+        times, read = columns.count(name), name in (*needed, "split")
+        if read and times > 1:
+            raise DataError(f"DATA {shown!r}: the column {name!r} is there {times} times; keep one.")
+        if not read:
+            use = ""
+            if name in _OTHER_WORDS["split"] and "split" not in columns:
+                use = "; named split, it would say which images train, validate and test"
+            notes.append(f"column {display(name)!r} is not read (path, label and split are){use}")
+    return notes
+
+
+def _on_disk(base: Path, name: str) -> str:
+    """The name as the file has it; as it is written, where there is no such file."""
+    if name.isascii() and "\\" not in name:
+        return name
+    return next((spelled for spelled in spellings(name) if os.path.lexists(base / spelled)), name)
+
+
+def read_rows(what: str, path: Path) -> list[tuple[int, list[str]]]:
+    """The lines of a CSV file with their numbers, in UTF-8 with or without a byte order mark; `,`, `;` or tab separate.
+
+    Raises DataError, which begins with `what` and the line: `--boxes 'boxes.csv', line 3: …`; PathError for what is no
+    file.
+    """
+    with open_input(what, path) as file:
+        check_table(what, os.fstat(file.fileno()).st_size)
+        data = file.read()
+    try:
+        # "Unicode text", as Excel saves it, is UTF-16 with a mark
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as e:
+        line = data.count(b"\n", 0, e.start) + 1
+        raise DataError(f"{what}, line {line}: no UTF-8; save the table as 'CSV UTF-8'.") from e
+    header = re.split(r"\r\n?|\n", text, maxsplit=1)[0]
+    first = 0
+    if named := re.fullmatch(r'"?sep=([,;|\t])"?', header):  # a line of Excel's own before the header
+        delimiter, first = named[1], 1
+    else:
+        delimiter = max(",;\t|", key=header.count)  # a comma where it is a draw
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        return [(reader.line_num, cells) for cells in reader][first:]
+    except csv.Error as e:
+        raise DataError(f"{what}, line {reader.line_num}: {e}") from e
+
+
+def open_npz(given: str, path: Path) -> Source:
+    """`images`, `labels` and, if given, `classes` and `split`; never unpickled."""
+    shown = display(given)
+    arrays = _arrays(shown, path)
+    pixels = _pixels(shown, arrays["images"])
+    labels = arrays["labels"]
+    if labels.shape != (len(pixels),):
+        raise DataError(
+            f"DATA {shown!r}: {len(pixels)} images, but labels of shape {labels.shape}; expected ({len(pixels)},)."
+        )
+    classes, numbers = _labels(shown, labels, arrays.get("classes"))
+    splits: list[SplitName | None] = [None] * len(pixels)
+    if "split" in arrays:
+        if arrays["split"].shape != labels.shape:
+            raise DataError(f"DATA {shown!r}: split has shape {arrays['split'].shape}; expected {labels.shape}.")
+        words = [_text(word).strip() for word in arrays["split"].tolist()]
+        known = split_name(words)
+        if wrong := next(((row, word) for row, word in enumerate(words) if word not in known), None):
+            raise DataError(f"DATA {shown!r}: split[{wrong[0]}] is {display(wrong[1])!r}; expected train, val or test.")
+        splits = [known[word] for word in words]
+    items = [
+        Item(f"{split or 'image'} #{row}", number, split, None, row)
+        for row, (number, split) in enumerate(zip(numbers, splits, strict=True))
+    ]
+    return Source(given, "npz", classes, items, array=pixels)
+
+
+def _arrays(shown: str, path: Path) -> dict[str, NDArray[np.generic]]:
+    what = f"DATA {shown!r}"
+    with open_input(what, path) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
+                for needed in ("images", "labels"):
+                    if needed not in members:
+                        has = ", ".join(sorted(map(display, members))) or "nothing"
+                        raise DataError(f"{what} has no {needed!r} array; it has {has}.")
+                members = {name: member for name, member in members.items() if name in ARRAYS}
+                size = os.fstat(file.fileno()).st_size
+                check_unpacked(what, size, sum(member.file_size for member in members.values()))
+                for name, member in members.items():  # all of them, before any array is made
+                    _check_header(what, archive, name, member)
+                return {name: _array(archive, member) for name, member in members.items()}
+        except DataError:
+            raise
+        except NotImplementedError as e:  # zipfile: a method of packing, or a version, that it does not know
+            raise DataError(f"{what} is packed in a way that cannot be read ({e}); save it again with np.savez.") from e
+        except Exception as e:  # zipfile, zlib and numpy have many ways to refuse what is damaged
+            raise DataError(f"{what} cannot be read as .npz ({e}); save it again with np.savez.") from e
+
+
+def _check_header(what: str, archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> None:
+    """Raises DataError for what is no array, for one that its header does not fit, and for pickled objects."""
+    with archive.open(member) as file:
+        if (magic := file.read(6)) != np.lib.format.MAGIC_PREFIX:
+            _check_whole(archive, member)
+            raise DataError(
+                f"{what}: its member {name!r} is no array (it begins with {magic!r}, an array with "
+                f"{np.lib.format.MAGIC_PREFIX!r}); save it again with np.savez."
+            )
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        held = member.file_size - file.tell()
+    if dtype.hasobject:
+        _check_whole(archive, member)
+        raise DataError(f"{what}: {name} holds pickled objects, which are never loaded; save plain arrays.")
+    if math.prod(shape) * dtype.itemsize != held:
+        raise DataError(
+            f"{what}: {name} should have {math.prod(shape) * dtype.itemsize:,} bytes, as its header says "
+            f"{dtype} of shape {shape}, and has {held:,}; save it again with np.savez."
+        )
+
+
+def _check_whole(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Raises BadZipFile for a member that its checksum does not fit: what its header says is then damage."""
+    with archive.open(member) as file:
+        while file.read(1 << 20):
+            pass
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[np.generic]:
+    # np.load looks at the first bytes of the file: where they are damaged, it speaks of pickled data
+    with archive.open(member) as file:
+        array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
+        return array
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
+def _pixels(shown: str, images: NDArray[np.generic]) -> NDArray[np.uint8]:
+    expected = "expected (N, H, W), (N, H, W, 1) or (N, H, W, 3), uint8 or float from 0 to 1"
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
+        hint = ""
+        if images.ndim == 4 and images.shape[1] in (1, 3):
+            hint = "; channels come last: images.transpose(0, 2, 3, 1)"
+        raise DataError(f"DATA {shown!r}: images has shape {images.shape}; {expected}{hint}.")
+    if images.dtype == np.uint8:
+        return np.ascontiguousarray(images, dtype=np.uint8)
+    if images.dtype.kind != "f":
+        raise DataError(f"DATA {shown!r}: images is {images.dtype}; {expected}.")
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0 and high <= 1):  # also false for nan
+        raise DataError(f"DATA {shown!r}: images is {images.dtype} from {low:g} to {high:g}; {expected}.")
+    out = np.empty(images.shape, np.uint8)
+    for i in range(0, len(images), 4096):
+        out[i : i + 4096] = np.rint(images[i : i + 4096].astype(np.float32) * 255)
+    return out
+
+
+def _labels(
+    shown: str, labels: NDArray[np.generic], classes: NDArray[np.generic] | None
+) -> tuple[tuple[str, ...], list[int]]:
+    if labels.dtype.kind not in "iuUS":
+        raise DataError(f"DATA {shown!r}: labels is {labels.dtype}; expected whole numbers or strings.")
+    texts = [composed(_text(v)) for v in labels.tolist()]
+    if classes is None:
+        return number_classes(texts)
+    if classes.ndim != 1:
+        raise DataError(f"DATA {shown!r}: classes has shape {classes.shape}; expected one name per class.")
+    names = [composed(_text(c)) for c in classes.tolist()]
+    if len(set(names)) < len(names):
+        raise DataError(f"DATA {shown!r}: classes names the same class twice.")
+    if labels.dtype.kind in "iu":
+        index = {str(k): k for k in range(len(names))}
+    else:
+        index = {name: k for k, name in enumerate(names)}
+    wrong = next((t for t in texts if t not in index), None)
+    if wrong is not None:
+        raise DataError(f"DATA {shown!r}: label {display(wrong)!r} is not among its {len(names)} classes.")
+    return _used(names, [index[t] for t in texts])
+
+
+def _used(names: list[str], numbers: list[int]) -> tuple[tuple[str, ...], list[int]]:
+    """Only the classes that have images, in the order given."""
+    used = sorted(set(numbers))
+    renumber = {old: new for new, old in enumerate(used)}
+    return tuple(unique([names[k] for k in used])), [renumber[n] for n in numbers]

@@ -1,0 +1,64 @@
+"""The colours with numbers, in logits per cell: exactly what `colours.rgba` gives, over light and over dark."""
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from gapstone.drawing import colours, lettering
+
+LIGHT, DARK = 235, 70  # the greys beneath: the same colour looks different over each
+WIDTH = 420
+TITLE = "logits per cell, over light and over dark"
+
+
+def strip(width: int, height: int, largest: float, strength: float, cmap: str | None) -> Image.Image:
+    """The colours alone, from one of `ends` to the other: the upper half over light grey, the lower over dark."""
+    low, high = ends(largest, cmap)
+    values = low + (np.arange(width) + 0.5) * ((high - low) / width)
+    ground = np.full((height, width), DARK, np.uint8)
+    ground[: height // 2] = LIGHT
+    picture = Image.fromarray(ground).convert("RGB")
+    layer = Image.fromarray(np.broadcast_to(colours.rgba(values, largest, strength, cmap), (height, width, 4)).copy())
+    picture.paste(layer, (0, 0), layer)
+    return picture
+
+
+def ends(largest: float, cmap: str | None) -> tuple[float, float]:
+    return (-largest if cmap is None else 0.0), largest
+
+
+def ticks(largest: float, cmap: str | None) -> list[tuple[float, str]]:
+    """Where along the bar, 0 to 1, which number stands."""
+    low, high = ends(largest, cmap)
+    return [(at, number(low + at * (high - low), largest)) for at in (0, 0.25, 0.5, 0.75, 1)]
+
+
+def number(value: float, largest: float) -> str:
+    """With as many digits as the largest needs to show three."""
+    if value == 0:
+        return "0"
+    if not 1e-3 <= largest < 1e4:
+        text = f"{value:+.1e}"
+    else:
+        text = f"{value:+.{max(0, 2 - int(np.floor(np.log10(largest))))}f}"
+    return f"−{text[1:]}" if value < 0 else text
+
+
+def colour_bar(
+    largest: float, strength: float = colours.STRONGEST, cmap: str | None = None, width: int = WIDTH, size: int = 13
+) -> Image.Image:
+    """The bar with its numbers and title on white; `width` px from number to number, letters of `size` px."""
+    side, height, line = 4 * size, 2 * size, round(1.4 * size)
+    picture = Image.new("RGB", (width + 2 * side, height + 2 * line + 8), "white")
+    picture.paste(strip(width, height, largest, strength, cmap), (side, line + 2))
+    draw, letters = ImageDraw.Draw(picture), lettering.font(size)
+    for at, text in ticks(largest, cmap):
+        x = side + at * (width - 1)
+        draw.line((x, line + 2 + height, x, line + 5 + height), fill="black")
+        draw.text((x, line + height + 6), text, "black", letters, anchor="ma")
+    for place, anchor, text, colour in (
+        (side, "la", "against" if cmap is None else "", colours.BELOW),
+        (side + width / 2, "ma", TITLE, (0, 0, 0)),
+        (side + width, "ra", "for", colours.ABOVE if cmap is None else (0, 0, 0)),
+    ):
+        draw.text((place, 0), text, colour, letters, anchor=anchor)
+    return picture

@@ -1,0 +1,190 @@
+"""(logits, maps) from images: the network as it is exported, made of torch's own operators alone."""
+
+import copy
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gapstone.export.torch_pools import GridMean, Pooled, contiguous, grid_matrix, whole, without_operators
+from gapstone.export.watched import WatchedMaps, foreign_features
+from gapstone.heads import Head
+from gapstone.maps.open_model import ImageModel
+from gapstone.models.classifier import Classifier
+from gapstone.nets.zoo import TimmFeatures
+from gapstone.pooling import Pool
+from gapstone.pools import POOLS
+from gapstone.regions import Grid
+
+
+def logits_and_maps(opened: ImageModel) -> nn.Module:
+    """A module that takes normalised images (N, C, H, W) and gives logits (N, K) and maps (N, K, h, w), the maps of
+    `gapstone.maps.explain`: they add up with the bias to the logits where the head is additive, and are gradient ×
+    activation elsewhere.
+
+        >>> logits, maps = logits_and_maps(open_model("photos.safetensors"))(images)
+
+    The weights are copies: the model that was given is not touched.
+    Raises: ValueError for a model or a pool that has no such form.
+    """
+    model = opened.model
+    both = LogitsAndMaps(model) if isinstance(model, Classifier) else WatchedMaps(opened)
+    return both.eval().requires_grad_(False)
+
+
+def logits_alone(opened: ImageModel) -> nn.Module:
+    """A module that takes normalised images and gives logits."""
+    if isinstance(opened.model, Classifier):
+        return LogitsAlone(logits_and_maps(opened))
+    return foreign_features(opened).eval().requires_grad_(False)
+
+
+@final
+class LogitsAndMaps(nn.Module):
+    """A classifier's two outputs."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.features = without_operators(copy.deepcopy(model.features))
+        if isinstance(self.features, TimmFeatures):
+            contiguous(self.features)
+        self.head = _head(copy.deepcopy(model.head))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits, maps = self.head(self.features(images))
+        return logits, maps
+
+
+@final
+class LogitsAlone(nn.Module):
+    """The first output of two; what only the second needs is left out of the file."""
+
+    def __init__(self, both: nn.Module) -> None:
+        super().__init__()
+        self.both = both
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.both(images)[0]
+        return logits
+
+
+def _head(head: Head) -> nn.Module:
+    if head.maps is not None:
+        return ClassMaps(head.maps)
+    assert head.classifier is not None
+    layers = Layers(head.classifier)
+    if not head.recipe.pools:
+        return Flattened(layers, _grid(head))
+    pools = [layer for layer in head.pools if isinstance(layer, Pool)]
+    return PooledParts(layers, pools, head.recipe.join)
+
+
+def _grid(head: Head) -> tuple[int, int] | None:
+    if head.size is not None:
+        return None
+    layer = head.pools[0]
+    assert isinstance(layer, Pool)
+    assert isinstance(layer.over, Grid)
+    size = layer.over.size
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+@final
+class Layers(nn.Module):
+    """Linear, ReLU, linear, …: vectors (N, D) to logits (N, K), and d logit / d vector: (K, D) where there is one
+    layer, (N, K, D) where ReLUs open and close.
+    """
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.linear = nn.ModuleList(layer for layer in layers if isinstance(layer, nn.Linear))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        *hidden, last = self.linear
+        opened: list[Tensor] = []
+        for layer in hidden:
+            x = F.relu(layer(x))
+            opened.append((x > 0).to(x.dtype))
+        logits: Tensor = last(x)
+        slope = last.weight
+        assert isinstance(slope, Tensor)
+        for layer, mask in zip(reversed(hidden), reversed(opened), strict=True):
+            weight = layer.weight
+            assert isinstance(weight, Tensor)
+            slope = torch.matmul(slope * mask[:, None], weight)
+        return logits, slope
+
+
+@final
+class PooledParts(nn.Module):
+    """Pools over the whole map, then layers: slope × each position's part of the pools' answers."""
+
+    def __init__(self, layers: Layers, pools: list[Pool], join: str) -> None:
+        super().__init__()
+        self.layers, self.join = layers, join
+        self.pools: list[Pooled] = [whole(str(p.name), _numbers(p)) for p in pools]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        answers, parts = zip(*(pool(x) for pool in self.pools), strict=True)
+        logits, slope = self.layers(self._joined(answers))
+        part = self._joined(parts)
+        if slope.dim() == 2:
+            # A 1×1 convolution: an einsum would write "this size is not 1" into what torch.export keeps.
+            return logits, F.conv2d(part, slope[:, :, None, None])
+        maps = torch.bmm(slope, part.flatten(2))
+        return logits, maps.reshape(x.shape[0], slope.shape[1], x.shape[2], x.shape[3])
+
+    def _joined(self, several: tuple[Tensor, ...]) -> Tensor:
+        if len(several) == 1:
+            return several[0]
+        return torch.cat(several, 1) if self.join == "cat" else torch.stack(several).mean(0)
+
+
+@final
+class Flattened(nn.Module):
+    """Every position has weights of its own; with a grid, of the grid's cells."""
+
+    def __init__(self, layers: Layers, grid: tuple[int, int] | None) -> None:
+        super().__init__()
+        self.layers, self.grid = layers, grid
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        channels, h, w = x.shape[1:]
+        if self.grid is None:
+            logits, slope = self.layers(x.flatten(1))
+            weights = slope.reshape(*slope.shape[:-1], channels, h * w)
+        else:
+            logits, slope = self.layers(GridMean(self.grid)(x).flatten(1))
+            cells = slope.reshape(*slope.shape[:-1], channels, self.grid[0] * self.grid[1])
+            weights = cells @ grid_matrix(self.grid, x)
+        flat = x.flatten(2)
+        if weights.dim() == 4:  # of each image its own
+            maps = (weights * flat[:, None]).sum(2)
+        else:
+            # position by position (N, C) × (C, K): nothing of the size N·K·C·h·w
+            maps = torch.bmm(flat.permute(2, 0, 1), weights.permute(2, 1, 0)).permute(1, 2, 0)
+        return logits, maps.reshape(x.shape[0], maps.shape[1], h, w)
+
+
+@final
+class ClassMaps(nn.Module):
+    """One map per class; their means are the logits."""
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(layer for layer in layers if not isinstance(layer, nn.Dropout)))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.layers(x)
+        return maps.mean((2, 3)), maps / (x.shape[2] * x.shape[3])
+
+
+def _numbers(layer: Pool) -> dict[str, float]:
+    """The pool's parameters, by default or given; learned ones are numbers once training is over."""
+    defaults = {key: knob.default for key, knob in POOLS[str(layer.name)].parameters.items()}
+    return {
+        key: float(torch.as_tensor(value).detach())
+        for key, value in (defaults | layer.parameters_of_pool()).items()
+        if value is not None
+    }

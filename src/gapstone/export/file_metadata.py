@@ -1,0 +1,80 @@
+"""What a file must say beside its numbers, so that a program without gapstone can use it and not get it wrong."""
+
+import json
+from typing import Any
+
+import torch
+
+from gapstone import __version__
+from gapstone.images.intensity_range import UNDECIDED
+from gapstone.images.preprocessing import Preprocessing
+from gapstone.maps.explain import explain
+from gapstone.maps.open_model import ImageModel
+from gapstone.models.classifier import Classifier
+
+
+def file_metadata(opened: ImageModel, maps: bool = True) -> dict[str, Any]:
+    """JSON values by name; ONNX keeps each as a text of its own (`texts`), a .pt2 all of them in `gapstone.json`.
+
+        >>> file_metadata(open_model("photos.safetensors"))["labels"]
+        ['cat', 'dog']
+
+    gapstone       version that wrote the file
+    labels         what each logit stands for
+    preprocessing  channels, size, stored, mean, std (as in a model file), and a recipe in words
+    backbone, head as in `gapstone train`
+    maps           meaning; additive; bias (K,): maps.sum((2, 3)) + bias == logits where additive; placement: per axis
+                   (y, x) where the cells lie in an image of `size`, cell i at start + stride · i, 0 the centre of the
+                   first pixel
+    """
+    model = opened.model
+    found: dict[str, Any] = {
+        "gapstone": __version__,
+        "labels": list(opened.labels),
+        "preprocessing": {**opened.preprocessing.to_json(), "recipe": _recipe(opened.preprocessing)},
+    }
+    if isinstance(model, Classifier):
+        found |= {"backbone": model.backbone, "head": model.head.spec}
+    return found | ({"maps": _maps(opened)} if maps else {})
+
+
+def texts(facts: dict[str, Any]) -> dict[str, str]:
+    """For a format that keeps texts by name: a text as it is, all else as JSON."""
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+
+
+def _maps(opened: ImageModel) -> dict[str, Any]:
+    size = opened.preprocessing.size
+    explained = explain(opened.model, torch.zeros(1, opened.preprocessing.channels, *size))
+    return {
+        "meaning": "what each cell adds to each logit, in logit units"
+        if explained.additive
+        else "gradient x activation at the last feature map, in logit units; does not add up to the logit",
+        "additive": explained.additive,
+        "bias": explained.bias.tolist(),
+        "placement": {
+            "size": list(size),
+            "cells": list(explained.maps.shape[2:]),
+            **{key: value for key, value in explained.placement.to_json().items() if key != "seen"},
+        },
+    }
+
+
+def _recipe(p: Preprocessing) -> list[str]:
+    (h, w), (height, width) = p.stored, p.size
+    top, left = (h - height) // 2, (w - width) // 2
+    crop = "" if (h, w) == (height, width) else f"; then keep {height} rows from {top} and {width} columns from {left}"
+    return [
+        *(
+            [f"Of values of more than 8 bits: {p.ranges} become 0…255, what is beyond is cut off."]
+            if p.ranges != UNDECIDED
+            else []
+        ),
+        "Turn the picture upright as its EXIF orientation says; "
+        + ("convert it to gray." if p.channels == 1 else "convert it to sRGB."),
+        f"Cut the largest centred part of the shape {h}:{w} (height:width) and resize it to {h} rows of {w} pixels "
+        f"with an antialiasing bicubic filter (Pillow: resize(({w}, {h}), BICUBIC, box=part)){crop}.",
+        "Divide by 255, subtract mean, divide by std, per channel; channels first: float32 (N, "
+        f"{p.channels}, {height}, {width}).",
+        "The softmax of the logits are the probabilities, in the order of labels.",
+    ]

@@ -1,0 +1,115 @@
+"""One picture and what each model says about it, as the JSON document of /api/explain (docs/serve.md)."""
+
+import base64
+from typing import Any
+
+import numpy as np
+import torch
+
+import gapstone
+from gapstone.maps.explanation import Explanation
+from gapstone.maps.open_model import ImageModel
+from gapstone.serve.guard import SCHEMA
+from gapstone.serve.read_picture import UploadedPicture
+
+MOST_VALUES = 1 << 20  # of all maps of one model, 5.6 MB as text: 1,000 classes of 32×32 cells
+MOST_GRADIENTS = 50  # classes whose map takes a backward pass of its own
+
+
+class Explainer:
+    """One model, warm: it has compiled its loops, and knows how many of its classes get a map.
+
+    >>> Explainer(open_model("photos.safetensors"), "photos.safetensors").document(0, picture)["classes"][0]["label"]
+    'cat'
+    """
+
+    def __init__(self, opened: ImageModel, name: str) -> None:
+        self.opened = opened
+        self.name = name
+        """As clients see it."""
+        height, width = opened.preprocessing.stored
+        blank = np.zeros((height, width, opened.preprocessing.channels), np.uint8)
+        first = opened.explain([blank], top_k=1)
+        count = len(opened.labels)
+        mapped = min(count, max(1, MOST_VALUES // first.maps[0, 0].numel()))
+        if not first.additive or first.held:
+            mapped = min(mapped, MOST_GRADIENTS)
+        self._top_k = None if mapped == count else mapped
+        opened.explain([blank], top_k=self._top_k)
+
+    def about(self) -> dict[str, Any]:
+        """An entry of /api/models."""
+        preprocessing = self.opened.preprocessing
+        return {
+            "name": self.name,
+            "labels": list(self.opened.labels),
+            "size": list(preprocessing.size),
+            "channels": preprocessing.channels,
+        }
+
+    def document(self, number: int, picture: UploadedPicture) -> dict[str, Any]:
+        """What the model says; `number`: which of the picture's fitted arrays is this model's.
+
+        Raises ValueError where the network's logits are not finite: no JSON can hold them.
+        """
+        explained = self.opened.explain([picture.fitted[number]], top_k=self._top_k)
+        if not (torch.isfinite(explained.logits).all() and torch.isfinite(explained.maps).all()):
+            raise ValueError(f"{self.name} gives NaN or infinite logits for this picture: an error of the model.")
+        scale, origin = self.opened.preprocessing.seen(*picture.size)
+        return {
+            "name": self.name,
+            "additive": explained.additive,
+            "held": list(explained.held),
+            "placement": explained.placement.within(origin, (scale, scale)).to_json(),
+            **_classes(explained, self.opened.labels),
+        }
+
+
+def answer(picture: UploadedPicture, models: list[dict[str, Any]], seconds: dict[str, float]) -> dict[str, Any]:
+    """The whole document."""
+    preview = picture.preview
+    return {
+        "schema": SCHEMA,
+        "gapstone": gapstone.__version__,
+        "picture": {
+            "size": list(picture.size),
+            "notes": list(picture.notes),
+            "preview": preview and f"data:{preview[0]};base64,{base64.b64encode(preview[1]).decode('ascii')}",
+        },
+        "models": models,
+        "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
+    }
+
+
+def _classes(explained: Explanation, labels: tuple[str, ...]) -> dict[str, Any]:
+    """All classes, most probable first; and the maps of the first of them."""
+    logits = explained.logits[0].double().cpu()
+    probabilities = explained.probabilities[0].double().tolist()
+    rows = {k: row for row, k in enumerate(explained.classes[0].tolist())}
+    order = sorted(range(len(labels)), key=lambda k: (k not in rows, -float(logits[k]), k))
+    mapped = order[: len(rows)]
+    maps = explained.maps[0, [rows[k] for k in mapped]].float().cpu().numpy().astype("<f4")
+    gaps, bias = explained.completeness[0].tolist(), explained.bias.expand_as(explained.logits)[0].tolist()
+    return {
+        "classes": [
+            {
+                "index": k,
+                "label": labels[k],
+                "logit": _short(float(logits[k])),
+                "probability": _short(probabilities[k]),
+                "bias": _short(bias[k]),
+                "completeness": _short(gaps[rows[k]]) if k in rows else None,
+            }
+            for k in order
+        ],
+        "maps": {
+            "shape": list(maps.shape),
+            "dtype": "<f4",
+            "base64": base64.b64encode(np.ascontiguousarray(maps).tobytes()).decode("ascii"),
+        },
+    }
+
+
+def _short(value: float) -> float:
+    """As many digits as a float32 has: half the document's length."""
+    return float(f"{value:.8g}")

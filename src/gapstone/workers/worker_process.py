@@ -1,0 +1,194 @@
+"""A process of our own that answers tasks and may die: started, asked, killed, and what ended it said in words.
+
+Plain subprocesses that import only what the function needs: no fork (unsafe beside threads), and none of
+multiprocessing's re-import of the user's `__main__`, which breaks scripts without the `if __name__` guard.
+"""
+
+import contextlib
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from typing import IO, Any
+
+from gapstone.runtime.working_folder import environment, search_path
+from gapstone.workers.messages import LARGEST, MessageError, receive, send
+
+START_LIMIT = 120.0  # seconds; a start takes 0.2 on an idle machine
+
+
+class WorkerError(RuntimeError):
+    """The worker processes cannot work at all (they don't start, or the function itself raises)."""
+
+
+class WorkerProcess:
+    """One process; `start` it again after its death.
+
+        >>> worker = WorkerProcess("gapstone.data.read_image_info:image_info_of", constant, memory_limit)
+        >>> worker.start()
+        >>> worker.send([path])
+        >>> facts = worker.receive()
+
+    function: "module:name", called as `name(constant, task)`; tasks, constant and results are `messages`.
+    memory_limit: bytes of address space (where the system can limit that); beyond it MemoryError.
+    largest: raw bytes of one answer (its bytes and arrays); a process that sends more is not believed.
+    """
+
+    def __init__(self, function: str, constant: Any, memory_limit: int | None, largest: int = LARGEST) -> None:
+        self.function, self._constant, self._memory_limit = function, constant, memory_limit
+        self._largest = largest
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
+
+    @property
+    def started(self) -> bool:
+        return self._process is not None
+
+    @property
+    def dead(self) -> bool:
+        """It was started, and has ended by itself."""
+        return self._process is not None and self._process.poll() is not None
+
+    def start(self) -> None:
+        """Raises CrewError with what the process said, where it does not come up."""
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in close
+        # its own session: Ctrl-C reaches this process alone, which then stops the workers in order
+        code = (
+            f"import sys; sys.path[:] = {search_path()!r}; from gapstone.workers.worker_process import serve; serve()"
+        )
+        # one thread each: there is a worker per core, and OpenBLAS would reserve memory for every thread
+        threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=os.environ | environment() | threads,
+            start_new_session=True,
+        )
+        asked, answers = self._pipes()
+        timer = threading.Timer(START_LIMIT, self.kill)
+        timer.start()
+        try:
+            send(asked, (self.function, self._constant, self._memory_limit))
+            if receive(answers) != "ready":
+                raise EOFError
+        except (EOFError, OSError, MessageError) as e:
+            self.kill()
+            self._errors.seek(0)
+            text = self._errors.read().decode(errors="replace").strip()
+            raise WorkerError(
+                f"a worker process for {self.function} does not start ({self.ended()}):\n{text[-2000:]}"
+            ) from e
+        finally:
+            timer.cancel()
+
+    def send(self, tasks: Sequence[Any]) -> None:
+        """Raises EOFError or OSError where the process is gone."""
+        send(self._pipes()[0], list(tasks))
+
+    def receive(self) -> Any:
+        """The answer to the next task.
+
+        Raises CrewError where the function raised, EOFError or OSError as `send`, MessageError for what is no answer:
+        kill it then, for what else it sends cannot be told from it.
+        """
+        match receive(self._pipes()[1], self._largest):
+            case ["done", result]:
+                return result
+            case ["raised", str() as text]:
+                raise WorkerError(f"{self.function} failed in a worker process:\n{text}")
+        raise MessageError("a message that is no answer")
+
+    def ended(self) -> str:
+        """How the process ended, in words."""
+        assert self._process is not None
+        return _how(self._process)
+
+    def kill(self) -> None:
+        process = self._process  # another thread may close it meanwhile
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(OSError):
+                if hasattr(os, "killpg"):
+                    os.killpg(process.pid, signal.SIGKILL)  # what it started would keep its pipe open
+                else:
+                    process.kill()
+
+    def close(self) -> None:
+        """Wait for its end and forget it."""
+        if self._process is not None:
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):  # flushing into a dead process
+                        pipe.close()
+            self._process.wait()
+            self._process = None
+        if self._errors is not None:
+            self._errors.close()
+            self._errors = None
+
+    def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        return process.stdin, process.stdout
+
+
+def _how(process: "subprocess.Popen[bytes]") -> str:
+    """How a process ended, in words."""
+    try:
+        code = process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        return "the process reading it stopped answering"
+    if code == -signal.SIGSEGV:
+        return "decoding it crashed the process (segmentation fault)"
+    if hasattr(signal, "SIGKILL") and code == -signal.SIGKILL:
+        return "the process decoding it was killed by the system, most likely for using too much memory"
+    if code < 0:
+        return f"decoding it crashed the process ({signal.Signals(-code).name})"
+    return f"the process decoding it ended with code {code}"
+
+
+def serve() -> None:
+    """What a worker process runs: answer tasks until its standard input ends."""
+    asked, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    function, constant, memory_limit = receive(asked, sys.maxsize)
+    module, name = function.split(":")
+    call: Callable[[Any, Any], Any] = getattr(importlib.import_module(module), name)
+    _limit_memory(memory_limit)
+    send(answers, "ready")
+    # from here on nothing else may write into the answers, and libtiff's chatter on stderr helps nobody
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    while True:
+        try:
+            tasks = receive(asked, sys.maxsize)
+        except EOFError:
+            return
+        for task in tasks:
+            try:
+                answer = ("done", call(constant, task))
+            except Exception:
+                import traceback
+
+                answer = ("raised", traceback.format_exc())
+            send(answers, answer)
+
+
+def _limit_memory(limit: int | None) -> None:
+    if limit is None:
+        return
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit; the system's own killer remains
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        with contextlib.suppress(ValueError, OSError):  # macOS refuses to limit address space
+            resource.setrlimit(resource.RLIMIT_AS, (limit, hard))

@@ -24,6 +24,7 @@ from gapstone.models.classifier import Classifier
 from gapstone.training.loop import TrainSettings
 from gapstone.training.training_data import TrainOptions
 from tests.compare.fake_results import save
+from tests.schemas import check
 
 RED, GREEN, DIM = (255, 0, 0), (0, 255, 0), (0, 90, 0)
 
@@ -264,6 +265,7 @@ def test_the_results_hold_what_was_measured(run):
             assert arrays["found"].mean() == pytest.approx(facts["localisation"]["gt_known"])
             assert arrays["placement"].tolist() == [[4, 4], [0, 0]]  # two 3×3 convolutions of stride 2, padded by 1
     json.dumps(results, allow_nan=False)
+    check("results", json.loads((folder / "out" / "results.json").read_text("utf-8")))
 
 
 def test_the_page_and_the_terminal_say_it(run):

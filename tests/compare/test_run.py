@@ -18,6 +18,7 @@ from gapstone.compare.run_comparison import compare, report
 from gapstone.compare.verdict import SHORT, sentences
 from gapstone.console.progress import duration
 from gapstone.training.training_data import TrainOptions
+from tests.schemas import check, check_refuses_damage
 
 CLASSES = ("고양이", "قطة", "<b>three</b>")
 SCHEMA = (Path(__file__).parents[2] / "docs" / "results.md").read_text("utf-8")
@@ -86,6 +87,12 @@ def test_results_hold_every_documented_key(run):
     for pair in results["pairs"]:
         assert pair["b"] == "fc"
         assert {"difference_pp", "ci95", "p", "p_holm", "verdict", "advice", "method"} <= set(pair)
+
+
+def test_the_files_are_as_their_schemas_say(run):
+    out, _ = run
+    for name in ("results", "scan"):
+        check_refuses_damage(name, json.loads((out / f"{name}.json").read_text("utf-8")))
 
 
 def test_numbers_agree_with_each_other(run):
@@ -174,6 +181,7 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(folder, tmp_path):
     assert status == {"nin": "done", "fc:512,512": "failed"}
     failed = results["heads"][1]["failed"]
     assert "learning rate" in failed[0]["reason"]
+    check("results", json.loads((tmp_path / "out" / "results.json").read_text("utf-8")))
     assert results["heads"][1]["test_accuracy"]["mean"] is None
     assert "learning rate" in output.read_text()
     assert "learning rate" in (tmp_path / "out" / "report.html").read_text("utf-8")

@@ -13,6 +13,7 @@ import gapstone as gs
 from gapstone.converting import convert as convert_module
 from gapstone.converting import model_views
 from gapstone.converting.convert import convert
+from gapstone.converting.convert_json import document
 from gapstone.converting.convert_request import ConvertRequest
 from gapstone.converting.model_measures import moves
 from gapstone.data.open_source import open_source
@@ -20,6 +21,7 @@ from gapstone.data.split import split
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.runtime.interrupts import said
 from gapstone.storage.owned_folder import CONVERT, discard
+from tests.schemas import check_refuses_damage
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +117,7 @@ def test_fine_tuning(model, folder):
     out = folder / "tuned.safetensors"
     done, text = quietly(ConvertRequest(str(model), "gmp", "digits", out, finetune=6))
     assert len(done.fitted.tuned.accuracy) == 7
+    check_refuses_damage("convert", document(done, gs.load(out)))
     assert "6 epochs" in text
     old, new = gs.load(model).features.state_dict(), gs.load(out).features.state_dict()
     changed = {name for name in old if not torch.equal(old[name], new[name])}
@@ -126,6 +129,7 @@ def test_json(model, folder, capsys):
     asked = ConvertRequest(str(model), "gap", "digits", folder / "json.safetensors", limit=300, method="distil", seed=3)
     quietly(asked, as_json=True)
     said = json.loads(capsys.readouterr().out)
+    check_refuses_damage("convert", said)
     assert said["schema"] == 1
     assert said["method"] == "distil"
     assert said["seed"] == 3

@@ -21,6 +21,7 @@ from gapstone.data.image_info_cache import _digest
 from gapstone.data.open_source import open_source
 from gapstone.data.scan import scan
 from gapstone.data.sources import DataError
+from tests.schemas import check_refuses_damage
 
 Make = Callable[..., Path]
 Find = Callable[[str], Path]
@@ -96,6 +97,7 @@ def test_a_folder_with_everything_wrong(class_folder: Make, picture: Callable[..
     assert found.class_counts() == {"train": [4, 3], "test": [3, 4]}
     assert found.group[at["train/dog/2.png"]] == found.group[at["test/dog/smaller.jpg"]]
     entry = json.loads(json.dumps(found.to_json()))
+    check_refuses_damage("scan", entry)
     assert set(entry) == {
         "files",
         "readable",

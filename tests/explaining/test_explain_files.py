@@ -22,6 +22,7 @@ from gapstone.maps.map_files import load_npz
 from gapstone.maps.open_model import open_model
 from tests.command_line import gapstone
 from tests.explaining.tiny import LABELS, make_model, make_pictures
+from tests.schemas import check, check_refuses_damage
 
 pytestmark = pytest.mark.xdist_group("command line")
 
@@ -36,6 +37,7 @@ def run(model, *images, out, **options):
 def test_the_document_says_what_the_model_says(model, pictures, tmp_path):
     fine, document, _ = run(model, pictures, out=tmp_path / "out")
     assert fine
+    check_refuses_damage("explained", document)
     assert document["schema"] == 2
     assert document["labels"] == list(LABELS)
     assert [row["name"] for row in document["pictures"]] == [str(p) for p in sorted(pictures.iterdir())]
@@ -150,6 +152,7 @@ def test_files_that_cannot_be_read_are_listed_with_their_reason(model, pictures,
     page = (tmp_path / "out" / "index.html").read_text("utf-8")
     assert all(reason in page for reason in wrong.values())
     assert sum("error" not in row for row in document["pictures"]) == 5
+    check("explained", document)
 
 
 def test_a_folder_of_nothing_but_bad_files(model, tmp_path):

@@ -1,5 +1,6 @@
 """Published numbers of published networks, and a user's own module by hand. Nothing is downloaded, nothing computed."""
 
+import json
 import warnings
 from functools import partial
 
@@ -15,6 +16,7 @@ from gapstone.images.preprocessing import Preprocessing
 from gapstone.inspecting import inspect
 from gapstone.inspecting.model_names import model_named
 from gapstone.inspecting.other_heads import AS_IT_IS, SPECS
+from tests.schemas import check
 
 
 def by_head(found):
@@ -309,6 +311,7 @@ def test_a_class_token_has_no_last_map():
     assert found.last_map is None
     assert found.head_parameters is None
     assert "class token" in found.no_map
+    check("inspect", json.loads(json.dumps(found.as_json())))
     assert found.heads == ()
     assert str(found.sizes) == "224×224 px only"
     assert found.parameters == 86_567_656

@@ -15,6 +15,7 @@ from gapstone.inspecting import inspect
 from gapstone.inspecting.inspect_command import inspect_model
 from gapstone.inspecting.inspection_table import show
 from gapstone.inspecting.model_names import model_named
+from tests.schemas import check_refuses_damage
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,7 @@ def test_names_are_no_markup():
 def test_json_has_every_field(found, capsys):
     inspect_model("vgg16", as_json=True)
     told = json.loads(capsys.readouterr().out)
+    check_refuses_damage("inspect", told)
     assert told["schema"] == 1
     assert told == json.loads(json.dumps(found.as_json()))
     assert told["parameters"] == 138_357_544

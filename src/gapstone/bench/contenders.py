@@ -75,7 +75,8 @@ class CaseArrays:
     @cached_property
     def grad(self) -> Tensor:
         """The gradient that comes from above, in the layout of the answers. Positive: a parameter's gradient is a sum
-        over all of them, and one that cancels says nothing of rounding."""
+        over all of them, and one that cancels says nothing of rounding.
+        """
         with torch.no_grad():
             answer = eager_pools.formula(self.case, self.mask)(self.x)
         return torch.empty_like(answer).normal_(generator=torch.Generator().manual_seed(1)).abs_()

@@ -37,7 +37,8 @@ def interleaved(
 ) -> dict[str, list[Sample]]:
     """Every round runs each once, in an order of its own: who comes after a copy finds the cache full of it. One
     thread: CPU time, which others on the machine lengthen least; more: wall time. Ends after `seconds`, but not before
-    five rounds."""
+    five rounds.
+    """
     clock = time.process_time if threads == 1 else time.perf_counter
     names = list(runs)
     repeats = {name: _repeats(runs[name]) for name in names}

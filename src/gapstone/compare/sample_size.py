@@ -46,7 +46,7 @@ def advise(
     """One sentence for a "cannot tell": how many seeds, or test images, would decide it.
 
         >>> advise(crossed(gap, fc), repeats=5, margin=0.005)
-        'If the difference of 1.2 percentage points is real, about 11 seeds (now 5) on these 500 test images would …'
+        'If the difference of 1.5 percentage points is real, more seeds alone would take too many; about 2,900 test …'
 
     There are two ways out, and the nearer is named: that the difference shows (at the level that remains after Holm,
     level / tests), or that the interval comes to lie inside ±margin.

@@ -113,7 +113,8 @@ def takes_only(asked: Predictor) -> tuple[int, int] | None:
 
 def show(asked: Predictor, rows: Rows) -> dict[str, Any]:
     """The class activation maps of the images the report shows; `placement` (2, 2) is stride and start of their cells,
-    each (y, x), in pixels of what the network sees."""
+    each (y, x), in pixels of what the network sees.
+    """
     maps, placement = asked.maps(rows)
     explained = explain_head(asked.head, maps)
     return {

@@ -24,7 +24,7 @@ _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u
 def format_size(size: Iterable[int]) -> str:
     """A size or a shape.
 
-    >>> by((224, 160)), by((2, 3, 224, 160))
+    >>> format_size((224, 160)), format_size((2, 3, 224, 160))
     ('224×160', '2×3×224×160')
     """
     return "×".join(map(str, size))
@@ -33,7 +33,7 @@ def format_size(size: Iterable[int]) -> str:
 def count_noun(number: int, one: str, more: str | None = None) -> str:
     """A number and what it counts: the one place that knows the plural.
 
-    >>> many(1, "seed"), many(1200, "image"), many(2, "class", "classes")
+    >>> count_noun(1, "seed"), count_noun(1200, "image"), count_noun(2, "class", "classes")
     ('1 seed', '1,200 images', '2 classes')
     """
     return f"{number:,} {one if number == 1 else more or one + 's'}"

@@ -70,7 +70,7 @@ class InputFiles:
 def input_files(given: Sequence[str | os.PathLike[str]]) -> InputFiles:
     """The pictures meant by paths, folders and patterns.
 
-        >>> files(["photos", "new/**/*.jpg", "cat.png"]).paths
+        >>> input_files(["photos", "new/**/*.jpg", "cat.jpg"]).paths
 
     A pattern (`*`, `?`, `[…]`, `**` for folders within folders) is one that the shell has not expanded; a file whose
     name contains such letters is that file. What does not exist stays in the list: loading it says so.

@@ -66,7 +66,7 @@ ASPECT = 0.15  # log of width / height: a light crop changes it little
 class NearDuplicates:
     """Which of the thumbnails (N, 32·32 + 8·8·3) show one picture; `sizes` (N, 2) are the pictures' (width, height).
 
-        >>> likeness = Likeness(thumbnails, sizes)
+        >>> likeness = NearDuplicates(thumbnails, sizes)
         >>> likeness.pairs                  # (P, 2) rows, each pair once
         >>> likeness.groups()               # (N,) numbers; those of one picture share one
 

@@ -15,7 +15,7 @@ class Evidence:
     """What speaks for and against one class in one picture.
 
     >>> explained.evidence(0, (480, 640))[0]
-    Evidence('cat', 93.1 %, logit +4.12, map 7×7)
+    Evidence('cat', 50.7 %, logit −0.04, map 8×8)
     """
 
     index: int

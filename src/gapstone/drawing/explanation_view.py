@@ -33,7 +33,8 @@ class ShownImages:
 
     def pixels(self, image: int) -> NDArray[np.uint8] | None:
         """(H, W, 3 or 1); None for what is no picture. Where it is not known how images were normalised, from the least
-        value of the picture, black, to the largest, white."""
+        value of the picture, black, to the largest, white.
+        """
         x = self.images[image].detach().float().cpu()
         if x.dim() != 3:
             return None

@@ -61,7 +61,8 @@ class SheetRow:
         side: int = LISTED,
     ) -> "SheetRow":
         """Resized so that its longest side is `side` px; a tiny picture is enlarged by a whole number, to squares; a
-        strip is at least `THINNEST` px across."""
+        strip is at least `THINNEST` px across.
+        """
         if side < 1:
             raise ValueError(f"side={side}: the longest side of a picture on the sheet, in px")
         picture = underlay(pixels, grey=False)

@@ -16,7 +16,7 @@ from gapstone.models.classifier import Classifier
 def file_metadata(opened: ImageModel, maps: bool = True) -> dict[str, Any]:
     """JSON values by name; ONNX keeps each as a text of its own (`texts`), a .pt2 all of them in `gapstone.json`.
 
-        >>> about(open_model("photos.safetensors"))["labels"]
+        >>> file_metadata(open_model("photos.safetensors"))["labels"]
         ['cat', 'dog']
 
     gapstone       version that wrote the file

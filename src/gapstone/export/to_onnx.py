@@ -102,7 +102,7 @@ def read_onnx(path: Path) -> Run:
 
 
 def _name(node: Any, number: int) -> str:
-    """ "features/block1/0/Conv_3": where in the network it stands."""
+    """Where in the network it stands: `features/block1/0/Conv_3`."""
     notes = {entry.key: entry.value for entry in node.metadata_props}
     scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))[:-1]  # the last is the operator itself
     path = scopes[-1].removeprefix("both.") if scopes else ""

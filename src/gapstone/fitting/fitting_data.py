@@ -27,7 +27,8 @@ class Data(Protocol):
         self, name: str, make: Make, dtype: torch.dtype, about: Any = None
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """What `make` makes of all images, and their labels, in one pass. dtype: float32 or float16. about: what the
-        rows depend on besides the images and the model."""
+        rows depend on besides the images and the model.
+        """
         ...
 
 

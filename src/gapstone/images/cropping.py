@@ -15,8 +15,8 @@ LITTLE = 0.02
 def cropping_note(preprocessing: Preprocessing, sizes: Mapping[tuple[int, int], int]) -> str | None:
     """A sentence about pictures whose sides are not in the proportion of the network's input; None without any.
 
-        >>> cropped(preprocessing, {(640, 480): 300, (480, 480): 20})
-        '300 of 320 images are not of the shape of the network's input (1:1) and are centre-cropped: 25 % of such …'
+        >>> cropping_note(preprocessing, {(640, 480): 300, (480, 480): 20})
+        "300 of 320 images are not of the shape of the network's input (1:1) and are centre-cropped: 25 % of such …"
 
     sizes: how many pictures have that (width, height).
     """

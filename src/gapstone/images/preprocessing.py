@@ -176,7 +176,8 @@ class Preprocessing:
 
 def not_native(height: int, width: int, smallest: int) -> str | None:
     """Why a network cannot be shown a picture of that size as it is: it has a side shorter than `smallest`, which the
-    network needs, or more than 4096² pixels, of which the maps would take gigabytes; None where it can."""
+    network needs, or more than 4096² pixels, of which the maps would take gigabytes; None where it can.
+    """
     if min(height, width) < smallest:
         return (
             f"{width}×{height} px, and the network needs at least {smallest} a side to see a picture as it is; "

@@ -19,7 +19,7 @@ NEAR = (1, 2, 3)
 class InputSizes:
     """The sizes that were taken when asked.
 
-    >>> print(Sizes("sides", (33, 33)))
+    >>> print(InputSizes("sides", (33, 33)))
     any side ≥ 33 px
     """
 

@@ -13,15 +13,24 @@ from gapstone.inspecting.network_costs import NetworkCosts
 class Inspection(NetworkCosts):
     """What a network is made of and what it costs; counts are for one image of `size`.
 
-    >>> found = gs.inspect(torchvision.models.vgg16())
-    >>> found.parameters, found.head_parameters, found.macs
-    (138357544, 123642856, 15470264320)
-    >>> print(found)                                    # what `gapstone inspect` prints
-    >>> found.save("vgg16.png")
+    Examples:
+        >>> inspection = gs.inspect(torchvision.models.vgg16())
+        >>> inspection.parameters, inspection.head_parameters, inspection.macs
+        (138357544, 123642856, 15470264320)
+        >>> print(inspection)  # what `gapstone inspect` prints
+        >>> inspection.save("vgg16.png")
+        PosixPath('vgg16.png')
     """
 
     def save(self, path: str | Path) -> Path:
-        """A picture of where parameters, multiply-adds and memory are: PNG or SVG, as the file's name ends."""
+        """Draw where parameters, multiply-adds and memory are.
+
+        Args:
+            path: of the picture; PNG or SVG, as the name ends.
+
+        Returns:
+            The path.
+        """
         from gapstone.inspecting.cost_picture import save
 
         return save(self, Path(path))

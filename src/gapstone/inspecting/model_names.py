@@ -21,7 +21,7 @@ SIZE = (224, 224)
 def model_named(name: str, channels: int | None = None, size: tuple[int, int] | None = None) -> nn.Module:
     """`photos.safetensors`, `vgg16` (gapstone's own, with the head published with it), `timm:NAME`, `torchvision:NAME`.
 
-    >>> named("torchvision:resnet50")                   # no download: on the meta device, where weights are shapes
+    >>> model_named("torchvision:resnet50")  # no download: on the meta device, where weights are shapes
 
     channels: of the images, for networks that are built; size: of the images, for a head that depends on it.
     Raises ValueError for a name that nobody knows, with what is like it; ImportError without timm or torchvision;

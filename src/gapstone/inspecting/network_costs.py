@@ -120,7 +120,11 @@ class NetworkCosts:
     """The model's own, then every head of gapstone's; empty where no last map was found."""
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, under the names of the fields, with `schema` 1; sizes as text, too."""
+        """Everything, under the names of the fields, with `schema` 1; sizes as text, too.
+
+        Returns:
+            A document for `json.dumps`, as docs/inspect.schema.json describes it.
+        """
         found = asdict(self)
         for name in ("sizes", "training_sizes"):
             if found[name] is not None:

@@ -93,7 +93,8 @@ class Reaching(TorchFunctionMode):
 
     def _gathers(self, name: str, place: Field | None, shape: tuple[int, ...], y: Tensor) -> bool:
         """Whether a call made something of all positions: a pool of the whole map, a layer over what was flattened,
-        attention over tokens that are the whole grid."""
+        attention over tokens that are the whole grid.
+        """
         if place is not None and (name in OVER_AXES or name in ADAPTIVE or name == "pool"):
             if y.dim() == len(shape):
                 return all(y.shape[axis] == 1 for axis in place.axes)

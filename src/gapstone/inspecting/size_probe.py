@@ -90,7 +90,8 @@ class Until(TorchFunctionMode):
 
 class Quick(TorchFunctionMode):
     """Batch norm that only keeps the shape: on shapes alone torch takes it apart in Python, 6 of 7 parts of the time of
-    a ResNet's forward pass. In training it is left as it is, since it may refuse what it is given."""
+    a ResNet's forward pass. In training it is left as it is, since it may refuse what it is given.
+    """
 
     def __init__(self, dry: Dry) -> None:
         super().__init__()

@@ -54,7 +54,8 @@ class Best:
 class Scores:
     """Shares are 0 to 1. Optimistic, their threshold being chosen on the pictures they are counted on: `max_box_acc`
     and `max_box_acc_v2`. Not optimistic: `paper`, `Localisation.fixed` with a threshold from other pictures, `pxap`,
-    `pointing`, `energy`."""
+    `pointing`, `energy`.
+    """
 
     pictures: int
     without_evidence: int

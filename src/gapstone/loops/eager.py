@@ -47,7 +47,8 @@ def pool(name: str, loop: str, x: Tensor, place: Boxes, parameters: Parameters, 
 
 def built(name: str, loop: str, x: Tensor, place: Place, parameters: Parameters, keep: bool) -> bool:
     """Whether a compiled loop has all kernels of a call; those it has not are compiled in the background from here on,
-    and the call goes another way, as that of an empty map does at all times."""
+    and the call goes another way, as that of an empty map does at all times.
+    """
     if not x.numel():
         return False
     if background.must_wait():

@@ -26,9 +26,11 @@ from gapstone.nets.zoo import class_names, survey, with_head
 class ImageModel:
     """A network that can be asked about pictures.
 
-    >>> opened = open_model("photos.safetensors")
-    >>> for evidence in opened.look([pixels], top_k=3)[0]:
-    ...     print(evidence.label, evidence.probability, evidence.map.shape)
+    Examples:
+        >>> opened = gs.open_model("photos.safetensors")
+        >>> pixels = np.zeros((48, 64, 3), np.uint8)
+        >>> [evidence.map.shape for evidence in opened.look([pixels], top_k=2)[0]]
+        [(1, 1), (1, 1)]
     """
 
     name: str
@@ -132,17 +134,26 @@ class ImageModel:
 
 
 def open_model(name: str, weights: Path | None = None, device: str = "cpu") -> ImageModel:
-    """`name`: a file that `gapstone train` wrote; `timm:NAME` with weights from timm's hub or from `weights`; a network
-    of gapstone's own (`vgg16`, `googlenet`, …) with `weights` that others published for it.
+    """Open a network that can be asked about pictures.
 
-        >>> open_model("photos.safetensors").labels
+    Examples:
+        >>> gs.open_model("photos.safetensors").labels
         ('cat', 'dog')
-        >>> open_model("timm:resnet50")                              # downloads its weights once
-        >>> open_model("timm:resnet50", Path("resnet50.safetensors"))
-        >>> open_model("vgg16", Path("vgg16.safetensors"))           # torchvision's or timm's state_dict
 
-    Raises: ModelFileError (a ValueError) for a file that is no model; FileNotFoundError; ImportError without timm;
-        OSError where the weights cannot be had.
+    Args:
+        name: a file that `gapstone train` wrote; `timm:NAME`, with weights from timm's hub (downloaded once) or from
+            `weights`; a network of gapstone's own (`vgg16`, `googlenet`, …), with `weights` that others published.
+        weights: a safetensors file: timm's or torchvision's state_dict.
+        device: where the model runs.
+
+    Returns:
+        The model with its labels and preprocessing.
+
+    Raises:
+        ModelFileError: a file that is no model; a ValueError.
+        FileNotFoundError: no such file.
+        ImportError: timm is not installed.
+        OSError: the weights cannot be had.
     """
     if takes_weights(name):
         opened = _of_timm(name, weights, device) if name.startswith("timm:") else _published(name, weights, device)

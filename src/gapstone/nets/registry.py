@@ -64,16 +64,22 @@ TIMM = "timm:NAME"
 def build(name: str, in_channels: int = 3, pretrained: bool = False) -> Features:
     """The network of that name without its head, its weights drawn at random.
 
-    >>> build("resnet18:small", in_channels=1)(torch.rand(2, 1, 32, 32)).shape
-    torch.Size([2, 512, 4, 4])
-    >>> build("timm:resnet18", pretrained=True)             # weights from ImageNet, downloaded once by timm
+    Examples:
+        >>> build("resnet18:small", in_channels=1)(torch.rand(2, 1, 32, 32)).shape
+        torch.Size([2, 512, 4, 4])
 
-    name         one of `NAMES`, or `timm:` and a name of timm's
-    in_channels  channels of the images: 1 grey, 3 colour, any other number
-    pretrained   weights from ImageNet: timm's networks only
+    Args:
+        name: one of `NAMES`, or `timm:` and a name of timm's.
+        in_channels: channels of the images: 1 grey, 3 colour, any other number.
+        pretrained: weights from ImageNet, downloaded once by timm: timm's networks only.
 
-    Raises ValueError for an unknown name, a network that makes no map, or `pretrained` of gapstone's own; ImportError
-    for `timm:` without timm; OSError where the weights cannot be downloaded.
+    Returns:
+        The network; it maps images (N, in_channels, H, W) to feature maps.
+
+    Raises:
+        ValueError: an unknown name, a network that makes no map, `pretrained` of gapstone's own.
+        ImportError: `timm:` without timm.
+        OSError: the weights cannot be downloaded.
     """
     if in_channels < 1:
         raise ValueError(f"{display(name)} for images of {in_channels} channels: an image has at least one.")

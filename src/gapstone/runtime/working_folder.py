@@ -136,7 +136,8 @@ class _Around(MetaPathFinder):
 
 def _elsewhere() -> AbstractContextManager[None]:
     """NVIDIA's libcusparseLt.so, which comes with torch, has `$ORIGIN:` as its RUNPATH, and the empty entry makes the
-    loader take `libcuda.so.1` from the working folder."""
+    loader take `libcuda.so.1` from the working folder.
+    """
     return contextlib.chdir(ELSEWHERE) if os.path.exists(".") else contextlib.nullcontext()
 
 

@@ -18,7 +18,7 @@ UNFINISHED = ".*.unfinished*"
 def atomic_file(path: Path, sync_its_folder: bool = True) -> Iterator[Path]:
     """A name beside `path`, with its ending, to write to; renamed to `path` at the end, or gone after an error.
 
-        >>> with whole(Path("results.json")) as unfinished:
+        >>> with atomic_file(Path("results.json")) as unfinished:
         ...     unfinished.write_text("{}")
 
     The content is on disk before the file has its name, and the name before this returns. A link at `path` is replaced,

@@ -19,7 +19,7 @@ BLOCK = 8 << 20
 class BlockDigest:
     """The digest of bytes that come bit by bit.
 
-    >>> blocks = Blocks()
+    >>> blocks = BlockDigest()
     >>> blocks.update(header)
     >>> blocks.update(rows)
     >>> blocks.hexdigest() == digest(path)

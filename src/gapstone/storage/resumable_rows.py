@@ -45,7 +45,7 @@ def compute_rows(
 ) -> NDArray[Any]:
     """Rows 0…count of whatever `make` makes, as a read-only array that lies on disk.
 
-        >>> maps = keep(out / "kept", "maps", {"model": digest, "rows": rows.tolist()}, len(rows),
+        >>> maps = compute_rows(out / "kept", "maps", {"model": digest, "rows": rows.tolist()}, len(rows),
         ...             lambda first, last: features(images[first:last]), step=64, dtype=torch.float16)
         >>> maps.shape, maps.dtype
         ((5000, 512, 7, 7), dtype('float16'))
@@ -79,7 +79,8 @@ def compute_rows(
 
 class _File:
     """Rows on disk: NAME.npy; before they are all there .NAME.part; beside both .NAME.rows, a sealed note that says how
-    many rows there are, and their digest."""
+    many rows there are, and their digest.
+    """
 
     def __init__(self, folder: Path, name: str, count: int) -> None:
         self.done, self.count = folder / f"{name}.npy", count

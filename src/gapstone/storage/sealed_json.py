@@ -124,7 +124,7 @@ def sha256(content: bytes) -> str:
 def damage_note(damaged: Iterable[DamagedError]) -> str:
     """One line for all of them.
 
-    >>> named([DamagedError(Path("out/speed.json"), "has no seal")])
+    >>> damage_note([DamagedError(Path("out/speed.json"), "has no seal")])
     'out/speed.json has no seal: made anew.'
     """
     found = [str(one) for one in damaged]

@@ -353,7 +353,8 @@ def few_validation(images: int) -> str | None:
 
 def repeatable() -> None:
     """Ask this process for the same numbers every time. What remains: the order of additions in the backward of
-    adaptive pooling (`fc:grid`) on a GPU."""
+    adaptive pooling (`fc:grid`) on a GPU.
+    """
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
 

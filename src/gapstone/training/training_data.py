@@ -295,7 +295,11 @@ def learning_rate_for(features: nn.Module, optimizer: str, trained: bool) -> flo
 
 
 def pick_device(asked: str) -> str:
-    """ "auto" is the GPU, where torch sees one. Raises ValueError for a device that cannot be used here."""
+    """The device of that name; `auto` is the GPU, where torch sees one.
+
+    Raises:
+        ValueError: a device that cannot be used here.
+    """
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

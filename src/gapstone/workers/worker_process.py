@@ -28,7 +28,7 @@ class WorkerError(RuntimeError):
 class WorkerProcess:
     """One process; `start` it again after its death.
 
-        >>> worker = Worker("gapstone.data.read_image_info:image_info_of", constant, memory_limit)
+        >>> worker = WorkerProcess("gapstone.data.read_image_info:image_info_of", constant, memory_limit)
         >>> worker.start()
         >>> worker.send([path])
         >>> facts = worker.receive()

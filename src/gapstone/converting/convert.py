@@ -21,7 +21,7 @@ from gapstone.converting.convert_table import show
 from gapstone.converting.converted import Converted
 from gapstone.converting.convertible import ConvertibleModel, only, open_convertible
 from gapstone.converting.model_measures import MOST_MOVED, Change, correct_answers, model_costs, moves
-from gapstone.converting.model_views import model_views
+from gapstone.converting.model_views import ModelViews, model_views
 from gapstone.converting.paired_difference import Paired, Right
 from gapstone.data.near_duplicates import check_threshold
 from gapstone.data.open_source import open_source
@@ -130,21 +130,8 @@ def _opened(request: ConvertRequest, spec: str) -> ConvertibleModel:
 def _convert(
     request: ConvertRequest, data: str, spec: str, model: ConvertibleModel, folder: Path, bars: Bars, began: float
 ) -> Converted:
-    source = open_source(data)
-    same = set(source.classes) == set(model.labels)
-    labels = model.labels if same else source.classes
-    if request.method == "distil" and not same:
-        raise ValueError(
-            f"--method distil keeps the classes of the model ({_few(model.labels)}); DATA has {_few(source.classes)}: "
-            f"take logistic."
-        )
-    images = model_views(source, labels, model, folder, request, bars)
+    images, labels, same = _images(request, data, model, folder, bars)
     parts = images.parts
-    if not same:
-        bars.say(
-            f"The classes of DATA ({_few(source.classes)}) are not those of the model ({_few(model.labels)}): the new "
-            f"model has those of DATA, and there is no accuracy before to compare with."
-        )
     about = {"model": digest(model.trunk), "images": images.key, "preprocessing": model.preprocessing.to_json()}
 
     def looked(rows: NDArray[np.int64], what: str) -> OnDisk:
@@ -195,6 +182,30 @@ def _convert(
         moved=(moved(model.whole, "before") if same and images.before is images.view else None, moved(new, "after")),
         seconds=time.perf_counter() - began,
     )
+
+
+def _images(
+    request: ConvertRequest, data: str, model: ConvertibleModel, folder: Path, bars: Bars
+) -> tuple[ModelViews, tuple[str, ...], bool]:
+    """DATA as the models see it, the new model's labels, and whether they are the old one's.
+
+    Raises: ValueError where the old head's logits are to be fitted, and DATA has other classes.
+    """
+    source = open_source(data)
+    same = set(source.classes) == set(model.labels)
+    labels = model.labels if same else source.classes
+    if request.method == "distil" and not same:
+        raise ValueError(
+            f"--method distil keeps the classes of the model ({_few(model.labels)}); DATA has {_few(source.classes)}: "
+            f"take logistic."
+        )
+    images = model_views(source, labels, model, folder, request, bars)
+    if not same:
+        bars.say(
+            f"The classes of DATA ({_few(source.classes)}) are not those of the model ({_few(model.labels)}): the new "
+            f"model has those of DATA, and there is no accuracy before to compare with."
+        )
+    return images, labels, same
 
 
 def _check_native(request: ConvertRequest, model: ConvertibleModel, spec: str) -> None:

@@ -1,7 +1,7 @@
 """The last stage of a network and its head, trained a little longer, from what the stage is given: kept, not remade."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,15 +76,7 @@ def finetune(
     parameters = [p for module in modules for p in module.parameters()]
     frozen = [p for p in parameters if not p.requires_grad]
     normed = any(isinstance(layer, BATCH_NORMS) for part in modules for layer in part.modules())
-    optimizer = torch.optim.SGD(
-        [
-            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": 5e-4},
-            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-        ],
-        lr=learning_rate or (RATE if normed else PLAIN_RATE),
-        momentum=0.9,
-        nesterov=True,
-    )
+    optimizer = _sgd(parameters, learning_rate or (RATE if normed else PLAIN_RATE))
     steps = epochs * math.ceil(len(train.labels) / BATCH)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps, WARMUP))
     model.eval()
@@ -103,10 +95,11 @@ def finetune(
         if tell is not None:
             tell(epoch, epochs, f"validation accuracy {100 * accuracy:.1f} %")
 
-    def epoch_of(random: np.random.Generator) -> bool:
+    def one_epoch(epoch: int) -> bool:
+        """False where the loss is no longer a number."""
         for module in modules:
             module.train()
-        for maps, labels in _batches(train, device, random):
+        for maps, labels in _batches(train, device, np.random.default_rng((seed, epoch))):
             optimizer.zero_grad(set_to_none=True)
             loss = F.cross_entropy(model.head(model.features.last(maps)), labels)
             if not math.isfinite(loss.item()):
@@ -124,7 +117,7 @@ def finetune(
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)  # dropout
             for epoch in range(1, epochs + 1):
-                if not epoch_of(np.random.default_rng((seed, epoch))):
+                if not one_epoch(epoch):
                     tuned.stopped = f"the loss was no longer a number in epoch {epoch}"
                     break
                 judge(epoch)
@@ -140,7 +133,16 @@ def finetune(
     return tuned
 
 
-def _batches(data: LastStage, device: torch.device, random: np.random.Generator) -> Any:
+def _sgd(parameters: list[nn.Parameter], rate: float) -> torch.optim.SGD:
+    """Weight decay on matrices and filters, none on norms and biases."""
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": 5e-4},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True)
+
+
+def _batches(data: LastStage, device: torch.device, random: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     for chosen in shuffled(np.arange(len(data.labels)), BATCH, random):
         yield _some(data, chosen, device), torch.from_numpy(data.labels[chosen]).to(device)
 

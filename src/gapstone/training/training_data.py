@@ -25,7 +25,7 @@ from gapstone.images.augment import Augment, suit
 from gapstone.images.cropping import cropping_note
 from gapstone.images.intensity_range import UNDECIDED
 from gapstone.images.preprocessing import Preprocessing, parse_size
-from gapstone.models.backbone_weights import digest, read_weights
+from gapstone.models.backbone_weights import BackboneWeights, digest, read_weights
 from gapstone.nets.on_meta import on_meta
 from gapstone.storage.paths import check_input
 from gapstone.training.loop import Rows, TrainSettings
@@ -175,18 +175,71 @@ def plan_training(
         splits = list(folds(source, found, k, seed=0, limit=choices.limit, duplicates=choices.duplicates))
     else:
         splits = [split(source, found, seed=seed, limit=choices.limit, duplicates=choices.duplicates) for seed in seeds]
+    net = _choose_network(choices, source, found, weights)
+    size, channels = net.size, net.channels
+    used = np.unique(np.concatenate([np.concatenate([s.train, s.validation, s.test]) for s in splits]))
+    splits = [_rows(parts, used) for parts in splits]
+    colours = "gray" if channels == 1 else "colour"
+    classes = count_noun(len(source.classes), "class", "classes")
+    say(f"{count_noun(len(used), 'image')} of {classes}; the network sees {format_size(size)} px, {colours}.")
+    plain = Preprocessing(channels, size, net.stored, (0.5,) * channels, (0.25,) * channels)
+    if cut := cropping_note(plain, found.size_counts()):
+        say(cut)
+    say(splits[0].described)
+    # of a model whose weights are used, what it was trained with
+    known = net.start.preprocessing if net.start else None
+    ranges = known.ranges.or_else(found.ranges) if known is not None else found.ranges
+    if ranges != UNDECIDED:
+        say(f"Pixels of more than 8 bits: {ranges} become 0…255, in all images alike; the model keeps that.")
+    return TrainingPlan(
+        choices=choices,
+        source=source,
+        scan=found,
+        splits=tuple(splits),
+        used=used,
+        plain=replace(plain, ranges=ranges),
+        moments=net.moments,
+        backbone=net.backbone,
+        settings=_settings(choices, net, len(splits[0].train), freeze),
+        device=device,
+        folds=bool(k),
+        weights=digest(net.features) if net.start or freeze else None,
+        trained=known is not None,
+    )
+
+
+@dataclass(frozen=True)
+class _Network:
+    """The backbone, and the images it will see."""
+
+    backbone: str
+    features: nets.Features
+    channels: int
+    size: tuple[int, int]
+    stored: tuple[int, int]
+    start: BackboneWeights | None
+    """The weights that the user named."""
+    moments: tuple[tuple[float, ...], tuple[float, ...]] | None
+    """(mean, std) that the weights expect of images."""
+
+
+def _choose_network(choices: TrainOptions, source: Source, found: Scan, weights: Path | None) -> _Network:
+    """Raises ValueError for a size that the network does not take, and for weights that do not fit it."""
     size, stored = choose_size(source, found, choices.size)
     start = read_weights(weights, choices.backbone, found.channels) if weights is not None else None
-    known = start.preprocessing if start else None
-    if known is not None and not choices.size:
-        size, stored = known.size, known.stored
+    if start and start.preprocessing is not None and not choices.size:
+        size, stored = start.preprocessing.size, start.preprocessing.stored
     backbone = start.backbone if start else choices.backbone or ("nin" if max(size) <= SMALL else "resnet18")
     channels = start.channels if start else found.channels
     # fetched here once: a trial that cannot have them would say so only when all others have failed too
     features = nets.build(backbone, in_channels=channels, pretrained=choices.pretrained)
+    moments = None
+    if choices.pretrained and channels == 3:
+        moments = nets.pretrained_moments(backbone.removeprefix("timm:"))
     if start:
         features.load_state_dict(start.state)
         _check_finite(features, channels, weights)
+        moments = start.moments or moments
     if features.fixed and size != features.fixed:
         if choices.size:
             raise ValueError(f"--size {choices.size}: {backbone} takes only {format_size(features.fixed)} px.")
@@ -196,49 +249,22 @@ def plan_training(
             f"{backbone} needs images of at least {features.smallest} px a side, these are {format_size(size)}: "
             f"--size {features.smallest} enlarges them, --backbone nin takes them as they are."
         )
-    used = np.unique(np.concatenate([np.concatenate([s.train, s.validation, s.test]) for s in splits]))
-    splits = [_rows(parts, used) for parts in splits]
-    expected = None
-    if choices.pretrained and channels == 3:
-        expected = nets.pretrained_moments(backbone.removeprefix("timm:"))
-    if start and start.moments:
-        expected = start.moments
-    colours = "gray" if channels == 1 else "colour"
-    classes = count_noun(len(source.classes), "class", "classes")
-    say(f"{count_noun(len(used), 'image')} of {classes}; the network sees {format_size(size)} px, {colours}.")
-    plain = Preprocessing(channels, size, stored, (0.5,) * channels, (0.25,) * channels)
-    if cut := cropping_note(plain, found.size_counts()):
-        say(cut)
-    say(splits[0].described)
-    # of a model whose weights are used, what it was trained with
-    ranges = known.ranges.or_else(found.ranges) if known is not None else found.ranges
-    if ranges != UNDECIDED:
-        say(f"Pixels of more than 8 bits: {ranges} become 0…255, in all images alike; the model keeps that.")
-    trained = choices.pretrained or start is not None
-    settings = TrainSettings(
-        epochs=choices.epochs or epochs_for(len(splits[0].train)),
+    return _Network(backbone, features, channels, size, stored, start, moments)
+
+
+def _settings(choices: TrainOptions, net: _Network, images: int, freeze: bool) -> TrainSettings:
+    """How `images` training images are trained on; `freeze`: heads alone, on features that are there."""
+    trained = choices.pretrained or net.start is not None
+    return TrainSettings(
+        epochs=choices.epochs or epochs_for(images),
         batch_size=choices.batch_size,
         optimizer=choices.optimizer,
         # heads alone start from nothing: at the careful rate, 40 epochs leave those with small inputs (gap) unfinished
-        learning_rate=choices.learning_rate or learning_rate_for(features, choices.optimizer, trained and not freeze),
+        learning_rate=choices.learning_rate
+        or learning_rate_for(net.features, choices.optimizer, trained and not freeze),
         weight_decay=choices.weight_decay,
-        augment=suit(channels, size, stored) if choices.augment == "auto" and not freeze else Augment(),
+        augment=suit(net.channels, net.size, net.stored) if choices.augment == "auto" and not freeze else Augment(),
         precision="float32" if choices.precision == "auto" else choices.precision,
-    )
-    return TrainingPlan(
-        choices=choices,
-        source=source,
-        scan=found,
-        splits=tuple(splits),
-        used=used,
-        plain=replace(plain, ranges=ranges),
-        moments=expected,
-        backbone=backbone,
-        settings=settings,
-        device=device,
-        folds=bool(k),
-        weights=digest(features) if start or freeze else None,
-        trained=known is not None,
     )
 
 

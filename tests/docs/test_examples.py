@@ -27,6 +27,9 @@ SETUP = {
     "InceptionResNetV1": BUILD,
     "InceptionV4": BUILD,
     "Inspection": "import torchvision",
+    "Localisation": "pictures = [(np.random.rand(32, 32), [(2, 2, 20, 20)])]; "
+    "validation, test, part, other_part = (Localisation() for _ in range(4)); "
+    "[scores.add(*pictures[0]) for scores in (validation, test, part, other_part)]",
     "Nin": BUILD,
     "NinImageNet": BUILD,
     "NinPaper": BUILD,
@@ -54,6 +57,7 @@ SETUP = {
     "of_path": "import io; file, content = io.StringIO(), '{}'",
     "on_meta": "from gapstone import nets",
     "open_input": "path = Path('a.jpg')",
+    "outputs": f"{BUILD}; features = build('nin').eval(); images = [torch.rand(3, 40, 32), torch.rand(3, 32, 32)]",
     "pxap": "maps, masks = [np.random.rand(9, 9)], [np.eye(9, dtype=bool)]; ignores = [np.zeros((9, 9), bool)]",
     "register_timm": "import gapstone.nets, timm",
     "style": "from matplotlib.figure import Figure",
@@ -77,7 +81,6 @@ EXCLUDED = {
     "InMemory": FRAGMENT,
     "NearDuplicates": FRAGMENT,
     "LinearDescent": FRAGMENT,
-    "Localisation": FRAGMENT,
     "ObjectBoxes.described": FRAGMENT,
     "OnDisk": FRAGMENT,
     "Readers": SERVER,
@@ -93,7 +96,6 @@ EXCLUDED = {
     "finetune": LONG,
     "compute_rows": FRAGMENT,
     "logistic": FRAGMENT,
-    "outputs": FRAGMENT,
     "own_folder": FRAGMENT,
     "pages": FRAGMENT,
     "plan": FRAGMENT,

@@ -32,14 +32,15 @@ Value = float | Tensor
 def pool(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) -> Tensor:  # noqa: B008 a value
     """Pool a map.
 
+    Examples:
         >>> x = torch.rand(2, 512, 14, 14)
-        >>> gs.pool(x, "mean").shape                              # global average pooling
+        >>> gs.pool(x, "mean").shape  # global average pooling
         torch.Size([2, 512])
         >>> gs.pool(x, "max", over=gs.Window(3, 2, 1)).shape
         torch.Size([2, 512, 7, 7])
         >>> gs.pool(x, "gem", over=gs.Grid(4), p=2.5).shape
         torch.Size([2, 512, 4, 4])
-        >>> gs.pool(x, ("mean", "std")).shape                     # side by side along the channels
+        >>> gs.pool(x, ("mean", "std")).shape  # side by side along the channels
         torch.Size([2, 1024])
 
     Args:
@@ -54,11 +55,14 @@ def pool(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) -> 
             variance's and std's `correction`, attention's `query`), as a number, or, for p and r, a tensor that
             broadcasts over (N, C). A tensor with `requires_grad` is learned.
 
-    Returns: (N, C) over the whole map or a mask; (N, C, *cells) over windows and grids; (N, C, all cells) over a
+    Returns:
+        (N, C) over the whole map or a mask; (N, C, *cells) over windows and grids; (N, C, all cells) over a
         pyramid; (N, C, labels) over segments; (R, C, *cells) over R boxes. The dtype of x.
 
-    Raises: ValueError for an unknown name or parameter, for a shape without channels or positions, for a region that
-        does not fit; TypeError for a dtype the pool has no meaning for. Each says what was given and what to do.
+    Raises:
+        ValueError: an unknown name or parameter, a shape without channels or positions, a region that does not fit;
+            says what was given and what to do.
+        TypeError: a dtype the pool has no meaning for.
     """
     if (
         type(name) is str
@@ -142,7 +146,8 @@ def _prepared(
     x: Tensor, name: str, over: Region, keep: bool, parameters: dict[str, Any]
 ) -> Callable[[Tensor], Tensor] | Literal[False] | None:
     """What is left of a call whose parameters are numbers, all checked and chosen. False: nothing can be left out;
-    None: not yet."""
+    None: not yet.
+    """
     if _known(name) is not None or name in WHOLE_ONLY:
         return False
     _check(x, name, over, {})
@@ -266,11 +271,26 @@ def partial(
 def partial(x: Tensor, name: AnyName, over: Region = Whole(), **parameters: Value) -> Partial | Partials:  # noqa: B008
     """The state of a pool over a piece of a map; states of pieces add up to the state of the whole.
 
+    Examples:
         >>> a, b = gs.partial(x[..., :7], "mean"), gs.partial(x[..., 7:], "mean")
-        >>> (a + b).finish()                                      # the same as gs.pool(x, "mean")
+        >>> torch.allclose((a + b).finish(), gs.pool(x, "mean"))
+        True
 
-    Arguments and errors as `pool`; median and quantile cannot be cut. The state is kept in float32 where x is narrower.
-    Over windows, grids, masks and segments, states add cell by cell: both pieces need as many cells.
+    The state is kept in float32 where x is narrower. Over windows, grids, masks and segments, states add cell by cell:
+    both pieces need as many cells.
+
+    Args:
+        x: a piece of a map, (N, C, *spatial).
+        name: as `pool`; median and quantile cannot be cut.
+        over: as `pool`.
+        parameters: as `pool`.
+
+    Returns:
+        The state, with `+` and `finish()`.
+
+    Raises:
+        ValueError: as `pool`; a pool that cannot be cut.
+        TypeError: as `pool`.
     """
     name = _one_or_more(name)
     recipe = _known(name)
@@ -305,10 +325,26 @@ def _partial(x: Tensor, name: str, over: Region, parameters: dict[str, Any]) -> 
 
 
 def share(x: Tensor, name: Merging, **parameters: Value) -> Tensor:
-    """d pool(x, name) / d x at every position, over the whole map; float32 where x is narrower, the shape of x.
+    """The derivative of a pool by every position, over the whole map.
 
-    For pools that add up (`POOLS[name].adds_up`), `(x * share).sum() == pool` for each map: the contribution of each
-    position. (Of attention: with its weights held.) Arguments and errors as `pool`.
+    Examples:
+        >>> torch.allclose((x * gs.share(x, "max")).sum((2, 3)), gs.pool(x, "max"))
+        True
+
+    For pools that add up (`gapstone.pools.POOLS[name].adds_up`), `(x * share).sum() == pool` for each map: the
+    contribution of each position. (Of attention: with its weights held.)
+
+    Args:
+        x: as `pool`.
+        name: as `pool`.
+        parameters: as `pool`.
+
+    Returns:
+        The shape of x; float32 where x is narrower.
+
+    Raises:
+        ValueError: as `pool`.
+        TypeError: as `pool`.
     """
     if name not in POOLS:
         raise ValueError(f"share(x, {name!r}): there are {', '.join(POOLS)}; of a composition, ask each of its pools.")
@@ -319,15 +355,28 @@ def share(x: Tensor, name: Merging, **parameters: Value) -> Tensor:
 class Pool(nn.Module):
     """A pool as a layer.
 
-        >>> gs.Pool("max", over=gs.Window(3, stride=2, padding=1))
-        >>> gs.Pool("gem", p=3.0, learn=True)                     # p is learned
-        >>> gs.Pool("gem", p=torch.full((512,), 3.0), learn=True) # one p per channel
-        >>> gs.Pool("attention", query=torch.zeros(512), learn=True)
+    Examples:
+        >>> gs.Pool("max", over=gs.Window(3, stride=2, padding=1))(torch.rand(2, 64, 112, 112)).shape
+        torch.Size([2, 64, 56, 56])
+        >>> gs.Pool("gem", p=3.0, learn=True)(x).shape  # p is learned
+        torch.Size([2, 512])
+        >>> gs.Pool("gem", p=torch.full((512,), 3.0), learn=True)(x).shape  # one p per channel
+        torch.Size([2, 512])
+        >>> gs.Pool("attention", query=torch.zeros(512), learn=True)(x).shape
+        torch.Size([2, 512])
 
-    Arguments, shapes and errors as `pool`. `learn=True`: parameters that can be learned become `nn.Parameter`s, saved
-    with the model under their names; one given as `nn.Parameter` does so by itself. A learned value that training
-    drives out of its range (gem's and lp's p: 0.1 to 100) counts as the range's end, and its gradient still reaches it.
-    A region that belongs to a batch is given with it: `layer(x, over=gs.Mask(mask))`.
+    A learned value that training drives out of its range (gem's and lp's p: 0.1 to 100) counts as the range's end, and
+    its gradient still reaches it. A region that belongs to a batch is given with it: `layer(x, over=gs.Mask(mask))`.
+
+    Args:
+        name: as `pool`.
+        over: as `pool`.
+        learn: parameters that can be learned become `nn.Parameter`s, saved with the model under their names; one given
+            as `nn.Parameter` does so by itself.
+        parameters: as `pool`.
+
+    Raises:
+        ValueError: as `pool`.
     """
 
     def __init__(self, name: Name, over: Region = Whole(), learn: bool = False, **parameters: Value) -> None:  # noqa: B008
@@ -373,13 +422,16 @@ class Pool(nn.Module):
         return found
 
     def reset_parameters(self) -> None:
-        """Learned parameters as they began, for layers made on the meta device and then `to_empty`. Those given as
-        tensors stay: their numbers are the caller's."""
+        """Set learned parameters to the numbers they began at, for layers made on the meta device and then `to_empty`.
+
+        Those given as tensors stay: their numbers are the caller's.
+        """
         with torch.no_grad():
             for key, start in self.started.items():
                 getattr(self, key).fill_(start)
 
     def forward(self, x: Tensor, over: Region | None = None) -> Tensor:
+        """Pool a map (N, C, *spatial); `over` is used instead of the layer's own region."""
         return pool(x, self.name, self.over if over is None else over, **self.parameters_of_pool())
 
     def extra_repr(self) -> str:

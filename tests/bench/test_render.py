@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from gapstone.bench import command
+from gapstone.bench import run_bench
+from gapstone.bench.case_result import CaseResult
 from gapstone.bench.cases import both
-from gapstone.bench.measure import Spread
-from gapstone.bench.result import Result
+from gapstone.bench.measure import TimeSpread
 
 RENDER = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "render.py"))
 
 
 def spread(median):
-    return Spread(median, 0.99 * median, 1.01 * median, 9)
+    return TimeSpread(median, 0.99 * median, 1.01 * median, 9)
 
 
 @pytest.fixture
@@ -28,15 +28,15 @@ def files(tmp_path):
     for case in both(Case("max", (16, 256, 28, 28), (3, 1, 1)), Case("gem", (64, 2048, 7, 7), parameter=3.0)):
         ratio = 4.0 if case.layout == "contiguous" else 0.5
         results.append(
-            Result(
+            CaseResult(
                 case, 1, "GoogLeNet", "numba", "copy", bytes=10**6, limit_bytes=10**6, answers=100,
                 seconds={"gapstone": spread(1e-3), "torch": spread(ratio * 1e-3), "limit": spread(1e-4)},
                 ratios={"torch": spread(ratio), "jax": spread(3.0)},
             )
         )  # fmt: skip
-    results.append(Result(results[0].case, 2, "GoogLeNet", "numba", wrong="off by 1"))
+    results.append(CaseResult(results[0].case, 2, "GoogLeNet", "numba", wrong="off by 1"))
     pools, models = tmp_path / "pools.json", tmp_path / "models.json"
-    command.write(pools, results, 9)
+    run_bench.write(pools, results, 9)
     facts = json.loads(pools.read_text("utf-8"))
     model = {"model": "nin", "mode": "infer", "threads": 1, "compiled": False, "error": 0.0,
              "torch": asdict(spread(1.2)), "gapstone": asdict(spread(1.0))}  # fmt: skip

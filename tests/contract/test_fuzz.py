@@ -20,8 +20,7 @@ from gapstone import pooling
 from gapstone.loops.choose import Choice
 from gapstone.regions.places import Boxes as Products
 from gapstone.regions.places import Rectangles
-
-from ..guarded import guarded
+from tests.guarded import guarded
 
 POOLS = ["mean", "sum", "max", "min", "gem", "lp", "l2", "logsumexp", "softmax", "variance", "std"]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from gapstone.cache_folder import cache_folder
 from gapstone.loops import building, kernel_cache
 from gapstone.loops.tuned.pixel_back_words import PixelsBack
 from gapstone.loops.tuned.pixel_scatter import PixelScatter
@@ -18,6 +17,7 @@ from gapstone.loops.tuned.row_words import Rows
 from gapstone.loops.tuned.scatter import Scatter
 from gapstone.loops.tuned.whole_back_words import WholeBack
 from gapstone.loops.tuned.whole_words import Whole
+from gapstone.storage.cache_folder import cache_folder
 
 posix = pytest.mark.skipif(os.name != "posix", reason="other systems keep users apart in other ways")
 

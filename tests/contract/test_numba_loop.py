@@ -21,9 +21,8 @@ from torch import Tensor
 from gapstone.loops import numba as loop
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes, Cells, Labels, Place, Rectangles, Sampled, Weights, Windows
-
-from ..marks import slow_but
-from .conftest import DERIVED
+from tests.contract.conftest import DERIVED
+from tests.marks import slow_but
 
 pytest.importorskip("numba")
 

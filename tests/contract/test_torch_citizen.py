@@ -16,8 +16,7 @@ from gapstone.loops.places import encode
 from gapstone.loops.tuned import serve as tuned
 from gapstone.pools import POOLS
 from gapstone.regions.places import Boxes
-
-from ..marks import slow_but
+from tests.marks import slow_but
 
 REGIONS = {
     "Whole": gs.Whole(),

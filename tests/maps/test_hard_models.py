@@ -7,8 +7,7 @@ from torch import nn
 
 from gapstone.maps.explain import explain
 from gapstone.tracing.tape import SplitError
-
-from .test_user_models import CHANNELS, CLASSES, H, User, W, mean_maps, x
+from tests.maps.test_user_models import CHANNELS, CLASSES, H, User, W, mean_maps, x
 
 __all__ = ["x"]  # a fixture
 

@@ -9,8 +9,7 @@ import gapstone as gs
 from gapstone.nets import build
 from gapstone.tracing.locate_head import locate_features
 from gapstone.tracing.placement import Placement
-
-from ..marks import slow_but
+from tests.marks import slow_but
 
 
 class Answer(nn.Module):

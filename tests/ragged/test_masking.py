@@ -18,8 +18,7 @@ from gapstone.ragged.masking import RULES, MapCall
 from gapstone.ragged.padded_batch import padded, run
 from gapstone.tracing import operations as ops
 from gapstone.tracing.torch_calls import CALLS, REDUCTIONS, REVERSED, read_call
-
-from ..tracing.test_torch_calls import kind_of
+from tests.tracing.test_torch_calls import kind_of
 
 Call = Callable[[Tensor], Any]
 

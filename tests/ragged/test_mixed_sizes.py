@@ -11,8 +11,7 @@ import gapstone as gs
 from gapstone.heads import RECIPES
 from gapstone.nets import build
 from gapstone.ragged import Unsupported, mixed_sizes, outputs, plan
-
-from ..marks import slow_but
+from tests.marks import slow_but
 
 # seeded; a few of each: equal sizes, one side alike, very long, and the smallest there is
 ODD = [(37, 41), (41, 37), (37, 37), (64, 33), (33, 64), (37, 41), (35, 90)]

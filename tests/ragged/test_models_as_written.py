@@ -15,8 +15,7 @@ from gapstone.nets import build
 from gapstone.ragged import Unsupported, mixed_sizes, plan
 from gapstone.ragged.mixed_sizes import _answers
 from gapstone.ragged.padded_batch import run
-
-from ..marks import slow_but
+from tests.marks import slow_but
 
 SIZES = [(20, 24), (30, 28), (25, 33), (20, 24)]
 

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from gapstone.explaining.predict_files import predict_files
 from PIL import Image
 from rich.console import Console
 
 import gapstone as gs
+from gapstone.explaining.predict_files import predict_files
 from gapstone.images.load import ImageError
 from gapstone.images.preprocessing import Preprocessing
 

@@ -5,8 +5,7 @@ import torch
 
 from gapstone.swapping import swap_head
 from gapstone.tracing.tape import SplitError
-
-from .swapping_checks import TORCHVISION, outcome, passes, torchvision_model
+from tests.swapping.swapping_checks import TORCHVISION, outcome, passes, torchvision_model
 
 QUICK = [
     "ConvNeXt", "DenseNet", "SwinTransformer", "VisionTransformer", "googlenet", "mobilenet_v3_small", "resnet18",

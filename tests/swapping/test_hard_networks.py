@@ -10,8 +10,7 @@ import gapstone as gs
 from gapstone.heads import Head
 from gapstone.swapping import head_of, swap_head, swapped
 from gapstone.tracing.tape import SplitError
-
-from .swapping_checks import into_head, passes, torchvision_model
+from tests.swapping.swapping_checks import into_head, passes, torchvision_model
 
 
 class Plain(nn.Module):

@@ -15,8 +15,7 @@ from gapstone.images.preprocessing import Preprocessing
 from gapstone.swapping import head_of, swap_head, swapped
 from gapstone.swapping.trunk import MapReached
 from gapstone.tracing.tape import SplitError
-
-from .swapping_checks import into_head, passes, torchvision_model
+from tests.swapping.swapping_checks import into_head, passes, torchvision_model
 
 
 class Tutorial(nn.Module):

@@ -19,8 +19,7 @@ from gapstone.tracing.tape import Slot, SplitError, Tape, TapeCall, TapeStart
 from gapstone.tracing.torch_calls import CALLS, DROPOUTS, PLAIN, read_call
 from gapstone.tracing.trace import TapeRecorder
 from gapstone.tracing.traced_head import TracedHead
-
-from .test_torch_calls import kind_of
+from tests.tracing.test_torch_calls import kind_of
 
 Head = Callable[[Tensor], Tensor]
 

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gapstone as gs
-
-from ..marks import slow_but
+from tests.marks import slow_but
 
 CHANNELS, CLASSES = 8, 5
 

@@ -7,8 +7,7 @@ from torch.nn import functional as F
 
 from gapstone import Pool, Window
 from gapstone.tracing.receptive_field import ReceptiveFieldTracer
-
-from ..marks import slow_but
+from tests.marks import slow_but
 
 
 class Branches(nn.Module):

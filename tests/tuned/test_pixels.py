@@ -15,10 +15,9 @@ from torch import Tensor
 import gapstone as gs
 from gapstone.loops.tuned import launch_pixels, serve
 from gapstone.loops.tuned.windows import MASKED_BYTES
-
-from ..guarded import guarded
-from ..marks import slow_but
-from .test_rows import MAXIMA, MEANS, decoded, fits, map_of, place_of, with_nan
+from tests.guarded import guarded
+from tests.marks import slow_but
+from tests.tuned.test_rows import MAXIMA, MEANS, decoded, fits, map_of, place_of, with_nan
 
 # kernel, stride, padding: what networks run, then the odd ones
 RUN = [(3, 2, 1), (2, 2, 0), (3, 1, 1)]

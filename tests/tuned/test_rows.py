@@ -15,9 +15,8 @@ from torch import Tensor
 import gapstone as gs
 from gapstone.loops.tuned import launch_rows, serve
 from gapstone.regions.places import Boxes
-
-from ..guarded import guarded
-from ..marks import slow_but
+from tests.guarded import guarded
+from tests.marks import slow_but
 
 # kernel, stride, padding: what networks run, then the odd ones
 RUN = [(3, 2, 1), (2, 2, 0), (3, 1, 1)]

@@ -19,8 +19,7 @@ pytest.importorskip("numba")
 from gapstone.loops import numba as derived
 from gapstone.loops.tuned import launch_whole as whole
 from gapstone.loops.tuned import serve
-
-from ..marks import slow_but
+from tests.marks import slow_but
 
 EVERYWHERE = Boxes(None)
 

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from gapstone.accelerating import graphs
-from gapstone.accelerating.classes import accelerated_class, calls_of, install, left_in, original
+from gapstone.accelerating import fx_graphs
 from gapstone.accelerating.namespaces import OWN, POOLS, pool_of
-from gapstone.shown import cell, many
+from gapstone.accelerating.rebound_classes import accelerated_class, calls_of, install, left_in, original
+from gapstone.console.formatting import cell, count_noun
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -33,7 +33,7 @@ MEANS = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
 
 
 @dataclass(frozen=True)
-class Row:
+class AcceleratedModule:
     module: str
     """Its name in the model; "" is the model itself."""
     kind: str
@@ -45,8 +45,8 @@ class Row:
 class Acceleration:
     """What `accelerate` changed in a model, and what it left and why; printed, a table."""
 
-    changed: tuple[Row, ...]
-    left: tuple[Row, ...]
+    changed: tuple[AcceleratedModule, ...]
+    left: tuple[AcceleratedModule, ...]
 
     def __str__(self) -> str:
         tables = [_table("changed", self.changed), _table("left", self.left)]
@@ -54,7 +54,7 @@ class Acceleration:
 
     def __repr__(self) -> str:
         changed = len(self.changed)
-        return f"Acceleration({many(changed, 'module')} changed, {len(self.left):,} left)"
+        return f"Acceleration({count_noun(changed, 'module')} changed, {len(self.left):,} left)"
 
     def _repr_html_(self) -> str:
         return cell(str(self))
@@ -63,10 +63,11 @@ class Acceleration:
 def accelerate(model: M, inplace: bool = False, channels_last: bool = False, undo: bool = False) -> M:
     """The same network, its pools by gapstone where that is faster: layers, and calls such as `F.max_pool2d`.
 
-        >>> fast = gs.accelerate(torchvision.models.googlenet())
-        >>> print(gs.accelerated(fast))                           # what was changed, what was left and why
-        >>> gs.accelerate(model, inplace=True, channels_last=True)
-        >>> gs.accelerate(model, inplace=True, undo=True)         # as it was
+    Examples:
+        >>> fast = gs.accelerate(torchvision.models.resnet18())
+        >>> print(gs.accelerated(fast))  # what was changed, what was left and why
+        >>> model = gs.accelerate(fast, inplace=True, channels_last=True)
+        >>> model = gs.accelerate(fast, inplace=True, undo=True)  # as it was
 
     Weights, state_dict, mode, hooks and attributes stay, and so do the answers: maxima to the bit, means to the
     rounding of the last digits. Modules get a subclass of their class (`isinstance` holds, `type(m) is nn.MaxPool2d`
@@ -80,9 +81,11 @@ def accelerate(model: M, inplace: bool = False, channels_last: bool = False, und
             are faster: the larger gain for networks of 2-d convolutions.
         undo: give back the original classes (the memory format stays).
 
-    Returns: the model, or its accelerated copy.
+    Returns:
+        The model, or its accelerated copy.
 
-    Raises: TypeError for what is no nn.Module, and for a model that cannot be copied.
+    Raises:
+        TypeError: what is no nn.Module; a model that cannot be copied.
     """
     _check("accelerate", model)
     if not inplace:
@@ -106,18 +109,26 @@ def accelerate(model: M, inplace: bool = False, channels_last: bool = False, und
 def accelerated(model: nn.Module) -> Acceleration:
     """What is accelerated in a model, and what is not and why.
 
-    >>> report = gs.accelerated(gs.accelerate(model))
-    >>> print(report)
-    >>> [row.module for row in report.left]
+    Examples:
+        >>> report = gs.accelerated(gs.accelerate(torchvision.models.resnet18()))
+        >>> [row.module for row in report.changed], [row.module for row in report.left]
+        (['maxpool'], ['avgpool'])
+        >>> print(report)
+
+    Args:
+        model: any nn.Module, accelerated or not.
+
+    Returns:
+        A report with `changed` and `left`, which prints as a table.
     """
     _check("accelerated", model)
-    changed: list[Row] = []
-    left: list[Row] = []
+    changed: list[AcceleratedModule] = []
+    left: list[AcceleratedModule] = []
     for name, module in model.named_modules():
         calls, reasons = _state(module)
         kind = type(module).__name__
-        changed += [Row(name, kind, ", ".join(calls))] if calls else []
-        left += [Row(name, kind, reason) for reason in reasons]
+        changed += [AcceleratedModule(name, kind, ", ".join(calls))] if calls else []
+        left += [AcceleratedModule(name, kind, reason) for reason in reasons]
     return Acceleration(tuple(changed), tuple(left))
 
 
@@ -132,14 +143,14 @@ def _check(called: str, model: object) -> None:
 
 def _change(module: nn.Module) -> None:
     if isinstance(module, GraphModule):
-        graphs.renamed(module, POOLS)
+        fx_graphs.renamed(module, POOLS)
     elif not _fixed(module) and (kind := _fast(module)[0]) and calls_of(kind):
         module.__class__ = install(kind)
 
 
 def _undo(module: nn.Module) -> None:
     if isinstance(module, GraphModule):
-        graphs.renamed(module, OWN)
+        fx_graphs.renamed(module, OWN)
     elif (kind := original(type(module))) is not type(module):
         module.__class__ = kind
 
@@ -173,8 +184,8 @@ def _state(module: nn.Module) -> tuple[list[str], list[str]]:
     """The calls that are gapstone's, and the reasons why others are not."""
     kind = type(module)
     if isinstance(module, GraphModule):
-        left = [f"{call}: not accelerated" for call in graphs.calls(module, POOLS)]
-        return graphs.calls(module, OWN), left
+        left = [f"{call}: not accelerated" for call in fx_graphs.calls(module, POOLS)]
+        return fx_graphs.calls(module, OWN), left
     left = [reason for known, reason in STAYS.items() if isinstance(module, known)]
     left += [
         f"self.{name} is torch's {getattr(value, '__name__', value)}, held as an attribute"
@@ -201,7 +212,7 @@ def _copied(model: M) -> M:
         ) from error
 
 
-def _table(title: str, rows: tuple[Row, ...]) -> str:
+def _table(title: str, rows: tuple[AcceleratedModule, ...]) -> str:
     if not rows:
         return ""
     cells: list[tuple[Any, ...]] = [(row.module or "(model)", row.kind, row.what) for row in rows]

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gapstone.accelerating.arguments import SMALL, gradient, max_grid, max_window, mean_grid, mean_window
+from gapstone.accelerating.functional_arguments import SMALL, gradient, max_grid, max_window, mean_grid, mean_window
 from gapstone.loops.choose import choose
 from gapstone.pooling import by
 from gapstone.regions.places import Boxes
-from gapstone.torch_internals import unwatched
+from gapstone.runtime.torch_internals import unwatched
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 

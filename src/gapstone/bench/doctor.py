@@ -15,16 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 import gapstone as gs
+from gapstone.console.formatting import display
+from gapstone.console.progress import Bars
+from gapstone.console.terminal import Terminal
 from gapstone.loops import background, kernel_cache
 from gapstone.loops.choose import choose
-from gapstone.machine import installed, processor
 from gapstone.pools import POOLS, WHOLE_ONLY
-from gapstone.progress import Bars
 from gapstone.regions import Region
 from gapstone.regions.places import Weights
-from gapstone.shown import display
-from gapstone.terminal import Terminal
-from gapstone.torch_internals import missing, openmp
+from gapstone.runtime.environment import installed, processor
+from gapstone.runtime.torch_internals import missing, openmp
 
 SHAPE = (2, 16, 16, 16)
 DTYPES = ("float32", "bfloat16", "float16", "float64", "uint8")
@@ -98,8 +98,6 @@ _EXTRAS = {
     "serve": ("the page of `gapstone serve`", ("starlette", "uvicorn", "python-multipart")),
     "onnx": ("`gapstone export --onnx`, --int8", ("onnx", "onnxscript", "onnxruntime")),
     "heif": ("HEIC photos, as phones make them", ("pillow-heif",)),
-    "slides": ("microscope slides; no command needs it yet", ("openslide-python", "openslide-bin", "tifffile")),
-    "ray": ("several machines; no command needs it yet", ("ray",)),
 }
 
 

@@ -79,7 +79,8 @@ def pools_of(head: Head) -> tuple[str, ...] | None:
 
 def fixed_pools(heads: list[str]) -> dict[str, Pool]:
     """Every pool that one of these heads needs the vectors of, by its name and parameters; in their order, since in
-    whichever order the heads are named, the same is kept."""
+    whichever order the heads are named, the same is kept.
+    """
     found: dict[str, Pool] = {}
     for spec in heads:
         head = Head(spec, channels=1, classes=2, size=(1, 1))

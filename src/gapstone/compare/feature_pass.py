@@ -114,7 +114,8 @@ def look(folder_of_images: Path, folder: Path, what: FeaturePass, send: Callable
     tried = [at for at, _ in trial_measures.resized(size)]
     taken = frozenset(at for at in tried if at == size or (model.features.fixed is None and live.takes(at)))
     keeper = _Keeper(what, store, folder, model, send)
-    maps, pooled = {}, {}  # type: dict[Change, Kept], dict[Change, Kept]
+    maps: dict[Change, RowCache] = {}
+    pooled: dict[Change, RowCache] = {}
     for change in (STILL, *(c for c in what.changes if c.size is None or c.size in taken)):
         rows = what.all if change == STILL else what.robust
         if what.whole:

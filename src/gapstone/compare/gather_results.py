@@ -13,19 +13,19 @@ import torch
 from numpy.typing import NDArray
 
 import gapstone
-from gapstone.compare import files
-from gapstone.compare.done import Done, all_done
-from gapstone.compare.localisation import SCORES, baselines
-from gapstone.compare.marked import among
-from gapstone.compare.plan import Plan
+from gapstone.compare import result_files
+from gapstone.compare.boxed_images import among
+from gapstone.compare.finished_trials import FinishedTrial, all_done
+from gapstone.compare.map_localisation import SCORES, baselines
+from gapstone.compare.plan import ComparisonPlan
 from gapstone.compare.remarks import remarks
 from gapstone.compare.statistics import compare_pairs, interval
 from gapstone.compare.trials import Trial
 from gapstone.compare.verdict import sentences
 from gapstone.heads import RECIPES, Spec, parse
-from gapstone.images.cropping import cropped
-from gapstone.machine import installed, processor
-from gapstone.storage.sealed import digests, write_sealed
+from gapstone.images.cropping import cropping_note
+from gapstone.runtime.environment import installed, processor
+from gapstone.storage.sealed_json import digests, write_sealed
 
 SCHEMA = 2
 MOST_WORST = 12
@@ -39,64 +39,25 @@ RANGES = {
 """What a number can be; all others are shares."""
 
 
-def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: dict[str, Any]) -> dict[str, Any]:
+def gather(
+    plan: ComparisonPlan, out: Path, failed: dict[str, str], command: str, speed: dict[str, Any]
+) -> dict[str, Any]:
     """Read every finished trial of the plan and write everything that is made of them; the results, as in results.json.
 
     Args: failed: reason by trial id. speed: ms per image by head, as `speed.measure` gives it.
     """
     done = all_done(plan, out)
-    prepared, settings = plan.prepared, plan.prepared.settings
-    labels = prepared.store.labels
-    parts = prepared.splits[0]
-    tested = np.concatenate([split.test for split in prepared.splits]) if plan.request.folds else parts.test
+    prepared, labels = plan.prepared, plan.prepared.store.labels
+    folds = plan.request.folds
+    tested = np.concatenate([split.test for split in prepared.splits]) if folds else prepared.splits[0].test
     pictures, worst = _worst(plan, done)
     results: dict[str, Any] = {
         "schema": SCHEMA,
         "gapstone": gapstone.__version__,
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": command,
-        "data": {
-            "source": plan.request.choices.data,
-            "kind": prepared.source.kind,
-            "classes": list(prepared.labels),
-            "train": len(parts.train),
-            "validation": len(parts.validation),
-            "test": len(tested),
-            "size": list(prepared.preprocessing.size),
-            "channels": prepared.preprocessing.channels,
-            "hash": prepared.hash,
-            "split": parts.described,
-            "cropped": cropped(prepared.preprocessing, prepared.scan.size_counts()),
-            "caution": plan.caution,
-            "counts": {
-                name: np.bincount(labels[rows], minlength=len(prepared.labels)).tolist()
-                for name, rows in (("train", parts.train), ("test", tested))
-            },
-        },
-        "settings": {
-            "backbone": prepared.backbone,
-            "pretrained": plan.request.choices.pretrained,
-            "frozen": plan.request.freeze,
-            "weights": None if plan.request.weights is None else str(plan.request.weights),
-            "weights_digest": prepared.weights,
-            "heads": list(plan.request.heads),
-            "baseline": plan.baseline,
-            "seeds": [] if plan.request.folds else list(range(plan.request.seeds)),
-            "folds": plan.request.folds,
-            "epochs": settings.epochs,
-            "patience": settings.patience,
-            "batch_size": settings.batch_size,
-            "optimizer": settings.optimizer,
-            "learning_rate": settings.learning_rate,
-            "weight_decay": settings.weight_decay,
-            "augment": settings.augment.describe(),
-            "precision": settings.precision,
-            "threads": plan.measured["threads"],
-            "workers": plan.workers,
-            "device": prepared.device,
-            "margin_pp": MARGIN_PP,
-            "confidence": CONFIDENCE,
-        },
+        "data": _data(plan, tested),
+        "settings": _settings(plan),
         "machine": machine(prepared.device),
         "versions": versions(),
         "scan": prepared.scan.to_json(),
@@ -110,12 +71,65 @@ def gather(plan: Plan, out: Path, failed: dict[str, str], command: str, speed: d
     }
     results["verdict"], results["findings"] = sentences(results)
     results["remarks"] = remarks(results)
-    files.write_trials(out / "results.csv", plan, done)
-    files.write_predictions(out / "predictions.csv", plan, done)
-    files.write_pictures(out / "pictures.npz", plan, done, pictures)
+    result_files.write_trials(out / "results.csv", plan, done)
+    result_files.write_predictions(out / "predictions.csv", plan, done)
+    result_files.write_pictures(out / "pictures.npz", plan, done, pictures)
     results["files"] = digests(out, ["pictures.npz"])
     write_sealed(out / "results.json", results, "results")
     return results
+
+
+def _data(plan: ComparisonPlan, tested: NDArray[np.int64]) -> dict[str, Any]:
+    """The "data" of results.json."""
+    prepared, parts = plan.prepared, plan.prepared.splits[0]
+    labels = prepared.store.labels
+    return {
+        "source": plan.request.choices.data,
+        "kind": prepared.source.kind,
+        "classes": list(prepared.labels),
+        "train": len(parts.train),
+        "validation": len(parts.validation),
+        "test": len(tested),
+        "size": list(prepared.preprocessing.size),
+        "channels": prepared.preprocessing.channels,
+        "hash": prepared.hash,
+        "split": parts.described,
+        "cropped": cropping_note(prepared.preprocessing, prepared.scan.size_counts()),
+        "caution": plan.caution,
+        "counts": {
+            name: np.bincount(labels[rows], minlength=len(prepared.labels)).tolist()
+            for name, rows in (("train", parts.train), ("test", tested))
+        },
+    }
+
+
+def _settings(plan: ComparisonPlan) -> dict[str, Any]:
+    """The "settings" of results.json."""
+    prepared, settings = plan.prepared, plan.prepared.settings
+    return {
+        "backbone": prepared.backbone,
+        "pretrained": plan.request.choices.pretrained,
+        "frozen": plan.request.freeze,
+        "weights": None if plan.request.weights is None else str(plan.request.weights),
+        "weights_digest": prepared.weights,
+        "heads": list(plan.request.heads),
+        "baseline": plan.baseline,
+        "seeds": [] if plan.request.folds else list(range(plan.request.seeds)),
+        "folds": plan.request.folds,
+        "epochs": settings.epochs,
+        "patience": settings.patience,
+        "batch_size": settings.batch_size,
+        "optimizer": settings.optimizer,
+        "learning_rate": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "augment": settings.augment.describe(),
+        "precision": settings.precision,
+        "threads": plan.measured["threads"],
+        "workers": plan.workers,
+        "device": prepared.device,
+        "margin_pp": MARGIN_PP,
+        "confidence": CONFIDENCE,
+    }
 
 
 def _described(spec: Spec) -> str:
@@ -124,7 +138,7 @@ def _described(spec: Spec) -> str:
 
 
 def _head(
-    plan: Plan, head: str, done: Sequence[Done], failed: dict[str, str], speed: dict[str, Any] | None
+    plan: ComparisonPlan, head: str, done: Sequence[FinishedTrial], failed: dict[str, str], speed: dict[str, Any] | None
 ) -> dict[str, Any]:
     spec = parse(head)
     entry: dict[str, Any] = {
@@ -190,7 +204,7 @@ def _looked(facts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     }
 
 
-def _objects(plan: Plan, tested: NDArray[Any]) -> dict[str, Any] | None:
+def _objects(plan: ComparisonPlan, tested: NDArray[Any]) -> dict[str, Any] | None:
     """What localisation was measured on, and what boxes score that look at nothing."""
     if plan.objects is None:
         return None
@@ -203,7 +217,7 @@ def _objects(plan: Plan, tested: NDArray[Any]) -> dict[str, Any] | None:
     }
 
 
-def _localisation_pairs(plan: Plan, done: dict[str, list[Done]]) -> list[dict[str, Any]]:
+def _localisation_pairs(plan: ComparisonPlan, done: dict[str, list[FinishedTrial]]) -> list[dict[str, Any]]:
     looked = {head: [one for one in finished if "found" in one.arrays] for head, finished in done.items()}
     return _pairs(plan, looked, lambda one: np.asarray(one.arrays["found"]))
 
@@ -236,7 +250,9 @@ def _pooled(bins: list[dict[str, list[Any]]]) -> dict[str, Any]:
     }
 
 
-def _pairs(plan: Plan, done: dict[str, list[Done]], right: Callable[[Done], NDArray[Any]]) -> list[dict[str, Any]]:
+def _pairs(
+    plan: ComparisonPlan, done: dict[str, list[FinishedTrial]], right: Callable[[FinishedTrial], NDArray[Any]]
+) -> list[dict[str, Any]]:
     """Every head against the baseline, on what `right` says of each image."""
     if not done[plan.baseline]:
         return []
@@ -249,7 +265,7 @@ def _pairs(plan: Plan, done: dict[str, list[Done]], right: Callable[[Done], NDAr
     return compare_pairs(correct, plan.baseline, margin_pp=MARGIN_PP, confidence=CONFIDENCE, folds=folds)
 
 
-def _trial(trial: Trial, done: Sequence[Done], failed: dict[str, str]) -> dict[str, Any]:
+def _trial(trial: Trial, done: Sequence[FinishedTrial], failed: dict[str, str]) -> dict[str, Any]:
     facts = next((one.facts for one in done if one.trial.id == trial.id), None)
     entry = {"id": trial.id, "head": trial.head, "seed": trial.seed, "fold": trial.fold}
     if facts is None:
@@ -268,7 +284,9 @@ def _trial(trial: Trial, done: Sequence[Done], failed: dict[str, str]) -> dict[s
     }
 
 
-def _worst(plan: Plan, done: dict[str, list[Done]]) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
+def _worst(
+    plan: ComparisonPlan, done: dict[str, list[FinishedTrial]]
+) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
     """The test images most trials of most heads got wrong, those of the highest confidence first."""
     prepared = plan.prepared
     labels, names = prepared.store.labels, prepared.store.names
@@ -294,7 +312,7 @@ def _worst(plan: Plan, done: dict[str, list[Done]]) -> tuple[NDArray[np.uint8], 
     return np.asarray(seen, np.uint8), entries
 
 
-def _on(one: Done, row: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def _on(one: FinishedTrial, row: int) -> tuple[NDArray[Any], NDArray[Any]]:
     here = one.arrays["test"] == row
     return one.arrays["answer"][here], one.arrays["confidence"][here]
 

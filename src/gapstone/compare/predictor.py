@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapstone.cost import cost
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.shift import shifted
 from gapstone.models.classifier import Classifier
+from gapstone.models.model_cost import cost
 from gapstone.nets import map_size
 from gapstone.tracing.locate_head import locate_features
 from gapstone.tracing.placement import Placement
@@ -70,7 +70,7 @@ class Predictor(Protocol):
         ...
 
     def cost(self) -> dict[str, int]:
-        """As `gapstone.cost`."""
+        """As `gapstone.models.model_cost`."""
         ...
 
 

@@ -16,21 +16,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gapstone.classifier import Classifier
-from gapstone.compare import measures
-from gapstone.compare.asking import Asked, Live
+from gapstone.compare import trial_measures
+from gapstone.compare.boxed_images import BoxedImages
 from gapstone.compare.calibration import calibration
-from gapstone.compare.frozen import OnKept, Seen, train_on
-from gapstone.compare.localisation import localisation
-from gapstone.compare.marked import Marked
+from gapstone.compare.feature_cache import CachedPredictor, FeatureCache, train_on
+from gapstone.compare.map_localisation import localisation
+from gapstone.compare.predictor import ModelPredictor, Predictor
+from gapstone.data.decoded_store import Store
 from gapstone.heads import Head
 from gapstone.images.load import VERSION as LOADER
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.images.store import Store
-from gapstone.storage.sealed import DamagedError, digests, read_sealed, read_vouched, write_sealed
-from gapstone.training import History, Rows, Settings, repeatable, seeded, train
-from gapstone.weights import digest, read_weights
-from gapstone.whole import remove, sync_folder, write_whole
+from gapstone.models.backbone_weights import digest, read_weights
+from gapstone.models.classifier import Classifier
+from gapstone.storage.atomic import remove, sync_folder, write_atomic
+from gapstone.storage.sealed_json import DamagedError, digests, read_sealed, read_vouched, write_sealed
+from gapstone.training.loop import History, Rows, TrainSettings, repeatable, seeded, train
 
 VERSION = 4  # raised when the same configuration would give other numbers
 
@@ -59,7 +59,7 @@ class Trial:
     head: str
     labels: tuple[str, ...]
     preprocessing: Preprocessing
-    settings: Settings
+    settings: TrainSettings
     seed: int
     fold: int | None
     threads: int
@@ -71,7 +71,7 @@ class Trial:
     test: Rows
     shown: Rows
     """Test images whose maps are kept for the report."""
-    objects: tuple[Marked, ...] | None = None
+    objects: tuple[BoxedImages, ...] | None = None
     """Test and validation images with boxes; None where none were given."""
     start: Start | None = None
     """None: random weights, or timm's."""
@@ -137,11 +137,12 @@ def run(
     store: Store,
     trials: Path,
     report: Report | None = None,
-    seen: Seen | None = None,
+    seen: FeatureCache | None = None,
     measured: dict[str, Any] | None = None,
 ) -> Path:
     """Train and measure; the folder `trials/<id>` appears whole or not at all. seen: of a frozen backbone. measured: of
-    the plan, kept with each trial, for a plan.json that is damaged."""
+    the plan, kept with each trial, for a plan.json that is damaged.
+    """
     torch.set_num_threads(trial.threads)
     repeatable()
 
@@ -151,15 +152,15 @@ def run(
                 epoch, trial.settings.epochs, history.validation_accuracy[-1] if history.validation_accuracy else None
             )
 
-    asked: Asked
-    with measures.PeakMemory(trial.device) as peak:
+    asked: Predictor
+    with trial_measures.PeakMemory(trial.device) as peak:
         if seen is not None:
-            asked = on_kept(trial, seen, store.labels)
+            asked = run_on_cached_rows(trial, seen, store.labels)
             history = train_on(asked, trial.train, trial.validation, trial.settings, trial.seed, after_epoch)
         else:
             model = trial.build()
             history = train(model, store, trial.train, trial.validation, trial.settings, trial.seed, after_epoch)
-            asked = Live(model, store, trial.settings.precision, trial.settings.batch_size)
+            asked = ModelPredictor(model, store, trial.settings.precision, trial.settings.batch_size)
     facts, arrays = measure(asked, trial)
     facts["peak_memory_mb"] = round(peak.mb, 1)
     facts["history"] = asdict(history)
@@ -167,25 +168,25 @@ def run(
     return _write(trial, facts, arrays, trials)
 
 
-def on_kept(trial: Trial, seen: Seen, labels: NDArray[np.int64]) -> OnKept:
+def run_on_cached_rows(trial: Trial, seen: FeatureCache, labels: NDArray[np.int64]) -> CachedPredictor:
     """The trial's head before training, on what a frozen backbone saw."""
     torch.manual_seed(trial.seed)
     head = Head(trial.head, seen.channels, len(trial.labels), seen.cells).to(trial.device)
-    return OnKept(head, seen, trial.preprocessing, labels, trial.device, trial.settings.batch_size)
+    return CachedPredictor(head, seen, trial.preprocessing, labels, trial.device, trial.settings.batch_size)
 
 
-def measure(asked: Asked, trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
+def measure(asked: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
     test = asked.logits(trial.test)
     labels = asked.labels[trial.test]
-    answers = measures.Answers.of(test)
+    answers = trial_measures.Answers.of(test)
     learned = asked.logits(trial.train).argmax(1).numpy()
     classes = len(trial.labels)
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels, answers.answer), 1)
-    some = measures.robust(trial.test)
-    pixels = measures.shift_pixels(trial.preprocessing.size)
-    shift, shifted = measures.shifts(asked, some, pixels)
-    shown = measures.show(asked, trial.shown)
+    some = trial_measures.robust(trial.test)
+    pixels = trial_measures.shift_pixels(trial.preprocessing.size)
+    shift, shifted = trial_measures.shifts(asked, some, pixels)
+    shown = trial_measures.show(asked, trial.shown)
     test_accuracy, train_accuracy = (
         float((a == y).mean()) for a, y in ((answers.answer, labels), (learned, asked.labels[trial.train]))
     )
@@ -201,10 +202,10 @@ def measure(asked: Asked, trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]
         "generalisation_gap": train_accuracy - test_accuracy,
         **{key: _plain(value) for key, value in calibration(answers.logits, labels).items()},
         "shift": {"pixels": [0, *pixels], **shift},
-        "sizes": measures.sizes(asked, some),
+        "sizes": trial_measures.sizes(asked, some),
         "robustness_images": len(some),
         "confusion": confusion.tolist(),
-        "takes_only": measures.takes_only(asked),
+        "takes_only": trial_measures.takes_only(asked),
         **asked.cost(),
         "additive": shown.pop("additive"),
         "completeness_gap": shown.pop("gap"),
@@ -252,7 +253,7 @@ def _write(trial: Trial, facts: dict[str, Any], arrays: dict[str, Any], trials: 
         unfinished.mkdir()
         packed = io.BytesIO()
         np.savez_compressed(packed, **arrays)
-        write_whole(unfinished / "arrays.npz", packed.getvalue())
+        write_atomic(unfinished / "arrays.npz", packed.getvalue())
         write_sealed(unfinished / "trial.json", facts | {"files": digests(unfinished, ["arrays.npz"])}, trial.id)
         remove(done)
         unfinished.rename(done)

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from gapstone.console.formatting import format_size
 from gapstone.converting.paired_difference import Right
-from gapstone.eval_mode import eval_mode
 from gapstone.fitting.image_batches import Images, View
 from gapstone.images.shift import directions, largest_shift, shifted
 from gapstone.models.classifier import Classifier
 from gapstone.models.model_file import finite_logits
 from gapstone.ragged import mixed_sizes
+from gapstone.runtime.eval_mode import eval_mode
 from gapstone.tracing.arithmetic import macs
 from gapstone.training.loop import Rows
 

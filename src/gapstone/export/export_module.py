@@ -93,7 +93,8 @@ def _grid(head: Head) -> tuple[int, int] | None:
 @final
 class Layers(nn.Module):
     """Linear, ReLU, linear, …: vectors (N, D) to logits (N, K), and d logit / d vector: (K, D) where there is one
-    layer, (N, K, D) where ReLUs open and close."""
+    layer, (N, K, D) where ReLUs open and close.
+    """
 
     def __init__(self, layers: nn.Sequential) -> None:
         super().__init__()

@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import nn
 
-from gapstone.classifier import Classifier
-from gapstone.fitting.data import Batches, Data, InMemory
-from gapstone.fitting.finetune import Between, Tuned, finetune
-from gapstone.fitting.linear import Linear, check, finite
+from gapstone.data.split import carve_validation
+from gapstone.fitting.finetune import Finetuned, LastStage, finetune
+from gapstone.fitting.fitting_data import Batches, Data, InMemory
+from gapstone.fitting.head_inputs import HeadInputs, head_inputs
+from gapstone.fitting.linear_map import Linear, check, finite
 from gapstone.fitting.logistic import logistic
 from gapstone.fitting.ridge import Ridge
-from gapstone.fitting.seen import Seen, look
 from gapstone.heads import Head, parse
 from gapstone.heads.recipes import RECIPES
-from gapstone.images.split import carve_validation
-from gapstone.prepare import Progress
-from gapstone.swapping.report import KEPT, Swapped, count, head_of
+from gapstone.models.classifier import Classifier
+from gapstone.swapping.swap_report import KEPT, Swapped, count, head_of
+from gapstone.training.training_data import Progress
 
 Method = Literal["logistic", "ridge", "distil"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -42,7 +42,7 @@ class Fitted:
     """The λ of the closed form."""
     images: int
     held_out: int
-    tuned: Tuned | None
+    tuned: Finetuned | None
     """What fine-tuning did, where it was asked for."""
 
 
@@ -59,9 +59,18 @@ def fit_head(
 ) -> nn.Module:
     """A copy of `model` whose head was fitted to `data`: all other weights as they were, unless fine-tuned.
 
-        >>> gap = gs.fit_head(model, loader, "gap")                       # seconds: nothing is trained
-        >>> gap = gs.fit_head(model, loader, "gap", finetune=30)          # then the last stage, from kept maps
-        >>> pets = gs.fit_head(model, pets_loader, labels=("cat", "dog")) # new classes, the same kind of head
+    Examples:
+        >>> data = images, torch.arange(16) % 2  # or a DataLoader
+        >>> gs.fit_head(model, data, "gmp").head.spec  # seconds: nothing is trained
+        'gmp'
+        >>> gs.fit_head(model, data, "gap", finetune=1).head.spec  # then the last stage, from cached maps
+        'gap'
+        >>> gs.fit_head(model, data, labels=("cold", "warm")).labels  # new classes, the same kind of head
+        ('cold', 'warm')
+
+    A new head alone costs accuracy where the features were trained for another one. Measured, small NIN, `fc:256` to
+    `gap`: 63.2 % to 53.1 % on CIFAR-10, to 59.7 % after 10 epochs of fine-tuning and 61.6 % after 30; 97.7 % to 96.0 %
+    and 97.2 % (10 epochs) on MNIST. So measure it, as `gapstone convert` does.
 
     Args:
         model: a `gs.Classifier`, or any module whose head is a `gs.Head` (`gs.swap_head`).
@@ -76,13 +85,15 @@ def fit_head(
         labels: names of the classes, where they are not the model's; not with `distil`, whose logits are the model's.
         finetune: epochs that the last stage and the head are trained, beginning at the closed form; never worse on the
             held-out images than that. For a Classifier. Keeps what the stage is given in memory, in half precision.
+        seed: of what is drawn: the held-out tenth, the order of fine-tuning.
 
-    A new head alone costs accuracy where the features were trained for another one. Measured, small NIN, `fc:256` to
-    `gap`: 63.2 % to 53.1 % on CIFAR-10, to 59.7 % after 10 epochs of fine-tuning and 61.6 % after 30; 97.7 % to 96.0 %
-    and 97.2 % (10 epochs) on MNIST. So measure it, as `gapstone convert` does.
+    Returns:
+        The copy, in eval mode.
 
-    Raises: ValueError for a head that is not pool + linear, labels that do not fit, a class without images, features
-        that are not finite; TrainingError.
+    Raises:
+        ValueError: a head that is not pool + linear, labels that do not fit, a class without images, features that are
+            not finite.
+        TrainingError: fine-tuning failed.
     """
     device = next(model.parameters()).device
     held_out = None if validation is None else InMemory(validation, device)
@@ -107,7 +118,7 @@ def fit(
     path, old = head_of(model)
     spec = str(parse(head or old.spec))
     names = names_of(model, old, labels)
-    asked(spec, method, finetune)
+    fit_request(spec, method, finetune)
     if finetune and not isinstance(model, Classifier):
         raise ValueError(f"fit_head(finetune={finetune}): what the last stage is, is known of a gs.Classifier only.")
     if finetune:
@@ -123,13 +134,13 @@ def fit(
     new_head = head_of(new)[1]
 
     wanted = {"logits": method == "distil", "between": finetune > 0}
-    train = look(model, new_head, data, **wanted)
+    train = head_inputs(model, new_head, data, **wanted)
     finite(train.vectors)
     check(train.labels, names, every=method != "distil")
     if held_out is None:
         train, other = _carve(train, seed)
     else:
-        other = look(model, new_head, held_out, **wanted)
+        other = head_inputs(model, new_head, held_out, **wanted)
         finite(other.vectors)
         check(other.labels, names, every=False)
     linear = _solve(train, other, method, len(names), progress)
@@ -141,7 +152,7 @@ def fit(
     return Fitted(new, linear.penalty, len(train.labels), len(other.labels), tuned)
 
 
-def asked(spec: str, method: str, epochs: int) -> None:
+def fit_request(spec: str, method: str, epochs: int) -> None:
     """Refuse at once, in words, what no pass over the images could mend. Raises ValueError."""
     parsed = parse(spec)
     if method not in METHODS:
@@ -191,13 +202,13 @@ def with_head(model: nn.Module, path: str, old: Head, spec: str, names: tuple[st
     return new.to(device).eval()
 
 
-def _carve(train: Seen, seed: int) -> tuple[Seen, Seen]:
+def _carve(train: HeadInputs, seed: int) -> tuple[HeadInputs, HeadInputs]:
     rows = np.arange(len(train.labels))
     rest, other = carve_validation(rows, train.labels, rows, seed, HELD_OUT)
     return train.some(rest), train.some(other)
 
 
-def _solve(train: Seen, other: Seen, method: Method, classes: int, progress: Progress | None) -> Linear:
+def _solve(train: HeadInputs, other: HeadInputs, method: Method, classes: int, progress: Progress | None) -> Linear:
     if method == "logistic":
         tell = progress("Logistic regression") if progress else None
         return logistic(train.vectors, train.labels, (other.vectors, other.labels), tell)
@@ -235,7 +246,9 @@ def put(head: Head, linear: Linear) -> None:
         layer.bias.copy_(torch.from_numpy(linear.bias))
 
 
-def _tune(model: Classifier, train: Seen, other: Seen, epochs: int, seed: int, progress: Progress | None) -> Tuned:
+def _tune(
+    model: Classifier, train: HeadInputs, other: HeadInputs, epochs: int, seed: int, progress: Progress | None
+) -> Finetuned:
     assert train.between is not None
     assert other.between is not None
     if not len(other.labels):
@@ -244,7 +257,7 @@ def _tune(model: Classifier, train: Seen, other: Seen, epochs: int, seed: int, p
     kinds = [(part, next(part.parameters()).dtype) for part in (model.features, model.head)]
     model.float()  # small steps vanish in half precision
     tuned = finetune(
-        model, Between(train.between, train.labels), Between(other.between, other.labels), epochs, seed, tell
+        model, LastStage(train.between, train.labels), LastStage(other.between, other.labels), epochs, seed, tell
     )
     for part, kind in kinds:
         part.to(kind)

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gapstone.eval_mode import eval_mode
 from gapstone.fitting.fitting_data import Data
 from gapstone.heads import Head
 from gapstone.models.classifier import Classifier
+from gapstone.runtime.eval_mode import eval_mode
 from gapstone.swapping.swap_report import head_of
 
 CHUNK = 64
@@ -31,7 +31,7 @@ class HeadInputs:
     between: NDArray[Any] | None
     """(n, …) what the last stage is given, in half precision or, where that is too small, float32; if asked for."""
 
-    def some(self, rows: NDArray[np.integer[Any]]) -> "Seen":
+    def some(self, rows: NDArray[np.integer[Any]]) -> "HeadInputs":
         logits = None if self.logits is None else self.logits[rows]
         return HeadInputs(
             self.vectors[rows], self.labels[rows], logits, None if self.between is None else self.between[rows]

@@ -24,12 +24,15 @@ def inspect(
 ) -> Inspection:
     """What a network is made of and costs, for one image. Runs on shapes alone: no weights are read, no memory taken.
 
-        >>> found = gs.inspect(torchvision.models.vgg16())
-        >>> f"{found.head_parameters / found.parameters:.1%} of the parameters are in the head"
+    Examples:
+        >>> inspection = gs.inspect(torchvision.models.vgg16())
+        >>> f"{inspection.head_parameters / inspection.parameters:.1%} of the parameters are in the head"
         '89.4% of the parameters are in the head'
-        >>> print(found)                    # by modules: shapes, parameters, multiply-adds, memory, receptive fields
-        >>> {head.head: head.parameters for head in found.heads}["gap"]
+        >>> print(inspection)  # by modules: shapes, parameters, multiply-adds, memory, receptive fields
+        >>> {head.head: head.parameters for head in inspection.heads}["gap"]
         513000
+
+    Where its last map cannot be told (a class token), `no_map` says why and `heads` is empty.
 
     Args:
         model: any `nn.Module` from images (N, channels, H, W) to an answer. A copy of it without numbers, and without
@@ -40,8 +43,11 @@ def inspect(
         channels: of the images; by default what the first convolution takes.
         name: shown instead of the class.
 
-    Where its last map cannot be told (a class token), `no_map` says why and `heads` is empty. Raises ValueError for a
-    model that does not take such images.
+    Returns:
+        The inspection.
+
+    Raises:
+        ValueError: a model that does not take such images.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"inspect({type(model).__name__}): a torch.nn.Module is inspected; see gapstone inspect --help")

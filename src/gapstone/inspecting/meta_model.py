@@ -131,7 +131,8 @@ def _copy(model: nn.Module) -> nn.Module:
 
 def _is_users(hook: Any) -> bool:
     """A function is not copied: it would be told of shapes, dozens of times. Methods are, with what they belong to,
-    and torch's own hooks (pruning, spectral norm) compute weights."""
+    and torch's own hooks (pruning, spectral norm) compute weights.
+    """
     while isinstance(hook, functools.partial):
         hook = hook.func
     return isinstance(hook, FunctionType) and not hook.__module__.startswith("torch.")

@@ -6,13 +6,13 @@ from dataclasses import replace
 from torch import nn
 
 from gapstone.inspecting.forward_passes import PassFacts
-from gapstone.inspecting.network_costs import Row
+from gapstone.inspecting.network_costs import ModuleCosts
 from gapstone.tracing.arithmetic import Arithmetic
 
 
 def rows_of(
     model: nn.Module, seen: PassFacts, tallies: dict[str, Arithmetic], memory: dict[str, int] | None
-) -> tuple[Row, ...]:
+) -> tuple[ModuleCosts, ...]:
     """In the order of `named_modules()`, the model itself first.
 
     tallies, memory: by path, of each module's own calls, without those of the modules inside it.
@@ -20,12 +20,12 @@ def rows_of(
     return tuple(_row(path, module, seen, tallies, memory) for path, module in model.named_modules())
 
 
-def each_once(rows: Sequence[Row], model: nn.Module, seen: PassFacts) -> tuple[Row, ...]:
+def each_once(rows: Sequence[ModuleCosts], model: nn.Module, seen: PassFacts) -> tuple[ModuleCosts, ...]:
     """The same rows, each parameter counted where it first stands: modules that share one are counted together."""
     head = _head(seen)
     first = [(path, p.numel(), id(p) in head) for path, p in model.named_parameters()]  # without duplicates
 
-    def counted(row: Row) -> Row:
+    def counted(row: ModuleCosts) -> ModuleCosts:
         inside = [(n, used) for path, n, used in first if not row.path or path.startswith(f"{row.path}.")]
         return replace(row, parameters=sum(n for n, _ in inside), head_parameters=sum(n for n, used in inside if used))
 
@@ -39,7 +39,7 @@ def _head(seen: PassFacts) -> frozenset[int]:
 
 def _row(
     path: str, module: nn.Module, seen: PassFacts, tallies: dict[str, Arithmetic], memory: dict[str, int] | None
-) -> Row:
+) -> ModuleCosts:
     def inside(other: str) -> bool:
         return not path or other == path or other.startswith(f"{path}.")
 
@@ -48,7 +48,7 @@ def _row(
     parameters = {id(p): p.numel() for p in module.parameters()}
     head = _head(seen)
     places = told.field if told else None
-    return Row(
+    return ModuleCosts(
         path=path,
         kind=type(module).__name__,
         depth=path.count(".") + 1 if path else 0,

@@ -18,7 +18,7 @@ from gapstone.loops.places import encode
 from gapstone.loops.tuned.windows import FLOATS
 from gapstone.regions import Whole
 from gapstone.regions.places import Boxes, Place
-from gapstone.torch_internals import unwatched
+from gapstone.runtime.torch_internals import unwatched
 
 
 def alone(x: Tensor) -> bool:
@@ -47,7 +47,8 @@ def pool(name: str, loop: str, x: Tensor, place: Boxes, parameters: Parameters, 
 
 def built(name: str, loop: str, x: Tensor, place: Place, parameters: Parameters, keep: bool) -> bool:
     """Whether a compiled loop has all kernels of a call; those it has not are compiled in the background from here on,
-    and the call goes another way, as that of an empty map does at all times."""
+    and the call goes another way, as that of an empty map does at all times.
+    """
     if not x.numel():
         return False
     if background.must_wait():

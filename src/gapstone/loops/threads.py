@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from gapstone.loops import arguments as a
-from gapstone.torch_internals import openmp
+from gapstone.runtime.torch_internals import openmp
 
 ALONE = 1 << 16  # bytes of work below which one thread is as fast: starting a second takes 3 µs
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.torch_internals import written_down
+from gapstone.runtime.torch_internals import written_down
 
 NOWHERE = 2**62  # the position of no position
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.drawing.explanation_view import ShownImages
-from gapstone.eval_mode import eval_mode
 from gapstone.heads import Head, NotLinearError
 from gapstone.maps.explanation import Explanation
 from gapstone.maps.targets import Classes, chosen
 from gapstone.models.classifier import Classifier
+from gapstone.runtime.eval_mode import eval_mode
 from gapstone.tracing.locate_head import locate_features, locate_head
 from gapstone.tracing.placement import Placement
 from gapstone.tracing.tape import SplitError
@@ -32,15 +32,20 @@ def explain(
 ) -> Explanation:
     """What every position of the last feature map adds to each class's logit, from one forward pass.
 
-        >>> explained = gs.explain(torchvision.models.resnet50().eval(), images)    # any model, (N, 3, H, W)
-        >>> explained.maps.shape                                                    # every class, in logit units
-        torch.Size([16, 1000, 7, 7])
-        >>> explained.maps.sum((2, 3)) + explained.bias                             # the logits
-        >>> gs.explain(model, images, y).maps.shape                                 # y (16,): each image's own class
-        torch.Size([16, 1, 7, 7])
-        >>> gs.explain(model, images, [281, 282]).maps.shape                        # a list: these of every image
-        torch.Size([16, 2, 7, 7])
-        >>> gs.explain(gs.load("photos.safetensors"), ["a.jpg", "b.jpg"], top_k=3)  # a gapstone model takes files too
+    Examples:
+        >>> resnet = torchvision.models.resnet18().eval()  # any nn.Module; nothing of it changes
+        >>> images = torch.rand(4, 3, 224, 224)
+        >>> explained = gs.explain(resnet, images)
+        >>> explained.maps.shape  # every class, in logit units
+        torch.Size([4, 1000, 7, 7])
+        >>> torch.allclose(explained.maps.sum((2, 3)) + explained.bias, explained.logits, atol=1e-4)
+        True
+        >>> gs.explain(resnet, images, torch.tensor([3, 1, 4, 1])).maps.shape  # labels (N,): each image's own class
+        torch.Size([4, 1, 7, 7])
+        >>> gs.explain(resnet, images, [281, 282]).maps.shape  # a list: these of every image
+        torch.Size([4, 2, 7, 7])
+        >>> gs.explain(gs.load("photos.safetensors"), ["a.jpg", "b.jpg"], top_k=1).classes.shape  # files, too
+        torch.Size([2, 1])
 
     The last map and what follows it are found by watching the model run. Where its head is linear in what it pools
     (mean, maximum, both, flattened, pooled to a grid, one map per class, any pool of gapstone's that adds up), the maps
@@ -51,7 +56,10 @@ def explain(
     says what they leave out. A model that ends in a softmax, log-softmax or sigmoid is explained at the logits before
     it, and `end` says so. The backbone is never differentiated; nothing of the model changes.
 
+    Source: Zhou et al., Learning deep features for discriminative localization, arXiv 1512.04150.
+
     Args:
+        model: any nn.Module from images to logits.
         images: (N, C, *spatial), normalised; for a gapstone model also files and pictures, as `Classifier.predict`.
         classes: None: all. A list: these of every image, by number or, where there are labels, by name. A tensor or
             array (N,), as labels come: one class of each image, maps (N, 1, …); for these of every image, `y.tolist()`.
@@ -61,9 +69,12 @@ def explain(
             w), (N, h, w, C), or tokens (N, h·w, C), also with a class token before them.
         labels: of the classes; a gapstone model brings its own.
 
-    Raises: SplitError (a ValueError) where there is no last map, with what was seen and what to do; ValueError for
-        classes that are not there, or rows of them for another number of images.
-    Source: Zhou et al., Learning deep features for discriminative localization, arXiv 1512.04150.
+    Returns:
+        The explanation: maps, bias, logits, and where the cells lie in the images.
+
+    Raises:
+        SplitError: there is no last map; says what was seen and what to do. A ValueError.
+        ValueError: classes that are not there, or rows of them for another number of images.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"explain takes a model (an nn.Module), and got a {type(model).__name__}")

@@ -175,7 +175,8 @@ class TooManyParametersError(ValueError):
 @contextmanager
 def at_most(count: int) -> Iterator[None]:
     """While networks are built in this thread: TooManyParametersError as soon as they have more than `count`
-    parameters together, before anything is done with them."""
+    parameters together, before anything is done with them.
+    """
     thread, seen = threading.get_ident(), 0
 
     def registered(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:

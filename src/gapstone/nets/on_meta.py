@@ -110,5 +110,6 @@ def shapes_alone() -> TorchFunctionMode:
 
 def batch_norms_alone() -> TorchFunctionMode:
     """For a forward pass of shapes in eval mode: torch takes a batch norm apart in Python there, 6 of 7 parts of the
-    time of a ResNet."""
+    time of a ResNet.
+    """
     return _Answered({F.batch_norm: _like})

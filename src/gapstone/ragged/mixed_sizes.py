@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gapstone.console.formatting import format_size
-from gapstone.eval_mode import eval_mode
 from gapstone.ragged.batching import MOST_PIXELS, BatchPlan, buckets, joined, singly
 from gapstone.ragged.extents import Unsupported
 from gapstone.ragged.padded_batch import run, together
 from gapstone.ragged.padding_check import alike, check_padding, different, extremes, remember_unsupported
+from gapstone.runtime.eval_mode import eval_mode
 
 How = Literal["auto", "masked", "buckets"]
 
@@ -22,6 +22,7 @@ How = Literal["auto", "masked", "buckets"]
 def mixed_sizes(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -> Tensor:
     """The model's answers for images of different sizes, (N, D): row i is what it answers to image i alone.
 
+    Examples:
         >>> images = [torch.rand(3, 240, 180), torch.rand(3, 200, 200), torch.rand(3, 180, 240)]
         >>> gs.mixed_sizes(torchvision.models.resnet18().eval(), images).shape
         torch.Size([3, 1000])
@@ -29,8 +30,7 @@ def mixed_sizes(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -
     Nothing is resized. Images of unlike sizes are padded into batches where that is faster, and the padding is kept
     out of every layer and of the pools, so that the answers are those of single images up to rounding (1e-5 in
     float32). Where a network has a call for which that cannot be (attention over positions, say), images of one size
-    go together and the others alone; batch norm without running statistics makes every image go alone. `plan` says
-    which way is taken, and why.
+    go together and the others alone; batch norm without running statistics makes every image go alone.
 
     What is checked by running: once per model, two images padded and alone; of a model whose own code asks for the size
     of a map, in every padded batch also the smallest image and the shortest along each axis, alone. Code that takes
@@ -44,15 +44,20 @@ def mixed_sizes(model: nn.Module, images: Sequence[Tensor], how: How = "auto") -
         how: "auto": what should be fastest; "masked": as many together as fit into memory, refused where padding cannot
             be kept out; "buckets": only images of one size together.
 
-    Raises: ValueError where a network cannot take an image or the images are not alike in type, device and channels;
-        with "masked" Unsupported, a ValueError, with the name of the call that is in the way.
+    Returns:
+        The answers, in the order of the images.
+
+    Raises:
+        ValueError: a network that cannot take an image; images that are not alike in type, device and channels; with
+            "masked", a call from which padding cannot be kept out, by its name.
     """
     _check(images)
     rows: list[Tensor | None] = [None] * len(images)
     for number, out in outputs(model, images, how):
         if out.dim() != 1:
             raise ValueError(
-                f"{type(model).__name__} answers an image of {format_size(images[number].shape[1:])} px with a tensor of shape "
+                f"{type(model).__name__} answers an image of {format_size(images[number].shape[1:])} px with a "
+                f"tensor of shape "
                 f"{tuple(out.shape)}, not with one row of numbers: add a pool, or take gapstone.ragged.outputs"
             )
         rows[number] = out

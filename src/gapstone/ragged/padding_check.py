@@ -91,7 +91,8 @@ def alike(a: Tensor, b: Tensor) -> bool:
 
 def _overheads(model: nn.Module, tracer: PaddedBatchTracer, images: Sequence[Tensor]) -> tuple[float, float]:
     """In pixels, from the multiply-adds that take as long on a CPU: 40 for reading and laying out a weight, 0.06
-    million for a call and its layer, 0.8 million for one that is watched."""
+    million for a call and its layer, 0.8 million for one that is watched.
+    """
     lengths = map(max, zip(*(image.shape[1:] for image in images), strict=True))
     per_pixel = max(1.0, tracer.maps.products / prod(lengths))
     weights = 40 * sum(p.numel() for p in model.parameters()) / per_pixel

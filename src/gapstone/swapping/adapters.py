@@ -36,7 +36,8 @@ class TokenGrid(nn.Module):
             n * self.size[0] != m * size[0] for n, m in zip(size, self.size, strict=True)
         ):
             raise ValueError(
-                f"images of {format_size(size)}: this head stands on tokens, found as a grid of {format_size(self.grid)} in images of "
+                f"images of {format_size(size)}: this head stands on tokens, found as a grid of "
+                f"{format_size(self.grid)} in images of "
                 f"{format_size(self.size)}: give images of those proportions, or swap again with images= of these"
             )
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from gapstone.eval_mode import eval_mode
+from gapstone.runtime.eval_mode import eval_mode
 from gapstone.swapping.last_map import LocatedMap
 
 WAY = "nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear({}, {}))"

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from gapstone.eval_mode import eval_mode
 from gapstone.models.classifier import Classifier
+from gapstone.runtime.eval_mode import eval_mode
 
 SIDES = (224, 32, 28, 64, 128, 256, 299, 384)
 """ImageNet's, CIFAR's, MNIST's, …: networks of a fixed size take only theirs."""

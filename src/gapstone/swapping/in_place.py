@@ -13,8 +13,9 @@ SHAPES = ((), (-1, -1), (1, 1))
 """Axes that are given to logits (N, K): none, (N, K, 1, 1), (N, 1, 1, K)."""
 
 
-def swap_in_place(surgery: Surgery, found: LocatedMap, gone: Sequence[nn.Module], head: nn.Module, images: Tensor, classes: int
-           ) -> nn.Module | None:  # fmt: skip
+def swap_in_place(
+    surgery: Surgery, found: LocatedMap, gone: Sequence[nn.Module], head: nn.Module, images: Tensor, classes: int
+) -> nn.Module | None:
     """The model, its head in place of the module that takes the map; None where its answer is changed after it.
 
     Also for tokens: only what stands around the network sees the images' proportions, and so the grid.

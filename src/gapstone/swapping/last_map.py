@@ -6,8 +6,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from gapstone.eval_mode import eval_mode
 from gapstone.heads import Head
+from gapstone.runtime.eval_mode import eval_mode
 from gapstone.swapping.adapters import ChannelsFirst, TokenGrid
 from gapstone.tracing.locate_head import named
 from gapstone.tracing.position_axes import PREFIX, PositionAxes

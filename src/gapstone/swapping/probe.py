@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from gapstone.eval_mode import eval_mode
+from gapstone.runtime.eval_mode import eval_mode
 
 PASSES = 3
 """In training: what happens at random (a dropout of the logits) may not happen in one."""

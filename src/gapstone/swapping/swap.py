@@ -33,13 +33,15 @@ def swap_head(
 ) -> nn.Module:
     """The same network with another head: everything after its last map is cut off, and `head` put there.
 
-        >>> model = gs.swap_head(torchvision.models.vgg16(weights="DEFAULT"), "gap", 10)
-        >>> model(torch.rand(1, 3, 640, 480)).shape                   # 138 million parameters before, 14.7 million now
+    Examples:
+        >>> model = gs.swap_head(torchvision.models.resnet18(), "gap", 10)
+        >>> model(torch.rand(1, 3, 160, 120)).shape
         torch.Size([1, 10])
-        >>> print(gs.swapped(model))                                  # what was cut, what stands there now
-        >>> gs.swap_head(timm.create_model("swin_tiny_patch4_window7_224"), "gmp")
-        >>> gs.swap_head(mine, "gem:p=learned", 10, at="layer3")      # a map of your choice
-        >>> gs.swap_head(mine, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)))   # your own
+        >>> print(gs.swapped(model))  # what was cut, what stands there now
+        >>> model = gs.swap_head(model, "gem:p=learned", 10, at="layer3")  # a map of your choice
+        >>> own = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
+        >>> gs.swap_head(torchvision.models.resnet18(), own).num_classes
+        10
 
     The last map is found by watching a forward pass, whatever the modules are called. What it depends on stays; what
     it does not is cut: classifiers, norms and hidden layers after the pool, auxiliary heads. Where the calls that
@@ -60,13 +62,16 @@ def swap_head(
             it takes. `fc` without `grid` is made for the map of these images.
         inplace: change the model that is given, and use what is returned; else a deep copy.
 
-    Returns: the model with its new head, (N, num_classes) logits in both modes; where the model gave an object that
-    holds them (`.logits`), it still does. Its `num_classes` tells the truth, and
-    so do `num_labels` and the config of Hugging Face's models, which keep `pixel_values=`, `labels=`, their loss and
-    their output class. timm's `get_classifier` and `reset_classifier` go on working, with the new head.
+    Returns:
+        The model with its new head, (N, num_classes) logits in both modes; where the model gave an object that
+        holds them (`.logits`), it still does. Its `num_classes` tells the truth, and so do `num_labels` and the
+        config of Hugging Face's models, which keep `pixel_values=`, `labels=`, their loss and their output class.
+        timm's `get_classifier` and `reset_classifier` go on working, with the new head.
 
-    Raises: SplitError (a ValueError) where no map is found, with those that were seen; ValueError for arguments that
-        cannot be; TypeError for what is no nn.Module, and for a model that cannot be copied.
+    Raises:
+        SplitError: no map is found; lists those that were seen. A ValueError.
+        ValueError: arguments that cannot be.
+        TypeError: what is no nn.Module; a model that cannot be copied.
     """
     _check(model, head, num_classes)
     if not inplace:

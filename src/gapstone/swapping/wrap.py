@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapstone.eval_mode import eval_mode
+from gapstone.runtime.eval_mode import eval_mode
 from gapstone.swapping.exchange import Surgery, of_in_training
 from gapstone.swapping.in_place import consumers
 from gapstone.swapping.last_map import LocatedMap, choose

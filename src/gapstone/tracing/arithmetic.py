@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry
 
-from gapstone.eval_mode import eval_mode
 from gapstone.regions.places import Boxes, Cells
+from gapstone.runtime.eval_mode import eval_mode
 from gapstone.runtime.torch_internals import TorchDispatchMode
 from gapstone.tracing import operations as ops
 from gapstone.tracing.tape import tensors

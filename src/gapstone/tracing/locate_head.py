@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from gapstone.eval_mode import eval_mode
+from gapstone.runtime.eval_mode import eval_mode
 from gapstone.tracing.geometry import Geometry
 from gapstone.tracing.tape import SplitError, Tape, TapeStart
 from gapstone.tracing.trace import HeadTracer, TapeRecorder

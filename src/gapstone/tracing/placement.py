@@ -54,7 +54,8 @@ class Placement:
 
     def edges(self, cells: int, axis: int) -> NDArray[np.float64]:
         """(cells + 1) edges, 0 the outer edge of the first pixel: halfway between centres; the outer cells reach to
-        the end of what was seen, and a cell whose centre lies beyond it is left with nothing."""
+        the end of what was seen, and a cell whose centre lies beyond it is left with nothing.
+        """
         low, high = self.seen[axis]
         inner = self.centres(cells, axis)[:-1] + self.stride[axis] / 2 + 0.5
         return np.concatenate([[low], inner.clip(low, high), [high]])

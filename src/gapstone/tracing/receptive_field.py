@@ -100,7 +100,8 @@ class ReceptiveFieldTracer(HeadTracer):
 
     def _gathers(self, op: Operation, place: Geometry | None, shape: tuple[int, ...], y: Tensor) -> bool:
         """Whether a call made something of all positions: a pool of the whole map, a layer over what was flattened,
-        attention over tokens that are the whole grid."""
+        attention over tokens that are the whole grid.
+        """
         if place is not None and isinstance(op, POOLS):
             if y.dim() == len(shape):
                 return all(y.shape[axis] == 1 for axis in place.axes)

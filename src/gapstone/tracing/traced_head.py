@@ -285,7 +285,8 @@ class TracedHead:
 
     def _gradients(self, classes: Tensor | None, images: int | None = None) -> Iterator[list[Tensor]]:
         """d logit / d pooled by a vector-Jacobian product through what follows the pools: per pool (N, k, P), for so
-        many classes at a time."""
+        many classes at a time.
+        """
         assert self.poolings is not None
         rest = self._rest()
         with torch.inference_mode(False), torch.enable_grad():

@@ -12,7 +12,7 @@ from gapstone.loops.kernels import Kernel
 from gapstone.loops.memory import empty
 from gapstone.loops.threads import ALONE
 from gapstone.loops.tuned import arguments as a
-from gapstone.torch_internals import openmp
+from gapstone.runtime.torch_internals import openmp
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ QUIETLY := -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning -W
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 
-.PHONY: install demo lint test test-slow test-seeds test-oldest test-newest bench check docs clean
+.PHONY: install demo lint test test-slow test-seeds test-oldest test-newest bench check docs site clean
 
 install: .venv/installed
 
@@ -64,5 +64,15 @@ docs: install
 	$(BIN)/python docs/generate/pools.py
 	$(BIN)/python docs/generate/tutorial.py
 
+# the documentation site, in site/; a link that does not hold, or a page that loads something from elsewhere, is an error
+site: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	$(PYTEST) tests/docs/test_site.py
+	@echo "Open site/index.html"
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf .venv .venv-oldest .venv-newest runs dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-oldest .venv-newest runs dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

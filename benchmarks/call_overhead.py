@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gapstone as gs
+from gapstone.bench.doctor import machine
 from gapstone.bench.measure import interleaved, spread
-from gapstone.disk import output_file
-from gapstone.doctor import machine
+from gapstone.storage.paths import output_file
 
 SIZES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
 CHANNELS = 8

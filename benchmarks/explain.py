@@ -28,10 +28,10 @@ import torch
 from explain_peers import CASES, CONTENDERS, PLAIN, Case, Run, definition, error
 from render import markdown
 
-from gapstone.bench.measure import Spread, interleaved, ratio, spread
-from gapstone.bench.table import between, milliseconds, times
-from gapstone.disk import output_file
-from gapstone.doctor import machine
+from gapstone.bench.case_table import between, milliseconds, times
+from gapstone.bench.doctor import machine
+from gapstone.bench.measure import TimeSpread, interleaved, ratio, spread
+from gapstone.storage.paths import output_file
 
 WRONG = 1e-5
 PEERS = ("torchvision", "captum", "torchcam", "grad-cam")
@@ -182,7 +182,7 @@ def page(facts: dict[str, Any]) -> str:
 def rows(one: dict[str, Any], memory: dict[str, dict[str, int]]) -> str:
     lines = []
     for name, what in one["found"].items():
-        seconds, over = Spread(**what["seconds"]), Spread(**what["ratio"])
+        seconds, over = TimeSpread(**what["seconds"]), TimeSpread(**what["ratio"])
         cells = [name, milliseconds(seconds.median), f"{times(over)} ({between(over)}){' ~' * over.disturbed}"]
         for kind in ("live", "grown"):
             if name in memory and PLAIN in memory:

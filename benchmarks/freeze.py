@@ -30,12 +30,12 @@ import torch._dynamo  # imported by the first optimizer; no part of its time
 from safetensors.torch import save_file
 
 from gapstone import nets
-from gapstone.compare.frozen import Seen, train_on
-from gapstone.compare.once import backbone, look
-from gapstone.compare.plan import Plan, Request, plan
-from gapstone.compare.trials import on_kept
-from gapstone.prepare import Choices
-from gapstone.training import train
+from gapstone.compare.feature_cache import FeatureCache, train_on
+from gapstone.compare.feature_pass import backbone, look
+from gapstone.compare.plan import CompareRequest, ComparisonPlan, plan
+from gapstone.compare.trials import run_on_cached_rows
+from gapstone.training.loop import train
+from gapstone.training.training_data import TrainOptions
 
 SETS = {
     "8 pools without parameters": ("gap", "gmp", "gem", "gem:p=5", "lse", "lse:r=2", "avgmax", "catavgmax"),
@@ -44,17 +44,17 @@ SETS = {
 SEEDS = 5
 
 
-def planned(data: str, heads: tuple[str, ...], arguments: argparse.Namespace, folder: Path) -> Plan:
+def planned(data: str, heads: tuple[str, ...], arguments: argparse.Namespace, folder: Path) -> ComparisonPlan:
     weights = folder / "trunk.safetensors"
     if not weights.exists():
         torch.manual_seed(0)
         save_file(nets.build(arguments.backbone).state_dict(), weights)
-    choices = Choices(
+    choices = TrainOptions(
         data, backbone=arguments.backbone, size=str(arguments.size), limit=arguments.limit, epochs=arguments.epochs
     )
     out = folder / heads[-1].replace(":", "_")
     (out / "trials").mkdir(parents=True)
-    request = Request(choices, heads, SEEDS, weights=weights, freeze=True).checked()
+    request = CompareRequest(choices, heads, SEEDS, weights=weights, freeze=True).checked()
     return plan(request, out, lambda text: None, lambda name: lambda done, total: None)
 
 
@@ -64,7 +64,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
-def measured(what: Plan, folder: Path) -> dict[str, float]:
+def measured(what: ComparisonPlan, folder: Path) -> dict[str, float]:
     torch.set_num_threads(1)
     store = what.prepared.store
     settings = replace(what.prepared.settings, patience=10**6)
@@ -74,10 +74,10 @@ def measured(what: Plan, folder: Path) -> dict[str, float]:
     kept = folder / f"kept-{still.heads[-1].replace(':', '_')}"
     backbone(what.trials[0])(torch.rand(8, 3, *what.prepared.preprocessing.size))  # warm
     passed = seconds(lambda: look(store.folder, kept, still, news.append))
-    seen = next(one for one in news if isinstance(one, Seen))
+    seen = next(one for one in news if isinstance(one, FeatureCache))
     bytes_kept = sum(path.stat().st_size for path in kept.glob("*.npy"))
     each = [
-        seconds(lambda: train_on(on_kept(t, seen, store.labels), t.train, t.validation, settings, t.seed))  # noqa: B023
+        seconds(lambda: train_on(run_on_cached_rows(t, seen, store.labels), t.train, t.validation, settings, t.seed))  # noqa: B023
         for t in what.trials
     ]
     trial = what.trials[0]

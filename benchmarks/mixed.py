@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import gapstone as gs
-from gapstone.bench.measure import Spread, interleaved, ratio, spread
-from gapstone.bench.table import between, milliseconds, times
-from gapstone.disk import output_file
-from gapstone.doctor import machine
-from gapstone.mixed import mixed_sizes, plan
+from gapstone.bench.case_table import between, milliseconds, times
+from gapstone.bench.doctor import machine
+from gapstone.bench.measure import TimeSpread, interleaved, ratio, spread
 from gapstone.nets import NAMES, build
+from gapstone.ragged import mixed_sizes, plan
+from gapstone.storage.paths import output_file
 
 Images = Sequence[Tensor]
 Answer = Callable[[Images], Tensor]
@@ -173,7 +173,7 @@ def measured(case: Case, threads: int, options: argparse.Namespace) -> dict[str,
 def rows(one: dict[str, Any]) -> str:
     lines = []
     for name, what in one["found"].items():
-        seconds, over = Spread(**what["seconds"]), Spread(**what["ratio"])
+        seconds, over = TimeSpread(**what["seconds"]), TimeSpread(**what["ratio"])
         off = "" if what["off"] is None else f"{what['off']:.0e}"
         lines.append(
             [name, milliseconds(seconds.median), f"{times(over)} ({between(over)}){' ~' * over.disturbed}", off]

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 
 import gapstone as gs
-from gapstone.bench import table
-from gapstone.bench.measure import Spread, interleaved, ratio, spread
-from gapstone.disk import output_file
-from gapstone.doctor import machine
+from gapstone.bench import case_table
+from gapstone.bench.doctor import machine
+from gapstone.bench.measure import TimeSpread, interleaved, ratio, spread
+from gapstone.storage.paths import output_file
 
 LAYOUTS = ("NCHW", "NHWC", "to NHWC")
 
@@ -80,9 +80,9 @@ class Measured:
     compiled: bool
     error: float
     """Of the answers, or of the first layer's gradient: the largest difference over the largest number."""
-    torch: Spread
-    gapstone: Spread
-    ratio: Spread
+    torch: TimeSpread
+    gapstone: TimeSpread
+    ratio: TimeSpread
 
 
 def pair(make: Callable[[], nn.Module], layout: str, mode: str, compiled: bool) -> tuple[nn.Module, nn.Module]:
@@ -155,13 +155,12 @@ def measure(name: str, layout: str, mode: str, threads: int, options: argparse.N
 def line(found: Measured) -> str:
     lost = "◄ slower" if found.ratio.high < 0.98 else ""
     noisy = "  ~ disturbed" if found.ratio.disturbed else ""
-    times = "".join(f"{table.milliseconds(one.median):>10}" for one in (found.torch, found.gapstone))
+    times = "".join(f"{case_table.milliseconds(one.median):>10}" for one in (found.torch, found.gapstone))
     what = (
         f"{found.model:14}{found.mode:7}{found.layout:9}{found.threads} {'compiled' if found.compiled else 'eager':9}"
     )
-    return (
-        f"{what}{times}{table.times(found.ratio):>9}  {table.between(found.ratio):15} {found.error:7.0e} {lost}{noisy}"
-    )
+    ratio = f"{case_table.times(found.ratio):>9}  {case_table.between(found.ratio):15}"
+    return f"{what}{times}{ratio} {found.error:7.0e} {lost}{noisy}"
 
 
 def main() -> None:

@@ -17,17 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gapstone.bench import eager
-from gapstone.bench.job import Contender, Job, Run
+from gapstone.bench import eager_pools
+from gapstone.bench.contenders import CaseArrays, Contender, Run
 
 
-def inductor(job: Job) -> Run:
+def inductor(job: CaseArrays) -> Run:
     """torch.compile of the formula. Its graphs hold the number of threads they were made with: made anew per job."""
     torch._dynamo.reset()
     # autograd runs the same backward again and again here, which must not give its buffers away
     torch._functorch.config.donated_buffer = False
     with torch.inference_mode(False):
-        compiled = torch.compile(eager.formula(job.case, job.mask), fullgraph=True, dynamic=False)
+        compiled = torch.compile(eager_pools.formula(job.case, job.mask), fullgraph=True, dynamic=False)
     if job.case.into:
         raise NotImplementedError("a graph makes its own answers")
     learned = () if job.learned is None else (job.learned,)
@@ -36,7 +36,7 @@ def inductor(job: Job) -> Run:
     return lambda: compiled(job.x, *learned)
 
 
-def views(job: Job) -> Run:
+def views(job: CaseArrays) -> Run:
     """torch.maximum of strided views, rows then columns: what one writes who wants no kernel at all."""
     case = job.case
     if case.pool != "max" or not case.window or case.direction == "backward" or case.into or case.dtype == "uint8":
@@ -66,7 +66,7 @@ def views(job: Job) -> Run:
 
 
 @lru_cache(maxsize=4)
-def graph(job: Job) -> bytes:
+def graph(job: CaseArrays) -> bytes:
     """The pool as ONNX, float32, channels first."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -126,7 +126,7 @@ def graph(job: Job) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def onnxruntime(job: Job) -> Run:
+def onnxruntime(job: CaseArrays) -> Run:
     """Input and output bound to our memory, so nothing is copied and nothing is allocated."""
     import numpy as np
     import onnxruntime as ort
@@ -148,7 +148,7 @@ def onnxruntime(job: Job) -> Run:
     return run
 
 
-def openvino(job: Job) -> Run:
+def openvino(job: CaseArrays) -> Run:
     """The same graph, in float32, on our memory."""
     os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
     import openvino as ov
@@ -171,7 +171,7 @@ def openvino(job: Job) -> Run:
 # ---- JAX
 
 
-def jax(job: Job) -> Run:
+def jax(job: CaseArrays) -> Run:
     """XLA, jitted; channels-last maps as (N, H, W, C) arrays. Its threads are set once per process: one, here."""
     if job.threads != 1:
         raise NotImplementedError("XLA's threads are set once per process; measured with one")
@@ -206,7 +206,7 @@ def jax(job: Job) -> Run:
     return lambda: tensor(jitted(*inputs).block_until_ready())  # as a tensor: no copy, 3 µs
 
 
-def _jax_pool(job: Job, last: bool) -> Callable[[Any], Any]:
+def _jax_pool(job: CaseArrays, last: bool) -> Callable[[Any], Any]:
     import jax.numpy as jnp
     from jax import lax, nn
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from peers import PEERS
 from rich.console import Console
 
+from gapstone.bench.case_result import CaseResult
 from gapstone.bench.cases import Case, both, whole_maps
-from gapstone.bench.command import how, run
-from gapstone.bench.result import Result
-from gapstone.disk import output_file
+from gapstone.bench.run_bench import how, run
+from gapstone.storage.paths import output_file
 
 HALVES = ("bfloat16", "float16")
 
@@ -118,7 +118,7 @@ def main() -> None:
     chosen = {
         section: [case for case in some if matches(options.only, section, case)] for section, some in cases().items()
     }
-    results: list[Result] = []
+    results: list[CaseResult] = []
     try:
         for threads in map(int, options.threads.split(",")):
             console.print(f"\n==== {how(threads, options.rounds)}", style="bold", highlight=False)

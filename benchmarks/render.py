@@ -15,9 +15,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from gapstone.bench.measure import Spread
-from gapstone.bench.result import OURS, TORCH, Result
-from gapstone.bench.table import LEGEND, between, factor, kept, milliseconds, times
+from gapstone.bench.case_result import OURS, TORCH, CaseResult
+from gapstone.bench.case_table import LEGEND, between, factor, kept, milliseconds, times
+from gapstone.bench.measure import TimeSpread
 
 README = [  # what the README shows: pool and region, map
     ("max 3×3 s2", (16, 64, 112, 112)),
@@ -46,7 +46,7 @@ def page(files: list[dict[str, Any]]) -> str:
         facts += [f"at most {found['rounds']} rounds"] if "rounds" in found else []
         parts.append("; ".join(facts) + ".\n")
         if "results" in found:
-            parts += pools([Result.read(one) for one in found["results"]])
+            parts += pools([CaseResult.read(one) for one in found["results"]])
         if "models" in found:
             parts.append(models(found["models"]))
             parts += [f"**Wrong**, not timed: {one}\n" for one in found.get("wrong", [])]
@@ -55,7 +55,7 @@ def page(files: list[dict[str, Any]]) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def pools(results: list[Result]) -> list[str]:
+def pools(results: list[CaseResult]) -> list[str]:
     parts = [
         LEGEND + " `~`: disturbed by other work on the machine. A bold ratio below 1 is a loss. "
         "ONNX Runtime and OpenVINO write into memory that is there already, gapstone only where it says `into`.\n"
@@ -68,7 +68,7 @@ def pools(results: list[Result]) -> list[str]:
     return parts
 
 
-def table(rows: list[Result]) -> str:
+def table(rows: list[CaseResult]) -> str:
     peers = list(dict.fromkeys(name for row in rows for name in row.ratios if name != TORCH))
     keeps = any(row.kept for row in rows)
     head = ["pool", "map", "loop", "ours ms", "torch ms", "torch / ours", "GB/s", "of the limit"]
@@ -76,7 +76,7 @@ def table(rows: list[Result]) -> str:
     return markdown(head, [cells(row, peers, keeps) for row in rows])
 
 
-def cells(row: Result, peers: list[str], keeps: bool) -> list[str]:
+def cells(row: CaseResult, peers: list[str], keeps: bool) -> list[str]:
     known = [row.case.title, "×".join(map(str, row.case.shape)), row.loop]
     if reason := row.wrong or row.refused:
         return [*known, f"{'**wrong**' if row.wrong else 'not timed'}: {reason}"]
@@ -95,7 +95,7 @@ def cells(row: Result, peers: list[str], keeps: bool) -> list[str]:
     return found + ([kept(row, OURS), kept(row, TORCH)] if row.kept else ["", ""] if keeps else [])
 
 
-def won(row: Result, name: str, quartiles: bool = False) -> str:
+def won(row: CaseResult, name: str, quartiles: bool = False) -> str:
     """The ratio; a loss in bold."""
     said = times(row.ratios[name])
     said = f"**{said}**" if row.verdict(name) == "slower" else said
@@ -107,7 +107,7 @@ def models(found: list[dict[str, Any]]) -> str:
     head = ["model", "", "layout", "threads", "", "torch ms", "accelerated ms", "torch / accelerated", "off"]
     rows = []
     for one in found:
-        ratio = Spread(**one["ratio"])
+        ratio = TimeSpread(**one["ratio"])
         said = times(ratio) if ratio.high >= 0.98 else f"**{times(ratio)}**"
         medians = [milliseconds(one[name]["median"]) for name in ("torch", "gapstone")]
         rows.append([one["model"], one["mode"], one["layout"], str(one["threads"]),
@@ -135,7 +135,7 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 def short(files: list[dict[str, Any]]) -> str:
     """One line per pool: how many times torch's time ours takes, forward and backward, in both layouts."""
-    results = [Result.read(one) for found in files for one in found.get("results", [])]
+    results = [CaseResult.read(one) for found in files for one in found.get("results", [])]
     columns = [(d, layout) for layout in ("contiguous", "channels-last") for d in ("forward", "backward")]
     rows = []
     for title, shape in README:
@@ -152,7 +152,7 @@ def short(files: list[dict[str, Any]]) -> str:
     return "\n".join(parts)
 
 
-def brief(one: Result | None) -> str:
+def brief(one: CaseResult | None) -> str:
     if one is None or not one.ratios:
         return "wrong" if one and one.wrong else ""
     return won(one, TORCH)

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from gapstone.classifier import Classifier
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.training import Settings, train
+from gapstone.models.classifier import Classifier
+from gapstone.training.loop import TrainSettings, train
 
 
 class Pictures:
@@ -50,7 +50,7 @@ class Plain(nn.Module):
         return self.net(x)
 
 
-def plain(model: nn.Module, pictures: Pictures, rows: np.ndarray, held: np.ndarray, settings: Settings) -> None:
+def plain(model: nn.Module, pictures: Pictures, rows: np.ndarray, held: np.ndarray, settings: TrainSettings) -> None:
     x = (torch.from_numpy(pictures.images).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
     x, y = x.contiguous(), torch.from_numpy(pictures.labels)
     loader = DataLoader(TensorDataset(x[rows], y[rows]), settings.batch_size, shuffle=True)
@@ -82,7 +82,7 @@ def main() -> None:
     size = arguments.size
     pictures = Pictures(2000, size)
     rows, held = np.arange(1800), np.arange(1800, 2000)
-    settings = Settings(epochs=arguments.epochs)
+    settings = TrainSettings(epochs=arguments.epochs)
     preprocessing = Preprocessing(3, (size, size), (size, size), (0.5,) * 3, (0.25,) * 3)
     torch.manual_seed(0)
     ours = Classifier("nin", "gap", [str(k) for k in range(10)], preprocessing)

@@ -16,7 +16,8 @@ from typing import IO, Any
 
 SERVER = """
 import atexit, json, os, sys
-import torch, gapstone.cli, gapstone.compare.run, gapstone.explaining.job, gapstone.single
+import torch, gapstone.cli, gapstone.compare.run_comparison
+import gapstone.explaining.explain_files, gapstone.explaining.predict_files, gapstone.training.train_model
 from gapstone.__main__ import main
 for line in sys.stdin:
     call = json.loads(line)

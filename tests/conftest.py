@@ -160,7 +160,7 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-LONGEST = ("tuned", "contract", "compare", "explaining", "images", "nets", "test_cli.py", "test_working_folder.py")
+LONGEST = ("tuned", "contract", "compare", "explaining", "data", "nets", "test_cli.py", "runtime")
 
 
 def pytest_sessionfinish(session):

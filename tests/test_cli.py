@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from .command_line import gapstone
+from tests.command_line import gapstone
+from tests.schemas import check_refuses_damage
 
 pytestmark = pytest.mark.xdist_group("command line")
 
@@ -69,6 +70,7 @@ def test_train_then_predict(tmp_path, monkeypatch):
     said = gapstone("predict", model, *(tmp_path / f"{k}.png" for k in range(3)), "--json")
     assert said.returncode == 0, said.stderr
     answers = json.loads(said.stdout)
+    check_refuses_damage("predict", answers)
     assert [row["label"] for row in answers["images"]] == ["0", "1", "2"]
     for row in answers["images"]:
         assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5)

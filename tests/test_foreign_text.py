@@ -17,10 +17,10 @@ from rich.text import Text
 
 import gapstone as gs
 from gapstone import cli
+from gapstone.console.formatting import display, lines
+from gapstone.console.progress import Bars
+from gapstone.console.terminal import Terminal, show_warnings
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.progress import Bars
-from gapstone.shown import display, lines
-from gapstone.terminal import Terminal, show_warnings
 
 NASTY = ("\x1b[31;5;7mred", "\x1b]0;title\x07", "two\nFORGED: line", "cr\rFORGED", "rtl\u202egnp.exe",
          "[red]x[/]", "zero\u200bwidth\ufeff", "c1\x9b31mx", "del\x7f\x08\x08", "\u2028FORGED", "[/]", ":smile:",
@@ -95,7 +95,7 @@ def test_every_console_is_ours():
 
     for path in Path(gs.__file__).parent.rglob("*.py"):
         source = path.read_text("utf-8")
-        if path.name != "terminal.py" or path.parent.name != "gapstone":
+        if path.name != "terminal.py" or path.parent.name != "console":
             assert not re.search(r"\bConsole\(|rich\.print|from rich import print|from_markup", source), path
 
 
@@ -131,7 +131,7 @@ def run(request, capfd, monkeypatch, tmp_path):
     monkeypatch.setenv("GAPSTONE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "3000")  # nothing is folded
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.stopping, "listen", lambda command: None)
+    monkeypatch.setattr(cli.interrupts, "listen", lambda command: None)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     if request.param:
         monkeypatch.setenv("FORCE_COLOR", "1")
@@ -356,7 +356,7 @@ def test_model_files(run, model, tmp_path):
 
 def test_a_users_own_console_reads_no_markup(model, data, capsys):
     """Names in a table are no markup even where the console is another's."""
-    from gapstone.single import predict_files
+    from gapstone.explaining.predict_files import predict_files
 
     with (data.parent / "said").open("w", encoding="utf-8") as file:
         predict_files(str(model), [str(data / NAMES[5].replace("/", "∕"))], False, 20, "cpu", Console(file=file))

@@ -4,6 +4,9 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Collection, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,24 +17,21 @@ SOURCE = Path(gs.__file__).parent
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"bench"},
-    {"compare", "converting", "doctor", "explaining", "export", "inspecting", "serve", "single"},
+    {"commands"},
+    {"compare", "converting", "explaining", "export", "inspecting", "serve"},
     {"fitting"},
-    {"opening", "prepare", "swapping"},
-    {"maps", "training"},
-    {"cost", "weights"},
-    {"classifier"},
-    {"model_file"},
-    {"accelerating", "heads", "images", "kept", "mixed", "nets", "testing"},
+    {"swapping", "training"},
+    {"maps"},
+    {"models"},
+    {"accelerating", "bench", "drawing", "nets", "ragged"},
+    {"tracing"},
+    {"heads", "localisation", "testing"},
     {"pooling"},
-    {"loops"},
-    {"pools", "regions"},
-    {"storage", "timing"},
-    {"cache_folder", "csv_file", "figures", "machine", "modes", "progress", "torch_internals"},
-    {"whole"},
-    {"disk", "options", "stopping", "terminal"},
-    {"shown"},
-    {"working_folder"},
+    {"data", "loops"},
+    {"images", "pools", "regions", "workers"},
+    {"storage"},
+    {"runtime"},
+    {"console"},
 ]
 HEIGHT = {room: -level for level, rooms in enumerate(LAYERS) for room in rooms}
 
@@ -50,6 +50,67 @@ def rooms_imported(path: Path) -> set[str]:
             continue
         found |= {name.split(".")[1] for name in names if name.startswith("gapstone.")}
     return found
+
+
+def files_imported(name: str, path: Path, files: Collection[str]) -> set[str]:
+    """The modules of gapstone that a file imports, also inside functions. The package itself is not counted: it is
+    imported before any of its modules, and imports none of them."""
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*package[: len(package) + 1 - node.level], *([node.module] if node.module else [])])
+            module = base if node.level else str(node.module)
+            found |= {f"{module}.{alias.name}" if f"{module}.{alias.name}" in files else module for alias in node.names}
+    return (found & set(files)) - {"gapstone", name}
+
+
+def circles(imports: Mapping[str, set[str]]) -> list[list[str]]:
+    """Modules that import each other, in whatever number of steps."""
+    graph = TopologicalSorter(imports)
+    try:
+        graph.prepare()
+    except CycleError as error:
+        return [error.args[1]]
+    return []
+
+
+def modules() -> dict[str, Path]:
+    return {
+        ".".join(("gapstone", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in SOURCE.rglob("*.py")
+    }
+
+
+def test_no_circle_of_files():
+    files = modules()
+    assert len(files) > 300
+    imports = {name: files_imported(name, path, files) for name, path in files.items()}
+    assert circles(imports) == []
+    assert circles(imports | {"gapstone.pools": {"gapstone.cli"}}) != []
+
+
+def test_a_file_name_stands_for_one_thing():
+    names = Counter(path.name for path in SOURCE.rglob("*.py") if path.name != "__init__.py")
+    assert not [name for name, count in names.items() if count > 1]
+
+
+def test_a_class_name_stands_for_one_thing():
+    names = Counter(
+        node.name
+        for path in SOURCE.rglob("*.py")
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert not [name for name, count in names.items() if count > 1]
+
+
+def test_every_room_says_what_it_is_for():
+    for room in SOURCE.iterdir():
+        if (room / "__init__.py").exists():
+            assert ast.get_docstring(ast.parse((room / "__init__.py").read_text("utf-8"))), room
 
 
 def test_arrows_run_downwards():

@@ -8,18 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from gapstone.classifier import Classifier, load
-from gapstone.explaining.job import explain_files
-from gapstone.explaining.request import Request
-from gapstone.export.about import about
+from gapstone.explaining.explain_files import explain_files
+from gapstone.explaining.explain_request import ExplainRequest
+from gapstone.explaining.predict_files import predict_files
+from gapstone.export.file_metadata import file_metadata
+from gapstone.images.intensity_range import UNDECIDED, Ranges
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.images.ranges import UNDECIDED, Ranges
-from gapstone.opening import open_model
-from gapstone.prepare import Choices, prepare
-from gapstone.serve import picture as serve
-from gapstone.single import predict_files
-
-from .images.written import png16
+from gapstone.maps.open_model import open_model
+from gapstone.models.classifier import Classifier, load
+from gapstone.serve import read_picture as serve
+from gapstone.training.training_data import TrainOptions, prepare_training_data
+from tests.written_images import png16
 
 TWELVE_BITS = Ranges(integers=(0, 4095))
 
@@ -65,7 +64,7 @@ def test_predict_and_explain_see_the_models_range(
     (row,) = json.loads(capsys.readouterr().out)["images"]
     assert list(row["probabilities"].values()) == pytest.approx(expected.tolist())
     assert ("guessed from this picture alone" in row["notes"][0]) == (which == "old")
-    request = Request(str(files[which]), (str(pictures["path"]),), drawings=False, as_json=True, device="cpu")
+    request = ExplainRequest(str(files[which]), (str(pictures["path"]),), drawings=False, as_json=True, device="cpu")
     assert explain_files(request, tmp_path / "out")
     (explained,) = json.loads(capsys.readouterr().out)["pictures"]
     assert explained["probability"] == pytest.approx(float(expected.max()), rel=1e-5)
@@ -75,17 +74,17 @@ def test_serve_shows_each_model_its_own(pictures: dict[str, Any]) -> None:
     models = [model(ranges).preprocessing for ranges in (TWELVE_BITS, UNDECIDED)]
     answer = serve.checked(serve.read(serve.rules(models, 10_000), (pictures["path"].read_bytes(), True)), models)
     # tuples come back as lists from a worker process; here nothing is sent
-    seen = answer if isinstance(answer, serve.Picture) else None
+    seen = answer if isinstance(answer, serve.UploadedPicture) else None
     assert seen is not None
     assert np.array_equal(seen.fitted[0], pictures["right"])
     assert np.array_equal(seen.fitted[1], pictures["guessed"])
 
 
 def test_an_export_says_it(files: dict[str, Path]) -> None:
-    said = about(open_model(str(files["new"])), maps=False)["preprocessing"]
+    said = file_metadata(open_model(str(files["new"])), maps=False)["preprocessing"]
     assert said["ranges"] == {"integers": [0, 4095]}
     assert "integers 0…4,095 become 0…255" in said["recipe"][0]
-    assert "ranges" not in about(open_model(str(files["old"])), maps=False)["preprocessing"]
+    assert "ranges" not in file_metadata(open_model(str(files["old"])), maps=False)["preprocessing"]
 
 
 def test_what_is_trained_keeps_the_range_of_its_data(tmp_path: Path, files: dict[str, Path]) -> None:
@@ -100,7 +99,9 @@ def test_what_is_trained_keeps_the_range_of_its_data(tmp_path: Path, files: dict
     def progress(_: str) -> Any:
         return lambda *_: None
 
-    prepared = prepare(Choices(str(tmp_path / "data")), [0], None, tmp_path / "store", said.append, progress)
+    prepared = prepare_training_data(
+        TrainOptions(str(tmp_path / "data")), [0], None, tmp_path / "store", said.append, progress
+    )
     assert prepared.preprocessing.ranges == TWELVE_BITS
     assert any("integers 0…4,095 become 0…255, in all images alike" in line for line in said)
     bright = np.asarray([prepared.labels[k] == "bright" for k in prepared.store.labels])

@@ -13,15 +13,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 import gapstone as gs
-import gapstone.single as single
-from gapstone.compare.run import Request as Comparison
-from gapstone.compare.run import compare
-from gapstone.converting.measures import right
+from gapstone.compare.plan import CompareRequest
+from gapstone.compare.run_comparison import compare
+from gapstone.converting.model_measures import correct_answers
+from gapstone.explaining import predict_files
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.model_file import ModelFileError, NotFiniteError
-from gapstone.opening import Opened, open_model
-from gapstone.prepare import Choices
-from gapstone.training import TrainingError, predict
+from gapstone.maps.open_model import ImageModel, open_model
+from gapstone.models.model_file import ModelFileError, NotFiniteError
+from gapstone.training.loop import TrainingError, predict
+from gapstone.training.training_data import TrainOptions
 
 PREPROCESSING = Preprocessing(3, (16, 16), (16, 16), (0.5,) * 3, (0.25,) * 3)
 
@@ -72,17 +72,17 @@ def test_what_was_in_order_still_loads(tmp_path):
 def test_a_picture_it_overflows_on_is_an_error_of_the_model_and_the_others_are_predicted(tmp_path, monkeypatch, capsys):
     for name, grey in (("dark", 0), ("bright", 250)):
         Image.fromarray(np.full((16, 16, 3), grey, np.uint8)).save(tmp_path / f"{name}.png")
-    opened = Opened("m", BrightOverflows().eval(), ("cat", "dog"), PREPROCESSING)
-    monkeypatch.setattr(single, "open_model", lambda *_: opened)
+    opened = ImageModel("m", BrightOverflows().eval(), ("cat", "dog"), PREPROCESSING)
+    monkeypatch.setattr(predict_files, "open_model", lambda *_: opened)
     pictures = [str(tmp_path / f"{name}.png") for name in ("dark", "bright")]
-    assert not single.predict_files("m", pictures, True, 3, "cpu")
+    assert not predict_files.predict_files("m", pictures, True, 3, "cpu")
     document = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)  # no NaN, no Infinity
     dark, bright = document["images"]
     assert dark["probability"] == pytest.approx(0.5)
     assert "NaN or infinite" in bright["error"]
     assert "error of the model" in bright["error"]
     console = Console(file=io.StringIO(), width=300)
-    assert not single.predict_files("m", pictures, False, 3, "cpu", console)
+    assert not predict_files.predict_files("m", pictures, False, 3, "cpu", console)
     said = console.file.getvalue()
     assert "nan" not in said.lower().replace("nan or infinite", "")
     with pytest.raises(NotFiniteError, match="1 of 1 image"):
@@ -98,7 +98,7 @@ def test_whatever_measures_an_accuracy_refuses_such_logits():
     with pytest.raises(TrainingError, match="NaN or infinite for 4 of 4 images"):
         predict(overflowing(), Pictures(), rows)
     with pytest.raises(NotFiniteError, match="the model before gives logits that are NaN or infinite"):
-        right(
+        correct_answers(
             overflowing(),
             lambda rows: [torch.rand(len(rows), 3, 16, 16)],
             rows,
@@ -114,15 +114,15 @@ def test_weights_that_overflow_are_refused_before_any_trial(tmp_path):
     state = overflowing().features.state_dict()
     state["block1.0.weight"] = state["block1.0.weight"] * 1e8
     save_file({name: t * (1e18 if t.dim() == 4 else 1) for name, t in state.items()}, tmp_path / "w.safetensors")
-    request = Comparison(Choices("digits", "nin", limit=40), ("gap",), 1, weights=tmp_path / "w.safetensors")
+    request = CompareRequest(TrainOptions("digits", "nin", limit=40), ("gap",), 1, weights=tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=r"--weights .*w\.safetensors: .*(overflow|not finite)"):
         compare(request, tmp_path / "out", Console(file=io.StringIO()))
     assert not (tmp_path / "out" / "trials").exists()
 
 
 def test_explain_lists_such_a_picture_and_goes_on(tmp_path, monkeypatch):
-    from gapstone.explaining import job
-    from gapstone.explaining.request import Request
+    from gapstone.explaining import explain_files
+    from gapstone.explaining.explain_request import ExplainRequest
 
     for name, grey in (("dark", 1), ("bright", 250)):
         Image.fromarray(np.full((16, 16, 3), grey, np.uint8)).save(tmp_path / f"{name}.png")
@@ -133,12 +133,12 @@ def test_explain_lists_such_a_picture_and_goes_on(tmp_path, monkeypatch):
             p.abs_()  # maps well above 1
         model.head.classifier[-1].weight.fill_(3e38)
         model.head.classifier[-1].bias.zero_()
-    opened = Opened("m", model, ("cat", "dog"), PREPROCESSING)
-    monkeypatch.setattr(job, "open_model", lambda *_: opened)
+    opened = ImageModel("m", model, ("cat", "dog"), PREPROCESSING)
+    monkeypatch.setattr(explain_files, "open_model", lambda *_: opened)
     pictures = (str(tmp_path / "bright.png"), str(tmp_path / "dark.png"))
-    request = Request("m", pictures, drawings=False, as_json=False, batch_size=1)
+    request = ExplainRequest("m", pictures, drawings=False, as_json=False, batch_size=1)
     console = Console(file=io.StringIO(), width=200)
-    assert not job.explain_files(request, tmp_path / "out", console)
+    assert not explain_files.explain_files(request, tmp_path / "out", console)
     document = json.loads((tmp_path / "out" / "explained.json").read_text("ascii"), parse_constant=pytest.fail)
     wrong = [row["error"] for row in document["pictures"] if "error" in row]
     assert len(wrong) == 1  # the dark one is explained

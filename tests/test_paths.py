@@ -11,27 +11,27 @@ import pytest
 from PIL import Image
 
 import gapstone as gs
-from gapstone.bench.command import bench
-from gapstone.compare.plan import Request
-from gapstone.compare.run import compare
-from gapstone.converting.command import Request as Conversion
-from gapstone.converting.command import convert
-from gapstone.disk import PathError, check_input, of_path, open_input, output_file, output_folder, sentence
-from gapstone.explaining.job import explain_files
-from gapstone.explaining.request import Request as Explaining
-from gapstone.export.command import export
-from gapstone.images.check import check
+from gapstone.bench.run_bench import bench
+from gapstone.compare.plan import CompareRequest
+from gapstone.compare.run_comparison import compare
+from gapstone.console.options import results_folder
+from gapstone.console.terminal import Terminal
+from gapstone.converting.convert import convert
+from gapstone.converting.convert_request import ConvertRequest
+from gapstone.data.check_data import check
+from gapstone.data.open_source import open_source
+from gapstone.explaining.explain_files import explain_files
+from gapstone.explaining.explain_request import ExplainRequest as Explaining
+from gapstone.export.export_model import export
 from gapstone.images.load import ImageError, load
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.images.sources import open_source
-from gapstone.inspecting.command import inspect_model
-from gapstone.opening import open_model
-from gapstone.options import place
-from gapstone.prepare import Choices
-from gapstone.single import train_one
-from gapstone.terminal import Terminal
-from gapstone.weights import read_weights
-from gapstone.whole import write_whole
+from gapstone.inspecting.inspect_command import inspect_model
+from gapstone.maps.open_model import open_model
+from gapstone.models.backbone_weights import read_weights
+from gapstone.storage.atomic import write_atomic
+from gapstone.storage.paths import PathError, check_input, of_path, open_input, output_file, output_folder, sentence
+from gapstone.training.train_model import train_model
+from gapstone.training.training_data import TrainOptions
 
 KINDS = ["fifo", "socket", "/dev/zero", "/dev/random", "folder", "link to fifo", "link to /dev/zero", "dangling link"]
 
@@ -69,8 +69,8 @@ READERS = {
     "model.safetensors": lambda path: open_model(str(path)),
     "weights.safetensors": lambda path: read_weights(path, "resnet18"),
     "timm.safetensors": lambda path: open_model("vgg16", path),
-    "boxes.csv": lambda path: Request(Choices("digits"), boxes=path).checked(),
-    "start.safetensors": lambda path: Request(Choices("digits"), weights=path).checked(),
+    "boxes.csv": lambda path: CompareRequest(TrainOptions("digits"), boxes=path).checked(),
+    "start.safetensors": lambda path: CompareRequest(TrainOptions("digits"), weights=path).checked(),
     "inspected.safetensors": lambda path: inspect_model(str(path)),
 }
 
@@ -93,7 +93,7 @@ def test_no_input_but_a_regular_file(name, kind, tmp_path):
 
 def test_a_pipe_that_takes_a_files_place_does_not_block(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "x")
-    monkeypatch.setattr("gapstone.disk.check_input", lambda what, path: None)
+    monkeypatch.setattr("gapstone.storage.paths.check_input", lambda what, path: None)
     with pytest.raises(PathError, match="pipe"):
         open_input("--boxes x", tmp_path / "x")
 
@@ -121,15 +121,15 @@ def model(tmp_path_factory):
 
 
 FILE_WRITERS = {
-    "train": lambda path, model: train_one(Choices("digits"), "gap", 0, path),
-    "convert": lambda path, model: convert(Conversion(str(model), "gap", "digits", path)),
+    "train": lambda path, model: train_model(TrainOptions("digits"), "gap", 0, path),
+    "convert": lambda path, model: convert(ConvertRequest(str(model), "gap", "digits", path)),
     "export.onnx": lambda path, model: export(str(model), onnx=path),
     "export.pt2": lambda path, model: export(str(model), pt2=path),
     "inspect.png": lambda path, model: inspect_model(str(model), picture=path),
     "bench": lambda path, model: bench(Terminal(), 1, out=path, only="whole"),
 }
 FOLDER_WRITERS = {
-    "compare": lambda path, model: compare(Request(Choices("digits"), ("gap", "gmp"), seeds=1), path),
+    "compare": lambda path, model: compare(CompareRequest(TrainOptions("digits"), ("gap", "gmp"), seeds=1), path),
     "check": lambda path, model: check("digits", path),
     "explain": lambda path, model: explain_files(Explaining(str(model), (str(model.parent / "*.png"),)), path),
 }
@@ -227,12 +227,17 @@ def test_an_empty_name():
 
 
 def test_one_name_for_the_results_of_the_same_data():
-    assert place("photos/My roses.csv") == "My-roses"
-    assert place("flowers/") == place("./flowers") == place("flowers/../flowers") == "flowers"
-    assert place("timm:resnet50") == "timm-resnet50"
-    assert place("/") == place("...") == "data"
-    assert place("\x1b[31mred\n") == "x1b-31mred-n"
-    assert len(place("한" * 300).encode()) <= 200
+    def name(given):
+        folder = results_folder("check", given)
+        assert folder.parent == Path("runs")
+        return folder.name.removeprefix("check-")
+
+    assert name("photos/My roses.csv") == "My-roses"
+    assert name("flowers/") == name("./flowers") == name("flowers/../flowers") == "flowers"
+    assert name("timm:resnet50") == "timm-resnet50"
+    assert name("/") == name("...") == "data"
+    assert name("\x1b[31mred\n") == "x1b-31mred-n"
+    assert len(name("한" * 300).encode()) <= 200
 
 
 @pytest.mark.parametrize(
@@ -264,14 +269,14 @@ def test_a_full_disk_names_the_file_that_was_meant(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="28") as caught:
-        write_whole(tmp_path / "results.json", b"x" * 2_000_000)
+        write_atomic(tmp_path / "results.json", b"x" * 2_000_000)
     assert f"{tmp_path}/results.json: the disk is full (2.0 MB are needed, " in sentence(caught.value)
     assert os.listdir(tmp_path) == []
 
 
 def test_a_folder_that_is_gone_is_named_as_it_was_given(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
-        write_whole(tmp_path / "nowhere/results.json", b"x")
+        write_atomic(tmp_path / "nowhere/results.json", b"x")
     assert sentence(caught.value) == f"{tmp_path}/nowhere/results.json: there is no such file or folder."
 
 

@@ -248,8 +248,9 @@ def region(kind: type) -> str:
     call, _, about = title.partition(": ")
     words = [f"\n### {kind.__name__}\n", f"**`{call}`**: {escaped(about)}\n", f"{flowed(more)}\n" if more else ""]
     for block in re.split(r"\n\s*\n", inspect.getdoc(kind) or ""):
-        if block.lstrip().startswith(">>>"):
-            words.append(f"```pycon\n{textwrap.dedent(block)}\n```\n")
+        if block.startswith("Examples:"):
+            example = textwrap.dedent(block.removeprefix("Examples:\n"))
+            words.append(f"```pycon\n{example}\n```\n")
         elif block.startswith("Args:"):
             entries = re.split(r"\n    (?=\w+:)", block.partition("Args:")[2])[1:]
             words.append("".join(f"* `{e.partition(':')[0]}`: {bullet(e.partition(':')[2])}\n" for e in entries))

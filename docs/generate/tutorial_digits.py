@@ -26,8 +26,8 @@ from tutorial_style import (
     write,
 )
 
-from gapstone.maps.drawing import largest, overlay
-from gapstone.maps.overlay import resized
+from gapstone.drawing.overlay import resized
+from gapstone.drawing.pictures import largest, overlay
 
 TIMES = 4  # a pixel of a digit becomes so many
 

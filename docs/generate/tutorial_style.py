@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from gapstone.maps import colours
+from gapstone.drawing import colours
 
 FOLDER = Path(__file__).parents[1] / "pictures" / "tutorial"
 WIDTH, DPI = 8.4, 150  # inches; 1260 px, shown at about 830

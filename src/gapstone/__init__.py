@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from gapstone.loops.background import wait_for_kernels as wait_for_kernels
     from gapstone.maps.explain import explain as explain
     from gapstone.maps.open_model import open_model as open_model
-    from gapstone.mixed import mixed_sizes as mixed_sizes
     from gapstone.models.classifier import Classifier as Classifier
     from gapstone.models.classifier import load as load
     from gapstone.pooling import Pool as Pool
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from gapstone.pooling import share as share
     from gapstone.pools import Definition as Definition
     from gapstone.pools.registration import register_pool as register_pool
+    from gapstone.ragged import mixed_sizes as mixed_sizes
     from gapstone.regions import Boxes as Boxes
     from gapstone.regions import Grid as Grid
     from gapstone.regions import Mask as Mask
@@ -59,7 +59,7 @@ PUBLIC = {
     "fit_head": "gapstone.fitting.fit_head",
     "inspect": "gapstone.inspecting",
     "load": "gapstone.models.classifier",
-    "mixed_sizes": "gapstone.mixed",
+    "mixed_sizes": "gapstone.ragged",
     "open_model": "gapstone.maps.open_model",
     "partial": "gapstone.pooling",
     "pool": "gapstone.pooling",

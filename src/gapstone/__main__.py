@@ -2,8 +2,8 @@
 
 import sys
 
-from gapstone.stopping import finish, listen
-from gapstone.working_folder import leave_working_folder
+from gapstone.runtime.interrupts import finish, listen
+from gapstone.runtime.working_folder import leave_working_folder
 
 
 def main() -> int:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from gapstone.bench.case_result import measure
 from gapstone.bench.cases import Case
-from gapstone.bench.job import Job
-from gapstone.bench.result import measure
+from gapstone.bench.contenders import CaseArrays
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -51,7 +51,7 @@ def test_a_peer_that_is_not_installed_is_left_out(script, monkeypatch):
 @pytest.mark.parametrize("window", [(2, 2, 0), (3, 2, 1), (5, 1, 2)])
 @pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
 def test_views_give_the_maximum(script, window, layout):
-    job = Job(Case("max", (2, 3, 9, 11), window, layout=layout), 1)
+    job = CaseArrays(Case("max", (2, 3, 9, 11), window, layout=layout), 1)
     assert torch.equal(script("peers")["views"](job)().double(), job.truth[0])
 
 

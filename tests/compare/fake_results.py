@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from gapstone.compare.calibration import calibration
+from gapstone.compare.gather_results import SCHEMA
 from gapstone.compare.remarks import remarks
-from gapstone.compare.results import SCHEMA
 from gapstone.compare.statistics import compare_pairs, interval
 from gapstone.compare.verdict import sentences
-from gapstone.storage.sealed import digests, write_sealed
+from gapstone.storage.sealed_json import digests, write_sealed
 
 ACCURACY = {"gap": 0.93, "gmp": 0.925, "nin": 0.935, "fc": 0.885, "fc:dropout=0.5": 0.9, "gem": 0.932}
 NAMES = ("cat", "dog", "고양이", "قطة", "<script>alert(1)</script>", "horse & cart", "frog", "ship", "truck", "deer")

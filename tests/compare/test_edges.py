@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from gapstone.compare import difference, measures, results
+from gapstone.compare import difference, gather_results, trial_measures
 from gapstone.compare import verdict as verdicts
-from gapstone.compare.advice import MOST_IMAGES, POWER, advise, detectable, minimum_detectable, note
 from gapstone.compare.calibration import calibration
-from gapstone.compare.difference import AGREEMENT, Components, Doubt, Estimate, corrected_t, crossed
-from gapstone.compare.done import Done
+from gapstone.compare.difference import AGREEMENT, Components, ErrorDistribution, Estimate, corrected_t, crossed
+from gapstone.compare.finished_trials import FinishedTrial
+from gapstone.compare.sample_size import MOST_IMAGES, POWER, advise, detectable, minimum_detectable, note
 from gapstone.compare.statistics import compare_pairs, holm, interval, verdict
 
 
@@ -105,7 +105,7 @@ def test_images_asked_for_are_the_fewest_that_do():
 
 
 def test_folds_ask_for_images_by_the_square():
-    doubt = Doubt(0.004, 5, 0.0, 1000)
+    doubt = ErrorDistribution(0.004, 5, 0.0, 1000)
     text = advise(Estimate(0.01, doubt), 5, 0.005, folds=dict.fromkeys(range(5), (800, 200)))
     assert number(text, "images") == pytest.approx(1000 * (detectable(doubt, 0.05) / 0.01) ** 2, rel=0.05)
     far = advise(Estimate(0.00001, doubt), 5, 0.00002, folds=dict.fromkeys(range(5), (800, 200)))
@@ -114,7 +114,7 @@ def test_folds_ask_for_images_by_the_square():
 
 
 def test_what_is_detectable_is_both_errors():
-    doubt = Doubt(0.0, 5, 0.01, 10**6)
+    doubt = ErrorDistribution(0.0, 5, 0.01, 10**6)
     assert detectable(doubt, 0.05) == pytest.approx((1.95996 + 0.84162) * 0.01, rel=1e-3)
     assert POWER == 0.8
 
@@ -185,9 +185,9 @@ def test_doubt_of_a_negative_component_is_that_of_none():
 
 
 def test_intervals_end_where_differences_do():
-    wide = Estimate(0.9, Doubt(0.5, 2, 0.1, 10))
+    wide = Estimate(0.9, ErrorDistribution(0.5, 2, 0.1, 10))
     assert wide.interval() == (-1.0, 1.0)
-    assert Doubt(0.5, 2, 0.1, 10).beyond(0) == 1.0
+    assert ErrorDistribution(0.5, 2, 0.1, 10).beyond(0) == 1.0
 
 
 def test_folds_of_unlike_size_count_each_by_its_own():
@@ -212,19 +212,19 @@ def test_two_folds_are_enough_and_one_is_not():
 def test_reliability_is_pooled_by_how_many_answers_a_bin_has():
     one = {"edges": [0, 0.5, 1], "confidence": [0.4, 0.9], "accuracy": [0.0, 1.0], "count": [1, 9]}
     two = {"edges": [0, 0.5, 1], "confidence": [None, 0.6], "accuracy": [None, 0.0], "count": [0, 1]}
-    pooled = results._pooled([one, two])
+    pooled = gather_results._pooled([one, two])
     assert pooled["count"] == [1, 10]
     assert pooled["confidence"] == pytest.approx([0.4, 0.87])
     assert pooled["accuracy"] == pytest.approx([0.0, 0.9])
     assert pooled["edges"] == [0, 0.5, 1]
-    assert results._pooled([two, two])["accuracy"] == [None, 0.0]
+    assert gather_results._pooled([two, two])["accuracy"] == [None, 0.0]
 
 
 def test_pooled_reliability_is_that_of_all_answers_together():
     random = np.random.default_rng(0)
     logits, labels = random.normal(size=(90, 3)) * 2, random.integers(0, 3, 90)
     cuts = [slice(0, 7), slice(7, 60), slice(60, 90)]
-    pooled = results._pooled([calibration(logits[cut], labels[cut])["bins"] for cut in cuts])
+    pooled = gather_results._pooled([calibration(logits[cut], labels[cut])["bins"] for cut in cuts])
     whole = calibration(logits, labels)["bins"]
     assert pooled["count"] == whole["count"]
     for key in ("confidence", "accuracy"):
@@ -237,22 +237,22 @@ def test_pooled_reliability_is_that_of_all_answers_together():
 
 
 def test_shifts_and_sizes_that_are_tried():
-    assert measures.shift_pixels((8, 64)) == [1, 2]
-    assert measures.shift_pixels((32, 32)) == [1, 2, 3, 4]
-    assert measures.shift_pixels((224, 224)) == [1, 6, 12, 17, 23, 28]
-    assert [size for size, _ in measures.resized((32, 20))] == [(24, 15), (32, 20), (40, 25), (48, 30)]
-    assert [change.size for _, change in measures.resized((32, 20))] == [(24, 15), None, (40, 25), (48, 30)]
+    assert trial_measures.shift_pixels((8, 64)) == [1, 2]
+    assert trial_measures.shift_pixels((32, 32)) == [1, 2, 3, 4]
+    assert trial_measures.shift_pixels((224, 224)) == [1, 6, 12, 17, 23, 28]
+    assert [size for size, _ in trial_measures.resized((32, 20))] == [(24, 15), (32, 20), (40, 25), (48, 30)]
+    assert [change.size for _, change in trial_measures.resized((32, 20))] == [(24, 15), None, (40, 25), (48, 30)]
 
 
 def test_of_many_test_images_some_are_drawn_once():
-    most = measures.MOST_FOR_ROBUSTNESS
+    most = trial_measures.MOST_FOR_ROBUSTNESS
     few = np.arange(most)
-    assert measures.robust(few) is few
-    some = measures.robust(np.arange(10, most + 12))
+    assert trial_measures.robust(few) is few
+    some = trial_measures.robust(np.arange(10, most + 12))
     assert len(some) == most
     assert len(set(some.tolist())) == most
     assert some.tolist() == sorted(some.tolist())
-    assert np.array_equal(some, measures.robust(np.arange(10, most + 12)))
+    assert np.array_equal(some, trial_measures.robust(np.arange(10, most + 12)))
 
 
 def asked(fixed: bool, size: tuple[int, int] | None = None) -> Any:
@@ -269,21 +269,21 @@ def asked(fixed: bool, size: tuple[int, int] | None = None) -> Any:
 
 def test_sizes_that_a_model_takes():
     for one in (asked(True), asked(False, (4, 5))):
-        assert measures.takes_only(one) == (8, 10)
-        assert measures.takes(one, (8, 10))
-        assert not measures.takes(one, (10, 8))
-        assert not measures.takes(one, (80, 100))
-    assert measures.takes_only(asked(False)) is None
-    assert measures.takes(asked(False), (6, 6))
-    assert not measures.takes(asked(False), (5, 60))
+        assert trial_measures.takes_only(one) == (8, 10)
+        assert trial_measures.takes(one, (8, 10))
+        assert not trial_measures.takes(one, (10, 8))
+        assert not trial_measures.takes(one, (80, 100))
+    assert trial_measures.takes_only(asked(False)) is None
+    assert trial_measures.takes(asked(False), (6, 6))
+    assert not trial_measures.takes(asked(False), (5, 60))
 
 
 def test_accuracy_at_other_sizes():
     rows = np.array([0, 1])
-    found = measures.sizes(asked(True), rows)
+    found = trial_measures.sizes(asked(True), rows)
     assert found["accuracy"] == [None, 1.0, None, None]
     assert found["note"] == "takes only 8×10"
-    assert measures.sizes(asked(False), rows) == {
+    assert trial_measures.sizes(asked(False), rows) == {
         "scale": [0.75, 1.0, 1.25, 1.5],
         "input": [[6, 8], [8, 10], [10, 12], [12, 15]],
         "accuracy": [1.0, 1.0, 1.0, 1.0],
@@ -295,13 +295,13 @@ def test_accuracy_when_images_move():
     """The first image is right however it moves, the second never."""
     one = asked(False)
     one.labels = np.array([0, 0])
-    found, right = measures.shifts(one, np.array([0, 1]), [1, 2])
+    found, right = trial_measures.shifts(one, np.array([0, 1]), [1, 2])
     assert found == {"accuracy": [0.5, 0.5, 0.5], "same_answer": [1.0, 1.0, 1.0]}
     assert right.tolist() == [1.0, 0.0]
 
 
 def test_memory_that_was_given_back_meanwhile_counts():
-    with measures.PeakMemory("cpu") as peak:
+    with trial_measures.PeakMemory("cpu") as peak:
         taken = np.ones(60 << 17)  # 60 MB, written
         time.sleep(0.15)
         del taken
@@ -358,15 +358,15 @@ def test_the_worst_images_were_wrong():
     store = SimpleNamespace(labels=labels, names=("a", "b", "c", "d"), images=np.zeros((4, 2, 2, 1), np.uint8))
     prepared = SimpleNamespace(store=store, labels=("no", "yes"), preprocessing=SimpleNamespace(centre=lambda x: x))
 
-    def done(answer: list[int], confidence: list[float]) -> Done:
+    def done(answer: list[int], confidence: list[float]) -> FinishedTrial:
         arrays = {"test": np.arange(4), "answer": np.array(answer), "confidence": np.array(confidence, np.float32)}
-        return Done(SimpleNamespace(), {}, arrays)  # type: ignore[arg-type]
+        return FinishedTrial(SimpleNamespace(), {}, arrays)  # type: ignore[arg-type]
 
     by_head = {
         "gap": [done([0, 0, 1, 1], [0.9, 0.6, 0.9, 0.8]), done([0, 1, 1, 1], [0.9, 0.6, 0.5, 0.8])],
         "fc": [done([0, 0, 0, 1], [0.9, 0.55, 0.9, 0.8])],
     }
-    pictures, worst = results._worst(SimpleNamespace(prepared=prepared), by_head)  # type: ignore[arg-type]
+    pictures, worst = gather_results._worst(SimpleNamespace(prepared=prepared), by_head)  # type: ignore[arg-type]
     assert [one["name"] for one in worst] == ["c", "b"]  # surest first, and none that was always right
     assert len(pictures) == 2
     assert worst[0]["wrong"] == {"gap": 1.0, "fc": 0.0}
@@ -375,7 +375,7 @@ def test_the_worst_images_were_wrong():
     assert worst[0]["confidence"]["gap"] == pytest.approx(0.7)
 
 
-def finished(seed: int, accuracy: float, takes_only: str | None = None) -> Done:
+def finished(seed: int, accuracy: float, takes_only: str | None = None) -> FinishedTrial:
     """A trial of a head with two classes."""
     bins = {"edges": [0, 1], "confidence": [0.5], "accuracy": [accuracy], "count": [4]}
     numbers = dict.fromkeys(("nll", "brier", "ece", "peak_memory_mb", "generalisation_gap", "train_accuracy"), 0.5)
@@ -395,19 +395,19 @@ def finished(seed: int, accuracy: float, takes_only: str | None = None) -> Done:
         "localisation": None,
         "additive": True,
     }
-    return Done(SimpleNamespace(id=str(seed), seed=seed, head="gap"), facts, {})  # type: ignore[arg-type]
+    return FinishedTrial(SimpleNamespace(id=str(seed), seed=seed, head="gap"), facts, {})  # type: ignore[arg-type]
 
 
 def test_a_head_of_which_no_trial_finished_and_one_of_which_two_did():
     trials = [SimpleNamespace(id="0", seed=0, head="gap"), SimpleNamespace(id="1", seed=1, head="fc")]
     plan: Any = SimpleNamespace(trials=trials)
-    none = results._head(plan, "gap", [], {"0": "killed", "1": "full"}, None)
+    none = gather_results._head(plan, "gap", [], {"0": "killed", "1": "full"}, None)
     assert none["failed"] == [{"seed": 0, "reason": "killed"}]
     for key in ("input", "parameters", "shift", "sizes", "reliability", "confusion", "localisation"):
         assert none[key] is None
     assert none["curves"] == []
     assert none["test_accuracy"] == {"mean": None, "ci95": None, "values": []}
-    two = results._head(plan, "gap", [finished(0, 0.8), finished(1, 0.6)], {}, {"cpu": 1.0})
+    two = gather_results._head(plan, "gap", [finished(0, 0.8), finished(1, 0.6)], {}, {"cpu": 1.0})
     assert two["failed"] == []
     assert (two["input"], two["parameters"], two["ms_per_image"]) == ("any", 7, {"cpu": 1.0})
     assert two["test_accuracy"]["mean"] == pytest.approx(0.7)
@@ -416,4 +416,4 @@ def test_a_head_of_which_no_trial_finished_and_one_of_which_two_did():
     assert two["sizes"]["accuracy"] == [pytest.approx(0.7), None]
     assert two["confusion"] == [[2, 0], [1, 4]]
     assert two["curves"][0]["epoch"] == [1, 2]
-    assert results._head(plan, "gap", [finished(0, 0.8, "28×28")], {}, None)["input"] == "28×28"
+    assert gather_results._head(plan, "gap", [finished(0, 0.8, "28×28")], {}, None)["input"] == "28×28"

@@ -19,21 +19,20 @@ from safetensors.torch import save_file
 from torch import nn
 
 from gapstone import nets
-from gapstone.classifier import Classifier
-from gapstone.compare import measures, once, speed
-from gapstone.compare.asking import STILL, Live
-from gapstone.compare.frozen import Seen, fixed_pools, pools_of, train_on
-from gapstone.compare.once import look_once, the_pass
-from gapstone.compare.plan import Request, plan
-from gapstone.compare.run import compare
-from gapstone.compare.trials import on_kept, read
+from gapstone.compare import feature_pass, head_speed, trial_measures
+from gapstone.compare.feature_cache import FeatureCache, fixed_pools, pools_of, train_on
+from gapstone.compare.feature_pass import run_feature_pass
+from gapstone.compare.plan import CompareRequest, plan
+from gapstone.compare.predictor import STILL, ModelPredictor
+from gapstone.compare.run_comparison import compare
+from gapstone.compare.trials import read, run_on_cached_rows
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.prepare import Choices
-from gapstone.training import train
-from gapstone.weights import digest, read_weights
-
-from ..marks import slow_but
+from gapstone.models.backbone_weights import digest, read_weights
+from gapstone.models.classifier import Classifier
+from gapstone.training.loop import train
+from gapstone.training.training_data import TrainOptions
+from tests.marks import slow_but
 
 HEADS = ("gap", "gmp", "gem:p=learned", "lse", "avgmax:dropout=0.3", "catavgmax", "nin", "fc:16", "fc:grid=2")
 
@@ -78,7 +77,7 @@ def unwrapped(console):
 
 def request(data, weights, heads=HEADS, seeds=2, **choices):
     chosen = {"epochs": 3, "batch_size": 16, **choices}
-    return Request(Choices(str(data), **chosen), heads, seeds, weights=weights, freeze=True).checked()
+    return CompareRequest(TrainOptions(str(data), **chosen), heads, seeds, weights=weights, freeze=True).checked()
 
 
 def planned(request, out):
@@ -88,7 +87,7 @@ def planned(request, out):
 
 
 def looked(what, out):
-    return look_once(what.once, what.prepared.store.folder, out / "kept", lambda done, total: None)
+    return run_feature_pass(what.once, what.prepared.store.folder, out / "kept", lambda done, total: None)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +110,7 @@ class Frozen(Classifier):
 
     def __init__(self, trial, head):
         super().__init__(trial.backbone, trial.head, trial.labels, trial.preprocessing)
-        self.features = once.backbone(trial).features
+        self.features = feature_pass.backbone(trial).features
         self.head.load_state_dict(head.state_dict())
 
     def train(self, mode=True):
@@ -123,11 +122,11 @@ class Frozen(Classifier):
 def both(what, seen, head, settings=None):
     trial = next(trial for trial in what.trials if (trial.head, trial.seed) == (head, 1))
     settings = settings or trial.settings
-    kept = on_kept(trial, seen, what.prepared.store.labels)
+    kept = run_on_cached_rows(trial, seen, what.prepared.store.labels)
     live = Frozen(trial, kept.head)
     theirs = train(live, what.prepared.store, trial.train, trial.validation, settings, trial.seed)
     mine = train_on(kept, trial.train, trial.validation, settings, trial.seed)
-    return trial, kept, Live(live, what.prepared.store, batch_size=16), mine, theirs
+    return trial, kept, ModelPredictor(live, what.prepared.store, batch_size=16), mine, theirs
 
 
 @pytest.mark.parametrize("head", slow_but(HEADS, "gmp", "fc:16"))
@@ -156,12 +155,12 @@ def test_the_measures_agree_with_those_of_the_whole_model(whole):
     what, seen = whole
     for head in ("gap", "fc:16", "fc:grid=2"):
         trial, kept, live, _, _ = both(what, seen, head)
-        pixels = measures.shift_pixels(trial.preprocessing.size)
-        (moved, right), (expected, wanted) = (measures.shifts(one, trial.test, pixels) for one in (kept, live))
+        pixels = trial_measures.shift_pixels(trial.preprocessing.size)
+        (moved, right), (expected, wanted) = (trial_measures.shifts(one, trial.test, pixels) for one in (kept, live))
         assert moved == expected
         assert np.array_equal(right, wanted)
-        assert measures.sizes(kept, trial.test) == measures.sizes(live, trial.test)
-        shown, there = (measures.show(one, trial.shown) for one in (kept, live))
+        assert trial_measures.sizes(kept, trial.test) == trial_measures.sizes(live, trial.test)
+        shown, there = (trial_measures.show(one, trial.shown) for one in (kept, live))
         for key in ("maps", "logits", "placement"):
             assert shown[key] == pytest.approx(there[key], abs=1e-5)
 
@@ -198,7 +197,10 @@ def test_heads_that_only_pool_keep_no_maps_and_get_the_same_numbers(data, weight
     mine = alone.trials[0]
     theirs = next(trial for trial in what.trials if (trial.head, trial.seed) == ("gmp", 0))
     assert mine.id == theirs.id
-    a, b = on_kept(mine, only, what.prepared.store.labels), on_kept(theirs, seen, what.prepared.store.labels)
+    a, b = (
+        run_on_cached_rows(mine, only, what.prepared.store.labels),
+        run_on_cached_rows(theirs, seen, what.prepared.store.labels),
+    )
     for change in only.pooled:
         rows = only.pooled[change].rows
         assert torch.equal(a.inputs(rows, change), b.inputs(rows, change))
@@ -209,7 +211,7 @@ def test_a_seen_travels_light_and_lies_in_files(half):
 
     what, seen = half
     again = pickle.loads(pickle.dumps(seen))
-    assert isinstance(again, Seen)
+    assert isinstance(again, FeatureCache)
     rows = what.trials[0].test
     assert torch.equal(again.maps[STILL][rows], seen.maps[STILL][rows])
     assert len(pickle.dumps(seen)) < 50_000
@@ -310,11 +312,11 @@ def test_weights_that_change_meanwhile_end_it(data, weights, tmp_path):
 
 
 def test_wrong_requests_say_what_to_do(data, weights, tmp_path):
-    choices = Choices(str(data), epochs=1)
-    pretrained = Choices(str(data), backbone="timm:resnet18", pretrained=True)
+    choices = TrainOptions(str(data), epochs=1)
+    pretrained = TrainOptions(str(data), backbone="timm:resnet18", pretrained=True)
     for wrong, says in (
-        (Request(choices, ("gap",), freeze=True), "random backbone compare nothing"),
-        (Request(pretrained, ("gap",), weights=weights), "from one only"),
+        (CompareRequest(choices, ("gap",), freeze=True), "random backbone compare nothing"),
+        (CompareRequest(pretrained, ("gap",), weights=weights), "from one only"),
     ):
         with pytest.raises(ValueError, match=says):
             compare(wrong, tmp_path / "out", quiet())
@@ -351,7 +353,7 @@ def test_weights_that_are_no_numbers_are_told_from_maps_that_are_too_large(data,
         # one forward pass shows it before any image is looked at; a picture that alone is too large, the pass itself
         with pytest.raises(ValueError, match="its weights are finite, but the maps they make are NaN or infinite"):
             planned(asked, tmp_path / precision)
-        monkeypatch.setattr("gapstone.prepare._check_finite", lambda *_: None)
+        monkeypatch.setattr("gapstone.training.training_data._check_finite", lambda *_: None)
         what, _ = planned(asked, tmp_path / precision)
         with pytest.raises(RuntimeError, match="maps hold NaN or infinity, though its weights do not"):
             looked(what, tmp_path / precision)
@@ -369,7 +371,7 @@ def with_boxes(data, weights, heads=("gap", "nin"), seeds=2):
 @pytest.fixture
 def untimed(monkeypatch):
     """`run` times its heads; that the others do not saves a third of this file's time."""
-    monkeypatch.setattr(speed, "measure", lambda *_: {})
+    monkeypatch.setattr(head_speed, "measure_head_speeds", lambda *_: {})
 
 
 @pytest.fixture(scope="module")
@@ -431,7 +433,7 @@ def test_folds(data, weights, tmp_path):
     assert sorted(np.concatenate([trial.test for trial in what.trials if trial.head == "fc"])) == list(range(90))
     seen = looked(what, tmp_path)
     for trial in what.trials:
-        kept = on_kept(trial, seen, what.prepared.store.labels)
+        kept = run_on_cached_rows(trial, seen, what.prepared.store.labels)
         assert kept.logits(np.union1d(trial.train, trial.test)).isfinite().all()
     assert re.search(CAUTION, what.caution)
     assert said.count(what.caution) == 1
@@ -440,8 +442,8 @@ def test_folds(data, weights, tmp_path):
 @pytest.mark.slow
 def test_weights_are_where_training_starts_without_freeze(data, weights, tmp_path, untimed):
     """And with folds: these weights may have been trained on images that are tested, which is told everywhere."""
-    choices, console = Choices(str(data), epochs=1, batch_size=16, learning_rate=1e-6), quiet()
-    asked = Request(choices, ("gap",), folds=2, weights=weights)
+    choices, console = TrainOptions(str(data), epochs=1, batch_size=16, learning_rate=1e-6), quiet()
+    asked = CompareRequest(choices, ("gap",), folds=2, weights=weights)
     results = compare(asked, tmp_path, console)
     assert (results["settings"]["frozen"], results["settings"]["weights"]) == (False, str(weights))
     assert results["settings"]["augment"] != "none"
@@ -529,6 +531,6 @@ def test_the_same_numbers_after_a_kill(data, weights, run, tmp_path, untimed, wh
 def test_the_plan_is_the_same_for_a_pass_that_is_half_done(half):
     what, _ = half
     assert asdict(what.trials[0].start)["kept"] == "float16"
-    once_again = the_pass(what.trials)
+    once_again = feature_pass.feature_pass(what.trials)
     assert once_again.images == len(once_again.all) + len(once_again.changes) * len(once_again.robust)
-    assert isinstance(once.backbone(what.trials[0]), nn.Module)
+    assert isinstance(feature_pass.backbone(what.trials[0]), nn.Module)

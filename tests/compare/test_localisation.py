@@ -11,20 +11,20 @@ import pytest
 import torch
 from rich.console import Console
 
-from gapstone.classifier import Classifier
-from gapstone.compare.asking import Live
-from gapstone.compare.localisation import baselines, localisation
-from gapstone.compare.marked import LONGEST, Marked
-from gapstone.compare.plan import Request
-from gapstone.compare.report import html, terminal
-from gapstone.compare.run import compare
+from gapstone.compare.boxed_images import LONGEST, BoxedImages
+from gapstone.compare.map_localisation import baselines, localisation
+from gapstone.compare.plan import CompareRequest
+from gapstone.compare.predictor import ModelPredictor
+from gapstone.compare.report import report_page, report_terminal
+from gapstone.compare.run_comparison import compare
 from gapstone.compare.trials import Trial
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.prepare import Choices
-from gapstone.training import Settings
-
-from .fake_results import save
+from gapstone.models.classifier import Classifier
+from gapstone.training.loop import TrainSettings
+from gapstone.training.training_data import TrainOptions
+from tests.compare.fake_results import save
+from tests.schemas import check
 
 RED, GREEN, DIM = (255, 0, 0), (0, 255, 0), (0, 90, 0)
 
@@ -68,7 +68,7 @@ PLACES = [  # size (H, W) and a box that the centre crop sees: shapes, scales an
 
 def hand_made():
     originals = [black(*size, (box, (RED, GREEN)[i % 2])) for i, (size, box) in enumerate(PLACES)]
-    objects = tuple(Marked(i, size, (tuple(map(float, box)),)) for i, (size, box) in enumerate(PLACES))
+    objects = tuple(BoxedImages(i, size, (tuple(map(float, box)),)) for i, (size, box) in enumerate(PLACES))
     return Pictures(originals, [i % 2 for i in range(len(PLACES))]), objects
 
 
@@ -76,7 +76,7 @@ def hand_made():
 def test_a_model_that_looks_at_the_object_finds_it_in_the_original(head):
     pictures, objects = hand_made()
     rows = np.arange(len(PLACES))
-    facts, arrays = localisation(Live(by_hand(head), pictures, batch_size=2), objects, rows, rows[:0])
+    facts, arrays = localisation(ModelPredictor(by_hand(head), pictures, batch_size=2), objects, rows, rows[:0])
     if head == "gap":
         assert facts["gt_known"] == facts["gt_known_30"] == facts["top1"] == facts["max_box_acc"] == 1
         assert facts["energy"] > 0.6
@@ -99,8 +99,8 @@ def test_the_map_of_the_true_class_counts_whatever_is_answered():
         black(54, 54, (big, RED)),  # nothing green at all
     ]
     pictures = Pictures(originals, [1, 1, 1])
-    objects = tuple(Marked(i, (54, 54), (box,)) for i, box in enumerate((big, big, big)))
-    facts, arrays = localisation(Live(by_hand(), pictures), objects, np.arange(3), np.arange(0))
+    objects = tuple(BoxedImages(i, (54, 54), (box,)) for i, box in enumerate((big, big, big)))
+    facts, arrays = localisation(ModelPredictor(by_hand(), pictures), objects, np.arange(3), np.arange(0))
     assert arrays["found"].tolist() == [True, False, False]
     assert facts["gt_known"] == pytest.approx(1 / 3)
     assert facts["top1"] == pytest.approx(1 / 3)
@@ -108,7 +108,7 @@ def test_the_map_of_the_true_class_counts_whatever_is_answered():
     assert facts["without_evidence"] == 1
     # the answer must be right for top-1: with the red square larger, the map stays and the answer is lost
     pictures = Pictures([black(54, 54, (big, DIM), ((4, 46, 54, 54), RED), ((46, 0, 54, 46), RED))], [1])
-    facts, arrays = localisation(Live(by_hand(), pictures), objects[:1], np.arange(1), np.arange(0))
+    facts, arrays = localisation(ModelPredictor(by_hand(), pictures), objects[:1], np.arange(1), np.arange(0))
     assert (facts["gt_known"], facts["top1"], facts["top5"]) == (1, 0, 1)
 
 
@@ -119,40 +119,45 @@ def test_a_threshold_is_tuned_on_ten_validation_images_and_never_on_fewer():
     objects = tuple(one._replace(row=one.row + 5 * turn) for turn in range(4) for one in objects)
     test, rows = np.arange(5), np.arange(5, 20)
     for count, tuned in ((9, None), (10, 1.0)):
-        facts, _ = localisation(Live(by_hand(), pictures), objects, test, rows[:count])
+        facts, _ = localisation(ModelPredictor(by_hand(), pictures), objects, test, rows[:count])
         assert facts["tuned"] == tuned
         assert facts["pictures"] == 5
     # the validation images' threshold, not the test images': there, the boxes are so small that none will do
     tiny = tuple(one if one.row < 5 else one._replace(boxes=((25.0, 25.0, 26.0, 26.0),)) for one in objects)
-    facts, _ = localisation(Live(by_hand(), pictures), tiny, test, rows[:10])
+    facts, _ = localisation(ModelPredictor(by_hand(), pictures), tiny, test, rows[:10])
     assert facts["tuned_threshold"] == 0.0  # the lowest of the equally good
     assert facts["max_box_acc_threshold"] > 0
 
 
 def test_no_boxes_among_the_test_images():
     pictures, objects = hand_made()
-    assert localisation(Live(by_hand(), pictures), objects, np.arange(0), np.arange(5)) == (None, {})
+    assert localisation(ModelPredictor(by_hand(), pictures), objects, np.arange(0), np.arange(5)) == (None, {})
 
 
 def test_large_pictures_are_scored_on_a_grid():
-    factor, grid, boxes = Marked(0, (1500, 4096), ((400.0, 0.0, 800.0, 1000.0),)).scaled()
+    factor, grid, boxes = BoxedImages(0, (1500, 4096), ((400.0, 0.0, 800.0, 1000.0),)).scaled()
     assert (factor, grid, boxes.tolist()) == (0.25, (375, LONGEST), [[100, 0, 200, 250]])
-    assert Marked(0, (1024, 7), ((0.0, 0.0, 1.0, 1.0),)).scaled()[:2] == (1, (1024, 7))
+    assert BoxedImages(0, (1024, 7), ((0.0, 0.0, 1.0, 1.0),)).scaled()[:2] == (1, (1024, 7))
     # the same picture, six times as large, is found as well, and scores the same but for rounding
     pictures, objects = hand_made()
     large = tuple(
-        Marked(one.row, (one.size[0] * 9, one.size[1] * 9), tuple(tuple(9 * v for v in box) for box in one.boxes))
+        BoxedImages(one.row, (one.size[0] * 9, one.size[1] * 9), tuple(tuple(9 * v for v in box) for box in one.boxes))
         for one in objects
     )
-    both = [localisation(Live(by_hand(), pictures), some, np.arange(5), np.arange(0))[0] for some in (objects, large)]
+    both = [
+        localisation(ModelPredictor(by_hand(), pictures), some, np.arange(5), np.arange(0))[0]
+        for some in (objects, large)
+    ]
     assert both[0]["energy"] == pytest.approx(both[1]["energy"], abs=0.02)
     assert both[1]["gt_known"] == 1
 
 
 def test_baselines_by_hand():
     objects = (
-        Marked(0, (100, 200), ((0.0, 0.0, 200.0, 60.0),)),  # 60 % of the picture, not its middle point … at y 50, it is
-        Marked(1, (100, 100), ((60.0, 60.0, 70.0, 70.0), (0.0, 0.0, 10.0, 10.0))),
+        BoxedImages(
+            0, (100, 200), ((0.0, 0.0, 200.0, 60.0),)
+        ),  # 60 % of the picture, not its middle point … at y 50, it is
+        BoxedImages(1, (100, 100), ((60.0, 60.0, 70.0, 70.0), (0.0, 0.0, 10.0, 10.0))),
     )
     whole, middle = baselines(objects)
     assert (whole["gt_known"], whole["gt_known_30"], whole["gt_known_70"]) == (0.5, 0.5, 0.0)
@@ -170,7 +175,8 @@ def test_baselines_by_hand():
 ROWS = np.arange(4)
 PLAIN = Trial(
     backbone="nin", pretrained=False, head="gap", labels=("a", "b"),
-    preprocessing=Preprocessing(1, (16, 16), (16, 16), (0.5,), (0.25,)), settings=Settings(epochs=3), seed=1, fold=None,
+    preprocessing=Preprocessing(1, (16, 16), (16, 16), (0.5,), (0.25,)), settings=TrainSettings(epochs=3),
+    seed=1, fold=None,
     threads=1, device="cpu", data="0123456789abcdef", train=ROWS, validation=ROWS + 4, test=ROWS + 8,
     shown=ROWS[:2] + 8,
 )  # fmt: skip
@@ -185,10 +191,10 @@ def test_trials_without_boxes_keep_the_name_they_had():
             for objects in (
                 None,
                 (),
-                (Marked(8, (16, 16), ((1.0, 1.0, 5.0, 5.0),)),),
-                (Marked(8, (16, 16), ((1.0, 1.0, 5.0, 6.0),)),),
-                (Marked(8, (16, 17), ((1.0, 1.0, 5.0, 5.0),)),),
-                (Marked(9, (16, 16), ((1.0, 1.0, 5.0, 5.0),)),),
+                (BoxedImages(8, (16, 16), ((1.0, 1.0, 5.0, 5.0),)),),
+                (BoxedImages(8, (16, 16), ((1.0, 1.0, 5.0, 6.0),)),),
+                (BoxedImages(8, (16, 17), ((1.0, 1.0, 5.0, 5.0),)),),
+                (BoxedImages(9, (16, 16), ((1.0, 1.0, 5.0, 5.0),)),),
             )
         }
     assert len(ids) == 6
@@ -217,8 +223,8 @@ def squares(folder, count=64):
 
 
 def request(data, boxes, **more):
-    choices = Choices(str(data), epochs=2, batch_size=16, precision="float32", learning_rate=0.02)
-    return Request(choices, ("gap", "fc:8"), 2, boxes=boxes, **more)
+    choices = TrainOptions(str(data), epochs=2, batch_size=16, precision="float32", learning_rate=0.02)
+    return CompareRequest(choices, ("gap", "fc:8"), 2, boxes=boxes, **more)
 
 
 def quiet():
@@ -259,6 +265,7 @@ def test_the_results_hold_what_was_measured(run):
             assert arrays["found"].mean() == pytest.approx(facts["localisation"]["gt_known"])
             assert arrays["placement"].tolist() == [[4, 4], [0, 0]]  # two 3×3 convolutions of stride 2, padded by 1
     json.dumps(results, allow_nan=False)
+    check("results", json.loads((folder / "out" / "results.json").read_text("utf-8")))
 
 
 def test_the_page_and_the_terminal_say_it(run):
@@ -308,12 +315,12 @@ def test_results_from_before_there_were_boxes_are_shown_as_before(run, tmp_path)
         kept = {key: arrays[key] for key in arrays.files if key != "boxes" and not key.startswith("placement")}
     np.savez(tmp_path / "pictures.npz", **kept)
     save(tmp_path, old)
-    page = html.write(tmp_path).read_text("utf-8")
+    page = report_page.write(tmp_path).read_text("utf-8")
     assert 'id="maps"' in page
     assert 'id="localisation"' not in page
     assert 'class="box"' not in page
     console = quiet()
-    terminal.render(old, console)
+    report_terminal.render(old, console)
     assert "map on the object" not in console.file.getvalue()
 
 

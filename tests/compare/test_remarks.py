@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from gapstone.compare.remarks import learned_with, remarks
-from gapstone.compare.report import html, pictures
-from gapstone.training import few_validation, learned, majority
-
-from .fake_results import make, save
-from .test_report import Page, decoded
+from gapstone.compare.report import report_page, report_pictures
+from gapstone.training.loop import few_validation, learned, majority
+from tests.compare.fake_results import make, save
+from tests.compare.test_report import Page, decoded
 
 
 @pytest.fixture
@@ -54,19 +53,19 @@ def test_its_maps_do_not_set_the_scale_of_all_others(results, tmp_path):
             trial["train_accuracy"] = most + 0.03
     assert learned_with(results, 0) == [True, False]
     classes = results["data"]["classes"]
-    fair, _ = pictures.read(tmp_path / "pictures.npz", classes, 2, lambda seed: learned_with(results, seed))
-    spoilt, _ = pictures.read(tmp_path / "pictures.npz", classes, 2)
+    fair, _ = report_pictures.read(tmp_path / "pictures.npz", classes, 2, lambda seed: learned_with(results, seed))
+    spoilt, _ = report_pictures.read(tmp_path / "pictures.npz", classes, 2)
     assert spoilt.largest > 100 > 1 > fair.largest
     strongest = [decoded(m.uri)[..., 3].max() for row in fair.rows for m in row.cells[0]]
-    assert max(strongest) == round(255 * pictures.STRONGEST)
+    assert max(strongest) == round(255 * report_pictures.STRONGEST)
     assert fair.learned == [True, False]
     save(tmp_path, results)
-    said = Page(html.write(tmp_path).read_text("utf-8")).text
+    said = Page(report_page.write(tmp_path).read_text("utf-8")).text
     assert "fc is hardly better than the largest class in this trial" in said
     # where nobody learned anything, somebody's maps must set it
     for trial in results["trials"]:
         trial["train_accuracy"] = most
-    nobody, _ = pictures.read(tmp_path / "pictures.npz", classes, 2, lambda seed: learned_with(results, seed))
+    nobody, _ = report_pictures.read(tmp_path / "pictures.npz", classes, 2, lambda seed: learned_with(results, seed))
     assert nobody.largest == spoilt.largest
 
 
@@ -94,11 +93,11 @@ def test_cropped_photos_stand_among_them_and_on_the_page(results, tmp_path):
     results["remarks"] = remarks(results)
     assert results["remarks"] == [results["data"]["cropped"]]
     save(tmp_path, results)
-    assert results["data"]["cropped"] in Page(html.write(tmp_path).read_text("utf-8")).text
+    assert results["data"]["cropped"] in Page(report_page.write(tmp_path).read_text("utf-8")).text
 
 
 def test_progress_says_which_accuracy_it_shows():
-    from gapstone.single import _sure
+    from gapstone.training.train_model import _sure
 
     assert _sure([0.25, 0.5]) == "validation accuracy 50.0 %"
     assert _sure([]) == ""

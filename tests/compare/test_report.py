@@ -11,11 +11,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from gapstone.compare.report import html, pictures, terminal, words
-from gapstone.compare.report.charts import COLOURS, Look
-
-from ..serve.browser import Browser, chromium
-from .fake_results import NAMES, make, save
+from gapstone.compare.report import number_text, report_page, report_pictures, report_terminal
+from gapstone.compare.report.charts import COLOURS, ChartStyle
+from tests.compare.fake_results import NAMES, make, save
+from tests.serve.browser import Browser, chromium
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -54,7 +53,7 @@ class Page(HTMLParser):
 
 def report(folder: Path, **settings: Any) -> tuple[dict[str, Any], str, Page]:
     results = make(folder, **settings)
-    text = html.write(folder).read_text("utf-8")
+    text = report_page.write(folder).read_text("utf-8")
     return results, text, Page(text)
 
 
@@ -134,12 +133,12 @@ def test_hostile_names_in_every_place(tmp_path: Path) -> None:
 
     spoilt = spoil(results)
     save(tmp_path, spoilt)
-    text = html.write(tmp_path).read_text("utf-8")
+    text = report_page.write(tmp_path).read_text("utf-8")
     assert "<img src=x" not in text
     assert not any("onerror" in attrs for _, attrs in Page(text).elements)
     broken = results | {"command": "name \udce9 that is no UTF-8"}
     save(tmp_path, broken)
-    assert b"\\xe9" in html.write(tmp_path).read_bytes()
+    assert b"\\xe9" in report_page.write(tmp_path).read_bytes()
 
 
 def test_pictures_have_words_and_charts_follow_the_dress(whole: tuple[dict[str, Any], str, Page]) -> None:
@@ -162,8 +161,8 @@ def test_pictures_have_words_and_charts_follow_the_dress(whole: tuple[dict[str, 
 @pytest.mark.slow
 def test_the_same_results_give_the_same_page(tmp_path: Path) -> None:
     make(tmp_path, heads=("gap", "fc"), shown=2)
-    first = html.write(tmp_path).read_bytes()
-    assert html.write(tmp_path).read_bytes() == first
+    first = report_page.write(tmp_path).read_bytes()
+    assert report_page.write(tmp_path).read_bytes() == first
     assert not list(tmp_path.glob(".*"))
 
 
@@ -206,8 +205,14 @@ def test_what_is_missing_is_a_dash_and_never_zero(tmp_path: Path) -> None:
     results["pairs"][0]["difference_pp"] = results["pairs"][0]["ci95"] = None
     del results["shift_pairs"]
     save(tmp_path, results)
-    assert "–" in Page(html.write(tmp_path).read_text("utf-8")).text
-    assert words.percent(None) == words.short(None) == words.seconds(None) == words.p_value(None) == "–"
+    assert "–" in Page(report_page.write(tmp_path).read_text("utf-8")).text
+    assert (
+        number_text.percent(None)
+        == number_text.short(None)
+        == number_text.seconds(None)
+        == number_text.p_value(None)
+        == "–"
+    )
 
 
 # --- pictures
@@ -221,29 +226,29 @@ def decoded(uri: str) -> np.ndarray[Any, Any]:
 
 def test_overlay_is_one_pixel_per_cell_and_its_opacity_the_root_of_the_value() -> None:
     values = np.array([[4.0, 1.0, 0.0], [-1.0, -4.0, 2.0]])
-    pixels = decoded(pictures.overlay(values, largest=4.0))
+    pixels = decoded(report_pictures.overlay(values, largest=4.0))
     assert pixels.shape == (2, 3, 4)
-    full = round(255 * pictures.STRONGEST)
+    full = round(255 * report_pictures.STRONGEST)
     np.testing.assert_allclose(pixels[..., 3], full * np.cbrt(np.abs(values) / 4), atol=1)
-    assert (pixels[0, 0, :3] == pictures.ABOVE).all()
-    assert (pixels[1, 1, :3] == pictures.BELOW).all()
+    assert (pixels[0, 0, :3] == report_pictures.ABOVE).all()
+    assert (pixels[1, 1, :3] == report_pictures.BELOW).all()
 
 
 def test_cells_lie_where_the_network_has_them() -> None:
     maps = np.arange(18.0).reshape(2, 3, 3)
     # ResNet at 96 px: cells around 0, 32, 64 reach from −16 to 80, so one more column and row fills the picture
-    around, area = pictures.placed(maps, np.array([[32.0, 32.0], [0.0, 0.0]]), (96, 96))
+    around, area = report_pictures.placed(maps, np.array([[32.0, 32.0], [0.0, 0.0]]), (96, 96))
     assert around.shape == (2, 4, 4)
     np.testing.assert_array_equal(around[1], np.pad(maps[1], ((0, 1), (0, 1)), mode="edge"))
     assert (area.left, area.width) == pytest.approx((100 * (0.5 - 16) / 96, 100 * 4 * 32 / 96))
     # other axes, other numbers: y in cells of 10 from the middle of 60 px, x in cells that fill 30 px evenly
-    around, area = pictures.placed(maps, np.array([[10.0, 10.0], [19.5, 4.5]]), (60, 30))
+    around, area = report_pictures.placed(maps, np.array([[10.0, 10.0], [19.5, 4.5]]), (60, 30))
     np.testing.assert_array_equal(around[0, :, 0], [0, 0, 0, 3, 6, 6, 6])
     np.testing.assert_array_equal(around[0, 0], [0, 1, 2])
     assert (area.top, area.height) == pytest.approx((100 * -5 / 60, 100 * 70 / 60))
     assert (area.left, area.width) == pytest.approx((0, 100))
     # from a gapstone that kept no placement: equal shares
-    around, area = pictures.placed(maps, None, (96, 30))
+    around, area = report_pictures.placed(maps, None, (96, 30))
     assert around.shape == (2, 3, 3)
     assert (area.left, area.top, area.width, area.height) == pytest.approx((0, 0, 100, 100))
 
@@ -257,7 +262,7 @@ def test_a_map_on_the_page_lies_where_it_was_placed(tmp_path: Path) -> None:
         }
     np.savez(tmp_path / "pictures.npz", **kept)
     save(tmp_path, results)
-    page = Page(html.write(tmp_path).read_text("utf-8"))
+    page = Page(report_page.write(tmp_path).read_text("utf-8"))
     styles = [attrs.get("style") or "" for tag, attrs in page.elements if tag == "img" and "Map of" in attrs["alt"]]
     # 8 cells of 4 px around 0, 4, …, 28 reach to 30 px of 32: a ninth fills the picture
     assert any(style.startswith("left:-4.688%;top:-4.688%;width:112.500%") for style in styles)
@@ -268,11 +273,11 @@ def test_a_map_on_the_page_lies_where_it_was_placed(tmp_path: Path) -> None:
 
 def test_all_maps_share_one_scale(tmp_path: Path) -> None:
     results = make(tmp_path)
-    maps, worst = pictures.read(tmp_path / "pictures.npz", results["data"]["classes"], len(results["heads"]))
+    maps, worst = report_pictures.read(tmp_path / "pictures.npz", results["data"]["classes"], len(results["heads"]))
     assert maps
     assert len(worst) == 6
     strongest = [decoded(m.uri)[..., 3].max() for row in maps.rows for cell in row.cells for m in cell or ()]
-    assert max(strongest) == round(255 * pictures.STRONGEST)
+    assert max(strongest) == round(255 * report_pictures.STRONGEST)
     assert min(strongest) < 0.8 * max(strongest), "a map was stretched to its own maximum"
     assert list(maps.additive) == [True, True, True, True, False]
     with np.load(tmp_path / "pictures.npz") as arrays:
@@ -290,13 +295,13 @@ def test_all_maps_share_one_scale(tmp_path: Path) -> None:
 def test_large_pictures_are_made_small_and_small_ones_kept() -> None:
     rng = np.random.default_rng(0)
     large = [rng.integers(0, 256, (600, 900, 3), np.uint8) for _ in range(80)]
-    encoded = pictures.encode(large)
-    assert sum(len(picture.uri) for picture in encoded) <= pictures.MOST_BYTES
+    encoded = report_pictures.encode(large)
+    assert sum(len(picture.uri) for picture in encoded) <= report_pictures.MOST_BYTES
     assert encoded[0].width > encoded[0].height
     assert not encoded[0].pixelated
     for channels in (1, 2, 3, 4):
         tiny = rng.integers(0, 256, (9, 7, channels), np.uint8)
-        kept = pictures.encode([tiny])[0]
+        kept = report_pictures.encode([tiny])[0]
         assert (kept.width, kept.height, kept.pixelated) == (7, 9, True)
         np.testing.assert_array_equal(decoded(kept.uri), tiny[..., :3] if channels > 2 else tiny[..., 0])
 
@@ -305,16 +310,16 @@ def test_large_pictures_are_made_small_and_small_ones_kept() -> None:
 
 
 def test_scale_keeps_numbers_inside_and_ticks_round() -> None:
-    scale = html.Scale([-9.4, 2.4, -1, 1])
+    scale = report_page.Scale([-9.4, 2.4, -1, 1])
     assert scale.at(-9.4) < scale.at(0)
     assert [float(scale.at(x)[:-1]) for x in (-100, 100)] == [0, 100]
     assert scale.ticks() == [-10, -5, 0] or 0 in scale.ticks()
-    assert 3 <= len(html.Scale([99.2, 100], most=100.5).ticks()) <= 10
-    assert html.Scale([0.0]).ticks()
+    assert 3 <= len(report_page.Scale([99.2, 100], most=100.5).ticks()) <= 10
+    assert report_page.Scale([0.0]).ticks()
 
 
 def test_heads_differ_in_more_than_colour() -> None:
-    looks = [(Look(i).colour, Look(i).marker, Look(i).line) for i in range(3 * COLOURS)]
+    looks = [(ChartStyle(i).colour, ChartStyle(i).marker, ChartStyle(i).line) for i in range(3 * COLOURS)]
     assert len(set(looks[:COLOURS])) == COLOURS
     assert len({(marker, line) for _, marker, line in looks[:COLOURS]}) == COLOURS
     assert len(set(looks)) == len(looks)
@@ -323,25 +328,25 @@ def test_heads_differ_in_more_than_colour() -> None:
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        (words.percent(0.9312), "93.1"),
-        (words.signed(-1.25), "−1.2"),
-        (words.signed(-0.001), "0.0"),
-        (words.signed(2.0), "+2.0"),
-        (words.short(29_658), "29.7 k"),
-        (words.short(999_900), "1 M"),
-        (words.short(650), "650"),
-        (words.p_value(2e-5), "< 0.001"),
-        (words.p_value(0.0321), "0.032"),
-        (words.seconds(400), "6.7 min"),
-        (words.many(1, "seed"), "1 seed"),
-        (words.many(2, "class", "classes"), "2 classes"),
-        (words.plus_minus({"mean": 0.93, "ci95": [0.92, 0.94], "values": []}), "± 1.0"),
-        (words.plus_minus({"mean": 0.93, "ci95": [0.93, 0.93], "values": []}), None),
-        (words.plus_minus({"mean": 0.98, "ci95": [0.94, 1.0], "values": []}), "(94.0 to 100.0)"),  # 98 ± 4, cut
-        (words.plus_minus({"mean": 0.5, "ci95": None, "values": [0.3, 0.7]}), None),
-        (words.milliseconds({"median": 0.62, "low": 0.6, "high": 0.65}), "0.62"),
-        (words.milliseconds({"median": 21.0, "low": 0.34, "high": 36.0}), "~21.00"),
-        (words.milliseconds({"median": 0.62, "low": 0.6, "high": 0.65}, quartiles=True), "0.62 (0.60–0.65)"),
+        (number_text.percent(0.9312), "93.1"),
+        (number_text.signed(-1.25), "−1.2"),
+        (number_text.signed(-0.001), "0.0"),
+        (number_text.signed(2.0), "+2.0"),
+        (number_text.short(29_658), "29.7 k"),
+        (number_text.short(999_900), "1 M"),
+        (number_text.short(650), "650"),
+        (number_text.p_value(2e-5), "< 0.001"),
+        (number_text.p_value(0.0321), "0.032"),
+        (number_text.seconds(400), "6.7 min"),
+        (number_text.count_noun(1, "seed"), "1 seed"),
+        (number_text.count_noun(2, "class", "classes"), "2 classes"),
+        (number_text.plus_minus({"mean": 0.93, "ci95": [0.92, 0.94], "values": []}), "± 1.0"),
+        (number_text.plus_minus({"mean": 0.93, "ci95": [0.93, 0.93], "values": []}), None),
+        (number_text.plus_minus({"mean": 0.98, "ci95": [0.94, 1.0], "values": []}), "(94.0 to 100.0)"),  # 98 ± 4, cut
+        (number_text.plus_minus({"mean": 0.5, "ci95": None, "values": [0.3, 0.7]}), None),
+        (number_text.milliseconds({"median": 0.62, "low": 0.6, "high": 0.65}), "0.62"),
+        (number_text.milliseconds({"median": 21.0, "low": 0.34, "high": 36.0}), "~21.00"),
+        (number_text.milliseconds({"median": 0.62, "low": 0.6, "high": 0.65}, quartiles=True), "0.62 (0.60–0.65)"),
     ],
 )
 def test_words(made: str | None, said: str | None) -> None:
@@ -353,7 +358,7 @@ def test_words(made: str | None, said: str | None) -> None:
 
 def printed(results: dict[str, Any], width: int, **console: Any) -> str:
     file = io.StringIO()
-    terminal.render(results, Console(file=file, width=width, **console))
+    report_terminal.render(results, Console(file=file, width=width, **console))
     return file.getvalue()
 
 
@@ -369,7 +374,7 @@ def test_terminal_says_it_in_words(tmp_path: Path, width: int) -> None:
     for head in results["heads"]:
         assert f"{100 * head['test_accuracy']['mean']:.1f}" in flat
     for pair in results["pairs"]:
-        assert words.compared(pair) in flat
+        assert number_text.compared(pair) in flat
         assert pair["advice"] is None or pair["advice"] in flat
     assert "Shifted test images, against gap in percentage points: gmp" in flat
     row = next(line for line in text.splitlines() if line.startswith("fc:dropout=0.5"))
@@ -387,7 +392,7 @@ def test_terminal_shows_escapes_and_markup_as_text(tmp_path: Path) -> None:
 
 
 def test_what_could_have_been_found_is_said() -> None:
-    from gapstone.compare.report.words import sensitivity
+    from gapstone.compare.report.number_text import sensitivity
 
     def tested(*sizes: float | None) -> list[dict[str, Any]]:
         return [{"p": 0.5, "detectable_pp": size} for size in sizes]
@@ -403,7 +408,7 @@ def test_what_could_have_been_found_is_said() -> None:
 
 
 def test_results_in_an_older_form_are_not_shown_but_made_anew(tmp_path: Path) -> None:
-    from gapstone.compare.run import report as show
+    from gapstone.compare.run_comparison import report as show
 
     results = make(tmp_path, heads=("gap", "fc"), pictures=False)
     save(tmp_path, results | {"schema": 1, "gapstone": "0.0.9"})
@@ -424,7 +429,7 @@ def test_a_phone_has_room_for_the_report(tmp_path):
     make(tmp_path / "results")
     with Browser(chromium() or "", tmp_path / "browser") as page:
         page.size(390, 844, 2, mobile=True)
-        page.open(html.write(tmp_path / "results").as_uri())
+        page.open(report_page.write(tmp_path / "results").as_uri())
         assert page.js("document.documentElement.scrollWidth") == 390
         assert page.js(GAPS.replace("CELLS", "'thead tr'")) >= 4
         assert page.js(GAPS.replace("CELLS", "'.ticks'")) >= 4

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gapstone.compare.plan import Request
-from gapstone.compare.run import compare
-from gapstone.prepare import Choices
+from gapstone.compare.plan import CompareRequest
+from gapstone.compare.run_comparison import compare
+from gapstone.training.training_data import TrainOptions
 
 pytestmark = pytest.mark.kernels  # a run in this process goes on with what a killed one left, to the bit
 
@@ -48,7 +48,11 @@ def command(data, out, seeds):
 
 def run(data, out, seeds):
     """The same in this process."""
-    compare(Request(Choices(str(data), epochs=EPOCHS), HEADS, seeds, workers=seeds), out, Console(file=io.StringIO()))
+    compare(
+        CompareRequest(TrainOptions(str(data), epochs=EPOCHS), HEADS, seeds, workers=seeds),
+        out,
+        Console(file=io.StringIO()),
+    )
 
 
 def numbers(out):
@@ -118,7 +122,7 @@ def test_the_same_numbers_after_a_stop(data, unbroken, seeds, tmp_path, how, whe
 
 def test_two_at_once_and_other_data_are_refused(data, unbroken):
     def ask(data):
-        compare(Request(Choices(str(data)), ("gap",)), unbroken, Console(file=io.StringIO()))
+        compare(CompareRequest(TrainOptions(str(data)), ("gap",)), unbroken, Console(file=io.StringIO()))
 
     with pytest.raises(ValueError, match="choose another --out for digits"):
         ask("digits")

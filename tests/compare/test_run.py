@@ -13,11 +13,12 @@ from PIL import Image
 from rich.console import Console
 from sklearn.datasets import load_digits
 
-from gapstone.compare.plan import Request
-from gapstone.compare.run import compare, report
+from gapstone.compare.plan import CompareRequest
+from gapstone.compare.run_comparison import compare, report
 from gapstone.compare.verdict import SHORT, sentences
-from gapstone.prepare import Choices
-from gapstone.progress import duration
+from gapstone.console.progress import duration
+from gapstone.training.training_data import TrainOptions
+from tests.schemas import check, check_refuses_damage
 
 CLASSES = ("고양이", "قطة", "<b>three</b>")
 SCHEMA = (Path(__file__).parents[2] / "docs" / "results.md").read_text("utf-8")
@@ -50,8 +51,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    request = Request(
-        Choices(str(folder), epochs=4, batch_size=16, precision="float32"), ("gap", "fc", "lse"), 2, baseline="fc"
+    request = CompareRequest(
+        TrainOptions(str(folder), epochs=4, batch_size=16, precision="float32"), ("gap", "fc", "lse"), 2, baseline="fc"
     )
     return out, compare(request, out, quiet(), "gapstone compare …")
 
@@ -86,6 +87,12 @@ def test_results_hold_every_documented_key(run):
     for pair in results["pairs"]:
         assert pair["b"] == "fc"
         assert {"difference_pp", "ci95", "p", "p_holm", "verdict", "advice", "method"} <= set(pair)
+
+
+def test_the_files_are_as_their_schemas_say(run):
+    out, _ = run
+    for name in ("results", "scan"):
+        check_refuses_damage(name, json.loads((out / f"{name}.json").read_text("utf-8")))
 
 
 def test_numbers_agree_with_each_other(run):
@@ -149,8 +156,8 @@ def test_more_seeds_and_heads_train_only_what_is_new(folder, run, tmp_path):
     before = {trial["id"]: (first / "trials" / trial["id"]).stat().st_mtime_ns for trial in results["trials"]}
     out = tmp_path / "out"
     shutil.copytree(first, out, copy_function=shutil.copy2)
-    request = Request(
-        Choices(str(folder), epochs=4, batch_size=16, precision="float32"), ("gap", "fc"), 3, baseline="fc"
+    request = CompareRequest(
+        TrainOptions(str(folder), epochs=4, batch_size=16, precision="float32"), ("gap", "fc"), 3, baseline="fc"
     )
     again = compare(request, out, quiet())
     shared = {trial["id"]: trial for trial in again["trials"]}
@@ -163,15 +170,18 @@ def test_more_seeds_and_heads_train_only_what_is_new(folder, run, tmp_path):
 
 
 def test_a_trial_that_fails_is_told_and_the_others_go_on(folder, tmp_path):
-    choices = Choices(str(folder), epochs=2, learning_rate=95.0, batch_size=8, precision="float32")
+    choices = TrainOptions(str(folder), epochs=2, learning_rate=95.0, batch_size=8, precision="float32")
     output = tmp_path / "said.txt"
     with output.open("w") as file:
         # so large a step makes the wide head's loss no number, and not the small one's
-        results = compare(Request(choices, ("nin", "fc:512,512"), 1), tmp_path / "out", Console(file=file, width=100))
+        results = compare(
+            CompareRequest(choices, ("nin", "fc:512,512"), 1), tmp_path / "out", Console(file=file, width=100)
+        )
     status = {trial["head"]: trial["status"] for trial in results["trials"]}
     assert status == {"nin": "done", "fc:512,512": "failed"}
     failed = results["heads"][1]["failed"]
     assert "learning rate" in failed[0]["reason"]
+    check("results", json.loads((tmp_path / "out" / "results.json").read_text("utf-8")))
     assert results["heads"][1]["test_accuracy"]["mean"] is None
     assert "learning rate" in output.read_text()
     assert "learning rate" in (tmp_path / "out" / "report.html").read_text("utf-8")
@@ -179,8 +189,10 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(folder, tmp_path):
 
 @pytest.mark.slow
 def test_a_head_too_large_for_the_machine_ends_only_itself(folder, tmp_path):
-    choices = Choices(str(folder), epochs=1, precision="float32")
-    results = compare(Request(choices, ("fc:1000000,1000000", "gap"), 1, baseline="gap"), tmp_path / "out", quiet())
+    choices = TrainOptions(str(folder), epochs=1, precision="float32")
+    results = compare(
+        CompareRequest(choices, ("fc:1000000,1000000", "gap"), 1, baseline="gap"), tmp_path / "out", quiet()
+    )
     assert {trial["head"]: trial["status"] for trial in results["trials"]} == {
         "fc:1000000,1000000": "failed",
         "gap": "done",
@@ -192,8 +204,8 @@ def test_a_head_too_large_for_the_machine_ends_only_itself(folder, tmp_path):
 
 @pytest.mark.slow  # quick: test_prepare_edges.py (the splits), test_statistics.py
 def test_folds(folder, tmp_path):
-    choices = Choices(str(folder), epochs=2, precision="float32")
-    results = compare(Request(choices, ("gap", "gmp"), folds=3), tmp_path, quiet())
+    choices = TrainOptions(str(folder), epochs=2, precision="float32")
+    results = compare(CompareRequest(choices, ("gap", "gmp"), folds=3), tmp_path, quiet())
     assert results["settings"]["folds"] == 3
     assert len(results["trials"]) == 6
     assert results["data"]["test"] == sum(results["data"]["counts"]["test"]) == 150
@@ -203,16 +215,16 @@ def test_folds(folder, tmp_path):
 
 def test_wrong_requests_end_before_anything_is_done(folder, tmp_path):
     for request, says in (
-        (Request(Choices("digits"), ("gap", "gap")), "twice"),
-        (Request(Choices("digits"), ("gap",), baseline="fc"), "not among"),
-        (Request(Choices("digits"), ()), "empty"),
-        (Request(Choices("digits"), ("gap",), seeds=0), "at least 1"),
+        (CompareRequest(TrainOptions("digits"), ("gap", "gap")), "twice"),
+        (CompareRequest(TrainOptions("digits"), ("gap",), baseline="fc"), "not among"),
+        (CompareRequest(TrainOptions("digits"), ()), "empty"),
+        (CompareRequest(TrainOptions("digits"), ("gap",), seeds=0), "at least 1"),
     ):
         with pytest.raises(ValueError, match=says):
             compare(request, tmp_path / "a", quiet())
     assert not (tmp_path / "a").exists()
     with pytest.raises(ValueError, match="inside DATA"):
-        compare(Request(Choices(str(folder))), folder / "out", quiet())
+        compare(CompareRequest(TrainOptions(str(folder))), folder / "out", quiet())
     assert not (folder / "out").exists()
     for values, says in (
         ({"epochs": 0}, "at least 1"),
@@ -220,7 +232,7 @@ def test_wrong_requests_end_before_anything_is_done(folder, tmp_path):
         ({"augment": "x"}, "none"),
     ):
         with pytest.raises(ValueError, match=says):
-            Choices("digits", **values)
+            TrainOptions("digits", **values)
 
 
 def test_verdict_in_words():

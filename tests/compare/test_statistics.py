@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import expit
 
-from gapstone.compare.advice import advise, minimum_detectable
 from gapstone.compare.calibration import calibration
-from gapstone.compare.difference import Components, Doubt, Estimate, corrected_t, crossed, mean_squares
-from gapstone.compare.report.words import compared
+from gapstone.compare.difference import Components, ErrorDistribution, Estimate, corrected_t, crossed, mean_squares
+from gapstone.compare.report.number_text import compared
+from gapstone.compare.sample_size import advise, minimum_detectable
 from gapstone.compare.statistics import compare_pairs, holm, interval, verdict
 
 # --- oracles
@@ -56,7 +56,7 @@ def test_components_against_statsmodels_mixed_model() -> None:
 def test_doubt_against_two_million_draws() -> None:
     rng = np.random.default_rng(0)
     for repeats, by_repeat, by_image in ((2, 1.0, 1.0), (3, 0.2, 1.0), (5, 1.0, 0.3), (10, 1.0, 1.0)):
-        doubt = Doubt(by_repeat, repeats, by_image, 400)
+        doubt = ErrorDistribution(by_repeat, repeats, by_image, 400)
         drawn = np.abs(by_repeat * rng.standard_t(repeats - 1, 2_000_000) + by_image * rng.standard_t(399, 2_000_000))
         for level in (0.2, 0.05, 0.01):
             assert np.mean(drawn > doubt.reach(level)) == pytest.approx(level, rel=0.02)
@@ -65,10 +65,12 @@ def test_doubt_against_two_million_draws() -> None:
 def test_doubt_with_one_source_is_student_s_t() -> None:
     for repeats in (2, 3, 5, 40, 200):
         for distance in (0.1, 1.0, 2.5, 30.0):
-            alone = Doubt(1.0, repeats, 0.0, 10**6).beyond(distance)
+            alone = ErrorDistribution(1.0, repeats, 0.0, 10**6).beyond(distance)
             assert alone == pytest.approx(2 * stats.t.sf(distance, repeats - 1), rel=1e-3, abs=1e-12)
-    assert Doubt(0, 5, 2.0, 30).beyond(3) == pytest.approx(2 * stats.t.sf(1.5, 29))
-    assert Doubt(0.3, 5, 2.0, 30).reach(0.05) == pytest.approx(Doubt(3, 5, 20, 30).reach(0.05) / 10)
+    assert ErrorDistribution(0, 5, 2.0, 30).beyond(3) == pytest.approx(2 * stats.t.sf(1.5, 29))
+    assert ErrorDistribution(0.3, 5, 2.0, 30).reach(0.05) == pytest.approx(
+        ErrorDistribution(3, 5, 20, 30).reach(0.05) / 10
+    )
 
 
 def test_corrected_t_on_scikit_learn_s_documented_example() -> None:

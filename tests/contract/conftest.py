@@ -10,8 +10,7 @@ from gapstone.loops.choose_loop import Choice
 from gapstone.pooling import pool_function
 from gapstone.pools import POOLS
 from gapstone.regions.places import Intervals
-
-from ..loops_by_name import call_of_type
+from tests.loops_by_name import call_of_type
 
 DERIVED = {"max"}
 """The pool with which `make test` tries every template of the compiled loop: it has the longest state."""

@@ -14,8 +14,7 @@ import gapstone as gs
 from gapstone.loops import background
 from gapstone.loops.background import Builder
 from gapstone.loops.kernels_ready import meanwhile
-
-from ..loops_by_name import call_of
+from tests.loops_by_name import call_of
 
 SOURCE = str(Path(gs.__file__).parents[1])
 
@@ -214,12 +213,12 @@ import sys
 from gapstone.__main__ import main
 sys.argv = ["gapstone", "--version"]
 main()
-from gapstone.workers.job_processes import local
+from gapstone.workers.job_processes import run_jobs
 def look(job, tell):
     from gapstone.loops.background import must_wait
     tell(must_wait())
 if __name__ == "__main__":
-    told = [news.what for news in local(look, [1], 1) if news.kind == "news"]
+    told = [news.what for news in run_jobs(look, [1], 1) if news.kind == "news"]
     print(json.dumps([background.must_wait(), *told]))
 """
 

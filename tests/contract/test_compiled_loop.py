@@ -21,10 +21,9 @@ from torch import Tensor
 from gapstone.loops import compiled
 from gapstone.pools import POOLS
 from gapstone.regions.places import Cells, Intervals, Labels, Place, PositionWeights, Rectangles, Sampled, Windows
-
-from ..loops_by_name import ByName
-from ..marks import slow_but
-from .conftest import DERIVED
+from tests.contract.conftest import DERIVED
+from tests.loops_by_name import ByName
+from tests.marks import slow_but
 
 pytest.importorskip("numba")
 

@@ -8,9 +8,8 @@ import gapstone as gs
 from gapstone.nets import build
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY
 from gapstone.regions import REGIONS
-
-from ..marks import slow_but
-from .truth import NEEDED, ONE_OF_EACH
+from tests.contract.truth import NEEDED, ONE_OF_EACH
+from tests.marks import slow_but
 
 EVERY = [*POOLS, *WHOLE_ONLY, *COMPOSITIONS, ("std", "max")]
 SHAPE = 2, 4, 9, 8

@@ -6,11 +6,10 @@ from torch.autograd import forward_ad
 
 import gapstone as gs
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY
-
-from ..marks import slow_but
-from .test_devices import has
-from .truth import ONE_OF_EACH
-from .truth import given as needed
+from tests.contract.test_devices import has
+from tests.contract.truth import ONE_OF_EACH
+from tests.contract.truth import given as needed
+from tests.marks import slow_but
 
 SHAPE = 2, 3, 6, 7
 EPS = 1e-6

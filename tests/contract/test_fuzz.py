@@ -19,8 +19,7 @@ import gapstone as gs
 from gapstone.loops.choose_loop import Choice
 from gapstone.pooling import pool_function
 from gapstone.regions.places import Intervals, Rectangles
-
-from ..guarded import guarded
+from tests.guarded import guarded
 
 POOLS = ["mean", "sum", "max", "min", "gem", "lp", "l2", "logsumexp", "softmax", "variance", "std"]
 

@@ -7,8 +7,7 @@ import gapstone as gs
 from gapstone.loops import gathered, reference
 from gapstone.pools import POOLS
 from gapstone.regions.places import Intervals, Labels, PositionWeights, Rectangles
-
-from ..loops_by_name import call_of
+from tests.loops_by_name import call_of
 
 ROWS = torch.tensor([[[1.0, 0.5, 6.0, 4.0]], [[0.0, 0.0, 7.0, 5.0]]])
 LABELS = torch.arange(2 * 5 * 7).view(2, 5, 7) % 3

@@ -12,9 +12,8 @@ import torch
 
 import gapstone as gs
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY, name_types
-
-from .test_pools import by, values
-from .truth import given as needed
+from tests.contract.test_pools import by, values
+from tests.contract.truth import given as needed
 
 LAYERS = {
     "Whole": gs.Whole(),

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import gapstone as gs
-
-from .conftest import by as serve_by
+from tests.contract.conftest import by as serve_by
 
 LOOPS = pytest.mark.parametrize("loop", ["reference", None], ids=["reference", "chosen"])
 REGIONS = [gs.Whole(), gs.Window((5, 6)), gs.Grid(1)]

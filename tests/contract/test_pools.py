@@ -17,12 +17,11 @@ from gapstone.pooling import share
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY
 from gapstone.regions import REGIONS
 from gapstone.testing.pool_checks import check_answer, check_gradient, check_laws, layouts, made_map
-
-from ..loops_by_name import call_of_type
-from ..marks import slow_but
-from .conftest import by
-from .truth import FORMULAS, boxes, grid, pooled, regions, windows
-from .truth import given as needed
+from tests.contract.conftest import by
+from tests.contract.truth import FORMULAS, boxes, grid, pooled, regions, windows
+from tests.contract.truth import given as needed
+from tests.loops_by_name import call_of_type
+from tests.marks import slow_but
 
 SIZES = [(1,), (63,), (1, 1), (7, 1), (9, 11), (2, 40), (3, 4, 5)]
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]

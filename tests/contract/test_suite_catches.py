@@ -10,9 +10,8 @@ import pytest
 import gapstone as gs
 from gapstone import pools
 from gapstone.pools import POOLS
-
-from ..marks import slow_but
-from . import test_pools, truth
+from tests.contract import test_pools, truth
+from tests.marks import slow_but
 
 BROKEN = {
     # what is broken: the pool, what stands in its file, what is put there
@@ -58,7 +57,7 @@ def contract(name, monkeypatch, loop, kinds=("Whole", "Window", "Segments")):
         of_equals = test_pools.test_the_first_of_equals_takes_the_gradient_and_nan_wins
         of_equals("reference", test_pools.torch.float32, name, test_pools.EQUALS[name], monkeypatch)
     if name == "logsumexp":
-        from . import test_limits
+        from tests.contract import test_limits
 
         limits = test_limits.test_limits_of_p_and_r
         limits("reference", test_pools.torch.float32, lambda loop: test_pools.by(loop, monkeypatch))

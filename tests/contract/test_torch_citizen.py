@@ -8,17 +8,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import gapstone as gs
-from gapstone.loops import (
-    compiled,
-    operators,  # noqa: F401  registers gapstone::pool
-)
+from gapstone.loops import compiled
 from gapstone.loops.place_encoding import encode
 from gapstone.loops.tuned import dispatch as tuned
 from gapstone.pools import POOLS
 from gapstone.regions.places import Intervals
-
-from ..loops_by_name import call_of
-from ..marks import slow_but
+from tests.loops_by_name import call_of
+from tests.marks import slow_but
 
 REGIONS = {
     "Whole": gs.Whole(),

@@ -13,9 +13,8 @@ from torch import nn
 
 import gapstone as gs
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY
-
-from ..marks import slow_but
-from .truth import ONE_OF_EACH, given
+from tests.contract.truth import ONE_OF_EACH, given
+from tests.marks import slow_but
 
 REGIONS = {
     "Whole": gs.Whole(),

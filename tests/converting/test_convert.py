@@ -10,14 +10,18 @@ import torch
 from rich.console import Console
 
 import gapstone as gs
-from gapstone.converting import command, showing
-from gapstone.converting.command import Request, convert
-from gapstone.converting.measures import moves
+from gapstone.converting import convert as convert_module
+from gapstone.converting import model_views
+from gapstone.converting.convert import convert
+from gapstone.converting.convert_json import document
+from gapstone.converting.convert_request import ConvertRequest
+from gapstone.converting.model_measures import moves
+from gapstone.data.open_source import open_source
+from gapstone.data.split import split
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.images.sources import open_source
-from gapstone.images.split import split
-from gapstone.stopping import said
-from gapstone.storage.folder import CONVERT, discard
+from gapstone.runtime.interrupts import said
+from gapstone.storage.owned_folder import CONVERT, discard
+from tests.schemas import check_refuses_damage
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +50,14 @@ def quietly(request, as_json=False):
 
 @pytest.fixture(scope="module")
 def converted(model, folder):
-    return quietly(Request(str(model), "gap", "digits", folder / "gap.safetensors", limit=600))
+    return quietly(ConvertRequest(str(model), "gap", "digits", folder / "gap.safetensors", limit=600))
 
 
 def test_the_file_answers_as_the_report_says(converted, folder):
     done, _ = converted
     new = gs.load(folder / "gap.safetensors")
     source = open_source("digits")
-    from gapstone.images.scan import scan
+    from gapstone.data.scan import scan
 
     test = split(source, scan(source), seed=0, limit=600).test
     assert len(test) == len(done.test)
@@ -66,7 +70,7 @@ def test_the_file_answers_as_the_report_says(converted, folder):
 def test_before_is_the_model_as_it_was(converted, model):
     done, _ = converted
     source, old = open_source("digits"), gs.load(model)
-    from gapstone.images.scan import scan
+    from gapstone.data.scan import scan
 
     test = split(source, scan(source), seed=0, limit=600).test
     answers = old.predict([source.pixels(int(row)) for row in test]).argmax(1)
@@ -101,8 +105,8 @@ def test_nothing_is_left_behind(converted, folder):
 
 def test_it_says_when_accuracy_is_lost(model, folder):
     grid, worse = folder / "grid.safetensors", folder / "gmp.safetensors"
-    quietly(Request(str(model), "fc:grid=3", "digits", grid, limit=600))
-    done, text = quietly(Request(str(grid), "gmp", "digits", worse, limit=600, method="ridge"))
+    quietly(ConvertRequest(str(model), "fc:grid=3", "digits", grid, limit=600))
+    done, text = quietly(ConvertRequest(str(grid), "gmp", "digits", worse, limit=600, method="ridge"))
     assert done.paired.interval[1] < 0  # where things are matters more than what the largest value is
     assert f"With gmp the model is LESS ACCURATE: {100 * done.paired.before:.1f} % before" in text
     assert "--finetune 30 trains the last stage" in text
@@ -111,8 +115,9 @@ def test_it_says_when_accuracy_is_lost(model, folder):
 
 def test_fine_tuning(model, folder):
     out = folder / "tuned.safetensors"
-    done, text = quietly(Request(str(model), "gmp", "digits", out, finetune=6))
+    done, text = quietly(ConvertRequest(str(model), "gmp", "digits", out, finetune=6))
     assert len(done.fitted.tuned.accuracy) == 7
+    check_refuses_damage("convert", document(done, gs.load(out)))
     assert "6 epochs" in text
     old, new = gs.load(model).features.state_dict(), gs.load(out).features.state_dict()
     changed = {name for name in old if not torch.equal(old[name], new[name])}
@@ -121,9 +126,10 @@ def test_fine_tuning(model, folder):
 
 
 def test_json(model, folder, capsys):
-    asked = Request(str(model), "gap", "digits", folder / "json.safetensors", limit=300, method="distil", seed=3)
+    asked = ConvertRequest(str(model), "gap", "digits", folder / "json.safetensors", limit=300, method="distil", seed=3)
     quietly(asked, as_json=True)
     said = json.loads(capsys.readouterr().out)
+    check_refuses_damage("convert", said)
     assert said["schema"] == 1
     assert said["method"] == "distil"
     assert said["seed"] == 3
@@ -144,14 +150,14 @@ def test_other_classes(model, folder):
         labels=source.labels[rows],
         classes=np.array(["zero", "one", "two"]),
     )
-    done, text = quietly(Request(str(model), "gap", str(folder / "three.npz"), folder / "three.safetensors"))
+    done, text = quietly(ConvertRequest(str(model), "gap", str(folder / "three.npz"), folder / "three.safetensors"))
     assert done.paired is None
     assert gs.load(folder / "three.safetensors").labels == ("zero", "one", "two")
     assert "DATA (zero, one, two) are not those of the model (9, 8, 7 and 7 more): the new model has" in text
     assert "other classes" in text
     assert done.test.mean() > 0.9
     with pytest.raises(ValueError, match=r"keeps the classes of the model .*; DATA has zero, one, two: take logistic"):
-        quietly(Request(str(model), "gap", str(folder / "three.npz"), folder / "x.safetensors", method="distil"))
+        quietly(ConvertRequest(str(model), "gap", str(folder / "three.npz"), folder / "x.safetensors", method="distil"))
     assert not (folder / ".x.safetensors.parts").exists()
 
 
@@ -160,7 +166,9 @@ def test_distil_does_not_rename_the_classes(model, tmp_path):
     pixels = np.stack([source.pixels(row) for row in range(200)])
     words = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
     np.savez(tmp_path / "words.npz", images=pixels, labels=source.labels[:200], classes=words)
-    request = Request(str(model), "gap", str(tmp_path / "words.npz"), tmp_path / "out.safetensors", method="distil")
+    request = ConvertRequest(
+        str(model), "gap", str(tmp_path / "words.npz"), tmp_path / "out.safetensors", method="distil"
+    )
     with pytest.raises(
         ValueError, match=r"distil keeps the classes of the model \(9, 8, 7 and 7 more\); DATA has zero"
     ):
@@ -175,7 +183,9 @@ def test_fine_tuning_where_half_precision_is_too_small(model, tmp_path):
         norm.weight.mul_(1e6)
     loud.save(tmp_path / "loud.safetensors")
     out = tmp_path / "gap.safetensors"
-    done, text = quietly(Request(str(tmp_path / "loud.safetensors"), "gap", "digits", out, finetune=1, limit=300))
+    done, text = quietly(
+        ConvertRequest(str(tmp_path / "loud.safetensors"), "gap", "digits", out, finetune=1, limit=300)
+    )
     assert len(done.fitted.tuned.accuracy) == 2 or done.fitted.tuned.stopped
     assert "1 epoch" in text
     assert "1 epochs" not in text
@@ -187,14 +197,14 @@ def test_what_a_killed_run_left_is_cleared(model, tmp_path, monkeypatch):
     for name in (".store.123.tmp", ".store.123.old"):
         (parts / name).mkdir(parents=True)
         (parts / name / "images.npy").write_bytes(bytes(1000))
-    request = Request(str(model), "gap", "digits", tmp_path / "gap.safetensors", limit=100)
-    build = showing.build
+    request = ConvertRequest(str(model), "gap", "digits", tmp_path / "gap.safetensors", limit=100)
+    build = model_views.build
 
     def watched(*args, **more):
         assert not list(parts.glob(".store.*"))  # room for what is decoded now
         return build(*args, **more)
 
-    monkeypatch.setattr(showing, "build", watched)
+    monkeypatch.setattr(model_views, "build", watched)
     quietly(request)
     assert [path.name for path in tmp_path.iterdir()] == ["gap.safetensors"]
     (parts / ".store.7.tmp").mkdir(parents=True)
@@ -203,13 +213,13 @@ def test_what_a_killed_run_left_is_cleared(model, tmp_path, monkeypatch):
 
 
 def test_stopped_and_gone_on(model, tmp_path, monkeypatch):
-    request = Request(str(model), "gap", "digits", tmp_path / "gap.safetensors", finetune=1, limit=300)
+    request = ConvertRequest(str(model), "gap", "digits", tmp_path / "gap.safetensors", finetune=1, limit=300)
 
     def stop(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(command, "facts", stop)
+        patch.setattr(convert_module, "model_costs", stop)
         with pytest.raises(KeyboardInterrupt) as stopped:
             convert(request, console=Console(file=io.StringIO()))
     assert "The same command goes on" in said(stopped.value)
@@ -217,10 +227,12 @@ def test_stopped_and_gone_on(model, tmp_path, monkeypatch):
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / ".gap.safetensors.parts" / "kept").glob("*.npy")}
     assert len(kept) == 2  # training and validation images
     with monkeypatch.context() as patch:
-        patch.setattr(command, "discard", lambda *_: None)
+        patch.setattr(convert_module, "discard", lambda *_: None)
         done, _ = quietly(request)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # not made again
-    whole, _ = quietly(Request(str(model), "gap", "digits", tmp_path / "whole.safetensors", finetune=1, limit=300))
+    whole, _ = quietly(
+        ConvertRequest(str(model), "gap", "digits", tmp_path / "whole.safetensors", finetune=1, limit=300)
+    )
     np.testing.assert_array_equal(done.test, whole.test)
     assert (tmp_path / "gap.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
@@ -230,7 +242,7 @@ def test_what_lies_beside_it_stays(model, tmp_path):
     parts.mkdir()
     (parts / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"holds 'mine\.txt', which gapstone convert did not write there"):
-        quietly(Request(str(model), "gap", "digits", tmp_path / "gap.safetensors", limit=300))
+        quietly(ConvertRequest(str(model), "gap", "digits", tmp_path / "gap.safetensors", limit=300))
     assert [path.name for path in parts.iterdir()] == ["mine.txt"]
 
 
@@ -238,7 +250,7 @@ def test_the_model_may_be_replaced(model, tmp_path):
     """--out may be the very file that is converted: it is read before, and the new one appears whole."""
     mine = tmp_path / "mine.safetensors"
     shutil.copy(model, mine)
-    quietly(Request(str(mine), "gap", "digits", mine, limit=300))
+    quietly(ConvertRequest(str(mine), "gap", "digits", mine, limit=300))
     assert gs.load(mine).head.spec == "gap"
 
 
@@ -259,15 +271,15 @@ def test_the_model_may_be_replaced(model, tmp_path):
 def test_what_is_refused_at_once(model, tmp_path, change, message):
     fine = {"model": str(model), "head": "gap", "data": "digits", "out": tmp_path / "out.safetensors"}
     with pytest.raises(ValueError, match=message):
-        quietly(Request(**fine | change))
+        quietly(ConvertRequest(**fine | change))
     assert not list(tmp_path.iterdir())
 
 
 def test_out_must_be_a_file_that_can_be(model, tmp_path):
     with pytest.raises(ValueError, match="is a folder"):
-        quietly(Request(str(model), "gap", "digits", tmp_path))
+        quietly(ConvertRequest(str(model), "gap", "digits", tmp_path))
     with pytest.raises(ValueError, match="there is no folder"):
-        quietly(Request(str(model), "gap", "digits", tmp_path / "no" / "out.safetensors"))
+        quietly(ConvertRequest(str(model), "gap", "digits", tmp_path / "no" / "out.safetensors"))
 
 
 @pytest.mark.slow
@@ -278,7 +290,7 @@ def test_a_model_of_timms(tmp_path):
     torch.manual_seed(0)
     net = timm.create_model("test_resnet", num_classes=10).eval()
     save_file(net.state_dict(), tmp_path / "weights.safetensors")
-    asked = Request(
+    asked = ConvertRequest(
         "timm:test_resnet", "gap", "digits", tmp_path / "out.safetensors", limit=100,
         weights=tmp_path / "weights.safetensors",
     )  # fmt: skip
@@ -301,17 +313,17 @@ def test_a_model_of_timms(tmp_path):
 @pytest.mark.slow
 def test_real_images(real_images, tmp_path):
     """On MNIST a closed form is within a few points of a trained head, and stands shifts far better."""
-    from gapstone.prepare import Choices
-    from gapstone.single import train_one
+    from gapstone.training.train_model import train_model
+    from gapstone.training.training_data import TrainOptions
 
     source = open_source(str(real_images("mnist")))
     rows = np.random.default_rng(0).permutation(len(source))[:1200]
     pixels = np.stack([source.pixels(int(row)) for row in rows])
     np.savez(tmp_path / "some.npz", images=pixels, labels=source.labels[rows], classes=np.array(source.classes))
     data, trained = str(tmp_path / "some.npz"), tmp_path / "fc.safetensors"
-    choices = Choices(data, backbone="nin", epochs=8, augment="none")
-    train_one(choices, "fc:32", 0, trained, Console(file=io.StringIO()))
-    done, _ = quietly(Request(str(trained), "gap", data, tmp_path / "gap.safetensors"))
+    choices = TrainOptions(data, backbone="nin", epochs=8, augment="none")
+    train_model(choices, "fc:32", 0, trained, Console(file=io.StringIO()))
+    done, _ = quietly(ConvertRequest(str(trained), "gap", data, tmp_path / "gap.safetensors"))
     assert done.paired.before > 0.8
     assert done.paired.after > done.paired.before - 0.15
     assert done.moved[1] > done.moved[0] + 0.1

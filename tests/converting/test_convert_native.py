@@ -10,15 +10,17 @@ from PIL import Image
 from rich.console import Console
 
 import gapstone as gs
-from gapstone.converting import command
-from gapstone.converting.command import Request, convert
-from gapstone.converting.document import document
+from gapstone.converting import convert as convert_module
+from gapstone.converting.convert import convert
+from gapstone.converting.convert_json import document
+from gapstone.converting.convert_request import ConvertRequest
+from gapstone.data.decoded_store import StoreError
+from gapstone.data.open_source import open_source
+from gapstone.data.scan import scan
+from gapstone.data.sources import Source
+from gapstone.data.split import split
 from gapstone.images.load import ImageError
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.images.scan import scan
-from gapstone.images.sources import Source, open_source
-from gapstone.images.split import split
-from gapstone.images.store import StoreError
 
 COUNT = 40  # pictures of each class
 
@@ -74,7 +76,9 @@ def right(model, paths, truth, native):
 
 @pytest.mark.slow
 def test_the_file_answers_as_the_report_says(models, photos, tmp_path):
-    done, said = quietly(Request(str(models["fc"]), "gap", str(photos), tmp_path / "new.safetensors", native=True))
+    done, said = quietly(
+        ConvertRequest(str(models["fc"]), "gap", str(photos), tmp_path / "new.safetensors", native=True)
+    )
     paths, truth = held_out(photos)
     np.testing.assert_array_equal(done.test, right(gs.load(tmp_path / "new.safetensors"), paths, truth, native=True))
     before = right(gs.load(models["fc"]), paths, truth, native=False)
@@ -87,7 +91,9 @@ def test_the_file_answers_as_the_report_says(models, photos, tmp_path):
 
 
 def test_a_head_of_any_size_is_asked_natively_before_too(models, photos, tmp_path):
-    done, said = quietly(Request(str(models["gap"]), "gmp", str(photos), tmp_path / "new.safetensors", native=True))
+    done, said = quietly(
+        ConvertRequest(str(models["gap"]), "gmp", str(photos), tmp_path / "new.safetensors", native=True)
+    )
     paths, truth = held_out(photos)
     assert done.paired.before == right(gs.load(models["gap"]), paths, truth, native=True).mean()
     assert "Before and after: every picture as it is" in said
@@ -96,15 +102,15 @@ def test_a_head_of_any_size_is_asked_natively_before_too(models, photos, tmp_pat
 
 def test_other_classes_have_no_before(models, tmp_path):
     file = tmp_path / "new.safetensors"
-    done, said = quietly(Request(str(models["gap"]), "gmp", "digits", file, native=True, limit=200))
+    done, said = quietly(ConvertRequest(str(models["gap"]), "gmp", "digits", file, native=True, limit=200))
     assert document(done, gs.load(file))["native"] == {"before": None, "after": True}
     assert "After: every picture as it is, neither cut nor resized." in said
 
 
 def test_moves_are_seen(models, photos, tmp_path, monkeypatch):
     """Where a move leaves nothing of any picture, all are answered alike: half of them right."""
-    monkeypatch.setattr(command, "moves", lambda size: (999, [torch.zeros_like]))
-    done, _ = quietly(Request(str(models["gap"]), "gmp", str(photos), tmp_path / "new.safetensors", native=True))
+    monkeypatch.setattr(convert_module, "moves", lambda size: (999, [torch.zeros_like]))
+    done, _ = quietly(ConvertRequest(str(models["gap"]), "gmp", str(photos), tmp_path / "new.safetensors", native=True))
     assert done.moved == (0.5, 0.5)
     assert done.test.mean() > 0.8
 
@@ -113,12 +119,12 @@ def test_moves_are_seen(models, photos, tmp_path, monkeypatch):
 def test_other_features_than_of_resized_pictures(models, photos, tmp_path):
     files = [tmp_path / "native.safetensors", tmp_path / "resized.safetensors"]
     for file, native in zip(files, (True, False), strict=True):
-        quietly(Request(str(models["gap"]), "gap", str(photos), file, native=native))
+        quietly(ConvertRequest(str(models["gap"]), "gap", str(photos), file, native=native))
     first, second = (gs.load(file).head.classifier[-1].weight for file in files)
     assert not torch.allclose(first, second, rtol=1e-2)
 
 
-@pytest.mark.slow  # quick: the reason of each picture, tests/mixed/test_native.py
+@pytest.mark.slow  # quick: the reason of each picture, tests/ragged/test_native.py
 def test_what_cannot_be_seen_as_it_is_is_left_out_and_said(photos, tmp_path):
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -133,7 +139,7 @@ def test_what_cannot_be_seen_as_it_is_is_left_out_and_said(photos, tmp_path):
         Image.new("RGB", (smallest - 1, 90), (9, 9, 9)).save(made / name / f"small {name}.png")
         Image.effect_noise((smallest - 1, 80), 90).convert("RGB").save(made / name / f"other {name}.png")
     done, said = quietly(
-        Request(str(tmp_path / "vgg.safetensors"), "gmp", str(made), tmp_path / "new.safetensors", native=True)
+        ConvertRequest(str(tmp_path / "vgg.safetensors"), "gmp", str(made), tmp_path / "new.safetensors", native=True)
     )
     assert f"×90 px, and the network needs at least {smallest} a side" in said or "×80 px, and the network" in said
     assert "(and 3 more)" in said
@@ -143,7 +149,9 @@ def test_what_cannot_be_seen_as_it_is_is_left_out_and_said(photos, tmp_path):
 
 
 def test_stopped_while_it_looks_and_gone_on(models, photos, tmp_path, monkeypatch):
-    request = Request(str(models["fc"]), "gap", str(photos), tmp_path / "new.safetensors", native=True, batch_size=4)
+    request = ConvertRequest(
+        str(models["fc"]), "gap", str(photos), tmp_path / "new.safetensors", native=True, batch_size=4
+    )
     decoded, pixels = [], Source.pixels
 
     def counted(source, row, **options):
@@ -166,7 +174,9 @@ def test_stopped_while_it_looks_and_gone_on(models, photos, tmp_path, monkeypatc
 
 
 def test_a_file_that_goes_away_takes_nothing_along(models, photos, tmp_path, monkeypatch):
-    request = Request(str(models["fc"]), "gap", str(photos), tmp_path / "new.safetensors", native=True, batch_size=4)
+    request = ConvertRequest(
+        str(models["fc"]), "gap", str(photos), tmp_path / "new.safetensors", native=True, batch_size=4
+    )
     pixels = Source.pixels
     decoded = []
 
@@ -187,7 +197,9 @@ def test_a_file_that_goes_away_takes_nothing_along(models, photos, tmp_path, mon
 
 def test_a_picture_replaced_after_it_was_checked_is_not_kept_under_its_old_hash(models, photos, tmp_path, monkeypatch):
     copy = shutil.copytree(photos, tmp_path / "photos")
-    request = Request(str(models["fc"]), "gap", str(copy), tmp_path / "new.safetensors", native=True, batch_size=4)
+    request = ConvertRequest(
+        str(models["fc"]), "gap", str(copy), tmp_path / "new.safetensors", native=True, batch_size=4
+    )
     pixels = Source.pixels
 
     def replaced(source, row, **options):
@@ -205,22 +217,26 @@ def test_a_picture_replaced_after_it_was_checked_is_not_kept_under_its_old_hash(
 
 @pytest.mark.slow
 def test_stopped_and_gone_on(models, photos, tmp_path, monkeypatch):
-    request = Request(str(models["fc"]), "gap", str(photos), tmp_path / "new.safetensors", native=True, batch_size=4)
+    request = ConvertRequest(
+        str(models["fc"]), "gap", str(photos), tmp_path / "new.safetensors", native=True, batch_size=4
+    )
 
     def stop(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(command, "facts", stop)
+        patch.setattr(convert_module, "model_costs", stop)
         with pytest.raises(KeyboardInterrupt):
             quietly(request)
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / ".new.safetensors.parts" / "kept").glob("*.npy")}
     assert len(kept) == 2
     with monkeypatch.context() as patch:
-        patch.setattr(command, "discard", lambda *_: None)
+        patch.setattr(convert_module, "discard", lambda *_: None)
         quietly(request)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # not made again
-    whole = Request(str(models["fc"]), "gap", str(photos), tmp_path / "whole.safetensors", native=True, batch_size=4)
+    whole = ConvertRequest(
+        str(models["fc"]), "gap", str(photos), tmp_path / "whole.safetensors", native=True, batch_size=4
+    )
     quietly(whole)
     assert (tmp_path / "new.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
@@ -236,5 +252,5 @@ def test_stopped_and_gone_on(models, photos, tmp_path, monkeypatch):
 def test_what_is_refused_at_once(models, photos, tmp_path, change, message):
     fine = {"model": str(models["fc"]), "head": "gap", "data": str(photos), "out": tmp_path / "out.safetensors"}
     with pytest.raises(ValueError, match=message):
-        quietly(Request(**fine | {"native": True} | change))
+        quietly(ConvertRequest(**fine | {"native": True} | change))
     assert not list(tmp_path.iterdir())

@@ -22,8 +22,7 @@ from sklearn.datasets import load_digits
 import gapstone as gs
 from gapstone.cli import main
 from gapstone.images.preprocessing import Preprocessing
-
-from ..explaining.tiny import make_model, make_pictures
+from tests.explaining.tiny import make_model, make_pictures
 
 TIMED = ("created", "command", "sealed", "ms_per_image", "train_seconds", "peak_memory_mb", "seconds")
 

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gapstone.compare.run import report
-
-from .commands import Command, commands, copy, judge, kill
-from .damage import damage
+from gapstone.compare.run_comparison import report
+from tests.damage.commands import Command, commands, copy, judge, kill
+from tests.damage.damage import damage
 
 pytestmark = pytest.mark.kernels  # runs in this process go on with what killed processes left, to the bit
 

@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from gapstone import kept
 from gapstone.compare import trials
-from gapstone.explaining.kept import Kept
+from gapstone.data.decoded_store import Store, build
+from gapstone.data.open_source import open_source
+from gapstone.explaining.explain_folder import ExplainFolder
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.images.sources import open_source
-from gapstone.images.store import Store, build
-from gapstone.storage.sealed import DamagedError, digests, read_sealed, read_vouched, sha256, write_sealed
-
-from .commands import copy
-from .damage import damage
+from gapstone.storage import resumable_rows
+from gapstone.storage.sealed_json import DamagedError, digests, read_sealed, read_vouched, sha256, write_sealed
+from tests.damage.commands import copy
+from tests.damage.damage import damage
 
 DAMAGES = int(os.environ.get("GAPSTONE_TEST_READS", "100"))
 
@@ -44,12 +43,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = open_source("digits")
     build(source, range(20), Preprocessing(1, (8, 8), (8, 8), (0.5,), (0.25,)), folder / "store")
     for name in ("maps", "pooled"):
-        kept.keep(folder / "kept", name, name, 30, lambda a, b: torch.arange(a, b)[:, None] * torch.ones(5), 8)
+        resumable_rows.compute_rows(
+            folder / "kept", name, name, 30, lambda a, b: torch.arange(a, b)[:, None] * torch.ones(5), 8
+        )
     (folder / "pictures.npz").write_bytes(rng.bytes(300))
     write_sealed(folder / "results.json", {"files": digests(folder, ["pictures.npz"]), "verdict": "equal"}, "results")
     write_sealed(folder / "plan.json", {"measured": {"threads": 1}, "data_path": "digits"}, "plan")
     write_sealed(folder / "speed.json", {"for": {"size": [8, 8]}, "heads": {"gap": {"median": 1.5}}}, "speed")
-    looked = Kept(folder)
+    looked = ExplainFolder(folder)
     for key in ("a", "b"):
         content = rng.bytes(200)
         looked.write(folder / "maps" / f"{key}.npz", content)
@@ -86,13 +87,13 @@ def read(folder: Path) -> dict[str, Any]:
         tell(name, lambda name=name: pictures(folder / "trials" / name))
     tell("store", store)
     for path in (Path("kept") / name for name in NAMES):
-        one = kept._File(folder / "kept", path.name, 30)
+        one = resumable_rows._File(folder / "kept", path.name, 30)
         tell(path.name, lambda one=one: np.load(one.done).tobytes() if one.is_whole() else None)
     tell("results", results)
     tell("plan", lambda: read_sealed(folder / "plan.json", "plan"))
     tell("speed", lambda: read_sealed(folder / "speed.json", "speed"))
     for key in ("a", "b"):
-        looked = Kept(folder)
+        looked = ExplainFolder(folder)
         tell(f"record {key}", lambda key=key, looked=looked: looked.record(key))
         path = folder / "maps" / f"{key}.png"
         drawn = looked.has_drawn(path, f"key of {key}")

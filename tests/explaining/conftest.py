@@ -2,7 +2,7 @@
 
 import pytest
 
-from .tiny import make_model, make_pictures
+from tests.explaining.tiny import make_model, make_pictures
 
 
 @pytest.fixture(scope="session")

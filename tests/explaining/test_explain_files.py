@@ -13,16 +13,16 @@ from PIL import Image
 from rich.console import Console
 
 import gapstone as gs
-from gapstone.explaining import drawing
-from gapstone.explaining.job import explain_files
-from gapstone.explaining.request import Request
+from gapstone.explaining import draw_maps
+from gapstone.explaining.explain_files import explain_files
+from gapstone.explaining.explain_request import ExplainRequest
 from gapstone.images.load import load
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.maps.files import load_npz
-from gapstone.opening import open_model
-
-from ..command_line import gapstone
-from .tiny import LABELS, make_model, make_pictures
+from gapstone.maps.map_files import load_npz
+from gapstone.maps.open_model import open_model
+from tests.command_line import gapstone
+from tests.explaining.tiny import LABELS, make_model, make_pictures
+from tests.schemas import check, check_refuses_damage
 
 pytestmark = pytest.mark.xdist_group("command line")
 
@@ -30,13 +30,14 @@ pytestmark = pytest.mark.xdist_group("command line")
 def run(model, *images, out, **options):
     """(everything readable, the document, what was printed)"""
     console = Console(file=io.StringIO(), width=200)
-    fine = explain_files(Request(str(model), tuple(map(str, images)), **options), out, console)
+    fine = explain_files(ExplainRequest(str(model), tuple(map(str, images)), **options), out, console)
     return fine, json.loads((out / "explained.json").read_text("ascii")), console.file.getvalue()
 
 
 def test_the_document_says_what_the_model_says(model, pictures, tmp_path):
     fine, document, _ = run(model, pictures, out=tmp_path / "out")
     assert fine
+    check_refuses_damage("explained", document)
     assert document["schema"] == 2
     assert document["labels"] == list(LABELS)
     assert [row["name"] for row in document["pictures"]] == [str(p) for p in sorted(pictures.iterdir())]
@@ -63,14 +64,14 @@ def test_the_document_says_what_the_model_says(model, pictures, tmp_path):
 
 
 def test_boxes_are_those_of_the_map_over_the_picture(model, pictures, tmp_path):
-    from gapstone.maps.boxes import box
-    from gapstone.maps.placing import place
+    from gapstone.drawing.upsample import upsample
+    from gapstone.localisation.cam_boxes import box
 
     _, document, _ = run(model, pictures, out=tmp_path / "out", drawings=False)
     found = 0
     for row in document["pictures"]:
         for entry, e in zip(row["classes"], load_npz(tmp_path / "out" / row["npz"]), strict=True):
-            expected = [b.edges for b in box(place(e.map, e.placement, e.size), 0.2)]
+            expected = [b.edges for b in box(upsample(e.map, e.placement, e.size), 0.2)]
             assert [tuple(b.values()) for b in entry["boxes"]] == expected
             found += len(expected)
     assert found > 5
@@ -84,11 +85,11 @@ def test_boxes_of_large_pictures_are_in_their_own_pixels(model, tmp_path):
     folder = make_pictures(tmp_path / "large", 1, (900, 1200))
     _, document, _ = run(model, folder, out=tmp_path / "out", drawings=False)
     (row,) = document["pictures"]
-    from gapstone.maps.boxes import box
-    from gapstone.maps.placing import place
+    from gapstone.drawing.upsample import upsample
+    from gapstone.localisation.cam_boxes import box
 
     for entry, e in zip(row["classes"], load_npz(tmp_path / "out" / row["npz"]), strict=True):
-        for mine, exact in zip(entry["boxes"], box(place(e.map, e.placement, e.size), 0.2), strict=True):
+        for mine, exact in zip(entry["boxes"], box(upsample(e.map, e.placement, e.size), 0.2), strict=True):
             assert np.abs(np.array(list(mine.values())) - exact.edges).max() <= 1200 / 256
             assert max(mine.values()) > 300
 
@@ -119,8 +120,8 @@ def test_one_scale_over_all_pictures(model, pictures, tmp_path):
     _, document, _ = run(model, pictures, out=tmp_path / "out", batch_size=2)
     largest = max(np.abs(e.map).max() for row in document["pictures"] for e in load_npz(tmp_path / "out" / row["npz"]))
     assert document["largest"] == pytest.approx(largest, rel=1e-6)
-    from gapstone.maps.boxes import Box
-    from gapstone.maps.drawing import side_by_side
+    from gapstone.drawing.pictures import side_by_side
+    from gapstone.localisation.cam_boxes import Box
 
     for row in document["pictures"]:
         shown = load_npz(tmp_path / "out" / row["npz"])
@@ -151,6 +152,7 @@ def test_files_that_cannot_be_read_are_listed_with_their_reason(model, pictures,
     page = (tmp_path / "out" / "index.html").read_text("utf-8")
     assert all(reason in page for reason in wrong.values())
     assert sum("error" not in row for row in document["pictures"]) == 5
+    check("explained", document)
 
 
 def test_a_folder_of_nothing_but_bad_files(model, tmp_path):
@@ -218,7 +220,7 @@ def test_heads_that_do_not_add_up_say_so(pictures, tmp_path):
 
 
 def test_json_is_all_that_stands_on_standard_output(model, pictures, tmp_path, capsys):
-    fine = explain_files(Request(str(model), (str(pictures),), as_json=True, drawings=False), tmp_path / "out")
+    fine = explain_files(ExplainRequest(str(model), (str(pictures),), as_json=True, drawings=False), tmp_path / "out")
     printed = capsys.readouterr().out
     assert fine
     assert json.loads(printed) == json.loads((tmp_path / "out" / "explained.json").read_text("ascii"))
@@ -275,10 +277,10 @@ def test_a_model_of_two_classes_and_results_beside_the_pictures(tmp_path):
     for name in ("a.png", "b.png"):
         Image.fromarray(np.full((40, 40, 3), 90, np.uint8)).save(photos / name)
     with pytest.raises(ValueError, match=r"holds 'a\.png', which gapstone explain did not write there"):
-        explain_files(Request(str(model), (str(photos),)), photos)
+        explain_files(ExplainRequest(str(model), (str(photos),)), photos)
     assert sorted(path.name for path in photos.iterdir()) == ["a.png", "b.png"]
     for given in ([str(photos)], [f"{photos}/**/*.png"], [str(photos)]):
-        assert explain_files(Request(str(model), tuple(given)), photos / "explained")
+        assert explain_files(ExplainRequest(str(model), tuple(given)), photos / "explained")
         document = json.loads((photos / "explained" / "explained.json").read_text())
         assert [Path(row["name"]).name for row in document["pictures"]] == ["a.png", "b.png"]
         assert len(document["pictures"][0]["classes"]) == 2
@@ -299,14 +301,14 @@ def test_a_strip_is_drawn_and_ends_no_run(model, pictures, tmp_path, size):
 
 def test_a_picture_that_cannot_be_drawn_is_listed_and_ends_no_run(model, pictures, tmp_path, monkeypatch):
     """Whatever Pillow, or gapstone, says to one picture."""
-    drawn = drawing.side_by_side
+    drawn = draw_maps.side_by_side
 
     def fails(pixels, *arguments, name, **options):
         if name == "p002.png":
             raise ValueError("x1 must be greater than or equal to x0")
         return drawn(pixels, *arguments, name=name, **options)
 
-    monkeypatch.setattr(drawing, "side_by_side", fails)
+    monkeypatch.setattr(draw_maps, "side_by_side", fails)
     out = tmp_path / "out"
     _, document, text = run(model, pictures, out=out, html=True)
     rows = document["pictures"]
@@ -321,7 +323,7 @@ def test_a_picture_without_a_thumbnail_is_listed_on_the_page(model, pictures, tm
     def fails(*_):
         raise ValueError("too thin")
 
-    monkeypatch.setattr(drawing, "_make_thumbnail", fails)
+    monkeypatch.setattr(draw_maps, "_make_thumbnail", fails)
     _, document, _ = run(model, pictures, out=tmp_path / "out", html=True, drawings=False)
     assert not any("error" in row for row in document["pictures"])
     page = (tmp_path / "out" / "index.html").read_text("utf-8")

@@ -5,24 +5,23 @@ import threading
 
 from rich.console import Console
 
-from gapstone.explaining import drawing, looking
-from gapstone.explaining.job import explain_files
-from gapstone.explaining.request import Request
-
-from .tiny import make_model, make_pictures
+from gapstone.explaining import draw_maps, map_pass
+from gapstone.explaining.explain_files import explain_files
+from gapstone.explaining.explain_request import ExplainRequest
+from tests.explaining.tiny import make_model, make_pictures
 
 BATCH = 4
 
 
 def explain(model, pictures, out, **options):
-    request = Request(str(model), (str(pictures),), batch_size=BATCH, **options)
+    request = ExplainRequest(str(model), (str(pictures),), batch_size=BATCH, **options)
     explain_files(request, out, Console(file=io.StringIO()))
 
 
 def test_no_more_than_three_batches_are_loaded_ahead(model, tmp_path, monkeypatch):
     folder = make_pictures(tmp_path / "photos", 120, (8, 8))
     lock, loaded, asked, most = threading.Lock(), 0, 0, 0
-    load, ask = looking._load, looking._ask
+    load, ask = map_pass._load, map_pass._ask
 
     def counted(*given):
         nonlocal loaded, most
@@ -39,8 +38,8 @@ def test_no_more_than_three_batches_are_loaded_ahead(model, tmp_path, monkeypatc
             asked += len(pictures)
         return record
 
-    monkeypatch.setattr(looking, "_load", counted)
-    monkeypatch.setattr(looking, "_ask", consumed)
+    monkeypatch.setattr(map_pass, "_load", counted)
+    monkeypatch.setattr(map_pass, "_ask", consumed)
     explain(model, folder, tmp_path / "out", drawings=False)
     assert loaded == asked == 120
     assert BATCH < most <= 3 * BATCH
@@ -50,8 +49,8 @@ def test_what_waits_for_the_network_is_as_small_as_it_sees_it(tmp_path, monkeypa
     model = make_model(tmp_path / "m.safetensors", size=(32, 32), stored=(36, 36))
     folder = make_pictures(tmp_path / "photos", 6, (700, 900))
     waiting = []
-    ask = looking._ask
-    monkeypatch.setattr(looking, "_ask", lambda *given: waiting.extend(given[2]) or ask(*given))
+    ask = map_pass._ask
+    monkeypatch.setattr(map_pass, "_ask", lambda *given: waiting.extend(given[2]) or ask(*given))
     explain(model, folder, tmp_path / "out", drawings=False)
     assert {picture.fitted.shape for picture in waiting} == {(36, 36, 3)}
     assert {picture.size for picture in waiting} == {(700, 900)}
@@ -61,8 +60,8 @@ def test_no_more_than_a_few_pictures_are_drawn_at_a_time(model, tmp_path, monkey
     folder = make_pictures(tmp_path / "photos", 60, (8, 8))
     lock, started, told = threading.Lock(), 0, 0
     most = 0
-    draw = drawing.draw
-    work = drawing._work
+    draw = draw_maps.draw
+    work = draw_maps._work
 
     def counted(*given):
         nonlocal started, most
@@ -79,8 +78,8 @@ def test_no_more_than_a_few_pictures_are_drawn_at_a_time(model, tmp_path, monkey
 
         return draw(*given[:-2], tell, given[-1])
 
-    monkeypatch.setattr(drawing, "_work", counted)
-    monkeypatch.setattr(drawing, "draw", watched)
+    monkeypatch.setattr(draw_maps, "_work", counted)
+    monkeypatch.setattr(draw_maps, "draw", watched)
     explain(model, folder, tmp_path / "out", drawings=False, html=True)
     assert started == 60
-    assert most <= 2 * drawing.THREADS + drawing.THREADS + 1
+    assert most <= 2 * draw_maps.THREADS + draw_maps.THREADS + 1

@@ -9,18 +9,17 @@ from PIL import Image
 from rich.console import Console
 
 import gapstone as gs
-from gapstone.explaining.job import explain_files
-from gapstone.explaining.request import Request
+from gapstone.explaining.explain_files import explain_files
+from gapstone.explaining.explain_request import ExplainRequest
 from gapstone.images.load import load
-from gapstone.maps.files import load_npz
-from gapstone.opening import open_model
-
-from .tiny import make_model, make_pictures
+from gapstone.maps.map_files import load_npz
+from gapstone.maps.open_model import open_model
+from tests.explaining.tiny import make_model, make_pictures
 
 
 def run(model, *images, out, **options):
     console = Console(file=io.StringIO(), width=200)
-    fine = explain_files(Request(str(model), tuple(map(str, images)), drawings=False, **options), out, console)
+    fine = explain_files(ExplainRequest(str(model), tuple(map(str, images)), drawings=False, **options), out, console)
     return fine, json.loads((out / "explained.json").read_text("ascii")), console.file.getvalue()
 
 

@@ -13,20 +13,19 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from gapstone.explaining import page
-from gapstone.explaining.job import explain_files
-from gapstone.explaining.request import Request
-from gapstone.maps.colourbar import ticks
-from gapstone.maps.colours import rgba
-from gapstone.maps.explanation import Evidence
-from gapstone.maps.placement import Placement
-from gapstone.maps.placing import place
-
-from .tiny import make_model, make_pictures
+from gapstone.drawing.colourbar import ticks
+from gapstone.drawing.colours import rgba
+from gapstone.drawing.evidence import Evidence
+from gapstone.drawing.upsample import upsample
+from gapstone.explaining import explain_page
+from gapstone.explaining.explain_files import explain_files
+from gapstone.explaining.explain_request import ExplainRequest
+from gapstone.tracing.placement import Placement
+from tests.explaining.tiny import make_model, make_pictures
 
 
 def explained(model, pictures, out, **options):
-    explain_files(Request(str(model), (str(pictures),), html=True, **options), out, Console(file=io.StringIO()))
+    explain_files(ExplainRequest(str(model), (str(pictures),), html=True, **options), out, Console(file=io.StringIO()))
     return (out / "index.html").read_text("utf-8")
 
 
@@ -106,7 +105,7 @@ def test_maps_lie_where_the_drawings_have_them(placement, how):
     """Blow the page's picture up as a browser does, cut it as the page does, and compare with `place`."""
     values = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
     evidence = Evidence(0, "cat", 1.0, 0.5, 0.0, values, placement, (96, 96), True, 0.0)
-    uri, (top, left, height, width) = page._map(evidence, 2.0, how, 0.9)
+    uri, (top, left, height, width) = explain_page._map(evidence, 2.0, how, 0.9)
     small = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
     (y0, y1), (x0, x1) = placement.seen
     assert top <= y0 + 0.4
@@ -119,7 +118,7 @@ def test_maps_lie_where_the_drawings_have_them(placement, how):
     drawn = small[rows][:, columns].astype(float)
     drawn[(middle < y0) | (middle > y1)] = 0
     drawn[:, (middle < x0) | (middle > x1)] = 0
-    exact = rgba(place(values, placement, (96, 96), how), 2.0, 0.9).astype(float)
+    exact = rgba(upsample(values, placement, (96, 96), how), 2.0, 0.9).astype(float)
     away = np.abs(drawn[..., 3] - exact[..., 3])
     if how == "cells":
         assert (away > 1).mean() < 0.02  # a cell's edge may fall within a pixel
@@ -129,7 +128,7 @@ def test_maps_lie_where_the_drawings_have_them(placement, how):
 
 
 def test_many_pictures_are_cut_off_aloud(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "MOST", 3)
+    monkeypatch.setattr(explain_page, "MOST", 3)
     folder = make_pictures(tmp_path / "photos", 5)
     text = explained(model, folder, tmp_path / "out", drawings=False)
     assert text.count("<article") == 3
@@ -143,7 +142,7 @@ LETTER = 13.12 * 0.64  # px: of a digit at .82rem, in the widest of the page's f
 @pytest.mark.parametrize("largest", [3e-6, 0.00358, 0.0421, 0.83, 4.2, 17.5, 321.0, 54321.0])
 def test_labels_of_the_colour_bar_have_room_on_a_phone(largest):
     """They did not: five numbers of seven letters on 350 px."""
-    css = (files("gapstone.explaining") / "templates" / "page.css").read_text("utf-8")
+    css = (files("gapstone.console") / "templates" / "base.css").read_text("utf-8")
     narrow = re.search(r"@media \(max-width: 30rem\) \{(.*?)\n\}", css, re.S)
     assert narrow
     assert ".ticks span:nth-child(even) { display: none; }" in narrow[1]

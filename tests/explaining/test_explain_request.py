@@ -2,7 +2,7 @@
 
 import pytest
 
-from gapstone.explaining.request import Request, indexes
+from gapstone.explaining.explain_request import ExplainRequest, indexes
 
 LABELS = ("cat", "dog", "tench, Tinca tinca", "7", "crane", "crane")
 
@@ -55,8 +55,8 @@ def test_what_is_no_class_is_told_with_what_comes_close(asked, says):
 )
 def test_options_that_cannot_be(options, says):
     with pytest.raises(ValueError, match=says):
-        Request("m.safetensors", ("a.png",), **options)
+        ExplainRequest("m.safetensors", ("a.png",), **options)
 
 
 def test_boxes():
-    assert [Request("m", (), box=box).threshold for box in ("0.2", "otsu", "none")] == [0.2, "otsu", None]
+    assert [ExplainRequest("m", (), box=box).threshold for box in ("0.2", "otsu", "none")] == [0.2, "otsu", None]

@@ -14,13 +14,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from gapstone.explaining import looking
-from gapstone.explaining.job import explain_files
-from gapstone.explaining.kept import name_of
-from gapstone.explaining.request import Request
-from gapstone.whole import UNFINISHED
-
-from .tiny import make_model, make_pictures
+from gapstone.explaining import map_pass
+from gapstone.explaining.explain_files import explain_files
+from gapstone.explaining.explain_folder import name_of
+from gapstone.explaining.explain_request import ExplainRequest
+from gapstone.storage.atomic import UNFINISHED
+from tests.explaining.tiny import make_model, make_pictures
 
 COUNT = 20
 
@@ -50,7 +49,7 @@ def times(out):
 
 def explain(model, *pictures, out, **options):
     console = Console(file=io.StringIO(), width=200)
-    explain_files(Request(str(model), tuple(map(str, pictures)), **options), out, console)
+    explain_files(ExplainRequest(str(model), tuple(map(str, pictures)), **options), out, console)
     return console.file.getvalue()
 
 
@@ -103,7 +102,7 @@ def test_a_second_run_does_nothing_and_says_so(model, pictures, tmp_path, monkey
     def never(*_):
         raise AssertionError("a picture was read again")
 
-    monkeypatch.setattr(looking, "_load", never)
+    monkeypatch.setattr(map_pass, "_load", never)
     said = explain(model, pictures, out=tmp_path / "out", html=True)
     assert "5 of 5 pictures had been looked at before" in said
     assert results(tmp_path / "out") == before
@@ -181,7 +180,7 @@ def test_a_touched_picture_is_read_again_and_no_more(model, pictures, tmp_path, 
     before, then = results(out), times(out)
     for picture in pictures.iterdir():
         os.utime(picture, ns=(1, 1))
-    monkeypatch.setattr(looking, "_ask", None)
+    monkeypatch.setattr(map_pass, "_ask", None)
     explain(model, pictures, out=out)
     assert results(out) == before
     assert times(out) == then
@@ -226,14 +225,14 @@ def test_two_at_once_are_refused(model, pictures, tmp_path):
 
 
 def test_a_picture_that_changes_between_the_passes_is_told(model, pictures, tmp_path, monkeypatch):
-    from gapstone.explaining import job
+    from gapstone.explaining import explain_files
 
-    draw = job._draw
+    draw = explain_files._draw
 
     def change(*given):
         Path(pictures / "p001.png").write_bytes((pictures / "p002.png").read_bytes())
         return draw(*given)
 
-    monkeypatch.setattr(job, "_draw", change)
+    monkeypatch.setattr(explain_files, "_draw", change)
     with pytest.raises(ValueError, match=r"p001\.png was changed while gapstone was at work"):
         explain(model, pictures, out=tmp_path / "out")

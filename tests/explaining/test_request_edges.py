@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from gapstone.explaining.kept import DRAWN, FILES, Kept, name_of
-from gapstone.explaining.request import Request, indexes
+from gapstone.explaining.explain_folder import DRAWN, FILES, ExplainFolder, name_of
+from gapstone.explaining.explain_request import ExplainRequest, indexes
 
 LABELS = ("cat", "dog", "tench, Tinca tinca", "1", "twin", "twin")
 
@@ -48,7 +48,7 @@ def test_classes_that_are_none(asked, words):
 
 def test_lines_that_are_no_notes_are_passed_over(tmp_path):
     """Cut short by a kill, or damaged: each costs a look at one file."""
-    Kept(tmp_path)
+    ExplainFolder(tmp_path)
     good = ["a.jpg", 3, 4, "abc"]
     junk = [
         "",
@@ -62,10 +62,10 @@ def test_lines_that_are_no_notes_are_passed_over(tmp_path):
         '["a.jpg", "3", 4, "abc"]',
         json.dumps(good)[:-3],
     ]
-    looked = Kept(tmp_path).looked
+    looked = ExplainFolder(tmp_path).looked
     (looked / FILES).write_text("\n".join([*junk, json.dumps(good), *junk]))
     (looked / DRAWN).write_text("\n".join([*junk, json.dumps(["maps/a.png", "key", "sha"]), *junk]))
-    found = Kept(tmp_path)
+    found = ExplainFolder(tmp_path)
     assert found._seen == {"a.jpg": (3, 4, "abc")}
     assert found._drawn == {"maps/a.png": ("key", "sha")}
     assert found.damaged == []
@@ -73,12 +73,12 @@ def test_lines_that_are_no_notes_are_passed_over(tmp_path):
 
 def test_what_was_read_is_known_until_it_changes(tmp_path):
     (tmp_path / "out").mkdir()
-    out = Kept(tmp_path / "out")
+    out = ExplainFolder(tmp_path / "out")
     path = tmp_path / "a.jpg"
     path.write_bytes(b"one")
     status = path.stat()
     out.remember([(path, (status.st_size, status.st_mtime_ns), "sha")])
-    assert out.known(path) == Kept(tmp_path / "out").known(path) == "sha"
+    assert out.known(path) == ExplainFolder(tmp_path / "out").known(path) == "sha"
     size = (out.looked / FILES).stat().st_size
     out.remember([(path, (status.st_size, status.st_mtime_ns), "sha")])
     assert (out.looked / FILES).stat().st_size == size  # nothing new, nothing written
@@ -88,7 +88,7 @@ def test_what_was_read_is_known_until_it_changes(tmp_path):
 
 
 def test_a_drawn_picture_is_believed_where_its_key_and_its_bytes_are_the_same(tmp_path):
-    out = Kept(tmp_path)
+    out = ExplainFolder(tmp_path)
     path = out.maps / "a.png"
     assert not out.has_drawn(path, "key")
     out.draw(path, "key", b"picture")
@@ -112,10 +112,10 @@ def test_names_of_pictures(tmp_path):
     ("box", "threshold"), [("none", None), ("otsu", "otsu"), ("0", 0.0), ("0.2", 0.2), ("0.999", 0.999)]
 )
 def test_what_a_box_must_be_above(box, threshold):
-    assert Request.threshold.fget(SimpleNamespace(box=box)) == threshold  # type: ignore[attr-defined]
+    assert ExplainRequest.threshold.fget(SimpleNamespace(box=box)) == threshold  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("box", ["1", "-0.1", "nan", "all", ""])
 def test_boxes_that_make_no_sense(box):
     with pytest.raises(ValueError, match="--box"):
-        Request.threshold.fget(SimpleNamespace(box=box))  # type: ignore[attr-defined]
+        ExplainRequest.threshold.fget(SimpleNamespace(box=box))  # type: ignore[attr-defined]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gapstone.classifier import Classifier
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.opening import Opened
+from gapstone.maps.open_model import ImageModel
+from gapstone.models.classifier import Classifier
 
 LABELS = ("arduino", "esp 32", "Ω")
 
@@ -26,6 +26,6 @@ def make():
         for name, parameter in model.head.named_parameters():
             if parameter.dim() == 0:
                 torch.nn.init.constant_(parameter, {"p": 2.3, "r": 3.7}[name[-1]])
-        return Opened(f"{backbone} {head}", model, model.labels, preprocessing)
+        return ImageModel(f"{backbone} {head}", model, model.labels, preprocessing)
 
     return made

@@ -8,11 +8,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from gapstone.export import pools
-from gapstone.export.check import ExportError
-from gapstone.export.command import export
+from gapstone.export import torch_pools
+from gapstone.export.export_model import export
 from gapstone.export.to_onnx import read_onnx
 from gapstone.export.to_pt2 import read_pt2
+from gapstone.export.verify import ExportError
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -54,7 +54,7 @@ def test_writes_both_and_says_so(model, tmp_path, said, capfd, monkeypatch):
 @pytest.mark.slow
 def test_a_file_that_is_wrong_is_not_kept(model, tmp_path, said, monkeypatch):
     """A wrong formula in what is exported: found by comparing with the model, not with itself."""
-    monkeypatch.setattr(pools, "_mean", lambda x: (x.mean((2, 3)), x / (x.shape[2] * x.shape[2])))
+    monkeypatch.setattr(torch_pools, "_mean", lambda x: (x.mean((2, 3)), x / (x.shape[2] * x.shape[2])))
     old = tmp_path / "a.onnx"
     old.write_text("an older one of gapstone's")
     with pytest.raises(ExportError, match=r"maps on images 2×3×28×42 in ONNX Runtime differ .* by 0\.\d"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gapstone.export.command import export
+from gapstone.export.export_model import export
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

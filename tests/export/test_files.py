@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from gapstone.export.about import about
-from gapstone.export.check import TOLERANCE, ExportError, check
-from gapstone.export.module import LogitsAlone, logits_and_maps
-from gapstone.export.sizes import sizes
+from gapstone.export.export_module import LogitsAlone, logits_and_maps
+from gapstone.export.file_metadata import file_metadata
+from gapstone.export.size_range import size_range
 from gapstone.export.to_onnx import read_onnx, write_onnx
 from gapstone.export.to_pt2 import FACTS, graph, read_pt2, write_pt2
+from gapstone.export.verify import TOLERANCE, ExportError, verify
 from gapstone.maps.explain import explain
 
 onnx = pytest.importorskip("onnx")
@@ -30,9 +30,9 @@ def gap(make, tmp_path_factory):
     """(opened, sizes, a.onnx, a.pt2) of nin with gap."""
     opened = make()
     folder = tmp_path_factory.mktemp("gap")
-    program, takes = graph(logits_and_maps(opened), sizes(opened))
-    write_pt2(program, about(opened), folder / "a.pt2")
-    write_onnx(program, about(opened), 18, True, folder / "a.onnx")
+    program, takes = graph(logits_and_maps(opened), size_range(opened))
+    write_pt2(program, file_metadata(opened), folder / "a.pt2")
+    write_onnx(program, file_metadata(opened), 18, True, folder / "a.onnx")
     return opened, takes, folder / "a.onnx", folder / "a.pt2"
 
 
@@ -53,8 +53,8 @@ def compare(run, opened, shapes):
 )
 def test_every_head_in_onnx_runtime(make, head, tmp_path):
     opened = make(head=head)
-    program, takes = graph(logits_and_maps(opened), sizes(opened))
-    write_onnx(program, about(opened), 18, True, tmp_path / "a.onnx")
+    program, takes = graph(logits_and_maps(opened), size_range(opened))
+    write_onnx(program, file_metadata(opened), 18, True, tmp_path / "a.onnx")
     assert takes.fixed == (head == "fc:8")
     shapes = [(1, 3, 28, 28), (3, 3, 28, 28)] + ([] if takes.fixed else [(2, 3, 33, 47), (1, 3, 3, 2)])
     compare(read_onnx(tmp_path / "a.onnx"), opened, shapes)
@@ -75,10 +75,10 @@ def test_networks_that_tie_themselves_to_a_size(make, backbone, tmp_path):
     if backbone.startswith("timm:"):
         pytest.importorskip("timm")
     opened = make(backbone, size=(32, 32))
-    program, takes = graph(logits_and_maps(opened), sizes(opened))
+    program, takes = graph(logits_and_maps(opened), size_range(opened))
     assert not takes.fixed
-    write_pt2(program, about(opened), tmp_path / "a.pt2")
-    write_onnx(program, about(opened), 18, True, tmp_path / "a.onnx")
+    write_pt2(program, file_metadata(opened), tmp_path / "a.pt2")
+    write_onnx(program, file_metadata(opened), 18, True, tmp_path / "a.onnx")
     shapes = [(1, 3, 32, 32), (3, 3, 64, 45), (2, 3, 67, 34), (1, 3, 65, 66)]
     for run in (read_pt2(tmp_path / "a.pt2"), read_onnx(tmp_path / "a.onnx")):
         compare(run, opened, shapes)
@@ -166,14 +166,14 @@ def test_onnx_reference_evaluator_agrees(gap):
 
 def test_logits_alone(make, tmp_path):
     opened = make(head="gmp")
-    program, _ = graph(LogitsAlone(logits_and_maps(opened)), sizes(opened))
-    write_onnx(program, about(opened, maps=False), 20, False, tmp_path / "a.onnx")
+    program, _ = graph(LogitsAlone(logits_and_maps(opened)), size_range(opened))
+    write_onnx(program, file_metadata(opened, maps=False), 20, False, tmp_path / "a.onnx")
     model = onnx.load(tmp_path / "a.onnx")
     assert [output.name for output in model.graph.output] == ["logits"]
     assert model.opset_import[0].version == 20
     assert "ArgMax" not in {node.op_type for node in model.graph.node}
     assert "maps" not in {entry.key for entry in model.metadata_props}
-    (found,) = check(read_onnx(tmp_path / "a.onnx"), opened, [(2, 3, 28, 28)], "ONNX Runtime")
+    (found,) = verify(read_onnx(tmp_path / "a.onnx"), opened, [(2, 3, 28, 28)], "ONNX Runtime")
     assert found.maps is None
     assert found.logits < 1e-5
 
@@ -185,7 +185,7 @@ def test_a_size_that_cannot_stay_open_is_fixed(make):
                 raise ValueError("not in fours")
             return images.mean((1, 2, 3))
 
-    given = sizes(make())
+    given = size_range(make())
     program, takes = graph(Fours(), given)
     assert takes.fixed
     assert not given.fixed
@@ -198,7 +198,7 @@ def test_what_cannot_be_traced_is_told(make):
             return images if images.sum() > 0 else -images
 
     with pytest.raises(ExportError, match=r"torch\.export cannot trace this network"):
-        graph(Branches(), sizes(make()))
+        graph(Branches(), size_range(make()))
 
 
 @pytest.mark.parametrize(
@@ -218,11 +218,11 @@ def test_the_check_sees_what_is_wrong(make, wrong, says):
         return [part.numpy() for part in wrong(explained.logits, explained.maps)]
 
     with pytest.raises(ExportError, match=says):
-        check(run, opened, sizes(opened).trials(), "a reader")
-    right = check(
+        verify(run, opened, size_range(opened).trials(), "a reader")
+    right = verify(
         lambda images: [part.numpy() for part in (explain(opened.model, torch.from_numpy(images)).logits,)],
         opened,
-        sizes(opened).trials(),
+        size_range(opened).trials(),
         "a reader",
     )
     assert len(right) == 5
@@ -239,17 +239,17 @@ def test_a_near_tie_in_one_draw_is_forgiven(make):
         maps = explained.maps.flip(3) if len(draws) == 1 else explained.maps
         return [explained.logits.numpy(), maps.numpy()]
 
-    check(run, opened, [(1, 3, 28, 28)], "a reader")
+    verify(run, opened, [(1, 3, 28, 28)], "a reader")
     assert len(draws) == 2
     assert not np.array_equal(*draws)
 
 
 def test_trials():
-    from gapstone.export.sizes import Sizes
+    from gapstone.export.size_range import SizeRange
 
-    shapes = Sizes(3, (224, 160), 32, fixed=False).trials()
+    shapes = SizeRange(3, (224, 160), 32, fixed=False).trials()
     assert shapes[:2] == [(1, 3, 224, 160), (3, 3, 224, 160)]
     assert len({shape[2:] for shape in shapes}) == 4
     assert all(shape[2] % 2 and shape[3] % 2 for shape in shapes[3:])
     assert min(shapes[-1][2:]) >= 32
-    assert [shape[2:] for shape in Sizes(1, (28, 28), 1, fixed=True).trials()] == [(28, 28)] * 2
+    assert [shape[2:] for shape in SizeRange(1, (28, 28), 1, fixed=True).trials()] == [(28, 28)] * 2

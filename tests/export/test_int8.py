@@ -11,9 +11,9 @@ from rich.console import Console
 from sklearn.datasets import load_digits
 
 from gapstone.export import int8
-from gapstone.export.command import export
+from gapstone.export.export_model import export
 from gapstone.export.to_onnx import read_onnx
-from gapstone.opening import open_model
+from gapstone.maps.open_model import open_model
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -107,7 +107,7 @@ def test_calibration_and_measurement_share_no_image(model):
 
 
 def test_the_verdict_is_plain():
-    cost = int8.Cost(200, 100, 190, 180, 12, 2, 185, 0.03, 4_000, 1_000, "int8 1 ms, float 2 ms")
+    cost = int8.QuantisationCost(200, 100, 190, 180, 12, 2, 185, 0.03, 4_000, 1_000, "int8 1 ms, float 2 ms")
     assert "LESS ACCURATE" in cost.verdict
     assert "95.0 % before, 90.0 % after, on 200 images (12 lost, 2 won); 92.5 %" in cost.verdict
     assert "as accurate" in replace(cost, right_after=190, lost=1, won=1).verdict

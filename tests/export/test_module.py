@@ -6,11 +6,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import gapstone as gs
-from gapstone.export.module import LogitsAlone, logits_alone, logits_and_maps
-from gapstone.export.pools import GridMax, GridMean, HangingMax, HangingMean, whole, without_operators
+from gapstone.export.export_module import LogitsAlone, logits_alone, logits_and_maps
+from gapstone.export.torch_pools import GridMax, GridMean, HangingMax, HangingMean, whole, without_operators
 from gapstone.heads import RECIPES
 from gapstone.maps.explain import explain
-from gapstone.opening import Opened, open_model
+from gapstone.maps.open_model import ImageModel, open_model
 from gapstone.pooling import share
 
 HEADS = [
@@ -69,7 +69,7 @@ def test_what_has_no_form_is_refused(make):
         whole("topk", {"k": 3})
 
 
-def foreign(name: str, tmp_path, classes: int = 5) -> Opened:
+def foreign(name: str, tmp_path, classes: int = 5) -> ImageModel:
     timm = pytest.importorskip("timm")
     from safetensors.torch import save_file
 

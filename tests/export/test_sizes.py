@@ -4,20 +4,20 @@ import pytest
 import torch
 
 import gapstone as gs
-from gapstone.export.module import logits_alone, logits_and_maps
-from gapstone.export.sizes import Sizes, sizes
+from gapstone.export.export_module import logits_alone, logits_and_maps
+from gapstone.export.size_range import SizeRange, size_range
 
 
 def test_trials_of_a_network_of_one_size():
-    assert Sizes(3, (28, 30), 8, fixed=True).trials() == [(1, 3, 28, 30), (3, 3, 28, 30)]
+    assert SizeRange(3, (28, 30), 8, fixed=True).trials() == [(1, 3, 28, 30), (3, 3, 28, 30)]
 
 
 def test_trials_of_any_size():
     """The usual size of one and of three; then wider, larger and smaller, of odd numbers, never below the smallest."""
-    found = Sizes(1, (32, 48), 8, fixed=False).trials()
+    found = SizeRange(1, (32, 48), 8, fixed=False).trials()
     assert found == [(1, 1, 32, 48), (3, 1, 32, 48), (2, 1, 32, 72), (2, 1, 43, 61), (1, 1, 21, 37)]
-    assert Sizes(3, (32, 32), 30, fixed=False).trials()[-1] == (1, 3, 30, 30)
-    assert Sizes(3, (32, 32), 24, fixed=False).trials()[-1] == (1, 3, 24, 25)
+    assert SizeRange(3, (32, 32), 30, fixed=False).trials()[-1] == (1, 3, 30, 30)
+    assert SizeRange(3, (32, 32), 24, fixed=False).trials()[-1] == (1, 3, 24, 25)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_trials_of_any_size():
     ],
 )
 def test_what_a_network_takes(make, backbone, head, size, fixed, smallest):
-    found = sizes(make(backbone, head, size=size, channels=1 if backbone == "nin" else 3))
+    found = size_range(make(backbone, head, size=size, channels=1 if backbone == "nin" else 3))
     assert (found.fixed, found.usual, found.smallest) == (fixed, size, smallest)
     assert found.channels == (1 if backbone == "nin" else 3)
 

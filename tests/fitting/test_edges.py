@@ -1,15 +1,11 @@
-"""The guards and edges of fitting: sums that do not belong together, and which λ is taken."""
+"""The guards and edges of fitting: rows that do not fit together, and which λ is taken."""
 
 import numpy as np
 import pytest
 import sklearn.linear_model  # noqa: F401  of libraries it writes into the environment, when it is first imported
-import torch
 
 from gapstone.fitting import logistic as fitted
 from gapstone.fitting.ridge import Ridge
-from gapstone.fitting.sums import fit_sums, head_sums
-
-from .world import classifier, images
 
 X, Y = np.random.default_rng(0).normal(size=(12, 3)), np.eye(2)[np.arange(12) % 2]
 
@@ -29,16 +25,13 @@ def test_rows_that_make_no_sums(x, y, words):
         Ridge.of(x, y)
 
 
-def test_sums_of_different_things_do_not_add_up():
-    one = Ridge.of(X, Y, "model a")
-    assert (one + Ridge.of(X, Y, "model a")).count == 24
-    for other in (Ridge.of(X, Y, "model b"), Ridge.of(X, Y)):
-        with pytest.raises(ValueError, match="sums are of different things"):
-            _ = one + other
+def test_sums_of_other_shapes_do_not_add_up():
+    sums = Ridge.of(X, Y)
+    assert (sums + Ridge.of(X, Y)).count == 24
     with pytest.raises(ValueError, match="must be alike"):
-        _ = one + Ridge.of(X[:, :2], Y, "model a")
+        _ = sums + Ridge.of(X[:, :2], Y)
     with pytest.raises(ValueError, match="must be alike"):
-        _ = one + Ridge.of(X, Y[:, :1], "model a")
+        _ = sums + Ridge.of(X, Y[:, :1])
 
 
 @pytest.mark.parametrize("penalty", [0, -1.0, np.inf, np.nan])
@@ -144,21 +137,3 @@ def test_a_constant_feature_has_no_weight():
     x, y = features(60, 0)
     x[:, 2] = 7.0
     assert not fitted.logistic(x, y).weight[:, 2].any()
-
-
-# ---- sums
-
-
-def test_sums_keep_the_heads_own_spec_and_refuse_another_model():
-    model, other = classifier("gap"), classifier("gap")
-    with torch.no_grad():
-        next(other.parameters()).add_(0.1)
-    data = images(40, seed=1)
-    total = head_sums(model, data)
-    assert fit_sums(model, total).head.spec == "gap"
-    with pytest.raises(ValueError, match="another model, head or order of classes"):
-        fit_sums(other, total)
-    with pytest.raises(ValueError, match="another model, head or order of classes"):
-        fit_sums(model, total, labels=("green", "red", "blue"))
-    with pytest.raises(ValueError, match="another model, head or order of classes"):
-        fit_sums(model, total, "gmp")

@@ -7,20 +7,19 @@ import pytest
 import torch
 
 from gapstone.fitting import finetune as module
-from gapstone.fitting.data import InMemory, OnDisk
-from gapstone.fitting.finetune import Between, finetune
-from gapstone.fitting.fit import fit_head
-from gapstone.fitting.seen import look
-from gapstone.fitting.views import stored
-
-from .world import PREPROCESSING, classifier, images
+from gapstone.fitting.finetune import LastStage, finetune
+from gapstone.fitting.fit_head import fit_head
+from gapstone.fitting.fitting_data import InMemory, OnDisk
+from gapstone.fitting.head_inputs import head_inputs
+from gapstone.fitting.image_batches import stored
+from tests.fitting.world import PREPROCESSING, classifier, images
 
 OTHER = images(400, seed=2)
 
 
 def between(model, data):
-    seen = look(model, model.head, InMemory(data, "cpu"), between=True)
-    return Between(seen.between, seen.labels)
+    seen = head_inputs(model, model.head, InMemory(data, "cpu"), between=True)
+    return LastStage(seen.between, seen.labels)
 
 
 def test_only_the_last_stage_and_the_head_change():
@@ -35,7 +34,7 @@ def test_only_the_last_stage_and_the_head_change():
 
 def test_kept_maps_are_those_of_the_network():
     model = classifier()
-    seen = look(model, model.head, InMemory(OTHER, "cpu"), between=True)
+    seen = head_inputs(model, model.head, InMemory(OTHER, "cpu"), between=True)
     assert seen.between.dtype == np.float16
     assert len(seen.between) == 400
     with torch.no_grad():
@@ -96,7 +95,7 @@ def test_a_loss_that_is_no_number_ends_it_and_the_best_stays():
     train, held_out = between(model, images(200, seed=3)), between(model, OTHER)
     bad = train.maps.copy()
     bad[17] = np.inf
-    tuned = finetune(model, Between(bad, train.labels), held_out, epochs=3)
+    tuned = finetune(model, LastStage(bad, train.labels), held_out, epochs=3)
     assert tuned.stopped == "the loss was no longer a number in epoch 1"
     assert tuned.best == 0
     for key, value in model.state_dict().items():
@@ -136,7 +135,7 @@ def test_stored_images_are_kept_in_float32_where_half_precision_is_too_small(tmp
         model.features.block2[-2].weight.fill_(1e6)
     view = stored(Pictures(), PREPROCESSING, torch.device("cpu"))
     data = OnDisk(view, Pictures.labels, np.arange(200), "cpu", tmp_path / "kept", {})
-    seen = look(model, model.head, data, between=True)
+    seen = head_inputs(model, model.head, data, between=True)
     assert seen.between.dtype == np.float32
     assert np.isfinite(seen.between).all()
     assert seen.between.max() > 65_504

@@ -9,15 +9,14 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import gapstone as gs
-from gapstone.cost import cost
-from gapstone.fitting.data import InMemory, OnDisk
-from gapstone.fitting.fit import fit, fit_head
-from gapstone.fitting.seen import vectors
-from gapstone.fitting.views import stored
-from gapstone.swapping.report import head_of
-
-from ..marks import slow_but
-from .world import LABELS, PREPROCESSING, classifier, images
+from gapstone.fitting.fit_head import fit, fit_head
+from gapstone.fitting.fitting_data import InMemory, OnDisk
+from gapstone.fitting.head_inputs import vectors
+from gapstone.fitting.image_batches import stored
+from gapstone.models.model_cost import cost
+from gapstone.swapping.swap_report import head_of
+from tests.fitting.world import LABELS, PREPROCESSING, classifier, images
+from tests.marks import slow_but
 
 CLOSED = ["gap", "gmp", "gem", "gem:p=learned", "lse:r=2", "avgmax", "catavgmax", "fc", "fc:grid=2", "gap:dropout=0.5"]
 OTHER = images(400, seed=2)
@@ -158,7 +157,7 @@ def test_a_swapped_network():
         def forward(self, x):
             return self.fc(self.body(x).flatten(1))
 
-    from gapstone.swapping.front import swap_head
+    from gapstone.swapping.swap import swap_head
 
     swapped = swap_head(Net().eval(), "gap", images=OTHER[0][:2])
     new = fit_head(swapped, images(300, seed=1))

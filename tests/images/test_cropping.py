@@ -1,6 +1,6 @@
 """What a network does not see of photos of another shape, in a sentence."""
 
-from gapstone.images.cropping import cropped
+from gapstone.images.cropping import cropping_note
 from gapstone.images.preprocessing import Preprocessing
 
 
@@ -9,20 +9,20 @@ def network(height: int, width: int) -> Preprocessing:
 
 
 def test_photos_of_another_shape_are_counted_with_what_is_cut_off() -> None:
-    said = cropped(network(224, 224), {(640, 480): 300, (480, 480): 20})
+    said = cropping_note(network(224, 224), {(640, 480): 300, (480, 480): 20})
     assert said == (
         "300 of 320 images are not of the shape of the network's input (1:1) and are centre-cropped: 25 % of such an "
         "image (median) is cut off."
     )
-    assert cropped(network(96, 128), {(640, 480): 300}) is None
-    assert cropped(network(224, 224), {(484, 480): 300, (32, 32): 5}) is None  # a pixel or two
-    assert cropped(network(224, 224), {}) is None
+    assert cropping_note(network(96, 128), {(640, 480): 300}) is None
+    assert cropping_note(network(224, 224), {(484, 480): 300, (32, 32): 5}) is None  # a pixel or two
+    assert cropping_note(network(224, 224), {}) is None
 
 
 def test_one_image() -> None:
-    said = cropped(network(224, 224), {(480, 960): 1})
+    said = cropping_note(network(224, 224), {(480, 960): 1})
     assert said == "Not of the shape of the network's input (1:1), so centre-cropped: 50 % of the image is cut off."
-    said = cropped(network(100, 200), {(400, 200): 9, (300, 300): 1})
+    said = cropping_note(network(100, 200), {(400, 200): 9, (300, 300): 1})
     assert said is not None
     assert said.startswith(
         "1 of 10 images is not of the shape of the network's input (2:1) and is centre-cropped: 50 %"

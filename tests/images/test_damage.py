@@ -13,8 +13,7 @@ from PIL import Image
 
 from gapstone.images import jpeg
 from gapstone.images.load import ImageError, load
-
-from .written import png16, tiff
+from tests.written_images import png16, tiff
 
 
 @cache
@@ -244,8 +243,8 @@ def test_shapes_of_any_colour_stand_out() -> None:
 
 
 def test_blank_pictures_are_noted_and_no_conflict(tmp_path: Path) -> None:
-    from gapstone.images.scan import scan
-    from gapstone.images.sources import open_source
+    from gapstone.data.open_source import open_source
+    from gapstone.data.scan import scan
 
     clear = np.zeros((20, 20, 4), np.uint8)
     faint = np.full((20, 20, 4), 255, np.uint8)

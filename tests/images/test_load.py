@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from gapstone.console.formatting import display
 from gapstone.images.load import ImageError, load
-from gapstone.images.names import display
 
 Find = Callable[[str], Path]
 
@@ -261,7 +261,7 @@ def test_threads_share_pillow_without_harm(picture: Callable[..., Any]) -> None:
 
 
 def test_importing_the_loader_imports_no_torch() -> None:
-    code = "import gapstone.images.load, gapstone.images.scan, sys; assert 'torch' not in sys.modules"
+    code = "import gapstone.images.load, gapstone.data.scan, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -1,5 +1,6 @@
 """Published numbers of published networks, and a user's own module by hand. Nothing is downloaded, nothing computed."""
 
+import json
 import warnings
 from functools import partial
 
@@ -10,11 +11,12 @@ from torch.nn import functional as F
 from torch.nn.utils import prune, spectral_norm
 
 from gapstone import Classifier
-from gapstone.cost import cost
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.inspecting import inspect
-from gapstone.inspecting.models import named
-from gapstone.inspecting.others import AS_IT_IS, SPECS
+from gapstone.inspecting.model_names import model_named
+from gapstone.inspecting.other_heads import AS_IT_IS, SPECS
+from gapstone.models.model_cost import cost
+from tests.schemas import check
 
 
 def by_head(found):
@@ -36,7 +38,7 @@ def by_path(found):
 )
 def test_published_numbers(name, parameters, in_head, gmacs):
     pytest.importorskip("torchvision")
-    found = inspect(named(f"torchvision:{name}"), name=name)
+    found = inspect(model_named(f"torchvision:{name}"), name=name)
     assert found.parameters == parameters == found.rows[0].parameters
     assert found.head_parameters / found.parameters == pytest.approx(in_head, abs=5e-4)
     assert round(found.macs / 1e9, 2) == gmacs
@@ -49,7 +51,7 @@ def test_published_numbers(name, parameters, in_head, gmacs):
 
 def test_auxiliary_heads_are_no_part_of_the_answer():
     pytest.importorskip("torchvision")
-    found = inspect(named("torchvision:googlenet"))
+    found = inspect(model_named("torchvision:googlenet"))
     assert found.parameters - found.unused_parameters == 6_624_904
     assert round(found.macs / 1e9, 2) == 1.50
     assert found.head_parameters == 1_025_000
@@ -69,7 +71,7 @@ def test_auxiliary_heads_are_no_part_of_the_answer():
 )
 def test_receptive_fields_of_last_maps(name, field):
     pytest.importorskip("torchvision")
-    last = inspect(named(f"torchvision:{name}")).last_map
+    last = inspect(model_named(f"torchvision:{name}")).last_map
     assert last.field == (field, field)
     assert last.stride == (32, 32)
     assert not last.whole
@@ -78,7 +80,7 @@ def test_receptive_fields_of_last_maps(name, field):
 @pytest.mark.slow
 def test_squeeze_and_excite_sees_the_whole_image_besides():
     pytest.importorskip("timm")
-    last = inspect(named("timm:efficientnet_b0")).last_map
+    last = inspect(model_named("timm:efficientnet_b0")).last_map
     assert (last.field, last.whole) == ((851, 851), True)
 
 
@@ -298,17 +300,18 @@ def test_a_classifier_says_itself_where_its_head_begins():
 
 @pytest.mark.slow
 def test_own_networks_come_with_their_published_head():
-    assert inspect(named("vgg16")).parameters == 138_357_544
-    assert by_path(inspect(named("nin:paper", size=(32, 32)), 32))["head"].parameters == 193_000
-    assert inspect(named("resnet50")).parameters == 25_557_032
+    assert inspect(model_named("vgg16")).parameters == 138_357_544
+    assert by_path(inspect(model_named("nin:paper", size=(32, 32)), 32))["head"].parameters == 193_000
+    assert inspect(model_named("resnet50")).parameters == 25_557_032
 
 
 def test_a_class_token_has_no_last_map():
     pytest.importorskip("torchvision")
-    found = inspect(named("torchvision:vit_b_16"))
+    found = inspect(model_named("torchvision:vit_b_16"))
     assert found.last_map is None
     assert found.head_parameters is None
     assert "class token" in found.no_map
+    check("inspect", json.loads(json.dumps(found.as_json())))
     assert found.heads == ()
     assert str(found.sizes) == "224×224 px only"
     assert found.parameters == 86_567_656

@@ -12,14 +12,15 @@ from torch import nn
 from gapstone import Classifier
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.inspecting import inspect
-from gapstone.inspecting.command import inspect_model
-from gapstone.inspecting.models import named
-from gapstone.inspecting.terminal import show
+from gapstone.inspecting.inspect_command import inspect_model
+from gapstone.inspecting.inspection_table import show
+from gapstone.inspecting.model_names import model_named
+from tests.schemas import check_refuses_damage
 
 
 @pytest.fixture(scope="module")
 def found():
-    return inspect(named("vgg16"), name="vgg16")
+    return inspect(model_named("vgg16"), name="vgg16")
 
 
 def shown(found, width, **options):
@@ -57,6 +58,7 @@ def test_names_are_no_markup():
 def test_json_has_every_field(found, capsys):
     inspect_model("vgg16", as_json=True)
     told = json.loads(capsys.readouterr().out)
+    check_refuses_damage("inspect", told)
     assert told["schema"] == 1
     assert told == json.loads(json.dumps(found.as_json()))
     assert told["parameters"] == 138_357_544
@@ -112,14 +114,14 @@ def test_unknown_names_have_suggestions(name, says):
     if ":" in name:
         pytest.importorskip(name.partition(":")[0])
     with pytest.raises(ValueError, match=says):
-        named(name)
+        model_named(name)
 
 
 def test_channels_of_built_networks():
-    assert inspect(named("resnet18", channels=4), 64, 4).channels == 4
-    assert inspect(named("resnet18", channels=4), 64).channels == 4  # what its first convolution takes
+    assert inspect(model_named("resnet18", channels=4), 64, 4).channels == 4
+    assert inspect(model_named("resnet18", channels=4), 64).channels == 4  # what its first convolution takes
     with pytest.raises(ValueError, match="3 channels"):
-        named("torchvision:resnet18", channels=1)
+        model_named("torchvision:resnet18", channels=1)
 
 
 def test_a_file_is_inspected(tmp_path, capsys):
@@ -134,4 +136,4 @@ def test_a_file_is_inspected(tmp_path, capsys):
     assert picture.exists()
     assert "Picture:" in said
     with pytest.raises(ValueError, match="no such file"):
-        named(str(Path(tmp_path) / "none.safetensors"))
+        model_named(str(Path(tmp_path) / "none.safetensors"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gapstone.inspecting.sizes import Sizes, alike, legal
+from gapstone.inspecting.input_sizes import InputSizes, alike, legal_sizes
 
 
 @pytest.mark.parametrize(
@@ -26,17 +26,17 @@ from gapstone.inspecting.sizes import Sizes, alike, legal
     ],
 )
 def test_what_is_said_of_sizes(takes, size, says):
-    assert str(legal(takes, size)) == says
+    assert str(legal_sizes(takes, size)) == says
 
 
 def test_a_gap_near_the_smallest_is_found():
     """1 px works, 2 and 3 do not: halving alone would have said 1."""
-    assert legal(lambda h, w: min(h, w) == 1 or min(h, w) > 3, (64, 64)).smallest == (4, 4)
+    assert legal_sizes(lambda h, w: min(h, w) == 1 or min(h, w) > 3, (64, 64)).smallest == (4, 4)
 
 
 def test_few_sizes_are_asked():
     asked = []
-    legal(lambda h, w: asked.append((h, w)) or min(h, w) >= 33, (224, 224))
+    legal_sizes(lambda h, w: asked.append((h, w)) or min(h, w) >= 33, (224, 224))
     assert len(asked) == len(set(asked)) < 30
 
 
@@ -53,7 +53,7 @@ def test_sides_that_give_as_many_cells(stride, side):
 
 
 def test_only_what_has_no_end_takes_everything():
-    assert Sizes("sides", (1, 1)).everything
-    assert not Sizes("sides", (1, 1), 30).everything
-    assert not Sizes("sides", (1, 1), squares=True).everything
-    assert not Sizes("only", (1, 1)).everything
+    assert InputSizes("sides", (1, 1)).everything
+    assert not InputSizes("sides", (1, 1), 30).everything
+    assert not InputSizes("sides", (1, 1), squares=True).everything
+    assert not InputSizes("only", (1, 1)).everything

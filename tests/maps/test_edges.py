@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from gapstone.maps.boxes import box, otsu, scaled, sweep
-from gapstone.maps.overlap import Box, boxes_of, iou, ious
-from gapstone.maps.placement import Placement
-from gapstone.maps.scores import Localisation
+from gapstone.localisation.cam_boxes import box, otsu, scaled, sweep
+from gapstone.localisation.iou import Box, boxes_of, iou, ious
+from gapstone.localisation.scores import Localisation
 from gapstone.maps.targets import chosen, class_number
+from gapstone.tracing.placement import Placement
 
 LOGITS = torch.tensor([[0.1, 0.9, 0.3, 0.2], [0.8, 0.1, 0.2, 0.3]])
 LABELS = ("cat", "dog", "2", "owl")

@@ -6,9 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from gapstone.maps.explain import explain
-from gapstone.maps.tape import SplitError
-
-from .test_user_models import CHANNELS, CLASSES, H, User, W, mean_maps, x
+from gapstone.tracing.tape import SplitError
+from tests.maps.test_user_models import CHANNELS, CLASSES, H, User, W, mean_maps, x
 
 __all__ = ["x"]  # a fixture
 

@@ -6,10 +6,10 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from gapstone.maps.boxes import Box
-from gapstone.maps.explanation import Evidence
-from gapstone.maps.files import join, load_npz, save_npz, to_json
-from gapstone.maps.placement import Placement
+from gapstone.drawing.evidence import Evidence
+from gapstone.localisation.cam_boxes import Box
+from gapstone.maps.map_files import join, load_npz, save_npz, to_json
+from gapstone.tracing.placement import Placement
 
 PLACEMENT = Placement((32.0, 32.5), (0.0, 1 / 3), ((0, 224), (10.25, 200)), exact=True)
 

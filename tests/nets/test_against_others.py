@@ -6,8 +6,7 @@ from torch import nn
 
 from gapstone.nets import build
 from gapstone.nets.googlenet import Auxiliary, GoogLeNet
-
-from .filled import error, filled
+from tests.nets.filled import error, filled
 
 VGG = [f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")]
 RESNET = [f"resnet{depth}" for depth in (18, 34, 50, 101)]

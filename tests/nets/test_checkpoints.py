@@ -9,15 +9,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from gapstone.classifier import Classifier
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
+from gapstone.models.backbone_weights import read_weights
+from gapstone.models.classifier import Classifier
 from gapstone.nets import NAMES, build
 from gapstone.nets.checkpoints import FORMATS, Checkpoint, read_checkpoint
-from gapstone.weights import read_weights
-
-from ..marks import slow_but
-from .filled import error, filled
+from tests.marks import slow_but
+from tests.nets.filled import error, filled
 
 
 def models():
@@ -253,7 +252,7 @@ def test_damaged_variances_and_counts(tmp_path: Path) -> None:
 def test_files_beyond_the_machine_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "weights.safetensors"
     save_file(build("resnet18").state_dict(), path)
-    monkeypatch.setattr("gapstone.nets.checkpoints.memory", lambda: 2 * path.stat().st_size)
+    monkeypatch.setattr("gapstone.nets.state_dicts.memory", lambda: 2 * path.stat().st_size)
     with pytest.raises(ValueError, match="three times that"):
         read_weights(path, "resnet18")
     path.write_bytes((9_000_000).to_bytes(8, "little") + b"{" + b" " * 9_000_000 + b"}")

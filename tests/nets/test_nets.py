@@ -6,8 +6,7 @@ from torch import nn
 
 from gapstone.nets import NAMES, NETS, Features, build, map_size
 from gapstone.nets.nin import Nin, NinPaper
-
-from ..marks import slow_but
+from tests.marks import slow_but
 
 SMALL = ("nin", "nin:paper", "resnet18:small")
 

@@ -126,8 +126,9 @@ def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_weights_out_of_reach_are_told_at_once_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The hub's client alone tried for two minutes, trial by trial."""
-    from gapstone.compare.run import Request, compare
-    from gapstone.prepare import Choices
+    from gapstone.compare.plan import CompareRequest
+    from gapstone.compare.run_comparison import compare
+    from gapstone.training.training_data import TrainOptions
 
     def unplugged(request: object, timeout: float) -> object:
         assert timeout < 10
@@ -142,12 +143,12 @@ def test_weights_out_of_reach_are_told_at_once_in_one_sentence(monkeypatch: pyte
         build("timm:resnet18", pretrained=True)
     # before the images are looked at: DATA is not there
     with pytest.raises(OSError, match=said):
-        compare(Request(Choices("nowhere", "timm:resnet18", pretrained=True), ("gap",)), tmp_path / "out")
+        compare(CompareRequest(TrainOptions("nowhere", "timm:resnet18", pretrained=True), ("gap",)), tmp_path / "out")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(OSError, match="HF_HUB_OFFLINE is set"):
         build("timm:resnet18", pretrained=True)
     with pytest.raises(ValueError, match="--pretrained: resnet18 starts from random weights"):
-        compare(Request(Choices("nowhere", "resnet18", pretrained=True), ("gap",)), tmp_path / "out")
+        compare(CompareRequest(TrainOptions("nowhere", "resnet18", pretrained=True), ("gap",)), tmp_path / "out")
 
 
 def test_without_timm_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,11 @@ pytest.importorskip("starlette", reason="needs the extra: pip install 'gapstone[
 
 from starlette.testclient import TestClient
 
-from gapstone.opening import open_model
-from gapstone.serve.answer import Explainer
+from gapstone.maps.open_model import open_model
 from gapstone.serve.app import application
-from gapstone.serve.limits import Limits
-
-from .serving import BASE, Client, Live, small
+from gapstone.serve.client_limits import ClientLimits
+from gapstone.serve.explain_json_api import Explainer
+from tests.serve.serving import BASE, Client, Live, small
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +38,7 @@ def client(explainers: tuple[Explainer, Explainer]) -> Iterator[Client]:
     def make(models: int = 1, host: str = "127.0.0.1", **limits: float) -> TestClient:
         key = (models, host, *sorted(limits.items()))
         if key not in made:
-            app = application(explainers[:models], Limits(**limits), host)
+            app = application(explainers[:models], ClientLimits(**limits), host)
             made[key] = TestClient(app, base_url=BASE, raise_server_exceptions=False)
             made[key].__enter__()
         return made[key]
@@ -51,7 +50,9 @@ def client(explainers: tuple[Explainer, Explainer]) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def live(model_files: tuple[Path, Path]) -> Iterator[Live]:
-    server = Live(f"[{str(model_files[0])!r}], port=0, limits=Limits(upload=3_000_000, body_seconds=2, head_seconds=2)")
+    server = Live(
+        f"[{str(model_files[0])!r}], port=0, limits=ClientLimits(upload=3_000_000, body_seconds=2, head_seconds=2)"
+    )
     yield server
     with socket.create_connection(("127.0.0.1", server.port)):  # an idle connection must not keep it from stopping
         assert server.stop(signal.SIGINT) == 0, "Ctrl-C stops it in order"

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
-from gapstone.classifier import Classifier
 from gapstone.images.preprocessing import Preprocessing
+from gapstone.models.classifier import Classifier
 
 LABELS = ("cat", "dog", "eel", "fox")
 BASE = "http://127.0.0.1:8765"
@@ -48,7 +48,8 @@ class Live:
     """`gapstone serve` as a process of its own."""
 
     def __init__(self, arguments: str) -> None:
-        code = f"from gapstone.serve.limits import Limits; from gapstone.serve.run import serve; serve({arguments})"
+        imports = "from gapstone.serve.client_limits import ClientLimits; from gapstone.serve.run_server import serve"
+        code = f"{imports}; serve({arguments})"
         self.process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdout=subprocess.PIPE,

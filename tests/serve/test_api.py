@@ -11,15 +11,14 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-import gapstone.serve.answer
+import gapstone.serve.explain_json_api
 from gapstone.images.load import load
-from gapstone.opening import Opened, open_model
-from gapstone.serve.answer import Explainer
+from gapstone.maps.open_model import ImageModel, open_model
 from gapstone.serve.app import application
+from gapstone.serve.client_limits import ClientLimits
+from gapstone.serve.explain_json_api import Explainer
 from gapstone.serve.guard import HEADERS
-from gapstone.serve.limits import Limits
-
-from .serving import LABELS, Client, encoded, picture, small
+from tests.serve.serving import LABELS, Client, encoded, picture, small
 
 PNG = {"Content-Type": "image/png"}
 
@@ -137,15 +136,15 @@ def test_models_are_named_without_their_folder(client: Client, model_files: tupl
         "size": [32, 32],
         "channels": 3,
     }
-    assert document["limits"]["upload"] == Limits().upload
+    assert document["limits"]["upload"] == ClientLimits().upload
     assert str(model_files[0].parent) not in response.text
 
 
 def test_heads_that_do_not_add_up_say_so_and_few_classes_get_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gapstone.serve.answer, "MOST_GRADIENTS", 3)
+    monkeypatch.setattr(gapstone.serve.explain_json_api, "MOST_GRADIENTS", 3)
     model = small(3, "lse", tuple(f"class {i}" for i in range(9)))
-    explainer = Explainer(Opened("x", model, model.labels, model.preprocessing), "x")
-    with TestClient(application([explainer], Limits(), "127.0.0.1"), base_url="http://localhost") as client:
+    explainer = Explainer(ImageModel("x", model, model.labels, model.preprocessing), "x")
+    with TestClient(application([explainer], ClientLimits(), "127.0.0.1"), base_url="http://localhost") as client:
         [told] = explain(client, encoded(picture()))["models"]
     assert told["additive"] is False
     assert maps_of(told).shape[0] == 3
@@ -157,10 +156,12 @@ def test_heads_that_do_not_add_up_say_so_and_few_classes_get_maps(monkeypatch: p
 
 def test_many_classes_send_as_many_maps_as_a_document_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small(4)
-    cells = Opened("x", model, model.labels, model.preprocessing).look([np.zeros((36, 36, 3), np.uint8)])[0][0].map.size
-    monkeypatch.setattr(gapstone.serve.answer, "MOST_VALUES", 2 * cells + 1)
-    explainer = Explainer(Opened("x", model, model.labels, model.preprocessing), "x")
-    with TestClient(application([explainer], Limits(), "127.0.0.1"), base_url="http://localhost") as client:
+    cells = (
+        ImageModel("x", model, model.labels, model.preprocessing).look([np.zeros((36, 36, 3), np.uint8)])[0][0].map.size
+    )
+    monkeypatch.setattr(gapstone.serve.explain_json_api, "MOST_VALUES", 2 * cells + 1)
+    explainer = Explainer(ImageModel("x", model, model.labels, model.preprocessing), "x")
+    with TestClient(application([explainer], ClientLimits(), "127.0.0.1"), base_url="http://localhost") as client:
         [told] = explain(client, encoded(picture()))["models"]
     assert maps_of(told).shape[0] == 2
     assert len(told["classes"]) == len(LABELS)
@@ -240,9 +241,9 @@ def test_memory_is_given_back_whatever_happens(client: Client) -> None:
 
 def test_an_answer_that_is_not_a_number_is_told(client: Client) -> None:
     model = small(5)
-    explainer = Explainer(Opened("broken", model, model.labels, model.preprocessing), "broken")
+    explainer = Explainer(ImageModel("broken", model, model.labels, model.preprocessing), "broken")
     next(model.head.parameters()).data[:] = np.nan
-    app = application([explainer], Limits(), "127.0.0.1")
+    app = application([explainer], ClientLimits(), "127.0.0.1")
     with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as client_:
         assert "NaN" in refused(client_, 500, content=encoded(picture()), headers=PNG)
 
@@ -356,7 +357,7 @@ def test_the_page_asks_nobody_else(client: Client) -> None:
     html = here.get("/").text
     names = [part.split('"')[0] for key in ('src="', 'href="') for part in html.split(key)[1:]]
     scripts = ["answer.js", "figure.js", "maps.js", "save.js"]
-    assert sorted(names) == ["icon.svg", "script.js", "style.css"]
+    assert sorted(names) == ["base.css", "icon.svg", "script.js", "style.css"]
     for name in ["", *names, *scripts]:
         response = here.get(f"/{name}")
         assert response.status_code == 200

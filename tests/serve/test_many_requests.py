@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from .serving import Live, encoded, picture, small
+from tests.serve.serving import Live, encoded, picture, small
 
 pytestmark = pytest.mark.xdist_group("serve")
 

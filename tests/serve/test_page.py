@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gapstone.drawing.colours import rgba
+from gapstone.drawing.evidence import Evidence
+from gapstone.drawing.upsample import upsample
 from gapstone.images.load import load
-from gapstone.maps.boxes import box
-from gapstone.maps.colours import rgba
-from gapstone.maps.explanation import Evidence
-from gapstone.maps.placement import Placement
-from gapstone.maps.placing import place
-from gapstone.opening import open_model
-
-from .browser import Browser, chromium
-from .serving import LABELS, Live, encoded, picture
+from gapstone.localisation.cam_boxes import box
+from gapstone.maps.open_model import open_model
+from gapstone.tracing.placement import Placement
+from tests.serve.browser import Browser, chromium
+from tests.serve.serving import LABELS, Live, encoded, picture
 
 pytestmark = pytest.mark.xdist_group("serve")
 
@@ -84,7 +83,7 @@ def evidence(model: Path, path: Path) -> list[Evidence]:
 
 
 def found_box(each: Evidence, threshold: float, how: str = "smooth") -> str:
-    [found] = box(place(each.map, each.placement, each.size, how), threshold)
+    [found] = box(upsample(each.map, each.placement, each.size, how), threshold)
     x0, y0, x1, y1 = (int(edge) for edge in found.edges)
     return f"Box {x1 - x0} × {y1 - y0} px, from ({x0}, {y0}) to ({x1}, {y1})"
 
@@ -294,7 +293,7 @@ def test_the_pages_maps_are_the_librarys(page: Browser, seed: int) -> None:
             "return [[...v], [...m.rgba(v, 1.5)], [0, 0.2, 0.5, 0.9].map((t) => m.box(v, g.size, t)),"
             " [0, 1].map((axis) => m.edges(g.where, g.cells[axis], axis)), m.scaled(g.where, [0.5, 1.7])]; })"
         )
-        placed = place(map_, where, size, how)
+        placed = upsample(map_, where, size, how)
         np.testing.assert_allclose(np.reshape(found[0], size), placed, atol=1e-5)
         colours, expected = np.reshape(found[1], (*size, 4)), rgba(placed, 1.5, strength=1.0)
         np.testing.assert_allclose(colours[..., 3], expected[..., 3], atol=1)

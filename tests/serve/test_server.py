@@ -17,10 +17,9 @@ from urllib.request import Request, urlopen
 import pytest
 from rich.console import Console
 
-from gapstone.serve.limits import Limits
-from gapstone.serve.run import PORT, TRIED, _announce, _bind, _names, serve
-
-from .serving import Client, Live, encoded, picture
+from gapstone.serve.client_limits import ClientLimits
+from gapstone.serve.run_server import PORT, TRIED, _announce, _bind, _names, serve
+from tests.serve.serving import Client, Live, encoded, picture
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "serve_client.py"
 
@@ -70,7 +69,7 @@ def test_fifty_at_once_are_all_answered_rightly(live: Live) -> None:
 
 def test_slow_clients_are_cut_off_and_take_nobodys_place(live: Live) -> None:
     with ExitStack() as open_until_the_end:
-        slow = [open_until_the_end.enter_context(connect(live)) for _ in range(Limits().jobs + 10)]
+        slow = [open_until_the_end.enter_context(connect(live)) for _ in range(ClientLimits().jobs + 10)]
         for connection in slow:
             connection.sendall(HEAD + b"Content-Length: 1000\r\n\r\n" + b"x" * 10)
         drip, head = (open_until_the_end.enter_context(connect(live)) for _ in range(2))

@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from gapstone import kept
 from gapstone.compare import trials
-from gapstone.explaining.kept import Kept
-from gapstone.images import store
+from gapstone.data import decoded_store
+from gapstone.explaining.explain_folder import ExplainFolder
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.kept import keep
-from gapstone.storage.folder import COMPARE, own_folder
-from gapstone.storage.sealed import DamagedError, read_sealed, sha256, write_sealed
-from gapstone.whole import write_whole
-
-from ..stopping_disk import HOW, Disk, every_stop, stopping
+from gapstone.storage import resumable_rows
+from gapstone.storage.atomic import write_atomic
+from gapstone.storage.owned_folder import COMPARE, own_folder
+from gapstone.storage.resumable_rows import compute_rows
+from gapstone.storage.sealed_json import DamagedError, read_sealed, sha256, write_sealed
+from tests.stopping_disk import HOW, Disk, every_stop, stopping
 
 ROWS, STEP = 4, 2
 PREPROCESSING = Preprocessing(1, (6, 6), (6, 6), (0.5,), (0.25,))
@@ -29,7 +28,7 @@ PREPROCESSING = Preprocessing(1, (6, 6), (6, 6), (0.5,), (0.25,))
 def no_fsync(monkeypatch):
     """The disk of these tests is a model; a real one takes milliseconds for each."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(kept, "SYNC", 1)  # a note after every batch
+    monkeypatch.setattr(resumable_rows, "SYNC", 1)  # a note after every batch
 
 
 def rows(first: int, last: int) -> torch.Tensor:
@@ -52,12 +51,12 @@ class Making:
 
 def half(folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        keep(folder, "maps", 0, ROWS, Making(2), STEP)
+        compute_rows(folder, "maps", 0, ROWS, Making(2), STEP)
 
 
 def rows_deleted(folder: Path) -> None:
     """The large file is gone, its hidden note is not."""
-    keep(folder, "maps", 0, ROWS, rows, STEP)
+    compute_rows(folder, "maps", 0, ROWS, rows, STEP)
     next(folder.glob("*.npy")).unlink()
 
 
@@ -75,7 +74,7 @@ def test_rows_that_are_kept(tmp_path, before, how):
     """After any stop the next run makes the rest, the same rows as ever; no note speaks of rows that are not there, and
     no more is made again than since the last note."""
     folder, making, noted = tmp_path / "out", Making(), [0]
-    written = kept.write_sealed
+    written = resumable_rows.write_sealed
 
     def noting(path: Path, facts: dict[str, Any], name: str) -> None:
         written(path, facts, name)
@@ -85,12 +84,12 @@ def test_rows_that_are_kept(tmp_path, before, how):
         making.asked.clear()
         noted[:] = [0]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(kept, "write_sealed", noting)
-            keep(folder, "maps", 0, ROWS, making, STEP)
+            patch.setattr(resumable_rows, "write_sealed", noting)
+            compute_rows(folder, "maps", 0, ROWS, making, STEP)
 
     for number, call in every_stop(folder, lambda: BEFORE[before](folder), action, how):
         stopped, said, again = f"{before}, {how} at call {number}, {call}", [], Making()
-        array = keep(folder, "maps", 0, ROWS, again, STEP, say=said.append)
+        array = compute_rows(folder, "maps", 0, ROWS, again, STEP, say=said.append)
         assert np.array_equal(array, rows(0, ROWS)), stopped
         assert said == [], stopped
         assert all(first >= noted[-1] for first in again.asked), f"{stopped}: {again.asked} after {noted}"
@@ -99,9 +98,9 @@ def test_rows_that_are_kept(tmp_path, before, how):
 
 def test_what_makes_no_rows_or_too_few_is_told(tmp_path):
     with pytest.raises(ValueError, match="no rows to keep"):
-        keep(tmp_path, "maps", 0, 0, rows, STEP)
+        compute_rows(tmp_path, "maps", 0, 0, rows, STEP)
     with pytest.raises(ValueError, match=r"make\(0, 2\) gave 3 rows"):
-        keep(tmp_path, "maps", 0, ROWS, lambda first, last: rows(first, last + 1), STEP)
+        compute_rows(tmp_path, "maps", 0, ROWS, lambda first, last: rows(first, last + 1), STEP)
     assert not list(tmp_path.glob("*.npy"))
 
 
@@ -110,16 +109,16 @@ def test_rows_of_a_damaged_file(tmp_path, how):
     """They are made anew, whenever that is stopped."""
 
     def damaged() -> None:
-        keep(folder, "maps", 0, ROWS, rows, STEP)
+        compute_rows(folder, "maps", 0, ROWS, rows, STEP)
         path = next(folder.glob("*.npy"))
         path.write_bytes(path.read_bytes()[:-1] + b"!")
 
     def made() -> None:
-        keep(folder, "maps", 0, ROWS, rows, STEP)
+        compute_rows(folder, "maps", 0, ROWS, rows, STEP)
 
     folder = tmp_path / "out"
     for number, call in every_stop(folder, damaged, made, how):
-        array = keep(folder, "maps", 0, ROWS, rows, STEP)
+        array = compute_rows(folder, "maps", 0, ROWS, rows, STEP)
         assert np.array_equal(array, rows(0, ROWS)), f"{how} at call {number}, {call}"
 
 
@@ -134,7 +133,7 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path, how, old):
             path.write_bytes(old)
 
     found = []
-    for number, call in every_stop(folder, before, lambda: write_whole(path, b"new content"), how):
+    for number, call in every_stop(folder, before, lambda: write_atomic(path, b"new content"), how):
         content = path.read_bytes() if path.exists() else None
         assert content in (old, b"new content"), f"{how} at call {number}, {call}"
         found.append(content)
@@ -142,7 +141,7 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path, how, old):
 
 
 def stored(folder: Path) -> None:
-    store.build(source(2), np.arange(4), PREPROCESSING, folder / "store")
+    decoded_store.build(source(2), np.arange(4), PREPROCESSING, folder / "store")
 
 
 def tried(folder: Path) -> None:
@@ -150,10 +149,10 @@ def tried(folder: Path) -> None:
 
 
 WRITERS = {
-    "results.json": lambda folder: write_whole(folder / "results.json", b"new content"),
+    "results.json": lambda folder: write_atomic(folder / "results.json", b"new content"),
     "abc/trial.json": tried,
     "store/store.json": stored,
-    "maps-*.npy": lambda folder: keep(folder, "maps", 0, ROWS, rows, STEP),
+    "maps-*.npy": lambda folder: compute_rows(folder, "maps", 0, ROWS, rows, STEP),
 }
 
 
@@ -214,15 +213,15 @@ def test_decoded_images(tmp_path, how, other):
     """What can be opened is whole, and what `build` gives is what was asked for; nothing is called damaged."""
     folder = tmp_path / "out"
 
-    def build(level: int, say: list[str]) -> store.Store:
-        return store.build(source(level), np.arange(4), PREPROCESSING, folder / "store", say=say.append)
+    def build(level: int, say: list[str]) -> decoded_store.Store:
+        return decoded_store.build(source(level), np.arange(4), PREPROCESSING, folder / "store", say=say.append)
 
     for number, call in every_stop(folder, lambda: other and build(1, []) and None, lambda: build(2, []) and None, how):
         said: list[str] = []
         made = build(2, said)
         assert np.array_equal(made.images, np.full((4, 6, 6, 1), 2)), f"{how} at call {number}, {call}"
         assert said == [], f"{how} at call {number}, {call}"
-        store.sweep(folder / "store")
+        decoded_store.sweep(folder / "store")
         assert [path.name for path in folder.iterdir()] == ["store"]
 
 
@@ -231,16 +230,18 @@ def test_records_of_explained_pictures(tmp_path, how):
     """A record speaks of files that are there; a picture that was noted and not drawn is drawn."""
     folder = tmp_path / "out"
 
-    def look(out: Kept) -> None:
+    def look(out: ExplainFolder) -> None:
         if out.record("batch") is None:
             out.write(out.maps / "a.npz", b"maps")
             out.keep("batch", {"rows": [1], "files": {"a.npz": sha256(b"maps")}})
         if not out.has_drawn(out.maps / "a.png", "key"):
             out.draw(out.maps / "a.png", "key", b"picture")
 
-    for number, call in every_stop(folder, lambda: Kept(folder) and None, lambda: look(Kept(folder)), how):
+    for number, call in every_stop(
+        folder, lambda: ExplainFolder(folder) and None, lambda: look(ExplainFolder(folder)), how
+    ):
         stopped = f"{how} at call {number}, {call}"
-        out = Kept(folder)
+        out = ExplainFolder(folder)
         record = out.record("batch")
         assert out.damaged == [], stopped
         assert record is None or (out.maps / "a.npz").read_bytes() == b"maps", stopped

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from gapstone.maps.tape import SplitError
 from gapstone.swapping import swap_head
-
-from .swapping_checks import TORCHVISION, outcome, passes, torchvision_model
+from gapstone.tracing.tape import SplitError
+from tests.swapping.swapping_checks import TORCHVISION, outcome, passes, torchvision_model
 
 QUICK = [
     "ConvNeXt", "DenseNet", "SwinTransformer", "VisionTransformer", "googlenet", "mobilenet_v3_small", "resnet18",

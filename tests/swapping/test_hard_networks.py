@@ -8,10 +8,9 @@ from torch.utils.checkpoint import checkpoint
 
 import gapstone as gs
 from gapstone.heads import Head
-from gapstone.maps.tape import SplitError
 from gapstone.swapping import head_of, swap_head, swapped
-
-from .swapping_checks import into_head, passes, torchvision_model
+from gapstone.tracing.tape import SplitError
+from tests.swapping.swapping_checks import into_head, passes, torchvision_model
 
 
 class Plain(nn.Module):
@@ -84,7 +83,7 @@ def test_whatever_fails_leaves_the_model_as_it_was(x, monkeypatch):
     original = Plain().eval()
     before, out = str(original), original(x)
     calls = iter([lambda module: sum(p.numel() for p in module.parameters())] * 3)  # the report's last is the fourth
-    monkeypatch.setattr("gapstone.swapping.front.count", lambda module: next(calls, fails)(module))
+    monkeypatch.setattr("gapstone.swapping.swap.count", lambda module: next(calls, fails)(module))
     with pytest.raises(RuntimeError, match="no more"):
         swap_head(original, "gap", images=x, inplace=True)
     assert str(original) == before

@@ -12,11 +12,10 @@ from torch import nn
 import gapstone as gs
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.maps.tape import SplitError
 from gapstone.swapping import head_of, swap_head, swapped
-from gapstone.swapping.trunk import Reached
-
-from .swapping_checks import into_head, passes, torchvision_model
+from gapstone.swapping.trunk import MapReached
+from gapstone.tracing.tape import SplitError
+from tests.swapping.swapping_checks import into_head, passes, torchvision_model
 
 
 class Tutorial(nn.Module):
@@ -322,7 +321,7 @@ def test_the_old_network_says_that_it_ends_at_its_map(x):
     model = swap_head(original, "gap", images=x, inplace=True)
     assert model.features.net is original
     assert model(x).shape == (2, 5)
-    with pytest.raises(Reached, match="use what swap_head returned"):
+    with pytest.raises(MapReached, match="use what swap_head returned"):
         original(x)
 
 

@@ -16,9 +16,8 @@ from gapstone.pools.digest import digest
 from gapstone.pools.registration import registered
 from gapstone.regions.places import Intervals
 from gapstone.testing import check_pool
-
-from . import own_pools
-from .own_pools import HARMONIC, POWER_MEAN, harmonic, power_mean
+from tests.testing import own_pools
+from tests.testing.own_pools import HARMONIC, POWER_MEAN, harmonic, power_mean
 
 WRONG = {
     # what is wrong: the definition, its formula, what the error says

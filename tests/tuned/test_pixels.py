@@ -16,11 +16,10 @@ import gapstone as gs
 from gapstone.loops.tuned import dispatch as tuned
 from gapstone.loops.tuned import launch_pixels
 from gapstone.loops.tuned.window_support import MASKED_BYTES
-
-from ..guarded import guarded
-from ..loops_by_name import ByName
-from ..marks import slow_but
-from .test_rows import MAXIMA, MEANS, decoded, fits, map_of, place_of, with_nan
+from tests.guarded import guarded
+from tests.loops_by_name import ByName
+from tests.marks import slow_but
+from tests.tuned.test_rows import MAXIMA, MEANS, decoded, fits, map_of, place_of, with_nan
 
 dispatch = ByName(tuned)
 

@@ -16,10 +16,9 @@ import gapstone as gs
 from gapstone.loops.tuned import dispatch as tuned
 from gapstone.loops.tuned import launch_rows
 from gapstone.regions.places import Intervals
-
-from ..guarded import guarded
-from ..loops_by_name import ByName
-from ..marks import slow_but
+from tests.guarded import guarded
+from tests.loops_by_name import ByName
+from tests.marks import slow_but
 
 dispatch = ByName(tuned)
 

@@ -19,9 +19,8 @@ pytest.importorskip("numba")
 from gapstone.loops import compiled
 from gapstone.loops.tuned import dispatch as tuned
 from gapstone.loops.tuned import launch_whole
-
-from ..loops_by_name import ByName
-from ..marks import slow_but
+from tests.loops_by_name import ByName
+from tests.marks import slow_but
 
 derived, dispatch, whole = ByName(compiled), ByName(tuned), ByName(launch_whole)
 

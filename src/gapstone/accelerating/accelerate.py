@@ -63,10 +63,11 @@ class Acceleration:
 def accelerate(model: M, inplace: bool = False, channels_last: bool = False, undo: bool = False) -> M:
     """The same network, its pools by gapstone where that is faster: layers, and calls such as `F.max_pool2d`.
 
-        >>> fast = gs.accelerate(torchvision.models.googlenet())
-        >>> print(gs.accelerated(fast))                           # what was changed, what was left and why
-        >>> gs.accelerate(model, inplace=True, channels_last=True)
-        >>> gs.accelerate(model, inplace=True, undo=True)         # as it was
+    Examples:
+        >>> fast = gs.accelerate(torchvision.models.resnet18())
+        >>> print(gs.accelerated(fast))  # what was changed, what was left and why
+        >>> model = gs.accelerate(fast, inplace=True, channels_last=True)
+        >>> model = gs.accelerate(fast, inplace=True, undo=True)  # as it was
 
     Weights, state_dict, mode, hooks and attributes stay, and so do the answers: maxima to the bit, means to the
     rounding of the last digits. Modules get a subclass of their class (`isinstance` holds, `type(m) is nn.MaxPool2d`
@@ -80,9 +81,11 @@ def accelerate(model: M, inplace: bool = False, channels_last: bool = False, und
             are faster: the larger gain for networks of 2-d convolutions.
         undo: give back the original classes (the memory format stays).
 
-    Returns: the model, or its accelerated copy.
+    Returns:
+        The model, or its accelerated copy.
 
-    Raises: TypeError for what is no nn.Module, and for a model that cannot be copied.
+    Raises:
+        TypeError: what is no nn.Module; a model that cannot be copied.
     """
     _check("accelerate", model)
     if not inplace:
@@ -106,9 +109,17 @@ def accelerate(model: M, inplace: bool = False, channels_last: bool = False, und
 def accelerated(model: nn.Module) -> Acceleration:
     """What is accelerated in a model, and what is not and why.
 
-    >>> report = gs.accelerated(gs.accelerate(model))
-    >>> print(report)
-    >>> [row.module for row in report.left]
+    Examples:
+        >>> report = gs.accelerated(gs.accelerate(torchvision.models.resnet18()))
+        >>> [row.module for row in report.changed], [row.module for row in report.left]
+        (['maxpool'], ['avgpool'])
+        >>> print(report)
+
+    Args:
+        model: any nn.Module, accelerated or not.
+
+    Returns:
+        A report with `changed` and `left`, which prints as a table.
     """
     _check("accelerated", model)
     changed: list[AcceleratedModule] = []

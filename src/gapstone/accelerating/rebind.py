@@ -108,7 +108,8 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 def _loads(code: CodeType) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Every name that is read, and the attributes that are read of it: `torch.nn.functional` gives
-    ("torch", ("nn", "functional"))."""
+    ("torch", ("nn", "functional")).
+    """
     for part in _codes(code):
         name, chain = "", []
         for instruction in dis.get_instructions(part):

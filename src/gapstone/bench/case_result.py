@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 
-from gapstone.bench import check, eager
+from gapstone.bench import eager_pools, verify_answers
 from gapstone.bench.cases import Case
-from gapstone.bench.job import Contender, Job, Run, gapstone, torch_eager
-from gapstone.bench.kept import Kept, kept
-from gapstone.bench.measure import Spread, interleaved, ratio, spread
-from gapstone.bench.ours import looks_at_x, loop_for
+from gapstone.bench.contenders import CaseArrays, Contender, Run, gapstone, torch_eager
+from gapstone.bench.measure import TimeSpread, interleaved, ratio, spread
+from gapstone.bench.our_call import looks_at_x, loop_for
+from gapstone.bench.saved_memory import SavedMemory, saved_memory_of
 
 OURS, TORCH, LIMIT = "gapstone", "torch", "limit"
 
 
 @dataclass(frozen=True)
-class Result:
+class CaseResult:
     case: Case
     threads: int
     section: str = ""
@@ -38,10 +38,10 @@ class Result:
     limit_bytes: int = 0
     first: float = 0.0
     """Seconds of the first call, in which kernels are compiled or loaded."""
-    seconds: dict[str, Spread] = field(default_factory=dict)
-    ratios: dict[str, Spread] = field(default_factory=dict)
+    seconds: dict[str, TimeSpread] = field(default_factory=dict)
+    ratios: dict[str, TimeSpread] = field(default_factory=dict)
     """Their time over ours: above 1 ours is faster."""
-    kept: dict[str, Kept] = field(default_factory=dict)
+    kept: dict[str, SavedMemory] = field(default_factory=dict)
     """Memory that the forward keeps for the backward."""
     answers: int = 0
 
@@ -66,12 +66,12 @@ class Result:
         return asdict(self)
 
     @classmethod
-    def read(cls, found: dict[str, Any]) -> "Result":
+    def read(cls, found: dict[str, Any]) -> "CaseResult":
         parts: dict[str, Any] = {
             "case": Case.read(found["case"]),
-            "seconds": {name: Spread(**one) for name, one in found["seconds"].items()},
-            "ratios": {name: Spread(**one) for name, one in found["ratios"].items()},
-            "kept": {name: Kept(**one) for name, one in found["kept"].items()},
+            "seconds": {name: TimeSpread(**one) for name, one in found["seconds"].items()},
+            "ratios": {name: TimeSpread(**one) for name, one in found["ratios"].items()},
+            "kept": {name: SavedMemory(**one) for name, one in found["kept"].items()},
         }
         return cls(**{**found, **parts})
 
@@ -83,10 +83,10 @@ def measure(
     threads: int,
     others: Mapping[str, Contender] | None = None,
     section: str = "",
-) -> Result:
+) -> CaseResult:
     """Check, then time. `others` are checked too; one that is not there, has no such pool or is wrong gets a note."""
     torch.set_num_threads(threads)
-    job = Job(case, threads)
+    job = CaseArrays(case, threads)
     keep = case.keep or case.direction == "backward"
     loop = loop_for(case.pool, job.x, job.place, job.parameters, keep)
     with _mode(case):
@@ -95,12 +95,12 @@ def measure(
             run = gapstone(job)
             found = run()
         except NotImplementedError as error:
-            return Result(case, threads, section, loop, refused=str(error))
+            return CaseResult(case, threads, section, loop, refused=str(error))
         first = time.perf_counter() - began
         theirs = torch_eager(job)
         dtype = job.x.dtype
-        if reason := check.wrong(found, job.truth, theirs(), dtype) or _wrong_answer(job):
-            return Result(case, threads, section, loop, wrong=reason, first=first)
+        if reason := verify_answers.wrong(found, job.truth, theirs(), dtype) or _wrong_answer(job):
+            return CaseResult(case, threads, section, loop, wrong=reason, first=first)
         runs, notes = {OURS: run, TORCH: theirs}, {}
         for name, contender in (others or {}).items():
             other, why = _ready(contender, job)
@@ -110,7 +110,7 @@ def measure(
                 notes[name] = why
         limit, runs[LIMIT], limit_bytes = _limit(job)
         samples = interleaved(runs, rounds, seconds, threads)
-    return Result(
+    return CaseResult(
         case,
         threads,
         section,
@@ -127,23 +127,23 @@ def measure(
     )
 
 
-def _wrong_answer(job: Job) -> str | None:
+def _wrong_answer(job: CaseArrays) -> str | None:
     """The answers of a forward that keeps what its backward needs: another kernel than the one without."""
     if job.case.direction == "forward":
         return None
     with torch.no_grad():
-        right = eager.formula(job.case, job.mask)
+        right = eager_pools.formula(job.case, job.mask)
         truth = right(job.x.double(), *([] if job.learned is None else [job.learned.double()]))
         plain = job.torch_answer(job.x)
-    reason = check.wrong(job.answer(job.x.detach().requires_grad_()).detach(), (truth,), plain, job.x.dtype)
+    reason = verify_answers.wrong(job.answer(job.x.detach().requires_grad_()).detach(), (truth,), plain, job.x.dtype)
     return f"the forward that keeps is {reason}" if reason else None
 
 
-def _ready(contender: Contender, job: Job) -> tuple[Run | None, str]:
+def _ready(contender: Contender, job: CaseArrays) -> tuple[Run | None, str]:
     """Its call, if its answer is right; else why not. An hour of measuring does not end because one of them fails."""
     try:
         run = contender(job)
-        why = check.unlike(run(), job.truth, job.x.dtype)
+        why = verify_answers.unlike(run(), job.truth, job.x.dtype)
         return (None, f"wrong: {why}") if why else (run, "")
     except (NotImplementedError, ImportError) as error:
         return None, str(error)
@@ -155,7 +155,7 @@ def _mode(case: Case) -> AbstractContextManager[Any]:
     return torch.inference_mode() if case.direction == "forward" else nullcontext()
 
 
-def _limit(job: Job) -> tuple[str, Run, int]:
+def _limit(job: CaseArrays) -> tuple[str, Run, int]:
     """Reading the map for pools of whole maps, copying it for the rest: bytes that float32 kernels move."""
     flat = torch.empty(0).set_(job.x.untyped_storage())
     if job.case.window is None and job.case.direction == "forward":
@@ -164,7 +164,7 @@ def _limit(job: Job) -> tuple[str, Run, int]:
     return "copy", lambda: copy.copy_(flat), 2 * flat.nbytes
 
 
-def _moved(job: Job) -> int:
+def _moved(job: CaseArrays) -> int:
     """What the work itself asks for, whoever does it: not what a contender keeps beside."""
     size = job.x.element_size()
     moved = (job.x.numel() + job.answers) * size
@@ -172,11 +172,11 @@ def _moved(job: Job) -> int:
     return moved + (job.x.numel() * size if again else 0)
 
 
-def _kept(job: Job) -> dict[str, Kept]:
+def _kept(job: CaseArrays) -> dict[str, SavedMemory]:
     """Of the forward whose backward is measured."""
     if job.case.direction == "forward":
         return {}
-    return {OURS: kept(job.answer, job.x), TORCH: kept(job.torch_answer, job.x)}
+    return {OURS: saved_memory_of(job.answer, job.x), TORCH: saved_memory_of(job.torch_answer, job.x)}
 
 
 def select(cases: list[Case], only: str) -> list[Case]:

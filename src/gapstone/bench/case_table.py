@@ -2,21 +2,21 @@
 
 from rich.text import Text
 
-from gapstone.bench.kept import Kept
-from gapstone.bench.measure import Spread
-from gapstone.bench.result import OURS, TORCH, Result
+from gapstone.bench.case_result import OURS, TORCH, CaseResult
+from gapstone.bench.measure import TimeSpread
+from gapstone.bench.saved_memory import SavedMemory
 
 STYLES = {"slower": "bold red", "faster": "green"}
 MARKS = {"slower": "◄ slower", "alike": "alike", "faster": ""}
 
 
-def heading(result: Result) -> str:
+def heading(result: CaseResult) -> str:
     columns = f"{'ours ms':>9}{'torch ms':>10}{'torch/ours':>12} {'quartiles':>23} {'GB/s':>6}{'limit':>11}  loop"
     title = f"{result.section}: {result.case.group}" if result.section else result.case.group
     return f"\n{title:44}{columns}{'        kept B/answer' if result.kept else ''}"
 
 
-def line(result: Result) -> Text:
+def line(result: CaseResult) -> Text:
     text = Text(f"  {result.case.title:26} {_shape(result):14} ", no_wrap=True)
     if result.wrong:
         return text.append(f"wrong: {result.wrong} ({result.loop}); not timed", "bold red")
@@ -42,7 +42,7 @@ def line(result: Result) -> Text:
     return text
 
 
-def summary(results: list[Result]) -> list[str]:
+def summary(results: list[CaseResult]) -> list[str]:
     """How many are won and lost, and which are wrong."""
     timed = [result for result in results if result.ratios]
     verdicts = [result.verdict() for result in timed]
@@ -77,11 +77,11 @@ def milliseconds(seconds: float) -> str:
     return f"{value:.{4 if value < 0.1 else 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
-def times(found: Spread) -> str:
+def times(found: TimeSpread) -> str:
     return f"{factor(found.median)}×"
 
 
-def between(found: Spread) -> str:
+def between(found: TimeSpread) -> str:
     return f"{factor(found.low)} – {factor(found.high)}"
 
 
@@ -89,10 +89,10 @@ def factor(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
-def kept(result: Result, who: str) -> str:
-    found: Kept = result.kept[who]
+def kept(result: CaseResult, who: str) -> str:
+    found: SavedMemory = result.kept[who]
     return f"{found.beside / result.answers:.3g}" + "+x" * found.x + "+y" * found.answer
 
 
-def _shape(result: Result) -> str:
+def _shape(result: CaseResult) -> str:
     return "×".join(map(str, result.case.shape))

@@ -8,20 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.bench import eager
+from gapstone.bench import eager_pools
 from gapstone.bench.cases import Case
-from gapstone.bench.ours import differentiable, ours
+from gapstone.bench.our_call import differentiable, ours
 from gapstone.pools import COMPOSITIONS
 from gapstone.regions.places import Place
 
 Run = Callable[[], Any]
 """One call; it gives the answer, or the gradients."""
-Contender = Callable[["Job"], Run]
+Contender = Callable[["CaseArrays"], Run]
 """Makes ready all that is not measured. Raises NotImplementedError where it has no such pool."""
 
 
 @dataclass(frozen=True)
-class Job:
+class CaseArrays:
     case: Case
     threads: int
 
@@ -65,7 +65,7 @@ class Job:
         """Torch's formula in float64."""
         wide = torch.tensor([self.case.parameter or 0.0], dtype=torch.float64, requires_grad=True)
         x = self.x.detach().double().requires_grad_(self.case.direction == "backward")
-        made = eager.formula(self.case, self.mask)
+        made = eager_pools.formula(self.case, self.mask)
         if self.case.direction == "forward":
             with torch.inference_mode():
                 return (made(x),)
@@ -75,9 +75,10 @@ class Job:
     @cached_property
     def grad(self) -> Tensor:
         """The gradient that comes from above, in the layout of the answers. Positive: a parameter's gradient is a sum
-        over all of them, and one that cancels says nothing of rounding."""
+        over all of them, and one that cancels says nothing of rounding.
+        """
         with torch.no_grad():
-            answer = eager.formula(self.case, self.mask)(self.x)
+            answer = eager_pools.formula(self.case, self.mask)(self.x)
         return torch.empty_like(answer).normal_(generator=torch.Generator().manual_seed(1)).abs_()
 
     @property
@@ -89,7 +90,7 @@ class Job:
         return differentiable(self.case.pool, x, self.place, self.parameters)
 
     def torch_answer(self, x: Tensor) -> Tensor:
-        made = eager.formula(self.case, self.mask)
+        made = eager_pools.formula(self.case, self.mask)
         return made(x) if self.learned is None else made(x, self.learned)
 
     def gradients(self, answer: Callable[[Tensor], Tensor]) -> Run:
@@ -101,7 +102,7 @@ class Job:
         return lambda: torch.autograd.grad(y, into, grad, retain_graph=True)
 
 
-def gapstone(job: Job) -> Run:
+def gapstone(job: CaseArrays) -> Run:
     case, x, place, parameters = job.case, job.x, job.place, job.parameters
     if case.direction == "backward":
         return job.gradients(job.answer)
@@ -109,7 +110,7 @@ def gapstone(job: Job) -> Run:
     return lambda: ours(case.pool, x, place, parameters, case.keep, out)[0]
 
 
-def torch_eager(job: Job) -> Run:
+def torch_eager(job: CaseArrays) -> Run:
     if job.case.direction == "backward":
         return job.gradients(job.torch_answer)
-    return eager.forward(job.case, job.x, job.mask, job.learned)
+    return eager_pools.forward(job.case, job.x, job.mask, job.learned)

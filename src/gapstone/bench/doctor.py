@@ -99,8 +99,6 @@ _EXTRAS = {
     "serve": ("the page of `gapstone serve`", ("starlette", "uvicorn", "python-multipart")),
     "onnx": ("`gapstone export --onnx`, --int8", ("onnx", "onnxscript", "onnxruntime")),
     "heif": ("HEIC photos, as phones make them", ("pillow-heif",)),
-    "slides": ("microscope slides; no command needs it yet", ("openslide-python", "openslide-bin", "tifffile")),
-    "ray": ("several machines; no command needs it yet", ("ray",)),
 }
 
 

@@ -20,7 +20,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Spread:
+class TimeSpread:
     median: float
     low: float
     high: float
@@ -37,7 +37,8 @@ def interleaved(
 ) -> dict[str, list[Sample]]:
     """Every round runs each once, in an order of its own: who comes after a copy finds the cache full of it. One
     thread: CPU time, which others on the machine lengthen least; more: wall time. Ends after `seconds`, but not before
-    five rounds."""
+    five rounds.
+    """
     clock = time.process_time if threads == 1 else time.perf_counter
     names = list(runs)
     repeats = {name: _repeats(runs[name]) for name in names}
@@ -69,13 +70,13 @@ def _sample(run: Callable[[], Any], repeats: int, clock: Callable[[], float], th
     return Sample(taken, threads > 1 and moved)
 
 
-def spread(samples: list[Sample]) -> Spread:
+def spread(samples: list[Sample]) -> TimeSpread:
     clean = [sample.seconds for sample in samples if not sample.disturbed]
     few = len(clean) < min(FEWEST, len(samples))
     return _spread([sample.seconds for sample in samples] if few else clean, few)
 
 
-def ratio(others: list[Sample], ours: list[Sample]) -> Spread:
+def ratio(others: list[Sample], ours: list[Sample]) -> TimeSpread:
     """Their time over ours, round by round: what slows a round slows both."""
     pairs = list(zip(others, ours, strict=True))
     clean = [a.seconds / b.seconds for a, b in pairs if not (a.disturbed or b.disturbed)]
@@ -83,6 +84,6 @@ def ratio(others: list[Sample], ours: list[Sample]) -> Spread:
     return _spread([a.seconds / b.seconds for a, b in pairs] if few else clean, few)
 
 
-def _spread(values: list[float], disturbed: bool) -> Spread:
+def _spread(values: list[float], disturbed: bool) -> TimeSpread:
     low, high = (values[0],) * 2 if len(values) == 1 else statistics.quantiles(values, n=4, method="inclusive")[::2]
-    return Spread(statistics.median(values), low, high, len(values), disturbed)
+    return TimeSpread(statistics.median(values), low, high, len(values), disturbed)

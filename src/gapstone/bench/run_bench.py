@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from gapstone.bench import table
+from gapstone.bench import case_table
+from gapstone.bench.case_result import CaseResult, measure, select
 from gapstone.bench.cases import Case, daily
-from gapstone.bench.job import Contender
-from gapstone.bench.result import Result, measure, select
-from gapstone.doctor import machine
-from gapstone.machine import Others
-from gapstone.progress import Bars
-from gapstone.shown import display
-from gapstone.stopping import stoppable
-from gapstone.storage.folder import own_file
-from gapstone.timing import busy
-from gapstone.whole import write_whole
+from gapstone.bench.contenders import Contender
+from gapstone.bench.doctor import machine
+from gapstone.console.formatting import display
+from gapstone.console.progress import Bars
+from gapstone.runtime.environment import Others
+from gapstone.runtime.interrupts import stoppable
+from gapstone.runtime.timing import busy
+from gapstone.storage.atomic import write_atomic
+from gapstone.storage.owned_folder import own_file
 
 FIRST = "the first run a minute or two longer: it compiles the kernels, and keeps them on disk"
 SECONDS = 1.0  # of measuring per case, after at least five rounds
@@ -57,10 +57,10 @@ def run(
     threads: int,
     out: Path | None = None,
     others: Mapping[str, Contender] | None = None,
-    before: list[Result] | None = None,
-) -> list[Result]:
+    before: list[CaseResult] | None = None,
+) -> list[CaseResult]:
     """Measure and print; `out` also gets what was measured `before`, such as with another number of threads."""
-    results: list[Result] = []
+    results: list[CaseResult] = []
     had = torch.get_num_threads()
     work = [(section, case) for section, cases in sections.items() for case in cases]
     load = Others()
@@ -80,7 +80,7 @@ def run(
         torch.set_num_threads(had)
         if results:
             console.print()
-            for text in (*table.summary(results), table.LEGEND):
+            for text in (*case_table.summary(results), case_table.LEGEND):
                 console.print(text, highlight=False, markup=False)
             if why := busy(load.cores, ()):
                 console.print(f"The machine was busy ({why}): times are uncertain.", style="yellow", highlight=False)
@@ -89,12 +89,12 @@ def run(
     return results
 
 
-def show(console: Console, results: list[Result]) -> None:
+def show(console: Console, results: list[CaseResult]) -> None:
     """The newest, below a heading where a new group begins."""
     latest, before = results[-1], results[-2] if len(results) > 1 else None
     if before is None or (before.section, before.case.group) != (latest.section, latest.case.group):
-        console.print(table.heading(latest), highlight=False, markup=False, soft_wrap=True, style="bold")
-    console.print(table.line(latest), soft_wrap=True)
+        console.print(case_table.heading(latest), highlight=False, markup=False, soft_wrap=True, style="bold")
+    console.print(case_table.line(latest), soft_wrap=True)
 
 
 def how(threads: int, rounds: int) -> str:
@@ -102,13 +102,13 @@ def how(threads: int, rounds: int) -> str:
     return f"{clock}, at most {rounds} interleaved rounds, medians; every answer is checked first"
 
 
-def write(out: Path, results: list[Result], rounds: int) -> None:
+def write(out: Path, results: list[CaseResult], rounds: int) -> None:
     facts = {"machine": machine(), "date": date.today().isoformat(), "rounds": rounds}
     found = {**facts, "results": [result.as_json() for result in results]}
-    write_whole(out, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
+    write_atomic(out, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
 
 
-def read(path: Path) -> tuple[dict[str, Any], list[Result]]:
+def read(path: Path) -> tuple[dict[str, Any], list[CaseResult]]:
     """The facts of the machine, and the results."""
     found = json.loads(path.read_text("utf-8"))
-    return found, [Result.read(one) for one in found.pop("results")]
+    return found, [CaseResult.read(one) for one in found.pop("results")]

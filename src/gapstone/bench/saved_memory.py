@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedMemory:
     beside: int
     """Bytes of their own, beside x and the answer."""
     x: bool
@@ -16,7 +16,7 @@ class Kept:
     answer: bool
 
 
-def kept(answer: Callable[[Tensor], Tensor], x: Tensor) -> Kept:
+def saved_memory_of(answer: Callable[[Tensor], Tensor], x: Tensor) -> SavedMemory:
     saved: dict[int, int] = {}
 
     def pack(part: Tensor) -> Tensor:
@@ -28,4 +28,4 @@ def kept(answer: Callable[[Tensor], Tensor], x: Tensor) -> Kept:
         y = answer(x)
     has_x = saved.pop(x.untyped_storage().data_ptr(), None) is not None
     has_y = saved.pop(y.untyped_storage().data_ptr(), None) is not None
-    return Kept(sum(saved.values()), has_x, has_y)
+    return SavedMemory(sum(saved.values()), has_x, has_y)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 def wrong(found: Any, truth: Sequence[Tensor], plain: Any, dtype: torch.dtype) -> str | None:
     """None, or how far off: more than twice what torch in this dtype is off float64, and one unit in the last place;
-    four for a parameter's gradient, whose logarithms nearly cancel."""
+    four for a parameter's gradient, whose logarithms nearly cancel.
+    """
     for mine, right, theirs, units in zip(answers(found), truth, answers(plain), (1, 4), strict=False):
         if mine.shape != right.shape:
             return f"shape {tuple(mine.shape)} where {tuple(right.shape)} is right"

@@ -1,4 +1,4 @@
-"""Which images of a comparison have boxes: a table of them (`gapstone.images.objects`) in rows of the store."""
+"""Which images of a comparison have boxes: a table of them (`gapstone.data.object_boxes`) in rows of the store."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,16 +7,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.images.objects import Box, read_objects
-from gapstone.prepare import Decided, Say
-from gapstone.shown import display
-from gapstone.training import Rows
+from gapstone.console.formatting import display
+from gapstone.data.object_boxes import Box, read_objects
+from gapstone.training.loop import Rows
+from gapstone.training.training_data import Say, TrainingPlan
 
 LONGEST = 1024
 """px: pictures with a longer side are scored on a grid of that size. A map of 7×7 cells has nothing to show beyond."""
 
 
-class Marked(NamedTuple):
+class BoxedImages(NamedTuple):
     """An image and where its object is."""
 
     row: int
@@ -33,13 +33,13 @@ class Marked(NamedTuple):
         return factor, (height, width), np.asarray(self.boxes, np.float64) * factor
 
 
-def marked(path: Path, decided: Decided, say: Say) -> tuple[Marked, ...]:
+def boxed_images(path: Path, decided: TrainingPlan, say: Say) -> tuple[BoxedImages, ...]:
     """All images of the store that have boxes. Raises: ValueError where no test image has."""
     sizes = [facts.size for facts in decided.scan.facts]
     read = read_objects(path, decided.source, sizes)
     rows = {item: row for row, item in enumerate(decided.used.tolist())}
     found = tuple(
-        Marked(rows[item], (sizes[item][1], sizes[item][0]), boxes)
+        BoxedImages(rows[item], (sizes[item][1], sizes[item][0]), boxes)
         for item, boxes in read.boxes.items()
         if item in rows
     )
@@ -55,7 +55,7 @@ def marked(path: Path, decided: Decided, say: Say) -> tuple[Marked, ...]:
     return found
 
 
-def among(objects: Sequence[Marked], rows: Rows) -> tuple[Marked, ...]:
+def among(objects: Sequence[BoxedImages], rows: Rows) -> tuple[BoxedImages, ...]:
     """Those that stand in some rows of the store, in their order."""
     wanted = set(rows.tolist())
     return tuple(one for one in objects if one.row in wanted)

@@ -23,7 +23,7 @@ AGREEMENT = 2.0
 
 
 @dataclass(frozen=True)
-class Doubt:
+class ErrorDistribution:
     """The law of an error that has two sources:  by_repeat · t[repeats − 1]  +  by_image · t[images − 1].
 
     Few seeds know their own spread badly, and no number of images mends that, so each source keeps its own degrees of
@@ -82,10 +82,10 @@ class Components:
             "residual": self.residual / (seeds * images),
         }
 
-    def doubt(self, seeds: int, images: int) -> Doubt:
+    def doubt(self, seeds: int, images: int) -> ErrorDistribution:
         """How sure a study of that size would be."""
         by_seed = self.seed / seeds + self.residual / (seeds * images)
-        return Doubt(float(np.sqrt(by_seed)), seeds, _by_image(self.image, images), images)
+        return ErrorDistribution(float(np.sqrt(by_seed)), seeds, _by_image(self.image, images), images)
 
 
 def _by_image(component: float, images: int) -> float:
@@ -97,7 +97,7 @@ class Estimate:
     """A difference of two means (fractions), how sure it is, and in a crossed design where the doubt comes from."""
 
     difference: float
-    doubt: Doubt
+    doubt: ErrorDistribution
     components: Components | None = None
 
     @property
@@ -153,7 +153,9 @@ def crossed(a: ArrayLike, b: ArrayLike) -> Estimate:
     d = a - b
     by_seed, by_image, residual = mean_squares(d)
     components = Components(max(by_seed - residual, 0) / images, max(by_image - residual, 0) / seeds, residual)
-    doubt = Doubt(float(np.sqrt(by_seed / (seeds * images))), seeds, _by_image(components.image, images), images)
+    doubt = ErrorDistribution(
+        float(np.sqrt(by_seed / (seeds * images))), seeds, _by_image(components.image, images), images
+    )
     return Estimate(float(d.mean()), doubt, components)
 
 
@@ -180,4 +182,4 @@ def corrected_t(a: ArrayLike, b: ArrayLike, train: ArrayLike, test: ArrayLike, i
     images = images or round(float(test.sum()))
     ratio = float(np.mean(test / np.asarray(train, np.float64)))
     by_fold = float(np.sqrt((1 / folds + ratio) * d.var(ddof=1)))
-    return Estimate(float(d.mean()), Doubt(by_fold, folds, _by_image(0, images), images))
+    return Estimate(float(d.mean()), ErrorDistribution(by_fold, folds, _by_image(0, images), images))

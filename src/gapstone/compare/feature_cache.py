@@ -12,19 +12,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gapstone.compare.asking import STILL, Change
-from gapstone.compare.linear import LinearDescent
-from gapstone.cost import macs
+from gapstone.compare.linear_sgd import LinearDescent
+from gapstone.compare.predictor import STILL, Change
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.maps.placement import Placement
 from gapstone.pooling import Pool
-from gapstone.training import History, Rows, Settings, descend, fit, shuffled, usable
-from gapstone.whole import UNFINISHED
+from gapstone.storage.atomic import UNFINISHED
+from gapstone.tracing.arithmetic import macs
+from gapstone.tracing.placement import Placement
+from gapstone.training.loop import History, Rows, TrainSettings, descend, fit, shuffled, usable
 
 
 @dataclass(frozen=True)
-class Kept:
+class RowCache:
     """Rows that lie on disk: maps (N, C, h, w) or pooled vectors (N, pools, C) of the images `rows`, ascending."""
 
     path: Path
@@ -38,16 +38,16 @@ class Kept:
         return torch.from_numpy(self.array[np.searchsorted(self.rows, rows)])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Kept, (self.path, self.rows)  # never the numbers
+        return RowCache, (self.path, self.rows)  # never the numbers
 
 
 @dataclass(frozen=True)
-class Seen:
+class FeatureCache:
     """What the pass left: all that heads, and their measures, need of the backbone and the images."""
 
-    maps: dict[Change, Kept]
+    maps: dict[Change, RowCache]
     """By what was done to the images; only of `shown` where no head needs more."""
-    pooled: dict[Change, Kept]
+    pooled: dict[Change, RowCache]
     pools: tuple[str, ...]
     """Which pools, in the order of the vectors."""
     channels: int
@@ -79,7 +79,8 @@ def pools_of(head: Head) -> tuple[str, ...] | None:
 
 def fixed_pools(heads: list[str]) -> dict[str, Pool]:
     """Every pool that one of these heads needs the vectors of, by its name and parameters; in their order, since in
-    whichever order the heads are named, the same is kept."""
+    whichever order the heads are named, the same is kept.
+    """
     found: dict[str, Pool] = {}
     for spec in heads:
         head = Head(spec, channels=1, classes=2, size=(1, 1))
@@ -89,11 +90,11 @@ def fixed_pools(heads: list[str]) -> dict[str, Pool]:
 
 
 @dataclass(frozen=True)
-class OnKept:
+class CachedPredictor:
     """A head, asked about images that the backbone has seen; `asking.Asked`."""
 
     head: Head
-    seen: Seen
+    seen: FeatureCache
     preprocessing: Preprocessing
     labels: NDArray[np.int64]
     device: str
@@ -155,10 +156,10 @@ class OnKept:
 
 
 def train_on(
-    asked: OnKept,
+    asked: CachedPredictor,
     rows: Rows,
     validation: Rows,
-    settings: Settings,
+    settings: TrainSettings,
     seed: int,
     after_epoch: Callable[[int, History], None] | None = None,
 ) -> History:

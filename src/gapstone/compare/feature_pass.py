@@ -19,7 +19,6 @@ from gapstone.compare import trial_measures
 from gapstone.compare.feature_cache import FeatureCache, RowCache, fixed_pools, pools_of
 from gapstone.compare.predictor import STILL, Change, ModelPredictor
 from gapstone.compare.trials import Trial, digest_of
-from gapstone.cost import macs
 from gapstone.data.decoded_store import Store
 from gapstone.heads import Head
 from gapstone.models.classifier import Classifier
@@ -29,6 +28,7 @@ from gapstone.pools import POOLS
 from gapstone.pools.digest import digest
 from gapstone.pools.registration import is_own
 from gapstone.storage.resumable_rows import RowsError, compute_rows
+from gapstone.tracing.arithmetic import macs
 from gapstone.training.loop import WORTH_BFLOAT16, Precision, Rows, faster, feature_maps, repeatable
 from gapstone.workers.job_processes import JobError, run_jobs
 
@@ -117,7 +117,8 @@ def look(folder_of_images: Path, folder: Path, what: FeaturePass, send: Callable
     tried = [at for at, _ in trial_measures.resized(size)]
     taken = frozenset(at for at in tried if at == size or (model.features.fixed is None and live.takes(at)))
     keeper = _Keeper(what, store, folder, model, send)
-    maps, pooled = {}, {}  # type: dict[Change, Kept], dict[Change, Kept]
+    maps: dict[Change, RowCache] = {}
+    pooled: dict[Change, RowCache] = {}
     for change in (STILL, *(c for c in what.changes if c.size is None or c.size in taken)):
         rows = what.all if change == STILL else what.robust
         if what.whole:

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapstone.compare import trials
-from gapstone.compare.plan import Plan
+from gapstone.compare.plan import ComparisonPlan
 from gapstone.compare.trials import Trial
-from gapstone.storage.sealed import DamagedError, named
+from gapstone.storage.sealed_json import DamagedError, damage_note
 
 
 @dataclass(frozen=True)
-class Done:
+class FinishedTrial:
     """One finished trial, as read from its folder."""
 
     trial: Trial
@@ -33,7 +33,7 @@ class Done:
         return np.asarray(self.arrays["shifted"])
 
 
-def missing(plan: Plan, out: Path, say: Callable[[str], None]) -> list[Trial]:
+def missing(plan: ComparisonPlan, out: Path, say: Callable[[str], None]) -> list[Trial]:
     """Those of the plan that are not there as they were written; `say` is told of those that were damaged."""
     absent, damaged = [], []
     for trial in plan.trials:
@@ -45,14 +45,14 @@ def missing(plan: Plan, out: Path, say: Callable[[str], None]) -> list[Trial]:
             absent.append(trial)
             damaged.append(error)
     if damaged:
-        say(named(damaged))
+        say(damage_note(damaged))
     return absent
 
 
-def all_done(plan: Plan, out: Path) -> dict[str, list[Done]]:
+def all_done(plan: ComparisonPlan, out: Path) -> dict[str, list[FinishedTrial]]:
     """Those of the plan, by head, in its order. Raises: DamagedError for one that was damaged while it was at work."""
-    done: dict[str, list[Done]] = {head: [] for head in plan.request.heads}
+    done: dict[str, list[FinishedTrial]] = {head: [] for head in plan.request.heads}
     for trial in plan.trials:
         with suppress(FileNotFoundError):  # it failed
-            done[trial.head].append(Done(trial, *trials.read(out / "trials" / trial.id)))
+            done[trial.head].append(FinishedTrial(trial, *trials.read(out / "trials" / trial.id)))
     return done

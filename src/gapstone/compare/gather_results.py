@@ -47,58 +47,17 @@ def gather(
     Args: failed: reason by trial id. speed: ms per image by head, as `speed.measure` gives it.
     """
     done = all_done(plan, out)
-    prepared, settings = plan.prepared, plan.prepared.settings
-    labels = prepared.store.labels
-    parts = prepared.splits[0]
-    tested = np.concatenate([split.test for split in prepared.splits]) if plan.request.folds else parts.test
+    prepared, labels = plan.prepared, plan.prepared.store.labels
+    folds = plan.request.folds
+    tested = np.concatenate([split.test for split in prepared.splits]) if folds else prepared.splits[0].test
     pictures, worst = _worst(plan, done)
     results: dict[str, Any] = {
         "schema": SCHEMA,
         "gapstone": gapstone.__version__,
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": command,
-        "data": {
-            "source": plan.request.choices.data,
-            "kind": prepared.source.kind,
-            "classes": list(prepared.labels),
-            "train": len(parts.train),
-            "validation": len(parts.validation),
-            "test": len(tested),
-            "size": list(prepared.preprocessing.size),
-            "channels": prepared.preprocessing.channels,
-            "hash": prepared.hash,
-            "split": parts.described,
-            "cropped": cropping_note(prepared.preprocessing, prepared.scan.size_counts()),
-            "caution": plan.caution,
-            "counts": {
-                name: np.bincount(labels[rows], minlength=len(prepared.labels)).tolist()
-                for name, rows in (("train", parts.train), ("test", tested))
-            },
-        },
-        "settings": {
-            "backbone": prepared.backbone,
-            "pretrained": plan.request.choices.pretrained,
-            "frozen": plan.request.freeze,
-            "weights": None if plan.request.weights is None else str(plan.request.weights),
-            "weights_digest": prepared.weights,
-            "heads": list(plan.request.heads),
-            "baseline": plan.baseline,
-            "seeds": [] if plan.request.folds else list(range(plan.request.seeds)),
-            "folds": plan.request.folds,
-            "epochs": settings.epochs,
-            "patience": settings.patience,
-            "batch_size": settings.batch_size,
-            "optimizer": settings.optimizer,
-            "learning_rate": settings.learning_rate,
-            "weight_decay": settings.weight_decay,
-            "augment": settings.augment.describe(),
-            "precision": settings.precision,
-            "threads": plan.measured["threads"],
-            "workers": plan.workers,
-            "device": prepared.device,
-            "margin_pp": MARGIN_PP,
-            "confidence": CONFIDENCE,
-        },
+        "data": _data(plan, tested),
+        "settings": _settings(plan),
         "machine": machine(prepared.device),
         "versions": versions(),
         "scan": prepared.scan.to_json(),
@@ -118,6 +77,59 @@ def gather(
     results["files"] = digests(out, ["pictures.npz"])
     write_sealed(out / "results.json", results, "results")
     return results
+
+
+def _data(plan: ComparisonPlan, tested: NDArray[np.int64]) -> dict[str, Any]:
+    """The "data" of results.json."""
+    prepared, parts = plan.prepared, plan.prepared.splits[0]
+    labels = prepared.store.labels
+    return {
+        "source": plan.request.choices.data,
+        "kind": prepared.source.kind,
+        "classes": list(prepared.labels),
+        "train": len(parts.train),
+        "validation": len(parts.validation),
+        "test": len(tested),
+        "size": list(prepared.preprocessing.size),
+        "channels": prepared.preprocessing.channels,
+        "hash": prepared.hash,
+        "split": parts.described,
+        "cropped": cropping_note(prepared.preprocessing, prepared.scan.size_counts()),
+        "caution": plan.caution,
+        "counts": {
+            name: np.bincount(labels[rows], minlength=len(prepared.labels)).tolist()
+            for name, rows in (("train", parts.train), ("test", tested))
+        },
+    }
+
+
+def _settings(plan: ComparisonPlan) -> dict[str, Any]:
+    """The "settings" of results.json."""
+    prepared, settings = plan.prepared, plan.prepared.settings
+    return {
+        "backbone": prepared.backbone,
+        "pretrained": plan.request.choices.pretrained,
+        "frozen": plan.request.freeze,
+        "weights": None if plan.request.weights is None else str(plan.request.weights),
+        "weights_digest": prepared.weights,
+        "heads": list(plan.request.heads),
+        "baseline": plan.baseline,
+        "seeds": [] if plan.request.folds else list(range(plan.request.seeds)),
+        "folds": plan.request.folds,
+        "epochs": settings.epochs,
+        "patience": settings.patience,
+        "batch_size": settings.batch_size,
+        "optimizer": settings.optimizer,
+        "learning_rate": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "augment": settings.augment.describe(),
+        "precision": settings.precision,
+        "threads": plan.measured["threads"],
+        "workers": plan.workers,
+        "device": prepared.device,
+        "margin_pp": MARGIN_PP,
+        "confidence": CONFIDENCE,
+    }
 
 
 def _described(spec: Spec) -> str:

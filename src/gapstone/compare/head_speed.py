@@ -13,19 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.classifier import Classifier
-from gapstone.compare.executors import one
-from gapstone.compare.plan import Plan, cores
+from gapstone.compare.plan import ComparisonPlan, cores
 from gapstone.compare.trials import Trial
-from gapstone.storage.sealed import DamagedError, named, read_sealed, write_sealed
-from gapstone.timing import busy, ratio, spread, take_turns
-from gapstone.training import Precision, logits
+from gapstone.models.classifier import Classifier
+from gapstone.runtime.timing import busy, ratio, spread, take_turns
+from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed, write_sealed
+from gapstone.training.loop import Precision, logits
+from gapstone.workers.job_processes import run_one
 
 BATCH = 16
 VERSION = 2  # raised when what is measured, or kept of it, changes
 
 
-def measure(plan: Plan, heads: Sequence[str], out: Path, say: Callable[[str], None] | None = None) -> dict[str, Any]:
+def measure_head_speeds(
+    plan: ComparisonPlan, heads: Sequence[str], out: Path, say: Callable[[str], None] | None = None
+) -> dict[str, Any]:
     """By head, ms per image over rounds that take turns, batches of 16, all threads: {median, low, high: quartiles};
     and `ratio`, the same of its time over the baseline's, round by round.
 
@@ -53,11 +55,11 @@ def measure(plan: Plan, heads: Sequence[str], out: Path, say: Callable[[str], No
         pass
     except DamagedError as error:
         if say is not None:
-            say(named([error]))
+            say(damage_note([error]))
     first = {trial.head: trial for trial in reversed(plan.trials) if trial.head in heads}
     # in a process of its own: no trial has left memory or threads behind there
     trials = [replace(first[head], pretrained=False, start=None) for head in heads]
-    measured = dict(one(partial(_rounds, plan.baseline), trials))
+    measured = dict(run_one(partial(_rounds, plan.baseline), trials))
     write_sealed(path, {"for": key, "heads": measured}, "speed")
     return measured
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gapstone.training import Settings, diverged, shuffled, steps_of, warm_cosine
+from gapstone.training.loop import TrainSettings, diverged, shuffled, steps_of, warm_cosine
 
 
 @final
@@ -25,7 +25,7 @@ class LinearDescent:
     inputs (N, C) and labels (N,) of the training images, in the order of their rows.
     """
 
-    def __init__(self, linear: nn.Linear, inputs: Tensor, labels: Tensor, settings: Settings, seed: int) -> None:
+    def __init__(self, linear: nn.Linear, inputs: Tensor, labels: Tensor, settings: TrainSettings, seed: int) -> None:
         self.linear, self.labels, self.settings, self.seed = linear, labels, settings, seed
         # the bias is the weight of a number that is always 1
         self.inputs = F.pad(inputs, (0, 1), value=1.0)

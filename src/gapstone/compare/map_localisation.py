@@ -1,6 +1,6 @@
 """Where a trained model looks, measured against boxes: every score counts the map of an image's *true* class.
 
-the map of the true class → placed in the original picture → scored by gapstone.maps.scores
+the map of the true class → placed in the original picture → scored by gapstone.localisation.scores
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gapstone.compare.asking import Asked
-from gapstone.compare.marked import Marked, among
-from gapstone.maps.baselines import centre_box
-from gapstone.maps.boxes import PAPER, box
+from gapstone.compare.boxed_images import BoxedImages, among
+from gapstone.compare.predictor import Predictor
+from gapstone.drawing.upsample import upsample
+from gapstone.localisation.box_baselines import centre_box
+from gapstone.localisation.cam_boxes import PAPER, box
+from gapstone.localisation.iou import boxes_of, ious
+from gapstone.localisation.pointing import inside
+from gapstone.localisation.scores import MIDDLE, Localisation
 from gapstone.maps.explain import explain_head
-from gapstone.maps.overlap import boxes_of, ious
-from gapstone.maps.placing import place
-from gapstone.maps.pointing import inside
-from gapstone.maps.scores import MIDDLE, Localisation
-from gapstone.training import Rows
+from gapstone.training.loop import Rows
 
 ENOUGH = 10
 """Validation images with boxes from which on a threshold is chosen on them."""
@@ -35,7 +35,7 @@ SECONDS_PER_PIXEL = 1.2e-7
 
 
 def localisation(
-    asked: Asked, objects: Sequence[Marked], test: Rows, validation: Rows
+    asked: Predictor, objects: Sequence[BoxedImages], test: Rows, validation: Rows
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """What the model's maps score on the test images that have boxes; None where none has. Also, per such image, was
     its box found (at 20 % of the maximum, with an IoU of 0.5): what the heads are compared on.
@@ -87,7 +87,7 @@ def _empty() -> Localisation:
     return Localisation(overlaps=tuple(KNOWN), tolerances=tuple(POINTED))
 
 
-def _maps(asked: Asked, objects: Sequence[Marked]) -> Iterator[tuple[Marked, NDArray[np.float32], int]]:
+def _maps(asked: Predictor, objects: Sequence[BoxedImages]) -> Iterator[tuple[BoxedImages, NDArray[np.float32], int]]:
     """Each image's map of its true class on its grid, and that class's place among the answers, 1 for the first."""
     for start in range(0, len(objects), asked.batch_size):
         some = objects[start : start + asked.batch_size]
@@ -102,10 +102,10 @@ def _maps(asked: Asked, objects: Sequence[Marked]) -> Iterator[tuple[Marked, NDA
             factor, grid, _ = one.scaled()
             scale, origin = asked.preprocessing.seen(*one.size)
             there = placement.within((origin[0] * factor, origin[1] * factor), (scale * factor, scale * factor))
-            yield one, place(values, there, grid), rank
+            yield one, upsample(values, there, grid), rank
 
 
-def baselines(objects: Sequence[Marked]) -> list[dict[str, Any]]:
+def baselines(objects: Sequence[BoxedImages]) -> list[dict[str, Any]]:
     """What boxes score on these images that look at nothing: the whole picture, and the middle 70 % of its sides.
 
     `energy` is that of evidence spread evenly over the box. The whole picture points nowhere in particular: its
@@ -129,7 +129,7 @@ def baselines(objects: Sequence[Marked]) -> list[dict[str, Any]]:
     return entries
 
 
-def _share(one: Marked, fraction: float) -> float:
+def _share(one: BoxedImages, fraction: float) -> float:
     """How much of the box in the middle, at least its one pixel, lies in the objects' boxes."""
     _, (height, width), boxes = one.scaled()
     region = inside((height, width), boxes)

@@ -12,19 +12,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from gapstone.compare.executors import JobError, one
-from gapstone.compare.localisation import SECONDS_PER_PIXEL
-from gapstone.compare.marked import Marked, among, marked
-from gapstone.compare.measures import MOST_FOR_ROBUSTNESS, PeakMemory, shift_pixels
-from gapstone.compare.once import Pass, the_pass, time_frozen
+from gapstone.compare.boxed_images import BoxedImages, among, boxed_images
+from gapstone.compare.feature_pass import FeaturePass, feature_pass, time_frozen
+from gapstone.compare.map_localisation import SECONDS_PER_PIXEL
+from gapstone.compare.trial_measures import MOST_FOR_ROBUSTNESS, PeakMemory, shift_pixels
 from gapstone.compare.trials import Start, Trial, measured_before
-from gapstone.disk import check_input
+from gapstone.console.formatting import display
+from gapstone.data.decoded_store import Store
 from gapstone.heads import parse
-from gapstone.images.store import Store
-from gapstone.prepare import Choices, Prepared, Progress, Say, at_least, decide
-from gapstone.shown import display
-from gapstone.storage.sealed import DamagedError, named, read_sealed
-from gapstone.training import Pace, Rows, measure_pace
+from gapstone.storage.paths import check_input
+from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed
+from gapstone.training.loop import Pace, Rows, measure_pace
+from gapstone.training.training_data import Progress, Say, TrainingData, TrainOptions, at_least, plan_training
+from gapstone.workers.job_processes import JobError, run_one
 
 HEADS = ("gap", "gmp", "nin", "fc", "fc:grid=4")
 MOST_SHOWN = 8
@@ -32,23 +32,23 @@ PROCESS_MB = 300  # Python and torch themselves
 
 
 @dataclass(frozen=True)
-class Request:
+class CompareRequest:
     """What the user asked to compare."""
 
-    choices: Choices
+    choices: TrainOptions
     heads: tuple[str, ...] = HEADS
     seeds: int = 5
     folds: int | None = None
     baseline: str | None = None
     workers: int | None = None
     boxes: Path | None = None
-    """A table of where the objects are (gapstone.images.objects)."""
+    """A table of where the objects are (gapstone.data.object_boxes)."""
     weights: Path | None = None
-    """What the backbone starts from (gapstone.weights)."""
+    """What the backbone starts from (gapstone.models.backbone_weights)."""
     freeze: bool = False
     """The backbone is not trained: it passes once over the images, and only heads are trained."""
 
-    def checked(self) -> "Request":
+    def checked(self) -> "CompareRequest":
         """The same with heads and baseline in their usual spelling. Raises ValueError for what can never work."""
         heads = tuple(str(parse(head)) for head in self.heads)
         if not heads:
@@ -74,22 +74,22 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Plan:
-    request: Request
-    prepared: Prepared
+class ComparisonPlan:
+    request: CompareRequest
+    prepared: TrainingData
     trials: tuple[Trial, ...]
     workers: int
     measured: dict[str, Any]
     """`precision`, `threads`, `step_seconds`, `memory_mb`: kept from the first run on, for the numbers depend on it."""
-    objects: tuple[Marked, ...] | None = None
+    objects: tuple[BoxedImages, ...] | None = None
     """All images with boxes; None where none were asked for."""
     caution: str | None = None
     """What whoever reads the accuracies must know first."""
 
     @property
-    def once(self) -> Pass | None:
+    def once(self) -> FeaturePass | None:
         """What a frozen backbone looks at; None where it is trained."""
-        return the_pass(self.trials) if self.request.freeze else None
+        return feature_pass(self.trials) if self.request.freeze else None
 
     @property
     def pass_seconds(self) -> float | None:
@@ -136,17 +136,19 @@ class Plan:
         }
 
 
-def plan(request: Request, out: Path, say: Say, progress: Progress, begin: Callable[[], object] = lambda: None) -> Plan:
+def plan(
+    request: CompareRequest, out: Path, say: Say, progress: Progress, begin: Callable[[], object] = lambda: None
+) -> ComparisonPlan:
     """Everything up to the first training step, for a request that was `checked`.
 
     begin: called when all is known to be right, before the first file is written. What an earlier, interrupted run in
     `out` measured (precision, threads) is kept: the numbers depend on it.
     """
     read_earlier(out, request)  # of other data? then before the images are looked at
-    decided = decide(
+    decided = plan_training(
         request.choices, range(request.seeds), request.folds, say, progress, request.weights, request.freeze
     )
-    objects = marked(request.boxes, decided, say) if request.boxes is not None else None
+    objects = boxed_images(request.boxes, decided, say) if request.boxes is not None else None
     begin()
     earlier = read_earlier(out, request, say)
     prepared = decided.decode(out / "store", say, progress)
@@ -190,10 +192,10 @@ def plan(request: Request, out: Path, say: Say, progress: Progress, begin: Calla
         for number, parts in enumerate(prepared.splits)
         for head in request.heads
     )
-    return Plan(request, prepared, trials, workers, measured, objects, caution)
+    return ComparisonPlan(request, prepared, trials, workers, measured, objects, caution)
 
 
-def _caution(request: Request, prepared: Prepared) -> str | None:
+def _caution(request: CompareRequest, prepared: TrainingData) -> str | None:
     if not prepared.trained or not request.folds:
         return None
     return (
@@ -203,7 +205,7 @@ def _caution(request: Request, prepared: Prepared) -> str | None:
     )
 
 
-def read_earlier(out: Path, request: Request, say: Say = lambda _: None) -> dict[str, Any]:
+def read_earlier(out: Path, request: CompareRequest, say: Say = lambda _: None) -> dict[str, Any]:
     """The plan of an earlier run in the same folder; a damaged one is said, and none.
 
     Raises: ValueError where that was of other data.
@@ -213,7 +215,7 @@ def read_earlier(out: Path, request: Request, say: Say = lambda _: None) -> dict
     except FileNotFoundError:
         return {}
     except DamagedError as error:
-        say(named([error]))
+        say(damage_note([error]))
         return {}
     if earlier["data_path"] != _where(request.choices.data):
         raise ValueError(
@@ -223,7 +225,7 @@ def read_earlier(out: Path, request: Request, say: Say = lambda _: None) -> dict
     return earlier
 
 
-def _measure(request: Request, prepared: Prepared, make: Callable[..., Trial], say: Say) -> dict[str, Any]:
+def _measure(request: CompareRequest, prepared: TrainingData, make: Callable[..., Trial], say: Say) -> dict[str, Any]:
     """Threads, precision, seconds per step and memory of one trial, as plan.json keeps them."""
     parts, settings = prepared.splits[0], prepared.settings
     how_many = len(request.heads) * len(prepared.splits)
@@ -241,7 +243,7 @@ def _measure(request: Request, prepared: Prepared, make: Callable[..., Trial], s
     try:
         # in a process of its own: a network too large for this machine must not end the comparison
         timed = time_frozen if request.freeze else _time_steps
-        found = one(partial(timed, prepared.store.folder, request.choices.precision), trial)
+        found = run_one(partial(timed, prepared.store.folder, request.choices.precision), trial)
     except JobError as error:
         why = display(str(error))
         say(f"No estimate of the time, and {settings.precision}: a few steps of {request.baseline} failed ({why}).")
@@ -256,7 +258,7 @@ def _time_steps(store: Path, asked: Any, trial: Trial, send: Callable[[Any], Non
     send({"precision": pace.precision, "step_seconds": pace.step, "memory_mb": peak.mb})
 
 
-def _workers(request: Request, prepared: Prepared, measured: dict[str, Any]) -> int:
+def _workers(request: CompareRequest, prepared: TrainingData, measured: dict[str, Any]) -> int:
     """How many trials at a time fill the machine and fit into its memory; on a GPU one, unless asked."""
     if request.workers:
         return request.workers
@@ -284,7 +286,7 @@ def free_mb() -> float | None:
     )
 
 
-def _measured_for(request: Request, prepared: Prepared) -> Any:
+def _measured_for(request: CompareRequest, prepared: TrainingData) -> Any:
     """What precision and threads were measured for: they hold while none of this changes."""
     facts = {
         "backbone": prepared.backbone,
@@ -298,7 +300,7 @@ def _measured_for(request: Request, prepared: Prepared) -> Any:
     return json.loads(json.dumps(facts))  # as it reads back from plan.json
 
 
-def _start(request: Request, prepared: Prepared) -> Start | None:
+def _start(request: CompareRequest, prepared: TrainingData) -> Start | None:
     if prepared.weights is None:
         return None
     # who asks for float32 gets it on disk too: the way out where maps do not fit into half precision
@@ -313,7 +315,7 @@ def _where(data: str) -> str:
     return os.fsencode(Path(data).expanduser().resolve()).decode("utf-8", "backslashreplace")
 
 
-def _shown(prepared: Prepared) -> Rows:
+def _shown(prepared: TrainingData) -> Rows:
     """The test images of the report: of as many classes as possible, drawn once, whatever the results."""
     test = np.random.default_rng(0).permutation(prepared.splits[0].test)[:500]
     labels = prepared.store.labels[test]

@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapstone.classifier import Classifier
-from gapstone.cost import cost
 from gapstone.heads import Head
-from gapstone.images.moved import moved
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.maps.placement import Placement
-from gapstone.maps.split import located
+from gapstone.images.shift import shifted
+from gapstone.models.classifier import Classifier
+from gapstone.models.model_cost import cost
 from gapstone.nets import map_size
-from gapstone.training import Pictures, Precision, Rows, predict
+from gapstone.tracing.locate_head import locate_features
+from gapstone.tracing.placement import Placement
+from gapstone.training.loop import Pictures, Precision, Rows, predict
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Change:
         """(N, C, H, W) normalised → the same, changed."""
         if self.size is not None:
             images = F.interpolate(images, size=self.size, mode="bilinear", antialias=True)
-        return moved(images, self.down, self.right) if self.down or self.right else images
+        return shifted(images, self.down, self.right) if self.down or self.right else images
 
     def batch_size(self, most: int, size: tuple[int, int]) -> int:
         """Of images of `size`: one of 1.5 times the side takes 2.25 the memory."""
@@ -43,7 +43,7 @@ class Change:
 STILL = Change()
 
 
-class Asked(Protocol):
+class Predictor(Protocol):
     """What the measures need of a trained model."""
 
     @property
@@ -70,12 +70,12 @@ class Asked(Protocol):
         ...
 
     def cost(self) -> dict[str, int]:
-        """As `gapstone.cost`."""
+        """As `gapstone.models.model_cost`."""
         ...
 
 
 @dataclass(frozen=True)
-class Live:
+class ModelPredictor:
     """A model that runs whenever it is asked."""
 
     model: Classifier
@@ -110,8 +110,8 @@ class Live:
         seen = torch.from_numpy(np.asarray(self.pictures.images[rows]))
         images = self.preprocessing.normalise(self.preprocessing.centre(seen).to(device))
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            maps, placement = located(self.model.features, images)
-        return maps.float(), placement
+            maps, location = locate_features(self.model.features, images)
+        return maps.float(), Placement.of(location)
 
     def takes(self, size: tuple[int, int]) -> bool:
         try:  # on shapes alone: some networks take multiples of 32 only

@@ -3,8 +3,8 @@
 from typing import Any
 
 from gapstone.compare.verdict import listed
-from gapstone.shown import span
-from gapstone.training import few_validation, learned, majority
+from gapstone.console.formatting import span
+from gapstone.training.loop import few_validation, learned, majority
 
 
 def remarks(results: dict[str, Any]) -> list[str]:

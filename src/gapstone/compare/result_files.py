@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.compare.done import Done
-from gapstone.compare.marked import among
-from gapstone.compare.plan import Plan
-from gapstone.csv_file import write_csv
-from gapstone.whole import whole
+from gapstone.compare.boxed_images import among
+from gapstone.compare.finished_trials import FinishedTrial
+from gapstone.compare.plan import ComparisonPlan
+from gapstone.storage.atomic import atomic_file
+from gapstone.storage.csv_file import write_csv
 
 
-def write_trials(path: Path, plan: Plan, done: dict[str, list[Done]]) -> None:
+def write_trials(path: Path, plan: ComparisonPlan, done: dict[str, list[FinishedTrial]]) -> None:
     keys = ("test_accuracy", "train_accuracy", "generalisation_gap", "nll", "brier", "ece", "parameters",
             "head_parameters", "macs", "peak_memory_mb")  # fmt: skip
 
@@ -31,7 +31,7 @@ def write_trials(path: Path, plan: Plan, done: dict[str, list[Done]]) -> None:
     write_csv(path, rows())
 
 
-def write_predictions(path: Path, plan: Plan, done: dict[str, list[Done]]) -> None:
+def write_predictions(path: Path, plan: ComparisonPlan, done: dict[str, list[FinishedTrial]]) -> None:
     names, labels, classes = plan.prepared.store.names, plan.prepared.store.labels, plan.prepared.labels
 
     def rows() -> Iterator[list[Any]]:
@@ -47,7 +47,9 @@ def write_predictions(path: Path, plan: Plan, done: dict[str, list[Done]]) -> No
     write_csv(path, rows())
 
 
-def write_pictures(path: Path, plan: Plan, done: dict[str, list[Done]], worst: NDArray[np.uint8]) -> None:
+def write_pictures(
+    path: Path, plan: ComparisonPlan, done: dict[str, list[FinishedTrial]], worst: NDArray[np.uint8]
+) -> None:
     prepared, rows = plan.prepared, plan.trials[0].shown
     arrays: dict[str, Any] = {
         "images": prepared.preprocessing.centre(np.asarray(prepared.store.images[rows])),
@@ -66,11 +68,11 @@ def write_pictures(path: Path, plan: Plan, done: dict[str, list[Done]], worst: N
             arrays[f"additive_{number}"] = np.array(one.facts["additive"])
             arrays[f"gap_{number}"] = np.array(one.facts["completeness_gap"])
             arrays["seed"] = np.array(shown)
-    with whole(path) as unfinished, unfinished.open("wb") as file:
+    with atomic_file(path) as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 
-def _boxes_shown(plan: Plan, rows: NDArray[Any]) -> NDArray[np.float64]:
+def _boxes_shown(plan: ComparisonPlan, rows: NDArray[Any]) -> NDArray[np.float64]:
     """(B, 5): the place of its image among those shown, then (x0, y0, x1, y1) in pixels of what the network sees."""
     found, places = [], {int(row): place for place, row in enumerate(rows)}
     for one in among(plan.objects or (), rows):
@@ -80,7 +82,7 @@ def _boxes_shown(plan: Plan, rows: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(found, np.float64).reshape(-1, 5)
 
 
-def _first_of_all(plan: Plan, done: dict[str, list[Done]]) -> int:
+def _first_of_all(plan: ComparisonPlan, done: dict[str, list[FinishedTrial]]) -> int:
     """The seed whose maps are shown side by side: the first that most heads have finished.
 
     With folds always fold 0: the images shown are those it tests, the others have trained on them.

@@ -10,25 +10,26 @@ from typing import Any
 
 from rich.console import Console
 
-from gapstone.compare import done, results, speed, trials
-from gapstone.compare.executors import JobError, News, local
-from gapstone.compare.frozen import Seen
-from gapstone.compare.once import NAME, Pass, look_once
-from gapstone.compare.plan import Plan, Request, plan
-from gapstone.compare.report import html, terminal
+from gapstone.compare import finished_trials, gather_results, head_speed, trials
+from gapstone.compare.feature_cache import FeatureCache
+from gapstone.compare.feature_pass import NAME, FeaturePass, run_feature_pass
+from gapstone.compare.plan import CompareRequest, ComparisonPlan, plan
+from gapstone.compare.report import report_page, report_terminal
 from gapstone.compare.trials import Trial
-from gapstone.disk import sentence
-from gapstone.images.store import Store
-from gapstone.progress import Bars, duration
-from gapstone.shown import display, many
-from gapstone.stopping import stoppable
-from gapstone.storage.folder import COMPARE, check_folder, own_folder
-from gapstone.storage.sealed import DamagedError, read_sealed, write_sealed
-from gapstone.terminal import Terminal
-from gapstone.training import TrainingError
+from gapstone.console.formatting import count_noun, display
+from gapstone.console.progress import Bars, duration
+from gapstone.console.terminal import Terminal
+from gapstone.data import scan_report
+from gapstone.data.decoded_store import Store
+from gapstone.runtime.interrupts import stoppable
+from gapstone.storage.owned_folder import COMPARE, check_folder, own_folder
+from gapstone.storage.paths import sentence
+from gapstone.storage.sealed_json import DamagedError, read_sealed, write_sealed
+from gapstone.training.loop import TrainingError
+from gapstone.workers.job_processes import JobError, JobNews, run_jobs
 
 
-def compare(request: Request, out: Path, console: Console | None = None, command: str = "") -> dict[str, Any]:
+def compare(request: CompareRequest, out: Path, console: Console | None = None, command: str = "") -> dict[str, Any]:
     """Train every head with every seed, compare them, write the report; the results, as in results.json.
 
         >>> compare(Request(Choices("digits"), heads=("gap", "fc"), seeds=3), Path("runs/first"))
@@ -52,8 +53,8 @@ def compare(request: Request, out: Path, console: Console | None = None, command
 
         what = plan(request, out, bars.say, bars, begin)
         write_sealed(out / "plan.json", what.to_json(), "plan")
-        what.prepared.scan.write(out)
-        missing = done.missing(what, out, bars.say)
+        scan_report.write(what.prepared.scan, out)
+        missing = finished_trials.missing(what, out, bars.say)
         bars.say(_announce(what, len(missing), out))
         # also where one trial alone is missing: the pass is kept, and costs a second then
         seen = _look(what, out, bars) if what.once and missing else None
@@ -61,39 +62,42 @@ def compare(request: Request, out: Path, console: Console | None = None, command
         section.says = f"Stopped after the last trial. The same command writes the report; kept in {display(out)}"
         if len(failed) == len(what.trials):
             raise TrainingError(f"every trial failed; the first: {next(iter(failed.values()))}")
-        found = results.gather(what, out, failed, command, _speed(what, failed, out, bars))
+        found = gather_results.gather(what, out, failed, command, _speed(what, failed, out, bars))
         with bars.during("Writing the report"):
-            page = html.write(out)
-    terminal.render(found, console)
+            page = report_page.write(out)
+    report_terminal.render(found, console)
     console.print(f"\nReport: {display(page)}", highlight=False, markup=False, soft_wrap=True)
     return found
 
 
-def _look(what: Plan, out: Path, bars: Bars) -> Seen:
+def _look(what: ComparisonPlan, out: Path, bars: Bars) -> FeatureCache:
     assert what.once is not None
     with stoppable(f"Stopped during the pass. The same command goes on from here; kept in {display(out)}"):
-        seen = look_once(what.once, what.prepared.store.folder, out / "kept", bars(NAME), bars.say)
+        seen = run_feature_pass(what.once, what.prepared.store.folder, out / "kept", bars(NAME), bars.say)
     # not deleted: whoever goes back to those heads or images would wait for the pass again
     if unused := seen.leavings(out / "kept"):
         size = sum(path.stat().st_size for path in unused) / 1e6
         bars.say(
-            f"{many(len(unused), 'file')} ({size:,.1f} MB) of other heads, settings or images left unused in "
+            f"{count_noun(len(unused), 'file')} ({size:,.1f} MB) of other heads, settings or images left unused in "
             f"{display(out / 'kept')}."
         )
     return seen
 
 
-def _train(what: Plan, missing: list[Trial], out: Path, bars: Bars, seen: Seen | None) -> dict[str, str]:
+def _train(
+    what: ComparisonPlan, missing: list[Trial], out: Path, bars: Bars, seen: FeatureCache | None
+) -> dict[str, str]:
     """Run the missing trials; the reason of each that failed, by id."""
     work = partial(_work, what.prepared.store.folder, out / "trials", seen, what.measured)
     failed: dict[str, str] = {}
     tell, ended = bars("Trials"), 0
     at: dict[str, str] = {}
-    running = local(work, missing, what.workers)
+    running = run_jobs(work, missing, what.workers)
     with (
         stoppable(
             lambda: (
-                f"Stopped: {ended} of {many(len(missing), 'trial')} done. The same command goes on from here; kept in "
+                f"Stopped: {ended} of {count_noun(len(missing), 'trial')} done. The same command goes on from here; "
+                f"kept in "
                 f"{display(out)}"
             )
         ),
@@ -101,7 +105,7 @@ def _train(what: Plan, missing: list[Trial], out: Path, bars: Bars, seen: Seen |
     ):
         for news in running:
             trial: Trial = news.job
-            if isinstance(news.what, _DiskFull):
+            if isinstance(news.what, _DiskFullError):
                 running.close()
                 raise TrainingError(f"{news.what.reason} The same command goes on from here.")
             if news.kind == "news":
@@ -116,18 +120,18 @@ def _train(what: Plan, missing: list[Trial], out: Path, bars: Bars, seen: Seen |
     return failed
 
 
-def _speed(what: Plan, failed: dict[str, str], out: Path, bars: Bars) -> dict[str, Any]:
+def _speed(what: ComparisonPlan, failed: dict[str, str], out: Path, bars: Bars) -> dict[str, Any]:
     finished = [head for head in what.request.heads if any(t.head == head and t.id not in failed for t in what.trials)]
-    bars.say(f"All trials ended; timing {many(len(finished), 'head')} side by side.")
+    bars.say(f"All trials ended; timing {count_noun(len(finished), 'head')} side by side.")
     try:
         with bars.during("Timing the heads side by side"):
-            return speed.measure(what, finished, out, bars.say)
+            return head_speed.measure_head_speeds(what, finished, out, bars.say)
     except JobError as error:
         bars.say(f"ms per image could not be measured: {display(str(error))}")
         return {}
 
 
-def _tell_end(news: News, bars: Bars, failed: dict[str, str]) -> None:
+def _tell_end(news: JobNews, bars: Bars, failed: dict[str, str]) -> None:
     trial: Trial = news.job
     if news.kind == "failed":
         failed[trial.id] = str(news.what)
@@ -139,26 +143,32 @@ def _named(trial: Trial) -> str:
 
 
 def _work(
-    store: Path, folder: Path, seen: Seen | None, measured: dict[str, Any], trial: Trial, send: Callable[[Any], None]
+    store: Path,
+    folder: Path,
+    seen: FeatureCache | None,
+    measured: dict[str, Any],
+    trial: Trial,
+    send: Callable[[Any], None],
 ) -> None:
     """In a process of its own."""
     try:
         trials.run(trial, Store.open(store), folder, lambda *news: send(news), seen, measured)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):  # says nothing about the trial: the comparison stops
-            send(_DiskFull(sentence(error)))
+            send(_DiskFullError(sentence(error)))
         raise
 
 
 @dataclass(frozen=True)
-class _DiskFull:
+class _DiskFullError:
     reason: str
 
 
-def _announce(what: Plan, missing: int, out: Path) -> str:
+def _announce(what: ComparisonPlan, missing: int, out: Path) -> str:
     total, seeds = len(what.trials), len(what.prepared.splits)
-    repeats = many(seeds, "fold" if what.request.folds else "seed")
-    text = f"{many(len(what.request.heads), 'head')} × {repeats} = {many(total, 'trial')} on {what.prepared.backbone}"
+    repeats = count_noun(seeds, "fold" if what.request.folds else "seed")
+    heads = count_noun(len(what.request.heads), "head")
+    text = f"{heads} × {repeats} = {count_noun(total, 'trial')} on {what.prepared.backbone}"
     if missing < total:
         text += f", {total - missing} done already"
     if missing:
@@ -170,22 +180,21 @@ def _announce(what: Plan, missing: int, out: Path) -> str:
     others = {path.name for path in (out / "trials").iterdir()} - {trial.id for trial in what.trials}
     if others:
         verb = "stays" if len(others) == 1 else "stay"
-        text += (
-            f". {many(len(others), 'trial')} of other settings or images {verb} in {display(out / 'trials')}, unused"
-        )
+        unused = count_noun(len(others), "trial")
+        text += f". {unused} of other settings or images {verb} in {display(out / 'trials')}, unused"
     return text + "."
 
 
-def _announce_pass(once: Pass, seconds: float | None) -> str:
+def _announce_pass(once: FeaturePass, seconds: float | None) -> str:
     views = once.images - len(once.all) - (0 if once.whole else len(once.shown))
-    text = f"Frozen backbone, no augmentation: one pass over {many(len(once.all), 'image')}"
-    text += f" and {many(views, 'moved or resized test image')}"
+    text = f"Frozen backbone, no augmentation: one pass over {count_noun(len(once.all), 'image')}"
+    text += f" and {count_noun(views, 'moved or resized test image')}"
     if seconds is not None:
         text += f", about {duration(seconds)}"
     return f"{text}; then heads alone are trained"
 
 
-def _outside_data(out: Path, request: Request) -> None:
+def _outside_data(out: Path, request: CompareRequest) -> None:
     data = Path(request.choices.data).expanduser()
     if data.is_dir() and data.resolve() in (out.resolve(), *out.resolve().parents):
         raise ValueError(
@@ -203,18 +212,18 @@ def report(out: Path, console: Console | None = None) -> Path:
         raise ValueError(f"{display(out)} is a file; name the folder of the comparison{name}.")
     try:
         found = read_sealed(out / "results.json", "results")
-        if found.get("schema") != results.SCHEMA:
+        if found.get("schema") != gather_results.SCHEMA:
             raise ValueError(
                 f"{display(out / 'results.json')} was written by gapstone {display(str(found.get('gapstone')))}, in an "
                 f"older form; run the same `gapstone compare` again, which makes it anew of the trials that are there."
             )
-        page = html.write(out)
+        page = report_page.write(out)
     except FileNotFoundError:
         raise ValueError(
             f"{display(out)} holds no finished comparison (no results.json); run the same `gapstone compare` again."
         ) from None
     except DamagedError as error:
         raise ValueError(f"{error}; run the same `gapstone compare` again, which makes it anew.") from error
-    terminal.render(found, console)
+    report_terminal.render(found, console)
     console.print(f"\nReport: {display(page)}", highlight=False, markup=False, soft_wrap=True)
     return page

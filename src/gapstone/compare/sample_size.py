@@ -7,8 +7,8 @@ are estimates themselves, and it takes the difference seen as the true one.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from gapstone.compare.difference import Components, Doubt, Estimate
-from gapstone.shown import many
+from gapstone.compare.difference import Components, ErrorDistribution, Estimate
+from gapstone.console.formatting import count_noun
 
 POWER = 0.8
 FEWEST = 3  # seeds or folds: two know their own spread so badly that an interval is 13 standard errors to either side
@@ -30,7 +30,7 @@ def minimum_detectable(
     return detectable(components.doubt(seeds, images), level, power)
 
 
-def detectable(doubt: Doubt, level: float, power: float = POWER) -> float:
+def detectable(doubt: ErrorDistribution, level: float, power: float = POWER) -> float:
     """The same, of a comparison whose error is known."""
     return doubt.reach(level) + doubt.reach(2 * (1 - power))
 
@@ -46,7 +46,7 @@ def advise(
     """One sentence for a "cannot tell": how many seeds, or test images, would decide it.
 
         >>> advise(crossed(gap, fc), repeats=5, margin=0.005)
-        'If the difference of 1.2 percentage points is real, about 11 seeds (now 5) on these 500 test images would …'
+        'If the difference of 1.5 percentage points is real, more seeds alone would take too many; about 2,900 test …'
 
     There are two ways out, and the nearer is named: that the difference shows (at the level that remains after Holm,
     level / tests), or that the interval comes to lie inside ±margin.
@@ -64,7 +64,7 @@ def advise(
             f"use at least {FEWEST}, better 5."
         )
     ways = [
-        Way(target, at, aim)
+        DecidingStep(target, at, aim)
         for target, at, aim in (
             (abs(estimate.difference), level / tests, _aim_at_difference(estimate)),
             (margin - abs(estimate.difference), level, _aim_at_equivalence(estimate, margin)),
@@ -74,7 +74,7 @@ def advise(
     return _from_folds(estimate, ways) if estimate.components is None else _from_seeds(estimate, ways)
 
 
-class Way(NamedTuple):
+class DecidingStep(NamedTuple):
     """One way out: a difference of `target` must be detectable at `level`; `aim` opens and ends the sentence."""
 
     target: float
@@ -82,7 +82,7 @@ class Way(NamedTuple):
     aim: tuple[str, str]
 
 
-def _from_seeds(estimate: Estimate, ways: list[Way]) -> str:
+def _from_seeds(estimate: Estimate, ways: list[DecidingStep]) -> str:
     options = [(*_needed(estimate, way), way) for way in ways]
     options = [option for option in options if option[0]]
     if not options:
@@ -95,7 +95,8 @@ def _from_seeds(estimate: Estimate, ways: list[Way]) -> str:
     opening, ending = way.aim
     if images == estimate.doubt.images:
         return (
-            f"{opening}, about {seeds} seeds (now {estimate.doubt.repeats}) on these {many(images, 'test image')} "
+            f"{opening}, about {seeds} seeds (now {estimate.doubt.repeats}) on these "
+            f"{count_noun(images, 'test image')} "
             f"{ending}."
         )
     assert estimate.components is not None
@@ -105,10 +106,10 @@ def _from_seeds(estimate: Estimate, ways: list[Way]) -> str:
         why = "more seeds alone would take too many"
     now = "" if seeds == estimate.doubt.repeats else f" (now {estimate.doubt.repeats})"
     count = f"about {_round(images):,} test images (now {estimate.doubt.images:,})"
-    return f"{opening}, {why}; {count} with {many(seeds, 'seed')}{now} {ending}."
+    return f"{opening}, {why}; {count} with {count_noun(seeds, 'seed')}{now} {ending}."
 
 
-def _needed(estimate: Estimate, way: Way) -> tuple[int, int]:
+def _needed(estimate: Estimate, way: DecidingStep) -> tuple[int, int]:
     """The fewest seeds on these images, else the fewest images with these seeds or with more; (0, 0) where neither."""
 
     def enough(seeds: int, images: int) -> bool:
@@ -129,10 +130,10 @@ def _needed(estimate: Estimate, way: Way) -> tuple[int, int]:
     return 0, 0
 
 
-def _from_folds(estimate: Estimate, ways: list[Way]) -> str:
+def _from_folds(estimate: Estimate, ways: list[DecidingStep]) -> str:
     """Folds overlap, so that more of them add little; the error shrinks with the square root of the images."""
 
-    def images(way: Way) -> float:
+    def images(way: DecidingStep) -> float:
         return estimate.doubt.images * max(1.0, detectable(estimate.doubt, way.level) / way.target) ** 2
 
     way = min(ways, key=images)
@@ -176,7 +177,8 @@ def note(
         return f"There is a difference, but at 95 % confidence it is smaller than the margin of {_points(margin)}."
     if verdict == "cannot tell":
         return (
-            f"The interval leaves out 0, but {many(tests, 'head')} were compared with the baseline, and one of so many "
+            f"The interval leaves out 0, but {count_noun(tests, 'head')} were compared with the baseline, and one of "
+            f"so many "
             "may do so by chance: the Holm-adjusted p is not below 0.05."
         )
     return None

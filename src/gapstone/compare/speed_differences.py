@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gapstone.compare.verdict import listed
-from gapstone.shown import many
-from gapstone.timing import busy, pace
+from gapstone.console.formatting import count_noun
+from gapstone.runtime.timing import busy, pace
 
 Heads = Sequence[Mapping[str, Any]]
 """`heads` of results.json."""
@@ -26,7 +26,7 @@ def against(heads: Heads, baseline: str) -> str:
     if alike:
         verb = "does" if len(alike) == 1 else "do"
         parts.append(f"{listed(alike)} {verb} not differ beyond the spread of the rounds")
-    rounds = many(min(speed["rounds"] for speed in compared.values()), "interleaved round")
+    rounds = count_noun(min(speed["rounds"] for speed in compared.values()), "interleaved round")
     return f"Time per image against {baseline} (median of {rounds}): {'; '.join(parts)}."
 
 

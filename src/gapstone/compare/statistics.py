@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from gapstone.compare.advice import advise, detectable, minimum_detectable, note
 from gapstone.compare.calibration import calibration
 from gapstone.compare.difference import Estimate, corrected_t, crossed
-from gapstone.shown import many
+from gapstone.compare.sample_size import advise, detectable, minimum_detectable, note
+from gapstone.console.formatting import count_noun
 
 __all__ = [
     "calibration",
@@ -175,12 +175,13 @@ def _method(estimate: Estimate | None, repeats: int, folds: bool) -> str:
     if estimate is None and repeats > 1:
         return "none: one test image was compared, two test images are needed"
     if estimate is None:
-        return f"none: {many(repeats, kind)} finished for both heads, two are needed"
-    freedom = many(repeats - 1, "degree of freedom", "degrees of freedom")
+        return f"none: {count_noun(repeats, kind)} finished for both heads, two are needed"
+    freedom = count_noun(repeats - 1, "degree of freedom", "degrees of freedom")
     if folds:
         return f"Nadeau–Bengio corrected t over {repeats} folds, {freedom}; Holm over heads"
     return (
-        f"crossed seed × image variance, {repeats} seeds × {many(estimate.doubt.images, 'image')}, Behrens–Fisher with "
+        f"crossed seed × image variance, {repeats} seeds × {count_noun(estimate.doubt.images, 'image')}, "
+        f"Behrens–Fisher with "
         f"{freedom} between seeds; Holm over heads"
     )
 

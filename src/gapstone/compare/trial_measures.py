@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapstone.compare.asking import STILL, Asked, Change
-from gapstone.images.moved import directions, furthest
+from gapstone.compare.predictor import STILL, Change, Predictor
+from gapstone.images.shift import directions, largest_shift
 from gapstone.maps.explain import explain_head
-from gapstone.training import Rows
+from gapstone.training.loop import Rows
 
 SCALES = (0.75, 1.0, 1.25, 1.5)
 MOST_FOR_ROBUSTNESS = 2000
@@ -42,7 +42,7 @@ def shift_pixels(size: tuple[int, int]) -> list[int]:
     >>> shift_pixels((32, 32)), shift_pixels((224, 224))
     ([1, 2, 3, 4], [1, 6, 12, 17, 23, 28])
     """
-    most = furthest(size)
+    most = largest_shift(size)
     return sorted({int(k + 0.5) for k in np.linspace(1, most, min(most, 6))})
 
 
@@ -65,7 +65,7 @@ def robust(rows: Rows) -> Rows:
     return some
 
 
-def shifts(asked: Asked, rows: Rows, pixels: list[int]) -> tuple[dict[str, list[float]], NDArray[np.float32]]:
+def shifts(asked: Predictor, rows: Rows, pixels: list[int]) -> tuple[dict[str, list[float]], NDArray[np.float32]]:
     """Accuracy, and the share of answers that stay, when test images move by each distance in the four directions.
 
     Also, per image, the share of all its moves that were answered right: what the heads are compared on.
@@ -82,7 +82,7 @@ def shifts(asked: Asked, rows: Rows, pixels: list[int]) -> tuple[dict[str, list[
     return {"accuracy": accuracy, "same_answer": same}, right
 
 
-def sizes(asked: Asked, rows: Rows) -> dict[str, Any]:
+def sizes(asked: Predictor, rows: Rows) -> dict[str, Any]:
     """Accuracy with the test images enlarged or shrunk; None where the model does not take that size."""
     tried = resized(asked.preprocessing.size)
     labels = asked.labels[rows]
@@ -99,21 +99,22 @@ def sizes(asked: Asked, rows: Rows) -> dict[str, Any]:
     return {"scale": list(SCALES), "input": [list(size) for size, _ in tried], "accuracy": accuracy, "note": note}
 
 
-def takes(asked: Asked, size: tuple[int, int]) -> bool:
+def takes(asked: Predictor, size: tuple[int, int]) -> bool:
     """Can the model answer images of that size?"""
     if (only := takes_only(asked)) is not None:
         return size == only
     return asked.takes(size)
 
 
-def takes_only(asked: Asked) -> tuple[int, int] | None:
+def takes_only(asked: Predictor) -> tuple[int, int] | None:
     """The one input size the model takes, or None."""
     return asked.preprocessing.size if asked.head.size is not None or asked.fixed else None
 
 
-def show(asked: Asked, rows: Rows) -> dict[str, Any]:
+def show(asked: Predictor, rows: Rows) -> dict[str, Any]:
     """The class activation maps of the images the report shows; `placement` (2, 2) is stride and start of their cells,
-    each (y, x), in pixels of what the network sees."""
+    each (y, x), in pixels of what the network sees.
+    """
     maps, placement = asked.maps(rows)
     explained = explain_head(asked.head, maps)
     return {

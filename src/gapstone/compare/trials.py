@@ -143,7 +143,8 @@ def run(
     measured: dict[str, Any] | None = None,
 ) -> Path:
     """Train and measure; the folder `trials/<id>` appears whole or not at all. seen: of a frozen backbone. measured: of
-    the plan, kept with each trial, for a plan.json that is damaged."""
+    the plan, kept with each trial, for a plan.json that is damaged.
+    """
     torch.set_num_threads(trial.threads)
     repeatable()
 

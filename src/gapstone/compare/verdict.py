@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gapstone.shown import many, signed
+from gapstone.console.formatting import count_noun, signed
 
 SHORT = 60
 """Characters of a headline that names heads; a longer one counts them."""
@@ -52,7 +52,7 @@ def _headline(pairs: Sequence[Pair], baseline: str, kind: str) -> str:
             )
         if not any(pair["ci95"] for pair in pairs):
             most = max(pair["repeats"] for pair in pairs)
-            return f"{many(most, kind)} {'is' if most == 1 else 'are'} too few to tell the heads apart."
+            return f"{count_noun(most, kind)} {'is' if most == 1 else 'are'} too few to tell the heads apart."
         if len(pairs) == 1:
             return f"{pairs[0]['a']} and {baseline} do not differ detectably."
         return f"No head differs detectably from {baseline}."
@@ -66,9 +66,8 @@ def _headline(pairs: Sequence[Pair], baseline: str, kind: str) -> str:
         if heads:
             than = "" if named else f" than {baseline}"
             named += f"{', ' * bool(named)}{listed(heads)} {'is' if len(heads) == 1 else 'are'} {word}{than}"
-            counted += (
-                f"{', ' * bool(counted)}{many(len(heads), 'head')} {'is' if len(heads) == 1 else 'are'} {word}{than}"
-            )
+            number = count_noun(len(heads), "head")
+            counted += f"{', ' * bool(counted)}{number} {'is' if len(heads) == 1 else 'are'} {word}{than}"
     return _fitting(f"{named}.", f"{counted}.")
 
 

@@ -2,9 +2,11 @@
 
 Text of a foreign file (a class name, a path, a tensor's name, metadata, a library's error that quotes them) may hold a
 terminal's escape sequences, line breaks, marks that reverse the order of reading, characters without width, or bytes
-that are not UTF-8. `display` is the one function that makes it safe to print; `gapstone.terminal` prints.
+that are not UTF-8. `display` is the one function that makes it safe to print; `gapstone.console.terminal` prints.
 """
 
+import base64
+import hashlib
 import os
 import unicodedata
 import warnings
@@ -19,19 +21,19 @@ _JOINER = "\u200d"
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")
 
 
-def by(size: Iterable[int]) -> str:
+def format_size(size: Iterable[int]) -> str:
     """A size or a shape.
 
-    >>> by((224, 160)), by((2, 3, 224, 160))
+    >>> format_size((224, 160)), format_size((2, 3, 224, 160))
     ('224×160', '2×3×224×160')
     """
     return "×".join(map(str, size))
 
 
-def many(number: int, one: str, more: str | None = None) -> str:
+def count_noun(number: int, one: str, more: str | None = None) -> str:
     """A number and what it counts: the one place that knows the plural.
 
-    >>> many(1, "seed"), many(1200, "image"), many(2, "class", "classes")
+    >>> count_noun(1, "seed"), count_noun(1200, "image"), count_noun(2, "class", "classes")
     ('1 seed', '1,200 images', '2 classes')
     """
     return f"{number:,} {one if number == 1 else more or one + 's'}"
@@ -104,27 +106,32 @@ def cell(text: str) -> str:
 
 
 def pages(package: str) -> "Environment":
-    """The templates of a room: every text is escaped and stands as `display` shows it, markup of our own as it is.
+    """The templates of a room, and those that all rooms share (base.html.j2, base.css).
+
+    Every text is escaped and shown as `display` shows it; markup of our own is left as it is.
 
     >>> pages(__package__).get_template("report.html.j2").render(head=head)
     """
-    from importlib.resources import files
-
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    folder = files(package) / "templates"
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     def finalize(value: Any) -> Any:
         return display(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
-    return Environment(
-        loader=FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader(__package__)]),
         autoescape=True,
         finalize=finalize,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["csp_hash"] = _csp_hash
+    return environment
+
+
+def _csp_hash(script: str) -> str:
+    """A script's hash, by which the page's content security policy allows that script alone."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 
 def show_warnings() -> None:

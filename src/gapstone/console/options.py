@@ -2,8 +2,9 @@
 
 import os
 import re
+from pathlib import Path
 
-from gapstone.shown import display
+from gapstone.console.formatting import display
 
 
 def at_least(least: int, **values: int | None) -> None:
@@ -13,15 +14,17 @@ def at_least(least: int, **values: int | None) -> None:
             raise ValueError(f"--{name.replace('_', '-')} {value}: must be at least {least}.")
 
 
-def place(given: str) -> str:
-    """A folder name for DATA or MODEL, the same for every command: letters of any script, digits, dots and dashes.
+def results_folder(command: str, given: str) -> Path:
+    """The folder that the results of a command on DATA or MODEL go to, unless the user names another.
 
-    >>> place("photos/My roses.csv"), place("timm:resnet50"), place("../flowers/")
-    ('My-roses', 'timm-resnet50', 'flowers')
+    >>> results_folder("compare", "photos/My roses.csv"), results_folder("explain", "timm:resnet50")
+    (PosixPath('runs/compare-My-roses'), PosixPath('runs/explain-timm-resnet50'))
+
+    The name holds letters of any script, digits, dots and dashes.
     """
     name = os.path.basename(os.path.abspath(os.path.expanduser(given)))
     for ending in (".csv", ".tsv", ".npz", ".safetensors"):
         name = name.removesuffix(ending)
     # a file system takes 255 bytes of a name; some of them are for what stands before it
     short = re.sub(r"[^\w.-]+", "-", display(name)).strip(".-").encode()[:200].decode(errors="ignore")
-    return short or "data"
+    return Path("runs") / f"{command}-{short or 'data'}"

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from gapstone.shown import display, many
-from gapstone.terminal import Terminal
+from gapstone.console.formatting import count_noun, display
+from gapstone.console.terminal import Terminal
 
 FIRST = 0.8  # seconds of silence after the start of a command until a plain line says what it does
 EVERY = 8.0  # seconds of silence between plain lines from then on
@@ -177,5 +177,5 @@ def duration(seconds: float) -> str:
     """
     minutes = max(1, math.ceil(seconds / 60))
     if minutes < 90:
-        return many(minutes, "minute")
+        return count_noun(minutes, "minute")
     return f"{minutes / 60:.1f} hours"

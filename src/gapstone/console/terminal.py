@@ -1,8 +1,8 @@
 """The one console that gapstone prints on: text is never read as markup, and no control character gets through.
 
-Names are passed through `gapstone.shown.display` where they are put into a sentence, which keeps them on one line. What
-was missed there is escaped here, after rich has laid out and before anything is written: only rich's own sequences
-(colours, the cursor of a bar) reach the terminal.
+Names go through `gapstone.console.formatting.display` where they are put into a sentence, which keeps them on one line.
+This class escapes what was missed there, after rich has laid out the text and before anything is written: only rich's
+own sequences (colours, the cursor of a bar) reach the terminal.
 """
 
 import time
@@ -12,8 +12,8 @@ from typing import Any, TextIO
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from gapstone.shown import lines
-from gapstone.shown import show_warnings as show_warnings
+from gapstone.console.formatting import lines
+from gapstone.console.formatting import show_warnings as show_warnings
 
 
 class Terminal(Console):

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,54 +12,33 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import nn
 
-from gapstone.classifier import Classifier
-from gapstone.converting.document import document
-from gapstone.converting.measures import MOST_MOVED, Change, Facts, facts, moves, right
-from gapstone.converting.opened import Original, only, original
-from gapstone.converting.paired import Paired, Right
-from gapstone.converting.request import Request as Request
-from gapstone.converting.showing import shown
-from gapstone.converting.table import show
-from gapstone.fitting.data import OnDisk
-from gapstone.fitting.fit import Fitted, asked, fit
+from gapstone.console.formatting import display, format_size
+from gapstone.console.progress import Bars
+from gapstone.console.terminal import Terminal
+from gapstone.converting.convert_json import document
+from gapstone.converting.convert_request import ConvertRequest as ConvertRequest
+from gapstone.converting.convert_table import show
+from gapstone.converting.converted import Converted
+from gapstone.converting.convertible import ConvertibleModel, only, open_convertible
+from gapstone.converting.model_measures import MOST_MOVED, Change, correct_answers, model_costs, moves
+from gapstone.converting.model_views import ModelViews, model_views
+from gapstone.converting.paired_difference import Paired, Right
+from gapstone.data.near_duplicates import check_threshold
+from gapstone.data.open_source import open_source
+from gapstone.fitting.fit_head import fit, fit_request
+from gapstone.fitting.fitting_data import OnDisk
 from gapstone.heads import Head, parse
-from gapstone.images.names import display
-from gapstone.images.near import check_threshold
-from gapstone.images.sources import open_source
-from gapstone.images.split import Split
+from gapstone.models.backbone_weights import digest
+from gapstone.models.classifier import Classifier
 from gapstone.nets import map_size
-from gapstone.prepare import at_least, pick_device
-from gapstone.progress import Bars
-from gapstone.shown import by
-from gapstone.stopping import stoppable
-from gapstone.storage.folder import CONVERT, check_folder, discard, own_file, own_folder
-from gapstone.terminal import Terminal
-from gapstone.weights import digest
+from gapstone.runtime.interrupts import stoppable
+from gapstone.storage.owned_folder import CONVERT, check_folder, discard, own_file, own_folder
+from gapstone.training.training_data import at_least, pick_device
 
 PARTS = "what is kept beside --out:"
 
 
-@dataclass(frozen=True)
-class Converted:
-    """What came of it."""
-
-    request: Request
-    fitted: Fitted
-    parts: Split
-    before: Facts
-    after: Facts
-    test: Right
-    """Which test images are answered right after."""
-    paired: Paired | None
-    """Against before; None where the classes are not the model's."""
-    distance: int
-    """Pixels that test images were moved by."""
-    moved: tuple[float | None, float]
-    """Share of moved test images answered right, before and after; before only where it sees the same images."""
-    seconds: float
-
-
-def convert(request: Request, as_json: bool = False, console: Console | None = None) -> Converted:
+def convert(request: ConvertRequest, as_json: bool = False, console: Console | None = None) -> Converted:
     """Fit `head` to the model's features of DATA, measure it against the old one on test images, save it to `out`.
 
         >>> convert(Request("fc.safetensors", "gap", "photos/", Path("gap.safetensors"), finetune=10))
@@ -83,7 +61,7 @@ def convert(request: Request, as_json: bool = False, console: Console | None = N
             "--data is missing: without images to fit it to, a new head predicts by chance. Labelled images in any "
             f"form of DATA; or, to train it yourself, gs.swap_head(model, {spec!r}) in Python."
         )
-    asked(spec, request.method, request.finetune)
+    fit_request(spec, request.method, request.finetune)
     at_least(0, seed=request.seed)
     check_threshold(request.duplicate_threshold)
     at_least(1, batch_size=request.batch_size)
@@ -137,9 +115,9 @@ def _kept(folder: Path, bars: Bars) -> Iterator[None]:
         discard(folder, CONVERT)
 
 
-def _opened(request: Request, spec: str) -> Original:
+def _opened(request: ConvertRequest, spec: str) -> ConvertibleModel:
     """The model. Raises ValueError where it cannot be converted as asked: before any work."""
-    model = original(request.model, request.weights, pick_device(request.device))
+    model = open_convertible(request.model, request.weights, pick_device(request.device))
     if request.method == "distil" and model.whole is not model.trunk:
         raise ValueError(f"--method distil needs a model of gapstone's; take logistic for {model.name}.")
     if request.native:
@@ -150,23 +128,10 @@ def _opened(request: Request, spec: str) -> Original:
 
 
 def _convert(
-    request: Request, data: str, spec: str, model: Original, folder: Path, bars: Bars, began: float
+    request: ConvertRequest, data: str, spec: str, model: ConvertibleModel, folder: Path, bars: Bars, began: float
 ) -> Converted:
-    source = open_source(data)
-    same = set(source.classes) == set(model.labels)
-    labels = model.labels if same else source.classes
-    if request.method == "distil" and not same:
-        raise ValueError(
-            f"--method distil keeps the classes of the model ({_few(model.labels)}); DATA has {_few(source.classes)}: "
-            f"take logistic."
-        )
-    images = shown(source, labels, model, folder, request, bars)
+    images, labels, same = _images(request, data, model, folder, bars)
     parts = images.parts
-    if not same:
-        bars.say(
-            f"The classes of DATA ({_few(source.classes)}) are not those of the model ({_few(model.labels)}): the new "
-            f"model has those of DATA, and there is no accuracy before to compare with."
-        )
     about = {"model": digest(model.trunk), "images": images.key, "preprocessing": model.preprocessing.to_json()}
 
     def looked(rows: NDArray[np.int64], what: str) -> OnDisk:
@@ -195,7 +160,7 @@ def _convert(
         tell = bars(f"Testing {what}")
         view = images.view if which is new else images.before
         whose = "the model after" if which is new else "the model before"
-        return right(which, view, rows, images.labels[rows], request.batch_size, tell, change, whose)
+        return correct_answers(which, view, rows, images.labels[rows], request.batch_size, tell, change, whose)
 
     test = ask(new, parts.test, "after")
     some = np.sort(np.random.default_rng(0).permutation(parts.test)[:MOST_MOVED])
@@ -208,8 +173,8 @@ def _convert(
         request=request,
         fitted=fitted,
         parts=parts,
-        before=facts(model.whole, model.trunk, model.head, model.smallest, model.only),
-        after=facts(new, new, new.head.spec, new.features.smallest, only(new)),
+        before=model_costs(model.whole, model.trunk, model.head, model.smallest, model.only),
+        after=model_costs(new, new, new.head.spec, new.features.smallest, only(new)),
         test=test,
         paired=Paired.of(ask(model.whole, parts.test, "before"), test) if same else None,
         distance=distance,
@@ -219,14 +184,39 @@ def _convert(
     )
 
 
-def _check_native(request: Request, model: Original, spec: str) -> None:
+def _images(
+    request: ConvertRequest, data: str, model: ConvertibleModel, folder: Path, bars: Bars
+) -> tuple[ModelViews, tuple[str, ...], bool]:
+    """DATA as the models see it, the new model's labels, and whether they are the old one's.
+
+    Raises: ValueError where the old head's logits are to be fitted, and DATA has other classes.
+    """
+    source = open_source(data)
+    same = set(source.classes) == set(model.labels)
+    labels = model.labels if same else source.classes
+    if request.method == "distil" and not same:
+        raise ValueError(
+            f"--method distil keeps the classes of the model ({_few(model.labels)}); DATA has {_few(source.classes)}: "
+            f"take logistic."
+        )
+    images = model_views(source, labels, model, folder, request, bars)
+    if not same:
+        bars.say(
+            f"The classes of DATA ({_few(source.classes)}) are not those of the model ({_few(model.labels)}): the new "
+            f"model has those of DATA, and there is no accuracy before to compare with."
+        )
+    return images, labels, same
+
+
+def _check_native(request: ConvertRequest, model: ConvertibleModel, spec: str) -> None:
     """Raises ValueError where the new head, or an old one that is asked, takes one size only."""
     features, preprocessing = model.trunk.features, model.preprocessing
     size = map_size(features, preprocessing.channels, preprocessing.size)
     model.trunk.check_native(Head(spec, features.channels, len(model.labels), size))
     if request.method == "distil" and model.only is not None:
         raise ValueError(
-            f"--method distil asks the old head, {model.head}, which takes only {by(model.only)}: leave --native out, "
+            f"--method distil asks the old head, {model.head}, which takes only {format_size(model.only)}: leave "
+            f"--native out, "
             f"or take logistic."
         )
 

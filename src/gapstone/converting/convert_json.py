@@ -1,15 +1,13 @@
 """What `gapstone convert --json` prints."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gapstone.classifier import Classifier
-from gapstone.images.names import display
-
-if TYPE_CHECKING:
-    from gapstone.converting.command import Converted
+from gapstone.console.formatting import display
+from gapstone.converting.converted import Converted
+from gapstone.models.classifier import Classifier
 
 
-def document(converted: "Converted", new: Classifier) -> dict[str, Any]:
+def document(converted: Converted, new: Classifier) -> dict[str, Any]:
     """Numbers as they are: shares of 1, bytes, seconds; null where there is nothing to compare with."""
     request, fitted, parts = converted.request, converted.fitted, converted.parts
     tuned = fitted.tuned

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gapstone.fitting.fit import Method
-from gapstone.images.split import Duplicates
+from gapstone.data.split import Duplicates
+from gapstone.fitting.fit_head import Method
 
 
 @dataclass(frozen=True)
-class Request:
+class ConvertRequest:
     """What is asked for."""
 
     model: str

@@ -1,22 +1,19 @@
 """Before and after, side by side, and what that means in a sentence."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from gapstone.classifier import Classifier
-from gapstone.converting.measures import Facts
-from gapstone.shown import by, many
-from gapstone.training import few_validation
-
-if TYPE_CHECKING:
-    from gapstone.converting.command import Converted
+from gapstone.console.formatting import count_noun, format_size
+from gapstone.converting.converted import Converted
+from gapstone.converting.model_measures import ModelCosts
+from gapstone.models.classifier import Classifier
+from gapstone.training.loop import few_validation
 
 
-def show(converted: "Converted", new: Classifier, console: Console) -> None:
+def show(converted: Converted, new: Classifier, console: Console) -> None:
     """Print it."""
     before, after, paired = converted.before, converted.after, converted.paired
     table = Table("", box=box.SIMPLE_HEAD)
@@ -24,7 +21,7 @@ def show(converted: "Converted", new: Classifier, console: Console) -> None:
     table.add_column("after", justify="right")
     table.add_row("head", before.head, after.head)
     table.add_row(
-        f"test accuracy, {many(len(converted.test), 'image')}",
+        f"test accuracy, {count_noun(len(converted.test), 'image')}",
         _percent(paired.before if paired else None),
         _percent(float(converted.test.mean())),
     )
@@ -41,7 +38,7 @@ def show(converted: "Converted", new: Classifier, console: Console) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-_ROWS: dict[str, Callable[[Facts], str]] = {
+_ROWS: dict[str, Callable[[ModelCosts], str]] = {
     "parameters": lambda facts: f"{facts.parameters:,}",
     "… of these in the head": lambda facts: f"{facts.head_parameters:,}",
     "weights": lambda facts: _bytes(facts.bytes),
@@ -50,7 +47,7 @@ _ROWS: dict[str, Callable[[Facts], str]] = {
 }
 
 
-def sentences(converted: "Converted") -> list[str]:
+def sentences(converted: Converted) -> list[str]:
     """What was done, what it cost, and what else may be tried."""
     request, fitted, paired = converted.request, converted.fitted, converted.paired
     how = {
@@ -59,7 +56,7 @@ def sentences(converted: "Converted") -> list[str]:
         "distil": "Ridge regression on the old head's logits",
     }[request.method]
     lines = [f"{how}, penalty {fitted.penalty:.2g}, {converted.seconds:.0f} s in all."]
-    tuned, epochs = fitted.tuned, many(request.finetune, "epoch")
+    tuned, epochs = fitted.tuned, count_noun(request.finetune, "epoch")
     if tuned is not None:
         change = f"{100 * tuned.accuracy[0]:.1f} % → {100 * tuned.accuracy[tuned.best]:.1f} % on the validation images"
         lines.append(
@@ -72,7 +69,7 @@ def sentences(converted: "Converted") -> list[str]:
     if request.native:
         as_it_is = "every picture as it is, neither cut nor resized"
         only = converted.before.only if paired else None
-        before = f"; before: resized to {by(only)}, which is all it takes" if only else ""
+        before = f"; before: resized to {format_size(only)}, which is all it takes" if only else ""
         lines.append(f"{'Before and after' if paired and not only else 'After'}: {as_it_is}{before}.")
     if paired is not None:
         lines.append(paired.verdict(converted.after.head))
@@ -83,7 +80,8 @@ def sentences(converted: "Converted") -> list[str]:
         lines.append(said)
     if converted.before.only and not converted.after.only and not request.native:
         lines.append(
-            f"It accepts other sizes than {by(converted.before.only)} now; how accurate it is there was not measured."
+            f"It accepts other sizes than {format_size(converted.before.only)} now; how accurate it is there was not "
+            f"measured."
         )
     return lines
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gapstone.classifier import Classifier
 from gapstone.images.preprocessing import Preprocessing
+from gapstone.maps.open_model import ImageModel, open_model
+from gapstone.models.classifier import Classifier
 from gapstone.nets.zoo import survey
-from gapstone.opening import Opened, open_model
 
 
 @dataclass(frozen=True)
-class Original:
+class ConvertibleModel:
     """A model before its head is exchanged."""
 
     name: str
@@ -37,15 +37,15 @@ class Original:
         return self.trunk.head.spec if self.whole is self.trunk else "timm's own"
 
 
-def original(name: str, weights: Path | None, device: str) -> Original:
+def open_convertible(name: str, weights: Path | None, device: str) -> ConvertibleModel:
     """Open MODEL. Raises: as `open_model`."""
     opened = open_model(name, weights, device)
     model = opened.model
     if isinstance(model, Classifier):
-        return Original(name, model, model, opened.labels, model.features.smallest, only(model))
+        return ConvertibleModel(name, model, model, opened.labels, model.features.smallest, only(model))
     trunk = _of_timm(opened).to(device).eval()
     facts = survey(name.removeprefix("timm:"), opened.preprocessing.channels)
-    return Original(name, model, trunk, opened.labels, facts.smallest, facts.fixed)
+    return ConvertibleModel(name, model, trunk, opened.labels, facts.smallest, facts.fixed)
 
 
 def only(model: Classifier) -> tuple[int, int] | None:
@@ -54,7 +54,7 @@ def only(model: Classifier) -> tuple[int, int] | None:
     return model.preprocessing.size if fixed else None
 
 
-def _of_timm(opened: Opened) -> Classifier:
+def _of_timm(opened: ImageModel) -> Classifier:
     with torch.random.fork_rng(devices=[]):  # its first weights, overwritten at once
         trunk = Classifier(opened.name, "gap", opened.labels, opened.preprocessing)
     given = opened.model.state_dict()

@@ -10,16 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gapstone.classifier import Classifier
-from gapstone.converting.paired import Right
-from gapstone.cost import macs
-from gapstone.fitting.views import Images, View
-from gapstone.images.moved import directions, furthest, moved
-from gapstone.mixed import mixed_sizes
-from gapstone.model_file import finite_logits
-from gapstone.modes import quiet
-from gapstone.shown import by
-from gapstone.training import Rows
+from gapstone.console.formatting import format_size
+from gapstone.converting.paired_difference import Right
+from gapstone.fitting.image_batches import Images, View
+from gapstone.images.shift import directions, largest_shift, shifted
+from gapstone.models.classifier import Classifier
+from gapstone.models.model_file import finite_logits
+from gapstone.ragged import mixed_sizes
+from gapstone.runtime.eval_mode import eval_mode
+from gapstone.tracing.arithmetic import macs
+from gapstone.training.loop import Rows
 
 Change = Callable[[Tensor], Tensor]
 """Of images (n, C, H, W), before the model sees them."""
@@ -29,7 +29,7 @@ MOST_MOVED = 1000
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelCosts:
     """What a model costs."""
 
     head: str
@@ -45,7 +45,9 @@ class Facts:
     @property
     def sizes(self) -> str:
         """Legal input sizes; how well it works at them is another matter."""
-        return f"only {by(self.only)}" if self.only else f"any from {by((self.smallest, self.smallest))}"
+        return (
+            f"only {format_size(self.only)}" if self.only else f"any from {format_size((self.smallest, self.smallest))}"
+        )
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -59,19 +61,19 @@ class Facts:
         }
 
 
-def facts(
+def model_costs(
     model: nn.Module,
     trunk: Classifier,
     head: str,
     smallest: int,
     only: tuple[int, int] | None,
-) -> Facts:
+) -> ModelCosts:
     """Of `model`, whose features are those of `trunk`; in eval mode."""
     state = model.state_dict().values()
     image = torch.zeros(1, trunk.preprocessing.channels, *trunk.preprocessing.size, device=next(iter(state)).device)
     parameters = sum(p.numel() for p in model.parameters())
     features = sum(p.numel() for p in trunk.features.parameters())
-    return Facts(
+    return ModelCosts(
         head=head,
         parameters=parameters,
         head_parameters=parameters - features,
@@ -82,7 +84,7 @@ def facts(
     )
 
 
-def right(
+def correct_answers(
     model: nn.Module,
     view: View,
     rows: Rows,
@@ -97,7 +99,7 @@ def right(
     Raises: NotFiniteError, which begins with `whose`, where a logit is NaN or infinite.
     """
     answers = []
-    with quiet(model), torch.inference_mode():
+    with eval_mode(model), torch.inference_mode():
         for start in range(0, len(rows), batch_size):
             for images in view(rows[start : start + batch_size]):
                 logits = finite_logits(_logits(model, images, change), whose)
@@ -117,5 +119,5 @@ def _logits(model: nn.Module, images: Images, change: Change | None) -> Tensor:
 
 def moves(size: tuple[int, int]) -> tuple[int, list[Change]]:
     """How many pixels, and the moves in the four directions."""
-    far = furthest(size)
-    return far, [partial(moved, down=down, right=right) for down, right in directions(far)]
+    far = largest_shift(size)
+    return far, [partial(shifted, down=down, right=right) for down, right in directions(far)]

@@ -6,25 +6,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.converting.opened import Original
-from gapstone.converting.request import Request
-from gapstone.fitting.views import View, native, resized, stored
-from gapstone.images.cropping import cropped
+from gapstone.console.formatting import count_noun, display
+from gapstone.console.progress import Bars
+from gapstone.converting.convert_request import ConvertRequest
+from gapstone.converting.convertible import ConvertibleModel
+from gapstone.data.decoded_store import StoreError, build
+from gapstone.data.scan import Scan, scan
+from gapstone.data.sources import Source
+from gapstone.data.split import DataSplit, split
+from gapstone.fitting.image_batches import View, native, resized, stored
+from gapstone.images.cropping import cropping_note
+from gapstone.images.intensity_range import UNDECIDED
 from gapstone.images.load import ImageError
-from gapstone.images.names import display
 from gapstone.images.preprocessing import not_native
-from gapstone.images.ranges import UNDECIDED
-from gapstone.images.scan import Scan, scan
-from gapstone.images.sources import Source
-from gapstone.images.split import Split, split
-from gapstone.images.store import StoreError, build
-from gapstone.prepare import content
-from gapstone.progress import Bars
-from gapstone.shown import many
+from gapstone.training.training_data import content
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class ModelViews:
     """DATA, split and numbered as the new model numbers its classes."""
 
     view: View
@@ -32,20 +31,20 @@ class Shown:
     before: View
     """As the model before sees it: the same, if its head takes any size."""
     labels: NDArray[np.int64]
-    parts: Split
+    parts: DataSplit
     """In rows of these."""
     key: object
     """Of what is shown, and how."""
 
 
-def shown(
+def model_views(
     source: Source,
     labels: tuple[str, ...],
-    model: Original,
+    model: ConvertibleModel,
     folder: Path,
-    request: Request,
+    request: ConvertRequest,
     bars: Bars,
-) -> Shown:
+) -> ModelViews:
     """Checked, split, and either decoded into a store in `folder` or, as they are, decoded when they are looked at.
 
     Raises: as `split` and `build`; the views StoreError, for a file that can no longer be read.
@@ -55,10 +54,11 @@ def shown(
         found = _without(found, model.smallest, bars)
     chosen = split(source, found, seed=request.seed, limit=request.limit, duplicates=request.duplicates)
     bars.say(
-        f"{many(len(chosen.train), 'image')} to fit to, {len(chosen.validation):,} to choose by, {len(chosen.test):,} "
+        f"{count_noun(len(chosen.train), 'image')} to fit to, {len(chosen.validation):,} to choose by, "
+        f"{len(chosen.test):,} "
         f"to test on: {chosen.described}."
     )
-    if not request.native and (cut := cropped(model.preprocessing, found.size_counts())):
+    if not request.native and (cut := cropping_note(model.preprocessing, found.size_counts())):
         bars.say(cut)
     used = np.unique(np.concatenate([chosen.train, chosen.validation, chosen.test]))
     numbers = np.array([labels.index(name) for name in source.classes])
@@ -79,13 +79,13 @@ def shown(
 
         view = native(decode, preprocessing, model.smallest, device)
         before = view if model.only is None else resized(decode, preprocessing, device)
-        return Shown(view, before, numbers[source.labels], chosen, ["native", content(source, found, used)])
+        return ModelViews(view, before, numbers[source.labels], chosen, ["native", content(source, found, used)])
     tell = bars("Decoding images")
     store = build(source, used, preprocessing, folder / "store", scan=found, progress=tell, say=bars.say)
     train, validation, test = (store.rows(part) for part in (chosen.train, chosen.validation, chosen.test))
     parts = replace(chosen, train=train, validation=validation, test=test)
     view = stored(store, preprocessing, device)
-    return Shown(view, view, numbers[store.labels], parts, store.key)
+    return ModelViews(view, view, numbers[store.labels], parts, store.key)
 
 
 def _without(found: Scan, smallest: int, bars: Bars) -> Scan:

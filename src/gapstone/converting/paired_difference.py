@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.shown import many, signed
+from gapstone.console.formatting import count_noun, signed
 
 Z = 1.959963984540054
 """95 % of a normal distribution lie within ± that."""
@@ -25,8 +25,8 @@ Right = NDArray[np.bool_]
 class Paired:
     """What changed from one model to another.
 
-    >>> Paired.of(before == labels, after == labels).interval
-    (-0.041, 0.003)
+    >>> Paired(images=300, before=0.92, after=0.90, lost=9, won=3).interval
+    (-0.045, 0.005)
     """
 
     images: int
@@ -55,7 +55,7 @@ class Paired:
 
     @property
     def points(self) -> str:
-        """>>> "−7.0 percentage points (95 % CI −8.9 to −5.1)" """
+        """The difference in words: `−7.0 percentage points (95 % CI −8.9 to −5.1)`."""
         low, high = (signed(100 * end) for end in self.interval)
         return f"{signed(100 * (self.after - self.before))} percentage points (95 % CI {low} to {high})"
 
@@ -64,7 +64,7 @@ class Paired:
         low, high = self.interval
         numbers = (
             f"{100 * self.before:.1f} % before, {100 * self.after:.1f} % after: {self.points}, on "
-            f"{many(self.images, 'test image')} ({self.lost:,} lost, {self.won:,} won)"
+            f"{count_noun(self.images, 'test image')} ({self.lost:,} lost, {self.won:,} won)"
         )
         if high < 0:
             return f"With {head} the model is LESS ACCURATE: {numbers}."

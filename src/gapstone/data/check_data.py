@@ -3,19 +3,19 @@
 from dataclasses import replace
 from pathlib import Path
 
-from gapstone.options import at_least, place
-from gapstone.progress import Bars
-from gapstone.stopping import stoppable
-from gapstone.storage.folder import CHECK, check_folder, own_folder
-from gapstone.terminal import Terminal
-
-from . import gallery
-from .load import MAX_PIXELS
-from .names import display
-from .near import check_threshold
-from .scan import Scan, scan
-from .sources import DataError, Source, open_source
-from .split import SplitError, split
+from gapstone.console.formatting import display
+from gapstone.console.options import at_least, results_folder
+from gapstone.console.progress import Bars
+from gapstone.console.terminal import Terminal
+from gapstone.data import scan_gallery, scan_report
+from gapstone.data.near_duplicates import check_threshold
+from gapstone.data.open_source import open_source
+from gapstone.data.scan import Scan, scan
+from gapstone.data.sources import DataError, Source
+from gapstone.data.split import DataSplitError, split
+from gapstone.images.load import MAX_PIXELS
+from gapstone.runtime.interrupts import stoppable
+from gapstone.storage.owned_folder import CHECK, check_folder, own_folder
 
 
 def check(
@@ -41,7 +41,7 @@ def check(
     at_least(1, workers=workers, max_pixels=max_pixels)
     check_threshold(threshold)
     source = open_source(data)
-    folder = out if out is not None else Path("runs") / f"check-{place(data)}"
+    folder = out if out is not None else results_folder("check", data)
     _refuse_inside(folder, data)
     check_folder(folder, CHECK)
     # of a kill nothing is left in `out`; decoded images are in the cache
@@ -53,9 +53,9 @@ def check(
         found = scan(source, workers=workers, max_pixels=max_pixels, progress=tell, threshold=threshold)
         found = replace(found, refused=_refused(source, found))
         with own_folder(folder, CHECK, say=bars.say):
-            found.write(folder)
-            shown = gallery.write(source, found, folder, bars("Drawing duplicates"), max_pixels)
-    found.render(console)
+            scan_report.write(found, folder)
+            shown = scan_gallery.write(source, found, folder, bars("Drawing duplicates"), max_pixels)
+    scan_report.render(found, console)
     console.print(
         f"written: {display(folder / 'scan.txt')}, scan.json, and scan.csv with a row per file"
         + (f"; {display(shown)} shows the duplicates" if shown else ""),
@@ -70,7 +70,7 @@ def _refused(source: Source, found: Scan) -> str | None:
     """Why `compare` would refuse DATA: asked of what it asks itself."""
     try:
         split(source, found)
-    except SplitError as error:
+    except DataSplitError as error:
         return str(error)
     return None
 

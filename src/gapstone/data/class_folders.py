@@ -10,11 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gapstone.shown import many
-
-from .names import bytes_of, display, is_system
-from .sources import FORMS, DataError, Item, Source, SplitName, number_classes, other_spellings, unique
-from .split_words import meant, resembles
+from gapstone.console.formatting import count_noun, display
+from gapstone.data.file_names import bytes_of, is_system
+from gapstone.data.sources import FORMS, DataError, Item, Source, SplitName, number_classes, other_spellings, unique
+from gapstone.data.split_names import resembles, split_name
 
 Found = tuple[str, str, SplitName | None]
 """A file: its path below the root, its class, its split."""
@@ -67,7 +66,7 @@ def open_folder(given: str, root: Path) -> Source:
 
 def _splits_among(given: str, folders: list[str], root: Path) -> dict[str, SplitName]:
     """{"train": "train", "valid": "val"}; empty where `train` is just another class (a railway one, say)."""
-    words = meant(folders)
+    words = split_name(folders)
     kinds = list(words.values())
     if len(set(kinds)) < 2:
         return {}
@@ -109,7 +108,8 @@ def _split_files(given: str, root: Path, splits: dict[str, SplitName], seen: _Se
             # test/1.jpg, or test/unknown/1.jpg, as competitions hand them out
             count = len(outside) + sum(len(_class_files(root, f"{base}/{name}", _Seen())) for name in classes)
             if count:
-                what = f"holds {many(count, 'file')} without a folder per class: their labels are unknown, none is used"
+                files = count_noun(count, "file")
+                what = f"holds {files} without a folder per class: their labels are unknown, none is used"
             else:
                 what = "is empty"
             seen.more.append(f"{display(base)} {what}")
@@ -144,7 +144,7 @@ def _ask_about_splits(given: str, root: Path, folders: list[str]) -> None:
             if len(shared) < 2 or 2 * len(shared) < len(of[a] | of[b]):
                 continue
             inner = sorted(shared, key=bytes_of)
-            if len(set(meant(inner).values())) > 1:
+            if len(set(split_name(inner).values())) > 1:
                 raise DataError(
                     f"{what}: {_and([a, b])} each hold {_and(inner)}, which look like splits. Expected the splits "
                     f"outside and the classes inside: {display(inner[0])}/{display(a)}/1.jpg; or a CSV with "
@@ -288,13 +288,13 @@ def _notes(seen: _Seen) -> list[str]:
     def note(names: list[str], what: str, more: str) -> None:
         if names:
             few = ", ".join(display(n) for n in names[:3]) + (", …" if len(names) > 3 else "")
-            notes.append(f"{many(len(names), what)} {more}: {few}")
+            notes.append(f"{count_noun(len(names), what)} {more}: {few}")
 
     note(seen.outside, "file", "outside any class folder ignored")
     note(seen.others, "folder", "beside train, val and test ignored")
     note(seen.nested, "class folder", "with folders of their own, whose images count as the outer class")
     if seen.system:
-        system = many(seen.system, "hidden or system entry", "hidden or system entries")
+        system = count_noun(seen.system, "hidden or system entry", "hidden or system entries")
         notes.append(f"{system} ignored (.DS_Store, ._x.jpg, Thumbs.db, …)")
     note(seen.empty, "class folder", "without any file")
     note(seen.like_images, "folder", "named like an image, read as such")

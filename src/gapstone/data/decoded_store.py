@@ -15,25 +15,23 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.disk import of_path, sentence, size
-from gapstone.storage import blocks
-from gapstone.storage.sealed import DamagedError, digests, named, open_own, read_sealed, read_vouched, seal
-from gapstone.whole import remove, sync_folder, write_whole
-
-from .crew import Lost, crew
-from .load import MAX_PIXELS, VERSION, ImageError, load, read_bytes
-from .messages import MessageError
-from .names import display
-from .preprocessing import Preprocessing
-from .sources import Source
-
-if TYPE_CHECKING:
-    from .scan import Scan
+from gapstone.console.formatting import display
+from gapstone.data.memory_limits import worker_memory_limit
+from gapstone.data.scan import Scan
+from gapstone.data.sources import Source
+from gapstone.images.load import MAX_PIXELS, VERSION, ImageError, load, read_bytes
+from gapstone.images.preprocessing import Preprocessing
+from gapstone.storage import block_digest
+from gapstone.storage.atomic import remove, sync_folder, write_atomic
+from gapstone.storage.paths import of_path, sentence, size
+from gapstone.storage.sealed_json import DamagedError, damage_note, digests, open_own, read_sealed, read_vouched, seal
+from gapstone.workers.messages import MessageError
+from gapstone.workers.worker_pool import Lost, run_workers
 
 _SCHEMA = 2
 _IDENTITY = "store"
@@ -86,7 +84,7 @@ class Store:
             labels, indices = rows["labels"], rows["indices"]
         path = folder / "images.npy"
         try:
-            if about["key"] == check_if and blocks.digest(path) != about["images"]:
+            if about["key"] == check_if and block_digest.digest(path) != about["images"]:
                 raise DamagedError(path, "does not fit its digest")
             open_own(path).close()
             images = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -127,7 +125,7 @@ def build(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     *,
-    scan: "Scan | None" = None,
+    scan: Scan | None = None,
     max_pixels: int = MAX_PIXELS,
     say: Callable[[str], None] | None = None,
 ) -> Store:
@@ -147,7 +145,7 @@ def build(
         known = Store.read(folder, check_if=key)
     except DamagedError as error:
         if say is not None:
-            say(named([error]))
+            say(damage_note([error]))
     except (OSError, ValueError):  # there is none yet
         pass
     if known is not None and known.key == key:
@@ -215,7 +213,7 @@ def _read_fitted(answer: Any, shape: tuple[int, ...]) -> NDArray[np.uint8] | str
     raise MessageError(f"what is no image of {' × '.join(map(str, shape))}")
 
 
-def _key(source: Source, chosen: NDArray[np.int64], preprocessing: Preprocessing, scan: "Scan | None") -> str:
+def _key(source: Source, chosen: NDArray[np.int64], preprocessing: Preprocessing, scan: Scan | None) -> str:
     # mean and std don't touch what is stored: they are measured on it
     about = [_SCHEMA, VERSION, preprocessing.channels, preprocessing.stored, source.classes]
     about += [preprocessing.ranges.to_json()]
@@ -246,7 +244,7 @@ def _write(
     workers: int | None,
     progress: Callable[[int, int], None] | None,
     max_pixels: int,
-    scan: "Scan | None",
+    scan: Scan | None,
 ) -> None:
     shape = (len(chosen), *preprocessing.stored, preprocessing.channels)
     needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(folder).free
@@ -274,16 +272,16 @@ def _write(
         os.fsync(file.fileno())
     labels, rows = np.asarray([source.items[i].label for i in chosen.tolist()], np.int64), io.BytesIO()
     np.savez(rows, labels=labels, indices=chosen)
-    write_whole(folder / "rows.npz", rows.getvalue())
+    write_atomic(folder / "rows.npz", rows.getvalue())
     about = {
         "schema": _SCHEMA,
         "key": key,
         "shape": list(shape),
-        "images": blocks.digest(folder / "images.npy"),
+        "images": block_digest.digest(folder / "images.npy"),
         "files": digests(folder, ["rows.npz"]),
         "names": [source.items[i].name for i in chosen.tolist()],
     }
-    write_whole(folder / "store.json", seal(about, _IDENTITY, indent=None))
+    write_atomic(folder / "store.json", seal(about, _IDENTITY, indent=None))
 
 
 def _fitted(
@@ -292,30 +290,25 @@ def _fitted(
     preprocessing: Preprocessing,
     workers: int | None,
     max_pixels: int,
-    scan: "Scan | None",
+    scan: Scan | None,
 ) -> Iterator[tuple[int, NDArray[np.uint8] | str]]:
     if source.array is not None:
         for row, i in enumerate(chosen.tolist()):
             yield row, preprocessing.fit(source.array[source.items[i].row])
         return
     shape = (*preprocessing.stored, preprocessing.channels)
-    answers = crew(
-        "gapstone.images.store:fit_file",
+    answers = run_workers(
+        "gapstone.data.decoded_store:fit_file",
         [(str(source.items[i].path), None if scan is None else scan.facts[i].sha256) for i in chosen.tolist()],
         (preprocessing.to_json(), max_pixels),
         workers=workers,
         time_limit=TIME_LIMIT,
-        memory_limit=memory_limit(max_pixels),
+        memory_limit=worker_memory_limit(max_pixels),
         read=partial(_read_fitted, shape=shape),
         largest=math.prod(shape),
     )
     for row, answer in answers:
         yield row, answer.reason if isinstance(answer, Lost) else answer
-
-
-def memory_limit(max_pixels: int) -> int:
-    """Bytes of address space a decoding process may take: 16 per pixel at the limit, and the interpreter's own."""
-    return max_pixels * 16 + (4 << 30)
 
 
 def sweep(folder: Path) -> None:

@@ -1,14 +1,13 @@
 """Names of files and classes: their order, and which are an operating system's own.
 
 File names are bytes: a name may hold a newline, a terminal escape, or bytes that are no UTF-8 (Python keeps those as
-lone surrogates, which no JSON or CSV file can hold). Whatever a person or a file gets to see goes through `display`.
+lone surrogates, which no JSON or CSV file can hold). What a person or a file sees goes through
+`console.formatting.display`.
 """
 
 import re
 import unicodedata
 from collections.abc import Sequence
-
-from gapstone.shown import display as display
 
 SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 SYSTEM_FOLDERS = frozenset({"__macosx", "$recycle.bin", "system volume information", "lost+found", "@eadir"})

@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.disk import open_input
-
-from .limits import check_unpacked
-from .names import display
-from .sources import DataError, Item, Source, SplitName, number_classes
+from gapstone.console.formatting import display
+from gapstone.data.memory_limits import check_unpacked
+from gapstone.data.sources import DataError, Item, Source, SplitName, number_classes
+from gapstone.storage.paths import open_input
 
 # train-images-idx3-ubyte.gz, train-images.idx3-ubyte, emnist-letters-test-labels-idx1-ubyte, …
 _NAME = re.compile(

@@ -1,27 +1,21 @@
-"""facts_of(file) = what the scan wants to know of one image: readable or why not, size, mode, hashes, a thumbnail.
-
-Runs in a worker process; the file is read once. What is known of the same bytes comes from the cache.
-"""
+"""What the scan knows of one image: readable or why not, size, mode, hashes, a thumbnail."""
 
 import hashlib
-from dataclasses import astuple, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .load import ImageError, Loaded, load, read_bytes
-from .messages import MessageError
-from .ranges import Ranges, Spread
+from gapstone.images.intensity_range import Ranges, ValueSpread
+from gapstone.images.load import ImageError, Loaded, load
 
 GRAY_SIDE, COLOUR_SIDE = 32, 8  # thumbnails: 32×32 gray to compare shapes, 8×8×3 to compare colours
 THUMBNAIL = GRAY_SIDE**2 + COLOUR_SIDE**2 * 3
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ImageInfo:
     """One image's facts; where it is unreadable, `reason` says why and the rest but `sha256` is empty."""
 
     reason: str | None
@@ -32,71 +26,18 @@ class Facts:
     gray: bool = False  # gray in fact: one channel, or three that are equal everywhere
     pixels: bytes = b""  # 16-byte hash of size and decoded pixels, gray stored as one channel or three alike
     thumbnail: bytes = b""  # GRAY_SIDE² gray bytes, then COLOUR_SIDE²×3
-    spread: Spread | None = None  # of a picture of more than 8 bits: between which values its pixels lie
+    spread: ValueSpread | None = None  # of a picture of more than 8 bits: between which values its pixels lie
 
 
-def facts_of(constant: tuple[int, str | None, dict[str, Any] | None], path: str) -> tuple[Any, ...]:
-    """(were they known?, *facts); `constant` is (max_pixels, the cache's file or None, ranges as JSON or None)."""
-    max_pixels, cache_file, ranges = constant
-    facts, known = _facts_of(path, max_pixels, cache_file, None if ranges is None else Ranges.from_json(ranges))
-    return known, *astuple(facts)
-
-
-def read_facts(answer: Any) -> tuple[Facts, bool]:
-    """What `facts_of` answered: (facts, were they known?). Raises MessageError."""
-    match answer:
-        case [
-            bool() as known,
-            None | str() as reason,
-            str() as sha,
-            [int() as width, int() as height],
-            str() as mode,
-            [*notes],
-            bool() as gray,
-            bytes() as pixels,
-            bytes() as thumbnail,
-            None | [*_] as spread,
-        ] if all(isinstance(note, str) for note in notes):
-            whole = min(width, height) > 0 and len(pixels) == 16 and len(thumbnail) == THUMBNAIL
-            if reason is not None or whole:
-                values = _spread(spread)
-                return Facts(reason, sha, (width, height), mode, tuple(notes), gray, pixels, thumbnail, values), known
-    raise MessageError("what are no facts of an image")
-
-
-def _spread(fields: list[Any] | None) -> Spread | None:
-    match fields:
-        case None:
-            return None
-        case ["integers" | "floats" as kind, *numbers] if len(numbers) == 4 and all(type(n) is float for n in numbers):
-            return Spread(kind, *numbers)
-    raise MessageError("what is no spread of values")
-
-
-def _facts_of(path: str, max_pixels: int, cache_file: str | None, ranges: Ranges | None) -> tuple[Facts, bool]:
-    try:
-        data = read_bytes(path, max_pixels)
-    except ImageError as e:
-        return Facts(str(e), ""), True
-    sha = hashlib.sha256(data).hexdigest()
-    if cache_file is not None:
-        from .cache import look_up
-
-        known = look_up(Path(cache_file), sha, max_pixels, ranges)
-        if known is not None:
-            return known, True
-    return measure(data, sha, max_pixels, ranges), False
-
-
-def measure(data: bytes, sha: str, max_pixels: int, ranges: Ranges | None = None) -> Facts:
+def measure(data: bytes, sha: str, max_pixels: int, ranges: Ranges | None = None) -> ImageInfo:
     """Decode and measure."""
     try:
         image = load(data, max_pixels=max_pixels, ranges=ranges)
     except ImageError as e:
-        return Facts(str(e), sha)
+        return ImageInfo(str(e), sha)
     pixels = image.pixels
     gray = is_gray(pixels)
-    return Facts(
+    return ImageInfo(
         None, sha, image.size, image.mode, image.notes, gray, _same(image, gray), thumbnail(pixels), image.spread
     )
 

@@ -12,12 +12,11 @@ from contextlib import closing
 from dataclasses import astuple
 from pathlib import Path
 
-from gapstone.disk import check_input
-
-from .facts import Facts
-from .load import OUT_OF_MEMORY, VERSION
-from .names import display
-from .ranges import Ranges, Spread
+from gapstone.console.formatting import display
+from gapstone.data.image_info import ImageInfo
+from gapstone.images.intensity_range import Ranges, ValueSpread
+from gapstone.images.load import OUT_OF_MEMORY, VERSION
+from gapstone.storage.paths import check_input
 
 _SCHEMA = 3  # of the row below
 _connections: dict[Path, sqlite3.Connection | None] = {}
@@ -54,7 +53,7 @@ def _key(sha: str, max_pixels: int, ranges: Ranges | None) -> str:
     return f"{sha}:{VERSION}:{pillow}:{max_pixels}" + (f":{ranges}" if ranges else "")
 
 
-def look_up(file: Path, sha: str, max_pixels: int, ranges: Ranges | None = None) -> Facts | None:
+def read_cached(file: Path, sha: str, max_pixels: int, ranges: Ranges | None = None) -> ImageInfo | None:
     """The facts of these bytes, or None where they are not known (or the cache cannot be read)."""
     if file not in _connections:
         try:
@@ -72,8 +71,8 @@ def look_up(file: Path, sha: str, max_pixels: int, ranges: Ranges | None = None)
     if row is None or _digest(wanted, *row[:3]) != row[3]:
         return None
     reason, size, mode, notes, gray, spread = json.loads(row[0])
-    values = None if spread is None else Spread(*spread)
-    return Facts(reason, sha, (size[0], size[1]), mode, tuple(notes), gray, row[1], row[2], values)
+    values = None if spread is None else ValueSpread(*spread)
+    return ImageInfo(reason, sha, (size[0], size[1]), mode, tuple(notes), gray, row[1], row[2], values)
 
 
 def _digest(key: str, facts: object, pixels: object, thumbnail: object) -> str:
@@ -81,7 +80,7 @@ def _digest(key: str, facts: object, pixels: object, thumbnail: object) -> str:
     return hashlib.sha256(repr((key, facts, pixels, thumbnail)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def keep(file: Path, facts: Sequence[Facts], max_pixels: int, ranges: Ranges | None = None) -> None:
+def write_cached(file: Path, facts: Sequence[ImageInfo], max_pixels: int, ranges: Ranges | None = None) -> None:
     """Write facts; raises sqlite3.Error where that fails."""
     rows = []
     for f in facts:

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gapstone.shown import many
-
-from .names import bytes_of, display, is_system
+from gapstone.console.formatting import count_noun, display
+from gapstone.data.file_names import bytes_of, is_system
 
 RESULTS = ".looked"
 """The folder that marks another as results of `gapstone explain`: its drawings are no pictures to explain."""
@@ -33,7 +32,7 @@ NO_PICTURES = frozenset(
 
 
 @dataclass
-class Found:
+class InputFiles:
     """What `files` found."""
 
     paths: list[Path] = field(default_factory=list)
@@ -54,27 +53,29 @@ class Found:
         said = []
         if self.other:
             kinds = ", ".join(f"{display(suffix)} {count:,}" for suffix, count in sorted(self.other.items()))
-            said.append(f"{many(self.other.total(), 'file')} in folders left out, no pictures by their names: {kinds}.")
+            said.append(
+                f"{count_noun(self.other.total(), 'file')} in folders left out, no pictures by their names: {kinds}."
+            )
         if self.system:
-            said.append(f"{many(self.system, 'hidden or system entry', 'hidden or system entries')} left out.")
+            said.append(f"{count_noun(self.system, 'hidden or system entry', 'hidden or system entries')} left out.")
         if self.results:
             said.append(f"Results of earlier runs left out: {', '.join(map(display, self.results))}.")
         if self.closed:
             said.append(
-                f"{many(len(self.closed), 'folder')} may not be read: {', '.join(map(display, self.closed[:3]))}."
+                f"{count_noun(len(self.closed), 'folder')} may not be read: {', '.join(map(display, self.closed[:3]))}."
             )
         return said
 
 
-def files(given: Sequence[str | os.PathLike[str]]) -> Found:
+def input_files(given: Sequence[str | os.PathLike[str]]) -> InputFiles:
     """The pictures meant by paths, folders and patterns.
 
-        >>> files(["photos", "new/**/*.jpg", "cat.png"]).paths
+        >>> input_files(["photos", "new/**/*.jpg", "cat.jpg"]).paths
 
     A pattern (`*`, `?`, `[…]`, `**` for folders within folders) is one that the shell has not expanded; a file whose
     name contains such letters is that file. What does not exist stays in the list: loading it says so.
     """
-    found = Found()
+    found = InputFiles()
     seen: set[str] = set()
     for one in given:
         for path in _meant(os.fspath(one), found):
@@ -85,7 +86,7 @@ def files(given: Sequence[str | os.PathLike[str]]) -> Found:
     return found
 
 
-def _meant(given: str, found: Found) -> Iterator[Path]:
+def _meant(given: str, found: InputFiles) -> Iterator[Path]:
     path = Path(given)
     if os.path.isdir(given):
         yield from _inside(path, found, [])
@@ -106,7 +107,7 @@ def _meant(given: str, found: Found) -> Iterator[Path]:
                 yield Path(match)
 
 
-def _inside(folder: Path, found: Found, above: list[tuple[int, int]]) -> Iterator[Path]:
+def _inside(folder: Path, found: InputFiles, above: list[tuple[int, int]]) -> Iterator[Path]:
     """Every file in a folder and the folders in it, links to folders above not followed."""
     try:
         status = os.stat(folder)

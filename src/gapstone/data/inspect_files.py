@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.disk import PathError
-
-from . import cache as cache_
-from .crew import Lost, crew
-from .facts import COLOUR_SIDE, GRAY_SIDE, THUMBNAIL, Facts, is_gray, pixel_hash, read_facts
-from .names import display
-from .ranges import Ranges, decide
-from .sources import Source
-from .store import memory_limit
+from gapstone.console.formatting import display
+from gapstone.data import image_info_cache as cache_
+from gapstone.data.image_info import COLOUR_SIDE, GRAY_SIDE, THUMBNAIL, ImageInfo, is_gray, pixel_hash
+from gapstone.data.memory_limits import worker_memory_limit
+from gapstone.data.read_image_info import parse_image_info
+from gapstone.data.sources import Source
+from gapstone.images.intensity_range import Ranges, decide
+from gapstone.storage.paths import PathError
+from gapstone.workers.worker_pool import Lost, run_workers
 
 TIME_LIMIT = 60.0  # seconds for one file: a 100-megapixel JPEG takes 2
 _KEEP_EVERY = 500  # results written to the cache together: a killed scan loses that many at most
@@ -25,14 +25,14 @@ _KEEP_EVERY = 500  # results written to the cache together: a killed scan loses 
 Progress = Callable[[int, int], None]
 
 
-def survey(
+def inspect_files(
     source: Source,
     workers: int | None,
     cache: Path | None,
     progress: Progress | None,
     max_pixels: int,
     time_limit: float = TIME_LIMIT,
-) -> tuple[list[Facts], NDArray[np.uint8], list[str]]:
+) -> tuple[list[ImageInfo], NDArray[np.uint8], list[str]]:
     """(facts per item, (N, THUMBNAIL) thumbnails, notes).
 
     Pictures of more than 8 bits are looked at twice: for the range of their values, and on the one range of them all.
@@ -47,11 +47,11 @@ def survey(
 
 def _survey_files(
     source: Source, workers: int | None, cache: Path | None, progress: Progress | None, max_pixels: int, limit: float
-) -> tuple[list[Facts], NDArray[np.uint8], list[str]]:
+) -> tuple[list[ImageInfo], NDArray[np.uint8], list[str]]:
     notes: list[str] = []
     file = _open_cache(cache, notes)
     count = len(source.items)
-    facts: list[Facts | None] = [None] * count
+    facts: list[ImageInfo | None] = [None] * count
     thumbnails = np.zeros((count, THUMBNAIL), np.uint8)
 
     def look(wanted: list[int], ranges: Ranges | None) -> None:
@@ -69,7 +69,7 @@ def _look(
     source: Source,
     wanted: list[int],
     ranges: Ranges | None,
-    facts: list[Facts | None],
+    facts: list[ImageInfo | None],
     thumbnails: NDArray[np.uint8],
     file: Path | None,
     notes: list[str],
@@ -79,20 +79,20 @@ def _look(
     limit: float,
 ) -> Path | None:
     """Fill in the facts and thumbnails of the items wanted; the cache's file, or None where it fails."""
-    fresh: list[Facts] = []
-    answers = crew(
-        "gapstone.images.facts:facts_of",
+    fresh: list[ImageInfo] = []
+    answers = run_workers(
+        "gapstone.data.read_image_info:image_info_of",
         [str(source.items[i].path) for i in wanted],
         (max_pixels, None if file is None else str(file), None if ranges is None else ranges.to_json()),
         workers=workers,
         time_limit=limit,
-        memory_limit=memory_limit(max_pixels),
-        read=read_facts,
+        memory_limit=worker_memory_limit(max_pixels),
+        read=parse_image_info,
     )
     for done, (number, answer) in enumerate(answers, start=1):
         i = wanted[number]
         if isinstance(answer, Lost):
-            facts[i] = Facts(answer.reason, "")
+            facts[i] = ImageInfo(answer.reason, "")
         else:
             found, known = answer
             if found.reason is None:
@@ -119,16 +119,16 @@ def _open_cache(folder: Path | None, notes: list[str]) -> Path | None:
         return None
 
 
-def _keep(file: Path, fresh: list[Facts], max_pixels: int, ranges: Ranges | None, notes: list[str]) -> Path | None:
+def _keep(file: Path, fresh: list[ImageInfo], max_pixels: int, ranges: Ranges | None, notes: list[str]) -> Path | None:
     try:
-        cache_.keep(file, fresh, max_pixels, ranges)
+        cache_.write_cached(file, fresh, max_pixels, ranges)
     except (OSError, sqlite3.Error) as e:
         notes.append(f"the cache {display(file)} cannot be written ({e}): the next scan will decode everything again")
         return None
     return file
 
 
-def _survey_array(source: Source) -> tuple[list[Facts], NDArray[np.uint8]]:
+def _survey_array(source: Source) -> tuple[list[ImageInfo], NDArray[np.uint8]]:
     array = source.array
     assert array is not None
     size = (array.shape[2], array.shape[1])
@@ -139,7 +139,7 @@ def _survey_array(source: Source) -> tuple[list[Facts], NDArray[np.uint8]]:
         gray = is_gray(pixels)
         digest = pixel_hash(pixels, gray)
         sha = hashlib.sha256(pixels.tobytes()).hexdigest()
-        facts.append(Facts(None, sha, size, mode, (), gray, digest))
+        facts.append(ImageInfo(None, sha, size, mode, (), gray, digest))
     rows = np.fromiter((item.row for item in source.items), np.int64, len(source.items))
     thumbnails = np.empty((len(rows), THUMBNAIL), np.uint8)
     for start in range(0, len(rows), 2048):

@@ -1,8 +1,7 @@
 """How much memory a file of images may ask for, said before any of it is taken."""
 
-from gapstone.machine import memory
-
-from .sources import DataError
+from gapstone.data.sources import DataError
+from gapstone.runtime.environment import memory
 
 FREE = 1 << 30
 """Bytes that any file may unpack to, if the machine has them."""
@@ -33,3 +32,8 @@ def check_table(what: str, size: int) -> None:
     """Raises DataError for a CSV file of so many bytes that it is not read at once."""
     if size > (most := min(LARGEST_TABLE, memory() // 20)):
         raise DataError(f"{what} has {size / 1e9:.1f} GB; a table has at most {most / 1e9:.1f} GB here. Split it.")
+
+
+def worker_memory_limit(max_pixels: int) -> int:
+    """Bytes of address space a decoding process may take: 16 per pixel at the limit, and the interpreter's own."""
+    return max_pixels * 16 + (4 << 30)

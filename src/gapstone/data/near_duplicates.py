@@ -27,14 +27,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .likeness import ALL, BLOCK, Floats, chroma, compare, points
+from gapstone.data.thumbnail_similarity import ALL, BLOCK, Floats, chroma, compare, points
 
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Bar:
+class SimilarityThreshold:
     """What a pair of one kind of image must reach."""
 
     radius: float  # between the candidates' points on the unit sphere: 4 % cropped off a side moves .17, at most .4
@@ -44,13 +44,13 @@ class Bar:
     rows: tuple[int, int] = ALL  # of the thumbnails: what is compared
 
 
-PHOTO = Bar(0.35, True, 0.97, 25.0)
-GRAY_PHOTO = Bar(0.35, True, 0.985, 25.0)
-SMALL_COLOUR = Bar(0.35, True, 0.98, 10.0)
-SMALL_GRAY = Bar(0.10, False, 0.997, 10.0)
+PHOTO = SimilarityThreshold(0.35, True, 0.97, 25.0)
+GRAY_PHOTO = SimilarityThreshold(0.35, True, 0.985, 25.0)
+SMALL_COLOUR = SimilarityThreshold(0.35, True, 0.98, 10.0)
+SMALL_GRAY = SimilarityThreshold(0.10, False, 0.997, 10.0)
 # a caption over the lower or the upper quarter, which is not looked at; the rest has to agree better
-CAPTION_BELOW = Bar(0.30, True, 0.985, 20.0, (0, 24))
-CAPTION_ABOVE = Bar(0.30, True, 0.985, 20.0, (8, 32))
+CAPTION_BELOW = SimilarityThreshold(0.30, True, 0.985, 20.0, (0, 24))
+CAPTION_ABOVE = SimilarityThreshold(0.30, True, 0.985, 20.0, (8, 32))
 PHOTO_BARS = (PHOTO, CAPTION_BELOW, CAPTION_ABOVE)
 
 SMALL = 64  # pixels on the long side
@@ -63,10 +63,10 @@ PLAIN = 4.0  # gray levels of contrast below which a picture is too plain to be 
 ASPECT = 0.15  # log of width / height: a light crop changes it little
 
 
-class Likeness:
+class NearDuplicates:
     """Which of the thumbnails (N, 32·32 + 8·8·3) show one picture; `sizes` (N, 2) are the pictures' (width, height).
 
-        >>> likeness = Likeness(thumbnails, sizes)
+        >>> likeness = NearDuplicates(thumbnails, sizes)
         >>> likeness.pairs                  # (P, 2) rows, each pair once
         >>> likeness.groups()               # (N,) numbers; those of one picture share one
 
@@ -82,7 +82,9 @@ class Likeness:
             block = slice(start, start + BLOCK)
             self.gray[block] = chroma(thumbnails[block]).max(axis=(1, 2), initial=0) <= 2
         self.aspect = np.log(sizes[:, 0] / sizes[:, 1])
-        self._left_over: dict[Bar, Floats] = {}  # per picture: what may be left over where it is compared
+        self._left_over: dict[
+            SimilarityThreshold, Floats
+        ] = {}  # per picture: what may be left over where it is compared
         bars = (SMALL_GRAY, GRAY_PHOTO, SMALL_COLOUR, *PHOTO_BARS) if threshold != 1 else ()
         found = [np.empty((0, 2), np.int64), *(self._search(bar) for bar in bars)]
         self.pairs: Rows = np.unique(np.concatenate(found), axis=0)
@@ -121,7 +123,7 @@ class Likeness:
                 found[open_] = self._judge(bar, a[open_], b[open_])[0]
         return found
 
-    def _of_kind(self, bar: Bar, a: Rows, b: Rows) -> Mask:
+    def _of_kind(self, bar: SimilarityThreshold, a: Rows, b: Rows) -> Mask:
         """(P,) is this the bar for the pair? A photo and its small or black-and-white copy are one picture, so the most
         lenient of their two counts, save for small gray ones: those resemble each other by nature.
         """
@@ -138,7 +140,7 @@ class Likeness:
             kind = ~small & ~gray & ~tiny
         return kind
 
-    def _members(self, bar: Bar) -> Rows:
+    def _members(self, bar: SimilarityThreshold) -> Rows:
         """The pictures that stand in pairs of this kind."""
         if bar is SMALL_GRAY:
             return np.flatnonzero(self.small & self.gray)
@@ -148,7 +150,7 @@ class Likeness:
             return np.flatnonzero(self.small & ~self.gray)
         return np.flatnonzero(~(self.small & self.gray)) if (~self.small & ~self.gray).any() else np.empty(0, np.int64)
 
-    def _search(self, bar: Bar) -> Rows:
+    def _search(self, bar: SimilarityThreshold) -> Rows:
         """(P, 2) the pairs of this kind that are one picture; sets what may be left over."""
         which = self._members(bar)
         limit, radius = 1 - bar.correlation, bar.radius
@@ -169,7 +171,7 @@ class Likeness:
         near: Rows = pairs[left <= allowed[pairs].min(axis=1)]
         return near
 
-    def _adapt(self, bar: Bar, space: "_Space", which: Rows, asked: Rows) -> None:
+    def _adapt(self, bar: SimilarityThreshold, space: "_Space", which: Rows, asked: Rows) -> None:
         """Where a picture has many neighbours it is like by nature, what may be left over is a part of what is there.
 
         X-rays, or products on one ground, differ by less than a photo and its crop. The farther neighbours say by how
@@ -192,7 +194,7 @@ class Likeness:
         sure = min(SURE, RATIO * float(np.median(usual))) if 2 * len(asked) > len(which) else SURE
         allowed[which[asked]] = np.clip(RATIO * usual, sure, limit)
 
-    def _judge(self, bar: Bar, a: Rows, b: Rows) -> tuple[Mask, Floats]:
+    def _judge(self, bar: SimilarityThreshold, a: Rows, b: Rows) -> tuple[Mask, Floats]:
         """(P,) is the pair one picture, and what of it is left over (1 − correlation)."""
         allowed = self._left_over[bar]
         one, left = np.empty(len(a), np.bool_), np.empty(len(a), np.float32)

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gapstone.csv_file import cell
-from gapstone.shown import many
-
-from .names import composed, display, spellings
-from .sources import DataError, Source
-from .tables import read_rows
+from gapstone.console.formatting import count_noun, display
+from gapstone.data.file_names import composed, spellings
+from gapstone.data.sources import DataError, Source
+from gapstone.data.table_sources import read_rows
+from gapstone.storage.csv_file import cell
 
 Box = tuple[float, float, float, float]
 NEEDED = ("path", "x0", "y0", "x1", "y1")
@@ -24,7 +23,7 @@ KNOWN = (*NEEDED, "class", "width", "height")
 
 
 @dataclass(frozen=True)
-class Objects:
+class ObjectBoxes:
     """The boxes of a source's images.
 
     ```python
@@ -49,13 +48,13 @@ class Objects:
         """
         texts = []
         if self.strangers:
-            texts.append(f"{many(self.strangers, 'row')} of images that are not in DATA")
+            texts.append(f"{count_noun(self.strangers, 'row')} of images that are not in DATA")
         if self.others:
-            texts.append(f"{many(self.others, 'box', 'boxes')} of another class than the image's")
+            texts.append(f"{count_noun(self.others, 'box', 'boxes')} of another class than the image's")
         return " and ".join(texts)
 
 
-def read_objects(path: Path, source: Source, sizes: Sequence[tuple[int, int]]) -> Objects:
+def read_objects(path: Path, source: Source, sizes: Sequence[tuple[int, int]]) -> ObjectBoxes:
     """Read the table. A path is looked up from the table's own folder, then from DATA, then among the images' names.
 
     sizes: (width, height) of every item as `Scan.facts` has them; (0, 0) for what cannot be read. Without a class, a
@@ -102,7 +101,7 @@ def read_objects(path: Path, source: Source, sizes: Sequence[tuple[int, int]]) -
             f"{display(strangers[0])!r}; a path is relative to the table's folder or to DATA, whose first image is "
             f"{source.items[0].name!r}."
         )
-    return Objects({item: tuple(boxes[item]) for item in sorted(boxes)}, others, len(strangers))
+    return ObjectBoxes({item: tuple(boxes[item]) for item in sorted(boxes)}, others, len(strangers))
 
 
 class _Finder:

@@ -7,22 +7,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.cache_folder import cache_folder
-
-from .facts import Facts
-from .load import MAX_PIXELS
-from .near import Likeness
-from .ranges import Ranges, decide
-from .sources import SPLITS, Source
-from .survey import TIME_LIMIT, Progress, survey
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from gapstone.data.image_info import ImageInfo
+from gapstone.data.inspect_files import TIME_LIMIT, Progress, inspect_files
+from gapstone.data.near_duplicates import NearDuplicates
+from gapstone.data.sources import SPLITS, Source
+from gapstone.images.intensity_range import Ranges, decide
+from gapstone.images.load import MAX_PIXELS
+from gapstone.storage.cache_folder import cache_folder
 
 DEFAULT_CACHE: Final = Path("<the user's cache>")  # stands for cache_folder(), asked when it is needed
 
@@ -37,7 +33,7 @@ class Scan:
     names: tuple[str, ...]
     labels: NDArray[np.int64]
     splits: tuple[str | None, ...]  # per item
-    facts: tuple[Facts, ...]  # per item
+    facts: tuple[ImageInfo, ...]  # per item
     exact_duplicates: list[list[int]]  # the same pixels (in the same size)
     near_duplicates: list[list[int]]  # the same picture re-encoded, resized, brightened or lightly cropped
     group: NDArray[np.int64]  # per item: exact and near duplicates share a number
@@ -148,24 +144,6 @@ class Scan:
             "refused": self.refused,
         }
 
-    def text(self) -> str:
-        """What `gapstone check` prints: readable in ten seconds."""
-        from .findings import text
-
-        return text(self)
-
-    def render(self, console: "Console") -> None:
-        """The same on a terminal, with colour."""
-        from .findings import render
-
-        render(self, console)
-
-    def write(self, folder: Path) -> None:
-        """scan.json, scan.txt, and scan.csv with one row per file."""
-        from .findings import write
-
-        write(self, folder)
-
 
 def scan(
     source: Source,
@@ -183,7 +161,7 @@ def scan(
     found = scan(open_source("flowers"))
     found.unreadable              # [('rose/page.png', 'not an image: an HTML page (what a failed download leaves)')]
     found.conflicts               # [[812, 2931]]: one picture, two labels
-    print(found.text())
+    print(scan_report.text(found))
     ```
 
     workers: processes that decode; None for one per core. cache: a folder, or None for no cache. progress: called with
@@ -192,7 +170,7 @@ def scan(
     """
     if cache is DEFAULT_CACHE:
         cache = cache_folder()
-    facts, thumbnails, notes = survey(source, workers, cache, progress, max_pixels, time_limit)
+    facts, thumbnails, notes = inspect_files(source, workers, cache, progress, max_pixels, time_limit)
     exact, near, group = _groups(facts, thumbnails, threshold)
     return Scan(
         given=source.given,
@@ -210,7 +188,7 @@ def scan(
 
 
 def _groups(
-    facts: list[Facts], thumbnails: NDArray[np.uint8], threshold: float | None
+    facts: list[ImageInfo], thumbnails: NDArray[np.uint8], threshold: float | None
 ) -> tuple[list[list[int]], list[list[int]], NDArray[np.int64]]:
     """(exact groups, groups that hold near duplicates, group number per item)."""
     same: dict[bytes, list[int]] = {}
@@ -223,7 +201,7 @@ def _groups(
     sizes = np.asarray([facts[i].size for i in first], np.int64).reshape(-1, 2)
     group = np.arange(len(facts))
     if len(first) > 1:
-        group[first] = first[Likeness(thumbnails[first], sizes, threshold).groups()]
+        group[first] = first[NearDuplicates(thumbnails[first], sizes, threshold).groups()]
     pictures: dict[int, list[int]] = {}  # different ones, by the group they are in
     for i in first.tolist():
         pictures.setdefault(int(group[i]), []).append(i)

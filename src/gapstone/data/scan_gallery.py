@@ -16,19 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gapstone.shown import pages
-from gapstone.whole import write_whole
-
-from .crew import Lost, crew
-from .facts import THUMBNAIL, thumbnail
-from .likeness import compare
-from .load import MAX_PIXELS, ImageError, load, read_bytes
-from .messages import MessageError
-from .near import PHOTO_BARS
-from .scan import Scan
-from .sources import Source
-from .store import memory_limit
-from .survey import TIME_LIMIT, Progress
+from gapstone.console.formatting import pages
+from gapstone.data import scan_report
+from gapstone.data.image_info import THUMBNAIL, thumbnail
+from gapstone.data.inspect_files import TIME_LIMIT, Progress
+from gapstone.data.memory_limits import worker_memory_limit
+from gapstone.data.near_duplicates import PHOTO_BARS
+from gapstone.data.scan import Scan
+from gapstone.data.sources import Source
+from gapstone.data.thumbnail_similarity import compare
+from gapstone.images.load import MAX_PIXELS, ImageError, load, read_bytes
+from gapstone.storage.atomic import write_atomic
+from gapstone.workers.messages import MessageError
+from gapstone.workers.worker_pool import Lost, run_workers
 
 Small = tuple[NDArray[np.uint8], NDArray[np.uint8]] | None
 """(H, W, 3) pixels and a thumbnail (1, THUMBNAIL); None for what could not be read again."""
@@ -39,7 +39,7 @@ SIDE = 160  # px
 
 
 @dataclass(frozen=True)
-class Picture:
+class GalleryPicture:
     name: str
     label: str
     split: str
@@ -53,7 +53,7 @@ class Group:
     what: str
     problem: bool
     more: int
-    pictures: tuple[Picture, ...]
+    pictures: tuple[GalleryPicture, ...]
 
 
 def write(source: Source, scan: Scan, folder: Path, progress: Progress, max_pixels: int = MAX_PIXELS) -> Path | None:
@@ -83,10 +83,10 @@ def write(source: Source, scan: Scan, folder: Path, progress: Progress, max_pixe
             groups=shown,
             count=len(groups),
             pictures=sum(map(len, groups)),
-            lines=scan.text().split("\n"),
+            lines=scan_report.text(scan).split("\n"),
         )
     )
-    write_whole(path, page.encode("utf-8", "backslashreplace"))
+    write_atomic(path, page.encode("utf-8", "backslashreplace"))
     return path
 
 
@@ -128,7 +128,7 @@ def _group(scan: Scan, order: list[int], small: dict[int, Small]) -> Group:
         if i != order[0] and leader is not None and (one := small[i]) is not None:
             likeness = f"{max(float(compare(leader[1], one[1], True, bar.rows)[0][0]) for bar in PHOTO_BARS):.4f}"
         pictures.append(
-            Picture(scan.names[i], scan.classes[scan.labels[i]], scan.splits[i] or "", _uri(small[i]), likeness)
+            GalleryPicture(scan.names[i], scan.classes[scan.labels[i]], scan.splits[i] or "", _uri(small[i]), likeness)
         )
     more = max(0, len(order) - MOST_PICTURES)
     return Group(f"{len(order):,} files, {', '.join(said)}", len(said) > 1, more, tuple(pictures))
@@ -140,12 +140,12 @@ def _smaller(source: Source, scan: Scan, wanted: list[int], max_pixels: int) -> 
         for i in wanted:
             yield i, _read(shrink(source.pixels(i)))
         return
-    answers = crew(
-        "gapstone.images.gallery:smaller",
+    answers = run_workers(
+        "gapstone.data.scan_gallery:smaller",
         [(str(source.items[i].path), scan.facts[i].sha256) for i in wanted],
         max_pixels,
         time_limit=TIME_LIMIT,
-        memory_limit=memory_limit(max_pixels),
+        memory_limit=worker_memory_limit(max_pixels),
         read=_read,
     )
     for task, answer in answers:

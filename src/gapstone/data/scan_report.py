@@ -8,39 +8,36 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gapstone.csv_file import write_csv
-from gapstone.shown import many
-from gapstone.whole import write_whole
-
-from .names import display
-from .ranges import UNDECIDED
+from gapstone.console.formatting import count_noun, display
+from gapstone.data.scan import Scan
+from gapstone.images.intensity_range import UNDECIDED
+from gapstone.storage.atomic import write_atomic
+from gapstone.storage.csv_file import write_csv
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from .scan import Scan
 
 _MOST = 5  # examples shown of each kind; the rest is in scan.csv
 _MOST_CLASSES = 30
 
 
-def text(scan: "Scan") -> str:
+def text(scan: Scan) -> str:
     """A page that is read in ten seconds: what there is, what is wrong, what is left out."""
     return "\n".join(line for _, line in _lines(scan))
 
 
-def render(scan: "Scan", console: "Console") -> None:
+def render(scan: Scan, console: "Console") -> None:
     """Print the page; problems in yellow, headings bold. Names are printed as they are, never read as markup."""
     styles = {"head": "bold", "problem": "yellow", "plain": "", "good": "green"}
     for kind, line in _lines(scan):
         console.print(line, style=styles[kind], markup=False, highlight=False, soft_wrap=True)
 
 
-def _lines(scan: "Scan") -> Iterator[tuple[str, str]]:
+def _lines(scan: Scan) -> Iterator[tuple[str, str]]:
     readable = int(scan.readable.sum())
     what = "image" if scan.kind in ("digits", "idx", "npz") else "file"
-    classes = many(len(scan.classes), "class", "classes")
-    yield "head", f"{display(scan.given)}: {many(scan.files, what)} in {classes} ({scan.kind})"
+    classes = count_noun(len(scan.classes), "class", "classes")
+    yield "head", f"{display(scan.given)}: {count_noun(scan.files, what)} in {classes} ({scan.kind})"
     yield "plain", f"  readable {readable:,}; {_sizes(scan)}; {_modes(scan)}"
     yield "plain", ""
     yield from _classes(scan)
@@ -51,50 +48,58 @@ def _lines(scan: "Scan") -> Iterator[tuple[str, str]]:
         conflicting = left - (scan.files - readable)
         why = [f"{scan.files - readable:,} unreadable"] if scan.files > readable else []
         why += [f"{conflicting:,} under two labels"] if conflicting else []
-        yield "head", f"left out of a comparison: {many(left, 'file')} ({', '.join(why)}); nothing was changed or moved"
+        yield (
+            "head",
+            f"left out of a comparison: {count_noun(left, 'file')} ({', '.join(why)}); nothing was changed or moved",
+        )
     elif scan.refused is None:
         yield "good", "nothing has to be left out of a comparison"
     if scan.refused is not None:
         yield "problem", f"cannot be compared as it is: {scan.refused}"
 
 
-def _problems(scan: "Scan") -> Iterator[tuple[str, str]]:
+def _problems(scan: Scan) -> Iterator[tuple[str, str]]:
     names = scan.names
     bad = scan.unreadable
     if bad:
-        yield "problem", f"cannot be read: {many(len(bad), 'file')}"
+        yield "problem", f"cannot be read: {count_noun(len(bad), 'file')}"
         yield from _examples([f"{name}: {reason}" for name, reason in bad])
     if scan.conflicts:
         copies = sum(map(len, scan.conflicts))
-        yield "problem", f"one picture under two labels: {many(len(scan.conflicts), 'picture')}, {copies} files"
+        yield "problem", f"one picture under two labels: {count_noun(len(scan.conflicts), 'picture')}, {copies} files"
         yield from _examples([_conflict(scan, g) for g in scan.conflicts])
     if scan.near_conflicts:
         groups = scan.near_conflicts
-        yield "problem", f"nearly the same picture under two labels: {many(len(groups), 'group')} (kept; worth a look)"
+        yield (
+            "problem",
+            f"nearly the same picture under two labels: {count_noun(len(groups), 'group')} (kept; worth a look)",
+        )
         yield from _examples([_conflict(scan, g) for g in groups])
     if scan.across_splits:
         groups = scan.across_splits
         kinds = " and ".join(dict.fromkeys(str(scan.splits[i]) for g in groups for i in g))
         yield (
             "problem",
-            f"the same picture in {kinds}: {many(len(groups), 'group')} (the copies in train are dropped, unless a "
+            f"the same picture in {kinds}: {count_noun(len(groups), 'group')} (the copies in train are dropped, "
+            f"unless a "
             "class would lose more than half to near duplicates)",
         )
         yield from _examples([" = ".join(names[i] for i in g[:4]) for g in groups])
     for what, groups in (("exact duplicates", scan.exact_duplicates), ("near duplicates", scan.near_duplicates)):
         if groups:
             files = sum(map(len, groups))
-            yield "plain", f"{what}: {many(len(groups), 'group')}, {files:,} files (kept together when splitting)"
+            yield "plain", f"{what}: {count_noun(len(groups), 'group')}, {files:,} files (kept together when splitting)"
             yield from _examples([_together(names, g) for g in sorted(groups, key=lambda g: -len(g))], 3)
     if scan.ranges != UNDECIDED:
         deep = sum(f.spread is not None and f.reason is None for f in scan.facts)
         yield (
             "plain",
-            f"more than 8 bits: {many(deep, 'file')}; {scan.ranges} become 0…255, in all of them alike; a model that "
+            f"more than 8 bits: {count_noun(deep, 'file')}; {scan.ranges} become 0…255, in all of them alike; a "
+            f"model that "
             f"is trained on them keeps that",
         )
     for note, count in counted(note for f in scan.facts for note in f.notes)[:8]:
-        yield "plain", f"note on {many(count, 'file')}: {note}"
+        yield "plain", f"note on {count_noun(count, 'file')}: {note}"
     for note in scan.notes:
         yield "plain", f"note: {note}"
 
@@ -106,7 +111,7 @@ def _examples(lines: list[str], most: int = _MOST) -> Iterator[tuple[str, str]]:
         yield "plain", f"    … and {len(lines) - most:,} more, in scan.csv and scan.json"
 
 
-def _conflict(scan: "Scan", group: list[int]) -> str:
+def _conflict(scan: Scan, group: list[int]) -> str:
     return " = ".join(f"{scan.names[i]} ({scan.classes[scan.labels[i]]})" for i in group[:4])
 
 
@@ -147,7 +152,7 @@ def _value(number: str) -> float:
         return math.inf
 
 
-def _sizes(scan: "Scan") -> str:
+def _sizes(scan: Scan) -> str:
     sizes = scan.size_counts()
     if not sizes:
         return "no size"
@@ -159,12 +164,12 @@ def _sizes(scan: "Scan") -> str:
     return f"{len(sizes):,} sizes, sides of {short}…{long:,} pixels, most often {', '.join(common)}"
 
 
-def _modes(scan: "Scan") -> str:
+def _modes(scan: Scan) -> str:
     modes = " ".join(f"{mode} {n:,}" for mode, n in scan.mode_counts().most_common(6))
     return f"{'gray' if scan.channels == 1 else 'colour'} ({modes or 'none'})"
 
 
-def _classes(scan: "Scan") -> Iterator[tuple[str, str]]:
+def _classes(scan: Scan) -> Iterator[tuple[str, str]]:
     counts = scan.class_counts()
     width = max([5, *(len(c) for c in scan.classes[:_MOST_CLASSES])])
     yield "head", "  " + "class".ljust(width) + "".join(f"{'images' if s == 'all' else s:>10}" for s in counts)
@@ -176,15 +181,15 @@ def _classes(scan: "Scan") -> Iterator[tuple[str, str]]:
         yield "plain", f"  … {len(rest[0]):,} more, {min(map(min, rest)):,} to {max(map(max, rest)):,} images each"
 
 
-def write(scan: "Scan", folder: Path) -> None:
+def write(scan: Scan, folder: Path) -> None:
     """scan.json, scan.txt and scan.csv in `folder`, each written whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "scan.json", (json.dumps(scan.to_json(), ensure_ascii=False, indent=1) + "\n").encode())
-    write_whole(folder / "scan.txt", (text(scan) + "\n").encode())
+    write_atomic(folder / "scan.json", (json.dumps(scan.to_json(), ensure_ascii=False, indent=1) + "\n").encode())
+    write_atomic(folder / "scan.txt", (text(scan) + "\n").encode())
     write_csv(folder / "scan.csv", _rows(scan))
 
 
-def _rows(scan: "Scan") -> Iterator[list[object]]:
+def _rows(scan: Scan) -> Iterator[list[object]]:
     yield ["name", "class", "split", "outcome", "reason", "width", "height", "mode", "group", "notes", "sha256"]
     conflicting = {i for g in scan.conflicts for i in g}
     shared = Counter(scan.group.tolist())

@@ -1,22 +1,19 @@
-"""open_source(DATA) = what DATA holds: classes and items, whatever form it came in. Nothing is decoded yet.
+"""Source: the classes and images of DATA, whatever form it came in. Nothing is decoded yet."""
 
-The five forms are told apart by looking, never by asking; which of them was found is `Source.kind`.
-"""
-
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .load import MAX_PIXELS, convert, load, read_bytes
-from .names import bytes_of, composed, display, natural, twins
-from .ranges import Ranges
-from .split_words import SPLITS as SPLITS
-from .split_words import SplitName as SplitName
+from gapstone.console.formatting import display
+from gapstone.data.file_names import bytes_of, composed, natural, twins
+from gapstone.data.split_names import SPLITS as SPLITS
+from gapstone.data.split_names import SplitName as SplitName
+from gapstone.images.intensity_range import Ranges
+from gapstone.images.load import MAX_PIXELS, convert, load, read_bytes
 
 Kind = Literal["digits", "folder", "split folder", "csv", "idx", "npz"]
 FORMS = """DATA is one of:
@@ -102,73 +99,6 @@ class Source:
         return pixels if channels is None else convert(pixels, channels)
 
 
-def open_source(data: str | os.PathLike[str]) -> Source:
-    """Find out what DATA is and list its classes and images.
-
-    ```python
-    open_source("digits").kind                # 'digits'
-    open_source("photos/").classes            # ('cat', 'dog')
-    open_source("labels.csv").splits          # ('train', 'test')
-    ```
-
-    Raises DataError, which names the five accepted forms where DATA is none of them.
-    """
-    source = _open(os.fspath(data))
-    alike = [" and ".join(repr(c) for c in group) for group in twins(source.classes)]
-    if not alike:
-        return source
-    note = (
-        f"classes that differ only in case, blanks, separators or leading zeros count as different: "
-        f"{_few(alike, quote=False)}; if they mean one, rename them alike"
-    )
-    return replace(source, notes=(*source.notes, note))
-
-
-def _open(given: str) -> Source:
-    from . import folders, idx, tables
-
-    if not given.strip():
-        raise DataError(
-            f"DATA {given!r} is empty: an empty path would be the working folder; write . to mean it.\n{FORMS}"
-        )
-    if given == "digits":
-        source = tables.digits()
-        if Path("digits").exists():
-            note = "these are the built-in digits; for the file or folder of that name, write ./digits"
-            source = replace(source, notes=(*source.notes, note))
-        return source
-    path = Path(given).expanduser()
-    try:
-        exists, is_folder = path.exists(), path.is_dir()
-    except (OSError, ValueError) as e:
-        raise DataError(f"DATA {display(given)!r} is no possible path: {e}\n{FORMS}") from e
-    if not exists:
-        raise DataError(f"DATA {display(given)!r} does not exist (looked in {display(Path.cwd())}).\n{FORMS}")
-    if is_folder:
-        try:
-            return idx.open_idx(given, path) if idx.holds_idx(path) else folders.open_folder(given, path)
-        except PermissionError as e:
-            raise DataError(f"DATA {display(given)!r}: no permission to read {display(str(e.filename))}") from e
-    if path.suffix.lower() in (".csv", ".tsv"):
-        return tables.open_csv(given, path)
-    if path.suffix.lower() == ".npz":
-        return tables.open_npz(given, path)
-    raise DataError(f"DATA {display(given)!r} is a file that is neither .csv nor .npz.{_hint(path)}\n{FORMS}")
-
-
-def _hint(path: Path) -> str:
-    name = path.name.lower()
-    if "idx" in name and "ubyte" in name:
-        return f" It is one of a set of idx files: give their folder, {display(path.parent)!r}."
-    if name.endswith((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")):
-        return " Unpack the archive first and give the folder."
-    if name.endswith((".npy", ".parquet", ".pkl", ".pickle", ".h5", ".mat")):
-        return " Save it as .npz: np.savez('data.npz', images=images, labels=labels)."
-    if name.endswith((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp")):
-        return " One image is not enough: give the folder that holds one sub-folder per class."
-    return ""
-
-
 def _check(source: Source) -> None:
     """What every form must fulfil, in one place."""
     given = display(source.given)
@@ -190,12 +120,12 @@ def _check(source: Source) -> None:
         twin = [group for group in twins(source.classes) if set(group) & set(missing)]
         hint = f" {twin[0][0]!r} and {twin[0][1]!r} differ only in their spelling: are they one class?" if twin else ""
         raise DataError(
-            f"DATA {given!r}: no train images of {_few(missing)}, though {' or '.join(source.splits[1:])} has them."
+            f"DATA {given!r}: no train images of {few(missing)}, though {' or '.join(source.splits[1:])} has them."
             f"{hint} Add some, or leave the class out."
         )
 
 
-def _few(names: Sequence[str], most: int = 5, quote: bool = True) -> str:
+def few(names: Sequence[str], most: int = 5, quote: bool = True) -> str:
     shown = ", ".join(repr(n) if quote else n for n in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
@@ -237,4 +167,4 @@ def other_spellings(labels: Sequence[str]) -> list[str]:
     several = sorted((name for name, forms in written.items() if len(forms) > 1), key=bytes_of)
     if not several:
         return []
-    return [f"{len(several)} class(es) written in two ways of Unicode (NFC, NFD), counted as one: {_few(several)}"]
+    return [f"{len(several)} class(es) written in two ways of Unicode (NFC, NFD), counted as one: {few(several)}"]

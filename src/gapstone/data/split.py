@@ -11,11 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.shown import many
-
-from .names import display
-from .scan import Scan
-from .sources import Source
+from gapstone.console.formatting import count_noun, display
+from gapstone.data.scan import Scan
+from gapstone.data.sources import Source
 
 TEST_SEED = 20131216  # any fixed number; this one is the day Network in Network was put on arXiv
 Indices = NDArray[np.int64]
@@ -23,12 +21,12 @@ Duplicates = Literal["group", "drop", "keep"]
 """Copies of a picture: on one side of the split; one of them used and the others left out; or counted as any other."""
 
 
-class SplitError(ValueError):
+class DataSplitError(ValueError):
     """The images cannot be split as asked; the message says which class has too few."""
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
+class DataSplit:
     """Indices into source.items, each sorted; no image and no group of duplicates is in two of them."""
 
     train: Indices
@@ -47,7 +45,7 @@ def split(
     validation_share: float = 0.1,
     limit: int | None = None,
     duplicates: Duplicates = "group",
-) -> Split:
+) -> DataSplit:
     """Train, validation and test images of one trial.
 
     ```python
@@ -80,17 +78,19 @@ def split(
         given_validation, more, still = _without_copies(given_validation, test, labels, groups, exact, 1)
         dropped, kept, where = np.union1d(dropped, more), kept + still, "train and val" if len(more) else where
     if len(dropped):
-        said += f"; {many(len(dropped), 'image')} of which the held-out images have a copy dropped from {where}"
+        said += f"; {count_noun(len(dropped), 'image')} of which the held-out images have a copy dropped from {where}"
     if kept:
         said += (
-            f"; {many(kept, 'image')} kept though a held-out image is nearly the same: without them a class would lose "
+            f"; {count_noun(kept, 'image')} kept though a held-out image is nearly the same: without them a class "
+            f"would lose "
             f"more than half of its images"
         )
     if limit is not None:
         least = 2 if given_validation is None else 1  # one to train on, one to validate
         if limit < least * len(source.classes):
-            raise SplitError(
-                f"--limit {limit}: each of the {len(source.classes)} classes needs at least {many(least, 'image')}"
+            raise DataSplitError(
+                f"--limit {limit}: each of the {len(source.classes)} classes needs at least "
+                f"{count_noun(least, 'image')}"
             )
         train, test = _limited(train, labels, limit, least), _limited(test, labels, limit, 1)
         said += f"; limited to {_images(len(train))} to train on and {len(test):,} to test on"
@@ -107,8 +107,8 @@ def split(
         validation = given_validation
         _check_classes(source, labels, groups, train, test, at_least=1, dropped=dropped)
     if len(validation) == 0:
-        raise SplitError(f"no usable validation images in {display(source.given)!r}{_because(train, groups)}")
-    return Split(np.sort(train), np.sort(validation), np.sort(test), said + told, np.sort(dropped))
+        raise DataSplitError(f"no usable validation images in {display(source.given)!r}{_because(train, groups)}")
+    return DataSplit(np.sort(train), np.sort(validation), np.sort(test), said + told, np.sort(dropped))
 
 
 def carve_validation(
@@ -131,14 +131,14 @@ def folds(
     *,
     validation_share: float = 0.1,
     duplicates: Duplicates = "group",
-) -> list[Split]:
+) -> list[DataSplit]:
     """k splits; each image is tested in exactly one of them. Given splits are not used (and it says so).
 
     The parts are the same for every seed, which moves only the validation images. `limit`: at most so many images to
     train on in each fold. Raises SplitError where a class has fewer than k groups of images.
     """
     if k < 2:
-        raise SplitError(f"folds={k}: at least 2 are needed")
+        raise DataSplitError(f"folds={k}: at least 2 are needed")
     labels = source.labels
     usable, groups, told = _usable(source, scan, duplicates)
     _check_shares(validation_share=validation_share)
@@ -151,19 +151,19 @@ def folds(
         _check_classes(source, labels, groups, rest, test, at_least=2, what=f"{k} folds", tested=not source.splits)
         train, validation = carve_validation(rest, labels, groups, seed, validation_share)
         if len(validation) == 0:
-            raise SplitError(f"no validation images in fold {j + 1} of {k}{_because(rest, groups)}")
+            raise DataSplitError(f"no validation images in fold {j + 1} of {k}{_because(rest, groups)}")
         said = f"fold {j + 1} of {k}, by class: {len(test):,} of {_share(len(test), len(usable))}"
         said += _missed(len(test), len(usable), 1 / k, groups)
         if source.splits:
             said += f"; the given split into {', '.join(source.splits)} is not used"
-        result.append(Split(np.sort(train), np.sort(validation), np.sort(test), said + told))
+        result.append(DataSplit(np.sort(train), np.sort(validation), np.sort(test), said + told))
     return result
 
 
 def _usable(source: Source, scan: Scan, duplicates: Duplicates) -> tuple[Indices, Indices, str]:
     """(what may be used, the group of every item, what is said of both)."""
     out = scan.excluded
-    said = f"; {many(len(out), 'unusable file')} left out" if out else ""
+    said = f"; {count_noun(len(out), 'unusable file')} left out" if out else ""
     usable = np.setdiff1d(np.arange(len(source)), np.fromiter(out, np.int64, len(out)))
     own = np.arange(len(source))
     together = len(np.unique(scan.group[usable])) < len(usable)
@@ -187,7 +187,7 @@ def _given(source: Source, usable: Indices) -> tuple[Indices, Indices | None, In
         return usable, None, None, ""
     for name, indices in of.items():
         if len(indices) == 0:
-            raise SplitError(f"no usable {name} images in {display(source.given)!r}: every one of them is left out")
+            raise DataSplitError(f"no usable {name} images in {display(source.given)!r}: every one of them is left out")
     count = {name: _images(len(indices)) for name, indices in of.items()}
     match tuple(of):
         case ("train", "val", "test"):
@@ -202,7 +202,7 @@ def _given(source: Source, usable: Indices) -> tuple[Indices, Indices | None, In
             return of["train"], None, of["val"], said
         case ("train",):
             return of["train"], None, None, "all images are given as train: "
-    raise SplitError(f"no train images in {display(source.given)!r}")
+    raise DataSplitError(f"no train images in {display(source.given)!r}")
 
 
 def _exact(scan: Scan) -> Indices:
@@ -231,7 +231,7 @@ def _without_copies(
 
 
 def _images(count: int) -> str:
-    return many(count, "image")
+    return count_noun(count, "image")
 
 
 def _share(count: int, total: int) -> str:
@@ -358,16 +358,16 @@ def _check_classes(
         both = np.concatenate([train, test])
         because = _because(both[np.isin(labels[both], few)], groups)
         if dropped is not None and (gone := int(np.isin(labels[dropped], few).sum())):
-            because += f". Of them {many(gone, 'image')} dropped from train: the held-out images have a copy"
-        raise SplitError(
+            because += f". Of them {count_noun(gone, 'image')} dropped from train: the held-out images have a copy"
+        raise DataSplitError(
             f"too few different images for {what}: {listed}{', …' if len(few) > 5 else ''}. Duplicates and unusable "
             f"files do not count; add images, or leave these classes out{because}."
         )
     if len(test) == 0:
-        raise SplitError(f"no usable test images in {display(source.given)!r}")
+        raise DataSplitError(f"no usable test images in {display(source.given)!r}")
 
 
 def _check_shares(**shares: float) -> None:
     for name, share in shares.items():
         if not 0 < share < 1:
-            raise SplitError(f"{name}={share}: expected a share between 0 and 1, such as 0.2")
+            raise DataSplitError(f"{name}={share}: expected a share between 0 and 1, such as 0.2")

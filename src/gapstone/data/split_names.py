@@ -45,7 +45,7 @@ class _Parsed:
     rest: tuple[str, ...]  # what else the name says: "flowers" in "flowers_train"
 
 
-def meant(names: Iterable[str]) -> dict[str, SplitName]:
+def split_name(names: Iterable[str]) -> dict[str, SplitName]:
     """The names that mean a split, in the order train, val, test; those that mean none are not in it.
 
     ```python

@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.disk import open_input
-from gapstone.shown import many
-
-from .limits import check_table, check_unpacked
-from .names import composed, display, spellings
-from .sources import DataError, Item, Source, SplitName, number_classes, other_spellings, unique
-from .split_words import meant
+from gapstone.console.formatting import count_noun, display
+from gapstone.data.file_names import composed, spellings
+from gapstone.data.memory_limits import check_table, check_unpacked
+from gapstone.data.sources import DataError, Item, Source, SplitName, number_classes, other_spellings, unique
+from gapstone.data.split_names import split_name
+from gapstone.storage.paths import open_input
 
 ARRAYS = ("images", "labels", "classes", "split")
 """What is read of an .npz file."""
@@ -53,7 +52,7 @@ def open_csv(given: str, path: Path) -> Source:
         found.append((line, name, label, "" if which is None else cells[which].strip()))
     if not found:
         raise DataError(f"DATA {shown!r} has a header but no rows.")
-    splits = meant(word for _, _, _, word in found)
+    splits = split_name(word for _, _, _, word in found)
     for line, _, _, word in found:
         if word and word not in splits:
             raise DataError(f"DATA {shown!r}, line {line}: split {display(word)!r}; expected train, val or test.")
@@ -68,7 +67,7 @@ def open_csv(given: str, path: Path) -> Source:
         )
     turned = sum("\\" in before and before != after for before, after in zip(written, names, strict=True))
     if turned:
-        notes.append(f"{many(turned, 'path')} with backslashes, as Windows writes them, read as with /")
+        notes.append(f"{count_noun(turned, 'path')} with backslashes, as Windows writes them, read as with /")
     labels = [label for _, _, label, _ in found]
     classes, numbers = number_classes(labels)
     items = [
@@ -161,7 +160,7 @@ def open_npz(given: str, path: Path) -> Source:
         if arrays["split"].shape != labels.shape:
             raise DataError(f"DATA {shown!r}: split has shape {arrays['split'].shape}; expected {labels.shape}.")
         words = [_text(word).strip() for word in arrays["split"].tolist()]
-        known = meant(words)
+        known = split_name(words)
         if wrong := next(((row, word) for row, word in enumerate(words) if word not in known), None):
             raise DataError(f"DATA {shown!r}: split[{wrong[0]}] is {display(wrong[1])!r}; expected train, val or test.")
         splits = [known[word] for word in words]

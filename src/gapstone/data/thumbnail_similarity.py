@@ -6,7 +6,7 @@ What is left over after that has to be noise, where both are one picture: correl
 import numpy as np
 from numpy.typing import NDArray
 
-from .facts import COLOUR_SIDE, GRAY_SIDE
+from gapstone.data.image_info import COLOUR_SIDE, GRAY_SIDE
 
 Floats = NDArray[np.float32]
 ALL = (0, GRAY_SIDE)

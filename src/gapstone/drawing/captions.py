@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from gapstone.images.names import display
-from gapstone.maps.explanation import Evidence
+from gapstone.console.formatting import display
+from gapstone.drawing.evidence import Evidence
+from gapstone.drawing.logit_text import percent, signed
 
 Role = Literal["label", "plain", "for", "against", "note"]
 
@@ -60,20 +61,3 @@ def remarks(evidences: Iterable[Evidence]) -> list[str]:
 def whole(evidence: Evidence) -> bool:
     """Did the network see all of the picture?"""
     return evidence.placement.covers(evidence.size)
-
-
-def signed(value: float) -> str:
-    """Six characters at most: +4.12, −0.35, +123.4, −12345, +1e+06; 0 is nothing at all, −0.00 is next to nothing."""
-    if value == 0:
-        return "0"
-    size = abs(value)
-    text = f"{value:+.0e}" if size >= 1e5 else f"{value:+.{2 if size < 99.9 else 1 if size < 999.9 else 0}f}"
-    return text.replace("-", "−", 1) if value < 0 else text
-
-
-def percent(probability: float) -> str:
-    if 0 < probability < 0.001:
-        return "< 0.1 %"
-    if 0.999 < probability < 1:
-        return "> 99.9 %"
-    return f"{100 * probability:.1f} %"

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-from gapstone.maps import colours, lettering
+from gapstone.drawing import colours, lettering
 
 LIGHT, DARK = 235, 70  # the greys beneath: the same colour looks different over each
 WIDTH = 420

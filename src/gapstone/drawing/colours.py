@@ -71,7 +71,7 @@ def _check(largest: float) -> None:
 
 def _colormap(name: str) -> NDArray[np.uint8]:
     """(256, 3)"""
-    from gapstone.figures import matplotlib
+    from gapstone.drawing.matplotlib_setup import matplotlib
 
     if name not in matplotlib.colormaps:
         raise ValueError(f"cmap={name!r}: matplotlib has no colormap of that name; viridis, magma and cividis are some")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from gapstone.maps.explanation import Evidence
-from gapstone.shown import by, display, many
-
-if TYPE_CHECKING:
-    from gapstone.maps.explanation import Explanation
+from gapstone.console.formatting import count_noun, display, format_size
+from gapstone.drawing.evidence import Evidence
+from gapstone.tracing.placement import Placement
 
 SIDE = 224  # px, of a picture on the sheet
 
@@ -26,7 +24,7 @@ Pictures = Sequence[NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
-class Seen:
+class ShownImages:
     """The images that were explained, as the network saw them: the batch itself, not a copy."""
 
     images: Tensor
@@ -35,7 +33,8 @@ class Seen:
 
     def pixels(self, image: int) -> NDArray[np.uint8] | None:
         """(H, W, 3 or 1); None for what is no picture. Where it is not known how images were normalised, from the least
-        value of the picture, black, to the largest, white."""
+        value of the picture, black, to the largest, white.
+        """
         x = self.images[image].detach().float().cpu()
         if x.dim() != 3:
             return None
@@ -51,12 +50,36 @@ class Seen:
         return found
 
 
-def line(explained: "Explanation") -> str:
+class Explained(Protocol):
+    """What is shown of an explanation (`gapstone.maps.explanation.Explanation` has it all)."""
+
+    @property
+    def maps(self) -> Tensor: ...
+    @property
+    def classes(self) -> Tensor: ...
+    @property
+    def logits(self) -> Tensor: ...
+    @property
+    def additive(self) -> bool: ...
+    @property
+    def completeness(self) -> Tensor: ...
+    @property
+    def held(self) -> tuple[str, ...]: ...
+    @property
+    def end(self) -> str | None: ...
+    @property
+    def placement(self) -> Placement: ...
+    @property
+    def seen(self) -> ShownImages | None: ...
+    def evidence(self, image: int, size: Sequence[int]) -> list[Evidence]: ...
+
+
+def line(explained: Explained) -> str:
     """`Explanation(2 images, 3 of 1,000 classes, maps 7×7, additive)`"""
     images, classes = explained.classes.shape
     count = explained.logits.shape[1]
-    each = (f"{classes:,} of " if classes != count else "") + many(count, "class", "classes")
-    parts = [many(images, "image"), each, f"maps {by(explained.maps.shape[2:])}"]
+    each = (f"{classes:,} of " if classes != count else "") + count_noun(count, "class", "classes")
+    parts = [count_noun(images, "image"), each, f"maps {format_size(explained.maps.shape[2:])}"]
     if explained.additive:
         parts.append("additive")
     else:
@@ -68,14 +91,12 @@ def line(explained: "Explanation") -> str:
     return f"Explanation({', '.join(parts)})"
 
 
-def sheet(
-    explained: "Explanation", images: int | Sequence[int], classes: int, pictures: Pictures | None
-) -> Image.Image:
+def sheet(explained: Explained, images: int | Sequence[int], classes: int, pictures: Pictures | None) -> Image.Image:
     """The pictures beside the maps of their most probable classes among those explained, on one scale.
 
     Raises: ValueError where there are no pictures, or others than were explained.
     """
-    from gapstone.maps.sheet import Row, contact_sheet
+    from gapstone.drawing.sheet import SheetRow, contact_sheet
 
     count = len(explained.classes)
     numbers = list(range(min(images, count))) if isinstance(images, int) else list(images)
@@ -85,18 +106,18 @@ def sheet(
     for number in numbers:
         pixels = _pixels(explained, number, pictures)
         evidences = sorted(explained.evidence(number, pixels.shape[:2]), key=lambda e: -e.logit)
-        rows.append(Row.of(pixels, evidences[:classes], f"image {number}", side=SIDE))
+        rows.append(SheetRow.of(pixels, evidences[:classes], f"image {number}", side=SIDE))
     return next(contact_sheet(rows, per_page=len(rows)))
 
 
-def _pixels(explained: "Explanation", number: int, pictures: Pictures | None) -> NDArray[np.uint8]:
+def _pixels(explained: Explained, number: int, pictures: Pictures | None) -> NDArray[np.uint8]:
     size = tuple(round(high) for _, high in explained.placement.seen)
     if pictures is not None:
         given = np.asarray(pictures[number])
         if given.dtype != np.uint8 or given.shape[:2] != size:
             raise ValueError(
                 f"pictures[{number}] is {given.dtype} {given.shape}: give the pictures as the network saw them, uint8 "
-                f"of {by(size)} px, (H, W, 3) or (H, W, 1)"
+                f"of {format_size(size)} px, (H, W, 3) or (H, W, 1)"
             )
         return given
     pixels = explained.seen.pixels(number) if explained.seen is not None else None
@@ -108,7 +129,7 @@ def _pixels(explained: "Explanation", number: int, pictures: Pictures | None) ->
     return pixels
 
 
-def cell(explained: "Explanation", images: int, classes: int) -> str:
+def cell(explained: Explained, images: int, classes: int) -> str:
     """HTML for a notebook: the line, and the pictures of the first images where there are any."""
     said = f"<p><code>{escape(line(explained))}</code></p>"
     try:
@@ -133,12 +154,3 @@ def present(picture: Image.Image) -> None:
 
     if not ImageShow.show(picture, "class activation maps"):
         raise RuntimeError('there is no program here that shows pictures: explained.sheet().save("maps.png") keeps it')
-
-
-def evidence_line(e: Evidence) -> str:
-    """`Evidence('cat', 93.1 %, logit +4.12, map 7×7)`"""
-    from gapstone.maps.captions import percent, signed
-
-    more = ("" if e.additive else ", not additive") + (f", held: {', '.join(e.held)}" if e.held else "")
-    said = f"{percent(e.probability)}, logit {signed(e.logit)}, map {by(e.map.shape)}{more}"
-    return f"Evidence({display(e.label)!r}, {said})"

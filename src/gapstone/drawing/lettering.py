@@ -17,7 +17,7 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 @cache
 def _file(bold: bool) -> Path:
-    from gapstone.figures import matplotlib
+    from gapstone.drawing.matplotlib_setup import matplotlib
 
     return Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
 
@@ -25,7 +25,9 @@ def _file(bold: bool) -> Path:
 @cache
 def _drawn(character: str) -> bool:
     """Is there a glyph for it, and does it stand by itself, from left to right? (Both weights hold the same ones.)"""
-    files = [str(_file(bold)) for bold in (False, True)]  # imports gapstone.figures, which goes before Matplotlib
+    files = [
+        str(_file(bold)) for bold in (False, True)
+    ]  # imports gapstone.drawing.matplotlib_setup, which goes before Matplotlib
     from matplotlib.ft2font import FT2Font
 
     alone = unicodedata.bidirectional(character) not in {"R", "AL", "AN"}

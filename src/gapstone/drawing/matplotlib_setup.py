@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gapstone.working_folder import import_without
+from gapstone.runtime.working_folder import import_without
 
 matplotlib: Any = import_without("matplotlibrc", "matplotlib")
 

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from gapstone.maps import colours
-from gapstone.maps.explanation import Evidence
-from gapstone.maps.placing import How, place
+from gapstone.drawing import colours
+from gapstone.drawing.evidence import Evidence
+from gapstone.drawing.upsample import How, upsample
 
 if TYPE_CHECKING:
-    from gapstone.maps.boxes import Box  # loads scipy
+    from gapstone.localisation.cam_boxes import Box  # loads scipy
 
 DARKEST, LIGHTEST = 40, 230
 """What black and white become in the grey picture beneath a map."""
@@ -55,7 +55,7 @@ def overlay(
     check_fit(pixels, evidence)
     scale = scale_of(largest, [evidence])
     layer = Image.fromarray(
-        colours.rgba(place(evidence.map, evidence.placement, evidence.size, how), scale, alpha, cmap)
+        colours.rgba(upsample(evidence.map, evidence.placement, evidence.size, how), scale, alpha, cmap)
     )
     picture.paste(layer, (0, 0), layer)
     draw_seen(picture, evidence)

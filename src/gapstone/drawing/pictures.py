@@ -1,7 +1,7 @@
 """Maps as pictures: over the picture, beside it, many on a page, and as SVG; all on one scale, in logit units."""
 
-from gapstone.maps.overlay import largest, overlay
-from gapstone.maps.sheet import Row, contact_sheet, side_by_side
-from gapstone.maps.svg import svg
+from gapstone.drawing.overlay import largest, overlay
+from gapstone.drawing.sheet import SheetRow, contact_sheet, side_by_side
+from gapstone.drawing.svg import svg
 
-__all__ = ["Row", "contact_sheet", "largest", "overlay", "side_by_side", "svg"]
+__all__ = ["SheetRow", "contact_sheet", "largest", "overlay", "side_by_side", "svg"]

@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from gapstone.images.names import display
-from gapstone.maps import colours, lettering
-from gapstone.maps.captions import Role, Span, caption, remarks
-from gapstone.maps.colourbar import colour_bar
-from gapstone.maps.explanation import Evidence
-from gapstone.maps.overlay import check_fit, overlay, resized, scale_of, underlay
-from gapstone.maps.placing import How
+from gapstone.console.formatting import display
+from gapstone.drawing import colours, lettering
+from gapstone.drawing.captions import Role, Span, caption, remarks
+from gapstone.drawing.colourbar import colour_bar
+from gapstone.drawing.evidence import Evidence
+from gapstone.drawing.overlay import check_fit, overlay, resized, scale_of, underlay
+from gapstone.drawing.upsample import How
 
 if TYPE_CHECKING:
-    from gapstone.maps.boxes import Box
+    from gapstone.localisation.cam_boxes import Box
 
 INK: dict[Role, tuple[int, int, int]] = {
     "label": (0, 0, 0),
@@ -37,7 +37,7 @@ ROWS = 30  # on a page
 
 
 @dataclass(frozen=True)
-class Row:
+class SheetRow:
     """One picture and the classes to show of it, kept no larger than they are shown: thousands fit into memory.
 
     ```python
@@ -59,9 +59,10 @@ class Row:
         name: str = "",
         boxes: Mapping[int, Sequence["Box"]] | None = None,
         side: int = LISTED,
-    ) -> "Row":
+    ) -> "SheetRow":
         """Resized so that its longest side is `side` px; a tiny picture is enlarged by a whole number, to squares; a
-        strip is at least `THINNEST` px across."""
+        strip is at least `THINNEST` px across.
+        """
         if side < 1:
             raise ValueError(f"side={side}: the longest side of a picture on the sheet, in px")
         picture = underlay(pixels, grey=False)
@@ -113,13 +114,13 @@ def side_by_side(
     Arguments as for `overlay`; boxes: by class index; largest: by default that of these evidences; side: the longest
     side of a picture, in px.
     """
-    row = Row.of(pixels, evidences, name, boxes, side)
+    row = SheetRow.of(pixels, evidences, name, boxes, side)
     scale = scale_of(largest, evidences)
     return _page([row], scale, alpha, how, grey, cmap, beside=4)
 
 
 def contact_sheet(
-    rows: Sequence[Row],
+    rows: Sequence[SheetRow],
     largest: float | None = None,
     alpha: float = colours.STRONGEST,
     how: How = "smooth",
@@ -151,7 +152,7 @@ class _Panel:
 
 
 def _page(
-    rows: Sequence[Row],
+    rows: Sequence[SheetRow],
     largest: float,
     alpha: float,
     how: How,

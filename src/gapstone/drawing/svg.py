@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gapstone.images.names import display
-from gapstone.maps import colourbar, colours, lettering
-from gapstone.maps.captions import Span, caption, remarks, whole
-from gapstone.maps.explanation import Evidence
-from gapstone.maps.overlay import check_fit, scale_of, underlay
-from gapstone.maps.sheet import COLUMN, GAP, INK, LETTERS, MARGIN, SMALL, per_line, wrapped
+from gapstone.console.formatting import display
+from gapstone.drawing import colourbar, colours, lettering
+from gapstone.drawing.captions import Span, caption, remarks, whole
+from gapstone.drawing.evidence import Evidence
+from gapstone.drawing.overlay import check_fit, scale_of, underlay
+from gapstone.drawing.sheet import COLUMN, GAP, INK, LETTERS, MARGIN, SMALL, per_line, wrapped
 
 if TYPE_CHECKING:
-    from gapstone.maps.boxes import Box
+    from gapstone.localisation.cam_boxes import Box
 
 PANEL, LINE = 400, 19
 MOST = 1200  # px: a larger picture is embedded at this size; its maps stay exact

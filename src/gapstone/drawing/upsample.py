@@ -9,12 +9,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.maps.placement import Placement
+from gapstone.tracing.placement import Placement
 
 How = Literal["smooth", "cells"]
 
 
-def place(map: NDArray[Any], placement: Placement, size: Sequence[int], how: How = "smooth") -> NDArray[np.float32]:
+def upsample(map: NDArray[Any], placement: Placement, size: Sequence[int], how: How = "smooth") -> NDArray[np.float32]:
     """Each pixel's value, in a picture of `size` (H, W).
 
     ```python

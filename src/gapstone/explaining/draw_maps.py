@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gapstone import __version__
-from gapstone.explaining.kept import Kept, digest, name_of
+from gapstone.console.formatting import display
+from gapstone.drawing.evidence import Evidence
+from gapstone.drawing.pictures import side_by_side
+from gapstone.drawing.upsample import How
+from gapstone.explaining.explain_folder import ExplainFolder, digest, name_of
+from gapstone.images.intensity_range import UNDECIDED, Ranges
 from gapstone.images.load import VERSION as LOADER
 from gapstone.images.load import ImageError, load, read_bytes
-from gapstone.images.names import display
-from gapstone.images.ranges import UNDECIDED, Ranges
-from gapstone.maps.boxes import Box
-from gapstone.maps.drawing import side_by_side
-from gapstone.maps.explanation import Evidence
-from gapstone.maps.files import load_npz
-from gapstone.maps.placing import How
+from gapstone.localisation.cam_boxes import Box
+from gapstone.maps.map_files import load_npz
 
 VERSION = 3  # raised when the same facts are drawn otherwise
 THREADS = min(4, os.cpu_count() or 1)
@@ -44,7 +44,7 @@ Pixels = NDArray[np.uint8]
 
 
 def draw(
-    kept: Kept,
+    kept: ExplainFolder,
     rows: Iterator[Row],
     scale: float,
     how: How,
@@ -90,7 +90,7 @@ def draw(
     return failed
 
 
-def shown(kept: Kept, row: Row) -> list[Evidence]:
+def shown(kept: ExplainFolder, row: Row) -> list[Evidence]:
     """The evidence for the classes of a row, in its order."""
     by_index = {e.index: e for e in load_npz(kept.out / row["npz"])}
     return [by_index[entry["index"]] for entry in row["classes"]]
@@ -105,7 +105,7 @@ def thumbnail_side(pictures: int) -> int:
     return next((side for most, side in THUMBNAILS if pictures <= most), SMALLEST_THUMBNAIL)
 
 
-def thumbnail(kept: Kept, row: Row, side: int) -> Path:
+def thumbnail(kept: ExplainFolder, row: Row, side: int) -> Path:
     """Where it lies; its suffix says whether it is a JPEG, or a PNG of all the picture's own pixels."""
     suffix = "png" if max(row["size"]) <= OWN_PIXELS else "jpg"
     return kept.thumbs / f"{name_of(Path(row['path']))}-{row['sha256'][:16]}-{side}.{suffix}"
@@ -129,7 +129,7 @@ def _work(row: Row, work: Sequence[Callable[[Pixels], None]], ranges: Ranges, fa
 
 
 def _drawing(
-    kept: Kept, row: Row, scale: float, how: How, alpha: float, ranges: Ranges
+    kept: ExplainFolder, row: Row, scale: float, how: How, alpha: float, ranges: Ranges
 ) -> list[Callable[[Pixels], None]]:
     """What is left to do for a picture's PNG: nothing, where it is there."""
     path = kept.maps / f"{name_of(Path(row['path']))}.png"
@@ -148,13 +148,13 @@ def _drawing(
     return [make]
 
 
-def _thumbnail(kept: Kept, row: Row, side: int, ranges: Ranges) -> list[Callable[[Pixels], None]]:
+def _thumbnail(kept: ExplainFolder, row: Row, side: int, ranges: Ranges) -> list[Callable[[Pixels], None]]:
     path = thumbnail(kept, row, side)
     key = digest(VERSION, LOADER, path.name, ranges.to_json(), PIL.__version__, __version__)
     return [] if kept.has_drawn(path, key) else [partial(_make_thumbnail, kept, path, key, side)]
 
 
-def _make_thumbnail(kept: Kept, path: Path, key: str, side: int, pixels: Pixels) -> None:
+def _make_thumbnail(kept: ExplainFolder, path: Path, key: str, side: int, pixels: Pixels) -> None:
     picture = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
     picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3)
     drawn = io.BytesIO()

@@ -12,26 +12,26 @@ import torch
 from rich.console import Console
 
 from gapstone import __version__
-from gapstone.explaining import drawing, page, results, table
-from gapstone.explaining.kept import Kept, alone, digest
-from gapstone.explaining.looking import BOX_GRID, Asked, Looked, look
-from gapstone.explaining.request import Request, indexes
-from gapstone.images.inputs import Found, files
+from gapstone.console.formatting import display
+from gapstone.console.progress import Bars
+from gapstone.console.terminal import Terminal
+from gapstone.data.input_files import InputFiles, input_files
+from gapstone.explaining import draw_maps, explain_json, explain_page, explain_table
+from gapstone.explaining.explain_folder import ExplainFolder, alone, digest
+from gapstone.explaining.explain_request import ExplainRequest, indexes
+from gapstone.explaining.map_pass import BOX_GRID, ClassQuery, PassResult, run_map_pass
 from gapstone.images.load import VERSION as LOADER
-from gapstone.images.names import display
-from gapstone.opening import Opened, open_model
-from gapstone.prepare import pick_device
-from gapstone.progress import Bars
-from gapstone.stopping import stoppable
-from gapstone.storage.folder import EXPLAIN, check_folder
-from gapstone.storage.sealed import named
-from gapstone.terminal import Terminal
-from gapstone.whole import sync_folder
+from gapstone.maps.open_model import ImageModel, open_model
+from gapstone.runtime.interrupts import stoppable
+from gapstone.storage.atomic import sync_folder
+from gapstone.storage.owned_folder import EXPLAIN, check_folder
+from gapstone.storage.sealed_json import damage_note
+from gapstone.training.training_data import pick_device
 
 VERSION = 2  # raised when the same pictures and options would give other numbers
 
 
-def explain_files(request: Request, out: Path, console: Console | None = None) -> bool:
+def explain_files(request: ExplainRequest, out: Path, console: Console | None = None) -> bool:
     """Explain pictures into the folder `out`; True when all of them could be read.
 
         >>> explain_files(Request("photos.safetensors", ("new", "more/*.jpg"), html=True), Path("runs/new"))
@@ -43,7 +43,7 @@ def explain_files(request: Request, out: Path, console: Console | None = None) -
     """
     console = console or Terminal(stderr=request.as_json)
     check_folder(out, EXPLAIN)
-    found = files(request.images)
+    found = input_files(request.images)
     if not found.paths:
         raise ValueError(_nothing(request, found))
     with Bars(console, idle=f"Explaining {display(request.model)}") as bars, ExitStack() as stack:
@@ -67,17 +67,17 @@ def explain_files(request: Request, out: Path, console: Console | None = None) -
         with (out / "explained.json").open(encoding="ascii") as document:
             shutil.copyfileobj(document, sys.stdout)
     else:
-        table.show(console, opened.labels, looked, lambda: _rows(kept, looked), found.missing, out, request)
+        explain_table.show(console, opened.labels, looked, lambda: _rows(kept, looked), found.missing, out, request)
     return not looked.errors and not found.missing
 
 
-def _say_damaged(kept: Kept, bars: Bars) -> None:
+def _say_damaged(kept: ExplainFolder, bars: Bars) -> None:
     if kept.damaged:
-        bars.say(named(kept.damaged))
+        bars.say(damage_note(kept.damaged))
         kept.damaged.clear()
 
 
-def _nothing(request: Request, found: Found) -> str:
+def _nothing(request: ExplainRequest, found: InputFiles) -> str:
     given = ", ".join(display(one) for one in request.images) or "nothing"
     why = " ".join(found.notes())
     return f"no images found in {given}. {why}".strip() + (
@@ -85,7 +85,7 @@ def _nothing(request: Request, found: Found) -> str:
     )
 
 
-def _asked(request: Request, opened: Opened) -> Asked:
+def _asked(request: ExplainRequest, opened: ImageModel) -> ClassQuery:
     classes = indexes(request.classes, opened.labels) if request.classes is not None else None
     shown = opened.labels if classes is None or request.all_classes else [opened.labels[k] for k in classes]
     for label in shown:
@@ -102,10 +102,10 @@ def _asked(request: Request, opened: Opened) -> Asked:
         request.native,
         str(opened.device) if opened.device.type == "cpu" else torch.cuda.get_device_name(opened.device),
     )
-    return Asked(classes, request.top, request.all_classes, request.threshold, key, smallest)
+    return ClassQuery(classes, request.top, request.all_classes, request.threshold, key, smallest)
 
 
-def _identity(opened: Opened) -> list[Any]:
+def _identity(opened: ImageModel) -> list[Any]:
     """What the model is, by its content: a file's name may stay while what is in it changes."""
     content = hashlib.sha256()
     for name, tensor in sorted(opened.model.state_dict().items()):
@@ -115,7 +115,9 @@ def _identity(opened: Opened) -> list[Any]:
     return [repr(opened.model), content.hexdigest(), list(opened.labels), opened.preprocessing.to_json()]
 
 
-def _look(request: Request, opened: Opened, asked: Asked, found: Found, kept: Kept, bars: Bars) -> Looked:
+def _look(
+    request: ExplainRequest, opened: ImageModel, asked: ClassQuery, found: InputFiles, kept: ExplainFolder, bars: Bars
+) -> PassResult:
     total, done = len(found.paths), 0
     for name in ("explained.json", "index.html"):  # of what was in the folder before: wrong from here on
         (kept.out / name).unlink(missing_ok=True)
@@ -132,15 +134,17 @@ def _look(request: Request, opened: Opened, asked: Asked, found: Found, kept: Ke
             f"from here."
         )
     ):
-        looked = look(opened, asked, found.paths, request.batch_size, kept, told)
+        looked = run_map_pass(opened, asked, found.paths, request.batch_size, kept, told)
     if looked.again:
         bars.say(f"{looked.again:,} of {total:,} pictures had been looked at before.")
     return looked
 
 
-def _draw(request: Request, opened: Opened, looked: Looked, kept: Kept, bars: Bars) -> dict[str, str]:
+def _draw(
+    request: ExplainRequest, opened: ImageModel, looked: PassResult, kept: ExplainFolder, bars: Bars
+) -> dict[str, str]:
     """By path, why a picture could not be drawn."""
-    side = drawing.thumbnail_side(min(looked.pictures, page.MOST)) if request.html else None
+    side = draw_maps.thumbnail_side(min(looked.pictures, explain_page.MOST)) if request.html else None
     if not request.drawings and not side:
         return {}
     tell, done = bars("Drawing"), 0
@@ -158,16 +162,16 @@ def _draw(request: Request, opened: Opened, looked: Looked, kept: Kept, bars: Ba
         )
     ):
         how, ranges = (request.how, request.alpha, request.drawings), opened.preprocessing.ranges
-        return drawing.draw(kept, rows, looked.largest or 1.0, *how, side, told, ranges)
+        return draw_maps.draw(kept, rows, looked.largest or 1.0, *how, side, told, ranges)
 
 
 def _write(
-    request: Request,
-    opened: Opened,
-    asked: Asked,
-    looked: Looked,
-    found: Found,
-    kept: Kept,
+    request: ExplainRequest,
+    opened: ImageModel,
+    asked: ClassQuery,
+    looked: PassResult,
+    found: InputFiles,
+    kept: ExplainFolder,
     failed: dict[str, str],
 ) -> None:
     head = {
@@ -187,13 +191,13 @@ def _write(
         },
         "missing": [display(pattern) for pattern in found.missing],
     }
-    rows = (results.public(row, opened.labels, request.drawings, failed) for row in _rows(kept, looked))
-    results.write(kept.out / "explained.json", head, rows)
+    rows = (explain_json.public(row, opened.labels, request.drawings, failed) for row in _rows(kept, looked))
+    explain_json.write(kept.out / "explained.json", head, rows)
     if request.html:
-        page.write(kept, head, looked, lambda: _rows(kept, looked), failed)
+        explain_page.write(kept, head, looked, lambda: _rows(kept, looked), failed)
 
 
-def _rows(kept: Kept, looked: Looked) -> Iterator[dict[str, Any]]:
+def _rows(kept: ExplainFolder, looked: PassResult) -> Iterator[dict[str, Any]]:
     """All rows in order, one batch in memory at a time."""
     for key in looked.batches:
         yield from kept.read(key)["rows"]

@@ -18,11 +18,19 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from gapstone.images.inputs import RESULTS
-from gapstone.images.names import display
-from gapstone.storage.folder import EXPLAIN, own_folder
-from gapstone.storage.sealed import DamagedError, open_own, read_own, read_sealed, read_vouched, sha256, write_sealed
-from gapstone.whole import remove, sync_folder, write_whole
+from gapstone.console.formatting import display
+from gapstone.data.input_files import RESULTS
+from gapstone.storage.atomic import remove, sync_folder, write_atomic
+from gapstone.storage.owned_folder import EXPLAIN, own_folder
+from gapstone.storage.sealed_json import (
+    DamagedError,
+    open_own,
+    read_own,
+    read_sealed,
+    read_vouched,
+    sha256,
+    write_sealed,
+)
 
 Record = dict[str, Any]
 """What is kept of one batch: "rows" (one per picture, in order), "files" (.npz → sha256), "largest"."""
@@ -53,7 +61,7 @@ def stamp(path: Path) -> Stamp | None:
     return status.st_size, status.st_mtime_ns
 
 
-class Kept:
+class ExplainFolder:
     """The folder of results of one run."""
 
     def __init__(self, out: Path) -> None:
@@ -133,7 +141,7 @@ class Kept:
 
     def write(self, path: Path, content: bytes) -> None:
         """One of many files, on disk when this returns; its name is when a record says so, or at the end."""
-        write_whole(path, content, sync_its_folder=False)
+        write_atomic(path, content, sync_its_folder=False)
 
     def has_drawn(self, path: Path, key: str) -> bool:
         """Is the picture there, made from what the key says, byte for byte?"""
@@ -156,10 +164,10 @@ class Kept:
 
 
 @contextmanager
-def alone(out: Path, say: Callable[[str], None] | None = None) -> Iterator[Kept]:
+def alone(out: Path, say: Callable[[str], None] | None = None) -> Iterator[ExplainFolder]:
     """OUT, made where it is missing; one gapstone at a time in it, the leavings of one that was killed cleared away.
 
     Raises: ValueError where OUT cannot be used.
     """
     with own_folder(out, EXPLAIN, say=say):
-        yield Kept(out)
+        yield ExplainFolder(out)

@@ -1,6 +1,6 @@
 """OUT/explained.json: one document, each picture on a line of its own, written and read without holding all of them.
 
-The pictures are those of `gapstone.maps.files`, schema 1, with their maps in .npz files, and more:
+The pictures are those of `gapstone.maps.map_files`, schema 1, with their maps in .npz files, and more:
 
     {"schema": 2, "model", "gapstone", "labels": […],
      "largest": 0.83,                       the scale of all drawings: contribution of a cell, in logit units
@@ -23,15 +23,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from gapstone.explaining.kept import name_of
-from gapstone.whole import whole
+from gapstone.explaining.explain_folder import name_of
+from gapstone.storage.atomic import atomic_file
 
 Row = dict[str, Any]
 
 
 def write(path: Path, head: dict[str, Any], rows: Iterable[Row]) -> None:
     """The document, whole or not at all."""
-    with whole(path) as unfinished, unfinished.open("w", encoding="ascii", newline="\n") as file:
+    with atomic_file(path) as unfinished, unfinished.open("w", encoding="ascii", newline="\n") as file:
         _write(file, head, rows)
 
 

@@ -6,7 +6,6 @@ there are, one is in memory. A few lines of script sort, filter and page; withou
 """
 
 import base64
-import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,16 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gapstone.explaining.drawing import OWN_PIXELS, shown, thumbnail, thumbnail_side
-from gapstone.explaining.kept import Kept
-from gapstone.explaining.looking import Looked
-from gapstone.explaining.names import shared, within
-from gapstone.maps import captions, colours
-from gapstone.maps.colourbar import strip, ticks
-from gapstone.maps.explanation import Evidence
-from gapstone.maps.overlay import DARKEST, LIGHTEST
-from gapstone.shown import pages
-from gapstone.whole import whole
+from gapstone.console.formatting import pages
+from gapstone.drawing import colours, logit_text
+from gapstone.drawing.colourbar import strip, ticks
+from gapstone.drawing.evidence import Evidence
+from gapstone.drawing.overlay import DARKEST, LIGHTEST
+from gapstone.explaining.common_folder import shared, within
+from gapstone.explaining.draw_maps import OWN_PIXELS, shown, thumbnail, thumbnail_side
+from gapstone.explaining.explain_folder import ExplainFolder
+from gapstone.explaining.map_pass import PassResult
+from gapstone.storage.atomic import atomic_file
 
 MOST = 6000  # pictures on a page: some 50 MB; all are in explained.json
 MOST_WRONG = 500  # listed
@@ -75,9 +74,9 @@ class Card:
 
 
 def write(
-    kept: Kept,
+    kept: ExplainFolder,
     head: dict[str, Any],
-    looked: Looked,
+    looked: PassResult,
     rows: Callable[[], Iterator[Row]],
     failed: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
@@ -129,9 +128,8 @@ def write(
         exact=exact,
         parts=parts,
         script=script,
-        allowed=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )
-    with whole(kept.out / "index.html") as unfinished, unfinished.open("wb") as file:
+    with atomic_file(kept.out / "index.html") as unfinished, unfinished.open("wb") as file:
         for piece in text:
             file.write(piece.encode("utf-8", "backslashreplace"))
 
@@ -142,7 +140,7 @@ def _grey() -> str:
     return f"contrast({slope / (slope + 2 * offset):.3f}) brightness({slope + 2 * offset:.3f})"
 
 
-def _cards(kept: Kept, head: dict[str, Any], rows: Iterator[Row], side: int, folder: str) -> Iterator[Card]:
+def _cards(kept: ExplainFolder, head: dict[str, Any], rows: Iterator[Row], side: int, folder: str) -> Iterator[Card]:
     number = 0
     for row in rows:
         if "error" in row:
@@ -158,7 +156,7 @@ def _cards(kept: Kept, head: dict[str, Any], rows: Iterator[Row], side: int, fol
             name=within(row["name"], folder),
             answer=head["labels"][row["prediction"]],
             probability=row["probability"],
-            percent=captions.percent(row["probability"]),
+            percent=logit_text.percent(row["probability"]),
             uri=_uri(picture.read_bytes(), kind),
             ratio=f"{width}/{height}",
             pixelated=max(height, width) <= OWN_PIXELS,
@@ -189,11 +187,11 @@ def _tile(e: Evidence, entry: Row, largest: float, how: Literal["smooth", "cells
             _percent(b["x0"], b["y0"], b["x1"] - b["x0"], b["y1"] - b["y0"], width, height)
             for b in entry.get("boxes", ())
         ],
-        probability=captions.percent(e.probability),
-        logit=captions.signed(e.logit),
-        positive=captions.signed(entry["positive"]),
-        negative=captions.signed(entry["negative"]) if entry["negative"] else None,
-        bias=captions.signed(e.bias),
+        probability=logit_text.percent(e.probability),
+        logit=logit_text.signed(e.logit),
+        positive=logit_text.signed(entry["positive"]),
+        negative=logit_text.signed(entry["negative"]) if entry["negative"] else None,
+        bias=logit_text.signed(e.bias),
         nothing=entry["positive"] == 0,
         unexplained=None if e.additive else f"{e.completeness:.2g}",
     )

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gapstone.images.names import display
+from gapstone.console.formatting import display
 
 
 @dataclass(frozen=True)
-class Request:
+class ExplainRequest:
     """All options of `gapstone explain`.
 
     Raises: ValueError naming the option that cannot be.

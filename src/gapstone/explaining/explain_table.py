@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gapstone.explaining.looking import Looked
-from gapstone.explaining.names import shared, within
-from gapstone.explaining.request import Request
-from gapstone.images.names import display
+from gapstone.console.formatting import display
+from gapstone.explaining.common_folder import shared, within
+from gapstone.explaining.explain_request import ExplainRequest
+from gapstone.explaining.map_pass import PassResult
 
 MOST = 40  # rows: more scroll past unread
 MOST_WRONG = 20
@@ -23,11 +23,11 @@ Row = dict[str, Any]
 def show(
     console: Console,
     labels: Sequence[str],
-    looked: Looked,
+    looked: PassResult,
     rows: Callable[[], Iterator[Row]],
     missing: Sequence[str],
     out: Path,
-    request: Request,
+    request: ExplainRequest,
 ) -> None:
     """Print it."""
     first: list[Row] = []
@@ -54,7 +54,7 @@ def show(
     _say(console, _where(out, request))
 
 
-def _where(out: Path, request: Request) -> str:
+def _where(out: Path, request: ExplainRequest) -> str:
     place = display(out)
     parts = [f"All numbers: {place}/explained.json", f"Maps{' and drawings' * request.drawings}: {place}/maps"]
     if request.html:
@@ -66,7 +66,7 @@ def _say(console: Console, text: str, style: str = "") -> None:
     console.print(Text(text, style), soft_wrap=True)
 
 
-def _table(rows: Sequence[Row], labels: Sequence[str], request: Request) -> Table:
+def _table(rows: Sequence[Row], labels: Sequence[str], request: ExplainRequest) -> Table:
     """Names without the folder they share, so that they can be told apart on a narrow terminal."""
     folder: str | None = None
     for row in rows:

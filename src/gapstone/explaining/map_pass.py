@@ -23,16 +23,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gapstone.explaining.kept import Kept, Record, Stamp, digest, name_of, stamp
+from gapstone.console.formatting import display
+from gapstone.drawing.evidence import Evidence
+from gapstone.drawing.upsample import upsample
+from gapstone.explaining.explain_folder import ExplainFolder, Record, Stamp, digest, name_of, stamp
+from gapstone.images.intensity_range import Ranges
 from gapstone.images.load import ImageError, load, read_bytes
-from gapstone.images.names import display
-from gapstone.images.ranges import Ranges
-from gapstone.maps.boxes import box
-from gapstone.maps.explanation import Evidence
-from gapstone.maps.files import save_npz, to_json
-from gapstone.maps.placing import place
-from gapstone.opening import Opened
-from gapstone.storage.sealed import sha256
+from gapstone.localisation.cam_boxes import box
+from gapstone.maps.map_files import save_npz, to_json
+from gapstone.maps.open_model import ImageModel
+from gapstone.storage.sealed_json import sha256
 
 LOADERS = min(4, os.cpu_count() or 1)  # pictures decoded at a time; each may hold a large one
 BOX_GRID = 256  # px: boxes of larger pictures are found on a grid of that side; a cell of 7×7 is 36 of them
@@ -43,7 +43,7 @@ Fit = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
-class Asked:
+class ClassQuery:
     """What each picture is asked, and by what all its answers are known again."""
 
     classes: Sequence[int] | None
@@ -59,7 +59,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Picture:
+class PreparedPicture:
     """A picture as the network will see it, or why it cannot."""
 
     path: Path
@@ -79,7 +79,7 @@ class NoMemoryError(OSError):
 
 
 @dataclass
-class Looked:
+class PassResult:
     """What the first pass found; the answers themselves are on disk, a record per batch."""
 
     batches: list[str]
@@ -92,9 +92,11 @@ class Looked:
     """Pictures whose answers were there already."""
 
 
-def look(opened: Opened, asked: Asked, paths: Sequence[Path], batch_size: int, kept: Kept, tell: Tell) -> Looked:
+def run_map_pass(
+    opened: ImageModel, asked: ClassQuery, paths: Sequence[Path], batch_size: int, kept: ExplainFolder, tell: Tell
+) -> PassResult:
     """Look at what has not been looked at yet."""
-    looked = Looked([])
+    looked = PassResult([])
     done = 0
     for key, record, old in _records(opened, asked, paths, batch_size, kept):
         looked.batches.append(key)
@@ -109,11 +111,11 @@ def look(opened: Opened, asked: Asked, paths: Sequence[Path], batch_size: int, k
 
 
 def _records(
-    opened: Opened, asked: Asked, paths: Sequence[Path], batch_size: int, kept: Kept
+    opened: ImageModel, asked: ClassQuery, paths: Sequence[Path], batch_size: int, kept: ExplainFolder
 ) -> Iterator[tuple[str, Record, bool]]:
     """(key, record, was there already) of each batch. While the network is at one, the next is being loaded."""
     pool = ThreadPoolExecutor(LOADERS, thread_name_prefix="gapstone-loader")
-    waiting: deque[tuple[str, Record] | list[Future[Picture]]] = deque()
+    waiting: deque[tuple[str, Record] | list[Future[PreparedPicture]]] = deque()
     fit: Fit = opened.preprocessing.fit
     if asked.native is not None:
         fit, batch_size = partial(opened.preprocessing.native, smallest=asked.native), 1
@@ -130,7 +132,7 @@ def _records(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _known(asked: Asked, batch: Sequence[Path], kept: Kept) -> tuple[str, Record] | None:
+def _known(asked: ClassQuery, batch: Sequence[Path], kept: ExplainFolder) -> tuple[str, Record] | None:
     """A batch whose files are as they were when it was looked at, found without reading them."""
     shas = [kept.known(path) for path in batch]
     if None in shas:
@@ -140,11 +142,11 @@ def _known(asked: Asked, batch: Sequence[Path], kept: Kept) -> tuple[str, Record
     return (key, record) if record else None
 
 
-def _key(asked: Asked, batch: Sequence[Path], shas: Sequence[str | None]) -> str:
+def _key(asked: ClassQuery, batch: Sequence[Path], shas: Sequence[str | None]) -> str:
     return digest(asked.key, [[os.fspath(path), sha] for path, sha in zip(batch, shas, strict=True)])
 
 
-def _load(path: Path, fit: Fit, ranges: Ranges) -> Picture:
+def _load(path: Path, fit: Fit, ranges: Ranges) -> PreparedPicture:
     like = stamp(path)  # before it is read: a change while it is read shows
     sha = None
     try:
@@ -152,16 +154,19 @@ def _load(path: Path, fit: Fit, ranges: Ranges) -> Picture:
         sha = hashlib.sha256(data).hexdigest()
         loaded = load(data, ranges=ranges)
         width, height = loaded.size
-        return Picture(path, fit(loaded.pixels), (height, width), loaded.notes, sha, like)
+        return PreparedPicture(path, fit(loaded.pixels), (height, width), loaded.notes, sha, like)
     except ImageError as error:
-        return Picture(path, None, (0, 0), sha=sha, like=like, error=str(error))
+        return PreparedPicture(path, None, (0, 0), sha=sha, like=like, error=str(error))
     except (ValueError, ArithmeticError) as error:  # of a size that Pillow cannot resize: listed, and the run goes on
         why = f"it cannot be resized to what the network sees ({type(error).__name__}: {error})"
-        return Picture(path, None, (0, 0), sha=sha, like=like, error=why)
+        return PreparedPicture(path, None, (0, 0), sha=sha, like=like, error=why)
 
 
 def _finish(
-    opened: Opened, asked: Asked, batch: tuple[str, Record] | list[Future[Picture]], kept: Kept
+    opened: ImageModel,
+    asked: ClassQuery,
+    batch: tuple[str, Record] | list[Future[PreparedPicture]],
+    kept: ExplainFolder,
 ) -> tuple[str, Record, bool]:
     if isinstance(batch, tuple):
         return *batch, True
@@ -175,7 +180,7 @@ def _finish(
     return key, record, False
 
 
-def _ask(opened: Opened, asked: Asked, pictures: Sequence[Picture], kept: Kept) -> Record:
+def _ask(opened: ImageModel, asked: ClassQuery, pictures: Sequence[PreparedPicture], kept: ExplainFolder) -> Record:
     """One batch through the network; its maps are written, its answers returned."""
     record: Record = {"rows": [], "files": {}, "largest": 0.0}
     answers = _answers(opened, asked, [p for p in pictures if p.fitted is not None])
@@ -208,7 +213,7 @@ def _ask(opened: Opened, asked: Asked, pictures: Sequence[Picture], kept: Kept) 
 
 
 def _answers(
-    opened: Opened, asked: Asked, pictures: Sequence[Picture]
+    opened: ImageModel, asked: ClassQuery, pictures: Sequence[PreparedPicture]
 ) -> Iterator[tuple[tuple[int, float], list[Evidence]]]:
     """Per picture (the class answered, its probability) and the evidence for the classes whose maps are kept."""
     if not pictures:
@@ -234,7 +239,7 @@ def _answers(
         yield (int(best.indices[number]), float(best.values[number])), evidences
 
 
-def _shown(asked: Asked, evidences: list[Evidence]) -> list[Evidence]:
+def _shown(asked: ClassQuery, evidences: list[Evidence]) -> list[Evidence]:
     if asked.classes is None:
         return evidences[: asked.top]
     by_index = {e.index: e for e in evidences}
@@ -242,9 +247,9 @@ def _shown(asked: Asked, evidences: list[Evidence]) -> list[Evidence]:
 
 
 def _facts(
-    picture: Picture, shown: list[Evidence], best: tuple[int, float], file: str, threshold: Threshold
+    picture: PreparedPicture, shown: list[Evidence], best: tuple[int, float], file: str, threshold: Threshold
 ) -> dict[str, Any]:
-    """A picture's row: what maps/files.py says of it, and what only this command knows."""
+    """A picture's row: what maps/map_files.py says of it, and what only this command knows."""
     facts: dict[str, Any] = to_json(shown, npz=f"maps/{file}")["pictures"][0]
     del facts["name"]
     for entry, evidence in zip(facts["classes"], shown, strict=True):
@@ -263,5 +268,5 @@ def boxes_of(evidence: Evidence, threshold: float | Literal["otsu"]) -> list[dic
     placement = evidence.placement.within((0.0, 0.0), (1 / down, 1 / across))
     return [
         {"x0": round(b.x0 * across), "y0": round(b.y0 * down), "x1": round(b.x1 * across), "y1": round(b.y1 * down)}
-        for b in box(place(evidence.map, placement, grid), threshold)
+        for b in box(upsample(evidence.map, placement, grid), threshold)
     ]

@@ -8,23 +8,23 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from gapstone.console.formatting import display, format_size
+from gapstone.console.progress import Bars
+from gapstone.console.terminal import Terminal
+from gapstone.data.near_duplicates import check_threshold
+from gapstone.data.split import Duplicates
 from gapstone.export import int8 as whole_numbers
-from gapstone.export.about import about
-from gapstone.export.check import TOLERANCE, Checked, Run, check, pictures
-from gapstone.export.module import logits_alone, logits_and_maps
-from gapstone.export.sizes import Sizes, sizes
+from gapstone.export.export_module import logits_alone, logits_and_maps
+from gapstone.export.file_metadata import file_metadata
+from gapstone.export.size_range import SizeRange, size_range
 from gapstone.export.to_onnx import NEWEST, OPSET, need_onnx, read_onnx, write_onnx
 from gapstone.export.to_pt2 import graph, read_pt2, write_pt2
-from gapstone.images.near import check_threshold
-from gapstone.images.split import Duplicates
-from gapstone.opening import Opened, open_model
-from gapstone.progress import Bars
-from gapstone.shown import by, display
-from gapstone.stopping import stoppable
-from gapstone.storage.folder import own_file
-from gapstone.terminal import Terminal
-from gapstone.timing import side_by_side, take_turns
-from gapstone.whole import whole
+from gapstone.export.verify import TOLERANCE, Checked, Run, pictures, verify
+from gapstone.maps.open_model import ImageModel, open_model
+from gapstone.runtime.interrupts import stoppable
+from gapstone.runtime.timing import side_by_side, take_turns
+from gapstone.storage.atomic import atomic_file
+from gapstone.storage.owned_folder import own_file
 
 SECONDS = 3.0  # of timing, after five rounds: an idea, not a benchmark
 
@@ -73,28 +73,28 @@ def export(
             tell = bars("Checking images")
             images = whole_numbers.choose(opened, data, tell, duplicates, duplicate_threshold)
         module = logits_and_maps(opened) if maps else logits_alone(opened)
-        facts = about(opened, maps)
+        facts = file_metadata(opened, maps)
         with bars.during("Tracing the network"):
-            program, takes = graph(module, given := sizes(opened))
+            program, takes = graph(module, given := size_range(opened))
         if takes.fixed and not given.fixed:
             bars.say("This network cannot be exported with its size left open: the file takes one size only.")
         if pt2:
-            with bars.during(f"Writing and checking {pt2}"), whole(pt2) as part:
+            with bars.during(f"Writing and checking {pt2}"), atomic_file(pt2) as part:
                 write_pt2(program, facts, part)
                 read = read_pt2(part)
-                checked = check(read, opened, takes.trials(), "torch.export")
+                checked = verify(read, opened, takes.trials(), "torch.export")
             written.append(pt2)
             _report(bars, pt2, opened, takes, maps, "torch.export", checked, read)
         if onnx:
-            with bars.during(f"Writing and checking {onnx}"), whole(onnx) as part:
+            with bars.during(f"Writing and checking {onnx}"), atomic_file(onnx) as part:
                 write_onnx(program, facts, opset, maps, part)
                 read = read_onnx(part)
-                checked = check(read, opened, takes.trials(), "ONNX Runtime")
+                checked = verify(read, opened, takes.trials(), "ONNX Runtime")
             written.append(onnx)
             _report(bars, onnx, opened, takes, maps, f"ONNX, opset {opset}", checked, read)
         if onnx and images:
             small = _int8_name(onnx)
-            with whole(small) as part:
+            with atomic_file(small) as part:
                 with bars.during("Calibrating and quantising"):
                     whole_numbers.quantise(onnx, opened, images, part)
                 cost = whole_numbers.cost(onnx, part, opened, images, bars("Comparing float and int8"))
@@ -126,7 +126,14 @@ def _int8_name(onnx: Path) -> Path:
 
 
 def _report(
-    bars: Bars, path: Path, opened: Opened, takes: Sizes, maps: bool, kind: str, checked: Sequence[Checked], read: Run
+    bars: Bars,
+    path: Path,
+    opened: ImageModel,
+    takes: SizeRange,
+    maps: bool,
+    kind: str,
+    checked: Sequence[Checked],
+    read: Run,
 ) -> None:
     h, w = takes.usual
     size = f"{h}×{w} px only" if takes.fixed else f"any size from {takes.smallest}×{takes.smallest} px"
@@ -135,7 +142,9 @@ def _report(
     for name in ("images", "logits differ by", *(["maps differ by"] if maps else [])):
         table.add_column(name)
     for one in checked:
-        table.add_row(by(one.shape), f"{one.logits:.1g}", *([f"{one.maps:.1g}"] if one.maps is not None else []))
+        table.add_row(
+            format_size(one.shape), f"{one.logits:.1g}", *([f"{one.maps:.1g}"] if one.maps is not None else [])
+        )
     bars.console.print(table)
     outputs = "logits (batch, K) and maps (batch, K, rows, columns)" if maps else "logits (batch, K)"
     with bars.during("Timing one image"):
@@ -147,7 +156,7 @@ def _report(
     )
 
 
-def _pace(opened: Opened, takes: Sizes, read: Run) -> str:
+def _pace(opened: ImageModel, takes: SizeRange, read: Run) -> str:
     """Milliseconds of the file and of the model in PyTorch, logits alone: to have an idea."""
     image = pictures(opened, (1, takes.channels, *takes.usual), seed=0)
 
@@ -158,7 +167,7 @@ def _pace(opened: Opened, takes: Sizes, read: Run) -> str:
     return side_by_side(take_turns({"this file": lambda: read(image.numpy()), "PyTorch": torch_run}, longest=SECONDS))
 
 
-def _report_int8(bars: Bars, path: Path, images: whole_numbers.Images, cost: whole_numbers.Cost) -> None:
+def _report_int8(bars: Bars, path: Path, images: whole_numbers.Images, cost: whole_numbers.QuantisationCost) -> None:
     bars.say(
         f"\n{display(path)}: {cost.bytes_after / 1e6:.1f} MB (float {cost.bytes_before / 1e6:.1f} MB), trunk in int8"
     )

@@ -7,18 +7,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gapstone.classifier import Classifier
-from gapstone.export.pools import GridMean, Pooled, contiguous, grid_matrix, whole, without_operators
-from gapstone.export.watched import WatchedMaps, foreign_features
+from gapstone.export.torch_pools import GridMean, Pooled, contiguous, grid_matrix, whole, without_operators
+from gapstone.export.traced_maps import TracedMaps, foreign_features
 from gapstone.heads import Head
+from gapstone.maps.open_model import ImageModel
+from gapstone.models.classifier import Classifier
 from gapstone.nets.zoo import TimmFeatures
-from gapstone.opening import Opened
 from gapstone.pooling import Pool
 from gapstone.pools import POOLS
 from gapstone.regions import Grid
 
 
-def logits_and_maps(opened: Opened) -> nn.Module:
+def logits_and_maps(opened: ImageModel) -> nn.Module:
     """A module that takes normalised images (N, C, H, W) and gives logits (N, K) and maps (N, K, h, w), the maps of
     `gapstone.maps.explain`: they add up with the bias to the logits where the head is additive, and are gradient ×
     activation elsewhere.
@@ -29,11 +29,11 @@ def logits_and_maps(opened: Opened) -> nn.Module:
     Raises: ValueError for a model or a pool that has no such form.
     """
     model = opened.model
-    both = LogitsAndMaps(model) if isinstance(model, Classifier) else WatchedMaps(opened)
+    both = LogitsAndMaps(model) if isinstance(model, Classifier) else TracedMaps(opened)
     return both.eval().requires_grad_(False)
 
 
-def logits_alone(opened: Opened) -> nn.Module:
+def logits_alone(opened: ImageModel) -> nn.Module:
     """A module that takes normalised images and gives logits."""
     if isinstance(opened.model, Classifier):
         return LogitsAlone(logits_and_maps(opened))
@@ -93,7 +93,8 @@ def _grid(head: Head) -> tuple[int, int] | None:
 @final
 class Layers(nn.Module):
     """Linear, ReLU, linear, …: vectors (N, D) to logits (N, K), and d logit / d vector: (K, D) where there is one
-    layer, (N, K, D) where ReLUs open and close."""
+    layer, (N, K, D) where ReLUs open and close.
+    """
 
     def __init__(self, layers: nn.Sequential) -> None:
         super().__init__()

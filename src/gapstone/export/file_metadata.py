@@ -6,17 +6,17 @@ from typing import Any
 import torch
 
 from gapstone import __version__
-from gapstone.classifier import Classifier
+from gapstone.images.intensity_range import UNDECIDED
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.images.ranges import UNDECIDED
 from gapstone.maps.explain import explain
-from gapstone.opening import Opened
+from gapstone.maps.open_model import ImageModel
+from gapstone.models.classifier import Classifier
 
 
-def about(opened: Opened, maps: bool = True) -> dict[str, Any]:
+def file_metadata(opened: ImageModel, maps: bool = True) -> dict[str, Any]:
     """JSON values by name; ONNX keeps each as a text of its own (`texts`), a .pt2 all of them in `gapstone.json`.
 
-        >>> about(open_model("photos.safetensors"))["labels"]
+        >>> file_metadata(open_model("photos.safetensors"))["labels"]
         ['cat', 'dog']
 
     gapstone       version that wrote the file
@@ -43,7 +43,7 @@ def texts(facts: dict[str, Any]) -> dict[str, str]:
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
 
 
-def _maps(opened: Opened) -> dict[str, Any]:
+def _maps(opened: ImageModel) -> dict[str, Any]:
     size = opened.preprocessing.size
     explained = explain(opened.model, torch.zeros(1, opened.preprocessing.channels, *size))
     return {

@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gapstone.classifier import Classifier
-from gapstone.export.check import pictures
+from gapstone.data.open_source import open_source
+from gapstone.data.scan import scan
+from gapstone.data.sources import Source
+from gapstone.data.split import Duplicates, split
 from gapstone.export.to_onnx import TRUNK, read_onnx
-from gapstone.images.scan import scan
-from gapstone.images.sources import Source, open_source
-from gapstone.images.split import Duplicates, split
-from gapstone.opening import Opened
-from gapstone.timing import side_by_side, take_turns
+from gapstone.export.verify import pictures
+from gapstone.maps.open_model import ImageModel
+from gapstone.models.classifier import Classifier
+from gapstone.runtime.timing import side_by_side, take_turns
 
 CALIBRATED = 128
 """Images that say how large activations become; at least one of each class."""
@@ -29,7 +30,7 @@ SECONDS = 3.0  # of timing both files side by side, after five rounds
 
 
 @dataclass(frozen=True)
-class Cost:
+class QuantisationCost:
     """What quantisation changes, on `images` that were not calibrated on."""
 
     images: int
@@ -75,7 +76,7 @@ class Images:
 
 
 def choose(
-    opened: Opened,
+    opened: ImageModel,
     data: str,
     progress: Any = None,
     duplicates: Duplicates = "group",
@@ -113,7 +114,7 @@ def _some(rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int6
     return np.sort(shuffled[np.argsort(turn, kind="stable")][: max(CALIBRATED, len(np.unique(labels[rows])))])
 
 
-def quantise(float_file: Path, opened: Opened, images: Images, out: Path) -> None:
+def quantise(float_file: Path, opened: ImageModel, images: Images, out: Path) -> None:
     """Write `out` from `float_file`: weights per output channel, activations by what the calibration images give.
 
     The head stays in float: it is a thousandth of the work, and the maps are made there.
@@ -159,7 +160,7 @@ def quantise(float_file: Path, opened: Opened, images: Images, out: Path) -> Non
     out.write_bytes(model.SerializeToString())
 
 
-def cost(before: Path, after: Path, opened: Opened, images: Images, progress: Any = None) -> Cost:
+def cost(before: Path, after: Path, opened: ImageModel, images: Images, progress: Any = None) -> QuantisationCost:
     """Both files on the held-out images."""
     files = [read_onnx(path) for path in (before, after)]
     counts = dict.fromkeys(("before", "after", "lost", "won", "same"), 0)
@@ -179,7 +180,7 @@ def cost(before: Path, after: Path, opened: Opened, images: Images, progress: An
     image = pictures(opened, (1, opened.preprocessing.channels, *opened.preprocessing.size), 0).numpy()
     old, new = files
     timed = take_turns({"int8": lambda: new(image), "float": lambda: old(image)}, longest=SECONDS)
-    return Cost(
+    return QuantisationCost(
         images=len(images.held_out),
         calibrated=len(images.calibration),
         right_before=counts["before"],
@@ -195,7 +196,7 @@ def cost(before: Path, after: Path, opened: Opened, images: Images, progress: An
 
 
 def _seen(
-    opened: Opened, images: Images, rows: NDArray[np.int64]
+    opened: ImageModel, images: Images, rows: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
     """Batches as the network sees them, with their labels; a few in memory at a time."""
     p = opened.preprocessing

@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 
-from gapstone.classifier import Classifier
+from gapstone.maps.open_model import ImageModel
+from gapstone.models.classifier import Classifier
 from gapstone.nets.zoo import survey
-from gapstone.opening import Opened
 
 Shape = tuple[int, int, int, int]
 """Images, channels, height, width."""
 
 
 @dataclass(frozen=True)
-class Sizes:
+class SizeRange:
     """Any number of images, of one size or of any from `smallest` on."""
 
     channels: int
@@ -33,11 +33,11 @@ class Sizes:
         return [(n, self.channels, h, w) for n, h, w in shapes]
 
 
-def sizes(opened: Opened) -> Sizes:
+def size_range(opened: ImageModel) -> SizeRange:
     """What this network takes."""
     model, preprocessing = opened.model, opened.preprocessing
     if isinstance(model, Classifier):
         fixed = model.features.fixed is not None or model.head.size is not None
-        return Sizes(preprocessing.channels, preprocessing.size, model.features.smallest, fixed)
+        return SizeRange(preprocessing.channels, preprocessing.size, model.features.smallest, fixed)
     facts = survey(opened.name.removeprefix("timm:"), preprocessing.channels)
-    return Sizes(preprocessing.channels, preprocessing.size, facts.smallest, facts.fixed is not None)
+    return SizeRange(preprocessing.channels, preprocessing.size, facts.smallest, facts.fixed is not None)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
-from gapstone.export.about import texts
-from gapstone.export.check import ExportError, Run
+from gapstone.export.file_metadata import texts
+from gapstone.export.verify import ExportError, Run
 
 OPSET = 18
 """What torch's exporter writes without a conversion, and nothing older; ONNX Runtime reads it since 1.14 (2023)."""
@@ -102,7 +102,7 @@ def read_onnx(path: Path) -> Run:
 
 
 def _name(node: Any, number: int) -> str:
-    """ "features/block1/0/Conv_3": where in the network it stands."""
+    """Where in the network it stands: `features/block1/0/Conv_3`."""
     notes = {entry.key: entry.value for entry in node.metadata_props}
     scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))[:-1]  # the last is the operator itself
     path = scopes[-1].removeprefix("both.") if scopes else ""

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from gapstone.export.check import ExportError, Run
-from gapstone.export.sizes import Sizes
-from gapstone.torch_internals import any_number_of_images
+from gapstone.export.size_range import SizeRange
+from gapstone.export.verify import ExportError, Run
+from gapstone.runtime.torch_internals import any_number_of_images
 
 FACTS = "gapstone.json"
-"""The extra file inside a .pt2 that says what the numbers mean (`gapstone.export.about`)."""
+"""The extra file inside a .pt2 that says what the numbers mean (`gapstone.export.file_metadata`)."""
 
 
-def graph(module: nn.Module, sizes: Sizes) -> tuple[ExportedProgram, Sizes]:
+def graph(module: nn.Module, sizes: SizeRange) -> tuple[ExportedProgram, SizeRange]:
     """The graph, and what it takes: any number of images; any height and width from the smallest on. The usual size
     alone where the network takes no other, or where torch.export cannot leave it open: `fixed` then says so.
 
@@ -38,7 +38,7 @@ def graph(module: nn.Module, sizes: Sizes) -> tuple[ExportedProgram, Sizes]:
         raise ExportError(f"export: torch.export cannot trace this network ({reason})") from error
 
 
-def _graph(module: nn.Module, sizes: Sizes) -> ExportedProgram:
+def _graph(module: nn.Module, sizes: SizeRange) -> ExportedProgram:
     height, width = sizes.usual
     dims: dict[int, Any] = {0: Dim("batch", min=1)}
     if not sizes.fixed:

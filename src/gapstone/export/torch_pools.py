@@ -162,7 +162,8 @@ def _pair(number: object) -> tuple[int, int]:
 @final
 class HangingMax(nn.Module):
     """Maximum over windows of which the last may hang over the end (torch's `ceil_mode`, whose rule for the last window
-    `torch.export` writes down as a condition on the size). An edge that is repeated changes no maximum."""
+    `torch.export` writes down as a condition on the size). An edge that is repeated changes no maximum.
+    """
 
     def __init__(self, size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> None:
         super().__init__()

@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapstone.export.sizes import Shape
+from gapstone.console.formatting import format_size
+from gapstone.export.size_range import Shape
 from gapstone.maps.explain import explain
-from gapstone.opening import Opened
-from gapstone.shown import by
+from gapstone.maps.open_model import ImageModel
 
 Run = Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]]
 """The file, run: images (N, C, H, W) → logits, and maps where it has them."""
@@ -37,7 +37,7 @@ class Checked:
     maps: float | None
 
 
-def check(run: Run, opened: Opened, shapes: Sequence[Shape], reader: str) -> list[Checked]:
+def verify(run: Run, opened: ImageModel, shapes: Sequence[Shape], reader: str) -> list[Checked]:
     """Compare on random pictures of every shape.
 
     Raises: ExportError with the numbers, where they differ by more than TOLERANCE.
@@ -45,7 +45,7 @@ def check(run: Run, opened: Opened, shapes: Sequence[Shape], reader: str) -> lis
     return [_one(run, opened, shape, reader) for shape in shapes]
 
 
-def _one(run: Run, opened: Opened, shape: Shape, reader: str) -> Checked:
+def _one(run: Run, opened: ImageModel, shape: Shape, reader: str) -> Checked:
     for draw in range(DRAWS):
         images = pictures(opened, shape, seed=draw)
         explained = explain(opened.model, images)
@@ -59,7 +59,8 @@ def _one(run: Run, opened: Opened, shape: Shape, reader: str) -> Checked:
             return Checked(shape, logits, maps)
     which, size = ("logits", logits) if not logits <= TOLERANCE else ("maps", maps)
     raise ExportError(
-        f"export: the file's {which} on images {by(shape)} in {reader} differ from PyTorch's by {size:.2g} of the "
+        f"export: the file's {which} on images {format_size(shape)} in {reader} differ from PyTorch's by {size:.2g} "
+        f"of the "
         f"largest, and may by {TOLERANCE:g}; no file was kept. Please report it with the backbone and head."
     )
 
@@ -68,14 +69,14 @@ def _difference(found: NDArray[np.float32], expected: Tensor, which: str, shape:
     reference = expected.numpy()
     if found.shape != reference.shape:
         raise ExportError(
-            f"export: the file's {which} on images {by(shape)} in {reader} have the shape {found.shape}, not "
+            f"export: the file's {which} on images {format_size(shape)} in {reader} have the shape {found.shape}, not "
             f"{reference.shape}; no file was kept. Please report it with the backbone and head."
         )
     largest = float(np.abs(reference).max())
     return float(np.abs(found - reference).max()) / max(largest, 1e-30)
 
 
-def pictures(opened: Opened, shape: Shape, seed: int) -> Tensor:
+def pictures(opened: ImageModel, shape: Shape, seed: int) -> Tensor:
     """Random pixels, normalised as the model's images are."""
     count, channels, height, width = shape
     generator = torch.Generator().manual_seed(seed)

@@ -1,7 +1,7 @@
 """The last stage of a network and its head, trained a little longer, from what the stage is given: kept, not remade."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gapstone.classifier import Classifier
-from gapstone.training import shuffled, warm_cosine
+from gapstone.models.classifier import Classifier
+from gapstone.training.loop import shuffled, warm_cosine
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -28,7 +28,7 @@ PATIENCE = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Between:
+class LastStage:
     """What the last stage is given, `Features.before_last`, and the class of each image."""
 
     maps: NDArray[Any]
@@ -37,7 +37,7 @@ class Between:
 
 
 @dataclass
-class Tuned:
+class Finetuned:
     """What happened, epoch by epoch; the first entry is the start, before any."""
 
     accuracy: list[float] = field(default_factory=list)
@@ -51,13 +51,13 @@ class Tuned:
 
 def finetune(
     model: Classifier,
-    train: Between,
-    held_out: Between,
+    train: LastStage,
+    held_out: LastStage,
     epochs: int,
     seed: int = 0,
     tell: Callable[[int, int, str], None] | None = None,
     learning_rate: float | None = None,
-) -> Tuned:
+) -> Finetuned:
     """Train `model.features.last_modules()` and `model.head` in place, and leave them in eval mode with the weights
     that were best on `held_out`: an epoch's, or those they began with.
 
@@ -76,19 +76,11 @@ def finetune(
     parameters = [p for module in modules for p in module.parameters()]
     frozen = [p for p in parameters if not p.requires_grad]
     normed = any(isinstance(layer, BATCH_NORMS) for part in modules for layer in part.modules())
-    optimizer = torch.optim.SGD(
-        [
-            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": 5e-4},
-            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-        ],
-        lr=learning_rate or (RATE if normed else PLAIN_RATE),
-        momentum=0.9,
-        nesterov=True,
-    )
+    optimizer = _sgd(parameters, learning_rate or (RATE if normed else PLAIN_RATE))
     steps = epochs * math.ceil(len(train.labels) / BATCH)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps, WARMUP))
     model.eval()
-    tuned = Tuned()
+    tuned = Finetuned()
     kept: list[dict[str, Tensor]] = []
 
     def judge(epoch: int) -> None:
@@ -103,10 +95,11 @@ def finetune(
         if tell is not None:
             tell(epoch, epochs, f"validation accuracy {100 * accuracy:.1f} %")
 
-    def epoch_of(random: np.random.Generator) -> bool:
+    def one_epoch(epoch: int) -> bool:
+        """False where the loss is no longer a number."""
         for module in modules:
             module.train()
-        for maps, labels in _batches(train, device, random):
+        for maps, labels in _batches(train, device, np.random.default_rng((seed, epoch))):
             optimizer.zero_grad(set_to_none=True)
             loss = F.cross_entropy(model.head(model.features.last(maps)), labels)
             if not math.isfinite(loss.item()):
@@ -124,7 +117,7 @@ def finetune(
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)  # dropout
             for epoch in range(1, epochs + 1):
-                if not epoch_of(np.random.default_rng((seed, epoch))):
+                if not one_epoch(epoch):
                     tuned.stopped = f"the loss was no longer a number in epoch {epoch}"
                     break
                 judge(epoch)
@@ -140,17 +133,26 @@ def finetune(
     return tuned
 
 
-def _batches(data: Between, device: torch.device, random: np.random.Generator) -> Any:
+def _sgd(parameters: list[nn.Parameter], rate: float) -> torch.optim.SGD:
+    """Weight decay on matrices and filters, none on norms and biases."""
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": 5e-4},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True)
+
+
+def _batches(data: LastStage, device: torch.device, random: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     for chosen in shuffled(np.arange(len(data.labels)), BATCH, random):
         yield _some(data, chosen, device), torch.from_numpy(data.labels[chosen]).to(device)
 
 
-def _some(data: Between, chosen: Any, device: torch.device) -> Tensor:
+def _some(data: LastStage, chosen: Any, device: torch.device) -> Tensor:
     return torch.from_numpy(np.array(data.maps[chosen])).to(device).float()  # a copy: maps on disk are read-only
 
 
 @torch.inference_mode()
-def _judge(model: Classifier, data: Between, device: torch.device) -> tuple[float, float]:
+def _judge(model: Classifier, data: LastStage, device: torch.device) -> tuple[float, float]:
     logits = torch.cat(
         [
             model.head(model.features.last(_some(data, slice(first, first + BATCH), device))).float().cpu()

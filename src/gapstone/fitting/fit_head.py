@@ -58,9 +58,18 @@ def fit_head(
 ) -> nn.Module:
     """A copy of `model` whose head was fitted to `data`: all other weights as they were, unless fine-tuned.
 
-        >>> gap = gs.fit_head(model, loader, "gap")                       # seconds: nothing is trained
-        >>> gap = gs.fit_head(model, loader, "gap", finetune=30)          # then the last stage, from kept maps
-        >>> pets = gs.fit_head(model, pets_loader, labels=("cat", "dog")) # new classes, the same kind of head
+    Examples:
+        >>> data = images, torch.arange(16) % 2  # or a DataLoader
+        >>> gs.fit_head(model, data, "gmp").head.spec  # seconds: nothing is trained
+        'gmp'
+        >>> gs.fit_head(model, data, "gap", finetune=1).head.spec  # then the last stage, from cached maps
+        'gap'
+        >>> gs.fit_head(model, data, labels=("cold", "warm")).labels  # new classes, the same kind of head
+        ('cold', 'warm')
+
+    A new head alone costs accuracy where the features were trained for another one. Measured, small NIN, `fc:256` to
+    `gap`: 63.2 % to 53.1 % on CIFAR-10, to 59.7 % after 10 epochs of fine-tuning and 61.6 % after 30; 97.7 % to 96.0 %
+    and 97.2 % (10 epochs) on MNIST. So measure it, as `gapstone convert` does.
 
     Args:
         model: a `gs.Classifier`, or any module whose head is a `gs.Head` (`gs.swap_head`).
@@ -75,13 +84,15 @@ def fit_head(
         labels: names of the classes, where they are not the model's; not with `distil`, whose logits are the model's.
         finetune: epochs that the last stage and the head are trained, beginning at the closed form; never worse on the
             held-out images than that. For a Classifier. Keeps what the stage is given in memory, in half precision.
+        seed: of what is drawn: the held-out tenth, the order of fine-tuning.
 
-    A new head alone costs accuracy where the features were trained for another one. Measured, small NIN, `fc:256` to
-    `gap`: 63.2 % to 53.1 % on CIFAR-10, to 59.7 % after 10 epochs of fine-tuning and 61.6 % after 30; 97.7 % to 96.0 %
-    and 97.2 % (10 epochs) on MNIST. So measure it, as `gapstone convert` does.
+    Returns:
+        The copy, in eval mode.
 
-    Raises: ValueError for a head that is not pool + linear, labels that do not fit, a class without images, features
-        that are not finite; TrainingError.
+    Raises:
+        ValueError: a head that is not pool + linear, labels that do not fit, a class without images, features that are
+            not finite.
+        TrainingError: fine-tuning failed.
     """
     device = next(model.parameters()).device
     held_out = None if validation is None else InMemory(validation, device)

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapstone.fitting.views import Images, View
-from gapstone.kept import keep
-from gapstone.training import Rows
+from gapstone.fitting.image_batches import Images, View
+from gapstone.storage.resumable_rows import compute_rows
+from gapstone.training.loop import Rows
 
 Make = Callable[[Tensor], Tensor]
 """Images (n, C, H, W), normalised, on the device → (n, …): a row for each."""
@@ -27,7 +27,8 @@ class Data(Protocol):
         self, name: str, make: Make, dtype: torch.dtype, about: Any = None
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """What `make` makes of all images, and their labels, in one pass. dtype: float32 or float16. about: what the
-        rows depend on besides the images and the model."""
+        rows depend on besides the images and the model.
+        """
         ...
 
 
@@ -150,7 +151,9 @@ class OnDisk:
                     raise _TooLargeError
                 return made
 
-            return keep(self.folder, name, facts, len(self.chosen), some, self.batch_size, kind, self.tell, self.say)
+            return compute_rows(
+                self.folder, name, facts, len(self.chosen), some, self.batch_size, kind, self.tell, self.say
+            )
 
         try:
             made = kept(dtype)

@@ -9,17 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gapstone.classifier import Classifier
-from gapstone.fitting.data import Data
+from gapstone.fitting.fitting_data import Data
 from gapstone.heads import Head
-from gapstone.modes import quiet
-from gapstone.swapping.report import head_of
+from gapstone.models.classifier import Classifier
+from gapstone.runtime.eval_mode import eval_mode
+from gapstone.swapping.swap_report import head_of
 
 CHUNK = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class HeadInputs:
     """A row for each image."""
 
     vectors: NDArray[np.float32]
@@ -31,9 +31,11 @@ class Seen:
     between: NDArray[Any] | None
     """(n, …) what the last stage is given, in half precision or, where that is too small, float32; if asked for."""
 
-    def some(self, rows: NDArray[np.integer[Any]]) -> "Seen":
+    def some(self, rows: NDArray[np.integer[Any]]) -> "HeadInputs":
         logits = None if self.logits is None else self.logits[rows]
-        return Seen(self.vectors[rows], self.labels[rows], logits, None if self.between is None else self.between[rows])
+        return HeadInputs(
+            self.vectors[rows], self.labels[rows], logits, None if self.between is None else self.between[rows]
+        )
 
 
 def vectors(head: Head, maps: Tensor) -> Tensor:
@@ -47,7 +49,7 @@ def vectors(head: Head, maps: Tensor) -> Tensor:
     return torch.cat(each, 1) if head.recipe.join == "cat" else torch.stack(each).mean(0)
 
 
-def look(model: nn.Module, head: Head, data: Data, *, logits: bool = False, between: bool = False) -> Seen:
+def head_inputs(model: nn.Module, head: Head, data: Data, *, logits: bool = False, between: bool = False) -> HeadInputs:
     """What `head` would see of `data` under `model`, whose own head is another; in eval mode, without gradient.
 
     between: also what the last stage of `model.features` is given. It is made in the pass over the images, and all the
@@ -65,7 +67,7 @@ def look(model: nn.Module, head: Head, data: Data, *, logits: bool = False, betw
         return row(maps, lambda _: answer)
 
     kept: NDArray[Any] | None = None
-    with quiet(model), torch.inference_mode():
+    with eval_mode(model), torch.inference_mode():
         if between:
             assert isinstance(model, Classifier)
             kept, labels = data.rows("between", model.features.before_last, torch.float16)
@@ -82,7 +84,7 @@ def look(model: nn.Module, head: Head, data: Data, *, logits: bool = False, betw
     layer = head.classifier[-1]
     assert isinstance(layer, nn.Linear)
     width = layer.in_features
-    return Seen(made[:, :width], labels, made[:, width:] if logits else None, kept)
+    return HeadInputs(made[:, :width], labels, made[:, width:] if logits else None, kept)
 
 
 def _watched(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gapstone.images.batches import AT_ONCE, batches
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.training import Pictures, Rows
+from gapstone.training.loop import Pictures, Rows
 
 Images = Tensor | Sequence[Tensor]
 """(n, C, H, W); or a list of (C, H, W), each of its own size."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.fitting.linear import Linear
+from gapstone.fitting.linear_map import Linear
 
 PENALTIES = 10.0 ** np.arange(0.5, -4.1, -0.5)
 """λ that are tried, from strong to weak, each from where the one before ended: half the steps of starting anew."""

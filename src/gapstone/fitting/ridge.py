@@ -1,16 +1,12 @@
 """Ridge regression from sums that add up:  W = (XᵀX − n x̄x̄ᵀ + n λ I)⁻¹ (XᵀY − n x̄ȳᵀ),  b = ȳ − x̄ W."""
 
-import json
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import blas, eigh
 
-from gapstone.fitting.linear import Linear
-from gapstone.whole import whole
+from gapstone.fitting.linear_map import Linear
 
 Array = NDArray[np.float64]
 
@@ -28,11 +24,9 @@ class Ridge:
         >>> fitted = (a + b).solve()                  # λ by generalised cross-validation
         >>> fitted.weight.shape, fitted.penalty
         ((10, 2048), 0.0031)
-        >>> a.save("part-a.npz"); Ridge.load("part-a.npz")
 
-    Sums of parts, made in other processes or on other machines, add up to those of the whole (to 1e-12 of their size).
-    They hold D² numbers (34 MB for 2,048 features) however many images they came from. Sums of unlike things would add
-    up as well, and to nonsense: `identity` says of what they are, and only like ones are added.
+    The sums of the parts add up to those of the whole (to 1e-12 of their size). They hold D² numbers (34 MB for 2,048
+    features) however many images they came from.
     """
 
     xx: Array
@@ -47,17 +41,15 @@ class Ridge:
     """Σ |y|²"""
     count: int
     """Of rows."""
-    identity: str = ""
-    """What the features and targets are."""
 
     @classmethod
-    def empty(cls, features: int, targets: int, identity: str = "") -> "Ridge":
+    def empty(cls, features: int, targets: int) -> "Ridge":
         """Of no rows."""
         d, k = features, targets
-        return cls(np.zeros((d, d)), np.zeros((d, k)), np.zeros(d), np.zeros(k), 0.0, 0, identity)
+        return cls(np.zeros((d, d)), np.zeros((d, k)), np.zeros(d), np.zeros(k), 0.0, 0)
 
     @classmethod
-    def of(cls, features: ArrayLike, targets: ArrayLike, identity: str = "") -> "Ridge":
+    def of(cls, features: ArrayLike, targets: ArrayLike) -> "Ridge":
         """features (n, D) and targets (n, K), of any float type, on disk or in memory.
 
         Raises: ValueError for shapes that do not fit, and for numbers that are not finite.
@@ -65,31 +57,25 @@ class Ridge:
         x, y = np.asarray(features), np.asarray(targets)
         if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
             raise ValueError(f"Ridge.of(features {x.shape}, targets {y.shape}): expected (n, D) and (n, K), n alike.")
-        total = cls.empty(x.shape[1], y.shape[1], identity)
+        total = cls.empty(x.shape[1], y.shape[1])
         for first in range(0, len(x), ROWS):
             some = slice(first, first + ROWS)
-            total = total + cls._of_some(x[some].astype(float), y[some].astype(float), identity)
+            total = total + cls._of_some(x[some].astype(float), y[some].astype(float))
         return total
 
     @classmethod
-    def _of_some(cls, x: Array, y: Array, identity: str) -> "Ridge":
+    def _of_some(cls, x: Array, y: Array) -> "Ridge":
         for name, array in (("features", x), ("targets", y)):
             if not np.isfinite(array).all():
                 raise ValueError(f"Ridge.of: {np.sum(~np.isfinite(array)):,} of the {name} are not finite numbers.")
         # one triangle: half the work of x.T @ x. Fortran order is x as it lies, transposed
         lower = blas.dsyrk(1.0, x.T, lower=True)
         xx = np.tril(lower) + np.tril(lower, -1).T
-        return cls(xx, x.T @ y, x.sum(0), y.sum(0), float((y * y).sum()), len(x), identity)
+        return cls(xx, x.T @ y, x.sum(0), y.sum(0), float((y * y).sum()), len(x))
 
     def __add__(self, other: "Ridge") -> "Ridge":
         if self.xy.shape != other.xy.shape:
             raise ValueError(f"Ridge + Ridge: {self.xy.shape} and {other.xy.shape} (features, targets) must be alike.")
-        if self.identity != other.identity:
-            raise ValueError(
-                f"Ridge + Ridge: the sums are of different things ({self.identity or 'unnamed'} and "
-                f"{other.identity or 'unnamed'}): another model, head or order of classes. Make them with the same "
-                f"file, head= and labels= on every machine."
-            )
         return Ridge(
             self.xx + other.xx,
             self.xy + other.xy,
@@ -97,7 +83,6 @@ class Ridge:
             self.y + other.y,
             self.yy + other.yy,
             self.count + other.count,
-            self.identity,
         )
 
     def solve(self, penalty: float | None = None) -> Linear:
@@ -139,33 +124,3 @@ class Ridge:
             free = n - 1 - float((values / shrunk).sum())
             errors.append(left / (free / n) ** 2 if free > 0.5 else np.inf)
         return float(PENALTIES[int(np.argmin(errors))])
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the sums to one .npz, without pickle; for another machine to add. The file appears whole or not."""
-        path = Path(path)
-        if path.suffix != ".npz":
-            raise ValueError(f"Ridge.save({str(path)!r}): the name must end in .npz.")
-        about = {"ridge": 1, "count": self.count, "identity": self.identity}
-        with whole(path) as unfinished:
-            np.savez(
-                unfinished, about=np.frombuffer(json.dumps(about).encode(), np.uint8),
-                xx=self.xx, xy=self.xy, x=self.x, y=self.y, yy=np.float64(self.yy),
-            )  # fmt: skip
-        return path
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Ridge":
-        """What `save` wrote. Raises: ValueError for any other file."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                about = json.loads(file["about"].tobytes())
-                sums = {name: np.asarray(file[name], np.float64) for name in ("xx", "xy", "x", "y", "yy")}
-                count, identity, width = int(about["count"]), str(about["identity"]), len(sums["x"])
-            fits = sums["xx"].shape == (width, width) and sums["xy"].shape == (width, len(sums["y"]))
-            if not fits or count < 0 or not all(np.isfinite(values).all() for values in sums.values()):
-                raise ValueError("its sums do not fit together")
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # whatever a file that is something else makes numpy and json say
-            raise ValueError(f"{os.fspath(path)}: no sums that Ridge.save wrote ({error})") from error
-        return cls(sums["xx"], sums["xy"], sums["x"], sums["y"], float(sums["yy"]), count, identity)

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from gapstone.heads.contributions import in_place, pooled
 from gapstone.heads.spec import parse
-from gapstone.modes import quiet
 from gapstone.pooling import Pool
 from gapstone.pools import POOLS
 from gapstone.pools.name_types import Merging
 from gapstone.regions import Grid
 from gapstone.regions.region import per_axis
+from gapstone.runtime.eval_mode import eval_mode
 from gapstone.runtime.torch_internals import tracing
 
 
@@ -28,12 +28,18 @@ class Contributions:
 
 
 class Head(nn.Module):
-    """Feature maps (N, C, *spatial) to logits (N, K).
+    """A pool and a classifier: feature maps (N, C, *spatial) to logits (N, K).
 
+    Examples:
         >>> head = gs.Head("gap", channels=512, classes=10)
         >>> head(torch.rand(2, 512, 7, 7)).shape
         torch.Size([2, 10])
-        >>> gs.Head("fc:512:dropout=0.5", channels=64, classes=10, size=(8, 8))
+        >>> gs.Head("fc:512:dropout=0.5", channels=64, classes=10, size=(8, 8)).additive
+        False
+
+    `additive` says whether `contributions` exist: no hidden layers, and pools whose shares add up (all but `lse`).
+    `nin` always has them: its class maps *are* the contributions, and its ReLU (as in arXiv 1312.4400, eq. 2) makes
+    every one of them evidence in favour.
 
     Args:
         spec: `gap`, `gmp`, `gem`, `lse`, `avgmax`, `catavgmax` (pool, then linear), `nin` (one map per class, then
@@ -44,10 +50,6 @@ class Head(nn.Module):
         channels: of the feature maps.
         classes: how many logits.
         size: of the feature maps, (h, w); only `fc` without `grid` needs it.
-
-    `additive` says whether `contributions` exist: no hidden layers, and pools whose shares add up (all but `lse`).
-    `nin` always has them: its class maps *are* the contributions, and its ReLU (as in arXiv 1312.4400, eq. 2) makes
-    every one of them evidence in favour.
     """
 
     def __init__(self, spec: str, channels: int, classes: int, size: tuple[int, ...] | None = None) -> None:
@@ -85,6 +87,7 @@ class Head(nn.Module):
         self.additive = recipe.maps or (not parsed.hidden and all(POOLS[name].adds_up for name in recipe.pools))
 
     def forward(self, x: Tensor) -> Tensor:
+        """The logits (N, K) of feature maps (N, C, *spatial)."""
         if not isinstance(x, Tensor) or tracing():
             return self._forward(x)  # written down, for maps of which nothing is known here
         self.check(x)
@@ -100,12 +103,25 @@ class Head(nn.Module):
     def contributions(self, x: Tensor, classes: Tensor | None = None) -> Contributions:
         """Each position's part in each logit, exactly; as in eval mode, from one look at the maps and no gradient.
 
-        Shapes: x (N, C, *spatial) → maps (N, K, *spatial) and bias (K,); float32 or wider. classes (N, k), whole
-        numbers: only these maps, (N, k, *spatial).
+        Examples:
+            >>> head, x = gs.Head("gap", channels=512, classes=10), torch.rand(2, 512, 7, 7)
+            >>> parts = head.contributions(x)
+            >>> parts.maps.shape
+            torch.Size([2, 10, 7, 7])
+            >>> torch.allclose(parts.maps.sum((2, 3)) + parts.bias, head(x), atol=1e-5)
+            True
 
         The last layer may be wrapped (LoRA) or have no bias, as long as it is linear.
 
-        Raises: ValueError where the parts don't add up to the logit.
+        Args:
+            x: feature maps, (N, C, *spatial).
+            classes: (N, k), whole numbers: only these maps, (N, k, *spatial); None: all.
+
+        Returns:
+            Maps (N, K, *spatial) and bias (K,); float32 or wider.
+
+        Raises:
+            ValueError: the parts do not add up to the logit.
         """
         self.check(x)
         if not self.additive:
@@ -136,7 +152,14 @@ class Head(nn.Module):
         return Contributions(parts[0] if len(parts) == 1 else torch.stack(parts).sum(0), bias)
 
     def check(self, x: Tensor) -> None:
-        """Raises ValueError where these are no maps for this head: other channels, or a size that it does not take."""
+        """Check that these are maps for this head.
+
+        Args:
+            x: feature maps, (N, C, *spatial).
+
+        Raises:
+            ValueError: other channels, or a size that it does not take.
+        """
         if x.dim() < 3 or x.shape[1] != self.channels:
             raise ValueError(
                 f"head {self.spec!r} takes feature maps (N, {self.channels}, h, w), not a tensor of {tuple(x.shape)}."
@@ -179,7 +202,7 @@ def affine(layer: nn.Module, whose: str) -> tuple[Tensor, Tensor]:
         found: Tensor = layer(x.to(like))
         return found
 
-    with quiet(layer), torch.no_grad():
+    with eval_mode(layer), torch.no_grad():
         nothing = ask(torch.zeros(1, width))
         rows = [ask(torch.eye(width)[i : i + UNITS]) - nothing for i in range(0, width, UNITS)]
         weight, bias = torch.cat(rows).t(), nothing[0]

@@ -1,1 +1,4 @@
-"""Images: load one right, say what is in a folder, split it, keep it decoded. Importing this imports no torch."""
+"""One image: read it right, whatever its format, and preprocess it.
+
+Imports storage and runtime; imports no torch.
+"""

@@ -50,7 +50,8 @@ class Augment:
 
 def suit(channels: int, size: tuple[int, int], stored: tuple[int, int]) -> Augment:
     """What suits the images: nothing for gray ones (a mirrored digit is another sign, a scan has its sides), flips and
-    moves for colour pictures."""
+    moves for colour pictures.
+    """
     if channels == 1:
         return Augment(crop=stored != size)
     if stored != size:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from .decode_error import DecodeError
+from gapstone.images.decode_error import DecodeError
 
 _PICTURES = (b"av01", b"hvc1", b"hev1", b"jpeg", b"avc1")
 

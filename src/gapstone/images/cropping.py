@@ -5,19 +5,18 @@ from math import gcd
 
 import numpy as np
 
-from gapstone.shown import many
-
-from .preprocessing import Preprocessing
+from gapstone.console.formatting import count_noun
+from gapstone.images.preprocessing import Preprocessing
 
 LITTLE = 0.02
 """Of a picture: less is cut off without a word."""
 
 
-def cropped(preprocessing: Preprocessing, sizes: Mapping[tuple[int, int], int]) -> str | None:
+def cropping_note(preprocessing: Preprocessing, sizes: Mapping[tuple[int, int], int]) -> str | None:
     """A sentence about pictures whose sides are not in the proportion of the network's input; None without any.
 
-        >>> cropped(preprocessing, {(640, 480): 300, (480, 480): 20})
-        '300 of 320 images are not of the shape of the network's input (1:1) and are centre-cropped: 25 % of such …'
+        >>> cropping_note(preprocessing, {(640, 480): 300, (480, 480): 20})
+        "300 of 320 images are not of the shape of the network's input (1:1) and are centre-cropped: 25 % of such …"
 
     sizes: how many pictures have that (width, height).
     """
@@ -34,6 +33,7 @@ def cropped(preprocessing: Preprocessing, sizes: Mapping[tuple[int, int], int]) 
         return f"Not of the shape of the network's input ({shape}), so centre-cropped: {share} of the image is cut off."
     verb = "is" if len(large) == 1 else "are"
     return (
-        f"{len(large):,} of {many(len(shares), 'image')} {verb} not of the shape of the network's input ({shape}) and "
+        f"{len(large):,} of {count_noun(len(shares), 'image')} {verb} not of the shape of the network's input "
+        f"({shape}) and "
         f"{verb} centre-cropped: {share} of such an image (median) is cut off."
     )

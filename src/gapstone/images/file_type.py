@@ -47,7 +47,7 @@ _IMAGES: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def guess(head: bytes) -> str:
+def file_type(head: bytes) -> str:
     """What the bytes are, as the reason why they cannot be an image here.
 
     ```python

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from .decode_error import DecodeError
-from .ranges import Range, Ranges, Spread, decide, note, spread, to_uint8
+from gapstone.images.decode_error import DecodeError
+from gapstone.images.intensity_range import Range, Ranges, ValueSpread, decide, note, spread, to_uint8
 
 MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N", "I;12")
 """Pillow's modes of more than 8 bits."""
@@ -82,7 +82,7 @@ class Deep:
         digest.update(np.ascontiguousarray(values).data)
         return digest.digest()
 
-    def as_image(self, ranges: Ranges, notes: list[str]) -> tuple[Image.Image, Spread | None]:
+    def as_image(self, ranges: Ranges, notes: list[str]) -> tuple[Image.Image, ValueSpread | None]:
         """In 8 bits, on the range of its data set or else its own; and how its values lie, unless they have 8 bits.
 
         Raises ValueError for what is no number.

@@ -28,7 +28,7 @@ _AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class ValueSpread:
     """Between which values the pixels of one picture, or of many, lie; `low` and `high` without the rarest."""
 
     kind: Kind
@@ -95,7 +95,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
-def spread(values: NDArray[Any]) -> Spread:
+def spread(values: NDArray[Any]) -> ValueSpread:
     """Of one picture's values, integers or floats. Raises ValueError where a float is no number."""
     if values.dtype.kind == "f":
         return _of_floats(values)
@@ -111,35 +111,35 @@ def spread(values: NDArray[Any]) -> Spread:
     left = _left_out(int(up[-1]))
     there = np.flatnonzero(counts)
     low, high = np.searchsorted(up, left, "right"), np.searchsorted(up, up[-1] - left, "left")
-    return Spread("integers", *(float(int(v) + base) for v in (there[0], there[-1], low, high)))
+    return ValueSpread("integers", *(float(int(v) + base) for v in (there[0], there[-1], low, high)))
 
 
-def _of_floats(values: NDArray[Any]) -> Spread:
+def _of_floats(values: NDArray[Any]) -> ValueSpread:
     found = _ordered("floats", values)
     if not (math.isfinite(found.lowest) and math.isfinite(found.highest)):
         raise ValueError("float pixels that are infinite or not a number; replace them and save it again")
     return found
 
 
-def _ordered(kind: Kind, values: NDArray[Any]) -> Spread:
+def _ordered(kind: Kind, values: NDArray[Any]) -> ValueSpread:
     flat = values.ravel()
     lowest, highest = float(flat.min()), float(flat.max())
     left = _left_out(flat.size)
     parted = np.partition(flat, (left, flat.size - 1 - left))
-    return Spread(kind, lowest, highest, float(parted[left]), float(parted[flat.size - 1 - left]))
+    return ValueSpread(kind, lowest, highest, float(parted[left]), float(parted[flat.size - 1 - left]))
 
 
 def _left_out(count: int) -> int:
     return max(1, count // RARE) if count >= 64 else 0
 
 
-def decide(found: Iterable[Spread]) -> Ranges:
+def decide(found: Iterable[ValueSpread]) -> Ranges:
     """One range for all these pictures, for integers and for floats."""
     whole = list(found)
     return Ranges(*(_decide(kind, [one for one in whole if one.kind == kind]) for kind in ("integers", "floats")))
 
 
-def _decide(kind: Kind, found: list[Spread]) -> Range | None:
+def _decide(kind: Kind, found: list[ValueSpread]) -> Range | None:
     if not found:
         return None
     lowest, highest = min(one.lowest for one in found), max(one.highest for one in found)
@@ -187,7 +187,7 @@ def _scaled(values: NDArray[Any], bottom: float, top: float) -> NDArray[np.uint8
     return np.floor(np.clip(x, 0, 255) + 0.5).astype(np.uint8)
 
 
-def note(found: Spread, value: Range, own: bool) -> str:
+def note(found: ValueSpread, value: Range, own: bool) -> str:
     """What was done to one picture, in words; own: the range is this picture's, for want of a data set's."""
     what = "integer pixels" if found.kind == "integers" else "float pixels"
     low = f", the lowest {_number(found.lowest)}" if found.lowest < 0 else ""

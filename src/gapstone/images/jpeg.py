@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageFile
 
-from .decode_error import DecodeError
+from gapstone.images.decode_error import DecodeError
 
 LOOK_AHEAD = b"\xff\x00" * 9
 """More than the 8 bytes that libjpeg-turbo reads ahead, all ones: no code, so that it takes as many bits as can be."""
@@ -32,7 +32,7 @@ _MISSING_END = "its end marker is missing; all of its pixels are there"
 
 
 @dataclass
-class Scan:
+class JpegScan:
     """The data of one scan, `data[start:end]`, and what its header says."""
 
     components: tuple[int, ...]
@@ -51,7 +51,7 @@ class Structure:
     frame: int = 0  # the marker: 0xC0 baseline, 0xC2 progressive, …
     size: tuple[int, int] = (0, 0)
     sampling: dict[int, tuple[int, int]] = field(default_factory=dict)  # component → (across, down)
-    scans: list[Scan] = field(default_factory=list)
+    scans: list[JpegScan] = field(default_factory=list)
     end: int = 0  # where the end marker is, or should be
     closed: bool = True
 
@@ -115,16 +115,16 @@ def structure(data: bytes) -> Structure:
                 return found
 
 
-def _scan(body: bytes, interval: int, at: int) -> Scan:
+def _scan(body: bytes, interval: int, at: int) -> JpegScan:
     count = body[0] if body else 0
     if len(body) < 1 + 2 * count + 3:
         raise DecodeError("the header of a scan is damaged")
     first, last, precision = body[1 + 2 * count : 4 + 2 * count]
     components = tuple(body[1 + 2 * i] for i in range(count))
-    return Scan(components, (first, last), (precision >> 4, precision & 15), interval, at)
+    return JpegScan(components, (first, last), (precision >> 4, precision & 15), interval, at)
 
 
-def _end_of(data: bytes, scan: Scan) -> int:
+def _end_of(data: bytes, scan: JpegScan) -> int:
     """Where the next marker is that is no restart marker, or the end of the file."""
     end = len(data)
     for mark in _MARKER.finditer(data, scan.start):
@@ -138,7 +138,7 @@ def _end_of(data: bytes, scan: Scan) -> int:
     return end
 
 
-def _closes(data: bytes, at: int, found: Structure, scan: Scan) -> bool:
+def _closes(data: bytes, at: int, found: Structure, scan: JpegScan) -> bool:
     """Whether the picture ends where this scan ends, at `at`. Raises DecodeError for what cannot follow a scan."""
     marker = data[at + 1] if at + 1 < len(data) else None
     if marker is None or marker == _SOI:  # another picture behind this one
@@ -174,7 +174,7 @@ def _check_restarts(found: Structure, data: bytes) -> None:
             raise DecodeError("its restart markers do not follow each other: bytes are missing or were overwritten")
 
 
-def _units(found: Structure, scan: Scan) -> int:
+def _units(found: Structure, scan: JpegScan) -> int:
     """Of how many units a scan is made: blocks, or groups of blocks of several components."""
     width, height = found.size
     across = max(h for h, _ in found.sampling.values())

@@ -19,16 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from gapstone.disk import opener
-
-from . import damage, heif, tiff
-from .colour import to_uint8
-from .decode_error import DecodeError
-from .deep import Deep, deep
-from .names import display
-from .ranges import UNDECIDED, Ranges, Spread
-from .sniff import guess
-from .strict import strict
+from gapstone.console.formatting import display
+from gapstone.images import heif, missing_data, tiff
+from gapstone.images.colour import to_uint8
+from gapstone.images.decode_error import DecodeError
+from gapstone.images.file_type import file_type
+from gapstone.images.high_bit_depth import Deep, deep
+from gapstone.images.intensity_range import UNDECIDED, Ranges, ValueSpread
+from gapstone.images.pillow_guard import strict
+from gapstone.storage.paths import opener
 
 MAX_PIXELS = 178_956_970  # twice Pillow's own: where it turns from warning to refusing
 VERSION = 2  # of what load() returns for the same bytes; the scan's cache is keyed by it
@@ -81,7 +80,7 @@ class Loaded:
     mode: str  # the file's own, in Pillow's words: "RGB", "P", "CMYK", "I;16", …
     size: tuple[int, int]  # (width, height) after turning upright
     notes: tuple[str, ...]  # what was assumed or left out: "the first of 41 frames is used", …
-    spread: Spread | None = None  # of more than 8 bits: between which values the pixels lie
+    spread: ValueSpread | None = None  # of more than 8 bits: between which values the pixels lie
     content: bytes = b""  # of more than 8 bits, or with alpha: a hash of what `pixels` does not hold of it
 
 
@@ -123,7 +122,7 @@ def load(
     except Image.DecompressionBombError:
         raise ImageError(f"more pixels than the limit of {max_pixels:,}") from None
     except UnidentifiedImageError:
-        raise ImageError(tiff.refusal(data) or guess(data[:1024])) from None
+        raise ImageError(tiff.refusal(data) or file_type(data[:1024])) from None
     except RecursionError:
         raise ImageError("its structure is nested without end") from None
     except Exception as e:  # Pillow's plugins raise nearly everything on hostile files
@@ -193,12 +192,12 @@ def _decode(data: bytes, channels: Literal[1, 3] | None, max_pixels: int, ranges
 
 def _upright(data: bytes, max_pixels: int, notes: list[str]) -> tuple[Image.Image | Deep, str]:
     """The picture as it is held, or its values where they have more than 8 bits; and the file's mode."""
-    damage.in_file(data)
+    missing_data.in_file(data)
     if (layout := tiff.layout(data)) is not None:
         _check_size(layout.width, layout.height, max_pixels)
         if (values := tiff.read(layout, data)) is not None:
             if layout.compression == 1:
-                damage.check_rows(values.values)
+                missing_data.check_rows(values.values)
             if (pages := tiff.pages(layout, data)) > 1:
                 notes.append(_first_of(pages))
             return values.turned(layout.orientation), values.mode
@@ -212,13 +211,13 @@ def _upright(data: bytes, max_pixels: int, notes: list[str]) -> tuple[Image.Imag
     with Image.open(io.BytesIO(data), formats=_formats()) as image:
         _check_size(*image.size, max_pixels)
         notes.extend(_frames(image))
-        check = damage.before(image, data, layout, notes)
+        check = missing_data.before(image, data, layout, notes)
         values = deep(image, data, notes)
         if values is None:
             image.load()
             check()
             return _turn(image, _orientation(image, notes)), image.mode
-        damage.check_deep(values.values, str(image.format))
+        missing_data.check_deep(values.values, str(image.format))
         return values.turned(_orientation(image, notes)), values.mode
 
 

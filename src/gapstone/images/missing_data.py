@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from . import bmff, jpeg
-from .decode_error import DecodeError
-from .tiff import Layout
+from gapstone.images import bmff, jpeg
+from gapstone.images.decode_error import DecodeError
+from gapstone.images.tiff import TiffLayout
 
 ZEROS = bytes(64)
 """Packed pixels are never zero for so long; a file that was copied in part, or preallocated, is."""
@@ -38,7 +38,7 @@ def in_file(data: bytes) -> None:
         _check_jpeg2000(data)
 
 
-def before(image: ImageFile.ImageFile, data: bytes, layout: Layout | None, notes: list[str]) -> Callable[[], None]:
+def before(image: ImageFile.ImageFile, data: bytes, layout: TiffLayout | None, notes: list[str]) -> Callable[[], None]:
     """Raises DecodeError, and so does the function returned, to be called when the image has been loaded."""
     form = image.format
     if form in ("JPEG", "MPO"):
@@ -128,7 +128,7 @@ def _check_qoi(data: bytes, size: tuple[int, int]) -> None:
         raise DecodeError("its pixels do not end where its data end: bytes are missing or were overwritten")
 
 
-def _check_jpegs(layout: Layout, data: bytes) -> None:
+def _check_jpegs(layout: TiffLayout, data: bytes) -> None:
     """Of a TIFF: each of its strips or tiles is a JPEG, with tables that they share."""
     for start, count in zip(layout.offsets, layout.counts, strict=False):
         part = data[start : start + count]
@@ -146,7 +146,7 @@ def _check_jpegs(layout: Layout, data: bytes) -> None:
             ended()
 
 
-def _check_sums(layout: Layout, data: bytes) -> None:
+def _check_sums(layout: TiffLayout, data: bytes) -> None:
     """Of a TIFF packed by zlib: the sums behind the pixels, which libtiff does not read."""
     most = 64 + layout.part[0] * layout.part[1] * layout.samples * max(layout.bits, default=8) // 8
     for start, count in zip(layout.offsets, layout.counts, strict=False):

@@ -14,15 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .load import ImageError, convert
-from .names import display
-from .ranges import UNDECIDED, Ranges
-from .sources import Source
+from gapstone.images.intensity_range import UNDECIDED, Ranges
+from gapstone.images.load import ImageError, convert
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from .scan import Scan
 
 Batch = TypeVar("Batch", "Tensor", "NDArray[np.uint8]")
 
@@ -180,7 +176,8 @@ class Preprocessing:
 
 def not_native(height: int, width: int, smallest: int) -> str | None:
     """Why a network cannot be shown a picture of that size as it is: it has a side shorter than `smallest`, which the
-    network needs, or more than 4096² pixels, of which the maps would take gigabytes; None where it can."""
+    network needs, or more than 4096² pixels, of which the maps would take gigabytes; None where it can.
+    """
     if min(height, width) < smallest:
         return (
             f"{width}×{height} px, and the network needs at least {smallest} a side to see a picture as it is; "
@@ -200,43 +197,6 @@ def _is_int(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def choose(source: Source, scan: Scan, size: str | None = None) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(size, stored), each (height, width): what the network sees, and what is kept of each image.
-
-    ```python
-    choose(digits, scan(digits))                  # ((16, 16), (16, 16)): 8×8 enlarged
-    choose(mnist, scan(mnist))                    # ((28, 28), (28, 28))
-    choose(photos, scan(photos))                  # ((224, 224), (256, 256))
-    choose(photos, scan(photos), "96x128")        # ((96, 128), (110, 146)): height x width
-    ```
-
-    Images that all have the same small size (≤ 64 pixels) keep it, enlarged to at least 16. Otherwise the network sees
-    7/8 of the median short side in steps of 16, at least 64 and at most 224, and the image is stored 1/0.875 of that
-    large: photos with a short side of 256 and more come to the usual 224 of 256, and smaller ones are not blown up.
-    """
-    if size is not None:
-        chosen = parse_size(size)
-        return chosen, _margin(chosen)
-    sizes = scan.size_counts()
-    if not sizes:
-        raise ValueError(f"no readable image in {display(source.given)!r}: there is no size to choose")
-    if len(sizes) == 1:
-        ((w, h),) = sizes
-        if max(w, h) <= 64:
-            scale = max(1.0, 16 / min(w, h))  # four halvings still leave a map of 1×1
-            chosen = (min(LARGEST, round(h * scale)), min(LARGEST, round(w * scale)))
-            return chosen, chosen
-    short = np.repeat([min(s) for s in sizes], list(sizes.values()))
-    side = min(224, max(64, 16 * round(0.875 * float(np.median(short)) / 16)))
-    return (side, side), _margin((side, side))
-
-
-def _margin(size: tuple[int, int]) -> tuple[int, int]:
-    if max(size) <= 64:
-        return size
-    return min(LARGEST, round(size[0] / 0.875)), min(LARGEST, round(size[1] / 0.875))
 
 
 def parse_size(size: str) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def moved(images: Tensor, down: int, right: int) -> Tensor:
+def shifted(images: Tensor, down: int, right: int) -> Tensor:
     """Pictures (N, C, H, W) moved by whole pixels; the border is repeated into what becomes free."""
     height, width = images.shape[2:]
     padded = F.pad(images, (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)), mode="replicate")
@@ -12,7 +12,7 @@ def moved(images: Tensor, down: int, right: int) -> Tensor:
     return padded[:, :, top : top + height, left : left + width]
 
 
-def furthest(size: tuple[int, int]) -> int:
+def largest_shift(size: tuple[int, int]) -> int:
     """The most pixels that test images of (H, W) are moved by: an eighth of the shorter side, at least 2."""
     return max(2, min(size) // 8)
 

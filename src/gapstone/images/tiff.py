@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .decode_error import DecodeError
-from .deep import Deep, unpremultiplied
+from gapstone.images.decode_error import DecodeError
+from gapstone.images.high_bit_depth import Deep, unpremultiplied
 
 _SIZES = {1: "B", 2: "s", 3: "H", 4: "I", 6: "b", 7: "s", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 18: "Q"}
 _ENTRIES = 4096  # of a directory; a TIFF has some 20
@@ -41,7 +41,7 @@ _FORMATS = {1: "whole numbers", 2: "signed whole numbers", 3: "floats", 4: "unty
 
 
 @dataclass(frozen=True)
-class Layout:
+class TiffLayout:
     """What the first directory of a TIFF says."""
 
     order: str  # "<" or ">"
@@ -93,7 +93,7 @@ def is_tiff(data: bytes) -> bool:
     return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def layout(data: bytes) -> Layout | None:
+def layout(data: bytes) -> TiffLayout | None:
     """None where the directory makes no sense."""
     try:
         return _layout(data)
@@ -119,7 +119,7 @@ def refusal(data: bytes) -> str | None:
     )
 
 
-def read(found: Layout, data: bytes) -> Deep | None:
+def read(found: TiffLayout, data: bytes) -> Deep | None:
     """The pixels, where this module reads such a file. Raises DecodeError where bytes are missing or damaged."""
     dtype = found.dtype
     if (
@@ -150,7 +150,7 @@ def read(found: Layout, data: bytes) -> Deep | None:
     return Deep(colours, _mode(found), alpha, found.photometric == 0, found.profile, notes=notes)
 
 
-def pages(found: Layout, data: bytes) -> int:
+def pages(found: TiffLayout, data: bytes) -> int:
     """How many there are, this one included."""
     seen: set[int] = set()
     at, big = found.following, 43 in data[2:4]
@@ -166,7 +166,7 @@ def pages(found: Layout, data: bytes) -> int:
     return 1 + len(seen)
 
 
-def _mode(found: Layout) -> str:
+def _mode(found: TiffLayout) -> str:
     """In Pillow's words, where it has some."""
     if found.colours > 1:
         name = "RGB" if found.colours == 3 else "CMYK"
@@ -180,7 +180,7 @@ def _mode(found: Layout) -> str:
     return "I"
 
 
-def _assembled(found: Layout, data: bytes, dtype: np.dtype[np.generic]) -> NDArray[Any]:
+def _assembled(found: TiffLayout, data: bytes, dtype: np.dtype[np.generic]) -> NDArray[Any]:
     high, wide = found.part
     layers = found.samples if found.planar else 1
     inner = 1 if found.planar else found.samples
@@ -205,7 +205,7 @@ def _assembled(found: Layout, data: bytes, dtype: np.dtype[np.generic]) -> NDArr
 
 
 def _part(
-    found: Layout, data: bytes, number: int, shape: tuple[int, int, int], dtype: np.dtype[np.generic]
+    found: TiffLayout, data: bytes, number: int, shape: tuple[int, int, int], dtype: np.dtype[np.generic]
 ) -> NDArray[Any]:
     """One strip or tile."""
     needed = shape[0] * shape[1] * shape[2] * dtype.itemsize
@@ -234,7 +234,7 @@ def _part(
     return values
 
 
-def _layout(data: bytes) -> Layout | None:
+def _layout(data: bytes) -> TiffLayout | None:
     if not is_tiff(data):
         return None
     order = "<" if data[:2] == b"II" else ">"
@@ -254,7 +254,7 @@ def _layout(data: bytes) -> Layout | None:
         offsets, counts = tags.get(273, ()), tags.get(279, ())
     if min(width, height, samples, *part) < 1 or max(samples, len(bits)) > 1 << 16:
         return None
-    return Layout(
+    return TiffLayout(
         order=order,
         width=width,
         height=height,

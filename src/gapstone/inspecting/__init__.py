@@ -1,6 +1,6 @@
 """Where a network's parameters and multiply-adds are, what sizes it takes, what other heads would cost on it."""
 
 from gapstone.inspecting.inspect import inspect
-from gapstone.inspecting.result import Inspection
+from gapstone.inspecting.inspection import Inspection
 
 __all__ = ["Inspection", "inspect"]

@@ -3,13 +3,13 @@
 import io
 from pathlib import Path
 
-from gapstone.figures import style
+from gapstone.console.formatting import display
+from gapstone.drawing.matplotlib_setup import style
 from gapstone.inspecting.amounts import cells, share, size
-from gapstone.inspecting.result import Inspection, Part
-from gapstone.shown import display
-from gapstone.whole import whole
+from gapstone.inspecting.network_costs import NetworkCosts, NetworkPart
+from gapstone.storage.atomic import atomic_file
 
-# gapstone.figures goes before Matplotlib
+# gapstone.drawing.matplotlib_setup goes before Matplotlib
 # isort: split
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ ENDINGS = (".png", ".svg")
 LONGEST = 34  # characters of a part's name: more would leave no room for the bars
 
 
-def save(found: Inspection, path: Path) -> Path:
+def save(found: NetworkCosts, path: Path) -> Path:
     """Write it. Raises ValueError for another ending than .png and .svg; FileNotFoundError where there is no folder."""
     if path.suffix.lower() not in ENDINGS:
         raise ValueError(f"{path}: a picture ends in {' or '.join(ENDINGS)}")
@@ -30,12 +30,12 @@ def save(found: Inspection, path: Path) -> Path:
         figure = draw(found)
         # who made it: by that the command knows a picture that it may replace
         metadata = {"Date": None, "Creator": "gapstone"} if path.suffix.lower() == ".svg" else {"Software": "gapstone"}
-        with whole(path) as unfinished:
+        with atomic_file(path) as unfinished:
             figure.savefig(unfinished, dpi=160, facecolor="white", metadata=metadata)
     return path
 
 
-def png(found: Inspection) -> bytes:
+def png(found: NetworkCosts) -> bytes:
     """The picture for a notebook."""
     file = io.BytesIO()
     with style(**{"text.parse_math": False}):
@@ -43,7 +43,7 @@ def png(found: Inspection) -> bytes:
     return file.getvalue()
 
 
-def draw(found: Inspection) -> Figure:
+def draw(found: NetworkCosts) -> Figure:
     """Three panels of bars that share their rows: the parts, from the image at the top to the answer at the bottom."""
     parts = found.parts
     names = [_name(part) for part in parts]
@@ -91,7 +91,7 @@ def _panel(axes: Axes, title: str, values: list[int], heads: list[bool]) -> None
         )
 
 
-def _name(part: Part) -> str:
+def _name(part: NetworkPart) -> str:
     shown = display(part.name)
     short = shown if len(shown) <= LONGEST else f"…{shown[1 - LONGEST :]}"
     return f"{short}\n{cells(part.output)}" if part.output else short

@@ -16,10 +16,10 @@ NEAR = (1, 2, 3)
 
 
 @dataclass(frozen=True)
-class Sizes:
+class InputSizes:
     """The sizes that were taken when asked.
 
-    >>> print(Sizes("sides", (33, 33)))
+    >>> print(InputSizes("sides", (33, 33)))
     any side ≥ 33 px
     """
 
@@ -54,7 +54,7 @@ class Sizes:
         return f"{steps}{beside or ' only' * (not least)}{alike}"
 
 
-def legal(works: Works, size: tuple[int, int]) -> Sizes:
+def legal_sizes(works: Works, size: tuple[int, int]) -> InputSizes:
     """Of a network that takes `size` (H, W).
 
     Not every size is asked: the ends are found by halving, then sides close to the smallest and halfway up; for
@@ -63,7 +63,7 @@ def legal(works: Works, size: tuple[int, int]) -> Sizes:
     taken = cache(works)
     side = next((n for n in dict.fromkeys((max(size), min(size))) if taken(n, n)), None)
     if side is None:  # a size of its own that is no square
-        return Sizes("only", size)
+        return InputSizes("only", size)
 
     def square(n: int) -> bool:
         return n > 0 and taken(n, n)
@@ -71,7 +71,7 @@ def legal(works: Works, size: tuple[int, int]) -> Sizes:
     near, far = (side + 1, side + 2, side + 3, side + 17), 2 * side + 65
     if all(square(n) for n in (*near, far)):
         smallest = _smallest(square, side)
-        return Sizes("sides", (smallest, smallest), squares=not taken(side, side + 1))
+        return InputSizes("sides", (smallest, smallest), squares=not taken(side, side + 1))
     low, high = _last(square, side, -1, 1), _last(square, side, 1, 1)
     for step in STEPS:
         if step > high - low and square(side + step) and square(side + 2 * step):
@@ -85,11 +85,11 @@ def legal(works: Works, size: tuple[int, int]) -> Sizes:
 
             first = nth(_smallest(at, below + 1))
             wide = taken(side, side + step)
-            return Sizes("steps", (first, first), None, step, side - low, high - side, squares=not wide)
+            return InputSizes("steps", (first, first), None, step, side - low, high - side, squares=not wide)
     if low == high:
-        return Sizes("only", (side, side))
+        return InputSizes("only", (side, side))
     beside = side + 1 if high > side else side - 1
-    return Sizes("sides", (low, low), high, squares=not taken(side, beside))
+    return InputSizes("sides", (low, low), high, squares=not taken(side, beside))
 
 
 def _smallest(works: Callable[[int], bool], good: int) -> int:

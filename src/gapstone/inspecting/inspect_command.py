@@ -5,14 +5,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from gapstone.console.formatting import display
+from gapstone.console.progress import Bars
+from gapstone.console.terminal import Terminal
+from gapstone.inspecting.cost_picture import ENDINGS
 from gapstone.inspecting.inspect import inspect
-from gapstone.inspecting.models import named
-from gapstone.inspecting.picture import ENDINGS
-from gapstone.inspecting.terminal import show
-from gapstone.progress import Bars
-from gapstone.shown import display
-from gapstone.storage.folder import own_file
-from gapstone.terminal import Terminal
+from gapstone.inspecting.inspection_table import show
+from gapstone.inspecting.model_names import model_named
+from gapstone.storage.owned_folder import own_file
 
 
 def inspect_model(
@@ -41,7 +41,7 @@ def inspect_model(
         own_file(picture, "network.png", "--picture")
     shape = _parsed(size) if isinstance(size, str) else size
     with Bars(Terminal(stderr=True), idle=f"Looking into {display(name)}"):
-        found = inspect(named(name, channels, shape), shape, channels, name)
+        found = inspect(model_named(name, channels, shape), shape, channels, name)
         if picture is not None:
             found.save(picture)
     if as_json:

@@ -4,10 +4,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gapstone.console.formatting import display
 from gapstone.inspecting.amounts import cells, count, pixels, share, size
-from gapstone.inspecting.others import AS_IT_IS
-from gapstone.inspecting.result import Inspection, Row
-from gapstone.shown import display
+from gapstone.inspecting.network_costs import ModuleCosts, NetworkCosts
+from gapstone.inspecting.other_heads import AS_IT_IS
 
 MOST_ROWS = 50
 """Modules are shown as deep as these allow."""
@@ -15,7 +15,7 @@ WIDE = 110  # columns from which there is room for more
 DIM = "dim"
 
 
-def show(console: Console, found: Inspection, depth: int | None = None) -> None:
+def show(console: Console, found: NetworkCosts, depth: int | None = None) -> None:
     """Print it: the facts, the parts, the modules down to `depth` (None: as many as can be read), the other heads."""
     wide = console.width >= WIDE
     h, w = found.size
@@ -38,7 +38,7 @@ def show(console: Console, found: Inspection, depth: int | None = None) -> None:
         console.print(Text(f"Other heads: not told, as {display(found.no_map or '')}.", "yellow"))
 
 
-def _facts(found: Inspection) -> Table:
+def _facts(found: NetworkCosts) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -69,7 +69,7 @@ def _facts(found: Inspection) -> Table:
     return table
 
 
-def _sizes(found: Inspection) -> str:
+def _sizes(found: NetworkCosts) -> str:
     if found.training_sizes == found.sizes:
         return f"{found.sizes}, in training too"
     if found.training_sizes is None:
@@ -78,7 +78,7 @@ def _sizes(found: Inspection) -> str:
     return f"{found.sizes}; in training {found.training_sizes}{why}"
 
 
-def _parts(found: Inspection, wide: bool) -> Table:
+def _parts(found: NetworkCosts, wide: bool) -> Table:
     table = Table(box=None, pad_edge=False)
     long = 16 if wide else 5
     longest = 40 if wide else 20
@@ -110,12 +110,12 @@ def _bar(value: int | None, whole: int | None, long: int, head: bool) -> Text:
     return Text(f"{share(value, whole):>7} ").append(f"{bar:{long}}", "magenta" if head else "cyan")
 
 
-def _deep(found: Inspection) -> int:
+def _deep(found: NetworkCosts) -> int:
     deepest = max(row.depth for row in found.rows)
     return max((n for n in range(deepest + 1) if sum(row.depth <= n for row in found.rows) <= MOST_ROWS), default=0)
 
 
-def _modules(found: Inspection, depth: int, wide: bool) -> Table:
+def _modules(found: NetworkCosts, depth: int, wide: bool) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("Module", no_wrap=True, overflow="ellipsis", max_width=44 if wide else 25)
     for name in ("output", "parameters", "MACs", *(["pools read"] if wide else []), "memory", "sees/every"):
@@ -138,13 +138,13 @@ def _modules(found: Inspection, depth: int, wide: bool) -> Table:
     return table
 
 
-def _sees(row: Row) -> str:
+def _sees(row: ModuleCosts) -> str:
     if row.field is None:
         return "all" if row.whole else "–" if row.stride is None else f"?/{pixels(row.stride)}"
     return f"{pixels(row.field)}{'+' * row.whole}/{pixels(row.stride)}"
 
 
-def _legend(found: Inspection, wide: bool) -> str:
+def _legend(found: NetworkCosts, wide: bool) -> str:
     said = ["MACs: multiply-adds." + " Pools read: k·k values for each answer of a k×k window." * wide]
     said.append("Memory: what training keeps for the backward pass, per image.")
     said.append("Sees/every: receptive field and stride in px")
@@ -155,7 +155,7 @@ def _legend(found: Inspection, wide: bool) -> str:
     return " ".join(said) + "."
 
 
-def _heads(found: Inspection) -> Table:
+def _heads(found: NetworkCosts) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("Other heads", no_wrap=True)
     for name in ("its parameters", "total", "its MACs", "file"):

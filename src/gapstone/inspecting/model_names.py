@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from gapstone.classifier import load
 from gapstone.heads import Head
+from gapstone.models.classifier import load
 from gapstone.nets import NAMES, build, map_size
 from gapstone.nets.checkpoints import published_head
 from gapstone.nets.on_meta import on_meta
@@ -18,10 +18,10 @@ CLASSES = 1000
 SIZE = (224, 224)
 
 
-def named(name: str, channels: int | None = None, size: tuple[int, int] | None = None) -> nn.Module:
+def model_named(name: str, channels: int | None = None, size: tuple[int, int] | None = None) -> nn.Module:
     """`photos.safetensors`, `vgg16` (gapstone's own, with the head published with it), `timm:NAME`, `torchvision:NAME`.
 
-    >>> named("torchvision:resnet50")                   # no download: on the meta device, where weights are shapes
+    >>> model_named("torchvision:resnet50")  # no download: on the meta device, where weights are shapes
 
     channels: of the images, for networks that are built; size: of the images, for a head that depends on it.
     Raises ValueError for a name that nobody knows, with what is like it; ImportError without timm or torchvision;

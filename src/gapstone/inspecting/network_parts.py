@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from gapstone.inspecting.result import Part, Row
+from gapstone.inspecting.network_costs import ModuleCosts, NetworkPart
 
 MOST = 14
 LARGE = 0.6
@@ -13,7 +13,7 @@ SMALL = 0.005
 """Of the whole in all three: a part as small is told together with its neighbour."""
 
 
-def parts_of(rows: Sequence[Row]) -> tuple[Part, ...]:
+def parts_of(rows: Sequence[ModuleCosts]) -> tuple[NetworkPart, ...]:
     """In the order the model has them, together the whole: top-level modules; large ones cut into theirs, where these
     are many into stretches whose outputs have one size (`features 5–9`, at 112×112).
 
@@ -36,11 +36,11 @@ def parts_of(rows: Sequence[Row]) -> tuple[Part, ...]:
 class _Stretch:
     """Neighbouring modules of one parent."""
 
-    rows: tuple[Row, ...]
-    own: Row | None = None
+    rows: tuple[ModuleCosts, ...]
+    own: ModuleCosts | None = None
     """A module whose own calls and parameters (outside its children) are meant."""
 
-    def part(self) -> Part:
+    def part(self) -> NetworkPart:
         first, last = self.rows[0], self.rows[-1]
         name = first.path or first.kind
         if last is not first:
@@ -51,7 +51,7 @@ class _Stretch:
             name = f"{parent} {begin}–{end}" if parent else f"{begin}–{end}"
         shapes = [row.output for row in self.rows if row.output]
         kept = [row.kept_bytes for row in self.rows]
-        return Part(
+        return NetworkPart(
             name,
             shapes[-1] if shapes else None,
             sum(row.parameters for row in self.rows),
@@ -61,12 +61,14 @@ class _Stretch:
         )
 
 
-def _children(rows: Sequence[Row], parent: Row) -> list[Row]:
+def _children(rows: Sequence[ModuleCosts], parent: ModuleCosts) -> list[ModuleCosts]:
     start = f"{parent.path}." if parent.path else ""
     return [row for row in rows if row.depth == parent.depth + 1 and row.path.startswith(start)]
 
 
-def _cut(part: _Stretch, children: dict[str, list[Row]], whole: Row, most: int) -> list[_Stretch] | None:
+def _cut(
+    part: _Stretch, children: dict[str, list[ModuleCosts]], whole: ModuleCosts, most: int
+) -> list[_Stretch] | None:
     """Into what is inside, `most` pieces that can be seen; None where it is small, or has nothing inside."""
     if len(part.rows) > 1 or part.own is not None:
         return None
@@ -83,7 +85,7 @@ def _cut(part: _Stretch, children: dict[str, list[Row]], whole: Row, most: int) 
     return None
 
 
-def _rest(row: Row, inside: Sequence[Row]) -> Row | None:
+def _rest(row: ModuleCosts, inside: Sequence[ModuleCosts]) -> ModuleCosts | None:
     """What a module does and holds itself, outside its children."""
     left = replace(
         row,
@@ -97,7 +99,7 @@ def _rest(row: Row, inside: Sequence[Row]) -> Row | None:
     return left if left.parameters or left.macs or left.kept_bytes else None
 
 
-def _share(part: Part, whole: Row) -> float:
+def _share(part: NetworkPart, whole: ModuleCosts) -> float:
     return max(
         part.parameters / max(whole.parameters, 1),
         part.macs / max(whole.macs, 1),
@@ -105,10 +107,10 @@ def _share(part: Part, whole: Row) -> float:
     )
 
 
-def _joined(parts: list[Part], whole: Row) -> tuple[Part, ...]:
+def _joined(parts: list[NetworkPart], whole: ModuleCosts) -> tuple[NetworkPart, ...]:
     """Without what is next to nothing, which is told with what comes after it (at the end: before it)."""
-    kept: list[Part] = []
-    waiting: Part | None = None
+    kept: list[NetworkPart] = []
+    waiting: NetworkPart | None = None
     for part in parts:
         whole_part = part if waiting is None else _together(waiting, part, part)
         if _share(whole_part, whole) < SMALL:
@@ -121,9 +123,9 @@ def _joined(parts: list[Part], whole: Row) -> tuple[Part, ...]:
     return tuple(kept)
 
 
-def _together(a: Part, b: Part, named: Part) -> Part:
+def _together(a: NetworkPart, b: NetworkPart, named: NetworkPart) -> NetworkPart:
     kept = None if a.kept_bytes is None or b.kept_bytes is None else a.kept_bytes + b.kept_bytes
-    return Part(
+    return NetworkPart(
         named.name,
         named.output,
         a.parameters + b.parameters,

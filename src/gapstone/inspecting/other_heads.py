@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from gapstone.cost import Counting
 from gapstone.heads import Head
 from gapstone.heads.recipes import RECIPES
-from gapstone.inspecting.result import OtherHead
-from gapstone.inspecting.sizes import Sizes, alike
+from gapstone.inspecting.input_sizes import InputSizes, alike
+from gapstone.inspecting.network_costs import OtherHead
 from gapstone.nets.on_meta import on_meta
+from gapstone.tracing.arithmetic import ArithmeticCounter
 
 MORE = ("fc:512", "fc:4096,4096", "fc:grid=7")
 """After every head by its bare name."""
@@ -17,7 +17,7 @@ SPECS = (*RECIPES, *MORE)
 AS_IT_IS = "as it is"
 
 
-def others(
+def other_heads(
     trunk: int, size_of_one: int, channels: int, classes: int, cells: Sequence[int], accepted: str, flat: str
 ) -> list[OtherHead]:
     """One row per head.
@@ -30,16 +30,16 @@ def others(
         with on_meta():
             head = Head(spec, channels, classes, tuple(cells)).eval()
             maps = torch.empty(1, channels, *cells)
-            with torch.no_grad(), Counting() as counting:
+            with torch.no_grad(), ArithmeticCounter() as counter:
                 head(maps)
         own = sum(p.numel() for p in head.parameters())
         sizes = flat if head.size is not None else accepted
-        rows.append(OtherHead(spec, own, trunk + own, counting.total.macs, (trunk + own) * size_of_one, sizes))
+        rows.append(OtherHead(spec, own, trunk + own, counter.total.macs, (trunk + own) * size_of_one, sizes))
     return rows
 
 
 def flattened(
-    cells: Callable[[int, int], tuple[int, ...] | None], size: tuple[int, int], accepted: Sizes, stride: int
+    cells: Callable[[int, int], tuple[int, ...] | None], size: tuple[int, int], accepted: InputSizes, stride: int
 ) -> str:
     """The image sizes whose last map has as many cells as that of `size`: what a head that flattens the map takes."""
     h, w = size

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gapstone.maps.overlap import boxes_of, ious
+from gapstone.localisation.iou import boxes_of, ious
 
 
 def whole_image(boxes: Sequence[ArrayLike], sizes: Sequence[tuple[int, int]], overlap: float = 0.5) -> float:

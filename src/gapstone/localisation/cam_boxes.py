@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from gapstone.maps.overlap import Box, Floats, boxes_of
+from gapstone.localisation.iou import Box, Floats, boxes_of
 
 __all__ = ["PAPER", "Box", "Sweep", "box", "otsu", "scaled", "sweep"]
 
@@ -155,7 +155,7 @@ def sweep(
     boxes, areas = np.zeros((len(asked), 4)), np.zeros(len(asked), np.int64)
     components, best = np.zeros(len(asked), np.int64), np.zeros(len(asked))
     if peak > 0:
-        from gapstone.maps.components import grow  # Numba: only who sweeps waits for it
+        from gapstone.localisation.components import grow  # Numba: only who sweeps waits for it
 
         order = np.argsort(asked, kind="stable")
         boxes[order], areas[order], components[order], best[order] = grow(

@@ -47,9 +47,12 @@ def deletion(
         model: (N, C, H, W) → (N, K) logits; in whichever mode it is, and no gradient is kept.
         image: (C, H, W), as the model is given it.
         map: (H, W), signed. Equal values are taken row by row, from the left: the same every time.
+        target: the class whose answer is followed.
+        steps: points of the curve, beside its start.
         fill: what replaces a pixel: a number (0 is the mean colour where images are normalised), "blur" (RISE's: a
             Gaussian of 11 × 11 pixels, sigma 5), or a whole picture (C, H, W).
         answer: softmax probability, or the logit itself, which does not saturate.
+        batch: images in one forward pass.
     """
     filled = _filled(image, fill)
     return _curve(model, filled, image, map, target, steps, answer, batch)

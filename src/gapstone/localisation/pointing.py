@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.maps.overlap import Floats
+from gapstone.localisation.iou import Floats
 
 Mask = NDArray[np.bool_]
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gapstone.maps.boxes import scaled
-from gapstone.maps.overlap import Floats
+from gapstone.localisation.cam_boxes import scaled
+from gapstone.localisation.iou import Floats
 
 THOUSAND = np.arange(1000) / 1000
 Integers = NDArray[np.int64]

@@ -12,11 +12,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gapstone.maps.baselines import centre_box, whole_image
-from gapstone.maps.boxes import PAPER, scaled, sweep
-from gapstone.maps.overlap import Box, Floats, boxes_of, iou, ious
-from gapstone.maps.pointing import energy_inside, inside, pointing
-from gapstone.maps.pxap import PixelCounts, pxap
+from gapstone.localisation.box_baselines import centre_box, whole_image
+from gapstone.localisation.cam_boxes import PAPER, scaled, sweep
+from gapstone.localisation.iou import Box, Floats, boxes_of, iou, ious
+from gapstone.localisation.pointing import energy_inside, inside, pointing
+from gapstone.localisation.pxap import PixelCounts, pxap
 
 __all__ = ["At", "Best", "Localisation", "Scores", "centre_box", "iou", "pxap", "whole_image"]
 
@@ -54,7 +54,8 @@ class Best:
 class Scores:
     """Shares are 0 to 1. Optimistic, their threshold being chosen on the pictures they are counted on: `max_box_acc`
     and `max_box_acc_v2`. Not optimistic: `paper`, `Localisation.fixed` with a threshold from other pictures, `pxap`,
-    `pointing`, `energy`."""
+    `pointing`, `energy`.
+    """
 
     pictures: int
     without_evidence: int

@@ -24,7 +24,8 @@ COMMAND = "command"
 
 def must_wait() -> bool:
     """Whether calls wait for their kernels, so that every run takes the same way: where the environment variable is
-    set, or torch's algorithms are to be deterministic."""
+    set, or torch's algorithms are to be deterministic.
+    """
     return bool(os.environ.get(VARIABLE)) or torch.are_deterministic_algorithms_enabled()
 
 
@@ -101,14 +102,16 @@ builder = Builder()
 def wait_for_kernels(timeout: float | None = None) -> bool:
     """Wait until every kernel that was asked for so far is compiled.
 
-        >>> gs.pool(x, "max", over=gs.Window(3, 2, 1))   # the first time on a machine torch's kernel answers
-        >>> gs.wait_for_kernels()                        # from here on gapstone's do
+    Examples:
+        >>> pooled = gs.pool(x, "max", over=gs.Window(3, 2, 1))  # the first time on a machine torch's kernel answers
+        >>> gs.wait_for_kernels()  # from here on gapstone's do
         True
 
     Args:
         timeout: seconds; None: however long it takes.
 
-    Returns: False where the time was too short.
+    Returns:
+        False where the time was too short.
     """
     return builder.wait(timeout)
 

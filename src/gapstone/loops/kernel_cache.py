@@ -12,7 +12,7 @@ import warnings
 from functools import lru_cache
 from pathlib import Path
 
-from gapstone.cache_folder import cache_folder
+from gapstone.storage.cache_folder import cache_folder
 
 MAGIC = b"gapstone kernel 1\n"
 DIGEST = 32

@@ -17,7 +17,8 @@ _ready: set[PoolCall] = set()
 
 def kernels_ready(call: PoolCall, loop: LoopName, x: Tensor) -> bool:
     """Whether a loop has all kernels of a call; those it has not are compiled in the background from here on, and the
-    call goes another way, as that of an empty map does at all times."""
+    call goes another way, as that of an empty map does at all times.
+    """
     if not call.numel:
         return False
     own = call.pool.name not in BUILT_IN

@@ -45,7 +45,8 @@ def arranged(x: Tensor) -> Tensor:
 
 def settled(x: Tensor) -> Tensor:
     """As `arranged`, where positions are saved: what they stand for depends on the layout, and the backward is told
-    only whether x itself was channels-last."""
+    only whether x itself was channels-last.
+    """
     return x if is_channels_last(x) else x.contiguous()
 
 

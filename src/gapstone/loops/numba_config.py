@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from gapstone.working_folder import around_import, hidden
+from gapstone.runtime.working_folder import around_import, hidden
 
 
 @contextlib.contextmanager

@@ -184,7 +184,8 @@ def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
 
 def _second(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     """Where share does not look at x the pool is linear in it: the gradient of the gradient is the pool itself, or what
-    stands at the largest positions. Elsewhere the reference is differentiated."""
+    stands at the largest positions. Elsewhere the reference is differentiated.
+    """
     (grad, *known), places, tensors = _saved(ctx)
     shape, last, dtype, slope, name, loop = ctx.call
     place, parameters = decode(ctx.numbers, places), _parameters(ctx.constants, tensors)

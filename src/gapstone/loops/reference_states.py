@@ -99,7 +99,8 @@ def fold(
     pool: Definition, x: Tensor, parameters: Parameters, weights: Tensor | None = None, axes: int | None = None
 ) -> State:
     """The state of the whole map at once: sums of terms against their reference, or the pool's own fold. `axes`: how
-    many axes at the end are positions; by default all but (N, C). `weights` of bool: which positions there are."""
+    many axes at the end are positions; by default all but (N, C). `weights` of bool: which positions there are.
+    """
     where = tuple(range(-(x.dim() - 2 if axes is None else axes), 0))
     there = None if weights is None else weights if weights.dtype == torch.bool else weights > 0
     if pool.fold:

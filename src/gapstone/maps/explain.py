@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapstone.classifier import Classifier
+from gapstone.drawing.explanation_view import ShownImages
 from gapstone.heads import Head, NotLinearError
 from gapstone.maps.explanation import Explanation
-from gapstone.maps.placement import Placement
-from gapstone.maps.showing import Seen
-from gapstone.maps.split import Found, located, split
-from gapstone.maps.tail import Tail
-from gapstone.maps.tape import SplitError, Tape
 from gapstone.maps.targets import Classes, chosen
-from gapstone.maps.watch import Watch
-from gapstone.modes import quiet
+from gapstone.models.classifier import Classifier
+from gapstone.runtime.eval_mode import eval_mode
+from gapstone.tracing.locate_head import locate_features, locate_head
+from gapstone.tracing.placement import Placement
+from gapstone.tracing.tape import SplitError
+from gapstone.tracing.trace import HeadTracer
+from gapstone.tracing.traced_head import TracedHead
 
 
 def explain(
@@ -32,15 +32,20 @@ def explain(
 ) -> Explanation:
     """What every position of the last feature map adds to each class's logit, from one forward pass.
 
-        >>> explained = gs.explain(torchvision.models.resnet50().eval(), images)    # any model, (N, 3, H, W)
-        >>> explained.maps.shape                                                    # every class, in logit units
-        torch.Size([16, 1000, 7, 7])
-        >>> explained.maps.sum((2, 3)) + explained.bias                             # the logits
-        >>> gs.explain(model, images, y).maps.shape                                 # y (16,): each image's own class
-        torch.Size([16, 1, 7, 7])
-        >>> gs.explain(model, images, [281, 282]).maps.shape                        # a list: these of every image
-        torch.Size([16, 2, 7, 7])
-        >>> gs.explain(gs.load("photos.safetensors"), ["a.jpg", "b.jpg"], top_k=3)  # a gapstone model takes files too
+    Examples:
+        >>> resnet = torchvision.models.resnet18().eval()  # any nn.Module; nothing of it changes
+        >>> images = torch.rand(4, 3, 224, 224)
+        >>> explained = gs.explain(resnet, images)
+        >>> explained.maps.shape  # every class, in logit units
+        torch.Size([4, 1000, 7, 7])
+        >>> torch.allclose(explained.maps.sum((2, 3)) + explained.bias, explained.logits, atol=1e-4)
+        True
+        >>> gs.explain(resnet, images, torch.tensor([3, 1, 4, 1])).maps.shape  # labels (N,): each image's own class
+        torch.Size([4, 1, 7, 7])
+        >>> gs.explain(resnet, images, [281, 282]).maps.shape  # a list: these of every image
+        torch.Size([4, 2, 7, 7])
+        >>> gs.explain(gs.load("photos.safetensors"), ["a.jpg", "b.jpg"], top_k=1).classes.shape  # files, too
+        torch.Size([2, 1])
 
     The last map and what follows it are found by watching the model run. Where its head is linear in what it pools
     (mean, maximum, both, flattened, pooled to a grid, one map per class, any pool of gapstone's that adds up), the maps
@@ -51,7 +56,10 @@ def explain(
     says what they leave out. A model that ends in a softmax, log-softmax or sigmoid is explained at the logits before
     it, and `end` says so. The backbone is never differentiated; nothing of the model changes.
 
+    Source: Zhou et al., Learning deep features for discriminative localization, arXiv 1512.04150.
+
     Args:
+        model: any nn.Module from images to logits.
         images: (N, C, *spatial), normalised; for a gapstone model also files and pictures, as `Classifier.predict`.
         classes: None: all. A list: these of every image, by number or, where there are labels, by name. A tensor or
             array (N,), as labels come: one class of each image, maps (N, 1, …); for these of every image, `y.tolist()`.
@@ -61,9 +69,12 @@ def explain(
             w), (N, h, w, C), or tokens (N, h·w, C), also with a class token before them.
         labels: of the classes; a gapstone model brings its own.
 
-    Raises: SplitError (a ValueError) where there is no last map, with what was seen and what to do; ValueError for
-        classes that are not there, or rows of them for another number of images.
-    Source: Zhou et al., Learning deep features for discriminative localization, arXiv 1512.04150.
+    Returns:
+        The explanation: maps, bias, logits, and where the cells lie in the images.
+
+    Raises:
+        SplitError: there is no last map; says what was seen and what to do. A ValueError.
+        ValueError: classes that are not there, or rows of them for another number of images.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"explain takes a model (an nn.Module), and got a {type(model).__name__}")
@@ -80,12 +91,12 @@ def explain(
         raise ValueError(f"explain takes at least one image, (N, C, H, W), and got a tensor of {tuple(images.shape)}")
     names = tuple(labels) if labels is not None else None
     moments = (model.preprocessing.mean, model.preprocessing.std) if isinstance(model, Classifier) else None
-    seen = Seen(images.detach(), moments)
+    seen = ShownImages(images.detach(), moments)
     if isinstance(model, Classifier) and at is None:
         return replace(_known(model, images, classes, top_k, names), seen=seen)
-    tail, found = split(getattr(model, "_orig_mod", model), images, at)
-    explained = _made(tail, found, classes, top_k, names)
-    if found.prefix and not explained.maps.any():
+    traced, location = locate_head(getattr(model, "_orig_mod", model), images, at)
+    explained = _made(traced, Placement.of(location), classes, top_k, names, location.grid, location.prefix)
+    if location.prefix and not explained.maps.any():
         raise SplitError(
             f"at={at!r}: after this module the logits of {type(model).__name__} come from the first tokens alone (a "
             f"class token), so no position adds anything: name an earlier module, before the last attention"
@@ -97,8 +108,9 @@ def _known(
     model: Classifier, images: Tensor, classes: Classes | None, top_k: int | None, labels: tuple[str, ...] | None
 ) -> Explanation:
     """Of a model whose head is known: no watching but for the places, once per image size."""
-    with quiet(model), torch.no_grad():
-        features, placement = located(model.features, images)
+    with eval_mode(model), torch.no_grad():
+        features, location = locate_features(model.features, images)
+        placement = Placement.of(location)
         return explain_head(model.head, features, classes, top_k=top_k, labels=labels, placement=placement)
 
 
@@ -114,7 +126,7 @@ def explain_head(
 ) -> Explanation:
     """The same from feature maps (N, C, *cells)."""
     placement = placement or Placement.even(features.shape[2:], features.shape[2:])
-    with quiet(head):
+    with eval_mode(head):
         if head.additive:
             logits: Tensor = head(features)
             wanted = chosen(classes, top_k, logits, labels)
@@ -122,31 +134,31 @@ def explain_head(
                 exact = head.contributions(features, wanted)
                 return _explanation(exact.maps, wanted, exact.bias.detach(), logits, True, placement, labels)
         x = features.detach()
-        watch = Watch(x, named=True)
-        watch.tape = Tape(x, tuple(range(2, x.dim())), 0, copy=True)
-        with watch:
+        with HeadTracer(x, named=True) as tracer:
+            tracer.starts(x)
             logits = head(x)
-    assert watch.tape is not None
-    found = Found(0, "", 0, watch.tape.axes, tuple(features.shape[2:]), placement)
-    return _made(Tail(watch.tape, logits), found, classes, top_k, labels)
+    assert tracer.tape is not None
+    return _made(TracedHead(tracer.tape, logits), placement, classes, top_k, labels)
 
 
 def _made(
-    tail: Tail,
-    found: Found,
+    traced: TracedHead,
+    placement: Placement,
     classes: Classes | None,
     top_k: int | None,
     labels: tuple[str, ...] | None,
+    grid: tuple[int, ...] | None = None,
+    prefix: int = 0,
 ) -> Explanation:
-    if labels is not None and len(labels) != tail.logits.shape[1]:
-        raise ValueError(f"explain: {len(labels)} labels for {tail.logits.shape[1]} logits")
-    wanted = chosen(classes, top_k, tail.logits, labels)
-    maps = tail.maps(wanted)
-    if found.grid is not None:
-        maps = maps[:, :, found.prefix :].reshape(*maps.shape[:2], *found.grid)
-    additive = tail.additive and not found.prefix  # what a class token adds belongs to no position
-    facts = additive, found.placement, labels, tail.holds, tail.end
-    return _explanation(maps, wanted, tail.bias(), tail.logits, *facts)
+    if labels is not None and len(labels) != traced.logits.shape[1]:
+        raise ValueError(f"explain: {len(labels)} labels for {traced.logits.shape[1]} logits")
+    wanted = chosen(classes, top_k, traced.logits, labels)
+    maps = traced.maps(wanted)
+    if grid is not None:
+        maps = maps[:, :, prefix:].reshape(*maps.shape[:2], *grid)
+    additive = traced.additive and not prefix  # what a class token adds belongs to no position
+    facts = additive, placement, labels, traced.holds, traced.end
+    return _explanation(maps, wanted, traced.bias(), traced.logits, *facts)
 
 
 def _explanation(

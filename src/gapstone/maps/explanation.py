@@ -1,19 +1,15 @@
-"""What an explanation holds: all pictures of a batch (Explanation), or one class in one picture (Evidence)."""
+"""Explanation: the maps of all pictures of a batch, and what the model answered."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from gapstone.maps.placement import Placement
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from gapstone.maps.showing import Pictures, Seen
+from gapstone.drawing import explanation_view
+from gapstone.drawing.evidence import Evidence
+from gapstone.drawing.explanation_view import Pictures, ShownImages
+from gapstone.tracing.placement import Placement
 
 IMAGES, CLASSES = 4, 3
 """Shown where nobody says how many."""
@@ -51,7 +47,7 @@ class Explanation:
     end: str | None = None
     """What the model does to its logits at its end ("softmax", "log_softmax", "sigmoid", …): it was left out here, and
     the maps and `logits` are those before it."""
-    seen: "Seen | None" = field(default=None, compare=False)
+    seen: ShownImages | None = field(default=None, compare=False)
     """The images, where they are known: the batch itself, to be shown."""
 
     @property
@@ -66,18 +62,14 @@ class Explanation:
         return (self.maps.flatten(2).sum(2, dtype=logits.dtype) + bias - logits).abs()
 
     def __repr__(self) -> str:
-        from gapstone.maps.showing import line
-
-        return line(self)
+        return explanation_view.line(self)
 
     def _repr_html_(self) -> str:
-        from gapstone.maps.showing import cell
-
-        return cell(self, IMAGES, CLASSES)
+        return explanation_view.cell(self, IMAGES, CLASSES)
 
     def sheet(
-        self, images: "int | Sequence[int]" = IMAGES, classes: int = CLASSES, pictures: "Pictures | None" = None
-    ) -> "Image.Image":
+        self, images: int | Sequence[int] = IMAGES, classes: int = CLASSES, pictures: Pictures | None = None
+    ) -> Image.Image:
         """Images beside the maps of their most probable classes among those explained, all on one scale.
 
             >>> explained.sheet().save("maps.png")
@@ -86,22 +78,18 @@ class Explanation:
         images as the network saw them, where the batch does not say how it was normalised and shall look right.
         Raises: ValueError where there are no pictures, or others than were explained.
         """
-        from gapstone.maps.showing import sheet
-
-        return sheet(self, images, classes, pictures)
+        return explanation_view.sheet(self, images, classes, pictures)
 
     def show(
-        self, images: "int | Sequence[int]" = IMAGES, classes: int = CLASSES, pictures: "Pictures | None" = None
+        self, images: int | Sequence[int] = IMAGES, classes: int = CLASSES, pictures: Pictures | None = None
     ) -> None:
         """`sheet` in the notebook's cell, or in a window.
 
         Raises: as `sheet`; RuntimeError where nothing can show pictures.
         """
-        from gapstone.maps.showing import present
+        explanation_view.present(self.sheet(images, classes, pictures))
 
-        present(self.sheet(images, classes, pictures))
-
-    def evidence(self, image: int, size: Sequence[int], placement: Placement | None = None) -> list["Evidence"]:
+    def evidence(self, image: int, size: Sequence[int], placement: Placement | None = None) -> list[Evidence]:
         """One image's maps, in a picture of `size` (H, W) in which its cells lie as `placement` says."""
         probabilities, errors = self.probabilities[image], self.completeness[image]
         bias = self.bias.expand_as(self.logits)[image]
@@ -121,34 +109,3 @@ class Explanation:
             )
             for place, k in enumerate(self.classes[image].tolist())
         ]
-
-
-@dataclass(frozen=True, repr=False)
-class Evidence:
-    """What speaks for and against one class in one picture."""
-
-    index: int
-    label: str
-    logit: float
-    probability: float
-    bias: float
-    map: NDArray[np.float32]
-    """(h, w): each cell's part of the logit."""
-    placement: Placement
-    """Of the cells in the picture."""
-    size: tuple[int, int]
-    """(H, W) of the picture, in pixels."""
-    additive: bool
-    completeness: float
-    held: tuple[str, ...] = ()
-    """As in `Explanation`."""
-
-    def __repr__(self) -> str:
-        from gapstone.maps.showing import evidence_line
-
-        return evidence_line(self)
-
-    @property
-    def positive(self) -> float:
-        """Sum of the positive contributions: 0 means that nothing in the picture speaks for the class."""
-        return float(self.map.clip(0).sum())

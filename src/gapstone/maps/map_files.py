@@ -34,12 +34,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from gapstone.images.names import display
-from gapstone.maps.explanation import Evidence
-from gapstone.maps.placement import Placement
+from gapstone.console.formatting import display
+from gapstone.drawing.evidence import Evidence
+from gapstone.tracing.placement import Placement
 
 if TYPE_CHECKING:
-    from gapstone.maps.boxes import Box
+    from gapstone.localisation.cam_boxes import Box
 
 SCHEMA = 1
 

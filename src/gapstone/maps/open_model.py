@@ -10,24 +10,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gapstone.classifier import Classifier, load, trial_image
+from gapstone.console.formatting import display
+from gapstone.drawing.evidence import Evidence
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.explain import explain
-from gapstone.maps.explanation import Evidence, Explanation
-from gapstone.model_file import NotFiniteError, dry_run_is_finite, finite, finite_logits
+from gapstone.maps.explanation import Explanation
+from gapstone.models.classifier import Classifier, load, trial_image
+from gapstone.models.model_file import NotFiniteError, dry_run_is_finite, finite, finite_logits
 from gapstone.nets import NAMES, NETS
 from gapstone.nets.checkpoints import FORMATS, read_checkpoint
 from gapstone.nets.zoo import class_names, survey, with_head
-from gapstone.shown import display
 
 
 @dataclass(frozen=True)
-class Opened:
+class ImageModel:
     """A network that can be asked about pictures.
 
-    >>> opened = open_model("photos.safetensors")
-    >>> for evidence in opened.look([pixels], top_k=3)[0]:
-    ...     print(evidence.label, evidence.probability, evidence.map.shape)
+    Examples:
+        >>> opened = gs.open_model("photos.safetensors")
+        >>> pixels = np.zeros((48, 64, 3), np.uint8)
+        >>> [evidence.map.shape for evidence in opened.look([pixels], top_k=2)[0]]
+        [(1, 1), (1, 1)]
     """
 
     name: str
@@ -130,18 +133,27 @@ class Opened:
         return next(self.model.parameters()).device
 
 
-def open_model(name: str, weights: Path | None = None, device: str = "cpu") -> Opened:
-    """`name`: a file that `gapstone train` wrote; `timm:NAME` with weights from timm's hub or from `weights`; a network
-    of gapstone's own (`vgg16`, `googlenet`, …) with `weights` that others published for it.
+def open_model(name: str, weights: Path | None = None, device: str = "cpu") -> ImageModel:
+    """Open a network that can be asked about pictures.
 
-        >>> open_model("photos.safetensors").labels
+    Examples:
+        >>> gs.open_model("photos.safetensors").labels
         ('cat', 'dog')
-        >>> open_model("timm:resnet50")                              # downloads its weights once
-        >>> open_model("timm:resnet50", Path("resnet50.safetensors"))
-        >>> open_model("vgg16", Path("vgg16.safetensors"))           # torchvision's or timm's state_dict
 
-    Raises: ModelFileError (a ValueError) for a file that is no model; FileNotFoundError; ImportError without timm;
-        OSError where the weights cannot be had.
+    Args:
+        name: a file that `gapstone train` wrote; `timm:NAME`, with weights from timm's hub (downloaded once) or from
+            `weights`; a network of gapstone's own (`vgg16`, `googlenet`, …), with `weights` that others published.
+        weights: a safetensors file: timm's or torchvision's state_dict.
+        device: where the model runs.
+
+    Returns:
+        The model with its labels and preprocessing.
+
+    Raises:
+        ModelFileError: a file that is no model; a ValueError.
+        FileNotFoundError: no such file.
+        ImportError: timm is not installed.
+        OSError: the weights cannot be had.
     """
     if takes_weights(name):
         opened = _of_timm(name, weights, device) if name.startswith("timm:") else _published(name, weights, device)
@@ -153,10 +165,10 @@ def open_model(name: str, weights: Path | None = None, device: str = "cpu") -> O
     if weights is not None:
         raise ValueError(f"--weights goes with timm:NAME or a network's name; {display(name)} brings its own")
     classifier = load(name)
-    return Opened(name, classifier.to(device), classifier.labels, classifier.preprocessing)
+    return ImageModel(name, classifier.to(device), classifier.labels, classifier.preprocessing)
 
 
-def _trial_image(opened: Opened) -> Tensor:
+def _trial_image(opened: ImageModel) -> Tensor:
     if isinstance(opened.model, Classifier):
         return opened.model.trial_image()
     return trial_image(opened.preprocessing, opened.preprocessing.size).to(opened.device)
@@ -167,7 +179,7 @@ def takes_weights(name: str) -> bool:
     return name.startswith("timm:") or (name in NAMES and not Path(name).is_file())
 
 
-def _published(name: str, weights: Path | None, device: str) -> Opened:
+def _published(name: str, weights: Path | None, device: str) -> ImageModel:
     if weights is None:
         way = "--weights FILE, a safetensors file of a published state_dict; " if name in FORMATS else ""
         raise ValueError(
@@ -185,13 +197,13 @@ def _published(name: str, weights: Path | None, device: str) -> Opened:
     finite(found.features | found.head_state)
     classifier.features.load_state_dict(found.features)
     classifier.head.load_state_dict(found.head_state)
-    return Opened(name, classifier.eval().to(device), labels, preprocessing)
+    return ImageModel(name, classifier.eval().to(device), labels, preprocessing)
 
 
-def _of_timm(name: str, weights: Path | None, device: str) -> Opened:
+def _of_timm(name: str, weights: Path | None, device: str) -> ImageModel:
     zoo = with_head(name.removeprefix("timm:"), weights)
     preprocessing = Preprocessing(len(zoo.mean), zoo.size, _stored(zoo.size, zoo.crop), zoo.mean, zoo.std)
-    return Opened(name, zoo.model.to(device), zoo.labels, preprocessing)
+    return ImageModel(name, zoo.model.to(device), zoo.labels, preprocessing)
 
 
 def _stored(size: tuple[int, int], crop: float) -> tuple[int, int]:

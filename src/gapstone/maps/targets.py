@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapstone.shown import many
+from gapstone.console.formatting import count_noun
 
 One = int | str
 Classes = One | Sequence[One] | Sequence[Sequence[One]] | Tensor | NDArray[Any]
@@ -41,7 +41,7 @@ def chosen(classes: Classes | None, top_k: int | None, logits: Tensor, labels: S
             if len(classes) != n:
                 raise ValueError(
                     f"explain: a tensor or an array of classes has one for each image, and this one has "
-                    f"{len(classes)} for {many(n, 'image')}; these classes of every image are a list: "
+                    f"{len(classes)} for {count_noun(n, 'image')}; these classes of every image are a list: "
                     f"classes.tolist()"
                 )
             classes = classes[:, None]

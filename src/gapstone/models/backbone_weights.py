@@ -9,18 +9,19 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from gapstone import nets
-from gapstone.classifier import load
-from gapstone.disk import check_input
+from gapstone.console.formatting import display
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.model_file import KEY
-from gapstone.nets.checkpoints import FORMATS, check_size, check_sound, read_checkpoint, read_state
+from gapstone.models.classifier import load
+from gapstone.models.model_file import KEY
+from gapstone.nets.checkpoints import FORMATS, read_checkpoint
 from gapstone.nets.on_meta import on_meta
+from gapstone.nets.state_dicts import check_size, check_sound, read_state
 from gapstone.nets.zoo import with_head
-from gapstone.shown import display
+from gapstone.storage.paths import check_input
 
 
 @dataclass(frozen=True)
-class Weights:
+class BackboneWeights:
     """A trained backbone, and what it expects of images.
 
     >>> weights = read_weights(Path("photos.safetensors"))
@@ -39,7 +40,7 @@ class Weights:
     """(mean, std) per channel on the scale 0…1 that the weights expect, where that is known."""
 
 
-def read_weights(path: Path, backbone: str | None = None, channels: int = 3) -> Weights:
+def read_weights(path: Path, backbone: str | None = None, channels: int = 3) -> BackboneWeights:
     """The weights in `path`, checked against the network they are for.
 
     backbone: its name, for a state_dict; a model of gapstone's names its own. channels: of the images at hand; a
@@ -63,7 +64,7 @@ def read_weights(path: Path, backbone: str | None = None, channels: int = 3) -> 
             raise ValueError(f"--weights {path} is a {model.backbone}, not a {backbone}: leave --backbone out.")
         seen = model.preprocessing
         state = model.features.state_dict()
-        return Weights(model.backbone, seen.channels, state, seen, (seen.mean, seen.std))
+        return BackboneWeights(model.backbone, seen.channels, state, seen, (seen.mean, seen.std))
     if backbone is None:
         raise ValueError(
             f"--weights {path} does not say which network it is for (it is no model of gapstone's): name it, such as "
@@ -73,18 +74,18 @@ def read_weights(path: Path, backbone: str | None = None, channels: int = 3) -> 
         zoo = with_head(backbone.removeprefix("timm:"), path)
         given = {f"net.{key}": tensor for key, tensor in zoo.model.state_dict().items()}
         channels = len(zoo.mean)
-        return Weights(backbone, *_fitting(path, backbone, (channels,), given), moments=(zoo.mean, zoo.std))
+        return BackboneWeights(backbone, *_fitting(path, backbone, (channels,), given), moments=(zoo.mean, zoo.std))
     given = read_state(path)
     if {key.partition(".")[0] for key in given} == {"features", "head"}:  # a Classifier's state_dict
         trunk = {key.removeprefix("features."): tensor for key, tensor in given.items() if key.startswith("features.")}
-        return Weights(backbone, *_fitting(path, backbone, (channels, 3, 1), trunk))
+        return BackboneWeights(backbone, *_fitting(path, backbone, (channels, 3, 1), trunk))
     if backbone in FORMATS:
         found = read_checkpoint(backbone, path)
         # with its head it is what was published, and expects what that expects; a trunk alone is anyone's
         published = found.head_state is not None and found.in_channels == len(found.mean)
         moments = (found.mean, found.std) if published else None
-        return Weights(backbone, found.in_channels, found.features, moments=moments)
-    return Weights(backbone, *_fitting(path, backbone, (channels, 3, 1), given))
+        return BackboneWeights(backbone, found.in_channels, found.features, moments=moments)
+    return BackboneWeights(backbone, *_fitting(path, backbone, (channels, 3, 1), given))
 
 
 def digest(features: nn.Module) -> str:

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone import __version__
+from gapstone.console.formatting import display
 from gapstone.heads import Head
 from gapstone.images.batches import AT_ONCE, batches
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.machine import memory
-from gapstone.mixed import mixed_sizes
-from gapstone.model_file import (
+from gapstone.models.model_file import (
     ModelFileError,
     Shapes,
     dry_run_is_finite,
@@ -31,11 +30,12 @@ from gapstone.model_file import (
     shapes,
     write,
 )
-from gapstone.modes import quiet
 from gapstone.nets import TooManyParametersError, at_most, build, dry_run
 from gapstone.nets.on_meta import on_meta
 from gapstone.nets.zoo import create_timm
-from gapstone.shown import display
+from gapstone.ragged import mixed_sizes
+from gapstone.runtime.environment import memory
+from gapstone.runtime.eval_mode import eval_mode
 
 __all__ = ["Classifier", "ModelFileError", "load"]
 
@@ -58,14 +58,18 @@ Picture = str | os.PathLike[str] | NDArray[np.uint8]
 
 
 class Classifier(nn.Module):
-    """Images in, one logit per label out.
+    """A classifier of images: a backbone, a head, the names of the classes, and how pictures are prepared.
 
+    Examples:
         >>> model = gs.Classifier("nin", "gap", ("cat", "dog"), preprocessing)
-        >>> model(x).shape                              # x (N, C, H, W), normalised as preprocessing says
+        >>> model(torch.rand(8, 3, 32, 32)).shape  # normalised as preprocessing says
         torch.Size([8, 2])
-        >>> model.head(model.features(x))               # the same, in two steps
-        >>> model.predict(["a.jpg", "b.png"])           # probabilities, from files
-        >>> model.save("pets.safetensors"); gs.load("pets.safetensors")
+        >>> model.head(model.features(torch.rand(8, 3, 32, 32))).shape  # the same, in two steps
+        torch.Size([8, 2])
+        >>> model.predict(["a.jpg", "b.png"]).shape  # probabilities, from files
+        torch.Size([2, 2])
+        >>> gs.load(model.save("pets.safetensors")).labels
+        ('cat', 'dog')
 
     Args:
         backbone: a name of `gapstone.nets`: `nin`, `resnet18`, `timm:NAME`, …
@@ -74,8 +78,10 @@ class Classifier(nn.Module):
         preprocessing: from pixels to the tensor the features take; its `size` fixes the size of a flattening head.
         pretrained: the features' weights from ImageNet, for `timm:` backbones.
 
-    Raises: ValueError that names the argument that cannot be, among them an image size the backbone or head does not
-        take; ImportError and OSError as `gapstone.nets.build`.
+    Raises:
+        ValueError: an argument that cannot be, among them an image size the backbone or head does not take.
+        ImportError: as `gapstone.nets.build`.
+        OSError: as `gapstone.nets.build`.
     """
 
     def __init__(
@@ -95,6 +101,7 @@ class Classifier(nn.Module):
         self.head = Head(head, self.features.channels, len(self.labels), dry.size)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The logits (N, K) of images (N, C, H, W), normalised as `preprocessing` says."""
         logits: Tensor = self.head(self.features(x))
         return logits
 
@@ -102,25 +109,37 @@ class Classifier(nn.Module):
     def predict(self, images: Picture | Iterable[Picture], batch_size: int = 64, native: bool = False) -> Tensor:
         """The probability of each label, on the CPU: (N, K) float32, in the order given.
 
-            >>> model.predict("cat.jpg")[0].argmax()
-            >>> model.predict(np.zeros((10, 28, 28, 1), np.uint8)).shape
+        Examples:
+            >>> model.predict("cat.jpg").shape
+            torch.Size([1, 2])
+            >>> model.predict(np.zeros((10, 28, 28, 3), np.uint8)).shape
             torch.Size([10, 2])
-            >>> model.predict(["wide.jpg", "high.jpg"], native=True)      # as they are, each in its own size
+            >>> model.predict(["wide.jpg", "high.jpg"], native=True).shape  # as they are, each in its own size
+            torch.Size([2, 2])
 
-        images: a file, or a uint8 array (H, W) or (H, W, C) of 1 or 3 channels; several of these, of any sizes; an
-        array (N, H, W, C). Runs in eval mode whatever mode the model is in.
-        native: nothing is cut off or resized; the answer for each picture is that of the picture alone, whatever the
-        others' sizes (`gapstone.mixed_sizes`). How well a network answers at a size it was not trained for is another
-        question.
+        Runs in eval mode whatever mode the model is in.
 
-        Raises: ImageError (a ValueError) with the file and the reason; TypeError for an array that is no image;
-            ValueError for `native` where backbone or head take one size only, and where the logits are not finite.
+        Args:
+            images: a file, or a uint8 array (H, W) or (H, W, C) of 1 or 3 channels; several of these, of any sizes; an
+                array (N, H, W, C).
+            batch_size: images in one forward pass.
+            native: nothing is cut off or resized; the answer for each picture is that of the picture alone, whatever
+                the others' sizes (`gapstone.mixed_sizes`). How well a network answers at a size it was not trained for
+                is another question.
+
+        Returns:
+            One row per image, one column per label.
+
+        Raises:
+            ImageError: a picture that cannot be read, with the file and the reason; a ValueError.
+            TypeError: an array that is no image.
+            ValueError: `native` where backbone or head take one size only; logits that are not finite.
         """
         if native:
             self.check_native()
         device = next(self.parameters()).device
         answers = [torch.empty(0, len(self.labels))]
-        with quiet(self):
+        with eval_mode(self):
             if native:
                 for few in batches((self._fit(one, native) for one in _pictures(images)), batch_size, AT_ONCE):
                     shown = [self.preprocessing.normalise(torch.from_numpy(one[None]).to(device))[0] for one in few]
@@ -139,8 +158,14 @@ class Classifier(nn.Module):
         return self.preprocessing.normalise(centre.to(next(self.parameters()).device))
 
     def check_native(self, head: Head | None = None) -> None:
-        """Raises ValueError, with the size needed and the ways out, where pictures cannot be seen as they are; also of
-        another head on these features."""
+        """Check that pictures can be seen as they are, at any size.
+
+        Args:
+            head: another head on these features; None: the model's own.
+
+        Raises:
+            ValueError: the head takes one size only; says which, and the ways out.
+        """
         head = head or self.head
         height, width = self.preprocessing.size
         if self.features.fixed is not None:
@@ -183,12 +208,22 @@ class Classifier(nn.Module):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the model to one safetensors file: weights, and what they mean as JSON in its metadata.
 
+        Examples:
             >>> model.save("pets.safetensors")
+            PosixPath('pets.safetensors')
 
         The file appears whole or not at all, and the same model gives the same bytes. Nothing in it can run code.
 
-        Raises: FileNotFoundError for a folder that does not exist, IsADirectoryError for a folder; ValueError for what
-            `load` would refuse: weights that are not finite or not float32, modules exchanged by hand.
+        Args:
+            path: of the file.
+
+        Returns:
+            The path.
+
+        Raises:
+            FileNotFoundError: a folder that does not exist.
+            IsADirectoryError: the path is a folder.
+            ValueError: what `load` would refuse: weights that are not finite or not float32, modules exchanged by hand.
         """
         path = Path(path)
         if path.is_dir():
@@ -224,6 +259,7 @@ def trial_image(preprocessing: Preprocessing, size: tuple[int, int]) -> Tensor:
 def load(path: str | os.PathLike[str]) -> Classifier:
     """The model that `Classifier.save` wrote, on the CPU in eval mode.
 
+    Examples:
         >>> model = gs.load("pets.safetensors")
         >>> model.labels, model.backbone, model.head.spec
         (('cat', 'dog'), 'nin', 'gap')
@@ -232,8 +268,15 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     weights it holds before memory is taken, so a file from anywhere is safe to try. One forward pass says whether its
     logits are finite.
 
-    Raises: ModelFileError (a ValueError) for any file that is not a whole model of gapstone's, or whose numbers
-        overflow; ImportError where its backbone needs `gapstone[zoo]`.
+    Args:
+        path: of the file.
+
+    Returns:
+        The model.
+
+    Raises:
+        ModelFileError: a file that is not a whole model of gapstone's, or whose numbers overflow; a ValueError.
+        ImportError: its backbone needs `gapstone[zoo]`.
     """
     try:
         file = read(Path(path))

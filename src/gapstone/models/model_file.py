@@ -16,11 +16,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from gapstone.disk import sentence
-from gapstone.machine import memory
-from gapstone.nets.checkpoints import LONGEST_HEADER, not_sound
-from gapstone.shown import many
-from gapstone.whole import write_whole
+from gapstone.console.formatting import count_noun
+from gapstone.nets.state_dicts import LONGEST_HEADER, not_sound
+from gapstone.runtime.environment import memory
+from gapstone.storage.atomic import write_atomic
+from gapstone.storage.paths import sentence
 
 KEY = "gapstone"
 """The entry of the metadata that holds our JSON."""
@@ -123,7 +123,7 @@ def write(path: Path, weights: dict[str, Tensor], about: dict[str, Any]) -> None
     """The same weights and JSON give the same bytes; the file appears whole or not at all."""
     # within our JSON, not beside it: safetensors writes the entries of its metadata in no order
     data = safetensors.torch.save(weights, {KEY: _as_text({**about, CHECKSUM: checksum(about, weights)})})
-    write_whole(path, data)
+    write_atomic(path, data)
 
 
 def checksum(about: dict[str, Any], weights: dict[str, Tensor]) -> str:
@@ -181,7 +181,8 @@ def finite_logits(logits: Tensor, whose: str = "the model") -> Tensor:
         return logits
     rows = int((~torch.isfinite(logits)).flatten(1).any(1).sum()) if logits.dim() > 1 else 1
     raise NotFiniteError(
-        f"{whose} gives logits that are NaN or infinite for {rows:,} of {many(len(logits), 'image')}: an error of the "
+        f"{whose} gives logits that are NaN or infinite for {rows:,} of {count_noun(len(logits), 'image')}: an error "
+        f"of the "
         f"model, whose numbers overflow, not of the images; train it again with a smaller learning rate, or take "
         f"another file"
     )

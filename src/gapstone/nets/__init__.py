@@ -6,28 +6,18 @@ torch.Size([8, 64, 7, 7])
 >>> features.channels, features.stride, features.smallest
 (64, 4, 1)
 
-To add a network: one page here, one line in the table below.
+To add a network: one page here, one line in the table of registry.py.
 """
 
-import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-
 from gapstone.nets.features import Features, TooManyParametersError, at_most, dry_run, map_size
-from gapstone.nets.googlenet import GoogLeNet
 from gapstone.nets.hub import check_pretrained
 from gapstone.nets.in_timm import register_timm
-from gapstone.nets.inception_resnet_v1 import InceptionResNetV1
-from gapstone.nets.inception_v4 import InceptionV4
-from gapstone.nets.nin import Nin, NinImageNet, NinPaper
-from gapstone.nets.resnet import ResNet
-from gapstone.nets.vgg import Vgg
-from gapstone.nets.zoo import TimmFeatures, pretrained_moments
-from gapstone.shown import display
+from gapstone.nets.registry import NAMES, NETS, TIMM, build
+from gapstone.nets.zoo import pretrained_moments
 
 __all__ = [
     "NAMES",
+    "NETS",
     "TIMM",
     "Features",
     "TooManyParametersError",
@@ -39,77 +29,3 @@ __all__ = [
     "pretrained_moments",
     "register_timm",
 ]
-
-
-@dataclass(frozen=True)
-class Net:
-    make: Callable[[int], Features]
-    says: str
-    """One line, for the command line's help and the docs."""
-    pretrained: str
-    """The nearest thing with weights from ImageNet."""
-
-
-NETS = {
-    "nin": Net(Nin, "Network in Network, small: 29k parameters, stride 4; for small images", "timm:resnet18"),
-    "nin:paper": Net(NinPaper, "Network in Network as published: 0.97M parameters, stride 4", "timm:resnet18"),
-    "nin:imagenet": Net(NinImageNet, "Network in Network for ImageNet: 6.6M parameters, stride 32", "timm:resnet18"),
-    "vgg11": Net(partial(Vgg, depth=11, norm=False), "VGG-11: 9.2M parameters, stride 32", "timm:vgg11"),
-    "vgg11_bn": Net(partial(Vgg, depth=11, norm=True), "VGG-11 with batch norm", "timm:vgg11_bn"),
-    "vgg13": Net(partial(Vgg, depth=13, norm=False), "VGG-13: 9.4M parameters, stride 32", "timm:vgg13"),
-    "vgg13_bn": Net(partial(Vgg, depth=13, norm=True), "VGG-13 with batch norm", "timm:vgg13_bn"),
-    "vgg16": Net(partial(Vgg, depth=16, norm=False), "VGG-16: 14.7M parameters, stride 32", "timm:vgg16"),
-    "vgg16_bn": Net(partial(Vgg, depth=16, norm=True), "VGG-16 with batch norm", "timm:vgg16_bn"),
-    "vgg19": Net(partial(Vgg, depth=19, norm=False), "VGG-19: 20.0M parameters, stride 32", "timm:vgg19"),
-    "vgg19_bn": Net(partial(Vgg, depth=19, norm=True), "VGG-19 with batch norm", "timm:vgg19_bn"),
-    "googlenet": Net(GoogLeNet, "GoogLeNet (Inception v1): 5.6M parameters, stride 32", "timm:inception_v3"),
-    "inception_v4": Net(InceptionV4, "Inception v4: 41.1M parameters, stride 32", "timm:inception_v4"),
-    "inception_resnet_v1": Net(
-        InceptionResNetV1, "Inception-ResNet v1: 22.6M parameters, stride 32", "timm:inception_resnet_v2"
-    ),
-    "resnet18": Net(partial(ResNet, depth=18), "ResNet-18: 11.2M parameters, stride 32", "timm:resnet18"),
-    "resnet18:small": Net(
-        partial(ResNet, depth=18, small=True), "ResNet-18 for small images: stem of stride 1, stride 8", "timm:resnet18"
-    ),
-    "resnet34": Net(partial(ResNet, depth=34), "ResNet-34: 21.3M parameters, stride 32", "timm:resnet34"),
-    "resnet50": Net(partial(ResNet, depth=50), "ResNet-50: 23.5M parameters, stride 32", "timm:resnet50"),
-    "resnet50:small": Net(
-        partial(ResNet, depth=50, small=True), "ResNet-50 for small images: stem of stride 1, stride 8", "timm:resnet50"
-    ),
-    "resnet101": Net(partial(ResNet, depth=101), "ResNet-101: 42.5M parameters, stride 32", "timm:resnet101"),
-}
-
-NAMES: dict[str, str] = {name: net.says for name, net in NETS.items()}
-"""Name → one line about it, for every network of gapstone's own."""
-
-TIMM = "timm:NAME"
-"""How a network of timm is named: any of `timm.list_models()` that makes feature maps."""
-
-
-def build(name: str, in_channels: int = 3, pretrained: bool = False) -> Features:
-    """The network of that name without its head, its weights drawn at random.
-
-    >>> build("resnet18:small", in_channels=1)(torch.rand(2, 1, 32, 32)).shape
-    torch.Size([2, 512, 4, 4])
-    >>> build("timm:resnet18", pretrained=True)             # weights from ImageNet, downloaded once by timm
-
-    name         one of `NAMES`, or `timm:` and a name of timm's
-    in_channels  channels of the images: 1 grey, 3 colour, any other number
-    pretrained   weights from ImageNet: timm's networks only
-
-    Raises ValueError for an unknown name, a network that makes no map, or `pretrained` of gapstone's own; ImportError
-    for `timm:` without timm; OSError where the weights cannot be downloaded.
-    """
-    if in_channels < 1:
-        raise ValueError(f"{display(name)} for images of {in_channels} channels: an image has at least one.")
-    if name.startswith("timm:"):
-        return TimmFeatures(in_channels, name=name.removeprefix("timm:"), pretrained=pretrained)
-    if name not in NETS:
-        close = difflib.get_close_matches(name, NETS, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(NETS)}"
-        raise ValueError(f"there is no network {display(name)!r}; {hint} Networks of timm are written {TIMM}.")
-    if pretrained:
-        raise ValueError(
-            f"gapstone's own {name} starts from random weights; {NETS[name].pretrained} has weights from ImageNet."
-        )
-    return NETS[name].make(in_channels)

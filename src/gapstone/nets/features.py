@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from gapstone.nets.on_meta import shapes_alone
-from gapstone.torch_internals import unseen_by_modes
+from gapstone.runtime.torch_internals import unseen_by_modes
 
 
 class _Reached(Exception):
@@ -95,7 +95,7 @@ class Features(nn.Module):
         # An exported or compiled graph has its own checks; ours would pin its dynamic sizes.
         if torch.compiler.is_compiling():
             return
-        # What watches a forward pass (gapstone.mixed) need not see sizes that are only checked.
+        # What watches a forward pass (gapstone.ragged) need not see sizes that are only checked.
         with unseen_by_modes():
             self._check(x)
 
@@ -175,7 +175,8 @@ class TooManyParametersError(ValueError):
 @contextmanager
 def at_most(count: int) -> Iterator[None]:
     """While networks are built in this thread: TooManyParametersError as soon as they have more than `count`
-    parameters together, before anything is done with them."""
+    parameters together, before anything is done with them.
+    """
     thread, seen = threading.get_ident(), 0
 
     def registered(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:

@@ -19,7 +19,8 @@ FILES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin"
 
 def check_pretrained(name: str) -> None:
     """Raises ValueError where nobody has published weights for timm's `name`; OSError where they are neither here nor
-    within reach."""
+    within reach.
+    """
     import timm
 
     config = timm.get_pretrained_cfg(name, allow_unregistered=False)

@@ -7,6 +7,7 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from gapstone.nets.features import Features
+from gapstone.nets.registry import build
 
 Level = tuple[str, int, int]
 """The module that ends a level of detail, its channels, and its stride."""
@@ -124,8 +125,6 @@ class TimmModel(nn.Module):
         self, name: str, num_classes: int = 1000, in_chans: int = 3, global_pool: str = "avg", drop_rate: float = 0.0
     ) -> None:
         super().__init__()
-        from gapstone.nets import build  # it imports this file
-
         entry = ENTRIES[name]
         self.features: Features = build(entry.net, in_chans)
         self.in_chans, self.num_classes, self.drop_rate = in_chans, num_classes, drop_rate

@@ -10,8 +10,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from gapstone.nets.blocks import Beside, Conv
 from gapstone.nets.features import Features, initialise
+from gapstone.nets.inception_blocks import Beside, Conv
 from gapstone.pooling import Pool
 from gapstone.regions import Window
 

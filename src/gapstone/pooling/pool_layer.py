@@ -73,7 +73,8 @@ class Pool(nn.Module):
 
     def reset_parameters(self) -> None:
         """Learned parameters as they began, for layers made on the meta device and then `to_empty`. Those given as
-        tensors stay: their numbers are the caller's."""
+        tensors stay: their numbers are the caller's.
+        """
         with torch.no_grad():
             for key, start in self.started.items():
                 getattr(self, key).fill_(start)

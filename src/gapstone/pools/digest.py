@@ -18,7 +18,8 @@ class _Unreadable(Exception):
 @lru_cache(256)
 def digest(pool: Definition) -> str | None:
     """Of the source and the code of a pool's functions, of the functions and numbers that they name, and of all that
-    the definition says; None where the source cannot be read (a session, `exec`), or they name other values."""
+    the definition says; None where the source cannot be read (a session, `exec`), or they name other values.
+    """
     functions = {key: function for key in FUNCTIONS if (function := getattr(pool, key)) is not None}
     try:
         code = {key: _of_function(function, frozenset()) for key, function in functions.items()}

@@ -12,7 +12,15 @@ from gapstone.regions.region import PerAxis, check_extent, check_whole_numbers, 
 
 @dataclass(frozen=True)
 class Grid:
-    """`Grid(7)`: (N, C, H, W) → (N, C, 7, 7). `Grid((2, 3))`: one number per axis."""
+    """A grid of cells over the map, whatever its size: (N, C, H, W) → (N, C, 7, 7) with `Grid(7)`.
+
+    Examples:
+        >>> gs.pool(torch.rand(2, 512, 14, 10), "mean", over=gs.Grid((2, 3))).shape
+        torch.Size([2, 512, 2, 3])
+
+    Args:
+        size: cells, one number or one per axis.
+    """
 
     size: PerAxis
 

@@ -11,15 +11,19 @@ from gapstone.regions.region import symbolic
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """(N, C, *spatial) → (N, C), over the positions where `mask` is True.
+    """The positions where `mask` is True: (N, C, *spatial) → (N, C).
 
-        >>> valid = torch.arange(14) < torch.tensor([[14], [9]])            # the second image is 9 wide
+    Examples:
+        >>> valid = torch.arange(14) < torch.tensor([[14], [9]])  # the second image is 9 wide
         >>> gs.pool(torch.rand(2, 512, 14, 14), "mean", over=gs.Mask(valid[:, None].expand(2, 14, 14))).shape
         torch.Size([2, 512])
 
-    `mask` is (N, *spatial), (N, 1, *spatial), or (*spatial) for all images alike. Of bool: a position counts or not. Of
-    floating point, ≥ 0: it counts that much (not for max, min and topk, which cannot be taken in part). What is masked
-    is not looked at: a NaN there does no harm. An image without any position gets the pool's answer over nothing.
+    What is masked is not looked at: a NaN there does no harm. An image without any position gets the pool's answer over
+    nothing.
+
+    Args:
+        mask: `(N, *spatial)`, `(N, 1, *spatial)`, or `(*spatial)` for all images alike. Of bool: a position counts or
+            not. Of floating point, ≥ 0: it counts that much (not for max, min and topk, which cannot be taken in part).
     """
 
     mask: Tensor

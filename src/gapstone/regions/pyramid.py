@@ -12,7 +12,15 @@ from gapstone.regions.region import PerAxis, Region, check_whole_numbers, settle
 
 @dataclass(frozen=True)
 class Pyramid:
-    """`Pyramid((1, 2, 4))`: (N, C, H, W) → (N, C, 1 + 4 + 16), whatever H and W; each level row by row."""
+    """Several grids side by side: (N, C, H, W) → (N, C, 1 + 4 + 16) with levels (1, 2, 4), whatever H and W.
+
+    Examples:
+        >>> gs.pool(torch.rand(2, 512, 14, 10), "max", over=gs.Pyramid((1, 2, 4))).shape
+        torch.Size([2, 512, 21])
+
+    Args:
+        levels: cells per axis of each grid. The answers of a level stand row by row.
+    """
 
     levels: Sequence[PerAxis]
 

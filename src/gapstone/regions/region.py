@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gapstone.regions.places import Place
-from gapstone.torch_internals import tracing
+from gapstone.runtime.torch_internals import tracing
 
 PerAxis = int | Sequence[int]
 """A list is kept as a tuple: a region that is a value can be hashed."""

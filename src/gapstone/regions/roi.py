@@ -20,11 +20,15 @@ LARGEST = 2.0**30
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """(N, C, H, W) → (R, C, h, w), one answer per box and cell.
+    """Boxes in the map: (N, C, H, W) → (R, C, h, w), one answer per box and cell.
 
-        >>> boxes = torch.tensor([[0, 10, 20, 110, 90], [1, 0, 0, 50, 50]])       # image, x1, y1, x2, y2
+    Examples:
+        >>> boxes = torch.tensor([[0, 10, 20, 110, 90], [1, 0, 0, 50, 50]])  # image, x1, y1, x2, y2
         >>> gs.pool(torch.rand(2, 256, 14, 14), "max", over=gs.Boxes(boxes, 7, scale=1 / 16)).shape
         torch.Size([2, 256, 7, 7])
+
+    Positions outside the map do not exist; a cell without any gives the pool's answer over nothing (torchvision gives
+    0). In RoI align, points more than one position outside count as 0, as in torchvision.
 
     Args:
         boxes: (R, 1 + 2 × axes): the image's number, one corner, the other; a corner's coordinates last axis first, as
@@ -33,9 +37,6 @@ class Boxes:
         scale: map positions per unit of the boxes' coordinates: 1 / stride of the network.
         sampling: points per cell and axis of RoI align; None: RoI pooling.
         half_pixel: RoI align: the centre of position 0 is at coordinate 0.5 (torchvision's `aligned=True`).
-
-    Positions outside the map do not exist; a cell without any gives the pool's answer over nothing (torchvision gives
-    0). In RoI align, points more than one position outside count as 0, as in torchvision.
     """
 
     boxes: Tensor | Sequence[Tensor]

@@ -14,15 +14,19 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torc
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """(N, C, *spatial) → (N, C, count): answer k is over the positions whose label is k.
+    """The positions of each label: (N, C, *spatial) → (N, C, count).
 
+    Examples:
         >>> labels = torch.tensor([[0, 0, 1], [2, 1, 1]])
         >>> gs.pool(torch.rand(8, 16, 2, 3), "max", over=gs.Segments(labels, 3)).shape
         torch.Size([8, 16, 3])
 
-    `labels` is of integers, (N, *spatial), (N, 1, *spatial), or (*spatial) for all images alike; negative labels belong
-    to nothing. `count`: how many labels there are; default: the largest label + 1, which must be read off the tensor.
     A label that no position has gets the pool's answer over nothing.
+
+    Args:
+        labels: of integers, `(N, *spatial)`, `(N, 1, *spatial)`, or `(*spatial)` for all images alike; negative labels
+            belong to nothing.
+        count: how many labels there are; default: the largest label + 1, which must be read off the tensor.
     """
 
     labels: Tensor

@@ -7,7 +7,12 @@ from gapstone.regions.places import Intervals
 
 @dataclass(frozen=True)
 class Whole:
-    """(N, C, *spatial) → (N, C)."""
+    """The whole map: (N, C, *spatial) → (N, C).
+
+    Examples:
+        >>> gs.pool(torch.rand(2, 512, 14, 14), "mean", over=gs.Whole()).shape
+        torch.Size([2, 512])
+    """
 
     def place(self, shape: tuple[int, ...]) -> Intervals:
         return Intervals(None)

@@ -19,7 +19,11 @@ Padding = PerAxis | Sequence[Sequence[int]] | Literal["same"]
 
 @dataclass(frozen=True)
 class Window:
-    """`Window(3, 2, 1)`: (N, C, H, W) → (N, C, (H + 2 - 3) // 2 + 1, (W + 2 - 3) // 2 + 1).
+    """Sliding windows, as torch's pools have them: (N, C, H, W) → (N, C, h, w).
+
+    Examples:
+        >>> gs.pool(torch.rand(2, 64, 112, 112), "max", over=gs.Window(3, stride=2, padding=1)).shape
+        torch.Size([2, 64, 56, 56])
 
     Args:
         size: in positions; this and the next three are one number, or a tuple with one per axis.

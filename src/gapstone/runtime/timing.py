@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
 
-from gapstone.machine import Others
-from gapstone.shown import many
+from gapstone.console.formatting import count_noun
+from gapstone.runtime.environment import Others
 
 ROUNDS, LEAST = 41, 5
 LONGEST = 15.0  # seconds in all: then the round is the last, if LEAST are done
@@ -106,7 +106,7 @@ def side_by_side(timed: Timed) -> str:
     times = [spread([1000 * one for one in seconds]) for seconds in (ours, theirs)]
     said = [f"{one['median']:.3g} ms ({word}{one['low']:.3g} to {one['high']:.3g})"
             for one, word in zip(times, ("quartiles ", ""), strict=True)]  # fmt: skip
-    text = f"{name} {said[0]}, {other} {said[1]}, medians of {many(len(ours), 'interleaved round')}"
+    text = f"{name} {said[0]}, {other} {said[1]}, medians of {count_noun(len(ours), 'interleaved round')}"
     if pace(ratio(ours, theirs)) == "alike":
         text += "; they do not differ beyond the spread of the rounds"
     if why := busy(timed.others, times):

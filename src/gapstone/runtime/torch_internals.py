@@ -80,7 +80,8 @@ def tracing() -> bool:
 
 def written_down() -> bool:
     """Whether the calls are kept for somewhere else, where gapstone's operators are not: torch.export (so ONNX, .pt2,
-    AOTInductor) and torch.jit.trace."""
+    AOTInductor) and torch.jit.trace.
+    """
     return torch.compiler.is_exporting() or tracing()
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-HOME = Path(__file__).resolve().parents[1]
+HOME = Path(__file__).resolve().parents[2]
 """The folder that gapstone is imported from: modules are taken from there even where it is the working folder."""
 
 ELSEWHERE = os.path.dirname(os.__file__)
@@ -136,7 +136,8 @@ class _Around(MetaPathFinder):
 
 def _elsewhere() -> AbstractContextManager[None]:
     """NVIDIA's libcusparseLt.so, which comes with torch, has `$ORIGIN:` as its RUNPATH, and the empty entry makes the
-    loader take `libcuda.so.1` from the working folder."""
+    loader take `libcuda.so.1` from the working folder.
+    """
     return contextlib.chdir(ELSEWHERE) if os.path.exists(".") else contextlib.nullcontext()
 
 

@@ -21,15 +21,16 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gapstone.images.load import ImageError
-from gapstone.serve.answer import Explainer, answer
+from gapstone.serve.client_limits import ClientLimits, RequestRefused, busy
+from gapstone.serve.explain_json_api import Explainer, answer
 from gapstone.serve.guard import SCHEMA, Guard
-from gapstone.serve.limits import Limits, Refused, busy
-from gapstone.serve.picture import Picture
-from gapstone.serve.readers import Readers
+from gapstone.serve.picture_readers import Readers
+from gapstone.serve.read_picture import UploadedPicture
 from gapstone.serve.upload import Uploads
 
 PAGE = {
     "index.html": "text/html",
+    "base.css": "text/css",
     "style.css": "text/css",
     "script.js": "text/javascript",
     "answer.js": "text/javascript",
@@ -44,7 +45,7 @@ READERS = 2  # reading a photo takes longer than the network; more of them would
 class Service:
     """What the routes share: the models, the reading processes, and who is waiting."""
 
-    def __init__(self, models: Sequence[Explainer], limits: Limits, ready: Callable[[], None]) -> None:
+    def __init__(self, models: Sequence[Explainer], limits: ClientLimits, ready: Callable[[], None]) -> None:
         self.models = models
         self.limits = limits
         self.uploads = Uploads(limits)
@@ -82,24 +83,24 @@ class Service:
                 try:
                     picture = await self.readers.read(data, preview)
                 except ImageError as error:
-                    raise Refused(422, f"This picture cannot be read: {error}.") from None
+                    raise RequestRefused(422, f"This picture cannot be read: {error}.") from None
                 read = time.perf_counter()
                 loop = asyncio.get_running_loop()
                 try:
                     models = await loop.run_in_executor(self._network, self._ask, picture)
                 except ValueError as error:
-                    raise Refused(500, str(error)) from error
+                    raise RequestRefused(500, str(error)) from error
             finally:
                 self._jobs -= 1
         seconds = {"upload": sent - began, "read": read - sent, "network": time.perf_counter() - read}
         return _json(answer(picture, models, seconds))
 
-    def _ask(self, picture: Picture) -> list[dict[str, Any]]:
+    def _ask(self, picture: UploadedPicture) -> list[dict[str, Any]]:
         return [model.document(number, picture) for number, model in enumerate(self.models)]
 
 
 def application(
-    models: Sequence[Explainer], limits: Limits, host: str, ready: Callable[[], None] = lambda: None
+    models: Sequence[Explainer], limits: ClientLimits, host: str, ready: Callable[[], None] = lambda: None
 ) -> ASGIApp:
     """The ASGI application.
 
@@ -116,16 +117,15 @@ def application(
             Route("/api/models", service.index, methods=["GET"]),
             Route("/api/explain", service.explain, methods=["POST"]),
         ],
-        exception_handlers={Refused: _refused, HTTPException: _no_route, Exception: _bug},
+        exception_handlers={RequestRefused: _refused, HTTPException: _no_route, Exception: _bug},
         lifespan=service.lifespan,
     )
     return Guard(app, host)  # around all of it, so that the answer to a bug has the headers too
 
 
 def _static(name: str, kind: str) -> Any:
-    content = (
-        files("gapstone.serve").joinpath("page", name).read_bytes()
-    )  # from memory: no path of a client's is ever opened
+    folder = files("gapstone.console") / "templates" if name == "base.css" else files("gapstone.serve") / "page"
+    content = (folder / name).read_bytes()  # served from memory: no path of a client's is ever opened
 
     async def send(request: Request) -> Response:
         return Response(content, media_type=kind)
@@ -136,12 +136,12 @@ def _static(name: str, kind: str) -> Any:
 def _flag(request: Request, name: str) -> bool:
     value = request.query_params.get(name, "0")
     if value not in ("0", "1"):
-        raise Refused(400, f"?{name}={value[:20]}: 0 or 1 is expected.")
+        raise RequestRefused(400, f"?{name}={value[:20]}: 0 or 1 is expected.")
     return value == "1"
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
+    assert isinstance(error, RequestRefused)
     return _json({"schema": SCHEMA, "error": str(error)}, error.status, error.headers)
 
 

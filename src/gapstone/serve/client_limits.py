@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Limits:
+class ClientLimits:
     """Every limit of the server; the defaults suit photos from phones on a machine with a few GB to spare."""
 
     upload: int = 32 << 20
@@ -23,7 +23,7 @@ class Limits:
     """Bytes of all bodies in memory at a time; what does not fit is answered 503."""
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """The request is answered with an error: `status` for programs, `str(e)` for people."""
 
     def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
@@ -32,8 +32,8 @@ class Refused(Exception):
         self.headers = headers or {}
 
 
-def busy(why: str) -> Refused:
-    return Refused(503, f"The server is busy: {why}. Try again in a moment.", {"Retry-After": "2"})
+def busy(why: str) -> RequestRefused:
+    return RequestRefused(503, f"The server is busy: {why}. Try again in a moment.", {"Retry-After": "2"})
 
 
 def amount(count: int) -> str:

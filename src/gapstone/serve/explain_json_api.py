@@ -8,9 +8,9 @@ import torch
 
 import gapstone
 from gapstone.maps.explanation import Explanation
-from gapstone.opening import Opened
+from gapstone.maps.open_model import ImageModel
 from gapstone.serve.guard import SCHEMA
-from gapstone.serve.picture import Picture
+from gapstone.serve.read_picture import UploadedPicture
 
 MOST_VALUES = 1 << 20  # of all maps of one model, 5.6 MB as text: 1,000 classes of 32×32 cells
 MOST_GRADIENTS = 50  # classes whose map takes a backward pass of its own
@@ -23,7 +23,7 @@ class Explainer:
     'cat'
     """
 
-    def __init__(self, opened: Opened, name: str) -> None:
+    def __init__(self, opened: ImageModel, name: str) -> None:
         self.opened = opened
         self.name = name
         """As clients see it."""
@@ -47,7 +47,7 @@ class Explainer:
             "channels": preprocessing.channels,
         }
 
-    def document(self, number: int, picture: Picture) -> dict[str, Any]:
+    def document(self, number: int, picture: UploadedPicture) -> dict[str, Any]:
         """What the model says; `number`: which of the picture's fitted arrays is this model's.
 
         Raises ValueError where the network's logits are not finite: no JSON can hold them.
@@ -65,7 +65,7 @@ class Explainer:
         }
 
 
-def answer(picture: Picture, models: list[dict[str, Any]], seconds: dict[str, float]) -> dict[str, Any]:
+def answer(picture: UploadedPicture, models: list[dict[str, Any]], seconds: dict[str, float]) -> dict[str, Any]:
     """The whole document."""
     preview = picture.preview
     return {

@@ -8,13 +8,13 @@ import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from gapstone.data.memory_limits import worker_memory_limit
 from gapstone.images.load import ImageError
-from gapstone.images.messages import MessageError
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.images.store import memory_limit
-from gapstone.images.worker import Worker
-from gapstone.serve.limits import Limits
-from gapstone.serve.picture import Picture, checked, largest, rules
+from gapstone.serve.client_limits import ClientLimits
+from gapstone.serve.read_picture import UploadedPicture, checked, largest, rules
+from gapstone.workers.messages import MessageError
+from gapstone.workers.worker_process import WorkerProcess
 
 
 class Readers:
@@ -26,7 +26,7 @@ class Readers:
     >>> readers.stop()
     """
 
-    def __init__(self, preprocessings: list[Preprocessing], limits: Limits, count: int) -> None:
+    def __init__(self, preprocessings: list[Preprocessing], limits: ClientLimits, count: int) -> None:
         self._all = [_Reader(preprocessings, limits) for _ in range(count)]
         self._idle: queue.SimpleQueue[_Reader] = queue.SimpleQueue()
         for reader in self._all:
@@ -38,14 +38,14 @@ class Readers:
         for reader in self._all:
             reader.start()
 
-    async def read(self, data: bytes, preview: bool) -> Picture:
+    async def read(self, data: bytes, preview: bool) -> UploadedPicture:
         """Raises ImageError with the reason, also where reading took too long or crashed its process."""
         answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, data, preview)
         if isinstance(answer, str):
             raise ImageError(answer)
         return answer
 
-    def _ask(self, data: bytes, preview: bool) -> Picture | str:
+    def _ask(self, data: bytes, preview: bool) -> UploadedPicture | str:
         reader = self._idle.get()  # never waits: as many readers as threads
         try:
             return reader.ask(data, preview)
@@ -63,12 +63,12 @@ class Readers:
 class _Reader:
     """One process, replaced when it dies."""
 
-    def __init__(self, preprocessings: list[Preprocessing], limits: Limits) -> None:
+    def __init__(self, preprocessings: list[Preprocessing], limits: ClientLimits) -> None:
         self._preprocessings = preprocessings
-        self._worker = Worker(
-            "gapstone.serve.picture:read",
+        self._worker = WorkerProcess(
+            "gapstone.serve.read_picture:read",
             rules(preprocessings, limits.pixels),
-            memory_limit(limits.pixels),
+            worker_memory_limit(limits.pixels),
             largest(preprocessings),
         )
         self._limit = limits.decode_seconds
@@ -79,7 +79,7 @@ class _Reader:
     def start(self) -> None:
         self._worker.start()
 
-    def ask(self, data: bytes, preview: bool) -> Picture | str:
+    def ask(self, data: bytes, preview: bool) -> UploadedPicture | str:
         if self._worker.dead:
             self.close()  # it died idle: not this picture's fault
         if not self._worker.started:

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gapstone.images.load import OUT_OF_MEMORY, ImageError, load
-from gapstone.images.messages import MessageError
 from gapstone.images.preprocessing import Preprocessing
+from gapstone.workers.messages import MessageError
 
 PREVIEW = 1280  # px, longest side: as sharp as a page shows it; 1600 cost 25 ms more of a 12-megapixel photo
 LOSSLESS = 256  # px: up to here the preview is a PNG, so that a digit's pixels are its own
 
 
 @dataclass(frozen=True)
-class Picture:
+class UploadedPicture:
     size: tuple[int, int]
     """(H, W), upright."""
     notes: tuple[str, ...]
@@ -61,7 +61,7 @@ def read(rules: dict[str, Any], task: tuple[bytes, bool]) -> dict[str, Any] | st
         return OUT_OF_MEMORY
 
 
-def checked(answer: Any, preprocessings: list[Preprocessing]) -> Picture | str:
+def checked(answer: Any, preprocessings: list[Preprocessing]) -> UploadedPicture | str:
     """What `read` answered. Raises MessageError for what no honest process sends."""
     match answer:
         case str():
@@ -74,7 +74,9 @@ def checked(answer: Any, preprocessings: list[Preprocessing]) -> Picture | str:
         } if min(height, width) > 0 and all(isinstance(note, str) for note in notes):
             shapes = [one.shape if isinstance(one, np.ndarray) else () for one in fitted]
             if shapes == [(*p.stored, p.channels) for p in preprocessings]:
-                return Picture((height, width), tuple(notes), tuple(fitted), tuple(preview) if preview else None)
+                return UploadedPicture(
+                    (height, width), tuple(notes), tuple(fitted), tuple(preview) if preview else None
+                )
     raise MessageError("what is no picture")
 
 

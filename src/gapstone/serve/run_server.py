@@ -10,21 +10,21 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from gapstone.opening import open_model, takes_weights
-from gapstone.prepare import pick_device
-from gapstone.progress import Bars
-from gapstone.serve.limits import Limits
-from gapstone.shown import display
-from gapstone.stopping import stoppable
-from gapstone.terminal import Terminal
+from gapstone.console.formatting import display
+from gapstone.console.progress import Bars
+from gapstone.console.terminal import Terminal
+from gapstone.maps.open_model import open_model, takes_weights
+from gapstone.runtime.interrupts import stoppable
+from gapstone.serve.client_limits import ClientLimits
+from gapstone.training.training_data import pick_device
 
 try:
     import python_multipart  # noqa: F401  starlette would miss it only when the first form comes
     import uvicorn
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
-    from gapstone.serve.answer import Explainer
     from gapstone.serve.app import application
+    from gapstone.serve.explain_json_api import Explainer
     from gapstone.serve.guard import loopback
 except ImportError as error:
     raise ImportError(f"gapstone serve needs pip install 'gapstone[serve]' (here: {error})") from error
@@ -38,7 +38,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int | None = None,
     device: str = "auto",
-    limits: Limits | None = None,
+    limits: ClientLimits | None = None,
     console: Console | None = None,
     weights: Path | None = None,
 ) -> None:
@@ -51,7 +51,7 @@ def serve(
     for another number of models or a file that is none, OSError where the address cannot be had.
     """
     console = console or Terminal()
-    limits = limits or Limits()
+    limits = limits or ClientLimits()
     if not 1 <= len(models) <= 2:
         raise ValueError(f"serve takes one model, or two to compare; {len(models)} were given.")
     if weights is not None and sum(map(takes_weights, models)) != 1:

@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from gapstone.serve.limits import Limits, Refused, amount, busy
+from gapstone.serve.client_limits import ClientLimits, RequestRefused, amount, busy
 
 FIELD = "image"
 FORM = "multipart/form-data"
@@ -21,7 +21,7 @@ PATIENCE = 4  # times the limit is read, and dropped, of a body that was refused
 class Uploads:
     """Reads bodies, and counts what all of them take in memory."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ClientLimits) -> None:
         self._limits = limits
         self._held = 0
 
@@ -38,11 +38,11 @@ class Uploads:
                     data = await self._read(request, taken)
             except TimeoutError:
                 slow = f"The picture did not arrive within {self._limits.body_seconds:g} s."
-                raise Refused(408, slow, {"Connection": "close"}) from None
+                raise RequestRefused(408, slow, {"Connection": "close"}) from None
             except ClientDisconnect:
-                raise Refused(400, "The client went away while sending.") from None
+                raise RequestRefused(400, "The client went away while sending.") from None
             if not data:
-                raise Refused(400, "No picture came: it is empty.")
+                raise RequestRefused(400, "No picture came: it is empty.")
             yield data
         finally:
             self._held -= taken[0]
@@ -53,7 +53,7 @@ class Uploads:
             form = _is_form(request)
             async with aclosing(self._counted(body, taken)) as chunks:
                 return await (_from_form(request, chunks, self._limits) if form else _joined(chunks))
-        except Refused:
+        except RequestRefused:
             # most clients listen only when they have sent all: a connection closed before that tells them nothing
             dropped = 0
             async for chunk in body.chunks():
@@ -67,7 +67,7 @@ class Uploads:
             taken[0] += len(chunk)
             self._held += len(chunk)
             if taken[0] > self._limits.upload:
-                raise Refused(413, f"The file is too large: at most {amount(self._limits.upload)} are taken.")
+                raise RequestRefused(413, f"The file is too large: at most {amount(self._limits.upload)} are taken.")
             if self._held > self._limits.held:
                 raise busy("many pictures are being sent to it")
             yield chunk
@@ -93,7 +93,7 @@ def _is_form(request: Request) -> bool:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == FORM or kind == "application/octet-stream" or kind.startswith("image/"):
         return kind == FORM
-    raise Refused(
+    raise RequestRefused(
         415,
         f"Content-Type is {kind or 'missing'}: send a picture's bytes as image/jpeg, image/png, … or "
         f"application/octet-stream, or a form ({FORM}) with the picture in its field {FIELD!r}.",
@@ -107,19 +107,19 @@ async def _joined(body: AsyncGenerator[bytes, None]) -> bytes:
     return bytes(data)
 
 
-async def _from_form(request: Request, body: AsyncGenerator[bytes, None], limits: Limits) -> bytes:
+async def _from_form(request: Request, body: AsyncGenerator[bytes, None], limits: ClientLimits) -> bytes:
     parser = MultiPartParser(request.headers, body, max_files=1, max_fields=8)
     parser.spool_max_size = limits.upload + 1  # above it, parts would go to a temporary file
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        raise Refused(400, f"The form cannot be read: {error.message}") from None
+        raise RequestRefused(400, f"The form cannot be read: {error.message}") from None
     except (KeyError, ValueError) as error:  # no boundary, an unknown charset
-        raise Refused(400, f"The form cannot be read: {error}") from None
+        raise RequestRefused(400, f"The form cannot be read: {error}") from None
     try:
         file = form.get(FIELD)
         if not isinstance(file, UploadFile):
-            raise Refused(400, f"The form has no file in its field {FIELD!r}; a picture is sent there.")
+            raise RequestRefused(400, f"The form has no file in its field {FIELD!r}; a picture is sent there.")
         return await file.read()
     finally:
         await form.close()

@@ -1,1 +1,4 @@
-"""What gapstone keeps on disk between runs: read only where it is as it was written, written only where it may be."""
+"""Files that outlive a run: written whole, checked when read, only where gapstone may write.
+
+Imports console and runtime.
+"""

@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gapstone.disk import of_path
+from gapstone.storage.paths import of_path
 
 UNFINISHED = ".*.unfinished*"
 """Names of what a killed process leaves, for whoever sweeps a folder that only it writes to."""
 
 
 @contextmanager
-def whole(path: Path, sync_its_folder: bool = True) -> Iterator[Path]:
+def atomic_file(path: Path, sync_its_folder: bool = True) -> Iterator[Path]:
     """A name beside `path`, with its ending, to write to; renamed to `path` at the end, or gone after an error.
 
-        >>> with whole(Path("results.json")) as unfinished:
+        >>> with atomic_file(Path("results.json")) as unfinished:
         ...     unfinished.write_text("{}")
 
     The content is on disk before the file has its name, and the name before this returns. A link at `path` is replaced,
@@ -41,8 +41,8 @@ def whole(path: Path, sync_its_folder: bool = True) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, content: bytes, sync_its_folder: bool = True) -> None:
-    with whole(path, sync_its_folder) as unfinished, of_path(path, len(content)):
+def write_atomic(path: Path, content: bytes, sync_its_folder: bool = True) -> None:
+    with atomic_file(path, sync_its_folder) as unfinished, of_path(path, len(content)):
         unfinished.write_bytes(content)
 
 

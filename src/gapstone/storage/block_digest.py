@@ -11,15 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
-from gapstone.storage.sealed import open_own
+from gapstone.storage.sealed_json import open_own
 
 BLOCK = 8 << 20
 
 
-class Blocks:
+class BlockDigest:
     """The digest of bytes that come bit by bit.
 
-    >>> blocks = Blocks()
+    >>> blocks = BlockDigest()
     >>> blocks.update(header)
     >>> blocks.update(rows)
     >>> blocks.hexdigest() == digest(path)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gapstone.whole import whole
+from gapstone.storage.atomic import atomic_file
 
 # the full-width forms are the same characters to a spreadsheet in Japanese or Chinese
 _FORMULA = "[=+\\-@\uff1d\uff0b\uff0d\uff20]"
@@ -27,7 +27,7 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     """Write rows, the heading first, as UTF-8; the file appears whole or not at all. Texts are guarded, numbers not."""
     with (
-        whole(path) as unfinished,
+        atomic_file(path) as unfinished,
         # a name that is not UTF-8 is kept as a lone surrogate, which no file can hold
         unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):

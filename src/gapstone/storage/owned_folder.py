@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from gapstone.disk import open_input, output_file, output_folder
-from gapstone.shown import display
-from gapstone.storage.sealed import DamagedError, named, read_sealed, write_sealed
-from gapstone.whole import UNFINISHED, remove
+from gapstone.console.formatting import display
+from gapstone.storage.atomic import UNFINISHED, remove
+from gapstone.storage.paths import open_input, output_file, output_folder
+from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed, write_sealed
 
 Say = Callable[[str], None]
 
@@ -30,7 +30,7 @@ EDGE = 1 << 16
 
 
 @dataclass(frozen=True)
-class Kind:
+class FolderKind:
     """What one command keeps in a folder."""
 
     command: str
@@ -42,7 +42,7 @@ class Kind:
     """Patterns of what a killed process leaves in OUT, besides unfinished files."""
 
 
-COMPARE = Kind(
+COMPARE = FolderKind(
     "compare",
     frozenset({"trials", "kept", "store"}),
     frozenset({"plan.json", "results.json", "results.csv", "predictions.csv", "pictures.npz", "report.html",
@@ -50,19 +50,19 @@ COMPARE = Kind(
     ("trials", LOCK),
     (".store.*.tmp", ".store.*.old"),
 )  # fmt: skip
-EXPLAIN = Kind(
+EXPLAIN = FolderKind(
     "explain", frozenset({"maps", ".looked", ".thumbs"}), frozenset({"explained.json", "index.html"}), (".looked",)
 )
-CONVERT = Kind(
+CONVERT = FolderKind(
     "convert", frozenset({"store", "kept"}), frozenset(), (), (".store.*.tmp", ".store.*.old")
 )  # fmt: skip
-CHECK = Kind(
+CHECK = FolderKind(
     "check", frozenset(), frozenset({"scan.json", "scan.txt", "scan.csv", "scan.html"}), ("scan.json", "scan.txt")
 )
 
 
 @contextmanager
-def own_folder(folder: Path, kind: Kind, option: str = "--out", say: Say | None = None) -> Iterator[None]:
+def own_folder(folder: Path, kind: FolderKind, option: str = "--out", say: Say | None = None) -> Iterator[None]:
     """The folder, made where it is missing and marked as gapstone's; one process at a time in it. What a killed one
     left unfinished in it is cleared away. After an error a folder that holds nothing is removed again.
 
@@ -86,7 +86,7 @@ def own_folder(folder: Path, kind: Kind, option: str = "--out", say: Say | None 
                     f"{option}."
                 ) from None
             if damaged and say:
-                say(named([damaged]))
+                say(damage_note([damaged]))
             for each in (folder, *(folder / name for name in sorted(kind.folders))):
                 _sweep(each, (UNFINISHED, *(kind.leavings if each == folder else ())))
             yield
@@ -95,7 +95,7 @@ def own_folder(folder: Path, kind: Kind, option: str = "--out", say: Say | None 
         raise
 
 
-def check_folder(folder: Path, kind: Kind, option: str = "--out") -> DamagedError | None:
+def check_folder(folder: Path, kind: FolderKind, option: str = "--out") -> DamagedError | None:
     """Nothing is written: can gapstone write into the folder, or make it, and may it? Returns what is wrong with its
     marker.
 
@@ -170,7 +170,7 @@ def own_file(path: Path, example: str, option: str = "--out") -> Path:
     return path
 
 
-def discard(folder: Path, kind: Kind) -> None:
+def discard(folder: Path, kind: FolderKind) -> None:
     """Remove what gapstone keeps in a folder of its own, and the folder, if nothing else lies there."""
     for name in (*kind.folders, *kind.files, LOCK, MARKER):  # the marker last: until then it is gapstone's
         remove(folder / name)
@@ -179,7 +179,7 @@ def discard(folder: Path, kind: Kind) -> None:
         folder.rmdir()
 
 
-def _mark(folder: Path, kind: Kind) -> None:
+def _mark(folder: Path, kind: FolderKind) -> None:
     path = folder / MARKER
     try:
         read_sealed(path, MARKER)
@@ -188,7 +188,7 @@ def _mark(folder: Path, kind: Kind) -> None:
         write_sealed(path, {"command": kind.command, "about": "gapstone writes into this folder"}, MARKER)
 
 
-def _refuse_foreign(folder: Path, kind: Kind, option: str) -> None:
+def _refuse_foreign(folder: Path, kind: FolderKind, option: str) -> None:
     """Raises ValueError where a folder without a marker holds anything that this kind of folder does not."""
     names = sorted(os.listdir(folder))
     ours = [name for name in names if name in kind.folders | kind.files]
@@ -201,7 +201,7 @@ def _refuse_foreign(folder: Path, kind: Kind, option: str) -> None:
         )
 
 
-def _left(name: str, kind: Kind) -> bool:
+def _left(name: str, kind: FolderKind) -> bool:
     patterns = (UNFINISHED, *kind.leavings)
     return name in (MARKER, LOCK) or name.lower() in NOBODYS or any(fnmatchcase(name, one) for one in patterns)
 
@@ -212,7 +212,7 @@ def _sweep(folder: Path, patterns: tuple[str, ...]) -> None:
             remove(path)
 
 
-def _leave(folder: Path, kind: Kind, made: list[Path]) -> None:
+def _leave(folder: Path, kind: FolderKind, made: list[Path]) -> None:
     """What was made for a run that came to nothing is removed again."""
     if not made:
         return

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from gapstone.shown import display
+from gapstone.console.formatting import display
 
 Name = str | os.PathLike[str]
 

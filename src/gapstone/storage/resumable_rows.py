@@ -17,22 +17,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapstone.disk import of_path, size
-from gapstone.shown import by, display
-from gapstone.storage import blocks
-from gapstone.storage.folder import locked
-from gapstone.storage.sealed import DamagedError, named, open_own, read_sealed, write_sealed
-from gapstone.whole import remove, sync_folder
+from gapstone.console.formatting import display, format_size
+from gapstone.storage import block_digest
+from gapstone.storage.atomic import remove, sync_folder
+from gapstone.storage.owned_folder import locked
+from gapstone.storage.paths import of_path, size
+from gapstone.storage.sealed_json import DamagedError, damage_note, open_own, read_sealed, write_sealed
 
 SYNC, SECONDS = 64 << 20, 10.0
 """Bytes, and seconds, between two notes of how far it is; a kill costs at most so much work again."""
 
 
-class KeptError(RuntimeError):
+class RowsError(RuntimeError):
     """It cannot be kept; the message says why and what to do."""
 
 
-def keep(
+def compute_rows(
     folder: Path,
     name: str,
     about: Any,
@@ -45,7 +45,7 @@ def keep(
 ) -> NDArray[Any]:
     """Rows 0…count of whatever `make` makes, as a read-only array that lies on disk.
 
-        >>> maps = keep(out / "kept", "maps", {"model": digest, "rows": rows.tolist()}, len(rows),
+        >>> maps = compute_rows(out / "kept", "maps", {"model": digest, "rows": rows.tolist()}, len(rows),
         ...             lambda first, last: features(images[first:last]), step=64, dtype=torch.float16)
         >>> maps.shape, maps.dtype
         ((5000, 512, 7, 7), dtype('float16'))
@@ -67,7 +67,7 @@ def keep(
         except DamagedError as error:
             whole = False
             if say is not None:
-                say(named([error]))
+                say(damage_note([error]))
             file.forget()
         if not whole:
             file.part.fill(count, make, step, dtype, progress, say)
@@ -79,7 +79,8 @@ def keep(
 
 class _File:
     """Rows on disk: NAME.npy; before they are all there .NAME.part; beside both .NAME.rows, a sealed note that says how
-    many rows there are, and their digest."""
+    many rows there are, and their digest.
+    """
 
     def __init__(self, folder: Path, name: str, count: int) -> None:
         self.done, self.count = folder / f"{name}.npy", count
@@ -92,7 +93,7 @@ class _File:
         known = self.part.known()
         if known is None:
             raise DamagedError(self.done, "has no note of its digest")
-        if known["rows"] != self.count or known["digest"] != blocks.digest(self.done):
+        if known["rows"] != self.count or known["digest"] != block_digest.digest(self.done):
             raise DamagedError(self.done, "does not fit its digest")
         return True
 
@@ -124,12 +125,12 @@ class _Part:
         progress: Callable[[int, int], None] | None,
         say: Callable[[str], None] | None,
     ) -> None:
-        begin, written = 0, blocks.Blocks()
+        begin, written = 0, block_digest.BlockDigest()
         try:
             begin, written = self._resume()
         except DamagedError as error:
             if say is not None:
-                say(named([error]))
+                say(damage_note([error]))
         done, noted, then, unnoted = begin, begin, time.monotonic(), 0
         file = open_own(self.path, os.O_RDWR) if begin else None
         try:
@@ -164,28 +165,29 @@ class _Part:
             if file is not None:
                 file.close()
 
-    def _resume(self) -> tuple[int, blocks.Blocks]:
+    def _resume(self) -> tuple[int, block_digest.BlockDigest]:
         """How many rows an earlier run left, and the digest so far; the file is cut to them. Raises DamagedError."""
-        written = blocks.Blocks()
+        written = block_digest.BlockDigest()
         known = self.known()
         if known is None or not os.path.lexists(self.path):
             return 0, written
         with open_own(self.path, os.O_RDWR) as file:
-            for some in blocks.beginning(file, known["bytes"]):
+            for some in block_digest.beginning(file, known["bytes"]):
                 written.update(some)
             if written.hexdigest() != known["digest"]:
                 raise DamagedError(self.path, "does not fit its digest")
             file.truncate(known["bytes"])  # rows that were written after the note
         return known["rows"], written
 
-    def _begin(self, shape: tuple[int, ...], dtype: np.dtype[Any], written: blocks.Blocks) -> BinaryIO:
+    def _begin(self, shape: tuple[int, ...], dtype: np.dtype[Any], written: block_digest.BlockDigest) -> BinaryIO:
         remove(self.note)  # of rows that are no longer there: the note first, or a kill believes it
         remove(self.path)
         needed = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         free = shutil.disk_usage(self.path.parent).free
         if needed + (64 << 20) > free:
-            raise KeptError(
-                f"{shape[0]:,} × {by(shape[1:])} numbers need {size(needed)} in {display(self.path.parent)}, where "
+            raise RowsError(
+                f"{shape[0]:,} × {format_size(shape[1:])} numbers need {size(needed)} in "
+                f"{display(self.path.parent)}, where "
                 f"{size(free)} are free (64 MB stay free): fewer or smaller images, or another folder"
             )
         header = io.BytesIO()
@@ -196,7 +198,7 @@ class _Part:
         written.update(header.getvalue())
         return file
 
-    def _write_down(self, file: BinaryIO, done: int, written: blocks.Blocks) -> None:
+    def _write_down(self, file: BinaryIO, done: int, written: block_digest.BlockDigest) -> None:
         with of_path(self.path):
             file.flush()
             os.fsync(file.fileno())  # first the rows, then the word that they are there
@@ -209,7 +211,7 @@ def _cast(made: Tensor, dtype: torch.dtype) -> NDArray[Any]:
     if dtype == torch.float16 and not bool(cast.isfinite().all()):
         largest = float(made.abs().max())
         if not isfinite(largest):
-            raise KeptError("there is NaN or infinity among the values: look for it in what they are made of")
-        raise KeptError(f"values up to {largest:.3g} do not fit into half precision (65,504); keep them in float32")
+            raise RowsError("there is NaN or infinity among the values: look for it in what they are made of")
+        raise RowsError(f"values up to {largest:.3g} do not fit into half precision (65,504); keep them in float32")
     array: NDArray[Any] = cast.contiguous().numpy()
     return array

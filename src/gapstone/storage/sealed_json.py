@@ -18,8 +18,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from gapstone.shown import display
-from gapstone.whole import write_whole
+from gapstone.console.formatting import display
+from gapstone.storage.atomic import write_atomic
 
 SEAL = b',\n"sealed": "'
 END = b'"}\n'
@@ -48,7 +48,7 @@ def seal(facts: dict[str, Any], identity: str, indent: int | None = 1) -> bytes:
 
 def write_sealed(path: Path, facts: dict[str, Any], identity: str, indent: int | None = 1) -> None:
     """Write `seal(facts, identity)` to `path`, whole or not at all."""
-    write_whole(path, seal(facts, identity, indent))
+    write_atomic(path, seal(facts, identity, indent))
 
 
 def read_sealed(path: Path, identity: str) -> dict[str, Any]:
@@ -121,10 +121,10 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def named(damaged: Iterable[DamagedError]) -> str:
+def damage_note(damaged: Iterable[DamagedError]) -> str:
     """One line for all of them.
 
-    >>> named([DamagedError(Path("out/speed.json"), "has no seal")])
+    >>> damage_note([DamagedError(Path("out/speed.json"), "has no seal")])
     'out/speed.json has no seal: made anew.'
     """
     found = [str(one) for one in damaged]

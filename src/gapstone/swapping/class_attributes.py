@@ -7,16 +7,16 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from gapstone.classifier import Classifier
 from gapstone.heads import Head
-from gapstone.swapping.cut import names
-from gapstone.swapping.report import KEPT, Swapped, count
+from gapstone.models.classifier import Classifier
+from gapstone.swapping.exchange import names
+from gapstone.swapping.swap_report import KEPT, Swapped, count
 
 POOLS = {"avg": "gap", "fast": "gap", "fastavg": "gap", "max": "gmp", "avgmax": "avgmax", "catavgmax": "catavgmax"}
 """timm's names of pools → heads."""
 
 
-def tell(whole: nn.Module, net: nn.Module, classes: int, channels: int) -> None:
+def set_class_attributes(whole: nn.Module, net: nn.Module, classes: int, channels: int) -> None:
     """The numbers that others read: of the model, and of the network where it stands beside its head."""
     if isinstance(whole, Classifier):
         return  # its labels say it
@@ -87,7 +87,7 @@ class ResetClassifier:
             setattr(self.model.get_submodule(parent), last, new)
         after = count(self.model)
         self.model.__dict__[KEPT] = replace(report, head=spec, classes=num_classes, after=after)
-        tell(self.model, self.net, num_classes, old.channels)
+        set_class_attributes(self.model, self.net, num_classes, old.channels)
 
 
 @final

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from gapstone.classifier import Classifier
-from gapstone.modes import quiet
+from gapstone.models.classifier import Classifier
+from gapstone.runtime.eval_mode import eval_mode
 
 SIDES = (224, 32, 28, 64, 128, 256, 299, 384)
 """ImageNet's, CIFAR's, MNIST's, …: networks of a fixed size take only theirs."""
 
 
-def example(model: nn.Module) -> Tensor:
+def example_images(model: nn.Module) -> Tensor:
     """Two images of noise that the model takes, (2, C, H, W), on its device, of its type.
 
     Raises: ValueError where it takes none of the sizes that are tried.
@@ -24,7 +24,7 @@ def example(model: nn.Module) -> Tensor:
     for shape in dict.fromkeys(_shapes(model)):
         images = torch.randn(2, *shape, generator=generator).to(weight)
         try:
-            with quiet(model), torch.no_grad():
+            with eval_mode(model), torch.no_grad():
                 out = model(images)
             logits = getattr(out, "logits", out)
             if not isinstance(logits, Tensor) or len(logits) == 2:

@@ -6,19 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapstone.classifier import Classifier
 from gapstone.heads import Head
 from gapstone.heads.spec import parse
-from gapstone.maps.tape import SplitError
-from gapstone.swapping.answered import answered
-from gapstone.swapping.cut import Surgery, dropped, names
-from gapstone.swapping.example import example
-from gapstone.swapping.find import Found, find
-from gapstone.swapping.inside import inside
-from gapstone.swapping.own import fitted
-from gapstone.swapping.report import KEPT, Cut, Swapped, count
-from gapstone.swapping.told import tell
+from gapstone.models.classifier import Classifier
+from gapstone.swapping.class_attributes import set_class_attributes
+from gapstone.swapping.custom_head import custom_head
+from gapstone.swapping.example_images import example_images
+from gapstone.swapping.exchange import Surgery, dropped, names
+from gapstone.swapping.in_place import swap_in_place
+from gapstone.swapping.last_map import LocatedMap, find_last_map
+from gapstone.swapping.output_objects import answered
+from gapstone.swapping.swap_report import KEPT, Cut, Swapped, count
 from gapstone.swapping.wrap import wrapped
+from gapstone.tracing.tape import SplitError
 
 
 @torch.inference_mode(False)  # weights and maps of that mode can never train
@@ -33,13 +33,15 @@ def swap_head(
 ) -> nn.Module:
     """The same network with another head: everything after its last map is cut off, and `head` put there.
 
-        >>> model = gs.swap_head(torchvision.models.vgg16(weights="DEFAULT"), "gap", 10)
-        >>> model(torch.rand(1, 3, 640, 480)).shape                   # 138 million parameters before, 14.7 million now
+    Examples:
+        >>> model = gs.swap_head(torchvision.models.resnet18(), "gap", 10)
+        >>> model(torch.rand(1, 3, 160, 120)).shape
         torch.Size([1, 10])
-        >>> print(gs.swapped(model))                                  # what was cut, what stands there now
-        >>> gs.swap_head(timm.create_model("swin_tiny_patch4_window7_224"), "gmp")
-        >>> gs.swap_head(mine, "gem:p=learned", 10, at="layer3")      # a map of your choice
-        >>> gs.swap_head(mine, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)))   # your own
+        >>> print(gs.swapped(model))  # what was cut, what stands there now
+        >>> model = gs.swap_head(model, "gem:p=learned", 10, at="layer3")  # a map of your choice
+        >>> own = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
+        >>> gs.swap_head(torchvision.models.resnet18(), own).num_classes
+        10
 
     The last map is found by watching a forward pass, whatever the modules are called. What it depends on stays; what
     it does not is cut: classifiers, norms and hidden layers after the pool, auxiliary heads. Where the calls that
@@ -60,22 +62,25 @@ def swap_head(
             it takes. `fc` without `grid` is made for the map of these images.
         inplace: change the model that is given, and use what is returned; else a deep copy.
 
-    Returns: the model with its new head, (N, num_classes) logits in both modes; where the model gave an object that
-    holds them (`.logits`), it still does. Its `num_classes` tells the truth, and
-    so do `num_labels` and the config of Hugging Face's models, which keep `pixel_values=`, `labels=`, their loss and
-    their output class. timm's `get_classifier` and `reset_classifier` go on working, with the new head.
+    Returns:
+        The model with its new head, (N, num_classes) logits in both modes; where the model gave an object that
+        holds them (`.logits`), it still does. Its `num_classes` tells the truth, and so do `num_labels` and the
+        config of Hugging Face's models, which keep `pixel_values=`, `labels=`, their loss and their output class.
+        timm's `get_classifier` and `reset_classifier` go on working, with the new head.
 
-    Raises: SplitError (a ValueError) where no map is found, with those that were seen; ValueError for arguments that
-        cannot be; TypeError for what is no nn.Module, and for a model that cannot be copied.
+    Raises:
+        SplitError: no map is found; lists those that were seen. A ValueError.
+        ValueError: arguments that cannot be.
+        TypeError: what is no nn.Module; a model that cannot be copied.
     """
     _check(model, head, num_classes)
     if not inplace:
         model = _copied(model)
-    images = example(model) if images is None else _given(model, images)
-    found = find(model, images, at)
+    images = example_images(model) if images is None else _given(model, images)
+    found = find_last_map(model, images, at)
     before, kind, net = count(model), type(model).__name__, model
     if isinstance(head, nn.Module):
-        classes, new, spec = fitted(head, found, num_classes), head.train(model.training), type(head).__name__
+        classes, new, spec = custom_head(head, found, num_classes), head.train(model.training), type(head).__name__
     else:
         classes = num_classes if num_classes is not None else _classes(model, found)
         new = _head(model, head, classes, found)
@@ -85,7 +90,7 @@ def swap_head(
     path, cells = names(model), tuple(found.features.shape[2:])
     cut = tuple(Cut(path[m][0], type(m).__name__, count(m)) for m in gone)
     try:
-        whole = inside(surgery, found, gone, new, images, classes)
+        whole = swap_in_place(surgery, found, gone, new, images, classes)
         if whole is None and found.gives is not None:
             whole = answered(surgery, found, gone, new, images, classes)
         whole = whole or wrapped(surgery, found, gone, new, images)
@@ -94,7 +99,7 @@ def swap_head(
         whole.__dict__[KEPT] = Swapped(
             kind, spec, at, classes, channels, cells, found.size, cut, before, count(whole), whole is not model
         )
-        tell(whole, net, classes, channels)
+        set_class_attributes(whole, net, classes, channels)
     except BaseException:
         surgery.undo()
         raise
@@ -150,7 +155,7 @@ def _given(model: nn.Module, images: Any) -> Tensor:
     return images[:2].detach().clone()  # a clone can train, also of what was made in inference mode
 
 
-def _classes(model: nn.Module, found: Found) -> int:
+def _classes(model: nn.Module, found: LocatedMap) -> int:
     if found.logits is None:
         raise SplitError(
             f"{type(model).__name__} gives no logits (N, classes), so how many there were is not known: "
@@ -159,7 +164,7 @@ def _classes(model: nn.Module, found: Found) -> int:
     return int(found.logits.shape[1])
 
 
-def _head(model: nn.Module, head: str, classes: int, found: Found) -> Head:
+def _head(model: nn.Module, head: str, classes: int, found: LocatedMap) -> Head:
     features = found.features
     new = Head(head, features.shape[1], classes, tuple(features.shape[2:]))
     return new.to(features.device, features.dtype).train(model.training)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from gapstone.console.formatting import cell, display, format_size
 from gapstone.heads import Head
-from gapstone.shown import by, cell, display
 
 KEPT = "gapstone_swapped"
 """The attribute of a model that holds its report."""
@@ -49,7 +49,7 @@ class Swapped:
         return "\n".join(
             [
                 f"{self.model}: head {self.head!r} of {self.classes} classes at {self.at!r}",
-                f"map: {self.channels} channels, {by(self.cells)} for images of {by(self.size)}",
+                f"map: {self.channels} channels, {format_size(self.cells)} for images of {format_size(self.size)}",
                 f"parameters: {self.before:,} before, {self.after:,} after",
                 f"class: {kind}",
                 f"cut ({len(cut)}; module, kind, parameters):",
@@ -68,12 +68,20 @@ class Swapped:
 def swapped(model: nn.Module) -> Swapped:
     """What `swap_head` did to this model, when it was last called.
 
-        >>> report = gs.swapped(gs.swap_head(torchvision.models.vgg16(), "gap", 10))
+    Examples:
+        >>> report = gs.swapped(gs.swap_head(torchvision.models.resnet18(), "gap", 10))
         >>> report.before, report.after
-        (138357544, 14719818)
+        (11689512, 11181642)
         >>> print(report)
 
-    Raises: ValueError for a model that does not come from `swap_head`.
+    Args:
+        model: what `swap_head` returned.
+
+    Returns:
+        A report of what was cut and what stands there now.
+
+    Raises:
+        ValueError: a model that does not come from `swap_head`.
     """
     report = vars(model).get(KEPT)
     if not isinstance(report, Swapped):
@@ -85,7 +93,7 @@ def head_of(model: nn.Module) -> tuple[str, Head]:
     """The name and the module of a model's gapstone head: the one that `swap_head` set, or else its only one.
 
         >>> head_of(gs.swap_head(torchvision.models.resnet18(), "gap"))
-        ('avgpool', Head('gap', channels=512, classes=1000 …))
+        ('avgpool', Head(…'gap', channels=512, classes=1000…))
 
     It is called once in a forward pass, with the map (N, C, h, w) and nothing else; what it gives are the logits.
     Raises: ValueError where there is none, or more than one.

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import CheckpointFunction
 
-from gapstone.maps.tape import Slot, leaves, replaced
-from gapstone.swapping.layout import Grid
+from gapstone.swapping.adapters import TokenGrid
+from gapstone.tracing.tape import Slot, leaves, replaced
 
 NAMESPACES: dict[str, Any] = {"F": F, "torch": torch, "Tensor": Tensor}
 
 
 @final
-class Reached(BaseException):
+class MapReached(BaseException):
     """`Reached(map)`: the map is made. Not an Exception: the network's own `except` clauses have nothing to do with it.
 
     No `__init__` of its own: Dynamo traces no exception that has one.
@@ -37,7 +37,7 @@ class Tap:
         x = args[0] if out is None else out
         check_not_checkpointed()
         if not torch.compiler.is_exporting():
-            raise Reached(x)
+            raise MapReached(x)
         self.seen = x  # torch.export loses count of its modules where one is left by an exception
 
 
@@ -76,7 +76,7 @@ class Trunk(nn.Module):
             traced: Any = x.tracer
             return traced.create_proxy("call_module", traced.path_of_module(self), (x,), {})
         for layer in self.then:
-            if isinstance(layer, Grid):
+            if isinstance(layer, TokenGrid):
                 layer.checked(x)
         found: Tensor = self.then(self._reached(x))
         return found
@@ -84,7 +84,7 @@ class Trunk(nn.Module):
     def _reached(self, x: Tensor) -> Tensor:
         try:
             self.net(x)
-        except Reached as reached:
+        except MapReached as reached:
             found: Tensor = reached.args[0]
             return found
         seen, self.tap.seen = self.tap.seen, None

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gapstone.classifier import Classifier
-from gapstone.cost import cost
+from gapstone.console.formatting import count_noun
 from gapstone.images.augment import Augment
-from gapstone.shown import many
+from gapstone.models.classifier import Classifier
+from gapstone.models.model_cost import cost
 
 Precision = Literal["float32", "bfloat16"]
 Rows = NDArray[np.intp]
@@ -43,7 +43,7 @@ class Pictures(Protocol):
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainSettings:
     """How to train. The defaults suit networks with batch norm, from scratch."""
 
     epochs: int = 20
@@ -81,7 +81,7 @@ def train(
     pictures: Pictures,
     rows: Rows,
     validation: Rows,
-    settings: Settings,
+    settings: TrainSettings,
     seed: int = 0,
     after_epoch: Callable[[int, History], None] | None = None,
 ) -> History:
@@ -116,7 +116,7 @@ def descend(
     count: int,
     batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]],
     learn: Callable[[Tensor, Tensor], Tensor],
-    settings: Settings,
+    settings: TrainSettings,
 ) -> Callable[[int], float]:
     """A function that trains `model` for one epoch and gives the mean loss.
 
@@ -146,7 +146,7 @@ def fit(
     model: nn.Module,
     run: Callable[[int], float],
     check: Callable[[], tuple[Tensor, Tensor]] | None,
-    settings: Settings,
+    settings: TrainSettings,
     seed: int,
     after_epoch: Callable[[int, History], None] | None = None,
 ) -> History:
@@ -195,12 +195,12 @@ def diverged(loss: float, epoch: int, rate: float) -> TrainingError:
     )
 
 
-def steps_of(count: int, settings: Settings) -> int:
+def steps_of(count: int, settings: TrainSettings) -> int:
     return settings.epochs * math.ceil(count / settings.batch_size)
 
 
 def batches(
-    model: Classifier, pictures: Pictures, rows: Rows, settings: Settings, seed: int, epoch: int
+    model: Classifier, pictures: Pictures, rows: Rows, settings: TrainSettings, seed: int, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of (images (N, C, H, W) normalised, labels (N,)), shuffled and augmented by (seed, epoch)."""
     device = next(model.parameters()).device
@@ -265,7 +265,7 @@ def usable(logits: Tensor) -> Tensor:
         return logits
     wrong = int((~torch.isfinite(logits)).any(1).sum())
     raise TrainingError(
-        f"the network's logits are NaN or infinite for {wrong:,} of {many(len(logits), 'image')}: its numbers "
+        f"the network's logits are NaN or infinite for {wrong:,} of {count_noun(len(logits), 'image')}: its numbers "
         f"overflow. Try a smaller learning rate, a backbone with batch norm, or other --weights."
     )
 
@@ -278,7 +278,7 @@ class Pace:
     step: float
     """Seconds of one training step."""
 
-    def seconds(self, settings: Settings, trained: float, looked_at: float) -> float:
+    def seconds(self, settings: TrainSettings, trained: float, looked_at: float) -> float:
         """For so many images trained on (all epochs) and so many only answered: those cost about a third."""
         return self.step * (trained + looked_at / 3) / settings.batch_size
 
@@ -287,7 +287,7 @@ def measure_pace(
     make: Callable[[], Classifier],
     pictures: Pictures,
     rows: Rows,
-    settings: Settings,
+    settings: TrainSettings,
     asked: Literal["auto", "float32", "bfloat16"],
 ) -> Pace:
     """Train a throw-away model for a few steps; medians of five, interleaved, after one to warm up.
@@ -346,14 +346,15 @@ def few_validation(images: int) -> str | None:
     if not 0 < images < FEW:
         return None
     return (
-        f"The best epoch was chosen on {many(images, 'validation image')}, where one image is "
+        f"The best epoch was chosen on {count_noun(images, 'validation image')}, where one image is "
         f"{100 / images:.1f} percentage points: which epoch is best is partly luck."
     )
 
 
 def repeatable() -> None:
     """Ask this process for the same numbers every time. What remains: the order of additions in the backward of
-    adaptive pooling (`fc:grid`) on a GPU."""
+    adaptive pooling (`fc:grid`) on a GPU.
+    """
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
 
@@ -363,7 +364,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     # norms and biases (and a learned p) are one-dimensional: pulling them to zero shrinks nothing that overfits
     groups = [
         {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": settings.weight_decay},

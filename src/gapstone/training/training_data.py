@@ -12,21 +12,23 @@ import torch
 from torch import nn
 
 from gapstone import nets
-from gapstone.disk import check_input
+from gapstone.console.formatting import count_noun, display, format_size
+from gapstone.console.options import at_least as at_least
+from gapstone.data.choose_size import choose_size
+from gapstone.data.decoded_store import Store, build, moments
+from gapstone.data.near_duplicates import check_threshold
+from gapstone.data.open_source import open_source
+from gapstone.data.scan import Scan, scan
+from gapstone.data.sources import Source
+from gapstone.data.split import DataSplit, Duplicates, folds, split
 from gapstone.images.augment import Augment, suit
-from gapstone.images.cropping import cropped
-from gapstone.images.near import check_threshold
-from gapstone.images.preprocessing import Preprocessing, choose, parse_size
-from gapstone.images.ranges import UNDECIDED
-from gapstone.images.scan import Scan, scan
-from gapstone.images.sources import Source, open_source
-from gapstone.images.split import Duplicates, Split, folds, split
-from gapstone.images.store import Store, build, moments
+from gapstone.images.cropping import cropping_note
+from gapstone.images.intensity_range import UNDECIDED
+from gapstone.images.preprocessing import Preprocessing, parse_size
+from gapstone.models.backbone_weights import BackboneWeights, digest, read_weights
 from gapstone.nets.on_meta import on_meta
-from gapstone.options import at_least as at_least
-from gapstone.shown import by, display, many
-from gapstone.training import Rows, Settings
-from gapstone.weights import digest, read_weights
+from gapstone.storage.paths import check_input
+from gapstone.training.loop import Rows, TrainSettings
 
 SMALL = 64  # px: up to here images are small, and the small NIN trains in minutes
 
@@ -36,7 +38,7 @@ Progress = Callable[[str], Callable[[int, int], None]]
 
 
 @dataclass(frozen=True)
-class Choices:
+class TrainOptions:
     """What the user chose for the training; None means: decide."""
 
     data: str
@@ -74,15 +76,15 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class TrainingData:
     source: Source
     scan: Scan
-    splits: tuple[Split, ...]
+    splits: tuple[DataSplit, ...]
     """One per seed or fold; rows of the store."""
     store: Store
     preprocessing: Preprocessing
     backbone: str
-    settings: Settings
+    settings: TrainSettings
     device: str
     hash: str
     """Of the content and label of every image used."""
@@ -97,13 +99,13 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Decided:
+class TrainingPlan:
     """All that is decided before anything is written: whatever cannot be has been refused by now."""
 
-    choices: Choices
+    choices: TrainOptions
     source: Source
     scan: Scan
-    splits: tuple[Split, ...]
+    splits: tuple[DataSplit, ...]
     """One per seed or fold; positions in `used`, which become rows of the store."""
     used: Rows
     """Indices into source.items."""
@@ -112,13 +114,13 @@ class Decided:
     moments: tuple[tuple[float, ...], tuple[float, ...]] | None
     """(mean, std) that the trained weights expect, where they are known."""
     backbone: str
-    settings: Settings
+    settings: TrainSettings
     device: str
     folds: bool
     weights: str | None
     trained: bool
 
-    def decode(self, folder: Path, say: Say, progress: Progress) -> Prepared:
+    def decode(self, folder: Path, say: Say, progress: Progress) -> TrainingData:
         """Decode the images into `folder`. Raises StoreError (a ValueError)."""
         tell = progress("Decoding images")
         store = build(self.source, self.used, self.plain, folder, scan=self.scan, progress=tell, say=say)
@@ -126,7 +128,7 @@ class Decided:
         first = self.splits[0]
         seen = np.arange(len(self.used)) if self.folds else np.union1d(first.train, first.validation)
         mean, std = self.moments or moments(store, seen)
-        return Prepared(
+        return TrainingData(
             source=self.source,
             scan=self.scan,
             splits=self.splits,
@@ -141,27 +143,27 @@ class Decided:
         )
 
 
-def prepare(
-    choices: Choices, seeds: Sequence[int], k: int | None, folder: Path, say: Say, progress: Progress
-) -> Prepared:
+def prepare_training_data(
+    choices: TrainOptions, seeds: Sequence[int], k: int | None, folder: Path, say: Say, progress: Progress
+) -> TrainingData:
     """`decide`, then decode the images into `folder`."""
-    return decide(choices, seeds, k, say, progress).decode(folder, say, progress)
+    return plan_training(choices, seeds, k, say, progress).decode(folder, say, progress)
 
 
-def decide(
-    choices: Choices,
+def plan_training(
+    choices: TrainOptions,
     seeds: Sequence[int],
     k: int | None,
     say: Say,
     progress: Progress,
     weights: Path | None = None,
     freeze: bool = False,
-) -> Decided:
+) -> TrainingPlan:
     """Look at the images and decide; nothing is written. One split per seed, all with the same test images; with `k`, k
     folds instead.
 
-    weights: a file the backbone starts from (`gapstone.weights`); a model of gapstone's says which backbone it is, and
-    what it expects of images. freeze: the backbone is not trained, and nothing is augmented.
+    weights: a file the backbone starts from (`gapstone.models.backbone_weights`); a model of gapstone's says which
+    backbone it is, and what it expects of images. freeze: the backbone is not trained, and nothing is augmented.
 
     Raises: ValueError for data, sizes or networks that do not fit together, each with what to do.
     """
@@ -173,74 +175,100 @@ def decide(
         splits = list(folds(source, found, k, seed=0, limit=choices.limit, duplicates=choices.duplicates))
     else:
         splits = [split(source, found, seed=seed, limit=choices.limit, duplicates=choices.duplicates) for seed in seeds]
-    size, stored = choose(source, found, choices.size)
-    start = read_weights(weights, choices.backbone, found.channels) if weights is not None else None
-    known = start.preprocessing if start else None
-    if known is not None and not choices.size:
-        size, stored = known.size, known.stored
-    backbone = start.backbone if start else choices.backbone or ("nin" if max(size) <= SMALL else "resnet18")
-    channels = start.channels if start else found.channels
-    # fetched here once: a trial that cannot have them would say so only when all others have failed too
-    features = nets.build(backbone, in_channels=channels, pretrained=choices.pretrained)
-    if start:
-        features.load_state_dict(start.state)
-        _check_finite(features, channels, weights)
-    if features.fixed and size != features.fixed:
-        if choices.size:
-            raise ValueError(f"--size {choices.size}: {backbone} takes only {by(features.fixed)} px.")
-        size = stored = features.fixed
-    if min(size) < features.smallest:
-        raise ValueError(
-            f"{backbone} needs images of at least {features.smallest} px a side, these are {by(size)}: "
-            f"--size {features.smallest} enlarges them, --backbone nin takes them as they are."
-        )
+    net = _choose_network(choices, source, found, weights)
+    size, channels = net.size, net.channels
     used = np.unique(np.concatenate([np.concatenate([s.train, s.validation, s.test]) for s in splits]))
     splits = [_rows(parts, used) for parts in splits]
-    expected = None
-    if choices.pretrained and channels == 3:
-        expected = nets.pretrained_moments(backbone.removeprefix("timm:"))
-    if start and start.moments:
-        expected = start.moments
     colours = "gray" if channels == 1 else "colour"
-    classes = many(len(source.classes), "class", "classes")
-    say(f"{many(len(used), 'image')} of {classes}; the network sees {by(size)} px, {colours}.")
-    plain = Preprocessing(channels, size, stored, (0.5,) * channels, (0.25,) * channels)
-    if cut := cropped(plain, found.size_counts()):
+    classes = count_noun(len(source.classes), "class", "classes")
+    say(f"{count_noun(len(used), 'image')} of {classes}; the network sees {format_size(size)} px, {colours}.")
+    plain = Preprocessing(channels, size, net.stored, (0.5,) * channels, (0.25,) * channels)
+    if cut := cropping_note(plain, found.size_counts()):
         say(cut)
     say(splits[0].described)
     # of a model whose weights are used, what it was trained with
+    known = net.start.preprocessing if net.start else None
     ranges = known.ranges.or_else(found.ranges) if known is not None else found.ranges
     if ranges != UNDECIDED:
         say(f"Pixels of more than 8 bits: {ranges} become 0…255, in all images alike; the model keeps that.")
-    trained = choices.pretrained or start is not None
-    settings = Settings(
-        epochs=choices.epochs or epochs_for(len(splits[0].train)),
-        batch_size=choices.batch_size,
-        optimizer=choices.optimizer,
-        # heads alone start from nothing: at the careful rate, 40 epochs leave those with small inputs (gap) unfinished
-        learning_rate=choices.learning_rate or learning_rate_for(features, choices.optimizer, trained and not freeze),
-        weight_decay=choices.weight_decay,
-        augment=suit(channels, size, stored) if choices.augment == "auto" and not freeze else Augment(),
-        precision="float32" if choices.precision == "auto" else choices.precision,
-    )
-    return Decided(
+    return TrainingPlan(
         choices=choices,
         source=source,
         scan=found,
         splits=tuple(splits),
         used=used,
         plain=replace(plain, ranges=ranges),
-        moments=expected,
-        backbone=backbone,
-        settings=settings,
+        moments=net.moments,
+        backbone=net.backbone,
+        settings=_settings(choices, net, len(splits[0].train), freeze),
         device=device,
         folds=bool(k),
-        weights=digest(features) if start or freeze else None,
+        weights=digest(net.features) if net.start or freeze else None,
         trained=known is not None,
     )
 
 
-def _check_names(choices: Choices, weights: Path | None) -> None:
+@dataclass(frozen=True)
+class _Network:
+    """The backbone, and the images it will see."""
+
+    backbone: str
+    features: nets.Features
+    channels: int
+    size: tuple[int, int]
+    stored: tuple[int, int]
+    start: BackboneWeights | None
+    """The weights that the user named."""
+    moments: tuple[tuple[float, ...], tuple[float, ...]] | None
+    """(mean, std) that the weights expect of images."""
+
+
+def _choose_network(choices: TrainOptions, source: Source, found: Scan, weights: Path | None) -> _Network:
+    """Raises ValueError for a size that the network does not take, and for weights that do not fit it."""
+    size, stored = choose_size(source, found, choices.size)
+    start = read_weights(weights, choices.backbone, found.channels) if weights is not None else None
+    if start and start.preprocessing is not None and not choices.size:
+        size, stored = start.preprocessing.size, start.preprocessing.stored
+    backbone = start.backbone if start else choices.backbone or ("nin" if max(size) <= SMALL else "resnet18")
+    channels = start.channels if start else found.channels
+    # fetched here once: a trial that cannot have them would say so only when all others have failed too
+    features = nets.build(backbone, in_channels=channels, pretrained=choices.pretrained)
+    moments = None
+    if choices.pretrained and channels == 3:
+        moments = nets.pretrained_moments(backbone.removeprefix("timm:"))
+    if start:
+        features.load_state_dict(start.state)
+        _check_finite(features, channels, weights)
+        moments = start.moments or moments
+    if features.fixed and size != features.fixed:
+        if choices.size:
+            raise ValueError(f"--size {choices.size}: {backbone} takes only {format_size(features.fixed)} px.")
+        size = stored = features.fixed
+    if min(size) < features.smallest:
+        raise ValueError(
+            f"{backbone} needs images of at least {features.smallest} px a side, these are {format_size(size)}: "
+            f"--size {features.smallest} enlarges them, --backbone nin takes them as they are."
+        )
+    return _Network(backbone, features, channels, size, stored, start, moments)
+
+
+def _settings(choices: TrainOptions, net: _Network, images: int, freeze: bool) -> TrainSettings:
+    """How `images` training images are trained on; `freeze`: heads alone, on features that are there."""
+    trained = choices.pretrained or net.start is not None
+    return TrainSettings(
+        epochs=choices.epochs or epochs_for(images),
+        batch_size=choices.batch_size,
+        optimizer=choices.optimizer,
+        # heads alone start from nothing: at the careful rate, 40 epochs leave those with small inputs (gap) unfinished
+        learning_rate=choices.learning_rate
+        or learning_rate_for(net.features, choices.optimizer, trained and not freeze),
+        weight_decay=choices.weight_decay,
+        augment=suit(net.channels, net.size, net.stored) if choices.augment == "auto" and not freeze else Augment(),
+        precision="float32" if choices.precision == "auto" else choices.precision,
+    )
+
+
+def _check_names(choices: TrainOptions, weights: Path | None) -> None:
     """What can be known to be wrong before the images are looked at, which may take minutes."""
     if choices.size is not None:
         parse_size(choices.size)
@@ -293,7 +321,11 @@ def learning_rate_for(features: nn.Module, optimizer: str, trained: bool) -> flo
 
 
 def pick_device(asked: str) -> str:
-    """ "auto" is the GPU, where torch sees one. Raises ValueError for a device that cannot be used here."""
+    """The device of that name; `auto` is the GPU, where torch sees one.
+
+    Raises:
+        ValueError: a device that cannot be used here.
+    """
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -304,7 +336,7 @@ def pick_device(asked: str) -> str:
     return asked
 
 
-def _rows(parts: Split, used: Rows) -> Split:
+def _rows(parts: DataSplit, used: Rows) -> DataSplit:
     """The same split, counted in rows of the store."""
     train, validation, test = (np.searchsorted(used, part) for part in (parts.train, parts.validation, parts.test))
     return replace(parts, train=train, validation=validation, test=test)

@@ -13,20 +13,20 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from gapstone.disk import sentence
-from gapstone.stopping import held_back
-from gapstone.working_folder import ELSEWHERE, without_working_folder
+from gapstone.runtime.interrupts import held_back
+from gapstone.runtime.working_folder import ELSEWHERE, without_working_folder
+from gapstone.storage.paths import sentence
 
 # imported by the server that the processes of trials are forked from, once for a whole program: its first user decides
 LAUNCHERS = [f"gapstone.loops.tuned.{name}" for name in ("launch_pixels", "launch_rows", "launch_whole")]
-PRELOAD = ["gapstone.compare.server", "gapstone.compare.plan", "torch._dynamo", *LAUNCHERS]
+PRELOAD = ["gapstone.workers.server_preload", "gapstone.compare.plan", "torch._dynamo", *LAUNCHERS]
 
 Work = Callable[[Any, Callable[[Any], None]], None]
 """A picklable function of a job and of a function that sends news home."""
 
 
 @dataclass(frozen=True)
-class News:
+class JobNews:
     """`kind` is "started", "news", "done" or "failed"; `what` the job's news or the reason it failed."""
 
     job: Any
@@ -34,10 +34,10 @@ class News:
     what: Any = None
 
 
-def local(work: Work, jobs: Iterable[Any], workers: int) -> Generator[News, None, None]:
+def run_jobs(work: Work, jobs: Iterable[Any], workers: int) -> Generator[JobNews, None, None]:
     """Run `work(job, send)` for every job, `workers` at a time, each in a fresh process; yield what happens.
 
-        for news in local(train_one, jobs, workers=2): ...
+        for news in run_jobs(train, jobs, workers=2): ...
 
     The processes are forked from a server that has imported `PRELOAD` and nothing else, so a start takes milliseconds.
     When the iterator is closed, or this process dies in whatever way, they end too. A job's exception, or its death,
@@ -55,7 +55,7 @@ def local(work: Work, jobs: Iterable[Any], workers: int) -> Generator[News, None
                     _start(process)
                 away.close()  # so that its end of the pipe closes when it dies
                 running[home] = job, process
-                yield News(job, "started")
+                yield JobNews(job, "started")
             if not running:
                 return
             ready: Any
@@ -70,7 +70,7 @@ def local(work: Work, jobs: Iterable[Any], workers: int) -> Generator[News, None
                     owner.join(timeout=10)
                     ready.close()
                     del running[ready]
-                yield News(job, kind, what)
+                yield JobNews(job, kind, what)
     finally:
         for ready, (_, owner) in running.items():
             owner.kill()
@@ -78,10 +78,10 @@ def local(work: Work, jobs: Iterable[Any], workers: int) -> Generator[News, None
             ready.close()
 
 
-def one(work: Work, job: Any) -> Any:
+def run_one(work: Work, job: Any) -> Any:
     """The last news of one job in a process of its own. Raises JobError with the reason where it failed."""
     answer = None
-    for news in local(work, [job], 1):
+    for news in run_jobs(work, [job], 1):
         if news.kind == "failed":
             raise JobError(news.what)
         if news.kind == "news":

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .messages import LARGEST, MessageError
-from .worker import CrewError, Worker
+from gapstone.workers.messages import LARGEST, MessageError
+from gapstone.workers.worker_process import WorkerError, WorkerProcess
 
-__all__ = ["CrewError", "Lost", "crew"]
+__all__ = ["Lost", "WorkerError", "run_workers"]
 
 CHUNK = 16  # tasks handed over at once: one by one, the pipe's round trip costs as much as a small JPEG
 
@@ -28,7 +28,7 @@ class Lost:
     reason: str
 
 
-def crew(
+def run_workers(
     function: str,
     tasks: Sequence[Any],
     constant: Any = None,
@@ -42,7 +42,7 @@ def crew(
     """Yield (index of the task, result or Lost) in the order in which they get done.
 
     ```python
-    for i, facts in crew("gapstone.images.facts:facts_of", paths, constant, time_limit=30):
+    for i, facts in crew("gapstone.data.read_image_info:image_info_of", paths, constant, time_limit=30):
         ...
     ```
 
@@ -124,7 +124,7 @@ class _Worker:
 
     def __init__(self, job: _Job) -> None:
         self.job = job
-        self.worker = Worker(job.function, job.constant, job.memory_limit, job.largest)
+        self.worker = WorkerProcess(job.function, job.constant, job.memory_limit, job.largest)
         self.since: float | None = None  # when the task at hand began
         self.overdue: str | None = None
 

@@ -15,20 +15,20 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import IO, Any
 
-from gapstone.images.messages import LARGEST, MessageError, receive, send
-from gapstone.working_folder import environment, search_path
+from gapstone.runtime.working_folder import environment, search_path
+from gapstone.workers.messages import LARGEST, MessageError, receive, send
 
 START_LIMIT = 120.0  # seconds; a start takes 0.2 on an idle machine
 
 
-class CrewError(RuntimeError):
+class WorkerError(RuntimeError):
     """The worker processes cannot work at all (they don't start, or the function itself raises)."""
 
 
-class Worker:
+class WorkerProcess:
     """One process; `start` it again after its death.
 
-        >>> worker = Worker("gapstone.images.facts:facts_of", constant, memory_limit)
+        >>> worker = WorkerProcess("gapstone.data.read_image_info:image_info_of", constant, memory_limit)
         >>> worker.start()
         >>> worker.send([path])
         >>> facts = worker.receive()
@@ -57,7 +57,9 @@ class Worker:
         """Raises CrewError with what the process said, where it does not come up."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in close
         # its own session: Ctrl-C reaches this process alone, which then stops the workers in order
-        code = f"import sys; sys.path[:] = {search_path()!r}; from gapstone.images.worker import serve; serve()"
+        code = (
+            f"import sys; sys.path[:] = {search_path()!r}; from gapstone.workers.worker_process import serve; serve()"
+        )
         # one thread each: there is a worker per core, and OpenBLAS would reserve memory for every thread
         threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
@@ -79,7 +81,7 @@ class Worker:
             self.kill()
             self._errors.seek(0)
             text = self._errors.read().decode(errors="replace").strip()
-            raise CrewError(
+            raise WorkerError(
                 f"a worker process for {self.function} does not start ({self.ended()}):\n{text[-2000:]}"
             ) from e
         finally:
@@ -99,7 +101,7 @@ class Worker:
             case ["done", result]:
                 return result
             case ["raised", str() as text]:
-                raise CrewError(f"{self.function} failed in a worker process:\n{text}")
+                raise WorkerError(f"{self.function} failed in a worker process:\n{text}")
         raise MessageError("a message that is no answer")
 
     def ended(self) -> str:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from gapstone.compare.report.words import short
-from gapstone.figures import style
+from gapstone.compare.report.number_text import short
+from gapstone.drawing.matplotlib_setup import style
 
-# gapstone.figures goes before Matplotlib
+# gapstone.drawing.matplotlib_setup goes before Matplotlib
 # isort: split
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -55,7 +55,7 @@ STYLE: dict[Any, Any] = {
 
 
 @dataclass(frozen=True)
-class Look:
+class ChartStyle:
     """How head number i is drawn everywhere: by colour, marker and line, any one of which would do."""
 
     number: int
@@ -133,7 +133,7 @@ def cost(heads: Sequence[dict[str, Any]]) -> Markup | None:
         sizes = [head["parameters"] for _, head in shown]
         aside = (3.2 * max(sizes) / min(sizes)) ** 0.03  # equal costs stand side by side, not on each other
         for place, (i, head) in enumerate(shown):
-            look, stat = Look(i), head["test_accuracy"]
+            look, stat = ChartStyle(i), head["test_accuracy"]
             x = head["parameters"] * aside ** sizes[:place].count(head["parameters"])
             if stat["ci95"]:
                 axes.plot([x, x], _within(stat["ci95"]), color=look.colour, linewidth=1.6, alpha=0.75)
@@ -155,7 +155,7 @@ def curves(heads: Sequence[dict[str, Any]], key: str, label: str) -> Markup | No
     with _figure() as (figure, axes):
         drawn = False
         for i, head in enumerate(heads):
-            look = Look(i)
+            look = ChartStyle(i)
             runs = [run for run in head["curves"] if any(value is not None for value in run.get(key) or [])]
             for run in runs[:10]:
                 x, y = _thin(run["epoch"], run[key])
@@ -191,7 +191,7 @@ def robustness(heads: Sequence[dict[str, Any]], group: str, x: str, y: str, labe
                 continue
             points = [(a, b) for a, b in zip(head[group][x], head[group][y], strict=True) if b is not None]
             if points:
-                look = Look(i)
+                look = ChartStyle(i)
                 axes.plot(*zip(*points, strict=True), color=look.colour, linestyle=look.line, linewidth=2,
                           marker=look.marker, markersize=6)  # fmt: skip
                 drawn = True
@@ -209,7 +209,7 @@ def robustness(heads: Sequence[dict[str, Any]], group: str, x: str, y: str, labe
 
 def reliability(bins: dict[str, Any], number: int) -> Markup:
     """Accuracy against confidence; below, how many predictions had that confidence."""
-    look = Look(number)
+    look = ChartStyle(number)
     edges, count = np.array(bins["edges"]), np.array(bins["count"], float)
     columns = zip(bins["confidence"], bins["accuracy"], bins["count"], strict=True)
     filled = [(confidence, accuracy, n >= FEW) for confidence, accuracy, n in columns if n]

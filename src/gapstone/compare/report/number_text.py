@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gapstone import shown
-from gapstone.shown import many, span
-from gapstone.timing import unsteady
+from gapstone.console import formatting
+from gapstone.console.formatting import count_noun, span
+from gapstone.runtime.timing import unsteady
 
 __all__ = [
     "compared",
-    "many",
+    "count_noun",
     "milliseconds",
     "p_value",
     "percent",
@@ -58,7 +58,7 @@ def signed(number: float | None, digits: int = 1) -> str:
     """>>> signed(-1.25), signed(None)
     ('−1.2', '–')
     """
-    return NOTHING if number is None else shown.signed(number, digits)
+    return NOTHING if number is None else formatting.signed(number, digits)
 
 
 def short(number: float | None) -> str:
@@ -111,7 +111,7 @@ def repeats(settings: dict[str, Any]) -> str:
     >>> repeats({"folds": None, "seeds": [0, 1, 2]})
     '3 seeds'
     """
-    return many(settings["folds"], "fold") if settings["folds"] else many(len(settings["seeds"]), "seed")
+    return count_noun(settings["folds"], "fold") if settings["folds"] else count_noun(len(settings["seeds"]), "seed")
 
 
 def without_interval(heads: Sequence[dict[str, Any]]) -> bool:
@@ -158,8 +158,8 @@ def sensitivity(pairs: Sequence[dict[str, Any]]) -> str:
     found = [one for one in found if one <= 100]
     if not found:
         return "No difference, however large, would be detected with a power of 80 %: more seeds are needed."
-    size = shown.span(found[0], found[-1])
+    size = formatting.span(found[0], found[-1])
     text = f"A true difference of {size} percentage points would be detected with a power of 80 %"
     if missing := len(tested) - len(found):
-        text += f"; for {many(missing, 'other head')} none would, however large"
+        text += f"; for {count_noun(missing, 'other head')} none would, however large"
     return f"{text}."

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from gapstone.compare.remarks import learned_with
-from gapstone.compare.report import charts, pictures, words
-from gapstone.compare.report.charts import Look
-from gapstone.compare.timings import against, caution
-from gapstone.shown import pages, span
-from gapstone.storage.sealed import read_sealed, read_vouched
-from gapstone.whole import write_whole
+from gapstone.compare.report import charts, number_text, report_pictures
+from gapstone.compare.report.charts import ChartStyle
+from gapstone.compare.speed_differences import against, caution
+from gapstone.console.formatting import pages, span
+from gapstone.storage.atomic import write_atomic
+from gapstone.storage.sealed_json import read_sealed, read_vouched
 
 MOST_CLASSES = 12  # of a confusion table; above, the most confused pairs are listed
 MOST_LISTED = 200  # entries of one list; all are in scan.json
@@ -38,18 +38,30 @@ def write(folder: Path) -> Path:
     results = read_sealed(folder / "results.json", "results")
     npz = io.BytesIO(read_vouched(folder, "pictures.npz", results)) if results["files"] else None
     learned = partial(learned_with, results)
-    page = fill(results, *pictures.read(npz, results["data"]["classes"], len(results["heads"]), learned))
+    page = fill(results, *report_pictures.read(npz, results["data"]["classes"], len(results["heads"]), learned))
     path = folder / "report.html"
-    write_whole(path, page.encode("utf-8", "backslashreplace"))  # a name that is no UTF-8 must not stop it
+    write_atomic(path, page.encode("utf-8", "backslashreplace"))  # a name that is no UTF-8 must not stop it
     return path
 
 
-def fill(results: dict[str, Any], maps: pictures.Maps | None, worst: Sequence[pictures.Picture]) -> str:
+def fill(
+    results: dict[str, Any], maps: report_pictures.Maps | None, worst: Sequence[report_pictures.ReportPicture]
+) -> str:
     """The page as text."""
     environment = pages(__package__)
     environment.filters |= {
-        name: getattr(words, name)
-        for name in ("percent", "plus_minus", "plain", "signed", "short", "p_value", "seconds", "many", "milliseconds")
+        name: getattr(number_text, name)
+        for name in (
+            "percent",
+            "plus_minus",
+            "plain",
+            "signed",
+            "short",
+            "p_value",
+            "seconds",
+            "count_noun",
+            "milliseconds",
+        )
     } | {"span": span}
     heads = _heads(results)
     return environment.get_template("report.html.j2").render(
@@ -68,8 +80,8 @@ def fill(results: dict[str, Any], maps: pictures.Maps | None, worst: Sequence[pi
         localisation_scale=_forest(results.get("localisation_pairs", []), results["settings"]["margin_pp"]),
         tuned=any(head["localisation"] and head["localisation"]["tuned"] for head in heads),
         dumbbells=_dumbbells(heads),
-        some_interval=any(words.plus_minus(head["test_accuracy"]) for head in heads),
-        no_interval=words.without_interval(heads),
+        some_interval=any(number_text.plus_minus(head["test_accuracy"]) for head in heads),
+        no_interval=number_text.without_interval(heads),
         busy=caution(results["heads"]),
         timing=against(results["heads"], results["settings"]["baseline"]),
         charts=_charts(heads),
@@ -77,8 +89,8 @@ def fill(results: dict[str, Any], maps: pictures.Maps | None, worst: Sequence[pi
         ticks=_ticks(maps.largest) if maps else [],
         worst=_worst(results["worst"], worst),
         confusions=[_confusion(head, results["data"]["classes"]) for head in heads if head["confusion"]],
-        repeats=words.repeats(results["settings"]),
-        sensitivity=words.sensitivity(results["pairs"]),
+        repeats=number_text.repeats(results["settings"]),
+        sensitivity=number_text.sensitivity(results["pairs"]),
         marks=MARKS,
         most_listed=MOST_LISTED,
     )
@@ -99,8 +111,8 @@ def _heads(results: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             **head,
-            "look": Look(i),
-            "key": Look(i).key(),
+            "look": ChartStyle(i),
+            "key": ChartStyle(i).key(),
             "is_baseline": head["head"] == baseline,
             "pair": pairs.get(head["head"]),
             "localisation": head.get("localisation"),
@@ -166,10 +178,10 @@ def _ticks(largest: float) -> list[tuple[float, str]]:
     values = [-1.0, -0.125, 0.0, 0.125, 1.0]
     digits = 2 if largest < 10 else 1
     places = (50 + 50 * (abs(v) ** (1 / 3)) * (1 if v > 0 else -1 if v < 0 else 0) for v in values)
-    return [(place, words.signed(v * largest, digits)) for place, v in zip(places, values, strict=True)]
+    return [(place, number_text.signed(v * largest, digits)) for place, v in zip(places, values, strict=True)]
 
 
-def _worst(entries: Sequence[dict[str, Any]], shown: Sequence[pictures.Picture]) -> list[dict[str, Any]]:
+def _worst(entries: Sequence[dict[str, Any]], shown: Sequence[report_pictures.ReportPicture]) -> list[dict[str, Any]]:
     found = ((entry, entry["picture"]) for entry in entries)
     return [
         {**entry, "image": shown[place] if place is not None and place < len(shown) else None} for entry, place in found

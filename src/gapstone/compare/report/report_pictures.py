@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gapstone.maps.colours import ABOVE, BELOW, STRONGEST, opacity
-from gapstone.maps.placement import Placement
+from gapstone.drawing.colours import ABOVE, BELOW, STRONGEST, opacity
+from gapstone.tracing.placement import Placement
 
 POWER = (
     1 / 3
@@ -32,7 +32,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportPicture:
     uri: str
     width: int
     height: int
@@ -71,10 +71,10 @@ class Map:
 
 
 @dataclass(frozen=True)
-class Row:
+class PictureRow:
     """One test image and every head's maps of it, in the order of the heads; None where a head has none."""
 
-    picture: Picture
+    picture: ReportPicture
     name: str
     label: str
     cells: Sequence[Sequence[Map] | None]
@@ -84,7 +84,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Maps:
-    rows: Sequence[Row]
+    rows: Sequence[PictureRow]
     largest: float
     """The contribution at either end of the colour bar, in logit units."""
     additive: Sequence[bool | None]
@@ -99,7 +99,7 @@ def read(
     classes: Sequence[str],
     heads: int,
     learned: Callable[[int], Sequence[bool]] | None = None,
-) -> tuple[Maps | None, list[Picture]]:
+) -> tuple[Maps | None, list[ReportPicture]]:
     """The maps, and the pictures of the worst predictions, from pictures.npz; (None, []) where there is none.
 
     learned: of the seed whose maps these are, which heads are more than hardly better than the largest class.
@@ -118,7 +118,7 @@ def read(
 
 
 def _maps(
-    arrays: dict[str, Array], pictures: Sequence[Picture], classes: Sequence[str], learned: Sequence[bool]
+    arrays: dict[str, Array], pictures: Sequence[ReportPicture], classes: Sequence[str], learned: Sequence[bool]
 ) -> Maps:
     heads = len(learned)
     labels = arrays["labels"]
@@ -159,7 +159,7 @@ def _maps(
 
     return Maps(
         rows=[
-            Row(
+            PictureRow(
                 picture,
                 str(arrays["names"][image]),
                 classes[int(labels[image])],
@@ -212,9 +212,9 @@ def overlay(values: Array, largest: float) -> str:
     return _uri(Image.fromarray(rgba), "PNG")
 
 
-def encode(images: Sequence[Array]) -> list[Picture]:
+def encode(images: Sequence[Array]) -> list[ReportPicture]:
     """Pictures (H, W, C) uint8, as large as the page can afford."""
-    encoded: list[Picture] = []
+    encoded: list[ReportPicture] = []
     for side in SIDES:
         encoded = [_encode(image, side) for image in images]
         if sum(len(picture.uri) for picture in encoded) <= MOST_BYTES:
@@ -222,12 +222,12 @@ def encode(images: Sequence[Array]) -> list[Picture]:
     return encoded
 
 
-def _encode(image: Array, side: int) -> Picture:
+def _encode(image: Array, side: int) -> ReportPicture:
     picture = Image.fromarray(image[..., :3] if image.shape[-1] >= 3 else image[..., 0])
     if max(picture.size) <= SMALL:
-        return Picture(_uri(picture, "PNG"), *picture.size, pixelated=True)
+        return ReportPicture(_uri(picture, "PNG"), *picture.size, pixelated=True)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return Picture(_uri(picture, "JPEG"), *picture.size, pixelated=False)
+    return ReportPicture(_uri(picture, "JPEG"), *picture.size, pixelated=False)
 
 
 def _uri(picture: Image.Image, kind: str) -> str:

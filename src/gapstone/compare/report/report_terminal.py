@@ -8,11 +8,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gapstone.compare.report import words
-from gapstone.compare.report.words import (
+from gapstone.compare.report import number_text
+from gapstone.compare.report.number_text import (
     NOTHING,
     compared,
-    many,
+    count_noun,
     percent,
     plain,
     plus_minus,
@@ -20,8 +20,8 @@ from gapstone.compare.report.words import (
     short,
     signed,
 )
-from gapstone.compare.timings import against, caution
-from gapstone.images.names import display
+from gapstone.compare.speed_differences import against, caution
+from gapstone.console.formatting import display
 
 STYLES = {"better": "green", "worse": "red", "equivalent": "cyan", "cannot tell": "yellow"}
 SAID = {"cannot tell": "do not differ detectably"}
@@ -74,7 +74,7 @@ def _table(results: dict[str, Any], wide: bool) -> Table:
             percent(head["generalisation_gap"]["mean"]),
             percent(head["shift_accuracy"]["mean"]),
             *([plain(head["ece"]["mean"], 3)] if wide else []),
-            words.milliseconds(speed, quartiles=wide),
+            number_text.milliseconds(speed, quartiles=wide),
         ]
         word = "baseline" if head["head"] == results["settings"]["baseline"] else verdicts.get(head["head"], NOTHING)
         table.add_row(_text(head["head"], "bold"), *cells, Text(word, STYLES.get(word, "")))
@@ -82,11 +82,11 @@ def _table(results: dict[str, Any], wide: bool) -> Table:
 
 
 def _explain(results: dict[str, Any], console: Console) -> None:
-    data, repeats = results["data"], words.repeats(results["settings"])
+    data, repeats = results["data"], number_text.repeats(results["settings"])
     heads = [head for head in results["heads"] if head["test_accuracy"]["ci95"]]
     console.print(
         _text(
-            f"Accuracies in %, means over {repeats}; {many(data['test'], 'test image')}. "
+            f"Accuracies in %, means over {repeats}; {count_noun(data['test'], 'test image')}. "
             + _interval(results, bool(heads))
             + "overfit: train − test, in percentage points. shift: test images moved by a few pixels. "
             + sensitivity(results["pairs"]),
@@ -103,9 +103,9 @@ def _explain(results: dict[str, Any], console: Console) -> None:
 
 def _interval(results: dict[str, Any], any_interval: bool) -> str:
     """What ± covers, and why some heads have none."""
-    seeds, test = words.repeats(results["settings"]), many(results["data"]["test"], "test image")
+    seeds, test = number_text.repeats(results["settings"]), count_noun(results["data"]["test"], "test image")
     said = f"± or in brackets: 95 % CI over {seeds}, on these {test}. " if any_interval else ""
-    if words.without_interval(results["heads"]):
+    if number_text.without_interval(results["heads"]):
         said += f"No ±: {seeds} cannot say how far this accuracy varies. "
     return said
 
@@ -156,7 +156,7 @@ def _localised(results: dict[str, Any], console: Console) -> None:
     console.print(table)
     console.print()
     notes = [
-        f"In % of {many(results['localisation']['pictures'], 'test image')} with boxes.",
+        f"In % of {count_noun(results['localisation']['pictures'], 'test image')} with boxes.",
         "GT-known localisation: the box around what is above 20 % of the true class's map has an IoU of at least 0.5"
         + ("; tuned: at the validation images' best threshold." if tuned else "."),
         "top-1: and the prediction is correct. pointing: the map's highest point lies in a box. energy: share of the "
@@ -172,7 +172,7 @@ def _failed(results: dict[str, Any], console: Console) -> None:
     if not failed:
         return
     console.print()
-    console.print(_text(f"{many(len(failed), 'trial')} of {len(results['trials'])} failed:", "bold red"))
+    console.print(_text(f"{count_noun(len(failed), 'trial')} of {len(results['trials'])} failed:", "bold red"))
     reasons: dict[tuple[str, str, str], list[int]] = {}
     for trial in failed:
         kind, number = ("seed", trial["seed"]) if trial["fold"] is None else ("fold", trial["fold"])

@@ -36,7 +36,8 @@ def by_channels(x: Tensor) -> bool:
 
 def together(axis: Windows, alone: bool) -> int:
     """How many neighbouring answers are made together. Of small windows 2 x 2: more read too many rows at once (2 x 4:
-    10 % slower); of large ones 4 x 4: they share most of what they look at (13 x 13: 2.3x)."""
+    10 % slower); of large ones 4 x 4: they share most of what they look at (13 x 13: 2.3x).
+    """
     most = 4 if alone or (axis.size >= 7 and axis.stride == 1) else 2
     return max(n for n in (1, 2, 4) if n <= min(axis.cells, most)) if axis.step == 1 else 1
 

@@ -1,0 +1,289 @@
+"""The commands that begin with a model: predict, explain, inspect, convert, export, serve."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from gapstone.commands.loading import loading
+from gapstone.commands.option_types import (
+    BatchSize,
+    Device,
+    DuplicatesOption,
+    DuplicateThreshold,
+    Json,
+    Limit,
+    Model,
+    Native,
+    Weights,
+    not_empty,
+    to_path,
+)
+from gapstone.console.options import results_folder
+
+
+def predict(
+    model: Model,
+    images: Annotated[
+        list[str], typer.Argument(parser=not_empty, metavar="IMAGES…", help="Image files, or folders of them.")
+    ],
+    as_json: Json = False,
+    top: Annotated[int, typer.Option(help="Labels shown per image.")] = 3,
+    native: Native = False,
+    device: Device = "auto",
+    weights: Weights = None,
+) -> None:
+    """A model's predictions and their confidence. An image without one is listed with its reason (exit code 1)."""
+    with loading():
+        from gapstone.explaining.predict_files import predict_files
+
+    if not predict_files(model, images, as_json, top, device, native=native, weights=weights):
+        raise typer.Exit(1)
+
+
+def explain(
+    model: Model,
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            parser=not_empty, metavar="IMAGES…", help="Image files, folders of them, or quoted globs: 'new/**/*.jpg'."
+        ),
+    ],
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="These classes, by label or number: cat,dog (default: the most probable).", show_default=False
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(help="How many of the most probable classes per image.")] = 3,
+    all_classes: Annotated[
+        bool, typer.Option("--all", help="Keep the maps of all classes; --top of them are shown.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=to_path, metavar="PATH", help="Where results go (default: runs/explain-MODEL).", show_default=False
+        ),
+    ] = None,
+    html: Annotated[bool, typer.Option("--html", help="Also one page of all pictures that needs no network.")] = False,
+    as_json: Json = False,
+    drawings: Annotated[bool, typer.Option("--drawings/--no-drawings", help="A PNG per picture.")] = True,
+    box: Annotated[
+        str, typer.Option(help="The box around the evidence: a share of its maximum (the CAM paper's 0.2), otsu, none.")
+    ] = "0.2",
+    how: Annotated[
+        Literal["smooth", "cells"], typer.Option(help="Between the cells' centres, or cell by cell.")
+    ] = "smooth",
+    alpha: Annotated[float, typer.Option(help="Opacity of the strongest evidence.")] = 0.88,
+    native: Native = False,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option()] = 32,
+    weights: Weights = None,
+) -> None:
+    """Show what a model looks at: what every place of a picture adds to each class's logit, from one forward pass.
+
+    The same command again, after Ctrl-C or a crash, does only what is missing. An unreadable picture is listed with
+    its reason (exit code 1).
+    """
+    with loading():
+        from gapstone.explaining.explain_files import explain_files
+        from gapstone.explaining.explain_request import ExplainRequest
+
+    request = ExplainRequest(
+        model=model,
+        images=tuple(images),
+        classes=classes,
+        top=top,
+        all_classes=all_classes,
+        box=box,
+        how=how,
+        alpha=alpha,
+        drawings=drawings,
+        html=html,
+        as_json=as_json,
+        device=device,
+        batch_size=batch_size,
+        weights=weights,
+        native=native,
+    )
+    if not explain_files(request, out or results_folder("explain", model)):
+        raise typer.Exit(1)
+
+
+def inspect(
+    model: Annotated[
+        str,
+        typer.Argument(
+            parser=not_empty,
+            metavar="MODEL",
+            help="A file that `gapstone train` wrote, a network's name (vgg16), timm:NAME, torchvision:NAME.",
+        ),
+    ],
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the images, in px: 224 or 224x160 (default: the model's own, or 224).", show_default=False
+        ),
+    ] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="Levels of modules shown (default: as many as can be read).", show_default=False)
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option(help="Of the images (default: the model's own, or 3).", show_default=False)
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on standard output instead of tables.")
+    ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(parser=to_path, metavar="FILE", help="Also draw it: .png or .svg.", show_default=False),
+    ] = None,
+) -> None:
+    """Where a network's parameters and multiply-adds are, which sizes it takes, what another head would cost on it."""
+    with loading():
+        from gapstone.inspecting.inspect_command import inspect_model
+
+    inspect_model(model, size, channels, as_json, depth, picture)
+
+
+def convert(
+    model: Model,
+    head: Annotated[str, typer.Option(help="The new head, such as gap or fc:grid=7.")] = "gap",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            parser=not_empty,
+            metavar="DATA",
+            help="Labelled images to fit it to, in any form of DATA.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(parser=to_path, metavar="PATH", help="The new model's file.")] = Path(
+        "converted.safetensors"
+    ),
+    finetune: Annotated[
+        int, typer.Option(metavar="EPOCHS", help="Then train the network's last block, too, from what it was given.")
+    ] = 0,
+    method: Annotated[
+        Literal["logistic", "ridge", "distil"],
+        typer.Option(help="logistic regression, ridge on the labels, or ridge on the old head's logits."),
+    ] = "logistic",
+    limit: Limit = None,
+    weights: Weights = None,
+    native: Native = False,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="The one the model was trained with: with another, images it was trained on choose penalty and epoch."
+        ),
+    ] = 0,
+    batch_size: BatchSize = 64,
+    device: Device = "auto",
+    duplicates: DuplicatesOption = "group",
+    duplicate_threshold: DuplicateThreshold = None,
+    as_json: Json = False,
+) -> None:
+    """Another head on a trained model: one pass over the images, then solved, not trained; and what it cost.
+
+    The new head and the old one are compared on test images. After Ctrl-C the same command goes on where it was.
+    """
+    with loading():
+        from gapstone.converting.convert import convert as run
+        from gapstone.converting.convert_request import ConvertRequest
+
+    request = ConvertRequest(
+        model=model,
+        head=head,
+        data=data,
+        out=out,
+        finetune=finetune,
+        method=method,
+        limit=limit,
+        weights=weights,
+        native=native,
+        device=device,
+        seed=seed,
+        batch_size=batch_size,
+        duplicates=duplicates,
+        duplicate_threshold=duplicate_threshold,
+    )
+    run(request, as_json)
+
+
+def export(
+    model: Model,
+    onnx: Annotated[
+        Path | None, typer.Option(parser=to_path, metavar="PATH", help="Write this ONNX file.", show_default=False)
+    ] = None,
+    pt2: Annotated[
+        Path | None,
+        typer.Option(
+            parser=to_path,
+            metavar="PATH",
+            help="Write this torch.export file, read without gapstone.",
+            show_default=False,
+        ),
+    ] = None,
+    maps: Annotated[bool, typer.Option("--maps/--no-maps", help="The maps of all classes as a second output.")] = True,
+    opset: Annotated[int, typer.Option(help="Of the ONNX file: 18 to 23.")] = 18,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also NAME.int8.onnx, calibrated and measured on --data.")
+    ] = False,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            parser=not_empty,
+            metavar="DATA",
+            help="For --int8: labelled images, in any form of DATA.",
+            show_default=False,
+        ),
+    ] = None,
+    weights: Weights = None,
+    duplicates: DuplicatesOption = "group",
+    duplicate_threshold: DuplicateThreshold = None,
+) -> None:
+    """Write a model as ONNX or .pt2: logits and maps, any batch and size the head takes, checked before it says done.
+
+    A file that is there already is replaced once the new one has passed.
+    """
+    with loading():
+        from gapstone.export.export_model import export as run
+
+    run(
+        model,
+        onnx,
+        pt2,
+        maps=maps,
+        opset=opset,
+        int8=int8,
+        data=data,
+        weights=weights,
+        duplicates=duplicates,
+        duplicate_threshold=duplicate_threshold,
+    )
+
+
+def serve(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            parser=not_empty,
+            metavar="MODEL [MODEL2]",
+            help="A file that `gapstone train` wrote, or timm:NAME; two are shown side by side.",
+        ),
+    ],
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="(default: 8765 or the next free one; 0: any)", show_default=False),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen. 0.0.0.0 opens it to all who can reach this machine, without password.")
+    ] = "127.0.0.1",
+    device: Device = "auto",
+    weights: Weights = None,
+) -> None:
+    """A page where a picture is dropped in: its classes, and where in the picture each of them comes from."""
+    with loading():
+        from gapstone.serve.run_server import serve as run
+
+    run(models, host, port, device, weights=weights)

@@ -1,0 +1,104 @@
+"""The options that several commands share, each written once: type, help, and the check of what is typed."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def not_empty(name: str) -> str:
+    """An empty name would mean the working folder (`--out "$UNSET"`)."""
+    if not name.strip():
+        raise typer.BadParameter("an empty name; write . to mean the working folder.")
+    return name
+
+
+def to_path(name: str | Path) -> Path:
+    return Path(not_empty(str(name)))
+
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        parser=not_empty,
+        metavar="DATA",
+        help="digits (built in), a folder with a sub-folder per class, a folder with train/ val/ [test/], "
+        "a CSV with path,label[,split], a folder of MNIST-style idx files, or an .npz with images and labels.",
+    ),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(help="nin, nin:paper, vgg11, vgg16, resnet18, resnet50, timm:NAME, … (default: nin for small images, "
+                 "resnet18 for photos)", show_default=False),
+]  # fmt: skip
+Pretrained = Annotated[
+    bool, typer.Option("--pretrained", help="Start from timm's pretrained weights (timm:NAME only).")
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        help="What the network sees, in px: 96 or 96x128 (default: chosen from the images).", show_default=False
+    ),
+]
+Limit = Annotated[int | None, typer.Option(help="At most so many training and so many test images.")]
+Epochs = Annotated[int | None, typer.Option(help="(default: 10 to 40, fewer for more images)", show_default=False)]
+BatchSize = Annotated[int, typer.Option()]
+Optimizer = Annotated[Literal["sgd", "adamw"], typer.Option()]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(help="(default: 0.05, or 0.01 without a norm or pretrained; adamw 1e-3, 1e-4)", show_default=False),
+]
+WeightDecay = Annotated[float, typer.Option(help="Not on norms and biases.")]
+AugmentOption = Annotated[Literal["auto", "none"], typer.Option(help="auto: flips and crops for colour pictures.")]
+PrecisionOption = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="auto: what measures faster.")]
+DuplicatesOption = Annotated[
+    Literal["group", "drop", "keep"],
+    typer.Option(
+        help="Pictures that DATA holds more than once: kept on one side of the split, one of each used, or counted as "
+        "any other."
+    ),
+]
+DuplicateThreshold = Annotated[
+    float | None,
+    typer.Option(
+        help="Likeness (correlation, 0.8 to 1) from which two pictures are one; 1: only where every pixel is the same "
+        "(default: what suits DATA; `gapstone check` shows it).",
+        show_default=False,
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Argument(
+        parser=not_empty,
+        metavar="MODEL",
+        help="A file that `gapstone train` wrote, timm:NAME (its weights are fetched), or a network's name with "
+        "--weights.",
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        parser=to_path,
+        metavar="PATH",
+        help="A safetensors file with the weights for timm:NAME (instead of the hub) or for a network's name: vgg16.",
+        show_default=False,
+    ),
+]
+StartWeights = Annotated[
+    Path | None,
+    typer.Option(
+        parser=to_path,
+        metavar="FILE",
+        help="Trained weights the backbone starts from: a model that `gapstone train` wrote, or a safetensors "
+        "state_dict for --backbone.",
+        show_default=False,
+    ),
+]
+Native = Annotated[
+    bool,
+    typer.Option(
+        "--native/--resize", help="Every picture as it is, neither cut nor resized; or as the model was trained."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output instead of a table.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]

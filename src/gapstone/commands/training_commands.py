@@ -1,0 +1,210 @@
+"""The commands that begin with images: check, train, compare, report."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gapstone.commands.loading import loading
+from gapstone.commands.option_types import (
+    AugmentOption,
+    Backbone,
+    BatchSize,
+    Data,
+    Device,
+    DuplicatesOption,
+    DuplicateThreshold,
+    Epochs,
+    LearningRate,
+    Limit,
+    Optimizer,
+    PrecisionOption,
+    Pretrained,
+    Size,
+    StartWeights,
+    WeightDecay,
+    to_path,
+)
+from gapstone.console.options import results_folder
+
+
+def compare(
+    data: Data = "digits",
+    heads: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated: gap, gmp, gem, lse, avgmax, catavgmax, nin, fc; with hidden widths "
+            "and options: fc:512,512:dropout=0.5, fc:grid=7, gem:p=learned."
+        ),
+    ] = "gap,gmp,nin,fc,fc:grid=4",
+    backbone: Backbone = None,
+    pretrained: Pretrained = False,
+    seeds: Annotated[int, typer.Option(help="Trials per head.")] = 5,
+    folds: Annotated[
+        int | None, typer.Option(help="k-fold cross-validation instead of seeds and one test split.")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="The head all others are compared with (default: the first).", show_default=False)
+    ] = None,
+    freeze: Annotated[
+        bool,
+        typer.Option(
+            "--freeze",
+            help="The backbone, with its trained weights (--weights or --pretrained), is not trained: it looks at "
+            "every image once, and every head is trained on what it saw.",
+        ),
+    ] = False,
+    weights: StartWeights = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            parser=to_path,
+            metavar="CSV",
+            help="Where the objects are: path,x0,y0,x1,y1[,class,width,height] in pixels of the original photos; "
+            "measures where each head looks. Added to a finished comparison, it trains again.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=to_path, metavar="PATH", help="Where results go (default: runs/compare-NAME).", show_default=False
+        ),
+    ] = None,
+    size: Size = None,
+    limit: Limit = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = 64,
+    optimizer: Optimizer = "sgd",
+    learning_rate: LearningRate = None,
+    weight_decay: WeightDecay = 5e-4,
+    augment: AugmentOption = "auto",
+    precision: PrecisionOption = "auto",
+    device: Device = "auto",
+    duplicates: DuplicatesOption = "group",
+    duplicate_threshold: DuplicateThreshold = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Trials at a time (default: one per core; one on a GPU).", show_default=False)
+    ] = None,
+) -> None:
+    """Train one backbone under several heads and say which is better, by how much, and with what confidence.
+
+    The same command again, after Ctrl-C or a crash, trains only what is missing.
+    """
+    with loading():
+        from gapstone.compare.plan import CompareRequest
+        from gapstone.compare.run_comparison import compare as run
+        from gapstone.heads import split_specs
+        from gapstone.training.training_data import TrainOptions
+
+    options = TrainOptions(
+        data=data,
+        backbone=backbone,
+        pretrained=pretrained,
+        size=size,
+        limit=limit,
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        augment=augment,
+        precision=precision,
+        device=device,
+        duplicates=duplicates,
+        duplicate_threshold=duplicate_threshold,
+    )
+    request = CompareRequest(
+        options, tuple(split_specs(heads)), seeds, folds, baseline, workers, boxes, weights, freeze
+    )
+    run(request, out or results_folder("compare", data), command=shlex.join(["gapstone", *sys.argv[1:]]))
+
+
+def report(
+    out: Annotated[Path, typer.Argument(parser=to_path, metavar="OUT", help="The --out folder of a comparison.")],
+) -> None:
+    """Show a comparison's results again and rebuild its report.html."""
+    with loading():
+        from gapstone.compare.run_comparison import report as run
+
+    run(out)
+
+
+def check(
+    data: Data,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=to_path,
+            metavar="PATH",
+            help="Where scan.json, scan.txt, scan.csv and scan.html go (default: runs/check-NAME).",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes (default: one per core).", show_default=False)] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(help="Larger images are listed, not decoded (default: 178,956,970).", show_default=False),
+    ] = None,
+    duplicate_threshold: DuplicateThreshold = None,
+) -> None:
+    """Scan images for what spoils a comparison: unreadable files, duplicates, two labels. Changes no file.
+
+    Exit code 1 where `compare` would refuse them.
+    """
+    with loading():
+        from gapstone.data.check_data import check as run
+        from gapstone.images.load import MAX_PIXELS
+
+    found = run(data, out, workers, MAX_PIXELS if max_pixels is None else max_pixels, duplicate_threshold)
+    if found.refused is not None:
+        raise typer.Exit(1)
+
+
+def train(
+    data: Data = "digits",
+    head: Annotated[str, typer.Option(help="One head, such as gap or fc:512:dropout=0.5.")] = "gap",
+    backbone: Backbone = None,
+    pretrained: Pretrained = False,
+    out: Annotated[Path, typer.Option(parser=to_path, metavar="PATH", help="The model's file.")] = Path(
+        "model.safetensors"
+    ),
+    seed: Annotated[int, typer.Option()] = 0,
+    size: Size = None,
+    limit: Limit = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = 64,
+    optimizer: Optimizer = "sgd",
+    learning_rate: LearningRate = None,
+    weight_decay: WeightDecay = 5e-4,
+    augment: AugmentOption = "auto",
+    precision: PrecisionOption = "auto",
+    device: Device = "auto",
+    duplicates: DuplicatesOption = "group",
+    duplicate_threshold: DuplicateThreshold = None,
+) -> None:
+    """Train one classifier and save it as one safe file: weights, labels, preprocessing, backbone and head."""
+    with loading():
+        from gapstone.training.train_model import train_model
+        from gapstone.training.training_data import TrainOptions
+
+    options = TrainOptions(
+        data=data,
+        backbone=backbone,
+        pretrained=pretrained,
+        size=size,
+        limit=limit,
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        augment=augment,
+        precision=precision,
+        device=device,
+        duplicates=duplicates,
+        duplicate_threshold=duplicate_threshold,
+    )
+    train_model(options, head, seed, out)

@@ -1,0 +1,80 @@
+"""open_source(DATA): the classes and images that DATA holds, in whichever of the five forms.
+
+The form is recognised by looking at DATA; `Source.kind` says which it is.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from gapstone.console.formatting import display
+from gapstone.data import class_folders, idx_files, table_sources
+from gapstone.data.file_names import twins
+from gapstone.data.sources import FORMS, DataError, Source, few
+
+
+def open_source(data: str | os.PathLike[str]) -> Source:
+    """Find out what DATA is and list its classes and images.
+
+    ```python
+    open_source("digits").kind                # 'digits'
+    open_source("photos/").classes            # ('cat', 'dog')
+    open_source("labels.csv").splits          # ('train', 'test')
+    ```
+
+    Raises DataError, which names the five accepted forms where DATA is none of them.
+    """
+    source = _open(os.fspath(data))
+    alike = [" and ".join(repr(c) for c in group) for group in twins(source.classes)]
+    if not alike:
+        return source
+    note = (
+        f"classes that differ only in case, blanks, separators or leading zeros count as different: "
+        f"{few(alike, quote=False)}; if they mean one, rename them alike"
+    )
+    return replace(source, notes=(*source.notes, note))
+
+
+def _open(given: str) -> Source:
+    if not given.strip():
+        raise DataError(
+            f"DATA {given!r} is empty: an empty path would be the working folder; write . to mean it.\n{FORMS}"
+        )
+    if given == "digits":
+        source = table_sources.digits()
+        if Path("digits").exists():
+            note = "these are the built-in digits; for the file or folder of that name, write ./digits"
+            source = replace(source, notes=(*source.notes, note))
+        return source
+    path = Path(given).expanduser()
+    try:
+        exists, is_folder = path.exists(), path.is_dir()
+    except (OSError, ValueError) as e:
+        raise DataError(f"DATA {display(given)!r} is no possible path: {e}\n{FORMS}") from e
+    if not exists:
+        raise DataError(f"DATA {display(given)!r} does not exist (looked in {display(Path.cwd())}).\n{FORMS}")
+    if is_folder:
+        try:
+            return (
+                idx_files.open_idx(given, path) if idx_files.holds_idx(path) else class_folders.open_folder(given, path)
+            )
+        except PermissionError as e:
+            raise DataError(f"DATA {display(given)!r}: no permission to read {display(str(e.filename))}") from e
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return table_sources.open_csv(given, path)
+    if path.suffix.lower() == ".npz":
+        return table_sources.open_npz(given, path)
+    raise DataError(f"DATA {display(given)!r} is a file that is neither .csv nor .npz.{_hint(path)}\n{FORMS}")
+
+
+def _hint(path: Path) -> str:
+    name = path.name.lower()
+    if "idx" in name and "ubyte" in name:
+        return f" It is one of a set of idx files: give their folder, {display(path.parent)!r}."
+    if name.endswith((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")):
+        return " Unpack the archive first and give the folder."
+    if name.endswith((".npy", ".parquet", ".pkl", ".pickle", ".h5", ".mat")):
+        return " Save it as .npz: np.savez('data.npz', images=images, labels=labels)."
+    if name.endswith((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp")):
+        return " One image is not enough: give the folder that holds one sub-folder per class."
+    return ""

@@ -1,0 +1,1 @@
+"""Maps as pictures: colours, overlays, sheets, SVG. Imports images and localisation, never maps."""

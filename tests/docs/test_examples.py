@@ -1,0 +1,167 @@
+"""Every `>>>` example of the docstrings and pages runs, and gives what it says."""
+
+from collections import Counter
+
+import pytest
+from PIL import ImageShow
+
+from tests.docs import world
+from tests.docs.examples import ROOT, SOURCE, Text, docstrings, fits, page, run
+
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+FOLDERS = sorted({path.parent for path in (SOURCE / "gapstone").rglob("*.py")})
+
+BUILD = "from gapstone.nets import build"
+BIG = "images = torch.rand(2, 3, 224, 224)"
+SETUP = {
+    "Augment": "batch = np.zeros((64, 40, 40, 3), np.uint8)",
+    "Boxes": "map = np.random.rand(480, 640)",
+    "Counting": "import torchvision",
+    "Evidence": "explained = gs.explain(model, images, top_k=1)",
+    "Explanation": "import torchvision; model = torchvision.models.resnet18().eval(); "
+    "images = torch.rand(16, 3, 224, 224)",
+    "Explanation.sheet": "explained = gs.explain(model, images, top_k=1)",
+    "Features": f"{BUILD}; {BIG}",
+    "GoogLeNet": f"{BUILD}; {BIG}; y = labels[:2]; head = gs.Head('gap', 1024, 10); "
+    "from torch.nn.functional import cross_entropy",
+    "InceptionResNetV1": BUILD,
+    "InceptionV4": BUILD,
+    "Inspection": "import torchvision",
+    "Localisation": "pictures = [(np.random.rand(32, 32), [(2, 2, 20, 20)])]; "
+    "validation, test, part, other_part = (Localisation() for _ in range(4)); "
+    "[scores.add(*pictures[0]) for scores in (validation, test, part, other_part)]",
+    "Nin": BUILD,
+    "NinImageNet": BUILD,
+    "NinPaper": BUILD,
+    "ResNet": BUILD,
+    "TimmFeatures": BUILD,
+    "Vgg": BUILD,
+    "file_metadata": "from gapstone import open_model",
+    "accelerate": "import torchvision",
+    "accelerated": "import torchvision",
+    "advise": "from gapstone.compare.difference import crossed; rng = np.random.default_rng(0); "
+    "gap, fc = rng.random((5, 500)) < 0.93, rng.random((5, 500)) < 0.918",
+    "check_input": "path = Path('a.jpg')",
+    "cost": "labels = tuple(map(str, range(1000))); "
+    "preprocessing = type(preprocessing)(3, (224, 224), (256, 256), (0.5,) * 3, (0.2,) * 3)",
+    "deletion": "image, map = images[0], np.random.rand(32, 32); "
+    "model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 5)).eval()",
+    "dry_run": BUILD,
+    "explain": "import torchvision",
+    "head_of": "import torchvision",
+    "inspect": "import torchvision",
+    "last_stage": "import timm; resnet = timm.create_model('resnet18')",
+    "logits_and_maps": "from gapstone import open_model",
+    "map_size": BUILD,
+    "mixed_sizes": "import torchvision",
+    "of_path": "import io; file, content = io.StringIO(), '{}'",
+    "on_meta": "from gapstone import nets",
+    "open_input": "path = Path('a.jpg')",
+    "outputs": f"{BUILD}; features = build('nin').eval(); images = [torch.rand(3, 40, 32), torch.rand(3, 32, 32)]",
+    "pxap": "maps, masks = [np.random.rand(9, 9)], [np.eye(9, dtype=bool)]; ignores = [np.zeros((9, 9), bool)]",
+    "register_timm": "import gapstone.nets, timm",
+    "style": "from matplotlib.figure import Figure",
+    "swap_head": "import torchvision",
+    "swapped": "import torchvision",
+    "sweep": "map = np.random.rand(100, 100)",
+    "unwrapped": "w, b = torch.rand(2, 2), torch.rand(2)",
+}
+"""By docstring: what its examples take from around them."""
+
+LONG = "trains a network, or takes longer than all other examples together"
+FILES = "reads large files of weights that others published"
+SERVER = "starts a server or processes, and leaves them running"
+WRITTEN = "reads a file that an example of another page wrote"
+FRAGMENT = "a call in the middle of a run, with values that only such a run has"
+EXCLUDED = {
+    "Bars": FRAGMENT,
+    "BlockDigest": FRAGMENT,
+    "Checkpoint": FILES,
+    "Explainer": FRAGMENT,
+    "InMemory": FRAGMENT,
+    "NearDuplicates": FRAGMENT,
+    "LinearDescent": FRAGMENT,
+    "ObjectBoxes.described": FRAGMENT,
+    "OnDisk": FRAGMENT,
+    "Readers": SERVER,
+    "Ridge": FRAGMENT,
+    "WorkerProcess": SERVER,
+    "against": FRAGMENT,
+    "compare": LONG,
+    "compare_pairs": FRAGMENT,
+    "compared": FRAGMENT,
+    "convert": LONG,
+    "explain_files": LONG,
+    "export": LONG,
+    "finetune": LONG,
+    "compute_rows": FRAGMENT,
+    "logistic": FRAGMENT,
+    "own_folder": FRAGMENT,
+    "pages": FRAGMENT,
+    "plan": FRAGMENT,
+    "read_checkpoint": FILES,
+    "remarks": FRAGMENT,
+    "sensitivity": FRAGMENT,
+    "sentences": FRAGMENT,
+    "serve": SERVER,
+    "side_by_side": FRAGMENT,
+    "stoppable": FRAGMENT,
+    "take_turns": FRAGMENT,
+    "train": LONG,
+    "without_working_folder": SERVER,
+    "write": FRAGMENT,
+    "write_onnx": WRITTEN,
+    "write_pt2": WRITTEN,
+}
+"""By docstring: why its examples do not run here. All others run."""
+
+pytestmark = pytest.mark.xdist_group("examples")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder with the files that examples name."""
+    folder = tmp_path_factory.mktemp("examples")
+    world.make_files(folder)
+    return folder
+
+
+@pytest.fixture
+def names(files, monkeypatch):
+    """The working folder of the examples, and the names they see."""
+    monkeypatch.chdir(files)
+    monkeypatch.setattr(ImageShow, "show", lambda *picture: True)  # opens a window
+    return world.names()
+
+
+def texts(folder) -> list[Text]:
+    return [text for file in sorted(folder.glob("*.py")) for text in docstrings(file)]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(SOURCE)))
+def test_the_examples_of_a_folder(folder, names):
+    wanted = [text for text in texts(folder) if text.name not in EXCLUDED]
+    wrong = [said for text in wanted if (said := run(text, names, SETUP.get(text.name, "")))]
+    assert not wrong, f"{len(wrong)} of {len(wanted)}:\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
+def test_the_examples_of_a_page(file, names):
+    wrong = [said for text in page(file) if (said := run(text, names))]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_lists_name_docstrings_that_are_there():
+    known = Counter(text.name for folder in FOLDERS for text in texts(folder))
+    stale = sorted((SETUP.keys() | EXCLUDED.keys()) - known.keys())
+    assert not stale
+    assert not SETUP.keys() & EXCLUDED.keys()
+    assert len(EXCLUDED) < 0.25 * known.total()
+
+
+def test_what_fits():
+    assert fits("(0.24, 'a …')", "(0.2413,\n 'a word')")
+    assert fits("ValueError: size 3 …", "ValueError: size 3 is too small\n")
+    assert not fits("0.24", "0.31")
+    assert not fits("torch.Size([2, 512])", "torch.Size([2, 51])")
+    assert not fits("True", "False")

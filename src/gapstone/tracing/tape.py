@@ -1,6 +1,6 @@
 """A tape: the calls of a forward pass that turn the last feature map into logits, ready to be played again."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gapstone.runtime.torch_internals import changed, snapshot
 from gapstone.tracing.operations import Operation
-from gapstone.tracing.torch_calls import name_of, read_call
+from gapstone.tracing.torch_calls import SEQUENCES, name_of, read_call
 
 
 class SplitError(ValueError):
@@ -157,7 +157,19 @@ class Tape:
 
 def tensors(tree: object) -> list[Tensor]:
     """All tensors in tuples, lists and dictionaries within each other, in order."""
-    return [part for part in leaves(tree) if isinstance(part, Tensor)]
+    collected: list[Tensor] = []
+    _collect((tree,), collected)
+    return collected
+
+
+def _collect(parts: Iterable[object], into: list[Tensor]) -> None:
+    for part in parts:
+        if isinstance(part, SEQUENCES):
+            _collect(part, into)
+        elif isinstance(part, Tensor):
+            into.append(part)
+        elif isinstance(part, dict):
+            _collect(part.values(), into)
 
 
 def leaves(tree: object) -> Iterator[Any]:

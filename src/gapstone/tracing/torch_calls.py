@@ -24,6 +24,9 @@ from gapstone.pools import POOLS
 from gapstone.tracing import operations as ops
 from gapstone.tracing.operations import Operation, Sizes
 
+SEQUENCES = (tuple, list)
+"""Made once: `tuple | list` is made anew at each call, which takes longer than the look at the type."""
+
 
 class Shaped(Protocol):
     """A tensor, or a tape's slot for one."""
@@ -33,7 +36,7 @@ class Shaped(Protocol):
 
 def per_axis(value: Any, n: int) -> tuple[Any, ...]:
     """A value for each of n axes, from one for all or one for each."""
-    if isinstance(value, tuple | list):
+    if isinstance(value, SEQUENCES):
         return tuple(value) * n if len(value) == 1 else tuple(value)
     return (value,) * n
 
@@ -334,6 +337,3 @@ def read_call(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Operati
         return reader(*args, **kwargs)
     except (AttributeError, IndexError, TypeError, ValueError, KeyError):  # wrong arguments: torch says what is wrong
         return Operation(name)
-
-
-__all__ = ["CALLS", "Operation", "name_of", "per_axis", "read_call"]

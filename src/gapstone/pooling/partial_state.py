@@ -90,11 +90,26 @@ def partial(
 def partial(x: Tensor, name: AnyName, over: Region = Whole(), **parameters: Value) -> Partial | Partials:  # noqa: B008
     """The state of a pool over a piece of a map; states of pieces add up to the state of the whole.
 
+    Examples:
         >>> a, b = gs.partial(x[..., :7], "mean"), gs.partial(x[..., 7:], "mean")
-        >>> (a + b).finish()                                      # the same as gs.pool(x, "mean")
+        >>> torch.allclose((a + b).finish(), gs.pool(x, "mean"))
+        True
 
-    Arguments and errors as `pool`; median and quantile cannot be cut. The state is kept in float32 where x is narrower.
-    Over windows, grids, masks and segments, states add cell by cell: both pieces need as many cells.
+    The state is kept in float32 where x is narrower. Over windows, grids, masks and segments, states add cell by cell:
+    both pieces need as many cells.
+
+    Args:
+        x: a piece of a map, (N, C, *spatial).
+        name: as `pool`; median and quantile cannot be cut.
+        over: as `pool`.
+        parameters: as `pool`.
+
+    Returns:
+        The state, with `+` and `finish()`.
+
+    Raises:
+        ValueError: as `pool`; a pool that cannot be cut.
+        TypeError: as `pool`.
     """
     name = one_or_more(name)
     composition = composition_of(name)

@@ -34,14 +34,15 @@ Key = tuple[object, ...]
 def pool(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) -> Tensor:  # noqa: B008 a value
     """Pool a map.
 
+    Examples:
         >>> x = torch.rand(2, 512, 14, 14)
-        >>> gs.pool(x, "mean").shape                              # global average pooling
+        >>> gs.pool(x, "mean").shape  # global average pooling
         torch.Size([2, 512])
         >>> gs.pool(x, "max", over=gs.Window(3, 2, 1)).shape
         torch.Size([2, 512, 7, 7])
         >>> gs.pool(x, "gem", over=gs.Grid(4), p=2.5).shape
         torch.Size([2, 512, 4, 4])
-        >>> gs.pool(x, ("mean", "std")).shape                     # side by side along the channels
+        >>> gs.pool(x, ("mean", "std")).shape  # side by side along the channels
         torch.Size([2, 1024])
 
     Args:
@@ -56,11 +57,14 @@ def pool(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) -> 
             variance's and std's `correction`, attention's `query`), as a number, or, for p and r, a tensor that
             broadcasts over (N, C). A tensor with `requires_grad` is learned.
 
-    Returns: (N, C) over the whole map or a mask; (N, C, *cells) over windows and grids; (N, C, all cells) over a
+    Returns:
+        (N, C) over the whole map or a mask; (N, C, *cells) over windows and grids; (N, C, all cells) over a
         pyramid; (N, C, labels) over segments; (R, C, *cells) over R boxes. The dtype of x.
 
-    Raises: ValueError for an unknown name or parameter, for a shape without channels or positions, for a region that
-        does not fit; TypeError for a dtype the pool has no meaning for. Each says what was given and what to do.
+    Raises:
+        ValueError: an unknown name or parameter, a shape without channels or positions, a region that does not fit;
+            says what was given and what to do.
+        TypeError: a dtype the pool has no meaning for.
     """
     key: Key | None = None
     if (
@@ -191,10 +195,26 @@ def _differentiated_by_torch(x: Tensor, place: Place, values: tuple[Value, ...])
 
 
 def share(x: Tensor, name: Merging, **parameters: Value) -> Tensor:
-    """d pool(x, name) / d x at every position, over the whole map; float32 where x is narrower, the shape of x.
+    """The derivative of a pool by every position, over the whole map.
 
-    For pools that add up (`POOLS[name].adds_up`), `(x * share).sum() == pool` for each map: the contribution of each
-    position. (Of attention: with its weights held.) Arguments and errors as `pool`.
+    Examples:
+        >>> torch.allclose((x * gs.share(x, "max")).sum((2, 3)), gs.pool(x, "max"))
+        True
+
+    For pools that add up (`gapstone.pools.POOLS[name].adds_up`), `(x * share).sum() == pool` for each map: the
+    contribution of each position. (Of attention: with its weights held.)
+
+    Args:
+        x: as `pool`.
+        name: as `pool`.
+        parameters: as `pool`.
+
+    Returns:
+        The shape of x; float32 where x is narrower.
+
+    Raises:
+        ValueError: as `pool`.
+        TypeError: as `pool`.
     """
     if name not in POOLS:
         raise ValueError(f"share(x, {name!r}): there are {', '.join(POOLS)}; of a composition, ask each of its pools.")

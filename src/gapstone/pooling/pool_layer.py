@@ -17,15 +17,28 @@ from gapstone.regions.region import seen
 class Pool(nn.Module):
     """A pool as a layer.
 
-        >>> gs.Pool("max", over=gs.Window(3, stride=2, padding=1))
-        >>> gs.Pool("gem", p=3.0, learn=True)                     # p is learned
-        >>> gs.Pool("gem", p=torch.full((512,), 3.0), learn=True) # one p per channel
-        >>> gs.Pool("attention", query=torch.zeros(512), learn=True)
+    Examples:
+        >>> gs.Pool("max", over=gs.Window(3, stride=2, padding=1))(torch.rand(2, 64, 112, 112)).shape
+        torch.Size([2, 64, 56, 56])
+        >>> gs.Pool("gem", p=3.0, learn=True)(x).shape  # p is learned
+        torch.Size([2, 512])
+        >>> gs.Pool("gem", p=torch.full((512,), 3.0), learn=True)(x).shape  # one p per channel
+        torch.Size([2, 512])
+        >>> gs.Pool("attention", query=torch.zeros(512), learn=True)(x).shape
+        torch.Size([2, 512])
 
-    Arguments, shapes and errors as `pool`. `learn=True`: parameters that can be learned become `nn.Parameter`s, saved
-    with the model under their names; one given as `nn.Parameter` does so by itself. A learned value that training
-    drives out of its range (gem's and lp's p: 0.1 to 100) counts as the range's end, and its gradient still reaches it.
-    A region that belongs to a batch is given with it: `layer(x, over=gs.Mask(mask))`.
+    A learned value that training drives out of its range (gem's and lp's p: 0.1 to 100) counts as the range's end, and
+    its gradient still reaches it. A region that belongs to a batch is given with it: `layer(x, over=gs.Mask(mask))`.
+
+    Args:
+        name: as `pool`.
+        over: as `pool`.
+        learn: parameters that can be learned become `nn.Parameter`s, saved with the model under their names; one given
+            as `nn.Parameter` does so by itself.
+        parameters: as `pool`.
+
+    Raises:
+        ValueError: as `pool`.
     """
 
     def __init__(self, name: Name, over: Region = Whole(), learn: bool = False, **parameters: Value) -> None:  # noqa: B008
@@ -72,8 +85,9 @@ class Pool(nn.Module):
         return values
 
     def reset_parameters(self) -> None:
-        """Learned parameters as they began, for layers made on the meta device and then `to_empty`. Those given as
-        tensors stay: their numbers are the caller's.
+        """Set learned parameters to the numbers they began at, for layers made on the meta device and then `to_empty`.
+
+        Those given as tensors stay: their numbers are the caller's.
         """
         with torch.no_grad():
             for key, start in self.started.items():

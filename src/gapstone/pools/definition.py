@@ -59,14 +59,47 @@ class Parameter:
 
 @dataclass(frozen=True, eq=False)
 class Definition:
-    """A pool as a value: its functions, and what follows from no function.
+    """A pool as a value: the functions of its state, and what no function says.
 
-    `gs.register_pool` makes one of your own known by its name; docs/own-pool.md shows how.
+    `gs.register_pool` makes one of your own known by its name; docs/own-pool.md is a guide.
+
+    Examples:
+        >>> def lift(x): return 1.0 / x, 1.0
+        >>> def combine(s, n, s2, n2): return s + s2, n + n2
+        >>> def finish(s, n): return n / s
+        >>> def share(x, out, _s, n): return out * out / (x * x * n)
+        >>> gs.Definition("harmonic", (0.0, 0.0), lift, combine, finish, share, adds_up=True).parameters
+        {}
+
+    Args:
+        name: what the pool is called.
+        empty: the state of no position at all.
+        lift: the state of one position, of its value x.
+        combine: the state of two sets of positions together, of both states.
+        finish: the answer, of the state.
+        share: d answer / d x at one position.
+        slope: d answer / d parameter, a position's part of it; for parameters that are learned.
+        key: what is compared with the reference, where that is not x.
+        terms: the parts of the state that one position adds, against the reference.
+        reference: what sums are taken against, so that they do not overflow; None: nothing.
+        fold: the state of a block of positions at once, where that is faster than lift and combine.
+        parameters: the pool's own, by name.
+        adds_up: homogeneous of degree 1, so `sum(x * share) == out`: its maps add up to the score.
+        positional: lift and share are given the position's number.
+        integers: what integer input gives: an answer of its own type, or int64, which a sum fits into; None: refused.
+        weighted: a position can count in part: the state is sums, but for the reference, and a weight multiplies them.
+        count: the part of the state that says how many, where a window's padding may be counted as zeros.
+        about: a text for the docs; its first line is the formula.
+        state: what the numbers of the state are, in words.
+        nothing: the answer over no position at all, in words.
+        source: where the formula is from.
+
+    Attributes:
+        words: the names that the functions use, among them the functions of `m`.
     """
 
     name: str
     empty: tuple[float, ...]
-    """The state of no position at all."""
     lift: Function
     combine: Function
     finish: Function
@@ -78,26 +111,15 @@ class Definition:
     fold: Function | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     adds_up: bool = False
-    """Homogeneous of degree 1, so `sum(x * share) == out`: its maps add up to the score."""
     positional: bool = False
-    """lift and share receive the position's number."""
     integers: Literal["same", "int64"] | None = None
-    """What integer input gives: an answer of its own type, or int64, which a sum fits into; None: it is refused."""
     weighted: bool = False
-    """A position can count in part: the state is sums, but for the reference, and its weight multiplies them."""
     count: int | None = None
-    """The part of the state that says how many, where a window's padding may be counted as zeros."""
     about: str = ""
-    """Its first line is the formula."""
     state: tuple[str, ...] = ()
-    """What the numbers of the state are, in words."""
     nothing: str = ""
-    """The answer over no position at all, in words."""
     source: str = ""
-    """Where the formula is from."""
-
     words: frozenset[str] = field(init=False)
-    """The names that the functions use: among them the functions of `m`."""
 
     def __post_init__(self) -> None:
         own = (getattr(self, key) for key in FUNCTIONS)
@@ -109,7 +131,15 @@ class Definition:
         return self.about.partition("\n")[0].partition(": ")[2]
 
     def bind(self, maths: object, number: Callable[[float], Any] | None = None) -> "Definition":
-        """The same pool with `m` bound to one loop's maths and, where `number` is given, its numbers made so."""
+        """The same pool for one loop: its functions call that loop's maths.
+
+        Args:
+            maths: what the functions find as `m`.
+            number: makes each number that the functions hold; None: they stay as they are.
+
+        Returns:
+            A definition whose functions are bound.
+        """
         own: dict[str, Any] = {key: getattr(self, key) for key in FUNCTIONS}
         own = {key: bind_function(value, maths, number) for key, value in own.items() if value}
         return replace(self, **own)

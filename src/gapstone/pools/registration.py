@@ -24,6 +24,7 @@ HEADS = frozenset({"gap", "gmp", "lse", "nin", "fc"})
 def register_pool(definition: Definition) -> OwnPool:
     """Make a pool of your own known by its name.
 
+    Examples:
         >>> def lift(x): return 1.0 / x, 1.0
         >>> def combine(s, n, s2, n2): return s + s2, n + n2
         >>> def finish(s, n): return n / s
@@ -41,9 +42,11 @@ def register_pool(definition: Definition) -> OwnPool:
     Args:
         definition: the pool. Its functions are plain functions at the top of a module, which call `m.exp`, `m.log`, …
 
-    Returns: the name, for type checkers a name that `gs.pool` takes.
+    Returns:
+        The name; for type checkers, a name that `gs.pool` takes.
 
-    Raises: ValueError where the name is taken, or where functions and state do not fit together; it says which.
+    Raises:
+        ValueError: the name is taken, or functions and state do not fit together; the message says which.
     """
     _check_name(definition.name)
     check_definition(definition)

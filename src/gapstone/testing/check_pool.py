@@ -53,6 +53,7 @@ def check_pool(
 ) -> PoolReport:
     """Run the contract of pools on a definition.
 
+    Examples:
         >>> from gapstone.testing import check_pool
         >>> report = check_pool(harmonic, lambda x: x.shape[-1] / (1 / x).sum(-1))
 
@@ -68,9 +69,12 @@ def check_pool(
         signed: try negative numbers, too; else all are positive.
         compile: compile the pool's kernels, some seconds each, and compare them with the reference.
 
-    Returns: what was checked, and what cannot be derived from the definition.
+    Returns:
+        What was checked, and what cannot be derived from the definition.
 
-    Raises: AssertionError with the first thing that is wrong; ValueError where the definition cannot be registered.
+    Raises:
+        AssertionError: the first thing that is wrong.
+        ValueError: the definition cannot be registered.
     """
     given = dict(parameters or {})
     name = definition.name

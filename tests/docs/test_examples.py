@@ -41,7 +41,8 @@ SETUP = {
     "accelerated": "import torchvision",
     "advise": "from gapstone.compare.difference import crossed; rng = np.random.default_rng(0); "
     "gap, fc = rng.random((5, 500)) < 0.93, rng.random((5, 500)) < 0.918",
-    "check_pool": "from tests.testing.own_pools import HARMONIC as harmonic",
+    "check_pool": "from dataclasses import replace; from tests.testing.own_pools import HARMONIC; "
+    "harmonic = replace(HARMONIC, name='mine')",
     "check_input": "path = Path('a.jpg')",
     "cost": "labels = tuple(map(str, range(1000))); "
     "preprocessing = type(preprocessing)(3, (224, 224), (256, 256), (0.5,) * 3, (0.2,) * 3)",

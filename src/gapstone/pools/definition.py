@@ -93,9 +93,6 @@ class Definition:
         state: what the numbers of the state are, in words.
         nothing: the answer over no position at all, in words.
         source: where the formula is from.
-
-    Attributes:
-        words: the names that the functions use, among them the functions of `m`.
     """
 
     name: str
@@ -120,6 +117,7 @@ class Definition:
     nothing: str = ""
     source: str = ""
     words: frozenset[str] = field(init=False)
+    """The names that the functions use, among them the functions of `m`."""
 
     def __post_init__(self) -> None:
         own = (getattr(self, key) for key in FUNCTIONS)

@@ -45,8 +45,9 @@ class Arithmetic:
 class ArithmeticCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what runs inside it, also where no numbers are (the meta device).
 
+    >>> model = torchvision.models.resnet50().eval()
     >>> with torch.no_grad(), ArithmeticCounter() as counter:
-    ...     torchvision.models.resnet50().eval()(torch.zeros(1, 3, 224, 224))
+    ...     logits = model(torch.zeros(1, 3, 224, 224))
     >>> counter.total.macs, counter.peak
     (4089184256, 9633792)
 

@@ -140,6 +140,15 @@ def texts(folder) -> list[Text]:
     return [text for file in sorted(folder.glob("*.py")) for text in docstrings(file)]
 
 
+@pytest.fixture(autouse=True)
+def own_pools_go(pools_stay):
+    """Examples that register a pool leave it to the reader's session, not to the next test."""
+    before = dict(POOLS)
+    yield
+    for name in POOLS.keys() - before.keys():
+        del POOLS[name]
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(SOURCE)))
 def test_the_examples_of_a_folder(folder, names):
     wanted = [text for text in texts(folder) if text.name not in EXCLUDED]

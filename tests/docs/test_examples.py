@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 from PIL import ImageShow
 
+from gapstone.pools import POOLS
 from tests.docs import world
 from tests.docs.examples import ROOT, SOURCE, Text, docstrings, fits, page, run
 

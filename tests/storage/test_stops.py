@@ -89,7 +89,7 @@ def test_rows_that_are_kept(tmp_path, before, how):
 
     for number, call in every_stop(folder, lambda: BEFORE[before](folder), action, how):
         stopped, said, again = f"{before}, {how} at call {number}, {call}", [], Making()
-        array = compute_rows(folder, "maps", 0, ROWS, again, STEP, say=said.append)
+        array = compute_rows(folder, "maps", 0, ROWS, again, STEP, log=said.append)
         assert np.array_equal(array, rows(0, ROWS)), stopped
         assert said == [], stopped
         assert all(first >= noted[-1] for first in again.asked), f"{stopped}: {again.asked} after {noted}"
@@ -214,7 +214,7 @@ def test_decoded_images(tmp_path, how, other):
     folder = tmp_path / "out"
 
     def build(level: int, say: list[str]) -> decoded_store.Store:
-        return decoded_store.build(source(level), np.arange(4), PREPROCESSING, folder / "store", say=say.append)
+        return decoded_store.build(source(level), np.arange(4), PREPROCESSING, folder / "store", log=say.append)
 
     for number, call in every_stop(folder, lambda: other and build(1, []) and None, lambda: build(2, []) and None, how):
         said: list[str] = []

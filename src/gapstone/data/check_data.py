@@ -52,7 +52,7 @@ def check(
         tell = bars("Looking at the images")
         found = scan(source, workers=workers, max_pixels=max_pixels, progress=tell, threshold=threshold)
         found = replace(found, refused=_refused(source, found))
-        with own_folder(folder, CHECK, say=bars.say):
+        with own_folder(folder, CHECK, log=bars.log):
             scan_report.write(found, folder)
             shown = scan_gallery.write(source, found, folder, bars("Drawing duplicates"), max_pixels)
     scan_report.render(found, console)

@@ -28,7 +28,7 @@ from gapstone.images.load import MAX_PIXELS, VERSION, ImageError, load, read_byt
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.storage import block_digest
 from gapstone.storage.atomic import remove, sync_folder, write_atomic
-from gapstone.storage.paths import of_path, sentence, size
+from gapstone.storage.paths import format_bytes, path_in_errors, sentence
 from gapstone.storage.sealed_json import DamagedError, damage_note, digests, open_own, read_sealed, read_vouched, seal
 from gapstone.workers.messages import MessageError
 from gapstone.workers.worker_pool import Lost, run_workers
@@ -127,12 +127,12 @@ def build(
     *,
     scan: Scan | None = None,
     max_pixels: int = MAX_PIXELS,
-    say: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> Store:
     """Decode the items at `indices`, in that order, into `folder`; at once where they are there already.
 
     scan: what `scan(source)` found; its content hashes make the key (else each file's size and time of change).
-    progress: called with (done, all). say: is told, in a line, of a store that is not as it was written; it is built
+    progress: called with (done, all). log: is told, in a line, of a store that is not as it was written; it is built
     anew. Raises StoreError: no space, a file that cannot be decoded after all, …
     """
     folder = Path(folder)
@@ -144,8 +144,8 @@ def build(
     try:
         known = Store.read(folder, check_if=key)
     except DamagedError as error:
-        if say is not None:
-            say(damage_note([error]))
+        if log is not None:
+            log(damage_note([error]))
     except (OSError, ValueError):  # there is none yet
         pass
     if known is not None and known.key == key:
@@ -157,7 +157,7 @@ def build(
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with of_path(folder, needed=len(chosen) * preprocessing.channels * math.prod(preprocessing.stored)):
+        with path_in_errors(folder, needed=len(chosen) * preprocessing.channels * math.prod(preprocessing.stored)):
             temporary.mkdir(parents=True)
             _write(source, chosen, preprocessing, temporary, key, workers, progress, max_pixels, scan)
             _put_in_place(temporary, folder)
@@ -250,8 +250,9 @@ def _write(
     needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(folder).free
     if needed + (64 << 20) > free:
         raise StoreError(
-            f"{len(chosen):,} decoded images of {shape[1]}×{shape[2]} need {size(needed)} in "
-            f"{display(folder.parent)}, where {size(free)} are free (64 MB stay free). Use a smaller size or limit."
+            f"{len(chosen):,} decoded images of {shape[1]}×{shape[2]} need {format_bytes(needed)} in "
+            f"{display(folder.parent)}, where {format_bytes(free)} are free (64 MB stay free). "
+            "Use a smaller size or limit."
         )
     # written, not mapped: on a full disk a mapping ends the process (SIGBUS), a write raises OSError
     with (folder / "images.npy").open("xb") as file:

@@ -24,7 +24,7 @@ from gapstone.regions import REGIONS, Grid, Region, Whole, Window
 from gapstone.regions.places import Boxes, Place, Sampled, Weights
 from gapstone.regions.region import plain as settled
 from gapstone.regions.region import seen, symbolic
-from gapstone.runtime.torch_internals import forward_mode, tracing, transformed, written_down
+from gapstone.runtime.torch_internals import exporting, forward_mode, tracing, transformed
 
 Value = float | Tensor
 
@@ -115,7 +115,7 @@ def _pool(x: Tensor, name: AnyName, over: Region, parameters: dict[str, Any]) ->
     assert isinstance(name, str)
     _check(x, name, over, parameters)
     values = _parameters(x, name, parameters)
-    elsewhere = written_down()
+    elsewhere = exporting()
     place = over.place(gathered.sizes(x) if elsewhere else tuple(x.shape))
     if isinstance(place, tuple):
         return torch.cat([_pool(x, name, part, parameters).flatten(2) for part in place], 2)

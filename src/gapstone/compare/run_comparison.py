@@ -47,7 +47,7 @@ def compare(request: CompareRequest, out: Path, console: Console | None = None, 
     with stoppable(untouched) as section, ExitStack() as own, Bars(console, idle="Preparing the comparison") as bars:
 
         def begin() -> None:
-            section.says = lambda: kept if out.exists() else untouched
+            section.message = lambda: kept if out.exists() else untouched
             own.enter_context(own_folder(out, COMPARE, log=bars.log))
             (out / "trials").mkdir(exist_ok=True)
 
@@ -59,7 +59,7 @@ def compare(request: CompareRequest, out: Path, console: Console | None = None, 
         # also where one trial alone is missing: the pass is kept, and costs a second then
         seen = _look(what, out, bars) if what.once and missing else None
         failed = _train(what, missing, out, bars, seen)
-        section.says = f"Stopped after the last trial. The same command writes the report; kept in {display(out)}"
+        section.message = f"Stopped after the last trial. The same command writes the report; kept in {display(out)}"
         if len(failed) == len(what.trials):
             raise TrainingError(f"every trial failed; the first: {next(iter(failed.values()))}")
         found = gather_results.gather(what, out, failed, command, _speed(what, failed, out, bars))

@@ -78,7 +78,7 @@ def convert(request: ConvertRequest, as_json: bool = False, console: Console | N
     ):
         with bars.during(f"Opening {request.model}"):
             model = _opened(request, spec)
-        section.says = lambda: (
+        section.message = lambda: (
             f"Stopped; {display(out)} is not written yet"
             + (f", what is done is kept in {display(folder)}. The same command goes on from there."
                if folder.exists() else ". The same command starts again.")
@@ -88,7 +88,7 @@ def convert(request: ConvertRequest, as_json: bool = False, console: Console | N
             new = converted.fitted.model
             assert isinstance(new, Classifier)
             new.cpu().save(out)
-            section.says = f"Stopped; the model is written: {display(out)}"
+            section.message = f"Stopped; the model is written: {display(out)}"
     if as_json:
         print(
             json.dumps(document(converted, new), indent=1, allow_nan=False)

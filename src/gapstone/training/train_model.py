@@ -71,14 +71,14 @@ def train_model(options: TrainOptions, head: str, seed: int, out: Path, console:
             done = epoch
             tell(epoch, settings.epochs, _sure(history.validation_accuracy))
 
-        section.says = lambda: (
+        section.message = lambda: (
             f"Training was stopped after {done} of {epochs}; no model was written. The same command starts again."
         )
         history = train(model, prepared.store, parts.train, parts.validation, settings, seed, told)
         answers = predict(model, prepared.store, parts.test, settings.precision, settings.batch_size).argmax(1).numpy()
         accuracy = float((answers == prepared.store.labels[parts.test]).mean())
         model.cpu().save(out)
-        section.says = f"Stopped; the model is written: {display(out)}"
+        section.message = f"Stopped; the model is written: {display(out)}"
     bars.log(
         f"Test accuracy {100 * accuracy:.1f} % on {count_noun(len(parts.test), 'image')} never trained on; "
         f"best of {count_noun(len(history.train_loss), 'epoch')} by validation accuracy: {history.best_epoch}; "

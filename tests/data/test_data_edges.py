@@ -58,7 +58,7 @@ def alike(
         return np.full(len(a), value, np.float32), np.full(len(a), colour, np.float32)
 
     monkeypatch.setattr(near_duplicates, "compare", compared)
-    return bool(found.alike(np.array([0]), np.array([1]))[0])
+    return bool(found.are_duplicates(np.array([0]), np.array([1]))[0])
 
 
 BARS = {
@@ -170,16 +170,16 @@ def test_a_limit_that_changes_nothing():
 
 def test_ties_go_to_the_first_fold_and_all_are_as_even_as_they_can_be():
     labels = np.zeros(7, np.int64)
-    part = split._parts(np.arange(7), labels, np.arange(7), 3)
+    part = split._folds(np.arange(7), labels, np.arange(7), 3)
     assert np.bincount(part).tolist() == [3, 2, 2]
     two = np.array([0, 0, 0, 0, 1, 1, 1, 1])
-    part = split._parts(np.arange(8), two, np.arange(8), 4)
+    part = split._folds(np.arange(8), two, np.arange(8), 4)
     assert all(np.bincount(part[two == k], minlength=4).tolist() == [1, 1, 1, 1] for k in (0, 1))
 
 
 def test_between_folds_of_as_many_of_a_class_the_smaller_one_is_taken():
     labels = np.array([0, 0, 0, 1, 1, 1])
-    part = split._parts(np.arange(6), labels, np.arange(6), 2)
+    part = split._folds(np.arange(6), labels, np.arange(6), 2)
     assert np.bincount(part).tolist() == [3, 3]
     assert sorted(np.bincount(part[labels == 0]).tolist()) == sorted(np.bincount(part[labels == 1]).tolist()) == [1, 2]
 
@@ -194,7 +194,7 @@ def test_validation_of_which_all_are_copies_of_test_images():
 
 def test_large_groups_find_their_place_first():
     groups = np.array([0, 0, 0, 1, 2, 3])
-    part = split._parts(np.arange(6), np.zeros(6, np.int64), groups, 2)
+    part = split._folds(np.arange(6), np.zeros(6, np.int64), groups, 2)
     assert np.bincount(part).tolist() == [3, 3]
     assert len(set(part[:3].tolist())) == 1
 

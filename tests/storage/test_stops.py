@@ -13,7 +13,7 @@ from gapstone.compare import trials
 from gapstone.data import decoded_store
 from gapstone.explaining.explain_folder import ExplainFolder
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.storage import resumable_rows
+from gapstone.storage import owned_folder, resumable_rows
 from gapstone.storage.atomic import write_atomic
 from gapstone.storage.owned_folder import COMPARE, own_folder
 from gapstone.storage.resumable_rows import compute_rows
@@ -221,7 +221,7 @@ def test_decoded_images(tmp_path, how, other):
         made = build(2, said)
         assert np.array_equal(made.images, np.full((4, 6, 6, 1), 2)), f"{how} at call {number}, {call}"
         assert said == [], f"{how} at call {number}, {call}"
-        decoded_store.sweep(folder / "store")
+        owned_folder._remove_matching(folder, COMPARE.temporary)
         assert [path.name for path in folder.iterdir()] == ["store"]
 
 

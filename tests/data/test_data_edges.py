@@ -273,11 +273,11 @@ def spread(lowest: float, highest: float) -> intensity_range.ValueSpread:
 
 def test_notes_say_what_is_cut_off():
     for lowest, highest, cut in ((0, 100, False), (0, 101, True), (-1, 100, True), (0, 50, False)):
-        said = intensity_range.note(spread(lowest, highest), (0, 100), own=False)
+        said = intensity_range.note(spread(lowest, highest), (0, 100), guessed=False)
         assert ("what is beyond is cut off" in said) == cut
         assert ("the lowest" in said) == (lowest < 0)
         assert "guessed" not in said
-    assert "guessed from this picture alone" in intensity_range.note(spread(0, 1), (0, 1), own=True)
+    assert "guessed from this picture alone" in intensity_range.note(spread(0, 1), (0, 1), guessed=True)
 
 
 def test_a_range_ends_at_the_last_value_that_is_not_far_beyond():
@@ -313,7 +313,7 @@ def test_what_is_black_and_white(kind, low, high, lowest, highest, expected):
 
 
 def test_the_rarest_pixels_do_not_decide():
-    assert [intensity_range._left_out(count) for count in (63, 64, 999, 2000, 10_000)] == [0, 1, 1, 2, 10]
+    assert [intensity_range._rare_count(count) for count in (63, 64, 999, 2000, 10_000)] == [0, 1, 1, 2, 10]
 
 
 @pytest.mark.parametrize("value", [(0,), [0, 1], (1, 1), (1, 0), (0, math.inf), (True, 2), (0, "1"), (0, 1, 2)])

@@ -23,14 +23,19 @@ CODE = """
 import json, sys, time
 import torch, torch.nn.functional as F
 import gapstone as gs
-from gapstone import nets, pooling
+from gapstone import nets
 name, images, side, pools, amp = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5] == "amp"
 torch.manual_seed(0)
 torch.set_num_threads(2)
 net = torch.nn.Sequential(nets.build(name), gs.Head("gap", channels=nets.build(name).channels, classes=10))
 if pools == "torch":  # the same network with torch's pools
     from gapstone.loops import native
-    pooling.pool = lambda x, pool, over, **_: native.forward(pool, x, over.place(tuple(x.shape)))
+    from gapstone.loops.pool_call import PoolCall
+    from gapstone.pooling import pool_layer
+    from gapstone.pools import POOLS
+    def theirs(x, pool, over, **_):
+        return native.forward(PoolCall.of(POOLS[pool], x, over.place(tuple(x.shape))), x)
+    pool_layer.pool = theirs
 x, labels = torch.randn(images, 3, side, side), torch.randint(0, 10, (images,))
 seconds = []
 for _ in range(3):

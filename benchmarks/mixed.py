@@ -27,8 +27,8 @@ import gapstone as gs
 from gapstone.bench.case_table import between, milliseconds, times
 from gapstone.bench.doctor import machine
 from gapstone.bench.measure import TimeSpread, interleaved, ratio, spread
-from gapstone.mixed import mixed_sizes, plan
 from gapstone.nets import NAMES, build
+from gapstone.ragged import mixed_sizes, plan
 from gapstone.storage.paths import output_file
 
 Images = Sequence[Tensor]

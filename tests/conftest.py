@@ -116,8 +116,8 @@ def chosen_kernels(environment_stays, request, monkeypatch):
 
     by_name = "loop" in getattr(getattr(request.node, "callspec", None), "params", {})
 
-    def by_reference(name, loop, *call):
-        return pool(name, loop if by_name else "torch", *call)
+    def by_reference(call, loop, x):
+        return pool(call, loop if by_name else "reference", x)
 
     monkeypatch.setattr(operators, "pool", by_reference)
     monkeypatch.setattr(Kernels, "__call__", chosen)

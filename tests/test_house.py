@@ -21,15 +21,17 @@ LAYERS = [
     {"compare", "converting", "explaining", "export", "inspecting", "serve"},
     {"fitting"},
     {"swapping", "training"},
-    {"cost", "maps"},
+    {"maps"},
     {"models"},
-    {"accelerating", "bench", "drawing", "heads", "mixed", "nets"},
-    {"localisation", "pooling"},
+    {"accelerating", "bench", "drawing", "nets", "ragged"},
+    {"tracing"},
+    {"heads", "localisation", "testing"},
+    {"pooling"},
     {"data", "loops"},
-    {"images", "pools", "regions", "tracing", "workers"},
+    {"images", "pools", "regions", "workers"},
     {"storage"},
     {"runtime"},
-    {"console", "modes"},
+    {"console"},
 ]
 HEIGHT = {room: -level for level, rooms in enumerate(LAYERS) for room in rooms}
 

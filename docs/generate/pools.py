@@ -36,7 +36,8 @@ gs.Pool("gem", over=gs.Grid(4), learn=True)  # the layer, its p learned
 ```
 
 [All pools](#all-pools) · [each pool, with a picture](#pool-by-pool) · [regions](#regions) ·
-[what to write for the names of torch, torchvision, timm and Keras](#names-from-elsewhere)
+[what to write for the names of torch, torchvision, timm and Keras](#names-from-elsewhere) ·
+[a pool of your own](own-pool.md)
 
 ## All pools
 """

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from gapstone.loops.background import wait_for_kernels as wait_for_kernels
     from gapstone.maps.explain import explain as explain
     from gapstone.maps.open_model import open_model as open_model
-    from gapstone.mixed import mixed_sizes as mixed_sizes
     from gapstone.models.classifier import Classifier as Classifier
     from gapstone.models.classifier import load as load
     from gapstone.pooling import Pool as Pool
     from gapstone.pooling import partial as partial
     from gapstone.pooling import pool as pool
     from gapstone.pooling import share as share
+    from gapstone.pools import Definition as Definition
+    from gapstone.pools.registration import register_pool as register_pool
+    from gapstone.ragged import mixed_sizes as mixed_sizes
     from gapstone.regions import Boxes as Boxes
     from gapstone.regions import Grid as Grid
     from gapstone.regions import Mask as Mask
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 PUBLIC = {
     "Boxes": "gapstone.regions",
     "Classifier": "gapstone.models.classifier",
+    "Definition": "gapstone.pools",
     "Grid": "gapstone.regions",
     "Head": "gapstone.heads",
     "Inspection": "gapstone.inspecting",
@@ -56,10 +59,11 @@ PUBLIC = {
     "fit_head": "gapstone.fitting.fit_head",
     "inspect": "gapstone.inspecting",
     "load": "gapstone.models.classifier",
-    "mixed_sizes": "gapstone.mixed",
+    "mixed_sizes": "gapstone.ragged",
     "open_model": "gapstone.maps.open_model",
     "partial": "gapstone.pooling",
     "pool": "gapstone.pooling",
+    "register_pool": "gapstone.pools.registration",
     "share": "gapstone.pooling",
     "swap_head": "gapstone.swapping",
     "swapped": "gapstone.swapping",

@@ -59,8 +59,8 @@ def test_what_is_no_model_is_refused(given):
 def served(monkeypatch):
     """How often gapstone answered."""
     counts = []
-    run = functional.by
-    monkeypatch.setattr(functional, "by", lambda *given: (counts.append(given[2]), run(*given))[1])
+    run = functional.answer
+    monkeypatch.setattr(functional, "answer", lambda *given: (counts.append(given[0].name), run(*given))[1])
     return counts
 
 

@@ -18,7 +18,7 @@ from gapstone.accelerating.functional_arguments import (
     mean_window,
 )
 from gapstone.regions import Grid, Window
-from gapstone.regions.places import Boxes
+from gapstone.regions.places import Intervals
 
 LARGE = {1: (2, 4, 1 << 14), 2: (2, 4, 130, 131), 3: (2, 4, 26, 26, 27)}
 
@@ -27,13 +27,13 @@ def x(axes: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.zeros(LARGE[axes], dtype=dtype)
 
 
-def place(region: Window | Grid, axes: int) -> Boxes:
+def place(region: Window | Grid, axes: int) -> Intervals:
     found = region.place(LARGE[axes])
-    assert isinstance(found, Boxes)
+    assert isinstance(found, Intervals)
     return found
 
 
-Call = Callable[..., Boxes | None]
+Call = Callable[..., Intervals | None]
 Given = tuple[tuple[Any, ...], dict[str, Any]]
 
 

@@ -98,8 +98,8 @@ def all_names() -> Iterator[str]:
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 def test_networks_answer_as_before(name, monkeypatch):
     served = []
-    run = functional.by
-    monkeypatch.setattr(functional, "by", lambda *given: (served.append(given[2]), run(*given))[1])
+    run = functional.answer
+    monkeypatch.setattr(functional, "answer", lambda *given: (served.append(given[0].name), run(*given))[1])
     changed, _, difference = compared(built(name), inplace=False)
     assert changed >= FEW[name]
     assert served

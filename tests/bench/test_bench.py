@@ -14,7 +14,7 @@ from gapstone.bench.case_result import CaseResult, select
 from gapstone.bench.case_result import measure as measured
 from gapstone.bench.cases import Case, daily
 from gapstone.cli import app
-from gapstone.loops.choose import Choice
+from gapstone.loops.choose_loop import Choice
 
 FEW = "max 3×3 s2|mean whole"  # few kernels to compile
 
@@ -56,7 +56,7 @@ def test_a_table_and_its_numbers(console, tmp_path):
 
 def test_every_case_is_the_pool_it_names(monkeypatch):
     """By the reference loop, which needs no compiling."""
-    monkeypatch.setattr(our_call, "choose", lambda *_: Choice("torch", "the test says so"))
+    monkeypatch.setattr(our_call, "choose_loop", lambda *_: Choice("reference", "the test says so"))
     more = [Case("mean", (3, 4, 5, 6), masked=True), Case("max", (2, 4, 9), (3, 2, 1)),
             Case("mean", (2, 4, 5, 6, 7), (3, 2, 1), layout="channels-last"),
             Case("max", (2, 4, 8, 8), (2, 2, 0), keep=True), Case("max", (2, 4, 8, 8), (2, 2, 0), dtype="bfloat16"),
@@ -70,7 +70,7 @@ def test_every_case_is_the_pool_it_names(monkeypatch):
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_a_wrong_answer_gets_no_time_and_exit_code_1(monkeypatch, tmp_path, direction):
-    monkeypatch.setattr(our_call, "choose", lambda *_: Choice("torch", "the test says so"))
+    monkeypatch.setattr(our_call, "choose_loop", lambda *_: Choice("reference", "the test says so"))
     if direction == "forward":
         monkeypatch.setattr(contenders, "ours", off_by_one(our_call.ours))
     else:
@@ -89,7 +89,7 @@ def test_a_wrong_answer_gets_no_time_and_exit_code_1(monkeypatch, tmp_path, dire
 
 
 def test_a_wrong_forward_with_a_right_gradient_is_wrong(monkeypatch):
-    monkeypatch.setattr(our_call, "choose", lambda *_: Choice("torch", "the test says so"))
+    monkeypatch.setattr(our_call, "choose_loop", lambda *_: Choice("reference", "the test says so"))
     monkeypatch.setattr(contenders, "differentiable", lambda *given: our_call.differentiable(*given) + 1)
     found = measured(Case("mean", (2, 4, 6, 6), direction="backward"), 1, 0.0, 1)
     assert found.wrong
@@ -98,7 +98,7 @@ def test_a_wrong_forward_with_a_right_gradient_is_wrong(monkeypatch):
 
 
 def test_a_peer_that_is_wrong_or_missing_is_not_timed(monkeypatch):
-    monkeypatch.setattr(our_call, "choose", lambda *_: Choice("torch", "the test says so"))
+    monkeypatch.setattr(our_call, "choose_loop", lambda *_: Choice("reference", "the test says so"))
 
     def missing(job):
         raise ImportError("no such library")
@@ -124,9 +124,9 @@ def test_a_peer_that_is_wrong_or_missing_is_not_timed(monkeypatch):
 
 
 def test_into_an_existing_tensor_is_refused_by_loops_that_cannot(monkeypatch):
-    monkeypatch.setattr(our_call, "choose", lambda *_: Choice("torch", "the test says so"))
+    monkeypatch.setattr(our_call, "choose_loop", lambda *_: Choice("reference", "the test says so"))
     found = measured(Case("max", (2, 4, 8, 8), (2, 2, 0), into=True), 2, 0.0, 1)
-    assert found.refused == "the torch loop writes into no given tensor"
+    assert found.refused == "the reference loop writes into no given tensor"
     assert "not timed" in case_table.line(found).plain
 
 
@@ -156,7 +156,7 @@ def test_losses_are_marked():
         return measure.TimeSpread(median, median, median, 5)
 
     def result(ratio):
-        return CaseResult(Case("max", (2, 4, 6, 6)), 1, bytes=1, limit_bytes=1, limit="read", loop="numba",
+        return CaseResult(Case("max", (2, 4, 6, 6)), 1, bytes=1, limit_bytes=1, limit="read", loop="compiled",
                       seconds={"gapstone": of(1.0), "torch": of(ratio), "limit": of(1.0)},
                       ratios={"torch": of(ratio)})  # fmt: skip
 

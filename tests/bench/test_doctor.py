@@ -7,9 +7,10 @@ import torch
 from typer.testing import CliRunner
 
 import gapstone as gs
-from gapstone import pooling
 from gapstone.bench import doctor
 from gapstone.cli import app
+from gapstone.loops import direct, native, operators
+from gapstone.pooling import pool_function
 from gapstone.pools import POOLS
 
 NEEDED = {"topk": {"k": 3}, "quantile": {"q": 0.5}, "attention": {"query": torch.zeros(16)}}
@@ -27,18 +28,18 @@ def test_every_pool_over_every_region_is_in_the_table():
 def test_what_it_says_is_what_runs(monkeypatch):
     ran = []
 
-    def operator(name, loop, x, *rest):
+    def operator(call, loop, x):
         ran.append(loop)  # and no more: hundreds of kernels would be compiled
         return x
 
-    def own(name, place, sizes):
+    def own(call):
         ran.append("native")
         return lambda x: x
 
-    monkeypatch.setattr(pooling.operators, "pool", operator)
-    monkeypatch.setattr(pooling.eager, "pool", operator)
-    monkeypatch.setattr(pooling.native, "prepared", own)
-    monkeypatch.setattr(pooling, "_ready", {})
+    monkeypatch.setattr(operators, "pool", operator)
+    monkeypatch.setattr(direct, "pool", operator)
+    monkeypatch.setattr(native, "kernel", own)
+    monkeypatch.setattr(pool_function, "_remembered", {})
     for case in doctor.served():
         if case.device != "cpu":
             continue

@@ -29,12 +29,12 @@ def files(tmp_path):
         ratio = 4.0 if case.layout == "contiguous" else 0.5
         results.append(
             CaseResult(
-                case, 1, "GoogLeNet", "numba", "copy", bytes=10**6, limit_bytes=10**6, answers=100,
+                case, 1, "GoogLeNet", "compiled", "copy", bytes=10**6, limit_bytes=10**6, answers=100,
                 seconds={"gapstone": spread(1e-3), "torch": spread(ratio * 1e-3), "limit": spread(1e-4)},
                 ratios={"torch": spread(ratio), "jax": spread(3.0)},
             )
         )  # fmt: skip
-    results.append(CaseResult(results[0].case, 2, "GoogLeNet", "numba", wrong="off by 1"))
+    results.append(CaseResult(results[0].case, 2, "GoogLeNet", "compiled", wrong="off by 1"))
     pools, models = tmp_path / "pools.json", tmp_path / "models.json"
     run_bench.write(pools, results, 9)
     facts = json.loads(pools.read_text("utf-8"))

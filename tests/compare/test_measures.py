@@ -10,10 +10,10 @@ import torch
 
 from gapstone.compare import trial_measures
 from gapstone.compare.predictor import ModelPredictor
-from gapstone.cost import cost
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.shift import shifted
 from gapstone.models.classifier import Classifier
+from gapstone.models.model_cost import cost
 
 PREPROCESSING = Preprocessing(1, (16, 16), (16, 16), (0.5,), (0.25,))
 

@@ -310,12 +310,12 @@ def test_large_pictures_are_made_small_and_small_ones_kept() -> None:
 
 
 def test_scale_keeps_numbers_inside_and_ticks_round() -> None:
-    scale = report_page.Scale([-9.4, 2.4, -1, 1])
+    scale = report_page.AxisScale([-9.4, 2.4, -1, 1])
     assert scale.at(-9.4) < scale.at(0)
     assert [float(scale.at(x)[:-1]) for x in (-100, 100)] == [0, 100]
     assert scale.ticks() == [-10, -5, 0] or 0 in scale.ticks()
-    assert 3 <= len(report_page.Scale([99.2, 100], most=100.5).ticks()) <= 10
-    assert report_page.Scale([0.0]).ticks()
+    assert 3 <= len(report_page.AxisScale([99.2, 100], most=100.5).ticks()) <= 10
+    assert report_page.AxisScale([0.0]).ticks()
 
 
 def test_heads_differ_in_more_than_colour() -> None:

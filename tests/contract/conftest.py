@@ -5,42 +5,43 @@ from pathlib import Path
 import pytest
 import torch
 
-from gapstone import pooling
-from gapstone.loops import eager, numba
-from gapstone.loops.choose import Choice
+from gapstone.loops import compiled, kernels_ready
+from gapstone.loops.choose_loop import Choice
+from gapstone.pooling import pool_function
 from gapstone.pools import POOLS
-from gapstone.regions.places import Boxes
+from gapstone.regions.places import Intervals
+from tests.loops_by_name import call_of_type
 
 DERIVED = {"max"}
 """The pool with which `make test` tries every template of the compiled loop: it has the longest state."""
 FORMULAS = {"variance"}
 """Where `make test` compiles the gradient of other pools than DERIVED, over a Grid: one with the mean as its reference.
-test_numba_loop.py compiles gem's, which has the largest. Other types than float32: tests/tuned; in the reference loop,
-one besides float64."""
+test_compiled_loop.py compiles gem's, which has the largest. Other types than float32: tests/tuned; in the reference
+loop, one besides float64."""
 ROUNDED = {"max", "gem"}
 """Pools that the reference tries in bfloat16 in `make test`."""
 GRADIENT = "test_the_gradient_is_that_of_the_formula"
-MERGING = {name for name in POOLS if numba.serves(name, torch.float32, Boxes(None)) is None}
+MERGING = {name for name in POOLS if compiled.refuses(call_of_type(name, torch.float32, Intervals(None))) is None}
 """Pools that have a compiled loop."""
 
 
 def by(loop, monkeypatch):
     """From here on this loop serves every call; `None`: the one that is chosen."""
     if loop is not None:
-        monkeypatch.setattr(pooling, "choose", lambda *_: Choice(loop, "the test says so"))
-        monkeypatch.setattr(pooling, "_ready", {})  # calls that were chosen before
-        monkeypatch.setattr(eager, "built", lambda *_: True)
+        monkeypatch.setattr(pool_function, "choose_loop", lambda *_: Choice(loop, "the test says so"))
+        monkeypatch.setattr(pool_function, "_remembered", {})  # calls that were chosen before
+        monkeypatch.setattr(kernels_ready, "kernels_ready", lambda *_: True)
 
 
 def of_the_matrix(test, loop, name, kind, dtype):
     """Whether this test belongs to the matrix that `make test-slow` tries."""
     if loop is None:  # test_functional.py and tests/tuned try what is chosen most
         return True
-    if loop == "torch" or name not in MERGING:
+    if loop == "reference" or name not in MERGING:
         if test == "test_opcheck":
             return name in DERIVED  # the other loops' are tried
         few = name not in ROUNDED and dtype == torch.bfloat16
-        return few or (loop == "torch" and kind is not None and dtype in (torch.float32, torch.float16))
+        return few or (loop == "reference" and kind is not None and dtype in (torch.float32, torch.float16))
     if dtype not in (None, torch.float32):
         return True
     return name not in DERIVED and not (test == GRADIENT and kind == "Grid" and name in FORMULAS)

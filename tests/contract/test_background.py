@@ -11,8 +11,10 @@ import pytest
 import torch
 
 import gapstone as gs
-from gapstone.loops import background, eager
+from gapstone.loops import background
 from gapstone.loops.background import Builder
+from gapstone.loops.kernels_ready import meanwhile
+from tests.loops_by_name import call_of
 
 SOURCE = str(Path(gs.__file__).parents[1])
 
@@ -23,7 +25,7 @@ BEGIN = """
 import json, os, sys, torch
 import torch.nn.functional as F
 import gapstone as gs
-from gapstone.loops import background, building, kernels, operators
+from gapstone.loops import background, kernel_code, kernels, operators
 emitted = []
 emit = kernels.emit
 def slow(function, name):
@@ -125,11 +127,11 @@ def test_nan_is_not_left_to_torch(monkeypatch):
     """Of several NaN in a window torch's maximum gives its gradient to another than the first."""
     place = gs.Window(2).place((1, 1, 4, 4))
     x = torch.zeros(1, 1, 4, 4)
-    assert eager.meanwhile("max", x, place, keep=True) == "native"
+    assert meanwhile(call_of("max", x, place, (), True), x) == "native"
     x[0, 0, 0, 0] = torch.nan
-    assert eager.meanwhile("max", x, place, keep=True) == "torch"
-    assert eager.meanwhile("max", x, place, keep=False) == "native"
-    assert eager.meanwhile("std", x, place, keep=True) == "torch"
+    assert meanwhile(call_of("max", x, place, (), True), x) == "reference"
+    assert meanwhile(call_of("max", x, place), x) == "native"
+    assert meanwhile(call_of("std", x, place, (), True), x) == "reference"
 
 
 FORKED = """

@@ -16,10 +16,9 @@ import pytest
 import torch
 
 import gapstone as gs
-from gapstone import pooling
-from gapstone.loops.choose import Choice
-from gapstone.regions.places import Boxes as Products
-from gapstone.regions.places import Rectangles
+from gapstone.loops.choose_loop import Choice
+from gapstone.pooling import pool_function
+from gapstone.regions.places import Intervals, Rectangles
 from tests.guarded import guarded
 
 POOLS = ["mean", "sum", "max", "min", "gem", "lp", "l2", "logsumexp", "softmax", "variance", "std"]
@@ -81,7 +80,7 @@ def one(seed: int, seen: Counter) -> None:
         over = region(r, sizes, images)
         place = over.place(tuple(x.shape))
         cells = 1
-        if isinstance(place, Products):
+        if isinstance(place, Intervals):
             cells = math.prod(axis.cells for axis in place.axes or ())
         elif isinstance(place, Rectangles):
             cells = math.prod(starts.shape[1] for starts in place.starts)
@@ -97,15 +96,16 @@ def one(seed: int, seen: Counter) -> None:
         return
     g = torch.randn_like(out)
     (dx,) = torch.autograd.grad(out, leaf, g)
-    real, ready = pooling.choose, pooling._ready
+    real, remembered = pool_function.choose_loop, pool_function._remembered
     try:
         # the reference, in float64
-        pooling.choose, pooling._ready = lambda *_: Choice("torch", "the reference"), {}
+        pool_function.choose_loop = lambda *_: Choice("reference", "the reference")
+        pool_function._remembered = {}
         exact = x.double().requires_grad_()
         right = gs.pool(exact, name, over)
         (dright,) = torch.autograd.grad(right, exact, g.double())
     finally:
-        pooling.choose, pooling._ready = real, ready
+        pool_function.choose_loop, pool_function._remembered = real, remembered
     assert out.shape == right.shape
     assert dx.shape == x.shape
     if not out.numel() or not x.numel():

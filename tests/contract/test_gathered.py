@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import gapstone as gs
-from gapstone.loops import gathered
-from gapstone.loops import torch as plain
+from gapstone.loops import gathered, reference
 from gapstone.pools import POOLS
-from gapstone.regions.places import Boxes, Labels, Rectangles, Weights
+from gapstone.regions.places import Intervals, Labels, PositionWeights, Rectangles
+from tests.loops_by_name import call_of
 
 ROWS = torch.tensor([[[1.0, 0.5, 6.0, 4.0]], [[0.0, 0.0, 7.0, 5.0]]])
 LABELS = torch.arange(2 * 5 * 7).view(2, 5, 7) % 3
@@ -37,7 +37,7 @@ def values(name: str) -> tuple[float | torch.Tensor, ...]:
 
 def test_every_kind_of_place_is_here():
     kinds = {type(region.place((2, 3, 5, 7))) for region in PLACES.values()}
-    assert kinds == {Boxes, Labels, Rectangles, Weights}
+    assert kinds == {Intervals, Labels, Rectangles, PositionWeights}
 
 
 @pytest.mark.parametrize("where", PLACES)
@@ -46,12 +46,13 @@ def test_as_the_reference(name, where):
     x = torch.rand(2, 3, 5, 7, dtype=torch.float64) + 0.1
     place = PLACES[where].place((2, 3, 5, 7))
     try:
-        expected = plain.forward(name, x, place, values(name))
+        call = call_of(name, x, place, values(name))
+        expected = reference.pooled(call, x)
     except ValueError as refused:
         with pytest.raises(ValueError, match=str(refused)[:20]):
-            gathered.forward(name, x, place, values(name))
+            gathered.forward(call, x)
         return
-    found = gathered.forward(name, x, place, values(name))
+    found = gathered.forward(call, x)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10, equal_nan=True)
 
 
@@ -59,7 +60,8 @@ def test_as_the_reference(name, where):
 def test_divisors(divisor):
     x = torch.rand(2, 3, 5, 7, dtype=torch.float64)
     place = gs.Window(3, 2, 1, ceil_mode=True, divisor=divisor).place((2, 3, 5, 7))
-    torch.testing.assert_close(gathered.forward("mean", x, place, ()), plain.forward("mean", x, place, ()))
+    call = call_of("mean", x, place)
+    torch.testing.assert_close(gathered.forward(call, x), reference.pooled(call, x))
 
 
 def test_positions_of_cells_and_windows():

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from gapstone.loops import building, kernel_cache
-from gapstone.loops.tuned.pixel_back_words import PixelsBack
+from gapstone.loops import kernel_cache, kernel_code
+from gapstone.loops.tuned.pixel_back_codegen import PixelsBack
+from gapstone.loops.tuned.pixel_codegen import Pixels
 from gapstone.loops.tuned.pixel_scatter import PixelScatter
-from gapstone.loops.tuned.pixel_words import Pixels
-from gapstone.loops.tuned.row_back_words import RowsBack
-from gapstone.loops.tuned.row_words import Rows
+from gapstone.loops.tuned.row_back_codegen import RowsBack
+from gapstone.loops.tuned.row_codegen import Rows
 from gapstone.loops.tuned.scatter import Scatter
-from gapstone.loops.tuned.whole_back_words import WholeBack
-from gapstone.loops.tuned.whole_words import Whole
+from gapstone.loops.tuned.whole_back_codegen import WholeMapBack
+from gapstone.loops.tuned.whole_codegen import WholeMap
 from gapstone.storage.cache_folder import cache_folder
 
 posix = pytest.mark.skipif(os.name != "posix", reason="other systems keep users apart in other ways")
@@ -120,7 +120,7 @@ def test_the_working_folder_chooses_no_cache(monkeypatch, tmp_path):
 SPECS = [
     Rows("max", "f32", 3, 3, 2, 2), RowsBack("max", "f32", 3, 3, 2, 2), Scatter(), PixelScatter(),
     Pixels("max", "f32", 3, 3, 2, 2, 1, 1, 1, 1), PixelsBack("max", "f32", 3, 3, 2, 2, 1, 1, 1),
-    Whole("gem", "f32", False), WholeBack("gem", "f32", False),
+    WholeMap("gem", "f32", False), WholeMapBack("gem", "f32", False),
 ]  # fmt: skip
 
 
@@ -137,33 +137,33 @@ def executed(function) -> set[Path]:
         function()
     finally:
         sys.setprofile(None)
-    root = Path(building.__file__).parents[1]
+    root = Path(kernel_code.__file__).parents[1]
     return {Path(name) for name in found if Path(name).is_relative_to(root)}
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: type(spec).__name__)
 def test_a_kernels_name_changes_with_every_file_that_makes_it(spec):
     """And with constants that only an import brings in: `LEAST` of gem is baked into the whole maps' kernels."""
-    files = set(building.sources(type(spec).__module__))
+    files = set(kernel_code.sources(type(spec).__module__))
     assert executed(lambda: spec.bind("tag")) <= files
-    if isinstance(spec, Whole | WholeBack):
+    if isinstance(spec, WholeMap | WholeMapBack):
         assert any(path.parts[-2:] == ("pools", "gem.py") for path in files)
 
 
 def test_every_source_counts(monkeypatch, tmp_path):
-    module = Whole.__module__
-    before = building.fingerprint(module, "spec")
-    assert before == building.fingerprint(module, "spec")
-    assert before != building.fingerprint(module, "another")
-    for path in building.sources(module):
+    module = WholeMap.__module__
+    before = kernel_code.fingerprint(module, "spec")
+    assert before == kernel_code.fingerprint(module, "spec")
+    assert before != kernel_code.fingerprint(module, "another")
+    for path in kernel_code.sources(module):
         changed = tmp_path / path.name
         changed.write_bytes(path.read_bytes() + b"\n# changed\n")
-        files = tuple(changed if other == path else other for other in building.sources(module))
+        files = tuple(changed if other == path else other for other in kernel_code.sources(module))
         with monkeypatch.context() as patch:
-            patch.setattr(building, "sources", lambda _, files=files: files)
-            building._code.cache_clear()
-            assert building.fingerprint(module, "spec") != before, path
-    building._code.cache_clear()
+            patch.setattr(kernel_code, "sources", lambda _, files=files: files)
+            kernel_code._code.cache_clear()
+            assert kernel_code.fingerprint(module, "spec") != before, path
+    kernel_code._code.cache_clear()
 
 
 def test_imports_are_found_however_they_are_written(monkeypatch, tmp_path):
@@ -176,11 +176,11 @@ def test_imports_are_found_however_they_are_written(monkeypatch, tmp_path):
     )
     for name in ("one", "two", "three", "four", "five", "six"):
         (package / f"{name}.py").write_text("")
-    monkeypatch.setattr(building, "__file__", str(package / "building.py"))
-    for cached in (building.sources, building._file):
+    monkeypatch.setattr(kernel_code, "__file__", str(package / "kernel_code.py"))
+    for cached in (kernel_code.sources, kernel_code._file):
         cached.cache_clear()
-    found = [path.stem for path in building.sources("gapstone.loops.top")]
-    for cached in (building.sources, building._file):
+    found = [path.stem for path in kernel_code.sources("gapstone.loops.top")]
+    for cached in (kernel_code.sources, kernel_code._file):
         cached.cache_clear()
     assert sorted(found) == ["five", "four", "one", "three", "top", "two"]
 
@@ -200,7 +200,7 @@ print(gs.pool(x, "max", gs.Window(2)).double().sum().item(), len(emitted))
 
 
 def run(cache: Path, folder: Path, code: str = CODE) -> subprocess.CompletedProcess[str]:
-    source = str(Path(building.__file__).parents[2])
+    source = str(Path(kernel_code.__file__).parents[2])
     known = {**os.environ, "PYTHONPATH": source, "PYTHONSAFEPATH": "1", "GAPSTONE_CACHE": str(cache)}
     return subprocess.run([sys.executable, "-c", code], cwd=folder, env=known, capture_output=True, text=True)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import gapstone as gs
-from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY, names
+from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY, name_types
 from tests.contract.test_pools import by, values
 from tests.contract.truth import given as needed
 
@@ -217,9 +217,9 @@ def test_a_region_of_a_batch_goes_with_it():
 
 
 def test_the_names_that_mypy_knows_are_those_there_are():
-    assert set(get_args(names.Merging)) == set(POOLS)
-    assert set(get_args(names.NeedsAll)) == set(WHOLE_ONLY)
-    assert set(get_args(names.Composed)) == set(COMPOSITIONS)
+    assert set(get_args(name_types.BuiltIn)) == set(POOLS)
+    assert set(get_args(name_types.NeedsAll)) == set(WHOLE_ONLY)
+    assert set(get_args(name_types.Composed)) == set(COMPOSITIONS)
 
 
 def test_lists_and_numpys_numbers_are_taken():
@@ -317,7 +317,7 @@ def spread(loop, x, name, region, monkeypatch):
     return out.detach(), dx
 
 
-@pytest.mark.parametrize("loop", ["torch", None], ids=["torch", "chosen"])
+@pytest.mark.parametrize("loop", ["reference", None], ids=["reference", "chosen"])
 @pytest.mark.parametrize("name", ["variance", "std"])
 def test_the_spread_of_equal_numbers_is_0_and_so_is_its_gradient(name, loop, monkeypatch):
     for number in (0.1, 1000.7, 3e30):
@@ -329,7 +329,7 @@ def test_the_spread_of_equal_numbers_is_0_and_so_is_its_gradient(name, loop, mon
     assert not functional.any()
 
 
-@pytest.mark.parametrize("loop", ["torch", None], ids=["torch", "chosen"])
+@pytest.mark.parametrize("loop", ["reference", None], ids=["reference", "chosen"])
 def test_the_spread_of_large_numbers_that_hardly_differ(loop, monkeypatch):
     x = (1000 + torch.arange(99.0) / 99 * 0.001).reshape(1, 1, 9, 11).expand(2, 5, 9, 11).contiguous()
     mean = x.double().mean((2, 3), keepdim=True)

@@ -8,7 +8,7 @@ import torch
 import gapstone as gs
 from tests.contract.conftest import by as serve_by
 
-LOOPS = pytest.mark.parametrize("loop", ["torch", None], ids=["torch", "chosen"])
+LOOPS = pytest.mark.parametrize("loop", ["reference", None], ids=["reference", "chosen"])
 REGIONS = [gs.Whole(), gs.Window((5, 6)), gs.Grid(1)]
 
 

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gapstone as gs
-from gapstone.loops import numba
-from gapstone.loops import torch as plain
+from gapstone.loops import compiled
 from gapstone.pooling import share
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY
 from gapstone.regions import REGIONS
-from gapstone.regions.places import Boxes
+from gapstone.testing.pool_checks import check_answer, check_gradient, check_laws, layouts, made_map
 from tests.contract.conftest import by
 from tests.contract.truth import FORMULAS, boxes, grid, pooled, regions, windows
 from tests.contract.truth import given as needed
+from tests.loops_by_name import call_of_type
 from tests.marks import slow_but
 
 SIZES = [(1,), (63,), (1, 1), (7, 1), (9, 11), (2, 40), (3, 4, 5)]
@@ -31,31 +31,14 @@ every_pool = pytest.mark.parametrize("name", EVERY)
 merging = pytest.mark.parametrize("name", POOLS)
 
 
-def values(*shape, dtype=torch.float64, seed=0):
-    x = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    return x.abs().add(0.05).to(dtype)
-
-
-def layouts(x):
-    yield x.contiguous()
-    if x.dim() >= 4:
-        yield x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
+values = made_map
 
 
 def served(name, dtype, region, shape):
     """Whether the compiled loop has this pool over this region."""
     place = region.place(shape)
     places = [part.place(shape) for part in place] if isinstance(place, tuple) else [place]
-    return name in POOLS and all(numba.serves(name, dtype, one) is None for one in places)
-
-
-def allowed(name, right, dtype):
-    """The tolerance policy: float64's last digits, or twice what rounding the answer and float32 sums may cost."""
-    scale = right.abs().clamp(min=right[right.isfinite()].abs().max() if right.isfinite().any() else 1)
-    if dtype == torch.float64:
-        return 1e-11 * scale
-    ulp = torch.finfo(dtype).eps
-    return scale * (ulp if dtype != torch.float32 else 8 * ulp)
+    return name in POOLS and all(compiled.refuses(call_of_type(name, dtype, each)) is None for each in places)
 
 
 def test_everyone_is_here():
@@ -66,74 +49,46 @@ def test_everyone_is_here():
 
 @every_pool
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+@pytest.mark.parametrize("loop", ["reference", "compiled", None], ids=["reference", "compiled", "chosen"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_answer_is_the_formula_on_its_positions(name, kind, loop, dtype, monkeypatch, tried):
     by(loop, monkeypatch)
     count = 0
     for sizes in SIZES:
         x = values(2, 5, *sizes, seed=sum(sizes)).to(dtype)
-        for region, answers, shape in regions(sizes)[kind]:
-            if loop == "numba" and not served(name, dtype, region, x.shape):
-                continue
-            right = pooled(name, x, answers, **needed(name, 5)).reshape(2, 5, *shape)
-            for laid in layouts(x):
-                out = gs.pool(laid, name, region, **needed(name, 5))
-                assert out.dtype == dtype
-                assert out.shape == right.shape, (sizes, region)
-                off = (out.double() - right).abs()
-                there = torch.tensor([bool(at) for at in answers]).reshape(shape).expand(right.shape)
-                wrong = there & ~(off <= allowed(name, right, dtype))
-                assert not wrong.any(), (sizes, region, laid.stride(), off[wrong].max())
-                count += 1
+        for case in regions(sizes)[kind]:
+            if loop != "compiled" or served(name, dtype, case.region, x.shape):
+                right = pooled(name, x, case.answers, **needed(name, 5))
+                count += check_answer(lambda m, over: gs.pool(m, name, over, **needed(name, 5)), right, x, case)
     tried["combinations of pool, region, sizes, layout, dtype and loop agree with the formula"] += count
-    if loop == "numba" and count == 0:
+    if loop == "compiled" and count == 0:
         pytest.skip(f"the compiled loop has no {name} over {kind}")
 
 
 @merging
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+@pytest.mark.parametrize("loop", ["reference", "compiled", None], ids=["reference", "compiled", "chosen"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_gradient_is_that_of_the_formula(name, kind, loop, dtype, monkeypatch, tried):
     """Against torch's differentiation of the formula, in float64: share, position by position."""
     by(loop, monkeypatch)
     count = 0
+
+    def formula(x, answers):
+        return pooled(name, x, answers, **needed(name, 5))
+
     for sizes in SIZES:
         x = values(2, 5, *sizes, seed=1 + sum(sizes)).to(dtype)
-        for region, answers, _ in regions(sizes)[kind]:
-            if loop == "numba" and not served(name, dtype, region, x.shape):
-                continue
-            keep = torch.tensor([bool(at) for at in answers])
-            g = torch.randn(2, 5, len(answers), dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * keep
-            g = g.to(dtype)
-            there = [at for at, kept in zip(answers, keep.tolist(), strict=True) if kept]
-            exact = x.double().requires_grad_()
-            right = torch.zeros_like(exact)
-            if there:
-                formula = pooled(name, exact, there, **needed(name, 5))
-                (right,) = torch.autograd.grad((formula * g.double()[..., keep]).sum(), exact)
-            known = right.isfinite()  # the formula's root has no slope where all are equal
-            known.view(-1)[0] |= not known.any()
-            right = right.nan_to_num(0.0)
-            scale = right.abs().max().clamp(min=1e-3)
-            loose = {torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
-            for laid in layouts(x):
-                mine = laid.detach().requires_grad_()
-                out = gs.pool(mine, name, region, **needed(name, 5))
-                (dx,) = torch.autograd.grad(out, mine, g.reshape(out.shape))
-                assert dx.dtype == dtype
-                assert dx.shape == x.shape
-                off = (dx.double() - right)[known].abs().amax()
-                assert off <= loose * scale, (sizes, region, laid.stride(), off)
-                count += 1
+        for case in regions(sizes)[kind]:
+            if loop != "compiled" or served(name, dtype, case.region, x.shape):
+                count += check_gradient(lambda m, over: gs.pool(m, name, over, **needed(name, 5)), formula, x, case)
     tried["combinations have the formula's gradient"] += count
-    if loop == "numba" and count == 0:
+    if loop == "compiled" and count == 0:
         pytest.skip(f"the compiled loop has no {name} over {kind}")
 
 
 @pytest.mark.parametrize("name", ["min", "max", "mean", "gem"])
-@pytest.mark.parametrize("loop", ["torch", "numba"])
+@pytest.mark.parametrize("loop", ["reference", "compiled"])
 def test_the_gradient_of_a_map_whose_axes_lie_in_any_order(name, loop, monkeypatch):
     by(loop, monkeypatch)
     for shape in ((2, 3, 17), (2, 3, 7, 9)):
@@ -151,7 +106,7 @@ def test_the_gradient_of_a_map_whose_axes_lie_in_any_order(name, loop, monkeypat
                 torch.testing.assert_close(dx, right, msg=f"{region} {order}")
 
 
-@pytest.mark.parametrize("loop", ["torch", "numba"])
+@pytest.mark.parametrize("loop", ["reference", "compiled"])
 @pytest.mark.parametrize("name", ["variance", "std"])
 def test_what_is_infinite_has_no_variance(name, loop, monkeypatch):
     by(loop, monkeypatch)
@@ -164,7 +119,7 @@ def test_what_is_infinite_has_no_variance(name, loop, monkeypatch):
 
 
 @pytest.mark.parametrize("name", slow_but(POOLS, "gem", "topk", "attention"))
-@pytest.mark.parametrize("loop", ["torch", None], ids=["torch", "chosen"])
+@pytest.mark.parametrize("loop", ["reference", None], ids=["reference", "chosen"])
 @pytest.mark.parametrize("dtype", [torch.float64], ids=str)
 def test_gradcheck_and_gradgradcheck(name, loop, dtype, monkeypatch):
     by(loop, monkeypatch)
@@ -188,13 +143,13 @@ def test_gradcheck_and_gradgradcheck(name, loop, dtype, monkeypatch):
         pytest.param("softmax", "r", 1.5, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+@pytest.mark.parametrize("loop", ["reference", "compiled", None], ids=["reference", "compiled", "chosen"])
 def test_learned_parameters_have_their_gradient(name, key, at, loop, monkeypatch):
     by(loop, monkeypatch)
     x = values(2, 3, 4, 5)
     for shape in ((), (3,), (2, 3), (1, 3)):
         for region in (gs.Whole(), gs.Window(2, 1), gs.Grid(3)):
-            if loop == "numba" and not served(name, x.dtype, region, (2, 3, 4, 5)):
+            if loop == "compiled" and not served(name, x.dtype, region, (2, 3, 4, 5)):
                 continue
             p = torch.full(shape, at, dtype=torch.float64) + torch.arange(math.prod(shape)).reshape(shape) * 0.3
             assert torch.autograd.gradcheck(lambda v, r=region: gs.pool(x, name, r, **{key: v}), p.requires_grad_())
@@ -210,7 +165,7 @@ def test_the_learned_query_has_its_gradient():
 
 
 @pytest.mark.parametrize("name", ["mean", "sum", "gem", "l2", "lp", "logsumexp", "softmax", "variance", "std"])
-@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+@pytest.mark.parametrize("loop", ["reference", "compiled", None], ids=["reference", "compiled", "chosen"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_weights_count_as_often_as_they_say(name, loop, dtype, monkeypatch):
     """Weight 3 is the position three times; 0 is not looked at, whatever stands there."""
@@ -218,7 +173,7 @@ def test_weights_count_as_often_as_they_say(name, loop, dtype, monkeypatch):
     times = torch.tensor([[2, 0, 1, 3], [1, 1, 4, 0]])
     x = values(2, 3, 4)
     region = gs.Mask(times.to(dtype))
-    if loop == "numba" and not served(name, dtype, region, (2, 3, 4)):
+    if loop == "compiled" and not served(name, dtype, region, (2, 3, 4)):
         pytest.skip(f"the compiled loop has no {name} of {dtype}")
     right = torch.stack([FORMULAS[name](x[i].repeat_interleave(times[i], 1)) for i in range(2)])
     spoilt = torch.where(times[:, None] == 0, math.nan, x).to(dtype)
@@ -267,40 +222,11 @@ def test_any_tiling_of_any_region_equals_the_whole(name, data):
 @merging
 def test_laws(name):
     """The empty state changes nothing, order and grouping change nothing, blocks are their positions one by one."""
-    check_laws(name)
+    laws(name)
 
 
-def check_laws(name):
-    pool = plain.spoken(name, 1)
-    parameters = (torch.zeros(1, 1, 6, dtype=torch.float64),) if name == "attention" else own(name)
-    x = values(1, 1, 6, seed=5)
-    parts = plain.lift(pool, x, parameters)
-    empty = tuple(plain.empty_like(p, e).expand(p[..., :1].shape) for p, e in zip(parts, pool.empty, strict=True))
-    ones = [tuple(p[..., i : i + 1] for p in parts) for i in range(6)]
-
-    def add(s, t):
-        return tuple(pool.combine(*s, *t, *parameters))
-
-    def same(s, t):
-        for a, b in zip(s, t, strict=True):
-            torch.testing.assert_close(a.expand_as(b), b, rtol=1e-12, atol=1e-12)
-
-    for state in (ones[0], add(ones[0], ones[1]), empty):
-        # a log-sum-exp that passed every other law gave NaN for empty + empty
-        same(add(empty, state), state)
-        same(add(state, empty), state)
-    same(add(add(ones[0], ones[1]), ones[2]), add(ones[0], add(ones[1], ones[2])))
-    same(add(ones[3], ones[4]), add(ones[4], ones[3]))
-    total = ones[0]
-    for one in ones[1:]:
-        total = add(total, one)
-    finish = pool.finish(*total, *parameters)
-    block = plain.over(name, x, Boxes(None), parameters)
-    torch.testing.assert_close(pool.finish(*block, *parameters), finish, rtol=1e-12, atol=1e-12)
-    if pool.terms:
-        key = pool.key or (lambda v, *_: v)
-        reference = key(x, *parameters)
-        same((reference, *(torch.as_tensor(t, dtype=x.dtype) for t in pool.terms(x, reference, *parameters))), parts)
+def laws(name):
+    check_laws(POOLS[name], (torch.zeros(1, 1, 6, dtype=torch.float64),) if name == "attention" else own(name))
 
 
 def own(name):
@@ -327,7 +253,7 @@ def test_the_order_of_positions_does_not_matter(name):
 
 
 @every_pool
-@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+@pytest.mark.parametrize("loop", ["reference", "compiled", None], ids=["reference", "compiled", "chosen"])
 def test_the_answer_over_nothing(name, loop, monkeypatch):
     """Documented: 0 for sums, the end of the scale for max and min, NaN for what divides by how many."""
     by(loop, monkeypatch)
@@ -342,7 +268,7 @@ def test_the_answer_over_nothing(name, loop, monkeypatch):
         (gs.Boxes(torch.tensor([[0.0, 50, 50, 60, 60]]), 2), lambda out: out),
     ]
     for region, empty in cases:
-        if loop == "numba" and not served(name, x.dtype, region, x.shape):
+        if loop == "compiled" and not served(name, x.dtype, region, x.shape):
             continue
         mine = x.clone().requires_grad_()
         out = gs.pool(mine, name, region, **needed(name, 3))
@@ -357,7 +283,7 @@ EQUALS = {"max": [1.0, 3.0, 3.0, 2.0], "min": [4.0, 2.0, 2.0, 2.0]}
 
 @pytest.mark.parametrize(("name", "row"), EQUALS.items())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+@pytest.mark.parametrize("loop", ["reference", "compiled", None], ids=["reference", "compiled", "chosen"])
 def test_the_first_of_equals_takes_the_gradient_and_nan_wins(loop, dtype, name, row, monkeypatch):
     by(loop, monkeypatch)
     for region in (gs.Whole(), gs.Window(4), gs.Grid(1), gs.Mask(torch.ones(4, dtype=torch.bool))):
@@ -378,14 +304,14 @@ def test_the_first_of_equals_is_among_the_largest():
 
 
 @merging
-@pytest.mark.parametrize("loop", ["torch", "numba", None], ids=["torch", "numba", "chosen"])
+@pytest.mark.parametrize("loop", ["reference", "compiled", None], ids=["reference", "compiled", "chosen"])
 def test_nan_reaches_the_answer_and_only_its_own(name, loop, monkeypatch):
     by(loop, monkeypatch)
     x = values(1, 2, 6, 6, dtype=torch.float32)
     x[0, 0, 1, 1] = math.nan
     for region in (gs.Whole(), gs.Window(2), gs.Grid(3)):
         for laid in layouts(x):
-            if loop == "numba" and not served(name, x.dtype, region, x.shape):
+            if loop == "compiled" and not served(name, x.dtype, region, x.shape):
                 continue
             if name == "attention":
                 continue  # the score of a position is made of all channels
@@ -396,7 +322,9 @@ def test_nan_reaches_the_answer_and_only_its_own(name, loop, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "loop", ["torch", pytest.param("numba", marks=pytest.mark.slow), None], ids=["torch", "numba", "chosen"]
+    "loop",
+    ["reference", pytest.param("compiled", marks=pytest.mark.slow), None],
+    ids=["reference", "compiled", "chosen"],
 )
 def test_infinities(loop, monkeypatch):
     by(loop, monkeypatch)

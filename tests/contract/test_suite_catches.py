@@ -46,26 +46,26 @@ def put(monkeypatch, tmp_path):
 
 def contract(name, monkeypatch, loop, kinds=("Whole", "Window", "Segments")):
     """What every pool passes, without the sizes."""
-    test_pools.check_laws(name)
+    test_pools.laws(name)
     with monkeypatch.context() as patch:
         patch.setattr(test_pools, "SIZES", [(9, 11)])
-        dtype = test_pools.torch.float32 if loop == "numba" else test_pools.torch.float64
+        dtype = test_pools.torch.float32 if loop == "compiled" else test_pools.torch.float64
         for kind in kinds:
             test_pools.test_the_answer_is_the_formula_on_its_positions(name, kind, loop, dtype, patch, Counter())
             test_pools.test_the_gradient_is_that_of_the_formula(name, kind, loop, dtype, patch, Counter())
     if name == "max":
         of_equals = test_pools.test_the_first_of_equals_takes_the_gradient_and_nan_wins
-        of_equals("torch", test_pools.torch.float32, name, test_pools.EQUALS[name], monkeypatch)
+        of_equals("reference", test_pools.torch.float32, name, test_pools.EQUALS[name], monkeypatch)
     if name == "logsumexp":
         from tests.contract import test_limits
 
         limits = test_limits.test_limits_of_p_and_r
-        limits("torch", test_pools.torch.float32, lambda loop: test_pools.by(loop, monkeypatch))
+        limits("reference", test_pools.torch.float32, lambda loop: test_pools.by(loop, monkeypatch))
 
 
 @pytest.mark.parametrize("name", ["max", "logsumexp"])
 def test_the_whole_pools_pass(name, monkeypatch):
-    contract(name, monkeypatch, "torch")
+    contract(name, monkeypatch, "reference")
 
 
 @pytest.mark.parametrize("what", BROKEN)
@@ -75,7 +75,7 @@ def test_a_broken_copy_is_caught(what, put, monkeypatch):
     assert there in source
     put(name, source.replace(there, instead))
     with pytest.raises(AssertionError):
-        contract(name, monkeypatch, "torch")
+        contract(name, monkeypatch, "reference")
 
 
 HARMONIC = '''"""harmonic: n / sum(1 / x), the harmonic mean; the smallest x counts most."""
@@ -108,7 +108,7 @@ def share(x: Any, out: Any, _s: Any, n: Any) -> Any:
 '''
 
 
-@pytest.mark.parametrize("loop", slow_but(["torch", "numba"], "torch"))
+@pytest.mark.parametrize("loop", slow_but(["reference", "compiled"], "reference"))
 def test_a_new_pool_is_one_file_and_one_line(loop, put, monkeypatch):
     """Its answers, over every region, by both loops, its gradient, its states and its maps."""
     put("harmonic", HARMONIC)

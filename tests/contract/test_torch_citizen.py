@@ -8,14 +8,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import gapstone as gs
-from gapstone.loops import (
-    numba,
-    operators,  # noqa: F401  registers gapstone::pool
-)
-from gapstone.loops.places import encode
-from gapstone.loops.tuned import serve as tuned
+from gapstone.loops import compiled
+from gapstone.loops.place_encoding import encode
+from gapstone.loops.tuned import dispatch as tuned
 from gapstone.pools import POOLS
-from gapstone.regions.places import Boxes
+from gapstone.regions.places import Intervals
+from tests.loops_by_name import call_of
 from tests.marks import slow_but
 
 REGIONS = {
@@ -36,14 +34,14 @@ def x32(*shape):
 
 @pytest.mark.parametrize("kind", REGIONS)
 @pytest.mark.parametrize("name", slow_but(["max", "gem", "attention"], "max", "gem"))
-@pytest.mark.parametrize("loop", ["torch", "numba", "tuned"])
+@pytest.mark.parametrize("loop", ["reference", "compiled", "tuned"])
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # opcheck looks at it itself
 def test_opcheck(name, kind, loop, some):
     if kind == "Weights" and not POOLS[name].weighted:
         pytest.skip(f"a {name} cannot count in part")
     x = x32(2, 3, 6, 7)
     place = REGIONS[kind].place(x.shape)
-    if loop == "numba" and numba.serves(name, x.dtype, place) is not None:
+    if loop == "compiled" and compiled.refuses(call_of(name, x, place)) is not None:
         pytest.skip(f"the compiled loop has no {name} over {kind}")
     numbers, places = encode(place)
     constants, tensors = [], []
@@ -53,7 +51,7 @@ def test_opcheck(name, kind, loop, some):
         constants, tensors = [float("nan")], [x.mean(1, keepdim=True).detach().requires_grad_()]
     checked = 0
     for laid in some([x, x.contiguous(memory_format=torch.channels_last)], 1):
-        if loop == "tuned" and tuned.serves(name, laid, place, tuple(tensors), True) is None:
+        if loop == "tuned" and tuned.serves(call_of(name, laid, place, tuple(tensors), True)) is None:
             continue
         args = laid.detach().requires_grad_(), name, loop, numbers, places, constants, tensors, True
         torch.library.opcheck(torch.ops.gapstone.pool.default, args)
@@ -185,7 +183,7 @@ def test_in_dataloader_workers(start):
     torch.testing.assert_close(gs.pool(x32(2, 8, 64, 64), "gem", gs.Window(3)), before)
 
 
-@pytest.mark.slow  # the loops by name: test_numba_loop.py and tests/tuned; torch's own sums differ by threads
+@pytest.mark.slow  # the loops by name: test_compiled_loop.py and tests/tuned; torch's own sums differ by threads
 @pytest.mark.kernels
 def test_from_several_threads_with_any_number_of_torchs_own():
     x = x32(4, 32, 64, 64)
@@ -209,4 +207,4 @@ def test_from_several_threads_with_any_number_of_torchs_own():
 
 
 def test_whole_place_encodes_to_one_number():
-    assert encode(Boxes(None)) == ([0], [])
+    assert encode(Intervals(None)) == ([0], [])

@@ -124,7 +124,7 @@ def test_other_features_than_of_resized_pictures(models, photos, tmp_path):
     assert not torch.allclose(first, second, rtol=1e-2)
 
 
-@pytest.mark.slow  # quick: the reason of each picture, tests/mixed/test_native.py
+@pytest.mark.slow  # quick: the reason of each picture, tests/ragged/test_native.py
 def test_what_cannot_be_seen_as_it_is_is_left_out_and_said(photos, tmp_path):
     with torch.random.fork_rng():
         torch.manual_seed(0)

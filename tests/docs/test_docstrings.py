@@ -10,7 +10,14 @@ import pytest
 import gapstone as gs
 
 SECTIONS = ("Examples", "Args", "Returns", "Raises")
-NO_EXAMPLE = {"Classifier.check_native", "Head.check", "Inspection.as_json", "Inspection.save", "Pool.reset_parameters"}
+NO_EXAMPLE = {
+    "Classifier.check_native",
+    "Definition.bind",
+    "Head.check",
+    "Inspection.as_json",
+    "Inspection.save",
+    "Pool.reset_parameters",
+}
 """What is said in words and by its class's example."""
 
 

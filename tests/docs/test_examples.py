@@ -16,7 +16,7 @@ BIG = "images = torch.rand(2, 3, 224, 224)"
 SETUP = {
     "Augment": "batch = np.zeros((64, 40, 40, 3), np.uint8)",
     "Boxes": "map = np.random.rand(480, 640)",
-    "Counting": "import torchvision",
+    "ArithmeticCounter": "import torchvision",
     "Evidence": "explained = gs.explain(model, images, top_k=1)",
     "Explanation": "import torchvision; model = torchvision.models.resnet18().eval(); "
     "images = torch.rand(16, 3, 224, 224)",
@@ -41,6 +41,8 @@ SETUP = {
     "accelerated": "import torchvision",
     "advise": "from gapstone.compare.difference import crossed; rng = np.random.default_rng(0); "
     "gap, fc = rng.random((5, 500)) < 0.93, rng.random((5, 500)) < 0.918",
+    "check_pool": "from dataclasses import replace; from tests.testing.own_pools import HARMONIC; "
+    "harmonic = replace(HARMONIC, name='mine')",
     "check_input": "path = Path('a.jpg')",
     "cost": "labels = tuple(map(str, range(1000))); "
     "preprocessing = type(preprocessing)(3, (224, 224), (256, 256), (0.5,) * 3, (0.2,) * 3)",

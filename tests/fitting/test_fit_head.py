@@ -9,11 +9,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import gapstone as gs
-from gapstone.cost import cost
 from gapstone.fitting.fit_head import fit, fit_head
 from gapstone.fitting.fitting_data import InMemory, OnDisk
 from gapstone.fitting.head_inputs import vectors
 from gapstone.fitting.image_batches import stored
+from gapstone.models.model_cost import cost
 from gapstone.swapping.swap_report import head_of
 from tests.fitting.world import LABELS, PREPROCESSING, classifier, images
 from tests.marks import slow_but

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from torch.nn.utils import prune, spectral_norm
 
 from gapstone import Classifier
-from gapstone.cost import cost
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.inspecting import inspect
 from gapstone.inspecting.model_names import model_named
 from gapstone.inspecting.other_heads import AS_IT_IS, SPECS
+from gapstone.models.model_cost import cost
 from tests.schemas import check
 
 

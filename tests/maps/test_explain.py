@@ -8,7 +8,7 @@ from torch import nn
 import gapstone as gs
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.explain import explain_head
-from gapstone.maps.tape import SplitError
+from gapstone.tracing.tape import SplitError
 
 
 def net(head: nn.Module, channels: int = 8) -> nn.Sequential:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gapstone.maps.explain import explain
-from gapstone.maps.tape import SplitError
+from gapstone.tracing.tape import SplitError
 from tests.maps.test_user_models import CHANNELS, CLASSES, H, User, W, mean_maps, x
 
 __all__ = ["x"]  # a fixture

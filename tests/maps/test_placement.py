@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 import gapstone as gs
-from gapstone.maps.split import located
 from gapstone.nets import build
+from gapstone.tracing.locate_head import locate_features
 from gapstone.tracing.placement import Placement
 from tests.marks import slow_but
 
@@ -90,7 +90,7 @@ KNOWN = {
 def test_by_hand(name):
     if name.startswith("timm"):
         pytest.importorskip("timm")
-    _, placement = located(build(name).eval(), torch.zeros(1, 3, 96, 128))
+    placement = Placement.of(locate_features(build(name).eval(), torch.zeros(1, 3, 96, 128))[1])
     stride, start = KNOWN[name]
     assert placement.stride == (stride, stride)
     assert placement.start == (start, start)
@@ -126,7 +126,8 @@ def test_every_rule(name):
         def forward(self, x):
             return torch.relu(call(x))
 
-    y, placement = located(Features(), torch.rand(1, 1, 24, 24))
+    y, found = locate_features(Features(), torch.rand(1, 1, 24, 24))
+    placement = Placement.of(found)
     assert placement.exact
     assert placement.stride == (stride, stride)
     # the rows' start; padding by hand is not the same on all sides
@@ -152,7 +153,8 @@ def test_what_cannot_be_followed_is_not_called_exact(name):
         def forward(self, x):
             return torch.relu(LOST[name](x))
 
-    y, placement = located(Features(), torch.rand(1, 1, 24, 24))
+    y, found = locate_features(Features(), torch.rand(1, 1, 24, 24))
+    placement = Placement.of(found)
     assert not placement.exact
     assert placement == Placement.even(y.shape[2:], (24, 24))
 

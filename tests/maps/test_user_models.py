@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
 from gapstone.maps.explain import explain
-from gapstone.maps.tape import SplitError
+from gapstone.tracing.tape import SplitError
 
 H, W, CHANNELS, CLASSES = 12, 10, 8, 5
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gapstone.nets import NAMES, build
-from gapstone.nets.cut import last_stage
+from gapstone.nets.last_stage import last_stage
 
 OWN = {
     "nin": "block3",

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from gapstone.maps.tape import SplitError
 from gapstone.swapping import swap_head
+from gapstone.tracing.tape import SplitError
 from tests.swapping.swapping_checks import TORCHVISION, outcome, passes, torchvision_model
 
 QUICK = [

@@ -8,8 +8,8 @@ from torch.utils.checkpoint import checkpoint
 
 import gapstone as gs
 from gapstone.heads import Head
-from gapstone.maps.tape import SplitError
 from gapstone.swapping import head_of, swap_head, swapped
+from gapstone.tracing.tape import SplitError
 from tests.swapping.swapping_checks import into_head, passes, torchvision_model
 
 

@@ -12,9 +12,9 @@ from torch import nn
 import gapstone as gs
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.maps.tape import SplitError
 from gapstone.swapping import head_of, swap_head, swapped
 from gapstone.swapping.trunk import MapReached
+from gapstone.tracing.tape import SplitError
 from tests.swapping.swapping_checks import into_head, passes, torchvision_model
 
 

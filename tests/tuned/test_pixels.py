@@ -13,11 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import gapstone as gs
-from gapstone.loops.tuned import launch_pixels, serve
-from gapstone.loops.tuned.windows import MASKED_BYTES
+from gapstone.loops.tuned import dispatch as tuned
+from gapstone.loops.tuned import launch_pixels
+from gapstone.loops.tuned.window_support import MASKED_BYTES
 from tests.guarded import guarded
+from tests.loops_by_name import ByName
 from tests.marks import slow_but
 from tests.tuned.test_rows import MAXIMA, MEANS, decoded, fits, map_of, place_of, with_nan
+
+dispatch = ByName(tuned)
 
 # kernel, stride, padding: what networks run, then the odd ones
 RUN = [(3, 2, 1), (2, 2, 0), (3, 1, 1)]
@@ -258,14 +262,14 @@ def test_into_an_existing_tensor():
 
 def test_what_it_serves():
     x = last(torch.randn(2, 64, 28, 28))
-    assert serve.serves("max", x, place_of(x.shape, 3, 2, 1))
-    assert serve.serves("mean", x, place_of(x.shape, 3, 2, 1))
-    assert serve.serves("max", x.byte(), place_of(x.shape, 3, 2, 1))
-    assert bool(serve.serves("max", x[:, :3].byte(), place_of((2, 3, 28, 28), 3, 2, 1))) == MASKED_BYTES
-    assert not serve.serves("max", x.double(), place_of(x.shape, 3, 2, 1))
-    assert not serve.serves("max", x, place_of(x.shape, 17, 1, 8))
-    assert not serve.serves("max", x, gs.Grid(7).place(x.shape))
-    assert not serve.serves("mean", x[:1, :2], place_of((1, 2, 28, 28), 2, 2, 0))  # torch is done sooner
+    assert dispatch.serves("max", x, place_of(x.shape, 3, 2, 1))
+    assert dispatch.serves("mean", x, place_of(x.shape, 3, 2, 1))
+    assert dispatch.serves("max", x.byte(), place_of(x.shape, 3, 2, 1))
+    assert bool(dispatch.serves("max", x[:, :3].byte(), place_of((2, 3, 28, 28), 3, 2, 1))) == MASKED_BYTES
+    assert not dispatch.serves("max", x.double(), place_of(x.shape, 3, 2, 1))
+    assert not dispatch.serves("max", x, place_of(x.shape, 17, 1, 8))
+    assert not dispatch.serves("max", x, gs.Grid(7).place(x.shape))
+    assert not dispatch.serves("mean", x[:1, :2], place_of((1, 2, 28, 28), 2, 2, 0))  # torch is done sooner
 
 
 def look(rules: list[Any]) -> None:

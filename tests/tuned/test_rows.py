@@ -13,10 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import gapstone as gs
-from gapstone.loops.tuned import launch_rows, serve
-from gapstone.regions.places import Boxes
+from gapstone.loops.tuned import dispatch as tuned
+from gapstone.loops.tuned import launch_rows
+from gapstone.regions.places import Intervals
 from tests.guarded import guarded
+from tests.loops_by_name import ByName
 from tests.marks import slow_but
+
+dispatch = ByName(tuned)
 
 # kernel, stride, padding: what networks run, then the odd ones
 RUN = [(3, 2, 1), (2, 2, 0), (3, 1, 1)]
@@ -31,7 +35,7 @@ def pairs(value, axes=2):
     return value if isinstance(value, tuple) else (value,) * axes
 
 
-def place_of(shape, k, s, p, ceil_mode=False, divisor="positions") -> Boxes:
+def place_of(shape, k, s, p, ceil_mode=False, divisor="positions") -> Intervals:
     axes = len(shape) - 2
     sides = tuple((n, n) for n in pairs(p, axes))
     return gs.Window(pairs(k, axes), pairs(s, axes), sides, 1, ceil_mode, divisor).place(shape)
@@ -64,8 +68,8 @@ def with_nan(x: Tensor, k, s, p) -> tuple[Tensor, Tensor]:
     return right, torch.where(met > 0, first, at)
 
 
-def decoded(place: Boxes, kept: Tensor, shape) -> Tensor:
-    return serve.positions(torch.empty(shape), place, kept, "max")
+def decoded(place: Intervals, kept: Tensor, shape) -> Tensor:
+    return dispatch.positions(shape, place, kept, "max")
 
 
 @pytest.mark.parametrize("rule", slow_but([*RUN, *ODD, *MORE], RUN[0], ODD[0]), ids=str)
@@ -97,9 +101,9 @@ def test_means_and_gradients(rule, tried):
             exact = x.double()
             right = F.avg_pool2d(exact, k, s, p, ceil_mode, divisor == "padded", other)
             theirs = F.avg_pool2d(x, k, s, p, ceil_mode, divisor == "padded", other)
-            out, kept = serve.forward("mean", x.detach(), place, keep=True)
+            out, kept = dispatch.forward("mean", x.detach(), place, keep=True)
             assert kept == []  # the gradient needs nothing
-            assert torch.equal(out, serve.forward("mean", x.detach(), place)[0])
+            assert torch.equal(out, dispatch.forward("mean", x.detach(), place)[0])
             ulp = torch.finfo(torch.float32).eps
             off, allowed = (out - right).abs().max(), 2 * (theirs - right).abs().max() + ulp * right.abs().max()
             assert off <= allowed
@@ -232,12 +236,12 @@ def test_into_an_existing_tensor():
     x = torch.randn(2, 3, 28, 28)
     place = place_of(x.shape, 3, 2, 1)
     out = torch.full((2, 3, 14, 14), math.nan)
-    found, _ = serve.forward("max", x, place, out=out)
+    found, _ = dispatch.forward("max", x, place, out=out)
     assert found is out
     assert torch.equal(out, F.max_pool2d(x, 3, 2, 1))
     for wrong in (torch.empty(2, 3, 14, 13), torch.empty(2, 3, 14, 14).double(), torch.empty(2, 3, 28, 14)[:, :, ::2]):
         with pytest.raises(ValueError, match="out"):
-            serve.forward("max", x, place, out=wrong)
+            dispatch.forward("max", x, place, out=wrong)
 
 
 def look(dtype: torch.dtype, rules: list[Any]) -> None:

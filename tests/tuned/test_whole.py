@@ -12,16 +12,19 @@ import torch
 from torch import Tensor
 
 from gapstone.pools import POOLS
-from gapstone.regions.places import Boxes, Cells, Labels, Place, Windows
+from gapstone.regions.places import Cells, Intervals, Labels, Place, Windows
 
 pytest.importorskip("numba")
 
-from gapstone.loops import numba as derived
-from gapstone.loops.tuned import launch_whole as whole
-from gapstone.loops.tuned import serve
+from gapstone.loops import compiled
+from gapstone.loops.tuned import dispatch as tuned
+from gapstone.loops.tuned import launch_whole
+from tests.loops_by_name import ByName
 from tests.marks import slow_but
 
-EVERYWHERE = Boxes(None)
+derived, dispatch, whole = ByName(compiled), ByName(tuned), ByName(launch_whole)
+
+EVERYWHERE = Intervals(None)
 
 
 def gem(x: Tensor, p: Tensor) -> Tensor:
@@ -82,11 +85,11 @@ def check(name: str, x: Tensor, parameters: tuple, learned: bool = True) -> None
     exact, plain = found
     out, kept = whole.forward(name, x, EVERYWHERE, parameters, True)
     assert (out.shape, out.dtype) == (few, dtype)
-    assert [k.dtype for k in kept] == derived.kept_types(name, dtype, EVERYWHERE)
+    assert [k.dtype for k in kept] == derived.saved_types(name, dtype, EVERYWHERE)
     assert all(k.shape == few for k in kept)
     close(out, exact[0], plain[0], dtype)
     dx, dp = whole.backward(
-        name, g, x if parameters else None, out, kept, x.shape, EVERYWHERE, parameters, True, learned,
+        name, g, x if parameters else None, out, kept, x.shape, EVERYWHERE, parameters, learned,
         channels_last=not x.is_contiguous(),
     )  # fmt: skip
     assert dx is not None
@@ -141,7 +144,7 @@ def test_the_derived_loop_says_the_same(case, layout, dtype):
         for ours, other in zip(kept, they_kept, strict=True):
             torch.testing.assert_close(ours, other, rtol=3e-6, atol=1e-6)
         g = torch.randn(out.shape).to(dtype)
-        rest = (x.shape, EVERYWHERE, parameters, True, learned, not x.is_contiguous())
+        rest = (x.shape, EVERYWHERE, parameters, learned, not x.is_contiguous())
         one = whole.backward(name, g, x, theirs, they_kept, *rest)
         other = derived.backward(name, g, x, out, kept, *rest)
         for ours, their in zip(one, other, strict=True):
@@ -268,25 +271,25 @@ def test_avgmax(layout, dtype):
     torch.manual_seed(0)
     for shape in SHAPES:
         x = maps(shape, dtype, layout, "max")
-        mean, largest, position = whole.avgmax_kept(x)
+        mean, largest, position = launch_whole.avgmax_kept(x)
         flat = x.flatten(2)
         close(mean, flat.double().mean(-1), flat.mean(-1), dtype)
         assert torch.equal(largest, flat.amax(-1))
         assert torch.equal(position.long(), (flat == largest[..., None]).int().argmax(-1))
         out = torch.empty(shape[:2], dtype=dtype), torch.empty(shape[:2], dtype=dtype)
-        again = whole.avgmax(x, out)
+        again = launch_whole.avgmax(x, out)
         assert again[0] is out[0]
         assert again[1] is out[1]
         assert torch.equal(out[0], mean)
         assert torch.equal(out[1], largest)
         a, b = torch.randn(2, *shape[:2]).to(dtype)
-        dx = whole.avgmax_backward(a, b, position, shape, not x.is_contiguous())
+        dx = launch_whole.avgmax_backward(a, b, position, shape, not x.is_contiguous())
         wanted = (a.double() / flat.shape[-1])[..., None].repeat(1, 1, flat.shape[-1])
         wanted.scatter_add_(2, position.long()[..., None], b.double()[..., None])
         assert dx.stride() == x.stride()
         torch.testing.assert_close(dx.flatten(2).double(), wanted, rtol=torch.finfo(dtype).eps, atol=1e-7)
     x[0, 0, 0] = math.nan
-    mean, largest, _ = whole.avgmax_kept(x)
+    mean, largest, _ = launch_whole.avgmax_kept(x)
     assert mean[0, 0].isnan()
     assert largest[0, 0].isnan()
     assert not mean[1].isnan().any()
@@ -348,7 +351,7 @@ def test_any_number_of_threads_gives_the_same(some):
             for y in some([x, laid(x, "channels_last")], 1):
                 out, kept = whole.forward("gem", y, EVERYWHERE, (3.3,), True)
                 one += [out, *kept]
-                one += whole.backward("gem", out, y, out, kept, x.shape, EVERYWHERE, (3.3,), True, True)
+                one += whole.backward("gem", out, y, out, kept, x.shape, EVERYWHERE, (3.3,), True)
             found.append(one)
     finally:
         torch.set_num_threads(before)
@@ -382,18 +385,18 @@ def test_nothing():
     for shape in ((0, 3, 5, 5), (2, 0, 5, 5)):
         out, kept = whole.forward("gem", torch.rand(shape), EVERYWHERE, (3.0,), True)
         assert out.shape == shape[:2]
-        dx, dp = whole.backward("gem", out, torch.rand(shape), out, kept, shape, EVERYWHERE, (3.0,), True, True)
+        dx, dp = whole.backward("gem", out, torch.rand(shape), out, kept, shape, EVERYWHERE, (3.0,), True)
         assert dx is not None
         assert dp is not None
         assert (dx.shape, dp.shape) == (shape, shape[:2])
 
 
-def test_what_is_not_wanted_is_not_given():
+def test_a_slope_that_is_not_wanted_is_not_given():
     x = torch.rand(2, 3, 7, 7) + 0.1
     out, kept = whole.forward("gem", x, EVERYWHERE, (2.7,), True)
     given = ("gem", out, x, out, kept, x.shape, EVERYWHERE, (2.7,))
-    assert whole.backward(*given, want_x=False, want_parameter=True)[0] is None
-    assert whole.backward(*given, want_x=True, want_parameter=False)[1] is None
+    assert whole.backward(*given, slope=True)[1] is not None
+    assert whole.backward(*given, slope=False)[1] is None
 
 
 def test_what_is_refused():
@@ -402,7 +405,7 @@ def test_what_is_refused():
     wrong: list[tuple[type[Exception], object]] = [
         (TypeError, lambda: whole.forward("max", x.double(), EVERYWHERE)),
         (TypeError, lambda: whole.forward("max", x[0, 0], EVERYWHERE)),
-        (ValueError, lambda: whole.forward("max", x, Boxes((Windows(2, 2, 2, 0, 0, 1),) * 2))),
+        (ValueError, lambda: whole.forward("max", x, Intervals((Windows(2, 2, 2, 0, 0, 1),) * 2))),
         (ValueError, lambda: whole.forward("max", x, Labels(torch.zeros(1, 4, 4), 1, whole=True))),
         (ValueError, lambda: whole.forward("mean", x, Labels(torch.zeros(1, 4, 5), 1, whole=True))),
         (ValueError, lambda: whole.forward("mean", x, Labels(torch.zeros(3, 4, 4), 1, whole=True))),
@@ -412,8 +415,8 @@ def test_what_is_refused():
         (ValueError, lambda: whole.backward("max", g, None, None, [kept[0].long()], x.shape, EVERYWHERE)),
         (ValueError, lambda: whole.backward("gem", g, None, out, [g, g, g], x.shape, EVERYWHERE, (3.0,))),
         (ValueError, lambda: whole.backward("gem", g, x[:1], out, [g, g, g], x.shape, EVERYWHERE, (3.0,))),
-        (ValueError, lambda: whole.avgmax(torch.rand(2, 3, 0))),
-        (ValueError, lambda: whole.avgmax_backward(g, g, kept[0][:1], x.shape)),
+        (ValueError, lambda: launch_whole.avgmax(torch.rand(2, 3, 0))),
+        (ValueError, lambda: launch_whole.avgmax_backward(g, g, kept[0][:1], x.shape)),
     ]
     for kind, call in wrong:
         with pytest.raises(kind):
@@ -430,10 +433,10 @@ def test_who_is_served():
     x, place = torch.rand(2, 3, 4, 4), Labels(torch.zeros(1, 4, 4, dtype=torch.long), 1, whole=True)
     for name in FORMULAS:
         given = tuple(knob.default for knob in POOLS[name].parameters.values())
-        assert bool(serve.serves(name, x, EVERYWHERE, given)) == (name != "mean")
-        assert serve.serves(name, laid(x, "channels_last"), EVERYWHERE, given)
-        assert bool(serve.serves(name, x, place, given)) == (name == "mean")
-        assert not serve.serves(name, x.double(), EVERYWHERE, given)
-    assert not serve.serves("variance", x, EVERYWHERE, (0.0,))
-    some: Place = Boxes((Cells(2, 4), Cells(2, 4)))
-    assert not serve.serves("max", x, some)
+        assert bool(dispatch.serves(name, x, EVERYWHERE, given)) == (name != "mean")
+        assert dispatch.serves(name, laid(x, "channels_last"), EVERYWHERE, given)
+        assert bool(dispatch.serves(name, x, place, given)) == (name == "mean")
+        assert not dispatch.serves(name, x.double(), EVERYWHERE, given)
+    assert not dispatch.serves("variance", x, EVERYWHERE, (0.0,))
+    some: Place = Intervals((Cells(2, 4), Cells(2, 4)))
+    assert not dispatch.serves("max", x, some)

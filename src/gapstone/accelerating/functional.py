@@ -16,23 +16,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gapstone.accelerating.functional_arguments import SMALL, gradient, max_grid, max_window, mean_grid, mean_window
-from gapstone.loops.choose import choose
-from gapstone.pooling import by
-from gapstone.regions.places import Boxes
+from gapstone.loops.choose_loop import choose_loop
+from gapstone.loops.pool_call import PoolCall
+from gapstone.loops.run_call import answer
+from gapstone.pools import POOLS
+from gapstone.regions.places import Intervals
 from gapstone.runtime.torch_internals import unwatched
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 Pooling = Callable[..., Any]
 
-OURS = ("tuned", "numba")
-"""Loops of gapstone's that are faster than torch's call; "torch" is the reference, which is not."""
+OURS = ("tuned", "compiled")
+"""Loops of gapstone's that are faster than torch's call; the reference is not."""
 
 compiling = torch.compiler.is_compiling
 
 
 def _pooling(
-    own: Pooling, axes: int, name: str, place_of: Callable[..., Boxes | None], called: str | None = None
+    own: Pooling, axes: int, name: str, place_of: Callable[..., Intervals | None], called: str | None = None
 ) -> Pooling:
     """`own`, faster. Its arguments are passed on as they came, so that what is wrong with them is for torch to say."""
 
@@ -42,10 +44,10 @@ def _pooling(
         if type(x) is Tensor and (compiling() or x.numel() >= SMALL):
             place = place_of(axes, *args, **kwargs) if _served(x, axes, name) else None
             if place is not None:
-                keep = gradient(x)
-                loop = choose(name, x, place, (), keep).loop
+                call = PoolCall.of(POOLS[name], x, place, (), gradient(x))
+                loop = choose_loop(call).loop
                 if loop in OURS:
-                    return by(loop, x, name, place, (), keep)
+                    return answer(call, loop, x)
         return own(*args, **kwargs)
 
     # importable by its name, which pickle and torch.fx ask for

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gapstone.regions import Window
-from gapstone.regions.places import Boxes, Cells, Divisor
+from gapstone.regions.places import Cells, Divisor, Intervals
 
 # below, torch's own call is over before gapstone's has begun (1 thread, µs, torch : gapstone):
 # max 3x3 of 1,024 numbers 9 : 11, of 3,136 21 : 12; with its gradient of 3,136 81 : 134, of 12,544 197 : 152
@@ -35,7 +35,7 @@ def max_window(
     return_indices: Any = False,
     *more: Any,
     **unknown: Any,
-) -> Boxes | None:
+) -> Intervals | None:
     # indices are int64 in torch's layout, as MaxUnpool wants them
     if return_indices is not False or more or unknown:
         return None
@@ -53,7 +53,7 @@ def mean_window(
     divisor_override: Any = None,
     *more: Any,
     **unknown: Any,
-) -> Boxes | None:
+) -> Intervals | None:
     # torch has no avg_pool3d of half precision: the error is its own
     if (axes == 3 and input.dtype.itemsize == 2) or type(count_include_pad) is not bool or more or unknown:
         return None
@@ -67,17 +67,17 @@ def mean_window(
 
 def max_grid(
     axes: int, input: Tensor, output_size: Any = None, return_indices: Any = False, *more: Any, **unknown: Any
-) -> Boxes | None:
+) -> Intervals | None:
     return None if return_indices is not False or more or unknown else _grid(axes, "max", input, output_size)
 
 
-def mean_grid(axes: int, input: Tensor, output_size: Any = None, *more: Any, **unknown: Any) -> Boxes | None:
+def mean_grid(axes: int, input: Tensor, output_size: Any = None, *more: Any, **unknown: Any) -> Intervals | None:
     return None if more or unknown else _grid(axes, "mean", input, output_size)
 
 
 def _window(
     axes: int, x: Tensor, size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any, divisor: Divisor
-) -> Boxes | None:
+) -> Intervals | None:
     if x.dim() != axes + 2 or x.numel() < (SMALL_GRADIENT if gradient(x) else SMALL) or type(ceil_mode) is not bool:
         return None
     sizes, sides, steps = _per_axis(size, axes), _per_axis(padding, axes), _per_axis(dilation, axes)
@@ -95,7 +95,7 @@ def _window(
 
 def windows(
     shape: Numbers, sizes: Numbers, strides: Numbers, sides: Numbers, steps: Numbers, ceil_mode: bool, divisor: Divisor
-) -> Boxes | None:
+) -> Intervals | None:
     """None where no window fits: torch says so."""
     for length, size, stride, side, step in zip(shape[2:], sizes, strides, sides, steps, strict=True):
         if length + 2 * side - (size - 1) * step - 1 < (1 - stride if ceil_mode else 0):
@@ -106,7 +106,7 @@ def windows(
 _kept_windows = lru_cache(maxsize=1024)(windows)
 
 
-def _grid(axes: int, name: str, x: Tensor, size: Any) -> Boxes | None:
+def _grid(axes: int, name: str, x: Tensor, size: Any) -> Intervals | None:
     if x.dim() != axes + 2 or x.numel() < SMALL_GRID[name] or gradient(x) or not x.is_contiguous():
         return None
     lengths = tuple(x.shape[2:])
@@ -116,7 +116,7 @@ def _grid(axes: int, name: str, x: Tensor, size: Any) -> Boxes | None:
     # one cell: torch's own mean is at the memory's limit
     if cells is None or min(cells) < 1 or (name == "mean" and max(cells) == 1):
         return None
-    return Boxes(tuple(Cells(n, length) for n, length in zip(cells, lengths, strict=True)))
+    return Intervals(tuple(Cells(n, length) for n, length in zip(cells, lengths, strict=True)))
 
 
 def _per_axis(value: Any, axes: int) -> Numbers | None:

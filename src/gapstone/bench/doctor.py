@@ -1,6 +1,6 @@
 """`gapstone doctor`: what this machine has, and which loop serves which pool, region, device and dtype, and why.
 
-It asks the same rule as every call (`loops/choose.py`), so what it prints is what happens.
+It asks the same rule as every call (`loops/choose_loop.py`), so what it prints is what happens.
 """
 
 import json
@@ -19,10 +19,11 @@ from gapstone.console.formatting import display
 from gapstone.console.progress import Bars
 from gapstone.console.terminal import Terminal
 from gapstone.loops import background, kernel_cache
-from gapstone.loops.choose import choose
+from gapstone.loops.choose_loop import choose_loop
+from gapstone.loops.pool_call import PoolCall
 from gapstone.pools import POOLS, WHOLE_ONLY
 from gapstone.regions import Region
-from gapstone.regions.places import Weights
+from gapstone.regions.places import PositionWeights
 from gapstone.runtime.environment import installed, processor
 from gapstone.runtime.torch_internals import missing, openmp
 
@@ -128,15 +129,17 @@ def _one(device: str, dtype: str, layout: str, region: str, pool: str) -> Served
     kind = getattr(torch, dtype)
     place = REGIONS[region].place(SHAPE)
     assert not isinstance(place, tuple)
-    weighted = isinstance(place, Weights)
+    weighted = isinstance(place, PositionWeights)
     if pool in WHOLE_ONLY:
         refused = weighted or not kind.is_floating_point
-        return say(None if refused else "torch", "refused" if refused else f"the {pool} needs all positions at once")
+        return say(
+            None if refused else "reference", "refused" if refused else f"the {pool} needs all positions at once"
+        )
     whole_numbers = not kind.is_floating_point
     if (weighted and (whole_numbers or not POOLS[pool].weighted)) or (whole_numbers and not POOLS[pool].integers):
         return say(None, "refused")
     x = torch.zeros(SHAPE, dtype=kind, device=device).to(memory_format=LAYOUTS[layout])
-    choice = choose(pool, x, place)
+    choice = choose_loop(PoolCall.of(POOLS[pool], x, place))
     return say(choice.loop, choice.why)
 
 
@@ -174,8 +177,8 @@ def report(console: Console, facts: dict[str, str], cases: list[Served], wide: b
     reasons = Counter((case.loop, case.why) for case in cases if case.loop)
     console.print("\nWhy:")
     for (loop, why), count in sorted(reasons.items(), key=str):
-        console.print(f"  {loop:>6}  {why} ({count} cases)", highlight=False)
-    console.print("\n–: refused with an error that says why.  torch is the plain reference loop, on any device.")
+        console.print(f"  {loop:>9}  {why} ({count} cases)", highlight=False)
+    console.print("\n–: refused with an error that says why.  reference is the plain loop in torch, on any device.")
 
 
 def _same(rows: list[Served], others: list[Served]) -> bool:

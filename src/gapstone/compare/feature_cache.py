@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from gapstone.compare.linear_sgd import LinearDescent
 from gapstone.compare.predictor import STILL, Change
-from gapstone.cost import macs
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.pooling import Pool
 from gapstone.storage.atomic import UNFINISHED
+from gapstone.tracing.arithmetic import macs
 from gapstone.tracing.placement import Placement
 from gapstone.training.loop import History, Rows, TrainSettings, descend, fit, shuffled, usable
 

@@ -19,13 +19,16 @@ from gapstone.compare import trial_measures
 from gapstone.compare.feature_cache import FeatureCache, RowCache, fixed_pools, pools_of
 from gapstone.compare.predictor import STILL, Change, ModelPredictor
 from gapstone.compare.trials import Trial, digest_of
-from gapstone.cost import macs
 from gapstone.data.decoded_store import Store
 from gapstone.heads import Head
 from gapstone.models.classifier import Classifier
 from gapstone.nets import map_size
 from gapstone.pooling import Pool
+from gapstone.pools import POOLS
+from gapstone.pools.digest import digest
+from gapstone.pools.registration import is_own
 from gapstone.storage.resumable_rows import RowsError, compute_rows
+from gapstone.tracing.arithmetic import macs
 from gapstone.training.loop import WORTH_BFLOAT16, Precision, Rows, faster, feature_maps, repeatable
 from gapstone.workers.job_processes import JobError, run_jobs
 
@@ -242,6 +245,8 @@ class _Keeper:
         counts: bool = True,
     ) -> RowCache:
         about = {**self.what.trial.backbone_facts(), "rows": digest_of(rows), "change": str(change), "pools": pools}
+        own = [digest(POOLS[layer.name]) for layer in self.pools.values() if is_own(layer.name)]
+        about |= {"own pools": own} if own else {}
         before, total = self.before, self.what.images
         step = change.batch_size(self.what.trial.settings.batch_size, self.what.trial.preprocessing.size)
         told = (lambda done, _: self.send((before + done, total))) if counts else None

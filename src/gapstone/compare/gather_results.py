@@ -22,7 +22,7 @@ from gapstone.compare.remarks import remarks
 from gapstone.compare.statistics import compare_pairs, interval
 from gapstone.compare.trials import Trial
 from gapstone.compare.verdict import sentences
-from gapstone.heads import RECIPES, Spec, parse
+from gapstone.heads import Spec, parse
 from gapstone.images.cropping import cropping_note
 from gapstone.runtime.environment import installed, processor
 from gapstone.storage.sealed_json import digests, write_sealed
@@ -134,7 +134,7 @@ def _settings(plan: ComparisonPlan) -> dict[str, Any]:
 
 def _described(spec: Spec) -> str:
     grid = int(spec.number("grid", 0))
-    return (f"maps averaged to {grid}×{grid}, " if grid else "") + RECIPES[spec.name].describe
+    return (f"maps averaged to {grid}×{grid}, " if grid else "") + spec.recipe.describe
 
 
 def _head(

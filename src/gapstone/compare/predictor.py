@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapstone.cost import cost
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.shift import shifted
-from gapstone.maps.split import located
 from gapstone.models.classifier import Classifier
+from gapstone.models.model_cost import cost
 from gapstone.nets import map_size
+from gapstone.tracing.locate_head import locate_features
 from gapstone.tracing.placement import Placement
 from gapstone.training.loop import Pictures, Precision, Rows, predict
 
@@ -70,7 +70,7 @@ class Predictor(Protocol):
         ...
 
     def cost(self) -> dict[str, int]:
-        """As `gapstone.cost`."""
+        """As `gapstone.models.model_cost`."""
         ...
 
 
@@ -110,8 +110,8 @@ class ModelPredictor:
         seen = torch.from_numpy(np.asarray(self.pictures.images[rows]))
         images = self.preprocessing.normalise(self.preprocessing.centre(seen).to(device))
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            maps, placement = located(self.model.features, images)
-        return maps.float(), placement
+            maps, location = locate_features(self.model.features, images)
+        return maps.float(), Placement.of(location)
 
     def takes(self, size: tuple[int, int]) -> bool:
         try:  # on shapes alone: some networks take multiples of 32 only

@@ -23,7 +23,7 @@ from gapstone.compare.feature_cache import CachedPredictor, FeatureCache, train_
 from gapstone.compare.map_localisation import localisation
 from gapstone.compare.predictor import ModelPredictor, Predictor
 from gapstone.data.decoded_store import Store
-from gapstone.heads import Head
+from gapstone.heads import Head, parse
 from gapstone.images.load import VERSION as LOADER
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.backbone_weights import digest, read_weights
@@ -91,6 +91,8 @@ class Trial:
         }
         if self.start is not None:  # and those from before there were weights
             facts["start"] = [self.start.digest, self.start.kept]
+        if own := parse(self.head).own_pools:
+            facts["own pools"] = own
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def _made_by(self) -> dict[str, Any]:

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from gapstone.console.formatting import format_size
 from gapstone.converting.paired_difference import Right
-from gapstone.cost import macs
 from gapstone.fitting.image_batches import Images, View
 from gapstone.images.shift import directions, largest_shift, shifted
-from gapstone.mixed import mixed_sizes
 from gapstone.models.classifier import Classifier
 from gapstone.models.model_file import finite_logits
-from gapstone.modes import quiet
+from gapstone.ragged import mixed_sizes
+from gapstone.runtime.eval_mode import eval_mode
+from gapstone.tracing.arithmetic import macs
 from gapstone.training.loop import Rows
 
 Change = Callable[[Tensor], Tensor]
@@ -99,7 +99,7 @@ def correct_answers(
     Raises: NotFiniteError, which begins with `whose`, where a logit is NaN or infinite.
     """
     answers = []
-    with quiet(model), torch.inference_mode():
+    with eval_mode(model), torch.inference_mode():
         for start in range(0, len(rows), batch_size):
             for images in view(rows[start : start + batch_size]):
                 logits = finite_logits(_logits(model, images, change), whose)

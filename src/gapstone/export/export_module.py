@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gapstone.export.torch_pools import GridMean, Pooled, contiguous, grid_matrix, whole, without_operators
-from gapstone.export.watched import WatchedMaps, foreign_features
+from gapstone.export.traced_maps import TracedMaps, foreign_features
 from gapstone.heads import Head
 from gapstone.maps.open_model import ImageModel
 from gapstone.models.classifier import Classifier
@@ -29,7 +29,7 @@ def logits_and_maps(opened: ImageModel) -> nn.Module:
     Raises: ValueError for a model or a pool that has no such form.
     """
     model = opened.model
-    both = LogitsAndMaps(model) if isinstance(model, Classifier) else WatchedMaps(opened)
+    both = LogitsAndMaps(model) if isinstance(model, Classifier) else TracedMaps(opened)
     return both.eval().requires_grad_(False)
 
 

@@ -19,7 +19,6 @@ from gapstone.fitting.linear_map import Linear, check, finite
 from gapstone.fitting.logistic import logistic
 from gapstone.fitting.ridge import Ridge
 from gapstone.heads import Head, parse
-from gapstone.heads.recipes import RECIPES
 from gapstone.models.classifier import Classifier
 from gapstone.swapping.swap_report import KEPT, Swapped, count, head_of
 from gapstone.training.training_data import Progress
@@ -160,7 +159,7 @@ def fit_request(spec: str, method: str, epochs: int) -> None:
     if epochs < 0:
         raise ValueError(f"finetune {epochs}: expected a number of epochs, 0 for none.")
     why = ""
-    if RECIPES[parsed.name].maps:
+    if parsed.recipe.maps:
         why = "it has a ReLU between its linear layer and its pool"
     elif parsed.hidden:
         why = f"it has hidden layers ({','.join(map(str, parsed.hidden))})"

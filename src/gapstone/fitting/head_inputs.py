@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gapstone.fitting.fitting_data import Data
 from gapstone.heads import Head
 from gapstone.models.classifier import Classifier
-from gapstone.modes import quiet
+from gapstone.runtime.eval_mode import eval_mode
 from gapstone.swapping.swap_report import head_of
 
 CHUNK = 64
@@ -67,7 +67,7 @@ def head_inputs(model: nn.Module, head: Head, data: Data, *, logits: bool = Fals
         return row(maps, lambda _: answer)
 
     kept: NDArray[Any] | None = None
-    with quiet(model), torch.inference_mode():
+    with eval_mode(model), torch.inference_mode():
         if between:
             assert isinstance(model, Classifier)
             kept, labels = data.rows("between", model.features.before_last, torch.float16)

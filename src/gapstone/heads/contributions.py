@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.loops import operators
-from gapstone.loops import torch as plain
+from gapstone.loops import reference
 from gapstone.pooling import pool, share
+from gapstone.pools import POOLS
 from gapstone.regions import Grid
 
 
@@ -22,7 +22,7 @@ def pooled(x: Tensor, weight: Tensor, name: Any, **parameters: Any) -> Tensor:
     if name == "mean":  # its share is the same everywhere: nothing of the size of x or of the weights is made
         return _sum(weight, x).div_(x[0, 0].numel())
     if "score" in parameters:  # of each position, as a network made it: `share` takes the query it was made with
-        return _sum(weight, x * plain.share(name, operators.wide(name, x), (parameters["score"],)))
+        return _sum(weight, x * reference.share(POOLS[name], x, (parameters["score"],)))
     return _sum(weight, x * share(x, name, **parameters))
 
 

@@ -7,14 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.heads.contributions import in_place, pooled
-from gapstone.heads.recipes import RECIPES
 from gapstone.heads.spec import parse
-from gapstone.modes import quiet
 from gapstone.pooling import Pool
 from gapstone.pools import POOLS
-from gapstone.pools.names import Merging
+from gapstone.pools.name_types import Merging
 from gapstone.regions import Grid
 from gapstone.regions.region import per_axis
+from gapstone.runtime.eval_mode import eval_mode
 from gapstone.runtime.torch_internals import tracing
 
 
@@ -56,7 +55,7 @@ class Head(nn.Module):
     def __init__(self, spec: str, channels: int, classes: int, size: tuple[int, ...] | None = None) -> None:
         super().__init__()
         parsed = parse(spec)
-        recipe = RECIPES[parsed.name]
+        recipe = parsed.recipe
         if channels < 1 or classes < 1:
             raise ValueError(f"head {spec!r} of {channels} channels and {classes} classes: both must be at least 1.")
         self.spec, self.channels, self.classes = str(parsed), channels, classes
@@ -203,7 +202,7 @@ def affine(layer: nn.Module, whose: str) -> tuple[Tensor, Tensor]:
         found: Tensor = layer(x.to(like))
         return found
 
-    with quiet(layer), torch.no_grad():
+    with eval_mode(layer), torch.no_grad():
         nothing = ask(torch.zeros(1, width))
         rows = [ask(torch.eye(width)[i : i + UNITS]) - nothing for i in range(0, width, UNITS)]
         weight, bias = torch.cat(rows).t(), nothing[0]

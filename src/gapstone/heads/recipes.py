@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from gapstone.pools.names import Merging
+from gapstone.pools import POOLS
+from gapstone.pools.name_types import Merging, OwnPool
+from gapstone.pools.registration import is_own, load_installed
 
 Range = tuple[float, float, bool, str | None]
 """Least, most, whole numbers only, a word that may stand instead."""
@@ -41,3 +43,16 @@ RECIPES: dict[str, Recipe] = {
     "nin": Recipe("one map per class (1×1 convolution), then global average pooling", ("mean",), maps=True),
     "fc": Recipe("flatten, then linear", own={"grid": (1, 64, True, None)}),
 }
+
+
+def recipe_of(name: str) -> Recipe | None:
+    """The head of that name; a pool of the user's own is one: the pool, then linear. None: there is none."""
+    if name not in RECIPES and name not in POOLS:
+        load_installed()
+    if name in RECIPES or not is_own(name):
+        return RECIPES.get(name)
+    options: dict[str, Range] = {
+        key: (p.least, p.most, p.whole, None if p.learned is None else "learned")
+        for key, p in POOLS[name].parameters.items()
+    }
+    return Recipe(f"{name} pooling, then linear", (OwnPool(name),), own=options)

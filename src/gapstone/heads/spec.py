@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from gapstone.heads.recipes import RECIPES
-from gapstone.pools.elsewhere import called_elsewhere
+from gapstone.heads.recipes import RECIPES, Recipe, recipe_of
+from gapstone.pools import POOLS
+from gapstone.pools.aliases import called_elsewhere
+from gapstone.pools.digest import digest
+from gapstone.pools.registration import is_own
 
 WIDEST = 1_000_000  # a hidden layer; a spec may come from a file that is not ours
 
@@ -19,6 +22,19 @@ class Spec:
     name: str
     hidden: tuple[int, ...] = ()
     options: dict[str, float | str] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The pools and layers that the name stands for."""
+        recipe = recipe_of(self.name)
+        if recipe is None:
+            raise ValueError(f"head {self.name!r} is not known.")
+        return recipe
+
+    @property
+    def own_pools(self) -> dict[str, str | None]:
+        """The digests of the user's own pools in it, on which its numbers depend."""
+        return {str(name): digest(POOLS[name]) for name in self.recipe.pools if is_own(name)}
 
     def __str__(self) -> str:
         parts = [self.name]
@@ -42,7 +58,8 @@ def parse(text: str) -> Spec:
     Raises: ValueError that names the wrong part and what may stand there.
     """
     name, *parts = (part.strip() for part in str(text).split(":"))
-    if name not in RECIPES:
+    recipe = recipe_of(name)
+    if recipe is None:
         close = get_close_matches(name, RECIPES, 1, 0.5)
         other = called_elsewhere(name) or name.lower()
         meant = other if other in RECIPES else ELSEWHERE.get(other) or (close[0] if close else None)
@@ -55,7 +72,7 @@ def parse(text: str) -> Spec:
         if equals:
             if key in options:
                 raise ValueError(f"head {text!r}: {key} is given twice.")
-            options[key] = _option(text, name, key, value)
+            options[key] = _option(text, name, recipe, key, value)
             if (key, options[key]) == ("dropout", 0.0):  # gap:dropout=0 is gap
                 del options[key]
         elif place == 0 and part:
@@ -86,8 +103,8 @@ def _width(text: str, width: str) -> int:
     return int(width)
 
 
-def _option(text: str, name: str, key: str, value: str) -> float | str:
-    known = RECIPES[name].options
+def _option(text: str, name: str, recipe: Recipe, key: str, value: str) -> float | str:
+    known = recipe.options
     if key not in known:
         raise ValueError(f"head {text!r}: {name} takes {', '.join(f'{k}=' for k in known)}, not {key}=.")
     least, most, whole, word = known[key]

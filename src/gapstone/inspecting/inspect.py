@@ -4,17 +4,17 @@ from typing import Any
 
 from torch import nn
 
-from gapstone.cost import Tally
-from gapstone.inspecting.dry import Dry, dried
+from gapstone.inspecting.forward_passes import PassFacts, count, look, saved_for_backward
 from gapstone.inspecting.input_sizes import InputSizes, legal_sizes
 from gapstone.inspecting.inspection import Inspection
+from gapstone.inspecting.meta_model import MetaModel, to_meta
 from gapstone.inspecting.module_tree import each_once, rows_of
 from gapstone.inspecting.network_costs import LastMap, OtherHead
 from gapstone.inspecting.network_parts import parts_of
 from gapstone.inspecting.other_heads import AS_IT_IS, flattened, other_heads
-from gapstone.inspecting.passes import Looked, count, kept, look
-from gapstone.inspecting.reach import Seen
 from gapstone.inspecting.size_probe import cells, refusal, takes
+from gapstone.tracing.arithmetic import Arithmetic
+from gapstone.tracing.receptive_field import ReceptiveField
 
 SIZE = (224, 224)
 
@@ -56,20 +56,20 @@ def inspect(
     shape = _size(size if size is not None else _own_size(model))
     if channels < 1:
         raise ValueError(f"channels {channels}: an image has at least one channel")
-    dry = dried(model, channels, shape)
-    images = dry.images(1, channels, shape)
-    seen = look(dry, images)
-    tallies, peak = count(dry, images)
-    not_trained = refusal(dry, channels, shape, train=True)
-    memory = _kept(dry, channels, shape) if not_trained is None else None
-    rows = rows_of(dry.model, seen, tallies, memory)
-    every = {id(p): p for p in dry.model.parameters()}
-    total = Tally()
+    meta = to_meta(model, channels, shape)
+    images = meta.images(1, channels, shape)
+    seen = look(meta, images)
+    tallies, peak = count(meta, images)
+    not_trained = refusal(meta, channels, shape, train=True)
+    memory = _kept(meta, channels, shape) if not_trained is None else None
+    rows = rows_of(meta.model, seen, tallies, memory)
+    every = {id(p): p for p in meta.model.parameters()}
+    total = Arithmetic()
     for tally in tallies.values():
         total += tally
     output, split = seen.output, seen.split
-    accepted = legal_sizes(takes(dry, channels), shape)
-    training = _training(dry, channels, shape, accepted)
+    accepted = legal_sizes(takes(meta, channels), shape)
+    training = _training(meta, channels, shape, accepted)
     answers = seen.answers or frozenset(every)
     kinds = sorted({str(p.dtype).removeprefix("torch.") for p in every.values()})
     return Inspection(
@@ -79,7 +79,7 @@ def inspect(
         classes=output[0] if output and len(output) == 1 else None,
         output=output,
         dtype=", ".join(kinds) or "float32",
-        real=dry.real,
+        real=meta.real,
         parameters=sum(p.numel() for p in every.values()),
         parameter_bytes=sum(p.numel() * p.element_size() for p in every.values()),
         unused_parameters=sum(p.numel() for key, p in every.items() if key not in answers),
@@ -96,18 +96,23 @@ def inspect(
         training_sizes=training,
         not_trained=not_trained,
         rows=rows,
-        parts=parts_of(each_once(rows, dry.model, seen)),
-        heads=_heads(dry, seen, channels, shape, accepted, every),
+        parts=parts_of(each_once(rows, meta.model, seen)),
+        heads=_heads(meta, seen, channels, shape, accepted, every),
     )
 
 
 def _heads(
-    dry: Dry, seen: Looked, channels: int, size: tuple[int, int], accepted: InputSizes, every: dict[int, nn.Parameter]
+    meta: MetaModel,
+    seen: PassFacts,
+    channels: int,
+    size: tuple[int, int],
+    accepted: InputSizes,
+    every: dict[int, nn.Parameter],
 ) -> tuple[OtherHead, ...]:
     split = seen.split
     if split is None:
         return ()
-    found = cells(dry, split.last, channels)
+    found = cells(meta, split.last, channels)
     # under a head for maps of any size: what is asked is whether the network comes to its last map
     free = accepted if accepted.everything else legal_sizes(lambda h, w: found(h, w) is not None, size)
     trunk = sum(p.numel() for key, p in every.items() if key in split.trunk)
@@ -115,32 +120,32 @@ def _heads(
     own = sum(p.numel() for key, p in every.items() if key in seen.answers - split.trunk)
     assert seen.output is not None
     mine = OtherHead(AS_IT_IS, own, trunk + own, split.head_macs, (trunk + own) * bytes_each, str(accepted))
-    stride = split.seen.stride if split.seen and split.seen.stride else (1.0, 1.0)
+    stride = split.field.stride if split.field and split.field.stride else (1.0, 1.0)
     flat = flattened(found, size, free, round(max(stride)))
     return (mine, *other_heads(trunk, bytes_each, split.channels, seen.output[0], split.cells, str(free), flat))
 
 
-def _training(dry: Dry, channels: int, size: tuple[int, int], accepted: InputSizes) -> InputSizes | None:
+def _training(meta: MetaModel, channels: int, size: tuple[int, int], accepted: InputSizes) -> InputSizes | None:
     """As in eval mode where the smallest of that trains too; None where no size was found that trains."""
-    works = takes(dry, channels, train=True)
+    works = takes(meta, channels, train=True)
     if accepted.kind == "only" or works(*accepted.smallest):
         return accepted if works(*accepted.smallest) else None
     larger = 2 * max(size)
     return next((legal_sizes(works, tried) for tried in (size, (larger, larger)) if works(*tried)), None)
 
 
-def _kept(dry: Dry, channels: int, size: tuple[int, int]) -> dict[str, int]:
+def _kept(meta: MetaModel, channels: int, size: tuple[int, int]) -> dict[str, int]:
     """Per image; of two, since batch norm may refuse to learn from one."""
-    both = kept(dry, dry.images(2, channels, size))
+    both = saved_for_backward(meta, meta.images(2, channels, size))
     return {path: (bytes_ + 1) // 2 for path, bytes_ in both.items()}
 
 
-def _last_map(seen: Looked) -> LastMap | None:
+def _last_map(seen: PassFacts) -> LastMap | None:
     split = seen.split
     if split is None:
         return None
-    sees = split.seen or Seen(None, None, False)
-    return LastMap(split.channels, split.cells, sees.field, sees.stride, sees.whole)
+    sees = split.field or ReceptiveField(None, None, False)
+    return LastMap(split.channels, split.cells, sees.size, sees.stride, sees.whole)
 
 
 def _channels(model: nn.Module) -> int:

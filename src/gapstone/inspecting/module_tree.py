@@ -5,13 +5,13 @@ from dataclasses import replace
 
 from torch import nn
 
-from gapstone.cost import Tally
+from gapstone.inspecting.forward_passes import PassFacts
 from gapstone.inspecting.network_costs import ModuleCosts
-from gapstone.inspecting.passes import Looked
+from gapstone.tracing.arithmetic import Arithmetic
 
 
 def rows_of(
-    model: nn.Module, seen: Looked, tallies: dict[str, Tally], memory: dict[str, int] | None
+    model: nn.Module, seen: PassFacts, tallies: dict[str, Arithmetic], memory: dict[str, int] | None
 ) -> tuple[ModuleCosts, ...]:
     """In the order of `named_modules()`, the model itself first.
 
@@ -20,7 +20,7 @@ def rows_of(
     return tuple(_row(path, module, seen, tallies, memory) for path, module in model.named_modules())
 
 
-def each_once(rows: Sequence[ModuleCosts], model: nn.Module, seen: Looked) -> tuple[ModuleCosts, ...]:
+def each_once(rows: Sequence[ModuleCosts], model: nn.Module, seen: PassFacts) -> tuple[ModuleCosts, ...]:
     """The same rows, each parameter counted where it first stands: modules that share one are counted together."""
     head = _head(seen)
     first = [(path, p.numel(), id(p) in head) for path, p in model.named_parameters()]  # without duplicates
@@ -32,22 +32,22 @@ def each_once(rows: Sequence[ModuleCosts], model: nn.Module, seen: Looked) -> tu
     return tuple(counted(row) for row in rows)
 
 
-def _head(seen: Looked) -> frozenset[int]:
+def _head(seen: PassFacts) -> frozenset[int]:
     """Parameters, by identity, that are used only after the last map."""
     return seen.answers - seen.split.trunk if seen.split else frozenset()
 
 
 def _row(
-    path: str, module: nn.Module, seen: Looked, tallies: dict[str, Tally], memory: dict[str, int] | None
+    path: str, module: nn.Module, seen: PassFacts, tallies: dict[str, Arithmetic], memory: dict[str, int] | None
 ) -> ModuleCosts:
     def inside(other: str) -> bool:
         return not path or other == path or other.startswith(f"{path}.")
 
     told = seen.modules.get(path)
-    tally = sum((t for other, t in tallies.items() if inside(other)), Tally())
+    tally = sum((t for other, t in tallies.items() if inside(other)), Arithmetic())
     parameters = {id(p): p.numel() for p in module.parameters()}
     head = _head(seen)
-    places = told.seen if told else None
+    places = told.field if told else None
     return ModuleCosts(
         path=path,
         kind=type(module).__name__,
@@ -60,7 +60,7 @@ def _row(
         pooled=tally.pooled,
         single=tally.single,
         kept_bytes=sum(n for other, n in memory.items() if inside(other)) if memory is not None else None,
-        field=places.field if places else None,
+        field=places.size if places else None,
         stride=places.stride if places else None,
         whole=places.whole if places else False,
     )

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from gapstone.cost import Counting
 from gapstone.heads import Head
 from gapstone.heads.recipes import RECIPES
 from gapstone.inspecting.input_sizes import InputSizes, alike
 from gapstone.inspecting.network_costs import OtherHead
 from gapstone.nets.on_meta import on_meta
+from gapstone.tracing.arithmetic import ArithmeticCounter
 
 MORE = ("fc:512", "fc:4096,4096", "fc:grid=7")
 """After every head by its bare name."""
@@ -30,11 +30,11 @@ def other_heads(
         with on_meta():
             head = Head(spec, channels, classes, tuple(cells)).eval()
             maps = torch.empty(1, channels, *cells)
-            with torch.no_grad(), Counting() as counting:
+            with torch.no_grad(), ArithmeticCounter() as counter:
                 head(maps)
         own = sum(p.numel() for p in head.parameters())
         sizes = flat if head.size is not None else accepted
-        rows.append(OtherHead(spec, own, trunk + own, counting.total.macs, (trunk + own) * size_of_one, sizes))
+        rows.append(OtherHead(spec, own, trunk + own, counter.total.macs, (trunk + own) * size_of_one, sizes))
     return rows
 
 

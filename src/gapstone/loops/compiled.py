@@ -1,353 +1,182 @@
-"""A kernel: a template (over_places.py, over_windows.py) bound to a pool and to types, compiled, kept on disk.
+"""The CPU loop: any pool from its five functions, compiled by Numba, forward and backward.
 
-Numba's disk cache looks at a function's own bytecode, not at what is bound into it: asked for gem in a second process
-it once gave the mean. So every kernel has a name of its own, with a hash of all that it is made of.
+Three kernels: over_windows.py (windows of contiguous maps), over_places.py (everything else: lists of positions), and
+there, for contiguous maps of 1024 positions and more, whole maps as runs. Numba is imported when first needed (0.3 s).
 """
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+import platform
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from math import inf
-from pathlib import Path
-from types import FunctionType, ModuleType
-from typing import Any
+from typing import Protocol
 
-import numba
-import numpy as np
-from llvmlite import ir
-from numba import types
+import torch
+from torch import Tensor
 
-from gapstone.loops import arguments as a
-from gapstone.loops import building, over_places, over_windows, vectors, words
-from gapstone.loops.building import bound, njit
-from gapstone.loops.kernels import Kernels
-from gapstone.pools import POOLS, Definition
+from gapstone.loops import launch_places, launch_windows
+from gapstone.loops.argmax_positions import argmax_positions
+from gapstone.loops.kernel_call import KernelCall, position_type
+from gapstone.loops.memory_format import COMPUTED, STORAGE, arranged, settled
+from gapstone.loops.pool_call import Gradients, PoolCall
+from gapstone.loops.precision import answer_type
+from gapstone.pools import Definition
+from gapstone.pools.definition import looks_at, read_by_backward
+from gapstone.regions.places import PositionWeights, Sampled
 
-LANES = {"f32": 32, "f64": 16, "i64": 16}
-LEAST_INTEGER = {"u8": 0, "i8": -(2**7), "i16": -(2**15), "i32": -(2**31), "i64": -(2**63)}
-MOST_INTEGER = {"u8": 2**8 - 1, "i8": 2**7 - 1, "i16": 2**15 - 1, "i32": 2**31 - 1, "i64": 2**63 - 1}
-COMPUTED = {"f32": "f32", "bf16": "f32", "f16": "f32", "f64": "f64"}
-
-
-@dataclass(frozen=True)
-class Kind:
-    """All that a kernel is compiled for."""
-
-    template: str
-    pool: str
-    x: str  # how x lies in memory: f32, bf16, u8, …
-    out: str
-    position: str  # how kept positions lie in memory
-    keep: tuple[int, ...] = ()  # the parts of the state that are kept
-    counted: bool = False  # the part that counts positions is known from the box
-    weighted: bool = False
-    masked: bool = False
-    slope: bool = False
-    dx: str = "f32"
-
-    @property
-    def computed(self) -> str:
-        return COMPUTED.get(self.x, "i64")
+HALVES = (torch.bfloat16, torch.float16)
+FLOATS = (torch.float32, torch.float64, *HALVES)
+NO_FLOAT16 = platform.machine() in ("x86_64", "AMD64") and torch.backends.cpu.get_cpu_capability() == "DEFAULT"
+POWERS = {"exp", "log", "expm1", "log1p", "pow"}
 
 
-def _constants(kinds: list[tuple[str, float]], lanes: int) -> Any:
-    """empty(): a state of constants."""
-    result = types.Tuple([vectors.Vector(kind, lanes) for kind, _ in kinds])
+class Launcher(Protocol):
+    """What launch_places.py and launch_windows.py offer."""
 
-    @numba.extending.intrinsic
-    def constants(typing: Any) -> Any:
-        def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            parts = [vectors.constant(ir.VectorType(vectors.ELEMENTS[kind], lanes), value) for kind, value in kinds]
-            return context.make_tuple(builder, result, parts)
+    def forward(self, call: KernelCall, out: Tensor, parts: tuple[int, ...], saved: list[Tensor]) -> None: ...
 
-        return result(), emit
+    def backward(
+        self, call: KernelCall, grad: Tensor, out: Tensor | None, parts: tuple[int, ...], saved: list[Tensor],
+        slope: bool,
+    ) -> Gradients: ...  # fmt: skip
 
-    return constants
+    def forward_kernel(self, call: KernelCall, dtype: torch.dtype, parts: tuple[int, ...]) -> object: ...
 
-
-def _states(kinds: list[str], lanes: int) -> tuple[Any, Any, int]:
-    """save(address, state), restore(address), and the bytes of a state in scratch."""
-    result = types.Tuple([vectors.Vector(kind, lanes) for kind in kinds])
-    stride = 8 * lanes * 2  # twice: rotate() writes every part a second time behind itself
-    i64 = ir.IntType(64)
-
-    def at(builder: Any, address: Any, part: int) -> Any:
-        return builder.inttoptr(builder.add(address, ir.Constant(i64, part * stride)), ir.PointerType())
-
-    @numba.extending.intrinsic
-    def save(typing: Any, address: Any, state: Any) -> Any:
-        def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            for part in range(len(kinds)):
-                builder.store(builder.extract_value(values[1], part), at(builder, values[0], part), align=4)
-            return context.get_dummy_value()
-
-        return types.void(address, state), emit
-
-    @numba.extending.intrinsic
-    def restore(typing: Any, address: Any) -> Any:
-        def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            parts = [
-                builder.load(at(builder, values[0], part), align=4, typ=ir.VectorType(vectors.ELEMENTS[kind], lanes))
-                for part, kind in enumerate(kinds)
-            ]
-            return context.make_tuple(builder, result, parts)
-
-        return result(address), emit
-
-    @numba.extending.intrinsic
-    def rotate(typing: Any, address: Any, shift: Any) -> Any:
-        """Move the lanes of a saved state: lane l becomes what lane l + shift was."""
-
-        def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            for part, kind in enumerate(kinds):
-                size = vectors.BYTES[kind]
-                vector = ir.VectorType(vectors.ELEMENTS[kind], lanes)
-                first = at(builder, values[0], part)
-                value = builder.load(first, align=4, typ=vector)
-                begin = builder.ptrtoint(first, i64)
-                second = builder.inttoptr(builder.add(begin, ir.Constant(i64, size * lanes)), ir.PointerType())
-                builder.store(value, second, align=4)
-                moved = builder.add(begin, builder.mul(values[1], ir.Constant(i64, size)))
-                value = builder.load(builder.inttoptr(moved, ir.PointerType()), align=4, typ=vector)
-                builder.store(value, first, align=4)
-            return context.get_dummy_value()
-
-        return types.void(address, shift), emit
-
-    return save, (restore, rotate), stride * len(kinds)
+    def backward_kernel(self, call: KernelCall, parts: tuple[int, ...], slope: bool) -> object: ...
 
 
-def spoken(kind: Kind) -> Definition:
-    numbers: dict[str, Callable[[float], Any]] = {"f32": np.float32, "f64": np.float64, "i64": _whole}
-    return POOLS[kind.pool].spoken(words, numbers[kind.computed])
+_cannot: dict[str, str] = {}
+"""By a pool's name why Numba cannot compile it. (torch.compile cannot hash a definition.)"""
 
 
-def _whole(value: float) -> Any:
-    """Infinities only begin a state, and there they are the ends of the type."""
-    return value if abs(value) == inf else np.int64(value)
-
-
-def empty_of(pool: Definition, kind: Kind) -> list[tuple[str, float]]:
-    """The empty state's numbers, each with what it is computed with."""
-    made: list[tuple[str, float]] = []
-    for part, value in enumerate(pool.empty):
-        if pool.positional and part == 1:
-            # where nobody asks for positions all are 0, and LLVM drops them: 1.5-2x faster
-            made.append(("i32", 2**31 - 1 if kind.keep else 0))
-        elif kind.computed == "i64" and value in (-inf, inf):
-            made.append(("i64", LEAST_INTEGER[kind.x] if value < 0 else MOST_INTEGER[kind.x]))
-        else:
-            made.append((kind.computed, int(value) if kind.computed == "i64" else float(np.float32(value))))
-    return made
-
-
-def _missing(*_: Any) -> Any:
-    raise NotImplementedError
-
-
-def _pool_functions(pool: Definition, kind: Kind, k: Any) -> None:
-    """The pool's functions, all with the same arguments: x, a position, an answer, a state, a tuple of parameters."""
-    lanes = k.V
-    as_state = vectors.state_maker(kind.computed, lanes, (1,) if pool.positional else ())
-    as_sums = vectors.state_maker(kind.computed, lanes, ())
-    full = k.full
-    lift, combine, finish, share = (njit(f, k.TAG) for f in (pool.lift, pool.combine, pool.finish, pool.share))
-    key, terms, slope = (njit(f, k.TAG) if f else _missing for f in (pool.key, pool.terms, pool.slope))
-    if pool.positional:
-        keep, nowhere = bool(kind.keep), k.full_position
-
-        def lifted(x: Any, i: Any, p: Any) -> Any:
-            return as_state(lift(x, i if keep else nowhere(0), *p))
-
-        def shared(x: Any, i: Any, out: Any, state: Any, p: Any) -> Any:
-            return full(share(*((x, i, out) + state + p)))  # noqa: RUF005  (Numba knows tuples by +)
-
-    else:
-
-        def lifted(x: Any, i: Any, p: Any) -> Any:
-            return as_state(lift(x, *p))
-
-        def shared(x: Any, i: Any, out: Any, state: Any, p: Any) -> Any:
-            return full(share(*((x, out) + state + p)))  # noqa: RUF005
-
-    def merged(state: Any, other: Any, p: Any) -> Any:
-        return as_state(combine(*(state + other + p)))
-
-    def answer(state: Any, p: Any) -> Any:
-        return full(finish(*(state + p)))
-
-    def keyed(x: Any, p: Any) -> Any:
-        return key(x, *p)
-
-    def plain_key(x: Any, p: Any) -> Any:
-        return x
-
-    def termed(x: Any, reference: Any, p: Any) -> Any:
-        return as_sums(terms(x, reference, *p))
-
-    def sloped(x: Any, i: Any, out: Any, state: Any, p: Any) -> Any:
-        return full(slope(*((x, out) + state + p)))  # noqa: RUF005
-
-    functions: dict[str, Callable[..., Any]] = {"lifted": lifted, "shared": shared, "merged": merged, "answer": answer,
-                 "keyed": keyed if pool.key else plain_key, "termed": termed, "sloped": sloped}  # fmt: skip
-    for name, function in functions.items():
-        setattr(k, name, njit(function, k.TAG))
-
-
-def _parameters(pool: Definition, k: Any, names: dict[str, Any]) -> None:
-    if not pool.parameters:
-
-        def none(args: Any, image: Any, c: Any, lanes: Any, line: Any) -> Any:
-            return ()
-
-        def none_of(args: Any, image: Any, c: Any) -> Any:
-            return ()
-
-        k.parameters, k.parameters_of = njit(none, k.TAG), njit(none_of, k.TAG)
-        return
-    number, read, read_one, write, full, size, lanes_in_all = (
-        vectors.number, k.read, k.read_one, k.write, k.full, k.SIZE, k.V
-    )  # fmt: skip
-    address, per_image = a.PARAMETER, a.PARAMETER_IMAGE
-
-    def parameters(args: Any, image: Any, c: Any, lanes: Any, line: Any) -> Any:
-        at = number(args, address) + image * number(args, per_image) + c * size
-        if lanes == lanes_in_all:
-            return (read(at),)
-        for lane in range(lanes):
-            write(line + lane * size, read_one(at + lane * size))
-        for lane in range(lanes, lanes_in_all):
-            write(line + lane * size, read_one(at))
-        return (read(line),)
-
-    def parameters_of(args: Any, image: Any, c: Any) -> Any:
-        return (full(read_one(number(args, address) + image * number(args, per_image) + c * size)),)
-
-    k.parameters, k.parameters_of = njit(parameters, k.TAG), njit(parameters_of, k.TAG)
-
-
-def _in_memory(k: Any, lanes: int, storage: str, own: str, functions: dict[str, Any]) -> dict[str, Any]:
-    """The functions that bring vectors to memory and back, for numbers that lie there as `storage`."""
-    there = ModuleType("there")
-    vars(there).update(
-        V=lanes, BYTES=vectors.BYTES[storage], OWN=vectors.BYTES[own], write=k.write,
-        write_there=vectors.writer(storage),
-        read_there=vectors.reader(storage, own, lanes),
-        read_8_there=vectors.reader(storage, own, 8),
-        read_one_there=vectors.reader(storage, own, 0),
-        read_own=vectors.reader(own, own, lanes),
-        read_8_own=vectors.reader(own, own, 8),
-        read_one_own=vectors.reader(own, own, 0),
-    )  # fmt: skip
-    made = {}
-    for name, function in functions.items():
-        made[name] = njit(bound(function, {**function.__globals__, "k": there}), f"{storage}_{own}_{k.TAG}")
-    return made
-
-
-def bind(kind: Kind) -> FunctionType:
-    """The template with all names bound."""
-    source = over_windows if kind.template.startswith("windows") else over_places
-    pool = spoken(kind)
-    computed, lanes = kind.computed, LANES[kind.computed]
-    k: Any = ModuleType("k")
-    k.TAG = fingerprint(kind)
-    empty = empty_of(pool, kind)
-    k.V, k.HALF, k.SIZE, k.ITEM, k.DX_ITEM = (
-        lanes, lanes // 2, vectors.BYTES[computed], vectors.BYTES[kind.x], vectors.BYTES[kind.dx]
-    )  # fmt: skip
-    k.BLOCK, k.PIECE = 128, 8
-    k.full, k.counting = vectors.lanes_of(computed, lanes)
-    k.full_position, _ = vectors.lanes_of("i32", lanes)
-    k.empty = _constants(empty, lanes)
-    k.no_sums = _constants([(c, 0) for c, _ in empty[1:]], lanes)
-    k.save, (k.restore, k.rotate), k.STATE_BYTES = _states([c for c, _ in empty], lanes)
-    k.chosen, k.word = vectors.chosen, words
-    k.replace_count = vectors.replacer(-1 if pool.count is None else pool.count)
-    k.replace0, k.replace1, k.replace2, k.replace3 = (vectors.replacer(part) for part in range(4))
-    k.read, k.read_one = vectors.reader(computed, computed, lanes), vectors.reader(computed, computed, 0)
-    k.write = _writer_of_own()
-    k.read_x, k.read_one_x = vectors.reader(kind.x, computed, lanes), vectors.reader(kind.x, computed, 0)
-    k.read_8_x = vectors.reader(kind.x, computed, 8)
-    k.read_dx, k.read_one_dx = vectors.reader(kind.dx, computed, lanes), vectors.reader(kind.dx, computed, 0)
-    k.write_dx = vectors.writer(kind.dx)
-    k.turn_in = vectors.turner(kind.x, computed, computed)
-    k.turn_out = vectors.turner(computed, computed, kind.dx)
-    k.read_mask = vectors.mask_reader(lanes)
-    k.split = vectors.pair_splitter(kind.x, computed, lanes // 2)
-    k.weave = vectors.pair_weaver(computed, kind.dx, lanes // 2)
-    k.split_8, k.weave_8 = vectors.pair_splitter(kind.x, computed, 8), vectors.pair_weaver(computed, kind.dx, 8)
-    names: dict[str, Any] = {**vars(source), "k": k}
-    names.update(
-        TERMS=pool.terms is not None, MEAN=pool.reference == "mean", WEIGHTED=kind.weighted, MASKED=kind.masked,
-        COUNTED=kind.counted, SLOPE=kind.slope, POSITIONAL=pool.positional,
-    )  # fmt: skip
-    looked = looked_at(pool, kind.slope)
-    names.update(NEEDS_X="x" in looked, NEEDS_OUT="out" in looked)
-    names.update({f"KEEP{part}": part in kind.keep for part in range(4)})
-    _pool_functions(pool, kind, k)
-    _parameters(pool, k, names)
-    grid = source is over_windows
-    put, get = (
-        (over_windows.put_rows, over_windows.get_rows) if grid else (over_places.put_lanes, over_places.get_lanes)
+def cannot_compile(pool: Definition, error: Exception) -> None:
+    """From now on the reference loop runs this pool, which Numba could not compile."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    _cannot[pool.name] = f"Numba cannot compile {pool.name}"
+    warnings.warn(
+        f"pool {pool.name!r} has no compiled loop, the reference answers: {type(error).__name__}: {reason}",
+        RuntimeWarning,
+        stacklevel=2,
     )
-    prefix = "_rows" if grid else ""
-    own_kinds = [c for c, _ in empty]
-    stores = {"out": (kind.out, computed), "grad": (kind.out, computed)}
-    for part in kind.keep:
-        stores[f"kept{part}"] = (kind.position if own_kinds[part] == "i32" else own_kinds[part], own_kinds[part])
-        setattr(k, f"KEPT{part}_ITEM", vectors.BYTES[stores[f"kept{part}"][0]])
-        setattr(k, f"KEPT{part}_OWN", vectors.BYTES[own_kinds[part]])
-        setattr(k, f"read_kept{part}", vectors.reader(own_kinds[part], own_kinds[part], lanes))
-    k.OUT_ITEM = k.GRAD_ITEM = vectors.BYTES[kind.out]
-    for what, (storage, own) in stores.items():
-        made = _in_memory(k, lanes, storage, own, {"put": put, "get": get})
-        setattr(k, f"put{prefix}_{what}", made["put"])
-        setattr(k, f"get{prefix}_{what}", made["get"])
-        setattr(k, f"one_{what}", vectors.reader(storage, own, 0))
-    for helper in source.HELPERS:
-        names[helper.__name__] = njit(bound(helper, names), k.TAG, inline=False)
-    name = f"{kind.template}_{kind.pool}_{kind.x}_{k.TAG}"
-    return bound(getattr(source, kind.template), names, name)
+
+
+def refuses(call: PoolCall) -> str | None:
+    """Why this loop has no kernel for a call; None: it has."""
+    pool, dtype, place = call.pool, call.dtype, call.place
+    if pool.name in _cannot:
+        return _cannot[pool.name]
+    if pool.words & {"list", "merge_largest"}:
+        return f"{pool.name} keeps a list"
+    if any(parameter.per_position for parameter in pool.parameters.values()):
+        return f"{pool.name} has a parameter per position"
+    if len(pool.parameters) > 1:
+        return f"{pool.name} has more than one parameter"
+    if len(pool.empty) > MOST_PARTS:
+        return f"{pool.name} has more than {MOST_PARTS} numbers in its state"
+    if isinstance(place, Sampled):
+        return "values are read between positions"
+    if dtype not in STORAGE:
+        return f"no kernels for {dtype}"
+    if dtype not in FLOATS and pool.integers is None:
+        return f"{pool.name} of integers"
+    if dtype == torch.float64 and pool.words & POWERS:
+        return "float64 exponentials are faster in torch"
+    if isinstance(place, PositionWeights) and (not pool.weighted or dtype not in FLOATS):
+        return f"{pool.name} of {dtype} cannot be weighted"
+    if dtype == torch.float16 and NO_FLOAT16:
+        return "this processor does not know float16"
+    return None
+
+
+MOST_PARTS = 4
+"""Numbers of a state that the templates can save."""
+
+
+def serves(call: PoolCall) -> str | None:
+    """Why this loop is the one to take, after the tuned loop and torch's kernels."""
+    return None if refuses(call) else "derived from the pool's definition and compiled for this machine"
 
 
 @lru_cache
-def _writer_of_own() -> Any:
-    """write(address, value): numbers as they are computed with."""
-
-    @numba.extending.intrinsic
-    def write(typing: Any, address: Any, value: Any) -> Any:
-        scalar = value.kind if isinstance(value, vectors.Vector) else {v: n for n, v in vectors.SCALARS.items()}[value]
-
-        def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            pointer = builder.inttoptr(values[0], ir.PointerType())
-            builder.store(values[1], pointer, align=vectors.BYTES[scalar])
-            return context.get_dummy_value()
-
-        return types.void(types.int64, value), emit
-
-    return write
+def _looked_at_parts(pool: Definition) -> tuple[int, ...]:
+    """The parts of the state that share or slope look at."""
+    parts: set[int] = set()
+    for function, before in ((pool.share, 3 if pool.positional else 2), (pool.slope, 2)):
+        if function:
+            code = function.__code__
+            names = code.co_varnames[before : before + len(pool.empty)]
+            parts |= {part for part, argument in enumerate(names) if argument in looks_at(function)}
+    return tuple(sorted(parts))
 
 
-def looked_at(pool: Definition, slope: bool) -> frozenset[str]:
-    """The names of the arguments that the backward looks at."""
-    from gapstone.pools.definition import looks_at
-
-    names = set(looks_at(pool.share))
-    if slope and pool.slope:
-        names |= set(looks_at(pool.slope))
-    return frozenset(names)
+def saved_parts(call: PoolCall) -> tuple[int, ...]:
+    """The parts of the state that the backward needs; not the count, where the place tells it."""
+    count = None if isinstance(call.place, PositionWeights) else call.pool.count
+    return tuple(part for part in _looked_at_parts(call.pool) if part != count)
 
 
-def fingerprint(kind: Kind) -> str:
-    pool = Path(inspect.getfile(POOLS[kind.pool].lift))  # of a pool of the user's own, too
-    return building.fingerprint(__name__, pool.read_text("utf-8"), repr(kind))
+def saved_types(call: PoolCall) -> list[torch.dtype]:
+    """The types of the saved tensors; each has the answer's shape."""
+    return [
+        position_type(call.place) if call.pool.positional and part == 1 else COMPUTED.get(call.dtype, torch.int64)
+        for part in saved_parts(call)
+    ]
 
 
-def _described(kind: Kind) -> tuple[str, Callable[[], FunctionType]]:
-    return f"{kind.template}_{kind.pool}_{kind.x}_{fingerprint(kind)}", lambda: bind(kind)
+def needs(call: PoolCall, slope: bool) -> tuple[bool, bool]:
+    """Whether the backward reads x, and the answers."""
+    names = read_by_backward(call.pool, slope)
+    return "x" in names, "out" in names
 
 
-kernel: Kernels[Kind] = Kernels(_described)
-"""kernel(kind): compiled, or loaded, when first asked for."""
+def forward(call: PoolCall, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The answers over a place, and what the backward needs besides x and the answers."""
+    kernel_call = _on(call, x)
+    out = kernel_call.empty(answer_type(call.pool, x.dtype))
+    parts = saved_parts(call) if call.requires_grad else ()
+    saved = [kernel_call.empty(kind) for kind in saved_types(call)] if call.requires_grad else []
+    if out.numel():
+        _launcher(kernel_call).forward(kernel_call, out, parts, saved)
+    return out, saved
+
+
+def backward(
+    call: PoolCall,
+    grad: Tensor,
+    x: Tensor | None,
+    out: Tensor | None,
+    saved: Sequence[Tensor],
+    slope: bool = False,
+) -> Gradients:
+    """d answer / d x and, per image and channel, d answer / d parameter, both times `grad`."""
+    kernel_call = KernelCall(call, None, call.channels_last) if x is None else KernelCall.of(call, arranged(x))
+    return _launcher(kernel_call).backward(
+        kernel_call,
+        kernel_call.like_answers(grad.to(call.dtype)),
+        None if out is None else kernel_call.like_answers(out),
+        saved_parts(call),
+        [kernel_call.like_answers(part) for part in saved],
+        slope,
+    )
+
+
+def kernels(call: PoolCall, x: Tensor) -> Iterator[Callable[[], object]]:
+    """Functions that each ask for one of the kernels of such a call and of its gradient."""
+    kernel_call = _on(call, x)
+    launcher, parts = _launcher(kernel_call), saved_parts(call) if call.requires_grad else ()
+    yield lambda: launcher.forward_kernel(kernel_call, answer_type(call.pool, x.dtype), parts)
+    if call.requires_grad:
+        yield lambda: launcher.backward_kernel(kernel_call, parts, call.learned)
+
+
+def _on(call: PoolCall, x: Tensor) -> KernelCall:
+    return KernelCall.of(call, settled(x) if call.requires_grad and call.pool.positional else arranged(x))
+
+
+def _launcher(call: KernelCall) -> Launcher:
+    return launch_windows if launch_windows.fits(call) else launch_places
+
+
+def positions(call: PoolCall, saved: Tensor) -> Tensor:
+    """For each answer the position on the flattened map that a saved number stands for."""
+    of_window = launch_windows.fits(KernelCall(call, None, call.channels_last))
+    return argmax_positions(call.place, saved, tuple(call.shape), of_window)

@@ -1,8 +1,8 @@
-"""Pools in torch's own words, for graphs that are run elsewhere: no operator of gapstone's, no size written down.
+"""Pools in torch's own operators, for graphs that are run elsewhere: no operator of gapstone's, no size written down.
 
 Each answer's positions are gathered along one last axis, beside which of them exist; there a pool folds them at once.
-It takes as many times the map's memory as positions are in more than one answer. `loops.torch` combines them one by
-one instead, as often as the largest cell has positions: with sizes that are symbols nobody knows how often that is.
+It takes as many times the map's memory as positions are in more than one answer. The reference loop combines them one
+by one instead, as often as the largest cell has positions: with sizes that are symbols nobody knows how often that is.
 """
 
 from typing import Any
@@ -10,30 +10,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.loops import native
-from gapstone.loops import torch as plain
-from gapstone.pools import POOLS
-from gapstone.regions.places import Axis, Boxes, Labels, Place, Rectangles, Weights, Windows
+from gapstone.loops import native, reference
+from gapstone.loops.pool_call import PoolCall
+from gapstone.loops.precision import answer_type, wide
+from gapstone.loops.reference_states import divisor, fold, on_tensors
+from gapstone.regions.places import Axis, Intervals, Labels, Place, PositionWeights, Rectangles, Windows
 from gapstone.regions.region import seen
 
-Parameters = tuple[Tensor | float, ...]
+
+def forward(call: PoolCall, x: Tensor) -> Tensor:
+    """The answers, as `reference.pooled` gives them."""
+    place = call.place
+    if isinstance(place, PositionWeights) or call.over_whole_map:
+        return reference.pooled(call, x)
+    x = wide(call.pool, x)
+    out = native.forward(call, x) if _has_native(call, x) else _gathered(call, x)
+    return out.to(answer_type(call.pool, call.dtype))
 
 
-def forward(name: str, x: Tensor, place: Place, parameters: Parameters) -> Tensor:
-    """As `loops.torch.forward`."""
-    if isinstance(place, Weights) or (isinstance(place, Boxes) and place.axes is None):
-        return plain.forward(name, x, place, parameters)
-    if isinstance(place, Boxes) and _native(name, x, place):
-        return native.forward(name, x, place)
+def _gathered(call: PoolCall, x: Tensor) -> Tensor:
+    place = call.place
     values, inside = gather(x, place)
-    own = tuple(_here(p, place, x.dim() - 2, values.dim()) for p in parameters)
-    pool = plain.spoken(name, 1)
-    state = plain.fold(pool, values, own, inside, 1)
-    if isinstance(place, Boxes) and place.divisor != "positions":
-        given = plain.divisor(place, sizes(x)[2:], x)[..., None]
+    own = tuple(_beside(p, place, x.dim() - 2, values.dim()) for p in call.parameters)
+    pool = on_tensors(call.pool, 1)
+    state = fold(pool, values, own, inside, 1)
+    if isinstance(place, Intervals) and place.divisor != "positions":
+        given = divisor(place, sizes(x)[2:], x)[..., None]
         state = tuple(given.expand_as(part) if i == pool.count else part for i, part in enumerate(state))
     # a score of each position has done its part
-    if any(knob.per_position for knob in POOLS[name].parameters.values()):
+    if any(parameter.per_position for parameter in pool.parameters.values()):
         own = (0.0,) * len(own)
     out: Tensor = pool.finish(*state, *own).squeeze(-1)
     return out.squeeze(-1) if isinstance(place, Labels) and place.whole else out
@@ -44,11 +49,14 @@ def sizes(x: Tensor) -> tuple[int, ...]:
     return tuple(int(n) if isinstance(n, Tensor) else n for n in x.shape)
 
 
-def _native(name: str, x: Tensor, place: Boxes) -> bool:
+def _has_native(call: PoolCall, x: Tensor) -> bool:
     """Whether torch's own pool takes the same windows, whatever the sizes are."""
-    if place.axes is None or any(isinstance(n, torch.SymInt) for axis in place.axes for n in axis[3:5]):
+    place = call.place
+    if not isinstance(place, Intervals) or place.axes is None:
+        return False
+    if any(isinstance(n, torch.SymInt) for axis in place.axes for n in axis[3:5]):
         return False  # "same" padding, of which nothing may be asked
-    if native.knows(name, x, place) is None:
+    if native.knows(call._replace(dtype=x.dtype)) is None:
         return False
     # for a window that hangs over, torch asks the size; it has grids of fixed sizes only
     return all(
@@ -65,7 +73,7 @@ def _same(cells: Any, others: Any) -> bool:
     return bool(cells == others)
 
 
-def _here(parameter: Tensor | float, place: Place, spatial: int, axes: int) -> Tensor | float:
+def _beside(parameter: Tensor | float, place: Place, spatial: int, axes: int) -> Tensor | float:
     """A parameter beside gathered values."""
     if not isinstance(parameter, Tensor) or parameter.dim() == 0:
         return parameter
@@ -84,7 +92,7 @@ def gather(x: Tensor, place: Place) -> tuple[Tensor, Tensor]:
         labels = place.labels.flatten(1)[:, None, None]
         cells = torch.arange(place.count, device=x.device)[:, None]
         return x.flatten(2)[:, :, None].expand(-1, -1, place.count, -1), labels == cells
-    assert isinstance(place, Boxes)
+    assert isinstance(place, Intervals)
     if place.axes is None:
         flat = x.flatten(2)
         return flat, torch.ones_like(flat, dtype=torch.bool)

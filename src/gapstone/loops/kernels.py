@@ -4,12 +4,12 @@ import ctypes
 from collections.abc import Callable
 from functools import lru_cache
 from types import FunctionType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import llvmlite.binding as llvm
 
 from gapstone.loops import background, kernel_cache
-from gapstone.loops.building import emit
+from gapstone.loops.kernel_code import emit
 
 Key = TypeVar("Key")
 
@@ -34,39 +34,50 @@ class Kernel:
         self.call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.address)
 
 
+class Description(NamedTuple):
+    """What a kernel is made of."""
+
+    name: str
+    """It tells all that the kernel is made of: two kernels never share a name."""
+    bind: Callable[[], FunctionType]
+    """Makes the function to compile."""
+    on_disk: bool = True
+    """Whether the name means the same in another process."""
+
+
 class Kernels(Generic[Key]):
-    """`kernels(kind)`: the kernel for it, compiled or loaded when first asked for.
+    """`kernels(kind)`: the kernel for it, compiled or loaded when first asked for."""
 
-    `describe(kind)`: its name, which tells all that it is made of, and what makes the function to compile.
-    """
-
-    def __init__(self, describe: Callable[[Key], tuple[str, Callable[[], FunctionType]]]) -> None:
+    def __init__(self, describe: Callable[[Key], Description]) -> None:
         self.made: dict[Key, Kernel] = {}
         self._describe = describe
 
     def __call__(self, kind: Key) -> Kernel:
-        found = self.made.get(kind)
-        return self._load(kind) if found is None else found
+        kernel = self.made.get(kind)
+        return self._load(kind) if kernel is None else kernel
 
     def _load(self, kind: Key) -> Kernel:
-        name, bind = self._describe(kind)
-        code = kernel_cache.read(name)
-        if code is None and background.defers() and background.builder.add(name, lambda: self._build(kind, name, bind)):
-            raise background.NotBuilt(name)
-        return self._build(kind, name, bind) if code is None else self._keep(kind, name, code)
+        what = self._describe(kind)
+        code = kernel_cache.read(what.name) if what.on_disk else None
+        if code is not None:
+            return self._add(kind, what.name, code)
+        if background.defers() and background.builder.add(what.name, lambda: self._build(kind, what)):
+            raise background.NotBuilt(what.name)
+        return self._build(kind, what)
 
-    def _build(self, kind: Key, name: str, bind: Callable[[], FunctionType]) -> Kernel:
+    def _build(self, kind: Key, what: Description) -> Kernel:
         with background.COMPILING:
-            found = self.made.get(kind)
-            if found is not None:  # by another thread, while this one waited
-                return found
-            code = emit(bind(), name)
-            kernel_cache.write(name, code)
-            return self._keep(kind, name, code)
+            kernel = self.made.get(kind)
+            if kernel is not None:  # by another thread, while this one waited
+                return kernel
+            code = emit(what.bind(), what.name)
+            if what.on_disk:
+                kernel_cache.write(what.name, code)
+            return self._add(kind, what.name, code)
 
-    def _keep(self, kind: Key, name: str, code: bytes) -> Kernel:
+    def _add(self, kind: Key, name: str, code: bytes) -> Kernel:
         with background.COMPILING:  # LLVM's engine is one, too
-            found = self.made.get(kind)
-            if found is None:
-                found = self.made[kind] = Kernel(name, code)
-            return found
+            kernel = self.made.get(kind)
+            if kernel is None:
+                kernel = self.made[kind] = Kernel(name, code)
+            return kernel

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gapstone.loops import arguments as a
-from gapstone.loops.layout import STORAGE, Call
+from gapstone.loops import kernel_arguments as a
+from gapstone.loops.kernel_call import KernelCall
+from gapstone.loops.memory_format import STORAGE
+from gapstone.loops.pool_call import Gradients
 from gapstone.loops.threads import launch
-from gapstone.regions.places import Axis, Boxes, Divisor, Labels, Rectangles, Weights, Windows
+from gapstone.regions.places import Axis, Divisor, Intervals, Labels, PositionWeights, Rectangles, Windows
 
 if TYPE_CHECKING:
     from gapstone.loops.kernels import Kernel
@@ -23,9 +25,9 @@ MOST_LEVELS = 40
 TASK = 1 << 17  # bytes of x per task
 
 
-def is_run(call: Call) -> bool:
+def is_run(call: KernelCall) -> bool:
     place = call.place
-    return isinstance(place, Boxes) and place.axes is None and not call.channels_last and prod(call.spatial) >= RUN
+    return isinstance(place, Intervals) and place.axes is None and not call.channels_last and prod(call.spatial) >= RUN
 
 
 @lru_cache(256)
@@ -65,10 +67,10 @@ def whole_list(positions: int) -> tuple[Tensor, Tensor]:
 kept_list = lru_cache(64)(whole_list)
 
 
-def lists_of(call: Call) -> tuple[Tensor, Tensor, Tensor | None]:
+def lists_of(call: KernelCall) -> tuple[Tensor, Tensor, Tensor | None]:
     """The positions of each answer, where each answer's begin (B, answers + 1), their weights."""
     place = call.place
-    if isinstance(place, Weights):
+    if isinstance(place, PositionWeights):
         labels, count = torch.where(place.weights > 0, 0, -1), 1
     else:
         assert isinstance(place, Labels)
@@ -78,20 +80,20 @@ def lists_of(call: Call) -> tuple[Tensor, Tensor, Tensor | None]:
     edges = torch.arange(count + 1).expand(images, -1).contiguous()
     begins = torch.searchsorted(ordered, edges) + torch.arange(images)[:, None] * order.shape[1]
     weights = None
-    if isinstance(place, Weights):
+    if isinstance(place, PositionWeights):
         weights = place.weights.flatten(1).to(call.computed).gather(1, order).contiguous()
     return order.contiguous(), begins.contiguous(), weights
 
 
-def describe(call: Call) -> tuple[dict[int, int], Any, int, int]:
+def describe(call: KernelCall) -> tuple[dict[int, int], Any, int, int]:
     """The place as arguments; what keeps them alive; answers per row; positions of the largest listed box."""
     place = call.place
-    if isinstance(place, Boxes) and place.axes is not None:
+    if isinstance(place, Intervals) and place.axes is not None:
         given, alive = intervals(place.axes, call.spatial, place.divisor)
         return given, alive, prod(call.cells), prod(axis.most for axis in place.axes)
     if is_run(call):  # needs no list, which of bytes would be 8 times the map
         return {}, None, 1, 0
-    if isinstance(place, Boxes):
+    if isinstance(place, Intervals):
         many = prod(call.spatial)
         positions, begins = kept_list(many) if many <= MOST_KEPT else whole_list(many)
         return {a.POSITIONS: positions.data_ptr(), a.LISTS: begins.data_ptr()}, (positions, begins), 1, 0
@@ -104,7 +106,7 @@ def describe(call: Call) -> tuple[dict[int, int], Any, int, int]:
     return given, (order, begins, weights), begins.shape[1] - 1, 0
 
 
-def _rectangles(call: Call, place: Rectangles) -> tuple[dict[int, int], Any, int, int]:
+def _rectangles(call: KernelCall, place: Rectangles) -> tuple[dict[int, int], Any, int, int]:
     missing = 3 - len(call.spatial)
     lengths = [1] * missing + list(call.spatial)
     cells = [1] * missing + list(call.cells)
@@ -120,7 +122,7 @@ def _rectangles(call: Call, place: Rectangles) -> tuple[dict[int, int], Any, int
     return given, (starts, stops, images), prod(cells), prod(call.spatial)
 
 
-def common(call: Call) -> tuple[dict[int, int], Tensor | None]:
+def common(call: KernelCall) -> tuple[dict[int, int], Tensor | None]:
     parameter = call.parameter()
     given = {a.CHANNELS: call.shape[1]}
     if call.x is not None:
@@ -131,31 +133,31 @@ def common(call: Call) -> tuple[dict[int, int], Tensor | None]:
     return given, parameter
 
 
-def kernel_of(call: Call, template: str, **more: Any) -> "Kernel":
-    from gapstone.loops.compiled import Kind, kernel
+def kernel_of(call: KernelCall, template: str, **more: Any) -> "Kernel":
+    from gapstone.loops.specialize import KernelKind, kernel
 
-    kind = Kind(
-        template, call.name, STORAGE[call.dtype],
+    kind = KernelKind(
+        template, call.pool, STORAGE[call.dtype],
         position="u8" if call.position == torch.uint8 else "i32",
-        counted=call.pool.count is not None and not isinstance(call.place, Weights),
-        weighted=isinstance(call.place, Weights),
+        counted=call.pool.count is not None and not isinstance(call.place, PositionWeights),
+        weighted=isinstance(call.place, PositionWeights),
         **more,
     )  # fmt: skip
     return kernel(kind)
 
 
-def forward_kernel(call: Call, dtype: torch.dtype, parts: tuple[int, ...]) -> "Kernel":
+def forward_kernel(call: KernelCall, dtype: torch.dtype, parts: tuple[int, ...]) -> "Kernel":
     """`dtype`: of the answers. `parts`: of the state, those that are kept."""
     return kernel_of(call, "runs_forward" if is_run(call) else "places_forward", out=STORAGE[dtype], keep=parts)
 
 
-def backward_kernel(call: Call, parts: tuple[int, ...], want_parameter: bool) -> "Kernel":
+def backward_kernel(call: KernelCall, parts: tuple[int, ...], slope: bool) -> "Kernel":
     dx = STORAGE[call.computed if meets(call)[0] else call.dtype]
     template = "runs_backward" if is_run(call) else "places_backward"
-    return kernel_of(call, template, out=STORAGE[call.dtype], keep=parts, slope=want_parameter, dx=dx)
+    return kernel_of(call, template, out=STORAGE[call.dtype], keep=parts, slope=slope, dx=dx)
 
 
-def _geometry(call: Call, most: int) -> tuple[dict[int, int], int]:
+def _geometry(call: KernelCall, most: int) -> tuple[dict[int, int], int]:
     channels = call.shape[1]
     positions, item = prod(call.spatial), call.dtype.itemsize
     lane = 1 if call.channels_last else positions
@@ -181,13 +183,13 @@ def _geometry(call: Call, most: int) -> tuple[dict[int, int], int]:
     return given, offset
 
 
-def forward(call: Call, out: Tensor, parts: tuple[int, ...], kept: list[Tensor]) -> None:
+def forward(call: KernelCall, out: Tensor, parts: tuple[int, ...], saved: list[Tensor]) -> None:
     assert call.x is not None
     given, parameter = common(call)
     place, alive, cells, most = describe(call)
     geometry, scratch = _geometry(call, most)
     given |= {**place, **geometry, a.OUT: out.data_ptr(), a.CELLS: cells}
-    given |= {a.KEPT0 + part: tensor.data_ptr() for part, tensor in zip(parts, kept, strict=True)}
+    given |= {a.KEPT0 + part: tensor.data_ptr() for part, tensor in zip(parts, saved, strict=True)}
     channels, item = call.shape[1], call.dtype.itemsize
     given |= {a.OUT_ROW: channels * cells, a.OUT_LANE: 1 if call.answers_channels_last else cells}
     given[a.OUT_CELL] = channels if call.answers_channels_last else 1
@@ -207,22 +209,21 @@ def forward(call: Call, out: Tensor, parts: tuple[int, ...], kept: list[Tensor])
 
 
 def backward(
-    call: Call, grad: Tensor, out: Tensor | None, parts: tuple[int, ...], kept: list[Tensor], want_x: bool,
-    want_parameter: bool,
-) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+    call: KernelCall, grad: Tensor, out: Tensor | None, parts: tuple[int, ...], saved: list[Tensor], slope: bool,
+) -> Gradients:  # fmt: skip
     images, channels = call.shape[:2]
     given, parameter = common(call)
     place, alive, cells, most = describe(call)
     geometry, scratch = _geometry(call, most)
     given |= {**place, **geometry, a.GRAD: grad.data_ptr(), a.OUT: 0 if out is None else out.data_ptr(), a.CELLS: cells}
-    given |= {a.KEPT0 + part: tensor.data_ptr() for part, tensor in zip(parts, kept, strict=True)}
+    given |= {a.KEPT0 + part: tensor.data_ptr() for part, tensor in zip(parts, saved, strict=True)}
     given |= {a.OUT_ROW: channels * cells, a.OUT_LANE: 1 if call.answers_channels_last else cells}
     given[a.OUT_CELL] = channels if call.answers_channels_last else 1
     add, covers = meets(call)
     storage = call.computed if add else call.dtype
-    dx = call.like_x(storage, not covers) if want_x else None
-    slopes = torch.zeros((images, channels), dtype=call.computed) if want_parameter else None
-    given |= {a.DX: 0 if dx is None else dx.data_ptr(), a.ADD: int(add)}
+    dx = call.like_x(storage, not covers)
+    slopes = torch.zeros((images, channels), dtype=call.computed) if slope else None
+    given |= {a.DX: dx.data_ptr(), a.ADD: int(add)}
     given[a.SLOPES] = 0 if slopes is None else slopes.data_ptr()
     if grad.numel():
         work = images * channels * prod(call.spatial) * call.dtype.itemsize
@@ -232,19 +233,19 @@ def backward(
             wanted = max(1, min(channels, TASK // max(1, prod(call.spatial) * call.dtype.itemsize)))
             given[a.CHANNELS_PER_TASK] = -(-wanted // call.lanes) * call.lanes
             tasks = images * -(-channels // given[a.CHANNELS_PER_TASK])
-        launch(backward_kernel(call, parts, want_parameter), given, tasks, work, scratch)
-    elif dx is not None:
+        launch(backward_kernel(call, parts, slope), given, tasks, work, scratch)
+    else:
         dx.zero_()
     del alive, parameter
-    return (None if dx is None else dx.to(call.dtype)), slopes
+    return dx.to(call.dtype), slopes
 
 
-def meets(call: Call) -> tuple[bool, bool]:
+def meets(call: KernelCall) -> tuple[bool, bool]:
     """Whether a position can be in several boxes, and whether every one is in some box."""
     place = call.place
     if isinstance(place, Rectangles):
         return True, False
-    if not isinstance(place, Boxes):
+    if not isinstance(place, Intervals):
         return False, False
     if place.axes is None:
         return False, True

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gapstone.loops import arguments as a
+from gapstone.loops import kernel_arguments as a
+from gapstone.loops.kernel_call import KernelCall
 from gapstone.loops.launch_places import common, divisors, kernel_of
-from gapstone.loops.layout import STORAGE, Call
+from gapstone.loops.memory_format import STORAGE
+from gapstone.loops.pool_call import Gradients
 from gapstone.loops.threads import launch
-from gapstone.regions.places import Boxes, Divisor, Windows
+from gapstone.regions.places import Divisor, Intervals, Windows
 
 if TYPE_CHECKING:
     from gapstone.loops.kernels import Kernel
@@ -24,10 +26,10 @@ MOST = 1 << 20  # more elements than this in one row of windows: lists of positi
 ONE = Windows(1, 1, 1, 0, 0, 1)
 
 
-def fits(call: Call) -> bool:
+def fits(call: KernelCall) -> bool:
     """Windows along all axes of a contiguous map."""
     place = call.place
-    if not isinstance(place, Boxes) or place.axes is None or call.channels_last:
+    if not isinstance(place, Intervals) or place.axes is None or call.channels_last:
         return False
     axes = tuple(axis for axis in place.axes if isinstance(axis, Windows))
     if len(axes) < len(place.axes) or prod(axis.cells for axis in axes) < FEWEST:
@@ -36,7 +38,7 @@ def fits(call: Call) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class WindowsPlan:
     """Everything that follows from the geometry alone."""
 
     given: dict[int, int]
@@ -51,7 +53,7 @@ class Plan:
 @lru_cache(256)
 def plan(
     axes: tuple[Windows, ...], spatial: tuple[int, ...], divisor: Divisor, lanes: int, size: int, most_planes: int
-) -> Plan | None:
+) -> WindowsPlan | None:
     deep, high, wide = (ONE,) * (3 - len(axes)) + axes
     depth, height, width = (1,) * (3 - len(axes)) + spatial
     q = wide.cells + (wide.size - 1) * wide.step // wide.stride
@@ -69,19 +71,9 @@ def plan(
     table_rows = group * phase_rows if group > 1 else high.cells + halo
     slice_elements = -(-(phases * group * phase_rows * q + 2 * lanes) // lanes) * lanes
 
-    def offsets(per_phase: int) -> np.ndarray:
-        down, right = np.arange(high.size)[:, None] * high.step, np.arange(wide.size)[None] * wide.step
-        phase = down % high.stride * wide.stride + right % wide.stride
-        return np.ascontiguousarray((phase * per_phase + down // high.stride) * q + right // wide.stride, np.int64)
-
-    def on_map(axis: Windows, length: int, indices: np.ndarray) -> np.ndarray:
-        """(phases, indices): which places of each phase are on the map."""
-        places = indices * axis.stride + np.arange(axis.stride)[:, None] - axis.before
-        return (places >= 0) & (places < length)
-
-    across = on_map(wide, width, np.arange(q))
+    across = _on_map(wide, width, np.arange(q))
     down = np.tile(
-        on_map(high, height, np.arange(phase_rows if group > 1 else table_rows)), (1, group if group > 1 else 1)
+        _on_map(high, height, np.arange(phase_rows if group > 1 else table_rows)), (1, group if group > 1 else 1)
     )
     valid = down[:, None, :, None] & across[None, :, None, :]
     lane = (np.arange(phase_rows) < rows)[:, None] & (np.arange(q) < wide.cells)
@@ -93,14 +85,10 @@ def plan(
         axis.before > 0 or (axis.cells - 1) * axis.stride - axis.before + (axis.size - 1) * axis.step >= length
         for axis, length in ((high, height), (wide, width))
     )
-    per_axis = [divisors(axis, n, divisor, k == 0) for k, (axis, n) in enumerate(zip(axes, spatial, strict=True))]
-    of_depth, of_rows, of_columns = [[1]] * (3 - len(axes)) + per_axis
-    counts = np.ones((table_rows, q))
-    counts[: high.cells, : wide.cells] = np.multiply.outer(of_rows, of_columns)
-    if group > 1:
-        counts = np.tile(counts[:phase_rows], (group, 1))
+    of_depth, counts = _divisors(axes, spatial, divisor, (table_rows, q), phase_rows, group)
     counts = np.concatenate([counts.ravel(), np.ones(4 * lanes)]).astype(np.float32 if size == 4 else np.float64)
-    tables = (offsets(group * phase_rows), offsets(table_rows), *padded, counts, np.array(of_depth, np.int64))
+    taps = (_offsets(high, wide, q, many) for many in (group * phase_rows, table_rows))
+    tables = (*taps, *padded, counts, np.array(of_depth, np.int64))
     places = (a.TAPS, a.VALID_TAPS, a.VALID, a.LANES_OK, a.COUNTS, a.COUNTS_D)
     given = dict(zip(places, (table.ctypes.data for table in tables), strict=True))
     given |= {a.GROUP: group, a.BANDS: bands, a.ROWS_PER_BAND: rows, a.PHASE_ROWS: phase_rows, a.Q: q}
@@ -119,41 +107,66 @@ def plan(
     given |= {a.XS: 0, a.DS: slices, a.FLAT: 2 * slices, a.FLAT_BYTES: flat}
     covers = phase_rows * high.stride - high.before >= height and q * wide.stride - wide.before >= width
     covers &= bands == 1 and depth == 1 and deep == ONE
-    return Plan(given, tables, group, bands, masked, covers, 2 * slices + 6 * flat)
+    return WindowsPlan(given, tables, group, bands, masked, covers, 2 * slices + 6 * flat)
 
 
-def _plan(call: Call) -> Plan:
-    assert isinstance(call.place, Boxes)
+def _offsets(high: Windows, wide: Windows, q: int, per_phase: int) -> np.ndarray:
+    """Per tap where its first element is in a table of so many rows per phase."""
+    down, right = np.arange(high.size)[:, None] * high.step, np.arange(wide.size)[None] * wide.step
+    phase = down % high.stride * wide.stride + right % wide.stride
+    return np.ascontiguousarray((phase * per_phase + down // high.stride) * q + right // wide.stride, np.int64)
+
+
+def _on_map(axis: Windows, length: int, indices: np.ndarray) -> np.ndarray:
+    """(phases, indices): which places of each phase are on the map."""
+    places = indices * axis.stride + np.arange(axis.stride)[:, None] - axis.before
+    return (places >= 0) & (places < length)
+
+
+def _divisors(
+    axes: tuple[Windows, ...], spatial: tuple[int, ...], divisor: Divisor, size: tuple[int, int], phase_rows: int,
+    group: int,
+) -> tuple[list[int], np.ndarray]:  # fmt: skip
+    """What a mean divides by: per cell along depth, and per lane of a band."""
+    per_axis = [divisors(axis, n, divisor, k == 0) for k, (axis, n) in enumerate(zip(axes, spatial, strict=True))]
+    of_depth, of_rows, of_columns = [[1]] * (3 - len(axes)) + per_axis
+    counts = np.ones(size)
+    counts[: len(of_rows), : len(of_columns)] = np.multiply.outer(of_rows, of_columns)
+    return of_depth, np.tile(counts[:phase_rows], (group, 1)) if group > 1 else counts
+
+
+def _plan(call: KernelCall) -> WindowsPlan:
+    assert isinstance(call.place, Intervals)
     axes = tuple(axis for axis in call.place.axes or () if isinstance(axis, Windows))
     made = plan(axes, call.spatial, call.place.divisor, call.lanes, call.size, 1 if call.pool.parameters else 64)
     assert made is not None
     return made
 
 
-def forward_kernel(call: Call, dtype: torch.dtype, parts: tuple[int, ...]) -> "Kernel":
+def forward_kernel(call: KernelCall, dtype: torch.dtype, parts: tuple[int, ...]) -> "Kernel":
     """`dtype`: of the answers. `parts`: of the state, those that are kept."""
     return kernel_of(call, "windows_forward", out=STORAGE[dtype], keep=parts, masked=_plan(call).masked)
 
 
-def backward_kernel(call: Call, parts: tuple[int, ...], want_parameter: bool) -> "Kernel":
+def backward_kernel(call: KernelCall, parts: tuple[int, ...], slope: bool) -> "Kernel":
     return kernel_of(
-        call, "windows_backward", out=STORAGE[call.dtype], keep=parts, masked=_plan(call).masked, slope=want_parameter,
+        call, "windows_backward", out=STORAGE[call.dtype], keep=parts, masked=_plan(call).masked, slope=slope,
         dx=STORAGE[call.computed if _adds(call) else call.dtype],
     )  # fmt: skip
 
 
-def _adds(call: Call) -> bool:
+def _adds(call: KernelCall) -> bool:
     """Whether a position's gradient is written in more than one go, and so is kept as it is computed with."""
     return not (_plan(call).bands == 1 and len(call.spatial) < 3)
 
 
-def forward(call: Call, out: Tensor, parts: tuple[int, ...], kept: list[Tensor]) -> None:
+def forward(call: KernelCall, out: Tensor, parts: tuple[int, ...], saved: list[Tensor]) -> None:
     assert call.x is not None
     made = _plan(call)
     given, parameter = common(call)
     planes = call.shape[0] * call.shape[1]
     given |= {**made.given, a.PLANES: planes, a.OUT: out.data_ptr()}
-    given |= {a.KEPT0 + part: tensor.data_ptr() for part, tensor in zip(parts, kept, strict=True)}
+    given |= {a.KEPT0 + part: tensor.data_ptr() for part, tensor in zip(parts, saved, strict=True)}
     tasks = -(-planes // made.group) * made.bands
     work = call.x.numel() * call.x.element_size() + out.numel() * out.element_size()
     launch(forward_kernel(call, out.dtype, parts), given, tasks, work, made.scratch)
@@ -161,25 +174,24 @@ def forward(call: Call, out: Tensor, parts: tuple[int, ...], kept: list[Tensor])
 
 
 def backward(
-    call: Call, grad: Tensor, out: Tensor | None, parts: tuple[int, ...], kept: list[Tensor], want_x: bool,
-    want_parameter: bool,
-) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+    call: KernelCall, grad: Tensor, out: Tensor | None, parts: tuple[int, ...], saved: list[Tensor], slope: bool,
+) -> Gradients:  # fmt: skip
     made = _plan(call)
     given, parameter = common(call)
     images, channels = call.shape[:2]
     planes = images * channels
     add = _adds(call)
     storage = call.computed if add else call.dtype
-    dx = call.like_x(storage, not made.covers) if want_x else None
-    slopes = torch.zeros((images, channels), dtype=call.computed) if want_parameter else None
+    dx = call.like_x(storage, not made.covers)
+    slopes = torch.zeros((images, channels), dtype=call.computed) if slope else None
     given |= {**made.given, a.PLANES: planes, a.GRAD: grad.data_ptr(), a.OUT: 0 if out is None else out.data_ptr()}
-    given |= {a.KEPT0 + part: tensor.data_ptr() for part, tensor in zip(parts, kept, strict=True)}
-    given |= {a.DX: 0 if dx is None else dx.data_ptr(), a.ADD: int(add)}
+    given |= {a.KEPT0 + part: tensor.data_ptr() for part, tensor in zip(parts, saved, strict=True)}
+    given |= {a.DX: dx.data_ptr(), a.ADD: int(add)}
     given[a.SLOPES] = 0 if slopes is None else slopes.data_ptr()
     if grad.numel():
         work = planes * prod(call.spatial) * call.dtype.itemsize
-        launch(backward_kernel(call, parts, want_parameter), given, -(-planes // made.group), work, made.scratch)
-    elif dx is not None:
+        launch(backward_kernel(call, parts, slope), given, -(-planes // made.group), work, made.scratch)
+    else:
         dx.zero_()
     del parameter
-    return (None if dx is None else dx.to(call.dtype)), slopes
+    return dx.to(call.dtype), slopes

@@ -1,34 +1,32 @@
 """The pools as two operators that torch knows: whole graphs under torch.compile, dynamic sizes under torch.export.
 
 `gapstone::pool` gives the answer and what its backward needs; `gapstone::pool_backward` gives the gradients, through
-`share` and `slope`. Both run the loop they are told.
+`share` and `slope`. Both run the loop that they are told. Their schemas are plain: a `PoolCall` is encoded in them.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import isnan, nan
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gapstone.loops import numba
-from gapstone.loops import torch as plain
-from gapstone.loops.layout import is_channels_last
-from gapstone.loops.memory import FORMATS
-from gapstone.loops.places import check, decode, encode
-from gapstone.loops.tuned import serve as tuned
-from gapstone.pools import POOLS, Definition
-from gapstone.pools.definition import looks_at
-from gapstone.regions.places import Boxes, Labels, Place, Rectangles
+from gapstone.loops import compiled, reference
+from gapstone.loops.memory_format import is_channels_last, laid_out
+from gapstone.loops.place_encoding import check, decode, encode
+from gapstone.loops.pool_call import Layout, Loop, LoopName, Parameters, PoolCall
+from gapstone.loops.precision import answer_type, wide
+from gapstone.loops.tuned import dispatch as tuned
+from gapstone.pools import POOLS
+from gapstone.regions.places import Place
 
-Parameters = tuple[Tensor | float, ...]
 Tensors = list[Tensor]
+Encoded = tuple[str, str, list[int], Tensors, list[float], Tensors]
+"""A pool's name, a loop, a place as numbers and tensors, parameters as numbers (NaN: a tensor) and tensors."""
 
-# the loops that keep something for the backward; the reference keeps x
-COMPILED: dict[str, Any] = {"numba": numba, "tuned": tuned}
-
-UNSIGNED = {torch.uint16: torch.int32, torch.uint32: torch.int64}
+LOOPS: dict[str, Loop] = {"compiled": compiled, "tuned": tuned, "reference": reference}
+OWN_KERNELS = ("compiled", "tuned")
+"""The loops that have kernels, which save something for the backward; the reference keeps x."""
 
 LIBRARY = torch.library.Library("gapstone", "FRAGMENT")
 CALL = "str name, str loop, SymInt[] numbers, Tensor[] places, float[] constants, Tensor[] tensors"
@@ -39,14 +37,25 @@ LIBRARY.define(
 )
 
 
-def pool(name: str, loop: str, x: Tensor, place: Place, parameters: Parameters, keep: bool) -> Tensor:
+def pool(call: PoolCall, loop: LoopName, x: Tensor) -> Tensor:
     """One answer, by one loop, seen by torch as one operator."""
-    numbers, places = encode(place)
-    # NaN stands where a tensor comes
-    constants = [nan if isinstance(p, Tensor) else float(p) for p in parameters]
-    tensors = [p for p in parameters if isinstance(p, Tensor)]
-    out: Tensor = torch.ops.gapstone.pool(x, name, loop, numbers, places, constants, tensors, keep)[0]
+    out: Tensor = torch.ops.gapstone.pool(x, *encode_call(call, loop), call.requires_grad)[0]
     return out
+
+
+def pool_backward(call: PoolCall, loop: LoopName, grad: Tensor, known: Tensors) -> Tensor:
+    """The gradient of x as an operator, which can be differentiated again. Parameters are numbers."""
+    head: Any = list(call.shape), call.channels_last, call.dtype, False
+    dx: Tensor = torch.ops.gapstone.pool_backward(grad, known, *head, *encode_call(call, loop))[0]
+    return dx
+
+
+def encode_call(call: PoolCall, loop: LoopName) -> Encoded:
+    """A call as the operators' arguments."""
+    numbers, places = encode(call.place)
+    constants = [nan if isinstance(p, Tensor) else float(p) for p in call.parameters]
+    tensors = [p for p in call.parameters if isinstance(p, Tensor)]
+    return call.name, loop, numbers, places, constants, tensors
 
 
 def _parameters(constants: Sequence[float], tensors: Sequence[Tensor]) -> Parameters:
@@ -55,134 +64,66 @@ def _parameters(constants: Sequence[float], tensors: Sequence[Tensor]) -> Parame
     return tuple(next(given) if isnan(v) else int(v) if v.is_integer() and abs(v) < 2**53 else v for v in constants)
 
 
-def answer_type(name: str, dtype: torch.dtype) -> torch.dtype:
-    return torch.int64 if POOLS[name].integers == "int64" and not dtype.is_floating_point else dtype
-
-
-def wide(name: str, x: Tensor) -> Tensor:
-    """In the type that the state is kept in."""
-    if x.dtype in UNSIGNED:  # torch copies them, and has no operator of them
-        x = x.to(UNSIGNED[x.dtype])
-    if not x.is_floating_point():
-        return x if name in POOLS and POOLS[name].integers == "same" else x.long()
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def _laid(out: Tensor, last: bool) -> Tensor:
-    if not last or out.dim() < 3:
-        return out.contiguous()
-    if out.dim() in FORMATS:
-        return out.contiguous(memory_format=FORMATS[out.dim()])
-    return out.movedim(1, -1).contiguous().movedim(-1, 1)
-
-
 # ---- forward
 
 
 def _pool(
-    x: Tensor,
-    name: str,
-    loop: str,
-    numbers: list[int],
-    places: Tensors,
-    constants: list[float],
-    tensors: Tensors,
+    x: Tensor, name: str, loop: str, numbers: list[int], places: Tensors, constants: list[float], tensors: Tensors,
     keep: bool,
-) -> Tensors:
-    made = run(name, loop, x, decode(numbers, places), _parameters(constants, tensors), keep)
-    return [_laid(part, is_channels_last(x)) for part in made]
-
-
-def run(name: str, loop: str, x: Tensor, place: Place, parameters: Parameters, keep: bool) -> Tensors:
-    """The answer by one loop, and what that loop keeps."""
-    check(place, tuple(x.shape))
-    if loop in COMPILED:
-        out, kept = COMPILED[loop].forward(name, x, place, parameters, keep)
-        return [out, *kept]
-    return [plain.forward(name, wide(name, x), place, parameters).to(answer_type(name, x.dtype))]
+) -> Tensors:  # fmt: skip
+    call = PoolCall.of(POOLS[name], x, decode(numbers, places), _parameters(constants, tensors), keep)
+    check(call.place, tuple(x.shape))
+    out, saved = LOOPS[loop].forward(call, x)
+    return [laid_out(part, call.channels_last) for part in (out, *saved)]
 
 
 def _pool_fake(
-    x: Tensor,
-    name: str,
-    loop: str,
-    numbers: list[int],
-    places: Tensors,
-    constants: list[float],
-    tensors: Tensors,
+    x: Tensor, name: str, loop: str, numbers: list[int], places: Tensors, constants: list[float], tensors: Tensors,
     keep: bool,
-) -> Tensors:
-    place = decode(numbers, places)
-    types = [answer_type(name, x.dtype)]
-    if loop in COMPILED and keep:
-        types += numba.kept_types(name, x.dtype, place)
-    return [_laid(x.new_empty(_cells(x, place), dtype=dtype), is_channels_last(x)) for dtype in types]
-
-
-def _cells(x: Tensor, place: Place) -> tuple[Any, ...]:
-    """The shape of the answer."""
-    if isinstance(place, Rectangles):
-        return place.images.shape[0], x.shape[1], *(starts.shape[1] for starts in place.starts)
-    if plain.is_whole(place):
-        return tuple(x.shape[:2])
-    if isinstance(place, Labels):
-        return *x.shape[:2], place.count
-    assert isinstance(place, Boxes)
-    return *x.shape[:2], *(axis.cells for axis in place.axes or ())
+) -> Tensors:  # fmt: skip
+    call = PoolCall.of(POOLS[name], x, decode(numbers, places), _parameters(constants, tensors), keep)
+    types = [answer_type(call.pool, x.dtype), *(LOOPS[loop].saved_types(call) if keep else [])]
+    return [laid_out(x.new_empty(call.answer_shape, dtype=dtype), call.channels_last) for dtype in types]
 
 
 # ---- backward
 
 
+def _backward_call(
+    grad: Tensor, shape: list[int], last: bool, dtype: torch.dtype, name: str, place: Place, parameters: Parameters
+) -> PoolCall:
+    layout: Layout = "channels_last" if last else "contiguous"
+    return PoolCall(POOLS[name], place, tuple(shape), dtype, grad.device.type, layout, parameters, True)
+
+
 def _backward(
-    grad: Tensor,
-    known: Tensors,
-    shape: list[int],
-    last: bool,
-    dtype: torch.dtype,
-    slope: bool,
-    name: str,
-    loop: str,
-    numbers: list[int],
-    places: Tensors,
-    constants: list[float],
-    tensors: Tensors,
-) -> Tensors:
-    """`known`: x and the answer, where the loop looks at them, then what the loop kept."""
+    grad: Tensor, known: Tensors, shape: list[int], last: bool, dtype: torch.dtype, slope: bool,
+    name: str, loop: str, numbers: list[int], places: Tensors, constants: list[float], tensors: Tensors,
+) -> Tensors:  # fmt: skip
+    """`known`: x and the answer, where the loop reads them, then what the loop saved."""
     place, parameters = decode(numbers, places), _parameters(constants, tensors)
-    if loop in COMPILED:
-        needs_x, needs_out = needs(name, slope)
-        rest = list(known)
-        x = rest.pop(0) if needs_x else None
-        out = rest.pop(0) if needs_out else None
-        dx, dp = COMPILED[loop].backward(name, grad, x, out, rest, tuple(shape), place, parameters, True, slope, last)
-        return [_laid(dx, last), *([dp] if dp is not None else [])]
-    x = wide(name, known[0])
-    dx, dp = plain.backward(name, grad.to(x.dtype), x, place, parameters, slope)
-    return [_laid(dx.to(dtype), last), *([_summed(name, dp)] if dp is not None else [])]
+    call = _backward_call(grad, shape, last, dtype, name, place, parameters)
+    dx, slopes = LOOPS[loop].backward(call, grad, *given_back(call, LOOPS[loop], known, slope), slope)
+    assert dx is not None
+    return [laid_out(dx, last), *([] if slopes is None else [slopes])]
 
 
-def _summed(name: str, slopes: Tensor) -> Tensor:
-    """Over all that share one parameter: (N, C), or the map (N, 1, *spatial) of a parameter of each position."""
-    per_position = next(iter(POOLS[name].parameters.values())).per_position
-    return slopes.sum(1, keepdim=True) if per_position else slopes.flatten(2).sum(2)
+def given_back(
+    call: PoolCall, loop: Loop, known: Sequence[Tensor], slope: bool
+) -> tuple[Tensor | None, Tensor | None, list[Tensor]]:
+    """Of the tensors that were saved for a backward: x, the answer, and what the loop saved."""
+    rest = list(known)
+    needs_x, needs_out = loop.needs(call, slope)
+    x = rest.pop(0) if needs_x else None
+    out = rest.pop(0) if needs_out else None
+    return x, out, rest
 
 
 def _backward_fake(
-    grad: Tensor,
-    known: Tensors,
-    shape: list[int],
-    last: bool,
-    dtype: torch.dtype,
-    slope: bool,
-    name: str,
-    loop: str,
-    numbers: list[int],
-    places: Tensors,
-    constants: list[float],
-    tensors: Tensors,
-) -> Tensors:
-    dx = _laid(grad.new_empty(shape, dtype=dtype), last)
+    grad: Tensor, known: Tensors, shape: list[int], last: bool, dtype: torch.dtype, slope: bool,
+    name: str, loop: str, numbers: list[int], places: Tensors, constants: list[float], tensors: Tensors,
+) -> Tensors:  # fmt: skip
+    dx = laid_out(grad.new_empty(shape, dtype=dtype), last)
     if not slope:
         return [dx]
     per_position = next(iter(POOLS[name].parameters.values())).per_position
@@ -190,27 +131,15 @@ def _backward_fake(
     return [dx, grad.new_empty(size, dtype=torch.float64 if dtype == torch.float64 else torch.float32)]
 
 
-def needs(name: str, slope: bool) -> tuple[bool, bool]:
-    """Whether the backward looks at x, and at the answer."""
-    return _needs(POOLS[name], slope)
-
-
-@lru_cache  # asked on every call that is differentiated
-def _needs(pool: Definition, slope: bool) -> tuple[bool, bool]:
-    seen = set(looks_at(pool.share))
-    if slope and pool.slope:
-        seen |= set(looks_at(pool.slope))
-    return "x" in seen, "out" in seen
-
-
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
     x, name, loop, numbers, places, constants, tensors, keep = inputs
     slope = any(t.requires_grad for t in tensors)
-    needs_x, needs_out = needs(name, slope)
-    if loop in COMPILED and keep:
+    if keep and loop in OWN_KERNELS:
+        call = PoolCall.of(POOLS[name], x, decode(numbers, places), _parameters(constants, tensors), keep)
+        needs_x, needs_out = LOOPS[loop].needs(call, slope)
         known = [*([x] if needs_x else []), *output[: 1 if needs_out else 0], *output[1:]]
     else:
-        known, loop = [x], "torch"
+        known, loop = [x], "reference"
     ctx.mark_non_differentiable(*output[1:])
     ctx.save_for_backward(*known, *places, *tensors)
     ctx.counts = len(known), len(places)
@@ -222,9 +151,9 @@ def _gradients(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     if (grad := grads[0]) is None:
         raise RuntimeError("the answer has no gradient to pass on")
     known, places, tensors = _saved(ctx)
-    found = torch.ops.gapstone.pool_backward(grad, known, *ctx.call, places, ctx.constants, tensors)
-    learned = [_like(found[1], t) for t in tensors] if ctx.call[3] else [None] * len(tensors)
-    return found[0], None, None, None, [None] * len(places), _no_gradient(ctx.constants), learned, None
+    dx, *slopes = torch.ops.gapstone.pool_backward(grad, known, *ctx.call, places, ctx.constants, tensors)
+    learned = [_like(slopes[0], t) for t in tensors] if ctx.call[3] else [None] * len(tensors)
+    return dx, None, None, None, [None] * len(places), _no_gradient(ctx.constants), learned, None
 
 
 def _no_gradient(numbers: list[float]) -> list[None] | None:
@@ -255,31 +184,44 @@ def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
 
 def _second(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     """Where share does not look at x the pool is linear in it: the gradient of the gradient is the pool itself, or what
-    stands at the winners. Elsewhere the reference is differentiated.
+    stands at the largest positions. Elsewhere the reference is differentiated.
     """
     (grad, *known), places, tensors = _saved(ctx)
-    _, last, _, slope, name, loop = ctx.call
+    shape, last, dtype, slope, name, loop = ctx.call
     place, parameters = decode(ctx.numbers, places), _parameters(ctx.constants, tensors)
+    call = _backward_call(grad, shape, last, dtype, name, place, parameters)
     nothing = [None] * len(places), _no_gradient(ctx.constants)
-    if loop in COMPILED and not needs(name, slope)[0]:
-        gg = grads[0]
-        assert gg is not None
-        if POOLS[name].positional:
-            at = COMPILED[loop].positions(_laid(gg, last), place, known[-1], name)
-            linear = gg.flatten(2).gather(2, at.flatten(2)).reshape(grad.shape)
-        else:
-            linear = pool(name, loop, gg, place, parameters, torch.is_grad_enabled())
+    if loop in OWN_KERNELS and not LOOPS[loop].needs(call, slope)[0]:
+        assert grads[0] is not None
+        linear = _linear(call, loop, grads[0], known).reshape(grad.shape)
         return linear, [None] * len(known), *(None,) * 7, *nothing, [None] * len(tensors)
+    of_grad, of_x, *of_tensors = _of_reference(call, slope, grads, grad, known[0])
+    return of_grad, [of_x, *[None] * (len(known) - 1)], *(None,) * 7, *nothing, of_tensors
+
+
+def _linear(call: PoolCall, loop: LoopName, gg: Tensor, known: Tensors) -> Tensor:
+    if call.pool.positional:
+        at = LOOPS[loop].positions(call, known[-1])
+        return gg.flatten(2).gather(2, at.flatten(2))
+    return pool(PoolCall.of(call.pool, gg, call.place, call.parameters, torch.is_grad_enabled()), loop, gg)
+
+
+def _of_reference(
+    call: PoolCall, slope: bool, grads: list[Tensor | None], grad: Tensor, x: Tensor
+) -> tuple[Tensor | None, ...]:
+    """The derivatives of the reference's gradients: by grad, by x, by each parameter that is a tensor."""
     with torch.enable_grad():
-        first, x = grad.detach().requires_grad_(), known[0].detach().requires_grad_()
-        own = tuple(p.detach().requires_grad_() if isinstance(p, Tensor) else p for p in parameters)
-        dx, dp = plain.backward(name, first.to(wide(name, x).dtype), wide(name, x), place, own, slope)
-        answers = [dx] if dp is None else [dx, _summed(name, dp)]
+        first, x = grad.detach().requires_grad_(), x.detach().requires_grad_()
+        own = tuple(p.detach().requires_grad_() if isinstance(p, Tensor) else p for p in call.parameters)
+        inputs = [first, x, *(p for p in own if isinstance(p, Tensor))]
+        x = wide(call.pool, x)
+        dx, slopes = reference.gradients(call._replace(parameters=own), first.to(x.dtype), x, slope)
+        answers = [dx] if slopes is None else [dx, reference.summed(call.pool, slopes)]
         pairs = [(a, g.to(a.dtype)) for a, g in zip(answers, grads, strict=False) if g is not None and a.requires_grad]
-        into = [first, x, *(p for p in own if isinstance(p, Tensor))]
+        if not pairs:
+            return (None,) * len(inputs)
         heads, tails = [a for a, _ in pairs], [g for _, g in pairs]
-        found = torch.autograd.grad(heads, into, tails, allow_unused=True) if pairs else (None,) * len(into)
-    return found[0], [found[1], *[None] * (len(known) - 1)], *(None,) * 7, *nothing, list(found[2:])
+        return torch.autograd.grad(heads, inputs, tails, allow_unused=True)
 
 
 for key in ("CPU", "CUDA", "MPS", "XPU"):  # opcheck wants the devices by name

@@ -5,13 +5,14 @@ stride 2 makes every second tap read lie side by side. So tap t of answer l is a
 dilation and padding; lanes run on over the ends of rows (what they compute there is not looked at), and a row of 7
 costs no more than its share. A table says which places are on the map.
 
-These functions are templates: compiled.py binds `k` (the pool's functions, numbers that are known) and the flags.
+These functions are templates: specialize.py binds `k` (the pool's functions, numbers that are known) and the flags.
 """
 
 from typing import Any
 
-from gapstone.loops import arguments as a
-from gapstone.loops.vectors import added, number, take
+from gapstone.loops import kernel_arguments as a
+from gapstone.loops.vector_memory import number, take
+from gapstone.loops.vectors import added
 
 k: Any = None
 TERMS = MEAN = MASKED = NEEDS_X = NEEDS_OUT = SLOPE = COUNTED = KEEP0 = KEEP1 = KEEP2 = KEEP3 = False

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gapstone.loops import arguments as a
+from gapstone.loops import kernel_arguments as a
 from gapstone.runtime.torch_internals import openmp
 
 ALONE = 1 << 16  # bytes of work below which one thread is as fast: starting a second takes 3 µs

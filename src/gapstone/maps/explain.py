@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from gapstone.drawing.explanation_view import ShownImages
 from gapstone.heads import Head, NotLinearError
 from gapstone.maps.explanation import Explanation
-from gapstone.maps.split import Found, located, split
-from gapstone.maps.tail import Tail
-from gapstone.maps.tape import SplitError, Tape
 from gapstone.maps.targets import Classes, chosen
-from gapstone.maps.watch import Watch
 from gapstone.models.classifier import Classifier
-from gapstone.modes import quiet
+from gapstone.runtime.eval_mode import eval_mode
+from gapstone.tracing.locate_head import locate_features, locate_head
 from gapstone.tracing.placement import Placement
+from gapstone.tracing.tape import SplitError
+from gapstone.tracing.trace import HeadTracer
+from gapstone.tracing.traced_head import TracedHead
 
 
 def explain(
@@ -94,9 +94,9 @@ def explain(
     seen = ShownImages(images.detach(), moments)
     if isinstance(model, Classifier) and at is None:
         return replace(_known(model, images, classes, top_k, names), seen=seen)
-    tail, found = split(getattr(model, "_orig_mod", model), images, at)
-    explained = _made(tail, found, classes, top_k, names)
-    if found.prefix and not explained.maps.any():
+    traced, location = locate_head(getattr(model, "_orig_mod", model), images, at)
+    explained = _made(traced, Placement.of(location), classes, top_k, names, location.grid, location.prefix)
+    if location.prefix and not explained.maps.any():
         raise SplitError(
             f"at={at!r}: after this module the logits of {type(model).__name__} come from the first tokens alone (a "
             f"class token), so no position adds anything: name an earlier module, before the last attention"
@@ -108,8 +108,9 @@ def _known(
     model: Classifier, images: Tensor, classes: Classes | None, top_k: int | None, labels: tuple[str, ...] | None
 ) -> Explanation:
     """Of a model whose head is known: no watching but for the places, once per image size."""
-    with quiet(model), torch.no_grad():
-        features, placement = located(model.features, images)
+    with eval_mode(model), torch.no_grad():
+        features, location = locate_features(model.features, images)
+        placement = Placement.of(location)
         return explain_head(model.head, features, classes, top_k=top_k, labels=labels, placement=placement)
 
 
@@ -125,7 +126,7 @@ def explain_head(
 ) -> Explanation:
     """The same from feature maps (N, C, *cells)."""
     placement = placement or Placement.even(features.shape[2:], features.shape[2:])
-    with quiet(head):
+    with eval_mode(head):
         if head.additive:
             logits: Tensor = head(features)
             wanted = chosen(classes, top_k, logits, labels)
@@ -133,31 +134,31 @@ def explain_head(
                 exact = head.contributions(features, wanted)
                 return _explanation(exact.maps, wanted, exact.bias.detach(), logits, True, placement, labels)
         x = features.detach()
-        watch = Watch(x, named=True)
-        watch.tape = Tape(x, tuple(range(2, x.dim())), 0, copy=True)
-        with watch:
+        with HeadTracer(x, named=True) as tracer:
+            tracer.starts(x)
             logits = head(x)
-    assert watch.tape is not None
-    found = Found(0, "", 0, watch.tape.axes, tuple(features.shape[2:]), placement)
-    return _made(Tail(watch.tape, logits), found, classes, top_k, labels)
+    assert tracer.tape is not None
+    return _made(TracedHead(tracer.tape, logits), placement, classes, top_k, labels)
 
 
 def _made(
-    tail: Tail,
-    found: Found,
+    traced: TracedHead,
+    placement: Placement,
     classes: Classes | None,
     top_k: int | None,
     labels: tuple[str, ...] | None,
+    grid: tuple[int, ...] | None = None,
+    prefix: int = 0,
 ) -> Explanation:
-    if labels is not None and len(labels) != tail.logits.shape[1]:
-        raise ValueError(f"explain: {len(labels)} labels for {tail.logits.shape[1]} logits")
-    wanted = chosen(classes, top_k, tail.logits, labels)
-    maps = tail.maps(wanted)
-    if found.grid is not None:
-        maps = maps[:, :, found.prefix :].reshape(*maps.shape[:2], *found.grid)
-    additive = tail.additive and not found.prefix  # what a class token adds belongs to no position
-    facts = additive, found.placement, labels, tail.holds, tail.end
-    return _explanation(maps, wanted, tail.bias(), tail.logits, *facts)
+    if labels is not None and len(labels) != traced.logits.shape[1]:
+        raise ValueError(f"explain: {len(labels)} labels for {traced.logits.shape[1]} logits")
+    wanted = chosen(classes, top_k, traced.logits, labels)
+    maps = traced.maps(wanted)
+    if grid is not None:
+        maps = maps[:, :, prefix:].reshape(*maps.shape[:2], *grid)
+    additive = traced.additive and not prefix  # what a class token adds belongs to no position
+    facts = additive, placement, labels, traced.holds, traced.end
+    return _explanation(maps, wanted, traced.bias(), traced.logits, *facts)
 
 
 def _explanation(

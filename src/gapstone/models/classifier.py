@@ -18,7 +18,6 @@ from gapstone.images.batches import AT_ONCE, batches
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.mixed import mixed_sizes
 from gapstone.models.model_file import (
     ModelFileError,
     Shapes,
@@ -31,11 +30,12 @@ from gapstone.models.model_file import (
     shapes,
     write,
 )
-from gapstone.modes import quiet
 from gapstone.nets import TooManyParametersError, at_most, build, dry_run
 from gapstone.nets.on_meta import on_meta
 from gapstone.nets.zoo import create_timm
+from gapstone.ragged import mixed_sizes
 from gapstone.runtime.environment import memory
+from gapstone.runtime.eval_mode import eval_mode
 
 __all__ = ["Classifier", "ModelFileError", "load"]
 
@@ -139,7 +139,7 @@ class Classifier(nn.Module):
             self.check_native()
         device = next(self.parameters()).device
         answers = [torch.empty(0, len(self.labels))]
-        with quiet(self):
+        with eval_mode(self):
             if native:
                 for few in batches((self._fit(one, native) for one in _pictures(images)), batch_size, AT_ONCE):
                     shown = [self.preprocessing.normalise(torch.from_numpy(one[None]).to(device))[0] for one in few]

@@ -95,7 +95,7 @@ class Features(nn.Module):
         # An exported or compiled graph has its own checks; ours would pin its dynamic sizes.
         if torch.compiler.is_compiling():
             return
-        # What watches a forward pass (gapstone.mixed) need not see sizes that are only checked.
+        # What watches a forward pass (gapstone.ragged) need not see sizes that are only checked.
         with unseen_by_modes():
             self._check(x)
 

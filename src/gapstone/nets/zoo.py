@@ -12,9 +12,9 @@ from typing import Any, cast, final
 import torch
 from torch import Tensor, nn
 
-from gapstone.nets.cut import last_stage
 from gapstone.nets.features import Features
 from gapstone.nets.hub import check_pretrained
+from gapstone.nets.last_stage import last_stage
 from gapstone.nets.on_meta import on_meta
 from gapstone.nets.state_dicts import check_same, read_state
 from gapstone.storage.paths import sentence

@@ -16,10 +16,14 @@ from gapstone.pools import (
     variance,
 )
 from gapstone.pools.compositions import COMPOSITIONS, Composition
-from gapstone.pools.definition import Definition, define
+from gapstone.pools.definition import Definition, Parameter, define
 from gapstone.pools.whole_only import WHOLE_ONLY, WholeOnly
 
 FILES = mean, sum, max, min, gem, l2, lp, logsumexp, softmax, topk, variance, std, attention
 POOLS: dict[str, Definition] = {pool.name: pool for pool in map(define, FILES)}
+"""By name; `gs.register_pool` adds to them."""
+BUILT_IN = frozenset(POOLS)
 
-__all__ = ["COMPOSITIONS", "POOLS", "WHOLE_ONLY", "Composition", "Definition", "WholeOnly", "define"]
+__all__ = [
+    "BUILT_IN", "COMPOSITIONS", "POOLS", "WHOLE_ONLY", "Composition", "Definition", "Parameter", "WholeOnly", "define",
+]  # fmt: skip

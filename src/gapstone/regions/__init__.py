@@ -1,10 +1,10 @@
 """WHERE: a region is a value that says which places of a map are pooled. To add one: one file, one line."""
 
-from gapstone.regions.boxes import Boxes
 from gapstone.regions.grid import Grid
 from gapstone.regions.mask import Mask
 from gapstone.regions.pyramid import Pyramid
 from gapstone.regions.region import Region
+from gapstone.regions.roi import Boxes
 from gapstone.regions.segments import Segments
 from gapstone.regions.whole import Whole
 from gapstone.regions.window import Window

@@ -6,7 +6,7 @@ and repeat positions where g is larger than L.
 
 from dataclasses import dataclass
 
-from gapstone.regions.places import Boxes, Cells
+from gapstone.regions.places import Cells, Intervals
 from gapstone.regions.region import PerAxis, check_extent, check_whole_numbers, per_axis, settle
 
 
@@ -28,8 +28,8 @@ class Grid:
         settle(self, "size")
         check_whole_numbers("Grid", 1, size=self.size)
 
-    def place(self, shape: tuple[int, ...]) -> Boxes:
+    def place(self, shape: tuple[int, ...]) -> Intervals:
         cells = per_axis(self.size, len(shape) - 2, "Grid size")
         for cells_here, length in zip(cells, shape[2:], strict=True):
             check_extent(self, cells_here, 1, length)
-        return Boxes(tuple(Cells(n, length) for n, length in zip(cells, shape[2:], strict=True)))
+        return Intervals(tuple(Cells(n, length) for n, length in zip(cells, shape[2:], strict=True)))

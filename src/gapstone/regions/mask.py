@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gapstone.regions.places import Labels, Place, Weights
+from gapstone.regions.places import Labels, Place, PositionWeights
 from gapstone.regions.region import symbolic
 
 
@@ -42,7 +42,7 @@ class Mask:
     def place(self, shape: tuple[int, ...]) -> Place:
         mask = per_position(self.mask, shape, "Mask")
         if mask.dtype != torch.bool:
-            return Weights(mask)
+            return PositionWeights(mask)
         return Labels(mask.long() - 1, 1, whole=True)
 
 

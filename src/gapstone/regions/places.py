@@ -63,7 +63,7 @@ Axis = Windows | Cells
 
 
 @dataclass(frozen=True)
-class Boxes:
+class Intervals:
     """Every combination of one interval per axis. `axes` None: the whole map, and the answer has no spatial axes."""
 
     axes: tuple[Axis, ...] | None
@@ -90,7 +90,7 @@ class Labels:
 
 
 @dataclass(frozen=True, eq=False)
-class Weights:
+class PositionWeights:
     """A weight per position, (N or 1, *spatial), floating point; a position of weight 0 is not looked at."""
 
     weights: Tensor
@@ -102,7 +102,7 @@ class Sampled:
 
     images: Tensor
     points: tuple[Tensor, ...]
-    boxes: Boxes
+    boxes: Intervals
 
 
-Place = Boxes | Rectangles | Labels | Weights | Sampled
+Place = Intervals | Rectangles | Labels | PositionWeights | Sampled

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gapstone.regions.places import Boxes
+from gapstone.regions.places import Intervals
 
 
 @dataclass(frozen=True)
@@ -14,5 +14,5 @@ class Whole:
         torch.Size([2, 512])
     """
 
-    def place(self, shape: tuple[int, ...]) -> Boxes:
-        return Boxes(None)
+    def place(self, shape: tuple[int, ...]) -> Intervals:
+        return Intervals(None)

@@ -11,7 +11,7 @@ from typing import Literal, cast
 
 import torch
 
-from gapstone.regions.places import Boxes, Divisor, Windows
+from gapstone.regions.places import Divisor, Intervals, Windows
 from gapstone.regions.region import PerAxis, check_extent, check_whole_numbers, per_axis, read_as, settle
 
 Padding = PerAxis | Sequence[Sequence[int]] | Literal["same"]
@@ -72,13 +72,13 @@ class Window:
                 # the window at the edge would see nothing but padding: torch's backward corrupts memory there
                 raise ValueError(f"{self!r}: padding {max(sides)} must be less than the {span} places of a window.")
 
-    def place(self, shape: tuple[int, ...]) -> Boxes:
+    def place(self, shape: tuple[int, ...]) -> Intervals:
         axes = len(shape) - 2
         size = per_axis(self.size, axes, "Window size")
         stride = size if self.stride is None else per_axis(self.stride, axes, "Window stride")
         step = per_axis(self.dilation, axes, "Window dilation")
         sides = self._sides(axes) or tuple(map(_same, shape[2:], size, stride, step))
-        return Boxes(tuple(map(self._windows, shape[2:], size, stride, sides, step)), self.divisor)
+        return Intervals(tuple(map(self._windows, shape[2:], size, stride, sides, step)), self.divisor)
 
     def _windows(self, length: int, size: int, stride: int, sides: tuple[int, int], step: int) -> Windows:
         before, after = sides

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from gapstone.modes import quiet
-from gapstone.swapping.find import Found
+from gapstone.runtime.eval_mode import eval_mode
+from gapstone.swapping.last_map import LocatedMap
 
 WAY = "nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear({}, {}))"
 
 
-def custom_head(head: nn.Module, found: Found, classes: int | None) -> int:
+def custom_head(head: nn.Module, found: LocatedMap, classes: int | None) -> int:
     """How many classes a head tells apart: it is moved to the map's device and type, and asked about it once.
 
     Raises: ValueError for one that does not take the map, gives no logits (N, K), or others than `classes`.
@@ -22,7 +22,7 @@ def custom_head(head: nn.Module, found: Found, classes: int | None) -> int:
         f"{WAY.format(features.shape[1], classes or 10)}"
     )
     try:
-        with quiet(head), torch.no_grad():
+        with eval_mode(head), torch.no_grad():
             logits = head(features)
     except Exception as error:  # whatever a user's module raises at what it does not take
         raise ValueError(f"{says} failed ({type(error).__name__}: {error}); {takes}") from error

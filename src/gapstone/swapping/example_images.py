@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.models.classifier import Classifier
-from gapstone.modes import quiet
+from gapstone.runtime.eval_mode import eval_mode
 
 SIDES = (224, 32, 28, 64, 128, 256, 299, 384)
 """ImageNet's, CIFAR's, MNIST's, …: networks of a fixed size take only theirs."""
@@ -24,7 +24,7 @@ def example_images(model: nn.Module) -> Tensor:
     for shape in dict.fromkeys(_shapes(model)):
         images = torch.randn(2, *shape, generator=generator).to(weight)
         try:
-            with quiet(model), torch.no_grad():
+            with eval_mode(model), torch.no_grad():
                 out = model(images)
             logits = getattr(out, "logits", out)
             if not isinstance(logits, Tensor) or len(logits) == 2:

@@ -6,29 +6,29 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
-from gapstone.swapping.find import Found
-from gapstone.swapping.trail import Trail
+from gapstone.swapping.last_map import LocatedMap
+from gapstone.swapping.probe import training
 from gapstone.swapping.trunk import Trunk
-from gapstone.swapping.trying import training
+from gapstone.tracing.provenance import ProvenanceTracer
 
 HOLDERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 """They are not called, but gone through: what they hold is exchanged, not they."""
 
 
-def dropped(model: nn.Module, found: Found, images: Tensor) -> list[nn.Module]:
+def dropped(model: nn.Module, found: LocatedMap, images: Tensor) -> list[nn.Module]:
     """The outermost modules that have nothing to do with the map: all that run after it, all whose weights it lacks.
 
     In both modes: a layer of noise, or a learned augmentation, runs in training only.
 
     What ran before the map stays, even where nothing came of it: the network calls it.
     """
-    trail, made = found.trail, found.made
+    tracer, made = found.tracer, found.made
     gone: list[nn.Module] = []
     of = made.of | of_in_training(model, images, *entry_points(found))
 
     def needed(module: nn.Module) -> bool:
-        early = any(start < made.count for part in module.modules() for start in trail.begun.get(part, ()))
-        return early or bool(trail.bits_of(list(module.parameters())) & of)
+        early = any(start < made.count for part in module.modules() for start in tracer.begun.get(part, ()))
+        return early or bool(tracer.bits_of(list(module.parameters())) & of)
 
     def visit(module: nn.Module) -> None:
         for child in module.children():
@@ -36,24 +36,26 @@ def dropped(model: nn.Module, found: Found, images: Tensor) -> list[nn.Module]:
                 continue  # of an earlier swap: it belongs to the map, also what does nothing in eval mode
             if needed(child) or isinstance(child, HOLDERS):
                 visit(child)
-            elif not isinstance(child, nn.Identity) and (child in trail.begun or any(True for _ in child.parameters())):
+            elif not isinstance(child, nn.Identity) and (
+                child in tracer.begun or any(True for _ in child.parameters())
+            ):
                 gone.append(child)
 
     visit(model)
     return list(dict.fromkeys(gone))
 
 
-def entry_points(found: Found) -> tuple[nn.Module | None, nn.Module | None]:
+def entry_points(found: LocatedMap) -> tuple[nn.Module | None, nn.Module | None]:
     """(a module that takes the map, None), or (None, the last that gives it, or what it is made of by mere calls).
 
     By it the map of another pass is known.
     """
-    trail, x, made, until = found.trail, found.map, found.made, found.until
-    takes = [v.module for v in trail.takers.get(x, ()) if made.count <= v.count <= until]
+    tracer, x, made, until = found.tracer, found.map, found.made, found.until
+    takes = [v.module for v in tracer.takers.get(x, ()) if made.count <= v.count <= until]
     if takes:
         return takes[0], None
     while True:
-        gives = [v.module for v in trail.givers.get(x, ()) if made.count <= v.count <= until]
+        gives = [v.module for v in tracer.givers.get(x, ()) if made.count <= v.count <= until]
         if gives or made.call is None:
             return None, gives[-1] if gives else None
         until = made.count - 1
@@ -64,12 +66,12 @@ def entry_points(found: Found) -> tuple[nn.Module | None, nn.Module | None]:
 def of_in_training(model: nn.Module, images: Tensor, into: nn.Module | None, out_of: nn.Module | None) -> int:
     """Bits of what goes into a module, or comes out of one, in training mode."""
     more = torch.cat([images, images[:1]])
-    trail = Trail(model, more, into, out_of)
+    tracer = ProvenanceTracer(model, more, into, out_of)
     # what comes after the map may want labels in training; whether the map's own part runs is tried later
-    with training(model) as state, suppress(Exception), trail.followed():
+    with training(model) as state, suppress(Exception), tracer.followed():
         torch.func.functional_call(model, state, (more,))
-    tape = trail.watch.tape
-    return 0 if tape is None or trail.map is None else trail.making(trail.map, tape.begin - 1).of
+    tape = tracer.tape
+    return 0 if tape is None or tracer.map is None else tracer.making(tracer.map, tape.begin - 1).of
 
 
 def names(model: nn.Module) -> dict[nn.Module, list[str]]:

@@ -11,11 +11,11 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from gapstone.swapping.adapters import TokenGrid
 from gapstone.swapping.exchange import Surgery
-from gapstone.swapping.find import Found
-from gapstone.swapping.layout import Grid
+from gapstone.swapping.last_map import LocatedMap
+from gapstone.swapping.probe import Probe, runs
 from gapstone.swapping.trunk import check_not_checkpointed
-from gapstone.swapping.trying import Probe, runs
 from gapstone.swapping.wrap import stands
 
 
@@ -58,7 +58,7 @@ class FromMap(nn.Module):
 class Proportions:
     """Before a forward pass: tokens are a grid of the proportions that they were found in, or refused."""
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: TokenGrid) -> None:
         self.grid = grid
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -68,11 +68,11 @@ class Proportions:
                 return
 
 
-def answered(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: nn.Module, images: Tensor, classes: int
-             ) -> nn.Module | None:  # fmt: skip
+def answered(surgery: Surgery, found: LocatedMap, gone: Sequence[nn.Module], head: nn.Module, images: Tensor,
+             classes: int) -> nn.Module | None:  # fmt: skip
     """The model itself; None where no module gives its logits, or what is left of it does not run."""
-    trail, model = found.trail, surgery.model
-    givers = [v.module for v in trail.givers.get(found.logits, ()) if trail.once(v.module)]
+    tracer, model = found.tracer, surgery.model
+    givers = [v.module for v in tracer.givers.get(found.logits, ()) if tracer.once(v.module)]
     place = next((one for one in reversed(givers) if any(one is other for other in gone)), None)
     if place is None:
         return None
@@ -88,7 +88,7 @@ def answered(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: nn
         if runs(model, images, found.features, probe, found.gives):
             surgery.put_instead(FromMap(kept, then, head), place)
             for layer in then:
-                if isinstance(layer, Grid):
+                if isinstance(layer, TokenGrid):
                     model.register_forward_pre_hook(Proportions(layer), with_kwargs=True)
             return model
     except ValueError:  # the map is made outside of all modules

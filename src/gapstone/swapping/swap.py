@@ -8,17 +8,17 @@ from torch import Tensor, nn
 
 from gapstone.heads import Head
 from gapstone.heads.spec import parse
-from gapstone.maps.tape import SplitError
 from gapstone.models.classifier import Classifier
 from gapstone.swapping.class_attributes import set_class_attributes
 from gapstone.swapping.custom_head import custom_head
 from gapstone.swapping.example_images import example_images
 from gapstone.swapping.exchange import Surgery, dropped, names
-from gapstone.swapping.find import Found, find
 from gapstone.swapping.in_place import swap_in_place
+from gapstone.swapping.last_map import LocatedMap, find_last_map
 from gapstone.swapping.output_objects import answered
 from gapstone.swapping.swap_report import KEPT, Cut, Swapped, count
 from gapstone.swapping.wrap import wrapped
+from gapstone.tracing.tape import SplitError
 
 
 @torch.inference_mode(False)  # weights and maps of that mode can never train
@@ -77,7 +77,7 @@ def swap_head(
     if not inplace:
         model = _copied(model)
     images = example_images(model) if images is None else _given(model, images)
-    found = find(model, images, at)
+    found = find_last_map(model, images, at)
     before, kind, net = count(model), type(model).__name__, model
     if isinstance(head, nn.Module):
         classes, new, spec = custom_head(head, found, num_classes), head.train(model.training), type(head).__name__
@@ -155,7 +155,7 @@ def _given(model: nn.Module, images: Any) -> Tensor:
     return images[:2].detach().clone()  # a clone can train, also of what was made in inference mode
 
 
-def _classes(model: nn.Module, found: Found) -> int:
+def _classes(model: nn.Module, found: LocatedMap) -> int:
     if found.logits is None:
         raise SplitError(
             f"{type(model).__name__} gives no logits (N, classes), so how many there were is not known: "
@@ -164,7 +164,7 @@ def _classes(model: nn.Module, found: Found) -> int:
     return int(found.logits.shape[1])
 
 
-def _head(model: nn.Module, head: str, classes: int, found: Found) -> Head:
+def _head(model: nn.Module, head: str, classes: int, found: LocatedMap) -> Head:
     features = found.features
     new = Head(head, features.shape[1], classes, tuple(features.shape[2:]))
     return new.to(features.device, features.dtype).train(model.training)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import CheckpointFunction
 
-from gapstone.maps.tape import Slot, leaves, replaced
-from gapstone.swapping.layout import Grid
+from gapstone.swapping.adapters import TokenGrid
+from gapstone.tracing.tape import Slot, leaves, replaced
 
 NAMESPACES: dict[str, Any] = {"F": F, "torch": torch, "Tensor": Tensor}
 
@@ -76,7 +76,7 @@ class Trunk(nn.Module):
             traced: Any = x.tracer
             return traced.create_proxy("call_module", traced.path_of_module(self), (x,), {})
         for layer in self.then:
-            if isinstance(layer, Grid):
+            if isinstance(layer, TokenGrid):
                 layer.checked(x)
         found: Tensor = self.then(self._reached(x))
         return found

@@ -7,16 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapstone.maps.tape import SplitError
-from gapstone.modes import quiet
+from gapstone.runtime.eval_mode import eval_mode
 from gapstone.swapping.exchange import Surgery, of_in_training
-from gapstone.swapping.find import Found, choose
 from gapstone.swapping.in_place import consumers
+from gapstone.swapping.last_map import LocatedMap, choose
+from gapstone.swapping.probe import close, training
 from gapstone.swapping.trunk import Replay, Tap, Trunk, TrunkAndHead
-from gapstone.swapping.trying import close, training
+from gapstone.tracing.tape import SplitError
 
 
-def wrapped(surgery: Surgery, found: Found, gone: Sequence[nn.Module], head: nn.Module, images: Tensor) -> TrunkAndHead:
+def wrapped(
+    surgery: Surgery, found: LocatedMap, gone: Sequence[nn.Module], head: nn.Module, images: Tensor
+) -> TrunkAndHead:
     """Raises SplitError where no module gives or takes the map, or what is left of the network does not run."""
     model, tap = surgery.model, Tap()
     where = stands(surgery, found, gone, images)
@@ -51,7 +53,7 @@ class Stands:
         return self.module.register_forward_hook(tap)
 
 
-def stands(surgery: Surgery, found: Found, gone: Sequence[nn.Module], images: Tensor) -> Stands:
+def stands(surgery: Surgery, found: LocatedMap, gone: Sequence[nn.Module], images: Tensor) -> Stands:
     """Raises SplitError where no module gives or takes the map."""
     model = surgery.model
     giver, calls = _giver(found, gone)
@@ -62,7 +64,7 @@ def stands(surgery: Surgery, found: Found, gone: Sequence[nn.Module], images: Te
     if giver is None and not taking:
         raise SplitError(
             f"the last map of {type(model).__name__}, {tuple(found.map.shape)}, is made outside of all its modules, by "
-            f"calls that join several tensors. {choose(model, found.trail)}"
+            f"calls that join several tensors. {choose(model, found.tracer)}"
         )
     if taking and (giver is None or calls):
         return Stands(taking[0], True, ())
@@ -70,18 +72,20 @@ def stands(surgery: Surgery, found: Found, gone: Sequence[nn.Module], images: Te
     return Stands(giver, False, tuple(calls))
 
 
-def _giver(found: Found, gone: Sequence[nn.Module]) -> tuple[nn.Module | None, list[nn.Module]]:
+def _giver(found: LocatedMap, gone: Sequence[nn.Module]) -> tuple[nn.Module | None, list[nn.Module]]:
     """The outermost module of which the map comes, and the calls between the two, dropout among them."""
-    trail, x, made, until = found.trail, found.map, found.made, found.until
+    tracer, x, made, until = found.tracer, found.map, found.made, found.until
     calls: list[nn.Module] = []
     cut = [
-        span for module in gone for span in zip(trail.begun.get(module, ()), trail.ended.get(module, ()), strict=False)
+        span
+        for module in gone
+        for span in zip(tracer.begun.get(module, ()), tracer.ended.get(module, ()), strict=False)
     ]
     while True:
-        visits = [v for v in trail.givers.get(x, ()) if made.count <= v.count <= until and trail.once(v.module)]
+        visits = [v for v in tracer.givers.get(x, ()) if made.count <= v.count <= until and tracer.once(v.module)]
         visits = [v for v in visits if not any(v.module is one for one in gone)]
         since = visits[-1].count if visits else made.count
-        drops = [one for one in trail.dropouts.get(x, ()) if since < one.count <= until]
+        drops = [one for one in tracer.dropouts.get(x, ()) if since < one.count <= until]
         # that of a layer which is cut goes with it
         calls[:0] = [d.layer() for d in drops if not any(start < d.count <= end for start, end in cut)]
         if visits:
@@ -95,33 +99,33 @@ def _giver(found: Found, gone: Sequence[nn.Module]) -> tuple[nn.Module | None, l
         x, made = call.taken, call.was
 
 
-def _without_own_parameters(surgery: Surgery, found: Found) -> None:
+def _without_own_parameters(surgery: Surgery, found: LocatedMap) -> None:
     """Parameters that are no module's, of modules that begin before the map and end after it: a head written out."""
-    trail = found.trail
+    tracer = found.tracer
     for module in surgery.model.modules():
-        starts, ends = trail.begun.get(module, [found.until]), trail.ended.get(module, [found.until + 1])
+        starts, ends = tracer.begun.get(module, [found.until]), tracer.ended.get(module, [found.until + 1])
         if starts[0] < found.made.count and ends[-1] > found.until:
             for name, parameter in list(module.named_parameters(recurse=False)):
-                if not trail.bits_of([parameter]) & found.made.of:
+                if not tracer.bits_of([parameter]) & found.made.of:
                     surgery.lose(module, name)
 
 
-def _try(whole: TrunkAndHead, images: Tensor, found: Found) -> None:
+def _try(whole: TrunkAndHead, images: Tensor, found: LocatedMap) -> None:
     features, expected = whole.features, found.features
     more = torch.cat([images, images[:1]])
     name = type(features.net).__name__
     try:
-        with torch.no_grad(), quiet(whole):
+        with torch.no_grad(), eval_mode(whole):
             maps = [features(images), features(more)[: len(images)]]
         with torch.no_grad(), training(whole.features) as state:
             shape = torch.func.functional_call(features, state, (more,)).shape
     except Exception as error:
         raise SplitError(
             f"{name} without its head does not run ({type(error).__name__}: {error}). "
-            f"{choose(features.net, found.trail)}"
+            f"{choose(features.net, found.tracer)}"
         ) from error
     if not all(close(one, expected) for one in maps) or shape[1:] != expected.shape[1:]:
         raise SplitError(
             f"{name} makes other maps without its head, or for another number of images. "
-            f"{choose(features.net, found.trail)}"
+            f"{choose(features.net, found.tracer)}"
         )

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gapstone.tracing.locate_head import HeadLocation
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -35,6 +37,16 @@ class Placement:
         """Cells that share the picture in equal parts."""
         strides = tuple(n / c for n, c in zip(size, cells, strict=True))
         return cls(strides, tuple((s - 1) / 2 for s in strides), tuple((0, n) for n in size), exact=False)
+
+    @classmethod
+    def of(cls, location: HeadLocation) -> "Placement":
+        """Of the last map, by what is known of it."""
+        cells = location.grid or location.cells
+        if len(cells) != len(location.size):  # tokens that were never a grid
+            return cls.even(cells, cells)
+        if location.geometry is None or location.grid is not None:
+            return cls.even(cells, location.size)
+        return cls(location.geometry.stride, location.geometry.start, tuple((0, n) for n in location.size), exact=True)
 
     def centres(self, cells: int, axis: int) -> NDArray[np.float64]:
         """Pixels, of `cells` cells along an axis."""

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone.console.formatting import count_noun
-from gapstone.cost import cost
 from gapstone.images.augment import Augment
 from gapstone.models.classifier import Classifier
+from gapstone.models.model_cost import cost
 
 Precision = Literal["float32", "bfloat16"]
 Rows = NDArray[np.intp]

@@ -138,7 +138,7 @@ def _charts(heads: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-class Scale:
+class AxisScale:
     """Numbers to places on a horizontal track, in per cent of its width, with round ticks."""
 
     def __init__(self, numbers: Sequence[float], least: float | None = None, most: float | None = None) -> None:
@@ -162,15 +162,15 @@ class Scale:
         return [tick for tick in ticks if tick <= self.high]
 
 
-def _forest(pairs: Sequence[dict[str, Any]], margin: float) -> Scale | None:
+def _forest(pairs: Sequence[dict[str, Any]], margin: float) -> AxisScale | None:
     ends = [end for pair in pairs for end in pair["ci95"] or [pair["difference_pp"]] if end is not None]
-    return Scale([*ends, -2 * margin, 2 * margin]) if ends else None
+    return AxisScale([*ends, -2 * margin, 2 * margin]) if ends else None
 
 
-def _dumbbells(heads: Sequence[dict[str, Any]]) -> Scale | None:
+def _dumbbells(heads: Sequence[dict[str, Any]]) -> AxisScale | None:
     keys = ("train_accuracy", "test_accuracy")
     means = [100 * head[key]["mean"] for head in heads for key in keys if head[key]["mean"] is not None]
-    return Scale([*means, max(means) - 5], least=0, most=100.5) if means else None
+    return AxisScale([*means, max(means) - 5], least=0, most=100.5) if means else None
 
 
 def _ticks(largest: float) -> list[tuple[float, str]]:

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from gapstone.loops import vectors
+from gapstone.loops import vector_memory, vectors
 from gapstone.loops.vectors import BYTES, Vector, constant, splat
 
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
@@ -48,20 +48,20 @@ class Lanes:
 
     def load(self, address: Any, mask: Any = None, lanes: int | None = None) -> Any:
         wanted = self.vector(lanes)
-        raw = vectors.in_memory(self.storage, wanted)
+        raw = vector_memory.in_memory(self.storage, wanted)
         pointer = self.b.inttoptr(address, ir.PointerType())
         if mask is None:
             value = self.b.load(pointer, align=BYTES[self.storage], typ=raw)
-            return vectors.widen(self.b, value, self.storage, wanted)
+            return vector_memory.widen(self.b, value, self.storage, wanted)
         direct = raw == wanted
         other = self.blank(lanes) if direct else constant(raw, 0)
         value = self._masked("load", raw, raw, [pointer, mask, other])
         if direct:
             return value
-        return self.b.select(mask, vectors.widen(self.b, value, self.storage, wanted), self.blank(lanes))
+        return self.b.select(mask, vector_memory.widen(self.b, value, self.storage, wanted), self.blank(lanes))
 
     def store(self, value: Any, address: Any, mask: Any = None, storage: str | None = None) -> None:
-        narrow = vectors.narrow(self.b, value, storage or self.storage)
+        narrow = vector_memory.narrow(self.b, value, storage or self.storage)
         pointer = self.b.inttoptr(address, ir.PointerType())
         if mask is None:
             self.b.store(narrow, pointer, align=BYTES[storage or self.storage])

@@ -11,12 +11,12 @@ from torch import Tensor
 from gapstone.loops.kernels import Kernel
 from gapstone.loops.memory import empty
 from gapstone.loops.threads import ALONE
-from gapstone.loops.tuned import arguments as a
+from gapstone.loops.tuned import window_arguments as a
 from gapstone.runtime.torch_internals import openmp
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class LaunchPlan:
     """What is the same for every map of a shape: looked up, not made, by all calls but the first."""
 
     kernel: Kernel
@@ -30,7 +30,7 @@ class Plan:
 
 
 def table_of(given: dict[int, int], size: int = a.HOW_MANY) -> Any:
-    """A kernel's arguments, for `copy`. `size`: how many the kernel knows, where it is not those of arguments.py."""
+    """A kernel's arguments, for `copy`. `size`: how many arguments the kernel has."""
     made = (ctypes.c_int64 * size)()
     for at, value in given.items():
         made[at] = value
@@ -54,7 +54,7 @@ def run(kernel: Any, table: Any, tasks: int, work: int) -> None:
 
 
 def forward(
-    plan_of: Callable[[bool], Plan], x: Tensor, keep: bool, out: Tensor | None, by_channels: bool
+    plan_of: Callable[[bool], LaunchPlan], x: Tensor, keep: bool, out: Tensor | None, by_channels: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """The answers over windows and, of a maximum, in a byte each where in its window it was.
 

@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gapstone.loops.layout import STORAGE
 from gapstone.loops.memory import FORMATS, empty
-from gapstone.loops.tuned import arguments as a
+from gapstone.loops.memory_format import STORAGE
 from gapstone.loops.tuned import launch
-from gapstone.loops.tuned.build import kernel
-from gapstone.loops.tuned.launch import Plan, copy, run, table_of
+from gapstone.loops.tuned import window_arguments as a
+from gapstone.loops.tuned.launch import LaunchPlan, copy, run, table_of
 from gapstone.loops.tuned.launch_rows import reciprocals
-from gapstone.loops.tuned.pixel_back_words import PixelsBack
+from gapstone.loops.tuned.pixel_back_codegen import PixelsBack
+from gapstone.loops.tuned.pixel_codegen import Pixels
 from gapstone.loops.tuned.pixel_scatter import PixelScatter
-from gapstone.loops.tuned.pixel_words import Pixels
-from gapstone.loops.tuned.windows import BYTE_LANES, FLOATS, Axes, three
-from gapstone.regions.places import Boxes, Divisor, Windows
+from gapstone.loops.tuned.tuned_kernels import kernel
+from gapstone.loops.tuned.window_support import BYTE_LANES, FLOATS, Axes, three
+from gapstone.regions.places import Divisor, Intervals, Windows
 
 TASK = 1 << 18  # bytes of maps and answers per task
 MOST_COMPARED = 36
@@ -44,7 +44,7 @@ def together(axis: Windows, alone: bool) -> int:
 
 @lru_cache(512)
 def plan(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor, keep: bool,
-         exact: bool) -> Plan:  # fmt: skip
+         exact: bool) -> LaunchPlan:  # fmt: skip
     deep, high, wide = three(axes)
     gh = together(high, False)
     spec = Pixels(
@@ -56,7 +56,7 @@ def plan(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divi
 
 
 @lru_cache(512)
-def plan_back(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor) -> Plan:
+def plan_back(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor) -> LaunchPlan:
     _, high, wide = three(axes)
     many = high.size * wide.size > MOST_COMPARED * high.stride * wide.stride
     if name == "max" and dtype == torch.float32 and many and len(axes) < 3:
@@ -74,7 +74,7 @@ def plan_back(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes,
 def _plan(
     spec: Pixels | PixelsBack | PixelScatter, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes,
     divisor: Divisor, slices: int, rows: int,
-) -> Plan:  # fmt: skip
+) -> LaunchPlan:  # fmt: skip
     """`slices`, `rows`: that the work can be cut into (of PixelScatter: groups of channels)."""
     deep, high, wide = three(axes)
     images, channels, item = *shape[:2], dtype.itemsize
@@ -100,11 +100,11 @@ def _plan(
     if spec.op == "mean":
         classes, inverses = tables = reciprocals(axes, (depth, height, width), divisor, 0)
         given |= {a.CLASSES: classes.ctypes.data, a.INVERSES: inverses.ctypes.data}
-    return Plan(kernel(spec), table_of(given), given[a.TASKS], work, answers, (blank, tables))
+    return LaunchPlan(kernel(spec), table_of(given), given[a.TASKS], work, answers, (blank, tables))
 
 
 def forward(
-    name: str, x: Tensor, place: Boxes, keep: bool = False, out: Tensor | None = None
+    name: str, x: Tensor, place: Intervals, keep: bool = False, out: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor]]:
     """The answers, channels-last."""
     if not by_channels(x):
@@ -116,7 +116,7 @@ def forward(
 
 
 def backward(
-    name: str, grad: Tensor, kept: Sequence[Tensor], shape: Sequence[int], place: Boxes, dtype: torch.dtype
+    name: str, grad: Tensor, kept: Sequence[Tensor], shape: Sequence[int], place: Intervals, dtype: torch.dtype
 ) -> Tensor:
     """dx, channels-last. `kept`: max's positions."""
     axes: Any = place.axes

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from gapstone.loops.launch_places import divisors
-from gapstone.loops.layout import STORAGE
 from gapstone.loops.memory import empty
-from gapstone.loops.tuned import arguments as a
+from gapstone.loops.memory_format import STORAGE
 from gapstone.loops.tuned import launch
-from gapstone.loops.tuned.build import kernel
-from gapstone.loops.tuned.launch import Plan, copy, run, table_of
-from gapstone.loops.tuned.row_back_words import RowsBack
-from gapstone.loops.tuned.row_words import Rows
+from gapstone.loops.tuned import window_arguments as a
+from gapstone.loops.tuned.launch import LaunchPlan, copy, run, table_of
+from gapstone.loops.tuned.row_back_codegen import RowsBack
+from gapstone.loops.tuned.row_codegen import Rows
 from gapstone.loops.tuned.scatter import Scatter
-from gapstone.loops.tuned.windows import FLOATS, ONE, Axes, three
-from gapstone.regions.places import Boxes, Divisor, Windows
+from gapstone.loops.tuned.tuned_kernels import kernel
+from gapstone.loops.tuned.window_support import FLOATS, ONE, Axes, three
+from gapstone.regions.places import Divisor, Intervals, Windows
 
 BAND = 1 << 14  # bytes of a plane from which it is done in bands of rows, while they are in the first cache
 BAND_ROWS = 16
@@ -29,7 +29,7 @@ MOST_COMPARED = 25
 
 @lru_cache(512)
 def plan(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor, keep: bool,
-         exact: bool) -> Plan:  # fmt: skip
+         exact: bool) -> LaunchPlan:  # fmt: skip
     cells = (*shape[:2], *(axis.cells for axis in axes))
     shape, axes = as_one_plane(shape, axes)
     _, high, wide = three(axes)
@@ -42,7 +42,7 @@ def plan(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divi
 
 
 @lru_cache(512)
-def plan_back(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor) -> Plan:
+def plan_back(name: str, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor) -> LaunchPlan:
     given = shape
     shape, axes = as_one_plane(shape, axes)
     _, high, wide = three(axes)
@@ -71,7 +71,7 @@ def as_one_plane(shape: tuple[int, ...], axes: Axes) -> tuple[tuple[int, ...], A
 def _plan(
     spec: Any, dtype: torch.dtype, shape: tuple[int, ...], axes: Axes, divisor: Divisor, rows: int,
     result: tuple[int, ...],
-) -> Plan:  # fmt: skip
+) -> LaunchPlan:  # fmt: skip
     """`rows`: of answers, or backward the rows of windows that rows of dx begin with."""
     deep, high, wide = three(axes)
     planes, spatial = shape[0] * shape[1], (1,) * (5 - len(shape)) + shape[2:]
@@ -100,7 +100,7 @@ def _plan(
         classes, inverses = alive = reciprocals(counted, spatial, divisor, spec.lanes)
         given |= {a.CLASSES: classes.ctypes.data, a.INVERSES: inverses.ctypes.data, a.CLASS_STEP: 0 if alone else 1}
     work = (prod(shape) + planes * deep.cells * high.cells * wide.cells) * item
-    return Plan(kernel(spec), table_of(given), tasks, work, result, alive)
+    return LaunchPlan(kernel(spec), table_of(given), tasks, work, result, alive)
 
 
 def reciprocals(axes: Axes, spatial: tuple[int, ...], divisor: Divisor, lanes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -123,7 +123,7 @@ def reciprocals(axes: Axes, spatial: tuple[int, ...], divisor: Divisor, lanes: i
 
 
 def forward(
-    name: str, x: Tensor, place: Boxes, keep: bool = False, out: Tensor | None = None
+    name: str, x: Tensor, place: Intervals, keep: bool = False, out: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor]]:
     """The answers, contiguous."""
     axes: Any = place.axes
@@ -132,7 +132,7 @@ def forward(
     )
 
 
-def backward(name: str, grad: Tensor, kept: Tensor | None, shape: tuple[int, ...], place: Boxes) -> Tensor:
+def backward(name: str, grad: Tensor, kept: Tensor | None, shape: tuple[int, ...], place: Intervals) -> Tensor:
     """dx, contiguous, in grad's type; `kept`: max's positions."""
     axes: Any = place.axes
     grad = grad.contiguous()

@@ -1,7 +1,8 @@
 """Launching the kernels over whole maps: mean, max, gem, logsumexp, softmax, and mean and max in one read.
 
-Same contract as loops/numba.py: the same answers, kept tensors and gradients, so that either can take the other's. What
-these kernels notice and do not mind (NaN, infinities, cubes that overflow) is computed again by the derived loop.
+Same contract as loops/compiled.py: the same answers, saved tensors and gradients, so each loop's backward accepts the
+other's forward. These kernels only detect NaN, infinities and cubes that overflow; the compiled loop then computes the
+call again.
 """
 
 import ctypes
@@ -13,20 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.loops.layout import STORAGE, Parameters, arranged, is_channels_last
+from gapstone.loops import compiled
 from gapstone.loops.memory import empty
+from gapstone.loops.memory_format import STORAGE, arranged, is_channels_last
+from gapstone.loops.pool_call import Gradients, Parameters, PoolCall
 from gapstone.loops.tuned import whole_arguments as a
-from gapstone.loops.tuned.build import kernel
-from gapstone.loops.tuned.launch import Plan, copy, run, table_of
-from gapstone.loops.tuned.whole_back_words import WholeBack
+from gapstone.loops.tuned.launch import LaunchPlan, copy, run, table_of
+from gapstone.loops.tuned.tuned_kernels import kernel
+from gapstone.loops.tuned.whole_back_codegen import WholeMapBack
+from gapstone.loops.tuned.whole_codegen import CHANNELS_PER_TASK, WholeMap
 from gapstone.loops.tuned.whole_state import LANES
-from gapstone.loops.tuned.whole_words import CHANNELS_PER_TASK, Whole
-from gapstone.loops.tuned.windows import FLOATS
+from gapstone.loops.tuned.window_support import FLOATS
 from gapstone.pools import POOLS
-from gapstone.regions.places import Boxes, Labels, Place
+from gapstone.regions.places import Intervals, Labels, Place
 
-# what is kept for the backward, as kept_types of loops/numba.py says
-KEPT: dict[str, list[torch.dtype]] = {
+# what is saved for the backward, as saved_types of loops/compiled.py says
+SAVED: dict[str, list[torch.dtype]] = {
     "mean": [], "max": [torch.int32], "avgmax": [torch.int32], "gem": [torch.float32] * 3,
     "logsumexp": [torch.float32] * 2, "softmax": [torch.float32] * 2,
 }  # fmt: skip
@@ -42,7 +45,7 @@ PIECES = 64  # channels, and bytes of a mask, come in multiples of this
 def plan(
     backward: bool, name: str, dtype: torch.dtype, shape: torch.Size, columns: bool, masked: bool, number: float | None,
     more: bool,
-) -> Plan:  # fmt: skip
+) -> LaunchPlan:  # fmt: skip
     """`more`: what is kept forward, the slope backward. Refuses what there is no kernel for, once per shape."""
     if dtype not in FLOATS or not 3 <= len(shape) <= 5:
         raise TypeError(f"{name} of {dtype}, shape {tuple(shape)}: there is no kernel for it.")
@@ -50,11 +53,11 @@ def plan(
     if length >= 2**31 or channels >= 2**31 or 0 in shape:
         raise ValueError(f"{name} of shape {tuple(shape)}: too large, or nothing.")
     power = int(number) if name == "gem" and number in (2.0, 3.0) else 0
-    spec: Whole | WholeBack
+    spec: WholeMap | WholeMapBack
     if backward:
-        spec = WholeBack(name, STORAGE[dtype], columns, 0 if more else power, masked, more)
+        spec = WholeMapBack(name, STORAGE[dtype], columns, 0 if more else power, masked, more)
     else:
-        spec = Whole(name, STORAGE[dtype], columns, more and bool(KEPT[name]), power, masked)
+        spec = WholeMap(name, STORAGE[dtype], columns, more and bool(SAVED[name]), power, masked)
     row = length * dtype.itemsize
     if columns:
         # all channels of a position together, as they lie: 1.4x faster than 64 of 256; but two threads want tasks
@@ -71,7 +74,7 @@ def plan(
         a.TASKS: tasks, a.MAPS: images * channels, a.CHANNELS: channels, a.LENGTH: length, a.PER_TASK: per_task,
         a.PARAMETER: ctypes.addressof(parameter), a.PERIOD: 1,
     }  # fmt: skip
-    return Plan(
+    return LaunchPlan(
         kernel(spec), table_of(given, a.HOW_MANY), tasks, images * channels * row, (images, channels), parameter
     )
 
@@ -85,11 +88,11 @@ def checked(name: str, value: float) -> float:
     return float(value)
 
 
-def number_of(name: str, parameters: Parameters) -> float | None:
+def number_of(call: PoolCall) -> float | None:
     """p or r where it is one number; None: it is a tensor, or the pool has none."""
-    if not parameters or isinstance(parameters[0], Tensor):
+    if not call.parameters or isinstance(call.parameters[0], Tensor):
         return None
-    return checked(name, parameters[0])
+    return checked(call.name, call.parameters[0])
 
 
 def put_parameter(table: Any, parameters: Parameters, images: int, channels: int) -> Tensor | None:
@@ -144,7 +147,7 @@ def layout(x: Tensor) -> tuple[Tensor, bool]:
 def check_place(name: str, place: Place) -> bool:
     """Whether there is a mask."""
     masked = isinstance(place, Labels)
-    if (masked and name != "mean") or not (masked or (isinstance(place, Boxes) and place.axes is None)):
+    if (masked and name != "mean") or not (masked or (isinstance(place, Intervals) and place.axes is None)):
         raise ValueError(f"{name} over {type(place).__name__}: no kernel for it.")
     return masked
 
@@ -166,39 +169,37 @@ def written(name: str, out: Tensor, shape: tuple[int, ...], dtype: torch.dtype) 
 # ---- forward
 
 
-def forward(
-    name: str, x: Tensor, place: Place, parameters: Parameters = (), keep: bool = False, out: Tensor | None = None
-) -> tuple[Tensor, list[Tensor]]:
+def forward(call: PoolCall, x: Tensor, out: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
     """The answers over a place, and what the backward needs besides x and the answers."""
+    name, place = call.name, call.place
     masked, (x, columns) = check_place(name, place), layout(x)
     shape = x.shape
     few = shape[:2]
     out = torch.empty(few, dtype=x.dtype) if out is None else written(name, out, few, x.dtype)
     if 0 in shape:
-        return _derived(name, x, place, parameters, keep, out)
-    made = plan(False, name, x.dtype, shape, columns, masked, number_of(name, parameters), keep)
+        return _derived(call, x, out)
+    made = plan(False, name, x.dtype, shape, columns, masked, number_of(call), call.requires_grad)
     table = copy(made.table)
     table[a.X], table[a.OUT] = x.data_ptr(), out.data_ptr()
-    alive = put_parameter(table, parameters, few[0], few[1]), put_mask(table, place, shape, columns) if masked else None
-    kept: list[Tensor] = []
-    if keep:
-        kept = [torch.empty(few, dtype=kind) for kind in KEPT[name]]
-        for at, part in zip((a.KEPT0, a.KEPT1), kept, strict=False):
+    alive = (
+        put_parameter(table, call.parameters, few[0], few[1]),
+        put_mask(table, place, shape, columns) if masked else None,
+    )
+    saved: list[Tensor] = []
+    if call.requires_grad:
+        saved = [torch.empty(few, dtype=kind) for kind in SAVED[name]]
+        for at, part in zip((a.KEPT0, a.KEPT1), saved, strict=False):
             table[at] = part.data_ptr()
-        if len(kept) == 3:
-            kept[2].fill_(prod(shape[2:]))  # how many
+        if len(saved) == 3:
+            saved[2].fill_(prod(shape[2:]))  # how many
     run(made.kernel, table, made.tasks, made.work)
     del alive  # alive until here
-    return _derived(name, x, place, parameters, keep, out) if table[a.BAD] else (out, kept)
+    return _derived(call, x, out) if table[a.BAD] else (out, saved)
 
 
-def _derived(
-    name: str, x: Tensor, place: Place, parameters: Parameters, keep: bool, out: Tensor
-) -> tuple[Tensor, list[Tensor]]:
-    from gapstone.loops import numba  # which knows of this file
-
-    found, kept = numba.forward(name, x, place, parameters, keep)
-    return out.copy_(found), kept
+def _derived(call: PoolCall, x: Tensor, out: Tensor) -> tuple[Tensor, list[Tensor]]:
+    answers, saved = compiled.forward(call, x)
+    return out.copy_(answers), saved
 
 
 def avgmax(x: Tensor, out: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
@@ -225,9 +226,8 @@ def _avgmax(x: Tensor, out: tuple[Tensor, Tensor] | None, keep: bool) -> tuple[T
     table[a.KEPT0] = 0 if position is None else position.data_ptr()
     run(made.kernel, table, made.tasks, made.work)
     if table[a.BAD]:
-        place = Boxes(None)
-        _derived("mean", x, place, (), False, mean)
-        position = _derived("max", x, place, (), True, largest)[1][0]
+        _derived(PoolCall.of(POOLS["mean"], x, Intervals(None)), x, mean)
+        position = _derived(PoolCall.of(POOLS["max"], x, Intervals(None), (), True), x, largest)[1][0]
     return mean, largest, position
 
 
@@ -235,54 +235,49 @@ def _avgmax(x: Tensor, out: tuple[Tensor, Tensor] | None, keep: bool) -> tuple[T
 
 
 def backward(
-    name: str,
+    call: PoolCall,
     grad: Tensor,
     x: Tensor | None,
     out: Tensor | None,
-    kept: Sequence[Tensor],
-    shape: Sequence[int],
-    place: Place,
-    parameters: Parameters = (),
-    want_x: bool = True,
-    want_parameter: bool = False,
-    channels_last: bool | None = None,
-) -> tuple[Tensor | None, Tensor | None]:
+    saved: Sequence[Tensor],
+    slope: bool = False,
+) -> Gradients:
     """d answer / d x and, per image and channel, d answer / d parameter, both times `grad`."""
-    masked, full = check_place(name, place), torch.Size(shape)
-    looks, columns = name in ("gem", "logsumexp", "softmax"), bool(channels_last)
+    name, full, columns = call.name, torch.Size(call.shape), call.channels_last
+    masked = check_place(name, call.place)
+    looks = name in ("gem", "logsumexp", "softmax")
     if looks:
         if x is None or x.shape != full or x.dtype != grad.dtype:
             raise ValueError(f"{name}: its backward needs x, {grad.dtype} of shape {tuple(full)}.")
         x, columns = layout(x)
-    if want_parameter and not looks:
+    if slope and not looks:
         raise ValueError(f"{name} has no parameter that could be learned.")
-    if len(kept) != len(KEPT[name]):
-        raise ValueError(f"{name}: {len(KEPT[name])} tensors are kept, not {len(kept)}.")
+    if len(saved) != len(SAVED[name]):
+        raise ValueError(f"{name}: {len(SAVED[name])} tensors are saved, not {len(saved)}.")
     few = full[:2]
     grad = answers(name, grad, few, grad.dtype, "grad")
-    kept = [answers(name, part, few, kind, "kept") for part, kind in zip(kept, KEPT[name], strict=True)]
+    saved = [answers(name, part, few, kind, "saved") for part, kind in zip(saved, SAVED[name], strict=True)]
     # logsumexp looks at its answer for its slope only
-    wants_out = looks and (name == "softmax" or want_parameter)
+    wants_out = looks and (name == "softmax" or slope)
     out = answers(name, out, few, grad.dtype, "out") if wants_out else grad
     dx = empty(full, grad.dtype, columns)
-    slopes = torch.zeros(few) if want_parameter else None
+    slopes = torch.zeros(few) if slope else None
     if 0 in full:
-        return (dx if want_x else None), slopes
-    made = plan(True, name, grad.dtype, full, columns, masked, number_of(name, parameters), want_parameter)
+        return dx, slopes
+    made = plan(True, name, grad.dtype, full, columns, masked, number_of(call), slope)
     table = copy(made.table)
     table[a.GRAD] = table[a.SECOND_GRAD] = grad.data_ptr()
     table[a.DX], table[a.X], table[a.OUT] = dx.data_ptr(), 0 if x is None else x.data_ptr(), out.data_ptr()
     table[a.SLOPES] = 0 if slopes is None else slopes.data_ptr()
-    for at, part in zip((a.KEPT0, a.KEPT1), kept, strict=False):
+    for at, part in zip((a.KEPT0, a.KEPT1), saved, strict=False):
         table[at] = part.data_ptr()
-    alive = put_parameter(table, parameters, few[0], few[1]), put_mask(table, place, full, columns) if masked else None
+    alive = (
+        put_parameter(table, call.parameters, few[0], few[1]),
+        put_mask(table, call.place, full, columns) if masked else None,
+    )
     run(made.kernel, table, made.tasks, 2 * made.work)
     del alive
-    if table[a.BAD]:
-        from gapstone.loops import numba  # which knows of this file
-
-        return numba.backward(name, grad, x, out, kept, full, place, parameters, want_x, want_parameter, columns)
-    return (dx if want_x else None), slopes
+    return compiled.backward(call, grad, x, out, saved, slope) if table[a.BAD] else (dx, slopes)
 
 
 def avgmax_backward(

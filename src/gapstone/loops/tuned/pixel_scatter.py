@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from gapstone.loops import vectors
-from gapstone.loops.building import bound
-from gapstone.loops.tuned import arguments as a
-from gapstone.loops.vectors import number, take
+from gapstone.loops import vector_memory
+from gapstone.loops.kernel_code import bound
+from gapstone.loops.tuned import window_arguments as a
+from gapstone.loops.vector_memory import number, take
 
 k: Any = None
 
@@ -25,8 +25,8 @@ class PixelScatter:
 
     def bind(self, tag: str) -> Any:
         words: Any = ModuleType("k")
-        words.read, words.write = vectors.reader("f32", "f32", 0), vectors.writer("f32")
-        words.read_byte = vectors.reader("u8", "i32", 0)
+        words.read, words.write = vector_memory.reader("f32", "f32", 0), vector_memory.writer("f32")
+        words.read_byte = vector_memory.reader("u8", "i32", 0)
         return bound(pixel_scatter, {**globals(), "k": words}, f"pixel_scatter_{tag}")
 
 

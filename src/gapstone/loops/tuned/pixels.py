@@ -9,8 +9,8 @@ not minded: the caller then runs the exact kernel.
 
 from typing import Any
 
-from gapstone.loops.tuned import arguments as a
-from gapstone.loops.vectors import number, take
+from gapstone.loops.tuned import window_arguments as a
+from gapstone.loops.vector_memory import number, take
 
 k: Any = None
 DEEP = KEEP = MEAN = MASKED = EDGE = False

@@ -9,8 +9,8 @@ them is known when the kernel is compiled; which rows of windows do is not.
 
 from typing import Any
 
-from gapstone.loops.tuned import arguments as a
-from gapstone.loops.vectors import number, take
+from gapstone.loops.tuned import window_arguments as a
+from gapstone.loops.vector_memory import number, take
 
 k: Any = None
 DEEP = MEAN = MASKED = False

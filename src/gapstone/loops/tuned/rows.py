@@ -10,8 +10,8 @@ What comes next is asked for early, in the order of memory: walking down alone r
 
 from typing import Any
 
-from gapstone.loops.tuned import arguments as a
-from gapstone.loops.vectors import number, take
+from gapstone.loops.tuned import window_arguments as a
+from gapstone.loops.vector_memory import number, take
 
 k: Any = None
 EDGE = DEEP = KEEP = MEAN = PAIRED = False

@@ -6,8 +6,8 @@ them, and are then written, once. Of stride 2, the even and the odd columns have
 
 from typing import Any
 
-from gapstone.loops.tuned import arguments as a
-from gapstone.loops.vectors import number, take
+from gapstone.loops.tuned import window_arguments as a
+from gapstone.loops.vector_memory import number, take
 
 k: Any = None
 DEEP = KEEP = MEAN = PAIRED = False

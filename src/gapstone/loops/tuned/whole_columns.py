@@ -7,7 +7,7 @@ stack for the next block: x is read in the order it lies in, but for 64 position
 from typing import Any
 
 from gapstone.loops.tuned import whole_arguments as a
-from gapstone.loops.vectors import number, take
+from gapstone.loops.vector_memory import number, take
 
 k: Any = None
 REFERENCED = MASKED = GIVEN = FOUR = False

@@ -8,7 +8,7 @@ With a reference, a block is swept twice, the second time from the first cache.
 from typing import Any
 
 from gapstone.loops.tuned import whole_arguments as a
-from gapstone.loops.vectors import number, take
+from gapstone.loops.vector_memory import number, take
 
 k: Any = None
 REFERENCED = MASKED = GIVEN = False

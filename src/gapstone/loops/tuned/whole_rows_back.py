@@ -6,7 +6,7 @@ What a map's positions share (gem: the root's slope, 1 / top) is computed for si
 from typing import Any
 
 from gapstone.loops.tuned import whole_arguments as a
-from gapstone.loops.vectors import number, take
+from gapstone.loops.vector_memory import number, take
 
 k: Any = None
 POSITIONS = MASKED = NEEDS_X = GIVEN = SLOPE = False

@@ -12,7 +12,7 @@ from typing import Any
 from llvmlite import ir
 
 from gapstone.loops.tuned.lanes import FAST, I1, I32, Lanes
-from gapstone.loops.tuned.whole_maths import Maths
+from gapstone.loops.tuned.whole_math import Maths
 from gapstone.loops.vectors import Vector, constant, splat
 from gapstone.pools.gem import LEAST
 

@@ -1,0 +1,39 @@
+"""From a checked call and the loop that was chosen to the answer."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from gapstone.loops import direct, kernels_ready, native, operators
+from gapstone.loops.pool_call import LoopName, PoolCall
+
+
+class Runner(NamedTuple):
+    """The function that answers maps like the one it was made for."""
+
+    run: Callable[[Tensor], Tensor]
+    lasting: bool
+    """Whether calls alike run the same way from now on; False while kernels are built in the background."""
+
+
+def runner(call: PoolCall, loop: LoopName, x: Tensor) -> Runner:
+    """How this call is answered by this loop. Nothing is checked."""
+    alone = loop in operators.OWN_KERNELS and direct.alone(x)
+    if alone and not kernels_ready.kernels_ready(call, loop, x):
+        return Runner(by_loop(call, kernels_ready.meanwhile(call, x), False), False)
+    return Runner(by_loop(call, loop, alone), True)
+
+
+def by_loop(call: PoolCall, loop: LoopName, alone: bool) -> Callable[[Tensor], Tensor]:
+    """The function that answers by this loop, and waits for its kernels. `alone`: the call is seen by nobody."""
+    if loop == "native":
+        return native.kernel(call)
+    if alone and direct.fits(call):
+        return lambda x: direct.pool(call, loop, x)
+    return lambda x: operators.pool(call, loop, x)
+
+
+def answer(call: PoolCall, loop: LoopName, x: Tensor) -> Tensor:
+    """The answer by the loop that was chosen."""
+    return runner(call, loop, x).run(x)

@@ -19,7 +19,7 @@ from gapstone.converting.model_measures import moves
 from gapstone.data.open_source import open_source
 from gapstone.data.split import split
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.runtime.interrupts import said
+from gapstone.runtime.interrupts import stop_message
 from gapstone.storage.owned_folder import CONVERT, discard
 from tests.schemas import check_refuses_damage
 
@@ -222,7 +222,7 @@ def test_stopped_and_gone_on(model, tmp_path, monkeypatch):
         patch.setattr(convert_module, "model_costs", stop)
         with pytest.raises(KeyboardInterrupt) as stopped:
             convert(request, console=Console(file=io.StringIO()))
-    assert "The same command goes on" in said(stopped.value)
+    assert "The same command goes on" in stop_message(stopped.value)
     assert [path.name for path in tmp_path.iterdir()] == [".gap.safetensors.parts"]
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / ".gap.safetensors.parts" / "kept").glob("*.npy")}
     assert len(kept) == 2  # training and validation images

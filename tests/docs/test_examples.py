@@ -57,7 +57,7 @@ SETUP = {
     "logits_and_maps": "from gapstone import open_model",
     "map_size": BUILD,
     "mixed_sizes": "import torchvision",
-    "of_path": "import io; file, content = io.StringIO(), '{}'",
+    "path_in_errors": "import io; file, content = io.StringIO(), '{}'",
     "on_meta": "from gapstone import nets",
     "open_input": "path = Path('a.jpg')",
     "outputs": f"{BUILD}; features = build('nin').eval(); images = [torch.rand(3, 40, 32), torch.rand(3, 32, 32)]",

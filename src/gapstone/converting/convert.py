@@ -78,7 +78,7 @@ def convert(request: ConvertRequest, as_json: bool = False, console: Console | N
     ):
         with bars.during(f"Opening {request.model}"):
             model = _opened(request, spec)
-        section.says = lambda: (
+        section.message = lambda: (
             f"Stopped; {display(out)} is not written yet"
             + (f", what is done is kept in {display(folder)}. The same command goes on from there."
                if folder.exists() else ". The same command starts again.")
@@ -88,21 +88,21 @@ def convert(request: ConvertRequest, as_json: bool = False, console: Console | N
             new = converted.fitted.model
             assert isinstance(new, Classifier)
             new.cpu().save(out)
-            section.says = f"Stopped; the model is written: {display(out)}"
+            section.message = f"Stopped; the model is written: {display(out)}"
     if as_json:
         print(
             json.dumps(document(converted, new), indent=1, allow_nan=False)
         )  # ASCII: safe whatever the terminal's encoding
     else:
         show(converted, new, console)
-        bars.say(f"Model: {display(out)}")
+        bars.log(f"Model: {display(out)}")
     return converted
 
 
 @contextmanager
 def _kept(folder: Path, bars: Bars) -> Iterator[None]:
     """The folder of what takes time. After Ctrl-C, or an error of the machine's, the same command goes on with it."""
-    with own_folder(folder, CONVERT, PARTS, bars.say):
+    with own_folder(folder, CONVERT, PARTS, bars.log):
         try:
             yield
         except ValueError:  # of the data: nothing to go on with
@@ -110,7 +110,7 @@ def _kept(folder: Path, bars: Bars) -> Iterator[None]:
             raise
         except Exception:
             if any((folder / name).exists() for name in CONVERT.folders):
-                bars.say(f"What is done is kept in {display(folder)}: the same command goes on from there.")
+                bars.log(f"What is done is kept in {display(folder)}: the same command goes on from there.")
             raise
         discard(folder, CONVERT)
 
@@ -145,7 +145,7 @@ def _convert(
             about,
             request.batch_size,
             tell,
-            bars.say,
+            bars.log,
         )
 
     fitted = fit(
@@ -201,7 +201,7 @@ def _images(
         )
     images = model_views(source, labels, model, folder, request, bars)
     if not same:
-        bars.say(
+        bars.log(
             f"The classes of DATA ({_few(source.classes)}) are not those of the model ({_few(model.labels)}): the new "
             f"model has those of DATA, and there is no accuracy before to compare with."
         )

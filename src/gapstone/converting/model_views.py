@@ -53,19 +53,19 @@ def model_views(
     if request.native:
         found = _without(found, model.smallest, bars)
     chosen = split(source, found, seed=request.seed, limit=request.limit, duplicates=request.duplicates)
-    bars.say(
+    bars.log(
         f"{count_noun(len(chosen.train), 'image')} to fit to, {len(chosen.validation):,} to choose by, "
         f"{len(chosen.test):,} "
         f"to test on: {chosen.described}."
     )
     if not request.native and (cut := cropping_note(model.preprocessing, found.size_counts())):
-        bars.say(cut)
+        bars.log(cut)
     used = np.unique(np.concatenate([chosen.train, chosen.validation, chosen.test]))
     numbers = np.array([labels.index(name) for name in source.classes])
     if (ranges := model.preprocessing.ranges.or_else(found.ranges)) != UNDECIDED:
         # a network that was trained on 8 bits says nothing of more: the new model keeps what these images are shown by
         model.trunk.preprocessing = replace(model.preprocessing, ranges=ranges)
-        bars.say(f"Pixels of more than 8 bits: {ranges} become 0…255, in all images alike; the model keeps that.")
+        bars.log(f"Pixels of more than 8 bits: {ranges} become 0…255, in all images alike; the model keeps that.")
     device, preprocessing = next(model.trunk.parameters()).device, model.preprocessing
     if request.native:
 
@@ -81,7 +81,7 @@ def model_views(
         before = view if model.only is None else resized(decode, preprocessing, device)
         return ModelViews(view, before, numbers[source.labels], chosen, ["native", content(source, found, used)])
     tell = bars("Decoding images")
-    store = build(source, used, preprocessing, folder / "store", scan=found, progress=tell, say=bars.say)
+    store = build(source, used, preprocessing, folder / "store", scan=found, progress=tell, log=bars.log)
     train, validation, test = (store.rows(part) for part in (chosen.train, chosen.validation, chosen.test))
     parts = replace(chosen, train=train, validation=validation, test=test)
     view = stored(store, preprocessing, device)
@@ -95,6 +95,6 @@ def _without(found: Scan, smallest: int, bars: Bars) -> Scan:
     if not out:
         return found
     more = f" (and {len(out) - 1:,} more)" if len(out) > 1 else ""
-    bars.say(f"Left out, as they cannot be seen as they are: {out[0]}{more}.")
+    bars.log(f"Left out, as they cannot be seen as they are: {out[0]}{more}.")
     pairs = zip(found.facts, reasons, strict=True)
     return replace(found, facts=tuple(replace(f, reason=reason) if reason else f for f, reason in pairs))

@@ -51,15 +51,15 @@ def explain_files(request: ExplainRequest, out: Path, console: Console | None = 
             opened = open_model(request.model, request.weights, pick_device(request.device))
         asked = _asked(request, opened)  # what cannot be is told before anything is written
         stack.enter_context(stoppable(f"Stopped; kept in {display(out)}. The same command goes on from here."))
-        kept = stack.enter_context(alone(out, bars.say))
+        kept = stack.enter_context(alone(out, bars.log))
         for note in found.notes():
-            bars.say(note)
+            bars.log(note)
         looked = _look(request, opened, asked, found, kept, bars)
         _say_damaged(kept, bars)
         failed = _draw(request, opened, looked, kept, bars)
         _say_damaged(kept, bars)
         for path, why in failed.items():
-            bars.say(f"{display(path)}: it could not be drawn ({why}); its maps are in the .npz file.")
+            bars.log(f"{display(path)}: it could not be drawn ({why}); its maps are in the .npz file.")
         for folder in (kept.maps, kept.thumbs):
             sync_folder(folder)
         _write(request, opened, asked, looked, found, kept, failed)
@@ -73,7 +73,7 @@ def explain_files(request: ExplainRequest, out: Path, console: Console | None = 
 
 def _say_damaged(kept: ExplainFolder, bars: Bars) -> None:
     if kept.damaged:
-        bars.say(damage_note(kept.damaged))
+        bars.log(damage_note(kept.damaged))
         kept.damaged.clear()
 
 
@@ -136,7 +136,7 @@ def _look(
     ):
         looked = run_map_pass(opened, asked, found.paths, request.batch_size, kept, told)
     if looked.again:
-        bars.say(f"{looked.again:,} of {total:,} pictures had been looked at before.")
+        bars.log(f"{looked.again:,} of {total:,} pictures had been looked at before.")
     return looked
 
 

@@ -169,5 +169,5 @@ def alone(out: Path, say: Callable[[str], None] | None = None) -> Iterator[Expla
 
     Raises: ValueError where OUT cannot be used.
     """
-    with own_folder(out, EXPLAIN, say=say):
+    with own_folder(out, EXPLAIN, log=say):
         yield ExplainFolder(out)

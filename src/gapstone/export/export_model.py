@@ -77,7 +77,7 @@ def export(
         with bars.during("Tracing the network"):
             program, takes = graph(module, given := size_range(opened))
         if takes.fixed and not given.fixed:
-            bars.say("This network cannot be exported with its size left open: the file takes one size only.")
+            bars.log("This network cannot be exported with its size left open: the file takes one size only.")
         if pt2:
             with bars.during(f"Writing and checking {pt2}"), atomic_file(pt2) as part:
                 write_pt2(program, facts, part)
@@ -137,7 +137,7 @@ def _report(
 ) -> None:
     h, w = takes.usual
     size = f"{h}×{w} px only" if takes.fixed else f"any size from {takes.smallest}×{takes.smallest} px"
-    bars.say(f"{display(path)}: {path.stat().st_size / 1e6:.1f} MB, {kind}")
+    bars.log(f"{display(path)}: {path.stat().st_size / 1e6:.1f} MB, {kind}")
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("images", "logits differ by", *(["maps differ by"] if maps else [])):
         table.add_column(name)
@@ -149,7 +149,7 @@ def _report(
     outputs = "logits (batch, K) and maps (batch, K, rows, columns)" if maps else "logits (batch, K)"
     with bars.during("Timing one image"):
         paces = _pace(opened, takes, read)
-    bars.say(
+    bars.log(
         f"Takes images (batch, {takes.channels}, height, width), {size}, any number; gives {outputs}, "
         f"K = {len(opened.labels)}. Differences from PyTorch are shares of the largest number; up to {TOLERANCE:g} are "
         f"allowed. One image at {h}×{w}: {paces}"
@@ -168,9 +168,9 @@ def _pace(opened: ImageModel, takes: SizeRange, read: Run) -> str:
 
 
 def _report_int8(bars: Bars, path: Path, images: whole_numbers.Images, cost: whole_numbers.QuantisationCost) -> None:
-    bars.say(
+    bars.log(
         f"\n{display(path)}: {cost.bytes_after / 1e6:.1f} MB (float {cost.bytes_before / 1e6:.1f} MB), trunk in int8"
     )
-    bars.say(f"{cost.verdict} Calibrated on {cost.calibrated} others. {images.described.partition(';')[0]}.")
+    bars.log(f"{cost.verdict} Calibrated on {cost.calibrated} others. {images.described.partition(';')[0]}.")
     maps = "" if cost.maps is None else f" Maps differ by {100 * cost.maps:.1f} % of their largest number on average."
-    bars.say(f"One image: {cost.paces}{maps}")
+    bars.log(f"One image: {cost.paces}{maps}")

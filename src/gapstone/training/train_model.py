@@ -47,7 +47,7 @@ def train_model(options: TrainOptions, head: str, seed: int, out: Path, console:
         tempfile.TemporaryDirectory(prefix="gapstone-") as folder,
     ):
         prepared = prepare_training_data(
-            options, seeds=[seed], k=None, folder=Path(folder), say=bars.say, progress=bars
+            options, seeds=[seed], k=None, folder=Path(folder), say=bars.log, progress=bars
         )
         (parts,), settings = prepared.splits, prepared.settings
 
@@ -61,7 +61,7 @@ def train_model(options: TrainOptions, head: str, seed: int, out: Path, console:
         seen, looked_at = (settings.epochs * len(rows) for rows in (parts.train, parts.validation))
         long = duration(pace.seconds(settings, seen, looked_at))
         epochs = count_noun(settings.epochs, "epoch")
-        bars.say(f"{head} on {prepared.backbone}, {pace.precision}, up to {epochs}: about {long}.")
+        bars.log(f"{head} on {prepared.backbone}, {pace.precision}, up to {epochs}: about {long}.")
         model = make()
         tell, done = bars(f"Training {head} on {prepared.backbone}"), 0
         tell(done, settings.epochs)
@@ -71,22 +71,22 @@ def train_model(options: TrainOptions, head: str, seed: int, out: Path, console:
             done = epoch
             tell(epoch, settings.epochs, _sure(history.validation_accuracy))
 
-        section.says = lambda: (
+        section.message = lambda: (
             f"Training was stopped after {done} of {epochs}; no model was written. The same command starts again."
         )
         history = train(model, prepared.store, parts.train, parts.validation, settings, seed, told)
         answers = predict(model, prepared.store, parts.test, settings.precision, settings.batch_size).argmax(1).numpy()
         accuracy = float((answers == prepared.store.labels[parts.test]).mean())
         model.cpu().save(out)
-        section.says = f"Stopped; the model is written: {display(out)}"
-    bars.say(
+        section.message = f"Stopped; the model is written: {display(out)}"
+    bars.log(
         f"Test accuracy {100 * accuracy:.1f} % on {count_noun(len(parts.test), 'image')} never trained on; "
         f"best of {count_noun(len(history.train_loss), 'epoch')} by validation accuracy: {history.best_epoch}; "
         f"{history.seconds:.0f} s."
     )
     for remark in _remarks(accuracy, prepared, parts):
-        bars.say(remark)
-    bars.say(f"Model: {display(out)}")
+        bars.log(remark)
+    bars.log(f"Model: {display(out)}")
     return model
 
 

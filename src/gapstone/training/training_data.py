@@ -123,7 +123,7 @@ class TrainingPlan:
     def decode(self, folder: Path, say: Say, progress: Progress) -> TrainingData:
         """Decode the images into `folder`. Raises StoreError (a ValueError)."""
         tell = progress("Decoding images")
-        store = build(self.source, self.used, self.plain, folder, scan=self.scan, progress=tell, say=say)
+        store = build(self.source, self.used, self.plain, folder, scan=self.scan, progress=tell, log=say)
         # of everything that is never tested; with folds every image is tested once, and one mean for all leaks no label
         first = self.splits[0]
         seen = np.arange(len(self.used)) if self.folds else np.union1d(first.train, first.validation)

@@ -107,6 +107,21 @@ def test_a_class_name_stands_for_one_thing():
     assert not [name for name, count in names.items() if count > 1]
 
 
+KERNELS = re.compile(r"loops/tuned/\w+_codegen|loops/over_windows|localisation/components")
+"""Their long functions are templates of machine code: a part of one would be another function to the compiler."""
+
+
+def test_files_and_functions_are_short():
+    """At most 400 lines, and 60 of code: without signature and docstring."""
+    for path in SOURCE.rglob("*.py"):
+        text, name = path.read_text("utf-8"), path.relative_to(SOURCE).as_posix()
+        assert text.count("\n") <= 400, name
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not KERNELS.match(name):
+                body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+                assert not body or (node.end_lineno or 0) - body[0].lineno < 60, f"{name}: {node.name}"
+
+
 def test_every_room_says_what_it_is_for():
     for room in SOURCE.iterdir():
         if (room / "__init__.py").exists():

@@ -53,9 +53,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     looked = ExplainFolder(folder)
     for key in ("a", "b"):
         content = rng.bytes(200)
-        looked.write(folder / "maps" / f"{key}.npz", content)
-        looked.keep(key, {"rows": [{"name": key, "answer": 1}], "files": {f"{key}.npz": sha256(content)}})
-        looked.draw(folder / "maps" / f"{key}.png", f"key of {key}", rng.bytes(200))
+        looked.write_file(folder / "maps" / f"{key}.npz", content)
+        looked.write_record(key, {"rows": [{"name": key, "answer": 1}], "files": {f"{key}.npz": sha256(content)}})
+        looked.write_drawing(folder / "maps" / f"{key}.png", f"key of {key}", rng.bytes(200))
     return folder
 
 
@@ -94,7 +94,7 @@ def read(folder: Path) -> dict[str, Any]:
     tell("speed", lambda: read_sealed(folder / "speed.json", "speed"))
     for key in ("a", "b"):
         looked = ExplainFolder(folder)
-        tell(f"record {key}", lambda key=key, looked=looked: looked.record(key))
+        tell(f"record {key}", lambda key=key, looked=looked: looked.checked_record(key))
         path = folder / "maps" / f"{key}.png"
         drawn = looked.has_drawn(path, f"key of {key}")
         found[f"drawing {key}"] = path.read_bytes() if drawn else None

@@ -21,7 +21,7 @@ def explain(model, pictures, out, **options):
 def test_no_more_than_three_batches_are_loaded_ahead(model, tmp_path, monkeypatch):
     folder = make_pictures(tmp_path / "photos", 120, (8, 8))
     lock, loaded, asked, most = threading.Lock(), 0, 0, 0
-    load, ask = map_pass._load, map_pass._ask
+    load, ask = map_pass._load, map_pass._explain_and_write
 
     def counted(*given):
         nonlocal loaded, most
@@ -39,7 +39,7 @@ def test_no_more_than_three_batches_are_loaded_ahead(model, tmp_path, monkeypatc
         return record
 
     monkeypatch.setattr(map_pass, "_load", counted)
-    monkeypatch.setattr(map_pass, "_ask", consumed)
+    monkeypatch.setattr(map_pass, "_explain_and_write", consumed)
     explain(model, folder, tmp_path / "out", drawings=False)
     assert loaded == asked == 120
     assert BATCH < most <= 3 * BATCH
@@ -49,8 +49,8 @@ def test_what_waits_for_the_network_is_as_small_as_it_sees_it(tmp_path, monkeypa
     model = make_model(tmp_path / "m.safetensors", size=(32, 32), stored=(36, 36))
     folder = make_pictures(tmp_path / "photos", 6, (700, 900))
     waiting = []
-    ask = map_pass._ask
-    monkeypatch.setattr(map_pass, "_ask", lambda *given: waiting.extend(given[2]) or ask(*given))
+    ask = map_pass._explain_and_write
+    monkeypatch.setattr(map_pass, "_explain_and_write", lambda *given: waiting.extend(given[2]) or ask(*given))
     explain(model, folder, tmp_path / "out", drawings=False)
     assert {picture.fitted.shape for picture in waiting} == {(36, 36, 3)}
     assert {picture.size for picture in waiting} == {(700, 900)}
@@ -61,7 +61,7 @@ def test_no_more_than_a_few_pictures_are_drawn_at_a_time(model, tmp_path, monkey
     lock, started, told = threading.Lock(), 0, 0
     most = 0
     draw = draw_maps.draw
-    work = draw_maps._work
+    work = draw_maps._draw_picture
 
     def counted(*given):
         nonlocal started, most
@@ -78,7 +78,7 @@ def test_no_more_than_a_few_pictures_are_drawn_at_a_time(model, tmp_path, monkey
 
         return draw(*given[:-2], tell, given[-1])
 
-    monkeypatch.setattr(draw_maps, "_work", counted)
+    monkeypatch.setattr(draw_maps, "_draw_picture", counted)
     monkeypatch.setattr(draw_maps, "draw", watched)
     explain(model, folder, tmp_path / "out", drawings=False, html=True)
     assert started == 60

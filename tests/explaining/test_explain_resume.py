@@ -16,7 +16,7 @@ from rich.console import Console
 
 from gapstone.explaining import map_pass
 from gapstone.explaining.explain_files import explain_files
-from gapstone.explaining.explain_folder import name_of
+from gapstone.explaining.explain_folder import unique_name
 from gapstone.explaining.explain_request import ExplainRequest
 from gapstone.storage.atomic import UNFINISHED
 from tests.explaining.tiny import make_model, make_pictures
@@ -170,7 +170,7 @@ def test_a_changed_picture_is_done_again(model, pictures, tmp_path):
     assert "3 of 5 pictures had been looked at before" in said
     explain(model, pictures, out=tmp_path / "fresh", html=True, batch_size=2)
     assert results(out) == results(tmp_path / "fresh")
-    untouched = out / "maps" / f"{name_of(pictures / 'p000.png')}.npz"
+    untouched = out / "maps" / f"{unique_name(pictures / 'p000.png')}.npz"
     assert times(out)[untouched] == then[untouched]
 
 
@@ -180,7 +180,7 @@ def test_a_touched_picture_is_read_again_and_no_more(model, pictures, tmp_path, 
     before, then = results(out), times(out)
     for picture in pictures.iterdir():
         os.utime(picture, ns=(1, 1))
-    monkeypatch.setattr(map_pass, "_ask", None)
+    monkeypatch.setattr(map_pass, "_explain_and_write", None)
     explain(model, pictures, out=out)
     assert results(out) == before
     assert times(out) == then
@@ -227,12 +227,12 @@ def test_two_at_once_are_refused(model, pictures, tmp_path):
 def test_a_picture_that_changes_between_the_passes_is_told(model, pictures, tmp_path, monkeypatch):
     from gapstone.explaining import explain_files
 
-    draw = explain_files._draw
+    draw = explain_files._draw_maps
 
     def change(*given):
         Path(pictures / "p001.png").write_bytes((pictures / "p002.png").read_bytes())
         return draw(*given)
 
-    monkeypatch.setattr(explain_files, "_draw", change)
+    monkeypatch.setattr(explain_files, "_draw_maps", change)
     with pytest.raises(ValueError, match=r"p001\.png was changed while gapstone was at work"):
         explain(model, pictures, out=tmp_path / "out")

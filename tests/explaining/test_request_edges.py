@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gapstone.explaining.explain_folder import DRAWN, FILES, ExplainFolder, name_of
+from gapstone.explaining.explain_folder import DRAWN, FILES, ExplainFolder, unique_name
 from gapstone.explaining.explain_request import ExplainRequest, indexes
 
 LABELS = ("cat", "dog", "tench, Tinca tinca", "1", "twin", "twin")
@@ -62,12 +62,12 @@ def test_lines_that_are_no_notes_are_passed_over(tmp_path):
         '["a.jpg", "3", 4, "abc"]',
         json.dumps(good)[:-3],
     ]
-    looked = ExplainFolder(tmp_path).looked
+    looked = ExplainFolder(tmp_path).records
     (looked / FILES).write_text("\n".join([*junk, json.dumps(good), *junk]))
     (looked / DRAWN).write_text("\n".join([*junk, json.dumps(["maps/a.png", "key", "sha"]), *junk]))
     found = ExplainFolder(tmp_path)
-    assert found._seen == {"a.jpg": (3, 4, "abc")}
-    assert found._drawn == {"maps/a.png": ("key", "sha")}
+    assert found._files == {"a.jpg": (3, 4, "abc")}
+    assert found._drawings == {"maps/a.png": ("key", "sha")}
     assert found.damaged == []
 
 
@@ -77,21 +77,21 @@ def test_what_was_read_is_known_until_it_changes(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(b"one")
     status = path.stat()
-    out.remember([(path, (status.st_size, status.st_mtime_ns), "sha")])
-    assert out.known(path) == ExplainFolder(tmp_path / "out").known(path) == "sha"
-    size = (out.looked / FILES).stat().st_size
-    out.remember([(path, (status.st_size, status.st_mtime_ns), "sha")])
-    assert (out.looked / FILES).stat().st_size == size  # nothing new, nothing written
+    out.add_files([(path, (status.st_size, status.st_mtime_ns), "sha")])
+    assert out.cached_sha256(path) == ExplainFolder(tmp_path / "out").cached_sha256(path) == "sha"
+    size = (out.records / FILES).stat().st_size
+    out.add_files([(path, (status.st_size, status.st_mtime_ns), "sha")])
+    assert (out.records / FILES).stat().st_size == size  # nothing new, nothing written
     path.write_bytes(b"other")
-    assert out.known(path) is None
-    assert out.known(tmp_path / "gone.jpg") is None
+    assert out.cached_sha256(path) is None
+    assert out.cached_sha256(tmp_path / "gone.jpg") is None
 
 
 def test_a_drawn_picture_is_believed_where_its_key_and_its_bytes_are_the_same(tmp_path):
     out = ExplainFolder(tmp_path)
     path = out.maps / "a.png"
     assert not out.has_drawn(path, "key")
-    out.draw(path, "key", b"picture")
+    out.write_drawing(path, "key", b"picture")
     assert out.has_drawn(path, "key")
     assert not out.has_drawn(path, "other key")
     path.unlink()
@@ -103,9 +103,9 @@ def test_a_drawn_picture_is_believed_where_its_key_and_its_bytes_are_the_same(tm
 
 
 def test_names_of_pictures(tmp_path):
-    assert name_of(tmp_path / "cat dog.jpg").startswith("cat_dog-")
-    assert name_of(tmp_path / "....jpg").startswith("picture-")
-    assert name_of(tmp_path / "a" / "x.jpg") != name_of(tmp_path / "b" / "x.jpg")
+    assert unique_name(tmp_path / "cat dog.jpg").startswith("cat_dog-")
+    assert unique_name(tmp_path / "....jpg").startswith("picture-")
+    assert unique_name(tmp_path / "a" / "x.jpg") != unique_name(tmp_path / "b" / "x.jpg")
 
 
 @pytest.mark.parametrize(

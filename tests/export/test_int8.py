@@ -62,7 +62,7 @@ def test_export_with_int8(model, tmp_path):
     assert [output.name for output in after.graph.output] == ["logits", "maps"]
 
     opened = open_model(str(model))
-    images = int8.choose(opened, "digits")
+    images = int8.choose_images(opened, "digits")
     cost = int8.cost(tmp_path / "d.onnx", tmp_path / "d.int8.onnx", opened, images)
     assert cost.images == 359
     assert cost.right_before > 250, "the float model is right for most"
@@ -84,7 +84,7 @@ def test_export_with_int8(model, tmp_path):
 def test_the_accuracy_is_the_models(model):
     """The float side of the report, against PyTorch on the same images."""
     opened = open_model(str(model))
-    images = int8.choose(opened, "digits")
+    images = int8.choose_images(opened, "digits")
     pictures = [images.source.pixels(int(row)) for row in images.held_out]
     answers = opened.model.predict(pictures).argmax(1).numpy()
     right = int(
@@ -96,13 +96,13 @@ def test_the_accuracy_is_the_models(model):
 
 
 def test_calibration_and_measurement_share_no_image(model):
-    images = int8.choose(open_model(str(model)), "digits")
+    images = int8.choose_images(open_model(str(model)), "digits")
     assert len(images.calibration) == int8.CALIBRATED
     assert len(images.held_out) == 359
     assert not set(images.calibration) & set(images.held_out)
     counts = np.bincount(images.source.labels[images.calibration], minlength=10)
     assert counts.min() >= 12, "every class is there, and as often as the others"
-    again = int8.choose(open_model(str(model)), "digits")
+    again = int8.choose_images(open_model(str(model)), "digits")
     assert np.array_equal(images.calibration, again.calibration)
 
 

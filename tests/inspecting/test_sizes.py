@@ -2,7 +2,7 @@
 
 import pytest
 
-from gapstone.inspecting.input_sizes import InputSizes, alike, legal_sizes
+from gapstone.inspecting.input_sizes import InputSizes, legal_sizes, sides_with_equal_maps
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_sides_that_give_as_many_cells(stride, side):
     for cells in (lambda n: (-(-n // stride),), lambda n: (n // stride,) if n >= stride else None):
         if cells(side) is None:
             continue
-        low, high = alike(cells, side, stride)
+        low, high = sides_with_equal_maps(cells, side, stride)
         assert low <= side <= high
         assert {cells(n) for n in range(low, high + 1)} == {cells(side)}
         assert cells(low - 1) != cells(side) != cells(high + 1) or low == 1

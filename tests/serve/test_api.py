@@ -318,7 +318,7 @@ def test_every_answer_has_the_strict_headers(client: Client, monkeypatch: pytest
         here.post("/api/explain", content=b"x", headers=PNG),
         here.post("/api/explain", content=encoded(picture()), headers=PNG),
     ]
-    monkeypatch.setattr(gapstone.serve.app, "answer", lambda *_: 1 / 0)
+    monkeypatch.setattr(gapstone.serve.app, "response_document", lambda *_: 1 / 0)
     answers.append(here.post("/api/explain", content=encoded(picture()), headers=PNG))
     assert [answer.status_code for answer in answers] == [200, 200, 404, 405, 403, 421, 422, 200, 500]
     for answer in answers:

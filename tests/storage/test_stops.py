@@ -231,18 +231,18 @@ def test_records_of_explained_pictures(tmp_path, how):
     folder = tmp_path / "out"
 
     def look(out: ExplainFolder) -> None:
-        if out.record("batch") is None:
-            out.write(out.maps / "a.npz", b"maps")
-            out.keep("batch", {"rows": [1], "files": {"a.npz": sha256(b"maps")}})
+        if out.checked_record("batch") is None:
+            out.write_file(out.maps / "a.npz", b"maps")
+            out.write_record("batch", {"rows": [1], "files": {"a.npz": sha256(b"maps")}})
         if not out.has_drawn(out.maps / "a.png", "key"):
-            out.draw(out.maps / "a.png", "key", b"picture")
+            out.write_drawing(out.maps / "a.png", "key", b"picture")
 
     for number, call in every_stop(
         folder, lambda: ExplainFolder(folder) and None, lambda: look(ExplainFolder(folder)), how
     ):
         stopped = f"{how} at call {number}, {call}"
         out = ExplainFolder(folder)
-        record = out.record("batch")
+        record = out.checked_record("batch")
         assert out.damaged == [], stopped
         assert record is None or (out.maps / "a.npz").read_bytes() == b"maps", stopped
         look(out)

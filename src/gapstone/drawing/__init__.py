@@ -1,1 +1,1 @@
-"""Maps as pictures: colours, overlays, sheets, SVG. Imports images and localisation, never maps."""
+"""Draws maps: colours, overlays, contact sheets, SVG. Imports images and localisation, never maps."""

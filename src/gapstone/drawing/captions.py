@@ -1,4 +1,4 @@
-"""What is said about a map, the same words in PNG and SVG:
+"""The caption of a map, with the same words in PNG and SVG:
 
 cat
 93.1 %  ·  logit +4.12
@@ -19,14 +19,14 @@ Role = Literal["label", "plain", "for", "against", "note"]
 
 @dataclass(frozen=True)
 class Span:
-    """Words of one line that look alike."""
+    """A piece of a line in one style."""
 
     text: str
     role: Role = "plain"
 
 
 def caption(evidence: Evidence) -> list[list[Span]]:
-    """Three lines, and one more for each thing that a reader must not miss."""
+    """Return the lines of a caption: label, probability and logit, sums of the map, then warnings."""
     against = float(evidence.map.clip(max=0).sum())
     lines = [
         [Span(display(evidence.label), "label")],
@@ -40,24 +40,24 @@ def caption(evidence: Evidence) -> list[list[Span]]:
     if evidence.positive == 0:
         lines.append([Span("no positive evidence", "note")])
     if not evidence.additive:
-        left = f"{evidence.completeness:.2g}"
-        lines.append([Span(f"not additive: the map leaves {left} of the logit unexplained", "note")])
+        rest = f"{evidence.completeness:.2g}"
+        lines.append([Span(f"not additive: the map leaves {rest} of the logit unexplained", "note")])
     return lines
 
 
 def remarks(evidences: Iterable[Evidence]) -> list[str]:
-    """What holds for the whole sheet."""
-    said = []
+    """Return the notes that hold for a whole sheet."""
+    notes = []
     evidences = list(evidences)
-    if any(not whole(e) for e in evidences):
-        said.append("Thin line: the part of the picture that the network saw.")
-    if held := dict.fromkeys(what for e in evidences for what in e.held):
-        said.append(f"Held as a number of the picture, so that the cells' parts add up: {', '.join(held)}.")
+    if any(not sees_all(e) for e in evidences):
+        notes.append("Thin line: the part of the picture that the network saw.")
+    if held := dict.fromkeys(name for e in evidences for name in e.held):
+        notes.append(f"Held as a number of the picture, so that the cells' parts add up: {', '.join(held)}.")
     if any(not e.placement.exact for e in evidences):
-        said.append("Where exactly this network's cells look is not known: they share evenly what it saw.")
-    return said
+        notes.append("Where exactly this network's cells look is not known: they share evenly what it saw.")
+    return notes
 
 
-def whole(evidence: Evidence) -> bool:
-    """Did the network see all of the picture?"""
+def sees_all(evidence: Evidence) -> bool:
+    """Tell whether the network saw the whole picture."""
     return evidence.placement.covers(evidence.size)

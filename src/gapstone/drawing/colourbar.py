@@ -1,17 +1,17 @@
-"""The colours with numbers, in logits per cell: exactly what `colours.rgba` gives, over light and over dark."""
+"""The colour bar, in logits per cell: the colours of `colours.rgba` over light and over dark grey."""
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from gapstone.drawing import colours, lettering
 
-LIGHT, DARK = 235, 70  # the greys beneath: the same colour looks different over each
+LIGHT, DARK = 235, 70  # grey levels below the colours: the same colour looks different over each
 WIDTH = 420
 TITLE = "logits per cell, over light and over dark"
 
 
 def strip(width: int, height: int, largest: float, strength: float, cmap: str | None) -> Image.Image:
-    """The colours alone, from one of `ends` to the other: the upper half over light grey, the lower over dark."""
+    """Return the bar without numbers: its upper half over light grey, its lower half over dark grey."""
     low, high = ends(largest, cmap)
     values = low + (np.arange(width) + 0.5) * ((high - low) / width)
     ground = np.full((height, width), DARK, np.uint8)
@@ -23,17 +23,18 @@ def strip(width: int, height: int, largest: float, strength: float, cmap: str | 
 
 
 def ends(largest: float, cmap: str | None) -> tuple[float, float]:
+    """Return the values at both ends of the bar; a colormap starts at 0."""
     return (-largest if cmap is None else 0.0), largest
 
 
 def ticks(largest: float, cmap: str | None) -> list[tuple[float, str]]:
-    """Where along the bar, 0 to 1, which number stands."""
+    """Return (position along the bar from 0 to 1, number as text) of each tick."""
     low, high = ends(largest, cmap)
     return [(at, number(low + at * (high - low), largest)) for at in (0, 0.25, 0.5, 0.75, 1)]
 
 
 def number(value: float, largest: float) -> str:
-    """With as many digits as the largest needs to show three."""
+    """Format a value with the decimals that give `largest` three significant digits."""
     if value == 0:
         return "0"
     if not 1e-3 <= largest < 1e4:
@@ -46,7 +47,7 @@ def number(value: float, largest: float) -> str:
 def colour_bar(
     largest: float, strength: float = colours.STRONGEST, cmap: str | None = None, width: int = WIDTH, size: int = 13
 ) -> Image.Image:
-    """The bar with its numbers and title on white; `width` px from number to number, letters of `size` px."""
+    """Return the bar with numbers and title on white; the bar is `width` px wide, the letters are `size` px high."""
     side, height, line = 4 * size, 2 * size, round(1.4 * size)
     picture = Image.new("RGB", (width + 2 * side, height + 2 * line + 8), "white")
     picture.paste(strip(width, height, largest, strength, cmap), (side, line + 2))

@@ -1,4 +1,4 @@
-"""Contributions to colours: colour(v) = blue below 0, vermilion above; opacity(v) = strength · sqrt(|v| / largest)."""
+"""Colours of contributions: colour(v) = blue below 0, vermilion above; opacity(v) = strength · sqrt(|v| / largest)."""
 
 from typing import Any
 
@@ -6,21 +6,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 BELOW, ABOVE = (0, 90, 181), (213, 94, 0)
-"""Told apart by every kind of colour vision: what speaks against a class, and what speaks for it."""
+"""Evidence against and for a class, in colours that people with any colour vision can tell apart."""
 STRONGEST = 0.88
-"""Opacity of the largest contribution: the picture stays visible beneath."""
-STEPS = 1 << 13  # between 0 and the largest: the first is all but clear
+"""Opacity of the largest contribution; the picture below stays visible."""
+STEPS = 1 << 13  # table entries between 0 and `largest`
 
 
 POWER = 0.5
-"""1 would lose whole pictures: on one scale, cells of one that the network is sure of are 50 times those of the next.
-1/3 keeps them, but a thousandth of the largest is then at 0.1, and what is all but nothing gets a border of two colours
-where its sign changes. The report of `gapstone compare` needs 1/3 all the same: its one scale spans heads whose cells
-hold 1/256 of the logit and others with a tenth."""
+"""Exponent of the opacity. With 1, whole pictures vanish: on one scale, the cells of a picture of which the network is
+sure are 50 times those of the next. With 1/3, a thousandth of the largest contribution has opacity 0.1, and negligible
+values show a two-coloured border where their sign changes. The report of `gapstone compare` uses 1/3 nevertheless: its
+scale spans heads whose cells hold 1/256 of the logit and heads whose cells hold a tenth."""
 
 
 def opacity(values: NDArray[Any], largest: float, power: float = POWER) -> NDArray[np.float64]:
-    """0 to 1, growing with |value|: 0 is clear, `largest` and more is 1."""
+    """Return opacities from 0 (value 0) to 1 (|value| ≥ `largest`): (|value| / largest) ** power."""
     _check(largest)
     return (np.abs(np.asarray(values, np.float64)) / largest).clip(0, 1) ** power
 
@@ -28,29 +28,36 @@ def opacity(values: NDArray[Any], largest: float, power: float = POWER) -> NDArr
 def rgba(
     values: NDArray[Any], largest: float, strength: float = STRONGEST, cmap: str | None = None
 ) -> NDArray[np.uint8]:
-    """Values of any shape, in logits per cell, to (…, 4) uint8.
+    """Convert contributions to colours with opacity.
 
     ```python
-    rgba(np.array([0.0, 0.5, -0.5]), largest=0.5)  # clear, vermilion, blue
-    rgba(placed, largest(evidences), cmap="magma")  # what speaks for the class only
+    rgba(np.array([0.0, 0.5, -0.5]), largest=0.5)  # transparent, vermilion, blue
+    rgba(placed, largest(evidences), cmap="magma")  # evidence for the class only
     ```
 
-    largest: the value at the end of the colour bar, the same for all maps that are looked at together; beyond it, the
-    colour stays. strength: the opacity there, above 0 to 1. cmap: the name of one of matplotlib's colormaps instead of
-    the two colours. It shows what speaks *for* the class; what speaks against it is clear.
+    Args:
+        values: Contributions in logits per cell, of any shape.
+        largest: The value at the end of the colour bar, the same for all maps that are compared; larger values get
+            its colour.
+        strength: The opacity there, above 0 and at most 1.
+        cmap: The name of a colormap of Matplotlib instead of the two colours; evidence *against* the class is then
+            transparent.
+
+    Returns:
+        (…, 4) uint8: red, green, blue, opacity.
     """
     table = _table(largest, strength, cmap)
-    # by table: 12 million pixels in 0.1 s, where their roots take 0.5
-    found = np.empty(np.shape(values), np.uint32)
-    flat, into = np.ascontiguousarray(values, np.float32).reshape(-1), found.reshape(-1)
-    for at in range(0, flat.size, 1 << 16):  # pieces that stay in the cache
-        steps = np.multiply(flat[at : at + (1 << 16)], STEPS / largest, dtype=np.float64) + (STEPS + 0.5)
-        into[at : at + (1 << 16)] = table[steps.clip(0, 2 * STEPS).astype(np.int32)]
-    return found.view(np.uint8).reshape(*np.shape(values), 4)
+    # a table: 12 million pixels take 0.1 s; their square roots would take 0.5 s
+    packed = np.empty(np.shape(values), np.uint32)
+    flat, output = np.ascontiguousarray(values, np.float32).reshape(-1), packed.reshape(-1)
+    for start in range(0, flat.size, 1 << 16):  # pieces that stay in the cache
+        steps = np.multiply(flat[start : start + (1 << 16)], STEPS / largest, dtype=np.float64) + (STEPS + 0.5)
+        output[start : start + (1 << 16)] = table[steps.clip(0, 2 * STEPS).astype(np.int32)]
+    return packed.view(np.uint8).reshape(*np.shape(values), 4)
 
 
 def _table(largest: float, strength: float, cmap: str | None) -> NDArray[np.uint32]:
-    """(2 · STEPS + 1,) colours from −largest to largest, four bytes each."""
+    """Return (2 · STEPS + 1,) colours from −largest to largest, of four bytes each."""
     _check(largest)
     if not 0 < strength <= 1:
         raise ValueError(f"strength={strength!r}: an opacity, above 0 to 1")
@@ -70,7 +77,7 @@ def _check(largest: float) -> None:
 
 
 def _colormap(name: str) -> NDArray[np.uint8]:
-    """(256, 3)"""
+    """Return the (256, 3) colours of a colormap of Matplotlib."""
     from gapstone.drawing.matplotlib_setup import matplotlib
 
     if name not in matplotlib.colormaps:

@@ -1,4 +1,4 @@
-"""Evidence: what drawings and files show of one class in one picture."""
+"""Evidence: the map of one class in one picture with its numbers, as drawings and files show it."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from gapstone.tracing.placement import Placement
 
 @dataclass(frozen=True, repr=False)
 class Evidence:
-    """What speaks for and against one class in one picture.
+    """The evidence for and against one class in one picture.
 
     >>> explained.evidence(0, (480, 640))[0]
     Evidence('cat', 50.7 %, logit −0.04, map 8×8)
@@ -24,15 +24,15 @@ class Evidence:
     probability: float
     bias: float
     map: NDArray[np.float32]
-    """(h, w): each cell's part of the logit."""
+    """(h, w): each cell's contribution to the logit."""
     placement: Placement
-    """Of the cells in the picture."""
+    """Where the cells lie in the picture."""
     size: tuple[int, int]
     """(H, W) of the picture, in pixels."""
     additive: bool
     completeness: float
     held: tuple[str, ...] = ()
-    """What counts as a number of the picture (`Explanation.held`)."""
+    """What is treated as a number of the picture (`Explanation.held`)."""
 
     def __repr__(self) -> str:
         more = ("" if self.additive else ", not additive") + (f", held: {', '.join(self.held)}" if self.held else "")
@@ -41,5 +41,5 @@ class Evidence:
 
     @property
     def positive(self) -> float:
-        """Sum of the positive contributions: 0 means that nothing in the picture speaks for the class."""
+        """Sum of the positive contributions; 0 means that no part of the picture is evidence for the class."""
         return float(self.map.clip(0).sum())

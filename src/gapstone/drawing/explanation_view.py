@@ -1,4 +1,4 @@
-"""An Explanation as a person sees it: a line of text, the pictures with their maps, a notebook's cell, a window."""
+"""How an Explanation is shown: as a line of text, a contact sheet, HTML in a notebook, a window."""
 
 import base64
 import io
@@ -18,40 +18,41 @@ from gapstone.console.formatting import count_noun, display, format_size
 from gapstone.drawing.evidence import Evidence
 from gapstone.tracing.placement import Placement
 
-SIDE = 224  # px, of a picture on the sheet
+SIDE = 224  # px: longest side of a picture on the sheet
 
 Pictures = Sequence[NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
 class ShownImages:
-    """The images that were explained, as the network saw them: the batch itself, not a copy."""
+    """The explained images as the network saw them: the batch itself, not a copy."""
 
     images: Tensor
     moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    """(mean, std) per channel that they were normalised with, on the scale 0…1; None: not known."""
+    """(mean, std) per channel of their normalisation, on the scale 0…1; None if unknown."""
 
     def pixels(self, image: int) -> NDArray[np.uint8] | None:
-        """(H, W, 3 or 1); None for what is no picture. Where it is not known how images were normalised, from the least
-        value of the picture, black, to the largest, white.
+        """Return an image as (H, W, 3 or 1) uint8; None if it has not the dimensions of a picture.
+
+        With an unknown normalisation, its least value becomes black and its largest white.
         """
         x = self.images[image].detach().float().cpu()
         if x.dim() != 3:
             return None
         if self.moments is not None:
-            mean, std = (torch.tensor(one)[:, None, None] for one in self.moments)
+            mean, std = (torch.tensor(values)[:, None, None] for values in self.moments)
             x = x * std + mean
         elif x.min() < 0 or x.max() > 1:
             x = x.nan_to_num(0.0, 0.0, 0.0)
             x = (x - x.min()) / (x.max() - x.min()).clamp(min=1e-12)
         if len(x) not in (1, 3):
-            x = x.mean(0, keepdim=True)  # of other channels, their grey
-        found: NDArray[np.uint8] = (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        return found
+            x = x.mean(0, keepdim=True)  # other numbers of channels become grey
+        pixels: NDArray[np.uint8] = (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        return pixels
 
 
 class Explained(Protocol):
-    """What is shown of an explanation (`gapstone.maps.explanation.Explanation` has it all)."""
+    """The part of `gapstone.maps.explanation.Explanation` that is shown."""
 
     @property
     def maps(self) -> Tensor: ...
@@ -75,7 +76,7 @@ class Explained(Protocol):
 
 
 def line(explained: Explained) -> str:
-    """`Explanation(2 images, 3 of 1,000 classes, maps 7×7, additive)`"""
+    """Return a summary: `Explanation(2 images, 3 of 1,000 classes, maps 7×7, additive)`."""
     images, classes = explained.classes.shape
     count = explained.logits.shape[1]
     each = (f"{classes:,} of " if classes != count else "") + count_noun(count, "class", "classes")
@@ -92,9 +93,16 @@ def line(explained: Explained) -> str:
 
 
 def sheet(explained: Explained, images: int | Sequence[int], classes: int, pictures: Pictures | None) -> Image.Image:
-    """The pictures beside the maps of their most probable classes among those explained, on one scale.
+    """Draw pictures beside the maps of the most probable of their explained classes, on one scale.
 
-    Raises: ValueError where there are no pictures, or others than were explained.
+    Args:
+        explained: The explanation.
+        images: How many images from the first on, or their indexes.
+        classes: Most classes per image.
+        pictures: The pictures to draw on, uint8; None: the images that the network saw.
+
+    Raises:
+        ValueError: If there are no pictures, or they do not fit the explanation.
     """
     from gapstone.drawing.sheet import SheetRow, contact_sheet
 
@@ -113,13 +121,13 @@ def sheet(explained: Explained, images: int | Sequence[int], classes: int, pictu
 def _pixels(explained: Explained, number: int, pictures: Pictures | None) -> NDArray[np.uint8]:
     size = tuple(round(high) for _, high in explained.placement.seen)
     if pictures is not None:
-        given = np.asarray(pictures[number])
-        if given.dtype != np.uint8 or given.shape[:2] != size:
+        picture = np.asarray(pictures[number])
+        if picture.dtype != np.uint8 or picture.shape[:2] != size:
             raise ValueError(
-                f"pictures[{number}] is {given.dtype} {given.shape}: give the pictures as the network saw them, uint8 "
-                f"of {format_size(size)} px, (H, W, 3) or (H, W, 1)"
+                f"pictures[{number}] is {picture.dtype} {picture.shape}: give the pictures as the network saw them, "
+                f"uint8 of {format_size(size)} px, (H, W, 3) or (H, W, 1)"
             )
-        return given
+        return picture
     pixels = explained.seen.pixels(number) if explained.seen is not None else None
     if pixels is None:
         raise ValueError(
@@ -130,22 +138,26 @@ def _pixels(explained: Explained, number: int, pictures: Pictures | None) -> NDA
 
 
 def cell(explained: Explained, images: int, classes: int) -> str:
-    """HTML for a notebook: the line, and the pictures of the first images where there are any."""
-    said = f"<p><code>{escape(line(explained))}</code></p>"
+    """Return HTML for a notebook: the summary and, if there are pictures, the sheet of the first images."""
+    text = f"<p><code>{escape(line(explained))}</code></p>"
     try:
         picture = sheet(explained, images, classes, None)
-    except ValueError as error:  # no pictures, or numbers that cannot be drawn
-        return f"{said}<p>{escape(display(str(error)))}</p>"
+    except ValueError as error:  # no pictures, or NaN
+        return f"{text}<p>{escape(display(str(error)))}</p>"
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=90, subsampling=0)  # a fifth of a PNG: a notebook keeps it
+    picture.save(buffer, "JPEG", quality=90, subsampling=0)  # a fifth of a PNG: it is stored in the notebook
     uri = base64.b64encode(buffer.getvalue()).decode("ascii")
     count = len(explained.classes)
     more = f"<p>The first {images} of {count:,}: <code>explained.show(images=range(…))</code></p>" * (count > images)
-    return f'{said}<img style="max-width:100%" src="data:image/jpeg;base64,{uri}" alt="class activation maps">{more}'
+    return f'{text}<img style="max-width:100%" src="data:image/jpeg;base64,{uri}" alt="class activation maps">{more}'
 
 
 def present(picture: Image.Image) -> None:
-    """In the notebook's cell, or in a window. Raises RuntimeError where there is neither."""
+    """Show a picture in the cell of a notebook or in a window.
+
+    Raises:
+        RuntimeError: If there is neither.
+    """
     shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if shell is not None and hasattr(shell, "kernel"):
         sys.modules["IPython"].display.display(picture)

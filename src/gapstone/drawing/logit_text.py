@@ -1,8 +1,8 @@
-"""Logits and probabilities as a person reads them beside a map."""
+"""Logits and probabilities as text beside a map."""
 
 
 def signed(value: float) -> str:
-    """Six characters at most: +4.12, −0.35, +123.4, −12345, +1e+06; 0 is nothing at all, −0.00 is next to nothing."""
+    """Return at most six characters: +4.12, −0.35, +123.4, −12345, +1e+06. "0" is exactly zero, "−0.00" is not."""
     if value == 0:
         return "0"
     size = abs(value)
@@ -11,6 +11,7 @@ def signed(value: float) -> str:
 
 
 def percent(probability: float) -> str:
+    """Return 93.1 %, and "< 0.1 %" or "> 99.9 %" for what would be rounded to 0 or 100 %."""
     if 0 < probability < 0.001:
         return "< 0.1 %"
     if 0.999 < probability < 1:

@@ -1,7 +1,7 @@
-"""Matplotlib as gapstone uses it: its own defaults, and what each chart sets. Import this file before Matplotlib.
+"""Imports Matplotlib with its own defaults. Import this module before Matplotlib.
 
-`./matplotlibrc` is not read: such a file beside the photos, of whatever content, would decide how a report looks, or
-that there is none. Where a user's own program has imported Matplotlib before, its settings stay as they are.
+`./matplotlibrc` is not read: such a file beside the photos could change or prevent a report. If a user's program has
+imported Matplotlib before, its settings stay unchanged.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ matplotlib: Any = import_without("matplotlibrc", "matplotlib")
 
 @contextmanager
 def style(**settings: Any) -> Iterator[None]:
-    """Draw with Matplotlib's defaults and these `rcParams`, whatever is set elsewhere, and set them back.
+    """Draw with Matplotlib's defaults and these `rcParams`, and restore the caller's settings afterwards.
 
     >>> with style(**{"svg.fonttype": "none"}):
     ...     figure = Figure()

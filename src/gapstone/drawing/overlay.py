@@ -1,4 +1,4 @@
-"""One class's map over the whole picture, at the picture's own resolution, in logit units."""
+"""Draws the map of one class over the picture, at the picture's own resolution."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from gapstone.localisation.cam_boxes import Box  # loads scipy
 
 DARKEST, LIGHTEST = 40, 230
-"""What black and white become in the grey picture beneath a map."""
+"""Grey levels of black and white in the picture below a map."""
 
 
 def largest(evidences: Iterable[Evidence]) -> float:
-    """The one scale of maps that are looked at together: the largest |contribution| of a cell; 1 where all are 0."""
+    """Return the common scale of several maps: the largest |contribution| of a cell; 1 if all are 0."""
     return max((float(np.abs(e.map).max()) for e in evidences), default=0.0) or 1.0
 
 
@@ -35,21 +35,27 @@ def overlay(
     grey: bool = True,
     cmap: str | None = None,
 ) -> Image.Image:
-    """The picture with one class's map over it, RGB, at the picture's own resolution.
+    """Draw the map of one class over a picture, as RGB at the picture's own resolution.
 
     ```python
-    scale = largest(evidences)  # of all that are looked at together
+    scale = largest(evidences)  # of all maps that are compared
     overlay(pixels, evidences[0], scale).save("cat.png")
     ```
 
-    pixels: (H, W), (H, W, 1) or (H, W, 3) uint8, the picture that the network was asked about.
-    largest: the contribution at the end of the colour bar, in logits per cell; by default this map's own.
-    alpha: the opacity there, above 0 to 1. how: "smooth" or "cells", as `place`. box: boxes to draw.
-    grey: the picture beneath in grey, so that whatever has a colour has it from the map.
-    cmap: as `colours.rgba`.
+    A thin line marks the region that the network saw, if that is not the whole picture.
 
-    A thin line runs around what the network saw, where that is less than the picture.
-    Raises ValueError for pixels that are no picture or not the map's, and for values out of range.
+    Args:
+        pixels: (H, W), (H, W, 1) or (H, W, 3) uint8: the picture that was explained.
+        evidence: The map.
+        largest: The contribution at the end of the colour bar, in logits per cell; this map's own by default.
+        alpha: The opacity there, above 0 and at most 1.
+        how: "smooth" or "cells", as for `upsample`.
+        box: Boxes to draw.
+        grey: Whether to draw the picture in grey, so that all colours come from the map.
+        cmap: As for `colours.rgba`.
+
+    Raises:
+        ValueError: If `pixels` is not a picture or not that of the map, or a value is out of range.
     """
     picture = underlay(pixels, grey)
     check_fit(pixels, evidence)
@@ -63,26 +69,26 @@ def overlay(
     return picture
 
 
-def scale_of(given: float | None, evidences: Iterable[Evidence]) -> float:
-    """The scale that was given, or that of the evidences."""
-    return largest(evidences) if given is None else given
+def scale_of(scale: float | None, evidences: Iterable[Evidence]) -> float:
+    """Return the given scale, or that of the evidences if it is None."""
+    return largest(evidences) if scale is None else scale
 
 
 def underlay(pixels: NDArray[Any], grey: bool) -> Image.Image:
-    """The picture as RGB; in grey, with less contrast, if so asked."""
-    what = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
-    fits = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim in (2, 3) and pixels.size > 0
-    if not fits or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3)):
-        raise ValueError(f"pixels: {what}; a picture is a uint8 array of (H, W), (H, W, 1) or (H, W, 3)")
+    """Return the picture as RGB; with `grey` in grey and with less contrast."""
+    received = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+    is_image = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim in (2, 3) and pixels.size > 0
+    if not is_image or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3)):
+        raise ValueError(f"pixels: {received}; a picture is a uint8 array of (H, W), (H, W, 1) or (H, W, 3)")
     picture = Image.fromarray(pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
     if grey:
-        # not down to black nor up to white: there the same colour would look like another
+        # neither black nor white: the colours of the map would look different over them
         picture = picture.convert("L").point([round(DARKEST + v * (LIGHTEST - DARKEST) / 255) for v in range(256)])
     return picture.convert("RGB")
 
 
 def check_fit(pixels: NDArray[np.uint8], evidence: Evidence) -> None:
-    """Is this the picture of that map, and the map one that can be drawn?"""
+    """Raise ValueError if the map is not of this picture, or is not finite."""
     if tuple(pixels.shape[:2]) != tuple(evidence.size):
         raise ValueError(
             f"the picture is {pixels.shape[0]}×{pixels.shape[1]} (H×W) and the map of {evidence.label!r} is for "
@@ -96,17 +102,17 @@ def check_fit(pixels: NDArray[np.uint8], evidence: Evidence) -> None:
 
 
 def resized(evidence: Evidence, size: tuple[int, int]) -> Evidence:
-    """The same evidence in the picture resized to (H, W)."""
+    """Return the evidence for the picture resized to (H, W)."""
     scale = (size[0] / evidence.size[0], size[1] / evidence.size[1])
     return replace(evidence, placement=evidence.placement.within((0, 0), scale), size=size)
 
 
 def draw_seen(picture: Image.Image, evidence: Evidence) -> None:
-    """The border of what the network saw, where that is less than the picture: a thin line in mid grey."""
+    """Draw a thin grey line around the region that the network saw, if it is not the whole picture."""
     if evidence.placement.covers(evidence.size):
         return
     (top, bottom), (left, right) = evidence.placement.seen
-    # of a strip of 3×2000 px, the network sees less than a pixel of what is drawn: a line all the same
+    # of a strip of 3×2000 px, the region can be thinner than a pixel; it is still drawn as a line
     x0, y0 = min(round(left), picture.width - 1), min(round(top), picture.height - 1)
     ImageDraw.Draw(picture).rectangle(
         (x0, y0, max(x0, round(right) - 1), max(y0, round(bottom) - 1)),
@@ -116,7 +122,7 @@ def draw_seen(picture: Image.Image, evidence: Evidence) -> None:
 
 
 def draw_boxes(picture: Image.Image, boxes: Sequence["Box"]) -> None:
-    """White within black, so that they show on any picture; the outer edge is the box's."""
+    """Draw boxes white within black, visible on any picture; the outer edge is that of the box."""
     thin = max(1, round(min(picture.size) / 300))
     draw = ImageDraw.Draw(picture)
     for box in boxes:

@@ -1,4 +1,4 @@
-"""Maps as pictures: over the picture, beside it, many on a page, and as SVG; all on one scale, in logit units."""
+"""The public functions that draw maps: over a picture, beside it, many on a page, as SVG; all in logit units."""
 
 from gapstone.drawing.overlay import largest, overlay
 from gapstone.drawing.sheet import SheetRow, contact_sheet, side_by_side

@@ -1,4 +1,4 @@
-"""Many maps on one page: a picture beside its classes, or a row for each of many. One scale, one colour bar."""
+"""Draws several maps on one page, with one scale and one colour bar: of one picture, or a row per picture."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
 INK: dict[Role, tuple[int, int, int]] = {
     "label": (0, 0, 0),
     "plain": (60, 60, 60),
-    "for": (176, 74, 0),  # ABOVE and BELOW, as dark as small letters on white need
+    "for": (176, 74, 0),  # ABOVE, darkened so that small letters are readable on white
     "against": colours.BELOW,
     "note": (0, 0, 0),
 }
 BESIDE, LISTED = 400, 272  # px: the longest side of a picture in `side_by_side` and in `contact_sheet`
 LETTERS = 13
-COLUMN = 288  # px: the narrowest, so that a caption's third line fits
-SMALL = 64  # px: below, a picture is shown pixel for pixel
-THINNEST = 8  # px: a strip of 3×2000 would be less than one wide, and is drawn wider than it is
+COLUMN = 288  # px: least width of a panel, so that the third line of a caption fits
+SMALL = 64  # px: pictures up to this side are enlarged without interpolation
+THINNEST = 8  # px: least width of a picture; a strip of 3×2000 px would be less than 1 px wide
 GAP, MARGIN = 16, 20
 ROWS = 30  # on a page
 
 
 @dataclass(frozen=True)
 class SheetRow:
-    """One picture and the classes to show of it, kept no larger than they are shown: thousands fit into memory.
+    """One picture and the classes to show, at the size on the sheet, so that thousands fit into memory.
 
     ```python
-    rows = [Row.of(pixels, evidences[:3], "a.jpg") for …]
+    rows = [SheetRow.of(pixels, evidences[:3], "a.jpg") for …]
     ```
     """
 
@@ -60,8 +60,10 @@ class SheetRow:
         boxes: Mapping[int, Sequence["Box"]] | None = None,
         side: int = LISTED,
     ) -> "SheetRow":
-        """Resized so that its longest side is `side` px; a tiny picture is enlarged by a whole number, to squares; a
-        strip is at least `THINNEST` px across.
+        """Return a row with the picture resized so that its longest side is `side` px.
+
+        Pictures up to `SMALL` px are enlarged by a whole number without interpolation; none gets thinner than
+        `THINNEST` px.
         """
         if side < 1:
             raise ValueError(f"side={side}: the longest side of a picture on the sheet, in px")
@@ -74,11 +76,11 @@ class SheetRow:
             picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
         else:
             thinnest = min(THINNEST, side)
-            shown = (
+            shape = (
                 max(thinnest, round(picture.width * side / longest)),
                 max(thinnest, round(picture.height * side / longest)),
             )
-            picture = picture.resize(shown, Image.Resampling.LANCZOS, reducing_gap=3.0)
+            picture = picture.resize(shape, Image.Resampling.LANCZOS, reducing_gap=3.0)
         size, (height, width) = (picture.height, picture.width), pixels.shape[:2]
         down, across = size[0] / height, size[1] / width
         return cls(
@@ -86,8 +88,10 @@ class SheetRow:
             [resized(e, size) for e in evidences],
             name,
             {
-                index: [b._replace(x0=b.x0 * across, y0=b.y0 * down, x1=b.x1 * across, y1=b.y1 * down) for b in found]
-                for index, found in (boxes or {}).items()
+                index: [
+                    b._replace(x0=b.x0 * across, y0=b.y0 * down, x1=b.x1 * across, y1=b.y1 * down) for b in class_boxes
+                ]
+                for index, class_boxes in (boxes or {}).items()
             },
         )
 
@@ -105,14 +109,18 @@ def side_by_side(
     cmap: str | None = None,
     side: int = BESIDE,
 ) -> Image.Image:
-    """The picture, then one panel for each class with what its map says, and the colour bar.
+    """Draw a picture, a panel with map and caption for each class beside it, and the colour bar.
 
     ```python
     side_by_side(pixels, evidences[:3], name="a.jpg").save("a.png")
     ```
 
-    Arguments as for `overlay`; boxes: by class index; largest: by default that of these evidences; side: the longest
-    side of a picture, in px.
+    Args as for `overlay`, and:
+        evidences: The maps, one panel each.
+        largest: The end of the colour bar; by default the largest contribution in these maps.
+        boxes: Boxes to draw, by class index.
+        name: The caption of the picture.
+        side: The longest side of a picture in px.
     """
     row = SheetRow.of(pixels, evidences, name, boxes, side)
     scale = scale_of(largest, evidences)
@@ -129,10 +137,10 @@ def contact_sheet(
     cmap: str | None = None,
     per_page: int = ROWS,
 ) -> Iterator[Image.Image]:
-    """A row for each picture, its classes beside it, all on one scale; a new page after so many rows.
+    """Draw a row for each picture with its classes beside it, all on one scale, `per_page` rows per page.
 
     ```python
-    rows = [Row.of(pixels, evidences[:3], name) for pixels, evidences, name in …]
+    rows = [SheetRow.of(pixels, evidences[:3], name) for pixels, evidences, name in …]
     for number, page in enumerate(contact_sheet(rows), 1):
         page.save(f"maps-{number}.png")
     ```
@@ -160,7 +168,7 @@ def _page(
     cmap: str | None,
     beside: int,
 ) -> Image.Image:
-    """Panels in a grid; what does not fit `beside` a picture goes on in the next line."""
+    """Draw panels in a grid; at most `beside` panels stand beside a picture, the others in further lines."""
     lines = []
     for row in rows:
         panels = [
@@ -178,9 +186,9 @@ def _page(
     column = max(COLUMN, *(p.image.width for line in lines for p in line if p))
     wide = max(len(line) for line in lines)
     bar = colour_bar(largest, alpha, cmap)
-    said = list(chain.from_iterable(row.evidences for row in rows))
+    evidences = list(chain.from_iterable(row.evidences for row in rows))
     width = max(2 * MARGIN + wide * column + (wide - 1) * GAP, bar.width + 2 * MARGIN)
-    notes = [part for text in remarks(said) for part in lettering.wrap(text, LETTERS, width - 2 * MARGIN)]
+    notes = [part for text in remarks(evidences) for part in lettering.wrap(text, LETTERS, width - 2 * MARGIN)]
     heights = [_height(line) for line in lines]
     spacing = round(1.45 * LETTERS)
     height = 2 * MARGIN + sum(heights) + GAP * len(lines) + bar.height + (GAP // 2 + spacing * len(notes))
@@ -201,7 +209,7 @@ def _page(
 
 
 def per_line(panels: int, most: int) -> int:
-    """How many stand in one line: 5 of at most 4 are 3 and 2, not 4 and 1."""
+    """Return the panels per line when lines are even: 5 panels with at most 4 per line give 3 and 2, not 4 and 1."""
     lines = -(-panels // most)
     return -(-panels // lines) if lines else 1
 
@@ -226,11 +234,11 @@ def _draw(page: Image.Image, panel: _Panel, x: int, y: int, deepest: int, column
 
 
 def wrapped(lines: Iterable[Sequence[Span]], width: float) -> list[Sequence[Span]]:
-    """Notes in as many lines as they need; all else in one."""
-    found: list[Sequence[Span]] = []
+    """Wrap the notes of a caption to `width` px; other lines stay as they are."""
+    output: list[Sequence[Span]] = []
     for line in lines:
         if line[0].role == "note":
-            found += [[Span(text, "note")] for text in lettering.wrap(line[0].text, LETTERS, width, bold=True)]
+            output += [[Span(text, "note")] for text in lettering.wrap(line[0].text, LETTERS, width, bold=True)]
         else:
-            found.append(line)
-    return found
+            output.append(line)
+    return output

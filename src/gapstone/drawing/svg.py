@@ -1,4 +1,4 @@
-"""A picture beside its classes as SVG: real text, a rectangle with its number for every cell, no network needed."""
+"""Draws a picture and the maps of its classes as a self-contained SVG: real text, a rectangle per cell."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ from PIL import Image
 
 from gapstone.console.formatting import display
 from gapstone.drawing import colourbar, colours, lettering
-from gapstone.drawing.captions import Span, caption, remarks, whole
+from gapstone.drawing.captions import Span, caption, remarks, sees_all
 from gapstone.drawing.evidence import Evidence
 from gapstone.drawing.overlay import check_fit, scale_of, underlay
 from gapstone.drawing.sheet import COLUMN, GAP, INK, LETTERS, MARGIN, SMALL, per_line, wrapped
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gapstone.localisation.cam_boxes import Box
 
 PANEL, LINE = 400, 19
-MOST = 1200  # px: a larger picture is embedded at this size; its maps stay exact
+MOST = 1200  # px: larger pictures are embedded at this size; the maps stay exact
 STYLE = (
     f"""text{{font:{LETTERS}px "DejaVu Sans",Verdana,sans-serif;white-space:pre}}.label,.note{{font-weight:bold}}
 {"".join(f".{role}{{fill:rgb{ink}}}" for role, ink in INK.items())}
@@ -43,13 +43,13 @@ def svg(
     grey: bool = True,
     cmap: str | None = None,
 ) -> str:
-    """The text of an SVG file; point at a cell to read its number.
+    """Return the text of an SVG file; a tooltip on each cell shows its value.
 
     ```python
     Path("a.svg").write_text(svg(pixels, evidences[:3], name="a.jpg"), "utf-8")
     ```
 
-    Arguments as for `side_by_side`. Cells are drawn as the rectangles they are (`Placement.edges`), never smoothed.
+    Args as for `side_by_side`. Cells are drawn as rectangles (`Placement.edges`), never smoothed.
     """
     scale = scale_of(largest, evidences)
     for evidence in evidences:
@@ -100,23 +100,23 @@ def svg(
 
 def _cells(evidence: Evidence, largest: float, alpha: float, cmap: str | None) -> str:
     down, across = (evidence.placement.edges(n, axis) for axis, n in enumerate(evidence.map.shape))
-    painted = colours.rgba(evidence.map, largest, alpha, cmap)
-    found = ['<g class="cells" shape-rendering="crispEdges">']
+    rgba = colours.rgba(evidence.map, largest, alpha, cmap)
+    elements = ['<g class="cells" shape-rendering="crispEdges">']
     for (row, column), value in np.ndenumerate(evidence.map):
         wide, tall = across[column + 1] - across[column], down[row + 1] - down[row]
         if wide <= 0 or tall <= 0:
             continue
-        r, g, b, a = painted[row, column].tolist()
-        found.append(
+        r, g, b, a = rgba[row, column].tolist()
+        elements.append(
             f'<rect x="{across[column]:.6g}" y="{down[row]:.6g}" width="{wide:.6g}" height="{tall:.6g}" '
             f'fill="#{r:02x}{g:02x}{b:02x}" fill-opacity="{a / 255:.3f}"><title>row {row + 1}, column {column + 1}: '
             f"{colourbar.number(float(value), largest)}</title></rect>"
         )
-    return "\n".join([*found, "</g>"])
+    return "\n".join([*elements, "</g>"])
 
 
 def _seen(evidence: Evidence) -> str:
-    if whole(evidence):
+    if sees_all(evidence):
         return ""
     (top, bottom), (left, right) = evidence.placement.seen
     return f'<rect class="seen" x="{left:.6g}" y="{top:.6g}" width="{right - left:.6g}" height="{bottom - top:.6g}"/>'
@@ -130,7 +130,9 @@ def _box(box: "Box") -> str:
 def _bar(largest: float, alpha: float, cmap: str | None, y: float) -> str:
     x, wide = MARGIN + 4 * LETTERS, colourbar.WIDTH
     strip = colourbar.strip(wide, 26, largest, alpha, cmap)
-    found = [f'<image class="pixels" x="{x}" y="{y + 20:.6g}" width="{wide}" height="26" href="{_uri(strip, "PNG")}"/>']
+    elements = [
+        f'<image class="pixels" x="{x}" y="{y + 20:.6g}" width="{wide}" height="26" href="{_uri(strip, "PNG")}"/>'
+    ]
     sides = [
         ("middle", x + wide / 2, colourbar.TITLE, "plain"),
         ("end", x + wide, "for", "for" if cmap is None else "plain"),
@@ -140,20 +142,20 @@ def _bar(largest: float, alpha: float, cmap: str | None, y: float) -> str:
     sides += [("middle", x + at * wide, text, "plain") for at, text in colourbar.ticks(largest, cmap)]
     for place, (anchor, at, text, role) in enumerate(sides):
         down = 13 if place < len(sides) - 5 else 62
-        found.append(f'<text class="{role}" x="{at:.6g}" y="{y + down:.6g}" text-anchor="{anchor}">{text}</text>')
-    return "\n".join(found)
+        elements.append(f'<text class="{role}" x="{at:.6g}" y="{y + down:.6g}" text-anchor="{anchor}">{text}</text>')
+    return "\n".join(elements)
 
 
 def _text(lines: Sequence[Sequence[Span]], x: float, y: float, width: float) -> str:
-    found = []
-    for place, line in enumerate(lines):
+    elements = []
+    for number, line in enumerate(lines):
         spans = []
         for span in line:
             short = lettering.fit_any(span.text, LETTERS, 0.95 * width, span.role in ("label", "note"))
             full = f"<title>{_safe(span.text)}</title>" if short != span.text else ""
             spans.append(f"<tspan class={quoteattr(span.role)}>{full}{_safe(short)}</tspan>")
-        found.append(f'<text x="{x:.6g}" y="{y + place * LINE:.6g}">{"".join(spans)}</text>')
-    return "\n".join(found)
+        elements.append(f'<text x="{x:.6g}" y="{y + number * LINE:.6g}">{"".join(spans)}</text>')
+    return "\n".join(elements)
 
 
 def _safe(text: str) -> str:

@@ -1,6 +1,6 @@
-"""A map in its picture: `rows @ map @ columns`, two small matrices that say which cells each pixel lies between.
+"""Upsamples a map to its picture: `rows @ map @ columns`, with two small matrices of interpolation weights.
 
-Cells have their value at their true centre (`Placement`), not where an equal share of the picture would put them.
+The value of a cell lies at the true centre of the cell (`Placement`), not at that of an equal part of the picture.
 """
 
 from collections.abc import Sequence
@@ -15,50 +15,58 @@ How = Literal["smooth", "cells"]
 
 
 def upsample(map: NDArray[Any], placement: Placement, size: Sequence[int], how: How = "smooth") -> NDArray[np.float32]:
-    """Each pixel's value, in a picture of `size` (H, W).
+    """Return the value of the map at each pixel of the picture.
 
     ```python
-    placed = place(evidence.map, evidence.placement, evidence.size)  # (480, 640), in logits per cell
-    placed = place(maps, evidence.placement, evidence.size)  # (K, 7, 7) to (K, 480, 640): K maps of one picture at once
+    placed = upsample(evidence.map, evidence.placement, evidence.size)  # (480, 640), in logits per cell
+    placed = upsample(maps, evidence.placement, evidence.size)  # (K, 7, 7) to (K, 480, 640): K maps at once
     ```
 
-    map: (…, h, w), finite. how: "smooth" is bilinear between the cells' centres and constant beyond the outer ones;
-    "cells" gives every cell its own rectangle (`Placement.edges`) and interpolates nothing.
+    Args:
+        map: (…, h, w) finite numbers.
+        placement: Where the cells lie in the picture.
+        size: (H, W) of the picture.
+        how: "smooth" is bilinear between the centres of cells and constant beyond the outer ones; "cells" gives each
+            cell its rectangle (`Placement.edges`) without interpolation.
 
-    Values are the cells' own, not shared out over their pixels: at a centre that falls on a pixel, exactly the cell's.
-    0 where the centre of a pixel lies outside what the network saw.
+    Returns:
+        (…, H, W) in the unit of the map: a pixel at the centre of a cell has the value of the cell. Pixels whose centre
+        lies outside the region that the network saw are 0.
+
+    Raises:
+        ValueError: If an argument is invalid, or the map has NaN or infinity.
     """
     values = np.asarray(map)
     height, width = _check(values, placement, size, how)
     values = values.astype(np.float32, copy=False)
     if how == "cells":
-        rows, seen_rows = _cells(placement, 0, values.shape[-2], height)
-        columns, seen_columns = _cells(placement, 1, values.shape[-1], width)
+        rows, seen_rows = _nearest(placement, 0, values.shape[-2], height)
+        columns, seen_columns = _nearest(placement, 1, values.shape[-1], width)
         wide = values[..., columns] * seen_columns.astype(np.float32)
         placed: NDArray[np.float32] = wide[..., rows, :]
         placed[..., ~seen_rows, :] = 0
         return placed
-    # across first: (h, W) is small, so that only the second product writes as much as the picture holds
-    wide = values @ _between(placement, 1, values.shape[-1], width).T
-    smooth: NDArray[np.float32] = np.matmul(_between(placement, 0, values.shape[-2], height), wide)
+    # along x first: (h, W) is small, so that only the second product writes a whole picture
+    wide = values @ _weights(placement, 1, values.shape[-1], width).T
+    smooth: NDArray[np.float32] = np.matmul(_weights(placement, 0, values.shape[-2], height), wide)
     return smooth
 
 
-def _between(placement: Placement, axis: int, cells: int, pixels: int) -> NDArray[np.float32]:
-    """(pixels, cells): how much of each cell a pixel holds; rows of 0 where nothing was seen."""
-    at = ((np.arange(pixels) - placement.start[axis]) / placement.stride[axis]).clip(0, cells - 1)
-    before = np.floor(at).astype(np.int64).clip(0, max(cells - 2, 0))
+def _weights(placement: Placement, axis: int, cells: int, pixels: int) -> NDArray[np.float32]:
+    """Return the (pixels, cells) interpolation weights of one axis; rows of 0 outside the seen region."""
+    position = ((np.arange(pixels) - placement.start[axis]) / placement.stride[axis]).clip(0, cells - 1)
+    before = np.floor(position).astype(np.int64).clip(0, max(cells - 2, 0))
     matrix = np.zeros((pixels, cells))
     pixel = np.arange(pixels)
-    matrix[pixel, before] = 1 - (at - before)
+    matrix[pixel, before] = 1 - (position - before)
     if cells > 1:
-        matrix[pixel, before + 1] = at - before
+        matrix[pixel, before + 1] = position - before
     matrix[~_seen(placement, axis, pixels)] = 0
     return matrix.astype(np.float32)
 
 
-def _cells(placement: Placement, axis: int, cells: int, pixels: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The cell that each pixel's centre lies in, and whether the network saw it."""
+def _nearest(placement: Placement, axis: int, cells: int, pixels: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the cell that contains the centre of each pixel, and whether the network saw that pixel."""
     inner = placement.edges(cells, axis)[1:-1]
     return np.searchsorted(inner, np.arange(pixels) + 0.5, side="right"), _seen(placement, axis, pixels)
 

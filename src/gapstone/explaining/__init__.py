@@ -1,4 +1,5 @@
-"""`explain`: which parts of each picture speak for and against which class, for one picture or many thousands.
+"""`gapstone explain` and `gapstone predict`: class activation maps and predictions of many image files.
 
-inputs (which files) → looking (the network; resumable) → drawing (PNGs, thumbnails; resumable) → results, page, table
+explain_files.py runs `explain`: map_pass.py (network; resumable) → draw_maps.py (PNGs, thumbnails; resumable) →
+explain_json.py, explain_page.py, explain_table.py
 """

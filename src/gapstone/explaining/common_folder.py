@@ -1,22 +1,29 @@
-"""The folder that all names share: said once, so that the names can be told apart in little space."""
+"""The folder that all pictures of a listing share: printed once, so that names are short."""
 
 import os
 
 
-def shared(folder: str | None, name: str) -> str:
-    """The folder that holds `name` and all that `folder` holds; None where there is none yet; "" where they share none.
+def common_folder(folder: str | None, name: str) -> str:
+    """Return the deepest folder that holds `name` and everything in `folder`.
 
-    >>> shared(shared(None, "photos/a/1.jpg"), "photos/b/1.jpg")
-    'photos'
+        >>> common_folder(common_folder(None, "photos/a/1.jpg"), "photos/b/1.jpg")
+        'photos'
+
+    Args:
+        folder: The common folder of the names before; None for the first name.
+        name: The path of a file.
+
+    Returns:
+        The common folder; "" if there is none.
     """
-    own = os.path.dirname(name)
+    parent = os.path.dirname(name)
     if folder is None:
-        return own
-    if not folder or os.path.isabs(folder) != os.path.isabs(own):
+        return parent
+    if not folder or os.path.isabs(folder) != os.path.isabs(parent):
         return ""
-    return os.path.commonpath([folder, own])
+    return os.path.commonpath([folder, parent])
 
 
-def within(name: str, folder: str | None) -> str:
-    """`name` as seen from that folder."""
+def relative_to(name: str, folder: str | None) -> str:
+    """Return `name` relative to `folder`; `name` itself if there is no folder."""
     return os.path.relpath(name, folder) if folder else name

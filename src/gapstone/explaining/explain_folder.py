@@ -1,11 +1,11 @@
-"""OUT, the folder of results: what lies where, what is done already, and files that appear whole or not at all.
+"""OUT, the folder of results: its layout, its cache of finished work, and atomic writes.
 
-OUT/explained.json, OUT/index.html      written last, from all that follows
+OUT/explained.json, OUT/index.html      written last, from the files below
 OUT/maps/NAME.npz, OUT/maps/NAME.png    per picture; NAME = its stem and a hash of its path
-OUT/.looked/KEY.json                    per batch of pictures: the answers, and the hashes of the .npz files
-OUT/.looked/files.jsonl                 size, time and hash of files seen: what has not changed is not read again
-OUT/.looked/drawn.jsonl                 of each .png and small picture: the key of what it was made from, and its hash
-OUT/.thumbs/                            small pictures for the page, by name and content
+OUT/.looked/KEY.json                    per batch of pictures: the results, and the hashes of the .npz files
+OUT/.looked/files.jsonl                 size, time and hash of input files: unchanged files are not read again
+OUT/.looked/drawn.jsonl                 per .png and thumbnail: a key of all it was made from, and its hash
+OUT/.thumbs/                            thumbnails for the page, named by picture and content
 """
 
 import hashlib
@@ -33,27 +33,27 @@ from gapstone.storage.sealed_json import (
 )
 
 Record = dict[str, Any]
-"""What is kept of one batch: "rows" (one per picture, in order), "files" (.npz → sha256), "largest"."""
+"""The stored results of one batch: "rows" (one per picture, in order), "files" (.npz → sha256), "largest"."""
 
 FILES, DRAWN = "files.jsonl", "drawn.jsonl"
 
 Stamp = tuple[int, int]
-"""Size and time of the last change, in ns."""
+"""Size in bytes and modification time in ns."""
 
 
 def digest(*facts: Any) -> str:
-    """Sixteen hex digits of anything JSON can hold."""
+    """Return 16 hex digits of the SHA-256 of values that JSON can hold."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def name_of(path: Path) -> str:
-    """A readable name without folders that no other path has: cat-5c1f0b7a9e21 for photos/cat.jpg."""
+def unique_name(path: Path) -> str:
+    """Return a readable file stem that is unique to a path: cat-5c1f0b7a9e21 for photos/cat.jpg."""
     stem = re.sub(r"[^\w.-]+", "_", display(path.stem)).strip("._")[:40] or "picture"
     return f"{stem}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:12]}"
 
 
-def stamp(path: Path) -> Stamp | None:
-    """None where there is no such file."""
+def file_stamp(path: Path) -> Stamp | None:
+    """Return the size and modification time of a file; None if it does not exist."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -65,23 +65,26 @@ class ExplainFolder:
     """The folder of results of one run."""
 
     def __init__(self, out: Path) -> None:
-        self.out, self.maps, self.looked, self.thumbs = out, out / "maps", out / RESULTS, out / ".thumbs"
-        for folder in (self.maps, self.looked, self.thumbs):
+        self.out, self.maps, self.records, self.thumbs = out, out / "maps", out / RESULTS, out / ".thumbs"
+        for folder in (self.maps, self.records, self.thumbs):
             folder.mkdir(exist_ok=True)
         self.damaged: list[DamagedError] = []
-        """What was found that is not as it was written; it is made anew."""
-        self._noting = Lock()
-        # a line that is damaged, or was cut short by a kill, costs a look at one file
-        self._seen = {name: (size, time, sha) for name, size, time, sha in self._lines(FILES, [str, int, int, str])}
-        self._drawn = {name: (key, sha) for name, key, sha in self._lines(DRAWN, [str, str, str])}
+        """Files whose content does not match its digest; they are made anew."""
+        self._append_lock = Lock()
+        # a damaged line, or one cut short by a kill, is skipped: one file is then read again
+        self._files = {
+            name: (size, time, sha) for name, size, time, sha in self._read_lines(FILES, [str, int, int, str])
+        }
+        self._drawings = {name: (key, sha) for name, key, sha in self._read_lines(DRAWN, [str, str, str])}
 
-    def _lines(self, name: str, types: list[type]) -> Iterator[list[Any]]:
+    def _read_lines(self, name: str, types: list[type]) -> Iterator[list[Any]]:
+        """Yield the lists of values of these types in a file of JSON lines; skip other lines."""
         try:
-            text = read_own(self.looked / name)
+            text = read_own(self.records / name)
         except FileNotFoundError:
             return
         except DamagedError as error:
-            self._forget(error)
+            self._discard(error)
             return
         for line in text.splitlines():
             try:
@@ -91,63 +94,70 @@ class ExplainFolder:
             if isinstance(values, list) and [type(value) for value in values] == types:
                 yield values
 
-    def _note(self, name: str, lines: Sequence[Any]) -> None:
-        """Append to a file of lines; the first of them ends whatever a kill has left of another."""
+    def _append_lines(self, name: str, lines: Sequence[Any]) -> None:
+        """Append JSON lines; each starts with a newline, which ends a line that a kill cut short."""
         text = "".join("\n" + json.dumps(line) for line in lines)
-        with self._noting, open_own(self.looked / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as file:
+        with self._append_lock, open_own(self.records / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as file:
             file.write(text.encode("ascii"))
 
-    def _forget(self, error: DamagedError) -> None:
+    def _discard(self, error: DamagedError) -> None:
+        """Delete a damaged file and note it in `damaged`."""
         self.damaged.append(error)
         remove(error.path)
 
-    def known(self, path: Path) -> str | None:
-        """The sha256 of a file's content, where it has been read before and has not changed since."""
-        seen = self._seen.get(os.fspath(path))
-        return seen[2] if seen and stamp(path) == seen[:2] else None
+    def cached_sha256(self, path: Path) -> str | None:
+        """Return the SHA-256 of a file that was read before; None if it was not, or has changed since."""
+        entry = self._files.get(os.fspath(path))
+        return entry[2] if entry and file_stamp(path) == entry[:2] else None
 
-    def remember(self, files: Sequence[tuple[Path, Stamp, str]]) -> None:
-        """Files that were read: what they were like *before* they were read."""
-        new = [(os.fspath(path), *like, sha) for path, like, sha in files]
-        new = [line for line in new if self._seen.get(line[0]) != line[1:]]
-        self._seen |= {name: (size, time, sha) for name, size, time, sha in new}
-        self._note(FILES, new)
+    def add_files(self, files: Sequence[tuple[Path, Stamp, str]]) -> None:
+        """Store path, stamp and SHA-256 of files that were read; the stamps were taken *before* the reads."""
+        new = [(os.fspath(path), *stamp, sha) for path, stamp, sha in files]
+        new = [line for line in new if self._files.get(line[0]) != line[1:]]
+        self._files |= {name: (size, time, sha) for name, size, time, sha in new}
+        self._append_lines(FILES, new)
 
-    def record(self, key: str) -> Record | None:
-        """What is kept of a batch; None where it is not there, or not as it was written, or a file it speaks of."""
+    def checked_record(self, key: str) -> Record | None:
+        """Return the record of a batch; None if it or one of its .npz files is missing or damaged."""
         try:
-            record = self.read(key)
+            record = self.read_record(key)
         except FileNotFoundError:
             return None
         except DamagedError as error:
-            self._forget(error)
+            self._discard(error)
             return None
-        fine = True
+        intact = True
         for name in record["files"]:
             try:
                 read_vouched(self.maps, name, record)
             except DamagedError as error:
-                fine = False
+                intact = False
                 self.damaged.append(error)
-        return record if fine else None
+        return record if intact else None
 
-    def read(self, key: str) -> Record:
-        """What is kept of a batch that this run has checked or written. Raises: FileNotFoundError; DamagedError."""
-        return read_sealed(self.looked / f"{key}.json", key)
+    def read_record(self, key: str) -> Record:
+        """Return the record of a batch without checking its .npz files.
 
-    def keep(self, key: str, record: Record) -> None:
-        sync_folder(self.maps)  # the files it vouches for have their names first
-        write_sealed(self.looked / f"{key}.json", record, key, indent=None)
+        Raises:
+            FileNotFoundError: If there is no such record.
+            DamagedError: If it does not match its digest.
+        """
+        return read_sealed(self.records / f"{key}.json", key)
 
-    def write(self, path: Path, content: bytes) -> None:
-        """One of many files, on disk when this returns; its name is when a record says so, or at the end."""
+    def write_record(self, key: str, record: Record) -> None:
+        """Write the record of a batch, after all files that it names."""
+        sync_folder(self.maps)  # the names of these files are on disk before the record
+        write_sealed(self.records / f"{key}.json", record, key, indent=None)
+
+    def write_file(self, path: Path, content: bytes) -> None:
+        """Write a file atomically; the folder is synchronised later, once for many files."""
         write_atomic(path, content, sync_its_folder=False)
 
     def has_drawn(self, path: Path, key: str) -> bool:
-        """Is the picture there, made from what the key says, byte for byte?"""
+        """Tell whether a drawing exists that was made with this key and is undamaged."""
         name = path.relative_to(self.out).as_posix()
-        noted, sha = self._drawn.get(name, ("", ""))
-        if noted != key or not os.path.lexists(path):  # noted, and killed before it was written
+        stored_key, sha = self._drawings.get(name, ("", ""))
+        if stored_key != key or not os.path.lexists(path):  # a kill can leave the note without the file
             return False
         try:
             read_vouched(self.out, name, {"files": {name: sha}})
@@ -156,18 +166,20 @@ class ExplainFolder:
             return False
         return True
 
-    def draw(self, path: Path, key: str, content: bytes) -> None:
+    def write_drawing(self, path: Path, key: str, content: bytes) -> None:
+        """Write a drawing, and note the key of all that it was made from."""
         name, sha = path.relative_to(self.out).as_posix(), sha256(content)
-        self._note(DRAWN, [(name, key, sha)])  # first: a kill in between leaves a note that fits nothing
-        self._drawn[name] = key, sha
-        self.write(path, content)
+        self._append_lines(DRAWN, [(name, key, sha)])  # first: after a kill in between, the note matches no file
+        self._drawings[name] = key, sha
+        self.write_file(path, content)
 
 
 @contextmanager
-def alone(out: Path, say: Callable[[str], None] | None = None) -> Iterator[ExplainFolder]:
-    """OUT, made where it is missing; one gapstone at a time in it, the leavings of one that was killed cleared away.
+def open_folder(out: Path, log: Callable[[str], None] | None = None) -> Iterator[ExplainFolder]:
+    """Create OUT if it is missing, lock it for this process, and remove temporary files of a killed run.
 
-    Raises: ValueError where OUT cannot be used.
+    Raises:
+        ValueError: If OUT cannot be used.
     """
-    with own_folder(out, EXPLAIN, log=say):
+    with own_folder(out, EXPLAIN, log=log):
         yield ExplainFolder(out)

@@ -1,6 +1,6 @@
-"""OUT/explained.json: one document, each picture on a line of its own, written and read without holding all of them.
+"""OUT/explained.json: one document with one line per picture, written without holding all pictures in memory.
 
-The pictures are those of `gapstone.maps.map_files`, schema 1, with their maps in .npz files, and more:
+Each picture has the fields of `gapstone.maps.map_files`, schema 1, with its maps in an .npz file, and more:
 
     {"schema": 2, "model", "gapstone", "labels": […],
      "largest": 0.83,                       the scale of all drawings: contribution of a cell, in logit units
@@ -8,14 +8,14 @@ The pictures are those of `gapstone.maps.map_files`, schema 1, with their maps i
      "missing": ["*.gif"],                  patterns that match nothing
      "pictures": [
        {"name": "photos/cat.jpg", "sha256": "…", "notes": ["the first of 41 frames is used"],
-        "prediction": 3, "label": "cat", "probability": 0.93,  the most probable of all classes, whatever was asked for
+        "prediction": 3, "label": "cat", "probability": 0.93,  of all classes, not only of --classes
         "size", "placement", "npz": "maps/cat-5c1f0b7a9e21.npz",
-        "drawing": "maps/cat-5c1f0b7a9e21.png",                null with --no-drawings, and where "undrawn" says why
+        "drawing": "maps/cat-5c1f0b7a9e21.png",                null with --no-drawings, or if "undrawn" is there
         "classes": [{"index", "label", …, "boxes": [{"x0", "y0", "x1", "y1"}]}]},
        {"name": "photos/bad.jpg", "error": "the file is empty (0 bytes)"}]}
 
-Paths in it are relative to OUT, so that the folder can be moved. `classes` are those shown, most probable first or as
-`--classes` says; with `--all` the .npz holds the others too.
+Paths are relative to OUT, so that the folder can be moved. `classes` are those shown, most probable first or in the
+order of `--classes`; with `--all` the .npz holds the others too.
 """
 
 import json
@@ -23,35 +23,42 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from gapstone.explaining.explain_folder import name_of
+from gapstone.explaining.explain_folder import unique_name
 from gapstone.storage.atomic import atomic_file
 
 Row = dict[str, Any]
 
 
 def write(path: Path, head: dict[str, Any], rows: Iterable[Row]) -> None:
-    """The document, whole or not at all."""
-    with atomic_file(path) as unfinished, unfinished.open("w", encoding="ascii", newline="\n") as file:
+    """Write the document atomically: its fields (`head`), then one picture per row."""
+    with atomic_file(path) as temporary, temporary.open("w", encoding="ascii", newline="\n") as file:
         _write(file, head, rows)
 
 
 def _write(file: TextIO, head: dict[str, Any], rows: Iterable[Row]) -> None:
     start = json.dumps(head, allow_nan=False)
     file.write(start[:-1] + ', "pictures": [')
-    between = "\n"
+    separator = "\n"
     for row in rows:
-        file.write(between + json.dumps(row, allow_nan=False))
-        between = ",\n"
+        file.write(separator + json.dumps(row, allow_nan=False))
+        separator = ",\n"
     file.write("\n]}\n")
 
 
-def public(row: Row, labels: Sequence[str], drawings: bool, failed: Mapping[str, str]) -> Row:
-    """A row as the document has it; failed: by path, why a picture could not be drawn."""
+def public_row(row: Row, labels: Sequence[str], drawings: bool, undrawn: Mapping[str, str]) -> Row:
+    """Return a row of the first pass as the document has it.
+
+    Args:
+        row: The row.
+        labels: The labels of the model.
+        drawings: Whether PNGs were asked for.
+        undrawn: Why pictures could not be drawn, by their path.
+    """
     if "error" in row:
         return {"name": row["name"], "error": row["error"]}
     facts = {name: value for name, value in row.items() if name not in ("path", "classes")}
-    why = failed.get(row["path"]) if drawings else None
-    drawing = f"maps/{name_of(Path(row['path']))}.png" if drawings and not why else None
-    if why:
-        facts["undrawn"] = why
+    reason = undrawn.get(row["path"]) if drawings else None
+    drawing = f"maps/{unique_name(Path(row['path']))}.png" if drawings and not reason else None
+    if reason:
+        facts["undrawn"] = reason
     return facts | {"label": labels[row["prediction"]], "drawing": drawing, "classes": row["classes"]}

@@ -1,8 +1,8 @@
-"""OUT/index.html: one page that needs nothing else. Pictures and maps stand in it as data URIs; it asks no network.
+"""OUT/index.html: a self-contained page. Pictures and maps are data URIs; nothing is loaded from the network.
 
-Every map is a small picture of its own that the page lays where its cells lie, on one scale with all others; its cells,
-or four by four points between their centres where maps are smooth. The page is written picture by picture: however many
-there are, one is in memory. A few lines of script sort, filter and page; without them all pictures are shown.
+Each map is a small PNG that the page places over the picture where its cells lie; all maps share one scale. A PNG has
+a pixel per cell, or POINTS × POINTS interpolated pixels per cell for smooth maps. The page is written picture by
+picture, with one in memory. A short script sorts, filters and pages; without it all pictures are shown.
 """
 
 import base64
@@ -23,31 +23,32 @@ from gapstone.drawing import colours, logit_text
 from gapstone.drawing.colourbar import strip, ticks
 from gapstone.drawing.evidence import Evidence
 from gapstone.drawing.overlay import DARKEST, LIGHTEST
-from gapstone.explaining.common_folder import shared, within
-from gapstone.explaining.draw_maps import OWN_PIXELS, shown, thumbnail, thumbnail_side
+from gapstone.explaining.common_folder import common_folder, relative_to
+from gapstone.explaining.draw_maps import OWN_PIXELS, shown_evidence, thumbnail_path, thumbnail_side
 from gapstone.explaining.explain_folder import ExplainFolder
 from gapstone.explaining.map_pass import PassResult
 from gapstone.storage.atomic import atomic_file
 
-MOST = 6000  # pictures on a page: some 50 MB; all are in explained.json
-MOST_WRONG = 500  # listed
-MOST_CHOICES = 300  # answers to choose from; with more, the filter finds them
-POINTS = 4  # per cell and axis, of a smooth map
+MOST = 6000  # pictures on a page: about 50 MB; explained.json has all of them
+MOST_ERRORS = 500  # errors that are listed
+MOST_CHOICES = 300  # classes in the menu of predictions; with more there is only the text filter
+POINTS = 4  # pixels per cell and axis of a smooth map
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One class's map over the picture, as the page draws it; places in % of the picture or of what was seen."""
+    """One class's map over the picture, as the page draws it."""
 
     label: str
     uri: str
     seen: tuple[float, float, float, float]
-    """left, top, width, height, in % of the picture"""
+    """The region that the network saw: left, top, width, height in % of the picture."""
     at: tuple[float, float, float, float]
-    """of the map, in % of what was seen"""
+    """The map: left, top, width, height in % of `seen`."""
     boxes: Sequence[tuple[float, float, float, float]]
+    """Left, top, width, height in % of the picture."""
     probability: str
     logit: str
     positive: str
@@ -74,73 +75,84 @@ class Card:
 
 
 def write(
-    kept: ExplainFolder,
+    folder: ExplainFolder,
     head: dict[str, Any],
-    looked: PassResult,
+    result: PassResult,
     rows: Callable[[], Iterator[Row]],
-    failed: Mapping[str, str] = MappingProxyType({}),
+    undrawn: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Make index.html of what the two passes left in the folder. The same results give the same page, byte for byte.
+    """Write index.html from the results of the two passes. The same results give the same bytes.
 
-    failed: by path, why a picture could not be drawn; one without a thumbnail is listed instead of shown.
+    Args:
+        folder: The folder of results.
+        head: The fields of explained.json without its pictures.
+        result: The summary of the first pass.
+        rows: Gives an iterator over all rows.
+        undrawn: Why pictures could not be drawn, by their path; without a thumbnail they are listed as errors.
     """
-    answers: Counter[str] = Counter()
-    wrong: list[Row] = []
+    predictions: Counter[str] = Counter()
+    listed: list[Row] = []
     additive = exact = True
-    folder: str | None = None
-    parts = False
+    common: str | None = None
+    cropped = False
     held: dict[str, None] = {}
-    side = thumbnail_side(min(looked.pictures, MOST))
-    errors = looked.errors
+    side = thumbnail_side(min(result.pictures, MOST))
+    errors = result.errors
 
-    def readable() -> Iterator[Row]:
+    def displayable() -> Iterator[Row]:
         for row in rows():
-            lost = "error" not in row and row["path"] in failed and not thumbnail(kept, row, side).exists()
-            yield {"name": row["name"], "error": f"it could not be drawn: {failed[row['path']]}"} if lost else row
+            undrawable = (
+                "error" not in row and row["path"] in undrawn and not thumbnail_path(folder, row, side).exists()
+            )
+            yield (
+                {"name": row["name"], "error": f"it could not be drawn: {undrawn[row['path']]}"} if undrawable else row
+            )
 
-    for row in readable():
+    for row in displayable():
         if "error" in row:
-            wrong += [row] if len(wrong) < MOST_WRONG else []
+            listed += [row] if len(listed) < MOST_ERRORS else []
             errors += "path" not in row
             continue
-        answers[head["labels"][row["prediction"]]] += 1
-        folder = shared(folder, row["name"])
+        predictions[head["labels"][row["prediction"]]] += 1
+        common = common_folder(common, row["name"])
         additive &= all(entry["additive"] for entry in row["classes"])
-        held |= dict.fromkeys(what for entry in row["classes"] for what in entry["held"])
+        held |= dict.fromkeys(name for entry in row["classes"] for name in entry["held"])
         exact &= row["placement"]["exact"]
-        parts |= not _all_seen(row)
+        cropped |= not _all_seen(row)
     script = (files(__package__) / "templates" / "page.js").read_text("utf-8")
     template = pages(__package__).get_template("page.html.j2")
     text = template.generate(
         head=head,
-        cards=_cards(kept, head, readable(), side, folder or ""),
-        folder=folder,
-        pictures=looked.pictures - (errors - looked.errors),
+        cards=_cards(folder, head, displayable(), side, common or ""),
+        folder=common,
+        pictures=result.pictures - (errors - result.errors),
         most=MOST,
         errors=errors,
-        wrong=wrong,
-        answers=sorted(answers.items(), key=lambda item: (-item[1], item[0])) if len(answers) <= MOST_CHOICES else [],
+        listed=listed,
+        answers=sorted(predictions.items(), key=lambda item: (-item[1], item[0]))
+        if len(predictions) <= MOST_CHOICES
+        else [],
         bar=_png(strip(512, 16, head["largest"], head["options"]["alpha"], None)),
         grey=_grey(),
         ticks=ticks(head["largest"], None),
         additive=additive,
         held=list(held),
         exact=exact,
-        parts=parts,
+        cropped=cropped,
         script=script,
     )
-    with atomic_file(kept.out / "index.html") as unfinished, unfinished.open("wb") as file:
+    with atomic_file(folder.out / "index.html") as temporary, temporary.open("wb") as file:
         for piece in text:
             file.write(piece.encode("utf-8", "backslashreplace"))
 
 
 def _grey() -> str:
-    """The drawings' grey underlay, DARKEST + v · (LIGHTEST − DARKEST), in the words of CSS."""
+    """Return the CSS filter of the drawings' grey underlay, DARKEST + v · (LIGHTEST − DARKEST)."""
     slope, offset = (LIGHTEST - DARKEST) / 255, DARKEST / 255
     return f"contrast({slope / (slope + 2 * offset):.3f}) brightness({slope + 2 * offset:.3f})"
 
 
-def _cards(kept: ExplainFolder, head: dict[str, Any], rows: Iterator[Row], side: int, folder: str) -> Iterator[Card]:
+def _cards(folder: ExplainFolder, head: dict[str, Any], rows: Iterator[Row], side: int, common: str) -> Iterator[Card]:
     number = 0
     for row in rows:
         if "error" in row:
@@ -148,12 +160,12 @@ def _cards(kept: ExplainFolder, head: dict[str, Any], rows: Iterator[Row], side:
         number += 1
         if number > MOST:
             return
-        picture = thumbnail(kept, row, side)
+        picture = thumbnail_path(folder, row, side)
         kind = "png" if picture.suffix == ".png" else "jpeg"
-        evidences = shown(kept, row)
+        evidences = shown_evidence(folder, row)
         height, width = row["size"]
         yield Card(
-            name=within(row["name"], folder),
+            name=relative_to(row["name"], common),
             answer=head["labels"][row["prediction"]],
             probability=row["probability"],
             percent=logit_text.percent(row["probability"]),
@@ -170,6 +182,7 @@ def _cards(kept: ExplainFolder, head: dict[str, Any], rows: Iterator[Row], side:
 
 
 def _all_seen(row: Row) -> bool:
+    """Tell whether the network saw the whole picture, not a crop of it."""
     spans = zip(row["placement"]["seen"], row["size"], strict=True)
     return all(low < 0.5 and high > n - 0.5 for (low, high), n in spans)
 
@@ -207,18 +220,18 @@ def _percent(
 def _map(
     e: Evidence, largest: float, how: Literal["smooth", "cells"], alpha: float
 ) -> tuple[str, tuple[float, float, float, float]]:
-    """The map as a PNG, and the rectangle of the picture that it covers: top, left, height, width in its pixels.
+    """Return the map as a PNG, and the rectangle that it covers: top, left, height, width in pixels of the picture.
 
-    Cells are equally large there; what is beyond the picture, the page cuts off.
+    All cells in it have the same size; the page crops what lies beyond the picture.
     """
     values, ((top, bottom), (left, right)) = e.placement.covering(e.map)
     if how == "smooth":
-        values = _between(_between(values, 0), 1)
+        values = _interpolate(_interpolate(values, 0), 1)
     return _png(Image.fromarray(colours.rgba(values, largest, alpha))), (top, left, bottom - top, right - left)
 
 
-def _between(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """POINTS per cell, linear between the cells' centres, constant beyond the outer ones."""
+def _interpolate(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Interpolate to POINTS values per cell: linear between the centres of cells, constant beyond the outer ones."""
     cells = values.shape[axis]
     at = ((np.arange(cells * POINTS) + 0.5) / POINTS - 0.5).clip(0, cells - 1)
     before = np.floor(at).astype(np.int64).clip(0, max(cells - 2, 0))

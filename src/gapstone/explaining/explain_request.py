@@ -1,4 +1,4 @@
-"""What is asked of `explain`, checked before anything is opened; and which classes `--classes` means."""
+"""The options of `explain`, checked before anything is opened, and the classes that `--classes` names."""
 
 import difflib
 from collections.abc import Sequence
@@ -13,13 +13,14 @@ from gapstone.console.formatting import display
 class ExplainRequest:
     """All options of `gapstone explain`.
 
-    Raises: ValueError naming the option that cannot be.
+    Raises:
+        ValueError: If an option is out of its range; the message names it.
     """
 
     model: str
     images: tuple[str, ...]
     classes: str | None = None
-    """Comma-separated labels or indexes; the most probable ones where None."""
+    """Comma-separated labels or indexes; None: the `top` most probable classes."""
     top: int = 3
     all_classes: bool = False
     box: str = "0.2"
@@ -32,7 +33,7 @@ class ExplainRequest:
     batch_size: int = 32
     weights: Path | None = None
     native: bool = False
-    """Each picture as it is, neither cut nor resized; one after another."""
+    """Pictures enter the network one by one at their own size, neither cropped nor resized."""
 
     def __post_init__(self) -> None:
         if self.top < 1:
@@ -45,7 +46,7 @@ class ExplainRequest:
 
     @property
     def threshold(self) -> float | Literal["otsu"] | None:
-        """Of the map's maximum, what a box must be above."""
+        """The threshold of boxes as a share of the map's maximum, "otsu", or None for no boxes."""
         if self.box == "none":
             return None
         if self.box == "otsu":
@@ -61,24 +62,26 @@ class ExplainRequest:
         return threshold
 
 
-def indexes(asked: str, labels: Sequence[str]) -> list[int]:
-    """The classes meant by comma-separated labels or indexes, in the order given, each once.
+def indexes(names: str, labels: Sequence[str]) -> list[int]:
+    """Return the indexes of classes given as comma-separated labels or indexes, in that order, each once.
 
         >>> indexes("dog,0", ("cat", "dog"))
         [1, 0]
 
-    A label goes before an index ("7" is the digit where a label is called so), and a label may hold commas itself.
-    Raises: ValueError for what is neither, with the labels closest to it.
+    A label takes precedence over an index ("7" is the class labelled 7 if there is one). Labels may contain commas.
+
+    Raises:
+        ValueError: If a name is neither; the message lists the closest labels.
     """
-    parts, chosen = asked.split(","), []
+    parts, classes = names.split(","), []
     while parts:
         for taken in range(len(parts), 0, -1):  # the longest label first: "tench, Tinca tinca" is one
             name = ",".join(parts[:taken]).strip()
             if name in labels or taken == 1:
                 break
         del parts[:taken]
-        chosen.append(_index(name, labels))
-    return list(dict.fromkeys(chosen))
+        classes.append(_index(name, labels))
+    return list(dict.fromkeys(classes))
 
 
 def _index(name: str, labels: Sequence[str]) -> int:
@@ -98,9 +101,8 @@ def _index(name: str, labels: Sequence[str]) -> int:
     close = [label for label in labels if name.lower() in label.lower()]
     close += [lower[word] for word in difflib.get_close_matches(name.lower(), lower, n=5)]
     close = list(dict.fromkeys(close))[:5]
-    hint = f"Close to it: {', '.join(map(display, close))}." if close else _some(labels)
+    if close:
+        hint = f"Close to it: {', '.join(map(display, close))}."
+    else:
+        hint = f"Among them: {', '.join(map(display, labels[:8]))}{', …' if len(labels) > 8 else ''}."
     raise ValueError(f"--classes {display(name)}: no such label; {known}. {hint}")
-
-
-def _some(labels: Sequence[str]) -> str:
-    return f"Among them: {', '.join(map(display, labels[:8]))}{', …' if len(labels) > 8 else ''}."

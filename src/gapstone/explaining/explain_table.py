@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: the first pictures, what could not be read, where everything is."""
+"""The summary of `explain` in the terminal: a table of the first pictures, the errors, the paths of the results."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,12 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gapstone.console.formatting import display
-from gapstone.explaining.common_folder import shared, within
+from gapstone.explaining.common_folder import common_folder, relative_to
 from gapstone.explaining.explain_request import ExplainRequest
 from gapstone.explaining.map_pass import PassResult
 
-MOST = 40  # rows: more scroll past unread
-MOST_WRONG = 20
+MOST = 40  # rows of the table
+MOST_ERRORS = 20
 
 Row = dict[str, Any]
 
@@ -23,38 +23,48 @@ Row = dict[str, Any]
 def show(
     console: Console,
     labels: Sequence[str],
-    looked: PassResult,
+    result: PassResult,
     rows: Callable[[], Iterator[Row]],
     missing: Sequence[str],
     out: Path,
     request: ExplainRequest,
 ) -> None:
-    """Print it."""
+    """Print the summary.
+
+    Args:
+        console: Where to print.
+        labels: The labels of the model.
+        result: The summary of the first pass.
+        rows: Gives an iterator over all rows.
+        missing: Patterns that match no file.
+        out: The folder of results.
+        request: The options.
+    """
     first: list[Row] = []
-    wrong: list[Row] = []
+    errors: list[Row] = []
     for row in rows():
-        if "error" in row and len(wrong) < MOST_WRONG:
-            wrong.append(row)
+        if "error" in row and len(errors) < MOST_ERRORS:
+            errors.append(row)
         elif "error" not in row and len(first) < MOST:
             first.append(row)
-        elif len(first) == MOST and len(wrong) == min(MOST_WRONG, looked.errors):
+        elif len(first) == MOST and len(errors) == min(MOST_ERRORS, result.errors):
             break
     if first:
         console.print(_table(first, labels, request))
-    if looked.pictures > len(first):
-        _say(console, f"… and {looked.pictures - len(first):,} more pictures.")
-    if wrong:
-        _say(console, f"{looked.errors:,} could not be explained:", "red")
-        for row in wrong:
-            _say(console, f"  {row['name']}: {row['error']}")
-        if looked.errors > len(wrong):
-            _say(console, f"  … and {looked.errors - len(wrong):,} more.")
+    if result.pictures > len(first):
+        _print(console, f"… and {result.pictures - len(first):,} more pictures.")
+    if errors:
+        _print(console, f"{result.errors:,} could not be explained:", "red")
+        for row in errors:
+            _print(console, f"  {row['name']}: {row['error']}")
+        if result.errors > len(errors):
+            _print(console, f"  … and {result.errors - len(errors):,} more.")
     for pattern in missing:
-        _say(console, f"{display(pattern)}: no file matches this pattern.", "red")
-    _say(console, _where(out, request))
+        _print(console, f"{display(pattern)}: no file matches this pattern.", "red")
+    _print(console, _output_paths(out, request))
 
 
-def _where(out: Path, request: ExplainRequest) -> str:
+def _output_paths(out: Path, request: ExplainRequest) -> str:
     place = display(out)
     parts = [f"All numbers: {place}/explained.json", f"Maps{' and drawings' * request.drawings}: {place}/maps"]
     if request.html:
@@ -62,15 +72,15 @@ def _where(out: Path, request: ExplainRequest) -> str:
     return "\n".join(parts)
 
 
-def _say(console: Console, text: str, style: str = "") -> None:
+def _print(console: Console, text: str, style: str = "") -> None:
     console.print(Text(text, style), soft_wrap=True)
 
 
 def _table(rows: Sequence[Row], labels: Sequence[str], request: ExplainRequest) -> Table:
-    """Names without the folder they share, so that they can be told apart on a narrow terminal."""
+    """Return the table; names are relative to their common folder, so that they fit a narrow terminal."""
     folder: str | None = None
     for row in rows:
-        folder = shared(folder, row["name"])
+        folder = common_folder(folder, row["name"])
     title = Text(f"in {display(folder)}") if folder else None
     table = Table("image", "prediction (confidence)", box=box.SIMPLE_HEAD, title=title, title_justify="left")
     table.columns[0].overflow = "fold"
@@ -79,7 +89,7 @@ def _table(rows: Sequence[Row], labels: Sequence[str], request: ExplainRequest) 
     if request.threshold is not None:
         table.add_column("box of " + ("the first asked" if request.classes is not None else "the prediction"))
     for row in rows:
-        cells = [Text(within(row["name"], folder))]
+        cells = [Text(relative_to(row["name"], folder))]
         classes = [(entry["label"], entry["probability"]) for entry in row["classes"]]
         best = (labels[row["prediction"]], row["probability"])
         if request.classes is not None:
@@ -93,7 +103,7 @@ def _table(rows: Sequence[Row], labels: Sequence[str], request: ExplainRequest) 
 
 
 def _bold(classes: Sequence[tuple[str, float]]) -> Text:
-    """Labels with their probabilities, the first in bold."""
+    """Return labels with their probabilities, the first label in bold."""
     text = Text(", ".join(f"{display(label)} {100 * p:.1f} %" for label, p in classes))
     text.stylize("bold", 0, len(display(classes[0][0])))
     return text

@@ -1,11 +1,11 @@
-"""The first pass: every picture through the network once, its maps and its answer kept on disk, batch by batch.
+"""The first pass: runs every picture through the network once and stores maps and predictions on disk, per batch.
 
-A batch is so many pictures in the order of the list, and its numbers depend on nothing but the model, the options and
-these pictures: a picture's last bits may change with its neighbours in the batch. So a batch is what is kept and what
-is done again, and a run that was killed ends with the bytes of one that was not.
+A batch is `batch_size` pictures in the order of the list. Its numbers depend on the model, the options and these
+pictures only, but the last bits of a picture's numbers may change with its neighbours in the batch. So whole batches
+are cached and repeated, and a resumed run ends with the same bytes as an uninterrupted one.
 
-The scale of all drawings is the largest contribution of all pictures. It is known only when this pass has ended, so
-drawing is a second one.
+The scale of all drawings is the largest contribution over all pictures. It is known only at the end of this pass, so
+drawing is a second pass.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from gapstone.console.formatting import display
 from gapstone.drawing.evidence import Evidence
 from gapstone.drawing.upsample import upsample
-from gapstone.explaining.explain_folder import ExplainFolder, Record, Stamp, digest, name_of, stamp
+from gapstone.explaining.explain_folder import ExplainFolder, Record, Stamp, digest, file_stamp, unique_name
 from gapstone.images.intensity_range import Ranges
 from gapstone.images.load import ImageError, load, read_bytes
 from gapstone.localisation.cam_boxes import box
@@ -34,233 +34,253 @@ from gapstone.maps.map_files import save_npz, to_json
 from gapstone.maps.open_model import ImageModel
 from gapstone.storage.sealed_json import sha256
 
-LOADERS = min(4, os.cpu_count() or 1)  # pictures decoded at a time; each may hold a large one
-BOX_GRID = 256  # px: boxes of larger pictures are found on a grid of that side; a cell of 7×7 is 36 of them
+LOADERS = min(4, os.cpu_count() or 1)  # threads; each may hold a large decoded picture
+BOX_GRID = (
+    256  # longer side of the grid on which boxes of larger pictures are found; a cell of a 7×7 map is 36 of its pixels
+)
 
 Threshold = float | Literal["otsu"] | None
-Tell = Callable[..., None]
+Progress = Callable[..., None]
 Fit = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
 class ClassQuery:
-    """What each picture is asked, and by what all its answers are known again."""
+    """Which classes are explained, and the cache key of the results."""
 
     classes: Sequence[int] | None
-    """The classes to show; the `top` most probable ones where None."""
+    """Indexes of the classes to show; None: the `top` most probable ones."""
     top: int
     all_classes: bool
-    """Keep the maps of all classes, whatever is shown."""
+    """Store the maps of all classes, not only of those shown."""
     threshold: Threshold
+    """Of the boxes; see `ExplainRequest.threshold`."""
     key: str
-    """Of the model and of all that these numbers depend on but the pictures."""
+    """Digest of everything that the numbers depend on, except the pictures."""
     native: int | None = None
-    """Pictures are seen as they are, if no side is shorter than this; None: cut and resized."""
+    """Least side in px of pictures that enter the network at their own size; None: they are resized and cropped."""
 
 
 @dataclass(frozen=True)
 class PreparedPicture:
-    """A picture as the network will see it, or why it cannot."""
+    """A picture in the form that the network takes, or the error that prevented it."""
 
     path: Path
     fitted: NDArray[np.uint8] | None
-    """(h, w, C): cropped and resized, so that a batch of large photos needs no more memory than one of small ones; or
-    as it is, and then a batch is one picture."""
+    """(h, w, C) pixels, resized and cropped, so that large photos need no more memory than small ones; with
+    `ClassQuery.native` at its own size, in a batch of one; None after an error."""
     size: tuple[int, int]
-    """(H, W) of the picture itself."""
+    """(H, W) of the original picture."""
     notes: tuple[str, ...] = ()
     sha: str | None = None
-    like: Stamp | None = None
+    stamp: Stamp | None = None
     error: str | None = None
 
 
 class NoMemoryError(OSError):
-    """The run ends, and goes on with the same command: it says nothing about the picture that would be kept."""
+    """Memory ran out. It ends the run instead of becoming an error of one picture, since another run may succeed."""
 
 
 @dataclass
 class PassResult:
-    """What the first pass found; the answers themselves are on disk, a record per batch."""
+    """Summary of the first pass; the rows are on disk, one record per batch."""
 
     batches: list[str]
-    """Their keys, in order."""
+    """Keys of the records, in order."""
     largest: float = 0.0
-    """|contribution| of a cell over all classes shown, in logit units."""
+    """Largest |contribution| of a cell over all pictures and classes shown, in logit units."""
     pictures: int = 0
     errors: int = 0
-    again: int = 0
-    """Pictures whose answers were there already."""
+    from_cache: int = 0
+    """Pictures whose rows were stored by an earlier run."""
 
 
 def run_map_pass(
-    opened: ImageModel, asked: ClassQuery, paths: Sequence[Path], batch_size: int, kept: ExplainFolder, tell: Tell
+    model: ImageModel,
+    query: ClassQuery,
+    paths: Sequence[Path],
+    batch_size: int,
+    folder: ExplainFolder,
+    progress: Progress,
 ) -> PassResult:
-    """Look at what has not been looked at yet."""
-    looked = PassResult([])
+    """Run the pictures that have no stored result through the network, and summarise all results.
+
+    Args:
+        model: The model to explain.
+        query: The classes and the cache key.
+        paths: The pictures, in order.
+        batch_size: Pictures per batch; 1 is used with `query.native`.
+        folder: Where records and maps are stored.
+        progress: Called with (done, total) after every batch.
+    """
+    result = PassResult([])
     done = 0
-    for key, record, old in _records(opened, asked, paths, batch_size, kept):
-        looked.batches.append(key)
-        looked.largest = max(looked.largest, record["largest"])
-        wrong = sum("error" in row for row in record["rows"])
-        looked.errors += wrong
-        looked.pictures += len(record["rows"]) - wrong
-        looked.again += old * len(record["rows"])
+    for key, record, from_cache in _records(model, query, paths, batch_size, folder):
+        result.batches.append(key)
+        result.largest = max(result.largest, record["largest"])
+        errors = sum("error" in row for row in record["rows"])
+        result.errors += errors
+        result.pictures += len(record["rows"]) - errors
+        result.from_cache += from_cache * len(record["rows"])
         done += len(record["rows"])
-        tell(done, len(paths))
-    return looked
+        progress(done, len(paths))
+    return result
 
 
 def _records(
-    opened: ImageModel, asked: ClassQuery, paths: Sequence[Path], batch_size: int, kept: ExplainFolder
+    model: ImageModel, query: ClassQuery, paths: Sequence[Path], batch_size: int, folder: ExplainFolder
 ) -> Iterator[tuple[str, Record, bool]]:
-    """(key, record, was there already) of each batch. While the network is at one, the next is being loaded."""
+    """Yield (key, record, from cache) of each batch; two batches are loaded ahead of the network."""
     pool = ThreadPoolExecutor(LOADERS, thread_name_prefix="gapstone-loader")
-    waiting: deque[tuple[str, Record] | list[Future[PreparedPicture]]] = deque()
-    fit: Fit = opened.preprocessing.fit
-    if asked.native is not None:
-        fit, batch_size = partial(opened.preprocessing.native, smallest=asked.native), 1
+    batches: deque[tuple[str, Record] | list[Future[PreparedPicture]]] = deque()
+    fit: Fit = model.preprocessing.fit
+    if query.native is not None:
+        fit, batch_size = partial(model.preprocessing.native, smallest=query.native), 1
     try:
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
-            known = _known(asked, batch, kept)
-            waiting.append(known or [pool.submit(_load, path, fit, opened.preprocessing.ranges) for path in batch])
-            if len(waiting) > 2:
-                yield _finish(opened, asked, waiting.popleft(), kept)
-        while waiting:
-            yield _finish(opened, asked, waiting.popleft(), kept)
+            cached = _cached_record(query, batch, folder)
+            batches.append(cached or [pool.submit(_load, path, fit, model.preprocessing.ranges) for path in batch])
+            if len(batches) > 2:
+                yield _finish_batch(model, query, batches.popleft(), folder)
+        while batches:
+            yield _finish_batch(model, query, batches.popleft(), folder)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _known(asked: ClassQuery, batch: Sequence[Path], kept: ExplainFolder) -> tuple[str, Record] | None:
-    """A batch whose files are as they were when it was looked at, found without reading them."""
-    shas = [kept.known(path) for path in batch]
+def _cached_record(query: ClassQuery, batch: Sequence[Path], folder: ExplainFolder) -> tuple[str, Record] | None:
+    """Return (key, record) of a stored batch whose files have not changed, without reading them; else None."""
+    shas = [folder.cached_sha256(path) for path in batch]
     if None in shas:
         return None
-    key = _key(asked, batch, shas)
-    record = kept.record(key)
+    key = _batch_key(query, batch, shas)
+    record = folder.checked_record(key)
     return (key, record) if record else None
 
 
-def _key(asked: ClassQuery, batch: Sequence[Path], shas: Sequence[str | None]) -> str:
-    return digest(asked.key, [[os.fspath(path), sha] for path, sha in zip(batch, shas, strict=True)])
+def _batch_key(query: ClassQuery, batch: Sequence[Path], shas: Sequence[str | None]) -> str:
+    return digest(query.key, [[os.fspath(path), sha] for path, sha in zip(batch, shas, strict=True)])
 
 
 def _load(path: Path, fit: Fit, ranges: Ranges) -> PreparedPicture:
-    like = stamp(path)  # before it is read: a change while it is read shows
+    stamp = file_stamp(path)  # before the read, so that a change during the read is noticed
     sha = None
     try:
         data = read_bytes(path)
         sha = hashlib.sha256(data).hexdigest()
         loaded = load(data, ranges=ranges)
         width, height = loaded.size
-        return PreparedPicture(path, fit(loaded.pixels), (height, width), loaded.notes, sha, like)
+        return PreparedPicture(path, fit(loaded.pixels), (height, width), loaded.notes, sha, stamp)
     except ImageError as error:
-        return PreparedPicture(path, None, (0, 0), sha=sha, like=like, error=str(error))
-    except (ValueError, ArithmeticError) as error:  # of a size that Pillow cannot resize: listed, and the run goes on
-        why = f"it cannot be resized to what the network sees ({type(error).__name__}: {error})"
-        return PreparedPicture(path, None, (0, 0), sha=sha, like=like, error=why)
+        return PreparedPicture(path, None, (0, 0), sha=sha, stamp=stamp, error=str(error))
+    except (ValueError, ArithmeticError) as error:  # a size that Pillow cannot resize: an error of this picture only
+        reason = f"it cannot be resized to what the network sees ({type(error).__name__}: {error})"
+        return PreparedPicture(path, None, (0, 0), sha=sha, stamp=stamp, error=reason)
 
 
-def _finish(
-    opened: ImageModel,
-    asked: ClassQuery,
+def _finish_batch(
+    model: ImageModel,
+    query: ClassQuery,
     batch: tuple[str, Record] | list[Future[PreparedPicture]],
-    kept: ExplainFolder,
+    folder: ExplainFolder,
 ) -> tuple[str, Record, bool]:
+    """Return (key, record, from cache) of a batch; run it through the network if it has no record yet."""
     if isinstance(batch, tuple):
         return *batch, True
     pictures = [future.result() for future in batch]
-    kept.remember([(p.path, p.like, p.sha) for p in pictures if p.like and p.sha])
-    key = _key(asked, [p.path for p in pictures], [p.sha or p.error for p in pictures])
-    if record := kept.record(key):  # touched, or copied back, but the same
+    folder.add_files([(p.path, p.stamp, p.sha) for p in pictures if p.stamp and p.sha])
+    key = _batch_key(query, [p.path for p in pictures], [p.sha or p.error for p in pictures])
+    if record := folder.checked_record(key):  # new modification times, same content
         return key, record, True
-    record = _ask(opened, asked, pictures, kept)
-    kept.keep(key, record)
+    record = _explain_and_write(model, query, pictures, folder)
+    folder.write_record(key, record)
     return key, record, False
 
 
-def _ask(opened: ImageModel, asked: ClassQuery, pictures: Sequence[PreparedPicture], kept: ExplainFolder) -> Record:
-    """One batch through the network; its maps are written, its answers returned."""
+def _explain_and_write(
+    model: ImageModel, query: ClassQuery, pictures: Sequence[PreparedPicture], folder: ExplainFolder
+) -> Record:
+    """Run one batch through the network, write its maps and return its record."""
     record: Record = {"rows": [], "files": {}, "largest": 0.0}
-    answers = _answers(opened, asked, [p for p in pictures if p.fitted is not None])
-    if asked.native is not None:
+    explained = _explain(model, query, [p for p in pictures if p.fitted is not None])
+    if query.native is not None:
         try:
-            answers = iter(list(answers))
-        except (RuntimeError, AssertionError, ValueError) as error:  # whoever refuses a size, in words of their own
-            why = f"the network cannot take it as it is: {error}"
-            pictures = [replace(p, fitted=None, error=p.error or why) for p in pictures]
+            explained = iter(list(explained))
+        except (RuntimeError, AssertionError, ValueError) as error:  # networks refuse sizes with different errors
+            reason = f"the network cannot take it as it is: {error}"
+            pictures = [replace(p, fitted=None, error=p.error or reason) for p in pictures]
     for picture in pictures:
         row: dict[str, Any] = {"name": display(picture.path), "path": os.fspath(picture.path)}
         if picture.fitted is None:
             record["rows"].append(row | {"error": picture.error})
             continue
-        best, evidences = next(answers)
-        shown = _shown(asked, evidences)
-        file = f"{name_of(picture.path)}.npz"
+        best, evidences = next(explained)
+        shown = _shown_evidence(query, evidences)
+        file = f"{unique_name(picture.path)}.npz"
         try:
-            row |= _facts(picture, shown, best, file, asked.threshold)
-        except ValueError as error:  # numbers that are none: the network overflowed
+            row |= _picture_facts(picture, shown, best, file, query.threshold)
+        except ValueError as error:  # NaN or infinity: the network overflowed
             record["rows"].append(row | {"error": str(error)})
             continue
-        packed = io.BytesIO()
-        save_npz(packed, evidences)
-        kept.write(kept.maps / file, packed.getvalue())
-        record["files"][file] = sha256(packed.getvalue())
+        buffer = io.BytesIO()
+        save_npz(buffer, evidences)
+        folder.write_file(folder.maps / file, buffer.getvalue())
+        record["files"][file] = sha256(buffer.getvalue())
         record["largest"] = max(record["largest"], *(float(np.abs(e.map).max()) for e in shown))
         record["rows"].append(row)
     return record
 
 
-def _answers(
-    opened: ImageModel, asked: ClassQuery, pictures: Sequence[PreparedPicture]
+def _explain(
+    model: ImageModel, query: ClassQuery, pictures: Sequence[PreparedPicture]
 ) -> Iterator[tuple[tuple[int, float], list[Evidence]]]:
-    """Per picture (the class answered, its probability) and the evidence for the classes whose maps are kept."""
+    """Yield, per picture, (most probable class, its probability) and the evidence for the classes to store."""
     if not pictures:
         return
-    native = asked.native is not None
-    classes = None if asked.all_classes else asked.classes
-    top = None if asked.all_classes or asked.classes else min(asked.top, len(opened.labels))
+    native = query.native is not None
+    classes = None if query.all_classes else query.classes
+    top = None if query.all_classes or query.classes else min(query.top, len(model.labels))
     try:
-        explained = opened.explain([p.fitted for p in pictures if p.fitted is not None], classes, top, native)
+        explained = model.explain([p.fitted for p in pictures if p.fitted is not None], classes, top, native)
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
             raise
-        way = "look at it without --native" if native else "give a smaller --batch-size"
+        advice = "look at it without --native" if native else "give a smaller --batch-size"
         more = f" and {len(pictures) - 1} more at once" if len(pictures) > 1 else ""
         raise NoMemoryError(
-            f"{display(pictures[0].path)}{more}: this needs more memory than {opened.device} has; {way}."
+            f"{display(pictures[0].path)}{more}: this needs more memory than {model.device} has; {advice}."
         ) from error
     best = explained.probabilities.max(1)
     for number, picture in enumerate(pictures):
-        evidences = opened.evidence(explained, number, picture.size, native)
+        evidences = model.evidence(explained, number, picture.size, native)
         if classes is None:
             evidences.sort(key=lambda e: (-e.logit, e.index))
         yield (int(best.indices[number]), float(best.values[number])), evidences
 
 
-def _shown(asked: ClassQuery, evidences: list[Evidence]) -> list[Evidence]:
-    if asked.classes is None:
-        return evidences[: asked.top]
+def _shown_evidence(query: ClassQuery, evidences: list[Evidence]) -> list[Evidence]:
+    if query.classes is None:
+        return evidences[: query.top]
     by_index = {e.index: e for e in evidences}
-    return [by_index[k] for k in asked.classes]
+    return [by_index[k] for k in query.classes]
 
 
-def _facts(
+def _picture_facts(
     picture: PreparedPicture, shown: list[Evidence], best: tuple[int, float], file: str, threshold: Threshold
 ) -> dict[str, Any]:
-    """A picture's row: what maps/map_files.py says of it, and what only this command knows."""
+    """Return the fields of a picture's row: those of maps/map_files.py without the maps, and those of `explain`."""
     facts: dict[str, Any] = to_json(shown, npz=f"maps/{file}")["pictures"][0]
     del facts["name"]
     for entry, evidence in zip(facts["classes"], shown, strict=True):
         del entry["map"]
         if threshold is not None:
-            entry["boxes"] = boxes_of(evidence, threshold)
+            entry["boxes"] = _boxes(evidence, threshold)
     return {"sha256": picture.sha, "notes": list(picture.notes), "prediction": best[0], "probability": best[1], **facts}
 
 
-def boxes_of(evidence: Evidence, threshold: float | Literal["otsu"]) -> list[dict[str, Any]]:
-    """The box of the largest part of the smooth map above the threshold, in pixels of the picture; [] without any."""
+def _boxes(evidence: Evidence, threshold: float | Literal["otsu"]) -> list[dict[str, Any]]:
+    """Return the box of the largest component of the smooth map above the threshold, in pixels; [] without evidence."""
     height, width = evidence.size
     shrink = max(1.0, max(height, width) / BOX_GRID)
     grid = (max(1, round(height / shrink)), max(1, round(width / shrink)))

@@ -1,4 +1,4 @@
-"""What a model predicts for image files, as a table or as JSON: `gapstone predict`."""
+"""`gapstone predict`: prints the predictions of a model for image files as a table or as JSON."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from gapstone.console.progress import Bars
 from gapstone.console.terminal import Terminal
 from gapstone.data.input_files import InputFiles, input_files
 from gapstone.data.scan_report import counted
+from gapstone.explaining.common_folder import common_folder, relative_to
 from gapstone.images.cropping import cropping_note
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
@@ -36,25 +37,37 @@ def predict_files(
     native: bool = False,
     weights: Path | None = None,
 ) -> bool:
-    """Print what `model`, as `open_model` takes it, predicts for each image; True when there is a prediction for all.
+    """Print the prediction of a model for each image.
 
-    native: each image as it is, neither cut nor resized.
     JSON: {"schema": 1, "model", "native", "labels", "images": [{"name", "label", "probability", "probabilities":
-    {label: p}} or {"name", "error"}]}; an image of which something had to be assumed has "notes", too.
+    {label: p}} or {"name", "error"}]}; an image whose decoding needed an assumption also has "notes".
+
+    Args:
+        model: The model, as `open_model` takes it.
+        images: Files, folders and patterns.
+        as_json: Print JSON instead of a table.
+        top: Classes per image in the table.
+        device: "auto", or a device of PyTorch.
+        console: Where the table is printed; the terminal by default.
+        native: Images enter the network at their own size, neither cropped nor resized.
+        weights: A file of weights for `open_model`.
+
+    Returns:
+        True if every image has a prediction.
     """
     console = console or Terminal()
     with Bars(Terminal(stderr=True), idle=f"Predicting with {display(model)}") as bars:
         with bars.during(f"Opening {model}"):
-            opened = open_model(model, weights, pick_device(device))
-        smallest = opened.check_native() if native else None
-        found = input_files(images)
+            image_model = open_model(model, weights, pick_device(device))
+        smallest = image_model.check_native() if native else None
+        inputs = input_files(images)
         if not as_json:
-            for note in found.notes():
+            for note in inputs.notes():
                 console.print(note, highlight=False, markup=False, soft_wrap=True)
         sizes: Counter[tuple[int, int]] = Counter()
-        rows = _answers(opened, found, native, smallest, bars, sizes)
+        rows = _predict_all(image_model, inputs, native, smallest, bars, sizes)
     if as_json:
-        about = {"schema": 1, "model": display(model), "native": native, "labels": list(opened.labels)}
+        about = {"schema": 1, "model": display(model), "native": native, "labels": list(image_model.labels)}
         document = {**about, "images": rows}
         print(json.dumps(document, indent=1, allow_nan=False))  # ASCII: safe whatever the terminal's encoding
     else:
@@ -63,67 +76,70 @@ def predict_files(
             console.print(
                 f"note on {count_noun(count, 'image')}: {note}", highlight=False, markup=False, soft_wrap=True
             )
-        if not native and (said := cropping_note(opened.preprocessing, sizes)):
-            more = " --native shows all of it." if opened.takes_any_size else ""
-            console.print(f"{said}{more}", highlight=False, markup=False, soft_wrap=True)
+        if not native and (crop := cropping_note(image_model.preprocessing, sizes)):
+            more = " --native shows all of it." if image_model.takes_any_size else ""
+            console.print(f"{crop}{more}", highlight=False, markup=False, soft_wrap=True)
     return not any("error" in row for row in rows)
 
 
-def _answers(
-    opened: ImageModel,
-    found: InputFiles,
+def _predict_all(
+    image_model: ImageModel,
+    inputs: InputFiles,
     native: bool,
     smallest: int | None,
     bars: Bars,
     sizes: Counter[tuple[int, int]],
 ) -> list[dict[str, object]]:
-    """A row for each image, as JSON has them; `sizes` counts those that were read, (width, height)."""
-    # as it is, a picture may be of a size that the network cannot take: its error, not everyone's
+    """Return a row of the JSON document for each image; count (width, height) of those that were read in `sizes`."""
+    # at its own size, an image may be one that the network cannot take: an error of this image only
     errors = (ValueError, OSError, RuntimeError, AssertionError) if native else (ImageError, NotFiniteError, OSError)
-    rows: list[dict[str, object]] = [{"name": display(one), "error": "no file matches it"} for one in found.missing]
-    tell = bars("Predicting")
-    for number, path in enumerate(found.paths, start=1):
+    rows: list[dict[str, object]] = [
+        {"name": display(pattern), "error": "no file matches it"} for pattern in inputs.missing
+    ]
+    progress = bars("Predicting")
+    for number, path in enumerate(inputs.paths, start=1):
         row: dict[str, object] = {"name": display(os.fsdecode(path))}
         try:
-            loaded = load_image(path, ranges=opened.preprocessing.ranges)
+            loaded = load_image(path, ranges=image_model.preprocessing.ranges)
             pixels = loaded.pixels
             sizes[loaded.size] += 1
             if smallest is not None:
-                pixels = opened.preprocessing.native(pixels, smallest)
-            probabilities = opened.probabilities(pixels, native)
+                pixels = image_model.preprocessing.native(pixels, smallest)
+            probabilities = image_model.probabilities(pixels, native)
         except errors as error:
             row["error"] = display(sentence(error) if isinstance(error, OSError) else str(error))
         else:
             best = int(probabilities.argmax())
             row |= {
-                "label": opened.labels[best],
+                "label": image_model.labels[best],
                 "probability": float(probabilities[best]),
-                "probabilities": dict(zip(opened.labels, map(float, probabilities), strict=True)),
+                "probabilities": dict(zip(image_model.labels, map(float, probabilities), strict=True)),
             }
             if loaded.notes:
                 row["notes"] = [display(note) for note in loaded.notes]
         rows.append(row)
-        tell(number, len(found.paths))
+        progress(number, len(inputs.paths))
     return rows
 
 
 def _table(rows: Sequence[dict[str, object]], top: int) -> Table:
-    """Names without the folder they share, so that they can be told apart on a narrow terminal."""
+    """Return the table; names are relative to their common folder, so that they fit a narrow terminal."""
     names = [str(row["name"]) for row in rows]
-    alike = len({os.path.isabs(name) for name in names}) == 1  # else there is no folder they share
-    shared = os.path.commonpath([os.path.dirname(name) for name in names]) if alike else ""
-    title = Text(f"in {shared}") if shared else None
+    folder: str | None = None
+    for name in names:
+        folder = common_folder(folder, name)
+    title = Text(f"in {folder}") if folder else None
     table = Table("image", "prediction (confidence)", box=box.SIMPLE_HEAD, title=title, title_justify="left")
     table.columns[0].overflow = "fold"
     for name, row in zip(names, rows, strict=True):
-        shown = Text(os.path.relpath(name, shared) if shared else name)  # `display`ed already
+        name_text = Text(relative_to(name, folder))  # control characters are escaped already
         if "error" in row:
-            table.add_row(shown, Text(f"no prediction: {row['error']}", style="red"))
+            table.add_row(name_text, Text(f"no prediction: {row['error']}", style="red"))
             continue
         probabilities = row["probabilities"]
         assert isinstance(probabilities, dict)
         best = sorted(probabilities.items(), key=lambda item: -item[1])[: max(top, 1)]
         answer = Text(", ".join(f"{display(label)} {100 * p:.1f} %" for label, p in best))
         answer.stylize("bold", 0, len(display(best[0][0])))
-        table.add_row(shown, answer)
+        table.add_row(name_text, answer)
     return table

@@ -1,1 +1,1 @@
-"""A model as a file that other programs read: ONNX and torch.export, logits and maps as two outputs."""
+"""Exports a model to ONNX and torch.export files with two outputs, logits and maps."""

@@ -1,4 +1,4 @@
-"""`gapstone export`: write, check, name; then say what was written."""
+"""`gapstone export`: writes files, checks them before they get their names, and reports them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from gapstone.console.progress import Bars
 from gapstone.console.terminal import Terminal
 from gapstone.data.near_duplicates import check_threshold
 from gapstone.data.split import Duplicates
-from gapstone.export import int8 as whole_numbers
+from gapstone.export import int8 as int8_export
 from gapstone.export.export_module import logits_alone, logits_and_maps
 from gapstone.export.file_metadata import file_metadata
 from gapstone.export.size_range import SizeRange, size_range
@@ -26,7 +26,7 @@ from gapstone.runtime.timing import side_by_side, take_turns
 from gapstone.storage.atomic import atomic_file
 from gapstone.storage.owned_folder import own_file
 
-SECONDS = 3.0  # of timing, after five rounds: an idea, not a benchmark
+SECONDS = 3.0  # of timing after five rounds: an estimate, not a benchmark
 
 
 def export(
@@ -43,16 +43,32 @@ def export(
     duplicate_threshold: float | None = None,
     console: Console | None = None,
 ) -> None:
-    """Write `onnx`, `pt2` or both, each checked against PyTorch on several sizes before it gets its name; a file that
-    is there already is replaced then, and not earlier. With `int8` also NAME.int8.onnx, measured on `data`.
+    """Write an ONNX file, a .pt2 file or both.
+
+    Each file is compared with PyTorch on several image sizes before it gets its name and replaces an existing file.
 
         >>> export("photos.safetensors", Path("photos.onnx"), int8=True, data="photos/")
 
-    Raises: ValueError for paths and options that do not fit together, before any work; ExportError (a ValueError)
-        for a file that does not answer as the model does; ImportError without gapstone[onnx]; as `open_model`, and with
-        `int8` as `open_source` and `split`.
+    Args:
+        model: The model, as `open_model` takes it.
+        onnx: The ONNX file to write.
+        pt2: The torch.export file to write.
+        maps: Whether the files have maps as a second output.
+        opset: The opset of the ONNX file.
+        int8: Also write NAME.int8.onnx, calibrated and measured on `data`.
+        data: Images for `int8`, as `open_source` takes them.
+        weights: A file of weights for `open_model`.
+        duplicates: How `split` treats near duplicates in `data`.
+        duplicate_threshold: When two images of `data` are near duplicates.
+        console: Where progress and results are printed; the terminal by default.
+
+    Raises:
+        ValueError: If paths or options do not fit together; before any work.
+        ExportError: If the outputs of a file differ from those of the model. A ValueError.
+        ImportError: If gapstone[onnx] is missing. Also what `open_model` raises, and with `int8` `open_source` and
+            `split`.
     """
-    _fits(onnx, pt2, opset, int8, data)
+    _check_options(onnx, pt2, opset, int8, data)
     check_threshold(duplicate_threshold)
     if onnx:
         need_onnx()
@@ -67,42 +83,42 @@ def export(
         Bars(console or Terminal(), idle=f"Exporting {display(model)}") as bars,
     ):
         with bars.during(f"Opening {model}"):
-            opened = open_model(model, weights)
+            image_model = open_model(model, weights)
         images = None
         if int8 and data:
-            tell = bars("Checking images")
-            images = whole_numbers.choose(opened, data, tell, duplicates, duplicate_threshold)
-        module = logits_and_maps(opened) if maps else logits_alone(opened)
-        facts = file_metadata(opened, maps)
+            progress = bars("Checking images")
+            images = int8_export.choose_images(image_model, data, progress, duplicates, duplicate_threshold)
+        module = logits_and_maps(image_model) if maps else logits_alone(image_model)
+        metadata = file_metadata(image_model, maps)
         with bars.during("Tracing the network"):
-            program, takes = graph(module, given := size_range(opened))
-        if takes.fixed and not given.fixed:
+            program, sizes = graph(module, model_sizes := size_range(image_model))
+        if sizes.fixed and not model_sizes.fixed:
             bars.log("This network cannot be exported with its size left open: the file takes one size only.")
         if pt2:
             with bars.during(f"Writing and checking {pt2}"), atomic_file(pt2) as part:
-                write_pt2(program, facts, part)
-                read = read_pt2(part)
-                checked = verify(read, opened, takes.trials(), "torch.export")
+                write_pt2(program, metadata, part)
+                run = read_pt2(part)
+                comparisons = verify(run, image_model, sizes.trials(), "torch.export")
             written.append(pt2)
-            _report(bars, pt2, opened, takes, maps, "torch.export", checked, read)
+            _report(bars, pt2, image_model, sizes, maps, "torch.export", comparisons, run)
         if onnx:
             with bars.during(f"Writing and checking {onnx}"), atomic_file(onnx) as part:
-                write_onnx(program, facts, opset, maps, part)
-                read = read_onnx(part)
-                checked = verify(read, opened, takes.trials(), "ONNX Runtime")
+                write_onnx(program, metadata, opset, maps, part)
+                run = read_onnx(part)
+                comparisons = verify(run, image_model, sizes.trials(), "ONNX Runtime")
             written.append(onnx)
-            _report(bars, onnx, opened, takes, maps, f"ONNX, opset {opset}", checked, read)
+            _report(bars, onnx, image_model, sizes, maps, f"ONNX, opset {opset}", comparisons, run)
         if onnx and images:
-            small = _int8_name(onnx)
-            with atomic_file(small) as part:
+            int8_path = _int8_name(onnx)
+            with atomic_file(int8_path) as part:
                 with bars.during("Calibrating and quantising"):
-                    whole_numbers.quantise(onnx, opened, images, part)
-                cost = whole_numbers.cost(onnx, part, opened, images, bars("Comparing float and int8"))
-            written.append(small)
-            _report_int8(bars, small, images, cost)
+                    int8_export.quantise(onnx, image_model, images, part)
+                cost = int8_export.cost(onnx, part, image_model, images, bars("Comparing float and int8"))
+            written.append(int8_path)
+            _report_int8(bars, int8_path, images, cost)
 
 
-def _fits(onnx: Path | None, pt2: Path | None, opset: int, int8: bool, data: str | None) -> None:
+def _check_options(onnx: Path | None, pt2: Path | None, opset: int, int8: bool, data: str | None) -> None:
     if onnx is None and pt2 is None:
         raise ValueError("export: name a file to write: --onnx model.onnx, --pt2 model.pt2, or both.")
     for option, path, ending in (("--onnx", onnx, ".onnx"), ("--pt2", pt2, ".pt2")):
@@ -128,46 +144,48 @@ def _int8_name(onnx: Path) -> Path:
 def _report(
     bars: Bars,
     path: Path,
-    opened: ImageModel,
-    takes: SizeRange,
+    image_model: ImageModel,
+    sizes: SizeRange,
     maps: bool,
     kind: str,
-    checked: Sequence[Checked],
-    read: Run,
+    comparisons: Sequence[Checked],
+    run: Run,
 ) -> None:
-    h, w = takes.usual
-    size = f"{h}×{w} px only" if takes.fixed else f"any size from {takes.smallest}×{takes.smallest} px"
+    h, w = sizes.usual
+    size = f"{h}×{w} px only" if sizes.fixed else f"any size from {sizes.smallest}×{sizes.smallest} px"
     bars.log(f"{display(path)}: {path.stat().st_size / 1e6:.1f} MB, {kind}")
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("images", "logits differ by", *(["maps differ by"] if maps else [])):
         table.add_column(name)
-    for one in checked:
+    for comparison in comparisons:
         table.add_row(
-            format_size(one.shape), f"{one.logits:.1g}", *([f"{one.maps:.1g}"] if one.maps is not None else [])
+            format_size(comparison.shape),
+            f"{comparison.logits:.1g}",
+            *([f"{comparison.maps:.1g}"] if comparison.maps is not None else []),
         )
     bars.console.print(table)
     outputs = "logits (batch, K) and maps (batch, K, rows, columns)" if maps else "logits (batch, K)"
     with bars.during("Timing one image"):
-        paces = _pace(opened, takes, read)
+        timing = _time_image(image_model, sizes, run)
     bars.log(
-        f"Takes images (batch, {takes.channels}, height, width), {size}, any number; gives {outputs}, "
-        f"K = {len(opened.labels)}. Differences from PyTorch are shares of the largest number; up to {TOLERANCE:g} are "
-        f"allowed. One image at {h}×{w}: {paces}"
+        f"Takes images (batch, {sizes.channels}, height, width), {size}, any number; gives {outputs}, "
+        f"K = {len(image_model.labels)}. Differences from PyTorch are shares of the largest number; up to "
+        f"{TOLERANCE:g} are allowed. One image at {h}×{w}: {timing}"
     )
 
 
-def _pace(opened: ImageModel, takes: SizeRange, read: Run) -> str:
-    """Milliseconds of the file and of the model in PyTorch, logits alone: to have an idea."""
-    image = pictures(opened, (1, takes.channels, *takes.usual), seed=0)
+def _time_image(image_model: ImageModel, sizes: SizeRange, run: Run) -> str:
+    """Return the milliseconds per image of the file, and of the model in PyTorch (logits only), as text."""
+    image = pictures(image_model, (1, sizes.channels, *sizes.usual), seed=0)
 
     def torch_run() -> object:
         with torch.inference_mode():
-            return opened.model(image)
+            return image_model.model(image)
 
-    return side_by_side(take_turns({"this file": lambda: read(image.numpy()), "PyTorch": torch_run}, longest=SECONDS))
+    return side_by_side(take_turns({"this file": lambda: run(image.numpy()), "PyTorch": torch_run}, longest=SECONDS))
 
 
-def _report_int8(bars: Bars, path: Path, images: whole_numbers.Images, cost: whole_numbers.QuantisationCost) -> None:
+def _report_int8(bars: Bars, path: Path, images: int8_export.Images, cost: int8_export.QuantisationCost) -> None:
     bars.log(
         f"\n{display(path)}: {cost.bytes_after / 1e6:.1f} MB (float {cost.bytes_before / 1e6:.1f} MB), trunk in int8"
     )

@@ -1,4 +1,4 @@
-"""(logits, maps) from images: the network as it is exported, made of torch's own operators alone."""
+"""The exported modules: (logits, maps) from images, with torch's own operators only."""
 
 import copy
 from typing import final
@@ -18,31 +18,32 @@ from gapstone.pools import POOLS
 from gapstone.regions import Grid
 
 
-def logits_and_maps(opened: ImageModel) -> nn.Module:
-    """A module that takes normalised images (N, C, H, W) and gives logits (N, K) and maps (N, K, h, w), the maps of
-    `gapstone.maps.explain`: they add up with the bias to the logits where the head is additive, and are gradient ×
-    activation elsewhere.
+def logits_and_maps(image_model: ImageModel) -> nn.Module:
+    """Return a module from normalised images (N, C, H, W) to logits (N, K) and maps (N, K, h, w).
+
+    The maps are those of `gapstone.maps.explain`: with an additive head they and the bias add up to the logits;
+    otherwise they are gradient × activation. The weights are copies.
 
         >>> logits, maps = logits_and_maps(open_model("photos.safetensors"))(images)
 
-    The weights are copies: the model that was given is not touched.
-    Raises: ValueError for a model or a pool that has no such form.
+    Raises:
+        ValueError: If the model or one of its pools cannot be written with torch's operators.
     """
-    model = opened.model
-    both = LogitsAndMaps(model) if isinstance(model, Classifier) else TracedMaps(opened)
+    model = image_model.model
+    both = LogitsAndMaps(model) if isinstance(model, Classifier) else TracedMaps(image_model)
     return both.eval().requires_grad_(False)
 
 
-def logits_alone(opened: ImageModel) -> nn.Module:
-    """A module that takes normalised images and gives logits."""
-    if isinstance(opened.model, Classifier):
-        return LogitsAlone(logits_and_maps(opened))
-    return foreign_features(opened).eval().requires_grad_(False)
+def logits_alone(image_model: ImageModel) -> nn.Module:
+    """Return a module from normalised images to logits only."""
+    if isinstance(image_model.model, Classifier):
+        return LogitsAlone(logits_and_maps(image_model))
+    return foreign_features(image_model).eval().requires_grad_(False)
 
 
 @final
 class LogitsAndMaps(nn.Module):
-    """A classifier's two outputs."""
+    """Logits and maps of a gapstone classifier."""
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
@@ -58,7 +59,7 @@ class LogitsAndMaps(nn.Module):
 
 @final
 class LogitsAlone(nn.Module):
-    """The first output of two; what only the second needs is left out of the file."""
+    """The logits of a module with two outputs; what only the maps need is left out of the file."""
 
     def __init__(self, both: nn.Module) -> None:
         super().__init__()
@@ -92,8 +93,9 @@ def _grid(head: Head) -> tuple[int, int] | None:
 
 @final
 class Layers(nn.Module):
-    """Linear, ReLU, linear, …: vectors (N, D) to logits (N, K), and d logit / d vector: (K, D) where there is one
-    layer, (N, K, D) where ReLUs open and close.
+    """Linear, ReLU, linear, …: vectors (N, D) → logits (N, K) and d logit / d vector.
+
+    The derivative is (K, D) for a single layer, and (N, K, D) with ReLUs, which depend on the image.
     """
 
     def __init__(self, layers: nn.Sequential) -> None:
@@ -102,14 +104,14 @@ class Layers(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         *hidden, last = self.linear
-        opened: list[Tensor] = []
+        masks: list[Tensor] = []
         for layer in hidden:
             x = F.relu(layer(x))
-            opened.append((x > 0).to(x.dtype))
+            masks.append((x > 0).to(x.dtype))
         logits: Tensor = last(x)
         slope = last.weight
         assert isinstance(slope, Tensor)
-        for layer, mask in zip(reversed(hidden), reversed(opened), strict=True):
+        for layer, mask in zip(reversed(hidden), reversed(masks), strict=True):
             weight = layer.weight
             assert isinstance(weight, Tensor)
             slope = torch.matmul(slope * mask[:, None], weight)
@@ -118,7 +120,7 @@ class Layers(nn.Module):
 
 @final
 class PooledParts(nn.Module):
-    """Pools over the whole map, then layers: slope × each position's part of the pools' answers."""
+    """Pools over the whole map, then layers; maps are d logit / d vector × each position's part of the vector."""
 
     def __init__(self, layers: Layers, pools: list[Pool], join: str) -> None:
         super().__init__()
@@ -130,20 +132,20 @@ class PooledParts(nn.Module):
         logits, slope = self.layers(self._joined(answers))
         part = self._joined(parts)
         if slope.dim() == 2:
-            # A 1×1 convolution: an einsum would write "this size is not 1" into what torch.export keeps.
+            # a 1×1 convolution: with an einsum, torch.export would record that this size is never 1
             return logits, F.conv2d(part, slope[:, :, None, None])
         maps = torch.bmm(slope, part.flatten(2))
         return logits, maps.reshape(x.shape[0], slope.shape[1], x.shape[2], x.shape[3])
 
-    def _joined(self, several: tuple[Tensor, ...]) -> Tensor:
-        if len(several) == 1:
-            return several[0]
-        return torch.cat(several, 1) if self.join == "cat" else torch.stack(several).mean(0)
+    def _joined(self, tensors: tuple[Tensor, ...]) -> Tensor:
+        if len(tensors) == 1:
+            return tensors[0]
+        return torch.cat(tensors, 1) if self.join == "cat" else torch.stack(tensors).mean(0)
 
 
 @final
 class Flattened(nn.Module):
-    """Every position has weights of its own; with a grid, of the grid's cells."""
+    """A head with weights per position of the map, or with a grid per cell of the grid."""
 
     def __init__(self, layers: Layers, grid: tuple[int, int] | None) -> None:
         super().__init__()
@@ -159,17 +161,17 @@ class Flattened(nn.Module):
             cells = slope.reshape(*slope.shape[:-1], channels, self.grid[0] * self.grid[1])
             weights = cells @ grid_matrix(self.grid, x)
         flat = x.flatten(2)
-        if weights.dim() == 4:  # of each image its own
+        if weights.dim() == 4:  # weights per image
             maps = (weights * flat[:, None]).sum(2)
         else:
-            # position by position (N, C) × (C, K): nothing of the size N·K·C·h·w
+            # a product (N, C) × (C, K) per position: no tensor of the size N·K·C·h·w
             maps = torch.bmm(flat.permute(2, 0, 1), weights.permute(2, 1, 0)).permute(1, 2, 0)
         return logits, maps.reshape(x.shape[0], maps.shape[1], h, w)
 
 
 @final
 class ClassMaps(nn.Module):
-    """One map per class; their means are the logits."""
+    """A head with one map per class; the logits are their means."""
 
     def __init__(self, layers: nn.Sequential) -> None:
         super().__init__()

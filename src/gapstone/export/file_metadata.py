@@ -1,4 +1,4 @@
-"""What a file must say beside its numbers, so that a program without gapstone can use it and not get it wrong."""
+"""The metadata of an exported file: all that a program without gapstone needs to use it correctly."""
 
 import json
 from typing import Any
@@ -13,39 +13,39 @@ from gapstone.maps.open_model import ImageModel
 from gapstone.models.classifier import Classifier
 
 
-def file_metadata(opened: ImageModel, maps: bool = True) -> dict[str, Any]:
-    """JSON values by name; ONNX keeps each as a text of its own (`texts`), a .pt2 all of them in `gapstone.json`.
+def file_metadata(image_model: ImageModel, maps: bool = True) -> dict[str, Any]:
+    """Return JSON values by name; ONNX stores each as a text (`texts`), a .pt2 file all of them in `gapstone.json`.
 
         >>> file_metadata(open_model("photos.safetensors"))["labels"]
         ['cat', 'dog']
 
     gapstone       version that wrote the file
-    labels         what each logit stands for
-    preprocessing  channels, size, stored, mean, std (as in a model file), and a recipe in words
+    labels         the class of each logit
+    preprocessing  channels, size, stored, mean, std (as in a model file), and the same as sentences
     backbone, head as in `gapstone train`
     maps           meaning; additive; bias (K,): maps.sum((2, 3)) + bias == logits where additive; placement: per axis
                    (y, x) where the cells lie in an image of `size`, cell i at start + stride · i, 0 the centre of the
                    first pixel
     """
-    model = opened.model
-    found: dict[str, Any] = {
+    model = image_model.model
+    metadata: dict[str, Any] = {
         "gapstone": __version__,
-        "labels": list(opened.labels),
-        "preprocessing": {**opened.preprocessing.to_json(), "recipe": _recipe(opened.preprocessing)},
+        "labels": list(image_model.labels),
+        "preprocessing": {**image_model.preprocessing.to_json(), "recipe": _recipe(image_model.preprocessing)},
     }
     if isinstance(model, Classifier):
-        found |= {"backbone": model.backbone, "head": model.head.spec}
-    return found | ({"maps": _maps(opened)} if maps else {})
+        metadata |= {"backbone": model.backbone, "head": model.head.spec}
+    return metadata | ({"maps": _maps(image_model)} if maps else {})
 
 
-def texts(facts: dict[str, Any]) -> dict[str, str]:
-    """For a format that keeps texts by name: a text as it is, all else as JSON."""
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+def texts(metadata: dict[str, Any]) -> dict[str, str]:
+    """Return the metadata as texts: a text unchanged, other values as JSON."""
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
 
 
-def _maps(opened: ImageModel) -> dict[str, Any]:
-    size = opened.preprocessing.size
-    explained = explain(opened.model, torch.zeros(1, opened.preprocessing.channels, *size))
+def _maps(image_model: ImageModel) -> dict[str, Any]:
+    size = image_model.preprocessing.size
+    explained = explain(image_model.model, torch.zeros(1, image_model.preprocessing.channels, *size))
     return {
         "meaning": "what each cell adds to each logit, in logit units"
         if explained.additive

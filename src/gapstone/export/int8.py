@@ -1,4 +1,4 @@
-"""The same ONNX file with its trunk in 8-bit whole numbers, and what that costs on the user's own images."""
+"""Quantises the trunk of an ONNX file to 8-bit integers, and measures the loss on the user's own images."""
 
 import contextlib
 import logging
@@ -22,36 +22,35 @@ from gapstone.models.classifier import Classifier
 from gapstone.runtime.timing import side_by_side, take_turns
 
 CALIBRATED = 128
-"""Images that say how large activations become; at least one of each class."""
+"""Number of images for the ranges of activations; at least one per class."""
 
 BATCH = 16
-SECONDS = 3.0  # of timing both files side by side, after five rounds
-"""Of interleaved timing."""
+SECONDS = 3.0  # of timing both files in turns, after five rounds
 
 
 @dataclass(frozen=True)
 class QuantisationCost:
-    """What quantisation changes, on `images` that were not calibrated on."""
+    """What quantisation changes on `images` that were not used for calibration."""
 
     images: int
     calibrated: int
     right_before: int
     right_after: int
     lost: int
-    """Images that were answered right before, and wrong after."""
+    """Images with a right prediction before and a wrong one after."""
     won: int
     same: int
-    """Images with the same answer, right or wrong."""
+    """Images with the same prediction, right or wrong."""
     maps: float | None
-    """Mean over images of the largest difference, as a share of the image's largest contribution."""
+    """Mean over images of the largest difference of the maps, as a share of the largest contribution."""
     bytes_before: int
     bytes_after: int
     paces: str
-    """Milliseconds of one image at the usual size, of both, in words."""
+    """Milliseconds per image at the usual size, of both files, as text."""
 
     @property
     def verdict(self) -> str:
-        """One sentence that hides nothing."""
+        """A sentence with all numbers on accuracy."""
         before, after = (100 * right / self.images for right in (self.right_before, self.right_after))
         change = self.right_after - self.right_before
         numbers = (
@@ -65,59 +64,64 @@ class QuantisationCost:
 
 @dataclass(frozen=True)
 class Images:
-    """The user's images, chosen: rows of the source to calibrate with, and others to measure on."""
+    """The user's images: rows of the source for calibration, and others for measuring."""
 
     source: Source
     calibration: NDArray[np.int64]
     held_out: NDArray[np.int64]
     labels: NDArray[np.int64]
-    """Of every row of the source, as the model numbers them."""
+    """The class of every row of the source, as an index of the model's labels."""
     described: str
+    """How DATA was split."""
 
 
-def choose(
-    opened: ImageModel,
+def choose_images(
+    image_model: ImageModel,
     data: str,
     progress: Any = None,
     duplicates: Duplicates = "group",
     threshold: float | None = None,
 ) -> Images:
-    """Split DATA as `gapstone train` does: of the same DATA, what is measured on was never trained on.
+    """Split DATA as `gapstone train` does: with the training data, images to measure on were not trained on.
 
-    Raises: DataError, SplitError; ValueError for a class the model does not know.
+    Raises:
+        DataError: If DATA cannot be read.
+        SplitError: If it cannot be split.
+        ValueError: If a class is unknown to the model, or the head of the model is unknown.
     """
-    if not isinstance(opened.model, Classifier):
+    if not isinstance(image_model.model, Classifier):
         raise ValueError(
-            f"--int8: of {opened.name} it is not known which layers are the head, which stays in float; leave it out"
+            f"--int8: of {image_model.name} it is not known which layers are the head, which stays in float; "
+            f"leave it out"
         )
     source = open_source(data)
-    unknown = [name for name in source.classes if name not in opened.labels]
+    unknown = [name for name in source.classes if name not in image_model.labels]
     if unknown:
         raise ValueError(
             f"--data {data}: the model has no label {unknown[0]!r}"
             + (f" (nor {len(unknown) - 1} more of its classes)" if len(unknown) > 1 else "")
-            + f"; its labels are {', '.join(opened.labels[:8])}{', …' if len(opened.labels) > 8 else ''}."
+            + f"; its labels are {', '.join(image_model.labels[:8])}{', …' if len(image_model.labels) > 8 else ''}."
         )
     parts = split(source, scan(source, progress=progress, threshold=threshold), duplicates=duplicates)
-    labels = np.array([opened.labels.index(name) for name in source.classes])[source.labels]
-    return Images(source, _some(parts.train, labels), parts.test, labels, parts.described)
+    labels = np.array([image_model.labels.index(name) for name in source.classes])[source.labels]
+    return Images(source, _calibration_rows(parts.train, labels), parts.test, labels, parts.described)
 
 
-def _some(rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """CALIBRATED of them, class after class in turn."""
+def _calibration_rows(rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return CALIBRATED of the rows, taken from the classes in turn."""
     generator = np.random.default_rng(0)
     shuffled = generator.permutation(rows)
-    turn = np.zeros(len(shuffled), np.int64)
+    turns = np.zeros(len(shuffled), np.int64)
     for label in np.unique(labels[shuffled]):
-        own = labels[shuffled] == label
-        turn[own] = np.arange(own.sum())
-    return np.sort(shuffled[np.argsort(turn, kind="stable")][: max(CALIBRATED, len(np.unique(labels[rows])))])
+        of_class = labels[shuffled] == label
+        turns[of_class] = np.arange(of_class.sum())
+    return np.sort(shuffled[np.argsort(turns, kind="stable")][: max(CALIBRATED, len(np.unique(labels[rows])))])
 
 
-def quantise(float_file: Path, opened: ImageModel, images: Images, out: Path) -> None:
-    """Write `out` from `float_file`: weights per output channel, activations by what the calibration images give.
+def quantise(float_file: Path, image_model: ImageModel, images: Images, out: Path) -> None:
+    """Write `out` from `float_file`: weights are scaled per output channel, activations by the calibration images.
 
-    The head stays in float: it is a thousandth of the work, and the maps are made there.
+    The head stays in float: it is a thousandth of the work, and computes the maps.
     """
     import onnx
     from onnxruntime.quantization import (
@@ -128,17 +132,17 @@ def quantise(float_file: Path, opened: ImageModel, images: Images, out: Path) ->
         quantize_static,
     )
 
-    batches = ({"images": batch} for batch, _ in _seen(opened, images, images.calibration))
+    batches = ({"images": batch} for batch, _ in _batches(image_model, images, images.calibration))
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             return next(batches, None)
 
     model = onnx.load(float_file)
-    facts = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
     outside = [node.name for node in model.graph.node if not node.name.startswith(TRUNK)]
     if len(outside) == len(model.graph.node):
-        raise ValueError(f"--int8: {opened.name} has no part that is known to be its trunk; export it in float.")
+        raise ValueError(f"--int8: {image_model.name} has no part that is known to be its trunk; export it in float.")
     with _quiet():
         quantize_static(
             model,
@@ -146,7 +150,7 @@ def quantise(float_file: Path, opened: ImageModel, images: Images, out: Path) ->
             Reader(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            # 7 bits of weight: without VNNI, x86 adds pairs of products in 16 bits, and 8 bits would saturate there
+            # 7-bit weights: without VNNI, x86 adds pairs of products in 16 bits, which 8-bit weights would saturate
             reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -155,29 +159,34 @@ def quantise(float_file: Path, opened: ImageModel, images: Images, out: Path) ->
         )
     model = onnx.load(out)
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {**facts, "int8": f"trunk, calibrated on {len(images.calibration)} images"})
+    onnx.helper.set_model_props(model, {**metadata, "int8": f"trunk, calibrated on {len(images.calibration)} images"})
     onnx.checker.check_model(model, full_check=True)
     out.write_bytes(model.SerializeToString())
 
 
-def cost(before: Path, after: Path, opened: ImageModel, images: Images, progress: Any = None) -> QuantisationCost:
-    """Both files on the held-out images."""
+def cost(before: Path, after: Path, image_model: ImageModel, images: Images, progress: Any = None) -> QuantisationCost:
+    """Compare both files on the held-out images."""
     files = [read_onnx(path) for path in (before, after)]
     counts = dict.fromkeys(("before", "after", "lost", "won", "same"), 0)
-    apart: list[float] = []
+    differences: list[float] = []
     done = 0
-    for batch, labels in _seen(opened, images, images.held_out):
-        (was_logits, *old_maps), (now_logits, *new_maps) = (run(batch) for run in files)
-        was, now = was_logits.argmax(1) == labels, now_logits.argmax(1) == labels
-        for name, what in (("before", was), ("after", now), ("lost", was & ~now), ("won", now & ~was)):
-            counts[name] += int(what.sum())
-        counts["same"] += int((was_logits.argmax(1) == now_logits.argmax(1)).sum())
-        for a, b in zip(*(maps[0] if maps else () for maps in (old_maps, new_maps)), strict=True):
-            apart.append(float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-30)))
+    for batch, labels in _batches(image_model, images, images.held_out):
+        (logits_before, *maps_before), (logits_after, *maps_after) = (run(batch) for run in files)
+        right_before, right_after = logits_before.argmax(1) == labels, logits_after.argmax(1) == labels
+        for name, mask in (
+            ("before", right_before),
+            ("after", right_after),
+            ("lost", right_before & ~right_after),
+            ("won", right_after & ~right_before),
+        ):
+            counts[name] += int(mask.sum())
+        counts["same"] += int((logits_before.argmax(1) == logits_after.argmax(1)).sum())
+        for a, b in zip(*(maps[0] if maps else () for maps in (maps_before, maps_after)), strict=True):
+            differences.append(float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-30)))
         done += len(labels)
         if progress is not None:
             progress(done, len(images.held_out))
-    image = pictures(opened, (1, opened.preprocessing.channels, *opened.preprocessing.size), 0).numpy()
+    image = pictures(image_model, (1, image_model.preprocessing.channels, *image_model.preprocessing.size), 0).numpy()
     old, new = files
     timed = take_turns({"int8": lambda: new(image), "float": lambda: old(image)}, longest=SECONDS)
     return QuantisationCost(
@@ -188,27 +197,27 @@ def cost(before: Path, after: Path, opened: ImageModel, images: Images, progress
         lost=counts["lost"],
         won=counts["won"],
         same=counts["same"],
-        maps=float(np.mean(apart)) if apart else None,
+        maps=float(np.mean(differences)) if differences else None,
         bytes_before=before.stat().st_size,
         bytes_after=after.stat().st_size,
         paces=side_by_side(timed),
     )
 
 
-def _seen(
-    opened: ImageModel, images: Images, rows: NDArray[np.int64]
+def _batches(
+    image_model: ImageModel, images: Images, rows: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """Batches as the network sees them, with their labels; a few in memory at a time."""
-    p = opened.preprocessing
+    """Yield batches as the network takes them, with their labels; few are in memory at a time."""
+    p = image_model.preprocessing
     for start in range(0, len(rows), BATCH):
-        some = rows[start : start + BATCH]
-        fitted = np.stack([p.fit(images.source.pixels(int(row), ranges=p.ranges)) for row in some])
-        yield p.normalise(p.centre(torch.from_numpy(fitted))).contiguous().numpy(), images.labels[some]
+        batch_rows = rows[start : start + BATCH]
+        fitted = np.stack([p.fit(images.source.pixels(int(row), ranges=p.ranges)) for row in batch_rows])
+        yield p.normalise(p.centre(torch.from_numpy(fitted))).contiguous().numpy(), images.labels[batch_rows]
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """onnxruntime.quantization logs advice to the root logger; errors still come as exceptions."""
+    """Silence advice that onnxruntime.quantization logs to the root logger; errors are still raised."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

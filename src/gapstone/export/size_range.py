@@ -1,4 +1,4 @@
-"""Which images an exported network takes, and on which of them it is tried before it is kept."""
+"""Which image sizes an exported network takes, and on which it is checked."""
 
 from dataclasses import dataclass
 
@@ -12,19 +12,19 @@ Shape = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class SizeRange:
-    """Any number of images, of one size or of any from `smallest` on."""
+    """The images that a file takes: any number, of one size or of any size from `smallest` on."""
 
     channels: int
     usual: tuple[int, int]
-    """(height, width) that the network was trained at."""
+    """(height, width) at which the network was trained."""
     smallest: int
-    """Pixels a side."""
+    """The smallest side in px."""
     fixed: bool
-    """Only the usual size: the head flattens the maps, the network has a position for each of its tokens, or it cannot
-    be exported otherwise."""
+    """Whether only the usual size is taken: the head flattens the maps, the network has position embeddings, or
+    torch.export needs a fixed size."""
 
     def trials(self) -> list[Shape]:
-        """One image and three; the usual size, then a wider, a larger and a smaller one of odd numbers."""
+        """Return shapes to check: one and three images of the usual size, then a wider, a larger and a smaller size."""
         h, w = self.usual
         shapes = [(1, h, w), (3, h, w)]
         if not self.fixed:
@@ -33,11 +33,11 @@ class SizeRange:
         return [(n, self.channels, h, w) for n, h, w in shapes]
 
 
-def size_range(opened: ImageModel) -> SizeRange:
-    """What this network takes."""
-    model, preprocessing = opened.model, opened.preprocessing
+def size_range(image_model: ImageModel) -> SizeRange:
+    """Return the image sizes that a network takes."""
+    model, preprocessing = image_model.model, image_model.preprocessing
     if isinstance(model, Classifier):
         fixed = model.features.fixed is not None or model.head.size is not None
         return SizeRange(preprocessing.channels, preprocessing.size, model.features.smallest, fixed)
-    facts = survey(opened.name.removeprefix("timm:"), preprocessing.channels)
+    facts = survey(image_model.name.removeprefix("timm:"), preprocessing.channels)
     return SizeRange(preprocessing.channels, preprocessing.size, facts.smallest, facts.fixed is not None)

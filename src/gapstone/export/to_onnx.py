@@ -16,24 +16,24 @@ from gapstone.export.file_metadata import texts
 from gapstone.export.verify import ExportError, Run
 
 OPSET = 18
-"""What torch's exporter writes without a conversion, and nothing older; ONNX Runtime reads it since 1.14 (2023)."""
+"""The oldest opset, which torch's exporter writes without a conversion; ONNX Runtime reads it since 1.14 (2023)."""
 
 NEWEST = 23
-"""Up to here tried."""
+"""The newest opset that was tried."""
 
 TRUNK = "features/"
-"""How the names of the nodes begin that make the feature maps; the head's begin with "head/"."""
+"""Prefix of the names of nodes that compute the feature maps; those of the head start with "head/"."""
 
 AXES = {
     "images": ("batch", None, "height", "width"),
     "logits": ("batch", None),
     "maps": ("batch", None, "rows", "columns"),
 }
-LIMIT = 2_000_000_000  # bytes: protobuf's own, less what the graph itself takes
+LIMIT = 2_000_000_000  # bytes of weights: the limit of protobuf, less the graph itself
 
 
 def need_onnx() -> None:
-    """Raises ImportError that says what to install."""
+    """Raise ImportError with what to install, if gapstone[onnx] is missing."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -42,8 +42,8 @@ def need_onnx() -> None:
         raise ImportError(f"export to ONNX needs pip install 'gapstone[onnx]' (here: {error})") from error
 
 
-def write_onnx(program: ExportedProgram, facts: dict[str, Any], opset: int, maps: bool, path: Path) -> None:
-    """Write the graph; its metadata are the facts, each a text or JSON.
+def write_onnx(program: ExportedProgram, metadata: dict[str, Any], opset: int, maps: bool, path: Path) -> None:
+    """Write the graph with its metadata, each a text or JSON.
 
     >>> session = onnxruntime.InferenceSession("photos.onnx")
     >>> logits, maps = session.run(None, {"images": images})          # float32 (N, C, H, W), normalised
@@ -56,7 +56,7 @@ def write_onnx(program: ExportedProgram, facts: dict[str, Any], opset: int, maps
     weights = sum(t.numel() * t.element_size() for t in program.state_dict.values())
     if weights > LIMIT:
         raise ValueError(f"export: {weights / 1e9:.1f} GB of weights do not fit into one ONNX file (2 GB); take --pt2.")
-    with _quiet(), _explained():
+    with _quiet(), _export_errors():
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -72,23 +72,23 @@ def write_onnx(program: ExportedProgram, facts: dict[str, Any], opset: int, maps
         raise ValueError(f"export: torch wrote opset {written} where {opset} was asked for; leave out --opset.")
     graph = model.graph
     for number, node in enumerate(graph.node):
-        node.name = _name(node, number)
+        node.name = _node_name(node, number)
         node.doc_string = ""
-    # What torch notes of its own: paths of this machine, made-up names of sizes.
-    for thing in (*graph.node, *graph.input, *graph.output, *graph.initializer, graph):
-        del thing.metadata_props[:]
+    # notes of torch: paths of this machine, generated names of sizes
+    for item in (*graph.node, *graph.input, *graph.output, *graph.initializer, graph):
+        del item.metadata_props[:]
     del graph.value_info[:]
     for value in (*graph.input, *graph.output):
         _name_axes(value)
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, texts(facts))
-    model.producer_name, model.producer_version = "gapstone", facts["gapstone"]
+    onnx.helper.set_model_props(model, texts(metadata))
+    model.producer_name, model.producer_version = "gapstone", metadata["gapstone"]
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
 
 
 def read_onnx(path: Path) -> Run:
-    """The file in ONNX Runtime, on the CPU."""
+    """Return a function that runs the file in ONNX Runtime on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -101,10 +101,10 @@ def read_onnx(path: Path) -> Run:
     return run
 
 
-def _name(node: Any, number: int) -> str:
-    """Where in the network it stands: `features/block1/0/Conv_3`."""
+def _node_name(node: Any, number: int) -> str:
+    """Return the name of a node by its place in the network: `features/block1/0/Conv_3`."""
     notes = {entry.key: entry.value for entry in node.metadata_props}
-    scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))[:-1]  # the last is the operator itself
+    scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))[:-1]  # without the last, the operator
     path = scopes[-1].removeprefix("both.") if scopes else ""
     return "/".join([*(part for part in path.split(".") if part), f"{node.op_type}_{number}"])
 
@@ -116,17 +116,17 @@ def _name_axes(value: Any) -> None:
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def _export_errors() -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # the exporter has many of its own
+    except Exception as error:  # the exporter raises many kinds
         reason = " ".join(str(error).split())[:300]
         raise ExportError(f"export: torch.onnx cannot write this network ({reason}); --pt2 may") from error
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """torch's exporter speaks of its own inside on all channels; an error still comes out as an exception."""
+    """Silence the output and the warnings of torch's exporter; errors are still raised."""
     with (
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),

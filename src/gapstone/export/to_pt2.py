@@ -1,4 +1,4 @@
-"""logits and maps as one graph of torch's operators, sizes as symbols: what a .pt2 file holds, and ONNX begins with."""
+"""Traces a module to a graph of torch's operators with symbolic sizes, and writes and reads .pt2 files of it."""
 
 import json
 from dataclasses import replace
@@ -16,24 +16,27 @@ from gapstone.export.verify import ExportError, Run
 from gapstone.runtime.torch_internals import any_number_of_images
 
 FACTS = "gapstone.json"
-"""The extra file inside a .pt2 that says what the numbers mean (`gapstone.export.file_metadata`)."""
+"""The extra file in a .pt2 file with its metadata (`gapstone.export.file_metadata`)."""
 
 
 def graph(module: nn.Module, sizes: SizeRange) -> tuple[ExportedProgram, SizeRange]:
-    """The graph, and what it takes: any number of images; any height and width from the smallest on. The usual size
-    alone where the network takes no other, or where torch.export cannot leave it open: `fixed` then says so.
+    """Return the graph of a module, and the image sizes that it takes.
 
-    Raises: ExportError with torch's reason for a network that it cannot trace.
+    The graph takes any number of images of any size from the smallest on; or only the usual size (`fixed`), if the
+    network takes no other or torch.export cannot keep the size symbolic.
+
+    Raises:
+        ExportError: If torch cannot trace the network; the message has its reason.
     """
     try:
         try:
             return _graph(module, sizes), sizes
-        except Exception:  # not with open sizes; whether at all, the second try tells
+        except Exception:  # symbolic sizes failed: try a fixed size
             if sizes.fixed:
                 raise
-            alone = replace(sizes, fixed=True)
-            return _graph(module, alone), alone
-    except Exception as error:  # whatever a network does that cannot be traced
+            fixed = replace(sizes, fixed=True)
+            return _graph(module, fixed), fixed
+    except Exception as error:  # torch.export raises many kinds
         reason = " ".join(str(error).split())[:300]
         raise ExportError(f"export: torch.export cannot trace this network ({reason})") from error
 
@@ -44,8 +47,8 @@ def _graph(module: nn.Module, sizes: SizeRange) -> ExportedProgram:
     if not sizes.fixed:
         dims |= {2: Dim("height", min=sizes.smallest), 3: Dim("width", min=sizes.smallest)}
     example = torch.zeros(2, sizes.channels, height, width)
-    # Without it every size that is not 1 in the example is written down as "never 1": no single image would be taken,
-    # and no picture whose last map is one cell.
+    # without any_number_of_images, torch.export records "never 1" for every size that is not 1 in the example: the file
+    # would not take a single image, nor a picture whose last map is one cell
     with torch.no_grad(), any_number_of_images():
         program = torch.export.export(module, (example,), dynamic_shapes=(dims,))
     for node in program.graph.nodes:
@@ -53,24 +56,24 @@ def _graph(module: nn.Module, sizes: SizeRange) -> ExportedProgram:
     return program
 
 
-def write_pt2(program: ExportedProgram, facts: dict[str, Any], path: Path) -> None:
-    """The graph, the weights and the facts in one file, which torch reads without gapstone.
+def write_pt2(program: ExportedProgram, metadata: dict[str, Any], path: Path) -> None:
+    """Write graph, weights and metadata to one file, which torch reads without gapstone.
 
     >>> texts = {"gapstone.json": ""}
     >>> program = torch.export.load("photos.pt2", extra_files=texts)
     >>> logits, maps = program.module()(images)
     >>> labels = json.loads(texts["gapstone.json"])["labels"]
     """
-    torch.export.save(program, path, extra_files={FACTS: json.dumps(facts)})
+    torch.export.save(program, path, extra_files={FACTS: json.dumps(metadata)})
 
 
 def read_pt2(path: Path) -> Run:
-    """The file as any program would read it."""
+    """Return a function that runs the file, loaded as any program would."""
     module = torch.export.load(path).module()
 
     def run(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         with torch.no_grad():
-            answer = module(torch.from_numpy(images))
-        return [part.numpy() for part in (answer if isinstance(answer, tuple) else (answer,))]
+            outputs = module(torch.from_numpy(images))
+        return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
     return run

@@ -1,6 +1,6 @@
-"""Pooling in torch's own words, at any size: what `torch.export` keeps whole and every ONNX runtime reads.
+"""Pooling with torch's own operators at any size, for `torch.export` and every ONNX runtime.
 
-No operator of gapstone's, no loop over positions, no size written into the graph.
+It uses no operator of gapstone, no loop over positions, and no constant size.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from gapstone.pools.gem import LEAST
 from gapstone.regions import Grid, Window
 
 Pooled = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""(N, C, h, w) → what the pool answers (N, C), and each position's part of it (N, C, h, w): x · d answer / d x."""
+"""(N, C, h, w) → pooled vector (N, C), and each position's part of it (N, C, h, w): x · d pooled / d x."""
 
 
 def whole(name: str, parameters: dict[str, float]) -> Pooled:
-    """A pool of the heads over the whole map; the same formulas as `gapstone.pools`.
+    """Return a pool over the whole map, with the formula of `gapstone.pools`.
 
     >>> pooled, parts = whole("gem", {"p": 3.0})(x)
     """
@@ -40,7 +40,7 @@ def _mean(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _max(x: Tensor) -> tuple[Tensor, Tensor]:
     flat = x.flatten(2)
-    winner = flat.argmax(2, keepdim=True)  # the first of equals, in torch and in ONNX alike
+    winner = flat.argmax(2, keepdim=True)  # the first of equal maxima, in torch and in ONNX
     here = torch.arange(flat.shape[2], device=x.device) == winner
     return flat.amax(2), torch.where(here, flat, 0.0).reshape(x.shape)
 
@@ -59,8 +59,8 @@ def _logsumexp(x: Tensor, r: float) -> tuple[Tensor, Tensor]:
     z = r * (x - top)
     e = z.exp()
     mean = e.mean((2, 3), keepdim=True)
-    # Near r = 0 the logarithm of the mean has lost its digits, and ONNX has neither expm1 nor log1p:
-    # exp(z) − 1 = tanh(z/2) (exp(z) + 1), and log1p(y) is log(1 + y) less what 1 + y was rounded by.
+    # Near r = 0 the logarithm of the mean loses its digits, and ONNX has neither expm1 nor log1p:
+    # exp(z) − 1 = tanh(z/2) (exp(z) + 1), and log1p(y) is log(1 + y) corrected by the rounding error of 1 + y.
     less = ((z / 2).tanh() * (e + 1)).mean((2, 3), keepdim=True)
     one = 1 + less
     near = one.log() - ((one - 1) - less) / one
@@ -69,62 +69,64 @@ def _logsumexp(x: Tensor, r: float) -> tuple[Tensor, Tensor]:
 
 
 def grid_matrix(cells: tuple[int, int], x: Tensor) -> Tensor:
-    """(a·b, h·w): the means over the cells of an a×b grid on a map (…, h, w), whether or not it divides, as one matrix.
+    """Return the matrix (a·b, h·w) of the means over the cells of an a×b grid on a map (…, h, w) of any size.
 
     >>> grid_matrix((1, 2), torch.zeros(1, 1, 1, 3))    # cell i is [floor(i·3/2), ceil((i+1)·3/2))
     tensor([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]])
 
-    One, and not one per axis: of a matrix left of a stack torch.export notes that no size may be 1.
+    It is one matrix for both axes: with a matrix left of a stack, torch.export records that no size may be 1.
     """
     rows, columns = (_axis_matrix(n, x.shape[2 + axis], x) for axis, n in enumerate(cells))
     return (rows[:, None, :, None] * columns[None, :, None, :]).flatten(2).flatten(0, 1)
 
 
 def _axis_matrix(cells: int, length: int, x: Tensor) -> Tensor:
-    at, cell = torch.arange(length, device=x.device), torch.arange(cells, device=x.device)[:, None]
+    position, cell = torch.arange(length, device=x.device), torch.arange(cells, device=x.device)[:, None]
     start = torch.div(cell * length, cells, rounding_mode="trunc")
     end = torch.div((cell + 1) * length + (cells - 1), cells, rounding_mode="trunc")
-    inside = (at >= start) & (at < end)
+    inside = (position >= start) & (position < end)
     return inside.to(x.dtype) / (end - start).to(x.dtype)
 
 
 def without_operators(network: nn.Module) -> nn.Module:
-    """Put torch's own words where the network has a layer that other runtimes, or other sizes, cannot have. In place.
+    """Replace, in place, layers that other runtimes or other image sizes do not support by torch's own operators.
 
-    Raises ValueError for a pool of gapstone's that has no such form.
+    Raises:
+        ValueError: If a pool of gapstone has no such form.
     """
-    made: dict[nn.Module, nn.Module] = {}  # a layer that is used twice stays one
+    replacements: dict[nn.Module, nn.Module] = {}  # a shared layer stays shared
     for path, layer in list(network.named_modules(remove_duplicate=False)):
-        plain = made[layer] if layer in made else made.setdefault(layer, _plain(layer, path))
-        if plain is not layer:
+        if layer not in replacements:
+            replacements[layer] = _replacement(layer, path)
+        if replacements[layer] is not layer:
             parent, _, last = path.rpartition(".")
-            setattr(network.get_submodule(parent), last, plain)
+            setattr(network.get_submodule(parent), last, replacements[layer])
     return network
 
 
 def contiguous(network: nn.Module) -> nn.Module:
-    """Have the network copy what goes into its convolutions, and its maps. In place.
+    """Add hooks that make the inputs of convolutions and the output of the network contiguous.
 
-    Of a map in channels-last memory (ConvNeXt's) torch.export would note that no size may be 1, a batch's neither. In
-    an ONNX file the copies vanish.
+    For a channels-last map (ConvNeXt's), torch.export would record that no size, not even the batch's, may be 1. ONNX
+    files do not have the copies.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
-            layer.register_forward_pre_hook(_copied)
-    network.register_forward_hook(lambda _network, _inputs, maps: _copied(None, (maps,))[0])
+            layer.register_forward_pre_hook(_contiguous_input)
+    network.register_forward_hook(lambda _network, _inputs, maps: _contiguous_input(None, (maps,))[0])
     return network
 
 
-def _copied(_layer: nn.Module | None, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+def _contiguous_input(_layer: nn.Module | None, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
     return (inputs[0].clone(memory_format=torch.contiguous_format),)
 
 
-def _plain(layer: nn.Module, path: str) -> nn.Module:
+def _replacement(layer: nn.Module, path: str) -> nn.Module:
     if isinstance(layer, Pool):
-        layer = _of_torch(layer, path)
+        layer = _torch_layer(layer, path)
     if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) and layer.ceil_mode:
         size, stride, padding = (_pair(n) for n in (layer.kernel_size, layer.stride, layer.padding))
-        # else one window more might start beyond the map
+        # otherwise a further window might start beyond the map
         fits = all(s + p <= k for k, s, p in zip(size, stride, padding, strict=True))
         if isinstance(layer, nn.MaxPool2d) and fits and layer.dilation in (1, (1, 1)):
             return HangingMax(size, stride, padding)
@@ -137,7 +139,7 @@ def _plain(layer: nn.Module, path: str) -> nn.Module:
     return layer
 
 
-def _of_torch(layer: Pool, path: str) -> nn.Module:
+def _torch_layer(layer: Pool, path: str) -> nn.Module:
     over = layer.over
     if isinstance(over, Window) and isinstance(over.padding, int) and layer.name in ("max", "mean"):
         size, stride = _pair(over.size), _pair(over.size if over.stride is None else over.stride)
@@ -161,38 +163,39 @@ def _pair(number: object) -> tuple[int, int]:
 
 @final
 class HangingMax(nn.Module):
-    """Maximum over windows of which the last may hang over the end (torch's `ceil_mode`, whose rule for the last window
-    `torch.export` writes down as a condition on the size). An edge that is repeated changes no maximum.
+    """Max pooling with `ceil_mode`: the last window may extend beyond the map, whose edges are repeated.
+
+    torch's own rule for the last window would become a condition on the size in `torch.export`.
     """
 
     def __init__(self, size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> None:
         super().__init__()
         self.size, self.stride = size, stride
         (sy, sx), (py, px) = stride, padding
-        self.beyond = (px, px + sx - 1, py, py + sy - 1)
+        self.padding = (px, px + sx - 1, py, py + sy - 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(F.pad(x, self.beyond, mode="replicate"), self.size, self.stride)
+        return F.max_pool2d(F.pad(x, self.padding, mode="replicate"), self.size, self.stride)
 
 
 @final
 class HangingMean(nn.Module):
-    """The mean of the positions on the map, over windows of which the last may hang over the end."""
+    """Average pooling with `ceil_mode`: windows may extend beyond the map; positions on the map count."""
 
     def __init__(self, size: tuple[int, int], stride: tuple[int, int]) -> None:
         super().__init__()
         self.size, self.stride = size, stride
-        self.beyond = (0, stride[1] - 1, 0, stride[0] - 1)
+        self.padding = (0, stride[1] - 1, 0, stride[0] - 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        there = torch.ones_like(x[:1, :1])
-        sums, counts = (F.avg_pool2d(F.pad(part, self.beyond), self.size, self.stride) for part in (x, there))
+        ones = torch.ones_like(x[:1, :1])
+        sums, counts = (F.avg_pool2d(F.pad(part, self.padding), self.size, self.stride) for part in (x, ones))
         return sums / counts
 
 
 @final
 class GridMean(nn.Module):
-    """The mean of each cell of a grid, whether or not it divides the map: a product with a matrix of means."""
+    """The mean of each cell of a grid on a map of any size, by a product with `grid_matrix`."""
 
     def __init__(self, cells: tuple[int, int]) -> None:
         super().__init__()
@@ -205,7 +208,7 @@ class GridMean(nn.Module):
 
 @final
 class GridMax(nn.Module):
-    """The maximum of each cell of a grid: its rectangles one after the other, first of rows, then of columns."""
+    """The maximum of each cell of a grid on a map of any size, over rows and then over columns."""
 
     def __init__(self, cells: tuple[int, int]) -> None:
         super().__init__()

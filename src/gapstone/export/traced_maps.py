@@ -1,7 +1,7 @@
-"""(logits, maps) of a network that is not gapstone's: its own forward pass, traced while it is exported.
+"""(logits, maps) of a foreign network: its own forward pass, traced during the export.
 
-`locate_head` finds once which call begins the head, and what each class weighs; both are written down. The
-exported graph is the network, and one 1×1 convolution of its last map per pool.
+`locate_head` determines once which call starts the head, and the weights of each class; both become constants. The
+exported graph is the network with a 1×1 convolution of its last map per pool.
 """
 
 import copy
@@ -21,28 +21,30 @@ from gapstone.tracing.traced_head import Pooling
 
 @final
 class TracedMaps(nn.Module):
-    """A foreign network's two outputs.
+    """Logits and maps of a foreign network.
 
-    Raises: ValueError where its maps do not add up to the logits: hidden layers or a norm after the pool need
-        gradients, which other runtimes do not have; SplitError (a ValueError) where it has no last map.
+    Raises:
+        ValueError: If its maps do not add up to the logits: hidden layers or a norm after the pool need gradients,
+            which other runtimes do not have.
+        SplitError: If it has no last map. A ValueError.
     """
 
-    def __init__(self, opened: ImageModel) -> None:
+    def __init__(self, image_model: ImageModel) -> None:
         super().__init__()
-        self.features = foreign_features(opened)
-        p = opened.preprocessing
-        example = torch.zeros(2, p.channels, *p.size, device=opened.device)
+        self.features = foreign_features(image_model)
+        preprocessing = image_model.preprocessing
+        example = torch.zeros(2, preprocessing.channels, *preprocessing.size, device=image_model.device)
         traced, _ = locate_head(self.features, example)
         pools: list[Pooled] = []
         weights: list[Tensor] = []
-        if traced.linear and traced.additive and all(map(_written, traced.poolings or ())):
+        if traced.linear and traced.additive and all(map(_is_exportable, traced.poolings or ())):
             for pooling, weight in zip(traced.poolings or (), traced.weights(None), strict=True):
                 pools.append(whole(pooling.name, {key: float(v) for key, v in pooling.parameters.items()}))
                 weights.append(weight * pooling.scale)
         if not pools:
             raise ValueError(
-                f"export {opened.name}: its head is more than a pool of the whole map and a linear layer, so its maps "
-                f"need gradients, which other runtimes do not have; --no-maps exports the logits."
+                f"export {image_model.name}: its head is more than a pool of the whole map and a linear layer, so its "
+                f"maps need gradients, which other runtimes do not have; --no-maps exports the logits."
             )
         self.pools = pools
         self.weights = nn.ParameterList(weights)
@@ -60,12 +62,12 @@ class TracedMaps(nn.Module):
         return logits, maps[0] if len(maps) == 1 else torch.stack(maps).sum(0)
 
 
-def _written(pooling: Pooling) -> bool:
-    """Whether a graph can have the pool: over the whole map, its parameters numbers."""
+def _is_exportable(pooling: Pooling) -> bool:
+    """Tell whether a pool can be exported: it pools the whole map, and its parameters are numbers."""
     numbers = all(not isinstance(value, Tensor) or value.numel() == 1 for value in pooling.parameters.values())
     return pooling.grid is None and pooling.name != "flat" and numbers
 
 
-def foreign_features(opened: ImageModel) -> nn.Module:
-    """A copy of the network that any size and any runtime can have (with its head: it gives logits)."""
-    return contiguous(without_operators(copy.deepcopy(opened.model)))
+def foreign_features(image_model: ImageModel) -> nn.Module:
+    """Return a copy of the whole network that can be exported for any size and runtime."""
+    return contiguous(without_operators(copy.deepcopy(image_model.model)))

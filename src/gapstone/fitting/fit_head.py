@@ -20,7 +20,7 @@ from gapstone.fitting.logistic import logistic
 from gapstone.fitting.ridge import Ridge
 from gapstone.heads import Head, parse
 from gapstone.models.classifier import Classifier
-from gapstone.swapping.swap_report import KEPT, Swapped, count, head_of
+from gapstone.swapping.swap_report import REPORT_ATTRIBUTE, Swapped, count, head_of
 from gapstone.training.training_data import Progress
 
 Method = Literal["logistic", "ridge", "distil"]
@@ -195,9 +195,9 @@ def with_head(model: nn.Module, path: str, old: Head, spec: str, names: tuple[st
         new = copy.deepcopy(model)
         parent, _, last = path.rpartition(".")
         setattr(new.get_submodule(parent), last, Head(spec, old.channels, len(names), old.size).to(kind))
-    report = vars(new).get(KEPT)
+    report = vars(new).get(REPORT_ATTRIBUTE)
     if isinstance(report, Swapped):
-        setattr(new, KEPT, replace(report, head=spec, classes=len(names), after=count(new)))
+        setattr(new, REPORT_ATTRIBUTE, replace(report, head=spec, classes=len(names), after=count(new)))
     return new.to(device).eval()
 
 

@@ -1,4 +1,4 @@
-"""Where a network's parameters and multiply-adds are, what sizes it takes, what other heads would cost on it."""
+"""`gs.inspect`: the costs of a network per module, the image sizes it takes, and the costs of other heads on it."""
 
 from gapstone.inspecting.inspect import inspect
 from gapstone.inspecting.inspection import Inspection

@@ -1,4 +1,4 @@
-"""Numbers as a person reads them, in three digits."""
+"""Numbers as text with three significant digits."""
 
 THOUSANDS = (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")
 
@@ -7,15 +7,15 @@ def count(value: float) -> str:
     """>>> count(138357544), count(15470264320), count(500), count(999999)
     ('138 M', '15.5 G', '500', '1.00 M')
     """
-    for at, unit in THOUSANDS:
-        if value >= at * 0.9995:
-            number = value / at
+    for factor, unit in THOUSANDS:
+        if value >= factor * 0.9995:
+            number = value / factor
             return f"{number:.{2 if number < 9.995 else 1 if number < 99.95 else 0}f} {unit}"
     return f"{value:.0f}"
 
 
 def size(value: float) -> str:
-    """Bytes, in powers of ten.
+    """Format bytes in powers of ten.
 
     >>> size(553430176), size(2048), size(12)
     ('553 MB', '2.05 kB', '12 B')
@@ -42,7 +42,7 @@ def cells(shape: tuple[int, ...] | None) -> str:
 
 
 def pixels(sides: tuple[float, ...] | None) -> str:
-    """One number where the sides are alike.
+    """Format sides in px; equal sides as one number.
 
     >>> pixels((32.0, 32.0)), pixels((16, 8))
     ('32', '16×8')

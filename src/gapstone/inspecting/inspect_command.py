@@ -24,11 +24,19 @@ def inspect_model(
     picture: Path | None = None,
     console: Console | None = None,
 ) -> None:
-    """Print what `name` is made of, or one JSON document of it; and draw it.
+    """Print the costs of a network as tables or as a JSON document, and draw them.
 
-    name: a file of gapstone's, a network of its own, `timm:NAME`, `torchvision:NAME`. size: (H, W), or as it is typed,
-    "224" or "224x160". depth: of the modules shown; by default as many as can be read. Raises: as `models.named`,
-    `inspect` and `picture.save`.
+    Args:
+        name: The network, as `model_named` takes it.
+        size: (H, W) of the images, or text such as "224" or "224x160".
+        channels: Channels of the images.
+        as_json: Print JSON instead of tables.
+        depth: Depth of the modules shown; by default as deep as `MOST_ROWS` rows allow.
+        picture: Where to draw the costs; PNG or SVG.
+        console: Where the tables are printed; the terminal by default.
+
+    Raises:
+        ValueError: If an argument is invalid. Also what `model_named`, `inspect` and `Inspection.save` raise.
     """
     console = console or Terminal()
     if depth is not None and depth < 0:
@@ -39,21 +47,21 @@ def inspect_model(
         raise ValueError(f"--picture {picture}: a picture ends in {' or '.join(ENDINGS)}")
     if picture is not None:
         own_file(picture, "network.png", "--picture")
-    shape = _parsed(size) if isinstance(size, str) else size
+    shape = _parse_size(size) if isinstance(size, str) else size
     with Bars(Terminal(stderr=True), idle=f"Looking into {display(name)}"):
-        found = inspect(model_named(name, channels, shape), shape, channels, name)
+        inspection = inspect(model_named(name, channels, shape), shape, channels, name)
         if picture is not None:
-            found.save(picture)
+            inspection.save(picture)
     if as_json:
-        print(json.dumps(found.as_json(), indent=2, allow_nan=False))  # ASCII: safe whatever the terminal's encoding
+        print(json.dumps(inspection.as_json(), indent=2, allow_nan=False))  # ASCII: safe in any terminal encoding
         return
-    show(console, found, depth)
+    show(console, inspection, depth)
     if picture is not None:
         console.print()
         console.print(f"Picture: {display(picture)}", soft_wrap=True)
 
 
-def _parsed(size: str) -> tuple[int, int]:
+def _parse_size(size: str) -> tuple[int, int]:
     sides = size.lower().replace("×", "x").split("x")
     if not (1 <= len(sides) <= 2 and all(side.isascii() and side.isdigit() and int(side) > 0 for side in sides)):
         raise ValueError(f"--size {size}: expected a number of pixels such as 224, or 224x160 (height x width)")

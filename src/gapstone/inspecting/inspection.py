@@ -1,4 +1,4 @@
-"""Inspection: what `gs.inspect` returns, the costs of a network as text, JSON and picture."""
+"""Inspection: the result of `gs.inspect`, the costs of a network as text, JSON and picture."""
 
 import base64
 import io
@@ -11,7 +11,7 @@ from gapstone.inspecting.network_costs import NetworkCosts
 
 @dataclass(frozen=True, repr=False)
 class Inspection(NetworkCosts):
-    """What a network is made of and what it costs; counts are for one image of `size`.
+    """The costs of a network; counts are for one image of `size`.
 
     Examples:
         >>> inspection = gs.inspect(torchvision.models.vgg16())
@@ -23,10 +23,10 @@ class Inspection(NetworkCosts):
     """
 
     def save(self, path: str | Path) -> Path:
-        """Draw where parameters, multiply-adds and memory are.
+        """Draw the parameters, multiply-adds and memory of each part.
 
         Args:
-            path: of the picture; PNG or SVG, as the name ends.
+            path: Where to write the picture; its ending selects PNG or SVG.
 
         Returns:
             The path.
@@ -36,7 +36,7 @@ class Inspection(NetworkCosts):
         return save(self, Path(path))
 
     def _repr_html_(self) -> str:
-        """The tables, and the picture."""
+        """Return the tables and the picture for a notebook."""
         from gapstone.inspecting.cost_picture import png
 
         uri = base64.b64encode(png(self)).decode("ascii")

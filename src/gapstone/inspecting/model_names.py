@@ -1,4 +1,4 @@
-"""A network by the name a person gives, to be inspected: none of these needs weights, except a file, which has them."""
+"""Makes the network of a name for `inspect`, without weights (except from a file, which has them)."""
 
 import difflib
 import warnings
@@ -14,18 +14,25 @@ from gapstone.nets.on_meta import on_meta
 from gapstone.nets.zoo import create_timm
 
 CLASSES = 1000
-"""ImageNet's, of networks that come without labels."""
+"""Classes of ImageNet, for networks without labels."""
 SIZE = (224, 224)
 
 
 def model_named(name: str, channels: int | None = None, size: tuple[int, int] | None = None) -> nn.Module:
-    """`photos.safetensors`, `vgg16` (gapstone's own, with the head published with it), `timm:NAME`, `torchvision:NAME`.
+    """Return the network of a name.
 
     >>> model_named("torchvision:resnet50")  # no download: on the meta device, where weights are shapes
 
-    channels: of the images, for networks that are built; size: of the images, for a head that depends on it.
-    Raises ValueError for a name that nobody knows, with what is like it; ImportError without timm or torchvision;
-    ModelFileError (a ValueError) for a file that is none.
+    Args:
+        name: A file (`photos.safetensors`), a network of gapstone's with its published head (`vgg16`), `timm:NAME` or
+            `torchvision:NAME`.
+        channels: Channels of the images, for networks that are built.
+        size: (H, W) of the images, for heads that depend on it.
+
+    Raises:
+        ValueError: If the name is unknown; the message has similar names.
+        ImportError: If timm or torchvision is needed and missing.
+        ModelFileError: If the file is not a model. A ValueError.
     """
     if name.startswith("timm:"):
         with on_meta():
@@ -47,7 +54,7 @@ def model_named(name: str, channels: int | None = None, size: tuple[int, int] | 
 
 
 class Published(nn.Module):
-    """A network of gapstone's with the head published with it and ImageNet's 1,000 classes; all shapes, no weights."""
+    """A network of gapstone's with its published head and the 1,000 classes of ImageNet, on the meta device."""
 
     def __init__(self, name: str, channels: int, size: tuple[int, int]) -> None:
         super().__init__()
@@ -80,6 +87,6 @@ def _of_torchvision(name: str, channels: int | None) -> nn.Module:
     if channels not in (None, 3):
         raise ValueError(f"torchvision:{name} takes images of 3 channels, not {channels}; timm's take any number")
     with on_meta(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # GoogLeNet and Inception tell that their start may change
+        warnings.simplefilter("ignore", FutureWarning)  # GoogLeNet and Inception: their initialisation may change
         model: nn.Module = models.get_model(name, weights=None)
     return model

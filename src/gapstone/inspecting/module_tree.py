@@ -1,4 +1,4 @@
-"""A row per module, each with all that is inside it."""
+"""A row of costs per module, including its children."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,57 +10,61 @@ from gapstone.inspecting.network_costs import ModuleCosts
 from gapstone.tracing.arithmetic import Arithmetic
 
 
-def rows_of(
-    model: nn.Module, seen: PassFacts, tallies: dict[str, Arithmetic], memory: dict[str, int] | None
+def module_rows(
+    model: nn.Module, facts: PassFacts, tallies: dict[str, Arithmetic], memory: dict[str, int] | None
 ) -> tuple[ModuleCosts, ...]:
-    """In the order of `named_modules()`, the model itself first.
+    """Return a row per module in the order of `named_modules()`, the model itself first.
 
-    tallies, memory: by path, of each module's own calls, without those of the modules inside it.
+    Args:
+        model: The model.
+        facts: What the forward pass showed.
+        tallies: Arithmetic of each module's own calls without its children, by path.
+        memory: Bytes saved for backward by the same calls, by path; None if the model does not train.
     """
-    return tuple(_row(path, module, seen, tallies, memory) for path, module in model.named_modules())
+    return tuple(_row(path, module, facts, tallies, memory) for path, module in model.named_modules())
 
 
-def each_once(rows: Sequence[ModuleCosts], model: nn.Module, seen: PassFacts) -> tuple[ModuleCosts, ...]:
-    """The same rows, each parameter counted where it first stands: modules that share one are counted together."""
-    head = _head(seen)
-    first = [(path, p.numel(), id(p) in head) for path, p in model.named_parameters()]  # without duplicates
+def count_shared_once(rows: Sequence[ModuleCosts], model: nn.Module, facts: PassFacts) -> tuple[ModuleCosts, ...]:
+    """Return the rows with each shared parameter counted only in the first module that has it."""
+    head = _head_parameters(facts)
+    owners = [(path, p.numel(), id(p) in head) for path, p in model.named_parameters()]  # without duplicates
 
-    def counted(row: ModuleCosts) -> ModuleCosts:
-        inside = [(n, used) for path, n, used in first if not row.path or path.startswith(f"{row.path}.")]
+    def recount(row: ModuleCosts) -> ModuleCosts:
+        inside = [(n, used) for path, n, used in owners if not row.path or path.startswith(f"{row.path}.")]
         return replace(row, parameters=sum(n for n, _ in inside), head_parameters=sum(n for n, used in inside if used))
 
-    return tuple(counted(row) for row in rows)
+    return tuple(recount(row) for row in rows)
 
 
-def _head(seen: PassFacts) -> frozenset[int]:
-    """Parameters, by identity, that are used only after the last map."""
-    return seen.answers - seen.split.trunk if seen.split else frozenset()
+def _head_parameters(facts: PassFacts) -> frozenset[int]:
+    """Return the parameters, by `id`, that are used only after the last map."""
+    return facts.used - facts.split.trunk if facts.split else frozenset()
 
 
 def _row(
-    path: str, module: nn.Module, seen: PassFacts, tallies: dict[str, Arithmetic], memory: dict[str, int] | None
+    path: str, module: nn.Module, facts: PassFacts, tallies: dict[str, Arithmetic], memory: dict[str, int] | None
 ) -> ModuleCosts:
     def inside(other: str) -> bool:
         return not path or other == path or other.startswith(f"{path}.")
 
-    told = seen.modules.get(path)
+    module_facts = facts.modules.get(path)
     tally = sum((t for other, t in tallies.items() if inside(other)), Arithmetic())
     parameters = {id(p): p.numel() for p in module.parameters()}
-    head = _head(seen)
-    places = told.field if told else None
+    head = _head_parameters(facts)
+    field = module_facts.field if module_facts else None
     return ModuleCosts(
         path=path,
         kind=type(module).__name__,
         depth=path.count(".") + 1 if path else 0,
-        output=told.output if told else None,
-        calls=told.calls if told else 0,
+        output=module_facts.output if module_facts else None,
+        calls=module_facts.calls if module_facts else 0,
         parameters=sum(parameters.values()),
         head_parameters=sum(n for key, n in parameters.items() if key in head),
         macs=tally.macs,
         pooled=tally.pooled,
         single=tally.single,
         kept_bytes=sum(n for other, n in memory.items() if inside(other)) if memory is not None else None,
-        field=places.size if places else None,
-        stride=places.stride if places else None,
-        whole=places.whole if places else False,
+        field=field.size if field else None,
+        stride=field.stride if field else None,
+        whole=field.whole if field else False,
     )

@@ -1,4 +1,4 @@
-"""The numbers of an inspection: a row per module, the parts, the sizes, what other heads would cost."""
+"""The numbers of an inspection: a row per module, the parts, the sizes, the costs of other heads."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,12 +7,12 @@ from gapstone.console.formatting import display, format_size
 from gapstone.inspecting.input_sizes import InputSizes
 
 SCHEMA = 1
-"""Raised when a field of the JSON changes its meaning."""
+"""Increased when a field of the JSON changes its meaning."""
 
 
 @dataclass(frozen=True)
 class ModuleCosts:
-    """A module, with all that is inside it."""
+    """The costs of a module, including its children."""
 
     path: str
     """As in `named_modules()`; "" is the model itself."""
@@ -20,27 +20,27 @@ class ModuleCosts:
     """Its class."""
     depth: int
     output: tuple[int, ...] | None
-    """Shape for one image, without the batch; None where it was not called, or gave no tensor."""
+    """Shape for one image, without the batch; None if it was not called, or returned no tensor."""
     calls: int
     parameters: int
     head_parameters: int
-    """Of them, used only after the last map."""
+    """Those of them that are used only after the last map."""
     macs: int
     pooled: int
     single: int
     kept_bytes: int | None
-    """What it keeps for the backward pass, per image."""
+    """Bytes saved for the backward pass, per image."""
     field: tuple[int, ...] | None
-    """Receptive field (h, w) in pixels; None: not known, or no positions."""
+    """Receptive field (h, w) in pixels; None if unknown, or without positions."""
     stride: tuple[float, ...] | None
-    """Pixels from one position of its output to the next."""
+    """Distance of neighbouring positions of the output in pixels."""
     whole: bool
-    """Something of the whole image comes in: a pool over all positions, squeeze and excite, attention, group norm."""
+    """Whether the output depends on the whole image: by a global pool, squeeze-and-excitation, attention, …"""
 
 
 @dataclass(frozen=True)
 class NetworkPart:
-    """A stretch of the network, of which the parts together are the whole."""
+    """A part of the network; all parts together are the whole network."""
 
     name: str
     output: tuple[int, ...] | None
@@ -52,6 +52,8 @@ class NetworkPart:
 
 @dataclass(frozen=True)
 class LastMap:
+    """The last map; fields as in `ModuleCosts`."""
+
     channels: int
     cells: tuple[int, ...]
     field: tuple[int, ...] | None
@@ -61,25 +63,25 @@ class LastMap:
 
 @dataclass(frozen=True)
 class OtherHead:
-    """What a head costs on this network."""
+    """The costs of a head on this network."""
 
     head: str
     """A spec of `gapstone.heads`; "as it is": the model's own."""
     parameters: int
-    """Of the head."""
+    """Parameters of the head."""
     total: int
-    """Of the network with it."""
+    """Parameters of the network with this head."""
     macs: int
-    """Of the head."""
+    """Multiply-adds of the head."""
     bytes: int
-    """Of all parameters."""
+    """Bytes of all parameters."""
     sizes: str
-    """The image sizes it takes, on this network."""
+    """The image sizes that the network takes with this head."""
 
 
 @dataclass(frozen=True, repr=False)
 class NetworkCosts:
-    """What a network is made of and what it costs; counts are for one image of `size`."""
+    """The costs of a network; counts are for one image of `size`."""
 
     name: str
     size: tuple[int, int]
@@ -88,52 +90,52 @@ class NetworkCosts:
     output: tuple[int, ...] | None
     dtype: str
     real: str | None
-    """Why it had to be run on zeros; None: on shapes alone."""
+    """Why the model was run on zeros; None: on shapes alone."""
     parameters: int
     parameter_bytes: int
     unused_parameters: int
-    """Of them, those that take no part in the answer (auxiliary heads, in eval mode)."""
+    """Those that the output does not depend on (auxiliary heads in eval mode)."""
     head_parameters: int | None
-    """Of them, those used only after the last map; None where no last map was found."""
+    """Those that are used only after the last map; None without a last map."""
     macs: int
     """Multiply-adds of convolutions and matrix products."""
     head_macs: int | None
     pooled: int
-    """Values that pools read: k·k for each answer of a k×k window, an addition or a comparison each."""
+    """Values that pools read: k·k per output of a k×k window, an addition or a comparison each."""
     single: int
-    """Values made by norms, activations, sums: one for each, whatever it takes."""
+    """Output values of norms, activations and sums, whatever each of them costs."""
     peak_bytes: int
-    """Most in use at once while it answers, besides parameters and image."""
+    """Peak memory of inference, besides parameters and image."""
     kept_bytes: int | None
-    """What training keeps for the backward pass, per image, besides parameters; None where it cannot be trained so."""
+    """Bytes saved for the backward pass per image, besides parameters; None if it cannot be trained at `size`."""
     last_map: LastMap | None
     no_map: str | None
     """Why there is no last map."""
     sizes: InputSizes
     training_sizes: InputSizes | None
-    """In training mode, with two images or more; None where none was found that trains."""
+    """Sizes in training mode with two or more images; None if no size was found that trains."""
     not_trained: str | None
-    """Why it does not train at `size`; None: it does."""
+    """Why it does not train at `size`; None if it does."""
     rows: tuple[ModuleCosts, ...]
     parts: tuple[NetworkPart, ...]
     heads: tuple[OtherHead, ...]
-    """The model's own, then every head of gapstone's; empty where no last map was found."""
+    """The model's own head, then every head of gapstone; empty without a last map."""
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, under the names of the fields, with `schema` 1; sizes as text, too.
+        """Return all fields under their names, `schema`, and the sizes also as text.
 
         Returns:
             A document for `json.dumps`, as docs/inspect.schema.json describes it.
         """
-        found = asdict(self)
+        document = asdict(self)
         for name in ("sizes", "training_sizes"):
-            if found[name] is not None:
-                found[name]["text"] = str(getattr(self, name))
-        return {"schema": SCHEMA, **found}
+            if document[name] is not None:
+                document[name]["text"] = str(getattr(self, name))
+        return {"schema": SCHEMA, **document}
 
     def __repr__(self) -> str:
-        what = f"{self.name}, " if self.name else ""
+        name = f"{self.name}, " if self.name else ""
         return display(
-            f"{type(self).__name__}({what}{self.parameters:,} parameters, {self.macs:,} multiply-adds for an image of "
+            f"{type(self).__name__}({name}{self.parameters:,} parameters, {self.macs:,} multiply-adds for an image of "
             f"{format_size(self.size)})"
         )

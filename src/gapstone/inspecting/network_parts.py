@@ -1,4 +1,4 @@
-"""The network cut into a dozen parts at most: where its parameters, multiply-adds and memory are, at a glance."""
+"""Divides a network into at most MOST parts that show where parameters, multiply-adds and memory are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,37 +8,43 @@ from gapstone.inspecting.network_costs import ModuleCosts, NetworkPart
 
 MOST = 14
 LARGE = 0.6
-"""Of the whole, in parameters, multiply-adds or memory: a part as large is cut again."""
+"""A part with this share of the parameters, multiply-adds or memory is divided further."""
 SMALL = 0.005
-"""Of the whole in all three: a part as small is told together with its neighbour."""
+"""A part with less than this share of all three is merged with its neighbour."""
 
 
-def parts_of(rows: Sequence[ModuleCosts]) -> tuple[NetworkPart, ...]:
-    """In the order the model has them, together the whole: top-level modules; large ones cut into theirs, where these
-    are many into stretches whose outputs have one size (`features 5–9`, at 112×112).
+def network_parts(rows: Sequence[ModuleCosts]) -> tuple[NetworkPart, ...]:
+    """Return the parts in the order of the model: its top-level modules, with large ones divided into their children.
 
-    rows: of `tree.each_once`, as what is shared must not be counted twice.
+    Many children become runs of equal output size (`features 5–9`, at 112×112).
+
+    Args:
+        rows: The rows of `count_shared_once`, so that nothing is counted twice.
     """
     whole = rows[0]
     children = {row.path: _children(rows, row) for row in rows}
-    parts = [_Stretch((whole,))]
+    parts = [_ModuleRun((whole,))]
     while True:
-        others = sum(_share(part.part(), whole) >= SMALL for part in parts) - 1
-        cuts = [(cut, n) for n, part in enumerate(parts) if (cut := _cut(part, children, whole, MOST - others))]
+        visible_others = sum(_share(part.part(), whole) >= SMALL for part in parts) - 1
+        cuts = [
+            (pieces, n)
+            for n, part in enumerate(parts)
+            if (pieces := _split(part, children, whole, MOST - visible_others))
+        ]
         if not cuts:
             break
-        cut, number = max(cuts, key=lambda each: _share(parts[each[1]].part(), whole))
-        parts[number : number + 1] = cut
-    return _joined([p.part() for p in parts], whole)
+        pieces, number = max(cuts, key=lambda candidate: _share(parts[candidate[1]].part(), whole))
+        parts[number : number + 1] = pieces
+    return _merge_small([p.part() for p in parts], whole)
 
 
 @dataclass(frozen=True)
-class _Stretch:
+class _ModuleRun:
     """Neighbouring modules of one parent."""
 
     rows: tuple[ModuleCosts, ...]
     own: ModuleCosts | None = None
-    """A module whose own calls and parameters (outside its children) are meant."""
+    """The module, if the run stands for its own calls and parameters without its children."""
 
     def part(self) -> NetworkPart:
         first, last = self.rows[0], self.rows[-1]
@@ -46,18 +52,18 @@ class _Stretch:
         if last is not first:
             parent, _, begin = first.path.rpartition(".")
             end = last.path.rpartition(".")[2]
-            alike = begin.rstrip("0123456789")
-            end = end.removeprefix(alike) if end.removeprefix(alike).isdecimal() else end  # block_0–11
+            prefix = begin.rstrip("0123456789")
+            end = end.removeprefix(prefix) if end.removeprefix(prefix).isdecimal() else end  # block_0–11
             name = f"{parent} {begin}–{end}" if parent else f"{begin}–{end}"
         shapes = [row.output for row in self.rows if row.output]
-        kept = [row.kept_bytes for row in self.rows]
+        memory = [row.kept_bytes for row in self.rows]
         return NetworkPart(
             name,
             shapes[-1] if shapes else None,
             sum(row.parameters for row in self.rows),
             sum(row.head_parameters for row in self.rows),
             sum(row.macs for row in self.rows),
-            None if None in kept else sum(n for n in kept if n is not None),
+            None if None in memory else sum(n for n in memory if n is not None),
         )
 
 
@@ -66,28 +72,28 @@ def _children(rows: Sequence[ModuleCosts], parent: ModuleCosts) -> list[ModuleCo
     return [row for row in rows if row.depth == parent.depth + 1 and row.path.startswith(start)]
 
 
-def _cut(
-    part: _Stretch, children: dict[str, list[ModuleCosts]], whole: ModuleCosts, most: int
-) -> list[_Stretch] | None:
-    """Into what is inside, `most` pieces that can be seen; None where it is small, or has nothing inside."""
+def _split(
+    part: _ModuleRun, children: dict[str, list[ModuleCosts]], whole: ModuleCosts, most: int
+) -> list[_ModuleRun] | None:
+    """Divide a part into its children, with at most `most` visible pieces; None if it is small or has no children."""
     if len(part.rows) > 1 or part.own is not None:
         return None
     row = part.rows[0]
     inside = children[row.path]
     if not inside or _share(part.part(), whole) < LARGE:
         return None
-    rest = _rest(row, inside)
+    own = _own_costs(row, inside)
     runs = groupby(inside, key=lambda child: child.output[1:] if child.output else None)
-    for cut in ([_Stretch((child,)) for child in inside], [_Stretch(tuple(run)) for _, run in runs]):
-        cut[:0] = [_Stretch((rest,), own=rest)] if rest is not None else []
-        if sum(_share(piece.part(), whole) >= SMALL for piece in cut) <= most:
-            return cut
+    for pieces in ([_ModuleRun((child,)) for child in inside], [_ModuleRun(tuple(run)) for _, run in runs]):
+        pieces[:0] = [_ModuleRun((own,), own=own)] if own is not None else []
+        if sum(_share(piece.part(), whole) >= SMALL for piece in pieces) <= most:
+            return pieces
     return None
 
 
-def _rest(row: ModuleCosts, inside: Sequence[ModuleCosts]) -> ModuleCosts | None:
-    """What a module does and holds itself, outside its children."""
-    left = replace(
+def _own_costs(row: ModuleCosts, inside: Sequence[ModuleCosts]) -> ModuleCosts | None:
+    """Return the costs of a module without its children; None if there are none."""
+    remainder = replace(
         row,
         path=f"{row.path or row.kind} itself",
         output=None,
@@ -96,7 +102,7 @@ def _rest(row: ModuleCosts, inside: Sequence[ModuleCosts]) -> ModuleCosts | None
         macs=row.macs - sum(child.macs for child in inside),
         kept_bytes=None if row.kept_bytes is None else row.kept_bytes - sum(child.kept_bytes or 0 for child in inside),
     )
-    return left if left.parameters or left.macs or left.kept_bytes else None
+    return remainder if remainder.parameters or remainder.macs or remainder.kept_bytes else None
 
 
 def _share(part: NetworkPart, whole: ModuleCosts) -> float:
@@ -107,29 +113,29 @@ def _share(part: NetworkPart, whole: ModuleCosts) -> float:
     )
 
 
-def _joined(parts: list[NetworkPart], whole: ModuleCosts) -> tuple[NetworkPart, ...]:
-    """Without what is next to nothing, which is told with what comes after it (at the end: before it)."""
-    kept: list[NetworkPart] = []
-    waiting: NetworkPart | None = None
+def _merge_small(parts: list[NetworkPart], whole: ModuleCosts) -> tuple[NetworkPart, ...]:
+    """Merge small parts with the next part, and at the end with the one before."""
+    visible: list[NetworkPart] = []
+    pending: NetworkPart | None = None
     for part in parts:
-        whole_part = part if waiting is None else _together(waiting, part, part)
+        whole_part = part if pending is None else _merge(pending, part, part)
         if _share(whole_part, whole) < SMALL:
-            waiting = whole_part
+            pending = whole_part
         else:
-            kept.append(whole_part)
-            waiting = None
-    if waiting is not None:
-        kept = [*kept[:-1], _together(kept[-1], waiting, kept[-1])] if kept else [waiting]
-    return tuple(kept)
+            visible.append(whole_part)
+            pending = None
+    if pending is not None:
+        visible = [*visible[:-1], _merge(visible[-1], pending, visible[-1])] if visible else [pending]
+    return tuple(visible)
 
 
-def _together(a: NetworkPart, b: NetworkPart, named: NetworkPart) -> NetworkPart:
-    kept = None if a.kept_bytes is None or b.kept_bytes is None else a.kept_bytes + b.kept_bytes
+def _merge(a: NetworkPart, b: NetworkPart, named: NetworkPart) -> NetworkPart:
+    memory = None if a.kept_bytes is None or b.kept_bytes is None else a.kept_bytes + b.kept_bytes
     return NetworkPart(
         named.name,
         named.output,
         a.parameters + b.parameters,
         a.head_parameters + b.head_parameters,
         a.macs + b.macs,
-        kept,
+        memory,
     )

@@ -1,4 +1,4 @@
-"""What each other head would cost on this network."""
+"""The costs of every other head on a network."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,24 +6,30 @@ import torch
 
 from gapstone.heads import Head
 from gapstone.heads.recipes import RECIPES
-from gapstone.inspecting.input_sizes import InputSizes, alike
+from gapstone.inspecting.input_sizes import InputSizes, sides_with_equal_maps
 from gapstone.inspecting.network_costs import OtherHead
 from gapstone.nets.on_meta import on_meta
 from gapstone.tracing.arithmetic import ArithmeticCounter
 
-MORE = ("fc:512", "fc:4096,4096", "fc:grid=7")
-"""After every head by its bare name."""
-SPECS = (*RECIPES, *MORE)
+VARIANTS = ("fc:512", "fc:4096,4096", "fc:grid=7")
+"""Heads with arguments, listed after every head by its bare name."""
+SPECS = (*RECIPES, *VARIANTS)
 AS_IT_IS = "as it is"
 
 
 def other_heads(
     trunk: int, size_of_one: int, channels: int, classes: int, cells: Sequence[int], accepted: str, flat: str
 ) -> list[OtherHead]:
-    """One row per head.
+    """Return the costs of each head.
 
-    trunk: parameters before the head; size_of_one: bytes of each; channels, cells: of the last map; accepted, flat: the
-    image sizes that the network takes under a head for maps of any size, and under one that flattens them.
+    Args:
+        trunk: Parameters before the head.
+        size_of_one: Bytes of each parameter.
+        channels: Channels of the last map.
+        classes: Classes of the heads.
+        cells: Size of the last map.
+        accepted: The image sizes with a head that takes maps of any size.
+        flat: The image sizes with a head that flattens the map.
     """
     rows = []
     for spec in SPECS:
@@ -38,20 +44,20 @@ def other_heads(
     return rows
 
 
-def flattened(
+def flattening_sizes(
     cells: Callable[[int, int], tuple[int, ...] | None], size: tuple[int, int], accepted: InputSizes, stride: int
 ) -> str:
-    """The image sizes whose last map has as many cells as that of `size`: what a head that flattens the map takes."""
+    """Return the image sizes with as many cells as `size`: those that a head that flattens the map takes."""
     h, w = size
     only = f"{h}×{w} px only"
     if accepted.kind == "only" or accepted.squares:
         return only
     if h == w:
-        low, high = alike(lambda n: cells(n, n), h, stride)
+        low, high = sides_with_equal_maps(lambda n: cells(n, n), h, stride)
         if cells(low, high) == cells(h, w):
             return only if low == high else f"sides {low}–{high} px"
     (top, bottom), (left, right) = (
-        alike(lambda n: cells(n, w), h, stride),
-        alike(lambda n: cells(h, n), w, stride),
+        sides_with_equal_maps(lambda n: cells(n, w), h, stride),
+        sides_with_equal_maps(lambda n: cells(h, n), w, stride),
     )
     return only if top == bottom and left == right else f"{top}–{bottom} × {left}–{right} px"

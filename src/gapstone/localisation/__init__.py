@@ -1,1 +1,1 @@
-"""How well a map finds its object: boxes, components, scores. Works on NumPy arrays alone."""
+"""Measures how well maps localise objects: boxes, components, scores. Works on NumPy arrays only."""

@@ -1,12 +1,12 @@
-"""The CAM paper's box (arXiv 1512.04150): keep what is above 20 % of the map's maximum, box the largest component.
+"""The box of the CAM paper (arXiv 1512.04150): the largest component above 20 % of the maximum of the map.
 
-Boxes are (x0, y0, x1, y1) in pixels, x1 and y1 the far edges: the box of the one pixel in row 2, column 5 is
+Boxes are (x0, y0, x1, y1) in pixels, with exclusive far edges x1 and y1: the box of the one pixel in row 2, column 5 is
 (5, 2, 6, 3), its width 6 − 5.
 
-Maps are signed, and evidence *for* a class is what is above zero: 0 stays 0 and the maximum becomes 1. Stretching from
-minimum to maximum instead, as public evaluators do, moves zero to wherever the strongest evidence *against* the class
-puts it: the same positive region then gets another box because something elsewhere speaks louder against, and a map
-without any evidence gets a box all the same. `reference.py` does that, to reproduce published numbers.
+Maps are signed, and values above zero are evidence *for* a class: 0 stays 0 and the maximum becomes 1. Public
+evaluators scale from the minimum to the maximum instead. Then zero depends on the strongest evidence *against* the
+class: the box of a positive region changes with evidence elsewhere, and a map without evidence gets a box.
+tests/localisation/wsol_evaluator.py does that to reproduce published numbers.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,12 @@ PAPER = 0.2
 
 
 def scaled(map: ArrayLike) -> tuple[Floats, float]:
-    """A map as fractions of its maximum, (H, W) in [0, 1] with negative values at 0, and that maximum.
+    """Return a map as fractions of its maximum, (H, W) in [0, 1] with negative values at 0, and that maximum.
 
-    Maximum and fractions are 0 where nothing is positive. Raises ValueError for what is no finite (H, W) map.
+    Without positive values, maximum and fractions are 0.
+
+    Raises:
+        ValueError: If the map is not (H, W) or not finite.
     """
     array = np.asarray(map)
     if array.ndim != 2 or not array.size:
@@ -41,7 +44,7 @@ def scaled(map: ArrayLike) -> tuple[Floats, float]:
     peak = max(0.0, float(values.max()))
     np.maximum(values, 0.0, out=values)
     if peak > 0:
-        # v / peak > t, never v > t · peak: that product can round up to the maximum itself where values are subnormal
+        # v / peak > t instead of v > t · peak: with subnormal values the product can round up to the maximum
         values /= peak
     return values, peak
 
@@ -52,22 +55,24 @@ def box(
     which: Literal["largest", "all"] = "largest",
     connectivity: Literal[4, 8] = 8,
 ) -> list[Box]:
-    """The largest connected component above a threshold, or all of them, largest first.
+    """Return the box of the largest connected component above a threshold, or of all, largest first.
 
         >>> box([[0.0, 0.1, 0.0], [0.0, 0.9, 1.0], [-3.0, 0.0, 0.0]])
         [Box(x0=1.0, y0=1.0, x1=3.0, y1=2.0, area=2, peak=1.0, share=0.95)]
 
     Args:
-        map: (H, W), signed, any size; what is above zero is evidence.
-        threshold: a fraction of the maximum, 0 ≤ threshold < 1; what is *above* it is kept, so 0 keeps all evidence.
-            "otsu": the cut that separates the positive values best, without bins.
-        which: "largest" gives one box, "all" one for each component.
+        map: (H, W), signed; values above zero are evidence.
+        threshold: A fraction of the maximum, 0 ≤ threshold < 1; components consist of values *above* it, so 0 takes
+            all evidence. "otsu": the threshold that separates the positive values best, without bins.
+        which: "largest": one box; "all": one for each component.
         connectivity: 8 joins pixels that touch at a corner, 4 does not.
 
-    Returns an empty list for a map with no positive value. Among components of the same number of pixels, the one with
-    the higher peak comes first, then the one whose box begins higher up, further left, ends higher up, further left.
+    Returns:
+        The boxes; none for a map without positive values. Among components of equally many pixels, the one with the
+        higher peak comes first, then the one whose box starts further up, further left, ends further up, further left.
 
-    Raises ValueError for NaN, infinities, no (H, W) map, or a threshold outside [0, 1).
+    Raises:
+        ValueError: If the map is not (H, W) or not finite, or the threshold is outside [0, 1).
     """
     if which not in ("largest", "all"):
         raise ValueError(f'which={which!r}: "largest" or "all"')
@@ -77,13 +82,13 @@ def box(
     if peak == 0:
         return []
     labels, count = ndimage.label(fractions > (otsu(fractions) if cut is None else cut), structure=neighbours)
-    kept = np.flatnonzero(labels)
-    owners, values = labels.ravel()[kept], fractions.ravel()[kept]
+    above = np.flatnonzero(labels)
+    owners, values = labels.ravel()[above], fractions.ravel()[above]
     areas, sums = np.bincount(owners), np.bincount(owners, values)
     peaks = np.zeros(count + 1)
     np.maximum.at(peaks, owners, values)
     everything = fractions.sum()
-    found = [
+    boxes = [
         Box(
             float(columns.start),
             float(rows.start),
@@ -95,18 +100,20 @@ def box(
         )
         for k, (rows, columns) in enumerate(ndimage.find_objects(labels), 1)
     ]
-    found.sort(key=lambda b: (-b.area, -b.peak, b.y0, b.x0, b.y1, b.x1))
-    return found[:1] if which == "largest" else found
+    boxes.sort(key=lambda b: (-b.area, -b.peak, b.y0, b.x0, b.y1, b.x1))
+    return boxes[:1] if which == "largest" else boxes
 
 
 def otsu(fractions: Floats) -> float:
-    """The value to be above so that the positive values fall into the two groups of the largest variance between them.
+    """Return the threshold that maximises the variance between the positive values above and below it (Otsu 1979).
 
-    Otsu 1979, over every cut between two different values: no histogram. 0 where all positive values are the same, and
-    the lowest of cuts that are equally good.
+    All thresholds between different values are compared, without a histogram. Returns 0 if all positive values are
+    equal, and the lowest of equally good thresholds.
     """
     values = np.sort(fractions[fractions > 0])
-    ends = np.flatnonzero(values[1:] > values[:-1])  # the last of each run of equal values, but for the highest
+    ends = np.flatnonzero(
+        values[1:] > values[:-1]
+    )  # the last index of each run of equal values, except the highest run
     if not len(ends):
         return 0.0
     sums = np.cumsum(values)
@@ -117,16 +124,16 @@ def otsu(fractions: Floats) -> float:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a map gives at each of T thresholds."""
+    """The components of a map at each of T thresholds."""
 
     thresholds: Floats
-    """(T,), in the order given"""
+    """(T,), in the order of the argument."""
     boxes: Floats
-    """(T, 4): (x0, y0, x1, y1) of the largest component; zeros where the map has no positive value."""
+    """(T, 4): (x0, y0, x1, y1) of the largest component; zeros without positive values."""
     areas: NDArray[np.int64]
-    """(T,): pixels of the largest component; 0 where there is none."""
+    """(T,): pixels of the largest component; 0 if there is none."""
     components: NDArray[np.int64]
-    """(T,): how many components there are."""
+    """(T,): number of components."""
     best: Floats
     """(T,): the highest IoU of any component's box with any of the boxes in `against`; zeros without `against`."""
 
@@ -137,38 +144,47 @@ def sweep(
     against: ArrayLike | None = None,
     connectivity: Literal[4, 8] = 8,
 ) -> Sweep:
-    """What `box` finds at every one of many thresholds, in one pass over the map.
+    """Return what `box` finds at each of many thresholds, in one pass over the map.
 
         >>> sweep(map, np.arange(100) / 100).boxes                       # (100, 4)
         >>> sweep(map, np.arange(100) / 100, against=[(10, 20, 60, 90)]).best.max()
 
-    Pixels join in the order of their values, and components only ever grow together (union–find), so a hundred
-    thresholds cost little more than one. The first call compiles for a few seconds; later processes load it from disk.
+    Pixels are added in the order of their values, and components only merge (union–find), so a hundred thresholds cost
+    little more than one. The first call compiles for a few seconds; later processes load the code from disk.
 
-    Args: as for `box`; thresholds (T,), each 0 ≤ t < 1, in any order; against (G, 4) boxes.
-    Ties are decided as in `box`. Raises ValueError for what `box` refuses, and for boxes without width or height.
+    Args:
+        map: As for `box`.
+        thresholds: (T,), each 0 ≤ t < 1, in any order.
+        against: (G, 4) boxes to compare with.
+        connectivity: As for `box`.
+
+    Returns:
+        Boxes, areas and counts per threshold; ties are resolved as in `box`.
+
+    Raises:
+        ValueError: If `box` would raise it, or a box has no width or height.
     """
     _neighbours(connectivity)
-    asked = _thresholds(thresholds)
+    cuts = _thresholds(thresholds)
     truths = np.zeros((0, 4)) if against is None else boxes_of(against)
     fractions, peak = scaled(map)
-    boxes, areas = np.zeros((len(asked), 4)), np.zeros(len(asked), np.int64)
-    components, best = np.zeros(len(asked), np.int64), np.zeros(len(asked))
+    boxes, areas = np.zeros((len(cuts), 4)), np.zeros(len(cuts), np.int64)
+    components, best = np.zeros(len(cuts), np.int64), np.zeros(len(cuts))
     if peak > 0:
-        from gapstone.localisation.components import grow  # Numba: only who sweeps waits for it
+        from gapstone.localisation.components import grow  # imports Numba: only needed here
 
-        order = np.argsort(asked, kind="stable")
+        order = np.argsort(cuts, kind="stable")
         boxes[order], areas[order], components[order], best[order] = grow(
-            fractions, asked[order], connectivity == 8, truths
+            fractions, cuts[order], connectivity == 8, truths
         )
-    return Sweep(asked, boxes, areas, components, best)
+    return Sweep(cuts, boxes, areas, components, best)
 
 
 def _thresholds(thresholds: Sequence[float] | Floats) -> Floats:
-    asked = np.asarray(thresholds, np.float64)
-    if asked.ndim != 1 or not len(asked) or not ((asked >= 0) & (asked < 1)).all():
+    array = np.asarray(thresholds, np.float64)
+    if array.ndim != 1 or not len(array) or not ((array >= 0) & (array < 1)).all():
         raise ValueError(f"a threshold is a fraction of the map's maximum, 0 ≤ threshold < 1; given {thresholds!r}")
-    return asked
+    return array
 
 
 def _neighbours(connectivity: int) -> NDArray[np.bool_]:

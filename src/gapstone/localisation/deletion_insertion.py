@@ -1,4 +1,4 @@
-"""Deletion and insertion (RISE, arXiv 1806.07421): does the answer go and come with what the map calls important?"""
+"""Deletion and insertion (RISE, arXiv 1806.07421): how the output changes as the highest pixels of a map go or come."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ Fill = float | Literal["blur"] | Tensor
 
 @dataclass(frozen=True)
 class Curve:
-    """What the model answers after each step."""
+    """The output of the model after each step."""
 
     fractions: NDArray[np.float64]
-    """(steps + 1,): the part of all pixels that was deleted or inserted, from 0 to 1."""
+    """(steps + 1,): share of the pixels that were deleted or inserted, from 0 to 1."""
     answers: NDArray[np.float64]
-    """(steps + 1,): of the target class."""
+    """(steps + 1,): probability or logit of the target class."""
 
     @property
     def auc(self) -> float:
-        """Area under the answers over the fractions, by the trapezoid rule."""
+        """Area under the curve of answers over fractions, by the trapezoid rule."""
         return float((np.diff(self.fractions) * (self.answers[1:] + self.answers[:-1]) / 2).sum())
 
 
@@ -38,21 +38,24 @@ def deletion(
     answer: Literal["probability", "logit"] = "probability",
     batch: int = 32,
 ) -> Curve:
-    """Pixels are replaced, those of the highest values first. A good map makes the answer fall at once: low is good.
+    """Replace pixels in descending order of the map. With a good map the output falls at once: a low area is good.
 
         >>> deletion(model, image, map, target=3).auc                 # probabilities: 0 is best
         >>> deletion(model, image, map, target=3, fill="blur", answer="logit")
 
     Args:
-        model: (N, C, H, W) → (N, K) logits; in whichever mode it is, and no gradient is kept.
-        image: (C, H, W), as the model is given it.
-        map: (H, W), signed. Equal values are taken row by row, from the left: the same every time.
-        target: the class whose answer is followed.
-        steps: points of the curve, beside its start.
-        fill: what replaces a pixel: a number (0 is the mean colour where images are normalised), "blur" (RISE's: a
-            Gaussian of 11 × 11 pixels, sigma 5), or a whole picture (C, H, W).
-        answer: softmax probability, or the logit itself, which does not saturate.
-        batch: images in one forward pass.
+        model: (N, C, H, W) → (N, K) logits; its mode is not changed, and it runs without gradients.
+        image: (C, H, W), as the model takes it.
+        map: (H, W), signed. Equal values are taken row by row from the left, so the order is reproducible.
+        target: The class whose output is recorded.
+        steps: Points of the curve after its start.
+        fill: What replaces a pixel: a number (0 is the mean colour of normalised images), "blur" (of RISE: a Gaussian
+            of 11 × 11 pixels, sigma 5), or a whole picture (C, H, W).
+        answer: The softmax probability, or the logit, which does not saturate.
+        batch: Images per forward pass.
+
+    Raises:
+        ValueError: If an argument is invalid, or does not fit the others.
     """
     filled = _filled(image, fill)
     return _curve(model, filled, image, map, target, steps, answer, batch)
@@ -68,9 +71,9 @@ def insertion(
     answer: Literal["probability", "logit"] = "probability",
     batch: int = 32,
 ) -> Curve:
-    """The other way round: starting from `fill`, pixels of the image come in, those of the highest values first.
+    """Start from `fill`, and insert pixels of the image in descending order of the map. A high area is good.
 
-    High is good. Arguments as for `deletion`.
+    Args and errors as for `deletion`.
     """
     filled = _filled(image, fill)
     return _curve(model, image, filled, map, target, steps, answer, batch)
@@ -78,37 +81,37 @@ def insertion(
 
 def _curve(
     model: Callable[[Tensor], Tensor],
-    coming: Tensor,
-    going: Tensor,
+    new: Tensor,
+    old: Tensor,
     map: ArrayLike,
     target: int,
     steps: int,
     answer: str,
     batch: int,
 ) -> Curve:
-    """Pixels of `going` are replaced by those of `coming`, in the order of the map."""
+    """Replace pixels of `old` by those of `new` in descending order of the map."""
     values = np.asarray(map)
-    if values.shape != tuple(going.shape[1:]) or not values.size:
-        raise ValueError(f"the map is {values.shape} and the image {tuple(going.shape)}: place the map in it first")
+    if values.shape != tuple(old.shape[1:]) or not values.size:
+        raise ValueError(f"the map is {values.shape} and the image {tuple(old.shape)}: place the map in it first")
     if not np.isfinite(values).all():
         raise ValueError("the map holds NaN or infinity: there is no order of its pixels")
     if steps < 1 or batch < 1:
         raise ValueError(f"steps={steps}, batch={batch}: at least one each")
     if answer not in ("probability", "logit"):
         raise ValueError(f'answer={answer!r}: "probability" or "logit"')
-    order = np.empty(values.size, np.int64)
-    order[np.argsort(-values.astype(np.float64), axis=None, kind="stable")] = np.arange(values.size)
-    place = torch.from_numpy(order.reshape(values.shape)).to(going.device)
+    ranks = np.empty(values.size, np.int64)
+    ranks[np.argsort(-values.astype(np.float64), axis=None, kind="stable")] = np.arange(values.size)
+    rank = torch.from_numpy(ranks.reshape(values.shape)).to(old.device)
     counts = np.round(np.linspace(0, values.size, steps + 1)).astype(np.int64)
     answers = []
     with torch.no_grad():
         for first in range(0, steps + 1, batch):
-            some = torch.from_numpy(counts[first : first + batch]).to(going.device)
-            logits = model(torch.where(place < some[:, None, None, None], coming, going))
-            if logits.ndim != 2 or len(logits) != len(some) or not 0 <= target < logits.shape[1]:
-                raise ValueError(f"target {target} in the model's answer {tuple(logits.shape)} to {len(some)} images")
-            told = logits.double().softmax(1) if answer == "probability" else logits.double()
-            answers.append(told[:, target].cpu())
+            shown = torch.from_numpy(counts[first : first + batch]).to(old.device)
+            logits = model(torch.where(rank < shown[:, None, None, None], new, old))
+            if logits.ndim != 2 or len(logits) != len(shown) or not 0 <= target < logits.shape[1]:
+                raise ValueError(f"target {target} in the model's answer {tuple(logits.shape)} to {len(shown)} images")
+            outputs = logits.double().softmax(1) if answer == "probability" else logits.double()
+            answers.append(outputs[:, target].cpu())
     return Curve(counts / values.size, torch.cat(answers).numpy())
 
 
@@ -129,7 +132,7 @@ def _filled(image: Tensor, fill: Fill) -> Tensor:
 
 
 def _blurred(image: Tensor) -> Tensor:
-    """The rim is repeated outwards: with zeros around, as RISE has it, a blur would darken the edges."""
+    """Blur an image with repeated borders: the zeros of RISE would darken the edges."""
     weights = torch.exp(-((torch.arange(11, dtype=image.dtype, device=image.device) - 5) ** 2) / (2 * 5.0**2))
     weights = (weights / weights.sum()).expand(len(image), 1, -1)
     down, right = weights[:, :, :, None], weights[:, :, None, :]

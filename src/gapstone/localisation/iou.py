@@ -1,4 +1,4 @@
-"""A box, and how much two boxes share. Far edges are exclusive: a box is as wide as x1 − x0."""
+"""Boxes and their intersection over union. Far edges are exclusive: the width of a box is x1 − x0."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,11 +17,11 @@ class Box(NamedTuple):
     x1: float
     y1: float
     area: int
-    """Pixels of the component (not of the box)."""
+    """Number of pixels of the component, not of the box."""
     peak: float
-    """The map's highest value in it, in the map's units."""
+    """The highest value of the map in it, in the unit of the map."""
     share: float
-    """Of all the map's positive evidence, the part that lies in it: 0 to 1."""
+    """Its share of the positive evidence of the map, 0 to 1."""
 
     @property
     def edges(self) -> tuple[float, float, float, float]:
@@ -30,9 +30,9 @@ class Box(NamedTuple):
 
 
 def boxes_of(boxes: ArrayLike | Sequence[Box]) -> Floats:
-    """(G, 4) boxes as an array. Raises ValueError where there is none, or one has no width, no height or no number."""
-    given = [b.edges if isinstance(b, Box) else b for b in boxes] if isinstance(boxes, list | tuple) else boxes
-    array = np.asarray(given, np.float64)
+    """Return boxes as an array (G, 4). Raise ValueError if there is none, or one is not finite or has no area."""
+    rows = [b.edges if isinstance(b, Box) else b for b in boxes] if isinstance(boxes, list | tuple) else boxes
+    array = np.asarray(rows, np.float64)
     if array.ndim != 2 or array.shape[1] != 4 or not len(array):
         raise ValueError(f"boxes are (G, 4), at least one (x0, y0, x1, y1); these have the shape {array.shape}")
     good = np.isfinite(array).all(1) & (array[:, 2:] > array[:, :2]).all(1)
@@ -43,7 +43,7 @@ def boxes_of(boxes: ArrayLike | Sequence[Box]) -> Floats:
 
 
 def iou(a: Box | Sequence[float], b: Box | Sequence[float]) -> float:
-    """Intersection over union of two boxes.
+    """Return the intersection over union of two boxes.
 
     >>> iou((0, 0, 2, 2), (1, 0, 3, 2))
     0.3333333333333333
@@ -52,9 +52,9 @@ def iou(a: Box | Sequence[float], b: Box | Sequence[float]) -> float:
 
 
 def ious(a: Floats, b: Floats) -> Floats:
-    """(A, 4) and (B, 4) → (A, B). A box without any size overlaps nothing."""
+    """(A, 4) and (B, 4) boxes → (A, B) IoUs; 0 for boxes without area."""
     sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    both = np.where((sides > 0).all(2), sides.prod(2), 0.0)
+    intersection = np.where((sides > 0).all(2), sides.prod(2), 0.0)
     sizes = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (a, b)]
-    together: Floats = both / (sizes[0][:, None] + sizes[1][None, :] - both)
-    return together
+    result: Floats = intersection / (sizes[0][:, None] + sizes[1][None, :] - intersection)
+    return result

@@ -1,4 +1,4 @@
-"""Where a map's highest point lies (pointing game) and where its positive evidence lies (energy in box)."""
+"""The pointing game (where the maximum of a map lies) and the energy in boxes (where its positive evidence lies)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,13 +9,13 @@ Mask = NDArray[np.bool_]
 
 
 def covered(box: Floats, size: tuple[int, ...]) -> tuple[slice, slice]:
-    """The rows and columns of a picture (H, W) whose pixels have their centre in a box (x0, y0, x1, y1)."""
+    """Return the rows and columns of a picture (H, W) whose pixel centres lie in a box (x0, y0, x1, y1)."""
     x0, y0, x1, y1 = np.ceil(box - 0.5).astype(int).tolist()  # the centre of pixel c is at c + 0.5
     return slice(max(0, y0), max(0, min(size[0], y1))), slice(max(0, x0), max(0, min(size[1], x1)))
 
 
 def inside(size: tuple[int, ...], boxes: Floats) -> Mask:
-    """(H, W): the pixels whose centre lies in any of the boxes."""
+    """Return the mask (H, W) of the pixels whose centre lies in any of the boxes."""
     region = np.zeros(size, np.bool_)
     for box in boxes:
         region[covered(box, size)] = True
@@ -23,11 +23,15 @@ def inside(size: tuple[int, ...], boxes: Floats) -> Mask:
 
 
 def pointing(fractions: Floats, boxes: Floats, tolerance: float) -> float:
-    """1 if the highest point lies in a box, or at most `tolerance` pixels from a pixel of one; else 0.
+    """Return 1 if the maximum lies in a box, or within `tolerance` pixels of one, else 0 (arXiv 1608.00507).
 
-    fractions: as `boxes.scaled` returns. Where several pixels share the maximum (a map drawn in blocks, a constant
-    map), the answer is the share of them that hit: what a random pick gives on average, and no corner is preferred.
-    A map with no evidence points nowhere: 0. Source: arXiv 1608.00507.
+    If several pixels share the maximum (a map drawn in blocks, a constant map), return the share of them that hit: the
+    average of a random choice. A map without evidence scores 0.
+
+    Args:
+        fractions: (H, W), as `cam_boxes.scaled` returns it.
+        boxes: (G, 4).
+        tolerance: In pixels.
     """
     peak = fractions.max()
     if peak == 0:
@@ -44,6 +48,6 @@ def pointing(fractions: Floats, boxes: Floats, tolerance: float) -> float:
 
 
 def energy_inside(fractions: Floats, region: Mask) -> float:
-    """Positive evidence in a region over all positive evidence; 0 where there is none at all."""
-    everything = float(fractions.sum())
-    return float(fractions[region].sum()) / everything if everything else 0.0
+    """Return the share of the positive evidence that lies in a region; 0 if there is none."""
+    total = float(fractions.sum())
+    return float(fractions[region].sum()) / total if total else 0.0

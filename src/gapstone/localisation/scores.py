@@ -1,7 +1,7 @@
-"""How well a class's map finds its object: boxes, pixels, the highest point and the energy, over a set of pictures.
+"""Localisation scores over a set of pictures: boxes, pixels, pointing game and energy.
 
-In the picture's own size, for any size and shape, with maps and thresholds as they are: nothing is resized to 224 ×
-224, squeezed into 256 steps or shifted by a pixel. `reference.py` does all that, to reproduce published numbers.
+Pictures of any size count at their own size, with exact maps and thresholds: nothing is resized to 224 × 224, quantised
+to 256 steps or shifted by a pixel. tests/localisation/wsol_evaluator.py does all that to reproduce published numbers.
 """
 
 import math
@@ -23,77 +23,78 @@ __all__ = ["At", "Best", "Localisation", "Scores", "centre_box", "iou", "pxap", 
 Integers = NDArray[np.int64]
 HUNDRED = tuple(i / 100 for i in range(100))
 MIDDLE = 0.5
-"""The IoU of MaxBoxAcc, of the CAM paper and of ILSVRC's localisation task."""
+"""The IoU of MaxBoxAcc, the CAM paper and the localisation task of ILSVRC."""
 
 
 @dataclass(frozen=True)
 class At:
-    """Shares of pictures at one threshold of the map, by the box of the largest component."""
+    """Shares of pictures at one threshold of the maps, by the box of the largest component."""
 
     threshold: float
     known: dict[float, float]
-    """GT-known: for each IoU, pictures whose box reaches it, whatever the model answered."""
+    """GT-known: for each IoU, pictures whose box reaches it, whatever the prediction."""
     top1: float | None
-    """Pictures whose box reaches an IoU of 0.5 *and* whose class came first; None where no ranks were given."""
+    """Pictures whose box reaches an IoU of 0.5 *and* whose class is predicted first; None without ranks."""
     top5: float | None
-    """… was among the first five."""
+    """The same, with the class among the first five."""
 
 
 @dataclass(frozen=True)
 class Best:
-    """An accuracy at the threshold that is best for it, chosen on these same pictures: optimistic."""
+    """An accuracy at its best threshold, which is chosen on the same pictures and therefore optimistic."""
 
     accuracy: float
     threshold: float
-    """The lowest of the equally good."""
+    """The lowest of equally good thresholds."""
     curve: Floats
     """(T,): the accuracy at every threshold."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Shares are 0 to 1. Optimistic, their threshold being chosen on the pictures they are counted on: `max_box_acc`
-    and `max_box_acc_v2`. Not optimistic: `paper`, `Localisation.fixed` with a threshold from other pictures, `pxap`,
-    `pointing`, `energy`.
+    """The scores of a set of pictures, as shares from 0 to 1.
+
+    `max_box_acc` and `max_box_acc_v2` are optimistic: their thresholds are chosen on the same pictures. Not optimistic
+    are `paper`, `pxap`, `pointing`, `energy`, and `Localisation.fixed` with a threshold from other pictures.
     """
 
     pictures: int
     without_evidence: int
-    """Pictures whose map has no positive value: misses in every score."""
+    """Pictures whose map has no positive value; they are misses in every score."""
     thresholds: Floats
     max_box_acc: Best
     """IoU 0.5, one threshold for the whole set, box of the largest component (arXiv 2001.07437)."""
     max_box_acc_v2: float
     """Mean of `by_iou` (arXiv 2007.04178)."""
     by_iou: dict[float, Best]
-    """For each IoU, with its own threshold: some component's box reaches it."""
+    """For each IoU, with its own threshold: the box of any component reaches it."""
     paper: At
-    """The CAM paper's fixed 20 %: nothing tuned."""
+    """At the fixed 20 % of the CAM paper, without tuning."""
     pxap: float | None
-    """Pixel average precision over the pictures that came with a mask; None where none did."""
+    """Pixel average precision over the pictures with a mask; None without masks."""
     pointing: dict[float, float]
-    """For each tolerance in pixels: how often the highest point of the map lies in a box, or that near to one."""
+    """For each tolerance in pixels: how often the maximum of the map lies in a box, or within the tolerance of one."""
     energy: float
-    """Mean over pictures of the positive evidence inside the boxes, over all positive evidence (arXiv 1910.01279)."""
+    """Mean share of the positive evidence that lies inside the boxes (arXiv 1910.01279)."""
 
 
 class Localisation:
-    """Scores of a set of pictures, gathered one by one; parts of the set add up, exactly.
+    """Collects the scores of pictures one by one; partial sets can be added exactly.
 
         >>> scores = Localisation()
-        >>> for map, boxes in pictures:                  # each class's map in its picture, (H, W), and its boxes (G, 4)
+        >>> for map, boxes in pictures:                  # a map (H, W) of a picture, and its boxes (G, 4)
         ...     scores.add(map, boxes)
-        >>> scores.result().paper.known[0.5]             # nothing tuned
+        >>> scores.result().paper.known[0.5]             # without tuning
         >>> chosen = validation.result().max_box_acc.threshold
-        >>> test.fixed(chosen).known[0.5]                # tuned, but not on the pictures it is counted on
-        >>> (part + other_part).result()                 # the same as one that was given all pictures
+        >>> test.fixed(chosen).known[0.5]                # tuned on other pictures
+        >>> (part + other_part).result()                 # the same as with all pictures in one
 
     Args:
-        thresholds: of the map, fractions of its maximum in [0, 1). The CAM paper's 20 % is always among them.
-        overlaps: which IoUs count as found; 0.5 must be one.
-        tolerances: of the pointing game, in pixels of the pictures given. The paper (arXiv 1608.00507) allows 15, in
-            photos of about 500 pixels: in small pictures that forgives nearly everything, so 0 is beside it.
-        connectivity: as for `box`.
+        thresholds: Thresholds as fractions of the maximum, in [0, 1). The 20 % of the CAM paper are always included.
+        overlaps: The IoUs to count; they include 0.5.
+        tolerances: Of the pointing game, in pixels. The paper (arXiv 1608.00507) allows 15 in photos of about 500
+            pixels; in small pictures that accepts nearly everything, so 0 is also counted.
+        connectivity: As for `box`.
     """
 
     def __init__(
@@ -119,13 +120,14 @@ class Localisation:
         self._largest, self._any = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         self.top_counts = {1: np.zeros(len(self.thresholds), np.int64), 5: np.zeros(len(self.thresholds), np.int64)}
         self._pixels = PixelCounts()
-        # one number per picture, and summed with fsum: sums of parts are then those of the whole, to the last bit
+        # one number per picture, summed with fsum: the sums of partial sets are then exact
         self.pointing_hits: dict[float, list[float]] = {t: [] for t in self.tolerances}
         self._energy: list[float] = []
         self._ranked, self._empty = 0, 0
 
     @property
     def pictures(self) -> int:
+        """Number of pictures."""
         return len(self._energy)
 
     def add(
@@ -136,11 +138,17 @@ class Localisation:
         ignore: ArrayLike | None = None,
         rank: int | None = None,
     ) -> None:
-        """One picture: the map of its true class and the boxes of that class's objects; any of them may be found.
+        """Count one picture; finding any of its boxes is a hit.
 
-        Args: map (H, W) signed; boxes (G, 4) in the same pixels; mask (H, W) bool, the object's pixels; ignore (H, W)
-        bool, pixels that count neither way (the mask wins where both are set); rank: the true class's place among the
-        model's answers, 1 for the first. Give ranks for every picture or for none. Nothing is counted if it raises.
+        Args:
+            map: (H, W), signed, of the true class.
+            boxes: (G, 4) boxes of the objects of that class, in pixels of the map.
+            mask: (H, W) bool, the pixels of the objects.
+            ignore: (H, W) bool, pixels that do not count; pixels that are also in the mask count.
+            rank: The rank of the true class in the prediction, from 1; for every picture or for none.
+
+        Raises:
+            ValueError: If an argument is invalid; the picture is then not counted.
         """
         truths = boxes_of(boxes)
         if rank is not None and rank < 1:
@@ -152,15 +160,15 @@ class Localisation:
             self._pixels.add(fractions, mask, ignore)
         elif ignore is not None:
             raise ValueError("pixels to ignore belong to a mask, and there is none: give mask, too")
-        swept = sweep(fractions, self.thresholds, truths, self.connectivity)
+        components = sweep(fractions, self.thresholds, truths, self.connectivity)
         reached = np.array(self.overlaps)[:, None]
-        largest = ious(swept.boxes, truths).max(1) >= reached
+        largest = ious(components.boxes, truths).max(1) >= reached
         self._largest += largest
-        self._any += swept.best >= reached
+        self._any += components.best >= reached
         if rank is not None:
             self._ranked += 1
-            for places, counts in self.top_counts.items():
-                if rank <= places:
+            for k, counts in self.top_counts.items():
+                if rank <= k:
                     counts += largest[self.overlaps.index(MIDDLE)]
         region = inside(fractions.shape, truths)
         for tolerance, hits in self.pointing_hits.items():
@@ -169,21 +177,23 @@ class Localisation:
         self._empty += peak == 0
 
     def __add__(self, other: "Localisation") -> "Localisation":
-        if self._asked() != other._asked():
-            raise ValueError(f"parts that were asked different things do not add up: {self._asked()}, {other._asked()}")
+        if self._settings() != other._settings():
+            raise ValueError(
+                f"parts that were asked different things do not add up: {self._settings()}, {other._settings()}"
+            )
         if self.pictures and other.pictures and bool(self._ranked) != bool(other._ranked):
             raise ValueError("one part has ranks and the other has none: top-1 and top-5 need them for every picture")
-        both = Localisation(self.thresholds, self.overlaps, self.tolerances, self.connectivity)
-        both._largest, both._any = self._largest + other._largest, self._any + other._any
-        both.top_counts = {k: self.top_counts[k] + other.top_counts[k] for k in self.top_counts}
-        both._pixels = self._pixels + other._pixels
-        both.pointing_hits = {t: self.pointing_hits[t] + other.pointing_hits[t] for t in self.tolerances}
-        both._energy = self._energy + other._energy
-        both._ranked, both._empty = self._ranked + other._ranked, self._empty + other._empty
-        return both
+        total = Localisation(self.thresholds, self.overlaps, self.tolerances, self.connectivity)
+        total._largest, total._any = self._largest + other._largest, self._any + other._any
+        total.top_counts = {k: self.top_counts[k] + other.top_counts[k] for k in self.top_counts}
+        total._pixels = self._pixels + other._pixels
+        total.pointing_hits = {t: self.pointing_hits[t] + other.pointing_hits[t] for t in self.tolerances}
+        total._energy = self._energy + other._energy
+        total._ranked, total._empty = self._ranked + other._ranked, self._empty + other._empty
+        return total
 
     def fixed(self, threshold: float) -> At:
-        """At one of the thresholds, without choosing among them: for a threshold that other pictures chose."""
+        """Return the shares at one of the thresholds, for a threshold that was chosen on other pictures."""
         self._not_empty()
         (at,) = np.nonzero(np.isclose(self.thresholds, threshold, rtol=0, atol=1e-9))
         if not len(at):
@@ -194,7 +204,11 @@ class Localisation:
         return At(float(self.thresholds[t]), known, top[1], top[5])
 
     def result(self) -> Scores:
-        """Raises ValueError where no picture was added."""
+        """Return the scores.
+
+        Raises:
+            ValueError: If no picture was added.
+        """
         self._not_empty()
         by_iou = {v: self._best(self._any[i]) for i, v in enumerate(self.overlaps)}
         return Scores(
@@ -214,7 +228,7 @@ class Localisation:
         t = int(counts.argmax())
         return Best(float(counts[t]) / self.pictures, float(self.thresholds[t]), counts / self.pictures)
 
-    def _asked(self) -> tuple[object, ...]:
+    def _settings(self) -> tuple[object, ...]:
         return (tuple(self.thresholds.tolist()), self.overlaps, self.tolerances, self.connectivity)
 
     def _not_empty(self) -> None:

@@ -1,1 +1,1 @@
-"""`gapstone serve MODEL`: a page where a picture is dropped in and the model's reasons are looked at."""
+"""`gapstone serve MODEL`: a web page that shows the prediction and the maps of a model for uploaded pictures."""

@@ -1,4 +1,4 @@
-"""The application: the page, /api/models and /api/explain.
+"""The ASGI application: the page, /api/models and /api/explain.
 
 POST /api/explain   body → picture (a worker process) → each model (one thread) → JSON
 """
@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 
 from gapstone.images.load import ImageError
 from gapstone.serve.client_limits import ClientLimits, RequestRefused, busy
-from gapstone.serve.explain_json_api import Explainer, answer
+from gapstone.serve.explain_json_api import Explainer, response_document
 from gapstone.serve.guard import SCHEMA, Guard
 from gapstone.serve.picture_readers import Readers
 from gapstone.serve.read_picture import UploadedPicture
@@ -39,23 +39,24 @@ PAGE = {
     "save.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
-READERS = 2  # reading a photo takes longer than the network; more of them would take the network's cores
+READERS = 2  # processes: reading a photo takes longer than the network; more would take cores from the network
 
 
 class Service:
-    """What the routes share: the models, the reading processes, and who is waiting."""
+    """The state that the routes share: models, reader processes and the number of waiting pictures."""
 
     def __init__(self, models: Sequence[Explainer], limits: ClientLimits, ready: Callable[[], None]) -> None:
         self.models = models
         self.limits = limits
         self.uploads = Uploads(limits)
         self.readers = Readers([model.opened.preprocessing for model in models], limits, READERS)
-        self._network = ThreadPoolExecutor(1, "gapstone-network")  # torch itself uses all cores for one picture
+        self._network = ThreadPoolExecutor(1, "gapstone-network")  # one thread: torch uses all cores for one picture
         self._jobs = 0
         self._ready = ready
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """Start the readers, and stop them at the end."""
         await asyncio.to_thread(self.readers.start)
         self._ready()
         try:
@@ -65,13 +66,13 @@ class Service:
             await asyncio.to_thread(self.readers.stop)
 
     async def index(self, request: Request) -> Response:
-        """GET /api/models"""
+        """Answer GET /api/models."""
         return _json(
             {"schema": SCHEMA, "models": [model.about() for model in self.models], "limits": asdict(self.limits)}
         )
 
     async def explain(self, request: Request) -> Response:
-        """POST /api/explain[?preview=1]"""
+        """Answer POST /api/explain[?preview=1]."""
         preview = _flag(request, "preview")
         began = time.perf_counter()
         async with self.uploads.picture(request) as data:
@@ -79,7 +80,7 @@ class Service:
                 raise busy(f"{self._jobs} pictures are waiting")
             self._jobs += 1
             try:
-                sent = time.perf_counter()
+                received = time.perf_counter()
                 try:
                     picture = await self.readers.read(data, preview)
                 except ImageError as error:
@@ -87,24 +88,28 @@ class Service:
                 read = time.perf_counter()
                 loop = asyncio.get_running_loop()
                 try:
-                    models = await loop.run_in_executor(self._network, self._ask, picture)
+                    models = await loop.run_in_executor(self._network, self._explain, picture)
                 except ValueError as error:
                     raise RequestRefused(500, str(error)) from error
             finally:
                 self._jobs -= 1
-        seconds = {"upload": sent - began, "read": read - sent, "network": time.perf_counter() - read}
-        return _json(answer(picture, models, seconds))
+        seconds = {"upload": received - began, "read": read - received, "network": time.perf_counter() - read}
+        return _json(response_document(picture, models, seconds))
 
-    def _ask(self, picture: UploadedPicture) -> list[dict[str, Any]]:
+    def _explain(self, picture: UploadedPicture) -> list[dict[str, Any]]:
         return [model.document(number, picture) for number, model in enumerate(self.models)]
 
 
 def application(
     models: Sequence[Explainer], limits: ClientLimits, host: str, ready: Callable[[], None] = lambda: None
 ) -> ASGIApp:
-    """The ASGI application.
+    """Return the ASGI application.
 
-    host: the address it will be bound to, which decides what names it answers under. ready: called when it can answer.
+    Args:
+        models: One or two models.
+        limits: What a client may use.
+        host: The address of the server, which determines the Host headers that it accepts.
+        ready: Called when the server can answer.
     """
     service = Service(models, limits, ready)
     page = [
@@ -120,12 +125,12 @@ def application(
         exception_handlers={RequestRefused: _refused, HTTPException: _no_route, Exception: _bug},
         lifespan=service.lifespan,
     )
-    return Guard(app, host)  # around all of it, so that the answer to a bug has the headers too
+    return Guard(app, host)  # outermost, so that responses to errors have its headers, too
 
 
 def _static(name: str, kind: str) -> Any:
     folder = files("gapstone.console") / "templates" if name == "base.css" else files("gapstone.serve") / "page"
-    content = (folder / name).read_bytes()  # served from memory: no path of a client's is ever opened
+    content = (folder / name).read_bytes()  # served from memory: a client cannot choose a path
 
     async def send(request: Request) -> Response:
         return Response(content, media_type=kind)
@@ -147,8 +152,8 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    told = {404: "There is nothing under this address.", 405: "This address does not take this method."}
-    message = told.get(error.status_code, error.detail)
+    messages = {404: "There is nothing under this address.", 405: "This address does not take this method."}
+    message = messages.get(error.status_code, error.detail)
     return _json({"schema": SCHEMA, "error": message}, error.status_code, dict(error.headers or {}))
 
 

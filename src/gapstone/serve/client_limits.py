@@ -1,30 +1,30 @@
-"""What one client may take: bytes, pixels, seconds, and a share of the server."""
+"""The limits of a client: bytes, pixels, seconds, waiting pictures."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class ClientLimits:
-    """Every limit of the server; the defaults suit photos from phones on a machine with a few GB to spare."""
+    """All limits of the server; the defaults suit photos of phones and a machine with a few GB of free memory."""
 
     upload: int = 32 << 20
-    """Bytes of one request's body."""
+    """Bytes of a request's body."""
     pixels: int = 64_000_000
-    """Width × height, told by the header before anything is decoded. 48-megapixel photos pass."""
+    """Width × height, checked in the header before decoding. 48-megapixel photos are allowed."""
     decode_seconds: float = 10.0
-    """For one picture; then its process is killed."""
+    """Time to decode a picture, after which its process is killed."""
     body_seconds: float = 30.0
-    """For a client to send its request's body."""
+    """Time to receive a request's body."""
     head_seconds: float = 10.0
-    """For a client to send its request's head, or to take the rest of a body that was refused off the line."""
+    """Time to receive a request's head, or the rest of a refused body."""
     jobs: int = 64
-    """Pictures waiting or at work; one more is answered 503."""
+    """Pictures that wait or are processed; further ones get status 503."""
     held: int = 256 << 20
-    """Bytes of all bodies in memory at a time; what does not fit is answered 503."""
+    """Bytes of all bodies in memory; further ones get status 503."""
 
 
 class RequestRefused(Exception):
-    """The request is answered with an error: `status` for programs, `str(e)` for people."""
+    """The response to a request is an error: a status, and a message for the user."""
 
     def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -32,10 +32,11 @@ class RequestRefused(Exception):
         self.headers = headers or {}
 
 
-def busy(why: str) -> RequestRefused:
-    return RequestRefused(503, f"The server is busy: {why}. Try again in a moment.", {"Retry-After": "2"})
+def busy(reason: str) -> RequestRefused:
+    """Return the error 503."""
+    return RequestRefused(503, f"The server is busy: {reason}. Try again in a moment.", {"Retry-After": "2"})
 
 
-def amount(count: int) -> str:
-    """Bytes as people say them: 32 MB."""
+def format_bytes(count: int) -> str:
+    """Format bytes: 32 MB."""
     return f"{count / (1 << 20):.0f} MB" if count >= 1 << 20 else f"{count / 1024:.0f} kB"

@@ -1,4 +1,4 @@
-"""One picture and what each model says about it, as the JSON document of /api/explain (docs/serve.md)."""
+"""The JSON document of /api/explain: a picture and each model's explanation of it (docs/serve.md)."""
 
 import base64
 from typing import Any
@@ -12,12 +12,12 @@ from gapstone.maps.open_model import ImageModel
 from gapstone.serve.guard import SCHEMA
 from gapstone.serve.read_picture import UploadedPicture
 
-MOST_VALUES = 1 << 20  # of all maps of one model, 5.6 MB as text: 1,000 classes of 32×32 cells
-MOST_GRADIENTS = 50  # classes whose map takes a backward pass of its own
+MOST_VALUES = 1 << 20  # values in all maps of a model, 5.6 MB as text: 1,000 classes of 32×32 cells
+MOST_GRADIENTS = 50  # classes with maps, if each map needs a backward pass
 
 
 class Explainer:
-    """One model, warm: it has compiled its loops, and knows how many of its classes get a map.
+    """A model that is ready: its loops are compiled, and the number of classes with maps is known.
 
     >>> Explainer(open_model("photos.safetensors"), "photos.safetensors").document(0, picture)["classes"][0]["label"]
     'cat'
@@ -26,19 +26,19 @@ class Explainer:
     def __init__(self, opened: ImageModel, name: str) -> None:
         self.opened = opened
         self.name = name
-        """As clients see it."""
+        """The name that clients see."""
         height, width = opened.preprocessing.stored
         blank = np.zeros((height, width, opened.preprocessing.channels), np.uint8)
-        first = opened.explain([blank], top_k=1)
+        blank_maps = opened.explain([blank], top_k=1)
         count = len(opened.labels)
-        mapped = min(count, max(1, MOST_VALUES // first.maps[0, 0].numel()))
-        if not first.additive or first.held:
+        mapped = min(count, max(1, MOST_VALUES // blank_maps.maps[0, 0].numel()))
+        if not blank_maps.additive or blank_maps.held:
             mapped = min(mapped, MOST_GRADIENTS)
         self._top_k = None if mapped == count else mapped
         opened.explain([blank], top_k=self._top_k)
 
     def about(self) -> dict[str, Any]:
-        """An entry of /api/models."""
+        """Return the model's entry in /api/models."""
         preprocessing = self.opened.preprocessing
         return {
             "name": self.name,
@@ -48,9 +48,14 @@ class Explainer:
         }
 
     def document(self, number: int, picture: UploadedPicture) -> dict[str, Any]:
-        """What the model says; `number`: which of the picture's fitted arrays is this model's.
+        """Return the model's explanation of a picture.
 
-        Raises ValueError where the network's logits are not finite: no JSON can hold them.
+        Args:
+            number: The index of this model's array in `picture.fitted`.
+            picture: The picture.
+
+        Raises:
+            ValueError: If logits or maps are not finite, which JSON cannot represent.
         """
         explained = self.opened.explain([picture.fitted[number]], top_k=self._top_k)
         if not (torch.isfinite(explained.logits).all() and torch.isfinite(explained.maps).all()):
@@ -65,8 +70,10 @@ class Explainer:
         }
 
 
-def answer(picture: UploadedPicture, models: list[dict[str, Any]], seconds: dict[str, float]) -> dict[str, Any]:
-    """The whole document."""
+def response_document(
+    picture: UploadedPicture, models: list[dict[str, Any]], seconds: dict[str, float]
+) -> dict[str, Any]:
+    """Return the whole document."""
     preview = picture.preview
     return {
         "schema": SCHEMA,
@@ -82,23 +89,23 @@ def answer(picture: UploadedPicture, models: list[dict[str, Any]], seconds: dict
 
 
 def _classes(explained: Explanation, labels: tuple[str, ...]) -> dict[str, Any]:
-    """All classes, most probable first; and the maps of the first of them."""
+    """Return all classes, most probable first, and the maps of the first of them."""
     logits = explained.logits[0].double().cpu()
     probabilities = explained.probabilities[0].double().tolist()
     rows = {k: row for row, k in enumerate(explained.classes[0].tolist())}
     order = sorted(range(len(labels)), key=lambda k: (k not in rows, -float(logits[k]), k))
     mapped = order[: len(rows)]
     maps = explained.maps[0, [rows[k] for k in mapped]].float().cpu().numpy().astype("<f4")
-    gaps, bias = explained.completeness[0].tolist(), explained.bias.expand_as(explained.logits)[0].tolist()
+    completeness, bias = explained.completeness[0].tolist(), explained.bias.expand_as(explained.logits)[0].tolist()
     return {
         "classes": [
             {
                 "index": k,
                 "label": labels[k],
-                "logit": _short(float(logits[k])),
-                "probability": _short(probabilities[k]),
-                "bias": _short(bias[k]),
-                "completeness": _short(gaps[rows[k]]) if k in rows else None,
+                "logit": _round(float(logits[k])),
+                "probability": _round(probabilities[k]),
+                "bias": _round(bias[k]),
+                "completeness": _round(completeness[rows[k]]) if k in rows else None,
             }
             for k in order
         ],
@@ -110,6 +117,6 @@ def _classes(explained: Explanation, labels: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _short(value: float) -> float:
-    """As many digits as a float32 has: half the document's length."""
+def _round(value: float) -> float:
+    """Round to the digits of a float32, which halves the size of the document."""
     return float(f"{value:.8g}")

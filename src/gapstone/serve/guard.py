@@ -1,8 +1,8 @@
-"""Who may ask, and what every answer says about itself: Host, Origin and strict headers, around the whole application.
+"""Checks Host and Origin of every request, and adds security headers to every response.
 
-A web page that a person visits can send requests to 127.0.0.1 from that person's browser. Two checks stop it: the
-Host header must name this server (else a foreign name was rebound to 127.0.0.1), and a request that a page sends must
-come from our own page (Origin, Sec-Fetch-Site). No answer carries a CORS header, so no other page can read one.
+Any web page can send requests to 127.0.0.1 from the browser of its visitor. Two checks prevent that: the Host header
+must name this server (otherwise a foreign name was rebound to 127.0.0.1), and requests of a page must come from the
+server's own page (Origin, Sec-Fetch-Site). No response has a CORS header, so other pages cannot read responses.
 """
 
 import ipaddress
@@ -30,7 +30,7 @@ HEADERS = {
 
 
 def loopback(host: str) -> bool:
-    """Does this address reach nobody but this machine?"""
+    """Tell whether an address can be reached from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -40,19 +40,19 @@ def loopback(host: str) -> bool:
 
 
 class Guard:
-    """host: what the server is bound to."""
+    """ASGI middleware; `host` is the address of the server."""
 
     def __init__(self, app: ASGIApp, host: str) -> None:
         self.app = app
         self.local = loopback(host)
-        self.names = {"localhost"} if self.local else {"localhost", host.lower(), *_own_names()}
+        self.names = {"localhost"} if self.local else {"localhost", host.lower(), *_machine_names()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
 
-        async def strict(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
@@ -61,24 +61,24 @@ class Guard:
 
         refusal = self._refusal(Headers(scope=scope), scope["method"])
         if refusal is not None:
-            status, why = refusal
-            await JSONResponse({"schema": SCHEMA, "error": why}, status)(scope, receive, strict)
+            status, reason = refusal
+            await JSONResponse({"schema": SCHEMA, "error": reason}, status)(scope, receive, send_with_headers)
         else:
-            await self.app(scope, receive, strict)
+            await self.app(scope, receive, send_with_headers)
 
     def _refusal(self, headers: Headers, method: str) -> tuple[int, str] | None:
         hosts = headers.getlist("host")
-        if len(hosts) != 1 or not self._named(hosts[0]):
-            where = "127.0.0.1 or localhost" if self.local else "its IP address or this machine's own name"
-            return 421, f"This server answers under {where} only."
+        if len(hosts) != 1 or not self._is_own_name(hosts[0]):
+            names = "127.0.0.1 or localhost" if self.local else "its IP address or this machine's own name"
+            return 421, f"This server answers under {names} only."
         origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
-        # a page that only links here (GET) is fine; nothing but our own page may send
-        foreign = origin is not None and _place(origin) != hosts[0].lower()
+        # other pages may link here (GET), but only the server's own page may send
+        foreign = origin is not None and _network_location(origin) != hosts[0].lower()
         if foreign or (site not in ("none", "same-origin") and method not in ("GET", "HEAD")):
             return 403, "Another web page sent this request: only this server's own page may."
         return None
 
-    def _named(self, host: str) -> bool:
+    def _is_own_name(self, host: str) -> bool:
         try:
             parts = urlsplit(f"//{host}")
         except ValueError:
@@ -92,16 +92,16 @@ class Guard:
             address = ipaddress.ip_address(name)
         except ValueError:
             return False
-        # an address cannot be rebound; only names can
+        # names can be rebound, addresses cannot
         return address.is_loopback or not self.local
 
 
-def _own_names() -> set[str]:
+def _machine_names() -> set[str]:
     name = socket.gethostname().lower()
     return {name, name.partition(".")[0], f"{name.partition('.')[0]}.local"}
 
 
-def _place(origin: str) -> str | None:
+def _network_location(origin: str) -> str | None:
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:  # "http://["

@@ -1,6 +1,6 @@
-"""A few warm processes that read pictures: one may hang, crash or run out of memory, and only its own picture is lost.
+"""Processes that read pictures: if one hangs, crashes or runs out of memory, only its current picture fails.
 
-A process takes 0.2 s to start, a small photo 10 ms to read: they are kept, where `images.crew` starts its own anew.
+Starting a process takes 0.2 s, reading a small photo 10 ms. So the processes are reused.
 """
 
 import asyncio
@@ -12,15 +12,15 @@ from gapstone.data.memory_limits import worker_memory_limit
 from gapstone.images.load import ImageError
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.serve.client_limits import ClientLimits
-from gapstone.serve.read_picture import UploadedPicture, checked, largest, rules
+from gapstone.serve.read_picture import UploadedPicture, check_result, largest_result, worker_arguments
 from gapstone.workers.messages import MessageError
 from gapstone.workers.worker_process import WorkerProcess
 
 
 class Readers:
-    """`count` processes; `read` waits for a free one.
+    """`count` reader processes.
 
-    >>> readers = Readers([model.preprocessing], Limits(), count=2)
+    >>> readers = Readers([model.preprocessing], ClientLimits(), count=2)
     >>> readers.start()
     >>> picture = await readers.read(data, preview=True)
     >>> readers.stop()
@@ -34,25 +34,30 @@ class Readers:
         self._threads = ThreadPoolExecutor(count, "gapstone-reader")
 
     def start(self) -> None:
-        """Raises CrewError where processes cannot be started."""
+        """Start the processes."""
         for reader in self._all:
             reader.start()
 
     async def read(self, data: bytes, preview: bool) -> UploadedPicture:
-        """Raises ImageError with the reason, also where reading took too long or crashed its process."""
-        answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, data, preview)
-        if isinstance(answer, str):
-            raise ImageError(answer)
-        return answer
+        """Read a picture in a free process.
 
-    def _ask(self, data: bytes, preview: bool) -> UploadedPicture | str:
-        reader = self._idle.get()  # never waits: as many readers as threads
+        Raises:
+            ImageError: If it cannot be read, took too long or crashed its process; the message has the reason.
+        """
+        result = await asyncio.get_running_loop().run_in_executor(self._threads, self._read, data, preview)
+        if isinstance(result, str):
+            raise ImageError(result)
+        return result
+
+    def _read(self, data: bytes, preview: bool) -> UploadedPicture | str:
+        reader = self._idle.get()  # never blocks: there are as many readers as threads
         try:
-            return reader.ask(data, preview)
+            return reader.read(data, preview)
         finally:
             self._idle.put(reader)
 
     def stop(self) -> None:
+        """Kill the processes."""
         for reader in self._all:
             reader.kill()
         self._threads.shutdown(cancel_futures=True)
@@ -61,56 +66,56 @@ class Readers:
 
 
 class _Reader:
-    """One process, replaced when it dies."""
+    """A process that is replaced when it dies."""
 
     def __init__(self, preprocessings: list[Preprocessing], limits: ClientLimits) -> None:
         self._preprocessings = preprocessings
         self._worker = WorkerProcess(
             "gapstone.serve.read_picture:read",
-            rules(preprocessings, limits.pixels),
+            worker_arguments(preprocessings, limits.pixels),
             worker_memory_limit(limits.pixels),
-            largest(preprocessings),
+            largest_result(preprocessings),
         )
         self._limit = limits.decode_seconds
         self._lock = threading.Lock()
-        self._asking = False
+        self._busy = False
         self._overdue = False
 
     def start(self) -> None:
         self._worker.start()
 
-    def ask(self, data: bytes, preview: bool) -> UploadedPicture | str:
+    def read(self, data: bytes, preview: bool) -> UploadedPicture | str:
         if self._worker.dead:
-            self.close()  # it died idle: not this picture's fault
+            self.close()  # it died while idle, not because of this picture
         if not self._worker.started:
             self.start()
-        self._asking, self._overdue = True, False
+        self._busy, self._overdue = True, False
         timer = threading.Timer(self._limit, self._stop_overdue)
         timer.start()
         try:
             self._worker.send([(data, preview)])
-            answer = checked(self._worker.receive(), self._preprocessings)
+            result = check_result(self._worker.receive(), self._preprocessings)
         except MessageError as error:
             self.kill()
             self.close()
             return f"the process reading it answered with {error}"
-        except (EOFError, OSError):  # the process is gone
-            took = f"reading it took longer than {self._limit:g} s and was stopped"
-            reason = took if self._overdue else self._worker.how_it_ended()
+        except (EOFError, OSError):  # the process died
+            timeout = f"reading it took longer than {self._limit:g} s and was stopped"
+            reason = timeout if self._overdue else self._worker.how_it_ended()
             self.kill()
             self.close()
             return reason
         finally:
             timer.cancel()
             with self._lock:
-                self._asking = False
-        if self._overdue:  # at the last moment: this answer came, the next would not
+                self._busy = False
+        if self._overdue:  # killed just after it sent this result
             self.close()
-        return answer
+        return result
 
     def _stop_overdue(self) -> None:
         with self._lock:
-            if self._asking:
+            if self._busy:
                 self._overdue = True
                 self.kill()
 

@@ -1,4 +1,4 @@
-"""serve(models, host, port): load, bind, say the address, answer until Ctrl-C."""
+"""Runs the server: binds the address, loads the models, serves until Ctrl-C."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from gapstone.serve.client_limits import ClientLimits
 from gapstone.training.training_data import pick_device
 
 try:
-    import python_multipart  # noqa: F401  starlette would miss it only when the first form comes
+    import python_multipart  # noqa: F401  starlette imports it only for the first form
     import uvicorn
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -30,7 +30,7 @@ except ImportError as error:
     raise ImportError(f"gapstone serve needs pip install 'gapstone[serve]' (here: {error})") from error
 
 PORT = 8765
-TRIED = 20  # ports, where none was asked for and the first is taken
+TRIED = 20  # ports that are tried without --port
 
 
 def serve(
@@ -47,8 +47,18 @@ def serve(
     >>> serve(["photos.safetensors"], port=8000)
     Open http://127.0.0.1:8000/ (Ctrl-C stops)
 
-    port: None takes 8765 or the next free one. weights: for `timm:NAME`, as `open_model` takes them. Raises ValueError
-    for another number of models or a file that is none, OSError where the address cannot be had.
+    Args:
+        models: One or two models, as `open_model` takes them.
+        host: The address to bind.
+        port: The port; None: 8765 or the next free one.
+        device: "auto", or a device of PyTorch.
+        limits: What a client may use.
+        console: Where the address is printed; the terminal by default.
+        weights: A file of weights for `timm:NAME`, as `open_model` takes it.
+
+    Raises:
+        ValueError: If there are no or more than two models, or a file is not a model.
+        OSError: If the address cannot be bound.
     """
     console = console or Terminal()
     limits = limits or ClientLimits()
@@ -56,28 +66,25 @@ def serve(
         raise ValueError(f"serve takes one model, or two to compare; {len(models)} were given.")
     if weights is not None and sum(map(takes_weights, models)) != 1:
         raise ValueError(f"--weights {weights} goes with exactly one network's name; given: {' and '.join(models)}.")
-    listening = _bind(host, port)  # first: a taken port is told before seconds of loading
+    listening = _bind(host, port)  # first, so that a used port is reported before loading takes seconds
     with contextlib.closing(listening):
-        chosen = pick_device(device)
+        torch_device = pick_device(device)
         names = _names(models)
         with Bars(Terminal(stderr=True), idle="Starting the server") as bars:
             explainers = [
-                _explainer(model, name, weights, chosen, bars) for model, name in zip(models, names, strict=True)
+                _explainer(model, name, weights, torch_device, bars) for model, name in zip(models, names, strict=True)
             ]
         config = uvicorn.Config(
             application(explainers, limits, host, lambda: _announce(host, listening.getsockname()[1], console)),
-            http=_patient(limits.head_seconds),
+            http=_protocol_with_timeout(limits.head_seconds),
             ws="none",
             log_level="error",
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=3,
         )
-        # in a section: a signal during the run goes to uvicorn, and what it raises afterwards ends nothing but this
-        with (
-            contextlib.suppress(KeyboardInterrupt),
-            stoppable("Stopped."),
-        ):  # uvicorn has stopped in order, and raises it once more
+        # uvicorn handles signals during the run and raises KeyboardInterrupt again after it has stopped
+        with contextlib.suppress(KeyboardInterrupt), stoppable("Stopped."):
             uvicorn.Server(config).run(sockets=[listening])
         console.print("Stopped.")
 
@@ -88,7 +95,7 @@ def _explainer(model: str, name: str, weights: Path | None, device: str, bars: B
 
 
 def _bind(host: str, port: int | None) -> socket.socket:
-    """A bound socket. Raises OSError that says which address, why, and what to do."""
+    """Return a listening socket. Raise OSError with address, reason and advice if it cannot be bound."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -98,25 +105,25 @@ def _bind(host: str, port: int | None) -> socket.socket:
     ports = range(PORT, PORT + TRIED) if port is None else [port]
     for number in ports:
         listening = socket.socket(family, kind, protocol)
-        if os.name == "posix":  # a port just given up is free again; on Windows it would let two servers share one
+        if os.name == "posix":  # a port that was just closed can be used; on Windows two servers could share it
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((address[0], number))
-            listening.listen(128)  # two servers may bind, only one may listen
+            listening.listen(128)  # two servers can bind, only one can listen
             return listening
         except OSError as error:
             listening.close()
             if error.errno == errno.EADDRINUSE and number != ports[-1]:
                 continue
-            why = {errno.EADDRINUSE: "taken by another program", errno.EACCES: "not allowed: take 1024 or above"}
-            reason = why.get(error.errno or 0, error.strerror or str(error))
+            reasons = {errno.EADDRINUSE: "taken by another program", errno.EACCES: "not allowed: take 1024 or above"}
+            reason = reasons.get(error.errno or 0, error.strerror or str(error))
             tried = f"--port {number}" if port is not None else f"ports {ports[0]} to {ports[-1]}"
             raise OSError(f"{tried} on {host}: {reason}. Choose another --port, or 0 for any free one.") from None
     raise AssertionError("unreachable: the last port returns or raises")
 
 
 def _names(models: list[str]) -> list[str]:
-    """What clients see: no folder of this machine, unless the names alone are the same."""
+    """Return the names that clients see, without folders of this machine."""
     short = [model if model.startswith("timm:") else Path(model).name for model in models]
     if len(set(short)) == len(short):
         return short
@@ -132,41 +139,39 @@ def _announce(host: str, port: int, console: Console) -> None:
         )
         console.print(warning)
     console.print(f"Open {display(_url(host, port))} (Ctrl-C stops)", highlight=False, markup=False, soft_wrap=True)
-    console.file.flush()  # into a log it must come now, not when the server stops
+    console.file.flush()  # in a log the address must appear now, not when the server stops
 
 
 def _url(host: str, port: int) -> str:
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{shown}:{port}/"
+    address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{address}:{port}/"
 
 
-def _patient(seconds: float) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, which waits for ever for the rest of a request's head or of a refused body, with an end."""
+def _protocol_with_timeout(seconds: float) -> type[asyncio.Protocol]:
+    """Return uvicorn's protocol with a timeout for the rest of a request's head or of a refused body."""
 
-    class Patient(H11Protocol):
-        _waiting: asyncio.TimerHandle | None = None
+    class TimeoutProtocol(H11Protocol):
+        _timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._watch()
+            self._set_timer()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            self._watch()
+            self._set_timer()
 
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)
-            if self._waiting:
-                self._waiting.cancel()
+            if self._timer:
+                self._timer.cancel()
 
-        def _watch(self) -> None:
-            if (
-                self.cycle is not None and not self.cycle.response_complete
-            ):  # ours to answer; the body has its own limit
-                if self._waiting:
-                    self._waiting.cancel()
-                    self._waiting = None
-            elif self._waiting is None:
-                self._waiting = self.loop.call_later(seconds, self.transport.close)
+        def _set_timer(self) -> None:
+            if self.cycle is not None and not self.cycle.response_complete:  # the application has its own limits
+                if self._timer:
+                    self._timer.cancel()
+                    self._timer = None
+            elif self._timer is None:
+                self._timer = self.loop.call_later(seconds, self.transport.close)
 
-    return Patient
+    return TimeoutProtocol

@@ -1,6 +1,6 @@
-"""The bytes of one picture, from a request's raw body or from its form's field `image`; nothing else of it is used.
+"""Reads the bytes of a picture from a request's raw body or from the field `image` of its form.
 
-The body is counted as it comes (Content-Length is a claim) and is never written to a disk; a file name is not read.
+Bytes are counted as they arrive (Content-Length is not trusted) and never written to disk; file names are ignored.
 """
 
 import asyncio
@@ -11,15 +11,15 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from gapstone.serve.client_limits import ClientLimits, RequestRefused, amount, busy
+from gapstone.serve.client_limits import ClientLimits, RequestRefused, busy, format_bytes
 
 FIELD = "image"
 FORM = "multipart/form-data"
-PATIENCE = 4  # times the limit is read, and dropped, of a body that was refused
+DROP_LIMIT = 4  # times `ClientLimits.upload` are read and dropped of a refused body
 
 
 class Uploads:
-    """Reads bodies, and counts what all of them take in memory."""
+    """Reads bodies, and counts the memory of all of them."""
 
     def __init__(self, limits: ClientLimits) -> None:
         self._limits = limits
@@ -27,15 +27,16 @@ class Uploads:
 
     @asynccontextmanager
     async def picture(self, request: Request) -> AsyncIterator[bytes]:
-        """`async with uploads.picture(request) as data:` they count as held until the block ends.
+        """Return the bytes of a picture in an async context; they count as held until it ends.
 
-        Raises Refused: 400 no picture, 408 too slow, 413 too large, 415 no image by its own account, 503 no room.
+        Raises:
+            RequestRefused: 400 no picture, 408 too slow, 413 too large, 415 other content type, 503 no memory.
         """
-        taken = [0]
+        size = [0]
         try:
             try:
                 async with asyncio.timeout(self._limits.body_seconds):
-                    data = await self._read(request, taken)
+                    data = await self._read(request, size)
             except TimeoutError:
                 slow = f"The picture did not arrive within {self._limits.body_seconds:g} s."
                 raise RequestRefused(408, slow, {"Connection": "close"}) from None
@@ -45,47 +46,49 @@ class Uploads:
                 raise RequestRefused(400, "No picture came: it is empty.")
             yield data
         finally:
-            self._held -= taken[0]
+            self._held -= size[0]
 
-    async def _read(self, request: Request, taken: list[int]) -> bytes:
+    async def _read(self, request: Request, size: list[int]) -> bytes:
         body = _Body(request)
         try:
             form = _is_form(request)
-            async with aclosing(self._counted(body, taken)) as chunks:
-                return await (_from_form(request, chunks, self._limits) if form else _joined(chunks))
+            async with aclosing(self._counted(body, size)) as chunks:
+                return await (_from_form(request, chunks, self._limits) if form else _read_all(chunks))
         except RequestRefused:
-            # most clients listen only when they have sent all: a connection closed before that tells them nothing
+            # most clients read the response only after sending everything: receive the rest before closing
             dropped = 0
             async for chunk in body.chunks():
                 dropped += len(chunk)
-                if dropped > PATIENCE * self._limits.upload:
+                if dropped > DROP_LIMIT * self._limits.upload:
                     break
             raise
 
-    async def _counted(self, body: "_Body", taken: list[int]) -> AsyncGenerator[bytes, None]:
+    async def _counted(self, body: "_Body", size: list[int]) -> AsyncGenerator[bytes, None]:
         async for chunk in body.chunks():
-            taken[0] += len(chunk)
+            size[0] += len(chunk)
             self._held += len(chunk)
-            if taken[0] > self._limits.upload:
-                raise RequestRefused(413, f"The file is too large: at most {amount(self._limits.upload)} are taken.")
+            if size[0] > self._limits.upload:
+                raise RequestRefused(
+                    413, f"The file is too large: at most {format_bytes(self._limits.upload)} are taken."
+                )
             if self._held > self._limits.held:
                 raise busy("many pictures are being sent to it")
             yield chunk
 
 
 class _Body:
-    """A request's body, which can be left and taken up again, and ends only once."""
+    """A request's body, which can be read in several loops."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._more = True
+        self._has_more = True
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        while self._more:
+        while self._has_more:
             message = await self._request.receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
-            self._more = message.get("more_body", False)
+            self._has_more = message.get("more_body", False)
             yield message.get("body", b"")
 
 
@@ -100,7 +103,7 @@ def _is_form(request: Request) -> bool:
     )
 
 
-async def _joined(body: AsyncGenerator[bytes, None]) -> bytes:
+async def _read_all(body: AsyncGenerator[bytes, None]) -> bytes:
     data = bytearray()
     async for chunk in body:
         data += chunk
@@ -109,12 +112,12 @@ async def _joined(body: AsyncGenerator[bytes, None]) -> bytes:
 
 async def _from_form(request: Request, body: AsyncGenerator[bytes, None], limits: ClientLimits) -> bytes:
     parser = MultiPartParser(request.headers, body, max_files=1, max_fields=8)
-    parser.spool_max_size = limits.upload + 1  # above it, parts would go to a temporary file
+    parser.spool_max_size = limits.upload + 1  # larger parts would be written to a temporary file
     try:
         form = await parser.parse()
     except MultiPartException as error:
         raise RequestRefused(400, f"The form cannot be read: {error.message}") from None
-    except (KeyError, ValueError) as error:  # no boundary, an unknown charset
+    except (KeyError, ValueError) as error:  # no boundary, or an unknown charset
         raise RequestRefused(400, f"The form cannot be read: {error}") from None
     try:
         file = form.get(FIELD)

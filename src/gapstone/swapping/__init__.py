@@ -1,4 +1,4 @@
-"""Another head on any network: where its last map is, what was cut, what stands there now."""
+"""`gs.swap_head` replaces the head of any network; `gs.swapped` reports what was removed and added."""
 
 from gapstone.swapping.swap import swap_head
 from gapstone.swapping.swap_report import Swapped, head_of, swapped

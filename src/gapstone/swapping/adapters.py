@@ -1,4 +1,4 @@
-"""Between a network and its head: the map as (N, C, *cells), and the logits in the shape that the network passes on."""
+"""Layers between a network and its head: they rearrange the map to (N, C, *cells), and add axes to the logits."""
 
 from math import prod
 from typing import final
@@ -18,11 +18,10 @@ class ChannelsFirst(nn.Module):
 
 @final
 class TokenGrid(nn.Module):
-    """Tokens (N, prefix + h·w, C), or (N, C, h·w), as a map (N, C, h, w), without the class token and its like.
+    """Tokens (N, prefix + h·w, C) or (N, C, h·w) → a map (N, C, h, w) without the `prefix` tokens (class token, …).
 
-    grid: (h, w) for images of `size`, and where that many tokens come; where others come, a grid of the same
-    proportions. Their number alone does not say it (7×28 tokens are as many as 14×14), so `checked` is to be called
-    with the images. Raises ValueError where there is none.
+    `grid` is (h, w) for images of `size`; another number of tokens becomes a grid of the same proportions, or raises
+    ValueError if there is none. The number does not determine the grid (7×28 = 14×14): call `checked` with the images.
     """
 
     def __init__(self, grid: tuple[int, ...], prefix: int, channels_last: bool, size: tuple[int, ...]) -> None:
@@ -30,7 +29,7 @@ class TokenGrid(nn.Module):
         self.grid, self.prefix, self.channels_last, self.size = grid, prefix, channels_last, size
 
     def checked(self, images: Tensor) -> None:
-        """Raises ValueError for images of other proportions: their tokens lie in another grid."""
+        """Raise ValueError for images of other proportions, whose tokens form another grid."""
         size = images.shape[2:]
         if len(size) != len(self.size) or any(
             n * self.size[0] != m * size[0] for n, m in zip(size, self.size, strict=True)
@@ -61,7 +60,7 @@ class TokenGrid(nn.Module):
 
 @final
 class Passed(nn.Module):
-    """Logits (N, K) with axes of length 1, so that the pool and the flatten that follow change nothing."""
+    """Adds axes of length 1 to logits (N, K), so that the network's pool and flatten do not change them."""
 
     def __init__(self, axes: tuple[int, ...]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a model says of its own classifier, after its head was swapped: num_classes, num_labels; timm's two methods."""
+"""Updates what a model states about its classifier after a swap: num_classes, num_labels, timm's two methods."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -9,38 +9,38 @@ from torch import Tensor, nn
 
 from gapstone.heads import Head
 from gapstone.models.classifier import Classifier
-from gapstone.swapping.exchange import names
-from gapstone.swapping.swap_report import KEPT, Swapped, count
+from gapstone.swapping.exchange import module_names
+from gapstone.swapping.swap_report import REPORT_ATTRIBUTE, Swapped, count
 
 POOLS = {"avg": "gap", "fast": "gap", "fastavg": "gap", "max": "gmp", "avgmax": "avgmax", "catavgmax": "catavgmax"}
-"""timm's names of pools → heads."""
+"""timm's names of pools → specs of heads."""
 
 
-def set_class_attributes(whole: nn.Module, net: nn.Module, classes: int, channels: int) -> None:
-    """The numbers that others read: of the model, and of the network where it stands beside its head."""
-    if isinstance(whole, Classifier):
-        return  # its labels say it
-    _tell(whole, "num_classes", classes)
+def set_class_attributes(model: nn.Module, net: nn.Module, classes: int, channels: int) -> None:
+    """Set the numbers that other code reads, on the model, and on the network if it stands beside its head."""
+    if isinstance(model, Classifier):
+        return  # its labels already determine the classes
+    _set(model, "num_classes", classes)
     config = getattr(net, "config", None)
-    for owner in (whole, net, config):
+    for owner in (model, net, config):
         if isinstance(getattr(owner, "num_labels", None), int) and owner.num_labels != classes:  # type: ignore[union-attr]
-            _tell(owner, "num_labels", classes)
+            _set(owner, "num_labels", classes)
     if isinstance(getattr(net, "num_features", None), int):
-        _tell(whole, "num_features", channels)
+        _set(model, "num_features", channels)
     if hasattr(type(net), "get_classifier"):
-        whole.__dict__["get_classifier"] = GetClassifier(whole)
+        model.__dict__["get_classifier"] = GetClassifier(model)
     if hasattr(type(net), "reset_classifier"):
-        whole.__dict__["reset_classifier"] = ResetClassifier(whole, net)
+        model.__dict__["reset_classifier"] = ResetClassifier(model, net)
 
 
-def _tell(owner: Any, name: str, value: int) -> None:
-    with suppress(AttributeError):  # a property that it works out for itself
+def _set(owner: Any, name: str, value: int) -> None:
+    with suppress(AttributeError):  # a property without a setter
         setattr(owner, name, value)
 
 
 @final
 class GetClassifier:
-    """timm's `model.get_classifier()`: the layer that makes the logits."""
+    """timm's `model.get_classifier()`: returns the layer that computes the logits."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -57,9 +57,9 @@ class GetClassifier:
 
 @final
 class ResetClassifier:
-    """timm's `model.reset_classifier(num_classes, global_pool=None)`: the same head for other classes, drawn anew.
+    """timm's `model.reset_classifier(num_classes, global_pool=None)`: a new head of the same spec with new weights.
 
-    num_classes 0: the pooled vectors. global_pool: a pool of timm's ("avg", "max", "avgmax", "catavgmax").
+    With `num_classes=0` the model returns the pooled vectors. `global_pool` is a key of `POOLS`.
     """
 
     def __init__(self, model: nn.Module, net: nn.Module) -> None:
@@ -78,21 +78,21 @@ class ResetClassifier:
                 f"{', '.join(POOLS)}, or None for {old.spec!r} again"
             )
         spec = old.spec if global_pool is None else POOLS[global_pool]
-        made = Head(spec, old.channels, max(1, num_classes), report.cells)
-        new: nn.Module = made if num_classes else Vectors(made, report.cells)
+        head = Head(spec, old.channels, max(1, num_classes), report.cells)
+        new: nn.Module = head if num_classes else Vectors(head, report.cells)
         like = next(self.model.parameters())
         new = new.to(like.device, like.dtype).train(old.training)
-        for name in names(self.model)[old]:
+        for name in module_names(self.model)[old]:
             parent, _, last = name.rpartition(".")
             setattr(self.model.get_submodule(parent), last, new)
         after = count(self.model)
-        self.model.__dict__[KEPT] = replace(report, head=spec, classes=num_classes, after=after)
+        self.model.__dict__[REPORT_ATTRIBUTE] = replace(report, head=spec, classes=num_classes, after=after)
         set_class_attributes(self.model, self.net, num_classes, old.channels)
 
 
 @final
 class Vectors(nn.Module):
-    """(N, C, *cells) → (N, width): what a head's classifier would take."""
+    """(N, C, *cells) → (N, width): the pooled vectors, the input of a head's classifier."""
 
     def __init__(self, head: Head, size: tuple[int, ...]) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Vectors(nn.Module):
 
 
 def _report(model: nn.Module) -> Swapped:
-    report: Swapped = model.__dict__[KEPT]
+    report: Swapped = model.__dict__[REPORT_ATTRIBUTE]
     return report
 
 

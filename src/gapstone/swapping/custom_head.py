@@ -1,4 +1,4 @@
-"""A head of the user's own: any nn.Module that makes logits (N, K) of the map (N, C, *cells)."""
+"""Checks a head of the user's own: any nn.Module from the map (N, C, *cells) to logits (N, K)."""
 
 import torch
 from torch import Tensor, nn
@@ -6,29 +6,30 @@ from torch import Tensor, nn
 from gapstone.runtime.eval_mode import eval_mode
 from gapstone.swapping.last_map import LocatedMap
 
-WAY = "nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear({}, {}))"
+EXAMPLE = "nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear({}, {}))"
 
 
-def custom_head(head: nn.Module, found: LocatedMap, classes: int | None) -> int:
-    """How many classes a head tells apart: it is moved to the map's device and type, and asked about it once.
+def custom_head(head: nn.Module, located: LocatedMap, classes: int | None) -> int:
+    """Move a head to the device and type of the map, run it once, and return its number of classes.
 
-    Raises: ValueError for one that does not take the map, gives no logits (N, K), or others than `classes`.
+    Raises:
+        ValueError: If it does not take the map, or does not return logits (N, `classes`).
     """
-    features = found.features
+    features = located.features
     head.to(features.device, features.dtype)
-    says = f"swap_head: the head {type(head).__name__}, given the map {tuple(features.shape)},"
-    takes = (
+    failure = f"swap_head: the head {type(head).__name__}, given the map {tuple(features.shape)},"
+    expectation = (
         f"a head takes the map (N, C, h, w) and gives logits (N, classes), such as "
-        f"{WAY.format(features.shape[1], classes or 10)}"
+        f"{EXAMPLE.format(features.shape[1], classes or 10)}"
     )
     try:
         with eval_mode(head), torch.no_grad():
             logits = head(features)
-    except Exception as error:  # whatever a user's module raises at what it does not take
-        raise ValueError(f"{says} failed ({type(error).__name__}: {error}); {takes}") from error
+    except Exception as error:  # a user's module may raise anything
+        raise ValueError(f"{failure} failed ({type(error).__name__}: {error}); {expectation}") from error
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(features):
-        what = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        raise ValueError(f"{says} gave {what}; {takes}")
+        received = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise ValueError(f"{failure} gave {received}; {expectation}")
     if classes is not None and logits.shape[1] != classes:
-        raise ValueError(f"{says} gave {logits.shape[1]} logits, and num_classes={classes}: leave num_classes out")
+        raise ValueError(f"{failure} gave {logits.shape[1]} logits, and num_classes={classes}: leave num_classes out")
     return int(logits.shape[1])

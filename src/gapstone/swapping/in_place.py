@@ -1,4 +1,4 @@
-"""The head in the network itself: where a module takes the map, and the logits pass unchanged through what remains."""
+"""Puts the head into the network, if a module takes the map and the rest passes the logits on unchanged."""
 
 from collections.abc import Sequence
 
@@ -7,42 +7,45 @@ from torch import Tensor, nn
 from gapstone.swapping.adapters import Passed, TokenGrid
 from gapstone.swapping.exchange import Surgery
 from gapstone.swapping.last_map import LocatedMap
-from gapstone.swapping.probe import Probe, runs
+from gapstone.swapping.probe import Probe, passes_logits_on
 
 SHAPES = ((), (-1, -1), (1, 1))
-"""Axes that are given to logits (N, K): none, (N, K, 1, 1), (N, 1, 1, K)."""
+"""Axes that are added to logits (N, K): none, (N, K, 1, 1), (N, 1, 1, K)."""
 
 
 def swap_in_place(
-    surgery: Surgery, found: LocatedMap, gone: Sequence[nn.Module], head: nn.Module, images: Tensor, classes: int
+    surgery: Surgery, located: LocatedMap, removed: Sequence[nn.Module], head: nn.Module, images: Tensor, classes: int
 ) -> nn.Module | None:
-    """The model, its head in place of the module that takes the map; None where its answer is changed after it.
+    """Replace the module that takes the map by the head, and return the model.
 
-    Also for tokens: only what stands around the network sees the images' proportions, and so the grid.
+    Returns None if the rest of the network changes the logits, or if the map is made of tokens: only a module around
+    the network sees the proportions of the images, and so the grid.
     """
-    if any(isinstance(layer, TokenGrid) for layer in found.arrange):
+    if any(isinstance(layer, TokenGrid) for layer in located.arrange):
         return None
-    for module in consumers(found, gone):
+    for module in consumers(located, removed):
         for axes in SHAPES:
-            surgery.without(one for one in gone if one is not module)
+            surgery.remove(other for other in removed if other is not module)
             probe = Probe(classes)
-            surgery.put(_placed(found, probe, axes), module)
-            if runs(surgery.model, images, found.features, probe, found.gives):
+            surgery.replace(_with_adapters(located, probe, axes), module)
+            if passes_logits_on(surgery.model, images, located.features, probe, located.output_class):
                 surgery.undo()
-                surgery.without(one for one in gone if one is not module)
-                surgery.put(_placed(found, head, axes), module)
+                surgery.remove(other for other in removed if other is not module)
+                surgery.replace(_with_adapters(located, head, axes), module)
                 return surgery.model
             surgery.undo()
     return None
 
 
-def consumers(found: LocatedMap, gone: Sequence[nn.Module]) -> list[nn.Module]:
-    """Modules that will be dropped, and take the map as it is, once; the outermost first."""
-    visits = found.tracer.takers.get(found.map, ())
-    right = [v.module for v in visits if found.made.count <= v.count <= found.until and found.tracer.once(v.module)]
-    return [module for module in right if any(module is one for one in gone)]
+def consumers(located: LocatedMap, removed: Sequence[nn.Module]) -> list[nn.Module]:
+    """Return the modules to remove that take the map itself and run once; the outermost first."""
+    visits = located.tracer.takers.get(located.map, ())
+    direct = [
+        v.module for v in visits if located.made.count <= v.count <= located.until and located.tracer.once(v.module)
+    ]
+    return [module for module in direct if any(module is other for other in removed)]
 
 
-def _placed(found: LocatedMap, head: nn.Module, axes: tuple[int, ...]) -> nn.Module:
-    layers = [*found.arrange, head, *([Passed(axes)] if axes else [])]
+def _with_adapters(located: LocatedMap, head: nn.Module, axes: tuple[int, ...]) -> nn.Module:
+    layers = [*located.arrange, head, *([Passed(axes)] if axes else [])]
     return nn.Sequential(*layers) if len(layers) > 1 else head

@@ -1,7 +1,7 @@
-"""A network that answers with more than logits (Hugging Face's outputs) keeps its whole forward pass.
+"""Swaps the head of a network that returns an object with logits (Hugging Face), and keeps its whole forward pass.
 
-Its `pixel_values=`, `labels=`, its loss and its output class are in what it does after its map. So all of that runs as
-it is written; a hook keeps the map, and where the module stood that gave the logits, the head gives others, of the map.
+`pixel_values=`, `labels=`, the loss and the output class are handled after the map, so that code still runs. A hook
+stores the map, and the module that computed the logits is replaced by one that applies the head to the stored map.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from gapstone.swapping.adapters import TokenGrid
 from gapstone.swapping.exchange import Surgery
 from gapstone.swapping.last_map import LocatedMap
-from gapstone.swapping.probe import Probe, runs
+from gapstone.swapping.probe import Probe, passes_logits_on
 from gapstone.swapping.trunk import check_not_checkpointed
-from gapstone.swapping.wrap import stands
+from gapstone.swapping.wrap import find_hook_point
 
 
 @final
 class MapHook:
-    """A hook that keeps the map of this forward pass, for each thread its own (DataParallel's replicas share it)."""
+    """A hook that stores the map of a forward pass, one per thread (the replicas of DataParallel share the hook)."""
 
     def __init__(self) -> None:
         self.maps: dict[int, Tensor] = {}
@@ -37,14 +37,14 @@ def _thread() -> int:
 
 @final
 class FromMap(nn.Module):
-    """Logits from the map, whatever the network hands over: in the place of its classifier."""
+    """Replaces the classifier: returns the head's logits of the stored map, whatever its input is."""
 
-    def __init__(self, kept: MapHook, then: nn.Sequential, head: nn.Module) -> None:
+    def __init__(self, hook: MapHook, then: nn.Sequential, head: nn.Module) -> None:
         super().__init__()
-        self.kept, self.then, self.head = kept, then, head
+        self.hook, self.then, self.head = hook, then, head
 
     def forward(self, *_: Any, **__: Any) -> Tensor:
-        x = self.kept.maps.pop(_thread(), None)
+        x = self.hook.maps.pop(_thread(), None)
         if x is None:
             raise RuntimeError(
                 "the map that the new head stands on was not made in this forward pass: the network's way through its "
@@ -56,7 +56,7 @@ class FromMap(nn.Module):
 
 @final
 class Proportions:
-    """Before a forward pass: tokens are a grid of the proportions that they were found in, or refused."""
+    """A pre-hook that refuses images whose proportions do not fit the grid of tokens."""
 
     def __init__(self, grid: TokenGrid) -> None:
         self.grid = grid
@@ -68,30 +68,31 @@ class Proportions:
                 return
 
 
-def answered(surgery: Surgery, found: LocatedMap, gone: Sequence[nn.Module], head: nn.Module, images: Tensor,
-             classes: int) -> nn.Module | None:  # fmt: skip
-    """The model itself; None where no module gives its logits, or what is left of it does not run."""
-    tracer, model = found.tracer, surgery.model
-    givers = [v.module for v in tracer.givers.get(found.logits, ()) if tracer.once(v.module)]
-    place = next((one for one in reversed(givers) if any(one is other for other in gone)), None)
-    if place is None:
+def swap_logits_module(
+    surgery: Surgery, located: LocatedMap, removed: Sequence[nn.Module], head: nn.Module, images: Tensor, classes: int
+) -> nn.Module | None:
+    """Replace the module that returns the logits, and return the model; None if there is none, or it does not run."""
+    tracer, model = located.tracer, surgery.model
+    producers = [v.module for v in tracer.givers.get(located.logits, ()) if tracer.once(v.module)]
+    logits_module = next((m for m in reversed(producers) if any(m is other for other in removed)), None)
+    if logits_module is None:
         return None
-    kept = MapHook()
+    hook = MapHook()
     handles: list[Any] = []
     try:
-        where = stands(surgery, found, gone, images)
-        surgery.without(one for one in gone if one is not place)
-        handles.append(where.attached(surgery, kept))
-        then = nn.Sequential(*where.calls, *found.arrange)
+        hook_point = find_hook_point(surgery, located, removed, images)
+        surgery.remove(other for other in removed if other is not logits_module)
+        handles.append(hook_point.add_hook(surgery, hook))
+        then = nn.Sequential(*hook_point.calls, *located.arrange)
         probe = Probe(classes)
-        surgery.put(FromMap(kept, then, probe), place)
-        if runs(model, images, found.features, probe, found.gives):
-            surgery.put_instead(FromMap(kept, then, head), place)
+        surgery.replace(FromMap(hook, then, probe), logits_module)
+        if passes_logits_on(model, images, located.features, probe, located.output_class):
+            surgery.replace_again(FromMap(hook, then, head), logits_module)
             for layer in then:
                 if isinstance(layer, TokenGrid):
                     model.register_forward_pre_hook(Proportions(layer), with_kwargs=True)
             return model
-    except ValueError:  # the map is made outside of all modules
+    except ValueError:  # no module returns or takes the map
         pass
     for hook in handles:
         hook.remove()

@@ -1,4 +1,4 @@
-"""Whether a network with its head cut off passes on what stands in the head's place, in both modes."""
+"""Checks whether a network without its head returns the output of what replaces the head, in both modes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from gapstone.runtime.eval_mode import eval_mode
 
 PASSES = 3
-"""In training: what happens at random (a dropout of the logits) may not happen in one."""
+"""Passes in training mode: random layers (a dropout of the logits) may have no effect in one."""
 LARGE = 1e4
-"""Logits of the probe: a clamp shows, too, and a half float still holds them."""
+"""Size of the probe's logits: large enough to reveal a clamp, small enough for half precision."""
 
 
 class Probe(nn.Module):
-    """In place of a head: known logits of both signs, and the map that it was given."""
+    """Replaces a head: returns known logits of both signs and stores its input, the map."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -31,26 +31,35 @@ class Probe(nn.Module):
 
 
 @torch.no_grad()
-def runs(model: nn.Module, images: Tensor, features: Tensor, probe: Probe, gives: type | None = None) -> bool:
-    """Whether the map is the same as before, and the model's answer is the probe's; in training, for a larger batch.
+def passes_logits_on(
+    model: nn.Module, images: Tensor, features: Tensor, probe: Probe, output_class: type | None = None
+) -> bool:
+    """Tell whether the probe gets the same map as the old head, and the model returns the probe's logits.
 
-    gives: the class of an answer that holds the logits; None: it is the logits.
+    Args:
+        model: The network with the probe in place of its head.
+        images: The images of `features`; in training, one more is used.
+        features: The map that the old head got.
+        probe: The probe.
+        output_class: The class of the model's output that holds the logits; None: the output is the logits.
     """
     try:
         with eval_mode(model):
             out = model(images)
-        if not _same(out, probe, gives) or probe.map is None or not close(probe.map, features):
+        if not _same(out, probe, output_class) or probe.map is None or not approximately_equal(probe.map, features):
             return False
         more = torch.cat([images, images[:1]])
         with training(model) as state:
-            return all(_same(torch.func.functional_call(model, state, (more,)), probe, gives) for _ in range(PASSES))
-    except Exception:  # what remains of the network cannot take logits, in one of many ways
+            return all(
+                _same(torch.func.functional_call(model, state, (more,)), probe, output_class) for _ in range(PASSES)
+            )
+    except Exception:  # the rest of the network cannot take logits and may fail in any way
         return False
 
 
 @contextmanager
 def training(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Training mode, with copies of the buffers, which it changes; modes and torch's generators as before after it."""
+    """Set training mode, yield copies of the buffers, and restore modes and torch's random generators at the end."""
     modes = [(module, module.training) for module in model.modules()]
     devices = {t.device for t in (*model.parameters(), *model.buffers())}
     with torch.random.fork_rng(devices=[d for d in devices if d.type == "cuda"]):
@@ -62,13 +71,15 @@ def training(model: nn.Module) -> Iterator[dict[str, Tensor]]:
                 module.training = mode
 
 
-def close(a: Tensor, b: Tensor) -> bool:
-    """Up to what other kernels change: torch has some that it does not use while it is watched."""
-    room = max(1e-3, 16 * torch.finfo(b.dtype).eps)
-    return a.shape == b.shape and torch.allclose(a.float(), b.float(), rtol=room, atol=room * float(b.abs().max()))
+def approximately_equal(a: Tensor, b: Tensor) -> bool:
+    """Compare with a tolerance for other kernels: torch does not use some of them while it is traced."""
+    tolerance = max(1e-3, 16 * torch.finfo(b.dtype).eps)
+    return a.shape == b.shape and torch.allclose(
+        a.float(), b.float(), rtol=tolerance, atol=tolerance * float(b.abs().max())
+    )
 
 
-def _same(out: object, probe: Probe, gives: type | None) -> bool:
-    if gives is not None:
-        out = getattr(out, "logits", None) if isinstance(out, gives) else None
+def _same(out: object, probe: Probe, output_class: type | None) -> bool:
+    if output_class is not None:
+        out = getattr(out, "logits", None) if isinstance(out, output_class) else None
     return isinstance(out, Tensor) and probe.logits is not None and torch.equal(out, probe.logits)

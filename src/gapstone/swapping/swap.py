@@ -1,4 +1,4 @@
-"""`swap_head`: find the last map, cut what follows it, put a head there, and run the whole before saying done."""
+"""`swap_head`: locates the last map, removes what follows it, adds the new head and checks the result by running it."""
 
 import copy
 from typing import Any
@@ -12,16 +12,16 @@ from gapstone.models.classifier import Classifier
 from gapstone.swapping.class_attributes import set_class_attributes
 from gapstone.swapping.custom_head import custom_head
 from gapstone.swapping.example_images import example_images
-from gapstone.swapping.exchange import Surgery, dropped, names
+from gapstone.swapping.exchange import Surgery, module_names, removable_modules
 from gapstone.swapping.in_place import swap_in_place
 from gapstone.swapping.last_map import LocatedMap, find_last_map
-from gapstone.swapping.output_objects import answered
-from gapstone.swapping.swap_report import KEPT, Cut, Swapped, count
-from gapstone.swapping.wrap import wrapped
+from gapstone.swapping.output_objects import swap_logits_module
+from gapstone.swapping.swap_report import REPORT_ATTRIBUTE, Cut, Swapped, count
+from gapstone.swapping.wrap import swap_beside
 from gapstone.tracing.tape import SplitError
 
 
-@torch.inference_mode(False)  # weights and maps of that mode can never train
+@torch.inference_mode(False)  # tensors of inference mode can never be trained
 def swap_head(
     model: nn.Module,
     head: str | nn.Module,
@@ -31,79 +31,79 @@ def swap_head(
     images: Tensor | None = None,
     inplace: bool = False,
 ) -> nn.Module:
-    """The same network with another head: everything after its last map is cut off, and `head` put there.
+    """Replace the head of a network: everything after its last map is removed, and `head` is added there.
 
     Examples:
         >>> model = gs.swap_head(torchvision.models.resnet18(), "gap", 10)
         >>> model(torch.rand(1, 3, 160, 120)).shape
         torch.Size([1, 10])
-        >>> print(gs.swapped(model))  # what was cut, what stands there now
+        >>> print(gs.swapped(model))  # what was removed and added
         >>> model = gs.swap_head(model, "gem:p=learned", 10, at="layer3")  # a map of your choice
         >>> own = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
         >>> gs.swap_head(torchvision.models.resnet18(), own).num_classes
         10
 
-    The last map is found by watching a forward pass, whatever the modules are called. What it depends on stays; what
-    it does not is cut: classifiers, norms and hidden layers after the pool, auxiliary heads. Where the calls that
-    remain pass the logits on as they are, the head stands in the network, which keeps its class and all its names.
-    Elsewhere (DenseNet's ReLU, a class token, GoogLeNet's auxiliary outputs) a small module holds the network, as
-    `features.net`, and the `head`. Which of the two is told by running it in both modes. A vision transformer's map is
-    its tokens without the class token, on their grid.
+    The last map is located by tracing a forward pass; the names of modules do not matter. Modules that the map depends
+    on stay; the others are removed: classifiers, norms and hidden layers after the pool, auxiliary heads. If the
+    remaining calls pass the logits on unchanged, the head is put into the network, which keeps its class and all its
+    names. Otherwise (DenseNet's ReLU, a class token, GoogLeNet's auxiliary outputs) a `TrunkAndHead` holds the network,
+    as `features.net`, and the `head`. Runs in training and in eval mode decide which of the two applies. The map of a
+    vision transformer is the grid of its tokens without the class token.
 
     Args:
-        model: any nn.Module from images to logits; its device, type, modes and the weights before the map stay.
-        head: a spec of `gapstone.heads`: `gap`, `gmp`, `fc:512:dropout=0.5`, … Its weights are drawn from torch's
-            generator (`torch.manual_seed`). Or any nn.Module that takes the map (N, C, h, w), channels first whatever
-            the network does, and gives logits (N, classes): it is put there itself, not a copy, on the model's device,
-            of its type and in its mode.
-        num_classes: None: as many as before, or as a head of your own gives.
-        at: the module whose output is the map, where it cannot be found or another is wanted.
-        images: one or more that the model takes, normalised; by default noise of its usual size, or of the first size
-            it takes. `fc` without `grid` is made for the map of these images.
-        inplace: change the model that is given, and use what is returned; else a deep copy.
+        model: Any nn.Module from images to logits; its device, type, modes and the weights before the map are kept.
+        head: A spec of `gapstone.heads`: `gap`, `gmp`, `fc:512:dropout=0.5`, … Its weights are drawn from torch's
+            generator (`torch.manual_seed`). Or any nn.Module that takes the map (N, C, h, w), always channels first,
+            and returns logits (N, classes): it is used itself, not a copy, and moved to the model's device, type and
+            mode.
+        num_classes: The number of classes; None: as many as before, or as your own head returns.
+        at: The name of the module whose output is the map, if it cannot be located or another map is wanted.
+        images: One or more normalised images that the model takes; by default noise of its usual size, or of the first
+            size that it takes. `fc` without `grid` is made for the size of the map of these images.
+        inplace: Change `model` itself instead of a deep copy; use the returned module in both cases.
 
     Returns:
-        The model with its new head, (N, num_classes) logits in both modes; where the model gave an object that
-        holds them (`.logits`), it still does. Its `num_classes` tells the truth, and so do `num_labels` and the
-        config of Hugging Face's models, which keep `pixel_values=`, `labels=`, their loss and their output class.
-        timm's `get_classifier` and `reset_classifier` go on working, with the new head.
+        The model with its new head; it returns (N, num_classes) logits in both modes, or, as before, an object that
+        holds them (`.logits`). `num_classes` is updated, and so are `num_labels` and the config of Hugging Face's
+        models, which keep `pixel_values=`, `labels=`, their loss and their output class. timm's `get_classifier` and
+        `reset_classifier` work with the new head.
 
     Raises:
-        SplitError: no map is found; lists those that were seen. A ValueError.
-        ValueError: arguments that cannot be.
-        TypeError: what is no nn.Module; a model that cannot be copied.
+        SplitError: If no map is found; the message lists the candidates. A ValueError.
+        ValueError: If an argument is invalid.
+        TypeError: If `model` is not an nn.Module, or cannot be copied.
     """
     _check(model, head, num_classes)
     if not inplace:
-        model = _copied(model)
-    images = example_images(model) if images is None else _given(model, images)
-    found = find_last_map(model, images, at)
+        model = _copy(model)
+    images = example_images(model) if images is None else _check_images(model, images)
+    located = find_last_map(model, images, at)
     before, kind, net = count(model), type(model).__name__, model
     if isinstance(head, nn.Module):
-        classes, new, spec = custom_head(head, found, num_classes), head.train(model.training), type(head).__name__
+        classes, new, spec = custom_head(head, located, num_classes), head.train(model.training), type(head).__name__
     else:
-        classes = num_classes if num_classes is not None else _classes(model, found)
-        new = _head(model, head, classes, found)
+        classes = num_classes if num_classes is not None else _classes(model, located)
+        new = _head(model, head, classes, located)
         spec = str(new.spec)
     surgery = Surgery(model)
-    gone = dropped(model, found, images)
-    path, cells = names(model), tuple(found.features.shape[2:])
-    cut = tuple(Cut(path[m][0], type(m).__name__, count(m)) for m in gone)
+    removed = removable_modules(model, located, images)
+    names, cells = module_names(model), tuple(located.features.shape[2:])
+    cut = tuple(Cut(names[m][0], type(m).__name__, count(m)) for m in removed)
     try:
-        whole = swap_in_place(surgery, found, gone, new, images, classes)
-        if whole is None and found.gives is not None:
-            whole = answered(surgery, found, gone, new, images, classes)
-        whole = whole or wrapped(surgery, found, gone, new, images)
-        at = next(name for name, module in whole.named_modules() if module is new)
-        channels = int(found.features.shape[1])
-        whole.__dict__[KEPT] = Swapped(
-            kind, spec, at, classes, channels, cells, found.size, cut, before, count(whole), whole is not model
+        result = swap_in_place(surgery, located, removed, new, images, classes)
+        if result is None and located.output_class is not None:
+            result = swap_logits_module(surgery, located, removed, new, images, classes)
+        result = result or swap_beside(surgery, located, removed, new, images)
+        at = next(name for name, module in result.named_modules() if module is new)
+        channels = int(located.features.shape[1])
+        result.__dict__[REPORT_ATTRIBUTE] = Swapped(
+            kind, spec, at, classes, channels, cells, located.size, cut, before, count(result), result is not model
         )
-        set_class_attributes(whole, net, classes, channels)
+        set_class_attributes(result, net, classes, channels)
     except BaseException:
         surgery.undo()
         raise
-    return whole
+    return result
 
 
 def _check(model: Any, head: Any, num_classes: int | None) -> None:
@@ -144,33 +144,33 @@ def _check(model: Any, head: Any, num_classes: int | None) -> None:
         )
 
 
-def _given(model: nn.Module, images: Any) -> Tensor:
+def _check_images(model: nn.Module, images: Any) -> Tensor:
     if not isinstance(images, Tensor) or images.dim() < 3 or not len(images):
-        what = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise ValueError(f"swap_head: images={what}: give at least one image, as a tensor (N, C, H, W), normalised")
+        received = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(f"swap_head: images={received}: give at least one image, as a tensor (N, C, H, W), normalised")
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    # (N, C, L) is a batch of sounds, which a Conv2d may see as spectrograms
+    # (N, C, L) is a batch of sounds, which a network may turn into spectrograms for a Conv2d
     if first is not None and images.dim() == 3 and len(images) == first.in_channels < images.shape[1]:
         raise ValueError(f"swap_head: images={tuple(images.shape)} is a single image: give a batch of it, image[None]")
-    return images[:2].detach().clone()  # a clone can train, also of what was made in inference mode
+    return images[:2].detach().clone()  # a clone can be trained even if the images were made in inference mode
 
 
-def _classes(model: nn.Module, found: LocatedMap) -> int:
-    if found.logits is None:
+def _classes(model: nn.Module, located: LocatedMap) -> int:
+    if located.logits is None:
         raise SplitError(
             f"{type(model).__name__} gives no logits (N, classes), so how many there were is not known: "
             f"give num_classes"
         )
-    return int(found.logits.shape[1])
+    return int(located.logits.shape[1])
 
 
-def _head(model: nn.Module, head: str, classes: int, found: LocatedMap) -> Head:
-    features = found.features
+def _head(model: nn.Module, head: str, classes: int, located: LocatedMap) -> Head:
+    features = located.features
     new = Head(head, features.shape[1], classes, tuple(features.shape[2:]))
     return new.to(features.device, features.dtype).train(model.training)
 
 
-def _copied(model: nn.Module) -> nn.Module:
+def _copy(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What a swap did: what was cut, what stands there now; and where a model's head is."""
+"""The report of a swap, and where the head of a model is."""
 
 from dataclasses import dataclass
 
@@ -7,39 +7,42 @@ from torch import nn
 from gapstone.console.formatting import cell, display, format_size
 from gapstone.heads import Head
 
-KEPT = "gapstone_swapped"
+REPORT_ATTRIBUTE = "gapstone_swapped"
 """The attribute of a model that holds its report."""
 
 
 @dataclass(frozen=True)
 class Cut:
+    """A module that was removed."""
+
     module: str
     """Its name in the model."""
     kind: str
+    """Its class."""
     parameters: int
 
 
 @dataclass(frozen=True, repr=False)
 class Swapped:
-    """What `swap_head` did to a model; printed, a few lines."""
+    """What `swap_head` did to a model; `print` shows it in a few lines."""
 
     model: str
-    """The class of the model that was given."""
+    """The class of the original model."""
     head: str
     """The spec of the new head; of a module of your own, its class."""
     at: str
-    """Where it stands: the name of the module."""
+    """The name of the new head in the model."""
     classes: int
     channels: int
     cells: tuple[int, ...]
-    """Of the map that the head takes, (h, w), for images of `size`."""
+    """(h, w) of the map that the head takes, for images of `size`."""
     size: tuple[int, ...]
     cut: tuple[Cut, ...]
     before: int
-    """Parameters of the model that was given."""
+    """Parameters of the original model."""
     after: int
     wrapped: bool
-    """The network could not take the head in itself, and stands as `features` beside it."""
+    """Whether the head stands beside the network (`TrunkAndHead`) instead of in it."""
 
     def __str__(self) -> str:
         rows = [(c.module, c.kind, f"{c.parameters:,}") for c in self.cut]
@@ -58,15 +61,15 @@ class Swapped:
         )
 
     def __repr__(self) -> str:
-        where = f"{self.model}: head {self.head!r} of {self.classes:,} classes at {self.at!r}"
-        return display(f"Swapped({where}, {self.before:,} parameters before, {self.after:,} after)")
+        summary = f"{self.model}: head {self.head!r} of {self.classes:,} classes at {self.at!r}"
+        return display(f"Swapped({summary}, {self.before:,} parameters before, {self.after:,} after)")
 
     def _repr_html_(self) -> str:
         return cell(str(self))
 
 
 def swapped(model: nn.Module) -> Swapped:
-    """What `swap_head` did to this model, when it was last called.
+    """Return the report of the last `swap_head` on this model.
 
     Examples:
         >>> report = gs.swapped(gs.swap_head(torchvision.models.resnet18(), "gap", 10))
@@ -75,31 +78,33 @@ def swapped(model: nn.Module) -> Swapped:
         >>> print(report)
 
     Args:
-        model: what `swap_head` returned.
+        model: The module that `swap_head` returned.
 
     Returns:
-        A report of what was cut and what stands there now.
+        A report of what was removed and added.
 
     Raises:
-        ValueError: a model that does not come from `swap_head`.
+        ValueError: If the model does not come from `swap_head`.
     """
-    report = vars(model).get(KEPT)
+    report = vars(model).get(REPORT_ATTRIBUTE)
     if not isinstance(report, Swapped):
         raise ValueError(f"swapped({type(model).__name__}): this model's head was not swapped: gs.swap_head does that")
     return report
 
 
 def head_of(model: nn.Module) -> tuple[str, Head]:
-    """The name and the module of a model's gapstone head: the one that `swap_head` set, or else its only one.
+    """Return the name and the module of a model's gapstone head: that of `swap_head`, or its only one.
 
         >>> head_of(gs.swap_head(torchvision.models.resnet18(), "gap"))
         ('avgpool', Head(…'gap', channels=512, classes=1000…))
 
-    It is called once in a forward pass, with the map (N, C, h, w) and nothing else; what it gives are the logits.
-    Raises: ValueError where there is none, or more than one.
+    The head is called once in a forward pass, with the map (N, C, h, w) only, and returns the logits.
+
+    Raises:
+        ValueError: If the model has no gapstone head, or several.
     """
-    report = vars(model).get(KEPT)
-    if isinstance(report, Swapped):  # a head may also stand inside the network, and squeeze
+    report = vars(model).get(REPORT_ATTRIBUTE)
+    if isinstance(report, Swapped):  # there may be other heads inside the network, such as in squeeze-and-excitation
         at = dict(model.named_modules()).get(report.at)
         if isinstance(at, Head):
             return report.at, at
@@ -120,4 +125,5 @@ def head_of(model: nn.Module) -> tuple[str, Head]:
 
 
 def count(module: nn.Module) -> int:
+    """Return the number of parameters."""
     return sum(p.numel() for p in module.parameters())

@@ -1,4 +1,4 @@
-"""A network up to its last map, as it is written: its forward pass ends where the map is made."""
+"""Runs a network up to its last map: its own forward pass is ended by an exception where the map is made."""
 
 import inspect
 from types import FrameType
@@ -17,9 +17,9 @@ NAMESPACES: dict[str, Any] = {"F": F, "torch": torch, "Tensor": Tensor}
 
 @final
 class MapReached(BaseException):
-    """`Reached(map)`: the map is made. Not an Exception: the network's own `except` clauses have nothing to do with it.
+    """Raised as `MapReached(map)` when the map is made. Not an Exception, so that the network's `except` ignores it.
 
-    No `__init__` of its own: Dynamo traces no exception that has one.
+    It has no `__init__`: Dynamo cannot trace exceptions that define one.
     """
 
     def __str__(self) -> str:
@@ -28,21 +28,21 @@ class MapReached(BaseException):
 
 @final
 class Tap:
-    """A hook on the module that gives the map (forward), or takes it (forward-pre)."""
+    """A hook on the module that returns the map (forward hook) or takes it (forward pre-hook)."""
 
     def __init__(self) -> None:
-        self.seen: Tensor | None = None
+        self.map: Tensor | None = None
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], out: Tensor | None = None) -> None:
         x = args[0] if out is None else out
         check_not_checkpointed()
         if not torch.compiler.is_exporting():
             raise MapReached(x)
-        self.seen = x  # torch.export loses count of its modules where one is left by an exception
+        self.map = x  # torch.export loses track of modules that are left by an exception
 
 
 def check_not_checkpointed() -> None:
-    """Raises RuntimeError where the map is made in a place that has no gradients."""
+    """Raise RuntimeError if the map is made inside a re-entrant checkpoint, where it has no gradient."""
     if not torch.compiler.is_compiling() and not torch.is_grad_enabled() and _checkpointed():
         raise RuntimeError(
             "the map is made inside torch.utils.checkpoint(…, use_reentrant=True), where it has no gradient until "
@@ -51,7 +51,7 @@ def check_not_checkpointed() -> None:
 
 
 def _checkpointed() -> bool:
-    """Inside a re-entrant checkpoint, whose function runs without gradients: the body would silently not train."""
+    """Tell whether this runs in a re-entrant checkpoint: without gradients, the backbone would silently not train."""
     frame: FrameType | None = inspect.currentframe()
     while frame is not None and frame.f_code is not CheckpointFunction.forward.__code__:
         frame = frame.f_back
@@ -60,11 +60,11 @@ def _checkpointed() -> bool:
 
 @final
 class Trunk(nn.Module):
-    """(N, C, H, W) → the last map (N, C, h, w) of a network whose head was cut off.
+    """(N, C, H, W) → the last map (N, C, h, w) of a network whose head was removed.
 
-    `net` keeps its class, its names and its weights. Its forward pass begins as ever and ends where the map is made, so
-    what it would do after that (auxiliary outputs, a view that fixes the size) is not done. Only while it is exported,
-    the rest runs, and the graph drops it.
+    `net` keeps its class, its names and its weights. Its forward pass ends where the map is made, so that later code
+    (auxiliary outputs, a view that fixes the size) does not run. Only during an export does the rest run; the graph
+    then drops it.
     """
 
     def __init__(self, net: nn.Module, tap: Tap, then: nn.Sequential) -> None:
@@ -72,33 +72,33 @@ class Trunk(nn.Module):
         self.net, self.tap, self.then = net, tap, then
 
     def forward(self, x: Tensor) -> Tensor:
-        if isinstance(x, torch.fx.Proxy):  # one call in a graph of torch.fx: no exception gets out of its layers
+        if isinstance(x, torch.fx.Proxy):  # one call_module node: torch.fx cannot trace the exception
             traced: Any = x.tracer
             return traced.create_proxy("call_module", traced.path_of_module(self), (x,), {})
         for layer in self.then:
             if isinstance(layer, TokenGrid):
                 layer.checked(x)
-        found: Tensor = self.then(self._reached(x))
-        return found
+        features: Tensor = self.then(self._run_to_map(x))
+        return features
 
-    def _reached(self, x: Tensor) -> Tensor:
+    def _run_to_map(self, x: Tensor) -> Tensor:
         try:
             self.net(x)
         except MapReached as reached:
-            found: Tensor = reached.args[0]
-            return found
-        seen, self.tap.seen = self.tap.seen, None
-        if seen is None:
+            tapped: Tensor = reached.args[0]
+            return tapped
+        map, self.tap.map = self.tap.map, None
+        if map is None:
             raise RuntimeError(
                 f"{type(self.net).__name__} answered without making the map that its new head stands on: its way "
                 f"through its modules is not the one it went when the head was swapped"
             )
-        return seen
+        return map
 
 
 @final
 class TrunkAndHead(nn.Module):
-    """Logits of a head on the features of a network that could not take it in itself."""
+    """A trunk and a head, for networks that the head cannot be put into."""
 
     def __init__(self, features: Trunk, head: nn.Module) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class TrunkAndHead(nn.Module):
 
 @final
 class Replay(nn.Module):
-    """A function that the network calls between its last module and its map: DenseNet's ReLU."""
+    """Repeats a function that the network calls between its last module and its map, such as DenseNet's ReLU."""
 
     def __init__(self, where: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         super().__init__()
@@ -119,21 +119,20 @@ class Replay(nn.Module):
 
     @classmethod
     def of(cls, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], taken: Tensor) -> "Replay | None":
-        """None for a function that cannot be named."""
+        """Return the call as a module; None for a function without a public name, or one that takes other tensors."""
         name = getattr(function, "__name__", "")
         where = next((where for where, space in NAMESPACES.items() if getattr(space, name, None) is function), None)
-        held = [replaced(part, lambda one: Slot(0) if one is taken else one) for part in (args, kwargs)]
+        held = [replaced(part, lambda value: Slot(0) if value is taken else value) for part in (args, kwargs)]
         if where is None or any(isinstance(part, Tensor) for part in leaves(held)):
             return None
         return cls(where, name, held[0], held[1])
 
     def forward(self, x: Tensor) -> Tensor:
-        args, kwargs = (replaced(part, lambda one: x if isinstance(one, Slot) else one) for part in self._parts())
+        args, kwargs = (
+            replaced(part, lambda value: x if isinstance(value, Slot) else value) for part in (self.args, self.kwargs)
+        )
         out: Tensor = getattr(NAMESPACES[self.where], self.name)(*args, **kwargs)
         return out
-
-    def _parts(self) -> tuple[Any, Any]:
-        return self.args, self.kwargs
 
     def extra_repr(self) -> str:
         more = [str(part) for part in self.args[1:]] + [f"{key}={value}" for key, value in self.kwargs.items()]

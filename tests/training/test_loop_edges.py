@@ -8,7 +8,15 @@ import torch
 from torch import nn
 
 from gapstone.images.augment import Augment, suit
-from gapstone.training.loop import TrainingError, TrainSettings, descend, fit, shuffled, steps_of, warm_cosine
+from gapstone.training.loop import (
+    TrainingError,
+    TrainSettings,
+    count_steps,
+    epoch_trainer,
+    shuffled,
+    train_epochs,
+    warm_cosine,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,8 +55,8 @@ def test_the_rate_rises_from_the_first_step_and_ends_near_zero():
 
 
 def test_steps_count_the_last_batch():
-    assert steps_of(100, TrainSettings(epochs=3, batch_size=50)) == 6
-    assert steps_of(101, TrainSettings(epochs=3, batch_size=50)) == 9
+    assert count_steps(100, TrainSettings(epochs=3, batch_size=50)) == 6
+    assert count_steps(101, TrainSettings(epochs=3, batch_size=50)) == 9
 
 
 def test_the_first_step_is_taken_at_a_part_of_the_rate():
@@ -65,7 +73,7 @@ def test_the_first_step_is_taken_at_a_part_of_the_rate():
         return loss
 
     one = torch.ones(1, 1)
-    run = descend(model, 4, lambda _: iter([(one, one[0])] * 4), learn, settings)
+    run = epoch_trainer(model, 4, lambda _: iter([(one, one[0])] * 4), learn, settings)
     assert run(1) == pytest.approx(-np.mean(moved))
     moved.append(model.weight.item())
     steps, momentum = np.diff(moved), 0.0
@@ -83,7 +91,7 @@ def test_a_loss_that_is_no_number_names_its_epoch():
         return loss
 
     one = torch.ones(1, 1)
-    run = descend(model, 1, lambda _: iter([(one, one[0])]), learn, TrainSettings(epochs=1, batch_size=1))
+    run = epoch_trainer(model, 1, lambda _: iter([(one, one[0])]), learn, TrainSettings(epochs=1, batch_size=1))
     with pytest.raises(TrainingError, match="in epoch 7"):
         run(7)
 
@@ -119,7 +127,7 @@ RIGHT, SURER, WRONG = [[1.0, 0.0], [0.0, 1.0]], [[3.0, 0.0], [0.0, 3.0]], [[0.0,
 )
 def test_ties_of_accuracy_go_to_the_lower_loss(answers, best):
     told = Told(answers, [0, 1])
-    history = fit(told.model, told.run, told.check, TrainSettings(epochs=len(answers)), 0)
+    history = train_epochs(told.model, told.run, told.check, TrainSettings(epochs=len(answers)), 0)
     assert history.best_epoch == best
     assert told.model.weight.item() == best  # and its weights are kept
     assert len(history.train_loss) == len(answers)
@@ -130,20 +138,20 @@ def test_accuracy_comes_before_the_loss():
     told = Told([sure, unsure], [0, 1])
     loss = [nn.functional.cross_entropy(torch.tensor(one), torch.tensor([0, 1])).item() for one in (sure, unsure)]
     assert loss[0] < loss[1]
-    assert fit(told.model, told.run, told.check, TrainSettings(epochs=2), 0).best_epoch == 2
+    assert train_epochs(told.model, told.run, told.check, TrainSettings(epochs=2), 0).best_epoch == 2
 
 
 @pytest.mark.parametrize("patience", [1, 2, 3])
 def test_it_stops_after_so_many_epochs_without_a_better_one(patience):
     told = Told([RIGHT, SURER, *[RIGHT] * 8], [0, 1])
-    history = fit(told.model, told.run, told.check, TrainSettings(epochs=10, patience=patience), 0)
+    history = train_epochs(told.model, told.run, told.check, TrainSettings(epochs=10, patience=patience), 0)
     assert len(history.train_loss) == 2 + patience
     assert told.model.weight.item() == 2
 
 
 def test_without_validation_it_never_stops_early():
     told = Told([RIGHT], [0, 1])
-    history = fit(told.model, told.run, None, TrainSettings(epochs=5, patience=1), 0)
+    history = train_epochs(told.model, told.run, None, TrainSettings(epochs=5, patience=1), 0)
     assert (history.best_epoch, told.model.weight.item(), len(history.train_loss)) == (5, 5, 5)
 
 

@@ -118,17 +118,17 @@ def model(path, backbone="nin"):
 def test_a_model_that_was_trained_is_trained_on_carefully(data, tmp_path):
     fresh = decided(data)
     assert fresh.settings.learning_rate == 0.05
-    assert (fresh.trained, fresh.weights, fresh.moments) == (False, None, None)
+    assert (fresh.from_model_file, fresh.weights_digest, fresh.moments) == (False, None, None)
     assert fresh.backbone == "nin"
     path = model(tmp_path / "m.safetensors")
     old = decided(data, weights=path)
     assert old.settings.learning_rate == 0.01
-    assert old.trained
-    assert old.weights is not None
-    assert old.plain.size == (24, 24)  # as it was trained
+    assert old.from_model_file
+    assert old.weights_digest is not None
+    assert old.preprocessing.size == (24, 24)  # as it was trained
     assert old.moments == ((0.4,) * 3, (0.2,) * 3)
     other = decided(data, weights=path, size="16", learning_rate=0.3)
-    assert (other.plain.size, other.settings.learning_rate) == ((16, 16), 0.3)
+    assert (other.preprocessing.size, other.settings.learning_rate) == ((16, 16), 0.3)
     frozen = decided(data, weights=path, freeze=True, epochs=7)
     assert frozen.settings.learning_rate == 0.05  # its head begins from nothing
     assert frozen.settings.epochs == 7
@@ -141,7 +141,7 @@ def test_what_is_decided_for_small_pictures(data):
     assert np.array_equal(found.splits[0].test, found.splits[1].test)
     assert found.settings.epochs == 3
     assert found.settings.precision == "float32"
-    assert found.plain.stored == found.plain.size == (20, 20)
+    assert found.preprocessing.stored == found.preprocessing.size == (20, 20)
     assert found.settings.augment.describe() == "flips and shifts of up to 2 px"
     assert not found.folds
     used = np.concatenate([found.splits[0].train, found.splits[0].validation, found.splits[0].test])
@@ -174,8 +174,8 @@ def test_a_network_of_one_size(data, monkeypatch):
         return features
 
     monkeypatch.setattr(nets, "build", fixed)
-    assert decided(data, backbone="nin").plain.size == (24, 28)
-    assert decided(data, backbone="nin", size="24x28").plain.size == (24, 28)
+    assert decided(data, backbone="nin").preprocessing.size == (24, 28)
+    assert decided(data, backbone="nin", size="24x28").preprocessing.size == (24, 28)
     with pytest.raises(ValueError, match="--size 32: nin takes only 24×28 px"):
         decided(data, backbone="nin", size="32")
 

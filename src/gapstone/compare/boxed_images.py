@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gapstone.console.formatting import display
 from gapstone.data.object_boxes import Box, read_objects
 from gapstone.training.loop import Rows
-from gapstone.training.training_data import Say, TrainingPlan
+from gapstone.training.training_data import Log, TrainingPlan
 
 LONGEST = 1024
 """px: pictures with a longer side are scored on a grid of that size. A map of 7×7 cells has nothing to show beyond."""
@@ -33,7 +33,7 @@ class BoxedImages(NamedTuple):
         return factor, (height, width), np.asarray(self.boxes, np.float64) * factor
 
 
-def boxed_images(path: Path, decided: TrainingPlan, say: Say) -> tuple[BoxedImages, ...]:
+def boxed_images(path: Path, decided: TrainingPlan, log: Log) -> tuple[BoxedImages, ...]:
     """All images of the store that have boxes. Raises: ValueError where no test image has."""
     sizes = [facts.size for facts in decided.scan.facts]
     read = read_objects(path, decided.source, sizes)
@@ -51,7 +51,7 @@ def boxed_images(path: Path, decided: TrainingPlan, say: Say) -> tuple[BoxedImag
             f"--boxes {display(path)}: none of the {len(tested):,} test images has a box of its own class, so there is "
             f"nothing to measure; {len(found):,} of the other images have one{aside}."
         )
-    say(f"{count:,} of {len(tested):,} test images have boxes of their class: where heads look is measured{aside}.")
+    log(f"{count:,} of {len(tested):,} test images have boxes of their class: where heads look is measured{aside}.")
     return found
 
 

@@ -26,7 +26,7 @@ from gapstone.models.classifier import Classifier
 from gapstone.nets import map_size
 from gapstone.pooling import Pool
 from gapstone.storage.resumable_rows import RowsError, compute_rows
-from gapstone.training.loop import WORTH_BFLOAT16, Precision, Rows, faster, feature_maps, repeatable
+from gapstone.training.loop import WORTH_BFLOAT16, Precision, Rows, faster, feature_maps, make_repeatable
 from gapstone.workers.job_processes import JobError, run_jobs
 
 NAME = "Frozen backbone, one pass"
@@ -106,7 +106,7 @@ def run_feature_pass(
 
 def look(folder_of_images: Path, folder: Path, what: FeaturePass, send: Callable[[Any], None]) -> None:
     """The pass itself; sends how far it is, and at last what was `Seen`."""
-    repeatable()  # with torch's own number of threads: all cores, or OMP_NUM_THREADS
+    make_repeatable()  # with torch's own number of threads: all cores, or OMP_NUM_THREADS
     store = Store.open(folder_of_images)
     model = backbone(what.trial)
     live = ModelPredictor(model, store)

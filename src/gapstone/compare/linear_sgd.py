@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gapstone.training.loop import TrainSettings, diverged, shuffled, steps_of, warm_cosine
+from gapstone.training.loop import TrainSettings, count_steps, divergence_error, shuffled, warm_cosine
 
 
 @final
 class LinearDescent:
-    """Trains `linear` for an epoch at a time, with the steps that `training.descend` and SGD would take.
+    """Trains `linear` for an epoch at a time, with the steps that `training.loop.epoch_trainer` and SGD would take.
 
         >>> run = LinearDescent(head.classifier[0], vectors, labels, settings, seed=0)
         >>> run(epoch=1)                                # the mean loss
@@ -33,7 +33,7 @@ class LinearDescent:
         self.weight = torch.cat([linear.weight.detach(), linear.bias.detach()[:, None]], 1)
         self.speed = torch.zeros_like(self.weight)
         self.truth = torch.eye(linear.out_features, device=inputs.device)
-        self.factor = warm_cosine(steps_of(len(inputs), settings), settings.warmup)
+        self.factor = warm_cosine(count_steps(len(inputs), settings), settings.warmup)
         self.step = 0
 
     @torch.no_grad()
@@ -57,7 +57,7 @@ class LinearDescent:
             self.step += 1
         loss = -torch.stack(losses).sum().item() / len(self.inputs)
         if not math.isfinite(loss):
-            raise diverged(loss, epoch, rate)
+            raise divergence_error(loss, epoch, rate)
         self.linear.weight.copy_(decayed)
         self.linear.bias.copy_(weight[:, -1])
         return loss

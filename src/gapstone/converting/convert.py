@@ -151,7 +151,7 @@ def _convert(
     fitted = fit(
         model.trunk, looked(parts.train, "training"), spec, request.method,
         held_out=looked(parts.validation, "validation") if len(parts.validation) else None,
-        labels=None if same else labels, finetune=request.finetune, seed=request.seed, progress=bars,
+        labels=None if same else labels, finetune=request.finetune, seed=request.seed, start_progress=bars,
     )  # fmt: skip
     new = fitted.model
     assert isinstance(new, Classifier)

@@ -19,7 +19,7 @@ from gapstone.images.cropping import cropping_note
 from gapstone.images.intensity_range import UNDECIDED
 from gapstone.images.load import ImageError
 from gapstone.images.preprocessing import not_native
-from gapstone.training.training_data import content
+from gapstone.training.training_data import content_digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ def model_views(
 
         view = native(decode, preprocessing, model.smallest, device)
         before = view if model.only is None else resized(decode, preprocessing, device)
-        return ModelViews(view, before, numbers[source.labels], chosen, ["native", content(source, found, used)])
+        return ModelViews(view, before, numbers[source.labels], chosen, ["native", content_digest(source, found, used)])
     tell = bars("Decoding images")
     store = build(source, used, preprocessing, folder / "store", scan=found, progress=tell, say=bars.say)
     train, validation, test = (store.rows(part) for part in (chosen.train, chosen.validation, chosen.test))

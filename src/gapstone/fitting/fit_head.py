@@ -22,7 +22,7 @@ from gapstone.heads import Head, parse
 from gapstone.heads.recipes import RECIPES
 from gapstone.models.classifier import Classifier
 from gapstone.swapping.swap_report import KEPT, Swapped, count, head_of
-from gapstone.training.training_data import Progress
+from gapstone.training.training_data import StartProgress
 
 Method = Literal["logistic", "ridge", "distil"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -112,7 +112,7 @@ def fit(
     labels: Sequence[str] | None = None,
     finetune: int = 0,
     seed: int = 0,
-    progress: Progress | None = None,
+    start_progress: StartProgress | None = None,
 ) -> Fitted:
     """As `fit_head`, for `Data`, and it tells how the head was found."""
     path, old = head_of(model)
@@ -143,12 +143,12 @@ def fit(
         other = head_inputs(model, new_head, held_out, **wanted)
         finite(other.vectors)
         check(other.labels, names, every=False)
-    linear = _solve(train, other, method, len(names), progress)
+    linear = _solve(train, other, method, len(names), start_progress)
     put(new_head, linear)
     tuned = None
     if finetune:
         assert isinstance(new, Classifier)
-        tuned = _tune(new, train, other, finetune, seed, progress)
+        tuned = _tune(new, train, other, finetune, seed, start_progress)
     return Fitted(new, linear.penalty, len(train.labels), len(other.labels), tuned)
 
 
@@ -208,10 +208,12 @@ def _carve(train: HeadInputs, seed: int) -> tuple[HeadInputs, HeadInputs]:
     return train.some(rest), train.some(other)
 
 
-def _solve(train: HeadInputs, other: HeadInputs, method: Method, classes: int, progress: Progress | None) -> Linear:
+def _solve(
+    train: HeadInputs, other: HeadInputs, method: Method, classes: int, start_progress: StartProgress | None
+) -> Linear:
     if method == "logistic":
-        tell = progress("Logistic regression") if progress else None
-        return logistic(train.vectors, train.labels, (other.vectors, other.labels), tell)
+        progress = start_progress("Logistic regression") if start_progress else None
+        return logistic(train.vectors, train.labels, (other.vectors, other.labels), progress)
     if method == "distil":
         assert train.logits is not None
         return Ridge.of(train.vectors, train.logits).solve()
@@ -247,17 +249,22 @@ def put(head: Head, linear: Linear) -> None:
 
 
 def _tune(
-    model: Classifier, train: HeadInputs, other: HeadInputs, epochs: int, seed: int, progress: Progress | None
+    model: Classifier,
+    train: HeadInputs,
+    other: HeadInputs,
+    epochs: int,
+    seed: int,
+    start_progress: StartProgress | None,
 ) -> Finetuned:
     assert train.between is not None
     assert other.between is not None
     if not len(other.labels):
         raise ValueError("fine-tuning needs held-out images to stop by: give validation=, or more images per class.")
-    tell: Callable[..., Any] | None = progress("Fine-tuning the last stage") if progress else None
+    progress: Callable[..., Any] | None = start_progress("Fine-tuning the last stage") if start_progress else None
     kinds = [(part, next(part.parameters()).dtype) for part in (model.features, model.head)]
     model.float()  # small steps vanish in half precision
     tuned = finetune(
-        model, LastStage(train.between, train.labels), LastStage(other.between, other.labels), epochs, seed, tell
+        model, LastStage(train.between, train.labels), LastStage(other.between, other.labels), epochs, seed, progress
     )
     for part, kind in kinds:
         part.to(kind)

@@ -25,7 +25,7 @@ from gapstone.converting.model_views import ModelViews, model_views
 from gapstone.converting.paired_difference import Paired, Right
 from gapstone.data.near_duplicates import check_threshold
 from gapstone.data.open_source import open_source
-from gapstone.fitting.fit_head import fit, fit_request
+from gapstone.fitting.fit_head import check_fit_request, fit
 from gapstone.fitting.fitting_data import OnDisk
 from gapstone.heads import Head, parse
 from gapstone.models.backbone_weights import digest
@@ -61,7 +61,7 @@ def convert(request: ConvertRequest, as_json: bool = False, console: Console | N
             "--data is missing: without images to fit it to, a new head predicts by chance. Labelled images in any "
             f"form of DATA; or, to train it yourself, gs.swap_head(model, {spec!r}) in Python."
         )
-    fit_request(spec, request.method, request.finetune)
+    check_fit_request(spec, request.method, request.finetune)
     at_least(0, seed=request.seed)
     check_threshold(request.duplicate_threshold)
     at_least(1, batch_size=request.batch_size)

@@ -14,7 +14,7 @@ from gapstone.data.decoded_store import StoreError, build
 from gapstone.data.scan import Scan, scan
 from gapstone.data.sources import Source
 from gapstone.data.split import DataSplit, split
-from gapstone.fitting.image_batches import View, native, resized, stored
+from gapstone.fitting.image_batches import View, native_view, resized_view, stored_view
 from gapstone.images.cropping import cropping_note
 from gapstone.images.intensity_range import UNDECIDED
 from gapstone.images.load import ImageError
@@ -77,14 +77,14 @@ def model_views(
                     f"{display(found.names[row])}: {error}. Run the same command again: it looks at the images anew."
                 ) from error
 
-        view = native(decode, preprocessing, model.smallest, device)
-        before = view if model.only is None else resized(decode, preprocessing, device)
+        view = native_view(decode, preprocessing, model.smallest, device)
+        before = view if model.only is None else resized_view(decode, preprocessing, device)
         return ModelViews(view, before, numbers[source.labels], chosen, ["native", content_digest(source, found, used)])
     tell = bars("Decoding images")
     store = build(source, used, preprocessing, folder / "store", scan=found, progress=tell, say=bars.say)
     train, validation, test = (store.rows(part) for part in (chosen.train, chosen.validation, chosen.test))
     parts = replace(chosen, train=train, validation=validation, test=test)
-    view = stored(store, preprocessing, device)
+    view = stored_view(store, preprocessing, device)
     return ModelViews(view, view, numbers[store.labels], parts, store.key)
 
 

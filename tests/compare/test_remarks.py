@@ -5,7 +5,7 @@ import pytest
 
 from gapstone.compare.remarks import learned_with, remarks
 from gapstone.compare.report import report_page, report_pictures
-from gapstone.training.loop import few_validation, learned, majority
+from gapstone.training.learning_checks import few_validation, learned, majority
 from tests.compare.fake_results import make, save
 from tests.compare.test_report import Page, decoded
 

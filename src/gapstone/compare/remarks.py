@@ -4,7 +4,7 @@ from typing import Any
 
 from gapstone.compare.verdict import listed
 from gapstone.console.formatting import span
-from gapstone.training.loop import few_validation, learned, majority
+from gapstone.training.learning_checks import few_validation, learned, majority
 
 
 def remarks(results: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from rich.table import Table
 from gapstone.console.formatting import count_noun, format_size
 from gapstone.converting.converted import Converted
 from gapstone.converting.model_measures import ModelCosts
-from gapstone.training.loop import few_validation
+from gapstone.training.learning_checks import few_validation
 
 
 def print_table(converted: Converted, console: Console) -> None:

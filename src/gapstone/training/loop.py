@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -21,12 +21,6 @@ Precision = Literal["float32", "bfloat16"]
 Rows = NDArray[np.intp]
 WORTH_BFLOAT16 = 10_000_000
 """Multiply-adds per image: NIN at 32 px has 4 million (1.1× faster in bfloat16), ResNet-18 at 112 px 450 (2.5×)."""
-
-
-SKILL = 0.1
-"""Share of the way from the majority class to 100 % that a head must reach to count as having learned."""
-FEW = 100
-"""With fewer validation images, a single one can decide which epoch is best."""
 
 
 class TrainingError(RuntimeError):
@@ -358,30 +352,6 @@ def faster(step: dict[Precision, float]) -> Precision:
     if "float32" not in step:
         return "bfloat16"
     return "bfloat16" if step.get("bfloat16", math.inf) * 1.25 < step["float32"] else "float32"
-
-
-def majority(counts: Sequence[int]) -> float:
-    """The accuracy of always predicting the largest class."""
-    return max(counts, default=0) / max(sum(counts), 1)
-
-
-def learned(accuracy: float, majority: float) -> bool:
-    """Whether the accuracy is clearly better than that of always predicting the majority class.
-
-    >>> learned(0.58, majority=0.55), learned(0.15, majority=0.1), learned(0.7, majority=0.55)
-    (False, False, True)
-    """
-    return accuracy - majority >= SKILL * (1 - majority)
-
-
-def few_validation(images: int) -> str | None:
-    """A warning that the choice of the best epoch is noisy; None with enough validation images, or none at all."""
-    if not 0 < images < FEW:
-        return None
-    return (
-        f"The best epoch was chosen on {count_noun(images, 'validation image')}, where one image is "
-        f"{100 / images:.1f} percentage points: which epoch is best is partly luck."
-    )
 
 
 def make_repeatable() -> None:

@@ -16,17 +16,8 @@ from gapstone.heads import parse
 from gapstone.models.classifier import Classifier
 from gapstone.runtime.interrupts import stoppable
 from gapstone.storage.owned_folder import own_file
-from gapstone.training.loop import (
-    History,
-    few_validation,
-    learned,
-    majority,
-    make_repeatable,
-    measure_pace,
-    predict,
-    seeded,
-    train,
-)
+from gapstone.training.learning_checks import few_validation, learned, majority
+from gapstone.training.loop import History, make_repeatable, measure_pace, predict, seeded, train
 from gapstone.training.training_data import TrainingData, TrainOptions, at_least, prepare_training_data
 
 

@@ -95,6 +95,19 @@ def environment_stays():
 
 
 @pytest.fixture(autouse=True)
+def pools_stay():
+    """A pool that a test registers and leaves has its name taken in every later test of its worker."""
+    from gapstone.pools import POOLS
+
+    before = dict(POOLS)
+    yield
+    left = sorted(POOLS.keys() - before.keys())
+    for name in left:
+        del POOLS[name]
+    assert not left, f"the test leaves pools of its own: {left}"
+
+
+@pytest.fixture(autouse=True)
 def chosen_kernels(environment_stays, request, monkeypatch):
     """A kernel takes 1 to 8 s to compile, and serves one pool, one type and one kind of region. In `make test` only
     tests that call a compiled loop by its name (tests/tuned, tests/contract) or are marked `kernels`, and processes

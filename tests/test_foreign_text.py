@@ -74,7 +74,7 @@ def test_the_console_escapes_what_was_missed(forced, monkeypatch, tmp_path):
             tell = bars("".join(NASTY))
             tell(1, 2, "".join(NASTY))
             with bars.during("".join(NASTY)):
-                bars.say(NASTY[0])
+                bars.log(NASTY[0])
     text = (tmp_path / "out").read_text("utf-8")
     nothing_raw(text, forced)
     assert "[red]x[/]" in text

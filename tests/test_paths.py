@@ -29,7 +29,15 @@ from gapstone.inspecting.inspect_command import inspect_model
 from gapstone.maps.open_model import open_model
 from gapstone.models.backbone_weights import read_weights
 from gapstone.storage.atomic import write_atomic
-from gapstone.storage.paths import PathError, check_input, of_path, open_input, output_file, output_folder, sentence
+from gapstone.storage.paths import (
+    PathError,
+    check_input,
+    open_input,
+    output_file,
+    output_folder,
+    path_in_errors,
+    sentence,
+)
 from gapstone.training.train_model import train_model
 from gapstone.training.training_data import TrainOptions
 
@@ -253,7 +261,7 @@ def test_one_name_for_the_results_of_the_same_data():
     ],
 )
 def test_what_the_system_refuses_is_a_sentence_with_the_path(number, says, tmp_path):
-    with pytest.raises(OSError, match=str(number)) as caught, of_path(tmp_path / "x\x1by", needed=5_000_000):
+    with pytest.raises(OSError, match=str(number)) as caught, path_in_errors(tmp_path / "x\x1by", needed=5_000_000):
         raise OSError(number, os.strerror(number))
     said = sentence(caught.value)
     assert says in said

@@ -86,8 +86,9 @@ def _ended(error: Exception) -> int:
     cause: BaseException = error
     if isinstance(error, _StoppedError) and error.__cause__ is not None:
         cause = error.__cause__
-    if interrupts.asked() or isinstance(cause, KeyboardInterrupt):  # in the middle of an import it turns into others
-        return _say(interrupts.said(cause), interrupts.code())
+    # in the middle of an import a KeyboardInterrupt may turn into another error
+    if interrupts.stop_requested() or isinstance(cause, KeyboardInterrupt):
+        return _say(interrupts.stop_message(cause), interrupts.exit_code())
     wrong: Any = error  # typer's errors have other bases in other versions
     if type(error).__name__ == "NoArgsIsHelpError":  # `gapstone` alone
         wrong.show()

@@ -20,7 +20,7 @@ from gapstone.compare.statistics import compare_pairs, holm, interval, verdict
 
 def estimate(value: float, seeds: int, images: int, **parts: float) -> Estimate:
     components = Components(**({"seed": 0.0, "image": 0.0, "residual": 0.0} | parts))
-    return Estimate(value, components.doubt(seeds, images), components)
+    return Estimate(value, components.error(seeds, images), components)
 
 
 def number(text: str, before: str) -> int:
@@ -105,17 +105,17 @@ def test_images_asked_for_are_the_fewest_that_do():
 
 
 def test_folds_ask_for_images_by_the_square():
-    doubt = ErrorDistribution(0.004, 5, 0.0, 1000)
-    text = advise(Estimate(0.01, doubt), 5, 0.005, folds=dict.fromkeys(range(5), (800, 200)))
-    assert number(text, "images") == pytest.approx(1000 * (detectable(doubt, 0.05) / 0.01) ** 2, rel=0.05)
-    far = advise(Estimate(0.00001, doubt), 5, 0.00002, folds=dict.fromkeys(range(5), (800, 200)))
+    error = ErrorDistribution(0.004, 5, 0.0, 1000)
+    text = advise(Estimate(0.01, error), 5, 0.005, folds=dict.fromkeys(range(5), (800, 200)))
+    assert number(text, "images") == pytest.approx(1000 * (detectable(error, 0.05) / 0.01) ** 2, rel=0.05)
+    far = advise(Estimate(0.00001, error), 5, 0.00002, folds=dict.fromkeys(range(5), (800, 200)))
     assert "far more images" in far
-    assert 1000 * (detectable(doubt, 0.05) / 0.00001) ** 2 > MOST_IMAGES
+    assert 1000 * (detectable(error, 0.05) / 0.00001) ** 2 > MOST_IMAGES
 
 
 def test_what_is_detectable_is_both_errors():
-    doubt = ErrorDistribution(0.0, 5, 0.01, 10**6)
-    assert detectable(doubt, 0.05) == pytest.approx((1.95996 + 0.84162) * 0.01, rel=1e-3)
+    error = ErrorDistribution(0.0, 5, 0.01, 10**6)
+    assert detectable(error, 0.05) == pytest.approx((1.95996 + 0.84162) * 0.01, rel=1e-3)
     assert POWER == 0.8
 
 
@@ -168,8 +168,8 @@ def test_a_component_that_comes_out_negative_counts_as_none():
     d = np.array([[1.0, -1.0, 1.0, -1.0], [-1.0, 1.0, -1.0, 1.0]])
     found = crossed(d, 0 * d)
     assert found.components == Components(0.0, 0.0, pytest.approx(8 / 3))
-    assert found.doubt.by_image == pytest.approx(np.sqrt(AGREEMENT) / 6)
-    assert found.doubt.by_repeat == 0
+    assert found.error.by_image == pytest.approx(np.sqrt(AGREEMENT) / 6)
+    assert found.error.by_repeat == 0
     # and the other way: rows that differ less than the rest
     other = crossed(d.T, 0 * d.T)
     assert other.components == Components(0.0, 0.0, pytest.approx(8 / 3))
@@ -179,28 +179,28 @@ def test_a_component_that_comes_out_negative_counts_as_none():
 def test_doubt_of_a_negative_component_is_that_of_none():
     assert difference._by_image(-1.0, 10) == difference._by_image(0.0, 10) == pytest.approx(np.sqrt(2) / 12)
     assert difference._by_image(0.5, 10) == pytest.approx(np.sqrt(0.05 + 2 / 144))
-    doubt = Components(0.02, 0.5, 0.1).doubt(4, 10)
-    assert doubt.by_repeat == pytest.approx(np.sqrt(0.02 / 4 + 0.1 / 40))
-    assert (doubt.repeats, doubt.images) == (4, 10)
+    error = Components(0.02, 0.5, 0.1).error(4, 10)
+    assert error.by_repeat == pytest.approx(np.sqrt(0.02 / 4 + 0.1 / 40))
+    assert (error.repeats, error.images) == (4, 10)
 
 
 def test_intervals_end_where_differences_do():
     wide = Estimate(0.9, ErrorDistribution(0.5, 2, 0.1, 10))
     assert wide.interval() == (-1.0, 1.0)
-    assert ErrorDistribution(0.5, 2, 0.1, 10).beyond(0) == 1.0
+    assert ErrorDistribution(0.5, 2, 0.1, 10).tail_probability(0) == 1.0
 
 
 def test_folds_of_unlike_size_count_each_by_its_own():
     a, b = [0.9, 0.8, 0.85], [0.85, 0.8, 0.8]
     found = corrected_t(a, b, [90, 80, 100], [10, 20, 10])
     ratio = np.mean([10 / 90, 20 / 80, 10 / 100])
-    assert found.doubt.by_repeat == pytest.approx(np.sqrt((1 / 3 + ratio) * np.var(np.subtract(a, b), ddof=1)))
-    assert (found.doubt.repeats, found.doubt.images) == (3, 40)
-    assert corrected_t(a, b, 90, 10, images=25).doubt.images == 25
+    assert found.error.by_repeat == pytest.approx(np.sqrt((1 / 3 + ratio) * np.var(np.subtract(a, b), ddof=1)))
+    assert (found.error.repeats, found.error.images) == (3, 40)
+    assert corrected_t(a, b, 90, 10, images=25).error.images == 25
 
 
 def test_two_folds_are_enough_and_one_is_not():
-    assert corrected_t([0.9, 0.8], [0.8, 0.8], 90, 10).doubt.repeats == 2
+    assert corrected_t([0.9, 0.8], [0.8, 0.8], 90, 10).error.repeats == 2
     for a, b in (([0.9], [0.8]), ([0.9, 0.8], [0.8]), ([[0.9, 0.8]], [[0.8, 0.8]])):
         with pytest.raises(ValueError, match="one accuracy per fold, 2 or more"):
             corrected_t(a, b, 90, 10)

@@ -50,26 +50,28 @@ def test_components_against_statsmodels_mixed_model() -> None:
         assert value == pytest.approx(expected[name], rel=2e-3)
     assert fit.scale == pytest.approx(residual, rel=1e-3)
     # and so is the error of the mean, but for the two images that are added
-    assert fit.bse_fe["Intercept"] ** 2 == pytest.approx(crossed(d, 0 * d).doubt.error ** 2 - 2 / 17**2, rel=1e-3)
+    assert fit.bse_fe["Intercept"] ** 2 == pytest.approx(
+        crossed(d, 0 * d).error.standard_error ** 2 - 2 / 17**2, rel=1e-3
+    )
 
 
 def test_doubt_against_two_million_draws() -> None:
     rng = np.random.default_rng(0)
     for repeats, by_repeat, by_image in ((2, 1.0, 1.0), (3, 0.2, 1.0), (5, 1.0, 0.3), (10, 1.0, 1.0)):
-        doubt = ErrorDistribution(by_repeat, repeats, by_image, 400)
+        error = ErrorDistribution(by_repeat, repeats, by_image, 400)
         drawn = np.abs(by_repeat * rng.standard_t(repeats - 1, 2_000_000) + by_image * rng.standard_t(399, 2_000_000))
         for level in (0.2, 0.05, 0.01):
-            assert np.mean(drawn > doubt.reach(level)) == pytest.approx(level, rel=0.02)
+            assert np.mean(drawn > error.quantile(level)) == pytest.approx(level, rel=0.02)
 
 
 def test_doubt_with_one_source_is_student_s_t() -> None:
     for repeats in (2, 3, 5, 40, 200):
         for distance in (0.1, 1.0, 2.5, 30.0):
-            alone = ErrorDistribution(1.0, repeats, 0.0, 10**6).beyond(distance)
+            alone = ErrorDistribution(1.0, repeats, 0.0, 10**6).tail_probability(distance)
             assert alone == pytest.approx(2 * stats.t.sf(distance, repeats - 1), rel=1e-3, abs=1e-12)
-    assert ErrorDistribution(0, 5, 2.0, 30).beyond(3) == pytest.approx(2 * stats.t.sf(1.5, 29))
-    assert ErrorDistribution(0.3, 5, 2.0, 30).reach(0.05) == pytest.approx(
-        ErrorDistribution(3, 5, 20, 30).reach(0.05) / 10
+    assert ErrorDistribution(0, 5, 2.0, 30).tail_probability(3) == pytest.approx(2 * stats.t.sf(1.5, 29))
+    assert ErrorDistribution(0.3, 5, 2.0, 30).quantile(0.05) == pytest.approx(
+        ErrorDistribution(3, 5, 20, 30).quantile(0.05) / 10
     )
 
 
@@ -88,8 +90,8 @@ def test_corrected_t_on_scikit_learn_s_documented_example() -> None:
     d = rbf - linear
     assert stats.ttest_1samp(d, 0).statistic == pytest.approx(2.611, abs=5e-4)
     estimate = corrected_t(rbf, linear, train=90, test=10)
-    assert estimate.difference / estimate.doubt.by_repeat == pytest.approx(0.750, abs=5e-4)
-    plain = replace(estimate, doubt=replace(estimate.doubt, by_image=0.0))  # without the two images that we add
+    assert estimate.difference / estimate.error.by_repeat == pytest.approx(0.750, abs=5e-4)
+    plain = replace(estimate, error=replace(estimate.error, by_image=0.0))  # without the two images that we add
     assert plain.p / 2 == pytest.approx(0.2275, abs=1e-4)  # printed as 0.227
 
 
@@ -273,7 +275,9 @@ def test_pairs_have_what_the_schema_promises() -> None:
     assert pairs[0]["ci95"][0] < pairs[0]["difference_pp"] < pairs[0]["ci95"][1]
     assert "4 seeds × 400 images" in pairs[0]["method"]
     gap, fc = (np.stack(list(heads(fc=0.7, gap=0.9)[head].values())) for head in ("gap", "fc"))
-    assert sum(pairs[0]["variance_pp2"].values()) == pytest.approx(1e4 * crossed(gap, fc).doubt.error ** 2, rel=0.4)
+    assert sum(pairs[0]["variance_pp2"].values()) == pytest.approx(
+        1e4 * crossed(gap, fc).error.standard_error ** 2, rel=0.4
+    )
 
 
 def test_failed_seeds_leave_the_common_ones() -> None:
@@ -346,7 +350,7 @@ def test_significant_before_holm_only_is_noted() -> None:
 def test_advice_names_seeds_where_seeds_decide_and_images_where_they_do() -> None:
     def advice(difference: float, seeds: int, images: int, **components: float) -> str:
         parts = Components(**({"seed": 0.0, "image": 0.0, "residual": 0.0} | components))
-        return advise(Estimate(difference, parts.doubt(seeds, images), parts), seeds, 0.005)
+        return advise(Estimate(difference, parts.error(seeds, images), parts), seeds, 0.005)
 
     seeds = advice(0.01, 5, 10_000, seed=0.0001)
     assert "seeds (now 5)" in seeds

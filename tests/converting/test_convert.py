@@ -19,7 +19,7 @@ from gapstone.converting.model_measures import moves
 from gapstone.data.open_source import open_source
 from gapstone.data.split import split
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.runtime.interrupts import said
+from gapstone.runtime.interrupts import stop_message
 from gapstone.storage.owned_folder import CONVERT, discard
 from tests.schemas import check_refuses_damage
 
@@ -60,10 +60,10 @@ def test_the_file_answers_as_the_report_says(converted, folder):
     from gapstone.data.scan import scan
 
     test = split(source, scan(source), seed=0, limit=600).test
-    assert len(test) == len(done.test)
+    assert len(test) == len(done.correct)
     answers = new.predict([source.pixels(int(row)) for row in test]).argmax(1)
     right = np.array([new.labels[k] for k in answers]) == [source.classes[source.labels[row]] for row in test]
-    np.testing.assert_array_equal(right, done.test)
+    np.testing.assert_array_equal(right, done.correct)
     assert right.mean() > 0.7  # learned, and the labels are the right ones
 
 
@@ -155,7 +155,7 @@ def test_other_classes(model, folder):
     assert gs.load(folder / "three.safetensors").labels == ("zero", "one", "two")
     assert "DATA (zero, one, two) are not those of the model (9, 8, 7 and 7 more): the new model has" in text
     assert "other classes" in text
-    assert done.test.mean() > 0.9
+    assert done.correct.mean() > 0.9
     with pytest.raises(ValueError, match=r"keeps the classes of the model .*; DATA has zero, one, two: take logistic"):
         quietly(ConvertRequest(str(model), "gap", str(folder / "three.npz"), folder / "x.safetensors", method="distil"))
     assert not (folder / ".x.safetensors.parts").exists()
@@ -222,7 +222,7 @@ def test_stopped_and_gone_on(model, tmp_path, monkeypatch):
         patch.setattr(convert_module, "model_costs", stop)
         with pytest.raises(KeyboardInterrupt) as stopped:
             convert(request, console=Console(file=io.StringIO()))
-    assert "The same command goes on" in said(stopped.value)
+    assert "The same command goes on" in stop_message(stopped.value)
     assert [path.name for path in tmp_path.iterdir()] == [".gap.safetensors.parts"]
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / ".gap.safetensors.parts" / "kept").glob("*.npy")}
     assert len(kept) == 2  # training and validation images
@@ -233,7 +233,7 @@ def test_stopped_and_gone_on(model, tmp_path, monkeypatch):
     whole, _ = quietly(
         ConvertRequest(str(model), "gap", "digits", tmp_path / "whole.safetensors", finetune=1, limit=300)
     )
-    np.testing.assert_array_equal(done.test, whole.test)
+    np.testing.assert_array_equal(done.correct, whole.correct)
     assert (tmp_path / "gap.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 

@@ -80,11 +80,11 @@ def test_the_file_answers_as_the_report_says(models, photos, tmp_path):
         ConvertRequest(str(models["fc"]), "gap", str(photos), tmp_path / "new.safetensors", native=True)
     )
     paths, truth = held_out(photos)
-    np.testing.assert_array_equal(done.test, right(gs.load(tmp_path / "new.safetensors"), paths, truth, native=True))
+    np.testing.assert_array_equal(done.correct, right(gs.load(tmp_path / "new.safetensors"), paths, truth, native=True))
     before = right(gs.load(models["fc"]), paths, truth, native=False)
     assert done.paired.before == before.mean()
     assert "After: every picture as it is, neither cut nor resized; before: resized to 32×32, which is all it" in said
-    assert done.test.mean() > 0.9
+    assert done.correct.mean() > 0.9
     assert done.moved[0] is None  # 4 px of a resized picture are others than of the picture as it is
     assert 0 < done.moved[1] <= 1
     assert [path.name for path in tmp_path.iterdir()] == ["new.safetensors"]
@@ -112,7 +112,7 @@ def test_moves_are_seen(models, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(convert_module, "moves", lambda size: (999, [torch.zeros_like]))
     done, _ = quietly(ConvertRequest(str(models["gap"]), "gmp", str(photos), tmp_path / "new.safetensors", native=True))
     assert done.moved == (0.5, 0.5)
-    assert done.test.mean() > 0.8
+    assert done.correct.mean() > 0.8
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_what_cannot_be_seen_as_it_is_is_left_out_and_said(photos, tmp_path):
     )
     assert f"×90 px, and the network needs at least {smallest} a side" in said or "×80 px, and the network" in said
     assert "(and 3 more)" in said
-    parts = done.parts
+    parts = done.split
     assert len(parts.train) + len(parts.validation) + len(parts.test) == 2 * COUNT
     assert "unusable files left out" in parts.described
 
@@ -170,7 +170,7 @@ def test_stopped_while_it_looks_and_gone_on(models, photos, tmp_path, monkeypatc
     done, _ = quietly(request)
     assert len(first) == 32
     assert not first & set(decoded)
-    assert len(done.parts.train) > 32
+    assert len(done.split.train) > 32
 
 
 def test_a_file_that_goes_away_takes_nothing_along(models, photos, tmp_path, monkeypatch):

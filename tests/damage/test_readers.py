@@ -88,7 +88,7 @@ def read(folder: Path) -> dict[str, Any]:
     tell("store", store)
     for path in (Path("kept") / name for name in NAMES):
         one = resumable_rows._File(folder / "kept", path.name, 30)
-        tell(path.name, lambda one=one: np.load(one.done).tobytes() if one.is_whole() else None)
+        tell(path.name, lambda one=one: np.load(one.path).tobytes() if one.is_complete() else None)
     tell("results", results)
     tell("plan", lambda: read_sealed(folder / "plan.json", "plan"))
     tell("speed", lambda: read_sealed(folder / "speed.json", "speed"))

@@ -58,7 +58,7 @@ def alike(
         return np.full(len(a), value, np.float32), np.full(len(a), colour, np.float32)
 
     monkeypatch.setattr(near_duplicates, "compare", compared)
-    return bool(found.alike(np.array([0]), np.array([1]))[0])
+    return bool(found.are_duplicates(np.array([0]), np.array([1]))[0])
 
 
 BARS = {
@@ -170,16 +170,16 @@ def test_a_limit_that_changes_nothing():
 
 def test_ties_go_to_the_first_fold_and_all_are_as_even_as_they_can_be():
     labels = np.zeros(7, np.int64)
-    part = split._parts(np.arange(7), labels, np.arange(7), 3)
+    part = split._folds(np.arange(7), labels, np.arange(7), 3)
     assert np.bincount(part).tolist() == [3, 2, 2]
     two = np.array([0, 0, 0, 0, 1, 1, 1, 1])
-    part = split._parts(np.arange(8), two, np.arange(8), 4)
+    part = split._folds(np.arange(8), two, np.arange(8), 4)
     assert all(np.bincount(part[two == k], minlength=4).tolist() == [1, 1, 1, 1] for k in (0, 1))
 
 
 def test_between_folds_of_as_many_of_a_class_the_smaller_one_is_taken():
     labels = np.array([0, 0, 0, 1, 1, 1])
-    part = split._parts(np.arange(6), labels, np.arange(6), 2)
+    part = split._folds(np.arange(6), labels, np.arange(6), 2)
     assert np.bincount(part).tolist() == [3, 3]
     assert sorted(np.bincount(part[labels == 0]).tolist()) == sorted(np.bincount(part[labels == 1]).tolist()) == [1, 2]
 
@@ -194,7 +194,7 @@ def test_validation_of_which_all_are_copies_of_test_images():
 
 def test_large_groups_find_their_place_first():
     groups = np.array([0, 0, 0, 1, 2, 3])
-    part = split._parts(np.arange(6), np.zeros(6, np.int64), groups, 2)
+    part = split._folds(np.arange(6), np.zeros(6, np.int64), groups, 2)
     assert np.bincount(part).tolist() == [3, 3]
     assert len(set(part[:3].tolist())) == 1
 
@@ -273,11 +273,11 @@ def spread(lowest: float, highest: float) -> intensity_range.ValueSpread:
 
 def test_notes_say_what_is_cut_off():
     for lowest, highest, cut in ((0, 100, False), (0, 101, True), (-1, 100, True), (0, 50, False)):
-        said = intensity_range.note(spread(lowest, highest), (0, 100), own=False)
+        said = intensity_range.note(spread(lowest, highest), (0, 100), guessed=False)
         assert ("what is beyond is cut off" in said) == cut
         assert ("the lowest" in said) == (lowest < 0)
         assert "guessed" not in said
-    assert "guessed from this picture alone" in intensity_range.note(spread(0, 1), (0, 1), own=True)
+    assert "guessed from this picture alone" in intensity_range.note(spread(0, 1), (0, 1), guessed=True)
 
 
 def test_a_range_ends_at_the_last_value_that_is_not_far_beyond():
@@ -313,7 +313,7 @@ def test_what_is_black_and_white(kind, low, high, lowest, highest, expected):
 
 
 def test_the_rarest_pixels_do_not_decide():
-    assert [intensity_range._left_out(count) for count in (63, 64, 999, 2000, 10_000)] == [0, 1, 1, 2, 10]
+    assert [intensity_range._rare_count(count) for count in (63, 64, 999, 2000, 10_000)] == [0, 1, 1, 2, 10]
 
 
 @pytest.mark.parametrize("value", [(0,), [0, 1], (1, 1), (1, 0), (0, math.inf), (True, 2), (0, "1"), (0, 1, 2)])

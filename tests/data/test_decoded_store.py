@@ -261,13 +261,13 @@ def test_a_store_that_is_damaged_is_named_and_built_anew(
     else:
         path.write_bytes(b"" if way == "empty" else bytes(content[:-1]))
     said: list[str] = []
-    again = build(source, range(4), plain(), folder, say=said.append)
+    again = build(source, range(4), plain(), folder, log=said.append)
     assert np.array_equal(again.images, before)
     assert np.array_equal(again.labels, first.labels)
     assert len(said) == (not (way == "gone" and name == "store.json"))
     assert all(name in line and line.endswith("made anew.") for line in said)
     assert not path.is_symlink()
-    assert not build(source, range(4), plain(), folder, say=said.append).images.flags.writeable
+    assert not build(source, range(4), plain(), folder, log=said.append).images.flags.writeable
     assert len(said) <= 1
 
 
@@ -278,7 +278,7 @@ def test_a_file_of_another_store_does_not_fit(class_folder: Make, tmp_path: Path
     for name in ("images.npy", "rows.npz"):
         (tmp_path / "s" / name).write_bytes((tmp_path / "t" / name).read_bytes())
     said: list[str] = []
-    assert build(source, [0, 1], plain(), tmp_path / "s", say=said.append).names == ("a/0.png", "a/1.png")
+    assert build(source, [0, 1], plain(), tmp_path / "s", log=said.append).names == ("a/0.png", "a/1.png")
     assert len(said) == 1
 
 

@@ -125,7 +125,7 @@ def test_a_chain_is_no_group() -> None:
     assert 3 <= len(np.unique(groups)) < 12
     for leader in np.unique(groups):
         others = np.flatnonzero((groups == leader) & (np.arange(12) != leader))
-        assert likeness.alike(np.full(len(others), leader), others).all()
+        assert likeness.are_duplicates(np.full(len(others), leader), others).all()
 
 
 def test_a_hundred_copies_are_one_group(picture: Callable[..., Picture]) -> None:

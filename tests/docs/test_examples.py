@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 from PIL import ImageShow
 
+from gapstone.pools import POOLS
 from tests.docs import world
 from tests.docs.examples import ROOT, SOURCE, Text, docstrings, fits, page, run
 
@@ -56,7 +57,7 @@ SETUP = {
     "logits_and_maps": "from gapstone import open_model",
     "map_size": BUILD,
     "mixed_sizes": "import torchvision",
-    "of_path": "import io; file, content = io.StringIO(), '{}'",
+    "path_in_errors": "import io; file, content = io.StringIO(), '{}'",
     "on_meta": "from gapstone import nets",
     "open_input": "path = Path('a.jpg')",
     "outputs": f"{BUILD}; features = build('nin').eval(); images = [torch.rand(3, 40, 32), torch.rand(3, 32, 32)]",
@@ -138,6 +139,15 @@ def names(files, monkeypatch):
 
 def texts(folder) -> list[Text]:
     return [text for file in sorted(folder.glob("*.py")) for text in docstrings(file)]
+
+
+@pytest.fixture(autouse=True)
+def own_pools_go(pools_stay):
+    """Examples that register a pool leave it to the reader's session, not to the next test."""
+    before = dict(POOLS)
+    yield
+    for name in POOLS.keys() - before.keys():
+        del POOLS[name]
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(SOURCE)))

@@ -90,7 +90,7 @@ def test_enough_held_out_images_choose_the_penalty_themselves(count, monkeypatch
     layer = np.zeros((2, 4)), np.zeros(2)
     monkeypatch.setattr(fitted, "_by_folds", lambda *_: asked.append("folds") or 2)
     monkeypatch.setattr(fitted, "_path", lambda *_: iter([layer] * 3))
-    monkeypatch.setattr(fitted, "_on", lambda *_: asked.append("held out") or (*layer, 0.5))
+    monkeypatch.setattr(fitted, "_by_held_out", lambda *_: asked.append("held out") or (*layer, 0.5))
     found = fitted.logistic(*features(40, 0), features(count, 1))
     assert found.penalty == (0.5 if count >= fitted.ENOUGH else fitted.PENALTIES[2])
     assert asked == (["held out"] if count >= fitted.ENOUGH else ["folds"])
@@ -112,7 +112,7 @@ def test_the_path_ends_where_it_gets_no_better_twice(errors, tried, monkeypatch)
         fitted, "_path", lambda *_: ((np.full((2, 1), float(k)), np.zeros(2)) for k in range(len(fitted.PENALTIES)))
     )
     steps = []
-    weight, _, penalty = fitted._on(
+    weight, _, penalty = fitted._by_held_out(
         np.zeros((2, 1), np.float32),
         np.arange(2),
         np.zeros((2, 1), np.float32),

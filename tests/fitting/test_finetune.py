@@ -11,15 +11,15 @@ from gapstone.fitting.finetune import LastStage, finetune
 from gapstone.fitting.fit_head import fit_head
 from gapstone.fitting.fitting_data import InMemory, OnDisk
 from gapstone.fitting.head_inputs import head_inputs
-from gapstone.fitting.image_batches import stored
+from gapstone.fitting.image_batches import stored_view
 from tests.fitting.world import PREPROCESSING, classifier, images
 
 OTHER = images(400, seed=2)
 
 
 def between(model, data):
-    seen = head_inputs(model, model.head, InMemory(data, "cpu"), between=True)
-    return LastStage(seen.between, seen.labels)
+    seen = head_inputs(model, model.head, InMemory(data, "cpu"), stage_inputs=True)
+    return LastStage(seen.stage_inputs, seen.labels)
 
 
 def test_only_the_last_stage_and_the_head_change():
@@ -34,12 +34,12 @@ def test_only_the_last_stage_and_the_head_change():
 
 def test_kept_maps_are_those_of_the_network():
     model = classifier()
-    seen = head_inputs(model, model.head, InMemory(OTHER, "cpu"), between=True)
-    assert seen.between.dtype == np.float16
-    assert len(seen.between) == 400
+    seen = head_inputs(model, model.head, InMemory(OTHER, "cpu"), stage_inputs=True)
+    assert seen.stage_inputs.dtype == np.float16
+    assert len(seen.stage_inputs) == 400
     with torch.no_grad():
         maps = model.features(OTHER[0])
-        again = model.features.last(torch.from_numpy(seen.between).float())
+        again = model.features.last(torch.from_numpy(seen.stage_inputs).float())
     torch.testing.assert_close(again, maps, rtol=0.01, atol=0.01)
 
 
@@ -70,7 +70,7 @@ def test_the_weights_kept_are_those_of_the_best_epoch():
     model = classifier("gap")
     held_out = between(model, OTHER)
     tuned = finetune(model, between(model, images(100, seed=1)), held_out, epochs=4, learning_rate=0.3)
-    accuracy, loss = module._judge(model, held_out, torch.device("cpu"))
+    accuracy, loss = module._evaluate(model, held_out, torch.device("cpu"))
     assert (accuracy, loss) == (tuned.accuracy[tuned.best], tuned.loss[tuned.best])
     assert accuracy == max(tuned.accuracy)
 
@@ -133,15 +133,15 @@ def test_stored_images_are_kept_in_float32_where_half_precision_is_too_small(tmp
     model = classifier()
     with torch.no_grad():
         model.features.block2[-2].weight.fill_(1e6)
-    view = stored(Pictures(), PREPROCESSING, torch.device("cpu"))
+    view = stored_view(Pictures(), PREPROCESSING, torch.device("cpu"))
     data = OnDisk(view, Pictures.labels, np.arange(200), "cpu", tmp_path / "kept", {})
-    seen = head_inputs(model, model.head, data, between=True)
-    assert seen.between.dtype == np.float32
-    assert np.isfinite(seen.between).all()
-    assert seen.between.max() > 65_504
+    seen = head_inputs(model, model.head, data, stage_inputs=True)
+    assert seen.stage_inputs.dtype == np.float32
+    assert np.isfinite(seen.stage_inputs).all()
+    assert seen.stage_inputs.max() > 65_504
     with torch.no_grad():
         expected = model.features.before_last(PREPROCESSING.normalise(torch.from_numpy(Pictures.images)))
-    torch.testing.assert_close(torch.from_numpy(np.array(seen.between)), expected)
+    torch.testing.assert_close(torch.from_numpy(np.array(seen.stage_inputs)), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.int16])

@@ -12,7 +12,7 @@ import gapstone as gs
 from gapstone.fitting.fit_head import fit, fit_head
 from gapstone.fitting.fitting_data import InMemory, OnDisk
 from gapstone.fitting.head_inputs import vectors
-from gapstone.fitting.image_batches import stored
+from gapstone.fitting.image_batches import stored_view
 from gapstone.models.model_cost import cost
 from gapstone.swapping.swap_report import head_of
 from tests.fitting.world import LABELS, PREPROCESSING, classifier, images
@@ -231,7 +231,7 @@ def test_stored_images_give_the_same_and_go_on_where_they_were(model, tmp_path):
     x = PREPROCESSING.normalise(torch.from_numpy(Pictures.images[rows]))
     expected = fit_head(model, (x, torch.from_numpy(Pictures.labels[rows])), "gap").head.state_dict()
 
-    view = stored(Pictures(), PREPROCESSING, torch.device("cpu"))
+    view = stored_view(Pictures(), PREPROCESSING, torch.device("cpu"))
 
     def data():
         return OnDisk(view, Pictures.labels, rows, "cpu", tmp_path / "kept", {"model": 1}, batch_size=64)

@@ -149,7 +149,7 @@ def test_every_size_of_jpeg_comes_out_even() -> None:
 
 
 def test_scans_of_a_progressive_jpeg_that_are_missing_are_counted() -> None:
-    found = jpeg.structure(file("progressive"))
+    found = jpeg.read_structure(file("progressive"))
     for scan in found.scans[:-1]:
         with pytest.raises(ImageError, match=r"scans?, and some are missing"):
             load(file("progressive")[: scan.end] + b"\xff\xd9")
@@ -161,7 +161,7 @@ def test_scans_of_a_progressive_jpeg_that_are_missing_are_counted() -> None:
 
 def test_restart_markers_are_counted_and_in_order() -> None:
     data = file("JPEG with restarts")
-    (scan,) = jpeg.structure(data).scans
+    (scan,) = jpeg.read_structure(data).scans
     a, b, c = scan.restarts[:3]
     with pytest.raises(ImageError, match="of its 7 restart markers are there"):
         load(data[:a] + data[b:])
@@ -274,7 +274,7 @@ def test_heic_names_the_extra_or_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
     box = struct.pack(">I4s4sI4s4s", 24, b"ftyp", b"heic", 0, b"mif1", b"heic")
     assert heif.is_heif(box)
     assert not heif.is_heif(struct.pack(">I4s4sI4s4s", 24, b"ftyp", b"avif", 0, b"mif1", b"avif"))
-    monkeypatch.setattr(heif, "opened", lambda data: None)
+    monkeypatch.setattr(heif, "open_heif", lambda data: None)
     with pytest.raises(ImageError, match=r"HEIC photo.*pip install 'gapstone\[heif\]'"):
         load(box + bytes(100))
 

@@ -118,15 +118,15 @@ def test_the_innermost_section_speaks():
         interrupts.stoppable(lambda: "inner"),
     ):
         raise KeyboardInterrupt
-    assert interrupts.said(stopped.value) == "inner"
-    assert interrupts.said(KeyboardInterrupt()).endswith("The same command starts again.")
+    assert interrupts.stop_message(stopped.value) == "inner"
+    assert interrupts.stop_message(KeyboardInterrupt()).endswith("The same command starts again.")
 
 
 def test_held_back_signals_come_later():
     heard = []
     before = signal.signal(signal.SIGINT, lambda *_: heard.append(1))
     try:
-        with interrupts.held_back():
+        with interrupts.interrupts_blocked():
             signal.raise_signal(signal.SIGINT)
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
             time.sleep(0.5)

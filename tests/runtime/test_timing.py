@@ -7,7 +7,7 @@ import pytest
 
 from gapstone.compare.speed_differences import against, caution
 from gapstone.runtime import timing
-from gapstone.runtime.environment import Others
+from gapstone.runtime.environment import BackgroundLoad
 from gapstone.runtime.timing import Timed, pace, ratio, side_by_side, spread, take_turns, unsteady
 
 
@@ -76,14 +76,14 @@ def test_heads_against_the_baseline():
 
 def test_work_of_others_is_what_the_cores_did_without_us(monkeypatch):
     clock, own, cores = itertools.count(0, 10), itertools.count(0, 4), itertools.count(0, 13)
-    monkeypatch.setattr("gapstone.runtime.environment._busy", lambda: next(cores))
+    monkeypatch.setattr("gapstone.runtime.environment._busy_seconds", lambda: next(cores))
     monkeypatch.setattr(time, "process_time", lambda: next(own))
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    with Others() as others:
+    with BackgroundLoad() as load:
         pass
-    assert others.cores == pytest.approx((13 - 4) / 10)
-    monkeypatch.setattr("gapstone.runtime.environment._busy", lambda: None)
-    with Others() as others:
+    assert load.cores == pytest.approx((13 - 4) / 10)
+    monkeypatch.setattr("gapstone.runtime.environment._busy_seconds", lambda: None)
+    with BackgroundLoad() as load:
         pass
-    assert others.cores is None
+    assert load.cores is None
     assert timing.busy(None, []) is None

@@ -69,7 +69,7 @@ def test_a_damaged_marker_is_made_anew(tmp_path, spoil):
         marker.symlink_to("/etc/hostname")
     elif spoil != "gone":
         marker.write_text("" if spoil == "empty" else "x")
-    with own_folder(tmp_path, COMPARE, say=said.append):
+    with own_folder(tmp_path, COMPARE, log=said.append):
         pass
     assert len(said) == (spoil != "gone")
     assert all(".gapstone" in line and "made anew" in line for line in said)

@@ -140,7 +140,7 @@ def test_rows_that_are_damaged_are_named_and_made_anew(tmp_path, way, which):
     (path,) = tmp_path.glob(which)
     spoil(path, way)
     said = []
-    array = compute_rows(tmp_path, "maps", 0, 10, lambda first, last: rows(first, last), 4, say=said.append)
+    array = compute_rows(tmp_path, "maps", 0, 10, lambda first, last: rows(first, last), 4, log=said.append)
     assert np.array_equal(array, rows(0, 10))
     assert len(said) == (0 if way == "gone" and path.suffix == ".npy" else 1)
     assert all("maps-" in line and line.endswith("made anew.") for line in said)
@@ -162,7 +162,7 @@ def test_a_half_made_pass_that_is_damaged_begins_anew(tmp_path, monkeypatch, way
     (path,) = tmp_path.glob(which)
     spoil(path, way)
     said = []
-    assert np.array_equal(compute_rows(tmp_path, "maps", 0, 10, rows, 2, say=said.append), rows(0, 10))
+    assert np.array_equal(compute_rows(tmp_path, "maps", 0, 10, rows, 2, log=said.append), rows(0, 10))
     assert len(said) == (way != "gone")
 
 
@@ -177,7 +177,7 @@ def test_one_files_rows_do_not_fit_another(tmp_path):
     said = []
     for about in (1, 2):
         make = partial(lambda scale, first, last: rows(first, last) * scale, about)
-        array = compute_rows(tmp_path, "maps", about, 10, make, 4, say=said.append)
+        array = compute_rows(tmp_path, "maps", about, 10, make, 4, log=said.append)
         assert np.array_equal(array, rows(0, 10) * about)
     assert len(said) == 2
 

@@ -90,7 +90,7 @@ def test_blocks_are_one_digest_however_they_come(tmp_path, monkeypatch, size):
             made.update(content[first : first + step])
         assert made.hexdigest() == found
     with open_own(tmp_path / "a") as file:
-        assert b"".join(block_digest.beginning(file, size // 2)) == content[: size // 2]
+        assert b"".join(block_digest.first_bytes(file, size // 2)) == content[: size // 2]
     for place in range(size):
         (tmp_path / "a").write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         assert block_digest.digest(tmp_path / "a") != found

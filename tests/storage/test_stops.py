@@ -13,7 +13,7 @@ from gapstone.compare import trials
 from gapstone.data import decoded_store
 from gapstone.explaining.explain_folder import ExplainFolder
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.storage import resumable_rows
+from gapstone.storage import owned_folder, resumable_rows
 from gapstone.storage.atomic import write_atomic
 from gapstone.storage.owned_folder import COMPARE, own_folder
 from gapstone.storage.resumable_rows import compute_rows
@@ -89,7 +89,7 @@ def test_rows_that_are_kept(tmp_path, before, how):
 
     for number, call in every_stop(folder, lambda: BEFORE[before](folder), action, how):
         stopped, said, again = f"{before}, {how} at call {number}, {call}", [], Making()
-        array = compute_rows(folder, "maps", 0, ROWS, again, STEP, say=said.append)
+        array = compute_rows(folder, "maps", 0, ROWS, again, STEP, log=said.append)
         assert np.array_equal(array, rows(0, ROWS)), stopped
         assert said == [], stopped
         assert all(first >= noted[-1] for first in again.asked), f"{stopped}: {again.asked} after {noted}"
@@ -214,14 +214,14 @@ def test_decoded_images(tmp_path, how, other):
     folder = tmp_path / "out"
 
     def build(level: int, say: list[str]) -> decoded_store.Store:
-        return decoded_store.build(source(level), np.arange(4), PREPROCESSING, folder / "store", say=say.append)
+        return decoded_store.build(source(level), np.arange(4), PREPROCESSING, folder / "store", log=say.append)
 
     for number, call in every_stop(folder, lambda: other and build(1, []) and None, lambda: build(2, []) and None, how):
         said: list[str] = []
         made = build(2, said)
         assert np.array_equal(made.images, np.full((4, 6, 6, 1), 2)), f"{how} at call {number}, {call}"
         assert said == [], f"{how} at call {number}, {call}"
-        decoded_store.sweep(folder / "store")
+        owned_folder._remove_matching(folder, COMPARE.temporary)
         assert [path.name for path in folder.iterdir()] == ["store"]
 
 

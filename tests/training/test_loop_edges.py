@@ -8,7 +8,15 @@ import torch
 from torch import nn
 
 from gapstone.images.augment import Augment, suit
-from gapstone.training.loop import TrainingError, TrainSettings, descend, fit, shuffled, steps_of, warm_cosine
+from gapstone.training.loop import (
+    TrainingError,
+    TrainSettings,
+    count_steps,
+    epoch_trainer,
+    shuffled,
+    train_epochs,
+    warm_cosine,
+)
 
 
 @pytest.mark.parametrize(
@@ -17,29 +25,27 @@ from gapstone.training.loop import TrainingError, TrainSettings, descend, fit, s
 )
 def test_no_batch_of_one_image_unless_it_is_all_there_is(count, size, lengths):
     """Batch norm has no variance over one."""
-    found = list(shuffled(np.arange(count) + 10, size, np.random.default_rng(0)))
-    assert [len(one) for one in found] == lengths
-    seen = np.concatenate(found).tolist() if found else []
-    assert len(set(seen)) == len(seen)
-    assert set(seen) <= set(range(10, 10 + count))
+    batches = list(shuffled(np.arange(count) + 10, size, np.random.default_rng(0)))
+    assert [len(batch) for batch in batches] == lengths
+    rows = np.concatenate(batches).tolist() if batches else []
+    assert len(set(rows)) == len(rows)
+    assert set(rows) <= set(range(10, 10 + count))
 
 
 def test_all_images_have_their_turn():
-    """What one epoch leaves out, another has."""
-    seen = {
-        int(row) for epoch in range(9) for one in shuffled(np.arange(5), 2, np.random.default_rng(epoch)) for row in one
-    }
-    assert seen == set(range(5))
+    """A row that one epoch leaves out is in another."""
+    epochs = (shuffled(np.arange(5), 2, np.random.default_rng(epoch)) for epoch in range(9))
+    assert {int(row) for batches in epochs for batch in batches for row in batch} == set(range(5))
 
 
 def test_the_rate_rises_from_the_first_step_and_ends_near_zero():
     factor = warm_cosine(20, 0.25)
-    found = [factor(step) for step in range(21)]
-    assert found[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])  # never 0: the first step learns, too
-    assert found[5] == 1.0
-    assert found[12] == pytest.approx(0.5 * (1 + np.cos(np.pi * 7 / 15)))
-    assert found[20] == pytest.approx(0, abs=1e-12)
-    assert all(a > b for a, b in itertools.pairwise(found[5:]))
+    factors = [factor(step) for step in range(21)]
+    assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])  # never 0: the first step learns, too
+    assert factors[5] == 1.0
+    assert factors[12] == pytest.approx(0.5 * (1 + np.cos(np.pi * 7 / 15)))
+    assert factors[20] == pytest.approx(0, abs=1e-12)
+    assert all(a > b for a, b in itertools.pairwise(factors[5:]))
     assert factor(25) == pytest.approx(0, abs=1e-12)  # beyond the end it stays there
     assert warm_cosine(10, 0.0)(0) == 1.0
     assert warm_cosine(1, 0.15)(0) == 1.0
@@ -47,8 +53,8 @@ def test_the_rate_rises_from_the_first_step_and_ends_near_zero():
 
 
 def test_steps_count_the_last_batch():
-    assert steps_of(100, TrainSettings(epochs=3, batch_size=50)) == 6
-    assert steps_of(101, TrainSettings(epochs=3, batch_size=50)) == 9
+    assert count_steps(100, TrainSettings(epochs=3, batch_size=50)) == 6
+    assert count_steps(101, TrainSettings(epochs=3, batch_size=50)) == 9
 
 
 def test_the_first_step_is_taken_at_a_part_of_the_rate():
@@ -58,15 +64,15 @@ def test_the_first_step_is_taken_at_a_part_of_the_rate():
     settings = TrainSettings(epochs=1, batch_size=1, learning_rate=0.1, weight_decay=0.0, warmup=0.5)
     moved = []
 
-    def learn(inputs: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    def backward(inputs: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         moved.append(model.weight.item())
         loss = -model(inputs).sum()
         loss.backward()
         return loss
 
-    one = torch.ones(1, 1)
-    run = descend(model, 4, lambda _: iter([(one, one[0])] * 4), learn, settings)
-    assert run(1) == pytest.approx(-np.mean(moved))
+    x = torch.ones(1, 1)
+    train_epoch = epoch_trainer(model, 4, lambda _: iter([(x, x[0])] * 4), backward, settings)
+    assert train_epoch(1) == pytest.approx(-np.mean(moved))
     moved.append(model.weight.item())
     steps, momentum = np.diff(moved), 0.0
     for step, rate in zip(steps, (0.05, 0.1, 0.1, 0.05), strict=True):
@@ -77,31 +83,31 @@ def test_the_first_step_is_taken_at_a_part_of_the_rate():
 def test_a_loss_that_is_no_number_names_its_epoch():
     model = nn.Linear(1, 1)
 
-    def learn(inputs: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    def backward(inputs: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         loss = model(inputs).sum() * torch.inf
         loss.backward()
         return loss
 
-    one = torch.ones(1, 1)
-    run = descend(model, 1, lambda _: iter([(one, one[0])]), learn, TrainSettings(epochs=1, batch_size=1))
+    x = torch.ones(1, 1)
+    train_epoch = epoch_trainer(model, 1, lambda _: iter([(x, x[0])]), backward, TrainSettings(epochs=1, batch_size=1))
     with pytest.raises(TrainingError, match="in epoch 7"):
-        run(7)
+        train_epoch(7)
 
 
-class Told:
-    """A network whose answers at every epoch are told."""
+class ScriptedTraining:
+    """A training whose validation logits are given for every epoch; the weight is the number of the epoch."""
 
-    def __init__(self, answers: list[list[list[float]]], truth: list[int]) -> None:
+    def __init__(self, logits: list[list[list[float]]], labels: list[int]) -> None:
         self.model = nn.Linear(1, 1)
-        self.answers, self.truth, self.epoch = [torch.tensor(one) for one in answers], torch.tensor(truth), 0
+        self.logits, self.labels, self.epoch = [torch.tensor(rows) for rows in logits], torch.tensor(labels), 0
 
-    def run(self, epoch: int) -> float:
+    def train_epoch(self, epoch: int) -> float:
         self.epoch = epoch
         nn.init.constant_(self.model.weight, epoch)
         return 1.0 / epoch
 
-    def check(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.answers[self.epoch - 1], self.truth
+    def validate(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.logits[self.epoch - 1], self.labels
 
 
 RIGHT, SURER, WRONG = [[1.0, 0.0], [0.0, 1.0]], [[3.0, 0.0], [0.0, 3.0]], [[0.0, 0.1], [0.0, 1.0]]
@@ -118,33 +124,35 @@ RIGHT, SURER, WRONG = [[1.0, 0.0], [0.0, 1.0]], [[3.0, 0.0], [0.0, 3.0]], [[0.0,
     ],
 )
 def test_ties_of_accuracy_go_to_the_lower_loss(answers, best):
-    told = Told(answers, [0, 1])
-    history = fit(told.model, told.run, told.check, TrainSettings(epochs=len(answers)), 0)
+    script = ScriptedTraining(answers, [0, 1])
+    history = train_epochs(script.model, script.train_epoch, script.validate, TrainSettings(epochs=len(answers)), 0)
     assert history.best_epoch == best
-    assert told.model.weight.item() == best  # and its weights are kept
+    assert script.model.weight.item() == best  # and its weights are kept
     assert len(history.train_loss) == len(answers)
 
 
 def test_accuracy_comes_before_the_loss():
     unsure, sure = [[0.1, 0.0], [0.0, 0.1]], [[5.0, 0.0], [0.0001, 0.0]]
-    told = Told([sure, unsure], [0, 1])
-    loss = [nn.functional.cross_entropy(torch.tensor(one), torch.tensor([0, 1])).item() for one in (sure, unsure)]
+    script = ScriptedTraining([sure, unsure], [0, 1])
+    loss = [nn.functional.cross_entropy(torch.tensor(logits), torch.tensor([0, 1])).item() for logits in (sure, unsure)]
     assert loss[0] < loss[1]
-    assert fit(told.model, told.run, told.check, TrainSettings(epochs=2), 0).best_epoch == 2
+    assert train_epochs(script.model, script.train_epoch, script.validate, TrainSettings(epochs=2), 0).best_epoch == 2
 
 
 @pytest.mark.parametrize("patience", [1, 2, 3])
 def test_it_stops_after_so_many_epochs_without_a_better_one(patience):
-    told = Told([RIGHT, SURER, *[RIGHT] * 8], [0, 1])
-    history = fit(told.model, told.run, told.check, TrainSettings(epochs=10, patience=patience), 0)
+    script = ScriptedTraining([RIGHT, SURER, *[RIGHT] * 8], [0, 1])
+    history = train_epochs(
+        script.model, script.train_epoch, script.validate, TrainSettings(epochs=10, patience=patience), 0
+    )
     assert len(history.train_loss) == 2 + patience
-    assert told.model.weight.item() == 2
+    assert script.model.weight.item() == 2
 
 
 def test_without_validation_it_never_stops_early():
-    told = Told([RIGHT], [0, 1])
-    history = fit(told.model, told.run, None, TrainSettings(epochs=5, patience=1), 0)
-    assert (history.best_epoch, told.model.weight.item(), len(history.train_loss)) == (5, 5, 5)
+    script = ScriptedTraining([RIGHT], [0, 1])
+    history = train_epochs(script.model, script.train_epoch, None, TrainSettings(epochs=5, patience=1), 0)
+    assert (history.best_epoch, script.model.weight.item(), len(history.train_loss)) == (5, 5, 5)
 
 
 # ---- streams of random numbers

@@ -1,4 +1,4 @@
-"""What is decided before training, at its limits."""
+"""The plan of a training, at its limits."""
 
 import json
 
@@ -103,7 +103,7 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GAPSTONE_CACHE", str(tmp_path / "cache"))
 
 
-def decided(data, weights=None, freeze=False, k=None, seeds=(0,), **given):
+def plan_for(data, weights=None, freeze=False, k=None, seeds=(0,), **given):
     silent = lambda *_: None  # noqa: E731
     return plan_training(TrainOptions(str(data), **given), seeds, k, silent, lambda _: silent, weights, freeze)
 
@@ -116,37 +116,37 @@ def model(path, backbone="nin"):
 
 
 def test_a_model_that_was_trained_is_trained_on_carefully(data, tmp_path):
-    fresh = decided(data)
+    fresh = plan_for(data)
     assert fresh.settings.learning_rate == 0.05
-    assert (fresh.trained, fresh.weights, fresh.moments) == (False, None, None)
+    assert (fresh.from_model_file, fresh.weights_digest, fresh.moments) == (False, None, None)
     assert fresh.backbone == "nin"
     path = model(tmp_path / "m.safetensors")
-    old = decided(data, weights=path)
+    old = plan_for(data, weights=path)
     assert old.settings.learning_rate == 0.01
-    assert old.trained
-    assert old.weights is not None
-    assert old.plain.size == (24, 24)  # as it was trained
+    assert old.from_model_file
+    assert old.weights_digest is not None
+    assert old.preprocessing.size == (24, 24)  # as it was trained
     assert old.moments == ((0.4,) * 3, (0.2,) * 3)
-    other = decided(data, weights=path, size="16", learning_rate=0.3)
-    assert (other.plain.size, other.settings.learning_rate) == ((16, 16), 0.3)
-    frozen = decided(data, weights=path, freeze=True, epochs=7)
+    other = plan_for(data, weights=path, size="16", learning_rate=0.3)
+    assert (other.preprocessing.size, other.settings.learning_rate) == ((16, 16), 0.3)
+    frozen = plan_for(data, weights=path, freeze=True, epochs=7)
     assert frozen.settings.learning_rate == 0.05  # its head begins from nothing
     assert frozen.settings.epochs == 7
     assert frozen.settings.augment.describe() == "none"
 
 
 def test_what_is_decided_for_small_pictures(data):
-    found = decided(data, seeds=(0, 1), epochs=3)
-    assert len(found.splits) == 2
-    assert np.array_equal(found.splits[0].test, found.splits[1].test)
-    assert found.settings.epochs == 3
-    assert found.settings.precision == "float32"
-    assert found.plain.stored == found.plain.size == (20, 20)
-    assert found.settings.augment.describe() == "flips and shifts of up to 2 px"
-    assert not found.folds
-    used = np.concatenate([found.splits[0].train, found.splits[0].validation, found.splits[0].test])
-    assert sorted(used.tolist()) == list(range(len(found.used)))
-    assert decided(data, k=2).folds
+    plan = plan_for(data, seeds=(0, 1), epochs=3)
+    assert len(plan.splits) == 2
+    assert np.array_equal(plan.splits[0].test, plan.splits[1].test)
+    assert plan.settings.epochs == 3
+    assert plan.settings.precision == "float32"
+    assert plan.preprocessing.stored == plan.preprocessing.size == (20, 20)
+    assert plan.settings.augment.describe() == "flips and shifts of up to 2 px"
+    assert not plan.folds
+    used = np.concatenate([plan.splits[0].train, plan.splits[0].validation, plan.splits[0].test])
+    assert sorted(used.tolist()) == list(range(len(plan.used)))
+    assert plan_for(data, k=2).folds
 
 
 @pytest.mark.parametrize(
@@ -161,11 +161,11 @@ def test_what_is_decided_for_small_pictures(data):
 )
 def test_what_does_not_fit_together(data, given, words):
     with pytest.raises(ValueError, match=words):
-        decided(data, **given)
+        plan_for(data, **given)
 
 
 def test_a_network_of_one_size(data, monkeypatch):
-    """It sees its own, unless another one is asked for."""
+    """It gets its own size; any other --size is refused."""
     build = nets.build
 
     def fixed(*given, **more):
@@ -174,10 +174,10 @@ def test_a_network_of_one_size(data, monkeypatch):
         return features
 
     monkeypatch.setattr(nets, "build", fixed)
-    assert decided(data, backbone="nin").plain.size == (24, 28)
-    assert decided(data, backbone="nin", size="24x28").plain.size == (24, 28)
+    assert plan_for(data, backbone="nin").preprocessing.size == (24, 28)
+    assert plan_for(data, backbone="nin", size="24x28").preprocessing.size == (24, 28)
     with pytest.raises(ValueError, match="--size 32: nin takes only 24×28 px"):
-        decided(data, backbone="nin", size="32")
+        plan_for(data, backbone="nin", size="32")
 
 
 @pytest.mark.parametrize(

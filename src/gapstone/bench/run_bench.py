@@ -16,7 +16,7 @@ from gapstone.bench.contenders import Contender
 from gapstone.bench.doctor import machine
 from gapstone.console.formatting import display
 from gapstone.console.progress import Bars
-from gapstone.runtime.environment import Others
+from gapstone.runtime.environment import BackgroundLoad
 from gapstone.runtime.interrupts import stoppable
 from gapstone.runtime.timing import busy
 from gapstone.storage.atomic import write_atomic
@@ -63,7 +63,7 @@ def run(
     results: list[CaseResult] = []
     threads_before = torch.get_num_threads()
     work = [(section, case) for section, cases in sections.items() for case in cases]
-    load = Others()
+    load = BackgroundLoad()
     try:
         with (
             load,

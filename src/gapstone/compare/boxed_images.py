@@ -1,4 +1,4 @@
-"""Which images of a comparison have boxes: a table of them (`gapstone.data.object_boxes`) in rows of the store."""
+"""The images of a comparison that have object boxes (`gapstone.data.object_boxes`), by their rows in the store."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,52 +10,52 @@ from numpy.typing import NDArray
 from gapstone.console.formatting import display
 from gapstone.data.object_boxes import Box, read_objects
 from gapstone.training.loop import Rows
-from gapstone.training.training_data import Say, TrainingPlan
+from gapstone.training.training_data import Log, TrainingPlan
 
 LONGEST = 1024
-"""px: pictures with a longer side are scored on a grid of that size. A map of 7×7 cells has nothing to show beyond."""
+"""px: images with a longer side are scored on a smaller grid. A map of 7×7 cells has no finer detail."""
 
 
 class BoxedImages(NamedTuple):
-    """An image and where its object is."""
+    """An image and the boxes of its object."""
 
     row: int
-    """Of the store."""
+    """Row of the store."""
     size: tuple[int, int]
-    """(H, W) of the original picture, upright."""
+    """(H, W) of the original image, upright."""
     boxes: tuple[Box, ...]
     """(x0, y0, x1, y1) in its pixels, of the image's own class."""
 
     def scaled(self) -> tuple[float, tuple[int, int], NDArray[np.float64]]:
-        """(pixels of the grid per pixel, (H, W) of the grid, boxes on it): the picture itself up to LONGEST."""
+        """The grid for scoring: its scale, its (H, W), and the boxes on it. Up to LONGEST it is the image's pixels."""
         factor = min(1.0, LONGEST / max(self.size))
         height, width = (max(1, round(side * factor)) for side in self.size)
         return factor, (height, width), np.asarray(self.boxes, np.float64) * factor
 
 
-def boxed_images(path: Path, decided: TrainingPlan, say: Say) -> tuple[BoxedImages, ...]:
-    """All images of the store that have boxes. Raises: ValueError where no test image has."""
-    sizes = [facts.size for facts in decided.scan.facts]
-    read = read_objects(path, decided.source, sizes)
-    rows = {item: row for row, item in enumerate(decided.used.tolist())}
-    found = tuple(
+def boxed_images(path: Path, plan: TrainingPlan, log: Log) -> tuple[BoxedImages, ...]:
+    """Read the boxes of all images of the store. Raises ValueError if no test image has any."""
+    sizes = [facts.size for facts in plan.scan.facts]
+    objects = read_objects(path, plan.source, sizes)
+    rows = {item: row for row, item in enumerate(plan.used.tolist())}
+    images = tuple(
         BoxedImages(rows[item], (sizes[item][1], sizes[item][0]), boxes)
-        for item, boxes in read.boxes.items()
+        for item, boxes in objects.boxes.items()
         if item in rows
     )
-    tested = np.unique(np.concatenate([parts.test for parts in decided.splits]))
-    count = len(among(found, tested))
-    aside = f"; left aside: {read.described()}" if read.described() else ""
+    tested = np.unique(np.concatenate([parts.test for parts in plan.splits]))
+    count = len(among(images, tested))
+    aside = f"; left aside: {objects.described()}" if objects.described() else ""
     if not count:
         raise ValueError(
             f"--boxes {display(path)}: none of the {len(tested):,} test images has a box of its own class, so there is "
-            f"nothing to measure; {len(found):,} of the other images have one{aside}."
+            f"nothing to measure; {len(images):,} of the other images have one{aside}."
         )
-    say(f"{count:,} of {len(tested):,} test images have boxes of their class: where heads look is measured{aside}.")
-    return found
+    log(f"{count:,} of {len(tested):,} test images have boxes of their class: where heads look is measured{aside}.")
+    return images
 
 
-def among(objects: Sequence[BoxedImages], rows: Rows) -> tuple[BoxedImages, ...]:
-    """Those that stand in some rows of the store, in their order."""
-    wanted = set(rows.tolist())
-    return tuple(one for one in objects if one.row in wanted)
+def among(images: Sequence[BoxedImages], rows: Rows) -> tuple[BoxedImages, ...]:
+    """The images in these rows of the store, in the order of `images`."""
+    row_set = set(rows.tolist())
+    return tuple(image for image in images if image.row in row_set)

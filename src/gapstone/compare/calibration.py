@@ -1,4 +1,4 @@
-"""Are the probabilities right?  nll = −log p[true], brier = Σ_k (p_k − [k = true])², ece = Σ_bin share |acc − conf|."""
+"""Calibration scores:  nll = −log p[true],  brier = Σ_k (p_k − [k = true])²,  ece = Σ_bin share |acc − conf|."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ BINS = 15
 
 
 def calibration(logits: ArrayLike, labels: ArrayLike, bins: int = BINS) -> dict[str, Any]:
-    """Three scores of the probabilities softmax(logits), each 0 at best, and the bins of a reliability diagram.
+    """Score the probabilities softmax(logits) three ways, each 0 at best, and bin them for a reliability diagram.
 
         >>> calibration([[2.0, 0.0], [0.0, 1.0]], [0, 1])["nll"]
         0.220...
@@ -21,7 +21,13 @@ def calibration(logits: ArrayLike, labels: ArrayLike, bins: int = BINS) -> dict[
     * `bins`: `edges` (16 numbers), and for each bin `count`, mean `confidence` and `accuracy` (None where it is empty).
       A confidence on an edge belongs to the bin below.
 
-    Args: logits (n, K), labels (n,) from 0 to K − 1. Raises: ValueError for logits that are not finite, or no image.
+    Args:
+        logits: (n, K).
+        labels: (n,), from 0 to K − 1.
+        bins: number of bins.
+
+    Raises:
+        ValueError: logits that are not finite, or no image.
     """
     z, y = np.asarray(logits, np.float64), np.asarray(labels, np.int64)
     if z.ndim != 2 or y.shape != z.shape[:1] or not len(y):
@@ -32,20 +38,20 @@ def calibration(logits: ArrayLike, labels: ArrayLike, bins: int = BINS) -> dict[
     log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
     p = np.exp(log_p)
     rows = np.arange(len(y))
-    confidence, right = p.max(1), p.argmax(1) == y
+    confidence, correct = p.max(1), p.argmax(1) == y
     edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
-    count = np.bincount(place, minlength=bins)
-    sure = np.bincount(place, confidence, bins)
-    hits = np.bincount(place, right, bins)
+    bin_index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    count = np.bincount(bin_index, minlength=bins)
+    sum_confidence = np.bincount(bin_index, confidence, bins)
+    sum_correct = np.bincount(bin_index, correct, bins)
     return {
         "nll": float(-log_p[rows, y].mean()),
         "brier": float(((p - np.eye(z.shape[1])[y]) ** 2).sum(1).mean()),
-        "ece": float(np.abs(hits - sure).sum() / len(y)),
+        "ece": float(np.abs(sum_correct - sum_confidence).sum() / len(y)),
         "bins": {
             "edges": edges.tolist(),
-            "confidence": [float(s / n) if n else None for s, n in zip(sure, count, strict=True)],
-            "accuracy": [float(h / n) if n else None for h, n in zip(hits, count, strict=True)],
+            "confidence": [float(s / n) if n else None for s, n in zip(sum_confidence, count, strict=True)],
+            "accuracy": [float(s / n) if n else None for s, n in zip(sum_correct, count, strict=True)],
             "count": count.tolist(),
         },
     }

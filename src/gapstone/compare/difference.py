@@ -1,9 +1,9 @@
-"""The difference of two heads, and how sure it is.  Var(mean a − mean b) = seed / S + image / n + residual / (S n).
+"""The difference of two heads and its error.  Var(mean a − mean b) = seed / S + image / n + residual / (S n).
 
-Two heads are trained with the same S seeds and tested on the same n images. Another seed would give other numbers, and
-so would other test images: both are drawn by chance, and they are crossed. That is the design of diagnostic studies in
-which several readers judge the same cases (multi-reader multi-case), and its variance is used here. Looking at one
-source alone (McNemar on one seed, a bootstrap over images, a paired t over seeds) finds differences that are not there.
+Two heads are trained with the same S seeds and tested on the same n images. Seeds and test images are both random
+samples, and they are crossed. Diagnostic studies in which several readers judge the same cases (multi-reader
+multi-case) have this design, and their variance is used here. Tests that account for one source alone (McNemar on one
+seed, a bootstrap over images, a paired t over seeds) find differences that do not exist.
 
 Sources: Dorfman, Berbaum & Metz 1992 (doi 10.1097/00004424-199209000-00015); Obuchowski & Rockette 1995
 (10.1080/03610919508813243); Hillis 2007 (10.1002/sim.2532); Behrens–Fisher: Kim & Cohen 1998
@@ -19,16 +19,16 @@ from scipy import stats
 from scipy.optimize import brentq
 
 AGREEMENT = 2.0
-"""Images added to the variance: one that only a gets right, one that only b does."""
+"""Images added to the variance: one that only a classifies correctly, and one that only b does."""
 
 
 @dataclass(frozen=True)
 class ErrorDistribution:
-    """The law of an error that has two sources:  by_repeat · t[repeats − 1]  +  by_image · t[images − 1].
+    """The distribution of an error with two sources:  by_repeat · t[repeats − 1]  +  by_image · t[images − 1].
 
-    Few seeds know their own spread badly, and no number of images mends that, so each source keeps its own degrees of
-    freedom (Behrens–Fisher). One t with Satterthwaite's degrees of freedom for both does as well with 5 seeds (5.7 % of
-    equal heads called different, at a nominal 5 %), but errs with 3 (7.6 %) and 2 (12.6 %); this stays below 5.3 %.
+    The spread over few seeds is poorly known, however many images there are, so each source has its own degrees of
+    freedom (Behrens–Fisher). A single t with Satterthwaite's degrees of freedom does as well with 5 seeds (it calls 5.7
+    % of equal heads different, at a nominal 5 %), but not with 3 (7.6 %) and 2 (12.6 %); this stays below 5.3 %.
     """
 
     by_repeat: float
@@ -37,53 +37,53 @@ class ErrorDistribution:
     images: int
 
     @property
-    def error(self) -> float:
-        """Standard error, both sources together."""
+    def standard_error(self) -> float:
+        """Standard error of both sources together."""
         return float(np.hypot(self.by_repeat, self.by_image))
 
-    def beyond(self, distance: float) -> float:
-        """The probability of an error larger than that, in either direction."""
+    def tail_probability(self, distance: float) -> float:
+        """The probability of a larger error than `distance`, in either direction."""
         if distance == 0:
             return 1.0
-        at, weight = _chi_squared(self.repeats - 1)
-        spread = np.sqrt(self.by_repeat**2 / at + self.by_image**2)
+        point, weight = _chi_squared(self.repeats - 1)
+        spread = np.sqrt(self.by_repeat**2 / point + self.by_image**2)
         return min(1.0, float(weight @ (2 * stats.t.sf(abs(distance) / spread, max(self.images - 1, 1)))))
 
-    def reach(self, level: float) -> float:
-        """The distance that an error exceeds with probability `level`."""
-        far = self.error
-        while self.beyond(far) > level:
-            far *= 2
-        return float(brentq(lambda distance: self.beyond(distance) - level, 0, far, xtol=1e-9, rtol=1e-7))
+    def quantile(self, level: float) -> float:
+        """The distance that the error exceeds, in either direction, with probability `level`."""
+        upper = self.standard_error
+        while self.tail_probability(upper) > level:
+            upper *= 2
+        return float(brentq(lambda distance: self.tail_probability(distance) - level, 0, upper, xtol=1e-9, rtol=1e-7))
 
 
 @lru_cache
 def _chi_squared(df: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """chi²[df] / df as points and weights: trapezoids over its logarithm, exact to about 1e-10."""
-    law = stats.chi2(df)
-    log = np.linspace(np.log(law.ppf(1e-15)), np.log(law.isf(1e-15)), 300)
-    weight = law.pdf(np.exp(log)) * np.exp(log)
+    """Quadrature points and weights of chi²[df] / df: trapezoids over its logarithm, exact to about 1e-10."""
+    distribution = stats.chi2(df)
+    log = np.linspace(np.log(distribution.ppf(1e-15)), np.log(distribution.isf(1e-15)), 300)
+    weight = distribution.pdf(np.exp(log)) * np.exp(log)
     return np.exp(log) / df, weight / weight.sum()
 
 
 @dataclass(frozen=True)
 class Components:
-    """Where the difference of two heads varies: between seeds, between images, and in what neither explains."""
+    """Variance components of the difference of two heads: between seeds, between images, residual."""
 
     seed: float
     image: float
     residual: float
 
     def shares(self, seeds: int, images: int) -> dict[str, float]:
-        """What each adds to the variance of the mean difference."""
+        """The contribution of each component to the variance of the mean difference."""
         return {
             "seed": self.seed / seeds,
             "image": self.image / images,
             "residual": self.residual / (seeds * images),
         }
 
-    def doubt(self, seeds: int, images: int) -> ErrorDistribution:
-        """How sure a study of that size would be."""
+    def error(self, seeds: int, images: int) -> ErrorDistribution:
+        """The error of a comparison with so many seeds and images."""
         by_seed = self.seed / seeds + self.residual / (seeds * images)
         return ErrorDistribution(float(np.sqrt(by_seed)), seeds, _by_image(self.image, images), images)
 
@@ -94,24 +94,24 @@ def _by_image(component: float, images: int) -> float:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A difference of two means (fractions), how sure it is, and in a crossed design where the doubt comes from."""
+    """A difference of two means (fractions), its error, and in a crossed design the variance components."""
 
     difference: float
-    doubt: ErrorDistribution
+    error: ErrorDistribution
     components: Components | None = None
 
     @property
     def p(self) -> float:
-        """Two-sided."""
-        return self.doubt.beyond(self.difference)
+        """Two-sided p value."""
+        return self.error.tail_probability(self.difference)
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        half = self.doubt.reach(1 - confidence)
+        half = self.error.quantile(1 - confidence)
         return max(-1.0, self.difference - half), min(1.0, self.difference + half)
 
 
 def mean_squares(d: ArrayLike) -> tuple[float, float, float]:
-    """Two-way analysis of variance without replication of d (S, n): mean squares of rows, of columns, of the rest.
+    """Two-way analysis of variance without replication of d (S, n): mean squares of rows, of columns, residual.
 
     >>> mean_squares([[0, 1, 1], [0, 1, -1]])
     (0.666..., 0.666..., 0.666...)
@@ -119,30 +119,34 @@ def mean_squares(d: ArrayLike) -> tuple[float, float, float]:
     d = np.asarray(d, np.float64)
     seeds, images = d.shape
     mean, by_seed, by_image = d.mean(), d.mean(1), d.mean(0)
-    rest = d - by_seed[:, None] - by_image + mean
+    residual = d - by_seed[:, None] - by_image + mean
     return (
         float(images * ((by_seed - mean) ** 2).sum() / (seeds - 1)),
         float(seeds * ((by_image - mean) ** 2).sum() / (images - 1)),
-        float((rest**2).sum() / ((seeds - 1) * (images - 1))),
+        float((residual**2).sum() / ((seeds - 1) * (images - 1))),
     )
 
 
 def crossed(a: ArrayLike, b: ArrayLike) -> Estimate:
-    """Difference of two heads over S seeds and n images, for other seeds and other images of the same kind.
+    """Estimate the difference of two heads from S seeds and n images, for other seeds and images of the same kind.
 
         >>> rng = np.random.default_rng(0)
         >>> estimate = crossed(rng.random((5, 500)) < 0.93, rng.random((5, 500)) < 0.90)
         >>> estimate.difference, estimate.interval(), estimate.p
         (0.0276, (-0.006, 0.061), 0.083)
 
-    Args: a, b (S, n): right (1) or wrong (0), row s of both from the same seed, column i the same image; S, n ≥ 2.
-
     With d = a − b and its mean squares, by_repeat² = MS_seed / (S n) and by_image² = (MS_image − MS_residual) / (S n),
-    where a negative one counts as 0. To the second, 2 / (n + 2)² is added, as if of two more images one only a, one
-    only b got right (Agresti & Min 2005, 10.1002/sim.1781; Bonett & Price 2012, 10.3102/1076998611411915): two heads
-    that agree on all of 50 images have shown little, ±5.5 points, where the plain formula says ±0.
+    where negative values count as 0. 2 / (n + 2)² is added to the second, as if there were two more images, one correct
+    for a only and one for b only (Agresti & Min 2005, 10.1002/sim.1781; Bonett & Price 2012,
+    10.3102/1076998611411915): for two heads that agree on all of 50 images the interval is ±5.5 points, where the plain
+    formula gives ±0.
 
-    Raises: ValueError for fewer than 2 seeds, whose spread then cannot be known, or arrays that do not fit together.
+    Args:
+        a: (S, n) correct (1) or wrong (0): row s is from seed s, column i is image i; S, n ≥ 2.
+        b: the same of the other head, with the same seeds and images.
+
+    Raises:
+        ValueError: fewer than 2 seeds or images, as the spread is then unknown; arrays that do not fit together.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape or a.ndim != 2:
@@ -153,26 +157,30 @@ def crossed(a: ArrayLike, b: ArrayLike) -> Estimate:
     d = a - b
     by_seed, by_image, residual = mean_squares(d)
     components = Components(max(by_seed - residual, 0) / images, max(by_image - residual, 0) / seeds, residual)
-    doubt = ErrorDistribution(
-        float(np.sqrt(by_seed / (seeds * images))), seeds, _by_image(components.image, images), images
-    )
-    return Estimate(float(d.mean()), doubt, components)
+    by_repeat = float(np.sqrt(by_seed / (seeds * images)))
+    error = ErrorDistribution(by_repeat, seeds, _by_image(components.image, images), images)
+    return Estimate(float(d.mean()), error, components)
 
 
 def corrected_t(a: ArrayLike, b: ArrayLike, train: ArrayLike, test: ArrayLike, images: int | None = None) -> Estimate:
-    """Difference of two heads over k folds:  t = mean d / sqrt((1/k + test/train) var d),  k − 1 degrees of freedom.
+    """Estimate the difference from k folds:  t = mean d / sqrt((1/k + test/train) var d),  k − 1 degrees of freedom.
 
         >>> corrected_t([0.91, 0.93, 0.92], [0.90, 0.91, 0.92], train=200, test=100).p
         0.43
 
-    Folds share most of their training images, so that they vary less than independent trials would: the plain paired t
-    over folds finds too many differences (Nadeau & Bengio 2003, doi 10.1023/A:1024068626366; Bouckaert & Frank 2004,
+    Folds share most of their training images, so they vary less than independent trials: the plain paired t over folds
+    finds too many differences (Nadeau & Bengio 2003, doi 10.1023/A:1024068626366; Bouckaert & Frank 2004,
     10.1007/978-3-540-24775-3_3).
 
-    Args: a, b (k,): accuracy on each fold. train, test: numbers of images, one for all folds or one per fold. images:
-    test images of all folds together, where that is not the sum of `test`; 2 / (images + 2)² is added as in `crossed`.
+    Args:
+        a: (k,) accuracy on each fold.
+        b: the same of the other head.
+        train: number of training images, one for all folds or one per fold.
+        test: number of test images, likewise.
+        images: test images of all folds together, if not the sum of `test`; 2 / (images + 2)² is added as in `crossed`.
 
-    Raises: ValueError for fewer than 2 folds, or arrays that do not fit together.
+    Raises:
+        ValueError: fewer than 2 folds, or arrays that do not fit together.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape or a.ndim != 1 or len(a) < 2:

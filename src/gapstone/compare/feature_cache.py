@@ -20,7 +20,7 @@ from gapstone.pooling import Pool
 from gapstone.storage.atomic import UNFINISHED
 from gapstone.tracing.arithmetic import macs
 from gapstone.tracing.placement import Placement
-from gapstone.training.loop import History, Rows, TrainSettings, descend, fit, shuffled, usable
+from gapstone.training.loop import History, Rows, TrainSettings, checked_logits, epoch_trainer, shuffled, train_epochs
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class CachedPredictor:
     def logits(self, rows: Rows, change: Change = STILL) -> Tensor:
         self.head.eval()
         parts = [rows[first : first + self.batch_size] for first in range(0, len(rows), self.batch_size)]
-        return usable(torch.cat([self.trained(self.inputs(part, change)).cpu() for part in parts]))
+        return checked_logits(torch.cat([self.trained(self.inputs(part, change)).cpu() for part in parts]))
 
     def maps(self, rows: Rows) -> tuple[Tensor, Placement]:
         return self.seen.maps[STILL][rows].to(self.device).float(), self.seen.placement
@@ -182,5 +182,5 @@ def train_on(
     if (linear := asked.linear) is not None and settings.optimizer == "sgd":
         run = LinearDescent(linear, asked.inputs(rows), truth[torch.from_numpy(rows).to(asked.device)], settings, seed)
     else:
-        run = descend(asked.trained, len(rows), batches, learn, settings)
-    return fit(asked.trained, run, check if len(validation) else None, settings, seed, after_epoch)
+        run = epoch_trainer(asked.trained, len(rows), batches, learn, settings)
+    return train_epochs(asked.trained, run, check if len(validation) else None, settings, seed, after_epoch)

@@ -29,7 +29,7 @@ from gapstone.pools.digest import digest
 from gapstone.pools.registration import is_own
 from gapstone.storage.resumable_rows import RowsError, compute_rows
 from gapstone.tracing.arithmetic import macs
-from gapstone.training.loop import WORTH_BFLOAT16, Precision, Rows, faster, feature_maps, repeatable
+from gapstone.training.loop import WORTH_BFLOAT16, Precision, Rows, faster, feature_maps, make_repeatable
 from gapstone.workers.job_processes import JobError, run_jobs
 
 NAME = "Frozen backbone, one pass"
@@ -109,7 +109,7 @@ def run_feature_pass(
 
 def look(folder_of_images: Path, folder: Path, what: FeaturePass, send: Callable[[Any], None]) -> None:
     """The pass itself; sends how far it is, and at last what was `Seen`."""
-    repeatable()  # with torch's own number of threads: all cores, or OMP_NUM_THREADS
+    make_repeatable()  # with torch's own number of threads: all cores, or OMP_NUM_THREADS
     store = Store.open(folder_of_images)
     model = backbone(what.trial)
     live = ModelPredictor(model, store)

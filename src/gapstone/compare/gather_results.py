@@ -111,7 +111,7 @@ def _settings(plan: ComparisonPlan) -> dict[str, Any]:
         "pretrained": plan.request.choices.pretrained,
         "frozen": plan.request.freeze,
         "weights": None if plan.request.weights is None else str(plan.request.weights),
-        "weights_digest": prepared.weights,
+        "weights_digest": prepared.weights_digest,
         "heads": list(plan.request.heads),
         "baseline": plan.baseline,
         "seeds": [] if plan.request.folds else list(range(plan.request.seeds)),

@@ -23,7 +23,7 @@ from gapstone.heads import parse
 from gapstone.storage.paths import check_input
 from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed
 from gapstone.training.loop import Pace, Rows, measure_pace
-from gapstone.training.training_data import Progress, Say, TrainingData, TrainOptions, at_least, plan_training
+from gapstone.training.training_data import Log, StartProgress, TrainingData, TrainOptions, at_least, plan_training
 from gapstone.workers.job_processes import JobError, run_one
 
 HEADS = ("gap", "gmp", "nin", "fc", "fc:grid=4")
@@ -137,7 +137,11 @@ class ComparisonPlan:
 
 
 def plan(
-    request: CompareRequest, out: Path, say: Say, progress: Progress, begin: Callable[[], object] = lambda: None
+    request: CompareRequest,
+    out: Path,
+    log: Log,
+    start_progress: StartProgress,
+    begin: Callable[[], object] = lambda: None,
 ) -> ComparisonPlan:
     """Everything up to the first training step, for a request that was `checked`.
 
@@ -146,14 +150,14 @@ def plan(
     """
     read_earlier(out, request)  # of other data? then before the images are looked at
     decided = plan_training(
-        request.choices, range(request.seeds), request.folds, say, progress, request.weights, request.freeze
+        request.choices, range(request.seeds), request.folds, log, start_progress, request.weights, request.freeze
     )
-    objects = boxed_images(request.boxes, decided, say) if request.boxes is not None else None
+    objects = boxed_images(request.boxes, decided, log) if request.boxes is not None else None
     begin()
-    earlier = read_earlier(out, request, say)
-    prepared = decided.decode(out / "store", say, progress)
+    earlier = read_earlier(out, request, log)
+    prepared = decided.decode(out / "store", log, start_progress)
     if caution := _caution(request, prepared):
-        say(caution)
+        log(caution)
     make = partial(
         Trial,
         backbone=prepared.backbone,
@@ -170,9 +174,9 @@ def plan(
     measured = next((one for one in known if one.get("for") == wanted), None)
     if measured is None:
         # a network too large for the machine, and a slow one, take their time here
-        tell = progress("Measuring how long a step takes")
-        measured = _measure(request, prepared, make, say)
-        tell(1, 1)
+        progress = start_progress("Measuring how long a step takes")
+        measured = _measure(request, prepared, make, log)
+        progress(1, 1)
     threads, workers = measured["threads"], _workers(request, prepared, measured)
     precision = measured["precision"]
     prepared = replace(prepared, settings=replace(prepared.settings, precision=precision))
@@ -196,7 +200,7 @@ def plan(
 
 
 def _caution(request: CompareRequest, prepared: TrainingData) -> str | None:
-    if not prepared.trained or not request.folds:
+    if not prepared.from_model_file or not request.folds:
         return None
     return (
         f"With --folds every image is tested, and images that {display(request.weights or '')} was trained on count as "
@@ -205,7 +209,7 @@ def _caution(request: CompareRequest, prepared: TrainingData) -> str | None:
     )
 
 
-def read_earlier(out: Path, request: CompareRequest, say: Say = lambda _: None) -> dict[str, Any]:
+def read_earlier(out: Path, request: CompareRequest, log: Log = lambda _: None) -> dict[str, Any]:
     """The plan of an earlier run in the same folder; a damaged one is said, and none.
 
     Raises: ValueError where that was of other data.
@@ -215,7 +219,7 @@ def read_earlier(out: Path, request: CompareRequest, say: Say = lambda _: None) 
     except FileNotFoundError:
         return {}
     except DamagedError as error:
-        say(damage_note([error]))
+        log(damage_note([error]))
         return {}
     if earlier["data_path"] != _where(request.choices.data):
         raise ValueError(
@@ -225,7 +229,7 @@ def read_earlier(out: Path, request: CompareRequest, say: Say = lambda _: None) 
     return earlier
 
 
-def _measure(request: CompareRequest, prepared: TrainingData, make: Callable[..., Trial], say: Say) -> dict[str, Any]:
+def _measure(request: CompareRequest, prepared: TrainingData, make: Callable[..., Trial], log: Log) -> dict[str, Any]:
     """Threads, precision, seconds per step and memory of one trial, as plan.json keeps them."""
     parts, settings = prepared.splits[0], prepared.settings
     how_many = len(request.heads) * len(prepared.splits)
@@ -246,7 +250,7 @@ def _measure(request: CompareRequest, prepared: TrainingData, make: Callable[...
         found = run_one(partial(timed, prepared.store.folder, request.choices.precision), trial)
     except JobError as error:
         why = display(str(error))
-        say(f"No estimate of the time, and {settings.precision}: a few steps of {request.baseline} failed ({why}).")
+        log(f"No estimate of the time, and {settings.precision}: a few steps of {request.baseline} failed ({why}).")
         return measured
     return {**measured, **found}
 
@@ -296,17 +300,17 @@ def _measured_for(request: CompareRequest, prepared: TrainingData) -> Any:
         "asked": request.choices.precision,
     }
     if request.freeze:
-        facts["frozen"] = prepared.weights
+        facts["frozen"] = prepared.weights_digest
     return json.loads(json.dumps(facts))  # as it reads back from plan.json
 
 
 def _start(request: CompareRequest, prepared: TrainingData) -> Start | None:
-    if prepared.weights is None:
+    if prepared.weights_digest is None:
         return None
     # who asks for float32 gets it on disk too: the way out where maps do not fit into half precision
     kept: Literal["float16", "float32"] = "float32" if request.choices.precision == "float32" else "float16"
     path = request.weights.expanduser().absolute() if request.weights is not None else None
-    return Start(prepared.weights, path, kept if request.freeze else None)
+    return Start(prepared.weights_digest, path, kept if request.freeze else None)
 
 
 def _where(data: str) -> str:

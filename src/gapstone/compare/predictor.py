@@ -1,4 +1,4 @@
-"""A trained model asked about images by their rows: the measures need not know whether its backbone runs for it."""
+"""A trained model that predicts images by their rows in the store, so that measurements need not know how it does."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,29 +22,29 @@ from gapstone.training.loop import Pictures, Precision, Rows, predict
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to test images before the network sees them: moved by whole pixels, or enlarged."""
+    """A change of test images before the network sees them: a move by whole pixels, or another size."""
 
     down: int = 0
     right: int = 0
     size: tuple[int, int] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) normalised → the same, changed."""
+        """Change normalised images (N, C, H, W)."""
         if self.size is not None:
             images = F.interpolate(images, size=self.size, mode="bilinear", antialias=True)
         return shifted(images, self.down, self.right) if self.down or self.right else images
 
-    def batch_size(self, most: int, size: tuple[int, int]) -> int:
-        """Of images of `size`: one of 1.5 times the side takes 2.25 the memory."""
+    def batch_size(self, batch_size: int, size: tuple[int, int]) -> int:
+        """Reduce the batch size for images of `size` that are enlarged: 1.5 times the side takes 2.25 the memory."""
         scale = self.size[0] / size[0] if self.size else 1.0
-        return max(1, int(most / max(1.0, scale) ** 2))
+        return max(1, int(batch_size / max(1.0, scale) ** 2))
 
 
 STILL = Change()
 
 
 class Predictor(Protocol):
-    """What the measures need of a trained model."""
+    """The interface of a trained model that measurements use."""
 
     @property
     def head(self) -> Head: ...
@@ -58,15 +58,15 @@ class Predictor(Protocol):
     def fixed(self) -> bool: ...  # the backbone takes one size only
 
     def logits(self, rows: Rows, change: Change = STILL) -> Tensor:
-        """(len(rows), K) on the CPU."""
+        """Logits (len(rows), K), on the CPU."""
         ...
 
     def maps(self, rows: Rows) -> tuple[Tensor, Placement]:
-        """The maps that the head is given of the centre crops, and where their cells lie in those."""
+        """The feature maps of the centre crops, and where their cells lie in the crops."""
         ...
 
     def takes(self, size: tuple[int, int]) -> bool:
-        """Can the backbone answer images of that size?"""
+        """Whether the backbone takes images of that size."""
         ...
 
     def cost(self) -> dict[str, int]:
@@ -76,7 +76,7 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class ModelPredictor:
-    """A model that runs whenever it is asked."""
+    """A model that runs for every prediction."""
 
     model: Classifier
     pictures: Pictures
@@ -100,23 +100,22 @@ class ModelPredictor:
         return self.model.features.fixed is not None
 
     def logits(self, rows: Rows, change: Change = STILL) -> Tensor:
-        fewer = change.batch_size(self.batch_size, self.preprocessing.size)
-        changed = None if change == STILL else change
-        return predict(self.model, self.pictures, rows, self.precision, fewer, changed)
+        batch_size = change.batch_size(self.batch_size, self.preprocessing.size)
+        return predict(self.model, self.pictures, rows, self.precision, batch_size, None if change == STILL else change)
 
     def maps(self, rows: Rows) -> tuple[Tensor, Placement]:
         self.model.eval()
         device = next(self.model.parameters()).device
-        seen = torch.from_numpy(np.asarray(self.pictures.images[rows]))
-        images = self.preprocessing.normalise(self.preprocessing.centre(seen).to(device))
+        pixels = torch.from_numpy(np.asarray(self.pictures.images[rows]))
+        images = self.preprocessing.normalise(self.preprocessing.centre(pixels).to(device))
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             maps, location = locate_features(self.model.features, images)
         return maps.float(), Placement.of(location)
 
     def takes(self, size: tuple[int, int]) -> bool:
-        try:  # on shapes alone: some networks take multiples of 32 only
+        try:  # on the meta device: some networks take multiples of 32 only
             map_size(self.model.features, self.preprocessing.channels, size)
-        except Exception:  # each network has its own way to refuse
+        except Exception:  # networks raise errors of many types
             return False
         return True
 

@@ -47,19 +47,19 @@ def compare(request: CompareRequest, out: Path, console: Console | None = None, 
     with stoppable(untouched) as section, ExitStack() as own, Bars(console, idle="Preparing the comparison") as bars:
 
         def begin() -> None:
-            section.says = lambda: kept if out.exists() else untouched
-            own.enter_context(own_folder(out, COMPARE, say=bars.say))
+            section.message = lambda: kept if out.exists() else untouched
+            own.enter_context(own_folder(out, COMPARE, log=bars.log))
             (out / "trials").mkdir(exist_ok=True)
 
-        what = plan(request, out, bars.say, bars, begin)
+        what = plan(request, out, bars.log, bars, begin)
         write_sealed(out / "plan.json", what.to_json(), "plan")
         scan_report.write(what.prepared.scan, out)
-        missing = finished_trials.missing(what, out, bars.say)
-        bars.say(_announce(what, len(missing), out))
+        missing = finished_trials.missing(what, out, bars.log)
+        bars.log(_announce(what, len(missing), out))
         # also where one trial alone is missing: the pass is kept, and costs a second then
         seen = _look(what, out, bars) if what.once and missing else None
         failed = _train(what, missing, out, bars, seen)
-        section.says = f"Stopped after the last trial. The same command writes the report; kept in {display(out)}"
+        section.message = f"Stopped after the last trial. The same command writes the report; kept in {display(out)}"
         if len(failed) == len(what.trials):
             raise TrainingError(f"every trial failed; the first: {next(iter(failed.values()))}")
         found = gather_results.gather(what, out, failed, command, _speed(what, failed, out, bars))
@@ -73,11 +73,11 @@ def compare(request: CompareRequest, out: Path, console: Console | None = None, 
 def _look(what: ComparisonPlan, out: Path, bars: Bars) -> FeatureCache:
     assert what.once is not None
     with stoppable(f"Stopped during the pass. The same command goes on from here; kept in {display(out)}"):
-        seen = run_feature_pass(what.once, what.prepared.store.folder, out / "kept", bars(NAME), bars.say)
+        seen = run_feature_pass(what.once, what.prepared.store.folder, out / "kept", bars(NAME), bars.log)
     # not deleted: whoever goes back to those heads or images would wait for the pass again
     if unused := seen.leavings(out / "kept"):
         size = sum(path.stat().st_size for path in unused) / 1e6
-        bars.say(
+        bars.log(
             f"{count_noun(len(unused), 'file')} ({size:,.1f} MB) of other heads, settings or images left unused in "
             f"{display(out / 'kept')}."
         )
@@ -122,12 +122,12 @@ def _train(
 
 def _speed(what: ComparisonPlan, failed: dict[str, str], out: Path, bars: Bars) -> dict[str, Any]:
     finished = [head for head in what.request.heads if any(t.head == head and t.id not in failed for t in what.trials)]
-    bars.say(f"All trials ended; timing {count_noun(len(finished), 'head')} side by side.")
+    bars.log(f"All trials ended; timing {count_noun(len(finished), 'head')} side by side.")
     try:
         with bars.during("Timing the heads side by side"):
-            return head_speed.measure_head_speeds(what, finished, out, bars.say)
+            return head_speed.measure_head_speeds(what, finished, out, bars.log)
     except JobError as error:
-        bars.say(f"ms per image could not be measured: {display(str(error))}")
+        bars.log(f"ms per image could not be measured: {display(str(error))}")
         return {}
 
 
@@ -135,7 +135,7 @@ def _tell_end(news: JobNews, bars: Bars, failed: dict[str, str]) -> None:
     trial: Trial = news.job
     if news.kind == "failed":
         failed[trial.id] = str(news.what)
-        bars.say(f"{_named(trial)} failed: {display(str(news.what))}")
+        bars.log(f"{_named(trial)} failed: {display(str(news.what))}")
 
 
 def _named(trial: Trial) -> str:

@@ -1,7 +1,7 @@
-"""What would decide?  minimum detectable difference = reach(level) + reach(2 · (1 − power)), against S and n.
+"""How many seeds or images decide: minimum detectable difference = quantile(level) + quantile(2 · (1 − power)).
 
-The variance components of a finished comparison foretell the error of a larger one. The answer is rough: the components
-are estimates themselves, and it takes the difference seen as the true one.
+The variance components of a finished comparison predict the error of a larger one. The prediction is rough: the
+components are estimates, and the observed difference is taken as the true one.
 """
 
 from collections.abc import Mapping
@@ -11,28 +11,28 @@ from gapstone.compare.difference import Components, ErrorDistribution, Estimate
 from gapstone.console.formatting import count_noun
 
 POWER = 0.8
-FEWEST = 3  # seeds or folds: two know their own spread so badly that an interval is 13 standard errors to either side
-FEW_SEEDS = 30  # beyond, more images are the better use of the time
+FEWEST = 3  # seeds or folds: with two, the spread is so uncertain that the interval is ±13 standard errors
+FEW_SEEDS = 30  # with more seeds, more images are the better use of the time
 MOST_IMAGES = 10_000_000
-MANY = 10**6  # as good as any number of seeds
+MANY = 10**6  # stands for infinitely many seeds
 
 
 def minimum_detectable(
     components: Components, seeds: int, images: int, level: float = 0.05, power: float = POWER
 ) -> float:
-    """The true difference that a comparison of that size detects with that probability.
+    """The smallest true difference that a comparison of that size detects with probability `power`.
 
         >>> 100 * minimum_detectable(Components(seed=0, image=0.05, residual=0.05), seeds=5, images=500)
         3.4
 
-    The same number is the distance from 0 at which heads must not differ for their interval to lie inside a margin.
+    It is also how far inside the margin the true difference must lie for the interval to lie inside it, too.
     """
-    return detectable(components.doubt(seeds, images), level, power)
+    return detectable(components.error(seeds, images), level, power)
 
 
-def detectable(doubt: ErrorDistribution, level: float, power: float = POWER) -> float:
-    """The same, of a comparison whose error is known."""
-    return doubt.reach(level) + doubt.reach(2 * (1 - power))
+def detectable(error: ErrorDistribution, level: float, power: float = POWER) -> float:
+    """The same for a comparison with this error."""
+    return error.quantile(level) + error.quantile(2 * (1 - power))
 
 
 def advise(
@@ -43,13 +43,13 @@ def advise(
     tests: int = 1,
     folds: Mapping[int, tuple[int, int]] | None = None,
 ) -> str:
-    """One sentence for a "cannot tell": how many seeds, or test images, would decide it.
+    """One sentence for the verdict "cannot tell": how many seeds or test images would decide it.
 
         >>> advise(crossed(gap, fc), repeats=5, margin=0.005)
         'If the difference of 1.5 percentage points is real, more seeds alone would take too many; about 2,900 test …'
 
-    There are two ways out, and the nearer is named: that the difference shows (at the level that remains after Holm,
-    level / tests), or that the interval comes to lie inside ±margin.
+    A larger comparison can decide in two ways, and the sentence names the cheaper: the difference becomes significant
+    (at level / tests, as Holm requires), or the interval comes to lie inside ±margin.
     """
     kind = "fold" if folds is not None else "seed"
     if repeats == 0:
@@ -58,71 +58,71 @@ def advise(
         return "One test image cannot show how far the result depends on the image: use at least 100, better 500."
     if estimate is None:
         return f"One {kind} cannot show how far the result depends on the {kind}: use at least {FEWEST}, better 5."
-    if repeats < FEWEST and detectable(estimate.doubt, level) > 1:
+    if repeats < FEWEST and detectable(estimate.error, level) > 1:
         return (
             f"{repeats} {kind}s that differ as much as these cannot show any difference between heads, however large: "
             f"use at least {FEWEST}, better 5."
         )
-    ways = [
-        DecidingStep(target, at, aim)
-        for target, at, aim in (
+    steps = [
+        DecidingStep(target, step_level, aim)
+        for target, step_level, aim in (
             (abs(estimate.difference), level / tests, _aim_at_difference(estimate)),
             (margin - abs(estimate.difference), level, _aim_at_equivalence(estimate, margin)),
         )
         if target > 0
     ]
-    return _from_folds(estimate, ways) if estimate.components is None else _from_seeds(estimate, ways)
+    return _from_folds(estimate, steps) if estimate.components is None else _from_seeds(estimate, steps)
 
 
 class DecidingStep(NamedTuple):
-    """One way out: a difference of `target` must be detectable at `level`; `aim` opens and ends the sentence."""
+    """One way to decide: a difference of `target` must be detectable at `level`; `aim` opens and ends the sentence."""
 
     target: float
     level: float
     aim: tuple[str, str]
 
 
-def _from_seeds(estimate: Estimate, ways: list[DecidingStep]) -> str:
-    options = [(*_needed(estimate, way), way) for way in ways]
+def _from_seeds(estimate: Estimate, steps: list[DecidingStep]) -> str:
+    options = [(*_needed(estimate, step), step) for step in steps]
     options = [option for option in options if option[0]]
     if not options:
         return (
             f"The difference of {_points(abs(estimate.difference))} is too close to 0, and to the margin, for as many "
             "seeds and test images as one could afford."
         )
-    # more seeds on these images before more images; then by the answers to be given in all
-    seeds, images, way = min(options, key=lambda option: (option[1] > estimate.doubt.images, option[0] * option[1]))
-    opening, ending = way.aim
-    if images == estimate.doubt.images:
+    # prefer more seeds on these images to more images; then the fewest predictions in all
+    error = estimate.error
+    seeds, images, step = min(options, key=lambda option: (option[1] > error.images, option[0] * option[1]))
+    opening, ending = step.aim
+    if images == error.images:
         return (
-            f"{opening}, about {seeds} seeds (now {estimate.doubt.repeats}) on these "
-            f"{count_noun(images, 'test image')} "
+            f"{opening}, about {seeds} seeds (now {error.repeats}) on these {count_noun(images, 'test image')} "
             f"{ending}."
         )
     assert estimate.components is not None
-    if minimum_detectable(estimate.components, MANY, estimate.doubt.images, way.level) > way.target:
+    if minimum_detectable(estimate.components, MANY, error.images, step.level) > step.target:
         why = "no number of seeds will do, because these test images alone leave too much doubt"
     else:
         why = "more seeds alone would take too many"
-    now = "" if seeds == estimate.doubt.repeats else f" (now {estimate.doubt.repeats})"
-    count = f"about {_round(images):,} test images (now {estimate.doubt.images:,})"
+    now = "" if seeds == error.repeats else f" (now {error.repeats})"
+    count = f"about {_round(images):,} test images (now {error.images:,})"
     return f"{opening}, {why}; {count} with {count_noun(seeds, 'seed')}{now} {ending}."
 
 
-def _needed(estimate: Estimate, way: DecidingStep) -> tuple[int, int]:
-    """The fewest seeds on these images, else the fewest images with these seeds or with more; (0, 0) where neither."""
+def _needed(estimate: Estimate, step: DecidingStep) -> tuple[int, int]:
+    """(seeds, images): the fewest seeds on these images, else the fewest images with more seeds; else (0, 0)."""
 
     def enough(seeds: int, images: int) -> bool:
         assert estimate.components is not None
-        return minimum_detectable(estimate.components, seeds, images, way.level) <= way.target
+        return minimum_detectable(estimate.components, seeds, images, step.level) <= step.target
 
-    for seeds in range(estimate.doubt.repeats + 1, FEW_SEEDS + 1):
-        if enough(seeds, estimate.doubt.images):
-            return seeds, estimate.doubt.images
-    least = max(estimate.doubt.repeats, 5)  # fewer know their own spread too badly to build on
+    for seeds in range(estimate.error.repeats + 1, FEW_SEEDS + 1):
+        if enough(seeds, estimate.error.images):
+            return seeds, estimate.error.images
+    least = max(estimate.error.repeats, 5)  # with fewer seeds the spread is too uncertain
     for seeds in (least, *(more for more in (10, 20, 30, 50) if more > least)):
         if enough(seeds, MOST_IMAGES):
-            low, high = estimate.doubt.images, MOST_IMAGES
+            low, high = estimate.error.images, MOST_IMAGES
             while high - low > 1:
                 middle = (low + high) // 2
                 low, high = (low, middle) if enough(seeds, middle) else (middle, high)
@@ -130,17 +130,17 @@ def _needed(estimate: Estimate, way: DecidingStep) -> tuple[int, int]:
     return 0, 0
 
 
-def _from_folds(estimate: Estimate, ways: list[DecidingStep]) -> str:
-    """Folds overlap, so that more of them add little; the error shrinks with the square root of the images."""
+def _from_folds(estimate: Estimate, steps: list[DecidingStep]) -> str:
+    """Advise more images, as the error falls with their square root; more folds add little, as they overlap."""
 
-    def images(way: DecidingStep) -> float:
-        return estimate.doubt.images * max(1.0, detectable(estimate.doubt, way.level) / way.target) ** 2
+    def images(step: DecidingStep) -> float:
+        return estimate.error.images * max(1.0, detectable(estimate.error, step.level) / step.target) ** 2
 
-    way = min(ways, key=images)
-    if images(way) > MOST_IMAGES:
+    step = min(steps, key=images)
+    if images(step) > MOST_IMAGES:
         return "More folds add little, because they share their images; far more images would be needed."
-    opening, ending = way.aim
-    count = f"about {_round(images(way)):,} images (now {estimate.doubt.images:,})"
+    opening, ending = step.aim
+    count = f"about {_round(images(step)):,} images (now {estimate.error.images:,})"
     return f"{opening}, {count} {ending}; more folds add little, because they share their images."
 
 
@@ -149,8 +149,9 @@ def _aim_at_difference(estimate: Estimate) -> tuple[str, str]:
 
 
 def _aim_at_equivalence(estimate: Estimate, margin: float) -> tuple[str, str]:
-    seen = abs(estimate.difference)
-    opening = f"If the heads differ by no more than the {_points(seen)} seen" if seen else "If the heads do not differ"
+    observed = abs(estimate.difference)
+    seen = f"If the heads differ by no more than the {_points(observed)} seen"
+    opening = seen if observed else "If the heads do not differ"
     return opening, f"would probably show them equivalent within {_points(margin)}"
 
 
@@ -163,14 +164,14 @@ def _points(fraction: float) -> str:
 
 
 def _round(number: float) -> int:
-    """Two digits: the third would be a pretence."""
+    """Round to two significant digits: the estimate is no more precise."""
     return int(float(f"{number:.2g}")) if number >= 100 else round(number)
 
 
 def note(
     verdict: str, bounds: tuple[float, float] | None, estimate: Estimate | None, tests: int, margin: float
 ) -> str | None:
-    """What a reader of verdict and interval may stumble over, or None."""
+    """An explanation if verdict and interval seem to contradict each other, or None."""
     if bounds is None or estimate is None or bounds[0] <= 0 <= bounds[1]:
         return None
     if verdict == "equivalent":
@@ -178,7 +179,6 @@ def note(
     if verdict == "cannot tell":
         return (
             f"The interval leaves out 0, but {count_noun(tests, 'head')} were compared with the baseline, and one of "
-            f"so many "
-            "may do so by chance: the Holm-adjusted p is not below 0.05."
+            f"so many may do so by chance: the Holm-adjusted p is not below 0.05."
         )
     return None

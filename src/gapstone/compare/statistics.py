@@ -1,7 +1,7 @@
-"""Every head against the baseline: better, worse, equivalent or cannot tell, adjusted for the number of heads.
+"""Compare every head with the baseline: better, worse, equivalent or cannot tell, adjusted for the number of heads.
 
-The difference of two heads, its error and its degrees of freedom come from difference.py; what would decide, where
-these data do not, from advice.py.
+difference.py computes the difference of two heads, its error and its degrees of freedom; sample_size.py computes how
+many seeds or images would decide where these data do not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ __all__ = [
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p values adjusted for their number: the chance of even one false finding among them stays below the level.
+    """Adjust p values for their number: the probability of even one false positive stays below the level.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -38,24 +38,24 @@ def holm(ps: Sequence[float]) -> list[float]:
     """
     adjusted = [0.0] * len(ps)
     highest = 0.0
-    for place, index in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
-        highest = max(highest, min(1.0, (len(ps) - place) * ps[index]))
+    for rank, index in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        highest = max(highest, min(1.0, (len(ps) - rank) * ps[index]))
         adjusted[index] = highest
     return adjusted
 
 
 def verdict(interval: tuple[float, float] | None, p_holm: float | None, margin: float, level: float = 0.05) -> str:
-    """`better`, `worse`, `equivalent` or `cannot tell`.
+    """Decide between `better`, `worse`, `equivalent` and `cannot tell`.
 
     >>> verdict((0.02, 0.06), 0.001, margin=0.005), verdict((-0.004, 0.002), 0.6, margin=0.005)
     ('better', 'equivalent')
 
     * equivalent: the whole interval lies inside ±margin. This is the two one-sided tests procedure (Schuirmann 1987,
-      doi 10.1007/BF01068419) at 2.5 % each. The 90 % interval would do for 5 %; the 95 % one is asked so that verdict
-      and picture are read from the same interval. It comes first: a difference that is surely there, and surely
-      smaller than what matters, is equivalent.
+      doi 10.1007/BF01068419) at 2.5 % each. The 90 % interval would suffice for 5 %; the 95 % one is used so that
+      verdict and figure show the same interval. It comes first: a difference that is significant but smaller than the
+      margin counts as equivalent.
     * better, worse: p, adjusted for the number of heads compared, is below the level.
-    * cannot tell: neither. This is not "equal".
+    * cannot tell: neither. This does not mean "equal".
     """
     if interval is None or p_holm is None:
         return "cannot tell"
@@ -70,16 +70,19 @@ def verdict(interval: tuple[float, float] | None, p_holm: float | None, margin: 
 def interval(
     values: Sequence[float], confidence: float = 0.95, within: tuple[float, float] = (-np.inf, np.inf)
 ) -> tuple[float, tuple[float, float] | None]:
-    """Mean and t interval over trials; no interval from fewer than two.
+    """Mean and t interval over trials; the interval is None for fewer than two.
 
         >>> interval([0.90, 0.92, 0.91], within=(0, 1))
         (0.91, (0.885..., 0.934...))
-        >>> interval([0.35, 0.65], within=(0, 1))     # ±1.9: two seeds do not say where in 0…1 the mean lies
+        >>> interval([0.35, 0.65], within=(0, 1))     # ±1.9: two seeds do not tell where in 0…1 the mean lies
         (0.5, None)
 
-    within: the range of what is measured. The interval ends there; one that covers all of it is none.
+    The interval covers the variation between seeds on these test images, not that between images.
 
-    It says how far the result varies with the seed on these same test images, and nothing about other images.
+    Args:
+        values: one per trial.
+        confidence: of the interval.
+        within: the range of the measure. It clips the interval; an interval that covers the whole range is None.
     """
     x = np.asarray(values, np.float64)
     mean = float(x.mean())
@@ -91,7 +94,7 @@ def interval(
 
 
 Correct = Mapping[str, Mapping[int, NDArray[Any]]]
-"""For each head and seed (or fold) that finished: right or wrong, per test image."""
+"""For each head and each finished seed (or fold): correct or wrong, per test image."""
 
 
 def compare_pairs(
@@ -101,15 +104,19 @@ def compare_pairs(
     confidence: float = 0.95,
     folds: Mapping[int, tuple[int, int]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Every head against the baseline: the `pairs` of results.json.
+    """Compare every head with the baseline: the `pairs` of results.json.
 
-        >>> compare_pairs({"fc": {0: right_0, 1: right_1}, "gap": {0: ..., 1: ...}}, baseline="fc")
+        >>> compare_pairs({"fc": {0: correct_0, 1: correct_1}, "gap": {0: ..., 1: ...}}, baseline="fc")
         [{"a": "gap", "b": "fc", "difference_pp": 1.2, "ci95": [-0.4, 2.8], "verdict": "cannot tell", "advice": …}]
 
     Two heads are compared on the seeds that finished for both.
 
-    Args: correct: with one locked test split, vectors over the same images in the same order; with folds, vectors over
-    the images of that fold. folds: numbers of training and test images by fold.
+    Args:
+        correct: with seeds, vectors over the same test images in the same order; with folds, over the images of each.
+        baseline: the head that the others are compared with.
+        margin_pp: differences up to this many percentage points count as equivalent.
+        confidence: of the intervals.
+        folds: (training images, test images) of each fold; None with seeds.
     """
     pairs = []
     for head in correct:
@@ -122,8 +129,10 @@ def compare_pairs(
     margin, level, entries = margin_pp / 100, 1 - confidence, []
     for head, both, difference, estimate in pairs:
         p_holm = next(adjusted) if estimate else None
-        bounds = _said(estimate.interval(confidence)) if estimate else None
-        power = detectable(estimate.doubt, level) if estimate else None
+        bounds = estimate.interval(confidence) if estimate else None
+        if bounds == (-1.0, 1.0):  # it excludes no difference
+            bounds = None
+        power = detectable(estimate.error, level) if estimate else None
         word = verdict(bounds, p_holm, margin, level)
         entries.append(
             {
@@ -145,18 +154,13 @@ def compare_pairs(
     return entries
 
 
-def _said(bounds: tuple[float, float]) -> tuple[float, float] | None:
-    """An interval that leaves out no possible difference says nothing, and is none."""
-    return None if bounds == (-1.0, 1.0) else bounds
-
-
 def _estimate(
     a: Mapping[int, NDArray[Any]],
     b: Mapping[int, NDArray[Any]],
     both: Sequence[int],
     folds: Mapping[int, tuple[int, int]] | None,
 ) -> tuple[float | None, Estimate | None]:
-    """The difference where there is any, and how sure it is where two or more trials, and images, allow to say."""
+    """The difference, None without common trials; and its estimate, None with fewer than two trials or images."""
     if not both:
         return None, None
     if folds is None and len(both) > 1 and len(a[both[0]]) > 1:
@@ -180,14 +184,13 @@ def _method(estimate: Estimate | None, repeats: int, folds: bool) -> str:
     if folds:
         return f"Nadeau–Bengio corrected t over {repeats} folds, {freedom}; Holm over heads"
     return (
-        f"crossed seed × image variance, {repeats} seeds × {count_noun(estimate.doubt.images, 'image')}, "
-        f"Behrens–Fisher with "
-        f"{freedom} between seeds; Holm over heads"
+        f"crossed seed × image variance, {repeats} seeds × {count_noun(estimate.error.images, 'image')}, "
+        f"Behrens–Fisher with {freedom} between seeds; Holm over heads"
     )
 
 
 def _variance(estimate: Estimate | None) -> dict[str, float] | None:
     if estimate is None or estimate.components is None:
         return None
-    shares = estimate.components.shares(estimate.doubt.repeats, estimate.doubt.images)
+    shares = estimate.components.shares(estimate.error.repeats, estimate.error.images)
     return {source: 10_000 * share for source, share in shares.items()}

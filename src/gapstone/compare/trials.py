@@ -30,7 +30,7 @@ from gapstone.models.backbone_weights import digest, read_weights
 from gapstone.models.classifier import Classifier
 from gapstone.storage.atomic import remove, sync_folder, write_atomic
 from gapstone.storage.sealed_json import DamagedError, digests, read_sealed, read_vouched, write_sealed
-from gapstone.training.loop import History, Rows, TrainSettings, repeatable, seeded, train
+from gapstone.training.loop import History, Rows, TrainSettings, make_repeatable, seeded, train
 
 VERSION = 4  # raised when the same configuration would give other numbers
 
@@ -146,7 +146,7 @@ def run(
     the plan, kept with each trial, for a plan.json that is damaged.
     """
     torch.set_num_threads(trial.threads)
-    repeatable()
+    make_repeatable()
 
     def after_epoch(epoch: int, history: History) -> None:
         if report:

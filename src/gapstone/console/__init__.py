@@ -1,1 +1,1 @@
-"""What a person reads on a terminal: text, progress, options. Imports nothing of gapstone but itself."""
+"""What gapstone prints and shows: text, numbers, progress, the terminal. Imports nothing else of gapstone."""

@@ -1,8 +1,8 @@
-"""Numbers, and text that others wrote, as people read them.
+"""Formats numbers, and foreign text, for people to read.
 
-Text of a foreign file (a class name, a path, a tensor's name, metadata, a library's error that quotes them) may hold a
-terminal's escape sequences, line breaks, marks that reverse the order of reading, characters without width, or bytes
-that are not UTF-8. `display` is the one function that makes it safe to print; `gapstone.console.terminal` prints.
+Foreign text (a class name, a path, a tensor's name, metadata, a library's error that quotes them) may hold a terminal's
+escape sequences, line breaks, marks that reverse the reading direction, zero-width characters, or bytes that are not
+UTF-8. `display` makes it safe to print; `gapstone.console.terminal` prints it.
 """
 
 import base64
@@ -11,18 +11,18 @@ import os
 import unicodedata
 import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 _JOINER = "\u200d"
-# letters and marks by their category, but nothing is seen where they stand (Unicode: Default_Ignorable_Code_Point)
+# letters and marks by their category, but without a glyph (Unicode: Default_Ignorable_Code_Point)
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")
 
 
 def format_size(size: Iterable[int]) -> str:
-    """A size or a shape.
+    """A size or a shape as text.
 
     >>> format_size((224, 160)), format_size((2, 3, 224, 160))
     ('224×160', '2×3×224×160')
@@ -30,17 +30,17 @@ def format_size(size: Iterable[int]) -> str:
     return "×".join(map(str, size))
 
 
-def count_noun(number: int, one: str, more: str | None = None) -> str:
-    """A number and what it counts: the one place that knows the plural.
+def count_noun(number: int, singular: str, plural: str | None = None) -> str:
+    """A number with a noun in the singular or the plural.
 
     >>> count_noun(1, "seed"), count_noun(1200, "image"), count_noun(2, "class", "classes")
     ('1 seed', '1,200 images', '2 classes')
     """
-    return f"{number:,} {one if number == 1 else more or one + 's'}"
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
 def span(low: float, high: float, digits: int = 1) -> str:
-    """From one number to another; one number where they are the same as they are written.
+    """A range of numbers; a single number if both ends round to the same text.
 
     >>> span(96.81, 97.94), span(96.81, 96.79)
     ('96.8 to 97.9', '96.8')
@@ -50,7 +50,7 @@ def span(low: float, high: float, digits: int = 1) -> str:
 
 
 def signed(number: float, digits: int = 1) -> str:
-    """With its sign, zero without.
+    """A number with its sign; zero has none.
 
     >>> signed(-1.25), signed(0.0)
     ('−1.2', '0.0')
@@ -60,7 +60,7 @@ def signed(number: float, digits: int = 1) -> str:
 
 
 def display(text: str | os.PathLike[str], most: int | None = None) -> str:
-    r"""The text with every character that is not a visible one written as an escape; at most `most` characters of it.
+    r"""The text with every invisible character written as an escape, cut to at most `most` characters.
 
     ```python
     display("sp ace ünï 猫 👩‍🔬.jpg")   # as it is
@@ -75,11 +75,11 @@ def display(text: str | os.PathLike[str], most: int | None = None) -> str:
         text = text[: most - 1] + "…"
     if text.isascii() and text.isprintable():
         return text
-    return "".join(c if _visible(text, i) else _escape(c) for i, c in enumerate(text))
+    return "".join(c if _is_visible(text, i) else _escape(c) for i, c in enumerate(text))
 
 
 def lines(text: str) -> str:
-    r"""`display` line by line: for a message of our own with line breaks of our own.
+    r"""`display` line by line, for gapstone's own messages of several lines.
 
     ```python
     lines("DATA is one of:\n  digits\x07")      # 'DATA is one of:\n  digits\\x07'
@@ -89,7 +89,7 @@ def lines(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""`display` of an error's text, which may quote several lines of a file: blanks and line breaks become one blank.
+    r"""`display` of an error's text in one line: each run of blanks and line breaks becomes one blank.
 
     ```python
     one_line("no such tensor:\n\x1b[31mx")      # 'no such tensor: \\x1b[31mx'
@@ -99,22 +99,22 @@ def one_line(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """A report's text as a notebook shows it: in letters of one width, nothing of it markup."""
+    """A report's text as HTML for a notebook: in a monospaced font, with all markup escaped."""
     from html import escape
 
     return f'<pre style="line-height:1.3;white-space:pre;overflow-x:auto">{escape(lines(text))}</pre>'
 
 
 def pages(package: str) -> "Environment":
-    """The templates of a room, and those that all rooms share (base.html.j2, base.css).
+    """A Jinja environment with the templates of a package and those that all share (base.html.j2, base.css).
 
-    Every text is escaped and shown as `display` shows it; markup of our own is left as it is.
+    Every text goes through `display` and is escaped; objects with `__html__` (gapstone's own markup) are not.
 
     >>> pages(__package__).get_template("report.html.j2").render(head=head)
     """
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-    def finalize(value: Any) -> Any:
+    def finalize(value: object) -> object:
         return display(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
     environment = Environment(
@@ -130,24 +130,24 @@ def pages(package: str) -> "Environment":
 
 
 def _csp_hash(script: str) -> str:
-    """A script's hash, by which the page's content security policy allows that script alone."""
+    """A script's hash, for a content security policy that allows only that script."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 
 def show_warnings() -> None:
-    """From here on Python's warnings are printed in one line each, escaped: a library's may quote what a file holds."""
+    """Print Python's warnings in one line each, escaped, from now on: a library's warning may quote a foreign file."""
 
-    def shown(
+    def format_warning(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
         return f"{display(filename)}:{lineno}: {category.__name__}: {display(' '.join(str(message).split()))}\n"
 
-    warnings.formatwarning = shown
+    warnings.formatwarning = format_warning
 
 
-def _visible(text: str, i: int) -> bool:
+def _is_visible(text: str, i: int) -> bool:
     c = text[i]
-    if c == _JOINER:  # within an emoji of several, such as a family
+    if c == _JOINER:  # visible only inside a composed emoji, such as a family
         before = text[i - 1 : i]
         return _category(before) in ("So", "Sk", "Mn") and _category(text[i + 1 : i + 2]) == "So"
     return c.isprintable() and c not in _INVISIBLE
@@ -159,6 +159,6 @@ def _category(c: str) -> str:
 
 def _escape(c: str) -> str:
     code = ord(c)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8, as os.fsdecode keeps it
+    if 0xDC80 <= code <= 0xDCFF:  # os.fsdecode represents a byte that is not UTF-8 so
         return f"\\x{code - 0xDC00:02x}"
     return c.encode("unicode_escape").decode("ascii")

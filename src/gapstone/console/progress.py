@@ -1,4 +1,4 @@
-"""Progress a person can follow: bars on a terminal, a plain line now and then elsewhere."""
+"""Shows progress: bars on a terminal, otherwise a plain line from time to time."""
 
 import math
 import threading
@@ -15,49 +15,49 @@ from rich.text import Text
 from gapstone.console.formatting import count_noun, display
 from gapstone.console.terminal import Terminal
 
-FIRST = 0.8  # seconds of silence after the start of a command until a plain line says what it does
-EVERY = 8.0  # seconds of silence between plain lines from then on
+FIRST = 0.8  # seconds without output after which the first plain line is printed
+EVERY = 8.0  # seconds without output after which each later one is printed
 
 
 @dataclass(eq=False)
-class _Piece:
-    """A piece of work, and how far it is."""
+class _Task:
+    """A piece of work and its progress."""
 
-    what: str
+    name: str
     total: int | None = None
     done: int = 0
     news: str = ""
-    began: float = field(default_factory=time.monotonic)
+    start: float = field(default_factory=time.monotonic)
     bar: TaskID | None = None
 
     def line(self) -> str:
         if self.total is None:
-            return f"{self.what} … ({time.monotonic() - self.began:.0f} s)"
-        return f"{self.what}: {self.done:,} of {self.total:,}" + (f" ({self.news})" if self.news else "")
+            return f"{self.name} … ({time.monotonic() - self.start:.0f} s)"
+        return f"{self.name}: {self.done:,} of {self.total:,}" + (f" ({self.news})" if self.news else "")
 
 
 class Bars:
-    """Named pieces of work, each told how far it is.
+    """Shows the progress of named tasks.
 
     >>> with Bars(console) as bars:
-    ...     tell = bars("Decoding images")
-    ...     tell(10, 100)
+    ...     progress = bars("Decoding images")
+    ...     progress(10, 100)
     ...     with bars.during("Loading the model"):
     ...         model = load(path)
 
-    Never silent for long: where no piece is running, `idle` is shown.
+    While no task is running, `idle` is shown, so that the output is never silent for long.
     """
 
     def __init__(self, console: Console, idle: str = "At work") -> None:
         self.console = console
         self.live: Progress | None = None
-        self._pieces: list[_Piece] = []
-        self._named: _Piece | None = None  # named, not told of yet
+        self._tasks: list[_Task] = []
+        self._announced: _Task | None = None  # has a name, but no progress yet
         self._lock = threading.RLock()
         self._end = threading.Event()
-        self._said = False
-        self._pulse: threading.Thread | None = None
-        self._idle = _Piece(idle)
+        self._printed = False
+        self._line_thread: threading.Thread | None = None
+        self._idle = _Task(idle)
         if console.is_terminal:
             self.live = Progress(
                 TextColumn("{task.description}", markup=False), BarColumn(), _Count(), TimeElapsedColumn(),
@@ -66,11 +66,11 @@ class Bars:
 
     def __enter__(self) -> "Bars":
         if self.live:
-            self._show()
+            self._update_bars()
             self.live.start()
         else:
-            self._pulse = threading.Thread(target=self._beat, daemon=True)
-            self._pulse.start()
+            self._line_thread = threading.Thread(target=self._print_lines, daemon=True)
+            self._line_thread.start()
         return self
 
     def __exit__(
@@ -79,86 +79,87 @@ class Bars:
         self._end.set()
         if self.live:
             self.live.stop()
-        if self._pulse:
-            self._pulse.join()
+        if self._line_thread:
+            self._line_thread.join()
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
+        """Print a line; bars stay below it."""
         with self._lock:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
-            self.console.file.flush()  # into a log it must come now, not when the buffer is full
+            self.console.file.flush()  # so that a redirected output has the line now, not when the buffer is full
             Terminal.last = time.monotonic()
 
-    def __call__(self, what: str) -> Callable[..., None]:
-        """A function of (done, total, news="") for this piece of work."""
-        piece = _Piece(display(what))
+    def __call__(self, name: str) -> Callable[..., None]:
+        """Announce a task; return the function of (done, total, news="") that reports its progress."""
+        task = _Task(display(name))
         with self._lock:
-            if self._named is not None:
-                self._remove(self._named)
-            self._named = piece
-            self._add(piece)
+            if self._announced is not None:
+                self._remove(self._announced)
+            self._announced = task
+            self._add(task)
 
-        def tell(done: int, total: int, news: str = "") -> None:
+        def report(done: int, total: int, news: str = "") -> None:
             with self._lock:
-                if self._named is piece:
-                    self._named = None
-                piece.done, piece.total, piece.news = done, total, display(news)
+                if self._announced is task:
+                    self._announced = None
+                task.done, task.total, task.news = done, total, display(news)
                 if done >= total:
-                    self._remove(piece)
+                    self._remove(task)
                 else:
-                    self._add(piece)
+                    self._add(task)
 
-        return tell
+        return report
 
     @contextmanager
-    def during(self, what: str) -> Iterator[None]:
-        """A piece of work of which nobody knows how far it is."""
-        piece = _Piece(display(what))
+    def during(self, name: str) -> Iterator[None]:
+        """Show a task whose progress is unknown."""
+        task = _Task(display(name))
         with self._lock:
-            self._add(piece)
+            self._add(task)
         try:
             yield
         finally:
             with self._lock:
-                self._remove(piece)
+                self._remove(task)
 
-    def _add(self, piece: _Piece) -> None:
-        if piece not in self._pieces:
-            piece.began = time.monotonic()
-            self._pieces.append(piece)
-        self._show()
+    def _add(self, task: _Task) -> None:
+        if task not in self._tasks:
+            task.start = time.monotonic()
+            self._tasks.append(task)
+        self._update_bars()
 
-    def _remove(self, piece: _Piece) -> None:
-        if piece in self._pieces:
-            self._pieces.remove(piece)
-            if self.live and piece.bar is not None:
-                self.live.remove_task(piece.bar)
-                piece.bar = None
-        self._show()
+    def _remove(self, task: _Task) -> None:
+        if task in self._tasks:
+            self._tasks.remove(task)
+            if self.live and task.bar is not None:
+                self.live.remove_task(task.bar)
+                task.bar = None
+        self._update_bars()
 
-    def _show(self) -> None:
-        """On a terminal: a bar for each piece, or the idle one."""
+    def _update_bars(self) -> None:
+        """On a terminal, show a bar for each task, or the idle bar."""
         if not self.live:
             return
-        for piece in (self._idle, *self._pieces):
-            if piece.bar is None:
-                piece.bar = self.live.add_task(piece.what, total=piece.total, news=piece.news)
-            if piece is not self._idle:
-                self.live.update(piece.bar, completed=piece.done, total=piece.total, news=piece.news)
+        for task in (self._idle, *self._tasks):
+            if task.bar is None:
+                task.bar = self.live.add_task(task.name, total=task.total, news=task.news)
+            if task is not self._idle:
+                self.live.update(task.bar, completed=task.done, total=task.total, news=task.news)
         assert self._idle.bar is not None
-        self.live.update(self._idle.bar, visible=not self._pieces)
+        self.live.update(self._idle.bar, visible=not self._tasks)
 
-    def _beat(self) -> None:
-        """Elsewhere: a line after some silence."""
+    def _print_lines(self) -> None:
+        """Without a terminal, print a line whenever nothing was printed for a while."""
         while not self._end.wait(0.2):
             with self._lock:
-                if time.monotonic() - Terminal.last >= (EVERY if self._said else FIRST):
-                    self._said = True
-                    # of pieces within pieces the inner one says most
-                    self.say((self._pieces or [self._idle])[-1].line())
+                if time.monotonic() - Terminal.last >= (EVERY if self._printed else FIRST):
+                    self._printed = True
+                    # the innermost of nested tasks says most
+                    self.log((self._tasks or [self._idle])[-1].line())
 
 
 class _Count(ProgressColumn):
-    """How many of how many; nothing where nobody knows."""
+    """How many of how many are done; empty if the total is unknown."""
 
     def render(self, task: Task) -> Text:
         return Text("" if task.total is None else f"{int(task.completed):,}/{int(task.total):,}", "progress.download")
@@ -166,13 +167,15 @@ class _Count(ProgressColumn):
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """While a command's modules are imported: torch alone takes seconds on a busy machine."""
+    """Show that a command's modules are being imported: torch alone takes seconds on a busy machine."""
     with Bars(Terminal(stderr=True)) as bars, bars.during("Loading PyTorch"):
         yield
 
 
 def duration(seconds: float) -> str:
-    """>>> duration(40), duration(170), duration(9000)
+    """Seconds as minutes or hours, rounded up.
+
+    >>> duration(40), duration(170), duration(9000)
     ('1 minute', '3 minutes', '2.5 hours')
     """
     minutes = max(1, math.ceil(seconds / 60))

@@ -1,8 +1,8 @@
-"""The one console that gapstone prints on: text is never read as markup, and no control character gets through.
+"""The console that gapstone prints on: it reads no text as markup and escapes control characters.
 
-Names go through `gapstone.console.formatting.display` where they are put into a sentence, which keeps them on one line.
-This class escapes what was missed there, after rich has laid out the text and before anything is written: only rich's
-own sequences (colours, the cursor of a bar) reach the terminal.
+A caller that puts a name into a sentence passes it through `gapstone.console.formatting.display`, which keeps it on one
+line. `Terminal` escapes whatever a caller missed, after rich has laid out the text and before it is written: only
+rich's own sequences (colours, the cursor of a bar) reach the terminal.
 """
 
 import time
@@ -17,13 +17,13 @@ from gapstone.console.formatting import show_warnings as show_warnings
 
 
 class Terminal(Console):
-    """A rich console for text that others wrote: without markup, emoji codes and highlighting."""
+    """A rich console for foreign text: without markup, emoji codes and highlighting."""
 
     def __init__(self, *, stderr: bool = False, **options: Any) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, **options)
 
     last = time.monotonic()
-    """When anything was printed on any of them; before that, when they were imported."""
+    """The time of the last output on any `Terminal`; before any output, the time of the import."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         Terminal.last = time.monotonic()
@@ -39,6 +39,6 @@ class Terminal(Console):
 
 
 def write_line(stream: TextIO, text: str) -> None:
-    """A message of our own in plain text, with line breaks of its own and nothing else that is not visible."""
+    """Write one of gapstone's own messages as plain text; invisible characters except line breaks are escaped."""
     stream.write(lines(text) + "\n")
     stream.flush()

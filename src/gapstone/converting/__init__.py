@@ -1,1 +1,1 @@
-"""`gapstone convert`: another head on a trained model, and what that cost."""
+"""`gapstone convert`: put another head on a trained model and measure the change in accuracy and cost."""

@@ -1,4 +1,4 @@
-"""What `gapstone convert --json` prints."""
+"""The JSON that `gapstone convert --json` prints."""
 
 from typing import Any
 
@@ -8,20 +8,20 @@ from gapstone.models.classifier import Classifier
 
 
 def document(converted: Converted, new: Classifier) -> dict[str, Any]:
-    """Numbers as they are: shares of 1, bytes, seconds; null where there is nothing to compare with."""
-    request, fitted, parts = converted.request, converted.fitted, converted.parts
+    """The results as JSON: accuracies as fractions, times in seconds; null if there is nothing to compare with."""
+    request, fitted, split = converted.request, converted.fitted, converted.split
     tuned = fitted.tuned
     return {
         "schema": 1,
         "model": display(request.model),
         "out": display(str(request.out)),
         "data": display(str(request.data)),
-        "split": parts.described,
+        "split": split.described,
         "seed": request.seed,
         "labels": list(new.labels),
-        "images": {"train": len(parts.train), "validation": len(parts.validation), "test": len(parts.test)},
+        "images": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
         "native": {
-            "before": None if converted.paired is None else request.native and converted.before.only is None,
+            "before": None if converted.paired is None else request.native and converted.before.only_size is None,
             "after": request.native,
         },
         "method": request.method,
@@ -37,7 +37,7 @@ def document(converted: Converted, new: Classifier) -> dict[str, Any]:
         },
         "before": converted.before.as_json(),
         "after": converted.after.as_json(),
-        "test_accuracy": float(converted.test.mean()),
+        "test_accuracy": float(converted.correct.mean()),
         "paired": converted.paired and converted.paired.as_json(),
         "moved": {"pixels": converted.distance, "before": converted.moved[0], "after": converted.moved[1]},
         "seconds": converted.seconds,

@@ -1,4 +1,4 @@
-"""What `gapstone convert` is asked for."""
+"""The arguments of `gapstone convert`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from gapstone.fitting.fit_head import Method
 
 @dataclass(frozen=True)
 class ConvertRequest:
-    """What is asked for."""
+    """The arguments of one conversion."""
 
     model: str
     head: str
@@ -20,11 +20,11 @@ class ConvertRequest:
     limit: int | None = None
     weights: Path | None = None
     native: bool = False
-    """Images as they are, neither cut nor resized; before, too, where the old head takes any size."""
+    """Do not crop or resize the images; for the old model only if its head takes any size."""
     device: str = "auto"
     seed: int = 0
-    """As the model was trained with: the validation images that λ and the epoch are chosen by depend on it."""
+    """Should be the seed of the model's training: it decides which validation images choose λ and the epoch."""
     batch_size: int = 64
     duplicates: Duplicates = "group"
-    """As the model was trained with: what is tested depends on it, and on the next."""
+    """Should be that of the model's training, as should the threshold: they decide which images are tested."""
     duplicate_threshold: float | None = None

@@ -1,29 +1,29 @@
-"""What `gapstone convert` did and measured."""
+"""The result of `gapstone convert`."""
 
 from dataclasses import dataclass
 
 from gapstone.converting.convert_request import ConvertRequest
 from gapstone.converting.model_measures import ModelCosts
-from gapstone.converting.paired_difference import Paired, Right
+from gapstone.converting.paired_difference import Correct, Paired
 from gapstone.data.split import DataSplit
 from gapstone.fitting.fit_head import Fitted
 
 
 @dataclass(frozen=True)
 class Converted:
-    """The measures of the model before and after, on the same test images."""
+    """The fitted model, and measurements of the models before and after on the same test images."""
 
     request: ConvertRequest
     fitted: Fitted
-    parts: DataSplit
+    split: DataSplit
     before: ModelCosts
     after: ModelCosts
-    test: Right
-    """Which test images are answered right after."""
+    correct: Correct
+    """Of the new model, on the test images."""
     paired: Paired | None
-    """Against before; None where the classes are not the model's."""
+    """Comparison with the old model; None if its classes are others."""
     distance: int
-    """Pixels that test images were moved by."""
+    """Pixels by which test images were moved."""
     moved: tuple[float | None, float]
-    """Share of moved test images answered right, before and after; before only where it sees the same images."""
+    """Accuracy on moved test images, before and after; before is None if the old model sees other images."""
     seconds: float

@@ -1,4 +1,4 @@
-"""What is converted: the model as it is, and its trunk under a head that can be exchanged."""
+"""The model to convert: as it is, and its features under a head of gapstone's, which can be exchanged."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +18,15 @@ class ConvertibleModel:
 
     name: str
     whole: nn.Module
-    """As it answers today."""
+    """The model as it is."""
     trunk: Classifier
-    """The same features as a Classifier: the very same object for a file of gapstone's; for timm's, the weights moved
-    under a head that has learned nothing."""
+    """A Classifier with the same features. For a file of gapstone's it is `whole` itself; for a timm model it has the
+    model's weights and an untrained head."""
     labels: tuple[str, ...]
     smallest: int
-    """Pixels a side that it takes at least."""
-    only: tuple[int, int] | None
-    """(H, W), where it takes one size."""
+    """Smallest side of an image that it takes, in pixels."""
+    only_size: tuple[int, int] | None
+    """(H, W), if it takes one size only."""
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -38,29 +38,28 @@ class ConvertibleModel:
 
 
 def open_convertible(name: str, weights: Path | None, device: str) -> ConvertibleModel:
-    """Open MODEL. Raises: as `open_model`."""
+    """Open a model by its name or file. Raises as `open_model`."""
     opened = open_model(name, weights, device)
     model = opened.model
     if isinstance(model, Classifier):
-        return ConvertibleModel(name, model, model, opened.labels, model.features.smallest, only(model))
-    trunk = _of_timm(opened).to(device).eval()
-    facts = survey(name.removeprefix("timm:"), opened.preprocessing.channels)
-    return ConvertibleModel(name, model, trunk, opened.labels, facts.smallest, facts.fixed)
+        return ConvertibleModel(name, model, model, opened.labels, model.features.smallest, only_size(model))
+    trunk = _classifier_of_timm(opened).to(device).eval()
+    network = survey(name.removeprefix("timm:"), opened.preprocessing.channels)
+    return ConvertibleModel(name, model, trunk, opened.labels, network.smallest, network.fixed)
 
 
-def only(model: Classifier) -> tuple[int, int] | None:
-    """The one input size the model takes, or None."""
+def only_size(model: Classifier) -> tuple[int, int] | None:
+    """The input size (H, W) of a model that takes one size only, else None."""
     fixed = model.features.fixed is not None or model.head.size is not None
     return model.preprocessing.size if fixed else None
 
 
-def _of_timm(opened: ImageModel) -> Classifier:
-    with torch.random.fork_rng(devices=[]):  # its first weights, overwritten at once
+def _classifier_of_timm(opened: ImageModel) -> Classifier:
+    with torch.random.fork_rng(devices=[]):  # the initial weights are replaced, so they must not use up random numbers
         trunk = Classifier(opened.name, "gap", opened.labels, opened.preprocessing)
-    given = opened.model.state_dict()
-    own = {f"net.{key}": tensor for key, tensor in given.items()}
-    wanted = trunk.features.state_dict()
-    if missing := [key for key in wanted if key not in own]:
+    state = {f"net.{key}": tensor for key, tensor in opened.model.state_dict().items()}
+    expected = trunk.features.state_dict()
+    if missing := [key for key in expected if key not in state]:
         raise ValueError(f"{opened.name}: its weights hold no {missing[0].removeprefix('net.')}, which its maps need.")
-    trunk.features.load_state_dict({key: own[key] for key in wanted})
+    trunk.features.load_state_dict({key: state[key] for key in expected})
     return trunk

@@ -1,4 +1,4 @@
-"""What a model is before and after: right or wrong on the test images, also moved; parameters, bytes, multiply-adds."""
+"""Measurements of a model: correct answers on test images, also moved ones; parameters, bytes, multiply-adds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone.console.formatting import format_size
-from gapstone.converting.paired_difference import Right
+from gapstone.converting.paired_difference import Correct
 from gapstone.fitting.image_batches import Images, View
 from gapstone.images.shift import directions, largest_shift, shifted
 from gapstone.models.classifier import Classifier
@@ -22,32 +22,34 @@ from gapstone.tracing.arithmetic import macs
 from gapstone.training.loop import Rows
 
 Change = Callable[[Tensor], Tensor]
-"""Of images (n, C, H, W), before the model sees them."""
+"""Changes images (n, C, H, W) before the model sees them."""
 
 MOST_MOVED = 1000
-"""Test images that are also moved: four more passes over all of them would take longer than the conversion."""
+"""Largest number of test images that are also moved: four passes over all would take longer than the conversion."""
 
 
 @dataclass(frozen=True)
 class ModelCosts:
-    """What a model costs."""
+    """Size and cost of a model, and the input sizes that it takes."""
 
     head: str
     parameters: int
     head_parameters: int
     bytes: int
-    """Of all its numbers, as the file holds them."""
+    """Of all parameters and buffers, as the file holds them."""
     macs: int
-    """Multiply-adds for one image of the usual size."""
+    """Multiply-adds for one image of the size of its preprocessing."""
     smallest: int
-    only: tuple[int, int] | None
+    """Smallest side of an image that it takes, in pixels."""
+    only_size: tuple[int, int] | None
+    """(H, W), if it takes one size only."""
 
     @property
     def sizes(self) -> str:
-        """Legal input sizes; how well it works at them is another matter."""
-        return (
-            f"only {format_size(self.only)}" if self.only else f"any from {format_size((self.smallest, self.smallest))}"
-        )
+        """The input sizes it takes; its accuracy there may be low."""
+        if self.only_size:
+            return f"only {format_size(self.only_size)}"
+        return f"any from {format_size((self.smallest, self.smallest))}"
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -57,7 +59,7 @@ class ModelCosts:
             "bytes": self.bytes,
             "macs": self.macs,
             "smallest_input": self.smallest,
-            "only_input": list(self.only) if self.only else None,
+            "only_input": list(self.only_size) if self.only_size else None,
         }
 
 
@@ -66,9 +68,9 @@ def model_costs(
     trunk: Classifier,
     head: str,
     smallest: int,
-    only: tuple[int, int] | None,
+    only_size: tuple[int, int] | None,
 ) -> ModelCosts:
-    """Of `model`, whose features are those of `trunk`; in eval mode."""
+    """The costs of `model`, in eval mode, whose features are those of `trunk`."""
     state = model.state_dict().values()
     image = torch.zeros(1, trunk.preprocessing.channels, *trunk.preprocessing.size, device=next(iter(state)).device)
     parameters = sum(p.numel() for p in model.parameters())
@@ -80,7 +82,7 @@ def model_costs(
         bytes=sum(tensor.numel() * tensor.element_size() for tensor in state),
         macs=macs(model, image),
         smallest=smallest,
-        only=only,
+        only_size=only_size,
     )
 
 
@@ -90,24 +92,24 @@ def correct_answers(
     rows: Rows,
     labels: NDArray[np.int64],
     batch_size: int,
-    tell: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
     change: Change | None = None,
     whose: str = "the model",
-) -> Right:
-    """(len(rows),) whether each of these images is classified right; in eval mode.
+) -> Correct:
+    """Whether each of the images is classified correctly, in eval mode: (len(rows),).
 
-    Raises: NotFiniteError, which begins with `whose`, where a logit is NaN or infinite.
+    Raises NotFiniteError, whose message begins with `whose`, if a logit is NaN or infinite.
     """
-    answers = []
+    predictions = []
     with eval_mode(model), torch.inference_mode():
         for start in range(0, len(rows), batch_size):
             for images in view(rows[start : start + batch_size]):
                 logits = finite_logits(_logits(model, images, change), whose)
-                answers.append(logits.argmax(1).cpu().numpy())
-            if tell is not None:
-                tell(min(start + batch_size, len(rows)), len(rows))
-    answered: Right = np.concatenate(answers) == labels
-    return answered
+                predictions.append(logits.argmax(1).cpu().numpy())
+            if progress is not None:
+                progress(min(start + batch_size, len(rows)), len(rows))
+    correct: Correct = np.concatenate(predictions) == labels
+    return correct
 
 
 def _logits(model: nn.Module, images: Images, change: Change | None) -> Tensor:
@@ -118,6 +120,6 @@ def _logits(model: nn.Module, images: Images, change: Change | None) -> Tensor:
 
 
 def moves(size: tuple[int, int]) -> tuple[int, list[Change]]:
-    """How many pixels, and the moves in the four directions."""
-    far = largest_shift(size)
-    return far, [partial(shifted, down=down, right=right) for down, right in directions(far)]
+    """The distance in pixels for images of `size`, and the moves by it in the four directions."""
+    distance = largest_shift(size)
+    return distance, [partial(shifted, down=down, right=right) for down, right in directions(distance)]

@@ -1,4 +1,4 @@
-"""DATA as the models before and after see it: split, numbered, and decoded now or later."""
+"""Views of DATA for the models before and after: images split, labelled, and decoded now or on demand."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,27 +14,27 @@ from gapstone.data.decoded_store import StoreError, build
 from gapstone.data.scan import Scan, scan
 from gapstone.data.sources import Source
 from gapstone.data.split import DataSplit, split
-from gapstone.fitting.image_batches import View, native, resized, stored
+from gapstone.fitting.image_batches import View, native_view, resized_view, stored_view
 from gapstone.images.cropping import cropping_note
 from gapstone.images.intensity_range import UNDECIDED
 from gapstone.images.load import ImageError
 from gapstone.images.preprocessing import not_native
-from gapstone.training.training_data import content
+from gapstone.training.training_data import content_digest
 
 
 @dataclass(frozen=True, eq=False)
 class ModelViews:
-    """DATA, split and numbered as the new model numbers its classes."""
+    """The images of DATA, split, with the class numbers of the new model."""
 
     view: View
-    """As it is fitted to, and as the new model sees it."""
+    """For fitting and for the new model."""
     before: View
-    """As the model before sees it: the same, if its head takes any size."""
+    """For the old model: the same as `view` if its head takes any size."""
     labels: NDArray[np.int64]
-    parts: DataSplit
-    """In rows of these."""
+    split: DataSplit
+    """In rows of the views and labels."""
     key: object
-    """Of what is shown, and how."""
+    """JSON that identifies the images and their preparation."""
 
 
 def model_views(
@@ -45,56 +45,56 @@ def model_views(
     request: ConvertRequest,
     bars: Bars,
 ) -> ModelViews:
-    """Checked, split, and either decoded into a store in `folder` or, as they are, decoded when they are looked at.
+    """Check and split the images; decode them into a store in `folder` or, with `native`, whenever they are needed.
 
-    Raises: as `split` and `build`; the views StoreError, for a file that can no longer be read.
+    Raises as `split` and `build`; the native views raise StoreError for a file that can no longer be read.
     """
-    found = scan(source, progress=bars("Checking images"), threshold=request.duplicate_threshold)
+    scanned = scan(source, progress=bars("Checking images"), threshold=request.duplicate_threshold)
     if request.native:
-        found = _without(found, model.smallest, bars)
-    chosen = split(source, found, seed=request.seed, limit=request.limit, duplicates=request.duplicates)
-    bars.say(
-        f"{count_noun(len(chosen.train), 'image')} to fit to, {len(chosen.validation):,} to choose by, "
-        f"{len(chosen.test):,} "
-        f"to test on: {chosen.described}."
+        scanned = _without_small_images(scanned, model.smallest, bars)
+    parts = split(source, scanned, seed=request.seed, limit=request.limit, duplicates=request.duplicates)
+    bars.log(
+        f"{count_noun(len(parts.train), 'image')} to fit to, {len(parts.validation):,} to choose by, "
+        f"{len(parts.test):,} to test on: {parts.described}."
     )
-    if not request.native and (cut := cropping_note(model.preprocessing, found.size_counts())):
-        bars.say(cut)
-    used = np.unique(np.concatenate([chosen.train, chosen.validation, chosen.test]))
-    numbers = np.array([labels.index(name) for name in source.classes])
-    if (ranges := model.preprocessing.ranges.or_else(found.ranges)) != UNDECIDED:
-        # a network that was trained on 8 bits says nothing of more: the new model keeps what these images are shown by
+    if not request.native and (note := cropping_note(model.preprocessing, scanned.size_counts())):
+        bars.log(note)
+    used = np.unique(np.concatenate([parts.train, parts.validation, parts.test]))
+    class_numbers = np.array([labels.index(name) for name in source.classes])
+    if (ranges := model.preprocessing.ranges.or_else(scanned.ranges)) != UNDECIDED:
+        # a model trained on 8-bit images has no range for deeper pixels: the new model keeps that of these images
         model.trunk.preprocessing = replace(model.preprocessing, ranges=ranges)
-        bars.say(f"Pixels of more than 8 bits: {ranges} become 0…255, in all images alike; the model keeps that.")
+        bars.log(f"Pixels of more than 8 bits: {ranges} become 0…255, in all images alike; the model keeps that.")
     device, preprocessing = next(model.trunk.parameters()).device, model.preprocessing
     if request.native:
 
         def decode(row: int) -> NDArray[np.uint8]:
             try:
-                return source.pixels(row, sha256=found.facts[row].sha256, ranges=preprocessing.ranges)
-            except ImageError as error:  # it could be read when it was checked: no fault of DATA
+                return source.pixels(row, sha256=scanned.facts[row].sha256, ranges=preprocessing.ranges)
+            except ImageError as error:  # the file has changed since it was checked
                 raise StoreError(
-                    f"{display(found.names[row])}: {error}. Run the same command again: it looks at the images anew."
+                    f"{display(scanned.names[row])}: {error}. Run the same command again: it looks at the images anew."
                 ) from error
 
-        view = native(decode, preprocessing, model.smallest, device)
-        before = view if model.only is None else resized(decode, preprocessing, device)
-        return ModelViews(view, before, numbers[source.labels], chosen, ["native", content(source, found, used)])
-    tell = bars("Decoding images")
-    store = build(source, used, preprocessing, folder / "store", scan=found, progress=tell, say=bars.say)
-    train, validation, test = (store.rows(part) for part in (chosen.train, chosen.validation, chosen.test))
-    parts = replace(chosen, train=train, validation=validation, test=test)
-    view = stored(store, preprocessing, device)
-    return ModelViews(view, view, numbers[store.labels], parts, store.key)
+        view = native_view(decode, preprocessing, model.smallest, device)
+        before = view if model.only_size is None else resized_view(decode, preprocessing, device)
+        key = ["native", content_digest(source, scanned, used)]
+        return ModelViews(view, before, class_numbers[source.labels], parts, key)
+    progress = bars("Decoding images")
+    store = build(source, used, preprocessing, folder / "store", scan=scanned, progress=progress, log=bars.log)
+    train, validation, test = (store.rows(part) for part in (parts.train, parts.validation, parts.test))
+    parts = replace(parts, train=train, validation=validation, test=test)
+    view = stored_view(store, preprocessing, device)
+    return ModelViews(view, view, class_numbers[store.labels], parts, store.key)
 
 
-def _without(found: Scan, smallest: int, bars: Bars) -> Scan:
-    """Pictures that cannot be seen as they are count as unusable, and are said."""
-    reasons = [None if f.reason else not_native(f.size[1], f.size[0], smallest) for f in found.facts]
-    out = [f"{display(name)}: {reason}" for name, reason in zip(found.names, reasons, strict=True) if reason]
-    if not out:
-        return found
-    more = f" (and {len(out) - 1:,} more)" if len(out) > 1 else ""
-    bars.say(f"Left out, as they cannot be seen as they are: {out[0]}{more}.")
-    pairs = zip(found.facts, reasons, strict=True)
-    return replace(found, facts=tuple(replace(f, reason=reason) if reason else f for f, reason in pairs))
+def _without_small_images(scanned: Scan, smallest: int, bars: Bars) -> Scan:
+    """Mark images that the network cannot take in their own size as unusable, with a message."""
+    reasons = [None if f.reason else not_native(f.size[1], f.size[0], smallest) for f in scanned.facts]
+    refused = [f"{display(name)}: {reason}" for name, reason in zip(scanned.names, reasons, strict=True) if reason]
+    if not refused:
+        return scanned
+    more = f" (and {len(refused) - 1:,} more)" if len(refused) > 1 else ""
+    bars.log(f"Left out, as they cannot be seen as they are: {refused[0]}{more}.")
+    pairs = zip(scanned.facts, reasons, strict=True)
+    return replace(scanned, facts=tuple(replace(f, reason=reason) if reason else f for f, reason in pairs))

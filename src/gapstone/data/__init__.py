@@ -1,1 +1,4 @@
-"""Sets of images: list, scan, split, store. Imports images, workers and storage; imports no torch."""
+"""Data sets of images: opening, scanning, near duplicates, splits, and the store of decoded images.
+
+Imports images, workers and storage; imports no torch.
+"""

@@ -1,4 +1,4 @@
-"""`gapstone check DATA`: scan, print what was found, write it down. DATA is only ever read."""
+"""`gapstone check DATA` scans the images, prints the findings and writes them to a folder; DATA is only read."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,17 +25,19 @@ def check(
     max_pixels: int = MAX_PIXELS,
     threshold: float | None = None,
 ) -> Scan:
-    """Scan DATA, print the findings and write them into `out`: scan.json, scan.txt, scan.csv and, where a picture is
-    there more than once, scan.html, which shows it.
+    """Scan DATA, print the findings and write them into `out`.
+
+    The files are scan.json, scan.txt, scan.csv and, if there are duplicates, scan.html, which shows them.
 
     ```python
     check("flowers")                       # writes into runs/check-flowers
     check("flowers", Path("findings"))
     ```
 
-    What `compare` would refuse is said in `refused`: a class of a single image, for one.
+    `Scan.refused` says why `compare` would refuse the images, for example because a class has a single image.
 
-    Raises DataError where DATA is none of the accepted forms, or where `out` lies inside it.
+    Raises:
+        DataError: DATA has none of the accepted forms, or `out` lies inside it.
     """
     console = Terminal()
     at_least(1, workers=workers, max_pixels=max_pixels)
@@ -44,32 +46,32 @@ def check(
     folder = out if out is not None else results_folder("check", data)
     _refuse_inside(folder, data)
     check_folder(folder, CHECK)
-    # of a kill nothing is left in `out`; decoded images are in the cache
+    # a killed scan leaves nothing in `out`; the facts of the images are in the cache
     with (
         stoppable("Stopped before the end of the scan; nothing was written. The same command starts again."),
         Bars(Terminal(stderr=True), idle="Comparing the images with each other") as bars,
     ):
-        tell = bars("Looking at the images")
-        found = scan(source, workers=workers, max_pixels=max_pixels, progress=tell, threshold=threshold)
-        found = replace(found, refused=_refused(source, found))
-        with own_folder(folder, CHECK, say=bars.say):
-            scan_report.write(found, folder)
-            shown = scan_gallery.write(source, found, folder, bars("Drawing duplicates"), max_pixels)
-    scan_report.render(found, console)
+        progress = bars("Looking at the images")
+        result = scan(source, workers=workers, max_pixels=max_pixels, progress=progress, threshold=threshold)
+        result = replace(result, refused=_why_refused(source, result))
+        with own_folder(folder, CHECK, log=bars.log):
+            scan_report.write(result, folder)
+            gallery = scan_gallery.write(source, result, folder, bars("Drawing duplicates"), max_pixels)
+    scan_report.render(result, console)
     console.print(
         f"written: {display(folder / 'scan.txt')}, scan.json, and scan.csv with a row per file"
-        + (f"; {display(shown)} shows the duplicates" if shown else ""),
+        + (f"; {display(gallery)} shows the duplicates" if gallery else ""),
         markup=False,
         highlight=False,
         soft_wrap=True,
     )
-    return found
+    return result
 
 
-def _refused(source: Source, found: Scan) -> str | None:
-    """Why `compare` would refuse DATA: asked of what it asks itself."""
+def _why_refused(source: Source, result: Scan) -> str | None:
+    """Why `compare` would refuse DATA; None if it would not."""
     try:
-        split(source, found)
+        split(source, result)
     except DataSplitError as error:
         return str(error)
     return None
@@ -79,6 +81,6 @@ def _refuse_inside(out: Path, data: str) -> None:
     root = Path(data).expanduser()
     if data == "digits" or not root.is_dir():
         return
-    # the findings would be images' neighbours at the next scan, and the user's folder is not ours to write into
+    # the next scan would find the findings among the images, and gapstone does not write into the user's folder
     if out.resolve().is_relative_to(root.resolve()):
         raise DataError(f"the findings would be written into DATA itself ({display(out)}): give --out another folder")

@@ -1,4 +1,4 @@
-"""Which size the network sees, chosen from the sizes of the images."""
+"""Chooses the size of the network's input from the sizes of the images."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from gapstone.images.preprocessing import LARGEST, parse_size
 
 
 def choose_size(source: Source, scan: Scan, size: str | None = None) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(size, stored), each (height, width): what the network sees, and what is kept of each image.
+    """(size, stored), each (height, width): the size of the network's input, and the size of the stored images.
 
     ```python
     choose_size(digits, scan(digits))                  # ((16, 16), (16, 16)): 8×8 enlarged
@@ -18,9 +18,9 @@ def choose_size(source: Source, scan: Scan, size: str | None = None) -> tuple[tu
     choose_size(photos, scan(photos), "96x128")        # ((96, 128), (110, 146)): height x width
     ```
 
-    Images that all have the same small size (≤ 64 pixels) keep it, enlarged to at least 16. Otherwise the network sees
-    7/8 of the median short side in steps of 16, at least 64 and at most 224, and the image is stored 1/0.875 of that
-    large: photos with a short side of 256 and more come to the usual 224 of 256, and smaller ones are not blown up.
+    Images that all have the same small size (≤ 64 pixels) keep it, enlarged to at least 16. Otherwise the size is 7/8
+    of the median short side, in steps of 16, at least 64 and at most 224, and the stored size is 1/0.875 of that. So
+    photos with a short side of 256 or more get the usual 224 of 256, and smaller ones are not enlarged.
     """
     if size is not None:
         chosen = parse_size(size)
@@ -31,7 +31,7 @@ def choose_size(source: Source, scan: Scan, size: str | None = None) -> tuple[tu
     if len(sizes) == 1:
         ((w, h),) = sizes
         if max(w, h) <= 64:
-            scale = max(1.0, 16 / min(w, h))  # four halvings still leave a map of 1×1
+            scale = max(1.0, 16 / min(w, h))  # 16 pixels halved four times leave a map of 1×1
             chosen = (min(LARGEST, round(h * scale)), min(LARGEST, round(w * scale)))
             return chosen, chosen
     short = np.repeat([min(s) for s in sizes], list(sizes.values()))

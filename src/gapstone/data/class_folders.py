@@ -1,8 +1,8 @@
-"""A folder of class folders, or of train/, val/, test/ with class folders: listed, never changed.
+"""Lists a folder of class folders, or of train/, val/, test/ with class folders, without changing it.
 
 Hidden and system files (.DS_Store, ._x.jpg, Thumbs.db) are left out and counted. Every other file in a class folder is
-an item, image or not: the scan will say of those that are none why they were left out. Folders that look like splits
-and are not understood are asked about: what would be learned from them is which split an image stands in.
+an item, even if it is no image: the scan reports that. Folders that look like splits but are not understood are an
+error, because a classifier trained on them would learn to tell splits apart.
 """
 
 import os
@@ -15,13 +15,13 @@ from gapstone.data.file_names import bytes_of, is_system
 from gapstone.data.sources import FORMS, DataError, Item, Source, SplitName, number_classes, other_spellings, unique
 from gapstone.data.split_names import resembles, split_name
 
-Found = tuple[str, str, SplitName | None]
+File = tuple[str, str, SplitName | None]
 """A file: its path below the root, its class, its split."""
 
 
 @dataclass
-class _Seen:
-    """What was left out on the way, for the notes."""
+class _LeftOut:
+    """Files and folders that are left out, for the notes."""
 
     system: int = 0
     outside: list[str] = field(default_factory=list)
@@ -32,40 +32,40 @@ class _Seen:
     others: list[str] = field(default_factory=list)
     nested: list[str] = field(default_factory=list)
     more: list[str] = field(default_factory=list)
-    """Whole sentences."""
+    """Complete sentences."""
 
 
 def open_folder(given: str, root: Path) -> Source:
-    """`folder/rose/1.jpg` or `folder/train/rose/1.jpg`; raises DataError where it is neither."""
-    seen = _Seen()
-    folders, files = _list(root, seen, root)
+    """Open a folder of `rose/1.jpg` or of `train/rose/1.jpg`. Raises DataError if it is neither."""
+    left_out = _LeftOut()
+    folders, files = _list(root, left_out, root)
     splits = _splits_among(given, folders, root)
-    found: list[Found] = []
+    images: list[File] = []
     if splits:
-        seen.others = [f for f in folders if f not in splits]
-        found = _split_files(given, root, splits, seen)
+        left_out.others = [name for name in folders if name not in splits]
+        images = _split_files(given, root, splits, left_out)
     else:
-        _ask_about_splits(given, root, folders)
+        _refuse_unknown_splits(given, root, folders)
         for name in folders:
-            found += [(p, name, None) for p in _class_files(root, name, seen)]
-    seen.outside += files
-    if not found:
-        raise DataError(_nothing(given, root, folders, files))
-    _refuse_wrapper(given, root, found, splits)
+            images += [(path, name, None) for path in _class_files(root, name, left_out)]
+    left_out.outside += files
+    if not images:
+        raise DataError(_no_images(given, root, folders, files))
+    _refuse_wrapper(given, root, images, splits)
 
-    labels_given = [c for _, c, _ in found]
-    classes_in_order, labels = number_classes(labels_given)
-    names = unique([p for p, _, _ in found])
+    class_names = [name for _, name, _ in images]
+    classes, labels = number_classes(class_names)
+    names = unique([path for path, _, _ in images])
     items = [
-        Item(name, label, split, root / p, row)
-        for row, (name, label, (p, _, split)) in enumerate(zip(names, labels, found, strict=True))
+        Item(name, label, split, root / path, row)
+        for row, (name, label, (path, _, split)) in enumerate(zip(names, labels, images, strict=True))
     ]
-    notes = (*_notes(seen), *other_spellings(labels_given))
-    return Source(given, "split folder" if splits else "folder", classes_in_order, items, notes)
+    notes = (*_notes(left_out), *other_spellings(class_names))
+    return Source(given, "split folder" if splits else "folder", classes, items, notes)
 
 
 def _splits_among(given: str, folders: list[str], root: Path) -> dict[str, SplitName]:
-    """{"train": "train", "valid": "val"}; empty where `train` is just another class (a railway one, say)."""
+    """The folders that are splits: {"train": "train", "valid": "val"}; empty if a folder `train` may be a class."""
     words = split_name(folders)
     kinds = list(words.values())
     if len(set(kinds)) < 2:
@@ -92,37 +92,37 @@ def _splits_among(given: str, folders: list[str], root: Path) -> dict[str, Split
 _IF_CLASSES = "If these are classes, list the images in a CSV with path,label."
 
 
-def _split_files(given: str, root: Path, splits: dict[str, SplitName], seen: _Seen) -> list[Found]:
-    """The files of all splits; one without class folders has no labels and is left out, with a note."""
+def _split_files(given: str, root: Path, splits: dict[str, SplitName], left_out: _LeftOut) -> list[File]:
+    """The files of all splits; a split without class folders has no labels and is left out with a note."""
     inner = {word: _unwrapped(root, word) or word for word in splits}
     if inner[next(iter(splits))].count("/"):  # training_set/training_set/cat, as some archives unpack
-        seen.more.append(f"the classes are those within {_and(inner.values())}")
+        left_out.more.append(f"the classes are those within {_and(inner.values())}")
     else:
         inner = {word: word for word in splits}
-    found: list[Found] = []
+    images: list[File] = []
     known: set[str] = set()
     for word, split in splits.items():
         base = inner[word]
-        classes, outside = _list(root / base, seen, root)
+        classes, outside = _list(root / base, left_out, root)
         if split != "train" and (not classes or (len(classes) == 1 and classes[0] not in known and len(known) > 1)):
-            # test/1.jpg, or test/unknown/1.jpg, as competitions hand them out
-            count = len(outside) + sum(len(_class_files(root, f"{base}/{name}", _Seen())) for name in classes)
+            # test/1.jpg or test/unknown/1.jpg: competitions publish test images without labels
+            count = len(outside) + sum(len(_class_files(root, f"{base}/{name}", _LeftOut())) for name in classes)
             if count:
                 files = count_noun(count, "file")
                 what = f"holds {files} without a folder per class: their labels are unknown, none is used"
             else:
                 what = "is empty"
-            seen.more.append(f"{display(base)} {what}")
+            left_out.more.append(f"{display(base)} {what}")
             continue
-        seen.outside += [f"{base}/{name}" for name in outside]
+        left_out.outside += [f"{base}/{name}" for name in outside]
         known.update(classes)
         for name in classes:
-            found += [(p, name, split) for p in _class_files(root, f"{base}/{name}", seen)]
-    return found
+            images += [(path, name, split) for path in _class_files(root, f"{base}/{name}", left_out)]
+    return images
 
 
 def _unwrapped(root: Path, word: str) -> str | None:
-    """train/train, where train/ holds nothing but that folder and the classes are in there."""
+    """`train/train`, if `train/` holds only that folder, which holds the classes; else None."""
     inside = _folders_in(root / word)
     if len(inside) != 1 or _has_files(root / word):
         return None
@@ -130,18 +130,18 @@ def _unwrapped(root: Path, word: str) -> str | None:
     return below if len(_folders_in(root / below)) > 1 and not _has_files(root / below) else None
 
 
-def _ask_about_splits(given: str, root: Path, folders: list[str]) -> None:
-    """Raises DataError where the folders look like splits, sources or folds of the same classes, and not like classes.
+def _refuse_unknown_splits(given: str, root: Path, folders: list[str]) -> None:
+    """Raise DataError if the folders look like splits, sources or folds of the same classes instead of classes.
 
-    training-a/{cat,dog} and b/{cat,dog}: what a classifier would tell apart is not cats and dogs.
+    In training-a/{cat,dog} and b/{cat,dog}, a classifier would not learn to tell cats from dogs.
     """
-    of = {f: set(_folders_in(root / f)) for f in folders}
-    outer = [f for f in folders if of[f] and not _has_files(root / f)]
+    inside = {name: set(_folders_in(root / name)) for name in folders}
+    outer = [name for name in folders if inside[name] and not _has_files(root / name)]
     what = f"DATA {display(given)!r}"
     for n, a in enumerate(outer):
         for b in outer[n + 1 :]:
-            shared = of[a] & of[b]
-            if len(shared) < 2 or 2 * len(shared) < len(of[a] | of[b]):
+            shared = inside[a] & inside[b]
+            if len(shared) < 2 or 2 * len(shared) < len(inside[a] | inside[b]):
                 continue
             inner = sorted(shared, key=bytes_of)
             if len(set(split_name(inner).values())) > 1:
@@ -156,8 +156,8 @@ def _ask_about_splits(given: str, root: Path, folders: list[str]) -> None:
                 f"merge them. Are {_and([a, b])} the classes? Then list the images in a CSV with path,label."
             )
     for name in outer:
-        if resembles(name) and len(of[name]) > 1 and len(folders) > 1:
-            inner = sorted(of[name], key=bytes_of)
+        if resembles(name) and len(inside[name]) > 1 and len(folders) > 1:
+            inner = sorted(inside[name], key=bytes_of)
             raise DataError(
                 f"{what}: {display(name)!r} looks like a split and holds the folders {_and(inner)}, but which of "
                 f"{_and(folders)} are train, val and test is not known. Name them so, or give one folder alone, "
@@ -172,46 +172,47 @@ def _and(names: Iterable[str], most: int = 4) -> str:
 
 
 def _folders_in(folder: Path) -> list[str]:
-    """The names of the folders in it, without the system's own; none where it may not be read."""
+    """The names of the folders in a folder, except system folders; none if it may not be read."""
     try:
-        return _list(folder, _Seen())[0]
+        return _list(folder, _LeftOut())[0]
     except PermissionError:
         return []
 
 
 def _has_files(folder: Path) -> bool:
     try:
-        return bool(_list(folder, _Seen())[1])
+        return bool(_list(folder, _LeftOut())[1])
     except PermissionError:
         return True
 
 
-def _list(folder: Path, seen: _Seen, root: Path | None = None) -> tuple[list[str], list[str]]:
-    """The names of sub-folders and of files, each sorted by their bytes, without the system's own; without links to a
-    folder above `root`, where that is given.
+def _list(folder: Path, left_out: _LeftOut, root: Path | None = None) -> tuple[list[str], list[str]]:
+    """The names of the sub-folders and of the files, each sorted by their bytes.
+
+    Left out are system files and folders and, if `root` is given, links to it and to the folders above it.
     """
     folders, files = [], []
     above = [] if root is None else _above(root)
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_system(entry.name):
-                seen.system += 1
+                left_out.system += 1
             elif not _is_folder(entry):
                 files.append(entry.name)
-            elif above and entry.is_symlink() and _place(entry.path) in above:
-                seen.loops.append(os.path.relpath(entry.path, root))
+            elif above and entry.is_symlink() and _file_id(entry.path) in above:
+                left_out.loops.append(os.path.relpath(entry.path, root))
             else:
                 folders.append(entry.name)
     return sorted(folders, key=bytes_of), sorted(files, key=bytes_of)
 
 
 def _above(root: Path) -> list[tuple[int, int]]:
-    """The folder itself and all that it lies in: a link to one of them would bring every class into one."""
+    """The ids of a folder and of its parents: a link to one of them would put every class into a single one."""
     resolved = root.resolve()
-    return [_place(folder) for folder in (resolved, *resolved.parents)]
+    return [_file_id(folder) for folder in (resolved, *resolved.parents)]
 
 
-def _place(folder: str | Path) -> tuple[int, int]:
+def _file_id(folder: str | Path) -> tuple[int, int]:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 
@@ -219,42 +220,43 @@ def _place(folder: str | Path) -> tuple[int, int]:
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that points at itself: an unreadable file, which the scan will list
+    except OSError:  # a link that points at itself is an unreadable file, which the scan reports
         return False
 
 
-def _class_files(root: Path, below: str, seen: _Seen) -> list[str]:
-    """Every file in a class folder and its sub-folders, as a path below root."""
-    result: list[str] = []
+def _class_files(root: Path, below: str, left_out: _LeftOut) -> list[str]:
+    """The files in a class folder and its sub-folders, as paths below root."""
+    paths: list[str] = []
     ancestors = _above(root)
 
     def walk(name: str) -> None:
-        here = _place(root / name)
+        here = _file_id(root / name)
         if here in ancestors:
-            seen.loops.append(name)
+            left_out.loops.append(name)
             return
         try:
-            folders, files = _list(root / name, seen)
+            folders, files = _list(root / name, left_out)
         except PermissionError:
-            seen.closed.append(name)
+            left_out.closed.append(name)
             return
         ancestors.append(here)
-        result.extend(f"{name}/{f}" for f in files)
+        paths.extend(f"{name}/{file}" for file in files)
         for folder in folders:
             if os.path.splitext(folder)[1].lower() in (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".webp"):
-                seen.like_images.append(f"{name}/{folder}")
+                left_out.like_images.append(f"{name}/{folder}")
             walk(f"{name}/{folder}")
         ancestors.pop()
 
     walk(below)
-    if not result:
-        seen.empty.append(below)
-    if inner := {p.removeprefix(f"{below}/").split("/")[0] for p in result if p.count("/") > below.count("/") + 1}:
-        seen.nested.append(f"{below} ({_and(sorted(inner, key=bytes_of))})")
-    return sorted(result, key=bytes_of)
+    if not paths:
+        left_out.empty.append(below)
+    deeper = [path for path in paths if path.count("/") > below.count("/") + 1]
+    if inner := {path.removeprefix(f"{below}/").split("/")[0] for path in deeper}:
+        left_out.nested.append(f"{below} ({_and(sorted(inner, key=bytes_of))})")
+    return sorted(paths, key=bytes_of)
 
 
-def _nothing(given: str, root: Path, folders: list[str], files: list[str]) -> str:
+def _no_images(given: str, root: Path, folders: list[str], files: list[str]) -> str:
     what = f"DATA {display(given)!r} is a folder"
     tables = [f for f in files if f.lower().endswith((".csv", ".npz"))]
     if folders and not files:
@@ -266,15 +268,13 @@ def _nothing(given: str, root: Path, folders: list[str], files: list[str]) -> st
     return f"{what} that is empty.\n{FORMS}"
 
 
-def _refuse_wrapper(
-    given: str, root: Path, found: list[tuple[str, str, SplitName | None]], splits: dict[str, SplitName]
-) -> None:
-    """An unpacked archive is often a folder in a folder: say which one is meant instead of finding one class."""
-    classes = {c for _, c, _ in found}
+def _refuse_wrapper(given: str, root: Path, images: list[File], splits: dict[str, SplitName]) -> None:
+    """Raise DataError if the only class folder holds the real ones, as in many unpacked archives."""
+    classes = {name for _, name, _ in images}
     if len(classes) > 1 or splits:
         return
     (only,) = classes
-    inner = sorted({p.split("/")[1] for p, _, _ in found if p.count("/") > 1}, key=bytes_of)
+    inner = sorted({path.split("/")[1] for path, _, _ in images if path.count("/") > 1}, key=bytes_of)
     if len(inner) > 1:
         raise DataError(
             f"DATA {display(given)!r} holds one folder with files, {display(only)!r}, and that {len(inner)} folders "
@@ -282,7 +282,7 @@ def _refuse_wrapper(
         )
 
 
-def _notes(seen: _Seen) -> list[str]:
+def _notes(left_out: _LeftOut) -> list[str]:
     notes = []
 
     def note(names: list[str], what: str, more: str) -> None:
@@ -290,14 +290,14 @@ def _notes(seen: _Seen) -> list[str]:
             few = ", ".join(display(n) for n in names[:3]) + (", …" if len(names) > 3 else "")
             notes.append(f"{count_noun(len(names), what)} {more}: {few}")
 
-    note(seen.outside, "file", "outside any class folder ignored")
-    note(seen.others, "folder", "beside train, val and test ignored")
-    note(seen.nested, "class folder", "with folders of their own, whose images count as the outer class")
-    if seen.system:
-        system = count_noun(seen.system, "hidden or system entry", "hidden or system entries")
+    note(left_out.outside, "file", "outside any class folder ignored")
+    note(left_out.others, "folder", "beside train, val and test ignored")
+    note(left_out.nested, "class folder", "with folders of their own, whose images count as the outer class")
+    if left_out.system:
+        system = count_noun(left_out.system, "hidden or system entry", "hidden or system entries")
         notes.append(f"{system} ignored (.DS_Store, ._x.jpg, Thumbs.db, …)")
-    note(seen.empty, "class folder", "without any file")
-    note(seen.like_images, "folder", "named like an image, read as such")
-    note(seen.loops, "link", "back to a folder above, not followed")
-    note(seen.closed, "folder", "that may not be read, left out")
-    return [*seen.more, *notes]
+    note(left_out.empty, "class folder", "without any file")
+    note(left_out.like_images, "folder", "named like an image, read as such")
+    note(left_out.loops, "link", "back to a folder above, not followed")
+    note(left_out.closed, "folder", "that may not be read, left out")
+    return [*left_out.more, *notes]

@@ -1,8 +1,8 @@
-"""Store: every image decoded once, as one memory-mapped uint8 array (N, h, w, C) that all trials and processes share.
+"""`Store`: all images decoded once, in a memory-mapped uint8 array (N, h, w, C) that all trials and processes share.
 
-Written under a temporary name and renamed when whole. Its key is a hash of what went in (files' content, labels,
-preprocessing); the same key is reused, another one rebuilt. store.json is sealed and vouches for the other two files:
-a store of which a byte has changed is rebuilt, too.
+A store is written under a temporary name and renamed when it is complete. Its key is a hash of its inputs (the files'
+content, labels, preprocessing); a store with another key is rebuilt. store.json is sealed and holds the digests of the
+other two files, so a store of which a byte has changed is rebuilt, too.
 """
 
 import hashlib
@@ -27,8 +27,8 @@ from gapstone.data.sources import Source
 from gapstone.images.load import MAX_PIXELS, VERSION, ImageError, load, read_bytes
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.storage import block_digest
-from gapstone.storage.atomic import remove, sync_folder, write_atomic
-from gapstone.storage.paths import of_path, sentence, size
+from gapstone.storage.atomic import sync_folder, write_atomic
+from gapstone.storage.paths import format_bytes, path_in_errors, sentence
 from gapstone.storage.sealed_json import DamagedError, damage_note, digests, open_own, read_sealed, read_vouched, seal
 from gapstone.workers.messages import MessageError
 from gapstone.workers.worker_pool import Lost, run_workers
@@ -36,7 +36,7 @@ from gapstone.workers.worker_pool import Lost, run_workers
 _SCHEMA = 2
 _IDENTITY = "store"
 _FILES = {"images.npy", "rows.npz", "store.json"}
-TIME_LIMIT = 60.0  # seconds for one file
+TIME_LIMIT = 60.0  # seconds per file
 
 
 class StoreError(RuntimeError):
@@ -45,13 +45,13 @@ class StoreError(RuntimeError):
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """Decoded images on disk; pickled as its path only.
+    """Decoded images on disk; pickling stores only the path.
 
     ```python
     store = build(source, indices, preprocessing, Path("runs/x/store"))
     store.images[[3, 1]].shape            # (2, 256, 256, 3) uint8, read from disk as needed
     store.labels[3], store.names[3]       # 0, 'rose/12.jpg'
-    store.rows(split.train)               # indices into source.items → rows here
+    store.rows(split.train)               # rows of the store for indices into source.items
     ```
     """
 
@@ -64,7 +64,7 @@ class Store:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> "Store":
-        """Open what `build` wrote, and checked when it began. Raises StoreError where there is no whole store."""
+        """Open a store that `build` wrote or checked before. Raises StoreError if there is no complete store."""
         folder = Path(folder)
         try:
             return cls.read(folder)
@@ -73,9 +73,11 @@ class Store:
 
     @classmethod
     def read(cls, folder: Path, check_if: str | None = None) -> "Store":
-        """check_if: of a store with this key every byte is checked, also of the images.
+        """Read a store; if its key is `check_if`, check every byte of it, including the images.
 
-        Raises: FileNotFoundError where there is none; DamagedError where one is not what was written.
+        Raises:
+            FileNotFoundError: there is no store.
+            DamagedError: the store is not what was written.
         """
         about = read_sealed(folder / "store.json", _IDENTITY)
         if about["schema"] != _SCHEMA:
@@ -92,11 +94,11 @@ class Store:
             raise DamagedError(path, "is missing") from None
         except DamagedError:
             raise
-        except Exception as error:  # of a damaged header numpy says ValueError, SyntaxError or TokenError
+        except Exception as error:  # for a damaged header numpy raises ValueError, SyntaxError or TokenError
             raise DamagedError(path, f"is damaged ({' '.join(str(error).split())[:80]})") from error
         if list(images.shape) != about["shape"] or images.dtype != np.uint8:
             raise DamagedError(path, "is not what store.json says")
-        # a plain array over the mapping: np.memmap would turn every batch into a memmap too
+        # a plain array over the mapping, because every batch of an np.memmap is a memmap too
         return cls(folder, about["key"], np.asarray(images), labels, indices, tuple(about["names"]))
 
     def __len__(self) -> int:
@@ -106,12 +108,12 @@ class Store:
         return Store.open, (self.folder,)
 
     def rows(self, indices: NDArray[np.integer] | Sequence[int]) -> NDArray[np.int64]:
-        """Rows of the store for indices into `source.items`. Raises KeyError for one that is not stored."""
-        wanted = np.asarray(indices, np.int64)
+        """The rows of the store for indices into `source.items`. Raises KeyError if an item is not stored."""
+        items = np.asarray(indices, np.int64)
         order = np.argsort(self.indices, kind="stable")
-        at = np.searchsorted(self.indices, wanted, sorter=order)
-        rows = order[np.minimum(at, len(order) - 1)]
-        missing = wanted[self.indices[rows] != wanted]
+        positions = np.searchsorted(self.indices, items, sorter=order)
+        rows = order[np.minimum(positions, len(order) - 1)]
+        missing = items[self.indices[rows] != items]
         if len(missing):
             raise KeyError(f"{len(missing)} of the items are not in the store, item {missing[0]} for one")
         return rows
@@ -127,37 +129,47 @@ def build(
     *,
     scan: Scan | None = None,
     max_pixels: int = MAX_PIXELS,
-    say: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> Store:
-    """Decode the items at `indices`, in that order, into `folder`; at once where they are there already.
+    """Decode items into `folder`, or open the store there if it has the same items and preprocessing.
 
-    scan: what `scan(source)` found; its content hashes make the key (else each file's size and time of change).
-    progress: called with (done, all). say: is told, in a line, of a store that is not as it was written; it is built
-    anew. Raises StoreError: no space, a file that cannot be decoded after all, …
+    Args:
+        source: the images.
+        indices: the items to decode, in this order.
+        preprocessing: the size and channels of the stored images.
+        folder: where the store lies.
+        workers: number of decoding processes; None for one per core.
+        progress: receives the numbers of images done and in all.
+        scan: the result of `scan(source)`: its content hashes go into the key instead of the files' sizes and times.
+        max_pixels: an image with more pixels cannot be decoded.
+        log: receives a line about a damaged store, which is rebuilt.
+
+    Raises:
+        StoreError: there is no space, a file cannot be decoded, or the folder holds something else.
     """
     folder = Path(folder)
     chosen = np.asarray(indices, np.int64)
     if len(chosen) == 0:
         raise StoreError(f"no images of {display(source.given)!r} to store")
     key = _key(source, chosen, preprocessing, scan)
-    known = None
+    existing = None
     try:
-        known = Store.read(folder, check_if=key)
+        existing = Store.read(folder, check_if=key)
     except DamagedError as error:
-        if say is not None:
-            say(damage_note([error]))
+        if log is not None:
+            log(damage_note([error]))
     except (OSError, ValueError):  # there is none yet
         pass
-    if known is not None and known.key == key:
+    if existing is not None and existing.key == key:
         if progress is not None:
             progress(len(chosen), len(chosen))
-        return known
+        return existing
     if folder.exists() and (others := sorted(set(os.listdir(folder)) - _FILES)):
         raise StoreError(f"{display(folder)} is not a store (it holds {display(others[0])}): give a new folder")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with of_path(folder, needed=len(chosen) * preprocessing.channels * math.prod(preprocessing.stored)):
+        with path_in_errors(folder, needed=len(chosen) * preprocessing.channels * math.prod(preprocessing.stored)):
             temporary.mkdir(parents=True)
             _write(source, chosen, preprocessing, temporary, key, workers, progress, max_pixels, scan)
             _put_in_place(temporary, folder)
@@ -171,17 +183,17 @@ def build(
 def moments(
     store: Store, rows: NDArray[np.integer] | Sequence[int] | None = None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) per channel on the scale 0…1, over the rows given (the training images) or all.
+    """(mean, std) per channel on the scale 0…1, over some rows (the training images) or all.
 
-    Exact: sums of integers, in no order that could matter. A channel that never changes gets the std of one gray level.
+    They are exact, because they are computed from counts of the 256 levels. A constant channel has the std of a level.
     """
-    wanted = np.arange(len(store)) if rows is None else np.sort(np.asarray(rows, np.int64))
-    if len(wanted) == 0:
+    used = np.arange(len(store)) if rows is None else np.sort(np.asarray(rows, np.int64))
+    if len(used) == 0:
         raise ValueError("moments of no images")
     channels = store.images.shape[3]
     counts = np.zeros((channels, 256), np.int64)
-    for start in range(0, len(wanted), 256):
-        batch = store.images[wanted[start : start + 256]]
+    for start in range(0, len(used), 256):
+        batch = store.images[used[start : start + 256]]
         for c in range(channels):
             counts[c] += np.bincount(batch[..., c].ravel(), minlength=256)
     levels = np.arange(256) / 255
@@ -193,28 +205,28 @@ def moments(
 
 
 def fit_file(constant: tuple[dict[str, Any], int], task: tuple[str, str | None]) -> NDArray[np.uint8] | str:
-    """In a worker process: one file, fitted; or the reason why not.
+    """In a worker process, decode and fit a file; return its pixels or the reason why that fails.
 
-    `task`: its path and the SHA-256 that the scan found (None without a scan): what is decoded are those bytes.
+    `task` is its path and the SHA-256 that its bytes must have (None without a scan).
     """
-    (preprocessing, max_pixels), (path, expected) = constant, task
+    (preprocessing_json, max_pixels), (path, sha256) = constant, task
     try:
-        data = read_bytes(path, max_pixels, expected)
-        chosen = Preprocessing.from_json(preprocessing)
-        return chosen.fit(load(data, max_pixels=max_pixels, ranges=chosen.ranges).pixels)
+        data = read_bytes(path, max_pixels, sha256)
+        preprocessing = Preprocessing.from_json(preprocessing_json)
+        return preprocessing.fit(load(data, max_pixels=max_pixels, ranges=preprocessing.ranges).pixels)
     except ImageError as e:
         return str(e)
 
 
 def _read_fitted(answer: Any, shape: tuple[int, ...]) -> NDArray[np.uint8] | str:
-    """What `fit_file` answered. Raises MessageError."""
+    """Check an answer of `fit_file`. Raises MessageError."""
     if isinstance(answer, str) or (isinstance(answer, np.ndarray) and answer.shape == shape):
         return answer
     raise MessageError(f"what is no image of {' × '.join(map(str, shape))}")
 
 
 def _key(source: Source, chosen: NDArray[np.int64], preprocessing: Preprocessing, scan: Scan | None) -> str:
-    # mean and std don't touch what is stored: they are measured on it
+    # without mean and std, which are measured on the stored images
     about = [_SCHEMA, VERSION, preprocessing.channels, preprocessing.stored, source.classes]
     about += [preprocessing.ranges.to_json()]
     digest = hashlib.sha256(json.dumps(about).encode())
@@ -250,21 +262,21 @@ def _write(
     needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(folder).free
     if needed + (64 << 20) > free:
         raise StoreError(
-            f"{len(chosen):,} decoded images of {shape[1]}×{shape[2]} need {size(needed)} in "
-            f"{display(folder.parent)}, where {size(free)} are free (64 MB stay free). Use a smaller size or limit."
+            f"{len(chosen):,} decoded images of {shape[1]}×{shape[2]} need {format_bytes(needed)} in "
+            f"{display(folder.parent)}, where {format_bytes(free)} are free (64 MB stay free). "
+            "Use a smaller size or limit."
         )
-    # written, not mapped: on a full disk a mapping ends the process (SIGBUS), a write raises OSError
+    # not through a mapping: on a full disk a mapping ends the process (SIGBUS), while a write raises OSError
     with (folder / "images.npy").open("xb") as file:
-        described = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, described)
-        begin, step = file.tell(), int(np.prod(shape[1:], dtype=np.int64))
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        begin, image_size = file.tell(), int(np.prod(shape[1:], dtype=np.int64))
         for done, (row, fitted) in enumerate(
             _fitted(source, chosen, preprocessing, workers, max_pixels, scan), start=1
         ):
             if isinstance(fitted, str):
                 name = source.items[int(chosen[row])].name
                 raise StoreError(f"{name}: {fitted}. Run the same command again: it looks at the images anew.")
-            file.seek(begin + row * step)
+            file.seek(begin + row * image_size)
             file.write(np.ascontiguousarray(fitted).data)
             if progress is not None:
                 progress(done, len(chosen))
@@ -311,17 +323,10 @@ def _fitted(
         yield row, answer.reason if isinstance(answer, Lost) else answer
 
 
-def sweep(folder: Path) -> None:
-    """Remove what builds of this store left that were killed; while no other process builds it."""
-    for pattern in (f".{folder.name}.*.tmp", f".{folder.name}.*.old"):
-        for left in folder.parent.glob(pattern):
-            remove(left)
-
-
 def _put_in_place(temporary: Path, folder: Path) -> None:
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     if folder.exists():
-        os.rename(folder, old)  # whoever has it mapped keeps the old pages
+        os.rename(folder, old)  # a process that has mapped the old store keeps its pages
     try:
         os.rename(temporary, folder)
         sync_folder(folder.parent)

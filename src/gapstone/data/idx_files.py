@@ -1,6 +1,6 @@
-"""A folder of MNIST-style idx files: 00 00 08 <dimensions>, one big-endian uint32 per dimension, then the bytes.
+"""Reads a folder of MNIST-style idx files: 00 00 08 <dimensions>, a big-endian uint32 per dimension, then the bytes.
 
-Every claim of the header is checked against the file before anything is allocated by it.
+The header is checked against the size of the file before memory is allocated.
 """
 
 import gzip
@@ -33,25 +33,25 @@ _SPLIT: dict[str, SplitName] = {
     "valid": "val",
     "validation": "val",
 }
-_MOST_DEFLATE = 1032  # deflate cannot pack more than 1032 bytes into one
+_MOST_DEFLATE = 1032  # deflate packs at most 1032 bytes into one
 
 
 def holds_idx(folder: Path) -> bool:
-    """Does the folder itself hold at least one idx file of images?"""
+    """Whether the folder itself holds at least one idx file of images."""
     return any(m["what"].lower() == "images" for m in map(_NAME.match, os.listdir(folder)) if m)
 
 
 def open_idx(given: str, folder: Path) -> Source:
-    """`folder/train-images-idx3-ubyte.gz` and its siblings; raises DataError where a file is missing or damaged."""
-    found: dict[tuple[SplitName, str], Path] = {}
+    """Open `folder/train-images-idx3-ubyte.gz` etc. Raises DataError if a file is missing or damaged."""
+    paths: dict[tuple[SplitName, str], Path] = {}
     sets = set()
     for name in sorted(os.listdir(folder)):
         if m := _NAME.match(name):
             key = (_SPLIT[m["split"].lower()], m["what"].lower())
             sets.add(m["set"] or "")
-            # a file and its unpacked copy side by side are the same thing; the unpacked one is quicker
-            if key not in found or not m["gz"]:
-                found[key] = folder / name
+            # of a file and its unpacked copy, the copy is read faster
+            if key not in paths or not m["gz"]:
+                paths[key] = folder / name
     if len(sets) > 1:
         raise DataError(
             f"DATA {display(given)!r} holds the idx files of {len(sets)} data sets ({', '.join(sorted(sets))}); "
@@ -59,7 +59,7 @@ def open_idx(given: str, folder: Path) -> Source:
         )
     images, items, labels = [], [], []
     for split in ("train", "val", "test"):
-        pair = [found.get((split, what)) for what in ("images", "labels")]
+        pair = [paths.get((split, what)) for what in ("images", "labels")]
         if pair == [None, None]:
             continue
         if pair[0] is None or pair[1] is None:
@@ -105,9 +105,9 @@ def _read(path: Path, dimensions: set[int]) -> NDArray[np.uint8]:
             size = os.fstat(file.fileno()).st_size
             magic = f.read(4)
             if len(magic) < 4 or magic[:3] != b"\x00\x00\x08" or magic[3] not in dimensions:
-                wanted = " or ".join(f"00 00 08 {d:02x}" for d in sorted(dimensions))
+                expected = " or ".join(f"00 00 08 {d:02x}" for d in sorted(dimensions))
                 raise DataError(
-                    f"{shown!r} starts with {magic.hex(' ') or 'nothing'}; expected {wanted} (idx of bytes)."
+                    f"{shown!r} starts with {magic.hex(' ') or 'nothing'}; expected {expected} (idx of bytes)."
                 )
             header = f.read(4 * magic[3])
             if len(header) < 4 * magic[3]:

@@ -1,7 +1,7 @@
-"""What is known of a file's bytes, kept between runs: one SQLite file, keyed by the hash of the content.
+"""A cache of `ImageInfo` between runs: an SQLite file, keyed by the hash of the image file's content.
 
-Safe against two scans at once and a kill at any moment (SQLite's journal). A cache that cannot be read or written is
-no error: the scan is only slower, and says so. A row whose digest does not fit is not believed.
+It is safe with two scans at once and with a kill at any moment (SQLite's journal). If it cannot be read or written, a
+scan is slower and prints a note. A row that does not fit its digest is ignored.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ from gapstone.images.intensity_range import Ranges, ValueSpread
 from gapstone.images.load import OUT_OF_MEMORY, VERSION
 from gapstone.storage.paths import check_input
 
-_SCHEMA = 3  # of the row below
+_SCHEMA = 3  # version of the rows below
 _connections: dict[Path, sqlite3.Connection | None] = {}
 
 
 def prepare(folder: Path) -> Path:
-    """The cache's file, ready for use. Raises OSError or sqlite3.Error where it cannot be used."""
+    """Create or repair the cache; return its file. Raises OSError or sqlite3.Error if it cannot be used."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"images-{_SCHEMA}.sqlite"
     if file.exists():
@@ -31,9 +31,9 @@ def prepare(folder: Path) -> Path:
     try:
         _create(file)
     except sqlite3.DatabaseError as e:
-        if isinstance(e, sqlite3.OperationalError):  # locked, read-only, full: not a damaged file
+        if isinstance(e, sqlite3.OperationalError):  # locked, read-only or full, but not damaged
             raise
-        file.unlink(missing_ok=True)  # damaged: it holds nothing that cannot be computed again
+        file.unlink(missing_ok=True)  # damaged; everything in it can be computed again
         _create(file)
     return file
 
@@ -48,13 +48,13 @@ def _create(file: Path) -> None:
 
 
 def _key(sha: str, max_pixels: int, ranges: Ranges | None) -> str:
-    from PIL import __version__ as pillow  # another Pillow may decode or refuse what this one does not
+    from PIL import __version__ as pillow  # another version may decode other files
 
     return f"{sha}:{VERSION}:{pillow}:{max_pixels}" + (f":{ranges}" if ranges else "")
 
 
 def read_cached(file: Path, sha: str, max_pixels: int, ranges: Ranges | None = None) -> ImageInfo | None:
-    """The facts of these bytes, or None where they are not known (or the cache cannot be read)."""
+    """The cached facts of a file with this hash; None if there are none or the cache cannot be read."""
     if file not in _connections:
         try:
             _connections[file] = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
@@ -63,12 +63,12 @@ def read_cached(file: Path, sha: str, max_pixels: int, ranges: Ranges | None = N
     db = _connections[file]
     if db is None:
         return None
-    wanted = _key(sha, max_pixels, ranges)
+    key = _key(sha, max_pixels, ranges)
     try:
-        row = db.execute("SELECT facts, pixels, thumbnail, digest FROM facts WHERE key = ?", (wanted,)).fetchone()
+        row = db.execute("SELECT facts, pixels, thumbnail, digest FROM facts WHERE key = ?", (key,)).fetchone()
     except sqlite3.Error:
         return None
-    if row is None or _digest(wanted, *row[:3]) != row[3]:
+    if row is None or _digest(key, *row[:3]) != row[3]:
         return None
     reason, size, mode, notes, gray, spread = json.loads(row[0])
     values = None if spread is None else ValueSpread(*spread)
@@ -76,21 +76,18 @@ def read_cached(file: Path, sha: str, max_pixels: int, ranges: Ranges | None = N
 
 
 def _digest(key: str, facts: object, pixels: object, thumbnail: object) -> str:
-    """Of a row; whatever damage made of its values."""
+    """The digest of a row; its values may have any type, as the file may be damaged."""
     return hashlib.sha256(repr((key, facts, pixels, thumbnail)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def write_cached(file: Path, facts: Sequence[ImageInfo], max_pixels: int, ranges: Ranges | None = None) -> None:
-    """Write facts; raises sqlite3.Error where that fails."""
+    """Write facts to the cache. Raises sqlite3.Error if that fails."""
     rows = []
-    for f in facts:
-        if f.sha256 and f.reason != OUT_OF_MEMORY:  # that says something about the machine, not about the file
-            row = (
-                _key(f.sha256, max_pixels, ranges),
-                json.dumps([f.reason, f.size, f.mode, f.notes, f.gray, f.spread and astuple(f.spread)]),
-                f.pixels,
-                f.thumbnail,
-            )
+    for info in facts:
+        if info.sha256 and info.reason != OUT_OF_MEMORY:  # which depends on the machine, not on the file
+            spread = info.spread and astuple(info.spread)
+            text = json.dumps([info.reason, info.size, info.mode, info.notes, info.gray, spread])
+            row = _key(info.sha256, max_pixels, ranges), text, info.pixels, info.thumbnail
             rows.append((*row, _digest(*row)))
     with closing(sqlite3.connect(file, timeout=30)) as db, db:
         db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?)", rows)

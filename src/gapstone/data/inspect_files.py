@@ -1,4 +1,4 @@
-"""survey(source) = the facts of every item and a thumbnail of each, from worker processes or, for arrays, at once."""
+"""`inspect_files` computes the facts and the thumbnail of every item of a source, files in worker processes."""
 
 import hashlib
 import sqlite3
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapstone.console.formatting import display
-from gapstone.data import image_info_cache as cache_
+from gapstone.data import image_info_cache
 from gapstone.data.image_info import COLOUR_SIDE, GRAY_SIDE, THUMBNAIL, ImageInfo, is_gray, pixel_hash
 from gapstone.data.memory_limits import worker_memory_limit
 from gapstone.data.read_image_info import parse_image_info
@@ -19,8 +19,8 @@ from gapstone.images.intensity_range import Ranges, decide
 from gapstone.storage.paths import PathError
 from gapstone.workers.worker_pool import Lost, run_workers
 
-TIME_LIMIT = 60.0  # seconds for one file: a 100-megapixel JPEG takes 2
-_KEEP_EVERY = 500  # results written to the cache together: a killed scan loses that many at most
+TIME_LIMIT = 60.0  # seconds per file; a 100-megapixel JPEG takes 2 s
+_CACHE_EVERY = 500  # how many results are written to the cache at once; a killed scan loses at most so many
 
 Progress = Callable[[int, int], None]
 
@@ -35,77 +35,73 @@ def inspect_files(
 ) -> tuple[list[ImageInfo], NDArray[np.uint8], list[str]]:
     """(facts per item, (N, THUMBNAIL) thumbnails, notes).
 
-    Pictures of more than 8 bits are looked at twice: for the range of their values, and on the one range of them all.
+    Images of more than 8 bits are decoded twice: first to find the range of their values, then with the range of all.
     """
     if source.array is not None:
-        facts, thumbnails = _survey_array(source)
+        facts_of_array, thumbnails = _inspect_array(source)
         if progress is not None:
-            progress(len(facts), len(facts))
-        return facts, thumbnails, []
-    return _survey_files(source, workers, cache, progress, max_pixels, time_limit)
-
-
-def _survey_files(
-    source: Source, workers: int | None, cache: Path | None, progress: Progress | None, max_pixels: int, limit: float
-) -> tuple[list[ImageInfo], NDArray[np.uint8], list[str]]:
+            progress(len(facts_of_array), len(facts_of_array))
+        return facts_of_array, thumbnails, []
     notes: list[str] = []
     file = _open_cache(cache, notes)
     count = len(source.items)
     facts: list[ImageInfo | None] = [None] * count
     thumbnails = np.zeros((count, THUMBNAIL), np.uint8)
 
-    def look(wanted: list[int], ranges: Ranges | None) -> None:
+    def inspect(items: list[int], ranges: Ranges | None) -> None:
         nonlocal file
-        file = _look(source, wanted, ranges, facts, thumbnails, file, notes, workers, progress, max_pixels, limit)
+        file = _inspect(
+            source, items, ranges, facts, thumbnails, notes, file, workers, progress, max_pixels, time_limit
+        )
 
-    look(list(range(count)), None)
-    deep = [i for i, f in enumerate(facts) if f is not None and f.spread is not None]
-    if deep:
-        look(deep, decide(spread for f in facts if f is not None and (spread := f.spread) is not None))
-    return [f for f in facts if f is not None], thumbnails, notes
+    inspect(list(range(count)), None)
+    spreads = {i: info.spread for i, info in enumerate(facts) if info is not None and info.spread is not None}
+    if spreads:
+        inspect(list(spreads), decide(spreads.values()))
+    return [info for info in facts if info is not None], thumbnails, notes
 
 
-def _look(
+def _inspect(
     source: Source,
-    wanted: list[int],
+    items: list[int],
     ranges: Ranges | None,
     facts: list[ImageInfo | None],
     thumbnails: NDArray[np.uint8],
-    file: Path | None,
     notes: list[str],
+    file: Path | None,
     workers: int | None,
     progress: Progress | None,
     max_pixels: int,
-    limit: float,
+    time_limit: float,
 ) -> Path | None:
-    """Fill in the facts and thumbnails of the items wanted; the cache's file, or None where it fails."""
-    fresh: list[ImageInfo] = []
+    """Fill in the facts and thumbnails of some items; return the cache's file, or None once it cannot be written."""
+    uncached: list[ImageInfo] = []
     answers = run_workers(
         "gapstone.data.read_image_info:image_info_of",
-        [str(source.items[i].path) for i in wanted],
+        [str(source.items[i].path) for i in items],
         (max_pixels, None if file is None else str(file), None if ranges is None else ranges.to_json()),
         workers=workers,
-        time_limit=limit,
+        time_limit=time_limit,
         memory_limit=worker_memory_limit(max_pixels),
         read=parse_image_info,
     )
     for done, (number, answer) in enumerate(answers, start=1):
-        i = wanted[number]
+        i = items[number]
         if isinstance(answer, Lost):
             facts[i] = ImageInfo(answer.reason, "")
         else:
-            found, known = answer
-            if found.reason is None:
-                thumbnails[i] = np.frombuffer(found.thumbnail, np.uint8)
-            facts[i] = replace(found, thumbnail=b"")
-            if not known:
-                fresh.append(found)
-        if file is not None and len(fresh) >= _KEEP_EVERY:
-            file, fresh = _keep(file, fresh, max_pixels, ranges, notes), []
+            info, is_cached = answer
+            if info.reason is None:
+                thumbnails[i] = np.frombuffer(info.thumbnail, np.uint8)
+            facts[i] = replace(info, thumbnail=b"")
+            if not is_cached:
+                uncached.append(info)
+        if file is not None and len(uncached) >= _CACHE_EVERY:
+            file, uncached = _write_cache(file, uncached, max_pixels, ranges, notes), []
         if progress is not None:
-            progress(done, len(wanted))
-    if file is not None and fresh:
-        file = _keep(file, fresh, max_pixels, ranges, notes)
+            progress(done, len(items))
+    if file is not None and uncached:
+        file = _write_cache(file, uncached, max_pixels, ranges, notes)
     return file
 
 
@@ -113,22 +109,24 @@ def _open_cache(folder: Path | None, notes: list[str]) -> Path | None:
     if folder is None:
         return None
     try:
-        return cache_.prepare(folder)
+        return image_info_cache.prepare(folder)
     except (OSError, PathError, sqlite3.Error) as e:
         notes.append(f"the cache in {display(folder)} cannot be used ({e}): the next scan will decode everything again")
         return None
 
 
-def _keep(file: Path, fresh: list[ImageInfo], max_pixels: int, ranges: Ranges | None, notes: list[str]) -> Path | None:
+def _write_cache(
+    file: Path, facts: list[ImageInfo], max_pixels: int, ranges: Ranges | None, notes: list[str]
+) -> Path | None:
     try:
-        cache_.write_cached(file, fresh, max_pixels, ranges)
+        image_info_cache.write_cached(file, facts, max_pixels, ranges)
     except (OSError, sqlite3.Error) as e:
         notes.append(f"the cache {display(file)} cannot be written ({e}): the next scan will decode everything again")
         return None
     return file
 
 
-def _survey_array(source: Source) -> tuple[list[ImageInfo], NDArray[np.uint8]]:
+def _inspect_array(source: Source) -> tuple[list[ImageInfo], NDArray[np.uint8]]:
     array = source.array
     assert array is not None
     size = (array.shape[2], array.shape[1])
@@ -148,7 +146,7 @@ def _survey_array(source: Source) -> tuple[list[ImageInfo], NDArray[np.uint8]]:
 
 
 def _thumbnails(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(N, H, W, C) → (N, THUMBNAIL), as facts.thumbnail makes them, all at once by two matrix products."""
+    """(N, H, W, C) → (N, THUMBNAIL): what `image_info.thumbnail` computes, for many images by matrix products."""
     x = pixels.astype(np.float32)
     n, h, w, channels = x.shape
     down, across = _resize(h, GRAY_SIDE), _resize(w, GRAY_SIDE)
@@ -165,7 +163,7 @@ def _thumbnails(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _resize(old: int, new: int) -> NDArray[np.float32]:
-    """(new, old) weights: averages over areas when shrinking, linear when enlarging."""
+    """(new, old) weights that resize an axis: averages over areas to shrink it, linear interpolation to enlarge it."""
     centres = (np.arange(new) + 0.5) * old / new
     if old >= new:
         low, high = centres - old / new / 2, centres + old / new / 2

@@ -1,20 +1,20 @@
-"""How much memory a file of images may ask for, said before any of it is taken."""
+"""Limits on the memory that a file of images or a table may need, checked before it is read."""
 
 from gapstone.data.sources import DataError
 from gapstone.runtime.environment import memory
 
 FREE = 1 << 30
-"""Bytes that any file may unpack to, if the machine has them."""
+"""Bytes that any file may unpack to, if the machine has as much memory."""
 
 MOST_PACKED = 100
-"""Times its own size that a larger file may unpack to: real images pack 2 to 20 times."""
+"""How many times its own size a larger file may unpack to; real images compress 2 to 20 times."""
 
 LARGEST_TABLE = 1 << 30
-"""Bytes of a CSV file, 10 million rows; in memory it takes some 10 times that."""
+"""Bytes of a CSV file: 10 million rows, which take some 10 times that in memory."""
 
 
 def check_unpacked(what: str, packed: int, unpacked: int) -> None:
-    """Raises DataError for a file of `packed` bytes that unpacks to more than the machine or the limit allows."""
+    """Raise DataError if a file of `packed` bytes unpacks to more than the machine or the limits allow."""
     half = memory() // 2
     if unpacked > half:
         raise DataError(
@@ -29,11 +29,11 @@ def check_unpacked(what: str, packed: int, unpacked: int) -> None:
 
 
 def check_table(what: str, size: int) -> None:
-    """Raises DataError for a CSV file of so many bytes that it is not read at once."""
+    """Raise DataError if a CSV file has too many bytes to be read at once."""
     if size > (most := min(LARGEST_TABLE, memory() // 20)):
         raise DataError(f"{what} has {size / 1e9:.1f} GB; a table has at most {most / 1e9:.1f} GB here. Split it.")
 
 
 def worker_memory_limit(max_pixels: int) -> int:
-    """Bytes of address space a decoding process may take: 16 per pixel at the limit, and the interpreter's own."""
+    """Bytes of address space for a decoding process: 16 per pixel of the largest image, and 4 GB for Python itself."""
     return max_pixels * 16 + (4 << 30)

@@ -1,7 +1,7 @@
-"""read_objects(boxes.csv, source) = where each image's own object is: boxes in pixels of the upright original picture.
+"""`read_objects` reads a table of the boxes of the images' objects, in pixels of the upright original images.
 
-A table with the columns path,x0,y0,x1,y1 and, if you like, class, width and height. x1 and y1 are the far edges: a box
-is as wide as x1 − x0.
+The table has the columns path,x0,y0,x1,y1 and, optionally, class, width and height. x1 and y1 are the far edges: the
+width of a box is x1 − x0.
 """
 
 import difflib
@@ -27,21 +27,20 @@ class ObjectBoxes:
     """The boxes of a source's images.
 
     ```python
-    found = read_objects(Path("boxes.csv"), source, [facts.size for facts in scan(source).facts])
-    found.boxes[7]                      # ((317.0, 265.0, 556.0, 342.0),): of source.items[7], of its own class
+    found = read_objects(Path("boxes.csv"), source, [info.size for info in scan(source).facts])
+    found.boxes[7]                      # ((317.0, 265.0, 556.0, 342.0),): the boxes of source.items[7]
     ```
     """
 
     boxes: dict[int, tuple[Box, ...]]
-    """By item number. Only boxes of the class the image stands under: another class's object is not what is looked for.
-    """
+    """By item number; only boxes of the image's own class."""
     others: int
-    """Rows of another class than their image's."""
+    """Number of rows of another class than their image's."""
     strangers: int
-    """Rows of images that are not in the source."""
+    """Number of rows of images that are not in the source."""
 
     def described(self) -> str:
-        """What was left aside, as a half sentence; empty where nothing was.
+        """The rows that were left out, as half a sentence; empty if there are none.
 
         >>> found.described()
         '49 rows name images that are not in DATA'
@@ -55,13 +54,19 @@ class ObjectBoxes:
 
 
 def read_objects(path: Path, source: Source, sizes: Sequence[tuple[int, int]]) -> ObjectBoxes:
-    """Read the table. A path is looked up from the table's own folder, then from DATA, then among the images' names.
+    """Read the table of boxes.
 
-    sizes: (width, height) of every item as `Scan.facts` has them; (0, 0) for what cannot be read. Without a class, a
-    box is of its image's class. What reaches beyond its picture is cut off there.
+    A path is looked up in the table's folder, then in DATA, then among the images' names. A box without a class is of
+    its image's class. A box that reaches beyond its image is clipped.
 
-    Raises DataError, with the line: no such columns, no number, a box without width or height or beside its picture, a
-    picture of another size than width and height say, a class that DATA has not, or not one path that is in DATA.
+    Args:
+        path: the table.
+        source: the images.
+        sizes: (width, height) of every item, as in `Scan.facts`; (0, 0) if it is unreadable.
+
+    Raises:
+        DataError: the message names the line: missing columns, no number, an empty box, a box outside its image, an
+            image of another size than width and height say, an unknown class, or no path at all that is in DATA.
     """
     what = f"--boxes {display(path)!r}"
     rows = read_rows(what, path)
@@ -72,7 +77,7 @@ def read_objects(path: Path, source: Source, sizes: Sequence[tuple[int, int]]) -
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing from "
             f"{display(','.join(columns)[:80]) or 'an empty line'!r}."
         )
-    at = {name: columns.index(name) for name in KNOWN if name in columns}
+    column_of = {name: columns.index(name) for name in KNOWN if name in columns}
     find = _Finder(path, source)
     boxes: dict[int, list[Box]] = {}
     others, given = 0, [(line, cells) for line, cells in rows[1:] if any(cell.strip() for cell in cells)]
@@ -81,14 +86,14 @@ def read_objects(path: Path, source: Source, sizes: Sequence[tuple[int, int]]) -
         where = f"{what}, line {line}"
         if len(cells) != len(columns):
             raise DataError(f"{where}: {len(cells)} cells, but {len(columns)} columns.")
-        values = {name: cells[i].strip() for name, i in at.items()}
+        values = {name: cells[i].strip() for name, i in column_of.items()}
         box = _box(where, values)
         item = find(values["path"])
         if item is None:
             strangers.append(values["path"])
             continue
         label = _label(where, values.get("class", ""), source)
-        box = _within(where, box, values, sizes[item])
+        box = _clip(where, box, values, sizes[item])
         if label is not None and label != source.items[item].label:
             others += 1
         else:
@@ -105,7 +110,7 @@ def read_objects(path: Path, source: Source, sizes: Sequence[tuple[int, int]]) -
 
 
 class _Finder:
-    """The number of the item that a path means, or None."""
+    """Finds the number of the item that a path of the table means; None if there is none."""
 
     def __init__(self, table: Path, source: Source) -> None:
         data = Path(source.given).expanduser()
@@ -116,13 +121,13 @@ class _Finder:
     def __call__(self, path: str) -> int | None:
         if not path or "\x00" in path:
             return None
-        # as it is written, then as it was before write_csv guarded it in predictions.csv or scan.csv
+        # the path itself, then the path before write_csv guarded it in predictions.csv or scan.csv
         for name in dict.fromkeys((*spellings(path), *spellings(cell(path)))):
             for folder in self.folders:
-                if (found := self.paths.get(os.path.realpath(folder / name))) is not None:
-                    return found
-            if (found := self.names.get(display(name))) is not None:
-                return found
+                if (item := self.paths.get(os.path.realpath(folder / name))) is not None:
+                    return item
+            if (item := self.names.get(display(name))) is not None:
+                return item
         return None
 
 
@@ -147,29 +152,30 @@ def _number(where: str, name: str, text: str) -> float:
     return number
 
 
-def _within(where: str, box: Box, values: dict[str, str], size: tuple[int, int]) -> Box:
-    """The box, cut off at its picture's edges."""
-    if size == (0, 0):  # unreadable: the comparison leaves the image out, and says so
+def _clip(where: str, box: Box, values: dict[str, str], size: tuple[int, int]) -> Box:
+    """The box, clipped to its image."""
+    if size == (0, 0):  # unreadable: the comparison leaves the image out and reports it
         return box
     width, height = size
-    told = tuple(
+    stated = tuple(
         int(_number(where, name, values[name])) if values.get(name) else side
         for name, side in (("width", width), ("height", height))
     )
-    if told != size:
-        turned = " The picture is shown upright (EXIF); the boxes must be of it as shown." if told == size[::-1] else ""
+    if stated != size:
+        turned = stated == size[::-1]
+        hint = " The picture is shown upright (EXIF); the boxes must be of it as shown." if turned else ""
         raise DataError(
-            f"{where}: width and height say {told[0]}×{told[1]}, but the picture {display(values['path'])!r} is "
-            f"{width}×{height}.{turned}"
+            f"{where}: width and height say {stated[0]}×{stated[1]}, but the picture {display(values['path'])!r} is "
+            f"{width}×{height}.{hint}"
         )
     x0, y0, x1, y1 = box
-    cut = max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1)
-    if cut[2] <= cut[0] or cut[3] <= cut[1]:
+    clipped = max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1)
+    if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
         raise DataError(
             f"{where}: the box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) lies wholly outside its picture of {width}×{height} "
             "pixels. Boxes are in pixels of the original picture, upright, not fractions and not of a resized copy."
         )
-    return cut
+    return clipped
 
 
 def _label(where: str, name: str, source: Source) -> int | None:

@@ -1,7 +1,4 @@
-"""open_source(DATA): the classes and images that DATA holds, in whichever of the five forms.
-
-The form is recognised by looking at DATA; `Source.kind` says which it is.
-"""
+"""`open_source` lists the classes and images of DATA, whichever of the five forms it has."""
 
 import os
 from dataclasses import replace
@@ -9,12 +6,12 @@ from pathlib import Path
 
 from gapstone.console.formatting import display
 from gapstone.data import class_folders, idx_files, table_sources
-from gapstone.data.file_names import twins
+from gapstone.data.file_names import similar_names
 from gapstone.data.sources import FORMS, DataError, Source, few
 
 
 def open_source(data: str | os.PathLike[str]) -> Source:
-    """Find out what DATA is and list its classes and images.
+    """Recognise the form of DATA, and list its classes and images; `Source.kind` is the form.
 
     ```python
     open_source("digits").kind                # 'digits'
@@ -22,15 +19,16 @@ def open_source(data: str | os.PathLike[str]) -> Source:
     open_source("labels.csv").splits          # ('train', 'test')
     ```
 
-    Raises DataError, which names the five accepted forms where DATA is none of them.
+    Raises:
+        DataError: DATA cannot be used; the message names the five forms if DATA has none of them.
     """
     source = _open(os.fspath(data))
-    alike = [" and ".join(repr(c) for c in group) for group in twins(source.classes)]
-    if not alike:
+    similar = [" and ".join(repr(name) for name in group) for group in similar_names(source.classes)]
+    if not similar:
         return source
     note = (
         f"classes that differ only in case, blanks, separators or leading zeros count as different: "
-        f"{few(alike, quote=False)}; if they mean one, rename them alike"
+        f"{few(similar, quote=False)}; if they mean one, rename them alike"
     )
     return replace(source, notes=(*source.notes, note))
 
@@ -55,9 +53,8 @@ def _open(given: str) -> Source:
         raise DataError(f"DATA {display(given)!r} does not exist (looked in {display(Path.cwd())}).\n{FORMS}")
     if is_folder:
         try:
-            return (
-                idx_files.open_idx(given, path) if idx_files.holds_idx(path) else class_folders.open_folder(given, path)
-            )
+            open_it = idx_files.open_idx if idx_files.holds_idx(path) else class_folders.open_folder
+            return open_it(given, path)
         except PermissionError as e:
             raise DataError(f"DATA {display(given)!r}: no permission to read {display(str(e.filename))}") from e
     if path.suffix.lower() in (".csv", ".tsv"):

@@ -1,7 +1,4 @@
-"""Read one image's facts in a worker process: from the cache where the same bytes are known, else by decoding.
-
-The file is read once.
-"""
+"""Computes an image's facts in a worker process: from the cache if it has the same bytes, else by decoding them."""
 
 import hashlib
 from dataclasses import astuple
@@ -16,17 +13,17 @@ from gapstone.workers.messages import MessageError
 
 
 def image_info_of(constant: tuple[int, str | None, dict[str, Any] | None], path: str) -> tuple[Any, ...]:
-    """(were they known?, *facts); `constant` is (max_pixels, the cache's file or None, ranges as JSON or None)."""
+    """(whether the cache has them, *facts); `constant` is (max_pixels, cache file or None, ranges as JSON or None)."""
     max_pixels, cache_file, ranges = constant
-    facts, known = _facts_of(path, max_pixels, cache_file, None if ranges is None else Ranges.from_json(ranges))
-    return known, *astuple(facts)
+    info, cached = _read(path, max_pixels, cache_file, None if ranges is None else Ranges.from_json(ranges))
+    return cached, *astuple(info)
 
 
 def parse_image_info(answer: Any) -> tuple[ImageInfo, bool]:
-    """What `facts_of` answered: (facts, were they known?). Raises MessageError."""
+    """Check an answer of `image_info_of`: (facts, whether the cache has them). Raises MessageError."""
     match answer:
         case [
-            bool() as known,
+            bool() as cached,
             None | str() as reason,
             str() as sha,
             [int() as width, int() as height],
@@ -37,12 +34,10 @@ def parse_image_info(answer: Any) -> tuple[ImageInfo, bool]:
             bytes() as thumbnail,
             None | [*_] as spread,
         ] if all(isinstance(note, str) for note in notes):
-            whole = min(width, height) > 0 and len(pixels) == 16 and len(thumbnail) == THUMBNAIL
-            if reason is not None or whole:
-                values = _spread(spread)
-                return ImageInfo(
-                    reason, sha, (width, height), mode, tuple(notes), gray, pixels, thumbnail, values
-                ), known
+            complete = min(width, height) > 0 and len(pixels) == 16 and len(thumbnail) == THUMBNAIL
+            if reason is not None or complete:
+                size, values = (width, height), _spread(spread)
+                return ImageInfo(reason, sha, size, mode, tuple(notes), gray, pixels, thumbnail, values), cached
     raise MessageError("what are no facts of an image")
 
 
@@ -55,14 +50,14 @@ def _spread(fields: list[Any] | None) -> ValueSpread | None:
     raise MessageError("what is no spread of values")
 
 
-def _facts_of(path: str, max_pixels: int, cache_file: str | None, ranges: Ranges | None) -> tuple[ImageInfo, bool]:
+def _read(path: str, max_pixels: int, cache_file: str | None, ranges: Ranges | None) -> tuple[ImageInfo, bool]:
     try:
         data = read_bytes(path, max_pixels)
     except ImageError as e:
         return ImageInfo(str(e), ""), True
     sha = hashlib.sha256(data).hexdigest()
     if cache_file is not None:
-        known = read_cached(Path(cache_file), sha, max_pixels, ranges)
-        if known is not None:
-            return known, True
+        info = read_cached(Path(cache_file), sha, max_pixels, ranges)
+        if info is not None:
+            return info, True
     return measure(data, sha, max_pixels, ranges), False

@@ -1,6 +1,6 @@
-"""scan(source) = what is in the images, before anything is learned from them: every file looked at once, none changed.
+"""`scan` looks at every image of a source once, before training, without changing any file.
 
-Which files are no images and why; which pictures are there twice, under two labels, or on both sides of a split.
+It reports which files are no images and why, and which images occur twice, under two labels, or in two splits.
 """
 
 from collections import Counter
@@ -20,12 +20,12 @@ from gapstone.images.intensity_range import Ranges, decide
 from gapstone.images.load import MAX_PIXELS
 from gapstone.storage.cache_folder import cache_folder
 
-DEFAULT_CACHE: Final = Path("<the user's cache>")  # stands for cache_folder(), asked when it is needed
+DEFAULT_CACHE: Final = Path("<the user's cache>")  # stands for cache_folder(), which is called when a scan begins
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What `scan` found. Images are meant by their index in `source.items`; `names[i]` says which file that is."""
+    """The result of `scan`. An image is given by its index in `source.items`; `names[i]` is its file."""
 
     given: str
     kind: str
@@ -34,41 +34,41 @@ class Scan:
     labels: NDArray[np.int64]
     splits: tuple[str | None, ...]  # per item
     facts: tuple[ImageInfo, ...]  # per item
-    exact_duplicates: list[list[int]]  # the same pixels (in the same size)
-    near_duplicates: list[list[int]]  # the same picture re-encoded, resized, brightened or lightly cropped
+    exact_duplicates: list[list[int]]  # groups with the same size and pixels
+    near_duplicates: list[list[int]]  # groups of an image re-encoded, resized, brightened or lightly cropped
     group: NDArray[np.int64]  # per item: exact and near duplicates share a number
     notes: tuple[str, ...] = field(default=())
     refused: str | None = None
-    """Why `compare` and `train` would refuse these images, where that was asked (`gapstone check`)."""
+    """Why `compare` and `train` would refuse these images; only `gapstone check` sets it."""
 
     @property
     def files(self) -> int:
-        """The number of images looked at, readable or not."""
+        """The number of files, readable or not."""
         return len(self.facts)
 
     @property
     def readable(self) -> NDArray[np.bool_]:
-        """(N,) can item i be used?"""
+        """(N,) whether item i can be used."""
         return np.fromiter((f.reason is None for f in self.facts), np.bool_, len(self.facts))
 
     @property
     def unreadable(self) -> list[tuple[str, str]]:
-        """(name, reason) of every file that cannot be used."""
+        """(name, reason) of each file that cannot be used."""
         return [(name, f.reason) for name, f in zip(self.names, self.facts, strict=True) if f.reason is not None]
 
     @property
     def conflicts(self) -> list[list[int]]:
-        """Exact duplicates that stand under more than one label."""
+        """Groups of exact duplicates with more than one label."""
         return [g for g in self.exact_duplicates if len(set(self.labels[g].tolist())) > 1]
 
     @property
     def near_conflicts(self) -> list[list[int]]:
-        """Near duplicates under more than one label: worth a look, but not left out, for they differ."""
+        """Groups of near duplicates with more than one label; they are not left out, because the images differ."""
         return [g for g in self.near_duplicates if len(set(self.labels[g].tolist())) > 1]
 
     @property
     def across_splits(self) -> list[list[int]]:
-        """Groups of exact or near duplicates that stand in more than one of the given splits."""
+        """Groups of exact or near duplicates in more than one of the given splits."""
         return [g for g in self.shared_groups() if len({self.splits[i] for i in g}) > 1]
 
     def shared_groups(self) -> list[list[int]]:
@@ -79,36 +79,33 @@ class Scan:
 
     @property
     def excluded(self) -> set[int]:
-        """What a comparison leaves out: unreadable files, and every copy of a picture that has two labels.
+        """What a comparison leaves out: unreadable files, and all copies of an image with two labels.
 
-        Such a picture can teach nothing and test nothing: whatever is answered is right once and wrong once.
+        Such an image is useless for training and testing: any prediction is right for one copy and wrong for the other.
         """
         out = {i for i, f in enumerate(self.facts) if f.reason is not None}
         return out.union(*self.conflicts)
 
     @property
     def channels(self) -> int:
-        """1 where every readable image is gray in fact (three equal channels count as gray), else 3.
-
-        Equal channels hold nothing that one does not; a single colour picture makes all of them colour.
-        """
+        """1 if every readable image is gray (three equal channels count as gray), else 3."""
         return 1 if all(f.gray for f in self.facts if f.reason is None) else 3
 
     @property
     def ranges(self) -> Ranges:
-        """What is black and white in the pictures of more than 8 bits: one range for all of them."""
+        """The values that become black and white in images of more than 8 bits, the same for all of them."""
         return decide(f.spread for f in self.facts if f.reason is None and f.spread is not None)
 
     def size_counts(self) -> Counter[tuple[int, int]]:
-        """(width, height) → how many readable images have it."""
+        """(width, height) → number of readable images of that size."""
         return Counter(f.size for f in self.facts if f.reason is None)
 
     def mode_counts(self) -> Counter[str]:
-        """Pillow's mode → how many readable images have it."""
+        """Pillow's mode → number of readable images of that mode."""
         return Counter(f.mode for f in self.facts if f.reason is None)
 
     def class_counts(self) -> dict[str, list[int]]:
-        """Images per class that a comparison can use: {"train": [per class], …}, or {"all": […]} without splits."""
+        """Number of usable images per class: {"train": [per class], …}, or {"all": […]} without splits."""
         out = self.excluded
         given: list[str] = [s for s in SPLITS if s in self.splits]
         counts = {split: [0] * len(self.classes) for split in given or ["all"]}
@@ -120,15 +117,15 @@ class Scan:
     def to_json(self) -> dict[str, Any]:
         """The "scan" entry of results.json, as docs/results.md describes it."""
 
-        def names(groups: Sequence[Sequence[int]]) -> list[list[str]]:
+        def names_of(groups: Sequence[Sequence[int]]) -> list[list[str]]:
             return [[self.names[i] for i in g] for g in groups]
 
         return {
             "files": self.files,
             "readable": int(self.readable.sum()),
             "unreadable": [{"name": name, "reason": reason} for name, reason in self.unreadable],
-            "exact_duplicates": names(self.exact_duplicates),
-            "near_duplicates": names(self.near_duplicates),
+            "exact_duplicates": names_of(self.exact_duplicates),
+            "near_duplicates": names_of(self.near_duplicates),
             "conflicts": [
                 {"names": [self.names[i] for i in g], "labels": [self.classes[self.labels[i]] for i in g]}
                 for g in self.conflicts
@@ -155,18 +152,26 @@ def scan(
     time_limit: float = TIME_LIMIT,
     threshold: float | None = None,
 ) -> Scan:
-    """Look at every image of a source once; nothing in the source is written or changed.
+    """Look at every image of a source once, without changing any file.
 
     ```python
-    found = scan(open_source("flowers"))
-    found.unreadable              # [('rose/page.png', 'not an image: an HTML page (what a failed download leaves)')]
-    found.conflicts               # [[812, 2931]]: one picture, two labels
-    print(scan_report.text(found))
+    result = scan(open_source("flowers"))
+    result.unreadable             # [('rose/page.png', 'not an image: an HTML page (what a failed download leaves)')]
+    result.conflicts              # [[812, 2931]]: the same image under two labels
+    print(scan_report.text(result))
     ```
 
-    workers: processes that decode; None for one per core. cache: a folder, or None for no cache. progress: called with
-    (done, all). time_limit: seconds for one file. A file that crashes or stalls its process is listed with that reason.
-    threshold: the correlation from which two images are near duplicates; None for one that suits the images (`near`).
+    A file that crashes or stalls the process that decodes it is unreadable, with that reason.
+
+    Args:
+        source: the images.
+        workers: number of decoding processes; None for one per core.
+        cache: the folder of the cache; None for no cache.
+        progress: receives the numbers of images done and in all.
+        max_pixels: images with more pixels are unreadable.
+        time_limit: seconds per file.
+        threshold: the correlation from which two images are near duplicates; None to choose it by the images
+            (`near_duplicates`).
     """
     if cache is DEFAULT_CACHE:
         cache = cache_folder()
@@ -196,18 +201,18 @@ def _groups(
         if f.reason is None:
             same.setdefault(f.pixels, []).append(i)
     exact = [g for g in same.values() if len(g) > 1]
-    # one of each picture: copies would only repeat the work
+    # one copy of each image, to save work
     first = np.asarray([g[0] for g in same.values()], np.int64)
     sizes = np.asarray([facts[i].size for i in first], np.int64).reshape(-1, 2)
     group = np.arange(len(facts))
     if len(first) > 1:
         group[first] = first[NearDuplicates(thumbnails[first], sizes, threshold).groups()]
-    pictures: dict[int, list[int]] = {}  # different ones, by the group they are in
+    different: dict[int, list[int]] = {}  # by group, one copy of each of its images
     for i in first.tolist():
-        pictures.setdefault(int(group[i]), []).append(i)
+        different.setdefault(int(group[i]), []).append(i)
     for copies in exact:
         group[copies] = group[copies[0]]
-    near = {g for g, different in pictures.items() if len(different) > 1}
+    near = {g for g, images in different.items() if len(images) > 1}
     members: dict[int, list[int]] = {g: [] for g in near}
     for i, g in enumerate(group.tolist()):
         if g in near:

@@ -1,4 +1,4 @@
-"""What a scan found, for people: a page of text, the same with colour, and a table with one row per file."""
+"""Reports a scan: as a page of text, the same page in colour on a terminal, and a table with a row per file."""
 
 import json
 import math
@@ -17,17 +17,17 @@ from gapstone.storage.csv_file import write_csv
 if TYPE_CHECKING:
     from rich.console import Console
 
-_MOST = 5  # examples shown of each kind; the rest is in scan.csv
+_MOST = 5  # examples shown of each kind; all are in scan.csv
 _MOST_CLASSES = 30
 
 
 def text(scan: Scan) -> str:
-    """A page that is read in ten seconds: what there is, what is wrong, what is left out."""
+    """A short page: what the data set holds, what is wrong with it, what is left out."""
     return "\n".join(line for _, line in _lines(scan))
 
 
 def render(scan: Scan, console: "Console") -> None:
-    """Print the page; problems in yellow, headings bold. Names are printed as they are, never read as markup."""
+    """Print the page with problems in yellow and headings in bold; names are not read as markup."""
     styles = {"head": "bold", "problem": "yellow", "plain": "", "good": "green"}
     for kind, line in _lines(scan):
         console.print(line, style=styles[kind], markup=False, highlight=False, soft_wrap=True)
@@ -124,23 +124,23 @@ _NUMBER = re.compile(r"(?<![\w.])-?\d(?:[\d.,]*\d)?")
 
 
 def counted(notes: Iterable[str]) -> list[tuple[str, int]]:
-    """Notes that differ in their numbers only as one, with these numbers, and how many there are; most often first.
+    """Count notes, most frequent first; notes that differ only in their numbers become one, with a range.
 
     >>> counted(["the first of 3 frames", "the first of 41 frames", "gray"])
     [('the first of 3 to 41 frames', 2), ('gray', 1)]
     """
-    alike: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for note in notes:
-        alike.setdefault(_NUMBER.sub("0", note), []).append(note)
-    return [(_spanned(group), len(group)) for group in sorted(alike.values(), key=len, reverse=True)]
+        groups.setdefault(_NUMBER.sub("0", note), []).append(note)
+    return [(_with_ranges(group), len(group)) for group in sorted(groups.values(), key=len, reverse=True)]
 
 
-def _spanned(group: list[str]) -> str:
+def _with_ranges(group: list[str]) -> str:
     columns = iter([list(dict.fromkeys(column)) for column in zip(*map(_NUMBER.findall, group), strict=True)])
 
     def span(_: re.Match[str]) -> str:
-        found = sorted(next(columns), key=_value)
-        return found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
+        numbers = sorted(next(columns), key=_value)
+        return numbers[0] if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
 
     return _NUMBER.sub(span, group[0])
 
@@ -182,7 +182,7 @@ def _classes(scan: Scan) -> Iterator[tuple[str, str]]:
 
 
 def write(scan: Scan, folder: Path) -> None:
-    """scan.json, scan.txt and scan.csv in `folder`, each written whole or not at all."""
+    """Write scan.json, scan.txt and scan.csv into `folder`, each completely or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "scan.json", (json.dumps(scan.to_json(), ensure_ascii=False, indent=1) + "\n").encode())
     write_atomic(folder / "scan.txt", (text(scan) + "\n").encode())

@@ -1,4 +1,4 @@
-"""Source: the classes and images of DATA, whatever form it came in. Nothing is decoded yet."""
+"""`Source`: the classes and images of DATA in any of its five forms, before any image is decoded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapstone.console.formatting import display
-from gapstone.data.file_names import bytes_of, composed, natural, twins
+from gapstone.data.file_names import bytes_of, composed, natural, similar_names
 from gapstone.data.split_names import SPLITS as SPLITS
 from gapstone.data.split_names import SplitName as SplitName
 from gapstone.images.intensity_range import Ranges
@@ -25,11 +25,11 @@ FORMS = """DATA is one of:
 
 
 class DataError(ValueError):
-    """DATA cannot be used as it is; the message says what was found, what was expected and what to do."""
+    """DATA cannot be used; the message says what it holds, what is expected and what to do."""
 
     @property
     def more(self) -> str:
-        """The lines below the message's first: the forms that DATA may have."""
+        """The list of the forms that DATA may have, where the message ends in it."""
         return f"\n{FORMS}" if str(self).endswith(f"\n{FORMS}") else ""
 
 
@@ -37,16 +37,16 @@ class DataError(ValueError):
 class Item:
     """One image of a source: `Item("train/rose/12.jpg", 0, "train", Path(…), 0)`."""
 
-    name: str  # unique in its source and always printable; what a person sees
+    name: str  # unique in its source and printable; what users see
     label: int  # index in Source.classes
-    split: SplitName | None  # as given by the source
-    path: Path | None  # None where the source is an array
-    row: int  # the row in the array, the line of a CSV (from 1, the header), else the item's number
+    split: SplitName | None  # the split that the source gives it
+    path: Path | None  # None if the source is an array
+    row: int  # the row in the array, the line in a CSV file (line 1 is the header), or the item's number
 
 
 @dataclass(frozen=True)
 class Source:
-    """The images of DATA and their labels, in an order that is the same on every machine.
+    """The images of DATA and their labels; their order is the same on every machine.
 
     ```python
     source = open_source("flowers")
@@ -71,12 +71,12 @@ class Source:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """(N,) the label of every item."""
+        """(N,) the label of each item."""
         return np.fromiter((i.label for i in self.items), np.int64, len(self.items))
 
     @property
     def splits(self) -> tuple[SplitName, ...]:
-        """The splits the source itself gives, in the order train, val, test; empty where it gives none."""
+        """The splits that the source gives, in the order train, val, test; empty if it gives none."""
         given = {i.split for i in self.items}
         return tuple(s for s in SPLITS if s in given)
 
@@ -89,7 +89,7 @@ class Source:
         sha256: str | None = None,
         ranges: Ranges | None = None,
     ) -> NDArray[np.uint8]:
-        """(H, W, C) uint8 of item `i`; ImageError where its file cannot be used, or is not the one with that hash."""
+        """The pixels of item `i`, (H, W, C) uint8. Raises ImageError if its file is unusable or has another hash."""
         item = self.items[i]
         if item.path is not None:
             data = read_bytes(item.path, max_pixels, sha256)
@@ -100,7 +100,7 @@ class Source:
 
 
 def _check(source: Source) -> None:
-    """What every form must fulfil, in one place."""
+    """Check what holds for every form of DATA. Raises DataError."""
     given = display(source.given)
     if len(source.classes) < 2:
         only = f"only one class, {source.classes[0]!r}" if source.classes else "no class"
@@ -117,8 +117,9 @@ def _check(source: Source) -> None:
     trained = {i.label for i in source.items if i.split == "train"}
     missing = [c for k, c in enumerate(source.classes) if k not in trained]
     if missing:
-        twin = [group for group in twins(source.classes) if set(group) & set(missing)]
-        hint = f" {twin[0][0]!r} and {twin[0][1]!r} differ only in their spelling: are they one class?" if twin else ""
+        hint = ""
+        if similar := [group for group in similar_names(source.classes) if set(group) & set(missing)]:
+            hint = f" {similar[0][0]!r} and {similar[0][1]!r} differ only in their spelling: are they one class?"
         raise DataError(
             f"DATA {given!r}: no train images of {few(missing)}, though {' or '.join(source.splits[1:])} has them."
             f"{hint} Add some, or leave the class out."
@@ -126,12 +127,13 @@ def _check(source: Source) -> None:
 
 
 def few(names: Sequence[str], most: int = 5, quote: bool = True) -> str:
+    """The first names as a text, and how many more there are."""
     shown = ", ".join(repr(n) if quote else n for n in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def unique(names: Sequence[str]) -> list[str]:
-    """The same names, printable, with " (2)", " (3)", … after those that would otherwise read the same."""
+    """The names in printable form, with " (2)", " (3)", … after those that would otherwise look the same."""
     taken: set[str] = set()
     result = []
     for name in names:
@@ -146,13 +148,13 @@ def unique(names: Sequence[str]) -> list[str]:
 
 
 def number_classes(labels: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
-    """The class names in order, and every label as an index into them.
+    """The class names in order, and each label as an index into them.
 
     ```python
     number_classes(["b", "a", "b"])    # (('a', 'b'), [1, 0, 1])
     ```
     """
-    # café in one code point or in two (as macOS writes file names) is one word
+    # "café" is the same word with é as one code point or as two (as macOS writes file names)
     labels = [composed(label) for label in labels]
     order = natural(list(set(labels)))
     index = {name: k for k, name in enumerate(order)}
@@ -160,11 +162,11 @@ def number_classes(labels: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
 
 
 def other_spellings(labels: Sequence[str]) -> list[str]:
-    """Notes on labels that are written with different code points, and count as one class."""
-    written: dict[str, set[str]] = {}
+    """Notes on labels that are written with different code points and count as the same class."""
+    forms: dict[str, set[str]] = {}
     for label in set(labels):
-        written.setdefault(composed(label), set()).add(label)
-    several = sorted((name for name, forms in written.items() if len(forms) > 1), key=bytes_of)
+        forms.setdefault(composed(label), set()).add(label)
+    several = sorted((name for name, spelled in forms.items() if len(spelled) > 1), key=bytes_of)
     if not several:
         return []
     return [f"{len(several)} class(es) written in two ways of Unicode (NFC, NFD), counted as one: {few(several)}"]

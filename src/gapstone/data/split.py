@@ -1,7 +1,7 @@
-"""split(source, scan) = which images train, which validate, which test; one locked test set, by class and by group.
+"""`split` chooses the images to train on, to validate and to test, in proportion to the classes.
 
-The test set never depends on a trial's seed: it is chosen once (by TEST_SEED) or given. Duplicates stay together: a
-picture that is in train and in test tests the memory. Validation is carved out of train anew for every seed.
+The test set does not depend on a trial's seed: it is chosen once (by TEST_SEED) or given. Duplicates stay on one side,
+because an image in train and test tests memorisation. The validation images are chosen from train for each seed.
 """
 
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ from gapstone.data.sources import Source
 TEST_SEED = 20131216  # any fixed number; this one is the day Network in Network was put on arXiv
 Indices = NDArray[np.int64]
 Duplicates = Literal["group", "drop", "keep"]
-"""Copies of a picture: on one side of the split; one of them used and the others left out; or counted as any other."""
+"""How duplicates are used: all on one side of the split; only one of them; or like any other image."""
 
 
 class DataSplitError(ValueError):
-    """The images cannot be split as asked; the message says which class has too few."""
+    """The images cannot be split; the message says which class has too few."""
 
 
 @dataclass(frozen=True, eq=False)
 class DataSplit:
-    """Indices into source.items, each sorted; no image and no group of duplicates is in two of them."""
+    """Sorted indices into source.items; no image and no group of duplicates is in two of the sets."""
 
     train: Indices
     validation: Indices
@@ -46,7 +46,7 @@ def split(
     limit: int | None = None,
     duplicates: Duplicates = "group",
 ) -> DataSplit:
-    """Train, validation and test images of one trial.
+    """The train, validation and test images of a trial.
 
     ```python
     s = split(source, scan(source), seed=3)
@@ -54,70 +54,80 @@ def split(
     s.described                                       # '360 of 1,797 images (20 %) chosen once, from each class, …'
     ```
 
-    A test split that is given is used as it is; with train and val only, val is the locked test set; with train alone,
-    a test set is carved out of it. `seed` moves only the validation images. `limit`: at most so many images to train on
-    (validation among them), and as many to test on. Raises SplitError where a class has too few images.
+    If the source gives test images, they are the test set; if it gives train and val, val is the test set; otherwise a
+    test set is chosen from the images.
+
+    Args:
+        source: the images.
+        scan: the result of `scan(source)`.
+        seed: of the trial; only the validation images depend on it.
+        test_share: the share of each class in the test set, if it is not given.
+        validation_share: the share of each class that validates.
+        limit: at most so many images to train on (including validation), and as many to test on.
+        duplicates: how duplicates are used.
+
+    Raises:
+        DataSplitError: a class has too few images.
     """
     _check_shares(test_share=test_share, validation_share=validation_share)
     labels = source.labels
-    usable, groups, told = _usable(source, scan, duplicates)
-    train, given_validation, test, said = _given(source, usable)
+    usable, groups, usable_note = _usable(source, scan, duplicates)
+    train, given_validation, test, described = _given(source, usable)
     if test is None:
-        all_of_them = len(train)
+        total = len(train)
         train, test = _carve(train, labels, groups, test_share, TEST_SEED)
         _check_classes(source, labels, groups, train, test, at_least=1, tested=True)
-        said += (
-            f"{len(test):,} of {_share(len(test), all_of_them)} chosen once, from each class, as the locked test set"
-        )
-        said += _missed(len(test), all_of_them, test_share, groups)
+        described += f"{len(test):,} of {_share(len(test), total)} chosen once, from each class, as the locked test set"
+        described += _share_note(len(test), total, test_share, groups)
     held = test if given_validation is None else np.concatenate([test, given_validation])
     exact = _exact(scan) if duplicates == "group" else groups
-    train, dropped, kept = _without_copies(train, held, labels, groups, exact, 2 if given_validation is None else 1)
+    train, dropped, similar = _without_copies(train, held, labels, groups, exact, 2 if given_validation is None else 1)
     where = "train"
     if given_validation is not None:
-        given_validation, more, still = _without_copies(given_validation, test, labels, groups, exact, 1)
-        dropped, kept, where = np.union1d(dropped, more), kept + still, "train and val" if len(more) else where
+        given_validation, more, more_similar = _without_copies(given_validation, test, labels, groups, exact, 1)
+        dropped, similar = np.union1d(dropped, more), similar + more_similar
+        where = "train and val" if len(more) else where
     if len(dropped):
-        said += f"; {count_noun(len(dropped), 'image')} of which the held-out images have a copy dropped from {where}"
-    if kept:
-        said += (
-            f"; {count_noun(kept, 'image')} kept though a held-out image is nearly the same: without them a class "
-            f"would lose "
-            f"more than half of its images"
+        described += f"; {_images(len(dropped))} of which the held-out images have a copy dropped from {where}"
+    if similar:
+        described += (
+            f"; {_images(similar)} kept though a held-out image is nearly the same: without them a class would lose "
+            "more than half of its images"
         )
     if limit is not None:
-        least = 2 if given_validation is None else 1  # one to train on, one to validate
+        least = 2 if given_validation is None else 1  # an image to train on and, if need be, one to validate
         if limit < least * len(source.classes):
             raise DataSplitError(
                 f"--limit {limit}: each of the {len(source.classes)} classes needs at least "
                 f"{count_noun(least, 'image')}"
             )
         train, test = _limited(train, labels, limit, least), _limited(test, labels, limit, 1)
-        said += f"; limited to {_images(len(train))} to train on and {len(test):,} to test on"
+        described += f"; limited to {_images(len(train))} to train on and {len(test):,} to test on"
         if given_validation is not None:
             given_validation = _limited(given_validation, labels, limit, 1)
     if given_validation is None:
         _check_classes(source, labels, groups, train, test, at_least=2, dropped=dropped)
-        rest = len(train)
+        total = len(train)
         train, validation = carve_validation(train, labels, groups, seed, validation_share)
-        said += f"; {len(validation):,} of the other {_share(len(validation), rest)} for validation"
-        said += ", chosen anew for each seed"
-        said += _missed(len(validation), rest, validation_share, groups)
+        described += f"; {len(validation):,} of the other {_share(len(validation), total)} for validation"
+        described += ", chosen anew for each seed"
+        described += _share_note(len(validation), total, validation_share, groups)
     else:
         validation = given_validation
         _check_classes(source, labels, groups, train, test, at_least=1, dropped=dropped)
     if len(validation) == 0:
         raise DataSplitError(f"no usable validation images in {display(source.given)!r}{_because(train, groups)}")
-    return DataSplit(np.sort(train), np.sort(validation), np.sort(test), said + told, np.sort(dropped))
+    described += usable_note
+    return DataSplit(np.sort(train), np.sort(validation), np.sort(test), described, np.sort(dropped))
 
 
 def carve_validation(
     train: Indices, labels: NDArray[np.integer], groups: NDArray[np.integer], seed: int, share: float
 ) -> tuple[Indices, Indices]:
-    """(train, validation): a share of each class carved out of train, by seed, duplicates kept together.
+    """(train, validation): choose a share of each class of train by seed; duplicates stay together.
 
     `labels` and `groups` are those of all items; `train` holds indices into them. Every class keeps an image to train
-    on; a class of a single group gives none to validation.
+    on; a class of a single group gives no image to validation.
     """
     return _carve(np.asarray(train, np.int64), labels, groups, share, seed)
 
@@ -132,81 +142,94 @@ def folds(
     validation_share: float = 0.1,
     duplicates: Duplicates = "group",
 ) -> list[DataSplit]:
-    """k splits; each image is tested in exactly one of them. Given splits are not used (and it says so).
+    """k splits, in exactly one of which each image is tested; the splits that the source gives are not used.
 
-    The parts are the same for every seed, which moves only the validation images. `limit`: at most so many images to
-    train on in each fold. Raises SplitError where a class has fewer than k groups of images.
+    The folds are the same for every seed; only the validation images depend on it.
+
+    Args:
+        source: the images.
+        scan: the result of `scan(source)`.
+        k: number of folds.
+        seed: of the trial.
+        limit: at most so many images to train on in each fold.
+        validation_share: the share of each class that validates.
+        duplicates: how duplicates are used.
+
+    Raises:
+        DataSplitError: a class has fewer than k groups of images.
     """
     if k < 2:
         raise DataSplitError(f"folds={k}: at least 2 are needed")
     labels = source.labels
-    usable, groups, told = _usable(source, scan, duplicates)
+    usable, groups, usable_note = _usable(source, scan, duplicates)
     _check_shares(validation_share=validation_share)
     if limit is not None:
         usable = _limited(usable, labels, limit * k // (k - 1), k)
-    part = _parts(usable, labels, groups, k)
-    result = []
+    fold = _folds(usable, labels, groups, k)
+    splits = []
     for j in range(k):
-        rest, test = usable[part != j], usable[part == j]
+        rest, test = usable[fold != j], usable[fold == j]
         _check_classes(source, labels, groups, rest, test, at_least=2, what=f"{k} folds", tested=not source.splits)
         train, validation = carve_validation(rest, labels, groups, seed, validation_share)
         if len(validation) == 0:
             raise DataSplitError(f"no validation images in fold {j + 1} of {k}{_because(rest, groups)}")
-        said = f"fold {j + 1} of {k}, by class: {len(test):,} of {_share(len(test), len(usable))}"
-        said += _missed(len(test), len(usable), 1 / k, groups)
+        described = f"fold {j + 1} of {k}, by class: {len(test):,} of {_share(len(test), len(usable))}"
+        described += _share_note(len(test), len(usable), 1 / k, groups)
         if source.splits:
-            said += f"; the given split into {', '.join(source.splits)} is not used"
-        result.append(DataSplit(np.sort(train), np.sort(validation), np.sort(test), said + told))
-    return result
+            described += f"; the given split into {', '.join(source.splits)} is not used"
+        splits.append(DataSplit(np.sort(train), np.sort(validation), np.sort(test), described + usable_note))
+    return splits
 
 
 def _usable(source: Source, scan: Scan, duplicates: Duplicates) -> tuple[Indices, Indices, str]:
-    """(what may be used, the group of every item, what is said of both)."""
-    out = scan.excluded
-    said = f"; {count_noun(len(out), 'unusable file')} left out" if out else ""
-    usable = np.setdiff1d(np.arange(len(source)), np.fromiter(out, np.int64, len(out)))
-    own = np.arange(len(source))
-    together = len(np.unique(scan.group[usable])) < len(usable)
-    if duplicates == "group" or not together:
-        return usable, scan.group, said + ("; duplicates stay together" if together else "")
+    """(the usable items, the group of every item, a note on both)."""
+    excluded = scan.excluded
+    note = f"; {count_noun(len(excluded), 'unusable file')} left out" if excluded else ""
+    usable = np.setdiff1d(np.arange(len(source)), np.fromiter(excluded, np.int64, len(excluded)))
+    single = np.arange(len(source))
+    has_duplicates = len(np.unique(scan.group[usable])) < len(usable)
+    if duplicates == "group" or not has_duplicates:
+        return usable, scan.group, note + ("; duplicates stay together" if has_duplicates else "")
     if duplicates == "keep":
-        return usable, own, f"{said}; duplicates count as any other image, as asked: some may be trained on and tested"
-    # the first of each group; of given splits, the test image stays
+        note += "; duplicates count as any other image, as asked: some may be trained on and tested"
+        return usable, single, note
+    # the first image of each group; a test image before the others
     order = {"test": 0, "val": 1, "train": 2, None: 0}
     ranked = sorted(usable.tolist(), key=lambda i: (order[source.items[i].split], i))
     _, first = np.unique(scan.group[ranked], return_index=True)
-    kept = np.sort(np.asarray(ranked, np.int64)[first])
-    return kept, own, f"{said}; {_images(len(usable) - len(kept))} left out as duplicates of another one, as asked"
+    unique = np.sort(np.asarray(ranked, np.int64)[first])
+    note += f"; {_images(len(usable) - len(unique))} left out as duplicates of another one, as asked"
+    return unique, single, note
 
 
 def _given(source: Source, usable: Indices) -> tuple[Indices, Indices | None, Indices | None, str]:
-    """(train, validation, test, what is said of them), None for what has to be carved out of train."""
+    """(train, validation, test, a note on them); None for a set that has to be chosen from train."""
     splits = np.asarray([source.items[i].split or "" for i in usable.tolist()])
-    of = {name: usable[splits == name] for name in source.splits}
-    if not of:
+    given = {name: usable[splits == name] for name in source.splits}
+    if not given:
         return usable, None, None, ""
-    for name, indices in of.items():
+    for name, indices in given.items():
         if len(indices) == 0:
             raise DataSplitError(f"no usable {name} images in {display(source.given)!r}: every one of them is left out")
-    count = {name: _images(len(indices)) for name, indices in of.items()}
-    match tuple(of):
+    count = {name: _images(len(indices)) for name, indices in given.items()}
+    match tuple(given):
         case ("train", "val", "test"):
-            said = (
-                f"the given test images are the locked test set ({count['test']}), val is validation ({count['val']})"
-            )
-            return of["train"], of["val"], of["test"], said
+            note = f"the given test images are the locked test set ({count['test']})"
+            note += f", val is validation ({count['val']})"
+            return given["train"], given["val"], given["test"], note
         case ("train", "test"):
-            return of["train"], None, of["test"], f"the given test images are the locked test set ({count['test']})"
+            note = f"the given test images are the locked test set ({count['test']})"
+            return given["train"], None, given["test"], note
         case ("train", "val"):
-            said = f"val is the locked test set ({count['val']}), for no test images are given"
-            return of["train"], None, of["val"], said
+            note = f"val is the locked test set ({count['val']}), for no test images are given"
+            return given["train"], None, given["val"], note
         case ("train",):
-            return of["train"], None, None, "all images are given as train: "
+            return given["train"], None, None, "all images are given as train: "
     raise DataSplitError(f"no train images in {display(source.given)!r}")
 
 
 def _exact(scan: Scan) -> Indices:
-    """Per item a number that exact duplicates share."""
+    """A number per item, shared by exact duplicates."""
     number = np.arange(scan.files)
     for group in scan.exact_duplicates:
         number[group] = group[0]
@@ -216,18 +239,18 @@ def _exact(scan: Scan) -> Indices:
 def _without_copies(
     indices: Indices, held: Indices, labels: NDArray[np.integer], groups: Indices, exact: Indices, least: int
 ) -> tuple[Indices, Indices, int]:
-    """(what stays, what is dropped, how many near duplicates stay after all).
+    """Drop the images that have a copy among the held-out ones: (the rest, the dropped, near duplicates in the rest).
 
-    Exact copies go. Where more than half of a class are near duplicates, or fewer than `least` of it would be left,
-    likeness is how its pictures are (X-rays, or one product on one ground): those stay.
+    Exact copies are dropped. If a class would lose more than half of its images, or have fewer than `least` left, its
+    near duplicates stay, because different images of such a class are similar (X-rays, or a product on one background).
     """
-    clash = np.isin(groups[indices], groups[held])
-    same = np.isin(exact[indices], exact[held])
-    total = _count(labels[indices[~same]], int(labels.max()) + 1)
-    left = total - _count(labels[indices[clash & ~same]], len(total))
-    too_many = (left < least) | (2 * left < total)
-    stays = clash & ~same & too_many[labels[indices]]
-    return indices[~clash | stays], indices[clash & ~stays], int(stays.sum())
+    duplicate = np.isin(groups[indices], groups[held])
+    copy = np.isin(exact[indices], exact[held])
+    total = _count(labels[indices[~copy]], int(labels.max()) + 1)
+    left = total - _count(labels[indices[duplicate & ~copy]], len(total))
+    too_few = (left < least) | (2 * left < total)
+    stays = duplicate & ~copy & too_few[labels[indices]]
+    return indices[~duplicate | stays], indices[duplicate & ~stays], int(stays.sum())
 
 
 def _images(count: int) -> str:
@@ -239,8 +262,8 @@ def _share(count: int, total: int) -> str:
     return f"{_images(total)} ({f'{share:.0f} %' if share >= 1 or not count else 'less than 1 %'})"
 
 
-def _missed(count: int, total: int, aim: float, groups: NDArray[np.integer]) -> str:
-    """What is said where a share came out otherwise than it was meant."""
+def _share_note(count: int, total: int, aim: float, groups: NDArray[np.integer]) -> str:
+    """A note if a share differs from the intended one, else nothing."""
     if abs(count / max(total, 1) - aim) <= max(0.05, 1 / max(total, 1)):
         return ""
     largest = int(np.bincount(groups).max())
@@ -249,7 +272,7 @@ def _missed(count: int, total: int, aim: float, groups: NDArray[np.integer]) -> 
 
 
 def _because(indices: Indices, groups: NDArray[np.integer]) -> str:
-    """What to do where duplicates are why there are too few."""
+    """What to do if there are too few images because of duplicates."""
     copies = len(indices) - len(np.unique(groups[indices]))
     if not copies:
         return ""
@@ -262,62 +285,63 @@ def _because(indices: Indices, groups: NDArray[np.integer]) -> str:
 def _carve(
     indices: Indices, labels: NDArray[np.integer], groups: NDArray[np.integer], share: float, seed: int
 ) -> tuple[Indices, Indices]:
-    """(rest, part): about `share` of each class in part, whole groups only."""
+    """(rest, part): move about `share` of each class to part, in complete groups."""
     members = _members(indices, groups)
     random = np.random.default_rng(seed)
     order = random.permutation(len(members))
     total = _count(labels[indices], int(labels.max()) + 1)
-    wanted = np.round(total * share).astype(np.int64)
-    wanted[(total >= 2) & (wanted == 0)] = 1
-    wanted = np.minimum(wanted, np.maximum(total - 1, 0))  # every class keeps something on the other side
+    target = np.round(total * share).astype(np.int64)
+    target[(total >= 2) & (target == 0)] = 1
+    target = np.minimum(target, np.maximum(total - 1, 0))  # every class keeps an image in the rest
     taken = np.zeros_like(total)
     chosen = np.zeros(len(members), np.bool_)
-    # in random order, and not the large groups first: those would crowd into the smaller part
+    # in random order: with the large groups first, they would fill the smaller part
     for g in order.tolist():
         counts = np.bincount(labels[members[g]], minlength=len(total))
-        if np.all(taken + counts <= wanted):
+        if np.all(taken + counts <= target):
             taken += counts
             chosen[g] = True
     for k in np.flatnonzero((taken == 0) & (total >= 2)).tolist():
-        # nothing fitted: its groups are all larger than its share. The smallest goes over, if another one stays.
-        own = [g for g in order.tolist() if not chosen[g] and np.any(labels[members[g]] == k)]
-        if len(own) >= 2:
-            chosen[min(own, key=lambda g: len(members[g]))] = True
+        # all groups of this class are larger than its share: move the smallest, if another one stays
+        of_class = [g for g in order.tolist() if not chosen[g] and np.any(labels[members[g]] == k)]
+        if len(of_class) >= 2:
+            chosen[min(of_class, key=lambda g: len(members[g]))] = True
     part = [members[g] for g in range(len(members)) if chosen[g]]
     rest = [members[g] for g in range(len(members)) if not chosen[g]]
     return _joined(rest), _joined(part)
 
 
-def _parts(indices: Indices, labels: NDArray[np.integer], groups: NDArray[np.integer], k: int) -> Indices:
-    """The fold 0…k−1 of each index: each group goes where its classes are scarcest."""
+def _folds(indices: Indices, labels: NDArray[np.integer], groups: NDArray[np.integer], k: int) -> Indices:
+    """The fold 0…k−1 of each index: each group goes to the fold with the fewest images of its classes."""
     members = _members(indices, groups)
     random = np.random.default_rng(TEST_SEED)
     order = random.permutation(len(members)).tolist()
-    order.sort(key=lambda g: -len(members[g]))  # large groups first, while there is room to balance them (stable sort)
-    have = np.zeros((k, int(labels.max()) + 1), np.int64)
+    order.sort(key=lambda g: -len(members[g]))  # large groups first, while they can be balanced (stable sort)
+    counts_in = np.zeros((k, int(labels.max()) + 1), np.int64)  # images per fold and class
     fold = np.empty(len(members), np.int64)
     for g in order:
-        counts = np.bincount(labels[members[g]], minlength=have.shape[1])
-        crowded = (have[:, counts > 0]).sum(axis=1) * len(indices) + have.sum(axis=1)
-        fold[g] = int(np.argmin(crowded))
-        have[fold[g]] += counts
-    where = {int(i): int(fold[g]) for g, m in enumerate(members) for i in m}
-    return np.asarray([where[i] for i in indices.tolist()], np.int64)
+        counts = np.bincount(labels[members[g]], minlength=counts_in.shape[1])
+        # by the images of the group's classes, then by all images
+        rank = (counts_in[:, counts > 0]).sum(axis=1) * len(indices) + counts_in.sum(axis=1)
+        fold[g] = int(np.argmin(rank))
+        counts_in[fold[g]] += counts
+    fold_of = {int(i): int(fold[g]) for g, m in enumerate(members) for i in m}
+    return np.asarray([fold_of[i] for i in indices.tolist()], np.int64)
 
 
 def _limited(indices: Indices, labels: NDArray[np.integer], limit: int, least: int) -> Indices:
-    """At most `limit` of the indices, the classes in proportion, each with at least `least`; alike for every seed."""
+    """At most `limit` of the indices, in proportion to the classes, at least `least` of each; the same for any seed."""
     if len(indices) <= limit:
         return indices
     random = np.random.default_rng(TEST_SEED)
     shuffled = random.permutation(indices)
-    # each image's place within its class, as a share of the class: taking the smallest takes from all classes alike
-    place = np.empty(len(shuffled))
+    # the rank of each image in its class, as a share of the class: the lowest ranks are proportional to the classes
+    rank = np.empty(len(shuffled))
     for k in np.unique(labels[shuffled]):
-        own = np.flatnonzero(labels[shuffled] == k)
-        place[own] = (np.arange(len(own)) + 0.5) / len(own)
-        place[own[:least]] = np.arange(min(least, len(own))) - least  # these first: before any share
-    return np.sort(shuffled[np.argsort(place, kind="stable")[:limit]])
+        of_class = np.flatnonzero(labels[shuffled] == k)
+        rank[of_class] = (np.arange(len(of_class)) + 0.5) / len(of_class)
+        rank[of_class[:least]] = np.arange(min(least, len(of_class))) - least  # negative: before all shares
+    return np.sort(shuffled[np.argsort(rank, kind="stable")[:limit]])
 
 
 def _members(indices: Indices, groups: NDArray[np.integer]) -> list[Indices]:
@@ -349,7 +373,7 @@ def _check_classes(
     tested: bool = False,
     dropped: Indices | None = None,
 ) -> None:
-    """Every class must have images to learn from and, where `tested`, to test on; tests must have some at all."""
+    """Raise DataSplitError if a class lacks training or, if `tested`, test images, or if there are no test images."""
     classes = len(source.classes)
     to_train, to_test = _count(labels[train], classes), _count(labels[test], classes)
     few = [k for k in range(classes) if to_train[k] < at_least or (tested and to_test[k] < 1)]
@@ -357,8 +381,8 @@ def _check_classes(
         listed = ", ".join(f"{source.classes[k]!r} ({to_train[k]} to train, {to_test[k]} to test)" for k in few[:5])
         both = np.concatenate([train, test])
         because = _because(both[np.isin(labels[both], few)], groups)
-        if dropped is not None and (gone := int(np.isin(labels[dropped], few).sum())):
-            because += f". Of them {count_noun(gone, 'image')} dropped from train: the held-out images have a copy"
+        if dropped is not None and (count := int(np.isin(labels[dropped], few).sum())):
+            because += f". Of them {_images(count)} dropped from train: the held-out images have a copy"
         raise DataSplitError(
             f"too few different images for {what}: {listed}{', …' if len(few) > 5 else ''}. Duplicates and unusable "
             f"files do not count; add images, or leave these classes out{because}."

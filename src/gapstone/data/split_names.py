@@ -1,4 +1,4 @@
-"""meant(["Training_Set", "test_set"]) = which folder or cell means train, val or test, in the spellings people use."""
+"""`split_name` recognises the folder names or table cells that mean train, val or test, in the usual spellings."""
 
 import re
 import unicodedata
@@ -15,7 +15,7 @@ _WORDS: dict[SplitName, tuple[str, ...]] = {
     "test": ("test", "testing", "tests", "tst", "테스트", "시험"),
 }
 _STRONG = {word: split for split, words in _WORDS.items() for word in words}
-# what they mean depends on what stands beside them: train + eval, train + dev + eval, train + eval + test
+# their meaning depends on the other names: train + eval, train + dev + eval, train + eval + test
 _WEAK: dict[str, tuple[SplitName, SplitName]] = {
     "eval": ("val", "test"),
     "evaluation": ("val", "test"),
@@ -42,17 +42,17 @@ _PHRASES = (
 @dataclass(frozen=True)
 class _Parsed:
     word: str  # one of _STRONG or _WEAK
-    rest: tuple[str, ...]  # what else the name says: "flowers" in "flowers_train"
+    rest: tuple[str, ...]  # the other words of the name: "flowers" in "flowers_train"
 
 
 def split_name(names: Iterable[str]) -> dict[str, SplitName]:
-    """The names that mean a split, in the order train, val, test; those that mean none are not in it.
+    """The names that mean a split, with their splits, in the order train, val, test; other names are left out.
 
     ```python
-    meant(["Training_Set", "test_set", "notes"])   # {'Training_Set': 'train', 'test_set': 'test'}
-    meant(["train", "dev", "eval"])                # … 'dev': 'val', 'eval': 'test'
-    meant(["flowers_train", "flowers_test"])       # what all of them say besides is no hindrance
-    meant(["train_station", "test_tube"])          # {}
+    split_name(["Training_Set", "test_set", "notes"])   # {'Training_Set': 'train', 'test_set': 'test'}
+    split_name(["train", "dev", "eval"])                # … 'dev': 'val', 'eval': 'test'
+    split_name(["flowers_train", "flowers_test"])       # {'flowers_train': 'train', 'flowers_test': 'test'}
+    split_name(["train_station", "test_tube"])          # {}
     ```
     """
     names = list(dict.fromkeys(names))
@@ -60,28 +60,28 @@ def split_name(names: Iterable[str]) -> dict[str, SplitName]:
     by_rest: dict[tuple[str, ...], dict[str, str]] = {}
     for name, p in parsed.items():
         by_rest.setdefault(p.rest, {})[name] = p.word
-    found = [_resolved(words) for words in by_rest.values()]
-    bare = _resolved(by_rest.get((), {}))
-    # a name with more in it than the split ("flowers_train") counts where another one has the same more in it
-    several = [one for one in found if len(set(one.values())) > 1]
+    candidates = [_resolve(words) for words in by_rest.values()]
+    bare = _resolve(by_rest.get((), {}))
+    # a name with other words ("flowers_train") counts only if the same words occur with another split
+    several = [splits for splits in candidates if len(set(splits.values())) > 1]
     best = bare if len(set(bare.values())) > 1 or not several else max(several, key=len)
-    return dict(sorted(best.items(), key=lambda one: SPLITS.index(one[1])))
+    return dict(sorted(best.items(), key=lambda item: SPLITS.index(item[1])))
 
 
 def resembles(name: str) -> bool:
-    """Does the name hold a word for a split, whatever else it says, as in "train_day" or "new-tests-2"?"""
-    tokens = _tokens(name)
-    return any(word in _STRONG or word in _WEAK for word in tokens)
+    """Whether a name contains a word for a split, as in "train_day" or "new-tests-2"."""
+    return any(word in _STRONG or word in _WEAK for word in _tokens(name))
 
 
-def _resolved(words: dict[str, str]) -> dict[str, SplitName]:
-    found: dict[str, SplitName] = {name: _STRONG[word] for name, word in words.items() if word in _STRONG}
+def _resolve(words: dict[str, str]) -> dict[str, SplitName]:
+    """The split of each name, given its word; weak words get the split that is still free."""
+    splits: dict[str, SplitName] = {name: _STRONG[word] for name, word in words.items() if word in _STRONG}
     for name, word in words.items():
         if word in _WEAK:
             first, second = _WEAK[word]
-            taken = {split for other, split in found.items() if words[other] != word}
-            found[name] = second if first in taken and second not in taken else first
-    return found
+            taken = {split for other, split in splits.items() if words[other] != word}
+            splits[name] = second if first in taken and second not in taken else first
+    return splits
 
 
 def _parse(name: str) -> _Parsed | None:
@@ -93,7 +93,7 @@ def _parse(name: str) -> _Parsed | None:
 
 
 def _tokens(name: str) -> list[str]:
-    """The words of a name, without numbers and without what every folder of images is called."""
+    """The words of a name, without numbers and without words that any folder of images may have."""
     text = unicodedata.normalize("NFKC", name)
     text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower()
     for pattern, word in _PHRASES:

@@ -1,4 +1,4 @@
-"""The sources that are a table or an array: a CSV of paths and labels, an .npz of arrays, the built-in digits."""
+"""Opens sources that are a table or an array: a CSV of paths and labels, an .npz of arrays, the built-in digits."""
 
 import csv
 import io
@@ -19,11 +19,11 @@ from gapstone.data.split_names import split_name
 from gapstone.storage.paths import open_input
 
 ARRAYS = ("images", "labels", "classes", "split")
-"""What is read of an .npz file."""
+"""The arrays that are read from an .npz file."""
 
 
 def digits() -> Source:
-    """scikit-learn's 1,797 handwritten digits, 8×8; their values 0…16 become 0…255."""
+    """scikit-learn's 1,797 handwritten digits, 8×8; the values 0…16 become 0…255."""
     from sklearn.datasets import load_digits
 
     images, target = load_digits(return_X_y=True)
@@ -33,31 +33,31 @@ def digits() -> Source:
 
 
 def open_csv(given: str, path: Path) -> Source:
-    """`path,label[,split]`, in UTF-8 with or without a byte order mark; `;`, `|` and tab also separate."""
+    """Open a CSV file with the columns `path,label[,split]`; `read_rows` says which encodings it may have."""
     shown = display(given)
     rows = read_rows(f"DATA {shown!r}", path)
     columns = [name.strip().lower() for name in rows[0][1]] if rows else []
     notes = _check_columns(shown, columns, rows[0][1] if rows else [])
-    where, what = columns.index("path"), columns.index("label")
-    which = columns.index("split") if "split" in columns else None
-    found: list[tuple[int, str, str, str]] = []
+    path_column, label_column = columns.index("path"), columns.index("label")
+    split_column = columns.index("split") if "split" in columns else None
+    entries: list[tuple[int, str, str, str]] = []  # line, path, label, split
     for line, cells in rows[1:]:
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) != len(columns):
             raise DataError(f"DATA {shown!r}, line {line}: {len(cells)} cells, but {len(columns)} columns.")
-        name, label = cells[where].strip(), cells[what].strip()
+        name, label = cells[path_column].strip(), cells[label_column].strip()
         if not name or not label or "\x00" in name:
             raise DataError(f"DATA {shown!r}, line {line}: the {'path' if label else 'label'} is empty or impossible.")
-        found.append((line, name, label, "" if which is None else cells[which].strip()))
-    if not found:
+        entries.append((line, name, label, "" if split_column is None else cells[split_column].strip()))
+    if not entries:
         raise DataError(f"DATA {shown!r} has a header but no rows.")
-    splits = split_name(word for _, _, _, word in found)
-    for line, _, _, word in found:
+    splits = split_name(word for _, _, _, word in entries)
+    for line, _, _, word in entries:
         if word and word not in splits:
             raise DataError(f"DATA {shown!r}, line {line}: split {display(word)!r}; expected train, val or test.")
     base = path.parent
-    written = [name for _, name, _, _ in found]
+    written = [name for _, name, _, _ in entries]
     names = [_on_disk(base, name) for name in written]
     paths = [base / name for name in names]
     if not any(os.path.lexists(p) for p in paths):
@@ -65,14 +65,14 @@ def open_csv(given: str, path: Path) -> Source:
             f"DATA {shown!r}: none of its {len(paths)} paths exists. The first is {display(written[0])!r}, "
             f"looked up as {display(paths[0])!r}: paths are relative to the folder of the CSV file."
         )
-    turned = sum("\\" in before and before != after for before, after in zip(written, names, strict=True))
-    if turned:
-        notes.append(f"{count_noun(turned, 'path')} with backslashes, as Windows writes them, read as with /")
-    labels = [label for _, _, label, _ in found]
+    replaced = sum("\\" in before and before != after for before, after in zip(written, names, strict=True))
+    if replaced:
+        notes.append(f"{count_noun(replaced, 'path')} with backslashes, as Windows writes them, read as with /")
+    labels = [label for _, _, label, _ in entries]
     classes, numbers = number_classes(labels)
     items = [
         Item(shown_name, number, splits.get(word), p, line)
-        for shown_name, number, (line, _, _, word), p in zip(unique(names), numbers, found, paths, strict=True)
+        for shown_name, number, (line, _, _, word), p in zip(unique(names), numbers, entries, paths, strict=True)
     ]
     return Source(given, "csv", classes, items, (*notes, *other_spellings(labels)))
 
@@ -85,7 +85,7 @@ _OTHER_WORDS = {
 
 
 def _check_columns(shown: str, columns: list[str], header: list[str]) -> list[str]:
-    """Notes on columns that are not read. Raises DataError where one is missing, or there twice."""
+    """Notes on columns that are not read. Raises DataError if a column is missing or occurs twice."""
     needed = ("path", "label")
     if missing := [name for name in needed if name not in columns]:
         hint = ""
@@ -98,10 +98,10 @@ def _check_columns(shown: str, columns: list[str], header: list[str]) -> list[st
         )
     notes = []
     for name in dict.fromkeys(columns):
-        times, read = columns.count(name), name in (*needed, "split")
-        if read and times > 1:
+        times, is_read = columns.count(name), name in (*needed, "split")
+        if is_read and times > 1:
             raise DataError(f"DATA {shown!r}: the column {name!r} is there {times} times; keep one.")
-        if not read:
+        if not is_read:
             use = ""
             if name in _OTHER_WORDS["split"] and "split" not in columns:
                 use = "; named split, it would say which images train, validate and test"
@@ -110,33 +110,36 @@ def _check_columns(shown: str, columns: list[str], header: list[str]) -> list[st
 
 
 def _on_disk(base: Path, name: str) -> str:
-    """The name as the file has it; as it is written, where there is no such file."""
+    """The spelling of the name that exists on disk; the name itself if none does."""
     if name.isascii() and "\\" not in name:
         return name
     return next((spelled for spelled in spellings(name) if os.path.lexists(base / spelled)), name)
 
 
 def read_rows(what: str, path: Path) -> list[tuple[int, list[str]]]:
-    """The lines of a CSV file with their numbers, in UTF-8 with or without a byte order mark; `,`, `;` or tab separate.
+    """The lines of a CSV file with their numbers.
 
-    Raises DataError, which begins with `what` and the line: `--boxes 'boxes.csv', line 3: …`; PathError for what is no
-    file.
+    The file is in UTF-8, with or without a byte order mark, or in UTF-16 with one; `,`, `;`, `|` or tab separate.
+
+    Raises:
+        DataError: it is no such table; the message begins with `what` and the line: `--boxes 'boxes.csv', line 3: …`.
+        PathError: it is no regular file.
     """
     with open_input(what, path) as file:
         check_table(what, os.fstat(file.fileno()).st_size)
         data = file.read()
     try:
-        # "Unicode text", as Excel saves it, is UTF-16 with a mark
+        # Excel's "Unicode text" is UTF-16 with a byte order mark
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as e:
         line = data.count(b"\n", 0, e.start) + 1
         raise DataError(f"{what}, line {line}: no UTF-8; save the table as 'CSV UTF-8'.") from e
     header = re.split(r"\r\n?|\n", text, maxsplit=1)[0]
     first = 0
-    if named := re.fullmatch(r'"?sep=([,;|\t])"?', header):  # a line of Excel's own before the header
-        delimiter, first = named[1], 1
+    if separator := re.fullmatch(r'"?sep=([,;|\t])"?', header):  # Excel may write this line before the header
+        delimiter, first = separator[1], 1
     else:
-        delimiter = max(",;\t|", key=header.count)  # a comma where it is a draw
+        delimiter = max(",;\t|", key=header.count)  # a comma, if none occurs more often
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         return [(reader.line_num, cells) for cells in reader][first:]
@@ -145,7 +148,7 @@ def read_rows(what: str, path: Path) -> list[tuple[int, list[str]]]:
 
 
 def open_npz(given: str, path: Path) -> Source:
-    """`images`, `labels` and, if given, `classes` and `split`; never unpickled."""
+    """Open an .npz file with `images`, `labels` and, optionally, `classes` and `split`; nothing is unpickled."""
     shown = display(given)
     arrays = _arrays(shown, path)
     pixels = _pixels(shown, arrays["images"])
@@ -184,50 +187,50 @@ def _arrays(shown: str, path: Path) -> dict[str, NDArray[np.generic]]:
                 members = {name: member for name, member in members.items() if name in ARRAYS}
                 size = os.fstat(file.fileno()).st_size
                 check_unpacked(what, size, sum(member.file_size for member in members.values()))
-                for name, member in members.items():  # all of them, before any array is made
+                for name, member in members.items():  # all of them, before any array is read
                     _check_header(what, archive, name, member)
                 return {name: _array(archive, member) for name, member in members.items()}
         except DataError:
             raise
-        except NotImplementedError as e:  # zipfile: a method of packing, or a version, that it does not know
+        except NotImplementedError as e:  # zipfile does not know the compression method or the version
             raise DataError(f"{what} is packed in a way that cannot be read ({e}); save it again with np.savez.") from e
-        except Exception as e:  # zipfile, zlib and numpy have many ways to refuse what is damaged
+        except Exception as e:  # zipfile, zlib and numpy raise many kinds of errors for damaged files
             raise DataError(f"{what} cannot be read as .npz ({e}); save it again with np.savez.") from e
 
 
 def _check_header(what: str, archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> None:
-    """Raises DataError for what is no array, for one that its header does not fit, and for pickled objects."""
+    """Raise DataError if a member is no array, does not fit its header, or holds pickled objects."""
     with archive.open(member) as file:
         if (magic := file.read(6)) != np.lib.format.MAGIC_PREFIX:
-            _check_whole(archive, member)
+            _check_checksum(archive, member)
             raise DataError(
                 f"{what}: its member {name!r} is no array (it begins with {magic!r}, an array with "
                 f"{np.lib.format.MAGIC_PREFIX!r}); save it again with np.savez."
             )
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        held = member.file_size - file.tell()
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        size = member.file_size - file.tell()
     if dtype.hasobject:
-        _check_whole(archive, member)
+        _check_checksum(archive, member)
         raise DataError(f"{what}: {name} holds pickled objects, which are never loaded; save plain arrays.")
-    if math.prod(shape) * dtype.itemsize != held:
+    if math.prod(shape) * dtype.itemsize != size:
         raise DataError(
             f"{what}: {name} should have {math.prod(shape) * dtype.itemsize:,} bytes, as its header says "
-            f"{dtype} of shape {shape}, and has {held:,}; save it again with np.savez."
+            f"{dtype} of shape {shape}, and has {size:,}; save it again with np.savez."
         )
 
 
-def _check_whole(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """Raises BadZipFile for a member that its checksum does not fit: what its header says is then damage."""
+def _check_checksum(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Raise BadZipFile if a member does not fit its checksum: then its header is wrong because it is damaged."""
     with archive.open(member) as file:
         while file.read(1 << 20):
             pass
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[np.generic]:
-    # np.load looks at the first bytes of the file: where they are damaged, it speaks of pickled data
+    # not np.load: if the first bytes are damaged, it takes the file for pickled data
     with archive.open(member) as file:
         array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
         return array
@@ -283,7 +286,7 @@ def _labels(
 
 
 def _used(names: list[str], numbers: list[int]) -> tuple[tuple[str, ...], list[int]]:
-    """Only the classes that have images, in the order given."""
+    """The classes that have images, in the order given, and the labels as indices into them."""
     used = sorted(set(numbers))
     renumber = {old: new for new, old in enumerate(used)}
     return tuple(unique([names[k] for k in used])), [renumber[n] for n in numbers]

@@ -1,6 +1,6 @@
-"""compare(a, b) = how alike two thumbnails are, laid over each other: shift and scale per axis, gain and offset.
+"""`compare` aligns pairs of thumbnails (shift and scale per axis, gain and offset) and measures their similarity.
 
-What is left over after that has to be noise, where both are one picture: correlation and colour say how much it is.
+If both show the same image, the residual after the alignment is noise; the correlation and the colours measure it.
 """
 
 import numpy as np
@@ -12,59 +12,64 @@ Floats = NDArray[np.float32]
 ALL = (0, GRAY_SIDE)
 """Every row of a thumbnail."""
 
-BLOCK = 4096  # pairs at once: 200 MB of work space
-_STEPS = 6  # Gauss–Newton steps; later ones change nothing
+BLOCK = 4096  # pairs at once, which need 200 MB of memory
+_STEPS = 6  # Gauss–Newton steps; more change nothing
 
 
 def points(thumbnails: NDArray[np.uint8], rows: tuple[int, int] = ALL) -> tuple[Floats, Floats]:
-    """(N, 64) unit vectors of 8×8 means, without their own mean and contrast, and (N,) the standard deviation they had,
-    in gray levels; of these rows only.
+    """(N, 64) unit vectors and (N,) contrasts of the 8×8 means of these rows of thumbnails.
+
+    The unit vectors are the means without their average and contrast; the contrast is their standard deviation in gray
+    levels.
     """
     step = GRAY_SIDE // 8
-    seen = slice(rows[0] // step, rows[1] // step)
-    size = 8 * (seen.stop - seen.start)
+    compared = slice(rows[0] // step, rows[1] // step)
+    size = 8 * (compared.stop - compared.start)
     means = np.empty((len(thumbnails), size), np.float32)
     for start in range(0, len(thumbnails), BLOCK):
-        part = thumbnails[start : start + BLOCK, : GRAY_SIDE**2].astype(np.float32)
-        means[start : start + BLOCK] = part.reshape(-1, 8, step, 8, step).mean(axis=(2, 4))[:, seen].reshape(-1, size)
+        gray = thumbnails[start : start + BLOCK, : GRAY_SIDE**2].astype(np.float32)
+        blocks = gray.reshape(-1, 8, step, 8, step).mean(axis=(2, 4))[:, compared]
+        means[start : start + BLOCK] = blocks.reshape(-1, size)
     means -= means.mean(axis=1, keepdims=True)
     length = np.linalg.norm(means, axis=1)
-    return np.asarray(means / np.maximum(length, 1e-6)[:, None], np.float32), np.asarray(
-        length / np.sqrt(size), np.float32
-    )
+    unit = means / np.maximum(length, 1e-6)[:, None]
+    return np.asarray(unit, np.float32), np.asarray(length / np.sqrt(size), np.float32)
 
 
 def compare(
     a: NDArray[np.uint8], b: NDArray[np.uint8], align: bool, rows: tuple[int, int] = ALL
 ) -> tuple[Floats, Floats]:
-    """(correlation of the gray thumbnails where they overlap, difference of their colours in levels), each (P,), within
-    these of their rows.
+    """Compare P pairs of thumbnails in these rows; align them first if `align`.
+
+    Returns:
+        (P,) the correlation of the gray thumbnails where they overlap, and (P,) the difference of their colours in
+        levels.
     """
-    seen = np.zeros((1, GRAY_SIDE, 1), np.float32)
-    seen[:, slice(*rows)] = 1
+    compared = np.zeros((1, GRAY_SIDE, 1), np.float32)
+    compared[:, slice(*rows)] = 1
     x = a[:, : GRAY_SIDE**2].reshape(-1, GRAY_SIDE, GRAY_SIDE).astype(np.float32)
     y = b[:, : GRAY_SIDE**2].reshape(-1, GRAY_SIDE, GRAY_SIDE).astype(np.float32)
     grid = np.linspace(-1, 1, GRAY_SIDE, dtype=np.float32)
-    move = np.zeros((len(x), 4), np.float32)  # shift and stretch, down and across, in thumbnail pixels at the edge
+    move = np.zeros((len(x), 4), np.float32)  # vertical shift and stretch, then horizontal; in pixels at the edge
     for _ in range(_STEPS if align else 0):
         warped, inside = _warp(x, move)
         down, across = np.gradient(warped, axis=(1, 2))
         columns = [down, down * grid[:, None], across, across * grid, warped, np.ones_like(warped)]
         design = np.stack(columns, axis=3).reshape(len(x), -1, 6)
-        weight = (inside * seen).reshape(len(x), -1, 1)
+        weight = (inside * compared).reshape(len(x), -1, 1)
         left = design.transpose(0, 2, 1) @ (design * weight)
         left += np.eye(6, dtype=np.float32) * (1e-4 * np.trace(left, axis1=1, axis2=2) / 6 + 1e-3)[:, None, None]
         error = y.reshape(len(x), -1, 1) - warped.reshape(len(x), -1, 1)
         right = design.transpose(0, 2, 1) @ (error * weight)
         step = np.linalg.solve(left, right)[..., 0]
-        step[:, :4] /= np.maximum(1 + step[:, 4:5], 0.3)  # the gradients are those before the gain
+        step[:, :4] /= np.maximum(1 + step[:, 4:5], 0.3)  # the gradients were taken before the gain
         move = np.clip(move + np.clip(step[:, :4], -1, 1), -3, 3)
     warped, inside = _warp(x, move)
-    return _correlation(warped, y, inside * seen), _colours(a, b, rows)
+    return _correlation(warped, y, inside * compared), _colour_difference(a, b, rows)
 
 
 def _warp(x: Floats, move: Floats) -> tuple[Floats, Floats]:
-    """x sampled at rows r + move[0] + move[1]·r′ and columns c + move[2] + move[3]·c′, r′ and c′ from −1 to 1."""
+    """Sample x at rows r + move[0] + move[1]·r′ and columns c + move[2] + move[3]·c′, with r′ and c′ from −1 to 1."""
     rows, inside_rows = _sampling(move[:, 0:1], move[:, 1:2])
     columns, inside_columns = _sampling(move[:, 2:3], move[:, 3:4])
     warped = rows @ x @ columns.transpose(0, 2, 1)
@@ -72,12 +77,12 @@ def _warp(x: Floats, move: Floats) -> tuple[Floats, Floats]:
 
 
 def _sampling(shift: Floats, stretch: Floats) -> tuple[Floats, Floats]:
-    """(P, 32, 32) linear interpolation weights, (P, 32) 1 where the sample lies inside."""
+    """(P, 32, 32) linear interpolation weights, and (P, 32) ones where the sample lies inside the thumbnail."""
     grid = np.linspace(-1, 1, GRAY_SIDE, dtype=np.float32)
-    at = np.arange(GRAY_SIDE, dtype=np.float32) + shift + stretch * grid
-    inside = ((at >= -0.5) & (at <= GRAY_SIDE - 0.5)).astype(np.float32)
-    at = np.clip(at, 0, GRAY_SIDE - 1)
-    weights = np.clip(1 - np.abs(at[:, :, None] - np.arange(GRAY_SIDE, dtype=np.float32)), 0, None)
+    positions = np.arange(GRAY_SIDE, dtype=np.float32) + shift + stretch * grid
+    inside = ((positions >= -0.5) & (positions <= GRAY_SIDE - 0.5)).astype(np.float32)
+    positions = np.clip(positions, 0, GRAY_SIDE - 1)
+    weights = np.clip(1 - np.abs(positions[:, :, None] - np.arange(GRAY_SIDE, dtype=np.float32)), 0, None)
     return weights.astype(np.float32), inside
 
 
@@ -89,13 +94,13 @@ def _correlation(x: Floats, y: Floats, weight: Floats) -> Floats:
     return np.asarray(xy / np.sqrt(np.maximum(xx * yy, 1e-6)), np.float32)
 
 
-def _colours(a: NDArray[np.uint8], b: NDArray[np.uint8], rows: tuple[int, int]) -> Floats:
-    """Mean absolute difference of the 8×8 chroma, the brighter picture scaled down to the darker one."""
+def _colour_difference(a: NDArray[np.uint8], b: NDArray[np.uint8], rows: tuple[int, int]) -> Floats:
+    """(P,) mean absolute difference of the 8×8 chroma, with the brighter image scaled down to the darker one."""
     level = np.stack([t[:, GRAY_SIDE**2 :].mean(axis=1, dtype=np.float32) for t in (a, b)]) + 1
     scale = (level.min(axis=0) / level)[:, :, None, None]
     step = GRAY_SIDE // COLOUR_SIDE
-    seen = slice(rows[0] // step * COLOUR_SIDE, rows[1] // step * COLOUR_SIDE)
-    difference = (chroma(a) * scale[0] - chroma(b) * scale[1])[:, seen]
+    compared = slice(rows[0] // step * COLOUR_SIDE, rows[1] // step * COLOUR_SIDE)
+    difference = (chroma(a) * scale[0] - chroma(b) * scale[1])[:, compared]
     return np.asarray(np.abs(difference).mean(axis=(1, 2)), np.float32)
 
 

@@ -60,15 +60,15 @@ def explain_files(request: ExplainRequest, out: Path, console: Console | None = 
             image_model = open_model(request.model, request.weights, pick_device(request.device))
         query = _make_query(request, image_model)  # raises before anything is written
         stack.enter_context(stoppable(f"Stopped; kept in {display(out)}. The same command goes on from here."))
-        folder = stack.enter_context(open_folder(out, bars.say))
+        folder = stack.enter_context(open_folder(out, bars.log))
         for note in inputs.notes():
-            bars.say(note)
+            bars.log(note)
         result = _run_map_pass(request, image_model, query, inputs, folder, bars)
         _report_damage(folder, bars)
         undrawn = _draw_maps(request, image_model, result, folder, bars)
         _report_damage(folder, bars)
         for path, reason in undrawn.items():
-            bars.say(f"{display(path)}: it could not be drawn ({reason}); its maps are in the .npz file.")
+            bars.log(f"{display(path)}: it could not be drawn ({reason}); its maps are in the .npz file.")
         for subfolder in (folder.maps, folder.thumbs):
             sync_folder(subfolder)
         _write_results(request, image_model, query, result, inputs, folder, undrawn)
@@ -84,7 +84,7 @@ def explain_files(request: ExplainRequest, out: Path, console: Console | None = 
 
 def _report_damage(folder: ExplainFolder, bars: Bars) -> None:
     if folder.damaged:
-        bars.say(damage_note(folder.damaged))
+        bars.log(damage_note(folder.damaged))
         folder.damaged.clear()
 
 
@@ -153,7 +153,7 @@ def _run_map_pass(
     ):
         result = run_map_pass(image_model, query, inputs.paths, request.batch_size, folder, progress)
     if result.from_cache:
-        bars.say(f"{result.from_cache:,} of {total:,} pictures had been looked at before.")
+        bars.log(f"{result.from_cache:,} of {total:,} pictures had been looked at before.")
     return result
 
 

@@ -181,5 +181,5 @@ def open_folder(out: Path, log: Callable[[str], None] | None = None) -> Iterator
     Raises:
         ValueError: If OUT cannot be used.
     """
-    with own_folder(out, EXPLAIN, say=log):
+    with own_folder(out, EXPLAIN, log=log):
         yield ExplainFolder(out)

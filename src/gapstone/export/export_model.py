@@ -93,7 +93,7 @@ def export(
         with bars.during("Tracing the network"):
             program, sizes = graph(module, model_sizes := size_range(image_model))
         if sizes.fixed and not model_sizes.fixed:
-            bars.say("This network cannot be exported with its size left open: the file takes one size only.")
+            bars.log("This network cannot be exported with its size left open: the file takes one size only.")
         if pt2:
             with bars.during(f"Writing and checking {pt2}"), atomic_file(pt2) as part:
                 write_pt2(program, metadata, part)
@@ -153,7 +153,7 @@ def _report(
 ) -> None:
     h, w = sizes.usual
     size = f"{h}×{w} px only" if sizes.fixed else f"any size from {sizes.smallest}×{sizes.smallest} px"
-    bars.say(f"{display(path)}: {path.stat().st_size / 1e6:.1f} MB, {kind}")
+    bars.log(f"{display(path)}: {path.stat().st_size / 1e6:.1f} MB, {kind}")
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("images", "logits differ by", *(["maps differ by"] if maps else [])):
         table.add_column(name)
@@ -167,7 +167,7 @@ def _report(
     outputs = "logits (batch, K) and maps (batch, K, rows, columns)" if maps else "logits (batch, K)"
     with bars.during("Timing one image"):
         timing = _time_image(image_model, sizes, run)
-    bars.say(
+    bars.log(
         f"Takes images (batch, {sizes.channels}, height, width), {size}, any number; gives {outputs}, "
         f"K = {len(image_model.labels)}. Differences from PyTorch are shares of the largest number; up to "
         f"{TOLERANCE:g} are allowed. One image at {h}×{w}: {timing}"
@@ -186,9 +186,9 @@ def _time_image(image_model: ImageModel, sizes: SizeRange, run: Run) -> str:
 
 
 def _report_int8(bars: Bars, path: Path, images: int8_export.Images, cost: int8_export.QuantisationCost) -> None:
-    bars.say(
+    bars.log(
         f"\n{display(path)}: {cost.bytes_after / 1e6:.1f} MB (float {cost.bytes_before / 1e6:.1f} MB), trunk in int8"
     )
-    bars.say(f"{cost.verdict} Calibrated on {cost.calibrated} others. {images.described.partition(';')[0]}.")
+    bars.log(f"{cost.verdict} Calibrated on {cost.calibrated} others. {images.described.partition(';')[0]}.")
     maps = "" if cost.maps is None else f" Maps differ by {100 * cost.maps:.1f} % of their largest number on average."
-    bars.say(f"One image: {cost.paces}{maps}")
+    bars.log(f"One image: {cost.paces}{maps}")

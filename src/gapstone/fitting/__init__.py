@@ -1,1 +1,1 @@
-"""A head without training: one pass over the images, then a solved problem."""
+"""Fit a head without training: one pass over the images, then a convex problem."""

@@ -1,4 +1,4 @@
-"""The last stage of a network and its head, trained a little longer, from what the stage is given: kept, not remade."""
+"""Fine-tune the last stage of a network and its head, from cached inputs of that stage."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,24 +12,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone.models.classifier import Classifier
-from gapstone.training.loop import shuffled, warm_cosine
+from gapstone.training.loop import Rows, shuffled, warm_cosine
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 RATE, PLAIN_RATE = 0.03, 0.01
-"""Learning rate with batch norm in what is trained, and without."""
+"""Learning rates: with batch norm among the trained modules, and without."""
 
 BATCH = 64
 WARMUP = 0.15
 """Share of all steps in which the learning rate rises."""
 
 PATIENCE = 10
-"""Epochs without a better one on the held-out images, after which no more are tried."""
+"""Epochs without an improvement on the held-out images after which training stops."""
 
 
 @dataclass(frozen=True, eq=False)
 class LastStage:
-    """What the last stage is given, `Features.before_last`, and the class of each image."""
+    """The inputs of the last stage, from `Features.before_last`, and the class of each image."""
 
     maps: NDArray[Any]
     """(n, …), half precision or float32, on disk or in memory."""
@@ -38,15 +38,15 @@ class LastStage:
 
 @dataclass
 class Finetuned:
-    """What happened, epoch by epoch; the first entry is the start, before any."""
+    """Measurements of each epoch; the first entry is the start, before any training."""
 
     accuracy: list[float] = field(default_factory=list)
     """On the held-out images."""
     loss: list[float] = field(default_factory=list)
     best: int = 0
-    """The epoch whose weights were kept; 0 is the start."""
+    """The epoch whose weights the model ends with; 0 is the start."""
     stopped: str = ""
-    """Why it ended early, where it did."""
+    """Why training ended early; empty if it did not."""
 
 
 def finetune(
@@ -55,21 +55,22 @@ def finetune(
     held_out: LastStage,
     epochs: int,
     seed: int = 0,
-    tell: Callable[[int, int, str], None] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
     learning_rate: float | None = None,
 ) -> Finetuned:
-    """Train `model.features.last_modules()` and `model.head` in place, and leave them in eval mode with the weights
-    that were best on `held_out`: an epoch's, or those they began with.
+    """Train `model.features.last_modules()` and `model.head` in place, from cached inputs of the last stage.
 
-        >>> finetune(model, Between(maps, labels), Between(other_maps, other_labels), epochs=10).best
+        >>> finetune(model, LastStage(maps, labels), LastStage(other_maps, other_labels), epochs=10).best
         7
 
-    SGD with Nesterov momentum, a short warm-up, then a cosine; no augmentation, as the maps are of the images as they
-    are. What comes before the last stage stays in eval mode and is never run. Batch norm within the stage is trained as
-    usual, its statistics those of the batch: a stage that changes under statistics that do not falls behind and easily
-    diverges (NIN, `fc:256` to `gap`, 10 epochs at 0.03: CIFAR-10 58.8 % against 58.1 %, MNIST 97.2 % against a loss
-    that is no number in the first epoch). Where the loss becomes none, it ends, and the best so far stays. Parameters
-    that were frozen (`requires_grad`) are trained all the same, and frozen after.
+    They end in eval mode with the weights that were best on `held_out`: those of an epoch, or the initial ones.
+
+    The optimizer is SGD with Nesterov momentum, a short warm-up, then a cosine. There is no augmentation: the cached
+    maps are those of the unchanged images. The modules before the last stage stay in eval mode and never run. Batch
+    norm within the stage trains as usual, with the statistics of the batch: with fixed statistics the stage learns less
+    and easily diverges (NIN, `fc:256` to `gap`, 10 epochs at 0.03: CIFAR-10 58.8 % against 58.1 %, MNIST 97.2 % against
+    a NaN loss in the first epoch). If the loss becomes NaN or infinite, training stops and the best weights so far
+    stay. Frozen parameters (`requires_grad`) are trained too, and frozen again afterwards.
     """
     modules: list[nn.Module] = [*model.features.last_modules(), model.head]
     device = next(model.parameters()).device
@@ -81,22 +82,22 @@ def finetune(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps, WARMUP))
     model.eval()
     tuned = Finetuned()
-    kept: list[dict[str, Tensor]] = []
+    best_states: list[dict[str, Tensor]] = []
 
-    def judge(epoch: int) -> None:
-        nonlocal kept
-        accuracy, loss = _judge(model, held_out, device)
-        before = max(zip(tuned.accuracy, (-x for x in tuned.loss), strict=True), default=(-1.0, -math.inf))
-        if (accuracy, -loss) > before:
+    def evaluate(epoch: int) -> None:
+        nonlocal best_states
+        accuracy, loss = _evaluate(model, held_out, device)
+        best = max(zip(tuned.accuracy, (-x for x in tuned.loss), strict=True), default=(-1.0, -math.inf))
+        if (accuracy, -loss) > best:
             tuned.best = epoch
-            kept = [{k: v.detach().clone() for k, v in module.state_dict().items()} for module in modules]
+            best_states = [{k: v.detach().clone() for k, v in module.state_dict().items()} for module in modules]
         tuned.accuracy.append(accuracy)
         tuned.loss.append(loss)
-        if tell is not None:
-            tell(epoch, epochs, f"validation accuracy {100 * accuracy:.1f} %")
+        if progress is not None:
+            progress(epoch, epochs, f"validation accuracy {100 * accuracy:.1f} %")
 
-    def one_epoch(epoch: int) -> bool:
-        """False where the loss is no longer a number."""
+    def train_epoch(epoch: int) -> bool:
+        """Train for one epoch; False if the loss became NaN or infinite."""
         for module in modules:
             module.train()
         for maps, labels in _batches(train, device, np.random.default_rng((seed, epoch))):
@@ -113,19 +114,19 @@ def finetune(
     try:
         for p in frozen:
             p.requires_grad_(True)
-        judge(0)
+        evaluate(0)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)  # dropout
             for epoch in range(1, epochs + 1):
-                if not one_epoch(epoch):
+                if not train_epoch(epoch):
                     tuned.stopped = f"the loss was no longer a number in epoch {epoch}"
                     break
-                judge(epoch)
+                evaluate(epoch)
                 if epoch - tuned.best >= PATIENCE:
                     tuned.stopped = f"no better epoch since {tuned.best}"
                     break
     finally:
-        for module, state in zip(modules, kept, strict=False):
+        for module, state in zip(modules, best_states, strict=False):
             module.load_state_dict(state)
         for p in frozen:
             p.requires_grad_(False)
@@ -134,7 +135,7 @@ def finetune(
 
 
 def _sgd(parameters: list[nn.Parameter], rate: float) -> torch.optim.SGD:
-    """Weight decay on matrices and filters, none on norms and biases."""
+    """SGD with weight decay on matrices and filters, none on norms and biases."""
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": 5e-4},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
@@ -143,19 +144,20 @@ def _sgd(parameters: list[nn.Parameter], rate: float) -> torch.optim.SGD:
 
 
 def _batches(data: LastStage, device: torch.device, random: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    for chosen in shuffled(np.arange(len(data.labels)), BATCH, random):
-        yield _some(data, chosen, device), torch.from_numpy(data.labels[chosen]).to(device)
+    for batch in shuffled(np.arange(len(data.labels)), BATCH, random):
+        yield _maps(data, batch, device), torch.from_numpy(data.labels[batch]).to(device)
 
 
-def _some(data: LastStage, chosen: Any, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.array(data.maps[chosen])).to(device).float()  # a copy: maps on disk are read-only
+def _maps(data: LastStage, rows: Rows | slice, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.array(data.maps[rows])).to(device).float()  # a copy: maps on disk are read-only
 
 
 @torch.inference_mode()
-def _judge(model: Classifier, data: LastStage, device: torch.device) -> tuple[float, float]:
+def _evaluate(model: Classifier, data: LastStage, device: torch.device) -> tuple[float, float]:
+    """Accuracy and mean loss."""
     logits = torch.cat(
         [
-            model.head(model.features.last(_some(data, slice(first, first + BATCH), device))).float().cpu()
+            model.head(model.features.last(_maps(data, slice(first, first + BATCH), device))).float().cpu()
             for first in range(0, len(data.labels), BATCH)
         ]
     )

@@ -1,4 +1,4 @@
-"""fit_head: another head on a trained model, in seconds: one pass over the images, then a solved problem."""
+"""fit_head: put another head on a trained model in seconds: one pass over the images, then a convex problem."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -14,35 +14,35 @@ from torch import nn
 from gapstone.data.split import carve_validation
 from gapstone.fitting.finetune import Finetuned, LastStage, finetune
 from gapstone.fitting.fitting_data import Batches, Data, InMemory
-from gapstone.fitting.head_inputs import HeadInputs, head_inputs
-from gapstone.fitting.linear_map import Linear, check, finite
+from gapstone.fitting.head_inputs import HeadInputs, head_inputs, linear_layer
+from gapstone.fitting.linear_map import Linear, check_features, check_labels
 from gapstone.fitting.logistic import logistic
 from gapstone.fitting.ridge import Ridge
 from gapstone.heads import Head, parse
 from gapstone.models.classifier import Classifier
 from gapstone.swapping.swap_report import REPORT_ATTRIBUTE, Swapped, count, head_of
-from gapstone.training.training_data import Progress
+from gapstone.training.training_data import StartProgress
 
 Method = Literal["logistic", "ridge", "distil"]
 METHODS: tuple[Method, ...] = get_args(Method)
 HELD_OUT = 0.1
-"""The share of each class that λ is chosen on, and fine-tuning stopped by, where no held-out images are given."""
+"""Share of each class that is held out to choose λ and to stop fine-tuning, if no held-out images are given."""
 
-SOME = 10_000
-"""Images whose targets are written out at a time."""
+TARGET_ROWS = 10_000
+"""Images whose one-hot targets are in memory at a time."""
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A model with its new head, and how that was found."""
+    """A model with its new head, and how the head was fitted."""
 
     model: nn.Module
     penalty: float
-    """The λ of the closed form."""
+    """λ of the fit."""
     images: int
     held_out: int
     tuned: Finetuned | None
-    """What fine-tuning did, where it was asked for."""
+    """The course of fine-tuning; None without."""
 
 
 def fit_head(
@@ -56,7 +56,7 @@ def fit_head(
     finetune: int = 0,
     seed: int = 0,
 ) -> nn.Module:
-    """A copy of `model` whose head was fitted to `data`: all other weights as they were, unless fine-tuned.
+    """Fit a head to `data` and return a copy of `model` with it; all other weights stay, unless fine-tuned.
 
     Examples:
         >>> data = images, torch.arange(16) % 2  # or a DataLoader
@@ -67,24 +67,24 @@ def fit_head(
         >>> gs.fit_head(model, data, labels=("cold", "warm")).labels  # new classes, the same kind of head
         ('cold', 'warm')
 
-    A new head alone costs accuracy where the features were trained for another one. Measured, small NIN, `fc:256` to
-    `gap`: 63.2 % to 53.1 % on CIFAR-10, to 59.7 % after 10 epochs of fine-tuning and 61.6 % after 30; 97.7 % to 96.0 %
-    and 97.2 % (10 epochs) on MNIST. So measure it, as `gapstone convert` does.
+    A new head alone costs accuracy if the features were trained for another one. Measured with a small NIN, from
+    `fc:256` to `gap`: CIFAR-10 falls from 63.2 % to 53.1 %, or 59.7 % after 10 epochs of fine-tuning and 61.6 % after
+    30; MNIST falls from 97.7 % to 96.0 %, or 97.2 % after 10 epochs. `gapstone convert` measures this cost.
 
     Args:
         model: a `gs.Classifier`, or any module whose head is a `gs.Head` (`gs.swap_head`).
         data: batches (images, labels): a DataLoader, a list, or the two tensors; images as the model takes them, labels
-            as its logits are numbered. A batch may be a list of images (C, H, W) of different sizes, each seen as it
-            is. Passed over once, in eval mode, on the model's device.
-        head: such as `gap`, `gem:p=4`, `fc:grid=2`; by default the one it has. It must end in one linear layer.
+            as its logits are numbered. A batch may be a list of images (C, H, W) of different sizes; none is resized.
+            Passed over once, in eval mode, on the model's device.
+        head: such as `gap`, `gem:p=4`, `fc:grid=2`; by default the model's. It must end in one linear layer.
         method: `logistic` regression; `ridge` regression on the labels, much faster for thousands of classes; `distil`,
-            ridge regression on the old head's logits, which needs no labels to be right.
-        validation: held-out images, as `data`; λ is chosen on them, and the best epoch. By default a tenth of each
+            ridge regression on the old head's logits, which needs no correct labels.
+        validation: held-out images, as `data`; λ and the best epoch are chosen on them. By default a tenth of each
             class of `data`, drawn by `seed`.
-        labels: names of the classes, where they are not the model's; not with `distil`, whose logits are the model's.
-        finetune: epochs that the last stage and the head are trained, beginning at the closed form; never worse on the
-            held-out images than that. For a Classifier. Keeps what the stage is given in memory, in half precision.
-        seed: of what is drawn: the held-out tenth, the order of fine-tuning.
+        labels: names of the classes, if not the model's; not with `distil`, which imitates the model's logits.
+        finetune: epochs to train the last stage and the head, starting from the fitted head; the result is never worse
+            on the held-out images. For a Classifier. Keeps the inputs of that stage in memory, in half precision.
+        seed: of the held-out tenth and of the order of fine-tuning.
 
     Returns:
         The copy, in eval mode.
@@ -111,48 +111,53 @@ def fit(
     labels: Sequence[str] | None = None,
     finetune: int = 0,
     seed: int = 0,
-    progress: Progress | None = None,
+    start_progress: StartProgress | None = None,
 ) -> Fitted:
-    """As `fit_head`, for `Data`, and it tells how the head was found."""
+    """As `fit_head`, for `Data`; also returns how the head was fitted."""
     path, old = head_of(model)
     spec = str(parse(head or old.spec))
-    names = names_of(model, old, labels)
-    fit_request(spec, method, finetune)
+    names = _class_names(model, old, labels)
+    check_fit_request(spec, method, finetune)
     if finetune and not isinstance(model, Classifier):
         raise ValueError(f"fit_head(finetune={finetune}): what the last stage is, is known of a gs.Classifier only.")
     if finetune:
-        cast(Classifier, model).features.last_modules()  # a network without such a stage says so here
-    # of other modules than a Classifier the names are not known, only how many
+        cast(Classifier, model).features.last_modules()  # raises for a network without such a stage
+    # only a Classifier has class names; of other modules only their number is known
     if method == "distil" and (names != model.labels if isinstance(model, Classifier) else len(names) != old.classes):
         raise ValueError(
             f"method 'distil' imitates the model's logits, one for each of its {old.classes} classes in their order; "
             f"labels= has other names ({', '.join(names[:3])}{', …' if len(names) > 3 else ''}): leave it out, or take "
             f"method='logistic'."
         )
-    new = with_head(model, path, old, spec, names)
+    new = _with_new_head(model, path, old, spec, names)
     new_head = head_of(new)[1]
 
-    wanted = {"logits": method == "distil", "between": finetune > 0}
-    train = head_inputs(model, new_head, data, **wanted)
-    finite(train.vectors)
-    check(train.labels, names, every=method != "distil")
+    outputs = {"logits": method == "distil", "stage_inputs": finetune > 0}
+    train = head_inputs(model, new_head, data, **outputs)
+    check_features(train.vectors)
+    check_labels(train.labels, names, every=method != "distil")
     if held_out is None:
-        train, other = _carve(train, seed)
+        rows = np.arange(len(train.labels))
+        rest, tenth = carve_validation(rows, train.labels, rows, seed, HELD_OUT)
+        train, other = train.take(rest), train.take(tenth)
     else:
-        other = head_inputs(model, new_head, held_out, **wanted)
-        finite(other.vectors)
-        check(other.labels, names, every=False)
-    linear = _solve(train, other, method, len(names), progress)
-    put(new_head, linear)
+        other = head_inputs(model, new_head, held_out, **outputs)
+        check_features(other.vectors)
+        check_labels(other.labels, names, every=False)
+    linear = _solve(train, other, method, len(names), start_progress)
+    layer = linear_layer(new_head)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(linear.weight))
+        layer.bias.copy_(torch.from_numpy(linear.bias))
     tuned = None
     if finetune:
         assert isinstance(new, Classifier)
-        tuned = _tune(new, train, other, finetune, seed, progress)
+        tuned = _finetune(new, train, other, finetune, seed, start_progress)
     return Fitted(new, linear.penalty, len(train.labels), len(other.labels), tuned)
 
 
-def fit_request(spec: str, method: str, epochs: int) -> None:
-    """Refuse at once, in words, what no pass over the images could mend. Raises ValueError."""
+def check_fit_request(spec: str, method: str, epochs: int) -> None:
+    """Raises ValueError for arguments that are wrong whatever the images are, before they are passed over."""
     parsed = parse(spec)
     if method not in METHODS:
         raise ValueError(f"method {method!r}: expected {', '.join(METHODS)}.")
@@ -170,7 +175,7 @@ def fit_request(spec: str, method: str, epochs: int) -> None:
         )
 
 
-def names_of(model: nn.Module, old: Head, labels: Sequence[str] | None) -> tuple[str, ...]:
+def _class_names(model: nn.Module, old: Head, labels: Sequence[str] | None) -> tuple[str, ...]:
     if labels is not None:
         if isinstance(labels, str) or len(labels) < 2 or len(set(labels)) < len(labels):
             raise ValueError(f"labels={str(labels)[:60]}: expected at least two different names.")
@@ -178,54 +183,50 @@ def names_of(model: nn.Module, old: Head, labels: Sequence[str] | None) -> tuple
     return model.labels if isinstance(model, Classifier) else tuple(f"class {k}" for k in range(old.classes))
 
 
-def with_head(model: nn.Module, path: str, old: Head, spec: str, names: tuple[str, ...]) -> nn.Module:
-    """A copy with a head of that kind, in eval mode, its weights yet to be found; its parts of the dtypes they had."""
-    device, kind = next(model.parameters()).device, next(old.parameters()).dtype
-    # a new network draws its first weights: not at the cost of the caller's generator
+def _with_new_head(model: nn.Module, path: str, old: Head, spec: str, names: tuple[str, ...]) -> nn.Module:
+    """A copy in eval mode, with a new head whose weights are still random; features and head keep their dtypes."""
+    device, dtype = next(model.parameters()).device, next(old.parameters()).dtype
+    # initialising the weights must not advance the caller's random generator
     with torch.random.fork_rng(devices=[]):
         if isinstance(model, Classifier):
-            made = Classifier(model.backbone, spec, names, model.preprocessing)
-            given = dict(model.features.named_parameters())
-            made.features.load_state_dict(model.features.state_dict())
-            made.features.to(next(iter(given.values())).dtype)
-            made.head.to(kind)
-            for name, parameter in made.features.named_parameters():
-                parameter.requires_grad_(given[name].requires_grad)
-            return made.to(device).eval()
+            classifier = Classifier(model.backbone, spec, names, model.preprocessing)
+            old_parameters = dict(model.features.named_parameters())
+            classifier.features.load_state_dict(model.features.state_dict())
+            classifier.features.to(next(iter(old_parameters.values())).dtype)
+            classifier.head.to(dtype)
+            for name, parameter in classifier.features.named_parameters():
+                parameter.requires_grad_(old_parameters[name].requires_grad)
+            return classifier.to(device).eval()
         new = copy.deepcopy(model)
-        parent, _, last = path.rpartition(".")
-        setattr(new.get_submodule(parent), last, Head(spec, old.channels, len(names), old.size).to(kind))
+        parent, _, name = path.rpartition(".")
+        setattr(new.get_submodule(parent), name, Head(spec, old.channels, len(names), old.size).to(dtype))
     report = vars(new).get(REPORT_ATTRIBUTE)
     if isinstance(report, Swapped):
         setattr(new, REPORT_ATTRIBUTE, replace(report, head=spec, classes=len(names), after=count(new)))
     return new.to(device).eval()
 
 
-def _carve(train: HeadInputs, seed: int) -> tuple[HeadInputs, HeadInputs]:
-    rows = np.arange(len(train.labels))
-    rest, other = carve_validation(rows, train.labels, rows, seed, HELD_OUT)
-    return train.some(rest), train.some(other)
-
-
-def _solve(train: HeadInputs, other: HeadInputs, method: Method, classes: int, progress: Progress | None) -> Linear:
+def _solve(
+    train: HeadInputs, other: HeadInputs, method: Method, classes: int, start_progress: StartProgress | None
+) -> Linear:
     if method == "logistic":
-        tell = progress("Logistic regression") if progress else None
-        return logistic(train.vectors, train.labels, (other.vectors, other.labels), tell)
+        progress = start_progress("Logistic regression") if start_progress else None
+        return logistic(train.vectors, train.labels, (other.vectors, other.labels), progress)
     if method == "distil":
         assert train.logits is not None
         return Ridge.of(train.vectors, train.logits).solve()
     sums = Ridge.empty(train.vectors.shape[1], classes)
-    for first in range(0, len(train.labels), SOME):  # a 1 for each label: all of them at once may not fit into memory
-        some = slice(first, first + SOME)
-        sums = sums + Ridge.of(train.vectors[some], np.eye(classes)[train.labels[some]])
-    found = sums.solve()
-    judged = other if len(other.labels) else train
-    factor = sharpness(found(judged.vectors), judged.labels)
-    return Linear(found.weight * factor, found.bias * factor, found.penalty)
+    for first in range(0, len(train.labels), TARGET_ROWS):  # the one-hot targets of all images may not fit into memory
+        block = slice(first, first + TARGET_ROWS)
+        sums = sums + Ridge.of(train.vectors[block], np.eye(classes)[train.labels[block]])
+    linear = sums.solve()
+    held_out = other if len(other.labels) else train
+    factor = _sharpness(linear(held_out.vectors), held_out.labels)
+    return Linear(linear.weight * factor, linear.bias * factor, linear.penalty)
 
 
-def sharpness(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """The factor that makes scores into logits: regression on 0 and 1 is right about the order, and far too unsure."""
+def _sharpness(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """The factor with the least NLL: scores of regression on 0 and 1 rank well, but are too unconfident as logits."""
     rows = np.arange(len(labels))
 
     def nll(log_factor: float) -> float:
@@ -236,28 +237,23 @@ def sharpness(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     return float(np.exp(minimize_scalar(nll, bounds=(0.0, 5.0), method="bounded").x))
 
 
-def put(head: Head, linear: Linear) -> None:
-    assert head.classifier is not None
-    layer = head.classifier[-1]
-    assert isinstance(layer, nn.Linear)
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(linear.weight))
-        layer.bias.copy_(torch.from_numpy(linear.bias))
-
-
-def _tune(
-    model: Classifier, train: HeadInputs, other: HeadInputs, epochs: int, seed: int, progress: Progress | None
+def _finetune(
+    model: Classifier,
+    train: HeadInputs,
+    other: HeadInputs,
+    epochs: int,
+    seed: int,
+    start_progress: StartProgress | None,
 ) -> Finetuned:
-    assert train.between is not None
-    assert other.between is not None
+    assert train.stage_inputs is not None
+    assert other.stage_inputs is not None
     if not len(other.labels):
         raise ValueError("fine-tuning needs held-out images to stop by: give validation=, or more images per class.")
-    tell: Callable[..., Any] | None = progress("Fine-tuning the last stage") if progress else None
-    kinds = [(part, next(part.parameters()).dtype) for part in (model.features, model.head)]
+    progress: Callable[..., Any] | None = start_progress("Fine-tuning the last stage") if start_progress else None
+    dtypes = [(part, next(part.parameters()).dtype) for part in (model.features, model.head)]
     model.float()  # small steps vanish in half precision
-    tuned = finetune(
-        model, LastStage(train.between, train.labels), LastStage(other.between, other.labels), epochs, seed, tell
-    )
-    for part, kind in kinds:
-        part.to(kind)
+    stages = LastStage(train.stage_inputs, train.labels), LastStage(other.stage_inputs, other.labels)
+    tuned = finetune(model, *stages, epochs, seed, progress)
+    for part, dtype in dtypes:
+        part.to(dtype)
     return tuned

@@ -1,4 +1,4 @@
-"""One pass over the images: what the new head's linear layer sees of each, and what else is asked for."""
+"""One pass over the images: the inputs of the new head's linear layer, and of the last stage where needed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,87 +15,103 @@ from gapstone.models.classifier import Classifier
 from gapstone.runtime.eval_mode import eval_mode
 from gapstone.swapping.swap_report import head_of
 
-CHUNK = 64
+CHUNK = 64  # images in one forward pass of the last stage
 
 
 @dataclass(frozen=True, eq=False)
 class HeadInputs:
-    """A row for each image."""
+    """The inputs of the parts that are fitted, one row per image."""
 
     vectors: NDArray[np.float32]
-    """(n, D) what the linear layer is given."""
+    """(n, D) inputs of the linear layer."""
     labels: NDArray[np.int64]
     """(n,)"""
     logits: NDArray[np.float32] | None
-    """(n, K) of the old head, where asked for."""
-    between: NDArray[Any] | None
-    """(n, …) what the last stage is given, in half precision or, where that is too small, float32; if asked for."""
+    """(n, K) of the old head, if requested."""
+    stage_inputs: NDArray[Any] | None
+    """(n, …) inputs of the last stage, in half precision, or in float32 where that overflows; if requested."""
 
-    def some(self, rows: NDArray[np.integer[Any]]) -> "HeadInputs":
-        logits = None if self.logits is None else self.logits[rows]
+    def take(self, rows: NDArray[np.integer[Any]]) -> "HeadInputs":
+        """The same of some images."""
         return HeadInputs(
-            self.vectors[rows], self.labels[rows], logits, None if self.between is None else self.between[rows]
+            self.vectors[rows],
+            self.labels[rows],
+            None if self.logits is None else self.logits[rows],
+            None if self.stage_inputs is None else self.stage_inputs[rows],
         )
 
 
 def vectors(head: Head, maps: Tensor) -> Tensor:
-    """Maps (N, C, h, w) → (N, D), float32: what `head.classifier`, a linear layer, is given in eval mode.
+    """Pool maps (N, C, h, w) to the inputs (N, D), float32, of the linear layer `head.classifier`, as in eval mode.
 
-    Raises: ValueError for maps of a size that the head does not take.
+    Raises ValueError for maps of a size that the head does not take.
     """
     head.check(maps)
     maps = maps.float()
-    each = [pool(maps).flatten(1) for pool in head.pools] or [maps.flatten(1)]
-    return torch.cat(each, 1) if head.recipe.join == "cat" else torch.stack(each).mean(0)
+    pooled = [pool(maps).flatten(1) for pool in head.pools] or [maps.flatten(1)]
+    return torch.cat(pooled, 1) if head.recipe.join == "cat" else torch.stack(pooled).mean(0)
 
 
-def head_inputs(model: nn.Module, head: Head, data: Data, *, logits: bool = False, between: bool = False) -> HeadInputs:
-    """What `head` would see of `data` under `model`, whose own head is another; in eval mode, without gradient.
-
-    between: also what the last stage of `model.features` is given. It is made in the pass over the images, and all the
-    rest from it: the images are seen once.
-    """
-
-    def row(maps: Tensor, answer: Callable[[Tensor], Tensor]) -> Tensor:
-        made = vectors(head, maps)
-        return torch.cat([made, answer(maps).float()], 1) if logits else made
-
-    def of_images(images: Tensor) -> Tensor:
-        if isinstance(model, Classifier):  # whose head may not take maps of that size: asked only where it must be
-            return row(model.features(images), model.head)
-        maps, answer = _watched(model, images)
-        return row(maps, lambda _: answer)
-
-    kept: NDArray[Any] | None = None
-    with eval_mode(model), torch.inference_mode():
-        if between:
-            assert isinstance(model, Classifier)
-            kept, labels = data.rows("between", model.features.before_last, torch.float16)
-            weight = next(model.features.parameters())
-            rows = []
-            for first in range(0, len(kept), CHUNK):
-                some = torch.from_numpy(np.array(kept[first : first + CHUNK])).to(weight.device, weight.dtype)
-                maps = model.features.last(some)
-                rows.append(row(maps, model.head).cpu())
-            made = torch.cat(rows).numpy()
-        else:
-            made, labels = data.rows("vectors", of_images, torch.float32, [head.spec, logits])
+def linear_layer(head: Head) -> nn.Linear:
+    """The one linear layer of a head that can be fitted."""
     assert head.classifier is not None
     layer = head.classifier[-1]
     assert isinstance(layer, nn.Linear)
-    width = layer.in_features
-    return HeadInputs(made[:, :width], labels, made[:, width:] if logits else None, kept)
+    return layer
 
 
-def _watched(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The maps that the model's head was given, and the logits it made of them."""
+def head_inputs(
+    model: nn.Module, head: Head, data: Data, *, logits: bool = False, stage_inputs: bool = False
+) -> HeadInputs:
+    """Compute the inputs of `head` for the images of `data`, in eval mode, without gradients.
+
+    Args:
+        model: the model whose features are used; its own head is another one.
+        head: the head to be fitted.
+        data: images and labels, passed over once.
+        logits: also compute the logits of the model's own head.
+        stage_inputs: also compute the inputs of the last stage of `model.features`. The pass over the images then
+            computes those alone, and everything else is computed from them.
+    """
+
+    def row(maps: Tensor, old_head: Callable[[Tensor], Tensor]) -> Tensor:
+        pooled = vectors(head, maps)
+        return torch.cat([pooled, old_head(maps).float()], 1) if logits else pooled
+
+    def row_of_images(images: Tensor) -> Tensor:
+        if isinstance(model, Classifier):  # its head may not take maps of that size: it runs only for logits
+            return row(model.features(images), model.head)
+        maps, own_logits = _maps_and_logits(model, images)
+        return row(maps, lambda _: own_logits)
+
+    stages: NDArray[Any] | None = None
+    with eval_mode(model), torch.inference_mode():
+        if stage_inputs:
+            assert isinstance(model, Classifier)
+            stages, labels = data.rows("between", model.features.before_last, torch.float16)
+            weight = next(model.features.parameters())
+            parts = []
+            for first in range(0, len(stages), CHUNK):
+                chunk = torch.from_numpy(np.array(stages[first : first + CHUNK])).to(weight.device, weight.dtype)
+                parts.append(row(model.features.last(chunk), model.head).cpu())
+            rows = torch.cat(parts).numpy()
+        else:
+            rows, labels = data.rows("vectors", row_of_images, torch.float32, [head.spec, logits])
+    width = linear_layer(head).in_features
+    return HeadInputs(rows[:, :width], labels, rows[:, width:] if logits else None, stages)
+
+
+def _maps_and_logits(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The maps that the model's head takes, and the logits it returns."""
     _, head = head_of(model)
-    seen: list[Tensor] = []
-    handle = head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    inputs: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
     try:
-        answer = model(images)
+        logits = model(images)
     finally:
         handle.remove()
-    if len(seen) != 1:
-        raise ValueError(f"the head of {type(model).__name__} ran {len(seen)} times in one forward pass; expected one.")
-    return seen[0], answer
+    if len(inputs) != 1:
+        raise ValueError(
+            f"the head of {type(model).__name__} ran {len(inputs)} times in one forward pass; expected one."
+        )
+    return inputs[0], logits

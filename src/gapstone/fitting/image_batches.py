@@ -1,4 +1,4 @@
-"""Images on their way to a network, a few at a time: as it was trained, or each as it is."""
+"""Views of a set of images: they yield normalised batches, resized as in training or each in its own size."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -15,38 +15,38 @@ Images = Tensor | Sequence[Tensor]
 """(n, C, H, W); or a list of (C, H, W), each of its own size."""
 
 View = Callable[[Rows], Iterator[Images]]
-"""Of these rows the images, in their order, normalised, on the device."""
+"""Rows → batches of their images, in that order, normalised, on the device."""
 
 Decode = Callable[[int], NDArray[np.uint8]]
 """A row → (H, W, C) of any size."""
 
 
-def stored(pictures: Pictures, preprocessing: Preprocessing, device: torch.device) -> View:
-    """As the network was trained, from a store: one tensor."""
+def stored_view(pictures: Pictures, preprocessing: Preprocessing, device: torch.device) -> View:
+    """Images from a store, cropped as in training: one tensor."""
 
     def view(rows: Rows) -> Iterator[Images]:
-        seen = preprocessing.centre(torch.from_numpy(pictures.images[rows]))
-        yield preprocessing.normalise(seen.to(device))
+        pixels = preprocessing.centre(torch.from_numpy(pictures.images[rows]))
+        yield preprocessing.normalise(pixels.to(device))
 
     return view
 
 
-def resized(decode: Decode, preprocessing: Preprocessing, device: torch.device) -> View:
-    """The same, decoded anew each time."""
+def resized_view(decode: Decode, preprocessing: Preprocessing, device: torch.device) -> View:
+    """The same, decoded each time they are needed."""
 
     def view(rows: Rows) -> Iterator[Images]:
-        seen = preprocessing.centre(torch.from_numpy(np.stack([preprocessing.fit(decode(int(row))) for row in rows])))
-        yield preprocessing.normalise(seen.to(device))
+        pixels = torch.from_numpy(np.stack([preprocessing.fit(decode(int(row))) for row in rows]))
+        yield preprocessing.normalise(preprocessing.centre(pixels).to(device))
 
     return view
 
 
-def native(decode: Decode, preprocessing: Preprocessing, smallest: int, device: torch.device) -> View:
-    """As they are, decoded anew each time: lists of no more than `AT_ONCE` pixels, if not of one image."""
+def native_view(decode: Decode, preprocessing: Preprocessing, smallest: int, device: torch.device) -> View:
+    """Images in their own sizes, decoded each time: lists of one image, or of at most `AT_ONCE` pixels."""
 
     def view(rows: Rows) -> Iterator[Images]:
-        shown = (preprocessing.native(decode(int(row)), smallest) for row in rows)
-        for few in batches(shown, len(rows), AT_ONCE):
-            yield [preprocessing.normalise(torch.from_numpy(np.array(one[None])).to(device))[0] for one in few]
+        pixels = (preprocessing.native(decode(int(row)), smallest) for row in rows)
+        for batch in batches(pixels, len(rows), AT_ONCE):
+            yield [preprocessing.normalise(torch.from_numpy(np.array(image[None])).to(device))[0] for image in batch]
 
     return view

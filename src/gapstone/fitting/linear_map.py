@@ -1,4 +1,4 @@
-"""x ↦ x @ weight.T + bias: what every closed form finds, and what it may be asked with."""
+"""The linear layer x ↦ x @ weight.T + bias that every fit returns, and checks of the data it is fitted to."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,26 +9,23 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """A linear layer as `nn.Linear` has it, and how it was found."""
+    """A linear layer, its weight and bias as in `nn.Linear`, and the penalty it was fitted with."""
 
     weight: NDArray[np.float64]
     """(K, D)"""
     bias: NDArray[np.float64]
     """(K,)"""
     penalty: float
-    """The λ it was found with."""
+    """λ"""
 
     def __call__(self, features: NDArray[Any]) -> NDArray[np.float64]:
         """(n, D) → (n, K)"""
-        answer: NDArray[np.float64] = features @ self.weight.T + self.bias
-        return answer
+        logits: NDArray[np.float64] = features @ self.weight.T + self.bias
+        return logits
 
 
-def check(labels: NDArray[Any], names: tuple[str, ...], every: bool = True) -> None:
-    """Refuse, in words, labels that no classifier can be fitted to; `every`: each class must have images.
-
-    Raises ValueError.
-    """
+def check_labels(labels: NDArray[Any], names: tuple[str, ...], every: bool = True) -> None:
+    """Raises ValueError for labels that no classifier can be fitted to; `every`: each class must have images."""
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"labels are {labels.dtype} {labels.shape}; expected (n,) whole numbers, the class of each image."
@@ -46,14 +43,14 @@ def check(labels: NDArray[Any], names: tuple[str, ...], every: bool = True) -> N
         only = names[int(counts.argmax())]
         raise ValueError(f"all {len(labels):,} images are of one class, {only!r}: there is nothing to tell apart.")
     if len(empty := np.flatnonzero(counts == 0)):
-        some = ", ".join(repr(names[k]) for k in empty[:5])
+        listed = ", ".join(repr(names[k]) for k in empty[:5])
         raise ValueError(
-            f"no images of {some}{', …' if len(empty) > 5 else ''} ({len(empty)} of {len(names)} classes): their "
+            f"no images of {listed}{', …' if len(empty) > 5 else ''} ({len(empty)} of {len(names)} classes): their "
             f"logits cannot be learned. Add images, or give labels= without them."
         )
 
 
-def finite(features: NDArray[Any]) -> None:
+def check_features(features: NDArray[Any]) -> None:
     """Raises ValueError for NaN or infinity."""
     bad = [
         first + int(row)

@@ -1,4 +1,4 @@
-"""One image: read it right, whatever its format, and preprocess it.
+"""Single images: decoding every format correctly, and preprocessing.
 
 Imports storage and runtime; imports no torch.
 """

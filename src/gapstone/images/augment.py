@@ -1,4 +1,4 @@
-"""Random crops and flips for training, from a stream that depends on the seed alone: all heads see the same."""
+"""Random crops and flips for training; the random numbers depend only on the seed, so all heads see the same images."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Augment:
-    """What is done to a training batch of stored images before the network sees it.
+    """The augmentation of a training batch of stored images.
 
         >>> Augment(flip=True, shift=4)(batch, (32, 32), np.random.default_rng(0)).shape
         (64, 32, 32, 3)
 
-    `flip`: half of the images are mirrored left to right. `crop`: a random part of the stored image instead of its
-    centre, where it is stored larger than the network sees it. `shift`: where it is not, it is moved by up to so many
-    pixels each way, the border repeated.
+    Args:
+        flip: mirror half of the images left to right.
+        crop: take a random part of a stored image that is larger than the network's input, instead of its centre.
+        shift: shift a stored image of the size of the network's input by up to so many pixels, repeating the border.
     """
 
     flip: bool = False
@@ -30,18 +31,18 @@ class Augment:
     def __call__(
         self, batch: NDArray[np.uint8], size: tuple[int, int], random: np.random.Generator
     ) -> NDArray[np.uint8]:
-        """(N, h, w, C) as stored → (N, *size, C) as the network sees it."""
-        how_many = len(batch)
+        """Stored images (N, h, w, C) → the network's input (N, *size, C)."""
+        count = len(batch)
         if self.shift and batch.shape[1:3] == size:
             batch = np.pad(batch, ((0, 0), (self.shift,) * 2, (self.shift,) * 2, (0, 0)), mode="edge")
         rows, columns = batch.shape[1] - size[0], batch.shape[2] - size[1]
-        # drawn whether used or not, so that switching one of them does not change the others' stream
-        top, left = random.random(how_many), random.random(how_many)
-        flipped = random.random(how_many) < 0.5
+        # drawn even if unused, so that an option does not change the random numbers of the others
+        top, left = random.random(count), random.random(count)
+        flipped = random.random(count) < 0.5
         if not (self.crop or self.shift):
-            top = left = np.full(how_many, 0.5)
-        out = np.empty((how_many, *size, batch.shape[3]), np.uint8)
-        for i in range(how_many):
+            top = left = np.full(count, 0.5)
+        out = np.empty((count, *size, batch.shape[3]), np.uint8)
+        for i in range(count):
             y, x = int(top[i] * (rows + 1)), int(left[i] * (columns + 1))
             part = batch[i, y : y + size[0], x : x + size[1]]
             out[i] = part[:, ::-1] if self.flip and flipped[i] else part
@@ -49,8 +50,9 @@ class Augment:
 
 
 def suit(channels: int, size: tuple[int, int], stored: tuple[int, int]) -> Augment:
-    """What suits the images: nothing for gray ones (a mirrored digit is another sign, a scan has its sides), flips and
-    moves for colour pictures.
+    """The augmentation for a data set: flips and shifts for colour images, no flips or shifts for gray ones.
+
+    A mirrored digit is another sign, and a scan has a left and a right side.
     """
     if channels == 1:
         return Augment(crop=stored != size)

@@ -1,4 +1,4 @@
-"""Pictures a few at a time, so that memory is bounded whatever their sizes."""
+"""Groups images of any size into batches of bounded memory."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -7,15 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 AT_ONCE = 1 << 22
-"""Pixels of pictures as they are: 50 MB as float32."""
+"""Pixels of a batch of images in their own sizes: 50 MB as float32."""
 
 
 def batches(
     pictures: Iterable[NDArray[np.uint8]], size: int, most: float = math.inf
 ) -> Iterator[list[NDArray[np.uint8]]]:
-    """So many at a time, and of no more than `most` pixels together, if not of one alone.
+    """Yield batches of at most `size` images and, unless it is a single image, at most `most` pixels.
 
-    >>> [len(few) for few in batches([np.zeros((2, 2, 3), np.uint8)] * 5, 2)]
+    >>> [len(batch) for batch in batches([np.zeros((2, 2, 3), np.uint8)] * 5, 2)]
     [2, 2, 1]
     """
     batch: list[NDArray[np.uint8]] = []

@@ -1,4 +1,4 @@
-"""Whether the boxes of an AVIF or HEIC file (ISO BMFF) hold all that they claim to."""
+"""Checks that the boxes of an AVIF or HEIC file (ISO BMFF) are complete."""
 
 from collections.abc import Iterator
 
@@ -8,25 +8,25 @@ _PICTURES = (b"av01", b"hvc1", b"hev1", b"jpeg", b"avc1")
 
 
 def check(data: bytes, zeros: bytes) -> None:
-    """Raises DecodeError where pixels are missing from the file, or are zeros for so long as they never are."""
-    parts = list(_boxes(data, 0, len(data)))
-    for name, _, end in parts:
-        if end > len(data) and name in (b"mdat", b"meta", b"moov"):  # what follows the last box may look like one
+    """Raise DecodeError if pixels are missing from the file, or if packed pixels contain `zeros`."""
+    boxes = list(_boxes(data, 0, len(data)))
+    for name, _, end in boxes:
+        if end > len(data) and name in (b"mdat", b"meta", b"moov"):  # data after the last box may look like another
             raise DecodeError(f"truncated: {end - len(data):,} bytes of its {name.decode()} box are missing")
-    kinds: dict[int, bytes] = {}
-    places: dict[int, list[tuple[int, int]]] = {}
-    for name, start, end in parts:
+    types: dict[int, bytes] = {}
+    extents_of: dict[int, list[tuple[int, int]]] = {}
+    for name, start, end in boxes:
         if name == b"meta":
             for inner, begin, stop in _boxes(data, start + 4, end):
                 try:
                     if inner == b"iinf":
-                        kinds = _kinds(data, begin, stop)
+                        types = _item_types(data, begin, stop)
                     elif inner == b"iloc":
-                        places = _places(data, begin, stop)
+                        extents_of = _item_extents(data, begin, stop)
                 except IndexError:
-                    return  # whoever reads it says what is wrong
-    for item, extents in places.items():
-        if kinds.get(item) not in _PICTURES:
+                    return  # the decoder will report what is wrong
+    for item, extents in extents_of.items():
+        if types.get(item) not in _PICTURES:
             continue
         for start, length in extents:
             if start + length > len(data):
@@ -38,7 +38,7 @@ def check(data: bytes, zeros: bytes) -> None:
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """(name, start, end) of what is inside each; the end as it is claimed."""
+    """Yield (name, start, end) of the content of each box; the end is what the box claims."""
     while at + 8 <= end:
         size, name, head = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8], 8
         if size == 1:
@@ -51,19 +51,19 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
         at += size
 
 
-def _kinds(data: bytes, at: int, end: int) -> dict[int, bytes]:
-    """Of each item what it is, from `iinf`."""
-    found = {}
+def _item_types(data: bytes, at: int, end: int) -> dict[int, bytes]:
+    """Item → its type, from `iinf`."""
+    types = {}
     for name, start, _ in _boxes(data, at + (6 if data[at] == 0 else 8), end):
         if name == b"infe" and data[start] >= 2:
             wide = 2 if data[start] == 2 else 4
             item = int.from_bytes(data[start + 4 : start + 4 + wide], "big")
-            found[item] = data[start + 6 + wide : start + 10 + wide]
-    return found
+            types[item] = data[start + 6 + wide : start + 10 + wide]
+    return types
 
 
-def _places(data: bytes, at: int, end: int) -> dict[int, list[tuple[int, int]]]:
-    """Of each item (start, length) of its parts in the file, from `iloc`."""
+def _item_extents(data: bytes, at: int, end: int) -> dict[int, list[tuple[int, int]]]:
+    """Item → (start, length) of each of its parts in the file, from `iloc`."""
     version = data[at]
     sizes = data[at + 4] >> 4, data[at + 4] & 15, data[at + 5] >> 4, data[at + 5] & 15 if version else 0
     at += 6
@@ -76,7 +76,7 @@ def _places(data: bytes, at: int, end: int) -> dict[int, list[tuple[int, int]]]:
         at += length
         return int.from_bytes(data[at - length : at], "big")
 
-    found = {}
+    extents = {}
     for _ in range(number(wide)):
         item = number(wide)
         method = number(2) & 15 if version else 0
@@ -88,5 +88,5 @@ def _places(data: bytes, at: int, end: int) -> dict[int, list[tuple[int, int]]]:
             start = base + number(sizes[0])
             parts.append((start, number(sizes[1])))
         if method == 0:
-            found[item] = parts
-    return found
+            extents[item] = parts
+    return extents

@@ -1,7 +1,7 @@
-"""to_uint8(image) = the same picture as uint8 gray or sRGB, whatever Pillow's mode was; every assumption is a note.
+"""`to_uint8` converts an image of any of Pillow's modes of 8 bits to uint8 gray or sRGB; it notes every assumption.
 
-Alpha is laid on white, or on black where white would not show it; palettes are looked up; CMYK, LAB and files with a
-profile go through LittleCMS. More than 8 bits: `deep`.
+Transparent images are composed with white, or with black if they are invisible on white. Palettes are expanded. CMYK,
+LAB and files with a colour profile are converted by LittleCMS. For more than 8 bits see `high_bit_depth`.
 """
 
 import hashlib
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from PIL import ImageCms
 
 PLAIN = 32
-"""Gray levels between the darkest and the brightest pixel: of less, a shape cannot be told from its ground."""
+"""Gray levels between the darkest and the brightest pixel below which a shape is invisible on its background."""
 
 
 def to_uint8(image: Image.Image, notes: list[str]) -> tuple[NDArray[np.uint8], bytes]:
-    """(H, W) gray or (H, W, 3) sRGB; and a hash of what its transparency hides: pictures are the same only if that is.
+    """(H, W) gray or (H, W, 3) sRGB pixels, and a hash of the alpha and the colours of a transparent image.
 
-    Appends to `notes` what had to be assumed. Raises ValueError with a reason.
+    Images are copies of each other only if this hash is the same, too. Assumptions are added to `notes`. Raises
+    ValueError with a reason.
     """
     hidden = b""
     profile = image.info.get("icc_profile")
@@ -35,25 +36,25 @@ def to_uint8(image: Image.Image, notes: list[str]) -> tuple[NDArray[np.uint8], b
     else:
         flat = image.convert("RGB")
     if alpha is not None and alpha.getextrema() != (255, 255):
-        hidden = _content(flat, alpha)
-        flat = _on_ground(flat, alpha, notes)
+        hidden = _hash_visible(flat, alpha)
+        flat = _compose(flat, alpha, notes)
     return np.asarray(flat, dtype=np.uint8), hidden
 
 
-def _content(flat: Image.Image, alpha: Image.Image) -> bytes:
-    """Of the colours that can be seen, and of how much."""
-    seen, colours = np.asarray(alpha), np.asarray(flat)
+def _hash_visible(flat: Image.Image, alpha: Image.Image) -> bytes:
+    """A hash of the alpha and of the colours that are not fully transparent."""
+    opacity, colours = np.asarray(alpha), np.asarray(flat)
     if colours.ndim == 3 and bool((colours == colours[..., :1]).all()):
         colours = colours[..., 0]
-    colours = np.where(seen > 0 if colours.ndim == 2 else (seen > 0)[..., None], colours, 0).astype(np.uint8)
+    colours = np.where(opacity > 0 if colours.ndim == 2 else (opacity > 0)[..., None], colours, 0).astype(np.uint8)
     digest = hashlib.blake2b(f"{colours.shape}".encode(), digest_size=16)
-    digest.update(seen.tobytes())
+    digest.update(opacity.tobytes())
     digest.update(colours.tobytes())
     return digest.digest()
 
 
-def _on_ground(flat: Image.Image, alpha: Image.Image, notes: list[str]) -> Image.Image:
-    """On white; on black, where the picture would vanish in white."""
+def _compose(flat: Image.Image, alpha: Image.Image, notes: list[str]) -> Image.Image:
+    """The image on white, or on black if it is invisible on white."""
     on_white = Image.composite(flat, Image.new(flat.mode, flat.size, "white"), alpha)
     if alpha.getextrema()[1] == 0:
         notes.append("blank: all of it is transparent")
@@ -76,7 +77,7 @@ def _contrast(image: Image.Image) -> int:
 
 
 def _expand(image: Image.Image) -> Image.Image:
-    """Palette, 1-bit, premultiplied and colour-keyed images in a mode that holds each pixel's own colour and alpha."""
+    """Convert palette, 1-bit, premultiplied and colour-keyed images to a mode with a colour and an alpha per pixel."""
     transparent = image.info.get("transparency") is not None
     if image.mode == "P":
         alpha = transparent or (image.palette is not None and image.palette.mode == "RGBA")
@@ -98,7 +99,7 @@ def _expand(image: Image.Image) -> Image.Image:
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     if image.mode in ("LA", "RGBA"):
-        # by band and not by convert(): Pillow's convert would drop the alpha without a word
+        # not by convert(), which drops the alpha silently
         *colours, alpha = image.split()
         return (colours[0] if len(colours) == 1 else Image.merge("RGB", colours)), alpha
     return image, None
@@ -125,7 +126,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Ima
                 notes.append(f"its colour profile is for {space}, the image is {image.mode}: profile ignored")
                 source = None
             elif image.mode == "RGB" and "srgb" in name.lower():
-                return image  # the usual case; a transform from sRGB to itself would only cost time and round
+                return image  # the usual case; converting sRGB to itself would take time and round
             else:
                 notes.append(f"colours converted from {name or 'an unnamed profile'!r} to sRGB")
     if source is None:

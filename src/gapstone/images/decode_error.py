@@ -1,7 +1,8 @@
-"""DecodeError, apart from what raises it."""
+"""The error of all decoders."""
 
 
 class DecodeError(ValueError):
-    """Something of the picture is missing, or what stands there cannot be it, or is not supported; the message says
-    what, and begins with "truncated" or "not supported" where it is not damage.
+    """Part of an image is missing, damaged or not supported.
+
+    The message says what; it begins with "truncated" or "not supported" unless the image is damaged.
     """

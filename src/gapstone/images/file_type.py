@@ -1,4 +1,4 @@
-"""guess(first bytes) = what a file is that is no image this project reads, in words a person can act on."""
+"""`file_type` recognises files that are no readable images, and says what they are and what to do."""
 
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"%PDF-", "a PDF document"),
@@ -48,14 +48,12 @@ _IMAGES: tuple[tuple[bytes, str], ...] = (
 
 
 def file_type(head: bytes) -> str:
-    """What the bytes are, as the reason why they cannot be an image here.
+    """What a file is, given its first kilobyte, as the reason why it is no readable image.
 
     ```python
-    guess(b"")                         # 'the file is empty (0 bytes)'
-    guess(b"<!DOCTYPE html><html>…")   # 'not an image: an HTML page (what a failed download leaves)'
+    file_type(b"")                         # 'the file is empty (0 bytes)'
+    file_type(b"<!DOCTYPE html><html>…")   # 'not an image: an HTML page (what a failed download leaves)'
     ```
-
-    `head` is the first kilobyte or so; only its beginning is looked at.
     """
     if not head:
         return "the file is empty (0 bytes)"
@@ -72,10 +70,10 @@ def file_type(head: bytes) -> str:
             return f"starts like a {name} image, but its header is damaged"
     if head[:4] == b"RIFF":
         return "starts like a WebP image, but its header is damaged"
-    return _guess_text(head)
+    return _text_type(head)
 
 
-def _guess_text(head: bytes) -> str:
+def _text_type(head: bytes) -> str:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:256].lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
         return "not an image: an HTML page (what a failed download leaves)"

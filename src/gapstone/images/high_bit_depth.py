@@ -1,7 +1,7 @@
-"""deep(image) = the values of a picture of more than 8 bits as its file has them, whatever the file's format.
+"""`read_deep` reads the original values of an image of more than 8 bits, whatever the file's format.
 
-Pillow keeps gray ones, and of colours and of gray with alpha only the upper byte. The lower bytes are had by decoding
-once more with the raw mode of the other byte order, whose upper byte is the lower one.
+Pillow reads gray values completely, but only the upper byte of colours and of gray with alpha. Decoding the file a
+second time, with the raw mode of the other byte order, gives the lower bytes.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from gapstone.images.intensity_range import Range, Ranges, ValueSpread, decide, 
 MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N", "I;12")
 """Pillow's modes of more than 8 bits."""
 
-_OTHER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: np.fliplr,
     3: lambda a: np.rot90(a, 2),
@@ -37,7 +37,7 @@ _ALPHA = (1023, 4095, 16383, 65535)
 
 @dataclass(frozen=True, eq=False)
 class Deep:
-    """A picture before its values become 0…255."""
+    """An image before its values become 0…255."""
 
     values: NDArray[Any]
     """(H, W) gray, (H, W, 3) RGB or (H, W, 4) CMYK: integers or float32."""
@@ -48,11 +48,11 @@ class Deep:
     """0 is white."""
     profile: bytes | None = None
     key: tuple[int, ...] | None = None
-    """The values that stand for transparent, of a PNG without alpha."""
+    """The value or colour that means transparent, in a PNG without alpha."""
     notes: list[str] = field(default_factory=list)
 
     def visible(self) -> NDArray[np.bool_] | None:
-        """(H, W), where not all is."""
+        """(H, W) which pixels are visible; None if all are."""
         if self.alpha is not None:
             return np.asarray(self.alpha > 0)
         if self.key is None:
@@ -61,7 +61,7 @@ class Deep:
         return np.asarray(~(same if same.ndim == 2 else same.all(axis=2)), np.bool_)
 
     def turned(self, orientation: int) -> "Deep":
-        """Upright, from an orientation as EXIF has it."""
+        """The upright image, given an EXIF orientation."""
         turn = _TURNS.get(orientation)
         if turn is None:
             return self
@@ -69,53 +69,54 @@ class Deep:
         return replace(self, values=turn(self.values), alpha=alpha)
 
     def content(self) -> bytes:
-        """A hash of the values that are seen; the same for gray in one channel and in three."""
-        values, seen = self.values, self.visible()
+        """A hash of the visible values; the same for a gray image with one channel or three."""
+        values, visible = self.values, self.visible()
         if values.ndim == 3 and values.shape[2] == 3 and bool((values == values[..., :1]).all()):
             values = values[..., 0]
         if values.dtype.kind in "ui" and values.min() >= 0 and values.max() < 1 << 16:
             values = values.astype(np.uint16)
         digest = hashlib.blake2b(f"{values.dtype.str} {values.shape} {self.inverted}".encode(), digest_size=16)
-        if seen is not None and not seen.all():
-            values = np.where(seen if values.ndim == 2 else seen[..., None], values, 0)
-            digest.update(np.ascontiguousarray(seen if self.alpha is None else self.alpha).data)
+        if visible is not None and not visible.all():
+            values = np.where(visible if values.ndim == 2 else visible[..., None], values, 0)
+            digest.update(np.ascontiguousarray(visible if self.alpha is None else self.alpha).data)
         digest.update(np.ascontiguousarray(values).data)
         return digest.digest()
 
     def as_image(self, ranges: Ranges, notes: list[str]) -> tuple[Image.Image, ValueSpread | None]:
-        """In 8 bits, on the range of its data set or else its own; and how its values lie, unless they have 8 bits.
+        """The image in 8 bits, and the spread of its values (None if they have 8 bits).
 
-        Raises ValueError for what is no number.
+        The range is that of `ranges` or, if that has none, a guess from this image. Raises ValueError for float pixels
+        that are not finite.
         """
         notes.extend(self.notes)
-        seen = self.visible()
+        visible = self.visible()
         if self.values.dtype == np.uint8:
             image = Image.fromarray(self.values)
             if self.alpha is not None:
                 image.putalpha(Image.fromarray(self.alpha))
             return image, None
-        shown = self.values if seen is None or seen.all() or not seen.any() else self.values[seen]
-        found = spread(shown)
-        given = ranges.of(found.kind)
-        value: Range | None = given or decide([found]).of(found.kind)
-        assert value is not None
-        pixels = to_uint8(self.values, value)
-        notes.append(note(found, value, own=given is None))
+        all_count = visible is None or visible.all() or not visible.any()
+        value_spread = spread(self.values if all_count else self.values[visible])
+        given = ranges.of(value_spread.kind)
+        used: Range | None = given or decide([value_spread]).of(value_spread.kind)
+        assert used is not None
+        pixels = to_uint8(self.values, used)
+        notes.append(note(value_spread, used, guessed=given is None))
         if self.inverted:
             pixels = 255 - pixels
         image = Image.fromarray(pixels, "CMYK" if pixels.shape[2:] == (4,) else None)
         if self.alpha is not None:
             top = 1.0 if self.alpha.dtype.kind == "f" else alpha_top(self.alpha)
             image.putalpha(Image.fromarray(to_uint8(self.alpha, (0, top))))
-        elif seen is not None:
-            image.putalpha(Image.fromarray(np.where(seen, np.uint8(255), np.uint8(0))))
+        elif visible is not None:
+            image.putalpha(Image.fromarray(np.where(visible, np.uint8(255), np.uint8(0))))
         if self.profile:
             image.info["icc_profile"] = self.profile
-        return image, found
+        return image, value_spread
 
 
 def alpha_top(alpha: NDArray[Any]) -> float:
-    """What stands for opaque: all 16 bits, or those that the picture uses; of 8 bits nobody uses 16."""
+    """The alpha that means opaque: 16 bits, or as few as the image uses; 16 if it uses at most 8 of them."""
     most = int(alpha.max())
     if alpha.dtype == np.uint8:
         return 255
@@ -123,7 +124,7 @@ def alpha_top(alpha: NDArray[Any]) -> float:
 
 
 def unpremultiplied(colours: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
-    """Colours that were multiplied by their alpha, as they were before."""
+    """Divide colours by their alpha, by which they were multiplied."""
     top = 1.0 if alpha.dtype.kind == "f" else alpha_top(alpha)
     a = alpha.astype(np.float64)
     share = np.divide(top, a, out=np.zeros_like(a), where=a > 0)
@@ -133,8 +134,8 @@ def unpremultiplied(colours: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
     return np.clip(np.rint(x), 0, np.iinfo(colours.dtype).max).astype(colours.dtype)
 
 
-def deep(image: ImageFile.ImageFile, data: bytes, notes: list[str]) -> Deep | None:
-    """Of an image that Pillow has opened and not yet loaded; None for 8 bits. `data`: its file."""
+def read_deep(image: ImageFile.ImageFile, data: bytes, notes: list[str]) -> Deep | None:
+    """The values of an image that Pillow has opened from `data` and not loaded yet; None if they have 8 bits."""
     form = image.format
     if form == "PPM" and (numbers := _portable(image, data)) is not None:
         return Deep(numbers, image.mode)
@@ -154,7 +155,7 @@ def deep(image: ImageFile.ImageFile, data: bytes, notes: list[str]) -> Deep | No
         key = image.info.get("transparency")
         values = values.astype(np.float32 if mode == "F" else values.dtype.newbyteorder("="), copy=False)
         if form == "JPEG2000" and values.dtype == np.uint16 and (bits := _jpeg2000_bits(data)):
-            values = values >> (16 - bits)  # Pillow fills the upper bits
+            values = values >> (16 - bits)  # Pillow shifts them to the upper bits
         inverted = form == "TIFF" and image.tag_v2.get(262) == 0  # type: ignore[attr-defined]
         profile = image.info.get("icc_profile")
         return Deep(values, mode, None, inverted, profile, (key,) if isinstance(key, int) else None)
@@ -170,48 +171,48 @@ def _both_bytes(image: ImageFile.ImageFile, data: bytes) -> Deep | None:
     if match is None:
         return None
     bands, order = match[1], match[2]
-    if bands == "LA":  # four bytes of a pixel, as if they were four channels
+    if bands == "LA":  # read the four bytes of a pixel as four channels
         with Image.open(io.BytesIO(data), formats=[str(image.format)]) as four:
             four.tile = [four.tile[0]._replace(args="RGBA")]
-            whole = np.asarray(four).astype(np.uint16)
+            bytes_ = np.asarray(four).astype(np.uint16)
         image.load()
-        return _with_alpha(whole[..., 0::2] << 8 | whole[..., 1::2], image, "LA")
+        return _with_alpha(bytes_[..., 0::2] << 8 | bytes_[..., 1::2], image, "LA")
     bands = "RGBA" if bands == "RGBa" else bands
     upper = f"{bands};16{order}"
-    image.tile = [image.tile[0]._replace(args=_with(args, upper))]
+    image.tile = [image.tile[0]._replace(args=_with_raw_mode(args, upper))]
     with Image.open(io.BytesIO(data), formats=[str(image.format)]) as lower:
-        lower.tile = [lower.tile[0]._replace(args=_with(args, f"{bands};16{_OTHER[order]}"))]
+        lower.tile = [lower.tile[0]._replace(args=_with_raw_mode(args, f"{bands};16{_OTHER_ORDER[order]}"))]
         low = np.asarray(lower).astype(np.uint16)
     values = np.asarray(image).astype(np.uint16) << 8 | low
-    found = _with_alpha(values, image)
-    if match[1] == "RGBa" and found.alpha is not None:
-        return Deep(unpremultiplied(found.values, found.alpha), found.mode, found.alpha, profile=found.profile)
-    return found
+    result = _with_alpha(values, image)
+    if match[1] == "RGBa" and result.alpha is not None:
+        return replace(result, values=unpremultiplied(result.values, result.alpha), key=None)
+    return result
 
 
-def _with(args: Any, raw: str) -> Any:
+def _with_raw_mode(args: Any, raw: str) -> Any:
     return raw if isinstance(args, str) else (raw, *args[1:])
 
 
 def _with_alpha(values: NDArray[Any], image: Image.Image, mode: str | None = None) -> Deep:
-    """(H, W, bands) → colours and alpha."""
+    """Split values (H, W, bands) into colours and alpha."""
     bands = values.shape[2]
     profile, key = image.info.get("icc_profile"), image.info.get("transparency")
     alpha = values[..., -1] if bands == 2 or (image.mode == "RGBA" and bands == 4) else None
     colours = values if alpha is None else values[..., :-1]
     if colours.shape[2] == 1:
         colours = colours[..., 0]
-    held = tuple(key) if isinstance(key, tuple) and len(key) == 3 and bands == 3 else None
-    return Deep(colours, mode or image.mode, alpha, profile=profile, key=held)
+    colour_key = tuple(key) if isinstance(key, tuple) and len(key) == 3 and bands == 3 else None
+    return Deep(colours, mode or image.mode, alpha, profile=profile, key=colour_key)
 
 
 def _portable(image: Image.Image, data: bytes) -> NDArray[np.uint16] | None:
-    """PGM or PPM of more than 8 bits, in the file's own numbers: Pillow scales them by what the header says."""
+    """The values of a PGM or PPM of more than 8 bits; Pillow would scale them by the maximum in the header."""
     head = re.match(rb"P([2356])((?:\s|#[^\n\r]*[\n\r])+\d+){3}\s", data[:4096])
     if head is None:
         return None
-    most = int(re.sub(rb"#[^\n\r]*", b"", head[0]).split()[-1])
-    if most < 256:
+    maximum = int(re.sub(rb"#[^\n\r]*", b"", head[0]).split()[-1])
+    if maximum < 256:
         return None
     width, height = image.size
     bands = 3 if head[1] in b"36" else 1
@@ -229,7 +230,7 @@ def _portable(image: Image.Image, data: bytes) -> NDArray[np.uint16] | None:
 
 
 def _jpeg2000_bits(data: bytes) -> int | None:
-    """Bits of a sample, as the codestream's SIZ marker says."""
+    """The bits of a sample, from the codestream's SIZ marker; None if they are not 9 to 16."""
     at = data.find(b"\xff\x4f\xff\x51")
     if at < 0 or len(data) < at + 44:
         return None

@@ -1,9 +1,9 @@
-"""Pixels of more than 8 bits: which values become 0 (black) and 255 (white). One range for a whole data set.
+"""Chooses which values of images of more than 8 bits become 0 (black) and 255 (white), once for a whole data set.
 
-A 16-bit file does not say how many of its bits are used: a 12-bit camera's picture is all but black on 0…65535. A guess
-for each file alone would make dark and bright pictures alike, which is the end of classes that differ in brightness.
-So a scan looks at all files and decides once; the model keeps what was decided. Only a picture that comes without a
-data set or a model is guessed by itself (`Ranges()`), and says so in a note.
+A 16-bit file does not say how many of its bits are used: a 12-bit camera's image is nearly black on 0…65535. A guess
+per file would make dark and bright images look the same, and classes that differ in brightness indistinguishable. So a
+scan looks at all files and chooses one range, which the model stores. Only for an image without a data set or a model
+(`Ranges()`) it is guessed from that image, with a note.
 """
 
 import math
@@ -18,18 +18,18 @@ Kind = Literal["integers", "floats"]
 Range = tuple[float, float]
 
 USUAL = (255, 1023, 4095, 16383, 65535)
-"""White in pictures of 8, 10, 12, 14 and 16 bits."""
+"""White in images of 8, 10, 12, 14 and 16 bits."""
 
 RARE = 1000
-"""Of so many pixels one may lie beyond the range: a hot pixel, an overshoot of a filter."""
+"""One of so many pixels may lie beyond the range: a hot pixel, an overshoot of a filter."""
 
-_ROWS = 1024  # a strip at a time: 64-bit numbers of a whole picture of 100 megapixels would take 800 MB
+_ROWS = 1024  # rows at once: float64 values of an image of 100 megapixels take 800 MB
 _AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class ValueSpread:
-    """Between which values the pixels of one picture, or of many, lie; `low` and `high` without the rarest."""
+    """The range of the values of an image; `low` and `high` leave out the rarest values."""
 
     kind: Kind
     lowest: float
@@ -40,7 +40,7 @@ class ValueSpread:
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """What is black and what is white among integers of more than 8 bits, and among floats; None: not decided.
+    """The (black, white) values of integers of more than 8 bits, and of floats; None: not decided.
 
     ```python
     ranges = decide([spread(values) for values in pictures])
@@ -63,19 +63,19 @@ class Ranges:
         return self.integers if kind == "integers" else self.floats
 
     def or_else(self, other: "Ranges") -> "Ranges":
-        """What is decided here, and what is decided only there."""
+        """These ranges, and those of the other for what is not decided here."""
         return Ranges(self.integers or other.integers, self.floats or other.floats)
 
     def __str__(self) -> str:
-        said = [f"{kind} {words(value)}" for kind in ("integers", "floats") if (value := getattr(self, kind))]
-        return ", ".join(said) or "none"
+        texts = [f"{kind} {range_text(value)}" for kind in ("integers", "floats") if (value := getattr(self, kind))]
+        return ", ".join(texts) or "none"
 
     def to_json(self) -> dict[str, Any]:
         return {name: list(value) for name in ("integers", "floats") if (value := getattr(self, name)) is not None}
 
     @classmethod
     def from_json(cls, fields: object) -> "Ranges":
-        """The opposite. Raises ValueError."""
+        """The opposite of `to_json`. Raises ValueError."""
         if not isinstance(fields, dict) or not set(fields) <= {"integers", "floats"}:
             has = sorted(map(str, fields)) if isinstance(fields, dict) else type(fields).__name__
             raise ValueError(f"ranges: expected the fields integers and floats; got {has}")
@@ -83,11 +83,11 @@ class Ranges:
 
 
 UNDECIDED = Ranges()
-"""As of a data set, or a model, of 8-bit pictures only."""
+"""The ranges of a data set or a model with only 8-bit images."""
 
 
-def words(value: Range) -> str:
-    """`0…4,095`"""
+def range_text(value: Range) -> str:
+    """A range as text: `0…4,095`."""
     return f"{_number(value[0])}…{_number(value[1])}"
 
 
@@ -96,59 +96,61 @@ def _number(value: float) -> str:
 
 
 def spread(values: NDArray[Any]) -> ValueSpread:
-    """Of one picture's values, integers or floats. Raises ValueError where a float is no number."""
+    """The spread of an image's values, integers or floats. Raises ValueError if a float is not finite."""
     if values.dtype.kind == "f":
-        return _of_floats(values)
+        return _spread_of_floats(values)
     if values.dtype.itemsize > 2:
-        return _ordered("integers", values)
-    # a count of each value is a fifth of the work of ordering them
+        return _spread_by_partition("integers", values)
+    # counting the values takes a fifth of the time of a partition
     base = -32768 if values.dtype.kind == "i" else 0
     counts = np.zeros(1 << 16, np.int64)
     flat = values.reshape(-1)
     for start in range(0, flat.size, _AT_ONCE):
         counts += np.bincount(flat[start : start + _AT_ONCE].astype(np.int64) - base, minlength=1 << 16)
-    up = np.cumsum(counts)
-    left = _left_out(int(up[-1]))
-    there = np.flatnonzero(counts)
-    low, high = np.searchsorted(up, left, "right"), np.searchsorted(up, up[-1] - left, "left")
-    return ValueSpread("integers", *(float(int(v) + base) for v in (there[0], there[-1], low, high)))
+    cumulative = np.cumsum(counts)
+    rare = _rare_count(int(cumulative[-1]))
+    used = np.flatnonzero(counts)
+    low = np.searchsorted(cumulative, rare, "right")
+    high = np.searchsorted(cumulative, cumulative[-1] - rare, "left")
+    return ValueSpread("integers", *(float(int(v) + base) for v in (used[0], used[-1], low, high)))
 
 
-def _of_floats(values: NDArray[Any]) -> ValueSpread:
-    found = _ordered("floats", values)
-    if not (math.isfinite(found.lowest) and math.isfinite(found.highest)):
+def _spread_of_floats(values: NDArray[Any]) -> ValueSpread:
+    result = _spread_by_partition("floats", values)
+    if not (math.isfinite(result.lowest) and math.isfinite(result.highest)):
         raise ValueError("float pixels that are infinite or not a number; replace them and save it again")
-    return found
+    return result
 
 
-def _ordered(kind: Kind, values: NDArray[Any]) -> ValueSpread:
+def _spread_by_partition(kind: Kind, values: NDArray[Any]) -> ValueSpread:
     flat = values.ravel()
     lowest, highest = float(flat.min()), float(flat.max())
-    left = _left_out(flat.size)
-    parted = np.partition(flat, (left, flat.size - 1 - left))
-    return ValueSpread(kind, lowest, highest, float(parted[left]), float(parted[flat.size - 1 - left]))
+    rare = _rare_count(flat.size)
+    parted = np.partition(flat, (rare, flat.size - 1 - rare))
+    return ValueSpread(kind, lowest, highest, float(parted[rare]), float(parted[flat.size - 1 - rare]))
 
 
-def _left_out(count: int) -> int:
+def _rare_count(count: int) -> int:
+    """How many of so many values are left out at each end."""
     return max(1, count // RARE) if count >= 64 else 0
 
 
-def decide(found: Iterable[ValueSpread]) -> Ranges:
-    """One range for all these pictures, for integers and for floats."""
-    whole = list(found)
-    return Ranges(*(_decide(kind, [one for one in whole if one.kind == kind]) for kind in ("integers", "floats")))
+def decide(spreads: Iterable[ValueSpread]) -> Ranges:
+    """Choose a range for all images of integers, and one for all images of floats."""
+    items = list(spreads)
+    return Ranges(*(_decide(kind, [item for item in items if item.kind == kind]) for kind in ("integers", "floats")))
 
 
-def _decide(kind: Kind, found: list[ValueSpread]) -> Range | None:
-    if not found:
+def _decide(kind: Kind, spreads: list[ValueSpread]) -> Range | None:
+    if not spreads:
         return None
-    lowest, highest = min(one.lowest for one in found), max(one.highest for one in found)
-    low, high = min(one.low for one in found), max(one.high for one in found)
+    lowest, highest = min(item.lowest for item in spreads), max(item.highest for item in spreads)
+    low, high = min(item.low for item in spreads), max(item.high for item in spreads)
     if kind == "integers":
         if lowest < 0:  # such as Hounsfield units
             return _between(low, high, lowest, highest)
         top = _usual(high)
-        # one step more costs two bits; a stuck pixel of a 12-bit camera at 65535 would cost four
+        # the next step costs two bits; a stuck pixel at 65535 in a 12-bit camera's image would cost four
         return 0, _usual(highest) if _usual(highest) <= 4 * top + 3 else top
     if low >= -0.05 and high <= 1.05:
         return 0, 1
@@ -162,7 +164,7 @@ def _usual(value: float) -> float:
 
 
 def _between(low: float, high: float, lowest: float, highest: float) -> Range:
-    """From the lowest to the highest, unless that is far beyond where nearly all lie."""
+    """The range from the lowest to the highest value; an end far beyond nearly all values is left out."""
     near = 0.25 * (high - low)
     bottom = lowest if low - lowest <= near else low
     top = highest if highest - high <= near else high
@@ -170,12 +172,12 @@ def _between(low: float, high: float, lowest: float, highest: float) -> Range:
 
 
 def to_uint8(values: NDArray[Any], value: Range) -> NDArray[np.uint8]:
-    """0 for black and what lies below it, 255 for white and what lies above."""
+    """Scale values so that black and below become 0, and white and above become 255."""
     bottom, top = value
     if values.dtype == np.uint16:
         table = _scaled(np.arange(1 << 16), bottom, top)
-        shown: NDArray[np.uint8] = table[values]
-        return shown
+        pixels: NDArray[np.uint8] = table[values]
+        return pixels
     out = np.empty(values.shape, np.uint8)
     for row in range(0, len(values), _ROWS):
         out[row : row + _ROWS] = _scaled(values[row : row + _ROWS], bottom, top)
@@ -187,14 +189,14 @@ def _scaled(values: NDArray[Any], bottom: float, top: float) -> NDArray[np.uint8
     return np.floor(np.clip(x, 0, 255) + 0.5).astype(np.uint8)
 
 
-def note(found: ValueSpread, value: Range, own: bool) -> str:
-    """What was done to one picture, in words; own: the range is this picture's, for want of a data set's."""
-    what = "integer pixels" if found.kind == "integers" else "float pixels"
-    low = f", the lowest {_number(found.lowest)}" if found.lowest < 0 else ""
-    said = f"{what}{low}, the highest {_number(found.highest)}: {words(value)} becomes 0…255"
-    if found.highest > value[1] or found.lowest < value[0]:
-        said += ", what is beyond is cut off"
-    return said + (" (guessed from this picture alone)" if own else "")
+def note(values: ValueSpread, used: Range, guessed: bool) -> str:
+    """A note on the range used for an image, and whether it is guessed from this image."""
+    what = "integer pixels" if values.kind == "integers" else "float pixels"
+    low = f", the lowest {_number(values.lowest)}" if values.lowest < 0 else ""
+    text = f"{what}{low}, the highest {_number(values.highest)}: {range_text(used)} becomes 0…255"
+    if values.highest > used[1] or values.lowest < used[0]:
+        text += ", what is beyond is cut off"
+    return text + (" (guessed from this picture alone)" if guessed else "")
 
 
 def _is_range(value: object) -> bool:

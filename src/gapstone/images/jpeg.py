@@ -1,10 +1,11 @@
-"""Whether a JPEG holds all of its picture. libjpeg fills up what is missing and says nothing that Pillow would pass on.
+"""Checks that a JPEG is complete: libjpeg fills in missing pixels, and Pillow does not pass on its warnings.
 
-First its markers: each segment in its place, restart markers counted, the scans of a progressive one complete. Then its
-pixels. The data of a scan end somewhere within a byte, and the decoder is at its last pixel exactly there. A decoder
-that is fed the data and then bytes that mean nothing comes to its end at once; where data are missing it asks for more,
-and where some are left over it had come to its end before. That costs no time. The scans of a progressive picture are
-decoded twice, with and without such bytes behind each: they change nothing where nothing is missing.
+First the markers are checked: every segment is in its place, the restart markers are counted, the scans of a
+progressive JPEG are complete. Then the pixels: the data of a scan end within a byte, and the decoder reaches its last
+pixel exactly there. So it is fed the data followed by bytes without meaning. If the data are complete, it ends at once;
+if data are missing, it asks for more; if there are too many, it has ended before. That costs no time. The scans of a
+progressive JPEG are decoded twice, with and without such bytes after each scan, which change nothing if they are
+complete.
 """
 
 import io
@@ -18,10 +19,10 @@ from PIL import Image, ImageFile
 from gapstone.images.decode_error import DecodeError
 
 LOOK_AHEAD = b"\xff\x00" * 9
-"""More than the 8 bytes that libjpeg-turbo reads ahead, all ones: no code, so that it takes as many bits as can be."""
+"""More than the 8 bytes that libjpeg-turbo reads ahead; all ones are no code, so it takes as many bits as possible."""
 
 SPARE = 8
-"""Bytes that an encoder may leave between the last pixel and the end marker: some cameras do."""
+"""Bytes that an encoder may leave between the last pixel and the end marker, as some cameras do."""
 
 _NOISE = np.random.default_rng(0).integers(0, 255, 32, dtype=np.uint8).tobytes()  # never 0xFF
 _FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
@@ -33,7 +34,7 @@ _MISSING_END = "its end marker is missing; all of its pixels are there"
 
 @dataclass
 class JpegScan:
-    """The data of one scan, `data[start:end]`, and what its header says."""
+    """A scan: its header, and where its data are, `data[start:end]`."""
 
     components: tuple[int, ...]
     band: tuple[int, int]
@@ -41,81 +42,87 @@ class JpegScan:
     interval: int
     start: int
     end: int = 0
-    restarts: list[int] = field(default_factory=list)  # where its restart markers are
+    restarts: list[int] = field(default_factory=list)  # positions of its restart markers
 
 
 @dataclass
 class Structure:
-    """A JPEG by its markers."""
+    """The markers of a JPEG."""
 
     frame: int = 0  # the marker: 0xC0 baseline, 0xC2 progressive, …
     size: tuple[int, int] = (0, 0)
     sampling: dict[int, tuple[int, int]] = field(default_factory=dict)  # component → (across, down)
     scans: list[JpegScan] = field(default_factory=list)
-    end: int = 0  # where the end marker is, or should be
-    closed: bool = True
+    end: int = 0  # position of the end marker, or where it should be
+    closed: bool = True  # whether there is an end marker
 
 
 def guard(image: ImageFile.ImageFile, data: bytes, notes: list[str]) -> Callable[[], None]:
-    """Have `image.load()` raise DecodeError where pixels are missing; the function returned looks at what it decoded.
+    """Make `image.load()` raise DecodeError if pixels are missing.
 
-    image: as opened from `data`, not yet loaded.
+    Args:
+        image: opened from `data` and not loaded yet.
+        data: the file.
+        notes: receives a note if the end marker is missing.
+
+    Returns:
+        A function to call after `image.load()`, which checks the decoded pixels.
     """
-    found = structure(data)
-    _check_restarts(found, data)
-    _check_scans(found)
-    if not found.closed:
+    structure = read_structure(data)
+    _check_restarts(structure, data)
+    _check_scans(structure)
+    if not structure.closed:
         notes.append(_MISSING_END)
-    huffman = found.frame in (0xC0, 0xC1, 0xC2)
-    if huffman and len(found.scans) == 1 and found.frame != 0xC2:
-        _feed(image, data, found)
+    huffman = structure.frame in (0xC0, 0xC1, 0xC2)
+    if huffman and len(structure.scans) == 1 and structure.frame != 0xC2:
+        _feed(image, data, structure)
     elif huffman:
-        if not found.closed:
-            _close(image, data, found)
-        return lambda: _compare(image, data, found)
+        if not structure.closed:
+            _add_end_marker(image, data, structure)
+        return lambda: _decode_again(image, data, structure)
     return lambda: None
 
 
-def structure(data: bytes) -> Structure:
-    """Raises DecodeError where a marker stands that cannot stand there."""
-    found, at, interval = Structure(), 2, 0
+def read_structure(data: bytes) -> Structure:
+    """The markers of a JPEG. Raises DecodeError for a marker in a wrong place."""
+    structure, at, interval = Structure(), 2, 0
     while True:
         at = data.find(b"\xff", at)
         while 0 <= at < len(data) - 1 and data[at + 1] == 0xFF:
             at += 1
         if at < 0 or at + 1 >= len(data):
-            if found.scans:
-                found.closed, found.end = False, found.scans[-1].end
-                return found
+            if structure.scans:
+                structure.closed, structure.end = False, structure.scans[-1].end
+                return structure
             raise DecodeError("truncated: the file ends before its pixels begin")
         marker = data[at + 1]
         if marker in (_EOI, _SOI) or marker == 0x01 or marker < 0xC0 or 0xD0 <= marker <= 0xD7:
             at += 2
             if marker == _EOI:
-                found.end = at - 2
-                return found
-            continue  # Pillow and libjpeg pass over these, and so did the camera
+                structure.end = at - 2
+                return structure
+            continue  # Pillow and libjpeg ignore these
         length = int.from_bytes(data[at + 2 : at + 4], "big")
         body = data[at + 4 : at + 2 + length]
         if length < 2 or len(body) < length - 2:
             raise DecodeError(f"truncated within a header (marker FF {marker:02X})")
         at += 2 + length
         if marker in _FRAMES and len(body) >= 6:
-            found.frame = marker
-            found.size = int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")
+            structure.frame = marker
+            structure.size = int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")
             parts = [body[6 + 3 * i : 9 + 3 * i] for i in range(body[5])]
-            found.sampling = {p[0]: (p[1] >> 4, p[1] & 15) for p in parts if len(p) == 3}
+            structure.sampling = {p[0]: (p[1] >> 4, p[1] & 15) for p in parts if len(p) == 3}
         elif marker == _DRI and len(body) >= 2:
             interval = int.from_bytes(body[:2], "big")
         elif marker == _SOS:
-            scan = _scan(body, interval, at)
-            at = _end_of(data, scan)
-            found.scans.append(scan)
-            if _closes(data, at, found, scan):
-                return found
+            scan = _read_scan_header(body, interval, at)
+            at = _find_scan_end(data, scan)
+            structure.scans.append(scan)
+            if _is_last_scan(data, at, structure, scan):
+                return structure
 
 
-def _scan(body: bytes, interval: int, at: int) -> JpegScan:
+def _read_scan_header(body: bytes, interval: int, at: int) -> JpegScan:
     count = body[0] if body else 0
     if len(body) < 1 + 2 * count + 3:
         raise DecodeError("the header of a scan is damaged")
@@ -124,8 +131,8 @@ def _scan(body: bytes, interval: int, at: int) -> JpegScan:
     return JpegScan(components, (first, last), (precision >> 4, precision & 15), interval, at)
 
 
-def _end_of(data: bytes, scan: JpegScan) -> int:
-    """Where the next marker is that is no restart marker, or the end of the file."""
+def _find_scan_end(data: bytes, scan: JpegScan) -> int:
+    """Set the end and the restart markers of a scan; return the position of the next marker or the end of the file."""
     end = len(data)
     for mark in _MARKER.finditer(data, scan.start):
         if not 0xD0 <= data[mark.end() - 1] <= 0xD7:
@@ -138,22 +145,22 @@ def _end_of(data: bytes, scan: JpegScan) -> int:
     return end
 
 
-def _closes(data: bytes, at: int, found: Structure, scan: JpegScan) -> bool:
-    """Whether the picture ends where this scan ends, at `at`. Raises DecodeError for what cannot follow a scan."""
+def _is_last_scan(data: bytes, at: int, structure: Structure, scan: JpegScan) -> bool:
+    """Whether the image ends with this scan, at `at`. Raises DecodeError for a marker that cannot follow a scan."""
     marker = data[at + 1] if at + 1 < len(data) else None
-    if marker is None or marker == _SOI:  # another picture behind this one
-        found.closed, found.end = False, scan.end
+    if marker is None or marker == _SOI:  # another image follows
+        structure.closed, structure.end = False, scan.end
         return True
     if marker == _EOI:
-        found.end = at
+        structure.end = at
         return True
     length = int.from_bytes(data[at + 2 : at + 4], "big")
-    then = at + 2 + length
-    follows = (
-        length == 6 + 2 * data[at + 4] if marker == _SOS and at + 4 < len(data) else data[then : then + 1] == b"\xff"
-    )
-    whole = found.frame in (0xC0, 0xC1) and len(scan.components) == len(found.sampling) and marker in (0xC4, _SOS)
-    if whole or marker not in _BETWEEN or length < 2 or not follows:
+    if marker == _SOS and at + 4 < len(data):
+        is_segment = length == 6 + 2 * data[at + 4]
+    else:
+        is_segment = data[at + 2 + length : at + 3 + length] == b"\xff"
+    complete = structure.frame in (0xC0, 0xC1) and len(scan.components) == len(structure.sampling)
+    if (complete and marker in (0xC4, _SOS)) or marker not in _BETWEEN or length < 2 or not is_segment:
         raise DecodeError(
             f"after {at - scan.start:,} bytes of pixels stands FF {marker:02X}, which has no business there: bytes are "
             f"missing or were overwritten"
@@ -161,27 +168,28 @@ def _closes(data: bytes, at: int, found: Structure, scan: JpegScan) -> bool:
     return False
 
 
-def _check_restarts(found: Structure, data: bytes) -> None:
-    for scan in found.scans:
+def _check_restarts(structure: Structure, data: bytes) -> None:
+    for scan in structure.scans:
         if not scan.interval and scan.restarts:
             raise DecodeError("a restart marker where there should be none: bytes are missing or were overwritten")
-        if not scan.interval or found.size[1] == 0:
+        if not scan.interval or structure.size[1] == 0:
             continue
-        wanted = -(-_units(found, scan) // scan.interval) - 1
-        if len(scan.restarts) not in (wanted, wanted + 1):  # some encoders close with one
-            raise DecodeError(f"{len(scan.restarts):,} of its {wanted:,} restart markers are there: bytes are missing")
+        expected = -(-_count_units(structure, scan) // scan.interval) - 1
+        if len(scan.restarts) not in (expected, expected + 1):  # some encoders end with a restart marker
+            count = len(scan.restarts)
+            raise DecodeError(f"{count:,} of its {expected:,} restart markers are there: bytes are missing")
         if any(data[at + 1] != 0xD0 + i % 8 for i, at in enumerate(scan.restarts)):
             raise DecodeError("its restart markers do not follow each other: bytes are missing or were overwritten")
 
 
-def _units(found: Structure, scan: JpegScan) -> int:
-    """Of how many units a scan is made: blocks, or groups of blocks of several components."""
-    width, height = found.size
-    across = max(h for h, _ in found.sampling.values())
-    down = max(v for _, v in found.sampling.values())
+def _count_units(structure: Structure, scan: JpegScan) -> int:
+    """The number of units of a scan: blocks, or groups of blocks of several components."""
+    width, height = structure.size
+    across = max(h for h, _ in structure.sampling.values())
+    down = max(v for _, v in structure.sampling.values())
     if len(scan.components) != 1:
         return _ceil(width, 8 * across) * _ceil(height, 8 * down)
-    h, v = found.sampling.get(scan.components[0], (1, 1))
+    h, v = structure.sampling.get(scan.components[0], (1, 1))
     return _ceil(_ceil(width * h, across), 8) * _ceil(_ceil(height * v, down), 8)
 
 
@@ -189,69 +197,69 @@ def _ceil(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def _check_scans(found: Structure) -> None:
-    """That every coefficient of every component comes in full."""
-    if not found.scans:
+def _check_scans(structure: Structure) -> None:
+    """Raise DecodeError unless the scans hold every bit of every coefficient of every component."""
+    if not structure.scans:
         raise DecodeError("truncated: the file ends before its pixels begin")
-    if found.frame not in (0xC2, 0xC6, 0xCA, 0xCE):
-        whole = set(found.sampling) <= {component for scan in found.scans for component in scan.components}
+    if structure.frame not in (0xC2, 0xC6, 0xCA, 0xCE):
+        complete = set(structure.sampling) <= {component for scan in structure.scans for component in scan.components}
     else:
-        missing = {component: np.full(64, 99) for component in found.sampling}  # bits of each coefficient
-        for scan in found.scans:
+        missing = {component: np.full(64, 99) for component in structure.sampling}  # bits of each coefficient
+        for scan in structure.scans:
             for component in set(scan.components) & set(missing):
                 missing[component][scan.band[0] : scan.band[1] + 1] = scan.precision[1]
-        whole = not any(bits.any() for bits in missing.values())
-    if not whole:
-        scans = "1 scan" if len(found.scans) == 1 else f"{len(found.scans)} scans"
+        complete = not any(bits.any() for bits in missing.values())
+    if not complete:
+        scans = "1 scan" if len(structure.scans) == 1 else f"{len(structure.scans)} scans"
         raise DecodeError(f"it ends after {scans}, and some are missing: only part of it can be seen")
 
 
-def _feed(image: ImageFile.ImageFile, data: bytes, found: Structure) -> None:
-    """Of a picture in one scan: hand the decoder its data so that it shows whether it comes out even."""
-    scan = found.scans[0]
+def _feed(image: ImageFile.ImageFile, data: bytes, structure: Structure) -> None:
+    """Feed the decoder of a JPEG of a single scan so that `image.load()` detects missing or surplus data."""
+    scan = structure.scans[0]
     end = scan.end
-    if not found.closed:
-        # where a file was filled up with zeros, they are no data; a few may be
-        bare = len(data[scan.start : end].rstrip(b"\0")) + scan.start
-        end = bare if end - bare >= 64 else end
+    if not structure.closed:
+        # zeros at the end of a file are no data, unless they are few
+        without_zeros = len(data[scan.start : end].rstrip(b"\0")) + scan.start
+        end = without_zeros if end - without_zeros >= 64 else end
     parts = [data[: max(scan.start, end - SPARE)], data[max(scan.start, end - SPARE) : end] + LOOK_AHEAD]
-    given = 0
+    parts_read = 0
 
     def read(_: int) -> bytes:
-        nonlocal given
-        given += 1
-        if given > len(parts):
-            missing = "bytes of its pixels are missing" if found.closed else "the end of the file is missing"
+        nonlocal parts_read
+        parts_read += 1
+        if parts_read > len(parts):
+            missing = "bytes of its pixels are missing" if structure.closed else "the end of the file is missing"
             raise DecodeError(f"truncated: {missing}, and the picture with it")
-        return parts[given - 1]
+        return parts[parts_read - 1]
 
-    image.load_read = read  # type: ignore[attr-defined]  # the plugins' way of handing over data
-    before = image.load_end
+    image.load_read = read  # type: ignore[attr-defined]  # Pillow calls it to read data
+    load_end = image.load_end
 
-    def ended() -> None:
-        before()
-        if given < len(parts):
+    def load_end_and_check() -> None:
+        load_end()
+        if parts_read < len(parts):
             raise DecodeError(
                 f"its pixels are complete more than {SPARE} bytes before its data end: they were overwritten or moved"
             )
 
-    image.load_end = ended  # type: ignore[method-assign]
+    image.load_end = load_end_and_check  # type: ignore[method-assign]
 
 
-def _close(image: ImageFile.ImageFile, data: bytes, found: Structure) -> None:
-    """Hand the decoder the end marker that is missing."""
-    parts = iter([data[: found.end] + b"\xff\xd9"])
+def _add_end_marker(image: ImageFile.ImageFile, data: bytes, structure: Structure) -> None:
+    """Feed the decoder the data and the missing end marker."""
+    parts = iter([data[: structure.end] + b"\xff\xd9"])
     image.load_read = lambda _: next(parts, b"")  # type: ignore[attr-defined]
 
 
-def _compare(image: ImageFile.ImageFile, data: bytes, found: Structure) -> None:
-    """Of a loaded picture in many scans: decode it again with bytes behind each that mean nothing."""
+def _decode_again(image: ImageFile.ImageFile, data: bytes, structure: Structure) -> None:
+    """Decode a JPEG of several scans again, with noise after each; raise DecodeError if that changes the pixels."""
     pieces, at = [], 0
-    for scan in found.scans:
-        for place in (*scan.restarts, scan.end):
-            pieces += [data[at:place], _NOISE]
-            at = place
-    pieces.append(data[at : found.end] + b"\xff\xd9")
+    for scan in structure.scans:
+        for end in (*scan.restarts, scan.end):
+            pieces += [data[at:end], _NOISE]
+            at = end
+    pieces.append(data[at : structure.end] + b"\xff\xd9")
     with Image.open(io.BytesIO(b"".join(pieces)), formats=["JPEG"]) as again:
         again.load()
         same = again.size == image.size and again.mode == image.mode and again.im is not None

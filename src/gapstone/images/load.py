@@ -1,8 +1,8 @@
-"""load(file) = its pixels as uint8 (H, W, C), upright, gray or sRGB; or ImageError with the reason in one line.
+"""`load` decodes an image file to uint8 pixels (H, W, C), upright, gray or sRGB, or raises ImageError with a reason.
 
-The one careful loader: content is sniffed and the extension ignored; the pixel limit is checked before anything is
-decoded; truncated files are refused; only raster formats are opened (an EPS file is a program: it would be handed to
-Ghostscript). Nothing is ever replaced by a black image or the next file.
+The format is recognised by the content, not by the file's suffix. The pixel limit is checked before decoding. Truncated
+files are refused. Only raster formats are opened (an EPS file is a program, which Pillow would give to Ghostscript). An
+unusable image is never replaced by a black image or by another file.
 """
 
 import hashlib
@@ -24,16 +24,16 @@ from gapstone.images import heif, missing_data, tiff
 from gapstone.images.colour import to_uint8
 from gapstone.images.decode_error import DecodeError
 from gapstone.images.file_type import file_type
-from gapstone.images.high_bit_depth import Deep, deep
+from gapstone.images.high_bit_depth import Deep, read_deep
 from gapstone.images.intensity_range import UNDECIDED, Ranges, ValueSpread
 from gapstone.images.pillow_guard import strict
 from gapstone.storage.paths import opener
 
-MAX_PIXELS = 178_956_970  # twice Pillow's own: where it turns from warning to refusing
-VERSION = 2  # of what load() returns for the same bytes; the scan's cache is keyed by it
+MAX_PIXELS = 178_956_970  # twice Pillow's limit, from which Pillow refuses an image instead of warning
+VERSION = 2  # changes when load() returns other pixels for the same bytes; part of the key of the scan's cache
 
-# In the order they are tried: TGA has no signature, so it comes last. Formats that run programs (EPS), hold drawings
-# (WMF, SVG) or that Pillow only guesses at are left out on purpose.
+# In the order in which they are tried: TGA has no signature, so it comes last. Formats that run programs (EPS), hold
+# drawings (WMF, SVG) or that Pillow only guesses are left out on purpose.
 _PLUGINS = {
     "JPEG": "JpegImagePlugin",
     "MPO": "MpoImagePlugin",
@@ -69,19 +69,19 @@ CHANGED = "it is no longer the file that was looked at: it was replaced or chang
 
 
 class ImageError(ValueError):
-    """The image cannot be used; `str(e)` is the reason, in one line."""
+    """The image cannot be used; the message is the reason, in one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An image as the rest of the project sees it."""
+    """A decoded image."""
 
     pixels: NDArray[np.uint8]  # (H, W, C); C is 1 (gray) or 3 (sRGB)
-    mode: str  # the file's own, in Pillow's words: "RGB", "P", "CMYK", "I;16", …
-    size: tuple[int, int]  # (width, height) after turning upright
-    notes: tuple[str, ...]  # what was assumed or left out: "the first of 41 frames is used", …
-    spread: ValueSpread | None = None  # of more than 8 bits: between which values the pixels lie
-    content: bytes = b""  # of more than 8 bits, or with alpha: a hash of what `pixels` does not hold of it
+    mode: str  # Pillow's name of the file's mode: "RGB", "P", "CMYK", "I;16", …
+    size: tuple[int, int]  # (width, height) of the upright image
+    notes: tuple[str, ...]  # assumptions and omissions: "the first of 41 frames is used", …
+    spread: ValueSpread | None = None  # the range of the values, if they have more than 8 bits
+    content: bytes = b""  # a hash of what `pixels` does not show of an image of more than 8 bits or with alpha
 
 
 def load(
@@ -91,7 +91,7 @@ def load(
     max_pixels: int = MAX_PIXELS,
     ranges: Ranges | None = None,
 ) -> Loaded:
-    """Load one image right, or say why not.
+    """Decode an image.
 
     ```python
     load("photo.jpg").pixels.shape                # (480, 640, 3)
@@ -99,20 +99,24 @@ def load(
     load(open("photo.jpg", "rb").read()).notes    # ()
     ```
 
-    source: a path, or the bytes of a file.
-    channels: 1 converts to gray (ITU-R 601 luma), 3 to sRGB; None keeps what the image is.
-    max_pixels: the limit on width × height, checked on the header before decoding.
-    ranges: what is black and white among 16-bit and float values, as a data set or a model says; None: guessed from
-        this picture alone, and noted.
+    Threads and processes can call it safely.
 
-    Raises ImageError with the reason, whatever went wrong. Safe to call from threads and processes.
+    Args:
+        source: a path, or the bytes of a file.
+        channels: 1 converts to gray (ITU-R 601 luma), 3 to sRGB; None keeps the image's own.
+        max_pixels: the limit on width × height, checked by the header before decoding.
+        ranges: which 16-bit and float values are black and white, as chosen for a data set or a model; None guesses
+            them from this image alone and adds a note.
+
+    Raises:
+        ImageError: the image cannot be used, for any reason; the message is the reason.
     """
     if channels not in (None, 1, 3):
         raise ValueError(f"load(channels={channels!r}): give 1 (gray), 3 (sRGB) or None (as the image is)")
     try:
         data = source if isinstance(source, bytes) else read_bytes(source, max_pixels)
-        with strict(max_pixels) as heard:
-            return _decode(data, channels, max_pixels, ranges or UNDECIDED, heard)
+        with strict(max_pixels) as pillow_warnings:
+            return _decode(data, channels, max_pixels, ranges or UNDECIDED, pillow_warnings)
     except ImageError:
         raise
     except DecodeError as e:
@@ -125,15 +129,20 @@ def load(
         raise ImageError(tiff.refusal(data) or file_type(data[:1024])) from None
     except RecursionError:
         raise ImageError("its structure is nested without end") from None
-    except Exception as e:  # Pillow's plugins raise nearly everything on hostile files
+    except Exception as e:  # Pillow's plugins raise nearly any error for hostile files
         raise ImageError(_reason(e)) from e
 
 
 def read_bytes(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, sha256: str | None = None) -> bytes:
-    """The bytes of a regular file; ImageError for anything else (a folder, a pipe that would block for ever, …).
+    """Read a regular file.
 
-    sha256: what a scan found the file to be; what is kept under that hash must be made of these bytes and no others, so
-    ImageError where it has changed since.
+    Args:
+        path: the file.
+        max_pixels: the limit on the image's pixels, which bounds the size of the file.
+        sha256: the hash that the file had in a scan, if what is stored under that hash must be made of these bytes.
+
+    Raises:
+        ImageError: the file cannot be read, has another hash, or is no regular file (a folder, a pipe, …).
     """
     try:
         status = os.stat(path)
@@ -141,11 +150,11 @@ def read_bytes(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, sha25
             raise ImageError("a folder, not a file")
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("not a regular file (a pipe, socket or device)")
-        # 8 bytes per pixel (16-bit RGBA, not compressed) and some metadata: nothing larger can pass the pixel limit
+        # 8 bytes per pixel (uncompressed 16-bit RGBA) and metadata: a larger file has more pixels than the limit
         if status.st_size > max_pixels * 8 + (64 << 20):
             raise ImageError(f"the file is {status.st_size / 1e9:.1f} GB, more than any image within the pixel limit")
         with open(path, "rb", opener=opener) as f:
-            if not stat.S_ISREG(os.fstat(f.fileno()).st_mode):  # exchanged meanwhile
+            if not stat.S_ISREG(os.fstat(f.fileno()).st_mode):  # replaced since os.stat
                 raise ImageError("not a regular file (a pipe, socket or device)")
             data = f.read()
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
@@ -166,19 +175,21 @@ def read_bytes(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, sha25
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Import just these plugins: Image.init() would import all 45 (0.1 s per worker process)."""
+    """Import only these plugins: Image.init() imports all 45, which takes 0.1 s per worker process."""
     for plugin in _PLUGINS.values():
         importlib.import_module(f"PIL.{plugin}")
     return tuple(name for name in _PLUGINS if name in Image.OPEN)
 
 
-def _decode(data: bytes, channels: Literal[1, 3] | None, max_pixels: int, ranges: Ranges, heard: list[str]) -> Loaded:
+def _decode(
+    data: bytes, channels: Literal[1, 3] | None, max_pixels: int, ranges: Ranges, pillow_warnings: list[str]
+) -> Loaded:
     notes: list[str] = []
-    upright, mode = _upright(data, max_pixels, notes)
-    found, content = None, b""
+    upright, mode = _decode_upright(data, max_pixels, notes)
+    spread, content = None, b""
     if isinstance(upright, Deep):
-        flat, found = upright.as_image(ranges, notes)
-        content = upright.content() if found else b""
+        flat, spread = upright.as_image(ranges, notes)
+        content = upright.content() if spread else b""
     else:
         flat = upright
     pixels, hidden = to_uint8(flat, notes)
@@ -186,39 +197,39 @@ def _decode(data: bytes, channels: Literal[1, 3] | None, max_pixels: int, ranges
         pixels = convert(pixels, channels)
     pixels = np.ascontiguousarray(pixels[:, :, None] if pixels.ndim == 2 else pixels)
     pixels.flags.writeable = False
-    notes.extend(dict.fromkeys(f"Pillow: {text}" for text in heard))
-    return Loaded(pixels, mode, (pixels.shape[1], pixels.shape[0]), tuple(notes), found, content or hidden)
+    notes.extend(dict.fromkeys(f"Pillow: {text}" for text in pillow_warnings))
+    return Loaded(pixels, mode, (pixels.shape[1], pixels.shape[0]), tuple(notes), spread, content or hidden)
 
 
-def _upright(data: bytes, max_pixels: int, notes: list[str]) -> tuple[Image.Image | Deep, str]:
-    """The picture as it is held, or its values where they have more than 8 bits; and the file's mode."""
-    missing_data.in_file(data)
-    if (layout := tiff.layout(data)) is not None:
+def _decode_upright(data: bytes, max_pixels: int, notes: list[str]) -> tuple[Image.Image | Deep, str]:
+    """The upright image, or its values if they have more than 8 bits; and the file's mode."""
+    missing_data.check_file(data)
+    if (layout := tiff.read_layout(data)) is not None:
         _check_size(layout.width, layout.height, max_pixels)
-        if (values := tiff.read(layout, data)) is not None:
+        if (deep := tiff.read_pixels(layout, data)) is not None:
             if layout.compression == 1:
-                missing_data.check_rows(values.values)
-            if (pages := tiff.pages(layout, data)) > 1:
-                notes.append(_first_of(pages))
-            return values.turned(layout.orientation), values.mode
-    if heif.is_heif(data) and (photo := heif.opened(data)) is not None:
-        file, said = photo
+                missing_data.check_rows(deep.values)
+            if (pages := tiff.count_pages(layout, data)) > 1:
+                notes.append(_frames_note(pages))
+            return deep.turned(layout.orientation), deep.mode
+    if heif.is_heif(data) and (file := heif.open_heif(data)) is not None:
         width, height = file.size
         _check_size(width, height, max_pixels)
-        notes.extend(said)
-        image = heif.decoded(file)
-        return image, image.mode
+        if len(file) != 1:
+            notes.append(f"the main one of {len(file)} pictures is used")
+        heif_image: Image.Image = file.to_pillow()  # already upright
+        return heif_image, heif_image.mode
     with Image.open(io.BytesIO(data), formats=_formats()) as image:
         _check_size(*image.size, max_pixels)
-        notes.extend(_frames(image))
-        check = missing_data.before(image, data, layout, notes)
-        values = deep(image, data, notes)
-        if values is None:
+        notes.extend(_notes_on_frames(image))
+        check_decoded = missing_data.check_opened(image, data, layout, notes)
+        deep = read_deep(image, data, notes)
+        if deep is None:
             image.load()
-            check()
+            check_decoded()
             return _turn(image, _orientation(image, notes)), image.mode
-        missing_data.check_deep(values.values, str(image.format))
-        return values.turned(_orientation(image, notes)), values.mode
+        missing_data.check_deep(deep.values, str(image.format))
+        return deep.turned(_orientation(image, notes)), deep.mode
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -229,7 +240,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def convert(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
-    """Gray ↔ colour: (H, W), (H, W, 1) or (H, W, 3) to (H, W, channels)."""
+    """Convert between gray and colour: (H, W), (H, W, 1) or (H, W, 3) → (H, W, channels)."""
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.shape[2] == channels:
@@ -239,10 +250,10 @@ def convert(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
 
 
-def _frames(image: Image.Image) -> list[str]:
+def _notes_on_frames(image: Image.Image) -> list[str]:
     try:
         frames = int(getattr(image, "n_frames", 1))
-    except Exception:  # a broken later frame; the first may well be whole, and loading it tells
+    except Exception:  # a later frame is damaged; the first one may be intact, which decoding it will show
         frames = 0
     finally:
         if hasattr(image, "seek"):
@@ -251,15 +262,15 @@ def _frames(image: Image.Image) -> list[str]:
         return []
     if not frames:
         return ["its later frames are damaged; the first is used"]
-    return [_first_of(frames)]
+    return [_frames_note(frames)]
 
 
-def _first_of(frames: int) -> str:
+def _frames_note(frames: int) -> str:
     return f"the first of {frames} frames or pages is used"
 
 
 def _orientation(image: Image.Image, notes: list[str]) -> int:
-    """1 to 8, in EXIF or, where EXIF has none, in XMP."""
+    """The orientation, 1 to 8, in EXIF or, if EXIF has none, in XMP."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except (SyntaxError, ValueError, KeyError, TypeError, IndexError, OverflowError, EOFError, OSError, struct.error):
@@ -272,13 +283,12 @@ def _turn(image: Image.Image, orientation: int) -> Image.Image:
         return image
     info = image.info
     turned = image.transpose(_UPRIGHT[orientation])
-    turned.info = info  # transpose() copies it, but not for every mode
+    turned.info = info  # transpose() does not copy it for every mode
     return turned
 
 
 def _reason(e: Exception) -> str:
     text = " ".join(str(e).split())
-    low = text.lower()
-    if "truncated" in low or isinstance(e, EOFError):
+    if "truncated" in text.lower() or isinstance(e, EOFError):
         return f"truncated: the end of the file is missing ({text or type(e).__name__})"
     return display(f"cannot be decoded: {text or type(e).__name__}")

@@ -1,9 +1,8 @@
-"""What is missing from a picture that its decoder makes up without a word: black, gray, or noise for the rest.
+"""Detects missing pixels that a decoder silently replaces by black, gray or noise.
 
-`in_file` and `before` look at the file; what the second returns looks at the decoded pixels. Only what no sound file
-can look like is refused; damage that leaves a file like any other cannot be told: bytes exchanged within pixels that
-carry no checksum and no count (WebP, AVIF and HEIC, pixels that are not packed), and missing rows that end exactly with
-a row.
+`check_file` and `check_opened` look at the file; the function that `check_opened` returns looks at the decoded pixels.
+Only files are refused that no intact file can be like. Other damage cannot be detected: changed bytes in pixels without
+a checksum or a count (WebP, AVIF, HEIC, uncompressed pixels), and missing rows if the data end exactly with a row.
 """
 
 import io
@@ -20,16 +19,16 @@ from gapstone.images.decode_error import DecodeError
 from gapstone.images.tiff import TiffLayout
 
 ZEROS = bytes(64)
-"""Packed pixels are never zero for so long; a file that was copied in part, or preallocated, is."""
+"""Compressed pixels never contain so many zeros; a partly copied or preallocated file does."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 BARE = {"BMP", "DIB", "PPM", "TGA", "SGI", "PCX", "DDS"}
-"""Formats without any check, whose missing pixels come out as 0."""
+"""Formats without checksums, whose missing pixels are decoded as 0."""
 
 
-def in_file(data: bytes) -> None:
-    """Raises DecodeError for what can be seen before a decoder is asked, which would only say that it cannot."""
+def check_file(data: bytes) -> None:
+    """Raise DecodeError for damage that is better described before decoding, where the decoder would only fail."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         _check_webp(data)
     elif data[4:8] == b"ftyp":
@@ -38,8 +37,13 @@ def in_file(data: bytes) -> None:
         _check_jpeg2000(data)
 
 
-def before(image: ImageFile.ImageFile, data: bytes, layout: TiffLayout | None, notes: list[str]) -> Callable[[], None]:
-    """Raises DecodeError, and so does the function returned, to be called when the image has been loaded."""
+def check_opened(
+    image: ImageFile.ImageFile, data: bytes, layout: TiffLayout | None, notes: list[str]
+) -> Callable[[], None]:
+    """Check an image that Pillow has opened; return a function that checks it once it is loaded.
+
+    Both raise DecodeError.
+    """
     form = image.format
     if form in ("JPEG", "MPO"):
         return jpeg.guard(image, data, notes)
@@ -54,9 +58,9 @@ def before(image: ImageFile.ImageFile, data: bytes, layout: TiffLayout | None, n
         _check_qoi(data, image.size)
     elif form == "TIFF" and layout is not None:
         if layout.compression == 7:
-            _check_jpegs(layout, data)
+            _check_tiff_jpegs(layout, data)
         elif layout.compression in (8, 32946):
-            _check_sums(layout, data)
+            _check_tiff_zlib(layout, data)
         if layout.compression == 1 and layout.bits[:1] != (1,):
             return lambda: check_rows(np.asarray(image))
     elif form == "SGI":
@@ -68,7 +72,7 @@ def before(image: ImageFile.ImageFile, data: bytes, layout: TiffLayout | None, n
 
 
 def check_deep(values: NDArray[Any], form: str) -> None:
-    """Of more than 8 bits, in a format that has no check."""
+    """Check the values of an image of more than 8 bits in a format without checksums. Raises DecodeError."""
     if form == "SGI":
         check_planes(values)
     elif form in BARE:
@@ -76,7 +80,7 @@ def check_deep(values: NDArray[Any], form: str) -> None:
 
 
 def _check_png(data: bytes, at: int = 0) -> None:
-    """The sums of its pixels, which Pillow does not look at: some bytes exchanged unpack to another picture."""
+    """Check the checksums of the pixels, which Pillow ignores. Raises DecodeError."""
     at += len(_PNG)
     while at + 12 <= len(data):
         name, end = data[at + 4 : at + 8], at + 8 + int.from_bytes(data[at : at + 4], "big")
@@ -92,7 +96,7 @@ def _check_png(data: bytes, at: int = 0) -> None:
 
 def _check_webp(data: bytes) -> None:
     length = int.from_bytes(data[4:8], "little") + 8
-    if length - len(data) > 1:  # a last byte that only pads is left out by some
+    if length - len(data) > 1:  # some encoders leave out a last padding byte
         raise DecodeError(f"truncated: {length - len(data):,} of its {length:,} bytes are missing")
     at = 12
     while at + 8 <= min(length, len(data)):
@@ -103,14 +107,16 @@ def _check_webp(data: bytes) -> None:
 
 
 def check_zeros(data: bytes, start: int, end: int) -> None:
-    """Of packed pixels."""
-    found = data.find(ZEROS, start, end)
-    if found >= 0:
-        raise DecodeError(f"from byte {found:,} on its packed pixels are only zeros: they were never written, or lost")
+    """Raise DecodeError if compressed pixels contain too many zeros."""
+    position = data.find(ZEROS, start, end)
+    if position >= 0:
+        raise DecodeError(
+            f"from byte {position:,} on its packed pixels are only zeros: they were never written, or lost"
+        )
 
 
 def _check_qoi(data: bytes, size: tuple[int, int]) -> None:
-    """That its chunks make exactly as many pixels as it has, and then it ends."""
+    """Check that the chunks give exactly the image's pixels, and the end follows. Raises DecodeError."""
     left, at, last = size[0] * size[1], 14, len(data) - 8
     while left > 0 and at < last:
         byte = data[at]
@@ -128,26 +134,26 @@ def _check_qoi(data: bytes, size: tuple[int, int]) -> None:
         raise DecodeError("its pixels do not end where its data end: bytes are missing or were overwritten")
 
 
-def _check_jpegs(layout: TiffLayout, data: bytes) -> None:
-    """Of a TIFF: each of its strips or tiles is a JPEG, with tables that they share."""
+def _check_tiff_jpegs(layout: TiffLayout, data: bytes) -> None:
+    """Check the strips or tiles of a TIFF that are JPEGs with shared tables. Raises DecodeError."""
     for start, count in zip(layout.offsets, layout.counts, strict=False):
         part = data[start : start + count]
         if len(part) < count:
             raise DecodeError(f"truncated: {count - len(part):,} bytes of pixels are missing")
-        if not part:  # a tile that was left out, to be filled with the ground
+        if not part:  # an omitted tile, which stands for background
             continue
-        whole = b"\xff\xd8" + (layout.tables or b"\xff\xd8\xff\xd9")[2:-2] + part[2:]
-        found = jpeg.structure(whole)
-        if found.frame not in (0xC0, 0xC1, 0xC2) or len(found.sampling) not in (1, 3, 4):
+        complete = b"\xff\xd8" + (layout.tables or b"\xff\xd8\xff\xd9")[2:-2] + part[2:]
+        structure = jpeg.read_structure(complete)
+        if structure.frame not in (0xC0, 0xC1, 0xC2) or len(structure.sampling) not in (1, 3, 4):
             continue  # Pillow cannot decode it alone
-        with Image.open(io.BytesIO(whole), formats=["JPEG"]) as image:
-            ended = jpeg.guard(image, whole, [])
+        with Image.open(io.BytesIO(complete), formats=["JPEG"]) as image:
+            check_decoded = jpeg.guard(image, complete, [])
             image.load()
-            ended()
+            check_decoded()
 
 
-def _check_sums(layout: TiffLayout, data: bytes) -> None:
-    """Of a TIFF packed by zlib: the sums behind the pixels, which libtiff does not read."""
+def _check_tiff_zlib(layout: TiffLayout, data: bytes) -> None:
+    """Check the zlib checksums of a TIFF's pixels, which libtiff ignores. Raises DecodeError."""
     most = 64 + layout.part[0] * layout.part[1] * layout.samples * max(layout.bits, default=8) // 8
     for start, count in zip(layout.offsets, layout.counts, strict=False):
         try:
@@ -157,7 +163,7 @@ def _check_sums(layout: TiffLayout, data: bytes) -> None:
 
 
 def _check_jpeg2000(data: bytes) -> None:
-    """That no marker stands among the packed pixels: they are packed so that none can."""
+    """Raise DecodeError for a marker among the compressed pixels, whose encoding avoids markers."""
     at = data.find(b"\xff\x4f\xff\x51") + 2
     while at >= 2 and at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] not in (0x90, 0xD9):
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -173,50 +179,50 @@ def _check_jpeg2000(data: bytes) -> None:
         if begin < end:
             packed = np.frombuffer(data, np.uint8, end - begin, begin)
             after = packed[1:][packed[:-1] == 0xFF]
-            # markers of packets, which begin all of them or none, hold a number that may be anything
-            counted = data[begin : begin + 4] == b"\xff\x91\0\4"
-            if not counted and bool(((after >= 0x90) & (after != 0x92)).any()):
+            # markers before packets (of all packets or of none) hold a number, which may look like a marker
+            has_packet_markers = data[begin : begin + 4] == b"\xff\x91\0\4"
+            if not has_packet_markers and bool(((after >= 0x90) & (after != 0x92)).any()):
                 raise DecodeError("markers stand among its packed pixels: bytes were overwritten or are missing")
         at = end
 
 
 def check_planes(values: NDArray[Any]) -> None:
-    """As `check_rows`, where the channels follow each other, each from the bottom up."""
+    """`check_rows` for a format that stores one channel after the other, each from bottom to top."""
     planes = values[::-1, :, None] if values.ndim == 2 else values[::-1]
     _check_plane(np.concatenate([planes[..., i] != 0 for i in range(planes.shape[2])]), 1)
 
 
 def check_rows(values: NDArray[Any], high: int = 1) -> None:
-    """Raises DecodeError where the zeros of a picture begin or end within a row of pixels that are none.
+    """Raise DecodeError if rows of zeros begin or end within a row of other pixels.
 
-    high: rows that are packed together.
+    `high` is the number of rows that are compressed together.
     """
     if values.ndim == 3:
         values = values[..., :3]
     if high > 1:
         rows = values.shape[0] // high * high
         values = np.asarray(values[:rows].reshape(-1, high, *values.shape[1:]).any(axis=1))
-    there = values != 0
-    for one in [there] if there.ndim == 2 else [there.any(axis=2), *np.moveaxis(there, 2, 0)]:
-        _check_plane(one, high)
+    nonzero = values != 0
+    for plane in [nonzero] if nonzero.ndim == 2 else [nonzero.any(axis=2), *np.moveaxis(nonzero, 2, 0)]:
+        _check_plane(plane, high)
 
 
-_CLEAR = 8  # rows of pixels next to the zeros
+_CLEAR = 8  # rows next to the zeros that must be full of other pixels
 
 
-def _check_plane(there: NDArray[np.bool_], high: int) -> None:
-    """there: (rows, columns), where a pixel is not 0."""
-    height, width = there.shape
-    rows = np.asarray(there.any(axis=1))
+def _check_plane(nonzero: NDArray[np.bool_], high: int) -> None:
+    """Check a plane (rows, columns) that says which pixels are not 0."""
+    height, width = nonzero.shape
+    rows = np.asarray(nonzero.any(axis=1))
     for begin, end in _gaps(rows):
         if end - begin < max(2, height / 16):
             continue
-        # the zeros begin within the row above, or end within the row below; pixels are thick around there
+        # the zeros begin within the row above, or end within the row below, and the rows beyond are full of pixels
         for edge, inward in ((begin - 1, -1), (end, 1)):
             near = edge + inward * np.arange(1, 1 + max(2, _CLEAR // high))
             if not (0 <= edge < height) or near.min() < 0 or near.max() >= height:
                 continue
-            row, full = there[edge], there[near]
+            row, full = nonzero[edge], nonzero[near]
             for cut in (row, row[::-1]):  # zeros on the right, or on the left
                 last = width - int(np.argmax(cut[::-1]))
                 zeros = width - last
@@ -229,6 +235,6 @@ def _check_plane(there: NDArray[np.bool_], high: int) -> None:
 
 
 def _gaps(rows: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """Where no row has any pixel: (begin, end)."""
+    """Yield (begin, end) of each run of rows without pixels."""
     edges = np.flatnonzero(np.diff(np.concatenate([[True], rows, [True]]).astype(np.int8)))
     yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)

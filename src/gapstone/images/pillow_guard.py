@@ -1,9 +1,9 @@
-"""`with strict(max_pixels) as heard:` Pillow refuses truncated files, respects the limit, and its warnings are kept.
+"""`strict` makes Pillow refuse truncated files and respect a pixel limit, and collects its warnings.
 
-Three of Pillow's switches are global: warnings, LOAD_TRUNCATED_IMAGES (some libraries turn it on for everybody, and
-half a picture then comes back gray) and MAX_IMAGE_PIXELS. `warnings.catch_warnings` alone is not safe in threads: two
-overlapping uses restore each other's state for good. So the first thread in sets the switches, the last one out
-restores them, and each thread hears only its own warnings.
+Three of Pillow's settings are global: warnings, LOAD_TRUNCATED_IMAGES (some libraries set it for the whole process, and
+then half of a truncated image is gray) and MAX_IMAGE_PIXELS. `warnings.catch_warnings` is not thread-safe: two
+overlapping uses restore each other's state for good. So the first thread that enters changes the settings, the last one
+that leaves restores them, and each thread receives only its own warnings.
 """
 
 import logging
@@ -16,22 +16,22 @@ from typing import Any, TextIO
 from PIL import Image, ImageFile
 
 _lock = threading.Lock()
-_inside = 0
+_inside = 0  # number of threads in `strict`
 _restore: ExitStack | None = None
-_mine = threading.local()
+_thread = threading.local()
 
 
 @contextmanager
 def strict(max_pixels: int) -> Iterator[list[str]]:
-    """Run Pillow strictly; the list yielded fills with the text of its warnings (those of this thread only)."""
-    heard: list[str] = []
+    """Run Pillow strictly; yield a list to which this thread's warnings of Pillow are added as texts."""
+    texts: list[str] = []
     _enter(max_pixels)
-    before: list[str] | None = getattr(_mine, "heard", None)
-    _mine.heard = heard
+    outer: list[str] | None = getattr(_thread, "warnings", None)
+    _thread.warnings = texts
     try:
-        yield heard
+        yield texts
     finally:
-        _mine.heard = before
+        _thread.warnings = outer
         _leave()
 
 
@@ -39,9 +39,9 @@ def _enter(max_pixels: int) -> None:
     global _inside, _restore
     with _lock:
         if _inside == 0:
-            _restore = _set_switches()
+            _restore = _change_settings()
         _inside += 1
-        # Pillow raises beyond twice its limit. Ours is checked separately, exactly; this one only lets it through.
+        # Pillow raises beyond twice its limit: raise that, because `load` checks its own limit exactly
         limit = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = max_pixels if limit is None else max(limit, max_pixels // 2 + 1)
 
@@ -55,7 +55,7 @@ def _leave() -> None:
             _restore = None
 
 
-def _set_switches() -> ExitStack:
+def _change_settings() -> ExitStack:
     stack = ExitStack()
     stack.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
     stack.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
@@ -63,12 +63,12 @@ def _set_switches() -> ExitStack:
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     for module in (r"PIL\..*", r"gapstone\.images\..*"):
         warnings.filterwarnings("always", module=module)
-    log, silent = logging.getLogger("PIL"), logging.NullHandler()  # else Python prints Pillow's log where nobody asked
+    log, silent = logging.getLogger("PIL"), logging.NullHandler()  # without a handler Python prints Pillow's log
     log.addHandler(silent)
     stack.callback(log.removeHandler, silent)
-    shown = warnings.showwarning
+    showwarning = warnings.showwarning
 
-    def hear(
+    def collect(
         message: Warning | str,
         category: type[Warning],
         filename: str,
@@ -76,12 +76,12 @@ def _set_switches() -> ExitStack:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> Any:
-        mine: list[str] | None = getattr(_mine, "heard", None)
-        if mine is None:  # another thread's warning, nothing to do with images
-            return shown(message, category, filename, lineno, file, line)
+        texts: list[str] | None = getattr(_thread, "warnings", None)
+        if texts is None:  # a warning of a thread that is not in `strict`
+            return showwarning(message, category, filename, lineno, file, line)
         if not issubclass(category, Image.DecompressionBombWarning):
-            mine.append(" ".join(str(message).split()))
+            texts.append(" ".join(str(message).split()))
         return None
 
-    warnings.showwarning = hear
+    warnings.showwarning = collect
     return stack

@@ -1,4 +1,4 @@
-"""Preprocessing: crop to shape, resize, (x/255 − mean) / std. The same numbers in training, prediction and export.
+"""`Preprocessing`: crop, resize, (x/255 − mean) / std; the same numbers in training, prediction and export.
 
 Sizes are (height, width) in pixels, mean and std per channel on the scale 0…1.
 """
@@ -22,23 +22,30 @@ if TYPE_CHECKING:
 
 Batch = TypeVar("Batch", "Tensor", "NDArray[np.uint8]")
 
-LARGEST = 4096  # pixels per side; anything above is a mistake or an attack, not a classifier's input
+LARGEST = 4096  # pixels per side; a larger input of a classifier is a mistake or an attack
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes what the network sees.
+    """Turns an image into the network's input.
 
     ```python
     p = Preprocessing(3, size=(224, 224), stored=(256, 256), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    kept = p.fit(load("photo.jpg").pixels)        # (256, 256, 3) uint8: cropped to shape, resized
-    seen = p.centre(kept[None])                   # (1, 224, 224, 3)
-    p.normalise(torch.from_numpy(seen)).shape     # (1, 3, 224, 224) float32, channels last in memory
+    stored = p.fit(load("photo.jpg").pixels)        # (256, 256, 3) uint8: cropped and resized
+    centre = p.centre(stored[None])                 # (1, 224, 224, 3)
+    p.normalise(torch.from_numpy(centre)).shape     # (1, 3, 224, 224) float32, channels last in memory
     ```
 
-    channels: 1 (gray) or 3 (sRGB). size: what the network sees. stored: what is kept, with a margin for random crops.
-    ranges: what became 0 and 255 of values of more than 8 bits when the network was trained, to be given to `load`.
-    Raises ValueError where the numbers make no sense.
+    Args:
+        channels: 1 (gray) or 3 (sRGB).
+        size: of the network's input.
+        stored: of a stored image, which has a margin for random crops.
+        mean: per channel.
+        std: per channel.
+        ranges: the values of more than 8 bits that are black and white for the network; to be given to `load`.
+
+    Raises:
+        ValueError: the numbers make no sense.
     """
 
     channels: int
@@ -68,56 +75,58 @@ class Preprocessing:
             raise ValueError(f"preprocessing: std is {self.std!r}; expected numbers above 0")
 
     def fit(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(H, W, C) of any size → (*stored, channels): the centre part of the right shape, resized (antialiased).
+        """(H, W, C) of any size → (*stored, channels): crop to the proportions of `stored`, then resize.
 
-        The picture is never squeezed: what is beyond the shape of `stored` is cut off on both sides alike.
+        The crop is centred; the resize is antialiased and keeps the proportions of the image.
         """
         pixels = convert(pixels, self.channels)
         height, width = self.stored
         h, w = pixels.shape[:2]
         if (h, w) == (height, width):
             return pixels
-        # the crop and the resize in one step: a 30000×2 picture must not become 540000×36 on the way
-        _, dy, dx = self._kept(h, w)
+        # crop and resize in one step, so that a 30000×2 image does not become 540000×36 in between
+        _, dy, dx = self._crop(h, w)
         box = (max(0.0, dx), max(0.0, dy), min(float(w), w - dx), min(float(h), h - dy))
         image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
         out = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
         return out.reshape(height, width, self.channels)
 
     def native(self, pixels: NDArray[np.uint8], smallest: int = 1) -> NDArray[np.uint8]:
-        """(H, W, C) → (H, W, channels): the picture as it is, nothing cut off and nothing resized.
+        """(H, W, C) → (H, W, channels): the image in its own size, neither cropped nor resized.
 
         ```python
         p.native(load("photo.jpg").pixels).shape      # (480, 640, 3)
         ```
 
-        smallest: the shortest side that the network takes.
-        Raises ImageError where it is `not_native`.
+        `smallest` is the shortest side that the network accepts. Raises ImageError with the reason of `not_native`.
         """
         reason = not_native(pixels.shape[0], pixels.shape[1], smallest)
         if reason is not None:
             raise ImageError(reason)
         return convert(pixels, self.channels)
 
-    def _kept(self, height: int, width: int) -> tuple[float, float, float]:
-        """Of a picture, the pixels per pixel kept, and the upper and left edge of what is kept."""
+    def _crop(self, height: int, width: int) -> tuple[float, float, float]:
+        """(image pixels per stored pixel, top, left) of the part of an image that `fit` uses."""
         scale = min(height / self.stored[0], width / self.stored[1])
         return scale, (height - self.stored[0] * scale) / 2, (width - self.stored[1] * scale) / 2
 
     def seen(self, height: int, width: int) -> tuple[float, tuple[float, float]]:
-        """Which part of a picture of that size the network sees: the picture's pixels per pixel of the network's input,
-        and the outer edges (top, left) of the part, in the picture's pixels.
+        """The part of an image of this size that the network sees.
+
+        Returns:
+            How many pixels of the image are a pixel of the network's input, and the edges (top, left) of the part in
+            pixels of the image.
 
         ```python
         Preprocessing(3, (224, 224), (256, 256), mean, std).seen(1024, 2048)     # (4.0, (64.0, 576.0))
         ```
         """
-        scale, top, left = self._kept(height, width)
-        down, right = ((kept - seen) // 2 for kept, seen in zip(self.stored, self.size, strict=True))
+        scale, top, left = self._crop(height, width)
+        down, right = ((stored - size) // 2 for stored, size in zip(self.stored, self.size, strict=True))
         return scale, (top + down * scale, left + right * scale)
 
     def centre(self, batch: Batch) -> Batch:
-        """(N, h, w, C) → (N, *size, C): the middle of each image, as a view."""
+        """(N, h, w, C) → (N, *size, C): the centre of each image, as a view."""
         height, width = self.size
         h, w = int(batch.shape[1]), int(batch.shape[2])
         if h < height or w < width:
@@ -136,24 +145,24 @@ class Preprocessing:
                 f"preprocessing.normalise: got {batch.dtype} of shape {tuple(batch.shape)}; expected torch.uint8 "
                 f"(N, H, W, {self.channels})"
             )
-        # one multiply-add per value: x·a + b
+        # x·a + b is a single multiply-add per value
         a = torch.tensor([1 / (255 * s) for s in self.std], dtype=torch.float32, device=batch.device)
         b = torch.tensor(
             [-m / s for m, s in zip(self.mean, self.std, strict=True)], dtype=torch.float32, device=batch.device
         )
-        seen = torch.addcmul(b, batch.to(torch.float32), a)
-        return seen.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        normalised = torch.addcmul(b, batch.to(torch.float32), a)
+        return normalised.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and numbers, for a model file."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ranges"}
-        # files of models of 8-bit pictures stay as they were before there were ranges
+        # without ranges, the files of models of 8-bit images are the same as in versions that knew no ranges
         ranges = {} if self.ranges == UNDECIDED else {"ranges": self.ranges.to_json()}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()} | ranges
 
     @classmethod
     def from_json(cls, given: object) -> Preprocessing:
-        """The opposite. Every field is checked: model files come from anywhere. Raises ValueError."""
+        """The opposite of `to_json`; every field is checked, because model files are foreign. Raises ValueError."""
         names = ("channels", "size", "stored", "mean", "std")
         if not isinstance(given, dict) or set(given) - {"ranges"} != set(names):
             has = sorted(map(str, given)) if isinstance(given, dict) else type(given).__name__
@@ -175,8 +184,10 @@ class Preprocessing:
 
 
 def not_native(height: int, width: int, smallest: int) -> str | None:
-    """Why a network cannot be shown a picture of that size as it is: it has a side shorter than `smallest`, which the
-    network needs, or more than 4096² pixels, of which the maps would take gigabytes; None where it can.
+    """Why a network cannot see an image of this size without a resize; None if it can.
+
+    A side is shorter than `smallest`, which the network needs, or the image has more than 4096² pixels, whose maps
+    would take gigabytes.
     """
     if min(height, width) < smallest:
         return (
@@ -200,7 +211,7 @@ def _is_number(value: object) -> bool:
 
 
 def parse_size(size: str) -> tuple[int, int]:
-    """(height, width) of --size as it is typed, "96" or "96x128". Raises ValueError."""
+    """(height, width) of the option --size, "96" or "96x128". Raises ValueError."""
     match = re.fullmatch(r"\s*(\d{1,5})\s*(?:[x×,]\s*(\d{1,5})\s*)?", str(size).lower())
     sides = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not all(8 <= s <= LARGEST for s in sides):

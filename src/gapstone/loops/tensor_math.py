@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.runtime.torch_internals import written_down
+from gapstone.runtime.torch_internals import exporting
 
 NOWHERE = 2**62  # the position of no position
 
@@ -85,7 +85,7 @@ class TensorMath:
 
     def largest(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         flat = x.flatten(x.dim() - len(self.positions))
-        if written_down():  # ONNX has no stable sort; of equals, a forward pass asks for none in particular
+        if exporting():  # ONNX has no stable sort; of equals, a forward pass asks for none in particular
             v, i = flat.topk(min(k, flat.shape[-1]), dim=-1)
         else:
             v, i = flat.sort(dim=-1, descending=True, stable=True)

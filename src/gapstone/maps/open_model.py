@@ -16,7 +16,7 @@ from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.explain import explain
 from gapstone.maps.explanation import Explanation
 from gapstone.models.classifier import Classifier, load, trial_image
-from gapstone.models.model_file import NotFiniteError, dry_run_is_finite, finite, finite_logits
+from gapstone.models.model_file import NotFiniteError, check_dry_run, check_finite, finite_logits
 from gapstone.nets import NAMES, NETS
 from gapstone.nets.checkpoints import FORMATS, read_checkpoint
 from gapstone.nets.zoo import class_names, survey, with_head
@@ -158,7 +158,7 @@ def open_model(name: str, weights: Path | None = None, device: str = "cpu") -> I
     if takes_weights(name):
         opened = _of_timm(name, weights, device) if name.startswith("timm:") else _published(name, weights, device)
         try:
-            dry_run_is_finite(opened.model, _trial_image(opened))
+            check_dry_run(opened.model, _trial_image(opened))
         except NotFiniteError as error:
             raise NotFiniteError(f"{display(weights or name)}: {error}") from error
         return opened
@@ -194,7 +194,7 @@ def _published(name: str, weights: Path | None, device: str) -> ImageModel:
     labels = class_names(found.classes, "imagenet-1k" if found.classes == 1000 else None)
     with torch.random.fork_rng(devices=[]):  # first weights, overwritten at once
         classifier = Classifier(name, found.head, labels, preprocessing)
-    finite(found.features | found.head_state)
+    check_finite(found.features | found.head_state)
     classifier.features.load_state_dict(found.features)
     classifier.head.load_state_dict(found.head_state)
     return ImageModel(name, classifier.eval().to(device), labels, preprocessing)

@@ -1,4 +1,4 @@
-"""`--weights FILE`: trained weights for a backbone, from a model of gapstone's or a safetensors state_dict."""
+"""`--weights FILE`: trained weights of a backbone, from a model of gapstone's or a safetensors state_dict."""
 
 import hashlib
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from gapstone.storage.paths import check_input
 
 @dataclass(frozen=True)
 class BackboneWeights:
-    """A trained backbone, and what it expects of images.
+    """The weights of a trained backbone, and the images that it expects.
 
     >>> weights = read_weights(Path("photos.safetensors"))
     >>> weights.backbone, weights.channels
@@ -32,39 +32,44 @@ class BackboneWeights:
 
     backbone: str
     channels: int
-    """Of the images it was trained on."""
+    """Channels of the images it was trained on."""
     state: dict[str, Tensor]
     preprocessing: Preprocessing | None = None
-    """Of a model of gapstone's; a state_dict has none."""
+    """The preprocessing of a model of gapstone's; None for a state_dict."""
     moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    """(mean, std) per channel on the scale 0…1 that the weights expect, where that is known."""
+    """(mean, std) per channel that the weights expect, on the scale 0…1; None if unknown."""
 
 
 def read_weights(path: Path, backbone: str | None = None, channels: int = 3) -> BackboneWeights:
-    """The weights in `path`, checked against the network they are for.
+    """Read the weights in `path` and check them against the network they are for.
 
-    backbone: its name, for a state_dict; a model of gapstone's names its own. channels: of the images at hand; a
-    state_dict of gapstone's own networks may be for as many, or for 3 or 1.
+    Args:
+        path: a model of gapstone's, or a state_dict as safetensors.
+        backbone: name of the network, for a state_dict; a model of gapstone's names its own.
+        channels: of the user's images; a state_dict of gapstone's own networks may be for as many, or for 3 or 1.
 
-    Raises: ValueError for a file that does not hold these weights, with what to do.
+    Raises:
+        ValueError: the file does not hold these weights; says what to do.
     """
     check_input(f"--weights {display(path)}", path)
     check_size(path)
     try:
         with safe_open(path, "pt") as file:
-            ours = KEY in (file.metadata() or {})
+            is_model_file = KEY in (file.metadata() or {})
     except SafetensorError as error:
         raise ValueError(
             f"--weights {path}: not a safetensors file ({error}); write one with "
             f"safetensors.torch.save_file(model.state_dict(), …): pickled checkpoints can run code and are not opened."
         ) from error
-    if ours:
+    if is_model_file:
         model = load(path)
         if backbone not in (None, model.backbone):
             raise ValueError(f"--weights {path} is a {model.backbone}, not a {backbone}: leave --backbone out.")
-        seen = model.preprocessing
-        state = model.features.state_dict()
-        return BackboneWeights(model.backbone, seen.channels, state, seen, (seen.mean, seen.std))
+        preprocessing = model.preprocessing
+        moments = (preprocessing.mean, preprocessing.std)
+        return BackboneWeights(
+            model.backbone, preprocessing.channels, model.features.state_dict(), preprocessing, moments
+        )
     if backbone is None:
         raise ValueError(
             f"--weights {path} does not say which network it is for (it is no model of gapstone's): name it, such as "
@@ -72,43 +77,49 @@ def read_weights(path: Path, backbone: str | None = None, channels: int = 3) -> 
         )
     if backbone.startswith("timm:"):
         zoo = with_head(backbone.removeprefix("timm:"), path)
-        given = {f"net.{key}": tensor for key, tensor in zoo.model.state_dict().items()}
+        state = {f"net.{key}": tensor for key, tensor in zoo.model.state_dict().items()}
         channels = len(zoo.mean)
-        return BackboneWeights(backbone, *_fitting(path, backbone, (channels,), given), moments=(zoo.mean, zoo.std))
-    given = read_state(path)
-    if {key.partition(".")[0] for key in given} == {"features", "head"}:  # a Classifier's state_dict
-        trunk = {key.removeprefix("features."): tensor for key, tensor in given.items() if key.startswith("features.")}
-        return BackboneWeights(backbone, *_fitting(path, backbone, (channels, 3, 1), trunk))
+        return BackboneWeights(backbone, *_matching(path, backbone, (channels,), state), moments=(zoo.mean, zoo.std))
+    state = read_state(path)
+    if {key.partition(".")[0] for key in state} == {"features", "head"}:  # a Classifier's state_dict
+        features = {
+            key.removeprefix("features."): tensor for key, tensor in state.items() if key.startswith("features.")
+        }
+        return BackboneWeights(backbone, *_matching(path, backbone, (channels, 3, 1), features))
     if backbone in FORMATS:
-        found = read_checkpoint(backbone, path)
-        # with its head it is what was published, and expects what that expects; a trunk alone is anyone's
-        published = found.head_state is not None and found.in_channels == len(found.mean)
-        moments = (found.mean, found.std) if published else None
-        return BackboneWeights(backbone, found.in_channels, found.features, moments=moments)
-    return BackboneWeights(backbone, *_fitting(path, backbone, (channels, 3, 1), given))
+        checkpoint = read_checkpoint(backbone, path)
+        # with a head it is the published checkpoint, which expects the published moments; without one, nobody knows
+        published = checkpoint.head_state is not None and checkpoint.in_channels == len(checkpoint.mean)
+        return BackboneWeights(
+            backbone,
+            checkpoint.in_channels,
+            checkpoint.features,
+            moments=(checkpoint.mean, checkpoint.std) if published else None,
+        )
+    return BackboneWeights(backbone, *_matching(path, backbone, (channels, 3, 1), state))
 
 
 def digest(features: nn.Module) -> str:
-    """Sixteen hex digits: equal weights, equal digest, whatever file they came from."""
-    found = hashlib.sha256()
+    """Sixteen hex digits of SHA-256: equal weights have an equal digest, whatever file they came from."""
+    sha256 = hashlib.sha256()
     for name, tensor in sorted(features.state_dict().items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]
+        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        sha256.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return sha256.hexdigest()[:16]
 
 
-def _fitting(
-    path: Path, backbone: str, channels: tuple[int, ...], given: dict[str, Tensor]
+def _matching(
+    path: Path, backbone: str, channels: tuple[int, ...], state: dict[str, Tensor]
 ) -> tuple[int, dict[str, Tensor]]:
-    """For how many channels the weights are, and those of the trunk alone."""
+    """The first number of channels whose network has these tensors, and the tensors of its features alone."""
     wrong: list[str] = []
     for count in dict.fromkeys(channels):
         with on_meta():
             expected = nets.build(backbone, count).state_dict()
-        differs = [key for key, own in expected.items() if key not in given or given[key].shape != own.shape]
+        differs = [key for key, tensor in expected.items() if key not in state or state[key].shape != tensor.shape]
         if not differs:
-            check_sound(f"--weights {path}: not the weights of {backbone}", expected, given)
-            return count, {key: given[key] for key in expected}
+            check_sound(f"--weights {path}: not the weights of {backbone}", expected, state)
+            return count, {key: state[key] for key in expected}
         wrong = wrong or differs
     raise ValueError(
         f"--weights {path}: not the weights of {backbone}: {len(wrong)} of its {len(expected)} tensors are missing or "

@@ -1,13 +1,13 @@
-"""A safetensors file with JSON in its metadata: what is in it, what is wrong with it, and how to write it whole.
+"""Model files: safetensors with gapstone's JSON in the metadata. Reads, checks and writes them.
 
-The format: the header's length (8 bytes, little-endian), the header (JSON: name → dtype, shape, place), the numbers.
-Everything is decided on the header, before the numbers are read.
+The format: the header's length (8 bytes, little-endian), the header (JSON: name → dtype, shape, offsets), the numbers.
+The header is checked before the numbers are read.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,19 +23,21 @@ from gapstone.storage.atomic import write_atomic
 from gapstone.storage.paths import sentence
 
 KEY = "gapstone"
-"""The entry of the metadata that holds our JSON."""
+"""The entry of the metadata that holds gapstone's JSON."""
 
 CHECKSUM = "sha256"
-"""The field of our JSON that holds the SHA-256 of all other fields and of all tensors."""
+"""The field of that JSON that holds the SHA-256 of all other fields and of all tensors."""
 
 SAFETENSORS_LIMIT = 100_000_000  # bytes of a header
 
 DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL"}
 
 Shapes = dict[str, tuple[str, tuple[int, ...]]]
-"""Name of a tensor → its dtype in safetensors' words, and its shape."""
+"""Name of a tensor → its dtype as safetensors names it, and its shape."""
 
-# What people give by mistake, by its first bytes.
+WRONG_WEIGHTS = "its weights are not those of the model it describes"
+
+# Files that are often given by mistake, by their first bytes.
 SIGNATURES = (
     (b"PK\x03\x04", "a zip archive, as torch.save writes (.pt, .pth, .ckpt)"),
     (b"\x80", "a Python pickle, as old torch.save and joblib write"),
@@ -50,39 +52,42 @@ SIGNATURES = (
 
 
 class ModelFileError(ValueError):
-    """The file is no model of gapstone's; `str(e)` says what was found, what was expected and what to do."""
+    """The file is not a valid model of gapstone's; the message says what is wrong and what to do."""
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What the header of a whole file says; its numbers are still on the disk."""
+    """The header of a complete file; the numbers are not read yet."""
 
     path: Path
     about: dict[str, Any]
-    """Our JSON, without the checksum."""
+    """gapstone's JSON, without the checksum."""
     shapes: Shapes
     checksum: object = None
-    """As the file gives it; None in files of before there was one, which are taken as they are."""
+    """As the file gives it; None in files written before there was one, which are accepted."""
 
     def weights(self) -> dict[str, Tensor]:
-        """Raises ModelFileError where the numbers do not fit the header or the checksum, or are not finite."""
+        """Read the numbers.
+
+        Raises ModelFileError if they do not match the header or the checksum, or are not finite.
+        """
         try:
             weights = safetensors.torch.load(self.path.read_bytes())
         except OSError as error:
             raise ModelFileError(sentence(OSError(error.errno, error.strerror)).rstrip(".")) from error
-        except Exception as error:  # SafetensorError, and what its torch part lets through
+        except Exception as error:  # SafetensorError, and errors that its torch part does not catch
             raise ModelFileError(f"damaged: {error}; copy it again, or save the model again") from error
         if self.checksum not in (None, checksum(self.about, weights)):
             raise ModelFileError(
                 "damaged: its content does not fit its checksum; copy it again, or save the model again"
             )
-        same(self.shapes, {name: (DTYPES.get(t.dtype, str(t.dtype)), tuple(t.shape)) for name, t in weights.items()})
-        finite(weights)
+        check_shapes(self.shapes, _shapes(weights))
+        check_finite(weights)
         return weights
 
 
 def read(path: Path) -> ModelFile:
-    """Raises ModelFileError for all that is not a whole safetensors file with our JSON."""
+    """Read the header. Raises ModelFileError unless this is a complete safetensors file with gapstone's JSON."""
     if not path.exists():
         raise ModelFileError("there is no such file")
     if not path.is_file():
@@ -93,7 +98,7 @@ def read(path: Path) -> ModelFile:
             start = file.read(64)
             length = int.from_bytes(start[:8], "little")
             if len(start) < 9 or start[8:9] != b"{" or length > SAFETENSORS_LIMIT:
-                raise ModelFileError(_what_it_is(start))
+                raise ModelFileError(_wrong_format(start))
             if 8 + length > size:
                 raise ModelFileError(_cut_short(size, 8 + length))
             if length > LONGEST_HEADER:
@@ -115,20 +120,20 @@ def read(path: Path) -> ModelFile:
     except OSError as error:
         raise ModelFileError(sentence(OSError(error.errno, error.strerror)).rstrip(".")) from error
     about = _about(header)
-    given = about.pop(CHECKSUM, None)
-    return ModelFile(path, about, {name: (e["dtype"], tuple(e["shape"])) for name, e in _tensors(header)}, given)
+    checksum = about.pop(CHECKSUM, None)
+    return ModelFile(path, about, {name: (e["dtype"], tuple(e["shape"])) for name, e in _tensors(header)}, checksum)
 
 
 def write(path: Path, weights: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """The same weights and JSON give the same bytes; the file appears whole or not at all."""
-    # within our JSON, not beside it: safetensors writes the entries of its metadata in no order
+    """Write the file atomically; the same weights and JSON give the same bytes."""
+    # the checksum stands inside the JSON: safetensors writes the entries of its metadata in no fixed order
     data = safetensors.torch.save(weights, {KEY: _as_text({**about, CHECKSUM: checksum(about, weights)})})
     write_atomic(path, data)
 
 
 def checksum(about: dict[str, Any], weights: dict[str, Tensor]) -> str:
-    """SHA-256, in hex, of our JSON and of every tensor's name, type, shape and bytes."""
-    # of a foreign file's JSON with NaN in it, too: what is wrong with that is said elsewhere
+    """SHA-256, in hex, of the JSON and of every tensor's name, dtype, shape and bytes."""
+    # NaN is allowed: JSON of a foreign file may hold it, and other checks report that
     digest = hashlib.sha256(_as_text(about, allow_nan=True).encode("ascii"))
     for name, tensor in sorted(weights.items()):
         digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode("utf-8", "backslashreplace"))
@@ -142,28 +147,33 @@ def _as_text(about: dict[str, Any], allow_nan: bool = False) -> str:
 
 
 def shapes(model: nn.Module) -> Shapes:
-    return {name: (DTYPES.get(t.dtype, str(t.dtype)), tuple(t.shape)) for name, t in model.state_dict().items()}
+    """The dtype and shape of every tensor of the model's state_dict."""
+    return _shapes(model.state_dict())
 
 
-def same(expected: Shapes, found: Shapes) -> None:
-    """Raises ModelFileError that names the first few differences."""
-    wrong = [f"{name} is missing" for name in expected if name not in found]
-    wrong += [f"{name} does not belong" for name in found if name not in expected]
+def _shapes(tensors: Mapping[str, Tensor]) -> Shapes:
+    return {name: (DTYPES.get(t.dtype, str(t.dtype)), tuple(t.shape)) for name, t in tensors.items()}
+
+
+def check_shapes(expected: Shapes, actual: Shapes) -> None:
+    """Raises ModelFileError that names the first three differences."""
+    wrong = [f"{name} is missing" for name in expected if name not in actual]
+    wrong += [f"{name} does not belong" for name in actual if name not in expected]
     for name, (dtype, shape) in expected.items():
-        # a single learned number once had no axis: the layer takes both
-        alike = ((dtype, shape), (dtype, ())) if shape == (1,) else ((dtype, shape),)
-        if name in found and found[name] not in alike:
-            wrong.append(f"{name} is {_show(*found[name])}, not {_show(dtype, shape)}")
+        # older versions stored a single learned number with shape (); the layer loads both
+        allowed = ((dtype, shape), (dtype, ())) if shape == (1,) else ((dtype, shape),)
+        if name in actual and actual[name] not in allowed:
+            wrong.append(f"{name} is {_show(*actual[name])}, not {_show(dtype, shape)}")
     if wrong:
         raise ModelFileError(
-            f"its weights are not those of the model it describes: {'; '.join(wrong[:3])[:400]}"
+            f"{WRONG_WEIGHTS}: {'; '.join(wrong[:3])[:400]}"
             + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
             + ". Weights are kept in float32 (model.float()), under the names the model was made with; save it again"
         )
 
 
-def finite(weights: dict[str, Tensor]) -> None:
-    """Raises ModelFileError for NaN or infinity: one makes every answer NaN, and argmax takes NaN for a class."""
+def check_finite(weights: dict[str, Tensor]) -> None:
+    """Raises ModelFileError for NaN or infinity: one NaN makes every logit NaN, and argmax still returns a class."""
     if wrong := not_sound(weights):
         raise ModelFileError(
             f"{wrong}: the training diverged or the file is damaged; train with a smaller learning rate, or copy it "
@@ -172,27 +182,29 @@ def finite(weights: dict[str, Tensor]) -> None:
 
 
 class NotFiniteError(ModelFileError):
-    """The model's logits for a picture are NaN or infinite: no picture is at fault, and there is no prediction."""
+    """The model's logits are NaN or infinite, so there is no prediction; the images are not at fault."""
 
 
 def finite_logits(logits: Tensor, whose: str = "the model") -> Tensor:
-    """The same logits. Raises NotFiniteError where one is NaN or infinite: softmax gives NaN, and argmax a class."""
+    """Return the logits, checked.
+
+    Raises NotFiniteError if one is NaN or infinite: softmax would give NaN, and argmax would still return a class.
+    """
     if bool(torch.isfinite(logits).all()):
         return logits
     rows = int((~torch.isfinite(logits)).flatten(1).any(1).sum()) if logits.dim() > 1 else 1
     raise NotFiniteError(
         f"{whose} gives logits that are NaN or infinite for {rows:,} of {count_noun(len(logits), 'image')}: an error "
-        f"of the "
-        f"model, whose numbers overflow, not of the images; train it again with a smaller learning rate, or take "
-        f"another file"
+        f"of the model, whose numbers overflow, not of the images; train it again with a smaller learning rate, or "
+        f"take another file"
     )
 
 
 @torch.inference_mode()
-def dry_run_is_finite(model: nn.Module, images: Tensor) -> None:
-    """One forward pass. Finite weights may overflow all the same: 1e30 in two layers is infinity.
+def check_dry_run(model: nn.Module, images: Tensor) -> None:
+    """Run one forward pass and check its logits: finite weights can overflow, as 1e30 in two layers does.
 
-    Raises: NotFiniteError.
+    Raises NotFiniteError.
     """
     logits: Tensor = model(images)
     if not bool(torch.isfinite(logits).all()):
@@ -203,15 +215,17 @@ def dry_run_is_finite(model: nn.Module, images: Tensor) -> None:
 
 
 def kind(value: object) -> str:
+    """The type and the start of a JSON value, for error messages."""
     return "missing" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
 
 
-def _what_it_is(start: bytes) -> str:
+def _wrong_format(start: bytes) -> str:
+    """The error message for a file that starts like this."""
     if len(start) < 9:
         return f"only {len(start)} bytes: an empty or cut file; copy it again"
-    found = next((what for signature, what in SIGNATURES if start.startswith(signature)), "no safetensors file")
+    kind_of_file = next((text for signature, text in SIGNATURES if start.startswith(signature)), "no safetensors file")
     return (
-        f"this is {found}. gapstone loads what Classifier.save wrote (.safetensors), and never unpickles: "
+        f"this is {kind_of_file}. gapstone loads what Classifier.save wrote (.safetensors), and never unpickles: "
         f"that would run whatever code the file holds"
     )
 

@@ -26,7 +26,7 @@ from gapstone.pools.name_types import AnyName, Merging, Name
 from gapstone.regions import Region, Whole
 from gapstone.regions.places import Place, PositionWeights, Sampled
 from gapstone.regions.region import symbolic
-from gapstone.runtime.torch_internals import forward_mode, tracing, transformed, written_down
+from gapstone.runtime.torch_internals import exporting, forward_mode, tracing, transformed
 
 Key = tuple[object, ...]
 
@@ -143,7 +143,7 @@ def _one(
     """One pool's answer: checks, then the place, then the loop, which is chosen unless it is given."""
     check_map(x, pool, over, parameters)
     values = parameter_values(x, pool, parameters)
-    elsewhere = written_down()
+    elsewhere = exporting()
     place = over.place(gathered.sizes(x) if elsewhere else tuple(x.shape))
     if isinstance(place, tuple):
         return torch.cat([_one(x, pool, part, parameters, loop=loop).flatten(2) for part in place], 2)

@@ -1,4 +1,4 @@
-"""The process and the machine it runs on: environment, interrupts, timing, torch's private names.
+"""The process and its machine: environment, interrupts, timing, torch's private names, working folder.
 
-Imports `console.formatting` alone.
+Imports only `console.formatting`.
 """

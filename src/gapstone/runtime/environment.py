@@ -1,4 +1,4 @@
-"""What a report says of the machine it was made on."""
+"""The machine: its processor, its memory, its installed packages and its load."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ from types import TracebackType
 
 
 def processor() -> str:
-    """Its name as sold, where the system says it."""
+    """The processor's model name, or its architecture if the system does not tell the name."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -19,7 +19,7 @@ def processor() -> str:
 
 
 def installed(package: str) -> str | None:
-    """The version; None where it is not installed."""
+    """The installed version of a package; None if it is not installed."""
     try:
         return metadata_version(package)
     except PackageNotFoundError:
@@ -27,52 +27,52 @@ def installed(package: str) -> str | None:
 
 
 def memory() -> int:
-    """Bytes that a process may have here: what the machine has, or less where its container is given less."""
+    """How many bytes a process may use: the machine's memory, or the limit of its container if that is less."""
     try:
-        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not every system tells
-        found = 1 << 36
+        limit = 1 << 36
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
-            found = min(found, int(Path(file).read_text("ascii")))
-        except (OSError, ValueError):  # no such file; "max"
+            limit = min(limit, int(Path(file).read_text("ascii")))
+        except (OSError, ValueError):  # there is no such file, or it says "max"
             continue
-    return found
+    return limit
 
 
-class Others:
-    """How many of this process's cores other programs kept busy meanwhile; None where the system does not tell.
+class BackgroundLoad:
+    """Measures how many of this process's cores other programs keep busy; None if the system does not tell.
 
     ```python
-    with Others() as others:
+    with BackgroundLoad() as load:
         measure()
-    others.cores  # 1.4
+    load.cores  # 1.4
     ```
     """
 
     cores: float | None = None
 
-    def __enter__(self) -> "Others":
-        self._before = _busy(), time.process_time(), time.perf_counter()
+    def __enter__(self) -> "BackgroundLoad":
+        self._start = _busy_seconds(), time.process_time(), time.perf_counter()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        (busy, own, clock), now = self._before, _busy()
+        (busy_before, own_before, clock), busy_after = self._start, _busy_seconds()
         wall = time.perf_counter() - clock
-        if busy is None or now is None or wall <= 0:
+        if busy_before is None or busy_after is None or wall <= 0:
             return
-        self.cores = max(0.0, (now - busy - (time.process_time() - own)) / wall)
+        self.cores = max(0.0, (busy_after - busy_before - (time.process_time() - own_before)) / wall)
 
 
-def _busy() -> float | None:
-    """Seconds in which the cores that this process may use have worked, for whomever."""
+def _busy_seconds() -> float | None:
+    """The seconds that the cores of this process have worked since boot, for all programs; None if unknown."""
     try:
-        mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+        cores = {f"cpu{number}" for number in os.sched_getaffinity(0)}
         rows = [line.split() for line in Path("/proc/stat").read_text("ascii").splitlines()]
         ticks = os.sysconf("SC_CLK_TCK")
     except (AttributeError, OSError, ValueError):
         return None
-    # user, nice, system, (idle, iowait,) irq, softirq, steal; what guests do is in user
-    return sum(sum(map(int, row[1:4] + row[6:9])) for row in rows if row and row[0] in mine) / ticks
+    # columns: user, nice, system, (idle, iowait,) irq, softirq, steal; user includes the guests' time
+    return sum(sum(map(int, row[1:4] + row[6:9])) for row in rows if row and row[0] in cores) / ticks

@@ -1,6 +1,6 @@
-"""Ctrl-C, and a polite kill: work ends in order at the first and at once at the second, and one line says what stopped.
+"""Handles Ctrl-C and SIGTERM: the first signal ends the work in order, the second one at once; one line says so.
 
-Standard library only: `gapstone` listens before anything else is imported.
+Imports the standard library only: `gapstone` installs the handlers before it imports anything else.
 """
 
 import os
@@ -11,34 +11,32 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-Says = Callable[[], str]
-
 _SIGNALS = [signal.SIGINT, signal.SIGTERM]
 _sections: list["Section"] = []
-_asked: int | None = None
+_received: int | None = None  # the first signal
 _command = "gapstone"
 
 
 class Section:
-    """Work that ends in order when it is stopped; `says` what was stopped, where results are and how to go on."""
+    """Work that ends in order; its message says what was stopped, where the results are and how to continue."""
 
-    def __init__(self, says: str | Says) -> None:
-        self.says = says
+    def __init__(self, message: str | Callable[[], str]) -> None:
+        self.message = message
 
     def text(self) -> str:
-        return self.says if isinstance(self.says, str) else self.says()
+        return self.message if isinstance(self.message, str) else self.message()
 
 
 @contextmanager
-def stoppable(says: str | Says) -> Iterator[Section]:
-    """Ctrl-C within raises KeyboardInterrupt, with what the innermost section `says` as its note.
+def stoppable(message: str | Callable[[], str]) -> Iterator[Section]:
+    """Make Ctrl-C inside raise KeyboardInterrupt, with the message of the innermost section as its note.
 
     >>> with stoppable(f"Stopped before the first trial; kept in {out}. The same command goes on.") as section:
-    ...     section.says = lambda: f"Stopped after {done} trials; kept in {out}. The same command goes on."
+    ...     section.message = lambda: f"Stopped after {done} trials; kept in {out}. The same command goes on."
 
-    Outside of every section a command has nothing to bring to an end: there Ctrl-C ends the process at once.
+    Outside all sections there is no work to end in order: Ctrl-C ends the process at once.
     """
-    section = Section(says)
+    section = Section(message)
     _sections.append(section)
     try:
         yield section
@@ -51,8 +49,8 @@ def stoppable(says: str | Says) -> Iterator[Section]:
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """Ctrl-C waits until the end of this block, and a process started in it never hears it: its parent stops it."""
+def interrupts_blocked() -> Iterator[None]:
+    """Delay Ctrl-C until the end of this block; a process started inside never receives it, its parent stops it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -64,25 +62,25 @@ def held_back() -> Iterator[None]:
 
 
 def listen(command: str) -> None:
-    """From here on signals end this process as described above; for the command line alone, in its main thread."""
+    """Install the signal handlers; for the command line only, in its main thread."""
     global _command
     _command = f"gapstone {command}" if command.isidentifier() else "gapstone"
     for number in _SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background jobs do not hear Ctrl-C
+        if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background jobs ignore Ctrl-C
             signal.signal(number, _first)
     sys.unraisablehook = _unraisable
 
 
 def finish(code: int) -> int:
-    """The command is done, or has said that it was stopped: what comes now stops nothing. The exit code.
+    """Ignore signals from now on, because the command is done or has printed that it was stopped; return the exit code.
 
-    Without it Ctrl-C while Python takes itself apart would end the process as though it had not been done. And where
-    KeyboardInterrupt has passed through code that was given as text (`exec`), Python kills itself by the signal.
+    Without this, Ctrl-C during Python's shutdown would end a finished command with an error. And after a
+    KeyboardInterrupt that passed through code given as text (`exec`), Python kills itself by the signal.
     """
     for number in _SIGNALS:
         if signal.getsignal(number) in (_first, _at_once):
             signal.signal(number, signal.SIG_IGN)
-    if asked():
+    if stop_requested():
         with suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()
@@ -90,51 +88,52 @@ def finish(code: int) -> int:
     return code
 
 
-def asked() -> bool:
-    """Has this process been asked to stop?"""
-    return _asked is not None
+def stop_requested() -> bool:
+    """Whether this process has received a signal to stop."""
+    return _received is not None
 
 
-def code() -> int:
-    """The exit code of a process that was stopped: 130 after Ctrl-C, 143 after a kill."""
-    return 128 + (_asked or signal.SIGINT)
+def exit_code() -> int:
+    """The exit code of a stopped process: 130 after Ctrl-C, 143 after SIGTERM."""
+    return 128 + (_received or signal.SIGINT)
 
 
-def said(error: BaseException) -> str:
-    """What was stopped, in a line."""
+def stop_message(error: BaseException) -> str:
+    """A line that says what was stopped."""
     notes = getattr(error, "__notes__", [])
-    return str(notes[0]) if notes else _default()
+    return str(notes[0]) if notes else _default_message()
 
 
-def _default() -> str:
+def _default_message() -> str:
     return f"{_command} was stopped before it was done. The same command starts again."
 
 
 def _first(number: int, frame: FrameType | None) -> None:
-    global _asked
-    for one in _SIGNALS:
-        if signal.getsignal(one) is _first:
-            signal.signal(one, _at_once)
-    _asked = number
+    global _received
+    for other in _SIGNALS:
+        if signal.getsignal(other) is _first:
+            signal.signal(other, _at_once)
+    _received = number
     if not _sections:
         _at_once(number, frame)
     raise KeyboardInterrupt
 
 
 def _at_once(number: int, frame: FrameType | None) -> None:
-    """Say so and end, whatever is going on: what is on disk is whole at any moment."""
-    text = _default()
+    """Print the message and end the process at once: files on disk are complete at any moment."""
+    text = _default_message()
     if _sections:
         with suppress(Exception):
             text = _sections[-1].text()
-    cursor = "\x1b[?25h" if sys.__stderr__ is not None and sys.__stderr__.isatty() else ""  # a bar had hidden it
+    cursor = "\x1b[?25h" if sys.__stderr__ is not None and sys.__stderr__.isatty() else ""  # progress bars hide it
     with suppress(OSError):
-        os.write(2, f"{cursor}\ngapstone: {text}\n".encode("utf-8", "backslashreplace"))  # no buffer: it may be in use
+        # not sys.stderr, whose buffer may be in use
+        os.write(2, f"{cursor}\ngapstone: {text}\n".encode("utf-8", "backslashreplace"))
     os._exit(128 + number)
 
 
 def _unraisable(hook: Any) -> None:
-    """A KeyboardInterrupt that came up within a destructor would be printed and forgotten."""
+    """End the process on a KeyboardInterrupt in a destructor, which Python would only print."""
     if isinstance(hook.exc_value, KeyboardInterrupt):
-        _at_once((_asked or signal.SIGINT), None)
+        _at_once(_received or signal.SIGINT, None)
     sys.__unraisablehook__(hook)

@@ -1,6 +1,6 @@
-"""torch's names that are not promised to stay: each is looked for once, and has something that is done without it.
+"""Private names of torch: each is looked up once, and each has a fallback for a torch that lacks it.
 
-Without them things are slower, and as right as before. No other file uses such names (`tests/test_house.py`).
+The fallbacks are slower and give the same results. No other file uses such names (`tests/test_house.py`).
 """
 
 import ctypes
@@ -26,33 +26,33 @@ WITHOUT = {
     "torch.fx.experimental._config.patch": "torch.export writes down that there is more than one image",
     "torch._C.__file__": "compiled loops run on one thread",
 }
-"""By name what is done without it."""
+"""The fallback for each name."""
 
 
 def find(path: str) -> Any:
-    """What stands under a dotted name; None where there is nothing."""
-    found: Any = torch
+    """The object with a dotted name; None if there is none."""
+    value: Any = torch
     parts = path.split(".")
     for number, part in enumerate(parts[1:], 2):
-        if not hasattr(found, part):
+        if not hasattr(value, part):
             try:
                 import_module(".".join(parts[:number]))
             except ImportError:
-                # of a module of nn.Module's instances: an attribute that only they have
-                return getattr(nn.Module(), part, None) if found is nn.Module else None
-        found = getattr(found, part, None)
-    return found
+                # some attributes of nn.Module exist only in its instances
+                return getattr(nn.Module(), part, None) if value is nn.Module else None
+        value = getattr(value, part, None)
+    return value
 
 
 FOUND: dict[str, Any] = {name: find(name) for name in WITHOUT}
 
 
 def missing() -> dict[str, str]:
-    """The names that this torch lacks, and what is done without them; `gapstone doctor` prints it."""
-    return {name: WITHOUT[name] for name, found in FOUND.items() if found is None}
+    """The names that this torch lacks, with their fallbacks; `gapstone doctor` prints it."""
+    return {name: WITHOUT[name] for name, value in FOUND.items() if value is None}
 
 
-# looked up once: a pool of a tiny map takes 5 µs
+# looked up once, because a pool of a tiny map takes only 5 µs
 _level: Callable[[], Any] | None = FOUND["torch._C._functorch.maybe_current_level"]
 _dispatching: Callable[[], int] | None = FOUND["torch._C._len_torch_dispatch_stack"]
 _watching: Callable[[], int] | None = FOUND["torch._C._len_torch_function_stack"]
@@ -61,7 +61,7 @@ _forward_ad: Any = None if FOUND["torch.autograd.forward_ad._current_level"] is 
 
 
 def unwatched(x: Tensor) -> bool:
-    """Whether nobody sees torch's calls on x: no mode, no tracer, no transform of torch.func, no forward derivative."""
+    """Whether nothing intercepts torch's calls on x: no mode, tracer, transform of torch.func or forward derivative."""
     return (
         _dispatching is not None
         and _watching is not None
@@ -74,19 +74,20 @@ def unwatched(x: Tensor) -> bool:
 
 
 def tracing() -> bool:
-    """Whether torch.jit.trace writes down what is called."""
+    """Whether torch.jit.trace is recording calls."""
     return not torch.compiler.is_compiling() and _tracing()
 
 
-def written_down() -> bool:
-    """Whether the calls are kept for somewhere else, where gapstone's operators are not: torch.export (so ONNX, .pt2,
-    AOTInductor) and torch.jit.trace.
+def exporting() -> bool:
+    """Whether calls are recorded for a place without gapstone's operators.
+
+    torch.export (and so ONNX, .pt2 and AOTInductor) and torch.jit.trace do that.
     """
     return torch.compiler.is_exporting() or tracing()
 
 
 def transformed(*values: Any) -> bool:
-    """Inside torch.vmap, torch.func.grad and their like."""
+    """Whether the values are inside torch.vmap, torch.func.grad or another transform of torch.func."""
     if _level is not None:
         return _level() is not None
     return any(isinstance(value, Tensor) and _wrapped(value) for value in values)
@@ -101,7 +102,7 @@ def _wrapped(x: Tensor) -> bool:
 
 
 def forward_mode(*values: Any) -> bool:
-    """Whether torch.autograd.forward_ad may be at work on one of these."""
+    """Whether torch.autograd.forward_ad may be differentiating one of the values."""
     if _forward_ad is not None:
         level: int = _forward_ad._current_level
         return level >= 0
@@ -111,46 +112,46 @@ def forward_mode(*values: Any) -> bool:
 
 
 def unseen_by_modes() -> AbstractContextManager[Any]:
-    """Inside, no mode is told of torch's calls."""
-    found = FOUND["torch._C.DisableTorchFunction"]
-    return nullcontext() if found is None else found()
+    """A context in which no TorchFunctionMode sees torch's calls."""
+    disable = FOUND["torch._C.DisableTorchFunction"]
+    return nullcontext() if disable is None else disable()
 
 
 def snapshot(x: Tensor) -> int | Tensor | None:
-    """What `changed` needs to say later whether x was changed in place."""
+    """What `changed` needs later to detect that x was changed in place."""
     if x.is_inference():
         return None
     return x.detach().clone() if FOUND["torch.Tensor._version"] is None else x._version
 
 
 def changed(x: Tensor, before: int | Tensor | None) -> bool:
-    """Whether x was changed in place since its `snapshot` (of inference tensors nobody can say: no)."""
+    """Whether x was changed in place since its `snapshot`; False for inference tensors, which do not record it."""
     if before is None:
         return False
     if not isinstance(before, Tensor):
         return x._version != before
     if before.shape != x.shape or before.dtype != x.dtype:
         return True
-    # of shapes alone there are no numbers that could differ
+    # tensors on the meta device have no numbers
     return not x.is_meta and not torch.equal(before.nan_to_num(), x.detach().nan_to_num())
 
 
 def hooks(module: nn.Module) -> list[dict[int, Any]]:
-    """A module's forward hooks, to be taken out of it; none where this torch does not show them."""
+    """A module's dictionaries of forward hooks; none if this torch does not show them."""
     if FOUND["torch.nn.Module._forward_hooks"] is None:
         return []
     return [module._forward_hooks, module._forward_pre_hooks]
 
 
 def any_number_of_images() -> AbstractContextManager[Any]:
-    """Inside, torch.export does not take sizes that are not 1 in the example for "never 1"."""
+    """A context in which torch.export does not conclude from an example's size other than 1 that it is never 1."""
     patch = FOUND["torch.fx.experimental._config.patch"]
     return nullcontext() if patch is None else patch(backed_size_oblivious=True)
 
 
 @lru_cache
 def openmp() -> Callable[..., None] | None:
-    """GOMP_parallel of the OpenMP that torch brings along on Linux; None where it has none."""
+    """GOMP_parallel of the OpenMP library that torch ships on Linux; None if there is none."""
     file = FOUND["torch._C.__file__"]
     if file is None:
         return None

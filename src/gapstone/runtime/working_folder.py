@@ -1,7 +1,7 @@
-"""Nothing of the working folder is run or obeyed: it holds a user's photos, and whatever came with them.
+"""Keeps Python and libraries from running code or reading settings in the working folder, which holds foreign files.
 
-Processes: `python -c`, which multiprocessing starts its servers with, looks for modules in the working folder first; a
-`heapq.py` beside the photos would be run instead of Python's own. Libraries: some read a configuration file there.
+Processes: multiprocessing starts its servers with `python -c`, which looks for modules in the working folder first; a
+`heapq.py` beside the photos would run instead of Python's own. Libraries: some read a configuration file there.
 """
 
 import contextlib
@@ -19,16 +19,16 @@ from types import ModuleType
 from typing import Any
 
 HOME = Path(__file__).resolve().parents[2]
-"""The folder that gapstone is imported from: modules are taken from there even where it is the working folder."""
+"""The folder that gapstone is imported from: it stays on the search path even if it is the working folder."""
 
 ELSEWHERE = os.path.dirname(os.__file__)
-"""A folder that holds the standard library alone."""
+"""A folder that holds only the standard library."""
 
-_swapping = threading.RLock()
+_lock = threading.RLock()  # held while process-wide state is replaced
 
 
 def leave_working_folder() -> None:
-    """For a process that is gapstone's own (the command line), and for all that it starts from now on."""
+    """Protect a process of gapstone's own (the command line), and all processes that it starts from now on."""
     sys.path[:] = [entry for entry in sys.path if not _is_working_folder(entry)]
     os.environ.update(environment())
     around_import("torch", _elsewhere)
@@ -36,18 +36,18 @@ def leave_working_folder() -> None:
 
 @contextlib.contextmanager
 def without_working_folder() -> Iterator[None]:
-    """Around the start of a process by multiprocessing, which reads `sys.path` and `os.environ`.
+    """Protect a process that multiprocessing starts inside: it inherits a variables `sys.path` and `os.environ`.
 
     >>> with without_working_folder():
     ...     process.start()
 
-    Both are as before afterwards: what a user's own program starts itself is its own matter.
+    Both are restored afterwards, because processes that a user's program starts itself are not gapstone's business.
     """
-    with _swapping:
-        path, changed = sys.path[:], environment()
-        before = {name: os.environ.get(name) for name in changed}
+    with _lock:
+        path, variables = sys.path[:], environment()
+        before = {name: os.environ.get(name) for name in variables}
         sys.path[:] = search_path()
-        os.environ.update(changed)
+        os.environ.update(variables)
         try:
             yield
         finally:
@@ -62,29 +62,29 @@ def without_working_folder() -> Iterator[None]:
 def search_path() -> list[str]:
     """`sys.path` for a process that gapstone starts.
 
-    Where the folder of a user's own script is the working folder, it comes last: the script is imported again in
-    multiprocessing's processes, with the modules beside it, which replace no others.
+    If the folder of a user's script is the working folder, it comes last: multiprocessing imports the script again in
+    its processes, which needs the modules beside it; being last, these replace no others.
     """
-    last = [entry for entry in sys.path if entry and _is_working_folder(entry)]
-    return [entry for entry in sys.path if not _is_working_folder(entry)] + last[:1]
+    script_folders = [entry for entry in sys.path if entry and _is_working_folder(entry)]
+    return [entry for entry in sys.path if not _is_working_folder(entry)] + script_folders[:1]
 
 
 def environment() -> dict[str, str]:
-    """The variables to be changed for a process that gapstone starts."""
-    changed = {"PYTHONSAFEPATH": "1"}
-    if found := os.environ.get("PYTHONPATH"):
+    """The environment variables to change for a process that gapstone starts."""
+    variables = {"PYTHONSAFEPATH": "1"}
+    if python_path := os.environ.get("PYTHONPATH"):
         # an empty entry, as `PYTHONPATH=$PYTHONPATH:…` leaves it, means the working folder
-        kept = [entry for entry in found.split(os.pathsep) if not _is_working_folder(entry)]
-        changed["PYTHONPATH"] = os.pathsep.join(kept)
-    return changed
+        entries = [entry for entry in python_path.split(os.pathsep) if not _is_working_folder(entry)]
+        variables["PYTHONPATH"] = os.pathsep.join(entries)
+    return variables
 
 
 def import_without(file: str, module: str) -> ModuleType:
-    """Import a library that looks for its configuration at `file`, a relative path, as though there were none.
+    """Import a library, but hide its configuration at `file`, a relative path, from it.
 
     >>> import_without("matplotlibrc", "matplotlib")
 
-    A library that was imported before is left as it is: its configuration was the user's own choice.
+    A library that is already imported does not change: the user chose its configuration.
     """
     with hidden(file):
         return importlib.import_module(module)
@@ -92,15 +92,15 @@ def import_without(file: str, module: str) -> ModuleType:
 
 @contextlib.contextmanager
 def hidden(file: str) -> Iterator[None]:
-    """Inside, a file that is asked for by this relative path is not there."""
+    """Make `os.path.exists` return False for this relative path."""
     exists = os.path.exists
 
-    def all_but(path: Any) -> bool:
+    def exists_unless_hidden(path: Any) -> bool:
         return path != file and exists(path)
 
-    with _swapping:
-        # not a change of folder for that long: other threads may open files by relative paths
-        os.path.exists = all_but
+    with _lock:
+        # no change of the working folder for that long: other threads may open files by relative paths
+        os.path.exists = exists_unless_hidden
         try:
             yield
         finally:
@@ -108,12 +108,12 @@ def hidden(file: str) -> Iterator[None]:
 
 
 def around_import(name: str, context: Callable[[], AbstractContextManager[Any]]) -> None:
-    """Import a library within a context, whoever imports it first. One that was imported before is left as it is."""
+    """Make the first import of a library, wherever it happens, run inside a context; nothing if it is imported."""
     if name not in sys.modules:
-        sys.meta_path.insert(0, _Around(name, context))
+        sys.meta_path.insert(0, _ContextFinder(name, context))
 
 
-class _Around(MetaPathFinder):
+class _ContextFinder(MetaPathFinder):
     def __init__(self, name: str, context: Callable[[], AbstractContextManager[Any]]) -> None:
         self.name, self.context = name, context
 
@@ -124,18 +124,20 @@ class _Around(MetaPathFinder):
         spec = importlib.util.find_spec(name)
         if spec is None or spec.loader is None:
             return spec
-        execute = spec.loader.exec_module
+        exec_module = spec.loader.exec_module
 
-        def within(module: ModuleType) -> None:
+        def exec_in_context(module: ModuleType) -> None:
             with self.context():
-                execute(module)
+                exec_module(module)
 
-        spec.loader.exec_module = within  # type: ignore[method-assign]
+        spec.loader.exec_module = exec_in_context  # type: ignore[method-assign]
         return spec
 
 
 def _elsewhere() -> AbstractContextManager[None]:
-    """NVIDIA's libcusparseLt.so, which comes with torch, has `$ORIGIN:` as its RUNPATH, and the empty entry makes the
+    """A context that changes to `ELSEWHERE` while torch is imported.
+
+    NVIDIA's libcusparseLt.so, which comes with torch, has `$ORIGIN:` as its RUNPATH, and the empty entry makes the
     loader take `libcuda.so.1` from the working folder.
     """
     return contextlib.chdir(ELSEWHERE) if os.path.exists(".") else contextlib.nullcontext()
@@ -143,7 +145,7 @@ def _elsewhere() -> AbstractContextManager[None]:
 
 def _is_working_folder(entry: str) -> bool:
     try:
-        working = Path.cwd().resolve()
-        return working != HOME and Path(entry or ".").resolve() == working
-    except (OSError, RuntimeError, ValueError):  # deleted meanwhile; a circle of links; NUL in a name
+        working_folder = Path.cwd().resolve()
+        return working_folder != HOME and Path(entry or ".").resolve() == working_folder
+    except (OSError, RuntimeError, ValueError):  # the folder was deleted; a circle of links; NUL in a name
         return False

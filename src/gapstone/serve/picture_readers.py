@@ -101,7 +101,7 @@ class _Reader:
             return f"the process reading it answered with {error}"
         except (EOFError, OSError):  # the process died
             timeout = f"reading it took longer than {self._limit:g} s and was stopped"
-            reason = timeout if self._overdue else self._worker.ended()
+            reason = timeout if self._overdue else self._worker.how_it_ended()
             self.kill()
             self.close()
             return reason

@@ -1,4 +1,4 @@
-"""Files that outlive a run: written whole, checked when read, only where gapstone may write.
+"""Storage of files between runs: written completely, checked when read, and only where gapstone may write.
 
 Imports console and runtime.
 """

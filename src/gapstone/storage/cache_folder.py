@@ -1,13 +1,13 @@
-"""Where gapstone keeps, between runs, what can be computed again: a private folder of the user's own."""
+"""The user's private folder for what gapstone stores between runs and can compute again."""
 
 import os
 from pathlib import Path
 
 
 def cache_folder() -> Path | None:
-    """`$GAPSTONE_CACHE`, else `$XDG_CACHE_HOME/gapstone`, else `~/.cache/gapstone`; None for a user without a home.
+    """`$GAPSTONE_CACHE`, else `$XDG_CACHE_HOME/gapstone`, else `~/.cache/gapstone`; None if the user has no home.
 
-    Relative paths in the two variables are ignored: the working folder configures nothing.
+    Relative paths in the two variables are ignored, because gapstone takes no settings from the working folder.
     """
     if (own := os.environ.get("GAPSTONE_CACHE")) and os.path.isabs(own):
         return Path(own)

@@ -1,7 +1,7 @@
-"""Where gapstone may write: into a folder that is its own, or a file that is its own or not there yet.
+"""Folders and files that gapstone may write: its own, new ones and empty ones.
 
-A folder is gapstone's where a marker says so, or where it is new or empty. One without a marker (of an earlier version,
-or whose marker was damaged) is taken back where it looks like one of this kind and holds nothing else.
+A marker file says that a folder is gapstone's. A folder without a valid marker (of an earlier version, or with a
+damaged marker) is accepted if it has the names that are typical of its kind and holds nothing else.
 """
 
 import errno
@@ -19,27 +19,25 @@ from gapstone.storage.atomic import UNFINISHED, remove
 from gapstone.storage.paths import open_input, output_file, output_folder
 from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed, write_sealed
 
-Say = Callable[[str], None]
-
 MARKER, LOCK = ".gapstone", ".lock"
-NOBODYS = frozenset({".ds_store", "thumbs.db", "desktop.ini", "lost+found"})
-"""What systems leave everywhere: a folder that holds nothing else is empty."""
+SYSTEM_FILES = frozenset({".ds_store", "thumbs.db", "desktop.ini", "lost+found"})
+"""Files that operating systems put into folders: a folder that holds nothing else counts as empty."""
 
 EDGE = 1 << 16
-"""Bytes at both ends of a file in which every format that gapstone writes says so."""
+"""How many bytes at each end of a file are searched for the word "gapstone", which every format of ours has there."""
 
 
 @dataclass(frozen=True)
 class FolderKind:
-    """What one command keeps in a folder."""
+    """The files and folders that a command writes into its results folder."""
 
     command: str
     folders: frozenset[str]
     files: frozenset[str]
-    signs: tuple[str, ...]
-    """Names that a folder of this kind has, by which one without a marker is known."""
-    leavings: tuple[str, ...] = ()
-    """Patterns of what a killed process leaves in OUT, besides unfinished files."""
+    typical: tuple[str, ...]
+    """Names that every folder of this kind has: they identify one without a marker."""
+    temporary: tuple[str, ...] = ()
+    """Glob patterns of what a killed process leaves in the folder, besides unfinished files."""
 
 
 COMPARE = FolderKind(
@@ -62,72 +60,89 @@ CHECK = FolderKind(
 
 
 @contextmanager
-def own_folder(folder: Path, kind: FolderKind, option: str = "--out", say: Say | None = None) -> Iterator[None]:
-    """The folder, made where it is missing and marked as gapstone's; one process at a time in it. What a killed one
-    left unfinished in it is cleared away. After an error a folder that holds nothing is removed again.
+def own_folder(
+    folder: Path, kind: FolderKind, option: str = "--out", log: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """Lock a results folder for this process; create and mark it if needed, and remove what a killed process left.
 
         >>> with own_folder(out, COMPARE):
         ...     write_sealed(out / "plan.json", facts, "plan")
 
-    say: is told in a line where the marker was damaged.
-    Raises: ValueError as `check_folder`, and where another process is in it; OSError that names the path.
+    After an error, a folder that this call created and that holds no results is removed.
+
+    Args:
+        folder: the folder.
+        kind: what the command writes into it.
+        option: the command-line option that named it, for messages.
+        log: receives a line if the marker was damaged.
+
+    Raises:
+        ValueError: as `check_folder`, or another process uses the folder.
+        OSError: the folder cannot be written; the error names the path.
     """
-    damaged = check_folder(folder, kind, option)  # before anything is written into it, be it a lock
-    made = [each for each in (folder, *folder.parents) if not each.exists()]  # the innermost first
+    damaged_marker = check_folder(folder, kind, option)  # before anything is written into it, even a lock
+    created = [path for path in (folder, *folder.parents) if not path.exists()]  # the innermost first
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with ExitStack() as inside:
+        with ExitStack() as stack:
             try:
-                inside.enter_context(locked(folder / LOCK, wait=False))
+                stack.enter_context(locked(folder / LOCK, wait=False))
                 _mark(folder, kind)
             except BlockingIOError:
                 raise ValueError(
                     f"another gapstone {kind.command} is at work in {display(folder)}: wait, or choose another "
                     f"{option}."
                 ) from None
-            if damaged and say:
-                say(damage_note([damaged]))
-            for each in (folder, *(folder / name for name in sorted(kind.folders))):
-                _sweep(each, (UNFINISHED, *(kind.leavings if each == folder else ())))
+            if damaged_marker and log:
+                log(damage_note([damaged_marker]))
+            _remove_matching(folder, (UNFINISHED, *kind.temporary))
+            for name in sorted(kind.folders):
+                _remove_matching(folder / name, (UNFINISHED,))
             yield
     except BaseException:
-        _leave(folder, kind, made)
+        _remove_created(folder, kind, created)
         raise
 
 
 def check_folder(folder: Path, kind: FolderKind, option: str = "--out") -> DamagedError | None:
-    """Nothing is written: can gapstone write into the folder, or make it, and may it? Returns what is wrong with its
-    marker.
+    """Check that gapstone may and can write into a folder, or create it; nothing is written.
 
-    Raises: PathError (a ValueError) where it cannot be written; ValueError where it is not of this kind.
+    Returns:
+        What is wrong with the folder's marker; None if nothing is, or there is no marker.
+
+    Raises:
+        PathError: (a ValueError) the folder cannot be written.
+        ValueError: the folder is not of this kind.
     """
     if not os.fspath(folder).strip() or folder == Path():
         raise ValueError(f"{option} is the working folder itself: name a folder for the results.")
     output_folder(option, folder, sorted((*kind.files, MARKER, LOCK)), sorted(kind.folders))
     if not os.path.lexists(folder):
         return None
-    damaged = None
+    damaged_marker = None
     try:
-        whose = read_sealed(folder / MARKER, MARKER)["command"]
+        command = read_sealed(folder / MARKER, MARKER)["command"]
     except FileNotFoundError:
-        whose = None
+        command = None
     except DamagedError as error:
-        whose, damaged = None, error
-    if whose is None:
+        command, damaged_marker = None, error
+    if command is None:
         _refuse_foreign(folder, kind, option)
-    elif whose != kind.command:
-        raise ValueError(f"{option} {display(folder)} holds what gapstone {whose} wrote: choose another folder.")
+    elif command != kind.command:
+        raise ValueError(f"{option} {display(folder)} holds what gapstone {command} wrote: choose another folder.")
     for name in sorted(kind.folders):
         if (folder / name).is_symlink():
             raise ValueError(f"{display(folder / name)} is a link, and gapstone keeps a folder there: remove it.")
-    return damaged
+    return damaged_marker
 
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
-    """Nobody else is inside with the same path. A link in its place is refused, and no file is emptied.
+    """Hold an exclusive lock on a file, which is created if needed; a link is refused, and a file keeps its content.
 
-    Raises: BlockingIOError where somebody is, and `wait` is False; ValueError for a path that cannot be a lock.
+    Raises:
+        BlockingIOError: `wait` is False and another process holds the lock.
+        ValueError: `path` is no regular file.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -146,19 +161,28 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
 
 
 def own_file(path: Path, example: str, option: str = "--out") -> Path:
-    """`path`, where gapstone can write a file, and may: there is none, or an empty one, or one of its own, in whatever
-    format. Asked before the work, not after it.
+    """Check, before any work, that gapstone may and can write `path`: it is new, empty or a file that gapstone wrote.
 
         >>> own_file(Path("models"), "model.safetensors")
         PathError: --out models is a folder; name a file in it, such as models/model.safetensors.
 
-    Raises: PathError (a ValueError) where it cannot be written; ValueError where it is not gapstone's to replace.
+    Args:
+        path: the output file.
+        example: a file name, which the message proposes where `path` is a folder.
+        option: the command-line option that named the file, for messages.
+
+    Returns:
+        `path`.
+
+    Raises:
+        PathError: (a ValueError) the file cannot be written.
+        ValueError: there is a file that gapstone did not write.
     """
     output_file(option, path, example)
     what = f"{option} {display(path)}"
     if path.is_symlink():
-        to = display(os.readlink(path))
-        raise ValueError(f"{what} is a link to {to}: name the file itself, or remove the link.")
+        target = display(os.readlink(path))
+        raise ValueError(f"{what} is a link to {target}: name the file itself, or remove the link.")
     if not path.exists():
         return path
     with open_input(what, path) as file:
@@ -171,10 +195,10 @@ def own_file(path: Path, example: str, option: str = "--out") -> Path:
 
 
 def discard(folder: Path, kind: FolderKind) -> None:
-    """Remove what gapstone keeps in a folder of its own, and the folder, if nothing else lies there."""
-    for name in (*kind.folders, *kind.files, LOCK, MARKER):  # the marker last: until then it is gapstone's
+    """Remove what gapstone wrote into one of its folders, and the folder if it is then empty."""
+    for name in (*kind.folders, *kind.files, LOCK, MARKER):  # the marker last: until then the folder is gapstone's
         remove(folder / name)
-    _sweep(folder, (UNFINISHED, *kind.leavings))
+    _remove_matching(folder, (UNFINISHED, *kind.temporary))
     with suppress(OSError):
         folder.rmdir()
 
@@ -189,39 +213,43 @@ def _mark(folder: Path, kind: FolderKind) -> None:
 
 
 def _refuse_foreign(folder: Path, kind: FolderKind, option: str) -> None:
-    """Raises ValueError where a folder without a marker holds anything that this kind of folder does not."""
+    """Raise ValueError if a folder without a marker holds anything that a folder of this kind does not."""
     names = sorted(os.listdir(folder))
     ours = [name for name in names if name in kind.folders | kind.files]
-    beside = [name for name in names if name not in ours and not _left(name, kind)]
-    if beside or (ours and not all((folder / name).exists() for name in kind.signs)):
-        found = (beside or ours)[0]
+    foreign = [name for name in names if name not in ours and not _is_ignored(name, kind)]
+    if foreign or (ours and not all((folder / name).exists() for name in kind.typical)):
+        example = (foreign or ours)[0]
         raise ValueError(
-            f"{option} {display(folder)} holds '{display(found)}', which gapstone {kind.command} did not write there: "
-            f"choose a new or empty folder."
+            f"{option} {display(folder)} holds '{display(example)}', which gapstone {kind.command} did not write "
+            f"there: choose a new or empty folder."
         )
 
 
-def _left(name: str, kind: FolderKind) -> bool:
-    patterns = (UNFINISHED, *kind.leavings)
-    return name in (MARKER, LOCK) or name.lower() in NOBODYS or any(fnmatchcase(name, one) for one in patterns)
+def _is_ignored(name: str, kind: FolderKind) -> bool:
+    patterns = (UNFINISHED, *kind.temporary)
+    return (
+        name in (MARKER, LOCK)
+        or name.lower() in SYSTEM_FILES
+        or any(fnmatchcase(name, pattern) for pattern in patterns)
+    )
 
 
-def _sweep(folder: Path, patterns: tuple[str, ...]) -> None:
+def _remove_matching(folder: Path, patterns: tuple[str, ...]) -> None:
     for pattern in patterns:
         for path in folder.glob(pattern):
             remove(path)
 
 
-def _leave(folder: Path, kind: FolderKind, made: list[Path]) -> None:
-    """What was made for a run that came to nothing is removed again."""
-    if not made:
+def _remove_created(folder: Path, kind: FolderKind, created: list[Path]) -> None:
+    """Remove the folders that a failed run created, if they hold no results."""
+    if not created:
         return
     with suppress(OSError):
         for name in kind.folders:
             with suppress(OSError):
-                (folder / name).rmdir()  # only where it is empty
+                (folder / name).rmdir()  # fails unless it is empty
         if set(os.listdir(folder)) <= {MARKER, LOCK}:
             for name in (MARKER, LOCK):
                 (folder / name).unlink(missing_ok=True)
-            for each in made:
-                each.rmdir()
+            for path in created:
+                path.rmdir()

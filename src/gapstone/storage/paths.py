@@ -1,6 +1,6 @@
-"""Files and folders that people name: checked before they are opened or made; what the system refuses, in a sentence.
+"""Checks of the files and folders that users name, and the operating system's errors as sentences.
 
-An input is a regular file, or a link to one: opening a pipe waits for ever, a device may never end.
+An input must be a regular file or a link to one: opening a pipe waits for ever, and a device may have no end.
 """
 
 import errno
@@ -26,7 +26,7 @@ _KINDS = (
 
 
 class PathError(ValueError):
-    """A path cannot be used for what it was given for; the message says what is there and what was expected."""
+    """A path cannot be used for its purpose; the message says what is there and what is expected."""
 
 
 class NoFileError(PathError, FileNotFoundError):
@@ -34,17 +34,17 @@ class NoFileError(PathError, FileNotFoundError):
 
 
 def check_input(what: str, path: Name) -> None:
-    """Is `path` a regular file that may be read? For libraries that open it by its name.
+    """Check that `path` is a readable regular file, before a library opens it by its name.
 
         >>> check_input(f"--weights {path}", path)
 
-    Raises: PathError, which begins with `what`.
+    Raises:
+        PathError: it is not; the message begins with `what`.
     """
     try:
-        mode = os.stat(path).st_mode  # of what a link leads to
+        mode = os.stat(path).st_mode  # of the target, if it is a link
     except FileNotFoundError:
-        dangling = os.path.islink(path)
-        reason = "a link to a file that does not exist" if dangling else "there is no such file"
+        reason = "a link to a file that does not exist" if os.path.islink(path) else "there is no such file"
         raise NoFileError(f"{what}: {reason}.") from None
     except OSError as error:
         raise PathError(f"{what}: {_reason(error)}.") from error
@@ -57,36 +57,38 @@ def check_input(what: str, path: Name) -> None:
 
 
 def open_input(what: str, path: Name) -> BinaryIO:
-    """A regular file, opened to read its bytes.
+    """Open a regular file to read its bytes.
 
         >>> with open_input(f"--boxes {path}", path) as file:
         ...     data = file.read()
 
-    Raises: PathError, which begins with `what`.
+    Raises:
+        PathError: it cannot be opened; the message begins with `what`.
     """
     check_input(what, path)
     try:
         file: BinaryIO = open(path, "rb", opener=opener)  # noqa: SIM115  the caller closes it
     except OSError as error:
         raise PathError(f"{what}: {_reason(error)}.") from error
-    if not stat.S_ISREG(mode := os.fstat(file.fileno()).st_mode):  # exchanged since it was checked
+    if not stat.S_ISREG(mode := os.fstat(file.fileno()).st_mode):  # replaced after the check
         file.close()
         raise PathError(f"{what} is {_kind(mode)}; expected a regular file.")
     return file
 
 
 def opener(path: str, flags: int) -> int:
-    """For `open(path, opener=opener)`: does not wait where a pipe has taken the file's place since it was checked."""
+    """For `open(path, opener=opener)`: do not wait if a pipe replaced the file after the check."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def output_file(option: str, path: Path, example: str) -> Path:
-    """`path`, where a file can be written or replaced: asked before the work, not after it.
+    """Check, before any work, that a file can be written to `path`; return `path`.
 
         >>> output_file("--out", Path("models"), "model.safetensors")
         PathError: --out models is a folder; name a file in it, such as models/model.safetensors.
 
-    Raises: PathError.
+    Raises:
+        PathError: it cannot.
     """
     what = f"{option} {display(path)}"
     mode = _mode(what, path)
@@ -103,74 +105,83 @@ def output_file(option: str, path: Path, example: str) -> Path:
 
 
 def output_folder(option: str, path: Path, files: Sequence[str] = (), folders: Sequence[str] = ()) -> Path:
-    """`path`, where a folder is or can be made and written to; nothing is made yet.
+    """Check that `path` is, or can become, a folder that can be written to; create nothing; return `path`.
 
         >>> output_folder("--out", Path("runs/first"), files=("results.json",), folders=("trials",))
 
-    files, folders: names that will be written in it; what is there under such a name must be of that kind.
-    Raises: PathError.
+    Args:
+        option: the command-line option that named the folder, for messages.
+        path: the folder.
+        files: names of files that will be written into it; what already has such a name must be a file.
+        folders: names of folders that will be written into it; likewise.
+
+    Raises:
+        PathError: it is not.
     """
     what = f"{option} {display(path)}"
     mode = _mode(what, path)
     if mode is None:
         if path.is_symlink():
             raise PathError(f"{what} is a link to a folder that does not exist; make that, or name another.")
-        above = next(parent for parent in (*path.absolute().parents,) if _mode(what, parent) is not None)
-        found = _mode(what, above)
-        assert found is not None
-        if not stat.S_ISDIR(found):
-            raise PathError(f"{what}: {display(above)} is {_kind(found)}, not a folder; name another place.")
-        _check_writable(what, above)
+        modes = ((parent, _mode(what, parent)) for parent in path.absolute().parents)
+        parent, parent_mode = next((parent, mode) for parent, mode in modes if mode is not None)
+        if not stat.S_ISDIR(parent_mode):
+            raise PathError(f"{what}: {display(parent)} is {_kind(parent_mode)}, not a folder; name another place.")
+        _check_writable(what, parent)
         return path
     if not stat.S_ISDIR(mode):
         raise PathError(f"{what} is {_kind(mode)}; name a folder.")
     _check_writable(what, path)
-    for names, expected, right in ((files, "a file", stat.S_ISREG), (folders, "a folder", stat.S_ISDIR)):
+    for names, expected, is_expected in ((files, "a file", stat.S_ISREG), (folders, "a folder", stat.S_ISDIR)):
         for name in names:
-            there = _mode(what, path / name)
-            if there is not None and not right(there):
+            mode = _mode(what, path / name)
+            if mode is not None and not is_expected(mode):
                 raise PathError(
-                    f"{what}: {display(path / name)} is {_kind(there)}, where {expected} will be written; move it "
+                    f"{what}: {display(path / name)} is {_kind(mode)}, where {expected} will be written; move it "
                     f"away, or name another folder."
                 )
     return path
 
 
 @contextmanager
-def of_path(path: Path, needed: int | None = None, written_as: Path | None = None) -> Iterator[None]:
-    """An OSError from within says of which path, and of a full disk how many bytes were `needed` and how many are free.
+def path_in_errors(path: Path, needed: int | None = None, written_as: Path | None = None) -> Iterator[None]:
+    """Make an OSError raised inside name `path`; `sentence` then says how many bytes a full disk lacks.
 
-    written_as: the name under which `path` is written until it is whole; nobody knows it.
+        >>> with path_in_errors(Path("results.json"), needed=len(content)):
+        ...     file.write(content)
 
-    >>> with of_path(Path("results.json"), needed=len(content)):
-    ...     file.write(content)
+    Args:
+        path: the file or folder that is written.
+        needed: how many bytes are still to be written.
+        written_as: the temporary name of `path`; errors name `path` instead, which the user knows.
     """
     try:
         yield
     except OSError as error:
-        if error.errno is not None:  # others carry a message of their own
+        if error.errno is not None:  # without it, the error has only a message of its own
             if error.filename is None or (written_as and error.filename == os.fspath(written_as)):
                 error.filename = os.fspath(path)
-                del error.filename2  # set to None it would be printed
+                del error.filename2  # if it were None, it would be printed
             if error.errno in _FULL and needed is not None:
                 error.needed = needed  # type: ignore[attr-defined]  # read by `sentence`
         raise
 
 
 def sentence(error: OSError) -> str:
-    """What the system refused, of which path, and what to do.
+    """An operating system's error as a sentence: the path, what is wrong, and what to do.
 
     >>> sentence(PermissionError(errno.EACCES, "Permission denied", "/data/x"))
     '/data/x: no permission; change its permissions, or name another place.'
     """
     if error.errno is None:
         return str(error)
-    paths = [display(os.fsdecode(one)) for one in (error.filename, error.filename2) if isinstance(one, str | bytes)]
+    names = error.filename, error.filename2
+    paths = [display(os.fsdecode(name)) for name in names if isinstance(name, str | bytes)]
     where = f"{' → '.join(paths)}: " if paths else ""
     if error.errno in _FULL:
-        return where + _full(error)
-    reason, way = _reason(error), _WAYS.get(error.errno, "")
-    return f"{where}{reason}{'; ' if way else ''}{way}."
+        return where + _disk_full(error)
+    reason, advice = _reason(error), _ADVICE.get(error.errno, "")
+    return f"{where}{reason}{'; ' if advice else ''}{advice}."
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -193,7 +204,7 @@ _REASONS = {
     errno.ENOTEMPTY: "the folder is not empty",
     errno.EBUSY: "is in use",
 }
-_WAYS = {
+_ADVICE = {
     errno.EACCES: "change its permissions, or name another place",
     errno.EPERM: "name another place",
     errno.EROFS: "name another place",
@@ -208,33 +219,35 @@ _WAYS = {
 def _reason(error: OSError) -> str:
     reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
     if error.errno == errno.EMFILE:
-        import resource  # not on Windows, which has no such limit
+        import resource  # here, because Windows has no such module
 
         reason += f"; this process may open {resource.getrlimit(resource.RLIMIT_NOFILE)[0]}: raise it with ulimit -n"
     return reason
 
 
-def _full(error: OSError) -> str:
+def _disk_full(error: OSError) -> str:
     reason = "the disk is full" if error.errno == errno.ENOSPC else "your quota on this disk is used up"
     sizes = []
     if (needed := getattr(error, "needed", None)) is not None:
-        sizes.append(f"{size(needed)} are needed")
+        sizes.append(f"{format_bytes(needed)} are needed")
     if isinstance(error.filename, str | bytes):
         with suppress(OSError):
-            sizes.append(f"{size(free(Path(os.fsdecode(error.filename))))} are free")
-    known = f" ({', '.join(sizes)})" if sizes else ""
-    return f"{reason}{known}; delete something there, or name another place."
+            sizes.append(f"{format_bytes(_free_bytes(Path(os.fsdecode(error.filename))))} are free")
+    details = f" ({', '.join(sizes)})" if sizes else ""
+    return f"{reason}{details}; delete something there, or name another place."
 
 
-def free(path: Path) -> int:
-    """Bytes that may still be written where `path` is or would be made."""
+def _free_bytes(path: Path) -> int:
+    """How many bytes are free on the file system of `path`, or of its nearest parent that exists."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free
 
 
-def size(count: int) -> str:
-    """>>> size(512), size(2_000_000)
+def format_bytes(count: int) -> str:
+    """A number of bytes in a readable unit.
+
+    >>> format_bytes(512), format_bytes(2_000_000)
     ('512 bytes', '2.0 MB')
     """
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
@@ -244,7 +257,7 @@ def size(count: int) -> str:
 
 
 def _mode(what: str, path: Path) -> int | None:
-    """What is there, a link followed; None where nothing is."""
+    """The file mode of `path`, with links followed; None if it does not exist."""
     try:
         return os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):

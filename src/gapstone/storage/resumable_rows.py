@@ -1,4 +1,4 @@
-"""What one pass over many images made, kept on disk row by row: a pass that is stopped goes on where it was."""
+"""Stores the rows that a pass over many images computes on disk, so that a stopped pass resumes where it was."""
 
 import hashlib
 import io
@@ -21,15 +21,15 @@ from gapstone.console.formatting import display, format_size
 from gapstone.storage import block_digest
 from gapstone.storage.atomic import remove, sync_folder
 from gapstone.storage.owned_folder import locked
-from gapstone.storage.paths import of_path, size
+from gapstone.storage.paths import format_bytes, path_in_errors
 from gapstone.storage.sealed_json import DamagedError, damage_note, open_own, read_sealed, write_sealed
 
 SYNC, SECONDS = 64 << 20, 10.0
-"""Bytes, and seconds, between two notes of how far it is; a kill costs at most so much work again."""
+"""Bytes, and seconds, between two notes of the progress: a kill loses at most so much work."""
 
 
 class RowsError(RuntimeError):
-    """It cannot be kept; the message says why and what to do."""
+    """The rows cannot be stored; the message says why and what to do."""
 
 
 def compute_rows(
@@ -41,78 +41,87 @@ def compute_rows(
     step: int,
     dtype: torch.dtype = torch.float32,
     progress: Callable[[int, int], None] | None = None,
-    say: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> NDArray[Any]:
-    """Rows 0…count of whatever `make` makes, as a read-only array that lies on disk.
+    """Compute `count` rows with `make`, or read them where an earlier run stored them; a read-only array on disk.
 
         >>> maps = compute_rows(out / "kept", "maps", {"model": digest, "rows": rows.tolist()}, len(rows),
         ...             lambda first, last: features(images[first:last]), step=64, dtype=torch.float16)
         >>> maps.shape, maps.dtype
         ((5000, 512, 7, 7), dtype('float16'))
 
-    about: all that the rows depend on, as JSON: with other facts it is another file. make(first, last): a tensor of
-    last - first rows, all of one shape, on any device. step: rows per call; the same on every run, as a resumed run
-    must make the same batches. dtype: float32 or float16, half the size. say: is told, in a line, of rows that are not
-    those that were written; they are made anew.
+    One process at a time computes a file; others wait for it.
 
-    One process at a time works on a file. Raises: KeptError where the disk is too small, or a number does not fit into
-    half precision.
+    Args:
+        folder: where the file lies.
+        name: the beginning of the file's name.
+        about: all that the rows depend on, as JSON; rows that depend on other facts go to another file.
+        count: how many rows.
+        make: `make(first, last)` returns a tensor of last - first rows, all of the same shape, on any device.
+        step: rows per call; the same on every run, because a resumed run must compute the same batches.
+        dtype: float32, or float16 for half the size.
+        progress: receives the numbers of rows done and in all.
+        log: receives a line about damaged rows, which are computed again.
+
+    Raises:
+        RowsError: the disk is too small, or a number does not fit into half precision.
     """
     digest = hashlib.sha256(json.dumps([about, count, step, str(dtype)], sort_keys=True).encode()).hexdigest()[:16]
     file = _File(folder, f"{name}-{digest}", count)
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / f".{name}-{digest}.lock"):  # another process makes the same rows: wait, then read them
+    with locked(folder / f".{name}-{digest}.lock"):  # if another process computes these rows: wait, then read them
         try:
-            whole = file.is_whole()
+            complete = file.is_complete()
         except DamagedError as error:
-            whole = False
-            if say is not None:
-                say(damage_note([error]))
-            file.forget()
-        if not whole:
-            file.part.fill(count, make, step, dtype, progress, say)
-            file.part.path.replace(file.done)
+            complete = False
+            if log is not None:
+                log(damage_note([error]))
+            file.delete()
+        if not complete:
+            file.part.fill(count, make, step, dtype, progress, log)
+            file.part.path.replace(file.path)
             sync_folder(folder)
-    kept: NDArray[Any] = np.load(file.done, mmap_mode="r", allow_pickle=False)
-    return kept
+    rows: NDArray[Any] = np.load(file.path, mmap_mode="r", allow_pickle=False)
+    return rows
 
 
 class _File:
-    """Rows on disk: NAME.npy; before they are all there .NAME.part; beside both .NAME.rows, a sealed note that says how
-    many rows there are, and their digest.
+    """The rows on disk: NAME.npy, or .NAME.part while incomplete, and a sealed note .NAME.rows.
+
+    The note holds the number of rows, their bytes and their digest.
     """
 
     def __init__(self, folder: Path, name: str, count: int) -> None:
-        self.done, self.count = folder / f"{name}.npy", count
+        self.path, self.count = folder / f"{name}.npy", count
         self.part = _Part(folder / f".{name}.part", name)
 
-    def is_whole(self) -> bool:
-        """False where it is not there yet. Raises DamagedError."""
-        if not os.path.lexists(self.done):
+    def is_complete(self) -> bool:
+        """Whether NAME.npy exists and fits its note. Raises DamagedError if it exists and does not."""
+        if not os.path.lexists(self.path):
             return False
-        known = self.part.known()
-        if known is None:
-            raise DamagedError(self.done, "has no note of its digest")
-        if known["rows"] != self.count or known["digest"] != block_digest.digest(self.done):
-            raise DamagedError(self.done, "does not fit its digest")
+        note = self.part.read_note()
+        if note is None:
+            raise DamagedError(self.path, "has no note of its digest")
+        if note["rows"] != self.count or note["digest"] != block_digest.digest(self.path):
+            raise DamagedError(self.path, "does not fit its digest")
         return True
 
-    def forget(self) -> None:
-        # the note first: without it a kill in between leaves a file that nobody believes
-        remove(self.part.note)
-        remove(self.done)
+    def delete(self) -> None:
+        # the note first: after a kill in between, the file without a note counts as damaged
+        remove(self.part.note_path)
+        remove(self.path)
 
 
 class _Part:
-    """Rows that are being made."""
+    """The file of rows while they are computed."""
 
     def __init__(self, path: Path, name: str) -> None:
-        self.path, self.note, self.name = path, path.with_suffix(".rows"), name
+        self.path, self.note_path, self.name = path, path.with_suffix(".rows"), name
 
-    def known(self) -> dict[str, Any] | None:
-        """The note; None where there is none. Raises DamagedError."""
+    def read_note(self) -> dict[str, Any] | None:
+        """The note; None if there is none. Raises DamagedError."""
         try:
-            return read_sealed(self.note, self.name)
+            return read_sealed(self.note_path, self.name)
         except FileNotFoundError:
             return None
 
@@ -123,93 +132,95 @@ class _Part:
         step: int,
         dtype: torch.dtype,
         progress: Callable[[int, int], None] | None,
-        say: Callable[[str], None] | None,
+        log: Callable[[str], None] | None,
     ) -> None:
-        begin, written = 0, block_digest.BlockDigest()
+        """Write all rows that an earlier run has not left; the other arguments are those of `compute_rows`."""
+        begin, digest = 0, block_digest.BlockDigest()
         try:
-            begin, written = self._resume()
+            begin, digest = self._resume()
         except DamagedError as error:
-            if say is not None:
-                say(damage_note([error]))
-        done, noted, then, unnoted = begin, begin, time.monotonic(), 0
+            if log is not None:
+                log(damage_note([error]))
+        done, noted, note_time, unnoted_bytes = begin, begin, time.monotonic(), 0
         file = open_own(self.path, os.O_RDWR) if begin else None
         try:
             if file is not None:
                 file.seek(0, os.SEEK_END)
             for first in range(begin, count, step):
                 last = min(first + step, count)
-                made = make(first, last).detach()
-                if len(made) != last - first:
-                    raise ValueError(f"make({first}, {last}) gave {len(made)} rows")
-                rows = _cast(made, dtype)
+                tensor = make(first, last).detach()
+                if len(tensor) != last - first:
+                    raise ValueError(f"make({first}, {last}) gave {len(tensor)} rows")
+                rows = _cast(tensor, dtype)
                 if file is None:
-                    file = self._begin((count, *made.shape[1:]), rows.dtype, written)
-                with of_path(self.path, needed=(count - first) * rows[0].nbytes):
+                    file = self._begin((count, *tensor.shape[1:]), rows.dtype, digest)
+                with path_in_errors(self.path, needed=(count - first) * rows[0].nbytes):
                     file.write(rows.data.cast("B"))
-                written.update(rows.data.cast("B"))
-                done, unnoted = last, unnoted + rows.nbytes
-                if unnoted >= SYNC or time.monotonic() - then >= SECONDS:
-                    self._write_down(file, done, written)
-                    noted, then, unnoted = done, time.monotonic(), 0
+                digest.update(rows.data.cast("B"))
+                done, unnoted_bytes = last, unnoted_bytes + rows.nbytes
+                if unnoted_bytes >= SYNC or time.monotonic() - note_time >= SECONDS:
+                    self._write_note(file, done, digest)
+                    noted, note_time, unnoted_bytes = done, time.monotonic(), 0
                 if progress is not None:
                     progress(last, count)
             if file is None:
                 raise ValueError("there are no rows to keep")
-            self._write_down(file, count, written)
-        except BaseException:  # Ctrl-C, above all
+            self._write_note(file, count, digest)
+        except BaseException:  # most often Ctrl-C
             if file is not None and done > noted:
-                with suppress(OSError):  # a full disk, most likely: then the rows since the last note are made again
-                    self._write_down(file, done, written)
+                with suppress(OSError):  # most likely the disk is full: the rows since the last note are computed again
+                    self._write_note(file, done, digest)
             raise
         finally:
             if file is not None:
                 file.close()
 
     def _resume(self) -> tuple[int, block_digest.BlockDigest]:
-        """How many rows an earlier run left, and the digest so far; the file is cut to them. Raises DamagedError."""
-        written = block_digest.BlockDigest()
-        known = self.known()
-        if known is None or not os.path.lexists(self.path):
-            return 0, written
+        """Cut the file to the rows that its note counts; return their number and their digest. Raises DamagedError."""
+        digest = block_digest.BlockDigest()
+        note = self.read_note()
+        if note is None or not os.path.lexists(self.path):
+            return 0, digest
         with open_own(self.path, os.O_RDWR) as file:
-            for some in block_digest.beginning(file, known["bytes"]):
-                written.update(some)
-            if written.hexdigest() != known["digest"]:
+            for piece in block_digest.first_bytes(file, note["bytes"]):
+                digest.update(piece)
+            if digest.hexdigest() != note["digest"]:
                 raise DamagedError(self.path, "does not fit its digest")
-            file.truncate(known["bytes"])  # rows that were written after the note
-        return known["rows"], written
+            file.truncate(note["bytes"])  # removes rows that were written after the note
+        return note["rows"], digest
 
-    def _begin(self, shape: tuple[int, ...], dtype: np.dtype[Any], written: block_digest.BlockDigest) -> BinaryIO:
-        remove(self.note)  # of rows that are no longer there: the note first, or a kill believes it
+    def _begin(self, shape: tuple[int, ...], dtype: np.dtype[Any], digest: block_digest.BlockDigest) -> BinaryIO:
+        """Create the file and write its header. Raises RowsError if the rows do not fit on the disk."""
+        remove(self.note_path)  # before the rows, so that after a kill in between no note counts rows that are gone
         remove(self.path)
         needed = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         free = shutil.disk_usage(self.path.parent).free
         if needed + (64 << 20) > free:
             raise RowsError(
-                f"{shape[0]:,} × {format_size(shape[1:])} numbers need {size(needed)} in "
-                f"{display(self.path.parent)}, where "
-                f"{size(free)} are free (64 MB stay free): fewer or smaller images, or another folder"
+                f"{shape[0]:,} × {format_size(shape[1:])} numbers need {format_bytes(needed)} in "
+                f"{display(self.path.parent)}, where {format_bytes(free)} are free (64 MB stay free): "
+                f"fewer or smaller images, or another folder"
             )
         header = io.BytesIO()
-        described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(header, described)
+        fields = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, fields)
         file = open_own(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         file.write(header.getvalue())
-        written.update(header.getvalue())
+        digest.update(header.getvalue())
         return file
 
-    def _write_down(self, file: BinaryIO, done: int, written: block_digest.BlockDigest) -> None:
-        with of_path(self.path):
+    def _write_note(self, file: BinaryIO, done: int, digest: block_digest.BlockDigest) -> None:
+        with path_in_errors(self.path):
             file.flush()
-            os.fsync(file.fileno())  # first the rows, then the word that they are there
-        facts = {"rows": done, "bytes": file.tell(), "digest": written.hexdigest()}
-        write_sealed(self.note, facts, self.name)
+            os.fsync(file.fileno())  # the rows must be on disk before the note that counts them
+        facts = {"rows": done, "bytes": file.tell(), "digest": digest.hexdigest()}
+        write_sealed(self.note_path, facts, self.name)
 
 
-def _cast(made: Tensor, dtype: torch.dtype) -> NDArray[Any]:
-    cast = made.to("cpu", dtype)
+def _cast(tensor: Tensor, dtype: torch.dtype) -> NDArray[Any]:
+    cast = tensor.to("cpu", dtype)
     if dtype == torch.float16 and not bool(cast.isfinite().all()):
-        largest = float(made.abs().max())
+        largest = float(tensor.abs().max())
         if not isfinite(largest):
             raise RowsError("there is NaN or infinity among the values: look for it in what they are made of")
         raise RowsError(f"values up to {largest:.3g} do not fit into half precision (65,504); keep them in float32")

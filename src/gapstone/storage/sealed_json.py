@@ -1,12 +1,12 @@
-"""JSON files with a seal, which vouch for themselves and for the files beside them.
+"""Sealed JSON files: each holds a digest of itself, and may hold digests of other files in its folder.
 
     {"key": …,                          any content
-     "files": {"arrays.npz": "5c1f…"},   SHA-256 of files beside it, where it vouches for some
+     "files": {"arrays.npz": "5c1f…"},   SHA-256 of each file in the same folder that it vouches for
      "sealed": "9e21…"}                  SHA-256 of the identity and of all bytes before this key
 
-The identity says which file this is (a trial's hash, a batch's key), and it is not in the file: one that was copied to
-another place does not fit there. So truncated, edited, exchanged and older files are all found in the same way, and
-whoever reads them makes them anew.
+The identity says which file this is (a trial's hash, a batch's key). The file does not contain it, so a copy in another
+place does not fit its seal there. Reading a file thus detects in the same way that it was truncated, edited or
+exchanged, or is older than seals; the reader then computes the content again.
 """
 
 import errno
@@ -26,7 +26,7 @@ END = b'"}\n'
 
 
 class DamagedError(ValueError):
-    """A file is not what gapstone wrote there; the message names it and says why."""
+    """A file is not what gapstone wrote; the message names it and says why."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(f"{display(path)} {why}")
@@ -37,28 +37,30 @@ class DamagedError(ValueError):
 
 
 def seal(facts: dict[str, Any], identity: str, indent: int | None = 1) -> bytes:
-    """The content of a sealed file: JSON."""
+    """The bytes of a sealed file."""
     if not facts or "sealed" in facts:
         raise ValueError(f"seal({list(facts)[:3]}): expected facts, none of them 'sealed'.")
     text = json.dumps(facts, indent=indent, ensure_ascii=False, allow_nan=False)
-    # half of a surrogate pair (a name that is no UTF-8) as \udce9, which is the same text for JSON
+    # a lone surrogate (of a name that is not UTF-8) is written as \udce9, which JSON reads as the same text
     body = text.encode("utf-8", "backslashreplace").removesuffix(b"}").rstrip()
     return body + SEAL + _digest(body, identity) + END
 
 
 def write_sealed(path: Path, facts: dict[str, Any], identity: str, indent: int | None = 1) -> None:
-    """Write `seal(facts, identity)` to `path`, whole or not at all."""
+    """Write `seal(facts, identity)` to `path`, completely or not at all."""
     write_atomic(path, seal(facts, identity, indent))
 
 
 def read_sealed(path: Path, identity: str) -> dict[str, Any]:
-    """The facts that `write_sealed` wrote there under this identity.
+    """The facts that `write_sealed` wrote to `path` under this identity.
 
-    Raises: FileNotFoundError where there is no such file; DamagedError for anything else.
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedError: it does not fit its seal, or cannot be read.
     """
     content = read_own(path)
-    body, mark, rest = content.rpartition(SEAL)
-    if not mark or len(rest) != 64 + len(END) or not rest.endswith(END):
+    body, key, rest = content.rpartition(SEAL)
+    if not key or len(rest) != 64 + len(END) or not rest.endswith(END):
         raise DamagedError(path, "has no seal")
     if rest[:64] != _digest(body, identity):
         raise DamagedError(path, "does not fit its seal")
@@ -67,7 +69,7 @@ def read_sealed(path: Path, identity: str) -> dict[str, Any]:
 
 
 def read_own(path: Path) -> bytes:
-    """The content of a file that gapstone wrote. Raises: as `open_own`."""
+    """The content of a file that gapstone wrote. Raises what `open_own` raises."""
     with open_own(path) as file:
         try:
             return file.read()
@@ -76,11 +78,16 @@ def read_own(path: Path) -> bytes:
 
 
 def open_own(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
-    """Open a file that gapstone wrote. A link, a pipe or a folder in its place is not followed or waited for.
+    """Open a file that gapstone wrote; a link in its place is not followed, and a pipe is not waited for.
 
-    flags: as `os.open` takes them; O_RDWR to read and write, O_WRONLY to append.
+    Args:
+        path: the file.
+        flags: those of `os.open`: O_RDWR to read and write, O_WRONLY to append.
 
-    Raises: FileNotFoundError; DamagedError; with O_CREAT OSError, too.
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedError: it is no regular file, or cannot be read.
+        OSError: with O_CREAT, the file cannot be created.
     """
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
@@ -101,12 +108,16 @@ def open_own(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
 
 
 def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """SHA-256 by name, for the "files" of a sealed file in the same folder."""
+    """The SHA-256 of each named file, for the key "files" of a sealed file in the same folder."""
     return {name: sha256(read_own(folder / name)) for name in names}
 
 
 def read_vouched(folder: Path, name: str, facts: dict[str, Any]) -> bytes:
-    """The content of a file for which the "files" of a sealed one vouch. Raises: DamagedError, also if it is gone."""
+    """The content of a file whose digest stands in the "files" of a sealed file.
+
+    Raises:
+        DamagedError: the file does not fit its digest, or is missing.
+    """
     path = folder / name
     try:
         content = read_own(path)
@@ -122,14 +133,14 @@ def sha256(content: bytes) -> str:
 
 
 def damage_note(damaged: Iterable[DamagedError]) -> str:
-    """One line for all of them.
+    """One line about all damaged files, which are computed again.
 
     >>> damage_note([DamagedError(Path("out/speed.json"), "has no seal")])
     'out/speed.json has no seal: made anew.'
     """
-    found = [str(one) for one in damaged]
-    more = f", and {len(found) - 3:,} more files" if len(found) > 3 else ""
-    return f"{', '.join(found[:3])}{more}: made anew."
+    notes = [str(error) for error in damaged]
+    more = f", and {len(notes) - 3:,} more files" if len(notes) > 3 else ""
+    return f"{', '.join(notes[:3])}{more}: made anew."
 
 
 def _digest(body: bytes, identity: str) -> bytes:

@@ -1,4 +1,4 @@
-"""One short loop: SGD or AdamW, warm-up and cosine, early stopping, the same stream of images for every head."""
+"""The training loop: SGD or AdamW, warm-up and cosine, early stopping, the same order of images for every head."""
 
 import math
 import time
@@ -24,17 +24,17 @@ WORTH_BFLOAT16 = 10_000_000
 
 
 SKILL = 0.1
-"""Of the way from the majority class to 100 %: a head that went less far has hardly learned anything."""
+"""Share of the way from the majority class to 100 % that a head must reach to count as having learned."""
 FEW = 100
-"""Validation images, below which one of them decides which epoch is best."""
+"""With fewer validation images, a single one can decide which epoch is best."""
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why and what to try."""
+    """Training cannot continue; the message says why and what to try."""
 
 
 class Pictures(Protocol):
-    """Stored images: what the loop reads."""
+    """Stored images that the loop reads."""
 
     @property
     def images(self) -> NDArray[np.uint8]: ...  # (N, h, w, C)
@@ -54,14 +54,14 @@ class TrainSettings:
     warmup: float = 0.15
     """Share of all steps in which the learning rate rises."""
     patience: int = 10
-    """Stop after so many epochs without a better validation accuracy; needs validation images."""
+    """Epochs without a better validation accuracy after which training stops; needs validation images."""
     augment: Augment = field(default_factory=Augment)
     precision: Precision = "float32"
 
 
 @dataclass
 class History:
-    """What happened, epoch by epoch; the weights kept are those of `best_epoch` (counted from 1)."""
+    """Measurements of each epoch. The model ends with the weights of `best_epoch`, counted from 1."""
 
     train_loss: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
@@ -70,10 +70,13 @@ class History:
     seconds: float = 0.0
 
 
-def seeded(seed: int, device: str, *about: Any) -> Classifier:
-    """`Classifier(*about)` on `device`; one seed gives all heads the same trunk, whose weights are drawn first."""
+def seeded(seed: int, device: str, *arguments: Any) -> Classifier:
+    """Build `Classifier(*arguments)` on `device`.
+
+    The same seed gives the same features under every head, because their weights are initialised first.
+    """
     torch.manual_seed(seed)
-    return Classifier(*about).to(device)
+    return Classifier(*arguments).to(device)
 
 
 def train(
@@ -85,93 +88,113 @@ def train(
     seed: int = 0,
     after_epoch: Callable[[int, History], None] | None = None,
 ) -> History:
-    """Train `model` in place, on its own device, and leave it in eval mode with the weights of its best epoch.
+    """Train `model` in place, on its own device; it ends in eval mode with the weights of its best epoch.
 
-        >>> history = train(model, store, split.train, split.validation, Settings(epochs=20), seed=0)
+        >>> history = train(model, store, split.train, split.validation, TrainSettings(epochs=20), seed=0)
 
     Order and augmentation depend on `seed` and the epoch alone, never on the head. The best epoch is the one with the
-    highest validation accuracy, at a tie the one with the lower loss; without validation images, the last.
+    highest validation accuracy; at a tie, the one with the lower loss; without validation images, the last.
 
-    Raises: TrainingError when the loss is no longer a number.
+    Args:
+        model: the network; its weights are replaced.
+        pictures: the stored images.
+        rows: the training images.
+        validation: the validation images; may be empty.
+        settings: optimizer, schedule, augmentation, precision.
+        seed: of order, augmentation and dropout.
+        after_epoch: called with (epoch, history).
+
+    Raises:
+        TrainingError: the loss or a logit is NaN or infinite.
     """
     model.to(memory_format=torch.channels_last)
-    labels = torch.from_numpy(pictures.labels[validation].astype(np.int64))
+    validation_labels = torch.from_numpy(pictures.labels[validation].astype(np.int64))
 
-    def learn(images: Tensor, truth: Tensor) -> Tensor:
-        loss = F.cross_entropy(logits(model, images, settings.precision), truth)
+    def backward(images: Tensor, labels: Tensor) -> Tensor:
+        loss = F.cross_entropy(logits(model, images, settings.precision), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    def check() -> tuple[Tensor, Tensor]:
-        return predict(model, pictures, validation, settings.precision, settings.batch_size), labels
+    def validate() -> tuple[Tensor, Tensor]:
+        return predict(model, pictures, validation, settings.precision, settings.batch_size), validation_labels
 
-    descent = descend(
-        model, len(rows), lambda epoch: batches(model, pictures, rows, settings, seed, epoch), learn, settings
+    train_epoch = epoch_trainer(
+        model, len(rows), lambda epoch: batches(model, pictures, rows, settings, seed, epoch), backward, settings
     )
-    return fit(model, descent, check if len(validation) else None, settings, seed, after_epoch)
+    return train_epochs(model, train_epoch, validate if len(validation) else None, settings, seed, after_epoch)
 
 
-def descend(
+def epoch_trainer(
     model: nn.Module,
     count: int,
     batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]],
-    learn: Callable[[Tensor, Tensor], Tensor],
+    backward: Callable[[Tensor, Tensor], Tensor],
     settings: TrainSettings,
 ) -> Callable[[int], float]:
-    """A function that trains `model` for one epoch and gives the mean loss.
+    """Make a function that trains `model` for one epoch and returns the mean loss.
 
-    count: examples in an epoch. batches(epoch): (inputs, labels). learn(inputs, labels): the loss, its gradients left
-    in the parameters.
+    Args:
+        model: the module whose parameters are optimised.
+        count: examples in an epoch.
+        batches: called with the epoch; yields (inputs, labels).
+        backward: called with (inputs, labels); returns the loss and leaves its gradients in the parameters.
+        settings: optimizer and schedule.
     """
     optimizer = _optimizer(model, settings)
-    factor = warm_cosine(steps_of(count, settings), settings.warmup)
+    factor = warm_cosine(count_steps(count, settings), settings.warmup)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
-    def run(epoch: int) -> float:
+    def train_epoch(epoch: int) -> float:
         total = 0.0
         for inputs, labels in batches(epoch):
             optimizer.zero_grad(set_to_none=True)
-            loss = learn(inputs, labels).item()
+            loss = backward(inputs, labels).item()
             optimizer.step()
             schedule.step()
             total += loss * len(labels)
             if not math.isfinite(total):
-                raise diverged(loss, epoch, float(schedule.get_last_lr()[0]))
+                raise divergence_error(loss, epoch, float(schedule.get_last_lr()[0]))
         return total / count
 
-    return run
+    return train_epoch
 
 
-def fit(
+def train_epochs(
     model: nn.Module,
-    run: Callable[[int], float],
-    check: Callable[[], tuple[Tensor, Tensor]] | None,
+    train_epoch: Callable[[int], float],
+    validate: Callable[[], tuple[Tensor, Tensor]] | None,
     settings: TrainSettings,
     seed: int,
     after_epoch: Callable[[int, History], None] | None = None,
 ) -> History:
-    """Epoch by epoch, until the last or until none was better for long; `model` ends with the best one's weights.
+    """Train epoch by epoch with early stopping; `model` ends with the weights of the best epoch.
 
-    run(epoch): train, and give the mean loss. check(): logits and labels of the validation examples, on the CPU.
+    Args:
+        model: the module that `train_epoch` trains.
+        train_epoch: trains the given epoch and returns the mean loss.
+        validate: returns logits and labels of the validation examples, on the CPU.
+        settings: number of epochs, patience.
+        seed: of dropout.
+        after_epoch: called with (epoch, history).
     """
     began = time.perf_counter()
     device = next(model.parameters()).device
     history = History()
     best: tuple[float, float] | None = None
-    kept: dict[str, Tensor] = {}
+    best_state: dict[str, Tensor] = {}
     torch.manual_seed(seed)  # dropout
     for epoch in range(1, settings.epochs + 1):
         model.train()
-        history.train_loss.append(run(epoch))
-        if check is not None:
-            answers, truth = check()
-            accuracy = (answers.argmax(1) == truth).double().mean().item()
-            loss_now = F.cross_entropy(answers, truth).item()
+        history.train_loss.append(train_epoch(epoch))
+        if validate is not None:
+            logits, labels = validate()
+            accuracy = (logits.argmax(1) == labels).double().mean().item()
+            loss = F.cross_entropy(logits, labels).item()
             history.validation_accuracy.append(accuracy)
-            history.validation_loss.append(loss_now)
-            if best is None or (accuracy, -loss_now) > best:
-                best, history.best_epoch = (accuracy, -loss_now), epoch
-                kept = {key: value.detach().clone() for key, value in model.state_dict().items()}
+            history.validation_loss.append(loss)
+            if best is None or (accuracy, -loss) > best:
+                best, history.best_epoch = (accuracy, -loss), epoch
+                best_state = {key: value.detach().clone() for key, value in model.state_dict().items()}
         else:
             history.best_epoch = epoch
         history.seconds = time.perf_counter() - began
@@ -179,59 +202,59 @@ def fit(
             after_epoch(epoch, history)
         if epoch - history.best_epoch >= settings.patience:
             break
-    if kept:
-        model.load_state_dict(kept)
+    if best_state:
+        model.load_state_dict(best_state)
     model.eval()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    _synchronize(device)
     history.seconds = time.perf_counter() - began
     return history
 
 
-def diverged(loss: float, epoch: int, rate: float) -> TrainingError:
+def divergence_error(loss: float, epoch: int, rate: float) -> TrainingError:
     return TrainingError(
         f"the loss became {loss} in epoch {epoch} at learning rate {rate:.2g}: "
         f"try a smaller learning rate, or a backbone with batch norm."
     )
 
 
-def steps_of(count: int, settings: TrainSettings) -> int:
+def count_steps(count: int, settings: TrainSettings) -> int:
+    """The optimizer steps of a whole training on `count` examples."""
     return settings.epochs * math.ceil(count / settings.batch_size)
 
 
 def batches(
     model: Classifier, pictures: Pictures, rows: Rows, settings: TrainSettings, seed: int, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of (images (N, C, H, W) normalised, labels (N,)), shuffled and augmented by (seed, epoch)."""
+    """Yield one epoch of (images (N, C, H, W) normalised, labels (N,)), shuffled and augmented by (seed, epoch)."""
     device = next(model.parameters()).device
     random = np.random.default_rng((seed, epoch))
-    for chosen in shuffled(rows, settings.batch_size, random):
-        seen = settings.augment(pictures.images[chosen], model.preprocessing.size, random)
-        images = model.preprocessing.normalise(torch.from_numpy(seen).to(device))
-        yield images, torch.from_numpy(pictures.labels[chosen].astype(np.int64)).to(device)
+    for batch in shuffled(rows, settings.batch_size, random):
+        pixels = settings.augment(pictures.images[batch], model.preprocessing.size, random)
+        images = model.preprocessing.normalise(torch.from_numpy(pixels).to(device))
+        yield images, torch.from_numpy(pictures.labels[batch].astype(np.int64)).to(device)
 
 
 def shuffled(rows: Rows, batch_size: int, random: np.random.Generator) -> Iterator[Rows]:
-    """The rows of each batch of an epoch."""
+    """Yield the rows of each batch of an epoch."""
     order = random.permutation(rows)
     for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        if len(chosen) == 1 and len(order) > 1:
+        batch = order[start : start + batch_size]
+        if len(batch) == 1 and len(order) > 1:
             return  # batch norm has no variance over one image
-        yield chosen
+        yield batch
 
 
 def feature_maps(model: Classifier, images: Tensor, precision: Precision) -> Tensor:
-    """The trunk's maps, made in `precision`, as float32: what every head is given."""
+    """Compute the feature maps in `precision` and return them as float32, the input of every head."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         maps: Tensor = model.features(images)
     return maps.float()
 
 
 def logits(model: Classifier, images: Tensor, precision: Precision) -> Tensor:
-    """Features in `precision`, the head in float32: it is cheap, and bfloat16 logits would tie."""
-    answer: Tensor = model.head(feature_maps(model, images, precision))
-    return answer
+    """Compute the features in `precision` and the head in float32: it is cheap, and bfloat16 logits would tie."""
+    result: Tensor = model.head(feature_maps(model, images, precision))
+    return result
 
 
 @torch.inference_mode()
@@ -243,24 +266,33 @@ def predict(
     batch_size: int = 64,
     change: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Logits (len(rows), K) on the CPU, of centre crops, in eval mode; `change` is applied to each normalised batch.
+    """Compute the logits (len(rows), K) of centre crops, on the CPU, in eval mode.
 
-    A batch that could be trained on fits: without a gradient it takes a fraction of the memory.
+    A batch size that fits for training fits here: without gradients a batch takes a fraction of the memory.
 
-    Raises: TrainingError where a logit is NaN or infinite: an accuracy of such logits would be one of luck.
+    Args:
+        model: the network.
+        pictures: the stored images.
+        rows: the images to predict.
+        precision: of the features.
+        batch_size: images in one forward pass.
+        change: applied to each normalised batch.
+
+    Raises:
+        TrainingError: a logit is NaN or infinite; the accuracy of such logits would be arbitrary.
     """
     model.eval()
     device = next(model.parameters()).device
-    answers = []
+    parts = []
     for start in range(0, len(rows), batch_size):
-        seen = torch.from_numpy(pictures.images[rows[start : start + batch_size]])
-        images = model.preprocessing.normalise(model.preprocessing.centre(seen).to(device))
-        answers.append(logits(model, change(images) if change else images, precision).cpu())
-    return usable(torch.cat(answers))
+        pixels = torch.from_numpy(pictures.images[rows[start : start + batch_size]])
+        images = model.preprocessing.normalise(model.preprocessing.centre(pixels).to(device))
+        parts.append(logits(model, change(images) if change else images, precision).cpu())
+    return checked_logits(torch.cat(parts))
 
 
-def usable(logits: Tensor) -> Tensor:
-    """The same logits. Raises TrainingError where one is NaN or infinite."""
+def checked_logits(logits: Tensor) -> Tensor:
+    """Return the logits. Raises TrainingError if one is NaN or infinite."""
     if bool(torch.isfinite(logits).all()):
         return logits
     wrong = int((~torch.isfinite(logits)).any(1).sum())
@@ -272,56 +304,57 @@ def usable(logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast training goes, and the precision it goes fastest in."""
+    """The fastest precision for training, and its speed."""
 
     precision: Precision
     step: float
     """Seconds of one training step."""
 
-    def seconds(self, settings: TrainSettings, trained: float, looked_at: float) -> float:
-        """For so many images trained on (all epochs) and so many only answered: those cost about a third."""
-        return self.step * (trained + looked_at / 3) / settings.batch_size
+    def seconds(self, settings: TrainSettings, trained: float, predicted: float) -> float:
+        """Estimate the seconds for so many images trained on, in all epochs, and predicted, at a third of the cost."""
+        return self.step * (trained + predicted / 3) / settings.batch_size
 
 
 def measure_pace(
-    make: Callable[[], Classifier],
+    build: Callable[[], Classifier],
     pictures: Pictures,
     rows: Rows,
     settings: TrainSettings,
-    asked: Literal["auto", "float32", "bfloat16"],
+    precision: Literal["auto", "float32", "bfloat16"],
 ) -> Pace:
-    """Train a throw-away model for a few steps; medians of five, interleaved, after one to warm up.
+    """Time the training steps of a throw-away model: medians of five, interleaved, after one to warm up.
 
-    Under "auto", bfloat16 is chosen where it measures at least 1.25× faster: it is emulated, and slower, on many CPUs.
-    It is never tried on small networks, where noise would decide, and with it the results.
+    With "auto", bfloat16 is chosen if it measures at least 1.25× faster: many CPUs emulate it, and are slower. It is
+    never tried on small networks, where timing noise would decide the precision, and so the results.
     """
-    model = make().to(memory_format=torch.channels_last)
-    if asked == "auto":
-        choices: list[Precision] = ["float32", "bfloat16"] if cost(model)["macs"] >= WORTH_BFLOAT16 else ["float32"]
+    model = build().to(memory_format=torch.channels_last)
+    candidates: list[Precision]
+    if precision == "auto":
+        candidates = ["float32", "bfloat16"] if cost(model)["macs"] >= WORTH_BFLOAT16 else ["float32"]
     else:
-        choices = [asked]
-    seconds: dict[Precision, list[float]] = {precision: [] for precision in choices}
+        candidates = [precision]
+    seconds: dict[Precision, list[float]] = {candidate: [] for candidate in candidates}
     model.train()
     optimizer = _optimizer(model, settings)
     device = next(model.parameters()).device
     for turn in range(6):
-        for precision in choices:
+        for candidate in candidates:
             began = time.perf_counter()
             images, labels = next(batches(model, pictures, rows, settings, 0, turn))
-            loss = F.cross_entropy(logits(model, images, precision), labels)
+            loss = F.cross_entropy(logits(model, images, candidate), labels)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            _wait(device)
+            _synchronize(device)
             if turn:
-                seconds[precision].append(time.perf_counter() - began)
-    step = {precision: float(np.median(taken)) for precision, taken in seconds.items()}
-    chosen = faster(step)
-    return Pace(chosen, step[chosen])
+                seconds[candidate].append(time.perf_counter() - began)
+    step = {candidate: float(np.median(times)) for candidate, times in seconds.items()}
+    fastest = faster(step)
+    return Pace(fastest, step[fastest])
 
 
 def faster(step: dict[Precision, float]) -> Precision:
-    """bfloat16 where it takes less than 1/1.25 of float32's seconds, or is the only one."""
+    """bfloat16 if it takes less than 1/1.25 of float32's seconds, or is the only one."""
     if "float32" not in step:
         return "bfloat16"
     return "bfloat16" if step.get("bfloat16", math.inf) * 1.25 < step["float32"] else "float32"
@@ -333,7 +366,7 @@ def majority(counts: Sequence[int]) -> float:
 
 
 def learned(accuracy: float, majority: float) -> bool:
-    """Is that accuracy more than hardly better than the majority class's?
+    """Whether the accuracy is clearly better than that of always predicting the majority class.
 
     >>> learned(0.58, majority=0.55), learned(0.15, majority=0.1), learned(0.7, majority=0.55)
     (False, False, True)
@@ -342,7 +375,7 @@ def learned(accuracy: float, majority: float) -> bool:
 
 
 def few_validation(images: int) -> str | None:
-    """A best epoch chosen on few images is partly chosen by luck."""
+    """A warning that the choice of the best epoch is noisy; None with enough validation images, or none at all."""
     if not 0 < images < FEW:
         return None
     return (
@@ -351,21 +384,22 @@ def few_validation(images: int) -> str | None:
     )
 
 
-def repeatable() -> None:
-    """Ask this process for the same numbers every time. What remains: the order of additions in the backward of
-    adaptive pooling (`fc:grid`) on a GPU.
+def make_repeatable() -> None:
+    """Make torch give the same numbers in every run of this process.
+
+    One exception remains: the order of additions in the backward of adaptive pooling (`fc:grid`) on a GPU.
     """
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    # norms and biases (and a learned p) are one-dimensional: pulling them to zero shrinks nothing that overfits
+    # no weight decay on norms, biases and a learned p, which are one-dimensional: they do not overfit
     groups = [
         {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0},

@@ -21,9 +21,9 @@ from gapstone.training.loop import (
     few_validation,
     learned,
     majority,
+    make_repeatable,
     measure_pace,
     predict,
-    repeatable,
     seeded,
     train,
 )
@@ -33,75 +33,79 @@ from gapstone.training.training_data import TrainingData, TrainOptions, at_least
 def train_model(options: TrainOptions, head: str, seed: int, out: Path, console: Console | None = None) -> Classifier:
     """Train one head and save the model to `out`; the images are checked, split and decoded as for a comparison.
 
-    A wrong --out or --head is refused at once, not an hour later.
-    Raises: ValueError and TrainingError as `prepare` and `train`.
+    A wrong --out or --head is refused before any work.
+
+    Raises:
+        ValueError: as `prepare_training_data`.
+        TrainingError: as `train`.
     """
     console = console or Terminal()
     out, head = own_file(out, "model.safetensors"), str(parse(head))
     at_least(0, seed=seed)
-    repeatable()
-    started = "Training was stopped before its first epoch; no model was written. The same command starts again."
+    make_repeatable()
+    stopped_early = "Training was stopped before its first epoch; no model was written. The same command starts again."
     with (
-        stoppable(started) as section,
+        stoppable(stopped_early) as section,
         Bars(console, idle=f"Preparing {head}") as bars,
         tempfile.TemporaryDirectory(prefix="gapstone-") as folder,
     ):
-        prepared = prepare_training_data(
-            options, seeds=[seed], k=None, folder=Path(folder), say=bars.say, progress=bars
+        data = prepare_training_data(
+            options, seeds=[seed], k=None, folder=Path(folder), log=bars.log, start_progress=bars
         )
-        (parts,), settings = prepared.splits, prepared.settings
+        (split,), settings, store = data.splits, data.settings, data.store
 
-        def make() -> Classifier:
-            about = prepared.backbone, head, prepared.labels, prepared.preprocessing, options.pretrained
-            return seeded(seed, prepared.device, *about)
+        def build() -> Classifier:
+            return seeded(seed, data.device, data.backbone, head, data.labels, data.preprocessing, options.pretrained)
 
         with bars.during("Measuring how long a step takes"):
-            pace = measure_pace(make, prepared.store, parts.train, settings, options.precision)
+            pace = measure_pace(build, store, split.train, settings, options.precision)
         settings = replace(settings, precision=pace.precision)
-        seen, looked_at = (settings.epochs * len(rows) for rows in (parts.train, parts.validation))
-        long = duration(pace.seconds(settings, seen, looked_at))
+        trained, validated = (settings.epochs * len(rows) for rows in (split.train, split.validation))
+        estimate = duration(pace.seconds(settings, trained, validated))
         epochs = count_noun(settings.epochs, "epoch")
-        bars.say(f"{head} on {prepared.backbone}, {pace.precision}, up to {epochs}: about {long}.")
-        model = make()
-        tell, done = bars(f"Training {head} on {prepared.backbone}"), 0
-        tell(done, settings.epochs)
+        bars.log(f"{head} on {data.backbone}, {pace.precision}, up to {epochs}: about {estimate}.")
+        model = build()
+        progress, epochs_done = bars(f"Training {head} on {data.backbone}"), 0
+        progress(epochs_done, settings.epochs)
 
-        def told(epoch: int, history: History) -> None:
-            nonlocal done
-            done = epoch
-            tell(epoch, settings.epochs, _sure(history.validation_accuracy))
+        def after_epoch(epoch: int, history: History) -> None:
+            nonlocal epochs_done
+            epochs_done = epoch
+            progress(epoch, settings.epochs, _accuracy_text(history.validation_accuracy))
 
-        section.says = lambda: (
-            f"Training was stopped after {done} of {epochs}; no model was written. The same command starts again."
+        section.message = lambda: (
+            f"Training was stopped after {epochs_done} of {epochs}; no model was written. The same command starts "
+            f"again."
         )
-        history = train(model, prepared.store, parts.train, parts.validation, settings, seed, told)
-        answers = predict(model, prepared.store, parts.test, settings.precision, settings.batch_size).argmax(1).numpy()
-        accuracy = float((answers == prepared.store.labels[parts.test]).mean())
+        history = train(model, store, split.train, split.validation, settings, seed, after_epoch)
+        predicted = predict(model, store, split.test, settings.precision, settings.batch_size).argmax(1).numpy()
+        accuracy = float((predicted == store.labels[split.test]).mean())
         model.cpu().save(out)
-        section.says = f"Stopped; the model is written: {display(out)}"
-    bars.say(
-        f"Test accuracy {100 * accuracy:.1f} % on {count_noun(len(parts.test), 'image')} never trained on; "
+        section.message = f"Stopped; the model is written: {display(out)}"
+    bars.log(
+        f"Test accuracy {100 * accuracy:.1f} % on {count_noun(len(split.test), 'image')} never trained on; "
         f"best of {count_noun(len(history.train_loss), 'epoch')} by validation accuracy: {history.best_epoch}; "
         f"{history.seconds:.0f} s."
     )
-    for remark in _remarks(accuracy, prepared, parts):
-        bars.say(remark)
-    bars.say(f"Model: {display(out)}")
+    for remark in _remarks(accuracy, data, split):
+        bars.log(remark)
+    bars.log(f"Model: {display(out)}")
     return model
 
 
-def _remarks(accuracy: float, prepared: TrainingData, parts: DataSplit) -> Iterator[str]:
-    """What whoever reads the accuracy must know."""
-    classes = len(prepared.labels)
-    most = majority(np.bincount(prepared.store.labels[parts.test], minlength=classes).tolist())
-    if not learned(accuracy, most):
+def _remarks(accuracy: float, data: TrainingData, split: DataSplit) -> Iterator[str]:
+    """Sentences that qualify the test accuracy."""
+    counts = np.bincount(data.store.labels[split.test], minlength=len(data.labels))
+    largest_class = majority(counts.tolist())
+    if not learned(accuracy, largest_class):
         yield (
-            f"That is {'no' if accuracy <= most else 'hardly'} better than always predicting the largest class "
-            f"({100 * most:.1f} %): the network has learned little; try more epochs or another learning rate."
+            f"That is {'no' if accuracy <= largest_class else 'hardly'} better than always predicting the largest "
+            f"class ({100 * largest_class:.1f} %): the network has learned little; try more epochs or another "
+            f"learning rate."
         )
-    if said := few_validation(len(parts.validation)):
-        yield said
+    if note := few_validation(len(split.validation)):
+        yield note
 
 
-def _sure(accuracy: Sequence[float]) -> str:
+def _accuracy_text(accuracy: Sequence[float]) -> str:
     return f"validation accuracy {100 * accuracy[-1]:.1f} %" if accuracy else ""

@@ -1,4 +1,4 @@
-"""From DATA to what training needs: images checked, split, decoded; network, size and settings decided."""
+"""From DATA to training data: checks, splits and decodes the images; chooses network, image size and settings."""
 
 import hashlib
 import json
@@ -30,16 +30,16 @@ from gapstone.nets.on_meta import on_meta
 from gapstone.storage.paths import check_input
 from gapstone.training.loop import Rows, TrainSettings
 
-SMALL = 64  # px: up to here images are small, and the small NIN trains in minutes
+SMALL = 64  # px: images up to this size are small, and NIN trains on them in minutes
 
-Say = Callable[[str], None]
-Progress = Callable[[str], Callable[[int, int], None]]
-"""Names a piece of work; gives a function that is told (done, of how many)."""
+Log = Callable[[str], None]
+StartProgress = Callable[[str], Callable[[int, int], None]]
+"""Called with a description of a task; returns a function to call with (done, total)."""
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What the user chose for the training; None means: decide."""
+    """The user's options for training; None means: choose automatically."""
 
     data: str
     backbone: str | None = None
@@ -64,34 +64,36 @@ class TrainOptions:
             raise ValueError(f"--learning-rate {self.learning_rate}: must be more than 0 and less than 100.")
         if not 0 <= self.weight_decay < 1:
             raise ValueError(f"--weight-decay {self.weight_decay}: must be at least 0 and less than 1.")
-        for name, words in (
+        for name, allowed in (
             ("optimizer", ("sgd", "adamw")),
             ("augment", ("auto", "none")),
             ("precision", ("auto", "float32", "bfloat16")),
             ("duplicates", ("group", "drop", "keep")),
         ):
-            if getattr(self, name) not in words:
-                raise ValueError(f"--{name} {getattr(self, name)}: must be {' or '.join(words)}.")
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"--{name} {getattr(self, name)}: must be {' or '.join(allowed)}.")
         check_threshold(self.duplicate_threshold)
 
 
 @dataclass(frozen=True)
 class TrainingData:
+    """Decoded images, their splits, and all settings of the training."""
+
     source: Source
     scan: Scan
     splits: tuple[DataSplit, ...]
-    """One per seed or fold; rows of the store."""
+    """One per seed or fold, in rows of the store."""
     store: Store
     preprocessing: Preprocessing
     backbone: str
     settings: TrainSettings
     device: str
     hash: str
-    """Of the content and label of every image used."""
-    weights: str | None = None
-    """Digest of the weights the backbone starts from, where they are known here: --weights or --freeze."""
-    trained: bool = False
-    """The weights are a gapstone model's, which was most likely trained on this DATA; of others nobody knows."""
+    """Hash of the content and label of every image used."""
+    weights_digest: str | None = None
+    """Digest of the weights that the backbone starts from; known for --weights and --freeze only."""
+    from_model_file: bool = False
+    """The weights come from a model of gapstone's, which was probably trained on this DATA."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -100,117 +102,124 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """All that is decided before anything is written: whatever cannot be has been refused by now."""
+    """All decisions about the training, made and checked before anything is written."""
 
-    choices: TrainOptions
     source: Source
     scan: Scan
     splits: tuple[DataSplit, ...]
     """One per seed or fold; positions in `used`, which become rows of the store."""
     used: Rows
     """Indices into source.items."""
-    plain: Preprocessing
-    """Without the moments, which are measured on the decoded images."""
+    preprocessing: Preprocessing
+    """With placeholder moments: the real ones are measured on the decoded images."""
     moments: tuple[tuple[float, ...], tuple[float, ...]] | None
-    """(mean, std) that the trained weights expect, where they are known."""
+    """(mean, std) that the trained weights expect; None if unknown."""
     backbone: str
     settings: TrainSettings
     device: str
     folds: bool
-    weights: str | None
-    trained: bool
+    weights_digest: str | None
+    from_model_file: bool
 
-    def decode(self, folder: Path, say: Say, progress: Progress) -> TrainingData:
+    def decode(self, folder: Path, log: Log, start_progress: StartProgress) -> TrainingData:
         """Decode the images into `folder`. Raises StoreError (a ValueError)."""
-        tell = progress("Decoding images")
-        store = build(self.source, self.used, self.plain, folder, scan=self.scan, progress=tell, say=say)
-        # of everything that is never tested; with folds every image is tested once, and one mean for all leaks no label
+        progress = start_progress("Decoding images")
+        store = build(self.source, self.used, self.preprocessing, folder, scan=self.scan, progress=progress, log=log)
+        # moments of the images that are never tested; with folds of all, as one mean and std leak no label
         first = self.splits[0]
-        seen = np.arange(len(self.used)) if self.folds else np.union1d(first.train, first.validation)
-        mean, std = self.moments or moments(store, seen)
+        rows = np.arange(len(self.used)) if self.folds else np.union1d(first.train, first.validation)
+        mean, std = self.moments or moments(store, rows)
         return TrainingData(
             source=self.source,
             scan=self.scan,
             splits=self.splits,
             store=store,
-            preprocessing=replace(self.plain, mean=mean, std=std),
+            preprocessing=replace(self.preprocessing, mean=mean, std=std),
             backbone=self.backbone,
             settings=self.settings,
             device=self.device,
-            hash=content(self.source, self.scan, self.used),
-            weights=self.weights,
-            trained=self.trained,
+            hash=content_digest(self.source, self.scan, self.used),
+            weights_digest=self.weights_digest,
+            from_model_file=self.from_model_file,
         )
 
 
 def prepare_training_data(
-    choices: TrainOptions, seeds: Sequence[int], k: int | None, folder: Path, say: Say, progress: Progress
+    options: TrainOptions, seeds: Sequence[int], k: int | None, folder: Path, log: Log, start_progress: StartProgress
 ) -> TrainingData:
-    """`decide`, then decode the images into `folder`."""
-    return plan_training(choices, seeds, k, say, progress).decode(folder, say, progress)
+    """Plan the training, then decode the images into `folder`. Arguments and errors as `plan_training`."""
+    return plan_training(options, seeds, k, log, start_progress).decode(folder, log, start_progress)
 
 
 def plan_training(
-    choices: TrainOptions,
+    options: TrainOptions,
     seeds: Sequence[int],
     k: int | None,
-    say: Say,
-    progress: Progress,
+    log: Log,
+    start_progress: StartProgress,
     weights: Path | None = None,
     freeze: bool = False,
 ) -> TrainingPlan:
-    """Look at the images and decide; nothing is written. One split per seed, all with the same test images; with `k`, k
-    folds instead.
+    """Check the images, split them and choose network and settings; writes nothing.
 
-    weights: a file the backbone starts from (`gapstone.models.backbone_weights`); a model of gapstone's says which
-    backbone it is, and what it expects of images. freeze: the backbone is not trained, and nothing is augmented.
+    Args:
+        options: the user's.
+        seeds: one split for each, all with the same test images.
+        k: make k folds instead.
+        log: called with each message for the user.
+        start_progress: starts a progress bar.
+        weights: a file that the backbone starts from (`gapstone.models.backbone_weights`); a model of gapstone's names
+            its backbone and preprocessing.
+        freeze: the backbone is not trained, and images are not augmented.
 
-    Raises: ValueError for data, sizes or networks that do not fit together, each with what to do.
+    Raises:
+        ValueError: data, sizes or networks that do not fit together; each says what to do.
     """
-    _check_names(choices, weights)
-    device = pick_device(choices.device)
-    source = open_source(choices.data)
-    found = scan(source, progress=progress("Checking images"), threshold=choices.duplicate_threshold)
+    _check_names(options, weights)
+    device = pick_device(options.device)
+    source = open_source(options.data)
+    scanned = scan(source, progress=start_progress("Checking images"), threshold=options.duplicate_threshold)
     if k:
-        splits = list(folds(source, found, k, seed=0, limit=choices.limit, duplicates=choices.duplicates))
+        splits = list(folds(source, scanned, k, seed=0, limit=options.limit, duplicates=options.duplicates))
     else:
-        splits = [split(source, found, seed=seed, limit=choices.limit, duplicates=choices.duplicates) for seed in seeds]
-    net = _choose_network(choices, source, found, weights)
+        splits = [
+            split(source, scanned, seed=seed, limit=options.limit, duplicates=options.duplicates) for seed in seeds
+        ]
+    net = _choose_network(options, source, scanned, weights)
     size, channels = net.size, net.channels
     used = np.unique(np.concatenate([np.concatenate([s.train, s.validation, s.test]) for s in splits]))
-    splits = [_rows(parts, used) for parts in splits]
+    splits = [_in_store_rows(parts, used) for parts in splits]
     colours = "gray" if channels == 1 else "colour"
     classes = count_noun(len(source.classes), "class", "classes")
-    say(f"{count_noun(len(used), 'image')} of {classes}; the network sees {format_size(size)} px, {colours}.")
-    plain = Preprocessing(channels, size, net.stored, (0.5,) * channels, (0.25,) * channels)
-    if cut := cropping_note(plain, found.size_counts()):
-        say(cut)
-    say(splits[0].described)
-    # of a model whose weights are used, what it was trained with
-    known = net.start.preprocessing if net.start else None
-    ranges = known.ranges.or_else(found.ranges) if known is not None else found.ranges
+    log(f"{count_noun(len(used), 'image')} of {classes}; the network sees {format_size(size)} px, {colours}.")
+    preprocessing = Preprocessing(channels, size, net.stored, (0.5,) * channels, (0.25,) * channels)
+    if note := cropping_note(preprocessing, scanned.size_counts()):
+        log(note)
+    log(splits[0].described)
+    # a model whose weights are used keeps the intensity ranges that it was trained with
+    trained_with = net.start.preprocessing if net.start else None
+    ranges = trained_with.ranges.or_else(scanned.ranges) if trained_with is not None else scanned.ranges
     if ranges != UNDECIDED:
-        say(f"Pixels of more than 8 bits: {ranges} become 0…255, in all images alike; the model keeps that.")
+        log(f"Pixels of more than 8 bits: {ranges} become 0…255, in all images alike; the model keeps that.")
     return TrainingPlan(
-        choices=choices,
         source=source,
-        scan=found,
+        scan=scanned,
         splits=tuple(splits),
         used=used,
-        plain=replace(plain, ranges=ranges),
+        preprocessing=replace(preprocessing, ranges=ranges),
         moments=net.moments,
         backbone=net.backbone,
-        settings=_settings(choices, net, len(splits[0].train), freeze),
+        settings=_settings(options, net, len(splits[0].train), freeze),
         device=device,
         folds=bool(k),
-        weights=digest(net.features) if net.start or freeze else None,
-        trained=known is not None,
+        weights_digest=digest(net.features) if net.start or freeze else None,
+        from_model_file=trained_with is not None,
     )
 
 
 @dataclass(frozen=True)
 class _Network:
-    """The backbone, and the images it will see."""
+    """The backbone, and the size and channels of its images."""
 
     backbone: str
     features: nets.Features
@@ -218,31 +227,31 @@ class _Network:
     size: tuple[int, int]
     stored: tuple[int, int]
     start: BackboneWeights | None
-    """The weights that the user named."""
+    """The weights of --weights."""
     moments: tuple[tuple[float, ...], tuple[float, ...]] | None
     """(mean, std) that the weights expect of images."""
 
 
-def _choose_network(choices: TrainOptions, source: Source, found: Scan, weights: Path | None) -> _Network:
+def _choose_network(options: TrainOptions, source: Source, scan: Scan, weights: Path | None) -> _Network:
     """Raises ValueError for a size that the network does not take, and for weights that do not fit it."""
-    size, stored = choose_size(source, found, choices.size)
-    start = read_weights(weights, choices.backbone, found.channels) if weights is not None else None
-    if start and start.preprocessing is not None and not choices.size:
+    size, stored = choose_size(source, scan, options.size)
+    start = read_weights(weights, options.backbone, scan.channels) if weights is not None else None
+    if start and start.preprocessing is not None and not options.size:
         size, stored = start.preprocessing.size, start.preprocessing.stored
-    backbone = start.backbone if start else choices.backbone or ("nin" if max(size) <= SMALL else "resnet18")
-    channels = start.channels if start else found.channels
-    # fetched here once: a trial that cannot have them would say so only when all others have failed too
-    features = nets.build(backbone, in_channels=channels, pretrained=choices.pretrained)
+    backbone = start.backbone if start else options.backbone or ("nin" if max(size) <= SMALL else "resnet18")
+    channels = start.channels if start else scan.channels
+    # download the weights here, once: otherwise a failed download is reported only after every trial has failed
+    features = nets.build(backbone, in_channels=channels, pretrained=options.pretrained)
     moments = None
-    if choices.pretrained and channels == 3:
+    if options.pretrained and channels == 3:
         moments = nets.pretrained_moments(backbone.removeprefix("timm:"))
     if start:
         features.load_state_dict(start.state)
         _check_finite(features, channels, weights)
         moments = start.moments or moments
     if features.fixed and size != features.fixed:
-        if choices.size:
-            raise ValueError(f"--size {choices.size}: {backbone} takes only {format_size(features.fixed)} px.")
+        if options.size:
+            raise ValueError(f"--size {options.size}: {backbone} takes only {format_size(features.fixed)} px.")
         size = stored = features.fixed
     if min(size) < features.smallest:
         raise ValueError(
@@ -252,33 +261,33 @@ def _choose_network(choices: TrainOptions, source: Source, found: Scan, weights:
     return _Network(backbone, features, channels, size, stored, start, moments)
 
 
-def _settings(choices: TrainOptions, net: _Network, images: int, freeze: bool) -> TrainSettings:
-    """How `images` training images are trained on; `freeze`: heads alone, on features that are there."""
-    trained = choices.pretrained or net.start is not None
+def _settings(options: TrainOptions, net: _Network, images: int, freeze: bool) -> TrainSettings:
+    """Choose the settings for `images` training images; `freeze`: only heads are trained, on cached features."""
+    trained = options.pretrained or net.start is not None
     return TrainSettings(
-        epochs=choices.epochs or epochs_for(images),
-        batch_size=choices.batch_size,
-        optimizer=choices.optimizer,
-        # heads alone start from nothing: at the careful rate, 40 epochs leave those with small inputs (gap) unfinished
-        learning_rate=choices.learning_rate
-        or learning_rate_for(net.features, choices.optimizer, trained and not freeze),
-        weight_decay=choices.weight_decay,
-        augment=suit(net.channels, net.size, net.stored) if choices.augment == "auto" and not freeze else Augment(),
-        precision="float32" if choices.precision == "auto" else choices.precision,
+        epochs=options.epochs or epochs_for(images),
+        batch_size=options.batch_size,
+        optimizer=options.optimizer,
+        # a head alone starts from random weights: at the low rate, 40 epochs are too few for small inputs (gap)
+        learning_rate=options.learning_rate
+        or learning_rate_for(net.features, options.optimizer, trained and not freeze),
+        weight_decay=options.weight_decay,
+        augment=suit(net.channels, net.size, net.stored) if options.augment == "auto" and not freeze else Augment(),
+        precision="float32" if options.precision == "auto" else options.precision,
     )
 
 
-def _check_names(choices: TrainOptions, weights: Path | None) -> None:
-    """What can be known to be wrong before the images are looked at, which may take minutes."""
-    if choices.size is not None:
-        parse_size(choices.size)
+def _check_names(options: TrainOptions, weights: Path | None) -> None:
+    """Raises ValueError for options that are wrong whatever the images are: checking those may take minutes."""
+    if options.size is not None:
+        parse_size(options.size)
     if weights is not None:
         check_input(f"--weights {display(weights)}", weights)
-    if choices.backbone is not None:
+    if options.backbone is not None:
         with on_meta():  # shapes alone: no memory, no weights
-            nets.build(choices.backbone)
-    if choices.pretrained:
-        backbone = choices.backbone or "the default backbone"
+            nets.build(options.backbone)
+    if options.pretrained:
+        backbone = options.backbone or "the default backbone"
         if not backbone.startswith("timm:"):
             raise ValueError(
                 f"--pretrained: {backbone} starts from random weights; --backbone timm:resnet18 has pretrained ones."
@@ -288,7 +297,10 @@ def _check_names(choices: TrainOptions, weights: Path | None) -> None:
 
 @torch.inference_mode()
 def _check_finite(features: nets.Features, channels: int, weights: Path | None) -> None:
-    """Weights may be finite and their maps not: every trial would end in its first epoch."""
+    """Raises ValueError if the feature maps are not finite, as finite weights can overflow.
+
+    Otherwise every trial would fail in its first epoch.
+    """
     side = features.fixed or (max(features.smallest, SMALL),) * 2
     noise = torch.randn(1, channels, *side, generator=torch.Generator().manual_seed(0))
     features.eval()
@@ -302,7 +314,7 @@ def _check_finite(features: nets.Features, channels: int, weights: Path | None) 
 
 
 def epochs_for(images: int) -> int:
-    """About 75,000 images seen, in 10 to 40 epochs: a small NIN is then trained in seconds to minutes.
+    """Epochs that add up to about 75,000 images, between 10 and 40: a small NIN then trains in seconds to minutes.
 
     >>> epochs_for(1300), epochs_for(5000), epochs_for(50000)
     (40, 15, 10)
@@ -311,41 +323,41 @@ def epochs_for(images: int) -> int:
 
 
 def learning_rate_for(features: nn.Module, optimizer: str, trained: bool) -> float:
-    """SGD: 0.05, or 0.01 for trained weights and for networks without a norm, which diverge at 0.05."""
+    """SGD: 0.05, but 0.01 for trained weights and for networks without a norm, which diverge at 0.05."""
     norms = ("BatchNorm", "LayerNorm", "GroupNorm")
-    plain = not any(norm in type(module).__name__ for module in features.modules() for norm in norms)
-    careful = trained or plain
+    normed = any(norm in type(module).__name__ for module in features.modules() for norm in norms)
+    low = trained or not normed
     if optimizer == "adamw":
-        return 1e-4 if careful else 1e-3
-    return 0.01 if careful else 0.05
+        return 1e-4 if low else 1e-3
+    return 0.01 if low else 0.05
 
 
-def pick_device(asked: str) -> str:
-    """The device of that name; `auto` is the GPU, where torch sees one.
+def pick_device(name: str) -> str:
+    """The device of that name; `auto` is the GPU if torch sees one, else the CPU.
 
     Raises:
-        ValueError: a device that cannot be used here.
+        ValueError: torch cannot use the device here.
     """
-    if asked == "auto":
+    if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.zeros(1, device=asked)
+        torch.zeros(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         why = str(error).splitlines()[0]
-        raise ValueError(f"--device {asked}: torch cannot use it here ({why}); take cpu, or auto.") from error
-    return asked
+        raise ValueError(f"--device {name}: torch cannot use it here ({why}); take cpu, or auto.") from error
+    return name
 
 
-def _rows(parts: DataSplit, used: Rows) -> DataSplit:
-    """The same split, counted in rows of the store."""
+def _in_store_rows(parts: DataSplit, used: Rows) -> DataSplit:
+    """The same split, in rows of the store."""
     train, validation, test = (np.searchsorted(used, part) for part in (parts.train, parts.validation, parts.test))
     return replace(parts, train=train, validation=validation, test=test)
 
 
-def content(source: Source, found: Scan, used: Rows) -> str:
-    """A hash of the content and label of every image used."""
+def content_digest(source: Source, scan: Scan, used: Rows) -> str:
+    """Sixteen hex digits of a hash of the content and label of every image used."""
     digest = hashlib.sha256(json.dumps(source.classes).encode())
     for i in used:
         item = source.items[i]
-        digest.update(json.dumps([item.name, item.label, found.facts[i].sha256]).encode())
+        digest.update(json.dumps([item.name, item.label, scan.facts[i].sha256]).encode())
     return digest.hexdigest()[:16]

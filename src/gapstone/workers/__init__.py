@@ -1,1 +1,4 @@
-"""Processes that do work and may die: a pool that decodes, processes that train. Imports runtime and storage."""
+"""Processes that do work and may die: one pool decodes images, another runs training jobs.
+
+Imports runtime and storage.
+"""

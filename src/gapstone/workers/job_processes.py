@@ -1,4 +1,4 @@
-"""Run jobs in processes of their own, some at a time: one that dies takes nobody with it."""
+"""Runs each job in a process of its own, several at a time; a process that dies does not stop the others."""
 
 import contextlib
 import multiprocessing
@@ -13,21 +13,21 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from gapstone.runtime.interrupts import held_back
+from gapstone.runtime.interrupts import interrupts_blocked
 from gapstone.runtime.working_folder import ELSEWHERE, without_working_folder
 from gapstone.storage.paths import sentence
 
-# imported by the server that the processes of trials are forked from, once for a whole program: its first user decides
+# the modules that the fork server imports; a program has only one such server, so its first user decides
 LAUNCHERS = [f"gapstone.loops.tuned.{name}" for name in ("launch_pixels", "launch_rows", "launch_whole")]
 PRELOAD = ["gapstone.workers.server_preload", "gapstone.compare.plan", "torch._dynamo", *LAUNCHERS]
 
 Work = Callable[[Any, Callable[[Any], None]], None]
-"""A picklable function of a job and of a function that sends news home."""
+"""A picklable function of a job and of a function that sends news to the parent process."""
 
 
 @dataclass(frozen=True)
 class JobNews:
-    """`kind` is "started", "news", "done" or "failed"; `what` the job's news or the reason it failed."""
+    """`kind` is "started", "news", "done" or "failed"; `what` is the job's news or the reason why it failed."""
 
     job: Any
     kind: str
@@ -35,58 +35,58 @@ class JobNews:
 
 
 def run_jobs(work: Work, jobs: Iterable[Any], workers: int) -> Generator[JobNews, None, None]:
-    """Run `work(job, send)` for every job, `workers` at a time, each in a fresh process; yield what happens.
+    """Run `work(job, send)` for each job, `workers` at a time, each in a new process; yield their news.
 
         for news in run_jobs(train, jobs, workers=2): ...
 
-    The processes are forked from a server that has imported `PRELOAD` and nothing else, so a start takes milliseconds.
-    When the iterator is closed, or this process dies in whatever way, they end too. A job's exception, or its death,
-    becomes News("failed") with the reason.
+    The processes are forked from a server that has imported only `PRELOAD`, so a start takes milliseconds. They end
+    when the iterator is closed or this process dies for any reason. If a job raises an exception or its process dies,
+    its last news is of kind "failed", with the reason.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    waiting, running = iter(jobs), dict[Any, tuple[Any, BaseProcess]]()
+    waiting, running = iter(jobs), dict[Any, tuple[Any, BaseProcess]]()  # running: by the parent's end of the pipe
     try:
         while True:
             while len(running) < workers and (job := next(waiting, _END)) is not _END:
-                home, away = context.Pipe()
-                process = context.Process(target=_run, args=(work, job, away), daemon=True)
-                with held_back():  # the server of forks, which this may start, must not hear Ctrl-C either
+                parent_end, child_end = context.Pipe()
+                process = context.Process(target=_run, args=(work, job, child_end), daemon=True)
+                with interrupts_blocked():  # the fork server, which this may start, must not receive Ctrl-C either
                     _start(process)
-                away.close()  # so that its end of the pipe closes when it dies
-                running[home] = job, process
+                child_end.close()  # so that the pipe closes when the child dies
+                running[parent_end] = job, process
                 yield JobNews(job, "started")
             if not running:
                 return
-            ready: Any
-            for ready in wait(list(running)):
-                job, owner = running[ready]
+            connection: Any
+            for connection in wait(list(running)):
+                job, worker = running[connection]
                 try:
-                    kind, what = ready.recv()
+                    kind, what = connection.recv()
                 except (EOFError, OSError):
-                    owner.join()
-                    kind, what = "failed", _death(owner.exitcode)
+                    worker.join()
+                    kind, what = "failed", _cause_of_death(worker.exitcode)
                 if kind != "news":
-                    owner.join(timeout=10)
-                    ready.close()
-                    del running[ready]
+                    worker.join(timeout=10)
+                    connection.close()
+                    del running[connection]
                 yield JobNews(job, kind, what)
     finally:
-        for ready, (_, owner) in running.items():
-            owner.kill()
-            owner.join()
-            ready.close()
+        for connection, (_, worker) in running.items():
+            worker.kill()
+            worker.join()
+            connection.close()
 
 
 def run_one(work: Work, job: Any) -> Any:
-    """The last news of one job in a process of its own. Raises JobError with the reason where it failed."""
-    answer = None
+    """Run one job in a process of its own; return its last news. Raises JobError with the reason if it fails."""
+    last_news = None
     for news in run_jobs(work, [job], 1):
         if news.kind == "failed":
             raise JobError(news.what)
         if news.kind == "news":
-            answer = news.what
-    return answer
+            last_news = news.what
+    return last_news
 
 
 class JobError(RuntimeError):
@@ -99,32 +99,32 @@ _END = object()
 def _start(process: BaseProcess) -> None:
     with without_working_folder():
         if sys.flags.ignore_environment and not sys.flags.safe_path:
-            # `python -E`: the server knows nothing of PYTHONSAFEPATH, and "" on its path is the folder it starts in
+            # with `python -E` the server ignores PYTHONSAFEPATH, and "" on its path is the folder it starts in
             with contextlib.chdir(ELSEWHERE):
                 forkserver.ensure_running()
         process.start()
 
 
-def _run(work: Work, job: Any, away: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_end_with_parent, args=(away,), daemon=True).start()
+def _run(work: Work, job: Any, parent: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     try:
-        work(job, lambda what: away.send(("news", what)))
+        work(job, lambda what: parent.send(("news", what)))
     except Exception as error:
-        away.send(("failed", reason(error)))
+        parent.send(("failed", reason(error)))
     else:
-        away.send(("done", None))
+        parent.send(("done", None))
 
 
-def _end_with_parent(away: Connection) -> None:
+def _end_with_parent(parent: Connection) -> None:
     try:
-        away.recv()  # nothing is ever sent: this returns when the other end is gone
+        parent.recv()  # the parent never sends anything, so this ends when the parent does
     except (EOFError, OSError):
         os._exit(1)
 
 
 def reason(error: BaseException) -> str:
-    """One line a person can act on."""
+    """An error as one line that tells the user what to do."""
     if isinstance(error, OSError) and error.errno is not None:
         return sentence(error)
     text = " ".join(str(error).split())
@@ -133,7 +133,7 @@ def reason(error: BaseException) -> str:
     return f"{text[:500]}" if type(error).__module__.startswith("gapstone") else f"{type(error).__name__}: {text[:500]}"
 
 
-def _death(code: int | None) -> str:
+def _cause_of_death(code: int | None) -> str:
     if code == -signal.SIGKILL:
         return (
             "its process was killed, most likely because memory ran out: try a smaller --batch-size or fewer --workers"

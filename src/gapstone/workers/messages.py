@@ -1,7 +1,7 @@
-"""Messages to and from the processes that decode: a header in JSON, then raw bytes. Nothing in them is run.
+"""Messages to and from the decoding processes: a header in JSON, then raw bytes. Reading one runs no code from it.
 
-A message is what JSON can say, with bytes and arrays of bytes in it: None, bool, int, float, str, bytes, uint8 arrays,
-and lists and dictionaries of these; tuples arrive as lists. On the pipe: the lengths of header and bytes, then both.
+A message holds None, bool, int, float, str, bytes, uint8 arrays, and lists and dictionaries of these; tuples arrive as
+lists. The pipe carries the lengths of header and bytes, then both.
 """
 
 import json
@@ -18,11 +18,11 @@ _LENGTHS = struct.Struct("<IQ")
 
 
 class MessageError(ValueError):
-    """What came is no message, or not the one that was expected."""
+    """The data received is no message, or not an expected one."""
 
 
 def send(pipe: IO[bytes], value: Any) -> None:
-    """Raises TypeError for a value that no message can hold, OSError where nobody reads any more."""
+    """Send a message. Raises TypeError for a value that no message can hold, OSError if the reader is gone."""
     parts: list[Any] = []
     header = json.dumps(_as_json(value, parts)).encode("ascii")
     pipe.write(_LENGTHS.pack(len(header), sum(len(part) for part in parts)))
@@ -32,9 +32,11 @@ def send(pipe: IO[bytes], value: Any) -> None:
 
 
 def receive(pipe: IO[bytes], largest: int = LARGEST) -> Any:
-    """The next message, of at most `largest` raw bytes; arrays in it cannot be written to.
+    """The next message, of at most `largest` raw bytes; arrays in it are read-only.
 
-    Raises MessageError for anything else, EOFError where the pipe ends. No memory is taken for what is refused.
+    Raises:
+        MessageError: the data is no message or too large; too large data is not read into memory.
+        EOFError: the pipe has ended.
     """
     header_length, length = _LENGTHS.unpack(_read(pipe, _LENGTHS.size))
     if header_length > LONGEST_HEADER or length > largest:
@@ -75,7 +77,7 @@ def _as_json(value: Any, parts: list[Any]) -> Any:
 
 
 def _from_json(value: Any, data: bytes, start: int) -> tuple[Any, int]:
-    """The value, and where the bytes of the next begin."""
+    """A value, and where the bytes of the next one begin."""
     if isinstance(value, list):
         parts = []
         for part in value:
@@ -86,10 +88,10 @@ def _from_json(value: Any, data: bytes, start: int) -> tuple[Any, int]:
         return value, start
     match value:
         case {"dict": dict() as fields} if len(value) == 1:
-            found = {}
+            items = {}
             for key, part in fields.items():
-                found[key], start = _from_json(part, data, start)
-            return found, start
+                items[key], start = _from_json(part, data, start)
+            return items, start
         case {"bytes": int() as length} if len(value) == 1 and 0 <= length <= len(data) - start:
             return data[start : start + length], start + length
         case {"array": [*shape]} if len(value) == 1 and all(type(n) is int and n >= 0 for n in shape):

@@ -1,7 +1,7 @@
-"""What the server of trials' processes imports first, before torch: it goes to a folder that holds no user's files.
+"""The fork server of training jobs imports this first, before torch: it changes to a folder without the user's files.
 
-NVIDIA's libraries look for files in the working folder (`gapstone.runtime.working_folder`); there are none in that one.
-multiprocessing takes the processes that the server forks back to their parent's folder.
+NVIDIA's libraries look for files in the working folder (`gapstone.runtime.working_folder`). multiprocessing changes the
+processes that the server forks back to their parent's folder.
 """
 
 import os

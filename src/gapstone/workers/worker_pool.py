@@ -1,7 +1,7 @@
-"""crew(function, tasks) = function(task) for every task, in worker processes that may die without taking us along.
+"""`run_workers` runs a function on many tasks in worker processes, and survives the death of a worker.
 
-A hostile file can crash a decoder, eat all memory or never come to an end. `concurrent.futures` gives up the whole pool
-when one worker dies; here the task it was at is answered with a `Lost`, a fresh worker takes over, the rest goes on.
+A hostile file can crash a decoder, use all memory or never finish decoding. `concurrent.futures` gives up the whole
+pool when a worker dies; here its current task results in a `Lost`, and a new worker continues with the other tasks.
 """
 
 import contextlib
@@ -18,12 +18,12 @@ from gapstone.workers.worker_process import WorkerError, WorkerProcess
 
 __all__ = ["Lost", "WorkerError", "run_workers"]
 
-CHUNK = 16  # tasks handed over at once: one by one, the pipe's round trip costs as much as a small JPEG
+CHUNK = 16  # tasks sent at once; with single tasks, the pipe's round trip costs as much as decoding a small JPEG
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Stands for the result of a task whose worker died or took too long."""
+    """The result of a task whose worker died or took too long."""
 
     reason: str
 
@@ -39,48 +39,53 @@ def run_workers(
     read: Callable[[Any], Any] = lambda answer: answer,
     largest: int = LARGEST,
 ) -> Iterator[tuple[int, Any]]:
-    """Yield (index of the task, result or Lost) in the order in which they get done.
+    """Run a function on every task in worker processes; yield (index of the task, result or Lost) as they finish.
 
     ```python
-    for i, facts in crew("gapstone.data.read_image_info:image_info_of", paths, constant, time_limit=30):
+    for i, info in run_workers("gapstone.data.read_image_info:image_info_of", paths, constant, time_limit=30):
         ...
     ```
 
-    function: "module:name", called as `name(constant, task)`; tasks, constant and results are `messages`.
-    workers: processes; None for one per core, never more than the tasks are worth.
-    time_limit: seconds for one task, after which its worker is killed.
-    memory_limit: bytes of address space per worker (where the system can limit that); beyond it MemoryError.
-    read: makes a result of what came from a process, and raises MessageError for what no honest one sends: a decoder
-    that a hostile file has taken over says what it likes. largest: raw bytes of one answer.
+    Args:
+        function: "module:name", called as `name(constant, task)`.
+        tasks: one per call; tasks, constant and results are what `messages` can hold.
+        constant: the same for all calls.
+        workers: number of processes; None for one per core, but not more than the number of tasks justifies.
+        time_limit: seconds for one task, after which its worker is killed.
+        memory_limit: bytes of address space per worker, if the system can limit it; beyond it MemoryError.
+        read: converts and checks an answer; it raises MessageError for one that no intact worker sends, because a
+            hostile file may have taken over the decoder.
+        largest: raw bytes of one answer.
 
-    Raises CrewError where workers don't start or the function raises: hostile input is the function's to handle.
+    Raises:
+        WorkerError: workers do not start, or the function raises; the function must handle hostile input itself.
     """
     if not tasks:
         return
-    # a worker costs 0.2 s to start: not for a handful of files
-    most = max(1, -(-len(tasks) // CHUNK))
-    count = min(workers or os.cpu_count() or 1, most)
+    # a worker takes 0.2 s to start: too much for a few files
+    count = min(workers or os.cpu_count() or 1, -(-len(tasks) // CHUNK))
     todo: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
     chunk = max(1, min(CHUNK, len(tasks) // (count * 4)))
     for start in range(0, len(tasks), chunk):
         todo.put(list(range(start, min(start + chunk, len(tasks)))))
-    done: _Answers = queue.Queue(maxsize=8 * count)  # bounded: decoded pictures must not pile up in memory
+    done: _Answers = queue.Queue(maxsize=8 * count)  # bounded: decoded images must not pile up in memory
     job = _Job(function, tasks, constant, memory_limit, read, largest, todo, done)
-    crews = [_Worker(job) for _ in range(count)]
-    threads = [threading.Thread(target=w.run, daemon=True, name="gapstone-crew") for w in crews]
+    pool = [_Worker(job) for _ in range(count)]
+    threads = [threading.Thread(target=worker.run, daemon=True, name="gapstone-worker") for worker in pool]
     try:
-        for t in threads:
-            t.start()
-        yield from _collect(crews, done, time_limit, len(tasks))
+        for thread in threads:
+            thread.start()
+        yield from _collect(pool, done, time_limit, len(tasks))
     finally:
         job.stop.set()
-        for w in crews:
-            w.kill()
-        for t in threads:
-            t.join(timeout=10)
+        for worker in pool:
+            worker.kill()
+        for thread in threads:
+            thread.join(timeout=10)
 
 
-def _collect(crews: "list[_Worker]", done: "_Answers", limit: float, count: int) -> Iterator[tuple[int, Any]]:
+def _collect(pool: "list[_Worker]", done: "_Answers", limit: float, count: int) -> Iterator[tuple[int, Any]]:
+    """Yield `count` answers; kill workers whose task takes longer than the limit."""
     received = 0
     while received < count:
         with contextlib.suppress(queue.Empty):
@@ -90,11 +95,11 @@ def _collect(crews: "list[_Worker]", done: "_Answers", limit: float, count: int)
             received += 1
             yield answer
         now = time.monotonic()
-        for w in crews:
-            since = w.since  # its own thread sets it to None meanwhile
-            if since is not None and now - since > limit:
-                w.overdue = f"took longer than {limit:g} s and was stopped"
-                w.kill()
+        for worker in pool:
+            task_start = worker.task_start  # a copy, because the worker's thread may set it to None
+            if task_start is not None and now - task_start > limit:
+                worker.overdue = f"took longer than {limit:g} s and was stopped"
+                worker.kill()
 
 
 _Answers = queue.Queue[tuple[int, Any] | BaseException]
@@ -120,13 +125,13 @@ class _Job:
 
 
 class _Worker:
-    """One thread of this process that feeds one worker process, and replaces it when it dies."""
+    """A thread of this process that sends tasks to a worker process, and starts a new process if it dies."""
 
     def __init__(self, job: _Job) -> None:
         self.job = job
-        self.worker = WorkerProcess(job.function, job.constant, job.memory_limit, job.largest)
-        self.since: float | None = None  # when the task at hand began
-        self.overdue: str | None = None
+        self.process = WorkerProcess(job.function, job.constant, job.memory_limit, job.largest)
+        self.task_start: float | None = None  # of the current task; None while there is none
+        self.overdue: str | None = None  # why the process was killed
 
     def run(self) -> None:
         try:
@@ -136,39 +141,39 @@ class _Worker:
                 except queue.Empty:
                     return
                 self._work(chunk)
-        except BaseException as e:
-            self.job.answer(e)
+        except BaseException as error:
+            self.job.answer(error)
         finally:
-            self.since = None
-            self.worker.kill()
-            self.worker.close()
+            self.task_start = None
+            self.process.kill()
+            self.process.close()
 
     def _work(self, chunk: list[int]) -> None:
         while chunk and not self.job.stop.is_set():
-            if not self.worker.started:
-                self.worker.start()
+            if not self.process.started:
+                self.process.start()
             self.overdue = None
-            self.since = time.monotonic()
+            self.task_start = time.monotonic()
             try:
-                self.worker.send([self.job.tasks[i] for i in chunk])
+                self.process.send([self.job.tasks[i] for i in chunk])
                 while chunk:
-                    result = self.job.read(self.worker.receive())
-                    self.since = None  # waiting for a slow reader is not the worker's fault
+                    result = self.job.read(self.process.receive())
+                    self.task_start = None  # a wait for a slow reader does not count
                     self.job.answer((chunk.pop(0), result))
-                    self.since = time.monotonic()
-                self.since = None
+                    self.task_start = time.monotonic()
+                self.task_start = None
             except (EOFError, OSError, MessageError) as error:
-                # the worker is gone, or talks nonsense: the first task without an answer was its end
-                self.since = None
+                # the worker died or sent nonsense: the first task without an answer is the cause
+                self.task_start = None
                 if self.job.stop.is_set():
                     return
                 if isinstance(error, MessageError):
                     reason = f"the process decoding it answered with {error}"
                 else:
-                    reason = self.overdue or self.worker.ended()
+                    reason = self.overdue or self.process.how_it_ended()
                 self.kill()
-                self.worker.close()
+                self.process.close()
                 self.job.answer((chunk.pop(0), Lost(reason)))
 
     def kill(self) -> None:
-        self.worker.kill()
+        self.process.kill()

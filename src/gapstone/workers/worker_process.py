@@ -1,7 +1,7 @@
-"""A process of our own that answers tasks and may die: started, asked, killed, and what ended it said in words.
+"""A process that answers tasks and may die: it can be started, asked, killed and restarted, and tells how it ended.
 
-Plain subprocesses that import only what the function needs: no fork (unsafe beside threads), and none of
-multiprocessing's re-import of the user's `__main__`, which breaks scripts without the `if __name__` guard.
+It is a plain subprocess that imports only what the function needs. It is not a fork, which is unsafe beside threads,
+nor of multiprocessing, which imports the user's `__main__` again and breaks scripts without the `if __name__` guard.
 """
 
 import contextlib
@@ -18,24 +18,26 @@ from typing import IO, Any
 from gapstone.runtime.working_folder import environment, search_path
 from gapstone.workers.messages import LARGEST, MessageError, receive, send
 
-START_LIMIT = 120.0  # seconds; a start takes 0.2 on an idle machine
+START_LIMIT = 120.0  # seconds; a start takes 0.2 s on an idle machine
 
 
 class WorkerError(RuntimeError):
-    """The worker processes cannot work at all (they don't start, or the function itself raises)."""
+    """The worker processes cannot work: they do not start, or the function raises."""
 
 
 class WorkerProcess:
-    """One process; `start` it again after its death.
+    """A worker process; call `start` again after its death.
 
         >>> worker = WorkerProcess("gapstone.data.read_image_info:image_info_of", constant, memory_limit)
         >>> worker.start()
         >>> worker.send([path])
-        >>> facts = worker.receive()
+        >>> info = worker.receive()
 
-    function: "module:name", called as `name(constant, task)`; tasks, constant and results are `messages`.
-    memory_limit: bytes of address space (where the system can limit that); beyond it MemoryError.
-    largest: raw bytes of one answer (its bytes and arrays); a process that sends more is not believed.
+    Args:
+        function: "module:name", called as `name(constant, task)`.
+        constant: the same for all tasks; tasks, constant and results are what `messages` can hold.
+        memory_limit: bytes of address space, if the system can limit it; beyond it MemoryError.
+        largest: raw bytes of one answer (its bytes and arrays); a longer one raises MessageError.
     """
 
     def __init__(self, function: str, constant: Any, memory_limit: int | None, largest: int = LARGEST) -> None:
@@ -50,17 +52,17 @@ class WorkerProcess:
 
     @property
     def dead(self) -> bool:
-        """It was started, and has ended by itself."""
+        """Whether the process was started and has ended by itself."""
         return self._process is not None and self._process.poll() is not None
 
     def start(self) -> None:
-        """Raises CrewError with what the process said, where it does not come up."""
+        """Start the process. Raises WorkerError with the process's standard error if it does not start."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in close
-        # its own session: Ctrl-C reaches this process alone, which then stops the workers in order
+        # in its own session, so that Ctrl-C reaches only this process, which then stops the workers in order
         code = (
             f"import sys; sys.path[:] = {search_path()!r}; from gapstone.workers.worker_process import serve; serve()"
         )
-        # one thread each: there is a worker per core, and OpenBLAS would reserve memory for every thread
+        # with one thread, because there is a worker per core and OpenBLAS reserves memory for every thread
         threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", code],
@@ -70,32 +72,34 @@ class WorkerProcess:
             env=os.environ | environment() | threads,
             start_new_session=True,
         )
-        asked, answers = self._pipes()
+        requests, answers = self._pipes()
         timer = threading.Timer(START_LIMIT, self.kill)
         timer.start()
         try:
-            send(asked, (self.function, self._constant, self._memory_limit))
+            send(requests, (self.function, self._constant, self._memory_limit))
             if receive(answers) != "ready":
                 raise EOFError
-        except (EOFError, OSError, MessageError) as e:
+        except (EOFError, OSError, MessageError) as error:
             self.kill()
             self._errors.seek(0)
             text = self._errors.read().decode(errors="replace").strip()
             raise WorkerError(
-                f"a worker process for {self.function} does not start ({self.ended()}):\n{text[-2000:]}"
-            ) from e
+                f"a worker process for {self.function} does not start ({self.how_it_ended()}):\n{text[-2000:]}"
+            ) from error
         finally:
             timer.cancel()
 
     def send(self, tasks: Sequence[Any]) -> None:
-        """Raises EOFError or OSError where the process is gone."""
+        """Send tasks. Raises EOFError or OSError if the process is gone."""
         send(self._pipes()[0], list(tasks))
 
     def receive(self) -> Any:
         """The answer to the next task.
 
-        Raises CrewError where the function raised, EOFError or OSError as `send`, MessageError for what is no answer:
-        kill it then, for what else it sends cannot be told from it.
+        Raises:
+            WorkerError: the function raised.
+            EOFError: the process is gone; likewise OSError.
+            MessageError: the message is no answer; kill the process then, because what follows cannot be read.
         """
         match receive(self._pipes()[1], self._largest):
             case ["done", result]:
@@ -104,22 +108,32 @@ class WorkerProcess:
                 raise WorkerError(f"{self.function} failed in a worker process:\n{text}")
         raise MessageError("a message that is no answer")
 
-    def ended(self) -> str:
+    def how_it_ended(self) -> str:
         """How the process ended, in words."""
         assert self._process is not None
-        return _how(self._process)
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "the process reading it stopped answering"
+        if code == -signal.SIGSEGV:
+            return "decoding it crashed the process (segmentation fault)"
+        if hasattr(signal, "SIGKILL") and code == -signal.SIGKILL:
+            return "the process decoding it was killed by the system, most likely for using too much memory"
+        if code < 0:
+            return f"decoding it crashed the process ({signal.Signals(-code).name})"
+        return f"the process decoding it ended with code {code}"
 
     def kill(self) -> None:
-        process = self._process  # another thread may close it meanwhile
+        process = self._process  # a copy, because another thread may close it
         if process is not None and process.returncode is None:
             with contextlib.suppress(OSError):
                 if hasattr(os, "killpg"):
-                    os.killpg(process.pid, signal.SIGKILL)  # what it started would keep its pipe open
+                    os.killpg(process.pid, signal.SIGKILL)  # its own child processes would keep the pipe open
                 else:
                     process.kill()
 
     def close(self) -> None:
-        """Wait for its end and forget it."""
+        """Wait for the end of the process and release its pipes."""
         if self._process is not None:
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe is not None:
@@ -139,36 +153,21 @@ class WorkerProcess:
         return process.stdin, process.stdout
 
 
-def _how(process: "subprocess.Popen[bytes]") -> str:
-    """How a process ended, in words."""
-    try:
-        code = process.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        return "the process reading it stopped answering"
-    if code == -signal.SIGSEGV:
-        return "decoding it crashed the process (segmentation fault)"
-    if hasattr(signal, "SIGKILL") and code == -signal.SIGKILL:
-        return "the process decoding it was killed by the system, most likely for using too much memory"
-    if code < 0:
-        return f"decoding it crashed the process ({signal.Signals(-code).name})"
-    return f"the process decoding it ended with code {code}"
-
-
 def serve() -> None:
-    """What a worker process runs: answer tasks until its standard input ends."""
-    asked, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    function, constant, memory_limit = receive(asked, sys.maxsize)
+    """Answer tasks until standard input ends; a worker process runs this."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    function, constant, memory_limit = receive(requests, sys.maxsize)
     module, name = function.split(":")
     call: Callable[[Any, Any], Any] = getattr(importlib.import_module(module), name)
     _limit_memory(memory_limit)
     send(answers, "ready")
-    # from here on nothing else may write into the answers, and libtiff's chatter on stderr helps nobody
+    # no library may write into the answers from here on, and libtiff's messages on stderr do not help the user
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     while True:
         try:
-            tasks = receive(asked, sys.maxsize)
+            tasks = receive(requests, sys.maxsize)
         except EOFError:
             return
         for task in tasks:
@@ -186,7 +185,7 @@ def _limit_memory(limit: int | None) -> None:
         return
     try:
         import resource
-    except ImportError:  # Windows has no such limit; the system's own killer remains
+    except ImportError:  # Windows has no such limit
         return
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard == resource.RLIM_INFINITY or limit < hard:

@@ -1,0 +1,113 @@
+"""What a model file says of its model: backbone, head, labels and preprocessing, each checked when it is read."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gapstone import __version__
+from gapstone.images.preprocessing import Preprocessing
+from gapstone.models.model_file import WRONG_WEIGHTS, ModelFileError, Shapes, kind
+from gapstone.nets import TooManyParametersError, at_most
+from gapstone.nets.on_meta import on_meta
+from gapstone.nets.zoo import create_timm
+
+SCHEMA = 1
+"""Raised when a field of the file changes its meaning; files of another schema are refused."""
+
+LONGEST_SPEC = 200  # characters of a backbone or head
+
+SLACK = 20_000_000  # parameters that a backbone may have beyond what a file holds, such as those of its own head
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """The arguments of a `Classifier`, as its file holds them."""
+
+    backbone: str
+    head: str
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "gapstone": __version__,
+            "backbone": self.backbone,
+            "head": self.head,
+            "labels": list(self.labels),
+            "preprocessing": self.preprocessing.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, about: Mapping[str, object]) -> "ModelDescription":
+        """Read the JSON of a model file. Raises ModelFileError for another schema or a field that is not valid."""
+        schema, version = about.get("schema"), about.get("gapstone")
+        if type(schema) is not int or schema != SCHEMA:
+            newer = type(schema) is int and schema > SCHEMA
+            raise ModelFileError(
+                f"its schema is {kind(schema)} (written by gapstone {str(version)[:20]}); gapstone {__version__} reads "
+                f"schema {SCHEMA}: "
+                + ("update it with pip install -U gapstone" if newer else "save the model again with this version")
+            )
+        backbone, head = (_name(about, field) for field in ("backbone", "head"))
+        labels, preprocessing = about.get("labels"), about.get("preprocessing")
+        if not isinstance(labels, list):
+            raise ModelFileError(f"its labels are {kind(labels)}, not a list of names; save the model again")
+        if not isinstance(preprocessing, dict):
+            raise ModelFileError(f"its preprocessing is {kind(preprocessing)}, not an object; save the model again")
+        try:
+            return cls(backbone, head, checked_labels(labels), Preprocessing.from_json(preprocessing))
+        except (ValueError, OverflowError) as error:
+            raise ModelFileError(f"its description cannot be: {str(error)[:300]}; save the model again") from error
+
+    def check_timm_tensors(self, shapes: Shapes) -> None:
+        """Compare a file's tensors with those of the timm network it names, before that network is built.
+
+        Building it takes seconds, as its feature maps are measured at several sizes. A network with far more parameters
+        than the file holds is refused before its tensors are listed. Backbones that are not timm's pass unchecked.
+
+        Raises:
+            ModelFileError: the tensors are not those of the network.
+        """
+        if not self.backbone.startswith("timm:"):
+            return
+        parameters = sum(math.prod(shape) for _, shape in shapes.values())
+        try:
+            with on_meta(), at_most(4 * parameters + SLACK):
+                net = create_timm(self.backbone.removeprefix("timm:"), self.preprocessing.channels, pretrained=False)
+        except ImportError:
+            raise
+        except TooManyParametersError:
+            raise ModelFileError(
+                f"{WRONG_WEIGHTS}: it holds {parameters:,} numbers, and {self.backbone} has many more; save it again"
+            ) from None
+        except Exception as error:
+            raise ModelFileError(f"its model cannot be built: {error} (backbone {self.backbone!r})") from error
+        expected = {f"features.net.{name}": tuple(t.shape) for name, t in net.state_dict().items()}
+        for name, (_, shape) in shapes.items():
+            if name.startswith("features.") and expected.get(name) != shape:
+                raise ModelFileError(
+                    f"{WRONG_WEIGHTS}: {name[:100]} {list(shape)} does not belong to {self.backbone}; save it again"
+                )
+
+
+def checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels as a tuple. Raises ValueError unless they are two or more different strings."""
+    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"labels must be names, such as ('cat', 'dog'), not {str(labels)[:60]}")
+    if len(labels) < 2:
+        raise ValueError(f"a classifier needs at least two labels and got {len(labels)}")
+    seen: set[str] = set()
+    for label in labels:
+        if label in seen:
+            raise ValueError(f"label {label!r} is given twice; each logit needs a name of its own")
+        seen.add(label)
+    return tuple(labels)
+
+
+def _name(about: Mapping[str, object], field: str) -> str:
+    value = about.get(field)
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_SPEC:
+        raise ModelFileError(f"its {field} is {kind(value)}, not a name; save the model again")
+    return value

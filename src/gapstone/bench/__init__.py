@@ -1,1 +1,1 @@
-"""`gapstone bench`: the pools networks run all day, against torch on this machine."""
+"""`gapstone bench` and `gapstone doctor`: gapstone's pools against torch on this machine; which loop runs when."""

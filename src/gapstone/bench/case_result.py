@@ -1,4 +1,4 @@
-"""One case, checked, then measured: ours, torch's, the memory's limit, and whoever else is given."""
+"""Checks and measures a case: gapstone, torch, the limit of the memory, and further contenders."""
 
 import re
 import time
@@ -21,59 +21,61 @@ OURS, TORCH, LIMIT = "gapstone", "torch", "limit"
 
 @dataclass(frozen=True)
 class CaseResult:
+    """The measurements of one case."""
+
     case: Case
     threads: int
     section: str = ""
     loop: str = ""
     limit: str = ""
-    """What the memory could do at best: "copy" or "read"."""
+    """The limit that memory sets: "copy" or "read" of the map."""
     wrong: str | None = None
-    """Why our answer is wrong; then nothing was timed."""
+    """Why gapstone's output is wrong; it was then not timed."""
     refused: str | None = None
-    """Why our loop cannot do this; then nothing was timed."""
+    """Why gapstone's loop does not support the case; it was then not timed."""
     notes: dict[str, str] = field(default_factory=dict)
-    """Of other contenders: why not timed."""
+    """Why other contenders were not timed, by name."""
     bytes: int = 0
-    """Read once and written once."""
+    """Bytes that are read once and written once."""
     limit_bytes: int = 0
     first: float = 0.0
-    """Seconds of the first call, in which kernels are compiled or loaded."""
+    """Seconds of the first call, which compiles or loads kernels."""
     seconds: dict[str, TimeSpread] = field(default_factory=dict)
     ratios: dict[str, TimeSpread] = field(default_factory=dict)
-    """Their time over ours: above 1 ours is faster."""
+    """Time of each contender divided by gapstone's: above 1 gapstone is faster."""
     kept: dict[str, SavedMemory] = field(default_factory=dict)
-    """Memory that the forward keeps for the backward."""
+    """Memory that the forward pass saves for the backward pass."""
     answers: int = 0
 
     @property
     def speed(self) -> float:
-        """GB/s."""
+        """GB/s of gapstone."""
         return self.bytes / self.seconds[OURS].median / 1e9
 
     @property
     def fraction(self) -> float:
-        """Of the speed at which this array is copied, or read."""
+        """Share of the speed at which the same array is copied or read."""
         return self.speed / (self.limit_bytes / self.seconds[LIMIT].median / 1e9)
 
     def verdict(self, other: str = TORCH) -> str:
-        """faster or slower, where three of four rounds say so; else alike."""
-        found = self.ratios[other]
-        if found.low > 1.02:
+        """Return "faster" or "slower" if three of four rounds show it, else "alike"."""
+        interval = self.ratios[other]
+        if interval.low > 1.02:
             return "faster"
-        return "slower" if found.high < 0.98 else "alike"
+        return "slower" if interval.high < 0.98 else "alike"
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def read(cls, found: dict[str, Any]) -> "CaseResult":
+    def read(cls, document: dict[str, Any]) -> "CaseResult":
         parts: dict[str, Any] = {
-            "case": Case.read(found["case"]),
-            "seconds": {name: TimeSpread(**one) for name, one in found["seconds"].items()},
-            "ratios": {name: TimeSpread(**one) for name, one in found["ratios"].items()},
-            "kept": {name: SavedMemory(**one) for name, one in found["kept"].items()},
+            "case": Case.read(document["case"]),
+            "seconds": {name: TimeSpread(**fields) for name, fields in document["seconds"].items()},
+            "ratios": {name: TimeSpread(**fields) for name, fields in document["ratios"].items()},
+            "kept": {name: SavedMemory(**fields) for name, fields in document["kept"].items()},
         }
-        return cls(**{**found, **parts})
+        return cls(**{**document, **parts})
 
 
 def measure(
@@ -84,7 +86,7 @@ def measure(
     others: Mapping[str, Contender] | None = None,
     section: str = "",
 ) -> CaseResult:
-    """Check, then time. `others` are checked too; one that is not there, has no such pool or is wrong gets a note."""
+    """Check a case, then time it. Contenders that are missing, do not support it or are wrong get a note instead."""
     torch.set_num_threads(threads)
     job = CaseArrays(case, threads)
     keep = case.keep or case.direction == "backward"
@@ -93,21 +95,21 @@ def measure(
         began = time.perf_counter()
         try:
             run = gapstone(job)
-            found = run()
+            output = run()
         except NotImplementedError as error:
             return CaseResult(case, threads, section, loop, refused=str(error))
         first = time.perf_counter() - began
-        theirs = torch_eager(job)
+        torch_run = torch_eager(job)
         dtype = job.x.dtype
-        if reason := verify_answers.wrong(found, job.truth, theirs(), dtype) or _wrong_answer(job):
+        if reason := verify_answers.wrong(output, job.truth, torch_run(), dtype) or _wrong_answer(job):
             return CaseResult(case, threads, section, loop, wrong=reason, first=first)
-        runs, notes = {OURS: run, TORCH: theirs}, {}
+        runs, notes = {OURS: run, TORCH: torch_run}, {}
         for name, contender in (others or {}).items():
-            other, why = _ready(contender, job)
+            other, reason = _ready(contender, job)
             if other:
                 runs[name] = other
             else:
-                notes[name] = why
+                notes[name] = reason
         limit, runs[LIMIT], limit_bytes = _limit(job)
         samples = interleaved(runs, rounds, seconds, threads)
     return CaseResult(
@@ -120,31 +122,31 @@ def measure(
         bytes=_moved(job),
         limit_bytes=limit_bytes,
         first=first,
-        seconds={name: spread(taken) for name, taken in samples.items()},
-        ratios={name: ratio(taken, samples[OURS]) for name, taken in samples.items() if name not in (OURS, LIMIT)},
+        seconds={name: spread(times) for name, times in samples.items()},
+        ratios={name: ratio(times, samples[OURS]) for name, times in samples.items() if name not in (OURS, LIMIT)},
         kept=_kept(job),
         answers=job.answers,
     )
 
 
 def _wrong_answer(job: CaseArrays) -> str | None:
-    """The answers of a forward that keeps what its backward needs: another kernel than the one without."""
+    """Check the forward pass that saves for the backward pass, which is another kernel; return why it is wrong."""
     if job.case.direction == "forward":
         return None
     with torch.no_grad():
-        right = eager_pools.formula(job.case, job.mask)
-        truth = right(job.x.double(), *([] if job.learned is None else [job.learned.double()]))
+        reference = eager_pools.formula(job.case, job.mask)
+        truth = reference(job.x.double(), *([] if job.learned is None else [job.learned.double()]))
         plain = job.torch_answer(job.x)
     reason = verify_answers.wrong(job.answer(job.x.detach().requires_grad_()).detach(), (truth,), plain, job.x.dtype)
     return f"the forward that keeps is {reason}" if reason else None
 
 
 def _ready(contender: Contender, job: CaseArrays) -> tuple[Run | None, str]:
-    """Its call, if its answer is right; else why not. An hour of measuring does not end because one of them fails."""
+    """Return a contender's call if its output is right, else the reason: its failure must not end a long run."""
     try:
         run = contender(job)
-        why = verify_answers.unlike(run(), job.truth, job.x.dtype)
-        return (None, f"wrong: {why}") if why else (run, "")
+        reason = verify_answers.unlike(run(), job.truth, job.x.dtype)
+        return (None, f"wrong: {reason}") if reason else (run, "")
     except (NotImplementedError, ImportError) as error:
         return None, str(error)
     except Exception as error:
@@ -156,7 +158,7 @@ def _mode(case: Case) -> AbstractContextManager[Any]:
 
 
 def _limit(job: CaseArrays) -> tuple[str, Run, int]:
-    """Reading the map for pools of whole maps, copying it for the rest: bytes that float32 kernels move."""
+    """Return (name, call, bytes) of the limit: reading the map for pools over whole maps, else copying it."""
     flat = torch.empty(0).set_(job.x.untyped_storage())
     if job.case.window is None and job.case.direction == "forward":
         return "read", flat.sum, flat.nbytes
@@ -165,22 +167,22 @@ def _limit(job: CaseArrays) -> tuple[str, Run, int]:
 
 
 def _moved(job: CaseArrays) -> int:
-    """What the work itself asks for, whoever does it: not what a contender keeps beside."""
+    """Return the bytes that the case itself must read and write, without what a contender saves."""
     size = job.x.element_size()
     moved = (job.x.numel() + job.answers) * size
-    again = job.case.direction == "backward" and looks_at_x(job.case.pool)
-    return moved + (job.x.numel() * size if again else 0)
+    reads_map = job.case.direction == "backward" and looks_at_x(job.case.pool)
+    return moved + (job.x.numel() * size if reads_map else 0)
 
 
 def _kept(job: CaseArrays) -> dict[str, SavedMemory]:
-    """Of the forward whose backward is measured."""
+    """Return the memory that the forward pass saves, if the backward pass is measured."""
     if job.case.direction == "forward":
         return {}
     return {OURS: saved_memory_of(job.answer, job.x), TORCH: saved_memory_of(job.torch_answer, job.x)}
 
 
 def select(cases: list[Case], only: str) -> list[Case]:
-    """Those whose title, map, layout and direction hold the pattern."""
+    """Return the cases whose title, shape, direction and layout match a regular expression."""
     try:
         re.compile(only)
     except re.error as problem:

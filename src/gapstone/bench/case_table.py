@@ -1,4 +1,4 @@
-"""Results as lines of a fixed width, so that each can be printed when it is there; a loss stands out as a win does."""
+"""Formats results as lines of fixed width, so that each is printed when it is measured; losses are marked like wins."""
 
 from rich.text import Text
 
@@ -23,9 +23,9 @@ def line(result: CaseResult) -> Text:
     if result.refused:
         return text.append(f"not timed: {result.refused}", "dim")
     verdict = result.verdict()
-    ours, theirs, found = result.seconds[OURS], result.seconds[TORCH], result.ratios[TORCH]
+    ours, theirs, ratio = result.seconds[OURS], result.seconds[TORCH], result.ratios[TORCH]
     text.append(f"{milliseconds(ours.median):>9}{milliseconds(theirs.median):>10}")
-    text.append(f"{times(found):>11}  {MARKS[verdict]:8} {between(found):>15} ", STYLES.get(verdict, ""))
+    text.append(f"{times(ratio):>11}  {MARKS[verdict]:8} {between(ratio):>15} ", STYLES.get(verdict, ""))
     text.append(f"{result.speed:>6.1f}{result.fraction:>6.0%} {result.limit:6}{result.loop}")
     if result.kept:
         text.append(" " * max(1, 12 - len(result.loop)) + f"{kept(result, OURS):>6} : {kept(result, TORCH)}")
@@ -33,9 +33,9 @@ def line(result: CaseResult) -> Text:
         if name != TORCH:
             slower = "◄" if result.verdict(name) == "slower" else ""
             text.append(f"  {name} ").append(times(result.ratios[name]) + slower, STYLES.get(result.verdict(name), ""))
-    told = [name for name, why in result.notes.items() if why.startswith(("wrong", "failed"))]
-    text.append("".join(f"  {name} {result.notes[name]}" for name in told), "yellow")
-    if missing := [name for name in result.notes if name not in told]:
+    failures = [name for name, reason in result.notes.items() if reason.startswith(("wrong", "failed"))]
+    text.append("".join(f"  {name} {result.notes[name]}" for name in failures), "yellow")
+    if missing := [name for name in result.notes if name not in failures]:
         text.append(f"  –: {', '.join(missing)}", "dim")
     if any(one.disturbed for one in (ours, theirs)):
         text.append("  ~", "yellow")
@@ -43,12 +43,12 @@ def line(result: CaseResult) -> Text:
 
 
 def summary(results: list[CaseResult]) -> list[str]:
-    """How many are won and lost, and which are wrong."""
+    """Return lines with the number of wins and losses, and the wrong results."""
     timed = [result for result in results if result.ratios]
     verdicts = [result.verdict() for result in timed]
     own = sum(result.loop == "native" for result in timed)
-    said = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in ("faster", "alike", "slower"))
-    lines = [f"{len(timed)} against torch eager: {said}; {own} of them run torch's own kernel (native)."]
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in ("faster", "alike", "slower"))
+    lines = [f"{len(timed)} against torch eager: {counts}; {own} of them run torch's own kernel (native)."]
     wrong = [result for result in results if result.wrong]
     lines += [f"WRONG: {one.case.title}, {one.case.group}: {one.wrong}" for one in wrong]
     first = sum(result.first for result in results)
@@ -77,12 +77,12 @@ def milliseconds(seconds: float) -> str:
     return f"{value:.{4 if value < 0.1 else 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
-def times(found: TimeSpread) -> str:
-    return f"{factor(found.median)}×"
+def times(ratio: TimeSpread) -> str:
+    return f"{factor(ratio.median)}×"
 
 
-def between(found: TimeSpread) -> str:
-    return f"{factor(found.low)} – {factor(found.high)}"
+def between(ratio: TimeSpread) -> str:
+    return f"{factor(ratio.low)} – {factor(ratio.high)}"
 
 
 def factor(value: float) -> str:
@@ -90,8 +90,8 @@ def factor(value: float) -> str:
 
 
 def kept(result: CaseResult, who: str) -> str:
-    found: SavedMemory = result.kept[who]
-    return f"{found.beside / result.answers:.3g}" + "+x" * found.x + "+y" * found.answer
+    memory: SavedMemory = result.kept[who]
+    return f"{memory.beside / result.answers:.3g}" + "+x" * memory.x + "+y" * memory.answer
 
 
 def _shape(result: CaseResult) -> str:

@@ -1,4 +1,4 @@
-"""What is measured: a pool, a region, a map, forward or backward. One value per row of the table."""
+"""The cases that are measured: a pool, a region, a map, forward or backward; one row of the table each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields

@@ -1,4 +1,4 @@
-"""A case's arrays, and who works on them: the contenders. All read the same map."""
+"""The arrays of a case, and the contenders that run on them; all read the same map."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,19 +15,21 @@ from gapstone.pools import COMPOSITIONS
 from gapstone.regions.places import Place
 
 Run = Callable[[], Any]
-"""One call; it gives the answer, or the gradients."""
+"""One call; it returns the output or the gradients."""
 Contender = Callable[["CaseArrays"], Run]
-"""Makes ready all that is not measured. Raises NotImplementedError where it has no such pool."""
+"""Prepares what is not measured, and returns the call. Raises NotImplementedError if it does not support the case."""
 
 
 @dataclass(frozen=True)
 class CaseArrays:
+    """The arrays of a case."""
+
     case: Case
     threads: int
 
     @cached_property
     def x(self) -> Tensor:
-        """Positive, as maps after a ReLU are, but without ties: of equals, they differ in which gets the gradient."""
+        """The map: positive as after a ReLU, but without ties, whose gradient contenders assign differently."""
         random = torch.Generator().manual_seed(0)
         if self.case.dtype == "uint8":
             return self.case.laid(torch.randint(0, 256, self.case.shape, generator=random, dtype=torch.uint8))
@@ -36,7 +38,7 @@ class CaseArrays:
 
     @cached_property
     def mask(self) -> Tensor | None:
-        """Images of several widths, padded into one batch: each is between half and all of the map."""
+        """The mask of a padded batch of images whose widths are half to all of the map."""
         if not self.case.masked:
             return None
         images, _, *spatial = self.case.shape
@@ -62,20 +64,21 @@ class CaseArrays:
 
     @cached_property
     def truth(self) -> tuple[Tensor, ...]:
-        """Torch's formula in float64."""
-        wide = torch.tensor([self.case.parameter or 0.0], dtype=torch.float64, requires_grad=True)
+        """The output of torch's formula in float64, or its gradients."""
+        parameter = torch.tensor([self.case.parameter or 0.0], dtype=torch.float64, requires_grad=True)
         x = self.x.detach().double().requires_grad_(self.case.direction == "backward")
-        made = eager_pools.formula(self.case, self.mask)
+        formula = eager_pools.formula(self.case, self.mask)
         if self.case.direction == "forward":
             with torch.inference_mode():
-                return (made(x),)
-        answer = made(x, wide) if self.case.learned else made(x)
-        return torch.autograd.grad(answer, [x, *([wide] if self.case.learned else [])], self.grad.double())
+                return (formula(x),)
+        answer = formula(x, parameter) if self.case.learned else formula(x)
+        return torch.autograd.grad(answer, [x, *([parameter] if self.case.learned else [])], self.grad.double())
 
     @cached_property
     def grad(self) -> Tensor:
-        """The gradient that comes from above, in the layout of the answers. Positive: a parameter's gradient is a sum
-        over all of them, and one that cancels says nothing of rounding.
+        """The gradient of the output, in its layout.
+
+        It is positive: the gradient of a parameter is a sum over it, whose rounding is not visible if it cancels.
         """
         with torch.no_grad():
             answer = eager_pools.formula(self.case, self.mask)(self.x)
@@ -86,20 +89,20 @@ class CaseArrays:
         return self.truth[0].numel() if self.case.direction == "forward" else self.grad.numel()
 
     def answer(self, x: Tensor) -> Tensor:
-        """Ours, with its backward."""
+        """Return gapstone's output, which autograd can differentiate."""
         return differentiable(self.case.pool, x, self.place, self.parameters)
 
     def torch_answer(self, x: Tensor) -> Tensor:
-        made = eager_pools.formula(self.case, self.mask)
-        return made(x) if self.learned is None else made(x, self.learned)
+        formula = eager_pools.formula(self.case, self.mask)
+        return formula(x) if self.learned is None else formula(x, self.learned)
 
     def gradients(self, answer: Callable[[Tensor], Tensor]) -> Run:
-        """The backward alone: the forward is run once, here."""
+        """Return a call of the backward pass only; the forward pass is run once, here."""
         x = self.x.detach().requires_grad_()
         y = answer(x)
-        into = [x, *([self.learned] if self.learned is not None else [])]
+        inputs = [x, *([self.learned] if self.learned is not None else [])]
         grad = self.grad
-        return lambda: torch.autograd.grad(y, into, grad, retain_graph=True)
+        return lambda: torch.autograd.grad(y, inputs, grad, retain_graph=True)
 
 
 def gapstone(job: CaseArrays) -> Run:

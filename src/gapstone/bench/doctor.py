@@ -1,6 +1,6 @@
-"""`gapstone doctor`: what this machine has, and which loop serves which pool, region, device and dtype, and why.
+"""`gapstone doctor`: the machine, and which loop runs for which pool, region, device and dtype, and why.
 
-It asks the same rule as every call (`loops/choose_loop.py`), so what it prints is what happens.
+It uses the rule of every call (`loops/choose_loop.py`).
 """
 
 import json
@@ -43,7 +43,7 @@ REGIONS: dict[str, Region] = {
 
 @dataclass(frozen=True)
 class Served:
-    """One case: which loop, and why."""
+    """The loop of one case, and why."""
 
     device: str
     dtype: str
@@ -56,7 +56,7 @@ class Served:
 
 
 def machine() -> dict[str, str]:
-    """Versions, processor, threads, where compiled kernels are kept."""
+    """Return versions, processor, threads and the folder of compiled kernels."""
     return {
         "gapstone": gs.__version__,
         "python": platform.python_version(),
@@ -75,7 +75,7 @@ def machine() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Extra:
-    """What can be installed besides, by the name that pip takes."""
+    """An optional extra of the package."""
 
     name: str
     purpose: str
@@ -110,10 +110,10 @@ def extras() -> list[Extra]:
 
 
 def served() -> list[Served]:
-    """Every pool over every region, on every device there is, by dtype and layout."""
+    """Return the loop of every pool over every region, for each device, dtype and layout."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     return [
-        _one(device, dtype, layout, region, pool)
+        _served(device, dtype, layout, region, pool)
         for device in devices
         for dtype in DTYPES
         for layout in LAYOUTS
@@ -122,29 +122,29 @@ def served() -> list[Served]:
     ]
 
 
-def _one(device: str, dtype: str, layout: str, region: str, pool: str) -> Served:
-    def say(loop: str | None, why: str) -> Served:
+def _served(device: str, dtype: str, layout: str, region: str, pool: str) -> Served:
+    def result(loop: str | None, why: str) -> Served:
         return Served(device, dtype, layout, region, pool, loop, why)
 
-    kind = getattr(torch, dtype)
+    torch_dtype = getattr(torch, dtype)
     place = REGIONS[region].place(SHAPE)
     assert not isinstance(place, tuple)
     weighted = isinstance(place, PositionWeights)
     if pool in WHOLE_ONLY:
-        refused = weighted or not kind.is_floating_point
-        return say(
+        refused = weighted or not torch_dtype.is_floating_point
+        return result(
             None if refused else "reference", "refused" if refused else f"the {pool} needs all positions at once"
         )
-    whole_numbers = not kind.is_floating_point
+    whole_numbers = not torch_dtype.is_floating_point
     if (weighted and (whole_numbers or not POOLS[pool].weighted)) or (whole_numbers and not POOLS[pool].integers):
-        return say(None, "refused")
-    x = torch.zeros(SHAPE, dtype=kind, device=device).to(memory_format=LAYOUTS[layout])
+        return result(None, "refused")
+    x = torch.zeros(SHAPE, dtype=torch_dtype, device=device).to(memory_format=LAYOUTS[layout])
     choice = choose_loop(PoolCall.of(POOLS[pool], x, place))
-    return say(choice.loop, choice.why)
+    return result(choice.loop, choice.why)
 
 
 def doctor(as_json: bool = False, wide: bool = False) -> None:
-    """Print it all, as tables or as one JSON document."""
+    """Print everything as tables or as one JSON document."""
     with Bars(Terminal(stderr=True), idle="Asking which loop serves what"):
         facts = everything() if as_json else (machine(), served())
     if isinstance(facts, dict):
@@ -154,7 +154,7 @@ def doctor(as_json: bool = False, wide: bool = False) -> None:
 
 
 def report(console: Console, facts: dict[str, str], cases: list[Served], wide: bool = False) -> None:
-    """The machine, then a table for every device, dtype and layout that is not like one before."""
+    """Print the machine, then a table per device, dtype and layout, unless it equals an earlier one."""
     for name, value in facts.items():
         console.print(f"{name:>16}  {display(value)}", highlight=False, markup=False, soft_wrap=True)
     console.print("\nOptional extras:")
@@ -162,16 +162,16 @@ def report(console: Console, facts: dict[str, str], cases: list[Served], wide: b
         text = f"{extra.name:>16}  {extra.purpose}; {extra.state}"
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     for device in dict.fromkeys(case.device for case in cases):
-        mine = [case for case in cases if case.device == device]
-        shown: dict[str, list[Served]] = {}
-        for dtype, layout in dict.fromkeys((case.dtype, case.layout) for case in mine):
-            rows = [case for case in mine if (case.dtype, case.layout) == (dtype, layout)]
+        of_device = [case for case in cases if case.device == device]
+        tables: dict[str, list[Served]] = {}
+        for dtype, layout in dict.fromkeys((case.dtype, case.layout) for case in of_device):
+            rows = [case for case in of_device if (case.dtype, case.layout) == (dtype, layout)]
             title = f"{device}, {dtype}, {layout}"
-            alike = [other for other, them in shown.items() if _same(rows, them)]
-            if alike and not wide:
-                console.print(f"\n{title}: as {alike[0]}")
+            same = [other for other, rows_shown in tables.items() if _same(rows, rows_shown)]
+            if same and not wide:
+                console.print(f"\n{title}: as {same[0]}")
                 continue
-            shown[title] = rows
+            tables[title] = rows
             console.print()
             console.print(_table(title, rows))
     reasons = Counter((case.loop, case.why) for case in cases if case.loop)
@@ -191,9 +191,9 @@ def _table(title: str, rows: list[Served]) -> Table:
     table.add_column("pool")
     for region in regions:
         table.add_column(region)
-    by = {(case.pool, case.region): case.loop or "–" for case in rows}
+    loops = {(case.pool, case.region): case.loop or "–" for case in rows}
     for pool in dict.fromkeys(case.pool for case in rows):
-        table.add_row(pool, *(by[pool, region] for region in regions))
+        table.add_row(pool, *(loops[pool, region] for region in regions))
     return table
 
 
@@ -203,7 +203,7 @@ def everything() -> dict[str, Any]:
 
 
 def _kept_in() -> str:
-    """The user's private folder of compiled kernels, with how many there are; or why there is none."""
+    """Return the user's folder of compiled kernels with their number, or why there is none."""
     folder = kernel_cache.folder()
     if folder is None:
         return f"no folder: {kernel_cache.why_not()}; they are compiled anew in every process"

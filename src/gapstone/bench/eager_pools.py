@@ -1,4 +1,4 @@
-"""The same pools as a user writes them in torch; in float64 they are the truth that every contender is held to."""
+"""The pools as a user writes them in torch; in float64 they are the reference for every contender."""
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,7 @@ INTO: dict[str, Callable[..., Any]] = {
 
 
 def formula(case: Case, mask: Tensor | None = None) -> Callable[..., Tensor]:
-    """A function of x, and of a learned parameter."""
+    """Return the pool of a case as a function of x and, if it is learned, of the parameter."""
     spatial = len(case.shape) - 2
     dims = tuple(range(2, len(case.shape)))
     if case.window:
@@ -34,16 +34,16 @@ def formula(case: Case, mask: Tensor | None = None) -> Callable[..., Tensor]:
 
 
 def _whole(case: Case, dims: tuple[int, ...]) -> Callable[..., Tensor]:
-    given, places = case.parameter, math.prod(case.shape[2:])
+    parameter, places = case.parameter, math.prod(case.shape[2:])
     match case.pool:
         case "mean":
             return lambda x: x.mean(dims)
         case "max":
             return lambda x: x.amax(dims)  # adaptive_max_pool and max(-1) take up to ten times as long
         case "gem":
-            return lambda x, p=given: x.clamp(min=1e-6).pow(p).mean(dims).pow(1 / p)
+            return lambda x, p=parameter: x.clamp(min=1e-6).pow(p).mean(dims).pow(1 / p)
         case "logsumexp":
-            return lambda x, r=given: torch.logsumexp(r * x, dims) / r - math.log(places) / r
+            return lambda x, r=parameter: torch.logsumexp(r * x, dims) / r - math.log(places) / r
         case "avgmax":
             return lambda x: 0.5 * (x.mean(dims) + x.amax(dims))
         case _:
@@ -51,24 +51,24 @@ def _whole(case: Case, dims: tuple[int, ...]) -> Callable[..., Tensor]:
 
 
 def forward(case: Case, x: Tensor, mask: Tensor | None, learned: Tensor | None) -> Callable[[], Tensor]:
-    """The forward as one call."""
-    made = formula(case, mask)
+    """Return the forward pass as a call without arguments."""
+    pool = formula(case, mask)
     if case.into:
-        return _into(case, x, made)
+        return _into(case, x, pool)
     if case.keep:
         size, stride, padding = case.window or (0, 0, 0)
-        find = MAX[len(case.shape) - 2]
-        return lambda: find(x, size, stride, padding, return_indices=True)[0]
+        max_pool = MAX[len(case.shape) - 2]
+        return lambda: max_pool(x, size, stride, padding, return_indices=True)[0]
     if learned is not None:
-        return lambda: made(x, learned)
-    return lambda: made(x)
+        return lambda: pool(x, learned)
+    return lambda: pool(x)
 
 
-def _into(case: Case, x: Tensor, made: Callable[..., Tensor]) -> Callable[[], Tensor]:
+def _into(case: Case, x: Tensor, pool: Callable[..., Tensor]) -> Callable[[], Tensor]:
     assert case.window
     size, stride, padding = case.window
-    out = made(x)
+    out = pool(x)
     if case.pool == "max":
-        at = torch.empty_like(out, dtype=torch.int64)
-        return lambda: INTO["max"](x, [size] * 2, [stride] * 2, [padding] * 2, out=out, indices=at)[0]
+        indices = torch.empty_like(out, dtype=torch.int64)
+        return lambda: INTO["max"](x, [size] * 2, [stride] * 2, [padding] * 2, out=out, indices=indices)[0]
     return lambda: INTO["mean"](x, [size] * 2, [stride] * 2, [padding] * 2, False, False, out=out)

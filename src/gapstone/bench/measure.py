@@ -1,4 +1,4 @@
-"""Interleaved samples of several calls on the same arrays, and what is said of them."""
+"""Times several calls in interleaved samples, and summarises the samples."""
 
 import random
 import resource
@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-FEWEST = 5  # rounds, before the clock may end them; samples, below which disturbed ones are better than none
-LEAST = 5e-4  # seconds of a sample: shorter calls are repeated within it
+FEWEST = 5  # least number of rounds; with fewer undisturbed samples, all samples count
+LEAST = 5e-4  # least seconds of a sample: shorter calls are repeated in it
 
 
 @dataclass(frozen=True)
 class Sample:
     seconds: float
     disturbed: bool
-    """The system took the processor away: in wall time, every thread then waits for one."""
+    """Whether the system preempted the process: in wall time, all threads then wait for one."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class TimeSpread:
     high: float
     samples: int
     disturbed: bool = False
-    """Too few samples without an involuntary switch: this is of all of them."""
+    """Whether too few samples were undisturbed, so that all of them count."""
 
 
 Samples = Mapping[str, list[Sample]]
@@ -35,22 +35,23 @@ Samples = Mapping[str, list[Sample]]
 def interleaved(
     runs: Mapping[str, Callable[[], Any]], rounds: int, seconds: float, threads: int
 ) -> dict[str, list[Sample]]:
-    """Every round runs each once, in an order of its own: who comes after a copy finds the cache full of it. One
-    thread: CPU time, which others on the machine lengthen least; more: wall time. Ends after `seconds`, but not before
-    five rounds.
+    """Time every call once per round, in random order: a call after a copy finds the cache full of the copy.
+
+    One thread is timed in CPU time, on which other processes have the least effect; more threads in wall time. Ends
+    after `seconds`, but not before five rounds.
     """
     clock = time.process_time if threads == 1 else time.perf_counter
     names = list(runs)
     repeats = {name: _repeats(runs[name]) for name in names}
-    found: dict[str, list[Sample]] = {name: [] for name in names}
+    samples: dict[str, list[Sample]] = {name: [] for name in names}
     end = time.perf_counter() + seconds
     order = random.Random(0)
     for turn in range(rounds):
         if turn >= FEWEST and time.perf_counter() > end:
             break
         for name in order.sample(names, len(names)):
-            found[name].append(_sample(runs[name], repeats[name], clock, threads))
-    return found
+            samples[name].append(_sample(runs[name], repeats[name], clock, threads))
+    return samples
 
 
 def _repeats(run: Callable[[], Any]) -> int:
@@ -65,9 +66,9 @@ def _sample(run: Callable[[], Any], repeats: int, clock: Callable[[], float], th
     began = clock()
     for _ in range(repeats):
         run()
-    taken = (clock() - began) / repeats
-    moved = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw != switches
-    return Sample(taken, threads > 1 and moved)
+    seconds = (clock() - began) / repeats
+    switched = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw != switches
+    return Sample(seconds, threads > 1 and switched)
 
 
 def spread(samples: list[Sample]) -> TimeSpread:
@@ -77,7 +78,7 @@ def spread(samples: list[Sample]) -> TimeSpread:
 
 
 def ratio(others: list[Sample], ours: list[Sample]) -> TimeSpread:
-    """Their time over ours, round by round: what slows a round slows both."""
+    """Return the ratio of times per round, in which disturbances affect both."""
     pairs = list(zip(others, ours, strict=True))
     clean = [a.seconds / b.seconds for a, b in pairs if not (a.disturbed or b.disturbed)]
     few = len(clean) < min(FEWEST, len(pairs))

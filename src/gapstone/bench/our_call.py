@@ -1,6 +1,6 @@
-"""The call that is measured: the loop that `choose_loop` takes, forward and backward, as the front door calls it.
+"""gapstone's measured call: the loop that `choose_loop` selects, forward and backward.
 
-Without the front door's own microseconds: benchmarks/call_overhead.py measures those.
+The overhead of `gs.pool` itself is not included: benchmarks/call_overhead.py measures it.
 """
 
 from typing import Any
@@ -21,22 +21,22 @@ from gapstone.regions.places import Intervals, Place
 
 
 def loop_for(name: str, x: Tensor, place: Place, parameters: Parameters = (), keep: bool = False) -> str:
-    """The loop that serves; of a composition, its pools' loops."""
+    """Return the loop that runs; for a composition, the loops of its pools."""
     if name in COMPOSITIONS:
         if _in_one_read(name, x, place):
             return "tuned"
-        return "+".join(dict.fromkeys(loop_for(each, x, place, (), keep) for each in COMPOSITIONS[name].pools))
+        return "+".join(dict.fromkeys(loop_for(pool, x, place, (), keep) for pool in COMPOSITIONS[name].pools))
     return choose_loop(PoolCall.of(POOLS[name], x, place, parameters, keep)).loop
 
 
 def ours(
     name: str, x: Tensor, place: Place, parameters: Parameters = (), keep: bool = False, out: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor]]:
-    """The answers, and what the backward needs. `out`: where the answers go, for loops that can be told."""
+    """Return the output and the tensors saved for the backward pass; `out`: an existing tensor for the output."""
     if name in COMPOSITIONS and out is None:
         if _in_one_read(name, x, place):
             return _joined(name, list(mean_and_max(x))), []
-        return _joined(name, [ours(each, x, place)[0] for each in COMPOSITIONS[name].pools]), []
+        return _joined(name, [ours(pool, x, place)[0] for pool in COMPOSITIONS[name].pools]), []
     loop = loop_for(name, x, place, parameters, keep)
     if out is not None and loop != "tuned":
         raise NotImplementedError(f"the {loop} loop writes into no given tensor")
@@ -47,11 +47,11 @@ def ours(
 
 
 def differentiable(name: str, x: Tensor, place: Place, parameters: Parameters) -> Tensor:
-    """The same answers with a backward that autograd can call, as it calls torch's own."""
+    """Return the output as a tensor that autograd can differentiate."""
     if name in COMPOSITIONS:
         if _in_one_read(name, x, place):
             return _joined(name, list(mean_and_max(x)))
-        return _joined(name, [differentiable(each, x, place, ()) for each in COMPOSITIONS[name].pools])
+        return _joined(name, [differentiable(pool, x, place, ()) for pool in COMPOSITIONS[name].pools])
     loop = loop_for(name, x, place, parameters, keep=True)
     if loop not in OWN_KERNELS:
         return ours(name, x, place, parameters, keep=True)[0]
@@ -61,7 +61,7 @@ def differentiable(name: str, x: Tensor, place: Place, parameters: Parameters) -
 
 
 def _in_one_read(name: str, x: Tensor, place: Place) -> bool:
-    """Mean and maximum together, as the front door makes them."""
+    """Tell whether mean and maximum are computed in one pass, as `gs.pool` does."""
     whole = isinstance(place, Intervals) and place.axes is None
     return whole and COMPOSITIONS[name].pools == ("mean", "max") and fits_both(x, Whole())
 
@@ -89,6 +89,6 @@ class _Pooled(torch.autograd.Function):
 
 
 def looks_at_x(name: str) -> bool:
-    """Whether a gradient cannot be had without reading the map again."""
+    """Tell whether the backward pass reads the map again."""
     pools = COMPOSITIONS[name].pools if name in COMPOSITIONS else (name,)
-    return any("x" in read_by_backward(POOLS[each], False) for each in pools)
+    return any("x" in read_by_backward(POOLS[pool], False) for pool in pools)

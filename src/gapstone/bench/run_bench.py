@@ -1,4 +1,4 @@
-"""The command: case by case, a line each; what was measured is printed and written, also after Ctrl-C."""
+"""`gapstone bench`: measures case by case, and prints and writes the results, also after Ctrl-C."""
 
 import json
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ def bench(
     only: str = "",
     tiny: bool = False,
 ) -> bool:
-    """Measure what networks run all day. False: an answer was wrong. `tiny`: maps of a few numbers, for tests."""
+    """Measure the pools of common networks; return False if an output was wrong. `tiny`: small maps, for tests."""
     cases = select(daily(tiny), only)
     if not cases:
         raise ValueError(f"bench: no case matches {only!r}; try 'max', 'whole', 'forward' or 'channels-last'.")
@@ -59,9 +59,9 @@ def run(
     others: Mapping[str, Contender] | None = None,
     before: list[CaseResult] | None = None,
 ) -> list[CaseResult]:
-    """Measure and print; `out` also gets what was measured `before`, such as with another number of threads."""
+    """Measure and print cases; write them to `out` after the results `before`, such as of other numbers of threads."""
     results: list[CaseResult] = []
-    had = torch.get_num_threads()
+    threads_before = torch.get_num_threads()
     work = [(section, case) for section, cases in sections.items() for case in cases]
     load = BackgroundLoad()
     try:
@@ -71,26 +71,26 @@ def run(
                       + (f" Written: {display(out)}" if out else "")),
             Bars(console, idle="Measuring") as bars,
         ):  # fmt: skip
-            tell = bars("Measuring")
+            update = bars("Measuring")
             for section, case in work:
-                tell(len(results), len(work), f"{case.title}, {case.group}")
+                update(len(results), len(work), f"{case.title}, {case.group}")
                 results.append(measure(case, rounds, seconds, threads, others, section))
                 show(console, results)
     finally:
-        torch.set_num_threads(had)
+        torch.set_num_threads(threads_before)
         if results:
             console.print()
             for text in (*case_table.summary(results), case_table.LEGEND):
                 console.print(text, highlight=False, markup=False)
-            if why := busy(load.cores, ()):
-                console.print(f"The machine was busy ({why}): times are uncertain.", style="yellow", highlight=False)
+            if reason := busy(load.cores, ()):
+                console.print(f"The machine was busy ({reason}): times are uncertain.", style="yellow", highlight=False)
         if out:
             write(out, (before or []) + results, rounds)
     return results
 
 
 def show(console: Console, results: list[CaseResult]) -> None:
-    """The newest, below a heading where a new group begins."""
+    """Print the last result, with a heading if a new group starts."""
     latest, before = results[-1], results[-2] if len(results) > 1 else None
     if before is None or (before.section, before.case.group) != (latest.section, latest.case.group):
         console.print(case_table.heading(latest), highlight=False, markup=False, soft_wrap=True, style="bold")
@@ -104,11 +104,11 @@ def how(threads: int, rounds: int) -> str:
 
 def write(out: Path, results: list[CaseResult], rounds: int) -> None:
     facts = {"machine": machine(), "date": date.today().isoformat(), "rounds": rounds}
-    found = {**facts, "results": [result.as_json() for result in results]}
-    write_atomic(out, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
+    document = {**facts, "results": [result.as_json() for result in results]}
+    write_atomic(out, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[CaseResult]]:
-    """The facts of the machine, and the results."""
-    found = json.loads(path.read_text("utf-8"))
-    return found, [CaseResult.read(one) for one in found.pop("results")]
+    """Read a file of results: (facts of the machine, results)."""
+    document = json.loads(path.read_text("utf-8"))
+    return document, [CaseResult.read(result) for result in document.pop("results")]

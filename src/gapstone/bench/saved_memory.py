@@ -1,4 +1,4 @@
-"""The memory that a forward keeps for its backward: each storage that autograd saves, once."""
+"""The memory that a forward pass saves for its backward pass; each storage counts once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,11 +9,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SavedMemory:
+    """What autograd saves in a forward pass."""
+
     beside: int
-    """Bytes of their own, beside x and the answer."""
+    """Bytes of storages other than those of x and the output."""
     x: bool
-    """x is kept alive; often it is anyway, by the layer before."""
+    """Whether x is saved; often the previous layer saves it anyway."""
     answer: bool
+    """Whether the output is saved."""
 
 
 def saved_memory_of(answer: Callable[[Tensor], Tensor], x: Tensor) -> SavedMemory:

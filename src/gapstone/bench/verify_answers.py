@@ -1,4 +1,4 @@
-"""No speed-up on a wrong answer: the tolerance of the contract tests, on the arrays that are timed."""
+"""Checks the outputs of the timed calls, with the tolerance of the contract tests."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,38 +7,40 @@ import torch
 from torch import Tensor
 
 
-def wrong(found: Any, truth: Sequence[Tensor], plain: Any, dtype: torch.dtype) -> str | None:
-    """None, or how far off: more than twice what torch in this dtype is off float64, and one unit in the last place;
-    four for a parameter's gradient, whose logarithms nearly cancel.
+def wrong(output: Any, truth: Sequence[Tensor], plain: Any, dtype: torch.dtype) -> str | None:
+    """Return None, or how wrong an output is.
+
+    Allowed are twice the error of torch in this dtype against float64, and one epsilon of the largest value (four for
+    the gradient of a parameter, whose logarithms nearly cancel).
     """
-    for mine, right, theirs, units in zip(answers(found), truth, answers(plain), (1, 4), strict=False):
-        if mine.shape != right.shape:
-            return f"shape {tuple(mine.shape)} where {tuple(right.shape)} is right"
-        allowed = 2 * _off(theirs, right) + units * _unit(dtype) * right.abs().max().item()
-        if not (off := _off(mine, right)) <= allowed:
-            return f"off by {off:.2g} where {allowed:.2g} is allowed"
+    for actual, expected, other, units in zip(answers(output), truth, answers(plain), (1, 4), strict=False):
+        if actual.shape != expected.shape:
+            return f"shape {tuple(actual.shape)} where {tuple(expected.shape)} is right"
+        allowed = 2 * _error(other, expected) + units * _epsilon(dtype) * expected.abs().max().item()
+        if not (error := _error(actual, expected)) <= allowed:
+            return f"off by {error:.2g} where {allowed:.2g} is allowed"
     return None
 
 
-def unlike(found: Any, truth: Sequence[Tensor], dtype: torch.dtype) -> str | None:
-    """For other libraries, whose rounding is their own: None, or why it is not the same pool."""
-    for theirs, right in zip(answers(found), truth, strict=False):  # not all give a parameter's gradient
-        if theirs.shape != right.shape:
-            return f"shape {tuple(theirs.shape)} where {tuple(right.shape)} is right"
-        allowed = max(1e-4, 4 * _unit(dtype)) * right.abs().max().item()
-        if not (off := _off(theirs, right)) <= allowed:
-            return f"off by {off:.2g} where {allowed:.2g} is allowed"
+def unlike(output: Any, truth: Sequence[Tensor], dtype: torch.dtype) -> str | None:
+    """Return None, or why the output of another library, which may round differently, is not that of the pool."""
+    for other, expected in zip(answers(output), truth, strict=False):  # some return no gradient of the parameter
+        if other.shape != expected.shape:
+            return f"shape {tuple(other.shape)} where {tuple(expected.shape)} is right"
+        allowed = max(1e-4, 4 * _epsilon(dtype)) * expected.abs().max().item()
+        if not (error := _error(other, expected)) <= allowed:
+            return f"off by {error:.2g} where {allowed:.2g} is allowed"
     return None
 
 
-def answers(found: Any) -> tuple[Tensor, ...]:
-    return tuple(found) if isinstance(found, tuple | list) else (found,)
+def answers(output: Any) -> tuple[Tensor, ...]:
+    return tuple(output) if isinstance(output, tuple | list) else (output,)
 
 
-def _off(found: Tensor, right: Tensor) -> float:
-    """The largest difference; NaN counts as one, as the caller's comparison is false for it."""
-    return float((found.double() - right).abs().max())
+def _error(output: Tensor, expected: Tensor) -> float:
+    """Return the largest difference; NaN if there is one, for which the caller's comparison is false."""
+    return float((output.double() - expected).abs().max())
 
 
-def _unit(dtype: torch.dtype) -> float:
+def _epsilon(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps if dtype.is_floating_point else 0.0

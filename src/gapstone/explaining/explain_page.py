@@ -101,12 +101,11 @@ def write(
 
     def displayable() -> Iterator[Row]:
         for row in rows():
-            undrawable = (
-                "error" not in row and row["path"] in undrawn and not thumbnail_path(folder, row, side).exists()
-            )
-            yield (
-                {"name": row["name"], "error": f"it could not be drawn: {undrawn[row['path']]}"} if undrawable else row
-            )
+            reason = undrawn.get(row["path"])
+            if reason and "error" not in row and not thumbnail_path(folder, row, side).exists():
+                yield {"name": row["name"], "error": f"it could not be drawn: {reason}"}
+            else:
+                yield row
 
     for row in displayable():
         if "error" in row:

@@ -35,9 +35,8 @@ from gapstone.maps.open_model import ImageModel
 from gapstone.storage.sealed_json import sha256
 
 LOADERS = min(4, os.cpu_count() or 1)  # threads; each may hold a large decoded picture
-BOX_GRID = (
-    256  # longer side of the grid on which boxes of larger pictures are found; a cell of a 7×7 map is 36 of its pixels
-)
+BOX_GRID = 256
+"""Longer side of the grid for boxes of larger pictures, in px; the side of a cell of a 7×7 map is 36 of them."""
 
 Threshold = float | Literal["otsu"] | None
 Progress = Callable[..., None]

@@ -111,9 +111,7 @@ def otsu(fractions: Floats) -> float:
     equal, and the lowest of equally good thresholds.
     """
     values = np.sort(fractions[fractions > 0])
-    ends = np.flatnonzero(
-        values[1:] > values[:-1]
-    )  # the last index of each run of equal values, except the highest run
+    ends = np.flatnonzero(values[1:] > values[:-1])  # the last index of each run of equal values but the highest
     if not len(ends):
         return 0.0
     sums = np.cumsum(values)

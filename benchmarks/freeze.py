@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -30,10 +31,10 @@ import torch._dynamo  # imported by the first optimizer; no part of its time
 from safetensors.torch import save_file
 
 from gapstone import nets
-from gapstone.compare.feature_cache import FeatureCache, train_on
-from gapstone.compare.feature_pass import backbone, look
-from gapstone.compare.plan import CompareRequest, ComparisonPlan, plan
-from gapstone.compare.trials import run_on_cached_rows
+from gapstone.compare.feature_cache import FeatureCache, train_on_cache
+from gapstone.compare.feature_pass import backbone, compute_features
+from gapstone.compare.plan import CompareRequest, ComparisonPlan, plan_comparison
+from gapstone.compare.trials import Trial, cached_predictor
 from gapstone.training.loop import train
 from gapstone.training.training_data import TrainOptions
 
@@ -55,7 +56,7 @@ def planned(data: str, heads: tuple[str, ...], arguments: argparse.Namespace, fo
     out = folder / heads[-1].replace(":", "_")
     (out / "trials").mkdir(parents=True)
     request = CompareRequest(choices, heads, SEEDS, weights=weights, freeze=True).checked()
-    return plan(request, out, lambda text: None, lambda name: lambda done, total: None)
+    return plan_comparison(request, out, lambda text: None, lambda name: lambda done, total: None)
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -68,18 +69,21 @@ def measured(what: ComparisonPlan, folder: Path) -> dict[str, float]:
     torch.set_num_threads(1)
     store = what.prepared.store
     settings = replace(what.prepared.settings, patience=10**6)
-    assert what.once is not None
-    still = replace(what.once, robust=what.once.robust[:0])  # what training needs: no moved or resized test images
+    assert what.feature_pass is not None
+    still = replace(
+        what.feature_pass, robust=what.feature_pass.robust[:0]
+    )  # what training needs: no moved or resized test images
     news: list[object] = []
     kept = folder / f"kept-{still.heads[-1].replace(':', '_')}"
     backbone(what.trials[0])(torch.rand(8, 3, *what.prepared.preprocessing.size))  # warm
-    passed = seconds(lambda: look(store.folder, kept, still, news.append))
-    seen = next(one for one in news if isinstance(one, FeatureCache))
+    passed = seconds(lambda: compute_features(store.folder, kept, still, news.append))
+    cache = next(item for item in news if isinstance(item, FeatureCache))
     bytes_kept = sum(path.stat().st_size for path in kept.glob("*.npy"))
-    each = [
-        seconds(lambda: train_on(run_on_cached_rows(t, seen, store.labels), t.train, t.validation, settings, t.seed))  # noqa: B023
-        for t in what.trials
-    ]
+
+    def train_head(t: Trial) -> None:
+        train_on_cache(cached_predictor(t, cache, store.labels), t.train, t.validation, settings, t.seed)
+
+    each = [seconds(partial(train_head, t)) for t in what.trials]
     trial = what.trials[0]
     model = backbone(trial)
     model.head.requires_grad_(True)

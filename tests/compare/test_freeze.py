@@ -20,12 +20,12 @@ from torch import nn
 
 from gapstone import nets
 from gapstone.compare import feature_pass, head_speed, trial_measures
-from gapstone.compare.feature_cache import FeatureCache, fixed_pools, pools_of, train_on
+from gapstone.compare.feature_cache import FeatureCache, fixed_pools, pools_of, train_on_cache
 from gapstone.compare.feature_pass import run_feature_pass
-from gapstone.compare.plan import CompareRequest, plan
+from gapstone.compare.plan import CompareRequest, plan_comparison
 from gapstone.compare.predictor import STILL, ModelPredictor
 from gapstone.compare.run_comparison import compare
-from gapstone.compare.trials import read, run_on_cached_rows
+from gapstone.compare.trials import cached_predictor, read
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.backbone_weights import digest, read_weights
@@ -83,11 +83,11 @@ def request(data, weights, heads=HEADS, seeds=2, **choices):
 def planned(request, out):
     (out / "trials").mkdir(parents=True, exist_ok=True)
     said = []
-    return plan(request, out, said.append, lambda name: lambda done, total: None), said
+    return plan_comparison(request, out, said.append, lambda name: lambda done, total: None), said
 
 
 def looked(what, out):
-    return run_feature_pass(what.once, what.prepared.store.folder, out / "kept", lambda done, total: None)
+    return run_feature_pass(what.feature_pass, what.prepared.store.folder, out / "kept", lambda done, total: None)
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +122,10 @@ class Frozen(Classifier):
 def both(what, seen, head, settings=None):
     trial = next(trial for trial in what.trials if (trial.head, trial.seed) == (head, 1))
     settings = settings or trial.settings
-    kept = run_on_cached_rows(trial, seen, what.prepared.store.labels)
+    kept = cached_predictor(trial, seen, what.prepared.store.labels)
     live = Frozen(trial, kept.head)
     theirs = train(live, what.prepared.store, trial.train, trial.validation, settings, trial.seed)
-    mine = train_on(kept, trial.train, trial.validation, settings, trial.seed)
+    mine = train_on_cache(kept, trial.train, trial.validation, settings, trial.seed)
     return trial, kept, ModelPredictor(live, what.prepared.store, batch_size=16), mine, theirs
 
 
@@ -198,8 +198,8 @@ def test_heads_that_only_pool_keep_no_maps_and_get_the_same_numbers(data, weight
     theirs = next(trial for trial in what.trials if (trial.head, trial.seed) == ("gmp", 0))
     assert mine.id == theirs.id
     a, b = (
-        run_on_cached_rows(mine, only, what.prepared.store.labels),
-        run_on_cached_rows(theirs, seen, what.prepared.store.labels),
+        cached_predictor(mine, only, what.prepared.store.labels),
+        cached_predictor(theirs, seen, what.prepared.store.labels),
     )
     for change in only.pooled:
         rows = only.pooled[change].rows
@@ -238,7 +238,7 @@ def test_weights_of_a_model_bring_what_they_expect(half, weights):
     assert what.prepared.backbone == "nin"
     assert what.prepared.preprocessing.mean == (0.3, 0.3, 0.3)
     built = what.trials[0].build()
-    assert digest(built.features) == what.prepared.weights
+    assert digest(built.features) == what.prepared.weights_digest
     for name, tensor in read_weights(weights).state.items():
         assert torch.equal(built.features.state_dict()[name], tensor)
 
@@ -433,7 +433,7 @@ def test_folds(data, weights, tmp_path):
     assert sorted(np.concatenate([trial.test for trial in what.trials if trial.head == "fc"])) == list(range(90))
     seen = looked(what, tmp_path)
     for trial in what.trials:
-        kept = run_on_cached_rows(trial, seen, what.prepared.store.labels)
+        kept = cached_predictor(trial, seen, what.prepared.store.labels)
         assert kept.logits(np.union1d(trial.train, trial.test)).isfinite().all()
     assert re.search(CAUTION, what.caution)
     assert said.count(what.caution) == 1
@@ -531,6 +531,6 @@ def test_the_same_numbers_after_a_kill(data, weights, run, tmp_path, untimed, wh
 def test_the_plan_is_the_same_for_a_pass_that_is_half_done(half):
     what, _ = half
     assert asdict(what.trials[0].start)["kept"] == "float16"
-    once_again = feature_pass.feature_pass(what.trials)
+    once_again = feature_pass.plan_feature_pass(what.trials)
     assert once_again.images == len(once_again.all) + len(once_again.changes) * len(once_again.robust)
     assert isinstance(feature_pass.backbone(what.trials[0]), nn.Module)

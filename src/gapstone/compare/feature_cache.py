@@ -1,4 +1,4 @@
-"""Heads on a frozen backbone: trained and asked on what one pass over the images kept, never on the images."""
+"""Heads on a frozen backbone: they train and predict from cached features, never from the images."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from gapstone.training.loop import History, Rows, TrainSettings, checked_logits,
 
 @dataclass(frozen=True)
 class RowCache:
-    """Rows that lie on disk: maps (N, C, h, w) or pooled vectors (N, pools, C) of the images `rows`, ascending."""
+    """Rows on disk: maps (N, C, h, w) or pooled vectors (N, pools, C) of the images `rows`, in ascending order."""
 
     path: Path
     rows: Rows
@@ -38,36 +38,37 @@ class RowCache:
         return torch.from_numpy(self.array[np.searchsorted(self.rows, rows)])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RowCache, (self.path, self.rows)  # never the numbers
+        return RowCache, (self.path, self.rows)  # without the loaded array
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """What the pass left: all that heads, and their measures, need of the backbone and the images."""
+    """The result of a feature pass: all that heads and their measurements need of the backbone and the images."""
 
     maps: dict[Change, RowCache]
-    """By what was done to the images; only of `shown` where no head needs more."""
+    """By the change of the images; only of the `shown` images if no head needs maps."""
     pooled: dict[Change, RowCache]
     pools: tuple[str, ...]
-    """Which pools, in the order of the vectors."""
+    """The pools, in the order of the vectors."""
     channels: int
     cells: tuple[int, int]
+    """(h, w) of the maps."""
     fixed: bool
     placement: Placement
     sizes: frozenset[tuple[int, int]]
-    """Those the backbone takes, of the sizes it is tried at."""
+    """Of the sizes that robustness is measured at, those that the backbone takes."""
     parameters: int
     macs: int
 
-    def leavings(self, folder: Path) -> list[Path]:
-        """What passes for something else, finished or not, left in the folder."""
-        mine = {kept.path.resolve() for kept in (*self.maps.values(), *self.pooled.values())}
-        found = (path for pattern in ("*.npy", ".*.part", UNFINISHED) for path in folder.glob(pattern))
-        return [path for path in found if path.resolve() not in mine]
+    def unused_files(self, folder: Path) -> list[Path]:
+        """Files of other passes in the folder, finished or not."""
+        used = {rows.path.resolve() for rows in (*self.maps.values(), *self.pooled.values())}
+        files = (path for pattern in ("*.npy", ".*.part", UNFINISHED) for path in folder.glob(pattern))
+        return [path for path in files if path.resolve() not in used]
 
 
 def pools_of(head: Head) -> tuple[str, ...] | None:
-    """The pools whose vectors are all a head needs of a map; None where it needs the map.
+    """The pools whose vectors a head needs of a map; None if it needs the map itself.
 
     >>> pools_of(Head("avgmax", 512, 10)), pools_of(Head("gem:p=learned", 512, 10))
     (("'mean'", "'max'"), None)
@@ -78,23 +79,21 @@ def pools_of(head: Head) -> tuple[str, ...] | None:
 
 
 def fixed_pools(heads: list[str]) -> dict[str, Pool]:
-    """Every pool that one of these heads needs the vectors of, by its name and parameters; in their order, since in
-    whichever order the heads are named, the same is kept.
-    """
-    found: dict[str, Pool] = {}
+    """All pools whose vectors these heads need, by name and parameters; sorted, whatever the order of the heads."""
+    pools: dict[str, Pool] = {}
     for spec in heads:
         head = Head(spec, channels=1, classes=2, size=(1, 1))
         if pools_of(head) is not None:
-            found |= {layer.extra_repr(): layer for layer in head.pools if isinstance(layer, Pool)}
-    return dict(sorted(found.items()))
+            pools |= {layer.extra_repr(): layer for layer in head.pools if isinstance(layer, Pool)}
+    return dict(sorted(pools.items()))
 
 
 @dataclass(frozen=True)
 class CachedPredictor:
-    """A head, asked about images that the backbone has seen; `asking.Asked`."""
+    """A head that predicts from cached features: a `Predictor`."""
 
     head: Head
-    seen: FeatureCache
+    cache: FeatureCache
     preprocessing: Preprocessing
     labels: NDArray[np.int64]
     device: str
@@ -106,81 +105,83 @@ class CachedPredictor:
         return pools_of(self.head) is not None
 
     @property
-    def trained(self) -> nn.Module:
-        """The part that turns `inputs` into logits."""
+    def trained_part(self) -> nn.Module:
+        """The part of the head that turns `inputs` into logits."""
         return self.head.classifier if self.pooled and self.head.classifier is not None else self.head
 
     @property
     def linear(self) -> nn.Linear | None:
-        """The layer, where pooled vectors and one linear layer are all there is."""
-        layers = list(self.trained.children()) if self.pooled else []
+        """The linear layer of a head that is pools and one linear layer, else None."""
+        layers = list(self.trained_part.children()) if self.pooled else []
         return layers[0] if len(layers) == 1 and isinstance(layers[0], nn.Linear) else None
 
     @property
     def fixed(self) -> bool:
-        return self.seen.fixed
+        return self.cache.fixed
 
     def inputs(self, rows: Rows, change: Change = STILL) -> Tensor:
-        """What `trained` takes of these images: their maps, or their pooled vectors, float32."""
+        """The inputs of `trained_part` for these images: their maps or pooled vectors, float32."""
         if not self.pooled:
-            return self.seen.maps[change][rows].to(self.device).float()
-        kept = self.seen.pooled[change]
-        if change not in self._vectors:  # 2 kB an image and pool: all at once, and a batch is one look-up
-            self._vectors[change] = self._join(kept[kept.rows]).to(self.device)
-        return self._vectors[change][torch.from_numpy(np.searchsorted(kept.rows, rows)).to(self.device)]
+            return self.cache.maps[change][rows].to(self.device).float()
+        pooled = self.cache.pooled[change]
+        if change not in self._vectors:  # all in memory, at 2 kB per image and pool: a batch is then one gather
+            self._vectors[change] = self._join(pooled[pooled.rows]).to(self.device)
+        return self._vectors[change][torch.from_numpy(np.searchsorted(pooled.rows, rows)).to(self.device)]
 
     def _join(self, vectors: Tensor) -> Tensor:
-        mine = vectors[:, [self.seen.pools.index(name) for name in pools_of(self.head) or ()]]
-        return mine.flatten(1) if self.head.recipe.join == "cat" else mine.mean(1)
+        own = vectors[:, [self.cache.pools.index(name) for name in pools_of(self.head) or ()]]
+        return own.flatten(1) if self.head.recipe.join == "cat" else own.mean(1)
 
     @torch.inference_mode()
     def logits(self, rows: Rows, change: Change = STILL) -> Tensor:
         self.head.eval()
         parts = [rows[first : first + self.batch_size] for first in range(0, len(rows), self.batch_size)]
-        return checked_logits(torch.cat([self.trained(self.inputs(part, change)).cpu() for part in parts]))
+        return checked_logits(torch.cat([self.trained_part(self.inputs(part, change)).cpu() for part in parts]))
 
     def maps(self, rows: Rows) -> tuple[Tensor, Placement]:
-        return self.seen.maps[STILL][rows].to(self.device).float(), self.seen.placement
+        return self.cache.maps[STILL][rows].to(self.device).float(), self.cache.placement
 
     def takes(self, size: tuple[int, int]) -> bool:
-        return size in self.seen.sizes
+        return size in self.cache.sizes
 
     def cost(self) -> dict[str, int]:
-        own = sum(p.numel() for p in self.head.parameters())
-        maps = torch.zeros(1, self.seen.channels, *self.seen.cells, device=self.device)
+        head_parameters = sum(p.numel() for p in self.head.parameters())
+        maps = torch.zeros(1, self.cache.channels, *self.cache.cells, device=self.device)
         return {
-            "parameters": self.seen.parameters + own,
-            "head_parameters": own,
-            "macs": self.seen.macs + macs(self.head, maps),
+            "parameters": self.cache.parameters + head_parameters,
+            "head_parameters": head_parameters,
+            "macs": self.cache.macs + macs(self.head, maps),
         }
 
 
-def train_on(
-    asked: CachedPredictor,
+def train_on_cache(
+    predictor: CachedPredictor,
     rows: Rows,
     validation: Rows,
     settings: TrainSettings,
     seed: int,
     after_epoch: Callable[[int, History], None] | None = None,
 ) -> History:
-    """`training.train`, with the kept maps in the place of the images: the same order of images, the same loop."""
-    truth = torch.from_numpy(asked.labels).to(asked.device)
+    """As `training.loop.train`, with cached features instead of images: the same order of images, the same loop."""
+    device, module = predictor.device, predictor.trained_part
+    all_labels = torch.from_numpy(predictor.labels).to(device)
 
-    def learn(inputs: Tensor, labels: Tensor) -> Tensor:
-        loss = F.cross_entropy(asked.trained(inputs), labels)
+    def backward(inputs: Tensor, labels: Tensor) -> Tensor:
+        loss = F.cross_entropy(module(inputs), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for chosen in shuffled(rows, settings.batch_size, np.random.default_rng((seed, epoch))):
-            yield asked.inputs(chosen), truth[torch.from_numpy(chosen).to(asked.device)]
+        for batch in shuffled(rows, settings.batch_size, np.random.default_rng((seed, epoch))):
+            yield predictor.inputs(batch), all_labels[torch.from_numpy(batch).to(device)]
 
-    def check() -> tuple[Tensor, Tensor]:
-        return asked.logits(validation), torch.from_numpy(asked.labels[validation])
+    def validate() -> tuple[Tensor, Tensor]:
+        return predictor.logits(validation), torch.from_numpy(predictor.labels[validation])
 
-    run: Callable[[int], float]
-    if (linear := asked.linear) is not None and settings.optimizer == "sgd":
-        run = LinearDescent(linear, asked.inputs(rows), truth[torch.from_numpy(rows).to(asked.device)], settings, seed)
+    train_epoch: Callable[[int], float]
+    if (linear := predictor.linear) is not None and settings.optimizer == "sgd":
+        labels = all_labels[torch.from_numpy(rows).to(device)]
+        train_epoch = LinearDescent(linear, predictor.inputs(rows), labels, settings, seed)
     else:
-        run = epoch_trainer(asked.trained, len(rows), batches, learn, settings)
-    return train_epochs(asked.trained, run, check if len(validation) else None, settings, seed, after_epoch)
+        train_epoch = epoch_trainer(module, len(rows), batches, backward, settings)
+    return train_epochs(module, train_epoch, validate if len(validation) else None, settings, seed, after_epoch)

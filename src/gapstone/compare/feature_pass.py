@@ -1,6 +1,6 @@
-"""One pass of a frozen backbone over all images: what any head or measure needs of it is kept on disk, then read.
+"""One pass of a frozen backbone over all images; it stores the features that heads and measurements read.
 
-The test images, moved and resized as the measures ask for, are the same for every head and seed: they pass once too.
+The moved and resized test images of the measurements are the same for every head and seed, so the pass includes them.
 """
 
 import time
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial, reduce
 from math import isfinite
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -37,20 +37,20 @@ NAME = "Frozen backbone, one pass"
 
 @dataclass(frozen=True)
 class FeaturePass:
-    """What is to be looked at: the same for all trials of a comparison, whichever of them are done."""
+    """The images that the backbone runs on: the same for all trials of a comparison, whichever of them are finished."""
 
     trial: Trial
-    """Any of them: for the backbone."""
+    """Any trial, for the backbone."""
     heads: tuple[str, ...]
     all: Rows
     robust: Rows
     """Test images that are also moved and resized."""
     shown: Rows
-    """Images whose maps are needed whatever the heads: of the report, and with boxes."""
+    """Images whose maps are needed for all heads: those of the report, and those with boxes."""
 
     @property
-    def whole(self) -> bool:
-        """Does any head need maps?"""
+    def needs_maps(self) -> bool:
+        """Whether a head needs the maps of all images."""
         return any(pools_of(Head(head, 1, 2, (1, 1))) is None for head in self.heads)
 
     @property
@@ -63,111 +63,124 @@ class FeaturePass:
 
     @property
     def images(self) -> int:
-        """How many go through the backbone, each change of one counted."""
-        looks = len(self.all) + len(self.changes) * len(self.robust)
-        return looks if self.whole else looks + len(self.shown)
+        """The number of images that the backbone runs on; every change of an image counts."""
+        count = len(self.all) + len(self.changes) * len(self.robust)
+        return count if self.needs_maps else count + len(self.shown)
 
 
-def feature_pass(trials: tuple[Trial, ...]) -> FeaturePass:
-    """Of the whole plan, done or missing: what is kept must not depend on where an earlier run stopped."""
-    some = [rows for trial in trials for rows in (trial.train, trial.validation, trial.test)]
-    boxes = [np.array([one.row for one in trial.objects or ()], np.intp) for trial in trials]
+def plan_feature_pass(trials: tuple[Trial, ...]) -> FeaturePass:
+    """The pass for all trials of a plan, also finished ones: it must not depend on where an earlier run stopped."""
+    parts = [rows for trial in trials for rows in (trial.train, trial.validation, trial.test)]
+    boxes = [np.array([image.row for image in trial.objects or ()], np.intp) for trial in trials]
     return FeaturePass(
         trial=trials[0],
         heads=tuple(dict.fromkeys(trial.head for trial in trials)),
-        all=reduce(np.union1d, some),
+        all=reduce(np.union1d, parts),
         robust=reduce(np.union1d, [trial_measures.robust(trial.test) for trial in trials]),
         shown=reduce(np.union1d, [*(trial.shown for trial in trials), *boxes]).astype(np.intp),
     )
 
 
 def run_feature_pass(
-    what: FeaturePass,
+    plan: FeaturePass,
     store: Path,
     folder: Path,
-    tell: Callable[[int, int], None],
-    say: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None],
+    log: Callable[[str], None] | None = None,
 ) -> FeatureCache:
-    """Run the pass in a process of its own, as far as `folder` does not hold it. say: is told of what was damaged.
+    """Run the pass in a process of its own; rows that `folder` already holds are not computed again.
 
-    Raises JobError with the reason.
+    Args:
+        plan: the images.
+        store: folder of the decoded images.
+        folder: for the features.
+        progress: called with (done, total).
+        log: called with a message when a file in `folder` is damaged.
+
+    Raises:
+        JobError: the pass failed; says why.
     """
-    seen: FeatureCache | None = None
-    for news in run_jobs(partial(look, store, folder), [what], 1):
+    cache: FeatureCache | None = None
+    for news in run_jobs(partial(compute_features, store, folder), [plan], 1):
         if news.kind == "failed":
             raise JobError(f"the frozen backbone's pass over the images failed: {news.what}")
         if news.kind == "news" and isinstance(news.what, FeatureCache):
-            seen = news.what
+            cache = news.what
         elif news.kind == "news" and isinstance(news.what, str):
-            if say is not None:
-                say(news.what)
+            if log is not None:
+                log(news.what)
         elif news.kind == "news":
-            tell(*news.what)
-    assert seen is not None
-    return seen
+            progress(*news.what)
+    assert cache is not None
+    return cache
 
 
-def look(folder_of_images: Path, folder: Path, what: FeaturePass, send: Callable[[Any], None]) -> None:
-    """The pass itself; sends how far it is, and at last what was `Seen`."""
+def compute_features(image_folder: Path, folder: Path, plan: FeaturePass, send: Callable[[Any], None]) -> None:
+    """The job of the pass: sends messages and (done, total) while it runs, and the `FeatureCache` at the end."""
     make_repeatable()  # with torch's own number of threads: all cores, or OMP_NUM_THREADS
-    store = Store.open(folder_of_images)
-    model = backbone(what.trial)
-    live = ModelPredictor(model, store)
-    size = what.trial.preprocessing.size
-    tried = [at for at, _ in trial_measures.resized(size)]
-    taken = frozenset(at for at in tried if at == size or (model.features.fixed is None and live.takes(at)))
-    keeper = _Keeper(what, store, folder, model, send)
+    store = Store.open(image_folder)
+    model = backbone(plan.trial)
+    predictor = ModelPredictor(model, store)
+    size = plan.trial.preprocessing.size
+    sizes = [other for other, _ in trial_measures.resized(size)]
+    taken = frozenset(s for s in sizes if s == size or (model.features.fixed is None and predictor.takes(s)))
+    writer = _FeatureWriter(plan, store, folder, model, send)
     maps: dict[Change, RowCache] = {}
     pooled: dict[Change, RowCache] = {}
-    for change in (STILL, *(c for c in what.changes if c.size is None or c.size in taken)):
-        rows = what.all if change == STILL else what.robust
-        if what.whole:
-            maps[change] = keeper.maps(rows, change)
-        if keeper.pools:
-            pooled[change] = keeper.pooled(rows, change, maps.get(change))
-    if not what.whole:
-        maps[STILL] = keeper.maps(what.shown, STILL)
-    _, placement = live.maps(what.shown[:1])
+    for change in (STILL, *(c for c in plan.changes if c.size is None or c.size in taken)):
+        rows = plan.all if change == STILL else plan.robust
+        if plan.needs_maps:
+            maps[change] = writer.maps(rows, change)
+        if writer.pools:
+            pooled[change] = writer.pooled(rows, change, maps.get(change))
+    if not plan.needs_maps:
+        maps[STILL] = writer.maps(plan.shown, STILL)
+    _, placement = predictor.maps(plan.shown[:1])
     send(
         FeatureCache(
             maps=maps,
             pooled=pooled,
-            pools=tuple(keeper.pools),
+            pools=tuple(writer.pools),
             channels=model.features.channels,
-            cells=map_size(model.features, what.trial.preprocessing.channels, size),
+            cells=map_size(model.features, plan.trial.preprocessing.channels, size),
             fixed=model.features.fixed is not None,
             placement=placement,
             sizes=taken,
             parameters=sum(p.numel() for p in model.features.parameters()),
-            macs=macs(model.features, _image(what.trial)),
+            macs=macs(model.features, _image(plan.trial)),
         )
     )
 
 
-def time_frozen(store: Path, asked: Any, trial: Trial, send: Callable[[Any], None]) -> None:
-    """Seconds per image of the pass, and the precision it goes fastest in; as plan.json has them.
+def time_feature_pass(
+    store: Path, precision: Literal["auto", "float32", "bfloat16"], trial: Trial, send: Callable[[Any], None]
+) -> None:
+    """The job that measures the seconds per image of the pass, and its fastest precision; as plan.json has them.
 
-    Under "auto" bfloat16 is taken where `training.measure_pace` would take it.
+    With "auto", bfloat16 is chosen under the conditions of `training.loop.measure_pace`.
     """
     pictures, model = Store.open(store), backbone(trial)
     rows = trial.train[: trial.settings.batch_size]
-    large = macs(model.features, _image(trial)) >= WORTH_BFLOAT16
-    choices: tuple[Precision, ...] = ("float32", "bfloat16") if large else ("float32",)
-    seconds: dict[Precision, list[float]] = {p: [] for p in (choices if asked == "auto" else (asked,))}
+    candidates: tuple[Precision, ...]
+    if precision == "auto":
+        large = macs(model.features, _image(trial)) >= WORTH_BFLOAT16
+        candidates = ("float32", "bfloat16") if large else ("float32",)
+    else:
+        candidates = (precision,)
+    seconds: dict[Precision, list[float]] = {candidate: [] for candidate in candidates}
     for turn in range(4):  # the first warms up
-        for precision, taken in seconds.items():
+        for candidate, times in seconds.items():
             began = time.perf_counter()
-            ModelPredictor(model, pictures, precision, len(rows)).logits(
-                rows
-            )  # its answers come to the CPU: nothing is pending
-            taken += [time.perf_counter() - began] * bool(turn)
-    looked = {precision: float(np.median(taken)) for precision, taken in seconds.items()}
-    chosen = faster(looked)
-    send({"precision": chosen, "image_seconds": looked[chosen] / len(rows)})
+            # its logits are on the CPU: no work is pending on a GPU
+            ModelPredictor(model, pictures, candidate, len(rows)).logits(rows)
+            times += [time.perf_counter() - began] * bool(turn)
+    medians = {candidate: float(np.median(times)) for candidate, times in seconds.items()}
+    fastest = faster(medians)
+    send({"precision": fastest, "image_seconds": medians[fastest] / len(rows)})
 
 
 def backbone(trial: Trial) -> Classifier:
-    """The trial's frozen backbone, in eval mode, under a head that nobody asks."""
+    """The trial's frozen backbone, in eval mode, under a head that is not used."""
     model = replace(trial, head="gap").build().eval().requires_grad_(False)
     return model.to(memory_format=torch.channels_last)
 
@@ -176,31 +189,31 @@ def _image(trial: Trial) -> Tensor:
     return torch.zeros(1, trial.preprocessing.channels, *trial.preprocessing.size, device=trial.device)
 
 
-class _Keeper:
-    """Keeps rows of maps and of pooled vectors, and says how far it is."""
+class _FeatureWriter:
+    """Computes maps and pooled vectors, stores them on disk, and sends its progress."""
 
     def __init__(
-        self, what: FeaturePass, store: Store, folder: Path, model: Classifier, send: Callable[[Any], None]
+        self, plan: FeaturePass, store: Store, folder: Path, model: Classifier, send: Callable[[Any], None]
     ) -> None:
-        self.what, self.store, self.folder, self.model, self.send = what, store, folder, model, send
-        self.pools: dict[str, Pool] = fixed_pools(list(what.heads))
-        assert what.trial.start is not None
-        assert what.trial.start.kept is not None
-        self.dtype = getattr(torch, what.trial.start.kept)
-        self.before = 0
+        self.plan, self.store, self.folder, self.model, self.send = plan, store, folder, model, send
+        self.pools: dict[str, Pool] = fixed_pools(list(plan.heads))
+        assert plan.trial.start is not None
+        assert plan.trial.start.kept is not None
+        self.dtype = getattr(torch, plan.trial.start.kept)
+        self.images_done = 0
 
     def maps(self, rows: Rows, change: Change) -> RowCache:
-        return self._keep("maps", rows, change, partial(self._maps, rows, change), self.dtype)
+        return self._store("maps", rows, change, partial(self._maps, rows, change), self.dtype)
 
     def pooled(self, rows: Rows, change: Change, maps: RowCache | None) -> RowCache:
-        """Of maps as they would be kept, whether they are or not: heads beside it must not change a head's numbers."""
+        """Pool maps in their stored precision, even if they are not stored: other heads must not change the vectors."""
 
-        def make(first: int, last: int) -> Tensor:
-            some = self._maps(rows, change, first, last).to(self.dtype) if maps is None else maps[rows[first:last]]
-            some = some.to(self.model_device).float().contiguous()
-            return torch.stack([pool(some) for pool in self.pools.values()], 1)
+        def compute(first: int, last: int) -> Tensor:
+            part = self._maps(rows, change, first, last).to(self.dtype) if maps is None else maps[rows[first:last]]
+            part = part.to(self.model_device).float().contiguous()
+            return torch.stack([pool(part) for pool in self.pools.values()], 1)
 
-        return self._keep("pooled", rows, change, make, torch.float32, tuple(self.pools), counts=maps is None)
+        return self._store("pooled", rows, change, compute, torch.float32, tuple(self.pools), counts=maps is None)
 
     @property
     def model_device(self) -> torch.device:
@@ -208,48 +221,50 @@ class _Keeper:
 
     @torch.inference_mode()
     def _maps(self, rows: Rows, change: Change, first: int, last: int) -> Tensor:
-        seen = torch.from_numpy(self.store.images[rows[first:last]])
+        pixels = torch.from_numpy(self.store.images[rows[first:last]])
         preprocessing = self.model.preprocessing
-        images = preprocessing.normalise(preprocessing.centre(seen).to(self.model_device))
+        images = preprocessing.normalise(preprocessing.centre(pixels).to(self.model_device))
         if change != STILL:
             images = change(images).contiguous(memory_format=torch.channels_last)
-        maps = feature_maps(self.model, images, self.what.trial.settings.precision)
-        most = float(maps.abs().max())
-        if not isfinite(most):
+        maps = feature_maps(self.model, images, self.plan.trial.settings.precision)
+        largest = float(maps.abs().max())
+        if not isfinite(largest):
             raise RowsError(self._not_finite())
-        if most > torch.finfo(self.dtype).max:
+        if largest > torch.finfo(self.dtype).max:
             raise RowsError(
-                f"the maps hold values up to {most:.3g}, more than half precision can (65,504): --precision float32 "
+                f"the maps hold values up to {largest:.3g}, more than half precision can (65,504): --precision float32 "
                 f"keeps them whole"
             )
         return maps
 
     def _not_finite(self) -> str:
+        """The error message for maps that are not finite."""
         tensors = self.model.features.state_dict().items()
         wrong = [name for name, tensor in tensors if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
         if wrong:
             return f"the backbone's weights hold NaN or infinity ({', '.join(wrong[:3])}): take others"
         return (
             f"the backbone's maps hold NaN or infinity, though its weights do not: its values are too large for "
-            f"{self.what.trial.settings.precision}"
+            f"{self.plan.trial.settings.precision}"
         )
 
-    def _keep(
+    def _store(
         self,
         name: str,
         rows: Rows,
         change: Change,
-        make: Callable[[int, int], Tensor],
+        compute: Callable[[int, int], Tensor],
         dtype: torch.dtype,
         pools: tuple[str, ...] = (),
         counts: bool = True,
     ) -> RowCache:
-        about = {**self.what.trial.backbone_facts(), "rows": digest_of(rows), "change": str(change), "pools": pools}
+        """Compute the rows that are not on disk yet; `counts`: the backbone runs, so the images count as progress."""
+        trial, done_before, total = self.plan.trial, self.images_done, self.plan.images
+        about = {**trial.backbone_facts(), "rows": digest_of(rows), "change": str(change), "pools": pools}
         own = [digest(POOLS[layer.name]) for layer in self.pools.values() if is_own(layer.name)]
         about |= {"own pools": own} if own else {}
-        before, total = self.before, self.what.images
-        step = change.batch_size(self.what.trial.settings.batch_size, self.what.trial.preprocessing.size)
-        told = (lambda done, _: self.send((before + done, total))) if counts else None
-        kept = compute_rows(self.folder, name, about, len(rows), make, step, dtype, told, self.send)
-        self.before += len(rows) if counts else 0
-        return RowCache(Path(cast(np.memmap[Any, Any], kept).filename or ""), rows)
+        step = change.batch_size(trial.settings.batch_size, trial.preprocessing.size)
+        progress = (lambda done, _: self.send((done_before + done, total))) if counts else None
+        array = compute_rows(self.folder, name, about, len(rows), compute, step, dtype, progress, self.send)
+        self.images_done += len(rows) if counts else 0
+        return RowCache(Path(cast(np.memmap[Any, Any], array).filename or ""), rows)

@@ -17,24 +17,24 @@ from gapstone.storage.sealed_json import DamagedError, damage_note
 
 @dataclass(frozen=True)
 class FinishedTrial:
-    """One finished trial, as read from its folder."""
+    """A finished trial, as read from its folder."""
 
     trial: Trial
     facts: dict[str, Any]
     arrays: dict[str, Any]
 
     def correct(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
-        """Right or wrong, per test image."""
+        """Whether each test image is classified correctly."""
         return np.asarray(self.arrays["answer"] == labels[self.arrays["test"]])
 
     @property
     def shifted(self) -> NDArray[np.float32]:
-        """The share of its moves answered right, per image of the robustness tests."""
+        """For each image of the robustness tests, the share of its moves that are classified correctly."""
         return np.asarray(self.arrays["shifted"])
 
 
-def missing(plan: ComparisonPlan, out: Path, say: Callable[[str], None]) -> list[Trial]:
-    """Those of the plan that are not there as they were written; `say` is told of those that were damaged."""
+def missing(plan: ComparisonPlan, out: Path, log: Callable[[str], None]) -> list[Trial]:
+    """The trials of the plan that are not finished, or whose files are damaged, which is logged."""
     absent, damaged = [], []
     for trial in plan.trials:
         try:
@@ -45,14 +45,14 @@ def missing(plan: ComparisonPlan, out: Path, say: Callable[[str], None]) -> list
             absent.append(trial)
             damaged.append(error)
     if damaged:
-        say(damage_note(damaged))
+        log(damage_note(damaged))
     return absent
 
 
-def all_done(plan: ComparisonPlan, out: Path) -> dict[str, list[FinishedTrial]]:
-    """Those of the plan, by head, in its order. Raises: DamagedError for one that was damaged while it was at work."""
-    done: dict[str, list[FinishedTrial]] = {head: [] for head in plan.request.heads}
+def read_finished(plan: ComparisonPlan, out: Path) -> dict[str, list[FinishedTrial]]:
+    """Read the finished trials of the plan, by head, in its order. Raises DamagedError for a damaged one."""
+    finished: dict[str, list[FinishedTrial]] = {head: [] for head in plan.request.heads}
     for trial in plan.trials:
-        with suppress(FileNotFoundError):  # it failed
-            done[trial.head].append(FinishedTrial(trial, *trials.read(out / "trials" / trial.id)))
-    return done
+        with suppress(FileNotFoundError):  # the trial failed
+            finished[trial.head].append(FinishedTrial(trial, *trials.read(out / "trials" / trial.id)))
+    return finished

@@ -1,4 +1,4 @@
-"""From trial folders to the results, as results.json has them: docs/results.md has the schema."""
+"""Gather the results of all trial folders into results.json, whose schema is in docs/results.md."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import gapstone
 from gapstone.compare import result_files
 from gapstone.compare.boxed_images import among
-from gapstone.compare.finished_trials import FinishedTrial, all_done
+from gapstone.compare.finished_trials import FinishedTrial, read_finished
 from gapstone.compare.map_localisation import SCORES, baselines
 from gapstone.compare.plan import ComparisonPlan
 from gapstone.compare.remarks import remarks
@@ -36,17 +36,25 @@ RANGES = {
     "brier": (0.0, 2.0),
     **dict.fromkeys(("nll", "peak_memory_mb", "train_seconds"), (0.0, float("inf"))),
 }
-"""What a number can be; all others are shares."""
+"""The range of each measure; all others are shares."""
 
 
 def gather(
     plan: ComparisonPlan, out: Path, failed: dict[str, str], command: str, speed: dict[str, Any]
 ) -> dict[str, Any]:
-    """Read every finished trial of the plan and write everything that is made of them; the results, as in results.json.
+    """Read every finished trial of the plan and write results.json, results.csv, predictions.csv and pictures.npz.
 
-    Args: failed: reason by trial id. speed: ms per image by head, as `speed.measure` gives it.
+    Args:
+        plan: the comparison.
+        out: folder of the results.
+        failed: the reason of each failure by trial id.
+        command: the command line, for the report.
+        speed: ms per image by head, from `measure_head_speeds`.
+
+    Returns:
+        The results, as in results.json.
     """
-    done = all_done(plan, out)
+    done = read_finished(plan, out)
     prepared, labels = plan.prepared, plan.prepared.store.labels
     folds = plan.request.folds
     tested = np.concatenate([split.test for split in prepared.splits]) if folds else prepared.splits[0].test
@@ -62,8 +70,8 @@ def gather(
         "versions": versions(),
         "scan": prepared.scan.to_json(),
         "heads": [_head(plan, head, done[head], failed, speed.get(head)) for head in plan.request.heads],
-        "pairs": _pairs(plan, done, lambda one: one.correct(labels)),
-        "shift_pairs": _pairs(plan, done, lambda one: one.shifted),
+        "pairs": _pairs(plan, done, lambda finished: finished.correct(labels)),
+        "shift_pairs": _pairs(plan, done, lambda finished: finished.shifted),
         "localisation": _objects(plan, tested),
         "localisation_pairs": _localisation_pairs(plan, done),
         "trials": [_trial(trial, done[trial.head], failed) for trial in plan.trials],
@@ -80,7 +88,7 @@ def gather(
 
 
 def _data(plan: ComparisonPlan, tested: NDArray[np.int64]) -> dict[str, Any]:
-    """The "data" of results.json."""
+    """The "data" entry of results.json."""
     prepared, parts = plan.prepared, plan.prepared.splits[0]
     labels = prepared.store.labels
     return {
@@ -104,7 +112,7 @@ def _data(plan: ComparisonPlan, tested: NDArray[np.int64]) -> dict[str, Any]:
 
 
 def _settings(plan: ComparisonPlan) -> dict[str, Any]:
-    """The "settings" of results.json."""
+    """The "settings" entry of results.json."""
     prepared, settings = plan.prepared, plan.prepared.settings
     return {
         "backbone": prepared.backbone,
@@ -151,7 +159,7 @@ def _head(
         ],
         "ms_per_image": speed,
     }
-    facts = [one.facts for one in done]
+    facts = [finished.facts for finished in done]
     first = facts[0] if facts else {}
     for key in ("parameters", "head_parameters", "macs"):
         entry[key] = first.get(key)
@@ -164,8 +172,8 @@ def _head(
     stats["train_seconds"] = [fact["history"]["seconds"] for fact in facts]
     entry |= {key: _stat(values, RANGES.get(key, SHARE)) for key, values in stats.items()}
     if not facts:
-        nothing = dict.fromkeys(("shift", "sizes", "reliability", "confusion", "localisation"), None)
-        return entry | nothing | {"curves": []}
+        missing = dict.fromkeys(("shift", "sizes", "reliability", "confusion", "localisation"), None)
+        return entry | missing | {"curves": []}
     entry["shift"] = {
         "pixels": first["shift"]["pixels"],
         "accuracy": _mean([fact["shift"]["accuracy"] for fact in facts]),
@@ -184,19 +192,19 @@ def _head(
         for fact in facts
     ]
     entry["confusion"] = np.sum([fact["confusion"] for fact in facts], 0).tolist()
-    entry["localisation"] = _looked(facts)
+    entry["localisation"] = _localisation(facts)
     return entry
 
 
-def _looked(facts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Localisation over the trials that had test images with boxes; None without."""
-    found = [fact["localisation"] for fact in facts if fact.get("localisation")]
-    if not found:
+def _localisation(facts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Localisation scores over the trials with boxed test images; None if there are none."""
+    trials = [fact["localisation"] for fact in facts if fact.get("localisation")]
+    if not trials:
         return None
-    shares = {key: [one[key] for one in found] for key in SCORES}
-    shares["without_evidence"] = [one["without_evidence"] / one["pictures"] for one in found]
-    # of some trials only (their validation images have boxes, others' too few), it would be of other seeds
-    thresholds = {key: [one[f"{key}_threshold"] for one in found] for key in ("tuned", "max_box_acc")}
+    shares = {key: [scores[key] for scores in trials] for key in SCORES}
+    shares["without_evidence"] = [scores["without_evidence"] / scores["pictures"] for scores in trials]
+    # a score that some trials lack (too few boxed validation images) is None: its mean would be over other seeds
+    thresholds = {key: [scores[f"{key}_threshold"] for scores in trials] for key in ("tuned", "max_box_acc")}
     return {
         "additive": facts[0]["additive"],
         **{key: None if None in values else _stat(values) for key, values in shares.items()},
@@ -205,21 +213,21 @@ def _looked(facts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _objects(plan: ComparisonPlan, tested: NDArray[Any]) -> dict[str, Any] | None:
-    """What localisation was measured on, and what boxes score that look at nothing."""
+    """The numbers of images and boxes that localisation is measured on, and the scores of the baselines."""
     if plan.objects is None:
         return None
-    of_test = among(plan.objects, tested)
+    boxed = among(plan.objects, tested)
     return {
-        "pictures": len(of_test),
-        "boxes": sum(len(one.boxes) for one in of_test),
+        "pictures": len(boxed),
+        "boxes": sum(len(image.boxes) for image in boxed),
         "validation": len(among(plan.objects, plan.prepared.splits[0].validation)),
-        "baselines": baselines(of_test),
+        "baselines": baselines(boxed),
     }
 
 
 def _localisation_pairs(plan: ComparisonPlan, done: dict[str, list[FinishedTrial]]) -> list[dict[str, Any]]:
-    looked = {head: [one for one in finished if "found" in one.arrays] for head, finished in done.items()}
-    return _pairs(plan, looked, lambda one: np.asarray(one.arrays["found"]))
+    localised = {head: [trial for trial in trials if "found" in trial.arrays] for head, trials in done.items()}
+    return _pairs(plan, localised, lambda finished: np.asarray(finished.arrays["found"]))
 
 
 def _stat(values: list[float], within: tuple[float, float] = SHARE) -> dict[str, Any]:
@@ -235,7 +243,7 @@ def _mean(rows: list[list[float | None]]) -> list[float | None]:
 
 
 def _pooled(bins: list[dict[str, list[Any]]]) -> dict[str, Any]:
-    """Reliability over all trials: each bin weighted by how many answers fell into it."""
+    """Reliability over all trials, each bin weighted by its number of predictions."""
     count = np.sum([b["count"] for b in bins], 0)
 
     def weighted(key: str) -> list[float | None]:
@@ -251,22 +259,22 @@ def _pooled(bins: list[dict[str, list[Any]]]) -> dict[str, Any]:
 
 
 def _pairs(
-    plan: ComparisonPlan, done: dict[str, list[FinishedTrial]], right: Callable[[FinishedTrial], NDArray[Any]]
+    plan: ComparisonPlan, done: dict[str, list[FinishedTrial]], correct: Callable[[FinishedTrial], NDArray[Any]]
 ) -> list[dict[str, Any]]:
-    """Every head against the baseline, on what `right` says of each image."""
+    """Compare every head with the baseline; `correct` gives the score of each image."""
     if not done[plan.baseline]:
         return []
-    correct = {head: {one.trial.seed: right(one) for one in finished} for head, finished in done.items() if finished}
+    scores = {head: {trial.trial.seed: correct(trial) for trial in trials} for head, trials in done.items() if trials}
     folds = None
     if plan.request.folds:
-        images = {one.trial.seed: len(right(one)) for finished in done.values() for one in finished}
+        images = {number: len(values) for by_number in scores.values() for number, values in by_number.items()}
         parts = enumerate(plan.prepared.splits)
         folds = {number: (len(split.train), images[number]) for number, split in parts if number in images}
-    return compare_pairs(correct, plan.baseline, margin_pp=MARGIN_PP, confidence=CONFIDENCE, folds=folds)
+    return compare_pairs(scores, plan.baseline, margin_pp=MARGIN_PP, confidence=CONFIDENCE, folds=folds)
 
 
 def _trial(trial: Trial, done: Sequence[FinishedTrial], failed: dict[str, str]) -> dict[str, Any]:
-    facts = next((one.facts for one in done if one.trial.id == trial.id), None)
+    facts = next((finished.facts for finished in done if finished.trial.id == trial.id), None)
     entry = {"id": trial.id, "head": trial.head, "seed": trial.seed, "fold": trial.fold}
     if facts is None:
         reason = failed.get(trial.id, "not run yet")
@@ -287,38 +295,39 @@ def _trial(trial: Trial, done: Sequence[FinishedTrial], failed: dict[str, str]) 
 def _worst(
     plan: ComparisonPlan, done: dict[str, list[FinishedTrial]]
 ) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
-    """The test images most trials of most heads got wrong, those of the highest confidence first."""
+    """The test images with the largest sum of confidences in wrong predictions: their pixels, and their entries."""
     prepared = plan.prepared
     labels, names = prepared.store.labels, prepared.store.names
     total = np.zeros(len(labels))
-    for one in (one for finished in done.values() for one in finished):
-        wrong = ~one.correct(labels)
-        np.add.at(total, one.arrays["test"][wrong], one.arrays["confidence"][wrong])
+    for trial in (trial for trials in done.values() for trial in trials):
+        wrong = ~trial.correct(labels)
+        np.add.at(total, trial.arrays["test"][wrong], trial.arrays["confidence"][wrong])
     rows = [int(row) for row in np.argsort(-total, kind="stable")[:MOST_WORST] if total[row] > 0]
     entries = []
-    for place, row in enumerate(rows):
-        entry: dict[str, Any] = {"name": names[row], "label": prepared.labels[labels[row]], "picture": place}
+    for index, row in enumerate(rows):
+        entry: dict[str, Any] = {"name": names[row], "label": prepared.labels[labels[row]], "picture": index}
         entry |= {"wrong": {}, "predictions": {}, "confidence": {}}
-        for head, finished in done.items():
-            given = [(int(a[0]), float(c[0])) for a, c in (_on(one, row) for one in finished) if len(a)]
-            if not given:
+        for head, trials in done.items():
+            answers = [(int(a[0]), float(c[0])) for a, c in (_answer(trial, row) for trial in trials) if len(a)]
+            if not answers:
                 continue
-            prediction = Counter(one for one, _ in given).most_common(1)[0][0]
-            entry["wrong"][head] = float(np.mean([a != labels[row] for a, _ in given]))
+            prediction = Counter(a for a, _ in answers).most_common(1)[0][0]
+            entry["wrong"][head] = float(np.mean([a != labels[row] for a, _ in answers]))
             entry["predictions"][head] = prepared.labels[prediction]
-            entry["confidence"][head] = float(np.mean([c for a, c in given if a == prediction]))
+            entry["confidence"][head] = float(np.mean([c for a, c in answers if a == prediction]))
         entries.append(entry)
-    seen = prepared.preprocessing.centre(np.asarray(prepared.store.images[rows]))
-    return np.asarray(seen, np.uint8), entries
+    pixels = prepared.preprocessing.centre(np.asarray(prepared.store.images[rows]))
+    return np.asarray(pixels, np.uint8), entries
 
 
-def _on(one: FinishedTrial, row: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    here = one.arrays["test"] == row
-    return one.arrays["answer"][here], one.arrays["confidence"][here]
+def _answer(finished: FinishedTrial, row: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Prediction and confidence for one image; empty if the trial did not test it."""
+    matches = finished.arrays["test"] == row
+    return finished.arrays["answer"][matches], finished.arrays["confidence"][matches]
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """The machine that the results were measured on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "processor": processor(),
@@ -330,6 +339,6 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    found = {name: installed(name) for name in ("torch", "numpy", "pillow", "timm")}
+    libraries = {name: installed(name) for name in ("torch", "numpy", "pillow", "timm")}
     own = {"gapstone": gapstone.__version__, "python": platform.python_version()}
-    return own | {name: version for name, version in found.items() if version is not None}
+    return own | {name: version for name, version in libraries.items() if version is not None}

@@ -1,7 +1,7 @@
-"""Milliseconds per image of each head's whole network, measured side by side when no trial is running.
+"""Milliseconds per image of the whole network with each head, measured while no trial is running.
 
-Medians of rounds in which all heads take turns, with the quartiles of the rounds. Heads are told apart by the ratio of
-their times within a round: what slows a round, such as another program, slows all of them.
+All heads take turns in each round; the result is the median and the quartiles of the rounds. Heads are compared by the
+ratio of their times within a round: another program that slows a round slows all heads alike.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,17 +22,17 @@ from gapstone.training.loop import Precision, logits
 from gapstone.workers.job_processes import run_one
 
 BATCH = 16
-VERSION = 2  # raised when what is measured, or kept of it, changes
+VERSION = 2  # raised when the measurement or the format of speed.json changes
 
 
 def measure_head_speeds(
-    plan: ComparisonPlan, heads: Sequence[str], out: Path, say: Callable[[str], None] | None = None
+    plan: ComparisonPlan, heads: Sequence[str], out: Path, log: Callable[[str], None] | None = None
 ) -> dict[str, Any]:
-    """By head, ms per image over rounds that take turns, batches of 16, all threads: {median, low, high: quartiles};
-    and `ratio`, the same of its time over the baseline's, round by round.
+    """Measure ms per image for each head, in batches of 16 on all threads: {median, low, high (quartiles), ratio, …}.
 
-    Kept in speed.json: measured again only when something it depends on changes, when the machine was busy, or when it
-    is damaged, which `say` is told. Raises JobError where it failed.
+    `ratio` has the same statistics of the head's time over the baseline's, round by round. The result is stored in
+    speed.json. It is measured again only if something it depends on has changed, if the machine was busy, or if the
+    file is damaged, which is logged. Raises JobError if the measurement fails.
     """
     prepared = plan.prepared
     key = {
@@ -48,16 +48,16 @@ def measure_head_speeds(
     }
     path = out / "speed.json"
     try:
-        known = read_sealed(path, "speed")
-        if known["for"] == key and not _was_busy(known["heads"]):
-            return dict(known["heads"])
+        earlier = read_sealed(path, "speed")
+        if earlier["for"] == key and not _was_busy(earlier["heads"]):
+            return dict(earlier["heads"])
     except FileNotFoundError:
         pass
     except DamagedError as error:
-        if say is not None:
-            say(damage_note([error]))
+        if log is not None:
+            log(damage_note([error]))
     first = {trial.head: trial for trial in reversed(plan.trials) if trial.head in heads}
-    # in a process of its own: no trial has left memory or threads behind there
+    # in a process of its own, without memory or threads that trials have left behind
     trials = [replace(first[head], pretrained=False, start=None) for head in heads]
     measured = dict(run_one(partial(_rounds, plan.baseline), trials))
     write_sealed(path, {"for": key, "heads": measured}, "speed")
@@ -66,6 +66,7 @@ def measure_head_speeds(
 
 @torch.inference_mode()
 def _rounds(baseline: str, trials: list[Trial], send: Callable[[Any], None]) -> None:
+    """The job that measures; sends the summary."""
     torch.set_num_threads(cores())
     device, precision = torch.device(trials[0].device), trials[0].settings.precision
     preprocessing = trials[0].preprocessing
@@ -79,7 +80,7 @@ def _rounds(baseline: str, trials: list[Trial], send: Callable[[Any], None]) -> 
         "device": str(device),
         "others": None if timed.others is None else round(timed.others, 2),
     }
-    send({head: found | about for head, found in summary(timed.seconds, baseline).items()})
+    send({head: statistics | about for head, statistics in summary(timed.seconds, baseline).items()})
 
 
 def _call(model: Classifier, images: Tensor, precision: Precision) -> Callable[[], object]:
@@ -92,17 +93,18 @@ def _call(model: Classifier, images: Tensor, precision: Precision) -> Callable[[
 
 
 def summary(seconds: Mapping[str, Sequence[float]], baseline: str) -> dict[str, dict[str, Any]]:
-    """What is kept of the rounds (seconds per batch, round by round), by head."""
-    found = {}
-    for head, taken in seconds.items():
-        of_baseline = seconds.get(baseline) if head != baseline else None  # None too where all its trials failed
-        found[head] = {
-            **spread([1000 * one / BATCH for one in taken]),
-            "rounds": len(taken),
-            "ratio": None if of_baseline is None else ratio(taken, of_baseline),
+    """Statistics by head of the seconds per batch in each round."""
+    statistics = {}
+    for head, times in seconds.items():
+        baseline_times = seconds.get(baseline) if head != baseline else None  # also None if all its trials failed
+        statistics[head] = {
+            **spread([1000 * time / BATCH for time in times]),
+            "rounds": len(times),
+            "ratio": None if baseline_times is None else ratio(times, baseline_times),
         }
-    return found
+    return statistics
 
 
 def _was_busy(heads: Mapping[str, Any]) -> bool:
-    return busy(max((one["others"] or 0 for one in heads.values()), default=0), heads.values()) is not None
+    others = max((speed["others"] or 0 for speed in heads.values()), default=0)
+    return busy(others, heads.values()) is not None

@@ -1,6 +1,6 @@
-"""Where a trained model looks, measured against boxes: every score counts the map of an image's *true* class.
+"""Localisation scores of a trained model against object boxes, for the map of each image's *true* class.
 
-the map of the true class → placed in the original picture → scored by gapstone.localisation.scores
+map of the true class → upsampled to the original image → scored by gapstone.localisation.scores
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,39 +22,42 @@ from gapstone.maps.explain import explain_head
 from gapstone.training.loop import Rows
 
 ENOUGH = 10
-"""Validation images with boxes from which on a threshold is chosen on them."""
+"""With at least so many boxed validation images, a threshold is chosen on them."""
 CENTRE = 0.7
-"""Of the picture's sides: the box in the middle that a map should beat."""
+"""Sides of the centre box, a baseline that maps should beat, as a share of the image's sides."""
 KNOWN = {0.5: "gt_known", 0.3: "gt_known_30", 0.7: "gt_known_70"}
-"""By IoU, at 20 % of the maximum."""
+"""GT-known scores by IoU, at 20 % of the maximum."""
 POINTED = {0.0: "pointing", 15.0: "pointing_15"}
-"""By tolerance in px."""
+"""Pointing game scores by tolerance in px."""
 SCORES = (*KNOWN.values(), "top1", "top5", "max_box_acc", "max_box_acc_v2", "tuned", *POINTED.values(), "energy")
 SECONDS_PER_PIXEL = 1.2e-7
-"""Of one core, about: a map placed in its picture and swept at a hundred thresholds. 0.06 s at 800×600."""
+"""Of one core, roughly, to upsample a map and score it at a hundred thresholds. 0.06 s at 800×600."""
 
 
 def localisation(
-    asked: Predictor, objects: Sequence[BoxedImages], test: Rows, validation: Rows
+    predictor: Predictor, objects: Sequence[BoxedImages], test: Rows, validation: Rows
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """What the model's maps score on the test images that have boxes; None where none has. Also, per such image, was
-    its box found (at 20 % of the maximum, with an IoU of 0.5): what the heads are compared on.
+    """Score the model's maps on the test images that have boxes.
 
-    Pictures whose longer side is above 1024 px are scored on a grid of 1024, boxes scaled alike: the pointing game's
-    15 px are pixels of that grid.
+    Images with a longer side above 1024 px are scored on a grid of 1024, and their boxes are scaled; the 15 px of the
+    pointing game are pixels of that grid.
 
-    Shares are 0…1: `gt_known` at 20 % of the maximum and IoU 0.5, `gt_known_30`, `gt_known_70` at those IoUs; `top1`,
-    `top5` (the same at 0.5, and the class among the first answers); `tuned` (GT-known at the threshold that was best on
-    the validation images, where at least 10 of them have boxes); `max_box_acc`, `max_box_acc_v2` (thresholds chosen on
-    the test images themselves: optimistic); `pointing`, and `pointing_15` px near; `energy`. `without_evidence` counts
-    pictures whose map is nowhere positive.
+    Scores are shares, 0…1: `gt_known` at 20 % of the maximum and IoU 0.5, `gt_known_30`, `gt_known_70` at those IoUs;
+    `top1`, `top5` (as `gt_known`, and the class is among the first predictions); `tuned` (GT-known at the best
+    threshold of the validation images, if at least 10 of them have boxes); `max_box_acc`, `max_box_acc_v2` (thresholds
+    chosen on the test images themselves: optimistic); `pointing`, and `pointing_15` with a tolerance of 15 px;
+    `energy`. `without_evidence` counts images whose map is nowhere positive.
+
+    Returns:
+        The scores, None if no test image has boxes; and `found`: for each such image, whether its box was found (at 20
+        % of the maximum, with an IoU of 0.5). The heads are compared on `found`.
     """
     tested = among(objects, test)
     if not tested:
         return None, {}
     total, found = _empty(), []
-    for one, values, rank in _maps(asked, tested):
-        boxes = one.scaled()[2]
+    for image, values, rank in _maps(predictor, tested):
+        boxes = image.scaled()[2]
         total.add(values, boxes, rank=rank)
         best = box(values, PAPER)
         found.append(bool(best) and bool(ious(np.array([best[0].edges]), boxes_of(boxes)).max() >= MIDDLE))
@@ -73,12 +76,12 @@ def localisation(
         **{key: scores.pointing[t] for t, key in POINTED.items()},
         "energy": scores.energy,
     }
-    kept = among(objects, validation)
-    if len(kept) >= ENOUGH:
-        chosen = _empty()
-        for one, values, rank in _maps(asked, kept):
-            chosen.add(values, one.scaled()[2], rank=rank)
-        threshold = chosen.result().max_box_acc.threshold
+    validated = among(objects, validation)
+    if len(validated) >= ENOUGH:
+        validation_total = _empty()
+        for image, values, rank in _maps(predictor, validated):
+            validation_total.add(values, image.scaled()[2], rank=rank)
+        threshold = validation_total.result().max_box_acc.threshold
         facts |= {"tuned": total.fixed(threshold).known[MIDDLE], "tuned_threshold": threshold}
     return facts, {"found": np.array(found)}
 
@@ -87,36 +90,38 @@ def _empty() -> Localisation:
     return Localisation(overlaps=tuple(KNOWN), tolerances=tuple(POINTED))
 
 
-def _maps(asked: Predictor, objects: Sequence[BoxedImages]) -> Iterator[tuple[BoxedImages, NDArray[np.float32], int]]:
-    """Each image's map of its true class on its grid, and that class's place among the answers, 1 for the first."""
-    for start in range(0, len(objects), asked.batch_size):
-        some = objects[start : start + asked.batch_size]
-        rows = np.array([one.row for one in some])
-        features, placement = asked.maps(rows)
-        truth = torch.from_numpy(np.asarray(asked.labels[rows], np.int64)).to(features.device)
-        explained = explain_head(asked.head, features, truth[:, None], placement=placement)
+def _maps(
+    predictor: Predictor, objects: Sequence[BoxedImages]
+) -> Iterator[tuple[BoxedImages, NDArray[np.float32], int]]:
+    """Yield each image, the map of its true class on its grid, and the rank of that class, 1 for the predicted one."""
+    for start in range(0, len(objects), predictor.batch_size):
+        batch = objects[start : start + predictor.batch_size]
+        rows = np.array([image.row for image in batch])
+        features, placement = predictor.maps(rows)
+        labels = torch.from_numpy(np.asarray(predictor.labels[rows], np.int64)).to(features.device)
+        explained = explain_head(predictor.head, features, labels[:, None], placement=placement)
         maps = explained.maps[:, 0].float().cpu().numpy()
         order = explained.logits.argsort(dim=1, descending=True, stable=True)
-        ranks = (order == truth[:, None]).int().argmax(1) + 1
-        for one, values, rank in zip(some, maps, ranks.tolist(), strict=True):
-            factor, grid, _ = one.scaled()
-            scale, origin = asked.preprocessing.seen(*one.size)
-            there = placement.within((origin[0] * factor, origin[1] * factor), (scale * factor, scale * factor))
-            yield one, upsample(values, there, grid), rank
+        ranks = (order == labels[:, None]).int().argmax(1) + 1
+        for image, values, rank in zip(batch, maps, ranks.tolist(), strict=True):
+            factor, grid, _ = image.scaled()
+            scale, origin = predictor.preprocessing.seen(*image.size)
+            on_grid = placement.within((origin[0] * factor, origin[1] * factor), (scale * factor, scale * factor))
+            yield image, upsample(values, on_grid, grid), rank
 
 
 def baselines(objects: Sequence[BoxedImages]) -> list[dict[str, Any]]:
-    """What boxes score on these images that look at nothing: the whole picture, and the middle 70 % of its sides.
+    """Scores of boxes that ignore the image: the whole image, and the centre box of 70 % of its sides.
 
-    `energy` is that of evidence spread evenly over the box. The whole picture points nowhere in particular: its
-    `pointing` is a random pixel's; that of the middle is the picture's centre.
+    `energy` is that of evidence spread evenly over the box. `pointing` is that of a random pixel for the whole image,
+    and that of the centre pixel for the centre box.
     """
-    boxes, sizes = [one.boxes for one in objects], [one.size for one in objects]
+    boxes, sizes = [image.boxes for image in objects], [image.size for image in objects]
     entries = []
     for name, fraction in (("whole image", 1.0), (f"centre box, {100 * CENTRE:g} %", CENTRE)):
         known = {key: centre_box(boxes, sizes, fraction, v) for v, key in KNOWN.items()}
-        share = [_share(one, fraction) for one in objects]
-        pointed = share if fraction == 1 else [_share(one, 0) for one in objects]
+        share = [_share(image, fraction) for image in objects]
+        pointed = share if fraction == 1 else [_share(image, 0) for image in objects]
         entries.append(
             {
                 "name": name,
@@ -129,9 +134,9 @@ def baselines(objects: Sequence[BoxedImages]) -> list[dict[str, Any]]:
     return entries
 
 
-def _share(one: BoxedImages, fraction: float) -> float:
-    """How much of the box in the middle, at least its one pixel, lies in the objects' boxes."""
-    _, (height, width), boxes = one.scaled()
+def _share(image: BoxedImages, fraction: float) -> float:
+    """The share of the centre box (at least one pixel) that lies in the object boxes."""
+    _, (height, width), boxes = image.scaled()
     region = inside((height, width), boxes)
     top, left = (int(side * (1 - fraction) / 2) for side in (height, width))
     return float(region[top : max(height - top, top + 1), left : max(width - left, left + 1)].mean())

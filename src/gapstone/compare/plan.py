@@ -1,4 +1,4 @@
-"""From what the user asked to the list of trials. Nothing is trained here but a few steps, to time them."""
+"""From the user's request to the list of trials. Only a few training steps run here, to time them."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from gapstone.compare.boxed_images import BoxedImages, among, boxed_images
-from gapstone.compare.feature_pass import FeaturePass, feature_pass, time_frozen
+from gapstone.compare.feature_pass import FeaturePass, plan_feature_pass, time_feature_pass
 from gapstone.compare.map_localisation import SECONDS_PER_PIXEL
 from gapstone.compare.trial_measures import MOST_FOR_ROBUSTNESS, PeakMemory, shift_pixels
 from gapstone.compare.trials import Start, Trial, measured_before
@@ -28,12 +28,12 @@ from gapstone.workers.job_processes import JobError, run_one
 
 HEADS = ("gap", "gmp", "nin", "fc", "fc:grid=4")
 MOST_SHOWN = 8
-PROCESS_MB = 300  # Python and torch themselves
+PROCESS_MB = 300  # memory of a process with Python and torch alone
 
 
 @dataclass(frozen=True)
 class CompareRequest:
-    """What the user asked to compare."""
+    """The arguments of a comparison."""
 
     choices: TrainOptions
     heads: tuple[str, ...] = HEADS
@@ -42,14 +42,14 @@ class CompareRequest:
     baseline: str | None = None
     workers: int | None = None
     boxes: Path | None = None
-    """A table of where the objects are (gapstone.data.object_boxes)."""
+    """A table of object boxes (gapstone.data.object_boxes)."""
     weights: Path | None = None
-    """What the backbone starts from (gapstone.models.backbone_weights)."""
+    """A file of weights that the backbone starts from (gapstone.models.backbone_weights)."""
     freeze: bool = False
-    """The backbone is not trained: it passes once over the images, and only heads are trained."""
+    """Do not train the backbone: it runs once over the images, and only heads are trained."""
 
     def checked(self) -> "CompareRequest":
-        """The same with heads and baseline in their usual spelling. Raises ValueError for what can never work."""
+        """The same with heads and baseline in canonical spelling. Raises ValueError for arguments that are wrong."""
         heads = tuple(str(parse(head)) for head in self.heads)
         if not heads:
             raise ValueError("--heads is empty: name at least one, such as gap.")
@@ -75,45 +75,48 @@ class CompareRequest:
 
 @dataclass(frozen=True)
 class ComparisonPlan:
+    """The trials of a comparison, and all that was decided and measured before they start."""
+
     request: CompareRequest
     prepared: TrainingData
     trials: tuple[Trial, ...]
     workers: int
     measured: dict[str, Any]
-    """`precision`, `threads`, `step_seconds`, `memory_mb`: kept from the first run on, for the numbers depend on it."""
+    """`precision`, `threads`, `step_seconds`, `memory_mb`: measured by the first run, as results depend on them."""
     objects: tuple[BoxedImages, ...] | None = None
-    """All images with boxes; None where none were asked for."""
+    """All images with boxes; None without --boxes."""
     caution: str | None = None
-    """What whoever reads the accuracies must know first."""
+    """A warning about the accuracies, for their readers."""
 
     @property
-    def once(self) -> FeaturePass | None:
-        """What a frozen backbone looks at; None where it is trained."""
-        return feature_pass(self.trials) if self.request.freeze else None
+    def feature_pass(self) -> FeaturePass | None:
+        """The pass of a frozen backbone; None if the backbone is trained."""
+        return plan_feature_pass(self.trials) if self.request.freeze else None
 
     @property
     def pass_seconds(self) -> float | None:
-        """About how long the frozen backbone takes for that."""
-        if (once := self.once) is None or (image := self.measured.get("image_seconds")) is None:
+        """Estimated seconds of the feature pass."""
+        if (feature_pass := self.feature_pass) is None or (image := self.measured.get("image_seconds")) is None:
             return None
-        return float(image * once.images)
+        return float(image * feature_pass.images)
 
     @property
     def trial_seconds(self) -> float | None:
-        """About how long one trial takes; None where a step could not be timed, or only heads are trained."""
+        """Estimated seconds of one trial; None if no step could be timed, or if only heads are trained."""
         if self.measured["step_seconds"] is None:
             return None
         settings, parts = self.prepared.settings, self.prepared.splits[0]
         # passes over the test images for shifts and sizes
-        looks = 4 * len(shift_pixels(self.prepared.preprocessing.size)) + 5
-        looked_at = settings.epochs * len(parts.validation) + len(parts.train) + len(parts.test)
-        looked_at += looks * min(len(parts.test), MOST_FOR_ROBUSTNESS)
+        passes = 4 * len(shift_pixels(self.prepared.preprocessing.size)) + 5
+        predicted = settings.epochs * len(parts.validation) + len(parts.train) + len(parts.test)
+        predicted += passes * min(len(parts.test), MOST_FOR_ROBUSTNESS)
         pace = Pace(settings.precision, self.measured["step_seconds"])
-        placed = [one.scaled()[1] for one in among(self.objects or (), np.union1d(parts.test, parts.validation))]
-        looked_at += len(placed)
-        swept = SECONDS_PER_PIXEL * sum(height * width for height, width in placed)
-        # and a process to start
-        return 1.5 + swept + pace.seconds(settings, settings.epochs * len(parts.train), looked_at)
+        boxed = among(self.objects or (), np.union1d(parts.test, parts.validation))
+        predicted += len(boxed)
+        grids = [image.scaled()[1] for image in boxed]
+        scoring = SECONDS_PER_PIXEL * sum(height * width for height, width in grids)
+        start = 1.5  # seconds to start a process
+        return start + scoring + pace.seconds(settings, settings.epochs * len(parts.train), predicted)
 
     @property
     def baseline(self) -> str:
@@ -136,29 +139,39 @@ class ComparisonPlan:
         }
 
 
-def plan(
+def plan_comparison(
     request: CompareRequest,
     out: Path,
     log: Log,
     start_progress: StartProgress,
     begin: Callable[[], object] = lambda: None,
 ) -> ComparisonPlan:
-    """Everything up to the first training step, for a request that was `checked`.
+    """Prepare everything up to the first training step.
 
-    begin: called when all is known to be right, before the first file is written. What an earlier, interrupted run in
-    `out` measured (precision, threads) is kept: the numbers depend on it.
+    The precision and number of threads that an earlier, interrupted run in `out` measured are used again, as results
+    depend on them.
+
+    Args:
+        request: the arguments, `checked`.
+        out: folder of the results.
+        log: called with each message for the user.
+        start_progress: starts a progress bar.
+        begin: called when all arguments are known to be valid, before the first file is written.
+
+    Raises:
+        ValueError: as `plan_training`; `out` holds a comparison of other data; no test image has boxes.
     """
-    read_earlier(out, request)  # of other data? then before the images are looked at
-    decided = plan_training(
+    read_earlier(out, request)  # fail for another DATA before the images are checked
+    training = plan_training(
         request.choices, range(request.seeds), request.folds, log, start_progress, request.weights, request.freeze
     )
-    objects = boxed_images(request.boxes, decided, log) if request.boxes is not None else None
+    objects = boxed_images(request.boxes, training, log) if request.boxes is not None else None
     begin()
     earlier = read_earlier(out, request, log)
-    prepared = decided.decode(out / "store", log, start_progress)
+    prepared = training.decode(out / "store", log, start_progress)
     if caution := _caution(request, prepared):
         log(caution)
-    make = partial(
+    make_trial = partial(
         Trial,
         backbone=prepared.backbone,
         pretrained=request.choices.pretrained,
@@ -169,19 +182,18 @@ def plan(
         shown=_shown(prepared),
         start=_start(request, prepared),
     )
-    wanted = _measured_for(request, prepared)
-    known = chain([earlier.get("measured", {})], measured_before(out / "trials"))
-    measured = next((one for one in known if one.get("for") == wanted), None)
+    key = _measured_for(request, prepared)
+    earlier_measurements = chain([earlier.get("measured", {})], measured_before(out / "trials"))
+    measured = next((values for values in earlier_measurements if values.get("for") == key), None)
     if measured is None:
-        # a network too large for the machine, and a slow one, take their time here
-        progress = start_progress("Measuring how long a step takes")
-        measured = _measure(request, prepared, make, log)
+        progress = start_progress("Measuring how long a step takes")  # long for large networks
+        measured = _measure(request, prepared, make_trial, log)
         progress(1, 1)
     threads, workers = measured["threads"], _workers(request, prepared, measured)
     precision = measured["precision"]
     prepared = replace(prepared, settings=replace(prepared.settings, precision=precision))
     trials = tuple(
-        make(
+        make_trial(
             head=head,
             settings=prepared.settings,
             seed=number,
@@ -192,7 +204,7 @@ def plan(
             test=parts.test,
             objects=None if objects is None else among(objects, np.union1d(parts.validation, parts.test)),
         )
-        # seeds outside, heads inside: an interrupted run has seen all heads on some seeds
+        # seeds outside, heads inside: an interrupted run has finished all heads for some seeds
         for number, parts in enumerate(prepared.splits)
         for head in request.heads
     )
@@ -210,9 +222,9 @@ def _caution(request: CompareRequest, prepared: TrainingData) -> str | None:
 
 
 def read_earlier(out: Path, request: CompareRequest, log: Log = lambda _: None) -> dict[str, Any]:
-    """The plan of an earlier run in the same folder; a damaged one is said, and none.
+    """The plan.json of an earlier run in the folder; {} if there is none, or if it is damaged, which is logged.
 
-    Raises: ValueError where that was of other data.
+    Raises ValueError if the earlier run was on other data.
     """
     try:
         earlier = read_sealed(out / "plan.json", "plan")
@@ -229,14 +241,16 @@ def read_earlier(out: Path, request: CompareRequest, log: Log = lambda _: None) 
     return earlier
 
 
-def _measure(request: CompareRequest, prepared: TrainingData, make: Callable[..., Trial], log: Log) -> dict[str, Any]:
-    """Threads, precision, seconds per step and memory of one trial, as plan.json keeps them."""
+def _measure(
+    request: CompareRequest, prepared: TrainingData, make_trial: Callable[..., Trial], log: Log
+) -> dict[str, Any]:
+    """Measure threads, precision, seconds per step and memory of one trial, as stored in plan.json."""
     parts, settings = prepared.splits[0], prepared.settings
-    how_many = len(request.heads) * len(prepared.splits)
-    # many small trials go fastest with a process per core and a thread each
-    threads = max(1, cores() // min(request.workers or cores(), how_many))
+    trials = len(request.heads) * len(prepared.splits)
+    # many small trials run fastest with one process per core, of one thread each
+    threads = max(1, cores() // min(request.workers or cores(), trials))
     rows = {"train": parts.train, "validation": parts.validation, "test": parts.test}
-    trial = make(head=request.baseline, settings=settings, seed=0, fold=None, threads=threads, **rows)
+    trial = make_trial(head=request.baseline, settings=settings, seed=0, fold=None, threads=threads, **rows)
     measured = {
         "for": _measured_for(request, prepared),
         "threads": threads,
@@ -246,24 +260,26 @@ def _measure(request: CompareRequest, prepared: TrainingData, make: Callable[...
     }
     try:
         # in a process of its own: a network too large for this machine must not end the comparison
-        timed = time_frozen if request.freeze else _time_steps
-        found = run_one(partial(timed, prepared.store.folder, request.choices.precision), trial)
+        job = time_feature_pass if request.freeze else _time_steps
+        return {**measured, **run_one(partial(job, prepared.store.folder, request.choices.precision), trial)}
     except JobError as error:
         why = display(str(error))
         log(f"No estimate of the time, and {settings.precision}: a few steps of {request.baseline} failed ({why}).")
         return measured
-    return {**measured, **found}
 
 
-def _time_steps(store: Path, asked: Any, trial: Trial, send: Callable[[Any], None]) -> None:
+def _time_steps(
+    store: Path, precision: Literal["auto", "float32", "bfloat16"], trial: Trial, send: Callable[[Any], None]
+) -> None:
+    """The job that measures the pace and the memory of training."""
     torch.set_num_threads(trial.threads)
     with PeakMemory("cpu") as peak:
-        pace = measure_pace(trial.build, Store.open(store), trial.train, trial.settings, asked)
+        pace = measure_pace(trial.build, Store.open(store), trial.train, trial.settings, precision)
     send({"precision": pace.precision, "step_seconds": pace.step, "memory_mb": peak.mb})
 
 
 def _workers(request: CompareRequest, prepared: TrainingData, measured: dict[str, Any]) -> int:
-    """How many trials at a time fill the machine and fit into its memory; on a GPU one, unless asked."""
+    """The number of trials that run at a time: --workers, or as many as cores and memory allow; one on a GPU."""
     if request.workers:
         return request.workers
     if prepared.device.startswith("cuda"):
@@ -281,7 +297,7 @@ def cores() -> int:
 
 
 def free_mb() -> float | None:
-    """Memory that can be had without swapping, where the system tells."""
+    """Memory available without swapping; None if the system does not tell."""
     info = Path("/proc/meminfo")
     if not info.exists():
         return None
@@ -290,8 +306,8 @@ def free_mb() -> float | None:
     )
 
 
-def _measured_for(request: CompareRequest, prepared: TrainingData) -> Any:
-    """What precision and threads were measured for: they hold while none of this changes."""
+def _measured_for(request: CompareRequest, prepared: TrainingData) -> object:
+    """JSON of what the measured precision and threads depend on: they are used again while this stays the same."""
     facts = {
         "backbone": prepared.backbone,
         "size": prepared.preprocessing.size,
@@ -301,28 +317,29 @@ def _measured_for(request: CompareRequest, prepared: TrainingData) -> Any:
     }
     if request.freeze:
         facts["frozen"] = prepared.weights_digest
-    return json.loads(json.dumps(facts))  # as it reads back from plan.json
+    return json.loads(json.dumps(facts))  # in the form that plan.json reads back
 
 
 def _start(request: CompareRequest, prepared: TrainingData) -> Start | None:
     if prepared.weights_digest is None:
         return None
-    # who asks for float32 gets it on disk too: the way out where maps do not fit into half precision
+    # --precision float32 also stores float32: the way out if maps overflow in half precision
     kept: Literal["float16", "float32"] = "float32" if request.choices.precision == "float32" else "float16"
     path = request.weights.expanduser().absolute() if request.weights is not None else None
     return Start(prepared.weights_digest, path, kept if request.freeze else None)
 
 
 def _where(data: str) -> str:
+    """The absolute path of DATA, as text."""
     if data == "digits":
         return data
     return os.fsencode(Path(data).expanduser().resolve()).decode("utf-8", "backslashreplace")
 
 
 def _shown(prepared: TrainingData) -> Rows:
-    """The test images of the report: of as many classes as possible, drawn once, whatever the results."""
+    """The test images of the report, of as many classes as possible; drawn at random, independent of the results."""
     test = np.random.default_rng(0).permutation(prepared.splits[0].test)[:500]
     labels = prepared.store.labels[test]
-    turn = [int((labels[:i] == label).sum()) for i, label in enumerate(labels)]  # 0 for the first of its class
-    chosen: Rows = test[np.argsort(turn, kind="stable")[:MOST_SHOWN]]
-    return chosen[np.argsort(prepared.store.labels[chosen], kind="stable")]
+    rank = [int((labels[:i] == label).sum()) for i, label in enumerate(labels)]  # 0 for the first of its class
+    rows: Rows = test[np.argsort(rank, kind="stable")[:MOST_SHOWN]]
+    return rows[np.argsort(prepared.store.labels[rows], kind="stable")]

@@ -1,4 +1,4 @@
-"""What whoever reads the numbers of a comparison must know beside them, a sentence each; none where all is well."""
+"""Remarks on the results of a comparison: sentences that qualify the numbers; none if there is nothing to remark."""
 
 from typing import Any
 
@@ -8,62 +8,54 @@ from gapstone.training.learning_checks import few_validation, learned, majority
 
 
 def remarks(results: dict[str, Any]) -> list[str]:
-    """Of results.json.
+    """The remarks on the results, as in results.json.
 
     >>> remarks(results)
     ['fc is hardly better than always predicting the largest class (55.0 % of the training images): train 58.0 %, …']
     """
     data = results["data"]
-    found = [
-        *unlearned(results),
-        data["cropped"],
-        few_validation(data["validation"]),
-        *_epochs(results),
-    ]
-    return [one for one in found if one]
+    sentences = [*unlearned(results), data["cropped"], few_validation(data["validation"]), *_epochs(results)]
+    return [sentence for sentence in sentences if sentence]
 
 
 def learned_with(results: dict[str, Any], seed: int) -> list[bool]:
-    """Which heads are more than hardly better than the largest class, in the trials of that seed."""
-    most = majority(results["data"]["counts"]["train"])
+    """For each head, whether its trial of that seed is clearly better than the largest class."""
+    largest_class = majority(results["data"]["counts"]["train"])
     accuracy = {trial["head"]: trial["train_accuracy"] for trial in results["trials"] if trial["seed"] == seed}
-    found = (accuracy.get(head["head"]) for head in results["heads"])
-    return [one is None or learned(one, most) for one in found]
+    accuracies = (accuracy.get(head["head"]) for head in results["heads"])
+    return [value is None or learned(value, largest_class) for value in accuracies]
 
 
 def unlearned(results: dict[str, Any]) -> list[str]:
-    """Heads that are hardly better than the largest class, on the training images or on the test images."""
-    said = []
+    """A sentence for each head that is hardly better than the largest class, on the training or the test images."""
+    sentences = []
     counts = results["data"]["counts"]
     for head in results["heads"]:
         for part, where in (("train", "training"), ("test", "test")):
-            accuracy, most = head[f"{part}_accuracy"]["mean"], majority(counts[part])
-            if accuracy is None or learned(accuracy, most):
+            accuracy, largest_class = head[f"{part}_accuracy"]["mean"], majority(counts[part])
+            if accuracy is None or learned(accuracy, largest_class):
                 continue
-            better = "no better" if accuracy <= most else "hardly better"
-            said.append(
+            better = "no better" if accuracy <= largest_class else "hardly better"
+            sentences.append(
                 f"{head['head']} is {better} than always predicting the largest class: {100 * accuracy:.1f} % of the "
-                f"{where} images, the largest class is {100 * most:.1f} %. Its numbers and maps say little about the "
-                f"head; try more epochs or another learning rate."
+                f"{where} images, the largest class is {100 * largest_class:.1f} %. Its numbers and maps say little "
+                f"about the head; try more epochs or another learning rate."
             )
             break
-    return said
+    return sentences
 
 
 def _epochs(results: dict[str, Any]) -> list[str]:
-    """Heads that trained for different numbers of epochs."""
-    asked = results["settings"]["epochs"]
-    ran = {
-        head["head"]: [
-            trial["epochs"] for trial in results["trials"] if trial["head"] == head["head"] and trial["epochs"]
-        ]
-        for head in results["heads"]
-    }
+    """A sentence if the trials ran for different numbers of epochs."""
+    ran: dict[str, list[int]] = {head["head"]: [] for head in results["heads"]}
+    for trial in results["trials"]:
+        if trial["epochs"]:
+            ran[trial["head"]].append(trial["epochs"])
     ran = {head: epochs for head, epochs in ran.items() if epochs}
-    if len({one for epochs in ran.values() for one in epochs}) < 2:
+    if len({count for epochs in ran.values() for count in epochs}) < 2:
         return []
-    said = listed([f"{head} {span(min(epochs), max(epochs), 0)}" for head, epochs in ran.items()])
+    counts = listed([f"{head} {span(min(epochs), max(epochs), 0)}" for head, epochs in ran.items()])
     return [
-        f"Early stopping gave the trials unequal numbers of epochs (of {asked}): {said}. Accuracies and training times "
-        f"are of these."
+        f"Early stopping gave the trials unequal numbers of epochs (of {results['settings']['epochs']}): {counts}. "
+        f"Accuracies and training times are of these."
     ]

@@ -21,10 +21,10 @@ def write_trials(path: Path, plan: ComparisonPlan, done: dict[str, list[Finished
 
     def rows() -> Iterator[list[Any]]:
         yield ["trial", "head", "seed", "fold", *keys, "shift_accuracy", "train_seconds", "epochs", "best_epoch"]
-        for one in (one for head in plan.request.heads for one in done[head]):
-            facts, history = one.facts, one.facts["history"]
+        for finished in (finished for head in plan.request.heads for finished in done[head]):
+            trial, facts, history = finished.trial, finished.facts, finished.facts["history"]
             shifted = float(np.mean(facts["shift"]["accuracy"][1:]))
-            yield [one.trial.id, one.trial.head, one.trial.seed, "" if one.trial.fold is None else one.trial.fold,
+            yield [trial.id, trial.head, trial.seed, "" if trial.fold is None else trial.fold,
                    *(facts[key] for key in keys), shifted, history["seconds"], len(history["train_loss"]),
                    history["best_epoch"]]  # fmt: skip
 
@@ -36,12 +36,12 @@ def write_predictions(path: Path, plan: ComparisonPlan, done: dict[str, list[Fin
 
     def rows() -> Iterator[list[Any]]:
         yield ["image", "label", "head", "seed", "prediction", "confidence", "correct"]
-        for one in (one for head in plan.request.heads for one in done[head]):
-            arrays = one.arrays
+        for finished in (finished for head in plan.request.heads for finished in done[head]):
+            trial, arrays = finished.trial, finished.arrays
             tested = zip(arrays["test"], arrays["answer"], arrays["confidence"], strict=True)
             for row, prediction, confidence in tested:
                 label = labels[row]
-                yield [names[row], classes[label], one.trial.head, one.trial.seed, classes[prediction],
+                yield [names[row], classes[label], trial.head, trial.seed, classes[prediction],
                        f"{confidence:.4f}", int(prediction == label)]  # fmt: skip
 
     write_csv(path, rows())
@@ -59,35 +59,35 @@ def write_pictures(
     }
     if plan.objects is not None:
         arrays["boxes"] = _boxes_shown(plan, rows)
-    shown = _first_of_all(plan, done)
+    seed = _shown_seed(plan, done)
     for number, head in enumerate(plan.request.heads):
-        for one in (one for one in done[head] if one.trial.seed == shown):
-            # trials of an earlier gapstone have no placement
-            keys = [key for key in ("maps", "bias", "logits", "placement") if key in one.arrays]
-            arrays |= {f"{key}_{number}": one.arrays[key] for key in keys}
-            arrays[f"additive_{number}"] = np.array(one.facts["additive"])
-            arrays[f"gap_{number}"] = np.array(one.facts["completeness_gap"])
-            arrays["seed"] = np.array(shown)
+        for finished in (finished for finished in done[head] if finished.trial.seed == seed):
+            # trials of older versions have no placement
+            keys = [key for key in ("maps", "bias", "logits", "placement") if key in finished.arrays]
+            arrays |= {f"{key}_{number}": finished.arrays[key] for key in keys}
+            arrays[f"additive_{number}"] = np.array(finished.facts["additive"])
+            arrays[f"gap_{number}"] = np.array(finished.facts["completeness_gap"])
+            arrays["seed"] = np.array(seed)
     with atomic_file(path) as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 
 def _boxes_shown(plan: ComparisonPlan, rows: NDArray[Any]) -> NDArray[np.float64]:
-    """(B, 5): the place of its image among those shown, then (x0, y0, x1, y1) in pixels of what the network sees."""
-    found, places = [], {int(row): place for place, row in enumerate(rows)}
-    for one in among(plan.objects or (), rows):
-        scale, (top, left) = plan.prepared.preprocessing.seen(*one.size)
-        edges = (np.asarray(one.boxes) - (left, top, left, top)) / scale
-        found += [[places[one.row], *edge] for edge in edges.tolist()]
-    return np.asarray(found, np.float64).reshape(-1, 5)
+    """(B, 5): the index of the box's image in `rows`, then (x0, y0, x1, y1) in pixels of the network's input."""
+    boxes, indices = [], {int(row): index for index, row in enumerate(rows)}
+    for image in among(plan.objects or (), rows):
+        scale, (top, left) = plan.prepared.preprocessing.seen(*image.size)
+        edges = (np.asarray(image.boxes) - (left, top, left, top)) / scale
+        boxes += [[indices[image.row], *edge] for edge in edges.tolist()]
+    return np.asarray(boxes, np.float64).reshape(-1, 5)
 
 
-def _first_of_all(plan: ComparisonPlan, done: dict[str, list[FinishedTrial]]) -> int:
-    """The seed whose maps are shown side by side: the first that most heads have finished.
+def _shown_seed(plan: ComparisonPlan, done: dict[str, list[FinishedTrial]]) -> int:
+    """The seed whose maps the report shows: the first that most heads have finished.
 
-    With folds always fold 0: the images shown are those it tests, the others have trained on them.
+    With folds it is fold 0, which tests the shown images; the other folds are trained on them.
     """
     if plan.request.folds:
         return 0
-    finished = Counter(one.trial.seed for head in done.values() for one in head)
-    return max(sorted(finished), key=lambda seed: finished[seed], default=0)
+    heads_by_seed = Counter(finished.trial.seed for trials in done.values() for finished in trials)
+    return max(sorted(heads_by_seed), key=lambda seed: heads_by_seed[seed], default=0)

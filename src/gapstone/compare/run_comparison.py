@@ -1,4 +1,4 @@
-"""compare(): plan, train what is missing, measure, report. Stopped anywhere, it goes on from there."""
+"""compare(): plan, train the missing trials, measure, report. An interrupted comparison can be resumed."""
 
 import errno
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from rich.console import Console
 from gapstone.compare import finished_trials, gather_results, head_speed, trials
 from gapstone.compare.feature_cache import FeatureCache
 from gapstone.compare.feature_pass import NAME, FeaturePass, run_feature_pass
-from gapstone.compare.plan import CompareRequest, ComparisonPlan, plan
+from gapstone.compare.plan import CompareRequest, ComparisonPlan, plan_comparison
 from gapstone.compare.report import report_page, report_terminal
 from gapstone.compare.trials import Trial
 from gapstone.console.formatting import count_noun, display
@@ -26,79 +26,93 @@ from gapstone.storage.owned_folder import COMPARE, check_folder, own_folder
 from gapstone.storage.paths import sentence
 from gapstone.storage.sealed_json import DamagedError, read_sealed, write_sealed
 from gapstone.training.loop import TrainingError
-from gapstone.workers.job_processes import JobError, JobNews, run_jobs
+from gapstone.workers.job_processes import JobError, run_jobs
 
 
 def compare(request: CompareRequest, out: Path, console: Console | None = None, command: str = "") -> dict[str, Any]:
-    """Train every head with every seed, compare them, write the report; the results, as in results.json.
+    """Train every head with every seed, compare them, and write the report.
 
-        >>> compare(Request(Choices("digits"), heads=("gap", "fc"), seeds=3), Path("runs/first"))
+        >>> compare(CompareRequest(TrainOptions("digits"), heads=("gap", "fc"), seeds=3), Path("runs/first"))
 
-    The same call again, after a Ctrl-C or a kill at any moment, trains only what is missing and gives the same numbers.
+    After Ctrl-C or a kill at any moment, the same call trains only the missing trials and gives the same numbers.
 
-    Raises: ValueError for requests, data or folders that do not fit together; TrainingError when every trial failed.
+    Args:
+        request: what to compare.
+        out: folder of the results.
+        console: where messages go.
+        command: the command line, for the report.
+
+    Returns:
+        The results, as in results.json.
+
+    Raises:
+        ValueError: a request, data or folder that do not fit together.
+        TrainingError: every trial failed.
     """
     console = console or Terminal()
     request = request.checked()
-    _outside_data(out, request)
+    _check_outside_data(out, request)
     check_folder(out, COMPARE)
     untouched = "Stopped before the first trial; nothing was written. The same command starts again."
-    kept = f"Stopped before the first trial. The same command goes on from here; kept in {display(out)}"
-    with stoppable(untouched) as section, ExitStack() as own, Bars(console, idle="Preparing the comparison") as bars:
+    resumable = f"Stopped before the first trial. The same command goes on from here; kept in {display(out)}"
+    with stoppable(untouched) as section, ExitStack() as stack, Bars(console, idle="Preparing the comparison") as bars:
 
         def begin() -> None:
-            section.message = lambda: kept if out.exists() else untouched
-            own.enter_context(own_folder(out, COMPARE, log=bars.log))
+            section.message = lambda: resumable if out.exists() else untouched
+            stack.enter_context(own_folder(out, COMPARE, log=bars.log))
             (out / "trials").mkdir(exist_ok=True)
 
-        what = plan(request, out, bars.log, bars, begin)
-        write_sealed(out / "plan.json", what.to_json(), "plan")
-        scan_report.write(what.prepared.scan, out)
-        missing = finished_trials.missing(what, out, bars.log)
-        bars.log(_announce(what, len(missing), out))
-        # also where one trial alone is missing: the pass is kept, and costs a second then
-        seen = _look(what, out, bars) if what.once and missing else None
-        failed = _train(what, missing, out, bars, seen)
+        plan = plan_comparison(request, out, bars.log, bars, begin)
+        write_sealed(out / "plan.json", plan.to_json(), "plan")
+        scan_report.write(plan.prepared.scan, out)
+        missing = finished_trials.missing(plan, out, bars.log)
+        bars.log(_announce(plan, len(missing), out))
+        # run the pass even for one missing trial: its rows are on disk, so it takes a second
+        cache = _run_feature_pass(plan, out, bars) if plan.feature_pass and missing else None
+        failed = _train(plan, missing, out, bars, cache)
         section.message = f"Stopped after the last trial. The same command writes the report; kept in {display(out)}"
-        if len(failed) == len(what.trials):
+        if len(failed) == len(plan.trials):
             raise TrainingError(f"every trial failed; the first: {next(iter(failed.values()))}")
-        found = gather_results.gather(what, out, failed, command, _speed(what, failed, out, bars))
+        results = gather_results.gather(plan, out, failed, command, _speed(plan, failed, out, bars))
         with bars.during("Writing the report"):
             page = report_page.write(out)
-    report_terminal.render(found, console)
+    _print_results(results, page, console)
+    return results
+
+
+def _print_results(results: dict[str, Any], page: Path, console: Console) -> None:
+    report_terminal.render(results, console)
     console.print(f"\nReport: {display(page)}", highlight=False, markup=False, soft_wrap=True)
-    return found
 
 
-def _look(what: ComparisonPlan, out: Path, bars: Bars) -> FeatureCache:
-    assert what.once is not None
+def _run_feature_pass(plan: ComparisonPlan, out: Path, bars: Bars) -> FeatureCache:
+    assert plan.feature_pass is not None
     with stoppable(f"Stopped during the pass. The same command goes on from here; kept in {display(out)}"):
-        seen = run_feature_pass(what.once, what.prepared.store.folder, out / "kept", bars(NAME), bars.log)
-    # not deleted: whoever goes back to those heads or images would wait for the pass again
-    if unused := seen.leavings(out / "kept"):
+        cache = run_feature_pass(plan.feature_pass, plan.prepared.store.folder, out / "kept", bars(NAME), bars.log)
+    # not deleted: going back to those heads or images would need the pass again
+    if unused := cache.unused_files(out / "kept"):
         size = sum(path.stat().st_size for path in unused) / 1e6
         bars.log(
             f"{count_noun(len(unused), 'file')} ({size:,.1f} MB) of other heads, settings or images left unused in "
             f"{display(out / 'kept')}."
         )
-    return seen
+    return cache
 
 
 def _train(
-    what: ComparisonPlan, missing: list[Trial], out: Path, bars: Bars, seen: FeatureCache | None
+    plan: ComparisonPlan, missing: list[Trial], out: Path, bars: Bars, cache: FeatureCache | None
 ) -> dict[str, str]:
-    """Run the missing trials; the reason of each that failed, by id."""
-    work = partial(_work, what.prepared.store.folder, out / "trials", seen, what.measured)
+    """Run the missing trials; returns the reason of each failure by trial id."""
+    job = partial(_run_trial, plan.prepared.store.folder, out / "trials", cache, plan.measured)
     failed: dict[str, str] = {}
-    tell, ended = bars("Trials"), 0
-    at: dict[str, str] = {}
-    running = run_jobs(work, missing, what.workers)
+    progress, ended = bars("Trials"), 0
+    status: dict[str, str] = {}
+    running = run_jobs(job, missing, plan.workers)
     with (
         stoppable(
             lambda: (
                 f"Stopped: {ended} of {count_noun(len(missing), 'trial')} done. The same command goes on from here; "
-                f"kept in "
-                f"{display(out)}"
+                f"kept in {display(out)}"
             )
         ),
         closing(running),
@@ -111,50 +125,45 @@ def _train(
             if news.kind == "news":
                 epoch, epochs, accuracy = news.what
                 validation = "" if accuracy is None else f", validation accuracy {100 * accuracy:.1f} %"
-                at[trial.id] = f"{_named(trial)}, epoch {epoch}/{epochs}{validation}"
+                status[trial.id] = f"{_named(trial)}, epoch {epoch}/{epochs}{validation}"
             elif news.kind in ("done", "failed"):
                 ended += 1
-                at.pop(trial.id, None)
-                _tell_end(news, bars, failed)
-            tell(ended, len(missing), "; ".join(at.values()))
+                status.pop(trial.id, None)
+                if news.kind == "failed":
+                    failed[trial.id] = str(news.what)
+                    bars.log(f"{_named(trial)} failed: {display(str(news.what))}")
+            progress(ended, len(missing), "; ".join(status.values()))
     return failed
 
 
-def _speed(what: ComparisonPlan, failed: dict[str, str], out: Path, bars: Bars) -> dict[str, Any]:
-    finished = [head for head in what.request.heads if any(t.head == head and t.id not in failed for t in what.trials)]
+def _speed(plan: ComparisonPlan, failed: dict[str, str], out: Path, bars: Bars) -> dict[str, Any]:
+    finished = [head for head in plan.request.heads if any(t.head == head and t.id not in failed for t in plan.trials)]
     bars.log(f"All trials ended; timing {count_noun(len(finished), 'head')} side by side.")
     try:
         with bars.during("Timing the heads side by side"):
-            return head_speed.measure_head_speeds(what, finished, out, bars.log)
+            return head_speed.measure_head_speeds(plan, finished, out, bars.log)
     except JobError as error:
         bars.log(f"ms per image could not be measured: {display(str(error))}")
         return {}
-
-
-def _tell_end(news: JobNews, bars: Bars, failed: dict[str, str]) -> None:
-    trial: Trial = news.job
-    if news.kind == "failed":
-        failed[trial.id] = str(news.what)
-        bars.log(f"{_named(trial)} failed: {display(str(news.what))}")
 
 
 def _named(trial: Trial) -> str:
     return f"{trial.head} {'seed' if trial.fold is None else 'fold'} {trial.seed}"
 
 
-def _work(
+def _run_trial(
     store: Path,
     folder: Path,
-    seen: FeatureCache | None,
+    cache: FeatureCache | None,
     measured: dict[str, Any],
     trial: Trial,
     send: Callable[[Any], None],
 ) -> None:
-    """In a process of its own."""
+    """The job of one trial, in a process of its own."""
     try:
-        trials.run(trial, Store.open(store), folder, lambda *news: send(news), seen, measured)
+        trials.run(trial, Store.open(store), folder, lambda *report: send(report), cache, measured)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # says nothing about the trial: the comparison stops
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no fault of the trial: the comparison stops
             send(_DiskFullError(sentence(error)))
         raise
 
@@ -164,20 +173,21 @@ class _DiskFullError:
     reason: str
 
 
-def _announce(what: ComparisonPlan, missing: int, out: Path) -> str:
-    total, seeds = len(what.trials), len(what.prepared.splits)
-    repeats = count_noun(seeds, "fold" if what.request.folds else "seed")
-    heads = count_noun(len(what.request.heads), "head")
-    text = f"{heads} × {repeats} = {count_noun(total, 'trial')} on {what.prepared.backbone}"
+def _announce(plan: ComparisonPlan, missing: int, out: Path) -> str:
+    """The message before the trials start: how many, where, and how long they take."""
+    total, seeds = len(plan.trials), len(plan.prepared.splits)
+    repeats = count_noun(seeds, "fold" if plan.request.folds else "seed")
+    heads = count_noun(len(plan.request.heads), "head")
+    text = f"{heads} × {repeats} = {count_noun(total, 'trial')} on {plan.prepared.backbone}"
     if missing < total:
         text += f", {total - missing} done already"
     if missing:
-        text += f"; {what.workers} at a time, {what.prepared.settings.precision}"
-        if once := what.once:
-            text += ". " + _announce_pass(once, what.pass_seconds)
-        elif what.trial_seconds is not None:
-            text += f", about {duration(missing * what.trial_seconds / what.workers)}"
-    others = {path.name for path in (out / "trials").iterdir()} - {trial.id for trial in what.trials}
+        text += f"; {plan.workers} at a time, {plan.prepared.settings.precision}"
+        if feature_pass := plan.feature_pass:
+            text += ". " + _announce_pass(feature_pass, plan.pass_seconds)
+        elif plan.trial_seconds is not None:
+            text += f", about {duration(missing * plan.trial_seconds / plan.workers)}"
+    others = {path.name for path in (out / "trials").iterdir()} - {trial.id for trial in plan.trials}
     if others:
         verb = "stays" if len(others) == 1 else "stay"
         unused = count_noun(len(others), "trial")
@@ -185,16 +195,16 @@ def _announce(what: ComparisonPlan, missing: int, out: Path) -> str:
     return text + "."
 
 
-def _announce_pass(once: FeaturePass, seconds: float | None) -> str:
-    views = once.images - len(once.all) - (0 if once.whole else len(once.shown))
-    text = f"Frozen backbone, no augmentation: one pass over {count_noun(len(once.all), 'image')}"
-    text += f" and {count_noun(views, 'moved or resized test image')}"
+def _announce_pass(plan: FeaturePass, seconds: float | None) -> str:
+    changed = plan.images - len(plan.all) - (0 if plan.needs_maps else len(plan.shown))
+    text = f"Frozen backbone, no augmentation: one pass over {count_noun(len(plan.all), 'image')}"
+    text += f" and {count_noun(changed, 'moved or resized test image')}"
     if seconds is not None:
         text += f", about {duration(seconds)}"
     return f"{text}; then heads alone are trained"
 
 
-def _outside_data(out: Path, request: CompareRequest) -> None:
+def _check_outside_data(out: Path, request: CompareRequest) -> None:
     data = Path(request.choices.data).expanduser()
     if data.is_dir() and data.resolve() in (out.resolve(), *out.resolve().parents):
         raise ValueError(
@@ -204,18 +214,19 @@ def _outside_data(out: Path, request: CompareRequest) -> None:
 
 
 def report(out: Path, console: Console | None = None) -> Path:
-    """Show the results in `out` again and rebuild its page. Raises: ValueError where none are finished there."""
+    """Print the results in `out` again and rebuild the report. Raises ValueError if `out` has no finished results."""
     console = console or Terminal()
     if out.exists() and not out.is_dir():
         beside = (out.parent / "results.json").exists()
         name = f", {display(out.parent)}" if beside else ": what was --out of `gapstone compare`"
         raise ValueError(f"{display(out)} is a file; name the folder of the comparison{name}.")
     try:
-        found = read_sealed(out / "results.json", "results")
-        if found.get("schema") != gather_results.SCHEMA:
+        results = read_sealed(out / "results.json", "results")
+        if results.get("schema") != gather_results.SCHEMA:
             raise ValueError(
-                f"{display(out / 'results.json')} was written by gapstone {display(str(found.get('gapstone')))}, in an "
-                f"older form; run the same `gapstone compare` again, which makes it anew of the trials that are there."
+                f"{display(out / 'results.json')} was written by gapstone {display(str(results.get('gapstone')))}, in "
+                f"an older form; run the same `gapstone compare` again, which makes it anew of the trials that are "
+                f"there."
             )
         page = report_page.write(out)
     except FileNotFoundError:
@@ -224,6 +235,5 @@ def report(out: Path, console: Console | None = None) -> Path:
         ) from None
     except DamagedError as error:
         raise ValueError(f"{error}; run the same `gapstone compare` again, which makes it anew.") from error
-    report_terminal.render(found, console)
-    console.print(f"\nReport: {display(page)}", highlight=False, markup=False, soft_wrap=True)
+    _print_results(results, page, console)
     return page

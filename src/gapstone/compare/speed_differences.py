@@ -1,4 +1,4 @@
-"""What measured times allow to say: which head is slower, whether the rounds agree, whether the machine was busy."""
+"""Sentences on the measured times: which heads are slower than the baseline, and whether the machine was busy."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ Heads = Sequence[Mapping[str, Any]]
 
 
 def against(heads: Heads, baseline: str) -> str:
-    """Who is faster and slower than the baseline; nothing where nothing was timed beside it.
+    """A sentence on the heads that are faster and slower than the baseline; "" if none was timed beside it.
 
     >>> against(heads, "gap")
     'Time per image against gap (median of 41 interleaved rounds): fc 1.62×; gmp does not differ beyond their spread.'
@@ -31,7 +31,7 @@ def against(heads: Heads, baseline: str) -> str:
 
 
 def caution(heads: Heads) -> str | None:
-    """That the machine was busy, where it was."""
+    """A warning if the machine was busy while the heads were timed, else None."""
     timed = [head["ms_per_image"] for head in heads if head["ms_per_image"]]
     why = busy(max((speed["others"] or 0 for speed in timed), default=0), timed)
     if why is None:

@@ -1,4 +1,4 @@
-"""What is measured on one trained model: quality, robustness to shifts and sizes, memory."""
+"""Measurements of one trained model: robustness to shifts and sizes, class activation maps, memory."""
 
 import resource
 import threading
@@ -18,16 +18,16 @@ from gapstone.training.loop import Rows
 
 SCALES = (0.75, 1.0, 1.25, 1.5)
 MOST_FOR_ROBUSTNESS = 2000
-"""Test images used for shifts and sizes: 20 more passes over all of them would outlast the training of small nets."""
+"""Test images used for shifts and sizes: 20 more passes over all of them would take longer than training small nets."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answered on some images, one row per image."""
+    """The predictions of a model, one row per image."""
 
     answer: NDArray[np.int64]
     confidence: NDArray[np.float32]
-    """The probability it gave to its answer."""
+    """The probability of the predicted class."""
     logits: NDArray[np.float32]
 
     @classmethod
@@ -37,7 +37,7 @@ class Answers:
 
 
 def shift_pixels(size: tuple[int, int]) -> list[int]:
-    """How far test images are moved: 1…k px, k an eighth of the shorter side and at least 2; at most six of them.
+    """The distances that test images are moved by: at most six between 1 and k px, an eighth of the shorter side (≥ 2).
 
     >>> shift_pixels((32, 32)), shift_pixels((224, 224))
     ([1, 2, 3, 4], [1, 6, 12, 17, 23, 28])
@@ -47,76 +47,77 @@ def shift_pixels(size: tuple[int, int]) -> list[int]:
 
 
 def moves(distance: int) -> tuple[Change, ...]:
-    """By so many pixels in the four directions."""
+    """The moves by so many pixels in the four directions."""
     return tuple(Change(down, right) for down, right in directions(distance))
 
 
 def resized(size: tuple[int, int]) -> list[tuple[tuple[int, int], Change]]:
-    """The other sizes that images of `size` are tried at, and how they come to be."""
+    """The input sizes that robustness is measured at for images of `size`, and the changes that make them."""
     inputs = [(round(size[0] * scale), round(size[1] * scale)) for scale in SCALES]
-    return [(at, STILL if at == size else Change(size=at)) for at in inputs]
+    return [(other, STILL if other == size else Change(size=other)) for other in inputs]
 
 
 def robust(rows: Rows) -> Rows:
-    """Of the test images, those used for shifts and sizes: all, or so many drawn once."""
+    """The test images used for shifts and sizes: all, or a fixed random sample."""
     if len(rows) <= MOST_FOR_ROBUSTNESS:
         return rows
-    some: Rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST_FOR_ROBUSTNESS])
-    return some
+    sample: Rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST_FOR_ROBUSTNESS])
+    return sample
 
 
-def shifts(asked: Predictor, rows: Rows, pixels: list[int]) -> tuple[dict[str, list[float]], NDArray[np.float32]]:
-    """Accuracy, and the share of answers that stay, when test images move by each distance in the four directions.
+def shifts(predictor: Predictor, rows: Rows, pixels: list[int]) -> tuple[dict[str, list[float]], NDArray[np.float32]]:
+    """Accuracy, and the share of unchanged predictions, when test images move by each distance in four directions.
 
-    Also, per image, the share of all its moves that were answered right: what the heads are compared on.
+    Also returns, per image, the share of all its moves that are classified correctly: the heads are compared on it.
     """
-    labels = asked.labels[rows]
-    still = asked.logits(rows).argmax(1).numpy()
+    labels = predictor.labels[rows]
+    still = predictor.logits(rows).argmax(1).numpy()
     accuracy, same = [float((still == labels).mean())], [1.0]
-    right = np.zeros(len(rows), np.float32)
+    share_correct = np.zeros(len(rows), np.float32)
     for distance in pixels:
-        moved = [asked.logits(rows, move).argmax(1).numpy() for move in moves(distance)]
+        moved = [predictor.logits(rows, move).argmax(1).numpy() for move in moves(distance)]
         accuracy.append(float(np.mean([(answer == labels).mean() for answer in moved])))
         same.append(float(np.mean([(answer == still).mean() for answer in moved])))
-        right += np.mean([answer == labels for answer in moved], 0) / len(pixels)
-    return {"accuracy": accuracy, "same_answer": same}, right
+        share_correct += np.mean([answer == labels for answer in moved], 0) / len(pixels)
+    return {"accuracy": accuracy, "same_answer": same}, share_correct
 
 
-def sizes(asked: Predictor, rows: Rows) -> dict[str, Any]:
-    """Accuracy with the test images enlarged or shrunk; None where the model does not take that size."""
-    tried = resized(asked.preprocessing.size)
-    labels = asked.labels[rows]
+def sizes(predictor: Predictor, rows: Rows) -> dict[str, Any]:
+    """Accuracy on enlarged and shrunk test images; None for sizes that the model does not take."""
+    inputs = resized(predictor.preprocessing.size)
+    labels = predictor.labels[rows]
     accuracy: list[float | None] = []
-    for size, change in tried:
-        if not takes(asked, size):
+    for size, change in inputs:
+        if not takes(predictor, size):
             accuracy.append(None)
             continue
-        answers = asked.logits(rows, change).argmax(1).numpy()
+        answers = predictor.logits(rows, change).argmax(1).numpy()
         accuracy.append(float((answers == labels).mean()))
-    only = takes_only(asked)
-    refused = [f"{h}×{w}" for ((h, w), _), value in zip(tried, accuracy, strict=True) if value is None]
+    only = takes_only(predictor)
+    refused = [f"{h}×{w}" for ((h, w), _), value in zip(inputs, accuracy, strict=True) if value is None]
     note = f"takes only {only[0]}×{only[1]}" if only else f"does not take {', '.join(refused)}" if refused else None
-    return {"scale": list(SCALES), "input": [list(size) for size, _ in tried], "accuracy": accuracy, "note": note}
+    return {"scale": list(SCALES), "input": [list(size) for size, _ in inputs], "accuracy": accuracy, "note": note}
 
 
-def takes(asked: Predictor, size: tuple[int, int]) -> bool:
-    """Can the model answer images of that size?"""
-    if (only := takes_only(asked)) is not None:
+def takes(predictor: Predictor, size: tuple[int, int]) -> bool:
+    """Whether the model takes images of that size."""
+    if (only := takes_only(predictor)) is not None:
         return size == only
-    return asked.takes(size)
+    return predictor.takes(size)
 
 
-def takes_only(asked: Predictor) -> tuple[int, int] | None:
-    """The one input size the model takes, or None."""
-    return asked.preprocessing.size if asked.head.size is not None or asked.fixed else None
+def takes_only(predictor: Predictor) -> tuple[int, int] | None:
+    """The input size (H, W) of a model that takes one size only, else None."""
+    return predictor.preprocessing.size if predictor.head.size is not None or predictor.fixed else None
 
 
-def show(asked: Predictor, rows: Rows) -> dict[str, Any]:
-    """The class activation maps of the images the report shows; `placement` (2, 2) is stride and start of their cells,
-    each (y, x), in pixels of what the network sees.
+def show(predictor: Predictor, rows: Rows) -> dict[str, Any]:
+    """The class activation maps of the images in the report.
+
+    `placement` (2, 2) is the stride and the start of their cells, each (y, x), in pixels of the network's input.
     """
-    maps, placement = asked.maps(rows)
-    explained = explain_head(asked.head, maps)
+    maps, placement = predictor.maps(rows)
+    explained = explain_head(predictor.head, maps)
     return {
         "maps": explained.maps.cpu().numpy().astype(np.float32),
         "bias": explained.bias.expand_as(explained.logits).cpu().numpy().astype(np.float32),
@@ -128,13 +129,13 @@ def show(asked: Predictor, rows: Rows) -> dict[str, Any]:
 
 
 class PeakMemory:
-    """The most memory that training took, in MB: on a GPU what torch held there, else what this process held itself.
+    """Measures the peak memory of training in MB: torch's memory on a GPU, else the memory of this process.
 
         with PeakMemory("cpu") as peak: ...
         peak.mb
 
-    Sampled 50 times a second, because the system's own high-water mark counts the pages of the images on disk too.
-    Where there is no /proc (macOS), it is that mark.
+    The process is sampled 50 times a second, because the system's high-water mark includes the mapped pages of images
+    on disk. Without /proc (macOS) that mark is used.
     """
 
     def __init__(self, device: str) -> None:
@@ -145,7 +146,7 @@ class PeakMemory:
         if self.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(self.device)
             return self
-        self._before = self._most = _own_mb()
+        self._before = self._peak = _own_mb()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
@@ -156,11 +157,11 @@ class PeakMemory:
             return
         self._done.set()
         self._thread.join()
-        self.mb = max(self._most, _own_mb()) - self._before
+        self.mb = max(self._peak, _own_mb()) - self._before
 
     def _watch(self) -> None:
         while not self._done.wait(0.02):
-            self._most = max(self._most, _own_mb())
+            self._peak = max(self._peak, _own_mb())
 
 
 def _own_mb() -> float:

@@ -1,4 +1,4 @@
-"""One trial: one head, one seed. Trained, measured, and written to a folder named by the hash of all it depends on."""
+"""One trial: one head trained with one seed, measured, and written to a folder named by the hash of its inputs."""
 
 import hashlib
 import importlib.metadata
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gapstone.compare import trial_measures
 from gapstone.compare.boxed_images import BoxedImages
 from gapstone.compare.calibration import calibration
-from gapstone.compare.feature_cache import CachedPredictor, FeatureCache, train_on
+from gapstone.compare.feature_cache import CachedPredictor, FeatureCache, train_on_cache
 from gapstone.compare.map_localisation import localisation
 from gapstone.compare.predictor import ModelPredictor, Predictor
 from gapstone.data.decoded_store import Store
@@ -37,13 +37,13 @@ VERSION = 4  # raised when the same configuration would give other numbers
 
 @dataclass(frozen=True)
 class Start:
-    """What the backbone starts from, where its weights are known before the trial."""
+    """The weights that the backbone starts from, if they are known before the trial."""
 
     digest: str
     path: Path | None = None
-    """--weights; None: timm's own."""
+    """--weights; None: the weights are timm's."""
     kept: Literal["float16", "float32"] | None = None
-    """The backbone is frozen, and its maps are kept in so many bits; None: it is trained with the head."""
+    """The precision in which a frozen backbone's maps are stored; None: the backbone is trained."""
 
 
 Report = Callable[[int, int, float | None], None]
@@ -52,7 +52,7 @@ Report = Callable[[int, int, float | None], None]
 
 @dataclass(frozen=True)
 class Trial:
-    """All that a trial's numbers depend on."""
+    """Everything that the results of a trial depend on. The names of the fields are part of its id."""
 
     backbone: str
     pretrained: bool
@@ -70,33 +70,33 @@ class Trial:
     validation: Rows
     test: Rows
     shown: Rows
-    """Test images whose maps are kept for the report."""
+    """Test images whose maps are stored for the report."""
     objects: tuple[BoxedImages, ...] | None = None
-    """Test and validation images with boxes; None where none were given."""
+    """Test and validation images with boxes; None without --boxes."""
     start: Start | None = None
     """None: random weights, or timm's."""
 
     @property
     def id(self) -> str:
-        """Sixteen hex digits: equal configuration and data, equal name."""
-        left = {"train", "validation", "test", "shown"}
+        """Sixteen hex digits; equal for equal configuration and data."""
+        hashed_apart = {"train", "validation", "test", "shown", "start"}
         if self.objects is None:
-            left.add("objects")  # trials from before there were boxes keep their names
-        facts = {key: value for key, value in vars(self).items() if key not in {*left, "start"}} | {
+            hashed_apart.add("objects")  # trials from before there were boxes keep their ids
+        facts = {key: value for key, value in vars(self).items() if key not in hashed_apart} | {
             "version": VERSION,
             "made by": self._made_by(),
             "preprocessing": self.preprocessing.to_json(),
             "settings": asdict(self.settings),
             "rows": [digest_of(rows) for rows in self.rows],
         }
-        if self.start is not None:  # and those from before there were weights
+        if self.start is not None:  # trials from before there were weights keep their ids
             facts["start"] = [self.start.digest, self.start.kept]
         if own := parse(self.head).own_pools:
             facts["own pools"] = own
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def _made_by(self) -> dict[str, Any]:
-        """Software and hardware that other numbers could come from."""
+        """The software and hardware that results depend on."""
         return {
             "torch": torch.__version__.partition("+")[0],
             "loader": LOADER,
@@ -105,7 +105,7 @@ class Trial:
         }
 
     def backbone_facts(self) -> dict[str, Any]:
-        """All that the maps of a frozen backbone depend on, as JSON."""
+        """Everything that the maps of a frozen backbone depend on, as JSON."""
         assert self.start is not None
         return {
             "backbone": self.backbone,
@@ -123,9 +123,9 @@ class Trial:
         return self.train, self.validation, self.test, self.shown
 
     def build(self) -> Classifier:
-        """The model before training. Raises ValueError where the file of weights is no longer what it was."""
-        about = self.backbone, self.head, self.labels, self.preprocessing, self.pretrained
-        model = seeded(self.seed, self.device, *about)
+        """Build the model before training. Raises ValueError if the file of weights has changed."""
+        arguments = self.backbone, self.head, self.labels, self.preprocessing, self.pretrained
+        model = seeded(self.seed, self.device, *arguments)
         if self.start is not None and self.start.path is not None:
             weights = read_weights(self.start.path, self.backbone, self.preprocessing.channels)
             model.features.load_state_dict(weights.state)
@@ -139,62 +139,71 @@ def run(
     store: Store,
     trials: Path,
     report: Report | None = None,
-    seen: FeatureCache | None = None,
+    cache: FeatureCache | None = None,
     measured: dict[str, Any] | None = None,
 ) -> Path:
-    """Train and measure; the folder `trials/<id>` appears whole or not at all. seen: of a frozen backbone. measured: of
-    the plan, kept with each trial, for a plan.json that is damaged.
+    """Train and measure, and write the folder `trials/<id>` atomically.
+
+    Args:
+        trial: what to train.
+        store: the decoded images.
+        trials: the folder of all trials.
+        report: called after each epoch.
+        cache: the features of a frozen backbone.
+        measured: of the plan; stored with each trial in case plan.json gets damaged.
+
+    Returns:
+        The folder of the trial.
     """
     torch.set_num_threads(trial.threads)
     make_repeatable()
 
     def after_epoch(epoch: int, history: History) -> None:
         if report:
-            report(
-                epoch, trial.settings.epochs, history.validation_accuracy[-1] if history.validation_accuracy else None
-            )
+            accuracy = history.validation_accuracy[-1] if history.validation_accuracy else None
+            report(epoch, trial.settings.epochs, accuracy)
 
-    asked: Predictor
+    predictor: Predictor
     with trial_measures.PeakMemory(trial.device) as peak:
-        if seen is not None:
-            asked = run_on_cached_rows(trial, seen, store.labels)
-            history = train_on(asked, trial.train, trial.validation, trial.settings, trial.seed, after_epoch)
+        if cache is not None:
+            predictor = cached_predictor(trial, cache, store.labels)
+            history = train_on_cache(predictor, trial.train, trial.validation, trial.settings, trial.seed, after_epoch)
         else:
             model = trial.build()
             history = train(model, store, trial.train, trial.validation, trial.settings, trial.seed, after_epoch)
-            asked = ModelPredictor(model, store, trial.settings.precision, trial.settings.batch_size)
-    facts, arrays = measure(asked, trial)
+            predictor = ModelPredictor(model, store, trial.settings.precision, trial.settings.batch_size)
+    facts, arrays = measure(predictor, trial)
     facts["peak_memory_mb"] = round(peak.mb, 1)
     facts["history"] = asdict(history)
     facts["measured"] = measured
     return _write(trial, facts, arrays, trials)
 
 
-def run_on_cached_rows(trial: Trial, seen: FeatureCache, labels: NDArray[np.int64]) -> CachedPredictor:
-    """The trial's head before training, on what a frozen backbone saw."""
+def cached_predictor(trial: Trial, cache: FeatureCache, labels: NDArray[np.int64]) -> CachedPredictor:
+    """The trial's head before training, on the cached features of a frozen backbone."""
     torch.manual_seed(trial.seed)
-    head = Head(trial.head, seen.channels, len(trial.labels), seen.cells).to(trial.device)
-    return CachedPredictor(head, seen, trial.preprocessing, labels, trial.device, trial.settings.batch_size)
+    head = Head(trial.head, cache.channels, len(trial.labels), cache.cells).to(trial.device)
+    return CachedPredictor(head, cache, trial.preprocessing, labels, trial.device, trial.settings.batch_size)
 
 
-def measure(asked: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
-    test = asked.logits(trial.test)
-    labels = asked.labels[trial.test]
-    answers = trial_measures.Answers.of(test)
-    learned = asked.logits(trial.train).argmax(1).numpy()
+def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Measure a trained model: the JSON and the arrays of its trial."""
+    labels = predictor.labels[trial.test]
+    answers = trial_measures.Answers.of(predictor.logits(trial.test))
+    train_answers = predictor.logits(trial.train).argmax(1).numpy()
     classes = len(trial.labels)
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels, answers.answer), 1)
-    some = trial_measures.robust(trial.test)
+    robustness_rows = trial_measures.robust(trial.test)
     pixels = trial_measures.shift_pixels(trial.preprocessing.size)
-    shift, shifted = trial_measures.shifts(asked, some, pixels)
-    shown = trial_measures.show(asked, trial.shown)
-    test_accuracy, train_accuracy = (
-        float((a == y).mean()) for a, y in ((answers.answer, labels), (learned, asked.labels[trial.train]))
-    )
-    looked, found = None, {}  # type: dict[str, Any] | None, dict[str, Any]
+    shift, shifted = trial_measures.shifts(predictor, robustness_rows, pixels)
+    shown = trial_measures.show(predictor, trial.shown)
+    test_accuracy = float((answers.answer == labels).mean())
+    train_accuracy = float((train_answers == predictor.labels[trial.train]).mean())
+    scores: dict[str, Any] | None = None
+    found: dict[str, Any] = {}
     if trial.objects is not None:
-        looked, found = localisation(asked, trial.objects, trial.test, trial.validation)
+        scores, found = localisation(predictor, trial.objects, trial.test, trial.validation)
     facts = {
         "head": trial.head,
         "seed": trial.seed,
@@ -204,14 +213,14 @@ def measure(asked: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[str, A
         "generalisation_gap": train_accuracy - test_accuracy,
         **{key: _plain(value) for key, value in calibration(answers.logits, labels).items()},
         "shift": {"pixels": [0, *pixels], **shift},
-        "sizes": trial_measures.sizes(asked, some),
-        "robustness_images": len(some),
+        "sizes": trial_measures.sizes(predictor, robustness_rows),
+        "robustness_images": len(robustness_rows),
         "confusion": confusion.tolist(),
-        "takes_only": trial_measures.takes_only(asked),
-        **asked.cost(),
+        "takes_only": trial_measures.takes_only(predictor),
+        **predictor.cost(),
         "additive": shown.pop("additive"),
         "completeness_gap": shown.pop("gap"),
-        "localisation": looked,
+        "localisation": scores,
     }
     arrays = {
         "test": trial.test,
@@ -225,9 +234,9 @@ def measure(asked: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[str, A
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `run` wrote to the folder, which is named by the trial's id.
+    """Read the JSON and the arrays that `run` wrote to the folder, which is named by the trial's id.
 
-    Raises: FileNotFoundError where there is no such trial; DamagedError where it is not what was written.
+    Raises FileNotFoundError if there is no such trial, and DamagedError if its files have changed.
     """
     if not os.path.lexists(folder):
         raise FileNotFoundError(folder)
@@ -240,7 +249,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def measured_before(trials: Path) -> Iterator[dict[str, Any]]:
-    """What was measured before the trials that lie there, as `run` was told."""
+    """Yield the `measured` values stored with the trials in the folder."""
     for folder in sorted(trials.glob("[!.]*")):
         with suppress(OSError, DamagedError):
             if isinstance(measured := read_sealed(folder / "trial.json", folder.name).get("measured"), dict):
@@ -261,7 +270,7 @@ def _write(trial: Trial, facts: dict[str, Any], arrays: dict[str, Any], trials: 
         unfinished.rename(done)
         sync_folder(trials)
     except OSError:
-        shutil.rmtree(unfinished, ignore_errors=True)  # on a full disk it would be in the way
+        shutil.rmtree(unfinished, ignore_errors=True)  # free the space of a full disk
         raise
     return done
 

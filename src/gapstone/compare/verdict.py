@@ -1,4 +1,4 @@
-"""The result in a few sentences, the first short enough for one line of a phone."""
+"""The result of a comparison in a few sentences; the first fits on one line of a phone."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 from gapstone.console.formatting import count_noun, signed
 
 SHORT = 60
-"""Characters of a headline that names heads; a longer one counts them."""
+"""Longest headline that names the heads, in characters; a longer one counts them instead."""
 
 Pair = dict[str, Any]
 
 
 def sentences(results: dict[str, Any]) -> tuple[str, list[str]]:
-    """What the comparison says in one short sentence, then what it says of each head that differs: strongest first.
+    """A headline, and sentences on each head that differs from the baseline, the largest difference first.
 
     >>> sentences(results)
     ('fc is worse than gap: −4.1 percentage points.', ['The 95 % CI of this difference is −6.2 to −2.0 …'])
@@ -51,16 +51,16 @@ def _headline(pairs: Sequence[Pair], baseline: str, kind: str) -> str:
                 f"All {len(pairs)} heads are equivalent to {baseline}.",
             )
         if not any(pair["ci95"] for pair in pairs):
-            most = max(pair["repeats"] for pair in pairs)
-            return f"{count_noun(most, kind)} {'is' if most == 1 else 'are'} too few to tell the heads apart."
+            repeats = max(pair["repeats"] for pair in pairs)
+            return f"{count_noun(repeats, kind)} {'is' if repeats == 1 else 'are'} too few to tell the heads apart."
         if len(pairs) == 1:
             return f"{pairs[0]['a']} and {baseline} do not differ detectably."
         return f"No head differs detectably from {baseline}."
     apart = _apart(pairs)
     if len(apart) == 1:
         (pair,) = apart
-        said = f"{pair['a']} is {pair['verdict']} than {baseline}"
-        return f"{said}: {signed(pair['difference_pp'])} percentage points."
+        points = signed(pair["difference_pp"])
+        return f"{pair['a']} is {pair['verdict']} than {baseline}: {points} percentage points."
     named = counted = ""
     for heads, word in ((better, "better"), (worse, "worse")):
         if heads:
@@ -83,15 +83,16 @@ def _details(pairs: Sequence[Pair], baseline: str, margin: float) -> list[str]:
     if same := [pair["a"] for pair in pairs if pair["verdict"] == "equivalent"]:
         details.append(f"{listed([*same, baseline])} are equivalent (within ±{margin:g} percentage points).")
     unknown = [pair["a"] for pair in pairs if pair["verdict"] == "cannot tell"]
-    if unknown and (apart or same):  # else the headline has said it
+    if unknown and (apart or same):  # otherwise the headline says so
         verb = "does" if len(unknown) == 1 else "do"
         details.append(f"{listed(unknown)} {verb} not differ detectably from {baseline}.")
     return details
 
 
 def _apart(pairs: Sequence[Pair]) -> list[Pair]:
-    sure = [pair for pair in pairs if pair["verdict"] in ("better", "worse")]
-    return sorted(sure, key=lambda pair: -abs(pair["difference_pp"]))
+    """The pairs that differ, the largest difference first."""
+    different = [pair for pair in pairs if pair["verdict"] in ("better", "worse")]
+    return sorted(different, key=lambda pair: -abs(pair["difference_pp"]))
 
 
 def _numbers(pair: Pair) -> str:

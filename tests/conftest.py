@@ -108,7 +108,7 @@ def pools_stay():
 
 
 @pytest.fixture(autouse=True)
-def chosen_kernels(environment_stays, request, monkeypatch):
+def chosen_kernels(environment_stays, pools_stay, request, monkeypatch):
     """A kernel takes 1 to 8 s to compile, and serves one pool, one type and one kind of region. In `make test` only
     tests that call a compiled loop by its name (tests/tuned, tests/contract) or are marked `kernels`, and processes
     that tests start, compile them; elsewhere torch answers, as it does for users while kernels are built, and in graphs

@@ -72,7 +72,9 @@ def test_predict_and_explain_see_the_models_range(
 
 def test_serve_shows_each_model_its_own(pictures: dict[str, Any]) -> None:
     models = [model(ranges).preprocessing for ranges in (TWELVE_BITS, UNDECIDED)]
-    answer = serve.checked(serve.read(serve.rules(models, 10_000), (pictures["path"].read_bytes(), True)), models)
+    answer = serve.check_result(
+        serve.read(serve.worker_arguments(models, 10_000), (pictures["path"].read_bytes(), True)), models
+    )
     # tuples come back as lists from a worker process; here nothing is sent
     seen = answer if isinstance(answer, serve.UploadedPicture) else None
     assert seen is not None

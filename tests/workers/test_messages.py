@@ -131,9 +131,9 @@ def test_answers_of_another_kind_are_refused(tmp_path: Path) -> None:
         with pytest.raises(MessageError):
             parse_image_info([*honest[:at], wrong, *honest[at + 1 :]])
     rules = [Preprocessing(3, (8, 8), (10, 12), (0.5,) * 3, (0.5,) * 3)]
-    seen = through(serve.read(serve.rules(rules, 10_000), (path.read_bytes(), True)))
+    seen = through(serve.read(serve.worker_arguments(rules, 10_000), (path.read_bytes(), True)))
     assert isinstance(seen, dict)
-    picture = serve.checked(seen, rules)
+    picture = serve.check_result(seen, rules)
     assert isinstance(picture, serve.UploadedPicture)
     assert picture.fitted[0].shape == (10, 12, 3)
     for name, wrong in [
@@ -144,6 +144,6 @@ def test_answers_of_another_kind_are_refused(tmp_path: Path) -> None:
         ("preview", b""),
     ]:
         with pytest.raises(MessageError):
-            serve.checked(seen | {name: wrong}, rules)
+            serve.check_result(seen | {name: wrong}, rules)
     with pytest.raises(MessageError):
-        serve.checked(seen | {"fitted": [np.zeros((12, 10, 3), np.uint8)]}, rules)
+        serve.check_result(seen | {"fitted": [np.zeros((12, 10, 3), np.uint8)]}, rules)

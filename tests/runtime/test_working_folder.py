@@ -72,6 +72,38 @@ def run(script, folder, *arguments, flags=(), **environment):
     return done, ran.read_text().split() if ran.exists() else []
 
 
+ASKS_FOR_A_POOL = """
+import sys
+sys.path.insert(0, "")  # as a notebook has it
+import gapstone as gs
+for ask in (lambda: gs.Head("theirs", 3, 2), lambda: gs.Pool("theirs")):
+    try:
+        ask()
+    except ValueError as error:
+        print("theirs" in str(error))
+print(sys.path[0] == "")
+"""
+
+
+def test_a_pool_is_not_taken_from_it(tmp_path):
+    """An entry point is found by a file of a package's description, which a folder of photos may hold."""
+    folder, ran = tmp_path / "photos", tmp_path / "ran"
+    about = folder / "theirs-1.0.dist-info"
+    about.mkdir(parents=True)
+    (folder / "theirs.py").write_text(f"open({str(ran)!r}, 'a').write('theirs\\n')\n")
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[gapstone.pools]\ntheirs = theirs:theirs\n")
+    done, modules = run(ASKS_FOR_A_POOL, folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["True"] * 3
+    assert modules == []
+    # else that proves nothing: without the guard it is found, and run
+    look = "import sys; sys.path.insert(0, ''); from importlib.metadata import entry_points as e; "
+    subprocess.run(
+        [sys.executable, "-c", look + "[p.load for p in e(group='gapstone.pools')][0]"], cwd=folder, check=True
+    )
+
+
 def test_python_itself_runs_them(hostile):
     """Else the tests below prove nothing."""
     subprocess.run([sys.executable, "-c", "import heapq"], cwd=hostile, capture_output=True, check=False)

@@ -13,6 +13,7 @@ from gapstone.pools import BUILT_IN, COMPOSITIONS, POOLS, WHOLE_ONLY
 from gapstone.pools.aliases import KNOWN
 from gapstone.pools.definition import FUNCTIONS, MATHS, Definition, Parameter
 from gapstone.pools.name_types import OwnPool
+from gapstone.runtime.working_folder import nothing_importable_there
 
 ENTRY_POINTS = "gapstone.pools"
 """The group in which an installed package names its pools: `mine = "package.module:definition"`."""
@@ -74,9 +75,13 @@ def is_own(name: str) -> bool:
 
 @cache
 def load_installed() -> None:
-    """Register the pools that installed packages name, once: asked where a name is not known."""
-    for point in entry_points(group=ENTRY_POINTS):
-        definition = point.load()
+    """Register the pools that installed packages name, once: asked where a name is not known.
+
+    A package that lies in the working folder is not installed: whoever sends a folder of photos could add one.
+    """
+    with nothing_importable_there():
+        loaded = [(point, point.load()) for point in entry_points(group=ENTRY_POINTS)]
+    for point, definition in loaded:
         if not isinstance(definition, Definition):
             raise ValueError(f"{point.value} of the group {ENTRY_POINTS} is not a gs.Definition.")
         if POOLS.get(definition.name) is not definition:

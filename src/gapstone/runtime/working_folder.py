@@ -29,9 +29,29 @@ _lock = threading.RLock()  # held while process-wide state is replaced
 
 def leave_working_folder() -> None:
     """Protect a process of gapstone's own (the command line), and all processes that it starts from now on."""
-    sys.path[:] = [entry for entry in sys.path if not _is_working_folder(entry)]
+    sys.path[:] = _outside(sys.path)
     os.environ.update(environment())
     around_import("torch", _elsewhere)
+
+
+@contextlib.contextmanager
+def nothing_importable_there() -> Iterator[None]:
+    """Take the working folder off `sys.path` inside, for what gapstone imports by a name that it did not choose.
+
+    >>> with nothing_importable_there():
+    ...     plugins = entry_points(group="gapstone.pools")
+    """
+    with _lock:
+        path = sys.path[:]
+        sys.path[:] = _outside(path)
+        try:
+            yield
+        finally:
+            sys.path[:] = path
+
+
+def _outside(path: list[str]) -> list[str]:
+    return [entry for entry in path if not _is_working_folder(entry)]
 
 
 @contextlib.contextmanager
@@ -66,7 +86,7 @@ def search_path() -> list[str]:
     its processes, which needs the modules beside it; being last, these replace no others.
     """
     script_folders = [entry for entry in sys.path if entry and _is_working_folder(entry)]
-    return [entry for entry in sys.path if not _is_working_folder(entry)] + script_folders[:1]
+    return _outside(sys.path) + script_folders[:1]
 
 
 def environment() -> dict[str, str]:

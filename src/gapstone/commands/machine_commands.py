@@ -7,7 +7,7 @@ import typer
 
 from gapstone.commands.loading import loading
 from gapstone.commands.option_types import (
-    to_path,
+    path_option,
 )
 
 
@@ -29,7 +29,7 @@ def bench(
     only: Annotated[str, typer.Option(metavar="REGEX", help="Only such cases: 'gem', 'backward', '×112'.")] = "",
     out: Annotated[
         Path | None,
-        typer.Option("--json", parser=to_path, metavar="FILE", help="Also write all numbers here.", show_default=False),
+        path_option("Also write all numbers here.", "--json", metavar="FILE"),
     ] = None,
 ) -> None:
     """Measure the pools networks run all day against torch on this machine, losses included.

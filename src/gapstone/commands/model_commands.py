@@ -16,7 +16,9 @@ from gapstone.commands.option_types import (
     Model,
     Native,
     Weights,
+    data_option,
     not_empty,
+    path_option,
     to_path,
 )
 from gapstone.console.options import results_folder
@@ -61,9 +63,7 @@ def explain(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(
-            parser=to_path, metavar="PATH", help="Where results go (default: runs/explain-MODEL).", show_default=False
-        ),
+        path_option("Where results go (default: runs/explain-MODEL)."),
     ] = None,
     html: Annotated[bool, typer.Option("--html", help="Also one page of all pictures that needs no network.")] = False,
     as_json: Json = False,
@@ -136,7 +136,7 @@ def inspect(
     ] = False,
     picture: Annotated[
         Path | None,
-        typer.Option(parser=to_path, metavar="FILE", help="Also draw it: .png or .svg.", show_default=False),
+        path_option("Also draw it: .png or .svg.", metavar="FILE"),
     ] = None,
 ) -> None:
     """Where a network's parameters and multiply-adds are, which sizes it takes, what another head would cost on it."""
@@ -151,12 +151,7 @@ def convert(
     head: Annotated[str, typer.Option(help="The new head, such as gap or fc:grid=7.")] = "gap",
     data: Annotated[
         str | None,
-        typer.Option(
-            parser=not_empty,
-            metavar="DATA",
-            help="Labelled images to fit it to, in any form of DATA.",
-            show_default=False,
-        ),
+        data_option("Labelled images to fit it to, in any form of DATA."),
     ] = None,
     out: Annotated[Path, typer.Option(parser=to_path, metavar="PATH", help="The new model's file.")] = Path(
         "converted.safetensors"
@@ -212,17 +207,10 @@ def convert(
 
 def export(
     model: Model,
-    onnx: Annotated[
-        Path | None, typer.Option(parser=to_path, metavar="PATH", help="Write this ONNX file.", show_default=False)
-    ] = None,
+    onnx: Annotated[Path | None, path_option("Write this ONNX file.")] = None,
     pt2: Annotated[
         Path | None,
-        typer.Option(
-            parser=to_path,
-            metavar="PATH",
-            help="Write this torch.export file, read without gapstone.",
-            show_default=False,
-        ),
+        path_option("Write this torch.export file, read without gapstone."),
     ] = None,
     maps: Annotated[bool, typer.Option("--maps/--no-maps", help="The maps of all classes as a second output.")] = True,
     opset: Annotated[int, typer.Option(help="Of the ONNX file: 18 to 23.")] = 18,
@@ -231,12 +219,7 @@ def export(
     ] = False,
     data: Annotated[
         str | None,
-        typer.Option(
-            parser=not_empty,
-            metavar="DATA",
-            help="For --int8: labelled images, in any form of DATA.",
-            show_default=False,
-        ),
+        data_option("For --int8: labelled images, in any form of DATA."),
     ] = None,
     weights: Weights = None,
     duplicates: DuplicatesOption = "group",

@@ -1,7 +1,7 @@
 """The options that several commands share, each written once: type, help, and the check of what is typed."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,6 +15,17 @@ def not_empty(name: str) -> str:
 
 def to_path(name: str | Path) -> Path:
     return Path(not_empty(str(name)))
+
+
+def path_option(help: str, name: str | None = None, metavar: str = "PATH") -> Any:
+    """An option that names a file or a folder; its default is said in its help, or there is none."""
+    names = (name,) if name else ()
+    return typer.Option(*names, parser=to_path, metavar=metavar, help=help, show_default=False)
+
+
+def data_option(help: str) -> Any:
+    """An option that names labelled images, in any form of DATA."""
+    return typer.Option(parser=not_empty, metavar="DATA", help=help, show_default=False)
 
 
 Data = Annotated[
@@ -77,21 +88,16 @@ Model = Annotated[
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option(
-        parser=to_path,
-        metavar="PATH",
-        help="A safetensors file with the weights for timm:NAME (instead of the hub) or for a network's name: vgg16.",
-        show_default=False,
+    path_option(
+        "A safetensors file with the weights for timm:NAME (instead of the hub) or for a network's name: vgg16."
     ),
 ]
 StartWeights = Annotated[
     Path | None,
-    typer.Option(
-        parser=to_path,
-        metavar="FILE",
-        help="Trained weights the backbone starts from: a model that `gapstone train` wrote, or a safetensors "
+    path_option(
+        "Trained weights the backbone starts from: a model that `gapstone train` wrote, or a safetensors "
         "state_dict for --backbone.",
-        show_default=False,
+        metavar="FILE",
     ),
 ]
 Native = Annotated[

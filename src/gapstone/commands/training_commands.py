@@ -25,6 +25,7 @@ from gapstone.commands.option_types import (
     Size,
     StartWeights,
     WeightDecay,
+    path_option,
     to_path,
 )
 from gapstone.console.options import results_folder
@@ -59,19 +60,15 @@ def compare(
     weights: StartWeights = None,
     boxes: Annotated[
         Path | None,
-        typer.Option(
-            parser=to_path,
-            metavar="CSV",
-            help="Where the objects are: path,x0,y0,x1,y1[,class,width,height] in pixels of the original photos; "
+        path_option(
+            "Where the objects are: path,x0,y0,x1,y1[,class,width,height] in pixels of the original photos; "
             "measures where each head looks. Added to a finished comparison, it trains again.",
-            show_default=False,
+            metavar="CSV",
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            parser=to_path, metavar="PATH", help="Where results go (default: runs/compare-NAME).", show_default=False
-        ),
+        path_option("Where results go (default: runs/compare-NAME)."),
     ] = None,
     size: Size = None,
     limit: Limit = None,
@@ -136,12 +133,7 @@ def check(
     data: Data,
     out: Annotated[
         Path | None,
-        typer.Option(
-            parser=to_path,
-            metavar="PATH",
-            help="Where scan.json, scan.txt, scan.csv and scan.html go (default: runs/check-NAME).",
-            show_default=False,
-        ),
+        path_option("Where scan.json, scan.txt, scan.csv and scan.html go (default: runs/check-NAME)."),
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes (default: one per core).", show_default=False)] = None,
     max_pixels: Annotated[

@@ -7,7 +7,7 @@ from gapstone.heads.recipes import RECIPES, Recipe, recipe_of
 from gapstone.pools import POOLS
 from gapstone.pools.aliases import called_elsewhere
 from gapstone.pools.digest import digest
-from gapstone.pools.registration import is_own
+from gapstone.pools.registration import UNREGISTERED, is_own
 
 WIDEST = 1_000_000  # a hidden layer; a spec may come from a file that is not ours
 
@@ -63,8 +63,9 @@ def parse(text: str) -> Spec:
         close = get_close_matches(name, RECIPES, 1, 0.5)
         other = called_elsewhere(name) or name.lower()
         meant = other if other in RECIPES else ELSEWHERE.get(other) or (close[0] if close else None)
-        hint = f" Did you mean {meant!r}?" if meant else ""
-        raise ValueError(f"head {text!r}: {name!r} is not known; there are {', '.join(RECIPES)}.{hint}")
+        hint = f" Did you mean {meant!r}?" if meant else UNREGISTERED
+        known = ", ".join([*RECIPES, *(pool for pool in POOLS if is_own(pool))])
+        raise ValueError(f"head {text!r}: {name!r} is not known; there are {known}.{hint}")
     hidden: tuple[int, ...] = ()
     options: dict[str, float | str] = {}
     for place, part in enumerate(parts):

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from gapstone.pools import COMPOSITIONS, POOLS, WHOLE_ONLY, Composition, Definition, WholeOnly
 from gapstone.pools.aliases import called_elsewhere
 from gapstone.pools.name_types import AnyName
-from gapstone.pools.registration import load_installed
+from gapstone.pools.registration import UNREGISTERED, load_installed
 
 
 def one_or_more(name: AnyName) -> str | tuple[str, ...]:
@@ -38,6 +38,6 @@ def composition_of(name: AnyName) -> Composition | None:
         known = [*POOLS, *WHOLE_ONLY, *COMPOSITIONS]
         close = get_close_matches(str(name), known, 1, 0.4)
         meant = called_elsewhere(str(name)) or (close[0] if close else None)
-        hint = f" Did you mean {meant!r}?" if meant else ""
+        hint = f" Did you mean {meant!r}?" if meant else UNREGISTERED
         raise ValueError(f"pool {name!r} is not known; there are {', '.join(known)}, and tuples of them.{hint}")
     return None

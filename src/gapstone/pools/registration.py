@@ -18,6 +18,9 @@ from gapstone.runtime.working_folder import nothing_importable_there
 ENTRY_POINTS = "gapstone.pools"
 """The group in which an installed package names its pools: `mine = "package.module:definition"`."""
 
+UNREGISTERED = " A pool of your own is registered first, by gs.register_pool or an installed package."
+"""What to do about a name that is no pool's, and near none."""
+
 HEADS = frozenset({"gap", "gmp", "lse", "nin", "fc"})
 """Heads that are not named as their pool is: `gs.Head("fc")` could not be told from a head with the pool "fc"."""
 

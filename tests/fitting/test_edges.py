@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import sklearn.linear_model  # noqa: F401  of libraries it writes into the environment, when it is first imported
+import torch
 
+import gapstone as gs
 from gapstone.fitting import logistic as fitted
 from gapstone.fitting.ridge import Ridge
+from tests.fitting.world import classifier, images
 
 X, Y = np.random.default_rng(0).normal(size=(12, 3)), np.eye(2)[np.arange(12) % 2]
 
@@ -137,3 +140,14 @@ def test_a_constant_feature_has_no_weight():
     x, y = features(60, 0)
     x[:, 2] = 7.0
     assert not fitted.logistic(x, y).weight[:, 2].any()
+
+
+@pytest.mark.parametrize("method", ["logistic", "ridge"])
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_images_whose_features_are_not_finite(method, part):
+    """Of held-out images too: they choose the penalty, and their accuracy is told."""
+    model, (x, y) = classifier(), images(60, seed=1)
+    bad = x * torch.nan
+    data, held_out = (bad, x) if part == "training" else (x, bad)
+    with pytest.raises(ValueError, match="features of 60 of 60 images are not finite"):
+        gs.fit_head(model, (data, y), "gap", method=method, validation=(held_out, y))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import gapstone as gs
+from gapstone.compare.plan import CompareRequest
 from gapstone.heads import RECIPES, parse
 from gapstone.loops import specialize, tensor_math, vector_math
 from gapstone.loops.choose_loop import choose_loop
@@ -16,6 +17,7 @@ from gapstone.pools.digest import digest
 from gapstone.pools.registration import registered
 from gapstone.regions.places import Intervals
 from gapstone.testing import check_pool
+from gapstone.training.training_data import TrainOptions
 from tests.testing import own_pools
 from tests.testing.own_pools import HARMONIC, POWER_MEAN, harmonic, power_mean
 
@@ -200,6 +202,20 @@ def finish(s, n): return n / s
 def share(x, out, _s, n): return out * out / (x * x * n)
 typed = gs.Definition("typed", (0.0, 0.0), lift, combine, finish, share, adds_up=True)
 """
+
+
+def test_a_default_is_a_part_of_what_a_pool_is():
+    """A head that does not say p has the default's numbers."""
+    other = replace(POWER_MEAN, parameters={"p": replace(POWER_MEAN.parameters["p"], default=3.25)})
+    assert digest(other) != digest(POWER_MEAN)
+
+
+def test_a_pool_whose_source_cannot_be_read_has_no_trials():
+    """They would be taken for those of the pool as it was before it was edited."""
+    space = {}
+    exec(TYPED_IN, space)
+    with registered(space["typed"]), pytest.raises(ValueError, match=r"'typed': results on disk .* module of its own"):
+        CompareRequest(TrainOptions("digits"), ("gap", "typed")).checked()
 
 
 @pytest.mark.kernels

@@ -25,7 +25,7 @@ from gapstone.models.classifier import Classifier
 from gapstone.nets import map_size
 from gapstone.pooling import Pool
 from gapstone.pools import POOLS
-from gapstone.pools.digest import digest
+from gapstone.pools.digest import identity
 from gapstone.pools.registration import is_own
 from gapstone.storage.resumable_rows import RowsError, compute_rows
 from gapstone.tracing.arithmetic import macs
@@ -261,7 +261,7 @@ class _FeatureWriter:
         """Compute the rows that are not on disk yet; `counts`: the backbone runs, so the images count as progress."""
         trial, done_before, total = self.plan.trial, self.images_done, self.plan.images
         about = {**trial.backbone_facts(), "rows": digest_of(rows), "change": str(change), "pools": pools}
-        own = [digest(POOLS[layer.name]) for layer in self.pools.values() if is_own(layer.name)]
+        own = [identity(POOLS[layer.name]) for layer in self.pools.values() if is_own(layer.name)]
         about |= {"own pools": own} if own else {}
         step = change.batch_size(trial.settings.batch_size, trial.preprocessing.size)
         progress = (lambda done, _: self.send((done_before + done, total))) if counts else None

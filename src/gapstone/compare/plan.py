@@ -50,7 +50,10 @@ class CompareRequest:
 
     def checked(self) -> "CompareRequest":
         """The same with heads and baseline in canonical spelling. Raises ValueError for arguments that are wrong."""
-        heads = tuple(str(parse(head)) for head in self.heads)
+        specs = [parse(head) for head in self.heads]
+        for spec in specs:
+            _ = spec.own_pools  # raises for a pool whose trials could not be known again
+        heads = tuple(map(str, specs))
         if not heads:
             raise ValueError("--heads is empty: name at least one, such as gap.")
         if twice := [head for head in heads if heads.count(head) > 1]:

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from gapstone.heads.recipes import RECIPES, Recipe, recipe_of
 from gapstone.pools import POOLS
 from gapstone.pools.aliases import called_elsewhere
-from gapstone.pools.digest import digest
+from gapstone.pools.digest import identity
 from gapstone.pools.registration import UNREGISTERED, is_own
 
 WIDEST = 1_000_000  # a hidden layer; a spec may come from a file that is not ours
@@ -32,9 +32,13 @@ class Spec:
         return recipe
 
     @property
-    def own_pools(self) -> dict[str, str | None]:
-        """The digests of the user's own pools in it, on which its numbers depend."""
-        return {str(name): digest(POOLS[name]) for name in self.recipe.pools if is_own(name)}
+    def own_pools(self) -> dict[str, str]:
+        """The digests of the user's own pools in it, on which its numbers depend.
+
+        Raises:
+            ValueError: one of them has none (`gapstone.pools.digest.identity`).
+        """
+        return {str(name): identity(POOLS[name]) for name in self.recipe.pools if is_own(name)}
 
     def __str__(self) -> str:
         parts = [self.name]

@@ -25,8 +25,22 @@ def digest(pool: Definition) -> str | None:
         code = {key: _of_function(function, frozenset()) for key, function in functions.items()}
     except _Unreadable:
         return None
-    facts = (pool.empty, pool.reference, sorted(pool.parameters), pool.positional, pool.integers, pool.count)
+    facts = (pool.empty, pool.reference, sorted(pool.parameters.items()), pool.positional, pool.integers, pool.count)
     return hashlib.sha256(repr((facts, code)).encode()).hexdigest()
+
+
+def identity(pool: Definition) -> str:
+    """The digest of a pool whose numbers are kept on disk, and are known again by it.
+
+    Raises:
+        ValueError: the pool has no digest, so that an edited one could not be told from it.
+    """
+    if (known := digest(pool)) is None:
+        raise ValueError(
+            f"pool {pool.name!r}: results on disk could not be told from those of an edited pool, since the source of "
+            f"its functions cannot be read, or they name values that are no numbers: define it in a module of its own."
+        )
+    return known
 
 
 def _of_function(function: FunctionType, above: frozenset[FunctionType]) -> str:

@@ -7,10 +7,14 @@ import torch
 
 import gapstone as gs
 from gapstone.compare.plan import CompareRequest
+from gapstone.explaining.explain_files import _identity
 from gapstone.heads import RECIPES, parse
+from gapstone.images.preprocessing import Preprocessing
 from gapstone.loops import specialize, tensor_math, vector_math
 from gapstone.loops.choose_loop import choose_loop
 from gapstone.loops.pool_call import PoolCall
+from gapstone.maps.open_model import ImageModel
+from gapstone.pooling import pools_in
 from gapstone.pools import POOLS, registration
 from gapstone.pools.definition import MATHS
 from gapstone.pools.digest import digest
@@ -216,6 +220,20 @@ def test_a_pool_whose_source_cannot_be_read_has_no_trials():
     exec(TYPED_IN, space)
     with registered(space["typed"]), pytest.raises(ValueError, match=r"'typed': results on disk .* module of its own"):
         CompareRequest(TrainOptions("digits"), ("gap", "typed")).checked()
+
+
+def test_what_is_kept_of_a_model_depends_on_what_its_pool_is():
+    """`explain` keeps maps and answers of a model with one's own pool: another definition has others."""
+    assert pools_in(gs.Pool(("mean", "max"))) == ["mean", "max"]
+    preprocessing = Preprocessing(3, (16, 16), (16, 16), (0.5,) * 3, (0.25,) * 3)
+    kept = []
+    for definition in (HARMONIC, HARMONIC, replace(HARMONIC, finish=own_pools.wrong_finish)):
+        with registered(definition):
+            torch.manual_seed(0)
+            model = gs.Classifier("nin", "harmonic", ("a", "b"), preprocessing).eval()
+            assert pools_in(model.head) == ["harmonic"]
+            kept.append(_identity(ImageModel("m", model, ("a", "b"), preprocessing)))
+    assert kept[0] == kept[1] != kept[2]
 
 
 @pytest.mark.kernels

@@ -23,10 +23,8 @@ from gapstone.data.decoded_store import Store
 from gapstone.heads import Head
 from gapstone.models.classifier import Classifier
 from gapstone.nets import map_size
-from gapstone.pooling import Pool
-from gapstone.pools import POOLS
-from gapstone.pools.digest import identity
-from gapstone.pools.registration import is_own
+from gapstone.pooling import Pool, pools_in
+from gapstone.pools.digest import own_pools
 from gapstone.storage.resumable_rows import RowsError, compute_rows
 from gapstone.tracing.arithmetic import macs
 from gapstone.training.loop import WORTH_BFLOAT16, Precision, Rows, faster, feature_maps, make_repeatable
@@ -261,8 +259,8 @@ class _FeatureWriter:
         """Compute the rows that are not on disk yet; `counts`: the backbone runs, so the images count as progress."""
         trial, done_before, total = self.plan.trial, self.images_done, self.plan.images
         about = {**trial.backbone_facts(), "rows": digest_of(rows), "change": str(change), "pools": pools}
-        own = [identity(POOLS[layer.name]) for layer in self.pools.values() if is_own(layer.name)]
-        about |= {"own pools": own} if own else {}
+        if own := own_pools(name for layer in self.pools.values() for name in pools_in(layer)):
+            about["own pools"] = own
         step = change.batch_size(trial.settings.batch_size, trial.preprocessing.size)
         progress = (lambda done, _: self.send((done_before + done, total))) if counts else None
         array = compute_rows(self.folder, name, about, len(rows), compute, step, dtype, progress, self.send)

@@ -30,6 +30,8 @@ from gapstone.heads import Head, parse
 from gapstone.models.backbone_weights import digest
 from gapstone.models.classifier import Classifier
 from gapstone.nets import map_size
+from gapstone.pooling import pools_in
+from gapstone.pools.digest import own_pools
 from gapstone.runtime.interrupts import stoppable
 from gapstone.storage.owned_folder import CONVERT, check_folder, discard, own_file, own_folder
 from gapstone.training.training_data import at_least, pick_device
@@ -139,6 +141,8 @@ def _convert(
     images, labels, same_classes = _images(request, data, model, folder, bars)
     split = images.split
     about = {"model": digest(model.trunk), "images": images.key, "preprocessing": model.preprocessing.to_json()}
+    if own := own_pools([*pools_in(model.whole), *parse(spec).recipe.pools]):
+        about["own pools"] = own
     device = next(model.trunk.parameters()).device
 
     def cached(rows: NDArray[np.int64], part: str) -> OnDisk:

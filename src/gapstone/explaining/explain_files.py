@@ -22,6 +22,8 @@ from gapstone.explaining.explain_request import ExplainRequest, indexes
 from gapstone.explaining.map_pass import BOX_GRID, ClassQuery, PassResult, run_map_pass
 from gapstone.images.load import VERSION as LOADER
 from gapstone.maps.open_model import ImageModel, open_model
+from gapstone.pooling import pools_in
+from gapstone.pools.digest import own_pools
 from gapstone.runtime.interrupts import stoppable
 from gapstone.storage.atomic import sync_folder
 from gapstone.storage.owned_folder import EXPLAIN, check_folder
@@ -123,8 +125,10 @@ def _identity(image_model: ImageModel) -> list[Any]:
     for name, tensor in sorted(image_model.model.state_dict().items()):
         content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         content.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    # repr shows layers without weights, such as the pool of the head
-    return [repr(image_model.model), content.hexdigest(), list(image_model.labels), image_model.preprocessing.to_json()]
+    # repr shows layers without weights, such as the pool of the head, whose definition may be the user's
+    model, own = image_model.model, own_pools(pools_in(image_model.model))
+    facts = [repr(model), content.hexdigest(), list(image_model.labels), image_model.preprocessing.to_json()]
+    return [*facts, own] if own else facts
 
 
 def _run_map_pass(

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from gapstone.heads.recipes import RECIPES, Recipe, recipe_of
 from gapstone.pools import POOLS
 from gapstone.pools.aliases import called_elsewhere
-from gapstone.pools.digest import identity
+from gapstone.pools.digest import own_pools
 from gapstone.pools.registration import UNREGISTERED, is_own
 
 WIDEST = 1_000_000  # a hidden layer; a spec may come from a file that is not ours
@@ -38,7 +38,7 @@ class Spec:
         Raises:
             ValueError: one of them has none (`gapstone.pools.digest.identity`).
         """
-        return {str(name): identity(POOLS[name]) for name in self.recipe.pools if is_own(name)}
+        return own_pools(self.recipe.pools)
 
     def __str__(self) -> str:
         parts = [self.name]

@@ -139,3 +139,9 @@ def _tensor(value: Value) -> Tensor:
 def _numbers(value: Any) -> bool:
     """Nested tuples of numbers: what a region that is a value holds."""
     return isinstance(value, int | float) or (isinstance(value, tuple) and all(map(_numbers, value)))
+
+
+def pools_in(module: nn.Module) -> list[str]:
+    """The names of the pools of all pooling layers in a module, and of the module itself if it is one."""
+    names = [layer.name for layer in module.modules() if isinstance(layer, Pool)]
+    return [each for name in names for each in ((name,) if isinstance(name, str) else name)]

@@ -2,11 +2,14 @@
 
 import hashlib
 import inspect
+from collections.abc import Iterable
 from functools import lru_cache
 from types import CodeType, FunctionType, ModuleType
 from typing import cast
 
+from gapstone.pools import POOLS
 from gapstone.pools.definition import FUNCTIONS, Definition
+from gapstone.pools.registration import is_own
 
 SIMPLE = (int, float, str, bytes, type(None))
 
@@ -41,6 +44,11 @@ def identity(pool: Definition) -> str:
             f"its functions cannot be read, or they name values that are no numbers: define it in a module of its own."
         )
     return known
+
+
+def own_pools(names: Iterable[str]) -> dict[str, str]:
+    """The identities of the user's own pools among these, on which numbers that are kept on disk depend."""
+    return {str(name): identity(POOLS[name]) for name in names if is_own(name)}
 
 
 def _of_function(function: FunctionType, above: frozenset[FunctionType]) -> str:

@@ -30,7 +30,7 @@ def test_what_was_probably_meant(text, meant):
 
 
 def test_what_nobody_can_have_meant():
-    with pytest.raises(ValueError, match=r"there are gap, gmp.*nin, fc\.$"):
+    with pytest.raises(ValueError, match=r"there are gap, gmp.*nin, fc\. A pool of your own is registered"):
         parse("xyzzy")
 
 

@@ -38,6 +38,7 @@ def leave_working_folder() -> None:
 def nothing_importable_there() -> Iterator[None]:
     """Take the working folder off `sys.path` inside, for what gapstone imports by a name that it did not choose.
 
+    >>> from importlib.metadata import entry_points
     >>> with nothing_importable_there():
     ...     plugins = entry_points(group="gapstone.pools")
     """

@@ -1,6 +1,6 @@
 """The first training step of a network in a new process: torch's pools, gapstone's with no kernel compiled, with all.
 
-    python benchmarks/first_step.py             five rounds, about ten minutes on two cores
+    python benchmarks/first_step.py             five rounds, about twenty minutes on two cores
 
 Every measurement is a process of its own; those of one round take turns. "waiting": as gapstone's commands do, which
 promise repeatable numbers. Seconds from the first call to the end of the backward pass; of imports those are counted
@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-NETWORKS = {"nin": (16, 32), "resnet18:small": (16, 32), "googlenet": (4, 96)}
+NETWORKS = {"nin": (16, 32), "resnet18:small": (16, 32), "googlenet": (4, 96), "inception_v4": (2, 139)}
 """Images in a batch, pixels a side."""
 
 CODE = """

@@ -231,3 +231,14 @@ def test_commands_and_their_processes_wait(tmp_path):
     known = {key: value for key, value in os.environ.items() if key != "GAPSTONE_WAIT_FOR_KERNELS"}
     done = subprocess.run([sys.executable, script], env=known | {"PYTHONPATH": SOURCE}, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[true, true]", done.stderr[-2000:]
+
+
+def test_while_it_compiles_other_threads_get_pythons_lock_soon():
+    before, during = sys.getswitchinterval(), []
+    one = background.Builder()
+    one.add("good", lambda: during.append(sys.getswitchinterval()))
+    one.add("bad", lambda: 1 / 0)
+    assert one.wait(10)
+    one.stop()
+    assert during == [pytest.approx(background.YIELD_SECONDS)]
+    assert sys.getswitchinterval() == before

@@ -3,6 +3,7 @@
 import atexit
 import os
 import queue
+import sys
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -47,6 +48,21 @@ def not_waiting() -> Iterator[None]:
         _this_thread.defers = False
 
 
+YIELD_SECONDS = 1e-4
+"""How long the compiler keeps Python's lock from other threads. At Python's own 5 ms, GoogLeNet's first step waits for
+it for a second more (benchmarks/first_step.py)."""
+
+
+@contextmanager
+def _yielding() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(YIELD_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
 class Builder:
     """One thread that compiles what nobody waits for."""
 
@@ -75,7 +91,8 @@ class Builder:
         while (job := self._jobs.get()) is not None:
             key, build = job
             try:
-                build()
+                with _yielding():
+                    build()
             except Exception:
                 self._failed.add(key)
             with self._changing:

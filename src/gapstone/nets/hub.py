@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from gapstone.nets.packaged_weights import package_of
+
 SECONDS = 5.0  # a server that says nothing for so long is none
 FILES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
 """What timm looks for in a repository of the hub."""
@@ -23,6 +25,8 @@ def check_pretrained(name: str) -> None:
     """
     import timm
 
+    if package_of(name):
+        return
     config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     if config is None or not config.has_weights:
         some = timm.list_pretrained(f"{name.partition('.')[0].rstrip('0123456789')}*")[:3]

@@ -16,6 +16,7 @@ from gapstone.nets.features import Features
 from gapstone.nets.hub import check_pretrained
 from gapstone.nets.last_stage import last_stage
 from gapstone.nets.on_meta import on_meta
+from gapstone.nets.packaged_weights import package_of, renamed
 from gapstone.nets.state_dicts import check_same, read_state
 from gapstone.storage.paths import sentence
 
@@ -302,6 +303,15 @@ def create_timm(name: str, in_channels: int, pretrained: bool, num_classes: int 
                 raise
             with torch.device("cpu"):
                 return create().to("meta")
+    if package := package_of(name):
+        with on_meta():
+            published = timm.create_model(name).state_dict()
+        # timm fits the first layer and the classifier to these images and classes, as it does with weights of its hub
+        net = create(
+            pretrained=True, pretrained_cfg_overlay={"state_dict": renamed(package.read(), published, package)}
+        )
+        del net.pretrained_cfg["state_dict"]
+        return net
     check_pretrained(name)
     try:
         return create(pretrained=True)

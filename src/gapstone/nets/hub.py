@@ -51,6 +51,18 @@ def check_pretrained(name: str) -> None:
         ) from error
 
 
+def weights_on_this_machine(name: str) -> str | None:
+    """Where timm's `name` has pretrained weights that need no download, in words; None if nowhere, or without timm."""
+    if package := package_of(name):
+        return f"the package {package.distribution} {package.version}"
+    try:
+        import timm
+    except ImportError:
+        return None
+    config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    return "timm's hub, downloaded before" if config is not None and config.has_weights and _is_here(config) else None
+
+
 def _is_here(config: Any) -> bool:
     if config.hf_hub_id:
         with suppress(ImportError):

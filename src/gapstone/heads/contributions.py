@@ -14,6 +14,21 @@ from gapstone.pools import POOLS
 from gapstone.regions import Grid
 
 
+MEAN = -1
+"""Stands among classes for the mean of all logits."""
+
+
+def of_classes(rows: Tensor, classes: Tensor) -> Tensor:
+    """The rows (C, …) of the classes (N, K), of which some may be `MEAN`: (N, K, …).
+
+    >>> of_classes(torch.tensor([1.0, 3.0]), torch.tensor([[1, MEAN]]))
+    tensor([[3., 2.]])
+    """
+    if bool((classes == MEAN).any()):
+        rows = torch.cat([rows, rows.mean(0, keepdim=True)])
+    return rows[classes]
+
+
 def pooled(x: Tensor, weight: Tensor, name: Any, **parameters: Any) -> Tensor:
     """Of pools over the whole map: x (N, C, *cells), weight (K, C) or (N, K, C) → (N, K, *cells).
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapstone.heads.contributions import in_place, pooled
+from gapstone.heads.contributions import MEAN, in_place, of_classes, pooled
 from gapstone.heads.spec import parse
 from gapstone.pooling import Pool
 from gapstone.pools import POOLS
@@ -115,7 +115,7 @@ class Head(nn.Module):
 
         Args:
             x: feature maps, (N, C, *spatial).
-            classes: (N, k), whole numbers: only these maps, (N, k, *spatial); None: all.
+            classes: (N, k), whole numbers: only these maps, (N, k, *spatial), −1 for that of the mean logit; None: all.
 
         Returns:
             Maps (N, K, *spatial) and bias (K,); float32 or wider.
@@ -133,12 +133,15 @@ class Head(nn.Module):
             maps = nn.Sequential(*layers)(x)
             if classes is not None:
                 rows = torch.arange(len(maps), device=maps.device)[:, None]
-                maps = maps[rows, classes]
+                mean = maps.mean(1, keepdim=True)
+                maps = (
+                    torch.cat([maps, mean], 1)[rows, classes] if bool((classes == MEAN).any()) else maps[rows, classes]
+                )
             return Contributions(maps / maps[0, 0].numel(), maps.new_zeros(self.classes))
         assert self.classifier is not None
         weight, bias = (one.to(x.dtype) for one in affine(self.classifier[-1], f"head {self.spec!r}"))
         if classes is not None:
-            weight = weight[classes]
+            weight = of_classes(weight, classes)
         pools = [layer for layer in self.pools if isinstance(layer, Pool)]
         if not self.recipe.pools:
             over = pools[0].over if pools else None

@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gapstone.drawing.explanation_view import ShownImages
 from gapstone.heads import Head, NotLinearError
+from gapstone.heads.contributions import MEAN
 from gapstone.maps.explanation import Explanation
 from gapstone.maps.targets import Classes, chosen
 from gapstone.models.classifier import Classifier
@@ -131,7 +133,7 @@ def explain_head(
             logits: Tensor = head(features)
             wanted = chosen(classes, top_k, logits, labels)
             with suppress(NotLinearError):  # another library has exchanged its last layer
-                exact = head.contributions(features, wanted)
+                exact = head.contributions(features, _and_mean(wanted))
                 return _explanation(exact.maps, wanted, exact.bias.detach(), logits, True, placement, labels)
         x = features.detach()
         with HeadTracer(x, named=True) as tracer:
@@ -153,12 +155,17 @@ def _made(
     if labels is not None and len(labels) != traced.logits.shape[1]:
         raise ValueError(f"explain: {len(labels)} labels for {traced.logits.shape[1]} logits")
     wanted = chosen(classes, top_k, traced.logits, labels)
-    maps = traced.maps(wanted)
+    maps = traced.maps(_and_mean(wanted))
     if grid is not None:
         maps = maps[:, :, prefix:].reshape(*maps.shape[:2], *grid)
     additive = traced.additive and not prefix  # what a class token adds belongs to no position
     facts = additive, placement, labels, traced.holds, traced.end
     return _explanation(maps, wanted, traced.bias(), traced.logits, *facts)
+
+
+def _and_mean(wanted: Tensor | None) -> Tensor | None:
+    """The classes (N, K), and at the end the mean of all."""
+    return None if wanted is None else F.pad(wanted, (0, 1), value=MEAN)
 
 
 def _explanation(
@@ -173,6 +180,10 @@ def _explanation(
     end: str | None = None,
 ) -> Explanation:
     logits = logits.detach().float() if logits.dtype in (torch.float16, torch.bfloat16) else logits.detach()
+    maps = maps.detach()
     if wanted is None:
-        wanted = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
-    return Explanation(maps.detach(), wanted, bias.to(logits.dtype), logits, additive, placement, labels, held, end)
+        wanted, mean = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1), maps.mean(1)
+    else:
+        maps, mean = maps[:, :-1], maps[:, -1]
+    bias = bias.to(logits.dtype)
+    return Explanation(maps, mean, wanted, bias, logits, additive, placement, labels, held, end)

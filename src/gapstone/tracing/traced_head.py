@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.heads.contributions import in_place, pooled
+from gapstone.heads.contributions import MEAN, in_place, of_classes, pooled
 from gapstone.pools import POOLS
 from gapstone.regions.places import Cells, Intervals
 from gapstone.tracing import operations as ops
@@ -215,7 +215,7 @@ class TracedHead:
         return made[self.out].float().nan_to_num(0.0, 0.0, 0.0)
 
     def maps(self, classes: Tensor | None) -> Tensor:
-        """(N, K, *cells), of the classes (N, K), or of all."""
+        """(N, K, *cells), of the classes (N, K), `MEAN` among them, or of all."""
         if self.linear:
             return self._parts(self.weights(classes))
         grads = self._through_everything(classes) if self.poolings is None else self._through_pools(classes)
@@ -244,7 +244,7 @@ class TracedHead:
             every = torch.arange(self.logits.shape[1], device=self.logits.device)[None]
             pieces = list(self._gradients(every, images=1))
             rows = [torch.cat([piece[i][0] for piece in pieces]) for i in range(len(self.poolings))]
-        return rows if classes is None else [weight[classes] for weight in rows]
+        return rows if classes is None else [of_classes(weight, classes) for weight in rows]
 
     def _linear_layer(self) -> list[Tensor] | None:
         """The weight of the one linear layer, its columns in the order of the pooled numbers; None for other forms."""
@@ -330,7 +330,8 @@ def _jacobian(logits: Tensor, of: list[Tensor], classes: Tensor | None, images: 
     classes = classes.expand(n, -1)
     for chunk in torch.split(classes, CHUNK, 1):
         chosen = torch.zeros(chunk.shape[1], n, count, dtype=logits.dtype, device=logits.device)
-        chosen.scatter_(2, chunk.t()[:, :, None], 1.0)
+        chosen.scatter_(2, chunk.t()[:, :, None].clamp(min=0), 1.0)
+        chosen[chunk.t() == MEAN] = 1 / count
         yield [g.transpose(0, 1)[:images].detach() for g in _vjp(logits, of, chosen)]
 
 

@@ -13,7 +13,6 @@ from gapstone.pooling import pool, share
 from gapstone.pools import POOLS
 from gapstone.regions import Grid
 
-
 MEAN = -1
 """Stands among classes for the mean of all logits."""
 

@@ -1,0 +1,90 @@
+"""Heads that are the same function on these feature maps: comparing them would rank noise."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gapstone.fitting.head_inputs import vectors
+from gapstone.heads import Head, parse
+
+
+def equal_heads(heads: Sequence[str], maps: Tensor) -> list[tuple[str, ...]]:
+    """Groups of heads, each of at least two, whose linear layers read the same numbers.
+
+    On maps of 1×1 cells all pools are one function, `fc:grid=1` is `gap` on any map, and `gem:p=1` is on maps without
+    negative numbers. Inputs that stand twice (`catavgmax` on 1×1) do not make another function of a linear layer.
+    Pools that learn parameters, and heads that differ in hidden layers or dropout, are never the same.
+
+    >>> maps = torch.rand(4, 8, 1, 1)
+    >>> equal_heads(["gap", "gmp", "nin", "fc", "gem:p=learned"], maps)
+    [('gap', 'gmp', 'fc')]
+
+    Args:
+        heads: their specs, in the order in which they are named.
+        maps: (N, C, h, w), of a few images.
+    """
+    groups: dict[tuple[object, ...], list[tuple[str, list[Tensor]]]] = {}
+    for spec in heads:
+        head = Head(spec, maps.shape[1], 2, tuple(maps.shape[2:])).eval()
+        if head.recipe.maps or any(True for _ in head.pools.parameters()):
+            continue  # its class maps, or its pool, are trained
+        parsed = parse(spec)
+        groups.setdefault((parsed.hidden, parsed.number("dropout", 0.0)), []).append((spec, _inputs(head, maps)))
+    found = [group for alike in groups.values() for group in _split(alike)]
+    return sorted(found, key=lambda group: heads.index(group[0]))
+
+
+def without_equals(heads: Sequence[str], groups: Sequence[Sequence[str]], baseline: str) -> tuple[str, ...]:
+    """The heads with one of each group: the baseline, or the first."""
+    left = {head for group in groups for head in group} - {_representative(group, baseline) for group in groups}
+    return tuple(head for head in heads if head not in left)
+
+
+def describe(groups: Sequence[Sequence[str]], baseline: str, cells: tuple[int, int]) -> list[str]:
+    """A sentence per group."""
+    sentences = []
+    for group in groups:
+        kept = _representative(group, baseline)
+        others = [head for head in group if head != kept]
+        verb = "are" if len(others) > 1 else "is"
+        sentences.append(
+            f"On these feature maps ({cells[0]}×{cells[1]}) {', '.join(others)} {verb} the same function as {kept}: "
+            f"training {'them' if len(others) > 1 else 'it'}, too, would rank noise. Left out."
+        )
+    return sentences
+
+
+def _representative(group: Sequence[str], baseline: str) -> str:
+    return baseline if baseline in group else group[0]
+
+
+@torch.no_grad()
+def _inputs(head: Head, maps: Tensor) -> list[Tensor]:
+    """What the linear layer reads, as the vectors (N, D) that stand side by side in it, each once."""
+    inputs = vectors(head, maps)
+    side_by_side = len(head.pools) if head.recipe.join == "cat" and len(head.pools) > 1 else 1
+    distinct: list[Tensor] = []
+    for part in inputs.chunk(side_by_side, 1):
+        if not any(_same(part, other) for other in distinct):
+            distinct.append(part)
+    return distinct
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=1e-5 * float(b.abs().max()))
+
+
+def _split(alike: list[tuple[str, list[Tensor]]]) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    while alike:
+        (first, inputs), *others = alike
+        same = [
+            spec
+            for spec, other in others
+            if len(other) == len(inputs) and all(any(_same(part, mine) for mine in inputs) for part in other)
+        ]
+        if same:
+            found.append((first, *same))
+        alike = [(spec, other) for spec, other in others if spec not in same]
+    return found

@@ -1,0 +1,51 @@
+"""Heads that are one function are found by what they compute; those that are not stay apart."""
+
+import pytest
+import torch
+
+from gapstone.compare.equal_heads import describe, equal_heads, without_equals
+
+ALL = ["gap", "gmp", "gem", "lse", "avgmax", "catavgmax", "nin", "fc", "fc:grid=2"]
+
+
+def maps(h, w, negative=False):
+    x = torch.rand(6, 5, h, w, generator=torch.Generator().manual_seed(h * 10 + w)) + 0.1
+    return x - 0.6 if negative else x
+
+
+def test_on_one_cell_all_pools_are_one():
+    assert equal_heads(ALL, maps(1, 1)) == [tuple(head for head in ALL if head != "nin")]
+    # of negative numbers gem makes positive ones
+    (group,) = equal_heads(ALL, maps(1, 1, negative=True))
+    assert group == ("gap", "gmp", "lse", "avgmax", "catavgmax", "fc", "fc:grid=2")
+
+
+def test_on_larger_maps_they_are_not():
+    assert equal_heads(ALL, maps(2, 3)) == []
+    assert equal_heads([*ALL, "fc:grid=1"], maps(2, 3)) == [("gap", "fc:grid=1")]
+    assert equal_heads([*ALL, "gem:p=1"], maps(2, 3)) == [("gap", "gem:p=1")]
+    assert equal_heads([*ALL, "gem:p=1"], maps(2, 3, negative=True)) == []
+    assert equal_heads([*ALL], maps(2, 2)) == [("fc", "fc:grid=2")]
+
+
+def test_what_is_trained_is_not_the_same():
+    assert equal_heads(["gap", "gap:8", "gap:dropout=0.5", "gem:p=learned", "lse:r=learned", "nin"], maps(1, 1)) == []
+    assert equal_heads(["gap:8", "gmp:8", "gap:8:dropout=0.5", "gmp:8:dropout=0.5"], maps(1, 1)) == [
+        ("gap:8", "gmp:8"),
+        ("gap:8:dropout=0.5", "gmp:8:dropout=0.5"),
+    ]
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
+def test_whatever_the_scale(scale):
+    assert equal_heads(["gap", "gmp", "fc:grid=1"], maps(2, 2) * scale) == [("gap", "fc:grid=1")]
+    assert equal_heads(["gap", "gmp"], torch.zeros(3, 5, 2, 2)) == [("gap", "gmp")]
+
+
+def test_one_of_each_stays():
+    groups = equal_heads(["gmp", "gap", "nin", "fc"], maps(1, 1))
+    assert groups == [("gmp", "gap", "fc")]
+    assert without_equals(["gmp", "gap", "nin", "fc"], groups, "gap") == ("gap", "nin")
+    assert without_equals(["gmp", "gap", "nin", "fc"], groups, "nin") == ("gmp", "nin")
+    (sentence,) = describe(groups, "gap", (1, 1))
+    assert sentence.startswith("On these feature maps (1×1) gmp, fc are the same function as gap: training them")

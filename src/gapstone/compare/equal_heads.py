@@ -63,9 +63,12 @@ def _representative(group: Sequence[str], baseline: str) -> str:
 def _inputs(head: Head, maps: Tensor) -> list[Tensor]:
     """What the linear layer reads, as the vectors (N, D) that stand side by side in it, each once."""
     inputs = vectors(head, maps)
-    side_by_side = len(head.pools) if head.recipe.join == "cat" and len(head.pools) > 1 else 1
+    if head.recipe.pools:
+        parts = inputs.chunk(len(head.pools) if head.recipe.join == "cat" else 1, 1)
+    else:  # flattened: a vector per cell
+        parts = inputs.view(len(maps), maps.shape[1], -1).unbind(2)
     distinct: list[Tensor] = []
-    for part in inputs.chunk(side_by_side, 1):
+    for part in parts:
         if not any(_same(part, other) for other in distinct):
             distinct.append(part)
     return distinct

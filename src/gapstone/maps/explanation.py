@@ -96,7 +96,7 @@ class Explanation:
         numbers = self._numbers(rival)
         rows = torch.arange(len(self.logits), device=self.logits.device)
         bias = self.bias.expand_as(self.logits)[rows, numbers][:, None]
-        name = self._name(int(numbers[0])) if len(numbers.unique()) == 1 else "each image's rival"
+        name = self._name(int(numbers[0])) if bool((numbers == numbers[0]).all()) else "each image's rival"
         return self._minus(self.maps[rows, self._places(numbers)], bias, self.logits[rows, numbers], name)
 
     def contrast(self, a: One | Tensor | None = None, b: One | Tensor | None = None) -> "Explanation":

@@ -16,6 +16,7 @@ from gapstone.data.scan import Scan
 from gapstone.data.sources import Source
 
 TEST_SEED = 20131216  # any fixed number; this one is the day Network in Network was put on arXiv
+VALIDATION_SHARE = 0.1
 Indices = NDArray[np.int64]
 Duplicates = Literal["group", "drop", "keep"]
 """How duplicates are used: all on one side of the split; only one of them; or like any other image."""
@@ -42,7 +43,7 @@ def split(
     *,
     seed: int = 0,
     test_share: float = 0.2,
-    validation_share: float = 0.1,
+    validation_share: float = VALIDATION_SHARE,
     limit: int | None = None,
     duplicates: Duplicates = "group",
 ) -> DataSplit:
@@ -133,7 +134,6 @@ def folds(
     seed: int = 0,
     limit: int | None = None,
     *,
-    validation_share: float = 0.1,
     duplicates: Duplicates = "group",
 ) -> list[DataSplit]:
     """k splits, in exactly one of which each image is tested; the splits that the source gives are not used.
@@ -147,7 +147,6 @@ def folds(
         raise DataSplitError(f"folds={k}: at least 2 are needed")
     labels = source.labels
     usable, groups, usable_note = _usable(source, scan, duplicates)
-    _check_shares(validation_share=validation_share)
     if limit is not None:
         usable = _limited(usable, labels, limit * k // (k - 1), k)
     fold = _folds(usable, labels, groups, k)
@@ -155,7 +154,7 @@ def folds(
     for j in range(k):
         rest, test = usable[fold != j], usable[fold == j]
         _check_classes(source, labels, groups, rest, test, at_least=2, what=f"{k} folds", tested=not source.splits)
-        train, validation = carve_validation(rest, labels, groups, seed, validation_share)
+        train, validation = carve_validation(rest, labels, groups, seed, VALIDATION_SHARE)
         if len(validation) == 0:
             raise DataSplitError(f"no validation images in fold {j + 1} of {k}{_because(rest, groups)}")
         described = f"fold {j + 1} of {k}, by class: {len(test):,} of {_share(len(test), len(usable))}"

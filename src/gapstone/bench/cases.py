@@ -68,11 +68,11 @@ class Case:
         return x.contiguous(memory_format=FORMATS[x.dim()]) if self.layout == "channels-last" else x.contiguous()
 
     @classmethod
-    def read(cls, found: dict[str, Any]) -> "Case":
+    def read(cls, document: dict[str, Any]) -> "Case":
         """From JSON, where tuples are lists."""
-        given: dict[str, Any] = {field.name: found[field.name] for field in fields(cls)}
-        given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-        return cls(**given)
+        values = ((field.name, document[field.name]) for field in fields(cls))
+        arguments: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values}
+        return cls(**arguments)
 
 
 def both(*cases: Case, layouts: tuple[Layout, ...] = LAYOUTS) -> Iterator[Case]:

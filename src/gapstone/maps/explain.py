@@ -134,7 +134,7 @@ def explain_head(
                 exact = head.contributions(features, wanted)
                 return _explanation(exact.maps, wanted, exact.bias.detach(), logits, True, placement, labels)
         x = features.detach()
-        with HeadTracer(x, named=True) as tracer:
+        with HeadTracer(x, into=head) as tracer:
             tracer.starts(x)
             logits = head(x)
     assert tracer.tape is not None

@@ -183,8 +183,8 @@ def convert(
     The new head and the old one are compared on test images. After Ctrl-C the same command goes on where it was.
     """
     with loading():
+        from gapstone.converting.conversion import ConvertRequest
         from gapstone.converting.convert import convert as run
-        from gapstone.converting.convert_request import ConvertRequest
 
     request = ConvertRequest(
         model=model,

@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gapstone.drawing.explanation_view import ShownImages
 from gapstone.heads import Head, NotLinearError
 from gapstone.heads.contributions import MEAN
-from gapstone.maps.explanation import Explanation
-from gapstone.maps.targets import Classes, chosen
+from gapstone.maps.explanation import Explanation, ShownImages
+from gapstone.maps.targets import Classes, select_classes
 from gapstone.models.classifier import Classifier
 from gapstone.runtime.eval_mode import eval_mode
 from gapstone.tracing.locate_head import locate_features, locate_head
@@ -131,12 +130,12 @@ def explain_head(
     with eval_mode(head):
         if head.additive:
             logits: Tensor = head(features)
-            wanted = chosen(classes, top_k, logits, labels)
+            selected = select_classes(classes, top_k, logits, labels)
             with suppress(NotLinearError):  # another library has exchanged its last layer
-                exact = head.contributions(features, _and_mean(wanted))
-                return _explanation(exact.maps, wanted, exact.bias.detach(), logits, True, placement, labels)
+                exact = head.contributions(features, _and_mean(selected))
+                return _explanation(exact.maps, selected, exact.bias.detach(), logits, True, placement, labels)
         x = features.detach()
-        with HeadTracer(x, named=True) as tracer:
+        with HeadTracer(x, into=head) as tracer:
             tracer.starts(x)
             logits = head(x)
     assert tracer.tape is not None
@@ -152,25 +151,23 @@ def _made(
     grid: tuple[int, ...] | None = None,
     prefix: int = 0,
 ) -> Explanation:
-    if labels is not None and len(labels) != traced.logits.shape[1]:
-        raise ValueError(f"explain: {len(labels)} labels for {traced.logits.shape[1]} logits")
-    wanted = chosen(classes, top_k, traced.logits, labels)
-    maps = traced.maps(_and_mean(wanted))
+    selected = select_classes(classes, top_k, traced.logits, labels)
+    maps = traced.maps(_and_mean(selected))
     if grid is not None:
         maps = maps[:, :, prefix:].reshape(*maps.shape[:2], *grid)
     additive = traced.additive and not prefix  # what a class token adds belongs to no position
     facts = additive, placement, labels, traced.holds, traced.end
-    return _explanation(maps, wanted, traced.bias(), traced.logits, *facts)
+    return _explanation(maps, selected, traced.bias(), traced.logits, *facts)
 
 
-def _and_mean(wanted: Tensor | None) -> Tensor | None:
+def _and_mean(selected: Tensor | None) -> Tensor | None:
     """The classes (N, K), and at the end the mean of all."""
-    return None if wanted is None else F.pad(wanted, (0, 1), value=MEAN)
+    return None if selected is None else F.pad(selected, (0, 1), value=MEAN)
 
 
 def _explanation(
     maps: Tensor,
-    wanted: Tensor | None,
+    selected: Tensor | None,
     bias: Tensor,
     logits: Tensor,
     additive: bool,
@@ -181,9 +178,9 @@ def _explanation(
 ) -> Explanation:
     logits = logits.detach().float() if logits.dtype in (torch.float16, torch.bfloat16) else logits.detach()
     maps = maps.detach()
-    if wanted is None:
-        wanted, mean = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1), maps.mean(1)
+    if selected is None:
+        selected, mean = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1), maps.mean(1)
     else:
         maps, mean = maps[:, :-1], maps[:, -1]
     bias = bias.to(logits.dtype)
-    return Explanation(maps, mean, wanted, bias, logits, additive, placement, labels, held, end)
+    return Explanation(maps, mean, selected, bias, logits, additive, placement, labels, held, end)

@@ -8,19 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gapstone.accelerating import functional as ours
+from gapstone.accelerating import functional
 
 NAMES = tuple(
     f"{name}{axes}d"
     for name in ("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool")
     for axes in (1, 2, 3)
 )
-POOLS: dict[Any, Any] = {getattr(F, name): getattr(ours, name) for name in NAMES} | {
-    getattr(torch, f"max_pool{axes}d"): getattr(ours, f"torch_max_pool{axes}d") for axes in (1, 2, 3)
+POOLS: dict[Any, Any] = {getattr(F, name): getattr(functional, name) for name in NAMES} | {
+    getattr(torch, f"max_pool{axes}d"): getattr(functional, f"torch_max_pool{axes}d") for axes in (1, 2, 3)
 }
 """torch's function: gapstone's."""
 
-OWN = {mine: own for own, mine in POOLS.items()}
+TORCH_POOLS = {pool: function for function, pool in POOLS.items()}
+"""gapstone's function: torch's."""
 
 
 def pool_of(value: Any) -> Any:

@@ -26,8 +26,8 @@ TORCH_POOLS = {pool: function for function, pool in POOLS.items()}
 
 def pool_of(value: Any) -> Any:
     """gapstone's for a torch pool, or for a partial call of one; None for anything else."""
-    if isinstance(value, partial) and (mine := pool_of(value.func)):
-        return partial(mine, *value.args, **value.keywords)
+    if isinstance(value, partial) and (pool := pool_of(value.func)):
+        return partial(pool, *value.args, **value.keywords)
     return POOLS.get(value) if callable(value) and getattr(value, "__hash__", None) else None
 
 

@@ -119,9 +119,9 @@ class InceptionC(nn.Module):
         self.branch3 = nn.Sequential(_average(), Conv(1536, 256, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        one = self.branch1_0(x)
-        two = self.branch2_2(self.branch2_1(self.branch2_0(x)))
-        forks = self.branch1_1a(one), self.branch1_1b(one), self.branch2_3a(two), self.branch2_3b(two)
+        first = self.branch1_0(x)
+        second = self.branch2_2(self.branch2_1(self.branch2_0(x)))
+        forks = self.branch1_1a(first), self.branch1_1b(first), self.branch2_3a(second), self.branch2_3b(second)
         return torch.cat([self.branch0(x), *forks, self.branch3(x)], 1)
 
 

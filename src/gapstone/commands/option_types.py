@@ -57,12 +57,19 @@ Data = Annotated[
 ]
 Backbone = Annotated[
     str | None,
-    typer.Option(help="nin, nin:paper, vgg11, vgg16, resnet18, resnet50, timm:NAME, … (default: nin for small images, "
-                 "resnet18 for photos)", show_default=False),
+    typer.Option(help="nin, nin:paper, vgg11, vgg16, resnet18, resnet50, timm:NAME, … (default: nin for small images; "
+                 "for photos timm:tf_efficientnet_lite0, pretrained, if gapstone[weights] is installed, else resnet18)",
+                 show_default=False),
 ]  # fmt: skip
 Pretrained = Annotated[
-    bool, typer.Option("--pretrained", help="Start from timm's pretrained weights (timm:NAME only).")
+    bool,
+    typer.Option(
+        "--pretrained",
+        help="Weights that timm publishes, downloaded if need be; those on this machine are used anyway.",
+    ),
 ]
+Finetune = Annotated[bool, typer.Option("--finetune", help="Train a pretrained backbone further.")]
+FromScratch = Annotated[bool, typer.Option("--from-scratch", help="Train the backbone from random weights.")]
 Size = Annotated[
     str | None,
     typer.Option(

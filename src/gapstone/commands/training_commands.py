@@ -16,6 +16,8 @@ from gapstone.commands.option_types import (
     DuplicatesOption,
     DuplicateThreshold,
     Epochs,
+    Finetune,
+    FromScratch,
     LearningRate,
     Limit,
     Optimizer,
@@ -54,10 +56,12 @@ def compare(
         bool,
         typer.Option(
             "--freeze",
-            help="The backbone, with its trained weights (--weights or --pretrained), is not trained: it looks at "
-            "every image once, and every head is trained on what it saw.",
+            help="The backbone, with trained weights, is not trained: it looks at every image once, and every head is "
+            "trained on what it saw. The default for photos, and wherever there are trained weights.",
         ),
     ] = False,
+    finetune: Finetune = False,
+    from_scratch: FromScratch = False,
     weights: StartWeights = None,
     boxes: Annotated[
         Path | None,

@@ -110,8 +110,8 @@ def _settings(plan: ComparisonPlan) -> dict[str, Any]:
     prepared, settings = plan.prepared, plan.prepared.settings
     return {
         "backbone": prepared.backbone,
-        "pretrained": plan.request.choices.pretrained,
-        "frozen": plan.request.freeze,
+        "pretrained": plan.prepared.pretrained,
+        "frozen": plan.prepared.frozen,
         "weights": None if plan.request.weights is None else str(plan.request.weights),
         "weights_digest": prepared.weights_digest,
         "heads": list(plan.request.heads),

@@ -23,6 +23,7 @@ from gapstone.heads import parse
 from gapstone.runtime.environment import cores
 from gapstone.storage.paths import check_input
 from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed
+from gapstone.training.choose_backbone import BackboneMode, mode_of
 from gapstone.training.loop import Pace, PrecisionChoice, Rows, measure_pace
 from gapstone.training.training_data import Log, StartProgress, TrainingData, TrainOptions, at_least, plan_training
 from gapstone.workers.job_processes import JobError, run_one
@@ -48,6 +49,8 @@ class CompareRequest:
     """A file of weights that the backbone starts from (gapstone.models.backbone_weights)."""
     freeze: bool = False
     """Do not train the backbone: it runs once over the images, and only heads are trained."""
+    finetune: bool = False
+    """Train a backbone further that has trained weights, which is frozen otherwise."""
 
     def checked(self) -> "CompareRequest":
         """The same with heads and baseline in canonical spelling. Raises ValueError for arguments that are wrong."""
@@ -69,12 +72,13 @@ class CompareRequest:
                 check_input(f"{option} {display(path)}", path)
         if self.weights is not None and self.choices.pretrained:
             raise ValueError(f"--weights {self.weights} and --pretrained: the backbone can start from one only.")
-        if self.freeze and self.weights is None and not self.choices.pretrained:
-            raise ValueError(
-                "--freeze without trained weights: heads on a random backbone compare nothing. Give --weights FILE (a "
-                "model that `gapstone train` wrote, or a state_dict), or --backbone timm:resnet18 --pretrained."
-            )
+        _ = self.mode
         return replace(self, heads=heads, baseline=baseline)
+
+    @property
+    def mode(self) -> BackboneMode:
+        """Whether the backbone is trained. Raises ValueError for options that contradict each other."""
+        return mode_of("auto", self.freeze, self.finetune, self.choices.from_scratch)
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class ComparisonPlan:
     @property
     def feature_pass(self) -> FeaturePass | None:
         """The pass of a frozen backbone; None if the backbone is trained."""
-        return plan_feature_pass(self.trials) if self.request.freeze else None
+        return plan_feature_pass(self.trials) if self.prepared.frozen else None
 
     @property
     def pass_seconds(self) -> float | None:
@@ -161,7 +165,7 @@ def plan_comparison(
     """
     read_earlier(out, request)  # fail for another DATA before the images are checked
     training = plan_training(
-        request.choices, range(request.seeds), request.folds, log, start_progress, request.weights, request.freeze
+        request.choices, range(request.seeds), request.folds, log, start_progress, request.weights, request.mode
     )
     objects = boxed_images(request.boxes, training, log) if request.boxes is not None else None
     begin()
@@ -172,7 +176,7 @@ def plan_comparison(
     make_trial = partial(
         Trial,
         backbone=prepared.backbone,
-        pretrained=request.choices.pretrained,
+        pretrained=prepared.pretrained,
         labels=prepared.labels,
         preprocessing=prepared.preprocessing,
         device=prepared.device,
@@ -258,7 +262,7 @@ def _measure(
     }
     try:
         # in a process of its own: a network too large for this machine must not end the comparison
-        job = time_feature_pass if request.freeze else _time_steps
+        job = time_feature_pass if prepared.frozen else _time_steps
         return {**measured, **run_one(partial(job, prepared.store.folder, request.choices.precision), trial)}
     except JobError as error:
         why = display(str(error))
@@ -306,7 +310,7 @@ def _measured_for(request: CompareRequest, prepared: TrainingData) -> object:
         "batch_size": prepared.settings.batch_size,
         "asked": request.choices.precision,
     }
-    if request.freeze:
+    if prepared.frozen:
         facts["frozen"] = prepared.weights_digest
     return json.loads(json.dumps(facts))  # in the form that plan.json reads back
 
@@ -317,7 +321,7 @@ def _start(request: CompareRequest, prepared: TrainingData) -> Start | None:
     # --precision float32 also stores float32: the way out if maps overflow in half precision
     stored: Literal["float16", "float32"] = "float32" if request.choices.precision == "float32" else "float16"
     path = request.weights.expanduser().absolute() if request.weights is not None else None
-    return Start(prepared.weights_digest, path, stored if request.freeze else None)
+    return Start(prepared.weights_digest, path, stored if prepared.frozen else None)
 
 
 def _where(data: str) -> str:

@@ -1,6 +1,5 @@
 """Open a model by its name: a file, `timm:NAME`, or a network and its weights. Then ask it about pictures."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from gapstone.models.classifier import Classifier, load, trial_image
 from gapstone.models.model_file import NotFiniteError, check_dry_run, check_finite, finite_logits
 from gapstone.nets import NAMES, NETS
 from gapstone.nets.checkpoints import FORMATS, read_checkpoint
-from gapstone.nets.zoo import class_names, survey, with_head
+from gapstone.nets.zoo import class_names, stored_size, survey, with_head
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,7 @@ def _published(name: str, weights: Path | None, device: str) -> ImageModel:
     mean, std, size = checkpoint.mean, checkpoint.std, checkpoint.size
     if checkpoint.in_channels == 1:
         mean, std = (sum(mean) / 3,), (sum(std) / 3,)
-    preprocessing = Preprocessing(checkpoint.in_channels, size, _stored(size, checkpoint.crop), mean, std)
+    preprocessing = Preprocessing(checkpoint.in_channels, size, stored_size(size, checkpoint.crop), mean, std)
     labels = class_names(checkpoint.classes, "imagenet-1k" if checkpoint.classes == 1000 else None)
     with torch.random.fork_rng(devices=[]):  # first weights, overwritten at once
         classifier = Classifier(name, checkpoint.head, labels, preprocessing)
@@ -209,10 +208,5 @@ def _published(name: str, weights: Path | None, device: str) -> ImageModel:
 
 def _of_timm(name: str, weights: Path | None, device: str) -> ImageModel:
     zoo = with_head(name.removeprefix("timm:"), weights)
-    preprocessing = Preprocessing(len(zoo.mean), zoo.size, _stored(zoo.size, zoo.crop), zoo.mean, zoo.std)
+    preprocessing = Preprocessing(len(zoo.mean), zoo.size, stored_size(zoo.size, zoo.crop), zoo.mean, zoo.std)
     return ImageModel(name, zoo.model.to(device), zoo.labels, preprocessing)
-
-
-def _stored(size: tuple[int, int], crop: float) -> tuple[int, int]:
-    """Of what size a picture is kept, of which the network sees the share `crop`."""
-    return math.floor(size[0] / crop), math.floor(size[1] / crop)

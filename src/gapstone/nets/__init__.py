@@ -13,7 +13,7 @@ from gapstone.nets.features import Features, TooManyParametersError, at_most, dr
 from gapstone.nets.hub import check_pretrained
 from gapstone.nets.in_timm import register_timm
 from gapstone.nets.registry import NAMES, NETS, TIMM, build
-from gapstone.nets.zoo import pretrained_moments
+from gapstone.nets.zoo import pretrained_input
 
 __all__ = [
     "NAMES",
@@ -26,6 +26,6 @@ __all__ = [
     "check_pretrained",
     "dry_run",
     "map_size",
-    "pretrained_moments",
+    "pretrained_input",
     "register_timm",
 ]

@@ -83,11 +83,35 @@ class AsMap(nn.Module):
         )
 
 
-def pretrained_moments(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) per colour channel, on the scale 0…1, that the pretrained weights of timm's `name` expect."""
+@dataclass(frozen=True)
+class PretrainedInput:
+    """The images that the pretrained weights of a timm model expect."""
+
+    size: tuple[int, int]
+    stored: tuple[int, int]
+    """Of the picture whose centre the network sees."""
+    mean: tuple[float, ...]
+    """Per colour channel, on the scale 0…1."""
+    std: tuple[float, ...]
+
+
+def pretrained_input(name: str) -> PretrainedInput:
+    """What the pretrained weights of timm's `name` expect of images.
+
+    >>> pretrained_input("tf_efficientnet_lite0")
+    PretrainedInput(size=(224, 224), stored=(256, 256), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    """
     with on_meta():
         described = create_timm(name, 3, pretrained=False).default_cfg
-    return tuple(described["mean"]), tuple(described["std"])
+    size = tuple(described["input_size"][1:])
+    return PretrainedInput(
+        size, stored_size(size, described["crop_pct"]), tuple(described["mean"]), tuple(described["std"])
+    )
+
+
+def stored_size(size: tuple[int, int], crop: float) -> tuple[int, int]:
+    """The size of the picture of which the network sees the share `crop`."""
+    return math.floor(size[0] / crop), math.floor(size[1] / crop)
 
 
 @dataclass(frozen=True)

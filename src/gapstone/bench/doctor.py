@@ -1,6 +1,6 @@
 """`gapstone doctor`: the machine, and which loop runs for which pool, region, device and dtype, and why.
 
-It uses the rule of every call (`loops/choose_loop.py`).
+The loop is chosen as for every call (`loops/choose_loop.py`).
 """
 
 import json

@@ -17,9 +17,9 @@ from rich.text import Text
 
 import gapstone as gs
 from gapstone import cli
-from gapstone.console.formatting import display, lines
+from gapstone.console.formatting import display, lines, show_warnings
 from gapstone.console.progress import Bars
-from gapstone.console.terminal import Terminal, show_warnings
+from gapstone.console.terminal import Terminal
 from gapstone.images.preprocessing import Preprocessing
 
 NASTY = ("\x1b[31;5;7mred", "\x1b]0;title\x07", "two\nFORGED: line", "cr\rFORGED", "rtl\u202egnp.exe",

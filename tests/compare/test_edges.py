@@ -261,7 +261,7 @@ def asked(fixed: bool, size: tuple[int, int] | None = None) -> Any:
         preprocessing=SimpleNamespace(size=(8, 10)),
         head=SimpleNamespace(size=size),
         fixed=fixed,
-        takes=lambda tried: min(tried) >= 6,
+        accepts=lambda tried: min(tried) >= 6,
         labels=np.array([0, 1]),
         logits=lambda rows, _=None: torch.eye(2)[np.asarray(rows)],
     )
@@ -269,13 +269,13 @@ def asked(fixed: bool, size: tuple[int, int] | None = None) -> Any:
 
 def test_sizes_that_a_model_takes():
     for one in (asked(True), asked(False, (4, 5))):
-        assert trial_measures.takes_only(one) == (8, 10)
-        assert trial_measures.takes(one, (8, 10))
-        assert not trial_measures.takes(one, (10, 8))
-        assert not trial_measures.takes(one, (80, 100))
-    assert trial_measures.takes_only(asked(False)) is None
-    assert trial_measures.takes(asked(False), (6, 6))
-    assert not trial_measures.takes(asked(False), (5, 60))
+        assert trial_measures.only_size(one) == (8, 10)
+        assert trial_measures.accepts(one, (8, 10))
+        assert not trial_measures.accepts(one, (10, 8))
+        assert not trial_measures.accepts(one, (80, 100))
+    assert trial_measures.only_size(asked(False)) is None
+    assert trial_measures.accepts(asked(False), (6, 6))
+    assert not trial_measures.accepts(asked(False), (5, 60))
 
 
 def test_accuracy_at_other_sizes():

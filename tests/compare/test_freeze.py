@@ -223,8 +223,8 @@ def test_a_trial_is_named_by_the_weights_and_by_being_frozen(half):
     assert trial.id == replace(trial, start=replace(start, path=Path("/elsewhere"))).id
     others = [
         replace(trial, start=None),
-        replace(trial, start=replace(start, kept=None)),
-        replace(trial, start=replace(start, kept="float32")),
+        replace(trial, start=replace(start, map_dtype=None)),
+        replace(trial, start=replace(start, map_dtype="float32")),
         replace(trial, start=replace(start, digest="0" * 16)),
     ]
     assert len({trial.id, *(other.id for other in others)}) == 5
@@ -530,7 +530,7 @@ def test_the_same_numbers_after_a_kill(data, weights, run, tmp_path, untimed, wh
 
 def test_the_plan_is_the_same_for_a_pass_that_is_half_done(half):
     what, _ = half
-    assert asdict(what.trials[0].start)["kept"] == "float16"
+    assert asdict(what.trials[0].start)["map_dtype"] == "float16"
     once_again = feature_pass.plan_feature_pass(what.trials)
     assert once_again.images == len(once_again.all) + len(once_again.changes) * len(once_again.robust)
     assert isinstance(feature_pass.backbone(what.trials[0]), nn.Module)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gapstone.data.read_image_info import image_info_of, parse_image_info
+from gapstone.data.image_info_cache import image_info_of, parse_image_info
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.serve import read_picture as serve
 from gapstone.workers import messages

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -91,7 +91,7 @@ def measure(
     job = CaseArrays(case, threads)
     keep = case.keep or case.direction == "backward"
     loop = loop_for(case.pool, job.x, job.place, job.parameters, keep)
-    with _mode(case):
+    with torch.inference_mode() if case.direction == "forward" else nullcontext():
         began = time.perf_counter()
         try:
             run = gapstone(job)
@@ -151,10 +151,6 @@ def _ready(contender: Contender, job: CaseArrays) -> tuple[Run | None, str]:
         return None, str(error)
     except Exception as error:
         return None, f"failed: {type(error).__name__}: {str(error).partition(chr(10))[0][:80]}"
-
-
-def _mode(case: Case) -> AbstractContextManager[Any]:
-    return torch.inference_mode() if case.direction == "forward" else nullcontext()
 
 
 def _limit(job: CaseArrays) -> tuple[str, Run, int]:

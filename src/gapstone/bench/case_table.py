@@ -37,7 +37,7 @@ def line(result: CaseResult) -> Text:
     text.append("".join(f"  {name} {result.notes[name]}" for name in failures), "yellow")
     if missing := [name for name in result.notes if name not in failures]:
         text.append(f"  –: {', '.join(missing)}", "dim")
-    if any(one.disturbed for one in (ours, theirs)):
+    if ours.disturbed or theirs.disturbed:
         text.append("  ~", "yellow")
     return text
 
@@ -46,13 +46,13 @@ def summary(results: list[CaseResult]) -> list[str]:
     """Return lines with the number of wins and losses, and the wrong results."""
     timed = [result for result in results if result.ratios]
     verdicts = [result.verdict() for result in timed]
-    own = sum(result.loop == "native" for result in timed)
+    native = sum(result.loop == "native" for result in timed)
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in ("faster", "alike", "slower"))
-    lines = [f"{len(timed)} against torch eager: {counts}; {own} of them run torch's own kernel (native)."]
+    lines = [f"{len(timed)} against torch eager: {counts}; {native} of them run torch's own kernel (native)."]
     wrong = [result for result in results if result.wrong]
-    lines += [f"WRONG: {one.case.title}, {one.case.group}: {one.wrong}" for one in wrong]
+    lines += [f"WRONG: {result.case.title}, {result.case.group}: {result.wrong}" for result in wrong]
     first = sum(result.first for result in results)
-    if any(one.disturbed for result in timed for one in result.seconds.values()):
+    if any(times.disturbed for result in timed for times in result.seconds.values()):
         lines.append(DISTURBED)
     lines.append(
         f"First calls, in which kernels are compiled or loaded from disk: {first:.1f} s in all, in no row above."

@@ -1,12 +1,13 @@
 """`gapstone doctor`: the machine, and which loop runs for which pool, region, device and dtype, and why.
 
-It uses the rule of every call (`loops/choose_loop.py`).
+The loop is chosen as for every call (`loops/choose_loop.py`).
 """
 
 import json
 import os
 import platform
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -163,17 +164,18 @@ def report(console: Console, facts: dict[str, str], cases: list[Served], wide: b
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     for device in dict.fromkeys(case.device for case in cases):
         of_device = [case for case in cases if case.device == device]
-        tables: dict[str, list[Served]] = {}
+        tables: dict[str, dict[tuple[str, str], str | None]] = {}
         for dtype, layout in dict.fromkeys((case.dtype, case.layout) for case in of_device):
             rows = [case for case in of_device if (case.dtype, case.layout) == (dtype, layout)]
             title = f"{device}, {dtype}, {layout}"
-            same = [other for other, rows_shown in tables.items() if _same(rows, rows_shown)]
+            loops = {(case.region, case.pool): case.loop for case in rows}
+            same = [other for other, loops_shown in tables.items() if loops == loops_shown]
             if same and not wide:
                 console.print(f"\n{title}: as {same[0]}")
                 continue
-            tables[title] = rows
+            tables[title] = loops
             console.print()
-            console.print(_table(title, rows))
+            console.print(_table(title, loops))
     reasons = Counter((case.loop, case.why) for case in cases if case.loop)
     console.print("\nWhy:")
     for (loop, why), count in sorted(reasons.items(), key=str):
@@ -181,19 +183,11 @@ def report(console: Console, facts: dict[str, str], cases: list[Served], wide: b
     console.print("\n–: refused with an error that says why.  reference is the plain loop in torch, on any device.")
 
 
-def _same(rows: list[Served], others: list[Served]) -> bool:
-    return [(r.region, r.pool, r.loop) for r in rows] == [(o.region, o.pool, o.loop) for o in others]
-
-
-def _table(title: str, rows: list[Served]) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    regions = list(dict.fromkeys(case.region for case in rows))
-    table.add_column("pool")
-    for region in regions:
-        table.add_column(region)
-    loops = {(case.pool, case.region): case.loop or "–" for case in rows}
-    for pool in dict.fromkeys(case.pool for case in rows):
-        table.add_row(pool, *(loops[pool, region] for region in regions))
+def _table(title: str, loops: Mapping[tuple[str, str], str | None]) -> Table:
+    regions = list(dict.fromkeys(region for region, _ in loops))
+    table = Table("pool", *regions, title=title, title_justify="left", box=None, pad_edge=False)
+    for pool in dict.fromkeys(pool for _, pool in loops):
+        table.add_row(pool, *(loops[region, pool] or "–" for region in regions))
     return table
 
 

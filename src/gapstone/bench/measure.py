@@ -2,11 +2,11 @@
 
 import random
 import resource
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from gapstone.runtime import timing
 
 FEWEST = 5  # least number of rounds; with fewer undisturbed samples, all samples count
 LEAST = 5e-4  # least seconds of a sample: shorter calls are repeated in it
@@ -29,11 +29,8 @@ class TimeSpread:
     """Whether too few samples were undisturbed, so that all of them count."""
 
 
-Samples = Mapping[str, list[Sample]]
-
-
 def interleaved(
-    runs: Mapping[str, Callable[[], Any]], rounds: int, seconds: float, threads: int
+    runs: Mapping[str, Callable[[], object]], rounds: int, seconds: float, threads: int
 ) -> dict[str, list[Sample]]:
     """Time every call once per round, in random order: a call after a copy finds the cache full of the copy.
 
@@ -54,14 +51,14 @@ def interleaved(
     return samples
 
 
-def _repeats(run: Callable[[], Any]) -> int:
+def _repeats(run: Callable[[], object]) -> int:
     run()
     began = time.perf_counter()
     run()
     return max(1, min(1000, round(LEAST / max(time.perf_counter() - began, 1e-7))))
 
 
-def _sample(run: Callable[[], Any], repeats: int, clock: Callable[[], float], threads: int) -> Sample:
+def _sample(run: Callable[[], object], repeats: int, clock: Callable[[], float], threads: int) -> Sample:
     switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
     began = clock()
     for _ in range(repeats):
@@ -72,19 +69,18 @@ def _sample(run: Callable[[], Any], repeats: int, clock: Callable[[], float], th
 
 
 def spread(samples: list[Sample]) -> TimeSpread:
-    clean = [sample.seconds for sample in samples if not sample.disturbed]
-    few = len(clean) < min(FEWEST, len(samples))
-    return _spread([sample.seconds for sample in samples] if few else clean, few)
+    return _spread([(sample.seconds, sample.disturbed) for sample in samples])
 
 
 def ratio(others: list[Sample], ours: list[Sample]) -> TimeSpread:
     """Return the ratio of times per round, in which disturbances affect both."""
-    pairs = list(zip(others, ours, strict=True))
-    clean = [a.seconds / b.seconds for a, b in pairs if not (a.disturbed or b.disturbed)]
-    few = len(clean) < min(FEWEST, len(pairs))
-    return _spread([a.seconds / b.seconds for a, b in pairs] if few else clean, few)
+    pairs = zip(others, ours, strict=True)
+    return _spread([(a.seconds / b.seconds, a.disturbed or b.disturbed) for a, b in pairs])
 
 
-def _spread(values: list[float], disturbed: bool) -> TimeSpread:
-    low, high = (values[0],) * 2 if len(values) == 1 else statistics.quantiles(values, n=4, method="inclusive")[::2]
-    return TimeSpread(statistics.median(values), low, high, len(values), disturbed)
+def _spread(values: list[tuple[float, bool]]) -> TimeSpread:
+    """Of the undisturbed values, or of all if those are too few."""
+    clean = [value for value, disturbed in values if not disturbed]
+    few = len(clean) < min(FEWEST, len(values))
+    chosen = [value for value, _ in values] if few else clean
+    return TimeSpread(**timing.spread(chosen), samples=len(chosen), disturbed=few)

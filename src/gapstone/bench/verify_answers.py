@@ -14,22 +14,25 @@ def wrong(output: Any, truth: Sequence[Tensor], plain: Any, dtype: torch.dtype) 
     the gradient of a parameter, whose logarithms nearly cancel).
     """
     for actual, expected, other, units in zip(answers(output), truth, answers(plain), (1, 4), strict=False):
-        if actual.shape != expected.shape:
-            return f"shape {tuple(actual.shape)} where {tuple(expected.shape)} is right"
         allowed = 2 * _error(other, expected) + units * _epsilon(dtype) * expected.abs().max().item()
-        if not (error := _error(actual, expected)) <= allowed:
-            return f"off by {error:.2g} where {allowed:.2g} is allowed"
+        if reason := _why_wrong(actual, expected, allowed):
+            return reason
     return None
 
 
 def unlike(output: Any, truth: Sequence[Tensor], dtype: torch.dtype) -> str | None:
     """Return None, or why the output of another library, which may round differently, is not that of the pool."""
     for other, expected in zip(answers(output), truth, strict=False):  # some return no gradient of the parameter
-        if other.shape != expected.shape:
-            return f"shape {tuple(other.shape)} where {tuple(expected.shape)} is right"
-        allowed = max(1e-4, 4 * _epsilon(dtype)) * expected.abs().max().item()
-        if not (error := _error(other, expected)) <= allowed:
-            return f"off by {error:.2g} where {allowed:.2g} is allowed"
+        if reason := _why_wrong(other, expected, max(1e-4, 4 * _epsilon(dtype)) * expected.abs().max().item()):
+            return reason
+    return None
+
+
+def _why_wrong(actual: Tensor, expected: Tensor, allowed: float) -> str | None:
+    if actual.shape != expected.shape:
+        return f"shape {tuple(actual.shape)} where {tuple(expected.shape)} is right"
+    if not (error := _error(actual, expected)) <= allowed:
+        return f"off by {error:.2g} where {allowed:.2g} is allowed"
     return None
 
 

@@ -5,10 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gapstone.commands.loading import loading
-from gapstone.commands.option_types import (
-    path_option,
-)
+from gapstone.commands.option_types import loading, path_option
 
 
 def doctor(
@@ -27,10 +24,7 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Three rounds: a first look.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="1: CPU time, which repeats best; more: wall time.")] = 1,
     only: Annotated[str, typer.Option(metavar="REGEX", help="Only such cases: 'gem', 'backward', '×112'.")] = "",
-    out: Annotated[
-        Path | None,
-        path_option("Also write all numbers here.", "--json", metavar="FILE"),
-    ] = None,
+    out: Annotated[Path | None, path_option("Also write all numbers here.", "--json", metavar="FILE")] = None,
 ) -> None:
     """Measure the pools networks run all day against torch on this machine, losses included.
 

@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from gapstone.commands.loading import loading
 from gapstone.commands.option_types import (
     BatchSize,
     Device,
@@ -17,6 +16,8 @@ from gapstone.commands.option_types import (
     Native,
     Weights,
     data_option,
+    from_options,
+    loading,
     not_empty,
     path_option,
     to_path,
@@ -61,10 +62,7 @@ def explain(
     all_classes: Annotated[
         bool, typer.Option("--all", help="Keep the maps of all classes; --top of them are shown.")
     ] = False,
-    out: Annotated[
-        Path | None,
-        path_option("Where results go (default: runs/explain-MODEL)."),
-    ] = None,
+    out: Annotated[Path | None, path_option("Where results go (default: runs/explain-MODEL).")] = None,
     html: Annotated[bool, typer.Option("--html", help="Also one page of all pictures that needs no network.")] = False,
     as_json: Json = False,
     drawings: Annotated[bool, typer.Option("--drawings/--no-drawings", help="A PNG per picture.")] = True,
@@ -85,27 +83,12 @@ def explain(
     The same command again, after Ctrl-C or a crash, does only what is missing. An unreadable picture is listed with
     its reason (exit code 1).
     """
+    options = locals()
     with loading():
         from gapstone.explaining.explain_files import explain_files
         from gapstone.explaining.explain_request import ExplainRequest
 
-    request = ExplainRequest(
-        model=model,
-        images=tuple(images),
-        classes=classes,
-        top=top,
-        all_classes=all_classes,
-        box=box,
-        how=how,
-        alpha=alpha,
-        drawings=drawings,
-        html=html,
-        as_json=as_json,
-        device=device,
-        batch_size=batch_size,
-        weights=weights,
-        native=native,
-    )
+    request = from_options(ExplainRequest, options, images=tuple(images))
     if not explain_files(request, out or results_folder("explain", model)):
         raise typer.Exit(1)
 
@@ -134,10 +117,7 @@ def inspect(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document on standard output instead of tables.")
     ] = False,
-    picture: Annotated[
-        Path | None,
-        path_option("Also draw it: .png or .svg.", metavar="FILE"),
-    ] = None,
+    picture: Annotated[Path | None, path_option("Also draw it: .png or .svg.", metavar="FILE")] = None,
 ) -> None:
     """Where a network's parameters and multiply-adds are, which sizes it takes, what another head would cost on it."""
     with loading():
@@ -149,10 +129,7 @@ def inspect(
 def convert(
     model: Model,
     head: Annotated[str, typer.Option(help="The new head, such as gap or fc:grid=7.")] = "gap",
-    data: Annotated[
-        str | None,
-        data_option("Labelled images to fit it to, in any form of DATA."),
-    ] = None,
+    data: Annotated[str | None, data_option("Labelled images to fit it to, in any form of DATA.")] = None,
     out: Annotated[Path, typer.Option(parser=to_path, metavar="PATH", help="The new model's file.")] = Path(
         "converted.safetensors"
     ),
@@ -182,45 +159,24 @@ def convert(
 
     The new head and the old one are compared on test images. After Ctrl-C the same command goes on where it was.
     """
+    options = locals()
     with loading():
         from gapstone.converting.convert import convert as run
         from gapstone.converting.convert_request import ConvertRequest
 
-    request = ConvertRequest(
-        model=model,
-        head=head,
-        data=data,
-        out=out,
-        finetune=finetune,
-        method=method,
-        limit=limit,
-        weights=weights,
-        native=native,
-        device=device,
-        seed=seed,
-        batch_size=batch_size,
-        duplicates=duplicates,
-        duplicate_threshold=duplicate_threshold,
-    )
-    run(request, as_json)
+    run(from_options(ConvertRequest, options), as_json)
 
 
 def export(
     model: Model,
     onnx: Annotated[Path | None, path_option("Write this ONNX file.")] = None,
-    pt2: Annotated[
-        Path | None,
-        path_option("Write this torch.export file, read without gapstone."),
-    ] = None,
+    pt2: Annotated[Path | None, path_option("Write this torch.export file, read without gapstone.")] = None,
     maps: Annotated[bool, typer.Option("--maps/--no-maps", help="The maps of all classes as a second output.")] = True,
     opset: Annotated[int, typer.Option(help="Of the ONNX file: 18 to 23.")] = 18,
     int8: Annotated[
         bool, typer.Option("--int8", help="Also NAME.int8.onnx, calibrated and measured on --data.")
     ] = False,
-    data: Annotated[
-        str | None,
-        data_option("For --int8: labelled images, in any form of DATA."),
-    ] = None,
+    data: Annotated[str | None, data_option("For --int8: labelled images, in any form of DATA.")] = None,
     weights: Weights = None,
     duplicates: DuplicatesOption = "group",
     duplicate_threshold: DuplicateThreshold = None,

@@ -1,9 +1,27 @@
 """The options that several commands share, each written once: type, help, and the check of what is typed."""
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
+
+Request = TypeVar("Request")
+
+
+def from_options(kind: type[Request], options: Mapping[str, object], **others: object) -> Request:
+    """Make a dataclass of the options that are called as its fields are; `others` are its other fields."""
+    names = {field.name for field in fields(kind)} - set(others)  # type: ignore[arg-type]
+    return kind(**{name: options[name] for name in names}, **others)
+
+
+def loading() -> AbstractContextManager[None]:
+    """Show "Loading PyTorch" until the block ends."""
+    from gapstone.console.progress import loading as bar  # rich's bars cost `gapstone --help` too much
+
+    return bar()
 
 
 def not_empty(name: str) -> str:

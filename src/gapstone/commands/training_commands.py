@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from gapstone.commands.loading import loading
 from gapstone.commands.option_types import (
     AugmentOption,
     Backbone,
@@ -25,6 +24,8 @@ from gapstone.commands.option_types import (
     Size,
     StartWeights,
     WeightDecay,
+    from_options,
+    loading,
     path_option,
     to_path,
 )
@@ -66,10 +67,7 @@ def compare(
             metavar="CSV",
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        path_option("Where results go (default: runs/compare-NAME)."),
-    ] = None,
+    out: Annotated[Path | None, path_option("Where results go (default: runs/compare-NAME).")] = None,
     size: Size = None,
     limit: Limit = None,
     epochs: Epochs = None,
@@ -90,31 +88,15 @@ def compare(
 
     The same command again, after Ctrl-C or a crash, trains only what is missing.
     """
+    options = locals()
     with loading():
         from gapstone.compare.plan import CompareRequest
         from gapstone.compare.run_comparison import compare as run
         from gapstone.heads import split_specs
         from gapstone.training.training_data import TrainOptions
 
-    options = TrainOptions(
-        data=data,
-        backbone=backbone,
-        pretrained=pretrained,
-        size=size,
-        limit=limit,
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        augment=augment,
-        precision=precision,
-        device=device,
-        duplicates=duplicates,
-        duplicate_threshold=duplicate_threshold,
-    )
-    request = CompareRequest(
-        options, tuple(split_specs(heads)), seeds, folds, baseline, workers, boxes, weights, freeze
+    request = from_options(
+        CompareRequest, options, choices=from_options(TrainOptions, options), heads=tuple(split_specs(heads))
     )
     run(request, out or results_folder("compare", data), command=shlex.join(["gapstone", *sys.argv[1:]]))
 
@@ -132,8 +114,7 @@ def report(
 def check(
     data: Data,
     out: Annotated[
-        Path | None,
-        path_option("Where scan.json, scan.txt, scan.csv and scan.html go (default: runs/check-NAME)."),
+        Path | None, path_option("Where scan.json, scan.txt, scan.csv and scan.html go (default: runs/check-NAME).")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes (default: one per core).", show_default=False)] = None,
     max_pixels: Annotated[
@@ -150,8 +131,8 @@ def check(
         from gapstone.data.check_data import check as run
         from gapstone.images.load import MAX_PIXELS
 
-    found = run(data, out, workers, MAX_PIXELS if max_pixels is None else max_pixels, duplicate_threshold)
-    if found.refused is not None:
+    scan = run(data, out, workers, MAX_PIXELS if max_pixels is None else max_pixels, duplicate_threshold)
+    if scan.refused is not None:
         raise typer.Exit(1)
 
 
@@ -178,25 +159,9 @@ def train(
     duplicate_threshold: DuplicateThreshold = None,
 ) -> None:
     """Train one classifier and save it as one safe file: weights, labels, preprocessing, backbone and head."""
+    options = locals()
     with loading():
         from gapstone.training.train_model import train_model
         from gapstone.training.training_data import TrainOptions
 
-    options = TrainOptions(
-        data=data,
-        backbone=backbone,
-        pretrained=pretrained,
-        size=size,
-        limit=limit,
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        augment=augment,
-        precision=precision,
-        device=device,
-        duplicates=duplicates,
-        duplicate_threshold=duplicate_threshold,
-    )
-    train_model(options, head, seed, out)
+    train_model(from_options(TrainOptions, options), head, seed, out)

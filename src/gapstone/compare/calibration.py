@@ -21,13 +21,7 @@ def calibration(logits: ArrayLike, labels: ArrayLike, bins: int = BINS) -> dict[
     * `bins`: `edges` (16 numbers), and for each bin `count`, mean `confidence` and `accuracy` (None where it is empty).
       A confidence on an edge belongs to the bin below.
 
-    Args:
-        logits: (n, K).
-        labels: (n,), from 0 to K − 1.
-        bins: number of bins.
-
-    Raises:
-        ValueError: logits that are not finite, or no image.
+    Logits are (n, K), labels (n,). Raises ValueError for logits that are not finite, or no image.
     """
     z, y = np.asarray(logits, np.float64), np.asarray(labels, np.int64)
     if z.ndim != 2 or y.shape != z.shape[:1] or not len(y):

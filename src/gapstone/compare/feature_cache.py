@@ -129,8 +129,8 @@ class CachedPredictor:
         return self._vectors[change][torch.from_numpy(np.searchsorted(pooled.rows, rows)).to(self.device)]
 
     def _join(self, vectors: Tensor) -> Tensor:
-        own = vectors[:, [self.cache.pools.index(name) for name in pools_of(self.head) or ()]]
-        return own.flatten(1) if self.head.recipe.join == "cat" else own.mean(1)
+        pooled = vectors[:, [self.cache.pools.index(name) for name in pools_of(self.head) or ()]]
+        return pooled.flatten(1) if self.head.recipe.join == "cat" else pooled.mean(1)
 
     @torch.inference_mode()
     def logits(self, rows: Rows, change: Change = STILL) -> Tensor:
@@ -141,7 +141,7 @@ class CachedPredictor:
     def maps(self, rows: Rows) -> tuple[Tensor, Placement]:
         return self.cache.maps[STILL][rows].to(self.device).float(), self.cache.placement
 
-    def takes(self, size: tuple[int, int]) -> bool:
+    def accepts(self, size: tuple[int, int]) -> bool:
         return size in self.cache.sizes
 
     def cost(self) -> dict[str, int]:

@@ -3,13 +3,12 @@
 The moved and resized test images of the measurements are the same for every head and seed, so the pass includes them.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from gapstone.pooling import Pool, pools_in
 from gapstone.pools.digest import own_pools
 from gapstone.storage.resumable_rows import RowsError, compute_rows
 from gapstone.tracing.arithmetic import macs
-from gapstone.training.loop import WORTH_BFLOAT16, Precision, Rows, faster, feature_maps, make_repeatable
+from gapstone.training.loop import Precision, PrecisionChoice, Rows, feature_maps, make_repeatable, time_precisions
 from gapstone.workers.job_processes import JobError, run_jobs
 
 NAME = "Frozen backbone, one pass"
@@ -84,19 +83,11 @@ def run_feature_pass(
     store: Path,
     folder: Path,
     progress: Callable[[int, int], None],
-    log: Callable[[str], None] | None = None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> FeatureCache:
     """Run the pass in a process of its own; rows that `folder` already holds are not computed again.
 
-    Args:
-        plan: the images.
-        store: folder of the decoded images.
-        folder: for the features.
-        progress: called with (done, total).
-        log: called with a message when a file in `folder` is damaged.
-
-    Raises:
-        JobError: the pass failed; says why.
+    `store` is the folder of the decoded images. Raises JobError if the pass fails.
     """
     cache: FeatureCache | None = None
     for news in run_jobs(partial(compute_features, store, folder), [plan], 1):
@@ -104,16 +95,15 @@ def run_feature_pass(
             raise JobError(f"the frozen backbone's pass over the images failed: {news.what}")
         if news.kind == "news" and isinstance(news.what, FeatureCache):
             cache = news.what
-        elif news.kind == "news" and isinstance(news.what, str):
-            if log is not None:
-                log(news.what)
+        elif news.kind == "news" and isinstance(news.what, str):  # a damaged file in `folder`
+            log(news.what)
         elif news.kind == "news":
             progress(*news.what)
     assert cache is not None
     return cache
 
 
-def compute_features(image_folder: Path, folder: Path, plan: FeaturePass, send: Callable[[Any], None]) -> None:
+def compute_features(image_folder: Path, folder: Path, plan: FeaturePass, send: Callable[[object], None]) -> None:
     """The job of the pass: sends messages and (done, total) while it runs, and the `FeatureCache` at the end."""
     make_repeatable()  # with torch's own number of threads: all cores, or OMP_NUM_THREADS
     store = Store.open(image_folder)
@@ -121,11 +111,11 @@ def compute_features(image_folder: Path, folder: Path, plan: FeaturePass, send: 
     predictor = ModelPredictor(model, store)
     size = plan.trial.preprocessing.size
     sizes = [other for other, _ in trial_measures.resized(size)]
-    taken = frozenset(s for s in sizes if s == size or (model.features.fixed is None and predictor.takes(s)))
+    accepted = frozenset(s for s in sizes if s == size or (model.features.fixed is None and predictor.accepts(s)))
     writer = _FeatureWriter(plan, store, folder, model, send)
     maps: dict[Change, RowCache] = {}
     pooled: dict[Change, RowCache] = {}
-    for change in (STILL, *(c for c in plan.changes if c.size is None or c.size in taken)):
+    for change in (STILL, *(c for c in plan.changes if c.size is None or c.size in accepted)):
         rows = plan.all if change == STILL else plan.robust
         if plan.needs_maps:
             maps[change] = writer.maps(rows, change)
@@ -143,38 +133,24 @@ def compute_features(image_folder: Path, folder: Path, plan: FeaturePass, send: 
             cells=map_size(model.features, plan.trial.preprocessing.channels, size),
             fixed=model.features.fixed is not None,
             placement=placement,
-            sizes=taken,
+            sizes=accepted,
             parameters=sum(p.numel() for p in model.features.parameters()),
             macs=macs(model.features, _image(plan.trial)),
         )
     )
 
 
-def time_feature_pass(
-    store: Path, precision: Literal["auto", "float32", "bfloat16"], trial: Trial, send: Callable[[Any], None]
-) -> None:
-    """The job that measures the seconds per image of the pass, and its fastest precision; as plan.json has them.
-
-    With "auto", bfloat16 is chosen under the conditions of `training.loop.measure_pace`.
-    """
+def time_feature_pass(store: Path, precision: PrecisionChoice, trial: Trial, send: Callable[[object], None]) -> None:
+    """The job that measures the seconds per image of the pass, and its fastest precision; as plan.json has them."""
     pictures, model = Store.open(store), backbone(trial)
     rows = trial.train[: trial.settings.batch_size]
-    candidates: tuple[Precision, ...]
-    if precision == "auto":
-        large = macs(model.features, _image(trial)) >= WORTH_BFLOAT16
-        candidates = ("float32", "bfloat16") if large else ("float32",)
-    else:
-        candidates = (precision,)
-    seconds: dict[Precision, list[float]] = {candidate: [] for candidate in candidates}
-    for turn in range(4):  # the first warms up
-        for candidate, times in seconds.items():
-            began = time.perf_counter()
-            # its logits are on the CPU: no work is pending on a GPU
-            ModelPredictor(model, pictures, candidate, len(rows)).logits(rows)
-            times += [time.perf_counter() - began] * bool(turn)
-    medians = {candidate: float(np.median(times)) for candidate, times in seconds.items()}
-    fastest = faster(medians)
-    send({"precision": fastest, "image_seconds": medians[fastest] / len(rows)})
+
+    def predict(precision: Precision, _: int) -> None:
+        # its logits are on the CPU: no work is pending on a GPU
+        ModelPredictor(model, pictures, precision, len(rows)).logits(rows)
+
+    pace = time_precisions(precision, macs(model.features, _image(trial)), predict, 4)
+    send({"precision": pace.precision, "image_seconds": pace.step / len(rows)})
 
 
 def backbone(trial: Trial) -> Classifier:
@@ -191,13 +167,13 @@ class _FeatureWriter:
     """Computes maps and pooled vectors, stores them on disk, and sends its progress."""
 
     def __init__(
-        self, plan: FeaturePass, store: Store, folder: Path, model: Classifier, send: Callable[[Any], None]
+        self, plan: FeaturePass, store: Store, folder: Path, model: Classifier, send: Callable[[object], None]
     ) -> None:
         self.plan, self.store, self.folder, self.model, self.send = plan, store, folder, model, send
         self.pools: dict[str, Pool] = fixed_pools(list(plan.heads))
         assert plan.trial.start is not None
-        assert plan.trial.start.kept is not None
-        self.dtype = getattr(torch, plan.trial.start.kept)
+        assert plan.trial.start.map_dtype is not None
+        self.dtype = getattr(torch, plan.trial.start.map_dtype)
         self.images_done = 0
 
     def maps(self, rows: Rows, change: Change) -> RowCache:
@@ -259,8 +235,8 @@ class _FeatureWriter:
         """Compute the rows that are not on disk yet; `counts`: the backbone runs, so the images count as progress."""
         trial, done_before, total = self.plan.trial, self.images_done, self.plan.images
         about = {**trial.backbone_facts(), "rows": digest_of(rows), "change": str(change), "pools": pools}
-        if own := own_pools(name for layer in self.pools.values() for name in pools_in(layer)):
-            about["own pools"] = own
+        if users_pools := own_pools(name for layer in self.pools.values() for name in pools_in(layer)):
+            about["own pools"] = users_pools
         step = change.batch_size(trial.settings.batch_size, trial.preprocessing.size)
         progress = (lambda done, _: self.send((done_before + done, total))) if counts else None
         array = compute_rows(self.folder, name, about, len(rows), compute, step, dtype, progress, self.send)

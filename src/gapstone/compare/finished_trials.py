@@ -23,14 +23,9 @@ class FinishedTrial:
     facts: dict[str, Any]
     arrays: dict[str, Any]
 
-    def correct(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
+    def correct(self, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each test image is classified correctly."""
         return np.asarray(self.arrays["answer"] == labels[self.arrays["test"]])
-
-    @property
-    def shifted(self) -> NDArray[np.float32]:
-        """For each image of the robustness tests, the share of its moves that are classified correctly."""
-        return np.asarray(self.arrays["shifted"])
 
 
 def missing(plan: ComparisonPlan, out: Path, log: Callable[[str], None]) -> list[Trial]:

@@ -22,7 +22,7 @@ from gapstone.compare.remarks import remarks
 from gapstone.compare.statistics import compare_pairs, interval
 from gapstone.compare.trials import Trial
 from gapstone.compare.verdict import sentences
-from gapstone.heads import Spec, parse
+from gapstone.heads import parse
 from gapstone.images.cropping import cropping_note
 from gapstone.runtime.environment import installed, processor
 from gapstone.storage.sealed_json import digests, write_sealed
@@ -44,21 +44,15 @@ def gather(
 ) -> dict[str, Any]:
     """Read every finished trial of the plan and write results.json, results.csv, predictions.csv and pictures.npz.
 
-    Args:
-        plan: the comparison.
-        out: folder of the results.
-        failed: the reason of each failure by trial id.
-        command: the command line, for the report.
-        speed: ms per image by head, from `measure_head_speeds`.
-
-    Returns:
-        The results, as in results.json.
+    `failed` is the reason of each failure by trial id; `speed`, by head, is from `measure_head_speeds`. Returns the
+    results, as in results.json.
     """
     done = read_finished(plan, out)
     prepared, labels = plan.prepared, plan.prepared.store.labels
     folds = plan.request.folds
     tested = np.concatenate([split.test for split in prepared.splits]) if folds else prepared.splits[0].test
     pictures, worst = _worst(plan, done)
+    localised = {head: [trial for trial in trials if "found" in trial.arrays] for head, trials in done.items()}
     results: dict[str, Any] = {
         "schema": SCHEMA,
         "gapstone": gapstone.__version__,
@@ -71,9 +65,9 @@ def gather(
         "scan": prepared.scan.to_json(),
         "heads": [_head(plan, head, done[head], failed, speed.get(head)) for head in plan.request.heads],
         "pairs": _pairs(plan, done, lambda finished: finished.correct(labels)),
-        "shift_pairs": _pairs(plan, done, lambda finished: finished.shifted),
+        "shift_pairs": _pairs(plan, done, lambda finished: np.asarray(finished.arrays["shifted"])),
         "localisation": _objects(plan, tested),
-        "localisation_pairs": _localisation_pairs(plan, done),
+        "localisation_pairs": _pairs(plan, localised, lambda finished: np.asarray(finished.arrays["found"])),
         "trials": [_trial(trial, done[trial.head], failed) for trial in plan.trials],
         "worst": worst,
     }
@@ -124,11 +118,7 @@ def _settings(plan: ComparisonPlan) -> dict[str, Any]:
         "baseline": plan.baseline,
         "seeds": [] if plan.request.folds else list(range(plan.request.seeds)),
         "folds": plan.request.folds,
-        "epochs": settings.epochs,
-        "patience": settings.patience,
-        "batch_size": settings.batch_size,
-        "optimizer": settings.optimizer,
-        "learning_rate": settings.learning_rate,
+        **{key: getattr(settings, key) for key in ("epochs", "patience", "batch_size", "optimizer", "learning_rate")},
         "weight_decay": settings.weight_decay,
         "augment": settings.augment.describe(),
         "precision": settings.precision,
@@ -140,18 +130,14 @@ def _settings(plan: ComparisonPlan) -> dict[str, Any]:
     }
 
 
-def _described(spec: Spec) -> str:
-    grid = int(spec.number("grid", 0))
-    return (f"maps averaged to {grid}×{grid}, " if grid else "") + spec.recipe.describe
-
-
 def _head(
     plan: ComparisonPlan, head: str, done: Sequence[FinishedTrial], failed: dict[str, str], speed: dict[str, Any] | None
 ) -> dict[str, Any]:
     spec = parse(head)
+    grid = int(spec.number("grid", 0))
     entry: dict[str, Any] = {
         "head": head,
-        "describe": _described(spec),
+        "describe": (f"maps averaged to {grid}×{grid}, " if grid else "") + spec.recipe.describe,
         "failed": [
             {"seed": trial.seed, "reason": failed[trial.id]}
             for trial in plan.trials
@@ -212,7 +198,7 @@ def _localisation(facts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     }
 
 
-def _objects(plan: ComparisonPlan, tested: NDArray[Any]) -> dict[str, Any] | None:
+def _objects(plan: ComparisonPlan, tested: NDArray[np.int64]) -> dict[str, Any] | None:
     """The numbers of images and boxes that localisation is measured on, and the scores of the baselines."""
     if plan.objects is None:
         return None
@@ -223,11 +209,6 @@ def _objects(plan: ComparisonPlan, tested: NDArray[Any]) -> dict[str, Any] | Non
         "validation": len(among(plan.objects, plan.prepared.splits[0].validation)),
         "baselines": baselines(boxed),
     }
-
-
-def _localisation_pairs(plan: ComparisonPlan, done: dict[str, list[FinishedTrial]]) -> list[dict[str, Any]]:
-    localised = {head: [trial for trial in trials if "found" in trial.arrays] for head, trials in done.items()}
-    return _pairs(plan, localised, lambda finished: np.asarray(finished.arrays["found"]))
 
 
 def _stat(values: list[float], within: tuple[float, float] = SHARE) -> dict[str, Any]:
@@ -339,6 +320,5 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    libraries = {name: installed(name) for name in ("torch", "numpy", "pillow", "timm")}
-    own = {"gapstone": gapstone.__version__, "python": platform.python_version()}
-    return own | {name: version for name, version in libraries.items() if version is not None}
+    libraries = {name: version for name in ("torch", "numpy", "pillow", "timm") if (version := installed(name))}
+    return {"gapstone": gapstone.__version__, "python": platform.python_version()} | libraries

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.compare.plan import ComparisonPlan, cores
+from gapstone.compare.plan import ComparisonPlan
+from gapstone.compare.speed_differences import busy_sign
 from gapstone.compare.trials import Trial
 from gapstone.models.classifier import Classifier
-from gapstone.runtime.timing import busy, ratio, spread, take_turns
+from gapstone.runtime.environment import cores
+from gapstone.runtime.timing import ratio, spread, take_turns
 from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed, write_sealed
 from gapstone.training.loop import Precision, logits
 from gapstone.workers.job_processes import run_one
@@ -26,7 +28,7 @@ VERSION = 2  # raised when the measurement or the format of speed.json changes
 
 
 def measure_head_speeds(
-    plan: ComparisonPlan, heads: Sequence[str], out: Path, log: Callable[[str], None] | None = None
+    plan: ComparisonPlan, heads: Sequence[str], out: Path, log: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
     """Measure ms per image for each head, in batches of 16 on all threads: {median, low, high (quartiles), ratio, …}.
 
@@ -49,13 +51,12 @@ def measure_head_speeds(
     path = out / "speed.json"
     try:
         earlier = read_sealed(path, "speed")
-        if earlier["for"] == key and not _was_busy(earlier["heads"]):
+        if earlier["for"] == key and not busy_sign(earlier["heads"].values()):
             return dict(earlier["heads"])
     except FileNotFoundError:
         pass
     except DamagedError as error:
-        if log is not None:
-            log(damage_note([error]))
+        log(damage_note([error]))
     first = {trial.head: trial for trial in reversed(plan.trials) if trial.head in heads}
     # in a process of its own, without memory or threads that trials have left behind
     trials = [replace(first[head], pretrained=False, start=None) for head in heads]
@@ -65,7 +66,7 @@ def measure_head_speeds(
 
 
 @torch.inference_mode()
-def _rounds(baseline: str, trials: list[Trial], send: Callable[[Any], None]) -> None:
+def _rounds(baseline: str, trials: list[Trial], send: Callable[[object], None]) -> None:
     """The job that measures; sends the summary."""
     torch.set_num_threads(cores())
     device, precision = torch.device(trials[0].device), trials[0].settings.precision
@@ -103,8 +104,3 @@ def summary(seconds: Mapping[str, Sequence[float]], baseline: str) -> dict[str, 
             "ratio": None if baseline_times is None else ratio(times, baseline_times),
         }
     return statistics
-
-
-def _was_busy(heads: Mapping[str, Any]) -> bool:
-    others = max((speed["others"] or 0 for speed in heads.values()), default=0)
-    return busy(others, heads.values()) is not None

@@ -22,12 +22,8 @@ class LinearDescent:
         >>> run(epoch=1)                                # the mean loss
         1.31
 
-    Args:
-        linear: the layer; its weights are replaced after each epoch.
-        inputs: (N, C) of the training images, in the order of their rows.
-        labels: (N,).
-        settings: learning rate, schedule, weight decay, batch size.
-        seed: of the order of the images.
+    `inputs` (N, C) and `labels` (N,) are those of the training images, in the order of their rows. The weights of the
+    layer are replaced after each epoch.
     """
 
     def __init__(self, linear: nn.Linear, inputs: Tensor, labels: Tensor, settings: TrainSettings, seed: int) -> None:

@@ -55,12 +55,12 @@ def localisation(
     tested = among(objects, test)
     if not tested:
         return None, {}
-    total, found = _empty(), []
+    total, hits = _empty(), []
     for image, values, rank in _maps(predictor, tested):
         boxes = image.scaled()[2]
         total.add(values, boxes, rank=rank)
         best = box(values, PAPER)
-        found.append(bool(best) and bool(ious(np.array([best[0].edges]), boxes_of(boxes)).max() >= MIDDLE))
+        hits.append(bool(best) and bool(ious(np.array([best[0].edges]), boxes_of(boxes)).max() >= MIDDLE))
     scores = total.result()
     facts = {
         "pictures": scores.pictures,
@@ -83,7 +83,7 @@ def localisation(
             validation_total.add(values, image.scaled()[2], rank=rank)
         threshold = validation_total.result().max_box_acc.threshold
         facts |= {"tuned": total.fixed(threshold).known[MIDDLE], "tuned_threshold": threshold}
-    return facts, {"found": np.array(found)}
+    return facts, {"found": np.array(hits)}
 
 
 def _empty() -> Localisation:

@@ -20,9 +20,10 @@ from gapstone.compare.trials import Start, Trial, measured_before
 from gapstone.console.formatting import display
 from gapstone.data.decoded_store import Store
 from gapstone.heads import parse
+from gapstone.runtime.environment import cores
 from gapstone.storage.paths import check_input
 from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed
-from gapstone.training.loop import Pace, Rows, measure_pace
+from gapstone.training.loop import Pace, PrecisionChoice, Rows, measure_pace
 from gapstone.training.training_data import Log, StartProgress, TrainingData, TrainOptions, at_least, plan_training
 from gapstone.workers.job_processes import JobError, run_one
 
@@ -152,14 +153,8 @@ def plan_comparison(
     """Prepare everything up to the first training step.
 
     The precision and number of threads that an earlier, interrupted run in `out` measured are used again, as results
-    depend on them.
-
-    Args:
-        request: the arguments, `checked`.
-        out: folder of the results.
-        log: called with each message for the user.
-        start_progress: starts a progress bar.
-        begin: called when all arguments are known to be valid, before the first file is written.
+    depend on them. `request` is `checked`; `begin` is called when all arguments are known to be valid, before the
+    first file is written.
 
     Raises:
         ValueError: as `plan_training`; `out` holds a comparison of other data; no test image has boxes.
@@ -271,9 +266,7 @@ def _measure(
         return measured
 
 
-def _time_steps(
-    store: Path, precision: Literal["auto", "float32", "bfloat16"], trial: Trial, send: Callable[[Any], None]
-) -> None:
+def _time_steps(store: Path, precision: PrecisionChoice, trial: Trial, send: Callable[[object], None]) -> None:
     """The job that measures the pace and the memory of training."""
     torch.set_num_threads(trial.threads)
     with PeakMemory("cpu") as peak:
@@ -292,11 +285,6 @@ def _workers(request: CompareRequest, prepared: TrainingData, measured: dict[str
         fit = int(0.8 * free / (float(measured["memory_mb"]) + PROCESS_MB))
         workers = max(1, min(workers, fit))
     return min(workers, len(request.heads) * len(prepared.splits))
-
-
-def cores() -> int:
-    """The processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_mb() -> float | None:
@@ -327,9 +315,9 @@ def _start(request: CompareRequest, prepared: TrainingData) -> Start | None:
     if prepared.weights_digest is None:
         return None
     # --precision float32 also stores float32: the way out if maps overflow in half precision
-    kept: Literal["float16", "float32"] = "float32" if request.choices.precision == "float32" else "float16"
+    stored: Literal["float16", "float32"] = "float32" if request.choices.precision == "float32" else "float16"
     path = request.weights.expanduser().absolute() if request.weights is not None else None
-    return Start(prepared.weights_digest, path, kept if request.freeze else None)
+    return Start(prepared.weights_digest, path, stored if request.freeze else None)
 
 
 def _where(data: str) -> str:

@@ -65,7 +65,7 @@ class Predictor(Protocol):
         """The feature maps of the centre crops, and where their cells lie in the crops."""
         ...
 
-    def takes(self, size: tuple[int, int]) -> bool:
+    def accepts(self, size: tuple[int, int]) -> bool:
         """Whether the backbone takes images of that size."""
         ...
 
@@ -112,7 +112,7 @@ class ModelPredictor:
             maps, location = locate_features(self.model.features, images)
         return maps.float(), Placement.of(location)
 
-    def takes(self, size: tuple[int, int]) -> bool:
+    def accepts(self, size: tuple[int, int]) -> bool:
         try:  # on the meta device: some networks take multiples of 32 only
             map_size(self.model.features, self.preprocessing.channels, size)
         except Exception:  # networks raise errors of many types

@@ -13,6 +13,7 @@ from gapstone.compare.finished_trials import FinishedTrial
 from gapstone.compare.plan import ComparisonPlan
 from gapstone.storage.atomic import atomic_file
 from gapstone.storage.csv_file import write_csv
+from gapstone.training.loop import Rows
 
 
 def write_trials(path: Path, plan: ComparisonPlan, done: dict[str, list[FinishedTrial]]) -> None:
@@ -72,7 +73,7 @@ def write_pictures(
         np.savez_compressed(file, **arrays)
 
 
-def _boxes_shown(plan: ComparisonPlan, rows: NDArray[Any]) -> NDArray[np.float64]:
+def _boxes_shown(plan: ComparisonPlan, rows: Rows) -> NDArray[np.float64]:
     """(B, 5): the index of the box's image in `rows`, then (x0, y0, x1, y1) in pixels of the network's input."""
     boxes, indices = [], {int(row): index for index, row in enumerate(rows)}
     for image in among(plan.objects or (), rows):

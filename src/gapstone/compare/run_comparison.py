@@ -35,15 +35,7 @@ def compare(request: CompareRequest, out: Path, console: Console | None = None, 
         >>> compare(CompareRequest(TrainOptions("digits"), heads=("gap", "fc"), seeds=3), Path("runs/first"))
 
     After Ctrl-C or a kill at any moment, the same call trains only the missing trials and gives the same numbers.
-
-    Args:
-        request: what to compare.
-        out: folder of the results.
-        console: where messages go.
-        command: the command line, for the report.
-
-    Returns:
-        The results, as in results.json.
+    `command` is the command line, for the report. Returns the results, as in results.json.
 
     Raises:
         ValueError: a request, data or folder that do not fit together.
@@ -157,7 +149,7 @@ def _run_trial(
     cache: FeatureCache | None,
     measured: dict[str, Any],
     trial: Trial,
-    send: Callable[[Any], None],
+    send: Callable[[object], None],
 ) -> None:
     """The job of one trial, in a process of its own."""
     try:
@@ -206,7 +198,7 @@ def _announce_pass(plan: FeaturePass, seconds: float | None) -> str:
 
 def _check_outside_data(out: Path, request: CompareRequest) -> None:
     data = Path(request.choices.data).expanduser()
-    if data.is_dir() and data.resolve() in (out.resolve(), *out.resolve().parents):
+    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
         raise ValueError(
             f"--out {display(out)} lies inside DATA {display(data)}: its files would become part of the data; choose "
             f"another."

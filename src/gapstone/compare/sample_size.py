@@ -150,8 +150,11 @@ def _aim_at_difference(estimate: Estimate) -> tuple[str, str]:
 
 def _aim_at_equivalence(estimate: Estimate, margin: float) -> tuple[str, str]:
     observed = abs(estimate.difference)
-    seen = f"If the heads differ by no more than the {_points(observed)} seen"
-    opening = seen if observed else "If the heads do not differ"
+    opening = (
+        f"If the heads differ by no more than the {_points(observed)} seen"
+        if observed
+        else "If the heads do not differ"
+    )
     return opening, f"would probably show them equivalent within {_points(margin)}"
 
 

@@ -1,6 +1,6 @@
 """Sentences on the measured times: which heads are slower than the baseline, and whether the machine was busy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from gapstone.compare.verdict import listed
@@ -30,10 +30,14 @@ def against(heads: Heads, baseline: str) -> str:
     return f"Time per image against {baseline} (median of {rounds}): {'; '.join(parts)}."
 
 
+def busy_sign(speeds: Collection[Mapping[str, Any]]) -> str | None:
+    """The sign that the machine was busy while the heads were timed, or None; `speeds` are their `ms_per_image`."""
+    return busy(max((speed["others"] or 0 for speed in speeds), default=0), speeds)
+
+
 def caution(heads: Heads) -> str | None:
     """A warning if the machine was busy while the heads were timed, else None."""
-    timed = [head["ms_per_image"] for head in heads if head["ms_per_image"]]
-    why = busy(max((speed["others"] or 0 for speed in timed), default=0), timed)
+    why = busy_sign([head["ms_per_image"] for head in heads if head["ms_per_image"]])
     if why is None:
         return None
     return (

@@ -11,21 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from gapstone.compare.calibration import calibration
 from gapstone.compare.difference import Estimate, corrected_t, crossed
-from gapstone.compare.sample_size import advise, detectable, minimum_detectable, note
+from gapstone.compare.sample_size import advise, detectable, note
 from gapstone.console.formatting import count_noun
-
-__all__ = [
-    "calibration",
-    "compare_pairs",
-    "corrected_t",
-    "crossed",
-    "holm",
-    "interval",
-    "minimum_detectable",
-    "verdict",
-]
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -77,12 +65,8 @@ def interval(
         >>> interval([0.35, 0.65], within=(0, 1))     # ±1.9: two seeds do not tell where in 0…1 the mean lies
         (0.5, None)
 
-    The interval covers the variation between seeds on these test images, not that between images.
-
-    Args:
-        values: one per trial.
-        confidence: of the interval.
-        within: the range of the measure. It clips the interval; an interval that covers the whole range is None.
+    The interval covers the variation between seeds on these test images, not that between images. The range of the
+    measure, `within`, clips it; an interval that covers the whole range is None.
     """
     x = np.asarray(values, np.float64)
     mean = float(x.mean())
@@ -109,14 +93,9 @@ def compare_pairs(
         >>> compare_pairs({"fc": {0: correct_0, 1: correct_1}, "gap": {0: ..., 1: ...}}, baseline="fc")
         [{"a": "gap", "b": "fc", "difference_pp": 1.2, "ci95": [-0.4, 2.8], "verdict": "cannot tell", "advice": …}]
 
-    Two heads are compared on the seeds that finished for both.
-
-    Args:
-        correct: with seeds, vectors over the same test images in the same order; with folds, over the images of each.
-        baseline: the head that the others are compared with.
-        margin_pp: differences up to this many percentage points count as equivalent.
-        confidence: of the intervals.
-        folds: (training images, test images) of each fold; None with seeds.
+    Two heads are compared on the seeds that finished for both. With seeds, `correct` holds vectors over the same test
+    images in the same order; with folds, over the images of each, of which `folds` has the numbers of (training images,
+    test images). Differences up to `margin_pp` percentage points count as equivalent.
     """
     pairs = []
     for head in correct:

@@ -88,25 +88,25 @@ def sizes(predictor: Predictor, rows: Rows) -> dict[str, Any]:
     labels = predictor.labels[rows]
     accuracy: list[float | None] = []
     for size, change in inputs:
-        if not takes(predictor, size):
+        if not accepts(predictor, size):
             accuracy.append(None)
             continue
         answers = predictor.logits(rows, change).argmax(1).numpy()
         accuracy.append(float((answers == labels).mean()))
-    only = takes_only(predictor)
+    only = only_size(predictor)
     refused = [f"{h}×{w}" for ((h, w), _), value in zip(inputs, accuracy, strict=True) if value is None]
     note = f"takes only {only[0]}×{only[1]}" if only else f"does not take {', '.join(refused)}" if refused else None
     return {"scale": list(SCALES), "input": [list(size) for size, _ in inputs], "accuracy": accuracy, "note": note}
 
 
-def takes(predictor: Predictor, size: tuple[int, int]) -> bool:
+def accepts(predictor: Predictor, size: tuple[int, int]) -> bool:
     """Whether the model takes images of that size."""
-    if (only := takes_only(predictor)) is not None:
+    if (only := only_size(predictor)) is not None:
         return size == only
-    return predictor.takes(size)
+    return predictor.accepts(size)
 
 
-def takes_only(predictor: Predictor) -> tuple[int, int] | None:
+def only_size(predictor: Predictor) -> tuple[int, int] | None:
     """The input size (H, W) of a model that takes one size only, else None."""
     return predictor.preprocessing.size if predictor.head.size is not None or predictor.fixed else None
 

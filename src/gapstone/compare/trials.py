@@ -42,7 +42,7 @@ class Start:
     digest: str
     path: Path | None = None
     """--weights; None: the weights are timm's."""
-    kept: Literal["float16", "float32"] | None = None
+    map_dtype: Literal["float16", "float32"] | None = None
     """The precision in which a frozen backbone's maps are stored; None: the backbone is trained."""
 
 
@@ -90,9 +90,9 @@ class Trial:
             "rows": [digest_of(rows) for rows in self.rows],
         }
         if self.start is not None:  # trials from before there were weights keep their ids
-            facts["start"] = [self.start.digest, self.start.kept]
-        if own := parse(self.head).own_pools:
-            facts["own pools"] = own
+            facts["start"] = [self.start.digest, self.start.map_dtype]
+        if users_pools := parse(self.head).own_pools:
+            facts["own pools"] = users_pools
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def _made_by(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class Trial:
             "weights": self.start.digest,
             "preprocessing": self.preprocessing.to_json(),
             "precision": self.settings.precision,
-            "kept": self.start.kept,
+            "kept": self.start.map_dtype,
             "data": self.data,
             "device": torch.device(self.device).type,
             "made by": self._made_by(),
@@ -142,18 +142,10 @@ def run(
     cache: FeatureCache | None = None,
     measured: dict[str, Any] | None = None,
 ) -> Path:
-    """Train and measure, and write the folder `trials/<id>` atomically.
+    """Train and measure, and write the folder `trials/<id>` atomically; return it.
 
-    Args:
-        trial: what to train.
-        store: the decoded images.
-        trials: the folder of all trials.
-        report: called after each epoch.
-        cache: the features of a frozen backbone.
-        measured: of the plan; stored with each trial in case plan.json gets damaged.
-
-    Returns:
-        The folder of the trial.
+    `report` is called after each epoch; `cache` holds the features of a frozen backbone; `measured`, of the plan, is
+    stored with each trial in case plan.json gets damaged.
     """
     torch.set_num_threads(trial.threads)
     make_repeatable()
@@ -201,9 +193,9 @@ def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[st
     test_accuracy = float((answers.answer == labels).mean())
     train_accuracy = float((train_answers == predictor.labels[trial.train]).mean())
     scores: dict[str, Any] | None = None
-    found: dict[str, Any] = {}
+    box_arrays: dict[str, Any] = {}
     if trial.objects is not None:
-        scores, found = localisation(predictor, trial.objects, trial.test, trial.validation)
+        scores, box_arrays = localisation(predictor, trial.objects, trial.test, trial.validation)
     facts = {
         "head": trial.head,
         "seed": trial.seed,
@@ -211,12 +203,12 @@ def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[st
         "test_accuracy": test_accuracy,
         "train_accuracy": train_accuracy,
         "generalisation_gap": train_accuracy - test_accuracy,
-        **{key: _plain(value) for key, value in calibration(answers.logits, labels).items()},
+        **calibration(answers.logits, labels),
         "shift": {"pixels": [0, *pixels], **shift},
         "sizes": trial_measures.sizes(predictor, robustness_rows),
         "robustness_images": len(robustness_rows),
         "confusion": confusion.tolist(),
-        "takes_only": trial_measures.takes_only(predictor),
+        "takes_only": trial_measures.only_size(predictor),
         **predictor.cost(),
         "additive": shown.pop("additive"),
         "completeness_gap": shown.pop("gap"),
@@ -228,7 +220,7 @@ def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[st
         "confidence": answers.confidence,
         "shifted": shifted,
         **shown,
-        **found,
+        **box_arrays,
     }
     return facts, arrays
 
@@ -256,7 +248,7 @@ def measured_before(trials: Path) -> Iterator[dict[str, Any]]:
                 yield measured
 
 
-def _write(trial: Trial, facts: dict[str, Any], arrays: dict[str, Any], trials: Path) -> Path:
+def _write(trial: Trial, facts: dict[str, object], arrays: dict[str, Any], trials: Path) -> Path:
     trials.mkdir(parents=True, exist_ok=True)
     unfinished, done = trials / f".{trial.id}.{os.getpid()}.unfinished", trials / trial.id
     try:
@@ -277,9 +269,3 @@ def _write(trial: Trial, facts: dict[str, Any], arrays: dict[str, Any], trials: 
 
 def digest_of(rows: Rows) -> str:
     return hashlib.sha256(np.asarray(rows, np.int64).tobytes()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

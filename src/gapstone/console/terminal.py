@@ -7,13 +7,12 @@ rich's own sequences (colours, the cursor of a bar) reach the terminal.
 
 import time
 from collections.abc import Iterable
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from gapstone.console.formatting import lines
-from gapstone.console.formatting import show_warnings as show_warnings
 
 
 class Terminal(Console):
@@ -36,9 +35,3 @@ class Terminal(Console):
                 yield segment
             else:
                 yield Segment(lines(text), segment.style)
-
-
-def write_line(stream: TextIO, text: str) -> None:
-    """Write one of gapstone's own messages as plain text; invisible characters except line breaks are escaped."""
-    stream.write(lines(text) + "\n")
-    stream.flush()

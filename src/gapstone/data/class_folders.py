@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapstone.console.formatting import count_noun, display
-from gapstone.data.file_names import bytes_of, is_system
+from gapstone.data.file_names import bytes_of, file_id, is_folder, is_system
 from gapstone.data.sources import FORMS, DataError, Item, Source, SplitName, number_classes, other_spellings, unique
 from gapstone.data.split_names import resembles, split_name
 
@@ -197,9 +197,9 @@ def _list(folder: Path, left_out: _LeftOut, root: Path | None = None) -> tuple[l
         for entry in entries:
             if is_system(entry.name):
                 left_out.system += 1
-            elif not _is_folder(entry):
+            elif not is_folder(entry):
                 files.append(entry.name)
-            elif above and entry.is_symlink() and _file_id(entry.path) in above:
+            elif above and entry.is_symlink() and file_id(entry.path) in above:
                 left_out.loops.append(os.path.relpath(entry.path, root))
             else:
                 folders.append(entry.name)
@@ -209,19 +209,7 @@ def _list(folder: Path, left_out: _LeftOut, root: Path | None = None) -> tuple[l
 def _above(root: Path) -> list[tuple[int, int]]:
     """The ids of a folder and of its parents: a link to one of them would put every class into a single one."""
     resolved = root.resolve()
-    return [_file_id(folder) for folder in (resolved, *resolved.parents)]
-
-
-def _file_id(folder: str | Path) -> tuple[int, int]:
-    status = os.stat(folder)
-    return status.st_dev, status.st_ino
-
-
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that points at itself is an unreadable file, which the scan reports
-        return False
+    return [file_id(folder) for folder in (resolved, *resolved.parents)]
 
 
 def _class_files(root: Path, below: str, left_out: _LeftOut) -> list[str]:
@@ -230,7 +218,7 @@ def _class_files(root: Path, below: str, left_out: _LeftOut) -> list[str]:
     ancestors = _above(root)
 
     def walk(name: str) -> None:
-        here = _file_id(root / name)
+        here = file_id(root / name)
         if here in ancestors:
             left_out.loops.append(name)
             return

@@ -125,24 +125,16 @@ def build(
     preprocessing: Preprocessing,
     folder: str | os.PathLike[str],
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
     *,
     scan: Scan | None = None,
     max_pixels: int = MAX_PIXELS,
-    log: Callable[[str], None] | None = None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Store:
     """Decode items into `folder`, or open the store there if it has the same items and preprocessing.
 
-    Args:
-        source: the images.
-        indices: the items to decode, in this order.
-        preprocessing: the size and channels of the stored images.
-        folder: where the store lies.
-        workers: number of decoding processes; None for one per core.
-        progress: receives the numbers of images done and in all.
-        scan: the result of `scan(source)`: its content hashes go into the key instead of the files' sizes and times.
-        max_pixels: an image with more pixels cannot be decoded.
-        log: receives a line about a damaged store, which is rebuilt.
+    With the result of `scan(source)`, the key holds its content hashes instead of the files' sizes and times. `log`
+    receives a line about a damaged store, which is rebuilt.
 
     Raises:
         StoreError: there is no space, a file cannot be decoded, or the folder holds something else.
@@ -156,13 +148,11 @@ def build(
     try:
         existing = Store.read(folder, check_if=key)
     except DamagedError as error:
-        if log is not None:
-            log(damage_note([error]))
+        log(damage_note([error]))
     except (OSError, ValueError):  # there is none yet
         pass
     if existing is not None and existing.key == key:
-        if progress is not None:
-            progress(len(chosen), len(chosen))
+        progress(len(chosen), len(chosen))
         return existing
     if folder.exists() and (others := sorted(set(os.listdir(folder)) - _FILES)):
         raise StoreError(f"{display(folder)} is not a store (it holds {display(others[0])}): give a new folder")
@@ -171,7 +161,8 @@ def build(
     try:
         with path_in_errors(folder, needed=len(chosen) * preprocessing.channels * math.prod(preprocessing.stored)):
             temporary.mkdir(parents=True)
-            _write(source, chosen, preprocessing, temporary, key, workers, progress, max_pixels, scan)
+            fitted = _fitted(source, chosen, preprocessing, workers, max_pixels, scan)
+            _write(source, chosen, preprocessing, fitted, temporary, key, progress)
             _put_in_place(temporary, folder)
     except OSError as e:
         raise StoreError(f"cannot write the decoded images: {sentence(e)}") from e
@@ -251,15 +242,14 @@ def _write(
     source: Source,
     chosen: NDArray[np.int64],
     preprocessing: Preprocessing,
+    fitted: Iterator[tuple[int, NDArray[np.uint8] | str]],
     folder: Path,
     key: str,
-    workers: int | None,
-    progress: Callable[[int, int], None] | None,
-    max_pixels: int,
-    scan: Scan | None,
+    progress: Callable[[int, int], None],
 ) -> None:
+    """Write the store's files; `fitted` yields the rows in any order."""
     shape = (len(chosen), *preprocessing.stored, preprocessing.channels)
-    needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(folder).free
+    needed, free = math.prod(shape), shutil.disk_usage(folder).free
     if needed + (64 << 20) > free:
         raise StoreError(
             f"{len(chosen):,} decoded images of {shape[1]}×{shape[2]} need {format_bytes(needed)} in "
@@ -269,17 +259,14 @@ def _write(
     # not through a mapping: on a full disk a mapping ends the process (SIGBUS), while a write raises OSError
     with (folder / "images.npy").open("xb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        begin, image_size = file.tell(), int(np.prod(shape[1:], dtype=np.int64))
-        for done, (row, fitted) in enumerate(
-            _fitted(source, chosen, preprocessing, workers, max_pixels, scan), start=1
-        ):
-            if isinstance(fitted, str):
+        begin, image_size = file.tell(), math.prod(shape[1:])
+        for done, (row, pixels) in enumerate(fitted, start=1):
+            if isinstance(pixels, str):
                 name = source.items[int(chosen[row])].name
-                raise StoreError(f"{name}: {fitted}. Run the same command again: it looks at the images anew.")
+                raise StoreError(f"{name}: {pixels}. Run the same command again: it looks at the images anew.")
             file.seek(begin + row * image_size)
-            file.write(np.ascontiguousarray(fitted).data)
-            if progress is not None:
-                progress(done, len(chosen))
+            file.write(np.ascontiguousarray(pixels).data)
+            progress(done, len(chosen))
         file.flush()
         os.fsync(file.fileno())
     labels, rows = np.asarray([source.items[i].label for i in chosen.tolist()], np.int64), io.BytesIO()
@@ -304,6 +291,7 @@ def _fitted(
     max_pixels: int,
     scan: Scan | None,
 ) -> Iterator[tuple[int, NDArray[np.uint8] | str]]:
+    """Yield (row, pixels or the reason why there are none)."""
     if source.array is not None:
         for row, i in enumerate(chosen.tolist()):
             yield row, preprocessing.fit(source.array[source.items[i].row])

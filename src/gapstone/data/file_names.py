@@ -5,6 +5,7 @@ as lone surrogates, which no JSON or CSV file can hold). `console.formatting.dis
 write.
 """
 
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -26,6 +27,20 @@ def is_system(name: str) -> bool:
     """Whether a file or folder is hidden, or one that operating systems leave behind."""
     lower = name.lower()
     return name.startswith(".") or lower in SYSTEM_FILES or lower in SYSTEM_FOLDERS
+
+
+def is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether an entry is a folder or a link to one; False for a link that points at itself."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def file_id(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """A number of a file or folder that all links to it share."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 def natural(names: list[str]) -> list[str]:

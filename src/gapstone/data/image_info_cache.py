@@ -1,7 +1,8 @@
-"""A cache of `ImageInfo` between runs: an SQLite file, keyed by the hash of the image file's content.
+"""The facts of an image file: computed in a worker process, or from the cache if it has a file of the same content.
 
-It is safe with two scans at once and with a kill at any moment (SQLite's journal). If it cannot be read or written, a
-scan is slower and prints a note. A row that does not fit its digest is ignored.
+The cache is an SQLite file, keyed by the hash of the image file's content. It is safe with two scans at once and with a
+kill at any moment (SQLite's journal). If it cannot be read or written, a scan is slower and prints a note. A row that
+does not fit its digest is ignored.
 """
 
 import hashlib
@@ -11,12 +12,14 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 from gapstone.console.formatting import display
-from gapstone.data.image_info import ImageInfo
+from gapstone.data.image_info import THUMBNAIL, ImageInfo, measure
 from gapstone.images.intensity_range import Ranges, ValueSpread
-from gapstone.images.load import OUT_OF_MEMORY, VERSION
+from gapstone.images.load import OUT_OF_MEMORY, VERSION, ImageError, read_bytes
 from gapstone.storage.paths import check_input
+from gapstone.workers.messages import MessageError
 
 _SCHEMA = 3  # version of the rows below
 _connections: dict[Path, sqlite3.Connection | None] = {}
@@ -91,3 +94,54 @@ def write_cached(file: Path, facts: Sequence[ImageInfo], max_pixels: int, ranges
             rows.append((*row, _digest(*row)))
     with closing(sqlite3.connect(file, timeout=30)) as db, db:
         db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def image_info_of(constant: tuple[int, str | None, dict[str, Any] | None], path: str) -> tuple[Any, ...]:
+    """(whether the cache has them, *facts); `constant` is (max_pixels, cache file or None, ranges as JSON or None)."""
+    max_pixels, cache_file, ranges = constant
+    info, cached = _read(path, max_pixels, cache_file, None if ranges is None else Ranges.from_json(ranges))
+    return cached, *astuple(info)
+
+
+def parse_image_info(answer: Any) -> tuple[ImageInfo, bool]:
+    """Check an answer of `image_info_of`: (facts, whether the cache has them). Raises MessageError."""
+    match answer:
+        case [
+            bool() as cached,
+            None | str() as reason,
+            str() as sha,
+            [int() as width, int() as height],
+            str() as mode,
+            [*notes],
+            bool() as gray,
+            bytes() as pixels,
+            bytes() as thumbnail,
+            None | [*_] as spread,
+        ] if all(isinstance(note, str) for note in notes):
+            complete = min(width, height) > 0 and len(pixels) == 16 and len(thumbnail) == THUMBNAIL
+            if reason is not None or complete:
+                size, values = (width, height), _spread(spread)
+                return ImageInfo(reason, sha, size, mode, tuple(notes), gray, pixels, thumbnail, values), cached
+    raise MessageError("what are no facts of an image")
+
+
+def _spread(fields: list[Any] | None) -> ValueSpread | None:
+    match fields:
+        case None:
+            return None
+        case ["integers" | "floats" as kind, *numbers] if len(numbers) == 4 and all(type(n) is float for n in numbers):
+            return ValueSpread(kind, *numbers)
+    raise MessageError("what is no spread of values")
+
+
+def _read(path: str, max_pixels: int, cache_file: str | None, ranges: Ranges | None) -> tuple[ImageInfo, bool]:
+    try:
+        data = read_bytes(path, max_pixels)
+    except ImageError as e:
+        return ImageInfo(str(e), ""), True
+    sha = hashlib.sha256(data).hexdigest()
+    if cache_file is not None:
+        info = read_cached(Path(cache_file), sha, max_pixels, ranges)
+        if info is not None:
+            return info, True
+    return measure(data, sha, max_pixels, ranges), False

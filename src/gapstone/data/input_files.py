@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapstone.console.formatting import count_noun, display
-from gapstone.data.file_names import bytes_of, is_system
+from gapstone.data.file_names import bytes_of, file_id, is_folder, is_system
 
 RESULTS = ".looked"
 """The sub-folder by which a folder is recognised as results of `gapstone explain`."""
@@ -78,13 +78,11 @@ def input_files(given: Sequence[str | os.PathLike[str]]) -> InputFiles:
     that very name, it means the file. A path that does not exist stays in the list: loading it reports the error.
     """
     files = InputFiles()
-    seen: set[str] = set()
+    paths: dict[str, Path] = {}
     for name in given:
         for path in _expand(os.fspath(name), files):
-            absolute = os.path.abspath(path)
-            if absolute not in seen:
-                seen.add(absolute)
-                files.paths.append(path)
+            paths.setdefault(os.path.abspath(path), path)
+    files.paths = list(paths.values())
     return files
 
 
@@ -112,8 +110,7 @@ def _expand(given: str, files: InputFiles) -> Iterator[Path]:
 def _walk(folder: Path, files: InputFiles, above: list[tuple[int, int]]) -> Iterator[Path]:
     """Yield the files in a folder and its sub-folders; links to folders above are not followed."""
     try:
-        status = os.stat(folder)
-        here = (status.st_dev, status.st_ino)
+        here = file_id(folder)
         with os.scandir(folder) as iterator:
             entries = sorted(iterator, key=lambda entry: bytes_of(entry.name))
     except OSError:
@@ -127,7 +124,7 @@ def _walk(folder: Path, files: InputFiles, above: list[tuple[int, int]]) -> Iter
     for entry in entries:
         if is_system(entry.name):
             files.system += 1
-        elif _is_folder(entry):
+        elif is_folder(entry):
             yield from _walk(folder / entry.name, files, [*above, here])
         elif (suffix := os.path.splitext(entry.name)[1].lower()) in NO_PICTURES:
             files.other[suffix] += 1
@@ -141,10 +138,3 @@ def _results_folder(path: Path) -> Path | None:
         if folder.name == DRAWINGS and os.path.isdir(folder.parent / RESULTS):
             return folder.parent
     return None
-
-
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that points at itself: loading it reports the error
-        return False

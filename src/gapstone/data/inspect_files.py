@@ -2,7 +2,8 @@
 
 import hashlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from gapstone.console.formatting import display
 from gapstone.data import image_info_cache
 from gapstone.data.image_info import COLOUR_SIDE, GRAY_SIDE, THUMBNAIL, ImageInfo, is_gray, pixel_hash
 from gapstone.data.memory_limits import worker_memory_limit
-from gapstone.data.read_image_info import parse_image_info
 from gapstone.data.sources import Source
 from gapstone.images.intensity_range import Ranges, decide
 from gapstone.storage.paths import PathError
@@ -43,16 +43,35 @@ def inspect_files(
             progress(len(facts_of_array), len(facts_of_array))
         return facts_of_array, thumbnails, []
     notes: list[str] = []
-    file = _open_cache(cache, notes)
+    cached = _CacheWriter(cache, max_pixels, notes)
     count = len(source.items)
     facts: list[ImageInfo | None] = [None] * count
     thumbnails = np.zeros((count, THUMBNAIL), np.uint8)
 
     def inspect(items: list[int], ranges: Ranges | None) -> None:
-        nonlocal file
-        file = _inspect(
-            source, items, ranges, facts, thumbnails, notes, file, workers, progress, max_pixels, time_limit
+        answers = run_workers(
+            "gapstone.data.image_info_cache:image_info_of",
+            [str(source.items[i].path) for i in items],
+            (max_pixels, cached.file and str(cached.file), None if ranges is None else ranges.to_json()),
+            workers=workers,
+            time_limit=time_limit,
+            memory_limit=worker_memory_limit(max_pixels),
+            read=image_info_cache.parse_image_info,
         )
+        for done, (number, answer) in enumerate(answers, start=1):
+            i = items[number]
+            if isinstance(answer, Lost):
+                facts[i] = ImageInfo(answer.reason, "")
+            else:
+                info, is_cached = answer
+                if info.reason is None:
+                    thumbnails[i] = np.frombuffer(info.thumbnail, np.uint8)
+                facts[i] = replace(info, thumbnail=b"")
+                if not is_cached:
+                    cached.add(info, ranges)
+            if progress is not None:
+                progress(done, len(items))
+        cached.write(ranges)
 
     inspect(list(range(count)), None)
     spreads = {i: info.spread for i, info in enumerate(facts) if info is not None and info.spread is not None}
@@ -61,69 +80,35 @@ def inspect_files(
     return [info for info in facts if info is not None], thumbnails, notes
 
 
-def _inspect(
-    source: Source,
-    items: list[int],
-    ranges: Ranges | None,
-    facts: list[ImageInfo | None],
-    thumbnails: NDArray[np.uint8],
-    notes: list[str],
-    file: Path | None,
-    workers: int | None,
-    progress: Progress | None,
-    max_pixels: int,
-    time_limit: float,
-) -> Path | None:
-    """Fill in the facts and thumbnails of some items; return the cache's file, or None once it cannot be written."""
-    uncached: list[ImageInfo] = []
-    answers = run_workers(
-        "gapstone.data.read_image_info:image_info_of",
-        [str(source.items[i].path) for i in items],
-        (max_pixels, None if file is None else str(file), None if ranges is None else ranges.to_json()),
-        workers=workers,
-        time_limit=time_limit,
-        memory_limit=worker_memory_limit(max_pixels),
-        read=parse_image_info,
-    )
-    for done, (number, answer) in enumerate(answers, start=1):
-        i = items[number]
-        if isinstance(answer, Lost):
-            facts[i] = ImageInfo(answer.reason, "")
-        else:
-            info, is_cached = answer
-            if info.reason is None:
-                thumbnails[i] = np.frombuffer(info.thumbnail, np.uint8)
-            facts[i] = replace(info, thumbnail=b"")
-            if not is_cached:
-                uncached.append(info)
-        if file is not None and len(uncached) >= _CACHE_EVERY:
-            file, uncached = _write_cache(file, uncached, max_pixels, ranges, notes), []
-        if progress is not None:
-            progress(done, len(items))
-    if file is not None and uncached:
-        file = _write_cache(file, uncached, max_pixels, ranges, notes)
-    return file
+class _CacheWriter:
+    """Adds facts to the cache; if that fails, it adds a note and `file` is None."""
 
+    def __init__(self, folder: Path | None, max_pixels: int, notes: list[str]) -> None:
+        self.max_pixels, self.notes = max_pixels, notes
+        self.file: Path | None = None
+        self.unwritten: list[ImageInfo] = []
+        if folder is not None:
+            with self._noting_errors(f"in {display(folder)} cannot be used"):
+                self.file = image_info_cache.prepare(folder)
 
-def _open_cache(folder: Path | None, notes: list[str]) -> Path | None:
-    if folder is None:
-        return None
-    try:
-        return image_info_cache.prepare(folder)
-    except (OSError, PathError, sqlite3.Error) as e:
-        notes.append(f"the cache in {display(folder)} cannot be used ({e}): the next scan will decode everything again")
-        return None
+    def add(self, info: ImageInfo, ranges: Ranges | None) -> None:
+        self.unwritten.append(info)
+        if len(self.unwritten) >= _CACHE_EVERY:
+            self.write(ranges)
 
+    def write(self, ranges: Ranges | None) -> None:
+        unwritten, self.unwritten = self.unwritten, []
+        if self.file is not None and unwritten:
+            with self._noting_errors(f"{display(self.file)} cannot be written"):
+                image_info_cache.write_cached(self.file, unwritten, self.max_pixels, ranges)
 
-def _write_cache(
-    file: Path, facts: list[ImageInfo], max_pixels: int, ranges: Ranges | None, notes: list[str]
-) -> Path | None:
-    try:
-        image_info_cache.write_cached(file, facts, max_pixels, ranges)
-    except (OSError, sqlite3.Error) as e:
-        notes.append(f"the cache {display(file)} cannot be written ({e}): the next scan will decode everything again")
-        return None
-    return file
+    @contextmanager
+    def _noting_errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, PathError, sqlite3.Error) as error:
+            self.file = None
+            self.notes.append(f"the cache {what} ({error}): the next scan will decode everything again")
 
 
 def _inspect_array(source: Source) -> tuple[list[ImageInfo], NDArray[np.uint8]]:

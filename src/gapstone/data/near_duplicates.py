@@ -70,10 +70,8 @@ class NearDuplicates:
         >>> near.pairs                  # (P, 2) rows, each pair once
         >>> near.groups()               # (N,) group numbers; near duplicates share one
 
-    Args:
-        thumbnails: (N, 32·32 + 8·8·3) uint8.
-        sizes: (N, 2) the images' (width, height).
-        threshold: the correlation from which all pairs are near duplicates; None to choose it by the images.
+    Thumbnails are (N, 32·32 + 8·8·3) uint8, sizes (N, 2) are (width, height). From the correlation `threshold` on, all
+    pairs are near duplicates; None chooses it by the images.
     """
 
     def __init__(self, thumbnails: NDArray[np.uint8], sizes: NDArray[np.int64], threshold: float | None = None) -> None:
@@ -98,7 +96,9 @@ class NearDuplicates:
         """
         count = len(self.thumbnails)
         group = np.full(count, -1, np.int64)
-        links = _links(self.pairs, count)
+        links: dict[int, list[int]] = {}
+        for a, b in [*self.pairs.tolist(), *self.pairs[:, ::-1].tolist()]:
+            links.setdefault(a, []).append(b)
         for leader in sorted(links, key=lambda i: (-len(links[i]), i)):
             if group[leader] >= 0:
                 continue
@@ -130,32 +130,23 @@ class NearDuplicates:
         A photo and its small or black-and-white copy are the same image, so the more lenient of their thresholds
         applies, except for small gray images: different ones are often similar.
         """
-        small, gray = self.small[a] & self.small[b], self.gray[a] & self.gray[b]
-        applies: Mask
-        if kind is SMALL_GRAY:
-            applies = small & gray
-        elif kind is GRAY_PHOTO:
-            applies = gray & ~self.small[a] & ~self.small[b]
-        elif kind is SMALL_COLOUR:
-            applies = small & ~self.gray[a] & ~self.gray[b]
-        else:
-            tiny = (self.small & self.gray)[a] | (self.small & self.gray)[b]
-            applies = ~small & ~gray & ~tiny
+        members = self._members(kind)
+        applies: Mask = members[a] & members[b]
+        if kind in PHOTO_THRESHOLDS:
+            applies &= ~(self.small[a] & self.small[b]) & ~(self.gray[a] & self.gray[b])
         return applies
 
-    def _members(self, kind: SimilarityThreshold) -> Rows:
-        """The images that may be in pairs of this kind."""
-        if kind is SMALL_GRAY:
-            return np.flatnonzero(self.small & self.gray)
-        if kind is GRAY_PHOTO:
-            return np.flatnonzero(~self.small & self.gray)
-        if kind is SMALL_COLOUR:
-            return np.flatnonzero(self.small & ~self.gray)
-        return np.flatnonzero(~(self.small & self.gray)) if (~self.small & ~self.gray).any() else np.empty(0, np.int64)
+    def _members(self, kind: SimilarityThreshold) -> Mask:
+        """(N,) the images that may be in pairs of this kind."""
+        small, gray = self.small, self.gray
+        masks = {SMALL_GRAY: small & gray, GRAY_PHOTO: ~small & gray, SMALL_COLOUR: small & ~gray}
+        return np.asarray(masks.get(kind, ~(small & gray)))
 
     def _search(self, kind: SimilarityThreshold) -> Rows:
         """(P, 2) the near duplicates of this kind; sets the allowed residuals."""
-        images = self._members(kind)
+        images = np.flatnonzero(self._members(kind))
+        if kind in PHOTO_THRESHOLDS and not (~self.small & ~self.gray).any():
+            images = images[:0]  # there is no photo
         limit, radius = 1 - kind.correlation, kind.radius
         if self.threshold is not None:
             user_limit = 1 - self.threshold
@@ -218,14 +209,6 @@ def check_threshold(threshold: float | None) -> None:
             f"--duplicate-threshold {threshold:g}: must be from 0.8 to 1; without it, photos are one picture from 0.97 "
             "on, and pictures that are alike by nature from a likeness that is rare among them."
         )
-
-
-def _links(pairs: Rows, count: int) -> dict[int, list[int]]:
-    links: dict[int, list[int]] = {}
-    for a, b in pairs.tolist():
-        links.setdefault(a, []).append(b)
-        links.setdefault(b, []).append(a)
-    return links
 
 
 def _pairs(neighbours: Rows) -> Rows:

@@ -14,7 +14,7 @@ from pathlib import Path
 from gapstone.console.formatting import count_noun, display
 from gapstone.data.file_names import composed, spellings
 from gapstone.data.sources import DataError, Source
-from gapstone.data.table_sources import read_rows
+from gapstone.data.table_sources import below_header, read_rows
 from gapstone.storage.csv_file import cell
 
 Box = tuple[float, float, float, float]
@@ -27,8 +27,8 @@ class ObjectBoxes:
     """The boxes of a source's images.
 
     ```python
-    found = read_objects(Path("boxes.csv"), source, [info.size for info in scan(source).facts])
-    found.boxes[7]                      # ((317.0, 265.0, 556.0, 342.0),): the boxes of source.items[7]
+    objects = read_objects(Path("boxes.csv"), source, [info.size for info in scan(source).facts])
+    objects.boxes[7]                    # ((317.0, 265.0, 556.0, 342.0),): the boxes of source.items[7]
     ```
     """
 
@@ -42,7 +42,7 @@ class ObjectBoxes:
     def described(self) -> str:
         """The rows that were left out, as half a sentence; empty if there are none.
 
-        >>> found.described()
+        >>> objects.described()
         '49 rows name images that are not in DATA'
         """
         texts = []
@@ -57,12 +57,8 @@ def read_objects(path: Path, source: Source, sizes: Sequence[tuple[int, int]]) -
     """Read the table of boxes.
 
     A path is looked up in the table's folder, then in DATA, then among the images' names. A box without a class is of
-    its image's class. A box that reaches beyond its image is clipped.
-
-    Args:
-        path: the table.
-        source: the images.
-        sizes: (width, height) of every item, as in `Scan.facts`; (0, 0) if it is unreadable.
+    its image's class. A box that reaches beyond its image is clipped. `sizes` are the (width, height) of every item, as
+    in `Scan.facts`; (0, 0) if it is unreadable.
 
     Raises:
         DataError: the message names the line: missing columns, no number, an empty box, a box outside its image, an
@@ -80,12 +76,11 @@ def read_objects(path: Path, source: Source, sizes: Sequence[tuple[int, int]]) -
     column_of = {name: columns.index(name) for name in KNOWN if name in columns}
     find = _Finder(path, source)
     boxes: dict[int, list[Box]] = {}
-    others, given = 0, [(line, cells) for line, cells in rows[1:] if any(cell.strip() for cell in cells)]
+    others = count = 0
     strangers: list[str] = []
-    for line, cells in given:
+    for line, cells in below_header(what, rows):
+        count += 1
         where = f"{what}, line {line}"
-        if len(cells) != len(columns):
-            raise DataError(f"{where}: {len(cells)} cells, but {len(columns)} columns.")
         values = {name: cells[i].strip() for name, i in column_of.items()}
         box = _box(where, values)
         item = find(values["path"])
@@ -98,11 +93,9 @@ def read_objects(path: Path, source: Source, sizes: Sequence[tuple[int, int]]) -
             others += 1
         else:
             boxes.setdefault(item, []).append(box)
-    if not given:
-        raise DataError(f"{what} has a header but no rows.")
-    if len(strangers) == len(given):
+    if len(strangers) == count:
         raise DataError(
-            f"{what}: none of its {len(given):,} rows is of an image in DATA {display(source.given)!r}. The first is "
+            f"{what}: none of its {count:,} rows is of an image in DATA {display(source.given)!r}. The first is "
             f"{display(strangers[0])!r}; a path is relative to the table's folder or to DATA, whose first image is "
             f"{source.items[0].name!r}."
         )

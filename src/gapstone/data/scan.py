@@ -163,15 +163,8 @@ def scan(
 
     A file that crashes or stalls the process that decodes it is unreadable, with that reason.
 
-    Args:
-        source: the images.
-        workers: number of decoding processes; None for one per core.
-        cache: the folder of the cache; None for no cache.
-        progress: receives the numbers of images done and in all.
-        max_pixels: images with more pixels are unreadable.
-        time_limit: seconds per file.
-        threshold: the correlation from which two images are near duplicates; None to choose it by the images
-            (`near_duplicates`).
+    `threshold` is the correlation from which two images are near duplicates; None to choose it by the images
+    (`near_duplicates`). `time_limit` is in seconds per file. Images with more than `max_pixels` are unreadable.
     """
     if cache is DEFAULT_CACHE:
         cache = cache_folder()

@@ -8,7 +8,6 @@ import base64
 import io
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,24 +35,6 @@ Small = tuple[NDArray[np.uint8], NDArray[np.uint8]] | None
 MOST_GROUPS = 100  # on the page; all are in scan.csv
 MOST_PICTURES = 8  # per group
 SIDE = 160  # pixels
-
-
-@dataclass(frozen=True)
-class GalleryPicture:
-    name: str
-    label: str
-    split: str
-    uri: str
-    likeness: str
-    """The similarity to the group's leader; "" for the leader itself."""
-
-
-@dataclass(frozen=True)
-class Group:
-    what: str
-    problem: bool
-    more: int
-    pictures: tuple[GalleryPicture, ...]
 
 
 def write(source: Source, scan: Scan, folder: Path, progress: Progress, max_pixels: int = MAX_PIXELS) -> Path | None:
@@ -115,7 +96,8 @@ def _order(scan: Scan, group: list[int]) -> list[int]:
     return list(dict.fromkeys([leader, *first.values(), *group]))
 
 
-def _group(scan: Scan, order: list[int], small: dict[int, Small]) -> Group:
+def _group(scan: Scan, order: list[int], small: dict[int, Small]) -> dict[str, Any]:
+    """What the page shows of a group; `likeness` is the similarity to its leader."""
     exact = len({scan.facts[i].pixels for i in order}) == 1
     phrases = ["the same pixels" if exact else "nearly the same"]
     if (labels := _count_labels(scan, order)) > 1:
@@ -125,15 +107,18 @@ def _group(scan: Scan, order: list[int], small: dict[int, Small]) -> Group:
     leader = small[order[0]]
     pictures = []
     for i in order[:MOST_PICTURES]:
-        likeness = ""
+        likeness = ""  # of the leader itself
         if i != order[0] and leader is not None and (picture := small[i]) is not None:
             correlations = (compare(leader[1], picture[1], True, each.rows)[0][0] for each in PHOTO_THRESHOLDS)
             likeness = f"{max(map(float, correlations)):.4f}"
-        pictures.append(
-            GalleryPicture(scan.names[i], scan.classes[scan.labels[i]], scan.splits[i] or "", _uri(small[i]), likeness)
-        )
-    more = max(0, len(order) - MOST_PICTURES)
-    return Group(f"{len(order):,} files, {', '.join(phrases)}", len(phrases) > 1, more, tuple(pictures))
+        facts = {"name": scan.names[i], "label": scan.classes[scan.labels[i]], "split": scan.splits[i] or ""}
+        pictures.append(facts | {"uri": _uri(small[i]), "likeness": likeness})
+    return {
+        "what": f"{len(order):,} files, {', '.join(phrases)}",
+        "problem": len(phrases) > 1,
+        "more": max(0, len(order) - MOST_PICTURES),
+        "pictures": pictures,
+    }
 
 
 def _shrink_all(source: Source, scan: Scan, items: list[int], max_pixels: int) -> Iterator[tuple[int, Small]]:

@@ -81,8 +81,7 @@ def _problems(scan: Scan) -> Iterator[tuple[str, str]]:
         yield (
             "problem",
             f"the same picture in {kinds}: {count_noun(len(groups), 'group')} (the copies in train are dropped, "
-            f"unless a "
-            "class would lose more than half to near duplicates)",
+            f"unless a class would lose more than half to near duplicates)",
         )
         yield from _examples([" = ".join(names[i] for i in g[:4]) for g in groups])
     for what, groups in (("exact duplicates", scan.exact_duplicates), ("near duplicates", scan.near_duplicates)):
@@ -95,8 +94,7 @@ def _problems(scan: Scan) -> Iterator[tuple[str, str]]:
         yield (
             "plain",
             f"more than 8 bits: {count_noun(deep, 'file')}; {scan.ranges} become 0…255, in all of them alike; a "
-            f"model that "
-            f"is trained on them keeps that",
+            f"model that is trained on them keeps that",
         )
     for note, count in counted(note for f in scan.facts for note in f.notes)[:8]:
         yield "plain", f"note on {count_noun(count, 'file')}: {note}"

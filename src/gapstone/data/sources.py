@@ -64,7 +64,32 @@ class Source:
     array: NDArray[np.uint8] | None = field(default=None, repr=False)  # (N, H, W, C) of an array source
 
     def __post_init__(self) -> None:
-        _check(self)
+        """Check what holds for every form of DATA. Raises DataError."""
+        given = display(self.given)
+        if len(self.classes) < 2:
+            only = f"only one class, {self.classes[0]!r}" if self.classes else "no class"
+            raise DataError(f"DATA {given!r} ({self.kind}) has {only}; a classifier needs at least two.\n{FORMS}")
+        if not self.splits:
+            return
+        if "train" not in self.splits:
+            raise DataError(
+                f"DATA {given!r} gives {' and '.join(self.splits)} images but no train images. "
+                "Name those to train on `train`, or give no split at all: it is then made here."
+            )
+        if any(i.split is None for i in self.items):
+            raise DataError(
+                f"DATA {given!r}: some images have a split and some have none; give all of them one, or none."
+            )
+        trained = {i.label for i in self.items if i.split == "train"}
+        missing = [c for k, c in enumerate(self.classes) if k not in trained]
+        if missing:
+            hint = ""
+            if similar := [group for group in similar_names(self.classes) if set(group) & set(missing)]:
+                hint = f" {similar[0][0]!r} and {similar[0][1]!r} differ only in their spelling: are they one class?"
+            raise DataError(
+                f"DATA {given!r}: no train images of {few(missing)}, though {' or '.join(self.splits[1:])} has them."
+                f"{hint} Add some, or leave the class out."
+            )
 
     def __len__(self) -> int:
         return len(self.items)
@@ -97,33 +122,6 @@ class Source:
         assert self.array is not None
         pixels = self.array[item.row]
         return pixels if channels is None else convert(pixels, channels)
-
-
-def _check(source: Source) -> None:
-    """Check what holds for every form of DATA. Raises DataError."""
-    given = display(source.given)
-    if len(source.classes) < 2:
-        only = f"only one class, {source.classes[0]!r}" if source.classes else "no class"
-        raise DataError(f"DATA {given!r} ({source.kind}) has {only}; a classifier needs at least two.\n{FORMS}")
-    if not source.splits:
-        return
-    if "train" not in source.splits:
-        raise DataError(
-            f"DATA {given!r} gives {' and '.join(source.splits)} images but no train images. "
-            "Name those to train on `train`, or give no split at all: it is then made here."
-        )
-    if any(i.split is None for i in source.items):
-        raise DataError(f"DATA {given!r}: some images have a split and some have none; give all of them one, or none.")
-    trained = {i.label for i in source.items if i.split == "train"}
-    missing = [c for k, c in enumerate(source.classes) if k not in trained]
-    if missing:
-        hint = ""
-        if similar := [group for group in similar_names(source.classes) if set(group) & set(missing)]:
-            hint = f" {similar[0][0]!r} and {similar[0][1]!r} differ only in their spelling: are they one class?"
-        raise DataError(
-            f"DATA {given!r}: no train images of {few(missing)}, though {' or '.join(source.splits[1:])} has them."
-            f"{hint} Add some, or leave the class out."
-        )
 
 
 def few(names: Sequence[str], most: int = 5, quote: bool = True) -> str:

@@ -16,6 +16,7 @@ from gapstone.data.scan import Scan
 from gapstone.data.sources import Source
 
 TEST_SEED = 20131216  # any fixed number; this one is the day Network in Network was put on arXiv
+VALIDATION_SHARE = 0.1
 Indices = NDArray[np.int64]
 Duplicates = Literal["group", "drop", "keep"]
 """How duplicates are used: all on one side of the split; only one of them; or like any other image."""
@@ -42,7 +43,7 @@ def split(
     *,
     seed: int = 0,
     test_share: float = 0.2,
-    validation_share: float = 0.1,
+    validation_share: float = VALIDATION_SHARE,
     limit: int | None = None,
     duplicates: Duplicates = "group",
 ) -> DataSplit:
@@ -57,14 +58,8 @@ def split(
     If the source gives test images, they are the test set; if it gives train and val, val is the test set; otherwise a
     test set is chosen from the images.
 
-    Args:
-        source: the images.
-        scan: the result of `scan(source)`.
-        seed: of the trial; only the validation images depend on it.
-        test_share: the share of each class in the test set, if it is not given.
-        validation_share: the share of each class that validates.
-        limit: at most so many images to train on (including validation), and as many to test on.
-        duplicates: how duplicates are used.
+    Only the validation images depend on `seed`. The shares are of each class. At most `limit` images are trained on
+    (including validation), and as many tested.
 
     Raises:
         DataSplitError: a class has too few images.
@@ -139,21 +134,11 @@ def folds(
     seed: int = 0,
     limit: int | None = None,
     *,
-    validation_share: float = 0.1,
     duplicates: Duplicates = "group",
 ) -> list[DataSplit]:
     """k splits, in exactly one of which each image is tested; the splits that the source gives are not used.
 
-    The folds are the same for every seed; only the validation images depend on it.
-
-    Args:
-        source: the images.
-        scan: the result of `scan(source)`.
-        k: number of folds.
-        seed: of the trial.
-        limit: at most so many images to train on in each fold.
-        validation_share: the share of each class that validates.
-        duplicates: how duplicates are used.
+    The folds are the same for every seed; only the validation images depend on it. `limit` is that of each fold.
 
     Raises:
         DataSplitError: a class has fewer than k groups of images.
@@ -162,7 +147,6 @@ def folds(
         raise DataSplitError(f"folds={k}: at least 2 are needed")
     labels = source.labels
     usable, groups, usable_note = _usable(source, scan, duplicates)
-    _check_shares(validation_share=validation_share)
     if limit is not None:
         usable = _limited(usable, labels, limit * k // (k - 1), k)
     fold = _folds(usable, labels, groups, k)
@@ -170,7 +154,7 @@ def folds(
     for j in range(k):
         rest, test = usable[fold != j], usable[fold == j]
         _check_classes(source, labels, groups, rest, test, at_least=2, what=f"{k} folds", tested=not source.splits)
-        train, validation = carve_validation(rest, labels, groups, seed, validation_share)
+        train, validation = carve_validation(rest, labels, groups, seed, VALIDATION_SHARE)
         if len(validation) == 0:
             raise DataSplitError(f"no validation images in fold {j + 1} of {k}{_because(rest, groups)}")
         described = f"fold {j + 1} of {k}, by class: {len(test):,} of {_share(len(test), len(usable))}"
@@ -206,26 +190,22 @@ def _given(source: Source, usable: Indices) -> tuple[Indices, Indices | None, In
     """(train, validation, test, a note on them); None for a set that has to be chosen from train."""
     splits = np.asarray([source.items[i].split or "" for i in usable.tolist()])
     given = {name: usable[splits == name] for name in source.splits}
-    if not given:
-        return usable, None, None, ""
     for name, indices in given.items():
         if len(indices) == 0:
             raise DataSplitError(f"no usable {name} images in {display(source.given)!r}: every one of them is left out")
     count = {name: _images(len(indices)) for name, indices in given.items()}
     match tuple(given):
-        case ("train", "val", "test"):
-            note = f"the given test images are the locked test set ({count['test']})"
-            note += f", val is validation ({count['val']})"
-            return given["train"], given["val"], given["test"], note
-        case ("train", "test"):
-            note = f"the given test images are the locked test set ({count['test']})"
-            return given["train"], None, given["test"], note
+        case ():
+            return usable, None, None, ""
+        case ("train",):
+            return given["train"], None, None, "all images are given as train: "
         case ("train", "val"):
             note = f"val is the locked test set ({count['val']}), for no test images are given"
             return given["train"], None, given["val"], note
-        case ("train",):
-            return given["train"], None, None, "all images are given as train: "
-    raise DataSplitError(f"no train images in {display(source.given)!r}")
+        case _:  # `Source` has made sure that there are train images
+            note = f"the given test images are the locked test set ({count['test']})"
+            note += f", val is validation ({count['val']})" if "val" in given else ""
+            return given["train"], given.get("val"), given["test"], note
 
 
 def _exact(scan: Scan) -> Indices:

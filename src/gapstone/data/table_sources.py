@@ -6,6 +6,7 @@ import math
 import os
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,17 +42,11 @@ def open_csv(given: str, path: Path) -> Source:
     path_column, label_column = columns.index("path"), columns.index("label")
     split_column = columns.index("split") if "split" in columns else None
     entries: list[tuple[int, str, str, str]] = []  # line, path, label, split
-    for line, cells in rows[1:]:
-        if not any(cell.strip() for cell in cells):
-            continue
-        if len(cells) != len(columns):
-            raise DataError(f"DATA {shown!r}, line {line}: {len(cells)} cells, but {len(columns)} columns.")
+    for line, cells in below_header(f"DATA {shown!r}", rows):
         name, label = cells[path_column].strip(), cells[label_column].strip()
         if not name or not label or "\x00" in name:
             raise DataError(f"DATA {shown!r}, line {line}: the {'path' if label else 'label'} is empty or impossible.")
         entries.append((line, name, label, "" if split_column is None else cells[split_column].strip()))
-    if not entries:
-        raise DataError(f"DATA {shown!r} has a header but no rows.")
     splits = split_name(word for _, _, _, word in entries)
     for line, _, _, word in entries:
         if word and word not in splits:
@@ -145,6 +140,17 @@ def read_rows(what: str, path: Path) -> list[tuple[int, list[str]]]:
         return [(reader.line_num, cells) for cells in reader][first:]
     except csv.Error as e:
         raise DataError(f"{what}, line {reader.line_num}: {e}") from e
+
+
+def below_header(what: str, rows: list[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
+    """The rows below the header, without blank ones. Raises DataError if there are none, or at one of other length."""
+    columns, body = len(rows[0][1]), [row for row in rows[1:] if any(cell.strip() for cell in row[1])]
+    if not body:
+        raise DataError(f"{what} has a header but no rows.")
+    for line, cells in body:
+        if len(cells) != columns:
+            raise DataError(f"{what}, line {line}: {len(cells)} cells, but {columns} columns.")
+        yield line, cells
 
 
 def open_npz(given: str, path: Path) -> Source:
@@ -275,18 +281,10 @@ def _labels(
     names = [composed(_text(c)) for c in classes.tolist()]
     if len(set(names)) < len(names):
         raise DataError(f"DATA {shown!r}: classes names the same class twice.")
-    if labels.dtype.kind in "iu":
-        index = {str(k): k for k in range(len(names))}
-    else:
-        index = {name: k for k, name in enumerate(names)}
+    index = {str(k) if labels.dtype.kind in "iu" else name: k for k, name in enumerate(names)}
     wrong = next((t for t in texts if t not in index), None)
     if wrong is not None:
         raise DataError(f"DATA {shown!r}: label {display(wrong)!r} is not among its {len(names)} classes.")
-    return _used(names, [index[t] for t in texts])
-
-
-def _used(names: list[str], numbers: list[int]) -> tuple[tuple[str, ...], list[int]]:
-    """The classes that have images, in the order given, and the labels as indices into them."""
-    used = sorted(set(numbers))
+    used = sorted({index[t] for t in texts})  # classes without images are left out
     renumber = {old: new for new, old in enumerate(used)}
-    return tuple(unique([names[k] for k in used])), [renumber[n] for n in numbers]
+    return tuple(unique([names[k] for k in used])), [renumber[index[t]] for t in texts]

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator
 
-from gapstone.images.decode_error import DecodeError
+from gapstone.images.decode_error import check_missing, check_zeros
 
 _PICTURES = (b"av01", b"hvc1", b"hev1", b"jpeg", b"avc1")
 
 
-def check(data: bytes, zeros: bytes) -> None:
-    """Raise DecodeError if pixels are missing from the file, or if packed pixels contain `zeros`."""
+def check(data: bytes) -> None:
+    """Raise DecodeError if pixels are missing from the file, or if packed pixels contain too many zeros."""
     boxes = list(_boxes(data, 0, len(data)))
     for name, _, end in boxes:
-        if end > len(data) and name in (b"mdat", b"meta", b"moov"):  # data after the last box may look like another
-            raise DecodeError(f"truncated: {end - len(data):,} bytes of its {name.decode()} box are missing")
+        if name in (b"mdat", b"meta", b"moov"):  # data after the last box may look like another
+            check_missing(end - len(data), f"bytes of its {name.decode()} box")
     types: dict[int, bytes] = {}
     extents_of: dict[int, list[tuple[int, int]]] = {}
     for name, start, end in boxes:
@@ -29,12 +29,8 @@ def check(data: bytes, zeros: bytes) -> None:
         if types.get(item) not in _PICTURES:
             continue
         for start, length in extents:
-            if start + length > len(data):
-                raise DecodeError(f"truncated: {start + length - len(data):,} bytes of its pixels are missing")
-            if (at := data.find(zeros, start, start + length)) >= 0:
-                raise DecodeError(
-                    f"from byte {at:,} on its packed pixels are only zeros: they were never written, or lost"
-                )
+            check_missing(start + length - len(data))
+            check_zeros(data, start, start + length)
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:

@@ -59,14 +59,14 @@ def _compose(flat: Image.Image, alpha: Image.Image, notes: list[str]) -> Image.I
     if alpha.getextrema()[1] == 0:
         notes.append("blank: all of it is transparent")
         return on_white
-    if _contrast(on_white) < PLAIN:
-        on_black = Image.composite(flat, Image.new(flat.mode, flat.size, "black"), alpha)
-        if _contrast(on_black) > _contrast(on_white):
-            notes.append("transparent parts are shown on black: on white nothing would be seen")
-            return on_black
-        notes.append("blank: nothing stands out from its transparent parts")
+    if _contrast(on_white) >= PLAIN:
+        notes.append("transparent parts are shown on white")
         return on_white
-    notes.append("transparent parts are shown on white")
+    on_black = Image.composite(flat, Image.new(flat.mode, flat.size, "black"), alpha)
+    if _contrast(on_black) > _contrast(on_white):
+        notes.append("transparent parts are shown on black: on white nothing would be seen")
+        return on_black
+    notes.append("blank: nothing stands out from its transparent parts")
     return on_white
 
 
@@ -78,23 +78,11 @@ def _contrast(image: Image.Image) -> int:
 
 def _expand(image: Image.Image) -> Image.Image:
     """Convert palette, 1-bit, premultiplied and colour-keyed images to a mode with a colour and an alpha per pixel."""
-    transparent = image.info.get("transparency") is not None
-    if image.mode == "P":
-        alpha = transparent or (image.palette is not None and image.palette.mode == "RGBA")
-        return image.convert("RGBA" if alpha else "RGB")
-    if image.mode == "PA":
-        return image.convert("RGBA")
-    if image.mode == "1":
-        return image.convert("LA" if transparent else "L")
-    if image.mode == "L" and transparent:
-        return image.convert("LA")
-    if image.mode == "RGB" and transparent:
-        return image.convert("RGBA")
-    if image.mode == "RGBa":
-        return image.convert("RGBA")
-    if image.mode == "La":
-        return image.convert("LA")
-    return image
+    palettes_alpha = image.mode == "P" and image.palette is not None and image.palette.mode == "RGBA"
+    mode = {"P": "RGB", "PA": "RGBA", "1": "L", "RGBa": "RGBA", "La": "LA"}.get(image.mode, image.mode)
+    if palettes_alpha or image.info.get("transparency") is not None:
+        mode = {"L": "LA", "RGB": "RGBA"}.get(mode, mode)
+    return image if mode == image.mode else image.convert(mode)
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from gapstone.images.decode_error import DecodeError
+from gapstone.images.decode_error import DecodeError, check_missing
 from gapstone.images.intensity_range import Range, Ranges, ValueSpread, decide, note, spread, to_uint8
 
 MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N", "I;12")
@@ -218,13 +218,11 @@ def _portable(image: Image.Image, data: bytes) -> NDArray[np.uint16] | None:
     bands = 3 if head[1] in b"36" else 1
     count = width * height * bands
     if head[1] in b"56":
-        if len(data) < head.end() + 2 * count:
-            raise DecodeError(f"truncated: {head.end() + 2 * count - len(data):,} bytes of pixels are missing")
+        check_missing(head.end() + 2 * count - len(data), "bytes of pixels")
         values = np.frombuffer(data, ">u2", count, head.end()).astype(np.uint16)
     else:
         numbers = re.sub(rb"#[^\n\r]*", b"", data[head.end() :]).split(None, count)[:count]
-        if len(numbers) < count:
-            raise DecodeError(f"truncated: {count - len(numbers):,} of {count:,} numbers are missing")
+        check_missing(count - len(numbers), f"of {count:,} numbers")
         values = np.asarray(numbers, dtype="S5").astype(np.uint16)
     return values.reshape((height, width, 3) if bands == 3 else (height, width))
 

@@ -23,8 +23,8 @@ USUAL = (255, 1023, 4095, 16383, 65535)
 RARE = 1000
 """One of so many pixels may lie beyond the range: a hot pixel, an overshoot of a filter."""
 
+_AT_ONCE = 1 << 20  # values
 _ROWS = 1024  # rows at once: float64 values of an image of 100 megapixels take 800 MB
-_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,10 @@ def _number(value: float) -> str:
 def spread(values: NDArray[Any]) -> ValueSpread:
     """The spread of an image's values, integers or floats. Raises ValueError if a float is not finite."""
     if values.dtype.kind == "f":
-        return _spread_of_floats(values)
+        result = _spread_by_partition("floats", values)
+        if not (math.isfinite(result.lowest) and math.isfinite(result.highest)):
+            raise ValueError("float pixels that are infinite or not a number; replace them and save it again")
+        return result
     if values.dtype.itemsize > 2:
         return _spread_by_partition("integers", values)
     # counting the values takes a fifth of the time of a partition
@@ -113,13 +116,6 @@ def spread(values: NDArray[Any]) -> ValueSpread:
     low = np.searchsorted(cumulative, rare, "right")
     high = np.searchsorted(cumulative, cumulative[-1] - rare, "left")
     return ValueSpread("integers", *(float(int(v) + base) for v in (used[0], used[-1], low, high)))
-
-
-def _spread_of_floats(values: NDArray[Any]) -> ValueSpread:
-    result = _spread_by_partition("floats", values)
-    if not (math.isfinite(result.lowest) and math.isfinite(result.highest)):
-        raise ValueError("float pixels that are infinite or not a number; replace them and save it again")
-    return result
 
 
 def _spread_by_partition(kind: Kind, values: NDArray[Any]) -> ValueSpread:
@@ -200,9 +196,9 @@ def note(values: ValueSpread, used: Range, guessed: bool) -> str:
 
 
 def _is_range(value: object) -> bool:
-    return (
-        isinstance(value, tuple)
-        and len(value) == 2
-        and all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value)
-        and value[0] < value[1]
-    )
+    return isinstance(value, tuple) and len(value) == 2 and all(map(is_number, value)) and value[0] < value[1]
+
+
+def is_number(value: object) -> bool:
+    """Whether a value from JSON is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

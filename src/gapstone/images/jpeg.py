@@ -58,15 +58,9 @@ class Structure:
 
 
 def guard(image: ImageFile.ImageFile, data: bytes, notes: list[str]) -> Callable[[], None]:
-    """Make `image.load()` raise DecodeError if pixels are missing.
+    """Make `image.load()` raise DecodeError if pixels are missing; return a function that checks the decoded pixels.
 
-    Args:
-        image: opened from `data` and not loaded yet.
-        data: the file.
-        notes: receives a note if the end marker is missing.
-
-    Returns:
-        A function to call after `image.load()`, which checks the decoded pixels.
+    `image` is opened from `data` and not loaded yet. `notes` receives a note if the end marker is missing.
     """
     structure = read_structure(data)
     _check_restarts(structure, data)
@@ -77,8 +71,9 @@ def guard(image: ImageFile.ImageFile, data: bytes, notes: list[str]) -> Callable
     if huffman and len(structure.scans) == 1 and structure.frame != 0xC2:
         _feed(image, data, structure)
     elif huffman:
-        if not structure.closed:
-            _add_end_marker(image, data, structure)
+        if not structure.closed:  # feed the decoder the missing end marker, too
+            parts = iter([data[: structure.end] + b"\xff\xd9"])
+            image.load_read = lambda _: next(parts, b"")  # type: ignore[attr-defined]
         return lambda: _decode_again(image, data, structure)
     return lambda: None
 
@@ -244,12 +239,6 @@ def _feed(image: ImageFile.ImageFile, data: bytes, structure: Structure) -> None
             )
 
     image.load_end = load_end_and_check  # type: ignore[method-assign]
-
-
-def _add_end_marker(image: ImageFile.ImageFile, data: bytes, structure: Structure) -> None:
-    """Feed the decoder the data and the missing end marker."""
-    parts = iter([data[: structure.end] + b"\xff\xd9"])
-    image.load_read = lambda _: next(parts, b"")  # type: ignore[attr-defined]
 
 
 def _decode_again(image: ImageFile.ImageFile, data: bytes, structure: Structure) -> None:

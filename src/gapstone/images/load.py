@@ -99,17 +99,11 @@ def load(
     load(open("photo.jpg", "rb").read()).notes    # ()
     ```
 
-    Threads and processes can call it safely.
+    Threads and processes can call it safely. `channels` converts to gray (1: ITU-R 601 luma) or sRGB (3). The limit on
+    width × height is checked by the header before decoding. `ranges` are those of a data set or a model; without them,
+    the black and white of 16-bit and float values are guessed from this image alone, with a note.
 
-    Args:
-        source: a path, or the bytes of a file.
-        channels: 1 converts to gray (ITU-R 601 luma), 3 to sRGB; None keeps the image's own.
-        max_pixels: the limit on width × height, checked by the header before decoding.
-        ranges: which 16-bit and float values are black and white, as chosen for a data set or a model; None guesses
-            them from this image alone and adds a note.
-
-    Raises:
-        ImageError: the image cannot be used, for any reason; the message is the reason.
+    Raises ImageError if the image cannot be used, for any reason; the message is the reason.
     """
     if channels not in (None, 1, 3):
         raise ValueError(f"load(channels={channels!r}): give 1 (gray), 3 (sRGB) or None (as the image is)")
@@ -134,15 +128,9 @@ def load(
 
 
 def read_bytes(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, sha256: str | None = None) -> bytes:
-    """Read a regular file.
+    """Read a regular file; `sha256` is the hash that it had in a scan, `max_pixels` bounds its size.
 
-    Args:
-        path: the file.
-        max_pixels: the limit on the image's pixels, which bounds the size of the file.
-        sha256: the hash that the file had in a scan, if what is stored under that hash must be made of these bytes.
-
-    Raises:
-        ImageError: the file cannot be read, has another hash, or is no regular file (a folder, a pipe, …).
+    Raises ImageError if the file cannot be read, has another hash, or is no regular file (a folder, a pipe, …).
     """
     try:
         status = os.stat(path)

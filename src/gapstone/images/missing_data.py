@@ -15,11 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from gapstone.images import bmff, jpeg
-from gapstone.images.decode_error import DecodeError
+from gapstone.images.decode_error import DecodeError, check_missing, check_zeros
 from gapstone.images.tiff import TiffLayout
-
-ZEROS = bytes(64)
-"""Compressed pixels never contain so many zeros; a partly copied or preallocated file does."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -32,7 +29,7 @@ def check_file(data: bytes) -> None:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         _check_webp(data)
     elif data[4:8] == b"ftyp":
-        bmff.check(data, ZEROS)
+        bmff.check(data)
     elif data[4:8] == b"jP  " or data[:4] == b"\xff\x4f\xff\x51":
         _check_jpeg2000(data)
 
@@ -87,8 +84,7 @@ def _check_png(data: bytes, at: int = 0) -> None:
         if name == b"IEND":
             return
         if name == b"IDAT":
-            if end > len(data):
-                raise DecodeError(f"truncated: {end - len(data):,} bytes of its pixels are missing")
+            check_missing(end - len(data))
             if end + 4 <= len(data) and zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
                 raise DecodeError("its packed pixels are not what was written: a checksum does not fit")
         at = end + 4
@@ -106,15 +102,6 @@ def _check_webp(data: bytes) -> None:
         at += 8 + size + size % 2
 
 
-def check_zeros(data: bytes, start: int, end: int) -> None:
-    """Raise DecodeError if compressed pixels contain too many zeros."""
-    position = data.find(ZEROS, start, end)
-    if position >= 0:
-        raise DecodeError(
-            f"from byte {position:,} on its packed pixels are only zeros: they were never written, or lost"
-        )
-
-
 def _check_qoi(data: bytes, size: tuple[int, int]) -> None:
     """Check that the chunks give exactly the image's pixels, and the end follows. Raises DecodeError."""
     left, at, last = size[0] * size[1], 14, len(data) - 8
@@ -128,8 +115,7 @@ def _check_qoi(data: bytes, size: tuple[int, int]) -> None:
         else:
             at += 2 if byte >= 0x80 else 1
         left -= 1
-    if left > 0:
-        raise DecodeError(f"truncated: {left:,} of its {size[0] * size[1]:,} pixels are missing")
+    check_missing(left, f"of its {size[0] * size[1]:,} pixels")
     if left < 0 or data[at : at + 8] != b"\0\0\0\0\0\0\0\1":
         raise DecodeError("its pixels do not end where its data end: bytes are missing or were overwritten")
 
@@ -138,8 +124,7 @@ def _check_tiff_jpegs(layout: TiffLayout, data: bytes) -> None:
     """Check the strips or tiles of a TIFF that are JPEGs with shared tables. Raises DecodeError."""
     for start, count in zip(layout.offsets, layout.counts, strict=False):
         part = data[start : start + count]
-        if len(part) < count:
-            raise DecodeError(f"truncated: {count - len(part):,} bytes of pixels are missing")
+        check_missing(count - len(part), "bytes of pixels")
         if not part:  # an omitted tile, which stands for background
             continue
         complete = b"\xff\xd8" + (layout.tables or b"\xff\xd8\xff\xd9")[2:-2] + part[2:]
@@ -170,8 +155,7 @@ def _check_jpeg2000(data: bytes) -> None:
     while data[at : at + 2] == b"\xff\x90":
         length = int.from_bytes(data[at + 6 : at + 10], "big")
         end = at + length if length else len(data) - 2
-        if end > len(data):
-            raise DecodeError(f"truncated: {end - len(data):,} bytes of its pixels are missing")
+        check_missing(end - len(data))
         begin = at + 12
         while begin + 4 <= end and data[begin : begin + 2] != b"\xff\x93":
             begin += 2 + int.from_bytes(data[begin + 2 : begin + 4], "big")

@@ -5,7 +5,6 @@ Sizes are (height, width) in pixels, mean and std per channel on the scale 0…1
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gapstone.images.intensity_range import UNDECIDED, Ranges
+from gapstone.images.intensity_range import UNDECIDED, Ranges, is_number
 from gapstone.images.load import ImageError, convert
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ class Preprocessing:
     Args:
         channels: 1 (gray) or 3 (sRGB).
         size: of the network's input.
-        stored: of a stored image, which has a margin for random crops.
+        stored: size of a stored image, which has a margin for random crops.
         mean: per channel.
         std: per channel.
         ranges: the values of more than 8 bits that are black and white for the network; to be given to `load`.
@@ -56,7 +55,7 @@ class Preprocessing:
     ranges: Ranges = UNDECIDED
 
     def __post_init__(self) -> None:
-        if self.channels not in (1, 3):
+        if not (_is_int(self.channels) and self.channels in (1, 3)):
             raise ValueError(f"preprocessing: channels is {self.channels!r}; expected 1 (gray) or 3 (sRGB)")
         for name in ("size", "stored"):
             pair = getattr(self, name)
@@ -68,8 +67,7 @@ class Preprocessing:
             raise ValueError(f"preprocessing: stored {self.stored} is smaller than size {self.size}")
         for name in ("mean", "std"):
             values = getattr(self, name)
-            fine = isinstance(values, tuple) and len(values) == self.channels
-            if not (fine and all(_is_number(v) for v in values)):
+            if not (isinstance(values, tuple) and len(values) == self.channels and all(map(is_number, values))):
                 raise ValueError(f"preprocessing: {name} is {values!r}; expected {self.channels} finite number(s)")
         if min(self.std) <= 0:
             raise ValueError(f"preprocessing: std is {self.std!r}; expected numbers above 0")
@@ -111,11 +109,7 @@ class Preprocessing:
         return scale, (height - self.stored[0] * scale) / 2, (width - self.stored[1] * scale) / 2
 
     def seen(self, height: int, width: int) -> tuple[float, tuple[float, float]]:
-        """The part of an image of this size that the network sees.
-
-        Returns:
-            How many pixels of the image are a pixel of the network's input, and the edges (top, left) of the part in
-            pixels of the image.
+        """The part of an image that the network sees: pixels of the image per pixel of the input, and (top, left).
 
         ```python
         Preprocessing(3, (224, 224), (256, 256), mean, std).seen(1024, 2048)     # (4.0, (64.0, 576.0))
@@ -167,20 +161,11 @@ class Preprocessing:
         if not isinstance(given, dict) or set(given) - {"ranges"} != set(names):
             has = sorted(map(str, given)) if isinstance(given, dict) else type(given).__name__
             raise ValueError(f"preprocessing: expected the fields {', '.join(names)}; got {has}")
-        values: dict[str, Any] = {"ranges": Ranges.from_json(given.get("ranges", {}))}
-        for name in names:
-            value = given[name]
-            if name == "channels":
-                if not _is_int(value):
-                    raise ValueError(f"preprocessing: channels is {value!r}; expected 1 or 3")
-            elif not isinstance(value, (list, tuple)):
-                raise ValueError(f"preprocessing: {name} is {value!r}; expected a list")
-            elif name in ("mean", "std") and all(_is_number(v) for v in value):
-                value = tuple(float(v) for v in value)
-            else:
-                value = tuple(value)
-            values[name] = value
-        return cls(**values)
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v := given[name], list) else v for name in names}
+        for name in ("mean", "std"):
+            if isinstance(values[name], tuple) and all(map(is_number, values[name])):
+                values[name] = tuple(map(float, values[name]))
+        return cls(**values, ranges=Ranges.from_json(given.get("ranges", {})))
 
 
 def not_native(height: int, width: int, smallest: int) -> str | None:
@@ -204,10 +189,6 @@ def not_native(height: int, width: int, smallest: int) -> str | None:
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def parse_size(size: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.images.decode_error import DecodeError
+from gapstone.images.decode_error import DecodeError, check_missing
 from gapstone.images.high_bit_depth import Deep, unpremultiplied
 
 _SIZES = {1: "B", 2: "s", 3: "H", 4: "I", 6: "b", 7: "s", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 18: "Q"}
@@ -153,18 +153,15 @@ def read_pixels(layout: TiffLayout, data: bytes) -> Deep | None:
 
 def count_pages(layout: TiffLayout, data: bytes) -> int:
     """The number of pages of the file."""
-    seen: set[int] = set()
+    directories: set[int] = set()
     at, big = layout.following, 43 in data[2:4]
-    while at and at not in seen and len(seen) < 10_000:
-        seen.add(at)
+    while at and at not in directories and len(directories) < 10_000:
+        directories.add(at)
         try:
-            count = struct.unpack_from(layout.order + ("Q" if big else "H"), data, at)[0]
-            at = struct.unpack_from(
-                layout.order + ("Q" if big else "I"), data, at + (8 + 20 * count if big else 2 + 12 * count)
-            )[0]
+            at = _offset(data, layout.order, big, _entries(data, layout.order, big, at).stop)
         except struct.error:
             break
-    return 1 + len(seen)
+    return 1 + len(directories)
 
 
 def _mode(layout: TiffLayout) -> str:
@@ -220,8 +217,7 @@ def _read_part(
             raw = zlib.decompressobj().decompress(data[start:end], needed + 1)  # + 1: checks the checksum, too
         except zlib.error as error:
             raise DecodeError(f"its packed pixels are damaged ({error})") from None
-    if len(raw) < needed:
-        raise DecodeError(f"truncated: {needed - len(raw):,} bytes of pixels are missing")
+    check_missing(needed - len(raw), "bytes of pixels")
     if layout.predictor == 3:
         # bytes of equal significance are stored together, each as the difference from the one before
         rows = np.frombuffer(raw, np.uint8).reshape(shape[0], -1, shape[2])
@@ -241,7 +237,7 @@ def _read_layout(data: bytes) -> TiffLayout | None:
         return None
     order = "<" if data[:2] == b"II" else ">"
     big = 43 in data[2:4]
-    first = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]
+    first = _offset(data, order, big, 8 if big else 4)
     tags, following = _read_tags(data, order, big, first)
     width, height = _integer(tags, 256), _integer(tags, 257)
     samples = _integer(tags, 277, 1)
@@ -281,27 +277,36 @@ def _read_layout(data: bytes) -> TiffLayout | None:
 
 def _read_tags(data: bytes, order: str, big: bool, at: int) -> tuple[dict[int, tuple], int]:  # type: ignore[type-arg]
     """(tag → its values, position of the next directory)."""
-    count = struct.unpack_from(order + ("Q" if big else "H"), data, at)[0]
-    if count > _ENTRIES:
+    entries, inline = _entries(data, order, big, at), 8 if big else 4
+    if len(entries) > _ENTRIES:
         raise ValueError("no directory")
-    at += 8 if big else 2
-    size, inline = (20, 8) if big else (12, 4)
     tags: dict[int, tuple] = {}  # type: ignore[type-arg]
-    for entry in range(at, at + count * size, size):
+    for entry in entries:
         tag, kind, values = struct.unpack_from(order + ("HHQ" if big else "HHI"), data, entry)
         letter = _SIZES.get(kind)
         if letter is None or values > _VALUES:
             continue
         length = values * struct.calcsize("=" + letter)
-        position = entry + size - inline
+        position = entry + entries.step - inline
         if length > inline:
-            position = struct.unpack_from(order + ("Q" if big else "I"), data, position)[0]
+            position = _offset(data, order, big, position)
         if letter == "s":
             tags[tag] = (data[position : position + length],)
         elif values:
             tags[tag] = struct.unpack_from(f"{order}{values}{letter}", data, position)
-    end = at + count * size
-    return tags, struct.unpack_from(order + ("Q" if big else "I"), data, end)[0] if end + inline <= len(data) else 0
+    return tags, _offset(data, order, big, entries.stop) if entries.stop + inline <= len(data) else 0
+
+
+def _entries(data: bytes, order: str, big: bool, at: int) -> range:
+    """Positions of the entries of a directory; the position of the next directory stands behind them."""
+    count = struct.unpack_from(order + ("Q" if big else "H"), data, at)[0]
+    begin, size = (at + 8, 20) if big else (at + 2, 12)
+    return range(begin, begin + count * size, size)
+
+
+def _offset(data: bytes, order: str, big: bool, at: int) -> int:
+    offset: int = struct.unpack_from(order + ("Q" if big else "I"), data, at)[0]
+    return offset
 
 
 def _integer(tags: dict[int, tuple], tag: int, default: int | None = None) -> int:  # type: ignore[type-arg]

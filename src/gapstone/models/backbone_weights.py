@@ -41,15 +41,10 @@ class BackboneWeights:
 
 
 def read_weights(path: Path, backbone: str | None = None, channels: int = 3) -> BackboneWeights:
-    """Read the weights in `path` and check them against the network they are for.
+    """Read the weights in a model of gapstone's or a state_dict (safetensors); check them against their network.
 
-    Args:
-        path: a model of gapstone's, or a state_dict as safetensors.
-        backbone: name of the network, for a state_dict; a model of gapstone's names its own.
-        channels: of the user's images; a state_dict of gapstone's own networks may be for as many, or for 3 or 1.
-
-    Raises:
-        ValueError: the file does not hold these weights; says what to do.
+    `backbone` names the network of a state_dict, which is for as many `channels` as the user's images, or for 3 or 1.
+    Raises ValueError if the file does not hold these weights.
     """
     check_input(f"--weights {display(path)}", path)
     check_size(path)

@@ -19,6 +19,7 @@ from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.model_description import ModelDescription, checked_labels
 from gapstone.models.model_file import (
     ModelFileError,
+    Shapes,
     check_dry_run,
     check_finite,
     check_shapes,
@@ -226,7 +227,7 @@ class Classifier(nn.Module):
         weights = {name: t.detach().cpu().contiguous().clone() for name, t in self.state_dict().items()}
         # Apply the checks of load here, while the model is still in memory.
         try:
-            check_shapes(shapes(_build_on_meta(ModelDescription.from_json(about))), shapes(self))
+            check_shapes(_expected_shapes(ModelDescription.from_json(about)), shapes(weights))
             check_finite(weights)
         except ModelFileError as error:
             raise ValueError(f"{display(path)}: {error}") from error
@@ -266,7 +267,7 @@ def load(path: str | os.PathLike[str]) -> Classifier:
         file = read(Path(path))
         description = ModelDescription.from_json(file.about)
         description.check_timm_tensors(file.shapes)
-        check_shapes(shapes(_build_on_meta(description)), file.shapes)
+        check_shapes(_expected_shapes(description), file.shapes)
         weights = file.weights()
         # Initialising the weights must not advance the caller's random generator.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
@@ -282,11 +283,11 @@ def _build(description: ModelDescription) -> Classifier:
     return Classifier(description.backbone, description.head, description.labels, description.preprocessing)
 
 
-def _build_on_meta(description: ModelDescription) -> Classifier:
-    """Build the model on the meta device: names and shapes without memory, whatever size the file claims."""
+def _expected_shapes(description: ModelDescription) -> Shapes:
+    """The tensors of a model, from the meta device: without memory, whatever size the file claims."""
     try:
         with on_meta():
-            return _build(description)
+            return shapes(_build(description).state_dict())
     except ImportError:
         raise
     except Exception as error:  # torch and timm have many ways to refuse what a foreign file asks for

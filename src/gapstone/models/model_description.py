@@ -1,6 +1,7 @@
 """What a model file says of its model: backbone, head, labels and preprocessing, each checked when it is read."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,11 +99,9 @@ def checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
         raise ValueError(f"labels must be names, such as ('cat', 'dog'), not {str(labels)[:60]}")
     if len(labels) < 2:
         raise ValueError(f"a classifier needs at least two labels and got {len(labels)}")
-    seen: set[str] = set()
-    for label in labels:
-        if label in seen:
-            raise ValueError(f"label {label!r} is given twice; each logit needs a name of its own")
-        seen.add(label)
+    if len(set(labels)) < len(labels):
+        label, _ = Counter(labels).most_common(1)[0]
+        raise ValueError(f"label {label!r} is given twice; each logit needs a name of its own")
     return tuple(labels)
 
 

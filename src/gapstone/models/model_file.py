@@ -81,7 +81,7 @@ class ModelFile:
             raise ModelFileError(
                 "damaged: its content does not fit its checksum; copy it again, or save the model again"
             )
-        check_shapes(self.shapes, _shapes(weights))
+        check_shapes(self.shapes, shapes(weights))
         check_finite(weights)
         return weights
 
@@ -146,12 +146,8 @@ def _as_text(about: dict[str, Any], allow_nan: bool = False) -> str:
     return json.dumps(about, sort_keys=True, ensure_ascii=True, allow_nan=allow_nan)
 
 
-def shapes(model: nn.Module) -> Shapes:
-    """The dtype and shape of every tensor of the model's state_dict."""
-    return _shapes(model.state_dict())
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> Shapes:
+def shapes(tensors: Mapping[str, Tensor]) -> Shapes:
+    """The dtype and shape of every tensor."""
     return {name: (DTYPES.get(t.dtype, str(t.dtype)), tuple(t.shape)) for name, t in tensors.items()}
 
 

@@ -6,7 +6,6 @@ import time
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as metadata_version
 from pathlib import Path
-from types import TracebackType
 
 
 def processor() -> str:
@@ -40,6 +39,11 @@ def memory() -> int:
     return limit
 
 
+def cores() -> int:
+    """The number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class BackgroundLoad:
     """Measures how many of this process's cores other programs keep busy; None if the system does not tell.
 
@@ -56,9 +60,7 @@ class BackgroundLoad:
         self._start = _busy_seconds(), time.process_time(), time.perf_counter()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         (busy_before, own_before, clock), busy_after = self._start, _busy_seconds()
         wall = time.perf_counter() - clock
         if busy_before is None or busy_after is None or wall <= 0:
@@ -69,10 +71,10 @@ class BackgroundLoad:
 def _busy_seconds() -> float | None:
     """The seconds that the cores of this process have worked since boot, for all programs; None if unknown."""
     try:
-        cores = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+        names = {f"cpu{number}" for number in os.sched_getaffinity(0)}
         rows = [line.split() for line in Path("/proc/stat").read_text("ascii").splitlines()]
         ticks = os.sysconf("SC_CLK_TCK")
     except (AttributeError, OSError, ValueError):
         return None
     # columns: user, nice, system, (idle, iowait,) irq, softirq, steal; user includes the guests' time
-    return sum(sum(map(int, row[1:4] + row[6:9])) for row in rows if row and row[0] in cores) / ticks
+    return sum(sum(map(int, row[1:4] + row[6:9])) for row in rows if row and row[0] in names) / ticks

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
 
 _SIGNALS = [signal.SIGINT, signal.SIGTERM]
 _sections: list["Section"] = []
@@ -132,7 +131,7 @@ def _at_once(number: int, frame: FrameType | None) -> None:
     os._exit(128 + number)
 
 
-def _unraisable(hook: Any) -> None:
+def _unraisable(hook: "sys.UnraisableHookArgs") -> None:
     """End the process on a KeyboardInterrupt in a destructor, which Python would only print."""
     if isinstance(hook.exc_value, KeyboardInterrupt):
         _at_once(_received or signal.SIGINT, None)

@@ -86,7 +86,7 @@ def exporting() -> bool:
     return torch.compiler.is_exporting() or tracing()
 
 
-def transformed(*values: Any) -> bool:
+def transformed(*values: object) -> bool:
     """Whether the values are inside torch.vmap, torch.func.grad or another transform of torch.func."""
     if _level is not None:
         return _level() is not None
@@ -101,7 +101,7 @@ def _wrapped(x: Tensor) -> bool:
     return False
 
 
-def forward_mode(*values: Any) -> bool:
+def forward_mode(*values: object) -> bool:
     """Whether torch.autograd.forward_ad may be differentiating one of the values."""
     if _forward_ad is not None:
         level: int = _forward_ad._current_level

@@ -42,13 +42,18 @@ def nothing_importable_there() -> Iterator[None]:
     >>> with nothing_importable_there():
     ...     plugins = entry_points(group="gapstone.pools")
     """
-    with _lock:
-        path = sys.path[:]
-        sys.path[:] = _outside(path)
-        try:
-            yield
-        finally:
-            sys.path[:] = path
+    with _lock, _replaced_path(_outside(sys.path)):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced_path(entries: list[str]) -> Iterator[None]:
+    path = sys.path[:]
+    sys.path[:] = entries
+    try:
+        yield
+    finally:
+        sys.path[:] = path
 
 
 def _outside(path: list[str]) -> list[str]:
@@ -64,15 +69,13 @@ def without_working_folder() -> Iterator[None]:
 
     Both are restored afterwards, because processes that a user's program starts itself are not gapstone's business.
     """
-    with _lock:
-        path, variables = sys.path[:], environment()
+    with _lock, _replaced_path(search_path()):
+        variables = environment()
         before = {name: os.environ.get(name) for name in variables}
-        sys.path[:] = search_path()
         os.environ.update(variables)
         try:
             yield
         finally:
-            sys.path[:] = path
             for name, value in before.items():
                 if value is None:
                     del os.environ[name]
@@ -128,14 +131,14 @@ def hidden(file: str) -> Iterator[None]:
             os.path.exists = exists
 
 
-def around_import(name: str, context: Callable[[], AbstractContextManager[Any]]) -> None:
+def around_import(name: str, context: Callable[[], AbstractContextManager[object]]) -> None:
     """Make the first import of a library, wherever it happens, run inside a context; nothing if it is imported."""
     if name not in sys.modules:
         sys.meta_path.insert(0, _ContextFinder(name, context))
 
 
 class _ContextFinder(MetaPathFinder):
-    def __init__(self, name: str, context: Callable[[], AbstractContextManager[Any]]) -> None:
+    def __init__(self, name: str, context: Callable[[], AbstractContextManager[object]]) -> None:
         self.name, self.context = name, context
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:

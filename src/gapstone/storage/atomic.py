@@ -21,12 +21,8 @@ def atomic_file(path: Path, sync_its_folder: bool = True) -> Iterator[Path]:
         >>> with atomic_file(Path("results.json")) as unfinished:
         ...     unfinished.write_text("{}")
 
-    The content is on disk before the file is renamed, and the new name is on disk before this returns. A link at `path`
-    is replaced, not followed.
-
-    Args:
-        path: where the file appears; the temporary file has the same ending.
-        sync_its_folder: False where many files are written to one folder and the caller calls `sync_folder` once.
+    The content is on disk before the file is renamed, and the new name is on disk before this returns (without
+    `sync_its_folder`, once the caller of many writes calls `sync_folder`). A link at `path` is replaced, not followed.
 
     Raises:
         OSError: the disk is full or the folder cannot be written to; the error names `path`.

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
+from gapstone.runtime.environment import cores
 from gapstone.storage.sealed_json import open_own
 
 BLOCK = 8 << 20  # bytes
@@ -58,8 +59,7 @@ def digest(path: Path) -> str:
         def digest_of_block(start: int) -> bytes:
             return hashlib.sha256(os.pread(file.fileno(), BLOCK, start)).digest()
 
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        with ThreadPoolExecutor(min(cores, 8)) as pool:
+        with ThreadPoolExecutor(min(cores(), 8)) as pool:
             block_digests = pool.map(digest_of_block, range(0, os.fstat(file.fileno()).st_size, BLOCK))
             return hashlib.sha256(b"".join(block_digests)).hexdigest()
 

@@ -68,13 +68,8 @@ def own_folder(
         >>> with own_folder(out, COMPARE):
         ...     write_sealed(out / "plan.json", facts, "plan")
 
-    After an error, a folder that this call created and that holds no results is removed.
-
-    Args:
-        folder: the folder.
-        kind: what the command writes into it.
-        option: the command-line option that named it, for messages.
-        log: receives a line if the marker was damaged.
+    After an error, a folder that this call created and that holds no results is removed. `option` is the command-line
+    option that named the folder; `log` receives a line if the marker was damaged.
 
     Raises:
         ValueError: as `check_folder`, or another process uses the folder.
@@ -105,10 +100,7 @@ def own_folder(
 
 
 def check_folder(folder: Path, kind: FolderKind, option: str = "--out") -> DamagedError | None:
-    """Check that gapstone may and can write into a folder, or create it; nothing is written.
-
-    Returns:
-        What is wrong with the folder's marker; None if nothing is, or there is no marker.
+    """Check, without writing, that gapstone may and can write into a folder; return what is wrong with its marker.
 
     Raises:
         PathError: (a ValueError) the folder cannot be written.
@@ -166,13 +158,7 @@ def own_file(path: Path, example: str, option: str = "--out") -> Path:
         >>> own_file(Path("models"), "model.safetensors")
         PathError: --out models is a folder; name a file in it, such as models/model.safetensors.
 
-    Args:
-        path: the output file.
-        example: a file name, which the message proposes where `path` is a folder.
-        option: the command-line option that named the file, for messages.
-
-    Returns:
-        `path`.
+    Returns `path`. The message proposes the file name `example` where `path` is a folder.
 
     Raises:
         PathError: (a ValueError) the file cannot be written.
@@ -214,24 +200,16 @@ def _mark(folder: Path, kind: FolderKind) -> None:
 
 def _refuse_foreign(folder: Path, kind: FolderKind, option: str) -> None:
     """Raise ValueError if a folder without a marker holds anything that a folder of this kind does not."""
-    names = sorted(os.listdir(folder))
-    ours = [name for name in names if name in kind.folders | kind.files]
-    foreign = [name for name in names if name not in ours and not _is_ignored(name, kind)]
-    if foreign or (ours and not all((folder / name).exists() for name in kind.typical)):
-        example = (foreign or ours)[0]
+    patterns = (MARKER, LOCK, UNFINISHED, *kind.temporary)
+    names = [name for name in sorted(os.listdir(folder)) if name.lower() not in SYSTEM_FILES]
+    results = [name for name in names if name in kind.folders | kind.files]
+    foreign = [name for name in names if name not in results and not any(fnmatchcase(name, p) for p in patterns)]
+    if foreign or (results and not all((folder / name).exists() for name in kind.typical)):
+        example = (foreign or results)[0]
         raise ValueError(
             f"{option} {display(folder)} holds '{display(example)}', which gapstone {kind.command} did not write "
             f"there: choose a new or empty folder."
         )
-
-
-def _is_ignored(name: str, kind: FolderKind) -> bool:
-    patterns = (UNFINISHED, *kind.temporary)
-    return (
-        name in (MARKER, LOCK)
-        or name.lower() in SYSTEM_FILES
-        or any(fnmatchcase(name, pattern) for pattern in patterns)
-    )
 
 
 def _remove_matching(folder: Path, patterns: tuple[str, ...]) -> None:

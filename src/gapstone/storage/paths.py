@@ -109,14 +109,7 @@ def output_folder(option: str, path: Path, files: Sequence[str] = (), folders: S
 
         >>> output_folder("--out", Path("runs/first"), files=("results.json",), folders=("trials",))
 
-    Args:
-        option: the command-line option that named the folder, for messages.
-        path: the folder.
-        files: names of files that will be written into it; what already has such a name must be a file.
-        folders: names of folders that will be written into it; likewise.
-
-    Raises:
-        PathError: it is not.
+    `files` and `folders` will be written into it: what already has such a name must be of that kind. Raises PathError.
     """
     what = f"{option} {display(path)}"
     mode = _mode(what, path)
@@ -150,10 +143,7 @@ def path_in_errors(path: Path, needed: int | None = None, written_as: Path | Non
         >>> with path_in_errors(Path("results.json"), needed=len(content)):
         ...     file.write(content)
 
-    Args:
-        path: the file or folder that is written.
-        needed: how many bytes are still to be written.
-        written_as: the temporary name of `path`; errors name `path` instead, which the user knows.
+    `written_as` is the temporary name of `path`; errors name `path` instead, which the user knows.
     """
     try:
         yield
@@ -231,17 +221,12 @@ def _disk_full(error: OSError) -> str:
     if (needed := getattr(error, "needed", None)) is not None:
         sizes.append(f"{format_bytes(needed)} are needed")
     if isinstance(error.filename, str | bytes):
+        path = Path(os.fsdecode(error.filename))
         with suppress(OSError):
-            sizes.append(f"{format_bytes(_free_bytes(Path(os.fsdecode(error.filename))))} are free")
+            folder = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+            sizes.append(f"{format_bytes(shutil.disk_usage(folder).free)} are free")
     details = f" ({', '.join(sizes)})" if sizes else ""
     return f"{reason}{details}; delete something there, or name another place."
-
-
-def _free_bytes(path: Path) -> int:
-    """How many bytes are free on the file system of `path`, or of its nearest parent that exists."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return shutil.disk_usage(path).free
 
 
 def format_bytes(count: int) -> str:

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from math import isfinite
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,36 +50,27 @@ def compute_rows(
         >>> maps.shape, maps.dtype
         ((5000, 512, 7, 7), dtype('float16'))
 
-    One process at a time computes a file; others wait for it.
-
-    Args:
-        folder: where the file lies.
-        name: the beginning of the file's name.
-        about: all that the rows depend on, as JSON; rows that depend on other facts go to another file.
-        count: how many rows.
-        make: `make(first, last)` returns a tensor of last - first rows, all of the same shape, on any device.
-        step: rows per call; the same on every run, because a resumed run must compute the same batches.
-        dtype: float32, or float16 for half the size.
-        progress: receives the numbers of rows done and in all.
-        log: receives a line about damaged rows, which are computed again.
+    One process at a time computes a file; others wait for it. `make(first, last)` returns last - first rows, all of the
+    same shape, on any device. Rows of another `about` (JSON), `count`, `step` or `dtype` go to another file: a resumed
+    run must compute the same batches. `log` receives a line about damaged rows, which are computed again.
 
     Raises:
         RowsError: the disk is too small, or a number does not fit into half precision.
     """
     digest = hashlib.sha256(json.dumps([about, count, step, str(dtype)], sort_keys=True).encode()).hexdigest()[:16]
-    file = _File(folder, f"{name}-{digest}", count)
+    log = log or (lambda line: None)
+    file = _File(folder, f"{name}-{digest}", count, log)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / f".{name}-{digest}.lock"):  # if another process computes these rows: wait, then read them
         try:
             complete = file.is_complete()
         except DamagedError as error:
             complete = False
-            if log is not None:
-                log(damage_note([error]))
+            log(damage_note([error]))
             file.delete()
         if not complete:
-            file.part.fill(count, make, step, dtype, progress, log)
-            file.part.path.replace(file.path)
+            file.fill(make, step, dtype, progress)
+            file.part.replace(file.path)
             sync_folder(folder)
     rows: NDArray[Any] = np.load(file.path, mmap_mode="r", allow_pickle=False)
     return rows
@@ -91,15 +82,17 @@ class _File:
     The note holds the number of rows, their bytes and their digest.
     """
 
-    def __init__(self, folder: Path, name: str, count: int) -> None:
-        self.path, self.count = folder / f"{name}.npy", count
-        self.part = _Part(folder / f".{name}.part", name)
+    def __init__(self, folder: Path, name: str, count: int, log: Callable[[str], None] = lambda line: None) -> None:
+        self.path, self.part, self.note_path = (
+            folder / name for name in (f"{name}.npy", f".{name}.part", f".{name}.rows")
+        )
+        self.name, self.count, self.log = name, count, log
 
     def is_complete(self) -> bool:
         """Whether NAME.npy exists and fits its note. Raises DamagedError if it exists and does not."""
         if not os.path.lexists(self.path):
             return False
-        note = self.part.read_note()
+        note = self._read_note()
         if note is None:
             raise DamagedError(self.path, "has no note of its digest")
         if note["rows"] != self.count or note["digest"] != block_digest.digest(self.path):
@@ -108,41 +101,31 @@ class _File:
 
     def delete(self) -> None:
         # the note first: after a kill in between, the file without a note counts as damaged
-        remove(self.part.note_path)
+        remove(self.note_path)
         remove(self.path)
 
-
-class _Part:
-    """The file of rows while they are computed."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        self.path, self.note_path, self.name = path, path.with_suffix(".rows"), name
-
-    def read_note(self) -> dict[str, Any] | None:
+    def _read_note(self) -> dict[str, Any] | None:
         """The note; None if there is none. Raises DamagedError."""
-        try:
+        with suppress(FileNotFoundError):
             return read_sealed(self.note_path, self.name)
-        except FileNotFoundError:
-            return None
+        return None
 
     def fill(
         self,
-        count: int,
         make: Callable[[int, int], Tensor],
         step: int,
         dtype: torch.dtype,
         progress: Callable[[int, int], None] | None,
-        log: Callable[[str], None] | None,
     ) -> None:
-        """Write all rows that an earlier run has not left; the other arguments are those of `compute_rows`."""
-        begin, digest = 0, block_digest.BlockDigest()
+        """Write all rows that an earlier run has not left; the arguments are those of `compute_rows`."""
+        count = self.count
         try:
             begin, digest = self._resume()
         except DamagedError as error:
-            if log is not None:
-                log(damage_note([error]))
+            self.log(damage_note([error]))
+            begin, digest = 0, block_digest.BlockDigest()
         done, noted, note_time, unnoted_bytes = begin, begin, time.monotonic(), 0
-        file = open_own(self.path, os.O_RDWR) if begin else None
+        file = open_own(self.part, os.O_RDWR) if begin else None
         try:
             if file is not None:
                 file.seek(0, os.SEEK_END)
@@ -154,7 +137,7 @@ class _Part:
                 rows = _cast(tensor, dtype)
                 if file is None:
                     file = self._begin((count, *tensor.shape[1:]), rows.dtype, digest)
-                with path_in_errors(self.path, needed=(count - first) * rows[0].nbytes):
+                with path_in_errors(self.part, needed=(count - first) * rows[0].nbytes):
                     file.write(rows.data.cast("B"))
                 digest.update(rows.data.cast("B"))
                 done, unnoted_bytes = last, unnoted_bytes + rows.nbytes
@@ -178,39 +161,39 @@ class _Part:
     def _resume(self) -> tuple[int, block_digest.BlockDigest]:
         """Cut the file to the rows that its note counts; return their number and their digest. Raises DamagedError."""
         digest = block_digest.BlockDigest()
-        note = self.read_note()
-        if note is None or not os.path.lexists(self.path):
+        note = self._read_note()
+        if note is None or not os.path.lexists(self.part):
             return 0, digest
-        with open_own(self.path, os.O_RDWR) as file:
+        with open_own(self.part, os.O_RDWR) as file:
             for piece in block_digest.first_bytes(file, note["bytes"]):
                 digest.update(piece)
             if digest.hexdigest() != note["digest"]:
-                raise DamagedError(self.path, "does not fit its digest")
+                raise DamagedError(self.part, "does not fit its digest")
             file.truncate(note["bytes"])  # removes rows that were written after the note
         return note["rows"], digest
 
     def _begin(self, shape: tuple[int, ...], dtype: np.dtype[Any], digest: block_digest.BlockDigest) -> BinaryIO:
         """Create the file and write its header. Raises RowsError if the rows do not fit on the disk."""
         remove(self.note_path)  # before the rows, so that after a kill in between no note counts rows that are gone
-        remove(self.path)
-        needed = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        free = shutil.disk_usage(self.path.parent).free
+        remove(self.part)
+        needed = prod(shape) * dtype.itemsize
+        free = shutil.disk_usage(self.part.parent).free
         if needed + (64 << 20) > free:
             raise RowsError(
                 f"{shape[0]:,} × {format_size(shape[1:])} numbers need {format_bytes(needed)} in "
-                f"{display(self.path.parent)}, where {format_bytes(free)} are free (64 MB stay free): "
+                f"{display(self.part.parent)}, where {format_bytes(free)} are free (64 MB stay free): "
                 f"fewer or smaller images, or another folder"
             )
         header = io.BytesIO()
         fields = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(header, fields)
-        file = open_own(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        file = open_own(self.part, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         file.write(header.getvalue())
         digest.update(header.getvalue())
         return file
 
     def _write_note(self, file: BinaryIO, done: int, digest: block_digest.BlockDigest) -> None:
-        with path_in_errors(self.path):
+        with path_in_errors(self.part):
             file.flush()
             os.fsync(file.fileno())  # the rows must be on disk before the note that counts them
         facts = {"rows": done, "bytes": file.tell(), "digest": digest.hexdigest()}

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -36,7 +36,7 @@ class DamagedError(ValueError):
         return DamagedError, (self.path, self.why)
 
 
-def seal(facts: dict[str, Any], identity: str, indent: int | None = 1) -> bytes:
+def seal(facts: Mapping[str, object], identity: str, indent: int | None = 1) -> bytes:
     """The bytes of a sealed file."""
     if not facts or "sealed" in facts:
         raise ValueError(f"seal({list(facts)[:3]}): expected facts, none of them 'sealed'.")
@@ -46,7 +46,7 @@ def seal(facts: dict[str, Any], identity: str, indent: int | None = 1) -> bytes:
     return body + SEAL + _digest(body, identity) + END
 
 
-def write_sealed(path: Path, facts: dict[str, Any], identity: str, indent: int | None = 1) -> None:
+def write_sealed(path: Path, facts: Mapping[str, object], identity: str, indent: int | None = 1) -> None:
     """Write `seal(facts, identity)` to `path`, completely or not at all."""
     write_atomic(path, seal(facts, identity, indent))
 
@@ -80,9 +80,7 @@ def read_own(path: Path) -> bytes:
 def open_own(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
     """Open a file that gapstone wrote; a link in its place is not followed, and a pipe is not waited for.
 
-    Args:
-        path: the file.
-        flags: those of `os.open`: O_RDWR to read and write, O_WRONLY to append.
+    `flags` are those of `os.open`: O_RDWR to read and write, O_WRONLY to append.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -18,6 +18,7 @@ from gapstone.models.classifier import Classifier
 from gapstone.models.model_cost import cost
 
 Precision = Literal["float32", "bfloat16"]
+PrecisionChoice = Literal["auto", "float32", "bfloat16"]
 Rows = NDArray[np.intp]
 WORTH_BFLOAT16 = 10_000_000
 """Multiply-adds per image: NIN at 32 px has 4 million (1.1× faster in bfloat16), ResNet-18 at 112 px 450 (2.5×)."""
@@ -89,14 +90,7 @@ def train(
     Order and augmentation depend on `seed` and the epoch alone, never on the head. The best epoch is the one with the
     highest validation accuracy; at a tie, the one with the lower loss; without validation images, the last.
 
-    Args:
-        model: the network; its weights are replaced.
-        pictures: the stored images.
-        rows: the training images.
-        validation: the validation images; may be empty.
-        settings: optimizer, schedule, augmentation, precision.
-        seed: of order, augmentation and dropout.
-        after_epoch: called with (epoch, history).
+    `after_epoch` is called with (epoch, history).
 
     Raises:
         TrainingError: the loss or a logit is NaN or infinite.
@@ -127,12 +121,8 @@ def epoch_trainer(
 ) -> Callable[[int], float]:
     """Make a function that trains `model` for one epoch and returns the mean loss.
 
-    Args:
-        model: the module whose parameters are optimised.
-        count: examples in an epoch.
-        batches: called with the epoch; yields (inputs, labels).
-        backward: called with (inputs, labels); returns the loss and leaves its gradients in the parameters.
-        settings: optimizer and schedule.
+    `batches(epoch)` yields (inputs, labels); `backward(inputs, labels)` returns the loss and leaves its gradients in
+    the parameters; `count` is the number of examples.
     """
     optimizer = _optimizer(model, settings)
     factor = warm_cosine(count_steps(count, settings), settings.warmup)
@@ -163,13 +153,8 @@ def train_epochs(
 ) -> History:
     """Train epoch by epoch with early stopping; `model` ends with the weights of the best epoch.
 
-    Args:
-        model: the module that `train_epoch` trains.
-        train_epoch: trains the given epoch and returns the mean loss.
-        validate: returns logits and labels of the validation examples, on the CPU.
-        settings: number of epochs, patience.
-        seed: of dropout.
-        after_epoch: called with (epoch, history).
+    `train_epoch(epoch)` returns the mean loss; `validate` returns logits and labels on the CPU; `seed` is that of
+    dropout.
     """
     began = time.perf_counter()
     device = next(model.parameters()).device
@@ -264,13 +249,7 @@ def predict(
 
     A batch size that fits for training fits here: without gradients a batch takes a fraction of the memory.
 
-    Args:
-        model: the network.
-        pictures: the stored images.
-        rows: the images to predict.
-        precision: of the features.
-        batch_size: images in one forward pass.
-        change: applied to each normalised batch.
+    `change` is applied to each normalised batch.
 
     Raises:
         TrainingError: a logit is NaN or infinite; the accuracy of such logits would be arbitrary.
@@ -314,7 +293,7 @@ def measure_pace(
     pictures: Pictures,
     rows: Rows,
     settings: TrainSettings,
-    precision: Literal["auto", "float32", "bfloat16"],
+    precision: PrecisionChoice,
 ) -> Pace:
     """Time the training steps of a throw-away model: medians of five, interleaved, after one to warm up.
 
@@ -322,29 +301,39 @@ def measure_pace(
     never tried on small networks, where timing noise would decide the precision, and so the results.
     """
     model = build().to(memory_format=torch.channels_last)
-    candidates: list[Precision]
-    if precision == "auto":
-        candidates = ["float32", "bfloat16"] if cost(model)["macs"] >= WORTH_BFLOAT16 else ["float32"]
-    else:
-        candidates = [precision]
-    seconds: dict[Precision, list[float]] = {candidate: [] for candidate in candidates}
     model.train()
     optimizer = _optimizer(model, settings)
     device = next(model.parameters()).device
-    for turn in range(6):
-        for candidate in candidates:
+
+    def step(candidate: Precision, turn: int) -> None:
+        images, labels = next(batches(model, pictures, rows, settings, 0, turn))
+        loss = F.cross_entropy(logits(model, images, candidate), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        _synchronize(device)
+
+    return time_precisions(precision, cost(model)["macs"], step, 6)
+
+
+def time_precisions(
+    precision: PrecisionChoice, macs: int, step: Callable[[Precision, int], object], turns: int
+) -> Pace:
+    """Time `step(precision, turn)` in the precisions in question, in turns, of which the first warms up.
+
+    With "auto" they are both for a network of many multiply-adds, else float32.
+    """
+    seconds: dict[Precision, list[float]] = {"float32": []} if precision == "auto" else {precision: []}
+    if precision == "auto" and macs >= WORTH_BFLOAT16:
+        seconds["bfloat16"] = []
+    for turn in range(turns):
+        for candidate, times in seconds.items():
             began = time.perf_counter()
-            images, labels = next(batches(model, pictures, rows, settings, 0, turn))
-            loss = F.cross_entropy(logits(model, images, candidate), labels)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            _synchronize(device)
-            if turn:
-                seconds[candidate].append(time.perf_counter() - began)
-    step = {candidate: float(np.median(times)) for candidate, times in seconds.items()}
-    fastest = faster(step)
-    return Pace(fastest, step[fastest])
+            step(candidate, turn)
+            times += [time.perf_counter() - began] * bool(turn)
+    medians = {candidate: float(np.median(times)) for candidate, times in seconds.items()}
+    fastest = faster(medians)
+    return Pace(fastest, medians[fastest])
 
 
 def faster(step: dict[Precision, float]) -> Precision:

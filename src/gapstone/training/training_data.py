@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from gapstone.images.preprocessing import Preprocessing, parse_size
 from gapstone.models.backbone_weights import BackboneWeights, digest, read_weights
 from gapstone.nets.on_meta import on_meta
 from gapstone.storage.paths import check_input
-from gapstone.training.loop import Rows, TrainSettings
+from gapstone.training.loop import PrecisionChoice, Rows, TrainSettings
 
 SMALL = 64  # px: images up to this size are small, and NIN trains on them in minutes
 
@@ -52,7 +52,7 @@ class TrainOptions:
     learning_rate: float | None = None
     weight_decay: float = 5e-4
     augment: Literal["auto", "none"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: PrecisionChoice = "auto"
     device: str = "auto"
     duplicates: Duplicates = "group"
     duplicate_threshold: float | None = None
@@ -64,40 +64,11 @@ class TrainOptions:
             raise ValueError(f"--learning-rate {self.learning_rate}: must be more than 0 and less than 100.")
         if not 0 <= self.weight_decay < 1:
             raise ValueError(f"--weight-decay {self.weight_decay}: must be at least 0 and less than 1.")
-        for name, allowed in (
-            ("optimizer", ("sgd", "adamw")),
-            ("augment", ("auto", "none")),
-            ("precision", ("auto", "float32", "bfloat16")),
-            ("duplicates", ("group", "drop", "keep")),
-        ):
-            if getattr(self, name) not in allowed:
+        types = get_type_hints(TrainOptions)
+        for name in ("optimizer", "augment", "precision", "duplicates"):
+            if getattr(self, name) not in (allowed := get_args(types[name])):
                 raise ValueError(f"--{name} {getattr(self, name)}: must be {' or '.join(allowed)}.")
         check_threshold(self.duplicate_threshold)
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Decoded images, their splits, and all settings of the training."""
-
-    source: Source
-    scan: Scan
-    splits: tuple[DataSplit, ...]
-    """One per seed or fold, in rows of the store."""
-    store: Store
-    preprocessing: Preprocessing
-    backbone: str
-    settings: TrainSettings
-    device: str
-    hash: str
-    """Hash of the content and label of every image used."""
-    weights_digest: str | None = None
-    """Digest of the weights that the backbone starts from; known for --weights and --freeze only."""
-    from_model_file: bool = False
-    """The weights come from a model of gapstone's, which was probably trained on this DATA."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return self.source.classes
 
 
 @dataclass(frozen=True)
@@ -107,9 +78,9 @@ class TrainingPlan:
     source: Source
     scan: Scan
     splits: tuple[DataSplit, ...]
-    """One per seed or fold; positions in `used`, which become rows of the store."""
+    """One per seed or fold, in rows of the store."""
     used: Rows
-    """Indices into source.items."""
+    """Indices into source.items, by row of the store."""
     preprocessing: Preprocessing
     """With placeholder moments: the real ones are measured on the decoded images."""
     moments: tuple[tuple[float, ...], tuple[float, ...]] | None
@@ -119,9 +90,11 @@ class TrainingPlan:
     device: str
     folds: bool
     weights_digest: str | None
+    """Digest of the weights that the backbone starts from; known for --weights and --freeze only."""
     from_model_file: bool
+    """The weights come from a model of gapstone's, which was probably trained on this DATA."""
 
-    def decode(self, folder: Path, log: Log, start_progress: StartProgress) -> TrainingData:
+    def decode(self, folder: Path, log: Log, start_progress: StartProgress) -> "TrainingData":
         """Decode the images into `folder`. Raises StoreError (a ValueError)."""
         progress = start_progress("Decoding images")
         store = build(self.source, self.used, self.preprocessing, folder, scan=self.scan, progress=progress, log=log)
@@ -129,19 +102,21 @@ class TrainingPlan:
         first = self.splits[0]
         rows = np.arange(len(self.used)) if self.folds else np.union1d(first.train, first.validation)
         mean, std = self.moments or moments(store, rows)
-        return TrainingData(
-            source=self.source,
-            scan=self.scan,
-            splits=self.splits,
-            store=store,
-            preprocessing=replace(self.preprocessing, mean=mean, std=std),
-            backbone=self.backbone,
-            settings=self.settings,
-            device=self.device,
-            hash=content_digest(self.source, self.scan, self.used),
-            weights_digest=self.weights_digest,
-            from_model_file=self.from_model_file,
-        )
+        decisions = vars(self) | {"preprocessing": replace(self.preprocessing, mean=mean, std=std)}
+        return TrainingData(**decisions, store=store, hash=content_digest(self.source, self.scan, self.used))
+
+
+@dataclass(frozen=True)
+class TrainingData(TrainingPlan):
+    """A plan and its decoded images, whose moments `preprocessing` has."""
+
+    store: Store
+    hash: str
+    """Hash of the content and label of every image used."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.source.classes
 
 
 def prepare_training_data(
@@ -162,15 +137,9 @@ def plan_training(
 ) -> TrainingPlan:
     """Check the images, split them and choose network and settings; writes nothing.
 
-    Args:
-        options: the user's.
-        seeds: one split for each, all with the same test images.
-        k: make k folds instead.
-        log: called with each message for the user.
-        start_progress: starts a progress bar.
-        weights: a file that the backbone starts from (`gapstone.models.backbone_weights`); a model of gapstone's names
-            its backbone and preprocessing.
-        freeze: the backbone is not trained, and images are not augmented.
+    There is a split for each seed, all with the same test images, or k folds. `weights` is a file that the backbone
+    starts from (`gapstone.models.backbone_weights`); a model of gapstone's names its backbone and preprocessing. With
+    `freeze` the backbone is not trained, and images are not augmented.
 
     Raises:
         ValueError: data, sizes or networks that do not fit together; each says what to do.
@@ -179,15 +148,14 @@ def plan_training(
     device = pick_device(options.device)
     source = open_source(options.data)
     scanned = scan(source, progress=start_progress("Checking images"), threshold=options.duplicate_threshold)
+    limit, duplicates = options.limit, options.duplicates
     if k:
-        splits = list(folds(source, scanned, k, seed=0, limit=options.limit, duplicates=options.duplicates))
+        splits = folds(source, scanned, k, limit=limit, duplicates=duplicates)
     else:
-        splits = [
-            split(source, scanned, seed=seed, limit=options.limit, duplicates=options.duplicates) for seed in seeds
-        ]
+        splits = [split(source, scanned, seed=seed, limit=limit, duplicates=duplicates) for seed in seeds]
     net = _choose_network(options, source, scanned, weights)
     size, channels = net.size, net.channels
-    used = np.unique(np.concatenate([np.concatenate([s.train, s.validation, s.test]) for s in splits]))
+    used = np.unique(np.concatenate([rows for parts in splits for rows in (parts.train, parts.validation, parts.test)]))
     splits = [_in_store_rows(parts, used) for parts in splits]
     colours = "gray" if channels == 1 else "colour"
     classes = count_noun(len(source.classes), "class", "classes")
@@ -349,7 +317,6 @@ def pick_device(name: str) -> str:
 
 
 def _in_store_rows(parts: DataSplit, used: Rows) -> DataSplit:
-    """The same split, in rows of the store."""
     train, validation, test = (np.searchsorted(used, part) for part in (parts.train, parts.validation, parts.test))
     return replace(parts, train=train, validation=validation, test=test)
 

@@ -21,7 +21,7 @@ from gapstone.storage.paths import sentence
 LAUNCHERS = [f"gapstone.loops.tuned.{name}" for name in ("launch_pixels", "launch_rows", "launch_whole")]
 PRELOAD = ["gapstone.workers.server_preload", "gapstone.compare.plan", "torch._dynamo", *LAUNCHERS]
 
-Work = Callable[[Any, Callable[[Any], None]], None]
+Work = Callable[[Any, Callable[[object], None]], None]
 """A picklable function of a job and of a function that sends news to the parent process."""
 
 
@@ -34,7 +34,7 @@ class JobNews:
     what: Any = None
 
 
-def run_jobs(work: Work, jobs: Iterable[Any], workers: int) -> Generator[JobNews, None, None]:
+def run_jobs(work: Work, jobs: Iterable[object], workers: int) -> Generator[JobNews, None, None]:
     """Run `work(job, send)` for each job, `workers` at a time, each in a new process; yield their news.
 
         for news in run_jobs(train, jobs, workers=2): ...
@@ -45,7 +45,7 @@ def run_jobs(work: Work, jobs: Iterable[Any], workers: int) -> Generator[JobNews
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    waiting, running = iter(jobs), dict[Any, tuple[Any, BaseProcess]]()  # running: by the parent's end of the pipe
+    waiting, running = iter(jobs), dict[Any, tuple[object, BaseProcess]]()  # running: by the parent's end of the pipe
     try:
         while True:
             while len(running) < workers and (job := next(waiting, _END)) is not _END:
@@ -78,7 +78,7 @@ def run_jobs(work: Work, jobs: Iterable[Any], workers: int) -> Generator[JobNews
             connection.close()
 
 
-def run_one(work: Work, job: Any) -> Any:
+def run_one(work: Work, job: object) -> Any:
     """Run one job in a process of its own; return its last news. Raises JobError with the reason if it fails."""
     last_news = None
     for news in run_jobs(work, [job], 1):
@@ -105,7 +105,7 @@ def _start(process: BaseProcess) -> None:
         process.start()
 
 
-def _run(work: Work, job: Any, parent: Connection) -> None:
+def _run(work: Work, job: object, parent: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     try:

@@ -21,9 +21,9 @@ class MessageError(ValueError):
     """The data received is no message, or not an expected one."""
 
 
-def send(pipe: IO[bytes], value: Any) -> None:
+def send(pipe: IO[bytes], value: object) -> None:
     """Send a message. Raises TypeError for a value that no message can hold, OSError if the reader is gone."""
-    parts: list[Any] = []
+    parts: list[bytes | memoryview] = []
     header = json.dumps(_as_json(value, parts)).encode("ascii")
     pipe.write(_LENGTHS.pack(len(header), sum(len(part) for part in parts)))
     for part in (header, *parts):
@@ -60,7 +60,7 @@ def _read(pipe: IO[bytes], length: int) -> bytes:
     return data
 
 
-def _as_json(value: Any, parts: list[Any]) -> Any:
+def _as_json(value: object, parts: list[bytes | memoryview]) -> object:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, bytes):
@@ -76,7 +76,7 @@ def _as_json(value: Any, parts: list[Any]) -> Any:
     raise TypeError(f"a message cannot hold {type(value).__name__} {str(value)[:60]!r}")
 
 
-def _from_json(value: Any, data: bytes, start: int) -> tuple[Any, int]:
+def _from_json(value: object, data: bytes, start: int) -> tuple[Any, int]:
     """A value, and where the bytes of the next one begin."""
     if isinstance(value, list):
         parts = []

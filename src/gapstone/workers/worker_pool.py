@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gapstone.workers.messages import LARGEST, MessageError
-from gapstone.workers.worker_process import WorkerError, WorkerProcess
-
-__all__ = ["Lost", "WorkerError", "run_workers"]
+from gapstone.workers.worker_process import WorkerError as WorkerError
+from gapstone.workers.worker_process import WorkerProcess
 
 CHUNK = 16  # tasks sent at once; with single tasks, the pipe's round trip costs as much as decoding a small JPEG
 
@@ -30,8 +29,8 @@ class Lost:
 
 def run_workers(
     function: str,
-    tasks: Sequence[Any],
-    constant: Any = None,
+    tasks: Sequence[object],
+    constant: object = None,
     *,
     workers: int | None = None,
     time_limit: float = 60.0,
@@ -42,20 +41,15 @@ def run_workers(
     """Run a function on every task in worker processes; yield (index of the task, result or Lost) as they finish.
 
     ```python
-    for i, info in run_workers("gapstone.data.read_image_info:image_info_of", paths, constant, time_limit=30):
+    for i, info in run_workers("gapstone.data.image_info_cache:image_info_of", paths, constant, time_limit=30):
         ...
     ```
 
-    Args:
-        function: "module:name", called as `name(constant, task)`.
-        tasks: one per call; tasks, constant and results are what `messages` can hold.
-        constant: the same for all calls.
-        workers: number of processes; None for one per core, but not more than the number of tasks justifies.
-        time_limit: seconds for one task, after which its worker is killed.
-        memory_limit: bytes of address space per worker, if the system can limit it; beyond it MemoryError.
-        read: converts and checks an answer; it raises MessageError for one that no intact worker sends, because a
-            hostile file may have taken over the decoder.
-        largest: raw bytes of one answer.
+    `function` is "module:name", called as `name(constant, task)`; tasks, constant and results are what `messages` can
+    hold. Without `workers` there is one per core, but no more than the number of tasks justifies. A task that takes
+    more than `time_limit` seconds is killed; beyond `memory_limit` bytes of address space it gets a MemoryError.
+    `read` converts and checks an answer of at most `largest` raw bytes; it raises MessageError for one that no intact
+    worker sends, because a hostile file may have taken over the decoder.
 
     Raises:
         WorkerError: workers do not start, or the function raises; the function must handle hostile input itself.
@@ -79,7 +73,7 @@ def run_workers(
     finally:
         job.stop.set()
         for worker in pool:
-            worker.kill()
+            worker.process.kill()
         for thread in threads:
             thread.join(timeout=10)
 
@@ -99,7 +93,7 @@ def _collect(pool: "list[_Worker]", done: "_Answers", limit: float, count: int) 
             task_start = worker.task_start  # a copy, because the worker's thread may set it to None
             if task_start is not None and now - task_start > limit:
                 worker.overdue = f"took longer than {limit:g} s and was stopped"
-                worker.kill()
+                worker.process.kill()
 
 
 _Answers = queue.Queue[tuple[int, Any] | BaseException]
@@ -108,8 +102,8 @@ _Answers = queue.Queue[tuple[int, Any] | BaseException]
 @dataclass
 class _Job:
     function: str
-    tasks: Sequence[Any]
-    constant: Any
+    tasks: Sequence[object]
+    constant: object
     memory_limit: int | None
     read: Callable[[Any], Any]
     largest: int
@@ -152,8 +146,7 @@ class _Worker:
         while chunk and not self.job.stop.is_set():
             if not self.process.started:
                 self.process.start()
-            self.overdue = None
-            self.task_start = time.monotonic()
+            self.overdue, self.task_start = None, time.monotonic()
             try:
                 self.process.send([self.job.tasks[i] for i in chunk])
                 while chunk:
@@ -171,9 +164,6 @@ class _Worker:
                     reason = f"the process decoding it answered with {error}"
                 else:
                     reason = self.overdue or self.process.how_it_ended()
-                self.kill()
+                self.process.kill()
                 self.process.close()
                 self.job.answer((chunk.pop(0), Lost(reason)))
-
-    def kill(self) -> None:
-        self.process.kill()

@@ -28,19 +28,15 @@ class WorkerError(RuntimeError):
 class WorkerProcess:
     """A worker process; call `start` again after its death.
 
-        >>> worker = WorkerProcess("gapstone.data.read_image_info:image_info_of", constant, memory_limit)
+        >>> worker = WorkerProcess("gapstone.data.image_info_cache:image_info_of", constant, memory_limit)
         >>> worker.start()
         >>> worker.send([path])
         >>> info = worker.receive()
 
-    Args:
-        function: "module:name", called as `name(constant, task)`.
-        constant: the same for all tasks; tasks, constant and results are what `messages` can hold.
-        memory_limit: bytes of address space, if the system can limit it; beyond it MemoryError.
-        largest: raw bytes of one answer (its bytes and arrays); a longer one raises MessageError.
+    The arguments are those of `worker_pool.run_workers`.
     """
 
-    def __init__(self, function: str, constant: Any, memory_limit: int | None, largest: int = LARGEST) -> None:
+    def __init__(self, function: str, constant: object, memory_limit: int | None, largest: int = LARGEST) -> None:
         self.function, self._constant, self._memory_limit = function, constant, memory_limit
         self._largest = largest
         self._process: subprocess.Popen[bytes] | None = None
@@ -89,7 +85,7 @@ class WorkerProcess:
         finally:
             timer.cancel()
 
-    def send(self, tasks: Sequence[Any]) -> None:
+    def send(self, tasks: Sequence[object]) -> None:
         """Send tasks. Raises EOFError or OSError if the process is gone."""
         send(self._pipes()[0], list(tasks))
 

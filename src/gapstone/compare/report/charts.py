@@ -1,7 +1,7 @@
-"""Charts as inline SVG whose colours are the page's CSS variables, so that they follow its light and dark dress.
+"""Charts as inline SVG whose colours are the page's CSS variables, so that they follow its light and dark themes.
 
-Nothing a user can name (classes, files, heads) is drawn: names stand in the page's own text, where every script is
-shaped right. Drawn small, 360 units wide: one column on a phone, two or three on a desk.
+The charts hold no names (of classes, files, heads): the page's text has them, where browsers shape every script right.
+They are 360 units wide: one column on a phone, two or three on a desk.
 """
 
 import io
@@ -24,13 +24,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-COLOURS = 7  # Okabe & Ito's, for every kind of colour vision, without the yellow that nobody reads on white
+COLOURS = 7  # those of Okabe & Ito, for every kind of colour vision, without yellow, which is illegible on white
 MARKERS = "os^DvPX"
 LINES = ("-", "--", "-.", ":")
 INK, GRID, SOFT = "#0a0000", "#0a0001", "#0a0002"
-"""Stand-ins that no chart would use by chance; `_svg` turns them into the page's variables."""
-FEW = 10  # predictions, below which a share of them says little
-MOST_POINTS = 80  # on a line of a training curve: more cannot be seen
+"""Placeholder colours that no chart has otherwise; `_svg` replaces them by the page's variables."""
+FEW = 10  # predictions: the accuracy of fewer is drawn hollow
+MOST_POINTS = 80  # of a training curve: more are invisible
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -56,7 +56,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class ChartStyle:
-    """How head number i is drawn everywhere: by colour, marker and line, any one of which would do."""
+    """The colour, marker and line of a head in all charts; any one of them identifies it."""
 
     number: int
 
@@ -70,14 +70,14 @@ class ChartStyle:
 
     @property
     def marker(self) -> str:
-        return MARKERS[(self.number + self.number // COLOURS) % len(MARKERS)]  # another one when colours come again
+        return MARKERS[(self.number + self.number // COLOURS) % len(MARKERS)]  # another one when colours repeat
 
     @property
     def line(self) -> str:
         return LINES[self.number % len(LINES)]
 
     def key(self) -> Markup:
-        """The little line with its marker that stands before the head's name."""
+        """The line with its marker before the head's name."""
         with _figure(0.42, 0.17, grid=False) as (figure, axes):
             axes.set_axis_off()
             axes.set_position((0, 0, 1, 1))
@@ -96,24 +96,24 @@ def _figure(width: float = 5.0, height: float = 3.5, grid: bool = True) -> Itera
 
 
 def _svg(figure: Figure, label: str | None) -> Markup:
-    """The figure as an <svg> element with a text for those who cannot see it, or, without one, as an ornament."""
+    """The figure as an <svg> element with a text for screen readers, which ignore a figure without one."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<(metadata|style).*?</\1>", "", text, flags=re.S)  # its style would be the whole page's
+    text = re.sub(r"<(metadata|style).*?</\1>", "", text, flags=re.S)  # its style would apply to the whole page
     box = re.search(r'viewBox="([^"]+)"', text)
     assert box
     described = f'role="img" aria-label="{Markup.escape(label)}"' if label else 'aria-hidden="true"'
     text = re.sub(r"<svg[^>]*>", f'<svg viewBox="{box[1]}" {described}>', text, count=1)
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
-    text = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", text)
+    text = re.sub(r' id="([^"]+)"', lambda match: match[0] if match[1] in used else "", text)
     text = re.sub(r"font-family: [^;\"]+; ?", "", text)  # the page's
     text = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font-size: \1", text)  # before Matplotlib 3.10
     text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"\d+\.\d{3,}", lambda n: f"{float(n[0]):.2f}", tag[0]), text)
     text = re.sub(r"#0a0b0(\d)", r"var(--h\1)", text)
-    for stand_in, variable in ((INK, "var(--ink)"), (GRID, "var(--grid)"), (SOFT, "var(--soft)")):
-        text = text.replace(stand_in, variable)
+    for placeholder, variable in ((INK, "var(--ink)"), (GRID, "var(--grid)"), (SOFT, "var(--soft)")):
+        text = text.replace(placeholder, variable)
     return Markup(re.sub(r"\s*\n\s*", "\n", text).strip())
 
 
@@ -123,24 +123,22 @@ def _percent(axes: Axes, axis: str = "y") -> None:
 
 def cost(heads: Sequence[dict[str, Any]]) -> Markup | None:
     """Test accuracy, with its interval over trials, against the number of parameters."""
-    shown = [
-        (i, head) for i, head in enumerate(heads) if head["test_accuracy"]["mean"] is not None and head["parameters"]
-    ]
+    shown = [(i, head) for i, head in enumerate(heads) if head["test_accuracy"]["mean"] is not None]
     if not shown:
         return None
     with _figure() as (figure, axes):
         axes.set_xscale("log")
         sizes = [head["parameters"] for _, head in shown]
-        aside = (3.2 * max(sizes) / min(sizes)) ** 0.03  # equal costs stand side by side, not on each other
+        aside = (3.2 * max(sizes) / min(sizes)) ** 0.03  # heads of equal cost are drawn side by side
         for place, (i, head) in enumerate(shown):
             look, stat = ChartStyle(i), head["test_accuracy"]
             x = head["parameters"] * aside ** sizes[:place].count(head["parameters"])
             if stat["ci95"]:
-                axes.plot([x, x], _within(stat["ci95"]), color=look.colour, linewidth=1.6, alpha=0.75)
+                axes.plot([x, x], np.clip(stat["ci95"], 0, 1), color=look.colour, linewidth=1.6, alpha=0.75)
             axes.plot([x], [stat["mean"]], color=look.colour, marker=look.marker, markersize=8, linestyle="")
         axes.set_xlim(min(sizes) / 1.8, max(sizes) * 1.8)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
-        near = max(sizes) < 8 * min(sizes)  # less than a decade: name 20, 30, 50 as well; all nine would overlap
+        near = max(sizes) < 8 * min(sizes)  # less than a decade: label 20, 30, 50, too; all nine would overlap
         axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
         axes.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: short(x) if near else ""))
         axes.tick_params(axis="x", which="both", length=3, pad=4)
@@ -151,12 +149,11 @@ def cost(heads: Sequence[dict[str, Any]]) -> Markup | None:
 
 
 def curves(heads: Sequence[dict[str, Any]], key: str, label: str) -> Markup | None:
-    """One thin line per trial, one strong line for their mean as long as all are training."""
+    """A thin line per trial, and a thick line for their mean over the epochs that all have."""
     with _figure() as (figure, axes):
-        drawn = False
         for i, head in enumerate(heads):
             look = ChartStyle(i)
-            runs = [run for run in head["curves"] if any(value is not None for value in run.get(key) or [])]
+            runs = [run for run in head["curves"] if run[key]]
             for run in runs[:10]:
                 x, y = _thin(run["epoch"], run[key])
                 axes.plot(x, y, color=look.colour, linewidth=0.7, alpha=0.35)
@@ -166,8 +163,7 @@ def curves(heads: Sequence[dict[str, Any]], key: str, label: str) -> Markup | No
                 every = max(1, len(x) // 6)
                 axes.plot(x, y, color=look.colour, linewidth=2, linestyle=look.line,
                           marker=look.marker, markersize=5, markevery=(i % every, every))  # fmt: skip
-                drawn = True
-        if not drawn:
+        if not axes.lines:
             return None
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
@@ -183,9 +179,8 @@ def curves(heads: Sequence[dict[str, Any]], key: str, label: str) -> Markup | No
 
 
 def robustness(heads: Sequence[dict[str, Any]], group: str, x: str, y: str, labels: tuple[str, str]) -> Markup | None:
-    """How a head's number falls as its test images are moved (shift) or enlarged (sizes)."""
+    """The accuracy on moved (shift) or resized (sizes) test images."""
     with _figure() as (figure, axes):
-        drawn = False
         for i, head in enumerate(heads):
             if not head[group]:
                 continue
@@ -194,8 +189,7 @@ def robustness(heads: Sequence[dict[str, Any]], group: str, x: str, y: str, labe
                 look = ChartStyle(i)
                 axes.plot(*zip(*points, strict=True), color=look.colour, linestyle=look.line, linewidth=2,
                           marker=look.marker, markersize=6)  # fmt: skip
-                drawn = True
-        if not drawn:
+        if not axes.lines:
             return None
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
@@ -208,7 +202,7 @@ def robustness(heads: Sequence[dict[str, Any]], group: str, x: str, y: str, labe
 
 
 def reliability(bins: dict[str, Any], number: int) -> Markup:
-    """Accuracy against confidence; below, how many predictions had that confidence."""
+    """Accuracy against confidence; bars show the number of predictions with that confidence."""
     look = ChartStyle(number)
     edges, count = np.array(bins["edges"]), np.array(bins["count"], float)
     columns = zip(bins["confidence"], bins["accuracy"], bins["count"], strict=True)
@@ -231,11 +225,6 @@ def reliability(bins: dict[str, Any], number: int) -> Markup:
         _percent(axes)
         _percent(axes, "x")
         return _svg(figure, "Accuracy against the confidence of the predictions, beside the ideal diagonal")
-
-
-def _within(bounds: Sequence[float]) -> list[float]:
-    """An interval of a share, cut where shares end."""
-    return [max(0.0, bounds[0]), min(1.0, bounds[1])]
 
 
 def _thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -1,27 +1,12 @@
-"""Numbers as people read them; None, which stands for what could not be measured, is a dash."""
+"""Numbers as text for the report; None, an unmeasured value, becomes a dash."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from gapstone.console import formatting
-from gapstone.console.formatting import count_noun, span
+from gapstone.console.formatting import count_noun as count_noun
+from gapstone.console.formatting import span as span
 from gapstone.runtime.timing import unsteady
-
-__all__ = [
-    "compared",
-    "count_noun",
-    "milliseconds",
-    "p_value",
-    "percent",
-    "plain",
-    "plus_minus",
-    "repeats",
-    "seconds",
-    "sensitivity",
-    "short",
-    "signed",
-    "without_interval",
-]
 
 NOTHING = "–"
 
@@ -34,7 +19,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def plus_minus(stat: dict[str, Any] | None, scale: float = 100, digits: int = 1) -> str | None:
-    """A Stat's 95 % interval; None where there is none, or where two equal numbers would feign certainty.
+    """The 95 % interval of a statistic; None if there is none, or if it has no width because all values are equal.
 
     >>> plus_minus({"mean": 0.93, "ci95": [0.92, 0.94], "values": [0.92, 0.94]})
     '± 1.0'
@@ -94,15 +79,15 @@ def seconds(number: float | None) -> str:
 
 
 def milliseconds(speed: dict[str, Any] | None, quartiles: bool = False) -> str:
-    """A head's time per image; `~` where the rounds differ so much that it says little.
+    """A head's time per image; `~` marks rounds that differ too much for a reliable median.
 
     >>> milliseconds({"median": 0.62, "low": 0.6, "high": 0.65}), milliseconds({"median": 21, "low": 9, "high": 36})
     ('0.62', '~21.00')
     """
     if speed is None:
         return NOTHING
-    said = ("~" if unsteady(speed) else "") + plain(speed["median"], 2)
-    return f"{said} ({plain(speed['low'], 2)}–{plain(speed['high'], 2)})" if quartiles else said
+    text = ("~" if unsteady(speed) else "") + plain(speed["median"])
+    return f"{text} ({plain(speed['low'])}–{plain(speed['high'])})" if quartiles else text
 
 
 def repeats(settings: dict[str, Any]) -> str:
@@ -115,14 +100,13 @@ def repeats(settings: dict[str, Any]) -> str:
 
 
 def without_interval(heads: Sequence[dict[str, Any]]) -> bool:
-    """Are there heads with an accuracy, but no ±?"""
-    return any(
-        head["test_accuracy"]["mean"] is not None and plus_minus(head["test_accuracy"]) is None for head in heads
-    )
+    """Whether a head has an accuracy, but no interval of it."""
+    accuracies = [head["test_accuracy"] for head in heads]
+    return any(stat["mean"] is not None and plus_minus(stat) is None for stat in accuracies)
 
 
 def compared(pair: dict[str, Any]) -> str:
-    """A pair in one sentence, without its advice.
+    """The comparison of two heads as a sentence, without the advice.
 
     >>> compared(pair)
     'gap is better than fc: +4.1 percentage points (95 % CI +2.0 to +6.2, Holm-adjusted p < 0.001).'
@@ -133,33 +117,30 @@ def compared(pair: dict[str, Any]) -> str:
     difference = f"{signed(pair['difference_pp'])} percentage points"
     if pair["ci95"] is None:
         return f"{a} and {b}: a difference of {difference} was seen, with too little data for a confidence interval."
-    said = {
-        "better": f"{a} is better than {b}",
-        "worse": f"{a} is worse than {b}",
-        "equivalent": f"{a} and {b} are equivalent",
-    }.get(word, f"{a} and {b} do not differ detectably")
+    both = {"equivalent": f"{a} and {b} are equivalent", "cannot tell": f"{a} and {b} do not differ detectably"}
+    text = both.get(word, f"{a} is {word} than {b}")
     low, high = pair["ci95"]
     p = p_value(pair["p_holm"])
     p = p if p.startswith("<") else f"= {p}"
-    return f"{said}: {difference} (95 % CI {signed(low)} to {signed(high)}, Holm-adjusted p {p})."
+    return f"{text}: {difference} (95 % CI {signed(low)} to {signed(high)}, Holm-adjusted p {p})."
 
 
 def sensitivity(pairs: Sequence[dict[str, Any]]) -> str:
-    """What the comparison could have detected at all; nothing where that is not known.
+    """The differences that the comparison would have detected; "" if unknown.
 
     >>> sensitivity(pairs)
     'True differences of 1.4 to 2.1 percentage points would be detected with a power of 80 %.'
     """
     tested = [pair for pair in pairs if pair.get("p") is not None]
-    found = sorted(pair["detectable_pp"] for pair in tested if pair.get("detectable_pp") is not None)
     if not tested:
         return ""
-    # those of an earlier gapstone may lie beyond what two accuracies can differ by
-    found = [one for one in found if one <= 100]
-    if not found:
+    # results of earlier versions may hold differences that two accuracies cannot have
+    points = (pair.get("detectable_pp") for pair in tested)
+    detectable = [number for number in points if number is not None and number <= 100]
+    if not detectable:
         return "No difference, however large, would be detected with a power of 80 %: more seeds are needed."
-    size = formatting.span(found[0], found[-1])
+    size = span(min(detectable), max(detectable))
     text = f"A true difference of {size} percentage points would be detected with a power of 80 %"
-    if missing := len(tested) - len(found):
+    if missing := len(tested) - len(detectable):
         text += f"; for {count_noun(missing, 'other head')} none would, however large"
     return f"{text}."

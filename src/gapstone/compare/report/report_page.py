@@ -1,15 +1,14 @@
-"""One page that needs nothing else: OUT/results.json and OUT/pictures.npz become OUT/report.html.
+"""Writes OUT/report.html from OUT/results.json and OUT/pictures.npz.
 
     write(folder) = fill(templates/report.html.j2, results, charts as SVG, pictures as data URIs)
 
-No script, no font, no address: it opens from a disk, in an e-mail, in ten years.
+The page is one file without scripts, fonts or addresses.
 """
 
 import io
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from itertools import combinations
 from math import floor, log10
 from pathlib import Path
 from typing import Any
@@ -18,29 +17,42 @@ from gapstone.compare.remarks import learned_with
 from gapstone.compare.report import charts, number_text, report_pictures
 from gapstone.compare.report.charts import ChartStyle
 from gapstone.compare.speed_differences import against, caution
-from gapstone.console.formatting import pages, span
+from gapstone.console.formatting import pages
 from gapstone.storage.atomic import write_atomic
 from gapstone.storage.sealed_json import read_sealed, read_vouched
 
 MOST_CLASSES = 12  # of a confusion table; above, the most confused pairs are listed
 MOST_LISTED = 200  # entries of one list; all are in scan.json
+FILTERS = (
+    "percent",
+    "plus_minus",
+    "plain",
+    "signed",
+    "short",
+    "p_value",
+    "seconds",
+    "count_noun",
+    "milliseconds",
+    "span",
+)
+"""Functions of `number_text` that the templates use."""
 MARKS = {"better": "▲", "worse": "▼", "equivalent": "≈", "cannot tell": "?"}
 
 
 def write(folder: Path) -> Path:
-    """Make report.html of what `gapstone compare` left in `folder`; its path.
+    """Write report.html beside the results in `folder`; return its path.
 
         >>> write(Path("runs/demo"))
         PosixPath('runs/demo/report.html')
 
-    The same results give the same page, byte for byte. Raises: FileNotFoundError where there are none; DamagedError.
+    The same results give the same page, byte for byte. Raises FileNotFoundError without results, DamagedError.
     """
     results = read_sealed(folder / "results.json", "results")
     npz = io.BytesIO(read_vouched(folder, "pictures.npz", results)) if results["files"] else None
     learned = partial(learned_with, results)
     page = fill(results, *report_pictures.read(npz, results["data"]["classes"], len(results["heads"]), learned))
     path = folder / "report.html"
-    write_atomic(path, page.encode("utf-8", "backslashreplace"))  # a name that is no UTF-8 must not stop it
+    write_atomic(path, page.encode("utf-8", "backslashreplace"))  # names may not be UTF-8
     return path
 
 
@@ -49,74 +61,53 @@ def fill(
 ) -> str:
     """The page as text."""
     environment = pages(__package__)
-    environment.filters |= {
-        name: getattr(number_text, name)
-        for name in (
-            "percent",
-            "plus_minus",
-            "plain",
-            "signed",
-            "short",
-            "p_value",
-            "seconds",
-            "count_noun",
-            "milliseconds",
-        )
-    } | {"span": span}
-    heads = _heads(results)
-    return environment.get_template("report.html.j2").render(
-        **{key: results[key] for key in ("data", "settings", "machine", "versions", "scan", "trials")},
-        results=results,
-        created=_date(results["created"]),
-        heads=heads,
-        done=[head for head in heads if head["test_accuracy"]["mean"] is not None],
-        failed=[trial for trial in results["trials"] if trial["status"] == "failed"],
-        pairs=results["pairs"],
-        scale=_forest(results["pairs"], results["settings"]["margin_pp"]),
-        shift_pairs=results.get("shift_pairs", []),  # results of early trials have none
-        shift_scale=_forest(results.get("shift_pairs", []), results["settings"]["margin_pp"]),
-        localisation=results.get("localisation"),
-        localisation_pairs=results.get("localisation_pairs", []),
-        localisation_scale=_forest(results.get("localisation_pairs", []), results["settings"]["margin_pp"]),
-        tuned=any(head["localisation"] and head["localisation"]["tuned"] for head in heads),
-        dumbbells=_dumbbells(heads),
-        some_interval=any(number_text.plus_minus(head["test_accuracy"]) for head in heads),
-        no_interval=number_text.without_interval(heads),
-        busy=caution(results["heads"]),
-        timing=against(results["heads"], results["settings"]["baseline"]),
-        charts=_charts(heads),
-        maps=maps,
-        ticks=_ticks(maps.largest) if maps else [],
-        worst=_worst(results["worst"], worst),
-        confusions=[_confusion(head, results["data"]["classes"]) for head in heads if head["confusion"]],
-        repeats=number_text.repeats(results["settings"]),
-        sensitivity=number_text.sensitivity(results["pairs"]),
-        marks=MARKS,
-        most_listed=MOST_LISTED,
-    )
-
-
-def _date(iso: str) -> str:
-    try:
-        moment = datetime.fromisoformat(iso)
-    except ValueError:
-        return iso
-    return f"{moment.day} {moment:%B %Y, %H:%M}"
+    environment.filters |= {name: getattr(number_text, name) for name in FILTERS}
+    # results of earlier versions lack some entries
+    results = {"shift_pairs": [], "localisation": None, "localisation_pairs": []} | results
+    settings, heads = results["settings"], _heads(results)
+    created = datetime.fromisoformat(results["created"])
+    accuracies = [head["test_accuracy"] for head in heads]
+    forest = partial(_forest, margin=settings["margin_pp"])
+    pictures = dict(enumerate(worst))
+    page = {
+        "results": results,
+        "created": f"{created.day} {created:%B %Y, %H:%M}",
+        "heads": heads,
+        "done": [head for head in heads if head["test_accuracy"]["mean"] is not None],
+        "failed": [trial for trial in results["trials"] if trial["status"] == "failed"],
+        "scale": forest(results["pairs"]),
+        "shift_scale": forest(results["shift_pairs"]),
+        "localisation_scale": forest(results["localisation_pairs"]),
+        "tuned": any(head["localisation"] and head["localisation"]["tuned"] for head in heads),
+        "dumbbells": _dumbbells(heads),
+        "some_interval": any(map(number_text.plus_minus, accuracies)),
+        "no_interval": number_text.without_interval(heads),
+        "busy": caution(results["heads"]),
+        "timing": against(results["heads"], settings["baseline"]),
+        "charts": _charts(heads),
+        "maps": maps,
+        "ticks": _ticks(maps.largest) if maps else [],
+        "worst": [{**entry, "image": pictures.get(entry["picture"])} for entry in results["worst"]],
+        "confusions": [_confusion(head, results["data"]["classes"]) for head in heads if head["confusion"]],
+        "repeats": number_text.repeats(settings),
+        "sensitivity": number_text.sensitivity(results["pairs"]),
+        "marks": MARKS,
+        "most_listed": MOST_LISTED,
+    }
+    return environment.get_template("report.html.j2").render(results | page)
 
 
 def _heads(results: dict[str, Any]) -> list[dict[str, Any]]:
-    pairs = {pair["a"]: pair for pair in results["pairs"]}
-    found = {pair["a"]: pair for pair in results.get("localisation_pairs", [])}
-    baseline = results["settings"]["baseline"]
+    by_head, localised = ({pair["a"]: pair for pair in results[key]} for key in ("pairs", "localisation_pairs"))
     return [
         {
+            "localisation": None,
             **head,
             "look": ChartStyle(i),
             "key": ChartStyle(i).key(),
-            "is_baseline": head["head"] == baseline,
-            "pair": pairs.get(head["head"]),
-            "localisation": head.get("localisation"),
-            "found": found.get(head["head"]),
+            "is_baseline": head["head"] == results["settings"]["baseline"],
+            "pair": by_head.get(head["head"]),
+            "localisation_pair": localised.get(head["head"]),
         }
         for i, head in enumerate(results["heads"])
     ]
@@ -139,7 +130,7 @@ def _charts(heads: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 class AxisScale:
-    """Numbers to places on a horizontal track, in per cent of its width, with round ticks."""
+    """Maps numbers to positions on a horizontal axis, in per cent of its width, with round ticks."""
 
     def __init__(self, numbers: Sequence[float], least: float | None = None, most: float | None = None) -> None:
         low, high = min(numbers), max(numbers)
@@ -174,32 +165,22 @@ def _dumbbells(heads: Sequence[dict[str, Any]]) -> AxisScale | None:
 
 
 def _ticks(largest: float) -> list[tuple[float, str]]:
-    """Places on the colour bar (0 … 100) and their values; the scale is a cube root on both sides of 0."""
-    values = [-1.0, -0.125, 0.0, 0.125, 1.0]
+    """Positions on the colour bar (0 … 100) and their values; the scale is a cube root on both sides of 0."""
     digits = 2 if largest < 10 else 1
-    places = (50 + 50 * (abs(v) ** (1 / 3)) * (1 if v > 0 else -1 if v < 0 else 0) for v in values)
-    return [(place, number_text.signed(v * largest, digits)) for place, v in zip(places, values, strict=True)]
-
-
-def _worst(entries: Sequence[dict[str, Any]], shown: Sequence[report_pictures.ReportPicture]) -> list[dict[str, Any]]:
-    found = ((entry, entry["picture"]) for entry in entries)
-    return [
-        {**entry, "image": shown[place] if place is not None and place < len(shown) else None} for entry, place in found
-    ]
+    return [(50 + 50 * root, number_text.signed(root**3 * largest, digits)) for root in (-1.0, -0.5, 0.0, 0.5, 1.0)]
 
 
 def _confusion(head: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
-    """The whole table of few classes; of many, the pairs that are confused most, both ways counted apart."""
+    """The confusion table if there are few classes, else the most confused ordered pairs."""
     counts, totals = head["confusion"], [sum(row) or 1 for row in head["confusion"]]
-    wrong = sum(map(sum, counts)) - sum(counts[k][k] for k in range(len(counts)))
-    found: dict[str, Any] = {"head": head, "wrong": wrong, "rows": None, "pairs": []}
+    wrong = [(n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if n and i != j]
+    rows, pairs = None, []
     if len(classes) <= MOST_CLASSES:
-        found["rows"] = [
+        rows = [
             (name, [(n, n / total, k == j) for j, n in enumerate(row)])
             for k, (name, row, total) in enumerate(zip(classes, counts, totals, strict=True))
         ]
-        return found
-    pairs = [(counts[i][j], i, j) for a, b in combinations(range(len(classes)), 2) for i, j in ((a, b), (b, a))]
-    pairs = sorted((pair for pair in pairs if pair[0]), key=lambda pair: (-pair[0], pair[1:]))[:15]
-    found["pairs"] = [(classes[i], classes[j], n, n / totals[i]) for n, i, j in pairs]
-    return found
+    else:
+        most_confused = sorted(wrong, key=lambda pair: (-pair[0], pair[1:]))[:15]
+        pairs = [(classes[i], classes[j], n, n / totals[i]) for n, i, j in most_confused]
+    return {"head": head, "wrong": sum(n for n, _, _ in wrong), "rows": rows, "pairs": pairs}

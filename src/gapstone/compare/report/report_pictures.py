@@ -1,9 +1,9 @@
-"""Pictures and class activation maps as small data URIs; all maps of the page on one scale, in logit units.
+"""Encodes images and class activation maps as data URIs; all maps of the page have one scale, in logit units.
 
     colour(v) = blue below 0, vermilion above;  opacity(v) = cbrt(|v| / largest)
 
-A map is kept as a small picture of its own, a pixel per cell, which the page lays over the grey picture so that each
-cell lies around its receptive field's true centre; nothing is interpolated into looking more exact than it is.
+A map is an image with a pixel per cell. The page lays it over the gray photo, each cell around the centre of its
+receptive field, without interpolation.
 """
 
 import base64
@@ -20,12 +20,11 @@ from PIL import Image
 from gapstone.drawing.colours import ABOVE, BELOW, STRONGEST, opacity
 from gapstone.tracing.placement import Placement
 
-POWER = (
-    1 / 3
-)  # a cell of gap holds 1/256 of its logit, one of gmp a tenth: under a square root gap's were all but blank
-SMALL = 64  # px: below, a picture keeps its own pixels, and the page shows them as squares
+POWER = 1 / 3
+"""Of the opacity: a cell of gap holds 1/256 of its logit, one of gmp a tenth; with 1/2, maps of gap look blank."""
+SMALL = 64  # px: smaller images are not resized, and the page shows their pixels as squares
 SIDES = (224, 160, 112, 80)
-MOST_BYTES = 2_500_000  # of data URIs, so that the page stays below 5 MB
+MOST_BYTES = 2_500_000  # of data URIs: the page then has less than 5 MB
 MOST_SHOWN = 24
 
 Array = NDArray[Any]
@@ -50,13 +49,13 @@ class Area:
 
     @property
     def style(self) -> str:
-        """As CSS; .cam hides what reaches beyond the picture."""
+        """As CSS; .cam hides what lies outside the picture."""
         return f"left:{self.left:.3f}%;top:{self.top:.3f}%;width:{self.width:.3f}%;height:{self.height:.3f}%"
 
 
 @dataclass(frozen=True)
 class Map:
-    """One class's map of one head on one image."""
+    """The map of a head for a class and an image."""
 
     role: str
     """"true": the image's own class; "prediction": the class predicted instead."""
@@ -67,31 +66,31 @@ class Map:
     probability: float
     bias: float
     positive: float
-    """Sum of the positive contributions; 0 means that nothing in the picture speaks for the class."""
+    """Sum of the positive contributions; 0: no positive evidence for the class."""
 
 
 @dataclass(frozen=True)
 class PictureRow:
-    """One test image and every head's maps of it, in the order of the heads; None where a head has none."""
+    """A test image and the maps of each head, in order; None for a head without maps."""
 
     picture: ReportPicture
     name: str
     label: str
     cells: Sequence[Sequence[Map] | None]
     boxes: Sequence[Area] = ()
-    """Where the objects truly are, for images that came with boxes."""
+    """The object boxes."""
 
 
 @dataclass(frozen=True)
 class Maps:
     rows: Sequence[PictureRow]
     largest: float
-    """The contribution at either end of the colour bar, in logit units."""
+    """The contribution at the ends of the colour bar, in logit units."""
     additive: Sequence[bool | None]
     gaps: Sequence[float | None]
     learned: Sequence[bool]
-    """Heads that are hardly better than the largest class do not set the scale: theirs may be a hundred times as large,
-    and all others' maps would be blank."""
+    """Heads that are hardly better than the largest class do not set the scale: their contributions may be a hundred
+    times as large, and the maps of all other heads would look blank."""
 
 
 def read(
@@ -100,9 +99,9 @@ def read(
     heads: int,
     learned: Callable[[int], Sequence[bool]] | None = None,
 ) -> tuple[Maps | None, list[ReportPicture]]:
-    """The maps, and the pictures of the worst predictions, from pictures.npz; (None, []) where there is none.
+    """The maps and the images of the worst predictions in pictures.npz; (None, []) without it.
 
-    learned: of the seed whose maps these are, which heads are more than hardly better than the largest class.
+    `learned` tells, for the seed of the maps, which heads are clearly better than the largest class.
     """
     if npz is None:
         return None, []
@@ -176,19 +175,19 @@ def _maps(
 
 
 def _classes(logits: Array, label: int) -> list[int]:
-    """The true class, and the one predicted instead."""
+    """The true class, and the predicted one if it is another."""
     predicted = int(logits.argmax())
     return [label] if predicted == label else [label, predicted]
 
 
-def placed(maps: Array, where: Array | None, size: Sequence[int]) -> tuple[Array, Area]:
-    """Maps (…, h, w) with their outer cells repeated as far as the picture (H, W) reaches, and what they then cover.
+def placed(maps: Array, stride_and_start: Array | None, size: Sequence[int]) -> tuple[Array, Area]:
+    """Maps (…, h, w) with their outer cells repeated up to the edges of the picture (H, W), and the area they cover.
 
-    where: (2, 2), stride and start of the cells, each (y, x); None, from a gapstone that kept none: equal shares.
+    `stride_and_start` (2, 2), each (y, x); None in results of earlier versions: the cells have equal shares.
     """
     placement = Placement.even(maps.shape[-2:], size)
-    if where is not None:
-        stride, start = where.tolist()
+    if stride_and_start is not None:
+        stride, start = stride_and_start.tolist()
         placement = replace(placement, stride=tuple(stride), start=tuple(start))
     wider, ((top, bottom), (left, right)) = placement.covering(maps)
     across, down = 100 / size[1], 100 / size[0]
@@ -196,16 +195,16 @@ def placed(maps: Array, where: Array | None, size: Sequence[int]) -> tuple[Array
 
 
 def _boxes(arrays: dict[str, Array], image: int) -> list[Area]:
-    """The boxes of one of the images shown, cut off at its edges."""
-    given = arrays.get("boxes", np.zeros((0, 5)))
+    """The boxes of an image, clipped to it."""
+    boxes = arrays.get("boxes", np.zeros((0, 5)))
     height, width = arrays["images"].shape[1:3]
-    edges = (given[given[:, 0] == image, 1:] * 100 / [width, height, width, height]).clip(0, 100)
+    edges = (boxes[boxes[:, 0] == image, 1:] * 100 / [width, height, width, height]).clip(0, 100)
     areas = (Area(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in edges.tolist())
     return [area for area in areas if area.width and area.height]
 
 
 def overlay(values: Array, largest: float) -> str:
-    """A map (h, w) in logit units as an h × w picture; a value of 0 is clear."""
+    """A map (h, w) in logit units as an image of h × w pixels; 0 is transparent."""
     rgba = np.empty((*values.shape, 4), np.uint8)
     rgba[..., :3] = np.where((values > 0)[..., None], ABOVE, BELOW)
     rgba[..., 3] = np.round(255 * STRONGEST * opacity(values, largest, POWER))
@@ -213,7 +212,7 @@ def overlay(values: Array, largest: float) -> str:
 
 
 def encode(images: Sequence[Array]) -> list[ReportPicture]:
-    """Pictures (H, W, C) uint8, as large as the page can afford."""
+    """Images (H, W, C) uint8, as large as MOST_BYTES allows."""
     encoded: list[ReportPicture] = []
     for side in SIDES:
         encoded = [_encode(image, side) for image in images]

@@ -1,4 +1,4 @@
-"""The results as a table that is read in ten seconds, then the verdicts in words, then what went wrong."""
+"""Prints the results: a table, the verdicts as sentences, and the failed trials."""
 
 from typing import Any
 
@@ -9,23 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from gapstone.compare.report import number_text
-from gapstone.compare.report.number_text import (
-    NOTHING,
-    compared,
-    count_noun,
-    percent,
-    plain,
-    plus_minus,
-    sensitivity,
-    short,
-    signed,
-)
+from gapstone.compare.report.number_text import NOTHING, count_noun, percent, plus_minus, short, signed
 from gapstone.compare.speed_differences import against, caution
 from gapstone.console.formatting import display
 
 STYLES = {"better": "green", "worse": "red", "equivalent": "cyan", "cannot tell": "yellow"}
-SAID = {"cannot tell": "do not differ detectably"}
-WIDE = 100  # columns from which on the table has room for everything
+PHRASES = {"cannot tell": "do not differ detectably"}
+WIDE = 100  # columns that the whole table needs
 
 
 def render(results: dict[str, Any], console: Console) -> None:
@@ -34,8 +24,8 @@ def render(results: dict[str, Any], console: Console) -> None:
     console.print(_text(results["verdict"], "bold"))
     for finding in results["findings"]:
         console.print(_text(finding, ""))
-    if caution := results["data"].get("caution"):  # results of an earlier gapstone have none
-        console.print(_text(caution, "yellow"))
+    if warning := results["data"].get("caution"):  # results of earlier versions have none
+        console.print(_text(warning, "yellow"))
     console.print()
     console.print(_table(results, console.width >= WIDE))
     console.print()
@@ -73,7 +63,7 @@ def _table(results: dict[str, Any], wide: bool) -> Table:
             _beside(percent(test["mean"]), plus_minus(test), wide),
             percent(head["generalisation_gap"]["mean"]),
             percent(head["shift_accuracy"]["mean"]),
-            *([plain(head["ece"]["mean"], 3)] if wide else []),
+            *([number_text.plain(head["ece"]["mean"], 3)] if wide else []),
             number_text.milliseconds(speed, quartiles=wide),
         ]
         word = "baseline" if head["head"] == results["settings"]["baseline"] else verdicts.get(head["head"], NOTHING)
@@ -82,37 +72,26 @@ def _table(results: dict[str, Any], wide: bool) -> Table:
 
 
 def _explain(results: dict[str, Any], console: Console) -> None:
-    data, repeats = results["data"], number_text.repeats(results["settings"])
-    heads = [head for head in results["heads"] if head["test_accuracy"]["ci95"]]
-    console.print(
-        _text(
-            f"Accuracies in %, means over {repeats}; {count_noun(data['test'], 'test image')}. "
-            + _interval(results, bool(heads))
-            + "overfit: train − test, in percentage points. shift: test images moved by a few pixels. "
-            + sensitivity(results["pairs"]),
-            "dim",
-        )
-    )
-    if said := against(results["heads"], results["settings"]["baseline"]):
-        console.print(_text(said, "dim"))
+    repeats = number_text.repeats(results["settings"])
+    images = count_noun(results["data"]["test"], "test image")
+    text = f"Accuracies in %, means over {repeats}; {images}. "
+    if any(head["test_accuracy"]["ci95"] for head in results["heads"]):
+        text += f"± or in brackets: 95 % CI over {repeats}, on these {images}. "
+    if number_text.without_interval(results["heads"]):
+        text += f"No ±: {repeats} cannot say how far this accuracy varies. "
+    text += "overfit: train − test, in percentage points. shift: test images moved by a few pixels. "
+    console.print(_text(text + number_text.sensitivity(results["pairs"]), "dim"))
+    if timing := against(results["heads"], results["settings"]["baseline"]):
+        console.print(_text(timing, "dim"))
     for remark in (*results["remarks"], caution(results["heads"])):
         if remark:
             console.print(_text(remark, "yellow"))
     console.print()
 
 
-def _interval(results: dict[str, Any], any_interval: bool) -> str:
-    """What ± covers, and why some heads have none."""
-    seeds, test = number_text.repeats(results["settings"]), count_noun(results["data"]["test"], "test image")
-    said = f"± or in brackets: 95 % CI over {seeds}, on these {test}. " if any_interval else ""
-    if number_text.without_interval(results["heads"]):
-        said += f"No ±: {seeds} cannot say how far this accuracy varies. "
-    return said
-
-
 def _pair(pair: dict[str, Any], console: Console) -> None:
-    line = _text(compared(pair), "")
-    line.highlight_words([SAID.get(pair["verdict"], pair["verdict"])], STYLES.get(pair["verdict"], ""))
+    line = _text(number_text.compared(pair), "")
+    line.highlight_words([PHRASES.get(pair["verdict"], pair["verdict"])], STYLES.get(pair["verdict"], ""))
     console.print(line)
     for more in (pair.get("note"), pair["advice"]):
         if more:
@@ -122,13 +101,17 @@ def _pair(pair: dict[str, Any], console: Console) -> None:
 def _shifted(pairs: list[dict[str, Any]], console: Console) -> None:
     if not pairs:
         return
-    said = ", ".join(f"{pair['a']} {pair['verdict']} ({signed(pair['difference_pp'])})" for pair in pairs)
+    verdicts = ", ".join(f"{pair['a']} {_verdict(pair)}" for pair in pairs)
     console.print()
-    console.print(_text(f"Shifted test images, against {pairs[0]['b']} in percentage points: {said}.", ""))
+    console.print(_text(f"Shifted test images, against {pairs[0]['b']} in percentage points: {verdicts}.", ""))
+
+
+def _verdict(pair: dict[str, Any]) -> str:
+    return f"{pair['verdict']} ({signed(pair['difference_pp'])})"
 
 
 def _localised(results: dict[str, Any], console: Console) -> None:
-    """Where each head looks; the rows of the boxes that look at nothing stand below."""
+    """Print the localisation scores of each head; the boxes that ignore the image stand below."""
     heads = [head for head in results["heads"] if head["localisation"]]
     tuned = any(head["localisation"]["tuned"] for head in heads)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
@@ -136,22 +119,20 @@ def _localised(results: dict[str, Any], console: Console) -> None:
     for name in ("GT-known", *(["tuned"] if tuned else []), "top-1", "pointing", "energy"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("against " + results["settings"]["baseline"])
-    verdicts = {
-        pair["a"]: f"{pair['verdict']} ({signed(pair['difference_pp'])})" for pair in results["localisation_pairs"]
-    }
+    verdicts = {pair["a"]: _verdict(pair) for pair in results["localisation_pairs"]}
     for head in heads:
-        looked = head["localisation"]
-        mark = "" if looked["additive"] else " *"
-        found = _beside(percent(looked["gt_known"]["mean"]), plus_minus(looked["gt_known"]))
-        best = [percent(looked["tuned"]["mean"] if looked["tuned"] else None)] if tuned else []
-        others = [percent(looked[key]["mean"]) for key in ("top1", "pointing", "energy")]
+        scores = head["localisation"]
+        mark = "" if scores["additive"] else " *"
+        gt_known = _beside(percent(scores["gt_known"]["mean"]), plus_minus(scores["gt_known"]))
+        best = [percent(scores["tuned"]["mean"] if scores["tuned"] else None)] if tuned else []
+        others = [percent(scores[key]["mean"]) for key in ("top1", "pointing", "energy")]
         word = "baseline" if head["head"] == results["settings"]["baseline"] else verdicts.get(head["head"], NOTHING)
         style = STYLES.get(word.partition(" (")[0], "")
-        table.add_row(_text(head["head"] + mark, "bold"), found, *best, *others, Text(word, style))
-    for idle in results["localisation"]["baselines"]:
-        numbers = [NOTHING, percent(idle["pointing"]), percent(idle["energy"])]
-        cells = [percent(idle["gt_known"]), *([NOTHING] if tuned else []), *numbers, "looks at nothing"]
-        table.add_row(_text(idle["name"], "dim"), *(Text(cell, "dim") for cell in cells))
+        table.add_row(_text(head["head"] + mark, "bold"), gt_known, *best, *others, Text(word, style))
+    for box_scores in results["localisation"]["baselines"]:
+        numbers = [NOTHING, percent(box_scores["pointing"]), percent(box_scores["energy"])]
+        cells = [percent(box_scores["gt_known"]), *([NOTHING] if tuned else []), *numbers, "looks at nothing"]
+        table.add_row(_text(box_scores["name"], "dim"), *(Text(cell, "dim") for cell in cells))
     console.print()
     console.print(table)
     console.print()
@@ -183,5 +164,5 @@ def _failed(results: dict[str, Any], console: Console) -> None:
 
 
 def _text(content: str, style: str) -> Text:
-    """Never read as markup; what is no printable character (a terminal's escape) is written as one."""
+    """Text that is not read as markup, with unprintable characters escaped."""
     return Text(display(content), style)

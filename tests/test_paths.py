@@ -16,8 +16,8 @@ from gapstone.compare.plan import CompareRequest
 from gapstone.compare.run_comparison import compare
 from gapstone.console.options import results_folder
 from gapstone.console.terminal import Terminal
+from gapstone.converting.conversion import ConvertRequest
 from gapstone.converting.convert import convert
-from gapstone.converting.convert_request import ConvertRequest
 from gapstone.data.check_data import check
 from gapstone.data.open_source import open_source
 from gapstone.explaining.explain_files import explain_files

@@ -11,9 +11,8 @@ from rich.console import Console
 
 import gapstone as gs
 from gapstone.converting import convert as convert_module
+from gapstone.converting.conversion import ConvertRequest, document
 from gapstone.converting.convert import convert
-from gapstone.converting.convert_json import document
-from gapstone.converting.convert_request import ConvertRequest
 from gapstone.data.decoded_store import StoreError
 from gapstone.data.open_source import open_source
 from gapstone.data.scan import scan

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gapstone as gs
+from gapstone.export.export_module import TracedMaps, foreign_features
 from gapstone.export.torch_pools import GridMax, GridMean, HangingMax, HangingMean, whole, without_operators
-from gapstone.export.traced_maps import TracedMaps, foreign_features
 from gapstone.heads import RECIPES
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.open_model import ImageModel

@@ -110,7 +110,7 @@ def test_enough_held_out_images_choose_the_penalty_themselves(count, monkeypatch
 )
 def test_the_path_ends_where_it_gets_no_better_twice(errors, tried, monkeypatch):
     given = iter(errors)
-    monkeypatch.setattr(fitted, "_nll", lambda *_: next(given))
+    monkeypatch.setattr(fitted, "nll", lambda *_: next(given))
     monkeypatch.setattr(
         fitted, "_path", lambda *_: ((np.full((2, 1), float(k)), np.zeros(2)) for k in range(len(fitted.PENALTIES)))
     )

@@ -7,7 +7,7 @@ import torch
 from gapstone.localisation.cam_boxes import box, otsu, scaled, sweep
 from gapstone.localisation.iou import Box, boxes_of, iou, ious
 from gapstone.localisation.scores import Localisation
-from gapstone.maps.targets import chosen, class_number
+from gapstone.maps.targets import class_number, select_classes
 from gapstone.tracing.placement import Placement
 
 LOGITS = torch.tensor([[0.1, 0.9, 0.3, 0.2], [0.8, 0.1, 0.2, 0.3]])
@@ -36,7 +36,7 @@ LABELS = ("cat", "dog", "2", "owl")
     ],
 )
 def test_classes_that_are_meant(classes, labels, rows):
-    found = chosen(classes, None, LOGITS, labels)
+    found = select_classes(classes, None, LOGITS, labels)
     assert found is not None
     assert found.tolist() == rows
 
@@ -78,13 +78,13 @@ def test_a_label_that_looks_like_another_number():
 )
 def test_classes_that_are_none(classes, top_k, labels, words):
     with pytest.raises(ValueError, match=words):
-        chosen(classes, top_k, LOGITS, labels)
+        select_classes(classes, top_k, LOGITS, labels)
 
 
 def test_the_most_likely():
-    assert chosen(None, 2, LOGITS, None).tolist() == [[1, 2], [0, 3]]
-    assert chosen(None, 9, LOGITS, None).shape == (2, 4)
-    assert chosen(None, None, LOGITS, LABELS) is None
+    assert select_classes(None, 2, LOGITS, None).tolist() == [[1, 2], [0, 3]]
+    assert select_classes(None, 9, LOGITS, None).shape == (2, 4)
+    assert select_classes(None, None, LOGITS, LABELS) is None
 
 
 # ---- boxes

@@ -161,8 +161,8 @@ def convert(
     """
     options = locals()
     with loading():
+        from gapstone.converting.conversion import ConvertRequest
         from gapstone.converting.convert import convert as run
-        from gapstone.converting.convert_request import ConvertRequest
 
     run(from_options(ConvertRequest, options), as_json)
 

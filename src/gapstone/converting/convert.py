@@ -14,11 +14,9 @@ from torch import nn
 from gapstone.console.formatting import display, format_size
 from gapstone.console.progress import Bars
 from gapstone.console.terminal import Terminal
-from gapstone.converting.convert_json import document
-from gapstone.converting.convert_request import ConvertRequest as ConvertRequest
+from gapstone.converting.conversion import Converted, ConvertRequest, document
 from gapstone.converting.convert_table import print_table
-from gapstone.converting.converted import Converted
-from gapstone.converting.convertible import ConvertibleModel, only_size, open_convertible
+from gapstone.converting.convertible import ConvertibleModel, open_convertible
 from gapstone.converting.model_measures import MOST_MOVED, Change, correct_answers, model_costs, moves
 from gapstone.converting.model_views import ModelViews, model_views
 from gapstone.converting.paired_difference import Correct, Paired
@@ -27,6 +25,7 @@ from gapstone.data.open_source import open_source
 from gapstone.fitting.fit_head import check_fit_request, fit
 from gapstone.fitting.fitting_data import OnDisk
 from gapstone.heads import Head, parse
+from gapstone.maps.open_model import ImageModel
 from gapstone.models.backbone_weights import digest
 from gapstone.models.classifier import Classifier
 from gapstone.nets import map_size
@@ -141,8 +140,8 @@ def _convert(
     images, labels, same_classes = _images(request, data, model, folder, bars)
     split = images.split
     about = {"model": digest(model.trunk), "images": images.key, "preprocessing": model.preprocessing.to_json()}
-    if own := own_pools([*pools_in(model.whole), *parse(spec).recipe.pools]):
-        about["own pools"] = own
+    if user_pools := own_pools([*pools_in(model.whole), *parse(spec).recipe.pools]):
+        about["own pools"] = user_pools
     device = next(model.trunk.parameters()).device
 
     def cached(rows: NDArray[np.int64], part: str) -> OnDisk:
@@ -177,7 +176,7 @@ def _convert(
         fitted=fitted,
         split=split,
         before=model_costs(model.whole, model.trunk, model.head, model.smallest, model.only_size),
-        after=model_costs(new, new, new.head.spec, new.features.smallest, only_size(new)),
+        after=model_costs(new, new, new.head.spec, *ImageModel("", new, new.labels, new.preprocessing).input_sizes),
         correct=correct,
         paired=Paired.of(test(model.whole, split.test, "before"), correct) if same_classes else None,
         distance=distance,

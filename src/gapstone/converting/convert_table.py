@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gapstone.console.formatting import count_noun, format_size
-from gapstone.converting.converted import Converted
+from gapstone.converting.conversion import Converted
 from gapstone.converting.model_measures import ModelCosts
 from gapstone.training.learning_checks import few_validation
 
@@ -65,7 +65,7 @@ def sentences(converted: Converted) -> list[str]:
         if tuned.stopped:
             lines.append(f"Fine-tuning ended after {len(tuned.accuracy) - 1} of {epochs}: {tuned.stopped}.")
     if request.native:
-        size_before = converted.before.only_size if paired else None
+        size_before = converted.before.only_input if paired else None
         before = f"; before: resized to {format_size(size_before)}, which is all it takes" if size_before else ""
         models = "Before and after" if paired and not size_before else "After"
         lines.append(f"{models}: every picture as it is, neither cut nor resized{before}.")
@@ -76,8 +76,8 @@ def sentences(converted: Converted) -> list[str]:
             lines.append(f"Its features were made for another head: {option} trains the last stage for this one.")
     if tuned is not None and (note := few_validation(len(converted.split.validation))):
         lines.append(note)
-    if converted.before.only_size and not converted.after.only_size and not request.native:
-        size = format_size(converted.before.only_size)
+    if converted.before.only_input and not converted.after.only_input and not request.native:
+        size = format_size(converted.before.only_input)
         lines.append(f"It accepts other sizes than {size} now; how accurate it is there was not measured.")
     return lines
 

@@ -9,7 +9,6 @@ from torch import nn
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.open_model import ImageModel, open_model
 from gapstone.models.classifier import Classifier
-from gapstone.nets.zoo import survey
 
 
 @dataclass(frozen=True)
@@ -41,17 +40,8 @@ def open_convertible(name: str, weights: Path | None, device: str) -> Convertibl
     """Open a model by its name or file. Raises as `open_model`."""
     opened = open_model(name, weights, device)
     model = opened.model
-    if isinstance(model, Classifier):
-        return ConvertibleModel(name, model, model, opened.labels, model.features.smallest, only_size(model))
-    trunk = _classifier_of_timm(opened).to(device).eval()
-    network = survey(name.removeprefix("timm:"), opened.preprocessing.channels)
-    return ConvertibleModel(name, model, trunk, opened.labels, network.smallest, network.fixed)
-
-
-def only_size(model: Classifier) -> tuple[int, int] | None:
-    """The input size (H, W) of a model that takes one size only, else None."""
-    fixed = model.features.fixed is not None or model.head.size is not None
-    return model.preprocessing.size if fixed else None
+    trunk = model if isinstance(model, Classifier) else _classifier_of_timm(opened).to(device).eval()
+    return ConvertibleModel(name, model, trunk, opened.labels, *opened.input_sizes)
 
 
 def _classifier_of_timm(opened: ImageModel) -> Classifier:

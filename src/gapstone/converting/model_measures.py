@@ -1,7 +1,7 @@
 """Measurements of a model: correct answers on test images, also moved ones; parameters, bytes, multiply-adds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -39,36 +39,24 @@ class ModelCosts:
     """Of all parameters and buffers, as the file holds them."""
     macs: int
     """Multiply-adds for one image of the size of its preprocessing."""
-    smallest: int
+    smallest_input: int
     """Smallest side of an image that it takes, in pixels."""
-    only_size: tuple[int, int] | None
+    only_input: tuple[int, int] | None
     """(H, W), if it takes one size only."""
 
     @property
     def sizes(self) -> str:
         """The input sizes it takes; its accuracy there may be low."""
-        if self.only_size:
-            return f"only {format_size(self.only_size)}"
-        return f"any from {format_size((self.smallest, self.smallest))}"
+        if self.only_input:
+            return f"only {format_size(self.only_input)}"
+        return f"any from {format_size((self.smallest_input, self.smallest_input))}"
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "head": self.head,
-            "parameters": self.parameters,
-            "head_parameters": self.head_parameters,
-            "bytes": self.bytes,
-            "macs": self.macs,
-            "smallest_input": self.smallest,
-            "only_input": list(self.only_size) if self.only_size else None,
-        }
+        return asdict(self) | {"only_input": list(self.only_input) if self.only_input else None}
 
 
 def model_costs(
-    model: nn.Module,
-    trunk: Classifier,
-    head: str,
-    smallest: int,
-    only_size: tuple[int, int] | None,
+    model: nn.Module, trunk: Classifier, head: str, smallest: int, only_size: tuple[int, int] | None
 ) -> ModelCosts:
     """The costs of `model`, in eval mode, whose features are those of `trunk`."""
     state = model.state_dict().values()
@@ -81,8 +69,8 @@ def model_costs(
         head_parameters=parameters - features,
         bytes=sum(tensor.numel() * tensor.element_size() for tensor in state),
         macs=macs(model, image),
-        smallest=smallest,
-        only_size=only_size,
+        smallest_input=smallest,
+        only_input=only_size,
     )
 
 

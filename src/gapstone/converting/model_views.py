@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from gapstone.console.formatting import count_noun, display
 from gapstone.console.progress import Bars
-from gapstone.converting.convert_request import ConvertRequest
+from gapstone.converting.conversion import ConvertRequest
 from gapstone.converting.convertible import ConvertibleModel
 from gapstone.data.decoded_store import StoreError, build
 from gapstone.data.scan import Scan, scan

@@ -5,7 +5,7 @@ then has its nominal coverage for few images too, where the plain formula claims
 all of 50 images it is ±5.5 percentage points, not ±0.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import sqrt
 from typing import Any
 
@@ -73,13 +73,4 @@ class Paired:
         return f"With {head} the accuracy does not differ detectably: {numbers}."
 
     def as_json(self) -> dict[str, Any]:
-        low, high = self.interval
-        return {
-            "images": self.images,
-            "before": self.before,
-            "after": self.after,
-            "lost": self.lost,
-            "won": self.won,
-            "difference": self.after - self.before,
-            "interval95": [low, high],
-        }
+        return {**asdict(self), "difference": self.after - self.before, "interval95": list(self.interval)}

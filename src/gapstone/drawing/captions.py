@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gapstone.console.formatting import display
-from gapstone.drawing.evidence import Evidence
-from gapstone.drawing.logit_text import percent, signed
+from gapstone.drawing.evidence import Evidence, percent, signed
 
 Role = Literal["label", "plain", "for", "against", "note"]
 
@@ -49,15 +48,10 @@ def remarks(evidences: Iterable[Evidence]) -> list[str]:
     """Return the notes that hold for a whole sheet."""
     notes = []
     evidences = list(evidences)
-    if any(not sees_all(e) for e in evidences):
+    if any(not e.placement.covers(e.size) for e in evidences):
         notes.append("Thin line: the part of the picture that the network saw.")
     if held := dict.fromkeys(name for e in evidences for name in e.held):
         notes.append(f"Held as a number of the picture, so that the cells' parts add up: {', '.join(held)}.")
     if any(not e.placement.exact for e in evidences):
         notes.append("Where exactly this network's cells look is not known: they share evenly what it saw.")
     return notes
-
-
-def sees_all(evidence: Evidence) -> bool:
-    """Tell whether the network saw the whole picture."""
-    return evidence.placement.covers(evidence.size)

@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 from gapstone.drawing import colours, lettering
 
 LIGHT, DARK = 235, 70  # grey levels below the colours: the same colour looks different over each
-WIDTH = 420
+WIDTH, LETTERS = 420, 13  # px
 TITLE = "logits per cell, over light and over dark"
 
 
@@ -44,22 +44,20 @@ def number(value: float, largest: float) -> str:
     return f"−{text[1:]}" if value < 0 else text
 
 
-def colour_bar(
-    largest: float, strength: float = colours.STRONGEST, cmap: str | None = None, width: int = WIDTH, size: int = 13
-) -> Image.Image:
-    """Return the bar with numbers and title on white; the bar is `width` px wide, the letters are `size` px high."""
-    side, height, line = 4 * size, 2 * size, round(1.4 * size)
-    picture = Image.new("RGB", (width + 2 * side, height + 2 * line + 8), "white")
-    picture.paste(strip(width, height, largest, strength, cmap), (side, line + 2))
-    draw, letters = ImageDraw.Draw(picture), lettering.font(size)
+def colour_bar(largest: float, strength: float, cmap: str | None) -> Image.Image:
+    """Return the bar with numbers and title on white."""
+    side, height, line = 4 * LETTERS, 2 * LETTERS, round(1.4 * LETTERS)
+    picture = Image.new("RGB", (WIDTH + 2 * side, height + 2 * line + 8), "white")
+    picture.paste(strip(WIDTH, height, largest, strength, cmap), (side, line + 2))
+    draw, letters = ImageDraw.Draw(picture), lettering.font(LETTERS)
     for at, text in ticks(largest, cmap):
-        x = side + at * (width - 1)
+        x = side + at * (WIDTH - 1)
         draw.line((x, line + 2 + height, x, line + 5 + height), fill="black")
         draw.text((x, line + height + 6), text, "black", letters, anchor="ma")
     for place, anchor, text, colour in (
         (side, "la", "against" if cmap is None else "", colours.BELOW),
-        (side + width / 2, "ma", TITLE, (0, 0, 0)),
-        (side + width, "ra", "for", colours.ABOVE if cmap is None else (0, 0, 0)),
+        (side + WIDTH / 2, "ma", TITLE, (0, 0, 0)),
+        (side + WIDTH, "ra", "for", colours.ABOVE if cmap is None else (0, 0, 0)),
     ):
         draw.text((place, 0), text, colour, letters, anchor=anchor)
     return picture

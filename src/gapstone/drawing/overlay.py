@@ -94,11 +94,7 @@ def check_fit(pixels: NDArray[np.uint8], evidence: Evidence) -> None:
             f"the picture is {pixels.shape[0]}×{pixels.shape[1]} (H×W) and the map of {evidence.label!r} is for "
             f"{evidence.size[0]}×{evidence.size[1]}: give the picture that the network was asked about"
         )
-    if not np.isfinite(evidence.map).all():
-        raise ValueError(
-            f"the map of {evidence.label!r} holds NaN or infinity: an error of the model, which overflows on this "
-            f"picture"
-        )
+    evidence.check_finite()
 
 
 def resized(evidence: Evidence, size: tuple[int, int]) -> Evidence:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from gapstone.console.formatting import display
 from gapstone.drawing import colourbar, colours, lettering
-from gapstone.drawing.captions import Span, caption, remarks, sees_all
+from gapstone.drawing.captions import Span, caption, remarks
 from gapstone.drawing.evidence import Evidence
 from gapstone.drawing.overlay import check_fit, scale_of, underlay
 from gapstone.drawing.sheet import COLUMN, GAP, INK, LETTERS, MARGIN, SMALL, per_line, wrapped
@@ -116,7 +116,7 @@ def _cells(evidence: Evidence, largest: float, alpha: float, cmap: str | None) -
 
 
 def _seen(evidence: Evidence) -> str:
-    if sees_all(evidence):
+    if evidence.placement.covers(evidence.size):
         return ""
     (top, bottom), (left, right) = evidence.placement.seen
     return f'<rect class="seen" x="{left:.6g}" y="{top:.6g}" width="{right - left:.6g}" height="{bottom - top:.6g}"/>'

@@ -4,10 +4,8 @@ Each drawing is noted with a key of everything it was made from (picture, option
 So outdated or damaged drawings are made anew, and intact ones are never made twice.
 """
 
-import hashlib
 import io
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -25,11 +23,13 @@ from gapstone.drawing.evidence import Evidence
 from gapstone.drawing.pictures import side_by_side
 from gapstone.drawing.upsample import How
 from gapstone.explaining.explain_folder import ExplainFolder, digest, unique_name
+from gapstone.explaining.map_pass import started_ahead
 from gapstone.images.intensity_range import UNDECIDED, Ranges
 from gapstone.images.load import VERSION as LOADER
 from gapstone.images.load import ImageError, load, read_bytes
 from gapstone.localisation.cam_boxes import Box
 from gapstone.maps.map_files import load_npz
+from gapstone.storage.sealed_json import sha256
 
 VERSION = 3  # increased when the same inputs give other drawings
 THREADS = min(4, os.cpu_count() or 1)
@@ -37,6 +37,9 @@ THUMBNAILS = ((300, 320), (1500, 224), (4000, 144))
 """(Most pictures on a page, longer side of their thumbnails in px): at most about 30 MB in all."""
 SMALLEST_THUMBNAIL = 96
 OWN_PIXELS = 64  # px: pictures up to this side are not resized, and the page shows their pixels as squares
+
+PICTURE_ERRORS = (ValueError, ArithmeticError, IndexError, SystemError, MemoryError)
+"""Of Pillow and of gapstone.drawing."""
 
 Row = dict[str, Any]
 Pixels = NDArray[np.uint8]
@@ -53,47 +56,24 @@ def draw(
     progress: Callable[[int], None],
     ranges: Ranges = UNDECIDED,
 ) -> dict[str, str]:
-    """Make the missing drawings and thumbnails. A picture that cannot be drawn does not end the run.
+    """Make the missing drawings and thumbnails; return the reason for each picture that cannot be drawn, by its path.
 
-    Args:
-        folder: The folder of results.
-        rows: The rows of the first pass that have no error.
-        scale: The contribution that gets the strongest colour, in logit units.
-        how: Smooth maps or cells.
-        alpha: Opacity of the strongest evidence.
-        drawings: Whether to draw PNGs.
-        side: Longer side of the thumbnails in px; None: no thumbnails.
-        progress: Called with the number of finished pictures.
-        ranges: The model's intensity ranges, for values of more than 8 bits.
-
-    Returns:
-        For each picture that could not be drawn, by its path: the reason.
-
-    Raises:
-        ValueError: If a picture has changed since the first pass.
+    `rows` are those of the first pass that have no error; `scale` is the contribution that gets the strongest colour,
+    in logit units; `side` the longer side of thumbnails in px, None for no thumbnails; `ranges` those of the model, for
+    values of more than 8 bits. Raises ValueError if a picture has changed since the first pass.
     """
-    done = 0
     undrawn: dict[str, str] = {}
-    futures: deque[Future[None]] = deque()
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="gapstone-drawer")
+
+    def start_drawing(row: Row) -> Future[None] | None:
+        tasks = _drawing_tasks(folder, row, scale, how, alpha, ranges) if drawings else []
+        tasks += _thumbnail_tasks(folder, row, side, ranges) if side else []
+        return pool.submit(_draw_picture, row, tasks, ranges, undrawn) if tasks else None
+
     try:
-        for row in rows:
-            tasks: list[Callable[[Pixels], None]] = []
-            if drawings:
-                tasks += _drawing_tasks(folder, row, scale, how, alpha, ranges)
-            if side:
-                tasks += _thumbnail_tasks(folder, row, side, ranges)
-            if tasks:
-                futures.append(pool.submit(_draw_picture, row, tasks, ranges, undrawn))
-            else:
-                done += 1
-            while len(futures) > 2 * THREADS:
-                futures.popleft().result()
-                done += 1
-            progress(done)
-        while futures:
-            futures.popleft().result()
-            done += 1
+        for done, future in enumerate(started_ahead(map(start_drawing, rows), 2 * THREADS), 1):
+            if future is not None:
+                future.result()
             progress(done)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -127,7 +107,7 @@ def _draw_picture(row: Row, tasks: Sequence[Callable[[Pixels], None]], ranges: R
     name = row["name"]
     try:
         data = read_bytes(row["path"])
-        same = hashlib.sha256(data).hexdigest() == row["sha256"]
+        same = sha256(data) == row["sha256"]
         pixels = load(data, ranges=ranges).pixels if same else None
     except ImageError as error:
         raise ValueError(f"{name} could be read a moment ago and now cannot: {error}. Run it again.") from error
@@ -136,13 +116,7 @@ def _draw_picture(row: Row, tasks: Sequence[Callable[[Pixels], None]], ranges: R
     for make in tasks:
         try:
             make(pixels)
-        except (
-            ValueError,
-            ArithmeticError,
-            IndexError,
-            SystemError,
-            MemoryError,
-        ) as error:  # of Pillow and of gapstone.drawing
+        except PICTURE_ERRORS as error:
             undrawn[row["path"]] = f"{type(error).__name__}: {error}"
 
 

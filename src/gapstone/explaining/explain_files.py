@@ -3,8 +3,8 @@
 import hashlib
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,6 @@ def explain_files(request: ExplainRequest, out: Path, console: Console | None = 
     The same call resumes a run that was stopped or killed at any moment: it does only the missing work, and `out` ends
     with the same bytes. Results of another model, other options or a changed picture are never reused.
 
-    Args:
-        request: The options.
-        out: The folder of results; created if it is missing.
-        console: Where progress and the summary are printed; the terminal by default.
-
     Returns:
         True if every picture was explained and every pattern matched a file.
 
@@ -65,7 +60,7 @@ def explain_files(request: ExplainRequest, out: Path, console: Console | None = 
         folder = stack.enter_context(open_folder(out, bars.log))
         for note in inputs.notes():
             bars.log(note)
-        result = _run_map_pass(request, image_model, query, inputs, folder, bars)
+        result = _run_map_pass(request, image_model, query, inputs.paths, folder, bars)
         _report_damage(folder, bars)
         undrawn = _draw_maps(request, image_model, result, folder, bars)
         _report_damage(folder, bars)
@@ -78,9 +73,7 @@ def explain_files(request: ExplainRequest, out: Path, console: Console | None = 
         with (out / "explained.json").open(encoding="ascii") as document:
             shutil.copyfileobj(document, sys.stdout)
     else:
-        explain_table.show(
-            console, image_model.labels, result, lambda: _rows(folder, result), inputs.missing, out, request
-        )
+        explain_table.show(console, image_model.labels, result, folder, inputs.missing, request)
     return not result.errors and not inputs.missing
 
 
@@ -126,38 +119,44 @@ def _identity(image_model: ImageModel) -> list[Any]:
         content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         content.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     # repr shows layers without weights, such as the pool of the head, whose definition may be the user's
-    model, own = image_model.model, own_pools(pools_in(image_model.model))
+    model, user_pools = image_model.model, own_pools(pools_in(image_model.model))
     facts = [repr(model), content.hexdigest(), list(image_model.labels), image_model.preprocessing.to_json()]
-    return [*facts, own] if own else facts
+    return [*facts, user_pools] if user_pools else facts
+
+
+@contextmanager
+def _progress(bars: Bars, task: str, total: int, verb: str, folder: ExplainFolder) -> Iterator[Callable[[int], None]]:
+    """Yield the function that shows how many pictures are done; a stopped run says how many were."""
+    update, done = bars(task), 0
+
+    def progress(now: int) -> None:
+        nonlocal done
+        done = now
+        update(now, total)
+
+    with stoppable(
+        lambda: (
+            f"Stopped: {done:,} of {total:,} pictures {verb}, kept in {display(folder.out)}. The same command goes on "
+            f"from here."
+        )
+    ):
+        yield progress
 
 
 def _run_map_pass(
     request: ExplainRequest,
     image_model: ImageModel,
     query: ClassQuery,
-    inputs: InputFiles,
+    paths: Sequence[Path],
     folder: ExplainFolder,
     bars: Bars,
 ) -> PassResult:
-    total, done = len(inputs.paths), 0
     for name in ("explained.json", "index.html"):  # of an earlier run: outdated from here on
         (folder.out / name).unlink(missing_ok=True)
-    update = bars("Looking")
-
-    def progress(now: int, of: int) -> None:
-        nonlocal done
-        done = now
-        update(now, of)
-
-    with stoppable(
-        lambda: (
-            f"Stopped: {done:,} of {total:,} pictures looked at, kept in {display(folder.out)}. The same command "
-            f"goes on from here."
-        )
-    ):
-        result = run_map_pass(image_model, query, inputs.paths, request.batch_size, folder, progress)
+    with _progress(bars, "Looking", len(paths), "looked at", folder) as progress:
+        result = run_map_pass(image_model, query, paths, request.batch_size, folder, progress)
     if result.from_cache:
-        bars.log(f"{result.from_cache:,} of {total:,} pictures had been looked at before.")
+        bars.log(f"{result.from_cache:,} of {len(paths):,} pictures had been looked at before.")
     return result
 
 
@@ -168,20 +167,8 @@ def _draw_maps(
     side = draw_maps.thumbnail_side(min(result.pictures, explain_page.MOST)) if request.html else None
     if not request.drawings and not side:
         return {}
-    update, done = bars("Drawing"), 0
-
-    def progress(now: int) -> None:
-        nonlocal done
-        done = now
-        update(now, result.pictures)
-
-    rows = (row for row in _rows(folder, result) if "error" not in row)
-    with stoppable(
-        lambda: (
-            f"Stopped: {done:,} of {result.pictures:,} pictures drawn, kept in {display(folder.out)}. The same command "
-            f"goes on from here."
-        )
-    ):
+    rows = (row for row in folder.rows(result.batches) if "error" not in row)
+    with _progress(bars, "Drawing", result.pictures, "drawn", folder) as progress:
         style, ranges = (request.how, request.alpha, request.drawings), image_model.preprocessing.ranges
         return draw_maps.draw(folder, rows, result.largest or 1.0, *style, side, progress, ranges)
 
@@ -214,14 +201,9 @@ def _write_results(
         "missing": [display(pattern) for pattern in inputs.missing],
     }
     rows = (
-        explain_json.public_row(row, image_model.labels, request.drawings, undrawn) for row in _rows(folder, result)
+        explain_json.public_row(row, image_model.labels, request.drawings, undrawn)
+        for row in folder.rows(result.batches)
     )
     explain_json.write(folder.out / "explained.json", head, rows)
     if request.html:
-        explain_page.write(folder, head, result, lambda: _rows(folder, result), undrawn)
-
-
-def _rows(folder: ExplainFolder, result: PassResult) -> Iterator[dict[str, Any]]:
-    """Yield all rows in order, with one batch in memory at a time."""
-    for key in result.batches:
-        yield from folder.read_record(key)["rows"]
+        explain_page.write(folder, head, result, undrawn)

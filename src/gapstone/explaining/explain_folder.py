@@ -53,7 +53,7 @@ def unique_name(path: Path) -> str:
 
 
 def file_stamp(path: Path) -> Stamp | None:
-    """Return the size and modification time of a file; None if it does not exist."""
+    """Return the stamp of a file; None if it does not exist."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -136,13 +136,13 @@ class ExplainFolder:
         return record if intact else None
 
     def read_record(self, key: str) -> Record:
-        """Return the record of a batch without checking its .npz files.
-
-        Raises:
-            FileNotFoundError: If there is no such record.
-            DamagedError: If it does not match its digest.
-        """
+        """Return the record of a batch without checking its .npz files. Raises FileNotFoundError or DamagedError."""
         return read_sealed(self.records / f"{key}.json", key)
+
+    def rows(self, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield the rows of batches in order, with one batch in memory at a time."""
+        for key in keys:
+            yield from self.read_record(key)["rows"]
 
     def write_record(self, key: str, record: Record) -> None:
         """Write the record of a batch, after all files that it names."""
@@ -176,10 +176,6 @@ class ExplainFolder:
 
 @contextmanager
 def open_folder(out: Path, log: Callable[[str], None] | None = None) -> Iterator[ExplainFolder]:
-    """Create OUT if it is missing, lock it for this process, and remove temporary files of a killed run.
-
-    Raises:
-        ValueError: If OUT cannot be used.
-    """
+    """Create OUT if it is missing, lock it, and remove temporary files of a killed run. Raises ValueError."""
     with own_folder(out, EXPLAIN, log=log):
         yield ExplainFolder(out)

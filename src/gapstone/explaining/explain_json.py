@@ -21,7 +21,7 @@ order of `--classes`; with `--all` the .npz holds the others too.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from gapstone.explaining.explain_folder import unique_name
 from gapstone.storage.atomic import atomic_file
@@ -32,28 +32,16 @@ Row = dict[str, Any]
 def write(path: Path, head: dict[str, Any], rows: Iterable[Row]) -> None:
     """Write the document atomically: its fields (`head`), then one picture per row."""
     with atomic_file(path) as temporary, temporary.open("w", encoding="ascii", newline="\n") as file:
-        _write(file, head, rows)
-
-
-def _write(file: TextIO, head: dict[str, Any], rows: Iterable[Row]) -> None:
-    start = json.dumps(head, allow_nan=False)
-    file.write(start[:-1] + ', "pictures": [')
-    separator = "\n"
-    for row in rows:
-        file.write(separator + json.dumps(row, allow_nan=False))
-        separator = ",\n"
-    file.write("\n]}\n")
+        file.write(json.dumps(head, allow_nan=False)[:-1] + ', "pictures": [')
+        separator = "\n"
+        for row in rows:
+            file.write(separator + json.dumps(row, allow_nan=False))
+            separator = ",\n"
+        file.write("\n]}\n")
 
 
 def public_row(row: Row, labels: Sequence[str], drawings: bool, undrawn: Mapping[str, str]) -> Row:
-    """Return a row of the first pass as the document has it.
-
-    Args:
-        row: The row.
-        labels: The labels of the model.
-        drawings: Whether PNGs were asked for.
-        undrawn: Why pictures could not be drawn, by their path.
-    """
+    """Return a row of the first pass as the document has it. `undrawn`: why pictures could not be drawn, by path."""
     if "error" in row:
         return {"name": row["name"], "error": row["error"]}
     facts = {name: value for name, value in row.items() if name not in ("path", "classes")}

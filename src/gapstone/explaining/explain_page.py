@@ -8,24 +8,24 @@ picture, with one in memory. A short script sorts, filters and pages; without it
 import base64
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
-from types import MappingProxyType
-from typing import Any, Literal
+from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from gapstone.console.formatting import pages
-from gapstone.drawing import colours, logit_text
+from gapstone.drawing import colours
 from gapstone.drawing.colourbar import strip, ticks
-from gapstone.drawing.evidence import Evidence
+from gapstone.drawing.evidence import Evidence, percent, signed
 from gapstone.drawing.overlay import DARKEST, LIGHTEST
-from gapstone.explaining.common_folder import common_folder, relative_to
+from gapstone.drawing.upsample import How
 from gapstone.explaining.draw_maps import OWN_PIXELS, shown_evidence, thumbnail_path, thumbnail_side
 from gapstone.explaining.explain_folder import ExplainFolder
+from gapstone.explaining.image_table import common_folder, relative_to
 from gapstone.explaining.map_pass import PassResult
 from gapstone.storage.atomic import atomic_file
 
@@ -37,70 +37,28 @@ POINTS = 4  # pixels per cell and axis of a smooth map
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Tile:
-    """One class's map over the picture, as the page draws it."""
-
-    label: str
-    uri: str
-    seen: tuple[float, float, float, float]
-    """The region that the network saw: left, top, width, height in % of the picture."""
-    at: tuple[float, float, float, float]
-    """The map: left, top, width, height in % of `seen`."""
-    boxes: Sequence[tuple[float, float, float, float]]
-    """Left, top, width, height in % of the picture."""
-    probability: str
-    logit: str
-    positive: str
-    negative: str | None
-    bias: str
-    nothing: bool
-    unexplained: str | None
-
-
-@dataclass(frozen=True)
-class Card:
-    """One picture and its maps."""
-
-    name: str
-    answer: str
-    probability: float
-    percent: str
-    uri: str
-    ratio: str
-    pixelated: bool
-    whole: bool
-    notes: Sequence[str]
-    tiles: Sequence[Tile]
-
-
 def write(
     folder: ExplainFolder,
     head: dict[str, Any],
     result: PassResult,
-    rows: Callable[[], Iterator[Row]],
-    undrawn: Mapping[str, str] = MappingProxyType({}),
+    undrawn: Mapping[str, str],
 ) -> None:
     """Write index.html from the results of the two passes. The same results give the same bytes.
 
-    Args:
-        folder: The folder of results.
-        head: The fields of explained.json without its pictures.
-        result: The summary of the first pass.
-        rows: Gives an iterator over all rows.
-        undrawn: Why pictures could not be drawn, by their path; without a thumbnail they are listed as errors.
+    `head` are the fields of explained.json without its pictures. Pictures in `undrawn` (path → reason) that have no
+    thumbnail are listed as errors.
     """
     predictions: Counter[str] = Counter()
     listed: list[Row] = []
     additive = exact = True
-    common: str | None = None
+    names: list[str] = []
     cropped = False
     held: dict[str, None] = {}
     side = thumbnail_side(min(result.pictures, MOST))
     errors = result.errors
 
     def displayable() -> Iterator[Row]:
-        for row in rows():
+        for row in folder.rows(result.batches):
             reason = undrawn.get(row["path"])
             if reason and "error" not in row and not thumbnail_path(folder, row, side).exists():
                 yield {"name": row["name"], "error": f"it could not be drawn: {reason}"}
@@ -113,16 +71,17 @@ def write(
             errors += "path" not in row
             continue
         predictions[head["labels"][row["prediction"]]] += 1
-        common = common_folder(common, row["name"])
+        names.append(row["name"])
         additive &= all(entry["additive"] for entry in row["classes"])
         held |= dict.fromkeys(name for entry in row["classes"] for name in entry["held"])
         exact &= row["placement"]["exact"]
         cropped |= not _all_seen(row)
+    common = common_folder(names)
     script = (files(__package__) / "templates" / "page.js").read_text("utf-8")
     template = pages(__package__).get_template("page.html.j2")
     text = template.generate(
         head=head,
-        cards=_cards(folder, head, displayable(), side, common or ""),
+        cards=_cards(folder, head, displayable(), side, common),
         folder=common,
         pictures=result.pictures - (errors - result.errors),
         most=MOST,
@@ -151,33 +110,28 @@ def _grey() -> str:
     return f"contrast({slope / (slope + 2 * offset):.3f}) brightness({slope + 2 * offset:.3f})"
 
 
-def _cards(folder: ExplainFolder, head: dict[str, Any], rows: Iterator[Row], side: int, common: str) -> Iterator[Card]:
-    number = 0
-    for row in rows:
-        if "error" in row:
-            continue
-        number += 1
-        if number > MOST:
-            return
+def _cards(folder: ExplainFolder, head: dict[str, Any], rows: Iterator[Row], side: int, common: str) -> Iterator[Row]:
+    """Yield what the template shows of each picture."""
+    for row in islice((row for row in rows if "error" not in row), MOST):
         picture = thumbnail_path(folder, row, side)
         kind = "png" if picture.suffix == ".png" else "jpeg"
         evidences = shown_evidence(folder, row)
         height, width = row["size"]
-        yield Card(
-            name=relative_to(row["name"], common),
-            answer=head["labels"][row["prediction"]],
-            probability=row["probability"],
-            percent=logit_text.percent(row["probability"]),
-            uri=_uri(picture.read_bytes(), kind),
-            ratio=f"{width}/{height}",
-            pixelated=max(height, width) <= OWN_PIXELS,
-            whole=_all_seen(row),
-            notes=row["notes"],
-            tiles=[
+        yield {
+            "name": relative_to(row["name"], common),
+            "answer": head["labels"][row["prediction"]],
+            "probability": row["probability"],
+            "percent": percent(row["probability"]),
+            "uri": _uri(picture.read_bytes(), kind),
+            "ratio": f"{width}/{height}",
+            "pixelated": max(height, width) <= OWN_PIXELS,
+            "whole": _all_seen(row),
+            "notes": row["notes"],
+            "tiles": [
                 _tile(e, entry, head["largest"], head["options"]["how"], head["options"]["alpha"])
                 for e, entry in zip(evidences, row["classes"], strict=True)
             ],
-        )
+        }
 
 
 def _all_seen(row: Row) -> bool:
@@ -186,27 +140,28 @@ def _all_seen(row: Row) -> bool:
     return all(low < 0.5 and high > n - 0.5 for (low, high), n in spans)
 
 
-def _tile(e: Evidence, entry: Row, largest: float, how: Literal["smooth", "cells"], alpha: float) -> Tile:
+def _tile(e: Evidence, entry: Row, largest: float, how: How, alpha: float) -> Row:
+    """Return what the template shows of a map; rectangles are (left, top, width, height) in %, `at` in % of `seen`."""
     uri, (top, left, high, wide) = _map(e, largest, how, alpha)
     (y0, y1), (x0, x1) = e.placement.seen
     height, width = e.size
-    return Tile(
-        label=e.label,
-        uri=uri,
-        seen=_percent(x0, y0, x1 - x0, y1 - y0, width, height),
-        at=_percent(left - x0, top - y0, wide, high, x1 - x0, y1 - y0),
-        boxes=[
+    return {
+        "label": e.label,
+        "uri": uri,
+        "seen": _percent(x0, y0, x1 - x0, y1 - y0, width, height),
+        "at": _percent(left - x0, top - y0, wide, high, x1 - x0, y1 - y0),
+        "boxes": [
             _percent(b["x0"], b["y0"], b["x1"] - b["x0"], b["y1"] - b["y0"], width, height)
             for b in entry.get("boxes", ())
         ],
-        probability=logit_text.percent(e.probability),
-        logit=logit_text.signed(e.logit),
-        positive=logit_text.signed(entry["positive"]),
-        negative=logit_text.signed(entry["negative"]) if entry["negative"] else None,
-        bias=logit_text.signed(e.bias),
-        nothing=entry["positive"] == 0,
-        unexplained=None if e.additive else f"{e.completeness:.2g}",
-    )
+        "probability": percent(e.probability),
+        "logit": signed(e.logit),
+        "positive": signed(entry["positive"]),
+        "negative": signed(entry["negative"]) if entry["negative"] else None,
+        "bias": signed(e.bias),
+        "nothing": entry["positive"] == 0,
+        "unexplained": None if e.additive else f"{e.completeness:.2g}",
+    }
 
 
 def _percent(
@@ -216,9 +171,7 @@ def _percent(
     return round(left * across, 3), round(top * down, 3), round(wide * across, 3), round(high * down, 3)
 
 
-def _map(
-    e: Evidence, largest: float, how: Literal["smooth", "cells"], alpha: float
-) -> tuple[str, tuple[float, float, float, float]]:
+def _map(e: Evidence, largest: float, how: How, alpha: float) -> tuple[str, tuple[float, float, float, float]]:
     """Return the map as a PNG, and the rectangle that it covers: top, left, height, width in pixels of the picture.
 
     All cells in it have the same size; the page crops what lies beyond the picture.

@@ -69,9 +69,7 @@ def indexes(names: str, labels: Sequence[str]) -> list[int]:
         [1, 0]
 
     A label takes precedence over an index ("7" is the class labelled 7 if there is one). Labels may contain commas.
-
-    Raises:
-        ValueError: If a name is neither; the message lists the closest labels.
+    Raises ValueError with the closest labels if a name is neither.
     """
     parts, classes = names.split(","), []
     while parts:

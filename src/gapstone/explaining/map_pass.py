@@ -8,16 +8,15 @@ The scale of all drawings is the largest contribution over all pictures. It is k
 drawing is a second pass.
 """
 
-import hashlib
 import io
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -38,8 +37,8 @@ LOADERS = min(4, os.cpu_count() or 1)  # threads; each may hold a large decoded 
 BOX_GRID = 256
 """Longer side of the grid for boxes of larger pictures, in px; the side of a cell of a 7×7 map is 36 of them."""
 
+T = TypeVar("T")
 Threshold = float | Literal["otsu"] | None
-Progress = Callable[..., None]
 Fit = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 
@@ -100,20 +99,13 @@ def run_map_pass(
     paths: Sequence[Path],
     batch_size: int,
     folder: ExplainFolder,
-    progress: Progress,
+    progress: Callable[[int], None],
 ) -> PassResult:
     """Run the pictures that have no stored result through the network, and summarise all results.
 
-    Args:
-        model: The model to explain.
-        query: The classes and the cache key.
-        paths: The pictures, in order.
-        batch_size: Pictures per batch; 1 is used with `query.native`.
-        folder: Where records and maps are stored.
-        progress: Called with (done, total) after every batch.
+    With `query.native` a batch is one picture. After every batch `progress` is called with the number of pictures done.
     """
     result = PassResult([])
-    done = 0
     for key, record, from_cache in _records(model, query, paths, batch_size, folder):
         result.batches.append(key)
         result.largest = max(result.largest, record["largest"])
@@ -121,8 +113,7 @@ def run_map_pass(
         result.errors += errors
         result.pictures += len(record["rows"]) - errors
         result.from_cache += from_cache * len(record["rows"])
-        done += len(record["rows"])
-        progress(done, len(paths))
+        progress(result.pictures + result.errors)
     return result
 
 
@@ -131,21 +122,32 @@ def _records(
 ) -> Iterator[tuple[str, Record, bool]]:
     """Yield (key, record, from cache) of each batch; two batches are loaded ahead of the network."""
     pool = ThreadPoolExecutor(LOADERS, thread_name_prefix="gapstone-loader")
-    batches: deque[tuple[str, Record] | list[Future[PreparedPicture]]] = deque()
     fit: Fit = model.preprocessing.fit
     if query.native is not None:
         fit, batch_size = partial(model.preprocessing.native, smallest=query.native), 1
+
+    def start_loading(first: int) -> tuple[str, Record] | list[Future[PreparedPicture]]:
+        batch = paths[first : first + batch_size]
+        cached = _cached_record(query, batch, folder)
+        return cached or [pool.submit(_load, path, fit, model.preprocessing.ranges) for path in batch]
+
     try:
-        for start in range(0, len(paths), batch_size):
-            batch = paths[start : start + batch_size]
-            cached = _cached_record(query, batch, folder)
-            batches.append(cached or [pool.submit(_load, path, fit, model.preprocessing.ranges) for path in batch])
-            if len(batches) > 2:
-                yield _finish_batch(model, query, batches.popleft(), folder)
-        while batches:
-            yield _finish_batch(model, query, batches.popleft(), folder)
+        batches = started_ahead(map(start_loading, range(0, len(paths), batch_size)), 2)
+        # by `map`, which keeps no batch in memory while the next ones are loaded
+        yield from map(partial(_finish_batch, model, query, folder), batches)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def started_ahead(items: Iterable[T], count: int) -> Iterator[T]:
+    """Yield the items in order, while so many of the next ones have been made: they run in threads."""
+    queue: deque[T] = deque()
+    for item in items:
+        queue.append(item)
+        if len(queue) > count:
+            yield queue.popleft()
+    while queue:
+        yield queue.popleft()
 
 
 def _cached_record(query: ClassQuery, batch: Sequence[Path], folder: ExplainFolder) -> tuple[str, Record] | None:
@@ -167,7 +169,7 @@ def _load(path: Path, fit: Fit, ranges: Ranges) -> PreparedPicture:
     sha = None
     try:
         data = read_bytes(path)
-        sha = hashlib.sha256(data).hexdigest()
+        sha = sha256(data)
         loaded = load(data, ranges=ranges)
         width, height = loaded.size
         return PreparedPicture(path, fit(loaded.pixels), (height, width), loaded.notes, sha, stamp)
@@ -181,8 +183,8 @@ def _load(path: Path, fit: Fit, ranges: Ranges) -> PreparedPicture:
 def _finish_batch(
     model: ImageModel,
     query: ClassQuery,
-    batch: tuple[str, Record] | list[Future[PreparedPicture]],
     folder: ExplainFolder,
+    batch: tuple[str, Record] | list[Future[PreparedPicture]],
 ) -> tuple[str, Record, bool]:
     """Return (key, record, from cache) of a batch; run it through the network if it has no record yet."""
     if isinstance(batch, tuple):

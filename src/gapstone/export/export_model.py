@@ -1,6 +1,7 @@
 """`gapstone export`: writes files, checks them before they get their names, and reports them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -49,18 +50,9 @@ def export(
 
         >>> export("photos.safetensors", Path("photos.onnx"), int8=True, data="photos/")
 
-    Args:
-        model: The model, as `open_model` takes it.
-        onnx: The ONNX file to write.
-        pt2: The torch.export file to write.
-        maps: Whether the files have maps as a second output.
-        opset: The opset of the ONNX file.
-        int8: Also write NAME.int8.onnx, calibrated and measured on `data`.
-        data: Images for `int8`, as `open_source` takes them.
-        weights: A file of weights for `open_model`.
-        duplicates: How `split` treats near duplicates in `data`.
-        duplicate_threshold: When two images of `data` are near duplicates.
-        console: Where progress and results are printed; the terminal by default.
+    Model and weights are as `open_model` takes them. `maps`: whether the files have maps as a second output. `int8`:
+    also write NAME.int8.onnx, calibrated and measured on the images `data`, which are split as `split` does with
+    `duplicates` and `duplicate_threshold`.
 
     Raises:
         ValueError: If paths or options do not fit together; before any work.
@@ -94,20 +86,22 @@ def export(
             program, sizes = graph(module, model_sizes := size_range(image_model))
         if sizes.fixed and not model_sizes.fixed:
             bars.log("This network cannot be exported with its size left open: the file takes one size only.")
+
+        def finish(
+            path: Path, write: Callable[[Path], None], read: Callable[[Path], Run], reader: str, kind: str
+        ) -> None:
+            with bars.during(f"Writing and checking {path}"), atomic_file(path) as part:
+                write(part)
+                run = read(part)
+                comparisons = verify(run, image_model, sizes.trials(), reader)
+            written.append(path)
+            _report(bars, path, image_model, sizes, maps, kind, comparisons, run)
+
         if pt2:
-            with bars.during(f"Writing and checking {pt2}"), atomic_file(pt2) as part:
-                write_pt2(program, metadata, part)
-                run = read_pt2(part)
-                comparisons = verify(run, image_model, sizes.trials(), "torch.export")
-            written.append(pt2)
-            _report(bars, pt2, image_model, sizes, maps, "torch.export", comparisons, run)
+            finish(pt2, partial(write_pt2, program, metadata), read_pt2, "torch.export", "torch.export")
         if onnx:
-            with bars.during(f"Writing and checking {onnx}"), atomic_file(onnx) as part:
-                write_onnx(program, metadata, opset, maps, part)
-                run = read_onnx(part)
-                comparisons = verify(run, image_model, sizes.trials(), "ONNX Runtime")
-            written.append(onnx)
-            _report(bars, onnx, image_model, sizes, maps, f"ONNX, opset {opset}", comparisons, run)
+            write = partial(write_onnx, program, metadata, opset, maps)
+            finish(onnx, write, read_onnx, "ONNX Runtime", f"ONNX, opset {opset}")
         if onnx and images:
             int8_path = _int8_name(onnx)
             with atomic_file(int8_path) as part:

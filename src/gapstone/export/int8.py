@@ -132,7 +132,7 @@ def quantise(float_file: Path, image_model: ImageModel, images: Images, out: Pat
         quantize_static,
     )
 
-    batches = ({"images": batch} for batch, _ in _batches(image_model, images, images.calibration))
+    batches = ({"images": batch} for batch in _batches(image_model, images, images.calibration))
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
@@ -167,36 +167,30 @@ def quantise(float_file: Path, image_model: ImageModel, images: Images, out: Pat
 def cost(before: Path, after: Path, image_model: ImageModel, images: Images, progress: Any = None) -> QuantisationCost:
     """Compare both files on the held-out images."""
     files = [read_onnx(path) for path in (before, after)]
-    counts = dict.fromkeys(("before", "after", "lost", "won", "same"), 0)
+    predictions: list[NDArray[np.int64]] = []
     differences: list[float] = []
     done = 0
-    for batch, labels in _batches(image_model, images, images.held_out):
+    for batch in _batches(image_model, images, images.held_out):
         (logits_before, *maps_before), (logits_after, *maps_after) = (run(batch) for run in files)
-        right_before, right_after = logits_before.argmax(1) == labels, logits_after.argmax(1) == labels
-        for name, mask in (
-            ("before", right_before),
-            ("after", right_after),
-            ("lost", right_before & ~right_after),
-            ("won", right_after & ~right_before),
-        ):
-            counts[name] += int(mask.sum())
-        counts["same"] += int((logits_before.argmax(1) == logits_after.argmax(1)).sum())
+        predictions.append(np.stack([logits_before.argmax(1), logits_after.argmax(1)]))
         for a, b in zip(*(maps[0] if maps else () for maps in (maps_before, maps_after)), strict=True):
             differences.append(float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-30)))
-        done += len(labels)
+        done += len(batch)
         if progress is not None:
             progress(done, len(images.held_out))
+    predicted_before, predicted_after = np.concatenate(predictions, axis=1)
+    right_before, right_after = (p == images.labels[images.held_out] for p in (predicted_before, predicted_after))
     image = pictures(image_model, (1, image_model.preprocessing.channels, *image_model.preprocessing.size), 0).numpy()
     old, new = files
     timed = take_turns({"int8": lambda: new(image), "float": lambda: old(image)}, longest=SECONDS)
     return QuantisationCost(
         images=len(images.held_out),
         calibrated=len(images.calibration),
-        right_before=counts["before"],
-        right_after=counts["after"],
-        lost=counts["lost"],
-        won=counts["won"],
-        same=counts["same"],
+        right_before=int(right_before.sum()),
+        right_after=int(right_after.sum()),
+        lost=int((right_before & ~right_after).sum()),
+        won=int((right_after & ~right_before).sum()),
+        same=int((predicted_before == predicted_after).sum()),
         maps=float(np.mean(differences)) if differences else None,
         bytes_before=before.stat().st_size,
         bytes_after=after.stat().st_size,
@@ -204,15 +198,13 @@ def cost(before: Path, after: Path, image_model: ImageModel, images: Images, pro
     )
 
 
-def _batches(
-    image_model: ImageModel, images: Images, rows: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """Yield batches as the network takes them, with their labels; few are in memory at a time."""
+def _batches(image_model: ImageModel, images: Images, rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+    """Yield batches as the network takes them; few are in memory at a time."""
     p = image_model.preprocessing
     for start in range(0, len(rows), BATCH):
         batch_rows = rows[start : start + BATCH]
         fitted = np.stack([p.fit(images.source.pixels(int(row), ranges=p.ranges)) for row in batch_rows])
-        yield p.normalise(p.centre(torch.from_numpy(fitted))).contiguous().numpy(), images.labels[batch_rows]
+        yield p.normalise(p.centre(torch.from_numpy(fitted))).contiguous().numpy()
 
 
 @contextlib.contextmanager

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 
 from gapstone.maps.open_model import ImageModel
-from gapstone.models.classifier import Classifier
-from gapstone.nets.zoo import survey
 
 Shape = tuple[int, int, int, int]
 """Images, channels, height, width."""
@@ -35,9 +33,5 @@ class SizeRange:
 
 def size_range(image_model: ImageModel) -> SizeRange:
     """Return the image sizes that a network takes."""
-    model, preprocessing = image_model.model, image_model.preprocessing
-    if isinstance(model, Classifier):
-        fixed = model.features.fixed is not None or model.head.size is not None
-        return SizeRange(preprocessing.channels, preprocessing.size, model.features.smallest, fixed)
-    facts = survey(image_model.name.removeprefix("timm:"), preprocessing.channels)
-    return SizeRange(preprocessing.channels, preprocessing.size, facts.smallest, facts.fixed is not None)
+    preprocessing, (smallest, only_size) = image_model.preprocessing, image_model.input_sizes
+    return SizeRange(preprocessing.channels, preprocessing.size, smallest, only_size is not None)

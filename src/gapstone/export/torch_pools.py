@@ -99,8 +99,7 @@ def without_operators(network: nn.Module) -> nn.Module:
         if layer not in replacements:
             replacements[layer] = _replacement(layer, path)
         if replacements[layer] is not layer:
-            parent, _, last = path.rpartition(".")
-            setattr(network.get_submodule(parent), last, replacements[layer])
+            network.set_submodule(path, replacements[layer])
     return network
 
 
@@ -125,7 +124,7 @@ def _replacement(layer: nn.Module, path: str) -> nn.Module:
     if isinstance(layer, Pool):
         layer = _torch_layer(layer, path)
     if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) and layer.ceil_mode:
-        size, stride, padding = (_pair(n) for n in (layer.kernel_size, layer.stride, layer.padding))
+        size, stride, padding = (pair(n) for n in (layer.kernel_size, layer.stride, layer.padding))
         # otherwise a further window might start beyond the map
         fits = all(s + p <= k for k, s, p in zip(size, stride, padding, strict=True))
         if isinstance(layer, nn.MaxPool2d) and fits and layer.dilation in (1, (1, 1)):
@@ -133,7 +132,7 @@ def _replacement(layer: nn.Module, path: str) -> nn.Module:
         if isinstance(layer, nn.AvgPool2d) and fits and padding == (0, 0) and layer.divisor_override is None:
             return HangingMean(size, stride)
     if isinstance(layer, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
-        cells = _pair(layer.output_size)
+        cells = pair(layer.output_size)
         if None not in cells and cells != (1, 1):
             return GridMean(cells) if isinstance(layer, nn.AdaptiveAvgPool2d) else GridMax(cells)
     return layer
@@ -142,22 +141,22 @@ def _replacement(layer: nn.Module, path: str) -> nn.Module:
 def _torch_layer(layer: Pool, path: str) -> nn.Module:
     over = layer.over
     if isinstance(over, Window) and isinstance(over.padding, int) and layer.name in ("max", "mean"):
-        size, stride = _pair(over.size), _pair(over.size if over.stride is None else over.stride)
+        size, stride = pair(over.size), pair(over.size if over.stride is None else over.stride)
         if 2 * over.padding <= min(size):
             if layer.name == "max":
-                return nn.MaxPool2d(size, stride, over.padding, _pair(over.dilation), ceil_mode=over.ceil_mode)
-            if _pair(over.dilation) == (1, 1) and over.divisor in ("positions", "padded"):
+                return nn.MaxPool2d(size, stride, over.padding, pair(over.dilation), ceil_mode=over.ceil_mode)
+            if pair(over.dilation) == (1, 1) and over.divisor in ("positions", "padded"):
                 padded = over.divisor == "padded"
                 return nn.AvgPool2d(size, stride, over.padding, over.ceil_mode, count_include_pad=padded)
     if isinstance(over, Grid) and layer.name in ("max", "mean"):
-        return GridMax(_pair(over.size)) if layer.name == "max" else GridMean(_pair(over.size))
+        return GridMax(pair(over.size)) if layer.name == "max" else GridMean(pair(over.size))
     raise ValueError(
         f"export: the layer {path}, {layer}, has no form for other runtimes yet; max and mean pools over windows "
         f"and grids have."
     )
 
 
-def _pair(number: object) -> tuple[int, int]:
+def pair(number: object) -> tuple[int, int]:
     return cast(tuple[int, int], tuple(number) if isinstance(number, tuple | list) else (number, number))
 
 

@@ -16,7 +16,7 @@ from gapstone.fitting.finetune import Finetuned, LastStage, finetune
 from gapstone.fitting.fitting_data import Batches, Data, InMemory
 from gapstone.fitting.head_inputs import HeadInputs, head_inputs, linear_layer
 from gapstone.fitting.linear_map import Linear, check_features, check_labels
-from gapstone.fitting.logistic import logistic
+from gapstone.fitting.logistic import logistic, nll
 from gapstone.fitting.ridge import Ridge
 from gapstone.heads import Head, parse
 from gapstone.models.classifier import Classifier
@@ -198,8 +198,7 @@ def _with_new_head(model: nn.Module, path: str, old: Head, spec: str, names: tup
                 parameter.requires_grad_(old_parameters[name].requires_grad)
             return classifier.to(device).eval()
         new = copy.deepcopy(model)
-        parent, _, name = path.rpartition(".")
-        setattr(new.get_submodule(parent), name, Head(spec, old.channels, len(names), old.size).to(dtype))
+        new.set_submodule(path, Head(spec, old.channels, len(names), old.size).to(dtype))
     report = vars(new).get(REPORT_ATTRIBUTE)
     if isinstance(report, Swapped):
         setattr(new, REPORT_ATTRIBUTE, replace(report, head=spec, classes=len(names), after=count(new)))
@@ -227,14 +226,11 @@ def _solve(
 
 def _sharpness(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     """The factor with the least NLL: scores of regression on 0 and 1 rank well, but are too unconfident as logits."""
-    rows = np.arange(len(labels))
 
-    def nll(log_factor: float) -> float:
-        logits = scores * np.exp(log_factor)
-        logits = logits - logits.max(1, keepdims=True)
-        return float((np.log(np.exp(logits).sum(1)) - logits[rows, labels]).mean())
+    def mean_nll(log_factor: float) -> float:
+        return nll(scores * np.exp(log_factor), labels) / len(labels)
 
-    return float(np.exp(minimize_scalar(nll, bounds=(0.0, 5.0), method="bounded").x))
+    return float(np.exp(minimize_scalar(mean_nll, bounds=(0.0, 5.0), method="bounded").x))
 
 
 def _finetune(

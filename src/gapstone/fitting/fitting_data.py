@@ -129,12 +129,8 @@ class OnDisk:
 
     Args:
         view: yields the images.
-        labels: of all rows of the view.
-        rows: the rows to use.
-        device: of the model.
-        folder: for the files.
+        labels: of all rows of the view, of which `rows` are used.
         about: JSON of what the rows depend on besides their numbers: model, images, view.
-        batch_size: images in one forward pass.
         progress: called with (done, total).
         log: called with a message for the user when a stored file is damaged.
     """

@@ -63,15 +63,11 @@ def linear_layer(head: Head) -> nn.Linear:
 def head_inputs(
     model: nn.Module, head: Head, data: Data, *, logits: bool = False, stage_inputs: bool = False
 ) -> HeadInputs:
-    """Compute the inputs of `head` for the images of `data`, in eval mode, without gradients.
+    """Compute the inputs of `head`, which is to be fitted, for the images of `data`, by the features of `model`.
 
-    Args:
-        model: the model whose features are used; its own head is another one.
-        head: the head to be fitted.
-        data: images and labels, passed over once.
-        logits: also compute the logits of the model's own head.
-        stage_inputs: also compute the inputs of the last stage of `model.features`. The pass over the images then
-            computes those alone, and everything else is computed from them.
+    In eval mode, without gradients. `logits`: also those of the model's own head. `stage_inputs`: also the inputs of
+    the last stage of `model.features`; the pass over the images then computes those alone, and everything else is
+    computed from them.
     """
 
     def row(maps: Tensor, old_head: Callable[[Tensor], Tensor]) -> Tensor:

@@ -79,7 +79,7 @@ def _by_held_out(
     """Weight, bias and λ of the least NLL on other images; the path ends after two steps without an improvement."""
     fits: list[tuple[float, Numbers, Numbers, float]] = []
     for step, (weight, bias) in enumerate(_path(x, y, PENALTIES, int(y.max()) + 1)):
-        fits.append((_nll(other_x @ weight.T + bias, other_y), weight, bias, float(PENALTIES[step])))
+        fits.append((nll(other_x @ weight.T + bias, other_y), weight, bias, float(PENALTIES[step])))
         if progress is not None:
             progress(step + 1, len(PENALTIES))
         if len(fits) > 2 and fits[-1][0] >= fits[-2][0] >= fits[-3][0]:
@@ -100,7 +100,7 @@ def _by_folds(x: Features, y: Labels, classes: int, progress: Progress | None) -
         train, test = fold != k, fold == k
         if test.any():
             path = _path(x[train], y[train], PENALTIES, classes)
-            total += [_nll(x[test] @ weight.T + bias, y[test]) for weight, bias in path]
+            total += [nll(x[test] @ weight.T + bias, y[test]) for weight, bias in path]
         if progress is not None:
             progress(k + 1, FOLDS)
     return int(total.argmin())
@@ -123,7 +123,7 @@ def _path(x: Features, y: Labels, penalties: Numbers, classes: int) -> Iterator[
         yield weight, bias
 
 
-def _nll(logits: Numbers, labels: Labels) -> float:
+def nll(logits: Numbers, labels: Labels) -> float:
     """Sum of −log p of the true class."""
     logits = logits - logits.max(1, keepdims=True)
     return float((np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]).sum())

@@ -1,6 +1,8 @@
 """The forward passes of an inspection: shapes, receptive fields, multiply-adds and memory of every module."""
 
 from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +13,6 @@ from gapstone.heads import Head
 from gapstone.inspecting.meta_model import MetaModel
 from gapstone.tracing.arithmetic import Arithmetic, ArithmeticCounter
 from gapstone.tracing.locate_head import HeadLocation, locate_head
-from gapstone.tracing.module_calls import following
 from gapstone.tracing.receptive_field import ReceptiveField, ReceptiveFieldTracer
 from gapstone.tracing.tape import SplitError, tensors
 
@@ -88,17 +89,17 @@ def trace_shapes(meta: MetaModel, images: Tensor) -> PassFacts:
     outputs: dict[str, tuple[int, Tensor | None]] = {}
 
     def on_exit(path: str, out: Any) -> None:
-        answer_tensors = answer_of(out)
-        outputs[path] = (outputs[path][0] + 1 if path in outputs else 1, answer_tensors[0] if answer_tensors else None)
+        calls, _ = outputs.get(path, (0, None))
+        outputs[path] = calls + 1, next(iter(output_tensors(out)), None)
 
     with meta.running(), torch.enable_grad(), following(meta.model, on_exit), ReceptiveFieldTracer(images) as tracer:
-        out = meta.model(images)
+        results = output_tensors(meta.model(images))
     modules = {
         path: ModuleFacts(tuple(y.shape[1:]) if y is not None else None, tracer.of(y) if y is not None else None, calls)
         for path, (calls, y) in outputs.items()
     }
-    output = tuple(answer_tensors[0].shape[1:]) if (answer_tensors := answer_of(out)) else None
-    used = _parameters_behind(answer_of(out))
+    output = tuple(results[0].shape[1:]) if results else None
+    used = _parameters_behind(results)
     tape = tracer.tape
     last_map = outputs[at][1] if at else tape.map if tape else None
     if location is None or last_map is None:
@@ -145,7 +146,36 @@ def saved_for_backward(meta: MetaModel, images: Tensor) -> dict[str, int]:
     return dict(saved_bytes)
 
 
-def answer_of(out: Any) -> list[Tensor]:
+@contextmanager
+def following(model: nn.Module, done: Callable[[str, Any], None] | None = None) -> Iterator[Callable[[], str]]:
+    """Yields a function that returns the path of the module that runs ("" is the model itself).
+
+    done: called with each module's path and output when it has run. The hooks are removed afterwards.
+    """
+    stack = [""]
+    handles = []
+
+    def enter(path: str) -> Callable[..., None]:
+        return lambda _module, _args: stack.append(path)
+
+    def leave(path: str) -> Callable[..., None]:
+        def left(_module: nn.Module, _args: Any, out: Any) -> None:
+            stack.pop()
+            if done is not None:
+                done(path, out)
+
+        return left
+
+    for path, module in model.named_modules():
+        handles += [module.register_forward_pre_hook(enter(path)), module.register_forward_hook(leave(path))]
+    try:
+        yield lambda: stack[-1]
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def output_tensors(out: object) -> list[Tensor]:
     """Return the tensors of an output: itself, those in it, or its `logits` (Hugging Face)."""
     return tensors(getattr(out, "logits", out))
 

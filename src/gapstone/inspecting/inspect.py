@@ -118,9 +118,9 @@ def _heads(
     free = accepted if accepted.everything else legal_sizes(lambda h, w: cells_of_size(h, w) is not None, size)
     trunk = sum(p.numel() for key, p in parameters.items() if key in split.trunk)
     bytes_each = max((p.element_size() for p in parameters.values()), default=4)
-    own = sum(p.numel() for key, p in parameters.items() if key in facts.used - split.trunk)
+    head = sum(p.numel() for key, p in parameters.items() if key in facts.used - split.trunk)
     assert facts.output is not None
-    own_head = OtherHead(AS_IT_IS, own, trunk + own, split.head_macs, (trunk + own) * bytes_each, str(accepted))
+    own_head = OtherHead(AS_IT_IS, head, trunk + head, split.head_macs, (trunk + head) * bytes_each, str(accepted))
     stride = split.field.stride if split.field and split.field.stride else (1.0, 1.0)
     flat = flattening_sizes(cells_of_size, size, free, round(max(stride)))
     return (own_head, *other_heads(trunk, bytes_each, split.channels, facts.output[0], split.cells, str(free), flat))

@@ -26,14 +26,8 @@ def inspect_model(
 ) -> None:
     """Print the costs of a network as tables or as a JSON document, and draw them.
 
-    Args:
-        name: The network, as `model_named` takes it.
-        size: (H, W) of the images, or text such as "224" or "224x160".
-        channels: Channels of the images.
-        as_json: Print JSON instead of tables.
-        depth: Depth of the modules shown; by default as deep as `MOST_ROWS` rows allow.
-        picture: Where to draw the costs; PNG or SVG.
-        console: Where the tables are printed; the terminal by default.
+    `name` is as `model_named` takes it, `size` (H, W) or text such as "224x160". `depth`: of the modules shown; by
+    default as deep as `MOST_ROWS` rows allow. `picture`: where to draw the costs, PNG or SVG.
 
     Raises:
         ValueError: If an argument is invalid. Also what `model_named`, `inspect` and `Inspection.save` raise.

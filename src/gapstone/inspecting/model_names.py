@@ -23,11 +23,8 @@ def model_named(name: str, channels: int | None = None, size: tuple[int, int] | 
 
     >>> model_named("torchvision:resnet50")  # no download: on the meta device, where weights are shapes
 
-    Args:
-        name: A file (`photos.safetensors`), a network of gapstone's with its published head (`vgg16`), `timm:NAME` or
-            `torchvision:NAME`.
-        channels: Channels of the images, for networks that are built.
-        size: (H, W) of the images, for heads that depend on it.
+    A name is a file (`photos.safetensors`), a network of gapstone's with its published head (`vgg16`), `timm:NAME` or
+    `torchvision:NAME`. `channels` and `size` (H, W) are those of the images, for networks that are built.
 
     Raises:
         ValueError: If the name is unknown; the message has similar names.

@@ -15,11 +15,8 @@ def module_rows(
 ) -> tuple[ModuleCosts, ...]:
     """Return a row per module in the order of `named_modules()`, the model itself first.
 
-    Args:
-        model: The model.
-        facts: What the forward pass showed.
-        tallies: Arithmetic of each module's own calls without its children, by path.
-        memory: Bytes saved for backward by the same calls, by path; None if the model does not train.
+    By path, `tallies` has the arithmetic of each module's own calls without its children, and `memory` the bytes that
+    they save for backward; None if the model does not train.
     """
     return tuple(_row(path, module, facts, tallies, memory) for path, module in model.named_modules())
 

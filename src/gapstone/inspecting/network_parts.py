@@ -16,10 +16,8 @@ SMALL = 0.005
 def network_parts(rows: Sequence[ModuleCosts]) -> tuple[NetworkPart, ...]:
     """Return the parts in the order of the model: its top-level modules, with large ones divided into their children.
 
-    Many children become runs of equal output size (`features 5–9`, at 112×112).
-
-    Args:
-        rows: The rows of `count_shared_once`, so that nothing is counted twice.
+    Many children become runs of equal output size (`features 5–9`, at 112×112). The rows are those of
+    `count_shared_once`, so that nothing is counted twice.
     """
     whole = rows[0]
     children = {row.path: _children(rows, row) for row in rows}
@@ -43,8 +41,8 @@ class _ModuleRun:
     """Neighbouring modules of one parent."""
 
     rows: tuple[ModuleCosts, ...]
-    own: ModuleCosts | None = None
-    """The module, if the run stands for its own calls and parameters without its children."""
+    divisible: bool = True
+    """False for the calls and parameters of a module without its children."""
 
     def part(self) -> NetworkPart:
         first, last = self.rows[0], self.rows[-1]
@@ -56,15 +54,21 @@ class _ModuleRun:
             end = end.removeprefix(prefix) if end.removeprefix(prefix).isdecimal() else end  # block_0–11
             name = f"{parent} {begin}–{end}" if parent else f"{begin}–{end}"
         shapes = [row.output for row in self.rows if row.output]
-        memory = [row.kept_bytes for row in self.rows]
-        return NetworkPart(
-            name,
-            shapes[-1] if shapes else None,
-            sum(row.parameters for row in self.rows),
-            sum(row.head_parameters for row in self.rows),
-            sum(row.macs for row in self.rows),
-            None if None in memory else sum(n for n in memory if n is not None),
-        )
+        return _sum(name, shapes[-1] if shapes else None, self.rows)
+
+
+def _sum(
+    name: str, output: tuple[int, ...] | None, parts: Sequence[ModuleCosts] | Sequence[NetworkPart]
+) -> NetworkPart:
+    memory = [part.kept_bytes for part in parts]
+    return NetworkPart(
+        name,
+        output,
+        sum(part.parameters for part in parts),
+        sum(part.head_parameters for part in parts),
+        sum(part.macs for part in parts),
+        None if None in memory else sum(n for n in memory if n is not None),
+    )
 
 
 def _children(rows: Sequence[ModuleCosts], parent: ModuleCosts) -> list[ModuleCosts]:
@@ -76,22 +80,22 @@ def _split(
     part: _ModuleRun, children: dict[str, list[ModuleCosts]], whole: ModuleCosts, most: int
 ) -> list[_ModuleRun] | None:
     """Divide a part into its children, with at most `most` visible pieces; None if it is small or has no children."""
-    if len(part.rows) > 1 or part.own is not None:
+    if len(part.rows) > 1 or not part.divisible:
         return None
     row = part.rows[0]
     inside = children[row.path]
     if not inside or _share(part.part(), whole) < LARGE:
         return None
-    own = _own_costs(row, inside)
+    remainder = _costs_without(row, inside)
     runs = groupby(inside, key=lambda child: child.output[1:] if child.output else None)
     for pieces in ([_ModuleRun((child,)) for child in inside], [_ModuleRun(tuple(run)) for _, run in runs]):
-        pieces[:0] = [_ModuleRun((own,), own=own)] if own is not None else []
+        pieces[:0] = [_ModuleRun((remainder,), divisible=False)] if remainder is not None else []
         if sum(_share(piece.part(), whole) >= SMALL for piece in pieces) <= most:
             return pieces
     return None
 
 
-def _own_costs(row: ModuleCosts, inside: Sequence[ModuleCosts]) -> ModuleCosts | None:
+def _costs_without(row: ModuleCosts, inside: Sequence[ModuleCosts]) -> ModuleCosts | None:
     """Return the costs of a module without its children; None if there are none."""
     remainder = replace(
         row,
@@ -118,24 +122,13 @@ def _merge_small(parts: list[NetworkPart], whole: ModuleCosts) -> tuple[NetworkP
     visible: list[NetworkPart] = []
     pending: NetworkPart | None = None
     for part in parts:
-        whole_part = part if pending is None else _merge(pending, part, part)
-        if _share(whole_part, whole) < SMALL:
-            pending = whole_part
+        merged = part if pending is None else _sum(part.name, part.output, (pending, part))
+        if _share(merged, whole) < SMALL:
+            pending = merged
         else:
-            visible.append(whole_part)
+            visible.append(merged)
             pending = None
     if pending is not None:
-        visible = [*visible[:-1], _merge(visible[-1], pending, visible[-1])] if visible else [pending]
+        last = visible.pop() if visible else None
+        visible.append(_sum(last.name, last.output, (last, pending)) if last else pending)
     return tuple(visible)
-
-
-def _merge(a: NetworkPart, b: NetworkPart, named: NetworkPart) -> NetworkPart:
-    memory = None if a.kept_bytes is None or b.kept_bytes is None else a.kept_bytes + b.kept_bytes
-    return NetworkPart(
-        named.name,
-        named.output,
-        a.parameters + b.parameters,
-        a.head_parameters + b.head_parameters,
-        a.macs + b.macs,
-        memory,
-    )

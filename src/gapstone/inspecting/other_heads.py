@@ -20,16 +20,10 @@ AS_IT_IS = "as it is"
 def other_heads(
     trunk: int, size_of_one: int, channels: int, classes: int, cells: Sequence[int], accepted: str, flat: str
 ) -> list[OtherHead]:
-    """Return the costs of each head.
+    """Return the costs of each head on a last map of so many channels, cells and classes.
 
-    Args:
-        trunk: Parameters before the head.
-        size_of_one: Bytes of each parameter.
-        channels: Channels of the last map.
-        classes: Classes of the heads.
-        cells: Size of the last map.
-        accepted: The image sizes with a head that takes maps of any size.
-        flat: The image sizes with a head that flattens the map.
+    `trunk` is the number of parameters before the head, of `size_of_one` bytes each. Which image sizes the network
+    takes: `accepted` with a head that takes maps of any size, `flat` with one that flattens the map.
     """
     rows = []
     for spec in SPECS:
@@ -38,9 +32,13 @@ def other_heads(
             maps = torch.empty(1, channels, *cells)
             with torch.no_grad(), ArithmeticCounter() as counter:
                 head(maps)
-        own = sum(p.numel() for p in head.parameters())
+        parameters = sum(p.numel() for p in head.parameters())
         sizes = flat if head.size is not None else accepted
-        rows.append(OtherHead(spec, own, trunk + own, counter.total.macs, (trunk + own) * size_of_one, sizes))
+        rows.append(
+            OtherHead(
+                spec, parameters, trunk + parameters, counter.total.macs, (trunk + parameters) * size_of_one, sizes
+            )
+        )
     return rows
 
 

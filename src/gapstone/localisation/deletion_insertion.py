@@ -57,8 +57,7 @@ def deletion(
     Raises:
         ValueError: If an argument is invalid, or does not fit the others.
     """
-    filled = _filled(image, fill)
-    return _curve(model, filled, image, map, target, steps, answer, batch)
+    return _curve(model, _filled(image, fill), image, map, target, steps, answer, batch)
 
 
 def insertion(
@@ -75,8 +74,7 @@ def insertion(
 
     Args and errors as for `deletion`.
     """
-    filled = _filled(image, fill)
-    return _curve(model, image, filled, map, target, steps, answer, batch)
+    return _curve(model, image, _filled(image, fill), map, target, steps, answer, batch)
 
 
 def _curve(

@@ -26,12 +26,8 @@ def pointing(fractions: Floats, boxes: Floats, tolerance: float) -> float:
     """Return 1 if the maximum lies in a box, or within `tolerance` pixels of one, else 0 (arXiv 1608.00507).
 
     If several pixels share the maximum (a map drawn in blocks, a constant map), return the share of them that hit: the
-    average of a random choice. A map without evidence scores 0.
-
-    Args:
-        fractions: (H, W), as `cam_boxes.scaled` returns it.
-        boxes: (G, 4).
-        tolerance: In pixels.
+    average of a random choice. A map without evidence scores 0. `fractions` (H, W) are as `cam_boxes.scaled` returns
+    them, `boxes` (G, 4).
     """
     peak = fractions.max()
     if peak == 0:

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapstone.drawing.explanation_view import ShownImages
 from gapstone.heads import Head, NotLinearError
-from gapstone.maps.explanation import Explanation
-from gapstone.maps.targets import Classes, chosen
+from gapstone.maps.explanation import Explanation, ShownImages
+from gapstone.maps.targets import Classes, select_classes
 from gapstone.models.classifier import Classifier
 from gapstone.runtime.eval_mode import eval_mode
 from gapstone.tracing.locate_head import locate_features, locate_head
@@ -129,12 +128,12 @@ def explain_head(
     with eval_mode(head):
         if head.additive:
             logits: Tensor = head(features)
-            wanted = chosen(classes, top_k, logits, labels)
+            selected = select_classes(classes, top_k, logits, labels)
             with suppress(NotLinearError):  # another library has exchanged its last layer
-                exact = head.contributions(features, wanted)
-                return _explanation(exact.maps, wanted, exact.bias.detach(), logits, True, placement, labels)
+                exact = head.contributions(features, selected)
+                return _explanation(exact.maps, selected, exact.bias.detach(), logits, True, placement, labels)
         x = features.detach()
-        with HeadTracer(x, named=True) as tracer:
+        with HeadTracer(x, into=head) as tracer:
             tracer.starts(x)
             logits = head(x)
     assert tracer.tape is not None
@@ -150,20 +149,18 @@ def _made(
     grid: tuple[int, ...] | None = None,
     prefix: int = 0,
 ) -> Explanation:
-    if labels is not None and len(labels) != traced.logits.shape[1]:
-        raise ValueError(f"explain: {len(labels)} labels for {traced.logits.shape[1]} logits")
-    wanted = chosen(classes, top_k, traced.logits, labels)
-    maps = traced.maps(wanted)
+    selected = select_classes(classes, top_k, traced.logits, labels)
+    maps = traced.maps(selected)
     if grid is not None:
         maps = maps[:, :, prefix:].reshape(*maps.shape[:2], *grid)
     additive = traced.additive and not prefix  # what a class token adds belongs to no position
     facts = additive, placement, labels, traced.holds, traced.end
-    return _explanation(maps, wanted, traced.bias(), traced.logits, *facts)
+    return _explanation(maps, selected, traced.bias(), traced.logits, *facts)
 
 
 def _explanation(
     maps: Tensor,
-    wanted: Tensor | None,
+    selected: Tensor | None,
     bias: Tensor,
     logits: Tensor,
     additive: bool,
@@ -173,6 +170,6 @@ def _explanation(
     end: str | None = None,
 ) -> Explanation:
     logits = logits.detach().float() if logits.dtype in (torch.float16, torch.bfloat16) else logits.detach()
-    if wanted is None:
-        wanted = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
-    return Explanation(maps.detach(), wanted, bias.to(logits.dtype), logits, additive, placement, labels, held, end)
+    if selected is None:
+        selected = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
+    return Explanation(maps.detach(), selected, bias.to(logits.dtype), logits, additive, placement, labels, held, end)

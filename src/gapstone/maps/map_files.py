@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from gapstone.localisation.cam_boxes import Box
 
 SCHEMA = 1
+PER_CLASS = ("index", "label", "logit", "probability", "bias", "completeness", "additive")
+"""Fields of Evidence that an npz holds as an array (K,)."""
 
 
 def to_json(
@@ -81,11 +83,7 @@ def join(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _class(evidence: Evidence, with_map: bool, boxes: Sequence["Box"] | None) -> dict[str, Any]:
-    if not np.isfinite(evidence.map).all():
-        raise ValueError(
-            f"the map of {evidence.label!r} holds NaN or infinity: an error of the model, which overflows on this "
-            f"picture"
-        )
+    evidence.check_finite()
     entry: dict[str, Any] = {"index": evidence.index, "label": _text(evidence.label)}
     entry |= {
         key: _finite(value, key, evidence)
@@ -134,18 +132,13 @@ def save_npz(path: str | Path | BinaryIO, evidences: Sequence[Evidence]) -> None
     first = _of_one_picture(evidences)
     if any(e.label.endswith("\0") for e in evidences):
         raise ValueError("a label ends in NUL, which numpy drops; rename the class")
+    per_class: dict[str, Any] = {name: np.array([getattr(e, name) for e in evidences]) for name in PER_CLASS}
     # opened here: np.savez would add .npz to a name that ends otherwise
     with open(path, "wb") if isinstance(path, str | Path) else nullcontext(path) as file:
         np.savez_compressed(
             file,
             schema=SCHEMA,
-            index=np.array([e.index for e in evidences], np.int64),
-            label=np.array([e.label for e in evidences]),
-            logit=np.array([e.logit for e in evidences]),
-            probability=np.array([e.probability for e in evidences]),
-            bias=np.array([e.bias for e in evidences]),
-            completeness=np.array([e.completeness for e in evidences]),
-            additive=np.array([e.additive for e in evidences]),
+            **per_class,
             held=np.array(first.held, np.str_),
             map=np.stack([e.map for e in evidences]),
             size=np.array(first.size, np.int64),
@@ -169,16 +162,10 @@ def load_npz(path: str | Path) -> list[Evidence]:
     height, width = arrays["size"].tolist()
     return [
         Evidence(
-            index=int(arrays["index"][k]),
-            label=str(arrays["label"][k]),
-            logit=float(arrays["logit"][k]),
-            probability=float(arrays["probability"][k]),
-            bias=float(arrays["bias"][k]),
+            **{name: arrays[name][k].item() for name in PER_CLASS},
             map=arrays["map"][k],
             placement=placement,
             size=(height, width),
-            additive=bool(arrays["additive"][k]),
-            completeness=float(arrays["completeness"][k]),
             held=tuple(arrays["held"].tolist()) if "held" in arrays else (),  # before it was kept, nothing was
         )
         for k in range(len(arrays["index"]))

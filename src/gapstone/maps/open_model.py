@@ -63,15 +63,15 @@ class ImageModel:
         together: dict[tuple[int, ...], list[int]] = {}
         for number, pixels in enumerate(pictures):
             together.setdefault(pixels.shape[:2] if native else (), []).append(number)
-        found: dict[int, list[Evidence]] = {}
+        evidences: dict[int, list[Evidence]] = {}
         for numbers in together.values():
             explained = self.explain([pictures[number] for number in numbers], classes, top_k, native)
             for place, number in enumerate(numbers):
-                found[number] = self.evidence(explained, place, pictures[number].shape[:2], native)
+                evidences[number] = self.evidence(explained, place, pictures[number].shape[:2], native)
         if classes is None:
-            for evidence in found.values():
+            for evidence in evidences.values():
                 evidence.sort(key=lambda e: (-e.logit, e.index))
-        return [found[number] for number in range(len(pictures))]
+        return [evidences[number] for number in range(len(pictures))]
 
     def explain(
         self,
@@ -91,11 +91,9 @@ class ImageModel:
 
     def _images(self, pictures: Sequence[NDArray[np.uint8]], native: bool) -> Tensor:
         preprocessing = self.preprocessing
-        if native:
-            pixels = torch.from_numpy(np.stack([preprocessing.native(one) for one in pictures]))
-        else:
-            pixels = preprocessing.centre(torch.from_numpy(np.stack([preprocessing.fit(one) for one in pictures])))
-        return preprocessing.normalise(pixels.to(self.device))
+        resize = preprocessing.native if native else preprocessing.fit
+        pixels = torch.from_numpy(np.stack([resize(picture) for picture in pictures]))
+        return preprocessing.normalise((pixels if native else preprocessing.centre(pixels)).to(self.device))
 
     def evidence(
         self, explained: Explanation, number: int, size: Sequence[int], native: bool = False
@@ -110,14 +108,22 @@ class ImageModel:
         """The shortest side in pixels that the network takes. Raises ValueError where it takes one size only."""
         if isinstance(self.model, Classifier):
             self.model.check_native()
-            return self.model.features.smallest
-        facts = survey(self.name.removeprefix("timm:"), self.preprocessing.channels)
-        if facts.fixed is not None:
+        smallest, only_size = self.input_sizes
+        if only_size is not None:
             raise ValueError(
-                f"{self.name} takes only {facts.fixed[0]}×{facts.fixed[1]} px: pictures cannot be seen as they are. "
+                f"{self.name} takes only {only_size[0]}×{only_size[1]} px: pictures cannot be seen as they are. "
                 f"Let them be resized (--resize, native=False), or take a convolutional network."
             )
-        return facts.smallest
+        return smallest
+
+    @property
+    def input_sizes(self) -> tuple[int, tuple[int, int] | None]:
+        """The shortest side in pixels that the network takes, and (H, W) if it takes one size only."""
+        if isinstance(self.model, Classifier):
+            fixed = self.model.features.fixed is not None or self.model.head.size is not None
+            return self.model.features.smallest, self.preprocessing.size if fixed else None
+        facts = survey(self.name.removeprefix("timm:"), self.preprocessing.channels)
+        return facts.smallest, facts.fixed
 
     @property
     def takes_any_size(self) -> bool:
@@ -185,18 +191,19 @@ def _published(name: str, weights: Path | None, device: str) -> ImageModel:
         raise ValueError(
             f"{name} is a network without weights: {way}a file that `gapstone train` wrote; or {NETS[name].pretrained}"
         )
-    found = read_checkpoint(name, weights)
-    if found.head_state is None or found.classes is None:
+    checkpoint = read_checkpoint(name, weights)
+    if checkpoint.head_state is None or checkpoint.classes is None:
         raise ValueError(f"{weights}: the weights of {name} without its head: it answers nothing; `compare` takes them")
-    grey = found.in_channels == 1
-    mean, std = ((sum(found.mean) / 3,), (sum(found.std) / 3,)) if grey else (found.mean, found.std)
-    preprocessing = Preprocessing(found.in_channels, found.size, _stored(found.size, found.crop), mean, std)
-    labels = class_names(found.classes, "imagenet-1k" if found.classes == 1000 else None)
+    mean, std, size = checkpoint.mean, checkpoint.std, checkpoint.size
+    if checkpoint.in_channels == 1:
+        mean, std = (sum(mean) / 3,), (sum(std) / 3,)
+    preprocessing = Preprocessing(checkpoint.in_channels, size, _stored(size, checkpoint.crop), mean, std)
+    labels = class_names(checkpoint.classes, "imagenet-1k" if checkpoint.classes == 1000 else None)
     with torch.random.fork_rng(devices=[]):  # first weights, overwritten at once
-        classifier = Classifier(name, found.head, labels, preprocessing)
-    check_finite(found.features | found.head_state)
-    classifier.features.load_state_dict(found.features)
-    classifier.head.load_state_dict(found.head_state)
+        classifier = Classifier(name, checkpoint.head, labels, preprocessing)
+    check_finite(checkpoint.features | checkpoint.head_state)
+    classifier.features.load_state_dict(checkpoint.features)
+    classifier.head.load_state_dict(checkpoint.head_state)
     return ImageModel(name, classifier.eval().to(device), labels, preprocessing)
 
 

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from gapstone.console.formatting import count_noun
 
-One = int | str
-Classes = One | Sequence[One] | Sequence[Sequence[One]] | Tensor | NDArray[Any]
+NumberOrName = int | str
+Classes = NumberOrName | Sequence[NumberOrName] | Sequence[Sequence[NumberOrName]] | Tensor | NDArray[Any]
 
 
-def chosen(classes: Classes | None, top_k: int | None, logits: Tensor, labels: Sequence[str] | None) -> Tensor | None:
+def select_classes(
+    classes: Classes | None, top_k: int | None, logits: Tensor, labels: Sequence[str] | None
+) -> Tensor | None:
     """(N, k) whole numbers; None for all of them. Raises ValueError."""
     n, count = logits.shape
     if labels is not None and len(labels) != count:
@@ -27,7 +29,7 @@ def chosen(classes: Classes | None, top_k: int | None, logits: Tensor, labels: S
     if top_k is not None:
         if classes is not None:
             raise ValueError(f"explain: give classes or top_k={top_k}, not both")
-        if not _whole(top_k) or top_k < 1:
+        if not _is_integer(top_k) or top_k < 1:
             raise ValueError(f"explain: top_k={top_k!r} must be a whole number, at least 1")
         return logits.float().topk(min(top_k, count), 1).indices
     if classes is None:
@@ -53,38 +55,37 @@ def chosen(classes: Classes | None, top_k: int | None, logits: Tensor, labels: S
     if any(nested) and not all(nested):
         raise ValueError("explain: classes is either one list for all images or one list per image, not a mixture")
     if not all(nested):
-        numbers = [class_number(one, count, labels) for one in rows]
-        return torch.tensor(numbers, device=logits.device).expand(n, -1)
-    if len(rows) != n:
+        rows = [rows]
+    elif len(rows) != n:
         raise ValueError(f"explain: classes has {len(rows)} rows for {n} images; give one row per image")
     lengths = {len(row) for row in rows}
     if len(lengths) != 1 or 0 in lengths:
         raise ValueError(f"explain: classes has rows of {sorted(lengths)} classes; give each image as many, 1 or more")
-    table = [[class_number(one, count, labels) for one in row] for row in rows]
-    return torch.tensor(table, device=logits.device)
+    numbers = [[class_number(name, count, labels) for name in row] for row in rows]
+    return torch.tensor(numbers, device=logits.device).expand(n, -1)
 
 
-def class_number(one: One, count: int, labels: Sequence[str] | None) -> int:
+def class_number(name: NumberOrName, count: int, labels: Sequence[str] | None) -> int:
     """A class's number, from its number or its name."""
-    if labels is not None and one in labels:
-        return list(labels).index(str(one))
-    if isinstance(one, str) and not one.lstrip("-").isdecimal():
+    if labels is not None and name in labels:
+        return list(labels).index(str(name))
+    if isinstance(name, str) and not name.lstrip("-").isdecimal():
         if labels is None:
             raise ValueError(
-                f"explain: there is no class {one!r}: this model has no labels; give numbers from 0 to {count - 1}"
+                f"explain: there is no class {name!r}: this model has no labels; give numbers from 0 to {count - 1}"
             )
-        close = difflib.get_close_matches(one, labels, 3)
+        close = difflib.get_close_matches(name, labels, 3)
         hint = (
             f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(labels[:8])}" + "…" * (count > 8)
         )
-        raise ValueError(f"explain: there is no class {one!r}; {hint}")
-    if not isinstance(one, str) and not _whole(one):
-        raise ValueError(f"explain: {one!r} is no class: give whole numbers, or names where there are labels")
-    number = int(one)
+        raise ValueError(f"explain: there is no class {name!r}; {hint}")
+    if not isinstance(name, str) and not _is_integer(name):
+        raise ValueError(f"explain: {name!r} is no class: give whole numbers, or names where there are labels")
+    number = int(name)
     if not 0 <= number < count:
         raise ValueError(f"explain: there is no class {number}: they go from 0 to {count - 1}")
     return number
 
 
-def _whole(value: object) -> bool:
+def _is_integer(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)

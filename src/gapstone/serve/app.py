@@ -103,14 +103,7 @@ class Service:
 def application(
     models: Sequence[Explainer], limits: ClientLimits, host: str, ready: Callable[[], None] = lambda: None
 ) -> ASGIApp:
-    """Return the ASGI application.
-
-    Args:
-        models: One or two models.
-        limits: What a client may use.
-        host: The address of the server, which determines the Host headers that it accepts.
-        ready: Called when the server can answer.
-    """
+    """Return the application. `host` determines the Host headers that it accepts; `ready` is called when it answers."""
     service = Service(models, limits, ready)
     page = [
         Route("/" if name == "index.html" else f"/{name}", _static(name, kind), methods=["GET"])

@@ -48,11 +48,7 @@ class Explainer:
         }
 
     def document(self, number: int, picture: UploadedPicture) -> dict[str, Any]:
-        """Return the model's explanation of a picture.
-
-        Args:
-            number: The index of this model's array in `picture.fitted`.
-            picture: The picture.
+        """Return the model's explanation of a picture; `number` is the index of this model's array in `picture.fitted`.
 
         Raises:
             ValueError: If logits or maps are not finite, which JSON cannot represent.

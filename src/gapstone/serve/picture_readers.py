@@ -65,43 +65,40 @@ class Readers:
             reader.close()
 
 
-class _Reader:
+class _Reader(WorkerProcess):
     """A process that is replaced when it dies."""
 
     def __init__(self, preprocessings: list[Preprocessing], limits: ClientLimits) -> None:
-        self._preprocessings = preprocessings
-        self._worker = WorkerProcess(
+        super().__init__(
             "gapstone.serve.read_picture:read",
             worker_arguments(preprocessings, limits.pixels),
             worker_memory_limit(limits.pixels),
             largest_result(preprocessings),
         )
+        self._preprocessings = preprocessings
         self._limit = limits.decode_seconds
         self._lock = threading.Lock()
         self._busy = False
         self._overdue = False
 
-    def start(self) -> None:
-        self._worker.start()
-
     def read(self, data: bytes, preview: bool) -> UploadedPicture | str:
-        if self._worker.dead:
+        if self.dead:
             self.close()  # it died while idle, not because of this picture
-        if not self._worker.started:
+        if not self.started:
             self.start()
         self._busy, self._overdue = True, False
         timer = threading.Timer(self._limit, self._stop_overdue)
         timer.start()
         try:
-            self._worker.send([(data, preview)])
-            result = check_result(self._worker.receive(), self._preprocessings)
+            self.send([(data, preview)])
+            result = check_result(self.receive(), self._preprocessings)
         except MessageError as error:
             self.kill()
             self.close()
             return f"the process reading it answered with {error}"
         except (EOFError, OSError):  # the process died
             timeout = f"reading it took longer than {self._limit:g} s and was stopped"
-            reason = timeout if self._overdue else self._worker.how_it_ended()
+            reason = timeout if self._overdue else self.how_it_ended()
             self.kill()
             self.close()
             return reason
@@ -118,9 +115,3 @@ class _Reader:
             if self._busy:
                 self._overdue = True
                 self.kill()
-
-    def kill(self) -> None:
-        self._worker.kill()
-
-    def close(self) -> None:
-        self._worker.close()

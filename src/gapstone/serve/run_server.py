@@ -47,14 +47,7 @@ def serve(
     >>> serve(["photos.safetensors"], port=8000)
     Open http://127.0.0.1:8000/ (Ctrl-C stops)
 
-    Args:
-        models: One or two models, as `open_model` takes them.
-        host: The address to bind.
-        port: The port; None: 8765 or the next free one.
-        device: "auto", or a device of PyTorch.
-        limits: What a client may use.
-        console: Where the address is printed; the terminal by default.
-        weights: A file of weights for `timm:NAME`, as `open_model` takes it.
+    Models and weights are as `open_model` takes them. Without a port it is 8765, or the next free one.
 
     Raises:
         ValueError: If there are no or more than two models, or a file is not a model.

@@ -83,8 +83,7 @@ class ResetClassifier:
         like = next(self.model.parameters())
         new = new.to(like.device, like.dtype).train(old.training)
         for name in module_names(self.model)[old]:
-            parent, _, last = name.rpartition(".")
-            setattr(self.model.get_submodule(parent), last, new)
+            self.model.set_submodule(name, new)
         after = count(self.model)
         self.model.__dict__[REPORT_ATTRIBUTE] = replace(report, head=spec, classes=num_classes, after=after)
         set_class_attributes(self.model, self.net, num_classes, old.channels)

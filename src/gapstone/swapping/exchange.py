@@ -49,16 +49,13 @@ def entry_points(located: LocatedMap) -> tuple[nn.Module | None, nn.Module | Non
 
     It locates the map in another forward pass.
     """
-    tracer, x, made, until = located.tracer, located.map, located.made, located.until
-    consumers = [v.module for v in tracer.takers.get(x, ()) if made.count <= v.count <= until]
-    if consumers:
-        return consumers[0], None
-    while True:
-        producers = [v.module for v in tracer.givers.get(x, ()) if made.count <= v.count <= until]
-        if producers or made.call is None:
-            return None, producers[-1] if producers else None
-        until = made.count - 1
-        x, made = made.call.taken, made.call.was
+    if located.consumers:
+        return located.consumers[0], None
+    for x, made, until in located.origins():
+        producers = [v.module for v in located.tracer.givers.get(x, ()) if made.count <= v.count <= until]
+        if producers:
+            return None, producers[-1]
+    return None, None
 
 
 @torch.no_grad()
@@ -87,24 +84,15 @@ class Surgery:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self._names = module_names(model)
-        self._old: list[tuple[nn.Module, str, nn.Module]] = []
+        self._old: list[tuple[str, nn.Module]] = []
         self._parameters: list[tuple[nn.Module, str, nn.Parameter]] = []
 
     def replace(self, new: nn.Module, module: nn.Module) -> None:
-        """Put `new` in all places of `module`."""
+        """Put `new` in all places of `module`, also if it was replaced before."""
         new.train(module.training)
         for name in self._names[module]:
-            parent, _, last = name.rpartition(".")
-            holder = self.model.get_submodule(parent)
-            self._old.append((holder, last, module))
-            setattr(holder, last, new)
-
-    def replace_again(self, new: nn.Module, module: nn.Module) -> None:
-        """Put `new` in all places of `module`, which was replaced before."""
-        new.train(module.training)
-        for name in self._names[module]:
-            parent, _, last = name.rpartition(".")
-            setattr(self.model.get_submodule(parent), last, new)
+            self._old.append((name, module))
+            self.model.set_submodule(name, new)
 
     def remove(self, removed: Iterable[nn.Module]) -> None:
         """Replace modules by nn.Identity."""
@@ -124,8 +112,7 @@ class Surgery:
     def undo(self) -> None:
         """Restore all modules and parameters."""
         while self._old:
-            holder, name, module = self._old.pop()
-            setattr(holder, name, module)
+            self.model.set_submodule(*self._old.pop())
         while self._parameters:
             holder, name, parameter = self._parameters.pop()
             setattr(holder, name, parameter)

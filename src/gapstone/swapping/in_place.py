@@ -29,8 +29,6 @@ def swap_in_place(
             probe = Probe(classes)
             surgery.replace(_with_adapters(located, probe, axes), module)
             if passes_logits_on(surgery.model, images, located.features, probe, located.output_class):
-                surgery.undo()
-                surgery.remove(other for other in removed if other is not module)
                 surgery.replace(_with_adapters(located, head, axes), module)
                 return surgery.model
             surgery.undo()
@@ -39,11 +37,7 @@ def swap_in_place(
 
 def consumers(located: LocatedMap, removed: Sequence[nn.Module]) -> list[nn.Module]:
     """Return the modules to remove that take the map itself and run once; the outermost first."""
-    visits = located.tracer.takers.get(located.map, ())
-    direct = [
-        v.module for v in visits if located.made.count <= v.count <= located.until and located.tracer.once(v.module)
-    ]
-    return [module for module in direct if any(module is other for other in removed)]
+    return [m for m in located.consumers if located.tracer.once(m) and m in removed]
 
 
 def _with_adapters(located: LocatedMap, head: nn.Module, axes: tuple[int, ...]) -> nn.Module:

@@ -1,7 +1,9 @@
 """Locates the last map of a network: by a forward pass, by a module that the user names, or by a gapstone head."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,15 +46,35 @@ class LocatedMap:
             x = layer(x)
         return x
 
+    @property
+    def consumers(self) -> list[nn.Module]:
+        """The modules that took the map itself, the outermost first."""
+        visits = self.tracer.takers.get(self.map, ())
+        return [v.module for v in visits if self.made.count <= v.count <= self.until]
+
+    def origins(self) -> Iterator["Origin"]:
+        """The map, then the tensor that it was made of by a call of this tensor alone, and so on."""
+        origin = Origin(self.map, self.made, self.until)
+        yield origin
+        while (call := origin.made.call) is not None:
+            origin = Origin(call.taken, call.was, origin.made.count - 1)
+            yield origin
+
+
+class Origin(NamedTuple):
+    """A tensor that the map was made of."""
+
+    tensor: Tensor
+    made: Made
+    until: int
+    """Number of calls before it was changed, or used."""
+
 
 @torch.no_grad()
 def find_last_map(model: nn.Module, images: Tensor, at: str | None) -> LocatedMap:
     """Locate the last map with one or two forward passes in eval mode, which leave the model unchanged.
 
-    Args:
-        model: The network.
-        images: (N, C, H, W).
-        at: The name of the module whose output is the map; None: it is located.
+    `at`: the name of the module whose output is the map; None: it is located.
 
     Raises:
         SplitError: If no last map can be determined; the message lists the candidates.
@@ -69,8 +91,8 @@ def find_last_map(model: nn.Module, images: Tensor, at: str | None) -> LocatedMa
         tape = tracer.tape
         if logits is None:
             raise SplitError(
-                f"{type(model).__name__} gave {tracer.gave} for {len(images)} images, and logits (N, classes) are "
-                f"needed: wrap it in a module that returns them, or give at= and num_classes. "
+                f"{type(model).__name__} gave {tracer.output_text} for {len(images)} images, and logits (N, classes) "
+                f"are needed: wrap it in a module that returns them, or give at= and num_classes. "
                 f"{candidates_hint(model, tracer)}"
             )
         if tape is None or tape.slot(logits) is None:
@@ -99,8 +121,8 @@ def _trace(
         error.add_note(_call_note(model, images))
         raise
     logits = getattr(out, "logits", out)
-    tracer.gives = None if logits is out else type(out)
-    tracer.gave = f"{tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    tracer.output_class = None if logits is out else type(out)
+    tracer.output_text = f"{tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
     valid = isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(images)
     return tracer, logits if valid else None
 
@@ -152,7 +174,7 @@ def _checked(
             f"{what} in {type(model).__name__} does not depend on the images. {candidates_hint(model, tracer)}"
         )
     arrange = _layout_layers(model, x, tape, images, tracer)
-    return LocatedMap(tracer, x, tape.map, made, until, arrange, logits, tuple(images.shape[2:]), tracer.gives)
+    return LocatedMap(tracer, x, tape.map, made, until, arrange, logits, tuple(images.shape[2:]), tracer.output_class)
 
 
 def _layout_layers(
@@ -177,7 +199,7 @@ def _find_tokens(model: nn.Module, images: Tensor, tracer: ProvenanceTracer) -> 
     """Return the last tokens of a network whose logits come from a class token."""
     tokens = [
         module
-        for module, shape in tracer.given
+        for module, shape in tracer.outputs
         if len(shape) == 3 and any(0 < shape[1] - cells <= PREFIX for cells in tracer.grids)
     ]
     if tokens:
@@ -200,10 +222,8 @@ def _class_map_layer(model: nn.Module, located: LocatedMap) -> nn.Module | None:
         return None  # parameters after the map
     if located.features.shape[1] != located.logits.shape[1]:
         return None
-    x, made = located.map, located.made
-    while made.call is not None:
-        x, made = made.call.taken, made.call.was
-    givers = [v.module for v in located.tracer.givers.get(x, ()) if v.count >= made.count]
+    *_, first = located.origins()
+    givers = [v.module for v in located.tracer.givers.get(first.tensor, ()) if v.count >= first.made.count]
     convolutions = [m for m in givers if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)]
     return convolutions[0] if convolutions and located.tracer.once(convolutions[0]) else None
 
@@ -212,7 +232,7 @@ def candidates_hint(model: nn.Module, tracer: ProvenanceTracer) -> str:
     """Return a hint that lists the last modules that return maps, and how to name one in `at=`."""
     names = {module: name for name, module in model.named_modules()}
     rows: list[tuple[str, tuple[int, ...]]] = []
-    for module, shape in tracer.given:
+    for module, shape in tracer.outputs:
         name = names.get(module, "")
         is_map = len(shape) == tracer.dims and prod(shape[2:]) > 1
         are_tokens = len(shape) == 3 < tracer.dims and any(0 <= shape[1] - n <= PREFIX for n in tracer.grids)

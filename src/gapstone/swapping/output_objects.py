@@ -74,7 +74,7 @@ def swap_logits_module(
     """Replace the module that returns the logits, and return the model; None if there is none, or it does not run."""
     tracer, model = located.tracer, surgery.model
     producers = [v.module for v in tracer.givers.get(located.logits, ()) if tracer.once(v.module)]
-    logits_module = next((m for m in reversed(producers) if any(m is other for other in removed)), None)
+    logits_module = next((m for m in reversed(producers) if m in removed), None)
     if logits_module is None:
         return None
     hook = MapHook()
@@ -87,7 +87,7 @@ def swap_logits_module(
         probe = Probe(classes)
         surgery.replace(FromMap(hook, then, probe), logits_module)
         if passes_logits_on(model, images, located.features, probe, located.output_class):
-            surgery.replace_again(FromMap(hook, then, head), logits_module)
+            surgery.replace(FromMap(hook, then, head), logits_module)
             for layer in then:
                 if isinstance(layer, TokenGrid):
                     model.register_forward_pre_hook(Proportions(layer), with_kwargs=True)

@@ -36,12 +36,8 @@ def passes_logits_on(
 ) -> bool:
     """Tell whether the probe gets the same map as the old head, and the model returns the probe's logits.
 
-    Args:
-        model: The network with the probe in place of its head.
-        images: The images of `features`; in training, one more is used.
-        features: The map that the old head got.
-        probe: The probe.
-        output_class: The class of the model's output that holds the logits; None: the output is the logits.
+    The probe is in the place of the model's head, whose map for these images was `features`; in training, one image
+    more is used. `output_class`: of the model's output that holds the logits; None: the output is the logits.
     """
     try:
         with eval_mode(model):

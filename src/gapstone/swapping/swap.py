@@ -1,6 +1,7 @@
 """`swap_head`: locates the last map, removes what follows it, adds the new head and checks the result by running it."""
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,9 +10,8 @@ from torch import Tensor, nn
 from gapstone.heads import Head
 from gapstone.heads.spec import parse
 from gapstone.models.classifier import Classifier
+from gapstone.runtime.eval_mode import eval_mode
 from gapstone.swapping.class_attributes import set_class_attributes
-from gapstone.swapping.custom_head import custom_head
-from gapstone.swapping.example_images import example_images
 from gapstone.swapping.exchange import Surgery, module_names, removable_modules
 from gapstone.swapping.in_place import swap_in_place
 from gapstone.swapping.last_map import LocatedMap, find_last_map
@@ -19,6 +19,9 @@ from gapstone.swapping.output_objects import swap_logits_module
 from gapstone.swapping.swap_report import REPORT_ATTRIBUTE, Cut, Swapped, count
 from gapstone.swapping.wrap import swap_beside
 from gapstone.tracing.tape import SplitError
+
+SIDES = (224, 32, 28, 64, 128, 256, 299, 384)
+"""Sides of ImageNet, CIFAR, MNIST, …: some networks take one size only."""
 
 
 @torch.inference_mode(False)  # tensors of inference mode can never be trained
@@ -76,11 +79,15 @@ def swap_head(
     _check(model, head, num_classes)
     if not inplace:
         model = _copy(model)
-    images = example_images(model) if images is None else _check_images(model, images)
+    images = _example_images(model) if images is None else _check_images(model, images)
     located = find_last_map(model, images, at)
     before, kind, net = count(model), type(model).__name__, model
     if isinstance(head, nn.Module):
-        classes, new, spec = custom_head(head, located, num_classes), head.train(model.training), type(head).__name__
+        classes, new, spec = (
+            _check_custom_head(head, located, num_classes),
+            head.train(model.training),
+            type(head).__name__,
+        )
     else:
         classes = num_classes if num_classes is not None else _classes(model, located)
         new = _head(model, head, classes, located)
@@ -155,6 +162,48 @@ def _check_images(model: nn.Module, images: Any) -> Tensor:
     return images[:2].detach().clone()  # a clone can be trained even if the images were made in inference mode
 
 
+def _example_images(model: nn.Module) -> Tensor:
+    """Return two noise images that the model takes, (2, C, H, W), on its device and of its type."""
+    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    generator = torch.Generator().manual_seed(0)
+    tried: list[str] = []
+    reason: Exception | None = None
+    for shape in dict.fromkeys(_shapes(model)):
+        images = torch.randn(2, *shape, generator=generator).to(weight)
+        try:
+            with eval_mode(model), torch.no_grad():
+                out = model(images)
+            logits = getattr(out, "logits", out)
+            if not isinstance(logits, Tensor) or len(logits) == 2:
+                return images
+        except Exception as error:  # networks refuse sizes with different errors
+            reason = error
+        tried.append("×".join(map(str, shape)))
+    if not tried:
+        raise ValueError(
+            f"swap_head does not know what images {type(model).__name__} takes: it has no Conv2d, and names no size. "
+            f"Give images=, a tensor (N, C, H, W), normalised"
+        )
+    detail = f" ({type(reason).__name__}: {str(reason)[:200]})" if reason else ""
+    raise ValueError(
+        f"swap_head calls {type(model).__name__}(images) with nothing else; it gave noise of {', '.join(tried)}, and "
+        f"none was taken{detail}: give images= that it takes, a tensor (N, C, H, W), normalised"
+    ) from reason
+
+
+def _shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
+    if isinstance(model, Classifier):
+        yield (model.preprocessing.channels, *model.preprocessing.size)
+    config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
+    if isinstance(config, dict) and len(config.get("input_size") or ()) == 3:  # timm's
+        yield tuple(config["input_size"])
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            for side in SIDES:
+                yield module.in_channels, side, side
+            return
+
+
 def _classes(model: nn.Module, located: LocatedMap) -> int:
     if located.logits is None:
         raise SplitError(
@@ -168,6 +217,28 @@ def _head(model: nn.Module, head: str, classes: int, located: LocatedMap) -> Hea
     features = located.features
     new = Head(head, features.shape[1], classes, tuple(features.shape[2:]))
     return new.to(features.device, features.dtype).train(model.training)
+
+
+def _check_custom_head(head: nn.Module, located: LocatedMap, classes: int | None) -> int:
+    """Move a user's head to the device and type of the map, run it once, and return its number of classes."""
+    features = located.features
+    head.to(features.device, features.dtype)
+    failure = f"swap_head: the head {type(head).__name__}, given the map {tuple(features.shape)},"
+    expectation = (
+        f"a head takes the map (N, C, h, w) and gives logits (N, classes), such as "
+        f"nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear({features.shape[1]}, {classes or 10}))"
+    )
+    try:
+        with eval_mode(head), torch.no_grad():
+            logits = head(features)
+    except Exception as error:  # a user's module may raise anything
+        raise ValueError(f"{failure} failed ({type(error).__name__}: {error}); {expectation}") from error
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(features):
+        received = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise ValueError(f"{failure} gave {received}; {expectation}")
+    if classes is not None and logits.shape[1] != classes:
+        raise ValueError(f"{failure} gave {logits.shape[1]} logits, and num_classes={classes}: leave num_classes out")
+    return int(logits.shape[1])
 
 
 def _copy(model: nn.Module) -> nn.Module:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import CheckpointFunction
 
 from gapstone.swapping.adapters import TokenGrid
+from gapstone.tracing.provenance import UnaryCall
 from gapstone.tracing.tape import Slot, leaves, replaced
 
 NAMESPACES: dict[str, Any] = {"F": F, "torch": torch, "Tensor": Tensor}
@@ -118,19 +119,17 @@ class Replay(nn.Module):
         self.where, self.name, self.args, self.kwargs = where, name, args, kwargs
 
     @classmethod
-    def of(cls, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], taken: Tensor) -> "Replay | None":
+    def of(cls, call: UnaryCall) -> "Replay | None":
         """Return the call as a module; None for a function without a public name, or one that takes other tensors."""
-        name = getattr(function, "__name__", "")
-        where = next((where for where, space in NAMESPACES.items() if getattr(space, name, None) is function), None)
-        held = [replaced(part, lambda value: Slot(0) if value is taken else value) for part in (args, kwargs)]
-        if where is None or any(isinstance(part, Tensor) for part in leaves(held)):
+        name = getattr(call.function, "__name__", "")
+        where = next((key for key, space in NAMESPACES.items() if getattr(space, name, None) is call.function), None)
+        args, kwargs = replaced((call.args, call.kwargs), lambda value: Slot(0) if value is call.taken else value)
+        if where is None or any(isinstance(part, Tensor) for part in leaves((args, kwargs))):
             return None
-        return cls(where, name, held[0], held[1])
+        return cls(where, name, args, kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
-        args, kwargs = (
-            replaced(part, lambda value: x if isinstance(value, Slot) else value) for part in (self.args, self.kwargs)
-        )
+        args, kwargs = replaced((self.args, self.kwargs), lambda value: x if isinstance(value, Slot) else value)
         out: Tensor = getattr(NAMESPACES[self.where], self.name)(*args, **kwargs)
         return out
 

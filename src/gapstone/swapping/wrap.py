@@ -84,29 +84,27 @@ def find_hook_point(surgery: Surgery, located: LocatedMap, removed: Sequence[nn.
 
 def _find_producer(located: LocatedMap, removed: Sequence[nn.Module]) -> tuple[nn.Module | None, list[nn.Module]]:
     """Return the outermost module that the map is computed from, and the calls between them, dropout included."""
-    tracer, x, made, until = located.tracer, located.map, located.made, located.until
+    tracer = located.tracer
     calls: list[nn.Module] = []
     cut = [
         span
         for module in removed
         for span in zip(tracer.begun.get(module, ()), tracer.ended.get(module, ()), strict=False)
     ]
-    while True:
-        visits = [v for v in tracer.givers.get(x, ()) if made.count <= v.count <= until and tracer.once(v.module)]
-        visits = [v for v in visits if not any(v.module is module for module in removed)]
+    for x, made, until in located.origins():
+        visits = [v for v in tracer.givers.get(x, ()) if made.count <= v.count <= until]
+        visits = [v for v in visits if tracer.once(v.module) and v.module not in removed]
         since = visits[-1].count if visits else made.count
         dropouts = [d for d in tracer.dropouts.get(x, ()) if since < d.count <= until]
         # without the dropout of removed layers
         calls[:0] = [d.layer() for d in dropouts if not any(start < d.count <= end for start, end in cut)]
         if visits:
             return visits[-1].module, calls
-        call = made.call
-        replay = call and Replay.of(call.function, call.args, call.kwargs, call.taken)
-        if not call or not replay:
-            return None, []
+        replay = made.call and Replay.of(made.call)
+        if not replay:
+            break
         calls.insert(0, replay)
-        until = made.count - 1
-        x, made = call.taken, call.was
+    return None, []
 
 
 def _without_own_parameters(surgery: Surgery, located: LocatedMap) -> None:

@@ -81,7 +81,7 @@ class ArithmeticCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tally, name = self.tallies[self.where()], func.name().partition(".")[0]
         if packet in flop_registry:
             tally.macs += int(flop_registry[packet](*args, **kwargs, out_val=out)) // 2
-        elif (read := _read(_operation(name, args, kwargs), args, outs)) is not None:
+        elif (read := _read(read_call(name.partition("::")[2].lstrip("_"), args, kwargs), args, outs)) is not None:
             tally.pooled += read
         elif name not in MOVES and outs and outs[0].is_floating_point() and not func.is_view:
             tally.single += outs[0].numel()
@@ -113,11 +113,6 @@ MOVES = frozenset(
     )
 )
 """Calls that move or make numbers, and compute none."""
-
-
-def _operation(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> ops.Operation:
-    """Of an operator, such as aten::_adaptive_avg_pool2d."""
-    return read_call(name.partition("::")[2].lstrip("_"), args, kwargs)
 
 
 def _read(op: ops.Operation, args: Sequence[Any], outs: Sequence[Tensor]) -> int | None:

@@ -14,6 +14,11 @@ from torch import Tensor
 from gapstone.regions.places import Intervals, Windows
 from gapstone.tracing import operations as ops
 
+SlidingWindow = tuple[int, int, int, int]
+"""A window along an axis: its positions, its stride, how many positions before the map it begins, its dilation."""
+Sliding = ops.Convolution | ops.WindowPool | ops.RegionPool | ops.PixelUnshuffle
+"""Calls that look through such windows."""
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -36,18 +41,16 @@ class Geometry:
         """Whether the spatial axes are the last ones, in order."""
         return self.axes == tuple(range(x.dim() - len(self.axes), x.dim()))
 
-    def slide(
-        self, size: Sequence[int], stride: Sequence[int], before: Sequence[int], step: Sequence[int]
-    ) -> "Geometry | None":
-        """Under windows of `size` positions, `step` apart, that begin `before` positions early and move by `stride`."""
-        if len(size) != len(self.axes):  # an image without its batch
+    def slide(self, windows: Sequence[SlidingWindow]) -> "Geometry | None":
+        """The positions of what is computed in one window per axis."""
+        if len(windows) != len(self.axes):  # an image without its batch
             return None
-        rules = list(zip(self.stride, self.start, size, stride, before, step, strict=True))
-        moved = tuple(a + ((k - 1) / 2 * d - p) * j for j, a, k, _, p, d in rules)
-        return replace(self, stride=tuple(j * s for j, _, _, s, _, _ in rules), start=moved)
+        axes = list(zip(self.stride, self.start, windows, strict=True))
+        start = tuple(a + ((k - 1) / 2 * d - p) * j for j, a, (k, _, p, d) in axes)
+        return replace(self, stride=tuple(j * s for j, _, (_, s, _, _) in axes), start=start)
 
 
-def kept(inputs: Sequence[tuple[Tensor, Geometry]], out: Tensor) -> Geometry | None:
+def same_positions(inputs: Sequence[tuple[Tensor, Geometry]], out: Tensor) -> Geometry | None:
     """The places of what has as many positions as the tensors it was made of: the middle of theirs.
 
     None where they lie more than half a cell apart: then no place is right.
@@ -75,49 +78,47 @@ def reshaped(x: Tensor, geometry: Geometry, out: Tensor) -> Geometry | None:
     return None
 
 
-def _conv(op: ops.Convolution, x: Tensor, geometry: Geometry) -> Geometry | None:
-    kernel, n = op.kernel_size, len(geometry.axes)
-    if kernel is None or len(kernel) != n or not geometry.are_last(x):
+def sliding_windows(op: Sliding, axes: int) -> list[SlidingWindow] | None:
+    """The windows that a call slides along so many axes; None where they are not known, or there are none."""
+    if isinstance(op, ops.PixelUnshuffle):
+        return [(op.downscale_factor, op.downscale_factor, 0, 1)] * axes
+    if isinstance(op, ops.RegionPool):
+        intervals = (op.place.axes if isinstance(op.place, Intervals) else None) or ()
+        windows = [(w.size, w.stride, w.before, w.step) for w in intervals if isinstance(w, Windows)]
+        return windows if windows and len(windows) == len(intervals) else None
+    if op.kernel_size is None or len(op.kernel_size) != axes:
         return None
-    before = [p for p, _ in op.padding]
+    before = [p for p, _ in op.padding] if isinstance(op, ops.Convolution) else op.padding
+    return list(zip(op.kernel_size, op.stride, before, op.dilation, strict=True))
+
+
+def _window(op: Sliding, x: Tensor, geometry: Geometry) -> Geometry | None:
+    windows = sliding_windows(op, len(geometry.axes))
+    return None if windows is None else geometry.slide(windows)
+
+
+def _conv(op: ops.Convolution, x: Tensor, geometry: Geometry) -> Geometry | None:
+    if not geometry.are_last(x):
+        return None
     if op.function == "conv":
-        return geometry.slide(kernel, op.stride, before, op.dilation)
-    finer = tuple(j / s for j, s in zip(geometry.stride, op.stride, strict=True))
-    rules = zip(geometry.start, finer, kernel, before, op.dilation, strict=True)
-    return replace(geometry, stride=finer, start=tuple(a + (p - (k - 1) / 2 * d) * j for a, j, k, p, d in rules))
-
-
-def _pool(op: ops.WindowPool, x: Tensor, geometry: Geometry) -> Geometry | None:
-    return geometry.slide(op.kernel_size, op.stride, op.padding, op.dilation)
-
-
-def _region_pool(op: ops.RegionPool, x: Tensor, geometry: Geometry) -> Geometry | None:
-    windows = window_axes(op)
+        return _window(op, x, geometry)
+    windows = sliding_windows(op, len(geometry.axes))
     if windows is None:
         return None
-    return geometry.slide(
-        [a.size for a in windows], [a.stride for a in windows], [a.before for a in windows], [a.step for a in windows]
-    )
-
-
-def window_axes(op: ops.RegionPool) -> list[Windows] | None:
-    """Per axis the windows of one of gapstone's pools; None for other regions."""
-    axes = op.place.axes if isinstance(op.place, Intervals) else None
-    windows = [axis for axis in axes or () if isinstance(axis, Windows)]
-    return windows if axes is not None and len(windows) == len(axes) else None
+    finer = tuple(j / s for j, (_, s, _, _) in zip(geometry.stride, windows, strict=True))
+    axes = zip(geometry.start, finer, windows, strict=True)
+    return replace(geometry, stride=finer, start=tuple(a + (p - (k - 1) / 2 * d) * j for a, j, (k, _, p, d) in axes))
 
 
 def _pad(op: ops.Pad, x: Tensor, geometry: Geometry) -> Geometry | None:
-    ones = (1,) * len(geometry.axes)
-    return geometry.slide(ones, ones, [op.padding[axis][0] for axis in geometry.axes], ones)
+    return geometry.slide([(1, 1, op.padding[axis][0], 1) for axis in geometry.axes])
 
 
 def _slice(op: ops.Slice, x: Tensor, geometry: Geometry) -> Geometry | None:
     if op.slices is None:
         return None
     ranges = [op.slices[axis].indices(x.shape[axis]) for axis in geometry.axes]
-    ones = (1,) * len(ranges)
-    return geometry.slide(ones, [step for _, _, step in ranges], [-begin for begin, _, _ in ranges], ones)
+    return geometry.slide([(1, step, -begin, 1) for begin, _, step in ranges])
 
 
 def _resize(op: ops.Resize, x: Tensor, geometry: Geometry) -> Geometry | None:
@@ -140,27 +141,22 @@ def _permute(op: ops.Permute, x: Tensor, geometry: Geometry) -> Geometry | None:
     return replace(geometry, axes=tuple(op.order.index(axis) for axis in geometry.axes))
 
 
-def _unshuffle(op: ops.PixelUnshuffle, x: Tensor, geometry: Geometry) -> Geometry | None:
-    n = len(geometry.axes)
-    return geometry.slide((op.downscale_factor,) * n, (op.downscale_factor,) * n, (0,) * n, (1,) * n)
-
-
 def _lost(op: ops.Operation, x: Tensor, geometry: Geometry) -> Geometry | None:
     return None
 
 
 RULES: dict[type[ops.Operation], Callable[[Any, Tensor, Geometry], Geometry | None]] = {
     ops.Convolution: _conv,
-    ops.WindowPool: _pool,
-    ops.RegionPool: _region_pool,
+    ops.WindowPool: _window,
+    ops.RegionPool: _window,
     ops.Pad: _pad,
     ops.Slice: _slice,
     ops.Resize: _resize,
     ops.Permute: _permute,
-    ops.PixelUnshuffle: _unshuffle,
+    ops.PixelUnshuffle: _window,
     ops.Rearrange: _lost,
     ops.Query: _lost,
 }
 """Rules that ask the call and the tensor it takes, before a call in place changes that.
 
-After all other calls than these and a reshape, places are `kept` by what keeps the shape."""
+After all other calls than these and a reshape, places are `same_positions` by what keeps the shape."""

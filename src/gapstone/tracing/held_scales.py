@@ -43,11 +43,11 @@ class HeldScales:
         made_by = {slot: call for call in tape.calls for slot in call.slots}
         for call in tape.calls:
             op = call.operation
-            if call.args and isinstance(call.args[0], Slot) and len(call.takes) == 1 and type(op) in NORMS:
+            if call.args and isinstance(call.args[0], Slot) and len(call.input_slots) == 1 and type(op) in NORMS:
                 if (norm := NORMS[type(op)](op)) is not None:
                     self._hold(call, self._norm(call, norm), norm.description)
                     self.norms.add(call)
-            elif isinstance(op, ops.RegionPool) and op.function == "attention" and len(call.takes) == 2:
+            elif isinstance(op, ops.RegionPool) and op.function == "attention" and len(call.input_slots) == 2:
                 self._hold(call, _attention(call.function), ATTENTION)
             elif (scale := _scale(call, tape)) is not None:
                 root = _root(scale, made_by, tape)
@@ -56,7 +56,7 @@ class HeldScales:
                     self._hold(root, self._detached(root), LENGTH if length else STD)
                     self.constant.add(root.slots[0])
         for call in tape.calls:
-            if call.takes and all(slot in self.constant for slot in call.takes):
+            if call.input_slots and all(slot in self.constant for slot in call.input_slots):
                 self.constant |= set(call.slots)
 
     def descriptions(self, calls: Sequence[TapeCall]) -> tuple[str, ...]:
@@ -66,15 +66,15 @@ class HeldScales:
     def varies(self, call: TapeCall) -> tuple[int, ...]:
         """The slots that what a call gives varies with."""
         if call not in self.functions or call in self.norms:
-            return call.takes
-        return call.takes[:1] if isinstance(call.operation, ops.RegionPool) else ()
+            return call.input_slots
+        return call.input_slots[:1] if isinstance(call.operation, ops.RegionPool) else ()
 
     def is_linear(self, call: TapeCall) -> bool:
         """Whether a call that is not linear by itself is so in the one tensor that is not held."""
         if call in self.norms or set(call.slots) <= self.constant:
             return True
-        op, varies = call.operation, [slot for slot in call.takes if slot not in self.constant]
-        if len(varies) != 1 or len(call.takes) == 1 or not isinstance(op, ops.Elementwise):
+        op, varies = call.operation, [slot for slot in call.input_slots if slot not in self.constant]
+        if len(varies) != 1 or len(call.input_slots) == 1 or not isinstance(op, ops.Elementwise):
             return False
         divided = op.function == "div" and op.rounding_mode is None and op.input == Slot(varies[0])
         return op.function == "mul" or divided
@@ -182,8 +182,8 @@ def _affine(x: Tensor, weight: Any, bias: Any, channels: int | None = None) -> T
 
 def _attention(function: Callable[..., Any]) -> Callable[..., Any]:
     def held(*args: Any, **kwargs: Any) -> Any:
-        own = [value.detach() if isinstance(value, Tensor) else value for value in args[6]]
-        return function(*args[:6], own, *args[7:], **kwargs)
+        values = [value.detach() if isinstance(value, Tensor) else value for value in args[6]]
+        return function(*args[:6], values, *args[7:], **kwargs)
 
     return held
 
@@ -215,9 +215,9 @@ def _root(slot: int, made_by: dict[int, TapeCall], tape: Tape) -> TapeCall | Non
         if _is_root(call.operation) and slot == call.slots[0]:
             return call
         passes = isinstance(call.operation, MOVES) or call.operation.function in PASSES
-        if not passes or len(set(call.takes)) != 1:
+        if not passes or len(set(call.input_slots)) != 1:
             return None
-        slot = call.takes[0]
+        slot = call.input_slots[0]
     return None
 
 

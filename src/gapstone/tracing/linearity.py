@@ -33,9 +33,9 @@ def is_homogeneous(op: Operation, inputs: int) -> bool:
     return isinstance(op, ops.AdaptivePool | ops.WindowPool)
 
 
-def takes(call: TapeCall, value: object) -> bool:
+def is_only_input(call: TapeCall, value: object) -> bool:
     """Whether a value is the one tensor of the tape that a call takes."""
-    return len(call.takes) == 1 and value == Slot(call.takes[0])
+    return len(call.input_slots) == 1 and value == Slot(call.input_slots[0])
 
 
 def _move(op: Operation, call: TapeCall, tape: Tape) -> bool:
@@ -58,30 +58,30 @@ def _expand(op: ops.Expand, call: TapeCall, tape: Tape) -> bool:
 
 
 def _cast(op: ops.Cast, call: TapeCall, tape: Tape) -> bool:
-    was, now = tape.types[call.takes[0]], tape.types[call.slots[0]]
+    was, now = tape.types[call.input_slots[0]], tape.types[call.slots[0]]
     return now.is_floating_point and now.itemsize >= was.itemsize and _same_for_all(call, tape)
 
 
 def _elementwise(op: ops.Elementwise, call: TapeCall, tape: Tape) -> bool:
     if op.function == "mul":
-        linear = len(call.takes) == 1
+        linear = len(call.input_slots) == 1
     elif op.function == "div":
-        linear = takes(call, op.input) and op.rounding_mode is None
+        linear = is_only_input(call, op.input) and op.rounding_mode is None
     else:
         linear = op.function in ("add", "sub", "neg")
     return linear and _same_for_all(call, tape)
 
 
 def _matrix_product(op: ops.MatrixProduct, call: TapeCall, tape: Tape) -> bool:
-    return op.function in ("matmul", "mm") and len(call.takes) == 1 and _same_for_all(call, tape)
+    return op.function in ("matmul", "mm") and len(call.input_slots) == 1 and _same_for_all(call, tape)
 
 
 def _layer(op: ops.Convolution | ops.LinearLayer, call: TapeCall, tape: Tape) -> bool:
-    return op.function != "conv_transpose" and takes(call, op.input)
+    return op.function != "conv_transpose" and is_only_input(call, op.input)
 
 
 def _batch_norm(op: ops.BatchNorm, call: TapeCall, tape: Tape) -> bool:
-    return len(call.takes) == 1 and not op.training
+    return len(call.input_slots) == 1 and not op.training
 
 
 RULES: dict[type[Operation], Callable[[Any, TapeCall, Tape], bool]] = {

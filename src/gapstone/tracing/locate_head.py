@@ -6,7 +6,6 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
 
 from gapstone.runtime.eval_mode import eval_mode
 from gapstone.tracing.geometry import Geometry
@@ -124,25 +123,15 @@ def locate_features(features: nn.Module, images: Tensor) -> tuple[Tensor, HeadLo
 
 
 def _traced(model: nn.Module, images: Tensor, at: nn.Module | None) -> tuple[HeadTracer, Tensor]:
-    tracer = HeadTracer(images, named=at is not None)
-
-    def starts(module: nn.Module, _: Any, out: Any) -> None:
-        if module is at and isinstance(out, Tensor):  # of several calls, the last
-            tracer.starts(out)
-
-    # torch's own list of hooks for all modules, for the time of this pass: the model's stay as they are
-    hook = register_module_forward_hook(starts) if at is not None else None
+    tracer = HeadTracer(images, out_of=at)
     try:
-        with tracer:
+        with tracer if at is None else tracer.followed():
             out = model(images)
     except Exception as error:
         error.add_note(
             f"explain gave {type(model).__name__} images of shape {tuple(images.shape)}, as it was given them"
         )
         raise
-    finally:
-        if hook is not None:
-            hook.remove()
     return tracer, _logits(out, model)
 
 

@@ -1,15 +1,10 @@
-"""The provenance of every tensor of a forward pass: which modules took and gave it, which calls made it, of what.
+"""The provenance of every tensor of a forward pass: which modules took and gave it, which calls made it, of what."""
 
-Modules are seen through torch's hooks for all modules, so nothing is registered on the model.
-"""
-
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from gapstone.runtime.torch_internals import changed, snapshot
@@ -77,13 +72,12 @@ class PassedDropout:
 
 
 class ProvenanceTracer(HeadTracer):
-    """Traces a pass of `images`; `into`, `out_of`: keeps that module's input, or output, as `map`."""
+    """Traces a pass of `images`; a named map is kept as `map`."""
 
     def __init__(
         self, model: nn.Module, images: Tensor, into: nn.Module | None = None, out_of: nn.Module | None = None
     ) -> None:
-        super().__init__(images, named=into is not None or out_of is not None)
-        self.into, self.out_of = into, out_of
+        super().__init__(images, into, out_of)
         self.map: Tensor | None = None
         self.bits = {id(p): 2 << i for i, p in enumerate(model.parameters())}
         self.made: Any = WeakTensorKeyDictionary()
@@ -98,12 +92,12 @@ class ProvenanceTracer(HeadTracer):
         """By module, the count at the beginning of each visit."""
         self.ended: dict[nn.Module, list[int]] = {}
         """And at the end."""
-        self.given: list[tuple[nn.Module, tuple[int, ...]]] = []
+        self.outputs: list[tuple[nn.Module, tuple[int, ...]]] = []
         """What modules gave: shapes, in the order of time."""
-        self.gave = ""
-        """What the model answered, in words."""
-        self.gives: type | None = None
-        """The class of an answer that holds logits."""
+        self.output_text = ""
+        """The model's output, in words."""
+        self.output_class: type | None = None
+        """The class of an output that holds logits."""
 
     def call(self, func: Function, args: Arguments, kwargs: Keywords) -> Any:
         inputs = tensors((args, kwargs))
@@ -136,31 +130,19 @@ class ProvenanceTracer(HeadTracer):
             making = making.before
         return making
 
-    @contextmanager
-    def followed(self) -> Iterator[None]:
-        hooks = [register_module_forward_pre_hook(self._module_begins), register_module_forward_hook(self._module_ends)]
-        try:
-            with self:
-                yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def _module_begins(self, module: nn.Module, args: Any) -> None:
+    def module_begins(self, module: nn.Module, args: object) -> None:
         count = self.count
         self.begun.setdefault(module, []).append(count)
         if isinstance(args, tuple) and args and isinstance(args[0], Tensor):
             self.takers.setdefault(args[0], []).append(Visit(module, count))
-            if module is self.into:
-                self.starts(args[0])
+        super().module_begins(module, args)
 
-    def _module_ends(self, module: nn.Module, _: Any, out: Any) -> None:
+    def module_ends(self, module: nn.Module, args: object, out: object) -> None:
         self.ended.setdefault(module, []).append(self.count)
         if isinstance(out, Tensor):
             self.givers.setdefault(out, []).append(Visit(module, self.count))
-            self.given.append((module, tuple(out.shape)))
-            if module is self.out_of:
-                self.starts(out)
+            self.outputs.append((module, tuple(out.shape)))
+        super().module_ends(module, args, out)
 
     def starts(self, x: Tensor) -> None:
         self.map = x

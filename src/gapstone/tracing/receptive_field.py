@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from gapstone.tracing import operations as ops
-from gapstone.tracing.geometry import Geometry, window_axes
+from gapstone.tracing.geometry import Geometry, Sliding, sliding_windows
 from gapstone.tracing.operations import Operation
 from gapstone.tracing.tape import tensors
 from gapstone.tracing.torch_calls import name_of, read_call
@@ -23,8 +23,6 @@ from gapstone.tracing.trace import Arguments, Function, HeadTracer, Keywords
 
 Sides = tuple[tuple[float, float], ...]
 """Per axis how many pixels a field reaches below its centre, and above."""
-Span = tuple[float, ...] | None
-"""Per axis (k − 1) · dilation of a call, in cells of its input; None: not known."""
 FEW_TOKENS = 8
 """Class and register tokens at most, beside those of the grid."""
 
@@ -78,8 +76,7 @@ class ReceptiveFieldTracer(HeadTracer):
         # before a call in place changes them
         known = [(self.geometries.get(x), self.reaches[x]) for x in inputs]
         shape, place = tuple(inputs[0].shape), known[0][0]
-        mixes = MIXES.get(type(op))
-        whole = any(reach.whole for _, reach in known) or (mixes is not None and mixes(op, place, shape))
+        whole = any(reach.whole for _, reach in known) or _mixes(op, place, shape)
         sides = _spread(op, known)
         out = super().call(func, args, kwargs)
         for which, y in enumerate(tensors(out)):
@@ -121,92 +118,57 @@ def _spread(op: Operation, known: Known) -> Callable[[Geometry], Sides | None]:
     placed = [(place, reach.sides) for place, reach in known if place is not None]
     if not placed or any(sides is None for _, sides in placed) or any(reach.lost for _, reach in known):
         return lambda _: None
-    first, own = placed[0]
-    assert own is not None
-    if type(op) in SPANS:
-        spans = SPANS[type(op)](op, len(first.axes))
+    first, sides = placed[0]
+    assert sides is not None
+    if isinstance(op, SPANS):
+        spans = _span(op, len(first.axes))
         if spans is None:
             return lambda _: None
         grown = tuple(
             (below + n / 2 * stride, above + n / 2 * stride)
-            for (below, above), n, stride in zip(own, spans, first.stride, strict=True)
+            for (below, above), n, stride in zip(sides, spans, first.stride, strict=True)
         )
         return lambda _: grown
 
     def together(place: Geometry) -> Sides:
-        met = []
+        joined = []
         for axis, centre in enumerate(place.start):
             low = min(p.start[axis] - s[axis][0] for p, s in placed if s is not None and len(p.start) > axis)
             high = max(p.start[axis] + s[axis][1] for p, s in placed if s is not None and len(p.start) > axis)
-            met.append((centre - low, high - centre))
-        return tuple(met)
+            joined.append((centre - low, high - centre))
+        return tuple(joined)
 
     # a view or a slice moves the centre of what it takes along
-    return together if len(placed) > 1 else lambda _: own
+    return together if len(placed) > 1 else lambda _: sides
 
 
-# ---- calls that look at neighbours
-
-
-def _conv(op: ops.Convolution, n: int) -> Span:
-    if op.kernel_size is None:
-        return None
-    spans = [(k - 1) * d for k, d in zip(op.kernel_size, op.dilation, strict=True)]
-    if op.function == "conv":
-        return tuple(spans)
-    # between two cells of the input lie `stride` of the output: each of these sees so many taps at most
-    return tuple(ceil((span + 1) / s) - 1 for span, s in zip(spans, op.stride, strict=True))
-
-
-def _pool(op: ops.WindowPool, n: int) -> Span:
-    return tuple((k - 1) * d for k, d in zip(op.kernel_size, op.dilation, strict=True))
-
-
-def _region_pool(op: ops.RegionPool, n: int) -> Span:
-    windows = window_axes(op)
-    return None if windows is None else tuple((a.size - 1) * a.step for a in windows)
-
-
-def _resize(op: ops.Resize, n: int) -> Span:
-    taps = {"nearest": 0, "nearest-exact": 0, "linear": 1, "bilinear": 1, "trilinear": 1, "bicubic": 3}
-    return (float(taps[op.function]),) * n if op.function in taps and not op.antialias else None
-
-
-def _unshuffle(op: ops.PixelUnshuffle, n: int) -> Span:
-    return (op.downscale_factor - 1,) * n
-
-
-SPANS: dict[type[Operation], Callable[[Any, int], Span]] = {
-    ops.Convolution: _conv,
-    ops.PixelUnshuffle: _unshuffle,
-    ops.WindowPool: _pool,
-    ops.RegionPool: _region_pool,
-    ops.Resize: _resize,
-}
-
-
-# ---- calls that keep the shape and make each position depend on all
-
-
-def _layer_norm(op: ops.LayerNorm, place: Geometry | None, shape: Sequence[int]) -> bool:
-    return place is not None and any(axis >= len(shape) - op.dims for axis in place.axes)
-
-
-def _softmax(op: ops.Softmax, place: Geometry | None, shape: Sequence[int]) -> bool:
-    return place is not None and op.dim is not None and op.dim % len(shape) in place.axes
-
-
-def _always(op: Operation, place: Geometry | None, shape: Sequence[int]) -> bool:
-    return True
-
-
-MIXES: dict[type[Operation], Callable[[Any, Geometry | None, Sequence[int]], bool]] = {
-    ops.GroupNorm: _always,
-    ops.InstanceNorm: _always,
-    ops.LayerNorm: _layer_norm,
-    ops.Softmax: _softmax,
-}
-
+SPANS = (ops.Convolution, ops.PixelUnshuffle, ops.WindowPool, ops.RegionPool, ops.Resize)
+"""Calls that look at neighbours."""
+MIXES = (ops.GroupNorm, ops.InstanceNorm, ops.LayerNorm, ops.Softmax)
+"""Calls that keep the shape and may make each position depend on all."""
 POOLS = (ops.AdaptivePool, ops.Reduce, ops.RegionPool)
 ATTENTIONS = (ops.MatrixProduct, ops.Softmax)
 TOKENWISE = frozenset(["scaled_dot_product_attention", "multi_head_attention_forward", "matmul", "softmax"])
+TAPS = {"nearest": 0.0, "nearest-exact": 0.0, "linear": 1.0, "bilinear": 1.0, "trilinear": 1.0, "bicubic": 3.0}
+
+
+def _span(op: Sliding | ops.Resize, axes: int) -> tuple[float, ...] | None:
+    """Per axis (k − 1) · dilation of a call, in cells of its input; None: not known."""
+    if isinstance(op, ops.Resize):
+        return (TAPS[op.function],) * axes if op.function in TAPS and not op.antialias else None
+    windows = sliding_windows(op, axes)
+    if windows is None:
+        return None
+    if op.function == "conv_transpose":
+        # between two cells of the input lie `stride` of the output: each of these sees so many taps at most
+        return tuple(ceil(((k - 1) * d + 1) / s) - 1 for k, s, _, d in windows)
+    return tuple((k - 1) * d for k, _, _, d in windows)
+
+
+def _mixes(op: Operation, place: Geometry | None, shape: Sequence[int]) -> bool:
+    """Whether a call that keeps the shape makes each position depend on all."""
+    if isinstance(op, ops.LayerNorm):
+        return place is not None and any(axis >= len(shape) - op.dims for axis in place.axes)
+    if isinstance(op, ops.Softmax):
+        return place is not None and op.dim is not None and op.dim % len(shape) in place.axes
+    return isinstance(op, MIXES)

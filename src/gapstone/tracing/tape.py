@@ -51,7 +51,7 @@ class TapeCall:
     """Of the tensors it gave."""
 
     @cached_property
-    def takes(self) -> tuple[int, ...]:
+    def input_slots(self) -> tuple[int, ...]:
         """Slots of the tensors that it was given."""
         return tuple(part.number for part in leaves((self.args, self.kwargs)) if isinstance(part, Slot))
 

@@ -45,7 +45,7 @@ def per_axis(value: Any, n: int) -> tuple[Any, ...]:
 
 
 def _conv(n: int, input: object, weight: Any, bias: object = None, stride: object = 1, padding: Any = 0,
-          dilation: object = 1, groups: int = 1) -> ops.Convolution:  # fmt: skip
+          dilation: object = 1, groups: int = 1, function: str = "conv") -> ops.Convolution:  # fmt: skip
     shape = getattr(weight, "shape", None)  # quantised weights have none
     kernel = None if shape is None else tuple(shape[2:])
     steps = per_axis(dilation, n)
@@ -54,34 +54,34 @@ def _conv(n: int, input: object, weight: Any, bias: object = None, stride: objec
         pads = tuple((e // 2, e - e // 2) for e in extra)
     else:
         pads = tuple((p, p) for p in per_axis(0 if padding == "valid" else padding, n))
-    return ops.Convolution("conv", kernel, per_axis(stride, n), pads, steps, input, weight)
+    return ops.Convolution(function, kernel, per_axis(stride, n), pads, steps, input, weight)
 
 
 def _conv_transpose(n: int, input: object, weight: Any, bias: object = None, stride: object = 1, padding: Any = 0,
                     output_padding: object = 0, groups: int = 1, dilation: object = 1) -> ops.Convolution:  # fmt: skip
-    pads = tuple((p, p) for p in per_axis(padding, n))
-    kernel = tuple(weight.shape[2:])
-    return ops.Convolution("conv_transpose", kernel, per_axis(stride, n), pads, per_axis(dilation, n), input, weight)
+    return _conv(n, input, weight, bias, stride, padding, dilation, groups, "conv_transpose")
+
+
+def _window(
+    n: int, size: object, stride: object, padding: object, dilation: object
+) -> tuple[Sizes, Sizes, Sizes, Sizes]:
+    step = size if stride in (None, [], ()) else stride
+    return per_axis(size, n), per_axis(step, n), per_axis(padding, n), per_axis(dilation, n)
 
 
 def _max_pool(n: int, indices: bool, input: object, kernel_size: object, stride: object = None, padding: object = 0,
               dilation: object = 1, ceil_mode: bool = False, return_indices: bool = False
               ) -> ops.WindowPool:  # fmt: skip
-    size = per_axis(kernel_size, n)
-    strides = size if stride in (None, [], ()) else per_axis(stride, n)
-    steps = per_axis(dilation, n)
-    return ops.WindowPool(
-        "max", size, strides, per_axis(padding, n), steps, ceil_mode, True, None, indices or return_indices
-    )
+    window = _window(n, kernel_size, stride, padding, dilation)
+    return ops.WindowPool("max", *window, ceil_mode, True, None, indices or return_indices)
 
 
 def _avg_pool(n: int, input: object, kernel_size: object, stride: object = None, padding: object = 0,
               ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None
               ) -> ops.WindowPool:  # fmt: skip
-    size = per_axis(kernel_size, n)
-    strides = size if stride in (None, [], ()) else per_axis(stride, n)
-    pads = per_axis(padding, n)
-    return ops.WindowPool("avg", size, strides, pads, (1,) * n, ceil_mode, count_include_pad, divisor_override, False)
+    return ops.WindowPool(
+        "avg", *_window(n, kernel_size, stride, padding, 1), ceil_mode, count_include_pad, divisor_override
+    )
 
 
 def _adaptive(

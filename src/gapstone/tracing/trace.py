@@ -5,11 +5,13 @@ head is found in what the model *does*: no names of layers, no hooks, no second 
 flow runs as it is written. The last map is the last tensor with positions of which something without them is made.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -49,13 +51,14 @@ class Tracer(TorchFunctionMode):
 class HeadTracer(Tracer):
     """Looks for the last map in a forward pass of `images`, and records the calls from there on.
 
-    Where the map is known from an earlier pass, see `TapeRecorder`.
+    into, out_of: the module whose input, or output, is the map (of several calls, the last); by default the map is
+    located. Where the map is known from an earlier pass, see `TapeRecorder`.
     """
 
-    def __init__(self, images: Tensor, named: bool = False) -> None:
+    def __init__(self, images: Tensor, into: nn.Module | None = None, out_of: nn.Module | None = None) -> None:
         super().__init__()
-        self.named = named
-        """The user says which module gives the map: `starts` is called with it."""
+        self.into, self.out_of = into, out_of
+        self.named = into is not None or out_of is not None
         self.count = 0
         self.tape: Tape | None = None
         self.pending: Tape | None = None
@@ -91,7 +94,7 @@ class HeadTracer(Tracer):
             if isinstance(op, ops.Reshape) and located:
                 self._flattens(*located[0], y)
                 moved = geometry.reshaped(*located[0], y)
-            self.geometries[y] = moved if rule or isinstance(op, ops.Reshape) else geometry.kept(located, y)
+            self.geometries[y] = moved if rule or isinstance(op, ops.Reshape) else geometry.same_positions(located, y)
             self.channels[y] = channel_axis(op, inputs, self.channels, y)
         if isinstance(op, ops.Reshape) and len(inputs) == 1:
             self._stands(shape, outs[0].shape)
@@ -120,8 +123,27 @@ class HeadTracer(Tracer):
         """Which dimensions of a tensor of this pass are positions."""
         return position_axes(x, self.geometries.get(x), self.channels.get(x), self.size, self.grids, self.rows)
 
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """Trace, and see each module's input and output by torch's hooks for all modules: none is put on the model."""
+        hooks = [register_module_forward_pre_hook(self.module_begins), register_module_forward_hook(self.module_ends)]
+        try:
+            with self:
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def module_begins(self, module: nn.Module, args: object) -> None:
+        if module is self.into and isinstance(args, tuple) and args and isinstance(args[0], Tensor):
+            self.starts(args[0])
+
+    def module_ends(self, module: nn.Module, _: object, out: object) -> None:
+        if module is self.out_of and isinstance(out, Tensor):
+            self.starts(out)
+
     def starts(self, x: Tensor) -> None:
-        """The map that the user named; `position_axes` tells its axes when the pass has ended."""
+        """The tape starts with a named map; `position_axes` tells its axes when the pass has ended."""
         self.tape = Tape(x, tuple(range(2, x.dim())), self.count + 1, copy=True)
 
     def _goes_on(self, op: ops.Operation, func: Function, args: Arguments, kwargs: Keywords,

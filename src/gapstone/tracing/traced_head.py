@@ -3,7 +3,7 @@
 Where the tape is pools followed by linear calls, d logit / d pooled is a fixed matrix (one linear layer: its weight),
 and the maps are exact. Elsewhere it is a vector-Jacobian product through the calls after the pools, on vectors; and
 through the whole tape where its pools are not known. The backbone is never differentiated. Scales of norms and weights
-of attention are held (`held.py`), and a softmax at the end is left out: explained are the logits that it takes.
+of attention are held (`held_scales.py`), and a softmax at the end is left out: explained are the logits that it takes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -78,7 +78,7 @@ class TracedHead:
         self.live = live = self._live()
         """The calls that the logits vary with."""
         self._holds = self.held.descriptions(live)
-        if self.poolings is None:
+        if not self.poolings:
             self.linear = False
             self.additive = all(self._is_linear(call) or self._is_homogeneous(call) for call in live)
         else:
@@ -91,7 +91,7 @@ class TracedHead:
     @property
     def holds(self) -> tuple[str, ...]:
         """What is held, in words."""
-        attention = any(p.name == "attention" for p in self.poolings or ())
+        attention = any(p.name == "attention" for p in self.poolings)
         return tuple(dict.fromkeys((*([ATTENTION] if attention else []), *self._holds)))
 
     # ---- what the tape says
@@ -101,8 +101,8 @@ class TracedHead:
         made_by = {slot: call for call in self.tape.calls for slot in call.slots}
         end: str | None = None
         shape = self.tape.shapes[out]
-        while (call := made_by.get(out)) is not None and len(call.takes) == 1:
-            source = call.takes[0]
+        while (call := made_by.get(out)) is not None and len(call.input_slots) == 1:
+            source = call.input_slots[0]
             op, before = call.operation, made_by.get(source)
             last = _is_end(op) and not (isinstance(op, ops.Softmax) and op.dim not in (1, -1, None))
             log = op.function == "log" and before is not None and _is_end(before.operation)
@@ -132,27 +132,27 @@ class TracedHead:
             call.slots[0]: call
             for call in self.tape.calls
             if isinstance(call.operation, ops.Reshape)
-            and call.takes == (0,)
+            and call.input_slots == (0,)
             and self.order == tuple(range(self.map.dim()))
             and tuple(self.tape.shapes[call.slots[0]]) == (n, channels, cells)
             and cells > 1
             and self.map.dim() > 3
         }
 
-    def _poolings(self) -> list[Pooling] | None:
-        """The pools that take the map; None where it goes into something else, too."""
+    def _poolings(self) -> list[Pooling]:
+        """The pools that take the map; none where it goes into something else, too."""
         maps = {0, *self._flat}
-        takers = [c for c in self.tape.calls if maps & set(c.takes) and c.slots[0] not in self._flat]
+        takers = [c for c in self.tape.calls if maps & set(c.input_slots) and c.slots[0] not in self._flat]
         poolings = [pooling for call in takers if (pooling := self._pooling(call)) is not None]
-        return poolings if takers and len(poolings) == len(takers) else None
+        return poolings if len(poolings) == len(takers) else []
 
     def _pooling(self, call: TapeCall) -> Pooling | None:
         op, slot = call.operation, call.slots[0]
-        if len(call.takes) != 1 or not (call.args and call.args[0] == Slot(call.takes[0])):
+        if len(call.input_slots) != 1 or not (call.args and call.args[0] == Slot(call.input_slots[0])):
             return None
-        flat = call.takes[0] != 0
+        flat = call.input_slots[0] != 0
         axes = (2,) if flat else self.tape.axes
-        shape, y = self.tape.shapes[call.takes[0]], self.tape.shapes[slot]
+        shape, y = self.tape.shapes[call.input_slots[0]], self.tape.shapes[slot]
         sizes = tuple(shape[axis] for axis in axes)
         whole = len(y) <= 2 or (len(y) == len(shape) and all(y[axis] == 1 for axis in axes))
         if isinstance(op, ops.Reduce):
@@ -176,7 +176,6 @@ class TracedHead:
         return None
 
     def _rest(self) -> list[TapeCall]:
-        assert self.poolings is not None
         pools = {p.slot for p in self.poolings} | set(self._flat)
         return [call for call in self.tape.calls if call.slots[0] not in pools]
 
@@ -184,7 +183,7 @@ class TracedHead:
         return self.held.is_linear(call) or is_linear(call, self.tape)
 
     def _is_homogeneous(self, call: TapeCall) -> bool:
-        return is_homogeneous(call.operation, 1 if call in self.held.functions else len(call.takes))
+        return is_homogeneous(call.operation, 1 if call in self.held.functions else len(call.input_slots))
 
     # ---- what follows from it
 
@@ -204,7 +203,7 @@ class TracedHead:
 
     def _of_nothing(self, held: bool) -> Tensor:
         instead = self.held.functions if held else None
-        if self.poolings is None:
+        if not self.poolings:
             made = self.tape.replay(torch.zeros_like(self.tape.map), instead=instead)
         else:
             nothing = {
@@ -218,11 +217,10 @@ class TracedHead:
         """(N, K, *cells), of the classes (N, K), or of all."""
         if self.linear:
             return self._parts(self.weights(classes))
-        grads = self._through_everything(classes) if self.poolings is None else self._through_pools(classes)
+        grads = self._through_everything(classes) if not self.poolings else self._through_pools(classes)
         return torch.cat(list(grads), 1)
 
     def _parts(self, weights: Sequence[Tensor]) -> Tensor:
-        assert self.poolings is not None
         parts = [self._part(pooling, weight) for pooling, weight in zip(self.poolings, weights, strict=True)]
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
@@ -238,7 +236,6 @@ class TracedHead:
 
     def weights(self, classes: Tensor | None) -> list[Tensor]:
         """d logit / d pooled, the same for all images: per pool (C, P), or (N, K, P) of the classes asked for."""
-        assert self.poolings is not None
         rows = self._linear_layer()
         if rows is None:
             every = torch.arange(self.logits.shape[1], device=self.logits.device)[None]
@@ -248,7 +245,6 @@ class TracedHead:
 
     def _linear_layer(self) -> list[Tensor] | None:
         """The weight of the one linear layer, its columns in the order of the pooled numbers; None for other forms."""
-        assert self.poolings is not None
         rest = [call for call in self._rest() if call in self.live]
         layers = [call for call in rest if not isinstance(call.operation, MOVES)]
         if len(layers) > 1 or (layers and (layers[0] is not rest[-1] or layers[0].operation.function != "linear")):
@@ -265,7 +261,7 @@ class TracedHead:
         if layers:
             layer = rest[-1].operation
             assert isinstance(layer, ops.LinearLayer)
-            weight, source = layer.weight, made[rest[-1].takes[0]]
+            weight, source = layer.weight, made[rest[-1].input_slots[0]]
         else:
             weight, source = None, made[self.out]
         if source.dim() != 2 or not isinstance(weight, Tensor | None):
@@ -287,7 +283,6 @@ class TracedHead:
         """d logit / d pooled by a vector-Jacobian product through what follows the pools: per pool (N, k, P), for so
         many classes at a time.
         """
-        assert self.poolings is not None
         rest = self._rest()
         with torch.inference_mode(False), torch.enable_grad():
             x = self.tape.map.detach().clone()

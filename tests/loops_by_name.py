@@ -48,7 +48,7 @@ class ByName:
         call = PoolCall(POOLS[name], place, tuple(shape), grad.dtype, "cpu", "contiguous", parameters, True)
         if channels_last is None:
             like = next(part for part in (x, out, *saved, grad) if part is not None)
-            cells = x is not None or KernelCall(call, None, True).answers_channels_last
+            cells = x is not None or KernelCall._make(call._replace(layout="channels_last")).answers_channels_last
             channels_last = cells and is_channels_last(like)
         if channels_last:
             call = call._replace(layout="channels_last")

@@ -19,8 +19,14 @@ TYPES = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 2e-2, torch.
 def served(monkeypatch):
     """How often gapstone answered."""
     counts = []
-    run = ours.answer
-    monkeypatch.setattr(ours, "answer", lambda *given: (counts.append(given[0].name), run(*given))[1])
+    runner_of = ours.runner_of
+
+    def counted(name, x, place):
+        run = runner_of(name, x, place)
+        counts.extend([name] if run is not None else [])
+        return run
+
+    monkeypatch.setattr(ours, "runner_of", counted)
     return counts
 
 

@@ -8,10 +8,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
-from gapstone.accelerating import fx_graphs
-from gapstone.accelerating.namespaces import OWN, POOLS, pool_of
+from gapstone.accelerating.namespaces import POOLS, TORCH_POOLS, pool_of
 from gapstone.accelerating.rebound_classes import accelerated_class, calls_of, install, left_in, original
 from gapstone.console.formatting import cell, count_noun
 
@@ -143,16 +142,29 @@ def _check(called: str, model: object) -> None:
 
 def _change(module: nn.Module) -> None:
     if isinstance(module, GraphModule):
-        fx_graphs.renamed(module, POOLS)
+        _rename(module, POOLS)
     elif not _fixed(module) and (kind := _fast(module)[0]) and calls_of(kind):
         module.__class__ = install(kind)
 
 
 def _undo(module: nn.Module) -> None:
     if isinstance(module, GraphModule):
-        fx_graphs.renamed(module, OWN)
+        _rename(module, TORCH_POOLS)
     elif (kind := original(type(module))) is not type(module):
         module.__class__ = kind
+
+
+def _calls(module: GraphModule, functions: dict[Any, Any]) -> list[Node]:
+    """The calls of these functions in a torch.fx graph."""
+    return [node for node in module.graph.nodes if node.op == "call_function" and node.target in functions]
+
+
+def _rename(module: GraphModule, functions: dict[Any, Any]) -> None:
+    """Calls of the functions that are keys become calls of those that are values."""
+    if nodes := _calls(module, functions):
+        for node in nodes:
+            node.target = functions[node.target]
+        module.recompile()
 
 
 def _fast(module: nn.Module) -> tuple[type | None, list[str]]:
@@ -184,8 +196,8 @@ def _state(module: nn.Module) -> tuple[list[str], list[str]]:
     """The calls that are gapstone's, and the reasons why others are not."""
     kind = type(module)
     if isinstance(module, GraphModule):
-        left = [f"{call}: not accelerated" for call in fx_graphs.calls(module, POOLS)]
-        return fx_graphs.calls(module, OWN), left
+        left = [f"{node.name}: not accelerated" for node in _calls(module, POOLS)]
+        return [node.name for node in _calls(module, TORCH_POOLS)], left
     left = [reason for known, reason in STAYS.items() if isinstance(module, known)]
     left += [
         f"self.{name} is torch's {getattr(value, '__name__', value)}, held as an attribute"

@@ -18,7 +18,7 @@ from torch import Tensor
 from gapstone.accelerating.functional_arguments import SMALL, gradient, max_grid, max_window, mean_grid, mean_window
 from gapstone.loops.choose_loop import choose_loop
 from gapstone.loops.pool_call import PoolCall
-from gapstone.loops.run_call import answer
+from gapstone.loops.run_call import remember, runner
 from gapstone.pools import POOLS
 from gapstone.regions.places import Intervals
 from gapstone.runtime.torch_internals import unwatched
@@ -27,7 +27,7 @@ FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 Pooling = Callable[..., Any]
 
-OURS = ("tuned", "compiled")
+FASTER = ("tuned", "compiled")
 """Loops of gapstone's that are faster than torch's call; the reference is not."""
 
 compiling = torch.compiler.is_compiling
@@ -43,17 +43,31 @@ def _pooling(
         # two cheap looks, for tiny maps
         if type(x) is Tensor and (compiling() or x.numel() >= SMALL):
             place = place_of(axes, *args, **kwargs) if _served(x, axes, name) else None
-            if place is not None:
-                call = PoolCall.of(POOLS[name], x, place, (), gradient(x))
-                loop = choose_loop(call).loop
-                if loop in OURS:
-                    return answer(call, loop, x)
+            run = None if place is None else runner_of(name, x, place)
+            if run is not None:
+                return run(x)
         return own(*args, **kwargs)
 
     # importable by its name, which pickle and torch.fx ask for
     pool.__name__ = pool.__qualname__ = called or own.__name__
     pool.__doc__ = f"As torch's {own.__name__}, faster."
     return pool
+
+
+_remembered: dict[tuple[object, ...], Callable[[Tensor], Tensor] | None] = {}
+
+
+def runner_of(name: str, x: Tensor, place: Intervals) -> Callable[[Tensor], Tensor] | None:
+    """What answers the call; None: torch."""
+    key = None if compiling() else (name, place, x.shape, x.dtype, x.stride(), gradient(x))
+    if key is not None and key in _remembered:
+        return _remembered[key]
+    call = PoolCall.of(POOLS[name], x, place, (), gradient(x))
+    loop = choose_loop(call).loop
+    run, lasting = runner(call, loop, x) if loop in FASTER else (None, True)
+    if key is not None and lasting:
+        remember(_remembered, key, run)
+    return run
 
 
 def _served(x: Tensor, axes: int, name: str) -> bool:

@@ -25,17 +25,9 @@ def gradient(x: Tensor) -> bool:
 
 
 def max_window(
-    axes: int,
-    input: Tensor,
-    kernel_size: Any = None,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: Any = False,
-    return_indices: Any = False,
-    *more: Any,
-    **unknown: Any,
-) -> Intervals | None:
+    axes: int, input: Tensor, kernel_size: object = None, stride: object = None, padding: object = 0,
+    dilation: object = 1, ceil_mode: object = False, return_indices: object = False, *more: object, **unknown: object,
+) -> Intervals | None:  # fmt: skip
     # indices are int64 in torch's layout, as MaxUnpool wants them
     if return_indices is not False or more or unknown:
         return None
@@ -43,17 +35,10 @@ def max_window(
 
 
 def mean_window(
-    axes: int,
-    input: Tensor,
-    kernel_size: Any = None,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: Any = False,
-    count_include_pad: Any = True,
-    divisor_override: Any = None,
-    *more: Any,
-    **unknown: Any,
-) -> Intervals | None:
+    axes: int, input: Tensor, kernel_size: object = None, stride: object = None, padding: object = 0,
+    ceil_mode: object = False, count_include_pad: object = True, divisor_override: object = None, *more: object,
+    **unknown: object,
+) -> Intervals | None:  # fmt: skip
     # torch has no avg_pool3d of half precision: the error is its own
     if (axes == 3 and input.dtype.itemsize == 2) or type(count_include_pad) is not bool or more or unknown:
         return None
@@ -66,19 +51,29 @@ def mean_window(
 
 
 def max_grid(
-    axes: int, input: Tensor, output_size: Any = None, return_indices: Any = False, *more: Any, **unknown: Any
-) -> Intervals | None:
+    axes: int, input: Tensor, output_size: object = None, return_indices: object = False, *more: object,
+    **unknown: object,
+) -> Intervals | None:  # fmt: skip
     return None if return_indices is not False or more or unknown else _grid(axes, "max", input, output_size)
 
 
-def mean_grid(axes: int, input: Tensor, output_size: Any = None, *more: Any, **unknown: Any) -> Intervals | None:
+def mean_grid(
+    axes: int, input: Tensor, output_size: object = None, *more: object, **unknown: object
+) -> Intervals | None:
     return None if more or unknown else _grid(axes, "mean", input, output_size)
 
 
 def _window(
-    axes: int, x: Tensor, size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any, divisor: Divisor
+    axes: int,
+    x: Tensor,
+    size: object,
+    stride: object,
+    padding: object,
+    dilation: object,
+    ceil_mode: object,
+    divisor: Divisor,
 ) -> Intervals | None:
-    if x.dim() != axes + 2 or x.numel() < (SMALL_GRADIENT if gradient(x) else SMALL) or type(ceil_mode) is not bool:
+    if x.dim() != axes + 2 or x.numel() < (SMALL_GRADIENT if gradient(x) else SMALL) or not isinstance(ceil_mode, bool):
         return None
     sizes, sides, steps = _per_axis(size, axes), _per_axis(padding, axes), _per_axis(dilation, axes)
     unset = stride is None or (isinstance(stride, tuple | list) and not stride)
@@ -119,7 +114,7 @@ def _grid(axes: int, name: str, x: Tensor, size: Any) -> Intervals | None:
     return Intervals(tuple(Cells(n, length) for n, length in zip(cells, lengths, strict=True)))
 
 
-def _per_axis(value: Any, axes: int) -> Numbers | None:
+def _per_axis(value: object, axes: int) -> Numbers | None:
     """One number per axis; None for anything but whole numbers."""
     if type(value) is int:
         return (value,) * axes

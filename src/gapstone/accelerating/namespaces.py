@@ -8,25 +8,26 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gapstone.accelerating import functional as ours
+from gapstone.accelerating import functional
 
 NAMES = tuple(
     f"{name}{axes}d"
     for name in ("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool")
     for axes in (1, 2, 3)
 )
-POOLS: dict[Any, Any] = {getattr(F, name): getattr(ours, name) for name in NAMES} | {
-    getattr(torch, f"max_pool{axes}d"): getattr(ours, f"torch_max_pool{axes}d") for axes in (1, 2, 3)
+POOLS: dict[Any, Any] = {getattr(F, name): getattr(functional, name) for name in NAMES} | {
+    getattr(torch, f"max_pool{axes}d"): getattr(functional, f"torch_max_pool{axes}d") for axes in (1, 2, 3)
 }
 """torch's function: gapstone's."""
 
-OWN = {mine: own for own, mine in POOLS.items()}
+TORCH_POOLS = {pool: function for function, pool in POOLS.items()}
+"""gapstone's function: torch's."""
 
 
 def pool_of(value: Any) -> Any:
     """gapstone's for a torch pool, or for a partial call of one; None for anything else."""
-    if isinstance(value, partial) and (mine := pool_of(value.func)):
-        return partial(mine, *value.args, **value.keywords)
+    if isinstance(value, partial) and (pool := pool_of(value.func)):
+        return partial(pool, *value.args, **value.keywords)
     return POOLS.get(value) if callable(value) and getattr(value, "__hash__", None) else None
 
 

@@ -35,7 +35,7 @@ class Rebound:
 
 def rebound(function: FunctionType, inside: tuple[FunctionType, ...] = ()) -> Rebound:
     """`inside`: the functions that called for this one; one that calls itself is not followed in circles."""
-    found = Rebound()
+    result = Rebound()
     names: dict[str, Any] = {}
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     for name, chain in _loads(function.__code__):
@@ -44,22 +44,22 @@ def rebound(function: FunctionType, inside: tuple[FunctionType, ...] = ()) -> Re
             continue
         reached = Rebound()
         new = _replacement(value, name, chain, reached, (*inside, function))
-        found.left += reached.left
-        found.names += reached.names
+        result.left += reached.left
+        result.names += reached.names
         if new is None:
             continue
         if name not in cells and _otherwise_used(function.__code__, name):
-            found.left.append(f"{function.__qualname__}: {name!r} is a global name and an attribute's name too")
+            result.left.append(f"{function.__qualname__}: {name!r} is a global name and an attribute's name too")
         else:
             names[name] = new
-            found.calls += reached.calls
+            result.calls += reached.calls
     if any(_imports_pools(code) for code in _codes(function.__code__)):
-        found.left.append(f"{function.__qualname__}: torch is imported inside the function")
+        result.left.append(f"{function.__qualname__}: torch is imported inside the function")
     if names:
         own = {n: v for n, v in names.items() if n not in cells}
-        found.function = _copy(function, own, names)
-        found.names.append((function.__globals__, {PREFIX + name: value for name, value in own.items()}))
-    return found
+        result.function = _copy(function, own, names)
+        result.names.append((function.__globals__, {PREFIX + name: value for name, value in own.items()}))
+    return result
 
 
 def _replacement(

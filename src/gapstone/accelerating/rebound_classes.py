@@ -25,8 +25,8 @@ KNOWN: WeakValueDictionary[type, type] = WeakValueDictionary()
 
 def original(kind: type) -> type:
     """The class as the user wrote it."""
-    found: type = vars(kind).get("__gapstone_original__", kind)
-    return found
+    written: type = vars(kind).get("__gapstone_original__", kind)
+    return written
 
 
 def calls_of(kind: type) -> list[str]:
@@ -39,7 +39,7 @@ def left_in(kind: type) -> list[str]:
 
 
 def _gathered(kind: type, name: str) -> list[str]:
-    return list(dict.fromkeys(found for base in kind.__mro__ for found in vars(base).get(name, ())))
+    return list(dict.fromkeys(call for base in kind.__mro__ for call in vars(base).get(name, ())))
 
 
 def accelerated_class(kind: type) -> type | None:
@@ -59,10 +59,10 @@ def accelerated_class(kind: type) -> type | None:
     left: list[str] = []
     for name, value in vars(kind).items():
         if name not in NOT_CALLED:
-            new, found = _attribute(value)
-            calls += found.calls
-            left += found.left
-            globals_ += found.names
+            new, result = _attribute(value)
+            calls += result.calls
+            left += result.left
+            globals_ += result.names
             if new is not None:
                 methods[name] = new
     if not (methods or bases or left):
@@ -84,24 +84,24 @@ def accelerated_class(kind: type) -> type | None:
 def _attribute(value: Any) -> tuple[Any, Rebound]:
     """A class's attribute, rebound; None: as it is."""
     if isinstance(value, FunctionType):
-        if mine := pool_of(value):
-            return mine, Rebound(calls=[value.__name__])
-        found = rebound(value)
-        return found.function, found
+        if pool := pool_of(value):
+            return pool, Rebound(calls=[value.__name__])
+        result = rebound(value)
+        return result.function, result
     if isinstance(value, staticmethod | classmethod):
-        new, found = _attribute(value.__func__)
-        return (None if new is None else type(value)(new)), found
+        new, result = _attribute(value.__func__)
+        return (None if new is None else type(value)(new)), result
     if isinstance(value, property):
         parts = [rebound(f) if isinstance(f, FunctionType) else Rebound() for f in (value.fget, value.fset)]
         gets, puts = parts
-        found = Rebound(None, gets.calls + puts.calls, gets.left + puts.left, gets.names + puts.names)
-        if not found.calls:
-            return None, found
+        result = Rebound(None, gets.calls + puts.calls, gets.left + puts.left, gets.names + puts.names)
+        if not result.calls:
+            return None, result
         get, put = parts[0].function or value.fget, parts[1].function or value.fset
-        return property(get, put, value.fdel, value.__doc__), found
-    if mine := pool_of(value):
+        return property(get, put, value.fdel, value.__doc__), result
+    if pool := pool_of(value):
         # torch's is a builtin, which does not become a method
-        return staticmethod(mine), Rebound(calls=[str(getattr(value, "__name__", value))])
+        return staticmethod(pool), Rebound(calls=[str(getattr(value, "__name__", value))])
     return None, Rebound()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from gapstone.loops import native
 from gapstone.loops.choose_loop import choose_loop
 from gapstone.loops.mean_and_max import fits_both, mean_and_max
-from gapstone.loops.operators import LOOPS, OWN_KERNELS
+from gapstone.loops.operators import KERNEL_LOOPS, LOOPS
 from gapstone.loops.pool_call import Parameters, PoolCall
 from gapstone.loops.tuned import dispatch
 from gapstone.pools import COMPOSITIONS, POOLS
@@ -53,7 +53,7 @@ def differentiable(name: str, x: Tensor, place: Place, parameters: Parameters) -
             return _joined(name, list(mean_and_max(x)))
         return _joined(name, [differentiable(pool, x, place, ()) for pool in COMPOSITIONS[name].pools])
     loop = loop_for(name, x, place, parameters, keep=True)
-    if loop not in OWN_KERNELS:
+    if loop not in KERNEL_LOOPS:
         return ours(name, x, place, parameters, keep=True)[0]
     learned = [p for p in parameters if isinstance(p, Tensor)]
     answer: Tensor = _Pooled.apply(x, PoolCall.of(POOLS[name], x, place, parameters, True), loop, *learned)

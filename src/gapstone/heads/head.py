@@ -136,7 +136,7 @@ class Head(nn.Module):
                 maps = maps[rows, classes]
             return Contributions(maps / maps[0, 0].numel(), maps.new_zeros(self.classes))
         assert self.classifier is not None
-        weight, bias = (one.to(x.dtype) for one in affine(self.classifier[-1], f"head {self.spec!r}"))
+        weight, bias = (part.to(x.dtype) for part in affine(self.classifier[-1], f"head {self.spec!r}"))
         if classes is not None:
             weight = weight[classes]
         pools = [layer for layer in self.pools if isinstance(layer, Pool)]
@@ -165,10 +165,10 @@ class Head(nn.Module):
                 f"head {self.spec!r} takes feature maps (N, {self.channels}, h, w), not a tensor of {tuple(x.shape)}."
             )
         if self.size is not None and tuple(x.shape[2:]) != self.size:
-            mine, yours = ("×".join(map(str, s)) for s in (self.size, x.shape[2:]))
+            expected, actual = ("×".join(map(str, s)) for s in (self.size, x.shape[2:]))
             raise ValueError(
-                f"head {self.spec!r} was made for {mine} feature maps and got {yours}: give it images of that size, "
-                f"or take fc:grid={self.size[0]} or gap, which accept any size."
+                f"head {self.spec!r} was made for {expected} feature maps and got {actual}: give it images of that "
+                f"size, or take fc:grid={self.size[0]} or gap, which accept any size."
             )
 
     def extra_repr(self) -> str:
@@ -199,16 +199,16 @@ def affine(layer: nn.Module, whose: str) -> tuple[Tensor, Tensor]:
         )
 
     def ask(x: Tensor) -> Tensor:
-        found: Tensor = layer(x.to(like))
-        return found
+        output: Tensor = layer(x.to(like))
+        return output
 
     with eval_mode(layer), torch.no_grad():
         nothing = ask(torch.zeros(1, width))
         rows = [ask(torch.eye(width)[i : i + UNITS]) - nothing for i in range(0, width, UNITS)]
         weight, bias = torch.cat(rows).t(), nothing[0]
         probe = torch.randn(2, width, generator=torch.Generator().manual_seed(0))
-        expected, said = probe.to(like) @ weight.t() + bias, ask(probe)
-    if not torch.allclose(said, expected, rtol=1e-2, atol=1e-2 * float(said.abs().max())):
+        expected, actual = probe.to(like) @ weight.t() + bias, ask(probe)
+    if not torch.allclose(actual, expected, rtol=1e-2, atol=1e-2 * float(actual.abs().max())):
         raise NotLinearError(
             f"{whose} has a {type(layer).__name__} for its last layer, which is not linear, so its parts do not add up "
             f"to the logit; gs.explain(model, images) gives gradient × activation"

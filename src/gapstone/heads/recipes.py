@@ -22,26 +22,26 @@ class Recipe:
     """What becomes of several pools' vectors: "cat" puts them one after another, "mean" averages them."""
     maps: bool = False
     """One map per class by 1×1 convolutions, then the pool, straight into softmax."""
-    own: dict[str, Range] = field(default_factory=dict)
+    parameters: dict[str, Range] = field(default_factory=dict)
 
     @property
     def options(self) -> dict[str, Range]:
-        return {"dropout": DROPOUT, **self.own}
+        return {"dropout": DROPOUT, **self.parameters}
 
 
 RECIPES: dict[str, Recipe] = {
     "gap": Recipe("global average pooling, then linear", ("mean",)),
     "gmp": Recipe("global max pooling, then linear", ("max",)),
-    "gem": Recipe("generalised-mean pooling, then linear", ("gem",), own={"p": (0.1, 100.0, False, "learned")}),
+    "gem": Recipe("generalised-mean pooling, then linear", ("gem",), parameters={"p": (0.1, 100.0, False, "learned")}),
     "lse": Recipe(
         "log-sum-exp pooling (a smooth maximum), then linear",
         ("logsumexp",),
-        own={"r": (0.01, 100.0, False, "learned")},
+        parameters={"r": (0.01, 100.0, False, "learned")},
     ),
     "avgmax": Recipe("average of mean and max pooling, then linear", ("mean", "max"), join="mean"),
     "catavgmax": Recipe("mean and max pooling side by side, then linear", ("mean", "max")),
     "nin": Recipe("one map per class (1×1 convolution), then global average pooling", ("mean",), maps=True),
-    "fc": Recipe("flatten, then linear", own={"grid": (1, 64, True, None)}),
+    "fc": Recipe("flatten, then linear", parameters={"grid": (1, 64, True, None)}),
 }
 
 
@@ -55,4 +55,4 @@ def recipe_of(name: str) -> Recipe | None:
         key: (p.least, p.most, p.whole, None if p.learned is None else "learned")
         for key, p in POOLS[name].parameters.items()
     }
-    return Recipe(f"{name} pooling, then linear", (OwnPool(name),), own=options)
+    return Recipe(f"{name} pooling, then linear", (OwnPool(name),), parameters=options)

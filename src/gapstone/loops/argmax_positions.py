@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gapstone.regions.places import Axis, Intervals, Labels, Place, Rectangles, Windows
+from gapstone.regions.places import Axis, Intervals, Labels, Place, Rectangles, Windows, spread
 
 
 def argmax_positions(place: Place, saved: Tensor, shape: tuple[int, ...], of_window: bool) -> Tensor:
@@ -15,9 +15,9 @@ def argmax_positions(place: Place, saved: Tensor, shape: tuple[int, ...], of_win
     if isinstance(place, Labels):
         return _of_labels(place, numbers)
     if isinstance(place, Rectangles):
-        firsts = [_spread(t, i, len(sizes)) for i, t in enumerate(place.starts)]
+        firsts = [spread(t, i, len(sizes)) for i, t in enumerate(place.starts)]
         radices = [
-            _spread(stop - start, i, len(sizes))
+            spread(stop - start, i, len(sizes))
             for i, (start, stop) in enumerate(zip(place.starts, place.stops, strict=True))
         ]
         steps = [1] * len(sizes)
@@ -34,8 +34,8 @@ def argmax_positions(place: Place, saved: Tensor, shape: tuple[int, ...], of_win
                 assert isinstance(axis, Windows)
                 begin = [cell * axis.stride - axis.before for cell in range(axis.cells)]
                 many = [axis.size] * axis.cells
-            firsts.append(_spread(torch.tensor([begin], device=saved.device), i, len(sizes)))
-            radices.append(_spread(torch.tensor([many], device=saved.device), i, len(sizes)))
+            firsts.append(spread(torch.tensor([begin], device=saved.device), i, len(sizes)))
+            radices.append(spread(torch.tensor([many], device=saved.device), i, len(sizes)))
         steps = [axis.step for axis in axes]
     at, stride = torch.zeros_like(numbers), 1
     for first, radix, step, size in zip(firsts[::-1], radices[::-1], steps[::-1], sizes[::-1], strict=True):
@@ -43,11 +43,6 @@ def argmax_positions(place: Place, saved: Tensor, shape: tuple[int, ...], of_win
         at = at + (first + numbers % radix * step).clamp(0, size - 1) * stride
         numbers, stride = numbers // radix, stride * size
     return at
-
-
-def _spread(per_cell: Tensor, axis: int, axes: int) -> Tensor:
-    """(R or 1, cells of one axis) → (R or 1, 1, …, cells, …)."""
-    return per_cell.view(len(per_cell), 1, *(per_cell.shape[1] if a == axis else 1 for a in range(axes)))
 
 
 def _of_labels(place: Labels, numbers: Tensor) -> Tensor:

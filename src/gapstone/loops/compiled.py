@@ -8,20 +8,25 @@ import platform
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from gapstone.loops import launch_places, launch_windows
+from gapstone.loops import kernel_arguments as a
+from gapstone.loops import launch_places, launch_windows, memory
 from gapstone.loops.argmax_positions import argmax_positions
-from gapstone.loops.kernel_call import KernelCall, position_type
+from gapstone.loops.kernel_call import KernelCall, KernelWork, position_type
 from gapstone.loops.memory_format import COMPUTED, STORAGE, arranged, settled
 from gapstone.loops.pool_call import Gradients, PoolCall
 from gapstone.loops.precision import answer_type
+from gapstone.loops.threads import launch
 from gapstone.pools import Definition
 from gapstone.pools.definition import looks_at, read_by_backward
 from gapstone.regions.places import PositionWeights, Sampled
+
+if TYPE_CHECKING:
+    from gapstone.loops.kernels import Kernel
 
 HALVES = (torch.bfloat16, torch.float16)
 FLOATS = (torch.float32, torch.float64, *HALVES)
@@ -32,16 +37,15 @@ POWERS = {"exp", "log", "expm1", "log1p", "pow"}
 class Launcher(Protocol):
     """What launch_places.py and launch_windows.py offer."""
 
-    def forward(self, call: KernelCall, out: Tensor, parts: tuple[int, ...], saved: list[Tensor]) -> None: ...
+    def template(self, call: KernelCall) -> tuple[str, bool]:
+        """The template, without its direction, and whether it masks places that are not on the map."""
+        ...
 
-    def backward(
-        self, call: KernelCall, grad: Tensor, out: Tensor | None, parts: tuple[int, ...], saved: list[Tensor],
-        slope: bool,
-    ) -> Gradients: ...  # fmt: skip
+    def meets(self, call: KernelCall) -> tuple[bool, bool]:
+        """Backward, whether a position is written more than once, and whether every position is written."""
+        ...
 
-    def forward_kernel(self, call: KernelCall, dtype: torch.dtype, parts: tuple[int, ...]) -> object: ...
-
-    def backward_kernel(self, call: KernelCall, parts: tuple[int, ...], slope: bool) -> object: ...
+    def work(self, call: KernelCall, backward: bool) -> KernelWork: ...
 
 
 _cannot: dict[str, str] = {}
@@ -91,11 +95,6 @@ MOST_PARTS = 4
 """Numbers of a state that the templates can save."""
 
 
-def serves(call: PoolCall) -> str | None:
-    """Why this loop is the one to take, after the tuned loop and torch's kernels."""
-    return None if refuses(call) else "derived from the pool's definition and compiled for this machine"
-
-
 @lru_cache
 def _looked_at_parts(pool: Definition) -> tuple[int, ...]:
     """The parts of the state that share or slope look at."""
@@ -130,46 +129,83 @@ def needs(call: PoolCall, slope: bool) -> tuple[bool, bool]:
 
 def forward(call: PoolCall, x: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The answers over a place, and what the backward needs besides x and the answers."""
-    kernel_call = _on(call, x)
-    out = kernel_call.empty(answer_type(call.pool, x.dtype))
+    call, x = _settled(call, x)
+    out = call.empty(answer_type(call.pool, x.dtype))
     parts = saved_parts(call) if call.requires_grad else ()
-    saved = [kernel_call.empty(kind) for kind in saved_types(call)] if call.requires_grad else []
+    saved = [call.empty(kind) for kind in saved_types(call)] if call.requires_grad else []
     if out.numel():
-        _launcher(kernel_call).forward(kernel_call, out, parts, saved)
+        launcher = _launcher(call)
+        arguments = {a.X: x.data_ptr(), a.OUT: out.data_ptr(), **_saved_at(parts, saved)}
+        _run(call, _kernel(call, launcher, parts), launcher.work(call, False), arguments, x.nbytes + out.nbytes)
     return out, saved
 
 
 def backward(
-    call: PoolCall,
-    grad: Tensor,
-    x: Tensor | None,
-    out: Tensor | None,
-    saved: Sequence[Tensor],
-    slope: bool = False,
+    call: PoolCall, grad: Tensor, x: Tensor | None, out: Tensor | None, saved: Sequence[Tensor], slope: bool = False
 ) -> Gradients:
     """d answer / d x and, per image and channel, d answer / d parameter, both times `grad`."""
-    kernel_call = KernelCall(call, None, call.channels_last) if x is None else KernelCall.of(call, arranged(x))
-    return _launcher(kernel_call).backward(
-        kernel_call,
-        kernel_call.like_answers(grad.to(call.dtype)),
-        None if out is None else kernel_call.like_answers(out),
-        saved_parts(call),
-        [kernel_call.like_answers(part) for part in saved],
-        slope,
-    )
+    x = None if x is None else arranged(x)
+    call = KernelCall._make(call) if x is None else KernelCall.on(call, x)
+    parts, launcher = saved_parts(call), _launcher(call)
+    grad = call.like_answers(grad.to(call.dtype))
+    out = None if out is None else call.like_answers(out)
+    saved = [call.like_answers(part) for part in saved]
+    add, covers = launcher.meets(call)
+    dx = memory.empty(call.shape, call.computed if add else call.dtype, call.channels_last)
+    if not covers or not grad.numel():
+        dx.zero_()
+    slopes = torch.zeros(call.shape[:2], dtype=call.computed) if slope else None
+    if grad.numel():
+        tensors = {a.X: x, a.GRAD: grad, a.OUT: out, a.DX: dx, a.SLOPES: slopes}
+        arguments = {at: 0 if tensor is None else tensor.data_ptr() for at, tensor in tensors.items()}
+        arguments |= {a.ADD: int(add), **_saved_at(parts, saved)}
+        size = call.numel * call.dtype.itemsize
+        _run(call, _kernel(call, launcher, parts, slope), launcher.work(call, True), arguments, size)
+    return dx.to(call.dtype), slopes
+
+
+def _saved_at(parts: Sequence[int], saved: Sequence[Tensor]) -> dict[int, int]:
+    return {a.KEPT0 + part: tensor.data_ptr() for part, tensor in zip(parts, saved, strict=True)}
+
+
+def _run(call: KernelCall, kernel: "Kernel", work: KernelWork, arguments: dict[int, int], size: int) -> None:
+    """`size`: bytes that are read and written."""
+    channels, parameter = call.shape[1], call.parameter()
+    arguments |= {**work.arguments, a.CHANNELS: channels}
+    if parameter is not None:
+        arguments[a.PARAMETER] = parameter.data_ptr()
+        arguments[a.PARAMETER_IMAGE] = channels * call.size if parameter.shape[0] > 1 else 0
+    launch(kernel, arguments, work.tasks, size, work.scratch)
+
+
+def _kernel(call: KernelCall, launcher: Launcher, parts: tuple[int, ...], slope: bool | None = None) -> "Kernel":
+    """`parts`: of the state, those that are saved. `slope`: backward, whether that of the parameter is asked for."""
+    from gapstone.loops.specialize import KernelKind, kernel
+
+    template, masked = launcher.template(call)
+    weighted, forward = isinstance(call.place, PositionWeights), slope is None
+    kind = KernelKind(
+        f"{template}_{'forward' if forward else 'backward'}", call.pool, STORAGE[call.dtype],
+        out=STORAGE[answer_type(call.pool, call.dtype) if forward else call.dtype],
+        position="u8" if position_type(call.place) == torch.uint8 else "i32", keep=parts,
+        counted=call.pool.count is not None and not weighted, weighted=weighted, masked=masked, slope=bool(slope),
+        dx="f32" if forward else STORAGE[call.computed if launcher.meets(call)[0] else call.dtype],
+    )  # fmt: skip
+    return kernel(kind)
 
 
 def kernels(call: PoolCall, x: Tensor) -> Iterator[Callable[[], object]]:
     """Functions that each ask for one of the kernels of such a call and of its gradient."""
-    kernel_call = _on(call, x)
-    launcher, parts = _launcher(kernel_call), saved_parts(call) if call.requires_grad else ()
-    yield lambda: launcher.forward_kernel(kernel_call, answer_type(call.pool, x.dtype), parts)
+    call, x = _settled(call, x)
+    launcher, parts = _launcher(call), saved_parts(call) if call.requires_grad else ()
+    yield lambda: _kernel(call, launcher, parts)
     if call.requires_grad:
-        yield lambda: launcher.backward_kernel(kernel_call, parts, call.learned)
+        yield lambda: _kernel(call, launcher, parts, call.learned)
 
 
-def _on(call: PoolCall, x: Tensor) -> KernelCall:
-    return KernelCall.of(call, settled(x) if call.requires_grad and call.pool.positional else arranged(x))
+def _settled(call: PoolCall, x: Tensor) -> tuple[KernelCall, Tensor]:
+    x = settled(x) if call.requires_grad and call.pool.positional else arranged(x)
+    return KernelCall.on(call, x), x
 
 
 def _launcher(call: KernelCall) -> Launcher:
@@ -178,5 +214,5 @@ def _launcher(call: KernelCall) -> Launcher:
 
 def positions(call: PoolCall, saved: Tensor) -> Tensor:
     """For each answer the position on the flattened map that a saved number stands for."""
-    of_window = launch_windows.fits(KernelCall(call, None, call.channels_last))
+    of_window = launch_windows.fits(KernelCall._make(call))
     return argmax_positions(call.place, saved, tuple(call.shape), of_window)

@@ -1,6 +1,6 @@
 """A call without torch's dispatcher, where nobody listens there: 15 µs less than through the operator.
 
-Only for places without tensors and parameters that are numbers; everything else goes through `gapstone::pool`.
+Only for windows, grids and masks, and parameters that are numbers; everything else goes through `gapstone::pool`.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gapstone.loops import operators
 from gapstone.loops.operators import LOOPS
 from gapstone.loops.pool_call import LoopName, PoolCall
-from gapstone.regions.places import Intervals
+from gapstone.regions.places import Intervals, Labels
 from gapstone.runtime.torch_internals import unwatched
 
 
@@ -28,8 +28,10 @@ def alone(x: Tensor) -> bool:
 
 
 def fits(call: PoolCall) -> bool:
-    """Whether a call that is seen by nobody may pass by torch's dispatcher: only its map is a tensor."""
-    return type(call.place) is Intervals and not any(isinstance(p, Tensor) for p in call.parameters)
+    """Whether a call that is seen by nobody may pass by torch's dispatcher: autograd need know of its map alone."""
+    place = call.place
+    whole_mask = type(place) is Labels and place.whole and type(place.labels) is Tensor
+    return (type(place) is Intervals or whole_mask) and not any(isinstance(p, Tensor) for p in call.parameters)
 
 
 def pool(call: PoolCall, loop: LoopName, x: Tensor) -> Tensor:
@@ -55,5 +57,5 @@ class _Pool(torch.autograd.Function):
         known = list(ctx.saved_tensors)
         if torch.is_grad_enabled() or not alone(grad):  # somebody differentiates the gradient, or looks on
             return operators.pool_backward(call, loop, grad, known), None, None
-        dx, _ = LOOPS[loop].backward(call, grad, *operators.given_back(call, LOOPS[loop], known, False))
+        dx, _ = LOOPS[loop].backward(call, grad, *operators.given_back(call, LOOPS[loop], known, False), False)
         return dx, None, None

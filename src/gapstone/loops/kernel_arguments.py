@@ -1,4 +1,4 @@
-"""What a compiled kernel is told: an array of int64, addresses and sizes, read by these indices."""
+"""The arguments of a compiled kernel: an array of int64, addresses and sizes, read by these indices."""
 
 # fmt: off
 (

@@ -9,11 +9,11 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -36,6 +36,13 @@ def njit(function: Callable[..., Any], tag: str, inline: bool = True) -> Any:
     # without the wrappers nobody calls, a kernel compiles in 4/5 of the time
     only = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     return numba.njit(error_model="numpy", forceinline=inline, **only)(function)
+
+
+def namespace(functions: Mapping[str, Any]) -> Any:
+    """What a template reads as `k.name`."""
+    made = ModuleType("k")
+    vars(made).update(functions)
+    return made
 
 
 # ---- names

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from gapstone.loops import background, compiled, native
-from gapstone.loops.operators import LOOPS
+from gapstone.loops.operators import KERNEL_LOOPS
 from gapstone.loops.pool_call import LoopName, PoolCall
 from gapstone.pools import BUILT_IN
 
@@ -28,7 +28,7 @@ def kernels_ready(call: PoolCall, loop: LoopName, x: Tensor) -> bool:
     if key in _ready:
         return True
     try:
-        if missing(LOOPS[loop].kernels(call, x), background.must_wait()):
+        if missing(KERNEL_LOOPS[loop].kernels(call, x), background.must_wait()):
             return False
     except Exception as error:
         if not own:

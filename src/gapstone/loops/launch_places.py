@@ -2,21 +2,15 @@
 
 from functools import lru_cache
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gapstone.loops import kernel_arguments as a
-from gapstone.loops.kernel_call import KernelCall
-from gapstone.loops.memory_format import STORAGE
-from gapstone.loops.pool_call import Gradients
-from gapstone.loops.threads import launch
+from gapstone.loops.kernel_call import KernelCall, KernelWork
 from gapstone.regions.places import Axis, Divisor, Intervals, Labels, PositionWeights, Rectangles, Windows
-
-if TYPE_CHECKING:
-    from gapstone.loops.kernels import Kernel
 
 MOST_KEPT = 1 << 16  # positions of a whole map whose list is kept for the next call
 RUN = 1024  # positions from which a contiguous whole map is faster as a run than with its channels as lanes
@@ -122,39 +116,9 @@ def _rectangles(call: KernelCall, place: Rectangles) -> tuple[dict[int, int], An
     return given, (starts, stops, images), prod(cells), prod(call.spatial)
 
 
-def common(call: KernelCall) -> tuple[dict[int, int], Tensor | None]:
-    parameter = call.parameter()
-    given = {a.CHANNELS: call.shape[1]}
-    if call.x is not None:
-        given[a.X] = call.x.data_ptr()
-    if parameter is not None:
-        given[a.PARAMETER] = parameter.data_ptr()
-        given[a.PARAMETER_IMAGE] = call.shape[1] * call.size if parameter.shape[0] > 1 else 0
-    return given, parameter
-
-
-def kernel_of(call: KernelCall, template: str, **more: Any) -> "Kernel":
-    from gapstone.loops.specialize import KernelKind, kernel
-
-    kind = KernelKind(
-        template, call.pool, STORAGE[call.dtype],
-        position="u8" if call.position == torch.uint8 else "i32",
-        counted=call.pool.count is not None and not isinstance(call.place, PositionWeights),
-        weighted=isinstance(call.place, PositionWeights),
-        **more,
-    )  # fmt: skip
-    return kernel(kind)
-
-
-def forward_kernel(call: KernelCall, dtype: torch.dtype, parts: tuple[int, ...]) -> "Kernel":
-    """`dtype`: of the answers. `parts`: of the state, those that are kept."""
-    return kernel_of(call, "runs_forward" if is_run(call) else "places_forward", out=STORAGE[dtype], keep=parts)
-
-
-def backward_kernel(call: KernelCall, parts: tuple[int, ...], slope: bool) -> "Kernel":
-    dx = STORAGE[call.computed if meets(call)[0] else call.dtype]
-    template = "runs_backward" if is_run(call) else "places_backward"
-    return kernel_of(call, template, out=STORAGE[call.dtype], keep=parts, slope=slope, dx=dx)
+def template(call: KernelCall) -> tuple[str, bool]:
+    """The template, without its direction; none masks places that are not on the map."""
+    return "runs" if is_run(call) else "places", False
 
 
 def _geometry(call: KernelCall, most: int) -> tuple[dict[int, int], int]:
@@ -183,61 +147,26 @@ def _geometry(call: KernelCall, most: int) -> tuple[dict[int, int], int]:
     return given, offset
 
 
-def forward(call: KernelCall, out: Tensor, parts: tuple[int, ...], saved: list[Tensor]) -> None:
-    assert call.x is not None
-    given, parameter = common(call)
+def work(call: KernelCall, backward: bool) -> KernelWork:
+    """How a call is cut: rows of answers, channels, and forward also cells."""
     place, alive, cells, most = describe(call)
     geometry, scratch = _geometry(call, most)
-    given |= {**place, **geometry, a.OUT: out.data_ptr(), a.CELLS: cells}
-    given |= {a.KEPT0 + part: tensor.data_ptr() for part, tensor in zip(parts, saved, strict=True)}
-    channels, item = call.shape[1], call.dtype.itemsize
-    given |= {a.OUT_ROW: channels * cells, a.OUT_LANE: 1 if call.answers_channels_last else cells}
-    given[a.OUT_CELL] = channels if call.answers_channels_last else 1
-    work = call.x.numel() * item + out.numel() * out.element_size()
+    channels, last = call.shape[1], call.answers_channels_last
+    arguments = {
+        **place, **geometry, a.CELLS: cells, a.OUT_ROW: channels * cells, a.OUT_LANE: 1 if last else cells,
+        a.OUT_CELL: channels if last else 1,
+    }  # fmt: skip
     if is_run(call):
-        tasks = call.rows * channels
-    else:
-        per_channel = max(1, prod(call.spatial) * item)
-        wanted = max(1, min(channels, TASK // per_channel))
-        channels_per_task = min(-(-wanted // call.lanes) * call.lanes, -(-channels // call.lanes) * call.lanes)
-        share = max(1, prod(call.spatial) // max(cells, 1)) * min(channels_per_task, channels) * item
-        cells_per_task = max(1, min(cells, TASK // share))
-        given |= {a.CHANNELS_PER_TASK: channels_per_task, a.CELLS_PER_TASK: cells_per_task}
-        tasks = call.rows * -(-channels // channels_per_task) * -(-cells // cells_per_task)
-    launch(forward_kernel(call, out.dtype, parts), given, tasks, work, scratch)
-    del alive, parameter  # alive until here
-
-
-def backward(
-    call: KernelCall, grad: Tensor, out: Tensor | None, parts: tuple[int, ...], saved: list[Tensor], slope: bool,
-) -> Gradients:  # fmt: skip
-    images, channels = call.shape[:2]
-    given, parameter = common(call)
-    place, alive, cells, most = describe(call)
-    geometry, scratch = _geometry(call, most)
-    given |= {**place, **geometry, a.GRAD: grad.data_ptr(), a.OUT: 0 if out is None else out.data_ptr(), a.CELLS: cells}
-    given |= {a.KEPT0 + part: tensor.data_ptr() for part, tensor in zip(parts, saved, strict=True)}
-    given |= {a.OUT_ROW: channels * cells, a.OUT_LANE: 1 if call.answers_channels_last else cells}
-    given[a.OUT_CELL] = channels if call.answers_channels_last else 1
-    add, covers = meets(call)
-    storage = call.computed if add else call.dtype
-    dx = call.like_x(storage, not covers)
-    slopes = torch.zeros((images, channels), dtype=call.computed) if slope else None
-    given |= {a.DX: dx.data_ptr(), a.ADD: int(add)}
-    given[a.SLOPES] = 0 if slopes is None else slopes.data_ptr()
-    if grad.numel():
-        work = images * channels * prod(call.spatial) * call.dtype.itemsize
-        if is_run(call):
-            tasks = images * channels
-        else:
-            wanted = max(1, min(channels, TASK // max(1, prod(call.spatial) * call.dtype.itemsize)))
-            given[a.CHANNELS_PER_TASK] = -(-wanted // call.lanes) * call.lanes
-            tasks = images * -(-channels // given[a.CHANNELS_PER_TASK])
-        launch(backward_kernel(call, parts, slope), given, tasks, work, scratch)
-    else:
-        dx.zero_()
-    del alive, parameter
-    return dx.to(call.dtype), slopes
+        return KernelWork(arguments, call.rows * channels, scratch, alive)
+    positions, item = prod(call.spatial), call.dtype.itemsize
+    wanted = max(1, min(channels, TASK // max(1, positions * item)))
+    per_task = arguments[a.CHANNELS_PER_TASK] = -(-wanted // call.lanes) * call.lanes
+    tasks = -(-channels // per_task)
+    if backward:
+        return KernelWork(arguments, call.shape[0] * tasks, scratch, alive)
+    share = max(1, positions // max(cells, 1)) * min(per_task, channels) * item
+    cells_per_task = arguments[a.CELLS_PER_TASK] = max(1, min(cells, TASK // share))
+    return KernelWork(arguments, call.rows * tasks * -(-cells // cells_per_task), scratch, alive)
 
 
 def meets(call: KernelCall) -> tuple[bool, bool]:

@@ -3,22 +3,13 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from gapstone.loops import kernel_arguments as a
-from gapstone.loops.kernel_call import KernelCall
-from gapstone.loops.launch_places import common, divisors, kernel_of
-from gapstone.loops.memory_format import STORAGE
-from gapstone.loops.pool_call import Gradients
-from gapstone.loops.threads import launch
+from gapstone.loops.kernel_call import KernelCall, KernelWork
+from gapstone.loops.launch_places import divisors
 from gapstone.regions.places import Divisor, Intervals, Windows
-
-if TYPE_CHECKING:
-    from gapstone.loops.kernels import Kernel
 
 FEWEST = 8  # answers per plane below which its channels make better lanes
 BAND = 1 << 14  # elements of scratch for a band: 64 KB of float32
@@ -31,10 +22,22 @@ def fits(call: KernelCall) -> bool:
     place = call.place
     if not isinstance(place, Intervals) or place.axes is None or call.channels_last:
         return False
-    axes = tuple(axis for axis in place.axes if isinstance(axis, Windows))
-    if len(axes) < len(place.axes) or prod(axis.cells for axis in axes) < FEWEST:
+    if not all(isinstance(axis, Windows) for axis in place.axes) or prod(call.cells) < FEWEST:
         return False
-    return plan(axes, call.spatial, place.divisor, call.lanes, call.size, 1 if call.pool.parameters else 64) is not None
+    return _plan_of(call, place) is not None
+
+
+def _plan_of(call: KernelCall, place: Intervals) -> "WindowsPlan | None":
+    most_planes = 1 if call.pool.parameters else 64
+    return plan(place.axes, call.spatial, place.divisor, call.lanes, call.size, most_planes)
+
+
+def _plan(call: KernelCall) -> "WindowsPlan":
+    """Of a call that fits."""
+    assert isinstance(call.place, Intervals)
+    made = _plan_of(call, call.place)
+    assert made is not None
+    return made
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,14 +96,8 @@ def plan(
     given = dict(zip(places, (table.ctypes.data for table in tables), strict=True))
     given |= {a.GROUP: group, a.BANDS: bands, a.ROWS_PER_BAND: rows, a.PHASE_ROWS: phase_rows, a.Q: q}
     given |= {a.D: depth, a.H: height, a.W: width, a.OD: deep.cells, a.OH: high.cells, a.OW: wide.cells}
-    given |= {
-        a.KD: deep.size,
-        a.KH: high.size,
-        a.KW: wide.size,
-        a.SD: deep.stride,
-        a.SH: high.stride,
-        a.SW: wide.stride,
-    }
+    given |= {a.KD: deep.size, a.KH: high.size, a.KW: wide.size}
+    given |= {a.SD: deep.stride, a.SH: high.stride, a.SW: wide.stride}
     given |= {a.BD: deep.before, a.BH: high.before, a.BW: wide.before, a.STEPD: deep.step, a.SLICE: slice_elements}
     flat = -(-(group * phase_rows * q + 2 * lanes) * 8 // 64) * 64
     slices = deep.size * slice_elements * size
@@ -135,63 +132,20 @@ def _divisors(
     return of_depth, np.tile(counts[:phase_rows], (group, 1)) if group > 1 else counts
 
 
-def _plan(call: KernelCall) -> WindowsPlan:
-    assert isinstance(call.place, Intervals)
-    axes = tuple(axis for axis in call.place.axes or () if isinstance(axis, Windows))
-    made = plan(axes, call.spatial, call.place.divisor, call.lanes, call.size, 1 if call.pool.parameters else 64)
-    assert made is not None
-    return made
+def template(call: KernelCall) -> tuple[str, bool]:
+    """The template, without its direction, and whether it masks places that are not on the map."""
+    return "windows", _plan(call).masked
 
 
-def forward_kernel(call: KernelCall, dtype: torch.dtype, parts: tuple[int, ...]) -> "Kernel":
-    """`dtype`: of the answers. `parts`: of the state, those that are kept."""
-    return kernel_of(call, "windows_forward", out=STORAGE[dtype], keep=parts, masked=_plan(call).masked)
-
-
-def backward_kernel(call: KernelCall, parts: tuple[int, ...], slope: bool) -> "Kernel":
-    return kernel_of(
-        call, "windows_backward", out=STORAGE[call.dtype], keep=parts, masked=_plan(call).masked, slope=slope,
-        dx=STORAGE[call.computed if _adds(call) else call.dtype],
-    )  # fmt: skip
-
-
-def _adds(call: KernelCall) -> bool:
-    """Whether a position's gradient is written in more than one go, and so is kept as it is computed with."""
-    return not (_plan(call).bands == 1 and len(call.spatial) < 3)
-
-
-def forward(call: KernelCall, out: Tensor, parts: tuple[int, ...], saved: list[Tensor]) -> None:
-    assert call.x is not None
+def meets(call: KernelCall) -> tuple[bool, bool]:
+    """Whether a position's gradient is written in more than one go, and whether all are written."""
     made = _plan(call)
-    given, parameter = common(call)
+    return made.bands > 1 or len(call.spatial) == 3, made.covers
+
+
+def work(call: KernelCall, backward: bool) -> KernelWork:
+    """How a call is cut: groups of planes, forward also bands of their rows."""
+    made = _plan(call)
     planes = call.shape[0] * call.shape[1]
-    given |= {**made.given, a.PLANES: planes, a.OUT: out.data_ptr()}
-    given |= {a.KEPT0 + part: tensor.data_ptr() for part, tensor in zip(parts, saved, strict=True)}
-    tasks = -(-planes // made.group) * made.bands
-    work = call.x.numel() * call.x.element_size() + out.numel() * out.element_size()
-    launch(forward_kernel(call, out.dtype, parts), given, tasks, work, made.scratch)
-    del parameter  # alive until here
-
-
-def backward(
-    call: KernelCall, grad: Tensor, out: Tensor | None, parts: tuple[int, ...], saved: list[Tensor], slope: bool,
-) -> Gradients:  # fmt: skip
-    made = _plan(call)
-    given, parameter = common(call)
-    images, channels = call.shape[:2]
-    planes = images * channels
-    add = _adds(call)
-    storage = call.computed if add else call.dtype
-    dx = call.like_x(storage, not made.covers)
-    slopes = torch.zeros((images, channels), dtype=call.computed) if slope else None
-    given |= {**made.given, a.PLANES: planes, a.GRAD: grad.data_ptr(), a.OUT: 0 if out is None else out.data_ptr()}
-    given |= {a.KEPT0 + part: tensor.data_ptr() for part, tensor in zip(parts, saved, strict=True)}
-    given |= {a.DX: dx.data_ptr(), a.ADD: int(add)}
-    given[a.SLOPES] = 0 if slopes is None else slopes.data_ptr()
-    if grad.numel():
-        work = planes * prod(call.spatial) * call.dtype.itemsize
-        launch(backward_kernel(call, parts, slope), given, -(-planes // made.group), work, made.scratch)
-    else:
-        dx.zero_()
-    del parameter
-    return dx.to(call.dtype), slopes
+    tasks = -(-planes // made.group) * (1 if backward else made.bands)
+    return KernelWork({**made.given, a.PLANES: planes}, tasks, made.scratch, made)

@@ -24,6 +24,9 @@ COMPUTED = {
 }
 """The type that the numbers of a map are computed with; int64 for all others."""
 
+VECTOR_BYTES = 128
+"""Of a vector in compiled loops: two AVX-512 registers. With one, each addition waits for the one before."""
+
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether the channels of a position lie side by side: torch's memory format, and a transposed (N, L, C)."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from gapstone.loops import compiled, reference
 from gapstone.loops.memory_format import is_channels_last, laid_out
 from gapstone.loops.place_encoding import check, decode, encode
-from gapstone.loops.pool_call import Layout, Loop, LoopName, Parameters, PoolCall
+from gapstone.loops.pool_call import KernelLoop, Layout, Loop, LoopName, Parameters, PoolCall
 from gapstone.loops.precision import answer_type, wide
 from gapstone.loops.tuned import dispatch as tuned
 from gapstone.pools import POOLS
@@ -24,9 +24,9 @@ Tensors = list[Tensor]
 Encoded = tuple[str, str, list[int], Tensors, list[float], Tensors]
 """A pool's name, a loop, a place as numbers and tensors, parameters as numbers (NaN: a tensor) and tensors."""
 
-LOOPS: dict[str, Loop] = {"compiled": compiled, "tuned": tuned, "reference": reference}
-OWN_KERNELS = ("compiled", "tuned")
-"""The loops that have kernels, which save something for the backward; the reference keeps x."""
+KERNEL_LOOPS: dict[str, KernelLoop] = {"compiled": compiled, "tuned": tuned}
+"""They save something for the backward; the reference keeps x."""
+LOOPS: dict[str, Loop] = {**KERNEL_LOOPS, "reference": reference}
 
 LIBRARY = torch.library.Library("gapstone", "FRAGMENT")
 CALL = "str name, str loop, SymInt[] numbers, Tensor[] places, float[] constants, Tensor[] tensors"
@@ -134,7 +134,7 @@ def _backward_fake(
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
     x, name, loop, numbers, places, constants, tensors, keep = inputs
     slope = any(t.requires_grad for t in tensors)
-    if keep and loop in OWN_KERNELS:
+    if keep and loop in KERNEL_LOOPS:
         call = PoolCall.of(POOLS[name], x, decode(numbers, places), _parameters(constants, tensors), keep)
         needs_x, needs_out = LOOPS[loop].needs(call, slope)
         known = [*([x] if needs_x else []), *output[: 1 if needs_out else 0], *output[1:]]
@@ -191,7 +191,7 @@ def _second(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     place, parameters = decode(ctx.numbers, places), _parameters(ctx.constants, tensors)
     call = _backward_call(grad, shape, last, dtype, name, place, parameters)
     nothing = [None] * len(places), _no_gradient(ctx.constants)
-    if loop in OWN_KERNELS and not LOOPS[loop].needs(call, slope)[0]:
+    if loop in KERNEL_LOOPS and not LOOPS[loop].needs(call, slope)[0]:
         assert grads[0] is not None
         linear = _linear(call, loop, grads[0], known).reshape(grad.shape)
         return linear, [None] * len(known), *(None,) * 7, *nothing, [None] * len(tensors)
@@ -201,7 +201,7 @@ def _second(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
 
 def _linear(call: PoolCall, loop: LoopName, gg: Tensor, known: Tensors) -> Tensor:
     if call.pool.positional:
-        at = LOOPS[loop].positions(call, known[-1])
+        at = KERNEL_LOOPS[loop].positions(call, known[-1])
         return gg.flatten(2).gather(2, at.flatten(2))
     return pool(PoolCall.of(call.pool, gg, call.place, call.parameters, torch.is_grad_enabled()), loop, gg)
 

@@ -15,8 +15,7 @@ from gapstone.loops.place_blocks import (
     block,
     count_of,
     fill,
-    kept,
-    kept_of,
+    fill_run,
     positions_of,
     pull,
     push,
@@ -24,7 +23,7 @@ from gapstone.loops.place_blocks import (
     shares,
     spill,
     together,
-)
+)  # fmt: skip
 from gapstone.loops.vector_memory import number, take
 
 k: Any = None
@@ -74,9 +73,8 @@ def places_forward(args: Any) -> None:
 def runs_forward(args: Any) -> None:
     """Whole maps, contiguous and long: one answer per task."""
     scratch = number(args, a.SCRATCH) + take(args + 8 * a.SLOT) * number(args, a.SCRATCH_BYTES)
-    buffer, levels, line = (
-        scratch + number(args, a.BUFFER), scratch + number(args, a.LEVELS), scratch + number(args, a.LINE)
-    )  # fmt: skip
+    buffer, levels = scratch + number(args, a.BUFFER), scratch + number(args, a.LEVELS)
+    line = scratch + number(args, a.LINE)
     length, channels = number(args, a.LENGTH), number(args, a.CHANNELS)
     own = k.counting() + k.full_position(0)
     plane = take(args + 8 * a.NEXT)
@@ -87,14 +85,11 @@ def runs_forward(args: Any) -> None:
         start = 0
         while start < length:
             rows = min(k.BLOCK, (length - start) // k.V)
+            fill_run(base, start, rows, length - start, buffer)
             if rows:
-                for q in range(rows):
-                    k.write(buffer + q * k.V * k.SIZE, k.read_x(base + (start + q * k.V) * k.ITEM))
                 push(levels, done, block(buffer, rows, start, k.V, own, 0, p), p)
                 start += rows * k.V
-            else:  # what is left is less than a vector
-                for q in range(length - start):
-                    k.write(buffer + q * k.SIZE, k.read_one_x(base + (start + q) * k.ITEM))
+            else:
                 inside = own < k.full_position(length - start)
                 push(levels, done, k.chosen(inside, block(buffer, 1, start, k.V, own, 0, p), k.empty()), p)
                 start = length
@@ -134,31 +129,25 @@ def places_backward(args: Any) -> None:
                 positions, count, listed = positions_of(args, row, image, cell, table)
                 for c in range(first_channel, last_channel, k.V):
                     lanes = min(k.V, channels - c)
-                    elements = image * (number(args, a.IMAGE_BYTES) // k.ITEM) + c * (
-                        number(args, a.LANE_BYTES) // k.ITEM
-                    )
+                    elements = (image * number(args, a.IMAGE_BYTES) + c * number(args, a.LANE_BYTES)) // k.ITEM
                     p = k.parameters(args, image, c, lanes, line)
                     at = row * number(args, a.OUT_ROW) + c * stride + cell * number(args, a.OUT_CELL)
-                    g = k.get_grad(number(args, a.GRAD), at, stride, lanes, line)
-                    out = k.get_out(number(args, a.OUT), at, stride, lanes, line) if NEEDS_OUT else k.full(0)
-                    state = kept(args, at, stride, lanes, line)
+                    g = k.get_grad(args, at, stride, lanes, line)
+                    out = k.get_out(args, at, stride, lanes, line) if NEEDS_OUT else k.full(0)
+                    state = k.get_parts(k.empty(), args, at, stride, lanes, line)
                     if COUNTED:
                         state = k.replace_count(state, k.full(count_of(args, cell, count)))
                     total = k.full(0)
                     for start in range(0, count, k.BLOCK):
                         size = min(k.BLOCK, count - start)
+                        at_positions = positions + 8 * start
                         if NEEDS_X:
-                            fill(
-                                args, number(args, a.X) + elements * k.ITEM, positions + 8 * start, size, lanes, buffer
-                            )
+                            fill(args, number(args, a.X) + elements * k.ITEM, at_positions, size, lanes, buffer)
                         weights = number(args, a.WEIGHTS) + (listed + start) * k.SIZE
                         total = total + shares(
                             buffer, to, size, start, 1, k.full_position(0), weights, g, out, state, p
                         )
-                        if number(args, a.DX):
-                            spill(
-                                args, number(args, a.DX) + elements * k.DX_ITEM, positions + 8 * start, size, lanes, to
-                            )
+                        spill(args, number(args, a.DX) + elements * k.DX_ITEM, at_positions, size, lanes, to)
                     if SLOPE:
                         k.write(line, total * g)
                         for lane in range(lanes):
@@ -170,18 +159,16 @@ def places_backward(args: Any) -> None:
 def runs_backward(args: Any) -> None:
     """Whole maps, contiguous and long."""
     scratch = number(args, a.SCRATCH) + take(args + 8 * a.SLOT) * number(args, a.SCRATCH_BYTES)
-    buffer, to, line = (
-        scratch + number(args, a.BUFFER), scratch + number(args, a.SPILL), scratch + number(args, a.LINE)
-    )  # fmt: skip
+    buffer, to, line = scratch + number(args, a.BUFFER), scratch + number(args, a.SPILL), scratch + number(args, a.LINE)
     length, channels = number(args, a.LENGTH), number(args, a.CHANNELS)
     own = k.counting() + k.full_position(0)
     plane = take(args + 8 * a.NEXT)
     while plane < number(args, a.TASKS):
         base, there = number(args, a.X) + plane * length * k.ITEM, number(args, a.DX) + plane * length * k.DX_ITEM
         p = k.parameters_of(args, plane // channels, plane % channels)
-        g = k.full(k.one_grad(number(args, a.GRAD) + plane * k.GRAD_ITEM))
-        out = k.full(k.one_out(number(args, a.OUT) + plane * k.OUT_ITEM)) if NEEDS_OUT else k.full(0)
-        state = kept_of(args, plane)
+        g = k.one_grad(args, plane)
+        out = k.one_out(args, plane) if NEEDS_OUT else k.full(0)
+        state = k.one_parts(k.empty(), args, plane)
         if COUNTED:
             state = k.replace_count(state, k.full(length))
         total = k.full(0)
@@ -190,21 +177,16 @@ def runs_backward(args: Any) -> None:
             rows = min(k.BLOCK, (length - start) // k.V)
             size = max(rows, 1)
             if NEEDS_X:
-                for q in range(rows):
-                    k.write(buffer + q * k.V * k.SIZE, k.read_x(base + (start + q * k.V) * k.ITEM))
-                if rows == 0:
-                    for q in range(length - start):
-                        k.write(buffer + q * k.SIZE, k.read_one_x(base + (start + q) * k.ITEM))
+                fill_run(base, start, rows, length - start, buffer)
             more = shares(buffer, to, size, start, k.V, own, 0, g, out, state, p)
             if rows == 0:
                 more = k.word.where(own < k.full_position(length - start), more, k.full(0))
             total = total + more
-            if number(args, a.DX):
-                for q in range(rows):
-                    k.write_dx(there + (start + q * k.V) * k.DX_ITEM, k.read(to + q * k.V * k.SIZE))
-                if rows == 0:
-                    for q in range(length - start):
-                        k.write_dx(there + (start + q) * k.DX_ITEM, k.read_one(to + q * k.SIZE))
+            for q in range(rows):
+                k.write_dx(there + (start + q * k.V) * k.DX_ITEM, k.read(to + q * k.V * k.SIZE))
+            if rows == 0:
+                for q in range(length - start):
+                    k.write_dx(there + (start + q) * k.DX_ITEM, k.read_one(to + q * k.SIZE))
             start += rows * k.V if rows else length
         if SLOPE:
             k.write(line, total * g)
@@ -215,4 +197,5 @@ def runs_backward(args: Any) -> None:
         plane = take(args + 8 * a.NEXT)
 
 
-HELPERS = (positions_of, count_of, together, fill, block, push, pull, put, kept, kept_of, spill, shares)
+INLINED = ()
+HELPERS = (positions_of, count_of, together, fill, fill_run, block, push, pull, put, spill, shares)

@@ -10,7 +10,7 @@ from gapstone.loops.vector_memory import number
 from gapstone.loops.vectors import added, scaled
 
 k: Any = None
-TERMS = MEAN = POSITIONAL = WEIGHTED = NEEDS_X = SLOPE = KEEP0 = KEEP1 = KEEP2 = KEEP3 = False
+TERMS = MEAN = WEIGHTED = NEEDS_X = SLOPE = False
 
 
 def positions_of(args: Any, row: Any, image: Any, cell: Any, table: Any) -> Any:
@@ -82,6 +82,15 @@ def fill(args: Any, base: Any, positions: Any, count: Any, lanes: Any, buffer: A
                 k.write(to + (i * k.V + lane) * k.SIZE, k.read_one_x(there))
             lane += 1
         q += more
+
+
+def fill_run(base: Any, start: Any, rows: Any, rest: Any, buffer: Any) -> None:
+    """Copy a block of a whole map: rows of vectors, or the rest that is less than a vector."""
+    for q in range(rows):
+        k.write(buffer + q * k.V * k.SIZE, k.read_x(base + (start + q * k.V) * k.ITEM))
+    if rows == 0:
+        for q in range(rest):
+            k.write(buffer + q * k.SIZE, k.read_one_x(base + (start + q) * k.ITEM))
 
 
 def block(buffer: Any, count: Any, first: Any, step: Any, line: Any, weights: Any, p: Any) -> Any:
@@ -160,50 +169,14 @@ def pull(levels: Any, done: Any, p: Any) -> Any:
 
 
 def put(args: Any, at: Any, stride: Any, lanes: Any, state: Any, p: Any, line: Any) -> None:
-    """Write an answer, and what is kept of its state."""
-    k.put_out(number(args, a.OUT), at, stride, lanes, k.answer(state, p), line)
-    if KEEP0 and number(args, a.KEPT0):
-        k.put_kept0(number(args, a.KEPT0), at, stride, lanes, state[0], line)
-    if KEEP1 and number(args, a.KEPT1):
-        k.put_kept1(number(args, a.KEPT1), at, stride, lanes, state[1], line)
-    if KEEP2 and number(args, a.KEPT2):
-        k.put_kept2(number(args, a.KEPT2), at, stride, lanes, state[2], line)
-    if KEEP3 and number(args, a.KEPT3):
-        k.put_kept3(number(args, a.KEPT3), at, stride, lanes, state[3], line)
+    """Write an answer, and what is saved of its state."""
+    k.put_out(args, at, stride, lanes, k.answer(state, p), line)
+    k.put_parts(state, args, at, stride, lanes, line)
 
 
-def kept(args: Any, at: Any, stride: Any, lanes: Any, line: Any) -> Any:
-    """What was kept of an answer's state; the rest is not looked at."""
-    state = k.empty()
-    if KEEP0:
-        state = k.replace0(state, k.get_kept0(number(args, a.KEPT0), at, stride, lanes, line))
-    if KEEP1:
-        state = k.replace1(state, k.get_kept1(number(args, a.KEPT1), at, stride, lanes, line))
-    if KEEP2:
-        state = k.replace2(state, k.get_kept2(number(args, a.KEPT2), at, stride, lanes, line))
-    if KEEP3:
-        state = k.replace3(state, k.get_kept3(number(args, a.KEPT3), at, stride, lanes, line))
-    return state
-
-
-def kept_of(args: Any, at: Any) -> Any:
-    """What was kept of one answer's state, in every lane."""
-    state = k.empty()
-    if KEEP0:
-        state = k.replace0(state, k.full(k.one_kept0(number(args, a.KEPT0) + at * k.KEPT0_ITEM)))
-    if KEEP1:
-        value = k.one_kept1(number(args, a.KEPT1) + at * k.KEPT1_ITEM)
-        state = k.replace1(state, k.full_position(value) if POSITIONAL else k.full(value))
-    if KEEP2:
-        state = k.replace2(state, k.full(k.one_kept2(number(args, a.KEPT2) + at * k.KEPT2_ITEM)))
-    if KEEP3:
-        state = k.replace3(state, k.full(k.one_kept3(number(args, a.KEPT3) + at * k.KEPT3_ITEM)))
-    return state
-
-
-def put_lanes(address: Any, at: Any, stride: Any, lanes: Any, value: Any, line: Any) -> None:
-    """Write the lanes of a vector, `stride` elements apart."""
-    to = address + at * k.BYTES
+def put_lanes(args: Any, at: Any, stride: Any, lanes: Any, value: Any, line: Any) -> None:
+    """Write the lanes of a vector, `stride` elements apart, to the memory that begins at argument `k.ADDRESS`."""
+    to = number(args, k.ADDRESS) + at * k.BYTES
     if stride == 1 and lanes == k.V:
         k.write_there(to, value)
         return
@@ -212,14 +185,32 @@ def put_lanes(address: Any, at: Any, stride: Any, lanes: Any, value: Any, line: 
         k.write_there(to + lane * stride * k.BYTES, k.read_one_own(line + lane * k.OWN))
 
 
-def get_lanes(address: Any, at: Any, stride: Any, lanes: Any, line: Any) -> Any:
+def get_lanes(args: Any, at: Any, stride: Any, lanes: Any, line: Any) -> Any:
     """Read the lanes of a vector, `stride` elements apart."""
-    source = address + at * k.BYTES
+    source = number(args, k.ADDRESS) + at * k.BYTES
     if stride == 1 and lanes == k.V:
         return k.read_there(source)
     for lane in range(lanes):
         k.write(line + lane * k.OWN, k.read_one_there(source + lane * stride * k.BYTES))
     return k.read_own(line)
+
+
+def get_one(args: Any, at: Any) -> Any:
+    """Read one number into every lane."""
+    return k.full(k.read_one_there(number(args, k.ADDRESS) + at * k.BYTES))
+
+
+def put_part(state: Any, args: Any, at: Any, stride: Any, lanes: Any, line: Any) -> Any:
+    k.put(args, at, stride, lanes, state[k.PART], line)
+    return state
+
+
+def get_part(state: Any, args: Any, at: Any, stride: Any, lanes: Any, line: Any) -> Any:
+    return k.replace(state, k.get(args, at, stride, lanes, line))
+
+
+def get_one_part(state: Any, args: Any, at: Any) -> Any:
+    return k.replace(state, k.get_one(args, at))
 
 
 def spill(args: Any, base: Any, positions: Any, count: Any, lanes: Any, buffer: Any) -> None:

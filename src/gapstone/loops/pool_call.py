@@ -134,22 +134,12 @@ Gradients = tuple[Tensor | None, Tensor | None]
 class Loop(Protocol):
     """What a module must offer to run pools: reference.py, compiled.py, tuned/dispatch.py."""
 
-    def serves(self, call: PoolCall) -> str | None:
-        """Why this loop is the one to take; None where it cannot run the call, or is not the fastest."""
-        ...
-
     def forward(self, call: PoolCall, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The answers, and what the backward needs besides x and the answers (`call.requires_grad`)."""
         ...
 
     def backward(
-        self,
-        call: PoolCall,
-        grad: Tensor,
-        x: Tensor | None,
-        out: Tensor | None,
-        saved: Sequence[Tensor],
-        slope: bool = False,
+        self, call: PoolCall, grad: Tensor, x: Tensor | None, out: Tensor | None, saved: Sequence[Tensor], slope: bool
     ) -> Gradients:
         """The gradients; x and out are given where `needs` asks for them. `slope`: of the parameter, too."""
         ...
@@ -162,10 +152,14 @@ class Loop(Protocol):
         """The types of the saved tensors; each has the answer's shape."""
         ...
 
+
+class KernelLoop(Loop, Protocol):
+    """A loop that has kernels, which save something for the backward: compiled.py, tuned/dispatch.py."""
+
     def positions(self, call: PoolCall, saved: Tensor) -> Tensor:
         """For each answer the position on the flattened map that a saved number stands for."""
         ...
 
     def kernels(self, call: PoolCall, x: Tensor) -> Iterator[Callable[[], object]]:
-        """Functions that each ask for one of the kernels of a call and of its gradient; none where it has none."""
+        """Functions that each ask for one of the kernels of a call and of its gradient."""
         ...

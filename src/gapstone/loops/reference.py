@@ -30,11 +30,6 @@ def pooled(call: PoolCall, x: Tensor) -> Tensor:
     return finished(call, states(call, x), x).to(answer_type(call.pool, call.dtype))
 
 
-def serves(call: PoolCall) -> str | None:
-    """Why this loop can run a call: always."""
-    return "runs every pool over every place, on every device"
-
-
 def needs(call: PoolCall, slope: bool) -> tuple[bool, bool]:
     """The backward reads x, and computes the states again."""
     return True, False
@@ -45,29 +40,15 @@ def saved_types(call: PoolCall) -> list[torch.dtype]:
     return []
 
 
-def kernels(call: PoolCall, x: Tensor) -> Iterator[Callable[[], object]]:
-    """There are none."""
-    return iter(())
-
-
-def positions(call: PoolCall, saved: Tensor) -> Tensor:
-    """Nothing is saved that could stand for a position."""
-    raise NotImplementedError("the reference loop saves no positions")
-
-
 def forward(call: PoolCall, x: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The answers over a place."""
     return pooled(call, x), []
 
 
 def backward(
-    call: PoolCall,
-    grad: Tensor,
-    x: Tensor | None,
-    out: Tensor | None = None,
-    saved: Sequence[Tensor] = (),
+    call: PoolCall, grad: Tensor, x: Tensor | None, out: Tensor | None = None, saved: Sequence[Tensor] = (),
     slope: bool = False,
-) -> Gradients:
+) -> Gradients:  # fmt: skip
     """The gradient of x in its own type; that of a parameter summed over all positions that share it."""
     assert x is not None
     x = wide(call.pool, x)

@@ -11,7 +11,7 @@ from torch import Tensor
 from gapstone.loops.pool_call import Parameters, PoolCall
 from gapstone.loops.tensor_math import NOWHERE, TensorMath
 from gapstone.pools import Definition
-from gapstone.regions.places import Axis, Intervals, Labels, PositionWeights, Rectangles, Windows
+from gapstone.regions.places import Axis, Intervals, Labels, PositionWeights, Rectangles, Windows, spread
 
 State = tuple[Tensor, ...]
 Index = tuple[Tensor, ...]
@@ -225,11 +225,8 @@ def taps(place: Rectangles, shape: torch.Size) -> Iterator[tuple[Index, Tensor]]
     images = place.images.view(-1, 1, *(1,) * axes)
     channels = torch.arange(shape[1], device=images.device).view(1, -1, *(1,) * axes)
 
-    def spread(t: Tensor, axis: int) -> Tensor:
-        return t.view(len(t), 1, *(t.shape[1] if a == axis else 1 for a in range(axes)))
-
-    starts = [spread(t, a) for a, t in enumerate(place.starts)]
-    stops = [spread(t, a) for a, t in enumerate(place.stops)]
+    starts = [spread(t, a, axes) for a, t in enumerate(place.starts)]
+    stops = [spread(t, a, axes) for a, t in enumerate(place.stops)]
     most = [max(1, int((e - s).max())) if len(images) else 1 for s, e in zip(starts, stops, strict=True)]
     for tap in product(*map(range, most)):
         where = [start + t for start, t in zip(starts, tap, strict=True)]

@@ -1,7 +1,7 @@
 """From a checked call and the loop that was chosen to the answer."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -19,7 +19,7 @@ class Runner(NamedTuple):
 
 def runner(call: PoolCall, loop: LoopName, x: Tensor) -> Runner:
     """How this call is answered by this loop. Nothing is checked."""
-    alone = loop in operators.OWN_KERNELS and direct.alone(x)
+    alone = loop in operators.KERNEL_LOOPS and direct.alone(x)
     if alone and not kernels_ready.kernels_ready(call, loop, x):
         return Runner(by_loop(call, kernels_ready.meanwhile(call, x), False), False)
     return Runner(by_loop(call, loop, alone), True)
@@ -34,6 +34,13 @@ def by_loop(call: PoolCall, loop: LoopName, alone: bool) -> Callable[[Tensor], T
     return lambda x: operators.pool(call, loop, x)
 
 
-def answer(call: PoolCall, loop: LoopName, x: Tensor) -> Tensor:
-    """The answer by the loop that was chosen."""
-    return runner(call, loop, x).run(x)
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+MOST_REMEMBERED = 4096
+
+
+def remember(table: dict[Key, Value], key: Key, value: Value) -> None:
+    """How calls like one before are answered; a table that is full begins anew."""
+    if len(table) >= MOST_REMEMBERED:
+        table.clear()
+    table[key] = value

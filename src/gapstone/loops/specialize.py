@@ -6,7 +6,6 @@ it once gave the mean. So every kernel has a name of its own, with a hash of all
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from math import inf
 from types import FunctionType, ModuleType
 from typing import Any
@@ -20,12 +19,10 @@ from gapstone.loops import kernel_arguments as a
 from gapstone.loops import kernel_code, over_places, over_windows, place_blocks, vector_math, vector_memory, vectors
 from gapstone.loops.kernel_code import bound, njit
 from gapstone.loops.kernels import Description, Kernels
+from gapstone.loops.memory_format import VECTOR_BYTES
 from gapstone.pools.definition import Definition, read_by_backward
 from gapstone.pools.digest import digest
 
-LANES = {"f32": 32, "f64": 16, "i64": 16}
-LEAST_INTEGER = {"u8": 0, "i8": -(2**7), "i16": -(2**15), "i32": -(2**31), "i64": -(2**63)}
-MOST_INTEGER = {"u8": 2**8 - 1, "i8": 2**7 - 1, "i16": 2**15 - 1, "i32": 2**31 - 1, "i64": 2**63 - 1}
 COMPUTED = {"f32": "f32", "bf16": "f32", "f16": "f32", "f64": "f64"}
 
 
@@ -48,6 +45,10 @@ class KernelKind:
     @property
     def computed(self) -> str:
         return COMPUTED.get(self.x, "i64")
+
+    @property
+    def lanes(self) -> int:
+        return VECTOR_BYTES // vectors.BYTES[self.computed]
 
 
 def _constants(kinds: list[tuple[str, float]], lanes: int) -> Any:
@@ -72,7 +73,7 @@ def _states(kinds: list[str], lanes: int) -> tuple[Any, Any, int]:
     i64 = ir.IntType(64)
 
     def at(builder: Any, address: Any, part: int) -> Any:
-        return builder.inttoptr(builder.add(address, ir.Constant(i64, part * stride)), ir.PointerType())
+        return vectors.pointer(builder, builder.add(address, ir.Constant(i64, part * stride)))
 
     @numba.extending.intrinsic
     def save(typing: Any, address: Any, state: Any) -> Any:
@@ -105,10 +106,10 @@ def _states(kinds: list[str], lanes: int) -> tuple[Any, Any, int]:
                 first = at(builder, values[0], part)
                 value = builder.load(first, align=4, typ=vector)
                 begin = builder.ptrtoint(first, i64)
-                second = builder.inttoptr(builder.add(begin, ir.Constant(i64, size * lanes)), ir.PointerType())
+                second = vectors.pointer(builder, builder.add(begin, ir.Constant(i64, size * lanes)))
                 builder.store(value, second, align=4)
                 moved = builder.add(begin, builder.mul(values[1], ir.Constant(i64, size)))
-                value = builder.load(builder.inttoptr(moved, ir.PointerType()), align=4, typ=vector)
+                value = builder.load(vectors.pointer(builder, moved), align=4, typ=vector)
                 builder.store(value, first, align=4)
             return context.get_dummy_value()
 
@@ -136,7 +137,8 @@ def empty_of(pool: Definition, kind: KernelKind) -> list[tuple[str, float]]:
             # where nobody asks for positions all are 0, and LLVM drops them: 1.5-2x faster
             made.append(("i32", 2**31 - 1 if kind.keep else 0))
         elif kind.computed == "i64" and value in (-inf, inf):
-            made.append(("i64", LEAST_INTEGER[kind.x] if value < 0 else MOST_INTEGER[kind.x]))
+            limits = np.iinfo("uint8" if kind.x == "u8" else f"int{8 * vectors.BYTES[kind.x]}")
+            made.append(("i64", limits.min if value < 0 else limits.max))
         else:
             made.append((kind.computed, int(value) if kind.computed == "i64" else float(np.float32(value))))
     return made
@@ -148,9 +150,8 @@ def _missing(*_: Any) -> Any:
 
 def _pool_functions(pool: Definition, kind: KernelKind, k: Any) -> None:
     """The pool's functions, all with the same arguments: x, a position, an answer, a state, a tuple of parameters."""
-    lanes = k.V
-    as_state = vectors.state_maker(kind.computed, lanes, (1,) if pool.positional else ())
-    as_sums = vectors.state_maker(kind.computed, lanes, ())
+    as_state = vectors.state_maker(kind.computed, k.V, (1,) if pool.positional else ())
+    as_sums = vectors.state_maker(kind.computed, k.V, ())
     full = k.full
     lift, combine, finish, share = (njit(f, k.TAG) for f in (pool.lift, pool.combine, pool.finish, pool.share))
     key, terms, slope = (njit(f, k.TAG) if f else _missing for f in (pool.key, pool.terms, pool.slope))
@@ -195,7 +196,7 @@ def _pool_functions(pool: Definition, kind: KernelKind, k: Any) -> None:
         setattr(k, name, njit(function, k.TAG))
 
 
-def _parameters(pool: Definition, k: Any, names: dict[str, Any]) -> None:
+def _parameters(pool: Definition, k: Any) -> None:
     if not pool.parameters:
 
         def none(args: Any, image: Any, c: Any, lanes: Any, line: Any) -> Any:
@@ -206,9 +207,8 @@ def _parameters(pool: Definition, k: Any, names: dict[str, Any]) -> None:
 
         k.parameters, k.parameters_of = njit(none, k.TAG), njit(none_of, k.TAG)
         return
-    number, read, read_one, write, full, size, lanes_in_all = (
-        vector_memory.number, k.read, k.read_one, k.write, k.full, k.SIZE, k.V
-    )  # fmt: skip
+    number, read, read_one, write, full = vector_memory.number, k.read, k.read_one, k.write, k.full
+    size, lanes_in_all = k.SIZE, k.V
     address, per_image = a.PARAMETER, a.PARAMETER_IMAGE
 
     def parameters(args: Any, image: Any, c: Any, lanes: Any, line: Any) -> Any:
@@ -227,23 +227,23 @@ def _parameters(pool: Definition, k: Any, names: dict[str, Any]) -> None:
     k.parameters, k.parameters_of = njit(parameters, k.TAG), njit(parameters_of, k.TAG)
 
 
-def _in_memory(k: Any, lanes: int, storage: str, own: str, functions: dict[str, Any]) -> dict[str, Any]:
-    """The functions that bring vectors to memory and back, for numbers that lie there as `storage`."""
-    there = ModuleType("there")
-    vars(there).update(
-        V=lanes, BYTES=vectors.BYTES[storage], OWN=vectors.BYTES[own], write=k.write,
-        write_there=vector_memory.writer(storage),
-        read_there=vector_memory.reader(storage, own, lanes),
-        read_8_there=vector_memory.reader(storage, own, 8),
-        read_one_there=vector_memory.reader(storage, own, 0),
-        read_own=vector_memory.reader(own, own, lanes),
-        read_8_own=vector_memory.reader(own, own, 8),
-        read_one_own=vector_memory.reader(own, own, 0),
-    )  # fmt: skip
-    made = {}
-    for name, function in functions.items():
-        made[name] = njit(bound(function, {**function.__globals__, "k": there}), f"{storage}_{own}_{k.TAG}")
+def chain(functions: list[Any], tag: str) -> Any:
+    """One function of (value, *rest): calls each in turn, with what the one before it returned."""
+
+    def unchanged(value: Any, *rest: Any) -> Any:
+        return value
+
+    made = njit(unchanged, tag)
+    for number, function in enumerate(reversed(functions)):
+        made = njit(_then(function, made), f"{number}_{tag}")
     return made
+
+
+def _then(first: Any, second: Any) -> Callable[..., Any]:
+    def both(value: Any, *rest: Any) -> Any:
+        return second(first(value, *rest), *rest)
+
+    return both
 
 
 def bind(kind: KernelKind) -> FunctionType:
@@ -255,30 +255,33 @@ def bind(kind: KernelKind) -> FunctionType:
     k.TAG = fingerprint(kind)
     empty = empty_of(pool, kind)
     _vectors(k, kind, pool, empty)
-    names: dict[str, Any] = {**(vars(over_windows) if windows else {**vars(place_blocks), **vars(over_places)}), "k": k}
-    names.update(
-        TERMS=pool.terms is not None, MEAN=pool.reference == "mean", WEIGHTED=kind.weighted, MASKED=kind.masked,
-        COUNTED=kind.counted, SLOPE=kind.slope, POSITIONAL=pool.positional,
-    )  # fmt: skip
     read = read_by_backward(kind.pool, kind.slope)
-    names.update(NEEDS_X="x" in read, NEEDS_OUT="out" in read)
-    names.update({f"KEEP{part}": part in kind.keep for part in range(4)})
+    names: dict[str, Any] = {
+        **vars(place_blocks), **vars(source), "k": k, "TERMS": pool.terms is not None,
+        "MEAN": pool.reference == "mean", "WEIGHTED": kind.weighted, "MASKED": kind.masked, "COUNTED": kind.counted,
+        "SLOPE": kind.slope, "NEEDS_X": "x" in read, "NEEDS_OUT": "out" in read,
+    }  # fmt: skip
     _pool_functions(pool, kind, k)
-    _parameters(pool, k, names)
-    _stores(k, kind, [c for c, _ in empty], windows)
-    for helper in source.HELPERS:
-        names[helper.__name__] = njit(bound(helper, names), k.TAG, inline=False)
+    _parameters(pool, k)
+    if windows:
+        _slots(k, kind, [c for c, _ in empty], names["NEEDS_OUT"])
+        for way, item in (("fill", k.ITEM), ("spill", k.DX_ITEM)):
+            row = njit(bound(names[f"{way}_row"], names), k.TAG, inline=False)
+            rows = bound(over_windows.move_rows, {**names, "move_row": row, "ITEM": item})
+            names[f"{way}_rows"] = njit(rows, f"{way}_{k.TAG}", inline=False)
+    else:
+        _stores(k, kind, [c for c, _ in empty])
+    for helper in (*source.INLINED, *source.HELPERS):
+        names[helper.__name__] = njit(bound(helper, names), k.TAG, inline=helper in source.INLINED)
     name = f"{kind.template}_{kind.pool.name}_{kind.x}_{k.TAG}"
     return bound(getattr(source, kind.template), names, name)
 
 
 def _vectors(k: Any, kind: KernelKind, pool: Definition, empty: list[tuple[str, float]]) -> None:
     """The numbers that are known, and the vectors' functions."""
-    computed, lanes = kind.computed, LANES[kind.computed]
-    k.V, k.HALF, k.SIZE, k.ITEM, k.DX_ITEM = (
-        lanes, lanes // 2, vectors.BYTES[computed], vectors.BYTES[kind.x], vectors.BYTES[kind.dx]
-    )  # fmt: skip
-    k.BLOCK, k.PIECE = 128, 8
+    computed, lanes = kind.computed, kind.lanes
+    k.V, k.HALF, k.BLOCK, k.PIECE = lanes, lanes // 2, 128, 8
+    k.SIZE, k.ITEM, k.DX_ITEM = (vectors.BYTES[name] for name in (computed, kind.x, kind.dx))
     k.full, k.counting = vectors.lanes_of(computed, lanes)
     k.full_position, _ = vectors.lanes_of("i32", lanes)
     k.empty = _constants(empty, lanes)
@@ -286,64 +289,91 @@ def _vectors(k: Any, kind: KernelKind, pool: Definition, empty: list[tuple[str, 
     k.save, (k.restore, k.rotate), k.STATE_BYTES = _states([c for c, _ in empty], lanes)
     k.chosen, k.word = vectors.chosen, vector_math
     k.replace_count = vectors.replacer(-1 if pool.count is None else pool.count)
-    k.replace0, k.replace1, k.replace2, k.replace3 = (vectors.replacer(part) for part in range(4))
-    k.read, k.read_one = vector_memory.reader(computed, computed, lanes), vector_memory.reader(computed, computed, 0)
-    k.write = _writer_of_own()
-    k.read_x, k.read_one_x = vector_memory.reader(kind.x, computed, lanes), vector_memory.reader(kind.x, computed, 0)
-    k.read_8_x = vector_memory.reader(kind.x, computed, 8)
-    k.read_dx, k.read_one_dx = (
-        vector_memory.reader(kind.dx, computed, lanes),
-        vector_memory.reader(kind.dx, computed, 0),
-    )
-    k.write_dx = vector_memory.writer(kind.dx)
+    reader, writer = vector_memory.reader, vector_memory.writer
+    k.read, k.read_one, k.write = reader(computed, computed, lanes), reader(computed, computed, 0), writer()
+    k.read_x, k.read_one_x, k.read_8_x = (reader(kind.x, computed, n) for n in (lanes, 0, 8))
+    k.read_dx, k.read_one_dx = reader(kind.dx, computed, lanes), reader(kind.dx, computed, 0)
+    k.write_dx = writer(kind.dx)
     k.turn_in = vector_memory.turner(kind.x, computed, computed)
     k.turn_out = vector_memory.turner(computed, computed, kind.dx)
     k.read_mask = vector_memory.mask_reader(lanes)
-    k.split = vector_memory.pair_splitter(kind.x, computed, lanes // 2)
-    k.weave = vector_memory.pair_weaver(computed, kind.dx, lanes // 2)
-    k.split_8, k.weave_8 = (
-        vector_memory.pair_splitter(kind.x, computed, 8),
-        vector_memory.pair_weaver(computed, kind.dx, 8),
-    )
+    k.split, k.split_8 = (vector_memory.pair_splitter(kind.x, computed, n) for n in (lanes // 2, 8))
+    k.weave, k.weave_8 = (vector_memory.pair_weaver(computed, kind.dx, n) for n in (lanes // 2, 8))
 
 
-def _stores(k: Any, kind: KernelKind, own_kinds: list[str], windows: bool) -> None:
-    """The functions that bring answers, gradients and saved parts of the state to memory and back."""
-    computed, lanes = kind.computed, LANES[kind.computed]
-    put, get = (
-        (over_windows.put_rows, over_windows.get_rows) if windows else (place_blocks.put_lanes, place_blocks.get_lanes)
-    )
-    prefix = "_rows" if windows else ""
-    stores = {"out": (kind.out, computed), "grad": (kind.out, computed)}
+def _stored(kind: KernelKind, computed_kinds: list[str], lanes: int) -> dict[str, Any]:
+    """For the answer, its gradient, and each saved part of the state: what brings it to memory and back."""
+    stored = {"out": (a.OUT, kind.out, kind.computed), "grad": (a.GRAD, kind.out, kind.computed)}
     for part in kind.keep:
-        stores[f"kept{part}"] = (kind.position if own_kinds[part] == "i32" else own_kinds[part], own_kinds[part])
-        setattr(k, f"KEPT{part}_ITEM", vectors.BYTES[stores[f"kept{part}"][0]])
-        setattr(k, f"KEPT{part}_OWN", vectors.BYTES[own_kinds[part]])
-        setattr(k, f"read_kept{part}", vector_memory.reader(own_kinds[part], own_kinds[part], lanes))
-    k.OUT_ITEM = k.GRAD_ITEM = vectors.BYTES[kind.out]
-    for what, (storage, own) in stores.items():
-        made = _in_memory(k, lanes, storage, own, {"put": put, "get": get})
-        setattr(k, f"put{prefix}_{what}", made["put"])
-        setattr(k, f"get{prefix}_{what}", made["get"])
-        setattr(k, f"one_{what}", vector_memory.reader(storage, own, 0))
+        computed = computed_kinds[part]
+        stored[f"part{part}"] = a.KEPT0 + part, kind.position if computed == "i32" else computed, computed
+    made: dict[str, Any] = {}
+    for what, (address, storage, computed) in stored.items():
+        k: Any = ModuleType(what)
+        k.ADDRESS, k.BYTES, k.OWN, k.V = address, vectors.BYTES[storage], vectors.BYTES[computed], lanes
+        k.write, k.write_there = vector_memory.writer(), vector_memory.writer(storage)
+        k.read_there, k.read_one_there = (vector_memory.reader(storage, computed, n) for n in (lanes, 0))
+        k.read_own, k.read_one_own = (vector_memory.reader(computed, computed, n) for n in (lanes, 0))
+        k.full, _ = vectors.lanes_of(computed, lanes)
+        if what.startswith("part"):
+            k.PART = address - a.KEPT0
+            k.replace = vectors.replacer(k.PART)
+        k.STORAGE, k.COMPUTED = storage, computed
+        made[what] = k
+    return made
 
 
-@lru_cache
-def _writer_of_own() -> Any:
-    """write(address, value): numbers as they are computed with."""
+def _bound_to(k: Any, tag: str, *functions: Any) -> list[Any]:
+    return [njit(bound(function, {**function.__globals__, "k": k}), f"{k.__name__}_{tag}") for function in functions]
 
-    @numba.extending.intrinsic
-    def write(typing: Any, address: Any, value: Any) -> Any:
-        scalar = value.kind if isinstance(value, vectors.Vector) else {v: n for n, v in vectors.SCALARS.items()}[value]
 
-        def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            pointer = builder.inttoptr(values[0], ir.PointerType())
-            builder.store(values[1], pointer, align=vectors.BYTES[scalar])
-            return context.get_dummy_value()
+def _stores(k: Any, kind: KernelKind, computed_kinds: list[str]) -> None:
+    """Over lists of positions: what is stored goes straight to memory."""
+    b, parts = place_blocks, []
+    for what, stored in _stored(kind, computed_kinds, k.V).items():
+        stored.put, stored.get, stored.get_one = _bound_to(stored, k.TAG, b.put_lanes, b.get_lanes, b.get_one)
+        if what.startswith("part"):
+            parts.append(_bound_to(stored, k.TAG, b.put_part, b.get_part, b.get_one_part))
+        else:
+            vars(k).update({f"put_{what}": stored.put, f"get_{what}": stored.get, f"one_{what}": stored.get_one})
+    puts, gets, ones = zip(*parts, strict=True) if parts else ((), (), ())
+    k.put_parts, k.get_parts, k.one_parts = (
+        chain(list(each), f"{way}_{k.TAG}") for way, each in (("put", puts), ("get", gets), ("one", ones))
+    )
 
-        return types.void(types.int64, value), emit
 
-    return write
+def _slots(k: Any, kind: KernelKind, computed_kinds: list[str], needs_out: bool) -> None:
+    """Over windows: what is stored waits in its slot of scratch until its rows are complete."""
+    w, forward = over_windows, kind.template == "windows_forward"
+    k.copy_x = _copier(kind.x, kind.computed, kind.computed, k.V, f"x_{k.TAG}")
+    rows: list[Any] = []
+    saves, restores = [], []
+    for what, stored in _stored(kind, computed_kinds, k.V).items():
+        if what.startswith("part"):
+            stored.SLOT = stored.PART + 1
+            save, restore = _bound_to(stored, k.TAG, w.save_part, w.restore_part)
+            saves.append(save)
+            restores.append(restore)
+        elif forward == (what == "out"):
+            stored.SLOT = 0
+        elif forward or not needs_out:
+            continue
+        else:
+            stored.SLOT = w.OUT_SLOT
+        computed, storage = stored.COMPUTED, stored.STORAGE
+        stored.copy_out = _copier(computed, storage, computed, k.V, f"out_{what}_{k.TAG}")
+        stored.copy_in = _copier(storage, computed, computed, k.V, f"in_{what}_{k.TAG}")
+        rows += _bound_to(stored, k.TAG, w.put_rows if forward else w.get_rows)
+    k.put_all = k.get_all = chain(rows, f"rows_{k.TAG}")
+    k.save_parts, k.restore_parts = chain(saves, f"save_{k.TAG}"), chain(restores, f"restore_{k.TAG}")
+
+
+def _copier(source: str, to: str, computed: str, lanes: int, tag: str) -> Any:
+    """over_windows.copy_row from one type in memory to another."""
+    k: Any = ModuleType("k")
+    k.V, k.FROM, k.TO, k.write = lanes, vectors.BYTES[source], vectors.BYTES[to], vector_memory.writer(to)
+    k.read, k.read_8, k.read_one = (vector_memory.reader(source, computed, n) for n in (lanes, 8, 0))
+    return njit(bound(over_windows.copy_row, {**vars(over_windows), "k": k}), tag, inline=False)
 
 
 def fingerprint(kind: KernelKind) -> str:

@@ -22,21 +22,22 @@ def threads_for(tasks: int, work: int) -> int:
     return min(torch.get_num_threads(), tasks)
 
 
+def run(kernel: Any, address: int, threads: int) -> None:
+    """Run a kernel on its table of arguments; it takes its tasks from a counter, so a slow thread takes fewer."""
+    parallel = openmp()
+    if threads > 1 and parallel is not None:
+        parallel(kernel.address, address, threads, 0)  # ctypes lets go of the GIL
+    else:
+        kernel.call(address)
+
+
 def launch(kernel: Any, arguments: dict[int, int], tasks: int, work: int, scratch_bytes: int) -> None:
-    """Run a kernel; it takes its tasks from a counter, so a slow thread takes fewer."""
+    """Run a kernel that reads and writes `work` bytes, with scratch for each of its threads."""
     threads = threads_for(tasks, work)
     scratch_bytes = -(-scratch_bytes // 64) * 64
     scratch = torch.empty(threads * scratch_bytes + 64, dtype=torch.uint8)
     table = np.zeros(a.HOW_MANY, np.int64)
-    arguments = {
-        **arguments,
-        a.TASKS: tasks,
-        a.SCRATCH: -(-scratch.data_ptr() // 64) * 64,
-        a.SCRATCH_BYTES: scratch_bytes,
-    }
+    begin = -(-scratch.data_ptr() // 64) * 64
+    arguments = {**arguments, a.TASKS: tasks, a.SCRATCH: begin, a.SCRATCH_BYTES: scratch_bytes}
     table[list(arguments)] = list(arguments.values())
-    parallel = openmp()
-    if threads > 1 and parallel is not None:
-        parallel(kernel.address, table.ctypes.data, threads, 0)  # ctypes lets go of the GIL
-    else:
-        kernel.call(table.ctypes.data)
+    run(kernel, table.ctypes.data, threads)

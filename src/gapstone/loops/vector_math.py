@@ -183,13 +183,13 @@ class Speaker:
         return self.builder.icmp_unsigned("==", self.builder.bitcast(condition, bits), ir.Constant(bits, -1))
 
 
-def _of_float32(name: str) -> Any:
-    """exp, log, …: the polynomial for float32; libm, lane by lane, for float64."""
+def _function(name: str, by_polynomial: bool = True) -> Any:
+    """A function of LLVM's (libm's, lane by lane, for exp and log); `by_polynomial`: Speaker's for float32."""
 
     @intrinsic
     def word(typing: Any, x: Any) -> Any:
         def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            if x.kind == "f32":
+            if by_polynomial and x.kind == "f32":
                 return getattr(Speaker(builder, x.lanes), name)(values[0])
             return call(builder, name, values[0])
 
@@ -198,7 +198,8 @@ def _of_float32(name: str) -> Any:
     return word
 
 
-exp, log, expm1, log1p = (_of_float32(name) for name in ("exp", "log", "expm1", "log1p"))
+exp, log, expm1, log1p = map(_function, ("exp", "log", "expm1", "log1p"))
+sqrt, abs = _function("sqrt", False), _function("fabs", False)
 
 
 @intrinsic
@@ -210,20 +211,6 @@ def pow(typing: Any, x: Any, p: Any) -> Any:
         return call(builder, "pow", values[0], power)
 
     return x(x, p), emit
-
-
-def _llvm(name: str) -> Any:
-    @intrinsic
-    def word(typing: Any, x: Any) -> Any:
-        def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            return call(builder, name, values[0])
-
-        return x(x), emit
-
-    return word
-
-
-sqrt, abs = _llvm("sqrt"), _llvm("fabs")
 
 
 @intrinsic

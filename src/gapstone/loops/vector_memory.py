@@ -9,7 +9,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from gapstone.loops.vectors import BYTES, ELEMENTS, SCALARS, Vector, constant, splat
+from gapstone.loops.vectors import BYTES, ELEMENTS, SCALARS, Vector, constant, pointer, splat
+
+NAMES = {scalar: name for name, scalar in SCALARS.items()}
 
 
 def widen(builder: Any, value: Any, storage: str, wanted: ir.Type) -> Any:
@@ -54,8 +56,14 @@ def in_memory(storage: str, kind: ir.Type) -> ir.Type:
     return _like(kind, ir.IntType(8 * BYTES[storage]))
 
 
-def _pointer(builder: Any, address: Any, kind: ir.Type) -> Any:
-    return builder.inttoptr(address, ir.PointerType())
+def load(builder: Any, address: Any, storage: str, wanted: ir.Type) -> Any:
+    """What lies at an address as `storage`, as the type it is computed with."""
+    raw = in_memory(storage, wanted)
+    return widen(builder, builder.load(pointer(builder, address), align=BYTES[storage], typ=raw), storage, wanted)
+
+
+def store(builder: Any, value: Any, address: Any, storage: str) -> None:
+    builder.store(narrow(builder, value, storage), pointer(builder, address), align=BYTES[storage])
 
 
 def reader(storage: str, kind: str, lanes: int) -> Any:
@@ -66,29 +74,32 @@ def reader(storage: str, kind: str, lanes: int) -> Any:
         result: Any = Vector(kind, lanes) if lanes else SCALARS[kind]
 
         def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            wanted = context.get_value_type(result)
-            raw = in_memory(storage, wanted)
-            value = builder.load(_pointer(builder, values[0], raw), align=BYTES[storage], typ=raw)
-            return widen(builder, value, storage, wanted)
+            return load(builder, values[0], storage, context.get_value_type(result))
 
         return result(types.int64), emit
 
     return read
 
 
-def writer(storage: str) -> Any:
-    """write(address, value): a vector's numbers side by side, or one number."""
+def writer(storage: str | None = None) -> Any:
+    """write(address, value): a vector's numbers side by side, or one number; None: as they are computed."""
 
     @intrinsic
     def write(typing: Any, address: Any, value: Any) -> Any:
+        kind = storage or (value.kind if isinstance(value, Vector) else NAMES[value])
+
         def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            stored = narrow(builder, values[1], storage)
-            builder.store(stored, _pointer(builder, values[0], stored.type), align=BYTES[storage])
+            store(builder, values[1], values[0], kind)
             return context.get_dummy_value()
 
         return types.void(types.int64, value), emit
 
     return write
+
+
+def not_zero(builder: Any, address: Any, kind: ir.Type) -> Any:
+    """Which of the bytes at an address are not 0; `kind`: one byte, or a vector of them."""
+    return builder.icmp_unsigned("!=", builder.load(pointer(builder, address), align=1, typ=kind), constant(kind, 0))
 
 
 def mask_reader(lanes: int) -> Any:
@@ -98,8 +109,7 @@ def mask_reader(lanes: int) -> Any:
     def read_mask(typing: Any, address: Any) -> Any:
         def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
             kind = ir.VectorType(ir.IntType(8), lanes)
-            value = builder.load(_pointer(builder, values[0], kind), align=1, typ=kind)
-            return builder.icmp_unsigned("!=", value, constant(kind, 0))
+            return not_zero(builder, values[0], kind)
 
         return Vector("i1", lanes)(types.int64), emit
 
@@ -117,11 +127,10 @@ def pair_splitter(storage: str, kind: str, lanes: int) -> Any:
             halves = []
             for start in (0, lanes * BYTES[storage]):
                 at = builder.add(values[0], ir.Constant(ir.IntType(64), start))
-                halves.append(builder.load(_pointer(builder, at, raw), align=BYTES[storage], typ=raw))
+                halves.append(builder.load(pointer(builder, at), align=BYTES[storage], typ=raw))
             for first, to in enumerate(values[1:]):
                 picks = ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(first, 2 * lanes, 2)))
-                part = widen(builder, builder.shuffle_vector(*halves, picks), storage, wanted)
-                builder.store(part, _pointer(builder, to, wanted), align=BYTES[kind])
+                store(builder, widen(builder, builder.shuffle_vector(*halves, picks), storage, wanted), to, kind)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, types.int64), emit
@@ -136,22 +145,15 @@ def pair_weaver(kind: str, storage: str, lanes: int) -> Any:
     def weave(typing: Any, even: Any, odd: Any, address: Any, add: Any) -> Any:
         def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
             own = ir.VectorType(ELEMENTS[kind], lanes)
-            halves = [builder.load(_pointer(builder, at, own), align=BYTES[kind], typ=own) for at in values[:2]]
-            mask = ir.VectorType(ir.IntType(1), lanes)
+            halves = [load(builder, at, kind, own) for at in values[:2]]
             adds = splat(builder, builder.icmp_signed("!=", values[3], ir.Constant(ir.IntType(64), 0)), lanes)
-            assert adds.type == mask
             for half in range(2):
                 places = [half * lanes // 2 + i // 2 + (i % 2) * lanes for i in range(lanes)]
                 picks = ir.Constant(ir.VectorType(ir.IntType(32), lanes), places)
                 value = builder.shuffle_vector(*halves, picks)
                 at = builder.add(values[2], ir.Constant(ir.IntType(64), half * lanes * BYTES[storage]))
-                raw = in_memory(storage, own)
-                there = widen(
-                    builder, builder.load(_pointer(builder, at, raw), align=BYTES[storage], typ=raw), storage, own
-                )
-                value = builder.select(adds, builder.fadd(there, value), value)
-                stored = narrow(builder, value, storage)
-                builder.store(stored, _pointer(builder, at, stored.type), align=BYTES[storage])
+                total = builder.fadd(load(builder, at, storage, own), value)
+                store(builder, builder.select(adds, total, value), at, storage)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, types.int64, types.int64), emit
@@ -166,16 +168,12 @@ def turner(source: str, kind: str, to: str) -> Any:
     def turn(typing: Any, address: Any, row: Any, to_address: Any, to_row: Any) -> Any:
         def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
             own = ir.VectorType(ELEMENTS[kind], 8)
-            raw = in_memory(source, own)
             i64 = ir.IntType(64)
 
             def at(start: Any, stride: Any, number: int) -> Any:
                 return builder.add(start, builder.mul(stride, ir.Constant(i64, number)))
 
-            rows = []
-            for i in range(8):
-                pointer = _pointer(builder, at(values[0], values[1], i), raw)
-                rows.append(widen(builder, builder.load(pointer, align=BYTES[source], typ=raw), source, own))
+            rows = [load(builder, at(values[0], values[1], i), source, own) for i in range(8)]
             for _ in range(3):  # three times: row i and row i + 4 become rows 2 i and 2 i + 1, interleaved
                 turned = []
                 for i in range(4):
@@ -185,9 +183,7 @@ def turner(source: str, kind: str, to: str) -> Any:
                         turned.append(builder.shuffle_vector(rows[i], rows[i + 4], picks))
                 rows = turned
             for i, value in enumerate(rows):
-                stored = narrow(builder, value, to)
-                pointer = _pointer(builder, at(values[2], values[3], i), stored.type)
-                builder.store(stored, pointer, align=BYTES[to])
+                store(builder, value, at(values[2], values[3], i), to)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, types.int64, types.int64), emit
@@ -201,7 +197,7 @@ def number(typing: Any, address: Any, index: Any) -> Any:
 
     def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         kind = ir.IntType(64)
-        return builder.load(builder.gep(_pointer(builder, values[0], kind), [values[1]], source_etype=kind), typ=kind)
+        return builder.load(builder.gep(pointer(builder, values[0]), [values[1]], source_etype=kind), typ=kind)
 
     return types.int64(types.int64, types.int64), emit
 
@@ -212,6 +208,6 @@ def take(typing: Any, address: Any) -> Any:
 
     def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         kind = ir.IntType(64)
-        return builder.atomic_rmw("add", _pointer(builder, values[0], kind), ir.Constant(kind, 1), "monotonic")
+        return builder.atomic_rmw("add", pointer(builder, values[0]), ir.Constant(kind, 1), "monotonic")
 
     return types.int64(types.int64), emit

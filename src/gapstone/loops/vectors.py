@@ -73,6 +73,11 @@ def declared(builder: Any, kind: ir.FunctionType, name: str) -> Any:
     return builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
 
 
+def pointer(builder: Any, address: Any) -> Any:
+    """Of an address, an int64."""
+    return builder.inttoptr(address, ir.PointerType())
+
+
 def unpack(builder: Any, value: Any) -> list[Any]:
     """A tuple's parts."""
     return [builder.extract_value(value, part) for part in range(len(value.type.elements))]
@@ -101,13 +106,6 @@ def _comparison(sign: str) -> Callable[..., Any]:
     return emit
 
 
-def _bits(name: str) -> Callable[..., Any]:
-    def emit(builder: Any, kind: Vector, a: Any, b: Any) -> Any:
-        return getattr(builder, name)(a, b)
-
-    return emit
-
-
 OPERATORS: dict[Any, tuple[Callable[..., Any], bool]] = {
     operator.add: (_arithmetic("add"), False),
     operator.sub: (_arithmetic("sub"), False),
@@ -119,8 +117,8 @@ OPERATORS: dict[Any, tuple[Callable[..., Any], bool]] = {
     operator.le: (_comparison("<="), True),
     operator.eq: (_comparison("=="), True),
     operator.ne: (_comparison("!="), True),
-    operator.and_: (_bits("and_"), False),
-    operator.or_: (_bits("or_"), False),
+    operator.and_: (_arithmetic("and_"), False),
+    operator.or_: (_arithmetic("or_"), False),
 }
 
 

@@ -156,11 +156,11 @@ def _head(form: Format, state: State, channels: int, what: str) -> tuple[State |
     """The head's tensors under the names `Head` has for them, and how many classes there are."""
     layers = list(form.linear)
     names = [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
-    there = [name for name in names if name in state]
-    if not there:
+    present = [name for name in names if name in state]
+    if not present:
         return None, None
-    if there != names:
-        raise ValueError(f"{what}: there is {', '.join(there)}, but not {', '.join(set(names) - set(there))}")
+    if present != names:
+        raise ValueError(f"{what}: there is {', '.join(present)}, but not {', '.join(set(names) - set(present))}")
     width = channels * (49 if form is VGG else 1)
     for layer in layers:
         weight, bias = state[f"{layer}.weight"], state[f"{layer}.bias"]
@@ -179,13 +179,13 @@ def _head(form: Format, state: State, channels: int, what: str) -> tuple[State |
 def _vgg_of_timm(state: State) -> State:
     """timm writes the first two of VGG's linear layers as convolutions, 7×7 and 1×1: the same numbers in that order."""
     names = {"pre_logits.fc1.": "classifier.0.", "pre_logits.fc2.": "classifier.3.", "head.fc.": "classifier.6."}
-    found: State = {}
+    renamed: State = {}
     for key, tensor in state.items():
-        theirs = next((name for name in names if key.startswith(name)), None)
-        found[key if theirs is None else names[theirs] + key.removeprefix(theirs)] = (
-            tensor if theirs is None or tensor.ndim < 2 else tensor.flatten(1)
-        )
-    return found
+        prefix = next((name for name in names if key.startswith(name)), None)
+        if prefix is not None:
+            key, tensor = names[prefix] + key.removeprefix(prefix), tensor.flatten(1) if tensor.ndim > 1 else tensor
+        renamed[key] = tensor
+    return renamed
 
 
 def _one_layer(state: State, path: Path) -> State:

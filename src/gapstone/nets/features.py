@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,17 +68,17 @@ class Features(nn.Module):
 
     def before_last(self, x: Tensor) -> Tensor:
         """What the last stage is given, (N, …), for images as `forward` takes them; nothing after it is computed."""
-        found: list[Tensor] = []
+        inputs: list[Tensor] = []
 
-        def stop(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
-            found.append(given[0])
+        def stop(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            inputs.append(args[0])
             raise _Reached
 
         handle = self.get_submodule(self.last_block).register_forward_pre_hook(stop)
         try:
             self(x)
         except _Reached:
-            return found[0]
+            return inputs[0]
         finally:
             handle.remove()
         raise AssertionError(f"{type(self).__name__} never reached its {self.last_block}")
@@ -142,12 +141,12 @@ def dry_run(features: nn.Module, channels: int, size: tuple[int, int]) -> DryRun
     images = torch.empty(2, channels, *size, device="meta")
     largest = 0
 
-    def seen(_module: nn.Module, given: tuple[Any, ...], made: Any) -> None:
+    def measure(_module: nn.Module, args: tuple[object, ...], output: object) -> None:
         nonlocal largest
-        tensors = {id(x): x for x in (*given, *(made if isinstance(made, tuple | list) else [made]))}
+        tensors = {id(x): x for x in (*args, *(output if isinstance(output, tuple | list) else [output]))}
         largest = max(largest, sum(x.nbytes for x in tensors.values() if isinstance(x, Tensor)))
 
-    handles = [m.register_forward_hook(seen) for m in features.modules() if next(m.children(), None) is None]
+    handles = [m.register_forward_hook(measure) for m in features.modules() if next(m.children(), None) is None]
     try:
         with torch.no_grad(), shapes_alone():
             maps = torch.func.functional_call(features, shapes, (images,))
@@ -177,16 +176,16 @@ def at_most(count: int) -> Iterator[None]:
     """While networks are built in this thread: TooManyParametersError as soon as they have more than `count`
     parameters together, before anything is done with them.
     """
-    thread, seen = threading.get_ident(), 0
+    thread, total = threading.get_ident(), 0
 
-    def registered(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal seen
+    def count_parameter(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal total
         if parameter is not None and threading.get_ident() == thread:
-            seen += parameter.numel()
-            if seen > count:
+            total += parameter.numel()
+            if total > count:
                 raise TooManyParametersError(f"more than {count:,} parameters")
 
-    handle = register_module_parameter_registration_hook(registered)
+    handle = register_module_parameter_registration_hook(count_parameter)
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gapstone.nets.features import Features, initialise
-from gapstone.nets.inception_blocks import Beside, Conv
+from gapstone.nets.inception_blocks import Beside, Conv, chain
 from gapstone.pooling import Pool
 from gapstone.regions import Grid, Window
 
@@ -103,7 +103,7 @@ class Auxiliary(nn.Module):
 def _inception(c_in: int, c1: int, c3_reduce: int, c3: int, c5_reduce: int, c5: int, projected: int) -> Beside:
     return Beside(
         branch1=Conv(c_in, c1, 1),
-        branch2=nn.Sequential(Conv(c_in, c3_reduce, 1), Conv(c3_reduce, c3, 3, padding=1)),
-        branch3=nn.Sequential(Conv(c_in, c5_reduce, 1), Conv(c5_reduce, c5, 3, padding=1)),
+        branch2=chain(c_in, (c3_reduce, 1), (c3, 3)),
+        branch3=chain(c_in, (c5_reduce, 1), (c5, 3)),
         branch4=nn.Sequential(Pool("max", over=Window(3, stride=1, padding=1)), Conv(c_in, projected, 1)),
     )

@@ -30,7 +30,7 @@ def check_pretrained(name: str) -> None:
     config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     if config is None or not config.has_weights:
         some = timm.list_pretrained(f"{name.partition('.')[0].rstrip('0123456789')}*")[:3]
-        way = f"such as {', '.join(f'timm:{one}' for one in some)}" if some else "see timm.list_pretrained()"
+        way = f"such as {', '.join(f'timm:{similar}' for similar in some)}" if some else "see timm.list_pretrained()"
         raise ValueError(f"timm:{name} has no pretrained weights; take one that has, {way}, or leave --pretrained out.")
     if _is_here(config):
         return
@@ -71,7 +71,7 @@ def _is_here(config: Any) -> bool:
             names = (config.hf_hub_filename,) if config.hf_hub_filename else FILES
             repository, _, revision = config.hf_hub_id.partition("@")
             return any(
-                isinstance(try_to_load_from_cache(repository, one, revision=revision or None), str) for one in names
+                isinstance(try_to_load_from_cache(repository, file, revision=revision or None), str) for file in names
             )
     if config.url:
         return bool((Path(torch.hub.get_dir()) / "checkpoints" / config.url.rpartition("/")[2]).is_file())

@@ -30,36 +30,20 @@ ENTRIES = {
         "nin:paper", 32, "block1.0", (("block1", 96, 1), ("block2", 192, 2), ("block3", 192, 4))
     ),
     "gapstone_nin_imagenet": Entry(
-        "nin:imagenet",
-        224,
-        "block1.0",
+        "nin:imagenet", 224, "block1.0",
         (("block1", 96, 4), ("block2", 256, 8), ("block3", 384, 16), ("block4", 1024, 32)),
     ),
     "gapstone_googlenet": Entry(
-        "googlenet",
-        224,
-        "conv1.conv",
-        (
-            ("conv1", 64, 2),
-            ("conv3", 192, 4),
-            ("inception3b", 480, 8),
-            ("inception4e", 832, 16),
-            ("inception5b", 1024, 32),
-        ),
+        "googlenet", 224, "conv1.conv",
+        (("conv1", 64, 2), ("conv3", 192, 4), ("inception3b", 480, 8), ("inception4e", 832, 16),
+         ("inception5b", 1024, 32)),
     ),
     "gapstone_inception_resnet_v1": Entry(
-        "inception_resnet_v1",
-        299,
-        "conv2d_1a.conv",
-        (
-            ("conv2d_2b", 64, 2),
-            ("conv2d_4a", 192, 4),
-            ("repeat_1", 256, 8),
-            ("repeat_2", 896, 16),
-            ("block8", 1792, 32),
-        ),
+        "inception_resnet_v1", 299, "conv2d_1a.conv",
+        (("conv2d_2b", 64, 2), ("conv2d_4a", 192, 4), ("repeat_1", 256, 8), ("repeat_2", 896, 16),
+         ("block8", 1792, 32)),
     ),
-}
+}  # fmt: skip
 default_cfgs: dict[str, dict[str, Any]] = {}
 """Where timm's `register_model` looks for them: in the module of what is registered."""
 

@@ -26,6 +26,24 @@ class Conv(nn.Module):
         return F.relu(self.bn(self.conv(x)), inplace=True)
 
 
+def chain(c_in: int, *steps: tuple[int, PerAxis], last: tuple[int, int, int] | None = None) -> nn.Sequential:
+    """Convolutions one after the other, (channels, kernel) each, that keep the size of the map.
+
+    last: one more, without padding: (channels, kernel, stride).
+
+    >>> chain(64, (96, 1), (128, (1, 7)))(torch.rand(1, 64, 17, 17)).shape
+    torch.Size([1, 128, 17, 17])
+    """
+    layers: list[nn.Module] = []
+    for channels, kernel in steps:
+        high, wide = (kernel, kernel) if isinstance(kernel, int) else kernel
+        layers.append(Conv(c_in, channels, kernel, padding=(high // 2, wide // 2)))
+        c_in = channels
+    if last is not None:
+        layers.append(Conv(c_in, *last))
+    return nn.Sequential(*layers)
+
+
 @final
 class Beside(nn.Module):
     """Branches of one input, their maps joined along the channels; each is kept under the name it is given.

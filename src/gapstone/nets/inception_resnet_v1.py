@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gapstone.nets.features import Features, initialise
-from gapstone.nets.inception_blocks import Beside, Conv
+from gapstone.nets.inception_blocks import Beside, Conv, chain
 from gapstone.pooling import Pool
 from gapstone.regions import Window
 
@@ -71,70 +71,45 @@ class Residual(nn.Module):
         self.conv2d = nn.Conv2d(joined, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        seen = torch.cat([getattr(self, name)(x) for name in self.names], 1)
-        y = x + self.scale * self.conv2d(seen)
+        joined = torch.cat([getattr(self, name)(x) for name in self.names], 1)
+        y = x + self.scale * self.conv2d(joined)
         return F.relu(y) if self.relu else y
 
 
 def _block35() -> Residual:
     """Figure 10."""
     return Residual(
-        256,
-        96,
-        scale=0.17,
-        relu=True,
-        branch0=Conv(256, 32, 1),
-        branch1=nn.Sequential(Conv(256, 32, 1), Conv(32, 32, 3, padding=1)),
-        branch2=nn.Sequential(Conv(256, 32, 1), Conv(32, 32, 3, padding=1), Conv(32, 32, 3, padding=1)),
-    )
+        256, 96, scale=0.17, relu=True, branch0=Conv(256, 32, 1), branch1=chain(256, (32, 1), (32, 3)),
+        branch2=chain(256, (32, 1), (32, 3), (32, 3)),
+    )  # fmt: skip
 
 
 def _reduction_a() -> Beside:
     """Figure 7, with k, l, m, n = 192, 192, 256, 384 of table 1: 896 channels, 17×17."""
     return Beside(
         branch0=Conv(256, 384, 3, stride=2),
-        branch1=nn.Sequential(Conv(256, 192, 1), Conv(192, 192, 3, padding=1), Conv(192, 256, 3, stride=2)),
+        branch1=chain(256, (192, 1), (192, 3), last=(256, 3, 2)),
         branch2=Pool("max", over=Window(3, stride=2)),
     )
 
 
 def _block17() -> Residual:
     """Figure 11."""
-    return Residual(
-        896,
-        256,
-        scale=0.1,
-        relu=True,
-        branch0=Conv(896, 128, 1),
-        branch1=nn.Sequential(
-            Conv(896, 128, 1),
-            Conv(128, 128, (1, 7), padding=(0, 3)),
-            Conv(128, 128, (7, 1), padding=(3, 0)),
-        ),
-    )
+    branch1 = (128, 1), (128, (1, 7)), (128, (7, 1))
+    return Residual(896, 256, scale=0.1, relu=True, branch0=Conv(896, 128, 1), branch1=chain(896, *branch1))
 
 
 def _reduction_b() -> Beside:
     """Figure 12: 1792 channels, 8×8."""
     return Beside(
-        branch0=nn.Sequential(Conv(896, 256, 1), Conv(256, 384, 3, stride=2)),
-        branch1=nn.Sequential(Conv(896, 256, 1), Conv(256, 256, 3, stride=2)),
-        branch2=nn.Sequential(Conv(896, 256, 1), Conv(256, 256, 3, padding=1), Conv(256, 256, 3, stride=2)),
+        branch0=chain(896, (256, 1), last=(384, 3, 2)),
+        branch1=chain(896, (256, 1), last=(256, 3, 2)),
+        branch2=chain(896, (256, 1), (256, 3), last=(256, 3, 2)),
         branch3=Pool("max", over=Window(3, stride=2)),
     )
 
 
 def _block8(scale: float, relu: bool) -> Residual:
     """Figure 13."""
-    return Residual(
-        1792,
-        384,
-        scale=scale,
-        relu=relu,
-        branch0=Conv(1792, 192, 1),
-        branch1=nn.Sequential(
-            Conv(1792, 192, 1),
-            Conv(192, 192, (1, 3), padding=(0, 1)),
-            Conv(192, 192, (3, 1), padding=(1, 0)),
-        ),
-    )
+    branch1 = (192, 1), (192, (1, 3)), (192, (3, 1))
+    return Residual(1792, 384, scale=scale, relu=relu, branch0=Conv(1792, 192, 1), branch1=chain(1792, *branch1))

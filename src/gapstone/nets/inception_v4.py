@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.nets.features import Features, initialise
-from gapstone.nets.inception_blocks import Beside, Conv
+from gapstone.nets.inception_blocks import Beside, Conv, chain
 from gapstone.pooling import Pool
 from gapstone.regions import Window
 
@@ -55,13 +55,8 @@ def _stem(in_channels: int) -> list[nn.Module]:
         Conv(32, 64, 3, padding=1),
         Beside(maxpool=_halve(), conv=Conv(64, 96, 3, stride=2)),
         Beside(
-            branch0=nn.Sequential(Conv(160, 64, 1), Conv(64, 96, 3)),
-            branch1=nn.Sequential(
-                Conv(160, 64, 1),
-                Conv(64, 64, (1, 7), padding=(0, 3)),
-                Conv(64, 64, (7, 1), padding=(3, 0)),
-                Conv(64, 96, 3),
-            ),
+            branch0=chain(160, (64, 1), last=(96, 3, 1)),
+            branch1=chain(160, (64, 1), (64, (1, 7)), (64, (7, 1)), last=(96, 3, 1)),
         ),
         Beside(conv=Conv(192, 192, 3, stride=2), maxpool=_halve()),
     ]
@@ -71,8 +66,8 @@ def _a() -> Beside:
     """Figure 4."""
     return Beside(
         branch0=Conv(384, 96, 1),
-        branch1=nn.Sequential(Conv(384, 64, 1), Conv(64, 96, 3, padding=1)),
-        branch2=nn.Sequential(Conv(384, 64, 1), Conv(64, 96, 3, padding=1), Conv(96, 96, 3, padding=1)),
+        branch1=chain(384, (64, 1), (96, 3)),
+        branch2=chain(384, (64, 1), (96, 3), (96, 3)),
         branch3=nn.Sequential(_average(), Conv(384, 96, 1)),
     )
 
@@ -81,7 +76,7 @@ def _reduction_a() -> Beside:
     """Figure 7, with k, l, m, n = 192, 224, 256, 384 of table 1."""
     return Beside(
         branch0=Conv(384, 384, 3, stride=2),
-        branch1=nn.Sequential(Conv(384, 192, 1), Conv(192, 224, 3, padding=1), Conv(224, 256, 3, stride=2)),
+        branch1=chain(384, (192, 1), (224, 3), last=(256, 3, 2)),
         branch2=_halve(),
     )
 
@@ -90,18 +85,8 @@ def _b() -> Beside:
     """Figure 5."""
     return Beside(
         branch0=Conv(1024, 384, 1),
-        branch1=nn.Sequential(
-            Conv(1024, 192, 1),
-            Conv(192, 224, (1, 7), padding=(0, 3)),
-            Conv(224, 256, (7, 1), padding=(3, 0)),
-        ),
-        branch2=nn.Sequential(
-            Conv(1024, 192, 1),
-            Conv(192, 192, (7, 1), padding=(3, 0)),
-            Conv(192, 224, (1, 7), padding=(0, 3)),
-            Conv(224, 224, (7, 1), padding=(3, 0)),
-            Conv(224, 256, (1, 7), padding=(0, 3)),
-        ),
+        branch1=chain(1024, (192, 1), (224, (1, 7)), (256, (7, 1))),
+        branch2=chain(1024, (192, 1), (192, (7, 1)), (224, (1, 7)), (224, (7, 1)), (256, (1, 7))),
         branch3=nn.Sequential(_average(), Conv(1024, 128, 1)),
     )
 
@@ -109,13 +94,8 @@ def _b() -> Beside:
 def _reduction_b() -> Beside:
     """Figure 8."""
     return Beside(
-        branch0=nn.Sequential(Conv(1024, 192, 1), Conv(192, 192, 3, stride=2)),
-        branch1=nn.Sequential(
-            Conv(1024, 256, 1),
-            Conv(256, 256, (1, 7), padding=(0, 3)),
-            Conv(256, 320, (7, 1), padding=(3, 0)),
-            Conv(320, 320, 3, stride=2),
-        ),
+        branch0=chain(1024, (192, 1), last=(192, 3, 2)),
+        branch1=chain(1024, (256, 1), (256, (1, 7)), (320, (7, 1)), last=(320, 3, 2)),
         branch2=_halve(),
     )
 
@@ -139,9 +119,9 @@ class InceptionC(nn.Module):
         self.branch3 = nn.Sequential(_average(), Conv(1536, 256, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        one = self.branch1_0(x)
-        two = self.branch2_2(self.branch2_1(self.branch2_0(x)))
-        forks = self.branch1_1a(one), self.branch1_1b(one), self.branch2_3a(two), self.branch2_3b(two)
+        first = self.branch1_0(x)
+        second = self.branch2_2(self.branch2_1(self.branch2_0(x)))
+        forks = self.branch1_1a(first), self.branch1_1b(first), self.branch2_3a(second), self.branch2_3b(second)
         return torch.cat([self.branch0(x), *forks, self.branch3(x)], 1)
 
 

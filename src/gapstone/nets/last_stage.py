@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -10,10 +9,10 @@ from torch import Tensor, nn
 @dataclass
 class ModuleCall:
     path: str
-    given: Tensor | None
+    input: Tensor | None
     """The one tensor it was called with; None where there were more arguments."""
-    gave: object = None
-    ended: int = 0
+    output: object = None
+    next_call: int = 0
     """How many calls had begun when it ended: the next one to begin has this number."""
 
 
@@ -30,7 +29,7 @@ def last_stage(net: nn.Module, run: Callable[[], Tensor], levels: list[str]) -> 
     calls, final = _calls(net, run)
     by_path = {call.path: call for call in calls}
     cuts = [by_path[path] for path in levels[-2::-1] if path in by_path]
-    for cut in [*cuts, *sorted(calls, key=lambda call: -call.ended)]:
+    for cut in [*cuts, *sorted(calls, key=lambda call: -call.next_call)]:
         chain = _chain(calls, cut, final)
         weights = [any(p.dim() > 1 for p in net.get_submodule(path).parameters()) for path in chain]
         if any(weights):
@@ -40,13 +39,13 @@ def last_stage(net: nn.Module, run: Callable[[], Tensor], levels: list[str]) -> 
 
 def _chain(calls: list[ModuleCall], cut: ModuleCall, final: Tensor) -> tuple[str, ...]:
     """The calls from `cut` to the end, if each is given just what the one before it gave; else ()."""
-    paths, tensor, place = [], cut.gave, cut.ended
+    paths, tensor, place = [], cut.output, cut.next_call
     while place < len(calls):
         call = calls[place]  # calls are in the order they began, so this is the outermost that comes next
-        if not isinstance(tensor, Tensor) or call.given is not tensor:
+        if not isinstance(tensor, Tensor) or call.input is not tensor:
             return ()
         paths.append(call.path)
-        tensor, place = call.gave, call.ended
+        tensor, place = call.output, call.next_call
     return tuple(paths) if tensor is final else ()
 
 
@@ -56,15 +55,15 @@ def _calls(net: nn.Module, run: Callable[[], Tensor]) -> tuple[list[ModuleCall],
     open_calls: list[ModuleCall] = []
     paths = {module: path for path, module in net.named_modules() if path}
 
-    def begin(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def begin(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         # Arguments that are None are the defaults of timm's blocks (attention masks, positions).
-        alone = len(args) == 1 and isinstance(args[0], Tensor) and all(value is None for value in named.values())
-        calls.append(ModuleCall(paths[module], args[0] if alone else None))
+        only = args[0] if len(args) == 1 and all(value is None for value in kwargs.values()) else None
+        calls.append(ModuleCall(paths[module], only if isinstance(only, Tensor) else None))
         open_calls.append(calls[-1])
 
-    def end(_module: nn.Module, _args: tuple[Any, ...], gave: object) -> None:
+    def end(_module: nn.Module, _args: tuple[object, ...], output: object) -> None:
         call = open_calls.pop()
-        call.gave, call.ended = gave, len(calls)
+        call.output, call.next_call = output, len(calls)
 
     before = [module.register_forward_pre_hook(begin, with_kwargs=True) for module in paths]
     after = [module.register_forward_hook(end) for module in paths]

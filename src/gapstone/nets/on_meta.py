@@ -15,24 +15,24 @@ from torch import Tensor
 from gapstone.tracing.trace import Arguments, Function, Keywords, Tracer
 
 
-def _itself(x: Tensor, *_: Any, **__: Any) -> Tensor:
+def _itself(x: Tensor, *_: object, **__: object) -> Tensor:
     return x
 
 
-def _like(x: Tensor, *_: Any, **__: Any) -> Tensor:
+def _like(x: Tensor, *_: object, **__: object) -> Tensor:
     return x.new_empty(x.shape)  # empty_like imports sympy there: 0.7 s
 
 
-def _broadcast(x: Tensor, other: Tensor | float, **_: Any) -> Tensor:
+def _broadcast(x: Tensor, other: Tensor | float, **_: object) -> Tensor:
     shape = torch.broadcast_shapes(x.shape, other.shape if isinstance(other, Tensor) else ())  # type: ignore[no-untyped-call]
     return x.new_empty(shape)
 
 
-def _normed(x: Tensor, normalized_shape: Sequence[int], *_: Any, **__: Any) -> Tensor | None:
+def _normed(x: Tensor, normalized_shape: Sequence[int], *_: object, **__: object) -> Tensor | None:
     return _like(x) if tuple(normalized_shape) == tuple(x.shape[-len(normalized_shape) :]) else None
 
 
-def _joined(tensors: Sequence[Tensor], dim: int = 0, **more: Any) -> Tensor | None:
+def _joined(tensors: Sequence[Tensor], dim: int = 0, **more: object) -> Tensor | None:
     shapes = [list(x.shape) for x in tensors]
     length = sum(shape.pop(dim) for shape in shapes)
     if more or any(shape != shapes[0] for shape in shapes):
@@ -85,9 +85,9 @@ class _Answered(Tracer):
         if answer is not None and args:
             tensors = [x for x in (args[0] if isinstance(args[0], list | tuple) else args) if isinstance(x, Tensor)]
             if tensors and all(x.is_meta and x.is_floating_point() and x.dtype == tensors[0].dtype for x in tensors):
-                found = answer(*args, **kwargs)
-                if found is not None:
-                    return found
+                shape = answer(*args, **kwargs)
+                if shape is not None:
+                    return shape
         return func(*args, **kwargs)
 
 

@@ -19,7 +19,7 @@ from gapstone.nets.zoo import TimmFeatures
 @dataclass(frozen=True)
 class Net:
     make: Callable[[int], Features]
-    says: str
+    description: str
     """One line, for the command line's help and the docs."""
     pretrained: str
     """The nearest thing with weights from ImageNet."""
@@ -54,7 +54,7 @@ NETS = {
     "resnet101": Net(partial(ResNet, depth=101), "ResNet-101: 42.5M parameters, stride 32", "timm:resnet101"),
 }
 
-NAMES: dict[str, str] = {name: net.says for name, net in NETS.items()}
+NAMES: dict[str, str] = {name: net.description for name, net in NETS.items()}
 """Name → one line about it, for every network of gapstone's own."""
 
 TIMM = "timm:NAME"

@@ -43,7 +43,7 @@ def unwrapped(state: State) -> State:
     ['fc.weight', 'fc.bias']
     """
     while state:
-        prefix = next((one for one in WRAPPERS if all(key.startswith(one) for key in state)), None)
+        prefix = next((wrapper for wrapper in WRAPPERS if all(key.startswith(wrapper) for key in state)), None)
         if prefix is None:
             break
         state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}

@@ -177,13 +177,13 @@ def _unused(net: Any, as_map: AsMap, images: Tensor) -> tuple[str, ...]:
     with torch.enable_grad():
         maps = as_map(net.forward_features(images), (images.shape[2], images.shape[3]))
         maps.backward(torch.ones_like(maps))
-    found: list[str] = []
+    unused: list[str] = []
     for path, module in net.named_modules():
         parameters = list(module.parameters())
-        inside = any(path.startswith(f"{outer}.") for outer in found)
+        inside = any(path.startswith(f"{outer}.") for outer in unused)
         if path and parameters and not inside and all(p.grad is None for p in parameters):
-            found.append(path)
-    return tuple(found)
+            unused.append(path)
+    return tuple(unused)
 
 
 def _drop(net: nn.Module, paths: tuple[str, ...]) -> None:

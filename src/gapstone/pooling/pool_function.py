@@ -12,12 +12,12 @@ from gapstone.loops import gathered, order_statistics, reference
 from gapstone.loops.choose_loop import choose_loop
 from gapstone.loops.direct import alone
 from gapstone.loops.mean_and_max import both_ready, fits_both, mean_and_max
-from gapstone.loops.operators import OWN_KERNELS
+from gapstone.loops.operators import KERNEL_LOOPS
 from gapstone.loops.place_encoding import check
 from gapstone.loops.pool_call import LoopName, PoolCall
 from gapstone.loops.precision import wide
 from gapstone.loops.resample import resample
-from gapstone.loops.run_call import by_loop, runner
+from gapstone.loops.run_call import by_loop, remember, runner
 from gapstone.pooling.call_checks import BY_VALUE, Value, check_map, check_place, tensors_of
 from gapstone.pooling.pool_names import composition_of, pool_named
 from gapstone.pooling.pool_parameters import named_parameters, own_parameters, parameter_values
@@ -91,7 +91,6 @@ def pool(x: Tensor, name: Name, over: Region = Whole(), **parameters: Value) -> 
 
 NUMBERS = {float, int}
 USUAL = {Tensor, nn.Parameter, float, int}
-MOST_REMEMBERED = 4096
 _remembered: dict[Key, Callable[[Tensor], Tensor]] = {}
 """How calls like one before are answered: their checks looked at nothing but what is in the key."""
 
@@ -128,7 +127,8 @@ def _composed(x: Tensor, name: AnyName, composition: Composition, over: Region, 
         answers = list(mean_and_max(x))
     else:
         named_parameters(name, parameters)
-        answers = [_pool(x, each, over, own_parameters(each, parameters)) for each in composition.pools]
+        members: tuple[Any, ...] = composition.pools
+        answers = [pool(x, member, over, **own_parameters(member, parameters)) for member in members]
     return torch.cat(answers, 1) if composition.join == "cat" else torch.stack(answers).mean(0)
 
 
@@ -166,12 +166,10 @@ def _one(
         return reference.pooled(PoolCall.for_reference(pool, x, place, values), x)
     call = PoolCall.of(pool, x, place, values, _requires_grad(x, values))
     if loop is not None:
-        return by_loop(call, loop, loop in OWN_KERNELS and alone(x))(x)
+        return by_loop(call, loop, loop in KERNEL_LOOPS and alone(x))(x)
     run, lasting = runner(call, choose_loop(call).loop, x)
     if key is not None and lasting:
-        if len(_remembered) >= MOST_REMEMBERED:
-            _remembered.clear()
-        _remembered[key] = run
+        remember(_remembered, key, run)
     return run(x)
 
 

@@ -1,20 +1,6 @@
 """WHAT is kept: one pool per file, five short functions each. To add one: one file here, one line below."""
 
-from gapstone.pools import (
-    attention,
-    gem,
-    l2,
-    logsumexp,
-    lp,
-    max,
-    mean,
-    min,
-    softmax,
-    std,
-    sum,
-    topk,
-    variance,
-)
+from gapstone.pools import attention, gem, l2, logsumexp, lp, max, mean, min, softmax, std, sum, topk, variance
 from gapstone.pools.compositions import COMPOSITIONS, Composition
 from gapstone.pools.definition import Definition, Parameter, define
 from gapstone.pools.whole_only import WHOLE_ONLY, WholeOnly

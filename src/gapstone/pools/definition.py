@@ -23,7 +23,7 @@ argument of `share` or `slope` whose name begins with an underscore is not read,
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from math import inf
 from types import FunctionType, ModuleType
@@ -170,27 +170,6 @@ def read_by_backward(pool: Definition, slope: bool) -> frozenset[str]:
 
 
 def define(file: ModuleType) -> Definition:
-    """Read a pool's file."""
-    return Definition(
-        name=file.__name__.rpartition(".")[2],
-        about=file.__doc__ or "",
-        empty=file.empty,
-        lift=file.lift,
-        combine=file.combine,
-        finish=file.finish,
-        share=file.share,
-        slope=getattr(file, "slope", None),
-        key=getattr(file, "key", None),
-        terms=getattr(file, "terms", None),
-        reference=getattr(file, "reference", None),
-        fold=getattr(file, "fold", None),
-        parameters=getattr(file, "parameters", {}),
-        adds_up=file.adds_up,
-        positional=getattr(file, "positional", False),
-        integers=getattr(file, "integers", None),
-        weighted=getattr(file, "weighted", False),
-        count=getattr(file, "count", None),
-        state=file.state,
-        nothing=file.nothing,
-        source=file.source,
-    )
+    """Read a pool's file, whose globals are named as the fields are."""
+    stated = {field.name: vars(file)[field.name] for field in fields(Definition) if field.name in vars(file)}
+    return Definition(name=file.__name__.rpartition(".")[2], about=file.__doc__ or "", **stated)

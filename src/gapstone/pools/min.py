@@ -6,6 +6,10 @@ The first position wins a tie and takes the whole gradient (torch's `x.amin` sha
 from math import inf
 from typing import Any
 
+from gapstone.pools.max import finish as finish
+from gapstone.pools.max import lift as lift
+from gapstone.pools.max import share as share
+
 m: Any = None  # the maths of the loop that is asking
 
 empty = inf, 2**62
@@ -17,23 +21,11 @@ integers = "same"
 source = "Durand, Thome, Cord: WELDON, CVPR 2016 (the lowest region beside the highest)"
 
 
-def lift(x: Any, i: Any) -> Any:
-    return x, i
-
-
 def combine(v: Any, i: Any, v2: Any, i2: Any) -> Any:
     nan, nan2 = v != v, v2 != v2
     tie = (v2 == v) | (nan & nan2)
     second = (v2 < v) | (nan2 & (v == v)) | (tie & (i2 < i))
     return m.where(second, v2, v), m.where(second, i2, i)
-
-
-def finish(v: Any, _i: Any) -> Any:
-    return v
-
-
-def share(_x: Any, i: Any, _out: Any, _v: Any, winner: Any) -> Any:
-    return m.where(i == winner, 1.0, 0.0)
 
 
 def fold(x: Any) -> Any:

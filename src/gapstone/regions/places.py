@@ -105,4 +105,9 @@ class Sampled:
     boxes: Intervals
 
 
+def spread(per_cell: Tensor, axis: int, axes: int) -> Tensor:
+    """(R, cells of one axis) → (R, 1, …, cells, …), which broadcasts with the cells of all `axes`."""
+    return per_cell.view(len(per_cell), 1, *(per_cell.shape[1] if a == axis else 1 for a in range(axes)))
+
+
 Place = Intervals | Rectangles | Labels | PositionWeights | Sampled

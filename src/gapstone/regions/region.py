@@ -33,7 +33,7 @@ def plain(value: Any) -> Any:
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         return plain(value.tolist())
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(plain(one) for one in value)
+        return tuple(plain(part) for part in value)
     return value
 
 

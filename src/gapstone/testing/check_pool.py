@@ -148,8 +148,8 @@ def _check_compiled(name: str, given: Given, signed: bool) -> None:
     learned = [key for key, parameter in POOLS[name].parameters.items() if parameter.learned]
     for region in (Whole(), Window(3, 1, 1), Grid(2), Mask(mask)):
         for laid in checks.layouts(x):
-            found = [_with_gradients(name, given, learned, loop, laid, region) for loop in ("reference", "compiled")]
-            for what, a, b in zip(("answer", "gradient", "slope"), *found, strict=False):
+            results = [_with_gradients(name, given, learned, loop, laid, region) for loop in ("reference", "compiled")]
+            for what, a, b in zip(("answer", "gradient", "slope"), *results, strict=False):
                 scale = float(a.abs().nan_to_num(0.0).max().clamp(min=1e-3))
                 where = f"the compiled loop's {what} over {region!r}, strides {laid.stride()}, is not the reference's"
                 checks.close(b, a, where, 2e-5, 2e-5 * scale)

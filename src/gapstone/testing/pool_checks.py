@@ -98,9 +98,9 @@ def check_gradient(ask: Ask, formula_of: Callable[[Tensor, Axis], Tensor], x: Te
     scale = right.abs().max().clamp(min=1e-3)
     count = 0
     for laid in layouts(x):
-        mine = laid.detach().requires_grad_()
-        out = ask(mine, case.region)
-        (dx,) = torch.autograd.grad(out, mine, g.reshape(out.shape))
+        leaf = laid.detach().requires_grad_()
+        out = ask(leaf, case.region)
+        (dx,) = torch.autograd.grad(out, leaf, g.reshape(out.shape))
         where = f"over {case.region!r} of a map {tuple(x.shape)}, strides {laid.stride()}, {x.dtype}"
         assert (dx.dtype, dx.shape) == (x.dtype, x.shape), f"the gradient {where} is {dx.dtype} {tuple(dx.shape)}"
         off = (dx.double() - right)[known].abs().amax()
@@ -133,8 +133,8 @@ def check_laws(definition: Definition, parameters: Parameters = ()) -> None:
     same(add(add(ones[0], ones[1]), ones[2]), grouped, "combine depends on how states are grouped")
     same(add(ones[3], ones[4]), add(ones[4], ones[3]), "combine depends on the order of states")
     total = ones[0]
-    for one in ones[1:]:
-        total = add(total, one)
+    for state in ones[1:]:
+        total = add(total, state)
     finished = pool.finish(*total, *parameters)
     block = states(PoolCall.for_reference(definition, x, Intervals(None), parameters), x)
     close(pool.finish(*block, *parameters), finished, "a block (fold or terms) is not its positions one by one")
@@ -213,8 +213,8 @@ def check_maps(name: str, parameters: Given, signed: bool) -> None:
     parts = x * share(x, OwnPool(name), **parameters)
     gap = (parts.sum((2, 3)) - pool(x, OwnPool(name), Whole(), **parameters)).abs().max()
     adds_up = bool(gap < 1e-10)
-    said = POOLS[name].adds_up
-    assert adds_up == said, f"adds_up={said}, and sum(x * share) is off the answer by {gap:.3g}"
+    stated = POOLS[name].adds_up
+    assert adds_up == stated, f"adds_up={stated}, and sum(x * share) is off the answer by {gap:.3g}"
 
 
 def check_weights(name: str, formula: Formula, parameters: Given, signed: bool) -> None:

@@ -94,12 +94,7 @@ def kernels(call: PoolCall, x: Tensor) -> Iterator[Callable[[], object]]:
 
 
 def backward(
-    call: PoolCall,
-    grad: Tensor,
-    x: Tensor | None,
-    out: Tensor | None,
-    saved: Sequence[Tensor],
-    slope: bool = False,
+    call: PoolCall, grad: Tensor, x: Tensor | None, out: Tensor | None, saved: Sequence[Tensor], slope: bool = False
 ) -> Gradients:
     """The gradient of x and, where `slope` asks for it, of the parameter."""
     from gapstone.loops.tuned import launch_pixels, launch_rows, launch_whole

@@ -1,11 +1,13 @@
-"""The vocabulary of the tuned kernels: what they do with sixteen float32 (or 64 bytes) at once.
+"""The instructions of the tuned kernels: what they do with sixteen float32 (or 64 bytes) at once.
 
-`Lanes` writes LLVM's instructions, as formulas; `words` wraps them as functions that a kernel calls. A mask is a vector
-of bits; a masked load touches no memory where the mask is false, and gives `blank` there (max: −∞, mean: 0).
+`Lanes` writes LLVM's instructions, as formulas; `lowered` wraps them as functions that a kernel calls. A mask is a
+vector of bits; a masked load touches no memory where the mask is false, and gives `blank` there (max: −∞, mean: 0).
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import inf
+from types import FunctionType, ModuleType
 from typing import Any
 
 from llvmlite import ir
@@ -13,13 +15,13 @@ from numba import types
 from numba.extending import intrinsic
 
 from gapstone.loops import vector_memory, vectors
-from gapstone.loops.vectors import BYTES, Vector, constant, splat
+from gapstone.loops.kernel_code import bound, namespace, njit
+from gapstone.loops.vectors import constant, pointer, splat
 
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 ELEMENTS = {"f32": ir.FloatType(), "i8": I8, "u8": I8}
 LEAST = {"f32": -inf, "i8": -128, "u8": 0}
 FAST = ("contract", "nsz")
-# Numba's names for integers of a vector of bytes
 vectors.ELEMENTS.update(i8=I8, u8=I8)
 
 
@@ -48,25 +50,22 @@ class Lanes:
 
     def load(self, address: Any, mask: Any = None, lanes: int | None = None) -> Any:
         wanted = self.vector(lanes)
-        raw = vector_memory.in_memory(self.storage, wanted)
-        pointer = self.b.inttoptr(address, ir.PointerType())
         if mask is None:
-            value = self.b.load(pointer, align=BYTES[self.storage], typ=raw)
-            return vector_memory.widen(self.b, value, self.storage, wanted)
+            return vector_memory.load(self.b, address, self.storage, wanted)
+        raw = vector_memory.in_memory(self.storage, wanted)
         direct = raw == wanted
         other = self.blank(lanes) if direct else constant(raw, 0)
-        value = self._masked("load", raw, raw, [pointer, mask, other])
+        value = self._masked("load", raw, raw, [pointer(self.b, address), mask, other])
         if direct:
             return value
         return self.b.select(mask, vector_memory.widen(self.b, value, self.storage, wanted), self.blank(lanes))
 
     def store(self, value: Any, address: Any, mask: Any = None, storage: str | None = None) -> None:
-        narrow = vector_memory.narrow(self.b, value, storage or self.storage)
-        pointer = self.b.inttoptr(address, ir.PointerType())
         if mask is None:
-            self.b.store(narrow, pointer, align=BYTES[storage or self.storage])
+            vector_memory.store(self.b, value, address, storage or self.storage)
         else:
-            self._masked("store", narrow.type, ir.VoidType(), [narrow, pointer, mask])
+            narrow = vector_memory.narrow(self.b, value, storage or self.storage)
+            self._masked("store", narrow.type, ir.VoidType(), [narrow, pointer(self.b, address), mask])
 
     def _masked(self, what: str, raw: Any, result: Any, values: list[Any]) -> Any:
         element = {"float": "f32"}.get(str(raw.element), str(raw.element))
@@ -78,9 +77,7 @@ class Lanes:
         """Into the second cache, for what comes next."""
         kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(), I32, I32, I32])
         function = vectors.declared(self.b, kind, "llvm.prefetch.p0")
-        self.b.call(
-            function, [self.b.inttoptr(address, ir.PointerType()), *(ir.Constant(I32, n) for n in (int(write), 2, 1))]
-        )
+        self.b.call(function, [pointer(self.b, address), *(ir.Constant(I32, n) for n in (int(write), 2, 1))])
 
     # ---- masks
 
@@ -124,26 +121,74 @@ class Lanes:
         return self.b.fcmp_unordered("uno", a, b)
 
 
-def word(result: Callable[..., Any], emit: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-    """A function for kernels: `emit(builder, *values)`, or None where there is nothing to give back."""
+def lowered(arguments: Sequence[Any], result: Any, emit: Callable[..., Any]) -> Any:
+    """A function for kernels: `emit(builder, *values)` writes it, and returns its value, a tuple's parts, or None."""
     names = ", ".join(f"a{n}" for n in range(len(arguments)))
     sig = result(*arguments)
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        made = emit(builder, *values)
-        if made is None:
+        value = emit(builder, *values)
+        if value is None:
             return context.get_dummy_value()
-        return context.make_tuple(builder, signature.return_type, made) if isinstance(made, tuple | list) else made
+        return context.make_tuple(builder, signature.return_type, value) if isinstance(value, tuple | list) else value
 
     space: dict[str, Any] = {"sig": sig, "codegen": codegen}
-    exec(
-        f"def word(typing{', ' if names else ''}{names}): return sig, codegen", space
-    )  # intrinsics need fixed arguments
-    return intrinsic(space["word"])
+    exec(f"def lowered(typing, {names}): return sig, codegen", space)  # intrinsics need fixed arguments
+    return intrinsic(space["lowered"])
 
 
-def vector(kind: str, lanes: int) -> Vector:
-    return Vector(kind, lanes)
+def set_flag(b: Any, address: Any, lanes: Any) -> None:
+    """1 at an address where a bit of a mask is set."""
+    bits = ir.IntType(lanes.type.count)
+    with b.if_then(b.icmp_unsigned("!=", b.bitcast(lanes, bits), ir.Constant(bits, 0)), likely=False):
+        b.store(ir.Constant(I64, 1), pointer(b, address))
+
+
+@dataclass(frozen=True)
+class WindowKernel:
+    """What a kernel over windows is compiled for."""
+
+    op: str
+    storage: str
+    kh: int
+    kw: int
+    sh: int
+    sw: int
+    exact = False
+
+    @property
+    def lanes(self) -> int:
+        return 64 if self.storage in ("u8", "i8") else 16
+
+    @property
+    def kind(self) -> str:
+        """What it computes with."""
+        return self.storage if self.storage in ("u8", "i8") else "f32"
+
+    @property
+    def notices(self) -> bool:
+        """NaN is noticed, where it is not minded."""
+        return self.op == "max" and not self.exact and self.kind == "f32"
+
+    def assemble(
+        self, template: ModuleType, names: tuple[str, str], numbers: dict[str, Any],
+        functions: Callable[[Any, bool], dict[str, Any]], tag: str,
+    ) -> FunctionType:  # fmt: skip
+        """The template's entry, which calls its part for what lies inside the map (`k.…_inside`) and at its edge.
+
+        `names`: of the entry and the part. `functions(self, edge)`: what both call. `tag` makes every helper's name its
+        own (decision 0007).
+        """
+        entry, part = names
+        k = namespace(functions(self, False))
+        for where in ("inside", "edge"):
+            edge = where == "edge"
+            space = {**vars(template), **numbers, "k": namespace(functions(self, edge)), "EDGE": edge}
+            for helper in vars(template).get("INLINED", ()):
+                space[helper.__name__] = njit(bound(helper, space), f"{where}_{tag}")
+            setattr(k, f"{part}_{where}", njit(bound(space[part], space), f"{where}_{tag}", inline=False))
+        name = f"{entry}_{self.op}_{self.storage}_{tag}"
+        return bound(vars(template)[entry], {**vars(template), **numbers, "k": k}, name)
 
 
 NUMBER = types.int64

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gapstone.loops import threads
 from gapstone.loops.kernels import Kernel
 from gapstone.loops.memory import empty
-from gapstone.loops.threads import ALONE
 from gapstone.loops.tuned import window_arguments as a
-from gapstone.runtime.torch_internals import openmp
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +42,8 @@ def copy(table: Any) -> Any:
 
 
 def run(kernel: Any, table: Any, tasks: int, work: int) -> None:
-    """Run a kernel that reads and writes `work` bytes. It takes its tasks from a counter: a slow thread takes fewer."""
-    if tasks > 1 and work > ALONE:
-        threads = min(torch.get_num_threads(), tasks)
-        parallel = openmp()
-        if threads > 1 and parallel is not None:
-            parallel(kernel.address, ctypes.addressof(table), threads, 0)  # ctypes lets go of the GIL
-            return
-    kernel.call(table)
+    """Run a kernel that reads and writes `work` bytes."""
+    threads.run(kernel, ctypes.addressof(table), threads.threads_for(tasks, work))
 
 
 def forward(

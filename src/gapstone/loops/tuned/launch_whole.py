@@ -235,12 +235,7 @@ def _avgmax(x: Tensor, out: tuple[Tensor, Tensor] | None, keep: bool) -> tuple[T
 
 
 def backward(
-    call: PoolCall,
-    grad: Tensor,
-    x: Tensor | None,
-    out: Tensor | None,
-    saved: Sequence[Tensor],
-    slope: bool = False,
+    call: PoolCall, grad: Tensor, x: Tensor | None, out: Tensor | None, saved: Sequence[Tensor], slope: bool = False
 ) -> Gradients:
     """d answer / d x and, per image and channel, d answer / d parameter, both times `grad`."""
     name, full, columns = call.name, torch.Size(call.shape), call.channels_last

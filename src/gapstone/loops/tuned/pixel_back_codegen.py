@@ -1,30 +1,21 @@
-"""The words of pixels_back.py for one window: what a row of windows brings to positions side by side."""
+"""The functions of pixels_back.py for one window: what a row of windows brings to positions side by side."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 
-from gapstone.loops.kernel_code import bound, njit
 from gapstone.loops.tuned import pixels_back
-from gapstone.loops.tuned.lanes import I8, I64, NUMBER, Lanes, word
-from gapstone.loops.vectors import BYTES, Vector, constant, splat, unpack
-
-LANES = 16
+from gapstone.loops.tuned.lanes import I8, I64, NUMBER, Lanes, WindowKernel, lowered
+from gapstone.loops.vectors import BYTES, Vector, constant, pointer, splat, unpack
 
 
 @dataclass(frozen=True)
-class PixelsBack:
+class PixelsBack(WindowKernel):
     """All that a kernel of pixels_back.py is compiled for."""
 
-    op: str
-    storage: str
-    kh: int
-    kw: int
-    sh: int
-    sw: int
     dh: int
     dw: int
     gw: int
@@ -50,95 +41,95 @@ class PixelsBack:
         return place if rest == 0 and 0 <= place < self.kw else None
 
     def bind(self, tag: str) -> Any:
-        """pixels_backward for this window; `tag` makes every helper's name its own (decision 0007)."""
-        numbers: dict[str, Any] = {
-            "KH": self.kh, "KW": self.kw, "SH": self.sh, "SW": self.sw, "DH": self.dh, "GW": self.gw, "V": LANES,
+        """pixels_backward for this window."""
+        numbers = {
+            "KH": self.kh, "KW": self.kw, "SH": self.sh, "SW": self.sw, "DH": self.dh, "GW": self.gw, "V": self.lanes,
             "ITEM": BYTES[self.storage], "REACH_H": (self.kh - 1) * self.dh + 1, "BEHIND": self.behind,
             "DEEP": self.deep, "MEAN": self.op == "mean", "MASKED": self.masked,
         }  # fmt: skip
-        k: Any = ModuleType("k")
-        for where in ("inside", "edge"):
-            inner: Any = ModuleType("k")
-            vars(inner).update(words(self, where == "edge"))
-            names = {**vars(pixels_back), **numbers, "k": inner}
-            setattr(k, f"block_{where}", njit(bound(pixels_back.block, names), f"{where}_{tag}", inline=False))
-        names = {**vars(pixels_back), **numbers, "k": k}
-        return bound(pixels_back.pixels_backward, names, f"pixels_backward_{self.op}_{self.storage}_{tag}")
+        return self.assemble(pixels_back, ("pixels_backward", "block"), numbers, functions, tag)
 
 
-def words(spec: Any, edge: bool) -> dict[str, Any]:
-    """Functions for pixels_back.py; at the edge, windows and positions that there are not are left out."""
-    state, mask = types.Tuple([Vector("f32", LANES)] * spec.columns), Vector("i1", LANES)
-    item = BYTES[spec.storage]
+class Gather:
+    """One window's instructions; `edge`: windows and positions that there are not are left out."""
 
-    def own(b: Any) -> Lanes:
-        return Lanes(b, spec.storage, LANES, "mean")  # blank is 0: a window that is not there brings nothing
+    def __init__(self, builder: Any, spec: PixelsBack, edge: bool) -> None:
+        self.b, self.spec, self.edge = builder, spec, edge
+        # blank is 0: a window that is not there brings nothing
+        self.lanes = Lanes(builder, spec.storage, spec.lanes, "mean")
 
-    def inside(b: Any, first: Any, n: int, length: Any) -> Any:
-        return b.icmp_unsigned("<", b.add(first, ir.Constant(I64, n)), length)
+    def inside(self, first: Any, n: int, length: Any) -> Any:
+        return self.b.icmp_unsigned("<", self.b.add(first, ir.Constant(I64, n)), length)
 
-    def step(b: Any, at: Any, size: Any, n: int) -> Any:
-        return b.add(at, b.mul(size, ir.Constant(I64, n)))
+    def step(self, at: Any, size: Any, n: int) -> Any:
+        return self.b.add(at, self.b.mul(size, ir.Constant(I64, n)))
 
-    def load_grad(b: Any, grad: Any, pixel: Any, blank: Any, n: int, j: Any, wide: Any, mask: Any) -> Any:
-        at = step(b, grad, pixel, n)
-        at = b.select(inside(b, j, n, wide), at, blank) if edge else at
-        return own(b).load(at, mask if spec.masked else None)
+    def window(self, at: Any, blank: Any, n: int, j: Any, wide: Any) -> Any:
+        """The address of window n of those that begin with number j; `blank` where there is none."""
+        return self.b.select(self.inside(j, n, wide), at, blank) if self.edge else at
 
-    def add_places(b: Any, total: Any, grad: Any, kept: Any, pixel: Any, blank: Any, place: Any, j: Any, wide: Any,
-                   mask: Any) -> Any:  # fmt: skip
-        sums, bytes_ = unpack(b, total), Lanes(b, "u8", LANES, "max")
-        base = splat(b, b.trunc(place, I8), LANES)
-        channels = b.sdiv(pixel, ir.Constant(I64, item))
+    def add_places(self, total: Any, grad: Any, kept: Any, pixel: Any, blank: Any, place: Any, j: Any, wide: Any,
+                   mask: Any) -> list[Any]:  # fmt: skip
+        """A maximum's gradient goes to the position that was kept."""
+        b, spec, places = self.b, self.spec, Lanes(self.b, "u8", self.spec.lanes, "max")
+        sums, on = unpack(b, total), mask if spec.masked else None
+        base = splat(b, b.trunc(place, I8), spec.lanes)
+        channels = b.sdiv(pixel, ir.Constant(I64, BYTES[spec.storage]))
         for n in range(spec.windows):
-            g = load_grad(b, grad, pixel, blank, n, j, wide, mask)
-            at = step(b, kept, channels, n)
-            at = b.select(inside(b, j, n, wide), at, blank) if edge else at
-            chosen = b.sub(bytes_.load(at, mask if spec.masked else None), base)
+            g = self.lanes.load(self.window(self.step(grad, pixel, n), blank, n, j, wide), on)
+            at = self.window(self.step(kept, channels, n), blank, n, j, wide)
+            chosen = b.sub(places.load(at, on), base)
             for column in range(spec.columns):
                 looks = spec.looks(n, column)
                 if looks is not None:
                     its = b.icmp_unsigned("==", chosen, constant(chosen.type, looks))
                     sums[column] = b.select(its, b.fadd(sums[column], g), sums[column])
-        return tuple(sums)
+        return sums
 
-    def add_means(b: Any, total: Any, grad: Any, pixel: Any, blank: Any, inverses: Any, j: Any, wide: Any,
-                  mask: Any) -> Any:  # fmt: skip
-        sums = unpack(b, total)
+    def add_means(self, total: Any, grad: Any, pixel: Any, blank: Any, inverses: Any, j: Any, wide: Any,
+                  mask: Any) -> list[Any]:  # fmt: skip
+        """A mean's gradient goes to all of its positions alike."""
+        b, spec = self.b, self.spec
+        sums, on = unpack(b, total), mask if spec.masked else None
         for n in range(spec.windows):
-            g = load_grad(b, grad, pixel, blank, n, j, wide, mask)
-            at = b.add(inverses, b.mul(b.add(j, ir.Constant(I64, n)), ir.Constant(I64, 4)))
-            at = b.select(inside(b, j, n, wide), at, inverses) if edge else at
-            by = b.load(b.inttoptr(at, ir.PointerType()), align=4, typ=ir.FloatType())
-            share = b.fmul(g, splat(b, by, LANES))
+            g = self.lanes.load(self.window(self.step(grad, pixel, n), blank, n, j, wide), on)
+            at = self.window(b.add(inverses, b.mul(b.add(j, ir.Constant(I64, n)), ir.Constant(I64, 4))), inverses, n, j,
+                             wide)  # fmt: skip
+            by = b.load(pointer(b, at), align=4, typ=ir.FloatType())
+            share = b.fmul(g, splat(b, by, spec.lanes))
             for column in range(spec.columns):
                 if spec.looks(n, column) is not None:
                     sums[column] = b.fadd(sums[column], share)
-        return tuple(sums)
+        return sums
 
-    def put(b: Any, dx: Any, pixel: Any, total: Any, u: Any, wide: Any, mask: Any) -> None:
-        for column, value in enumerate(unpack(b, total)):
-            there = mask if spec.masked else None
-            if edge:
-                on_map = splat(b, inside(b, u, column, wide), LANES)
-                there = b.and_(mask, on_map) if spec.masked else on_map
-            own(b).store(value, step(b, dx, pixel, column), there)
+    def put(self, dx: Any, pixel: Any, total: Any, u: Any, wide: Any, mask: Any) -> None:
+        for column, value in enumerate(unpack(self.b, total)):
+            there = mask if self.spec.masked else None
+            if self.edge:
+                on_map = splat(self.b, self.inside(u, column, wide), self.spec.lanes)
+                there = self.b.and_(mask, on_map) if self.spec.masked else on_map
+            self.lanes.store(value, self.step(dx, pixel, column), there)
 
-    def prefetch(b: Any, dx: Any, grad: Any, pixel: Any) -> None:
+    def prefetch(self, dx: Any, grad: Any, pixel: Any) -> None:
         """Into the second cache: the row of dx below, and the next row of windows."""
-        for column in range(spec.columns):
-            own(b).prefetch(step(b, dx, pixel, column))
-        for n in range(spec.behind, spec.windows):
-            own(b).prefetch(step(b, grad, pixel, n))
+        for column in range(self.spec.columns):
+            self.lanes.prefetch(self.step(dx, pixel, column))
+        for n in range(self.spec.behind, self.spec.windows):
+            self.lanes.prefetch(self.step(grad, pixel, n))
 
-    def made(arguments: list[Any], result: Any, emit: Any) -> Any:
-        return word(lambda *given: result(*given), emit, arguments)
+
+def functions(spec: PixelsBack, edge: bool) -> dict[str, Any]:
+    """Functions for pixels_back.py."""
+    state, mask = types.Tuple([Vector("f32", spec.lanes)] * spec.columns), Vector("i1", spec.lanes)
+
+    def of(method: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda b, *values: method(Gather(b, spec, edge), *values)
 
     return {
-        "there": made([NUMBER, NUMBER], mask, lambda b, c, channels: own(b).on(c, channels)),
-        "nothing": made([], state, lambda b: tuple([own(b).blank()] * spec.columns)),
-        "add_places": made([state, *[NUMBER] * 7, mask], state, add_places),
-        "add_means": made([state, *[NUMBER] * 6, mask], state, add_means),
-        "prefetch": made([NUMBER, NUMBER, NUMBER], types.void, prefetch),
-        "put": made([NUMBER, NUMBER, state, NUMBER, NUMBER, mask], types.void, put),
+        "there": lowered([NUMBER, NUMBER], mask, of(lambda own, c, channels: own.lanes.on(c, channels))),
+        "nothing": lowered([], state, of(lambda own: [own.lanes.blank()] * spec.columns)),
+        "add_places": lowered([state, *[NUMBER] * 7, mask], state, of(Gather.add_places)),
+        "add_means": lowered([state, *[NUMBER] * 6, mask], state, of(Gather.add_means)),
+        "prefetch": lowered([NUMBER, NUMBER, NUMBER], types.void, of(Gather.prefetch)),
+        "put": lowered([NUMBER, NUMBER, state, NUMBER, NUMBER, mask], types.void, of(Gather.put)),
     }

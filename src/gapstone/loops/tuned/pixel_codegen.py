@@ -1,33 +1,25 @@
-"""The words of pixels.py for one window: GH x GW answers, first across each row of x, then down the rows."""
+"""The functions of pixels.py for one window: GH x GW answers, first across each row of x, then down the rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
-from types import ModuleType
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 
-from gapstone.loops.kernel_code import bound, njit
 from gapstone.loops.tuned import pixels
-from gapstone.loops.tuned.lanes import I8, I16, I32, I64, NUMBER, Lanes, word
-from gapstone.loops.vectors import BYTES, Vector, constant, splat, unpack
+from gapstone.loops.tuned.lanes import I1, I8, I16, I32, I64, NUMBER, Lanes, WindowKernel, lowered, set_flag
+from gapstone.loops.vectors import BYTES, Vector, constant, pointer, splat, unpack
 
 State = list[Any]
 """A value, and where positions are kept also the byte that says which place it is from."""
 
 
 @dataclass(frozen=True)
-class Pixels:
+class Pixels(WindowKernel):
     """All that a kernel of pixels.py is compiled for."""
 
-    op: str
-    storage: str
-    kh: int
-    kw: int
-    sh: int
-    sw: int
     dh: int
     dw: int
     gh: int
@@ -36,15 +28,6 @@ class Pixels:
     keep: bool = False
     exact: bool = False
     masked: bool = False  # fewer channels than a register holds
-
-    @property
-    def lanes(self) -> int:
-        return 64 if self.storage in ("u8", "i8") else 16
-
-    @property
-    def notices(self) -> bool:
-        """NaN is noticed, where it is not minded."""
-        return self.op == "max" and not self.exact and self.storage not in ("u8", "i8")
 
     @property
     def reach_h(self) -> int:
@@ -56,31 +39,20 @@ class Pixels:
         return (self.gw - 1) * self.sw + (self.kw - 1) * self.dw + 1
 
     def bind(self, tag: str) -> Any:
-        """pixels_forward for this window; `tag` makes every helper's name its own (decision 0007)."""
-        numbers: dict[str, Any] = {
+        """pixels_forward for this window."""
+        numbers = {
             "SH": self.sh, "SW": self.sw, "GH": self.gh, "GW": self.gw, "V": self.lanes, "ITEM": BYTES[self.storage],
             "REACH_H": self.reach_h, "REACH_W": self.reach_w, "DEEP": self.deep, "KEEP": self.keep,
             "MEAN": self.op == "mean", "MASKED": self.masked,
         }  # fmt: skip
-        both = words(self)
-        k: Any = ModuleType("k")
-        vars(k).update(both["inside"])
-        for where, found in both.items():
-            inner: Any = ModuleType("k")
-            vars(inner).update(found)
-            names = {**vars(pixels), **numbers, "k": inner, "EDGE": where == "edge"}
-            setattr(k, f"block_{where}", njit(bound(pixels.block, names), f"{where}_{tag}", inline=False))
-        return bound(
-            pixels.pixels_forward, {**vars(pixels), **numbers, "k": k}, f"pixels_forward_{self.op}_{self.storage}_{tag}"
-        )
+        return self.assemble(pixels, ("pixels_forward", "block"), numbers, functions, tag)
 
 
 class Block:
     """One block's instructions."""
 
-    def __init__(self, builder: Any, spec: Any) -> None:
-        self.spec = spec
-        self.b = builder
+    def __init__(self, builder: Any, spec: Pixels, edge: bool) -> None:
+        self.spec, self.b, self.edge = spec, builder, edge
         self.lanes = Lanes(builder, spec.storage, spec.lanes, spec.op)
 
     def byte(self, value: int) -> ir.Constant:
@@ -105,49 +77,132 @@ class Block:
         """The state, its position `by` further on (modulo 256)."""
         return [v[0], self.b.add(v[1], self.byte(by))] if self.spec.keep and by % 256 else v
 
-    def slide(self, found: dict[int, State], size: int, stride: int, step: int, count: int) -> list[State]:
+    def slide(self, states: dict[int, State], size: int, stride: int, step: int, count: int) -> list[State]:
         """For each of `count` neighbouring windows its places joined. What neighbours share is joined once."""
         if stride > 1 or step > 1 or count == 1:
-            return [reduce(self.join, [found[n * stride + t * step] for t in range(size)]) for n in range(count)]
-        made = []
+            return [reduce(self.join, [states[n * stride + t * step] for t in range(size)]) for n in range(count)]
+        windows = []
         share = min(size, 2 if size < 4 else 4)
         for n in range(0, count, share):
             more = min(share, count - n) - 1
-            before = [reduce(self.join, [found[m] for m in range(n + more, n + size)])]
+            before = [reduce(self.join, [states[m] for m in range(n + more, n + size)])]
             for m in reversed(range(n, n + more)):
-                before.insert(0, self.join(found[m], before[0]))
-            made.append(before[0])
+                before.insert(0, self.join(states[m], before[0]))
+            windows.append(before[0])
             after: State = []
             for m in range(1, more + 1):
-                new = found[n + size + m - 1]
+                new = states[n + size + m - 1]
                 after = new if m == 1 else self.join(after, new)
-                made.append(self.join(before[m], after))
-        return made
+                windows.append(self.join(before[m], after))
+        return windows
 
-    def window(self, at: Callable[[int, int], Any], mask: Any, bad: Any, everything: bool) -> tuple[list[State], Any]:
-        """The block's answers, row by row, and where a NaN was seen. `at(r, s)`: where row r, column s of x lies."""
+    def split(self, total: Any) -> tuple[list[State], Any]:
+        """The answers' states, and where there was a NaN."""
+        flat, parts = unpack(self.b, total), 2 if self.spec.keep else 1
+        return [flat[n : n + parts] for n in range(0, len(flat) - 1, parts)], flat[-1]
+
+    def flat(self, states: list[State], bad: Any) -> tuple[Any, ...]:
+        return *(part for state in states for part in state), bad
+
+    def window(self, x: Any, row: Any, pixel: Any, blank: Any, y: Any, u: Any, high: Any, wide: Any, mask: Any,
+               bad: Any) -> tuple[Any, ...]:  # fmt: skip
+        """The block's answers; at the edge, `blank` is read where there is no position."""
+        b = self.b
+
+        def at(r: int, s: int) -> Any:
+            place = self.place(x, row, r, pixel, s)
+            if not self.edge:
+                return place
+            line, column = b.add(y, ir.Constant(I64, r)), b.add(u, ir.Constant(I64, s))
+            there = b.and_(b.icmp_unsigned("<", line, high), b.icmp_unsigned("<", column, wide))
+            return b.select(there, place, blank)
+
+        return self.flat(*self.answers(at, mask, bad))
+
+    def behind(self, total: Any, other: Any, d: Any) -> tuple[Any, ...]:
+        """Two slices' answers become one; d: the second one's number in the window."""
+        b, spec = self.b, self.spec
+        before, _ = self.split(total)
+        after, bad = self.split(other)
+        if spec.keep:
+            by = splat(b, b.trunc(b.mul(d, ir.Constant(I64, spec.kh * spec.kw)), I8), spec.lanes)
+            after = [[v, b.add(i, by)] for v, i in after]
+        return self.flat([self.join(v, x) for v, x in zip(before, after, strict=True)], bad)
+
+    def prefetch(self, x: Any, row: Any, pixel: Any, out: Any, out_row: Any) -> None:
+        """Into the second cache: what the block below this one looks at, and where its answers go."""
+        spec = self.spec
+        for r in range(spec.reach_h, spec.reach_h + spec.gh * spec.sh):
+            for s in range(spec.reach_w - spec.gw * spec.sw, spec.reach_w):
+                self.lanes.prefetch(self.place(x, row, r, pixel, s))
+        for r in range(spec.gh, 2 * spec.gh):
+            for s in range(spec.gw):
+                self.lanes.prefetch(self.place(out, out_row, r, pixel, s))
+
+    def put_all(self, part: int, storage: str, address: Any, row: Any, pixel: Any, total: Any, mask: Any) -> None:
+        for n, v in enumerate(self.split(total)[0]):
+            i, j = divmod(n, self.spec.gw)
+            self.put(v[part], self.place(address, row, i, pixel, j), mask, storage)
+
+    def answers(self, at: Callable[[int, int], Any], mask: Any, bad: Any) -> tuple[list[State], Any]:
+        """Row by row, and where there was a NaN. `at(r, s)`: where row r, column s of x lies."""
         spec = self.spec
         columns = sorted({j * spec.sw + s * spec.dw for j in range(spec.gw) for s in range(spec.kw)})
         lines = sorted({i * spec.sh + r * spec.dh for i in range(spec.gh) for r in range(spec.kh)})
-        rows, seen = {}, []
+        rows, looked_at = {}, []
         for r in lines:
-            found = {s: [self.lanes.load(at(r, s), mask if spec.masked else None)] for s in columns}
+            loaded = {s: self.lanes.load(at(r, s), mask if spec.masked else None) for s in columns}
             new_row = spec.dh > 1 or r >= spec.kh - spec.sh
-            seen += [
-                x[0] for s, x in found.items() if everything or (new_row and (spec.dw > 1 or s >= spec.kw - spec.sw))
+            looked_at += [
+                x for s, x in loaded.items() if self.edge or (new_row and (spec.dw > 1 or s >= spec.kw - spec.sw))
             ]
-            if spec.keep:
-                found = {s: [x[0], self.byte(s // spec.dw)] for s, x in found.items()}
-            across = self.slide(found, spec.kw, spec.sw, spec.dw, spec.gw)
+            states = {s: [x, self.byte(s // spec.dw)] if spec.keep else [x] for s, x in loaded.items()}
+            across = self.slide(states, spec.kw, spec.sw, spec.dw, spec.gw)
             rows[r] = [self.moved(v, r // spec.dh * spec.kw - j * spec.sw) for j, v in enumerate(across)]
         down = [
             self.slide({r: row[j] for r, row in rows.items()}, spec.kh, spec.sh, spec.dh, spec.gh)
             for j in range(spec.gw)
         ]
         if spec.notices:
-            pairs = [(seen[n], seen[min(n + 1, len(seen) - 1)]) for n in range(0, len(seen), 2)]
+            pairs = zip(looked_at[::2], [*looked_at[1::2], looked_at[-1]], strict=False)
             bad = self.b.or_(bad, reduce(self.b.or_, [self.lanes.nan(*pair) for pair in pairs]))
         return [self.moved(down[j][i], -i * spec.sh * spec.kw) for i in range(spec.gh) for j in range(spec.gw)], bad
+
+    def times(self, total: Any, classes: Any, inverses: Any) -> tuple[Any, ...]:
+        """A mean's sums times what their windows multiply by."""
+        b, spec = self.b, self.spec
+        sums, bad = self.split(total)
+        means: list[State] = []
+        for i in range(spec.gh):
+            table = b.add(inverses, self.read(b.add(classes, ir.Constant(I64, 8 * i)), I64))
+            for j in range(spec.gw):
+                by = self.read(b.add(table, ir.Constant(I64, 4 * j)), ir.FloatType())
+                means.append([b.fmul(sums[len(means)][0], splat(b, by, spec.lanes))])
+        return self.flat(means, bad)
+
+    def read(self, address: Any, kind: ir.Type) -> Any:
+        return self.b.load(pointer(self.b, address), align=4, typ=kind)
+
+    def placed(self, total: Any, first: Any, y: Any, u: Any) -> tuple[Any, ...]:
+        """Where all that was read is the least there is: the first place on the map, not the first of the window."""
+        b, spec, least = self.b, self.spec, self.lanes.blank()
+        states, bad = self.split(total)
+        answers: list[State] = []
+        for i in range(spec.gh):
+            slices = b.mul(first, ir.Constant(I64, spec.kh))
+            line = b.mul(b.add(slices, self.missing(y, i * spec.sh, spec.dh)), ir.Constant(I64, spec.kw))
+            for j in range(spec.gw):
+                v, position = states[len(answers)]
+                none = b.fcmp_ordered("==", v, least) if self.lanes.is_float else b.icmp_signed("==", v, least)
+                place = b.add(line, self.missing(u, j * spec.sw, spec.dw))
+                answers.append([v, b.select(none, splat(b, b.trunc(place, I8), spec.lanes), position)])
+        return self.flat(answers, bad)
+
+    def missing(self, start: Any, by: int, step: int) -> Any:
+        """How many places of a window that begins at start + by lie before the map."""
+        b, zero = self.b, ir.Constant(I64, 0)
+        gone = b.sub(ir.Constant(I64, step - 1 - by), start)
+        return b.select(b.icmp_signed(">", gone, zero), b.sdiv(gone, ir.Constant(I64, step)), zero)
 
     def put(self, value: Any, address: Any, mask: Any, storage: str) -> None:
         if storage == "bf16" and self.spec.op == "max":  # a maximum is one of them: nothing to round
@@ -157,126 +212,27 @@ class Block:
         self.lanes.store(value, address, mask if self.spec.masked else None, storage)
 
 
-def words(spec: Any) -> dict[str, dict[str, Any]]:
-    """Functions for pixels.py, for blocks inside the map and at its edge."""
-    kind = "f32" if spec.storage in ("f32", "bf16", "f16") else spec.storage
-    parts = [Vector(kind, spec.lanes), Vector("i8", spec.lanes)][: 2 if spec.keep else 1]
-    mask = Vector("i1", spec.lanes)
-    answers = spec.gh * spec.gw
+def functions(spec: Pixels, edge: bool) -> dict[str, Any]:
+    """Functions for pixels.py, for blocks inside the map or at its edge."""
+    parts = [Vector(spec.kind, spec.lanes), Vector("i8", spec.lanes)][: 2 if spec.keep else 1]
+    mask, answers = Vector("i1", spec.lanes), spec.gh * spec.gw
     state = types.Tuple([*parts * answers, mask])
 
-    def split(b: Any, total: Any) -> tuple[list[State], Any]:
-        flat = unpack(b, total)
-        return [flat[n : n + len(parts)] for n in range(0, len(flat) - 1, len(parts))], flat[-1]
+    def of(method: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda b, *values: method(Block(b, spec, edge), *values)
 
-    def flat(states: list[State], bad: Any) -> tuple[Any, ...]:
-        return *(part for state in states for part in state), bad
-
-    def inside(b: Any, x: Any, row: Any, pixel: Any, blank: Any, y: Any, u: Any, high: Any, wide: Any, mask: Any,
-               bad: Any) -> Any:  # fmt: skip
-        def at(r: int, s: int) -> Any:
-            return own.place(x, row, r, pixel, s)
-
-        own = Block(b, spec)
-        return flat(*own.window(at, mask, bad, False))
-
-    def edge(b: Any, x: Any, row: Any, pixel: Any, blank: Any, y: Any, u: Any, high: Any, wide: Any, mask: Any,
-             bad: Any) -> Any:  # fmt: skip
-        def at(r: int, s: int) -> Any:
-            line, column = b.add(y, ir.Constant(I64, r)), b.add(u, ir.Constant(I64, s))
-            there = b.and_(b.icmp_unsigned("<", line, high), b.icmp_unsigned("<", column, wide))
-            return b.select(there, own.place(x, row, r, pixel, s), blank)
-
-        own = Block(b, spec)
-        return flat(*own.window(at, mask, bad, True))
-
-    def prefetch(b: Any, x: Any, row: Any, pixel: Any, out: Any, out_row: Any) -> None:
-        """Into the second cache: what the block below this one looks at, and where its answers go."""
-        own = Block(b, spec)
-        for r in range(spec.reach_h, spec.reach_h + spec.gh * spec.sh):
-            for s in range(spec.reach_w - spec.gw * spec.sw, spec.reach_w):
-                own.lanes.prefetch(own.place(x, row, r, pixel, s))
-        for r in range(spec.gh, 2 * spec.gh):
-            for s in range(spec.gw):
-                own.lanes.prefetch(own.place(out, out_row, r, pixel, s))
-
-    def behind(b: Any, total: Any, other: Any, d: Any) -> Any:
-        """Two slices' answers become one; d: the second one's number in the window."""
-        own = Block(b, spec)
-        before, _ = split(b, total)
-        after, bad = split(b, other)
-        if spec.keep:
-            by = splat(b, b.trunc(b.mul(d, ir.Constant(I64, spec.kh * spec.kw)), I8), spec.lanes)
-            after = [[v, b.add(i, by)] for v, i in after]
-        return flat([own.join(v, x) for v, x in zip(before, after, strict=True)], bad)
-
-    def times(b: Any, total: Any, classes: Any, inverses: Any) -> Any:
-        sums, bad = split(b, total)
-        made: list[State] = []
-        for i in range(spec.gh):
-            table = b.add(inverses, _load(b, b.add(classes, ir.Constant(I64, 8 * i)), I64))
-            for j in range(spec.gw):
-                by = _load(b, b.add(table, ir.Constant(I64, 4 * j)), ir.FloatType())
-                made.append([b.fmul(sums[len(made)][0], splat(b, by, spec.lanes))])
-        return flat(made, bad)
-
-    def placed(b: Any, total: Any, first: Any, y: Any, u: Any) -> Any:
-        """Where all that was seen is the least there is: the first place on the map, not the first of the window."""
-        own = Block(b, spec)
-        found, bad = split(b, total)
-
-        def missing(start: Any, by: int, step: int) -> Any:
-            gone = b.sub(ir.Constant(I64, step - 1 - by), start)
-            return b.select(b.icmp_signed(">", gone, ir.Constant(I64, 0)), b.sdiv(gone, ir.Constant(I64, step)),
-                            ir.Constant(I64, 0))  # fmt: skip
-
-        made: list[State] = []
-        for i in range(spec.gh):
-            slices = b.mul(first, ir.Constant(I64, spec.kh))
-            line = b.mul(b.add(slices, missing(y, i * spec.sh, spec.dh)), ir.Constant(I64, spec.kw))
-            for j in range(spec.gw):
-                v, position = found[len(made)]
-                least = own.lanes.blank()
-                none = b.fcmp_ordered("==", v, least) if own.lanes.is_float else b.icmp_signed("==", v, least)
-                place = splat(b, b.trunc(b.add(line, missing(u, j * spec.sw, spec.dw)), I8), spec.lanes)
-                made.append([v, b.select(none, place, position)])
-        return flat(made, bad)
-
-    def putter(part: int, storage: str) -> Any:
-        def emit(b: Any, address: Any, row: Any, pixel: Any, total: Any, mask: Any) -> None:
-            own = Block(b, spec)
-            for n, v in enumerate(split(b, total)[0]):
-                i, j = divmod(n, spec.gw)
-                own.put(v[part], own.place(address, row, i, pixel, j), mask, storage)
-
-        return made([NUMBER, NUMBER, NUMBER, state, mask], types.void, emit)
-
-    def notice(b: Any, address: Any, bad: Any) -> None:
-        bits = ir.IntType(spec.lanes)
-        seen = b.icmp_unsigned("!=", b.bitcast(bad, bits), ir.Constant(bits, 0))
-        with b.if_then(seen, likely=False):
-            b.store(ir.Constant(I64, 1), b.inttoptr(address, ir.PointerType()))
-
-    def made(arguments: list[Any], result: Any, emit: Any) -> Any:
-        return word(lambda *given: result(*given), emit, arguments)
-
-    looks = [*[NUMBER] * 8, mask, mask]
-    shared = {
-        "there": made([NUMBER, NUMBER], mask, lambda b, c, channels: Block(b, spec).lanes.on(c, channels)),
-        "fine": made([], mask, lambda b: constant(ir.VectorType(ir.IntType(1), spec.lanes), 0)),
-        "no_window": made([mask], state, lambda b, bad: flat([Block(b, spec).blank()] * answers, bad)),
-        "behind": made([state, state, NUMBER], state, behind),
-        "bad": made([state], mask, lambda b, total: split(b, total)[1]),
-        "times": made([state, NUMBER, NUMBER], state, times),
-        "placed": made([state, NUMBER, NUMBER, NUMBER], state, placed),
-        "prefetch": made([NUMBER] * 5, types.void, prefetch),
-        "put": putter(0, spec.storage),
-        "put_positions": putter(1, "u8"),
-        "notice": made([NUMBER, mask], types.void, notice),
+    put = [NUMBER, NUMBER, NUMBER, state, mask]
+    return {
+        "window": lowered([*[NUMBER] * 8, mask, mask], state, of(Block.window)),
+        "there": lowered([NUMBER, NUMBER], mask, of(lambda own, c, channels: own.lanes.on(c, channels))),
+        "fine": lowered([], mask, lambda b: constant(ir.VectorType(I1, spec.lanes), 0)),
+        "no_window": lowered([mask], state, of(lambda own, bad: own.flat([own.blank()] * answers, bad))),
+        "behind": lowered([state, state, NUMBER], state, of(Block.behind)),
+        "bad": lowered([state], mask, of(lambda own, total: own.split(total)[1])),
+        "times": lowered([state, NUMBER, NUMBER], state, of(Block.times)),
+        "placed": lowered([state, NUMBER, NUMBER, NUMBER], state, of(Block.placed)),
+        "prefetch": lowered([NUMBER] * 5, types.void, of(Block.prefetch)),
+        "put": lowered(put, types.void, of(lambda own, *values: own.put_all(0, spec.storage, *values))),
+        "put_positions": lowered(put, types.void, of(lambda own, *values: own.put_all(1, "u8", *values))),
+        "notice": lowered([NUMBER, mask], types.void, set_flag),
     }
-    return {"inside": {**shared, "window": made(looks, state, inside)},
-            "edge": {**shared, "window": made(looks, state, edge)}}  # fmt: skip
-
-
-def _load(b: Any, address: Any, kind: ir.Type) -> Any:
-    return b.load(b.inttoptr(address, ir.PointerType()), align=4, typ=kind)

@@ -1,77 +1,54 @@
-"""The words of rows.py for one window: how a row is reduced across, and rows one below the other."""
+"""The functions of rows.py for one window: how a row is reduced across, and rows one below the other."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 
-from gapstone.loops.kernel_code import bound, njit
 from gapstone.loops.tuned import rows
-from gapstone.loops.tuned.lanes import I8, I32, NUMBER, Lanes, word
+from gapstone.loops.tuned.lanes import I1, I8, I32, NUMBER, Lanes, WindowKernel, lowered, set_flag
 from gapstone.loops.vectors import BYTES, Vector, constant, splat, unpack
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(WindowKernel):
     """All that a kernel of rows.py is compiled for."""
 
-    op: str
-    storage: str
-    kh: int
-    kw: int
-    sh: int
-    sw: int
     deep: bool = False
     keep: bool = False
     exact: bool = False
     paired: bool = False
 
     @property
-    def lanes(self) -> int:
-        return 64 if self.storage in ("u8", "i8") else 16
+    def half(self) -> int:
+        """Lanes of one plane."""
+        return self.lanes // 2 if self.paired else self.lanes
 
     @property
-    def notices(self) -> bool:
-        """NaN is noticed, where it is not minded."""
-        return self.op == "max" and not self.exact and self.storage not in ("u8", "i8")
-
-    @property
-    def new(self) -> int:
-        """Rows that a row of answers does not share with the one before."""
-        return min(self.kh, self.sh)
+    def masks(self) -> int:
+        """How many masks the loads of a row have at the edge of the map."""
+        return self.kw if self.sw == 1 else -(-self.kw // 2) * (1 if self.paired else 2)
 
     def bind(self, tag: str) -> Any:
-        """rows_forward for this window; `tag` makes every helper's name its own (decision 0007)."""
-        numbers: dict[str, Any] = {
-            "KH": self.kh, "SH": self.sh, "SW": self.sw, "NEW": self.new, "DEEP": self.deep,
+        """rows_forward for this window."""
+        numbers = {
+            "KH": self.kh, "SH": self.sh, "SW": self.sw, "NEW": min(self.kh, self.sh), "DEEP": self.deep,
             "KEEP": self.keep, "MEAN": self.op == "mean", "PAIRED": self.paired, "ITEM": BYTES[self.storage],
-            "V": self.lanes // 2 if self.paired else self.lanes,
+            "V": self.half,
         }  # fmt: skip
-        both = words(self)
-        strips: dict[str, Any] = {}
-        for where, found in both.items():
-            k: Any = ModuleType("k")
-            vars(k).update(found)
-            names = {**vars(rows), **numbers, "k": k, "EDGE": where == "edge"}
-            names["row"] = njit(bound(rows.row, names), f"{where}_{tag}")
-            strips[f"walk_{where}"] = njit(bound(rows.walk, names), f"{where}_{tag}", inline=False)
-        k = ModuleType("k")
-        vars(k).update({**both["inside"], **strips})
-        name = f"rows_forward_{self.op}_{self.storage}_{tag}"
-        return bound(rows.rows_forward, {**vars(rows), **numbers, "k": k}, name)
+        return self.assemble(rows, ("rows_forward", "walk"), numbers, functions, tag)
 
 
 class Across:
     """One window's instructions. Paired: the upper half of a register is another plane's."""
 
-    def __init__(self, builder: Any, spec: Any) -> None:
-        self.spec = spec
+    def __init__(self, builder: Any, spec: Rows, edge: bool) -> None:
+        self.spec, self.b, self.edge = spec, builder, edge
         self.lanes = Lanes(builder, spec.storage, spec.lanes, spec.op)
-        self.b = builder
         self.item = BYTES[spec.storage]
-        self.half = spec.lanes // 2 if spec.paired else spec.lanes
+        self.half = spec.half
 
     def at(self, address: Any, bytes_: int) -> Any:
         return self.b.add(address, self.lanes.number(bytes_)) if bytes_ else address
@@ -84,25 +61,21 @@ class Across:
         on = self.lanes.on
         if self.spec.sw == 1:
             return [on(self.at(first, t), width, self.half) for t in range(self.spec.kw)]
-        made = []
-        for column in self.columns():
-            made.append(on(self.at(first, column), width))
-            if not self.spec.paired:
-                made.append(on(self.at(first, column + self.spec.lanes), width))
-        return made
+        halves = (0,) if self.spec.paired else (0, self.spec.lanes)
+        return [on(self.at(first, column + half), width) for column in self.columns() for half in halves]
 
     def taps(self, at: Any, gap: Any, masks: list[Any] | None) -> tuple[list[Any], list[tuple[Any, Any]]]:
         """x at each tap of a row; and pairs of registers that together hold all that was read."""
         spec, load, other = self.spec, self.lanes.load, self.b.add(at, gap)
         if spec.sw == 1:
-            found = []
+            columns = []
             for t in range(spec.kw):
                 step, mask = t * self.item, masks[t] if masks else None
                 x = load(self.at(at, step), mask, self.half)
                 if spec.paired:
                     x = self.lanes.side_by_side(x, load(self.at(other, step), mask, self.half))
-                found.append(x)
-            return found, [(found[0], found[-1])]
+                columns.append(x)
+            return columns, [(columns[0], columns[-1])]
         pairs = {}
         for n, column in enumerate(self.columns()):
             step = column * self.item
@@ -111,21 +84,18 @@ class Across:
                 first, second = masks[2 * n], masks[2 * n + 1]
             beside = self.at(other, step) if spec.paired else self.at(at, step + spec.lanes * self.item)
             pairs[column] = load(self.at(at, step), first), load(beside, second)
-        found = []
-        for t in range(spec.kw):
-            column, phase = t // 2 * 2, t % 2
-            found.append(self.lanes.shuffle(*pairs[column], range(phase, 2 * spec.lanes, 2)))
-        return found, list(pairs.values())
+        columns = [self.lanes.shuffle(*pairs[t // 2 * 2], range(t % 2, 2 * spec.lanes, 2)) for t in range(spec.kw)]
+        return columns, list(pairs.values())
 
     def row(self, at: Any, gap: Any, masks: list[Any] | None, bad: Any, d: Any) -> tuple[list[Any], Any]:
         """(the row's maximum and, if kept, which tap it was), and whether there was a NaN; `d`: the slice it is of."""
-        found, seen = self.taps(at, gap, masks)
+        columns, pairs = self.taps(at, gap, masks)
         spec = self.spec
         if spec.notices:
-            for pair in seen:
+            for pair in pairs:
                 bad = self.b.or_(bad, self.lanes.nan(*pair))
-        v, i = found[0], constant(self.positions(), 0)
-        for t, x in enumerate(found[1:], 1):
+        v, i = columns[0], constant(self.positions(), 0)
+        for t, x in enumerate(columns[1:], 1):
             if spec.keep:
                 more = self.lanes.beats(x, v, spec.exact)
                 v, i = self.b.select(more, x, v), self.b.select(more, constant(self.positions(), t), i)
@@ -154,136 +124,105 @@ class Across:
             more = self.b.or_(more, self.b.and_(same, self.b.icmp_unsigned("<", i, v[1])))
         return [self.b.select(more, x[0], v[0]), self.b.select(more, i, v[1])]
 
-    def total(self, rows: list[list[Any]]) -> list[Any]:
-        made = rows[0]
-        for r, row in enumerate(rows[1:], 1):
-            made = self.below(made, row, r)
-        return made
+    def split(self, state: Any) -> tuple[list[list[Any]], Any]:
+        """Rows, and where there was a NaN."""
+        flat, parts = unpack(self.b, state), 2 if self.spec.keep else 1
+        return [flat[n : n + parts] for n in range(0, len(flat) - 1, parts)], flat[-1]
 
-
-def words(spec: Any) -> dict[str, Any]:
-    """Functions for rows.py; those of a strip at the edge of the map, which is masked, are called edge_…"""
-    lanes, half = spec.lanes, spec.lanes // 2 if spec.paired else spec.lanes
-    kind = "f32" if spec.storage in ("f32", "bf16", "f16") else spec.storage
-    one, mask, there = Vector(kind, lanes), Vector("i1", lanes), Vector("i1", half)
-    parts = [one, Vector("i8", lanes)] if spec.keep else [one]
-    width = len(parts)
-    row_state = types.Tuple(parts)
-    rows_state = types.Tuple([*parts * spec.kh, mask])
-    mask_list = [Vector("i1", half if spec.sw == 1 else lanes)] * len(_masks_of(spec))
-    masks_state = types.Tuple(mask_list)
-
-    def split(b: Any, rows: Any) -> tuple[list[list[Any]], Any]:
-        flat = unpack(b, rows)
-        return [flat[n : n + width] for n in range(0, len(flat) - 1, width)], flat[-1]
-
-    def flat(rows: list[list[Any]], bad: Any) -> tuple[Any, ...]:
+    def flat(self, rows: list[list[Any]], bad: Any) -> tuple[Any, ...]:
         return *(part for row in rows for part in row), bad
 
-    def blank(b: Any) -> list[Any]:
-        return [Lanes(b, spec.storage, lanes, spec.op).blank(), constant(ir.VectorType(I8, lanes), 0)][:width]
+    def push(self, state: Any, at: Any, gap: Any, masks: Any, d: Any) -> tuple[Any, ...]:
+        before, bad = self.split(state)
+        row, bad = self.row(at, gap, unpack(self.b, masks) if self.edge else None, bad, d)
+        return self.flat([*before[1:], row], bad)
 
-    def push(edge: bool) -> Any:
-        def emit(b: Any, rows: Any, at: Any, gap: Any, masks: Any, d: Any) -> Any:
-            before, bad = split(b, rows)
-            row, bad = Across(b, spec).row(at, gap, unpack(b, masks) if edge else None, bad, d)
-            return flat([*before[1:], row], bad)
+    def join(self, state: Any, at: Any, gap: Any, masks: Any, d: Any) -> tuple[Any, ...]:
+        before, bad = self.split(state)
+        row, bad = self.row(at, gap, unpack(self.b, masks) if self.edge else None, bad, d)
+        return self.flat([*before[:-1], self.below(before[-1], row, 0)], bad)
 
-        return word(lambda *given: rows_state(*given), emit, [rows_state, NUMBER, NUMBER, masks_state, NUMBER])
+    def push_blank(self, state: Any) -> tuple[Any, ...]:
+        before, bad = self.split(state)
+        return self.flat([*before[1:], self.blank()], bad)
 
-    def join(edge: bool) -> Any:
-        def emit(b: Any, rows: Any, at: Any, gap: Any, masks: Any, d: Any) -> Any:
-            before, bad = split(b, rows)
-            own = Across(b, spec)
-            row, bad = own.row(at, gap, unpack(b, masks) if edge else None, bad, d)
-            return flat([*before[:-1], own.below(before[-1], row, 0)], bad)
+    def total(self, state: Any) -> list[Any]:
+        first, *rows = self.split(state)[0]
+        for r, row in enumerate(rows, 1):
+            first = self.below(first, row, r)
+        return first
 
-        return word(lambda *given: rows_state(*given), emit, [rows_state, NUMBER, NUMBER, masks_state, NUMBER])
+    def times(self, total: Any, address: Any) -> list[Any]:
+        lanes = Lanes(self.b, "f32", self.spec.lanes, "mean")
+        by = lanes.load(address, None, self.half)
+        if self.spec.paired:
+            by = lanes.side_by_side(by, by)
+        return [self.b.fmul(unpack(self.b, total)[0], by)]
 
-    def push_blank(b: Any, rows: Any) -> Any:
-        before, bad = split(b, rows)
-        return flat([*before[1:], blank(b)], bad)
+    def put(self, address: Any, gap: Any, total: Any, there: Any) -> None:
+        self.store(unpack(self.b, total)[0], address, gap, there, self.spec.storage)
 
-    def no_rows(b: Any, bad: Any) -> Any:
-        return flat([blank(b)] * spec.kh, bad)
+    def put_positions(self, address: Any, gap: Any, total: Any, there: Any) -> None:
+        self.store(unpack(self.b, total)[-1], address, gap, there, "u8")
 
-    def put(edge: bool) -> Any:
-        def emit(b: Any, address: Any, gap: Any, total: Any, there: Any) -> None:
-            _store(b, unpack(b, total)[0], address, gap, there if edge else None, spec.storage)
+    def blank(self) -> list[Any]:
+        return [self.lanes.blank(), constant(self.positions(), 0)][: 2 if self.spec.keep else 1]
 
-        return word(lambda *given: types.void(*given), emit, [NUMBER, NUMBER, row_state, there])
-
-    def put_positions(edge: bool) -> Any:
-        def emit(b: Any, address: Any, gap: Any, total: Any, there: Any) -> None:
-            _store(b, unpack(b, total)[-1], address, gap, there if edge else None, "u8")
-
-        return word(lambda *given: types.void(*given), emit, [NUMBER, NUMBER, row_state, there])
-
-    def _store(b: Any, value: Any, address: Any, gap: Any, there: Any, storage: str) -> None:
-        own = Lanes(b, spec.storage, lanes, spec.op)
-        if not spec.paired:
-            own.store(value, address, there, storage)
+    def store(self, value: Any, address: Any, gap: Any, there: Any, storage: str) -> None:
+        own, mask = self.lanes, there if self.edge else None
+        if not self.spec.paired:
+            own.store(value, address, mask, storage)
             return
-        own.store(own.shuffle(value, value, range(half)), address, there, storage)
-        own.store(own.shuffle(value, value, range(half, lanes)), b.add(address, gap), there, storage)
+        own.store(own.shuffle(value, value, range(self.half)), address, mask, storage)
+        own.store(own.shuffle(value, value, range(self.half, own.lanes)), self.b.add(address, gap), mask, storage)
 
-    def times(b: Any, total: Any, address: Any) -> Any:
-        own = Lanes(b, "f32", lanes, "mean")
-        by = own.load(address, None, half)
-        if spec.paired:
-            by = own.side_by_side(by, by)
-        return [b.fmul(unpack(b, total)[0], by)]
-
-    def first_taps(b: Any, first: Any) -> Any:
-        """The first column of each window that is on the map."""
-        own = ir.VectorType(I32, lanes)
-        columns = b.add(
-            splat(b, b.trunc(first, I32), lanes), ir.Constant(own, [n % half * spec.sw for n in range(lanes)])
-        )
-        missing = b.sub(constant(own, 0), columns)
-        missing = b.select(b.icmp_signed(">", missing, constant(own, 0)), missing, constant(own, 0))
-        return b.trunc(missing, ir.VectorType(I8, lanes))
-
-    def placed(b: Any, total: Any, taps: Any, y: Any, slices: Any) -> Any:
-        """Where all that was seen is −∞, the first position on the map, not the first of the window."""
-        own = Lanes(b, spec.storage, lanes, spec.op)
+    def placed(self, total: Any, taps: Any, y: Any, slices: Any) -> list[Any]:
+        """Where all that was read is −∞, the first position on the map, not the first of the window."""
+        b, own, spec = self.b, self.lanes, self.spec
         v, i = unpack(b, total)
         above = b.mul(b.sub(own.number(0), y), own.number(spec.kw))
         above = b.select(b.icmp_signed(">", above, own.number(0)), above, own.number(0))
         above = b.add(above, b.mul(slices, own.number(spec.kh * spec.kw)))
-        first = b.add(taps, splat(b, b.trunc(above, I8), lanes))
+        first = b.add(taps, splat(b, b.trunc(above, I8), spec.lanes))
         return [v, b.select(b.fcmp_ordered("==", v, own.blank()), first, i)]
 
-    def notice(b: Any, address: Any, bad: Any) -> None:
-        bits = ir.IntType(lanes)
-        seen = b.icmp_unsigned("!=", b.bitcast(bad, bits), ir.Constant(bits, 0))
-        with b.if_then(seen, likely=False):
-            b.store(ir.Constant(ir.IntType(64), 1), b.inttoptr(address, ir.PointerType()))
+    def first_taps(self, first: Any) -> Any:
+        """The first column of each window that is on the map."""
+        b, columns = self.b, ir.VectorType(I32, self.spec.lanes)
+        steps = [n % self.half * self.spec.sw for n in range(self.spec.lanes)]
+        at = b.add(splat(b, b.trunc(first, I32), self.spec.lanes), ir.Constant(columns, steps))
+        missing = b.sub(constant(columns, 0), at)
+        missing = b.select(b.icmp_signed(">", missing, constant(columns, 0)), missing, constant(columns, 0))
+        return b.trunc(missing, self.positions())
 
-    def made(arguments: list[Any], result: Any, emit: Any) -> Any:
-        return word(lambda *given: result(*given), emit, arguments)
 
-    shared = {
-        "push_blank": made([rows_state], rows_state, push_blank),
-        "no_rows": made([mask], rows_state, no_rows),
-        "total": made([rows_state], row_state, lambda b, rows: Across(b, spec).total(split(b, rows)[0])),
-        "bad": made([rows_state], mask, lambda b, rows: split(b, rows)[1]),
-        "prefetch": made([NUMBER], types.void, lambda b, at: Lanes(b, spec.storage, lanes, spec.op).prefetch(at)),
-        "fine": made([], mask, lambda b: constant(ir.VectorType(ir.IntType(1), lanes), 0)),
-        "notice": made([NUMBER, mask], types.void, notice),
-        "masks": made([NUMBER, NUMBER], masks_state, lambda b, c, w: tuple(Across(b, spec).masks(c, w))),
-        "there": made([NUMBER, NUMBER], there, lambda b, j, w: Lanes(b, spec.storage, half, spec.op).on(j, w)),
-        "first_taps": made([NUMBER], Vector("i8", lanes), first_taps),
-        "placed": made([row_state, Vector("i8", lanes), NUMBER, NUMBER], row_state, placed) if spec.keep else None,
-        "times": made([row_state, NUMBER], row_state, times) if spec.op == "mean" else None,
+def functions(spec: Rows, edge: bool) -> dict[str, Any]:
+    """Functions for rows.py; those of a strip at the edge of the map are masked."""
+    lanes = spec.lanes
+    mask, mask_of_plane = Vector("i1", lanes), Vector("i1", spec.half)
+    parts = [Vector(spec.kind, lanes), Vector("i8", lanes)][: 2 if spec.keep else 1]
+    row_state, rows_state = types.Tuple(parts), types.Tuple([*parts * spec.kh, mask])
+    masks_state = types.Tuple([mask_of_plane if spec.sw == 1 else mask] * spec.masks)
+    pushed, stored = [rows_state, NUMBER, NUMBER, masks_state, NUMBER], [NUMBER, NUMBER, row_state, mask_of_plane]
+
+    def of(method: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda b, *values: method(Across(b, spec, edge), *values)
+
+    return {
+        "push": lowered(pushed, rows_state, of(Across.push)),
+        "join": lowered(pushed, rows_state, of(Across.join)),
+        "put": lowered(stored, types.void, of(Across.put)),
+        "put_positions": lowered(stored, types.void, of(Across.put_positions)),
+        "push_blank": lowered([rows_state], rows_state, of(Across.push_blank)),
+        "no_rows": lowered([mask], rows_state, of(lambda own, bad: own.flat([own.blank()] * spec.kh, bad))),
+        "total": lowered([rows_state], row_state, of(Across.total)),
+        "bad": lowered([rows_state], mask, of(lambda own, state: own.split(state)[1])),
+        "prefetch": lowered([NUMBER], types.void, of(lambda own, at: own.lanes.prefetch(at))),
+        "fine": lowered([], mask, lambda b: constant(ir.VectorType(I1, lanes), 0)),
+        "notice": lowered([NUMBER, mask], types.void, set_flag),
+        "masks": lowered([NUMBER, NUMBER], masks_state, of(Across.masks)),
+        "there": lowered([NUMBER, NUMBER], mask_of_plane, of(lambda own, j, wide: own.lanes.on(j, wide, spec.half))),
+        "first_taps": lowered([NUMBER], Vector("i8", lanes), of(Across.first_taps)),
+        "placed": lowered([row_state, Vector("i8", lanes), NUMBER, NUMBER], row_state, of(Across.placed)),
+        "times": lowered([row_state, NUMBER], row_state, of(Across.times)),
     }
-    inside = {"push": push(False), "join": join(False), "put": put(False), "put_positions": put_positions(False)}
-    edge = {"push": push(True), "join": join(True), "put": put(True), "put_positions": put_positions(True)}
-    return {"inside": {**shared, **inside}, "edge": {**shared, **edge}}
-
-
-def _masks_of(spec: Any) -> list[int]:
-    if spec.sw == 1:
-        return list(range(spec.kw))
-    pairs = -(-spec.kw // 2)
-    return list(range(pairs * (1 if spec.paired else 2)))

@@ -104,3 +104,6 @@ def rows_forward(args: Any) -> None:
                 bad = k.walk_edge(args, x, out, kept, o, first, last, band, stop, j, bad)
         task = take(args + 8 * a.NEXT)
     k.notice(args + 8 * a.BAD, bad)
+
+
+INLINED = (row,)

@@ -1,4 +1,4 @@
-"""What the kernels over whole maps are told: an array of int64, addresses and sizes, read by these indices."""
+"""The arguments of kernels over whole maps: an array of int64, addresses and sizes, read by these indices."""
 
 # fmt: off
 (

@@ -1,31 +1,32 @@
-"""The words of whole_rows_back.py and whole_columns_back.py."""
+"""The functions of whole_rows_back.py and whole_columns_back.py."""
 
 from dataclasses import dataclass
 from math import inf
-from types import ModuleType
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 
-from gapstone.loops.kernel_code import bound, njit
-from gapstone.loops.tuned import whole_columns_back, whole_rows_back
-from gapstone.loops.tuned.lanes import FAST, I1, I8, I32, I64, NUMBER, Lanes
+from gapstone.loops.kernel_code import bound, namespace, njit
+from gapstone.loops.tuned import whole_columns_back, whole_rows, whole_rows_back
+from gapstone.loops.tuned.lanes import FAST, I8, I32, I64, NUMBER, Lanes, lowered
 from gapstone.loops.tuned.whole_codegen import (
     CHANNELS_PER_TASK,
+    ROWS_IN_LANES,
     WholeMap,
-    everywhere,
+    gathering_functions,
+    lane_functions,
     load_all,
-    made,
     notice,
-    room,
+    stack,
     store_all,
-)  # fmt: skip
+)
 from gapstone.loops.tuned.whole_math import MOST_CUBED, MOST_TOP, Maths
 from gapstone.loops.tuned.whole_state import DOUBLE, LANES, ZERO, Emit, State
-from gapstone.loops.vectors import BYTES, Vector, call, constant, splat, unpack
+from gapstone.loops.vector_memory import not_zero
+from gapstone.loops.vectors import BYTES, Vector, call, constant, pointer, splat, unpack
 
-TOLD = {"mean": 1, "max": 1, "avgmax": 2, "gem": 4, "gem by x²": 1, "logsumexp": 5, "softmax": 5}
+FACTORS = {"mean": 1, "max": 1, "avgmax": 2, "gem": 4, "gem by x²": 1, "logsumexp": 5, "softmax": 5}
 REFERENCED = ("gem", "logsumexp", "softmax")
 
 
@@ -49,9 +50,9 @@ class WholeMapBack:
         return self.op in REFERENCED
 
     @property
-    def told(self) -> int:
-        """How many numbers a position is told of its map."""
-        return TOLD["gem by x²" if self.power else self.op]
+    def factors(self) -> int:
+        """How many numbers of its map each position needs."""
+        return FACTORS["gem by x²" if self.power else self.op]
 
     @property
     def wide(self) -> int:
@@ -65,37 +66,30 @@ class WholeMapBack:
             "GIVEN": self.needs_x, "SLOPE": self.slope, "ITEM": BYTES[self.storage], "WIDE": self.wide,
             "LANES": LANES, "BLOCK": 64 if self.columns else 4096,
         }  # fmt: skip
-        k: Any = ModuleType("k")
+        k = namespace({})
         if self.columns:
-            vars(k)["room"] = made([], NUMBER, lambda b: room(b, CHANNELS_PER_TASK * whole_columns_back.WAITING))
+            k.room = stack(CHANNELS_PER_TASK * whole_columns_back.WAITING)
             for where, lanes in (("wide", self.wide), ("edge", LANES)):
-                own: Any = ModuleType("k")
-                vars(own).update(column_functions(self, lanes, where == "edge"))
-                near = {**names, "k": own}
-                for function in (template.parameter, template.known_from, template.told_from, template.piece):
+                near = {**names, "k": namespace(column_functions(self, lanes, where == "edge"))}
+                for function in (template.parameter, template.known_from, template.factors_from, template.piece):
                     near[function.__name__] = njit(bound(function, near), f"{where}_{tag}", inline=False)
-                vars(k)[f"piece_{where}"] = near["piece"]
-            forward = template.columns_backward
+                setattr(k, f"piece_{where}", near["piece"])
+            backward = whole_columns_back.columns_backward
         else:
-            own = ModuleType("k")
-            vars(own).update(row_functions(self))
-            names["k"] = own
+            own = names["k"] = namespace(row_functions(self))
             own.sweep = njit(bound(template.sweep, names), tag)
-            vars(k).update(room=own.room, group=njit(bound(template.group, names), tag, inline=False))
-            forward = template.rows_backward
-        return bound(forward, {**names, "k": k}, f"{forward.__name__}_{self.op}_{self.storage}_{tag}")
+            k.room, k.group = own.room, njit(bound(template.group, names), tag, inline=False)
+            backward, names = whole_rows.each_group, {**vars(whole_rows), **names}
+        return bound(backward, {**names, "k": k}, f"{backward.__name__}_{self.op}_{self.storage}_{tag}")
 
 
 def shared_functions(spec: WholeMapBack, lanes: int, masked: bool) -> dict[str, Any]:
     """What a map has in common, in `lanes` lanes; `masked`: not all lanes are there."""
     one, mask, wide = Vector("f32", lanes), Vector("i1", lanes), Vector("f64", lanes)
-    known_type, told_type = types.Tuple([one] * 5), types.Tuple([one] * spec.told)
+    known_type, factors_type = types.Tuple([one] * 5), types.Tuple([one] * spec.factors)
 
     def on(there: Any) -> Any:
         return there if masked else None
-
-    def there(b: Any, left: Any) -> Any:
-        return Lanes(b, "f32", lanes, "mean").on(ZERO, left) if masked else constant(ir.VectorType(I1, lanes), 1)
 
     def known(b: Any, grad: Any, second: Any, out: Any, kept0: Any, kept1: Any, there: Any) -> Any:
         own, plain = Lanes(b, spec.storage, lanes, "mean"), Lanes(b, "f32", lanes, "mean")
@@ -109,7 +103,7 @@ def shared_functions(spec: WholeMapBack, lanes: int, masked: bool) -> dict[str, 
     def named(b: Any, values: Any) -> dict[str, Any]:
         return dict(zip(("grad", "second_grad", "out", "top", "sum"), unpack(b, values), strict=True))
 
-    def told(b: Any, values: Any, count: Any, p: Any) -> Any:
+    def factors(b: Any, values: Any, count: Any, p: Any) -> Any:
         maths = Maths(b, lanes)
         return maths.factors(spec.op, spec.power, named(b, values), maths.narrow(count), p)
 
@@ -126,50 +120,40 @@ def shared_functions(spec: WholeMapBack, lanes: int, masked: bool) -> dict[str, 
         value = maths.slope(spec.op, named(b, values), maths.narrow(total), maths.narrow(count), p)
         Lanes(b, "f32", lanes, "mean").store(value, address, on(there))
 
-    found = {
-        "on": made([NUMBER], mask, there),
-        "known": made([NUMBER] * 5 + [mask], known_type, known),
-        "told": made([known_type, wide, one], told_type, told),
-        "notice": made([known_type, mask, NUMBER], types.void, notice_top),
-        "count": made([NUMBER], wide, lambda b, n: splat(b, b.sitofp(n, DOUBLE), lanes)),
-        "no_parameter": made([], one, lambda b: Maths(b, lanes).number(1.0)),
-        "numbers": made([NUMBER, mask], one, lambda b, at, there: Lanes(b, "f32", lanes, "mean").load(at, on(there))),
-        "one_number": made([NUMBER], one, lambda b, at: everywhere(b, at, lanes)),
-        "no_total": made([], wide, lambda b: constant(ir.VectorType(DOUBLE, lanes), 0.0)),
-        "joined": made([wide, one], wide, lambda b, total, part: b.fadd(total, Maths(b, lanes).wide(part))),
-        "save_told": made([NUMBER, told_type], types.void, lambda b, at, values: store_all(b, unpack(b, values), at)),
-    }  # fmt: skip
+    functions = {
+        "known": lowered([NUMBER] * 5 + [mask], known_type, known),
+        "factors": lowered([known_type, wide, one], factors_type, factors),
+        "notice": lowered([known_type, mask, NUMBER], types.void, notice_top),
+        "no_total": lowered([], wide, lambda b: constant(ir.VectorType(DOUBLE, lanes), 0.0)),
+        "joined": lowered([wide, one], wide, lambda b, total, part: b.fadd(total, Maths(b, lanes).wide(part))),
+        "save_factors": lowered([NUMBER, factors_type], types.void, lambda b, at, v: store_all(b, unpack(b, v), at)),
+    }
     if spec.slope:
-        found["put_slopes"] = made([NUMBER, known_type, wide, wide, one, mask], types.void, put_slopes)
-    return found
+        functions["put_slopes"] = lowered([NUMBER, known_type, wide, wide, one, mask], types.void, put_slopes)
+    return functions | lane_functions(lanes, masked)
 
 
-def _share(b: Any, spec: WholeMapBack, lanes: int, x: Any, told: list[Any], on: Any) -> tuple[Any, Any]:
+def _share(b: Any, spec: WholeMapBack, lanes: int, x: Any, factors: list[Any], on: Any) -> tuple[Any, Any]:
     """dx of a vector, and its slopes; x is read where it is looked at."""
     maths = Maths(b, lanes)
     if spec.needs_x:
-        return maths.share(spec.op, spec.power, Lanes(b, spec.storage, lanes, "mean").load(x, on), told)
-    return (maths.number(0.0) if spec.op == "max" else told[0]), None
+        return maths.share(spec.op, spec.power, Lanes(b, spec.storage, lanes, "mean").load(x, on), factors)
+    return (maths.number(0.0) if spec.op == "max" else factors[0]), None
 
 
 def row_functions(spec: WholeMapBack) -> dict[str, Any]:
     """Functions for whole_rows_back.py."""
-    found = shared_functions(spec, LANES, True)
-    told_type = types.Tuple([Vector("f32", LANES)] * spec.told)
+    factors_type = types.Tuple([Vector("f32", LANES)] * spec.factors)
     slope_type, part = Vector("f32", spec.wide), Vector("f32", LANES)
     state = State(WholeMap("mean", spec.storage, False), LANES, False, False, 1)
 
-    def counting(b: Any, mask: Any, lanes: int) -> Any:
-        raw = ir.VectorType(I8, lanes)
-        return b.icmp_unsigned("!=", b.load(b.inttoptr(mask, ir.PointerType()), align=1, typ=raw), constant(raw, 0))
-
-    def give(b: Any, slope: Any, dx: Any, x: Any, mask: Any, told: Any, on: Any = None) -> Any:
+    def give(b: Any, slope: Any, dx: Any, x: Any, mask: Any, factors: Any, on: Any = None) -> Any:
         lanes = Lanes(b, spec.storage, spec.wide, "mean")
         picks = list(range(LANES)) * (spec.wide // LANES)
-        same = [lanes.shuffle(v, v, picks) for v in unpack(b, told)]
+        same = [lanes.shuffle(v, v, picks) for v in unpack(b, factors)]
         d, more = _share(b, spec, spec.wide, x, same, on)
         if spec.masked:
-            d = b.select(counting(b, mask, spec.wide), d, constant(d.type, 0.0))
+            d = b.select(not_zero(b, mask, ir.VectorType(I8, spec.wide)), d, constant(d.type, 0.0))
         lanes.store(d, dx, on)
         if not spec.slope:
             return slope
@@ -177,9 +161,9 @@ def row_functions(spec: WholeMapBack) -> dict[str, Any]:
             more = b.select(on, more, constant(more.type, 0.0))
         return b.fadd(slope, more, flags=FAST)
 
-    def give_some(b: Any, slope: Any, dx: Any, x: Any, mask: Any, left: Any, told: Any) -> Any:
+    def give_some(b: Any, slope: Any, dx: Any, x: Any, mask: Any, left: Any, factors: Any) -> Any:
         on = Lanes(b, spec.storage, spec.wide, "mean").on(ZERO, left)
-        return give(b, slope, dx, x, mask, told, on)
+        return give(b, slope, dx, x, mask, factors, on)
 
     def slope_of(b: Any, slope: Any) -> Any:
         lanes = Lanes(b, "f32", LANES, "mean")
@@ -188,69 +172,48 @@ def row_functions(spec: WholeMapBack) -> dict[str, Any]:
             parts = [b.fadd(one, other, flags=FAST) for one, other in zip(parts[::2], parts[1::2], strict=True)]
         return parts[0]
 
-    def copy(kind: Any) -> Any:
-        def emit(b: Any, to: Any, address: Any) -> None:
-            b.store(b.load(b.inttoptr(address, ir.PointerType()), typ=kind), b.inttoptr(to, ir.PointerType()))
-
-        return made([NUMBER, NUMBER], types.void, emit)
-
     def across(b: Any, at: Any) -> Any:
-        order = (int(f"{n:04b}"[::-1], 2) for n in range(LANES))
-        rows = [load_all(b, [part], b.add(at, ir.Constant(I64, 64 * row))) for row in order]
-        return Emit(b, state).across(rows)[0]
+        starts = [b.add(at, ir.Constant(I64, 64 * row)) for row in ROWS_IN_LANES]
+        return Emit(b, state).across([load_all(b, [part], start) for start in starts])[0]
 
-    def told_of(b: Any, at: Any, row: Any) -> Any:
-        at = b.add(at, b.mul(row, ir.Constant(I64, 4)))
-        return [everywhere(b, b.add(at, ir.Constant(I64, 4 * LANES * n)), LANES) for n in range(len(told_type.types))]
-
-    def counted(b: Any, at: Any) -> Any:
-        return b.sitofp(load_all(b, [Vector("i64", LANES)], at)[0], ir.VectorType(DOUBLE, LANES))
-
-    def put_winner(b: Any, at: Any, grad: Any, told: Any) -> None:
+    def put_winner(b: Any, at: Any, grad: Any, factors: Any) -> None:
         """The maximum's gradient, and what the mean gives to every position."""
         one = Lanes(b, spec.storage, 1, "mean")
         value = one.load(grad)
         if spec.op == "avgmax":
-            mean = unpack(b, told)[0]
+            mean = unpack(b, factors)[0]
             value = b.fadd(value, one.shuffle(mean, mean, [0]))
         one.store(value, at)
 
-    place = lambda b, at: b.sext(b.load(b.inttoptr(at, ir.PointerType()), typ=I32), I64)  # noqa: E731
-    return found | {
-        "room": made([], NUMBER, lambda b: room(b, 2048)),
-        "copy": copy(I32),
-        "copy_count": copy(I64),
-        "counted": made([NUMBER], Vector("f64", LANES), counted),
-        "told_of": made([NUMBER, NUMBER], told_type, told_of),
-        "no_slope": made([], slope_type, lambda b: constant(ir.VectorType(ir.FloatType(), spec.wide), 0.0)),
-        "give": made([slope_type, NUMBER, NUMBER, NUMBER, told_type], slope_type, give),
-        "give_some": made([slope_type, NUMBER, NUMBER, NUMBER, NUMBER, told_type], slope_type, give_some),
-        "slope_of": made([slope_type], part, slope_of),
-        "save": made([NUMBER, part], types.void, lambda b, at, v: store_all(b, [v], at) if spec.slope else None),
-        "save_nothing": made([NUMBER], types.void, lambda b, at: store_all(b, Emit(b, state).empty(False), at)),
-        "across": made([NUMBER], part, across),
-        "place": made([NUMBER], NUMBER, place),
-        "put_winner": made([NUMBER, NUMBER, told_type], types.void, put_winner),
+    functions = {
+        "no_slope": lowered([], slope_type, lambda b: Maths(b, spec.wide).number(0.0)),
+        "give": lowered([slope_type, NUMBER, NUMBER, NUMBER, factors_type], slope_type, give),
+        "give_some": lowered([slope_type, NUMBER, NUMBER, NUMBER, NUMBER, factors_type], slope_type, give_some),
+        "slope_of": lowered([slope_type], part, slope_of),
+        "save": lowered([NUMBER, part], types.void, lambda b, at, v: store_all(b, [v], at) if spec.slope else None),
+        "save_nothing": lowered([NUMBER], types.void, lambda b, at: store_all(b, Emit(b, state).empty(False), at)),
+        "across": lowered([NUMBER], part, across),
+        "place": lowered([NUMBER], NUMBER, lambda b, at: b.sext(b.load(pointer(b, at), typ=I32), I64)),
+        "put_winner": lowered([NUMBER, NUMBER, factors_type], types.void, put_winner),
     }
+    return functions | shared_functions(spec, LANES, True) | gathering_functions(factors_type, 2048)
 
 
 def column_functions(spec: WholeMapBack, lanes: int, edge: bool) -> dict[str, Any]:
     """Functions for whole_columns_back.py; at the edge of the channels loads and stores are masked."""
-    found = shared_functions(spec, lanes, edge)
     one, wide, there_type, place_type = (Vector(kind, lanes) for kind in ("f32", "f64", "i1", "i32"))
-    told_type = types.Tuple([one] * spec.told)
-    behind = ir.Constant(I64, 4 * lanes * spec.told)  # the slope waits behind what is told
+    factors_type = types.Tuple([one] * spec.factors)
+    behind = ir.Constant(I64, 4 * lanes * spec.factors)  # the slope waits behind them
 
-    def give(b: Any, slope: Any, dx: Any, x: Any, mask: Any, q: Any, place: Any, told: Any, there: Any) -> Any:
+    def give(b: Any, slope: Any, dx: Any, x: Any, mask: Any, q: Any, place: Any, factors: Any, there: Any) -> Any:
         on = there if edge else None
-        values = unpack(b, told)
+        values = unpack(b, factors)
         d, more = _share(b, spec, lanes, x, values, on)
         if spec.positions:
             here = b.icmp_signed("==", place, splat(b, b.trunc(q, I32), lanes))
             d = b.select(here, b.fadd(d, values[-1]), d)
         if spec.masked:
-            counts = b.icmp_unsigned("!=", b.load(b.inttoptr(mask, ir.PointerType()), typ=I8), ir.Constant(I8, 0))
-            d = b.select(counts, d, constant(d.type, 0.0))
+            d = b.select(not_zero(b, mask, I8), d, constant(d.type, 0.0))
         Lanes(b, spec.storage, lanes, "mean").store(d, dx, on)
         return b.fadd(slope, more, flags=FAST) if spec.slope else slope
 
@@ -259,11 +222,11 @@ def column_functions(spec: WholeMapBack, lanes: int, edge: bool) -> dict[str, An
             return constant(ir.VectorType(I32, lanes), 0)
         return b.bitcast(Lanes(b, "f32", lanes, "mean").load(at, there if edge else None), ir.VectorType(I32, lanes))
 
-    return found | {
-        "restored": made([NUMBER], told_type, lambda b, at: load_all(b, list(told_type.types), at)),
-        "save_total": made([NUMBER, wide], types.void, lambda b, at, v: store_all(b, [v], b.add(at, behind))),
-        "total_of": made([NUMBER], wide, lambda b, at: load_all(b, [wide], b.add(at, behind))[0]),
-        "place": made([NUMBER, there_type], place_type, place),
-        "no_slope": made([], one, lambda b: Maths(b, lanes).number(0.0)),
-        "give": made([one, *[NUMBER] * 4, place_type, told_type, there_type], one, give),
+    return shared_functions(spec, lanes, edge) | {
+        "restored": lowered([NUMBER], factors_type, lambda b, at: load_all(b, list(factors_type.types), at)),
+        "save_total": lowered([NUMBER, wide], types.void, lambda b, at, v: store_all(b, [v], b.add(at, behind))),
+        "total_of": lowered([NUMBER], wide, lambda b, at: load_all(b, [wide], b.add(at, behind))[0]),
+        "place": lowered([NUMBER, there_type], place_type, place),
+        "no_slope": lowered([], one, lambda b: Maths(b, lanes).number(0.0)),
+        "give": lowered([one, *[NUMBER] * 4, place_type, factors_type, there_type], one, give),
     }

@@ -16,7 +16,7 @@ BLOCK = 64
 WAITING = 24  # bytes of room per channel
 
 
-def pillar(positions: Any, x: Any, gap: Any, first: Any, stop: Any, told: Any, there: Any) -> Any:
+def pillar(positions: Any, x: Any, gap: Any, first: Any, stop: Any, factors: Any, there: Any) -> Any:
     """Positions first to stop - 1 of some channels that lie side by side."""
     state = k.nothing()
     q = first
@@ -35,7 +35,7 @@ def pillar(positions: Any, x: Any, gap: Any, first: Any, stop: Any, told: Any, t
         piece_stop, part = min(q + 8, stop), k.without_sums(state)
         while q < piece_stop:
             at = number(positions, q) if MASKED else q
-            part = k.take(part, x + at * gap, q, told, there)
+            part = k.take(part, x + at * gap, q, factors, there)
             q += 1
         state = k.with_sums(part, state)
     return k.closed(state)
@@ -54,11 +54,11 @@ def piece(args: Any, room: Any, image: Any, c: Any, last: Any, begin: Any, first
     x = number(args, a.X) + (image * channels * number(args, a.LENGTH) + c) * ITEM
     gap, positions = channels * ITEM, number(args, a.POSITIONS)
     totals = k.none() if first == begin else k.restored(room)
-    told = k.nothing_told()
+    factors = k.no_factors()
     if REFERENCED:
-        totals = k.raised(totals, k.pillar_see(positions, x, gap, first, stop, told, there), first - begin, p)
-        told = k.told(totals, p)
-    totals = k.joined(totals, k.pillar_add(positions, x, gap, first, stop, told, there))
+        totals = k.raised(totals, k.pillar_see(positions, x, gap, first, stop, factors, there), first - begin, p)
+        factors = k.factors(totals, p)
+    totals = k.joined(totals, k.pillar_add(positions, x, gap, first, stop, factors, there))
     if stop < end:
         k.save(room, totals)
         return

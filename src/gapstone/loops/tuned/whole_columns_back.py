@@ -8,7 +8,7 @@ from gapstone.loops.vector_memory import number, take
 k: Any = None
 POSITIONS = MASKED = NEEDS_X = GIVEN = SLOPE = False
 ITEM = WIDE = LANES = BLOCK = 0
-WAITING = 28  # bytes of room per channel: what is told of it, up to five numbers, and its slope so far, float64
+WAITING = 28  # bytes of room per channel: its factors, up to five numbers, and its slope so far, float64
 
 
 def piece(args: Any, room: Any, image: Any, c: Any, last: Any, first: Any, stop: Any) -> None:
@@ -18,15 +18,15 @@ def piece(args: Any, room: Any, image: Any, c: Any, last: Any, first: Any, stop:
     at, there = own * 4, k.on(last - c)
     if first == 0:
         k.save_total(room, k.no_total())
-        k.save_told(room, told_from(args, image, own, there))
-    told, total = k.restored(room), k.total_of(room)
+        k.save_factors(room, factors_from(args, image, own, there))
+    factors, total = k.restored(room), k.total_of(room)
     place = k.place(number(args, a.KEPT0) + at, there)
     base, gap = (image * channels * length + c) * ITEM, channels * ITEM
     x, dx = number(args, a.X) + base, number(args, a.DX) + base
     mask = number(args, a.MASK) + image * number(args, a.MASK_ROW)
     slope = k.no_slope()
     for q in range(first, stop):
-        slope = k.give(slope, dx + q * gap, x + q * gap, mask + q, q, place, told, there)
+        slope = k.give(slope, dx + q * gap, x + q * gap, mask + q, q, place, factors, there)
     if SLOPE:
         total = k.joined(total, slope)
         k.save_total(room, total)
@@ -51,11 +51,11 @@ def known_from(args: Any, own: Any, there: Any) -> Any:
     )  # fmt: skip
 
 
-def told_from(args: Any, image: Any, own: Any, there: Any) -> Any:
+def factors_from(args: Any, image: Any, own: Any, there: Any) -> Any:
     count = number(number(args, a.COUNTS), image) if MASKED else number(args, a.LENGTH)
     known = known_from(args, own, there)
     k.notice(known, there, args + 8 * a.BAD)
-    return k.told(known, k.count(count), parameter(args, own, there))
+    return k.factors(known, k.count(count), parameter(args, own, there))
 
 
 def columns_backward(args: Any) -> None:

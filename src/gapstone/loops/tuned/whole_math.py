@@ -97,7 +97,7 @@ class Maths(Speaker):
         return self.at_least(x, LEAST) if op == "gem" else x
 
     def given(self, op: str, top: Any, p: Any) -> list[Any]:
-        """What `terms` is told about an answer."""
+        """What `terms` needs to know of an answer."""
         if op == "gem":
             return [top, self.builder.fdiv(self.number(1.0), top), p]
         return [top, self.builder.fmul(p, self.number(LOG2_E))]
@@ -174,7 +174,7 @@ class Maths(Speaker):
     # ---- backward
 
     def factors(self, op: str, power: int, known: dict[str, Any], n: Any, p: Any) -> list[Any]:
-        """What `share` is told about an answer. `known`: grad, second_grad, out, top, sum."""
+        """What `share` needs to know of an answer. `known`: grad, second_grad, out, top, sum."""
         b, g = self.builder, known["grad"]
         if op in ("mean", "avgmax"):
             mean = b.fdiv(g, n)
@@ -192,20 +192,20 @@ class Maths(Speaker):
             return [self.narrow(b.fdiv(self.wide(own), wide if power == 2 else b.fmul(wide, wide)))]
         return [own, top, b.fdiv(self.number(1.0), top), b.fsub(p, self.number(1.0))]
 
-    def share(self, op: str, power: int, x: Any, told: list[Any]) -> tuple[Any, Any]:
+    def share(self, op: str, power: int, x: Any, factors: list[Any]) -> tuple[Any, Any]:
         """One position's dx, and what the slope of p or r has from it (not of a power that is a number)."""
         b = self.builder
         if op == "gem":
-            own, slope = told[0], None
+            own, slope = factors[0], None
             if power:
                 dx = b.fmul(x if power == 2 else b.fmul(x, x), own)
             else:
-                top, inverse, less = told[1:]
+                top, inverse, less = factors[1:]
                 u = self.ratio(self.key(op, x), top, inverse)
                 shrunk, bits = self.power(u, less)
                 dx, slope = b.fmul(shrunk, own), b.fmul(b.fmul(shrunk, u), bits)
             return self.where(self.more(x, LEAST), dx, 0.0), slope
-        top, r, own, out, rate = told
+        top, r, own, out, rate = factors
         t = b.fmul(r, b.fsub(x, top))
         far = self.less(t, LEAST_EXPONENT)
         e, off = self.where(far, 0.0, self.two_to(t)[0]), b.fsub(x, out)

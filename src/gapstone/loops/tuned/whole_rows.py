@@ -13,15 +13,15 @@ from gapstone.loops.vector_memory import number, take
 k: Any = None
 REFERENCED = MASKED = GIVEN = False
 ITEM = WIDE = LANES = BLOCK = 0
-PARTS, SEEN, TOLD, NUMBERS, COUNTS = 0, 4096, 5120, 5376, 5504  # where things lie in the room
+PARTS, SEEN, FACTORS, NUMBERS, COUNTS = 0, 4096, 5120, 5376, 5504  # where things lie in the room
 
 
-def sweep(x: Any, mask: Any, first: Any, count: Any, told: Any) -> Any:
+def sweep(x: Any, mask: Any, first: Any, count: Any, factors: Any) -> Any:
     """`count` positions of one row, from x on; the first has the number `first`."""
     wide, narrow = k.wide_nothing(), k.nothing()
     if MASKED:  # the mask goes on, with zeros, to a whole number of vectors
         for q in range(0, count, WIDE):
-            wide = k.take_wide(wide, x + q * ITEM, mask + q, first + q, told)
+            wide = k.take_wide(wide, x + q * ITEM, mask + q, first + q, factors)
         return k.folded(wide, narrow)
     if (
         REFERENCED
@@ -30,35 +30,35 @@ def sweep(x: Any, mask: Any, first: Any, count: Any, told: Any) -> Any:
         if count >= 4 * WIDE:
             done = count // WIDE * WIDE
             for q in range(0, done, WIDE):
-                wide = k.take_wide(wide, x + q * ITEM, 0, first + q, told)
+                wide = k.take_wide(wide, x + q * ITEM, 0, first + q, factors)
         for q in range(done, count, WIDE):
-            wide = k.take_some(wide, x + q * ITEM, first + q, count - q, told)
+            wide = k.take_some(wide, x + q * ITEM, first + q, count - q, factors)
         return k.folded(wide, narrow)
     q = 0
     while q + WIDE <= count:
-        wide = k.take_wide(wide, x + q * ITEM, 0, first + q, told)
+        wide = k.take_wide(wide, x + q * ITEM, 0, first + q, factors)
         q += WIDE
     while q + LANES <= count:
-        narrow = k.take(narrow, x + q * ITEM, first + q, told)
+        narrow = k.take(narrow, x + q * ITEM, first + q, factors)
         q += LANES
     if q < count:
-        narrow = k.take_some(narrow, x + q * ITEM, first + q, count - q, told)
+        narrow = k.take_some(narrow, x + q * ITEM, first + q, count - q, factors)
     return k.folded(wide, narrow)
 
 
 def group(args: Any, room: Any, first: Any, many: Any) -> None:
     """Maps first to first + many - 1, at most sixteen."""
-    length, channels = number(args, a.LENGTH), number(args, a.CHANNELS)
+    length, channels, on = number(args, a.LENGTH), number(args, a.CHANNELS), k.on(many)
     p = k.no_parameter()
     if GIVEN:
         for r in range(many):
             k.copy(room + NUMBERS + 4 * r, number(args, a.PARAMETER) + 4 * ((first + r) % number(args, a.PERIOD)))
-        p = k.numbers(room + NUMBERS)
+        p = k.numbers(room + NUMBERS, on)
     for r in range(many, LANES):
         k.save_nothing_add(room + PARTS + 64 * r)
         if REFERENCED:
             k.save_nothing_see(room + SEEN + 64 * r)
-    told = k.nothing_told()
+    factors = k.no_factors()
     totals = k.none()
     for start in range(0, length, BLOCK):
         count = min(BLOCK, length - start)
@@ -66,15 +66,15 @@ def group(args: Any, room: Any, first: Any, many: Any) -> None:
         mask = number(args, a.MASK) + start
         if REFERENCED:
             for r in range(many):
-                k.save_see(room + SEEN + 64 * r, k.sweep_see(x + r * length * ITEM, mask, start, count, told))
+                k.save_see(room + SEEN + 64 * r, k.sweep_see(x + r * length * ITEM, mask, start, count, factors))
             totals = k.raised(totals, k.across_see(room + SEEN), start, p)
-            k.save_told(room + TOLD, k.told(totals, p))
+            k.save_factors(room + FACTORS, k.factors(totals, p))
         for r in range(many):
             if REFERENCED:
-                told = k.told_of(room + TOLD, r)
+                factors = k.factors_of(room + FACTORS, r)
             if MASKED:
                 mask = number(args, a.MASK) + (first + r) // channels * number(args, a.MASK_ROW) + start
-            k.save_add(room + PARTS + 64 * r, k.sweep_add(x + r * length * ITEM, mask, start, count, told))
+            k.save_add(room + PARTS + 64 * r, k.sweep_add(x + r * length * ITEM, mask, start, count, factors))
         totals = k.joined(totals, k.across_add(room + PARTS))
     if MASKED:
         for r in range(many):
@@ -85,11 +85,12 @@ def group(args: Any, room: Any, first: Any, many: Any) -> None:
     to, at = first * ITEM, first * 4
     k.put(
         totals, counts, p, number(args, a.OUT) + to, number(args, a.SECOND) + to, number(args, a.KEPT0) + at,
-        number(args, a.KEPT1) + at, k.on(many), args + 8 * a.BAD,
+        number(args, a.KEPT1) + at, on, args + 8 * a.BAD,
     )  # fmt: skip
 
 
-def rows_forward(args: Any) -> None:
+def each_group(args: Any) -> None:
+    """All maps, sixteen at a time."""
     room, maps, per_task = k.room(), number(args, a.MAPS), number(args, a.PER_TASK)
     task = take(args + 8 * a.NEXT)
     while task < number(args, a.TASKS):

@@ -1,28 +1,28 @@
 """Whole contiguous maps, backward: dx is written once, in the order it lies in, sixteen maps at a time.
 
-What a map's positions share (gem: the root's slope, 1 / top) is computed for sixteen at once, then told to each row.
+What a map's positions share (gem: the root's slope, 1 / top) is computed for sixteen at once, then used row by row.
 """
 
 from typing import Any
 
 from gapstone.loops.tuned import whole_arguments as a
-from gapstone.loops.vector_memory import number, take
+from gapstone.loops.vector_memory import number
 
 k: Any = None
 POSITIONS = MASKED = NEEDS_X = GIVEN = SLOPE = False
 ITEM = WIDE = LANES = BLOCK = 0
-PARTS, TOLD, NUMBERS, COUNTS = 0, 1024, 1408, 1536  # where things lie in the room
+PARTS, FACTORS, NUMBERS, COUNTS = 0, 1024, 1408, 1536  # where things lie in the room
 
 
-def sweep(dx: Any, x: Any, mask: Any, count: Any, told: Any) -> Any:
+def sweep(dx: Any, x: Any, mask: Any, count: Any, factors: Any) -> Any:
     """`count` positions of one row; the sum of what their slopes have of their own."""
     slope = k.no_slope()
     q = 0
     while q + WIDE <= count:
-        slope = k.give(slope, dx + q * ITEM, x + q * ITEM, mask + q, told)
+        slope = k.give(slope, dx + q * ITEM, x + q * ITEM, mask + q, factors)
         q += WIDE
     while q < count:
-        slope = k.give_some(slope, dx + q * ITEM, x + q * ITEM, mask + q, count - q, told)
+        slope = k.give_some(slope, dx + q * ITEM, x + q * ITEM, mask + q, count - q, factors)
         q += WIDE
     return k.slope_of(slope)
 
@@ -46,7 +46,7 @@ def group(args: Any, room: Any, first: Any, many: Any) -> None:
         number(args, a.KEPT0) + at, number(args, a.KEPT1) + at, on,
     )  # fmt: skip
     k.notice(known, on, args + 8 * a.BAD)
-    k.save_told(room + TOLD, k.told(known, counts, p))
+    k.save_factors(room + FACTORS, k.factors(known, counts, p))
     total = k.no_total()
     for r in range(many, LANES):
         k.save_nothing(room + PARTS + 64 * r)
@@ -57,9 +57,10 @@ def group(args: Any, room: Any, first: Any, many: Any) -> None:
             mask = start
             if MASKED:
                 mask += number(args, a.MASK) + (first + r) // channels * number(args, a.MASK_ROW)
-            told = k.told_of(room + TOLD, r)
+            factors = k.factors_of(room + FACTORS, r)
             k.save(
-                room + PARTS + 64 * r, k.sweep(number(args, a.DX) + there, number(args, a.X) + there, mask, count, told)
+                room + PARTS + 64 * r,
+                k.sweep(number(args, a.DX) + there, number(args, a.X) + there, mask, count, factors),
             )
         if SLOPE:
             total = k.joined(total, k.across(room + PARTS))
@@ -68,16 +69,6 @@ def group(args: Any, room: Any, first: Any, many: Any) -> None:
             place = k.place(number(args, a.KEPT0) + at + 4 * r)
             if place >= 0 and place < length:
                 winner = number(args, a.DX) + ((first + r) * length + place) * ITEM
-                k.put_winner(winner, number(args, a.SECOND_GRAD) + to + r * ITEM, k.told_of(room + TOLD, r))
+                k.put_winner(winner, number(args, a.SECOND_GRAD) + to + r * ITEM, k.factors_of(room + FACTORS, r))
     if SLOPE:
         k.put_slopes(number(args, a.SLOPES) + at, known, total, counts, p, on)
-
-
-def rows_backward(args: Any) -> None:
-    room, maps, per_task = k.room(), number(args, a.MAPS), number(args, a.PER_TASK)
-    task = take(args + 8 * a.NEXT)
-    while task < number(args, a.TASKS):
-        stop = min((task + 1) * per_task, maps)
-        for first in range(task * per_task, stop, LANES):
-            k.group(args, room, first, min(LANES, stop - first))
-        task = take(args + 8 * a.NEXT)

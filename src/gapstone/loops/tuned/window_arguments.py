@@ -1,9 +1,9 @@
-"""What a tuned kernel is told: an array of int64, addresses and sizes, read by these indices."""
+"""The arguments of kernels over windows: an array of int64, addresses and sizes, read by these indices."""
 
 # fmt: off
 (
-    # counters that all threads share: the next task, the next piece of scratch; 1 where a NaN was seen
-    NEXT, SLOT, BAD, TASKS, SCRATCH, SCRATCH_BYTES,
+    # the next task, a counter that all threads share; 1 where there was a NaN
+    NEXT, BAD, TASKS,
     X, OUT, KEPT, GRAD, DX,
     PLANES, CHANNELS,
     # the map and the answer; the window's first place, stride along depth, size and dilation along depth
@@ -21,6 +21,6 @@
     STRIDE_H, STRIDE_W,
     # a pixel of what stands for places that are not on the map
     BLANK,
-) = range(38)
+) = range(35)
 # fmt: on
 HOW_MANY = BLANK + 1

@@ -4,7 +4,6 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Literal
 
-from gapstone import nets
 from gapstone.nets.hub import weights_on_this_machine
 from gapstone.nets.packaged_weights import PACKAGES
 
@@ -86,8 +85,8 @@ def choose_backbone(
 
 
 _WAYS = (
-    "Give --weights FILE (a model that `gapstone train` wrote, or a state_dict), --backbone timm:resnet18 --pretrained, "
-    f"or no --backbone ({INSTALL})."
+    "Give --weights FILE (a model that `gapstone train` wrote, or a state_dict), or --backbone timm:resnet18 "
+    f"--pretrained, or leave --backbone out ({INSTALL})."
 )
 
 

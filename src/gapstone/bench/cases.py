@@ -18,7 +18,7 @@ FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 @dataclass(frozen=True)
 class Case:
-    """Case("max", (8, 64, 112, 112), window=(3, 2, 1)): numbers and names only, so that it goes through JSON."""
+    """A measured case: `Case("max", (8, 64, 112, 112), window=(3, 2, 1))`; JSON can hold its numbers and names."""
 
     pool: str
     shape: tuple[int, ...]
@@ -64,7 +64,7 @@ class Case:
         return Window(*self.window) if self.window else Whole()
 
     def laid(self, x: Tensor) -> Tensor:
-        """In this case's memory layout."""
+        """The map in this case's memory layout."""
         return x.contiguous(memory_format=FORMATS[x.dim()]) if self.layout == "channels-last" else x.contiguous()
 
     @classmethod
@@ -84,7 +84,7 @@ def both(*cases: Case, layouts: tuple[Layout, ...] = LAYOUTS) -> Iterator[Case]:
 
 
 def daily(tiny: bool = False) -> list[Case]:
-    """What networks run all day, in sizes that take a minute; `tiny`: the same on maps of a few numbers."""
+    """The pools of common networks, in sizes that take a minute; `tiny`: on maps of a few numbers."""
 
     def shape(*given: int) -> tuple[int, ...]:
         return (2, 4, *(min(n, 6) for n in given[2:])) if tiny else given

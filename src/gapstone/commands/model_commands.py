@@ -45,6 +45,7 @@ def predict(
 
 
 def explain(
+    context: typer.Context,
     model: Model,
     images: Annotated[
         list[str],
@@ -83,12 +84,11 @@ def explain(
     The same command again, after Ctrl-C or a crash, does only what is missing. An unreadable picture is listed with
     its reason (exit code 1).
     """
-    options = locals()
     with loading():
         from gapstone.explaining.explain_files import explain_files
         from gapstone.explaining.explain_request import ExplainRequest
 
-    request = from_options(ExplainRequest, options, images=tuple(images))
+    request = from_options(ExplainRequest, context, images=tuple(images))
     if not explain_files(request, out or results_folder("explain", model)):
         raise typer.Exit(1)
 
@@ -127,6 +127,7 @@ def inspect(
 
 
 def convert(
+    context: typer.Context,
     model: Model,
     head: Annotated[str, typer.Option(help="The new head, such as gap or fc:grid=7.")] = "gap",
     data: Annotated[str | None, data_option("Labelled images to fit it to, in any form of DATA.")] = None,
@@ -159,12 +160,11 @@ def convert(
 
     The new head and the old one are compared on test images. After Ctrl-C the same command goes on where it was.
     """
-    options = locals()
     with loading():
         from gapstone.converting.conversion import ConvertRequest
         from gapstone.converting.convert import convert as run
 
-    run(from_options(ConvertRequest, options), as_json)
+    run(from_options(ConvertRequest, context), as_json)
 
 
 def export(

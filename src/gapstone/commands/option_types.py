@@ -1,6 +1,5 @@
 """The options that several commands share, each written once: type, help, and the check of what is typed."""
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
@@ -11,10 +10,10 @@ import typer
 Request = TypeVar("Request")
 
 
-def from_options(kind: type[Request], options: Mapping[str, object], **others: object) -> Request:
-    """Make a dataclass of the options that are called as its fields are; `others` are its other fields."""
+def from_options(kind: type[Request], context: typer.Context, **others: object) -> Request:
+    """Make a dataclass of the command's options that are called as its fields are; `others` are its other fields."""
     names = {field.name for field in fields(kind)} - set(others)  # type: ignore[arg-type]
-    return kind(**{name: options[name] for name in names}, **others)
+    return kind(**{name: context.params[name] for name in names}, **others)
 
 
 def loading() -> AbstractContextManager[None]:

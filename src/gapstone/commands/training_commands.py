@@ -35,6 +35,7 @@ from gapstone.console.options import results_folder
 
 
 def compare(
+    context: typer.Context,
     data: Data = "digits",
     heads: Annotated[
         str,
@@ -92,7 +93,6 @@ def compare(
 
     The same command again, after Ctrl-C or a crash, trains only what is missing.
     """
-    options = locals()
     with loading():
         from gapstone.compare.plan import CompareRequest
         from gapstone.compare.run_comparison import compare as run
@@ -100,7 +100,7 @@ def compare(
         from gapstone.training.training_data import TrainOptions
 
     request = from_options(
-        CompareRequest, options, choices=from_options(TrainOptions, options), heads=tuple(split_specs(heads))
+        CompareRequest, context, choices=from_options(TrainOptions, context), heads=tuple(split_specs(heads))
     )
     run(request, out or results_folder("compare", data), command=shlex.join(["gapstone", *sys.argv[1:]]))
 
@@ -141,6 +141,7 @@ def check(
 
 
 def train(
+    context: typer.Context,
     data: Data = "digits",
     head: Annotated[str, typer.Option(help="One head, such as gap or fc:512:dropout=0.5.")] = "gap",
     backbone: Backbone = None,
@@ -163,9 +164,8 @@ def train(
     duplicate_threshold: DuplicateThreshold = None,
 ) -> None:
     """Train one classifier and save it as one safe file: weights, labels, preprocessing, backbone and head."""
-    options = locals()
     with loading():
         from gapstone.training.train_model import train_model
         from gapstone.training.training_data import TrainOptions
 
-    train_model(from_options(TrainOptions, options), head, seed, out)
+    train_model(from_options(TrainOptions, context), head, seed, out)

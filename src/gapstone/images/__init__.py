@@ -1,4 +1,4 @@
 """Single images: decoding every format correctly, and preprocessing.
 
-Imports storage and runtime; imports no torch.
+Imports storage and runtime; only `shift` imports torch.
 """

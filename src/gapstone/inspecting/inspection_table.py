@@ -24,12 +24,10 @@ def show(console: Console, costs: NetworkCosts, depth: int | None = None) -> Non
     console.print(title)
     ran = f"Run on zeros: {costs.real}." if costs.real else "Run on shapes alone: no weights read, no memory taken."
     console.print(Text(ran, "yellow" if costs.real else DIM))
-    console.print()
-    console.print(_facts(costs))
-    console.print()
-    console.print(_parts(costs, wide))
-    console.print()
-    console.print(_modules(costs, _default_depth(costs) if depth is None else depth, wide))
+    modules = _modules(costs, _default_depth(costs) if depth is None else depth, wide)
+    for table in (_facts(costs), _parts(costs, wide), modules):
+        console.print()
+        console.print(table)
     console.print(Text(_legend(costs, wide), DIM))
     console.print()
     if costs.heads:

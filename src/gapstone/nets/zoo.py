@@ -331,7 +331,7 @@ def create_timm(name: str, in_channels: int, pretrained: bool, num_classes: int 
         with on_meta():
             published = timm.create_model(name).state_dict()
         # timm fits the first layer and the classifier to these images and classes, as it does with weights of its hub
-        net = create(
+        net: Any = create(
             pretrained=True, pretrained_cfg_overlay={"state_dict": renamed(package.read(), published, package)}
         )
         del net.pretrained_cfg["state_dict"]

@@ -3,7 +3,7 @@
 Where the tape is pools followed by linear calls, d logit / d pooled is a fixed matrix (one linear layer: its weight),
 and the maps are exact. Elsewhere it is a vector-Jacobian product through the calls after the pools, on vectors; and
 through the whole tape where its pools are not known. The backbone is never differentiated. Scales of norms and weights
-of attention are held (`held.py`), and a softmax at the end is left out: explained are the logits that it takes.
+of attention are held (`held_scales.py`), and a softmax at the end is left out: explained are the logits that it takes.
 """
 
 from collections.abc import Iterator, Sequence

@@ -18,6 +18,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
 
+import gapstone as gs
 from gapstone import nets
 from gapstone.compare import feature_pass, head_speed, trial_measures
 from gapstone.compare.feature_cache import FeatureCache, fixed_pools, pools_of, train_on_cache
@@ -315,7 +316,15 @@ def test_wrong_requests_say_what_to_do(data, weights, tmp_path):
     choices = TrainOptions(str(data), epochs=1)
     pretrained = TrainOptions(str(data), backbone="timm:resnet18", pretrained=True)
     for wrong, says in (
-        (CompareRequest(choices, ("gap",), freeze=True), "random backbone compare nothing"),
+        (
+            CompareRequest(replace(choices, backbone="nin"), ("gap",), freeze=True),
+            "trained weights of nin do not exist",
+        ),
+        (CompareRequest(choices, ("gap",), freeze=True, finetune=True), "--freeze and --finetune: give one of them"),
+        (
+            CompareRequest(replace(choices, from_scratch=True), ("gap",), weights=weights),
+            "--from-scratch and --weights",
+        ),
         (CompareRequest(pretrained, ("gap",), weights=weights), "from one only"),
     ):
         with pytest.raises(ValueError, match=says):
@@ -381,6 +390,20 @@ def run(data, weights, tmp_path_factory):
 
 
 @pytest.mark.slow
+def test_the_best_head_is_written_as_a_model(run):
+    out, results, console = run
+    model, heads = results["model"], {head["head"]: head["test_accuracy"]["mean"] for head in results["heads"]}
+    assert heads[model["head"]] == max(heads.values())
+    assert f"{model['head']}, seed {model['seed']} (the best on validation images)" in " ".join(console.split())
+    trial = next(trial for trial in results["trials"] if trial["id"] == model["trial"])
+    assert [trial[key] for key in ("head", "seed", "test_accuracy")] == [
+        model[key] for key in ("head", "seed", "test_accuracy")
+    ]
+    classifier = gs.load(out / model["file"])
+    assert (classifier.head.spec, list(classifier.labels)) == (model["head"], results["data"]["classes"])
+
+
+@pytest.mark.slow
 def test_the_same_report(run, weights, data):
     out, results, said = run
     assert "Frozen backbone, no augmentation: one pass over 90 images" in " ".join(said.split())
@@ -440,10 +463,10 @@ def test_folds(data, weights, tmp_path):
 
 
 @pytest.mark.slow
-def test_weights_are_where_training_starts_without_freeze(data, weights, tmp_path, untimed):
+def test_weights_are_where_training_starts_with_finetune(data, weights, tmp_path, untimed):
     """And with folds: these weights may have been trained on images that are tested, which is told everywhere."""
     choices, console = TrainOptions(str(data), epochs=1, batch_size=16, learning_rate=1e-6), quiet()
-    asked = CompareRequest(choices, ("gap",), folds=2, weights=weights)
+    asked = CompareRequest(choices, ("gap",), folds=2, weights=weights, finetune=True)
     results = compare(asked, tmp_path, console)
     assert (results["settings"]["frozen"], results["settings"]["weights"]) == (False, str(weights))
     assert results["settings"]["augment"] != "none"

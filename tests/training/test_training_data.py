@@ -103,9 +103,9 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GAPSTONE_CACHE", str(tmp_path / "cache"))
 
 
-def plan_for(data, weights=None, freeze=False, k=None, seeds=(0,), **given):
+def plan_for(data, weights=None, mode="train", k=None, seeds=(0,), **given):
     silent = lambda *_: None  # noqa: E731
-    return plan_training(TrainOptions(str(data), **given), seeds, k, silent, lambda _: silent, weights, freeze)
+    return plan_training(TrainOptions(str(data), **given), seeds, k, silent, lambda _: silent, weights, mode)
 
 
 def model(path, backbone="nin"):
@@ -129,7 +129,7 @@ def test_a_model_that_was_trained_is_trained_on_carefully(data, tmp_path):
     assert old.moments == ((0.4,) * 3, (0.2,) * 3)
     other = plan_for(data, weights=path, size="16", learning_rate=0.3)
     assert (other.preprocessing.size, other.settings.learning_rate) == ((16, 16), 0.3)
-    frozen = plan_for(data, weights=path, freeze=True, epochs=7)
+    frozen = plan_for(data, weights=path, mode="freeze", epochs=7)
     assert frozen.settings.learning_rate == 0.05  # its head begins from nothing
     assert frozen.settings.epochs == 7
     assert frozen.settings.augment.describe() == "none"

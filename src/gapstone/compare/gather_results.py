@@ -40,12 +40,17 @@ RANGES = {
 
 
 def gather(
-    plan: ComparisonPlan, out: Path, failed: dict[str, str], command: str, speed: dict[str, Any]
+    plan: ComparisonPlan,
+    out: Path,
+    failed: dict[str, str],
+    command: str,
+    speed: dict[str, Any],
+    model: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Read every finished trial of the plan and write results.json, results.csv, predictions.csv and pictures.npz.
 
-    `failed` is the reason of each failure by trial id; `speed`, by head, is from `measure_head_speeds`. Returns the
-    results, as in results.json.
+    `failed` is the reason of each failure by trial id; `speed`, by head, is from `measure_head_speeds`; `model` is the
+    entry of the best head's model in OUT, None if there is none. Returns the results, as in results.json.
     """
     done = read_finished(plan, out)
     prepared, labels = plan.prepared, plan.prepared.store.labels
@@ -70,13 +75,14 @@ def gather(
         "localisation_pairs": _pairs(plan, localised, lambda finished: np.asarray(finished.arrays["found"])),
         "trials": [_trial(trial, done[trial.head], failed) for trial in plan.trials],
         "worst": worst,
+        "model": model,
     }
     results["verdict"], results["findings"] = sentences(results)
-    results["remarks"] = remarks(results)
+    results["remarks"] = [*plan.left_out, *remarks(results)]
     result_files.write_trials(out / "results.csv", plan, done)
     result_files.write_predictions(out / "predictions.csv", plan, done)
     result_files.write_pictures(out / "pictures.npz", plan, done, pictures)
-    results["files"] = digests(out, ["pictures.npz"])
+    results["files"] = digests(out, ["pictures.npz", *([model["file"]] if model else [])])
     write_sealed(out / "results.json", results, "results")
     return results
 

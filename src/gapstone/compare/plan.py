@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from gapstone.compare.boxed_images import BoxedImages, among, boxed_images
+from gapstone.compare.equal_heads import describe, equal_heads, without_equals
 from gapstone.compare.feature_pass import FeaturePass, plan_feature_pass, time_feature_pass
 from gapstone.compare.map_localisation import SECONDS_PER_PIXEL
+from gapstone.compare.predictor import ModelPredictor
 from gapstone.compare.trial_measures import MOST_FOR_ROBUSTNESS, PeakMemory, shift_pixels
 from gapstone.compare.trials import Start, Trial, measured_before
 from gapstone.console.formatting import display
@@ -95,6 +97,8 @@ class ComparisonPlan:
     """All images with boxes; None without --boxes."""
     caution: str | None = None
     """A warning about the accuracies, for their readers."""
+    left_out: tuple[str, ...] = ()
+    """Sentences about heads that are the same function as another."""
 
     @property
     def feature_pass(self) -> FeaturePass | None:
@@ -184,6 +188,7 @@ def plan_comparison(
         shown=_shown(prepared),
         start=_start(request, prepared),
     )
+    request, left_out = _without_equal_heads(request, prepared, make_trial, log)
     key = _measured_for(request, prepared)
     earlier_measurements = chain([earlier.get("measured", {})], measured_before(out / "trials"))
     measured = next((values for values in earlier_measurements if values.get("for") == key), None)
@@ -210,7 +215,31 @@ def plan_comparison(
         for number, parts in enumerate(prepared.splits)
         for head in request.heads
     )
-    return ComparisonPlan(request, prepared, trials, workers, measured, objects, caution)
+    return ComparisonPlan(request, prepared, trials, workers, measured, objects, caution, left_out)
+
+
+def _without_equal_heads(
+    request: CompareRequest, prepared: TrainingData, make_trial: Callable[..., Trial], log: Log
+) -> tuple[CompareRequest, tuple[str, ...]]:
+    """The request with one head of each group that is one function on the maps of the first images."""
+    assert request.baseline is not None
+    parts = prepared.splits[0]
+    rows = {"train": parts.train[:4], "validation": parts.validation, "test": parts.test}
+    trial = make_trial(head=request.baseline, settings=prepared.settings, seed=0, fold=None, threads=1, **rows)
+    try:  # in a process of its own, as `_measure`
+        groups, cells = run_one(partial(_find_equal_heads, prepared.store.folder, request.heads), trial)
+    except JobError:
+        return request, ()  # what is wrong is told by the measurement that follows, and by the trials
+    left_out = tuple(describe(groups, request.baseline, cells))
+    for sentence in left_out:
+        log(sentence)
+    return replace(request, heads=without_equals(request.heads, groups, request.baseline)), left_out
+
+
+@torch.inference_mode()
+def _find_equal_heads(store: Path, heads: tuple[str, ...], trial: Trial, send: Callable[[object], None]) -> None:
+    maps, _ = ModelPredictor(trial.build(), Store.open(store)).maps(trial.train)
+    send((equal_heads(heads, maps.cpu()), tuple(maps.shape[2:])))
 
 
 def _caution(request: CompareRequest, prepared: TrainingData) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from gapstone.compare import finished_trials, gather_results, head_speed, trials
+from gapstone.compare import best_model, finished_trials, gather_results, head_speed, trials
 from gapstone.compare.feature_cache import FeatureCache
 from gapstone.compare.feature_pass import NAME, FeaturePass, run_feature_pass
 from gapstone.compare.plan import CompareRequest, ComparisonPlan, plan_comparison
@@ -65,7 +65,9 @@ def compare(request: CompareRequest, out: Path, console: Console | None = None, 
         section.message = f"Stopped after the last trial. The same command writes the report; kept in {display(out)}"
         if len(failed) == len(plan.trials):
             raise TrainingError(f"every trial failed; the first: {next(iter(failed.values()))}")
-        results = gather_results.gather(plan, out, failed, command, _speed(plan, failed, out, bars))
+        speed = _speed(plan, failed, out, bars)
+        model = _write_best_model(plan, out, cache, bars) if plan.feature_pass else None
+        results = gather_results.gather(plan, out, failed, command, speed, model)
         with bars.during("Writing the report"):
             page = report_page.write(out)
     _print_results(results, page, console)
@@ -74,7 +76,25 @@ def compare(request: CompareRequest, out: Path, console: Console | None = None, 
 
 def _print_results(results: dict[str, Any], page: Path, console: Console) -> None:
     report_terminal.render(results, console)
-    console.print(f"\nReport: {display(page)}", highlight=False, markup=False, soft_wrap=True)
+    if model := results.get("model"):  # results of earlier versions have none
+        line = f"\nModel: {display(page.parent / model['file'])}, {best_model.describe(model)}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{'' if model else chr(10)}Report: {display(page)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _write_best_model(plan: ComparisonPlan, out: Path, cache: FeatureCache | None, bars: Bars) -> dict[str, Any] | None:
+    """Write the best head's model; returns its entry in results.json, None if it could not be written."""
+    best = best_model.best_trial(finished_trials.read_finished(plan, out).values())
+    assert best is not None
+    if not best_model.is_written(best, out):
+        cache = cache or _run_feature_pass(plan, out, bars)
+        try:
+            with bars.during("Writing the best head's model"):
+                best_model.write_model(best.trial, plan.prepared.store.folder, cache, out / best_model.FILE)
+        except JobError as error:
+            bars.log(f"The best head's model could not be written: {display(str(error))}")
+            return None
+    return best_model.entry(best)
 
 
 def _run_feature_pass(plan: ComparisonPlan, out: Path, bars: Bars) -> FeatureCache:

@@ -1,0 +1,99 @@
+"""The model file of a comparison: which trial it is, and that it is that trial's head on the frozen backbone."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import gapstone as gs
+from gapstone.compare import best_model
+from gapstone.compare.best_model import best_trial, describe, entry, is_written, write_model
+from gapstone.compare.feature_cache import train_on_cache
+from gapstone.compare.feature_pass import run_feature_pass
+from gapstone.compare.plan import CompareRequest, plan_comparison
+from gapstone.compare.trials import cached_predictor
+from gapstone.images.preprocessing import Preprocessing
+from gapstone.models.classifier import Classifier
+from gapstone.storage.sealed_json import digests, write_sealed
+from gapstone.training.training_data import TrainOptions
+
+
+def finished(head, seed, test, *validation):
+    facts = {"test_accuracy": test, "history": {"validation_accuracy": list(validation)}}
+    return SimpleNamespace(trial=SimpleNamespace(id=f"{head}{seed}", head=head, seed=seed, fold=None), facts=facts)
+
+
+def test_the_head_by_its_test_accuracy_the_seed_by_validation():
+    gap = [finished("gap", 0, 0.9, 0.5, 0.6), finished("gap", 1, 0.7, 0.4, 0.9, 0.3)]
+    fc = [finished("fc", 0, 0.95, 0.99), finished("fc", 1, 0.5, 0.2)]
+    assert best_trial([fc, gap]) is gap[1]
+    assert best_trial([fc, [], [gap[0]]]) is gap[0]
+    assert best_trial([[finished("gap", 0, 0.5), finished("gap", 1, 0.5)]]).trial.seed == 0  # without validation
+    assert best_trial([[], []]) is None
+    model = entry(gap[1])
+    assert (model["trial"], model["seed"], model["test_accuracy"]) == ("gap1", 1, 0.7)
+    assert describe(model) == "gap, seed 1 (the best on validation images): test accuracy 70.0 %"
+    assert "fold 2" in describe(model | {"fold": 2})
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    """The plan of a comparison of small noisy pictures on a frozen backbone, its features, and its folder."""
+    out = tmp_path_factory.mktemp("comparison")
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    images = rng.integers(0, 120, (60, 16, 16, 3)).astype(np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[4:10, 4:10, label] = 250
+    np.savez(out / "data.npz", images=images, labels=labels)
+    torch.manual_seed(0)
+    preprocessing = Preprocessing(3, (16, 16), (16, 16), (0.3, 0.3, 0.3), (0.2, 0.2, 0.2))
+    Classifier("nin", "gap", ("a", "b"), preprocessing).save(out / "weights.safetensors")
+    options = TrainOptions(str(out / "data.npz"), epochs=3, batch_size=16)
+    request = CompareRequest(options, ("gap", "fc:8"), 1, weights=out / "weights.safetensors").checked()
+    (out / "trials").mkdir()
+    plan = plan_comparison(request, out, lambda text: None, lambda name: lambda done, total: None)
+    cache = run_feature_pass(plan.feature_pass, plan.prepared.store.folder, out / "kept", lambda done, total: None)
+    return plan, cache, out
+
+
+@pytest.mark.parametrize("head", [0, 1])
+def test_it_is_the_trials_head_on_the_frozen_backbone(comparison, head):
+    plan, cache, out = comparison
+    assert plan.prepared.frozen  # trained weights: nothing else was asked for
+    trial, store = plan.trials[head], plan.prepared.store
+    path = out / best_model.FILE
+    write_model(trial, store.folder, cache, path)
+    model = gs.load(path)
+    predictor = cached_predictor(trial, cache, store.labels)
+    train_on_cache(predictor, trial.train, trial.validation, trial.settings, trial.seed)
+    for name, tensor in predictor.head.state_dict().items():
+        assert torch.equal(tensor, model.head.state_dict()[name]), name
+    backbone = load_file(out / "weights.safetensors")
+    for name, tensor in model.features.state_dict().items():
+        assert torch.equal(tensor, backbone[f"features.{name}"]), name
+    mine = model.predict(list(store.images[trial.test])).log()
+    theirs = predictor.logits(trial.test).log_softmax(1)
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=0.05)  # the features are stored in half precision
+
+
+def test_it_is_written_once(comparison):
+    plan, _, out = comparison
+    trial = plan.trials[0]
+    best = SimpleNamespace(trial=trial, facts={"test_accuracy": 0.5})
+    (out / best_model.FILE).write_bytes(b"a model")
+    assert not is_written(best, out)
+    results = {"model": entry(best), "files": digests(out, [best_model.FILE])}
+    write_sealed(out / "results.json", results, "results")
+    assert is_written(best, out)
+    assert not is_written(SimpleNamespace(trial=plan.trials[1]), out)
+    (out / best_model.FILE).write_bytes(b"another")
+    assert not is_written(best, out)
+    (out / best_model.FILE).unlink()
+    assert not is_written(best, out)
+    write_sealed(out / "results.json", {"model": None, "files": {}}, "results")
+    assert not is_written(best, out)
+    (out / "results.json").write_text("{")
+    assert not is_written(best, out)

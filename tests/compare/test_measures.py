@@ -32,7 +32,8 @@ def test_shift_pixels():
     assert trial_measures.shift_pixels((32, 32)) == [1, 2, 3, 4]
     assert trial_measures.shift_pixels((8, 8)) == [1, 2]
     assert trial_measures.shift_pixels((224, 300))[-1] == 28
-    assert len(trial_measures.shift_pixels((1024, 1024))) == 6
+    assert trial_measures.shift_pixels((1024, 1024)) == [1, 65, 128]
+    assert len(trial_measures.shift_pixels((64, 64))) == 6
 
 
 def test_shifts_are_measured_against_the_unshifted_answer():

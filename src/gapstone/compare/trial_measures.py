@@ -16,6 +16,8 @@ from gapstone.images.shift import directions, largest_shift
 from gapstone.maps.explain import explain_head
 from gapstone.training.loop import Rows
 
+FINE = 64
+"""Pixels: up to this shorter side, images are moved by up to six distances."""
 SCALES = (0.75, 1.0, 1.25, 1.5)
 MOST_FOR_ROBUSTNESS = 2000
 """Test images used for shifts and sizes: 20 more passes over all of them would take longer than training small nets."""
@@ -37,13 +39,16 @@ class Answers:
 
 
 def shift_pixels(size: tuple[int, int]) -> list[int]:
-    """The distances that test images are moved by: at most six between 1 and k px, an eighth of the shorter side (≥ 2).
+    """The distances that test images are moved by, between 1 and k px, an eighth of the shorter side (at least 2).
+
+    Three, and up to six of small images. Of photos three tell what six do: with 150 photos the standard error of a
+    difference between two heads was 1.21 percentage points instead of 1.18, as images differ more than distances.
 
     >>> shift_pixels((32, 32)), shift_pixels((224, 224))
-    ([1, 2, 3, 4], [1, 6, 12, 17, 23, 28])
+    ([1, 2, 3, 4], [1, 15, 28])
     """
     most = largest_shift(size)
-    return sorted({int(k + 0.5) for k in np.linspace(1, most, min(most, 6))})
+    return sorted({int(k + 0.5) for k in np.linspace(1, most, min(most, 6 if min(size) <= FINE else 3))})
 
 
 def moves(distance: int) -> tuple[Change, ...]:

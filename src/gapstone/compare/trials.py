@@ -89,6 +89,8 @@ class Trial:
             "settings": asdict(self.settings),
             "rows": [digest_of(rows) for rows in self.rows],
         }
+        if min(self.preprocessing.size) > trial_measures.FINE:  # those of photos were moved by six distances before
+            facts["shift"] = trial_measures.shift_pixels(self.preprocessing.size)
         if self.start is not None:  # trials from before there were weights keep their ids
             facts["start"] = [self.start.digest, self.start.map_dtype]
         if users_pools := parse(self.head).own_pools:

@@ -105,4 +105,4 @@ def test_check_writes_what_it_found(tmp_path):
 def test_help_says_what_is_chosen_where_nothing_is_given():
     """In square brackets the terminal's markup would swallow it."""
     said = gapstone("train", "--help", env=os.environ | {"COLUMNS": "300"}).stdout
-    assert "(default: nin for small images, resnet18 for photos)" in said
+    assert "(default: nin for small images; for photos" in said

@@ -146,6 +146,7 @@ def train(
     head: Annotated[str, typer.Option(help="One head, such as gap or fc:512:dropout=0.5.")] = "gap",
     backbone: Backbone = None,
     pretrained: Pretrained = False,
+    from_scratch: FromScratch = False,
     out: Annotated[Path, typer.Option(parser=to_path, metavar="PATH", help="The model's file.")] = Path(
         "model.safetensors"
     ),

@@ -138,6 +138,26 @@ def test_arrows_run_downwards():
         assert not wrong, f"{path.relative_to(SOURCE)} imports from {wrong}, which stand above or beside {room}"
 
 
+def users_of_rooms() -> str:
+    """A line per room, in the order of `LAYERS`: which rooms import from it; `gs` is the package itself."""
+    users: dict[str, set[str]] = {room: set() for room in HEIGHT}
+    for path in SOURCE.rglob("*.py"):
+        user = path.relative_to(SOURCE).parts[0].removesuffix(".py").replace("__init__", "gs")
+        for room in rooms_imported(path) & set(HEIGHT) - {user}:
+            users[room].add(user)
+    text = {
+        room: "most rooms" if 2 * len(names) > len(HEIGHT) else ", ".join(sorted(names)) or "—"
+        for room, names in users.items()
+    }
+    return "".join(f"{room:<14} {text[room]}\n" for layer in LAYERS for room in sorted(layer))
+
+
+def test_the_page_says_who_uses_a_room():
+    page = (SOURCE.parents[1] / "docs/how-it-fits.md").read_text("utf-8")
+    expected = f"```\n{'ROOM':<14} USED BY\n{users_of_rooms()}```\n"
+    assert expected in page, f"docs/how-it-fits.md must hold this block:\n{expected}"
+
+
 def test_what_is_private_to_other_libraries_stands_in_one_file():
     """Names that they may change without a word: each is looked for, and there is something to do without it."""
     private = re.compile(

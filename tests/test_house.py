@@ -122,6 +122,69 @@ def test_files_and_functions_are_short():
                 assert not body or (node.end_lineno or 0) - body[0].lineno < 60, f"{name}: {node.name}"
 
 
+CEILINGS = {
+    "__init__": 100,
+    "__main__": 100,
+    "cli": 100,
+    "commands": 400,
+    "compare": 2700,
+    "converting": 500,
+    "explaining": 900,
+    "export": 800,
+    "inspecting": 1100,
+    "serve": 700,
+    "fitting": 700,
+    "swapping": 900,
+    "training": 600,
+    "maps": 600,
+    "models": 500,
+    "accelerating": 500,
+    "bench": 800,
+    "drawing": 600,
+    "nets": 1300,
+    "ragged": 700,
+    "tracing": 1800,
+    "heads": 300,
+    "localisation": 600,
+    "testing": 400,
+    "pooling": 500,
+    "data": 2500,
+    "loops": 6000,
+    "images": 1600,
+    "pools": 600,
+    "regions": 400,
+    "workers": 400,
+    "storage": 700,
+    "runtime": 400,
+    "console": 300,
+}
+"""The most lines of code of each room (docs/decisions/0026-how-large-the-house-is.md). A room that outgrows its number
+raises it in the same commit, and the commit says what for; a room that is 200 lines below its number lowers it."""
+
+
+def code_lines(text: str) -> int:
+    """Lines of code: no docstrings (also those below a field), comments, imports and blank lines."""
+    lines = {number for number, line in enumerate(text.splitlines(), 1) if line.strip() and line.strip()[0] != "#"}
+    for node in ast.walk(ast.parse(text)):
+        says = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        if says or isinstance(node, ast.Import | ast.ImportFrom):
+            lines -= set(range(node.lineno, (node.end_lineno or 0) + 1))
+    return len(lines)
+
+
+def test_no_room_grows_unnoticed():
+    assert code_lines('"""Says."""\n\nimport os\n# why\nX = (\n    1\n)\n"""Of X."""\n') == 3
+    found: Counter[str] = Counter()
+    for path in SOURCE.rglob("*.py"):
+        found[path.relative_to(SOURCE).parts[0].removesuffix(".py")] += code_lines(path.read_text("utf-8"))
+    wrong = {
+        room: f"{lines} lines of code, CEILINGS says {CEILINGS.get(room, 0)}"
+        for room, lines in found.items()
+        if not 0 <= CEILINGS.get(room, 0) - lines < 200
+    }
+    assert not wrong
+
+
 def test_every_room_says_what_it_is_for():
     for room in SOURCE.iterdir():
         if (room / "__init__.py").exists():
@@ -136,6 +199,26 @@ def test_arrows_run_downwards():
         below = {other for other in rooms_imported(path) if other in HEIGHT and other != room}
         wrong = {other for other in below if HEIGHT[other] >= HEIGHT[room]}
         assert not wrong, f"{path.relative_to(SOURCE)} imports from {wrong}, which stand above or beside {room}"
+
+
+def users_of_rooms() -> str:
+    """A line per room, in the order of `LAYERS`: which rooms import from it; `gs` is the package itself."""
+    users: dict[str, set[str]] = {room: set() for room in HEIGHT}
+    for path in SOURCE.rglob("*.py"):
+        user = path.relative_to(SOURCE).parts[0].removesuffix(".py").replace("__init__", "gs")
+        for room in rooms_imported(path) & set(HEIGHT) - {user}:
+            users[room].add(user)
+    text = {
+        room: "most rooms" if 2 * len(names) > len(HEIGHT) else ", ".join(sorted(names)) or "—"
+        for room, names in users.items()
+    }
+    return "".join(f"{room:<14} {text[room]}\n" for layer in LAYERS for room in sorted(layer))
+
+
+def test_the_page_says_who_uses_a_room():
+    page = (SOURCE.parents[1] / "docs/how-it-fits.md").read_text("utf-8")
+    expected = f"```\n{'ROOM':<14} USED BY\n{users_of_rooms()}```\n"
+    assert expected in page, f"docs/how-it-fits.md must hold this block:\n{expected}"
 
 
 def test_what_is_private_to_other_libraries_stands_in_one_file():

@@ -83,7 +83,7 @@ def unbroken(data, seeds, tmp_path_factory):
     [
         pytest.param(signal.SIGKILL, "planning", marks=pytest.mark.slow),
         (signal.SIGKILL, "training"),
-        pytest.param(signal.SIGINT, "training", marks=pytest.mark.slow),  # quick: test_stopping.py
+        pytest.param(signal.SIGINT, "training", marks=pytest.mark.slow),  # quick: test_interrupts.py
     ],
 )
 def test_the_same_numbers_after_a_stop(data, unbroken, seeds, tmp_path, how, when):

@@ -202,7 +202,7 @@ def test_a_head_too_large_for_the_machine_ends_only_itself(folder, tmp_path):
     assert results["heads"][1]["ms_per_image"]["median"] > 0
 
 
-@pytest.mark.slow  # quick: test_prepare_edges.py (the splits), test_statistics.py
+@pytest.mark.slow  # quick: test_training_data.py (the splits), test_statistics.py
 def test_folds(folder, tmp_path):
     choices = TrainOptions(str(folder), epochs=2, precision="float32")
     results = compare(CompareRequest(choices, ("gap", "gmp"), folds=3), tmp_path, quiet())

@@ -289,4 +289,4 @@ def test_every_file_imports_what_goes_before_them():
             first = next((n for n, line in enumerate(lines) if re.match(rf"(import|from) {before}\b", line)), None)
             assert first is not None, f"{path} imports {library} without {before}"
             assert first < here[0], f"{path} imports {library} before {before}"
-    assert checked >= 2  # figures.py itself, and who draws letters
+    assert checked >= 2  # matplotlib_setup.py itself, and who draws letters

@@ -1,4 +1,4 @@
-"""What the workers of test_crew.py run: some of it dies on purpose."""
+"""What the workers of test_worker_pool.py run: some of it dies on purpose."""
 
 import os
 import signal

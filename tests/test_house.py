@@ -127,7 +127,7 @@ CEILINGS = {
     "__main__": 100,
     "cli": 100,
     "commands": 400,
-    "compare": 2700,
+    "compare": 2900,
     "converting": 500,
     "explaining": 900,
     "export": 800,

@@ -134,7 +134,7 @@ class Explanation:
         """Each class's map minus that of `rival`: evidence for the class rather than for that one.
 
             >>> explained.against("fox").maps
-            >>> explained.against(torch.tensor([2, 0])).maps          # each image's own
+            >>> explained.against(torch.tensor([1, 0])).maps          # each image's own
 
         Probabilities stay, as softmax sees differences alone; `logits` and `bias` are differences from the rival's.
         Raises: ValueError where the rival's map is not among those explained; as `centred`.
@@ -150,7 +150,7 @@ class Explanation:
         """One map of each image, for class `a` rather than `b`: exact, and any pair costs one subtraction.
 
             >>> explained.contrast("cat", "dog").maps.shape
-            torch.Size([16, 1, 7, 7])
+            torch.Size([16, 1, 8, 8])
             >>> explained.contrast()                # the most probable class of each image minus the next
 
         a, b: a number or a name; a tensor (N,) of each image's own; None: the most probable of the image, and the most

@@ -265,7 +265,7 @@ def _pictures(
         blob = np.exp(-(x**2 + y**2) / (0.03 if head == "gmp" else 0.1))
         maps[np.arange(shown), labels] += blob * (0.9 if head == "gmp" else 0.25)
         if shown > 2:
-            maps[2, labels[2]] = -np.abs(maps[2, labels[2]])  # an image with no positive evidence at all
+            maps[2, labels[2]] = maps[2].min(0)  # an image in which each place speaks least for its class
         bias = np.tile(rng.normal(0, 0.3, classes), (shown, 1))
         logits = maps.sum((2, 3)) + bias
         if not additive:

@@ -285,11 +285,35 @@ def test_all_maps_share_one_scale(tmp_path: Path) -> None:
             for head, cell in enumerate(row.cells):
                 assert cell
                 logits = arrays[f"logits_{head}"][image]
+                label, whole = int(arrays["labels"][image]), arrays[f"maps_{head}"][image]
+                assert cell[0].positive == pytest.approx((whole[label] - whole.mean(0)).clip(0).sum(), abs=1e-4)
                 assert cell[0].label == results["data"]["classes"][arrays["labels"][image]]
-                assert cell[0].logit == pytest.approx(logits[arrays["labels"][image]])
+                assert cell[0].logit == pytest.approx(logits[label] - logits.mean(), abs=1e-5)
                 assert (len(cell) == 1) == (logits.argmax() == arrays["labels"][image])
                 assert all(0 <= m.probability <= 1 for m in cell)
     assert not any(m.positive for m in maps.rows[2].cells[0] or () if m.role == "true")
+
+
+def test_a_map_that_is_added_to_all_classes_changes_nothing_shown(tmp_path: Path) -> None:
+    """softmax cannot see it, so how large it is was decided by no image."""
+    results = make(tmp_path)
+    with np.load(tmp_path / "pictures.npz", allow_pickle=False) as stored:
+        arrays = dict(stored)
+    shift = np.random.default_rng(1).normal(size=arrays["maps_0"].shape[2:]).astype(np.float32)
+    arrays |= {"maps_0": arrays["maps_0"] + shift, "logits_0": arrays["logits_0"] + shift.sum()}
+    np.savez(tmp_path / "lifted.npz", **arrays)
+    classes, heads = results["data"]["classes"], len(results["heads"])
+    given, lifted = (
+        report_pictures.read(tmp_path / f"{name}.npz", classes, heads)[0] for name in ("pictures", "lifted")
+    )
+    assert given
+    assert lifted
+    assert lifted.largest == pytest.approx(given.largest, abs=1e-5)
+    for ours, theirs in zip(given.rows, lifted.rows, strict=True):
+        for one, other in zip(ours.cells[0] or (), theirs.cells[0] or (), strict=True):
+            assert np.abs(decoded(one.uri).astype(int) - decoded(other.uri)).max() <= 1
+            for number in ("logit", "probability", "bias", "positive"):
+                assert getattr(one, number) == pytest.approx(getattr(other, number), abs=1e-3)
 
 
 def test_large_pictures_are_made_small_and_small_ones_kept() -> None:

@@ -21,6 +21,9 @@ SETUP = {
     "Evidence": "explained = gs.explain(model, images, top_k=1)",
     "Explanation": "import torchvision; model = torchvision.models.resnet18().eval(); "
     "images = torch.rand(16, 3, 224, 224)",
+    "Explanation.against": "explained = gs.explain(model, images[:2], labels=('cat', 'fox'))",
+    "Explanation.centred": "explained = gs.explain(model, images)",
+    "Explanation.contrast": "explained = gs.explain(model, images)",
     "Explanation.sheet": "explained = gs.explain(model, images, top_k=1)",
     "Features": f"{BUILD}; {BIG}",
     "GoogLeNet": f"{BUILD}; {BIG}; y = labels[:2]; head = gs.Head('gap', 1024, 10); "

@@ -335,6 +335,18 @@ def test_the_caption_adds_up():
     assert said(one) == ["cat", "93.1 %  ·  logit +1.60", "+2.00 for  −0.50 against  +0.10 bias"]
 
 
+def test_what_was_subtracted_is_said():
+    mean = evidence([[2.0]], logit=3.1, probability=0.931, reference="the mean of all classes")
+    assert said(mean)[1] == "93.1 %  ·  logit 3.10 above the mean"
+    assert repr(mean) == "Evidence('cat', 93.1 %, logit 3.10 above the mean, map 1×1)"
+    rival = evidence([[2.0]], logit=-0.35, reference="big\ndog")
+    assert said(rival)[1] == "50.0 %  ·  logit 0.35 below big\\ndog"
+    notes = captions.remarks([mean, mean, evidence([[1.0]])])
+    assert notes[0] == "Maps, logits and biases minus the mean of all classes: softmax sees only how classes differ."
+    assert len(notes) == 2
+    assert "minus" not in captions.remarks([evidence([[1.0]])])[0]
+
+
 def test_what_must_not_be_missed_is_said():
     assert "no positive evidence" in said(evidence([[0.0, -0.5]]))
     assert "no positive evidence" not in said(evidence([[1e-6, -0.5]]))

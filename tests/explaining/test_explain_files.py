@@ -38,7 +38,7 @@ def test_the_document_says_what_the_model_says(model, pictures, tmp_path):
     fine, document, _ = run(model, pictures, out=tmp_path / "out")
     assert fine
     check_refuses_damage("explained", document)
-    assert document["schema"] == 2
+    assert document["schema"] == 3
     assert document["labels"] == list(LABELS)
     assert [row["name"] for row in document["pictures"]] == [str(p) for p in sorted(pictures.iterdir())]
     answers = gs.load(model).predict(sorted(pictures.iterdir()))
@@ -49,7 +49,9 @@ def test_the_document_says_what_the_model_says(model, pictures, tmp_path):
         assert row["probability"] == pytest.approx(float(probabilities.max()), abs=1e-6)
         assert row["size"] == [40, 56]
         assert len(row["classes"]) == 3
-        (expected,) = opened.look([load(row["name"]).pixels], top_k=3)
+        explained = opened.explain([load(row["name"]).pixels], top_k=3).centred()
+        expected = opened.evidence(explained, 0, (40, 56))
+        assert row["reference"] == "the mean of all classes"
         kept = load_npz(tmp_path / "out" / row["npz"])
         for entry, one, other in zip(row["classes"], kept, expected, strict=True):
             assert entry["index"] == one.index == other.index
@@ -83,7 +85,7 @@ def test_boxes_are_those_of_the_map_over_the_picture(model, pictures, tmp_path):
 
 def test_boxes_of_large_pictures_are_in_their_own_pixels(model, tmp_path):
     folder = make_pictures(tmp_path / "large", 1, (900, 1200))
-    _, document, _ = run(model, folder, out=tmp_path / "out", drawings=False)
+    _, document, _ = run(model, folder, out=tmp_path / "out", drawings=False, plain=True)
     (row,) = document["pictures"]
     from gapstone.drawing.upsample import upsample
     from gapstone.localisation.cam_boxes import box

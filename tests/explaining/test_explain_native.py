@@ -66,12 +66,12 @@ def test_photos_alone_and_together(model, real_images, tmp_path):
         with Image.open(path) as photo:  # of several sizes and shapes, and not too many pixels for a test
             photo.thumbnail((200 + 37 * number, 150 + 11 * number))
             photo.convert("RGB").save(smaller / f"{number}.png")
-    _, together, _ = run(model, smaller, out=tmp_path / "out", native=True)
+    _, together, _ = run(model, smaller, out=tmp_path / "out", native=True, plain=True)
     assert len({tuple(row["size"]) for row in together["pictures"]}) > 2
     opened = open_model(str(model))
     looked = opened.look([load(row["name"]).pixels for row in together["pictures"]], top_k=3, native=True)
     for number, row in enumerate(together["pictures"]):
-        _, alone, _ = run(model, row["name"], out=tmp_path / f"alone{number}", native=True)
+        _, alone, _ = run(model, row["name"], out=tmp_path / f"alone{number}", native=True, plain=True)
         assert alone["pictures"][0]["classes"] == row["classes"]
         kept = load_npz(tmp_path / "out" / row["npz"])
         for one, other in zip(kept, looked[number], strict=True):

@@ -129,6 +129,7 @@ def test_another_model_under_the_same_name_is_never_mixed_up(pictures, tmp_path)
     ("options", "looks_again"),
     [
         ({"classes": "dog"}, True),
+        ({"plain": True}, True),
         pytest.param({"top": 2}, True, marks=pytest.mark.slow),
         pytest.param({"all_classes": True}, True, marks=pytest.mark.slow),
         pytest.param({"box": "none"}, True, marks=pytest.mark.slow),

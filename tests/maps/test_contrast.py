@@ -1,5 +1,6 @@
 """What softmax can see: differences between classes' maps. What all maps have in common changes nothing shown."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -122,6 +123,33 @@ def test_a_map_that_is_added_to_all_classes_changes_nothing_shown(name, images):
     for shown in (lambda e: e.centred(), lambda e: e.contrast(), lambda e: e.contrast(1, 3), lambda e: e.against(2)):
         torch.testing.assert_close(shown(same).maps, shown(plain).maps, rtol=1e-3, atol=1e-5)
         torch.testing.assert_close(shown(same).logits, shown(plain).logits, rtol=1e-3, atol=1e-5)
+    for as_it_is in (False, True):
+        assert alike(*(e.sheet(plain=as_it_is) for e in (plain, same))) != as_it_is
+
+
+def alike(*sheets) -> bool:
+    """Whether they have the same size, and no pixel differs by more than the rounding of one level."""
+    a, b = (np.asarray(sheet).astype(int) for sheet in sheets)
+    return a.shape == b.shape and bool(np.abs(a - b).max() <= 1)
+
+
+def test_what_is_shown(images):
+    explained = every("linear", images)
+    sheet = np.asarray(explained.sheet())
+    assert np.array_equal(sheet, explained.centred().sheet())  # nothing is subtracted twice
+    assert not np.array_equal(sheet, explained.sheet(plain=True))
+    assert explained.shown(plain=True) is explained
+    pair = explained.contrast()
+    assert pair.shown() is pair
+    assert repr(explained) == "Explanation(3 images, 5 classes, maps 6×8, additive)"
+    assert repr(explained.shown()) == (
+        "Explanation(3 images, 5 classes, maps 6×8, additive, minus the mean of all classes)"
+    )
+    one = explained.shown().evidence(0, (12, 16))[0]
+    assert one.reference == "the mean of all classes"
+    assert float(one.map.sum()) + one.bias == pytest.approx(one.logit, abs=1e-5)
+    assert one.probability == pytest.approx(float(explained.probabilities[0, 0]))
+    assert explained.evidence(0, (12, 16))[0].reference is None
 
 
 def test_classes_that_do_not_compete(images):
@@ -130,7 +158,10 @@ def test_classes_that_do_not_compete(images):
         for verb in (explained.centred, explained.contrast, lambda e=explained: e.against(1)):
             with pytest.raises(ValueError, match="classes do not compete"):
                 verb()
+        assert explained.shown() is explained
+        assert np.array_equal(explained.sheet(), explained.sheet(plain=True))
     one = gs.explain(model(pooled(nn.Linear(8, 1))), images)
+    assert one.shown() is one
     with pytest.raises(ValueError, match="one logit"):
         one.centred()
 

@@ -42,7 +42,8 @@ def test_every_documented_field():
     assert list(found) == ["schema", "model", "pictures"]
     assert (found["schema"], found["model"]) == (1, "m.safetensors")
     (picture,) = found["pictures"]
-    assert list(picture) == ["name", "size", "placement", "classes"]
+    assert list(picture) == ["name", "size", "placement", "reference", "classes"]
+    assert picture["reference"] is None
     assert (picture["name"], picture["size"]) == ("a.jpg", [224, 230])
     seen = [[0, 224], [10.25, 200]]
     assert picture["placement"] == {"stride": [32, 32.5], "start": [0, 1 / 3], "seen": seen, "exact": True}
@@ -123,6 +124,25 @@ def test_npz_gives_the_same_evidence_back(tmp_path, name):
         np.testing.assert_array_equal(ours.map, theirs.map)
 
 
+def test_what_was_subtracted_is_kept(tmp_path):
+    for reference in (None, "the mean of all classes", ""):
+        given = [evidence(3, reference=reference), evidence(0, reference=reference)]
+        save_npz(tmp_path / "a.npz", given)
+        assert [e.reference for e in load_npz(tmp_path / "a.npz")] == [reference, reference]
+        assert strict(to_json(given))["pictures"][0]["reference"] == reference
+    for write in (to_json, lambda evidences: save_npz(tmp_path / "b.npz", evidences)):
+        with pytest.raises(ValueError, match="different things subtracted"):
+            write([evidence(), evidence(1, reference="dog")])
+
+
+def test_npz_without_a_reference_is_plain(tmp_path):
+    save_npz(tmp_path / "a.npz", [evidence()])
+    with np.load(tmp_path / "a.npz") as stored:
+        older = {name: stored[name] for name in stored if name != "reference"}
+    np.savez(tmp_path / "older.npz", **older)
+    assert load_npz(tmp_path / "older.npz")[0].reference is None
+
+
 def test_npz_holds_plain_arrays(tmp_path):
     save_npz(tmp_path / "a.npz", [evidence(3), evidence(1)])
     with np.load(tmp_path / "a.npz", allow_pickle=False) as stored:
@@ -148,4 +168,6 @@ def test_one_picture_at_a_time(write):
 def test_a_label_that_npz_cannot_hold(tmp_path):
     with pytest.raises(ValueError, match="NUL"):
         save_npz(tmp_path / "a.npz", [evidence(label="cat\0")])
+    with pytest.raises(ValueError, match="NUL"):
+        save_npz(tmp_path / "a.npz", [evidence(reference="cat\0")])
     assert not (tmp_path / "a.npz").exists()

@@ -72,6 +72,10 @@ def test_the_document_says_what_the_library_says(client: Client, model_files: tu
                 "seen": [list(edges) for edges in placement.seen],
                 "exact": placement.exact,
             }
+        mean = np.frombuffer(base64.b64decode(model["mean"]["base64"]), "<f4").reshape(maps.shape[1:])
+        np.testing.assert_allclose(mean, maps.mean(0), atol=1e-6)
+        for name in ("logit", "bias"):
+            assert model["mean"][name] == pytest.approx(np.mean([told[name] for told in model["classes"]]), abs=1e-6)
         probabilities = [told["probability"] for told in model["classes"]]
         assert probabilities == sorted(probabilities, reverse=True)
         assert sum(probabilities) == pytest.approx(1, abs=1e-6)

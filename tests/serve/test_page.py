@@ -79,7 +79,10 @@ def looks(page: Browser) -> list[str]:
 
 
 def evidence(model: Path, path: Path) -> list[Evidence]:
-    return open_model(str(model)).look([load(path).pixels])[0]
+    """As the page shows it: minus the mean of all classes, most probable first."""
+    opened, pixels = open_model(str(model)), load(path).pixels
+    shown = opened.evidence(opened.explain([pixels]).centred(), 0, pixels.shape[:2])
+    return sorted(shown, key=lambda each: -each.logit)
 
 
 def found_box(each: Evidence, threshold: float, how: str = "smooth") -> str:
@@ -123,9 +126,30 @@ def test_switching_classes_asks_the_server_nothing(page: Browser, photo: Path) -
     assert len(page.requests) == asked
 
 
+def test_maps_as_they_are_are_one_switch_away(page: Browser, photo: Path, model_files: tuple[Path, Path]) -> None:
+    upload(page, photo)
+    centred = evidence(model_files[0], photo)[0]
+    [plain] = open_model(str(model_files[0])).look([load(photo).pixels], top_k=1)[0]
+    before = looks(page)
+    said = text(page, ".title"), text(page, ".sum")
+    assert f"logit {centred.logit:.2f} above the mean" in said[0]
+    assert f"logit {centred.logit:.2f} above the mean" in said[1]
+    asked = len(page.requests)
+    page.js("document.querySelector('#centred').click()")
+    assert f"logit {plain.logit:.2f}".replace("-", "−") in text(page, ".title")
+    assert "the mean" not in text(page, "figure")
+    assert looks(page) != before
+    page.js("document.querySelector('#centred').click()")
+    assert looks(page) == before
+    assert (text(page, ".title"), text(page, ".sum")) == said
+    assert len(page.requests) == asked
+
+
 def test_the_slider_moves_the_box_as_the_library_does(
-    page: Browser, photo: Path, model_files: tuple[Path, Path]
+    page: Browser, tmp_path: Path, model_files: tuple[Path, Path]
 ) -> None:
+    photo = tmp_path / "photo.png"  # no edge of a cell falls on the middle of a pixel, where rounding would decide
+    photo.write_bytes(encoded(picture(61, 83)))
     upload(page, photo)
     first = next(n for n, each in enumerate(evidence(model_files[0], photo)) if each.positive > 0)
     page.js(f"document.querySelectorAll('.class input')[{first}].click()")
@@ -177,10 +201,10 @@ def test_everything_works_from_the_keyboard(page: Browser, photo: Path, model_fi
     page.key("4")
     assert text(page, ".title").startswith(expected[3].label)
     reached = []
-    for _ in range(8):
+    for _ in range(9):
         page.key("Tab")
         reached.append(page.js("document.activeElement.id || document.activeElement.name"))
-    assert reached == ["other", "kind", "grey", "opacity", "boxed", "threshold", "png", "json"]
+    assert reached == ["other", "kind", "grey", "centred", "opacity", "boxed", "threshold", "png", "json"]
 
 
 def test_pointing_reads_a_cell(page: Browser, photo: Path, model_files: tuple[Path, Path]) -> None:

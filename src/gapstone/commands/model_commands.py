@@ -74,6 +74,9 @@ def explain(
         Literal["smooth", "cells"], typer.Option(help="Between the cells' centres, or cell by cell.")
     ] = "smooth",
     alpha: Annotated[float, typer.Option(help="Opacity of the strongest evidence.")] = 0.88,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Maps as they are (default: minus the mean of all classes' maps).")
+    ] = False,
     native: Native = False,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option()] = 32,

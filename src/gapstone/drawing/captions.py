@@ -4,6 +4,8 @@ cat
 93.1 %  ·  logit +4.12
 +5.03 for  −1.11 against  +0.20 bias
 no positive evidence
+
+Where the mean of all classes was subtracted, the second line says "logit 3.10 above the mean".
 """
 
 from collections.abc import Iterable
@@ -29,7 +31,7 @@ def caption(evidence: Evidence) -> list[list[Span]]:
     against = float(evidence.map.clip(max=0).sum())
     lines = [
         [Span(display(evidence.label), "label")],
-        [Span(f"{percent(evidence.probability)}  ·  logit {signed(evidence.logit)}")],
+        [Span(f"{percent(evidence.probability)}  ·  {evidence.logit_text}")],
         [
             Span(f"{signed(evidence.positive)} for  ", "for"),
             Span(f"{signed(against)} against  ", "against"),
@@ -48,6 +50,8 @@ def remarks(evidences: Iterable[Evidence]) -> list[str]:
     """Return the notes that hold for a whole sheet."""
     notes = []
     evidences = list(evidences)
+    for reference in dict.fromkeys(e.reference for e in evidences if e.reference is not None):
+        notes.append(f"Maps, logits and biases minus {display(reference)}: softmax sees only how classes differ.")
     if any(not e.placement.covers(e.size) for e in evidences):
         notes.append("Thin line: the part of the picture that the network saw.")
     if held := dict.fromkeys(name for e in evidences for name in e.held):

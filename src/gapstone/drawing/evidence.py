@@ -32,10 +32,13 @@ class Evidence:
     completeness: float
     held: tuple[str, ...] = ()
     """What is treated as a number of the picture (`Explanation.held`)."""
+    reference: str | None = None
+    """What was subtracted from map, logit and bias (`Explanation.reference`); None: nothing. The probability is the
+    same with and without."""
 
     def __repr__(self) -> str:
         more = ("" if self.additive else ", not additive") + (f", held: {', '.join(self.held)}" if self.held else "")
-        numbers = f"{percent(self.probability)}, logit {signed(self.logit)}, map {format_size(self.map.shape)}{more}"
+        numbers = f"{percent(self.probability)}, {self.logit_text}, map {format_size(self.map.shape)}{more}"
         return f"Evidence({display(self.label)!r}, {numbers})"
 
     def check_finite(self) -> None:
@@ -47,9 +50,22 @@ class Evidence:
             )
 
     @property
+    def logit_text(self) -> str:
+        """Return "logit +4.12", or where something was subtracted "logit 3.10 above the mean"."""
+        if self.reference is None:
+            return f"logit {signed(self.logit)}"
+        side = "below" if self.logit < 0 else "above"
+        return f"logit {signed(abs(self.logit)).removeprefix('+')} {side} {short_reference(self.reference)}"
+
+    @property
     def positive(self) -> float:
         """Sum of the positive contributions; 0 means that no part of the picture is evidence for the class."""
         return float(self.map.clip(0).sum())
+
+
+def short_reference(reference: str) -> str:
+    """Return what was subtracted as a caption has room for it: "the mean", or the other class's name."""
+    return display(reference).removesuffix(" of all classes")
 
 
 def signed(value: float) -> str:

@@ -30,7 +30,7 @@ from gapstone.storage.owned_folder import EXPLAIN, check_folder
 from gapstone.storage.sealed_json import damage_note
 from gapstone.training.training_data import pick_device
 
-VERSION = 2  # increased when the same pictures and options give other numbers
+VERSION = 3  # increased when the same pictures and options give other numbers
 
 
 def explain_files(request: ExplainRequest, out: Path, console: Console | None = None) -> bool:
@@ -106,10 +106,10 @@ def _make_query(request: ExplainRequest, image_model: ImageModel) -> ClassQuery:
         [VERSION, __version__, torch.__version__.partition("+")[0], LOADER, BOX_GRID],
         _identity(image_model),
         [classes, request.top if classes is None else None, request.all_classes, request.box, request.batch_size],
-        request.native,
+        [request.native, request.plain],
         str(image_model.device) if image_model.device.type == "cpu" else torch.cuda.get_device_name(image_model.device),
     )
-    return ClassQuery(classes, request.top, request.all_classes, request.threshold, key, smallest)
+    return ClassQuery(classes, request.top, request.all_classes, request.threshold, key, request.plain, smallest)
 
 
 def _identity(image_model: ImageModel) -> list[Any]:
@@ -184,7 +184,7 @@ def _write_results(
 ) -> None:
     """Write explained.json, and index.html if it is asked for."""
     head = {
-        "schema": 2,
+        "schema": 3,
         "model": display(request.model),
         "gapstone": __version__,
         "labels": list(image_model.labels),
@@ -197,6 +197,7 @@ def _write_results(
             "how": request.how,
             "alpha": request.alpha,
             "native": request.native,
+            "plain": request.plain,
         },
         "missing": [display(pattern) for pattern in inputs.missing],
     }

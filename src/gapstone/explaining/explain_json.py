@@ -2,14 +2,15 @@
 
 Each picture has the fields of `gapstone.maps.map_files`, schema 1, with its maps in an .npz file, and more:
 
-    {"schema": 2, "model", "gapstone", "labels": […],
+    {"schema": 3, "model", "gapstone", "labels": […],
      "largest": 0.83,                       the scale of all drawings: contribution of a cell, in logit units
-     "options": {"classes", "top", "all", "box", "how", "alpha"},
+     "options": {"classes", "top", "all", "box", "how", "alpha", "native", "plain"},
      "missing": ["*.gif"],                  patterns that match nothing
      "pictures": [
        {"name": "photos/cat.jpg", "sha256": "…", "notes": ["the first of 41 frames is used"],
         "prediction": 3, "label": "cat", "probability": 0.93,  of all classes, not only of --classes
-        "size", "placement", "npz": "maps/cat-5c1f0b7a9e21.npz",
+        "size", "placement", "reference": "the mean of all classes",   null: nothing was subtracted
+        "npz": "maps/cat-5c1f0b7a9e21.npz",
         "drawing": "maps/cat-5c1f0b7a9e21.png",                null with --no-drawings, or if "undrawn" is there
         "classes": [{"index", "label", …, "boxes": [{"x0", "y0", "x1", "y1"}]}]},
        {"name": "photos/bad.jpg", "error": "the file is empty (0 bytes)"}]}

@@ -54,6 +54,7 @@ def write(
     names: list[str] = []
     cropped = False
     held: dict[str, None] = {}
+    reference: str | None = None  # of one model and one option: the same for all
     side = thumbnail_side(min(result.pictures, MOST))
     errors = result.errors
 
@@ -74,6 +75,7 @@ def write(
         names.append(row["name"])
         additive &= all(entry["additive"] for entry in row["classes"])
         held |= dict.fromkeys(name for entry in row["classes"] for name in entry["held"])
+        reference = row["reference"]
         exact &= row["placement"]["exact"]
         cropped |= not _all_seen(row)
     common = common_folder(names)
@@ -95,6 +97,7 @@ def write(
         ticks=ticks(head["largest"], None),
         additive=additive,
         held=list(held),
+        reference=reference,
         exact=exact,
         cropped=cropped,
         script=script,
@@ -155,7 +158,7 @@ def _tile(e: Evidence, entry: Row, largest: float, how: How, alpha: float) -> Ro
             for b in entry.get("boxes", ())
         ],
         "probability": percent(e.probability),
-        "logit": signed(e.logit),
+        "logit": e.logit_text,
         "positive": signed(entry["positive"]),
         "negative": signed(entry["negative"]) if entry["negative"] else None,
         "bias": signed(e.bias),

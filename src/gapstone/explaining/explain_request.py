@@ -32,6 +32,8 @@ class ExplainRequest:
     device: str = "auto"
     batch_size: int = 32
     weights: Path | None = None
+    plain: bool = False
+    """Maps as they are; else minus the mean of all classes' maps where classes compete."""
     native: bool = False
     """Pictures enter the network one by one at their own size, neither cropped nor resized."""
 

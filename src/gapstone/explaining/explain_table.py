@@ -51,6 +51,8 @@ def show(
         _print(console, f"{display(pattern)}: no file matches this pattern.", "red")
     out = display(folder.out)
     _print(console, f"All numbers: {out}/explained.json\nMaps{' and drawings' * request.drawings}: {out}/maps")
+    for reference in dict.fromkeys(row["reference"] for row in first if row["reference"]):
+        _print(console, f"Maps, logits and biases are minus {reference} (--plain: as they are).")
     if request.html:
         _print(console, f"Page: {out}/index.html")
 

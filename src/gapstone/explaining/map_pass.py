@@ -55,6 +55,8 @@ class ClassQuery:
     """Of the boxes; see `ExplainRequest.threshold`."""
     key: str
     """Digest of everything that the numbers depend on, except the pictures."""
+    plain: bool = False
+    """Store maps as they are; else minus the mean of all classes' where classes compete (`Explanation.shown`)."""
     native: int | None = None
     """Least side in px of pictures that enter the network at their own size; None: they are resized and cropped."""
 
@@ -252,7 +254,7 @@ def _explain(
         raise NoMemoryError(
             f"{display(pictures[0].path)}{more}: this needs more memory than {model.device} has; {advice}."
         ) from error
-    best = explained.probabilities.max(1)
+    best, explained = explained.probabilities.max(1), explained.shown(query.plain)
     for number, picture in enumerate(pictures):
         evidences = model.evidence(explained, number, picture.size, native)
         if classes is None:

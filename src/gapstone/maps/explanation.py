@@ -21,6 +21,7 @@ from gapstone.tracing.placement import Placement
 
 IMAGES, CLASSES = 4, 3
 """Shown by default."""
+MEAN_OF_CLASSES = "the mean of all classes"
 SIDE = 224  # px: longest side of a picture on the sheet
 
 Pictures = Sequence[NDArray[np.uint8]]
@@ -96,7 +97,11 @@ class Explanation:
     @property
     def probabilities(self) -> Tensor:
         """(N, C): each class by itself where the model ends in a sigmoid; else they sum to 1."""
-        return self.logits.sigmoid() if self.end and "sigmoid" in self.end else self.logits.softmax(1)
+        return self.logits.sigmoid() if self._ends_in_sigmoid else self.logits.softmax(1)
+
+    @property
+    def _ends_in_sigmoid(self) -> bool:
+        return self.end is not None and "sigmoid" in self.end
 
     @property
     def completeness(self) -> Tensor:
@@ -116,15 +121,20 @@ class Explanation:
         Raises: ValueError where classes do not compete: a model that ends in a sigmoid, or of one logit.
         """
         self._check_softmax("centred")
-        return self._minus(
-            self.mean_map, self.bias.mean(-1, keepdim=True), self.logits.mean(1), "the mean of all classes"
-        )
+        return self._minus(self.mean_map, self.bias.mean(-1, keepdim=True), self.logits.mean(1), MEAN_OF_CLASSES)
+
+    def shown(self, plain: bool = False) -> "Explanation":
+        """As drawings and files show it: `centred`, or as it is where `plain`, where something was subtracted already,
+        and where classes do not compete: a model that ends in a sigmoid, or of one logit.
+        """
+        as_it_is = plain or self.reference is not None or self._ends_in_sigmoid or self.logits.shape[1] < 2
+        return self if as_it_is else self.centred()
 
     def against(self, rival: NumberOrName | Tensor) -> "Explanation":
         """Each class's map minus that of `rival`: evidence for the class rather than for that one.
 
             >>> explained.against("fox").maps
-            >>> explained.against(torch.tensor([2, 0])).maps          # each image's own
+            >>> explained.against(torch.tensor([1, 0])).maps          # each image's own
 
         Probabilities stay, as softmax sees differences alone; `logits` and `bias` are differences from the rival's.
         Raises: ValueError where the rival's map is not among those explained; as `centred`.
@@ -137,10 +147,10 @@ class Explanation:
         return self._minus(self.maps[rows, self._places(numbers)], bias, self.logits[rows, numbers], name)
 
     def contrast(self, a: NumberOrName | Tensor | None = None, b: NumberOrName | Tensor | None = None) -> "Explanation":
-        """NumberOrName map of each image, for class `a` rather than `b`: exact, and any pair costs one subtraction.
+        """One map of each image, for class `a` rather than `b`: exact, and any pair costs one subtraction.
 
             >>> explained.contrast("cat", "dog").maps.shape
-            torch.Size([16, 1, 7, 7])
+            torch.Size([16, 1, 8, 8])
             >>> explained.contrast()                # the most probable class of each image minus the next
 
         a, b: a number or a name; a tensor (N,) of each image's own; None: the most probable of the image, and the most
@@ -164,7 +174,7 @@ class Explanation:
         )
 
     def _check_softmax(self, verb: str) -> None:
-        if self.end and "sigmoid" in self.end:
+        if self._ends_in_sigmoid:
             raise ValueError(
                 f"{verb}: the model ends in a {self.end}, so its classes do not compete; take the maps as they are"
             )
@@ -208,6 +218,8 @@ class Explanation:
             parts.append(f"held: {', '.join(self.held)}")
         if self.end:
             parts.append(f"of the logits before the {self.end}")
+        if self.reference:
+            parts.append(f"minus {display(self.reference)}")
         return f"Explanation({', '.join(parts)})"
 
     def _repr_html_(self) -> str:
@@ -225,14 +237,22 @@ class Explanation:
         return f'{text}<img style="max-width:100%" src="{uri}" alt="class activation maps">{more * (count > IMAGES)}'
 
     def sheet(
-        self, images: int | Sequence[int] = IMAGES, classes: int = CLASSES, pictures: Pictures | None = None
+        self,
+        images: int | Sequence[int] = IMAGES,
+        classes: int = CLASSES,
+        pictures: Pictures | None = None,
+        *,
+        plain: bool = False,
     ) -> Image.Image:
         """Images beside the maps of their most probable classes among those explained, all on one scale.
 
             >>> explained.sheet().save("maps.png")
 
+        Where classes compete, each map is shown minus the mean of all classes' (`centred`), and captions say so.
+
         images: how many from the first, or which. classes: how many of each. pictures: uint8 arrays (H, W, 3) of all
-        images as the network saw them, where the batch does not say how it was normalised and shall look right.
+        images as the network saw them, where the batch does not say how it was normalised and shall look right. plain:
+        maps as they are, with what all classes have in common.
         Raises: ValueError where there are no pictures, or others than were explained.
         """
         from gapstone.drawing.sheet import SheetRow, contact_sheet
@@ -241,21 +261,26 @@ class Explanation:
         numbers = list(range(min(images, count))) if isinstance(images, int) else list(images)
         if not numbers or not all(0 <= number < count for number in numbers) or classes < 1:
             raise ValueError(f"images={images!r}, classes={classes}: of {count} images, from 0; at least one of each")
-        rows = []
+        rows, shown = [], self.shown(plain)
         for number in numbers:
             pixels = self._pixels(number, pictures)
-            evidences = sorted(self.evidence(number, pixels.shape[:2]), key=lambda e: -e.logit)
+            evidences = sorted(shown.evidence(number, pixels.shape[:2]), key=lambda e: -e.logit)
             rows.append(SheetRow.of(pixels, evidences[:classes], f"image {number}", side=SIDE))
         return next(contact_sheet(rows, per_page=len(rows)))
 
     def show(
-        self, images: int | Sequence[int] = IMAGES, classes: int = CLASSES, pictures: Pictures | None = None
+        self,
+        images: int | Sequence[int] = IMAGES,
+        classes: int = CLASSES,
+        pictures: Pictures | None = None,
+        *,
+        plain: bool = False,
     ) -> None:
         """`sheet` in the notebook's cell, or in a window.
 
         Raises: as `sheet`; RuntimeError where nothing can show pictures.
         """
-        _present(self.sheet(images, classes, pictures))
+        _present(self.sheet(images, classes, pictures, plain=plain))
 
     def _pixels(self, number: int, pictures: Pictures | None) -> NDArray[np.uint8]:
         size = tuple(round(high) for _, high in self.placement.seen)
@@ -276,7 +301,7 @@ class Explanation:
         return pixels
 
     def evidence(self, image: int, size: Sequence[int], placement: Placement | None = None) -> list[Evidence]:
-        """NumberOrName image's maps, in a picture of `size` (H, W) in which its cells lie as `placement` says."""
+        """One image's maps, in a picture of `size` (H, W) in which its cells lie as `placement` says."""
         probabilities, errors = self.probabilities[image], self.completeness[image]
         bias = self.bias.expand_as(self.logits)[image]
         return [
@@ -292,6 +317,7 @@ class Explanation:
                 additive=self.additive,
                 completeness=float(errors[place]),
                 held=self.held,
+                reference=self.reference,
             )
             for place, k in enumerate(self.classes[image].tolist())
         ]

@@ -11,6 +11,7 @@ The JSON, schema 1 (strict: no NaN; ASCII only, as `json.dumps` writes it):
                      "start": [0.0, 80.0],    in pixels, 0 the centre of the first
                      "seen": [[0, 480], [80, 560]],   edges of what the network saw, 0 the first pixel's outer edge
                      "exact": true},          false: the cells share what was seen in equal parts
+       "reference": null,                     what was subtracted from logit, bias and map: "the mean of all classes"
        "npz": "a.npz",                        only if asked for: the file that holds the maps
        "classes": [{
          "index": 3, "label": "cat",
@@ -63,6 +64,7 @@ def to_json(
         "name": None if name is None else _text(name),
         "size": list(first.size),
         "placement": first.placement.to_json(),
+        "reference": None if first.reference is None else _text(first.reference),
     }
     if npz is not None:
         picture["npz"] = npz
@@ -109,6 +111,8 @@ def _of_one_picture(evidences: Sequence[Evidence]) -> Evidence:
     if not evidences:
         raise ValueError("nothing to write: give the Evidence of at least one class")
     first = evidences[0]
+    if any(e.reference != first.reference for e in evidences):
+        raise ValueError("the maps had different things subtracted: write those of one `reference` together")
     if any((e.size, e.placement, e.map.shape) != (first.size, first.placement, first.map.shape) for e in evidences):
         raise ValueError("maps of several pictures: give the classes of one picture, and `join` what comes of it")
     return first
@@ -128,9 +132,12 @@ def _finite(value: float, key: str, evidence: Evidence) -> float:
 
 
 def save_npz(path: str | Path | BinaryIO, evidences: Sequence[Evidence]) -> None:
-    """One picture's classes: `map` (K, h, w), `logit` (K,), …, and `stride`, `start`, `seen`, `exact`, `size` once."""
+    """One picture's classes: `map` (K, h, w), `logit` (K,), …, and `stride`, `start`, `seen`, `exact`, `size` once.
+
+    `reference` (0 or 1 texts) is what was subtracted.
+    """
     first = _of_one_picture(evidences)
-    if any(e.label.endswith("\0") for e in evidences):
+    if any(text.endswith("\0") for text in (first.reference or "", *(e.label for e in evidences))):
         raise ValueError("a label ends in NUL, which numpy drops; rename the class")
     per_class: dict[str, Any] = {name: np.array([getattr(e, name) for e in evidences]) for name in PER_CLASS}
     # opened here: np.savez would add .npz to a name that ends otherwise
@@ -140,6 +147,7 @@ def save_npz(path: str | Path | BinaryIO, evidences: Sequence[Evidence]) -> None
             schema=SCHEMA,
             **per_class,
             held=np.array(first.held, np.str_),
+            reference=np.array([] if first.reference is None else [first.reference], np.str_),
             map=np.stack([e.map for e in evidences]),
             size=np.array(first.size, np.int64),
             stride=np.array(first.placement.stride, np.float64),
@@ -167,6 +175,7 @@ def load_npz(path: str | Path) -> list[Evidence]:
             placement=placement,
             size=(height, width),
             held=tuple(arrays["held"].tolist()) if "held" in arrays else (),  # before it was kept, nothing was
+            reference=next(iter(arrays["reference"].tolist()), None) if "reference" in arrays else None,  # so here
         )
         for k in range(len(arrays["index"]))
     ]

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import gapstone
 from gapstone.maps.explanation import Explanation
@@ -54,7 +55,7 @@ class Explainer:
             ValueError: If logits or maps are not finite, which JSON cannot represent.
         """
         explained = self.opened.explain([picture.fitted[number]], top_k=self._top_k)
-        if not (torch.isfinite(explained.logits).all() and torch.isfinite(explained.maps).all()):
+        if not all(bool(torch.isfinite(x).all()) for x in (explained.logits, explained.maps, explained.mean_map)):
             raise ValueError(f"{self.name} gives NaN or infinite logits for this picture: an error of the model.")
         scale, origin = self.opened.preprocessing.seen(*picture.size)
         return {
@@ -62,6 +63,7 @@ class Explainer:
             "additive": explained.additive,
             "held": list(explained.held),
             "placement": explained.placement.within(origin, (scale, scale)).to_json(),
+            "mean": _mean(explained),
             **_classes(explained, self.opened.labels),
         }
 
@@ -84,6 +86,21 @@ def response_document(
     }
 
 
+def _mean(explained: Explanation) -> dict[str, Any] | None:
+    """Return the logit, bias and map that centred maps are without; None where classes do not compete."""
+    if explained.shown() is explained:
+        return None
+    return {
+        "logit": _round(float(explained.logits[0].double().mean())),
+        "bias": _round(float(explained.bias.expand_as(explained.logits)[0].double().mean())),
+        "base64": _base64(explained.mean_map[0].float().cpu().numpy()),
+    }
+
+
+def _base64(maps: NDArray[np.float32]) -> str:
+    return base64.b64encode(np.ascontiguousarray(maps, "<f4").tobytes()).decode("ascii")
+
+
 def _classes(explained: Explanation, labels: tuple[str, ...]) -> dict[str, Any]:
     """Return all classes, most probable first, and the maps of the first of them."""
     logits = explained.logits[0].double().cpu()
@@ -91,7 +108,7 @@ def _classes(explained: Explanation, labels: tuple[str, ...]) -> dict[str, Any]:
     rows = {k: row for row, k in enumerate(explained.classes[0].tolist())}
     order = sorted(range(len(labels)), key=lambda k: (k not in rows, -float(logits[k]), k))
     mapped = order[: len(rows)]
-    maps = explained.maps[0, [rows[k] for k in mapped]].float().cpu().numpy().astype("<f4")
+    maps = explained.maps[0, [rows[k] for k in mapped]].float().cpu().numpy()
     completeness, bias = explained.completeness[0].tolist(), explained.bias.expand_as(explained.logits)[0].tolist()
     return {
         "classes": [
@@ -108,7 +125,7 @@ def _classes(explained: Explanation, labels: tuple[str, ...]) -> dict[str, Any]:
         "maps": {
             "shape": list(maps.shape),
             "dtype": "<f4",
-            "base64": base64.b64encode(np.ascontiguousarray(maps).tobytes()).decode("ascii"),
+            "base64": _base64(maps),
         },
     }
 

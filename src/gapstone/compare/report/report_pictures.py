@@ -3,7 +3,7 @@
     colour(v) = blue below 0, vermilion above;  opacity(v) = cbrt(|v| / largest)
 
 A map is an image with a pixel per cell. The page lays it over the gray photo, each cell around the centre of its
-receptive field, without interpolation.
+receptive field, without interpolation. Maps, biases and logits are minus the mean of all classes.
 """
 
 import base64
@@ -63,6 +63,7 @@ class Map:
     uri: str
     area: Area
     logit: float
+    """Above the mean of all classes, as `bias` is."""
     probability: float
     bias: float
     positive: float
@@ -120,7 +121,7 @@ def _maps(
     arrays: dict[str, Array], pictures: Sequence[ReportPicture], classes: Sequence[str], learned: Sequence[bool]
 ) -> Maps:
     heads = len(learned)
-    labels = arrays["labels"]
+    labels, arrays = arrays["labels"], arrays | _centred(arrays, heads)
     chosen = {
         (image, head): _classes(arrays[f"logits_{head}"][image], int(labels[image]))
         for head in range(heads)
@@ -172,6 +173,12 @@ def _maps(
         gaps=[float(arrays[f"gap_{i}"]) if f"gap_{i}" in arrays else None for i in range(heads)],
         learned=learned,
     )
+
+
+def _centred(arrays: dict[str, Array], heads: int) -> dict[str, Array]:
+    """Maps, biases and logits of each head minus the mean of all classes: what softmax can see (docs/maps.md)."""
+    names = [f"{name}_{head}" for head in range(heads) for name in ("maps", "bias", "logits")]
+    return {name: arrays[name] - arrays[name].mean(1, keepdims=True) for name in names if name in arrays}
 
 
 def _classes(logits: Array, label: int) -> list[int]:

@@ -1,7 +1,8 @@
-// The document of /api/explain (schema 1) as the page uses it: classes joined over the models, maps as arrays.
+// The document of /api/explain (schema 1) as the page uses it: classes joined over the models, maps as arrays. Maps,
+// logits and biases are minus the mean of all classes where the document has it, or as they are where not `centred`.
 
-export function read(document) {
-  const models = document.models.map(readModel);
+export function read(document, centred) {
+  const models = document.models.map((model) => readModel(model, centred ? model.mean : null));
   const classes = new Map(); // key → { label, of: [the class in each model, or null] }
   models.forEach((model, m) => {
     for (const entry of model.classes) {
@@ -13,9 +14,13 @@ export function read(document) {
   return { size: document.picture.size, notes: document.picture.notes, models, classes: [...classes.values()], largest };
 }
 
-function readModel(model) {
+function readModel(model, mean) {
   const [count, h, w] = model.maps.shape;
   const values = floats(model.maps.base64);
+  if (mean) {
+    const map = floats(mean.base64);
+    values.forEach((value, i) => { values[i] = value - map[i % map.length]; });
+  }
   const named = new Map();
   for (const entry of [...model.classes].sort((a, b) => a.index - b.index)) {
     named.set(entry.label, [...(named.get(entry.label) ?? []), entry.index]);
@@ -25,13 +30,15 @@ function readModel(model) {
     const nth = alike.indexOf(entry.index);
     return {
       ...entry,
+      logit: entry.logit - (mean?.logit ?? 0),
+      bias: entry.bias - (mean?.bias ?? 0),
       key: `${entry.label}\n${nth}`,
       shown: alike.length > 1 ? `${entry.label} (${entry.index})` : entry.label,
       map: i < count ? values.subarray(i * h * w, (i + 1) * h * w) : null,
     };
   });
   const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
-  return { name: model.name, largest, additive: model.additive, held: model.held, placement: model.placement, cells: [h, w], count, values, classes };
+  return { name: model.name, centred: Boolean(mean), largest, additive: model.additive, held: model.held, placement: model.placement, cells: [h, w], count, values, classes };
 }
 
 function floats(base64) {
@@ -53,6 +60,10 @@ export function signed(value, beside = value) {
 
 export function plain(value) {
   return (value < 0 ? "−" : "") + size(value, value);
+}
+
+export function logitText(model, logit) {
+  return model.centred ? `logit ${plain(Math.abs(logit))} ${logit < 0 ? "below" : "above"} the mean` : `logit ${plain(logit)}`;
 }
 
 function size(value, beside) {

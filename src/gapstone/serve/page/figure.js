@@ -1,6 +1,6 @@
 // One picture with one map over it: what is drawn on its canvas, and what is said below it.
 
-import { plain, signed } from "./answer.js";
+import { logitText, signed } from "./answer.js";
 import { box, cellAt, edges, place, rgba, scaled } from "./maps.js";
 
 const MOST = 1000; // px of the grid that maps are placed on: boxes are exact for pictures up to it, and sliders stay quick
@@ -76,7 +76,7 @@ export class Figure {
     const { map, model, logit, bias, a, b } = this.shown;
     let [above, below] = [0, 0];
     for (const value of map) if (value > 0) above += value; else below += value;
-    const what = b ? `the difference of ${signed(logit)}` : `logit ${plain(logit)}`;
+    const what = b ? `the difference of ${signed(logit)}` : logitText(model, logit);
     const parts = [];
     if (above === 0) {
       const nothing = document.createElement("b");
@@ -169,7 +169,7 @@ export class Figure {
     const { model, map, logit, a, b } = this.shown;
     const [row, column] = this.cell;
     const value = map[row * model.cells[1] + column];
-    const what = b ? `the difference ${signed(logit)}` : `logit ${plain(logit)}`;
+    const what = b ? `the difference ${signed(logit)}` : logitText(model, logit);
     return `Row ${row + 1}, column ${column + 1}: ${signed(value)} of ${what} (${a.shown}${b ? ` − ${b.shown}` : ""})`;
   }
 

@@ -1,6 +1,6 @@
 // The page: a picture goes to /api/explain, and everything after that happens here.
 
-import { percent, plain, read, signed } from "./answer.js";
+import { logitText, percent, read, signed } from "./answer.js";
 import { backdrop, evidence, Figure } from "./figure.js";
 import { rgba } from "./maps.js";
 import { save, sheet } from "./save.js";
@@ -98,12 +98,13 @@ async function show(document, name) {
   await image.decode();
   fileName = name;
   given = { ...document, picture: { ...document.picture, preview: null } };
-  answer = read(document);
+  answer = read(document, find("centred").checked);
   back = backdrop(image, answer.size);
   const before = chosen;
   chosen = answer.classes[0].key;
   if (before !== chosen) find("other").value = "";
   find("scales").hidden = answer.models.length === 1;
+  find("centring").hidden = !document.models.some((model) => model.mean);
   find("filter").value = "";
   find("filtering").hidden = answer.classes.length <= FILTERED;
   list();
@@ -145,7 +146,7 @@ function row(entry) {
     const fill = element("span", "", "fill");
     fill.style.width = `${one ? 100 * one.probability : 0}%`;
     track.append(fill);
-    if (one) value.title = `logit ${plain(one.logit)}`;
+    if (one) value.title = logitText(answer.models[m], one.logit);
     label.append(track, value);
   });
   return label;
@@ -212,7 +213,7 @@ function figure(model, m, one, two) {
     const why = missing ? `${model.name} has no class ${missing.label}.` : `No map of ${named}: only the ${model.count} most probable classes have one.`;
     return element("figure", why, "missing");
   }
-  const title = two ? [named, `Δ logit ${signed(shown.logit)}`] : [named, percent(a.probability), `logit ${plain(a.logit)}`];
+  const title = two ? [named, `Δ logit ${signed(shown.logit)}`] : [named, percent(a.probability), logitText(model, a.logit)];
   if (answer.models.length > 1) title.push(model.name);
   return new Figure(shown, back, own() ? model.largest : answer.largest, title, point);
 }
@@ -245,6 +246,12 @@ find("list").addEventListener("keydown", (event) => {
   radio.click();
 });
 find("own").addEventListener("change", () => {
+  bar();
+  compose();
+});
+find("centred").addEventListener("change", (event) => {
+  answer = read(given, event.target.checked);
+  list();
   bar();
   compose();
 });

@@ -129,7 +129,7 @@ CEILINGS = {
     "commands": 400,
     "compare": 2900,
     "converting": 500,
-    "explaining": 900,
+    "explaining": 1000,
     "export": 800,
     "inspecting": 1100,
     "serve": 700,

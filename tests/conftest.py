@@ -162,8 +162,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(Path(__file__).parent))))
-    # the longest files begin first: else one worker has the last of them when the other one is done
-    items.sort(key=lambda item: item.path.relative_to(Path(__file__).parent).parts[0] not in LONGEST)
+    # the longest begin first: else one worker has the last of them when the other one is done
+    items.sort(key=lambda item: place_in_line(item.path.relative_to(Path(__file__).parent)))
 
 
 def pytest_collection_finish():
@@ -173,7 +173,15 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-LONGEST = ("tuned", "contract", "compare", "explaining", "data", "nets", "test_cli.py", "runtime")
+LONGEST = ("contract", "compare", "docs/test_examples.py", "damage", "test_foreign_text.py", "export", "runtime",
+           "test_cli.py", "tuned", "testing", "accelerating", "converting", "serve", "swapping", "nets", "explaining",
+           "data")  # fmt: skip
+
+
+def place_in_line(path):
+    """`path`: below this folder."""
+    names = path.as_posix(), path.parts[0]
+    return next((place for place, name in enumerate(LONGEST) if name in names), len(LONGEST))
 
 
 def pytest_sessionfinish(session):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Collection, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -33,14 +34,34 @@ LAYERS = [
     {"runtime"},
     {"console"},
 ]
+FILES = {path: path.read_text("utf-8") for path in sorted(SOURCE.rglob("*.py"))}
 HEIGHT = {room: -level for level, rooms in enumerate(LAYERS) for room in rooms}
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(FILES[path])
+
+
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All there are in a file: looking for them takes longer than parsing."""
+    return list(ast.walk(tree(path)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def trees_go():
+    """Python's garbage collector would look through them in all tests that follow."""
+    yield
+    tree.cache_clear()
+    nodes.cache_clear()
 
 
 def rooms_imported(path: Path) -> set[str]:
     """The rooms that a file imports from, in whatever way, also inside functions."""
     here = path.relative_to(SOURCE).parts[:-1]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -57,7 +78,7 @@ def files_imported(name: str, path: Path, files: Collection[str]) -> set[str]:
     imported before any of its modules, and imports none of them."""
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -80,7 +101,7 @@ def circles(imports: Mapping[str, set[str]]) -> list[list[str]]:
 def modules() -> dict[str, Path]:
     return {
         ".".join(("gapstone", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): path
-        for path in SOURCE.rglob("*.py")
+        for path in FILES
     }
 
 
@@ -93,17 +114,12 @@ def test_no_circle_of_files():
 
 
 def test_a_file_name_stands_for_one_thing():
-    names = Counter(path.name for path in SOURCE.rglob("*.py") if path.name != "__init__.py")
+    names = Counter(path.name for path in FILES if path.name != "__init__.py")
     assert not [name for name, count in names.items() if count > 1]
 
 
 def test_a_class_name_stands_for_one_thing():
-    names = Counter(
-        node.name
-        for path in SOURCE.rglob("*.py")
-        for node in ast.parse(path.read_text("utf-8")).body
-        if isinstance(node, ast.ClassDef)
-    )
+    names = Counter(node.name for path in FILES for node in tree(path).body if isinstance(node, ast.ClassDef))
     assert not [name for name, count in names.items() if count > 1]
 
 
@@ -113,10 +129,10 @@ KERNELS = re.compile(r"localisation/components")
 
 def test_files_and_functions_are_short():
     """At most 400 lines, and 60 of code: without signature and docstring."""
-    for path in SOURCE.rglob("*.py"):
-        text, name = path.read_text("utf-8"), path.relative_to(SOURCE).as_posix()
+    for path, text in FILES.items():
+        name = path.relative_to(SOURCE).as_posix()
         assert text.count("\n") <= 400, name
-        for node in ast.walk(ast.parse(text)):
+        for node in nodes(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not KERNELS.match(name):
                 body = node.body[1:] if ast.get_docstring(node) is not None else node.body
                 assert not body or (node.end_lineno or 0) - body[0].lineno < 60, f"{name}: {node.name}"
@@ -187,12 +203,12 @@ def test_no_room_grows_unnoticed():
 
 def test_every_room_says_what_it_is_for():
     for room in SOURCE.iterdir():
-        if (room / "__init__.py").exists():
-            assert ast.get_docstring(ast.parse((room / "__init__.py").read_text("utf-8"))), room
+        if (init := room / "__init__.py") in FILES:
+            assert ast.get_docstring(tree(init)), room
 
 
 def test_arrows_run_downwards():
-    files = [p for p in SOURCE.rglob("*.py") if p.name != "__init__.py" or p.parent != SOURCE]
+    files = [p for p in FILES if p.name != "__init__.py" or p.parent != SOURCE]
     assert len(files) > 40
     for path in files:
         room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
@@ -227,10 +243,10 @@ def test_what_is_private_to_other_libraries_stands_in_one_file():
         r"torch\.(\w+\.)*_[a-zA-Z]\w*|numba\.(core|np|cpython|typed)\b|llvmlite\.\w*\._|sys\._[a-zA-Z]|\b_C\b"
     )
     allowed = {"PRELOAD = ["}  # a module that is imported, if it is there
-    for path in SOURCE.rglob("*.py"):
+    for path, text in FILES.items():
         if path.name in ("torch_internals.py", "numba_config.py"):
             continue
-        for line in path.read_text("utf-8").splitlines():
+        for line in text.splitlines():
             found = private.search(line.partition("  #")[0])
             assert not found or any(line.startswith(one) for one in allowed), f"{path.name}: {line}"
 

@@ -223,7 +223,7 @@ def squares(folder, count=64):
 
 
 def request(data, boxes, **more):
-    choices = TrainOptions(str(data), epochs=2, batch_size=16, precision="float32", learning_rate=0.02)
+    choices = TrainOptions(str(data), epochs=1, batch_size=16, precision="float32", learning_rate=0.02)
     return CompareRequest(choices, ("gap", "fc:8"), 2, boxes=boxes, **more)
 
 

@@ -27,12 +27,12 @@ def data(tmp_path_factory):
 
     digits = load_digits()
     path = tmp_path_factory.mktemp("data") / "some digits.npz"
-    images = (digits.images[:300] * 15).astype(np.uint8)
-    np.savez(path, images=images, labels=digits.target[:300])
+    images = (digits.images[:150] * 15).astype(np.uint8)
+    np.savez(path, images=images, labels=digits.target[:150])
     return path
 
 
-HEADS, EPOCHS = ("gap", "fc:dropout=0.5"), 4
+HEADS, EPOCHS = ("gap", "fc:dropout=0.5"), 2
 
 
 @pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.slow)], ids=["one by one", "two at once"])
@@ -42,14 +42,15 @@ def seeds(request):
 
 
 def command(data, out, seeds):
-    options = ["--heads", ",".join(HEADS), "--seeds", seeds, "--workers", seeds, "--epochs", EPOCHS, "--out", out]
+    options = ["--heads", ",".join(HEADS), "--seeds", seeds, "--workers", seeds, "--epochs", EPOCHS]
+    options += ["--precision", "float32", "--out", out]
     return [sys.executable, "-m", "gapstone", "compare", str(data), *map(str, options)]
 
 
 def run(data, out, seeds):
     """The same in this process."""
     compare(
-        CompareRequest(TrainOptions(str(data), epochs=EPOCHS), HEADS, seeds, workers=seeds),
+        CompareRequest(TrainOptions(str(data), epochs=EPOCHS, precision="float32"), HEADS, seeds, workers=seeds),
         out,
         Console(file=io.StringIO()),
     )

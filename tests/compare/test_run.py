@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
 def run(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
     request = CompareRequest(
-        TrainOptions(str(folder), epochs=4, batch_size=16, precision="float32"), ("gap", "fc", "lse"), 2, baseline="fc"
+        TrainOptions(str(folder), epochs=2, batch_size=16, precision="float32"), ("gap", "fc", "lse"), 2, baseline="fc"
     )
     return out, compare(request, out, quiet(), "gapstone compare …")
 
@@ -157,7 +157,7 @@ def test_more_seeds_and_heads_train_only_what_is_new(folder, run, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(first, out, copy_function=shutil.copy2)
     request = CompareRequest(
-        TrainOptions(str(folder), epochs=4, batch_size=16, precision="float32"), ("gap", "fc"), 3, baseline="fc"
+        TrainOptions(str(folder), epochs=2, batch_size=16, precision="float32"), ("gap", "fc"), 3, baseline="fc"
     )
     again = compare(request, out, quiet())
     shared = {trial["id"]: trial for trial in again["trials"]}

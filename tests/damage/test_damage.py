@@ -53,9 +53,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("GAPSTONE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield World(tmp_path_factory.mktemp("world"))
+    return World(tmp_path_factory.mktemp("world"))
 
 
 def one_damage(world: World, name: str, state: str, seed: int, tmp_path: Path) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Every `>>>` example of the docstrings and pages runs, and gives what it says."""
 
 from collections import Counter
+from importlib import import_module
 
 import pytest
 from PIL import ImageShow
@@ -133,9 +134,11 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture
-def names(files, monkeypatch):
+def names(files, monkeypatch, pytestconfig):
     """The working folder of the examples, and the names they see."""
     monkeypatch.chdir(files)
+    if not pytestconfig.getoption("--all-kernels"):  # 16 kernels; quick: tests/testing/test_check_pool.py
+        monkeypatch.setattr(import_module("gapstone.testing.check_pool"), "_check_compiled", lambda *pool: None)
     monkeypatch.setattr(ImageShow, "show", lambda *picture: True)  # opens a window
     return world.names()
 

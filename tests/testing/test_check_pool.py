@@ -1,6 +1,8 @@
 """A pool of one's own: registered by name, checked by one call, wrong definitions caught."""
 
 from dataclasses import replace
+from importlib import import_module
+from itertools import product
 
 import pytest
 import torch
@@ -52,11 +54,53 @@ def test_right_pools_pass():
         assert definition.name not in POOLS
 
 
-@pytest.mark.kernels
-def test_the_compiled_loop_is_checked():
+def compiled_calls(monkeypatch, answer):
+    """What check_pool asks of the compiled loop, as (region, contiguous); `answer(pool_by_loop, x, …)` answers."""
+    module, calls = import_module("gapstone.testing.check_pool"), []
+    ask = module.pool_by_loop
+
+    def pool_by_loop(x, name, region, loop, **values):
+        if loop == "compiled":
+            calls.append((type(region), x.is_contiguous()))
+            return answer(ask, x, name, region, **values)
+        return ask(x, name, region, loop, **values)
+
+    monkeypatch.setattr(module, "pool_by_loop", pool_by_loop)
+    return calls
+
+
+@pytest.mark.parametrize("loop", ["compiled"])
+def test_the_compiled_loop_is_checked(loop, monkeypatch):
+    """By itself over a whole map alone: that takes two kernels, all regions take 16."""
+
+    def answer(ask, x, name, region, **values):
+        compiles = isinstance(region, gs.Whole) and x.is_contiguous()
+        return ask(x, name, region, loop if compiles else "reference", **values)
+
+    calls = compiled_calls(monkeypatch, answer)
     report = check_pool(HARMONIC, harmonic)
     assert "compiled loop" in report.checked
     assert not any("compiled" in line for line in report.cannot)
+    assert set(calls) == set(product((gs.Whole, gs.Window, gs.Grid, gs.Mask), (True, False)))
+
+
+@pytest.mark.parametrize("region", [gs.Whole, gs.Window, gs.Grid, gs.Mask])
+@pytest.mark.parametrize("what", ["answer", "gradient"])
+def test_a_wrong_compiled_loop_is_caught(region, what, monkeypatch):
+    def answer(ask, x, name, over, **values):
+        out = ask(x, name, over, "reference", **values)
+        wrong = out * 1.001 if what == "answer" else 2 * out - out.detach()
+        return wrong if isinstance(over, region) else out
+
+    compiled_calls(monkeypatch, answer)
+    with registered(HARMONIC), pytest.raises(AssertionError, match=f"loop's {what} over {region.__name__}"):
+        import_module("gapstone.testing.check_pool")._check_compiled("harmonic", {}, False)
+
+
+@pytest.mark.slow  # 16 kernels; their templates: tests/contract/test_compiled_loop.py
+@pytest.mark.kernels
+def test_the_compiled_loop_is_right_over_every_region():
+    assert "compiled loop" in check_pool(HARMONIC, harmonic).checked
 
 
 @pytest.mark.parametrize("what", WRONG)

@@ -466,3 +466,14 @@ GAPS = """Math.min(...[...document.querySelectorAll(CELLS)].flatMap(row => {
   return seen.slice(1).map((box, i) => box.left - seen[i].right);
 }))"""
 """Pixels between what stands side by side, at the least."""
+
+
+@pytest.mark.parametrize(("fold", "repeat"), [(None, "seed 3"), (2, "fold 2")])
+def test_the_page_says_which_model_lies_beside_it(tmp_path: Path, fold: int | None, repeat: str) -> None:
+    results = make(tmp_path)
+    assert "model.safetensors" not in report_page.write(tmp_path).read_text("utf-8")
+    results["model"] = {"file": "model.safetensors", "trial": "0" * 16, "head": "gap<b>", "seed": 3, "fold": fold,
+                        "test_accuracy": 0.9}  # fmt: skip
+    save(tmp_path, results)
+    text = Page(report_page.write(tmp_path).read_text("utf-8")).text
+    assert f"model.safetensors : gap<b>, {repeat}, the best on validation images" in text

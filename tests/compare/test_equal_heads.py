@@ -1,9 +1,12 @@
 """Heads that are one function are found by what they compute; those that are not stay apart."""
 
+import numpy as np
 import pytest
 import torch
 
 from gapstone.compare.equal_heads import describe, equal_heads, without_equals
+from gapstone.compare.plan import CompareRequest, plan_comparison
+from gapstone.training.training_data import TrainOptions
 
 ALL = ["gap", "gmp", "gem", "lse", "avgmax", "catavgmax", "nin", "fc", "fc:grid=2"]
 
@@ -49,3 +52,19 @@ def test_one_of_each_stays():
     assert without_equals(["gmp", "gap", "nin", "fc"], groups, "nin") == ("gmp", "nin")
     (sentence,) = describe(groups, "gap", (1, 1))
     assert sentence.startswith("On these feature maps (1×1) gmp, fc are the same function as gap: training them")
+
+
+def test_a_comparison_trains_one_of_them(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 16, 16), np.uint8)
+    np.savez(tmp_path / "data.npz", images=images, labels=np.arange(40) % 2)
+    options = TrainOptions(str(tmp_path / "data.npz"), epochs=1, batch_size=4, precision="float32")
+    heads = ("gap", "gmp", "gem:p=1", "fc:grid=1")
+    request = CompareRequest(options, heads, seeds=1, baseline="fc:grid=1").checked()
+    (tmp_path / "out" / "trials").mkdir(parents=True)
+    said = []
+    plan = plan_comparison(request, tmp_path / "out", said.append, lambda name: lambda done, total: None)
+    assert plan.request.heads == ("gmp", "fc:grid=1")
+    assert [trial.head for trial in plan.trials] == ["gmp", "fc:grid=1"]
+    (sentence,) = plan.left_out
+    assert sentence in said
+    assert "gap, gem:p=1 are the same function as fc:grid=1" in sentence

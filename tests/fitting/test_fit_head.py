@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader, TensorDataset
 import gapstone as gs
 from gapstone.fitting.fit_head import fit, fit_head
 from gapstone.fitting.fitting_data import InMemory, OnDisk
-from gapstone.fitting.head_inputs import vectors
 from gapstone.fitting.image_batches import stored_view
 from gapstone.models.model_cost import cost
 from gapstone.swapping.swap_report import head_of
@@ -36,7 +35,7 @@ def model():
 def test_what_the_linear_layer_sees(spec):
     head = gs.Head(spec, channels=5, classes=4, size=(6, 7)).eval()
     maps = torch.rand(3, 5, 6, 7)
-    torch.testing.assert_close(head.classifier[-1](vectors(head, maps)), head(maps))
+    torch.testing.assert_close(head.classifier[-1](head.vectors(maps)), head(maps))
 
 
 @pytest.mark.parametrize("method", ["logistic", "ridge"])

@@ -14,6 +14,7 @@ def package(request, monkeypatch):
     if request.param:
         here[DEFAULT.removeprefix("timm:")] = "the package x 1.0"
     monkeypatch.setattr(choosing, "weights_on_this_machine", here.get)
+    monkeypatch.setattr(choosing, "package_of", here.get)
     return request.param
 
 

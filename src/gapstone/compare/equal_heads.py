@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gapstone.fitting.head_inputs import vectors
 from gapstone.heads import Head, parse
 
 
@@ -62,7 +61,7 @@ def _representative(group: Sequence[str], baseline: str) -> str:
 @torch.no_grad()
 def _inputs(head: Head, maps: Tensor) -> list[Tensor]:
     """What the linear layer reads, as the vectors (N, D) that stand side by side in it, each once."""
-    inputs = vectors(head, maps)
+    inputs = head.vectors(maps.float())
     if head.recipe.pools:
         parts = inputs.chunk(len(head.pools) if head.recipe.join == "cat" else 1, 1)
     else:  # flattened: a vector per cell

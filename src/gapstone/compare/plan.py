@@ -16,7 +16,6 @@ from gapstone.compare.boxed_images import BoxedImages, among, boxed_images
 from gapstone.compare.equal_heads import describe, equal_heads, without_equals
 from gapstone.compare.feature_pass import FeaturePass, plan_feature_pass, time_feature_pass
 from gapstone.compare.map_localisation import SECONDS_PER_PIXEL
-from gapstone.compare.predictor import ModelPredictor
 from gapstone.compare.trial_measures import MOST_FOR_ROBUSTNESS, PeakMemory, shift_pixels
 from gapstone.compare.trials import Start, Trial, measured_before
 from gapstone.console.formatting import display
@@ -221,13 +220,13 @@ def plan_comparison(
 def _without_equal_heads(
     request: CompareRequest, prepared: TrainingData, make_trial: Callable[..., Trial], log: Log
 ) -> tuple[CompareRequest, tuple[str, ...]]:
-    """The request with one head of each group that is one function on the maps of the first images."""
+    """The request with one head of each group that is one function on the backbone's maps."""
     assert request.baseline is not None
     parts = prepared.splits[0]
-    rows = {"train": parts.train[:4], "validation": parts.validation, "test": parts.test}
+    rows = {"train": parts.train, "validation": parts.validation, "test": parts.test}
     trial = make_trial(head=request.baseline, settings=prepared.settings, seed=0, fold=None, threads=1, **rows)
     try:  # in a process of its own, as `_measure`
-        groups, cells = run_one(partial(_find_equal_heads, prepared.store.folder, request.heads), trial)
+        groups, cells = run_one(partial(_find_equal_heads, request.heads), trial)
     except JobError:
         return request, ()  # what is wrong is told by the measurement that follows, and by the trials
     left_out = tuple(describe(groups, request.baseline, cells))
@@ -237,9 +236,12 @@ def _without_equal_heads(
 
 
 @torch.inference_mode()
-def _find_equal_heads(store: Path, heads: tuple[str, ...], trial: Trial, send: Callable[[object], None]) -> None:
-    maps, _ = ModelPredictor(trial.build(), Store.open(store)).maps(trial.train)
-    send((equal_heads(heads, maps.cpu()), tuple(maps.shape[2:])))
+def _find_equal_heads(heads: tuple[str, ...], trial: Trial, send: Callable[[object], None]) -> None:
+    # noise: of blank images, such as borders of scans, the maps may be constant, and mean and maximum the same there
+    size = trial.preprocessing.channels, *trial.preprocessing.size
+    noise = torch.randn(4, *size, generator=torch.Generator().manual_seed(0))
+    maps = trial.build().eval().features(noise.to(trial.device)).float().cpu()
+    send((equal_heads(heads, maps), tuple(maps.shape[2:])))
 
 
 def _caution(request: CompareRequest, prepared: TrainingData) -> str | None:

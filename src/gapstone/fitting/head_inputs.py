@@ -41,17 +41,6 @@ class HeadInputs:
         )
 
 
-def vectors(head: Head, maps: Tensor) -> Tensor:
-    """Pool maps (N, C, h, w) to the inputs (N, D), float32, of the linear layer `head.classifier`, as in eval mode.
-
-    Raises ValueError for maps of a size that the head does not take.
-    """
-    head.check(maps)
-    maps = maps.float()
-    pooled = [pool(maps).flatten(1) for pool in head.pools] or [maps.flatten(1)]
-    return torch.cat(pooled, 1) if head.recipe.join == "cat" else torch.stack(pooled).mean(0)
-
-
 def linear_layer(head: Head) -> nn.Linear:
     """The one linear layer of a head that can be fitted."""
     assert head.classifier is not None
@@ -71,7 +60,8 @@ def head_inputs(
     """
 
     def row(maps: Tensor, old_head: Callable[[Tensor], Tensor]) -> Tensor:
-        pooled = vectors(head, maps)
+        head.check(maps)
+        pooled = head.vectors(maps.float())
         return torch.cat([pooled, old_head(maps).float()], 1) if logits else pooled
 
     def row_of_images(images: Tensor) -> Tensor:

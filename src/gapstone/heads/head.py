@@ -96,9 +96,13 @@ class Head(nn.Module):
     def _forward(self, x: Tensor) -> Tensor:
         if self.maps is not None:
             x = self.maps(x)
-        vectors = [pool(x).flatten(1) for pool in self.pools] or [x.flatten(1)]
-        joined = torch.cat(vectors, 1) if self.recipe.join == "cat" else torch.stack(vectors).mean(0)
+        joined = self.vectors(x)
         return joined if self.classifier is None else self.classifier(joined)
+
+    def vectors(self, x: Tensor) -> Tensor:
+        """The pooled maps (N, D) that `classifier` reads, of maps (N, C, *spatial) that this head takes."""
+        pooled = [pool(x).flatten(1) for pool in self.pools] or [x.flatten(1)]
+        return torch.cat(pooled, 1) if self.recipe.join == "cat" else torch.stack(pooled).mean(0)
 
     def contributions(self, x: Tensor, classes: Tensor | None = None) -> Contributions:
         """Each position's part in each logit, exactly; as in eval mode, from one look at the maps and no gradient.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gapstone.nets.hub import weights_on_this_machine
-from gapstone.nets.packaged_weights import PACKAGES
+from gapstone.nets.packaged_weights import PACKAGES, package_of
 
 SMALL = 64  # px: images up to this size are small, and NIN trains on them in minutes
 
@@ -71,7 +71,7 @@ def choose_backbone(
     if name is None and pretrained:
         name = DEFAULT
     if name is None and (side > SMALL or mode in ("freeze", "finetune")) and mode != "scratch":
-        if weights_on_this_machine(DEFAULT.removeprefix("timm:")) and importlib.util.find_spec("timm"):
+        if package_of(DEFAULT.removeprefix("timm:")) and importlib.util.find_spec("timm"):
             name = DEFAULT
         elif mode in ("freeze", "finetune"):
             raise ValueError(f"{FLAGS[mode]}: no pretrained network is installed: {INSTALL}. {_WAYS}")

@@ -271,9 +271,8 @@ def _check_names(options: TrainOptions, weights: Path | None, mode: BackboneMode
     if options.backbone is not None:
         with on_meta():  # shapes alone: no memory, no weights
             nets.build(options.backbone)
-    for side in (SMALL, SMALL + 1):
-        name = options.backbone if weights is None else options.backbone or "of --weights"
-        choose_backbone(name, options.pretrained, display(weights) if weights is not None else None, mode, side)
+    name = options.backbone if weights is None else options.backbone or "of --weights"
+    choose_backbone(name, options.pretrained, display(weights) if weights is not None else None, mode, side=0)
     if options.pretrained:
         backbone = options.backbone or DEFAULT
         if not backbone.startswith("timm:"):

@@ -100,7 +100,18 @@ class Head(nn.Module):
         return joined if self.classifier is None else self.classifier(joined)
 
     def vectors(self, x: Tensor) -> Tensor:
-        """The pooled maps (N, D) that `classifier` reads, of maps (N, C, *spatial) that this head takes."""
+        """The pooled maps, which `classifier` reads.
+
+        Examples:
+            >>> gs.Head("catavgmax", channels=512, classes=10).vectors(torch.rand(2, 512, 7, 7)).shape
+            torch.Size([2, 1024])
+
+        Args:
+            x: feature maps, (N, C, *spatial), of a size that this head takes.
+
+        Returns:
+            Vectors (N, D).
+        """
         pooled = [pool(x).flatten(1) for pool in self.pools] or [x.flatten(1)]
         return torch.cat(pooled, 1) if self.recipe.join == "cat" else torch.stack(pooled).mean(0)
 

@@ -245,14 +245,15 @@ def test_shifts_and_sizes_that_are_tried():
 
 
 def test_of_many_test_images_some_are_drawn_once():
-    most = trial_measures.MOST_FOR_ROBUSTNESS
+    assert [trial_measures.most_for_robustness(size) for size in ((32, 32), (64, 500), (65, 65))] == [2000, 2000, 500]
+    most = 500
     few = np.arange(most)
-    assert trial_measures.robust(few) is few
-    some = trial_measures.robust(np.arange(10, most + 12))
+    assert trial_measures.robust(few, most) is few
+    some = trial_measures.robust(np.arange(10, most + 12), most)
     assert len(some) == most
     assert len(set(some.tolist())) == most
     assert some.tolist() == sorted(some.tolist())
-    assert np.array_equal(some, trial_measures.robust(np.arange(10, most + 12)))
+    assert np.array_equal(some, trial_measures.robust(np.arange(10, most + 12), most))
 
 
 def asked(fixed: bool, size: tuple[int, int] | None = None) -> Any:

@@ -22,16 +22,16 @@ import gapstone as gs
 from gapstone import nets
 from gapstone.compare import feature_pass, head_speed, trial_measures
 from gapstone.compare.feature_cache import FeatureCache, fixed_pools, pools_of, train_on_cache
-from gapstone.compare.feature_pass import run_feature_pass
+from gapstone.compare.feature_pass import maps_in_pieces, run_feature_pass
 from gapstone.compare.plan import CompareRequest, plan_comparison
 from gapstone.compare.predictor import STILL, ModelPredictor
 from gapstone.compare.run_comparison import compare
-from gapstone.compare.trials import cached_predictor, read
+from gapstone.compare.trials import cached_predictor, measure, read
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.backbone_weights import digest, read_weights
 from gapstone.models.classifier import Classifier
-from gapstone.training.loop import train
+from gapstone.training.loop import feature_maps, train
 from gapstone.training.training_data import TrainOptions
 from tests.marks import slow_but
 
@@ -229,6 +229,45 @@ def test_a_trial_is_named_by_the_weights_and_by_being_frozen(half):
         replace(trial, start=replace(start, digest="0" * 16)),
     ]
     assert len({trial.id, *(other.id for other in others)}) == 5
+
+
+def test_a_quick_trial_moves_and_resizes_nothing(half):
+    what, seen = half
+    trial = what.trials[0]
+    quick = replace(trial, quick=True)
+    assert quick.id != trial.id
+    assert replace(what, trials=(quick,)).feature_pass.changes == []
+    facts, arrays = measure(cached_predictor(quick, seen, what.prepared.store.labels), quick)
+    whole_facts, whole_arrays = measure(cached_predictor(trial, seen, what.prepared.store.labels), trial)
+    assert (facts["shift"], facts["sizes"], facts["robustness_images"]) == (None, None, 0)
+    assert "shifted" in whole_arrays
+    assert "shifted" not in arrays
+    assert facts["test_accuracy"] == whole_facts["test_accuracy"]
+
+
+def test_photos_are_moved_in_a_sample_that_their_trials_are_named_by(half):
+    """Trials on fewer test images keep the ids that they had when there were up to 2,000."""
+    trial = half[0].trials[0]
+    photos = replace(trial, preprocessing=replace(trial.preprocessing, size=(96, 96), stored=(96, 96)))
+    assert len(replace(photos, test=np.arange(600)).robust) == 500
+    assert len(replace(trial, test=np.arange(600)).robust) == 600
+    ids = {}
+    for most in (500, 2000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(trial_measures, "MOST_PHOTOS_FOR_ROBUSTNESS", most)
+            ids[most] = [replace(photos, test=np.arange(count)).id for count in (500, 600)]
+    assert ids[500][0] == ids[2000][0]
+    assert ids[500][1] != ids[2000][1]
+
+
+def test_large_images_go_through_the_backbone_a_few_at_a_time(monkeypatch, weights):
+    """On a CPU; a GPU takes whole batches. The pieces together are the batch."""
+    model, seen = gs.load(weights), []
+    monkeypatch.setattr(feature_pass, "feature_maps", lambda *call: seen.append(len(call[1])) or feature_maps(*call))
+    images = torch.randn(11, 3, 32, 32)
+    assert torch.allclose(maps_in_pieces(model, images, "float32", 4), model.features(images), atol=1e-5)
+    assert seen == [4, 4, 3]
+    assert [nets.images_at_once(model.features, 3, (side, side)) for side in (32, 224, 1024)] == [64, 5, 1]
 
 
 # --- where the weights come from

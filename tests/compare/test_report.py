@@ -13,6 +13,7 @@ from rich.console import Console
 
 from gapstone.compare.report import number_text, report_page, report_pictures, report_terminal
 from gapstone.compare.report.charts import COLOURS, ChartStyle
+from gapstone.compare.verdict import sentences
 from tests.compare.fake_results import NAMES, make, save
 from tests.serve.browser import Browser, chromium
 
@@ -429,6 +430,22 @@ def test_what_could_have_been_found_is_said() -> None:
     assert sensitivity(tested(None)).startswith("No difference, however large, would be detected")
     assert f"of 2.1 {power}; for 1 other head none would" in sensitivity(tested(2.13, None))
     assert "233" not in sensitivity(tested(233.8))  # as an earlier gapstone kept it
+
+
+def test_a_quick_comparison_has_no_robustness_and_says_so(tmp_path: Path) -> None:
+    results = make(tmp_path, heads=("gap", "fc"), seeds=2)
+    for head in results["heads"]:
+        head |= {"shift": None, "sizes": None, "robustness_images": 0}
+        head["shift_accuracy"] = {"mean": None, "ci95": None, "values": []}
+    results["shift_pairs"] = []
+    results["verdict"], results["findings"] = sentences(results)
+    save(tmp_path, results)
+    page = report_page.write(tmp_path).read_text("utf-8")
+    assert "Not measured (--quick)" in page
+    assert "Sizes they accept" not in page
+    console = Console(file=io.StringIO(), width=100)
+    report_terminal.render(results, console)
+    assert "shift" not in console.file.getvalue().lower()
 
 
 def test_results_in_an_older_form_are_not_shown_but_made_anew(tmp_path: Path) -> None:

@@ -88,6 +88,9 @@ def compare(
     workers: Annotated[
         int | None, typer.Option(help="Trials at a time (default: one per core; one on a GPU).", show_default=False)
     ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The verdict without robustness: no test image is moved or resized.")
+    ] = False,
 ) -> None:
     """Train one backbone under several heads and say which is better, by how much, and with what confidence.
 

@@ -21,7 +21,7 @@ from gapstone.compare.trials import Trial, digest_of
 from gapstone.data.decoded_store import Store
 from gapstone.heads import Head
 from gapstone.models.classifier import Classifier
-from gapstone.nets import map_size
+from gapstone.nets import images_at_once, map_size
 from gapstone.pooling import Pool, pools_in
 from gapstone.pools.digest import own_pools
 from gapstone.storage.resumable_rows import RowsError, compute_rows
@@ -73,7 +73,7 @@ def plan_feature_pass(trials: tuple[Trial, ...]) -> FeaturePass:
         trial=trials[0],
         heads=tuple(dict.fromkeys(trial.head for trial in trials)),
         all=reduce(np.union1d, parts),
-        robust=reduce(np.union1d, [trial_measures.robust(trial.test) for trial in trials]),
+        robust=reduce(np.union1d, [trial.robust for trial in trials]),
         shown=reduce(np.union1d, [*(trial.shown for trial in trials), *boxes]).astype(np.intp),
     )
 
@@ -144,10 +144,13 @@ def time_feature_pass(store: Path, precision: PrecisionChoice, trial: Trial, sen
     """The job that measures the seconds per image of the pass, and its fastest precision; as plan.json has them."""
     pictures, model = Store.open(store), backbone(trial)
     rows = trial.train[: trial.settings.batch_size]
+    at_once = _at_once(model, trial, trial.preprocessing.size)
 
+    @torch.inference_mode()
     def predict(precision: Precision, _: int) -> None:
-        # its logits are on the CPU: no work is pending on a GPU
-        ModelPredictor(model, pictures, precision, len(rows)).logits(rows)
+        pixels = torch.from_numpy(pictures.images[rows])
+        images = model.preprocessing.normalise(model.preprocessing.centre(pixels).to(trial.device))
+        maps_in_pieces(model, images, precision, at_once).cpu()  # so that no work is pending on a GPU
 
     pace = time_precisions(precision, macs(model.features, _image(trial)), predict, 4)
     send({"precision": pace.precision, "image_seconds": pace.step / len(rows)})
@@ -157,6 +160,18 @@ def backbone(trial: Trial) -> Classifier:
     """The trial's frozen backbone, in eval mode, under a head that is not used."""
     model = replace(trial, head="gap").build().eval().requires_grad_(False)
     return model.to(memory_format=torch.channels_last)
+
+
+def maps_in_pieces(model: Classifier, images: Tensor, precision: Precision, at_once: int) -> Tensor:
+    """The feature maps of a batch, of `at_once` images at a time."""
+    return torch.cat([feature_maps(model, piece, precision) for piece in torch.split(images, at_once)])
+
+
+def _at_once(model: Classifier, trial: Trial, size: tuple[int, int]) -> int:
+    batch_size = trial.settings.batch_size
+    if not trial.device.startswith("cpu"):
+        return batch_size
+    return images_at_once(model.features, trial.preprocessing.channels, size, batch_size)
 
 
 def _image(trial: Trial) -> Tensor:
@@ -175,15 +190,24 @@ class _FeatureWriter:
         assert plan.trial.start.map_dtype is not None
         self.dtype = getattr(torch, plan.trial.start.map_dtype)
         self.images_done = 0
+        self._counts: dict[tuple[int, int], int] = {}
 
     def maps(self, rows: Rows, change: Change) -> RowCache:
-        return self._store("maps", rows, change, partial(self._maps, rows, change), self.dtype)
+        return self._store("maps", rows, change, partial(self._maps, rows, change, self.at_once(change)), self.dtype)
+
+    def at_once(self, change: Change) -> int:
+        """How many images the backbone runs on at once."""
+        size = change.size or self.plan.trial.preprocessing.size
+        if size not in self._counts:
+            self._counts[size] = _at_once(self.model, self.plan.trial, size)
+        return self._counts[size]
 
     def pooled(self, rows: Rows, change: Change, maps: RowCache | None) -> RowCache:
         """Pool maps in their stored precision, even if they are not stored: other heads must not change the vectors."""
+        make = partial(self._maps, rows, change, self.at_once(change))
 
         def compute(first: int, last: int) -> Tensor:
-            part = self._maps(rows, change, first, last).to(self.dtype) if maps is None else maps[rows[first:last]]
+            part = make(first, last).to(self.dtype) if maps is None else maps[rows[first:last]]
             part = part.to(self.model_device).float().contiguous()
             return torch.stack([pool(part) for pool in self.pools.values()], 1)
 
@@ -194,13 +218,13 @@ class _FeatureWriter:
         return next(self.model.parameters()).device
 
     @torch.inference_mode()
-    def _maps(self, rows: Rows, change: Change, first: int, last: int) -> Tensor:
+    def _maps(self, rows: Rows, change: Change, at_once: int, first: int, last: int) -> Tensor:
         pixels = torch.from_numpy(self.store.images[rows[first:last]])
         preprocessing = self.model.preprocessing
         images = preprocessing.normalise(preprocessing.centre(pixels).to(self.model_device))
         if change != STILL:
             images = change(images).contiguous(memory_format=torch.channels_last)
-        maps = feature_maps(self.model, images, self.plan.trial.settings.precision)
+        maps = maps_in_pieces(self.model, images, self.plan.trial.settings.precision, at_once)
         largest = float(maps.abs().max())
         if not isfinite(largest):
             raise RowsError(self._not_finite())
@@ -235,6 +259,7 @@ class _FeatureWriter:
         """Compute the rows that are not on disk yet; `counts`: the backbone runs, so the images count as progress."""
         trial, done_before, total = self.plan.trial, self.images_done, self.plan.images
         about = {**trial.backbone_facts(), "rows": digest_of(rows), "change": str(change), "pools": pools}
+        about["at once"] = self.at_once(change)  # the last bits of a convolution may depend on it
         if users_pools := own_pools(name for layer in self.pools.values() for name in pools_in(layer)):
             about["own pools"] = users_pools
         step = change.batch_size(trial.settings.batch_size, trial.preprocessing.size)

@@ -57,6 +57,7 @@ def gather(
     folds = plan.request.folds
     tested = np.concatenate([split.test for split in prepared.splits]) if folds else prepared.splits[0].test
     pictures, worst = _worst(plan, done)
+    moved = {head: [trial for trial in trials if "shifted" in trial.arrays] for head, trials in done.items()}
     localised = {head: [trial for trial in trials if "found" in trial.arrays] for head, trials in done.items()}
     results: dict[str, Any] = {
         "schema": SCHEMA,
@@ -70,7 +71,7 @@ def gather(
         "scan": prepared.scan.to_json(),
         "heads": [_head(plan, head, done[head], failed, speed.get(head)) for head in plan.request.heads],
         "pairs": _pairs(plan, done, lambda finished: finished.correct(labels)),
-        "shift_pairs": _pairs(plan, done, lambda finished: np.asarray(finished.arrays["shifted"])),
+        "shift_pairs": _pairs(plan, moved, lambda finished: np.asarray(finished.arrays["shifted"])),
         "localisation": _objects(plan, tested),
         "localisation_pairs": _pairs(plan, localised, lambda finished: np.asarray(finished.arrays["found"])),
         "trials": [_trial(trial, done[trial.head], failed) for trial in plan.trials],
@@ -160,19 +161,14 @@ def _head(
         key: [fact[key] for fact in facts]
         for key in ("train_accuracy", "test_accuracy", "generalisation_gap", "nll", "brier", "ece", "peak_memory_mb")
     }
-    stats["shift_accuracy"] = [float(np.mean(fact["shift"]["accuracy"][1:])) for fact in facts]
+    robust = bool(first) and first["shift"] is not None
+    stats["shift_accuracy"] = [float(np.mean(fact["shift"]["accuracy"][1:])) for fact in facts] if robust else []
     stats["train_seconds"] = [fact["history"]["seconds"] for fact in facts]
     entry |= {key: _stat(values, RANGES.get(key, SHARE)) for key, values in stats.items()}
     if not facts:
         missing = dict.fromkeys(("shift", "sizes", "reliability", "confusion", "localisation"), None)
         return entry | missing | {"curves": []}
-    entry["shift"] = {
-        "pixels": first["shift"]["pixels"],
-        "accuracy": _mean([fact["shift"]["accuracy"] for fact in facts]),
-        "same_prediction": _mean([fact["shift"]["same_answer"] for fact in facts]),
-    }
-    entry["sizes"] = first["sizes"] | {"accuracy": _mean([fact["sizes"]["accuracy"] for fact in facts])}
-    entry["robustness_images"] = first["robustness_images"]
+    entry |= _robustness(facts) if robust else {"shift": None, "sizes": None, "robustness_images": 0}
     entry["reliability"] = _pooled([fact["bins"] for fact in facts])
     entry["curves"] = [
         {
@@ -186,6 +182,20 @@ def _head(
     entry["confusion"] = np.sum([fact["confusion"] for fact in facts], 0).tolist()
     entry["localisation"] = _localisation(facts)
     return entry
+
+
+def _robustness(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The means over the trials on moved and resized images."""
+    first = facts[0]
+    return {
+        "shift": {
+            "pixels": first["shift"]["pixels"],
+            "accuracy": _mean([fact["shift"]["accuracy"] for fact in facts]),
+            "same_prediction": _mean([fact["shift"]["same_answer"] for fact in facts]),
+        },
+        "sizes": first["sizes"] | {"accuracy": _mean([fact["sizes"]["accuracy"] for fact in facts])},
+        "robustness_images": first["robustness_images"],
+    }
 
 
 def _localisation(facts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from gapstone.compare.boxed_images import BoxedImages, among, boxed_images
 from gapstone.compare.equal_heads import describe, equal_heads, without_equals
 from gapstone.compare.feature_pass import FeaturePass, plan_feature_pass, time_feature_pass
 from gapstone.compare.map_localisation import SECONDS_PER_PIXEL
-from gapstone.compare.trial_measures import MOST_FOR_ROBUSTNESS, PeakMemory, shift_pixels
+from gapstone.compare.trial_measures import PeakMemory, shift_pixels
 from gapstone.compare.trials import Start, Trial, measured_before
 from gapstone.console.formatting import display
 from gapstone.data.decoded_store import Store
@@ -52,6 +52,8 @@ class CompareRequest:
     """Do not train the backbone: it runs once over the images, and only heads are trained."""
     finetune: bool = False
     """Train a backbone further that has trained weights, which is frozen otherwise."""
+    quick: bool = False
+    """Do not measure robustness to shifts and sizes."""
 
     def checked(self) -> "CompareRequest":
         """The same with heads and baseline in canonical spelling. Raises ValueError for arguments that are wrong."""
@@ -120,7 +122,7 @@ class ComparisonPlan:
         # passes over the test images for shifts and sizes
         passes = 4 * len(shift_pixels(self.prepared.preprocessing.size)) + 5
         predicted = settings.epochs * len(parts.validation) + len(parts.train) + len(parts.test)
-        predicted += passes * min(len(parts.test), MOST_FOR_ROBUSTNESS)
+        predicted += passes * len(self.trials[0].robust)
         pace = Pace(settings.precision, self.measured["step_seconds"])
         boxed = among(self.objects or (), np.union1d(parts.test, parts.validation))
         predicted += len(boxed)
@@ -186,6 +188,7 @@ def plan_comparison(
         data=prepared.hash,
         shown=_shown(prepared),
         start=_start(request, prepared),
+        quick=request.quick,
     )
     request, left_out = _without_equal_heads(request, prepared, make_trial, log)
     key = _measured_for(request, prepared)

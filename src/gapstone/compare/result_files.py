@@ -24,7 +24,7 @@ def write_trials(path: Path, plan: ComparisonPlan, done: dict[str, list[Finished
         yield ["trial", "head", "seed", "fold", *keys, "shift_accuracy", "train_seconds", "epochs", "best_epoch"]
         for finished in (finished for head in plan.request.heads for finished in done[head]):
             trial, facts, history = finished.trial, finished.facts, finished.facts["history"]
-            shifted = float(np.mean(facts["shift"]["accuracy"][1:]))
+            shifted = float(np.mean(facts["shift"]["accuracy"][1:])) if facts["shift"] else ""
             yield [trial.id, trial.head, trial.seed, "" if trial.fold is None else trial.fold,
                    *(facts[key] for key in keys), shifted, history["seconds"], len(history["train_loss"]),
                    history["best_epoch"]]  # fmt: skip

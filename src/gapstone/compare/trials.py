@@ -75,11 +75,20 @@ class Trial:
     """Test and validation images with boxes; None without --boxes."""
     start: Start | None = None
     """None: random weights, or timm's."""
+    quick: bool = False
+    """Do not measure robustness to shifts and sizes."""
+
+    @property
+    def robust(self) -> Rows:
+        """Test images that are also moved and resized."""
+        return trial_measures.robust(
+            self.test, 0 if self.quick else trial_measures.most_for_robustness(self.preprocessing.size)
+        )
 
     @property
     def id(self) -> str:
         """Sixteen hex digits; equal for equal configuration and data."""
-        hashed_apart = {"train", "validation", "test", "shown", "start"}
+        hashed_apart = {"train", "validation", "test", "shown", "start", "quick"}
         if self.objects is None:
             hashed_apart.add("objects")  # trials from before there were boxes keep their ids
         facts = {key: value for key, value in vars(self).items() if key not in hashed_apart} | {
@@ -91,6 +100,10 @@ class Trial:
         }
         if min(self.preprocessing.size) > trial_measures.FINE:  # those of photos were moved by six distances before
             facts["shift"] = trial_measures.shift_pixels(self.preprocessing.size)
+            if not self.quick and len(self.robust) < min(len(self.test), trial_measures.MOST_FOR_ROBUSTNESS):
+                facts["robust"] = len(self.robust)  # there were up to 2,000 before
+        if self.quick:  # trials from before there was --quick keep their ids
+            facts["quick"] = True
         if self.start is not None:  # trials from before there were weights keep their ids
             facts["start"] = [self.start.digest, self.start.map_dtype]
         if users_pools := parse(self.head).own_pools:
@@ -188,9 +201,7 @@ def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[st
     classes = len(trial.labels)
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels, answers.answer), 1)
-    robustness_rows = trial_measures.robust(trial.test)
-    pixels = trial_measures.shift_pixels(trial.preprocessing.size)
-    shift, shifted = trial_measures.shifts(predictor, robustness_rows, pixels)
+    robustness, robustness_arrays = trial_measures.robustness(predictor, trial.robust)
     shown = trial_measures.show(predictor, trial.shown)
     test_accuracy = float((answers.answer == labels).mean())
     train_accuracy = float((train_answers == predictor.labels[trial.train]).mean())
@@ -206,9 +217,7 @@ def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[st
         "train_accuracy": train_accuracy,
         "generalisation_gap": train_accuracy - test_accuracy,
         **calibration(answers.logits, labels),
-        "shift": {"pixels": [0, *pixels], **shift},
-        "sizes": trial_measures.sizes(predictor, robustness_rows),
-        "robustness_images": len(robustness_rows),
+        **robustness,
         "confusion": confusion.tolist(),
         "takes_only": trial_measures.only_size(predictor),
         **predictor.cost(),
@@ -220,7 +229,7 @@ def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[st
         "test": trial.test,
         "answer": answers.answer.astype(np.int32),
         "confidence": answers.confidence,
-        "shifted": shifted,
+        **robustness_arrays,
         **shown,
         **box_arrays,
     }

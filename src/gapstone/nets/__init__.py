@@ -9,7 +9,7 @@ torch.Size([8, 64, 7, 7])
 To add a network: one page here, one line in the table of registry.py.
 """
 
-from gapstone.nets.features import Features, TooManyParametersError, at_most, dry_run, map_size
+from gapstone.nets.features import Features, TooManyParametersError, at_most, dry_run, images_at_once, map_size
 from gapstone.nets.hub import check_pretrained
 from gapstone.nets.in_timm import register_timm
 from gapstone.nets.registry import NAMES, NETS, TIMM, build
@@ -25,6 +25,7 @@ __all__ = [
     "build",
     "check_pretrained",
     "dry_run",
+    "images_at_once",
     "map_size",
     "pretrained_input",
     "register_timm",

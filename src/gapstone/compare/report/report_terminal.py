@@ -48,7 +48,8 @@ def _beside(number: str, interval: str | None, wide: bool = True) -> str:
 def _table(results: dict[str, Any], wide: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("head", overflow="fold", min_width=6)
-    columns = ["params", *(["in head"] if wide else []), "train", "test", "overfit", "shift"]
+    moved = _moved(results)
+    columns = ["params", *(["in head"] if wide else []), "train", "test", "overfit", *(["shift"] if moved else [])]
     columns += [*(["ECE"] if wide else []), "ms/image" if wide else "ms"]
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
@@ -62,13 +63,18 @@ def _table(results: dict[str, Any], wide: bool) -> Table:
             percent(head["train_accuracy"]["mean"]),
             _beside(percent(test["mean"]), plus_minus(test), wide),
             percent(head["generalisation_gap"]["mean"]),
-            percent(head["shift_accuracy"]["mean"]),
+            *([percent(head["shift_accuracy"]["mean"])] if moved else []),
             *([number_text.plain(head["ece"]["mean"], 3)] if wide else []),
             number_text.milliseconds(speed, quartiles=wide),
         ]
         word = "baseline" if head["head"] == results["settings"]["baseline"] else verdicts.get(head["head"], NOTHING)
         table.add_row(_text(head["head"], "bold"), *cells, Text(word, STYLES.get(word, "")))
     return table
+
+
+def _moved(results: dict[str, Any]) -> bool:
+    """Whether robustness was measured."""
+    return any(head["shift"] for head in results["heads"])
 
 
 def _explain(results: dict[str, Any], console: Console) -> None:
@@ -79,7 +85,9 @@ def _explain(results: dict[str, Any], console: Console) -> None:
         text += f"± or in brackets: 95 % CI over {repeats}, on these {images}. "
     if number_text.without_interval(results["heads"]):
         text += f"No ±: {repeats} cannot say how far this accuracy varies. "
-    text += "overfit: train − test, in percentage points. shift: test images moved by a few pixels. "
+    text += "overfit: train − test, in percentage points. "
+    if _moved(results):
+        text += "shift: test images moved by a few pixels. "
     console.print(_text(text + number_text.sensitivity(results["pairs"]), "dim"))
     if timing := against(results["heads"], results["settings"]["baseline"]):
         console.print(_text(timing, "dim"))

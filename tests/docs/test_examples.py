@@ -59,6 +59,7 @@ SETUP = {
     "inspect": "import torchvision",
     "last_stage": "import timm; resnet = timm.create_model('resnet18')",
     "logits_and_maps": "from gapstone import open_model",
+    "images_at_once": BUILD,
     "map_size": BUILD,
     "mixed_sizes": "import torchvision",
     "path_in_errors": "import io; file, content = io.StringIO(), '{}'",

@@ -175,11 +175,11 @@ def test_gapstone_preprocessing_says_what_was_seen():
     from gapstone.images.preprocessing import Preprocessing
 
     p = Preprocessing(3, (224, 224), (256, 256), (0.5,) * 3, (0.25,) * 3)
-    assert p.seen(1024, 2048) == (4.0, (64.0, 576.0))
+    assert p.seen(1024, 2048) == ((4.0, 4.0), (64.0, 576.0))
     # against the pixels themselves: a lit column of the picture is where `seen` says
     picture = np.zeros((512, 768, 3), np.uint8)
     picture[:, 384:388] = 255
     kept = p.centre(p.fit(picture)[None])[0, 112, :, 0].astype(float)
-    scale, (_, left) = p.seen(512, 768)
+    (_, scale), (_, left) = p.seen(512, 768)
     middle = (kept * (np.arange(224) + 0.5)).sum() / kept.sum()
     assert left + middle * scale == pytest.approx(386.0, abs=0.1)

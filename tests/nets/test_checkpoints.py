@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from gapstone.heads import Head
-from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.backbone_weights import read_weights
 from gapstone.models.classifier import Classifier
 from gapstone.nets import NAMES, build
@@ -46,7 +46,8 @@ def saved(model: nn.Module, path: Path) -> Path:
 
 def ours(name: str, found: Checkpoint) -> nn.Module:
     """As a caller puts them together: the labels, then the classifier, then the weights."""
-    seen = Preprocessing(found.in_channels, found.size, found.size, found.mean, found.std)
+    assert found.preprocessing is not None
+    seen = replace(found.preprocessing, stored=found.preprocessing.size)
     model = Classifier(name, found.head, [f"class {k}" for k in range(found.classes)], seen)
     model.features.load_state_dict(found.features)
     model.head.load_state_dict(found.head_state)
@@ -106,7 +107,7 @@ def test_facenets_two_linear_layers_are_one(tmp_path: Path) -> None:
     state = {**features.state_dict(), **tail.state_dict()}
     save_file(state, path)
     found = read_checkpoint("inception_resnet_v1", path)
-    assert (found.head, found.classes, found.size) == ("gap:dropout=0.6", 11, (160, 160))
+    assert (found.head, found.classes, found.preprocessing.size) == ("gap:dropout=0.6", 11, (160, 160))
     x = torch.randn(2, 3, 90, 90)
     with torch.no_grad():
         expected = tail(features(x).mean((2, 3)))
@@ -152,7 +153,7 @@ def test_googlenets_auxiliary_heads_are_left_out(tmp_path: Path) -> None:
     found = read_checkpoint("googlenet", saved(theirs, tmp_path / "w.safetensors"))
     assert not [key for key in found.features if key.startswith("aux")]
     # torchvision's pretrained model turns what ImageNet's moments gave into halves by itself (transform_input)
-    assert found.mean == found.std == (0.5, 0.5, 0.5)
+    assert found.preprocessing.mean == found.preprocessing.std == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.slow

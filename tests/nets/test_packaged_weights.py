@@ -124,3 +124,16 @@ def test_no_package_no_weights(monkeypatch):
     monkeypatch.setattr(packaged_weights, "PACKAGES", {"resnet18": replace(PACKAGE, distribution="no-such-package")})
     assert packaged_weights.package_of("resnet18") is None
     assert packaged_weights.package_of("resnet50") is None
+
+
+@pytest.mark.usefixtures("installed", "no_network")
+def test_a_photo_gives_the_logits_that_it_gives_timm():
+    """Through timm's own evaluation transform; of proportions where half a pixel is rounded."""
+    data = pytest.importorskip("timm.data")
+    opened = gs.open_model(f"timm:{NAME}")
+    transform = data.create_transform(**data.resolve_data_config({}, model=opened.model))
+    for height, width in ((233, 301), (480, 375)):
+        pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        with torch.inference_mode():
+            expected = opened.model(transform(Image.fromarray(pixels))[None])
+        assert torch.allclose(opened.explain([pixels], top_k=1).logits, expected, atol=1e-4)

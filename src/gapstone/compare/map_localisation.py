@@ -106,7 +106,7 @@ def _maps(
         for image, values, rank in zip(batch, maps, ranks.tolist(), strict=True):
             factor, grid, _ = image.scaled()
             scale, origin = predictor.preprocessing.seen(*image.size)
-            on_grid = placement.within((origin[0] * factor, origin[1] * factor), (scale * factor, scale * factor))
+            on_grid = placement.within((origin[0] * factor, origin[1] * factor), (scale[0] * factor, scale[1] * factor))
             yield image, upsample(values, on_grid, grid), rank
 
 

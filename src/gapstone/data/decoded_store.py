@@ -26,6 +26,7 @@ from gapstone.data.scan import Scan
 from gapstone.data.sources import Source
 from gapstone.images.load import MAX_PIXELS, VERSION, ImageError, load, read_bytes
 from gapstone.images.preprocessing import Preprocessing
+from gapstone.images.resizing import EXACT
 from gapstone.storage import block_digest
 from gapstone.storage.atomic import sync_folder, write_atomic
 from gapstone.storage.paths import format_bytes, path_in_errors, sentence
@@ -220,6 +221,8 @@ def _key(source: Source, chosen: NDArray[np.int64], preprocessing: Preprocessing
     # without mean and std, which are measured on the stored images
     about = [_SCHEMA, VERSION, preprocessing.channels, preprocessing.stored, source.classes]
     about += [preprocessing.ranges.to_json()]
+    if preprocessing.resizing != EXACT:  # stores from before there were others keep their names
+        about += [preprocessing.resizing.to_json(), preprocessing.size]
     digest = hashlib.sha256(json.dumps(about).encode())
     for i in chosen.tolist():
         item = source.items[i]

@@ -20,6 +20,8 @@ def cropping_note(preprocessing: Preprocessing, sizes: Mapping[tuple[int, int], 
 
     `sizes` is (width, height) → number of images.
     """
+    if preprocessing.resizing.crop == "squash":
+        return None
     height, width = preprocessing.stored
     cut_off = {(w, h): 1 - width * height * min(h / height, w / width) ** 2 / (w * h) for w, h in sizes if w and h}
     shares = np.repeat(list(cut_off.values()), [sizes[size] for size in cut_off])

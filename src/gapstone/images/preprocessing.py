@@ -7,21 +7,33 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from gapstone.images.intensity_range import UNDECIDED, Ranges, is_number
 from gapstone.images.load import ImageError, convert
+from gapstone.images.resizing import EXACT, Resizing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Batch = TypeVar("Batch", "Tensor", "NDArray[np.uint8]")
 
+LATER: dict[str, object] = {"ranges": UNDECIDED, "resizing": EXACT}
+"""Fields that earlier versions did not have, and what they did."""
+
 LARGEST = 4096  # pixels per side; a larger input of a classifier is a mistake or an attack
+
+
+class Seen(NamedTuple):
+    """The part of an image that the network sees."""
+
+    scale: tuple[float, float]
+    """Pixels of the image per pixel of the input: (down, right)."""
+    origin: tuple[float, float]
+    """(top, left) of the part, in pixels of the image."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,7 @@ class Preprocessing:
         mean: per channel.
         std: per channel.
         ranges: the values of more than 8 bits that are black and white for the network; to be given to `load`.
+        resizing: how images become stored ones.
 
     Raises:
         ValueError: the numbers make no sense.
@@ -53,6 +66,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     ranges: Ranges = UNDECIDED
+    resizing: Resizing = EXACT
 
     def __post_init__(self) -> None:
         if not (_is_int(self.channels) and self.channels in (1, 3)):
@@ -73,21 +87,11 @@ class Preprocessing:
             raise ValueError(f"preprocessing: std is {self.std!r}; expected numbers above 0")
 
     def fit(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(H, W, C) of any size → (*stored, channels): crop to the proportions of `stored`, then resize.
+        """(H, W, C) of any size → (*stored, channels): resized, and cropped to the proportions of `stored`.
 
-        The crop is centred; the resize is antialiased and keeps the proportions of the image.
+        The crop is centred, the filter antialiased; the proportions of the image are kept, unless `resizing` squashes.
         """
-        pixels = convert(pixels, self.channels)
-        height, width = self.stored
-        h, w = pixels.shape[:2]
-        if (h, w) == (height, width):
-            return pixels
-        # crop and resize in one step, so that a 30000×2 image does not become 540000×36 in between
-        _, dy, dx = self._crop(h, w)
-        box = (max(0.0, dx), max(0.0, dy), min(float(w), w - dx), min(float(h), h - dy))
-        image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
-        out = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
-        return out.reshape(height, width, self.channels)
+        return self.resizing.fit(convert(pixels, self.channels), self.stored, self.size)
 
     def native(self, pixels: NDArray[np.uint8], smallest: int = 1) -> NDArray[np.uint8]:
         """(H, W, C) → (H, W, channels): the image in its own size, neither cropped nor resized.
@@ -103,21 +107,24 @@ class Preprocessing:
             raise ImageError(reason)
         return convert(pixels, self.channels)
 
-    def _crop(self, height: int, width: int) -> tuple[float, float, float]:
-        """(image pixels per stored pixel, top, left) of the part of an image that `fit` uses."""
-        scale = min(height / self.stored[0], width / self.stored[1])
-        return scale, (height - self.stored[0] * scale) / 2, (width - self.stored[1] * scale) / 2
-
-    def seen(self, height: int, width: int) -> tuple[float, tuple[float, float]]:
-        """The part of an image that the network sees: pixels of the image per pixel of the input, and (top, left).
+    def seen(self, height: int, width: int) -> Seen:
+        """The part of an image of that size that the network sees.
 
         ```python
-        Preprocessing(3, (224, 224), (256, 256), mean, std).seen(1024, 2048)     # (4.0, (64.0, 576.0))
+        Preprocessing(3, (224, 224), (256, 256), mean, std).seen(1024, 2048)     # Seen((4.0, 4.0), (64.0, 576.0))
         ```
         """
-        scale, top, left = self._crop(height, width)
-        down, right = ((stored - size) // 2 for stored, size in zip(self.stored, self.size, strict=True))
-        return scale, (top + down * scale, left + right * scale)
+        whole = self.resizing.whole((height, width), self.stored)
+        corner = self.resizing.corner((height, width), self.stored, self.size)
+        scale = height / whole[0], width / whole[1]
+        top, left = ((a + margin) * k for a, margin, k in zip(corner, self._margin, scale, strict=True))
+        return Seen(scale, (top, left))
+
+    @property
+    def _margin(self) -> tuple[int, int]:
+        """Rows and columns of a stored image before those that the network sees."""
+        top, left = (self.resizing.margin(kept, seen) for kept, seen in zip(self.stored, self.size, strict=True))
+        return top, left
 
     def centre(self, batch: Batch) -> Batch:
         """(N, h, w, C) → (N, *size, C): the centre of each image, as a view."""
@@ -127,7 +134,8 @@ class Preprocessing:
             raise ValueError(
                 f"preprocessing.centre: images of {h}×{w} are smaller than the {height}×{width} to be seen"
             )
-        top, left = (h - height) // 2, (w - width) // 2
+        # of other images than stored ones, the centre
+        top, left = self._margin if (h, w) == self.stored else ((h - height) // 2, (w - width) // 2)
         return batch[:, top : top + height, left : left + width]
 
     def normalise(self, batch: Tensor) -> Tensor:
@@ -149,23 +157,26 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and numbers, for a model file."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ranges"}
-        # without ranges, the files of models of 8-bit images are the same as in versions that knew no ranges
-        ranges = {} if self.ranges == UNDECIDED else {"ranges": self.ranges.to_json()}
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()} | ranges
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in LATER}
+        # without what later versions added where it is the default: files of earlier versions stay the same
+        later = {
+            name: getattr(self, name).to_json() for name, default in LATER.items() if getattr(self, name) != default
+        }
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()} | later
 
     @classmethod
     def from_json(cls, given: object) -> Preprocessing:
         """The opposite of `to_json`; every field is checked, because model files are foreign. Raises ValueError."""
         names = ("channels", "size", "stored", "mean", "std")
-        if not isinstance(given, dict) or set(given) - {"ranges"} != set(names):
+        if not isinstance(given, dict) or set(given) - set(LATER) != set(names):
             has = sorted(map(str, given)) if isinstance(given, dict) else type(given).__name__
             raise ValueError(f"preprocessing: expected the fields {', '.join(names)}; got {has}")
         values: dict[str, Any] = {name: tuple(v) if isinstance(v := given[name], list) else v for name in names}
         for name in ("mean", "std"):
             if isinstance(values[name], tuple) and all(map(is_number, values[name])):
                 values[name] = tuple(map(float, values[name]))
-        return cls(**values, ranges=Ranges.from_json(given.get("ranges", {})))
+        resizing = Resizing.from_json(given["resizing"]) if "resizing" in given else EXACT
+        return cls(**values, ranges=Ranges.from_json(given.get("ranges", {})), resizing=resizing)
 
 
 def not_native(height: int, width: int, smallest: int) -> str | None:

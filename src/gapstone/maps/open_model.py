@@ -18,7 +18,7 @@ from gapstone.models.classifier import Classifier, load, trial_image
 from gapstone.models.model_file import NotFiniteError, check_dry_run, check_finite, finite_logits
 from gapstone.nets import NAMES, NETS
 from gapstone.nets.checkpoints import FORMATS, read_checkpoint
-from gapstone.nets.zoo import class_names, stored_size, survey, with_head
+from gapstone.nets.zoo import class_names, survey, with_head
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class ImageModel:
         if native:
             return explained.evidence(number, size)
         scale, origin = self.preprocessing.seen(size[0], size[1])
-        return explained.evidence(number, size, explained.placement.within(origin, (scale, scale)))
+        return explained.evidence(number, size, explained.placement.within(origin, scale))
 
     def check_native(self) -> int:
         """The shortest side in pixels that the network takes. Raises ValueError where it takes one size only."""
@@ -193,20 +193,18 @@ def _published(name: str, weights: Path | None, device: str) -> ImageModel:
     checkpoint = read_checkpoint(name, weights)
     if checkpoint.head_state is None or checkpoint.classes is None:
         raise ValueError(f"{weights}: the weights of {name} without its head: it answers nothing; `compare` takes them")
-    mean, std, size = checkpoint.mean, checkpoint.std, checkpoint.size
-    if checkpoint.in_channels == 1:
-        mean, std = (sum(mean) / 3,), (sum(std) / 3,)
-    preprocessing = Preprocessing(checkpoint.in_channels, size, stored_size(size, checkpoint.crop), mean, std)
+    if checkpoint.preprocessing is None:
+        channels = checkpoint.in_channels
+        raise ValueError(f"{weights}: the weights of {name} for {channels} channels; gapstone reads images of 3 or 1")
     labels = class_names(checkpoint.classes, "imagenet-1k" if checkpoint.classes == 1000 else None)
     with torch.random.fork_rng(devices=[]):  # first weights, overwritten at once
-        classifier = Classifier(name, checkpoint.head, labels, preprocessing)
+        classifier = Classifier(name, checkpoint.head, labels, checkpoint.preprocessing)
     check_finite(checkpoint.features | checkpoint.head_state)
     classifier.features.load_state_dict(checkpoint.features)
     classifier.head.load_state_dict(checkpoint.head_state)
-    return ImageModel(name, classifier.eval().to(device), labels, preprocessing)
+    return ImageModel(name, classifier.eval().to(device), labels, checkpoint.preprocessing)
 
 
 def _of_timm(name: str, weights: Path | None, device: str) -> ImageModel:
     zoo = with_head(name.removeprefix("timm:"), weights)
-    preprocessing = Preprocessing(len(zoo.mean), zoo.size, stored_size(zoo.size, zoo.crop), zoo.mean, zoo.std)
-    return ImageModel(name, zoo.model.to(device), zoo.labels, preprocessing)
+    return ImageModel(name, zoo.model.to(device), zoo.labels, zoo.preprocessing)

@@ -36,8 +36,14 @@ class BackboneWeights:
     state: dict[str, Tensor]
     preprocessing: Preprocessing | None = None
     """The preprocessing of a model of gapstone's; None for a state_dict."""
-    moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    """(mean, std) per channel that the weights expect, on the scale 0…1; None if unknown."""
+    published: Preprocessing | None = None
+    """That of published weights; None for others."""
+
+    @property
+    def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """(mean, std) per channel that the weights expect, on the scale 0…1; None if unknown."""
+        expected = self.preprocessing or self.published
+        return (expected.mean, expected.std) if expected else None
 
 
 def read_weights(path: Path, backbone: str | None = None, channels: int = 3) -> BackboneWeights:
@@ -61,10 +67,7 @@ def read_weights(path: Path, backbone: str | None = None, channels: int = 3) -> 
         if backbone not in (None, model.backbone):
             raise ValueError(f"--weights {path} is a {model.backbone}, not a {backbone}: leave --backbone out.")
         preprocessing = model.preprocessing
-        moments = (preprocessing.mean, preprocessing.std)
-        return BackboneWeights(
-            model.backbone, preprocessing.channels, model.features.state_dict(), preprocessing, moments
-        )
+        return BackboneWeights(model.backbone, preprocessing.channels, model.features.state_dict(), preprocessing)
     if backbone is None:
         raise ValueError(
             f"--weights {path} does not say which network it is for (it is no model of gapstone's): name it, such as "
@@ -73,8 +76,8 @@ def read_weights(path: Path, backbone: str | None = None, channels: int = 3) -> 
     if backbone.startswith("timm:"):
         zoo = with_head(backbone.removeprefix("timm:"), path)
         state = {f"net.{key}": tensor for key, tensor in zoo.model.state_dict().items()}
-        channels = len(zoo.mean)
-        return BackboneWeights(backbone, *_matching(path, backbone, (channels,), state), moments=(zoo.mean, zoo.std))
+        expected = zoo.preprocessing
+        return BackboneWeights(backbone, *_matching(path, backbone, (expected.channels,), state), published=expected)
     state = read_state(path)
     if {key.partition(".")[0] for key in state} == {"features", "head"}:  # a Classifier's state_dict
         features = {
@@ -83,14 +86,9 @@ def read_weights(path: Path, backbone: str | None = None, channels: int = 3) -> 
         return BackboneWeights(backbone, *_matching(path, backbone, (channels, 3, 1), features))
     if backbone in FORMATS:
         checkpoint = read_checkpoint(backbone, path)
-        # with a head it is the published checkpoint, which expects the published moments; without one, nobody knows
-        published = checkpoint.head_state is not None and checkpoint.in_channels == len(checkpoint.mean)
-        return BackboneWeights(
-            backbone,
-            checkpoint.in_channels,
-            checkpoint.features,
-            moments=(checkpoint.mean, checkpoint.std) if published else None,
-        )
+        # with a head it is the published checkpoint, which expects the published images; without one, nobody knows
+        published = checkpoint.preprocessing if checkpoint.head_state is not None else None
+        return BackboneWeights(backbone, checkpoint.in_channels, checkpoint.features, published=published)
     return BackboneWeights(backbone, *_matching(path, backbone, (channels, 3, 1), state))
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import torch
 
+from gapstone.images.preprocessing import Preprocessing
+from gapstone.images.resizing import EXACT, TIMM, TORCHVISION, Resizing
 from gapstone.nets.features import Features
 from gapstone.nets.on_meta import on_meta
 from gapstone.nets.registry import build
 from gapstone.nets.state_dicts import FLOATS, State, check_same, check_sound, read_state
+from gapstone.nets.zoo import stored_size
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INCEPTION = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -38,13 +41,9 @@ class Checkpoint:
     """For `Head.load_state_dict`; None where the file has the network alone."""
     classes: int | None
     """Logits of the head; None without one."""
-    size: tuple[int, int]
-    """(H, W) of the images that the published weights expect; a flattening head takes no other."""
-    crop: float
-    """The share of a picture's shorter side that the network sees."""
-    mean: tuple[float, ...]
-    """Per colour channel, on the scale 0…1, as the published weights expect; so is `std`."""
-    std: tuple[float, ...]
+    preprocessing: Preprocessing | None
+    """How images are prepared for the published weights (a flattening head takes no other size); None where they are
+    neither of three channels nor of one."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,17 @@ class Format:
     size: int = 224
     crop: float = 0.875
     moments: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
+    resizing: Resizing = TORCHVISION
+
+    def preprocessing(self, channels: int) -> Preprocessing | None:
+        """As `Checkpoint.preprocessing`."""
+        if channels not in (1, 3):
+            return None
+        mean, std = self.moments
+        if channels == 1:  # of a grey picture
+            mean, std = (sum(mean) / 3,), (sum(std) / 3,)
+        size = self.size, self.size
+        return Preprocessing(channels, size, stored_size(size, self.crop), mean, std, resizing=self.resizing)
 
 
 VGG = Format(
@@ -71,7 +81,7 @@ FORMATS = {
     **{f"resnet{depth}": RESNET for depth in (18, 34, 50, 101)},
     # torchvision's pretrained weights came from Caffe: its model turns ImageNet's moments into these by itself.
     "googlenet": Format("gap:dropout=0.2", {"fc": "classifier.1"}, ("aux1.", "aux2."), moments=INCEPTION),
-    "inception_v4": Format("gap", {"last_linear": "classifier.0"}, size=299, moments=INCEPTION),
+    "inception_v4": Format("gap", {"last_linear": "classifier.0"}, size=299, moments=INCEPTION, resizing=TIMM),
     "inception_resnet_v1": Format(
         "gap:dropout=0.6",
         {"logits": "classifier.1"},
@@ -79,6 +89,7 @@ FORMATS = {
         size=160,
         crop=1.0,
         moments=FACES,
+        resizing=EXACT,
     ),
 }
 
@@ -125,8 +136,8 @@ def read_checkpoint(name: str, path: Path) -> Checkpoint:
         raise ValueError(f"{error}; it holds {' or '.join(fits)}" if fits else str(error)) from None
     head, classes = _head(form, state, features.channels, f"{path}: not the weights of {name}'s head")
     widths = [len(state[f"{layer}.weight"]) for layer in form.linear][:-1] if head else [4096, 4096]
-    spec, size = form.head.format(*widths), (form.size, form.size)
-    return Checkpoint(body, features.in_channels, spec, head, classes, size, form.crop, *form.moments)
+    spec, preprocessing = form.head.format(*widths), form.preprocessing(features.in_channels)
+    return Checkpoint(body, features.in_channels, spec, head, classes, preprocessing)
 
 
 def _body(name: str, state: State) -> tuple[Features, State]:

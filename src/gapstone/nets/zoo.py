@@ -12,6 +12,8 @@ from typing import Any, cast, final
 import torch
 from torch import Tensor, nn
 
+from gapstone.images.preprocessing import Preprocessing
+from gapstone.images.resizing import published
 from gapstone.nets.features import Features
 from gapstone.nets.hub import check_pretrained
 from gapstone.nets.last_stage import last_stage
@@ -83,30 +85,22 @@ class AsMap(nn.Module):
         )
 
 
-@dataclass(frozen=True)
-class PretrainedInput:
-    """The images that the pretrained weights of a timm model expect."""
+def pretrained_input(name: str) -> Preprocessing:
+    """How images are prepared for the pretrained weights of timm's `name`.
 
-    size: tuple[int, int]
-    stored: tuple[int, int]
-    """Of the picture whose centre the network sees."""
-    mean: tuple[float, ...]
-    """Per colour channel, on the scale 0…1."""
-    std: tuple[float, ...]
-
-
-def pretrained_input(name: str) -> PretrainedInput:
-    """What the pretrained weights of timm's `name` expect of images.
-
-    >>> pretrained_input("tf_efficientnet_lite0")
-    PretrainedInput(size=(224, 224), stored=(256, 256), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    >>> pretrained_input("tf_efficientnet_lite0").stored
+    (256, 256)
     """
     with on_meta():
-        described = create_timm(name, 3, pretrained=False).default_cfg
-    size = tuple(described["input_size"][1:])
-    return PretrainedInput(
-        size, stored_size(size, described["crop_pct"]), tuple(described["mean"]), tuple(described["std"])
-    )
+        return _preprocessing(create_timm(name, 3, pretrained=False).default_cfg)
+
+
+def _preprocessing(described: dict[str, Any]) -> Preprocessing:
+    """From timm's description of weights; Raises ValueError for a filter that is not known."""
+    size, mean, std = (tuple(described[key]) for key in ("input_size", "mean", "std"))
+    resizing = published(described["interpolation"], described.get("crop_mode", "center"))
+    stored = stored_size(size[1:], described["crop_pct"])
+    return Preprocessing(len(mean), size[1:], stored, mean, std, resizing=resizing)
 
 
 def stored_size(size: tuple[int, int], crop: float) -> tuple[int, int]:
@@ -222,12 +216,8 @@ class ZooModel:
 
     model: nn.Module
     labels: tuple[str, ...]
-    size: tuple[int, int]
-    crop: float
-    """The share of a picture's shorter side that the network sees."""
-    mean: tuple[float, ...]
-    """Per channel: one number where the weights are for grey images."""
-    std: tuple[float, ...]
+    preprocessing: Preprocessing
+    """Of one channel where the weights are for grey images."""
 
 
 def with_head(name: str, weights: Path | None = None) -> ZooModel:
@@ -254,10 +244,7 @@ def with_head(name: str, weights: Path | None = None) -> ZooModel:
     return ZooModel(
         model.eval(),
         class_names(int(model.num_classes), data.infer_imagenet_subset(model)),
-        tuple(facts["input_size"][1:]),
-        float(facts["crop_pct"]),
-        tuple(facts["mean"]),
-        tuple(facts["std"]),
+        _preprocessing(facts),
     )
 
 

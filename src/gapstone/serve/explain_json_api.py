@@ -62,7 +62,7 @@ class Explainer:
             "name": self.name,
             "additive": explained.additive,
             "held": list(explained.held),
-            "placement": explained.placement.within(origin, (scale, scale)).to_json(),
+            "placement": explained.placement.within(origin, scale).to_json(),
             "mean": _mean(explained),
             **_classes(explained, self.opened.labels),
         }

@@ -25,6 +25,7 @@ from gapstone.images.augment import Augment, suit
 from gapstone.images.cropping import cropping_note
 from gapstone.images.intensity_range import UNDECIDED
 from gapstone.images.preprocessing import Preprocessing, parse_size
+from gapstone.images.resizing import EXACT, Resizing
 from gapstone.models.backbone_weights import BackboneWeights, digest, read_weights
 from gapstone.nets.on_meta import on_meta
 from gapstone.storage.paths import check_input
@@ -167,7 +168,9 @@ def plan_training(
     colours = "gray" if channels == 1 else "colour"
     classes = count_noun(len(source.classes), "class", "classes")
     log(f"{count_noun(len(used), 'image')} of {classes}; the network sees {format_size(size)} px, {colours}.")
-    preprocessing = Preprocessing(channels, size, net.stored, (0.5,) * channels, (0.25,) * channels)
+    preprocessing = Preprocessing(
+        channels, size, net.stored, (0.5,) * channels, (0.25,) * channels, resizing=net.resizing
+    )
     if note := cropping_note(preprocessing, scanned.size_counts()):
         log(note)
     log(splits[0].described)
@@ -203,6 +206,7 @@ class _Network:
     channels: int
     size: tuple[int, int]
     stored: tuple[int, int]
+    resizing: Resizing
     start: BackboneWeights | None
     """The weights of --weights."""
     moments: tuple[tuple[float, ...], tuple[float, ...]] | None
@@ -214,9 +218,8 @@ def _choose_network(
 ) -> _Network:
     """Raises ValueError for a size that the network does not take, and for weights that do not fit it."""
     size, stored = choose_size(source, scan, options.size)
+    resizing = EXACT
     start = read_weights(weights, options.backbone, scan.channels) if weights is not None else None
-    if start and start.preprocessing is not None and not options.size:
-        size, stored = start.preprocessing.size, start.preprocessing.stored
     file = display(weights) if weights is not None else None
     name = start.backbone if start else options.backbone
     choice = choose_backbone(name, options.pretrained, file, mode, max(size))
@@ -224,26 +227,27 @@ def _choose_network(
     channels = start.channels if start else scan.channels
     # download the weights here, once: otherwise a failed download is reported only after every trial has failed
     features = nets.build(backbone, in_channels=channels, pretrained=choice.pretrained)
-    moments = None
+    expected = start.preprocessing or start.published if start else None
     if choice.pretrained:
         expected = nets.pretrained_input(backbone.removeprefix("timm:"))
-        moments = (expected.mean, expected.std) if channels == 3 else None
-        if not options.size and max(size) > SMALL:
-            size, stored = expected.size, expected.stored
+    if expected is not None and not options.size and (max(size) > SMALL or (start and start.preprocessing)):
+        size, stored, resizing = expected.size, expected.stored, expected.resizing
+    # a grey image is not the mean of three normalised colours
+    moments = (expected.mean, expected.std) if expected and expected.channels == channels else None
     if start:
         features.load_state_dict(start.state)
         _check_finite(features, channels, weights)
-        moments = start.moments or moments
     if features.fixed and size != features.fixed:
         if options.size:
             raise ValueError(f"--size {options.size}: {backbone} takes only {format_size(features.fixed)} px.")
         size = stored = features.fixed
+        resizing = EXACT
     if min(size) < features.smallest:
         raise ValueError(
             f"{backbone} needs images of at least {features.smallest} px a side, these are {format_size(size)}: "
             f"--size {features.smallest} enlarges them, --backbone nin takes them as they are."
         )
-    return _Network(choice, features, channels, size, stored, start, moments)
+    return _Network(choice, features, channels, size, stored, resizing, start, moments)
 
 
 def _settings(options: TrainOptions, net: _Network, images: int) -> TrainSettings:

@@ -6,9 +6,10 @@ import subprocess
 import sys
 import textwrap
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
-from gapstone.workers.job_processes import run_jobs
+from gapstone.workers.job_processes import run_jobs, run_one, start_server
 
 
 def work(job, send):
@@ -93,3 +94,15 @@ def alive(process: int) -> bool:
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def parent(_job, send):
+    send(os.getppid())
+
+
+def test_the_server_is_started_once_and_may_be_started_before():
+    start_server()
+    pid = forkserver._forkserver._forkserver_pid
+    assert run_one(parent, None) == pid
+    start_server()
+    assert run_one(parent, None) == pid

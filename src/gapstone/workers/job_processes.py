@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -34,6 +34,19 @@ class JobNews:
     what: Any = None
 
 
+def start_server() -> None:
+    """Start the server that jobs are forked from, unless it runs. It imports for seconds, beside this process."""
+    forkserver.set_forkserver_preload(PRELOAD)
+    with without_working_folder():
+        resource_tracker.ensure_running()  # first: where it starts it, Python lets Ctrl-C through again
+    # the server must not receive Ctrl-C either
+    with interrupts_blocked(), without_working_folder():
+        # with `python -E` the server ignores PYTHONSAFEPATH, and "" on its path is the folder it starts in
+        elsewhere = sys.flags.ignore_environment and not sys.flags.safe_path
+        with contextlib.chdir(ELSEWHERE) if elsewhere else contextlib.nullcontext():
+            forkserver.ensure_running()
+
+
 def run_jobs(work: Work, jobs: Iterable[object], workers: int) -> Generator[JobNews, None, None]:
     """Run `work(job, send)` for each job, `workers` at a time, each in a new process; yield their news.
 
@@ -44,15 +57,15 @@ def run_jobs(work: Work, jobs: Iterable[object], workers: int) -> Generator[JobN
     its last news is of kind "failed", with the reason.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
     waiting, running = iter(jobs), dict[Any, tuple[object, BaseProcess]]()  # running: by the parent's end of the pipe
     try:
         while True:
             while len(running) < workers and (job := next(waiting, _END)) is not _END:
                 parent_end, child_end = context.Pipe()
                 process = context.Process(target=_run, args=(work, job, child_end), daemon=True)
-                with interrupts_blocked():  # the fork server, which this may start, must not receive Ctrl-C either
-                    _start(process)
+                start_server()  # again, if it has died
+                with interrupts_blocked(), without_working_folder():
+                    process.start()
                 child_end.close()  # so that the pipe closes when the child dies
                 running[parent_end] = job, process
                 yield JobNews(job, "started")
@@ -94,15 +107,6 @@ class JobError(RuntimeError):
 
 
 _END = object()
-
-
-def _start(process: BaseProcess) -> None:
-    with without_working_folder():
-        if sys.flags.ignore_environment and not sys.flags.safe_path:
-            # with `python -E` the server ignores PYTHONSAFEPATH, and "" on its path is the folder it starts in
-            with contextlib.chdir(ELSEWHERE):
-                forkserver.ensure_running()
-        process.start()
 
 
 def _run(work: Work, job: object, parent: Connection) -> None:

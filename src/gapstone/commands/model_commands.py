@@ -79,7 +79,7 @@ def explain(
     ] = False,
     native: Native = False,
     device: Device = "auto",
-    batch_size: Annotated[int, typer.Option()] = 32,
+    batch_size: Annotated[int, typer.Option()] = 8,
     weights: Weights = None,
 ) -> None:
     """Show what a model looks at: what every place of a picture adds to each class's logit, from one forward pass.

@@ -30,7 +30,8 @@ class ExplainRequest:
     html: bool = False
     as_json: bool = False
     device: str = "auto"
-    batch_size: int = 32
+    batch_size: int = 8
+    """On a CPU more at once are slower: their blocks of memory are made anew (`nets.features.AT_ONCE`)."""
     weights: Path | None = None
     plain: bool = False
     """Maps as they are; else minus the mean of all classes' maps where classes compete."""

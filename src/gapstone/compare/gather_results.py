@@ -125,8 +125,8 @@ def _settings(plan: ComparisonPlan) -> dict[str, Any]:
         "baseline": plan.baseline,
         "seeds": [] if plan.request.folds else list(range(plan.request.seeds)),
         "folds": plan.request.folds,
-        **{key: getattr(settings, key) for key in ("epochs", "patience", "batch_size", "optimizer", "learning_rate")},
-        "weight_decay": settings.weight_decay,
+        **{key: getattr(settings, key) for key in ("epochs", "patience", "batch_size", "optimizer")},
+        **_rates(plan),
         "augment": settings.augment.describe(),
         "precision": settings.precision,
         "threads": plan.measured["threads"],
@@ -135,6 +135,15 @@ def _settings(plan: ComparisonPlan) -> dict[str, Any]:
         "margin_pp": MARGIN_PP,
         "confidence": CONFIDENCE,
     }
+
+
+def _rates(plan: ComparisonPlan) -> dict[str, Any]:
+    """Learning rate and weight decay of all trials, or what was tried and chosen from in each of them."""
+    settings, grid = plan.prepared.settings, plan.trials[0].tuning
+    if grid is None or not len(plan.trials[0].validation):
+        return {"learning_rate": settings.learning_rate, "weight_decay": settings.weight_decay, "tuning": None}
+    tried = {"learning_rates": list(grid.learning_rates), "weight_decays": list(grid.weight_decays)}
+    return {"learning_rate": None, "weight_decay": None, "tuning": tried}
 
 
 def _head(
@@ -275,15 +284,19 @@ def _trial(trial: Trial, done: Sequence[FinishedTrial], failed: dict[str, str]) 
     entry = {"id": trial.id, "head": trial.head, "seed": trial.seed, "fold": trial.fold}
     if facts is None:
         reason = failed.get(trial.id, "not run yet")
-        missing = dict.fromkeys(("seconds", "epochs", "best_epoch", "test_accuracy", "train_accuracy"))
+        missing = dict.fromkeys(
+            ("seconds", "epochs", "best_epoch", "learning_rate", "weight_decay", "test_accuracy", "train_accuracy")
+        )
         return entry | {"status": "failed", "reason": reason} | missing
-    history = facts["history"]
+    history, choice = facts["history"], facts.get("tuning") or vars(trial.settings)
     return entry | {
         "status": "done",
         "reason": None,
         "seconds": history["seconds"],
         "epochs": len(history["train_loss"]),
         "best_epoch": history["best_epoch"],
+        "learning_rate": choice["learning_rate"],
+        "weight_decay": choice["weight_decay"],
         "test_accuracy": facts["test_accuracy"],
         "train_accuracy": facts["train_accuracy"],
     }

@@ -18,6 +18,7 @@ from gapstone.compare.feature_pass import FeaturePass, plan_feature_pass, time_f
 from gapstone.compare.map_localisation import SECONDS_PER_PIXEL
 from gapstone.compare.trial_measures import PeakMemory, shift_pixels
 from gapstone.compare.trials import Start, Trial, measured_before
+from gapstone.compare.tuning import tuned
 from gapstone.console.formatting import display
 from gapstone.data.decoded_store import Store
 from gapstone.heads import parse
@@ -146,6 +147,7 @@ class ComparisonPlan:
             "backbone": prepared.backbone,
             "preprocessing": prepared.preprocessing.to_json(),
             "settings": asdict(prepared.settings),
+            "tuning": None if (grid := self.trials[0].tuning) is None else asdict(grid),
             "split": prepared.splits[0].described,
             "measured": self.measured,
             "trials": {trial.id: {"head": trial.head, "seed": trial.seed, "fold": trial.fold} for trial in self.trials},
@@ -175,7 +177,10 @@ def plan_comparison(
     objects = boxed_images(request.boxes, training, log) if request.boxes is not None else None
     begin()
     earlier = read_earlier(out, request, log)
-    prepared = training.decode(out / "store", log, start_progress)
+    prepared, grid = training.decode(out / "store", log, start_progress), None
+    if prepared.frozen:
+        settings, grid = tuned(request.choices, prepared.settings, len(prepared.splits[0].train))
+        prepared = replace(prepared, settings=settings)
     if caution := _caution(request, prepared):
         log(caution)
     make_trial = partial(
@@ -189,6 +194,7 @@ def plan_comparison(
         shown=_shown(prepared),
         start=_start(request, prepared),
         quick=request.quick,
+        tuning=grid,
     )
     request, left_out = _without_equal_heads(request, prepared, make_trial, log)
     key = _measured_for(request, prepared)

@@ -213,7 +213,7 @@ def _announce_pass(plan: FeaturePass, seconds: float | None) -> str:
     text += f" and {count_noun(changed, 'moved or resized test image')}"
     if seconds is not None:
         text += f", about {duration(seconds)}"
-    return f"{text}; then heads alone are trained"
+    return f"{text}; then heads alone are trained, each at the learning rate and decay that validation images choose"
 
 
 def _check_outside_data(out: Path, request: CompareRequest) -> None:

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from gapstone.compare import trial_measures
 from gapstone.compare.boxed_images import BoxedImages
 from gapstone.compare.calibration import calibration
-from gapstone.compare.feature_cache import CachedPredictor, FeatureCache, train_on_cache
+from gapstone.compare.feature_cache import CachedPredictor, FeatureCache
 from gapstone.compare.map_localisation import localisation
 from gapstone.compare.predictor import ModelPredictor, Predictor
+from gapstone.compare.tune_head import tune_head
+from gapstone.compare.tuning import TuningChoice, TuningGrid
 from gapstone.data.decoded_store import Store
 from gapstone.heads import Head, parse
 from gapstone.images.load import VERSION as LOADER
@@ -75,6 +77,8 @@ class Trial:
     """Test and validation images with boxes; None without --boxes."""
     start: Start | None = None
     """None: random weights, or timm's."""
+    tuning: TuningGrid | None = None
+    """The candidates of a head on a frozen backbone; None: it is trained with `settings` alone."""
     quick: bool = False
     """Do not measure robustness to shifts and sizes."""
 
@@ -88,7 +92,7 @@ class Trial:
     @property
     def id(self) -> str:
         """Sixteen hex digits; equal for equal configuration and data."""
-        hashed_apart = {"train", "validation", "test", "shown", "start", "quick"}
+        hashed_apart = {"train", "validation", "test", "shown", "start", "quick", "tuning"}
         if self.objects is None:
             hashed_apart.add("objects")  # trials from before there were boxes keep their ids
         facts = {key: value for key, value in vars(self).items() if key not in hashed_apart} | {
@@ -106,6 +110,8 @@ class Trial:
             facts["quick"] = True
         if self.start is not None:  # trials from before there were weights keep their ids
             facts["start"] = [self.start.digest, self.start.map_dtype]
+        if self.tuning is not None:
+            facts["tuning"] = asdict(self.tuning)
         if users_pools := parse(self.head).own_pools:
             facts["own pools"] = users_pools
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -171,10 +177,10 @@ def run(
             report(epoch, trial.settings.epochs, accuracy)
 
     predictor: Predictor
+    choice: TuningChoice | None = None
     with trial_measures.PeakMemory(trial.device) as peak:
         if cache is not None:
-            predictor = cached_predictor(trial, cache, store.labels)
-            history = train_on_cache(predictor, trial.train, trial.validation, trial.settings, trial.seed, after_epoch)
+            predictor, history, choice = train_on_cache(trial, cache, store.labels, after_epoch)
         else:
             model = trial.build()
             history = train(model, store, trial.train, trial.validation, trial.settings, trial.seed, after_epoch)
@@ -182,6 +188,7 @@ def run(
     facts, arrays = measure(predictor, trial)
     facts["peak_memory_mb"] = round(peak.mb, 1)
     facts["history"] = asdict(history)
+    facts["tuning"] = None if choice is None else asdict(choice)
     facts["measured"] = measured
     return _write(trial, facts, arrays, trials)
 
@@ -191,6 +198,19 @@ def cached_predictor(trial: Trial, cache: FeatureCache, labels: NDArray[np.int64
     torch.manual_seed(trial.seed)
     head = Head(trial.head, cache.channels, len(trial.labels), cache.cells).to(trial.device)
     return CachedPredictor(head, cache, trial.preprocessing, labels, trial.device, trial.settings.batch_size)
+
+
+def train_on_cache(
+    trial: Trial,
+    cache: FeatureCache,
+    labels: NDArray[np.int64],
+    after_epoch: Callable[[int, History], None] | None = None,
+) -> tuple[CachedPredictor, History, TuningChoice]:
+    """Train the trial's head on cached features; the same trial gives the same weights to the last bit."""
+    assert trial.tuning is not None
+    predictor = cached_predictor(trial, cache, labels)
+    parts = trial.train, trial.validation
+    return predictor, *tune_head(predictor, *parts, trial.settings, trial.tuning, trial.seed, after_epoch)
 
 
 def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]:

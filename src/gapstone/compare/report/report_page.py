@@ -85,6 +85,7 @@ def fill(
         "busy": caution(results["heads"]),
         "timing": against(results["heads"], settings["baseline"]),
         "charts": _charts(heads),
+        "tuning": settings.get("tuning"),  # results of earlier versions have none
         "maps": maps,
         "ticks": _ticks(maps.largest) if maps else [],
         "worst": [{**entry, "image": pictures.get(entry["picture"])} for entry in results["worst"]],

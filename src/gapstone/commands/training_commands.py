@@ -64,6 +64,14 @@ def compare(
     finetune: Finetune = False,
     from_scratch: FromScratch = False,
     weights: StartWeights = None,
+    curve: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,…,all",
+            help="On a frozen backbone, also with so many labelled images of each class: 5,10,30,100,all.",
+            show_default=False,
+        ),
+    ] = None,
     boxes: Annotated[
         Path | None,
         path_option(

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 import gapstone
 from gapstone.compare import result_files
 from gapstone.compare.boxed_images import among
-from gapstone.compare.finished_trials import FinishedTrial, read_finished
+from gapstone.compare.finished_trials import FinishedTrial, by_head, read_finished
+from gapstone.compare.learning_curve import curve_results, labelled
 from gapstone.compare.map_localisation import SCORES, baselines
 from gapstone.compare.plan import ComparisonPlan
 from gapstone.compare.remarks import remarks
@@ -78,6 +79,7 @@ def gather(
         "worst": worst,
         "model": model,
     }
+    results["curve"] = _curve(plan, out, done)
     results["verdict"], results["findings"] = sentences(results)
     results["remarks"] = [*plan.left_out, *remarks(results)]
     result_files.write_trials(out / "results.csv", plan, done)
@@ -277,6 +279,21 @@ def _pairs(
         parts = enumerate(plan.prepared.splits)
         folds = {number: (len(split.train), images[number]) for number, split in parts if number in images}
     return compare_pairs(scores, plan.baseline, margin_pp=MARGIN_PP, confidence=CONFIDENCE, folds=folds)
+
+
+def _curve(plan: ComparisonPlan, out: Path, done: dict[str, list[FinishedTrial]]) -> dict[str, Any] | None:
+    """The "curve" entry of results.json: the points of the curve, and the comparison itself, of all labelled images."""
+    if not plan.curve:
+        return None
+    labels = plan.prepared.store.labels
+    finished = [*(by_head(plan.request.heads, trials, out) for trials in plan.curve.values()), done]
+    right = [
+        {head: {trial.trial.seed: trial.correct(labels) for trial in trials} for head, trials in at.items()}
+        for at in finished
+    ]
+    trials = [*(trials[0] for trials in plan.curve.values()), plan.trials[0]]
+    points = list(zip([*plan.curve, None], map(labelled, trials), strict=True))
+    return curve_results(points, right, plan.baseline, MARGIN_PP, CONFIDENCE)
 
 
 def _trial(trial: Trial, done: Sequence[FinishedTrial], failed: dict[str, str]) -> dict[str, Any]:

@@ -81,6 +81,8 @@ class Trial:
     """The candidates of a head on a frozen backbone; None: it is trained with `settings` alone."""
     quick: bool = False
     """Do not measure robustness to shifts and sizes."""
+    test_only: bool = False
+    """Measure nothing but the answers to the test images: a point of a learning curve."""
 
     @property
     def robust(self) -> Rows:
@@ -92,7 +94,7 @@ class Trial:
     @property
     def id(self) -> str:
         """Sixteen hex digits; equal for equal configuration and data."""
-        hashed_apart = {"train", "validation", "test", "shown", "start", "quick", "tuning"}
+        hashed_apart = {"train", "validation", "test", "shown", "start", "quick", "tuning", "test_only"}
         if self.objects is None:
             hashed_apart.add("objects")  # trials from before there were boxes keep their ids
         facts = {key: value for key, value in vars(self).items() if key not in hashed_apart} | {
@@ -112,6 +114,8 @@ class Trial:
             facts["start"] = [self.start.digest, self.start.map_dtype]
         if self.tuning is not None:
             facts["tuning"] = asdict(self.tuning)
+        if self.test_only:
+            facts["test only"] = True
         if users_pools := parse(self.head).own_pools:
             facts["own pools"] = users_pools
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -217,23 +221,28 @@ def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[st
     """Measure a trained model: the JSON and the arrays of its trial."""
     labels = predictor.labels[trial.test]
     answers = trial_measures.Answers.of(predictor.logits(trial.test))
+    predictions = {
+        "test": trial.test,
+        "answer": answers.answer.astype(np.int32),
+        "confidence": answers.confidence,
+    }
+    test_accuracy = float((answers.answer == labels).mean())
+    about = {"head": trial.head, "seed": trial.seed, "fold": trial.fold, "test_accuracy": test_accuracy}
+    if trial.test_only:
+        return about, predictions
     train_answers = predictor.logits(trial.train).argmax(1).numpy()
     classes = len(trial.labels)
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels, answers.answer), 1)
     robustness, robustness_arrays = trial_measures.robustness(predictor, trial.robust)
     shown = trial_measures.show(predictor, trial.shown)
-    test_accuracy = float((answers.answer == labels).mean())
     train_accuracy = float((train_answers == predictor.labels[trial.train]).mean())
     scores: dict[str, Any] | None = None
     box_arrays: dict[str, Any] = {}
     if trial.objects is not None:
         scores, box_arrays = localisation(predictor, trial.objects, trial.test, trial.validation)
     facts = {
-        "head": trial.head,
-        "seed": trial.seed,
-        "fold": trial.fold,
-        "test_accuracy": test_accuracy,
+        **about,
         "train_accuracy": train_accuracy,
         "generalisation_gap": train_accuracy - test_accuracy,
         **calibration(answers.logits, labels),
@@ -245,15 +254,7 @@ def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[st
         "completeness_gap": shown.pop("gap"),
         "localisation": scores,
     }
-    arrays = {
-        "test": trial.test,
-        "answer": answers.answer.astype(np.int32),
-        "confidence": answers.confidence,
-        **robustness_arrays,
-        **shown,
-        **box_arrays,
-    }
-    return facts, arrays
+    return facts, {**predictions, **robustness_arrays, **shown, **box_arrays}
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

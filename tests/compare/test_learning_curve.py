@@ -1,0 +1,110 @@
+"""Accuracy against labelled images: nested parts, one family of tests, and who overtakes whom."""
+
+import numpy as np
+import pytest
+
+from gapstone.compare.labelled_subset import labelled_subset
+from gapstone.compare.learning_curve import curve_results, overtaking, parse_curve
+from gapstone.compare.statistics import compare_pairs
+
+LABELS = np.repeat([0, 1, 2], [60, 40, 7])
+
+
+def parts(seed=0):
+    order = np.random.default_rng(9).permutation(len(LABELS))
+    return np.sort(order[:90]), np.sort(order[90:])
+
+
+def test_parts_are_nested_and_hold_so_many_of_each_class():
+    train, validation = parts()
+    before: tuple[set[int], set[int]] = (set(), set())
+    for per_class in (1, 2, 5, 10, 30, 50, 1000):
+        chosen = labelled_subset(train, validation, LABELS, per_class, seed=3)
+        assert set(chosen[0]) <= set(train)
+        assert set(chosen[1]) <= set(validation)
+        counts = np.bincount(LABELS[np.concatenate(chosen)], minlength=3)
+        assert counts.tolist() == [min(per_class, 60), min(per_class, 40), min(per_class, 7)]
+        assert np.bincount(LABELS[chosen[0]], minlength=3).min() >= 1
+        assert all(small <= set(large) for small, large in zip(before, chosen, strict=True))
+        before = set(chosen[0]), set(chosen[1])
+    assert before == (set(train), set(validation))
+
+
+def test_a_part_depends_on_the_seed_alone():
+    train, validation = parts()
+    first, again, other = (labelled_subset(train, validation, LABELS, 10, seed) for seed in (0, 0, 1))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_as_many_are_for_validation_as_of_all_images():
+    labels = np.zeros(1000, int)
+    train, validation = np.arange(900), np.arange(900, 1000)
+    for per_class, held in ((1, 0), (2, 1), (5, 1), (10, 1), (30, 3), (100, 10), (999, 100)):
+        chosen = labelled_subset(train, validation, labels, per_class, seed=0)
+        assert [len(part) for part in chosen] == [per_class - held, held]
+    nothing_held = labelled_subset(train, validation[:0], labels, 30, seed=0)
+    assert [len(part) for part in nothing_held] == [30, 0]
+
+
+@pytest.mark.parametrize(("text", "points"), [("5,10,30,all", (5, 10, 30)), ("100, 5,5", (5, 100)), ("1", (1,))])
+def test_points(text, points):
+    assert parse_curve(text) == points
+
+
+@pytest.mark.parametrize("text", ["", "all", "0", "-5", "5,", "5;10", "5.5", "many", "²"])
+def test_points_that_are_none(text):
+    with pytest.raises(ValueError, match="give numbers of labelled images of each class"):
+        parse_curve(text)
+
+
+def scores(rng, *accuracies):
+    """Five seeds and 400 images, which are as hard for every head."""
+    hard = rng.random(400)
+    return [{seed: hard < accuracy + rng.normal(0, 0.004) for seed in range(5)} for accuracy in accuracies]
+
+
+def test_points_and_heads_are_one_family():
+    rng = np.random.default_rng(0)
+    right = [dict(zip("abc", scores(rng, 0.60, 0.60, 0.50), strict=True)),
+             dict(zip("abc", scores(rng, 0.70, 0.71, 0.70), strict=True)),
+             dict(zip("abc", scores(rng, 0.80, 0.80, 0.88), strict=True))]  # fmt: skip
+    found = curve_results([(5, 15), (30, 90), (None, 300)], right, "a", 0.5, 0.95)
+    assert [point["per_class"] for point in found["points"]] == [5, 30, None]
+    alone = [pair for at in right for pair in compare_pairs(at, "a")]
+    assert [(pair["a"], pair["p"]) for pair in found["pairs"]] == [(pair["a"], pair["p"]) for pair in alone]
+    assert min(pair["p_holm"] for pair in found["pairs"]) == pytest.approx(6 * min(pair["p"] for pair in alone))
+    assert all(mine["p_holm"] >= own["p_holm"] for mine, own in zip(found["pairs"], alone, strict=True))
+    verdicts = {(pair["a"], pair["per_class"]): pair["verdict"] for pair in found["pairs"]}
+    assert (verdicts["c", 5], verdicts["c", 30], verdicts["c", None]) == ("worse", "cannot tell", "better")
+    (sentence,) = found["findings"]
+    assert sentence.startswith("c overtakes a: −1")
+    assert "with 5 labelled images of each class, +" in sentence
+    assert sentence.endswith("with all.")
+    for head in found["heads"]:
+        for at, stat in zip(right, head["accuracy"], strict=True):
+            assert stat["mean"] == pytest.approx(np.mean([at[head["head"]][seed] for seed in range(5)]))
+            low, high = stat["ci95"]
+            assert high - low > 0.05  # other images, too: of five seeds alone it would be 0.01
+
+
+def test_missing_trials_leave_gaps():
+    rng = np.random.default_rng(0)
+    whole = dict(zip("ab", scores(rng, 0.8, 0.7), strict=True))
+    found = curve_results([(5, 10), (None, 100)], [{"a": {}, "b": whole["b"]}, whole], "a", 0.5, 0.95)
+    assert [pair["per_class"] for pair in found["pairs"]] == [None]
+    assert found["heads"][0]["accuracy"][0] == {"mean": None, "ci95": None, "values": []}
+    one = curve_results(
+        [(5, 10), (None, 100)], [{"a": {0: whole["a"][0]}, "b": {0: whole["b"][0]}}, whole], "a", 0.5, 0.95
+    )
+    assert one["pairs"][0]["verdict"] == "cannot tell"
+    assert one["heads"][0]["accuracy"][0]["ci95"] is None
+
+
+def test_the_baseline_may_overtake():
+    words = [(5, "better", 3.0), (30, "cannot tell", 0.4), (None, "worse", -2.0)]
+    pairs = [{"per_class": n, "a": "fc", "verdict": word, "difference_pp": points} for n, word, points in words]
+    assert overtaking(pairs, "gap") == [
+        "gap overtakes fc: −3.0 percentage points with 5 labelled images of each class, +2.0 with all."
+    ]
+    assert overtaking(pairs[:2], "gap") == []

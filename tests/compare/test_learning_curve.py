@@ -2,10 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 
+from gapstone.compare.feature_pass import run_feature_pass
+from gapstone.compare.finished_trials import by_head, missing
 from gapstone.compare.labelled_subset import labelled_subset
-from gapstone.compare.learning_curve import curve_results, overtaking, parse_curve
-from gapstone.compare.statistics import compare_pairs
+from gapstone.compare.learning_curve import curve_results, labelled, overtaking, parse_curve
+from gapstone.compare.plan import CompareRequest, plan_comparison
+from gapstone.compare.statistics import compare_pairs, holm
+from gapstone.compare.trials import read, run
+from gapstone.images.preprocessing import Preprocessing
+from gapstone.models.classifier import Classifier
+from gapstone.training.training_data import TrainOptions
 
 LABELS = np.repeat([0, 1, 2], [60, 40, 7])
 
@@ -71,10 +79,12 @@ def test_points_and_heads_are_one_family():
              dict(zip("abc", scores(rng, 0.80, 0.80, 0.88), strict=True))]  # fmt: skip
     found = curve_results([(5, 15), (30, 90), (None, 300)], right, "a", 0.5, 0.95)
     assert [point["per_class"] for point in found["points"]] == [5, 30, None]
-    alone = [pair for at in right for pair in compare_pairs(at, "a")]
-    assert [(pair["a"], pair["p"]) for pair in found["pairs"]] == [(pair["a"], pair["p"]) for pair in alone]
-    assert min(pair["p_holm"] for pair in found["pairs"]) == pytest.approx(6 * min(pair["p"] for pair in alone))
-    assert all(mine["p_holm"] >= own["p_holm"] for mine, own in zip(found["pairs"], alone, strict=True))
+    (alone,) = compare_pairs({head: right[0][head] for head in "ac"}, "a")  # as the comparison itself does
+    mine = next(pair for pair in found["pairs"] if (pair["per_class"], pair["a"]) == (5, "c"))
+    assert all(mine[key] == alone[key] for key in ("difference_pp", "ci95", "p", "b", "repeats"))
+    p = [pair["p"] for pair in found["pairs"]]
+    assert len(p) == 6
+    assert [pair["p_holm"] for pair in found["pairs"]] == holm(p)
     verdicts = {(pair["a"], pair["per_class"]): pair["verdict"] for pair in found["pairs"]}
     assert (verdicts["c", 5], verdicts["c", 30], verdicts["c", None]) == ("worse", "cannot tell", "better")
     (sentence,) = found["findings"]
@@ -108,3 +118,64 @@ def test_the_baseline_may_overtake():
         "gap overtakes fc: −3.0 percentage points with 5 labelled images of each class, +2.0 with all."
     ]
     assert overtaking(pairs[:2], "gap") == []
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    """The plan of a comparison with a curve, of small noisy pictures on a frozen backbone."""
+    out = tmp_path_factory.mktemp("curve")
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    images = rng.integers(0, 120, (60, 16, 16, 3)).astype(np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[4:10, 4:10, label] = 250
+    np.savez(out / "data.npz", images=images, labels=labels)
+    torch.manual_seed(0)
+    preprocessing = Preprocessing(3, (16, 16), (16, 16), (0.3, 0.3, 0.3), (0.2, 0.2, 0.2))
+    Classifier("nin", "gap", ("a", "b"), preprocessing).save(out / "weights.safetensors")
+    options = TrainOptions(str(out / "data.npz"), batch_size=16)
+    request = CompareRequest(options, ("gap", "gmp"), 2, weights=out / "weights.safetensors", curve="3,6,500,all")
+    (out / "trials").mkdir()
+    return plan_comparison(request.checked(), out, lambda text: None, lambda name: lambda done, total: None), out
+
+
+def test_every_point_has_trials_of_its_own(planned):
+    plan, _ = planned
+    assert list(plan.curve) == [3, 6]  # 500: all there are
+    assert len({trial.id for trial in plan.all_trials}) == len(plan.all_trials) == 12
+    for per_class, trials in plan.curve.items():
+        for part, whole in zip(trials, plan.trials, strict=True):
+            assert (part.head, part.seed) == (whole.head, whole.seed)
+            assert np.array_equal(part.test, whole.test)
+            assert labelled(part) == 3 * per_class
+            assert part.settings.epochs == part.settings.patience == 40
+    rows = [{row for part in (trial.train, trial.validation) for row in part} for trial in plan.all_trials[:12:4]]
+    assert rows[1] < rows[2] < rows[0]
+
+
+def test_a_point_measures_the_test_images_and_is_read_again(planned):
+    plan, out = planned
+    assert plan.feature_pass is not None
+    store = plan.prepared.store
+    cache = run_feature_pass(plan.feature_pass, store.folder, out / "kept", lambda done, total: None)
+    trial = plan.curve[6][0]
+    run(trial, store, out / "trials", cache=cache)
+    facts, arrays = read(out / "trials" / trial.id)
+    assert set(arrays) == {"test", "answer", "confidence"}
+    assert facts["test_accuracy"] == (arrays["answer"] == store.labels[trial.test]).mean()
+    assert facts["tuning"]["chosen"]
+    said: list[str] = []
+    absent = missing(plan, out, said.append)
+    assert len(absent) == 11
+    assert trial.id not in {one.id for one in absent}
+    right = by_head(plan.request.heads, plan.curve[6], out)
+    assert [len(right[head]) for head in ("gap", "gmp")] == [1, 0]
+
+
+def test_a_backbone_that_is_trained_has_no_curve(tmp_path):
+    request = CompareRequest(TrainOptions("digits"), ("gap",), curve="5,all").checked()
+    with pytest.raises(ValueError, match="nin is trained here: add --freeze"):
+        plan_comparison(request, tmp_path, lambda text: None, lambda name: lambda done, total: None)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="take --seeds"):
+        CompareRequest(TrainOptions("digits"), ("gap",), folds=3, curve="5").checked()

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.compare.difference import crossed
+from gapstone.compare.difference import Estimate, crossed
 from gapstone.compare.labelled_subset import labelled_subset
-from gapstone.compare.statistics import compare_pairs, holm, verdict
+from gapstone.compare.statistics import holm, verdict
 from gapstone.compare.trials import Trial
 from gapstone.compare.tuning import tuned
 from gapstone.console.formatting import signed
@@ -22,7 +22,6 @@ from gapstone.training.training_data import TrainingPlan, TrainOptions
 
 Right = Mapping[str, Mapping[int, NDArray[Any]]]
 """By head and seed: whether each test image is classified correctly."""
-PAIR = ("a", "b", "difference_pp", "ci95", "p", "repeats")
 
 
 def parse_curve(text: str) -> tuple[int, ...]:
@@ -42,9 +41,9 @@ def parse_curve(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in numbers}))
 
 
-def check_frozen(training: TrainingPlan) -> None:
+def check_frozen(curve: str | None, training: TrainingPlan) -> None:
     """Raises ValueError if the backbone is trained: each point would take as long as the whole comparison."""
-    if not training.frozen:
+    if curve is not None and not training.frozen:
         raise ValueError(
             f"--curve trains heads on a frozen backbone, and {training.backbone} is trained here: add --freeze, with a "
             f"backbone that has trained weights."
@@ -52,11 +51,11 @@ def check_frozen(training: TrainingPlan) -> None:
 
 
 def curve_trials(
-    trials: Sequence[Trial], points: Sequence[int], labels: NDArray[np.integer], options: TrainOptions
+    curve: str | None, trials: Sequence[Trial], labels: NDArray[np.integer], options: TrainOptions
 ) -> dict[int, tuple[Trial, ...]]:
     """By number of labelled images of each class: the trials with so many, without points at which all are taken."""
-    found = {}
-    for per_class in points:
+    found: dict[int, tuple[Trial, ...]] = {}
+    for per_class in () if curve is None else parse_curve(curve):
         made = []
         for trial in trials:
             train, validation = labelled_subset(trial.train, trial.validation, labels, per_class, trial.seed)
@@ -80,32 +79,51 @@ def curve_results(
         points: (images of each class, None for all; labelled images).
         right: of each point.
         baseline: the head that all others are compared with.
-        margin_pp: as `compare_pairs`.
-        confidence: as `compare_pairs`.
+        margin_pp: as `gapstone.compare.statistics.compare_pairs`.
+        confidence: likewise.
     """
     heads = list(right[-1])
-    pairs: list[dict[str, Any]] = []
-    for (per_class, _), scores in zip(points, right, strict=True):
-        if scores.get(baseline):
-            trained = {head: by_seed for head, by_seed in scores.items() if by_seed}
-            entries = compare_pairs(trained, baseline, margin_pp, confidence)
-            pairs += [{"per_class": per_class, **{key: entry[key] for key in PAIR}} for entry in entries]
+    estimated = [
+        (per_class, head, *_difference(scores[head], scores[baseline]))
+        for (per_class, _), scores in zip(points, right, strict=True)
+        for head in heads
+        if head != baseline and scores[head].keys() & scores[baseline].keys()
+    ]
     # one family: all heads at all points
-    tested = [pair for pair in pairs if pair["p"] is not None]
-    adjusted = dict(zip(map(id, tested), holm([pair["p"] for pair in tested]), strict=True))
-    for pair in pairs:
-        pair["p_holm"] = adjusted.get(id(pair))
-        bounds = None if pair["ci95"] is None else (pair["ci95"][0] / 100, pair["ci95"][1] / 100)
-        pair["verdict"] = verdict(bounds, pair["p_holm"], margin_pp / 100, 1 - confidence)
+    adjusted = iter(holm([estimate.p for *_, estimate in estimated if estimate is not None]))
+    pairs: list[dict[str, Any]] = []
+    for per_class, head, repeats, difference, estimate in estimated:
+        p_holm = None if estimate is None else next(adjusted)
+        bounds = None if estimate is None else estimate.interval(confidence)
+        pairs.append(
+            {
+                "per_class": per_class,
+                "a": head,
+                "b": baseline,
+                "difference_pp": 100 * difference,
+                "ci95": None if bounds is None else [100 * bounds[0], 100 * bounds[1]],
+                "p": None if estimate is None else estimate.p,
+                "p_holm": p_holm,
+                "verdict": verdict(bounds, p_holm, margin_pp / 100, 1 - confidence),
+                "repeats": repeats,
+            }
+        )
     return {
         "points": [{"per_class": per_class, "images": images} for per_class, images in points],
         "heads": [
-            {"head": head, "accuracy": [_accuracy(scores.get(head, {}), confidence) for scores in right]}
-            for head in heads
+            {"head": head, "accuracy": [_accuracy(scores[head], confidence) for scores in right]} for head in heads
         ],
         "pairs": pairs,
         "findings": overtaking(pairs, baseline),
     }
+
+
+def _difference(a: Mapping[int, NDArray[Any]], b: Mapping[int, NDArray[Any]]) -> tuple[int, float, Estimate | None]:
+    """Seeds in common, the mean difference over them, and its estimate; None with fewer than two seeds or images."""
+    seeds = sorted(a.keys() & b.keys())
+    ours, theirs = (np.stack([np.asarray(head[seed], np.float64) for seed in seeds]) for head in (a, b))
+    estimate = crossed(ours, theirs) if min(ours.shape) > 1 else None
+    return len(seeds), estimate.difference if estimate else float(ours.mean() - theirs.mean()), estimate
 
 
 def _accuracy(by_seed: Mapping[int, NDArray[Any]], confidence: float) -> dict[str, Any]:

@@ -190,8 +190,7 @@ def plan_comparison(
     training = plan_training(
         request.choices, range(request.seeds), request.folds, log, start_progress, request.weights, request.mode
     )
-    if request.curve is not None:
-        check_frozen(training)
+    check_frozen(request.curve, training)
     objects = boxed_images(request.boxes, training, log) if request.boxes is not None else None
     begin()
     earlier = read_earlier(out, request, log)
@@ -241,9 +240,7 @@ def plan_comparison(
         for number, parts in enumerate(prepared.splits)
         for head in request.heads
     )
-    curve: dict[int, tuple[Trial, ...]] = {}
-    if request.curve is not None:
-        curve = curve_trials(trials, parse_curve(request.curve), prepared.store.labels, request.choices)
+    curve = curve_trials(request.curve, trials, prepared.store.labels, request.choices)
     return ComparisonPlan(request, prepared, trials, workers, measured, objects, caution, curve, left_out)
 
 

@@ -3,8 +3,9 @@
     python benchmarks/freeze.py DATA [--size 112] [--limit 1200] [--epochs 20] [--backbone resnet18] [--json FILE]
 
 CPU seconds of one thread, all measured in one run: the frozen backbone's pass over the images (written to
-disk), the training of every head with every seed from what it kept, one epoch of training (validation included) with
-the backbone run in each step. Weights are random: they change no time. Early stopping is off.
+disk), the training of every head with every seed from what it kept (all candidates of its rate and decay), one epoch of
+training (validation included) with the backbone run in each step. Weights are random: they change no time. Early
+stopping is off.
 
 * "from kept": the pass once, then all heads and seeds.
 * "pass + one head": what the least possible comparison costs; from kept / this should stay near 1.
@@ -31,10 +32,10 @@ import torch._dynamo  # imported by the first optimizer; no part of its time
 from safetensors.torch import save_file
 
 from gapstone import nets
-from gapstone.compare.feature_cache import FeatureCache, train_on_cache
+from gapstone.compare.feature_cache import FeatureCache
 from gapstone.compare.feature_pass import backbone, compute_features
 from gapstone.compare.plan import CompareRequest, ComparisonPlan, plan_comparison
-from gapstone.compare.trials import Trial, cached_predictor
+from gapstone.compare.trials import Trial, train_on_cache
 from gapstone.training.loop import train
 from gapstone.training.training_data import TrainOptions
 
@@ -81,7 +82,7 @@ def measured(what: ComparisonPlan, folder: Path) -> dict[str, float]:
     bytes_kept = sum(path.stat().st_size for path in kept.glob("*.npy"))
 
     def train_head(t: Trial) -> None:
-        train_on_cache(cached_predictor(t, cache, store.labels), t.train, t.validation, settings, t.seed)
+        train_on_cache(t, cache, store.labels)
 
     each = [seconds(partial(train_head, t)) for t in what.trials]
     trial = what.trials[0]

@@ -179,6 +179,8 @@ def _trial(head: str, seed: int, right: Array | None) -> dict[str, Any]:
         "seconds": 41.0 if done else None,
         "epochs": 20 if done else None,
         "best_epoch": 17 if done else None,
+        "learning_rate": 0.05 if done else None,
+        "weight_decay": 0.0005 if done else None,
         "test_accuracy": float(right.mean()) if right is not None else None,
         "train_accuracy": 0.97 if done else None,
     }
@@ -205,7 +207,7 @@ def _settings(heads: Sequence[str], seeds: int) -> dict[str, Any]:
     return {
         "backbone": "nin", "pretrained": False, "heads": list(heads), "baseline": heads[0],
         "seeds": list(range(seeds)), "folds": None, "epochs": 20, "patience": 10, "batch_size": 64,
-        "optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 0.0005,
+        "optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 0.0005, "tuning": None,
         "augment": "mirrored half of the time, moved by up to 4 px", "precision": "float32", "threads": 1,
         "workers": 2, "device": "cpu", "margin_pp": 0.5, "confidence": 0.95,
     }  # fmt: skip

@@ -10,10 +10,9 @@ from safetensors.torch import load_file
 import gapstone as gs
 from gapstone.compare import best_model
 from gapstone.compare.best_model import best_trial, describe, entry, is_written, write_model
-from gapstone.compare.feature_cache import train_on_cache
 from gapstone.compare.feature_pass import run_feature_pass
 from gapstone.compare.plan import CompareRequest, plan_comparison
-from gapstone.compare.trials import cached_predictor
+from gapstone.compare.trials import train_on_cache
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.classifier import Classifier
 from gapstone.storage.sealed_json import digests, write_sealed
@@ -21,7 +20,8 @@ from gapstone.training.training_data import TrainOptions
 
 
 def finished(head, seed, test, *validation):
-    facts = {"test_accuracy": test, "history": {"validation_accuracy": list(validation)}}
+    best = 1 + int(np.argmax(validation)) if validation else 1
+    facts = {"test_accuracy": test, "history": {"validation_accuracy": list(validation), "best_epoch": best}}
     return SimpleNamespace(trial=SimpleNamespace(id=f"{head}{seed}", head=head, seed=seed, fold=None), facts=facts)
 
 
@@ -67,8 +67,7 @@ def test_it_is_the_trials_head_on_the_frozen_backbone(comparison, head):
     path = out / best_model.FILE
     write_model(trial, store.folder, cache, path)
     model = gs.load(path)
-    predictor = cached_predictor(trial, cache, store.labels)
-    train_on_cache(predictor, trial.train, trial.validation, trial.settings, trial.seed)
+    predictor, *_ = train_on_cache(trial, cache, store.labels)
     for name, tensor in predictor.head.state_dict().items():
         assert torch.equal(tensor, model.head.state_dict()[name]), name
     backbone = load_file(out / "weights.safetensors")

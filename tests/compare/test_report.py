@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from gapstone.compare.learning_curve import curve_results
 from gapstone.compare.report import number_text, report_page, report_pictures, report_terminal
 from gapstone.compare.report.charts import COLOURS, ChartStyle
 from gapstone.compare.verdict import sentences
 from tests.compare.fake_results import NAMES, make, save
+from tests.schemas import schemas
 from tests.serve.browser import Browser, chromium
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -494,3 +496,40 @@ def test_the_page_says_which_model_lies_beside_it(tmp_path: Path, fold: int | No
     save(tmp_path, results)
     text = Page(report_page.write(tmp_path).read_text("utf-8")).text
     assert f"model.safetensors : gap<b>, {repeat}, the best on validation images" in text
+
+
+def test_accuracy_against_labelled_images_and_what_was_chosen(
+    whole: tuple[dict[str, Any], str, Page], tmp_path: Path
+) -> None:
+    results, text, _ = whole
+    assert 'id="labels"' not in text
+    assert "chosen on validation images in each trial" not in text
+    heads = [head["head"] for head in results["heads"]]
+    rng = np.random.default_rng(0)
+    points: list[tuple[int | None, int]] = [(5, 50), (30, 300), (None, 2000)]
+    hard = rng.random(500)
+    right = [
+        {head: {seed: hard < 0.6 + 0.1 * at + 0.01 * rng.random() for seed in range(5)} for head in heads}
+        for at in range(3)
+    ]
+    for at, accuracy in ((0, 0.4), (2, 0.95)):
+        right[at]["fc"] = dict.fromkeys(range(5), hard < accuracy)
+    curve = curve_results(points, right, "gap", 0.5, 0.95)
+    (part,) = (entry for key, entry in schemas()["results.schema.json"]["properties"].items() if key == "curve")
+    assert set(part["required"]) == set(curve)
+    settings = results["settings"] | {"tuning": {"learning_rates": [0.3, 3.0], "weight_decays": [0.0, 1e-4]}}
+    chosen = {("fc", seed): rate for seed, rate in enumerate((0.3, 3.0, 3.0, 0.3, 3.0))}
+    trials = [
+        trial | {"learning_rate": chosen.get((trial["head"], trial["seed"]), 3.0)}
+        if trial["status"] == "done"
+        else trial
+        for trial in results["trials"]
+    ]
+    save(tmp_path, results | {"curve": curve, "settings": settings, "trials": trials, "files": {}})
+    page = Page(report_page.write(tmp_path).read_text("utf-8"))
+    assert curve["findings"][0] in page.text
+    assert "Images of each class 5 30 all" in page.text
+    assert f"adjusted for {3 * (len(heads) - 1)} comparisons" in page.text
+    assert "rates 0.3, 3.0; decays 0.0, 0.0001" in page.text
+    assert "fc 0.3, 3, 3, 0.3, 3 0.0005, 0.0005, 0.0005, 0.0005, 0.0005 17, 17, 17, 17, 17" in page.text
+    assert "Early stopping" not in page.text

@@ -81,9 +81,14 @@ BatchSize = Annotated[int, typer.Option()]
 Optimizer = Annotated[Literal["sgd", "adamw"], typer.Option()]
 LearningRate = Annotated[
     float | None,
-    typer.Option(help="(default: 0.05, or 0.01 without a norm or pretrained; adamw 1e-3, 1e-4)", show_default=False),
+    typer.Option(
+        help="(default: 0.05, or 0.01 without a norm or pretrained; adamw 1e-3, 1e-4; frozen: tuned)",
+        show_default=False,
+    ),
 ]
-WeightDecay = Annotated[float, typer.Option(help="Not on norms and biases.")]
+WeightDecay = Annotated[
+    float | None, typer.Option(help="Not on norms and biases (default: 5e-4; frozen: tuned).", show_default=False)
+]
 AugmentOption = Annotated[Literal["auto", "none"], typer.Option(help="auto: flips and crops for colour pictures.")]
 PrecisionOption = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="auto: what measures faster.")]
 DuplicatesOption = Annotated[

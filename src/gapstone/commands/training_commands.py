@@ -64,6 +64,14 @@ def compare(
     finetune: Finetune = False,
     from_scratch: FromScratch = False,
     weights: StartWeights = None,
+    curve: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,…,all",
+            help="On a frozen backbone, also with so many labelled images of each class: 5,10,30,100,all.",
+            show_default=False,
+        ),
+    ] = None,
     boxes: Annotated[
         Path | None,
         path_option(
@@ -79,7 +87,7 @@ def compare(
     batch_size: BatchSize = 64,
     optimizer: Optimizer = "sgd",
     learning_rate: LearningRate = None,
-    weight_decay: WeightDecay = 5e-4,
+    weight_decay: WeightDecay = None,
     augment: AugmentOption = "auto",
     precision: PrecisionOption = "auto",
     device: Device = "auto",
@@ -163,7 +171,7 @@ def train(
     batch_size: BatchSize = 64,
     optimizer: Optimizer = "sgd",
     learning_rate: LearningRate = None,
-    weight_decay: WeightDecay = 5e-4,
+    weight_decay: WeightDecay = None,
     augment: AugmentOption = "auto",
     precision: PrecisionOption = "auto",
     device: Device = "auto",

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from gapstone.compare.feature_cache import FeatureCache, train_on_cache
+from gapstone.compare.feature_cache import FeatureCache
 from gapstone.compare.finished_trials import FinishedTrial
 from gapstone.compare.report.number_text import percent
-from gapstone.compare.trials import Trial, cached_predictor
+from gapstone.compare.trials import Trial, train_on_cache
 from gapstone.data.decoded_store import Store
 from gapstone.storage.sealed_json import DamagedError, read_sealed, read_vouched
 from gapstone.training.loop import make_repeatable
@@ -34,7 +34,14 @@ def best_trial(finished: Iterable[list[FinishedTrial]]) -> FinishedTrial | None:
     if not heads:
         return None
     best = max(heads, key=lambda trials: float(np.mean([trial.facts["test_accuracy"] for trial in trials])))
-    return max(best, key=lambda trial: max(trial.facts["history"]["validation_accuracy"], default=0.0))
+    return max(best, key=_validation_accuracy)
+
+
+def _validation_accuracy(finished: FinishedTrial) -> float:
+    """In the epoch whose weights the trial has; 0 without validation images."""
+    history = finished.facts["history"]
+    accuracies = history["validation_accuracy"]
+    return float(accuracies[history["best_epoch"] - 1]) if accuracies else 0.0
 
 
 def is_written(best: FinishedTrial, out: Path) -> bool:
@@ -57,8 +64,7 @@ def write_model(trial: Trial, store: Path, cache: FeatureCache, path: Path) -> N
 def _train_and_save(store: Path, cache: FeatureCache, path: Path, trial: Trial, send: Callable[[object], None]) -> None:
     torch.set_num_threads(trial.threads)
     make_repeatable()
-    predictor = cached_predictor(trial, cache, Store.open(store).labels)
-    train_on_cache(predictor, trial.train, trial.validation, trial.settings, trial.seed)
+    predictor, *_ = train_on_cache(trial, cache, Store.open(store).labels)
     model = trial.build()
     model.head.load_state_dict(predictor.head.state_dict())
     model.eval().cpu().save(path)

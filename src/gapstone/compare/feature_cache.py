@@ -1,6 +1,5 @@
 """Heads on a frozen backbone: they train and predict from cached features, never from the images."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -8,11 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gapstone.compare.linear_sgd import LinearDescent
 from gapstone.compare.predictor import STILL, Change
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
@@ -20,7 +17,7 @@ from gapstone.pooling import Pool
 from gapstone.storage.atomic import UNFINISHED
 from gapstone.tracing.arithmetic import macs
 from gapstone.tracing.placement import Placement
-from gapstone.training.loop import History, Rows, TrainSettings, checked_logits, epoch_trainer, shuffled, train_epochs
+from gapstone.training.loop import Rows, checked_logits
 
 
 @dataclass(frozen=True)
@@ -110,12 +107,6 @@ class CachedPredictor:
         return self.head.classifier if self.pooled and self.head.classifier is not None else self.head
 
     @property
-    def linear(self) -> nn.Linear | None:
-        """The linear layer of a head that is pools and one linear layer, else None."""
-        layers = list(self.trained_part.children()) if self.pooled else []
-        return layers[0] if len(layers) == 1 and isinstance(layers[0], nn.Linear) else None
-
-    @property
     def fixed(self) -> bool:
         return self.cache.fixed
 
@@ -152,36 +143,3 @@ class CachedPredictor:
             "head_parameters": head_parameters,
             "macs": self.cache.macs + macs(self.head, maps),
         }
-
-
-def train_on_cache(
-    predictor: CachedPredictor,
-    rows: Rows,
-    validation: Rows,
-    settings: TrainSettings,
-    seed: int,
-    after_epoch: Callable[[int, History], None] | None = None,
-) -> History:
-    """As `training.loop.train`, with cached features instead of images: the same order of images, the same loop."""
-    device, module = predictor.device, predictor.trained_part
-    all_labels = torch.from_numpy(predictor.labels).to(device)
-
-    def backward(inputs: Tensor, labels: Tensor) -> Tensor:
-        loss = F.cross_entropy(module(inputs), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in shuffled(rows, settings.batch_size, np.random.default_rng((seed, epoch))):
-            yield predictor.inputs(batch), all_labels[torch.from_numpy(batch).to(device)]
-
-    def validate() -> tuple[Tensor, Tensor]:
-        return predictor.logits(validation), torch.from_numpy(predictor.labels[validation])
-
-    train_epoch: Callable[[int], float]
-    if (linear := predictor.linear) is not None and settings.optimizer == "sgd":
-        labels = all_labels[torch.from_numpy(rows).to(device)]
-        train_epoch = LinearDescent(linear, predictor.inputs(rows), labels, settings, seed)
-    else:
-        train_epoch = epoch_trainer(module, len(rows), batches, backward, settings)
-    return train_epochs(module, train_epoch, validate if len(validation) else None, settings, seed, after_epoch)

@@ -1,6 +1,6 @@
 """Finished trials, as read from their folders."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ class FinishedTrial:
 def missing(plan: ComparisonPlan, out: Path, log: Callable[[str], None]) -> list[Trial]:
     """The trials of the plan that are not finished, or whose files are damaged, which is logged."""
     absent, damaged = [], []
-    for trial in plan.trials:
+    for trial in plan.all_trials:
         try:
             trials.read(out / "trials" / trial.id)
         except FileNotFoundError:
@@ -46,8 +46,13 @@ def missing(plan: ComparisonPlan, out: Path, log: Callable[[str], None]) -> list
 
 def read_finished(plan: ComparisonPlan, out: Path) -> dict[str, list[FinishedTrial]]:
     """Read the finished trials of the plan, by head, in its order. Raises DamagedError for a damaged one."""
-    finished: dict[str, list[FinishedTrial]] = {head: [] for head in plan.request.heads}
-    for trial in plan.trials:
+    return by_head(plan.request.heads, plan.trials, out)
+
+
+def by_head(heads: Sequence[str], trials_of: Iterable[Trial], out: Path) -> dict[str, list[FinishedTrial]]:
+    """Read those of the trials that are finished. Raises DamagedError for a damaged one."""
+    finished: dict[str, list[FinishedTrial]] = {head: [] for head in heads}
+    for trial in trials_of:
         with suppress(FileNotFoundError):  # the trial failed
             finished[trial.head].append(FinishedTrial(trial, *trials.read(out / "trials" / trial.id)))
     return finished

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 import gapstone
 from gapstone.compare import result_files
 from gapstone.compare.boxed_images import among
-from gapstone.compare.finished_trials import FinishedTrial, read_finished
+from gapstone.compare.finished_trials import FinishedTrial, by_head, read_finished
+from gapstone.compare.learning_curve import curve_results, labelled
 from gapstone.compare.map_localisation import SCORES, baselines
 from gapstone.compare.plan import ComparisonPlan
 from gapstone.compare.remarks import remarks
@@ -78,6 +79,7 @@ def gather(
         "worst": worst,
         "model": model,
     }
+    results["curve"] = _curve(plan, out, done)
     results["verdict"], results["findings"] = sentences(results)
     results["remarks"] = [*plan.left_out, *remarks(results)]
     result_files.write_trials(out / "results.csv", plan, done)
@@ -125,8 +127,8 @@ def _settings(plan: ComparisonPlan) -> dict[str, Any]:
         "baseline": plan.baseline,
         "seeds": [] if plan.request.folds else list(range(plan.request.seeds)),
         "folds": plan.request.folds,
-        **{key: getattr(settings, key) for key in ("epochs", "patience", "batch_size", "optimizer", "learning_rate")},
-        "weight_decay": settings.weight_decay,
+        **{key: getattr(settings, key) for key in ("epochs", "patience", "batch_size", "optimizer")},
+        **_rates(plan),
         "augment": settings.augment.describe(),
         "precision": settings.precision,
         "threads": plan.measured["threads"],
@@ -135,6 +137,15 @@ def _settings(plan: ComparisonPlan) -> dict[str, Any]:
         "margin_pp": MARGIN_PP,
         "confidence": CONFIDENCE,
     }
+
+
+def _rates(plan: ComparisonPlan) -> dict[str, Any]:
+    """Learning rate and weight decay of all trials, or what was tried and chosen from in each of them."""
+    settings, grid = plan.prepared.settings, plan.trials[0].tuning
+    if grid is None or not len(plan.trials[0].validation):
+        return {"learning_rate": settings.learning_rate, "weight_decay": settings.weight_decay, "tuning": None}
+    tried = {"learning_rates": list(grid.learning_rates), "weight_decays": list(grid.weight_decays)}
+    return {"learning_rate": None, "weight_decay": None, "tuning": tried}
 
 
 def _head(
@@ -270,20 +281,39 @@ def _pairs(
     return compare_pairs(scores, plan.baseline, margin_pp=MARGIN_PP, confidence=CONFIDENCE, folds=folds)
 
 
+def _curve(plan: ComparisonPlan, out: Path, done: dict[str, list[FinishedTrial]]) -> dict[str, Any] | None:
+    """The "curve" entry of results.json: the points of the curve, and the comparison itself, of all labelled images."""
+    if not plan.curve:
+        return None
+    labels = plan.prepared.store.labels
+    finished = [*(by_head(plan.request.heads, trials, out) for trials in plan.curve.values()), done]
+    right = [
+        {head: {trial.trial.seed: trial.correct(labels) for trial in trials} for head, trials in at.items()}
+        for at in finished
+    ]
+    trials = [*(trials[0] for trials in plan.curve.values()), plan.trials[0]]
+    points = list(zip([*plan.curve, None], map(labelled, trials), strict=True))
+    return curve_results(points, right, plan.baseline, MARGIN_PP, CONFIDENCE)
+
+
 def _trial(trial: Trial, done: Sequence[FinishedTrial], failed: dict[str, str]) -> dict[str, Any]:
     facts = next((finished.facts for finished in done if finished.trial.id == trial.id), None)
     entry = {"id": trial.id, "head": trial.head, "seed": trial.seed, "fold": trial.fold}
     if facts is None:
         reason = failed.get(trial.id, "not run yet")
-        missing = dict.fromkeys(("seconds", "epochs", "best_epoch", "test_accuracy", "train_accuracy"))
+        missing = dict.fromkeys(
+            ("seconds", "epochs", "best_epoch", "learning_rate", "weight_decay", "test_accuracy", "train_accuracy")
+        )
         return entry | {"status": "failed", "reason": reason} | missing
-    history = facts["history"]
+    history, choice = facts["history"], facts.get("tuning") or vars(trial.settings)
     return entry | {
         "status": "done",
         "reason": None,
         "seconds": history["seconds"],
         "epochs": len(history["train_loss"]),
         "best_epoch": history["best_epoch"],
+        "learning_rate": choice["learning_rate"],
+        "weight_decay": choice["weight_decay"],
         "test_accuracy": facts["test_accuracy"],
         "train_accuracy": facts["train_accuracy"],
     }

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -15,9 +15,11 @@ import torch
 from gapstone.compare.boxed_images import BoxedImages, among, boxed_images
 from gapstone.compare.equal_heads import describe, equal_heads, without_equals
 from gapstone.compare.feature_pass import FeaturePass, plan_feature_pass, time_feature_pass
+from gapstone.compare.learning_curve import check_frozen, curve_trials, parse_curve
 from gapstone.compare.map_localisation import SECONDS_PER_PIXEL
 from gapstone.compare.trial_measures import PeakMemory, shift_pixels
 from gapstone.compare.trials import Start, Trial, measured_before
+from gapstone.compare.tuning import tuned
 from gapstone.console.formatting import display
 from gapstone.data.decoded_store import Store
 from gapstone.heads import parse
@@ -50,6 +52,8 @@ class CompareRequest:
     """A file of weights that the backbone starts from (gapstone.models.backbone_weights)."""
     freeze: bool = False
     """Do not train the backbone: it runs once over the images, and only heads are trained."""
+    curve: str | None = None
+    """Numbers of labelled images of each class that accuracy is measured at, too: "5,10,30,100,all"."""
     finetune: bool = False
     """Train a backbone further that has trained weights, which is frozen otherwise."""
     quick: bool = False
@@ -76,6 +80,10 @@ class CompareRequest:
         if self.weights is not None and self.choices.pretrained:
             raise ValueError(f"--weights {self.weights} and --pretrained: the backbone can start from one only.")
         _ = self.mode
+        if self.curve is not None:
+            parse_curve(self.curve)
+            if self.folds:
+                raise ValueError("--curve and --folds: the points of a curve need the same test images; take --seeds.")
         return replace(self, heads=heads, baseline=baseline)
 
     @property
@@ -98,8 +106,15 @@ class ComparisonPlan:
     """All images with boxes; None without --boxes."""
     caution: str | None = None
     """A warning about the accuracies, for their readers."""
+    curve: dict[int, tuple[Trial, ...]] = field(default_factory=dict)
+    """Trials with part of the labelled images, by how many of each class (gapstone.compare.learning_curve)."""
     left_out: tuple[str, ...] = ()
     """Sentences about heads that are the same function as another."""
+
+    @property
+    def all_trials(self) -> tuple[Trial, ...]:
+        """Those of the comparison, then those of its curve."""
+        return (*self.trials, *chain.from_iterable(self.curve.values()))
 
     @property
     def feature_pass(self) -> FeaturePass | None:
@@ -146,9 +161,12 @@ class ComparisonPlan:
             "backbone": prepared.backbone,
             "preprocessing": prepared.preprocessing.to_json(),
             "settings": asdict(prepared.settings),
+            "tuning": None if (grid := self.trials[0].tuning) is None else asdict(grid),
             "split": prepared.splits[0].described,
             "measured": self.measured,
-            "trials": {trial.id: {"head": trial.head, "seed": trial.seed, "fold": trial.fold} for trial in self.trials},
+            "trials": {
+                trial.id: {"head": trial.head, "seed": trial.seed, "fold": trial.fold} for trial in self.all_trials
+            },
         }
 
 
@@ -172,10 +190,14 @@ def plan_comparison(
     training = plan_training(
         request.choices, range(request.seeds), request.folds, log, start_progress, request.weights, request.mode
     )
+    check_frozen(request.curve, training)
     objects = boxed_images(request.boxes, training, log) if request.boxes is not None else None
     begin()
     earlier = read_earlier(out, request, log)
-    prepared = training.decode(out / "store", log, start_progress)
+    prepared, grid = training.decode(out / "store", log, start_progress), None
+    if prepared.frozen:
+        settings, grid = tuned(request.choices, prepared.settings, len(prepared.splits[0].train))
+        prepared = replace(prepared, settings=settings)
     if caution := _caution(request, prepared):
         log(caution)
     make_trial = partial(
@@ -189,6 +211,7 @@ def plan_comparison(
         shown=_shown(prepared),
         start=_start(request, prepared),
         quick=request.quick,
+        tuning=grid,
     )
     request, left_out = _without_equal_heads(request, prepared, make_trial, log)
     key = _measured_for(request, prepared)
@@ -217,7 +240,8 @@ def plan_comparison(
         for number, parts in enumerate(prepared.splits)
         for head in request.heads
     )
-    return ComparisonPlan(request, prepared, trials, workers, measured, objects, caution, left_out)
+    curve = curve_trials(request.curve, trials, prepared.store.labels, request.choices)
+    return ComparisonPlan(request, prepared, trials, workers, measured, objects, caution, curve, left_out)
 
 
 def _without_equal_heads(

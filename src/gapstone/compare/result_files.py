@@ -21,13 +21,15 @@ def write_trials(path: Path, plan: ComparisonPlan, done: dict[str, list[Finished
             "head_parameters", "macs", "peak_memory_mb")  # fmt: skip
 
     def rows() -> Iterator[list[Any]]:
-        yield ["trial", "head", "seed", "fold", *keys, "shift_accuracy", "train_seconds", "epochs", "best_epoch"]
+        yield ["trial", "head", "seed", "fold", *keys, "shift_accuracy", "train_seconds", "epochs", "best_epoch",
+               "learning_rate", "weight_decay"]  # fmt: skip
         for finished in (finished for head in plan.request.heads for finished in done[head]):
             trial, facts, history = finished.trial, finished.facts, finished.facts["history"]
             shifted = float(np.mean(facts["shift"]["accuracy"][1:])) if facts["shift"] else ""
+            choice = facts.get("tuning") or vars(trial.settings)
             yield [trial.id, trial.head, trial.seed, "" if trial.fold is None else trial.fold,
                    *(facts[key] for key in keys), shifted, history["seconds"], len(history["train_loss"]),
-                   history["best_epoch"]]  # fmt: skip
+                   history["best_epoch"], choice["learning_rate"], choice["weight_decay"]]  # fmt: skip
 
     write_csv(path, rows())
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from gapstone.compare import best_model, finished_trials, gather_results, head_speed, trials
 from gapstone.compare.feature_cache import FeatureCache
 from gapstone.compare.feature_pass import NAME, FeaturePass, run_feature_pass
+from gapstone.compare.learning_curve import labelled
 from gapstone.compare.plan import CompareRequest, ComparisonPlan, plan_comparison
 from gapstone.compare.report import report_page, report_terminal
 from gapstone.compare.trials import Trial
@@ -63,7 +64,7 @@ def compare(request: CompareRequest, out: Path, console: Console | None = None, 
         cache = _run_feature_pass(plan, out, bars) if plan.feature_pass and missing else None
         failed = _train(plan, missing, out, bars, cache)
         section.message = f"Stopped after the last trial. The same command writes the report; kept in {display(out)}"
-        if len(failed) == len(plan.trials):
+        if all(trial.id in failed for trial in plan.trials):
             raise TrainingError(f"every trial failed; the first: {next(iter(failed.values()))}")
         speed = _speed(plan, failed, out, bars)
         model = _write_best_model(plan, out, cache, bars) if plan.feature_pass else None
@@ -160,7 +161,8 @@ def _speed(plan: ComparisonPlan, failed: dict[str, str], out: Path, bars: Bars) 
 
 
 def _named(trial: Trial) -> str:
-    return f"{trial.head} {'seed' if trial.fold is None else 'fold'} {trial.seed}"
+    of = f" ({count_noun(labelled(trial), 'labelled image')})" if trial.test_only else ""
+    return f"{trial.head} {'seed' if trial.fold is None else 'fold'} {trial.seed}{of}"
 
 
 def _run_trial(
@@ -187,10 +189,11 @@ class _DiskFullError:
 
 def _announce(plan: ComparisonPlan, missing: int, out: Path) -> str:
     """The message before the trials start: how many, where, and how long they take."""
-    total, seeds = len(plan.trials), len(plan.prepared.splits)
+    total, seeds = len(plan.all_trials), len(plan.prepared.splits)
     repeats = count_noun(seeds, "fold" if plan.request.folds else "seed")
     heads = count_noun(len(plan.request.heads), "head")
-    text = f"{heads} × {repeats} = {count_noun(total, 'trial')} on {plan.prepared.backbone}"
+    points = f" × {len(plan.curve) + 1} numbers of labelled images" if plan.curve else ""
+    text = f"{heads} × {repeats}{points} = {count_noun(total, 'trial')} on {plan.prepared.backbone}"
     if missing < total:
         text += f", {total - missing} done already"
     if missing:
@@ -199,7 +202,7 @@ def _announce(plan: ComparisonPlan, missing: int, out: Path) -> str:
             text += ". " + _announce_pass(feature_pass, plan.pass_seconds)
         elif plan.trial_seconds is not None:
             text += f", about {duration(missing * plan.trial_seconds / plan.workers)}"
-    others = {path.name for path in (out / "trials").iterdir()} - {trial.id for trial in plan.trials}
+    others = {path.name for path in (out / "trials").iterdir()} - {trial.id for trial in plan.all_trials}
     if others:
         verb = "stays" if len(others) == 1 else "stay"
         unused = count_noun(len(others), "trial")
@@ -213,7 +216,7 @@ def _announce_pass(plan: FeaturePass, seconds: float | None) -> str:
     text += f" and {count_noun(changed, 'moved or resized test image')}"
     if seconds is not None:
         text += f", about {duration(seconds)}"
-    return f"{text}; then heads alone are trained"
+    return f"{text}; then heads alone are trained, each at the learning rate and decay that validation images choose"
 
 
 def _check_outside_data(out: Path, request: CompareRequest) -> None:

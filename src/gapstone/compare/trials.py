@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from gapstone.compare import trial_measures
 from gapstone.compare.boxed_images import BoxedImages
 from gapstone.compare.calibration import calibration
-from gapstone.compare.feature_cache import CachedPredictor, FeatureCache, train_on_cache
+from gapstone.compare.feature_cache import CachedPredictor, FeatureCache
 from gapstone.compare.map_localisation import localisation
 from gapstone.compare.predictor import ModelPredictor, Predictor
+from gapstone.compare.tune_head import tune_head
+from gapstone.compare.tuning import TuningChoice, TuningGrid
 from gapstone.data.decoded_store import Store
 from gapstone.heads import Head, parse
 from gapstone.images.load import VERSION as LOADER
@@ -75,8 +77,12 @@ class Trial:
     """Test and validation images with boxes; None without --boxes."""
     start: Start | None = None
     """None: random weights, or timm's."""
+    tuning: TuningGrid | None = None
+    """The candidates of a head on a frozen backbone; None: it is trained with `settings` alone."""
     quick: bool = False
     """Do not measure robustness to shifts and sizes."""
+    test_only: bool = False
+    """Measure nothing but the answers to the test images: a point of a learning curve."""
 
     @property
     def robust(self) -> Rows:
@@ -88,7 +94,7 @@ class Trial:
     @property
     def id(self) -> str:
         """Sixteen hex digits; equal for equal configuration and data."""
-        hashed_apart = {"train", "validation", "test", "shown", "start", "quick"}
+        hashed_apart = {"train", "validation", "test", "shown", "start", "quick", "tuning", "test_only"}
         if self.objects is None:
             hashed_apart.add("objects")  # trials from before there were boxes keep their ids
         facts = {key: value for key, value in vars(self).items() if key not in hashed_apart} | {
@@ -106,6 +112,10 @@ class Trial:
             facts["quick"] = True
         if self.start is not None:  # trials from before there were weights keep their ids
             facts["start"] = [self.start.digest, self.start.map_dtype]
+        if self.tuning is not None:
+            facts["tuning"] = asdict(self.tuning)
+        if self.test_only:
+            facts["test only"] = True
         if users_pools := parse(self.head).own_pools:
             facts["own pools"] = users_pools
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -171,10 +181,10 @@ def run(
             report(epoch, trial.settings.epochs, accuracy)
 
     predictor: Predictor
+    choice: TuningChoice | None = None
     with trial_measures.PeakMemory(trial.device) as peak:
         if cache is not None:
-            predictor = cached_predictor(trial, cache, store.labels)
-            history = train_on_cache(predictor, trial.train, trial.validation, trial.settings, trial.seed, after_epoch)
+            predictor, history, choice = train_on_cache(trial, cache, store.labels, after_epoch)
         else:
             model = trial.build()
             history = train(model, store, trial.train, trial.validation, trial.settings, trial.seed, after_epoch)
@@ -182,6 +192,7 @@ def run(
     facts, arrays = measure(predictor, trial)
     facts["peak_memory_mb"] = round(peak.mb, 1)
     facts["history"] = asdict(history)
+    facts["tuning"] = None if choice is None else asdict(choice)
     facts["measured"] = measured
     return _write(trial, facts, arrays, trials)
 
@@ -193,27 +204,45 @@ def cached_predictor(trial: Trial, cache: FeatureCache, labels: NDArray[np.int64
     return CachedPredictor(head, cache, trial.preprocessing, labels, trial.device, trial.settings.batch_size)
 
 
+def train_on_cache(
+    trial: Trial,
+    cache: FeatureCache,
+    labels: NDArray[np.int64],
+    after_epoch: Callable[[int, History], None] | None = None,
+) -> tuple[CachedPredictor, History, TuningChoice]:
+    """Train the trial's head on cached features; the same trial gives the same weights to the last bit."""
+    assert trial.tuning is not None
+    predictor = cached_predictor(trial, cache, labels)
+    parts = trial.train, trial.validation
+    return predictor, *tune_head(predictor, *parts, trial.settings, trial.tuning, trial.seed, after_epoch)
+
+
 def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measure a trained model: the JSON and the arrays of its trial."""
     labels = predictor.labels[trial.test]
     answers = trial_measures.Answers.of(predictor.logits(trial.test))
+    predictions = {
+        "test": trial.test,
+        "answer": answers.answer.astype(np.int32),
+        "confidence": answers.confidence,
+    }
+    test_accuracy = float((answers.answer == labels).mean())
+    about = {"head": trial.head, "seed": trial.seed, "fold": trial.fold, "test_accuracy": test_accuracy}
+    if trial.test_only:
+        return about, predictions
     train_answers = predictor.logits(trial.train).argmax(1).numpy()
     classes = len(trial.labels)
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels, answers.answer), 1)
     robustness, robustness_arrays = trial_measures.robustness(predictor, trial.robust)
     shown = trial_measures.show(predictor, trial.shown)
-    test_accuracy = float((answers.answer == labels).mean())
     train_accuracy = float((train_answers == predictor.labels[trial.train]).mean())
     scores: dict[str, Any] | None = None
     box_arrays: dict[str, Any] = {}
     if trial.objects is not None:
         scores, box_arrays = localisation(predictor, trial.objects, trial.test, trial.validation)
     facts = {
-        "head": trial.head,
-        "seed": trial.seed,
-        "fold": trial.fold,
-        "test_accuracy": test_accuracy,
+        **about,
         "train_accuracy": train_accuracy,
         "generalisation_gap": train_accuracy - test_accuracy,
         **calibration(answers.logits, labels),
@@ -225,15 +254,7 @@ def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[st
         "completeness_gap": shown.pop("gap"),
         "localisation": scores,
     }
-    arrays = {
-        "test": trial.test,
-        "answer": answers.answer.astype(np.int32),
-        "confidence": answers.confidence,
-        **robustness_arrays,
-        **shown,
-        **box_arrays,
-    }
-    return facts, arrays
+    return facts, {**predictions, **robustness_arrays, **shown, **box_arrays}
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -37,6 +37,7 @@ def sentences(results: dict[str, Any]) -> tuple[str, list[str]]:
         details += [
             f"{where}, {pair['a']} is {pair['verdict']} than {baseline}: {_numbers(pair)}." for pair in _apart(pairs_of)
         ]
+    details += (results.get("curve") or {"findings": []})["findings"]
     return _headline(pairs, baseline, "fold" if results["settings"]["folds"] else "seed"), details
 
 

@@ -52,7 +52,7 @@ class TrainOptions:
     batch_size: int = 64
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float | None = None
-    weight_decay: float = 5e-4
+    weight_decay: float | None = None
     augment: Literal["auto", "none"] = "auto"
     precision: PrecisionChoice = "auto"
     device: str = "auto"
@@ -64,7 +64,7 @@ class TrainOptions:
         at_least(2, limit=self.limit, batch_size=self.batch_size)
         if self.learning_rate is not None and not 0 < self.learning_rate < 100:
             raise ValueError(f"--learning-rate {self.learning_rate}: must be more than 0 and less than 100.")
-        if not 0 <= self.weight_decay < 1:
+        if self.weight_decay is not None and not 0 <= self.weight_decay < 1:
             raise ValueError(f"--weight-decay {self.weight_decay}: must be at least 0 and less than 1.")
         types = get_type_hints(TrainOptions)
         for name in ("optimizer", "augment", "precision", "duplicates"):
@@ -251,16 +251,14 @@ def _choose_network(
 
 
 def _settings(options: TrainOptions, net: _Network, images: int) -> TrainSettings:
-    """Choose the settings for `images` training images; on a frozen backbone only heads are trained."""
+    """Choose the settings for `images` training images."""
     freeze, trained = net.choice.freeze, net.choice.pretrained or net.start is not None
     return TrainSettings(
         epochs=options.epochs or epochs_for(images),
         batch_size=options.batch_size,
         optimizer=options.optimizer,
-        # a head alone starts from random weights: at the low rate, 40 epochs are too few for small inputs (gap)
-        learning_rate=options.learning_rate
-        or learning_rate_for(net.features, options.optimizer, trained and not freeze),
-        weight_decay=options.weight_decay,
+        learning_rate=options.learning_rate or learning_rate_for(net.features, options.optimizer, trained),
+        weight_decay=TrainSettings.weight_decay if options.weight_decay is None else options.weight_decay,
         augment=suit(net.channels, net.size, net.stored) if options.augment == "auto" and not freeze else Augment(),
         precision="float32" if options.precision == "auto" else options.precision,
     )

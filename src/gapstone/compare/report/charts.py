@@ -178,6 +178,28 @@ def curves(heads: Sequence[dict[str, Any]], key: str, label: str) -> Markup | No
         return _svg(figure, f"{label} by epoch: a line for each head's mean, thin lines for its trials")
 
 
+def labels(heads: Sequence[dict[str, Any]], curve: dict[str, Any]) -> Markup:
+    """Test accuracy, with its intervals, against labelled images; `heads` are those of the curve."""
+    with _figure() as (figure, axes):
+        axes.set_xscale("log")
+        images = [point["images"] for point in curve["points"]]
+        for i, head in enumerate(heads):
+            look = ChartStyle(i)
+            aside = 1.02 ** (i - (len(heads) - 1) / 2)  # intervals side by side
+            stats = [(x * aside, stat) for x, stat in zip(images, head["accuracy"], strict=True) if stat["values"]]
+            for x, stat in stats:
+                if stat["ci95"]:
+                    axes.plot([x, x], stat["ci95"], color=look.colour, linewidth=1.2, alpha=0.6)
+            axes.plot([x for x, _ in stats], [stat["mean"] for _, stat in stats], color=look.colour, linewidth=2,
+                      linestyle=look.line, marker=look.marker, markersize=6)  # fmt: skip
+        axes.set_xticks(images, [f"{count:,}" for count in images])
+        axes.xaxis.set_minor_locator(LogLocator(subs=()))
+        axes.set_xlabel("labelled images, training and validation")
+        axes.set_ylabel("test accuracy")
+        _percent(axes)
+        return _svg(figure, "Test accuracy against the number of labelled images, a line for each head")
+
+
 def robustness(heads: Sequence[dict[str, Any]], group: str, x: str, y: str, labels: tuple[str, str]) -> Markup | None:
     """The accuracy on moved (shift) or resized (sizes) test images."""
     with _figure() as (figure, axes):

@@ -85,6 +85,8 @@ def fill(
         "busy": caution(results["heads"]),
         "timing": against(results["heads"], settings["baseline"]),
         "charts": _charts(heads),
+        "curve": _curve(results, heads),
+        "tuning": settings.get("tuning"),  # results of earlier versions have none
         "maps": maps,
         "ticks": _ticks(maps.largest) if maps else [],
         "worst": [{**entry, "image": pictures.get(entry["picture"])} for entry in results["worst"]],
@@ -111,6 +113,19 @@ def _heads(results: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for i, head in enumerate(results["heads"])
     ]
+
+
+def _curve(results: dict[str, Any], heads: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The chart of accuracy against labelled images, and a row for each head."""
+    if (curve := results.get("curve")) is None:  # results of earlier versions have none
+        return None
+    found = {(pair["a"], pair["per_class"]): pair["verdict"] for pair in curve["pairs"]}
+    points = [point["per_class"] for point in curve["points"]]
+    rows = [
+        (head, [(stat, found.get((head["head"], n))) for n, stat in zip(points, entry["accuracy"], strict=True)])
+        for head, entry in zip(heads, curve["heads"], strict=True)
+    ]
+    return {**curve, "chart": charts.labels(curve["heads"], curve), "rows": rows}
 
 
 def _charts(heads: Sequence[dict[str, Any]]) -> dict[str, Any]:

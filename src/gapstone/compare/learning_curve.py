@@ -1,0 +1,162 @@
+"""Accuracy against labelled images: `--curve 5,10,30,100,all`, on a frozen backbone.
+
+Every point has trials of its own: those of the comparison, with part of their labelled images (`labelled_subset`) and
+the same test images. All of them is the comparison itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gapstone.compare.difference import Estimate, crossed
+from gapstone.compare.labelled_subset import labelled_subset
+from gapstone.compare.statistics import holm, verdict
+from gapstone.compare.trials import Trial
+from gapstone.compare.tuning import tuned
+from gapstone.console.formatting import signed
+from gapstone.training.training_data import TrainingPlan, TrainOptions
+
+Right = Mapping[str, Mapping[int, NDArray[Any]]]
+"""By head and seed: whether each test image is classified correctly."""
+
+
+def parse_curve(text: str) -> tuple[int, ...]:
+    """The numbers of labelled images of each class, ascending; "all" is always a point.
+
+        >>> parse_curve("5,10,30,all")
+        (5, 10, 30)
+
+    Raises: ValueError for what is not a list of whole numbers from 1 on.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    numbers = [part for part in parts if part != "all"]
+    if not numbers or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in numbers):
+        raise ValueError(
+            f"--curve {text!r}: give numbers of labelled images of each class, from 1 on, such as 5,10,30,100,all."
+        )
+    return tuple(sorted({int(part) for part in numbers}))
+
+
+def check_frozen(curve: str | None, training: TrainingPlan) -> None:
+    """Raises ValueError if the backbone is trained: each point would take as long as the whole comparison."""
+    if curve is not None and not training.frozen:
+        raise ValueError(
+            f"--curve trains heads on a frozen backbone, and {training.backbone} is trained here: add --freeze, with a "
+            f"backbone that has trained weights."
+        )
+
+
+def curve_trials(
+    curve: str | None, trials: Sequence[Trial], labels: NDArray[np.integer], options: TrainOptions
+) -> dict[int, tuple[Trial, ...]]:
+    """By number of labelled images of each class: the trials with so many, without points at which all are taken."""
+    found: dict[int, tuple[Trial, ...]] = {}
+    for per_class in () if curve is None else parse_curve(curve):
+        made = []
+        for trial in trials:
+            train, validation = labelled_subset(trial.train, trial.validation, labels, per_class, trial.seed)
+            settings, _ = tuned(options, trial.settings, len(train))
+            made.append(replace(trial, train=train, validation=validation, settings=settings, test_only=True))
+        if any(len(part.train) < len(whole.train) for part, whole in zip(made, trials, strict=True)):
+            found[per_class] = tuple(made)
+    return found
+
+
+def labelled(trial: Trial) -> int:
+    return len(trial.train) + len(trial.validation)
+
+
+def curve_results(
+    points: Sequence[tuple[int | None, int]], right: Sequence[Right], baseline: str, margin_pp: float, confidence: float
+) -> dict[str, Any]:
+    """The "curve" entry of results.json.
+
+    Args:
+        points: (images of each class, None for all; labelled images).
+        right: of each point.
+        baseline: the head that all others are compared with.
+        margin_pp: as `gapstone.compare.statistics.compare_pairs`.
+        confidence: likewise.
+    """
+    heads = list(right[-1])
+    estimated = [
+        (per_class, head, *_difference(scores[head], scores[baseline]))
+        for (per_class, _), scores in zip(points, right, strict=True)
+        for head in heads
+        if head != baseline and scores[head].keys() & scores[baseline].keys()
+    ]
+    # one family: all heads at all points
+    adjusted = iter(holm([estimate.p for *_, estimate in estimated if estimate is not None]))
+    pairs: list[dict[str, Any]] = []
+    for per_class, head, repeats, difference, estimate in estimated:
+        p_holm = None if estimate is None else next(adjusted)
+        bounds = None if estimate is None else estimate.interval(confidence)
+        pairs.append(
+            {
+                "per_class": per_class,
+                "a": head,
+                "b": baseline,
+                "difference_pp": 100 * difference,
+                "ci95": None if bounds is None else [100 * bounds[0], 100 * bounds[1]],
+                "p": None if estimate is None else estimate.p,
+                "p_holm": p_holm,
+                "verdict": verdict(bounds, p_holm, margin_pp / 100, 1 - confidence),
+                "repeats": repeats,
+            }
+        )
+    return {
+        "points": [{"per_class": per_class, "images": images} for per_class, images in points],
+        "heads": [
+            {"head": head, "accuracy": [_accuracy(scores[head], confidence) for scores in right]} for head in heads
+        ],
+        "pairs": pairs,
+        "findings": overtaking(pairs, baseline),
+    }
+
+
+def _difference(a: Mapping[int, NDArray[Any]], b: Mapping[int, NDArray[Any]]) -> tuple[int, float, Estimate | None]:
+    """Seeds in common, the mean difference over them, and its estimate; None with fewer than two seeds or images."""
+    seeds = sorted(a.keys() & b.keys())
+    ours, theirs = (np.stack([np.asarray(head[seed], np.float64) for seed in seeds]) for head in (a, b))
+    estimate = crossed(ours, theirs) if min(ours.shape) > 1 else None
+    return len(seeds), estimate.difference if estimate else float(ours.mean() - theirs.mean()), estimate
+
+
+def _accuracy(by_seed: Mapping[int, NDArray[Any]], confidence: float) -> dict[str, Any]:
+    """A Stat whose interval allows for other seeds and other test images."""
+    if not by_seed:
+        return {"mean": None, "ci95": None, "values": []}
+    rows = np.stack([np.asarray(by_seed[seed], np.float64) for seed in sorted(by_seed)])
+    stat = {"mean": float(rows.mean()), "ci95": None, "values": rows.mean(1).tolist()}
+    if len(rows) < 2 or rows.shape[1] < 2:
+        return stat
+    low, high = crossed(rows, np.zeros_like(rows)).interval(confidence)
+    low, high = max(low, 0.0), min(high, 1.0)
+    return stat | {"ci95": None if (low, high) == (0.0, 1.0) else [low, high]}
+
+
+def overtaking(pairs: Sequence[dict[str, Any]], baseline: str) -> list[str]:
+    """A sentence for each head that is better than the baseline at one point, and worse at another.
+
+    >>> overtaking([{"per_class": 5, "a": "fc", "verdict": "worse", "difference_pp": -3.0},
+    ...             {"per_class": None, "a": "fc", "verdict": "better", "difference_pp": 1.2}], "gap")
+    ['fc overtakes gap: −3.0 percentage points with 5 labelled images of each class, +1.2 with all.']
+    """
+    sentences = []
+    for head in dict.fromkeys(pair["a"] for pair in pairs):
+        apart = [pair for pair in pairs if pair["a"] == head and pair["verdict"] in ("better", "worse")]
+        for before, after in pairwise(apart):
+            if before["verdict"] != after["verdict"]:
+                first, second = (head, baseline) if after["verdict"] == "better" else (baseline, head)
+                sign = 1 if first == head else -1
+                points, now = (signed(sign * pair["difference_pp"]) for pair in (before, after))
+                with_all = "all" if after["per_class"] is None else f"{after['per_class']:,}"
+                sentences.append(
+                    f"{first} overtakes {second}: {points} percentage points with {before['per_class']:,} labelled "
+                    f"images of each class, {now} with {with_all}."
+                )
+    return sentences

@@ -1,0 +1,83 @@
+"""What the layers of a head read of cached images, batch by batch, while they are trained."""
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gapstone.compare.feature_cache import CachedPredictor
+from gapstone.compare.feature_scale import FeatureScale, layers_of
+from gapstone.heads import Head
+from gapstone.training.loop import Rows
+
+MOST_HELD = 1 << 29
+"""Bytes of pooled maps (`fc:grid=4`) held in memory; more are pooled again in each epoch."""
+
+
+def is_linear(head: Head) -> bool:
+    """Whether all that the head learns is one linear layer, or one layer of class maps."""
+    plain = [layer for layer in layers_of(head) if not isinstance(layer, nn.ReLU)]
+    return len(plain) == 1 and not learns_pool(head)
+
+
+def learns_pool(head: Head) -> bool:
+    return any(True for _ in head.pools.parameters())
+
+
+class TrainedInputs:
+    """The inputs of a head's layers, and the labels, of images by their rows.
+
+    `form` says what a batch is: "vectors" (N, D) that the classifier reads; "cells" (N, cells, C) that one layer of
+    class maps reads; "maps" (N, C, h, w), for a head whose pool learns, or class maps of several layers.
+    """
+
+    def __init__(self, predictor: CachedPredictor, rows: Rows, whole: bool) -> None:
+        """`rows`: of all images that will be asked for; `whole`: class maps are trained by the head itself."""
+        head = predictor.head
+        self.predictor, self.rows = predictor, rows
+        self.all_labels = torch.from_numpy(predictor.labels).to(predictor.device)
+        self.form: Literal["vectors", "cells", "maps"] = "vectors"
+        if head.maps is not None:
+            self.form = "maps" if whole else "cells"
+        elif learns_pool(head):
+            self.form = "maps"
+        self.held: Tensor | None = None
+        if self.form == "vectors" and not predictor.pooled and len(head.pools) and len(rows):
+            one = head.vectors(predictor.inputs(rows[:1]))
+            if one.numel() * 4 * len(rows) <= MOST_HELD:
+                self.held = torch.cat([self._read(part) for part in self.parts(rows)])
+
+    def parts(self, rows: Rows) -> Iterator[Rows]:
+        size = self.predictor.batch_size
+        return (rows[first : first + size] for first in range(0, len(rows), size))
+
+    def labels(self, rows: Rows) -> Tensor:
+        return self.all_labels[torch.from_numpy(rows).to(self.predictor.device)]
+
+    def batches(self, parts: Iterable[Rows]) -> Iterator[tuple[Tensor, Tensor]]:
+        """(inputs, labels) of each part."""
+        for part in parts:
+            if self.held is not None:
+                yield self.held[torch.from_numpy(np.searchsorted(self.rows, part))], self.labels(part)
+            else:
+                yield self._read(part), self.labels(part)
+
+    def _read(self, rows: Rows) -> Tensor:
+        inputs = self.predictor.inputs(rows)
+        return inputs if self.form == "maps" else self._first_layer_reads(inputs)
+
+    @torch.no_grad()
+    def _first_layer_reads(self, inputs: Tensor) -> Tensor:
+        head = self.predictor.head
+        if head.maps is not None:
+            return inputs.flatten(2).transpose(1, 2)
+        return inputs if self.predictor.pooled else head.vectors(inputs)
+
+    def scale(self, rows: Rows) -> FeatureScale:
+        """Of what the first layer reads of these images; a pool that learns is as it begins."""
+        found = (inputs for inputs, _ in self.batches(self.parts(rows)))
+        if self.form == "maps":
+            found = (self._first_layer_reads(inputs) for inputs in found)
+        return FeatureScale.of(inputs.flatten(0, -2) for inputs in found)

@@ -1,0 +1,132 @@
+"""Trains a head on cached features with every candidate of a grid; validation images choose rate, decay and epoch."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gapstone.compare.feature_cache import CachedPredictor
+from gapstone.compare.head_copies import HeadCopies
+from gapstone.compare.linear_sgd import LinearDescent
+from gapstone.compare.trained_inputs import TrainedInputs, is_linear, learns_pool
+from gapstone.compare.tuning import TuningChoice, TuningGrid
+from gapstone.heads import Head
+from gapstone.training.loop import History, Rows, TrainSettings, divergence_error, shuffled
+
+Points = list[tuple[float, float]]
+
+
+class SideBySide(Protocol):
+    """The training of all candidates at a time."""
+
+    def train_epoch(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor: ...  # the mean loss of each candidate
+    def logits(self, inputs: Tensor) -> Tensor: ...  # (candidates, N, K)
+    def take(self, point: int) -> Callable[[Head], None]: ...  # a function that gives a head the weights of now
+
+
+def tune_head(
+    predictor: CachedPredictor,
+    rows: Rows,
+    validation: Rows,
+    settings: TrainSettings,
+    grid: TuningGrid,
+    seed: int,
+    after_epoch: Callable[[int, History], None] | None = None,
+) -> tuple[History, TuningChoice]:
+    """Train the predictor's head on the images `rows`; it ends with the weights that were chosen.
+
+        >>> history, choice = tune_head(predictor, trial.train, trial.validation, trial.settings, trial.tuning, seed=0)
+        >>> choice.learning_rate, choice.weight_decay, choice.epoch
+        (1.0, 0.0, 9)
+
+    All candidates are trained for the whole of `settings.epochs`, with the same batches in the same order. Of all
+    candidates and epochs the one with the least loss on the `validation` images is taken: no test image is read.
+    Without validation images there is one candidate, the rate and decay of `settings`, and its last epoch is taken.
+
+    The history is that of the chosen candidate. Raises TrainingError if the numbers of all candidates overflow.
+    """
+    began = time.perf_counter()
+    torch.manual_seed(seed)  # dropout
+    head, linear = predictor.head, settings.optimizer == "sgd" and is_linear(predictor.head)
+    images = TrainedInputs(predictor, np.union1d(rows, validation), whole=not linear)
+    if learns_pool(head):
+        grid = grid.without_decays()
+    points = grid.points if len(validation) else [(settings.learning_rate, settings.weight_decay)]
+    run: SideBySide
+    if linear:
+        maps = images.form == "cells"
+        run = LinearDescent(head.classes, images.scale(rows), points, settings, len(rows), maps)
+    else:
+        run = HeadCopies(head, images.scale(rows), points, settings, len(rows), whole=images.form == "maps")
+    best = _Best(points)
+    for epoch in range(1, settings.epochs + 1):
+        order = shuffled(rows, settings.batch_size, np.random.default_rng((seed, epoch)))
+        losses = run.train_epoch(images.batches(order))
+        if len(validation):
+            inputs = (inputs for inputs, _ in images.batches(images.parts(validation)))
+            logits = torch.cat([run.logits(part) for part in inputs], 1)
+            best.validated(epoch, losses, logits, images.labels(validation), run)
+        else:
+            best.trained(epoch, losses, run)
+        if after_epoch:
+            after_epoch(epoch, best.history(time.perf_counter() - began))
+    best.write(head)
+    return best.history(time.perf_counter() - began), best.choice()
+
+
+class _Best:
+    """The course of all candidates, and the best of them so far."""
+
+    def __init__(self, points: Points) -> None:
+        self.points = points
+        self.train_losses: list[list[float]] = []
+        self.validation_losses: list[list[float]] = []
+        self.accuracies: list[list[float]] = []
+        self.least, self.point, self.epoch = math.inf, 0, 0
+        self.give: Callable[[Head], None] | None = None
+
+    def validated(self, epoch: int, losses: Tensor, logits: Tensor, labels: Tensor, run: SideBySide) -> None:
+        """After an epoch: `losses` (candidates) of training, `logits` (candidates, N, K) of the validation images."""
+        self.train_losses.append(losses.tolist())
+        found = torch.stack([F.cross_entropy(candidate.double(), labels) for candidate in logits])
+        self.validation_losses.append(found.tolist())
+        self.accuracies.append((logits.argmax(2) == labels).double().mean(1).tolist())
+        point = int(found.nan_to_num(math.inf).argmin())
+        if float(found[point]) < self.least:
+            self.least, self.point, self.epoch, self.give = float(found[point]), point, epoch, run.take(point)
+
+    def trained(self, epoch: int, losses: Tensor, run: SideBySide) -> None:
+        self.train_losses.append(losses.tolist())
+        if not math.isfinite(float(losses[0])):
+            raise divergence_error(float(losses[0]), epoch, self.points[0][0])
+        self.epoch, self.give = epoch, run.take(0)
+
+    def write(self, head: Head) -> None:
+        """Raises TrainingError if no candidate had a validation loss."""
+        if self.give is None:
+            losses = self.train_losses[-1]
+            raise divergence_error(losses[0], len(self.train_losses), min(rate for rate, _ in self.points))
+        self.give(head)
+        head.eval()
+
+    def history(self, seconds: float) -> History:
+        def course(rows: list[list[float]]) -> list[float]:
+            return [numbers[self.point] for numbers in rows]
+
+        losses, accuracies = course(self.train_losses), course(self.accuracies)
+        return History(losses, accuracies, course(self.validation_losses), self.epoch, seconds)
+
+    def choice(self) -> TuningChoice:
+        rate, decay = self.points[self.point]
+        losses: list[float | None] = [None] * len(self.points)
+        if self.validation_losses:
+            found = np.array(self.validation_losses)
+            least = np.where(np.isfinite(found), found, np.inf).min(0)
+            losses = [float(loss) if math.isfinite(loss) else None for loss in least]
+        candidates = [(*point, loss) for point, loss in zip(self.points, losses, strict=True)]
+        return TuningChoice(rate, decay, self.epoch, len(self.train_losses), bool(self.validation_losses), candidates)

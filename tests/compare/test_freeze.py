@@ -20,7 +20,7 @@ from torch import nn
 
 import gapstone as gs
 from gapstone import nets
-from gapstone.compare import feature_pass, head_speed, trial_measures
+from gapstone.compare import feature_pass, frozen_pace, head_speed, trial_measures
 from gapstone.compare.feature_cache import FeatureCache, fixed_pools, pools_of
 from gapstone.compare.feature_pass import maps_in_pieces, run_feature_pass
 from gapstone.compare.plan import CompareRequest, plan_comparison
@@ -579,3 +579,29 @@ def test_the_plan_is_the_same_for_a_pass_that_is_half_done(half):
     once_again = feature_pass.plan_feature_pass(what.trials)
     assert once_again.images == len(once_again.all) + len(once_again.changes) * len(once_again.robust)
     assert isinstance(feature_pass.backbone(what.trials[0]), nn.Module)
+
+
+# --- how long it takes
+
+
+def test_what_is_measured_before_tells_how_long_and_how_much(half):
+    """The pass by the pixels of its images, heads by what they read; of a head that was not measured nothing is said."""
+    what, seen = half
+    measured, trials = what.measured, what.trials
+    assert set(measured["batch_seconds"]) == set(HEADS)
+    assert all(seconds > 0 for seconds in measured["batch_seconds"].values())
+    kept = [*seen.maps.values(), *seen.pooled.values()]
+    rows = sum(len(rows.rows) for rows in seen.maps.values())
+    assert measured["image_bytes"] * rows == pytest.approx(sum(k.path.stat().st_size for k in kept), rel=0.05)
+    a_second = {"image_seconds": 1.0, "batch_seconds": dict.fromkeys(HEADS, 0.0)}
+    moved = len(what.feature_pass.robust)
+    sizes = (0.75**2 + 1.25**2 + 1.5**2) * moved
+    moves = 4 * len(trial_measures.shift_pixels((32, 32))) * moved
+    assert frozen_pace.pass_seconds(a_second, what.feature_pass) == pytest.approx(90 + moves + sizes)
+    assert frozen_pace.heads_seconds(a_second, trials, 2) == pytest.approx(len(trials) * frozen_pace.START / 2)
+    longer = a_second | {"batch_seconds": dict.fromkeys(HEADS, 2.0)}
+    trial = trials[0]
+    batches = (len(trial.train) + len(trial.validation) / 3) / 16
+    expected = frozen_pace.START + 3 * 2.0 * batches
+    assert frozen_pace.heads_seconds(longer, [trial], 1) == pytest.approx(expected)
+    assert frozen_pace.heads_seconds({"image_seconds": 1.0}, trials, 2) is None

@@ -281,7 +281,14 @@ def test_verdict_in_words():
 
 
 def test_durations():
-    assert [duration(s) for s in (5, 170, 9000)] == ["1 minute", "3 minutes", "2.5 hours"]
+    assert [duration(s) for s in (5, 36.2, 90, 91, 170, 9000)] == [
+        "5 seconds",
+        "40 seconds",
+        "90 seconds",
+        "2 minutes",
+        "3 minutes",
+        "2.5 hours",
+    ]
 
 
 def test_report_of_a_file_names_the_folder(tmp_path):

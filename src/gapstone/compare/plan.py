@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -14,7 +14,8 @@ import torch
 
 from gapstone.compare.boxed_images import BoxedImages, among, boxed_images
 from gapstone.compare.equal_heads import describe, equal_heads, without_equals
-from gapstone.compare.feature_pass import FeaturePass, plan_feature_pass, time_feature_pass
+from gapstone.compare.feature_pass import FeaturePass, plan_feature_pass
+from gapstone.compare.frozen_pace import heads_seconds, pass_seconds, time_frozen
 from gapstone.compare.learning_curve import check_frozen, curve_trials, parse_curve
 from gapstone.compare.map_localisation import SECONDS_PER_PIXEL
 from gapstone.compare.trial_measures import PeakMemory, shift_pixels
@@ -124,9 +125,11 @@ class ComparisonPlan:
     @property
     def pass_seconds(self) -> float | None:
         """Estimated seconds of the feature pass."""
-        if (feature_pass := self.feature_pass) is None or (image := self.measured.get("image_seconds")) is None:
-            return None
-        return float(image * feature_pass.images)
+        return pass_seconds(self.measured, self.feature_pass) if self.feature_pass else None
+
+    def heads_seconds(self, missing: Sequence[Trial]) -> float | None:
+        """Estimated seconds of these trials on a frozen backbone, after its pass."""
+        return heads_seconds(self.measured, missing, self.workers)
 
     @property
     def trial_seconds(self) -> float | None:
@@ -320,7 +323,7 @@ def _measure(
     }
     try:
         # in a process of its own: a network too large for this machine must not end the comparison
-        job = time_feature_pass if prepared.frozen else _time_steps
+        job = partial(time_frozen, request.heads) if prepared.frozen else _time_steps
         return {**measured, **run_one(partial(job, prepared.store.folder, request.choices.precision), trial)}
     except JobError as error:
         why = display(str(error))

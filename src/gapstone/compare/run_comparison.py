@@ -24,10 +24,15 @@ from gapstone.data import scan_report
 from gapstone.data.decoded_store import Store
 from gapstone.runtime.interrupts import stoppable
 from gapstone.storage.owned_folder import COMPARE, check_folder, own_folder
-from gapstone.storage.paths import sentence
+from gapstone.storage.paths import format_bytes, sentence
 from gapstone.storage.sealed_json import DamagedError, read_sealed, write_sealed
 from gapstone.training.loop import TrainingError
 from gapstone.workers.job_processes import JobError, run_jobs
+
+AFTER = 10.0
+"""Seconds after the last trial: timing heads, the model, the report."""
+WORTH_SAYING = 1e9
+"""Bytes on disk."""
 
 
 def compare(request: CompareRequest, out: Path, console: Console | None = None, command: str = "") -> dict[str, Any]:
@@ -59,7 +64,7 @@ def compare(request: CompareRequest, out: Path, console: Console | None = None, 
         write_sealed(out / "plan.json", plan.to_json(), "plan")
         scan_report.write(plan.prepared.scan, out)
         missing = finished_trials.missing(plan, out, bars.log)
-        bars.log(_announce(plan, len(missing), out))
+        bars.log(_announce(plan, missing, out))
         # run the pass even for one missing trial: its rows are on disk, so it takes a second
         cache = _run_feature_pass(plan, out, bars) if plan.feature_pass and missing else None
         failed = _train(plan, missing, out, bars, cache)
@@ -187,9 +192,9 @@ class _DiskFullError:
     reason: str
 
 
-def _announce(plan: ComparisonPlan, missing: int, out: Path) -> str:
+def _announce(plan: ComparisonPlan, trials: list[Trial], out: Path) -> str:
     """The message before the trials start: how many, where, and how long they take."""
-    total, seeds = len(plan.all_trials), len(plan.prepared.splits)
+    total, seeds, missing = len(plan.all_trials), len(plan.prepared.splits), len(trials)
     repeats = count_noun(seeds, "fold" if plan.request.folds else "seed")
     heads = count_noun(len(plan.request.heads), "head")
     points = f" × {len(plan.curve) + 1} numbers of labelled images" if plan.curve else ""
@@ -199,7 +204,7 @@ def _announce(plan: ComparisonPlan, missing: int, out: Path) -> str:
     if missing:
         text += f"; {plan.workers} at a time, {plan.prepared.settings.precision}"
         if feature_pass := plan.feature_pass:
-            text += ". " + _announce_pass(feature_pass, plan.pass_seconds)
+            text += ". " + _announce_pass(feature_pass, plan, trials)
         elif plan.trial_seconds is not None:
             text += f", about {duration(missing * plan.trial_seconds / plan.workers)}"
     others = {path.name for path in (out / "trials").iterdir()} - {trial.id for trial in plan.all_trials}
@@ -210,13 +215,20 @@ def _announce(plan: ComparisonPlan, missing: int, out: Path) -> str:
     return text + "."
 
 
-def _announce_pass(plan: FeaturePass, seconds: float | None) -> str:
-    changed = plan.images - len(plan.all) - (0 if plan.needs_maps else len(plan.shown))
-    text = f"Frozen backbone, no augmentation: one pass over {count_noun(len(plan.all), 'image')}"
-    text += f" and {count_noun(changed, 'moved or resized test image')}"
-    if seconds is not None:
-        text += f", about {duration(seconds)}"
-    return f"{text}; then heads alone are trained, each at the learning rate and decay that validation images choose"
+def _announce_pass(feature_pass: FeaturePass, plan: ComparisonPlan, missing: list[Trial]) -> str:
+    changed = feature_pass.images - len(feature_pass.all) - (0 if feature_pass.needs_maps else len(feature_pass.shown))
+    text = f"Frozen backbone, no augmentation: one pass over {count_noun(len(feature_pass.all), 'image')}"
+    text += f" and {count_noun(changed, 'moved or resized test image')}" if changed else ""
+    of_pass, of_heads = plan.pass_seconds, plan.heads_seconds(missing)
+    if of_pass is not None:
+        text += f", about {duration(of_pass)}"
+    stored = plan.measured.get("image_bytes", 0.0) * feature_pass.images
+    if stored > WORTH_SAYING:
+        text += f" and {format_bytes(int(stored))} on disk"
+    text += "; then heads alone are trained, each at the learning rate and decay that validation images choose"
+    if of_pass is not None and of_heads is not None:
+        text += f", about {duration(of_heads)}. In all about {duration(of_pass + of_heads + AFTER)}"
+    return text
 
 
 def _check_outside_data(out: Path, request: CompareRequest) -> None:

@@ -170,12 +170,14 @@ def loading() -> Iterator[None]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as minutes or hours, rounded up.
+    """Seconds in a readable unit, rounded up.
 
-    >>> duration(40), duration(170), duration(9000)
-    ('1 minute', '3 minutes', '2.5 hours')
+    >>> duration(36.2), duration(170), duration(9000)
+    ('40 seconds', '3 minutes', '2.5 hours')
     """
-    minutes = max(1, math.ceil(seconds / 60))
+    if seconds <= 90:
+        return f"{max(1, math.ceil(seconds / 5)) * 5} seconds"
+    minutes = math.ceil(seconds / 60)
     if minutes < 90:
         return count_noun(minutes, "minute")
     return f"{minutes / 60:.1f} hours"

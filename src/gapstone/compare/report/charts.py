@@ -193,7 +193,7 @@ def labels(heads: Sequence[dict[str, Any]], curve: dict[str, Any]) -> Markup:
             axes.plot([x for x, _ in stats], [stat["mean"] for _, stat in stats], color=look.colour, linewidth=2,
                       linestyle=look.line, marker=look.marker, markersize=6)  # fmt: skip
         axes.set_xticks(images, [f"{count:,}" for count in images])
-        axes.xaxis.set_minor_locator(LogLocator(subs=()))
+        axes.minorticks_off()
         axes.set_xlabel("labelled images, training and validation")
         axes.set_ylabel("test accuracy")
         _percent(axes)

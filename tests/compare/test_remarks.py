@@ -75,6 +75,10 @@ def test_a_best_epoch_chosen_on_few_images_is_told():
         "best is partly luck."
     )
     assert "on 1 validation image, where" in few_validation(1)
+    assert few_validation(29, tuned=True) == (
+        "Learning rate, weight decay and epoch were chosen on 29 validation images, where one image is 3.4 percentage "
+        "points: which are best is partly luck."
+    )
     assert few_validation(0) is None  # none was chosen
     assert few_validation(100) is None
 

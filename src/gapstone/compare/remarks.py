@@ -14,7 +14,8 @@ def remarks(results: dict[str, Any]) -> list[str]:
     ['fc is hardly better than always predicting the largest class (55.0 % of the training images): train 58.0 %, …']
     """
     data = results["data"]
-    sentences = [*unlearned(results), data["cropped"], few_validation(data["validation"]), *_epochs(results)]
+    few = few_validation(data["validation"], tuned=results["settings"]["tuning"] is not None)
+    sentences = [*unlearned(results), data["cropped"], few, *_epochs(results)]
     return [sentence for sentence in sentences if sentence]
 
 

@@ -24,11 +24,16 @@ def learned(accuracy: float, majority: float) -> bool:
     return accuracy - majority >= SKILL * (1 - majority)
 
 
-def few_validation(images: int) -> str | None:
-    """A warning that the choice of the best epoch is noisy; None with enough validation images, or none at all."""
+def few_validation(images: int, tuned: bool = False) -> str | None:
+    """A warning that the choice of the best epoch is noisy; None with enough validation images, or none at all.
+
+    `tuned`: learning rate and weight decay are chosen on them, too.
+    """
     if not 0 < images < FEW:
         return None
+    what = "Learning rate, weight decay and epoch were" if tuned else "The best epoch was"
+    best = "which are best" if tuned else "which epoch is best"
     return (
-        f"The best epoch was chosen on {count_noun(images, 'validation image')}, where one image is "
-        f"{100 / images:.1f} percentage points: which epoch is best is partly luck."
+        f"{what} chosen on {count_noun(images, 'validation image')}, where one image is {100 / images:.1f} percentage "
+        f"points: {best} is partly luck."
     )

@@ -132,7 +132,7 @@ def both(what, seen, head):
 def test_a_head_from_kept_maps_is_the_head_on_the_backbone(whole, head):
     what, seen = whole
     trial, kept, live, history = both(what, seen, head)
-    assert history.train_loss[-1] < history.train_loss[0] - 1e-3
+    assert min(history.train_loss) < np.log(3) - 1e-2  # it has learned something: that is the loss of a guess
     torch.testing.assert_close(kept.logits(trial.test), live.logits(trial.test), atol=1e-4, rtol=1e-4)
     assert kept.cost() == live.cost()
 

@@ -24,7 +24,7 @@ from gapstone.compare.tuning import tuned
 from gapstone.console.formatting import display
 from gapstone.data.decoded_store import Store
 from gapstone.heads import parse
-from gapstone.runtime.environment import cores
+from gapstone.runtime.environment import cores, free_mb
 from gapstone.storage.paths import check_input
 from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed
 from gapstone.training.choose_backbone import BackboneMode, mode_of
@@ -350,16 +350,6 @@ def _workers(request: CompareRequest, prepared: TrainingData, measured: dict[str
         fit = int(0.8 * free / (float(measured["memory_mb"]) + PROCESS_MB))
         workers = max(1, min(workers, fit))
     return min(workers, len(request.heads) * len(prepared.splits))
-
-
-def free_mb() -> float | None:
-    """Memory available without swapping; None if the system does not tell."""
-    info = Path("/proc/meminfo")
-    if not info.exists():
-        return None
-    return next(
-        int(line.split()[1]) / 2**10 for line in info.read_text().splitlines() if line.startswith("MemAvailable")
-    )
 
 
 def _measured_for(request: CompareRequest, prepared: TrainingData) -> object:

@@ -39,6 +39,16 @@ def memory() -> int:
     return limit
 
 
+def free_mb() -> float | None:
+    """Memory available without swapping; None if the system does not tell."""
+    info = Path("/proc/meminfo")
+    if not info.exists():
+        return None
+    return next(
+        int(line.split()[1]) / 2**10 for line in info.read_text().splitlines() if line.startswith("MemAvailable")
+    )
+
+
 def cores() -> int:
     """The number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

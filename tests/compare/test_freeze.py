@@ -585,7 +585,7 @@ def test_the_plan_is_the_same_for_a_pass_that_is_half_done(half):
 
 
 def test_what_is_measured_before_tells_how_long_and_how_much(half):
-    """The pass by the pixels of its images, heads by what they read; of a head that was not measured nothing is said."""
+    """The pass by the pixels of its images, heads by what they read; of a head that was not measured, nothing."""
     what, seen = half
     measured, trials = what.measured, what.trials
     assert set(measured["batch_seconds"]) == set(HEADS)

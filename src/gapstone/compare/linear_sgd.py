@@ -60,7 +60,7 @@ class LinearDescent:
 
     def _step(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """One step; returns the sum of the losses of each candidate."""
-        x = self.scale(inputs.flatten(0, -2))
+        x = inputs.flatten(0, -2)
         maps, logits = self._forward(x, len(labels))
         truth = F.one_hot(labels, self.classes).t().to(x.dtype)
         log_p = logits.view(-1, *truth.shape).log_softmax(1)
@@ -68,17 +68,24 @@ class LinearDescent:
         slope = log_p.exp_().sub_(truth).div_(len(labels)).view(len(self.weight), -1)
         if maps is not None:
             slope = ((maps > 0) * (slope / maps.shape[2])[:, :, None]).view(len(self.weight), -1)
-        gradient = slope @ x
+        of_bias, factor = slope.sum(1), self.scale.factor
+        gradient = torch.outer(of_bias, self.scale.mean).addmm_(slope, x, beta=-factor, alpha=factor)
         gradient.addcmul_(self.decays, self.weight)
         rates = self.rates * self.factor(self.step)
         _nesterov(self.weight, gradient, self.momentum, rates)
-        _nesterov(self.bias, slope.sum(1), self.bias_momentum, rates[:, 0])
+        _nesterov(self.bias, of_bias, self.bias_momentum, rates[:, 0])
         self.step += 1
         return losses
 
     def _forward(self, x: Tensor, images: int) -> tuple[Tensor | None, Tensor]:
-        """The class maps (candidates · K, N, cells), if any, and the logits (candidates · K, N)."""
-        answers = torch.addmm(self.bias[:, None], self.weight, x.t())  # x @ weight.t() takes three times as long
+        """The class maps (candidates · K, N, cells), if any, and the logits (candidates · K, N).
+
+        x is not scaled: to scale it would take as long as to multiply it. W x' + b = r W x + (b − r W mean).
+        """
+        factor = self.scale.factor
+        bias = self.bias - factor * (self.weight @ self.scale.mean)
+        # x @ weight.t() takes three times as long
+        answers = torch.addmm(bias[:, None], self.weight, x.t(), alpha=factor)
         if not self.maps:
             return None, answers
         maps = answers.view(len(self.weight), images, -1)
@@ -87,7 +94,7 @@ class LinearDescent:
     @torch.inference_mode()
     def logits(self, inputs: Tensor) -> Tensor:
         """(candidates, N, K)"""
-        _, logits = self._forward(self.scale(inputs.flatten(0, -2)), len(inputs))
+        _, logits = self._forward(inputs.flatten(0, -2), len(inputs))
         return logits.view(-1, self.classes, len(inputs)).transpose(1, 2)
 
     def take(self, point: int) -> Callable[[Head], None]:

@@ -292,6 +292,7 @@ BY_POSITION: dict[str, Case] = {
     "moveaxis": swapped(torch.moveaxis, ("source", "destination")),
     "t": Case((), [(lambda x: x.mean(1).t(), "to the order")], 1),
     "select": Case((), [(lambda x: x.select(1, 0), "select")]),
+    "unbind": Case((), [(lambda x: x.unbind(1)[0], "unbind")]),
     "expand": Case((), [(lambda x: x.expand(3, 4, *x.shape[2:]), "expand of a map")]),
     "__getitem__": Case(
         [

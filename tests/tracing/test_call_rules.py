@@ -131,6 +131,7 @@ MOVED = {
     "split": moved(lambda y: torch.cat(y.split((1, 3), 1)[::-1], 1)),
     "tensor_split": moved(lambda y: torch.cat(y.tensor_split((1, 3), 1)[::-1], 1)),
     "select": moved(lambda y: torch.stack([y.select(1, k) for k in ODD], 1)),
+    "unbind": moved(lambda y: torch.stack(y.unbind(1)[::-1], 1)),
     "__getitem__": moved(lambda y: y[:, ODD]),
     **{
         name: Case(

@@ -96,8 +96,9 @@ def explain(
     if isinstance(model, Classifier) and at is None:
         return replace(_known(model, images, classes, top_k, names), seen=seen)
     traced, location = locate_head(getattr(model, "_orig_mod", model), images, at)
-    explained = _made(traced, Placement.of(location), classes, top_k, names, location.grid, location.prefix)
-    if location.prefix and not explained.maps.any():
+    prefix = 0 if location.mixed else location.prefix
+    explained = _made(traced, Placement.of(location), classes, top_k, names, location.grid, prefix)
+    if prefix and not explained.maps.any():
         raise SplitError(
             f"at={at!r}: after this module the logits of {type(model).__name__} come from the first tokens alone (a "
             f"class token), so no position adds anything: name an earlier module, before the last attention"

@@ -99,10 +99,9 @@ class HeldScales:
 
     def _norm(self, call: TapeCall, norm: "HeldNorm") -> Callable[..., Any]:
         def held(x: Tensor, *_: Any, **__: Any) -> Tensor:
-            wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-            centred = norm.centre(wide)
-            scaled = centred * self._scale_of(call, lambda: norm.scale(centred))
-            return norm.shift(scaled).to(x.dtype)
+            centred = norm.centre(_wide(x))
+            scale = self._scale_of(call, lambda: norm.scale(centred))
+            return norm.shift(centred * scale).to(x.dtype)
 
         return held
 
@@ -115,6 +114,15 @@ class HeldNorm:
     centre: Callable[[Tensor], Tensor]
     scale: Callable[[Tensor], Tensor]
     shift: Callable[[Tensor], Tensor]
+
+    def of(self, x: Tensor, taken: Tensor) -> Tensor:
+        """Of x, with the scale of what the norm took."""
+        scale = self.scale(self.centre(_wide(taken)))
+        return self.shift(self.centre(_wide(x)) * scale).to(x.dtype)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _itself(x: Tensor) -> Tensor:

@@ -15,13 +15,17 @@ from gapstone.tracing.tape import Slot, Tape, TapeCall, leaves
 
 MOVES = (ops.Concat, ops.Copy, ops.Dropout, ops.Permute, ops.Reshape, ops.Slice, ops.Chunk, ops.Squeeze)
 """Calls that move numbers, and change none. A dropout that drops is refused before."""
+LAYERS = (ops.BatchNorm, ops.Convolution, ops.LinearLayer)
+"""Calls whose constants are parameters: the same for all images, whatever their shape."""
 EXTREMES = frozenset(["amax", "amin", "max", "min"])
 
 
-def is_linear(call: TapeCall, tape: Tape) -> bool:
-    """In the tensors of the tape that it takes."""
+def is_linear(call: TapeCall, tape: Tape, each_image: bool = False) -> bool:
+    """In the tensors of the tape that it takes. each_image: its constants may be each image's own."""
     rule = RULES.get(type(call.operation))
-    return rule is not None and rule(call.operation, call, tape)
+    if rule is None or not rule(call.operation, call, tape):
+        return False
+    return each_image or isinstance(call.operation, LAYERS) or _same_for_all(call, tape)
 
 
 def is_homogeneous(op: Operation, inputs: int) -> bool:
@@ -39,7 +43,7 @@ def is_only_input(call: TapeCall, value: object) -> bool:
 
 
 def _move(op: Operation, call: TapeCall, tape: Tape) -> bool:
-    return _same_for_all(call, tape)
+    return True
 
 
 def _same_for_all(call: TapeCall, tape: Tape) -> bool:
@@ -50,30 +54,28 @@ def _same_for_all(call: TapeCall, tape: Tape) -> bool:
 
 
 def _reduce(op: ops.Reduce, call: TapeCall, tape: Tape) -> bool:
-    return op.function in ("mean", "sum") and _same_for_all(call, tape)
+    return op.function in ("mean", "sum")
 
 
 def _expand(op: ops.Expand, call: TapeCall, tape: Tape) -> bool:
-    return op.function == "expand" and _same_for_all(call, tape)
+    return op.function == "expand"
 
 
 def _cast(op: ops.Cast, call: TapeCall, tape: Tape) -> bool:
     was, now = tape.types[call.input_slots[0]], tape.types[call.slots[0]]
-    return now.is_floating_point and now.itemsize >= was.itemsize and _same_for_all(call, tape)
+    return now.is_floating_point and now.itemsize >= was.itemsize
 
 
 def _elementwise(op: ops.Elementwise, call: TapeCall, tape: Tape) -> bool:
     if op.function == "mul":
-        linear = len(call.input_slots) == 1
-    elif op.function == "div":
-        linear = is_only_input(call, op.input) and op.rounding_mode is None
-    else:
-        linear = op.function in ("add", "sub", "neg")
-    return linear and _same_for_all(call, tape)
+        return len(call.input_slots) == 1
+    if op.function == "div":
+        return is_only_input(call, op.input) and op.rounding_mode is None
+    return op.function in ("add", "sub", "neg")
 
 
 def _matrix_product(op: ops.MatrixProduct, call: TapeCall, tape: Tape) -> bool:
-    return op.function in ("matmul", "mm") and len(call.input_slots) == 1 and _same_for_all(call, tape)
+    return op.function in ("matmul", "mm") and len(call.input_slots) == 1
 
 
 def _layer(op: ops.Convolution | ops.LinearLayer, call: TapeCall, tape: Tape) -> bool:

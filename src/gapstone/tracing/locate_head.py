@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from gapstone.runtime.eval_mode import eval_mode
 from gapstone.tracing.geometry import Geometry
 from gapstone.tracing.tape import SplitError, Tape, TapeStart
+from gapstone.tracing.token_head import TokenHead
+from gapstone.tracing.token_search import GraphTracer, last_mixed
 from gapstone.tracing.trace import HeadTracer, TapeRecorder
 from gapstone.tracing.traced_head import TracedHead
 
@@ -31,6 +33,8 @@ class HeadLocation:
     """Of tokens: the cells they were before they stood in a row."""
     prefix: int = 0
     """Tokens before those of the grid."""
+    mixed: bool = False
+    """The tokens hear each other before the logits are made: a class token answers, or attention pools."""
 
 
 _locations: WeakKeyDictionary[nn.Module, dict[Any, HeadLocation]] = WeakKeyDictionary()
@@ -53,6 +57,11 @@ def locate_head(model: nn.Module, images: Tensor, at: str | None = None) -> tupl
                 return head, known[key]
             known.pop(key, None)  # the model went another way this time: look again
         tracer, logits = _traced(model, images, module)
+        if at is None and _is_unseen(tracer, logits) and (location := _mixed(tracer, logits, model, images)):
+            head = _again(model, images, location)
+            if head is not None and head.additive:
+                _remember(known, key, location)
+                return head, location
         tape = _checked(tracer, logits, model, images, at)
         grid, prefix = _arranged(tracer, tape, model, images, at)
         cells = tuple(tape.map.shape[axis] for axis in tape.axes)
@@ -64,6 +73,23 @@ def locate_head(model: nn.Module, images: Tensor, at: str | None = None) -> tupl
     if at is None:
         _remember(known, key, location)
     return head, location
+
+
+def _is_unseen(tracer: HeadTracer, logits: Tensor) -> bool:
+    """Whether the logits do not come from one pooled map alone."""
+    return tracer.tape is None or tracer.tape.slot(logits) is None or tracer.tape.foreign is not None
+
+
+def _mixed(tracer: GraphTracer, logits: Tensor, model: nn.Module, images: Tensor) -> HeadLocation | None:
+    """The tokens that enter the last block in which a class token, or an attention pool, hears of them."""
+    cuts = [] if images.is_meta else tracer.cuts(logits)
+    cut = last_mixed(model, images[:1], cuts)
+    if cut is None:
+        return None
+    positions = cut.positions
+    return HeadLocation(
+        cut.start, cut.cells, tuple(images.shape[2:]), None, positions.grid or cut.cells, positions.prefix, mixed=True
+    )
 
 
 def _arranged(
@@ -103,7 +129,7 @@ def _again(model: nn.Module, images: Tensor, location: HeadLocation) -> TracedHe
         if tuple(tape.map.shape[axis] for axis in tape.axes) != location.cells:
             return None
         if not tape.changed:
-            return TracedHead(tape, logits)
+            return TokenHead(tape, logits, location.prefix) if location.mixed else TracedHead(tape, logits)
     return None
 
 
@@ -122,8 +148,8 @@ def locate_features(features: nn.Module, images: Tensor) -> tuple[Tensor, HeadLo
     return maps, location
 
 
-def _traced(model: nn.Module, images: Tensor, at: nn.Module | None) -> tuple[HeadTracer, Tensor]:
-    tracer = HeadTracer(images, out_of=at)
+def _traced(model: nn.Module, images: Tensor, at: nn.Module | None) -> tuple[GraphTracer, Tensor]:
+    tracer = GraphTracer(images, out_of=at)
     try:
         with tracer if at is None else tracer.followed():
             out = model(images)

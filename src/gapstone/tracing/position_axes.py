@@ -89,9 +89,10 @@ def position_axes(
     for axis in (1, 2) if channels is None else (3 - channels,):
         if grid := (grids | rows).get(x.shape[axis]):
             return PositionAxes((axis,), grid)
-    before = {x.shape[1] - n: grid for n, grid in grids.items() if 0 < x.shape[1] - n <= PREFIX}
-    if before and channels in (None, 2):
-        return PositionAxes((1,), before[min(before)], min(before))
+    for seen in (grids, rows) if channels in (None, 2) else ():
+        before = {x.shape[1] - n: grid for n, grid in seen.items() if 0 < x.shape[1] - n <= PREFIX}
+        if before:
+            return PositionAxes((1,), before[min(before)], min(before))
     return None
 
 

@@ -82,6 +82,7 @@ class Tape:
         """A call that brings in something of the image which did not come through the map."""
         self._before = None if copy else snapshot(x)
         self._live: list[Tensor] = []  # kept alive: slots are known by identity
+        self._versions: list[int | Tensor | None] = []
         self._slots: dict[int, int] = {}
         self._number(x)
 
@@ -101,6 +102,14 @@ class Tape:
         """Whether the map was changed in place after it was taken."""
         return changed(self.map, self._before)
 
+    @torch.no_grad()
+    def values(self) -> dict[int, Tensor]:
+        """All tensors by slot, as the calls made them; anew where the model may have changed some of them in place."""
+        made = list(zip(self._live[1:], self._versions[1:], strict=True))
+        if any(before is None or changed(x, before) for x, before in made):
+            return self.replay(self.map.clone())
+        return dict(enumerate([self.map, *self._live[1:]]))
+
     @property
     def start(self) -> TapeStart:
         return TapeStart(self.begin, self.calls[0].name, self.which, self.axes)
@@ -110,6 +119,7 @@ class Tape:
 
     def _number(self, x: Tensor) -> int:
         self._live.append(x)
+        self._versions.append(snapshot(x))
         self.shapes.append(x.shape)
         self.types.append(x.dtype)
         self._slots[id(x)] = len(self._live) - 1

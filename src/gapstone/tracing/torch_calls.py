@@ -158,6 +158,10 @@ def _split(function: str, input: object, sections: object = None, dim: int = 0, 
     return ops.Chunk(function, dim)
 
 
+def _unbind(input: object, dim: int = 0) -> ops.Slice:
+    return ops.Slice("unbind", (dim,), None)
+
+
 def _permute(input: Shaped, *dims: Any, **named: Any) -> ops.Permute:
     given = dims or (named["dims"],)
     return ops.Permute(
@@ -312,6 +316,7 @@ CALLS: dict[str, Reader] = {
     "__getitem__": _slice,
     "select": _select,
     **{name: partial(_split, name) for name in ("chunk", "split", "tensor_split")},
+    "unbind": _unbind,
     **{name: partial(ops.Concat, "cat") for name in ("cat", "concat", "concatenate")},
     "stack": partial(ops.Concat, "stack"),
     "pad": _pad,

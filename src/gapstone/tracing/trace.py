@@ -98,6 +98,8 @@ class HeadTracer(Tracer):
             self.channels[y] = channel_axis(op, inputs, self.channels, y)
         if isinstance(op, ops.Reshape) and len(inputs) == 1:
             self._stands(shape, outs[0].shape)
+        if len(inputs) == 1 and isinstance(op, ops.Reshape | ops.Rearrange) and len(outs) == 1:
+            self._cut_into_patches(op, shape, outs[0].shape)
         if outs and not self._goes_on(op, func, args, kwargs, inputs, outs) and not self.named:
             self._begins(op, func, args, kwargs, shape, place, inputs[0], outs)
         return out
@@ -118,6 +120,17 @@ class HeadTracer(Tracer):
             # in the picture's proportions: else it may be the heads of an attention
             if alike and row[axis] == cells[0] * cells[1] and cells[0] * self.size[1] == cells[1] * self.size[0]:
                 self.rows[row[axis]] = cells
+
+    def _cut_into_patches(self, op: ops.Operation, a: Sequence[int], b: Sequence[int]) -> None:
+        """(N, C, H, W) become (N, C, h, p, w, p), or by `unfold` (N, C·p·p, h·w): tokens that are patches of a map."""
+        if not len(a) == self.dims == 4:
+            return
+        if isinstance(op, ops.Reshape) and len(b) == 6 and (b[2] * b[3], b[4] * b[5]) == tuple(a[2:]):
+            self.rows[b[2] * b[4]] = (b[2], b[4])
+        elif op.function == "unfold" and len(b) == 3:
+            h = round((b[2] * a[2] / a[3]) ** 0.5)
+            if h and b[2] % h == 0 and h * a[3] == b[2] // h * a[2]:  # as many as fit the map's proportions
+                self.rows[b[2]] = (h, b[2] // h)
 
     def position_axes(self, x: Tensor) -> PositionAxes | None:
         """Which dimensions of a tensor of this pass are positions."""

@@ -53,10 +53,10 @@ class Pooling:
 class TracedHead:
     """Everything after the last map of one forward pass: logits, and what each position has in them.
 
-    tape, logits: of that pass.
+    tape, logits: of that pass. held: what is held, where it is more than norms' scales.
     """
 
-    def __init__(self, tape: Tape, logits: Tensor) -> None:
+    def __init__(self, tape: Tape, logits: Tensor, held: HeldScales | None = None) -> None:
         out = tape.slot(logits)
         if out is None:
             raise SplitError("the logits do not come from the map")
@@ -65,7 +65,7 @@ class TracedHead:
                 "the head drops units at random in eval mode, too, so no map explains it: "
                 "F.dropout(x, p, training=self.training)"
             )
-        self.tape, self.held = tape, HeldScales(tape)
+        self.tape, self.held = tape, HeldScales(tape) if held is None else held
         self.out, self.end = self._end(out)
         """The slot of the logits, and the function that the model applies to them at its end."""
         self.logits = logits.detach() if self.end is None else self._again()[self.out]
@@ -204,14 +204,18 @@ class TracedHead:
     def _of_nothing(self, held: bool) -> Tensor:
         instead = self.held.functions if held else None
         if not self.poolings:
-            made = self.tape.replay(torch.zeros_like(self.tape.map), instead=instead)
+            made = self.tape.replay(self._nothing(), instead=instead)
         else:
-            nothing = {
+            empty = {
                 p.slot: torch.zeros(self.tape.shapes[p.slot], dtype=self.map.dtype, device=self.map.device)
                 for p in self.poolings
             }
-            made = self.tape.replay(self.tape.map, nothing, self._rest(), instead)
+            made = self.tape.replay(self.tape.map, empty, self._rest(), instead)
         return made[self.out].float().nan_to_num(0.0, 0.0, 0.0)
+
+    def _nothing(self) -> Tensor:
+        """An empty map."""
+        return torch.zeros_like(self.tape.map)
 
     def maps(self, classes: Tensor | None) -> Tensor:
         """(N, K, *cells), of the classes (N, K), `MEAN` among them, or of all."""

@@ -1,0 +1,206 @@
+"""Where a class token hears of the patches for the last time: the tokens that enter that block.
+
+Some tensors of a forward pass are passed by all that comes from the images: the tokens between two blocks of a ViT,
+where residuals have met, and not what stands within a block. Of these cuts, the last whose patch tokens still change the
+logits is what enters the last block that mixes patches into the class token: after it, the logits come from the first
+tokens alone. So it is found by two questions to the pass, and by no names: which tensors does every way pass, and on
+which of their tokens do the logits depend (by a gradient that is exactly 0 elsewhere).
+
+Where the patches stand still while the class token hears them several times (the class attention of CaiT and XCiT, the
+mean that CLIP's attention pool puts before the patches), the cut before the first of these is taken.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from gapstone.tracing.position_axes import PositionAxes
+from gapstone.tracing.tape import Tape, TapeStart, tensors
+from gapstone.tracing.torch_calls import name_of
+from gapstone.tracing.trace import Arguments, Function, HeadTracer, Keywords, TapeRecorder
+
+WINDOWS = (8, 32, 10**6)
+"""How many of the last cuts are looked at, and how many where they do not suffice: what follows them is kept in memory."""
+
+
+@dataclass
+class Node:
+    """A tensor of the pass that depends on the images."""
+
+    made: tuple[int, int]
+    """The number of the call that made it, and which of its tensors it is."""
+    parents: list[int]
+    positions: PositionAxes | None = None
+    cells: tuple[int, ...] = ()
+    start: TapeStart | None = None
+    """The first call that takes it."""
+
+
+@dataclass(frozen=True)
+class TokenCut:
+    """A tensor that all ways from the images to the logits pass, and whose tokens are known."""
+
+    made: tuple[int, int]
+    start: TapeStart
+    positions: PositionAxes
+    cells: tuple[int, ...]
+    """Its sizes along its dimensions of positions, the prefix counted."""
+
+
+class GraphTracer(HeadTracer):
+    """A `HeadTracer` that remembers which tensor was made of which: numbers alone, the tensors go as they do."""
+
+    def __init__(self, images: Tensor, into: nn.Module | None = None, out_of: nn.Module | None = None) -> None:
+        super().__init__(images, into, out_of)
+        self.nodes: list[Node] = [Node((0, 0), [])]
+        self.numbers: Any = WeakTensorKeyDictionary()
+        self.numbers[images] = 0
+
+    def call(self, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+        given = tensors((args, kwargs))
+        parents = [self.numbers[x] for x in given if x in self.numbers]
+        for which, x in enumerate(given):
+            if x in self.numbers and self.nodes[self.numbers[x]].start is None:
+                self._first(self.nodes[self.numbers[x]], x, TapeStart(self.count + 1, name_of(func), which, ()))
+        out = super().call(func, args, kwargs)
+        if parents:
+            for which, y in enumerate(tensors(out)):
+                self.numbers[y] = len(self.nodes)
+                self.nodes.append(Node((self.count, which), parents))
+        return out
+
+    def _first(self, node: Node, x: Tensor, start: TapeStart) -> None:
+        node.start = start
+        positions = self.position_axes(x) if x.dim() > 2 else None
+        # a grid that was seen: where nothing but a shape says it, it may be an attention's heads
+        if positions is not None and (positions.grid is not None or self.geometries.get(x) is not None):
+            node.positions = positions
+            node.start = replace(start, axes=positions.axes)
+            node.cells = tuple(x.shape[axis] for axis in positions.axes)
+
+    def cuts(self, logits: Tensor) -> list[TokenCut]:
+        """In the order of the pass; none where the logits do not come from the images."""
+        if logits not in self.numbers:
+            return []
+        end = self.numbers[logits]
+        needed = _all_parents(end, self.nodes)
+        far, found = 0, []  # the furthest that an earlier tensor reaches
+        children: dict[int, int] = {}
+        for number in needed:
+            for parent in self.nodes[number].parents:
+                children[parent] = max(children.get(parent, 0), number)
+        for number in needed:
+            node = self.nodes[number]
+            if far <= number < end and number and node.positions is not None and node.start is not None:
+                found.append(TokenCut(node.made, node.start, node.positions, node.cells))
+            far = max(far, children.get(number, 0))
+        return found
+
+
+def _all_parents(end: int, nodes: Sequence[Node]) -> list[int]:
+    needed, ahead = {end}, [end]
+    while ahead:
+        for parent in nodes[ahead.pop()].parents:
+            if parent not in needed:
+                needed.add(parent)
+                ahead.append(parent)
+    return sorted(needed)
+
+
+class CutRecorder(TapeRecorder):
+    """A `TapeRecorder` that also says which slot of its tape is the answer of which call."""
+
+    def __init__(self, start: TapeStart) -> None:
+        super().__init__(start, copy=True)
+        self.slots: dict[tuple[int, int], int] = {}
+
+    def call(self, func: Function, args: Arguments, kwargs: Keywords) -> Any:
+        before = 0 if self.tape is None else len(self.tape.calls)
+        out = super().call(func, args, kwargs)
+        if self.tape is not None and len(self.tape.calls) > before:
+            for which, slot in enumerate(self.tape.calls[-1].slots):
+                self.slots[self.count, which] = slot
+        return out
+
+
+def last_mixed(model: nn.Module, image: Tensor, cuts: Sequence[TokenCut]) -> TokenCut | None:
+    """The tokens that enter the last block in which the logits hear of patches; None where there are none.
+
+    image: one, (1, C, H, W); the model runs once more, or a few times where its blocks have many parts.
+    """
+    for window in WINDOWS:
+        chosen = cuts[-window:]
+        if not chosen:
+            return None
+        recorder = CutRecorder(chosen[0].start)
+        with torch.no_grad(), recorder:
+            out = model(image)
+        logits = getattr(out, "logits", out)
+        tape = recorder.tape
+        if tape is None or tape.slot(logits) is None:
+            return None
+        with torch.inference_mode(False), torch.enable_grad():
+            found = _search(tape, tape.slot(logits), recorder.slots, chosen)
+        if found is not None or window >= len(cuts):
+            return found
+    return None
+
+
+def _search(
+    tape: Tape, out: int | None, slots: dict[tuple[int, int], int], cuts: Sequence[TokenCut]
+) -> TokenCut | None:
+    made = tape.replay(tape.map.detach().clone().requires_grad_() * 1)
+    # the map itself was made before the tape began
+    values = [made[slots.get(cut.made, 0)] for cut in cuts]
+    assert out is not None
+    hears = [_patches_heard(g, cut) for g, cut in zip(_gradients(made[out], values), cuts, strict=True)]
+    if not any(hears):
+        return None
+    last = max(number for number, heard in enumerate(hears) if heard)
+    return cuts[_before_the_first(values, cuts, last)]
+
+
+def _before_the_first(values: Sequence[Tensor], cuts: Sequence[TokenCut], last: int) -> int:
+    """Back from `last` over blocks in which the first tokens hear of patches, and no patch hears of another."""
+    place = last - 1
+    while place >= 0 and cuts[last].positions.prefix:
+        now, before = _rows(values[last], cuts[last].positions), values[place]
+        prefix, middle = cuts[last].positions.prefix, (now.shape[1] + cuts[last].positions.prefix) // 2
+        (of_patch,) = _gradients(now[:, middle], [before])
+        touched = _touched(of_patch, cuts[place])
+        if touched is None or touched - {middle - prefix}:
+            break
+        (of_first,) = _gradients(now[:, :prefix], [before])
+        if _patches_heard(of_first, cuts[place]):
+            last = place
+        place -= 1
+    return last
+
+
+def _gradients(y: Tensor, of: Iterable[Tensor]) -> list[Tensor | None]:
+    """Of a sum with weights that no symmetry takes away."""
+    weights = torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype, device=y.device).view(y.shape)
+    return list(torch.autograd.grad((y * weights).sum(), list(of), retain_graph=True, allow_unused=True))
+
+
+def _rows(x: Tensor, positions: PositionAxes) -> Tensor:
+    """(N, tokens, C): those of no position first."""
+    n = len(positions.axes)
+    moved = x.movedim(positions.axes, tuple(range(1, n + 1)))
+    return moved.flatten(1, n).flatten(2)
+
+
+def _touched(gradient: Tensor | None, cut: TokenCut) -> set[int] | None:
+    """The patches that something depends on; None where nothing is known."""
+    if gradient is None:
+        return None
+    rows = _rows(gradient, cut.positions)[0, cut.positions.prefix :]
+    return set((rows != 0).any(1).nonzero().flatten().tolist())
+
+
+def _patches_heard(gradient: Tensor | None, cut: TokenCut) -> bool:
+    return bool(_touched(gradient, cut))

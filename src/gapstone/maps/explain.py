@@ -98,7 +98,7 @@ def explain(
     traced, location = locate_head(getattr(model, "_orig_mod", model), images, at)
     prefix = 0 if location.mixed else location.prefix
     explained = _made(traced, Placement.of(location), classes, top_k, names, location.grid, prefix)
-    if prefix and not explained.maps.any():
+    if at is not None and location.prefix and not explained.maps.any():
         raise SplitError(
             f"at={at!r}: after this module the logits of {type(model).__name__} come from the first tokens alone (a "
             f"class token), so no position adds anything: name an earlier module, before the last attention"

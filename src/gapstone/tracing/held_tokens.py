@@ -7,7 +7,7 @@ With these as numbers of the image, all that follows the tokens is linear in eac
     gated unit  f(a) · b            f(a) is held, b is not
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,10 +20,10 @@ from gapstone.tracing.mixing import PRODUCTS, Mixing, mixing_of
 from gapstone.tracing.tape import Slot, Tape, TapeCall, leaves
 
 GATES = "the gates of activations"
-THROUGH_ZERO = frozenset(
-    """relu relu6 elu celu selu leaky_relu gelu silu mish hardswish tanh hardtanh softsign erf tanhshrink softshrink
-    hardshrink""".split()
-)
+THROUGH_ZERO = frozenset([
+    "relu", "relu6", "elu", "celu", "selu", "leaky_relu", "gelu", "silu", "mish", "hardswish", "tanh", "hardtanh",
+    "softsign", "erf", "tanhshrink", "softshrink", "hardshrink",
+])  # fmt: skip
 """Activations that answer 0 to 0: x times a gate."""
 NUMBERS = frozenset(["sigmoid", "hardsigmoid", "softplus"])
 """Activations that do not: what they give is a gate itself."""
@@ -58,6 +58,16 @@ class HeldTokens(HeldScales):
         if isinstance(call.operation, ops.MatrixProduct):
             return call.operation.function in PRODUCTS and len(self.varies(call)) == 1
         return is_linear(call, self.tape, each_image=True)
+
+    def descriptions(self, calls: Sequence[TapeCall]) -> tuple[str, ...]:
+        """Also of what made the numbers that these calls take: a softmax is before the product that it weighs."""
+        made_by = {slot: call for call in self.tape.calls for slot in call.slots}
+        found, ahead = set(calls), list(calls)
+        while ahead:
+            taken = [made_by[slot] for slot in ahead.pop().input_slots if slot in self.constant]
+            ahead += [call for call in taken if call not in found and call not in self._descriptions]
+            found |= set(taken)
+        return super().descriptions([call for call in self.tape.calls if call in found])
 
     def _look_at(self, call: TapeCall) -> None:
         op, name = call.operation, call.operation.function
@@ -134,8 +144,10 @@ def _given(call: TapeCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ite
 
 def gate_of(call: TapeCall, taken: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """What an activation, or a gated linear unit, makes of args[0] with the gate of what it took."""
+    x: Tensor = args[0]
     if isinstance(call.operation, ops.Glu):
         dim = call.operation.dim
-        return args[0].chunk(2, dim)[0] * taken.chunk(2, dim)[1].sigmoid()
+        return x.chunk(2, dim)[0] * taken.chunk(2, dim)[1].sigmoid()
     near = torch.where(taken == 0, TINY, taken)  # at 0 the slope there
-    return args[0] * (call.function(near.clone(), *args[1:], **kwargs) / near)
+    gate: Tensor = call.function(near.clone(), *args[1:], **kwargs) / near
+    return x * gate

@@ -1,6 +1,6 @@
 """A model's last map and head for a batch of images: located by tracing one forward pass, remembered for the next."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -56,18 +56,26 @@ def locate_head(model: nn.Module, images: Tensor, at: str | None = None) -> tupl
             if head is not None:
                 return head, known[key]
             known.pop(key, None)  # the model went another way this time: look again
-        tracer, logits = _traced(model, images, module)
-        if at is None and _is_unseen(tracer, logits) and (location := _mixed(tracer, logits, model, images)):
-            head = _again(model, images, location)
-            if head is not None and head.additive:
+        for _ in range(2):  # the first pass of some models makes tables that the later ones use
+            tracer, logits = _traced(model, images, module)
+            if at is not None or not _is_unseen(tracer, logits):
+                break
+            location = _mixed(tracer, logits, model, images)
+            head = None if location is None else _again(model, images, location)
+            if location is not None and head is not None and head.additive:
                 _remember(known, key, location)
                 return head, location
+            if location is None or head is not None:
+                break
         tape = _checked(tracer, logits, model, images, at)
         grid, prefix = _arranged(tracer, tape, model, images, at)
         cells = tuple(tape.map.shape[axis] for axis in tape.axes)
         geometry = tracer.geometries.get(tape.map)
         location = HeadLocation(tape.start, cells, tuple(images.shape[2:]), geometry, grid, prefix)
         head = TracedHead(tape, logits) if not tape.changed else _again(model, images, location)
+        if head is not None and at is not None and grid is not None and (prefix or not head.additive):
+            mixed = TokenHead(head.tape, logits, prefix)
+            head, location = (mixed, replace(location, mixed=True)) if mixed.additive else (head, location)
     if head is None:
         raise SplitError(f"{type(model).__name__} goes another way each time, and changes its last map in place")
     if at is None:
@@ -110,7 +118,8 @@ def _arranged(
         if images.dim() > 3 and len(tape.axes) == 1:
             raise SplitError(
                 f"the last map of {type(model).__name__} has its {tape.map.shape[tape.axes[0]]} positions in one row, "
-                f"which was never seen as a grid over the images"
+                f"which was never seen as a grid over the images (they may be in another order): to draw them where "
+                f'they lie, name a module that gives a map (N, C, h, w): explain(model, images, at="layer4")'
             )
         return None, 0
     tape.axes = positions.axes
@@ -188,8 +197,8 @@ def _last_names(model: nn.Module) -> list[str]:
 def _checked(tracer: HeadTracer, logits: Tensor, model: nn.Module, images: Tensor, at: str | None) -> Tape:
     tape, who = tracer.tape, type(model).__name__
     way = (
-        'name the module whose output is the last feature map: explain(model, images, at="layer4"); where a class '
-        f"token answers, the last block but one. The last modules are {', '.join(_last_names(model))}"
+        'name the module whose output is the last feature map: explain(model, images, at="layer4"). The last modules '
+        f"are {', '.join(_last_names(model))}"
     )
     if tape is None and at is not None:
         raise SplitError(
@@ -203,8 +212,8 @@ def _checked(tracer: HeadTracer, logits: Tensor, model: nn.Module, images: Tenso
     if tape is None or tape.slot(logits) is None:
         seen = "; ".join(tracer.reductions[-3:]) or "none"
         raise SplitError(
-            f"no last feature map was found in {who}: its logits do not come from a pooled or flattened map alone "
-            f"(a class token, or attention over positions?). Seen: {seen}. If it has one, {way}"
+            f"no last feature map was found in {who}: its logits come from no one map that is pooled, flattened, or "
+            f"heard by a class token (from several maps together?). Seen: {seen}. If it has one, {way}"
         )
     if tape.foreign:
         raise SplitError(

@@ -2,7 +2,8 @@
 
     out = finish(weights @ heads(value))
 
-As torch has it in one call, scaled_dot_product_attention and nn.MultiheadAttention, or as a product of held weights.
+As torch has it in one call, scaled_dot_product_attention and nn.MultiheadAttention; as a product of held weights; as a
+mean.
 """
 
 import inspect
@@ -45,6 +46,8 @@ def mixing_of(call: TapeCall) -> Mixing | None:
         return _fused(call)
     if call.operation.function == "multi_head_attention_forward":
         return _torch(call)
+    if isinstance(call.operation, ops.Reduce):
+        return _averaged(call, call.operation)
     if isinstance(call.operation, ops.MatrixProduct) and call.operation.function in PRODUCTS and len(call.args) > 1:
         left, right = call.args[:2]
         if isinstance(left, Slot) and isinstance(right, Slot):
@@ -64,6 +67,23 @@ def attention_weights(
 
 def _same(x: Tensor, linear: bool) -> Tensor:
     return x
+
+
+def _averaged(call: TapeCall, op: ops.Reduce) -> Mixing | None:
+    """mean, sum: all with the same weight."""
+    value = call.args[0] if call.args else call.kwargs.get("input")
+    if not isinstance(value, Slot) or op.dims != (value.dim() - 2,) or op.function not in ("mean", "sum"):
+        return None
+
+    def weights(values: Mapping[int, Tensor], rows: int | None) -> Tensor:
+        x = values[value.number]
+        each = x.new_ones(*x.shape[:-2], 1, x.shape[-2])
+        return each / x.shape[-2] if op.function == "mean" else each
+
+    def finish(x: Tensor, linear: bool) -> Tensor:
+        return x if op.keepdim else x.squeeze(-2)
+
+    return Mixing(value, -2, weights, _same, finish)
 
 
 def _fused_arguments(query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0,
@@ -101,18 +121,21 @@ def _torch(call: TapeCall) -> Mixing | None:
         filled |= {"query": filled["query"][:rows], "need_weights": True, "average_attn_weights": False}
         if filled.get("attn_mask") is not None:
             filled["attn_mask"] = filled["attn_mask"][..., :rows, :]
-        return call.function(**filled)[1]
+        made: Tensor = call.function(**filled)[1]
+        return made
 
     separate, bias = given.get("use_separate_proj_weight"), given["in_proj_bias"]
     into = given["v_proj_weight"] if separate else given["in_proj_weight"].chunk(3)[2]
     into_bias = None if bias is None else bias.chunk(3)[2]
 
     def heads(x: Tensor, linear: bool) -> Tensor:
-        return F.linear(x, into, None if linear else into_bias).unflatten(-1, (given["num_heads"], -1)).permute(1, 2, 0, 3)
+        made = F.linear(x, into, None if linear else into_bias)
+        return made.view(*made.shape[:2], given["num_heads"], -1).permute(1, 2, 0, 3)
 
     def finish(x: Tensor, linear: bool) -> Tensor:
         out_bias = None if linear else given["out_proj_bias"]
-        return F.linear(x.permute(2, 0, 1, 3).flatten(2), given["out_proj_weight"], out_bias)
+        made: Tensor = F.linear(x.permute(2, 0, 1, 3).flatten(2), given["out_proj_weight"], out_bias)
+        return made
 
     return Mixing(value, 0, weights, heads, finish)
 

@@ -25,11 +25,14 @@ from gapstone.heads.contributions import MEAN
 from gapstone.tracing import operations as ops
 from gapstone.tracing.held_scales import NORMS
 from gapstone.tracing.held_tokens import THROUGH_ZERO, HeldTokens, gate_of
+from gapstone.tracing.jacobian import jacobian
+from gapstone.tracing.linearity import MOVES as MOVED
 from gapstone.tracing.mixing import mixing_of
 from gapstone.tracing.tape import Slot, Tape, TapeCall, replaced, tensors
 from gapstone.tracing.token_rows import NotInRowsError, Rows, full_index, token_rows
 
-FIRST, PATCHES = "first", "patches"
+FIRST, PATCHES, SILENT = "first", "patches", "a silent patch"
+"""The two lanes; and that of patches in a single row, where they all would be alike."""
 MEMORY = 1 << 24
 """Numbers at most of what a call makes for a chunk of positions."""
 
@@ -90,6 +93,9 @@ class TokenLanes:
                         raise NotInRowsError(f"{call.name} among patches")
                     steps.append(step)
                     needed.update(self._needs(step))
+        for step in steps:
+            for slot in step.call.slots:
+                self._rows(slot)  # known, or this is not the form
         return steps[::-1]
 
     def _needs(self, step: Step) -> Iterator[tuple[int, Lane]]:
@@ -127,6 +133,8 @@ class TokenLanes:
             left = call.args[0]
             if isinstance(left, Slot) and left.number in varies and left.dim() - 1 in self._rows(left.number):
                 raise NotInRowsError(f"{call.name} of the patches from the left")
+        if isinstance(call.operation, ops.BatchNorm | ops.Convolution):
+            raise NotInRowsError(call.name)  # they bring constants of their own
         if call.name.startswith("__i") or (call.name.endswith("_") and not call.name.startswith("__")):
             raise NotInRowsError(f"{call.name} works in place")
         return False
@@ -153,29 +161,64 @@ class TokenLanes:
             heard[call] = mixing.of_patches @ mixing.heads(silent, False)
         return self._run({0: self._lane(self.tape.map, 0, FIRST)}, heard)[self.out]
 
-    @torch.no_grad()
     def parts(self, classes: Tensor | None) -> Tensor:
         """(N, K, J): of the classes (N, K), `MEAN` among them, or of all."""
-        nothing = {0: torch.zeros_like(self._lane(self.tape.map, 0, FIRST))}
-        spoken = []
-        for mixing in self.mixing.values():
-            weights = mixing.of_patches.movedim(-1, 0)[..., None]
-            spoken.append((weights, mixing.heads(self._own_values[mixing.value.number], True).movedim(-2, 0)))
+        few = classes is not None and classes.shape[1] < self.positions
+        return torch.cat(list(self._backward(classes) if few else self._forward(classes)), 1 if few else 2)
 
-        def logits(*heard: Tensor) -> Tensor:
-            return self._run(nothing, dict(zip(self.mixing, heard, strict=True)), FIRST, True)[self.out]
+    def _backward(self, classes: Tensor | None) -> Iterator[Tensor]:
+        """Of few classes: how much each of their logits changes with what is heard, times what each patch says."""
+        with torch.inference_mode(False), torch.enable_grad():
+            heard = [torch.zeros_like(w[0] * v[0][..., None, :]).requires_grad_() for w, v in self._spoken]
+            logits = self._of_heard(*(x * 1 for x in heard))
+        for gradients in jacobian(logits, heard, classes, None):
+            parts = [_said(*spoken, g.float()) for spoken, g in zip(self._spoken, gradients, strict=True)]
+            yield parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
-        pieces, chunk = [], self._chunk()
+    @torch.no_grad()
+    def _forward(self, classes: Tensor | None) -> Iterator[Tensor]:
+        """Of all classes: what each patch says, through the first lane, in one batch of small rows."""
+        chunk = self._chunk()
         for begin in range(0, self.positions, chunk):
-            part = slice(begin, begin + chunk)
-            heard = [weights[part] * values[part][..., None, :] for weights, values in spoken]
-            pieces.append(_chosen(torch.vmap(logits)(*heard).float(), classes))
-        return torch.cat(pieces).permute(1, 2, 0)
+            heard = [w[begin : begin + chunk] * v[begin : begin + chunk][..., None, :] for w, v in self._spoken]
+            yield _chosen(torch.vmap(self._of_heard)(*heard).float(), classes).permute(1, 2, 0)
+
+    def _of_heard(self, *heard: Tensor) -> Tensor:
+        """What the first tokens hear, without constants, becomes in the logits."""
+        nothing = {0: torch.zeros_like(self._lane(self.tape.map, 0, FIRST))}
+        return self._run(nothing, dict(zip(self.mixing, heard, strict=True)), FIRST, True)[self.out]
 
     @cached_property
+    def _spoken(self) -> list[tuple[Tensor, Tensor]]:
+        """By mixing, with which weights each patch is heard, (J, …, R, 1), and what it says, (J, …, D)."""
+        spoken = []
+        for mixing in self.mixing.values():
+            says = mixing.heads(self._own_values[mixing.value.number], True).movedim(-2, 0)
+            spoken.append((mixing.of_patches.movedim(-1, 0)[..., None], says))
+        return spoken
+
+    @cached_property
+    @torch.no_grad()
     def _own_values(self) -> Made:
-        """The lane of patches without constants: what each patch itself brings."""
+        """By slot that is heard, what each patch itself brings: without constants."""
+        slots = [mixing.value.number for mixing in self.mixing.values()]
+        if self._is_uniform():  # a hundredth of a pass less
+            silent = self._run({0: torch.zeros_like(self._lane(self.tape.map, 0, SILENT))}, {}, SILENT)
+            return {slot: self._value(slot, PATCHES) - silent[slot] for slot in slots}
         return self._run({0: self._lane(self.tape.map, 0, PATCHES)}, {}, PATCHES, True)
+
+    def _is_uniform(self) -> bool:
+        """Whether patches that are 0 bring the same constants, all of them: held scales then have nothing to scale."""
+        silent = {0}
+        for step in self.steps:
+            op, slots = step.call.operation, self.held.varies(step.call)
+            if step.lane == PATCHES and step.call in self.held.norms and set(slots) <= silent:
+                continue
+            if step.lane == PATCHES and isinstance(op, MOVED) and not isinstance(op, ops.Concat):
+                silent |= set(step.call.slots) if set(slots) <= silent else set()
+            elif step.lane == PATCHES and not isinstance(op, ops.LinearLayer):
+                return False
+        return True
 
     def _chunk(self) -> int:
         widest = 1
@@ -186,13 +229,11 @@ class TokenLanes:
 
     # ---- a call in a lane
 
-    def _run(
-        self, given: Made, heard: Mapping[TapeCall, Tensor], lane: Lane = FIRST, linear: bool = False
-    ) -> Made:
+    def _run(self, given: Made, heard: Mapping[TapeCall, Tensor], lane: Lane = FIRST, linear: bool = False) -> Made:
         """All tensors of a lane. linear: without constants, so that nothing is lost in differences."""
         made = dict(given)
         for step in self.steps:
-            if step.lane == lane:
+            if step.lane == (FIRST if lane == FIRST else PATCHES):
                 if step.mixes:
                     out: Any = self._hear(step.call, made, heard[step.call], linear)
                 else:
@@ -223,25 +264,20 @@ class TokenLanes:
             return self._join(op, lane, filled)
         args, kwargs = replaced(call.args, filled), replaced(call.kwargs, filled)
         if call in self.held.norms:
-            kind: Any = replace(op, bias=None) if linear and not isinstance(op, ops.Normalize) else op  # type: ignore[type-var]
-            norm = NORMS[type(op)](kind)
+            norm = NORMS[type(op)](_without_bias(op) if linear else op)
             assert norm is not None
             return norm.of(args[0], self._value(varies[0], lane))
         if isinstance(op, ops.Glu) or (op.function in THROUGH_ZERO and isinstance(op, ops.Elementwise)):
             return gate_of(call, self._value(varies[0], lane), args, kwargs)
         if isinstance(op, ops.Reshape | ops.Squeeze):
             return args[0].reshape(self._shape(call.slots[0], lane))
-        if isinstance(op, ops.Slice) and op.function == "__getitem__" and lane == PATCHES:
+        if isinstance(op, ops.Slice) and op.function == "__getitem__" and lane != FIRST:
             return args[0][self._index(op, varies[0])]
         if linear and isinstance(op, ops.LinearLayer):
             return F.linear(made[varies[0]], op.weight)
         if linear and op.function in ("add", "sub"):
             args = tuple(0 if isinstance(part, int | float) else part for part in args)
-        out = call.function(*args, **kwargs)
-        if linear and isinstance(op, ops.BatchNorm | ops.Convolution):
-            nothing = replaced(call.args, lambda part: torch.zeros_like(made[part.number]) if isinstance(part, Slot) else part)
-            out = out - call.function(*nothing, **kwargs)
-        return out
+        return call.function(*args, **kwargs)
 
     def _value(self, slot: int, lane: Lane) -> Tensor:
         return self._lane(self.values[slot], slot, lane)
@@ -249,8 +285,12 @@ class TokenLanes:
     def _lane(self, x: Tensor, slot: int, lane: Lane) -> Tensor:
         """The rows of a lane."""
         for axis, before in self._rows(slot).items():
-            x = x.narrow(axis, 0, before) if lane == FIRST else x.narrow(axis, before, self.positions)
+            x = x.narrow(axis, *self._range(before, lane))
         return x
+
+    def _range(self, before: int, lane: Lane) -> tuple[int, int]:
+        """Where the rows of a lane begin, and how many they are."""
+        return (0, before) if lane == FIRST else (before, 1 if lane == SILENT else self.positions)
 
     def _own(self, part: Any, out: int, lane: Lane) -> Any:
         """Of a constant with a number for each token, those of a lane."""
@@ -258,13 +298,13 @@ class TokenLanes:
             for axis, before in self._rows(out).items():
                 place = axis - len(self.tape.shapes[out])
                 if part.dim() >= -place and part.shape[place] == before + self.positions > 1:
-                    part = part.narrow(place, 0, before) if lane == FIRST else part.narrow(place, before, self.positions)
+                    part = part.narrow(place, *self._range(before, lane))
         return part
 
     def _shape(self, slot: int, lane: Lane) -> list[int]:
         shape = list(self.tape.shapes[slot])
         for axis, before in self._rows(slot).items():
-            shape[axis] = before if lane == FIRST else self.positions
+            shape[axis] = self._range(before, lane)[1]
         return shape
 
     def _index(self, op: ops.Slice, slot: int) -> tuple[Any, ...]:
@@ -277,11 +317,26 @@ class TokenLanes:
         return tuple(parts)
 
     def _join(self, op: ops.Concat, lane: Lane, filled: Callable[[Any], Any]) -> Tensor:
-        if lane == PATCHES:
+        if lane != FIRST:
             made: Tensor = filled(op.tensors[-1])
             return made
         there = [part for part in op.tensors if not isinstance(part, Slot) or self._has(part.number, FIRST)]
         return torch.cat([filled(part) for part in there], op.dim)
+
+
+def _without_bias(op: Any) -> Any:
+    return op if isinstance(op, ops.Normalize) else replace(op, bias=None)
+
+
+def _said(weights: Tensor, values: Tensor, gradient: Tensor) -> Tensor:
+    """(N, k, J): weights (J, N, …, R, 1) times values (J, N, …, D) times gradients (N, k, …, R, D)."""
+    n, k, r, d = *gradient.shape[:2], *gradient.shape[-2:]
+    weights = weights.expand(len(weights), n, *gradient.shape[2:-1], 1).reshape(len(weights), n, -1, r)
+    values = values.reshape(len(values), n, -1, d).permute(1, 2, 0, 3)
+    by = gradient.reshape(n, k, -1, r, d).permute(0, 2, 4, 1, 3).flatten(3)
+    each = (values.float() @ by).view(n, by.shape[1], len(weights), k, r) * weights.permute(1, 2, 0, 3)[:, :, :, None]
+    parts: Tensor = each.sum((1, 4))
+    return parts.transpose(1, 2)
 
 
 def _chosen(made: Tensor, classes: Tensor | None) -> Tensor:

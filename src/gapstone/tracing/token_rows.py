@@ -1,10 +1,10 @@
 """Which dimension of a tensor holds tokens, call by call, and how many stand before those of the positions.
 
-    x (N, 1 + J, C)  → qkv, reshaped, permuted  (N, heads, 1 + J, C / heads): dimension 2
-    x[:, 1:]         → the class token is gone: none before
-    cat([token, x])  → one more
-    x[:, 0]          → of no position
-    q @ k            → two dimensions of tokens: whose they hear, and who hears
+x (N, 1 + J, C)  → qkv, reshaped, permuted  (N, heads, 1 + J, C / heads): dimension 2
+x[:, 1:]         → the class token is gone: none before
+cat([token, x])  → one more
+x[:, 0]          → of no position
+q @ k            → two dimensions of tokens: whose they hear, and who hears
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -85,13 +85,24 @@ def _alike_but(call: TapeCall, dim: int, rows: Made, tape: Tape) -> Rows:
 def _reduce(call: TapeCall, op: ops.Reduce | ops.Scale, rows: Made, tape: Tape) -> Rows:
     dims = set(range(len(tape.shapes[call.input_slots[0]]))) if op.dims is None else set(op.dims)
     given = rows[call.input_slots[0]]
-    if dims & set(given):
+    averaged = dims == {len(tape.shapes[call.input_slots[0]]) - 2} and op.function in ("mean", "sum")
+    if dims & set(given) and not averaged:
         raise NotInRowsError(call.name)
+    given = {axis: before for axis, before in given.items() if axis not in dims}
     return {axis if op.keepdim else axis - sum(dim < axis for dim in dims): n for axis, n in given.items()}
 
 
 def _permute(call: TapeCall, op: ops.Permute, rows: Made, tape: Tape) -> Rows:
     return {op.order.index(axis): before for axis, before in rows[call.input_slots[0]].items()}
+
+
+def _query(call: TapeCall, op: ops.Query, rows: Made, tape: Tape) -> Rows:
+    """x.mT is read as an attribute."""
+    if getattr(getattr(call.function, "__self__", None), "__name__", "") not in ("mT", "mH"):
+        return _alike(call, op, rows, tape)
+    rank = len(tape.shapes[call.slots[0]])
+    swapped = {rank - 2: rank - 1, rank - 1: rank - 2}
+    return {swapped.get(axis, axis): before for axis, before in rows[call.input_slots[0]].items()}
 
 
 def _reshape(call: TapeCall, op: ops.Operation, rows: Made, tape: Tape) -> Rows:
@@ -151,10 +162,10 @@ def full_index(op: ops.Slice, shape: Sequence[int]) -> list[Any]:
 
 
 def _concat(call: TapeCall, op: ops.Concat, rows: Made, tape: Tape) -> Rows:
-    if op.function == "stack":
-        raise NotInRowsError("stack")
     rank = len(tape.shapes[call.slots[0]])
     dim = op.dim % rank
+    if op.function == "stack":
+        return {axis + (axis >= dim): before for axis, before in _alike_but(call, dim, rows, tape).items()}
     placed = [part.number for part in op.tensors if isinstance(part, Slot) and rows[part.number]]
     if not any(dim in rows[slot] for slot in placed):
         return _alike_but(call, dim, rows, tape)
@@ -212,6 +223,7 @@ RULES: dict[type[ops.Operation], Callable[[TapeCall, Any, Made, Tape], Rows]] = 
     ops.MatrixProduct: _product,
     ops.Normalize: _along,
     ops.Permute: _permute,
+    ops.Query: _query,
     ops.Reduce: _reduce,
     ops.Reshape: _reshape,
     ops.Scale: _reduce,

@@ -1,10 +1,10 @@
 """Where a class token hears of the patches for the last time: the tokens that enter that block.
 
 Some tensors of a forward pass are passed by all that comes from the images: the tokens between two blocks of a ViT,
-where residuals have met, and not what stands within a block. Of these cuts, the last whose patch tokens still change the
-logits is what enters the last block that mixes patches into the class token: after it, the logits come from the first
-tokens alone. So it is found by two questions to the pass, and by no names: which tensors does every way pass, and on
-which of their tokens do the logits depend (by a gradient that is exactly 0 elsewhere).
+where residuals have met, and none within a block. Of these cuts, the last whose patch tokens still change the logits is
+what enters the last block that mixes patches into the class token: after it, the logits come from the first tokens
+alone. So two questions to the pass find it, and no names: which tensors does every way pass, and on which of their
+tokens do the logits depend (by a gradient that is exactly 0 elsewhere)?
 
 Where the patches stand still while the class token hears them several times (the class attention of CaiT and XCiT, the
 mean that CLIP's attention pool puts before the patches), the cut before the first of these is taken.
@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from gapstone.tracing import operations as ops
 from gapstone.tracing.position_axes import PositionAxes
 from gapstone.tracing.tape import Tape, TapeStart, tensors
-from gapstone.tracing.torch_calls import name_of
+from gapstone.tracing.torch_calls import name_of, read_call
 from gapstone.tracing.trace import Arguments, Function, HeadTracer, Keywords, TapeRecorder
 
 WINDOWS = (8, 32, 10**6)
-"""How many of the last cuts are looked at, and how many where they do not suffice: what follows them is kept in memory."""
+"""How many of the last cuts are looked at; more where these do not suffice. What follows them is kept in memory."""
 
 
 @dataclass
@@ -59,6 +60,8 @@ class GraphTracer(HeadTracer):
         self.nodes: list[Node] = [Node((0, 0), [])]
         self.numbers: Any = WeakTensorKeyDictionary()
         self.numbers[images] = 0
+        self.behind: set[int] = set()
+        """Numbers of tokens, of which some stand behind those of the positions: these are not known to be the last."""
 
     def call(self, func: Function, args: Arguments, kwargs: Keywords) -> Any:
         given = tensors((args, kwargs))
@@ -68,16 +71,30 @@ class GraphTracer(HeadTracer):
                 self._first(self.nodes[self.numbers[x]], x, TapeStart(self.count + 1, name_of(func), which, ()))
         out = super().call(func, args, kwargs)
         if parents:
+            self._joined(name_of(func), args, kwargs, out)
             for which, y in enumerate(tensors(out)):
                 self.numbers[y] = len(self.nodes)
                 self.nodes.append(Node((self.count, which), parents))
         return out
 
+    def _joined(self, name: str, args: Arguments, kwargs: Keywords, out: Any) -> None:
+        op = read_call(name, args, kwargs)
+        if not isinstance(op, ops.Concat) or out.dim() != 3 or op.function == "stack":
+            return
+        for place, x in enumerate(op.tensors):
+            known = self.position_axes(x) if isinstance(x, Tensor) and x in self.numbers else None
+            if known is not None and known.axes == (op.dim % 3,) and place < len(op.tensors) - 1:
+                self.behind.add(out.shape[op.dim])
+
     def _first(self, node: Node, x: Tensor, start: TapeStart) -> None:
         node.start = start
         positions = self.position_axes(x) if x.dim() > 2 else None
         # a grid that was seen: where nothing but a shape says it, it may be an attention's heads
-        if positions is not None and (positions.grid is not None or self.geometries.get(x) is not None):
+        if positions is None or (positions.grid is None and self.geometries.get(x) is None):
+            return
+        behind = any(x.shape[axis] in self.behind for axis in positions.axes)
+        may_be_channels = positions.axes == (2,) and self.channels.get(x) is None  # as many as there are tokens
+        if not behind and not may_be_channels:
             node.positions = positions
             node.start = replace(start, axes=positions.axes)
             node.cells = tuple(x.shape[axis] for axis in positions.axes)

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.heads.contributions import MEAN, in_place, of_classes, pooled
+from gapstone.heads.contributions import in_place, of_classes, pooled
 from gapstone.pools import POOLS
 from gapstone.regions.places import Cells, Intervals
 from gapstone.tracing import operations as ops
 from gapstone.tracing.held_scales import ATTENTION, HeldScales
+from gapstone.tracing.jacobian import jacobian
 from gapstone.tracing.linearity import MOVES, is_homogeneous, is_linear
 from gapstone.tracing.tape import Slot, SplitError, Tape, TapeCall
 
@@ -26,14 +27,6 @@ ENDS = frozenset(["sigmoid", "log_sigmoid"])
 """Besides softmax and log-softmax, what a model may do to its logits at its end: there they are flat where sure."""
 REDUCTIONS = {"mean": "mean", "sum": "mean", "amax": "max", "max": "max", "amin": "min", "min": "min"}
 """torch's functions, and the pools that they are."""
-
-NO_GRADIENT = SplitError(
-    "no gradient flows from the logits to the last map (something on the way is detached, rounded or quantised), and a "
-    "head with hidden layers needs one for its maps"
-)
-
-CHUNK = 64
-"""Classes whose gradients are taken at a time."""
 
 
 @dataclass(frozen=True)
@@ -295,7 +288,7 @@ class TracedHead:
             given = {p.slot: made[p.slot].detach().clone().requires_grad_() for p in self.poolings}
             inner = {k: v * 1 for k, v in given.items()}
             logits = self.tape.replay(x, inner, rest, self.held.functions)[self.out]
-        for grads in _jacobian(logits, list(given.values()), classes, images):
+        for grads in jacobian(logits, list(given.values()), classes, images):
             yield [g.flatten(2) for g in grads]
 
     def _through_everything(self, classes: Tensor | None) -> Iterator[Tensor]:
@@ -303,7 +296,7 @@ class TracedHead:
             x = self.tape.map.detach().clone().requires_grad_()
             logits = self.tape.replay(x * 1, instead=self.held.functions)[self.out]
         shape = (0, 1, *(d + 1 for d in self.order[1:]))
-        for (g,) in _jacobian(logits, [x], classes, None):
+        for (g,) in jacobian(logits, [x], classes, None):
             yield (g.permute(shape).float() * self.map[:, None]).sum(2)
 
 
@@ -319,32 +312,3 @@ def _region_pooling(op: ops.RegionPool, slot: int) -> Pooling | None:
         return Pooling(slot, op.function, dict(op.parameters)) if POOLS[op.function].adds_up else None
     cells = tuple(axis.cells for axis in axes if isinstance(axis, Cells))
     return Pooling(slot, "mean", grid=cells) if op.function == "mean" and len(cells) == len(axes) else None
-
-
-def _jacobian(logits: Tensor, of: list[Tensor], classes: Tensor | None, images: int | None) -> Iterator[list[Tensor]]:
-    """Gradients of each class's logit, (n, k, …) for every tensor in `of`, in pieces of k ≤ CHUNK classes."""
-    n, count = logits.shape
-    if classes is None:
-        classes = torch.arange(count, device=logits.device)[None]
-    classes = classes.expand(n, -1)
-    for chunk in torch.split(classes, CHUNK, 1):
-        chosen = torch.zeros(chunk.shape[1], n, count, dtype=logits.dtype, device=logits.device)
-        chosen.scatter_(2, chunk.t()[:, :, None].clamp(min=0), 1.0)
-        chosen[chunk.t() == MEAN] = 1 / count
-        yield [g.transpose(0, 1)[:images].detach() for g in _vjp(logits, of, chosen)]
-
-
-def _vjp(logits: Tensor, of: list[Tensor], chosen: Tensor) -> list[Tensor]:
-    if not logits.requires_grad:
-        raise NO_GRADIENT
-    with torch.inference_mode(False):
-        gradients: Sequence[Tensor | None]
-        try:
-            gradients = torch.autograd.grad(logits, of, chosen, True, is_grads_batched=True, allow_unused=True)
-        except RuntimeError:  # an operator that vmap does not know: one class at a time
-            rows = [torch.autograd.grad(logits, of, row, True, allow_unused=True) for row in chosen]
-            gradients = [None if None in column else torch.stack(column) for column in zip(*rows, strict=True)]
-        if all(g is None for g in gradients):
-            raise NO_GRADIENT
-        # a branch that does not reach the logits
-        return [x.new_zeros(len(chosen), *x.shape) if g is None else g for g, x in zip(gradients, of, strict=True)]

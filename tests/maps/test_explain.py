@@ -310,7 +310,25 @@ class TestErrors:
             gs.explain(self.model, torch.rand(0, 3, 16, 16))
 
     def test_no_map(self):
-        class Token(nn.Module):
+        class Covariance(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.patch, self.fc = nn.Conv2d(3, 8, 4, 4), nn.Linear(64, 5)
+
+            def forward(self, x):
+                f = self.patch(x).flatten(2)
+                return self.fc((f @ f.transpose(1, 2)).flatten(1))
+
+        with pytest.raises(SplitError, match=r'at="layer4"'):
+            gs.explain(Covariance().eval(), self.images)
+        explained = gs.explain(Covariance().eval(), self.images, at="patch")  # as it says
+        assert explained.maps.shape == (2, 5, 4, 4)
+        assert not explained.additive
+        with pytest.raises(ValueError, match="no such module; its last ones are patch, fc"):
+            gs.explain(Covariance().eval(), self.images, at="layer4")
+
+    def test_one_position_that_answers_alone(self):
+        class Corner(nn.Module):
             def __init__(self):
                 super().__init__()
                 self.patch, self.fc = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 5)
@@ -318,14 +336,12 @@ class TestErrors:
             def forward(self, x):
                 return self.fc(self.patch(x).flatten(2).transpose(1, 2)[:, 0])
 
-        with pytest.raises(SplitError, match=r'at="layer4"'):
-            gs.explain(Token().eval(), self.images)
-        explained = gs.explain(Token().eval(), self.images, at="patch")  # as it says
-        assert explained.maps.shape == (2, 5, 4, 4)
-        assert explained.completeness.max() < 1e-6
-        assert (explained.maps[:, :, 0, 1:] == 0).all()
-        with pytest.raises(ValueError, match="no such module; its last ones are patch, fc"):
-            gs.explain(Token().eval(), self.images, at="layer4")
+        for at in (None, "patch"):
+            explained = gs.explain(Corner().eval(), self.images, at=at)
+            assert explained.maps.shape == (2, 5, 4, 4)
+            assert explained.completeness.max() < 1e-6
+            assert (explained.maps[:, :, 0, 0] != 0).all()
+            assert (explained.maps[:, :, 0, 1:] == 0).all()
 
     def test_two_ways(self):
         class Two(nn.Module):

@@ -584,6 +584,7 @@ PLACED = {
     "moveaxis": Placed(lambda x: x.moveaxis((2, 3), (0, 1))),
     "t": Placed(lost=lambda x: x[0, 0].t()),
     "select": Placed(lost=lambda x: x.select(2, 1)),
+    "unbind": Placed(lost=lambda x: x.unbind(2)[1]),
     "pixel_unshuffle": Placed(lambda x: F.pixel_unshuffle(x, 2)),
     "fold": Placed(lost=lambda x: F.fold(F.unfold(x, 2), x.shape[2:], 2)),
     "unfold": Placed(lost=lambda x: x.unfold(2, 2, 2)),

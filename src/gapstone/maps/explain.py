@@ -52,7 +52,9 @@ def explain(
     (mean, maximum, both, flattened, pooled to a grid, one map per class, any pool of gapstone's that adds up), the maps
     are exact: they and the bias sum to the logit. So they do where a norm follows the pool, with its standard deviation
     held as a number of the image, and of attention pooling, with its weights held: a map shows what the positions said,
-    not why they were listened to. `held` says which. Where the head has hidden layers, maps are gradient × activation
+    not why they were listened to. Where a class token answers (ViT, DeiT, CaiT, …), they are of the patch tokens that
+    enter the last block in which it hears of them, with attention, norms and activations' gates held; what it brings
+    itself is in `bias`. `held` says which. Where the head has hidden layers, maps are gradient × activation
     at the last map, by a vector-Jacobian product through the head alone; `additive` is then False and `completeness`
     says what they leave out. A model that ends in a softmax, log-softmax or sigmoid is explained at the logits before
     it, and `end` says so. The backbone is never differentiated; nothing of the model changes.

@@ -74,7 +74,8 @@ class Explanation:
     """(N, K): the class that each map stands for."""
     bias: Tensor
     """(C,): what no position adds. Where maps are not additive: the head's answer to empty maps. (N, C) where each
-    image has its own: a norm after the pool, which is held, takes more than the map gives."""
+    image has its own: a norm after the pool, which is held, takes more than the map gives; tokens that stand before
+    those of the positions bring something of their own."""
     logits: Tensor
     """(N, C)"""
     additive: bool
@@ -85,7 +86,7 @@ class Explanation:
     labels: tuple[str, ...] | None = None
     held: tuple[str, ...] = ()
     """What counts as a number of the image, not as something that its cells decide: the weights of attention, the
-    standard deviation of a norm after the pool."""
+    standard deviation of a norm after the pool, the gates of activations, what a class token brings."""
     end: str | None = None
     """What the model does to its logits at its end ("softmax", "log_softmax", "sigmoid", …): it was left out here, and
     the maps and `logits` are those before it."""

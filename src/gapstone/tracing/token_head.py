@@ -29,6 +29,12 @@ class TokenHead(TracedHead):
                 assert isinstance(self.held, HeldTokens)
                 self.lanes = TokenLanes(tape, self.held, self.live, self.out, prefix)
 
+    @property
+    def holds(self) -> tuple[str, ...]:
+        """What is held, in words; what the first tokens bring is a number of the image, too."""
+        first = "what the first token brings" if self.prefix == 1 else f"what the first {self.prefix} tokens bring"
+        return (*super().holds, *([first] if self.prefix else []))
+
     def _poolings(self) -> list[Pooling]:
         return []
 

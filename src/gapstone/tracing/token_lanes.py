@@ -93,6 +93,8 @@ class TokenLanes:
                         raise NotInRowsError(f"{call.name} among patches")
                     steps.append(step)
                     needed.update(self._needs(step))
+        if not any(step.mixes for step in steps):
+            raise NotInRowsError("no patch is heard")
         for step in steps:
             for slot in step.call.slots:
                 self._rows(slot)  # known, or this is not the form
@@ -163,7 +165,8 @@ class TokenLanes:
 
     def parts(self, classes: Tensor | None) -> Tensor:
         """(N, K, J): of the classes (N, K), `MEAN` among them, or of all."""
-        few = classes is not None and classes.shape[1] < self.positions
+        # autograd cannot have what was made in inference mode
+        few = classes is not None and classes.shape[1] < self.positions and not self.tape.map.is_inference()
         return torch.cat(list(self._backward(classes) if few else self._forward(classes)), 1 if few else 2)
 
     def _backward(self, classes: Tensor | None) -> Iterator[Tensor]:

@@ -233,6 +233,36 @@ def test_a_mean_before_the_patches_is_made_of_them(images):
     torch.testing.assert_close(explained.bias, explained.bias[:1].expand(3, -1), rtol=1e-4, atol=1e-5)
 
 
+class Beside(nn.Module):
+    """DINOv2's linear head: the class token beside the mean of the patches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vit, self.fc = vit(reg_tokens=2), nn.Linear(32, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.vit.forward_features(x)
+        return self.fc(torch.cat([x[:, 0], x[:, 3:].mean(1)], 1))
+
+
+def test_the_mean_beside_a_class_token_is_of_later_tokens(images):
+    model = alive(Beside())
+    explained = gs.explain(model, images)
+    scale = float(explained.logits.abs().max())
+    assert explained.additive
+    assert explained.completeness.max() < 1e-5 * scale
+    with torch.no_grad():
+        of_mean = model.vit.forward_features(images)[:, 3:] @ model.fc.weight[:, 16:].t() / 16
+        model.vit.head.weight.copy_(model.fc.weight[:, :16])
+        model.vit.head.bias.copy_(model.fc.bias)
+    of_token = gs.explain(model.vit, images)
+    expected = of_token.maps.flatten(2) + of_mean.transpose(1, 2)
+    torch.testing.assert_close(explained.maps.flatten(2), expected, rtol=1e-4, atol=1e-5 * scale)
+    torch.testing.assert_close(explained.bias, of_token.bias, rtol=1e-4, atol=1e-5 * scale)
+    some = gs.explain(model, images, top_k=2)
+    assert some.completeness.max() < 1e-5 * scale
+
+
 class TokenBehind(nn.Module):
     """Tokens, and a class token behind them."""
 

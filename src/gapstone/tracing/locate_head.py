@@ -11,8 +11,8 @@ from gapstone.runtime.eval_mode import eval_mode
 from gapstone.tracing.geometry import Geometry
 from gapstone.tracing.tape import SplitError, Tape, TapeStart
 from gapstone.tracing.token_head import TokenHead
-from gapstone.tracing.token_search import GraphTracer, last_mixed
-from gapstone.tracing.trace import HeadTracer, TapeRecorder
+from gapstone.tracing.token_search import CutRecorder, GraphTracer, last_mixed
+from gapstone.tracing.trace import HeadTracer
 from gapstone.tracing.traced_head import TracedHead
 
 REMEMBERED = 64
@@ -35,6 +35,9 @@ class HeadLocation:
     """Tokens before those of the grid."""
     mixed: bool = False
     """The tokens hear each other before the logits are made: a class token answers, or attention pools."""
+    also: tuple[int, int] | None = None
+    """Where a pool hears of patches that stand later than the class token hears them: the call that made these, and
+    which of its tensors they are."""
 
 
 _locations: WeakKeyDictionary[nn.Module, dict[Any, HeadLocation]] = WeakKeyDictionary()
@@ -60,13 +63,11 @@ def locate_head(model: nn.Module, images: Tensor, at: str | None = None) -> tupl
             tracer, logits = _traced(model, images, module)
             if at is not None or not _is_unseen(tracer, logits):
                 break
-            location = _mixed(tracer, logits, model, images)
-            head = None if location is None else _again(model, images, location)
-            if location is not None and head is not None and head.additive:
-                _remember(known, key, location)
-                return head, location
-            if location is None or head is not None:
-                break
+            for location in _mixed(tracer, logits, model, images):
+                head = _again(model, images, location)
+                if head is not None and head.additive:
+                    _remember(known, key, location)
+                    return head, location
         tape = _checked(tracer, logits, model, images, at)
         grid, prefix = _arranged(tracer, tape, model, images, at)
         cells = tuple(tape.map.shape[axis] for axis in tape.axes)
@@ -88,16 +89,15 @@ def _is_unseen(tracer: HeadTracer, logits: Tensor) -> bool:
     return tracer.tape is None or tracer.tape.slot(logits) is None or tracer.tape.foreign is not None
 
 
-def _mixed(tracer: GraphTracer, logits: Tensor, model: nn.Module, images: Tensor) -> HeadLocation | None:
+def _mixed(tracer: GraphTracer, logits: Tensor, model: nn.Module, images: Tensor) -> list[HeadLocation]:
     """The tokens that enter the last block in which a class token, or an attention pool, hears of them."""
     cuts = [] if images.is_meta else tracer.cuts(logits)
-    cut = last_mixed(model, images[:1], cuts)
-    if cut is None:
-        return None
-    positions = cut.positions
-    return HeadLocation(
-        cut.start, cut.cells, tuple(images.shape[2:]), None, positions.grid or cut.cells, positions.prefix, mixed=True
-    )
+    locations = []
+    for cut, also in last_mixed(model, images[:1], cuts):
+        grid, prefix = cut.positions.grid or cut.cells, cut.positions.prefix
+        location = HeadLocation(cut.start, cut.cells, tuple(images.shape[2:]), None, grid, prefix, mixed=True)
+        locations.append(location if also is None else replace(location, also=also.made))
+    return locations
 
 
 def _arranged(
@@ -129,7 +129,7 @@ def _arranged(
 def _again(model: nn.Module, images: Tensor, location: HeadLocation) -> TracedHead | None:
     """Runs the model by what an earlier pass told; returns None where the model does something else this time."""
     for copy in (False, True):
-        recorder = TapeRecorder(location.start, copy)
+        recorder = CutRecorder(location.start, copy)
         with recorder:
             logits = _logits(model(images), model)
         tape = recorder.tape
@@ -137,8 +137,13 @@ def _again(model: nn.Module, images: Tensor, location: HeadLocation) -> TracedHe
             return None
         if tuple(tape.map.shape[axis] for axis in tape.axes) != location.cells:
             return None
-        if not tape.changed:
-            return TokenHead(tape, logits, location.prefix) if location.mixed else TracedHead(tape, logits)
+        if tape.changed:
+            continue
+        if not location.mixed:
+            return TracedHead(tape, logits)
+        also = None if location.also is None else recorder.slots.get(location.also)
+        head = TokenHead(tape, logits, location.prefix, also)
+        return head if location.also is None or (also is not None and head.lanes is not None) else None
     return None
 
 

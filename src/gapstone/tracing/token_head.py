@@ -16,18 +16,19 @@ class TokenHead(TracedHead):
     """Everything after the tokens that enter the last block in which a class token, or an attention pool, hears them.
 
     tape, logits: of that pass. prefix: how many tokens stand before those of the positions. What these bring, and
-    biases, is no position's: it is the `bias`, each image's own. Maps are by `TokenLanes` where the tape has the form;
-    elsewhere the same numbers come from a vector-Jacobian product for each class.
+    biases, is no position's: it is the `bias`, each image's own. also: the slot of later tokens, of which a pool hears
+    the patches, beside a class token that hears those of the tape's start. Maps are by `TokenLanes` where the tape has
+    the form; elsewhere the same numbers come from a vector-Jacobian product for each class.
     """
 
-    def __init__(self, tape: Tape, logits: Tensor, prefix: int) -> None:
+    def __init__(self, tape: Tape, logits: Tensor, prefix: int, also: int | None = None) -> None:
         self.prefix = prefix
         super().__init__(tape, logits, HeldTokens(tape))
         self.lanes: TokenLanes | None = None
         if self.additive:
             with suppress(NotInRowsError):
                 assert isinstance(self.held, HeldTokens)
-                self.lanes = TokenLanes(tape, self.held, self.live, self.out, prefix)
+                self.lanes = TokenLanes(tape, self.held, self.live, self.out, prefix, also)
 
     @property
     def holds(self) -> tuple[str, ...]:

@@ -66,13 +66,18 @@ class KnownMixing:
 class TokenLanes:
     """A tape of tokens in two lanes; `parts` and `rest` add up to the logits.
 
-    prefix: the first tokens, of no position. out: the slot of the logits. Raises NotInRowsError for a tape in which the
+    prefix: the first tokens, of no position. out: the slot of the logits. also: of later tokens, whose patches are
+    heard as they are, beside those of the tape's start. Raises NotInRowsError for a tape in which the
     patches are mixed more than once on their way to the logits, or go through a call of which the rows are not known.
     """
 
-    def __init__(self, tape: Tape, held: HeldTokens, live: Sequence[TapeCall], out: int, prefix: int) -> None:
+    def __init__(
+        self, tape: Tape, held: HeldTokens, live: Sequence[TapeCall], out: int, prefix: int, also: int | None = None
+    ) -> None:
         self.tape, self.held, self.out, self.prefix = tape, held, out, prefix
         self.rows = token_rows(tape, prefix)
+        self.sources = {0} if also is None else {0, also}
+        """Slots of which the patches are what is explained."""
         self.axis = tape.axes[0]
         self.positions = tape.map.shape[self.axis] - prefix
         self.steps = self._plan(live)
@@ -87,7 +92,8 @@ class TokenLanes:
         steps: list[Step] = []
         for call in reversed(live):
             for lane in (FIRST, PATCHES):
-                if any((slot, lane) in needed for slot in call.slots):
+                given = self.sources if lane == PATCHES else ()
+                if any((slot, lane) in needed and slot not in given for slot in call.slots):
                     step = Step(call, lane, self._mixes(call))
                     if step.mixes and lane == PATCHES:
                         raise NotInRowsError(f"{call.name} among patches")
@@ -208,10 +214,12 @@ class TokenLanes:
         if self._is_uniform():  # a hundredth of a pass less
             silent = self._run({0: torch.zeros_like(self._lane(self.tape.map, 0, SILENT))}, {}, SILENT)
             return {slot: self._value(slot, PATCHES) - silent[slot] for slot in slots}
-        return self._run({0: self._lane(self.tape.map, 0, PATCHES)}, {}, PATCHES, True)
+        return self._run({slot: self._value(slot, PATCHES) for slot in self.sources}, {}, PATCHES, True)
 
     def _is_uniform(self) -> bool:
         """Whether patches that are 0 bring the same constants, all of them: held scales then have nothing to scale."""
+        if len(self.sources) > 1:
+            return False
         silent = {0}
         for step in self.steps:
             op, slots = step.call.operation, self.held.varies(step.call)

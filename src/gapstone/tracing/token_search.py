@@ -7,7 +7,8 @@ alone. So two questions to the pass find it, and no names: which tensors does ev
 tokens do the logits depend (by a gradient that is exactly 0 elsewhere)?
 
 Where the patches stand still while the class token hears them several times (the class attention of CaiT and XCiT, the
-mean that CLIP's attention pool puts before the patches), the cut before the first of these is taken.
+mean that CLIP's attention pool puts before the patches), the cut before the first of these is taken. Where a pool hears
+the patches beside a class token that has heard them before (DINOv2's linear head), both cuts are.
 """
 
 from collections.abc import Iterable, Sequence
@@ -131,8 +132,8 @@ def _all_parents(end: int, nodes: Sequence[Node]) -> list[int]:
 class CutRecorder(TapeRecorder):
     """A `TapeRecorder` that also says which slot of its tape is the answer of which call."""
 
-    def __init__(self, start: TapeStart) -> None:
-        super().__init__(start, copy=True)
+    def __init__(self, start: TapeStart, copy: bool = True) -> None:
+        super().__init__(start, copy)
         self.slots: dict[tuple[int, int], int] = {}
 
     def call(self, func: Function, args: Arguments, kwargs: Keywords) -> Any:
@@ -144,41 +145,73 @@ class CutRecorder(TapeRecorder):
         return out
 
 
-def last_mixed(model: nn.Module, image: Tensor, cuts: Sequence[TokenCut]) -> TokenCut | None:
-    """The tokens that enter the last block in which the logits hear of patches; None where there are none.
+def last_mixed(model: nn.Module, image: Tensor, cuts: Sequence[TokenCut]) -> list[tuple[TokenCut, TokenCut | None]]:
+    """The tokens that enter the last block in which the logits hear of patches, the best choice first; [] if none do.
 
-    image: one, (1, C, H, W); the model runs once more, or a few times where its blocks have many parts.
+    With a later cut, whose patches a pool hears beside a class token, where there is one. image: one, (1, C, H, W); the
+    model runs once more, or a few times where its blocks have many parts.
     """
     for window in WINDOWS:
         chosen = cuts[-window:]
         if not chosen:
-            return None
+            return []
         recorder = CutRecorder(chosen[0].start)
         with torch.no_grad(), recorder:
             out = model(image)
         logits = getattr(out, "logits", out)
         tape = recorder.tape
-        if tape is None or tape.slot(logits) is None:
-            return None
+        if tape is None or tape.slot(logits) is None or not _same_pass(tape, recorder.slots, chosen):
+            return []
         with torch.inference_mode(False), torch.enable_grad():
             found = _search(tape, tape.slot(logits), recorder.slots, chosen)
-        if found is not None or window >= len(cuts):
+        if found or window >= len(cuts):
             return found
-    return None
+    return []
+
+
+def _same_pass(tape: Tape, slots: dict[tuple[int, int], int], cuts: Sequence[TokenCut]) -> bool:
+    """Whether the model made the same calls as before, as far as the cuts show."""
+    found = [0, *(slots.get(cut.made, -1) for cut in cuts[1:])]
+    shapes = [tape.shapes[slot] if slot >= 0 else torch.Size() for slot in found]
+    return all(
+        len(shape) > max(cut.positions.axes) and tuple(shape[axis] for axis in cut.positions.axes) == cut.cells
+        for shape, cut in zip(shapes, cuts, strict=True)
+    )
 
 
 def _search(
     tape: Tape, out: int | None, slots: dict[tuple[int, int], int], cuts: Sequence[TokenCut]
-) -> TokenCut | None:
+) -> list[tuple[TokenCut, TokenCut | None]]:
     made = tape.replay(tape.map.detach().clone().requires_grad_() * 1)
     # the map itself was made before the tape began
     values = [made[slots.get(cut.made, 0)] for cut in cuts]
     assert out is not None
-    hears = [_patches_heard(g, cut) for g, cut in zip(_gradients(made[out], values), cuts, strict=True)]
+    gradients = _gradients(made[out], values)
+    hears = [_patches_heard(g, cut) for g, cut in zip(gradients, cuts, strict=True)]
     if not any(hears):
-        return None
+        return []
     last = max(number for number, heard in enumerate(hears) if heard)
-    return cuts[_before_the_first(values, cuts, last)]
+    first = _before_the_first(values, cuts, last)
+    found: list[tuple[TokenCut, TokenCut | None]] = [(cuts[first], None)]
+    if first == last and _first_tokens_matter(gradients[last], cuts[last]):
+        later = [place for place in range(last + 1, len(cuts)) if _firsts_hear(values, cuts, place, last)]
+        earlier = [place for place in range(last) if _firsts_hear(values, cuts, last, place)]
+        if not later and earlier:
+            found.insert(0, (cuts[earlier[-1]], cuts[last]))
+    return found
+
+
+def _firsts_hear(values: Sequence[Tensor], cuts: Sequence[TokenCut], now: int, before: int) -> bool:
+    """Whether the first tokens of a cut hear of the patches of an earlier one."""
+    prefix = cuts[now].positions.prefix
+    if not prefix or cuts[before].positions.prefix != prefix:
+        return False
+    (gradient,) = _gradients(_rows(values[now], cuts[now].positions)[:, :prefix], [values[before]])
+    return _patches_heard(gradient, cuts[before])
+
+
+def _first_tokens_matter(gradient: Tensor | None, cut: TokenCut) -> bool:
+    return gradient is not None and bool((_rows(gradient, cut.positions)[:, : cut.positions.prefix] != 0).any())
 
 
 def _before_the_first(values: Sequence[Tensor], cuts: Sequence[TokenCut], last: int) -> int:

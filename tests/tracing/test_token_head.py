@@ -215,8 +215,10 @@ def test_nothing_of_the_model_changes(images):
     model = alive(cait())
     before = copy.deepcopy(model.state_dict())
     with torch.inference_mode():
-        inside = gs.explain(model, images, top_k=2).maps
-    torch.testing.assert_close(inside, gs.explain(model, images, top_k=2).maps)
+        inside = gs.explain(model, images, top_k=2)
+    outside = gs.explain(model, images, top_k=2)
+    torch.testing.assert_close(inside.maps, outside.maps)
+    torch.testing.assert_close(inside.mean_map, outside.mean_map)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(p.grad is not None for p in model.parameters())
 
@@ -231,6 +233,36 @@ def test_a_mean_before_the_patches_is_made_of_them(images):
     assert explained.additive
     # what the mean says is what the patches say, so nothing but constants is left
     torch.testing.assert_close(explained.bias, explained.bias[:1].expand(3, -1), rtol=1e-4, atol=1e-5)
+
+
+class InPlace(WrittenOut):
+    """What it reads is changed afterwards, in place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), 1, 16), x], 1)
+        q, k, v = self.qkv(self.norm(x)).chunk(3, -1)
+        x += (q @ k.mT / 4).softmax(-1) @ v
+        x += self.down(F.relu_(self.up(self.norm(x))))
+        return self.fc(self.norm(x)[:, 0])
+
+
+class OutOfPlace(InPlace):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), 1, 16), x], 1)
+        q, k, v = self.qkv(self.norm(x)).chunk(3, -1)
+        x = x + (q @ k.mT / 4).softmax(-1) @ v
+        x = x + self.down(F.relu(self.up(self.norm(x))))
+        return self.fc(self.norm(x)[:, 0])
+
+
+def test_in_place_is_the_same(images):
+    explained, expected = gs.explain(alive(InPlace()), images), gs.explain(alive(OutOfPlace()), images)
+    assert explained.additive
+    torch.testing.assert_close(explained.logits, expected.logits)
+    torch.testing.assert_close(explained.maps, expected.maps, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(explained.bias, expected.bias, rtol=1e-4, atol=1e-5)
 
 
 class Beside(nn.Module):

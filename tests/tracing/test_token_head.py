@@ -293,6 +293,12 @@ def test_the_mean_beside_a_class_token_is_of_later_tokens(images):
     torch.testing.assert_close(explained.bias, of_token.bias, rtol=1e-4, atol=1e-5 * scale)
     some = gs.explain(model, images, top_k=2)
     assert some.completeness.max() < 1e-5 * scale
+    head, _ = locate_head(model, images)
+    assert isinstance(head, TokenHead)
+    assert head.lanes is not None
+    head.lanes = None
+    torch.testing.assert_close(head.maps(None), explained.maps.flatten(2), rtol=1e-4, atol=1e-5 * scale)
+    torch.testing.assert_close(head.bias(), explained.bias, rtol=1e-4, atol=1e-5 * scale)
 
 
 class TokenBehind(nn.Module):

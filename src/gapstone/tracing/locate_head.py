@@ -142,8 +142,7 @@ def _again(model: nn.Module, images: Tensor, location: HeadLocation) -> TracedHe
         if not location.mixed:
             return TracedHead(tape, logits)
         also = None if location.also is None else recorder.slots.get(location.also)
-        head = TokenHead(tape, logits, location.prefix, also)
-        return head if location.also is None or (also is not None and head.lanes is not None) else None
+        return None if location.also and also is None else TokenHead(tape, logits, location.prefix, also)
     return None
 
 

@@ -203,8 +203,8 @@ def _search(
 
 def _firsts_hear(values: Sequence[Tensor], cuts: Sequence[TokenCut], now: int, before: int) -> bool:
     """Whether the first tokens of a cut hear of the patches of an earlier one."""
-    prefix = cuts[now].positions.prefix
-    if not prefix or cuts[before].positions.prefix != prefix:
+    prefix, axes = cuts[now].positions.prefix, cuts[now].positions.axes
+    if not prefix or cuts[before].positions.prefix != prefix or cuts[before].positions.axes != axes:
         return False
     (gradient,) = _gradients(_rows(values[now], cuts[now].positions)[:, :prefix], [values[before]])
     return _patches_heard(gradient, cuts[before])

@@ -235,6 +235,13 @@ def test_a_mean_before_the_patches_is_made_of_them(images):
     torch.testing.assert_close(explained.bias, explained.bias[:1].expand(3, -1), rtol=1e-4, atol=1e-5)
 
 
+def test_double_precision(images):
+    explained = gs.explain(alive(vit()).double(), images.double())
+    assert explained.completeness.max() < 1e-13 * explained.logits.abs().max()
+    some = gs.explain(alive(vit()).double(), images.double(), top_k=2)
+    assert some.completeness.max() < 1e-13 * explained.logits.abs().max()
+
+
 class InPlace(WrittenOut):
     """What it reads is changed afterwards, in place."""
 

@@ -99,7 +99,7 @@ class HeldScales:
 
     def _norm(self, call: TapeCall, norm: "HeldNorm") -> Callable[..., Any]:
         def held(x: Tensor, *_: Any, **__: Any) -> Tensor:
-            centred = norm.centre(_wide(x))
+            centred = norm.centre(wide(x))
             scale = self._scale_of(call, lambda: norm.scale(centred))
             return norm.shift(centred * scale).to(x.dtype)
 
@@ -117,11 +117,12 @@ class HeldNorm:
 
     def of(self, x: Tensor, taken: Tensor) -> Tensor:
         """Of x, with the scale of what the norm took."""
-        scale = self.scale(self.centre(_wide(taken)))
-        return self.shift(self.centre(_wide(x)) * scale).to(x.dtype)
+        scale = self.scale(self.centre(wide(taken)))
+        return self.shift(self.centre(wide(x)) * scale).to(x.dtype)
 
 
-def _wide(x: Tensor) -> Tensor:
+def wide(x: Tensor) -> Tensor:
+    """In single precision at least."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gapstone.tracing.held_scales import wide
 from gapstone.tracing.held_tokens import HeldTokens
 from gapstone.tracing.jacobian import jacobian
 from gapstone.tracing.tape import Tape
@@ -69,7 +70,7 @@ class TokenHead(TracedHead):
     def bias(self) -> Tensor:
         """(N, C): the logits without what the positions add."""
         if self.lanes is not None:
-            return self.lanes.rest().float()
+            return wide(self.lanes.rest())
         self._again(instead=True)  # what is held is of the images
         later = self.later
         self.later = None if later is None else torch.zeros_like(later)
@@ -96,5 +97,5 @@ class TokenHead(TracedHead):
         self.later = later
         for of_x, of_y in jacobian(logits, [x, y], classes, None):
             patches = (of_x * x.detach()[:, None]).narrow(axis + 1, self.prefix, later.shape[axis])
-            both = (patches + of_y * later[:, None]).float()
+            both = wide(patches + of_y * later[:, None])
             yield both.sum(tuple(d for d in range(2, both.dim()) if d != axis + 1))

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gapstone.heads.contributions import MEAN
 from gapstone.tracing import operations as ops
-from gapstone.tracing.held_scales import NORMS
+from gapstone.tracing.held_scales import NORMS, wide
 from gapstone.tracing.held_tokens import THROUGH_ZERO, HeldTokens, gate_of
 from gapstone.tracing.jacobian import jacobian
 from gapstone.tracing.linearity import MOVES as MOVED
@@ -181,7 +181,7 @@ class TokenLanes:
             heard = [torch.zeros_like(w[0] * v[0][..., None, :]).requires_grad_() for w, v in self._spoken]
             logits = self._of_heard(*(x * 1 for x in heard))
         for gradients in jacobian(logits, heard, classes, None):
-            parts = [_said(*spoken, g.float()) for spoken, g in zip(self._spoken, gradients, strict=True)]
+            parts = [_said(*spoken, wide(g)) for spoken, g in zip(self._spoken, gradients, strict=True)]
             yield parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
     @torch.no_grad()
@@ -190,7 +190,7 @@ class TokenLanes:
         chunk = self._chunk()
         for begin in range(0, self.positions, chunk):
             heard = [w[begin : begin + chunk] * v[begin : begin + chunk][..., None, :] for w, v in self._spoken]
-            yield _chosen(torch.vmap(self._of_heard)(*heard).float(), classes).permute(1, 2, 0)
+            yield _chosen(wide(torch.vmap(self._of_heard)(*heard)), classes).permute(1, 2, 0)
 
     def _of_heard(self, *heard: Tensor) -> Tensor:
         """What the first tokens hear, without constants, becomes in the logits."""
@@ -345,7 +345,7 @@ def _said(weights: Tensor, values: Tensor, gradient: Tensor) -> Tensor:
     weights = weights.expand(len(weights), n, *gradient.shape[2:-1], 1).reshape(len(weights), n, -1, r)
     values = values.reshape(len(values), n, -1, d).permute(1, 2, 0, 3)
     by = gradient.reshape(n, k, -1, r, d).permute(0, 2, 4, 1, 3).flatten(3)
-    each = (values.float() @ by).view(n, by.shape[1], len(weights), k, r) * weights.permute(1, 2, 0, 3)[:, :, :, None]
+    each = (wide(values) @ by).view(n, by.shape[1], len(weights), k, r) * weights.permute(1, 2, 0, 3)[:, :, :, None]
     parts: Tensor = each.sum((1, 4))
     return parts.transpose(1, 2)
 

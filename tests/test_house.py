@@ -159,7 +159,7 @@ CEILINGS = {
     "drawing": 600,
     "nets": 1400,
     "ragged": 700,
-    "tracing": 2600,
+    "tracing": 2650,
     "heads": 300,
     "localisation": 600,
     "testing": 400,

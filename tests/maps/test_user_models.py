@@ -316,16 +316,12 @@ def test_a_path_that_depends_on_the_number_of_images(x):
         (lambda self, f: (self.fc(f.mean((2, 3))), None), "a tuple"),
         (lambda self, f: self.fc(f.mean((2, 3)))[:, 0], r"shape \(2,\)"),
         (lambda self, f: torch.from_numpy(self.fc(f.mean((2, 3))).detach().numpy()), "no last feature map"),
+        (lambda self, f: torch.stack([self.fc(one.mean((1, 2))) for one in f]), "meet in stack"),
     ],
 )
 def test_refused_with_a_reason(head, match, x):
     with pytest.raises(SplitError, match=match):
         explain(User(head).eval(), x)
-
-
-def test_images_one_by_one(x):
-    model = User(lambda self, f: torch.stack([self.fc(one.mean((1, 2))) for one in f])).eval()
-    torch.testing.assert_close(explain(model, x).maps, mean_maps(model, x))
 
 
 def test_what_passes_by_the_map_is_refused(x):

@@ -94,8 +94,8 @@ def _mixed(tracer: GraphTracer, logits: Tensor, model: nn.Module, images: Tensor
     cuts = [] if images.is_meta else tracer.cuts(logits)
     locations = []
     for cut, also in last_mixed(model, images[:1], cuts):
-        grid, prefix = cut.positions.grid or cut.cells, cut.positions.prefix
-        location = HeadLocation(cut.start, cut.cells, tuple(images.shape[2:]), None, grid, prefix, mixed=True)
+        at = cut.positions
+        location = HeadLocation(cut.start, cut.cells, tuple(images.shape[2:]), None, at.grid, at.prefix, mixed=True)
         locations.append(location if also is None else replace(location, also=also.made))
     return locations
 

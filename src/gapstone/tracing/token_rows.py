@@ -29,8 +29,6 @@ class NotInRowsError(Exception):
 
 def token_rows(tape: Tape, prefix: int) -> dict[int, Rows]:
     """By slot of a tape whose map is tokens (N, prefix + J, C); without those for which it is not known."""
-    if len(tape.axes) != 1:
-        return {}
     rows: dict[int, Rows] = {0: {tape.axes[0]: prefix}}
     for call in tape.calls:
         rule = _attended if call.operation.function in ATTENTIONS else RULES.get(type(call.operation), _alike)

@@ -50,7 +50,7 @@ class TokenCut:
     start: TapeStart
     positions: PositionAxes
     cells: tuple[int, ...]
-    """Its sizes along its dimensions of positions, the prefix counted."""
+    """Its tokens, those of the prefix counted."""
 
 
 class GraphTracer(HeadTracer):
@@ -89,16 +89,15 @@ class GraphTracer(HeadTracer):
 
     def _first(self, node: Node, x: Tensor, start: TapeStart) -> None:
         node.start = start
-        positions = self.position_axes(x) if x.dim() > 2 else None
-        # a grid that was seen: where nothing but a shape says it, it may be an attention's heads
-        if positions is None or (positions.grid is None and self.geometries.get(x) is None):
+        positions = self.position_axes(x) if x.dim() == 3 else None
+        if positions is None or positions.grid is None:
             return
-        behind = any(x.shape[axis] in self.behind for axis in positions.axes)
-        may_be_channels = positions.axes == (2,) and self.channels.get(x) is None  # as many as there are tokens
-        if not behind and not may_be_channels:
+        (axis,) = positions.axes
+        may_be_channels = axis == 2 and self.channels.get(x) is None  # as many as there are tokens
+        if x.shape[axis] not in self.behind and not may_be_channels:
             node.positions = positions
             node.start = replace(start, axes=positions.axes)
-            node.cells = tuple(x.shape[axis] for axis in positions.axes)
+            node.cells = (x.shape[axis],)
 
     def cuts(self, logits: Tensor) -> list[TokenCut]:
         """In the order of the pass; none where the logits do not come from the images."""
@@ -239,9 +238,7 @@ def _gradients(y: Tensor, of: Iterable[Tensor]) -> list[Tensor | None]:
 
 def _rows(x: Tensor, positions: PositionAxes) -> Tensor:
     """(N, tokens, C): those of no position first."""
-    n = len(positions.axes)
-    moved = x.movedim(positions.axes, tuple(range(1, n + 1)))
-    return moved.flatten(1, n).flatten(2)
+    return x.movedim(positions.axes[0], 1)
 
 
 def _touched(gradient: Tensor | None, cut: TokenCut) -> set[int] | None:

@@ -308,6 +308,26 @@ def test_the_mean_beside_a_class_token_is_of_later_tokens(images):
     torch.testing.assert_close(head.bias(), explained.bias, rtol=1e-4, atol=1e-5 * scale)
 
 
+class Weighed(nn.Module):
+    """A class token, and a learned weight for each token: the same for all images."""
+
+    def __init__(self, left: bool) -> None:
+        super().__init__()
+        self.left, self.vit, self.weights = left, vit(), nn.Parameter(torch.randn(1, 17))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.vit.blocks(self.vit._pos_embed(self.vit.patch_embed(x)))
+        heard = self.weights @ x if self.left else (x.transpose(1, 2) @ self.weights.t()).transpose(1, 2)
+        return self.vit.head(self.vit.norm(x[:, :1] + heard)[:, 0])
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_learned_weights_of_tokens(left, images):
+    explained = gs.explain(alive(Weighed(left)), images)
+    assert explained.additive
+    assert explained.completeness.max() < 1e-5 * explained.logits.abs().max()
+
+
 class TokenBehind(nn.Module):
     """Tokens, and a class token behind them."""
 

@@ -137,10 +137,10 @@ class TokenLanes:
         mixing, varies = mixing_of(call), self.held.varies(call)
         if mixing is not None and mixing.value.number in varies:
             return mixing.axis % mixing.value.dim() in self._rows(mixing.value.number)
-        if isinstance(call.operation, ops.MatrixProduct) and varies:
-            left = call.args[0]
-            if isinstance(left, Slot) and left.number in varies and left.dim() - 1 in self._rows(left.number):
-                raise NotInRowsError(f"{call.name} of the patches from the left")
+        if isinstance(call.operation, ops.MatrixProduct):
+            for part, back in zip(call.args[:2], (1, 2), strict=False):
+                if isinstance(part, Slot) and part.number in varies and part.dim() - back in self._rows(part.number):
+                    raise NotInRowsError(f"{call.name} over the patches")  # from the left, or by a parameter
         if isinstance(call.operation, ops.BatchNorm | ops.Convolution):
             raise NotInRowsError(call.name)  # they bring constants of their own
         if call.name.startswith("__i") or (call.name.endswith("_") and not call.name.startswith("__")):

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from gapstone.tracing import operations as ops
+from gapstone.tracing.mixing import PRODUCTS
 from gapstone.tracing.tape import Slot, Tape, TapeCall
 
 Rows = Mapping[int, int]
@@ -182,9 +183,9 @@ def _size(part: object, dim: int, tape: Tape) -> int:
 
 
 def _product(call: TapeCall, op: ops.MatrixProduct, rows: Made, tape: Tape) -> Rows:
-    a, b = call.args[:2]
-    if op.function not in ("matmul", "__matmul__", "bmm", "mm"):
+    if op.function not in PRODUCTS or len(call.args) < 2:
         raise NotInRowsError(call.name)
+    a, b = call.args[:2]
     rank = len(tape.shapes[call.slots[0]])
     found = {}
     for part, contracted, other in ((a, -1, -2), (b, -2, -1)):

@@ -11,7 +11,7 @@ from gapstone.export.torch_pools import GridMean, Pooled, contiguous, grid_matri
 from gapstone.heads import Head
 from gapstone.maps.open_model import ImageModel
 from gapstone.models.classifier import Classifier
-from gapstone.nets.zoo import TimmFeatures
+from gapstone.nets.timm_features import TimmFeatures
 from gapstone.pooling import Pool
 from gapstone.pools import POOLS
 from gapstone.regions import Grid

@@ -4,8 +4,9 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
 from itertools import chain
+from operator import or_
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from gapstone.compare.trials import Start, Trial, measured_before
 from gapstone.compare.tuning import tuned
 from gapstone.console.formatting import display
 from gapstone.data.decoded_store import Store
-from gapstone.heads import parse
+from gapstone.heads import BackboneOutput, Reads, parse
 from gapstone.runtime.environment import cores, free_mb
 from gapstone.storage.paths import check_input
 from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed
@@ -190,9 +191,8 @@ def plan_comparison(
         ValueError: as `plan_training`; `out` holds a comparison of other data; no test image has boxes.
     """
     read_earlier(out, request)  # fail for another DATA before the images are checked
-    training = plan_training(
-        request.choices, range(request.seeds), request.folds, log, start_progress, request.weights, request.mode
-    )
+    choices, seeds, heads = request.choices, range(request.seeds), request.heads
+    training = plan_training(choices, seeds, request.folds, log, start_progress, request.weights, request.mode, heads)
     check_frozen(request.curve, training)
     objects = boxed_images(request.boxes, training, log) if request.boxes is not None else None
     begin()
@@ -270,8 +270,11 @@ def _find_equal_heads(heads: tuple[str, ...], trial: Trial, send: Callable[[obje
     # noise: of blank images, such as borders of scans, the maps may be constant, and mean and maximum the same there
     size = trial.preprocessing.channels, *trial.preprocessing.size
     noise = torch.randn(4, *size, generator=torch.Generator().manual_seed(0))
-    maps = trial.build().eval().features(noise.to(trial.device)).float().cpu()
-    send((equal_heads(heads, maps), tuple(maps.shape[2:])))
+    reads = reduce(or_, [parse(head).reads for head in heads], Reads())
+    features = replace(trial, head="own" if reads.own else "gap").build().eval().features
+    output = features.read(noise.to(trial.device), reads).float()
+    output = BackboneOutput(output) if isinstance(output, torch.Tensor) else output
+    send((equal_heads(heads, output, features.channels), tuple(output.maps.shape[2:])))
 
 
 def _caution(request: CompareRequest, prepared: TrainingData) -> str | None:
@@ -372,7 +375,7 @@ def _start(request: CompareRequest, prepared: TrainingData) -> Start | None:
     # --precision float32 also stores float32: the way out if maps overflow in half precision
     stored: Literal["float16", "float32"] = "float32" if request.choices.precision == "float32" else "float16"
     path = request.weights.expanduser().absolute() if request.weights is not None else None
-    return Start(prepared.weights_digest, path, stored if prepared.frozen else None)
+    return Start(prepared.weights_digest, path, stored if prepared.frozen else None, prepared.pooler_digest)
 
 
 def _where(data: str) -> str:

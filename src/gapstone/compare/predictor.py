@@ -109,7 +109,8 @@ class ModelPredictor:
         pixels = torch.from_numpy(np.asarray(self.pictures.images[rows]))
         images = self.preprocessing.normalise(self.preprocessing.centre(pixels).to(device))
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            maps, location = locate_features(self.model.features, images)
+            reads, features = self.model.head.reads, self.model.features
+            maps, location = locate_features(features, images, lambda x: features.read(x, reads))
         return maps.float(), Placement.of(location)
 
     def accepts(self, size: tuple[int, int]) -> bool:

@@ -126,8 +126,8 @@ class Head(nn.Module):
             return own
         if token is not None and self.recipe.class_token:
             return torch.cat([token, *(pool(maps).flatten(1) for pool in self.pools)], 1)
-        if token is not None and self.reads.class_token:
-            maps = torch.cat([token[:, :, None], maps.flatten(2)], 2)  # one more position
+        if isinstance(x, BackboneOutput) and token is not None and self.reads.class_token:
+            maps = x.tokens
         pooled = [pool(maps).flatten(1) for pool in self.pools] or [maps.flatten(1)]
         return torch.cat(pooled, 1) if self.recipe.join == "cat" else torch.stack(pooled).mean(0)
 
@@ -201,6 +201,8 @@ class Head(nn.Module):
             x = x.maps
             if self.reads.own:
                 return
+        elif self.attends_to_class_token and x.dim() == 3 and x.shape[1] == self.depth:
+            return  # `BackboneOutput.tokens`
         elif not self.reads.maps_alone:
             raise ValueError(
                 f"head {self.spec!r} reads {self.reads.what}, not maps alone: give it what "
@@ -216,6 +218,11 @@ class Head(nn.Module):
                 f"head {self.spec!r} was made for {expected} feature maps and got {actual}: give it images of that "
                 f"size, or take fc:grid={self.size[0]} or gap, which accept any size."
             )
+
+    @property
+    def attends_to_class_token(self) -> bool:
+        """Whether the class token is one of the positions that its pool looks at."""
+        return self.reads.class_token and not self.recipe.class_token
 
     def _check_output(self, x: BackboneOutput) -> None:
         for wanted, given, width in (

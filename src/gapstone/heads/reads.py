@@ -1,7 +1,9 @@
 """What a head reads of a backbone: the last map, unless it says more."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -26,10 +28,23 @@ class Reads:
     def maps_alone(self) -> bool:
         return not (self.class_token or self.own)
 
+    def __or__(self, other: "Reads") -> "Reads":
+        """What both read."""
+        return Reads(
+            self.maps or other.maps,
+            self.class_token or other.class_token,
+            self.own or other.own,
+            max(self.layers, other.layers),
+        )
+
     @property
     def what(self) -> str:
         """What it reads besides maps, in words; "" where nothing."""
         return "the class token" if self.class_token else "the backbone's own pooler" if self.own else ""
+
+
+MAPS = Reads()
+"""The last map alone, as most heads read."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,35 @@ class BackboneOutput:
     maps: Tensor
     class_token: Tensor | None = None
     own: Tensor | None = None
+
+    @staticmethod
+    def cat(pieces: "Sequence[Tensor | BackboneOutput]") -> "BackboneOutput":
+        """Of all images of several batches; maps alone may be tensors."""
+        outputs = [BackboneOutput(piece) if isinstance(piece, Tensor) else piece for piece in pieces]
+        maps, token, own = (
+            torch.cat([x for x in parts if x is not None]) if parts[0] is not None else None
+            for parts in zip(*(output.values for output in outputs), strict=True)
+        )
+        assert maps is not None
+        return BackboneOutput(maps, token, own)
+
+    @property
+    def values(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        return self.maps, self.class_token, self.own
+
+    @property
+    def tokens(self) -> Tensor:
+        """(N, layers · C, 1 + cells): the class token before the cells."""
+        assert self.class_token is not None
+        return torch.cat([self.class_token[:, :, None], self.maps.flatten(2)], 2)
+
+    def part(self, reads: Reads, channels: int) -> "Tensor | BackboneOutput":
+        """What one head reads of it; `channels` are those of a layer."""
+        depth = reads.layers * channels
+        maps = self.maps[:, -depth:]
+        if reads.maps_alone:
+            return maps
+        return BackboneOutput(maps, None if self.class_token is None else self.class_token[:, -depth:], self.own)
 
     def float(self) -> "BackboneOutput":
         token, own = (None if x is None else x.float() for x in (self.class_token, self.own))

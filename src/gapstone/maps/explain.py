@@ -93,7 +93,7 @@ def explain(
     names = tuple(labels) if labels is not None else None
     moments = (model.preprocessing.mean, model.preprocessing.std) if isinstance(model, Classifier) else None
     seen = ShownImages(images.detach(), moments)
-    if isinstance(model, Classifier) and at is None:
+    if isinstance(model, Classifier) and at is None and has_maps(model.head):
         return replace(_known(model, images, classes, top_k, names), seen=seen)
     traced, location = locate_head(getattr(model, "_orig_mod", model), images, at)
     explained = _made(traced, Placement.of(location), classes, top_k, names, location.grid, location.prefix)
@@ -110,9 +110,19 @@ def _known(
 ) -> Explanation:
     """Of a model whose head is known: no watching but for the places, once per image size."""
     with eval_mode(model), torch.no_grad():
-        features, location = locate_features(model.features, images)
+        reads = model.head.reads
+        features, location = locate_features(model.features, images, lambda x: model.features.read(x, reads))
         placement = Placement.of(location)
         return explain_head(model.head, features, classes, top_k=top_k, labels=labels, placement=placement)
+
+
+def has_maps(head: Head) -> bool:
+    """Whether a head's maps can be told from the feature maps alone.
+
+    A class token has heard of all positions in the layers before, and so may the vector of a backbone's own pooler:
+    what a position adds there, `explain` asks of the whole model.
+    """
+    return head.reads.maps_alone
 
 
 @torch.no_grad()

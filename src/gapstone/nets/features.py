@@ -51,6 +51,8 @@ class Features(nn.Module):
     as, in the model's order; no head pools them."""
     own_width: int | None = None
     """Of the vector of the network's own pooler, where it was built with it."""
+    pooler: tuple[str, ...] = ()
+    """Names of the weights in the state_dict that the network's own pooler alone needs, where it was built with it."""
     last_stage: tuple[str, ...]
     """Paths of the modules that, called one after another on a single tensor, make the maps: what is fine-tuned."""
 

@@ -113,7 +113,7 @@ class _Follow(Tracer):
         axis = op.dim % y.dim()
         if op.function != "cat" or axis == 0:
             return None
-        marked = [self.places[x] for x in given if x in self.places and self.places[x] is not PATCHES]
+        marked: list[Place] = [self.places[x] for x in given if x in self.places and self.places[x] is not PATCHES]
         if any(place[0] != axis for place in marked):  # side by side in another dimension: positions stay
             return marked[0]
         if not any(x in self.places for x in given):

@@ -38,6 +38,8 @@ class TimmFeatures(Features):
         self.net = create_timm(name, in_channels, pretrained)
         self.as_map = AsMap(name, self.net, facts.fixed, len(facts.prefix))
         _drop(self.net, own.unused if own else facts.unused)
+        paths = tuple(f"net.{path}." for path in facts.unused)
+        self.pooler = tuple(name for name in self.state_dict() if name.startswith(paths))
 
     def forward(self, x: Tensor) -> Tensor:
         self.check(x)

@@ -1,7 +1,7 @@
 """What a dry run tells about a timm model: its map, its tokens, the sizes it takes, and which modules make what."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast, final
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.nets.last_stage import last_stage
-from gapstone.nets.on_meta import on_meta
+from gapstone.nets.on_meta import on_meta, shapes_alone
 from gapstone.nets.prefix_tokens import prefix_tokens
 from gapstone.nets.zoo import create_timm, resamples_positions
 
@@ -92,11 +92,13 @@ def survey(name: str, in_channels: int) -> Survey:
     net = _on_meta(name, in_channels)
     side, width = net.default_cfg["input_size"][1:]
     images = torch.empty(1, in_channels, side, width, device="meta")
-    prefix = _prefix(name, net, images)
+    y = _output(net, images)
+    prefix = _prefix(name, net, images) if isinstance(y, Tensor) and y.ndim == 3 else ()
     as_map = AsMap(name, net, None, len(prefix))
 
     def cells(h: int, w: int) -> Size:
-        maps = as_map(net.forward_features(torch.empty(1, in_channels, h, w, device="meta")), (h, w))
+        given = y if (h, w) == (side, width) else _output(net, images.new_empty(1, in_channels, h, w))
+        maps = as_map(given, (h, w))
         return int(maps.shape[2]), int(maps.shape[3])
 
     default = cells(side, width)
@@ -112,7 +114,9 @@ def survey(name: str, in_channels: int) -> Survey:
     except Exception:  # whatever a network raises at a size that is not its own
         fixed, stride = (side, width), round(side / default[0])
     unused = _unused(net, lambda: as_map(net.forward_features(images), (side, width)))
-    stage = _last_stage(net, images, fixed is not None or as_map.grid is not None)
+    # tokens of an image of any size: alone, they do not say what grid they lie on
+    grid_known = y.ndim == 4 or fixed is not None or as_map.grid is not None
+    stage = _last_stage(net, images) if grid_known else ()
     return Survey(as_map.channels, stride, smallest, fixed, prefix, unused, stage)
 
 
@@ -157,7 +161,7 @@ def layer_count(name: str, in_channels: int) -> int:
     facts = survey(name, in_channels)
     net = _on_meta(name, in_channels)
     images = torch.empty(2, in_channels, *net.default_cfg["input_size"][1:], device="meta")
-    with torch.no_grad():
+    with torch.no_grad(), shapes_alone():
         y = net.forward_features(images)
         if y.ndim != 3:
             return 1
@@ -178,15 +182,17 @@ def _on_meta(name: str, in_channels: int) -> Any:
         return create_timm(name, in_channels, pretrained=False).eval()
 
 
+def _output(net: Any, images: Tensor) -> Any:
+    with torch.no_grad(), shapes_alone():
+        return net.forward_features(images)
+
+
 def _prefix(name: str, net: Any, images: Tensor) -> tuple[str, ...]:
-    y = net.forward_features(images)
-    if not isinstance(y, Tensor) or y.ndim != 3:
-        return ()
     # two images: a parameter that is given to each of them is told from one that is added to all
     tokens = prefix_tokens(net, net.forward_features, images.expand(2, -1, -1, -1))
     before = [token for token in tokens if token]
     if 0 < len(before) == len(tokens):
-        raise _single_cell(name, tuple(images.shape[2:]))
+        raise _single_cell(name, images.shape[2:])
     if any(token is None for token in tokens[: len(before)]):
         raise ValueError(
             f"timm:{name} makes no feature map: {len(before)} of its tokens are no patches, and do not stand before "
@@ -195,20 +201,17 @@ def _prefix(name: str, net: Any, images: Tensor) -> tuple[str, ...]:
     return tuple(before)
 
 
-def _single_cell(name: str, size: Size) -> ValueError:
+def _single_cell(name: str, size: Sequence[int]) -> ValueError:
     return ValueError(
         f"timm:{name} makes no feature map: {size[0]}×{size[1]} px become a single cell (a class token); "
         f"take another model (convolutional ones always work)"
     )
 
 
-def _last_stage(net: Any, images: Tensor, grid_known: bool) -> tuple[str, ...]:
+def _last_stage(net: Any, images: Tensor) -> tuple[str, ...]:
     levels = getattr(net, "feature_info", [])
     levels = levels if isinstance(levels, list) else levels.info
-    y = net.forward_features(images)
-    if y.ndim == 3 and not grid_known:  # tokens of an image of any size: alone, they do not say what grid they lie on
-        return ()
-    stage = last_stage(net, lambda: net.forward_features(images), [str(level["module"]) for level in levels])
+    stage = last_stage(net, lambda: _output(net, images), [str(level["module"]) for level in levels])
     return (*(f"net.{path}" for path in stage), "as_map") if stage else ()
 
 
@@ -237,7 +240,7 @@ def _unused(net: Any, run: Callable[[], Tensor]) -> tuple[str, ...]:
         parameter.requires_grad_(True)
     with torch.enable_grad():
         made = run()
-        made.backward(torch.ones_like(made))
+        torch.autograd.backward(made, torch.ones_like(made))
     unused: list[str] = []
     for path, module in net.named_modules():
         parameters = list(module.parameters())

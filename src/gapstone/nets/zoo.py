@@ -141,7 +141,7 @@ def create_timm(name: str, in_channels: int, pretrained: bool, num_classes: int 
         close = difflib.get_close_matches(name, timm.list_models(), n=4)
         hint = f"did you mean {', '.join(f'timm:{c}' for c in close)}?" if close else "see timm.list_models()"
         raise ValueError(f"timm (version {timm.__version__}) has no model {name!r}: {hint}")
-    sizes = {"dynamic_img_size": True, "dynamic_img_pad": True} if resamples_positions(name) else {}
+    sizes: dict[str, Any] = {"dynamic_img_size": True, "dynamic_img_pad": True} if resamples_positions(name) else {}
     create = partial(timm.create_model, name, in_chans=in_channels, num_classes=num_classes, **sizes)
     if not pretrained:
         try:

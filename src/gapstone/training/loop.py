@@ -224,6 +224,13 @@ def shuffled(rows: Rows, batch_size: int, random: np.random.Generator) -> Iterat
         yield batch
 
 
+def feature_maps(model: Classifier, images: Tensor, precision: Precision) -> Tensor:
+    """Compute the feature maps in `precision` and return them as float32, the input of most heads."""
+    maps = read_features(model, images, precision, Reads())
+    assert isinstance(maps, Tensor)
+    return maps
+
+
 def read_features(
     model: Classifier, images: Tensor, precision: Precision, reads: Reads | None = None
 ) -> Tensor | BackboneOutput:

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gapstone.heads.attention import AttentionQueries
 from gapstone.heads.contributions import MEAN, in_place, of_classes, pooled
 from gapstone.heads.reads import BackboneOutput
-from gapstone.heads.spec import Spec, parse
+from gapstone.heads.spec import parse
 from gapstone.pooling import Pool
 from gapstone.pools import POOLS
 from gapstone.pools.name_types import Merging
@@ -69,8 +70,13 @@ class Head(nn.Module):
         self.size: tuple[int, ...] | None = None
         dropout = parsed.number("dropout", 0.0)
 
-        pools = [pool for name in recipe.pools for pool in _pools(name, parsed, depth)]
-        width = depth * (len(pools) if recipe.join == "cat" else 1) + depth * recipe.class_token
+        queries = int(parsed.number("queries", 1))
+        pools: list[nn.Module]
+        if recipe.pools == ("attention",):
+            pools = [AttentionQueries(depth, queries)]
+        else:
+            pools = [_pool(name, parsed.options) for name in recipe.pools]
+        width = depth * ((len(pools) * queries if recipe.join == "cat" else 1) + recipe.class_token)
         if recipe.own:
             width = channels
         elif not recipe.pools and not recipe.class_token:
@@ -175,6 +181,8 @@ class Head(nn.Module):
         weight, bias = (part.to(x.dtype) for part in affine(self.classifier[-1], f"head {self.spec!r}"))
         if classes is not None:
             weight = of_classes(weight, classes)
+        if len(self.pools) and isinstance(attention := self.pools[0], AttentionQueries):
+            return Contributions(attention.parts(x, weight), bias)
         pools = [layer for layer in self.pools if isinstance(layer, Pool)]
         if not self.recipe.pools:
             over = pools[0].over if pools else None
@@ -282,24 +290,13 @@ UNITS = 1024
 """Unit vectors that a layer is given at a time."""
 
 
-def _pools(name: Merging, spec: Spec, depth: int) -> list[Pool]:
-    """The pools with the options that are their parameters; "learned" begins at the pool's default.
-
-    Several queries give their answers side by side, as in Psomas et al., arXiv 2506.10178, but of all channels each:
-    what that paper's value projection can say, the linear layer behind can say, too.
-    """
-    if name == "attention":
-        queries = [torch.empty(depth) for _ in range(int(spec.number("queries", 1)))]
-        return [Pool(name, query=nn.Parameter(nn.init.normal_(query, std=QUERY_SPREAD))) for query in queries]
-    parameters: dict[str, Any] = {key: spec.options[key] for key in POOLS[name].parameters if key in spec.options}
+def _pool(name: Merging, options: dict[str, float | str]) -> Pool:
+    """The pool with the options that are its parameters; "learned" begins at the pool's default."""
+    parameters: dict[str, Any] = {key: options[key] for key in POOLS[name].parameters if key in options}
     for key, value in parameters.items():
         if value == "learned":
-            return [Pool(name, learn=True, **{k: v for k, v in parameters.items() if k != key})]
-    return [Pool(name, **parameters)]
-
-
-QUERY_SPREAD = 0.02
-"""Standard deviation of a new query: attention begins close to the mean."""
+            return Pool(name, learn=True, **{k: v for k, v in parameters.items() if k != key})
+    return Pool(name, **parameters)
 
 
 def _linear(width: int, hidden: tuple[int, ...], classes: int, dropout: float) -> nn.Sequential:

@@ -76,7 +76,7 @@ class TimmFeatures(Features):
         self.check(x)
         size = (x.shape[2], x.shape[3])
         if reads.layers > 1:
-            patches, before = self._last_layers(x, reads.layers)
+            y, patches, before = self._last_layers(x, reads.layers)
             maps = self.as_map.on_grid(patches, size)
         else:
             before = y = self.net.forward_features(x)
@@ -87,13 +87,15 @@ class TimmFeatures(Features):
         own = self.net.forward_head(y, pre_logits=True) if reads.own else None
         return BackboneOutput(maps, token, own)
 
-    def _last_layers(self, x: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Patches (N, cells, count · C) and other tokens (N, P, count · C) of the last layers, after the final norm."""
-        found = self.net.forward_intermediates(
-            x, indices=count, return_prefix_tokens=True, norm=True, output_fmt="NLC", intermediates_only=True
+    def _last_layers(self, x: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What `forward_features` gives; of the last layers, after the final norm, the patches (N, cells, count · C) and
+        the other tokens (N, P, count · C).
+        """
+        y, found = self.net.forward_intermediates(
+            x, indices=count, return_prefix_tokens=True, norm=True, output_fmt="NLC"
         )
         layers = [layer if isinstance(layer, tuple) else (layer, layer[:, :0]) for layer in found]
-        return torch.cat([patches for patches, _ in layers], 2), torch.cat([before for _, before in layers], 2)
+        return y, torch.cat([patches for patches, _ in layers], 2), torch.cat([before for _, before in layers], 2)
 
 
 def _drop(net: nn.Module, paths: tuple[str, ...]) -> None:

@@ -40,10 +40,10 @@ class RowCache:
 
 
 @dataclass(frozen=True, order=True)
-class Vector:
+class StoredVector:
     """One of the vectors of an image that are stored.
 
-    >>> str(Vector("'mean'")), str(Vector(CLASS_TOKEN, back=2))
+    >>> str(StoredVector("'mean'")), str(StoredVector(CLASS_TOKEN, back=2))
     ("'mean'", 'class token, layer -2')
     """
 
@@ -59,30 +59,30 @@ class Vector:
 CLASS_TOKEN, OWN = "class token", "own"
 
 
-def vectors_of(head: Head) -> tuple[Vector, ...] | None:
+def vectors_of(head: Head) -> tuple[StoredVector, ...] | None:
     """The vectors that a head's linear layer reads, layer by layer from the earliest; None if it needs maps.
 
     >>> vectors_of(Head("avgmax", 512, 10)), vectors_of(Head("gem:p=learned", 512, 10))
-    ((Vector(name="'mean'", back=1), Vector(name="'max'", back=1)), None)
+    ((StoredVector(name="'mean'", back=1), StoredVector(name="'max'", back=1)), None)
     """
     if head.reads.own:
-        return (Vector(OWN),)
+        return (StoredVector(OWN),)
     if head.recipe.maps or any(True for _ in head.pools.parameters()):
         return None
     names = [CLASS_TOKEN] * head.recipe.class_token + [layer.extra_repr() for layer in head.pools]
     if not head.recipe.pools and not head.recipe.class_token:
         return None  # it flattens
-    return tuple(Vector(name, back) for name in names for back in range(head.reads.layers, 0, -1))
+    return tuple(StoredVector(name, back) for name in names for back in range(head.reads.layers, 0, -1))
 
 
-def class_tokens_of(head: Head) -> tuple[Vector, ...]:
+def class_tokens_of(head: Head) -> tuple[StoredVector, ...]:
     """The class tokens that a head reads besides maps."""
-    return tuple(Vector(CLASS_TOKEN, back) for back in range(head.reads.layers, 0, -1) if head.reads.class_token)
+    return tuple(StoredVector(CLASS_TOKEN, back) for back in range(head.reads.layers, 0, -1) if head.reads.class_token)
 
 
-def stored_vectors(heads: Sequence[str]) -> tuple[tuple[Vector, ...], dict[str, Pool]]:
+def stored_vectors(heads: Sequence[str]) -> tuple[tuple[StoredVector, ...], dict[str, Pool]]:
     """All vectors that these heads need, and their pools; in an order that the heads' does not change, `OWN` last."""
-    vectors: set[Vector] = set()
+    vectors: set[StoredVector] = set()
     pools: dict[str, Pool] = {}
     for spec in heads:
         head = Head(spec, channels=1, classes=2, size=(1, 1))
@@ -112,7 +112,7 @@ class FeatureCache:
     shown: RowCache
     """Maps of the images of the report and of those with boxes, of as many layers as any head reads maps of."""
     pooled: dict[Change, RowCache]
-    vectors: tuple[Vector, ...]
+    vectors: tuple[StoredVector, ...]
     """In the order of their numbers in a row."""
     channels: int
     own: OwnPooler | None

@@ -22,7 +22,7 @@ from gapstone.compare.feature_cache import (
     FeatureCache,
     OwnPooler,
     RowCache,
-    Vector,
+    StoredVector,
     stored_vectors,
     vectors_of,
 )
@@ -286,7 +286,7 @@ class _FeatureWriter:
 
         trial = self.plan.trial
         facts: dict[str, Any] = {"pools": tuple(map(str, self.vectors))}
-        if Vector(OWN) in self.vectors:
+        if StoredVector(OWN) in self.vectors:
             assert trial.start is not None
             facts["pooler"] = trial.start.pooler
         return self._store("pooled", rows, change, compute, torch.float32, counts=maps is None, facts=facts)
@@ -297,7 +297,7 @@ class _FeatureWriter:
         assert maps is not None
         channels = self.model.features.channels
 
-        def of(vector: Vector) -> Tensor:
+        def of(vector: StoredVector) -> Tensor:
             if vector.name == CLASS_TOKEN:
                 assert token is not None
                 return _layer(token, vector.back, channels)
@@ -305,7 +305,7 @@ class _FeatureWriter:
             return pooled
 
         vectors = [of(vector) for vector in self.vectors if vector.name != OWN]
-        if Vector(OWN) not in self.vectors:
+        if StoredVector(OWN) not in self.vectors:
             return torch.stack(vectors, 1)
         assert own is not None
         return torch.cat([*vectors, own], 1)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gapstone.heads.attention import AttentionQueries
+from gapstone.heads.attention_queries import AttentionQueries
 from gapstone.heads.contributions import MEAN, in_place, of_classes, pooled
 from gapstone.heads.reads import BackboneOutput
 from gapstone.heads.spec import parse

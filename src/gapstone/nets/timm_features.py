@@ -88,8 +88,8 @@ class TimmFeatures(Features):
         return BackboneOutput(maps, token, own)
 
     def _last_layers(self, x: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """What `forward_features` gives; of the last layers, after the final norm, the patches (N, cells, count · C) and
-        the other tokens (N, P, count · C).
+        """What `forward_features` gives; and of the last layers, after the final norm as in DINOv2's linear evaluation
+        (arXiv 2304.07193), the patches (N, cells, count · C) and the other tokens (N, P, count · C).
         """
         y, found = self.net.forward_intermediates(
             x, indices=count, return_prefix_tokens=True, norm=True, output_fmt="NLC"

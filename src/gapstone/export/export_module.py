@@ -39,7 +39,8 @@ def logits_and_maps(image_model: ImageModel) -> nn.Module:
 
 def logits_alone(image_model: ImageModel) -> nn.Module:
     """Return a module from normalised images to logits only."""
-    if isinstance(image_model.model, Classifier):
+    model = image_model.model
+    if isinstance(model, Classifier) and _has_parts(model.head):
         return LogitsAlone(logits_and_maps(image_model))
     return foreign_features(image_model).eval().requires_grad_(False)
 
@@ -50,13 +51,19 @@ class LogitsAndMaps(nn.Module):
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
+        if not _has_parts(model.head):
+            raise ValueError(
+                f"export: head {model.head.spec!r} {'attends' if model.head.reads.maps_alone else 'reads ' + model.head.reads.what}, "
+                f"and its maps are not written for other runtimes; --no-maps exports the logits."
+            )
+        self.reads = model.head.reads
         self.features = without_operators(copy.deepcopy(model.features))
         if isinstance(self.features, TimmFeatures):
             contiguous(self.features)
         self.head = _head(copy.deepcopy(model.head))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits, maps = self.head(self.features(images))
+        logits, maps = self.head(self.features.read(images, self.reads))
         return logits, maps
 
 
@@ -128,6 +135,11 @@ def _is_exportable(pooling: Pooling) -> bool:
 def foreign_features(image_model: ImageModel) -> nn.Module:
     """Return a copy of the whole network that can be exported for any size and runtime."""
     return contiguous(without_operators(copy.deepcopy(image_model.model)))
+
+
+def _has_parts(head: Head) -> bool:
+    """Whether the head's maps can be written with torch's operators."""
+    return head.reads.maps_alone and head.recipe.pools != ("attention",)
 
 
 def _head(head: Head) -> nn.Module:

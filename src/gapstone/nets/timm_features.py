@@ -1,11 +1,11 @@
 """`timm:NAME`: the trunk of any timm model that makes feature maps, with its class token and pooler where asked."""
 
-from typing import final
+from typing import cast, final
 
 import torch
 from torch import Tensor, nn
 
-from gapstone.heads.reads import BackboneOutput, Reads
+from gapstone.heads.reads import MAPS, BackboneOutput, Reads
 from gapstone.nets.features import Features
 from gapstone.nets.timm_survey import AsMap, layer_count, survey, survey_pooler
 from gapstone.nets.zoo import create_timm
@@ -41,11 +41,6 @@ class TimmFeatures(Features):
         paths = tuple(f"net.{path}." for path in facts.unused)
         self.pooler = tuple(name for name in self.state_dict() if name.startswith(paths))
 
-    def forward(self, x: Tensor) -> Tensor:
-        self.check(x)
-        maps: Tensor = self.as_map(self.net.forward_features(x), (x.shape[2], x.shape[3]))
-        return maps
-
     def last(self, between: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         *modules, as_map = self.last_modules()
         for module in modules:
@@ -70,9 +65,11 @@ class TimmFeatures(Features):
             raise ValueError(f"{who} was built without its own pooler: build(…, pooler=True)")
 
     def read(self, x: Tensor, reads: Reads) -> Tensor | BackboneOutput:
-        if reads == Reads():
-            maps: Tensor = self(x)
-            return maps
+        output: Tensor | BackboneOutput = self(x, reads)
+        return output
+
+    def forward(self, x: Tensor, reads: Reads = MAPS) -> Tensor | BackboneOutput:  # type: ignore[override]
+        """The maps; a call, not only `read`, may say what else, so that hooks see it."""
         self.check(x)
         size = (x.shape[2], x.shape[3])
         if reads.layers > 1:
@@ -80,7 +77,7 @@ class TimmFeatures(Features):
             maps = self.as_map.on_grid(patches, size)
         else:
             before = y = self.net.forward_features(x)
-            maps = self.as_map(y, size)
+            maps = cast(Tensor, self.as_map(y, size))
         if reads.maps_alone:
             return maps
         token = before[:, self.prefix.index(self.class_token or "")] if reads.class_token else None

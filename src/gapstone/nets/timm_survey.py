@@ -55,7 +55,7 @@ class AsMap(nn.Module):
             w = cells // max(h, 1)
         if h < 1 or h * w != cells:
             raise self._no_map(patches, size)
-        return patches.transpose(1, 2).reshape(len(patches), patches.shape[2], h, w)
+        return patches.transpose(1, 2).reshape(patches.shape[0], patches.shape[2], h, w)
 
     def _no_map(self, y: Any, size: Size | None) -> ValueError:
         what = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"

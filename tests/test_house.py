@@ -146,7 +146,7 @@ CEILINGS = {
     "compare": 3600,
     "converting": 500,
     "explaining": 1000,
-    "export": 800,
+    "export": 900,
     "inspecting": 1100,
     "serve": 700,
     "fitting": 700,

@@ -1,7 +1,7 @@
 """The exported modules: (logits, maps) from images, with torch's own operators only."""
 
 import copy
-from typing import final
+from typing import cast, final
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +9,10 @@ from torch.nn import functional as F
 
 from gapstone.export.torch_pools import GridMean, Pooled, contiguous, grid_matrix, pair, whole, without_operators
 from gapstone.heads import Head
+from gapstone.heads.attention_queries import AttentionQueries
 from gapstone.maps.open_model import ImageModel
 from gapstone.models.classifier import Classifier
+from gapstone.nets import Features
 from gapstone.nets.timm_features import TimmFeatures
 from gapstone.pooling import Pool
 from gapstone.pools import POOLS
@@ -53,11 +55,11 @@ class LogitsAndMaps(nn.Module):
         super().__init__()
         if not _has_parts(model.head):
             raise ValueError(
-                f"export: head {model.head.spec!r} {'attends' if model.head.reads.maps_alone else 'reads ' + model.head.reads.what}, "
-                f"and its maps are not written for other runtimes; --no-maps exports the logits."
+                f"export: the maps of head {model.head.spec!r} are not written for other runtimes (it reads more than "
+                f"maps, or attends before hidden layers); --no-maps exports the logits."
             )
         self.reads = model.head.reads
-        self.features = without_operators(copy.deepcopy(model.features))
+        self.features = cast(Features, without_operators(copy.deepcopy(model.features)))
         if isinstance(self.features, TimmFeatures):
             contiguous(self.features)
         self.head = _head(copy.deepcopy(model.head))
@@ -139,7 +141,8 @@ def foreign_features(image_model: ImageModel) -> nn.Module:
 
 def _has_parts(head: Head) -> bool:
     """Whether the head's maps can be written with torch's operators."""
-    return head.reads.maps_alone and head.recipe.pools != ("attention",)
+    hidden = head.recipe.pools == ("attention",) and not head.additive
+    return head.reads.maps_alone and not hidden
 
 
 def _head(head: Head) -> nn.Module:
@@ -149,6 +152,8 @@ def _head(head: Head) -> nn.Module:
     layers = Layers(head.classifier)
     if not head.recipe.pools:
         return Flattened(layers, _grid(head))
+    if isinstance(attention := next(iter(head.pools)), AttentionQueries):
+        return AttentionParts(layers, attention)
     pools = [layer for layer in head.pools if isinstance(layer, Pool)]
     return PooledParts(layers, pools, head.recipe.join)
 
@@ -212,6 +217,19 @@ class PooledParts(nn.Module):
         if len(tensors) == 1:
             return tensors[0]
         return torch.cat(tensors, 1) if self.join == "cat" else torch.stack(tensors).mean(0)
+
+
+@final
+class AttentionParts(nn.Module):
+    """Attention over the whole map, then a linear layer; the weights of the positions are held."""
+
+    def __init__(self, layers: Layers, attention: AttentionQueries) -> None:
+        super().__init__()
+        self.layers, self.attention = layers, attention
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits, slope = self.layers(self.attention(x))
+        return logits, self.attention.parts(x, slope)
 
 
 @final

@@ -38,6 +38,11 @@ class Reads:
         )
 
     @property
+    def beyond(self) -> str:
+        """What it reads beyond the last map, in words; "" where nothing."""
+        return self.what or (f"{self.layers} layers" if self.layers > 1 else "")
+
+    @property
     def what(self) -> str:
         """What it reads besides maps, in words; "" where nothing."""
         return "the class token" if self.class_token else "the backbone's own pooler" if self.own else ""

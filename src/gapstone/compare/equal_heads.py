@@ -1,11 +1,15 @@
 """Heads that are the same function on these feature maps: comparing them would rank noise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import reduce
+from operator import or_
 
 import torch
 from torch import Tensor
 
-from gapstone.heads import BackboneOutput, Head, parse
+from gapstone.compare.trials import Trial
+from gapstone.heads import BackboneOutput, Head, Reads, parse
 
 
 def equal_heads(
@@ -42,6 +46,19 @@ def equal_heads(
         groups.setdefault((parsed.hidden, parsed.number("dropout", 0.0)), []).append((spec, inputs))
     found = [group for alike in groups.values() for group in _split(alike)]
     return sorted(found, key=lambda group: heads.index(group[0]))
+
+
+@torch.inference_mode()
+def find_equal_heads(heads: tuple[str, ...], trial: Trial, send: Callable[[object], None]) -> None:
+    """The job that sends (groups of heads that are one function on the trial's backbone, cells of its maps)."""
+    # noise: of blank images, such as borders of scans, the maps may be constant, and mean and maximum the same there
+    size = trial.preprocessing.channels, *trial.preprocessing.size
+    noise = torch.randn(4, *size, generator=torch.Generator().manual_seed(0))
+    reads = reduce(or_, [parse(head).reads for head in heads], Reads())
+    features = replace(trial, head="own" if reads.own else "gap").build().eval().features
+    output = features.read(noise.to(trial.device), reads).float()
+    output = BackboneOutput(output) if isinstance(output, torch.Tensor) else output
+    send((equal_heads(heads, output, features.channels), tuple(output.maps.shape[2:])))
 
 
 def without_equals(heads: Sequence[str], groups: Sequence[Sequence[str]], baseline: str) -> tuple[str, ...]:

@@ -4,9 +4,8 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial, reduce
+from functools import partial
 from itertools import chain
-from operator import or_
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from gapstone.compare.boxed_images import BoxedImages, among, boxed_images
-from gapstone.compare.equal_heads import describe, equal_heads, without_equals
+from gapstone.compare.equal_heads import describe, find_equal_heads, without_equals
 from gapstone.compare.feature_pass import FeaturePass, plan_feature_pass
 from gapstone.compare.frozen_pace import heads_seconds, pass_seconds, time_frozen
 from gapstone.compare.learning_curve import check_frozen, curve_trials, parse_curve
@@ -24,7 +23,7 @@ from gapstone.compare.trials import Start, Trial, measured_before
 from gapstone.compare.tuning import tuned
 from gapstone.console.formatting import display
 from gapstone.data.decoded_store import Store
-from gapstone.heads import BackboneOutput, Reads, parse
+from gapstone.heads import parse
 from gapstone.runtime.environment import cores, free_mb
 from gapstone.storage.paths import check_input
 from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed
@@ -256,25 +255,13 @@ def _without_equal_heads(
     rows = {"train": parts.train, "validation": parts.validation, "test": parts.test}
     trial = make_trial(head=request.baseline, settings=prepared.settings, seed=0, fold=None, threads=1, **rows)
     try:  # in a process of its own, as `_measure`
-        groups, cells = run_one(partial(_find_equal_heads, request.heads), trial)
+        groups, cells = run_one(partial(find_equal_heads, request.heads), trial)
     except JobError:
         return request, ()  # what is wrong is told by the measurement that follows, and by the trials
     left_out = tuple(describe(groups, request.baseline, cells))
     for sentence in left_out:
         log(sentence)
     return replace(request, heads=without_equals(request.heads, groups, request.baseline)), left_out
-
-
-@torch.inference_mode()
-def _find_equal_heads(heads: tuple[str, ...], trial: Trial, send: Callable[[object], None]) -> None:
-    # noise: of blank images, such as borders of scans, the maps may be constant, and mean and maximum the same there
-    size = trial.preprocessing.channels, *trial.preprocessing.size
-    noise = torch.randn(4, *size, generator=torch.Generator().manual_seed(0))
-    reads = reduce(or_, [parse(head).reads for head in heads], Reads())
-    features = replace(trial, head="own" if reads.own else "gap").build().eval().features
-    output = features.read(noise.to(trial.device), reads).float()
-    output = BackboneOutput(output) if isinstance(output, torch.Tensor) else output
-    send((equal_heads(heads, output, features.channels), tuple(output.maps.shape[2:])))
 
 
 def _caution(request: CompareRequest, prepared: TrainingData) -> str | None:

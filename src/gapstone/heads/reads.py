@@ -56,9 +56,9 @@ MAPS = Reads()
 class BackboneOutput:
     """What a backbone hands to a head that reads more than maps.
 
-    >>> output = features.read(images, Reads(class_token=True))
+    >>> output = model.features.read(images, model.head.reads)  # a Classifier with head cls+gap
     >>> output.maps.shape, output.class_token.shape
-    (torch.Size([2, 384, 16, 16]), torch.Size([2, 384]))
+    (torch.Size([2, 64, 10, 10]), torch.Size([2, 64]))
     """
 
     maps: Tensor

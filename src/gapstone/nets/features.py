@@ -84,9 +84,9 @@ class Features(nn.Module):
     def read(self, x: Tensor, reads: Reads) -> Tensor | BackboneOutput:
         """What a head reads, of images as `forward` takes them; maps alone come as a tensor.
 
-        >>> features = build("timm:vit_small_patch14_dinov2")
-        >>> features.read(images, Reads(class_token=True)).class_token.shape
-        torch.Size([2, 384])
+        >>> vit = build("timm:vit_tiny_patch16_224")
+        >>> vit.read(images, Reads(class_token=True)).class_token.shape
+        torch.Size([2, 192])
 
         Raises: ValueError as `check_reads`.
         """

@@ -155,7 +155,7 @@ def _head(
     grid = int(spec.number("grid", 0))
     entry: dict[str, Any] = {
         "head": head,
-        "describe": (f"maps averaged to {grid}×{grid}, " if grid else "") + spec.recipe.describe,
+        "describe": layers + (f"maps averaged to {grid}×{grid}, " if grid else "") + spec.recipe.describe,
         "failed": [
             {"seed": trial.seed, "reason": failed[trial.id]}
             for trial in plan.trials

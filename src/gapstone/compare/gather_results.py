@@ -153,6 +153,7 @@ def _head(
 ) -> dict[str, Any]:
     spec = parse(head)
     grid = int(spec.number("grid", 0))
+    layers = f"the last {spec.reads.layers} layers side by side, " if spec.reads.layers > 1 else ""
     entry: dict[str, Any] = {
         "head": head,
         "describe": layers + (f"maps averaged to {grid}×{grid}, " if grid else "") + spec.recipe.describe,

@@ -129,7 +129,7 @@ def test_registers_are_no_class_token():
 
 def test_last_layers_after_the_last_norm():
     """As in DINOv2's linear evaluation; the last of them is what there is without asking."""
-    features = features_of(CLASS)
+    features = features_of(CLASS, pooler=True)
     x, made = images(160, 160), []
     for block in features.net.blocks:
         block.register_forward_hook(lambda _, __, out: made.append(out))

@@ -1,7 +1,7 @@
 """The exported modules: (logits, maps) from images, with torch's own operators only."""
 
 import copy
-from typing import cast, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from gapstone.export.torch_pools import GridMean, Pooled, contiguous, grid_matrix, pair, whole, without_operators
 from gapstone.heads import Head
 from gapstone.heads.attention_queries import AttentionQueries
+from gapstone.heads.reads import read
 from gapstone.maps.open_model import ImageModel
 from gapstone.models.classifier import Classifier
-from gapstone.nets import Features
 from gapstone.nets.timm_features import TimmFeatures
 from gapstone.pooling import Pool
 from gapstone.pools import POOLS
@@ -59,13 +59,13 @@ class LogitsAndMaps(nn.Module):
                 f"maps, or attends before hidden layers); --no-maps exports the logits."
             )
         self.reads = model.head.reads
-        self.features = cast(Features, without_operators(copy.deepcopy(model.features)))
+        self.features = without_operators(copy.deepcopy(model.features))
         if isinstance(self.features, TimmFeatures):
             contiguous(self.features)
         self.head = _head(copy.deepcopy(model.head))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits, maps = self.head(self.features.read(images, self.reads))
+        logits, maps = self.head(read(self.features, images, self.reads))
         return logits, maps
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,12 @@ class Reads:
 
 MAPS = Reads()
 """The last map alone, as most heads read."""
+
+
+def read(features: nn.Module, images: Tensor, reads: Reads) -> "Tensor | BackboneOutput":
+    """As `nets.Features.read`, of features that may be wrapped (torch.compile, LoRA), or any module that makes maps."""
+    output: Tensor | BackboneOutput = features(images) if reads == MAPS else features(images, reads)
+    return output
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gapstone.heads import Head, NotLinearError
 from gapstone.heads.contributions import MEAN
+from gapstone.heads.reads import read
 from gapstone.maps.explanation import Explanation, ShownImages
 from gapstone.maps.targets import Classes, select_classes
 from gapstone.models.classifier import Classifier
@@ -111,7 +112,7 @@ def _known(
     """Of a model whose head is known: no watching but for the places, once per image size."""
     with eval_mode(model), torch.no_grad():
         reads = model.head.reads
-        features, location = locate_features(model.features, images, lambda x: model.features.read(x, reads))
+        features, location = locate_features(model.features, images, lambda x: read(model.features, x, reads))
         placement = Placement.of(location)
         return explain_head(model.head, features, classes, top_k=top_k, labels=labels, placement=placement)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gapstone.console.formatting import display
 from gapstone.heads import Head, parse
+from gapstone.heads.reads import read as read_features
 from gapstone.images.batches import AT_ONCE, batches
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
@@ -94,7 +95,7 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the logits (N, K) of images (N, C, H, W) that `preprocessing` has normalised."""
-        logits: Tensor = self.head(self.features.read(x, self.head.reads))
+        logits: Tensor = self.head(read_features(self.features, x, self.head.reads))
         return logits
 
     @torch.inference_mode()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from gapstone.heads.reads import BackboneOutput, Reads
+from gapstone.heads.reads import BackboneOutput, Reads, read
 from gapstone.nets.on_meta import shapes_alone
 from gapstone.runtime.torch_internals import unseen_by_modes
 
@@ -91,8 +91,7 @@ class Features(nn.Module):
         Raises: ValueError as `check_reads`.
         """
         self.check_reads(reads)
-        maps: Tensor = self(x)
-        return maps
+        return read(self, x, reads)
 
     @property
     def last_block(self) -> str:

@@ -56,7 +56,11 @@ def _projected(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor 
     return x.new_empty((*x.shape[:-1], weight.shape[0])) if x.shape[-1] == weight.shape[-1] else None
 
 
-def _attended(query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object) -> Tensor | None:
+def _attended(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: object = None, *_: object, **__: object
+) -> Tensor | None:
+    if attn_mask is not None:  # of a network that takes one size only, it does not fit others
+        return None
     same = query.shape[:-2] == key.shape[:-2] == value.shape[:-2] and query.shape[-1] == key.shape[-1]
     return query.new_empty((*query.shape[:-1], value.shape[-1])) if same else None
 

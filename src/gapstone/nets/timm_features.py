@@ -64,12 +64,8 @@ class TimmFeatures(Features):
         if reads.own and self.own_width is None:
             raise ValueError(f"{who} was built without its own pooler: build(…, pooler=True)")
 
-    def read(self, x: Tensor, reads: Reads) -> Tensor | BackboneOutput:
-        output: Tensor | BackboneOutput = self(x, reads)
-        return output
-
     def forward(self, x: Tensor, reads: Reads = MAPS) -> Tensor | BackboneOutput:  # type: ignore[override]
-        """The maps; a call, not only `read`, may say what else, so that hooks see it."""
+        """The maps, or what `reads` says."""
         self.check(x)
         size = (x.shape[2], x.shape[3])
         if reads.layers > 1:

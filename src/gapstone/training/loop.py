@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gapstone.console.formatting import count_noun
 from gapstone.heads import BackboneOutput, Reads
+from gapstone.heads.reads import read
 from gapstone.images.augment import Augment
 from gapstone.models.classifier import Classifier
 from gapstone.models.model_cost import cost
@@ -236,7 +237,7 @@ def read_features(
 ) -> Tensor | BackboneOutput:
     """Compute what a head reads (None: the model's own) in `precision`, and return it as float32."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        output = model.features.read(images, reads or model.head.reads)
+        output = read(model.features, images, reads or model.head.reads)
     return output.float()
 
 

@@ -1,11 +1,14 @@
 """Heads that are one function are found by what they compute; those that are not stay apart."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from gapstone.compare.equal_heads import describe, equal_heads, without_equals
 from gapstone.compare.plan import CompareRequest, plan_comparison
+from gapstone.heads import BackboneOutput
 from gapstone.training.training_data import TrainOptions
 
 ALL = ["gap", "gmp", "gem", "lse", "avgmax", "catavgmax", "nin", "fc", "fc:grid=2"]
@@ -36,6 +39,23 @@ def test_what_is_trained_is_not_the_same():
     assert equal_heads(["gap:8", "gmp:8", "gap:8:dropout=0.5", "gmp:8:dropout=0.5"], maps(1, 1)) == [
         ("gap:8", "gmp:8"),
         ("gap:8:dropout=0.5", "gmp:8:dropout=0.5"),
+    ]
+
+
+def test_heads_that_read_more_than_maps():
+    given = BackboneOutput(torch.rand(6, 10, 2, 2), torch.rand(6, 10), torch.rand(6, 10))
+    heads = ["gap", "cls", "cls+gap", "own", "gap:layers=2", "cls:layers=2", "cls+gap:layers=2", "attention"]
+    assert equal_heads(heads, given, 5) == []
+    mean, token = given.maps.mean((2, 3)), given.class_token
+    assert equal_heads(heads, replace(given, own=token[:, 5:]), 5) == [("cls", "own")]  # a plain ViT's
+    assert equal_heads(heads, replace(given, own=mean[:, 5:]), 5) == [("gap", "own")]  # a CNN's
+    alike = replace(given, class_token=mean)
+    assert equal_heads(heads, alike, 5) == [
+        ("gap", "cls", "cls+gap"),
+        ("gap:layers=2", "cls:layers=2", "cls+gap:layers=2"),
+    ]
+    assert equal_heads(["gap", "attention", "attention:queries=2", "attention:cls=1"], maps(1, 1)) == [
+        ("gap", "attention", "attention:queries=2")
     ]
 
 

@@ -21,8 +21,8 @@ from torch import nn
 import gapstone as gs
 from gapstone import nets
 from gapstone.compare import feature_pass, frozen_pace, head_speed, trial_measures
-from gapstone.compare.feature_cache import FeatureCache, fixed_pools, pools_of
-from gapstone.compare.feature_pass import maps_in_pieces, run_feature_pass
+from gapstone.compare.feature_cache import FeatureCache, StoredVector, stored_vectors, vectors_of
+from gapstone.compare.feature_pass import read_in_pieces, run_feature_pass
 from gapstone.compare.plan import CompareRequest, plan_comparison
 from gapstone.compare.predictor import STILL, ModelPredictor
 from gapstone.compare.run_comparison import compare
@@ -31,7 +31,7 @@ from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.backbone_weights import digest, read_weights
 from gapstone.models.classifier import Classifier
-from gapstone.training.loop import feature_maps
+from gapstone.training.loop import read_features
 from gapstone.training.training_data import TrainOptions
 from tests.marks import slow_but
 
@@ -161,20 +161,20 @@ def test_the_measures_agree_with_those_of_the_whole_model(whole):
 
 def test_what_a_head_needs():
     heads = {spec: Head(spec, 4, 2, (3, 3)) for spec in (*HEADS, "gem:8:p=4", "lse:r=learned", "fc")}
-    needed = {spec: pools_of(head) for spec, head in heads.items()}
-    assert needed["avgmax:dropout=0.3"] == needed["catavgmax"] == ("'mean'", "'max'")
-    assert needed["gem:8:p=4"] == ("'gem', p=4.0",)
+    needed = {spec: vectors_of(head) for spec, head in heads.items()}
+    assert needed["avgmax:dropout=0.3"] == needed["catavgmax"] == (StoredVector("'mean'"), StoredVector("'max'"))
+    assert needed["gem:8:p=4"] == (StoredVector("'gem', p=4.0"),)
     assert [needed[spec] for spec in ("nin", "fc", "fc:grid=2", "gem:p=learned", "lse:r=learned")] == [None] * 5
     for order in (["gap", "catavgmax", "nin", "gem:p=learned"], ["gmp", "gap"]):  # no other pass for another order
-        assert list(fixed_pools(order)) == ["'max'", "'mean'"]
+        assert [str(vector) for vector in stored_vectors(order)[0]] == ["'max'", "'mean'"]
 
 
 def test_heads_that_only_pool_keep_no_maps_and_get_the_same_numbers(data, weights, half, tmp_path):
     what, seen = half
     alone, _ = planned(request(data, weights, ("gmp",)), tmp_path)
     only = looked(alone, tmp_path)
-    assert len(only.maps[STILL].rows) == len(alone.trials[0].shown)
-    assert list(only.maps) == [STILL]
+    assert len(only.shown.rows) == len(alone.trials[0].shown)
+    assert only.maps == {}
     assert sum(kept.path.stat().st_size for kept in only.pooled.values()) < 0.1 * sum(
         kept.path.stat().st_size for kept in seen.maps.values()
     )
@@ -246,9 +246,9 @@ def test_photos_are_moved_in_a_sample_that_their_trials_are_named_by(half):
 def test_large_images_go_through_the_backbone_a_few_at_a_time(monkeypatch, weights):
     """On a CPU; a GPU takes whole batches. The pieces together are the batch."""
     model, seen = gs.load(weights), []
-    monkeypatch.setattr(feature_pass, "feature_maps", lambda *call: seen.append(len(call[1])) or feature_maps(*call))
+    monkeypatch.setattr(feature_pass, "read_features", lambda *call: seen.append(len(call[1])) or read_features(*call))
     images = torch.randn(11, 3, 32, 32)
-    assert torch.allclose(maps_in_pieces(model, images, "float32", 4), model.features(images), atol=1e-5)
+    assert torch.allclose(read_in_pieces(model, images, "float32", 4).maps, model.features(images), atol=1e-5)
     assert seen == [4, 4, 3]
     assert [nets.images_at_once(model.features, 3, (side, side)) for side in (32, 224, 1024)] == [64, 5, 1]
 
@@ -366,7 +366,7 @@ def test_maps_too_large_for_half_precision_say_the_way_out(data, weights, tmp_pa
             looked(one, tmp_path)
     # the way out that is named: the same maps fit
     whole, _ = planned(request(data, path, ("gap",), 1, backbone="nin", precision="float32"), tmp_path)
-    assert looked(whole, tmp_path).maps[STILL].array.max() > 65504
+    assert looked(whole, tmp_path).shown.array.max() > 65504
 
 
 def test_weights_that_are_no_numbers_are_told_from_maps_that_are_too_large(data, weights, tmp_path, monkeypatch):

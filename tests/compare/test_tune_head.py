@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gapstone.compare.feature_cache import CachedPredictor, FeatureCache, RowCache, fixed_pools
+from gapstone.compare.feature_cache import CachedPredictor, FeatureCache, RowCache, stored_vectors
 from gapstone.compare.feature_scale import FeatureScale
 from gapstone.compare.head_copies import HeadCopies
 from gapstone.compare.linear_sgd import LinearDescent
@@ -28,7 +28,7 @@ LABELS = np.arange(IMAGES) % CLASSES
 SETTINGS = TrainSettings(epochs=3, batch_size=16)
 POINTS = [(0.5, 0.0), (2.0, 0.05)]
 HEADS = ("gap", "catavgmax", "nin", "fc", "fc:grid=2")
-OTHERS = ("gap:4", "gem:p=learned", "avgmax:dropout=0.3", "nin:4")
+OTHERS = ("gap:4", "gem:p=learned", "avgmax:dropout=0.3", "nin:4", "attention:queries=2")
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +44,14 @@ def cached(folder, spec, labels=LABELS, change=lambda maps: maps):
     maps = change(maps)
     path, pooled = folder / f"maps{len(list(folder.iterdir()))}.npy", {}
     np.save(path, maps)
-    pools = fixed_pools([spec])
-    if pools:
-        vectors = torch.stack([pool(torch.from_numpy(maps)) for pool in pools.values()], 1)
+    stored, pools = stored_vectors([spec])
+    if stored:
+        vectors = torch.stack([pools[vector.name](torch.from_numpy(maps)) for vector in stored], 1)
         np.save(path.with_suffix(".pooled.npy"), vectors.numpy())
         pooled = {STILL: RowCache(path.with_suffix(".pooled.npy"), np.arange(IMAGES))}
     placement = Placement.even(CELLS, (6, 4))
     kept = {STILL: RowCache(path, np.arange(IMAGES))}
-    cache = FeatureCache(kept, pooled, tuple(pools), CHANNELS, CELLS, False, placement, frozenset(), 0, 0)
+    cache = FeatureCache(kept, kept[STILL], pooled, stored, CHANNELS, None, CELLS, False, placement, frozenset(), 0, 0)
     torch.manual_seed(0)
     head = Head(spec, CHANNELS, CLASSES, CELLS)
     preprocessing = Preprocessing(3, (6, 4), (6, 4), (0.5,) * 3, (0.5,) * 3)
@@ -128,7 +128,7 @@ def test_the_least_validation_loss_is_what_the_head_ends_with(folder, spec):
     predictor = cached(folder, spec)
     history, choice = trained(predictor)
     losses = [loss for *_, loss in choice.candidates]
-    assert len(losses) == (5 if spec == "gem:p=learned" else 10)
+    assert len(losses) == (5 if spec in ("gem:p=learned", "attention:queries=2") else 10)
     rate, decay, least = min(choice.candidates, key=lambda candidate: candidate[2])
     assert (choice.learning_rate, choice.weight_decay, choice.chosen) == (rate, decay, True)
     assert history.validation_loss[choice.epoch - 1] == pytest.approx(least)

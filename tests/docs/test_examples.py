@@ -15,6 +15,10 @@ FOLDERS = sorted({path.parent for path in (SOURCE / "gapstone").rglob("*.py")})
 
 BUILD = "from gapstone.nets import build"
 BIG = "images = torch.rand(2, 3, 224, 224)"
+TOKENS = (
+    "from gapstone.heads import Reads; from gapstone.models.classifier import Classifier; "
+    "from gapstone.images.preprocessing import Preprocessing"
+)
 SETUP = {
     "Augment": "batch = np.zeros((64, 40, 40, 3), np.uint8)",
     "Boxes": "map = np.random.rand(480, 640)",
@@ -27,6 +31,11 @@ SETUP = {
     "Explanation.contrast": "explained = gs.explain(model, images)",
     "Explanation.sheet": "explained = gs.explain(model, images, top_k=1)",
     "Features": f"{BUILD}; {BIG}",
+    "BackboneOutput": f"{TOKENS}; preprocessing = Preprocessing(3, (160, 160), (160, 160), (0.5,) * 3, (0.5,) * 3); "
+    "model, images = Classifier('timm:test_vit', 'cls+gap', ('cat', 'dog'), preprocessing), torch.rand(2, 3, 160, 160)",
+    "Features.read": f"{BUILD}; {TOKENS}; images = torch.rand(2, 3, 224, 224)",
+    "prefix_tokens": f"{BUILD}; from gapstone.nets.prefix_tokens import prefix_tokens; "
+    "vit, images = build('timm:test_vit').net, torch.rand(2, 3, 160, 160)",
     "GoogLeNet": f"{BUILD}; {BIG}; y = labels[:2]; head = gs.Head('gap', 1024, 10); "
     "from torch.nn.functional import cross_entropy",
     "InceptionResNetV1": BUILD,

@@ -132,6 +132,6 @@ def test_timm(tmp_path, sizes):
     for row in document["pictures"][:3]:
         for one in load_npz(tmp_path / "out" / row["npz"]):
             assert float(one.map.sum()) + one.bias == pytest.approx(one.logit, abs=1e-4)
-    save_file(timm.create_model("test_vit3", num_classes=3).state_dict(), tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match=r"timm:test_vit3 takes only 160×160 px.*--resize"):
-        run("timm:test_vit3", sizes, out=tmp_path / "vit", **weights)
+    save_file(timm.create_model("test_vit_relpos", num_classes=3).state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"timm:test_vit_relpos takes only 160×160 px.*--resize"):
+        run("timm:test_vit_relpos", sizes, out=tmp_path / "vit", **weights)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 import gapstone as gs
 from gapstone.export.export_module import LogitsAlone, logits_alone, logits_and_maps
 from gapstone.export.torch_pools import GridMax, GridMean, HangingMax, HangingMean, whole, without_operators
-from gapstone.heads import RECIPES
+from gapstone.heads import RECIPES, parse
 from gapstone.maps.explain import explain
 from gapstone.maps.open_model import ImageModel, open_model
 from gapstone.pooling import share
@@ -20,11 +20,21 @@ HEADS = [
     *("avgmax", "avgmax:8", "catavgmax", "catavgmax:8,6"),
     *("nin", "nin:8", "nin:dropout=0.5"),
     *("fc", "fc:8", "fc:8,6", "fc:grid=3", "fc:grid=9", "fc:8:grid=3"),
+    *("attention", "attention:queries=3"),
 ]
 
 
 def test_every_head_is_here():
-    assert {spec.partition(":")[0] for spec in HEADS} == set(RECIPES)
+    of_maps = {name for name in RECIPES if parse(name).reads.maps_alone}
+    assert {spec.partition(":")[0] for spec in HEADS} == of_maps
+
+
+def test_attention_before_hidden_layers_has_no_maps_elsewhere(make):
+    opened = make(head="attention:8")
+    with pytest.raises(ValueError, match=r"maps of head 'attention:8' are not written.*--no-maps"):
+        logits_and_maps(opened)
+    images = torch.randn(2, 3, 28, 28)
+    torch.testing.assert_close(logits_alone(opened)(images), opened.model(images))
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -1,18 +1,25 @@
 """Heads: the right answer, the right price, parts that add up, and a word about every wrong spec."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import gapstone as gs
-from gapstone.heads import RECIPES, Head, NotLinearError, parse, split_specs
+from gapstone.heads import RECIPES, BackboneOutput, Head, NotLinearError, Reads, parse, split_specs
 from gapstone.maps.explain import explain_head
 
 ADDITIVE = ["gap", "gmp", "gem", "gem:p=5", "gem:p=learned", "avgmax", "catavgmax", "nin", "nin:24", "nin:dropout=0.5",
-            "fc", "fc:dropout=0.5", "fc:grid=4", "fc:grid=7", "gap:dropout=0.5"]  # fmt: skip
+            "fc", "fc:dropout=0.5", "fc:grid=4", "fc:grid=7", "gap:dropout=0.5", "attention",
+            "attention:queries=3"]  # fmt: skip
 OTHERS = ["lse", "lse:dropout=0.5", "lse:r=2", "lse:r=learned", "fc:32", "fc:32,32:dropout=0.5",
           "gap:32:dropout=0.5", "gmp:16", "fc:8:grid=3"]  # fmt: skip
+
+
+TOKENS = ["cls", "cls:8", "cls+gap", "own", "attention:cls=1", "attention:queries=2:cls=1"]
+"""Heads that read more than maps."""
 
 
 def make(spec, size=(6, 5)):
@@ -25,7 +32,7 @@ def maps(*size):
 
 
 def test_everyone_is_here():
-    assert {spec.partition(":")[0] for spec in ADDITIVE + OTHERS} == set(RECIPES)
+    assert {spec.partition(":")[0] for spec in ADDITIVE + OTHERS + TOKENS} == set(RECIPES)
 
 
 @pytest.mark.parametrize("spec", ADDITIVE)
@@ -115,7 +122,7 @@ def test_dropout_only_in_training():
 
 
 def test_spec_text_round_trips():
-    for spec in ADDITIVE + OTHERS:
+    for spec in ADDITIVE + OTHERS + TOKENS:
         assert str(parse(spec)) == spec
         assert make(spec).spec == spec
     assert str(parse("gem:p=3.14159265")) == "gem:p=3.14159265"
@@ -131,7 +138,10 @@ def test_spec_text_round_trips():
         ("fc:12x", "hidden width"),
         ("fc:99999999999", "hidden width"),
         ("fc:grid=2.5", "whole number"),
-        ("gap:p=3", "takes dropout="),
+        ("gap:p=3", "takes dropout=, layers=, not p="),
+        ("own:layers=2", "own takes dropout=, not layers="),
+        ("gap:layers=0", "whole number from 1"),
+        ("attention:queries=65", "whole number from 1 to 64"),
         ("fc:512:512", "neither"),
         ("gem:p=-1", "or 'learned'"),
         ("gem:p=nan", "or 'learned'"),
@@ -183,3 +193,81 @@ def test_a_last_layer_that_is_not_linear_is_said_and_explained_by_gradients():
     explained = explain_head(head, torch.rand(2, 6, 3, 5))
     assert not explained.additive
     assert explained.maps.abs().max() > 0
+
+
+# --- heads that read a class token, the own pooler or several layers
+
+
+def output(layers=1):
+    made = torch.Generator().manual_seed(2)
+    return BackboneOutput(
+        *(torch.randn(3, *shape, generator=made) for shape in ((16 * layers, 6, 5), (16 * layers,), (16,)))
+    )
+
+
+def test_heads_of_tokens_are_what_their_names_say():
+    given = output()
+    mean = given.maps.mean((2, 3))
+    vectors = {"cls": given.class_token, "cls+gap": torch.cat([given.class_token, mean], 1), "own": given.own}
+    for spec, vector in vectors.items():
+        head = make(spec, size=None)
+        torch.testing.assert_close(head(given), head.classifier(vector))
+
+
+@pytest.mark.parametrize("spec", ["attention:queries=3", "attention:queries=3:cls=1"])
+def test_attention_is_the_pool_of_that_name_for_each_query(spec):
+    head, given = make(spec), output()
+    (pool,) = head.pools
+    for query in pool.queries:
+        torch.nn.init.normal_(query)  # far from the mean
+    positions = given.tokens if "cls" in spec else given.maps
+    answers = [gs.pool(positions, "attention", query=query.detach()) for query in pool.queries]
+    torch.testing.assert_close(head.vectors(given), torch.cat(answers, 1), rtol=1e-5, atol=1e-5)
+    if "cls" in spec:
+        assert torch.equal(head(given.tokens), head(given))  # as it is trained on stored tokens
+
+
+def test_new_attention_is_close_to_the_mean_and_its_queries_differ():
+    pool = make("attention:queries=2").pools[0]
+    weights = pool.weights(output().maps)
+    torch.testing.assert_close(weights, torch.full_like(weights, 1 / 30), rtol=0.5, atol=0)
+    assert not torch.equal(weights[:, 0], weights[:, 1])
+
+
+def test_layers_stand_side_by_side():
+    """The last one last; a head of one layer reads the end of what a head of several does."""
+    given = output(layers=3)
+    head = make("cls+gap:layers=3", size=None)
+    assert head.depth == 48
+    expected = torch.cat([given.class_token, given.maps.mean((2, 3))], 1)
+    torch.testing.assert_close(head.vectors(given), expected)
+    for spec in ("gap:layers=2", "nin:layers=2", "attention:layers=2", "fc:grid=2:layers=2"):
+        maps = given.part(parse(spec).reads, 16)
+        assert torch.equal(maps, given.maps[:, 16:])
+        deep = make(spec, size=None)
+        parts = deep.contributions(maps)
+        torch.testing.assert_close(parts.maps.sum((2, 3)) + parts.bias, deep(maps), rtol=1e-5, atol=1e-5)
+
+
+def test_what_a_head_reads():
+    assert parse("gap").reads == Reads()
+    assert parse("gap:layers=4").reads == Reads(layers=4)
+    assert parse("cls").reads == Reads(maps=False, class_token=True)
+    assert parse("cls+gap:layers=2").reads == Reads(class_token=True, layers=2)
+    assert parse("attention:cls=1").reads == Reads(class_token=True)
+    assert str(parse("attention:cls=0:queries=1:layers=1")) == "attention"
+    assert parse("own").reads == Reads(maps=False, own=True)
+    assert parse("gap").reads | parse("cls:layers=2").reads == Reads(class_token=True, layers=2)
+
+
+@pytest.mark.parametrize("spec", TOKENS)
+def test_heads_of_tokens_refuse_maps_alone_and_have_no_contributions(spec):
+    head, given = make(spec), output()
+    assert head(given).shape == (3, 7)
+    assert not head.additive
+    with pytest.raises(ValueError, match=rf"head '{re.escape(spec)}' reads the .*not maps alone.*features\.read"):
+        head(given.maps)
+    with pytest.raises(ValueError, match="no contributions"):
+        head.contributions(given.maps)
+    with pytest.raises(ValueError, match=r"\(N, 16\), and got None"):
+        head(BackboneOutput(given.maps))

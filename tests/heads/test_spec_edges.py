@@ -30,7 +30,8 @@ def test_what_was_probably_meant(text, meant):
 
 
 def test_what_nobody_can_have_meant():
-    with pytest.raises(ValueError, match=r"there are gap, gmp.*nin, fc\. A pool of your own is registered"):
+    known = r"there are gap, gmp.*nin, fc, cls, cls\+gap, attention, own\. A pool of your own is registered"
+    with pytest.raises(ValueError, match=known):
         parse("xyzzy")
 
 
@@ -53,7 +54,7 @@ def test_what_nobody_can_have_meant():
         ("gap:dropout=nan", "must be a number"),
         ("gap:dropout=learned", "must be a number"),
         ("gap:dropout=0.1:dropout=0.2", "given twice"),
-        ("gap:p=3", "gap takes dropout=, not p="),
+        ("gap:p=3", "gap takes dropout=, layers=, not p="),
         ("gem:p=0.09", "or 'learned'"),
         ("gem:p=101", "or 'learned'"),
         ("fc:grid=1.5", "whole number"),
@@ -89,7 +90,10 @@ def test_a_list_of_heads():
     assert split_specs("8,gap") == ["8", "gap"]  # no head before it: refused where it is read
 
 
-@pytest.mark.parametrize("spec", [*RECIPES, "fc:grid=2", "gap:8"])
+OF_MAPS = [spec for spec in RECIPES if parse(spec).reads.maps_alone]
+
+
+@pytest.mark.parametrize("spec", [*OF_MAPS, "fc:grid=2", "gap:8"])
 def test_maps_that_a_head_does_not_take(spec):
     head = gs.Head(spec, 4, 3, size=(5, 5) if spec == "fc" else None).eval()
     assert head(torch.rand(2, 4, 5, 5)).shape == (2, 3)
@@ -112,7 +116,7 @@ def test_flattening_asks_for_a_size():
     assert gs.Head("fc:grid=2", 4, 3).size is None
 
 
-@pytest.mark.parametrize("spec", [*RECIPES, "fc:grid=2", "gap:dropout=0.5", "nin:8:dropout=0.5"])
+@pytest.mark.parametrize("spec", [*OF_MAPS, "fc:grid=2", "gap:dropout=0.5", "nin:8:dropout=0.5"])
 def test_contributions_add_up_or_are_refused(spec):
     head = gs.Head(spec, 4, 3, size=(5, 5) if spec == "fc" else None).eval()
     x = torch.rand(2, 4, 5, 5) + 0.1

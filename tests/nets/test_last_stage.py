@@ -42,11 +42,12 @@ def check(features: nn.Module, x: torch.Tensor) -> None:
         between = features.before_last(x)
         torch.testing.assert_close(between, watched(features, features.last_block, x), rtol=0, atol=0)
         kept = between.clone()
-        assert torch.equal(features.last(between), maps)
+        size = (x.shape[2], x.shape[3])
+        assert torch.equal(features.last(between, size), maps)
         assert torch.equal(between, kept), "what was kept is changed by what runs on it"
         # What comes out is due to what went in, not to something remembered.
-        assert not torch.equal(features.last(between[:1].flip(-1)), maps[:1])
-        assert torch.equal(features.last(between[:1])[0], features.last(between)[0]) or len(maps) == 1
+        assert not torch.equal(features.last(between[:1].flip(-1), size), maps[:1])
+        assert torch.equal(features.last(between[:1], size)[0], features.last(between, size)[0]) or len(maps) == 1
 
 
 def test_everyone_is_here() -> None:

@@ -52,6 +52,8 @@ def test_calls_on_shapes_are_answered_and_others_are_computed():
     calls[F.conv2d] = lambda x: F.conv2d(x, x.new_ones(4, 4, 3, 5), x.new_ones(4), (1, 1), (2, 4), 2)
     calls[F.conv3d] = lambda x: F.conv3d(x[:, :, None], x.new_ones(4, 4, 1, 1, 1))[:, :, 0]
     calls[torch.cat] = lambda x: torch.cat([x[:, :3], x[:, 1:]], 1)[:, 1:5]
+    calls[F.linear] = lambda x: F.linear(x, x.new_ones(6, 6), x.new_ones(6))
+    calls[F.scaled_dot_product_attention] = lambda x: F.scaled_dot_product_attention(x, x[:, :, 1:], x[:, :, 1:])
     assert set(calls) == set(SHAPES)
     real = torch.rand(2, 4, 5, 6)
     shape = torch.empty(2, 4, 5, 6, device="meta", dtype=torch.bfloat16).to(memory_format=torch.channels_last)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gapstone.nets import build, map_size
-from gapstone.nets.zoo import survey
+from gapstone.nets.timm_survey import survey
 
 timm = pytest.importorskip("timm")
 
@@ -19,7 +19,8 @@ FAMILIES: dict[str, tuple[int, int, tuple[int, int] | None]] = {
     "efficientnet_b0": (1280, 32, None),
     "densenet121": (1024, 32, None),
     "regnety_002": (368, 32, None),
-    "vit_tiny_patch16_224": (192, 16, (224, 224)),  # tokens
+    "vit_tiny_patch16_224": (192, 16, None),  # tokens, whose position embeddings are resampled
+    "test_vit_relpos": (96, 16, (160, 160)),  # tokens, whose positions are not
     "swin_tiny_patch4_window7_224": (768, 32, (224, 224)),  # channels last
     "mambaout_femto": (288, 32, None),  # channels last, any size
     "inception_v3": (2048, 32, None),  # unpadded: 299 px are 8 cells
@@ -82,7 +83,7 @@ def test_smallest_works_and_one_less_does_not() -> None:
 
 def test_networks_of_one_size_say_so() -> None:
     with torch.device("meta"):
-        features = build("timm:vit_tiny_patch16_224")
+        features = build("timm:swin_tiny_patch4_window7_224")
     with pytest.raises(ValueError, match="takes only 224×224 px and got 64×224"):
         features(torch.empty(1, 3, 64, 224))
 

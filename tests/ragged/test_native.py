@@ -64,8 +64,8 @@ def test_what_takes_one_size_only_says_which_and_what_else():
     with pytest.raises(ValueError, match=r"head 'fc' was trained on images of 32×32 px.*native=False.*fc:grid=7"):
         make(head="fc").predict(pictures(), native=True)
     pytest.importorskip("timm")
-    with pytest.raises(ValueError, match=r"'timm:test_vit3' takes only 160×160 px.*convolutional"):
-        make("timm:test_vit3", side=160).predict(pictures(), native=True)
+    with pytest.raises(ValueError, match=r"'timm:test_vit_relpos' takes only 160×160 px.*convolutional"):
+        make("timm:test_vit_relpos", side=160).predict(pictures(), native=True)
 
 
 def test_too_small_and_too_large_name_the_picture(tmp_path):

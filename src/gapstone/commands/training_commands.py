@@ -40,8 +40,8 @@ def compare(
     heads: Annotated[
         str,
         typer.Option(
-            help="Comma-separated: gap, gmp, gem, lse, avgmax, catavgmax, nin, fc; with hidden widths "
-            "and options: fc:512,512:dropout=0.5, fc:grid=7, gem:p=learned."
+            help="Comma-separated: gap, gmp, gem, lse, avgmax, catavgmax, nin, fc, attention, own, and for ViTs cls, "
+            "cls+gap; with hidden widths and options: fc:512,512:dropout=0.5, fc:grid=7, gem:p=learned, cls:layers=4."
         ),
     ] = "gap,gmp,nin,fc,fc:grid=4",
     backbone: Backbone = None,

@@ -1,19 +1,27 @@
 """Heads that are the same function on these feature maps: comparing them would rank noise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import reduce
+from operator import or_
 
 import torch
 from torch import Tensor
 
-from gapstone.heads import Head, parse
+from gapstone.compare.trials import Trial
+from gapstone.heads import BackboneOutput, Head, Reads, parse
 
 
-def equal_heads(heads: Sequence[str], maps: Tensor) -> list[tuple[str, ...]]:
+def equal_heads(
+    heads: Sequence[str], given: Tensor | BackboneOutput, channels: int | None = None
+) -> list[tuple[str, ...]]:
     """Groups of heads, each of at least two, whose linear layers read the same numbers.
 
     On maps of 1×1 cells all pools are one function, `fc:grid=1` is `gap` on any map, and `gem:p=1` is on maps without
     negative numbers. Inputs that stand twice (`catavgmax` on 1×1) do not make another function of a linear layer.
-    Pools that learn parameters, and heads that differ in hidden layers or dropout, are never the same.
+    A plain ViT's own pooler gives the class token, and that of many CNNs the mean. Attention over a single position has
+    nothing to choose. Other pools that learn parameters, and heads that differ in hidden layers or dropout, are never
+    the same.
 
     >>> maps = torch.rand(4, 8, 1, 1)
     >>> equal_heads(["gap", "gmp", "nin", "fc", "gem:p=learned"], maps)
@@ -21,17 +29,36 @@ def equal_heads(heads: Sequence[str], maps: Tensor) -> list[tuple[str, ...]]:
 
     Args:
         heads: their specs, in the order in which they are named.
-        maps: (N, C, h, w), of a few images.
+        given: what they read of a few images, together: maps (N, C, h, w), or more.
+        channels: of a layer; None: those of the maps, of one layer.
     """
+    output = given if isinstance(given, BackboneOutput) else BackboneOutput(given)
+    width = channels or output.maps.shape[1]
     groups: dict[tuple[object, ...], list[tuple[str, list[Tensor]]]] = {}
     for spec in heads:
-        head = Head(spec, maps.shape[1], 2, tuple(maps.shape[2:])).eval()
-        if head.recipe.maps or any(True for _ in head.pools.parameters()):
-            continue  # its class maps, or its pool, are trained
         parsed = parse(spec)
-        groups.setdefault((parsed.hidden, parsed.number("dropout", 0.0)), []).append((spec, _inputs(head, maps)))
+        wide = width if output.own is None or not parsed.reads.own else output.own.shape[1]
+        head = Head(spec, wide, 2, tuple(output.maps.shape[2:])).eval()
+        single = head.recipe.pools == ("attention",) and parsed.reads.maps_alone and output.maps[0, 0].numel() == 1
+        if head.recipe.maps or (any(True for _ in head.pools.parameters()) and not single):
+            continue  # its class maps, or its pool, are trained
+        inputs = _inputs(head, output.part(parsed.reads, width), width)
+        groups.setdefault((parsed.hidden, parsed.number("dropout", 0.0)), []).append((spec, inputs))
     found = [group for alike in groups.values() for group in _split(alike)]
     return sorted(found, key=lambda group: heads.index(group[0]))
+
+
+@torch.inference_mode()
+def find_equal_heads(heads: tuple[str, ...], trial: Trial, send: Callable[[object], None]) -> None:
+    """The job that sends (groups of heads that are one function on the trial's backbone, cells of its maps)."""
+    # noise: of blank images, such as borders of scans, the maps may be constant, and mean and maximum the same there
+    size = trial.preprocessing.channels, *trial.preprocessing.size
+    noise = torch.randn(4, *size, generator=torch.Generator().manual_seed(0))
+    reads = reduce(or_, [parse(head).reads for head in heads], Reads())
+    features = replace(trial, head="own" if reads.own else "gap").build().eval().features
+    output = features.read(noise.to(trial.device), reads).float()
+    output = BackboneOutput(output) if isinstance(output, torch.Tensor) else output
+    send((equal_heads(heads, output, features.channels), tuple(output.maps.shape[2:])))
 
 
 def without_equals(heads: Sequence[str], groups: Sequence[Sequence[str]], baseline: str) -> tuple[str, ...]:
@@ -59,13 +86,15 @@ def _representative(group: Sequence[str], baseline: str) -> str:
 
 
 @torch.no_grad()
-def _inputs(head: Head, maps: Tensor) -> list[Tensor]:
-    """What the linear layer reads, as the vectors (N, D) that stand side by side in it, each once."""
-    inputs = head.vectors(maps.float())
-    if head.recipe.pools:
-        parts = inputs.chunk(len(head.pools) if head.recipe.join == "cat" else 1, 1)
+def _inputs(head: Head, given: Tensor | BackboneOutput, channels: int) -> list[Tensor]:
+    """What the linear layer reads, as the vectors (N, C) that stand side by side in it, each once."""
+    inputs = head.vectors(given.float())
+    if head.reads.own:
+        return [inputs]
+    if head.recipe.pools or head.recipe.class_token:
+        parts = torch.split(inputs, channels, 1)
     else:  # flattened: a vector per cell
-        parts = inputs.view(len(maps), maps.shape[1], -1).unbind(2)
+        parts = inputs.view(len(inputs), head.depth, -1).unbind(2)
     distinct: list[Tensor] = []
     for part in parts:
         if not any(_same(part, other) for other in distinct):

@@ -1,5 +1,6 @@
 """Heads on a frozen backbone: they train and predict from cached features, never from the images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone.compare.predictor import STILL, Change
-from gapstone.heads import Head
+from gapstone.heads import BackboneOutput, Head
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.pooling import Pool
 from gapstone.storage.atomic import UNFINISHED
@@ -22,7 +23,7 @@ from gapstone.training.loop import Rows, checked_logits
 
 @dataclass(frozen=True)
 class RowCache:
-    """Rows on disk: maps (N, C, h, w) or pooled vectors (N, pools, C) of the images `rows`, in ascending order."""
+    """Rows on disk: maps (N, C, h, w) or vectors (N, vectors, C) of the images `rows`, in ascending order."""
 
     path: Path
     rows: Rows
@@ -38,16 +39,84 @@ class RowCache:
         return RowCache, (self.path, self.rows)  # without the loaded array
 
 
+@dataclass(frozen=True, order=True)
+class StoredVector:
+    """One of the vectors of an image that are stored.
+
+    >>> str(StoredVector("'mean'")), str(StoredVector(CLASS_TOKEN, back=2))
+    ("'mean'", 'class token, layer -2')
+    """
+
+    name: str
+    """A pool with its parameters, `CLASS_TOKEN` or `OWN`."""
+    back: int = 1
+    """Of which layer, counted from the last."""
+
+    def __str__(self) -> str:
+        return self.name if self.back == 1 else f"{self.name}, layer -{self.back}"
+
+
+CLASS_TOKEN, OWN = "class token", "own"
+
+
+def vectors_of(head: Head) -> tuple[StoredVector, ...] | None:
+    """The vectors that a head's linear layer reads, layer by layer from the earliest; None if it needs maps.
+
+    >>> vectors_of(Head("avgmax", 512, 10)), vectors_of(Head("gem:p=learned", 512, 10))
+    ((StoredVector(name="'mean'", back=1), StoredVector(name="'max'", back=1)), None)
+    """
+    if head.reads.own:
+        return (StoredVector(OWN),)
+    if head.recipe.maps or any(True for _ in head.pools.parameters()):
+        return None
+    names = [CLASS_TOKEN] * head.recipe.class_token + [layer.extra_repr() for layer in head.pools]
+    if not head.recipe.pools and not head.recipe.class_token:
+        return None  # it flattens
+    return tuple(StoredVector(name, back) for name in names for back in range(head.reads.layers, 0, -1))
+
+
+def class_tokens_of(head: Head) -> tuple[StoredVector, ...]:
+    """The class tokens that a head reads besides maps."""
+    return tuple(StoredVector(CLASS_TOKEN, back) for back in range(head.reads.layers, 0, -1) if head.reads.class_token)
+
+
+def stored_vectors(heads: Sequence[str]) -> tuple[tuple[StoredVector, ...], dict[str, Pool]]:
+    """All vectors that these heads need, and their pools; in an order that the heads' does not change, `OWN` last."""
+    vectors: set[StoredVector] = set()
+    pools: dict[str, Pool] = {}
+    for spec in heads:
+        head = Head(spec, channels=1, classes=2, size=(1, 1))
+        found = vectors_of(head)
+        vectors |= {*(class_tokens_of(head) if found is None else found)}
+        if found is not None:
+            pools |= {layer.extra_repr(): layer for layer in head.pools if isinstance(layer, Pool)}
+    return tuple(sorted(vectors, key=lambda vector: (vector.name == OWN, vector))), pools
+
+
+@dataclass(frozen=True)
+class OwnPooler:
+    """The backbone's own pooler."""
+
+    width: int
+    """Of its vector."""
+    parameters: int
+    macs: int
+
+
 @dataclass(frozen=True)
 class FeatureCache:
     """The result of a feature pass: all that heads and their measurements need of the backbone and the images."""
 
     maps: dict[Change, RowCache]
-    """By the change of the images; only of the `shown` images if no head needs maps."""
+    """By the change of the images; empty if no head needs the maps of all. Of several layers: side by side."""
+    shown: RowCache
+    """Maps of the images of the report and of those with boxes, of as many layers as any head reads maps of."""
     pooled: dict[Change, RowCache]
-    pools: tuple[str, ...]
-    """The pools, in the order of the vectors."""
+    vectors: tuple[StoredVector, ...]
+    """In the order of their numbers in a row."""
     channels: int
+    own: OwnPooler | None
+    """None if no head reads it."""
     cells: tuple[int, int]
     """(h, w) of the maps."""
     fixed: bool
@@ -56,33 +125,13 @@ class FeatureCache:
     """Of the sizes that robustness is measured at, those that the backbone takes."""
     parameters: int
     macs: int
+    """Both without the backbone's own pooler."""
 
     def unused_files(self, folder: Path) -> list[Path]:
         """Files of other passes in the folder, finished or not."""
-        used = {rows.path.resolve() for rows in (*self.maps.values(), *self.pooled.values())}
+        used = {rows.path.resolve() for rows in (*self.maps.values(), *self.pooled.values(), self.shown)}
         files = (path for pattern in ("*.npy", ".*.part", UNFINISHED) for path in folder.glob(pattern))
         return [path for path in files if path.resolve() not in used]
-
-
-def pools_of(head: Head) -> tuple[str, ...] | None:
-    """The pools whose vectors a head needs of a map; None if it needs the map itself.
-
-    >>> pools_of(Head("avgmax", 512, 10)), pools_of(Head("gem:p=learned", 512, 10))
-    (("'mean'", "'max'"), None)
-    """
-    if not head.recipe.pools or head.recipe.maps or any(True for _ in head.pools.parameters()):
-        return None
-    return tuple(layer.extra_repr() for layer in head.pools)
-
-
-def fixed_pools(heads: list[str]) -> dict[str, Pool]:
-    """All pools whose vectors these heads need, by name and parameters; sorted, whatever the order of the heads."""
-    pools: dict[str, Pool] = {}
-    for spec in heads:
-        head = Head(spec, channels=1, classes=2, size=(1, 1))
-        if pools_of(head) is not None:
-            pools |= {layer.extra_repr(): layer for layer in head.pools if isinstance(layer, Pool)}
-    return dict(sorted(pools.items()))
 
 
 @dataclass(frozen=True)
@@ -99,7 +148,7 @@ class CachedPredictor:
 
     @property
     def pooled(self) -> bool:
-        return pools_of(self.head) is not None
+        return vectors_of(self.head) is not None
 
     @property
     def trained_part(self) -> nn.Module:
@@ -111,17 +160,31 @@ class CachedPredictor:
         return self.cache.fixed
 
     def inputs(self, rows: Rows, change: Change = STILL) -> Tensor:
-        """The inputs of `trained_part` for these images: their maps or pooled vectors, float32."""
-        if not self.pooled:
-            return self.cache.maps[change][rows].to(self.device).float()
-        pooled = self.cache.pooled[change]
-        if change not in self._vectors:  # all in memory, at 2 kB per image and pool: a batch is then one gather
-            self._vectors[change] = self._join(pooled[pooled.rows]).to(self.device)
-        return self._vectors[change][torch.from_numpy(np.searchsorted(pooled.rows, rows)).to(self.device)]
+        """The inputs of `trained_part` for these images, float32: maps, tokens (N, C, 1 + cells), or vectors."""
+        if self.pooled:
+            return self._vectors_of(rows, change)
+        maps = self._last(self.cache.maps[change][rows])
+        return BackboneOutput(maps, self._vectors_of(rows, change)).tokens if self.head.reads.class_token else maps
 
-    def _join(self, vectors: Tensor) -> Tensor:
-        pooled = vectors[:, [self.cache.pools.index(name) for name in pools_of(self.head) or ()]]
-        return pooled.flatten(1) if self.head.recipe.join == "cat" else pooled.mean(1)
+    def _last(self, maps: Tensor) -> Tensor:
+        """Of the layers that the head reads."""
+        return maps.to(self.device).float()[:, -self.head.depth :]
+
+    def _vectors_of(self, rows: Rows, change: Change) -> Tensor:
+        stored = self.cache.pooled[change]
+        if change not in self._vectors:  # all in memory, at 2 kB per image and vector: a batch is then one gather
+            self._vectors[change] = self._join(stored[stored.rows].flatten(1)).to(self.device)
+        return self._vectors[change][torch.from_numpy(np.searchsorted(stored.rows, rows)).to(self.device)]
+
+    def _join(self, stored: Tensor) -> Tensor:
+        vectors, width = vectors_of(self.head) or class_tokens_of(self.head), self.cache.channels
+        first = [self.cache.vectors.index(vector) * width for vector in vectors]
+        if self.head.reads.own:
+            return stored[:, first[0] :]
+        parts = torch.stack([stored[:, n : n + width] for n in first], 1)
+        if self.head.recipe.join == "cat":
+            return parts.flatten(1)
+        return parts.view(len(parts), -1, self.head.depth).mean(1)
 
     @torch.inference_mode()
     def logits(self, rows: Rows, change: Change = STILL) -> Tensor:
@@ -130,16 +193,21 @@ class CachedPredictor:
         return checked_logits(torch.cat([self.trained_part(self.inputs(part, change)).cpu() for part in parts]))
 
     def maps(self, rows: Rows) -> tuple[Tensor, Placement]:
-        return self.cache.maps[STILL][rows].to(self.device).float(), self.cache.placement
+        return self._last(self.cache.shown[rows]), self.cache.placement
 
     def accepts(self, size: tuple[int, int]) -> bool:
         return size in self.cache.sizes
 
     def cost(self) -> dict[str, int]:
         head_parameters = sum(p.numel() for p in self.head.parameters())
-        maps = torch.zeros(1, self.cache.channels, *self.cache.cells, device=self.device)
+        reads, own = self.head.reads, self.cache.own if self.head.reads.own else None
+        maps, token, vector = (
+            torch.zeros(1, *shape, device=self.device)
+            for shape in ((self.head.depth, *self.cache.cells), (self.head.depth,), (own.width if own else 0,))
+        )
+        given = maps if reads.maps_alone else BackboneOutput(maps, token, vector)
         return {
-            "parameters": self.cache.parameters + head_parameters,
+            "parameters": self.cache.parameters + (own.parameters if own else 0) + head_parameters,
             "head_parameters": head_parameters,
-            "macs": self.cache.macs + macs(self.head, maps),
+            "macs": self.cache.macs + (own.macs if own else 0) + macs(self.head, given),
         }

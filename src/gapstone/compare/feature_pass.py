@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from math import isfinite
+from operator import or_
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,18 +16,28 @@ import torch
 from torch import Tensor
 
 from gapstone.compare import trial_measures
-from gapstone.compare.feature_cache import FeatureCache, RowCache, fixed_pools, pools_of
+from gapstone.compare.feature_cache import (
+    CLASS_TOKEN,
+    OWN,
+    FeatureCache,
+    OwnPooler,
+    RowCache,
+    StoredVector,
+    stored_vectors,
+    vectors_of,
+)
 from gapstone.compare.predictor import STILL, Change, ModelPredictor
 from gapstone.compare.trials import Trial, digest_of
 from gapstone.data.decoded_store import Store
-from gapstone.heads import Head
+from gapstone.heads import BackboneOutput, Head, Reads, parse
+from gapstone.heads.reads import MAPS
 from gapstone.models.classifier import Classifier
-from gapstone.nets import images_at_once, map_size
-from gapstone.pooling import Pool, pools_in
+from gapstone.nets import Features, images_at_once, map_size
+from gapstone.pooling import pools_in
 from gapstone.pools.digest import own_pools
 from gapstone.storage.resumable_rows import RowsError, compute_rows
-from gapstone.tracing.arithmetic import macs
-from gapstone.training.loop import Precision, PrecisionChoice, Rows, feature_maps, make_repeatable, time_precisions
+from gapstone.tracing.arithmetic import ArithmeticCounter, macs
+from gapstone.training.loop import Precision, PrecisionChoice, Rows, make_repeatable, read_features, time_precisions
 from gapstone.workers.job_processes import JobError, run_jobs
 
 NAME = "Frozen backbone, one pass"
@@ -48,7 +59,29 @@ class FeaturePass:
     @property
     def needs_maps(self) -> bool:
         """Whether a head needs the maps of all images."""
-        return any(pools_of(Head(head, 1, 2, (1, 1))) is None for head in self.heads)
+        return self.map_layers > 0
+
+    @property
+    def map_layers(self) -> int:
+        """Of how many layers heads need the maps of all images."""
+        needing = [parse(head).reads.layers for head in self.heads if vectors_of(Head(head, 1, 2, (1, 1))) is None]
+        return max(needing, default=0)
+
+    @property
+    def shown_layers(self) -> int:
+        """Of how many layers the maps of the shown images are needed."""
+        reads = [parse(head).reads for head in self.heads]
+        return max([1, *(read.layers for read in reads if read.maps_alone)])
+
+    @property
+    def shown_apart(self) -> bool:
+        """Whether the maps of the shown images are stored by themselves."""
+        return self.shown_layers > self.map_layers
+
+    @property
+    def reads(self) -> Reads:
+        """All that the heads read of the backbone together."""
+        return reduce(or_, [parse(head).reads for head in self.heads], Reads())
 
     @property
     def changes(self) -> list[Change]:
@@ -62,7 +95,7 @@ class FeaturePass:
     def images(self) -> int:
         """The number of images that the backbone runs on; every change of an image counts."""
         count = len(self.all) + len(self.changes) * len(self.robust)
-        return count if self.needs_maps else count + len(self.shown)
+        return count + len(self.shown) if self.shown_apart else count
 
 
 def plan_feature_pass(trials: tuple[Trial, ...]) -> FeaturePass:
@@ -107,7 +140,7 @@ def compute_features(image_folder: Path, folder: Path, plan: FeaturePass, send: 
     """The job of the pass: sends messages and (done, total) while it runs, and the `FeatureCache` at the end."""
     make_repeatable()  # with torch's own number of threads: all cores, or OMP_NUM_THREADS
     store = Store.open(image_folder)
-    model = backbone(plan.trial)
+    model = backbone(plan.trial, plan.reads)
     predictor = ModelPredictor(model, store)
     size = plan.trial.preprocessing.size
     sizes = [other for other, _ in trial_measures.resized(size)]
@@ -118,23 +151,24 @@ def compute_features(image_folder: Path, folder: Path, plan: FeaturePass, send: 
     for change in (STILL, *(c for c in plan.changes if c.size is None or c.size in accepted)):
         rows = plan.all if change == STILL else plan.robust
         if plan.needs_maps:
-            maps[change] = writer.maps(rows, change)
-        if writer.pools:
+            maps[change] = writer.maps(rows, change, plan.map_layers)
+        if writer.vectors:
             pooled[change] = writer.pooled(rows, change, maps.get(change))
-    if not plan.needs_maps:
-        maps[STILL] = writer.maps(plan.shown, STILL)
+    shown = writer.maps(plan.shown, STILL, plan.shown_layers, alone=True) if plan.shown_apart else maps[STILL]
     _, placement = predictor.maps(plan.shown[:1])
     send(
         FeatureCache(
             maps=maps,
+            shown=shown,
             pooled=pooled,
-            pools=tuple(writer.pools),
+            vectors=writer.vectors,
             channels=model.features.channels,
+            own=_own_pooler(model.features, _image(plan.trial)),
             cells=map_size(model.features, plan.trial.preprocessing.channels, size),
             fixed=model.features.fixed is not None,
             placement=placement,
             sizes=accepted,
-            parameters=sum(p.numel() for p in model.features.parameters()),
+            parameters=_count(model.features, pooler=False),
             macs=macs(model.features, _image(plan.trial)),
         )
     )
@@ -150,21 +184,24 @@ def time_feature_pass(store: Path, precision: PrecisionChoice, trial: Trial, sen
     def predict(precision: Precision, _: int) -> None:
         pixels = torch.from_numpy(pictures.images[rows])
         images = model.preprocessing.normalise(model.preprocessing.centre(pixels).to(trial.device))
-        maps_in_pieces(model, images, precision, at_once).cpu()  # so that no work is pending on a GPU
+        read_in_pieces(model, images, precision, at_once).maps.cpu()  # so that no work is pending on a GPU
 
     pace = time_precisions(precision, macs(model.features, _image(trial)), predict, 4)
     send({"precision": pace.precision, "image_seconds": pace.step / len(rows)})
 
 
-def backbone(trial: Trial) -> Classifier:
+def backbone(trial: Trial, reads: Reads = MAPS) -> Classifier:
     """The trial's frozen backbone, in eval mode, under a head that is not used."""
-    model = replace(trial, head="gap").build().eval().requires_grad_(False)
+    model = replace(trial, head="own" if reads.own else "gap").build().eval().requires_grad_(False)
     return model.to(memory_format=torch.channels_last)
 
 
-def maps_in_pieces(model: Classifier, images: Tensor, precision: Precision, at_once: int) -> Tensor:
-    """The feature maps of a batch, of `at_once` images at a time."""
-    return torch.cat([feature_maps(model, piece, precision) for piece in torch.split(images, at_once)])
+def read_in_pieces(
+    model: Classifier, images: Tensor, precision: Precision, at_once: int, reads: Reads = MAPS
+) -> BackboneOutput:
+    """What heads read of a batch, of `at_once` images at a time."""
+    pieces = [read_features(model, piece, precision, reads) for piece in torch.split(images, at_once)]
+    return BackboneOutput.cat(pieces)
 
 
 def _at_once(model: Classifier, trial: Trial, size: tuple[int, int]) -> int:
@@ -172,6 +209,24 @@ def _at_once(model: Classifier, trial: Trial, size: tuple[int, int]) -> int:
     if not trial.device.startswith("cpu"):
         return batch_size
     return images_at_once(model.features, trial.preprocessing.channels, size, batch_size)
+
+
+def _count(features: Features, pooler: bool) -> int:
+    """The parameters of the backbone's own pooler, or all others."""
+    return sum(p.numel() for name, p in features.named_parameters() if (name in features.pooler) == pooler)
+
+
+def _own_pooler(features: Features, image: Tensor) -> OwnPooler | None:
+    if features.own_width is None:
+        return None
+    with torch.no_grad(), ArithmeticCounter() as counter:
+        features.read(image, Reads(own=True))
+    return OwnPooler(features.own_width, _count(features, pooler=True), counter.total.macs - macs(features, image))
+
+
+def _layer(x: Tensor, back: int, channels: int) -> Tensor:
+    """Of layers side by side, (N, layers · C, …), one, counted from the last."""
+    return x[:, x.shape[1] - back * channels :][:, :channels]
 
 
 def _image(trial: Trial) -> Tensor:
@@ -185,15 +240,14 @@ class _FeatureWriter:
         self, plan: FeaturePass, store: Store, folder: Path, model: Classifier, send: Callable[[object], None]
     ) -> None:
         self.plan, self.store, self.folder, self.model, self.send = plan, store, folder, model, send
-        self.pools: dict[str, Pool] = fixed_pools(list(plan.heads))
+        self.vectors, self.pools = stored_vectors(plan.heads)
+        self.later: dict[tuple[Change, int], Tensor] = {}
+        """Vectors that came with maps, until they are stored."""
         assert plan.trial.start is not None
         assert plan.trial.start.map_dtype is not None
         self.dtype = getattr(torch, plan.trial.start.map_dtype)
         self.images_done = 0
         self._counts: dict[tuple[int, int], int] = {}
-
-    def maps(self, rows: Rows, change: Change) -> RowCache:
-        return self._store("maps", rows, change, partial(self._maps, rows, change, self.at_once(change)), self.dtype)
 
     def at_once(self, change: Change) -> int:
         """How many images the backbone runs on at once."""
@@ -202,30 +256,73 @@ class _FeatureWriter:
             self._counts[size] = _at_once(self.model, self.plan.trial, size)
         return self._counts[size]
 
-    def pooled(self, rows: Rows, change: Change, maps: RowCache | None) -> RowCache:
-        """Pool maps in their stored precision, even if they are not stored: other heads must not change the vectors."""
-        make = partial(self._maps, rows, change, self.at_once(change))
+    def maps(self, rows: Rows, change: Change, layers: int, alone: bool = False) -> RowCache:
+        """`alone`: their vectors are not wanted."""
+        with_vectors = not alone and self._needs_more_than_maps
 
         def compute(first: int, last: int) -> Tensor:
-            part = make(first, last).to(self.dtype) if maps is None else maps[rows[first:last]]
-            part = part.to(self.model_device).float().contiguous()
-            return torch.stack([pool(part) for pool in self.pools.values()], 1)
+            if not with_vectors:
+                return self._output(rows, change, first, last, Reads(layers=layers)).maps
+            output = self._output(rows, change, first, last, self.plan.reads)
+            self.later[change, first] = self._vectors(output)
+            return output.maps[:, -layers * self.model.features.channels :]
 
-        return self._store("pooled", rows, change, compute, torch.float32, tuple(self.pools), counts=maps is None)
+        return self._store("maps", rows, change, compute, self.dtype, facts={"layers": layers} if layers > 1 else {})
+
+    @property
+    def _needs_more_than_maps(self) -> bool:
+        """Whether a vector is stored that is not a pool of the last map."""
+        return any(vector.back > 1 or vector.name in (CLASS_TOKEN, OWN) for vector in self.vectors)
+
+    def pooled(self, rows: Rows, change: Change, maps: RowCache | None) -> RowCache:
+        """Pool maps in their stored precision, even if they are not stored: other heads must not change the vectors."""
+
+        def compute(first: int, last: int) -> Tensor:
+            if (change, first) in self.later:
+                return self.later.pop((change, first))
+            if maps is None or self._needs_more_than_maps:
+                return self._vectors(self._output(rows, change, first, last, self.plan.reads))
+            return self._vectors(BackboneOutput(maps[rows[first:last]].to(self.model_device)))
+
+        trial = self.plan.trial
+        facts: dict[str, Any] = {"pools": tuple(map(str, self.vectors))}
+        if StoredVector(OWN) in self.vectors:
+            assert trial.start is not None
+            facts["pooler"] = trial.start.pooler
+        return self._store("pooled", rows, change, compute, torch.float32, counts=maps is None, facts=facts)
+
+    def _vectors(self, output: BackboneOutput) -> Tensor:
+        """(N, vectors, C), or with the own pooler's at the end (N, vectors · C + D)."""
+        maps, token, own = (None if x is None else x.to(self.dtype).float() for x in output.values)
+        assert maps is not None
+        channels = self.model.features.channels
+
+        def of(vector: StoredVector) -> Tensor:
+            if vector.name == CLASS_TOKEN:
+                assert token is not None
+                return _layer(token, vector.back, channels)
+            pooled: Tensor = self.pools[vector.name](_layer(maps, vector.back, channels).contiguous())
+            return pooled
+
+        vectors = [of(vector) for vector in self.vectors if vector.name != OWN]
+        if StoredVector(OWN) not in self.vectors:
+            return torch.stack(vectors, 1)
+        assert own is not None
+        return torch.cat([*vectors, own], 1)
 
     @property
     def model_device(self) -> torch.device:
         return next(self.model.parameters()).device
 
     @torch.inference_mode()
-    def _maps(self, rows: Rows, change: Change, at_once: int, first: int, last: int) -> Tensor:
+    def _output(self, rows: Rows, change: Change, first: int, last: int, reads: Reads) -> BackboneOutput:
         pixels = torch.from_numpy(self.store.images[rows[first:last]])
         preprocessing = self.model.preprocessing
         images = preprocessing.normalise(preprocessing.centre(pixels).to(self.model_device))
         if change != STILL:
             images = change(images).contiguous(memory_format=torch.channels_last)
-        maps = maps_in_pieces(self.model, images, self.plan.trial.settings.precision, at_once)
-        largest = float(maps.abs().max())
+        output = read_in_pieces(self.model, images, self.plan.trial.settings.precision, self.at_once(change), reads)
+        largest = max(float(x.abs().max()) for x in output.values if x is not None)
         if not isfinite(largest):
             raise RowsError(self._not_finite())
         if largest > torch.finfo(self.dtype).max:
@@ -233,7 +330,7 @@ class _FeatureWriter:
                 f"the maps hold values up to {largest:.3g}, more than half precision can (65,504): --precision float32 "
                 f"keeps them whole"
             )
-        return maps
+        return output
 
     def _not_finite(self) -> str:
         """The error message for maps that are not finite."""
@@ -253,12 +350,12 @@ class _FeatureWriter:
         change: Change,
         compute: Callable[[int, int], Tensor],
         dtype: torch.dtype,
-        pools: tuple[str, ...] = (),
+        facts: dict[str, Any],
         counts: bool = True,
     ) -> RowCache:
         """Compute the rows that are not on disk yet; `counts`: the backbone runs, so the images count as progress."""
         trial, done_before, total = self.plan.trial, self.images_done, self.plan.images
-        about = {**trial.backbone_facts(), "rows": digest_of(rows), "change": str(change), "pools": pools}
+        about = {**trial.backbone_facts(), "rows": digest_of(rows), "change": str(change), "pools": (), **facts}
         about["at once"] = self.at_once(change)  # the last bits of a convolution may depend on it
         if users_pools := own_pools(name for layer in self.pools.values() for name in pools_in(layer)):
             about["own pools"] = users_pools

@@ -153,9 +153,10 @@ def _head(
 ) -> dict[str, Any]:
     spec = parse(head)
     grid = int(spec.number("grid", 0))
+    layers = f"the last {spec.reads.layers} layers side by side, " if spec.reads.layers > 1 else ""
     entry: dict[str, Any] = {
         "head": head,
-        "describe": (f"maps averaged to {grid}×{grid}, " if grid else "") + spec.recipe.describe,
+        "describe": layers + (f"maps averaged to {grid}×{grid}, " if grid else "") + spec.recipe.describe,
         "failed": [
             {"seed": trial.seed, "reason": failed[trial.id]}
             for trial in plan.trials

@@ -18,7 +18,7 @@ from gapstone.localisation.cam_boxes import PAPER, box
 from gapstone.localisation.iou import boxes_of, ious
 from gapstone.localisation.pointing import inside
 from gapstone.localisation.scores import MIDDLE, Localisation
-from gapstone.maps.explain import explain_head
+from gapstone.maps.explain import explain_head, has_maps
 from gapstone.training.loop import Rows
 
 ENOUGH = 10
@@ -49,11 +49,12 @@ def localisation(
     `energy`. `without_evidence` counts images whose map is nowhere positive.
 
     Returns:
-        The scores, None if no test image has boxes; and `found`: for each such image, whether its box was found (at 20
-        % of the maximum, with an IoU of 0.5). The heads are compared on `found`.
+        The scores, None if no test image has boxes or the head has no maps of its own; and `found`: for each such
+        image, whether its box was found (at 20 % of the maximum, with an IoU of 0.5). The heads are compared on
+        `found`.
     """
     tested = among(objects, test)
-    if not tested:
+    if not tested or not has_maps(predictor.head):
         return None, {}
     total, hits = _empty(), []
     for image, values, rank in _maps(predictor, tested):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from gapstone.compare.boxed_images import BoxedImages, among, boxed_images
-from gapstone.compare.equal_heads import describe, equal_heads, without_equals
+from gapstone.compare.equal_heads import describe, find_equal_heads, without_equals
 from gapstone.compare.feature_pass import FeaturePass, plan_feature_pass
 from gapstone.compare.frozen_pace import heads_seconds, pass_seconds, time_frozen
 from gapstone.compare.learning_curve import check_frozen, curve_trials, parse_curve
@@ -190,9 +190,8 @@ def plan_comparison(
         ValueError: as `plan_training`; `out` holds a comparison of other data; no test image has boxes.
     """
     read_earlier(out, request)  # fail for another DATA before the images are checked
-    training = plan_training(
-        request.choices, range(request.seeds), request.folds, log, start_progress, request.weights, request.mode
-    )
+    choices, seeds, heads = request.choices, range(request.seeds), request.heads
+    training = plan_training(choices, seeds, request.folds, log, start_progress, request.weights, request.mode, heads)
     check_frozen(request.curve, training)
     objects = boxed_images(request.boxes, training, log) if request.boxes is not None else None
     begin()
@@ -256,22 +255,13 @@ def _without_equal_heads(
     rows = {"train": parts.train, "validation": parts.validation, "test": parts.test}
     trial = make_trial(head=request.baseline, settings=prepared.settings, seed=0, fold=None, threads=1, **rows)
     try:  # in a process of its own, as `_measure`
-        groups, cells = run_one(partial(_find_equal_heads, request.heads), trial)
+        groups, cells = run_one(partial(find_equal_heads, request.heads), trial)
     except JobError:
         return request, ()  # what is wrong is told by the measurement that follows, and by the trials
     left_out = tuple(describe(groups, request.baseline, cells))
     for sentence in left_out:
         log(sentence)
     return replace(request, heads=without_equals(request.heads, groups, request.baseline)), left_out
-
-
-@torch.inference_mode()
-def _find_equal_heads(heads: tuple[str, ...], trial: Trial, send: Callable[[object], None]) -> None:
-    # noise: of blank images, such as borders of scans, the maps may be constant, and mean and maximum the same there
-    size = trial.preprocessing.channels, *trial.preprocessing.size
-    noise = torch.randn(4, *size, generator=torch.Generator().manual_seed(0))
-    maps = trial.build().eval().features(noise.to(trial.device)).float().cpu()
-    send((equal_heads(heads, maps), tuple(maps.shape[2:])))
 
 
 def _caution(request: CompareRequest, prepared: TrainingData) -> str | None:
@@ -372,7 +362,7 @@ def _start(request: CompareRequest, prepared: TrainingData) -> Start | None:
     # --precision float32 also stores float32: the way out if maps overflow in half precision
     stored: Literal["float16", "float32"] = "float32" if request.choices.precision == "float32" else "float16"
     path = request.weights.expanduser().absolute() if request.weights is not None else None
-    return Start(prepared.weights_digest, path, stored if prepared.frozen else None)
+    return Start(prepared.weights_digest, path, stored if prepared.frozen else None, prepared.pooler_digest)
 
 
 def _where(data: str) -> str:

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapstone.heads import Head
+from gapstone.heads import Head, Reads
+from gapstone.heads.reads import read
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.shift import shifted
 from gapstone.models.classifier import Classifier
@@ -109,7 +110,8 @@ class ModelPredictor:
         pixels = torch.from_numpy(np.asarray(self.pictures.images[rows]))
         images = self.preprocessing.normalise(self.preprocessing.centre(pixels).to(device))
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            maps, location = locate_features(self.model.features, images)
+            reads, features = Reads(layers=self.model.head.reads.layers), self.model.features
+            maps, location = locate_features(features, images, lambda x: read(features, x, reads))
         return maps.float(), Placement.of(location)
 
     def accepts(self, size: tuple[int, int]) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gapstone.compare.predictor import STILL, Change, Predictor
 from gapstone.images.shift import directions, largest_shift
-from gapstone.maps.explain import explain_head
+from gapstone.maps.explain import explain_head, has_maps
 from gapstone.training.loop import Rows
 
 FINE = 64
@@ -142,8 +142,11 @@ def only_size(predictor: Predictor) -> tuple[int, int] | None:
 def show(predictor: Predictor, rows: Rows) -> dict[str, Any]:
     """The class activation maps of the images in the report.
 
-    `placement` (2, 2) is the stride and the start of their cells, each (y, x), in pixels of the network's input.
+    `placement` (2, 2) is the stride and the start of their cells, each (y, x), in pixels of the network's input. None
+    of a head that has no maps of its own (`has_maps`); `additive` and `gap` are None then.
     """
+    if not has_maps(predictor.head):
+        return {"additive": None, "gap": None}
     maps, placement = predictor.maps(rows)
     explained = explain_head(predictor.head, maps)
     return {

@@ -46,6 +46,8 @@ class Start:
     """--weights; None: the weights are timm's."""
     map_dtype: Literal["float16", "float32"] | None = None
     """The precision in which a frozen backbone's maps are stored; None: the backbone is trained."""
+    pooler: str | None = None
+    """The digest of the weights of the backbone's own pooler, where a head reads it."""
 
 
 Report = Callable[[int, int, float | None], None]
@@ -112,6 +114,8 @@ class Trial:
             facts["quick"] = True
         if self.start is not None:  # trials from before there were weights keep their ids
             facts["start"] = [self.start.digest, self.start.map_dtype]
+            if parse(self.head).reads.own:
+                facts["pooler"] = self.start.pooler
         if self.tuning is not None:
             facts["tuning"] = asdict(self.tuning)
         if self.test_only:
@@ -152,9 +156,11 @@ class Trial:
         arguments = self.backbone, self.head, self.labels, self.preprocessing, self.pretrained
         model = seeded(self.seed, self.device, *arguments)
         if self.start is not None and self.start.path is not None:
-            weights = read_weights(self.start.path, self.backbone, self.preprocessing.channels)
+            own = model.head.reads.own
+            weights = read_weights(self.start.path, self.backbone, self.preprocessing.channels, pooler=own)
             model.features.load_state_dict(weights.state)
-            if digest(model.features) != self.start.digest:
+            changed = own and digest(model.features, pooler=True) != self.start.pooler
+            if changed or digest(model.features) != self.start.digest:
                 raise ValueError(f"--weights {self.start.path} has changed since the comparison began: start it again.")
         return model
 
@@ -200,7 +206,8 @@ def run(
 def cached_predictor(trial: Trial, cache: FeatureCache, labels: NDArray[np.int64]) -> CachedPredictor:
     """The trial's head before training, on the cached features of a frozen backbone."""
     torch.manual_seed(trial.seed)
-    head = Head(trial.head, cache.channels, len(trial.labels), cache.cells).to(trial.device)
+    channels = cache.own.width if cache.own and parse(trial.head).reads.own else cache.channels
+    head = Head(trial.head, channels, len(trial.labels), cache.cells).to(trial.device)
     return CachedPredictor(head, cache, trial.preprocessing, labels, trial.device, trial.settings.batch_size)
 
 

@@ -9,9 +9,11 @@ from torch.nn import functional as F
 
 from gapstone.export.torch_pools import GridMean, Pooled, contiguous, grid_matrix, pair, whole, without_operators
 from gapstone.heads import Head
+from gapstone.heads.attention_queries import AttentionQueries
+from gapstone.heads.reads import read
 from gapstone.maps.open_model import ImageModel
 from gapstone.models.classifier import Classifier
-from gapstone.nets.zoo import TimmFeatures
+from gapstone.nets.timm_features import TimmFeatures
 from gapstone.pooling import Pool
 from gapstone.pools import POOLS
 from gapstone.regions import Grid
@@ -39,7 +41,8 @@ def logits_and_maps(image_model: ImageModel) -> nn.Module:
 
 def logits_alone(image_model: ImageModel) -> nn.Module:
     """Return a module from normalised images to logits only."""
-    if isinstance(image_model.model, Classifier):
+    model = image_model.model
+    if isinstance(model, Classifier) and _has_parts(model.head):
         return LogitsAlone(logits_and_maps(image_model))
     return foreign_features(image_model).eval().requires_grad_(False)
 
@@ -50,13 +53,19 @@ class LogitsAndMaps(nn.Module):
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
+        if not _has_parts(model.head):
+            raise ValueError(
+                f"export: the maps of head {model.head.spec!r} are not written for other runtimes (it reads more than "
+                f"maps, or attends before hidden layers); --no-maps exports the logits."
+            )
+        self.reads = model.head.reads
         self.features = without_operators(copy.deepcopy(model.features))
         if isinstance(self.features, TimmFeatures):
             contiguous(self.features)
         self.head = _head(copy.deepcopy(model.head))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits, maps = self.head(self.features(images))
+        logits, maps = self.head(read(self.features, images, self.reads))
         return logits, maps
 
 
@@ -130,6 +139,12 @@ def foreign_features(image_model: ImageModel) -> nn.Module:
     return contiguous(without_operators(copy.deepcopy(image_model.model)))
 
 
+def _has_parts(head: Head) -> bool:
+    """Whether the head's maps can be written with torch's operators."""
+    hidden = head.recipe.pools == ("attention",) and not head.additive
+    return head.reads.maps_alone and not hidden
+
+
 def _head(head: Head) -> nn.Module:
     if head.maps is not None:
         return ClassMaps(head.maps)
@@ -137,6 +152,8 @@ def _head(head: Head) -> nn.Module:
     layers = Layers(head.classifier)
     if not head.recipe.pools:
         return Flattened(layers, _grid(head))
+    if isinstance(attention := next(iter(head.pools)), AttentionQueries):
+        return AttentionParts(layers, attention)
     pools = [layer for layer in head.pools if isinstance(layer, Pool)]
     return PooledParts(layers, pools, head.recipe.join)
 
@@ -200,6 +217,19 @@ class PooledParts(nn.Module):
         if len(tensors) == 1:
             return tensors[0]
         return torch.cat(tensors, 1) if self.join == "cat" else torch.stack(tensors).mean(0)
+
+
+@final
+class AttentionParts(nn.Module):
+    """Attention over the whole map, then a linear layer; the weights of the positions are held."""
+
+    def __init__(self, layers: Layers, attention: AttentionQueries) -> None:
+        super().__init__()
+        self.layers, self.attention = layers, attention
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits, slope = self.layers(self.attention(x))
+        return logits, self.attention.parts(x, slope)
 
 
 @final

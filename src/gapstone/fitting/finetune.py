@@ -102,7 +102,7 @@ def finetune(
             module.train()
         for maps, labels in _batches(train, device, np.random.default_rng((seed, epoch))):
             optimizer.zero_grad(set_to_none=True)
-            loss = F.cross_entropy(model.head(model.features.last(maps)), labels)
+            loss = F.cross_entropy(model.head(model.features.last(maps, model.preprocessing.size)), labels)
             if not math.isfinite(loss.item()):
                 return False
             loss.backward()  # type: ignore[no-untyped-call]
@@ -157,7 +157,9 @@ def _evaluate(model: Classifier, data: LastStage, device: torch.device) -> tuple
     """Accuracy and mean loss."""
     logits = torch.cat(
         [
-            model.head(model.features.last(_maps(data, slice(first, first + BATCH), device))).float().cpu()
+            model.head(model.features.last(_maps(data, slice(first, first + BATCH), device), model.preprocessing.size))
+            .float()
+            .cpu()
             for first in range(0, len(data.labels), BATCH)
         ]
     )

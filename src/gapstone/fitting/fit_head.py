@@ -19,6 +19,7 @@ from gapstone.fitting.linear_map import Linear, check_features, check_labels
 from gapstone.fitting.logistic import logistic, nll
 from gapstone.fitting.ridge import Ridge
 from gapstone.heads import Head, parse
+from gapstone.heads.reads import MAPS
 from gapstone.models.classifier import Classifier
 from gapstone.swapping.swap_report import REPORT_ATTRIBUTE, Swapped, count, head_of
 from gapstone.training.training_data import StartProgress
@@ -166,6 +167,10 @@ def check_fit_request(spec: str, method: str, epochs: int) -> None:
     why = ""
     if parsed.recipe.maps:
         why = "it has a ReLU between its linear layer and its pool"
+    elif parsed.reads != MAPS:
+        why = f"it reads {parsed.reads.beyond}, and what is fitted reads the last map"
+    elif parsed.recipe.pools == ("attention",):
+        why = "its queries have to be trained"
     elif parsed.hidden:
         why = f"it has hidden layers ({','.join(map(str, parsed.hidden))})"
     if why:

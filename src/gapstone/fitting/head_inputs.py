@@ -79,7 +79,7 @@ def head_inputs(
             parts = []
             for first in range(0, len(stages), CHUNK):
                 chunk = torch.from_numpy(np.array(stages[first : first + CHUNK])).to(weight.device, weight.dtype)
-                parts.append(row(model.features.last(chunk), model.head).cpu())
+                parts.append(row(model.features.last(chunk, model.preprocessing.size), model.head).cpu())
             rows = torch.cat(parts).numpy()
         else:
             rows, labels = data.rows("vectors", row_of_images, torch.float32, [head.spec, logits])

@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gapstone.heads.attention_queries import AttentionQueries
 from gapstone.heads.contributions import MEAN, in_place, of_classes, pooled
+from gapstone.heads.reads import BackboneOutput
 from gapstone.heads.spec import parse
 from gapstone.pooling import Pool
 from gapstone.pools import POOLS
@@ -39,15 +41,19 @@ class Head(nn.Module):
 
     `additive` says whether `contributions` exist: no hidden layers, and pools whose shares add up (all but `lse`).
     `nin` always has them: its class maps *are* the contributions, and its ReLU (as in arXiv 1312.4400, eq. 2) makes
-    every one of them evidence in favour.
+    every one of them evidence in favour. Of attention the weights are held. Heads that read a class token or the
+    backbone's own pooler have none: that is no position of the map. `reads` says what a head reads, and
+    `features.read(images, head.reads)` gives it.
 
     Args:
-        spec: `gap`, `gmp`, `gem`, `lse`, `avgmax`, `catavgmax` (pool, then linear), `nin` (one map per class, then
-            mean) or `fc` (flatten, then linear); then hidden widths (`gap:512,512`), then options: `dropout=0.5`,
+        spec: `gap`, `gmp`, `gem`, `lse`, `avgmax`, `catavgmax`, `attention` (pool, then linear), `nin` (one map per
+            class, then mean), `fc` (flatten, then linear), `cls` (class token, then linear), `cls+gap` (side by side)
+            or `own` (the backbone's own pooler); then hidden widths (`gap:512,512`), then options: `dropout=0.5`,
             `p=4` or `p=learned` (gem), `r=5` or `r=learned` (lse), `grid=7` (fc: maps pooled to 7×7 first, so that any
-            size is taken).
+            size is taken), `queries=8` (attention: so many answers side by side), `cls=1` (attention: the class token
+            is among what it looks at), `layers=4` (the last 4 layers of a ViT side by side; not own).
             Hidden layers are linear, ReLU, dropout. Without hidden layers dropout acts on what the linear layer sees.
-        channels: of the feature maps.
+        channels: of the feature maps, of one layer; for `own`, of the pooler's vector.
         classes: how many logits.
         size: of the feature maps, (h, w); only `fc` without `grid` needs it.
     """
@@ -59,16 +65,24 @@ class Head(nn.Module):
         if channels < 1 or classes < 1:
             raise ValueError(f"head {spec!r} of {channels} channels and {classes} classes: both must be at least 1.")
         self.spec, self.channels, self.classes = str(parsed), channels, classes
-        self.recipe = recipe
+        self.recipe, self.reads = recipe, parsed.reads
+        self.depth = depth = channels * self.reads.layers
         self.size: tuple[int, ...] | None = None
         dropout = parsed.number("dropout", 0.0)
 
-        pools = [_pool(name, parsed.options) for name in recipe.pools]
-        width = channels * (len(pools) if recipe.join == "cat" else 1)
-        if not recipe.pools:
+        queries = int(parsed.number("queries", 1))
+        pools: list[nn.Module]
+        if recipe.pools == ("attention",):
+            pools = [AttentionQueries(depth, queries)]
+        else:
+            pools = [_pool(name, parsed.options) for name in recipe.pools]
+        width = depth * ((len(pools) * queries if recipe.join == "cat" else 1) + recipe.class_token)
+        if recipe.own:
+            width = channels
+        elif not recipe.pools and not recipe.class_token:
             if "grid" in parsed.options:
                 grid = int(parsed.number("grid", 0))
-                pools, width = [Pool("mean", over=Grid(grid))], channels * grid * grid
+                pools, width = [Pool("mean", over=Grid(grid))], depth * grid * grid
             elif size is None:
                 raise ValueError(
                     f"head {spec!r} flattens the maps and must know their size: give size=(h, w), "
@@ -76,43 +90,51 @@ class Head(nn.Module):
                 )
             else:
                 self.size = tuple(size)
-                width = channels * torch.Size(size).numel()
+                width = depth * torch.Size(size).numel()
         self.pools = nn.ModuleList(pools)
         self.maps: nn.Sequential | None = None
         self.classifier: nn.Sequential | None = None
         if recipe.maps:
-            self.maps = _convolutions(channels, parsed.hidden, classes, dropout)
+            self.maps = _convolutions(depth, parsed.hidden, classes, dropout)
         else:
             self.classifier = _linear(width, parsed.hidden, classes, dropout)
-        self.additive = recipe.maps or (not parsed.hidden and all(POOLS[name].adds_up for name in recipe.pools))
+        adds_up = recipe.maps or (not parsed.hidden and all(POOLS[name].adds_up for name in recipe.pools))
+        self.additive = self.reads.maps_alone and adds_up
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The logits (N, K) of feature maps (N, C, *spatial)."""
-        if not isinstance(x, Tensor) or tracing():
+    def forward(self, x: Tensor | BackboneOutput) -> Tensor:
+        """The logits (N, K) of feature maps (N, C, *spatial), or of what else `reads` names."""
+        if not isinstance(x, Tensor | BackboneOutput) or tracing():
             return self._forward(x)  # written down, for maps of which nothing is known here
         self.check(x)
         return self._forward(x)
 
-    def _forward(self, x: Tensor) -> Tensor:
+    def _forward(self, x: Tensor | BackboneOutput) -> Tensor:
         if self.maps is not None:
             x = self.maps(x)
         joined = self.vectors(x)
         return joined if self.classifier is None else self.classifier(joined)
 
-    def vectors(self, x: Tensor) -> Tensor:
-        """The pooled maps, which `classifier` reads.
+    def vectors(self, x: Tensor | BackboneOutput) -> Tensor:
+        """The pooled maps and other vectors, which `classifier` reads.
 
         Examples:
             >>> gs.Head("catavgmax", channels=512, classes=10).vectors(torch.rand(2, 512, 7, 7)).shape
             torch.Size([2, 1024])
 
         Args:
-            x: feature maps, (N, C, *spatial), of a size that this head takes.
+            x: feature maps, (N, C, *spatial), of a size that this head takes; or what else `reads` names.
 
         Returns:
             Vectors (N, D).
         """
-        pooled = [pool(x).flatten(1) for pool in self.pools] or [x.flatten(1)]
+        maps, token, own = (x.maps, x.class_token, x.own) if isinstance(x, BackboneOutput) else (x, None, None)
+        if own is not None and self.reads.own:
+            return own
+        if token is not None and self.recipe.class_token:
+            return torch.cat([token, *(pool(maps).flatten(1) for pool in self.pools)], 1)
+        if isinstance(x, BackboneOutput) and token is not None and self.reads.class_token:
+            maps = x.tokens
+        pooled = [pool(maps).flatten(1) for pool in self.pools] or [maps.flatten(1)]
         return torch.cat(pooled, 1) if self.recipe.join == "cat" else torch.stack(pooled).mean(0)
 
     def contributions(self, x: Tensor, classes: Tensor | None = None) -> Contributions:
@@ -138,10 +160,12 @@ class Head(nn.Module):
         Raises:
             ValueError: the parts do not add up to the logit.
         """
-        self.check(x)
         if not self.additive:
             why = "it has hidden layers" if parse(self.spec).hidden else "its pool's shares are weights"
+            if not self.reads.maps_alone:
+                why = f"it reads {self.reads.what}, which is no position of the map"
             raise ValueError(f"head {self.spec!r} has no contributions that add up to the logit: {why}.")
+        self.check(x)
         x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         if self.maps is not None:
             layers = [layer for layer in self.maps if not isinstance(layer, nn.Dropout)]
@@ -157,11 +181,13 @@ class Head(nn.Module):
         weight, bias = (part.to(x.dtype) for part in affine(self.classifier[-1], f"head {self.spec!r}"))
         if classes is not None:
             weight = of_classes(weight, classes)
+        if len(self.pools) and isinstance(attention := self.pools[0], AttentionQueries):
+            return Contributions(attention.parts(x, weight), bias)
         pools = [layer for layer in self.pools if isinstance(layer, Pool)]
         if not self.recipe.pools:
             over = pools[0].over if pools else None
             grid = per_axis(over.size, x.dim() - 2, "Grid") if isinstance(over, Grid) else tuple(x.shape[2:])
-            return Contributions(in_place(x, weight.view(*weight.shape[:-1], self.channels, *grid), bool(pools)), bias)
+            return Contributions(in_place(x, weight.view(*weight.shape[:-1], self.depth, *grid), bool(pools)), bias)
         mean = (weight / len(pools),) * len(pools)
         weights = weight.chunk(len(pools), -1) if self.recipe.join == "cat" else mean
         parts = [
@@ -169,18 +195,30 @@ class Head(nn.Module):
         ]
         return Contributions(parts[0] if len(parts) == 1 else torch.stack(parts).sum(0), bias)
 
-    def check(self, x: Tensor) -> None:
+    def check(self, x: Tensor | BackboneOutput) -> None:
         """Check that these are maps for this head.
 
         Args:
-            x: feature maps, (N, C, *spatial).
+            x: feature maps, (N, C, *spatial); or what else `reads` names.
 
         Raises:
-            ValueError: other channels, or a size that it does not take.
+            ValueError: other channels, a size that it does not take, or maps alone for a head that reads more.
         """
-        if x.dim() < 3 or x.shape[1] != self.channels:
+        if isinstance(x, BackboneOutput):
+            self._check_output(x)
+            x = x.maps
+            if self.reads.own:
+                return
+        elif self.attends_to_class_token and x.dim() == 3 and x.shape[1] == self.depth:
+            return  # `BackboneOutput.tokens`
+        elif not self.reads.maps_alone:
             raise ValueError(
-                f"head {self.spec!r} takes feature maps (N, {self.channels}, h, w), not a tensor of {tuple(x.shape)}."
+                f"head {self.spec!r} reads {self.reads.what}, not maps alone: give it what "
+                f"features.read(images, head.reads) returns, as gs.Classifier does."
+            )
+        if x.dim() < 3 or x.shape[1] != self.depth:
+            raise ValueError(
+                f"head {self.spec!r} takes feature maps (N, {self.depth}, h, w), not a tensor of {tuple(x.shape)}."
             )
         if self.size is not None and tuple(x.shape[2:]) != self.size:
             expected, actual = ("×".join(map(str, s)) for s in (self.size, x.shape[2:]))
@@ -188,6 +226,20 @@ class Head(nn.Module):
                 f"head {self.spec!r} was made for {expected} feature maps and got {actual}: give it images of that "
                 f"size, or take fc:grid={self.size[0]} or gap, which accept any size."
             )
+
+    @property
+    def attends_to_class_token(self) -> bool:
+        """Whether the class token is one of the positions that its pool looks at."""
+        return self.reads.class_token and not self.recipe.class_token
+
+    def _check_output(self, x: BackboneOutput) -> None:
+        for wanted, given, width in (
+            (self.reads.class_token, x.class_token, self.depth),
+            (self.reads.own, x.own, self.channels),
+        ):
+            if wanted and (given is None or tuple(given.shape[1:]) != (width,)):
+                shape = None if given is None else tuple(given.shape)
+                raise ValueError(f"head {self.spec!r} reads {self.reads.what}, (N, {width}), and got {shape}.")
 
     def extra_repr(self) -> str:
         return f"{self.spec!r}, channels={self.channels}, classes={self.classes}" + (

@@ -10,6 +10,7 @@ Range = tuple[float, float, bool, str | None]
 """Least, most, whole numbers only, a word that may stand instead."""
 
 DROPOUT: Range = (0.0, 0.95, False, None)
+LAYERS: Range = (1, 1000, True, None)
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,21 @@ class Recipe:
     maps: bool = False
     """One map per class by 1×1 convolutions, then the pool, straight into softmax."""
     parameters: dict[str, Range] = field(default_factory=dict)
+    class_token: bool = False
+    """It reads the class token, and puts it before the pools' vectors."""
+    own: bool = False
+    """It reads the vector of the backbone's own pooler, and nothing else."""
 
     @property
     def options(self) -> dict[str, Range]:
-        return {"dropout": DROPOUT, **self.parameters}
+        layers = {} if self.own else {"layers": LAYERS}
+        return {"dropout": DROPOUT, **layers, **self.parameters}
+
+    @property
+    def unsaid(self) -> dict[str, float]:
+        """Options that say nothing when they have this value: gap:dropout=0 is gap."""
+        always = {"dropout": 0.0, "layers": 1.0}
+        return {**always, "queries": 1.0, "cls": 0.0} if self.pools == ("attention",) else always
 
 
 RECIPES: dict[str, Recipe] = {
@@ -42,6 +54,14 @@ RECIPES: dict[str, Recipe] = {
     "catavgmax": Recipe("mean and max pooling side by side, then linear", ("mean", "max")),
     "nin": Recipe("one map per class (1×1 convolution), then global average pooling", ("mean",), maps=True),
     "fc": Recipe("flatten, then linear", parameters={"grid": (1, 64, True, None)}),
+    "cls": Recipe("the class token of a ViT, then linear", class_token=True),
+    "cls+gap": Recipe("class token and mean of the patches side by side, then linear", ("mean",), class_token=True),
+    "attention": Recipe(
+        "attention pooling with learned queries, side by side, then linear",
+        ("attention",),
+        parameters={"queries": (1, 64, True, None), "cls": (0, 1, True, None)},
+    ),
+    "own": Recipe("the backbone's own pooler with its weights, then linear", own=True),
 }
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
+from gapstone.heads.reads import Reads
 from gapstone.heads.recipes import RECIPES, Recipe, recipe_of
 from gapstone.pools import POOLS
 from gapstone.pools.aliases import called_elsewhere
@@ -39,6 +40,14 @@ class Spec:
             ValueError: one of them has none (`gapstone.pools.digest.identity`).
         """
         return own_pools(self.recipe.pools)
+
+    @property
+    def reads(self) -> Reads:
+        """What the head reads of a backbone."""
+        recipe = self.recipe
+        token = recipe.class_token or (recipe.pools == ("attention",) and "cls" in self.options)
+        maps = not recipe.own and (bool(recipe.pools) or not recipe.class_token)
+        return Reads(maps, token, recipe.own, int(self.number("layers", 1)))
 
     def __str__(self) -> str:
         parts = [self.name]
@@ -78,7 +87,7 @@ def parse(text: str) -> Spec:
             if key in options:
                 raise ValueError(f"head {text!r}: {key} is given twice.")
             options[key] = _option(text, name, recipe, key, value)
-            if (key, options[key]) == ("dropout", 0.0):  # gap:dropout=0 is gap
+            if recipe.unsaid.get(key) == options[key]:
                 del options[key]
         elif place == 0 and part:
             hidden = tuple(_width(text, width) for width in part.split(","))

@@ -72,9 +72,8 @@ def trace_shapes(meta: MetaModel, images: Tensor) -> PassFacts:
 
     In gapstone's classifiers the map is the output of `features`: the head `nin` makes further maps.
     """
-    is_classifier = isinstance(getattr(meta.model, "head", None), Head) and "features" in dict(
-        meta.model.named_children()
-    )
+    head = getattr(meta.model, "head", None)
+    is_classifier = isinstance(head, Head) and "features" in dict(meta.model.named_children())
     at = "features" if is_classifier else None
     location: HeadLocation | None = None
     no_map: str | None = None
@@ -83,6 +82,8 @@ def trace_shapes(meta: MetaModel, images: Tensor) -> PassFacts:
             traced, location = locate_head(meta.model, images, at)
         except SplitError as error:
             no_map = str(error).partition(". If ")[0]  # the rest is advice for callers of `explain`
+            if isinstance(head, Head) and not head.reads.maps_alone:
+                no_map = f"the head {head.spec} reads {head.reads.what}, which is no position of a map"
         else:
             with torch.no_grad(), ArithmeticCounter() as counter:
                 traced.tape.replay(traced.tape.map)

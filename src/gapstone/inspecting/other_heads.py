@@ -1,10 +1,10 @@
-"""The costs of every other head on a network."""
+"""The costs of every other head that reads a network's last map."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 
-from gapstone.heads import Head
+from gapstone.heads import Head, parse
 from gapstone.heads.recipes import RECIPES
 from gapstone.inspecting.input_sizes import InputSizes, sides_with_equal_maps
 from gapstone.inspecting.network_costs import OtherHead
@@ -13,7 +13,7 @@ from gapstone.tracing.arithmetic import ArithmeticCounter
 
 VARIANTS = ("fc:512", "fc:4096,4096", "fc:grid=7")
 """Heads with arguments, listed after every head by its bare name."""
-SPECS = (*RECIPES, *VARIANTS)
+SPECS = (*(name for name in RECIPES if parse(name).reads.maps_alone), *VARIANTS)
 AS_IT_IS = "as it is"
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gapstone.heads import Head, NotLinearError
 from gapstone.heads.contributions import MEAN
+from gapstone.heads.reads import read
 from gapstone.maps.explanation import Explanation, ShownImages
 from gapstone.maps.targets import Classes, select_classes
 from gapstone.models.classifier import Classifier
@@ -95,7 +96,7 @@ def explain(
     names = tuple(labels) if labels is not None else None
     moments = (model.preprocessing.mean, model.preprocessing.std) if isinstance(model, Classifier) else None
     seen = ShownImages(images.detach(), moments)
-    if isinstance(model, Classifier) and at is None:
+    if isinstance(model, Classifier) and at is None and has_maps(model.head):
         return replace(_known(model, images, classes, top_k, names), seen=seen)
     traced, location = locate_head(getattr(model, "_orig_mod", model), images, at)
     prefix = 0 if location.mixed else location.prefix
@@ -113,9 +114,19 @@ def _known(
 ) -> Explanation:
     """Of a model whose head is known: no watching but for the places, once per image size."""
     with eval_mode(model), torch.no_grad():
-        features, location = locate_features(model.features, images)
+        reads = model.head.reads
+        features, location = locate_features(model.features, images, lambda x: read(model.features, x, reads))
         placement = Placement.of(location)
         return explain_head(model.head, features, classes, top_k=top_k, labels=labels, placement=placement)
+
+
+def has_maps(head: Head) -> bool:
+    """Whether a head's maps can be told from the feature maps alone.
+
+    A class token has heard of all positions in the layers before, and so may the vector of a backbone's own pooler:
+    what a position adds there, `explain` asks of the whole model.
+    """
+    return head.reads.maps_alone
 
 
 @torch.no_grad()

@@ -18,7 +18,8 @@ from gapstone.models.classifier import Classifier, load, trial_image
 from gapstone.models.model_file import NotFiniteError, check_dry_run, check_finite, finite_logits
 from gapstone.nets import NAMES, NETS
 from gapstone.nets.checkpoints import FORMATS, read_checkpoint
-from gapstone.nets.zoo import class_names, survey, with_head
+from gapstone.nets.timm_survey import survey
+from gapstone.nets.zoo import class_names, with_head
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from gapstone.console.formatting import display
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.classifier import load
 from gapstone.models.model_file import KEY
+from gapstone.nets import Features
 from gapstone.nets.checkpoints import FORMATS, read_checkpoint
 from gapstone.nets.on_meta import on_meta
 from gapstone.nets.state_dicts import check_size, check_sound, read_state
@@ -46,10 +47,11 @@ class BackboneWeights:
         return (expected.mean, expected.std) if expected else None
 
 
-def read_weights(path: Path, backbone: str | None = None, channels: int = 3) -> BackboneWeights:
+def read_weights(path: Path, backbone: str | None = None, channels: int = 3, pooler: bool = False) -> BackboneWeights:
     """Read the weights in a model of gapstone's or a state_dict (safetensors); check them against their network.
 
     `backbone` names the network of a state_dict, which is for as many `channels` as the user's images, or for 3 or 1.
+    `pooler`: also those of the network's own pooler.
     Raises ValueError if the file does not hold these weights.
     """
     check_input(f"--weights {display(path)}", path)
@@ -67,7 +69,14 @@ def read_weights(path: Path, backbone: str | None = None, channels: int = 3) -> 
         if backbone not in (None, model.backbone):
             raise ValueError(f"--weights {path} is a {model.backbone}, not a {backbone}: leave --backbone out.")
         preprocessing = model.preprocessing
-        return BackboneWeights(model.backbone, preprocessing.channels, model.features.state_dict(), preprocessing)
+        if pooler and model.features.own_width is None:
+            raise ValueError(
+                f"--weights {path} is a model without its backbone's own pooler, which the head own needs: give the "
+                f"weights of the whole network, or leave own out."
+            )
+        state = model.features.state_dict()
+        state = state if pooler else {key: x for key, x in state.items() if key not in model.features.pooler}
+        return BackboneWeights(model.backbone, preprocessing.channels, state, preprocessing)
     if backbone is None:
         raise ValueError(
             f"--weights {path} does not say which network it is for (it is no model of gapstone's): name it, such as "
@@ -77,38 +86,45 @@ def read_weights(path: Path, backbone: str | None = None, channels: int = 3) -> 
         zoo = with_head(backbone.removeprefix("timm:"), path)
         state = {f"net.{key}": tensor for key, tensor in zoo.model.state_dict().items()}
         expected = zoo.preprocessing
-        return BackboneWeights(backbone, *_matching(path, backbone, (expected.channels,), state), published=expected)
+        found = _matching(path, backbone, (expected.channels,), state, pooler)
+        return BackboneWeights(backbone, *found, published=expected)
     state = read_state(path)
     if {key.partition(".")[0] for key in state} == {"features", "head"}:  # a Classifier's state_dict
         features = {
             key.removeprefix("features."): tensor for key, tensor in state.items() if key.startswith("features.")
         }
-        return BackboneWeights(backbone, *_matching(path, backbone, (channels, 3, 1), features))
+        return BackboneWeights(backbone, *_matching(path, backbone, (channels, 3, 1), features, pooler))
     if backbone in FORMATS:
         checkpoint = read_checkpoint(backbone, path)
         # with a head it is the published checkpoint, which expects the published images; without one, nobody knows
         published = checkpoint.preprocessing if checkpoint.head_state is not None else None
         return BackboneWeights(backbone, checkpoint.in_channels, checkpoint.features, published=published)
-    return BackboneWeights(backbone, *_matching(path, backbone, (channels, 3, 1), state))
+    return BackboneWeights(backbone, *_matching(path, backbone, (channels, 3, 1), state, pooler))
 
 
-def digest(features: nn.Module) -> str:
-    """Sixteen hex digits of SHA-256: equal weights have an equal digest, whatever file they came from."""
+def digest(model: nn.Module, pooler: bool = False) -> str:
+    """Sixteen hex digits of SHA-256: equal weights have an equal digest, whatever file they came from.
+
+    `pooler`: of the weights of a backbone's own pooler alone, which do not count otherwise.
+    """
+    own = model.pooler if isinstance(model, Features) else ()
     sha256 = hashlib.sha256()
-    for name, tensor in sorted(features.state_dict().items()):
+    for name, tensor in sorted(model.state_dict().items()):
+        if pooler != (name in own):
+            continue
         sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         sha256.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return sha256.hexdigest()[:16]
 
 
 def _matching(
-    path: Path, backbone: str, channels: tuple[int, ...], state: dict[str, Tensor]
+    path: Path, backbone: str, channels: tuple[int, ...], state: dict[str, Tensor], pooler: bool
 ) -> tuple[int, dict[str, Tensor]]:
     """The first number of channels whose network has these tensors, and the tensors of its features alone."""
     wrong: list[str] = []
     for count in dict.fromkeys(channels):
         with on_meta():
-            expected = nets.build(backbone, count).state_dict()
+            expected = nets.build(backbone, count, pooler=pooler).state_dict()
         differs = [key for key, tensor in expected.items() if key not in state or state[key].shape != tensor.shape]
         if not differs:
             check_sound(f"--weights {path}: not the weights of {backbone}", expected, state)

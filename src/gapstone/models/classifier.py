@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone.console.formatting import display
-from gapstone.heads import Head
+from gapstone.heads import Head, parse
+from gapstone.heads.reads import read as read_features
 from gapstone.images.batches import AT_ONCE, batches
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
@@ -85,14 +86,16 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone, self.preprocessing = backbone, preprocessing
         self.labels = checked_labels(labels)
-        self.features = build(backbone, preprocessing.channels, pretrained)
+        reads = parse(head).reads
+        self.features = build(backbone, preprocessing.channels, pretrained, pooler=reads.own)
+        self.features.check_reads(reads)
         dry = dry_run(self.features, preprocessing.channels, preprocessing.size)
         _check_memory(backbone, preprocessing.size, dry.bytes)
-        self.head = Head(head, self.features.channels, len(self.labels), dry.size)
+        self.head = Head(head, self.features.width(reads), len(self.labels), dry.size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the logits (N, K) of images (N, C, H, W) that `preprocessing` has normalised."""
-        logits: Tensor = self.head(self.features(x))
+        logits: Tensor = self.head(read_features(self.features, x, self.head.reads))
         return logits
 
     @torch.inference_mode()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from gapstone.heads.reads import BackboneOutput, Reads, read
 from gapstone.nets.on_meta import shapes_alone
 from gapstone.runtime.torch_internals import unseen_by_modes
 
@@ -45,11 +46,52 @@ class Features(nn.Module):
     """(H, W) where the network takes only that size, as ViT and Swin do; None where it takes any size."""
     in_channels: int
     """Channels of the image."""
+    prefix: tuple[str, ...] = ()
+    """Tokens of the last layer that are no patches of the image (class token, registers), by the parameters they began
+    as, in the model's order; no head pools them."""
+    own_width: int | None = None
+    """Of the vector of the network's own pooler, where it was built with it."""
+    pooler: tuple[str, ...] = ()
+    """Names of the weights in the state_dict that the network's own pooler alone needs, where it was built with it."""
     last_stage: tuple[str, ...]
     """Paths of the modules that, called one after another on a single tensor, make the maps: what is fine-tuned."""
 
     def forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} does not say how it makes its maps")
+
+    @property
+    def class_token(self) -> str | None:
+        """The first of `prefix` that is called so: where tokens stand can be seen, what they are for cannot."""
+        return next((name for name in self.prefix if "cls" in name or "class" in name), None)
+
+    def check_reads(self, reads: Reads) -> None:
+        """Raises ValueError where the network does not have what a head reads."""
+        who = type(self).__name__
+        if reads.class_token:
+            raise ValueError(f"{who} has no class token, as a convolutional network: take gap, gmp or attention")
+        if reads.own:
+            raise ValueError(f"own: {who} has no pooler of its own, only networks of timm's have: take gap")
+        if reads.layers > 1:
+            raise ValueError(
+                f"layers={reads.layers}: the maps of {who}'s stages differ in size and channels, so they cannot stand "
+                f"side by side: leave it out, or take a ViT"
+            )
+
+    def width(self, reads: Reads) -> int:
+        """The `channels` of a head that reads this: of a layer's map, or of the network's own pooler."""
+        return self.own_width if reads.own and self.own_width is not None else self.channels
+
+    def read(self, x: Tensor, reads: Reads) -> Tensor | BackboneOutput:
+        """What a head reads, of images as `forward` takes them; maps alone come as a tensor.
+
+        >>> vit = build("timm:vit_tiny_patch16_224")
+        >>> vit.read(images, Reads(class_token=True)).class_token.shape
+        torch.Size([2, 192])
+
+        Raises: ValueError as `check_reads`.
+        """
+        self.check_reads(reads)
+        return read(self, x, reads)
 
     @property
     def last_block(self) -> str:
@@ -83,8 +125,11 @@ class Features(nn.Module):
             handle.remove()
         raise AssertionError(f"{type(self).__name__} never reached its {self.last_block}")
 
-    def last(self, between: Tensor) -> Tensor:
-        """The maps, from what `before_last` gave: the same as `forward` of the images, to the last bit."""
+    def last(self, between: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """The maps, from what `before_last` gave: the same as `forward` of the images, to the last bit.
+
+        size: (H, W) of the images; tokens of a network that takes any size do not say their grid.
+        """
         for module in self.last_modules():
             between = module(between)
         return between

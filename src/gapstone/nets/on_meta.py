@@ -52,6 +52,19 @@ def _convolved(
     return x.new_empty((x.shape[0], weight.shape[0], *sizes)) if min(sizes) > 0 else None
 
 
+def _projected(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
+    return x.new_empty((*x.shape[:-1], weight.shape[0])) if x.shape[-1] == weight.shape[-1] else None
+
+
+def _attended(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: object = None, *_: object, **__: object
+) -> Tensor | None:
+    if attn_mask is not None:  # of a network that takes one size only, it does not fit others
+        return None
+    same = query.shape[:-2] == key.shape[:-2] == value.shape[:-2] and query.shape[-1] == key.shape[-1]
+    return query.new_empty((*query.shape[:-1], value.shape[-1])) if same else None
+
+
 DRAWN: dict[Any, Callable[..., Tensor]] = dict.fromkeys(
     (
         Tensor.normal_, Tensor.uniform_, Tensor.random_, Tensor.bernoulli_, Tensor.exponential_, Tensor.log_normal_,
@@ -68,6 +81,8 @@ SHAPES: dict[Any, Callable[..., Tensor | None]] = {
     **dict.fromkeys((Tensor.add, Tensor.mul), _broadcast),
     **dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), _convolved),
     F.layer_norm: _normed,
+    F.linear: _projected,
+    F.scaled_dot_product_attention: _attended,
     torch.cat: _joined,
 }
 """What a forward pass calls, and the shape of its answer."""

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from gapstone.console.formatting import display
+from gapstone.heads.reads import Reads
 from gapstone.nets.features import Features
 from gapstone.nets.googlenet import GoogLeNet
 from gapstone.nets.inception_resnet_v1 import InceptionResNetV1
 from gapstone.nets.inception_v4 import InceptionV4
 from gapstone.nets.nin import Nin, NinImageNet, NinPaper
 from gapstone.nets.resnet import ResNet
+from gapstone.nets.timm_features import TimmFeatures
 from gapstone.nets.vgg import Vgg
-from gapstone.nets.zoo import TimmFeatures
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ TIMM = "timm:NAME"
 """How a network of timm is named: any of `timm.list_models()` that makes feature maps."""
 
 
-def build(name: str, in_channels: int = 3, pretrained: bool = False) -> Features:
+def build(name: str, in_channels: int = 3, pretrained: bool = False, pooler: bool = False) -> Features:
     """The network of that name without its head, its weights drawn at random.
 
     Examples:
@@ -72,19 +73,20 @@ def build(name: str, in_channels: int = 3, pretrained: bool = False) -> Features
         name: one of `NAMES`, or `timm:` and a name of timm's.
         in_channels: channels of the images: 1 grey, 3 colour, any other number.
         pretrained: weights from ImageNet, downloaded once by timm: timm's networks only.
+        pooler: keep the network's own pooler, which the head `own` reads: timm's networks only.
 
     Returns:
         The network; it maps images (N, in_channels, H, W) to feature maps.
 
     Raises:
-        ValueError: an unknown name, a network that makes no map, `pretrained` of gapstone's own.
+        ValueError: an unknown name, a network that makes no map, `pretrained` or `pooler` of gapstone's own.
         ImportError: `timm:` without timm.
         OSError: the weights cannot be downloaded.
     """
     if in_channels < 1:
         raise ValueError(f"{display(name)} for images of {in_channels} channels: an image has at least one.")
     if name.startswith("timm:"):
-        return TimmFeatures(in_channels, name=name.removeprefix("timm:"), pretrained=pretrained)
+        return TimmFeatures(in_channels, name=name.removeprefix("timm:"), pretrained=pretrained, pooler=pooler)
     if name not in NETS:
         close = difflib.get_close_matches(name, NETS, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(NETS)}"
@@ -93,4 +95,7 @@ def build(name: str, in_channels: int = 3, pretrained: bool = False) -> Features
         raise ValueError(
             f"gapstone's own {name} starts from random weights; {NETS[name].pretrained} has weights from ImageNet."
         )
-    return NETS[name].make(in_channels)
+    features = NETS[name].make(in_channels)
+    if pooler:
+        features.check_reads(Reads(own=True))
+    return features

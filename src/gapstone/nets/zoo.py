@@ -1,88 +1,24 @@
-"""`timm:NAME`: the trunk of any timm model that makes feature maps (`pip install gapstone[zoo]`)."""
+"""timm's models: made by name, with their own heads, and what their weights expect (`pip install gapstone[zoo]`)."""
 
 import difflib
 import importlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from inspect import signature
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.resizing import published
-from gapstone.nets.features import Features
 from gapstone.nets.hub import check_pretrained
-from gapstone.nets.last_stage import last_stage
 from gapstone.nets.on_meta import on_meta
 from gapstone.nets.packaged_weights import package_of, renamed
 from gapstone.nets.state_dicts import check_same, read_state
 from gapstone.storage.paths import sentence
-
-
-@final
-class TimmFeatures(Features):
-    """A timm model up to its last map, without its head and the head's parameters.
-
-    >>> build("timm:convnext_atto")(torch.rand(1, 3, 64, 64)).shape
-    torch.Size([1, 320, 2, 2])
-
-    Maps that end in channels (Swin) come out as (N, C, h, w) in channels-last memory, tokens (ViT) on their grid
-    without the class token. ViT and Swin take one size only: `fixed`. For these, `stride` is that size over the map's.
-    """
-
-    def __init__(self, in_channels: int = 3, *, name: str, pretrained: bool = False) -> None:
-        super().__init__()
-        facts = survey(name, in_channels)
-        self.name, self.in_channels = name, in_channels
-        self.channels, self.stride = facts.channels, facts.stride
-        self.smallest, self.fixed = facts.smallest, facts.fixed
-        self.last_stage = facts.last_stage
-        self.net = create_timm(name, in_channels, pretrained)
-        self.as_map = AsMap(name, self.net, facts.fixed)
-        _drop(self.net, facts.unused)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.check(x)
-        maps: Tensor = self.as_map(self.net.forward_features(x), (x.shape[2], x.shape[3]))
-        return maps
-
-
-@final
-class AsMap(nn.Module):
-    """What timm's `forward_features` gave, as (N, C, h, w): channels second, tokens on their grid, no class token.
-
-    `size` is that of the images, (H, W): tokens have a grid of its proportions. Raises ValueError for what is no map.
-    """
-
-    def __init__(self, name: str, net: Any, fixed: tuple[int, int] | None) -> None:
-        super().__init__()
-        self.name, self.channels, self.fixed = name, int(net.num_features), fixed
-        self.ends_in_channels = str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")
-        self.prefix = int(getattr(net, "num_prefix_tokens", 0))
-
-    def forward(self, y: Any, size: tuple[int, int] | None = None) -> Tensor:
-        size = size or self.fixed
-        if isinstance(y, Tensor) and y.ndim == 4:
-            if self.ends_in_channels or y.shape[1] != self.channels == y.shape[3]:
-                y = y.permute(0, 3, 1, 2)
-            if y.shape[1] == self.channels:
-                return cast(Tensor, y)
-        elif isinstance(y, Tensor) and y.ndim == 3 and y.shape[2] == self.channels and size is not None:
-            y = y[:, self.prefix :].transpose(1, 2)
-            cells = int(y.shape[2])
-            h = round(math.sqrt(cells * size[0] / size[1]))
-            if h > 0 and h * (cells // h) == cells:
-                return cast(Tensor, y.reshape(y.shape[0], self.channels, h, cells // h))
-        what = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
-        images = f"images of {size[0]}×{size[1]} px" if size else "images of an unknown size"
-        raise ValueError(
-            f"timm:{self.name} makes no feature map: from {images} came {what}, not (N, {self.channels}, h, w) nor one "
-            f"token per cell; take another model (convolutional ones always work)"
-        )
 
 
 def pretrained_input(name: str) -> Preprocessing:
@@ -106,108 +42,6 @@ def _preprocessing(described: dict[str, Any]) -> Preprocessing:
 def stored_size(size: tuple[int, int], crop: float) -> tuple[int, int]:
     """The size of the picture of which the network sees the share `crop`."""
     return math.floor(size[0] / crop), math.floor(size[1] / crop)
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What a dry run tells about a timm model."""
-
-    channels: int
-    stride: int
-    smallest: int
-    fixed: tuple[int, int] | None
-    unused: tuple[str, ...]
-    """Modules the maps do not need: the head."""
-    last_stage: tuple[str, ...]
-    """As `Features.last_stage`; () where the model cannot be cut."""
-
-
-@cache
-@torch.inference_mode(False)  # whoever asks: what the maps depend on is found through autograd
-def survey(name: str, in_channels: int) -> Survey:
-    """Run the model on shapes alone (the meta device: no memory, no arithmetic) and note what comes out.
-
-    Raises ValueError where it makes no map, or knows no such model; ImportError without timm.
-    """
-    with on_meta():
-        net = create_timm(name, in_channels, pretrained=False).eval()
-    side, width = net.default_cfg["input_size"][1:]
-    as_map = AsMap(name, net, None)
-
-    def cells(h: int, w: int) -> tuple[int, int]:
-        maps = as_map(net.forward_features(torch.empty(1, in_channels, h, w, device="meta")), (h, w))
-        return int(maps.shape[2]), int(maps.shape[3])
-
-    default = cells(side, width)
-    if default == (1, 1):
-        raise ValueError(
-            f"timm:{name} makes no feature map: {side}×{width} px become a single cell (a class token); "
-            f"take another model (convolutional ones always work)"
-        )
-    fixed: tuple[int, int] | None = None
-    smallest = side
-    try:
-        # Cells gained per pixel added: right even where unpadded convolutions eat the border (Inception).
-        # 448 is a multiple of all strides in use (7, 14, 16, 32, 64).
-        stride = round(448 / (cells(side + 448, width + 448)[0] - default[0]))
-        smallest = _smallest(cells, side, stride)
-    except Exception:  # whatever a network raises at a size that is not its own
-        fixed, stride = (side, width), round(side / default[0])
-    images = torch.empty(1, in_channels, side, width, device="meta")
-    return Survey(
-        as_map.channels, stride, smallest, fixed, _unused(net, as_map, images), _last_stage(net, images, fixed)
-    )
-
-
-def _last_stage(net: Any, images: Tensor, fixed: tuple[int, int] | None) -> tuple[str, ...]:
-    levels = getattr(net, "feature_info", [])
-    levels = levels if isinstance(levels, list) else levels.info
-    y = net.forward_features(images)
-    if y.ndim == 3 and fixed is None:  # tokens of an image of any size: alone, they do not say what grid they lie on
-        return ()
-    stage = last_stage(net, lambda: net.forward_features(images), [str(level["module"]) for level in levels])
-    return (*(f"net.{path}" for path in stage), "as_map") if stage else ()
-
-
-def _smallest(cells: Callable[[int, int], tuple[int, int]], side: int, stride: int) -> int:
-    def works(n: int) -> bool:
-        try:
-            return min(cells(n, n)) >= 1
-        except Exception:  # as above: each network has its own way to refuse
-            return False
-
-    if works(1):  # most do, padded as they are; a dry run costs 0.1 s
-        return 1
-    # First over whole strides, then within one: some networks (DLA, HRNet) take nothing else.
-    good, bad = side, 0
-    for step in (stride, 1):
-        while good - bad > step:
-            middle = bad + max((good - bad) // (2 * step), 1) * step
-            good, bad = (middle, bad) if works(middle) else (good, middle)
-    return good
-
-
-def _unused(net: Any, as_map: AsMap, images: Tensor) -> tuple[str, ...]:
-    # timm's heads hide under fc, classifier, head, head_dist, conv_head, pre_logits, fc_norm, …: rather than a list of
-    # names, ask autograd which parameters the maps depend on.
-    for parameter in net.parameters():
-        parameter.requires_grad_(True)
-    with torch.enable_grad():
-        maps = as_map(net.forward_features(images), (images.shape[2], images.shape[3]))
-        maps.backward(torch.ones_like(maps))
-    unused: list[str] = []
-    for path, module in net.named_modules():
-        parameters = list(module.parameters())
-        inside = any(path.startswith(f"{outer}.") for outer in unused)
-        if path and parameters and not inside and all(p.grad is None for p in parameters):
-            unused.append(path)
-    return tuple(unused)
-
-
-def _drop(net: nn.Module, paths: tuple[str, ...]) -> None:
-    for path in paths:
-        parent, _, last = path.rpartition(".")
-        setattr(net.get_submodule(parent), last, nn.Identity())
 
 
 @dataclass(frozen=True)
@@ -292,6 +126,8 @@ def _classes(name: str, described: dict[str, Any], state: dict[str, Tensor]) -> 
 def create_timm(name: str, in_channels: int, pretrained: bool, num_classes: int | None = 0) -> Any:
     """timm's model of that name; num_classes 0: without its classifier, None: with its own.
 
+    Where timm can, it resamples its position embeddings for images of other sizes (`resamples_positions`).
+
     Raises ImportError without timm, ValueError for a name timm does not know, OSError where weights cannot be had.
     """
     try:
@@ -305,7 +141,8 @@ def create_timm(name: str, in_channels: int, pretrained: bool, num_classes: int 
         close = difflib.get_close_matches(name, timm.list_models(), n=4)
         hint = f"did you mean {', '.join(f'timm:{c}' for c in close)}?" if close else "see timm.list_models()"
         raise ValueError(f"timm (version {timm.__version__}) has no model {name!r}: {hint}")
-    create = partial(timm.create_model, name, in_chans=in_channels, num_classes=num_classes)
+    sizes: dict[str, Any] = {"dynamic_img_size": True, "dynamic_img_pad": True} if resamples_positions(name) else {}
+    create = partial(timm.create_model, name, in_chans=in_channels, num_classes=num_classes, **sizes)
     if not pretrained:
         try:
             return create()
@@ -334,3 +171,20 @@ def create_timm(name: str, in_channels: int, pretrained: bool, num_classes: int 
             f"timm:{name}: its pretrained weights could not be had ({why}); check the "
             f"connection, or give a file of them with --weights FILE"
         ) from error
+
+
+@cache
+def resamples_positions(name: str) -> bool:
+    """Whether timm's `name` can be made for images of any size: position embeddings resampled, images padded to whole
+    patches. At its own size its numbers are the same, to the bit.
+    """
+    import timm
+
+    def has_option(network: type) -> bool:
+        return issubclass(network, nn.Module) and "dynamic_img_pad" in signature(network).parameters
+
+    family = vars(importlib.import_module(timm.model_entrypoint(name).__module__)).values()
+    if not any(has_option(network) for network in family if isinstance(network, type)):
+        return False  # most; others have to be made to be asked
+    with on_meta():
+        return any(has_option(network) for network in type(timm.create_model(name)).__mro__)

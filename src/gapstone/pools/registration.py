@@ -21,7 +21,7 @@ ENTRY_POINTS = "gapstone.pools"
 UNREGISTERED = " A pool of your own is registered first, by gs.register_pool or an installed package."
 """What to do about a name that is no pool's, and near none."""
 
-HEADS = frozenset({"gap", "gmp", "lse", "nin", "fc"})
+HEADS = frozenset({"gap", "gmp", "lse", "nin", "fc", "cls", "cls+gap", "own"})
 """Heads that are not named as their pool is: `gs.Head("fc")` could not be told from a head with the pool "fc"."""
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.heads import Head
+from gapstone.heads.reads import MAPS
 from gapstone.heads.spec import parse
 from gapstone.models.classifier import Classifier
 from gapstone.runtime.eval_mode import eval_mode
@@ -138,8 +139,11 @@ def _check(model: Any, head: Any, num_classes: int | None) -> None:
             "swap_head: a Classifier keeps one of gapstone's heads, which its file can name; for a module of your own "
             "take model.features and put it behind them: nn.Sequential(model.features, head)"
         )
-    if isinstance(head, str):
-        parse(head)
+    if isinstance(head, str) and (reads := parse(head).reads) != MAPS:
+        raise ValueError(
+            f"swap_head: head {head!r} reads {reads.beyond}, and here a head is given the last map alone: build a "
+            f"gs.Classifier with it, or take gap or attention"
+        )
     if num_classes is not None and (not isinstance(num_classes, int) or isinstance(num_classes, bool)):
         raise ValueError(f"swap_head: num_classes={num_classes!r} must be a whole number, at least 1")
     if num_classes is not None and num_classes < 1:

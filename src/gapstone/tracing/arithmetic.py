@@ -19,7 +19,7 @@ from gapstone.tracing.tape import tensors
 from gapstone.tracing.torch_calls import read_call
 
 
-def macs(module: nn.Module, example: Tensor) -> int:
+def macs(module: nn.Module, example: Any) -> int:
     """Multiply-adds of convolutions and matrix products, in eval mode."""
     with eval_mode(module), torch.no_grad(), ArithmeticCounter() as counter:
         module(example)

@@ -1,5 +1,6 @@
 """A model's last map and head for a batch of images: located by tracing one forward pass, remembered for the next."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -147,14 +148,17 @@ def _again(model: nn.Module, images: Tensor, location: HeadLocation) -> TracedHe
 
 
 @torch.no_grad()
-def locate_features(features: nn.Module, images: Tensor) -> tuple[Tensor, HeadLocation]:
-    """The maps that `features` makes of images, and what is known of their cells."""
+def locate_features(
+    features: nn.Module, images: Tensor, read: Callable[[Tensor], Any] | None = None
+) -> tuple[Tensor, HeadLocation]:
+    """The maps that `features` (or `read`, which calls it) makes of images, and what is known of their cells."""
+    read = read or features
     known = _locations.setdefault(features, {})
     key = tuple(images.shape[1:])
     if key in known:
-        return features(images), known[key]
+        return read(images), known[key]
     with HeadTracer(images) as tracer:
-        maps: Tensor = features(images)
+        maps: Tensor = read(images)
     start = TapeStart(0, "", 0, ())
     location = HeadLocation(start, tuple(maps.shape[2:]), tuple(images.shape[2:]), tracer.geometries.get(maps))
     _remember(known, key, location)

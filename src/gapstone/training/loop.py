@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone.console.formatting import count_noun
+from gapstone.heads import BackboneOutput, Reads
+from gapstone.heads.reads import read
 from gapstone.images.augment import Augment
 from gapstone.models.classifier import Classifier
 from gapstone.models.model_cost import cost
@@ -224,15 +226,24 @@ def shuffled(rows: Rows, batch_size: int, random: np.random.Generator) -> Iterat
 
 
 def feature_maps(model: Classifier, images: Tensor, precision: Precision) -> Tensor:
-    """Compute the feature maps in `precision` and return them as float32, the input of every head."""
+    """Compute the feature maps in `precision` and return them as float32, the input of most heads."""
+    maps = read_features(model, images, precision, Reads())
+    assert isinstance(maps, Tensor)
+    return maps
+
+
+def read_features(
+    model: Classifier, images: Tensor, precision: Precision, reads: Reads | None = None
+) -> Tensor | BackboneOutput:
+    """Compute what a head reads (None: the model's own) in `precision`, and return it as float32."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        maps: Tensor = model.features(images)
-    return maps.float()
+        output = read(model.features, images, reads or model.head.reads)
+    return output.float()
 
 
 def logits(model: Classifier, images: Tensor, precision: Precision) -> Tensor:
     """Compute the features in `precision` and the head in float32: it is cheap, and bfloat16 logits would tie."""
-    result: Tensor = model.head(feature_maps(model, images, precision))
+    result: Tensor = model.head(read_features(model, images, precision))
     return result
 
 

@@ -41,7 +41,7 @@ def train_model(options: TrainOptions, head: str, seed: int, out: Path, console:
         tempfile.TemporaryDirectory(prefix="gapstone-") as folder,
     ):
         data = prepare_training_data(
-            options, seeds=[seed], k=None, folder=Path(folder), log=bars.log, start_progress=bars
+            options, seeds=[seed], k=None, folder=Path(folder), log=bars.log, start_progress=bars, heads=[head]
         )
         (split,), settings, store = data.splits, data.settings, data.store
 

@@ -21,6 +21,7 @@ from gapstone.data.open_source import open_source
 from gapstone.data.scan import Scan, scan
 from gapstone.data.sources import Source
 from gapstone.data.split import DataSplit, Duplicates, folds, split
+from gapstone.heads import Reads, parse
 from gapstone.images.augment import Augment, suit
 from gapstone.images.cropping import cropping_note
 from gapstone.images.intensity_range import UNDECIDED
@@ -97,6 +98,8 @@ class TrainingPlan:
     """The backbone is not trained."""
     weights_digest: str | None
     """Digest of the weights that the backbone starts from; known for --weights and a frozen backbone only."""
+    pooler_digest: str | None
+    """The same of the weights of its own pooler, where a head reads it."""
     from_model_file: bool
     """The weights come from a model of gapstone's, which was probably trained on this DATA."""
 
@@ -126,11 +129,18 @@ class TrainingData(TrainingPlan):
 
 
 def prepare_training_data(
-    options: TrainOptions, seeds: Sequence[int], k: int | None, folder: Path, log: Log, start_progress: StartProgress
+    options: TrainOptions,
+    seeds: Sequence[int],
+    k: int | None,
+    folder: Path,
+    log: Log,
+    start_progress: StartProgress,
+    heads: Sequence[str] = (),
 ) -> TrainingData:
     """Plan the training, then decode the images into `folder`. Arguments and errors as `plan_training`."""
     mode = mode_of("train", freeze=False, finetune=False, from_scratch=options.from_scratch)
-    return plan_training(options, seeds, k, log, start_progress, mode=mode).decode(folder, log, start_progress)
+    planned = plan_training(options, seeds, k, log, start_progress, mode=mode, heads=heads)
+    return planned.decode(folder, log, start_progress)
 
 
 def plan_training(
@@ -141,17 +151,19 @@ def plan_training(
     start_progress: StartProgress,
     weights: Path | None = None,
     mode: BackboneMode = "train",
+    heads: Sequence[str] = (),
 ) -> TrainingPlan:
     """Check the images, split them and choose network and settings; writes nothing.
 
     There is a split for each seed, all with the same test images, or k folds. `weights` is a file that the backbone
     starts from (`gapstone.models.backbone_weights`); a model of gapstone's names its backbone and preprocessing. If the
-    backbone is frozen, which `mode` decides, images are not augmented.
+    backbone is frozen, which `mode` decides, images are not augmented. The backbone has to have what the `heads` read.
 
     Raises:
         ValueError: data, sizes or networks that do not fit together; each says what to do.
     """
-    _check_names(options, weights, mode)
+    reads = [parse(head).reads for head in heads]
+    _check_names(options, weights, mode, reads)
     device = pick_device(options.device)
     source = open_source(options.data)
     scanned = scan(source, progress=start_progress("Checking images"), threshold=options.duplicate_threshold)
@@ -160,7 +172,7 @@ def plan_training(
         splits = folds(source, scanned, k, limit=limit, duplicates=duplicates)
     else:
         splits = [split(source, scanned, seed=seed, limit=limit, duplicates=duplicates) for seed in seeds]
-    net = _choose_network(options, source, scanned, weights, mode)
+    net = _choose_network(options, source, scanned, weights, mode, reads)
     log(f"Backbone: {net.choice.described}.")
     size, channels = net.size, net.channels
     used = np.unique(np.concatenate([rows for parts in splits for rows in (parts.train, parts.validation, parts.test)]))
@@ -179,6 +191,7 @@ def plan_training(
     ranges = trained_with.ranges.or_else(scanned.ranges) if trained_with is not None else scanned.ranges
     if ranges != UNDECIDED:
         log(f"Pixels of more than 8 bits: {ranges} become 0…255, in all images alike; the model keeps that.")
+    known = net.start is not None or net.choice.freeze
     return TrainingPlan(
         source=source,
         scan=scanned,
@@ -192,7 +205,8 @@ def plan_training(
         folds=bool(k),
         pretrained=net.choice.pretrained,
         frozen=net.choice.freeze,
-        weights_digest=digest(net.features) if net.start or net.choice.freeze else None,
+        weights_digest=digest(net.features) if known else None,
+        pooler_digest=digest(net.features, pooler=True) if known and net.features.own_width else None,
         from_model_file=trained_with is not None,
     )
 
@@ -214,19 +228,28 @@ class _Network:
 
 
 def _choose_network(
-    options: TrainOptions, source: Source, scan: Scan, weights: Path | None, mode: BackboneMode
+    options: TrainOptions,
+    source: Source,
+    scan: Scan,
+    weights: Path | None,
+    mode: BackboneMode,
+    reads: Sequence[Reads],
 ) -> _Network:
-    """Raises ValueError for a size that the network does not take, and for weights that do not fit it."""
+    """Raises ValueError for a size that the network does not take, weights that do not fit it, and heads that read
+    what it does not have.
+    """
     size, stored = choose_size(source, scan, options.size)
-    resizing = EXACT
-    start = read_weights(weights, options.backbone, scan.channels) if weights is not None else None
+    resizing, pooler = EXACT, any(read.own for read in reads)
+    start = read_weights(weights, options.backbone, scan.channels, pooler) if weights is not None else None
     file = display(weights) if weights is not None else None
     name = start.backbone if start else options.backbone
     choice = choose_backbone(name, options.pretrained, file, mode, max(size))
     backbone = choice.backbone
     channels = start.channels if start else scan.channels
     # download the weights here, once: otherwise a failed download is reported only after every trial has failed
-    features = nets.build(backbone, in_channels=channels, pretrained=choice.pretrained)
+    features = nets.build(backbone, in_channels=channels, pretrained=choice.pretrained, pooler=pooler)
+    for read in reads:
+        features.check_reads(read)
     expected = start.preprocessing or start.published if start else None
     if choice.pretrained:
         expected = nets.pretrained_input(backbone.removeprefix("timm:"))
@@ -264,7 +287,7 @@ def _settings(options: TrainOptions, net: _Network, images: int) -> TrainSetting
     )
 
 
-def _check_names(options: TrainOptions, weights: Path | None, mode: BackboneMode) -> None:
+def _check_names(options: TrainOptions, weights: Path | None, mode: BackboneMode, reads: Sequence[Reads]) -> None:
     """Raises ValueError for options that are wrong whatever the images are: checking those may take minutes."""
     if options.size is not None:
         parse_size(options.size)
@@ -272,7 +295,9 @@ def _check_names(options: TrainOptions, weights: Path | None, mode: BackboneMode
         check_input(f"--weights {display(weights)}", weights)
     if options.backbone is not None:
         with on_meta():  # shapes alone: no memory, no weights
-            nets.build(options.backbone)
+            features = nets.build(options.backbone, pooler=any(read.own for read in reads))
+        for read in reads:
+            features.check_reads(read)
     name = options.backbone if weights is None else options.backbone or "of --weights"
     choose_backbone(name, options.pretrained, display(weights) if weights is not None else None, mode, side=0)
     if options.pretrained:

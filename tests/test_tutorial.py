@@ -280,7 +280,10 @@ def test_links_lead_somewhere(language):
         if link.startswith("#"):
             assert link[1:] in headings, link
         elif not link.startswith("https://"):
-            assert (page.parent / link).exists(), link
+            path, _, place = link.partition("#")
+            there = (page.parent / path).read_text("utf-8") if place else ""
+            assert (page.parent / path).exists(), link
+            assert not place or place in {slug(heading) for heading in re.findall(r"(?m)^#+ (.*)$", there)}, link
 
 
 # ---- the pictures

@@ -80,11 +80,31 @@ def test_torchvisions_networks(name):
     alike(weighted(getattr(models, name)(num_classes=7, **more)), images([(39, 50), (50, 39), (43, 33)]))
 
 
-@pytest.mark.parametrize("spec", [*(name for name in RECIPES if name != "fc"), "fc:grid=3", "gap:8", "gem:p=learned"])
+# heads of any size that read maps alone; attention's products are refused (`test_attention_goes_size_by_size`)
+POOLED = [
+    name for name, recipe in RECIPES.items() if recipe.pools not in ((), ("attention",)) and not recipe.class_token
+]
+    name for name, recipe in RECIPES.items() if recipe.pools not in ((), ("attention",)) and not recipe.class_token
+]
+
+
+@pytest.mark.parametrize("spec", [*POOLED, "fc:grid=3", "gap:8", "gem:p=learned"])
 def test_heads(spec):
     torch.manual_seed(0)
     features = build("nin")
     alike(weighted(nn.Sequential(features, gs.Head(spec, features.channels, 5))), images([(1, 1), (3, 9), *ODD]))
+
+
+def test_attention_goes_size_by_size():
+    torch.manual_seed(0)
+    features = build("nin")
+    head = gs.Head("attention:queries=2", features.channels, 5)
+    torch.nn.init.normal_(next(parameter for name, parameter in head.named_parameters() if "quer" in name))
+    model, given = nn.Sequential(features, head).double().eval(), images(ODD)
+    with pytest.warns(UserWarning, match="padding cannot be kept out of einsum"):
+        found = gs.mixed_sizes(model, given)
+    with torch.no_grad():
+        assert torch.allclose(found, torch.cat([model(image[None]) for image in given]))
 
 
 def test_float32_is_right_to_rounding():

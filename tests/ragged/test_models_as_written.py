@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gapstone as gs
-from gapstone.heads import RECIPES
 from gapstone.nets import build
 from gapstone.ragged import Unsupported, mixed_sizes, plan
 from gapstone.ragged.mixed_sizes import _answers
 from gapstone.ragged.padded_batch import run
 from tests.marks import slow_but
+from tests.ragged.test_mixed_sizes import POOLED
 
 SIZES = [(20, 24), (30, 28), (25, 33), (20, 24)]
 
@@ -190,7 +190,7 @@ def test_only_questions_about_sizes_count():
         assert run(model, images())[1].reads is counts
 
 
-@pytest.mark.parametrize("spec", [*(name for name in RECIPES if name != "fc"), "fc:grid=3"])
+@pytest.mark.parametrize("spec", [*POOLED, "fc:grid=3"])
 def test_gapstones_own_need_no_check_of_each_batch(spec):
     features = build("nin")
     model = nn.Sequential(features, gs.Head(spec, features.channels, 3)).double().eval()

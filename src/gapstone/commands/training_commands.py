@@ -105,9 +105,6 @@ def compare(
     The same command again, after Ctrl-C or a crash, trains only what is missing.
     """
     with loading():
-        from gapstone.workers.job_processes import start_server
-
-        start_server()  # it imports what trials need while this process imports what it needs itself
         from gapstone.compare.plan import CompareRequest
         from gapstone.compare.run_comparison import compare as run
         from gapstone.heads import split_specs

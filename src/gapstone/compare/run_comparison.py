@@ -27,7 +27,7 @@ from gapstone.storage.owned_folder import COMPARE, check_folder, own_folder
 from gapstone.storage.paths import format_bytes, sentence
 from gapstone.storage.sealed_json import DamagedError, read_sealed, write_sealed
 from gapstone.training.loop import TrainingError
-from gapstone.workers.job_processes import JobError, run_jobs
+from gapstone.workers.job_processes import JobError, run_jobs, start_server
 
 AFTER = 10.0
 """Seconds after the last trial: timing heads, the model, the report."""
@@ -60,6 +60,7 @@ def compare(request: CompareRequest, out: Path, console: Console | None = None, 
             stack.enter_context(own_folder(out, COMPARE, log=bars.log))
             (out / "trials").mkdir(exist_ok=True)
 
+        start_server()  # it imports what trials need while the images are scanned and decoded
         plan = plan_comparison(request, out, bars.log, bars, begin)
         write_sealed(out / "plan.json", plan.to_json(), "plan")
         scan_report.write(plan.prepared.scan, out)

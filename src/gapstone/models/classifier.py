@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gapstone.console.formatting import display
 from gapstone.heads import Head, parse
+from gapstone.heads.reads import MAPS
 from gapstone.heads.reads import read as read_features
 from gapstone.images.batches import AT_ONCE, batches
 from gapstone.images.load import ImageError
@@ -95,7 +96,8 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the logits (N, K) of images (N, C, H, W) that `preprocessing` has normalised."""
-        logits: Tensor = self.head(read_features(self.features, x, self.head.reads))
+        head: nn.Module = self.head  # another library's, or none, while a head is exchanged: it reads maps
+        logits: Tensor = head(read_features(self.features, x, head.reads if isinstance(head, Head) else MAPS))
         return logits
 
     @torch.inference_mode()

@@ -84,8 +84,6 @@ def test_torchvisions_networks(name):
 POOLED = [
     name for name, recipe in RECIPES.items() if recipe.pools not in ((), ("attention",)) and not recipe.class_token
 ]
-    name for name, recipe in RECIPES.items() if recipe.pools not in ((), ("attention",)) and not recipe.class_token
-]
 
 
 @pytest.mark.parametrize("spec", [*POOLED, "fc:grid=3", "gap:8", "gem:p=learned"])

@@ -106,3 +106,16 @@ def test_help_says_what_is_chosen_where_nothing_is_given():
     """In square brackets the terminal's markup would swallow it."""
     said = gapstone("train", "--help", env=os.environ | {"COLUMNS": "300"}).stdout
     assert "(default: nin for small images; for photos" in said
+
+
+def test_a_process_of_its_own_ends_at_once_with_its_code_and_all_it_said(tmp_path):
+    """Nothing is taken apart at its end, and no temporary file is left: handlers of others run."""
+    begin = "import atexit, sys; from gapstone.__main__ import program; sys.argv = ['gapstone', *sys.argv[1:]]\n"
+    code = begin + f"atexit.register(open({str(tmp_path / 'ended')!r}, 'w').close)\nprogram()"
+    for arguments, expected, said in ((["--version"], 0, "gapstone "), (["report", tmp_path / "none"], 1, "holds no")):
+        call = [sys.executable, "-c", code, *map(str, arguments)]
+        done = subprocess.run(call, capture_output=True, text=True)
+        assert done.returncode == expected, done.stderr
+        assert said in done.stdout + done.stderr
+        assert (tmp_path / "ended").exists()
+        (tmp_path / "ended").unlink()

@@ -97,7 +97,8 @@ def compare(
         int | None, typer.Option(help="Trials at a time (default: one per core; one on a GPU).", show_default=False)
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="The verdict without robustness: no test image is moved or resized.")
+        bool,
+        typer.Option("--quick", help="The verdict alone: no test image is moved or resized, and heads are not timed."),
     ] = False,
 ) -> None:
     """Train one backbone under several heads and say which is better, by how much, and with what confidence.

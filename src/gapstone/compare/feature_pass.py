@@ -41,6 +41,8 @@ from gapstone.training.loop import Precision, PrecisionChoice, Rows, make_repeat
 from gapstone.workers.job_processes import JobError, run_jobs
 
 NAME = "Frozen backbone, one pass"
+TIMED = 32
+"""Images whose pass is timed before it starts."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def compute_features(image_folder: Path, folder: Path, plan: FeaturePass, send: 
 def time_feature_pass(store: Path, precision: PrecisionChoice, trial: Trial, send: Callable[[object], None]) -> None:
     """The job that measures the seconds per image of the pass, and its fastest precision; as plan.json has them."""
     pictures, model = Store.open(store), backbone(trial)
-    rows = trial.train[: trial.settings.batch_size]
+    rows = trial.train[: min(TIMED, trial.settings.batch_size)]
     at_once = _at_once(model, trial, trial.preprocessing.size)
 
     @torch.inference_mode()

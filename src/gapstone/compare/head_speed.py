@@ -24,6 +24,8 @@ from gapstone.training.loop import Precision, logits
 from gapstone.workers.job_processes import run_one
 
 BATCH = 16
+LONGEST = 6.0
+"""Seconds after which no round begins."""
 VERSION = 2  # raised when the measurement or the format of speed.json changes
 
 
@@ -74,7 +76,7 @@ def _rounds(baseline: str, trials: list[Trial], send: Callable[[object], None]) 
     images = torch.rand(BATCH, preprocessing.channels, *preprocessing.size, device=device)
     images = images.to(memory_format=torch.channels_last)
     models = {trial.head: trial.build().eval().to(memory_format=torch.channels_last) for trial in trials}
-    timed = take_turns({head: _call(model, images, precision) for head, model in models.items()})
+    timed = take_turns({head: _call(model, images, precision) for head, model in models.items()}, longest=LONGEST)
     about = {
         "batch": BATCH,
         "threads": torch.get_num_threads(),

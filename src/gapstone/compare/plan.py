@@ -58,7 +58,7 @@ class CompareRequest:
     finetune: bool = False
     """Train a backbone further that has trained weights, which is frozen otherwise."""
     quick: bool = False
-    """Do not measure robustness to shifts and sizes."""
+    """Do not measure robustness to shifts and sizes, nor the heads' times."""
 
     def checked(self) -> "CompareRequest":
         """The same with heads and baseline in canonical spelling. Raises ValueError for arguments that are wrong."""

@@ -156,6 +156,8 @@ def _train(
 
 
 def _speed(plan: ComparisonPlan, failed: dict[str, str], out: Path, bars: Bars) -> dict[str, Any]:
+    if plan.request.quick:
+        return {}
     finished = [head for head in plan.request.heads if any(t.head == head and t.id not in failed for t in plan.trials)]
     bars.log(f"All trials ended; timing {count_noun(len(finished), 'head')} side by side.")
     try:

@@ -52,12 +52,12 @@ def tuned(options: TrainOptions, settings: TrainSettings, images: int) -> tuple[
 
 
 def epochs_on_features(images: int) -> int:
-    """Epochs that add up to about 37,500 images, between 5 and 40: half as many as a network needs from scratch.
+    """Epochs that add up to about 37,500 images, between 5 and 24: half as many as a network needs from scratch.
 
     >>> epochs_on_features(300), epochs_on_features(3000), epochs_on_features(50000)
-    (40, 12, 5)
+    (24, 12, 5)
     """
-    return max(5, min(40, round(37_500 / max(images, 1))))
+    return max(5, min(24, round(37_500 / max(images, 1))))
 
 
 @dataclass(frozen=True)

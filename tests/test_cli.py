@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
@@ -110,8 +112,15 @@ def test_help_says_what_is_chosen_where_nothing_is_given():
 
 def test_a_process_of_its_own_ends_at_once_with_its_code_and_all_it_said(tmp_path):
     """Nothing is taken apart at its end, and no temporary file is left: handlers of others run."""
-    begin = "import atexit, sys; from gapstone.__main__ import program; sys.argv = ['gapstone', *sys.argv[1:]]\n"
-    code = begin + f"atexit.register(open({str(tmp_path / 'ended')!r}, 'w').close)\nprogram()"
+    code = f"""
+import atexit, pathlib, sys, gapstone.__main__ as own
+main, sys.argv = own.main, ["gapstone", *sys.argv[1:]]
+def other_libraries():
+    atexit.register(pathlib.Path({str(tmp_path / "ended")!r}).touch)
+    return main()
+own.main = other_libraries
+own.program()
+"""
     for arguments, expected, said in ((["--version"], 0, "gapstone "), (["report", tmp_path / "none"], 1, "holds no")):
         call = [sys.executable, "-c", code, *map(str, arguments)]
         done = subprocess.run(call, capture_output=True, text=True)

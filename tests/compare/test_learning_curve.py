@@ -148,7 +148,7 @@ def test_every_point_has_trials_of_its_own(planned):
             assert (part.head, part.seed) == (whole.head, whole.seed)
             assert np.array_equal(part.test, whole.test)
             assert labelled(part) == 3 * per_class
-            assert part.settings.epochs == part.settings.patience == 40
+            assert part.settings.epochs == part.settings.patience == 24
     rows = [{row for part in (trial.train, trial.validation) for row in part} for trial in plan.all_trials[:12:4]]
     assert rows[1] < rows[2] < rows[0]
 

@@ -369,3 +369,15 @@ class TwoMaps(nn.Module):
 def test_two_sets_of_tokens_are_refused_with_what_to_do(images):
     with pytest.raises(SplitError, match=r"no one map.*several maps together.*name the module"):
         gs.explain(alive(TwoMaps()), images)
+
+
+def test_a_pool_whose_query_is_made_of_learned_numbers():
+    """timm's attention pool with layers on its query: no part of it is any position's, and all adds up."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit3", num_classes=5).eval()
+    explained = gs.explain(model, torch.randn(2, 3, *model.default_cfg["input_size"][1:]))
+    assert explained.additive
+    assert explained.maps.shape[:2] == (2, 5)
+    assert float(explained.completeness.max()) < 1e-5
+    assert float(explained.maps.abs().sum((2, 3)).min()) > 1e-3 * float(explained.logits.abs().max())

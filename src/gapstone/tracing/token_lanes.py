@@ -261,6 +261,8 @@ class TokenLanes:
 
     def _call(self, call: TapeCall, lane: Lane, made: Made, linear: bool) -> Any:
         op, varies = call.operation, self.held.varies(call)
+        if linear and not varies:  # made of learned numbers alone, such as an attention pool's query
+            return torch.zeros_like(self._value(call.slots[0], lane))
         silent = linear and (isinstance(op, ops.Concat) or op.function in ("add", "sub"))
 
         def filled(part: Any) -> Any:

@@ -11,12 +11,9 @@ import gapstone as gs
 from gapstone.compare import best_model
 from gapstone.compare.best_model import best_trial, describe, entry, is_written, write_model
 from gapstone.compare.feature_pass import run_feature_pass
-from gapstone.compare.plan import CompareRequest, plan_comparison
 from gapstone.compare.trials import train_on_cache
-from gapstone.images.preprocessing import Preprocessing
-from gapstone.models.classifier import Classifier
 from gapstone.storage.sealed_json import digests, write_sealed
-from gapstone.training.training_data import TrainOptions
+from tests.compare.small_comparison import planned_comparison
 
 
 def finished(head, seed, test, *validation):
@@ -42,19 +39,7 @@ def test_the_head_by_its_test_accuracy_the_seed_by_validation():
 def comparison(tmp_path_factory):
     """The plan of a comparison of small noisy pictures on a frozen backbone, its features, and its folder."""
     out = tmp_path_factory.mktemp("comparison")
-    rng = np.random.default_rng(0)
-    labels = np.arange(60) % 3
-    images = rng.integers(0, 120, (60, 16, 16, 3)).astype(np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        image[4:10, 4:10, label] = 250
-    np.savez(out / "data.npz", images=images, labels=labels)
-    torch.manual_seed(0)
-    preprocessing = Preprocessing(3, (16, 16), (16, 16), (0.3, 0.3, 0.3), (0.2, 0.2, 0.2))
-    Classifier("nin", "gap", ("a", "b"), preprocessing).save(out / "weights.safetensors")
-    options = TrainOptions(str(out / "data.npz"), epochs=3, batch_size=16)
-    request = CompareRequest(options, ("gap", "fc:8"), 1, weights=out / "weights.safetensors").checked()
-    (out / "trials").mkdir()
-    plan = plan_comparison(request, out, lambda text: None, lambda name: lambda done, total: None)
+    plan = planned_comparison(out, ("gap", "fc:8"), 1, {"epochs": 3})
     cache = run_feature_pass(plan.feature_pass, plan.prepared.store.folder, out / "kept", lambda done, total: None)
     return plan, cache, out
 

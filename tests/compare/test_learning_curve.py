@@ -1,9 +1,13 @@
 """Accuracy against labelled images: nested parts, one family of tests, and who overtakes whom."""
 
+import io
+from dataclasses import replace
+
 import numpy as np
 import pytest
-import torch
+from rich.console import Console
 
+from gapstone.compare import run_comparison
 from gapstone.compare.feature_pass import run_feature_pass
 from gapstone.compare.finished_trials import by_head, missing
 from gapstone.compare.labelled_subset import labelled_subset
@@ -11,9 +15,9 @@ from gapstone.compare.learning_curve import curve_results, labelled, overtaking,
 from gapstone.compare.plan import CompareRequest, plan_comparison
 from gapstone.compare.statistics import compare_pairs, holm
 from gapstone.compare.trials import read, run
-from gapstone.images.preprocessing import Preprocessing
-from gapstone.models.classifier import Classifier
+from gapstone.console.progress import Bars, duration
 from gapstone.training.training_data import TrainOptions
+from tests.compare.small_comparison import planned_comparison
 
 LABELS = np.repeat([0, 1, 2], [60, 40, 7])
 
@@ -124,19 +128,7 @@ def test_the_baseline_may_overtake():
 def planned(tmp_path_factory):
     """The plan of a comparison with a curve, of small noisy pictures on a frozen backbone."""
     out = tmp_path_factory.mktemp("curve")
-    rng = np.random.default_rng(0)
-    labels = np.arange(60) % 3
-    images = rng.integers(0, 120, (60, 16, 16, 3)).astype(np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        image[4:10, 4:10, label] = 250
-    np.savez(out / "data.npz", images=images, labels=labels)
-    torch.manual_seed(0)
-    preprocessing = Preprocessing(3, (16, 16), (16, 16), (0.3, 0.3, 0.3), (0.2, 0.2, 0.2))
-    Classifier("nin", "gap", ("a", "b"), preprocessing).save(out / "weights.safetensors")
-    options = TrainOptions(str(out / "data.npz"), batch_size=16)
-    request = CompareRequest(options, ("gap", "gmp"), 2, weights=out / "weights.safetensors", curve="3,6,500,all")
-    (out / "trials").mkdir()
-    return plan_comparison(request.checked(), out, lambda text: None, lambda name: lambda done, total: None), out
+    return planned_comparison(out, ("gap", "gmp"), 2, curve="3,6,500,all"), out
 
 
 def test_every_point_has_trials_of_its_own(planned):
@@ -179,3 +171,15 @@ def test_a_backbone_that_is_trained_has_no_curve(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="take --seeds"):
         CompareRequest(TrainOptions("digits"), ("gap",), folds=3, curve="5").checked()
+
+
+def test_a_quick_comparison_is_announced_without_the_timing_of_heads(planned):
+    """Its heads are not timed, and what the announcement adds up does not hold their time."""
+    plan, out = planned
+    batches = dict.fromkeys(plan.request.heads, 0.0)
+    plan = replace(plan, measured=plan.measured | {"image_seconds": 0.0, "batch_seconds": batches})
+    quick = replace(plan, request=replace(plan.request, quick=True))
+    assert run_comparison._speed(quick, {}, out, Bars(Console(file=io.StringIO()))) == {}
+    trials, heads = list(plan.all_trials), plan.heads_seconds(plan.all_trials)
+    for asked, after in ((plan, run_comparison.AFTER + run_comparison.TIMING), (quick, run_comparison.AFTER)):
+        assert f"In all about {duration(heads + after)}" in run_comparison._announce(asked, trials, out)

@@ -63,16 +63,15 @@ def test_a_long_image_is_cropped_before_it_is_enlarged():
 @pytest.mark.parametrize("crop", ["exact", "whole pixels", "squash"])
 @pytest.mark.parametrize(("height", "width"), [(401, 300), (300, 707)])
 def test_where_in_the_image_the_input_lies(height, width, crop):
-    """The colours of the image are its coordinates; those of the input are what `seen` says, to half a level."""
-    y, x = np.mgrid[:height, :width]
-    pixels = np.stack([255 * y / height, 255 * x / width, 0 * x], 2).round().astype(np.uint8)
+    """To a sixth of a pixel: around a place the image is a steep ramp, which is grey where `seen` says the place is."""
     preprocessing = ours((201, 160), 0.9, Resizing("bilinear", crop))
     scale, origin = preprocessing.seen(height, width)
-    looked = seen(preprocessing, pixels).astype(float)
+    y, x = np.mgrid[:height, :width]
     for row, column in ((20, 30), (100, 80), (180, 140)):
         down, right = (o + (n + 0.5) * k - 0.5 for o, n, k in zip(origin, (row, column), scale, strict=True))
-        assert looked[row, column, 0] == pytest.approx(255 * down / height, abs=1.2)
-        assert looked[row, column, 1] == pytest.approx(255 * right / width, abs=1.2)
+        ramps = np.stack([128 + 8 * (y - down), 128 + 8 * (x - right), 0 * x], 2)
+        looked = seen(preprocessing, ramps.round().clip(0, 255).astype(np.uint8))[row, column]
+        assert looked[:2].astype(float) == pytest.approx(128, abs=1.3)
 
 
 def test_a_file_of_a_model_keeps_it_and_older_files_are_as_before():
@@ -90,3 +89,5 @@ def test_a_file_of_a_model_keeps_it_and_older_files_are_as_before():
             Preprocessing.from_json(squash.to_json() | {"resizing": wrong})
     with pytest.raises(ValueError, match="lanczos"):
         published("lanczos", "center")
+    with pytest.raises(ValueError, match=r"crop mode 'border'.*gs\.explain"):  # a padded image is not a cropped one
+        published("bicubic", "border")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gapstone.heads import Head, Reads
-from gapstone.heads.reads import read
+from gapstone.heads.reads import read_backbone
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.shift import shifted
 from gapstone.models.classifier import Classifier
@@ -111,7 +111,7 @@ class ModelPredictor:
         images = self.preprocessing.normalise(self.preprocessing.centre(pixels).to(device))
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             reads, features = Reads(layers=self.model.head.reads.layers), self.model.features
-            maps, location = locate_features(features, images, lambda x: read(features, x, reads))
+            maps, location = locate_features(features, images, lambda x: read_backbone(features, x, reads))
         return maps.float(), Placement.of(location)
 
     def accepts(self, size: tuple[int, int]) -> bool:

@@ -29,8 +29,8 @@ from gapstone.storage.sealed_json import DamagedError, read_sealed, write_sealed
 from gapstone.training.loop import TrainingError
 from gapstone.workers.job_processes import JobError, run_jobs, start_server
 
-AFTER = 10.0
-"""Seconds after the last trial: timing heads, the model, the report."""
+AFTER, TIMING = 8.0, 9.0
+"""Seconds after the last trial: the model and the report; timing the heads."""
 WORTH_SAYING = 1e9
 """Bytes on disk."""
 
@@ -230,7 +230,8 @@ def _announce_pass(feature_pass: FeaturePass, plan: ComparisonPlan, missing: lis
         text += f" and {format_bytes(int(stored))} on disk"
     text += "; then heads alone are trained, each at the learning rate and decay that validation images choose"
     if of_pass is not None and of_heads is not None:
-        text += f", about {duration(of_heads)}. In all about {duration(of_pass + of_heads + AFTER)}"
+        after = AFTER if plan.request.quick else AFTER + TIMING
+        text += f", about {duration(of_heads)}. In all about {duration(of_pass + of_heads + after)}"
     return text
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from gapstone.export.torch_pools import GridMean, Pooled, contiguous, grid_matrix, pair, whole, without_operators
 from gapstone.heads import Head
 from gapstone.heads.attention_queries import AttentionQueries
-from gapstone.heads.reads import read
+from gapstone.heads.reads import read_backbone
 from gapstone.maps.open_model import ImageModel
 from gapstone.models.classifier import Classifier
 from gapstone.nets.timm_features import TimmFeatures
@@ -65,7 +65,7 @@ class LogitsAndMaps(nn.Module):
         self.head = _head(copy.deepcopy(model.head))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits, maps = self.head(read(self.features, images, self.reads))
+        logits, maps = self.head(read_backbone(self.features, images, self.reads))
         return logits, maps
 
 

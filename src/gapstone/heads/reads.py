@@ -52,7 +52,7 @@ MAPS = Reads()
 """The last map alone, as most heads read."""
 
 
-def read(features: nn.Module, images: Tensor, reads: Reads) -> "Tensor | BackboneOutput":
+def read_backbone(features: nn.Module, images: Tensor, reads: Reads) -> "Tensor | BackboneOutput":
     """As `nets.Features.read`, of features that may be wrapped (torch.compile, LoRA), or any module that makes maps."""
     output: Tensor | BackboneOutput = features(images) if reads == MAPS else features(images, reads)
     return output

@@ -52,8 +52,8 @@ class Resizing:
         if self.crop == "exact":
             return (whole[0] - stored[0]) / 2, (whole[1] - stored[1]) / 2
         top, left = (
-            round((all_ - seen) / 2) - self.margin(kept, seen)
-            for all_, kept, seen in zip(whole, stored, size, strict=True)
+            round((resized - seen) / 2) - self.margin(kept, seen)
+            for resized, kept, seen in zip(whole, stored, size, strict=True)
         )
         return top, left
 
@@ -104,13 +104,16 @@ EXACT, TORCHVISION, TIMM = Resizing(), Resizing("bilinear", "whole pixels"), Res
 def published(filter: str, crop: str) -> Resizing:
     """The resizing of weights that timm publishes, by its names.
 
-    timm's "border" (of 3 models of 1,371) pads the image, which this does not: its centre is taken.
-
     >>> published("bilinear", "center")
     Resizing(filter='bilinear', crop='whole pixels')
 
-    Raises: ValueError for a filter that is not known.
+    Raises: ValueError for a filter that is not known, and for images that are padded (timm's "border").
     """
+    if crop not in ("center", "squash"):
+        raise ValueError(
+            f"weights for images of timm's crop mode {crop!r}; there are center and squash. Prepare the images by "
+            f"timm's own transform: gs.explain(model, images)"
+        )
     if filter not in get_args(Filter):
         raise ValueError(f"weights for images resized with the filter {filter!r}; there are bicubic and bilinear")
     return Resizing("bilinear" if filter == "bilinear" else "bicubic", "squash" if crop == "squash" else "whole pixels")

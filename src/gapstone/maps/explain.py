@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gapstone.heads import Head, NotLinearError
 from gapstone.heads.contributions import MEAN
-from gapstone.heads.reads import read
+from gapstone.heads.reads import read_backbone
 from gapstone.maps.explanation import Explanation, ShownImages
 from gapstone.maps.targets import Classes, select_classes
 from gapstone.models.classifier import Classifier
@@ -115,7 +115,7 @@ def _known(
     """Of a model whose head is known: no watching but for the places, once per image size."""
     with eval_mode(model), torch.no_grad():
         reads = model.head.reads
-        features, location = locate_features(model.features, images, lambda x: read(model.features, x, reads))
+        features, location = locate_features(model.features, images, lambda x: read_backbone(model.features, x, reads))
         placement = Placement.of(location)
         return explain_head(model.head, features, classes, top_k=top_k, labels=labels, placement=placement)
 

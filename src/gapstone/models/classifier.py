@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from gapstone.console.formatting import display
 from gapstone.heads import Head, parse
-from gapstone.heads.reads import MAPS
-from gapstone.heads.reads import read as read_features
+from gapstone.heads.reads import MAPS, read_backbone
 from gapstone.images.batches import AT_ONCE, batches
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
@@ -97,7 +96,7 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Compute the logits (N, K) of images (N, C, H, W) that `preprocessing` has normalised."""
         head: nn.Module = self.head  # another library's, or none, while a head is exchanged: it reads maps
-        logits: Tensor = head(read_features(self.features, x, head.reads if isinstance(head, Head) else MAPS))
+        logits: Tensor = head(read_backbone(self.features, x, head.reads if isinstance(head, Head) else MAPS))
         return logits
 
     @torch.inference_mode()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from gapstone.heads.reads import BackboneOutput, Reads, read
+from gapstone.heads.reads import BackboneOutput, Reads, read_backbone
 from gapstone.nets.on_meta import shapes_alone
 from gapstone.runtime.torch_internals import unseen_by_modes
 
@@ -91,7 +91,7 @@ class Features(nn.Module):
         Raises: ValueError as `check_reads`.
         """
         self.check_reads(reads)
-        return read(self, x, reads)
+        return read_backbone(self, x, reads)
 
     @property
     def last_block(self) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gapstone.console.formatting import count_noun
 from gapstone.heads import BackboneOutput, Reads
-from gapstone.heads.reads import read
+from gapstone.heads.reads import read_backbone
 from gapstone.images.augment import Augment
 from gapstone.models.classifier import Classifier
 from gapstone.models.model_cost import cost
@@ -225,19 +225,12 @@ def shuffled(rows: Rows, batch_size: int, random: np.random.Generator) -> Iterat
         yield batch
 
 
-def feature_maps(model: Classifier, images: Tensor, precision: Precision) -> Tensor:
-    """Compute the feature maps in `precision` and return them as float32, the input of most heads."""
-    maps = read_features(model, images, precision, Reads())
-    assert isinstance(maps, Tensor)
-    return maps
-
-
 def read_features(
     model: Classifier, images: Tensor, precision: Precision, reads: Reads | None = None
 ) -> Tensor | BackboneOutput:
     """Compute what a head reads (None: the model's own) in `precision`, and return it as float32."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        output = read(model.features, images, reads or model.head.reads)
+        output = read_backbone(model.features, images, reads or model.head.reads)
     return output.float()
 
 

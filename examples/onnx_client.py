@@ -16,20 +16,40 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
+Pair = tuple[float, float]
 
-def prepare(image: Image.Image, p: dict) -> tuple[np.ndarray, float, tuple[float, float]]:
-    """What the network sees, (1, C, H, W) float32; the image's pixels per pixel of it; its top left corner there."""
+
+def prepare(image: Image.Image, p: dict) -> tuple[np.ndarray, Pair, Pair]:
+    """What the network sees, (1, C, H, W) float32; the image's pixels per pixel of it, and its corner there: (y, x)."""
     image = ImageOps.exif_transpose(image).convert("L" if p["channels"] == 1 else "RGB")
     (rows, columns), (height, width) = p["stored"], p["size"]
-    scale = min(image.height / rows, image.width / columns)
-    left, top = (image.width - columns * scale) / 2, (image.height - rows * scale) / 2
-    part = (max(left, 0), max(top, 0), min(image.width - left, image.width), min(image.height - top, image.height))
-    if image.size != (columns, rows):
-        image = image.resize((columns, rows), Image.Resampling.BICUBIC, box=part)
-    y, x = (rows - height) // 2, (columns - width) // 2
-    seen = np.asarray(image).reshape(rows, columns, p["channels"])[y : y + height, x : x + width]
+    how = p.get("resizing", {"filter": "bicubic", "crop": "exact"})
+    resample = Image.Resampling[how["filter"].upper()]
+    size = image.height, image.width
+    if how["crop"] == "exact":  # the largest centred part of these proportions, to fractions of a pixel
+        scale = min(size[0] / rows, size[1] / columns)
+        top, left = (size[0] - rows * scale) / 2, (size[1] - columns * scale) / 2
+        part = (max(left, 0), max(top, 0), min(size[1] - left, size[1]), min(size[0] - top, size[0]))
+        if size != (rows, columns):
+            image = image.resize((columns, rows), resample, box=part)
+        y, x = (rows - height) // 2, (columns - width) // 2
+        scales, corner = (scale, scale), (top + y * scale, left + x * scale)
+    else:  # the whole image, then its centre to whole pixels
+        if how["crop"] == "squash":
+            whole = rows, columns
+        elif rows == columns:
+            short = min(size)
+            whole = (rows, int(rows * size[1] / short)) if size[0] == short else (int(rows * size[0] / short), rows)
+        else:
+            larger = max(rows / size[0], columns / size[1])
+            whole = round(size[0] * larger), round(size[1] * larger)
+        image = image.resize((whole[1], whole[0]), resample)
+        y, x = round((whole[0] - height) / 2), round((whole[1] - width) / 2)
+        scales = size[0] / whole[0], size[1] / whole[1]
+        corner = y * scales[0], x * scales[1]
+    seen = np.asarray(image).reshape(image.height, image.width, p["channels"])[y : y + height, x : x + width]
     normalised = (seen / 255 - np.array(p["mean"])) / np.array(p["std"])
-    return normalised.transpose(2, 0, 1)[None].astype(np.float32), scale, (top + y * scale, left + x * scale)
+    return normalised.transpose(2, 0, 1)[None].astype(np.float32), scales, corner
 
 
 def main(model: str, files: list[str]) -> None:
@@ -39,7 +59,7 @@ def main(model: str, files: list[str]) -> None:
     answers = []
     for name in files:
         with Image.open(name) as image:
-            pixels, scale, corner = prepare(image, preprocessing)
+            pixels, scales, corner = prepare(image, preprocessing)
         logits, *maps = (output[0] for output in session.run(None, {"images": pixels}))
         odds = np.exp(logits - logits.max())
         probabilities = odds / odds.sum()
@@ -51,7 +71,7 @@ def main(model: str, files: list[str]) -> None:
             cell = np.unravel_index(int(maps[0][best].argmax()), maps[0][best].shape)
             place = about["placement"]
             centre = [start + step * i for start, step, i in zip(place["start"], place["stride"], cell, strict=True)]
-            y, x = (edge + (c + 0.5) * scale - 0.5 for edge, c in zip(corner, centre, strict=True))
+            y, x = (edge + (c + 0.5) * k - 0.5 for edge, c, k in zip(corner, centre, scales, strict=True))
             answer["evidence"] = {"x": round(x), "y": round(y), "adds": float(maps[0][best][cell])}
         answers.append(answer)
     print(json.dumps({"model": Path(model).name, "images": answers}, indent=1))

@@ -5,10 +5,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from gapstone.export.export_model import export
+from gapstone.export.file_metadata import _recipe
+from gapstone.images.preprocessing import Preprocessing
+from gapstone.images.resizing import Resizing
+from gapstone.nets.zoo import stored_size
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -37,6 +45,26 @@ def test_the_client_answers_as_predict(make, real_images, tmp_path, channels):
         for label, p in zip(opened.labels, probabilities, strict=True):
             assert answer["probabilities"][label] == pytest.approx(float(p), abs=1e-4)
         assert answer["label"] == opened.labels[int(probabilities.argmax())]
+
+
+@pytest.mark.parametrize(("size", "share"), [((40, 40), 0.9), ((40, 48), 0.875), ((33, 33), 1.0)])
+@pytest.mark.parametrize("crop", ["exact", "whole pixels", "squash"])
+def test_the_client_prepares_every_picture_as_the_model_expects(crop, size, share):
+    """The numbers, and where they lie in the picture: the metadata says how, and the sentences say the same."""
+    client: dict[str, Any] = {"__name__": "client"}
+    exec(CLIENT.read_text("utf-8"), client)
+    resizing = Resizing("bilinear" if crop == "squash" else "bicubic", crop)
+    p = Preprocessing(3, size, stored_size(size, share), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), resizing=resizing)
+    for height, width in ((61, 90), (90, 61), (101, 100), (44, 44)):
+        pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        found, scale, corner = client["prepare"](Image.fromarray(pixels), json.loads(json.dumps(p.to_json())))
+        expected = p.normalise(torch.from_numpy(p.centre(p.fit(pixels)[None]).copy()))
+        assert np.allclose(found, expected.numpy(), atol=1e-5)
+        assert (*scale, *corner) == pytest.approx((*p.seen(height, width).scale, *p.seen(height, width).origin))
+    said = " ".join(_recipe(p))
+    assert ("box=part" in said) == (crop == "exact")
+    assert ("CenterCrop" in said) == (crop != "exact")
+    assert resizing.filter.upper() in said
 
 
 def export_quietly(model, file):

@@ -61,9 +61,7 @@ def _maps(image_model: ImageModel) -> dict[str, Any]:
 
 
 def _recipe(p: Preprocessing) -> list[str]:
-    (h, w), (height, width) = p.stored, p.size
-    top, left = (p.resizing.margin(*sides) for sides in zip(p.stored, p.size, strict=True))
-    crop = "" if (h, w) == (height, width) else f"; then keep {height} rows from {top} and {width} columns from {left}"
+    height, width = p.size
     return [
         *(
             [f"Of values of more than 8 bits: {p.ranges} become 0…255, what is beyond is cut off."]
@@ -72,7 +70,7 @@ def _recipe(p: Preprocessing) -> list[str]:
         ),
         "Turn the picture upright as its EXIF orientation says; "
         + ("convert it to gray." if p.channels == 1 else "convert it to sRGB."),
-        _resizing(p) + crop + ".",
+        _resizing(p),
         "Divide by 255, subtract mean, divide by std, per channel; channels first: float32 (N, "
         f"{p.channels}, {height}, {width}).",
         "The softmax of the logits are the probabilities, in the order of labels.",
@@ -80,22 +78,22 @@ def _recipe(p: Preprocessing) -> list[str]:
 
 
 def _resizing(p: Preprocessing) -> str:
-    (h, w), filter = p.stored, p.resizing.filter
+    (h, w), (height, width), filter = p.stored, p.size, p.resizing.filter
     name = filter.upper()
-    match p.resizing.crop:
-        case "exact":
-            return (
-                f"Cut the largest centred part of the shape {h}:{w} (height:width) and resize it to {h} rows of {w} "
-                f"pixels with an antialiasing {filter} filter (Pillow: resize(({w}, {h}), {name}, box=part))"
-            )
-        case "squash":
-            return (
-                f"Resize it to {h} rows of {w} pixels, whatever its proportions, with an antialiasing {filter} filter "
-                f"(Pillow: resize(({w}, {h}), {name}))"
-            )
-        case "whole pixels":
-            sides = f"its shorter side has {h} pixels" if h == w else f"it covers {h} rows of {w} pixels"
-            return (
-                f"Resize it, its proportions kept, with an antialiasing {filter} filter (Pillow: {name}), so that "
-                f"{sides} and the other a whole number (torchvision: Resize); cut the centred {h} rows of {w} pixels"
-            )
+    if p.resizing.crop == "exact":
+        top, left = (h - height) // 2, (w - width) // 2
+        keep = f"; then keep {height} rows from {top} and {width} columns from {left}" if p.stored != p.size else ""
+        return (
+            f"Cut the largest centred part of the shape {h}:{w} (height:width) and resize it to {h} rows of {w} pixels "
+            f"with an antialiasing {filter} filter (Pillow: resize(({w}, {h}), {name}, box=part)){keep}."
+        )
+    sides = f"its shorter side has {h} pixels" if h == w else f"it covers {h} rows of {w} pixels"
+    to = (
+        f"to {h} rows of {w} pixels, whatever its proportions,"
+        if p.resizing.crop == "squash"
+        else f"in its proportions, so that {sides} and the other a whole number of them (torchvision: Resize),"
+    )
+    return (
+        f"Resize it {to} with an antialiasing {filter} filter (Pillow: {name}); then keep its centred {height} rows "
+        f"and {width} columns (torchvision: CenterCrop), the first of H rows being round((H - {height}) / 2)."
+    )

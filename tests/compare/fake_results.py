@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from gapstone.compare.calibration import calibration
+from gapstone.compare.collapsed_seeds import collapses
 from gapstone.compare.gather_results import SCHEMA
 from gapstone.compare.remarks import remarks
-from gapstone.compare.statistics import compare_pairs, interval
+from gapstone.compare.statistics import compare_pairs, interval, share_stat
 from gapstone.compare.verdict import sentences
 from gapstone.storage.sealed_json import digests, write_sealed
 
@@ -62,6 +63,9 @@ def make(
         "versions": {"python": "3.11.7", "torch": "2.13.0", "numpy": "2.3.0"},
         "scan": _scan(images),
         "heads": entries,
+        "collapsed": collapses(
+            {head: {s: r.mean() for s, r in right.items()} for head, right in finished.items()}, "seed"
+        ),
         "pairs": pairs,
         "shift_pairs": [pair | {"advice": None} for pair in pairs],
         "trials": trials,
@@ -123,6 +127,7 @@ def _head(
         **{key: [score[key] for score in scores] for key in ("nll", "brier", "ece")},
     }
     entry |= {key: _stat(numbers) for key, numbers in values.items()}
+    entry["test_accuracy"] = share_stat({seed: z.argmax(1) == labels for seed, z in logits.items()})
     if not test:
         nothing = dict.fromkeys(("parameters", "head_parameters", "macs", "input", "ms_per_image"))
         return entry | nothing | dict.fromkeys(("shift", "sizes", "reliability", "confusion")) | {"curves": []}
@@ -209,7 +214,7 @@ def _settings(heads: Sequence[str], seeds: int) -> dict[str, Any]:
         "seeds": list(range(seeds)), "folds": None, "epochs": 20, "patience": 10, "batch_size": 64,
         "optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 0.0005, "tuning": None,
         "augment": "mirrored half of the time, moved by up to 4 px", "precision": "float32", "threads": 1,
-        "workers": 2, "device": "cpu", "margin_pp": 0.5, "confidence": 0.95,
+        "workers": 2, "device": "cpu", "margin_pp": 0.5, "confidence": 0.95, "look": 1,
     }  # fmt: skip
 
 

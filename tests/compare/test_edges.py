@@ -1,6 +1,5 @@
 """The edges of what a comparison says: Holm in the advice, components that come out negative, pooled reliability."""
 
-import re
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -8,13 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from gapstone.compare import difference, gather_results, trial_measures
 from gapstone.compare import verdict as verdicts
 from gapstone.compare.calibration import calibration
-from gapstone.compare.difference import AGREEMENT, Components, ErrorDistribution, Estimate, corrected_t, crossed
+from gapstone.compare.difference import (
+    AGREEMENT,
+    EQUIVALENCE_AGREEMENT,
+    Components,
+    ErrorDistribution,
+    Estimate,
+    corrected_t,
+    crossed,
+)
 from gapstone.compare.finished_trials import FinishedTrial
-from gapstone.compare.sample_size import MOST_IMAGES, POWER, advise, detectable, minimum_detectable, note
+from gapstone.compare.sample_size import MOST_IMAGES, POWER, Need, advise, detectable, minimum_detectable, needs, note
 from gapstone.compare.statistics import compare_pairs, holm, interval, verdict
 
 
@@ -23,34 +31,46 @@ def estimate(value: float, seeds: int, images: int, **parts: float) -> Estimate:
     return Estimate(value, components.error(seeds, images), components)
 
 
-def number(text: str, before: str) -> int:
-    """The number that stands before these words."""
-    found = re.search(rf"about ([\d,]+) {before}", text)
-    assert found, text
-    return int(found[1].replace(",", ""))
-
-
 # ---- advice
 
 
-@pytest.mark.parametrize("tests", [1, 2, 12])
+def need(of: float, found: list[Need]) -> Need:
+    return next(one for one in found if one.difference == of)
+
+
+@pytest.mark.parametrize("tests", [1, 2, 3])
 def test_seeds_asked_for_find_the_difference_at_the_level_that_holm_leaves(tests):
     seen = estimate(0.01, 5, 10_000, seed=0.0001)
-    text = advise(seen, 5, 0.005, tests=tests)
-    needed = number(text, "seeds")
-    assert seen.components is not None
-    at = {seeds: minimum_detectable(seen.components, seeds, 10_000, 0.05 / tests) for seeds in (needed - 1, needed)}
-    assert at[needed] <= 0.01 < at[needed - 1]
+    asked = need(0.01, needs(seen, 0.005, tests=tests))
+    assert asked.images == 10_000
+    assert asked.seeds is not None
+    at = {
+        seeds: minimum_detectable(seen.cautious(), seeds, 10_000, 0.05 / tests)
+        for seeds in (asked.seeds - 1, asked.seeds)
+    }
+    assert at[asked.seeds] <= 0.01 < at[asked.seeds - 1]
+    assert f"about {asked.seeds} seeds (now 5) on these 10,000 test images" in advise(seen, 5, 0.005, tests=tests)
 
 
 def test_more_heads_ask_for_more_seeds():
     seen = estimate(0.01, 5, 10_000, seed=0.0001)
-    asked = [number(advise(seen, 5, 0.005, tests=tests), "seeds") for tests in (1, 4, 30)]
+    asked = [need(0.01, needs(seen, 0.005, tests=tests)).seeds for tests in (1, 2, 4)]
+    assert None not in asked
     assert asked == sorted(set(asked))
 
 
+def test_differences_that_would_have_shown_are_not_planned_for():
+    seen = estimate(0.0, 5, 2000, residual=0.1)
+    assert 0.01 < detectable(seen.error, 0.05) < 0.02
+    assert [one.difference for one in needs(seen, 0.005)] == [0.01, 0.005, 0.0]
+    many = estimate(0.0, 5, 500_000, residual=0.1)
+    assert [one.difference for one in needs(many, 0.0005)] == [0.0]
+    assert advise(many, 5, 0.0005).startswith("To show that there is none beyond ±0.05: about ")
+    assert advise(many, 5, 0.00001) == "To show that there is none beyond ±0.001 would take more than one could afford."
+
+
 @pytest.mark.parametrize("folds", [False, True])
-def test_the_pairs_of_a_comparison_are_advised_for_their_number(folds):
+def test_the_pairs_of_a_comparison_are_advised_for_their_number_and_the_next_look(folds):
     """Of two heads and of nine: the same numbers, another level."""
     random = np.random.default_rng(5)
 
@@ -61,56 +81,72 @@ def test_the_pairs_of_a_comparison_are_advised_for_their_number(folds):
     others = {f"h{i}": right(0.8) for i in range(8)}
     parts = dict.fromkeys(range(4), (1200, 400)) if folds else None
     few = compare_pairs({"fc": fc, "gap": gap}, "fc", folds=parts)[0]
+    again = compare_pairs({"fc": fc, "gap": gap}, "fc", folds=parts, look=2)[0]
     many = compare_pairs({"fc": fc, "gap": gap, **others}, "fc", folds=parts)[0]
-    assert few["verdict"] == many["verdict"] == "cannot tell"
-    assert few["p"] == many["p"]
-    for pair, tests in ((few, 1), (many, 9)):
-        if folds:
-            means = [[one.mean() for one in head.values()] for head in (gap, fc)]
-            found = corrected_t(*means, 1200, 400)
-        else:
-            found = crossed(np.stack(list(gap.values())), np.stack(list(fc.values())))
-        assert pair["advice"] == advise(found, 4, 0.005, 0.05, tests, parts)
-    assert many["advice"] != few["advice"]
+    assert few["verdict"] == again["verdict"] == many["verdict"] == "cannot tell"
+    assert few["p"] == again["p"] == many["p"]
     if folds:
-        assert number(many["advice"], "images") > number(few["advice"], "images")
+        means = [[one.mean() for one in head.values()] for head in (gap, fc)]
+        found = corrected_t(*means, 1200, 400)
+    else:
+        found = crossed(np.stack(list(gap.values())), np.stack(list(fc.values())))
+    for pair, tests, look in ((few, 1, 1), (again, 1, 2), (many, 9, 1)):
+        assert pair["advice"] == advise(found, 4, 0.005, 0.05 / (look + 1) ** 2, tests, parts)
+        assert pair["detectable_pp"] == pytest.approx(100 * detectable(found.error, 0.05 / look**2 / tests))
+    assert len({pair["advice"] for pair in (few, again, many)}) == 3
 
 
 def test_equivalence_is_asked_at_the_full_level():
     """Holm is for findings: whether heads are equivalent is read from the interval."""
-    seen = estimate(0.0, 5, 2000, residual=0.1)
-    assert advise(seen, 5, 0.005, tests=1) == advise(seen, 5, 0.005, tests=12)
-    needed = number(advise(seen, 5, 0.005), "seeds")
-    assert seen.components is not None
-    assert minimum_detectable(seen.components, needed, 2000) <= 0.005
-    assert minimum_detectable(seen.components, needed - 1, 2000) > 0.005
+    seen = estimate(0.0, 5, 5000, residual=0.1)
+    one, twelve = (needs(seen, 0.005, tests=tests)[-1] for tests in (1, 12))
+    assert one == twelve
+    assert one.images == 5000
+    assert one.seeds is not None
+    for seeds, enough in ((one.seeds, True), (one.seeds - 1, False)):
+        error = seen.cautious().error(seeds, 5000, EQUIVALENCE_AGREEMENT)
+        # the interval lies within ±0.5 for 80 % of the differences that such a comparison of equal heads may show
+        assert (error.quantile(0.05) + error.quantile(0.2) <= 0.005) == enough
 
 
-def test_the_nearer_way_out_is_named():
-    assert "equivalent" in advise(estimate(0.0005, 5, 2000, residual=0.1), 5, 0.005)
-    assert "would probably show it" in advise(estimate(0.0045, 5, 20_000, residual=0.1), 5, 0.005)
-    # a difference of the margin or more can never be shown to be within it
-    assert "equivalent" not in advise(estimate(0.005, 5, 2000, residual=0.1), 5, 0.005)
+def test_plans_allow_for_seeds_that_differ_more_than_these():
+    """Of five seeds that differ by nothing beyond chance."""
+    seen = estimate(0.0, 5, 1000, residual=0.1)
+    upper = 0.1 * 4 / stats.chi2.ppf(0.2, 4)
+    assert seen.cautious() == Components(pytest.approx((upper - 0.1) / 1000), 0.0, 0.1)
+    assert seen.cautious().error(5, 1000).by_repeat == pytest.approx(np.sqrt(upper / 5000))
+    with pytest.raises(ValueError, match="folds"):
+        Estimate(0.0, seen.error).cautious()
 
 
 def test_images_asked_for_are_the_fewest_that_do():
     seen = estimate(0.01, 5, 500, image=0.05)
-    text = advise(seen, 5, 0.005)
-    assert seen.components is not None
-    asked = number(text, "test images")
-    assert minimum_detectable(seen.components, 5, round(asked * 1.02)) <= 0.01
-    assert minimum_detectable(seen.components, 5, round(asked * 0.98)) > 0.01
-    # few seeds are not built upon
-    assert "with 5 seeds (now 2)" in advise(estimate(0.01, 2, 500, image=0.05), 2, 0.005)
+    asked = need(0.01, needs(seen, 0.005))
+    assert asked.seeds == 5
+    assert asked.images is not None
+    assert minimum_detectable(seen.cautious(), 5, asked.images) <= 0.01
+    assert minimum_detectable(seen.cautious(), 5, asked.images - 1) > 0.01
+    assert f"about {float(f'{asked.images:.2g}'):,.0f} test images (now 500) with 5 seeds" in advise(seen, 5, 0.005)
+
+
+def test_what_nobody_can_afford_is_not_advised():
+    hopeless = estimate(0.0, 5, 2000, seed=10.0)
+    assert [one[1:] for one in needs(hopeless, 0.005)] == [(None, None)] * 5
+    assert advise(hopeless, 5, 0.005) == (
+        "No number of seeds and test images that one could afford would show a true difference of 5 percentage points."
+    )
 
 
 def test_folds_ask_for_images_by_the_square():
     error = ErrorDistribution(0.004, 5, 0.0, 1000)
-    text = advise(Estimate(0.01, error), 5, 0.005, folds=dict.fromkeys(range(5), (800, 200)))
-    assert number(text, "images") == pytest.approx(1000 * (detectable(error, 0.05) / 0.01) ** 2, rel=0.05)
-    far = advise(Estimate(0.00001, error), 5, 0.00002, folds=dict.fromkeys(range(5), (800, 200)))
-    assert "far more images" in far
-    assert 1000 * (detectable(error, 0.05) / 0.00001) ** 2 > MOST_IMAGES
+    folds = dict.fromkeys(range(5), (800, 200))
+    wide = ErrorDistribution(0.004 * np.sqrt(4 / stats.chi2.ppf(0.2, 4)), 5, 0.0, 1000)
+    found = needs(Estimate(0.01, error), 0.005, folds=True)
+    assert need(0.01, found) == (0.01, 5, round(1000 * (detectable(wide, 0.05) / 0.01) ** 2))
+    assert "images (now 1,000), in as many folds" in advise(Estimate(0.01, error), 5, 0.005, folds=folds)
+    far = advise(Estimate(0.00001, error), 5, 0.00002, folds=folds)
+    assert "that there is none" not in far  # more than one could afford
+    assert 1000 * (wide.quantile(0.05) / 0.00002) ** 2 > MOST_IMAGES
 
 
 def test_what_is_detectable_is_both_errors():
@@ -120,7 +156,8 @@ def test_what_is_detectable_is_both_errors():
 
 
 def test_few_trials_are_told_apart():
-    assert "at least 3, better 5" in advise(None, 1, 0.005)
+    assert advise(None, 1, 0.005).startswith("One seed cannot show")
+    assert advise(estimate(0.01, 2, 500, image=0.05), 2, 0.005).endswith("take 5.")
     assert "One test image" in advise(None, 2, 0.005)
     assert "No fold finished" in advise(None, 0, 0.005, folds={})
     assert "One fold" in advise(None, 1, 0.005, folds={})
@@ -128,7 +165,7 @@ def test_few_trials_are_told_apart():
 
 def test_notes_are_for_intervals_that_leave_out_zero():
     seen = estimate(0.01, 5, 500, image=0.05)
-    assert note("cannot tell", (0.001, 0.02), seen, 3, 0.005)
+    assert "Holm" in str(note("cannot tell", (0.001, 0.02), seen, 3, 0.005))
     assert note("equivalent", (0.001, 0.004), seen, 3, 0.005)
     assert note("better", (0.001, 0.02), seen, 3, 0.005) is None
     for bounds in ((0.0, 0.02), (-0.02, 0.0), (-0.01, 0.01), None):
@@ -136,16 +173,35 @@ def test_notes_are_for_intervals_that_leave_out_zero():
     assert note("cannot tell", (0.001, 0.02), None, 3, 0.005) is None
 
 
+def test_a_note_says_why_heads_are_not_called_equivalent():
+    inside = (-0.004, 0.003)
+    few, many = estimate(0.0, 4, 500), estimate(0.0, 5, 500)
+    assert "takes 5 seeds" in str(note("cannot tell", inside, few, 1, 0.005))
+    assert "so few test images" in str(note("cannot tell", inside, many, 1, 0.005))
+    assert "a seed of fc collapsed" in str(note("cannot tell", inside, many, 1, 0.005, ["fc"]))
+    assert note("equivalent", inside, many, 1, 0.005) is None
+
+
 # ---- verdicts
 
 
 def test_verdicts_at_their_limits():
-    assert verdict((-0.005, 0.005), 0.01, 0.005) == "equivalent"
-    assert verdict((-0.0051, 0.005), 1.0, 0.005) == "cannot tell"
-    assert verdict((-0.005, 0.0051), 1.0, 0.005) == "cannot tell"
-    assert verdict((0.001, 0.02), 0.05, 0.005) == "cannot tell"  # at the level itself
-    assert verdict((0.001, 0.02), 0.0499, 0.005) == "better"
-    assert verdict((0.001, 0.02), None, 0.005) == verdict(None, 0.01, 0.005) == "cannot tell"
+    assert verdict(0.0, 0.01, 0.005, equivalence=(-0.005, 0.005)) == "equivalent"
+    assert verdict(0.0, 1.0, 0.005, equivalence=(-0.0051, 0.005)) == "cannot tell"
+    assert verdict(0.0, 1.0, 0.005, equivalence=(-0.005, 0.0051)) == "cannot tell"
+    assert verdict(0.01, 0.05, 0.005) == "cannot tell"  # at the level itself
+    assert verdict(0.01, 0.0499, 0.005) == "better"
+    assert verdict(0.01, None, 0.005) == verdict(None, 0.01, 0.005) == "cannot tell"
+
+
+def test_equivalence_takes_five_seeds_and_two_images_more():
+    four, five = estimate(0.001, 4, 700), estimate(0.001, 5, 700)
+    assert four.equivalence_interval() is None
+    low, high = five.equivalence_interval() or (0, 0)
+    assert low + high == pytest.approx(0.002)
+    error = ErrorDistribution(0.0, 5, 2 / 702, 700)  # four images
+    assert high - 0.001 == pytest.approx(error.quantile(0.05), rel=1e-4)
+    assert five.interval()[1] - 0.001 == pytest.approx(error.quantile(0.05) / np.sqrt(2), rel=1e-4)
 
 
 def test_holm_keeps_the_order_and_one():
@@ -153,11 +209,11 @@ def test_holm_keeps_the_order_and_one():
     assert holm([0.6, 0.7]) == [1.0, 1.0]
 
 
-def test_an_interval_needs_two():
-    assert interval([0.9, 0.9])[1] == (0.9, 0.9)
-    mean, bounds = interval([0.8, 0.9], 0.5)
+def test_an_interval_needs_three():
+    assert interval([0.9, 0.9])[1] is None
+    mean, bounds = interval([0.8, 0.9, 0.85], 0.5)
     assert bounds is not None
-    assert bounds[1] - mean == pytest.approx(0.05)  # t of one degree of freedom is 1 at its quartile
+    assert bounds[1] - mean == pytest.approx(stats.t.ppf(0.75, 2) * 0.05 / np.sqrt(3))
 
 
 # ---- components
@@ -319,13 +375,15 @@ def test_lists_of_heads():
 
 
 def pair(a: str, said: str, points: float | None) -> dict[str, Any]:
-    return {"a": a, "verdict": said, "difference_pp": points, "ci95": [1.0, 3.0], "repeats": 2}
+    ends = {"ci95": [1.0, 3.0], "ci95_together": [0.5, 3.5], "range_pp": [0.8, 3.1]}
+    return {"a": a, "verdict": said, "difference_pp": points, "p": 0.01, "repeats": 5} | ends
 
 
 def results_of(pairs=(), shifted=(), **accuracy: float | None) -> dict[str, Any]:
     heads = [{"head": name, "test_accuracy": {"mean": mean}} for name, mean in accuracy.items()]
     settings = {"baseline": "fc", "margin_pp": 0.5, "folds": None}
-    return {"heads": heads, "settings": settings, "pairs": list(pairs), "shift_pairs": list(shifted)}
+    shared = {"settings": settings, "collapsed": []}
+    return {"heads": heads, "pairs": list(pairs), "shift_pairs": list(shifted)} | shared
 
 
 def test_findings_come_strongest_first():
@@ -396,12 +454,20 @@ def finished(seed: int, accuracy: float, takes_only: str | None = None) -> Finis
         "localisation": None,
         "additive": True,
     }
-    return FinishedTrial(SimpleNamespace(id=str(seed), seed=seed, head="gap"), facts, {})  # type: ignore[arg-type]
+    right = round(10 * accuracy)
+    arrays = {
+        "test": np.arange(10),
+        "answer": (np.arange(10) < right).astype(int),
+        "shifted": np.full(10, accuracy / 2),
+    }
+    return FinishedTrial(SimpleNamespace(id=str(seed), seed=seed, head="gap"), facts, arrays)  # type: ignore[arg-type]
 
 
 def test_a_head_of_which_no_trial_finished_and_one_of_which_two_did():
     trials = [SimpleNamespace(id="0", seed=0, head="gap"), SimpleNamespace(id="1", seed=1, head="fc")]
-    plan: Any = SimpleNamespace(trials=trials)
+    store = SimpleNamespace(labels=np.ones(10, int))
+    request = SimpleNamespace(folds=None)
+    plan: Any = SimpleNamespace(trials=trials, request=request, prepared=SimpleNamespace(store=store))
     none = gather_results._head(plan, "gap", [], {"0": "killed", "1": "full"}, None)
     assert none["failed"] == [{"seed": 0, "reason": "killed"}]
     for key in ("input", "parameters", "shift", "sizes", "reliability", "confusion", "localisation"):
@@ -412,7 +478,7 @@ def test_a_head_of_which_no_trial_finished_and_one_of_which_two_did():
     assert two["failed"] == []
     assert (two["input"], two["parameters"], two["ms_per_image"]) == ("any", 7, {"cpu": 1.0})
     assert two["test_accuracy"]["mean"] == pytest.approx(0.7)
-    assert two["shift_accuracy"]["values"] == [0.4, 0.3]  # of moved images alone
+    assert two["shift_accuracy"]["values"] == pytest.approx([0.4, 0.3])  # of moved images alone
     assert two["shift"]["accuracy"] == pytest.approx([0.7, 0.35])
     assert two["sizes"]["accuracy"] == [pytest.approx(0.7), None]
     assert two["confusion"] == [[2, 0], [1, 4]]

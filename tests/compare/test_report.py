@@ -367,10 +367,11 @@ def test_heads_differ_in_more_than_colour() -> None:
         (number_text.seconds(400), "6.7 min"),
         (number_text.count_noun(1, "seed"), "1 seed"),
         (number_text.count_noun(2, "class", "classes"), "2 classes"),
-        (number_text.plus_minus({"mean": 0.93, "ci95": [0.92, 0.94], "values": []}), "± 1.0"),
+        (number_text.plus_minus({"mean": 0.93, "ci95": [0.92, 0.94], "values": [0.92, 0.93, 0.94]}), "± 1.0"),
         (number_text.plus_minus({"mean": 0.93, "ci95": [0.93, 0.93], "values": []}), None),
-        (number_text.plus_minus({"mean": 0.98, "ci95": [0.94, 1.0], "values": []}), "(94.0 to 100.0)"),  # 98 ± 4, cut
-        (number_text.plus_minus({"mean": 0.5, "ci95": None, "values": [0.3, 0.7]}), None),
+        (number_text.plus_minus({"mean": 0.98, "ci95": [0.94, 1.0], "values": []}), "(94.0 to 100.0)"),
+        (number_text.plus_minus({"mean": 0.5, "ci95": None, "values": [0.3, 0.7]}), "[30.0 to 70.0]"),
+        (number_text.plus_minus({"mean": 0.5, "ci95": None, "values": [0.5]}), None),
         (number_text.milliseconds({"median": 0.62, "low": 0.6, "high": 0.65}), "0.62"),
         (number_text.milliseconds({"median": 21.0, "low": 0.34, "high": 36.0}), "~21.00"),
         (number_text.milliseconds({"median": 0.62, "low": 0.6, "high": 0.65}, quartiles=True), "0.62 (0.60–0.65)"),
@@ -422,13 +423,14 @@ def test_what_could_have_been_found_is_said() -> None:
     from gapstone.compare.report.number_text import sensitivity
 
     def tested(*sizes: float | None) -> list[dict[str, Any]]:
-        return [{"p": 0.5, "detectable_pp": size} for size in sizes]
+        return [{"p": 0.5, "detectable_pp": size, "repeats": 3} for size in sizes]
 
     power = "percentage points would be detected with a power of 80 %"
     assert f"of 1.4 to 2.1 {power}." in sensitivity([*tested(2.13, 1.38), {"p": None}])
     assert f"of 2.1 {power}." in sensitivity(tested(2.13))
     assert sensitivity([{"p": None, "detectable_pp": None}]) == ""
-    # of two seeds: nothing that two accuracies can differ by
+    assert sensitivity([{"p": 0.5, "detectable_pp": None, "repeats": 2}]) == ""
+    # nothing that two accuracies can differ by
     assert sensitivity(tested(None)).startswith("No difference, however large, would be detected")
     assert f"of 2.1 {power}; for 1 other head none would" in sensitivity(tested(2.13, None))
     assert "233" not in sensitivity(tested(233.8))  # as an earlier gapstone kept it

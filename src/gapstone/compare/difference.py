@@ -10,7 +10,7 @@ Sources: Dorfman, Berbaum & Metz 1992 (doi 10.1097/00004424-199209000-00015); Ob
 (10.3102/10769986023004356).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -20,6 +20,14 @@ from scipy.optimize import brentq
 
 AGREEMENT = 2.0
 """Images added to the variance: one that only a classifies correctly, and one that only b does."""
+EQUIVALENCE_AGREEMENT = 4.0
+"""As many, z² ≈ 4, before heads are called equivalent: those that agree on few images look more alike than they are."""
+FEWEST_FOR_INTERVAL = 3
+"""Seeds, or folds: of two, the spread is so uncertain that the interval is ±13 standard errors."""
+FEWEST_FOR_EQUIVALENCE = 5
+"""Seeds, or folds: of fewer, one in ten that collapses under one head only is too easily missed."""
+CAUTION = 0.8
+"""Plans take the mean square between seeds at this upper confidence limit."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +90,14 @@ class Components:
             "residual": self.residual / (seeds * images),
         }
 
-    def error(self, seeds: int, images: int) -> ErrorDistribution:
+    def error(self, seeds: int, images: int, added: float = AGREEMENT) -> ErrorDistribution:
         """The error of a comparison with so many seeds and images."""
         by_seed = self.seed / seeds + self.residual / (seeds * images)
-        return ErrorDistribution(float(np.sqrt(by_seed)), seeds, _by_image(self.image, images), images)
+        return ErrorDistribution(float(np.sqrt(by_seed)), seeds, _by_image(self.image, images, added), images)
 
 
-def _by_image(component: float, images: int) -> float:
-    return float(np.sqrt(max(component, 0) / images + AGREEMENT / (images + 2) ** 2))
+def _by_image(component: float, images: int, added: float = AGREEMENT) -> float:
+    return float(np.sqrt(max(component, 0) / images + added / (images + 2) ** 2))
 
 
 @dataclass(frozen=True)
@@ -106,8 +114,39 @@ class Estimate:
         return self.error.tail_probability(self.difference)
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        half = self.error.quantile(1 - confidence)
+        return self._around(self.error, confidence)
+
+    def equivalence_interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
+        """The interval that must lie within the margin; None with fewer seeds than FEWEST_FOR_EQUIVALENCE.
+
+        It is a little wider than `interval`, by the images that EQUIVALENCE_AGREEMENT adds.
+        """
+        if self.error.repeats < FEWEST_FOR_EQUIVALENCE:
+            return None
+        more = (EQUIVALENCE_AGREEMENT - AGREEMENT) / (self.error.images + 2) ** 2
+        return self._around(
+            replace(self.error, by_image=float(np.hypot(self.error.by_image, np.sqrt(more)))), confidence
+        )
+
+    def _around(self, error: ErrorDistribution, confidence: float) -> tuple[float, float]:
+        half = error.quantile(1 - confidence)
         return max(-1.0, self.difference - half), min(1.0, self.difference + half)
+
+    def cautious(self) -> Components:
+        """The variance components to plan with: those between seeds at the upper limit of their mean square.
+
+        Few seeds often differ by less than they do in truth, down to a component of 0. Plans made of that kept their
+        promise of a power of 80 % in 50 to 70 % of simulated comparisons; these keep it in 76 to 95 %.
+
+        Raises:
+            ValueError: an estimate from folds has no components.
+        """
+        if self.components is None:
+            raise ValueError("an estimate from folds has no variance components")
+        repeats, images = self.error.repeats, self.error.images
+        square = self.error.by_repeat**2 * repeats * images
+        upper = square * (repeats - 1) / float(stats.chi2.ppf(1 - CAUTION, repeats - 1))
+        return replace(self.components, seed=max(upper - self.components.residual, 0.0) / images)
 
 
 def mean_squares(d: ArrayLike) -> tuple[float, float, float]:

@@ -3,7 +3,7 @@
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,16 @@ import torch
 from numpy.typing import NDArray
 
 import gapstone
+from gapstone.compare import looks as look_counts
 from gapstone.compare import result_files
 from gapstone.compare.boxed_images import among
+from gapstone.compare.collapsed_seeds import collapses
 from gapstone.compare.finished_trials import FinishedTrial, by_head, read_finished
 from gapstone.compare.learning_curve import curve_results, labelled
 from gapstone.compare.map_localisation import SCORES, baselines
 from gapstone.compare.plan import ComparisonPlan
 from gapstone.compare.remarks import remarks
-from gapstone.compare.statistics import compare_pairs, interval
+from gapstone.compare.statistics import compare_pairs, interval, share_stat
 from gapstone.compare.trials import Trial
 from gapstone.compare.verdict import sentences
 from gapstone.heads import parse
@@ -28,7 +30,7 @@ from gapstone.images.cropping import cropping_note
 from gapstone.runtime.environment import installed, processor
 from gapstone.storage.sealed_json import digests, write_sealed
 
-SCHEMA = 2
+SCHEMA = 3
 MOST_WORST = 12
 MARGIN_PP, CONFIDENCE = 0.5, 0.95
 SHARE = (0.0, 1.0)
@@ -47,11 +49,13 @@ def gather(
     command: str,
     speed: dict[str, Any],
     model: dict[str, Any] | None,
+    look: int,
 ) -> dict[str, Any]:
     """Read every finished trial of the plan and write results.json, results.csv, predictions.csv and pictures.npz.
 
     `failed` is the reason of each failure by trial id; `speed`, by head, is from `measure_head_speeds`; `model` is the
-    entry of the best head's model in OUT, None if there is none. Returns the results, as in results.json.
+    entry of the best head's model in OUT, None if there is none; `look` is from `record_look`.
+    Returns the results, as in results.json.
     """
     done = read_finished(plan, out)
     prepared, labels = plan.prepared, plan.prepared.store.labels
@@ -66,22 +70,26 @@ def gather(
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": command,
         "data": _data(plan, tested),
-        "settings": _settings(plan),
+        "settings": _settings(plan) | {"look": look},
         "machine": machine(prepared.device),
         "versions": versions(),
         "scan": prepared.scan.to_json(),
         "heads": [_head(plan, head, done[head], failed, speed.get(head)) for head in plan.request.heads],
-        "pairs": _pairs(plan, done, lambda finished: finished.correct(labels)),
-        "shift_pairs": _pairs(plan, moved, lambda finished: np.asarray(finished.arrays["shifted"])),
+        "collapsed": collapses(
+            {head: {one.trial.seed: one.facts["test_accuracy"] for one in trials} for head, trials in done.items()},
+            "fold" if folds else "seed",
+        ),
+        "pairs": _pairs(plan, done, lambda finished: finished.correct(labels), look),
+        "shift_pairs": _pairs(plan, moved, lambda finished: np.asarray(finished.arrays["shifted"]), look),
         "localisation": _objects(plan, tested),
-        "localisation_pairs": _pairs(plan, localised, lambda finished: np.asarray(finished.arrays["found"])),
+        "localisation_pairs": _pairs(plan, localised, lambda finished: np.asarray(finished.arrays["found"]), look),
         "trials": [_trial(trial, done[trial.head], failed) for trial in plan.trials],
         "worst": worst,
         "model": model,
     }
     results["curve"] = _curve(plan, out, done)
     results["verdict"], results["findings"] = sentences(results)
-    results["remarks"] = [*plan.left_out, *remarks(results)]
+    results["remarks"] = [*plan.left_out, *filter(None, [look_counts.said(look, CONFIDENCE)]), *remarks(results)]
     result_files.write_trials(out / "results.csv", plan, done)
     result_files.write_predictions(out / "predictions.csv", plan, done)
     result_files.write_pictures(out / "pictures.npz", plan, done, pictures)
@@ -171,12 +179,13 @@ def _head(
     entry["input"] = None if not facts else first["takes_only"] or "any"
     stats = {
         key: [fact[key] for fact in facts]
-        for key in ("train_accuracy", "test_accuracy", "generalisation_gap", "nll", "brier", "ece", "peak_memory_mb")
+        for key in ("train_accuracy", "generalisation_gap", "nll", "brier", "ece", "peak_memory_mb")
     }
     robust = bool(first) and first["shift"] is not None
-    stats["shift_accuracy"] = [float(np.mean(fact["shift"]["accuracy"][1:])) for fact in facts] if robust else []
     stats["train_seconds"] = [fact["history"]["seconds"] for fact in facts]
     entry |= {key: _stat(values, RANGES.get(key, SHARE)) for key, values in stats.items()}
+    entry["test_accuracy"] = _shares(plan, done, lambda one: one.correct(plan.prepared.store.labels))
+    entry["shift_accuracy"] = _shares(plan, done if robust else [], lambda one: np.asarray(one.arrays["shifted"]))
     if not facts:
         missing = dict.fromkeys(("shift", "sizes", "reliability", "confusion", "localisation"), None)
         return entry | missing | {"curves": []}
@@ -193,7 +202,18 @@ def _head(
     ]
     entry["confusion"] = np.sum([fact["confusion"] for fact in facts], 0).tolist()
     entry["localisation"] = _localisation(facts)
+    if entry["localisation"]:
+        boxed = [one for one in done if "found" in one.arrays]
+        entry["localisation"]["gt_known"] = _shares(plan, boxed, lambda one: np.asarray(one.arrays["found"]))
     return entry
+
+
+def _shares(
+    plan: ComparisonPlan, done: Sequence[FinishedTrial], right: Callable[[FinishedTrial], NDArray[Any]]
+) -> dict[str, Any]:
+    """A Stat of what each test image counts; its interval allows for other seeds and other test images."""
+    by_seed = {one.trial.seed: right(one) for one in done}
+    return share_stat(by_seed, CONFIDENCE, _folds(plan, by_seed))
 
 
 def _robustness(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -268,18 +288,24 @@ def _pooled(bins: list[dict[str, list[Any]]]) -> dict[str, Any]:
 
 
 def _pairs(
-    plan: ComparisonPlan, done: dict[str, list[FinishedTrial]], correct: Callable[[FinishedTrial], NDArray[Any]]
+    plan: ComparisonPlan,
+    done: dict[str, list[FinishedTrial]],
+    correct: Callable[[FinishedTrial], NDArray[Any]],
+    look: int,
 ) -> list[dict[str, Any]]:
     """Compare every head with the baseline; `correct` gives the score of each image."""
     if not done[plan.baseline]:
         return []
     scores = {head: {trial.trial.seed: correct(trial) for trial in trials} for head, trials in done.items() if trials}
-    folds = None
-    if plan.request.folds:
-        images = {number: len(values) for by_number in scores.values() for number, values in by_number.items()}
-        parts = enumerate(plan.prepared.splits)
-        folds = {number: (len(split.train), images[number]) for number, split in parts if number in images}
-    return compare_pairs(scores, plan.baseline, margin_pp=MARGIN_PP, confidence=CONFIDENCE, folds=folds)
+    folds = _folds(plan, {number: values for by_number in scores.values() for number, values in by_number.items()})
+    return compare_pairs(scores, plan.baseline, margin_pp=MARGIN_PP, confidence=CONFIDENCE, folds=folds, look=look)
+
+
+def _folds(plan: ComparisonPlan, values: Mapping[int, NDArray[Any]]) -> dict[int, tuple[int, int]] | None:
+    """Of each fold, the numbers of training images and of test images in `values`; None with seeds."""
+    if not plan.request.folds:
+        return None
+    return {number: (len(plan.prepared.splits[number].train), len(found)) for number, found in values.items()}
 
 
 def _curve(plan: ComparisonPlan, out: Path, done: dict[str, list[FinishedTrial]]) -> dict[str, Any] | None:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.compare.difference import Estimate, crossed
+from gapstone.compare.difference import FEWEST_FOR_INTERVAL, Estimate, crossed
 from gapstone.compare.labelled_subset import labelled_subset
-from gapstone.compare.statistics import holm, verdict
+from gapstone.compare.statistics import holm, share_stat, verdict
 from gapstone.compare.trials import Trial
 from gapstone.compare.tuning import tuned
 from gapstone.console.formatting import signed
@@ -94,7 +94,8 @@ def curve_results(
     pairs: list[dict[str, Any]] = []
     for per_class, head, repeats, difference, estimate in estimated:
         p_holm = None if estimate is None else next(adjusted)
-        bounds = None if estimate is None else estimate.interval(confidence)
+        bounds = estimate.interval(confidence) if estimate and repeats >= FEWEST_FOR_INTERVAL else None
+        equivalence = None if estimate is None else estimate.equivalence_interval(confidence)
         pairs.append(
             {
                 "per_class": per_class,
@@ -104,14 +105,14 @@ def curve_results(
                 "ci95": None if bounds is None else [100 * bounds[0], 100 * bounds[1]],
                 "p": None if estimate is None else estimate.p,
                 "p_holm": p_holm,
-                "verdict": verdict(bounds, p_holm, margin_pp / 100, 1 - confidence),
+                "verdict": verdict(difference, p_holm, margin_pp / 100, 1 - confidence, equivalence),
                 "repeats": repeats,
             }
         )
     return {
         "points": [{"per_class": per_class, "images": images} for per_class, images in points],
         "heads": [
-            {"head": head, "accuracy": [_accuracy(scores[head], confidence) for scores in right]} for head in heads
+            {"head": head, "accuracy": [share_stat(scores[head], confidence) for scores in right]} for head in heads
         ],
         "pairs": pairs,
         "findings": overtaking(pairs, baseline),
@@ -124,19 +125,6 @@ def _difference(a: Mapping[int, NDArray[Any]], b: Mapping[int, NDArray[Any]]) ->
     ours, theirs = (np.stack([np.asarray(head[seed], np.float64) for seed in seeds]) for head in (a, b))
     estimate = crossed(ours, theirs) if min(ours.shape) > 1 else None
     return len(seeds), estimate.difference if estimate else float(ours.mean() - theirs.mean()), estimate
-
-
-def _accuracy(by_seed: Mapping[int, NDArray[Any]], confidence: float) -> dict[str, Any]:
-    """A Stat whose interval allows for other seeds and other test images."""
-    if not by_seed:
-        return {"mean": None, "ci95": None, "values": []}
-    rows = np.stack([np.asarray(by_seed[seed], np.float64) for seed in sorted(by_seed)])
-    stat = {"mean": float(rows.mean()), "ci95": None, "values": rows.mean(1).tolist()}
-    if len(rows) < 2 or rows.shape[1] < 2:
-        return stat
-    low, high = crossed(rows, np.zeros_like(rows)).interval(confidence)
-    low, high = max(low, 0.0), min(high, 1.0)
-    return stat | {"ci95": None if (low, high) == (0.0, 1.0) else [low, high]}
 
 
 def overtaking(pairs: Sequence[dict[str, Any]], baseline: str) -> list[str]:

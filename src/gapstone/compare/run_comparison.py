@@ -14,6 +14,7 @@ from gapstone.compare import best_model, finished_trials, gather_results, head_s
 from gapstone.compare.feature_cache import FeatureCache
 from gapstone.compare.feature_pass import NAME, FeaturePass, run_feature_pass
 from gapstone.compare.learning_curve import labelled
+from gapstone.compare.looks import record_look
 from gapstone.compare.plan import CompareRequest, ComparisonPlan, plan_comparison
 from gapstone.compare.report import report_page, report_terminal
 from gapstone.compare.trials import Trial
@@ -74,7 +75,7 @@ def compare(request: CompareRequest, out: Path, console: Console | None = None, 
             raise TrainingError(f"every trial failed; the first: {next(iter(failed.values()))}")
         speed = _speed(plan, failed, out, bars)
         model = _write_best_model(plan, out, cache, bars) if plan.feature_pass else None
-        results = gather_results.gather(plan, out, failed, command, speed, model)
+        results = gather_results.gather(plan, out, failed, command, speed, model, record_look(plan, out, bars.log))
         with bars.during("Writing the report"):
             page = report_page.write(out)
     _print_results(results, page, console)

@@ -1,20 +1,30 @@
 """How many seeds or images decide: minimum detectable difference = quantile(level) + quantile(2 · (1 − power)).
 
-The variance components of a finished comparison predict the error of a larger one. The prediction is rough: the
-components are estimates, and the observed difference is taken as the true one.
+The variance components of a finished comparison predict the error of a larger one, those between seeds at their upper
+limit (`Estimate.cautious`). Plans aim at fixed differences: the one that was seen is as uncertain as the verdict.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from gapstone.compare.difference import Components, ErrorDistribution, Estimate
+from scipy import stats
+
+from gapstone.compare.difference import (
+    CAUTION,
+    EQUIVALENCE_AGREEMENT,
+    FEWEST_FOR_EQUIVALENCE,
+    FEWEST_FOR_INTERVAL,
+    Components,
+    ErrorDistribution,
+    Estimate,
+)
 from gapstone.console.formatting import count_noun
 
 POWER = 0.8
-FEWEST = 3  # seeds or folds: with two, the spread is so uncertain that the interval is ±13 standard errors
 FEW_SEEDS = 30  # with more seeds, more images are the better use of the time
 MOST_IMAGES = 10_000_000
-MANY = 10**6  # stands for infinitely many seeds
+AIMS = (0.05, 0.02, 0.01, 0.005)
+"""True differences that plans are made for."""
 
 
 def minimum_detectable(
@@ -22,10 +32,8 @@ def minimum_detectable(
 ) -> float:
     """The smallest true difference that a comparison of that size detects with probability `power`.
 
-        >>> 100 * minimum_detectable(Components(seed=0, image=0.05, residual=0.05), seeds=5, images=500)
-        3.4
-
-    It is also how far inside the margin the true difference must lie for the interval to lie inside it, too.
+    >>> 100 * minimum_detectable(Components(seed=0, image=0.05, residual=0.05), seeds=5, images=500)
+    3.4
     """
     return detectable(components.error(seeds, images), level, power)
 
@@ -33,6 +41,92 @@ def minimum_detectable(
 def detectable(error: ErrorDistribution, level: float, power: float = POWER) -> float:
     """The same for a comparison with this error."""
     return error.quantile(level) + error.quantile(2 * (1 - power))
+
+
+def provably_equal(error: ErrorDistribution, level: float, power: float = POWER) -> float:
+    """The smallest margin within which equal heads are found equivalent with probability `power`.
+
+    Both ends of the interval must lie within it, so that either may fail: its half width, and the distance that the
+    difference exceeds in either direction with probability 1 − power.
+    """
+    return error.quantile(level) + error.quantile(1 - power)
+
+
+class Need(NamedTuple):
+    """What would show a true difference, or with `difference` 0 that there is none."""
+
+    difference: float
+    seeds: int | None
+    """None, as `images`: more than one could afford."""
+    images: int | None
+
+
+def needs(
+    estimate: Estimate,
+    margin: float,
+    level: float = 0.05,
+    tests: int = 1,
+    folds: bool = False,
+) -> list[Need]:
+    """What each of AIMS needs that would not have shown already, the largest first; then what equivalence needs.
+
+    Args:
+        estimate: of this comparison.
+        margin: differences within it count as equivalent.
+        level: of significance.
+        tests: comparisons with the baseline; a difference must show at level / tests, as Holm's first step requires.
+        folds: whether repeats are folds, whose number is kept.
+    """
+    now = detectable(estimate.error, level / tests)
+    aims = [(aim, level / tests) for aim in AIMS if aim < now]
+    find = _images_of_folds if folds else _seeds_and_images
+    return [Need(aim, *find(estimate, aim or margin, at, equal=not aim)) for aim, at in [*aims, (0.0, level)]]
+
+
+def _reach(error: ErrorDistribution, level: float, equal: bool) -> float:
+    return provably_equal(error, level) if equal else detectable(error, level)
+
+
+def _seeds_and_images(
+    estimate: Estimate, target: float, level: float, equal: bool
+) -> tuple[int, int] | tuple[None, None]:
+    """The fewest seeds on these images, else the fewest images with more seeds."""
+    components = estimate.cautious()
+
+    def enough(seeds: int, images: int) -> bool:
+        error = components.error(seeds, images, EQUIVALENCE_AGREEMENT) if equal else components.error(seeds, images)
+        return _reach(error, level, equal) <= target
+
+    repeats, tested = estimate.error.repeats, estimate.error.images
+    least = FEWEST_FOR_EQUIVALENCE if equal else FEWEST_FOR_INTERVAL
+    if enough(MOST_SEEDS, tested):  # more seeds alone may do: no number of seeds mends too few images
+        for seeds in range(max(repeats + 1, least), FEW_SEEDS + 1):
+            if enough(seeds, tested):
+                return seeds, tested
+    for seeds in sorted({max(repeats, 5), 10, 20, 30, 50}):  # with fewer than 5 the spread is too uncertain
+        if seeds >= repeats and enough(seeds, MOST_IMAGES):
+            if enough(seeds, tested):
+                return seeds, tested
+            low, high = tested, MOST_IMAGES
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (low, middle) if enough(seeds, middle) else (middle, high)
+            return seeds, high
+    return None, None
+
+
+MOST_SEEDS = 10**6
+
+
+def _images_of_folds(
+    estimate: Estimate, target: float, level: float, equal: bool
+) -> tuple[int, int] | tuple[None, None]:
+    """As many folds of more images, as the error falls with their square root."""
+    repeats, tested = estimate.error.repeats, estimate.error.images
+    doubt = (repeats - 1) / float(stats.chi2.ppf(1 - CAUTION, repeats - 1))
+    error = ErrorDistribution(estimate.error.by_repeat * doubt**0.5, repeats, estimate.error.by_image, tested)
+    images = tested * max(1.0, _reach(error, level, equal) / target) ** 2
+    return (None, None) if images > MOST_IMAGES else (repeats, round(images))
 
 
 def advise(
@@ -43,127 +137,59 @@ def advise(
     tests: int = 1,
     folds: Mapping[int, tuple[int, int]] | None = None,
 ) -> str:
-    """One sentence for the verdict "cannot tell": how many seeds or test images would decide it.
+    """At most two short sentences for the verdict "cannot tell": what would decide it.
 
-        >>> advise(crossed(gap, fc), repeats=5, margin=0.005)
-        'If the difference of 1.5 percentage points is real, more seeds alone would take too many; about 2,900 test …'
-
-    A larger comparison can decide in two ways, and the sentence names the cheaper: the difference becomes significant
-    (at level / tests, as Holm requires), or the interval comes to lie inside ±margin.
+    >>> advise(crossed(gap, fc), repeats=5, margin=0.005)
+    'To show a true difference of 1 percentage point (power 80 %): about 12 seeds (now 5) on these 842 test images; of
+    0.5: about 5,100 test images (now 842) with 10 seeds. To show that there is none beyond ±0.5: …'
     """
     kind = "fold" if folds is not None else "seed"
     if repeats == 0:
         return f"No {kind} finished with both heads; repeat the trials that failed."
     if estimate is None and repeats > 1:
         return "One test image cannot show how far the result depends on the image: use at least 100, better 500."
-    if estimate is None:
-        return f"One {kind} cannot show how far the result depends on the {kind}: use at least {FEWEST}, better 5."
-    if repeats < FEWEST and detectable(estimate.error, level) > 1:
-        return (
-            f"{repeats} {kind}s that differ as much as these cannot show any difference between heads, however large: "
-            f"use at least {FEWEST}, better 5."
+    if repeats < FEWEST_FOR_INTERVAL or estimate is None:
+        few = f"One {kind}" if repeats == 1 else f"Two {kind}s"
+        return f"{few} cannot show how far the result depends on the {kind}: take 5."
+    *aims, equal = needs(estimate, margin, level, tests, folds is not None)
+    found = [need for need in aims if need.images is not None][:2]
+    sentences = []
+    if found:
+        first = f"To show a true difference of {_points(found[0].difference)} (power 80 %): {_said(found[0], estimate)}"
+        more = [f"of {100 * need.difference:g}: {_said(need, estimate)}" for need in found[1:]]
+        sentences.append("; ".join([first, *more]) + ".")
+    elif aims:
+        sentences.append(
+            f"No number of {kind}s and test images that one could afford would show a true difference of "
+            f"{_points(aims[0].difference)}."
         )
-    steps = [
-        DecidingStep(target, step_level, aim)
-        for target, step_level, aim in (
-            (abs(estimate.difference), level / tests, _aim_at_difference(estimate)),
-            (margin - abs(estimate.difference), level, _aim_at_equivalence(estimate, margin)),
-        )
-        if target > 0
-    ]
-    return _from_folds(estimate, steps) if estimate.components is None else _from_seeds(estimate, steps)
+    if equal.images is not None:
+        sentences.append(f"To show that there is none beyond ±{100 * margin:g}: {_said(equal, estimate)}.")
+    elif not aims:
+        sentences.append(f"To show that there is none beyond ±{100 * margin:g} would take more than one could afford.")
+    return " ".join(sentences)
 
 
-class DecidingStep(NamedTuple):
-    """One way to decide: a difference of `target` must be detectable at `level`; `aim` opens and ends the sentence."""
-
-    target: float
-    level: float
-    aim: tuple[str, str]
-
-
-def _from_seeds(estimate: Estimate, steps: list[DecidingStep]) -> str:
-    options = [(*_needed(estimate, step), step) for step in steps]
-    options = [option for option in options if option[0]]
-    if not options:
-        return (
-            f"The difference of {_points(abs(estimate.difference))} is too close to 0, and to the margin, for as many "
-            "seeds and test images as one could afford."
-        )
-    # prefer more seeds on these images to more images; then the fewest predictions in all
-    error = estimate.error
-    seeds, images, step = min(options, key=lambda option: (option[1] > error.images, option[0] * option[1]))
-    opening, ending = step.aim
-    if images == error.images:
-        return (
-            f"{opening}, about {seeds} seeds (now {error.repeats}) on these {count_noun(images, 'test image')} "
-            f"{ending}."
-        )
-    assert estimate.components is not None
-    if minimum_detectable(estimate.components, MANY, error.images, step.level) > step.target:
-        why = "no number of seeds will do, because these test images alone leave too much doubt"
-    else:
-        why = "more seeds alone would take too many"
-    now = "" if seeds == error.repeats else f" (now {error.repeats})"
-    count = f"about {_round(images):,} test images (now {error.images:,})"
-    return f"{opening}, {why}; {count} with {count_noun(seeds, 'seed')}{now} {ending}."
-
-
-def _needed(estimate: Estimate, step: DecidingStep) -> tuple[int, int]:
-    """(seeds, images): the fewest seeds on these images, else the fewest images with more seeds; else (0, 0)."""
-
-    def enough(seeds: int, images: int) -> bool:
-        assert estimate.components is not None
-        return minimum_detectable(estimate.components, seeds, images, step.level) <= step.target
-
-    for seeds in range(estimate.error.repeats + 1, FEW_SEEDS + 1):
-        if enough(seeds, estimate.error.images):
-            return seeds, estimate.error.images
-    least = max(estimate.error.repeats, 5)  # with fewer seeds the spread is too uncertain
-    for seeds in (least, *(more for more in (10, 20, 30, 50) if more > least)):
-        if enough(seeds, MOST_IMAGES):
-            low, high = estimate.error.images, MOST_IMAGES
-            while high - low > 1:
-                middle = (low + high) // 2
-                low, high = (low, middle) if enough(seeds, middle) else (middle, high)
-            return seeds, high
-    return 0, 0
-
-
-def _from_folds(estimate: Estimate, steps: list[DecidingStep]) -> str:
-    """Advise more images, as the error falls with their square root; more folds add little, as they overlap."""
-
-    def images(step: DecidingStep) -> float:
-        return estimate.error.images * max(1.0, detectable(estimate.error, step.level) / step.target) ** 2
-
-    step = min(steps, key=images)
-    if images(step) > MOST_IMAGES:
-        return "More folds add little, because they share their images; far more images would be needed."
-    opening, ending = step.aim
-    count = f"about {_round(images(step)):,} images (now {estimate.error.images:,})"
-    return f"{opening}, {count} {ending}; more folds add little, because they share their images."
-
-
-def _aim_at_difference(estimate: Estimate) -> tuple[str, str]:
-    return f"If the difference of {_points(abs(estimate.difference))} is real", "would probably show it"
-
-
-def _aim_at_equivalence(estimate: Estimate, margin: float) -> tuple[str, str]:
-    observed = abs(estimate.difference)
-    opening = (
-        f"If the heads differ by no more than the {_points(observed)} seen"
-        if observed
-        else "If the heads do not differ"
-    )
-    return opening, f"would probably show them equivalent within {_points(margin)}"
+def _said(need: Need, estimate: Estimate) -> str:
+    """>>> _said(Need(0.01, 12, 842), estimate)
+    'about 12 seeds (now 5) on these 842 test images'
+    """
+    assert need.seeds is not None
+    assert need.images is not None
+    now = estimate.error
+    if estimate.components is None:
+        return f"about {_round(need.images):,} images (now {now.images:,}), in as many folds"
+    if need.images == now.images:
+        return f"about {need.seeds} seeds (now {now.repeats}) on these {count_noun(now.images, 'test image')}"
+    more = "" if need.seeds == now.repeats else f" (now {now.repeats})"
+    return f"about {_round(need.images):,} test images (now {now.images:,}) with {count_noun(need.seeds, 'seed')}{more}"
 
 
 def _points(fraction: float) -> str:
-    """>>> _points(0.012), _points(0.0004)
-    ('1.2 percentage points', '0.04 percentage points')
+    """>>> _points(0.01), _points(0.005)
+    ('1 percentage point', '0.5 percentage points')
     """
-    points = 100 * fraction
-    return f"{points:.2g} percentage points" if points < 1 else f"{points:.1f} percentage points"
+    return f"{100 * fraction:g} percentage point{'' if fraction == 0.01 else 's'}"
 
 
 def _round(number: float) -> int:
@@ -172,10 +198,26 @@ def _round(number: float) -> int:
 
 
 def note(
-    verdict: str, bounds: tuple[float, float] | None, estimate: Estimate | None, tests: int, margin: float
+    verdict: str,
+    bounds: tuple[float, float] | None,
+    estimate: Estimate | None,
+    tests: int,
+    margin: float,
+    collapsed: Sequence[str] = (),
 ) -> str | None:
-    """An explanation if verdict and interval seem to contradict each other, or None."""
-    if bounds is None or estimate is None or bounds[0] <= 0 <= bounds[1]:
+    """An explanation if verdict and interval seem to contradict each other, or None.
+
+    `collapsed`: those of the two heads a seed of which collapsed.
+    """
+    if bounds is None or estimate is None:
+        return None
+    if verdict == "cannot tell" and -margin <= bounds[0] and bounds[1] <= margin:
+        if collapsed:
+            return f"Not called equivalent, as a seed of {' and of '.join(collapsed)} collapsed."
+        if estimate.error.repeats < FEWEST_FOR_EQUIVALENCE:
+            return f"Not called equivalent: that takes {FEWEST_FOR_EQUIVALENCE} seeds or more."
+        return "Not called equivalent: heads that agree on so few test images may look more alike than they are."
+    if bounds[0] <= 0 <= bounds[1]:
         return None
     if verdict == "equivalent":
         return f"There is a difference, but at 95 % confidence it is smaller than the margin of {_points(margin)}."

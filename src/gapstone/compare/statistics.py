@@ -5,13 +5,15 @@ many seeds or images would decide where these data do not.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from gapstone.compare.difference import Estimate, corrected_t, crossed
+from gapstone.compare.collapsed_seeds import Collapsed, collapsed_seeds
+from gapstone.compare.difference import AGREEMENT, FEWEST_FOR_INTERVAL, Estimate, corrected_t, crossed
 from gapstone.compare.sample_size import advise, detectable, note
 from gapstone.console.formatting import count_noun
 
@@ -32,49 +34,123 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def verdict(interval: tuple[float, float] | None, p_holm: float | None, margin: float, level: float = 0.05) -> str:
+def look_level(look: int, level: float = 0.05) -> float:
+    """The level of a test that is made for the first, second, … time, as seeds or heads are added: level / look².
+
+        >>> look_level(1), look_level(2)
+        (0.05, 0.0125)
+
+    Who adds seeds until something is significant finds differences between equal heads in 7 to 12 of 100 comparisons
+    after 5, 10 and 20 seeds, at 5 % each time; at level / look in 5 to 8, at level / look² in 4 to 6.
+    """
+    return level / look**2
+
+
+def verdict(
+    difference: float | None,
+    p_holm: float | None,
+    margin: float,
+    level: float = 0.05,
+    equivalence: tuple[float, float] | None = None,
+) -> str:
     """Decide between `better`, `worse`, `equivalent` and `cannot tell`.
 
-    >>> verdict((0.02, 0.06), 0.001, margin=0.005), verdict((-0.004, 0.002), 0.6, margin=0.005)
+    >>> verdict(0.04, 0.001, margin=0.005), verdict(-0.001, 0.6, 0.005, equivalence=(-0.004, 0.003))
     ('better', 'equivalent')
 
-    * equivalent: the whole interval lies inside ±margin. This is the two one-sided tests procedure (Schuirmann 1987,
-      doi 10.1007/BF01068419) at 2.5 % each. The 90 % interval would suffice for 5 %; the 95 % one is used so that
-      verdict and figure show the same interval. It comes first: a difference that is significant but smaller than the
-      margin counts as equivalent.
+    * equivalent: the whole interval `equivalence` lies inside ±margin; None where it may not be said. This is the two
+      one-sided tests procedure (Schuirmann 1987, doi 10.1007/BF01068419) at 2.5 % each. The 90 % interval would suffice
+      for 5 %; the 95 % one is used so that verdict and figure agree. It comes first: a difference that is significant
+      but smaller than the margin counts as equivalent.
     * better, worse: p, adjusted for the number of heads compared, is below the level.
     * cannot tell: neither. This does not mean "equal".
     """
-    if interval is None or p_holm is None:
-        return "cannot tell"
-    low, high = interval
-    if -margin <= low and high <= margin:
+    if equivalence is not None and -margin <= equivalence[0] and equivalence[1] <= margin:
         return "equivalent"
-    if p_holm < level:
-        return "better" if low + high > 0 else "worse"
+    if difference is not None and p_holm is not None and p_holm < level:
+        return "better" if difference > 0 else "worse"
     return "cannot tell"
 
 
 def interval(
     values: Sequence[float], confidence: float = 0.95, within: tuple[float, float] = (-np.inf, np.inf)
 ) -> tuple[float, tuple[float, float] | None]:
-    """Mean and t interval over trials; the interval is None for fewer than two.
+    """Mean and t interval over trials; the interval is None for fewer than three.
 
         >>> interval([0.90, 0.92, 0.91], within=(0, 1))
         (0.91, (0.885..., 0.934...))
-        >>> interval([0.35, 0.65], within=(0, 1))     # ±1.9: two seeds do not tell where in 0…1 the mean lies
-        (0.5, None)
+        >>> interval([0.90, 0.92])     # two do not tell how far others lie: t would give 0.91 ± 0.13
+        (0.91, None)
 
     The interval covers the variation between seeds on these test images, not that between images. The range of the
     measure, `within`, clips it; an interval that covers the whole range is None.
     """
     x = np.asarray(values, np.float64)
     mean = float(x.mean())
-    if len(x) < 2:
+    if len(x) < FEWEST_FOR_INTERVAL:
         return mean, None
     half = float(stats.t.ppf((1 + confidence) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
     low, high = max(within[0], mean - half), min(within[1], mean + half)
     return mean, None if (low, high) == within else (low, high)
+
+
+def share_interval(
+    right: Sequence[NDArray[Any]],
+    confidence: float = 0.95,
+    folds: Sequence[tuple[int, int]] | None = None,
+) -> tuple[float, float] | None:
+    """The interval of one head's accuracy, for other seeds and other test images of the same kind.
+
+        >>> share_interval([correct_0, correct_1, correct_2])
+        (0.883, 0.934)
+
+    The crossed design's error of the mean, in Wilson's form, which stays between 0 and 1: as many independent answers
+    are counted as would have that error, and no more than there are. None for fewer than three seeds, or two images.
+
+    Args:
+        right: of each seed, what each image counts: correct (1) or wrong (0), or a share of several looks; with seeds,
+            the same images in the same order.
+        confidence: of the interval.
+        folds: numbers of (training images, test images), where `right` is of folds.
+
+    Source: Wilson 1927 (doi 10.1080/01621459.1927.10502953); effective sample size: Korn & Graubard 1998.
+    """
+    if len(right) < FEWEST_FOR_INTERVAL or min(len(values) for values in right) < 2:
+        return None
+    if folds is None:
+        rows = np.stack(right).astype(np.float64)
+        estimate = crossed(rows, np.zeros_like(rows))
+    else:
+        means = [float(np.mean(values)) for values in right]
+        train, test = zip(*folds, strict=True)
+        estimate = corrected_t(means, np.zeros(len(means)), train, test)
+    mean, added = estimate.difference, AGREEMENT / (estimate.error.images + 2) ** 2
+    error = replace(estimate.error, by_image=float(np.sqrt(max(estimate.error.by_image**2 - added, 0.0))))
+    answers = float(sum(len(values) for values in right))
+    if error.standard_error > 1e-12:
+        critical = error.quantile(1 - confidence) / error.standard_error
+        answers = min(mean * (1 - mean) / error.standard_error**2, answers)
+    else:  # all right, or all wrong, with every seed: as many as there are images
+        critical = float(stats.norm.ppf((1 + confidence) / 2))
+        answers = estimate.error.images
+    z = critical**2 / max(answers, 1.0)
+    centre = (mean + z / 2) / (1 + z)
+    half = critical / (1 + z) * np.sqrt(max(mean * (1 - mean), 0.0) / max(answers, 1.0) + z / (4 * max(answers, 1.0)))
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def share_stat(
+    by_seed: Mapping[int, NDArray[Any]],
+    confidence: float = 0.95,
+    folds: Mapping[int, tuple[int, int]] | None = None,
+) -> dict[str, Any]:
+    """A Stat of results.json whose interval allows for other seeds and other test images (`share_interval`)."""
+    if not by_seed:
+        return {"mean": None, "ci95": None, "values": []}
+    rows = [np.asarray(by_seed[seed], np.float64) for seed in sorted(by_seed)]
+    bounds = share_interval(rows, confidence, None if folds is None else [folds[number] for number in sorted(by_seed)])
+    values = [float(row.mean()) for row in rows]
+    return {"mean": float(np.mean(values)), "ci95": None if bounds is None else list(bounds), "values": values}
 
 
 Correct = Mapping[str, Mapping[int, NDArray[Any]]]
@@ -87,6 +163,7 @@ def compare_pairs(
     margin_pp: float = 0.5,
     confidence: float = 0.95,
     folds: Mapping[int, tuple[int, int]] | None = None,
+    look: int = 1,
 ) -> list[dict[str, Any]]:
     """Compare every head with the baseline: the `pairs` of results.json.
 
@@ -95,42 +172,110 @@ def compare_pairs(
 
     Two heads are compared on the seeds that finished for both. With seeds, `correct` holds vectors over the same test
     images in the same order; with folds, over the images of each, of which `folds` has the numbers of (training images,
-    test images). Differences up to `margin_pp` percentage points count as equivalent.
+    test images). Differences up to `margin_pp` percentage points count as equivalent. `look`: 1 where these
+    test images are compared for the first time; the level is that of `look_level`.
     """
     pairs = []
     for head in correct:
         if head == baseline:
             continue
         both = sorted(correct[head].keys() & correct[baseline].keys())
-        pairs.append((head, both, *_estimate(correct[head], correct[baseline], both, folds)))
-    adjusted = iter(holm([estimate.p for *_, estimate in pairs if estimate is not None]))
-    tests = sum(estimate is not None for *_, estimate in pairs)
-    margin, level, entries = margin_pp / 100, 1 - confidence, []
-    for head, both, difference, estimate in pairs:
-        p_holm = next(adjusted) if estimate else None
-        bounds = estimate.interval(confidence) if estimate else None
-        if bounds == (-1.0, 1.0):  # it excludes no difference
-            bounds = None
-        power = detectable(estimate.error, level) if estimate else None
-        word = verdict(bounds, p_holm, margin, level)
-        entries.append(
-            {
-                "a": head,
-                "b": baseline,
-                "difference_pp": None if difference is None else 100 * difference,
-                "ci95": None if bounds is None else [100 * bounds[0], 100 * bounds[1]],
-                "p": estimate.p if estimate else None,
-                "p_holm": p_holm,
-                "verdict": word,
-                "detectable_pp": None if power is None or power > 1 else 100 * power,
-                "advice": advise(estimate, len(both), margin, level, tests, folds) if word == "cannot tell" else None,
-                "note": note(word, bounds, estimate, tests, margin),
-                "method": _method(estimate, len(both), folds is not None),
-                "repeats": len(both),
-                "variance_pp2": _variance(estimate),
-            }
-        )
-    return entries
+        pairs.append(HeadPair(head, both, *_estimate(correct[head], correct[baseline], both, folds)))
+    adjusted = iter(holm([pair.estimate.p for pair in pairs if pair.estimate is not None]))
+    family = Family(
+        margin=margin_pp / 100,
+        confidence=confidence,
+        level=look_level(look, 1 - confidence),
+        next_level=look_level(look + 1, 1 - confidence),
+        tests=sum(pair.estimate is not None for pair in pairs),
+        folds=folds,
+        collapsed=collapsed_seeds({head: _means(seeds) for head, seeds in correct.items()}),
+    )
+    return [
+        {"a": pair.head, "b": baseline}
+        | _compared(pair, correct, baseline, next(adjusted) if pair.estimate else None, family)
+        for pair in pairs
+    ]
+
+
+class HeadPair(NamedTuple):
+    """A head beside the baseline, on the seeds (or folds) that both have."""
+
+    head: str
+    both: list[int]
+    difference: float | None
+    estimate: Estimate | None
+
+
+class Family(NamedTuple):
+    """What all comparisons with the baseline have in common."""
+
+    margin: float
+    confidence: float
+    level: float
+    next_level: float
+    """Of the look that follows advice."""
+    tests: int
+    folds: Mapping[int, tuple[int, int]] | None
+    collapsed: Collapsed
+
+
+def _means(by_seed: Mapping[int, NDArray[Any]]) -> dict[int, float]:
+    return {seed: float(np.mean(values)) for seed, values in by_seed.items()}
+
+
+def _compared(pair: HeadPair, correct: Correct, baseline: str, p_holm: float | None, family: Family) -> dict[str, Any]:
+    estimate, level = pair.estimate, family.level
+    told = estimate if len(pair.both) >= FEWEST_FOR_INTERVAL else None
+    bounds = told.interval(family.confidence) if told else None
+    together = told.interval(1 - level / family.tests) if told else None
+    if bounds == (-1.0, 1.0):  # it excludes no difference
+        bounds = together = None
+    collapsed = [head for head in (pair.head, baseline) if set(family.collapsed.get(head, ())) & set(pair.both)]
+    equivalence = None if estimate is None or collapsed else estimate.equivalence_interval(1 - level)
+    word = verdict(pair.difference, p_holm, family.margin, level, equivalence)
+    power = detectable(told.error, level / family.tests) if told else None
+    by_seed = [_means(correct[pair.head])[seed] - _means(correct[baseline])[seed] for seed in pair.both]
+    tell = word == "cannot tell"
+    return {
+        "difference_pp": _pp(pair.difference),
+        "range_pp": [_pp(min(by_seed)), _pp(max(by_seed))] if by_seed else None,
+        "ci95": _interval_pp(bounds),
+        "ci95_together": _interval_pp(_decided(together, word)),
+        "p": estimate.p if estimate else None,
+        "p_holm": p_holm,
+        "verdict": word,
+        "collapsed": collapsed,
+        "detectable_pp": None if power is None or power > 1 else 100 * power,
+        "advice": _advice(pair, family) if tell else None,
+        "note": note(word, bounds, estimate, family.tests, family.margin, collapsed),
+        "method": _method(estimate, len(pair.both), family.folds is not None),
+        "repeats": len(pair.both),
+        "variance_pp2": _variance(estimate),
+    }
+
+
+def _advice(pair: HeadPair, family: Family) -> str:
+    return advise(pair.estimate, len(pair.both), family.margin, family.next_level, family.tests, family.folds)
+
+
+def _decided(bounds: tuple[float, float] | None, word: str) -> tuple[float, float] | None:
+    """Bounds for all heads together end at 0 where Holm's adjustment, which is stronger than Bonferroni's, decided.
+
+    Source: Guilbaud 2008 (doi 10.1002/bimj.200710449), Strassburger & Bretz 2008 (10.1002/sim.3338).
+    """
+    if bounds is None or word not in ("better", "worse"):
+        return bounds
+    low, high = bounds
+    return (max(low, 0.0), high) if word == "better" else (low, min(high, 0.0))
+
+
+def _pp(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def _interval_pp(bounds: tuple[float, float] | None) -> list[float] | None:
+    return None if bounds is None else [100 * bounds[0], 100 * bounds[1]]
 
 
 def _estimate(

@@ -29,16 +29,18 @@ def sentences(results: dict[str, Any]) -> tuple[str, list[str]]:
         accuracy = 100 * heads[0]["test_accuracy"]["mean"]
         return f"{heads[0]['head']} reaches an accuracy of {accuracy:.1f} %.", ["There is no other head to compare."]
     pairs, margin = results["pairs"], results["settings"]["margin_pp"]
-    details = _details(pairs, baseline, margin)
+    kind = "fold" if results["settings"]["folds"] else "seed"
+    details = [entry["sentence"] for entry in results["collapsed"]] + _details(pairs, baseline, margin, kind)
     for pairs_of, where in (
         (results["shift_pairs"], "On shifted test images"),
         (results.get("localisation_pairs", []), "In localisation (GT-known)"),
     ):
         details += [
-            f"{where}, {pair['a']} is {pair['verdict']} than {baseline}: {_numbers(pair)}." for pair in _apart(pairs_of)
+            f"{where}, {pair['a']} is {pair['verdict']} than {baseline}: {_numbers(pair, pairs_of, kind)}."
+            for pair in _apart(pairs_of)
         ]
     details += (results.get("curve") or {"findings": []})["findings"]
-    return _headline(pairs, baseline, "fold" if results["settings"]["folds"] else "seed"), details
+    return _headline(pairs, baseline, kind), details
 
 
 def _headline(pairs: Sequence[Pair], baseline: str, kind: str) -> str:
@@ -51,7 +53,7 @@ def _headline(pairs: Sequence[Pair], baseline: str, kind: str) -> str:
                 f"{listed(same)} and {baseline} are equivalent.",
                 f"All {len(pairs)} heads are equivalent to {baseline}.",
             )
-        if not any(pair["ci95"] for pair in pairs):
+        if not any(pair["p"] is not None for pair in pairs):
             repeats = max(pair["repeats"] for pair in pairs)
             return f"{count_noun(repeats, kind)} {'is' if repeats == 1 else 'are'} too few to tell the heads apart."
         if len(pairs) == 1:
@@ -76,11 +78,12 @@ def _fitting(named: str, counted: str) -> str:
     return named if len(named) <= SHORT else counted
 
 
-def _details(pairs: Sequence[Pair], baseline: str, margin: float) -> list[str]:
+def _details(pairs: Sequence[Pair], baseline: str, margin: float, kind: str) -> list[str]:
     apart = _apart(pairs)
-    details = [f"{pair['a']}: {_numbers(pair)}." for pair in apart]
+    details = [f"{pair['a']}: {_numbers(pair, pairs, kind)}." for pair in apart]
     if len(apart) == 1:  # the headline has the difference
-        details = [f"The 95 % CI of this difference is {_interval(apart[0])} percentage points."]
+        interval = _interval(apart[0], pairs, kind)
+        details = [f"{interval[0].upper()}{interval[1:]} percentage points."]
     if same := [pair["a"] for pair in pairs if pair["verdict"] == "equivalent"]:
         details.append(f"{listed([*same, baseline])} are equivalent (within ±{margin:g} percentage points).")
     unknown = [pair["a"] for pair in pairs if pair["verdict"] == "cannot tell"]
@@ -96,13 +99,22 @@ def _apart(pairs: Sequence[Pair]) -> list[Pair]:
     return sorted(different, key=lambda pair: -abs(pair["difference_pp"]))
 
 
-def _numbers(pair: Pair) -> str:
-    return f"{signed(pair['difference_pp'])} percentage points (95 % CI {_interval(pair)})"
+def _numbers(pair: Pair, pairs: Sequence[Pair], kind: str) -> str:
+    return f"{signed(pair['difference_pp'])} percentage points ({_interval(pair, pairs, kind)})"
 
 
-def _interval(pair: Pair) -> str:
-    low, high = pair["ci95"]
-    return f"{signed(low)} to {signed(high)}"
+def _interval(pair: Pair, pairs: Sequence[Pair], kind: str) -> str:
+    """How far the difference is known: who reads of the largest difference needs an interval for all of them together.
+
+    >>> _interval(pair, pairs, "seed")
+    '95 % CI for all 4 heads together +1.1 to +7.2'
+    """
+    if pair["ci95_together"] is None:
+        low, high = map(signed, pair["range_pp"])
+        return f"{low} to {high} in {count_noun(pair['repeats'], kind)}: take 5"
+    tested = sum(one["p"] is not None for one in pairs)
+    low, high = map(signed, pair["ci95_together"])
+    return f"95 % CI{f' for all {tested} heads together' if tested > 1 else ''} {low} to {high}"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -44,7 +44,7 @@ COMPARE = FolderKind(
     "compare",
     frozenset({"trials", "kept", "store"}),
     frozenset({"plan.json", "results.json", "results.csv", "predictions.csv", "pictures.npz", "report.html",
-               "scan.json", "scan.txt", "scan.csv", "speed.json", "model.safetensors"}),
+               "scan.json", "scan.txt", "scan.csv", "speed.json", "model.safetensors", "looks.json"}),
     ("trials", LOCK),
     (".store.*.tmp", ".store.*.old"),
 )  # fmt: skip

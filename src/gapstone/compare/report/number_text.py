@@ -18,21 +18,31 @@ def percent(share: float | None, digits: int = 1) -> str:
     return NOTHING if share is None else f"{100 * share:.{digits}f}"
 
 
-def plus_minus(stat: dict[str, Any] | None, scale: float = 100, digits: int = 1) -> str | None:
-    """The 95 % interval of a statistic; None if there is none, or if it has no width because all values are equal.
+def plus_minus(stat: dict[str, Any] | None, scale: float = 100, digits: int = 1, exact: bool = True) -> str | None:
+    """The 95 % interval of a statistic, of two trials their range; None if there is neither, or it has no width.
 
-    >>> plus_minus({"mean": 0.93, "ci95": [0.92, 0.94], "values": [0.92, 0.94]})
+    >>> plus_minus({"mean": 0.93, "ci95": [0.92, 0.94], "values": [0.92, 0.93, 0.94]})
     '± 1.0'
-    >>> plus_minus({"mean": 0.98, "ci95": [0.94, 1.0], "values": [0.96, 1.0]})     # ± 4.0 would be more than all
-    '(94.0 to 100.0)'
+    >>> plus_minus({"mean": 0.98, "ci95": [0.94, 0.99], "values": [0.96, 0.98, 1.0]})     # not as far below as above
+    '(94.0 to 99.0)'
+    >>> plus_minus({"mean": 0.90, "ci95": [0.87, 0.92], "values": [0.89, 0.9, 0.91]}, exact=False)     # the longer side
+    '± 3.0'
+    >>> plus_minus({"mean": 0.98, "ci95": None, "values": [0.96, 1.0]})
+    '[96.0 to 100.0]'
     """
-    if not stat or not stat["ci95"] or stat["ci95"][0] == stat["ci95"][1]:
+    if not stat:
         return None
+    if not stat["ci95"]:
+        two = [scale * value for value in stat["values"]] if len(stat["values"]) == 2 else []
+        return f"[{span(min(two), max(two), digits)}]" if len(set(two)) == 2 else None
     low, high = stat["ci95"]
-    below, above = stat["mean"] - low, high - stat["mean"]
-    if abs(below - above) > 1e-9:
-        return f"({span(scale * low, scale * high, digits)})"
-    return f"± {scale * below:.{digits}f}"
+    if low == high:
+        return None
+    sides = [stat["mean"] - low, high - stat["mean"]]
+    below, above, longer = (f"{scale * distance:.{digits}f}" for distance in (*sides, max(sides)))
+    if below == above or (not exact and stat["mean"] - max(sides) >= 0 and stat["mean"] + max(sides) <= 1):
+        return f"± {longer}"
+    return f"({span(scale * low, scale * high, digits)})"
 
 
 def plain(number: float | None, digits: int = 2) -> str:
@@ -99,10 +109,24 @@ def repeats(settings: dict[str, Any]) -> str:
     return count_noun(settings["folds"], "fold") if settings["folds"] else count_noun(len(settings["seeds"]), "seed")
 
 
-def without_interval(heads: Sequence[dict[str, Any]]) -> bool:
-    """Whether a head has an accuracy, but no interval of it."""
-    accuracies = [head["test_accuracy"] for head in heads]
-    return any(stat["mean"] is not None and plus_minus(stat) is None for stat in accuracies)
+def about_intervals(heads: Sequence[dict[str, Any]], settings: dict[str, Any]) -> str:
+    """What stands beside the accuracies, in sentences.
+
+    >>> about_intervals(heads, {"folds": None, "seeds": [0, 1, 2, 3, 4]})
+    '± or in brackets: 95 % CI of the accuracy for other seeds and other test images of the same kind.'
+    """
+    kind = "fold" if settings["folds"] else "seed"
+    accuracies = [head["test_accuracy"] for head in heads if head["test_accuracy"]["mean"] is not None]
+    sentences = []
+    if any(stat["ci95"] for stat in accuracies):
+        sentences.append(
+            f"± or in brackets: 95 % CI of the accuracy for other {kind}s and other test images of the same kind."
+        )
+    if any(not stat["ci95"] and len(stat["values"]) == 2 for stat in accuracies):
+        sentences.append(f"In square brackets: the two {kind}s; an interval takes 3 or more, better 5.")
+    if any(len(stat["values"]) == 1 for stat in accuracies):
+        sentences.append(f"No ±: one {kind} cannot say how far this accuracy varies; take 5.")
+    return " ".join(sentences)
 
 
 def compared(pair: dict[str, Any]) -> str:
@@ -115,14 +139,16 @@ def compared(pair: dict[str, Any]) -> str:
     if pair["difference_pp"] is None:
         return f"{a} and {b} were not compared."
     difference = f"{signed(pair['difference_pp'])} percentage points"
-    if pair["ci95"] is None:
+    p = p_value(pair["p_holm"])
+    p = f"Holm-adjusted p {p if p.startswith('<') else f'= {p}'}"
+    if pair["ci95"] is not None:
+        interval = f"95 % CI {signed(pair['ci95'][0])} to {signed(pair['ci95'][1])}"
+    elif pair["p"] is not None and pair["range_pp"] is not None:
+        interval = f"{signed(pair['range_pp'][0])} to {signed(pair['range_pp'][1])} in {pair['repeats']} trials each"
+    else:
         return f"{a} and {b}: a difference of {difference} was seen, with too little data for a confidence interval."
     both = {"equivalent": f"{a} and {b} are equivalent", "cannot tell": f"{a} and {b} do not differ detectably"}
-    text = both.get(word, f"{a} is {word} than {b}")
-    low, high = pair["ci95"]
-    p = p_value(pair["p_holm"])
-    p = p if p.startswith("<") else f"= {p}"
-    return f"{text}: {difference} (95 % CI {signed(low)} to {signed(high)}, Holm-adjusted p {p})."
+    return f"{both.get(word, f'{a} is {word} than {b}')}: {difference} ({interval}, {p})."
 
 
 def sensitivity(pairs: Sequence[dict[str, Any]]) -> str:
@@ -131,7 +157,7 @@ def sensitivity(pairs: Sequence[dict[str, Any]]) -> str:
     >>> sensitivity(pairs)
     'True differences of 1.4 to 2.1 percentage points would be detected with a power of 80 %.'
     """
-    tested = [pair for pair in pairs if pair.get("p") is not None]
+    tested = [pair for pair in pairs if pair.get("p") is not None and pair["repeats"] > 2]
     if not tested:
         return ""
     # results of earlier versions may hold differences that two accuracies cannot have

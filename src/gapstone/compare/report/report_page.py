@@ -66,7 +66,6 @@ def fill(
     results = {"shift_pairs": [], "localisation": None, "localisation_pairs": []} | results
     settings, heads = results["settings"], _heads(results)
     created = datetime.fromisoformat(results["created"])
-    accuracies = [head["test_accuracy"] for head in heads]
     forest = partial(_forest, margin=settings["margin_pp"])
     pictures = dict(enumerate(worst))
     page = {
@@ -80,8 +79,7 @@ def fill(
         "localisation_scale": forest(results["localisation_pairs"]),
         "tuned": any(head["localisation"] and head["localisation"]["tuned"] for head in heads),
         "dumbbells": _dumbbells(heads),
-        "some_interval": any(map(number_text.plus_minus, accuracies)),
-        "no_interval": number_text.without_interval(heads),
+        "intervals": number_text.about_intervals(heads, settings),
         "busy": caution(results["heads"]),
         "timing": against(results["heads"], settings["baseline"]),
         "charts": _charts(heads),

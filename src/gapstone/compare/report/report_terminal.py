@@ -61,7 +61,7 @@ def _table(results: dict[str, Any], wide: bool) -> Table:
             short(head["parameters"]).replace(" ", ""),
             *([short(head["head_parameters"]).replace(" ", "")] if wide else []),
             percent(head["train_accuracy"]["mean"]),
-            _beside(percent(test["mean"]), plus_minus(test), wide),
+            _beside(percent(test["mean"]), plus_minus(test, exact=wide), wide),
             percent(head["generalisation_gap"]["mean"]),
             *([percent(head["shift_accuracy"]["mean"])] if moved else []),
             *([number_text.plain(head["ece"]["mean"], 3)] if wide else []),
@@ -81,10 +81,8 @@ def _explain(results: dict[str, Any], console: Console) -> None:
     repeats = number_text.repeats(results["settings"])
     images = count_noun(results["data"]["test"], "test image")
     text = f"Accuracies in %, means over {repeats}; {images}. "
-    if any(head["test_accuracy"]["ci95"] for head in results["heads"]):
-        text += f"± or in brackets: 95 % CI over {repeats}, on these {images}. "
-    if number_text.without_interval(results["heads"]):
-        text += f"No ±: {repeats} cannot say how far this accuracy varies. "
+    if intervals := number_text.about_intervals(results["heads"], results["settings"]):
+        text += f"{intervals} "
     text += "overfit: train − test, in percentage points. "
     if _moved(results):
         text += "shift: test images moved by a few pixels. "

@@ -71,7 +71,7 @@ def test_it_counts_what_it_leaves_out(run):
 def test_results_hold_every_documented_key(run):
     _, results = run
     top, per_head = (part for part in SCHEMA.partition("`heads[]`:")[::2])
-    assert set(results) == keys(top[top.index("schema 2") :])
+    assert set(results) == keys(top[top.index("schema 3") :])
     head_keys = set(results["heads"][0])
     assert head_keys == keys(per_head)
     documented = set(re.findall(r"`(\w+)`", SCHEMA))
@@ -163,6 +163,8 @@ def test_more_seeds_and_heads_train_only_what_is_new(folder, run, tmp_path):
     shared = {trial["id"]: trial for trial in again["trials"]}
     assert len(shared) == 6
     assert len(before.keys() & shared.keys()) == 4
+    assert (results["settings"]["look"], again["settings"]["look"]) == (1, 2)
+    assert again["remarks"][0].startswith("These test images have been compared 2 times in this folder")
     for trial in results["trials"]:
         assert (out / "trials" / trial["id"]).stat().st_mtime_ns == before[trial["id"]], "it was trained again"
         if trial["id"] in shared:
@@ -238,24 +240,34 @@ def test_wrong_requests_end_before_anything_is_done(folder, tmp_path):
 def test_verdict_in_words():
     def results(moved=(), **verdicts):
         pairs = [
-            {"a": a, "b": "gap", "difference_pp": d, "ci95": [d - 1, d + 1], "verdict": v}
+            {
+                "a": a,
+                "b": "gap",
+                "difference_pp": d,
+                "ci95": [d - 1, d + 1],
+                "ci95_together": [d - 2, d + 2],
+                "p": 0.01,
+                "range_pp": [d - 0.1, d + 0.1],
+                "verdict": v,
+                "repeats": 5,
+            }
             for a, (d, v) in verdicts.items()
         ]
         heads = [{"head": h, "test_accuracy": {"mean": 0.9}} for h in ("gap", *verdicts)]
         settings = {"baseline": "gap", "margin_pp": 0.5, "folds": None}
-        return {"heads": heads, "pairs": pairs, "shift_pairs": moved, "settings": settings}
+        return {"heads": heads, "pairs": pairs, "shift_pairs": moved, "settings": settings, "collapsed": []}
 
     assert sentences(results(fc=(-4.0, "worse"), gmp=(2.5, "better"))) == (
         "gmp is better than gap, fc is worse.",
         [
-            "fc: −4.0 percentage points (95 % CI −5.0 to −3.0).",
-            "gmp: +2.5 percentage points (95 % CI +1.5 to +3.5).",
+            "fc: −4.0 percentage points (95 % CI −6.0 to −2.0, for both heads together).",
+            "gmp: +2.5 percentage points (95 % CI +0.5 to +4.5, for both heads together).",
         ],
     )
     assert sentences(results(fc=(-4.0, "worse"), gmp=(0.1, "cannot tell"))) == (
         "fc is worse than gap: −4.0 percentage points.",
         [
-            "The 95 % CI of this difference is −5.0 to −3.0 percentage points.",
+            "This difference: 95 % CI −6.0 to −2.0, for both heads together.",
             "gmp does not differ detectably from gap.",
         ],
     )
@@ -269,10 +281,15 @@ def test_verdict_in_words():
     assert sentences(results()) == ("gap reaches an accuracy of 90.0 %.", ["There is no other head to compare."])
     moved = results(fc=(-9.0, "worse"))["pairs"]
     assert sentences(results(moved, fc=(0.1, "cannot tell")))[1] == [
-        "On shifted test images, fc is worse than gap: −9.0 percentage points (95 % CI −10.0 to −8.0)."
+        "On shifted test images, fc is worse than gap: −9.0 percentage points (95 % CI −11.0 to −7.0)."
     ]
+    two = results(fc=(-4.0, "worse"))
+    two["pairs"][0] |= {"ci95": None, "ci95_together": None, "repeats": 2}
+    assert sentences(two)[1] == ["This difference: −4.1 to −3.9 in 2 seeds: take 5."]
+    two["collapsed"] = [{"sentence": "fc, seed 1, collapsed: 11.0 % where …"}]
+    assert sentences(two)[1][0].startswith("fc, seed 1, collapsed")
     one = results(fc=(-4.0, "cannot tell"))
-    one["pairs"][0] |= {"ci95": None, "repeats": 1}
+    one["pairs"][0] |= {"ci95": None, "p": None, "repeats": 1}
     assert sentences(one)[0] == "1 seed is too few to tell the heads apart."
     # short, however many heads there are
     many = results(**{f"fc_{i}": (-4.0 - i, "worse") for i in range(9)}, gmp=(2.5, "better"))

@@ -54,12 +54,12 @@ def said(look: int, confidence: float) -> str | None:
     """A sentence on a look that is not the first.
 
     >>> said(2, 0.95)
-    'These test images have been compared 2 times in this folder: verdicts are made at 1.2 % instead of 5 %, so that …'
+    'These test images have been compared 2 times in this folder: verdicts are made at 1.25 % instead of 5 %, so that …'
     """
     if look == 1:
         return None
     first, now = (100 * look_level(number, 1 - confidence) for number in (1, look))
     return (
-        f"These test images have been compared {look} times in this folder: verdicts are made at {now:.2g} % instead "
-        f"of {first:.2g} %, so that looking again does not make findings."
+        f"These test images have been compared {look} times in this folder: verdicts are made at {now:.3g} % instead "
+        f"of {first:.3g} %, so that looking again does not make findings."
     )

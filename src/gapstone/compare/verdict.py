@@ -15,7 +15,7 @@ def sentences(results: dict[str, Any]) -> tuple[str, list[str]]:
     """A headline, and sentences on each head that differs from the baseline, the largest difference first.
 
     >>> sentences(results)
-    ('fc is worse than gap: −4.1 percentage points.', ['The 95 % CI of this difference is −6.2 to −2.0 …'])
+    ('fc is worse than gap: −4.1 percentage points.', ['This difference: 95 % CI −6.2 to −2.0.'])
     """
     heads = [head for head in results["heads"] if head["test_accuracy"]["mean"] is not None]
     baseline = results["settings"]["baseline"]
@@ -82,8 +82,7 @@ def _details(pairs: Sequence[Pair], baseline: str, margin: float, kind: str) -> 
     apart = _apart(pairs)
     details = [f"{pair['a']}: {_numbers(pair, pairs, kind)}." for pair in apart]
     if len(apart) == 1:  # the headline has the difference
-        interval = _interval(apart[0], pairs, kind)
-        details = [f"{interval[0].upper()}{interval[1:]} percentage points."]
+        details = [f"This difference: {_interval(apart[0], pairs, kind)}."]
     if same := [pair["a"] for pair in pairs if pair["verdict"] == "equivalent"]:
         details.append(f"{listed([*same, baseline])} are equivalent (within ±{margin:g} percentage points).")
     unknown = [pair["a"] for pair in pairs if pair["verdict"] == "cannot tell"]
@@ -107,14 +106,17 @@ def _interval(pair: Pair, pairs: Sequence[Pair], kind: str) -> str:
     """How far the difference is known: who reads of the largest difference needs an interval for all of them together.
 
     >>> _interval(pair, pairs, "seed")
-    '95 % CI for all 4 heads together +1.1 to +7.2'
+    '95 % CI +1.1 to +7.2, for all 4 heads together'
     """
     if pair["ci95_together"] is None:
         low, high = map(signed, pair["range_pp"])
         return f"{low} to {high} in {count_noun(pair['repeats'], kind)}: take 5"
     tested = sum(one["p"] is not None for one in pairs)
     low, high = map(signed, pair["ci95_together"])
-    return f"95 % CI{f' for all {tested} heads together' if tested > 1 else ''} {low} to {high}"
+    together = (
+        "" if tested == 1 else ", for both heads together" if tested == 2 else f", for all {tested} heads together"
+    )
+    return f"95 % CI {low} to {high}{together}"
 
 
 def listed(names: Sequence[str]) -> str:

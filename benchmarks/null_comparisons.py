@@ -29,8 +29,8 @@ from gapstone.compare.feature_cache import FeatureCache
 from gapstone.compare.feature_pass import run_feature_pass
 from gapstone.compare.labelled_subset import labelled_subset
 from gapstone.compare.plan import CompareRequest, ComparisonPlan, plan_comparison
-from gapstone.compare.statistics import compare_pairs
 from gapstone.compare.trials import Trial, train_on_cache
+from gapstone.statistics.compare_pairs import compare_pairs
 from gapstone.training.loop import make_repeatable
 from gapstone.training.training_data import TrainOptions
 

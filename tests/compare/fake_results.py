@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from gapstone.compare.calibration import calibration
-from gapstone.compare.collapsed_seeds import collapses
 from gapstone.compare.gather_results import SCHEMA
 from gapstone.compare.remarks import remarks
-from gapstone.compare.statistics import compare_pairs, interval, share_stat
 from gapstone.compare.verdict import sentences
+from gapstone.statistics.calibration import calibration
+from gapstone.statistics.collapsed_seeds import collapses
+from gapstone.statistics.compare_pairs import compare_pairs, interval, share_stat
 from gapstone.storage.sealed_json import digests, write_sealed
 
 ACCURACY = {"gap": 0.93, "gmp": 0.925, "nin": 0.935, "fc": 0.885, "fc:dropout=0.5": 0.9, "gem": 0.932}

@@ -9,10 +9,13 @@ import pytest
 import torch
 from scipy import stats
 
-from gapstone.compare import difference, gather_results, trial_measures
+from gapstone.compare import gather_results, trial_measures
 from gapstone.compare import verdict as verdicts
-from gapstone.compare.calibration import calibration
-from gapstone.compare.difference import (
+from gapstone.compare.finished_trials import FinishedTrial
+from gapstone.statistics import difference
+from gapstone.statistics.calibration import calibration
+from gapstone.statistics.compare_pairs import compare_pairs, holm, interval, verdict
+from gapstone.statistics.difference import (
     AGREEMENT,
     EQUIVALENCE_AGREEMENT,
     Components,
@@ -21,9 +24,16 @@ from gapstone.compare.difference import (
     corrected_t,
     crossed,
 )
-from gapstone.compare.finished_trials import FinishedTrial
-from gapstone.compare.sample_size import MOST_IMAGES, POWER, Need, advise, detectable, minimum_detectable, needs, note
-from gapstone.compare.statistics import compare_pairs, holm, interval, verdict
+from gapstone.statistics.sample_size import (
+    MOST_IMAGES,
+    POWER,
+    Need,
+    advise,
+    detectable,
+    minimum_detectable,
+    needs,
+    note,
+)
 
 
 def estimate(value: float, seeds: int, images: int, **parts: float) -> Estimate:

@@ -13,9 +13,9 @@ from gapstone.compare.finished_trials import by_head, missing
 from gapstone.compare.labelled_subset import labelled_subset
 from gapstone.compare.learning_curve import curve_results, labelled, overtaking, parse_curve
 from gapstone.compare.plan import CompareRequest, plan_comparison
-from gapstone.compare.statistics import compare_pairs, holm
 from gapstone.compare.trials import read, run
 from gapstone.console.progress import Bars, duration
+from gapstone.statistics.compare_pairs import compare_pairs, holm
 from gapstone.training.training_data import TrainOptions
 from tests.compare.small_comparison import planned_comparison
 

@@ -53,7 +53,7 @@ SETUP = {
     "file_metadata": "from gapstone import open_model",
     "accelerate": "import torchvision",
     "accelerated": "import torchvision",
-    "advise": "from gapstone.compare.difference import crossed; rng = np.random.default_rng(0); "
+    "advise": "from gapstone.statistics.difference import crossed; rng = np.random.default_rng(0); "
     "gap, fc = rng.random((5, 500)) < 0.93, rng.random((5, 500)) < 0.918",
     "check_pool": "from dataclasses import replace; from tests.testing.own_pools import HARMONIC; "
     "harmonic = replace(HARMONIC, name='mine')",

@@ -16,18 +16,18 @@ import gapstone
 from gapstone.compare import looks as look_counts
 from gapstone.compare import result_files
 from gapstone.compare.boxed_images import among
-from gapstone.compare.collapsed_seeds import collapses
 from gapstone.compare.finished_trials import FinishedTrial, by_head, read_finished
 from gapstone.compare.learning_curve import curve_results, labelled
 from gapstone.compare.map_localisation import SCORES, baselines
 from gapstone.compare.plan import ComparisonPlan
 from gapstone.compare.remarks import remarks
-from gapstone.compare.statistics import compare_pairs, interval, share_stat
 from gapstone.compare.trials import Trial
 from gapstone.compare.verdict import sentences
 from gapstone.heads import parse
 from gapstone.images.cropping import cropping_note
 from gapstone.runtime.environment import installed, processor
+from gapstone.statistics.collapsed_seeds import collapses
+from gapstone.statistics.compare_pairs import compare_pairs, interval, share_stat
 from gapstone.storage.sealed_json import digests, write_sealed
 
 SCHEMA = 3

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.compare.difference import FEWEST_FOR_INTERVAL, Estimate, crossed
 from gapstone.compare.labelled_subset import labelled_subset
-from gapstone.compare.statistics import holm, share_stat, verdict
 from gapstone.compare.trials import Trial
 from gapstone.compare.tuning import tuned
 from gapstone.console.formatting import signed
+from gapstone.statistics.compare_pairs import holm, share_stat, verdict
+from gapstone.statistics.difference import FEWEST_FOR_INTERVAL, Estimate, crossed
 from gapstone.training.training_data import TrainingPlan, TrainOptions
 
 Right = Mapping[str, Mapping[int, NDArray[Any]]]
@@ -79,7 +79,7 @@ def curve_results(
         points: (images of each class, None for all; labelled images).
         right: of each point.
         baseline: the head that all others are compared with.
-        margin_pp: as `gapstone.compare.statistics.compare_pairs`.
+        margin_pp: as `gapstone.statistics.compare_pairs.compare_pairs`.
         confidence: likewise.
     """
     heads = list(right[-1])

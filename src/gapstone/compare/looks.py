@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gapstone.compare.plan import ComparisonPlan
-from gapstone.compare.statistics import look_level
+from gapstone.statistics.compare_pairs import look_level
 from gapstone.storage.sealed_json import DamagedError, read_sealed, write_sealed
 
 FILE = "looks.json"

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from gapstone.compare import trial_measures
 from gapstone.compare.boxed_images import BoxedImages
-from gapstone.compare.calibration import calibration
 from gapstone.compare.feature_cache import CachedPredictor, FeatureCache
 from gapstone.compare.map_localisation import localisation
 from gapstone.compare.predictor import ModelPredictor, Predictor
@@ -30,6 +29,7 @@ from gapstone.images.load import VERSION as LOADER
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.backbone_weights import digest, read_weights
 from gapstone.models.classifier import Classifier
+from gapstone.statistics.calibration import calibration
 from gapstone.storage.atomic import remove, sync_folder, write_atomic
 from gapstone.storage.sealed_json import DamagedError, digests, read_sealed, read_vouched, write_sealed
 from gapstone.training.loop import History, Rows, TrainSettings, make_repeatable, seeded, train

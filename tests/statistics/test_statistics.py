@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import expit
 
-from gapstone.compare.calibration import calibration
-from gapstone.compare.collapsed_seeds import collapsed_seeds, collapses
-from gapstone.compare.difference import Components, ErrorDistribution, corrected_t, crossed, mean_squares
 from gapstone.compare.report.number_text import compared
-from gapstone.compare.sample_size import minimum_detectable, needs
-from gapstone.compare.statistics import compare_pairs, holm, interval, look_level, share_interval, verdict
+from gapstone.statistics.calibration import calibration
+from gapstone.statistics.collapsed_seeds import collapsed_seeds, collapses
+from gapstone.statistics.compare_pairs import compare_pairs, holm, interval, look_level, share_interval, verdict
+from gapstone.statistics.difference import Components, ErrorDistribution, corrected_t, crossed, mean_squares
+from gapstone.statistics.sample_size import minimum_detectable, needs
 
 # --- oracles
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from gapstone.compare.collapsed_seeds import Collapsed, collapsed_seeds
-from gapstone.compare.difference import AGREEMENT, FEWEST_FOR_INTERVAL, Estimate, corrected_t, crossed
-from gapstone.compare.sample_size import advise, detectable, note
 from gapstone.console.formatting import count_noun
+from gapstone.statistics.collapsed_seeds import Collapsed, collapsed_seeds
+from gapstone.statistics.difference import AGREEMENT, FEWEST_FOR_INTERVAL, Estimate, corrected_t, crossed
+from gapstone.statistics.sample_size import advise, detectable, note
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from scipy import stats
 
-from gapstone.compare.difference import (
+from gapstone.console.formatting import count_noun
+from gapstone.statistics.difference import (
     CAUTION,
     EQUIVALENCE_AGREEMENT,
     FEWEST_FOR_EQUIVALENCE,
@@ -18,7 +19,6 @@ from gapstone.compare.difference import (
     ErrorDistribution,
     Estimate,
 )
-from gapstone.console.formatting import count_noun
 
 POWER = 0.8
 FEW_SEEDS = 30  # with more seeds, more images are the better use of the time

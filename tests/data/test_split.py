@@ -10,7 +10,7 @@ import pytest
 from gapstone.data.image_info import ImageInfo
 from gapstone.data.scan import Scan
 from gapstone.data.sources import Item, Source
-from gapstone.data.split import DataSplit, DataSplitError, carve_validation, folds, split
+from gapstone.data.split import DataSplit, DataSplitError, _by_content, carve_validation, folds, split
 
 
 def made(
@@ -51,8 +51,49 @@ def test_shares_hold_in_every_class() -> None:
     source, found = made(LABELS)
     s = split(source, found)
     assert np.array_equal(whole(s), np.arange(160))
-    assert np.bincount(source.labels[s.test]).tolist() == [20, 10, 2]
-    assert np.bincount(source.labels[s.validation]).tolist() == [8, 4, 1]
+    tested, left = np.bincount(source.labels[s.test]), np.bincount(source.labels) - np.bincount(source.labels[s.test])
+    assert abs(tested - [20, 10, 2]).tolist() <= [12, 9, 4]  # three standard deviations of a binomial number
+    assert min(tested) > 0
+    assert np.bincount(source.labels[s.validation]).tolist() == np.round(0.1 * left).astype(int).tolist()
+
+
+def test_test_images_are_a_fifth_on_average() -> None:
+    source, found = made([0] * 20_000 + [1] * 20_000)
+    tested = np.bincount(source.labels[split(source, found).test])
+    assert abs(tested - 4000).max() < 4 * np.sqrt(20_000 * 0.16)
+    half = np.bincount(source.labels[split(source, found, test_share=0.5).test])
+    assert abs(half - 10_000).max() < 4 * np.sqrt(20_000 * 0.25)
+
+
+def test_more_images_leave_the_test_images_where_they_are() -> None:
+    """New ones between the old ones, in new classes, as copies of old ones; and images that go."""
+    labels = [i % 3 for i in range(300)]
+    before, scanned = made(labels)
+    first = {scanned.facts[i].sha256 for i in split(before, scanned).test.tolist()}
+    more, found = made([0] * 200 + labels + [3] * 50)
+    names = [f"new {i}" for i in range(200)] + [str(i) for i in range(300)] + [f"later {i}" for i in range(50)]
+    found = replace(found, facts=tuple(replace(f, sha256=s) for f, s in zip(found.facts, names, strict=True)))
+    tested = {names[i] for i in split(more, found).test.tolist()}
+    assert {name for name in tested if name.isdigit()} == first
+    fewer, part = made(labels[:150])
+    assert {part.facts[i].sha256 for i in split(fewer, part).test.tolist()} == {s for s in first if int(s) < 150}
+    # a copy of a test image, to the byte, joins it
+    image = int(min(first, key=int))
+    copied, both = made([*labels, labels[image]], [*range(300), image])
+    both = replace(both, facts=(*both.facts[:-1], both.facts[image]))
+    assert [both.facts[i].sha256 for i in split(copied, both).test.tolist()] == [*sorted(first, key=int), str(image)]
+
+
+def test_a_small_class_is_tested_and_trained_on() -> None:
+    for shift in range(40):
+        labels = [0] * 50 + [1] * 2 + [2] * 3
+        source, found = made(labels)
+        found = replace(found, facts=tuple(replace(f, sha256=f"{shift} {f.sha256}") for f in found.facts))
+        for share in (0.2, 0.9):
+            rest, part = _by_content(np.arange(55), source.labels, found.group, found, share)
+            for indices in (rest, part):
+                assert np.bincount(source.labels[indices], minlength=3).min() > 0
+            assert sorted([*rest, *part]) == list(range(55))
 
 
 def test_the_test_set_is_locked_and_validation_follows_the_seed() -> None:
@@ -114,10 +155,12 @@ def test_copies_of_held_out_images_leave_train() -> None:
 def test_only_train_is_given() -> None:
     source, found = made(LABELS, None, ["train"] * 160)
     s = split(source, found)
-    assert np.bincount(source.labels[s.test]).tolist() == [20, 10, 2]
+    assert np.array_equal(s.test, split(*made(LABELS)).test)
+    tested, checked = len(s.test), len(s.validation)
     assert s.described == (
-        "all images are given as train: 32 of 160 images (20 %) chosen once, from each class, as the locked test set; "
-        "13 of the other 128 images (10 %) for validation, chosen anew for each seed"
+        f"all images are given as train: {tested} of 160 images ({100 * tested / 160:.0f} %) chosen by their content "
+        f"as the locked test set; {checked} of the other {160 - tested} images (10 %) for validation, chosen anew for "
+        f"each seed"
     )
 
 
@@ -166,7 +209,7 @@ def test_duplicates_kept_or_dropped() -> None:
     groups = [i // 2 for i in range(160)]
     source, found = made(LABELS, groups)
     kept = split(source, found, duplicates="keep")
-    assert np.bincount(source.labels[kept.test]).tolist() == [20, 10, 2]
+    assert np.array_equal(kept.test, split(*made(LABELS)).test)
     assert "count as any other image, as asked" in kept.described
     dropped = split(source, found, duplicates="drop")
     assert whole(dropped).tolist() == list(range(0, 160, 2))

@@ -1,9 +1,11 @@
 """`split` chooses the images to train on, to validate and to test, in proportion to the classes.
 
-The test set does not depend on a trial's seed: it is chosen once (by TEST_SEED) or given. Duplicates stay on one side,
-because an image in train and test tests memorisation. The validation images are chosen from train for each seed.
+The test set does not depend on a trial's seed: it is given, or chosen by a hash of each image's content, so that more
+images tomorrow leave today's test images where they are. Duplicates stay on one side, because an image in train and
+test tests memorisation. The validation images are chosen from train for each seed.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -52,14 +54,15 @@ def split(
     ```python
     s = split(source, scan(source), seed=3)
     len(s.train), len(s.validation), len(s.test)      # (1293, 144, 360)
-    s.described                                       # '360 of 1,797 images (20 %) chosen once, from each class, …'
+    s.described                                       # '360 of 1,797 images (20 %) chosen by their content as the …'
     ```
 
     If the source gives test images, they are the test set; if it gives train and val, val is the test set; otherwise a
     test set is chosen from the images.
 
-    Only the validation images depend on `seed`. The shares are of each class. At most `limit` images are trained on
-    (including validation), and as many tested.
+    Only the validation images depend on `seed`. The shares are of each class: of validation images nearly exact, of
+    test images on average, as each is chosen by its own content and not by how many others there are. At most `limit`
+    images are trained on (including validation), and as many tested.
 
     Raises:
         DataSplitError: a class has too few images.
@@ -70,9 +73,9 @@ def split(
     train, given_validation, test, described = _given(source, usable)
     if test is None:
         total = len(train)
-        train, test = _carve(train, labels, groups, test_share, TEST_SEED)
+        train, test = _by_content(train, labels, groups, scan, test_share)
         _check_classes(source, labels, groups, train, test, at_least=1, tested=True)
-        described += f"{len(test):,} of {_share(len(test), total)} chosen once, from each class, as the locked test set"
+        described += f"{len(test):,} of {_share(len(test), total)} chosen by their content as the locked test set"
         described += _share_note(len(test), total, test_share, groups)
     held = test if given_validation is None else np.concatenate([test, given_validation])
     exact = _exact(scan) if duplicates == "group" else groups
@@ -289,6 +292,43 @@ def _carve(
     part = [members[g] for g in range(len(members)) if chosen[g]]
     rest = [members[g] for g in range(len(members)) if not chosen[g]]
     return _joined(rest), _joined(part)
+
+
+def _by_content(
+    indices: Indices, labels: NDArray[np.integer], groups: NDArray[np.integer], scan: Scan, share: float
+) -> tuple[Indices, Indices]:
+    """(rest, part): each group is in part if a number that follows from its content, uniform in 0…1, is below `share`.
+
+    So a group's place does not depend on the other images, with these exceptions: a near duplicate that is added may
+    change its group's number; a group that alone is more than a class's share stays in the rest; a class of which no
+    group would be in part gives the one with the smallest number, and a class of which none would be in the rest keeps
+    that with the largest.
+    """
+    members = _members(indices, groups)
+    number = np.array([_uniform(min(scan.facts[i].sha256 for i in group.tolist())) for group in members])
+    total = _count(labels[indices], int(labels.max()) + 1)
+    target = np.maximum(np.round(total * share), 1)
+    counts = [np.bincount(labels[group], minlength=len(total)) for group in members]
+    small = np.array([bool(np.all(count <= target)) for count in counts])
+    chosen = small & (number < share)
+    for k in np.flatnonzero(total >= 2).tolist():
+        of_class = [g for g in range(len(members)) if counts[g][k]]
+        if len(of_class) < 2:
+            continue
+        if not chosen[of_class].any():
+            chosen[min(of_class, key=lambda g: (not small[g], 0 if small[g] else len(members[g]), number[g]))] = True
+        elif chosen[of_class].all():
+            chosen[max(of_class, key=lambda g: number[g])] = False
+    parts = (
+        [group for group, c in zip(members, chosen.tolist(), strict=True) if c == wanted] for wanted in (False, True)
+    )
+    rest, part = (_joined(part) for part in parts)
+    return rest, part
+
+
+def _uniform(sha256: str) -> float:
+    """A number in 0…1 that follows from an image's hash; not the hash itself, by which others may have split, too."""
+    return int.from_bytes(hashlib.sha256(f"{TEST_SEED} {sha256}".encode()).digest()[:8]) / 2**64
 
 
 def _folds(indices: Indices, labels: NDArray[np.integer], groups: NDArray[np.integer], k: int) -> Indices:

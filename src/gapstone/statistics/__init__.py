@@ -1,0 +1,1 @@
+"""Compare accuracies on the same test images: differences, intervals, verdicts, and what would decide."""

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 from scipy.optimize import brentq
 
 AGREEMENT = 2.0
@@ -55,7 +55,8 @@ class ErrorDistribution:
             return 1.0
         point, weight = _chi_squared(self.repeats - 1)
         spread = np.sqrt(self.by_repeat**2 / point + self.by_image**2)
-        return min(1.0, float(weight @ (2 * stats.t.sf(abs(distance) / spread, max(self.images - 1, 1)))))
+        # stdtr: a tenth of the time of stats.t.sf, and a plan asks some thousand times
+        return min(1.0, float(weight @ (2 * special.stdtr(max(self.images - 1, 1), -abs(distance) / spread))))
 
     def quantile(self, level: float) -> float:
         """The distance that the error exceeds, in either direction, with probability `level`."""

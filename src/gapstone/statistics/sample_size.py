@@ -4,7 +4,9 @@ The variance components of a finished comparison predict the error of a larger o
 limit (`Estimate.cautious`). Plans aim at fixed differences: the one that was seen is as uncertain as the verdict.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import sqrt
 from typing import NamedTuple
 
 from scipy import stats
@@ -99,23 +101,23 @@ def _seeds_and_images(
 
     repeats, tested = estimate.error.repeats, estimate.error.images
     least = FEWEST_FOR_EQUIVALENCE if equal else FEWEST_FOR_INTERVAL
-    if enough(MOST_SEEDS, tested):  # more seeds alone may do: no number of seeds mends too few images
-        for seeds in range(max(repeats + 1, least), FEW_SEEDS + 1):
-            if enough(seeds, tested):
-                return seeds, tested
+    fewest = max(repeats + 1, least)
+    if fewest <= FEW_SEEDS and enough(FEW_SEEDS, tested):
+        return _first(lambda seeds: enough(seeds, tested), fewest, FEW_SEEDS), tested
     for seeds in sorted({max(repeats, 5), 10, 20, 30, 50}):  # with fewer than 5 the spread is too uncertain
         if seeds >= repeats and enough(seeds, MOST_IMAGES):
-            if enough(seeds, tested):
-                return seeds, tested
-            low, high = tested, MOST_IMAGES
-            while high - low > 1:
-                middle = (low + high) // 2
-                low, high = (low, middle) if enough(seeds, middle) else (middle, high)
-            return seeds, high
+            return seeds, _first(partial(enough, seeds), tested, MOST_IMAGES)
     return None, None
 
 
-MOST_SEEDS = 10**6
+def _first(enough: Callable[[int], bool], low: int, high: int) -> int:
+    """The smallest number from `low` to `high` that is enough; `high` is, and so is all above one that is."""
+    if enough(low):
+        return low
+    while high - low > 1:
+        middle = min(max(round(sqrt(low * high)), low + 1), high - 1)
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 def _images_of_folds(

@@ -170,7 +170,7 @@ CEILINGS = {
     "pools": 600,
     "regions": 400,
     "workers": 400,
-    "statistics": 550,
+    "statistics": 570,
     "storage": 700,
     "runtime": 400,
     "console": 300,

@@ -15,6 +15,7 @@ from gapstone.compare.verdict import sentences
 from gapstone.statistics.calibration import calibration
 from gapstone.statistics.collapsed_seeds import collapses
 from gapstone.statistics.compare_pairs import compare_pairs, interval, share_stat
+from gapstone.statistics.metrics import METRICS
 from gapstone.storage.sealed_json import digests, write_sealed
 
 ACCURACY = {"gap": 0.93, "gmp": 0.925, "nin": 0.935, "fc": 0.885, "fc:dropout=0.5": 0.9, "gem": 0.932}
@@ -128,6 +129,17 @@ def _head(
     }
     entry |= {key: _stat(numbers) for key, numbers in values.items()}
     entry["test_accuracy"] = share_stat({seed: z.argmax(1) == labels for seed, z in logits.items()})
+    entry["metrics"], entry["recall"] = {}, None
+    if logits:
+        entry["metrics"] = {
+            name: share_stat({seed: metric.values(labels, z.argmax(1)) for seed, z in logits.items()})
+            for name, metric in METRICS.items()
+        }
+        entry["recall"] = [
+            share_stat({seed: (z.argmax(1) == k)[labels == k] for seed, z in logits.items()})
+            | {"images": int((labels == k).sum())}
+            for k in range(classes)
+        ]
     if not test:
         nothing = dict.fromkeys(("parameters", "head_parameters", "macs", "input", "ms_per_image"))
         return entry | nothing | dict.fromkeys(("shift", "sizes", "reliability", "confusion")) | {"curves": []}
@@ -215,6 +227,7 @@ def _settings(heads: Sequence[str], seeds: int) -> dict[str, Any]:
         "optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 0.0005, "tuning": None,
         "augment": "mirrored half of the time, moved by up to 4 px", "precision": "float32", "threads": 1,
         "workers": 2, "device": "cpu", "margin_pp": 0.5, "confidence": 0.95, "look": 1,
+        "metric": "accuracy", "metric_words": "accuracy",
     }  # fmt: skip
 
 

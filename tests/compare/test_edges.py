@@ -17,7 +17,7 @@ from gapstone.statistics.calibration import calibration
 from gapstone.statistics.compare_pairs import compare_pairs, holm, interval, verdict
 from gapstone.statistics.difference import (
     AGREEMENT,
-    EQUIVALENCE_AGREEMENT,
+    FOR_EQUIVALENCE,
     Components,
     ErrorDistribution,
     Estimate,
@@ -114,7 +114,7 @@ def test_equivalence_is_asked_at_the_full_level():
     assert one.images == 5000
     assert one.seeds is not None
     for seeds, enough in ((one.seeds, True), (one.seeds - 1, False)):
-        error = seen.cautious().error(seeds, 5000, EQUIVALENCE_AGREEMENT)
+        error = seen.cautious().error(seeds, 5000, FOR_EQUIVALENCE)
         # the interval lies within ±0.5 for 80 % of the differences that such a comparison of equal heads may show
         assert (error.quantile(0.05) + error.quantile(0.2) <= 0.005) == enough
 
@@ -243,8 +243,8 @@ def test_a_component_that_comes_out_negative_counts_as_none():
 
 
 def test_doubt_of_a_negative_component_is_that_of_none():
-    assert difference._by_image(-1.0, 10) == difference._by_image(0.0, 10) == pytest.approx(np.sqrt(2) / 12)
-    assert difference._by_image(0.5, 10) == pytest.approx(np.sqrt(0.05 + 2 / 144))
+    assert difference._by_image(-1.0, 10, 2) == difference._by_image(0.0, 10, 2) == pytest.approx(np.sqrt(2) / 12)
+    assert difference._by_image(0.5, 10, 2) == pytest.approx(np.sqrt(0.05 + 2 / 144))
     error = Components(0.02, 0.5, 0.1).error(4, 10)
     assert error.by_repeat == pytest.approx(np.sqrt(0.02 / 4 + 0.1 / 40))
     assert (error.repeats, error.images) == (4, 10)
@@ -391,7 +391,7 @@ def pair(a: str, said: str, points: float | None) -> dict[str, Any]:
 
 def results_of(pairs=(), shifted=(), **accuracy: float | None) -> dict[str, Any]:
     heads = [{"head": name, "test_accuracy": {"mean": mean}} for name, mean in accuracy.items()]
-    settings = {"baseline": "fc", "margin_pp": 0.5, "folds": None}
+    settings = {"baseline": "fc", "margin_pp": 0.5, "folds": None, "metric": "accuracy", "metric_words": "accuracy"}
     shared = {"settings": settings, "collapsed": []}
     return {"heads": heads, "pairs": list(pairs), "shift_pairs": list(shifted)} | shared
 
@@ -477,7 +477,8 @@ def test_a_head_of_which_no_trial_finished_and_one_of_which_two_did():
     trials = [SimpleNamespace(id="0", seed=0, head="gap"), SimpleNamespace(id="1", seed=1, head="fc")]
     store = SimpleNamespace(labels=np.ones(10, int))
     request = SimpleNamespace(folds=None)
-    plan: Any = SimpleNamespace(trials=trials, request=request, prepared=SimpleNamespace(store=store))
+    prepared = SimpleNamespace(store=store, labels=("no", "yes"))
+    plan: Any = SimpleNamespace(trials=trials, request=request, prepared=prepared)
     none = gather_results._head(plan, "gap", [], {"0": "killed", "1": "full"}, None)
     assert none["failed"] == [{"seed": 0, "reason": "killed"}]
     for key in ("input", "parameters", "shift", "sizes", "reliability", "confusion", "localisation"):
@@ -488,6 +489,9 @@ def test_a_head_of_which_no_trial_finished_and_one_of_which_two_did():
     assert two["failed"] == []
     assert (two["input"], two["parameters"], two["ms_per_image"]) == ("any", 7, {"cpu": 1.0})
     assert two["test_accuracy"]["mean"] == pytest.approx(0.7)
+    assert two["metrics"]["accuracy"] == two["test_accuracy"]
+    assert two["metrics"]["balanced_accuracy"]["values"] == pytest.approx([0.8, 0.6])  # all are of one class
+    assert [(recall["images"], recall["mean"]) for recall in two["recall"]] == [(0, None), (10, pytest.approx(0.7))]
     assert two["shift_accuracy"]["values"] == pytest.approx([0.4, 0.3])  # of moved images alone
     assert two["shift"]["accuracy"] == pytest.approx([0.7, 0.35])
     assert two["sizes"]["accuracy"] == [pytest.approx(0.7), None]

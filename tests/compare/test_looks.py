@@ -22,11 +22,17 @@ class FakeTrial:
 
 
 def plan(
-    heads: tuple[str, ...] = ("gap", "fc"), seeds: int = 5, baseline: str = "gap", data: str = "a", quick: bool = False
+    heads: tuple[str, ...] = ("gap", "fc"),
+    seeds: int = 5,
+    baseline: str = "gap",
+    data: str = "a",
+    quick: bool = False,
+    metric: str = "accuracy",
 ) -> Any:
     trials = [FakeTrial(head, seed, data, quick) for head in heads for seed in range(seeds)]
     request = SimpleNamespace(heads=heads, seeds=seeds, folds=None)
-    return SimpleNamespace(baseline=baseline, trials=trials, request=request, prepared=SimpleNamespace(hash=data))
+    prepared = SimpleNamespace(hash=data)
+    return SimpleNamespace(baseline=baseline, metric=(metric, None), trials=trials, request=request, prepared=prepared)
 
 
 def test_what_is_another_look(tmp_path: Path) -> None:
@@ -44,6 +50,7 @@ def test_what_is_another_look(tmp_path: Path) -> None:
     assert look(plan(seeds=10)) == 2
     assert look(plan(seeds=10, baseline="fc")) == 3
     assert look(plan(("gap", "fc", "nin"), seeds=10)) == 4
+    assert look(plan(metric="macro_f1")) == 5
     assert look(plan(data="b")) == 1
     assert look(plan(seeds=10)) == 2  # as it was
     looks = read_sealed(tmp_path / FILE, "looks")["looks"]

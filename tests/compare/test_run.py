@@ -157,13 +157,20 @@ def test_more_seeds_and_heads_train_only_what_is_new(folder, run, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(first, out, copy_function=shutil.copy2)
     request = CompareRequest(
-        TrainOptions(str(folder), epochs=2, batch_size=16, precision="float32"), ("gap", "fc"), 3, baseline="fc"
+        TrainOptions(str(folder), epochs=2, batch_size=16, precision="float32"),
+        ("gap", "fc"),
+        3,
+        baseline="fc",
+        metric="macro_f1",
     )
     again = compare(request, out, quiet())
     shared = {trial["id"]: trial for trial in again["trials"]}
     assert len(shared) == 6
     assert len(before.keys() & shared.keys()) == 4
     assert (results["settings"]["look"], again["settings"]["look"]) == (1, 2)
+    assert (results["settings"]["metric"], again["settings"]["metric"]) == ("accuracy", "macro_f1")
+    gap, fc = (head["metrics"]["macro_f1"]["mean"] for head in again["heads"])
+    assert again["pairs"][0]["difference_pp"] == pytest.approx(100 * (gap - fc))
     assert again["remarks"][0].startswith("These test images have been compared 2 times in this folder")
     for trial in results["trials"]:
         assert (out / "trials" / trial["id"]).stat().st_mtime_ns == before[trial["id"]], "it was trained again"
@@ -219,6 +226,7 @@ def test_wrong_requests_end_before_anything_is_done(folder, tmp_path):
     for request, says in (
         (CompareRequest(TrainOptions("digits"), ("gap", "gap")), "twice"),
         (CompareRequest(TrainOptions("digits"), ("gap",), baseline="fc"), "not among"),
+        (CompareRequest(TrainOptions("digits"), ("gap",), metric="f1"), "give one of accuracy, balanced_accuracy"),
         (CompareRequest(TrainOptions("digits"), ()), "empty"),
         (CompareRequest(TrainOptions("digits"), ("gap",), seeds=0), "at least 1"),
     ):
@@ -254,7 +262,7 @@ def test_verdict_in_words():
             for a, (d, v) in verdicts.items()
         ]
         heads = [{"head": h, "test_accuracy": {"mean": 0.9}} for h in ("gap", *verdicts)]
-        settings = {"baseline": "gap", "margin_pp": 0.5, "folds": None}
+        settings = {"baseline": "gap", "margin_pp": 0.5, "folds": None, "metric": "accuracy"}
         return {"heads": heads, "pairs": pairs, "shift_pairs": moved, "settings": settings, "collapsed": []}
 
     assert sentences(results(fc=(-4.0, "worse"), gmp=(2.5, "better"))) == (
@@ -278,6 +286,9 @@ def test_verdict_in_words():
         ["nin and gap are equivalent (within ±0.5 percentage points).", "gmp does not differ detectably from gap."],
     )
     assert sentences(results(nin=(0.1, "equivalent")))[0] == "nin and gap are equivalent."
+    other = results(fc=(-4.0, "worse"))
+    other["settings"] |= {"metric": "balanced_accuracy", "metric_words": "balanced accuracy"}
+    assert sentences(other)[0] == "fc is worse than gap: −4.0 percentage points of balanced accuracy."
     assert sentences(results()) == ("gap reaches an accuracy of 90.0 %.", ["There is no other head to compare."])
     moved = results(fc=(-9.0, "worse"))["pairs"]
     assert sentences(results(moved, fc=(0.1, "cannot tell")))[1] == [

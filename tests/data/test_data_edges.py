@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gapstone.data import memory_limits, near_duplicates, split
+from gapstone.data import carve, memory_limits, near_duplicates, split
 from gapstone.data.image_info import thumbnail
 from gapstone.data.near_duplicates import NearDuplicates, check_threshold
 from gapstone.data.sources import DataError
@@ -170,16 +170,16 @@ def test_a_limit_that_changes_nothing():
 
 def test_ties_go_to_the_first_fold_and_all_are_as_even_as_they_can_be():
     labels = np.zeros(7, np.int64)
-    part = split._folds(np.arange(7), labels, np.arange(7), 3)
+    part = carve.fold_numbers(np.arange(7), labels, np.arange(7), 3)
     assert np.bincount(part).tolist() == [3, 2, 2]
     two = np.array([0, 0, 0, 0, 1, 1, 1, 1])
-    part = split._folds(np.arange(8), two, np.arange(8), 4)
+    part = carve.fold_numbers(np.arange(8), two, np.arange(8), 4)
     assert all(np.bincount(part[two == k], minlength=4).tolist() == [1, 1, 1, 1] for k in (0, 1))
 
 
 def test_between_folds_of_as_many_of_a_class_the_smaller_one_is_taken():
     labels = np.array([0, 0, 0, 1, 1, 1])
-    part = split._folds(np.arange(6), labels, np.arange(6), 2)
+    part = carve.fold_numbers(np.arange(6), labels, np.arange(6), 2)
     assert np.bincount(part).tolist() == [3, 3]
     assert sorted(np.bincount(part[labels == 0]).tolist()) == sorted(np.bincount(part[labels == 1]).tolist()) == [1, 2]
 
@@ -194,20 +194,20 @@ def test_validation_of_which_all_are_copies_of_test_images():
 
 def test_large_groups_find_their_place_first():
     groups = np.array([0, 0, 0, 1, 2, 3])
-    part = split._folds(np.arange(6), np.zeros(6, np.int64), groups, 2)
+    part = carve.fold_numbers(np.arange(6), np.zeros(6, np.int64), groups, 2)
     assert np.bincount(part).tolist() == [3, 3]
     assert len(set(part[:3].tolist())) == 1
 
 
 def test_a_class_of_large_groups_gives_its_smallest_if_another_stays():
     labels = np.zeros(7, np.int64)
-    rest, part = split._carve(np.arange(7), labels, np.array([0, 0, 0, 1, 1, 1, 1]), 0.2, 0)
+    rest, part = carve.carve(np.arange(7), labels, np.array([0, 0, 0, 1, 1, 1, 1]), 0.2, 0)
     assert (rest.tolist(), part.tolist()) == ([3, 4, 5, 6], [0, 1, 2])
-    rest, part = split._carve(np.arange(7), labels, np.zeros(7, np.int64), 0.2, 0)
+    rest, part = carve.carve(np.arange(7), labels, np.zeros(7, np.int64), 0.2, 0)
     assert (len(rest), len(part)) == (7, 0)
-    rest, part = split._carve(np.arange(1), labels[:1], np.arange(1), 0.5, 0)
+    rest, part = carve.carve(np.arange(1), labels[:1], np.arange(1), 0.5, 0)
     assert (len(rest), len(part)) == (1, 0)
-    rest, part = split._carve(np.arange(2), labels[:2], np.arange(2), 0.01, 0)
+    rest, part = carve.carve(np.arange(2), labels[:2], np.arange(2), 0.01, 0)
     assert (len(rest), len(part)) == (1, 1)  # of two one is tested, however small the share
 
 
@@ -227,11 +227,11 @@ def test_the_parts_are_the_same_for_every_seed():
 
 def test_limits_take_from_all_classes_alike():
     labels = np.asarray(LABELS)
-    some = split._limited(np.arange(160), labels, 32, 1)
+    some = carve.limited(np.arange(160), labels, 32, 1)
     assert np.bincount(labels[some]).tolist() == [20, 10, 2]
-    assert np.array_equal(split._limited(np.arange(160), labels, 160, 1), np.arange(160))
-    assert len(split._limited(np.arange(160), labels, 159, 1)) == 159
-    few = split._limited(np.arange(160), labels, 9, 3)
+    assert np.array_equal(carve.limited(np.arange(160), labels, 160, 1), np.arange(160))
+    assert len(carve.limited(np.arange(160), labels, 159, 1)) == 159
+    few = carve.limited(np.arange(160), labels, 9, 3)
     assert np.bincount(labels[few]).tolist() == [3, 3, 3]
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gapstone.data.carve import by_content
 from gapstone.data.image_info import ImageInfo
 from gapstone.data.scan import Scan
 from gapstone.data.sources import Item, Source
-from gapstone.data.split import DataSplit, DataSplitError, _by_content, carve_validation, folds, split
+from gapstone.data.split import DataSplit, DataSplitError, carve_validation, folds, split
 
 
 def made(
@@ -90,7 +91,7 @@ def test_a_small_class_is_tested_and_trained_on() -> None:
         source, found = made(labels)
         found = replace(found, facts=tuple(replace(f, sha256=f"{shift} {f.sha256}") for f in found.facts))
         for share in (0.2, 0.9):
-            rest, part = _by_content(np.arange(55), source.labels, found.group, found, share)
+            rest, part = by_content(np.arange(55), source.labels, found.group, found, share)
             for indices in (rest, part):
                 assert np.bincount(source.labels[indices], minlength=3).min() > 0
             assert sorted([*rest, *part]) == list(range(55))

@@ -53,6 +53,14 @@ def compare(
     baseline: Annotated[
         str | None, typer.Option(help="The head all others are compared with (default: the first).", show_default=False)
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="What decides the verdicts: accuracy, balanced_accuracy (each class counts the same) or macro_f1. "
+            "Default: accuracy; balanced_accuracy where a class has more than three times the images of another.",
+            show_default=False,
+        ),
+    ] = None,
     freeze: Annotated[
         bool,
         typer.Option(

@@ -3,8 +3,9 @@
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,28 @@ from gapstone.compare.learning_curve import curve_results, labelled
 from gapstone.compare.map_localisation import SCORES, baselines
 from gapstone.compare.plan import ComparisonPlan
 from gapstone.compare.remarks import remarks
+from gapstone.compare.tested_values import (
+    CONFIDENCE,
+    MARGIN_PP,
+    moved,
+    pairs_of,
+    recalls,
+    shifted_values,
+    stat_of,
+    values_of,
+)
 from gapstone.compare.trials import Trial
 from gapstone.compare.verdict import sentences
 from gapstone.heads import parse
 from gapstone.images.cropping import cropping_note
 from gapstone.runtime.environment import installed, processor
 from gapstone.statistics.collapsed_seeds import collapses
-from gapstone.statistics.compare_pairs import compare_pairs, interval, share_stat
+from gapstone.statistics.compare_pairs import interval
+from gapstone.statistics.metrics import METRICS
 from gapstone.storage.sealed_json import digests, write_sealed
 
 SCHEMA = 3
 MOST_WORST = 12
-MARGIN_PP, CONFIDENCE = 0.5, 0.95
 SHARE = (0.0, 1.0)
 RANGES = {
     "generalisation_gap": (-1.0, 1.0),
@@ -57,12 +68,12 @@ def gather(
     entry of the best head's model in OUT, None if there is none; `look` is from `record_look`.
     Returns the results, as in results.json.
     """
-    done = read_finished(plan, out)
+    done, (metric, chosen) = read_finished(plan, out), plan.metric
     prepared, labels = plan.prepared, plan.prepared.store.labels
     folds = plan.request.folds
     tested = np.concatenate([split.test for split in prepared.splits]) if folds else prepared.splits[0].test
     pictures, worst = _worst(plan, done)
-    moved = {head: [trial for trial in trials if "shifted" in trial.arrays] for head, trials in done.items()}
+    shifted = {head: [trial for trial in trials if "shifted" in trial.arrays] for head, trials in done.items()}
     localised = {head: [trial for trial in trials if "found" in trial.arrays] for head, trials in done.items()}
     results: dict[str, Any] = {
         "schema": SCHEMA,
@@ -70,7 +81,7 @@ def gather(
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": command,
         "data": _data(plan, tested),
-        "settings": _settings(plan) | {"look": look},
+        "settings": _settings(plan) | {"look": look, "metric": metric, "metric_words": METRICS[metric].words},
         "machine": machine(prepared.device),
         "versions": versions(),
         "scan": prepared.scan.to_json(),
@@ -79,17 +90,18 @@ def gather(
             {head: {one.trial.seed: one.facts["test_accuracy"] for one in trials} for head, trials in done.items()},
             "fold" if folds else "seed",
         ),
-        "pairs": _pairs(plan, done, lambda finished: finished.correct(labels), look),
-        "shift_pairs": _pairs(plan, moved, lambda finished: np.asarray(finished.arrays["shifted"]), look),
+        "pairs": pairs_of(plan, done, partial(values_of, metric, labels), look, metric),
+        "shift_pairs": pairs_of(plan, shifted, partial(shifted_values, metric, labels), look, metric, moved),
         "localisation": _objects(plan, tested),
-        "localisation_pairs": _pairs(plan, localised, lambda finished: np.asarray(finished.arrays["found"]), look),
+        "localisation_pairs": pairs_of(plan, localised, lambda finished: np.asarray(finished.arrays["found"]), look),
         "trials": [_trial(trial, done[trial.head], failed) for trial in plan.trials],
         "worst": worst,
         "model": model,
     }
     results["curve"] = _curve(plan, out, done)
     results["verdict"], results["findings"] = sentences(results)
-    results["remarks"] = [*plan.left_out, *filter(None, [look_counts.said(look, CONFIDENCE)]), *remarks(results)]
+    about = filter(None, [chosen, look_counts.said(look, CONFIDENCE)])
+    results["remarks"] = [*plan.left_out, *about, *remarks(results)]
     result_files.write_trials(out / "results.csv", plan, done)
     result_files.write_predictions(out / "predictions.csv", plan, done)
     result_files.write_pictures(out / "pictures.npz", plan, done, pictures)
@@ -184,8 +196,12 @@ def _head(
     robust = bool(first) and first["shift"] is not None
     stats["train_seconds"] = [fact["history"]["seconds"] for fact in facts]
     entry |= {key: _stat(values, RANGES.get(key, SHARE)) for key, values in stats.items()}
-    entry["test_accuracy"] = _shares(plan, done, lambda one: one.correct(plan.prepared.store.labels))
-    entry["shift_accuracy"] = _shares(plan, done if robust else [], lambda one: np.asarray(one.arrays["shifted"]))
+    labels = plan.prepared.store.labels
+    entry["test_accuracy"] = stat_of(plan, done, lambda one: one.correct(labels))
+    entry["metrics"], entry["recall"] = {}, recalls(plan, done)
+    for name in METRICS if facts else ():
+        entry["metrics"][name] = stat_of(plan, done, partial(values_of, name, labels), name)
+    entry["shift_accuracy"] = stat_of(plan, done if robust else [], lambda one: np.asarray(one.arrays["shifted"]))
     if not facts:
         missing = dict.fromkeys(("shift", "sizes", "reliability", "confusion", "localisation"), None)
         return entry | missing | {"curves": []}
@@ -204,16 +220,8 @@ def _head(
     entry["localisation"] = _localisation(facts)
     if entry["localisation"]:
         boxed = [one for one in done if "found" in one.arrays]
-        entry["localisation"]["gt_known"] = _shares(plan, boxed, lambda one: np.asarray(one.arrays["found"]))
+        entry["localisation"]["gt_known"] = stat_of(plan, boxed, lambda one: np.asarray(one.arrays["found"]))
     return entry
-
-
-def _shares(
-    plan: ComparisonPlan, done: Sequence[FinishedTrial], right: Callable[[FinishedTrial], NDArray[Any]]
-) -> dict[str, Any]:
-    """A Stat of what each test image counts; its interval allows for other seeds and other test images."""
-    by_seed = {one.trial.seed: right(one) for one in done}
-    return share_stat(by_seed, CONFIDENCE, _folds(plan, by_seed))
 
 
 def _robustness(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -285,27 +293,6 @@ def _pooled(bins: list[dict[str, list[Any]]]) -> dict[str, Any]:
         "accuracy": weighted("accuracy"),
         "count": count.tolist(),
     }
-
-
-def _pairs(
-    plan: ComparisonPlan,
-    done: dict[str, list[FinishedTrial]],
-    correct: Callable[[FinishedTrial], NDArray[Any]],
-    look: int,
-) -> list[dict[str, Any]]:
-    """Compare every head with the baseline; `correct` gives the score of each image."""
-    if not done[plan.baseline]:
-        return []
-    scores = {head: {trial.trial.seed: correct(trial) for trial in trials} for head, trials in done.items() if trials}
-    folds = _folds(plan, {number: values for by_number in scores.values() for number, values in by_number.items()})
-    return compare_pairs(scores, plan.baseline, margin_pp=MARGIN_PP, confidence=CONFIDENCE, folds=folds, look=look)
-
-
-def _folds(plan: ComparisonPlan, values: Mapping[int, NDArray[Any]]) -> dict[int, tuple[int, int]] | None:
-    """Of each fold, the numbers of training images and of test images in `values`; None with seeds."""
-    if not plan.request.folds:
-        return None
-    return {number: (len(plan.prepared.splits[number].train), len(found)) for number, found in values.items()}
 
 
 def _curve(plan: ComparisonPlan, out: Path, done: dict[str, list[FinishedTrial]]) -> dict[str, Any] | None:

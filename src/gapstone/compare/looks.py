@@ -1,7 +1,7 @@
 """How often the same test images have been compared in a folder: every look pays for itself with a part of the level.
 
 Who adds seeds until something is significant finds differences that do not exist, so later looks are judged at a
-smaller level (`statistics.look_level`). A look is a plan of trials and a baseline: the same command again, after a stop
+smaller level (`look_level`). A look is a plan of trials, a baseline and a metric: the same command again, after a stop
 or a failed trial, is the same look.
 """
 
@@ -40,11 +40,12 @@ def record_look(plan: ComparisonPlan, out: Path, log: Callable[[str], None]) -> 
 def _look(plan: ComparisonPlan) -> dict[str, Any]:
     # what --quick leaves out is no other look at the test images
     ids = sorted(replace(trial, quick=False).id for trial in plan.trials)
-    facts = json.dumps([plan.baseline, ids])
+    facts = json.dumps([plan.baseline, plan.metric[0], ids])
     return {
         "plan": hashlib.sha256(facts.encode()).hexdigest()[:16],
         "data": plan.prepared.hash,
         "baseline": plan.baseline,
+        "metric": plan.metric[0],
         "heads": list(plan.request.heads),
         "seeds": plan.request.folds or plan.request.seeds,
     }

@@ -25,6 +25,7 @@ from gapstone.console.formatting import display
 from gapstone.data.decoded_store import Store
 from gapstone.heads import parse
 from gapstone.runtime.environment import cores, free_mb
+from gapstone.statistics.metrics import METRICS, choose_metric
 from gapstone.storage.paths import check_input
 from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed
 from gapstone.training.choose_backbone import BackboneMode, mode_of
@@ -46,6 +47,8 @@ class CompareRequest:
     seeds: int = 5
     folds: int | None = None
     baseline: str | None = None
+    metric: str | None = None
+    """What decides the verdicts, a name of statistics.metrics.METRICS; None: chosen by how many images classes have."""
     workers: int | None = None
     boxes: Path | None = None
     """A table of object boxes (gapstone.data.object_boxes)."""
@@ -73,6 +76,8 @@ class CompareRequest:
         baseline = str(parse(self.baseline)) if self.baseline else heads[0]
         if baseline not in heads:
             raise ValueError(f"--baseline {baseline!r} is not among --heads {','.join(heads)}.")
+        if self.metric not in (None, *METRICS):
+            raise ValueError(f"--metric {display(str(self.metric))!r}: give one of {', '.join(METRICS)}.")
         at_least(1, seeds=self.seeds, workers=self.workers)
         at_least(2, folds=self.folds)
         for option, path in (("--boxes", self.boxes), ("--weights", self.weights)):
@@ -153,6 +158,11 @@ class ComparisonPlan:
     def baseline(self) -> str:
         assert self.request.baseline
         return self.request.baseline
+
+    @property
+    def metric(self) -> tuple[str, str | None]:
+        """What decides the verdicts, and a sentence where nobody asked for it."""
+        return choose_metric(self.request.metric, np.bincount(self.prepared.store.labels))
 
     def to_json(self) -> dict[str, Any]:
         prepared = self.prepared

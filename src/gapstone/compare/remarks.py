@@ -15,7 +15,7 @@ def remarks(results: dict[str, Any]) -> list[str]:
     """
     data = results["data"]
     few = few_validation(data["validation"], tuned=results["settings"]["tuning"] is not None)
-    sentences = [*unlearned(results), data["cropped"], few, *_epochs(results)]
+    sentences = [*one_answer(results), *unlearned(results), data["cropped"], few, *_epochs(results)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -43,6 +43,17 @@ def unlearned(results: dict[str, Any]) -> list[str]:
                 f"about the head; try more epochs or another learning rate."
             )
             break
+    return sentences
+
+
+def one_answer(results: dict[str, Any]) -> list[str]:
+    """A sentence for each head that predicts the same class for all test images."""
+    sentences = []
+    for head in results["heads"]:
+        answered = [k for k, column in enumerate(zip(*(head["confusion"] or []), strict=True)) if any(column)]
+        if len(answered) == 1:
+            label = results["data"]["classes"][answered[0]]
+            sentences.append(f"{head['head']} predicts {label!r} for every test image: it has learned nothing else.")
     return sentences
 
 

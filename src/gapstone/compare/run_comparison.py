@@ -92,7 +92,7 @@ def _print_results(results: dict[str, Any], page: Path, console: Console) -> Non
 
 def _write_best_model(plan: ComparisonPlan, out: Path, cache: FeatureCache | None, bars: Bars) -> dict[str, Any] | None:
     """Write the best head's model; returns its entry in results.json, None if it could not be written."""
-    best = best_model.best_trial(finished_trials.read_finished(plan, out).values())
+    best = best_model.best_trial(finished_trials.read_finished(plan, out).values(), plan.metric[0])
     assert best is not None
     if not best_model.is_written(best, out):
         cache = cache or _run_feature_pass(plan, out, bars)

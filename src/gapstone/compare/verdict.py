@@ -40,10 +40,12 @@ def sentences(results: dict[str, Any]) -> tuple[str, list[str]]:
             for pair in _apart(pairs_of)
         ]
     details += (results.get("curve") or {"findings": []})["findings"]
-    return _headline(pairs, baseline, kind), details
+    metric = results["settings"]["metric"]
+    of = "" if metric == "accuracy" else f" of {results['settings']['metric_words']}"
+    return _headline(pairs, baseline, kind, of), details
 
 
-def _headline(pairs: Sequence[Pair], baseline: str, kind: str) -> str:
+def _headline(pairs: Sequence[Pair], baseline: str, kind: str, of: str) -> str:
     better, worse, same = (
         [p["a"] for p in pairs if p["verdict"] == word] for word in ("better", "worse", "equivalent")
     )
@@ -63,7 +65,7 @@ def _headline(pairs: Sequence[Pair], baseline: str, kind: str) -> str:
     if len(apart) == 1:
         (pair,) = apart
         points = signed(pair["difference_pp"])
-        return f"{pair['a']} is {pair['verdict']} than {baseline}: {points} percentage points."
+        return f"{pair['a']} is {pair['verdict']} than {baseline}: {points} percentage points{of}."
     named = counted = ""
     for heads, word in ((better, "better"), (worse, "worse")):
         if heads:

@@ -5,8 +5,6 @@ images tomorrow leave today's test images where they are. Duplicates stay on one
 test tests memorisation. The validation images are chosen from train for each seed.
 """
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapstone.console.formatting import count_noun, display
+from gapstone.data.carve import Indices, by_content, carve, count_labels, fold_numbers, limited
 from gapstone.data.scan import Scan
 from gapstone.data.sources import Source
 
-TEST_SEED = 20131216  # any fixed number; this one is the day Network in Network was put on arXiv
 VALIDATION_SHARE = 0.1
-Indices = NDArray[np.int64]
 Duplicates = Literal["group", "drop", "keep"]
 """How duplicates are used: all on one side of the split; only one of them; or like any other image."""
 
@@ -73,7 +70,7 @@ def split(
     train, given_validation, test, described = _given(source, usable)
     if test is None:
         total = len(train)
-        train, test = _by_content(train, labels, groups, scan, test_share)
+        train, test = by_content(train, labels, groups, scan, test_share)
         _check_classes(source, labels, groups, train, test, at_least=1, tested=True)
         described += f"{len(test):,} of {_share(len(test), total)} chosen by their content as the locked test set"
         described += _share_note(len(test), total, test_share, groups)
@@ -99,10 +96,10 @@ def split(
                 f"--limit {limit}: each of the {len(source.classes)} classes needs at least "
                 f"{count_noun(least, 'image')}"
             )
-        train, test = _limited(train, labels, limit, least), _limited(test, labels, limit, 1)
+        train, test = limited(train, labels, limit, least), limited(test, labels, limit, 1)
         described += f"; limited to {_images(len(train))} to train on and {len(test):,} to test on"
         if given_validation is not None:
-            given_validation = _limited(given_validation, labels, limit, 1)
+            given_validation = limited(given_validation, labels, limit, 1)
     if given_validation is None:
         _check_classes(source, labels, groups, train, test, at_least=2, dropped=dropped)
         total = len(train)
@@ -127,7 +124,7 @@ def carve_validation(
     `labels` and `groups` are those of all items; `train` holds indices into them. Every class keeps an image to train
     on; a class of a single group gives no image to validation.
     """
-    return _carve(np.asarray(train, np.int64), labels, groups, share, seed)
+    return carve(np.asarray(train, np.int64), labels, groups, share, seed)
 
 
 def folds(
@@ -151,8 +148,8 @@ def folds(
     labels = source.labels
     usable, groups, usable_note = _usable(source, scan, duplicates)
     if limit is not None:
-        usable = _limited(usable, labels, limit * k // (k - 1), k)
-    fold = _folds(usable, labels, groups, k)
+        usable = limited(usable, labels, limit * k // (k - 1), k)
+    fold = fold_numbers(usable, labels, groups, k)
     splits = []
     for j in range(k):
         rest, test = usable[fold != j], usable[fold == j]
@@ -229,8 +226,8 @@ def _without_copies(
     """
     duplicate = np.isin(groups[indices], groups[held])
     copy = np.isin(exact[indices], exact[held])
-    total = _count(labels[indices[~copy]], int(labels.max()) + 1)
-    left = total - _count(labels[indices[duplicate & ~copy]], len(total))
+    total = count_labels(labels[indices[~copy]], int(labels.max()) + 1)
+    left = total - count_labels(labels[indices[duplicate & ~copy]], len(total))
     too_few = (left < least) | (2 * left < total)
     stays = duplicate & ~copy & too_few[labels[indices]]
     return indices[~duplicate | stays], indices[duplicate & ~stays], int(stays.sum())
@@ -265,122 +262,6 @@ def _because(indices: Indices, groups: NDArray[np.integer]) -> str:
     )
 
 
-def _carve(
-    indices: Indices, labels: NDArray[np.integer], groups: NDArray[np.integer], share: float, seed: int
-) -> tuple[Indices, Indices]:
-    """(rest, part): move about `share` of each class to part, in complete groups."""
-    members = _members(indices, groups)
-    random = np.random.default_rng(seed)
-    order = random.permutation(len(members))
-    total = _count(labels[indices], int(labels.max()) + 1)
-    target = np.round(total * share).astype(np.int64)
-    target[(total >= 2) & (target == 0)] = 1
-    target = np.minimum(target, np.maximum(total - 1, 0))  # every class keeps an image in the rest
-    taken = np.zeros_like(total)
-    chosen = np.zeros(len(members), np.bool_)
-    # in random order: with the large groups first, they would fill the smaller part
-    for g in order.tolist():
-        counts = np.bincount(labels[members[g]], minlength=len(total))
-        if np.all(taken + counts <= target):
-            taken += counts
-            chosen[g] = True
-    for k in np.flatnonzero((taken == 0) & (total >= 2)).tolist():
-        # all groups of this class are larger than its share: move the smallest, if another one stays
-        of_class = [g for g in order.tolist() if not chosen[g] and np.any(labels[members[g]] == k)]
-        if len(of_class) >= 2:
-            chosen[min(of_class, key=lambda g: len(members[g]))] = True
-    part = [members[g] for g in range(len(members)) if chosen[g]]
-    rest = [members[g] for g in range(len(members)) if not chosen[g]]
-    return _joined(rest), _joined(part)
-
-
-def _by_content(
-    indices: Indices, labels: NDArray[np.integer], groups: NDArray[np.integer], scan: Scan, share: float
-) -> tuple[Indices, Indices]:
-    """(rest, part): each group is in part if a number that follows from its content, uniform in 0…1, is below `share`.
-
-    So a group's place does not depend on the other images, with these exceptions: a near duplicate that is added may
-    change its group's number; a group that alone is more than a class's share stays in the rest; a class of which no
-    group would be in part gives the one with the smallest number, and a class of which none would be in the rest keeps
-    that with the largest.
-    """
-    members = _members(indices, groups)
-    number = np.array([_uniform(min(scan.facts[i].sha256 for i in group.tolist())) for group in members])
-    total = _count(labels[indices], int(labels.max()) + 1)
-    target = np.maximum(np.round(total * share), 1)
-    counts = [np.bincount(labels[group], minlength=len(total)) for group in members]
-    small = np.array([bool(np.all(count <= target)) for count in counts])
-    chosen = small & (number < share)
-    for k in np.flatnonzero(total >= 2).tolist():
-        of_class = [g for g in range(len(members)) if counts[g][k]]
-        if len(of_class) < 2:
-            continue
-        if not chosen[of_class].any():
-            chosen[min(of_class, key=lambda g: (not small[g], 0 if small[g] else len(members[g]), number[g]))] = True
-        elif chosen[of_class].all():
-            chosen[max(of_class, key=lambda g: number[g])] = False
-    parts = (
-        [group for group, c in zip(members, chosen.tolist(), strict=True) if c == wanted] for wanted in (False, True)
-    )
-    rest, part = (_joined(part) for part in parts)
-    return rest, part
-
-
-def _uniform(sha256: str) -> float:
-    """A number in 0…1 that follows from an image's hash; not the hash itself, by which others may have split, too."""
-    return int.from_bytes(hashlib.sha256(f"{TEST_SEED} {sha256}".encode()).digest()[:8]) / 2**64
-
-
-def _folds(indices: Indices, labels: NDArray[np.integer], groups: NDArray[np.integer], k: int) -> Indices:
-    """The fold 0…k−1 of each index: each group goes to the fold with the fewest images of its classes."""
-    members = _members(indices, groups)
-    random = np.random.default_rng(TEST_SEED)
-    order = random.permutation(len(members)).tolist()
-    order.sort(key=lambda g: -len(members[g]))  # large groups first, while they can be balanced (stable sort)
-    counts_in = np.zeros((k, int(labels.max()) + 1), np.int64)  # images per fold and class
-    fold = np.empty(len(members), np.int64)
-    for g in order:
-        counts = np.bincount(labels[members[g]], minlength=counts_in.shape[1])
-        # by the images of the group's classes, then by all images
-        rank = (counts_in[:, counts > 0]).sum(axis=1) * len(indices) + counts_in.sum(axis=1)
-        fold[g] = int(np.argmin(rank))
-        counts_in[fold[g]] += counts
-    fold_of = {int(i): int(fold[g]) for g, m in enumerate(members) for i in m}
-    return np.asarray([fold_of[i] for i in indices.tolist()], np.int64)
-
-
-def _limited(indices: Indices, labels: NDArray[np.integer], limit: int, least: int) -> Indices:
-    """At most `limit` of the indices, in proportion to the classes, at least `least` of each; the same for any seed."""
-    if len(indices) <= limit:
-        return indices
-    random = np.random.default_rng(TEST_SEED)
-    shuffled = random.permutation(indices)
-    # the rank of each image in its class, as a share of the class: the lowest ranks are proportional to the classes
-    rank = np.empty(len(shuffled))
-    for k in np.unique(labels[shuffled]):
-        of_class = np.flatnonzero(labels[shuffled] == k)
-        rank[of_class] = (np.arange(len(of_class)) + 0.5) / len(of_class)
-        rank[of_class[:least]] = np.arange(min(least, len(of_class))) - least  # negative: before all shares
-    return np.sort(shuffled[np.argsort(rank, kind="stable")[:limit]])
-
-
-def _members(indices: Indices, groups: NDArray[np.integer]) -> list[Indices]:
-    """The indices of each group, in the order of the groups' first members."""
-    order = np.argsort(groups[indices], kind="stable")
-    ordered = indices[order]
-    cuts = np.flatnonzero(np.diff(groups[ordered])) + 1
-    parts = np.split(ordered, cuts)
-    return sorted(parts, key=lambda p: int(p[0])) if len(indices) else []
-
-
-def _joined(parts: Sequence[Indices]) -> Indices:
-    return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
-
-
-def _count(labels: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
-    return np.bincount(labels, minlength=classes).astype(np.int64)
-
-
 def _check_classes(
     source: Source,
     labels: NDArray[np.int64],
@@ -395,7 +276,7 @@ def _check_classes(
 ) -> None:
     """Raise DataSplitError if a class lacks training or, if `tested`, test images, or if there are no test images."""
     classes = len(source.classes)
-    to_train, to_test = _count(labels[train], classes), _count(labels[test], classes)
+    to_train, to_test = count_labels(labels[train], classes), count_labels(labels[test], classes)
     few = [k for k in range(classes) if to_train[k] < at_least or (tested and to_test[k] < 1)]
     if few:
         listed = ", ".join(f"{source.classes[k]!r} ({to_train[k]} to train, {to_test[k]} to test)" for k in few[:5])

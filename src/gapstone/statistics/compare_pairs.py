@@ -98,6 +98,7 @@ def share_interval(
     right: Sequence[NDArray[Any]],
     confidence: float = 0.95,
     folds: Sequence[tuple[int, int]] | None = None,
+    agreement: float = AGREEMENT,
 ) -> tuple[float, float] | None:
     """The interval of one head's accuracy, for other seeds and other test images of the same kind.
 
@@ -108,10 +109,11 @@ def share_interval(
     are counted as would have that error, and no more than there are. None for fewer than three seeds, or two images.
 
     Args:
-        right: of each seed, what each image counts: correct (1) or wrong (0), or a share of several looks; with seeds,
-            the same images in the same order.
+        right: of each seed, what each image counts: correct (1) or wrong (0), a share of several looks, or another
+            value whose mean is a metric between 0 and 1; with seeds, the same images in the same order.
         confidence: of the interval.
         folds: numbers of (training images, test images), where `right` is of folds.
+        agreement: of the metric (`metrics.agreement`).
 
     Source: Wilson 1927 (doi 10.1080/01621459.1927.10502953); effective sample size: Korn & Graubard 1998.
     """
@@ -119,20 +121,20 @@ def share_interval(
         return None
     if folds is None:
         rows = np.stack(right).astype(np.float64)
-        estimate = crossed(rows, np.zeros_like(rows))
+        estimate = crossed(rows, np.zeros_like(rows), agreement)
     else:
         means = [float(np.mean(values)) for values in right]
         train, test = zip(*folds, strict=True)
-        estimate = corrected_t(means, np.zeros(len(means)), train, test)
-    mean, added = estimate.difference, AGREEMENT / (estimate.error.images + 2) ** 2
+        estimate = corrected_t(means, np.zeros(len(means)), train, test, agreement=agreement)
+    mean, added = min(max(estimate.difference, 0.0), 1.0), agreement / (estimate.error.images + 2) ** 2
     error = replace(estimate.error, by_image=float(np.sqrt(max(estimate.error.by_image**2 - added, 0.0))))
     answers = float(sum(len(values) for values in right))
     if error.standard_error > 1e-12:
         critical = error.quantile(1 - confidence) / error.standard_error
         answers = min(mean * (1 - mean) / error.standard_error**2, answers)
-    else:  # all right, or all wrong, with every seed: as many as there are images
+    else:  # all right, or all wrong, with every seed: as many as there are images, by their weight
         critical = float(stats.norm.ppf((1 + confidence) / 2))
-        answers = estimate.error.images
+        answers = estimate.error.images * AGREEMENT / agreement
     z = critical**2 / max(answers, 1.0)
     centre = (mean + z / 2) / (1 + z)
     half = critical / (1 + z) * np.sqrt(max(mean * (1 - mean), 0.0) / max(answers, 1.0) + z / (4 * max(answers, 1.0)))
@@ -143,12 +145,14 @@ def share_stat(
     by_seed: Mapping[int, NDArray[Any]],
     confidence: float = 0.95,
     folds: Mapping[int, tuple[int, int]] | None = None,
+    agreement: float = AGREEMENT,
 ) -> dict[str, Any]:
     """A Stat of results.json whose interval allows for other seeds and other test images (`share_interval`)."""
     if not by_seed:
         return {"mean": None, "ci95": None, "values": []}
     rows = [np.asarray(by_seed[seed], np.float64) for seed in sorted(by_seed)]
-    bounds = share_interval(rows, confidence, None if folds is None else [folds[number] for number in sorted(by_seed)])
+    parts = None if folds is None else [folds[number] for number in sorted(by_seed)]
+    bounds = share_interval(rows, confidence, parts, agreement)
     values = [float(row.mean()) for row in rows]
     return {"mean": float(np.mean(values)), "ci95": None if bounds is None else list(bounds), "values": values}
 
@@ -164,6 +168,7 @@ def compare_pairs(
     confidence: float = 0.95,
     folds: Mapping[int, tuple[int, int]] | None = None,
     look: int = 1,
+    agreement: float = AGREEMENT,
 ) -> list[dict[str, Any]]:
     """Compare every head with the baseline: the `pairs` of results.json.
 
@@ -173,14 +178,15 @@ def compare_pairs(
     Two heads are compared on the seeds that finished for both. With seeds, `correct` holds vectors over the same test
     images in the same order; with folds, over the images of each, of which `folds` has the numbers of (training images,
     test images). Differences up to `margin_pp` percentage points count as equivalent. `look`: 1 where these
-    test images are compared for the first time; the level is that of `look_level`.
+    test images are compared for the first time; the level is that of `look_level`. Instead of correct or wrong,
+    `correct` may hold other values whose mean is a metric, with its `agreement` (`metrics`).
     """
     pairs = []
     for head in correct:
         if head == baseline:
             continue
         both = sorted(correct[head].keys() & correct[baseline].keys())
-        pairs.append(HeadPair(head, both, *_estimate(correct[head], correct[baseline], both, folds)))
+        pairs.append(HeadPair(head, both, *_estimate(correct[head], correct[baseline], both, folds, agreement)))
     adjusted = iter(holm([pair.estimate.p for pair in pairs if pair.estimate is not None]))
     family = Family(
         margin=margin_pp / 100,
@@ -283,18 +289,19 @@ def _estimate(
     b: Mapping[int, NDArray[Any]],
     both: Sequence[int],
     folds: Mapping[int, tuple[int, int]] | None,
+    agreement: float,
 ) -> tuple[float | None, Estimate | None]:
     """The difference, None without common trials; and its estimate, None with fewer than two trials or images."""
     if not both:
         return None, None
     if folds is None and len(both) > 1 and len(a[both[0]]) > 1:
-        estimate = crossed(np.stack([a[seed] for seed in both]), np.stack([b[seed] for seed in both]))
+        estimate = crossed(np.stack([a[seed] for seed in both]), np.stack([b[seed] for seed in both]), agreement)
         return estimate.difference, estimate
     mean_a, mean_b = ([float(np.mean(head[number])) for number in both] for head in (a, b))
     if folds is None or len(both) < 2:
         return float(np.mean(mean_a) - np.mean(mean_b)), None
     train, test = zip(*(folds[number] for number in both), strict=True)
-    estimate = corrected_t(mean_a, mean_b, train, test)
+    estimate = corrected_t(mean_a, mean_b, train, test, agreement=agreement)
     return estimate.difference, estimate
 
 

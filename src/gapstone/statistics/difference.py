@@ -19,9 +19,10 @@ from scipy import special, stats
 from scipy.optimize import brentq
 
 AGREEMENT = 2.0
-"""Images added to the variance: one that only a classifies correctly, and one that only b does."""
-EQUIVALENCE_AGREEMENT = 4.0
-"""As many, z² ≈ 4, before heads are called equivalent: those that agree on few images look more alike than they are."""
+"""Images added to the variance: one that only a classifies correctly, and one that only b does. Of metrics in which
+images weigh unequally, `metrics.agreement`."""
+FOR_EQUIVALENCE = 2.0
+"""So many times as many, z² ≈ 4, before heads are called equivalent: of few images, more agree than would of many."""
 FEWEST_FOR_INTERVAL = 3
 """Seeds, or folds: of two, the spread is so uncertain that the interval is ±13 standard errors."""
 FEWEST_FOR_EQUIVALENCE = 5
@@ -82,6 +83,7 @@ class Components:
     seed: float
     image: float
     residual: float
+    agreement: float = AGREEMENT
 
     def shares(self, seeds: int, images: int) -> dict[str, float]:
         """The contribution of each component to the variance of the mean difference."""
@@ -91,13 +93,14 @@ class Components:
             "residual": self.residual / (seeds * images),
         }
 
-    def error(self, seeds: int, images: int, added: float = AGREEMENT) -> ErrorDistribution:
-        """The error of a comparison with so many seeds and images."""
+    def error(self, seeds: int, images: int, times: float = 1.0) -> ErrorDistribution:
+        """The error of a comparison with so many seeds and images; `times`: FOR_EQUIVALENCE, or 1."""
         by_seed = self.seed / seeds + self.residual / (seeds * images)
-        return ErrorDistribution(float(np.sqrt(by_seed)), seeds, _by_image(self.image, images, added), images)
+        by_image = _by_image(self.image, images, times * self.agreement)
+        return ErrorDistribution(float(np.sqrt(by_seed)), seeds, by_image, images)
 
 
-def _by_image(component: float, images: int, added: float = AGREEMENT) -> float:
+def _by_image(component: float, images: int, added: float) -> float:
     return float(np.sqrt(max(component, 0) / images + added / (images + 2) ** 2))
 
 
@@ -108,6 +111,7 @@ class Estimate:
     difference: float
     error: ErrorDistribution
     components: Components | None = None
+    agreement: float = AGREEMENT
 
     @property
     def p(self) -> float:
@@ -120,11 +124,11 @@ class Estimate:
     def equivalence_interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
         """The interval that must lie within the margin; None with fewer seeds than FEWEST_FOR_EQUIVALENCE.
 
-        It is a little wider than `interval`, by the images that EQUIVALENCE_AGREEMENT adds.
+        It is a little wider than `interval`, by the images that FOR_EQUIVALENCE adds.
         """
         if self.error.repeats < FEWEST_FOR_EQUIVALENCE:
             return None
-        more = (EQUIVALENCE_AGREEMENT - AGREEMENT) / (self.error.images + 2) ** 2
+        more = (FOR_EQUIVALENCE - 1) * self.agreement / (self.error.images + 2) ** 2
         return self._around(
             replace(self.error, by_image=float(np.hypot(self.error.by_image, np.sqrt(more)))), confidence
         )
@@ -167,7 +171,7 @@ def mean_squares(d: ArrayLike) -> tuple[float, float, float]:
     )
 
 
-def crossed(a: ArrayLike, b: ArrayLike) -> Estimate:
+def crossed(a: ArrayLike, b: ArrayLike, agreement: float = AGREEMENT) -> Estimate:
     """Estimate the difference of two heads from S seeds and n images, for other seeds and images of the same kind.
 
         >>> rng = np.random.default_rng(0)
@@ -182,8 +186,10 @@ def crossed(a: ArrayLike, b: ArrayLike) -> Estimate:
     formula gives ±0.
 
     Args:
-        a: (S, n) correct (1) or wrong (0): row s is from seed s, column i is image i; S, n ≥ 2.
+        a: (S, n) correct (1) or wrong (0), or other values whose mean is a metric (`metrics`): row s is from seed s,
+            column i is image i; S, n ≥ 2.
         b: the same of the other head, with the same seeds and images.
+        agreement: the images that are added.
 
     Raises:
         ValueError: fewer than 2 seeds or images, as the spread is then unknown; arrays that do not fit together.
@@ -196,13 +202,22 @@ def crossed(a: ArrayLike, b: ArrayLike) -> Estimate:
         raise ValueError(f"crossed(a, b) with {seeds} seeds, {images} images: how far either matters shows from 2 on.")
     d = a - b
     by_seed, by_image, residual = mean_squares(d)
-    components = Components(max(by_seed - residual, 0) / images, max(by_image - residual, 0) / seeds, residual)
+    components = Components(
+        max(by_seed - residual, 0) / images, max(by_image - residual, 0) / seeds, residual, agreement
+    )
     by_repeat = float(np.sqrt(by_seed / (seeds * images)))
-    error = ErrorDistribution(by_repeat, seeds, _by_image(components.image, images), images)
-    return Estimate(float(d.mean()), error, components)
+    error = ErrorDistribution(by_repeat, seeds, _by_image(components.image, images, agreement), images)
+    return Estimate(float(d.mean()), error, components, agreement)
 
 
-def corrected_t(a: ArrayLike, b: ArrayLike, train: ArrayLike, test: ArrayLike, images: int | None = None) -> Estimate:
+def corrected_t(
+    a: ArrayLike,
+    b: ArrayLike,
+    train: ArrayLike,
+    test: ArrayLike,
+    images: int | None = None,
+    agreement: float = AGREEMENT,
+) -> Estimate:
     """Estimate the difference from k folds:  t = mean d / sqrt((1/k + test/train) var d),  k − 1 degrees of freedom.
 
         >>> corrected_t([0.91, 0.93, 0.92], [0.90, 0.91, 0.92], train=200, test=100).p
@@ -218,6 +233,7 @@ def corrected_t(a: ArrayLike, b: ArrayLike, train: ArrayLike, test: ArrayLike, i
         train: number of training images, one for all folds or one per fold.
         test: number of test images, likewise.
         images: test images of all folds together, if not the sum of `test`; 2 / (images + 2)² is added as in `crossed`.
+        agreement: the images that are added.
 
     Raises:
         ValueError: fewer than 2 folds, or arrays that do not fit together.
@@ -230,4 +246,5 @@ def corrected_t(a: ArrayLike, b: ArrayLike, train: ArrayLike, test: ArrayLike, i
     images = images or round(float(test.sum()))
     ratio = float(np.mean(test / np.asarray(train, np.float64)))
     by_fold = float(np.sqrt((1 / folds + ratio) * d.var(ddof=1)))
-    return Estimate(float(d.mean()), ErrorDistribution(by_fold, folds, _by_image(0, images), images))
+    error = ErrorDistribution(by_fold, folds, _by_image(0, images, agreement), images)
+    return Estimate(float(d.mean()), error, agreement=agreement)

@@ -14,9 +14,9 @@ from scipy import stats
 from gapstone.console.formatting import count_noun
 from gapstone.statistics.difference import (
     CAUTION,
-    EQUIVALENCE_AGREEMENT,
     FEWEST_FOR_EQUIVALENCE,
     FEWEST_FOR_INTERVAL,
+    FOR_EQUIVALENCE,
     Components,
     ErrorDistribution,
     Estimate,
@@ -96,8 +96,7 @@ def _seeds_and_images(
     components = estimate.cautious()
 
     def enough(seeds: int, images: int) -> bool:
-        error = components.error(seeds, images, EQUIVALENCE_AGREEMENT) if equal else components.error(seeds, images)
-        return _reach(error, level, equal) <= target
+        return _reach(components.error(seeds, images, FOR_EQUIVALENCE if equal else 1.0), level, equal) <= target
 
     repeats, tested = estimate.error.repeats, estimate.error.images
     least = FEWEST_FOR_EQUIVALENCE if equal else FEWEST_FOR_INTERVAL

@@ -109,18 +109,29 @@ def repeats(settings: dict[str, Any]) -> str:
     return count_noun(settings["folds"], "fold") if settings["folds"] else count_noun(len(settings["seeds"]), "seed")
 
 
+def deciding(head: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The Stat of the metric that decides the verdicts."""
+    metric = settings["metric"]
+    stat: dict[str, Any] = head["test_accuracy"] if metric == "accuracy" else head["metrics"].get(metric) or NO_STAT
+    return stat
+
+
+NO_STAT: dict[str, Any] = {"mean": None, "ci95": None, "values": []}
+
+
 def about_intervals(heads: Sequence[dict[str, Any]], settings: dict[str, Any]) -> str:
     """What stands beside the accuracies, in sentences.
 
-    >>> about_intervals(heads, {"folds": None, "seeds": [0, 1, 2, 3, 4]})
+    >>> about_intervals(heads, {"folds": None, "metric": "accuracy", "metric_words": "accuracy"})
     '± or in brackets: 95 % CI of the accuracy for other seeds and other test images of the same kind.'
     """
     kind = "fold" if settings["folds"] else "seed"
-    accuracies = [head["test_accuracy"] for head in heads if head["test_accuracy"]["mean"] is not None]
+    accuracies = [deciding(head, settings) for head in heads if head["test_accuracy"]["mean"] is not None]
     sentences = []
     if any(stat["ci95"] for stat in accuracies):
         sentences.append(
-            f"± or in brackets: 95 % CI of the accuracy for other {kind}s and other test images of the same kind."
+            f"± or in brackets: 95 % CI of the {settings['metric_words']} for other {kind}s and other test images of "
+            f"the same kind."
         )
     if any(not stat["ci95"] and len(stat["values"]) == 2 for stat in accuracies):
         sentences.append(f"In square brackets: the two {kind}s; an interval takes 3 or more, better 5.")

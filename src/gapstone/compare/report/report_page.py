@@ -22,6 +22,7 @@ from gapstone.storage.atomic import write_atomic
 from gapstone.storage.sealed_json import read_sealed, read_vouched
 
 MOST_CLASSES = 12  # of a confusion table; above, the most confused pairs are listed
+MOST_ROWS = 30  # classes whose recall is listed
 MOST_LISTED = 200  # entries of one list; all are in scan.json
 FILTERS = (
     "percent",
@@ -88,6 +89,7 @@ def fill(
         "maps": maps,
         "ticks": _ticks(maps.largest) if maps else [],
         "worst": [{**entry, "image": pictures.get(entry["picture"])} for entry in results["worst"]],
+        "recalls": _recalls(results["data"]["classes"], heads),
         "confusions": [_confusion(head, results["data"]["classes"]) for head in heads if head["confusion"]],
         "repeats": number_text.repeats(settings),
         "sensitivity": number_text.sensitivity(results["pairs"]),
@@ -105,6 +107,7 @@ def _heads(results: dict[str, Any]) -> list[dict[str, Any]]:
             **head,
             "look": ChartStyle(i),
             "key": ChartStyle(i).key(),
+            "deciding": number_text.deciding(head, results["settings"]),
             "is_baseline": head["head"] == results["settings"]["baseline"],
             "pair": by_head.get(head["head"]),
             "localisation_pair": localised.get(head["head"]),
@@ -181,6 +184,17 @@ def _ticks(largest: float) -> list[tuple[float, str]]:
     """Positions on the colour bar (0 … 100) and their values; the scale is a cube root on both sides of 0."""
     digits = 2 if largest < 10 else 1
     return [(50 + 50 * root, number_text.signed(root**3 * largest, digits)) for root in (-1.0, -0.5, 0.0, 0.5, 1.0)]
+
+
+def _recalls(classes: Sequence[str], heads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each class, of the heads that finished; none for many classes."""
+    recalls = [head["recall"] for head in heads if head["recall"]]
+    if not recalls or len(classes) > MOST_ROWS:
+        return []
+    return [
+        {"label": label, "images": cells[0]["images"], "cells": cells}
+        for label, *cells in zip(classes, *recalls, strict=True)
+    ]
 
 
 def _confusion(head: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:

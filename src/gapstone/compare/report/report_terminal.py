@@ -12,6 +12,7 @@ from gapstone.compare.report import number_text
 from gapstone.compare.report.number_text import NOTHING, count_noun, percent, plus_minus, short, signed
 from gapstone.compare.speed_differences import against, caution
 from gapstone.console.formatting import display
+from gapstone.statistics.metrics import METRICS
 
 STYLES = {"better": "green", "worse": "red", "equivalent": "cyan", "cannot tell": "yellow"}
 PHRASES = {"cannot tell": "do not differ detectably"}
@@ -49,7 +50,11 @@ def _table(results: dict[str, Any], wide: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("head", overflow="fold", min_width=6)
     moved = _moved(results)
-    columns = ["params", *(["in head"] if wide else []), "train", "test", "overfit", *(["shift"] if moved else [])]
+    settings = results["settings"]
+    metric = settings["metric"] if settings["metric"] != "accuracy" else None
+    score = [METRICS[metric].short] if metric else []
+    columns = ["params", *(["in head"] if wide else []), *score, "train", "test"]
+    columns += [*(["overfit"] if wide or not metric else []), *(["shift"] if moved else [])]
     columns += [*(["ECE"] if wide else []), "ms/image" if wide else "ms"]
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
@@ -57,12 +62,15 @@ def _table(results: dict[str, Any], wide: bool) -> Table:
     verdicts = {pair["a"]: pair["verdict"] for pair in results["pairs"]}
     for head in results["heads"]:
         test, speed = head["test_accuracy"], head["ms_per_image"]
+        best = number_text.deciding(head, settings)
+        interval = _beside(percent(best["mean"]), plus_minus(best, exact=wide), wide)
         cells = [
             short(head["parameters"]).replace(" ", ""),
             *([short(head["head_parameters"]).replace(" ", "")] if wide else []),
+            *([interval] if metric else []),
             percent(head["train_accuracy"]["mean"]),
-            _beside(percent(test["mean"]), plus_minus(test, exact=wide), wide),
-            percent(head["generalisation_gap"]["mean"]),
+            percent(test["mean"]) if metric else interval,
+            *([percent(head["generalisation_gap"]["mean"])] if wide or not metric else []),
             *([percent(head["shift_accuracy"]["mean"])] if moved else []),
             *([number_text.plain(head["ece"]["mean"], 3)] if wide else []),
             number_text.milliseconds(speed, quartiles=wide),
@@ -84,6 +92,8 @@ def _explain(results: dict[str, Any], console: Console) -> None:
     if intervals := number_text.about_intervals(results["heads"], results["settings"]):
         text += f"{intervals} "
     text += "overfit: train − test, in percentage points. "
+    if (metric := results["settings"]["metric"]) != "accuracy":
+        text += f"{METRICS[metric].short}: {METRICS[metric].words} on the test images, which decides the verdicts. "
     if _moved(results):
         text += "shift: test images moved by a few pixels. "
     console.print(_text(text + number_text.sensitivity(results["pairs"]), "dim"))

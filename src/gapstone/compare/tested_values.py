@@ -1,0 +1,101 @@
+"""What each test image counts for a metric, in each trial: made into intervals and comparisons with the baseline."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gapstone.compare.finished_trials import FinishedTrial
+from gapstone.compare.plan import ComparisonPlan
+from gapstone.statistics.compare_pairs import compare_pairs, share_stat
+from gapstone.statistics.difference import AGREEMENT
+from gapstone.statistics.metrics import METRICS, agreement, balanced
+
+MARGIN_PP, CONFIDENCE = 0.5, 0.95
+MOST_CLASSES = 100
+"""Whose recall is given an interval each."""
+
+
+def stat_of(
+    plan: ComparisonPlan,
+    done: Sequence[FinishedTrial],
+    values: Callable[[FinishedTrial], NDArray[Any]],
+    metric: str = "accuracy",
+) -> dict[str, Any]:
+    """A Stat of what each test image counts; its interval allows for other seeds and other test images."""
+    by_seed = {one.trial.seed: values(one) for one in done}
+    return share_stat(by_seed, CONFIDENCE, _folds(plan, by_seed), _agreement(plan, list(map(tested, done)), metric))
+
+
+def values_of(metric: str, labels: NDArray[np.int64], one: FinishedTrial) -> NDArray[np.float64]:
+    """What each test image counts for the metric."""
+    return METRICS[metric].values(labels[one.arrays["test"]], one.arrays["answer"])
+
+
+def shifted_values(metric: str, labels: NDArray[np.int64], one: FinishedTrial) -> NDArray[np.float64]:
+    """The same when they are moved, of which the share of correct predictions is known: F1 is not."""
+    right = np.asarray(one.arrays["shifted"], np.float64)
+    return balanced(labels[moved(one)], right) if METRICS[metric].by_class else right
+
+
+def recalls(plan: ComparisonPlan, done: Sequence[FinishedTrial]) -> list[dict[str, Any]] | None:
+    """Of each class, a Stat of its recall, and its number of test images; None for more than MOST_CLASSES."""
+    labels, classes = plan.prepared.store.labels, len(plan.prepared.labels)
+    if classes > MOST_CLASSES or not done:
+        return None
+    found = []
+    rows = np.unique(np.concatenate(list(map(tested, done))))
+    for k in range(classes):
+        of_class = [one for one in done if np.any(labels[tested(one)] == k)]  # a fold may have none
+        stat = stat_of(plan, of_class, partial(_right_of, k, labels))
+        found.append(stat | {"images": int((labels[rows] == k).sum())})
+    return found
+
+
+def _right_of(k: int, labels: NDArray[np.int64], one: FinishedTrial) -> NDArray[np.bool_]:
+    """Whether each test image of class k is classified correctly."""
+    return np.asarray(one.correct(labels)[labels[tested(one)] == k])
+
+
+def _agreement(plan: ComparisonPlan, rows: Sequence[NDArray[np.int64]], metric: str) -> float:
+    """`metrics.agreement` of the images that are tested: with folds, in any of them."""
+    tested = np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64)
+    return agreement(metric, plan.prepared.store.labels[tested]) if len(tested) else AGREEMENT
+
+
+def tested(one: FinishedTrial) -> NDArray[np.int64]:
+    """The test images."""
+    return np.asarray(one.arrays["test"])
+
+
+def moved(one: FinishedTrial) -> NDArray[np.int64]:
+    """Those that are moved, too."""
+    return one.trial.robust
+
+
+def pairs_of(
+    plan: ComparisonPlan,
+    done: dict[str, list[FinishedTrial]],
+    correct: Callable[[FinishedTrial], NDArray[Any]],
+    look: int,
+    metric: str = "accuracy",
+    rows: Callable[[FinishedTrial], NDArray[np.int64]] = tested,
+) -> list[dict[str, Any]]:
+    """Compare every head with the baseline; `correct` gives what each image of `rows` counts for the metric."""
+    if not done[plan.baseline]:
+        return []
+    scores = {head: {trial.trial.seed: correct(trial) for trial in trials} for head, trials in done.items() if trials}
+    added = _agreement(plan, list(map(rows, done[plan.baseline])), metric)
+    folds = _folds(plan, {number: values for by_number in scores.values() for number, values in by_number.items()})
+    return compare_pairs(
+        scores, plan.baseline, margin_pp=MARGIN_PP, confidence=CONFIDENCE, folds=folds, look=look, agreement=added
+    )
+
+
+def _folds(plan: ComparisonPlan, values: Mapping[int, NDArray[Any]]) -> dict[int, tuple[int, int]] | None:
+    """Of each fold, the numbers of training images and of test images in `values`; None with seeds."""
+    if not plan.request.folds:
+        return None
+    return {number: (len(plan.prepared.splits[number].train), len(found)) for number, found in values.items()}

@@ -1,0 +1,128 @@
+"""Choose parts of the images by class: by their content, by a seed, as folds; groups of duplicates stay together."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gapstone.data.scan import Scan
+
+TEST_SEED = 20131216  # any fixed number; this one is the day Network in Network was put on arXiv
+Indices = NDArray[np.int64]
+
+
+def carve(
+    indices: Indices, labels: NDArray[np.integer], groups: NDArray[np.integer], share: float, seed: int
+) -> tuple[Indices, Indices]:
+    """(rest, part): move about `share` of each class to part, in complete groups."""
+    members = _members(indices, groups)
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(members))
+    total = count_labels(labels[indices], int(labels.max()) + 1)
+    target = np.round(total * share).astype(np.int64)
+    target[(total >= 2) & (target == 0)] = 1
+    target = np.minimum(target, np.maximum(total - 1, 0))  # every class keeps an image in the rest
+    taken = np.zeros_like(total)
+    chosen = np.zeros(len(members), np.bool_)
+    # in random order: with the large groups first, they would fill the smaller part
+    for g in order.tolist():
+        counts = np.bincount(labels[members[g]], minlength=len(total))
+        if np.all(taken + counts <= target):
+            taken += counts
+            chosen[g] = True
+    for k in np.flatnonzero((taken == 0) & (total >= 2)).tolist():
+        # all groups of this class are larger than its share: move the smallest, if another one stays
+        of_class = [g for g in order.tolist() if not chosen[g] and np.any(labels[members[g]] == k)]
+        if len(of_class) >= 2:
+            chosen[min(of_class, key=lambda g: len(members[g]))] = True
+    part = [members[g] for g in range(len(members)) if chosen[g]]
+    rest = [members[g] for g in range(len(members)) if not chosen[g]]
+    return _joined(rest), _joined(part)
+
+
+def by_content(
+    indices: Indices, labels: NDArray[np.integer], groups: NDArray[np.integer], scan: Scan, share: float
+) -> tuple[Indices, Indices]:
+    """(rest, part): each group is in part if a number that follows from its content, uniform in 0…1, is below `share`.
+
+    So a group's place does not depend on the other images, with these exceptions: a near duplicate that is added may
+    change its group's number; a group that alone is more than a class's share stays in the rest; a class of which no
+    group would be in part gives the one with the smallest number, and a class of which none would be in the rest keeps
+    that with the largest.
+    """
+    members = _members(indices, groups)
+    number = np.array([_uniform(min(scan.facts[i].sha256 for i in group.tolist())) for group in members])
+    total = count_labels(labels[indices], int(labels.max()) + 1)
+    target = np.maximum(np.round(total * share), 1)
+    counts = [np.bincount(labels[group], minlength=len(total)) for group in members]
+    small = np.array([bool(np.all(count <= target)) for count in counts])
+    chosen = small & (number < share)
+    for k in np.flatnonzero(total >= 2).tolist():
+        of_class = [g for g in range(len(members)) if counts[g][k]]
+        if len(of_class) < 2:
+            continue
+        if not chosen[of_class].any():
+            chosen[min(of_class, key=lambda g: (not small[g], 0 if small[g] else len(members[g]), number[g]))] = True
+        elif chosen[of_class].all():
+            chosen[max(of_class, key=lambda g: number[g])] = False
+    parts = (
+        [group for group, c in zip(members, chosen.tolist(), strict=True) if c == wanted] for wanted in (False, True)
+    )
+    rest, part = (_joined(part) for part in parts)
+    return rest, part
+
+
+def _uniform(sha256: str) -> float:
+    """A number in 0…1 that follows from an image's hash; not the hash itself, by which others may have split, too."""
+    return int.from_bytes(hashlib.sha256(f"{TEST_SEED} {sha256}".encode()).digest()[:8]) / 2**64
+
+
+def fold_numbers(indices: Indices, labels: NDArray[np.integer], groups: NDArray[np.integer], k: int) -> Indices:
+    """The fold 0…k−1 of each index: each group goes to the fold with the fewest images of its classes."""
+    members = _members(indices, groups)
+    random = np.random.default_rng(TEST_SEED)
+    order = random.permutation(len(members)).tolist()
+    order.sort(key=lambda g: -len(members[g]))  # large groups first, while they can be balanced (stable sort)
+    counts_in = np.zeros((k, int(labels.max()) + 1), np.int64)  # images per fold and class
+    fold = np.empty(len(members), np.int64)
+    for g in order:
+        counts = np.bincount(labels[members[g]], minlength=counts_in.shape[1])
+        # by the images of the group's classes, then by all images
+        rank = (counts_in[:, counts > 0]).sum(axis=1) * len(indices) + counts_in.sum(axis=1)
+        fold[g] = int(np.argmin(rank))
+        counts_in[fold[g]] += counts
+    fold_of = {int(i): int(fold[g]) for g, m in enumerate(members) for i in m}
+    return np.asarray([fold_of[i] for i in indices.tolist()], np.int64)
+
+
+def limited(indices: Indices, labels: NDArray[np.integer], limit: int, least: int) -> Indices:
+    """At most `limit` of the indices, in proportion to the classes, at least `least` of each; the same for any seed."""
+    if len(indices) <= limit:
+        return indices
+    random = np.random.default_rng(TEST_SEED)
+    shuffled = random.permutation(indices)
+    # the rank of each image in its class, as a share of the class: the lowest ranks are proportional to the classes
+    rank = np.empty(len(shuffled))
+    for k in np.unique(labels[shuffled]):
+        of_class = np.flatnonzero(labels[shuffled] == k)
+        rank[of_class] = (np.arange(len(of_class)) + 0.5) / len(of_class)
+        rank[of_class[:least]] = np.arange(min(least, len(of_class))) - least  # negative: before all shares
+    return np.sort(shuffled[np.argsort(rank, kind="stable")[:limit]])
+
+
+def _members(indices: Indices, groups: NDArray[np.integer]) -> list[Indices]:
+    """The indices of each group, in the order of the groups' first members."""
+    order = np.argsort(groups[indices], kind="stable")
+    ordered = indices[order]
+    cuts = np.flatnonzero(np.diff(groups[ordered])) + 1
+    parts = np.split(ordered, cuts)
+    return sorted(parts, key=lambda p: int(p[0])) if len(indices) else []
+
+
+def _joined(parts: Sequence[Indices]) -> Indices:
+    return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+
+
+def count_labels(labels: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
+    return np.bincount(labels, minlength=classes).astype(np.int64)

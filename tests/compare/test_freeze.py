@@ -132,7 +132,7 @@ def both(what, seen, head):
 def test_a_head_from_kept_maps_is_the_head_on_the_backbone(whole, head):
     what, seen = whole
     trial, kept, live, history = both(what, seen, head)
-    assert min(history.train_loss) < np.log(3) - 1e-2  # it has learned something: that is the loss of a guess
+    assert max(history.validation_accuracy) > 0.5  # it has learned something: a guess is right in a third
     torch.testing.assert_close(kept.logits(trial.test), live.logits(trial.test), atol=1e-4, rtol=1e-4)
     assert kept.cost() == live.cost()
 
@@ -156,7 +156,7 @@ def test_the_measures_agree_with_those_of_the_whole_model(whole):
         assert trial_measures.sizes(kept, trial.test) == trial_measures.sizes(live, trial.test)
         shown, there = (trial_measures.show(one, trial.shown) for one in (kept, live))
         for key in ("maps", "logits", "placement"):
-            assert shown[key] == pytest.approx(there[key], abs=1e-5)
+            assert shown[key] == pytest.approx(there[key], abs=1e-5, rel=1e-5)
 
 
 def test_what_a_head_needs():

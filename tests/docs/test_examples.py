@@ -54,7 +54,8 @@ SETUP = {
     "accelerate": "import torchvision",
     "accelerated": "import torchvision",
     "advise": "from gapstone.statistics.difference import crossed; rng = np.random.default_rng(0); "
-    "gap, fc = rng.random((5, 500)) < 0.93, rng.random((5, 500)) < 0.918",
+    "hard = rng.random(842); gap, fc = (hard + 0.2 * rng.random((5, 842)) < limit for limit in (1.02, 1.01))",
+    "share_interval": "correct_0, correct_1, correct_2 = np.random.default_rng(0).random((3, 500)) < 0.92",
     "check_pool": "from dataclasses import replace; from tests.testing.own_pools import HARMONIC; "
     "harmonic = replace(HARMONIC, name='mine')",
     "check_input": "path = Path('a.jpg')",
@@ -104,6 +105,9 @@ EXCLUDED = {
     "Readers": SERVER,
     "Ridge": FRAGMENT,
     "WorkerProcess": SERVER,
+    "_interval": FRAGMENT,
+    "_said": FRAGMENT,
+    "about_intervals": FRAGMENT,
     "against": FRAGMENT,
     "compare": LONG,
     "compare_pairs": FRAGMENT,

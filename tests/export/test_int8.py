@@ -49,7 +49,7 @@ def test_export_with_int8(model, tmp_path):
     text = said.file.getvalue()
     assert "d.int8.onnx: " in text
     assert "Calibrated on 128 others" in text
-    assert "on 359 images" in text
+    assert "on 346 images" in text
 
     before, after = (onnx.load(tmp_path / name) for name in ("d.onnx", "d.int8.onnx"))
     facts = {entry.key: entry.value for entry in after.metadata_props}
@@ -64,15 +64,15 @@ def test_export_with_int8(model, tmp_path):
     opened = open_model(str(model))
     images = int8.choose_images(opened, "digits")
     cost = int8.cost(tmp_path / "d.onnx", tmp_path / "d.int8.onnx", opened, images)
-    assert cost.images == 359
+    assert cost.images == 346
     assert cost.right_before > 250, "the float model is right for most"
     assert abs(cost.right_after - cost.right_before) < 40
     assert cost.right_after == cost.right_before - cost.lost + cost.won
-    assert 300 < cost.same < 360
+    assert 290 < cost.same <= 346
     assert 0 < cost.maps < 0.5
     assert cost.bytes_after < cost.bytes_before
     assert re.match(r"int8 [\d.]+ ms \(quartiles [\d.]+ to [\d.]+\), float [\d.]+ ms \(", cost.paces)
-    assert f"{100 * cost.right_before / 359:.1f} % before, {100 * cost.right_after / 359:.1f} % after" in text
+    assert f"{100 * cost.right_before / 346:.1f} % before, {100 * cost.right_after / 346:.1f} % after" in text
 
     # maps still add up to the logits: the head was left in float
     run = read_onnx(tmp_path / "d.int8.onnx")
@@ -98,7 +98,7 @@ def test_the_accuracy_is_the_models(model):
 def test_calibration_and_measurement_share_no_image(model):
     images = int8.choose_images(open_model(str(model)), "digits")
     assert len(images.calibration) == int8.CALIBRATED
-    assert len(images.held_out) == 359
+    assert len(images.held_out) == 346
     assert not set(images.calibration) & set(images.held_out)
     counts = np.bincount(images.source.labels[images.calibration], minlength=10)
     assert counts.min() >= 12, "every class is there, and as often as the others"

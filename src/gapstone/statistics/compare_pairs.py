@@ -102,8 +102,8 @@ def share_interval(
 ) -> tuple[float, float] | None:
     """The interval of one head's accuracy, for other seeds and other test images of the same kind.
 
-        >>> share_interval([correct_0, correct_1, correct_2])
-        (0.883, 0.934)
+        >>> share_interval([correct_0, correct_1, correct_2])     # of 500 images 451, 470 and 460 are correct
+        (0.859..., 0.956...)
 
     The crossed design's error of the mean, in Wilson's form, which stays between 0 and 1: as many independent answers
     are counted as would have that error, and no more than there are. None for fewer than three seeds, or two images.

@@ -42,7 +42,7 @@ def accuracy(labels: Labels, answers: Labels) -> Values:
 def balanced_accuracy(labels: Labels, answers: Labels) -> Values:
     """The mean over classes of their recall.
 
-    >>> balanced_accuracy(np.array([0, 1, 1, 1]), np.array([0, 1, 1, 0])).mean()
+    >>> float(balanced_accuracy(np.array([0, 1, 1, 1]), np.array([0, 1, 1, 0])).mean())
     0.833...
     """
     return balanced(labels, accuracy(labels, answers))
@@ -60,7 +60,7 @@ def balanced(labels: Labels, right: Values) -> Values:
 def macro_f1(labels: Labels, answers: Labels) -> Values:
     """The mean over the classes among the labels of F1 = 2 TP / (predicted + true).
 
-    >>> macro_f1(np.array([0, 1, 1, 1]), np.array([0, 1, 1, 0])).mean()
+    >>> float(macro_f1(np.array([0, 1, 1, 1]), np.array([0, 1, 1, 0])).mean())
     0.733...
     """
     total = np.zeros(len(labels))
@@ -93,7 +93,7 @@ def choose_metric(asked: str | None, counts: NDArray[np.integer]) -> tuple[str, 
     """The metric that decides, and a sentence where nobody asked for it.
 
         >>> choose_metric(None, np.array([150, 3]))
-        ('balanced_accuracy', 'The classes have 3 to 150 images, so verdicts are on balanced accuracy, the mean of …')
+        ('balanced_accuracy', 'The classes have 3 to 150 images, so verdicts are on balanced accuracy, the mean recall …')
 
     Args:
         asked: a name of METRICS, or None.
@@ -105,8 +105,8 @@ def choose_metric(asked: str | None, counts: NDArray[np.integer]) -> tuple[str, 
     if some.max() <= UNEQUAL * some.min():
         return "accuracy", None
     return "balanced_accuracy", (
-        f"The classes have {some.min():,} to {some.max():,} images, so verdicts are on balanced accuracy, the mean of "
-        f"all classes' recall (--metric accuracy for accuracy): always answering the largest class has an accuracy of "
+        f"The classes have {some.min():,} to {some.max():,} images, so verdicts are on balanced accuracy, the mean "
+        f"recall of the classes (--metric accuracy for accuracy): always answering the largest class has an accuracy of "
         f"{100 * some.max() / some.sum():.1f} %, and a balanced accuracy of {100 / len(some):.1f} %."
     )
 

@@ -141,8 +141,7 @@ def advise(
     """At most two short sentences for the verdict "cannot tell": what would decide it.
 
     >>> advise(crossed(gap, fc), repeats=5, margin=0.005)
-    'To show a true difference of 1 percentage point (power 80 %): about 12 seeds (now 5) on these 842 test images; of
-    0.5: about 5,100 test images (now 842) with 10 seeds. To show that there is none beyond ±0.5: …'
+    'To show a true difference of 1 percentage point (power 80 %): about 21 seeds (now 5) on these 842 test images; …'
     """
     kind = "fold" if folds is not None else "seed"
     if repeats == 0:

@@ -272,6 +272,18 @@ def test_in_place_is_the_same(images):
     torch.testing.assert_close(explained.bias, expected.bias, rtol=1e-4, atol=1e-5)
 
 
+def test_hidden_layers_that_change_what_they_take(images):
+    """A gate is that of what an activation took, not of what it left in its place."""
+    model = vit()
+    model.head = nn.Sequential(nn.Linear(16, 12), nn.ReLU(inplace=True), nn.Linear(12, CLASSES))
+    explained = gs.explain(alive(model), images)
+    model.head[1] = nn.ReLU()
+    expected = gs.explain(model, images)
+    assert explained.completeness.max() < 1e-5 * explained.logits.abs().max()
+    torch.testing.assert_close(explained.maps, expected.maps, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(explained.bias, expected.bias, rtol=1e-4, atol=1e-5)
+
+
 class Beside(nn.Module):
     """DINOv2's linear head: the class token beside the mean of the patches."""
 

@@ -15,6 +15,13 @@ from gapstone.regions import Grid
 
 MEAN = -1
 """Stands among classes for the mean of all logits."""
+ATTENTION = "the weights of attention"
+"""What is held where positions are listened to, in words."""
+
+
+def first_tokens(count: int) -> str:
+    """What is held where so many tokens are of no position, in words."""
+    return "what the first token brings" if count == 1 else f"what the first {count} tokens bring"
 
 
 def of_classes(rows: Tensor, classes: Tensor) -> Tensor:

@@ -95,6 +95,28 @@ class Explanation:
     seen: ShownImages | None = field(default=None, compare=False)
     """The images, where they are known: the batch itself, to be shown."""
 
+    @classmethod
+    def made(
+        cls,
+        maps: Tensor,
+        selected: Tensor | None,
+        bias: Tensor,
+        logits: Tensor,
+        additive: bool,
+        placement: Placement,
+        labels: tuple[str, ...] | None,
+        held: tuple[str, ...] = (),
+        end: str | None = None,
+    ) -> "Explanation":
+        """Of the maps of `selected` classes (N, K), and after them that of the mean of all; or of all, by None."""
+        logits = logits.detach().float() if logits.dtype in (torch.float16, torch.bfloat16) else logits.detach()
+        maps = maps.detach()
+        if selected is None:
+            selected, mean = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1), maps.mean(1)
+        else:
+            maps, mean = maps[:, :-1], maps[:, -1]
+        return cls(maps, mean, selected, bias.to(logits.dtype), logits, additive, placement, labels, held, end)
+
     @property
     def probabilities(self) -> Tensor:
         """(N, C): each class by itself where the model ends in a sigmoid; else they sum to 1."""

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gapstone.heads.contributions import ATTENTION
 from gapstone.tracing import operations as ops
-from gapstone.tracing.held_scales import ATTENTION, HeldScales
+from gapstone.tracing.held_scales import HeldScales
 from gapstone.tracing.linearity import is_linear
 from gapstone.tracing.mixing import PRODUCTS, Mixing, mixing_of
 from gapstone.tracing.tape import Slot, Tape, TapeCall, leaves

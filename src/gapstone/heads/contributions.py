@@ -30,9 +30,10 @@ def of_classes(rows: Tensor, classes: Tensor) -> Tensor:
     >>> of_classes(torch.tensor([1.0, 3.0]), torch.tensor([[1, MEAN]]))
     tensor([[3., 2.]])
     """
-    if bool((classes == MEAN).any()):
-        rows = torch.cat([rows, rows.mean(0, keepdim=True)])
-    return rows[classes]
+    found = rows[classes.clamp(min=0)]
+    if bool((means := classes == MEAN).any()):
+        found[means] = rows.mean(0)
+    return found
 
 
 def pooled(x: Tensor, weight: Tensor, name: Any, **parameters: Any) -> Tensor:

@@ -170,8 +170,8 @@ class Explanation:
         rows = torch.arange(len(self.logits), device=self.logits.device)
         bias = self.bias.expand_as(self.logits)[rows, numbers][:, None]
         name = self._name(int(numbers[0])) if bool((numbers == numbers[0]).all()) else "each image's rival"
-        subtracted = self.maps[rows, self._places(numbers)], bias, self.logits[rows, numbers], name
-        return replace(self, maps=maps, classes=classes)._minus(*subtracted)
+        rivals, logits = self.maps[rows, self._places(numbers)], self.logits[rows, numbers]
+        return replace(self._minus(rivals, bias, logits, name, maps), classes=classes)
 
     def contrast(self, a: NumberOrName | Tensor | None = None, b: NumberOrName | Tensor | None = None) -> "Explanation":
         """One map of each image, for class `a` rather than `b`: exact, and any pair costs one subtraction.
@@ -191,10 +191,13 @@ class Explanation:
         maps = self.maps[rows, self._places(first)][:, None]  # of these alone: of 1000 classes it costs as much as of 2
         return self._against(self._numbers(b), maps, first[:, None])
 
-    def _minus(self, maps: Tensor, bias: Tensor, logits: Tensor, reference: str) -> "Explanation":
+    def _minus(
+        self, maps: Tensor, bias: Tensor, logits: Tensor, reference: str, of: Tensor | None = None
+    ) -> "Explanation":
+        """of: the maps that are subtracted from; None: all."""
         return replace(
             self,
-            maps=self.maps - maps[:, None],
+            maps=(self.maps if of is None else of) - maps[:, None],
             mean_map=self.mean_map - maps,
             bias=self.bias - bias,
             logits=self.logits - logits[:, None],

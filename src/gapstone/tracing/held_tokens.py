@@ -57,7 +57,7 @@ class HeldTokens(HeldScales):
         if call in self._varies or super().is_linear(call):
             return True
         if isinstance(call.operation, ops.MatrixProduct):
-            return call.operation.function in PRODUCTS and len(self.varies(call)) == 1
+            return call.operation.function in (*PRODUCTS, "einsum") and len(self.varies(call)) == 1
         return is_linear(call, self.tape, each_image=True)
 
     def descriptions(self, calls: Sequence[TapeCall]) -> tuple[str, ...]:

@@ -152,7 +152,7 @@ CEILINGS = {
     "fitting": 700,
     "swapping": 900,
     "training": 700,
-    "maps": 700,
+    "maps": 800,
     "models": 500,
     "accelerating": 500,
     "bench": 800,

@@ -3,8 +3,8 @@
     python benchmarks/maps_cost.py                    # needs timm; three minutes on an idle machine; prints a table
     python benchmarks/maps_cost.py --rounds 40 --threads 2
 
-Random weights (time does not depend on them), 1000 classes, 224 px. All contenders of a case in turn, in random order, in
-each round; ratios are of the same round, and their medians and quartiles are shown.
+Random weights (time does not depend on them), 1000 classes, 224 px. All contenders of a case in turn, in random order,
+in each round; ratios are of the same round, and their medians and quartiles are shown.
 """
 
 import argparse
@@ -45,7 +45,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(", ".join(f"{key} {value}" for key, value in machine().items()))
-    print(f"\n{options.threads} threads\n\n| network | images | maps | ms | × forward (quartiles) |\n|---|---|---|---|---|")
+    print(f"\n{options.threads} threads\n\n| network | images | maps | ms | × forward (quartiles) |")
+    print("|---|---|---|---|---|")
     for title, name in NETWORKS.items():
         if options.only not in title:
             continue

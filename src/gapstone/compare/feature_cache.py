@@ -144,8 +144,6 @@ class FeatureCache:
     shown: RowCache
     """Maps of the images of the report and of those with boxes, of as many layers as any head reads maps of."""
     pooled: dict[Change, RowCache]
-    parts: dict[StoredVector, StoredParts]
-    """Of the vectors that heads answer from; without those of which it is not known what the positions add."""
     vectors: tuple[StoredVector, ...]
     """In the order of their numbers in a row."""
     channels: int
@@ -160,6 +158,8 @@ class FeatureCache:
     parameters: int
     macs: int
     """Both without the backbone's own pooler."""
+    parts: dict[StoredVector, StoredParts] = field(default_factory=dict)
+    """Of the vectors that heads answer from; without those of which it is not known what the positions add."""
 
     def unused_files(self, folder: Path) -> list[Path]:
         """Files of other passes in the folder, finished or not."""

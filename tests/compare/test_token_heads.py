@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import gapstone as gs
 import gapstone.compare.plan
 from gapstone.compare import trial_measures
 from gapstone.compare.feature_cache import stored_vectors
@@ -22,7 +23,16 @@ from gapstone.training.training_data import TrainOptions
 timm = pytest.importorskip("timm")
 
 NETWORK = "vit_pe_core_tiny_patch16_384"  # a class token, and an attention pool that is not it
-HEADS = ("gap", "cls", "cls+gap:layers=2", "attention:queries=2:cls=1", "attention:layers=2", "own", "avgmax:layers=3")
+HEADS = (
+    "gap",
+    "cls",
+    "cls:8",
+    "cls+gap:layers=2",
+    "attention:queries=2:cls=1",
+    "attention:layers=2",
+    "own",
+    "avgmax:layers=3",
+)
 
 
 pytestmark = pytest.mark.skipif(not timm.is_model(NETWORK), reason=f"timm {timm.__version__} has no {NETWORK}")
@@ -81,11 +91,22 @@ def test_a_head_predicts_from_what_is_stored_what_the_whole_model_does(whole, he
         )
     assert kept.cost() == live.cost()
     shown, there = (trial_measures.show(one, trial.shown) for one in (kept, live))
-    assert shown.keys() == there.keys()
-    if kept.head.reads.maps_alone:
-        assert shown["maps"] == pytest.approx(there["maps"], abs=1e-5)
-    else:
-        assert shown == {"additive": None, "gap": None}
+    explained = gs.explain(model, live.images(trial.shown))  # which knows nothing of comparisons
+    for found in (shown, there):
+        assert found["maps"] == pytest.approx(explained.maps.numpy(), abs=1e-5)
+        assert found["bias"] == pytest.approx(explained.bias.expand_as(explained.logits).numpy(), abs=1e-5)
+        assert found["additive"]
+        assert found["gap"] < 1e-5
+        assert found["held"] == list(explained.held)
+    labels = torch.from_numpy(plan.prepared.store.labels[trial.shown])[:, None]
+    for one in (kept, live):
+        asked = one.explain(trial.shown, labels)
+        torch.testing.assert_close(
+            asked.shown().maps,
+            explained.centred().maps.gather(1, labels[..., None, None].expand_as(asked.maps)),
+            atol=1e-5,
+            rtol=1e-4,
+        )
 
 
 def test_what_is_stored(whole):

@@ -7,11 +7,21 @@ from torch.nn import functional as F
 
 import gapstone as gs
 from gapstone.export.export_module import LogitsAlone, logits_alone, logits_and_maps
-from gapstone.export.torch_pools import GridMax, GridMean, HangingMax, HangingMean, whole, without_operators
+from gapstone.export.torch_pools import (
+    AttentionByProducts,
+    GridMax,
+    GridMean,
+    HangingMax,
+    HangingMean,
+    whole,
+    without_operators,
+)
 from gapstone.heads import RECIPES, parse
+from gapstone.heads.attention_queries import AttentionQueries
 from gapstone.maps.explain import explain
 from gapstone.maps.open_model import ImageModel, open_model
 from gapstone.pooling import share
+from gapstone.runtime.torch_internals import any_number_of_images
 
 HEADS = [
     *("gap", "gap:8,6:dropout=0.5", "gap:dropout=0.5", "gmp", "gmp:8"),
@@ -35,6 +45,27 @@ def test_attention_before_hidden_layers_has_no_maps_elsewhere(make):
         logits_and_maps(opened)
     images = torch.randn(2, 3, 28, 28)
     torch.testing.assert_close(logits_alone(opened)(images), opened.model(images))
+
+
+@pytest.mark.parametrize("head", ["attention:queries=2:cls=1", "cls+gap"])
+def test_heads_of_tokens_give_their_logits_alone(make, head):
+    opened = make("timm:test_vit", head, size=(32, 32))
+    with pytest.raises(ValueError, match=r"are not written for other runtimes.*--no-maps"):
+        logits_and_maps(opened)
+    images, alone = torch.randn(2, 3, 32, 32), logits_alone(opened)
+    torch.testing.assert_close(alone(images), opened.model(images).detach())
+    assert not any(isinstance(layer, gs.Pool | AttentionQueries) for layer in alone.modules())
+
+
+def test_attention_takes_any_number_of_images_elsewhere():
+    """An einsum over tokens, as torch.export sees it, never takes one."""
+    attention = AttentionQueries(8, 2)
+    tokens = torch.nn.Sequential(torch.nn.ZeroPad1d((1, 0)), AttentionByProducts(attention)).eval()
+    with torch.no_grad(), any_number_of_images():
+        program = torch.export.export(tokens, (torch.randn(2, 8, 9),), dynamic_shapes=({0: torch.export.Dim("n")},))
+    one = torch.randn(1, 8, 9)
+    expected = attention(torch.nn.functional.pad(one, (1, 0))).detach()
+    torch.testing.assert_close(program.module()(one), expected)
 
 
 @pytest.mark.parametrize("head", HEADS)

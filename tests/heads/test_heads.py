@@ -9,6 +9,7 @@ from torch import nn
 
 import gapstone as gs
 from gapstone.heads import RECIPES, BackboneOutput, Head, NotLinearError, Reads, parse, split_specs
+from gapstone.heads.contributions import MEAN
 from gapstone.maps.explain import explain_head
 
 ADDITIVE = ["gap", "gmp", "gem", "gem:p=5", "gem:p=learned", "avgmax", "catavgmax", "nin", "nin:24", "nin:dropout=0.5",
@@ -227,6 +228,37 @@ def test_attention_is_the_pool_of_that_name_for_each_query(spec):
         assert torch.equal(head(given.tokens), head(given))  # as it is trained on stored tokens
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_class_token_that_is_listened_to_is_part_of_the_bias(layers):
+    head, given = make(f"attention:queries=2:cls=1:layers={layers}"), output(layers)
+    for query in head.pools[0].queries:
+        torch.nn.init.normal_(query)
+    parts = head.contributions(given)
+    assert parts.maps.shape == (3, 7, 6, 5)
+    torch.testing.assert_close(parts.maps.sum((2, 3)) + parts.bias, head(given), rtol=1e-5, atol=1e-5)
+    heard = head.pools[0].weights(given.tokens)[:, :, 0]  # by hand: what the token says, as often as it is heard
+    own = (heard[:, :, None] * given.class_token[:, None]).flatten(1)
+    torch.testing.assert_close(parts.bias, head.classifier(own), rtol=1e-5, atol=1e-5)
+    some = head.contributions(given, torch.tensor([[2, MEAN], [0, 1], [6, 6]]))
+    torch.testing.assert_close(some.maps[0, 0], parts.maps[0, 2])
+    torch.testing.assert_close(some.maps[0, 1], parts.maps[0].mean(0))
+    torch.testing.assert_close(some.bias, parts.bias)
+    explained = explain_head(head, given)
+    assert torch.equal(explained.maps, parts.maps)
+    assert explained.additive
+    assert explained.held == parts.held == ("the weights of attention", "what the first token brings")
+    with pytest.raises(ValueError, match=r"tokens \(3, \d+, 31\), which do not say where they lie"):
+        head.contributions(given.tokens)
+
+
+def test_hidden_layers_behind_attention_at_a_class_token():
+    given = output()
+    explained = explain_head(make("attention:8:cls=1"), given)
+    assert explained.maps.shape == (3, 7, 6, 5)
+    assert not explained.additive
+    assert torch.equal(explained.logits, make("attention:8:cls=1")(given))
+
+
 def test_new_attention_is_close_to_the_mean_and_its_queries_differ():
     pool = make("attention:queries=2").pools[0]
     weights = pool.weights(output().maps)
@@ -261,13 +293,13 @@ def test_what_a_head_reads():
 
 
 @pytest.mark.parametrize("spec", TOKENS)
-def test_heads_of_tokens_refuse_maps_alone_and_have_no_contributions(spec):
+def test_heads_of_tokens_refuse_maps_alone(spec):
     head, given = make(spec), output()
     assert head(given).shape == (3, 7)
-    assert not head.additive
+    assert head.additive == head.attends_to_class_token
     with pytest.raises(ValueError, match=rf"head '{re.escape(spec)}' reads the .*not maps alone.*features\.read"):
         head(given.maps)
-    with pytest.raises(ValueError, match="no contributions"):
+    with pytest.raises(ValueError, match="not maps alone" if head.additive else "no contributions"):
         head.contributions(given.maps)
     with pytest.raises(ValueError, match=r"\(N, 16\), and got None"):
         head(BackboneOutput(given.maps))

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gapstone as gs
+from gapstone.heads.attention_queries import AttentionQueries
 from gapstone.tracing.locate_head import locate_head
 from gapstone.tracing.tape import SplitError
 from gapstone.tracing.token_head import TokenHead
@@ -272,6 +273,18 @@ def test_in_place_is_the_same(images):
     torch.testing.assert_close(explained.bias, expected.bias, rtol=1e-4, atol=1e-5)
 
 
+def test_hidden_layers_that_change_what_they_take(images):
+    """A gate is that of what an activation took, not of what it left in its place."""
+    model = vit()
+    model.head = nn.Sequential(nn.Linear(16, 12), nn.ReLU(inplace=True), nn.Linear(12, CLASSES))
+    explained = gs.explain(alive(model), images)
+    model.head[1] = nn.ReLU()
+    expected = gs.explain(model, images)
+    assert explained.completeness.max() < 1e-5 * explained.logits.abs().max()
+    torch.testing.assert_close(explained.maps, expected.maps, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(explained.bias, expected.bias, rtol=1e-4, atol=1e-5)
+
+
 class Beside(nn.Module):
     """DINOv2's linear head: the class token beside the mean of the patches."""
 
@@ -306,6 +319,27 @@ def test_the_mean_beside_a_class_token_is_of_later_tokens(images):
     head.lanes = None
     torch.testing.assert_close(head.maps(None), explained.maps.flatten(2), rtol=1e-4, atol=1e-5 * scale)
     torch.testing.assert_close(head.bias(), explained.bias, rtol=1e-4, atol=1e-5 * scale)
+
+
+class Attended(nn.Module):
+    """gapstone's attention pool over the patches of a ViT."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vit, self.attention, self.fc = vit(), AttentionQueries(16, 2), nn.Linear(32, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.attention(self.vit.forward_features(x)[:, 1:].transpose(1, 2)))
+
+
+@pytest.mark.parametrize("at", [None, "vit.blocks.0"])
+def test_attention_by_einsum_is_held_as_any_other(at, images):
+    model = alive(Attended())
+    explained = gs.explain(model, images, at=at)
+    assert explained.additive
+    assert ATTENTION in explained.held
+    assert explained.completeness.max() < 1e-5 * explained.logits.abs().max()
+    torch.testing.assert_close(explained.logits, model(images).detach())
 
 
 class Weighed(nn.Module):

@@ -1,7 +1,7 @@
 """Heads on a frozen backbone: they train and predict from cached features, never from the images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone.compare.predictor import STILL, Change
-from gapstone.heads import BackboneOutput, Head
+from gapstone.heads import BackboneOutput, Head, Reads
 from gapstone.images.preprocessing import Preprocessing
+from gapstone.maps.explain import explain_head, has_maps
+from gapstone.maps.explanation import Explanation
+from gapstone.maps.vector_parts import VectorParts, explain_vectors, vectors_read
 from gapstone.pooling import Pool
 from gapstone.storage.atomic import UNFINISHED
 from gapstone.tracing.arithmetic import macs
@@ -80,6 +83,22 @@ def class_tokens_of(head: Head) -> tuple[StoredVector, ...]:
     return tuple(StoredVector(CLASS_TOKEN, back) for back in range(head.reads.layers, 0, -1) if head.reads.class_token)
 
 
+def answered_from(reads: Reads) -> list[StoredVector]:
+    """The vectors that a head answers from, in its order; [] where it answers from maps or attends to tokens."""
+    return [StoredVector(OWN if own else CLASS_TOKEN, back) for own, back in vectors_read(reads)]
+
+
+def taken_apart(heads: Sequence[str]) -> list[StoredVector]:
+    """The vectors that these heads answer from."""
+    answering = [head for spec in heads if not has_maps(head := Head(spec, 1, 2, (1, 1)))]
+    return sorted({vector for head in answering for vector in answered_from(head.reads)})
+
+
+def layer_of(x: Tensor, back: int, channels: int) -> Tensor:
+    """Of layers side by side, (N, layers · C, …), one, counted from the last."""
+    return x[:, x.shape[1] - back * channels :][:, :channels]
+
+
 def stored_vectors(heads: Sequence[str]) -> tuple[tuple[StoredVector, ...], dict[str, Pool]]:
     """All vectors that these heads need, and their pools; in an order that the heads' does not change, `OWN` last."""
     vectors: set[StoredVector] = set()
@@ -101,6 +120,19 @@ class OwnPooler:
     """Of its vector."""
     parameters: int
     macs: int
+
+
+@dataclass(frozen=True)
+class StoredParts:
+    """What each position adds to a vector, of the images of the report and of those with boxes."""
+
+    rows: RowCache
+    """(N, D, 1 + cells)"""
+    like: VectorParts
+    """What is the same for all images; its parts are of one."""
+
+    def __getitem__(self, rows: Rows) -> VectorParts:
+        return replace(self.like, parts=self.rows[rows])
 
 
 @dataclass(frozen=True)
@@ -126,10 +158,13 @@ class FeatureCache:
     parameters: int
     macs: int
     """Both without the backbone's own pooler."""
+    parts: dict[StoredVector, StoredParts] = field(default_factory=dict)
+    """Of the vectors that heads answer from; without those of which it is not known what the positions add."""
 
     def unused_files(self, folder: Path) -> list[Path]:
         """Files of other passes in the folder, finished or not."""
-        used = {rows.path.resolve() for rows in (*self.maps.values(), *self.pooled.values(), self.shown)}
+        parts = [stored.rows for stored in self.parts.values()]
+        used = {rows.path.resolve() for rows in (*self.maps.values(), *self.pooled.values(), *parts, self.shown)}
         files = (path for pattern in ("*.npy", ".*.part", UNFINISHED) for path in folder.glob(pattern))
         return [path for path in files if path.resolve() not in used]
 
@@ -192,8 +227,15 @@ class CachedPredictor:
         parts = [rows[first : first + self.batch_size] for first in range(0, len(rows), self.batch_size)]
         return checked_logits(torch.cat([self.trained_part(self.inputs(part, change)).cpu() for part in parts]))
 
-    def maps(self, rows: Rows) -> tuple[Tensor, Placement]:
-        return self._last(self.cache.shown[rows]), self.cache.placement
+    def explain(self, rows: Rows, classes: Tensor | None = None) -> Explanation | None:
+        reads = self.head.reads
+        maps = self._last(self.cache.shown[rows]) if reads.maps else None
+        if maps is not None and has_maps(self.head):
+            given = BackboneOutput(maps, self._vectors_of(rows, STILL)) if reads.class_token else maps
+            return explain_head(self.head, given, classes, placement=self.cache.placement)
+        stored = [self.cache.parts.get(vector) for vector in answered_from(reads)]
+        parts = [VectorParts.to(one[rows], self.device) for one in stored if one is not None]
+        return explain_vectors(self.head, VectorParts.cat(parts), maps, classes) if len(parts) == len(stored) else None
 
     def accepts(self, size: tuple[int, int]) -> bool:
         return size in self.cache.sizes

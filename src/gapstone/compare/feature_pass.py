@@ -22,10 +22,14 @@ from gapstone.compare.feature_cache import (
     FeatureCache,
     OwnPooler,
     RowCache,
+    StoredParts,
     StoredVector,
+    layer_of,
     stored_vectors,
+    taken_apart,
     vectors_of,
 )
+from gapstone.compare.parts_pass import store_parts
 from gapstone.compare.predictor import STILL, Change, ModelPredictor
 from gapstone.compare.trials import Trial, digest_of
 from gapstone.data.decoded_store import Store
@@ -37,6 +41,8 @@ from gapstone.pooling import pools_in
 from gapstone.pools.digest import own_pools
 from gapstone.storage.resumable_rows import RowsError, compute_rows
 from gapstone.tracing.arithmetic import ArithmeticCounter, macs
+from gapstone.tracing.locate_head import locate_features
+from gapstone.tracing.placement import Placement
 from gapstone.training.loop import Precision, PrecisionChoice, Rows, make_repeatable, read_features, time_precisions
 from gapstone.workers.job_processes import JobError, run_jobs
 
@@ -57,6 +63,8 @@ class FeaturePass:
     """Test images that are also moved and resized."""
     shown: Rows
     """Images whose maps are needed for all heads: those of the report, and those with boxes."""
+    explains: bool = True
+    """Take apart what heads answer from besides maps, for the shown images."""
 
     @property
     def needs_maps(self) -> bool:
@@ -73,7 +81,7 @@ class FeaturePass:
     def shown_layers(self) -> int:
         """Of how many layers the maps of the shown images are needed."""
         reads = [parse(head).reads for head in self.heads]
-        return max([1, *(read.layers for read in reads if read.maps_alone)])
+        return max([1, *(read.layers for read in reads if read.maps)])
 
     @property
     def shown_apart(self) -> bool:
@@ -96,8 +104,13 @@ class FeaturePass:
     @property
     def images(self) -> int:
         """The number of images that the backbone runs on; every change of an image counts."""
-        count = len(self.all) + len(self.changes) * len(self.robust)
-        return count + len(self.shown) if self.shown_apart else count
+        passes_over_shown = self.shown_apart + len(self.taken_apart)
+        return len(self.all) + len(self.changes) * len(self.robust) + passes_over_shown * len(self.shown)
+
+    @property
+    def taken_apart(self) -> list[StoredVector]:
+        """The vectors of which it is stored what each position adds to them."""
+        return taken_apart(self.heads) if self.explains else []
 
 
 def plan_feature_pass(trials: tuple[Trial, ...]) -> FeaturePass:
@@ -157,18 +170,20 @@ def compute_features(image_folder: Path, folder: Path, plan: FeaturePass, send: 
         if writer.vectors:
             pooled[change] = writer.pooled(rows, change, maps.get(change))
     shown = writer.maps(plan.shown, STILL, plan.shown_layers, alone=True) if plan.shown_apart else maps[STILL]
-    _, placement = predictor.maps(plan.shown[:1])
+    parts = {vector: found for vector in plan.taken_apart if (found := writer.parts(vector)) is not None}
+    _, location = locate_features(model.features, _image(plan.trial))
     send(
         FeatureCache(
             maps=maps,
             shown=shown,
             pooled=pooled,
+            parts=parts,
             vectors=writer.vectors,
             channels=model.features.channels,
             own=_own_pooler(model.features, _image(plan.trial)),
             cells=map_size(model.features, plan.trial.preprocessing.channels, size),
             fixed=model.features.fixed is not None,
-            placement=placement,
+            placement=Placement.of(location),
             sizes=accepted,
             parameters=_count(model.features, pooler=False),
             macs=macs(model.features, _image(plan.trial)),
@@ -226,11 +241,6 @@ def _own_pooler(features: Features, image: Tensor) -> OwnPooler | None:
     return OwnPooler(features.own_width, _count(features, pooler=True), counter.total.macs - macs(features, image))
 
 
-def _layer(x: Tensor, back: int, channels: int) -> Tensor:
-    """Of layers side by side, (N, layers · C, …), one, counted from the last."""
-    return x[:, x.shape[1] - back * channels :][:, :channels]
-
-
 def _image(trial: Trial) -> Tensor:
     return torch.zeros(1, trial.preprocessing.channels, *trial.preprocessing.size, device=trial.device)
 
@@ -271,6 +281,28 @@ class _FeatureWriter:
 
         return self._store("maps", rows, change, compute, self.dtype, facts={"layers": layers} if layers > 1 else {})
 
+    def parts(self, vector: StoredVector) -> StoredParts | None:
+        """What each position of the shown images adds to a vector; None, and a sentence, where that is not known."""
+        rows = self.plan.shown
+        facts = {"vector": str(vector), "pooler": self._pooler if vector.name == OWN else None}
+        stored = store_parts(
+            vector,
+            self.model.features,
+            lambda first, last: self._images(rows[first:last], STILL),
+            self.at_once(STILL),
+            lambda compute: self._store("parts", rows, STILL, compute, torch.float32, facts),
+        )
+        if isinstance(stored, str):
+            self.send(stored)
+            self.images_done += len(rows)
+            return None
+        return stored
+
+    @property
+    def _pooler(self) -> str | None:
+        assert self.plan.trial.start is not None
+        return self.plan.trial.start.pooler
+
     @property
     def _needs_more_than_maps(self) -> bool:
         """Whether a vector is stored that is not a pool of the last map."""
@@ -286,11 +318,9 @@ class _FeatureWriter:
                 return self._vectors(self._output(rows, change, first, last, self.plan.reads))
             return self._vectors(BackboneOutput(maps[rows[first:last]].to(self.model_device)))
 
-        trial = self.plan.trial
         facts: dict[str, Any] = {"pools": tuple(map(str, self.vectors))}
         if StoredVector(OWN) in self.vectors:
-            assert trial.start is not None
-            facts["pooler"] = trial.start.pooler
+            facts["pooler"] = self._pooler
         return self._store("pooled", rows, change, compute, torch.float32, counts=maps is None, facts=facts)
 
     def _vectors(self, output: BackboneOutput) -> Tensor:
@@ -302,8 +332,8 @@ class _FeatureWriter:
         def of(vector: StoredVector) -> Tensor:
             if vector.name == CLASS_TOKEN:
                 assert token is not None
-                return _layer(token, vector.back, channels)
-            pooled: Tensor = self.pools[vector.name](_layer(maps, vector.back, channels).contiguous())
+                return layer_of(token, vector.back, channels)
+            pooled: Tensor = self.pools[vector.name](layer_of(maps, vector.back, channels).contiguous())
             return pooled
 
         vectors = [of(vector) for vector in self.vectors if vector.name != OWN]
@@ -316,13 +346,15 @@ class _FeatureWriter:
     def model_device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    def _images(self, rows: Rows, change: Change) -> Tensor:
+        preprocessing = self.model.preprocessing
+        pixels = torch.from_numpy(self.store.images[rows])
+        images = preprocessing.normalise(preprocessing.centre(pixels).to(self.model_device))
+        return images if change == STILL else change(images).contiguous(memory_format=torch.channels_last)
+
     @torch.inference_mode()
     def _output(self, rows: Rows, change: Change, first: int, last: int, reads: Reads) -> BackboneOutput:
-        pixels = torch.from_numpy(self.store.images[rows[first:last]])
-        preprocessing = self.model.preprocessing
-        images = preprocessing.normalise(preprocessing.centre(pixels).to(self.model_device))
-        if change != STILL:
-            images = change(images).contiguous(memory_format=torch.channels_last)
+        images = self._images(rows[first:last], change)
         output = read_in_pieces(self.model, images, self.plan.trial.settings.precision, self.at_once(change), reads)
         largest = max(float(x.abs().max()) for x in output.values if x is not None)
         if not isfinite(largest):

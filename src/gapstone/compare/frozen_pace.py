@@ -43,7 +43,7 @@ def time_frozen(
     rows = np.sort(trial.train[: trial.settings.batch_size])
     labels = Store.open(store).labels
     with tempfile.TemporaryDirectory(prefix="gapstone-") as folder:
-        batch = FeaturePass(trial, heads, rows, rows[:0], rows[:1])
+        batch = FeaturePass(trial, heads, rows, rows[:0], rows[:1], explains=False)
         compute_features(store, Path(folder), batch, news.append)
         cache = news[-1]
         torch.set_num_threads(trial.threads)

@@ -249,6 +249,8 @@ def _localisation(facts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     thresholds = {key: [scores[f"{key}_threshold"] for scores in trials] for key in ("tuned", "max_box_acc")}
     return {
         "additive": facts[0]["additive"],
+        "held": facts[0]["held"],
+        "reference": trials[0]["reference"],
         **{key: None if None in values else _stat(values) for key, values in shares.items()},
         "thresholds": {key: None if None in values else values for key, values in thresholds.items()},
     }

@@ -1,6 +1,7 @@
 """Localisation scores of a trained model against object boxes, for the map of each image's *true* class.
 
-map of the true class → upsampled to the original image → scored by gapstone.localisation.scores
+map of the true class, minus the mean of all classes' as pictures show it → upsampled to the original image
+→ scored by gapstone.localisation.scores
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from gapstone.localisation.cam_boxes import PAPER, box
 from gapstone.localisation.iou import boxes_of, ious
 from gapstone.localisation.pointing import inside
 from gapstone.localisation.scores import MIDDLE, Localisation
-from gapstone.maps.explain import explain_head, has_maps
+from gapstone.maps.explanation import MEAN_OF_CLASSES
 from gapstone.training.loop import Rows
 
 ENOUGH = 10
@@ -54,17 +55,18 @@ def localisation(
         `found`.
     """
     tested = among(objects, test)
-    if not tested or not has_maps(predictor.head):
-        return None, {}
     total, hits = _empty(), []
     for image, values, rank in _maps(predictor, tested):
         boxes = image.scaled()[2]
         total.add(values, boxes, rank=rank)
         best = box(values, PAPER)
         hits.append(bool(best) and bool(ious(np.array([best[0].edges]), boxes_of(boxes)).max() >= MIDDLE))
+    if not hits:
+        return None, {}
     scores = total.result()
     facts = {
         "pictures": scores.pictures,
+        "reference": MEAN_OF_CLASSES,
         "without_evidence": scores.without_evidence,
         **{key: scores.paper.known[v] for v, key in KNOWN.items()},
         "top1": scores.paper.top1,
@@ -98,16 +100,20 @@ def _maps(
     for start in range(0, len(objects), predictor.batch_size):
         batch = objects[start : start + predictor.batch_size]
         rows = np.array([image.row for image in batch])
-        features, placement = predictor.maps(rows)
-        labels = torch.from_numpy(np.asarray(predictor.labels[rows], np.int64)).to(features.device)
-        explained = explain_head(predictor.head, features, labels[:, None], placement=placement)
+        labels = torch.from_numpy(np.asarray(predictor.labels[rows], np.int64))[:, None]
+        explained = predictor.explain(rows, labels)
+        if explained is None:
+            return
+        explained, labels = explained.shown(), labels.to(explained.maps.device)
         maps = explained.maps[:, 0].float().cpu().numpy()
         order = explained.logits.argsort(dim=1, descending=True, stable=True)
-        ranks = (order == labels[:, None]).int().argmax(1) + 1
+        ranks = (order == labels).int().argmax(1) + 1
         for image, values, rank in zip(batch, maps, ranks.tolist(), strict=True):
             factor, grid, _ = image.scaled()
             scale, origin = predictor.preprocessing.seen(*image.size)
-            on_grid = placement.within((origin[0] * factor, origin[1] * factor), (scale[0] * factor, scale[1] * factor))
+            on_grid = explained.placement.within(
+                (origin[0] * factor, origin[1] * factor), (scale[0] * factor, scale[1] * factor)
+            )
             yield image, upsample(values, on_grid, grid), rank
 
 

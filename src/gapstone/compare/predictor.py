@@ -9,15 +9,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapstone.heads import Head, Reads
-from gapstone.heads.reads import read_backbone
+from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.shift import shifted
+from gapstone.maps.explain import explain_head, explain_model_vectors, has_maps
+from gapstone.maps.explanation import Explanation
 from gapstone.models.classifier import Classifier
 from gapstone.models.model_cost import cost
 from gapstone.nets import map_size
 from gapstone.tracing.locate_head import locate_features
 from gapstone.tracing.placement import Placement
+from gapstone.tracing.tape import SplitError
 from gapstone.training.loop import Pictures, Precision, Rows, predict
 
 
@@ -62,8 +64,8 @@ class Predictor(Protocol):
         """Logits (len(rows), K), on the CPU."""
         ...
 
-    def maps(self, rows: Rows) -> tuple[Tensor, Placement]:
-        """The feature maps of the centre crops, and where their cells lie in the crops."""
+    def explain(self, rows: Rows, classes: Tensor | None = None) -> Explanation | None:
+        """The maps of the centre crops, of all classes or of `classes` (N, k); None where the head has none."""
         ...
 
     def accepts(self, size: tuple[int, int]) -> bool:
@@ -104,15 +106,22 @@ class ModelPredictor:
         batch_size = change.batch_size(self.batch_size, self.preprocessing.size)
         return predict(self.model, self.pictures, rows, self.precision, batch_size, None if change == STILL else change)
 
-    def maps(self, rows: Rows) -> tuple[Tensor, Placement]:
-        self.model.eval()
-        device = next(self.model.parameters()).device
+    def images(self, rows: Rows) -> Tensor:
+        """The centre crops, as the network takes them."""
         pixels = torch.from_numpy(np.asarray(self.pictures.images[rows]))
-        images = self.preprocessing.normalise(self.preprocessing.centre(pixels).to(device))
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            reads, features = Reads(layers=self.model.head.reads.layers), self.model.features
-            maps, location = locate_features(features, images, lambda x: read_backbone(features, x, reads))
-        return maps.float(), Placement.of(location)
+        return self.preprocessing.normalise(self.preprocessing.centre(pixels).to(next(self.model.parameters()).device))
+
+    def explain(self, rows: Rows, classes: Tensor | None = None) -> Explanation | None:
+        self.model.eval()
+        images = self.images(rows)
+        if not has_maps(self.head):
+            try:
+                return explain_model_vectors(self.model, images, classes)
+            except SplitError:
+                return None
+        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            given, location = locate_features(self.model.features, images, self.head.reads)
+        return explain_head(self.head, given.float(), classes, placement=Placement.of(location))
 
     def accepts(self, size: tuple[int, int]) -> bool:
         try:  # on the meta device: some networks take multiples of 32 only

@@ -66,12 +66,13 @@ def write_pictures(
     for number, head in enumerate(plan.request.heads):
         for finished in (finished for finished in done[head] if finished.trial.seed == seed):
             # trials of older versions have no placement
-            if "maps" not in finished.arrays:  # a head without maps of its own
+            if "maps" not in finished.arrays:  # a head without maps
                 continue
             keys = [key for key in ("maps", "bias", "logits", "placement") if key in finished.arrays]
             arrays |= {f"{key}_{number}": finished.arrays[key] for key in keys}
             arrays[f"additive_{number}"] = np.array(finished.facts["additive"])
             arrays[f"gap_{number}"] = np.array(finished.facts["completeness_gap"])
+            arrays[f"held_{number}"] = np.array(finished.facts.get("held") or [], np.str_)
             arrays["seed"] = np.array(seed)
     with atomic_file(path) as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, **arrays)

@@ -220,9 +220,11 @@ def _announce(plan: ComparisonPlan, trials: list[Trial], out: Path) -> str:
 
 
 def _announce_pass(feature_pass: FeaturePass, plan: ComparisonPlan, missing: list[Trial]) -> str:
-    changed = feature_pass.images - len(feature_pass.all) - (0 if feature_pass.needs_maps else len(feature_pass.shown))
+    changed = len(feature_pass.changes) * len(feature_pass.robust)
     text = f"Frozen backbone, no augmentation: one pass over {count_noun(len(feature_pass.all), 'image')}"
     text += f" and {count_noun(changed, 'moved or resized test image')}" if changed else ""
+    again = feature_pass.images - len(feature_pass.all) - changed
+    text += f", and again over {count_noun(again, 'image')} for their maps" if again else ""
     of_pass, of_heads = plan.pass_seconds, plan.heads_seconds(missing)
     if of_pass is not None:
         text += f", about {duration(of_pass)}"

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from gapstone.compare.predictor import STILL, Change, Predictor
 from gapstone.images.shift import directions, largest_shift
-from gapstone.maps.explain import explain_head, has_maps
 from gapstone.training.loop import Rows
 
 FINE = 64
@@ -143,18 +142,19 @@ def show(predictor: Predictor, rows: Rows) -> dict[str, Any]:
     """The class activation maps of the images in the report.
 
     `placement` (2, 2) is the stride and the start of their cells, each (y, x), in pixels of the network's input. None
-    of a head that has no maps of its own (`has_maps`); `additive` and `gap` are None then.
+    of a head that has no maps; `additive`, `gap` and `held` are None then.
     """
-    if not has_maps(predictor.head):
-        return {"additive": None, "gap": None}
-    maps, placement = predictor.maps(rows)
-    explained = explain_head(predictor.head, maps)
+    explained = predictor.explain(rows)
+    if explained is None:
+        return {"additive": None, "gap": None, "held": None}
+    placement = explained.placement
     return {
         "maps": explained.maps.cpu().numpy().astype(np.float32),
         "bias": explained.bias.expand_as(explained.logits).cpu().numpy().astype(np.float32),
         "logits": explained.logits.cpu().numpy().astype(np.float32),
         "placement": np.array([placement.stride, placement.start], np.float64),
         "additive": explained.additive,
+        "held": list(explained.held),
         "gap": explained.completeness.max().item(),
     }
 

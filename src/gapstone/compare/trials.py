@@ -110,11 +110,16 @@ class Trial:
             facts["shift"] = trial_measures.shift_pixels(self.preprocessing.size)
             if not self.quick and len(self.robust) < min(len(self.test), trial_measures.MOST_FOR_ROBUSTNESS):
                 facts["robust"] = len(self.robust)  # there were up to 2,000 before
+        reads = parse(self.head).reads
+        if self.objects is not None:  # maps were scored as they are before, not minus the mean of all classes'
+            facts["scored maps"] = "shown"
+        if not reads.maps_alone:  # these had no maps before
+            facts["maps"] = "of tokens"
         if self.quick:  # trials from before there was --quick keep their ids
             facts["quick"] = True
         if self.start is not None:  # trials from before there were weights keep their ids
             facts["start"] = [self.start.digest, self.start.map_dtype]
-            if parse(self.head).reads.own:
+            if reads.own:
                 facts["pooler"] = self.start.pooler
         if self.tuning is not None:
             facts["tuning"] = asdict(self.tuning)
@@ -259,6 +264,7 @@ def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[st
         **predictor.cost(),
         "additive": shown.pop("additive"),
         "completeness_gap": shown.pop("gap"),
+        "held": shown.pop("held"),
         "localisation": scores,
     }
     return facts, {**predictions, **robustness_arrays, **shown, **box_arrays}

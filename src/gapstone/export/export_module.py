@@ -7,7 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gapstone.export.torch_pools import GridMean, Pooled, contiguous, grid_matrix, pair, whole, without_operators
+from gapstone.export.torch_pools import (
+    GridMean,
+    Pooled,
+    contiguous,
+    grid_matrix,
+    numbers,
+    pair,
+    whole,
+    without_operators,
+)
 from gapstone.heads import Head
 from gapstone.heads.attention_queries import AttentionQueries
 from gapstone.heads.reads import read_backbone
@@ -15,7 +24,6 @@ from gapstone.maps.open_model import ImageModel
 from gapstone.models.classifier import Classifier
 from gapstone.nets.timm_features import TimmFeatures
 from gapstone.pooling import Pool
-from gapstone.pools import POOLS
 from gapstone.regions import Grid
 from gapstone.tracing.locate_head import locate_head
 from gapstone.tracing.tape import SplitError
@@ -201,7 +209,7 @@ class PooledParts(nn.Module):
     def __init__(self, layers: Layers, pools: list[Pool], join: str) -> None:
         super().__init__()
         self.layers, self.join = layers, join
-        self.pools: list[Pooled] = [whole(str(p.name), _numbers(p)) for p in pools]
+        self.pools: list[Pooled] = [whole(str(p.name), numbers(p)) for p in pools]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         answers, parts = zip(*(pool(x) for pool in self.pools), strict=True)
@@ -269,13 +277,3 @@ class ClassMaps(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         maps = self.layers(x)
         return maps.mean((2, 3)), maps / (x.shape[2] * x.shape[3])
-
-
-def _numbers(layer: Pool) -> dict[str, float]:
-    """The pool's parameters, by default or given; learned ones are numbers once training is over."""
-    defaults = {key: knob.default for key, knob in POOLS[str(layer.name)].parameters.items()}
-    return {
-        key: float(torch.as_tensor(value).detach())
-        for key, value in (defaults | layer.parameters_of_pool()).items()
-        if value is not None
-    }

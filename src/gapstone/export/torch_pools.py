@@ -3,6 +3,7 @@
 It uses no operator of gapstone, no loop over positions, and no constant size.
 """
 
+import math
 from collections.abc import Callable
 from typing import cast, final
 
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gapstone.heads.attention_queries import AttentionQueries
 from gapstone.pooling import Pool
+from gapstone.pools import POOLS
 from gapstone.pools.gem import LEAST
-from gapstone.regions import Grid, Window
+from gapstone.regions import Grid, Whole, Window
 
 Pooled = Callable[[Tensor], tuple[Tensor, Tensor]]
 """(N, C, h, w) → pooled vector (N, C), and each position's part of it (N, C, h, w): x · d pooled / d x."""
@@ -121,6 +124,8 @@ def _contiguous_input(_layer: nn.Module | None, inputs: tuple[Tensor, ...]) -> t
 
 
 def _replacement(layer: nn.Module, path: str) -> nn.Module:
+    if isinstance(layer, AttentionQueries):
+        return AttentionByProducts(layer)
     if isinstance(layer, Pool):
         layer = _torch_layer(layer, path)
     if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) and layer.ceil_mode:
@@ -140,6 +145,8 @@ def _replacement(layer: nn.Module, path: str) -> nn.Module:
 
 def _torch_layer(layer: Pool, path: str) -> nn.Module:
     over = layer.over
+    if isinstance(over, Whole):
+        return WholePool(layer)
     if isinstance(over, Window) and isinstance(over.padding, int) and layer.name in ("max", "mean"):
         size, stride = pair(over.size), pair(over.size if over.stride is None else over.stride)
         if 2 * over.padding <= min(size):
@@ -152,8 +159,46 @@ def _torch_layer(layer: Pool, path: str) -> nn.Module:
         return GridMax(pair(over.size)) if layer.name == "max" else GridMean(pair(over.size))
     raise ValueError(
         f"export: the layer {path}, {layer}, has no form for other runtimes yet; max and mean pools over windows "
-        f"and grids have."
+        f"and grids have, and what heads pool over the whole map."
     )
+
+
+def numbers(layer: Pool) -> dict[str, float]:
+    """The pool's parameters, by default or given; learned ones are numbers once training is over."""
+    defaults = {key: knob.default for key, knob in POOLS[str(layer.name)].parameters.items()}
+    return {
+        key: float(torch.as_tensor(value).detach())
+        for key, value in (defaults | layer.parameters_of_pool()).items()
+        if value is not None
+    }
+
+
+@final
+class WholePool(nn.Module):
+    """A pool over the whole map."""
+
+    def __init__(self, layer: Pool) -> None:
+        super().__init__()
+        self.pool = whole(str(layer.name), numbers(layer))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(x)[0]
+
+
+@final
+class AttentionByProducts(nn.Module):
+    """Attention with learned queries. Of an einsum over tokens, torch.export would record that there is never one image
+    alone.
+    """
+
+    def __init__(self, layer: AttentionQueries) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.stack(list(layer.queries)).detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(2)
+        queries = (self.queries / math.sqrt(x.shape[1]))[None].expand(x.shape[0], -1, -1)
+        return torch.bmm(torch.bmm(queries, x).softmax(2), x.transpose(1, 2)).flatten(1)
 
 
 def pair(number: object) -> tuple[int, int]:

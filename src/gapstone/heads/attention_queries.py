@@ -42,5 +42,9 @@ class AttentionQueries(nn.Module):
         parts = torch.einsum(said, weight.view(shape), x.flatten(2), self.weights(x))
         return parts.view(*parts.shape[:2], *x.shape[2:])
 
+    def of_first(self, x: Tensor) -> Tensor:
+        """What the first position brings to the answers, (N, queries · C)."""
+        return torch.einsum("nq,nc->nqc", self.weights(x)[:, :, 0], x.flatten(2)[:, :, 0]).flatten(1)
+
     def extra_repr(self) -> str:
         return f"queries={len(self.queries)}"

@@ -15,6 +15,13 @@ from gapstone.regions import Grid
 
 MEAN = -1
 """Stands among classes for the mean of all logits."""
+ATTENTION = "the weights of attention"
+"""What is held where positions are listened to, in words."""
+
+
+def first_tokens(count: int) -> str:
+    """What is held where so many tokens are of no position, in words."""
+    return "what the first token brings" if count == 1 else f"what the first {count} tokens bring"
 
 
 def of_classes(rows: Tensor, classes: Tensor) -> Tensor:
@@ -23,9 +30,10 @@ def of_classes(rows: Tensor, classes: Tensor) -> Tensor:
     >>> of_classes(torch.tensor([1.0, 3.0]), torch.tensor([[1, MEAN]]))
     tensor([[3., 2.]])
     """
-    if bool((classes == MEAN).any()):
-        rows = torch.cat([rows, rows.mean(0, keepdim=True)])
-    return rows[classes]
+    found = rows[classes.clamp(min=0)]
+    if bool((means := classes == MEAN).any()):
+        found[means] = rows.mean(0)
+    return found
 
 
 def pooled(x: Tensor, weight: Tensor, name: Any, **parameters: Any) -> Tensor:

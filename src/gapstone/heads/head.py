@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.heads.attention_queries import AttentionQueries
-from gapstone.heads.contributions import MEAN, in_place, of_classes, pooled
+from gapstone.heads.contributions import ATTENTION, MEAN, first_tokens, in_place, of_classes, pooled
 from gapstone.heads.reads import BackboneOutput
 from gapstone.heads.spec import parse
 from gapstone.pooling import Pool
@@ -26,7 +26,9 @@ class Contributions:
     maps: Tensor
     """(N, K, *spatial), signed, in logit units."""
     bias: Tensor
-    """(K,), what no position adds."""
+    """(K,), what no position adds; (N, K) where a class token among the positions adds its own in each image."""
+    held: tuple[str, ...] = ()
+    """What counts as a number of the image: the weights of attention, what the class token brings."""
 
 
 class Head(nn.Module):
@@ -41,9 +43,9 @@ class Head(nn.Module):
 
     `additive` says whether `contributions` exist: no hidden layers, and pools whose shares add up (all but `lse`).
     `nin` always has them: its class maps *are* the contributions, and its ReLU (as in arXiv 1312.4400, eq. 2) makes
-    every one of them evidence in favour. Of attention the weights are held. Heads that read a class token or the
-    backbone's own pooler have none: that is no position of the map. `reads` says what a head reads, and
-    `features.read(images, head.reads)` gives it.
+    every one of them evidence in favour. Of attention the weights are held, and a class token among what it looks at
+    is part of the bias. Heads that answer from a class token or the backbone's own pooler have none: that is no
+    position of the map. `reads` says what a head reads, and `features.read(images, head.reads)` gives it.
 
     Args:
         spec: `gap`, `gmp`, `gem`, `lse`, `avgmax`, `catavgmax`, `attention` (pool, then linear), `nin` (one map per
@@ -99,7 +101,7 @@ class Head(nn.Module):
         else:
             self.classifier = _linear(width, parsed.hidden, classes, dropout)
         adds_up = recipe.maps or (not parsed.hidden and all(POOLS[name].adds_up for name in recipe.pools))
-        self.additive = self.reads.maps_alone and adds_up
+        self.additive = (self.reads.maps_alone or self.attends_to_class_token) and adds_up
 
     def forward(self, x: Tensor | BackboneOutput) -> Tensor:
         """The logits (N, K) of feature maps (N, C, *spatial), or of what else `reads` names."""
@@ -137,7 +139,7 @@ class Head(nn.Module):
         pooled = [pool(maps).flatten(1) for pool in self.pools] or [maps.flatten(1)]
         return torch.cat(pooled, 1) if self.recipe.join == "cat" else torch.stack(pooled).mean(0)
 
-    def contributions(self, x: Tensor, classes: Tensor | None = None) -> Contributions:
+    def contributions(self, x: Tensor | BackboneOutput, classes: Tensor | None = None) -> Contributions:
         """Each position's part in each logit, exactly; as in eval mode, from one look at the maps and no gradient.
 
         Examples:
@@ -151,21 +153,30 @@ class Head(nn.Module):
         The last layer may be wrapped (LoRA) or have no bias, as long as it is linear.
 
         Args:
-            x: feature maps, (N, C, *spatial).
+            x: feature maps, (N, C, *spatial); with the class token beside them where attention looks at it, too.
             classes: (N, k), whole numbers: only these maps, (N, k, *spatial), −1 for that of the mean logit; None: all.
 
         Returns:
-            Maps (N, K, *spatial) and bias (K,); float32 or wider.
+            Maps (N, K, *spatial) and bias (K,), or (N, K); float32 or wider.
 
         Raises:
             ValueError: the parts do not add up to the logit.
         """
         if not self.additive:
             why = "it has hidden layers" if parse(self.spec).hidden else "its pool's shares are weights"
-            if not self.reads.maps_alone:
+            if not (self.reads.maps_alone or self.attends_to_class_token):
                 why = f"it reads {self.reads.what}, which is no position of the map"
             raise ValueError(f"head {self.spec!r} has no contributions that add up to the logit: {why}.")
         self.check(x)
+        if isinstance(x, BackboneOutput):
+            if self.attends_to_class_token:
+                return self._beside_class_token(x, classes)
+            x = x.maps
+        elif self.attends_to_class_token:
+            raise ValueError(
+                f"head {self.spec!r} got tokens {tuple(x.shape)}, which do not say where they lie: give it what "
+                f"features.read(images, head.reads) returns."
+            )
         x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         if self.maps is not None:
             layers = [layer for layer in self.maps if not isinstance(layer, nn.Dropout)]
@@ -182,7 +193,7 @@ class Head(nn.Module):
         if classes is not None:
             weight = of_classes(weight, classes)
         if len(self.pools) and isinstance(attention := self.pools[0], AttentionQueries):
-            return Contributions(attention.parts(x, weight), bias)
+            return Contributions(attention.parts(x, weight), bias, (ATTENTION,))
         pools = [layer for layer in self.pools if isinstance(layer, Pool)]
         if not self.recipe.pools:
             over = pools[0].over if pools else None
@@ -194,6 +205,17 @@ class Head(nn.Module):
             pooled(x, w, str(layer.name), **layer.parameters_of_pool()) for w, layer in zip(weights, pools, strict=True)
         ]
         return Contributions(parts[0] if len(parts) == 1 else torch.stack(parts).sum(0), bias)
+
+    def _beside_class_token(self, output: BackboneOutput, classes: Tensor | None) -> Contributions:
+        """Of attention that looks at the class token, too: what that says is no position's."""
+        x, attention = output.float().tokens, self.pools[0]
+        assert isinstance(attention, AttentionQueries)
+        assert self.classifier is not None
+        weight, bias = (part.to(x.dtype) for part in affine(self.classifier[-1], f"head {self.spec!r}"))
+        own = attention.of_first(x) @ weight.t()
+        parts = attention.parts(x, weight if classes is None else of_classes(weight, classes))
+        maps = parts[:, :, 1:].reshape(*parts.shape[:2], *output.maps.shape[2:])
+        return Contributions(maps, bias + own, (ATTENTION, first_tokens(1)))
 
     def check(self, x: Tensor | BackboneOutput) -> None:
         """Check that these are maps for this head.

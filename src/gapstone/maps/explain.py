@@ -6,14 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gapstone.heads import Head, NotLinearError
-from gapstone.heads.contributions import MEAN
-from gapstone.heads.reads import read_backbone
+from gapstone.heads.reads import BackboneOutput, Reads, read_backbone
 from gapstone.maps.explanation import Explanation, ShownImages
-from gapstone.maps.targets import Classes, select_classes
+from gapstone.maps.targets import Classes, and_mean, select_classes
+from gapstone.maps.vector_parts import VectorOf, VectorParts, explain_vectors, vector_parts, vectors_read
 from gapstone.models.classifier import Classifier
 from gapstone.runtime.eval_mode import eval_mode
 from gapstone.tracing.locate_head import locate_features, locate_head
@@ -98,6 +97,8 @@ def explain(
     seen = ShownImages(images.detach(), moments)
     if isinstance(model, Classifier) and at is None and has_maps(model.head):
         return replace(_known(model, images, classes, top_k, names), seen=seen)
+    if isinstance(model, Classifier) and at is None and model.head.reads.class_token and model.head.reads.layers > 1:
+        return replace(explain_model_vectors(model, images, classes, top_k, names), seen=seen)
     traced, location = locate_head(getattr(model, "_orig_mod", model), images, at)
     prefix = 0 if location.mixed else location.prefix
     explained = _made(traced, Placement.of(location), classes, top_k, names, location.grid, prefix)
@@ -114,46 +115,67 @@ def _known(
 ) -> Explanation:
     """Of a model whose head is known: no watching but for the places, once per image size."""
     with eval_mode(model), torch.no_grad():
-        reads = model.head.reads
-        features, location = locate_features(model.features, images, lambda x: read_backbone(model.features, x, reads))
+        features, location = locate_features(model.features, images, model.head.reads)
         placement = Placement.of(location)
         return explain_head(model.head, features, classes, top_k=top_k, labels=labels, placement=placement)
 
 
-def has_maps(head: Head) -> bool:
-    """Whether a head's maps can be told from the feature maps alone.
+@torch.no_grad()
+def explain_model_vectors(
+    model: Classifier,
+    images: Tensor,
+    classes: Classes | None = None,
+    top_k: int | None = None,
+    labels: tuple[str, ...] | None = None,
+) -> Explanation:
+    """Of a model whose head answers from vectors of the backbone: each is taken apart by itself, in a pass for each."""
+    features, reads = model.features, model.head.reads
+    with eval_mode(model):
+        parts = [vector_parts(VectorOf(features, own, back), images) for own, back in vectors_read(reads)]
+        output = read_backbone(features, images, Reads(layers=reads.layers)) if reads.maps else None
+        assert not isinstance(output, BackboneOutput)
+        return explain_vectors(model.head, VectorParts.cat(parts), output, classes, top_k=top_k, labels=labels)
 
-    A class token has heard of all positions in the layers before, and so may the vector of a backbone's own pooler:
-    what a position adds there, `explain` asks of the whole model.
+
+def has_maps(head: Head) -> bool:
+    """Whether a head's maps can be told from what it reads.
+
+    A class token that answers has heard of all positions in the layers before, and so may the vector of a backbone's
+    own pooler: what a position adds there, `explain` asks of the whole model.
     """
-    return head.reads.maps_alone
+    return head.reads.maps_alone or head.attends_to_class_token
 
 
 @torch.no_grad()
 def explain_head(
     head: Head,
-    features: Tensor,
+    features: Tensor | BackboneOutput,
     classes: Classes | None = None,
     *,
     top_k: int | None = None,
     labels: tuple[str, ...] | None = None,
     placement: Placement | None = None,
 ) -> Explanation:
-    """The same from feature maps (N, C, *cells)."""
-    placement = placement or Placement.even(features.shape[2:], features.shape[2:])
+    """The same from feature maps (N, C, *cells), with the class token beside them where attention looks at it, too."""
+    x, grid, prefix = features, None, 0
+    if isinstance(x, BackboneOutput):
+        grid = tuple(x.maps.shape[2:])
+        x, prefix = x.tokens, 1
+    placement = placement or Placement.even(grid or x.shape[2:], grid or x.shape[2:])
     with eval_mode(head):
         if head.additive:
             logits: Tensor = head(features)
             selected = select_classes(classes, top_k, logits, labels)
             with suppress(NotLinearError):  # another library has exchanged its last layer
-                exact = head.contributions(features, _and_mean(selected))
-                return _explanation(exact.maps, selected, exact.bias.detach(), logits, True, placement, labels)
-        x = features.detach()
+                exact = head.contributions(features, and_mean(selected))
+                bias = exact.bias.detach()
+                return Explanation.made(exact.maps, selected, bias, logits, True, placement, labels, exact.held)
+        x = x.detach()
         with HeadTracer(x, into=head) as tracer:
             tracer.starts(x)
             logits = head(x)
     assert tracer.tape is not None
-    return _made(TracedHead(tracer.tape, logits), placement, classes, top_k, labels)
+    return _made(TracedHead(tracer.tape, logits), placement, classes, top_k, labels, grid, prefix)
 
 
 def _made(
@@ -166,35 +188,9 @@ def _made(
     prefix: int = 0,
 ) -> Explanation:
     selected = select_classes(classes, top_k, traced.logits, labels)
-    maps = traced.maps(_and_mean(selected))
+    maps = traced.maps(and_mean(selected))
     if grid is not None:
         maps = maps[:, :, prefix:].reshape(*maps.shape[:2], *grid)
     additive = traced.additive and not prefix  # what a class token adds belongs to no position
     facts = additive, placement, labels, traced.holds, traced.end
-    return _explanation(maps, selected, traced.bias(), traced.logits, *facts)
-
-
-def _and_mean(selected: Tensor | None) -> Tensor | None:
-    """The classes (N, K), and at the end the mean of all."""
-    return None if selected is None else F.pad(selected, (0, 1), value=MEAN)
-
-
-def _explanation(
-    maps: Tensor,
-    selected: Tensor | None,
-    bias: Tensor,
-    logits: Tensor,
-    additive: bool,
-    placement: Placement,
-    labels: tuple[str, ...] | None,
-    held: tuple[str, ...] = (),
-    end: str | None = None,
-) -> Explanation:
-    logits = logits.detach().float() if logits.dtype in (torch.float16, torch.bfloat16) else logits.detach()
-    maps = maps.detach()
-    if selected is None:
-        selected, mean = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1), maps.mean(1)
-    else:
-        maps, mean = maps[:, :-1], maps[:, -1]
-    bias = bias.to(logits.dtype)
-    return Explanation(maps, mean, selected, bias, logits, additive, placement, labels, held, end)
+    return Explanation.made(maps, selected, traced.bias(), traced.logits, *facts)

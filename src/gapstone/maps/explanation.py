@@ -95,6 +95,28 @@ class Explanation:
     seen: ShownImages | None = field(default=None, compare=False)
     """The images, where they are known: the batch itself, to be shown."""
 
+    @classmethod
+    def made(
+        cls,
+        maps: Tensor,
+        selected: Tensor | None,
+        bias: Tensor,
+        logits: Tensor,
+        additive: bool,
+        placement: Placement,
+        labels: tuple[str, ...] | None,
+        held: tuple[str, ...] = (),
+        end: str | None = None,
+    ) -> "Explanation":
+        """Of the maps of `selected` classes (N, K), and after them that of the mean of all; or of all, by None."""
+        logits = logits.detach().float() if logits.dtype in (torch.float16, torch.bfloat16) else logits.detach()
+        maps = maps.detach()
+        if selected is None:
+            selected, mean = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1), maps.mean(1)
+        else:
+            maps, mean = maps[:, :-1], maps[:, -1]
+        return cls(maps, mean, selected, bias.to(logits.dtype), logits, additive, placement, labels, held, end)
+
     @property
     def probabilities(self) -> Tensor:
         """(N, C): each class by itself where the model ends in a sigmoid; else they sum to 1."""
@@ -141,11 +163,15 @@ class Explanation:
         Raises: ValueError where the rival's map is not among those explained; as `centred`.
         """
         self._check_softmax("against")
-        numbers = self._numbers(rival)
+        return self._against(self._numbers(rival), self.maps, self.classes)
+
+    def _against(self, numbers: Tensor, maps: Tensor, classes: Tensor) -> "Explanation":
+        """These maps (N, k, *cells), of classes (N, k), minus those of one class of each image."""
         rows = torch.arange(len(self.logits), device=self.logits.device)
         bias = self.bias.expand_as(self.logits)[rows, numbers][:, None]
         name = self._name(int(numbers[0])) if bool((numbers == numbers[0]).all()) else "each image's rival"
-        return self._minus(self.maps[rows, self._places(numbers)], bias, self.logits[rows, numbers], name)
+        rivals, logits = self.maps[rows, self._places(numbers)], self.logits[rows, numbers]
+        return replace(self._minus(rivals, bias, logits, name, maps), classes=classes)
 
     def contrast(self, a: NumberOrName | Tensor | None = None, b: NumberOrName | Tensor | None = None) -> "Explanation":
         """One map of each image, for class `a` rather than `b`: exact, and any pair costs one subtraction.
@@ -160,14 +186,18 @@ class Explanation:
         first = self.logits.argmax(1) if a is None else self._numbers(a)
         if b is None:
             b = self.logits.scatter(1, first[:, None], -torch.inf).argmax(1)
-        contrasted, places = self.against(b), self._places(first)[:, None]
-        rows = torch.arange(len(first), device=first.device)[:, None]
-        return replace(contrasted, maps=contrasted.maps[rows, places], classes=first[:, None])
+        self._check_softmax("against")
+        rows = torch.arange(len(first), device=first.device)
+        maps = self.maps[rows, self._places(first)][:, None]  # of these alone: of 1000 classes it costs as much as of 2
+        return self._against(self._numbers(b), maps, first[:, None])
 
-    def _minus(self, maps: Tensor, bias: Tensor, logits: Tensor, reference: str) -> "Explanation":
+    def _minus(
+        self, maps: Tensor, bias: Tensor, logits: Tensor, reference: str, of: Tensor | None = None
+    ) -> "Explanation":
+        """of: the maps that are subtracted from; None: all."""
         return replace(
             self,
-            maps=self.maps - maps[:, None],
+            maps=(self.maps if of is None else of) - maps[:, None],
             mean_map=self.mean_map - maps,
             bias=self.bias - bias,
             logits=self.logits - logits[:, None],

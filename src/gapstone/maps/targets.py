@@ -10,13 +10,20 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from gapstone.console.formatting import count_noun
+from gapstone.heads.contributions import MEAN
 
 NumberOrName = int | str
 Classes = NumberOrName | Sequence[NumberOrName] | Sequence[Sequence[NumberOrName]] | Tensor | NDArray[Any]
+
+
+def and_mean(selected: Tensor | None) -> Tensor | None:
+    """The classes (N, K), and at the end the mean of all."""
+    return None if selected is None else F.pad(selected, (0, 1), value=MEAN)
 
 
 def select_classes(

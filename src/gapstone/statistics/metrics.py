@@ -93,7 +93,7 @@ def choose_metric(asked: str | None, counts: NDArray[np.integer]) -> tuple[str, 
     """The metric that decides, and a sentence where nobody asked for it.
 
         >>> choose_metric(None, np.array([150, 3]))
-        ('balanced_accuracy', 'The classes have 3 to 150 images, so verdicts are on balanced accuracy, the mean recall …')
+        ('balanced_accuracy', 'The classes have 3 to 150 images, so verdicts are on balanced accuracy, the mean …')
 
     Args:
         asked: a name of METRICS, or None.
@@ -106,8 +106,8 @@ def choose_metric(asked: str | None, counts: NDArray[np.integer]) -> tuple[str, 
         return "accuracy", None
     return "balanced_accuracy", (
         f"The classes have {some.min():,} to {some.max():,} images, so verdicts are on balanced accuracy, the mean "
-        f"recall of the classes (--metric accuracy for accuracy): always answering the largest class has an accuracy of "
-        f"{100 * some.max() / some.sum():.1f} %, and a balanced accuracy of {100 / len(some):.1f} %."
+        f"recall of the classes (--metric accuracy for accuracy): always answering the largest class has an accuracy "
+        f"of {100 * some.max() / some.sum():.1f} %, and a balanced accuracy of {100 / len(some):.1f} %."
     )
 
 

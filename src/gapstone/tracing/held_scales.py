@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gapstone.heads.contributions import ATTENTION
 from gapstone.tracing import operations as ops
 from gapstone.tracing.tape import Slot, Tape, TapeCall
 
 STD, RMS, LENGTH = "the norm's standard deviation", "the norm's root mean square", "the length of the vectors"
-ATTENTION = "the weights of attention"
 
 PASSES = frozenset(["add", "clamp", "clamp_min", "maximum", "reciprocal", "mul", "div", "contiguous"])
 MOVES = (ops.Cast, ops.Expand, ops.Permute, ops.Reshape, ops.Slice, ops.Squeeze)

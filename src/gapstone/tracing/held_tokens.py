@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gapstone.heads.contributions import ATTENTION
 from gapstone.tracing import operations as ops
-from gapstone.tracing.held_scales import ATTENTION, HeldScales
+from gapstone.tracing.held_scales import HeldScales
 from gapstone.tracing.linearity import is_linear
 from gapstone.tracing.mixing import PRODUCTS, Mixing, mixing_of
 from gapstone.tracing.tape import Slot, Tape, TapeCall, leaves
@@ -56,7 +57,7 @@ class HeldTokens(HeldScales):
         if call in self._varies or super().is_linear(call):
             return True
         if isinstance(call.operation, ops.MatrixProduct):
-            return call.operation.function in PRODUCTS and len(self.varies(call)) == 1
+            return call.operation.function in (*PRODUCTS, "einsum") and len(self.varies(call)) == 1
         return is_linear(call, self.tape, each_image=True)
 
     def descriptions(self, calls: Sequence[TapeCall]) -> tuple[str, ...]:

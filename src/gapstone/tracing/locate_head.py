@@ -1,6 +1,5 @@
 """A model's last map and head for a batch of images: located by tracing one forward pass, remembered for the next."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -8,6 +7,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from gapstone.heads.reads import MAPS, BackboneOutput, Reads, read_backbone
 from gapstone.runtime.eval_mode import eval_mode
 from gapstone.tracing.geometry import Geometry
 from gapstone.tracing.tape import SplitError, Tape, TapeStart
@@ -149,20 +149,20 @@ def _again(model: nn.Module, images: Tensor, location: HeadLocation) -> TracedHe
 
 @torch.no_grad()
 def locate_features(
-    features: nn.Module, images: Tensor, read: Callable[[Tensor], Any] | None = None
-) -> tuple[Tensor, HeadLocation]:
-    """The maps that `features` (or `read`, which calls it) makes of images, and what is known of their cells."""
-    read = read or features
+    features: nn.Module, images: Tensor, reads: Reads = MAPS
+) -> tuple[Tensor | BackboneOutput, HeadLocation]:
+    """What a head reads of a backbone, of images, and what is known of the cells of the maps in it."""
     known = _locations.setdefault(features, {})
     key = tuple(images.shape[1:])
     if key in known:
-        return read(images), known[key]
+        return read_backbone(features, images, reads), known[key]
     with HeadTracer(images) as tracer:
-        maps: Tensor = read(images)
+        output = read_backbone(features, images, reads)
+    maps = output.maps if isinstance(output, BackboneOutput) else output
     start = TapeStart(0, "", 0, ())
     location = HeadLocation(start, tuple(maps.shape[2:]), tuple(images.shape[2:]), tracer.geometries.get(maps))
     _remember(known, key, location)
-    return maps, location
+    return output, location
 
 
 def _traced(model: nn.Module, images: Tensor, at: nn.Module | None) -> tuple[GraphTracer, Tensor]:

@@ -107,8 +107,17 @@ class Tape:
         """All tensors by slot, as the calls made them; anew where the model may have changed some of them in place."""
         made = list(zip(self._live[1:], self._versions[1:], strict=True))
         if any(before is None or changed(x, before) for x, before in made):
-            return self.replay(self.map.clone())
+            return self._before_changes()
         return dict(enumerate([self.map, *self._live[1:]]))
+
+    def _before_changes(self) -> dict[int, Tensor]:
+        """All tensors anew, each as it was before a call changed it in place (`nn.ReLU(inplace=True)`)."""
+        made = {0: self.map.clone()}
+        for call in self.calls:
+            given = {slot: made[slot].clone() for slot in call.input_slots}
+            made |= self.replay(made[0], made, [call])
+            made |= {slot: x for slot, x in given.items() if not torch.equal(x, made[slot])}
+        return made
 
     @property
     def start(self) -> TapeStart:

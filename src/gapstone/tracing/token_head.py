@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gapstone.heads.contributions import first_tokens
 from gapstone.tracing.held_scales import wide
 from gapstone.tracing.held_tokens import HeldTokens
 from gapstone.tracing.jacobian import jacobian
@@ -41,8 +42,7 @@ class TokenHead(TracedHead):
     @property
     def holds(self) -> tuple[str, ...]:
         """What is held, in words; what the first tokens bring is a number of the image, too."""
-        first = "what the first token brings" if self.prefix == 1 else f"what the first {self.prefix} tokens bring"
-        return (*super().holds, *([first] if self.prefix else []))
+        return (*super().holds, *([first_tokens(self.prefix)] if self.prefix else []))
 
     def _poolings(self) -> list[Pooling]:
         return []

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.heads.contributions import in_place, of_classes, pooled
+from gapstone.heads.contributions import ATTENTION, in_place, of_classes, pooled
 from gapstone.pools import POOLS
 from gapstone.regions.places import Cells, Intervals
 from gapstone.tracing import operations as ops
-from gapstone.tracing.held_scales import ATTENTION, HeldScales
+from gapstone.tracing.held_scales import HeldScales
 from gapstone.tracing.jacobian import jacobian
 from gapstone.tracing.linearity import MOVES, is_homogeneous, is_linear
 from gapstone.tracing.tape import Slot, SplitError, Tape, TapeCall

@@ -89,6 +89,8 @@ class Maps:
     """The contribution at the ends of the colour bar, in logit units."""
     additive: Sequence[bool | None]
     gaps: Sequence[float | None]
+    held: Sequence[Sequence[str]]
+    """What counts as a number of the image in the maps of each head."""
     learned: Sequence[bool]
     """Heads that are hardly better than the largest class do not set the scale: their contributions may be a hundred
     times as large, and the maps of all other heads would look blank."""
@@ -170,6 +172,7 @@ def _maps(
         ],
         largest=largest,
         additive=[bool(arrays[f"additive_{i}"]) if f"additive_{i}" in arrays else None for i in range(heads)],
+        held=[arrays[f"held_{i}"].tolist() if f"held_{i}" in arrays else [] for i in range(heads)],
         gaps=[float(arrays[f"gap_{i}"]) if f"gap_{i}" in arrays else None for i in range(heads)],
         learned=learned,
     )

@@ -157,7 +157,8 @@ def _localised(results: dict[str, Any], console: Console) -> None:
         "GT-known localisation: the box around what is above 20 % of the true class's map has an IoU of at least 0.5"
         + ("; tuned: at the validation images' best threshold." if tuned else "."),
         "top-1: and the prediction is correct. pointing: the map's highest point lies in a box. energy: share of the "
-        "positive evidence inside the boxes. In brackets: difference in percentage points.",
+        "positive evidence inside the boxes. Maps are minus the mean of all classes'. In brackets: difference in "
+        "percentage points.",
     ]
     if not all(head["localisation"]["additive"] for head in heads):
         notes.append("*: the map does not add up to the logit.")

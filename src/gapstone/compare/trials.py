@@ -24,12 +24,15 @@ from gapstone.compare.map_localisation import localisation
 from gapstone.compare.predictor import ModelPredictor, Predictor
 from gapstone.compare.tune_head import tune_head
 from gapstone.compare.tuning import TuningChoice, TuningGrid
+from gapstone.console.formatting import display
 from gapstone.data.decoded_store import Store
 from gapstone.heads import Head, parse
 from gapstone.images.load import VERSION as LOADER
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.backbone_weights import digest, read_weights
 from gapstone.models.classifier import Classifier
+from gapstone.nets.hf_folder import PREFIX
+from gapstone.nets.hf_model import transformers_version
 from gapstone.storage.atomic import remove, sync_folder, write_atomic
 from gapstone.storage.sealed_json import DamagedError, digests, read_sealed, read_vouched, write_sealed
 from gapstone.training.loop import History, Rows, TrainSettings, make_repeatable, seeded, train
@@ -102,6 +105,7 @@ class Trial:
         facts = {key: value for key, value in vars(self).items() if key not in hashed_apart} | {
             "version": VERSION,
             "made by": self._made_by(),
+            "backbone": self._backbone,
             "preprocessing": self.preprocessing.to_json(),
             "settings": asdict(self.settings),
             "rows": [digest_of(rows) for rows in self.rows],
@@ -130,14 +134,20 @@ class Trial:
             "torch": torch.__version__.partition("+")[0],
             "loader": LOADER,
             "timm": importlib.metadata.version("timm") if self.backbone.startswith("timm:") else None,
+            **({"transformers": transformers_version()} if self.backbone.startswith(PREFIX) else {}),
             "gpu": torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else None,
         }
+
+    @property
+    def _backbone(self) -> str:
+        # the digest of its weights stands for a folder of transformers, wherever it lies
+        return PREFIX if self.backbone.startswith(PREFIX) else self.backbone
 
     def backbone_facts(self) -> dict[str, Any]:
         """Everything that the maps of a frozen backbone depend on, as JSON."""
         assert self.start is not None
         return {
-            "backbone": self.backbone,
+            "backbone": self._backbone,
             "weights": self.start.digest,
             "preprocessing": self.preprocessing.to_json(),
             "precision": self.settings.precision,
@@ -159,9 +169,12 @@ class Trial:
             own = model.head.reads.own
             weights = read_weights(self.start.path, self.backbone, self.preprocessing.channels, pooler=own)
             model.features.load_state_dict(weights.state)
+        if self.start is not None and (self.start.path is not None or self.backbone.startswith(PREFIX)):
+            own = model.head.reads.own
             changed = own and digest(model.features, pooler=True) != self.start.pooler
             if changed or digest(model.features) != self.start.digest:
-                raise ValueError(f"--weights {self.start.path} has changed since the comparison began: start it again.")
+                given = f"--weights {self.start.path}" if self.start.path is not None else display(self.backbone)
+                raise ValueError(f"{given} has changed since the comparison began: start it again.")
         return model
 
 

@@ -194,7 +194,7 @@ def _with_new_head(model: nn.Module, path: str, old: Head, spec: str, names: tup
     # initialising the weights must not advance the caller's random generator
     with torch.random.fork_rng(devices=[]):
         if isinstance(model, Classifier):
-            classifier = Classifier(model.backbone, spec, names, model.preprocessing)
+            classifier = Classifier(model.backbone, spec, names, model.preprocessing, config=model.config)
             old_parameters = dict(model.features.named_parameters())
             classifier.features.load_state_dict(model.features.state_dict())
             classifier.features.to(next(iter(old_parameters.values())).dtype)

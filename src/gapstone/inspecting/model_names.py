@@ -26,7 +26,8 @@ def model_named(name: str, channels: int | None = None, size: tuple[int, int] | 
     >>> model_named("torchvision:resnet50")  # no download: on the meta device, where weights are shapes
 
     A name is a file (`photos.safetensors`), a network of gapstone's with its published head (`vgg16`), `timm:NAME`,
-    `hf:FOLDER` or `torchvision:NAME`. `channels` and `size` (H, W) are those of the images, for networks that are built.
+    `hf:FOLDER` or `torchvision:NAME`. `channels` and `size` (H, W) are those of the images, for networks that are
+    built.
 
     Raises:
         ValueError: If the name is unknown; the message has similar names.

@@ -155,7 +155,8 @@ def open_model(name: str, weights: Path | None = None, device: str = "cpu") -> I
 
     Args:
         name: a file that `gapstone train` wrote; `timm:NAME`, with weights from timm's hub (downloaded once) or from
-            `weights`; `hf:FOLDER`, a classifier of Hugging Face's transformers as it is; a network of gapstone's own (`vgg16`, `googlenet`, …), with `weights` that others published.
+            `weights`; `hf:FOLDER`, a classifier of Hugging Face's transformers as it is; a network of
+            gapstone's own (`vgg16`, `googlenet`, …), with `weights` that others published.
         weights: a safetensors file: timm's or torchvision's state_dict.
         device: where the model runs.
 

@@ -14,9 +14,9 @@ from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.classifier import load
 from gapstone.models.model_file import KEY
 from gapstone.nets import Features
+from gapstone.nets.checkpoints import FORMATS, read_checkpoint
 from gapstone.nets.hf_features import HfFeatures
 from gapstone.nets.hf_folder import PREFIX, config_text
-from gapstone.nets.checkpoints import FORMATS, read_checkpoint
 from gapstone.nets.on_meta import on_meta
 from gapstone.nets.state_dicts import check_size, check_sound, read_state
 from gapstone.nets.zoo import with_head

@@ -234,7 +234,9 @@ class Classifier(nn.Module):
             raise IsADirectoryError(f"{display(path)} is a folder; add a file name, such as model.safetensors")
         if not path.parent.is_dir():
             raise FileNotFoundError(f"{display(path)}: there is no folder {display(path.parent)}; create it first")
-        about = ModelDescription.of(self.backbone, self.head.spec, self.labels, self.preprocessing, self.config).to_json()
+        about = ModelDescription.of(
+            self.backbone, self.head.spec, self.labels, self.preprocessing, self.config
+        ).to_json()
         # Clones: safetensors refuses tensors that share memory.
         weights = {name: t.detach().cpu().contiguous().clone() for name, t in self.state_dict().items()}
         # Apply the checks of load here, while the model is still in memory.

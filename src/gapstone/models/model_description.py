@@ -112,7 +112,8 @@ class ModelDescription:
             if name.startswith("features.") and expected.get(name) != shape:
                 made = f" of transformers {self.transformers}" if self.transformers else ""
                 raise ModelFileError(
-                    f"{WRONG_WEIGHTS}: {name[:100]} {list(shape)} does not belong to {self.backbone}{made}; save it again"
+                    f"{WRONG_WEIGHTS}: {name[:100]} {list(shape)} does not belong to {self.backbone}{made}; save it "
+                    f"again"
                 )
 
     def _network(self) -> nn.Module:

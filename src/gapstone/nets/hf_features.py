@@ -70,8 +70,12 @@ class HfFeatures(Features):
             why = f"what stands beside its patches is {names}" if names else "each of its cells is a patch of the image"
             raise ValueError(f"{self.name} has no class token: {why}; take gap or attention, or a network with one")
         if reads.layers > max(1, len(self.blocks)):
-            why = f"it has {len(self.blocks)}" if self.blocks else "they are no blocks of tokens alike, as a plain ViT's"
-            raise ValueError(f"layers={reads.layers}: {self.name} has not so many layers that can stand side by side: {why}")
+            why = (
+                f"it has {len(self.blocks)}" if self.blocks else "they are no blocks of tokens alike, as a plain ViT's"
+            )
+            raise ValueError(
+                f"layers={reads.layers}: {self.name} has not so many layers that can stand side by side: {why}"
+            )
         if reads.own and self.own_width is None:
             raise ValueError(f"{self.name} was built without its own pooler: build(…, pooler=True)")
 
@@ -81,12 +85,14 @@ class HfFeatures(Features):
         size = (x.shape[2], x.shape[3])
         layers: list[Tensor] = []
         if reads.layers > 1:
-            with hooked(list(self.blocks[-reads.layers :]), self.net, lambda _m, _a, out: layers.append(tokens_of(out))):
+            with hooked(
+                list(self.blocks[-reads.layers :]), self.net, lambda _m, _a, out: layers.append(tokens_of(out))
+            ):
                 y, own = self._ask(x)
             y = torch.cat([self._normed(layer) for layer in layers], 2)
         else:
             y, own = self._ask(x)
-        maps = self.as_map(y, size)
+        maps: Tensor = self.as_map(y, size)
         if reads.maps_alone:
             return maps
         token = y[:, self.prefix.index(self.class_token or "")] if reads.class_token else None
@@ -99,7 +105,9 @@ class HfFeatures(Features):
         out: Tensor = self.net.get_submodule(self.norm)(layer)
         return out
 
-    def _check_missing(self, missing: Any, unused: tuple[str, ...], unused_by_own: tuple[str, ...], pooler: bool) -> None:
+    def _check_missing(
+        self, missing: Any, unused: tuple[str, ...], unused_by_own: tuple[str, ...], pooler: bool
+    ) -> None:
         """Raises ValueError where the folder lacks weights that are needed; transformers would draw them at random."""
         not_needed = tuple(f"{path}." for path in (unused_by_own if pooler else unused))
         lacks = [name for name in missing if not name.startswith(not_needed)]
@@ -110,4 +118,6 @@ class HfFeatures(Features):
                 f"own: the folder of {self.name} has no weights of its pooler ({lacks[0]}, …), as that of a classifier "
                 f"that does not use it: take cls or gap"
             )
-        raise ValueError(f"{self.name}: {len(lacks)} of its weights are missing in the folder ({', '.join(lacks[:3])}, …)")
+        raise ValueError(
+            f"{self.name}: {len(lacks)} of its weights are missing in the folder ({', '.join(lacks[:3])}, …)"
+        )

@@ -15,9 +15,9 @@ LONGEST_CONFIG = 4_000_000  # bytes; the names of 21,000 classes take 2 MB
 LONGEST_KEPT = 100_000  # characters of the part that makes the network
 
 UNUSED = (
-    "auto_map", "attn_implementation", "_attn_implementation", "_attn_implementation_internal", "_attn_implementation_autoset",
-    "torch_dtype", "dtype", "_name_or_path", "transformers_version", "architectures", "id2label", "label2id", "num_labels",
-    "return_dict", "use_return_dict", "torchscript", "output_hidden_states", "output_attentions", "problem_type",
+    "auto_map", "attn_implementation", "_attn_implementation", "_attn_implementation_internal",
+    "_attn_implementation_autoset", "torch_dtype", "dtype", "_name_or_path", "transformers_version", "architectures",
+    "id2label", "label2id", "num_labels", "return_dict", "use_return_dict", "torchscript", "output_hidden_states", "output_attentions", "problem_type",
 )  # fmt: skip
 """Keys of config.json that do not change the network without its head, or that would load code: they are left out."""
 
@@ -64,10 +64,14 @@ def read_json(path: Path, who: str) -> dict[str, Any]:
     """A JSON object. Raises ValueError that begins with `who` for anything else."""
     try:
         if path.stat().st_size > LONGEST_CONFIG:
-            raise ValueError(f"{who}: {path.name} has {path.stat().st_size:,} bytes, and at most {LONGEST_CONFIG:,} count")
+            raise ValueError(
+                f"{who}: {path.name} has {path.stat().st_size:,} bytes, and at most {LONGEST_CONFIG:,} count"
+            )
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise ValueError(f"{who} has no {path.name}: copy the whole folder, as `hf download` or save_pretrained write it") from None
+        raise ValueError(
+            f"{who} has no {path.name}: copy the whole folder, as `hf download` or save_pretrained write it"
+        ) from None
     except OSError as error:
         raise ValueError(f"{who}: {path.name}: {sentence(OSError(error.errno, error.strerror))}") from error
     except RecursionError as error:
@@ -89,7 +93,9 @@ def kept(config: Config) -> str:
 
     text = json.dumps(clean(config), sort_keys=True)
     if len(text) > LONGEST_KEPT:
-        raise ValueError(f"config.json describes a network in {len(text):,} characters; at most {LONGEST_KEPT:,} are kept")
+        raise ValueError(
+            f"config.json describes a network in {len(text):,} characters; at most {LONGEST_KEPT:,} are kept"
+        )
     return text
 
 
@@ -116,10 +122,14 @@ def check_weights(folder: Path) -> None:
         names = set(parts.values()) if isinstance(parts, dict) else {None}
         for name in names:
             if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
-                raise ValueError(f"{who}: {index.name} names {display(str(name))}, which is no file of the folder; copy it again")
+                raise ValueError(
+                    f"{who}: {index.name} names {display(str(name))}, which is no file of the folder; copy it again"
+                )
             check_size(folder / name)
         return
-    pickled = next((p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.msgpack", "*.h5") for p in folder.glob(pattern)), None)
+    pickled = next(
+        (p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.msgpack", "*.h5") for p in folder.glob(pattern)), None
+    )
     if pickled:
         raise ValueError(
             f"{who} holds {display(pickled)}, and pickled or foreign weights are not opened: they can run code. Save "

@@ -1,4 +1,4 @@
-"""Networks of transformers, made of a configuration; weights come from the folder alone (`pip install gapstone[hf]`)."""
+"""Networks of transformers, made of a configuration, their weights from a folder alone (`pip install gapstone[hf]`)."""
 
 import importlib
 import inspect
@@ -69,7 +69,11 @@ def create_hf_classifier(folder: Path, who: str, weights: bool = True) -> tuple[
 def classifier_or_network(folder: Path, who: str) -> nn.Module:
     """The network of a folder with random weights: its classifier, or where it holds none the network alone."""
     config = read_config(folder)
-    return create_hf_classifier(folder, who, weights=False)[0] if _is_classifier(config) else create_hf(kept(config), who)
+    made = _is_classifier(config)
+    model = create_hf_classifier(folder, who, weights=False)[0] if made else create_hf(kept(config), who)
+    height, width = own_size(model.net if isinstance(model, LogitsOf) else model)
+    model.default_cfg = {"input_size": (3, height, width)}  # type: ignore[assignment]  # where timm's networks say it
+    return model
 
 
 def _is_classifier(config: Config) -> bool:
@@ -122,7 +126,9 @@ def _vision_part(transformers: Any, config: Config, who: str) -> tuple[str, Conf
     """(model_type, configuration) of the network of images: the whole, or the half of CLIP and SigLIP that sees."""
     kind, part = str(config.get("model_type")), config.get("vision_config")
     if kind in TIMM_INSIDE:
-        raise ValueError(f"{who} holds a network of timm: name it, --backbone timm:NAME --weights FOLDER/model.safetensors")
+        raise ValueError(
+            f"{who} holds a network of timm: name it, --backbone timm:NAME --weights FOLDER/model.safetensors"
+        )
     if isinstance(part, dict):
         for name in (str(part.get("model_type")), f"{kind}_vision_model"):
             if name in transformers.CONFIG_MAPPING:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +106,7 @@ def survey_hf(text: str, who: str) -> HfSurvey:
         return int(maps.shape[2]), int(maps.shape[3])
 
     default = cells(*size)
-    if default == (1, 1):
+    if tokens and default == (1, 1):
         raise single_cell(who, size)
     fixed, smallest, state = None, size[0], _state(net)
     try:
@@ -261,7 +261,7 @@ def tokens_of(output: Any) -> Any:
 @contextmanager
 def hooked(paths: list[str], net: nn.Module, note: Callable[..., None]) -> Iterator[None]:
     """`note(module, args, output)` after each call of these modules."""
-    handles = [cast(nn.Module, net.get_submodule(path)).register_forward_hook(note) for path in paths]
+    handles = [net.get_submodule(path).register_forward_hook(note) for path in paths]
     try:
         yield
     finally:

@@ -188,9 +188,7 @@ def _output(net: Any, images: Tensor) -> Any:
         return net.forward_features(images)
 
 
-def prefix_before_patches(
-    who: str, net: nn.Module, run: Callable[[Tensor], object], images: Tensor
-) -> tuple[str, ...]:
+def prefix_before_patches(who: str, net: nn.Module, run: Callable[[Tensor], object], images: Tensor) -> tuple[str, ...]:
     """As `Survey.prefix`, of the tokens that `run` gives of an image."""
     # two images: a parameter that is given to each of them is told from one that is added to all
     tokens = prefix_tokens(net, run, images.expand(2, -1, -1, -1))
@@ -221,6 +219,7 @@ def _last_stage(net: Any, images: Tensor) -> tuple[str, ...]:
 
 def smallest_side(cells: Callable[[int, int], Size], side: int, stride: int) -> int:
     """The shortest side that gives a map; `side` does."""
+
     def works(n: int) -> bool:
         try:
             return min(cells(n, n)) >= 1

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gapstone.export.torch_pools import GridMean, Pooled, contiguous, grid_matrix, pair, whole, without_operators
+from gapstone.heads.feature_norm import FeatureNorm, norm_of
 from gapstone.heads import Head
 from gapstone.heads.attention_queries import AttentionQueries
 from gapstone.heads.reads import read_backbone
@@ -167,6 +168,16 @@ def _grid(head: Head) -> tuple[int, int] | None:
     return pair(layer.over.size)
 
 
+@torch.no_grad()
+def _behind(norm: FeatureNorm, layer: nn.Linear) -> nn.Linear:
+    """The layer for what its norm reads."""
+    folded = copy.deepcopy(layer)
+    weight, bias = norm.into(layer.weight, layer.bias)
+    folded.weight.copy_(weight)
+    folded.bias.copy_(bias)
+    return folded
+
+
 @final
 class Layers(nn.Module):
     """Linear, ReLU, linear, …: vectors (N, D) → logits (N, K) and d logit / d vector.
@@ -176,7 +187,10 @@ class Layers(nn.Module):
 
     def __init__(self, layers: nn.Sequential) -> None:
         super().__init__()
-        self.linear = nn.ModuleList(layer for layer in layers if isinstance(layer, nn.Linear))
+        linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+        if (norm := norm_of(layers)) is not None:
+            linear[0] = _behind(norm, linear[0])
+        self.linear = nn.ModuleList(linear)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         *hidden, last = self.linear

@@ -171,6 +171,8 @@ def check_fit_request(spec: str, method: str, epochs: int) -> None:
         why = f"it reads {parsed.reads.beyond}, and what is fitted reads the last map"
     elif parsed.recipe.pools == ("attention",):
         why = "its queries have to be trained"
+    elif parsed.normed:
+        why = "its norm is trained (a fit scales what it reads by itself: leave norm out)"
     elif parsed.hidden:
         why = f"it has hidden layers ({','.join(map(str, parsed.hidden))})"
     if why:

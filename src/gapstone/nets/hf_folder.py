@@ -17,7 +17,8 @@ LONGEST_KEPT = 100_000  # characters of the part that makes the network
 UNUSED = (
     "auto_map", "attn_implementation", "_attn_implementation", "_attn_implementation_internal",
     "_attn_implementation_autoset", "torch_dtype", "dtype", "_name_or_path", "transformers_version", "architectures",
-    "id2label", "label2id", "num_labels", "return_dict", "use_return_dict", "torchscript", "output_hidden_states", "output_attentions", "problem_type",
+    "id2label", "label2id", "num_labels",
+    "return_dict", "use_return_dict", "torchscript", "output_hidden_states", "output_attentions", "problem_type",
 )  # fmt: skip
 """Keys of config.json that do not change the network without its head, or that would load code: they are left out."""
 

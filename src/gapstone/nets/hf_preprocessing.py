@@ -18,6 +18,12 @@ FILES = ("preprocessor_config.json", "processor_config.json")
 FILTERS: dict[int, Filter] = {2: "bilinear", 3: "bicubic"}
 """Of Pillow's numbers."""
 
+SETTINGS = (
+    "do_resize", "size", "resample", "do_center_crop", "crop_size", "crop_pct", "do_rescale", "rescale_factor",
+    "do_normalize", "image_mean", "image_std",
+)  # fmt: skip
+"""Of image processors, which have them as attributes: what they write leaves some out."""
+
 TRIED = ((375, 500), (401, 331), (97, 150))
 """Sizes (H, W) of the pictures on which both are compared; an odd number of pixels is left over in some."""
 
@@ -42,10 +48,10 @@ def hf_input(folder: Path) -> Preprocessing:
         raise ValueError(f"{who} has no {FILES[0]}, which says how images are prepared: copy the whole folder")
     read_json(folder / name, who)  # bounded, and an object
     processor = _open(folder, who)
-    says: dict[str, Any] = processor.to_dict()
+    says = {key: getattr(processor, key) for key in SETTINGS if hasattr(processor, key)}
     pictures = [_noise(height, width) for height, width in TRIED]
     try:
-        wanted = [np.asarray(processor(images=x, return_tensors="np")["pixel_values"])[0] for x in pictures]
+        wanted = [processor(images=x, return_tensors="pt")["pixel_values"][0].numpy() for x in pictures]
     except Exception as error:  # each processor has its own way to refuse
         raise ValueError(f"{who}: its image processor takes no picture ({_line(error)})") from error
     for candidate in _candidates(says):

@@ -72,7 +72,9 @@ def test_batch_norm_of_what_the_layers_read():
         torch.testing.assert_close(norm(head.vectors(x)), (head.vectors(x) - 0.5) * 2, atol=1e-4, rtol=1e-4)
     assert count_parameters(head) == count_parameters(make("gap"))
     for wrong in ("gap:norm=1", "gap:norm=layer", "nin:norm=batch"):
-        with pytest.raises(ValueError, match=r"norm=(1|layer) must be norm=batch|nin takes dropout=, layers=, not norm="):
+        with pytest.raises(
+            ValueError, match=r"norm=(1|layer) must be norm=batch|nin takes dropout=, layers=, not norm="
+        ):
             make(wrong)
 
 

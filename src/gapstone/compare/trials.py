@@ -23,6 +23,7 @@ from gapstone.compare.feature_cache import CachedPredictor, FeatureCache
 from gapstone.compare.map_localisation import localisation
 from gapstone.compare.predictor import ModelPredictor, Predictor
 from gapstone.compare.tune_head import tune_head
+from gapstone.compare.tune_network import tune_network
 from gapstone.compare.tuning import TuningChoice, TuningGrid
 from gapstone.console.formatting import display
 from gapstone.data.decoded_store import Store
@@ -83,7 +84,7 @@ class Trial:
     start: Start | None = None
     """None: random weights, or timm's."""
     tuning: TuningGrid | None = None
-    """The candidates of a head on a frozen backbone; None: it is trained with `settings` alone."""
+    """The candidates of learning rate and weight decay; None: it is trained with `settings` alone."""
     quick: bool = False
     """Do not measure robustness to shifts and sizes."""
     test_only: bool = False
@@ -95,6 +96,12 @@ class Trial:
         return trial_measures.robust(
             self.test, 0 if self.quick else trial_measures.most_for_robustness(self.preprocessing.size)
         )
+
+    @property
+    def trainings(self) -> int:
+        """How many times its network is trained; once on a frozen backbone, whose candidates are trained together."""
+        whole = self.start is None or self.start.map_dtype is None
+        return len(self.tuning.points) if self.tuning is not None and whole and len(self.validation) else 1
 
     @property
     def id(self) -> str:
@@ -197,13 +204,19 @@ def run(
     def after_epoch(epoch: int, history: History) -> None:
         if report:
             accuracy = history.validation_accuracy[-1] if history.validation_accuracy else None
-            report(epoch, trial.settings.epochs, accuracy)
+            report(epoch, trial.settings.epochs * trial.trainings, accuracy)
 
     predictor: Predictor
     choice: TuningChoice | None = None
     with trial_measures.PeakMemory(trial.device) as peak:
         if cache is not None:
             predictor, history, choice = train_on_cache(trial, cache, store.labels, after_epoch)
+        elif trial.tuning is not None:
+            parts, settings = (trial.train, trial.validation), trial.settings
+            model, history, choice = tune_network(
+                trial.build, store, *parts, settings, trial.tuning, trial.seed, after_epoch
+            )
+            predictor = ModelPredictor(model, store, settings.precision, settings.batch_size)
         else:
             model = trial.build()
             history = train(model, store, trial.train, trial.validation, trial.settings, trial.seed, after_epoch)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gapstone.export.torch_pools import GridMean, Pooled, contiguous, grid_matrix, pair, whole, without_operators
-from gapstone.heads.feature_norm import FeatureNorm, norm_of
 from gapstone.heads import Head
 from gapstone.heads.attention_queries import AttentionQueries
+from gapstone.heads.feature_norm import FeatureNorm, norm_of
 from gapstone.heads.reads import read_backbone
 from gapstone.maps.open_model import ImageModel
 from gapstone.models.classifier import Classifier

@@ -38,8 +38,7 @@ class FeatureNorm(nn.BatchNorm1d):
         return super().forward(x)
 
     def buffer(self, name: str) -> Tensor:
-        found = self.get_buffer(name)
-        return found
+        return self.get_buffer(name)
 
     def into(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """The weight (…, D) and bias (K,) of a linear layer behind it, for what it reads itself: as in eval mode."""

@@ -111,7 +111,7 @@ def test_a_comparison_says_first_what_it_costs(tmp_path):
     request = CompareRequest(TrainOptions("digits", limit=120, epochs=2), ("gap", "gmp"), 2, tune=True, quick=True)
     results = compare(request.checked(), tmp_path / "out", Console(file=said, width=500), "gapstone compare …")
     assert "each trained 6 times (--tune: 3 learning rates × 2 weight decays)" in said.getvalue()
-    check(results, "results")
+    check("results", results)
     settings = results["settings"]
     assert (settings["tuning"]["learning_rates"], settings["learning_rate"]) == ([0.015, 0.05, 0.15], None)
     assert {trial["learning_rate"] for trial in results["trials"]} <= {0.015, 0.05, 0.15}

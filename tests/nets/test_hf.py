@@ -1,5 +1,6 @@
 """Folders of Hugging Face as backbones: the numbers of transformers, nothing run or fetched, sentences for the rest."""
 
+import io
 import json
 import re
 import shutil
@@ -8,9 +9,12 @@ import socket
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 transformers = pytest.importorskip("transformers", reason="needs gapstone[hf]")
 
+from gapstone.compare.plan import CompareRequest  # noqa: E402
+from gapstone.compare.run_comparison import compare  # noqa: E402
 from gapstone.heads.reads import Reads  # noqa: E402
 from gapstone.images.preprocessing import Preprocessing  # noqa: E402
 from gapstone.maps.explain import explain  # noqa: E402
@@ -19,6 +23,7 @@ from gapstone.models.backbone_weights import digest, read_weights  # noqa: E402
 from gapstone.models.classifier import Classifier, ModelFileError, load  # noqa: E402
 from gapstone.models.model_file import read, write  # noqa: E402
 from gapstone.nets import build, pretrained_input  # noqa: E402
+from gapstone.training.training_data import TrainOptions  # noqa: E402
 from tests.nets.hf_folders import CROPPED, MODELS, SIDE, SQUASHED, save  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("transformers")  # two seconds of imports
@@ -36,10 +41,16 @@ def copied(vit, tmp_path):
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    def refuse(*_args, **_more):
-        raise AssertionError("a request to the network")
+    connect = socket.socket.connect
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+    def local_alone(self, address):
+        assert self.family == socket.AF_UNIX, f"a request to {address}"  # processes of one's own
+        return connect(self, address)
+
+    def refuse(host, *_more, **_named):
+        raise AssertionError(f"a request to {host}")
+
+    monkeypatch.setattr(socket.socket, "connect", local_alone)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
@@ -177,6 +188,9 @@ def test_what_is_refused(copied):
     refused("quantised", quantization_config={"bits": 4})
     refused("name it, --backbone timm:", model_type="timm_wrapper")
     refused("no network of images", model_type="bert")
+    refused(
+        "not in the order of the image", model_type="hiera", num_query_pool=2, patch_size=[7, 7], image_size=[64] * 2
+    )
     refused("draws lots", model_type="vit_mae")
     refused("cannot be read|missing", num_hidden_layers=9)
     refused("cannot be read|missing", hidden_size=24)
@@ -242,3 +256,29 @@ def test_networks_of_all_kinds(kind, tmp_path):
     if kind in ("vit", "swin", "convnext"):
         explained = explain(open_model(f"hf:{folder}").model, x)
         assert torch.allclose(explained.maps.sum((2, 3)) + explained.bias, explained.logits, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_comparison_of_what_a_head_reads(tmp_path):
+    """Ids do not depend on where the folder lies, another network is not taken for it, the model needs no folder."""
+    folder = save(tmp_path / "dinov2", "dinov2")
+    data = tmp_path / "data.npz"
+    images = np.random.default_rng(0).integers(0, 120, (60, SIDE, SIDE, 3)).astype(np.uint8)
+    for number, image in enumerate(images):
+        image[8:24, 8:24, number % 3] = 250
+    np.savez(data, images=images, labels=np.arange(60) % 3)
+
+    def compared(folder):
+        choices = TrainOptions(str(data), backbone=f"hf:{folder}", epochs=3)
+        request = CompareRequest(choices, ("cls", "gap:norm=batch", "attention", "own", "gap:layers=2"), 1, quick=True)
+        return compare(request.checked(), tmp_path / "out", Console(file=io.StringIO()), "gapstone compare …")
+
+    results = compared(folder)
+    assert [trial["status"] for trial in results["trials"]] == ["done"] * 4  # DINOv2's own pooler is the class token
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert [trial["id"] for trial in compared(moved)["trials"]] == [trial["id"] for trial in results["trials"]]
+    model = load(tmp_path / "out" / "model.safetensors")
+    assert model.backbone in ("hf:dinov2", "hf:elsewhere")
+    change(moved / "config.json", layer_norm_eps=0.5)
+    changed = {trial["id"] for trial in compared(moved)["trials"]}
+    assert not changed & {trial["id"] for trial in results["trials"]}

@@ -92,6 +92,7 @@ def survey_hf(text: str, who: str) -> HfSurvey:
     """Run the network that a configuration describes on shapes alone. Raises ValueError where it makes no map."""
     with on_meta():
         net = create_hf(text, who).eval()
+    _check_order(net, who)
     size = own_size(net)
     images = torch.empty(1, channels_of(net), *size, device="meta")
     ask = Asked(net)
@@ -165,6 +166,19 @@ class Asked:
 def channels_of(net: Any) -> int:
     """Channels of the images."""
     return int(getattr(net.config, "num_channels", 3))
+
+
+def _check_order(net: Any, who: str) -> None:
+    """Raises ValueError for a Hiera that keeps several tokens of a mask unit: they stand unit by unit, not row by row.
+
+    The one thing that is known by its name: a forward pass does not tell where in the image a token lies.
+    """
+    pools = getattr(net.config, "num_query_pool", None)
+    if pools is not None and pools < len(net.config.depths) - 1:
+        raise ValueError(
+            f"{who} pools its queries {pools} times in {len(net.config.depths)} stages, so its tokens are not in the "
+            f"order of the image; take a Hiera with num_query_pool={len(net.config.depths) - 1}"
+        )
 
 
 def _run_alone(net: nn.Module, stage: tuple[str, ...]) -> bool:

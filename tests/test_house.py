@@ -258,7 +258,8 @@ def test_every_room_has_its_place():
 
 @pytest.mark.parametrize("code", ["import gapstone", "import gapstone.cli"])
 def test_nothing_heavy_is_imported_early(code):
-    heavy = "{m for m in ('torch', 'numpy', 'scipy', 'sklearn', 'matplotlib', 'PIL', 'timm', 'transformers') if m in sys.modules}"
+    names = ("torch", "numpy", "scipy", "sklearn", "matplotlib", "PIL", "timm", "transformers")
+    heavy = f"{{m for m in {names} if m in sys.modules}}"
     run = subprocess.run(
         [sys.executable, "-c", f"import sys; {code}; print(sorted({heavy}))"],
         capture_output=True,

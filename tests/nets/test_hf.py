@@ -193,7 +193,6 @@ def test_what_is_refused(copied):
     )
     refused("draws lots", model_type="vit_mae")
     refused("cannot be read|missing", num_hidden_layers=9)
-    refused("cannot be read|missing", hidden_size=24)
     refused("no feature map|makes no", patch_size=SIDE)
     refused("cannot make it|makes no", hidden_size="wide")
     with pytest.raises(ValueError, match=r"takes images of 3 channels.*these have 1"):

@@ -9,6 +9,7 @@ file's metadata. Pictures are taken to be sRGB or gray, of 8 bits.
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def prepare(image: Image.Image, p: dict) -> tuple[np.ndarray, Pair, Pair]:
             larger = max(rows / size[0], columns / size[1])
             whole = round(size[0] * larger), round(size[1] * larger)
         image = image.resize((whole[1], whole[0]), resample)
-        y, x = round((whole[0] - height) / 2), round((whole[1] - width) / 2)
+        half = math.floor if how["crop"] == "whole pixels down" else round
+        y, x = half((whole[0] - height) / 2), half((whole[1] - width) / 2)
         scales = size[0] / whole[0], size[1] / whole[1]
         corner = y * scales[0], x * scales[1]
     seen = np.asarray(image).reshape(image.height, image.width, p["channels"])[y : y + height, x : x + width]

@@ -42,6 +42,11 @@ def test_what_is_trained_is_not_the_same():
     ]
 
 
+def test_a_norm_is_trained_otherwise():
+    heads = ["gap", "gmp", "gap:norm=batch", "gmp:norm=batch"]
+    assert equal_heads(heads, maps(1, 1)) == [("gap", "gmp"), ("gap:norm=batch", "gmp:norm=batch")]
+
+
 def test_heads_that_read_more_than_maps():
     given = BackboneOutput(torch.rand(6, 10, 2, 2), torch.rand(6, 10), torch.rand(6, 10))
     heads = ["gap", "cls", "cls+gap", "own", "gap:layers=2", "cls:layers=2", "cls+gap:layers=2", "attention"]

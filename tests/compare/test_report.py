@@ -519,7 +519,10 @@ def test_accuracy_against_labelled_images_and_what_was_chosen(
     curve = curve_results(points, right, "gap", 0.5, 0.95)
     (part,) = (entry for key, entry in schemas()["results.schema.json"]["properties"].items() if key == "curve")
     assert set(part["required"]) == set(curve)
-    settings = results["settings"] | {"tuning": {"learning_rates": [0.3, 3.0], "weight_decays": [0.0, 1e-4]}}
+    settings = results["settings"] | {
+        "tuning": {"learning_rates": [0.3, 3.0], "weight_decays": [0.0, 1e-4]},
+        "frozen": True,
+    }
     chosen = {("fc", seed): rate for seed, rate in enumerate((0.3, 3.0, 3.0, 0.3, 3.0))}
     trials = [
         trial | {"learning_rate": chosen.get((trial["head"], trial["seed"]), 3.0)}

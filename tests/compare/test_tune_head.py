@@ -27,8 +27,8 @@ TRAIN, VALIDATION, TEST = np.arange(48), np.arange(48, 72), np.arange(72, 96)
 LABELS = np.arange(IMAGES) % CLASSES
 SETTINGS = TrainSettings(epochs=3, batch_size=16)
 POINTS = [(0.5, 0.0), (2.0, 0.05)]
-HEADS = ("gap", "catavgmax", "nin", "fc", "fc:grid=2")
-OTHERS = ("gap:4", "gem:p=learned", "avgmax:dropout=0.3", "nin:4", "attention:queries=2")
+HEADS = ("gap", "catavgmax", "nin", "fc", "fc:grid=2", "gap:norm=batch")
+OTHERS = ("gap:4:norm=batch", "gap:4", "gem:p=learned", "avgmax:dropout=0.3", "nin:4", "attention:queries=2")
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,7 @@ def one_by_one(predictor, images, rate, decay):
 def test_all_candidates_at_a_time_are_each_of_them_by_torchs_sgd(folder, spec):
     predictor = cached(folder, spec)
     images = TrainedInputs(predictor, np.arange(IMAGES), whole=False)
+    images.fix_norm(TRAIN)
     run = LinearDescent(CLASSES, images.scale(TRAIN), POINTS, SETTINGS, len(TRAIN), images.form == "cells")
     for _ in range(SETTINGS.epochs):
         run.train_epoch(images.batches(images.parts(TRAIN)))
@@ -103,11 +104,12 @@ def test_all_candidates_at_a_time_are_each_of_them_by_torchs_sgd(folder, spec):
         torch.testing.assert_close(predictor.logits(np.arange(IMAGES)), expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("spec", ["gap", "fc", "nin"])
+@pytest.mark.parametrize("spec", ["gap", "fc", "nin", "gap:norm=batch"])
 def test_copies_of_a_linear_head_take_the_same_steps(folder, spec):
     predictor = cached(folder, spec)
     whole = spec == "nin"
-    images, maps = (TrainedInputs(predictor, np.arange(IMAGES), whole=part) for part in (False, whole))
+    images, maps = (TrainedInputs(predictor, np.arange(IMAGES), whole=part) for part in (False, True))
+    images.fix_norm(TRAIN)
     linear = LinearDescent(CLASSES, images.scale(TRAIN), POINTS, SETTINGS, len(TRAIN), images.form == "cells")
     with torch.no_grad():  # `LinearDescent` begins there
         [layer for layer in predictor.head.modules() if hasattr(layer, "bias")][-1].bias.fill_(float(whole))

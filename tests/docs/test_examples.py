@@ -97,6 +97,7 @@ EXCLUDED = {
     "Checkpoint": FILES,
     "Explainer": FRAGMENT,
     "HeadCopies": FRAGMENT,
+    "HfFeatures": FILES,
     "InMemory": FRAGMENT,
     "NearDuplicates": FRAGMENT,
     "LinearDescent": FRAGMENT,

@@ -48,7 +48,7 @@ def test_the_client_answers_as_predict(make, real_images, tmp_path, channels):
 
 
 @pytest.mark.parametrize(("size", "share"), [((40, 40), 0.9), ((40, 48), 0.875), ((33, 33), 1.0)])
-@pytest.mark.parametrize("crop", ["exact", "whole pixels", "squash"])
+@pytest.mark.parametrize("crop", ["exact", "whole pixels", "whole pixels down", "squash"])
 def test_the_client_prepares_every_picture_as_the_model_expects(crop, size, share):
     """The numbers, and where they lie in the picture: the metadata says how, and the sentences say the same."""
     client: dict[str, Any] = {"__name__": "client"}

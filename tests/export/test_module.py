@@ -18,6 +18,7 @@ from gapstone.export.torch_pools import (
 )
 from gapstone.heads import RECIPES, parse
 from gapstone.heads.attention_queries import AttentionQueries
+from gapstone.heads.feature_norm import norm_of
 from gapstone.maps.explain import explain
 from gapstone.maps.open_model import ImageModel, open_model
 from gapstone.pooling import share
@@ -31,6 +32,7 @@ HEADS = [
     *("nin", "nin:8", "nin:dropout=0.5"),
     *("fc", "fc:8", "fc:8,6", "fc:grid=3", "fc:grid=9", "fc:8:grid=3"),
     *("attention", "attention:queries=3"),
+    *("catavgmax:norm=batch", "gmp:8:norm=batch", "fc:grid=3:norm=batch"),
 ]
 
 
@@ -71,6 +73,8 @@ def test_attention_takes_any_number_of_images_elsewhere():
 @pytest.mark.parametrize("head", HEADS)
 def test_logits_and_maps_are_the_models(make, head):
     opened = make(head=head)
+    if norm := norm_of(opened.model.head.classifier):
+        norm.fix(torch.rand(norm.num_features) - 0.5, 4 * torch.rand(norm.num_features) + 0.1)
     module = logits_and_maps(opened)
     sizes = [(28, 28)] if opened.model.head.size else [(28, 28), (33, 47), (5, 3)]
     for height, width in sizes:

@@ -10,10 +10,11 @@ from torch import nn
 import gapstone as gs
 from gapstone.heads import RECIPES, BackboneOutput, Head, NotLinearError, Reads, parse, split_specs
 from gapstone.heads.contributions import MEAN
+from gapstone.heads.feature_norm import norm_of
 from gapstone.maps.explain import explain_head
 
 ADDITIVE = ["gap", "gmp", "gem", "gem:p=5", "gem:p=learned", "avgmax", "catavgmax", "nin", "nin:24", "nin:dropout=0.5",
-            "fc", "fc:dropout=0.5", "fc:grid=4", "fc:grid=7", "gap:dropout=0.5", "attention",
+            "fc", "fc:dropout=0.5", "fc:grid=4", "fc:grid=7", "gap:dropout=0.5", "attention", "catavgmax:norm=batch",
             "attention:queries=3"]  # fmt: skip
 OTHERS = ["lse", "lse:dropout=0.5", "lse:r=2", "lse:r=learned", "fc:32", "fc:32,32:dropout=0.5",
           "gap:32:dropout=0.5", "gmp:16", "fc:8:grid=3"]  # fmt: skip
@@ -43,6 +44,8 @@ def test_contributions_add_up_to_the_logit(spec, layout):
     for parameter in head.parameters():  # a zero bias would hide that it is counted twice
         if parameter.dim() == 1:
             torch.nn.init.normal_(parameter)
+    if norm := norm_of(head.classifier):
+        norm.fix(torch.rand(32), 4 * torch.rand(32) + 0.1)
     x = maps(6, 5).to(memory_format=layout)
     parts = head.contributions(x)
     assert parts.maps.shape == (3, 7, 6, 5)
@@ -56,6 +59,28 @@ def test_heads_whose_parts_do_not_add_up_say_so(spec):
     assert head(maps(6, 5)).shape == (3, 7)
     with pytest.raises(ValueError, match="hidden layers" if head.recipe.pools != ("logsumexp",) else "shares"):
         head.contributions(maps(6, 5))
+
+
+def test_batch_norm_of_what_the_layers_read():
+    head, x = make("gap:norm=batch:dropout=0.5"), torch.rand(64, 16, 3, 3)
+    head.train()(x)
+    read = norm_of(head.classifier)(head.vectors(x))
+    torch.testing.assert_close(read.mean(0), torch.zeros(16), atol=1e-5, rtol=0)
+    torch.testing.assert_close(read.var(0, correction=0), torch.ones(16), atol=1e-2, rtol=0)
+    norm_of(head.classifier).fix(torch.full((16,), 0.5), torch.full((16,), 0.25))
+    for mode in (True, False):  # fixed in training, too
+        norm = norm_of(head.train(mode).classifier)
+        torch.testing.assert_close(norm(head.vectors(x)), (head.vectors(x) - 0.5) * 2, atol=1e-4, rtol=1e-4)
+    assert count_parameters(head) == count_parameters(make("gap"))
+    for wrong in ("gap:norm=1", "gap:norm=layer", "nin:norm=batch"):
+        with pytest.raises(
+            ValueError, match=r"norm=(1|layer) must be norm=batch|nin takes dropout=, layers=, not norm="
+        ):
+            make(wrong)
+
+
+def count_parameters(head):
+    return sum(parameter.numel() for parameter in head.parameters())
 
 
 def test_contributions_sit_where_the_evidence_is():
@@ -139,8 +164,8 @@ def test_spec_text_round_trips():
         ("fc:12x", "hidden width"),
         ("fc:99999999999", "hidden width"),
         ("fc:grid=2.5", "whole number"),
-        ("gap:p=3", "takes dropout=, layers=, not p="),
-        ("own:layers=2", "own takes dropout=, not layers="),
+        ("gap:p=3", "takes dropout=, norm=, layers=, not p="),
+        ("own:layers=2", "own takes dropout=, norm=, not layers="),
         ("gap:layers=0", "whole number from 1"),
         ("attention:queries=65", "whole number from 1 to 64"),
         ("fc:512:512", "neither"),

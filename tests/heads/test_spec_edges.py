@@ -54,7 +54,7 @@ def test_what_nobody_can_have_meant():
         ("gap:dropout=nan", "must be a number"),
         ("gap:dropout=learned", "must be a number"),
         ("gap:dropout=0.1:dropout=0.2", "given twice"),
-        ("gap:p=3", "gap takes dropout=, layers=, not p="),
+        ("gap:p=3", "gap takes dropout=, norm=, layers=, not p="),
         ("gem:p=0.09", "or 'learned'"),
         ("gem:p=101", "or 'learned'"),
         ("fc:grid=1.5", "whole number"),

@@ -60,7 +60,7 @@ def test_a_long_image_is_cropped_before_it_is_enlarged():
     assert stretched.shape == (256, 256, 3)
 
 
-@pytest.mark.parametrize("crop", ["exact", "whole pixels", "squash"])
+@pytest.mark.parametrize("crop", ["exact", "whole pixels", "whole pixels down", "squash"])
 @pytest.mark.parametrize(("height", "width"), [(401, 300), (300, 707)])
 def test_where_in_the_image_the_input_lies(height, width, crop):
     """To a sixth of a pixel: around a place the image is a steep ramp, which is grey where `seen` says the place is."""

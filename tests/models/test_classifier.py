@@ -64,7 +64,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("nin", "fc:32:dropout=0.5", 16, 3),
         ("nin", "gem:p=learned", 17, 3),
         ("nin", "nin", 28, 1),
-        ("nin:paper", "catavgmax", 16, 3),
+        ("nin:paper", "catavgmax:norm=batch", 16, 3),
         ("resnet18:small", "lse:r=learned", 16, 3),
         ("nin", "fc:16:grid=2", 32, 3),
         ("timm:test_coatnet", "avgmax", 160, 3),  # has buffers that are not saved

@@ -102,7 +102,8 @@ def inspect(
         typer.Argument(
             parser=not_empty,
             metavar="MODEL",
-            help="A file that `gapstone train` wrote, a network's name (vgg16), timm:NAME, torchvision:NAME.",
+            help="A file that `gapstone train` wrote, a network's name (vgg16), timm:NAME, hf:FOLDER, "
+            "torchvision:NAME.",
         ),
     ],
     size: Annotated[
@@ -211,7 +212,7 @@ def serve(
         typer.Argument(
             parser=not_empty,
             metavar="MODEL [MODEL2]",
-            help="A file that `gapstone train` wrote, or timm:NAME; two are shown side by side.",
+            help="A file that `gapstone train` wrote, timm:NAME or hf:FOLDER; two are shown side by side.",
         ),
     ],
     port: Annotated[

@@ -56,7 +56,8 @@ Data = Annotated[
 ]
 Backbone = Annotated[
     str | None,
-    typer.Option(help="nin, nin:paper, vgg11, vgg16, resnet18, resnet50, timm:NAME, … (default: nin for small images; "
+    typer.Option(help="nin, nin:paper, vgg11, vgg16, resnet18, resnet50, timm:NAME, hf:FOLDER, … (default: nin for "
+                 "small images; "
                  "for photos timm:tf_efficientnet_lite0, pretrained, if gapstone[weights] is installed, else resnet18)",
                  show_default=False),
 ]  # fmt: skip
@@ -111,7 +112,8 @@ Model = Annotated[
     typer.Argument(
         parser=not_empty,
         metavar="MODEL",
-        help="A file that `gapstone train` wrote, timm:NAME (its weights are fetched), or a network's name with "
+        help="A file that `gapstone train` wrote, timm:NAME (its weights are fetched), hf:FOLDER (a classifier of "
+        "transformers), or a network's name with "
         "--weights.",
     ),
 ]

@@ -104,6 +104,14 @@ def compare(
     workers: Annotated[
         int | None, typer.Option(help="Trials at a time (default: one per core; one on a GPU).", show_default=False)
     ] = None,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune",
+            help="Train each network of a trial with 3 learning rates × 2 weight decays and let its validation images "
+            "choose: 6 times the time. A rate or decay that is given is the only one. Frozen backbones do so anyway.",
+        ),
+    ] = False,
     quick: Annotated[
         bool,
         typer.Option("--quick", help="The verdict alone: no test image is moved or resized, and heads are not timed."),

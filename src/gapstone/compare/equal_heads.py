@@ -20,8 +20,8 @@ def equal_heads(
     On maps of 1×1 cells all pools are one function, `fc:grid=1` is `gap` on any map, and `gem:p=1` is on maps without
     negative numbers. Inputs that stand twice (`catavgmax` on 1×1) do not make another function of a linear layer.
     A plain ViT's own pooler gives the class token, and that of many CNNs the mean. Attention over a single position has
-    nothing to choose. Other pools that learn parameters, and heads that differ in hidden layers or dropout, are never
-    the same.
+    nothing to choose. Other pools that learn parameters, and heads that differ in hidden layers, dropout or norm, are
+    never the same.
 
     >>> maps = torch.rand(4, 8, 1, 1)
     >>> equal_heads(["gap", "gmp", "nin", "fc", "gem:p=learned"], maps)
@@ -43,7 +43,8 @@ def equal_heads(
         if head.recipe.maps or (any(True for _ in head.pools.parameters()) and not single):
             continue  # its class maps, or its pool, are trained
         inputs = _inputs(head, output.part(parsed.reads, width), width)
-        groups.setdefault((parsed.hidden, parsed.number("dropout", 0.0)), []).append((spec, inputs))
+        alike = parsed.hidden, parsed.number("dropout", 0.0), parsed.normed
+        groups.setdefault(alike, []).append((spec, inputs))
     found = [group for alike in groups.values() for group in _split(alike)]
     return sorted(found, key=lambda group: heads.index(group[0]))
 

@@ -33,18 +33,9 @@ class FeatureScale:
     @classmethod
     def of(cls, batches: Iterable[Tensor]) -> "FeatureScale":
         """The scale of rows (N, D) that come in batches."""
-        count, total, squares = 0, torch.zeros(()), torch.zeros(())
-        shift: Tensor | None = None
-        for rows in batches:
-            if shift is None:  # sums of differences from it lose no digits where the mean is far from 0
-                shift = rows.mean(0)
-            rows = rows - shift
-            count += len(rows)
-            total, squares = total + rows.sum(0, dtype=torch.float64), squares + rows.square().sum(dtype=torch.float64)
-        assert shift is not None
-        mean = total / count
-        variance = float(squares / count - mean.square().sum())
-        return cls(shift + mean.float(), variance**-0.5 if variance > 1e-12 * float(shift.square().sum()) else 0.0)
+        mean, each = mean_and_variance(batches)
+        variance = float(each.sum())
+        return cls(mean.float(), variance**-0.5 if variance > 1e-12 * float(mean.square().sum()) else 0.0)
 
     def __call__(self, rows: Tensor) -> Tensor:
         return (rows - self.mean).mul_(self.factor)
@@ -53,6 +44,21 @@ class FeatureScale:
         """The weight (K, D) and bias of the same layer on what is not scaled."""
         weight = weight.double() * self.factor
         return weight.float(), (bias.double() - weight @ self.mean.double()).float()
+
+
+def mean_and_variance(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Of each number of rows (N, D) that come in batches, (D,) float64."""
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    shift: Tensor | None = None
+    for rows in batches:
+        if shift is None:  # sums of differences from it lose no digits where the mean is far from 0
+            shift = rows.mean(0)
+        rows = rows - shift
+        count += len(rows)
+        total, squares = total + rows.sum(0, dtype=torch.float64), squares + rows.square().sum(0, dtype=torch.float64)
+    assert shift is not None
+    mean = total / count
+    return shift.double() + mean, (squares / count - mean.square()).clamp_min(0)
 
 
 def layers_of(head: Head) -> nn.Sequential:

@@ -20,7 +20,7 @@ from gapstone.compare.learning_curve import check_frozen, curve_trials, parse_cu
 from gapstone.compare.map_localisation import SECONDS_PER_PIXEL
 from gapstone.compare.trial_measures import PeakMemory, shift_pixels
 from gapstone.compare.trials import Start, Trial, measured_before
-from gapstone.compare.tuning import tuned
+from gapstone.compare.tuning import tuned, tuned_network
 from gapstone.console.formatting import display
 from gapstone.data.decoded_store import Store
 from gapstone.heads import parse
@@ -62,6 +62,8 @@ class CompareRequest:
     """Train a backbone further that has trained weights, which is frozen otherwise."""
     quick: bool = False
     """Do not measure robustness to shifts and sizes, nor the heads' times."""
+    tune: bool = False
+    """Choose learning rate and weight decay of networks that are trained whole on validation images, in each trial."""
 
     def checked(self) -> "CompareRequest":
         """The same with heads and baseline in canonical spelling. Raises ValueError for arguments that are wrong."""
@@ -144,7 +146,8 @@ class ComparisonPlan:
         settings, parts = self.prepared.settings, self.prepared.splits[0]
         # passes over the test images for shifts and sizes
         passes = 4 * len(shift_pixels(self.prepared.preprocessing.size)) + 5
-        predicted = settings.epochs * len(parts.validation) + len(parts.train) + len(parts.test)
+        trainings = self.trials[0].trainings
+        predicted = trainings * settings.epochs * len(parts.validation) + len(parts.train) + len(parts.test)
         predicted += passes * len(self.trials[0].robust)
         pace = Pace(settings.precision, self.measured["step_seconds"])
         boxed = among(self.objects or (), np.union1d(parts.test, parts.validation))
@@ -152,7 +155,7 @@ class ComparisonPlan:
         grids = [image.scaled()[1] for image in boxed]
         scoring = SECONDS_PER_PIXEL * sum(height * width for height, width in grids)
         start = 1.5  # seconds to start a process
-        return start + scoring + pace.seconds(settings, settings.epochs * len(parts.train), predicted)
+        return start + scoring + pace.seconds(settings, trainings * settings.epochs * len(parts.train), predicted)
 
     @property
     def baseline(self) -> str:
@@ -210,6 +213,10 @@ def plan_comparison(
     if prepared.frozen:
         settings, grid = tuned(request.choices, prepared.settings, len(prepared.splits[0].train))
         prepared = replace(prepared, settings=settings)
+    elif request.tune:
+        grid = tuned_network(request.choices, prepared.settings)
+        if not all(len(parts.validation) for parts in prepared.splits):
+            raise ValueError("--tune chooses on validation images, and DATA leaves none: add images, or leave it out.")
     if caution := _caution(request, prepared):
         log(caution)
     make_trial = partial(

@@ -203,6 +203,10 @@ def _announce(plan: ComparisonPlan, trials: list[Trial], out: Path) -> str:
     heads = count_noun(len(plan.request.heads), "head")
     points = f" × {len(plan.curve) + 1} numbers of labelled images" if plan.curve else ""
     text = f"{heads} × {repeats}{points} = {count_noun(total, 'trial')} on {plan.prepared.backbone}"
+    grid, trainings = plan.trials[0].tuning, plan.trials[0].trainings
+    if grid is not None and trainings > 1:
+        rates, decays = len(grid.learning_rates), count_noun(len(grid.weight_decays), "weight decay")
+        text += f", each trained {trainings} times (--tune: {count_noun(rates, 'learning rate')} × {decays})"
     if missing < total:
         text += f", {total - missing} done already"
     if missing:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.compare.feature_cache import CachedPredictor
-from gapstone.compare.feature_scale import FeatureScale, layers_of
+from gapstone.compare.feature_scale import FeatureScale, layers_of, mean_and_variance
 from gapstone.heads import Head
+from gapstone.heads.feature_norm import FeatureNorm, norm_of
 from gapstone.training.loop import Rows
 
 MOST_HELD = 1 << 29
@@ -18,7 +19,7 @@ MOST_HELD = 1 << 29
 
 def is_linear(head: Head) -> bool:
     """Whether all that the head learns is one linear layer, or one layer of class maps."""
-    plain = [layer for layer in layers_of(head) if not isinstance(layer, nn.ReLU)]
+    plain = [layer for layer in layers_of(head) if not isinstance(layer, nn.ReLU | FeatureNorm)]
     return len(plain) == 1 and not learns_pool(head)
 
 
@@ -38,6 +39,9 @@ class TrainedInputs:
         head = predictor.head
         self.predictor, self.rows = predictor, rows
         self.all_labels = torch.from_numpy(predictor.labels).to(predictor.device)
+        self.norm = norm_of(head.classifier)
+        self.normed = self.norm is not None and not whole
+        """Batches come as the linear layer behind the norm reads them; copies of a head have its norm themselves."""
         self.form: Literal["vectors", "cells", "maps"] = "vectors"
         if head.maps is not None:
             self.form = "maps" if whole else "cells"
@@ -59,10 +63,22 @@ class TrainedInputs:
     def batches(self, parts: Iterable[Rows]) -> Iterator[tuple[Tensor, Tensor]]:
         """(inputs, labels) of each part."""
         for part in parts:
-            if self.held is not None:
-                yield self.held[torch.from_numpy(np.searchsorted(self.rows, part))], self.labels(part)
-            else:
-                yield self._read(part), self.labels(part)
+            inputs = self._of(part)
+            yield self.norm(inputs) if self.normed and self.norm is not None else inputs, self.labels(part)
+
+    def _of(self, rows: Rows) -> Tensor:
+        return self._read(rows) if self.held is None else self.held[torch.from_numpy(np.searchsorted(self.rows, rows))]
+
+    def _vectors(self, rows: Rows) -> Iterator[Tensor]:
+        """What the first layer, or the norm before it, reads; a pool that learns is as it begins."""
+        for part in self.parts(rows):
+            inputs = self._of(part)
+            yield (self._first_layer_reads(inputs) if self.form == "maps" else inputs).flatten(0, -2)
+
+    def fix_norm(self, rows: Rows) -> None:
+        """Give the head's norm, if it has one, the mean and variance of these images."""
+        if self.norm is not None:
+            self.norm.fix(*mean_and_variance(self._vectors(rows)))
 
     def _read(self, rows: Rows) -> Tensor:
         inputs = self.predictor.inputs(rows)
@@ -77,7 +93,5 @@ class TrainedInputs:
 
     def scale(self, rows: Rows) -> FeatureScale:
         """Of what the first layer reads of these images; a pool that learns is as it begins."""
-        found = (inputs for inputs, _ in self.batches(self.parts(rows)))
-        if self.form == "maps":
-            found = (self._first_layer_reads(inputs) for inputs in found)
-        return FeatureScale.of(inputs.flatten(0, -2) for inputs in found)
+        norm = self.norm or nn.Identity()
+        return FeatureScale.of(norm(vectors) for vectors in self._vectors(rows))

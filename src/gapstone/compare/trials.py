@@ -22,13 +22,17 @@ from gapstone.compare.feature_cache import CachedPredictor, FeatureCache
 from gapstone.compare.map_localisation import localisation
 from gapstone.compare.predictor import ModelPredictor, Predictor
 from gapstone.compare.tune_head import tune_head
+from gapstone.compare.tune_network import tune_network
 from gapstone.compare.tuning import TuningChoice, TuningGrid
+from gapstone.console.formatting import display
 from gapstone.data.decoded_store import Store
 from gapstone.heads import Head, parse
 from gapstone.images.load import VERSION as LOADER
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.backbone_weights import digest, read_weights
 from gapstone.models.classifier import Classifier
+from gapstone.nets.hf_folder import PREFIX
+from gapstone.nets.hf_model import transformers_version
 from gapstone.statistics.calibration import calibration
 from gapstone.storage.atomic import remove, sync_folder, write_atomic
 from gapstone.storage.sealed_json import DamagedError, digests, read_sealed, read_vouched, write_sealed
@@ -80,7 +84,7 @@ class Trial:
     start: Start | None = None
     """None: random weights, or timm's."""
     tuning: TuningGrid | None = None
-    """The candidates of a head on a frozen backbone; None: it is trained with `settings` alone."""
+    """The candidates of learning rate and weight decay; None: it is trained with `settings` alone."""
     quick: bool = False
     """Do not measure robustness to shifts and sizes."""
     test_only: bool = False
@@ -94,6 +98,12 @@ class Trial:
         )
 
     @property
+    def trainings(self) -> int:
+        """How many times its network is trained; once on a frozen backbone, whose candidates are trained together."""
+        whole = self.start is None or self.start.map_dtype is None
+        return len(self.tuning.points) if self.tuning is not None and whole and len(self.validation) else 1
+
+    @property
     def id(self) -> str:
         """Sixteen hex digits; equal for equal configuration and data."""
         hashed_apart = {"train", "validation", "test", "shown", "start", "quick", "tuning", "test_only"}
@@ -102,6 +112,7 @@ class Trial:
         facts = {key: value for key, value in vars(self).items() if key not in hashed_apart} | {
             "version": VERSION,
             "made by": self._made_by(),
+            "backbone": self._backbone,
             "preprocessing": self.preprocessing.to_json(),
             "settings": asdict(self.settings),
             "rows": [digest_of(rows) for rows in self.rows],
@@ -135,14 +146,20 @@ class Trial:
             "torch": torch.__version__.partition("+")[0],
             "loader": LOADER,
             "timm": importlib.metadata.version("timm") if self.backbone.startswith("timm:") else None,
+            **({"transformers": transformers_version()} if self.backbone.startswith(PREFIX) else {}),
             "gpu": torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else None,
         }
+
+    @property
+    def _backbone(self) -> str:
+        # the digest of its weights stands for a folder of transformers, wherever it lies
+        return PREFIX if self.backbone.startswith(PREFIX) else self.backbone
 
     def backbone_facts(self) -> dict[str, Any]:
         """Everything that the maps of a frozen backbone depend on, as JSON."""
         assert self.start is not None
         return {
-            "backbone": self.backbone,
+            "backbone": self._backbone,
             "weights": self.start.digest,
             "preprocessing": self.preprocessing.to_json(),
             "precision": self.settings.precision,
@@ -164,9 +181,12 @@ class Trial:
             own = model.head.reads.own
             weights = read_weights(self.start.path, self.backbone, self.preprocessing.channels, pooler=own)
             model.features.load_state_dict(weights.state)
+        if self.start is not None and (self.start.path is not None or self.backbone.startswith(PREFIX)):
+            own = model.head.reads.own
             changed = own and digest(model.features, pooler=True) != self.start.pooler
             if changed or digest(model.features) != self.start.digest:
-                raise ValueError(f"--weights {self.start.path} has changed since the comparison began: start it again.")
+                given = f"--weights {self.start.path}" if self.start.path is not None else display(self.backbone)
+                raise ValueError(f"{given} has changed since the comparison began: start it again.")
         return model
 
 
@@ -189,13 +209,19 @@ def run(
     def after_epoch(epoch: int, history: History) -> None:
         if report:
             accuracy = history.validation_accuracy[-1] if history.validation_accuracy else None
-            report(epoch, trial.settings.epochs, accuracy)
+            report(epoch, trial.settings.epochs * trial.trainings, accuracy)
 
     predictor: Predictor
     choice: TuningChoice | None = None
     with trial_measures.PeakMemory(trial.device) as peak:
         if cache is not None:
             predictor, history, choice = train_on_cache(trial, cache, store.labels, after_epoch)
+        elif trial.tuning is not None:
+            parts, settings = (trial.train, trial.validation), trial.settings
+            model, history, choice = tune_network(
+                trial.build, store, *parts, settings, trial.tuning, trial.seed, after_epoch
+            )
+            predictor = ModelPredictor(model, store, settings.precision, settings.batch_size)
         else:
             model = trial.build()
             history = train(model, store, trial.train, trial.validation, trial.settings, trial.seed, after_epoch)

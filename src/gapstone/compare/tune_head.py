@@ -56,6 +56,7 @@ def tune_head(
     images = TrainedInputs(predictor, np.union1d(rows, validation), whole=not linear)
     if learns_pool(head):
         grid = grid.without_decays()
+    images.fix_norm(rows)
     points = grid.points if len(validation) else [(settings.learning_rate, settings.weight_decay)]
     run: SideBySide
     if linear:

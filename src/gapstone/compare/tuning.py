@@ -1,7 +1,7 @@
-"""Learning rates and weight decays that a head on a frozen backbone is trained with, and the choice among them.
+"""Learning rates and weight decays that a trial is trained with, and the choice among them.
 
-Rates mean the same for every head: see `feature_scale`. Why these, why side by side, and why validation loss chooses:
-docs/decisions/0030-tuned-within-each-trial.md.
+On a frozen backbone rates mean the same for every head: see `feature_scale`. Why these, why side by side, and why
+validation loss chooses: docs/decisions/0030-tuned-within-each-trial.md.
 """
 
 from dataclasses import dataclass, replace
@@ -12,6 +12,8 @@ from gapstone.training.training_data import TrainOptions
 
 RATES = (0.3, 1.0, 3.0, 10.0, 30.0)
 DECAYS = (0.0, 1e-4)
+OF_THE_RATE, OF_THE_DECAY = (0.3, 1.0, 3.0), (0.1, 1.0)
+"""What --tune tries of a network that is trained whole, as shares of its own learning rate and weight decay."""
 UNTUNED = (3.0, 1e-4)
 """Learning rate and weight decay where there are no validation images: of all points of the grid, the one whose loss
 after the last epoch was least above the best."""
@@ -51,6 +53,22 @@ def tuned(options: TrainOptions, settings: TrainSettings, images: int) -> tuple[
     return settings, TuningGrid(RATES if rate is None else (rate,), DECAYS if decay is None else (decay,))
 
 
+def tuned_network(options: TrainOptions, settings: TrainSettings) -> TuningGrid:
+    """The candidates of networks that are trained whole, under --tune; a rate or decay that the user gives is the only.
+
+    >>> tuned_network(TrainOptions("digits", weight_decay=0.0), TrainSettings()).points
+    [(0.015, 0.0), (0.05, 0.0), (0.15, 0.0)]
+    """
+    rate, decay = settings.learning_rate, settings.weight_decay
+    rates = (1.0,) if options.learning_rate is not None else OF_THE_RATE
+    decays = (1.0,) if options.weight_decay is not None or not decay else OF_THE_DECAY
+    return TuningGrid(tuple(_rounded(rate * share) for share in rates), tuple(_rounded(decay * s) for s in decays))
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.6g}")
+
+
 def epochs_on_features(images: int) -> int:
     """Epochs that add up to about 37,500 images, between 5 and 24: half as many as a network needs from scratch.
 
@@ -62,7 +80,7 @@ def epochs_on_features(images: int) -> int:
 
 @dataclass(frozen=True)
 class TuningChoice:
-    """What a head was trained with in one trial, and what it was chosen from."""
+    """What a head, or a network, was trained with in one trial, and what it was chosen from."""
 
     learning_rate: float
     weight_decay: float

@@ -9,6 +9,7 @@ from torch import nn
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.open_model import ImageModel, open_model
 from gapstone.models.classifier import Classifier
+from gapstone.nets.hf_model import LogitsOf
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,24 @@ class ConvertibleModel:
 
     @property
     def head(self) -> str:
-        return self.trunk.head.spec if self.whole is self.trunk else "timm's own"
+        whose = "the folder's own" if isinstance(self.whole, LogitsOf) else "timm's own"
+        return self.trunk.head.spec if self.whole is self.trunk else whose
 
 
 def open_convertible(name: str, weights: Path | None, device: str) -> ConvertibleModel:
     """Open a model by its name or file. Raises as `open_model`."""
     opened = open_model(name, weights, device)
     model = opened.model
-    trunk = model if isinstance(model, Classifier) else _classifier_of_timm(opened).to(device).eval()
+    if isinstance(model, LogitsOf):
+        trunk = _classifier_of_folder(opened).to(device).eval()
+    else:
+        trunk = model if isinstance(model, Classifier) else _classifier_of_timm(opened).to(device).eval()
     return ConvertibleModel(name, model, trunk, opened.labels, *opened.input_sizes)
+
+
+def _classifier_of_folder(opened: ImageModel) -> Classifier:
+    with torch.random.fork_rng(devices=[]):
+        return Classifier(opened.name, "gap", opened.labels, opened.preprocessing, pretrained=True)
 
 
 def _classifier_of_timm(opened: ImageModel) -> Classifier:

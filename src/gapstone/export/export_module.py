@@ -19,6 +19,7 @@ from gapstone.export.torch_pools import (
 )
 from gapstone.heads import Head
 from gapstone.heads.attention_queries import AttentionQueries
+from gapstone.heads.feature_norm import FeatureNorm, norm_of
 from gapstone.heads.reads import read_backbone
 from gapstone.maps.open_model import ImageModel
 from gapstone.models.classifier import Classifier
@@ -175,6 +176,16 @@ def _grid(head: Head) -> tuple[int, int] | None:
     return pair(layer.over.size)
 
 
+@torch.no_grad()
+def _behind(norm: FeatureNorm, layer: nn.Linear) -> nn.Linear:
+    """The layer for what its norm reads."""
+    folded = copy.deepcopy(layer)
+    weight, bias = norm.into(layer.weight, layer.bias)
+    folded.weight.copy_(weight)
+    folded.bias.copy_(bias)
+    return folded
+
+
 @final
 class Layers(nn.Module):
     """Linear, ReLU, linear, …: vectors (N, D) → logits (N, K) and d logit / d vector.
@@ -184,7 +195,10 @@ class Layers(nn.Module):
 
     def __init__(self, layers: nn.Sequential) -> None:
         super().__init__()
-        self.linear = nn.ModuleList(layer for layer in layers if isinstance(layer, nn.Linear))
+        linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+        if (norm := norm_of(layers)) is not None:
+            linear[0] = _behind(norm, linear[0])
+        self.linear = nn.ModuleList(linear)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         *hidden, last = self.linear

@@ -93,7 +93,8 @@ def _resizing(p: Preprocessing) -> str:
         if p.resizing.crop == "squash"
         else f"in its proportions, so that {sides} and the other a whole number of them (torchvision: Resize),"
     )
+    first = "floor" if p.resizing.crop == "whole pixels down" else "round"
     return (
         f"Resize it {to} with an antialiasing {filter} filter (Pillow: {name}); then keep its centred {height} rows "
-        f"and {width} columns (torchvision: CenterCrop), the first of H rows being round((H - {height}) / 2)."
+        f"and {width} columns (torchvision: CenterCrop), the first of H rows being {first}((H - {height}) / 2)."
     )

@@ -171,6 +171,8 @@ def check_fit_request(spec: str, method: str, epochs: int) -> None:
         why = f"it reads {parsed.reads.beyond}, and what is fitted reads the last map"
     elif parsed.recipe.pools == ("attention",):
         why = "its queries have to be trained"
+    elif parsed.normed:
+        why = "its norm is trained (a fit scales what it reads by itself: leave norm out)"
     elif parsed.hidden:
         why = f"it has hidden layers ({','.join(map(str, parsed.hidden))})"
     if why:
@@ -194,7 +196,7 @@ def _with_new_head(model: nn.Module, path: str, old: Head, spec: str, names: tup
     # initialising the weights must not advance the caller's random generator
     with torch.random.fork_rng(devices=[]):
         if isinstance(model, Classifier):
-            classifier = Classifier(model.backbone, spec, names, model.preprocessing)
+            classifier = Classifier(model.backbone, spec, names, model.preprocessing, config=model.config)
             old_parameters = dict(model.features.named_parameters())
             classifier.features.load_state_dict(model.features.state_dict())
             classifier.features.to(next(iter(old_parameters.values())).dtype)

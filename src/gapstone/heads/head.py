@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gapstone.heads.attention_queries import AttentionQueries
 from gapstone.heads.contributions import ATTENTION, MEAN, first_tokens, in_place, of_classes, pooled
+from gapstone.heads.feature_norm import FeatureNorm, norm_of
 from gapstone.heads.reads import BackboneOutput
 from gapstone.heads.spec import parse
 from gapstone.pooling import Pool
@@ -53,7 +54,8 @@ class Head(nn.Module):
             or `own` (the backbone's own pooler); then hidden widths (`gap:512,512`), then options: `dropout=0.5`,
             `p=4` or `p=learned` (gem), `r=5` or `r=learned` (lse), `grid=7` (fc: maps pooled to 7×7 first, so that any
             size is taken), `queries=8` (attention: so many answers side by side), `cls=1` (attention: the class token
-            is among what it looks at), `layers=4` (the last 4 layers of a ViT side by side; not own).
+            is among what it looks at), `layers=4` (the last 4 layers of a ViT side by side; not own), `norm=batch`
+            (batch norm of the pooled vector; not nin).
             Hidden layers are linear, ReLU, dropout. Without hidden layers dropout acts on what the linear layer sees.
         channels: of the feature maps, of one layer; for `own`, of the pooler's vector.
         classes: how many logits.
@@ -99,7 +101,7 @@ class Head(nn.Module):
         if recipe.maps:
             self.maps = _convolutions(depth, parsed.hidden, classes, dropout)
         else:
-            self.classifier = _linear(width, parsed.hidden, classes, dropout)
+            self.classifier = _linear(width, parsed.hidden, classes, dropout, parsed.normed)
         adds_up = recipe.maps or (not parsed.hidden and all(POOLS[name].adds_up for name in recipe.pools))
         self.additive = (self.reads.maps_alone or self.attends_to_class_token) and adds_up
 
@@ -190,6 +192,8 @@ class Head(nn.Module):
             return Contributions(maps / maps[0, 0].numel(), maps.new_zeros(self.classes))
         assert self.classifier is not None
         weight, bias = (part.to(x.dtype) for part in affine(self.classifier[-1], f"head {self.spec!r}"))
+        if (norm := norm_of(self.classifier)) is not None:
+            weight, bias = norm.into(weight, bias)
         if classes is not None:
             weight = of_classes(weight, classes)
         if len(self.pools) and isinstance(attention := self.pools[0], AttentionQueries):
@@ -321,9 +325,10 @@ def _pool(name: Merging, options: dict[str, float | str]) -> Pool:
     return Pool(name, **parameters)
 
 
-def _linear(width: int, hidden: tuple[int, ...], classes: int, dropout: float) -> nn.Sequential:
+def _linear(width: int, hidden: tuple[int, ...], classes: int, dropout: float, normed: bool) -> nn.Sequential:
     drop = [nn.Dropout(dropout)] if dropout else []
-    layers: list[nn.Module] = [] if hidden else list(drop)
+    layers: list[nn.Module] = [FeatureNorm(width)] if normed else []
+    layers += [] if hidden else drop
     for wide in hidden:
         layers += [nn.Linear(width, wide), nn.ReLU(inplace=True), *([nn.Dropout(dropout)] if dropout else [])]
         width = wide

@@ -7,10 +7,11 @@ from gapstone.pools.name_types import Merging, OwnPool
 from gapstone.pools.registration import is_own, load_installed
 
 Range = tuple[float, float, bool, str | None]
-"""Least, most, whole numbers only, a word that may stand instead."""
+"""Least, most, whole numbers only, a word that may stand instead; the word alone where the least is above the most."""
 
 DROPOUT: Range = (0.0, 0.95, False, None)
 LAYERS: Range = (1, 1000, True, None)
+NORM: Range = (1, 0, False, "batch")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Recipe:
     @property
     def options(self) -> dict[str, Range]:
         layers = {} if self.own else {"layers": LAYERS}
-        return {"dropout": DROPOUT, **layers, **self.parameters}
+        norm = {} if self.maps else {"norm": NORM}  # of class maps there is no vector
+        return {"dropout": DROPOUT, **norm, **layers, **self.parameters}
 
     @property
     def unsaid(self) -> dict[str, float]:

@@ -56,6 +56,11 @@ class Spec:
         parts += [f"{key}={v:.12g}" if isinstance(v, float) else f"{key}={v}" for key, v in self.options.items()]
         return ":".join(parts)
 
+    @property
+    def normed(self) -> bool:
+        """Whether what the layers read is batch-normed."""
+        return "norm" in self.options
+
     def number(self, option: str, otherwise: float) -> float:
         value = self.options.get(option, otherwise)
         assert isinstance(value, float | int)
@@ -124,6 +129,8 @@ def _option(text: str, name: str, recipe: Recipe, key: str, value: str) -> float
     least, most, whole, word = known[key]
     if word and value == word:
         return value
+    if least > most:
+        raise ValueError(f"head {text!r}: {key}={value} must be {key}={word}.")
     try:
         number = float(value)
     except ValueError:

@@ -6,6 +6,7 @@ that it gives under the evaluation transforms of timm and torchvision.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Filter = Literal["bicubic", "bilinear"]
-Crop = Literal["exact", "whole pixels", "squash"]
+Crop = Literal["exact", "whole pixels", "whole pixels down", "squash"]
 Size = tuple[int, int]
 
 LARGEST = 16
@@ -26,8 +27,9 @@ class Resizing:
     """The filter (both are antialiased), and what becomes of images of other proportions.
 
     `crop` is "exact": the centre, to fractions of a pixel; "whole pixels": the image is resized to a whole number of
-    pixels, of which the centre is cropped to whole pixels, as torchvision's Resize and CenterCrop do; "squash": the
-    proportions are not kept, nothing is cropped.
+    pixels, of which the centre is cropped to whole pixels, as torchvision's Resize and CenterCrop do; "whole pixels
+    down": the same, where half a pixel is rounded down, as transformers does; "squash": the proportions are not kept,
+    nothing is cropped.
     """
 
     filter: Filter = "bicubic"
@@ -52,14 +54,17 @@ class Resizing:
         if self.crop == "exact":
             return (whole[0] - stored[0]) / 2, (whole[1] - stored[1]) / 2
         top, left = (
-            round((resized - seen) / 2) - self.margin(kept, seen)
+            self._half(resized - seen) - self.margin(kept, seen)
             for resized, kept, seen in zip(whole, stored, size, strict=True)
         )
         return top, left
 
     def margin(self, stored: int, size: int) -> int:
         """Pixels of a stored side before those that the network sees."""
-        return (stored - size) // 2 if self.crop == "exact" else round((stored - size) / 2)
+        return (stored - size) // 2 if self.crop == "exact" else self._half(stored - size)
+
+    def _half(self, pixels: float) -> int:
+        return math.floor(pixels / 2) if self.crop == "whole pixels down" else round(pixels / 2)
 
     def fit(self, pixels: NDArray[np.uint8], stored: Size, size: Size) -> NDArray[np.uint8]:
         """(H, W, C) of any size → (*stored, C)."""

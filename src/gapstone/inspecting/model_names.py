@@ -10,6 +10,8 @@ from gapstone.heads import Head
 from gapstone.models.classifier import load
 from gapstone.nets import NAMES, build, map_size
 from gapstone.nets.checkpoints import published_head
+from gapstone.nets.hf_folder import PREFIX, folder_of, short_name
+from gapstone.nets.hf_model import classifier_or_network
 from gapstone.nets.on_meta import on_meta
 from gapstone.nets.zoo import create_timm
 
@@ -23,12 +25,13 @@ def model_named(name: str, channels: int | None = None, size: tuple[int, int] | 
 
     >>> model_named("torchvision:resnet50")  # no download: on the meta device, where weights are shapes
 
-    A name is a file (`photos.safetensors`), a network of gapstone's with its published head (`vgg16`), `timm:NAME` or
-    `torchvision:NAME`. `channels` and `size` (H, W) are those of the images, for networks that are built.
+    A name is a file (`photos.safetensors`), a network of gapstone's with its published head (`vgg16`), `timm:NAME`,
+    `hf:FOLDER` or `torchvision:NAME`. `channels` and `size` (H, W) are those of the images, for networks that are
+    built.
 
     Raises:
         ValueError: If the name is unknown; the message has similar names.
-        ImportError: If timm or torchvision is needed and missing.
+        ImportError: If timm, transformers or torchvision is needed and missing.
         ModelFileError: If the file is not a model. A ValueError.
     """
     if name.startswith("timm:"):
@@ -37,6 +40,9 @@ def model_named(name: str, channels: int | None = None, size: tuple[int, int] | 
                 name.removeprefix("timm:"), channels or 3, pretrained=False, num_classes=None
             )
         return model
+    if name.startswith(PREFIX):
+        with on_meta():
+            return classifier_or_network(folder_of(name), short_name(name))
     if name.startswith("torchvision:"):
         return _of_torchvision(name.removeprefix("torchvision:"), channels)
     if Path(name).is_file() or "/" in name or name.endswith(".safetensors"):
@@ -46,7 +52,8 @@ def model_named(name: str, channels: int | None = None, size: tuple[int, int] | 
     close = difflib.get_close_matches(name.lower(), NAMES, n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(NAMES)}"
     raise ValueError(
-        f"{name}: neither a file nor a network of gapstone's; {hint}; others are written timm:NAME, torchvision:NAME."
+        f"{name}: neither a file nor a network of gapstone's; {hint}; others are written timm:NAME, hf:FOLDER, "
+        f"torchvision:NAME."
     )
 
 

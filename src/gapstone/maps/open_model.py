@@ -18,6 +18,10 @@ from gapstone.models.classifier import Classifier, load, trial_image
 from gapstone.models.model_file import NotFiniteError, check_dry_run, check_finite, finite_logits
 from gapstone.nets import NAMES, NETS
 from gapstone.nets.checkpoints import FORMATS, read_checkpoint
+from gapstone.nets.hf_folder import PREFIX, config_text, folder_of, short_name
+from gapstone.nets.hf_model import LogitsOf, create_hf_classifier
+from gapstone.nets.hf_preprocessing import hf_input
+from gapstone.nets.hf_survey import survey_hf
 from gapstone.nets.timm_survey import survey
 from gapstone.nets.zoo import class_names, with_head
 
@@ -122,6 +126,9 @@ class ImageModel:
         if isinstance(self.model, Classifier):
             fixed = self.model.features.fixed is not None or self.model.head.size is not None
             return self.model.features.smallest, self.preprocessing.size if fixed else None
+        if isinstance(self.model, LogitsOf):
+            folder = survey_hf(config_text(self.name), short_name(self.name))
+            return folder.smallest, folder.fixed
         facts = survey(self.name.removeprefix("timm:"), self.preprocessing.channels)
         return facts.smallest, facts.fixed
 
@@ -148,7 +155,8 @@ def open_model(name: str, weights: Path | None = None, device: str = "cpu") -> I
 
     Args:
         name: a file that `gapstone train` wrote; `timm:NAME`, with weights from timm's hub (downloaded once) or from
-            `weights`; a network of gapstone's own (`vgg16`, `googlenet`, …), with `weights` that others published.
+            `weights`; `hf:FOLDER`, a classifier of Hugging Face's transformers as it is; a network of
+            gapstone's own (`vgg16`, `googlenet`, …), with `weights` that others published.
         weights: a safetensors file: timm's or torchvision's state_dict.
         device: where the model runs.
 
@@ -158,11 +166,13 @@ def open_model(name: str, weights: Path | None = None, device: str = "cpu") -> I
     Raises:
         ModelFileError: a file that is no model; a ValueError.
         FileNotFoundError: no such file.
-        ImportError: timm is not installed.
+        ImportError: timm or transformers is not installed.
         OSError: the weights cannot be had.
     """
     if takes_weights(name):
-        opened = _of_timm(name, weights, device) if name.startswith("timm:") else _published(name, weights, device)
+        of_hf = name.startswith(PREFIX)
+        open_it = _of_folder if of_hf else _of_timm if name.startswith("timm:") else _published
+        opened = open_it(name, weights, device)
         try:
             check_dry_run(opened.model, _trial_image(opened))
         except NotFiniteError as error:
@@ -182,7 +192,7 @@ def _trial_image(opened: ImageModel) -> Tensor:
 
 def takes_weights(name: str) -> bool:
     """Whether `name` is a network, whose weights are another file, rather than a model's file."""
-    return name.startswith("timm:") or (name in NAMES and not Path(name).is_file())
+    return name.startswith(("timm:", PREFIX)) or (name in NAMES and not Path(name).is_file())
 
 
 def _published(name: str, weights: Path | None, device: str) -> ImageModel:
@@ -204,6 +214,14 @@ def _published(name: str, weights: Path | None, device: str) -> ImageModel:
     classifier.features.load_state_dict(checkpoint.features)
     classifier.head.load_state_dict(checkpoint.head_state)
     return ImageModel(name, classifier.eval().to(device), labels, checkpoint.preprocessing)
+
+
+def _of_folder(name: str, weights: Path | None, device: str) -> ImageModel:
+    if weights is not None:
+        raise ValueError(f"--weights {display(weights)}: {display(name)} brings its own weights; leave it out")
+    folder = folder_of(name)
+    model, labels = create_hf_classifier(folder, short_name(name))
+    return ImageModel(name, model.to(device), labels, hf_input(folder))
 
 
 def _of_timm(name: str, weights: Path | None, device: str) -> ImageModel:

@@ -15,6 +15,8 @@ from gapstone.models.classifier import load
 from gapstone.models.model_file import KEY
 from gapstone.nets import Features
 from gapstone.nets.checkpoints import FORMATS, read_checkpoint
+from gapstone.nets.hf_features import HfFeatures
+from gapstone.nets.hf_folder import PREFIX, config_text
 from gapstone.nets.on_meta import on_meta
 from gapstone.nets.state_dicts import check_size, check_sound, read_state
 from gapstone.nets.zoo import with_head
@@ -66,7 +68,9 @@ def read_weights(path: Path, backbone: str | None = None, channels: int = 3, poo
         ) from error
     if is_model_file:
         model = load(path)
-        if backbone not in (None, model.backbone):
+        if model.config is not None:
+            _check_config(path, backbone, model.config)
+        elif backbone not in (None, model.backbone):
             raise ValueError(f"--weights {path} is a {model.backbone}, not a {backbone}: leave --backbone out.")
         preprocessing = model.preprocessing
         if pooler and model.features.own_width is None:
@@ -76,7 +80,7 @@ def read_weights(path: Path, backbone: str | None = None, channels: int = 3, poo
             )
         state = model.features.state_dict()
         state = state if pooler else {key: x for key, x in state.items() if key not in model.features.pooler}
-        return BackboneWeights(model.backbone, preprocessing.channels, state, preprocessing)
+        return BackboneWeights(backbone or model.backbone, preprocessing.channels, state, preprocessing)
     if backbone is None:
         raise ValueError(
             f"--weights {path} does not say which network it is for (it is no model of gapstone's): name it, such as "
@@ -109,12 +113,22 @@ def digest(model: nn.Module, pooler: bool = False) -> str:
     """
     own = model.pooler if isinstance(model, Features) else ()
     sha256 = hashlib.sha256()
+    if isinstance(model, HfFeatures):
+        sha256.update(f"{model.identity}\n".encode())
     for name, tensor in sorted(model.state_dict().items()):
         if pooler != (name in own):
             continue
         sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         sha256.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return sha256.hexdigest()[:16]
+
+
+def _check_config(path: Path, backbone: str | None, config: str) -> None:
+    """Raises ValueError unless `backbone` is the folder of the network that a model file holds."""
+    if backbone is None or not backbone.startswith(PREFIX):
+        raise ValueError(f"--weights {path} is a network of transformers: name its folder, too, --backbone hf:FOLDER.")
+    if config_text(backbone) != config:
+        raise ValueError(f"--weights {path} is not the network of {display(backbone)}: their configurations differ.")
 
 
 def _matching(

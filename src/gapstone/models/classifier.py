@@ -30,6 +30,7 @@ from gapstone.models.model_file import (
     write,
 )
 from gapstone.nets import build, dry_run
+from gapstone.nets.hf_features import HfFeatures
 from gapstone.nets.on_meta import on_meta
 from gapstone.ragged import mixed_sizes
 from gapstone.runtime.environment import memory
@@ -63,11 +64,12 @@ class Classifier(nn.Module):
         ('cat', 'dog')
 
     Args:
-        backbone: a name of `gapstone.nets`: `nin`, `resnet18`, `timm:NAME`, …
+        backbone: a name of `gapstone.nets`: `nin`, `resnet18`, `timm:NAME`, `hf:FOLDER`, …
         head: a spec of `gapstone.heads`: `gap`, `fc:512:dropout=0.5`, …
         labels: the class names, one per logit; at least two, all different.
         preprocessing: turns pixels into the input of the features; its `size` fixes the size of a flattening head.
-        pretrained: start the features from ImageNet weights; only for `timm:` backbones.
+        pretrained: start the features from the weights that timm publishes, or of the folder of `hf:`.
+        config: of a backbone `hf:` without its folder: `features.config` of a model that has it.
 
     Raises:
         ValueError: an argument is not valid, such as an image size that the backbone or head does not take.
@@ -82,16 +84,22 @@ class Classifier(nn.Module):
         labels: Sequence[str],
         preprocessing: Preprocessing,
         pretrained: bool = False,
+        config: str | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.preprocessing = backbone, preprocessing
         self.labels = checked_labels(labels)
         reads = parse(head).reads
-        self.features = build(backbone, preprocessing.channels, pretrained, pooler=reads.own)
+        self.features = build(backbone, preprocessing.channels, pretrained, reads.own, config)
         self.features.check_reads(reads)
         dry = dry_run(self.features, preprocessing.channels, preprocessing.size)
         _check_memory(backbone, preprocessing.size, dry.bytes)
         self.head = Head(head, self.features.width(reads), len(self.labels), dry.size)
+
+    @property
+    def config(self) -> str | None:
+        """The configuration of a backbone `hf:`; None for others, whose name says all."""
+        return self.features.config if isinstance(self.features, HfFeatures) else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the logits (N, K) of images (N, C, H, W) that `preprocessing` has normalised."""
@@ -226,7 +234,9 @@ class Classifier(nn.Module):
             raise IsADirectoryError(f"{display(path)} is a folder; add a file name, such as model.safetensors")
         if not path.parent.is_dir():
             raise FileNotFoundError(f"{display(path)}: there is no folder {display(path.parent)}; create it first")
-        about = ModelDescription(self.backbone, self.head.spec, self.labels, self.preprocessing).to_json()
+        about = ModelDescription.of(
+            self.backbone, self.head.spec, self.labels, self.preprocessing, self.config
+        ).to_json()
         # Clones: safetensors refuses tensors that share memory.
         weights = {name: t.detach().cpu().contiguous().clone() for name, t in self.state_dict().items()}
         # Apply the checks of load here, while the model is still in memory.
@@ -265,12 +275,12 @@ def load(path: str | os.PathLike[str]) -> Classifier:
 
     Raises:
         ModelFileError: the file is not a complete model of gapstone's, or its numbers overflow; a ValueError.
-        ImportError: its backbone needs `gapstone[zoo]`.
+        ImportError: its backbone needs `gapstone[zoo]` or `gapstone[hf]`.
     """
     try:
         file = read(Path(path))
         description = ModelDescription.from_json(file.about)
-        description.check_timm_tensors(file.shapes)
+        description.check_tensors(file.shapes)
         check_shapes(_expected_shapes(description), file.shapes)
         weights = file.weights()
         # Initialising the weights must not advance the caller's random generator.
@@ -284,7 +294,8 @@ def load(path: str | os.PathLike[str]) -> Classifier:
 
 
 def _build(description: ModelDescription) -> Classifier:
-    return Classifier(description.backbone, description.head, description.labels, description.preprocessing)
+    about = description
+    return Classifier(about.backbone, about.head, about.labels, about.preprocessing, config=about.config)
 
 
 def _expected_shapes(description: ModelDescription) -> Shapes:

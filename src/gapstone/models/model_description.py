@@ -1,15 +1,20 @@
 """What a model file says of its model: backbone, head, labels and preprocessing, each checked when it is read."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from gapstone import __version__
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.model_file import WRONG_WEIGHTS, ModelFileError, Shapes, kind
 from gapstone.nets import TooManyParametersError, at_most
+from gapstone.nets.hf_folder import LONGEST_KEPT, PREFIX, kept, short_name
+from gapstone.nets.hf_model import create_hf, transformers_version
 from gapstone.nets.on_meta import on_meta
 from gapstone.nets.zoo import create_timm
 
@@ -29,6 +34,19 @@ class ModelDescription:
     head: str
     labels: tuple[str, ...]
     preprocessing: Preprocessing
+    config: str | None = None
+    """Of a backbone `hf:`: the configuration that makes it, so that its folder is not needed."""
+    transformers: str | None = None
+    """The version that the file was written with."""
+
+    @classmethod
+    def of(
+        cls, backbone: str, head: str, labels: tuple[str, ...], preprocessing: Preprocessing, config: str | None
+    ) -> "ModelDescription":
+        """Of a model as it is."""
+        if config is None:
+            return cls(backbone, head, labels, preprocessing)
+        return cls(short_name(backbone), head, labels, preprocessing, config, transformers_version())
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -38,6 +56,7 @@ class ModelDescription:
             "head": self.head,
             "labels": list(self.labels),
             "preprocessing": self.preprocessing.to_json(),
+            **({} if self.config is None else {"config": self.config, "transformers": self.transformers}),
         }
 
     @classmethod
@@ -58,25 +77,28 @@ class ModelDescription:
         if not isinstance(preprocessing, dict):
             raise ModelFileError(f"its preprocessing is {kind(preprocessing)}, not an object; save the model again")
         try:
-            return cls(backbone, head, checked_labels(labels), Preprocessing.from_json(preprocessing))
+            prepared = Preprocessing.from_json(preprocessing)
+            return cls(backbone, head, checked_labels(labels), prepared, *_configuration(backbone, about))
+        except ModelFileError:
+            raise
         except (ValueError, OverflowError) as error:
             raise ModelFileError(f"its description cannot be: {str(error)[:300]}; save the model again") from error
 
-    def check_timm_tensors(self, shapes: Shapes) -> None:
-        """Compare a file's tensors with those of the timm network it names, before that network is built.
+    def check_tensors(self, shapes: Shapes) -> None:
+        """Compare a file's tensors with those of the foreign network it names, before that network is built.
 
         Building it takes seconds, as its feature maps are measured at several sizes. A network with far more parameters
-        than the file holds is refused before its tensors are listed. Backbones that are not timm's pass unchecked.
+        than the file holds is refused before its tensors are listed. gapstone's own backbones pass unchecked.
 
         Raises:
             ModelFileError: the tensors are not those of the network.
         """
-        if not self.backbone.startswith("timm:"):
+        if not self.backbone.startswith(("timm:", PREFIX)):
             return
         parameters = sum(math.prod(shape) for _, shape in shapes.values())
         try:
             with on_meta(), at_most(4 * parameters + SLACK):
-                net = create_timm(self.backbone.removeprefix("timm:"), self.preprocessing.channels, pretrained=False)
+                net = self._network()
         except ImportError:
             raise
         except TooManyParametersError:
@@ -88,9 +110,17 @@ class ModelDescription:
         expected = {f"features.net.{name}": tuple(t.shape) for name, t in net.state_dict().items()}
         for name, (_, shape) in shapes.items():
             if name.startswith("features.") and expected.get(name) != shape:
+                made = f" of transformers {self.transformers}" if self.transformers else ""
                 raise ModelFileError(
-                    f"{WRONG_WEIGHTS}: {name[:100]} {list(shape)} does not belong to {self.backbone}; save it again"
+                    f"{WRONG_WEIGHTS}: {name[:100]} {list(shape)} does not belong to {self.backbone}{made}; save it "
+                    f"again"
                 )
+
+    def _network(self) -> nn.Module:
+        if self.config is not None:
+            return create_hf(self.config, self.backbone)
+        net: nn.Module = create_timm(self.backbone.removeprefix("timm:"), self.preprocessing.channels, pretrained=False)
+        return net
 
 
 def checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
@@ -103,6 +133,22 @@ def checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
         label, _ = Counter(labels).most_common(1)[0]
         raise ValueError(f"label {label!r} is given twice; each logit needs a name of its own")
     return tuple(labels)
+
+
+def _configuration(backbone: str, about: Mapping[str, object]) -> tuple[str | None, str | None]:
+    """(configuration, version of transformers) of a backbone `hf:`. Raises ModelFileError for one that is not valid."""
+    config, version = about.get("config"), about.get("transformers")
+    if not backbone.startswith(PREFIX):
+        return None, None
+    if not isinstance(config, str) or not isinstance(version, str) or len(version) > LONGEST_SPEC:
+        raise ModelFileError(f"its config is {kind(config)}, and a backbone hf: needs the text of one; save it again")
+    try:
+        given = json.loads(config) if len(config) <= LONGEST_KEPT else None
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict) or kept(given) != config:
+        raise ModelFileError("its config is no configuration as gapstone writes it; save the model again")
+    return config, version
 
 
 def _name(about: Mapping[str, object], field: str) -> str:

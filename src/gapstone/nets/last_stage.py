@@ -39,14 +39,18 @@ def last_stage(net: nn.Module, run: Callable[[], Tensor], levels: list[str]) -> 
 
 def _chain(calls: list[ModuleCall], cut: ModuleCall, final: Tensor) -> tuple[str, ...]:
     """The calls from `cut` to the end, if each is given just what the one before it gave; else ()."""
-    paths, tensor, place = [], cut.output, cut.next_call
+    paths: list[str] = []
+    found: tuple[str, ...] = ()
+    tensor, place = cut.output, cut.next_call
     while place < len(calls):
         call = calls[place]  # calls are in the order they began, so this is the outermost that comes next
         if not isinstance(tensor, Tensor) or call.input is not tensor:
-            return ()
+            break
         paths.append(call.path)
         tensor, place = call.output, call.next_call
-    return tuple(paths) if tensor is final else ()
+        if tensor is final:  # what follows makes something else of it, as a network's own pooler does
+            found = tuple(paths)
+    return found
 
 
 def _calls(net: nn.Module, run: Callable[[], Tensor]) -> tuple[list[ModuleCall], Tensor]:
@@ -56,8 +60,8 @@ def _calls(net: nn.Module, run: Callable[[], Tensor]) -> tuple[list[ModuleCall],
     paths = {module: path for path, module in net.named_modules() if path}
 
     def begin(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        # Arguments that are None are the defaults of timm's blocks (attention masks, positions).
-        only = args[0] if len(args) == 1 and all(value is None for value in kwargs.values()) else None
+        # Arguments that are None are the defaults of a network's blocks (attention masks, positions).
+        only = args[0] if args and all(value is None for value in (*args[1:], *kwargs.values())) else None
         calls.append(ModuleCall(paths[module], only if isinstance(only, Tensor) else None))
         open_calls.append(calls[-1])
 

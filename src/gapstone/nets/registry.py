@@ -9,6 +9,8 @@ from gapstone.console.formatting import display
 from gapstone.heads.reads import Reads
 from gapstone.nets.features import Features
 from gapstone.nets.googlenet import GoogLeNet
+from gapstone.nets.hf_features import HfFeatures
+from gapstone.nets.hf_folder import PREFIX, config_text, folder_of
 from gapstone.nets.inception_resnet_v1 import InceptionResNetV1
 from gapstone.nets.inception_v4 import InceptionV4
 from gapstone.nets.nin import Nin, NinImageNet, NinPaper
@@ -62,7 +64,13 @@ TIMM = "timm:NAME"
 """How a network of timm is named: any of `timm.list_models()` that makes feature maps."""
 
 
-def build(name: str, in_channels: int = 3, pretrained: bool = False, pooler: bool = False) -> Features:
+HF = "hf:FOLDER"
+"""How a network of transformers is named: a folder with config.json and model.safetensors."""
+
+
+def build(
+    name: str, in_channels: int = 3, pretrained: bool = False, pooler: bool = False, config: str | None = None
+) -> Features:
     """The network of that name without its head, its weights drawn at random.
 
     Examples:
@@ -70,27 +78,35 @@ def build(name: str, in_channels: int = 3, pretrained: bool = False, pooler: boo
         torch.Size([2, 512, 4, 4])
 
     Args:
-        name: one of `NAMES`, or `timm:` and a name of timm's.
+        name: one of `NAMES`, `timm:` and a name of timm's, or `hf:` and a folder that Hugging Face's libraries write.
         in_channels: channels of the images: 1 grey, 3 colour, any other number.
-        pretrained: weights from ImageNet, downloaded once by timm: timm's networks only.
-        pooler: keep the network's own pooler, which the head `own` reads: timm's networks only.
+        pretrained: timm's weights, downloaded once, or those of the folder.
+        pooler: keep the network's own pooler, which the head `own` reads: networks of timm and of a folder only.
+        config: of a network of a folder that is not at hand, as `HfFeatures.config` is; None: the folder's.
 
     Returns:
         The network; it maps images (N, in_channels, H, W) to feature maps.
 
     Raises:
         ValueError: an unknown name, a network that makes no map, `pretrained` or `pooler` of gapstone's own.
-        ImportError: `timm:` without timm.
+        ImportError: `timm:` without timm, `hf:` without transformers.
         OSError: the weights cannot be downloaded.
     """
     if in_channels < 1:
         raise ValueError(f"{display(name)} for images of {in_channels} channels: an image has at least one.")
     if name.startswith("timm:"):
         return TimmFeatures(in_channels, name=name.removeprefix("timm:"), pretrained=pretrained, pooler=pooler)
+    if name.startswith(PREFIX):
+        text = config_text(name) if config is None else config
+        folder = folder_of(name) if pretrained else None
+        return HfFeatures(in_channels, backbone=name, config=text, folder=folder, pooler=pooler)
     if name not in NETS:
         close = difflib.get_close_matches(name, NETS, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(NETS)}"
-        raise ValueError(f"there is no network {display(name)!r}; {hint} Networks of timm are written {TIMM}.")
+        raise ValueError(
+            f"there is no network {display(name)!r}; {hint} Networks of timm are written {TIMM}, those of "
+            f"transformers {HF}."
+        )
     if pretrained:
         raise ValueError(
             f"gapstone's own {name} starts from random weights; {NETS[name].pretrained} has weights from ImageNet."

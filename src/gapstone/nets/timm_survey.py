@@ -93,7 +93,8 @@ def survey(name: str, in_channels: int) -> Survey:
     side, width = net.default_cfg["input_size"][1:]
     images = torch.empty(1, in_channels, side, width, device="meta")
     y = _output(net, images)
-    prefix = _prefix(name, net, images) if isinstance(y, Tensor) and y.ndim == 3 else ()
+    is_tokens = isinstance(y, Tensor) and y.ndim == 3
+    prefix = prefix_before_patches(f"timm:{name}", net, net.forward_features, images) if is_tokens else ()
     as_map = AsMap(name, net, None, len(prefix))
 
     def cells(h: int, w: int) -> Size:
@@ -103,17 +104,17 @@ def survey(name: str, in_channels: int) -> Survey:
 
     default = cells(side, width)
     if default == (1, 1):
-        raise _single_cell(name, (side, width))
+        raise single_cell(f"timm:{name}", (side, width))
     fixed: Size | None = None
     smallest = side
     try:
         # Cells gained per pixel added: right even where unpadded convolutions eat the border (Inception).
         # 448 is a multiple of all strides in use (7, 14, 16, 32, 64).
         stride = round(448 / (cells(side + 448, width + 448)[0] - default[0]))
-        smallest = _smallest(cells, side, stride)
+        smallest = smallest_side(cells, side, stride)
     except Exception:  # whatever a network raises at a size that is not its own
         fixed, stride = (side, width), round(side / default[0])
-    unused = _unused(net, lambda: as_map(net.forward_features(images), (side, width)))
+    unused = unused_modules(net, lambda: as_map(net.forward_features(images), (side, width)))
     # tokens of an image of any size: alone, they do not say what grid they lie on
     grid_known = y.ndim == 4 or fixed is not None or as_map.grid is not None
     stage = _last_stage(net, images) if grid_known else ()
@@ -149,7 +150,7 @@ def survey_pooler(name: str, in_channels: int) -> PoolerSurvey:
         vector = None
     if not isinstance(vector, Tensor) or vector.ndim != 2:
         raise ValueError(f"own: timm:{name} has no pooler that gives one vector of an image; take gap")
-    return PoolerSurvey(int(vector.shape[1]), _unused(net, lambda: torch.cat([x.flatten() for x in both()])))
+    return PoolerSurvey(int(vector.shape[1]), unused_modules(net, lambda: torch.cat([x.flatten() for x in both()])))
 
 
 @cache
@@ -187,23 +188,24 @@ def _output(net: Any, images: Tensor) -> Any:
         return net.forward_features(images)
 
 
-def _prefix(name: str, net: Any, images: Tensor) -> tuple[str, ...]:
+def prefix_before_patches(who: str, net: nn.Module, run: Callable[[Tensor], object], images: Tensor) -> tuple[str, ...]:
+    """As `Survey.prefix`, of the tokens that `run` gives of an image."""
     # two images: a parameter that is given to each of them is told from one that is added to all
-    tokens = prefix_tokens(net, net.forward_features, images.expand(2, -1, -1, -1))
+    tokens = prefix_tokens(net, run, images.expand(2, -1, -1, -1))
     before = [token for token in tokens if token]
     if 0 < len(before) == len(tokens):
-        raise _single_cell(name, images.shape[2:])
+        raise single_cell(who, images.shape[2:])
     if any(token is None for token in tokens[: len(before)]):
         raise ValueError(
-            f"timm:{name} makes no feature map: {len(before)} of its tokens are no patches, and do not stand before "
+            f"{who} makes no feature map: {len(before)} of its tokens are no patches, and do not stand before "
             f"those that are; take another model (convolutional ones always work)"
         )
     return tuple(before)
 
 
-def _single_cell(name: str, size: Sequence[int]) -> ValueError:
+def single_cell(who: str, size: Sequence[int]) -> ValueError:
     return ValueError(
-        f"timm:{name} makes no feature map: {size[0]}×{size[1]} px become a single cell (a class token); "
+        f"{who} makes no feature map: {size[0]}×{size[1]} px become a single cell (a class token); "
         f"take another model (convolutional ones always work)"
     )
 
@@ -215,7 +217,9 @@ def _last_stage(net: Any, images: Tensor) -> tuple[str, ...]:
     return (*(f"net.{path}" for path in stage), "as_map") if stage else ()
 
 
-def _smallest(cells: Callable[[int, int], Size], side: int, stride: int) -> int:
+def smallest_side(cells: Callable[[int, int], Size], side: int, stride: int) -> int:
+    """The shortest side that gives a map; `side` does."""
+
     def works(n: int) -> bool:
         try:
             return min(cells(n, n)) >= 1
@@ -233,7 +237,8 @@ def _smallest(cells: Callable[[int, int], Size], side: int, stride: int) -> int:
     return good
 
 
-def _unused(net: Any, run: Callable[[], Tensor]) -> tuple[str, ...]:
+def unused_modules(net: nn.Module, run: Callable[[], Tensor]) -> tuple[str, ...]:
+    """Paths of the modules on whose parameters what `run` gives does not depend."""
     # timm's heads hide under fc, classifier, head, head_dist, conv_head, pre_logits, fc_norm, …: rather than a list of
     # names, ask autograd which parameters the maps depend on.
     for parameter in net.parameters():

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.resizing import published
+from gapstone.nets.hf_folder import PREFIX, folder_of
+from gapstone.nets.hf_preprocessing import hf_input
 from gapstone.nets.hub import check_pretrained
 from gapstone.nets.on_meta import on_meta
 from gapstone.nets.packaged_weights import package_of, renamed
@@ -22,11 +24,14 @@ from gapstone.storage.paths import sentence
 
 
 def pretrained_input(name: str) -> Preprocessing:
-    """How images are prepared for the pretrained weights of timm's `name`.
+    """How images are prepared for the weights that timm publishes for `timm:NAME`, or of the folder of `hf:FOLDER`.
 
-    >>> pretrained_input("tf_efficientnet_lite0").stored
+    >>> pretrained_input("timm:tf_efficientnet_lite0").stored
     (256, 256)
     """
+    if name.startswith(PREFIX):
+        return hf_input(folder_of(name))
+    name = name.removeprefix("timm:")
     with on_meta():
         return _preprocessing(create_timm(name, 3, pretrained=False).default_cfg)
 

@@ -117,7 +117,7 @@ def _bind(host: str, port: int | None) -> socket.socket:
 
 def _names(models: list[str]) -> list[str]:
     """Return the names that clients see, without folders of this machine."""
-    short = [model if model.startswith("timm:") else Path(model).name for model in models]
+    short = [model if model.startswith(("timm:", "hf:")) else Path(model).name for model in models]
     if len(set(short)) == len(short):
         return short
     return [f"{name} ({place})" for name, place in zip(short, ("first", "second"), strict=True)]

@@ -4,6 +4,8 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Literal
 
+from gapstone.console.formatting import display
+from gapstone.nets.hf_folder import PREFIX
 from gapstone.nets.hub import weights_on_this_machine
 from gapstone.nets.packaged_weights import PACKAGES, package_of
 
@@ -40,7 +42,7 @@ class BackboneChoice:
 
     backbone: str
     pretrained: bool
-    """It starts from the weights that timm publishes."""
+    """It starts from the weights that timm publishes, or of the folder that `hf:` names."""
     freeze: bool
     """It is not trained."""
     described: str
@@ -65,6 +67,11 @@ def choose_backbone(
     if mode == "scratch" and (pretrained or weights):
         given = "--pretrained" if pretrained else f"--weights {weights}"
         raise ValueError(f"--from-scratch and {given}: the backbone starts from random weights, or from trained ones.")
+    if name is not None and name.startswith(PREFIX):
+        if mode == "scratch" or pretrained:
+            given = "--from-scratch" if mode == "scratch" else "--pretrained"
+            raise ValueError(f"{given}: {display(name)} brings its trained weights: leave it out.")
+        return _trained(name, weights is None, mode, f"weights of {weights or 'the folder'}")
     if weights is not None:
         assert name is not None
         return _trained(name, False, mode, f"weights of {weights}")

@@ -28,6 +28,7 @@ from gapstone.images.intensity_range import UNDECIDED
 from gapstone.images.preprocessing import Preprocessing, parse_size
 from gapstone.images.resizing import EXACT, Resizing
 from gapstone.models.backbone_weights import BackboneWeights, digest, read_weights
+from gapstone.nets.hf_folder import PREFIX
 from gapstone.nets.on_meta import on_meta
 from gapstone.storage.paths import check_input
 from gapstone.training.choose_backbone import DEFAULT, SMALL, BackboneChoice, BackboneMode, choose_backbone, mode_of
@@ -93,7 +94,7 @@ class TrainingPlan:
     device: str
     folds: bool
     pretrained: bool
-    """The backbone starts from the weights that timm publishes."""
+    """The backbone starts from the weights that timm publishes, or of the folder that `hf:` names."""
     frozen: bool
     """The backbone is not trained."""
     weights_digest: str | None
@@ -191,7 +192,7 @@ def plan_training(
     ranges = trained_with.ranges.or_else(scanned.ranges) if trained_with is not None else scanned.ranges
     if ranges != UNDECIDED:
         log(f"Pixels of more than 8 bits: {ranges} become 0…255, in all images alike; the model keeps that.")
-    known = net.start is not None or net.choice.freeze
+    known = net.start is not None or net.choice.freeze or net.choice.backbone.startswith(PREFIX)
     return TrainingPlan(
         source=source,
         scan=scanned,
@@ -245,14 +246,15 @@ def _choose_network(
     name = start.backbone if start else options.backbone
     choice = choose_backbone(name, options.pretrained, file, mode, max(size))
     backbone = choice.backbone
-    channels = start.channels if start else scan.channels
+    expected = start.preprocessing or start.published if start else None
+    if choice.pretrained:
+        expected = nets.pretrained_input(backbone)
+    from_folder = backbone.startswith(PREFIX)
+    channels = expected.channels if expected and from_folder else start.channels if start else scan.channels
     # download the weights here, once: otherwise a failed download is reported only after every trial has failed
     features = nets.build(backbone, in_channels=channels, pretrained=choice.pretrained, pooler=pooler)
     for read in reads:
         features.check_reads(read)
-    expected = start.preprocessing or start.published if start else None
-    if choice.pretrained:
-        expected = nets.pretrained_input(backbone.removeprefix("timm:"))
     if expected is not None and not options.size and (max(size) > SMALL or (start and start.preprocessing)):
         size, stored, resizing = expected.size, expected.stored, expected.resizing
     # a grey image is not the mean of three normalised colours

@@ -13,7 +13,7 @@ from gapstone.heads import Head
 from gapstone.training.loop import Rows
 
 MOST_HELD = 1 << 29
-"""Bytes of pooled maps (`fc:grid=4`) held in memory; more are pooled again in each epoch."""
+"""Bytes of what a linear layer reads that are held in memory; more are read again from the maps in each epoch."""
 
 
 def is_linear(head: Head) -> bool:
@@ -44,10 +44,25 @@ class TrainedInputs:
         elif learns_pool(head):
             self.form = "maps"
         self.held: Tensor | None = None
-        if self.form == "vectors" and not predictor.pooled and len(head.pools) and len(rows):
-            one = head.vectors(predictor.inputs(rows[:1]))
-            if one.numel() * 4 * len(rows) <= MOST_HELD:
-                self.held = torch.cat([self._read(part) for part in self.parts(rows)])
+        if self.form != "maps" and not predictor.pooled and len(rows):
+            self.held = self._all()
+
+    def _all(self) -> Tensor | None:
+        """What is read of all images; None if it is too large."""
+        one = self._read(self.rows[:1])
+        if one.numel() * one.element_size() * len(self.rows) > MOST_HELD:
+            return None
+        every = one.new_empty(len(self.rows), *one.shape[1:])
+        size = self.predictor.batch_size
+        for first in range(0, len(every), size):
+            every[first : first + size] = self._read(self.rows[first : first + size])
+        return every
+
+    def release(self) -> Tensor:
+        """What is held, which is the caller's from now on."""
+        held, self.held = self.held, None
+        assert held is not None
+        return held
 
     def parts(self, rows: Rows) -> Iterator[Rows]:
         size = self.predictor.batch_size
@@ -57,12 +72,16 @@ class TrainedInputs:
         return self.all_labels[torch.from_numpy(rows).to(self.predictor.device)]
 
     def batches(self, parts: Iterable[Rows]) -> Iterator[tuple[Tensor, Tensor]]:
-        """(inputs, labels) of each part."""
+        """(inputs, labels) of each part; inputs that are held are overwritten by those of the next part."""
+        held, batch = self.held, None
         for part in parts:
-            if self.held is not None:
-                yield self.held[torch.from_numpy(np.searchsorted(self.rows, part))], self.labels(part)
-            else:
+            if held is None:
                 yield self._read(part), self.labels(part)
+                continue
+            if batch is None or len(batch) < len(part):  # once: fresh memory costs three times as much as the copy
+                batch = held.new_empty(len(part), *held.shape[1:])
+            at = torch.from_numpy(np.searchsorted(self.rows, part)).to(held.device)
+            yield torch.index_select(held, 0, at, out=batch[: len(part)]), self.labels(part)
 
     def _read(self, rows: Rows) -> Tensor:
         inputs = self.predictor.inputs(rows)

@@ -35,6 +35,7 @@ from gapstone.storage.sealed_json import DamagedError, digests, read_sealed, rea
 from gapstone.training.loop import History, Rows, TrainSettings, make_repeatable, seeded, train
 
 VERSION = 4  # raised when the same configuration would give other numbers
+TUNING_VERSION = 2  # the same, for heads on a frozen backbone alone
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Trial:
             if parse(self.head).reads.own:
                 facts["pooler"] = self.start.pooler
         if self.tuning is not None:
-            facts["tuning"] = asdict(self.tuning)
+            facts["tuning"] = asdict(self.tuning) | {"version": TUNING_VERSION}
         if self.test_only:
             facts["test only"] = True
         if users_pools := parse(self.head).own_pools:

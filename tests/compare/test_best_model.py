@@ -1,16 +1,20 @@
 """The model file of a comparison: which trial it is, and that it is that trial's head on the frozen backbone."""
 
+import io
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 import gapstone as gs
 from gapstone.compare import best_model
 from gapstone.compare.best_model import best_trial, describe, entry, is_written, write_model
 from gapstone.compare.feature_pass import run_feature_pass
+from gapstone.compare.train_model import train_model
 from gapstone.compare.trials import train_on_cache
 from gapstone.storage.sealed_json import digests, write_sealed
 from tests.compare.small_comparison import planned_comparison
@@ -39,7 +43,7 @@ def test_the_head_by_its_test_accuracy_the_seed_by_validation():
 def comparison(tmp_path_factory):
     """The plan of a comparison of small noisy pictures on a frozen backbone, its features, and its folder."""
     out = tmp_path_factory.mktemp("comparison")
-    plan = planned_comparison(out, ("gap", "fc:8"), 1, {"epochs": 3})
+    plan = planned_comparison(out, ("gap", "fc:8"), 2, {"epochs": 3})
     cache = run_feature_pass(plan.feature_pass, plan.prepared.store.folder, out / "kept", lambda done, total: None)
     return plan, cache, out
 
@@ -61,6 +65,23 @@ def test_it_is_the_trials_head_on_the_frozen_backbone(comparison, head):
     mine = model.predict(list(store.images[trial.test])).log()
     theirs = predictor.logits(trial.test).log_softmax(1)
     torch.testing.assert_close(mine, theirs, rtol=0, atol=0.05)  # the features are stored in half precision
+
+
+def test_train_gives_the_same_model(comparison, tmp_path):
+    """Head, seed and data alike; the comparison has other heads and seeds beside them."""
+    plan, cache, out = comparison
+    trial = replace(plan.trials[3], threads=1)
+    assert (trial.head, trial.seed) == ("fc:8", 1)
+    predictor, _, choice = train_on_cache(trial, cache, plan.prepared.store.labels)
+    console, path = Console(file=io.StringIO(), width=1000), tmp_path / "model.safetensors"
+    train_model(plan.request.choices, "fc:8", 1, path, console, weights=out / "weights.safetensors")
+    model = gs.load(path)
+    assert (model.labels, model.preprocessing) == (trial.labels, trial.preprocessing)
+    for part, expected in ((model.head, predictor.head), (model.features, trial.build().features)):
+        assert all(torch.equal(tensor, expected.state_dict()[name]) for name, tensor in part.state_dict().items())
+    said = f"learning rate {choice.learning_rate:g}, weight decay {choice.weight_decay:g} and epoch {choice.epoch} of 3"
+    accuracy = (predictor.logits(trial.test).argmax(1).numpy() == predictor.labels[trial.test]).mean()
+    assert f"Test accuracy {100 * accuracy:.1f} % on 12 images never trained on; {said}" in console.file.getvalue()
 
 
 def test_it_is_written_once(comparison):

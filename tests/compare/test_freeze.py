@@ -589,7 +589,8 @@ def test_what_is_measured_before_tells_how_long_and_how_much(half):
     what, seen = half
     measured, trials = what.measured, what.trials
     assert set(measured["batch_seconds"]) == set(HEADS)
-    assert all(seconds > 0 for seconds in measured["batch_seconds"].values())
+    for part in ("setup_seconds", "batch_seconds"):
+        assert all(seconds > 0 for seconds in measured[part].values())
     kept = [*seen.maps.values(), *seen.pooled.values()]
     rows = sum(len(rows.rows) for rows in seen.maps.values())
     assert measured["image_bytes"] * rows == pytest.approx(sum(k.path.stat().st_size for k in kept), rel=0.05)
@@ -599,9 +600,9 @@ def test_what_is_measured_before_tells_how_long_and_how_much(half):
     moves = 4 * len(trial_measures.shift_pixels((32, 32))) * moved
     assert frozen_pace.pass_seconds(a_second, what.feature_pass) == pytest.approx(90 + moves + sizes)
     assert frozen_pace.heads_seconds(a_second, trials, 2) == pytest.approx(len(trials) * frozen_pace.START / 2)
-    longer = a_second | {"batch_seconds": dict.fromkeys(HEADS, 2.0)}
+    longer = a_second | {"batch_seconds": dict.fromkeys(HEADS, 2.0), "setup_seconds": dict.fromkeys(HEADS, 5.0)}
     trial = trials[0]
     batches = (len(trial.train) + len(trial.validation) / 3) / 16
-    expected = frozen_pace.START + 3 * 2.0 * batches
+    expected = frozen_pace.START + (5.0 + 3 * 2.0) * batches
     assert frozen_pace.heads_seconds(longer, [trial], 1) == pytest.approx(expected)
     assert frozen_pace.heads_seconds({"image_seconds": 1.0}, trials, 2) is None

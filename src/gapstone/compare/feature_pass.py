@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from math import isfinite
-from operator import or_
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gapstone.compare import trial_measures
+from gapstone.compare.equal_heads import reads_of
 from gapstone.compare.feature_cache import (
     CLASS_TOKEN,
     OWN,
@@ -37,11 +37,19 @@ from gapstone.pooling import pools_in
 from gapstone.pools.digest import own_pools
 from gapstone.storage.resumable_rows import RowsError, compute_rows
 from gapstone.tracing.arithmetic import ArithmeticCounter, macs
-from gapstone.training.loop import Precision, PrecisionChoice, Rows, make_repeatable, read_features, time_precisions
+from gapstone.training.loop import (
+    Pace,
+    Precision,
+    PrecisionChoice,
+    Rows,
+    make_repeatable,
+    read_features,
+    time_precisions,
+)
 from gapstone.workers.job_processes import JobError, run_jobs
 
 NAME = "Frozen backbone, one pass"
-TIMED = 32
+TIMED = 20
 """Images whose pass is timed before it starts."""
 
 
@@ -82,8 +90,7 @@ class FeaturePass:
 
     @property
     def reads(self) -> Reads:
-        """All that the heads read of the backbone together."""
-        return reduce(or_, [parse(head).reads for head in self.heads], Reads())
+        return reads_of(self.heads)
 
     @property
     def changes(self) -> list[Change]:
@@ -141,8 +148,13 @@ def run_feature_pass(
 def compute_features(image_folder: Path, folder: Path, plan: FeaturePass, send: Callable[[object], None]) -> None:
     """The job of the pass: sends messages and (done, total) while it runs, and the `FeatureCache` at the end."""
     make_repeatable()  # with torch's own number of threads: all cores, or OMP_NUM_THREADS
-    store = Store.open(image_folder)
-    model = backbone(plan.trial, plan.reads)
+    send(features_of(backbone(plan.trial, plan.reads), Store.open(image_folder), folder, plan, send))
+
+
+def features_of(
+    model: Classifier, store: Store, folder: Path, plan: FeaturePass, send: Callable[[object], None]
+) -> FeatureCache:
+    """The pass of a model's backbone, which has what the heads of `plan` read; it sends its progress."""
     predictor = ModelPredictor(model, store)
     size = plan.trial.preprocessing.size
     sizes = [other for other, _ in trial_measures.resized(size)]
@@ -158,27 +170,24 @@ def compute_features(image_folder: Path, folder: Path, plan: FeaturePass, send: 
             pooled[change] = writer.pooled(rows, change, maps.get(change))
     shown = writer.maps(plan.shown, STILL, plan.shown_layers, alone=True) if plan.shown_apart else maps[STILL]
     _, placement = predictor.maps(plan.shown[:1])
-    send(
-        FeatureCache(
-            maps=maps,
-            shown=shown,
-            pooled=pooled,
-            vectors=writer.vectors,
-            channels=model.features.channels,
-            own=_own_pooler(model.features, _image(plan.trial)),
-            cells=map_size(model.features, plan.trial.preprocessing.channels, size),
-            fixed=model.features.fixed is not None,
-            placement=placement,
-            sizes=accepted,
-            parameters=_count(model.features, pooler=False),
-            macs=macs(model.features, _image(plan.trial)),
-        )
+    return FeatureCache(
+        maps=maps,
+        shown=shown,
+        pooled=pooled,
+        vectors=writer.vectors,
+        channels=model.features.channels,
+        own=_own_pooler(model.features, _image(plan.trial)),
+        cells=map_size(model.features, plan.trial.preprocessing.channels, size),
+        fixed=model.features.fixed is not None,
+        placement=placement,
+        sizes=accepted,
+        parameters=_count(model.features, pooler=False),
+        macs=macs(model.features, _image(plan.trial)),
     )
 
 
-def time_feature_pass(store: Path, precision: PrecisionChoice, trial: Trial, send: Callable[[object], None]) -> None:
-    """The job that measures the seconds per image of the pass, and its fastest precision; as plan.json has them."""
-    pictures, model = Store.open(store), backbone(trial)
+def time_feature_pass(model: Classifier, pictures: Store, precision: PrecisionChoice, trial: Trial) -> Pace:
+    """The seconds per image of the pass, as a step, and its fastest precision."""
     rows = trial.train[: min(TIMED, trial.settings.batch_size)]
     at_once = _at_once(model, trial, trial.preprocessing.size)
 
@@ -189,7 +198,7 @@ def time_feature_pass(store: Path, precision: PrecisionChoice, trial: Trial, sen
         read_in_pieces(model, images, precision, at_once).maps.cpu()  # so that no work is pending on a GPU
 
     pace = time_precisions(precision, macs(model.features, _image(trial)), predict, 4)
-    send({"precision": pace.precision, "image_seconds": pace.step / len(rows)})
+    return replace(pace, step=pace.step / len(rows))
 
 
 def backbone(trial: Trial, reads: Reads = MAPS) -> Classifier:

@@ -44,7 +44,7 @@ class SampleSpace:
         held = images.held
         if images.form != "vectors" or held is None:
             return False
-        return len(held) <= min(held.shape[1] // 2, products)
+        return images.count <= min(held.shape[1] // 2, products)
 
     def __init__(self, images: TrainedInputs, rows: Rows, scale: FeatureScale) -> None:
         """`images` gives away what it holds, which may be large; `rows` are trained on."""

@@ -33,10 +33,13 @@ class TrainedInputs:
     class maps reads; "maps" (N, C, h, w), for a head whose pool learns, or class maps of several layers.
     """
 
-    def __init__(self, predictor: CachedPredictor, rows: Rows, whole: bool) -> None:
-        """`rows`: of all images that will be asked for; `whole`: class maps are trained by the head itself."""
+    def __init__(self, predictor: CachedPredictor, rows: Rows, whole: bool, count: int | None = None) -> None:
+        """`rows`: of all images that will be asked for; `whole`: class maps are trained by the head itself.
+
+        `count`: do as with so many images, to time it.
+        """
         head = predictor.head
-        self.predictor, self.rows = predictor, rows
+        self.predictor, self.rows, self.count = predictor, rows, count or len(rows)
         self.all_labels = torch.from_numpy(predictor.labels).to(predictor.device)
         self.form: Literal["vectors", "cells", "maps"] = "vectors"
         if head.maps is not None:
@@ -50,7 +53,7 @@ class TrainedInputs:
     def _all(self) -> Tensor | None:
         """What is read of all images; None if it is too large."""
         one = self._read(self.rows[:1])
-        if one.numel() * one.element_size() * len(self.rows) > MOST_HELD:
+        if one.numel() * one.element_size() * self.count > MOST_HELD:
             return None
         every = one.new_empty(len(self.rows), *one.shape[1:])
         size = self.predictor.batch_size

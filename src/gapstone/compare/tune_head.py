@@ -53,11 +53,8 @@ def tune_head(
     """
     began = time.perf_counter()
     torch.manual_seed(seed)  # dropout
-    head = predictor.head
-    if learns_pool(head):
-        grid = grid.without_decays()
-    points = grid.points if len(validation) else [(settings.learning_rate, settings.weight_decay)]
-    run, images = _side_by_side(predictor, rows, validation, points, settings)
+    points = candidates(predictor.head, grid) if len(validation) else [(settings.learning_rate, settings.weight_decay)]
+    run, images = side_by_side(predictor, rows, validation, points, settings)
     best = _Best(points)
     for epoch in range(1, settings.epochs + 1):
         order = shuffled(rows, settings.batch_size, np.random.default_rng((seed, epoch)))
@@ -70,17 +67,27 @@ def tune_head(
             best.trained(epoch, losses, run)
         if after_epoch:
             after_epoch(epoch, best.history(time.perf_counter() - began))
-    best.write(head)
+    best.write(predictor.head)
     return best.history(time.perf_counter() - began), best.choice()
 
 
-def _side_by_side(
-    predictor: CachedPredictor, rows: Rows, validation: Rows, points: Points, settings: TrainSettings
+def candidates(head: Head, grid: TuningGrid) -> Points:
+    """(learning rate, weight decay) of each candidate."""
+    return (grid.without_decays() if learns_pool(head) else grid).points
+
+
+def side_by_side(
+    predictor: CachedPredictor,
+    rows: Rows,
+    validation: Rows,
+    points: Points,
+    settings: TrainSettings,
+    count: int | None = None,
 ) -> tuple[SideBySide, TrainedInputs | SampleSpace]:
-    """The training of all candidates, and what it reads."""
+    """The training of all candidates, and what it reads; `count`: as if of so many images, to time it."""
     head = predictor.head
     linear = settings.optimizer == "sgd" and is_linear(head)
-    images = TrainedInputs(predictor, np.union1d(rows, validation), whole=not linear)
+    images = TrainedInputs(predictor, np.union1d(rows, validation), whole=not linear, count=count)
     scale = images.scale(rows)
     if not linear:
         return HeadCopies(head, scale, points, settings, len(rows), whole=images.form == "maps"), images

@@ -19,7 +19,7 @@ from gapstone.training.loop import TrainSettings, count_steps, warm_cosine
 Inputs = Tensor | SpannedInputs
 
 
-class Scale(Protocol):
+class InputScale(Protocol):
     """x' = (x − mean) · factor"""
 
     @property
@@ -47,7 +47,7 @@ class LinearDescent:
     def __init__(
         self,
         classes: int,
-        scale: Scale,
+        scale: InputScale,
         points: list[tuple[float, float]],
         settings: TrainSettings,
         images: int,

@@ -88,7 +88,7 @@ class CompareRequest:
     @property
     def mode(self) -> BackboneMode:
         """Whether the backbone is trained. Raises ValueError for options that contradict each other."""
-        return mode_of("auto", self.freeze, self.finetune, self.choices.from_scratch)
+        return mode_of(self.freeze, self.finetune, self.choices.from_scratch)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,8 @@ def compare(request: CompareRequest, out: Path, console: Console | None = None, 
             stack.enter_context(own_folder(out, COMPARE, log=bars.log))
             (out / "trials").mkdir(exist_ok=True)
 
-        start_server()  # it imports what trials need while the images are scanned and decoded
+        # it imports what trials need while the images are scanned and decoded
+        start_server(["timm"] if _likely_of_timm(request) else [])
         plan = plan_comparison(request, out, bars.log, bars, begin)
         write_sealed(out / "plan.json", plan.to_json(), "plan")
         scan_report.write(plan.prepared.scan, out)
@@ -79,6 +80,14 @@ def compare(request: CompareRequest, out: Path, console: Console | None = None, 
             page = report_page.write(out)
     _print_results(results, page, console)
     return results
+
+
+def _likely_of_timm(request: CompareRequest) -> bool:
+    """Whether the backbone is timm's, as far as can be told before the images are looked at: photos' is."""
+    backbone = request.choices.backbone
+    if backbone is None:
+        return request.weights is None and request.choices.data != "digits" and request.mode != "scratch"
+    return backbone.startswith("timm:")
 
 
 def _print_results(results: dict[str, Any], page: Path, console: Console) -> None:

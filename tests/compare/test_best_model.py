@@ -11,9 +11,10 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 import gapstone as gs
-from gapstone.compare import best_model
-from gapstone.compare.best_model import best_trial, describe, entry, is_written, write_model
+from gapstone.compare import best_model, trials
+from gapstone.compare.best_model import best_trial, describe, entry, is_written, stored_head, write_model
 from gapstone.compare.feature_pass import run_feature_pass
+from gapstone.compare.finished_trials import FinishedTrial
 from gapstone.compare.train_model import train_model
 from gapstone.compare.trials import train_on_cache
 from gapstone.storage.sealed_json import digests, write_sealed
@@ -82,6 +83,31 @@ def test_train_gives_the_same_model(comparison, tmp_path):
     said = f"learning rate {choice.learning_rate:g}, weight decay {choice.weight_decay:g} and epoch {choice.epoch} of 3"
     accuracy = (predictor.logits(trial.test).argmax(1).numpy() == predictor.labels[trial.test]).mean()
     assert f"Test accuracy {100 * accuracy:.1f} % on 12 images never trained on; {said}" in console.file.getvalue()
+
+
+def test_a_trial_stores_its_head_if_it_is_small(comparison, tmp_path, monkeypatch):
+    plan, cache, _ = comparison
+    trial, store = plan.trials[1], plan.prepared.store
+    threads = torch.get_num_threads()
+    folder = trials.run(trial, store, tmp_path / "trials", None, cache)
+    best, said = FinishedTrial(trial, *trials.read(folder)), []
+    expected = train_on_cache(trial, cache, store.labels)[0].head.state_dict()
+    stored = stored_head(best, tmp_path, said.append)
+    best_model._save(store.folder, stored, tmp_path / "model.safetensors", trial, said.append)
+    found = gs.load(tmp_path / "model.safetensors").head.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+    said.clear()
+    (folder / trials.HEAD).write_bytes(b"other weights")
+    assert stored_head(best, tmp_path, said.append) is None
+    assert said == [f"{folder / trials.HEAD} does not fit its digest: made anew."]
+    for each, number in ((trial, 100), (replace(trial, test_only=True), 1 << 20)):  # too large; of a curve
+        monkeypatch.setattr(trials, "MOST_STORED", number)
+        folder = trials.run(each, store, tmp_path / "none" / "trials", None, cache)
+        assert stored_head(FinishedTrial(each, *trials.read(folder)), tmp_path / "none", said.append) is None
+        assert not (folder / trials.HEAD).exists()
+    assert len(said) == 1
+    torch.set_num_threads(threads)
 
 
 def test_it_is_written_once(comparison):

@@ -103,10 +103,10 @@ def _write_best_model(plan: ComparisonPlan, out: Path, cache: FeatureCache | Non
     best = best_model.best_trial(finished_trials.read_finished(plan, out).values())
     assert best is not None
     if not best_model.is_written(best, out):
-        cache = cache or _run_feature_pass(plan, out, bars)
+        head = best_model.stored_head(best, out, bars.log) or cache or _run_feature_pass(plan, out, bars)
         try:
             with bars.during("Writing the best head's model"):
-                best_model.write_model(best.trial, plan.prepared.store.folder, cache, out / best_model.FILE)
+                best_model.write_model(best.trial, plan.prepared.store.folder, head, out / best_model.FILE)
         except JobError as error:
             bars.log(f"The best head's model could not be written: {display(str(error))}")
             return None

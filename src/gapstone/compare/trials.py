@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save
 
 from gapstone.compare import trial_measures
 from gapstone.compare.boxed_images import BoxedImages
@@ -36,6 +37,9 @@ from gapstone.training.loop import History, Rows, TrainSettings, make_repeatable
 
 VERSION = 4  # raised when the same configuration would give other numbers
 TUNING_VERSION = 2  # the same, for heads on a frozen backbone alone
+
+HEAD, MOST_STORED = "head.safetensors", 16 << 20
+"""The file of a head's weights on a frozen backbone, and its most bytes: larger ones are trained again if needed."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +205,8 @@ def run(
     facts["history"] = asdict(history)
     facts["tuning"] = None if choice is None else asdict(choice)
     facts["measured"] = measured
-    return _write(trial, facts, arrays, trials)
+    kept = predictor.head if cache is not None and not trial.test_only else None
+    return _write(trial, facts, arrays, trials, kept)
 
 
 def cached_predictor(trial: Trial, cache: FeatureCache, labels: NDArray[np.int64]) -> CachedPredictor:
@@ -288,7 +293,14 @@ def measured_before(trials: Path) -> Iterator[dict[str, Any]]:
                 yield measured
 
 
-def _write(trial: Trial, facts: dict[str, object], arrays: dict[str, Any], trials: Path) -> Path:
+def read_head(folder: Path, facts: dict[str, Any]) -> bytes | None:
+    """The safetensors of the trial's head, trained; None if they are not stored. Raises DamagedError."""
+    return read_vouched(folder, HEAD, facts) if HEAD in facts["files"] else None
+
+
+def _write(
+    trial: Trial, facts: dict[str, object], arrays: dict[str, Any], trials: Path, head: Head | None = None
+) -> Path:
     trials.mkdir(parents=True, exist_ok=True)
     unfinished, done = trials / f".{trial.id}.{os.getpid()}.unfinished", trials / trial.id
     try:
@@ -297,7 +309,12 @@ def _write(trial: Trial, facts: dict[str, object], arrays: dict[str, Any], trial
         packed = io.BytesIO()
         np.savez_compressed(packed, **arrays)
         write_atomic(unfinished / "arrays.npz", packed.getvalue())
-        write_sealed(unfinished / "trial.json", facts | {"files": digests(unfinished, ["arrays.npz"])}, trial.id)
+        names = ["arrays.npz"]
+        if head is not None and sum(tensor.nbytes for tensor in head.state_dict().values()) <= MOST_STORED:
+            weights = {name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()}
+            write_atomic(unfinished / HEAD, save(weights))
+            names.append(HEAD)
+        write_sealed(unfinished / "trial.json", facts | {"files": digests(unfinished, names)}, trial.id)
         remove(done)
         unfinished.rename(done)
         sync_folder(trials)

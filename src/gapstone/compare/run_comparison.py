@@ -1,9 +1,6 @@
 """compare(): plan, train the missing trials, measure, report. An interrupted comparison can be resumed."""
 
-import errno
-from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +18,9 @@ from gapstone.console.formatting import count_noun, display
 from gapstone.console.progress import Bars, duration
 from gapstone.console.terminal import Terminal
 from gapstone.data import scan_report
-from gapstone.data.decoded_store import Store
 from gapstone.runtime.interrupts import stoppable
 from gapstone.storage.owned_folder import COMPARE, check_folder, own_folder
-from gapstone.storage.paths import format_bytes, sentence
+from gapstone.storage.paths import format_bytes
 from gapstone.storage.sealed_json import DamagedError, read_sealed, write_sealed
 from gapstone.training.loop import TrainingError
 from gapstone.workers.job_processes import JobError, run_jobs, start_server
@@ -131,7 +127,7 @@ def _train(
     plan: ComparisonPlan, missing: list[Trial], out: Path, bars: Bars, cache: FeatureCache | None
 ) -> dict[str, str]:
     """Run the missing trials; returns the reason of each failure by trial id."""
-    job = partial(_run_trial, plan.prepared.store.folder, out / "trials", cache, plan.measured)
+    job = partial(trials.run_job, plan.prepared.store.folder, out / "trials", cache, plan.measured)
     failed: dict[str, str] = {}
     progress, ended = bars("Trials"), 0
     status: dict[str, str] = {}
@@ -147,7 +143,7 @@ def _train(
     ):
         for news in running:
             trial: Trial = news.job
-            if isinstance(news.what, _DiskFullError):
+            if isinstance(news.what, trials.DiskFullError):
                 running.close()
                 raise TrainingError(f"{news.what.reason} The same command goes on from here.")
             if news.kind == "news":
@@ -180,28 +176,6 @@ def _speed(plan: ComparisonPlan, failed: dict[str, str], out: Path, bars: Bars) 
 def _named(trial: Trial) -> str:
     of = f" ({count_noun(labelled(trial), 'labelled image')})" if trial.test_only else ""
     return f"{trial.head} {'seed' if trial.fold is None else 'fold'} {trial.seed}{of}"
-
-
-def _run_trial(
-    store: Path,
-    folder: Path,
-    cache: FeatureCache | None,
-    measured: dict[str, Any],
-    trial: Trial,
-    send: Callable[[object], None],
-) -> None:
-    """The job of one trial, in a process of its own."""
-    try:
-        trials.run(trial, Store.open(store), folder, lambda *report: send(report), cache, measured)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no fault of the trial: the comparison stops
-            send(_DiskFullError(sentence(error)))
-        raise
-
-
-@dataclass(frozen=True)
-class _DiskFullError:
-    reason: str
 
 
 def _announce(plan: ComparisonPlan, trials: list[Trial], out: Path) -> str:

@@ -22,7 +22,7 @@ from gapstone.training.loop import PrecisionChoice, Rows
 
 EPOCHS = 3
 """Of one batch, of which the first warms up."""
-START = 0.7
+START = 0.3
 """Seconds of a trial beside its training: its process, its measures, its files."""
 
 

@@ -22,7 +22,8 @@ import gapstone as gs
 from gapstone import nets
 from gapstone.compare import feature_pass, frozen_pace, head_speed, trial_measures
 from gapstone.compare.feature_cache import FeatureCache, StoredVector, stored_vectors, vectors_of
-from gapstone.compare.feature_pass import read_in_pieces, run_feature_pass
+from gapstone.compare.feature_pass import run_feature_pass
+from gapstone.compare.frozen_backbone import backbone, read_in_pieces
 from gapstone.compare.plan import CompareRequest, plan_comparison
 from gapstone.compare.predictor import STILL, ModelPredictor
 from gapstone.compare.run_comparison import compare
@@ -111,7 +112,7 @@ class Frozen(Classifier):
 
     def __init__(self, trial, head):
         super().__init__(trial.backbone, trial.head, trial.labels, trial.preprocessing)
-        self.features = feature_pass.backbone(trial).features
+        self.features = backbone(trial).features
         self.head.load_state_dict(head.state_dict())
 
     def train(self, mode=True):
@@ -578,7 +579,25 @@ def test_the_plan_is_the_same_for_a_pass_that_is_half_done(half):
     assert asdict(what.trials[0].start)["map_dtype"] == "float16"
     once_again = feature_pass.plan_feature_pass(what.trials)
     assert once_again.images == len(once_again.all) + len(once_again.changes) * len(once_again.robust)
-    assert isinstance(feature_pass.backbone(what.trials[0]), nn.Module)
+    assert isinstance(backbone(what.trials[0]), nn.Module)
+
+
+def test_the_backbone_runs_without_its_batch_norms_and_what_is_stored_says_so(whole, tmp_path, monkeypatch):
+    what, seen = whole
+    trial, store, rows = what.trials[0], what.prepared.store, what.trials[0].test
+    plan = feature_pass.FeaturePass(trial, ("gap", "nin"), rows, rows[:0], rows[:1])
+
+    def computed():
+        cache = feature_pass.features_of(backbone(trial), store, tmp_path, plan, lambda _: None)
+        return cache.maps[STILL].path.name, cache.maps[STILL][rows]
+
+    folded, fast = computed()
+    monkeypatch.setattr(feature_pass, "fold", lambda *_: None)
+    plain, slow = computed()
+    assert plain != folded  # the names of their files
+    torch.testing.assert_close(fast, slow, atol=1e-5, rtol=1e-5)
+    assert not torch.equal(fast, slow)
+    torch.testing.assert_close(fast, seen.maps[STILL][rows], atol=1e-5, rtol=1e-5)
 
 
 # --- how long it takes

@@ -4,6 +4,7 @@ The moved and resized test images of the measurements are the same for every hea
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from math import isfinite
@@ -26,13 +27,14 @@ from gapstone.compare.feature_cache import (
     stored_vectors,
     vectors_of,
 )
+from gapstone.compare.frozen_backbone import PROBED, backbone, fold, how_many_at_once, normalised, read_in_pieces
 from gapstone.compare.predictor import STILL, Change, ModelPredictor
 from gapstone.compare.trials import Trial, digest_of
 from gapstone.data.decoded_store import Store
 from gapstone.heads import BackboneOutput, Head, Reads, parse
 from gapstone.heads.reads import MAPS
 from gapstone.models.classifier import Classifier
-from gapstone.nets import Features, images_at_once, map_size
+from gapstone.nets import Features, map_size
 from gapstone.pooling import pools_in
 from gapstone.pools.digest import own_pools
 from gapstone.storage.resumable_rows import RowsError, compute_rows
@@ -43,7 +45,6 @@ from gapstone.training.loop import (
     PrecisionChoice,
     Rows,
     make_repeatable,
-    read_features,
     time_precisions,
 )
 from gapstone.workers.job_processes import JobError, run_jobs
@@ -189,37 +190,17 @@ def features_of(
 def time_feature_pass(model: Classifier, pictures: Store, precision: PrecisionChoice, trial: Trial) -> Pace:
     """The seconds per image of the pass, as a step, and its fastest precision."""
     rows = trial.train[: min(TIMED, trial.settings.batch_size)]
-    at_once = _at_once(model, trial, trial.preprocessing.size)
+    at_once = how_many_at_once(model, trial, trial.preprocessing.size)
+    folded = fold(model, normalised(model, pictures, rows[:PROBED]), MAPS, "float32")
 
     @torch.inference_mode()
     def predict(precision: Precision, _: int) -> None:
-        pixels = torch.from_numpy(pictures.images[rows])
-        images = model.preprocessing.normalise(model.preprocessing.centre(pixels).to(trial.device))
-        read_in_pieces(model, images, precision, at_once).maps.cpu()  # so that no work is pending on a GPU
+        images = normalised(model, pictures, rows)
+        with folded if folded and precision == "float32" else nullcontext():
+            read_in_pieces(model, images, precision, at_once).maps.cpu()  # so that no work is pending on a GPU
 
     pace = time_precisions(precision, macs(model.features, _image(trial)), predict, 4)
     return replace(pace, step=pace.step / len(rows))
-
-
-def backbone(trial: Trial, reads: Reads = MAPS) -> Classifier:
-    """The trial's frozen backbone, in eval mode, under a head that is not used."""
-    model = replace(trial, head="own" if reads.own else "gap").build().eval().requires_grad_(False)
-    return model.to(memory_format=torch.channels_last)
-
-
-def read_in_pieces(
-    model: Classifier, images: Tensor, precision: Precision, at_once: int, reads: Reads = MAPS
-) -> BackboneOutput:
-    """What heads read of a batch, of `at_once` images at a time."""
-    pieces = [read_features(model, piece, precision, reads) for piece in torch.split(images, at_once)]
-    return BackboneOutput.cat(pieces)
-
-
-def _at_once(model: Classifier, trial: Trial, size: tuple[int, int]) -> int:
-    batch_size = trial.settings.batch_size
-    if not trial.device.startswith("cpu"):
-        return batch_size
-    return images_at_once(model.features, trial.preprocessing.channels, size, batch_size)
 
 
 def _count(features: Features, pooler: bool) -> int:
@@ -257,6 +238,8 @@ class _FeatureWriter:
         assert plan.trial.start is not None
         assert plan.trial.start.map_dtype is not None
         self.dtype = getattr(torch, plan.trial.start.map_dtype)
+        precision = plan.trial.settings.precision
+        self.folded = fold(model, normalised(model, store, plan.all[:PROBED]), plan.reads, precision)
         self.images_done = 0
         self._counts: dict[tuple[int, int], int] = {}
 
@@ -264,7 +247,7 @@ class _FeatureWriter:
         """How many images the backbone runs on at once."""
         size = change.size or self.plan.trial.preprocessing.size
         if size not in self._counts:
-            self._counts[size] = _at_once(self.model, self.plan.trial, size)
+            self._counts[size] = how_many_at_once(self.model, self.plan.trial, size)
         return self._counts[size]
 
     def maps(self, rows: Rows, change: Change, layers: int, alone: bool = False) -> RowCache:
@@ -327,12 +310,12 @@ class _FeatureWriter:
 
     @torch.inference_mode()
     def _output(self, rows: Rows, change: Change, first: int, last: int, reads: Reads) -> BackboneOutput:
-        pixels = torch.from_numpy(self.store.images[rows[first:last]])
-        preprocessing = self.model.preprocessing
-        images = preprocessing.normalise(preprocessing.centre(pixels).to(self.model_device))
+        images = normalised(self.model, self.store, rows[first:last])
         if change != STILL:
             images = change(images).contiguous(memory_format=torch.channels_last)
-        output = read_in_pieces(self.model, images, self.plan.trial.settings.precision, self.at_once(change), reads)
+        precision = self.plan.trial.settings.precision
+        with self.folded or nullcontext():
+            output = read_in_pieces(self.model, images, precision, self.at_once(change), reads)
         largest = max(float(x.abs().max()) for x in output.values if x is not None)
         if not isfinite(largest):
             raise RowsError(self._not_finite())
@@ -368,6 +351,8 @@ class _FeatureWriter:
         trial, done_before, total = self.plan.trial, self.images_done, self.plan.images
         about = {**trial.backbone_facts(), "rows": digest_of(rows), "change": str(change), "pools": (), **facts}
         about["at once"] = self.at_once(change)  # the last bits of a convolution may depend on it
+        if self.folded:  # other last bits, too
+            about["norms folded"] = len(self.folded.folds)
         if users_pools := own_pools(name for layer in self.pools.values() for name in pools_in(layer)):
             about["own pools"] = users_pools
         step = change.batch_size(trial.settings.batch_size, trial.preprocessing.size)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from gapstone.compare.equal_heads import find_equal_heads, reads_of, without_equals
-from gapstone.compare.feature_pass import backbone
+from gapstone.compare.frozen_backbone import backbone
 from gapstone.compare.frozen_pace import time_frozen
 from gapstone.compare.trial_measures import PeakMemory
 from gapstone.compare.trials import Trial

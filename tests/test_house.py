@@ -159,7 +159,7 @@ CEILINGS = {
     "drawing": 600,
     "nets": 1600,
     "ragged": 700,
-    "tracing": 2650,
+    "tracing": 2750,
     "heads": 500,
     "localisation": 600,
     "testing": 400,

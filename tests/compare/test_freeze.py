@@ -20,7 +20,7 @@ from torch import nn
 
 import gapstone as gs
 from gapstone import nets
-from gapstone.compare import feature_pass, frozen_pace, head_speed, trial_measures
+from gapstone.compare import feature_pass, frozen_backbone, frozen_pace, head_speed, trial_measures
 from gapstone.compare.feature_cache import FeatureCache, StoredVector, stored_vectors, vectors_of
 from gapstone.compare.feature_pass import run_feature_pass
 from gapstone.compare.frozen_backbone import backbone, read_in_pieces
@@ -157,7 +157,8 @@ def test_the_measures_agree_with_those_of_the_whole_model(whole):
         assert trial_measures.sizes(kept, trial.test) == trial_measures.sizes(live, trial.test)
         shown, there = (trial_measures.show(one, trial.shown) for one in (kept, live))
         for key in ("maps", "logits", "placement"):
-            assert shown[key] == pytest.approx(there[key], abs=1e-5)
+            # logits up to 6, of maps that were computed without batch norms here and with them there
+            assert shown[key] == pytest.approx(there[key], rel=1e-5, abs=1e-5)
 
 
 def test_what_a_head_needs():
@@ -247,7 +248,9 @@ def test_photos_are_moved_in_a_sample_that_their_trials_are_named_by(half):
 def test_large_images_go_through_the_backbone_a_few_at_a_time(monkeypatch, weights):
     """On a CPU; a GPU takes whole batches. The pieces together are the batch."""
     model, seen = gs.load(weights), []
-    monkeypatch.setattr(feature_pass, "read_features", lambda *call: seen.append(len(call[1])) or read_features(*call))
+    monkeypatch.setattr(
+        frozen_backbone, "read_features", lambda *call: seen.append(len(call[1])) or read_features(*call)
+    )
     images = torch.randn(11, 3, 32, 32)
     assert torch.allclose(read_in_pieces(model, images, "float32", 4).maps, model.features(images), atol=1e-5)
     assert seen == [4, 4, 3]

@@ -17,7 +17,7 @@ from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.open_model import open_model
 from gapstone.models.classifier import Classifier, load
 from gapstone.serve import read_picture as serve
-from gapstone.training.training_data import TrainOptions, prepare_training_data
+from gapstone.training.training_data import TrainOptions, plan_training
 from tests.written_images import png16
 
 TWELVE_BITS = Ranges(integers=(0, 4095))
@@ -101,9 +101,8 @@ def test_what_is_trained_keeps_the_range_of_its_data(tmp_path: Path, files: dict
     def progress(_: str) -> Any:
         return lambda *_: None
 
-    prepared = prepare_training_data(
-        TrainOptions(str(tmp_path / "data")), [0], None, tmp_path / "store", said.append, progress
-    )
+    planned = plan_training(TrainOptions(str(tmp_path / "data")), [0], None, said.append, progress)
+    prepared = planned.decode(tmp_path / "store", said.append, progress)
     assert prepared.preprocessing.ranges == TWELVE_BITS
     assert any("integers 0…4,095 become 0…255, in all images alike" in line for line in said)
     bright = np.asarray([prepared.labels[k] == "bright" for k in prepared.store.labels])

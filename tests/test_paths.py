@@ -14,6 +14,7 @@ import gapstone as gs
 from gapstone.bench.run_bench import bench
 from gapstone.compare.plan import CompareRequest
 from gapstone.compare.run_comparison import compare
+from gapstone.compare.train_model import train_model
 from gapstone.console.options import results_folder
 from gapstone.console.terminal import Terminal
 from gapstone.converting.conversion import ConvertRequest
@@ -38,7 +39,6 @@ from gapstone.storage.paths import (
     path_in_errors,
     sentence,
 )
-from gapstone.training.train_model import train_model
 from gapstone.training.training_data import TrainOptions
 
 KINDS = ["fifo", "socket", "/dev/zero", "/dev/random", "folder", "link to fifo", "link to /dev/zero", "dangling link"]

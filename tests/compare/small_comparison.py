@@ -16,6 +16,15 @@ def planned_comparison(
     out: Path, heads: tuple[str, ...], seeds: int, options: dict[str, Any] | None = None, **request: Any
 ) -> ComparisonPlan:
     """Of 60 pictures of 16×16 px, whose class is the colour of a square; it writes DATA and weights to `out`, too."""
+    write_data(out)
+    choices = TrainOptions(str(out / "data.npz"), batch_size=16, **(options or {}))
+    asked = CompareRequest(choices, heads, seeds, weights=out / "weights.safetensors", **request)
+    (out / "trials").mkdir()
+    return plan_comparison(asked.checked(), out, lambda text: None, lambda name: lambda done, total: None)
+
+
+def write_data(out: Path) -> None:
+    """`data.npz` and `weights.safetensors`, a model of gapstone's."""
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 3
     images = rng.integers(0, 120, (60, 16, 16, 3)).astype(np.uint8)
@@ -25,7 +34,3 @@ def planned_comparison(
     torch.manual_seed(0)
     preprocessing = Preprocessing(3, (16, 16), (16, 16), (0.3, 0.3, 0.3), (0.2, 0.2, 0.2))
     Classifier("nin", "gap", ("a", "b"), preprocessing).save(out / "weights.safetensors")
-    choices = TrainOptions(str(out / "data.npz"), batch_size=16, **(options or {}))
-    asked = CompareRequest(choices, heads, seeds, weights=out / "weights.safetensors", **request)
-    (out / "trials").mkdir()
-    return plan_comparison(asked.checked(), out, lambda text: None, lambda name: lambda done, total: None)

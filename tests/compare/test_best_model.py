@@ -1,16 +1,21 @@
 """The model file of a comparison: which trial it is, and that it is that trial's head on the frozen backbone."""
 
+import io
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 import gapstone as gs
-from gapstone.compare import best_model
-from gapstone.compare.best_model import best_trial, describe, entry, is_written, write_model
+from gapstone.compare import best_model, trials
+from gapstone.compare.best_model import best_trial, describe, entry, is_written, stored_head, write_model
 from gapstone.compare.feature_pass import run_feature_pass
+from gapstone.compare.finished_trials import FinishedTrial
+from gapstone.compare.train_model import train_model
 from gapstone.compare.trials import train_on_cache
 from gapstone.storage.sealed_json import digests, write_sealed
 from tests.compare.small_comparison import planned_comparison
@@ -39,7 +44,7 @@ def test_the_head_by_its_test_accuracy_the_seed_by_validation():
 def comparison(tmp_path_factory):
     """The plan of a comparison of small noisy pictures on a frozen backbone, its features, and its folder."""
     out = tmp_path_factory.mktemp("comparison")
-    plan = planned_comparison(out, ("gap", "fc:8"), 1, {"epochs": 3})
+    plan = planned_comparison(out, ("gap", "fc:8"), 2, {"epochs": 3})
     cache = run_feature_pass(plan.feature_pass, plan.prepared.store.folder, out / "kept", lambda done, total: None)
     return plan, cache, out
 
@@ -61,6 +66,48 @@ def test_it_is_the_trials_head_on_the_frozen_backbone(comparison, head):
     mine = model.predict(list(store.images[trial.test])).log()
     theirs = predictor.logits(trial.test).log_softmax(1)
     torch.testing.assert_close(mine, theirs, rtol=0, atol=0.05)  # the features are stored in half precision
+
+
+def test_train_gives_the_same_model(comparison, tmp_path):
+    """Head, seed and data alike; the comparison has other heads and seeds beside them."""
+    plan, cache, out = comparison
+    trial = replace(plan.trials[3], threads=1)
+    assert (trial.head, trial.seed) == ("fc:8", 1)
+    predictor, _, choice = train_on_cache(trial, cache, plan.prepared.store.labels)
+    console, path = Console(file=io.StringIO(), width=1000), tmp_path / "model.safetensors"
+    train_model(plan.request.choices, "fc:8", 1, path, console, weights=out / "weights.safetensors")
+    model = gs.load(path)
+    assert (model.labels, model.preprocessing) == (trial.labels, trial.preprocessing)
+    for part, expected in ((model.head, predictor.head), (model.features, trial.build().features)):
+        assert all(torch.equal(tensor, expected.state_dict()[name]) for name, tensor in part.state_dict().items())
+    said = f"learning rate {choice.learning_rate:g}, weight decay {choice.weight_decay:g} and epoch {choice.epoch} of 3"
+    accuracy = (predictor.logits(trial.test).argmax(1).numpy() == predictor.labels[trial.test]).mean()
+    assert f"Test accuracy {100 * accuracy:.1f} % on 12 images never trained on; {said}" in console.file.getvalue()
+
+
+def test_a_trial_stores_its_head_if_it_is_small(comparison, tmp_path, monkeypatch):
+    plan, cache, _ = comparison
+    trial, store = plan.trials[1], plan.prepared.store
+    threads = torch.get_num_threads()
+    folder = trials.run(trial, store, tmp_path / "trials", None, cache)
+    best, said = FinishedTrial(trial, *trials.read(folder)), []
+    expected = train_on_cache(trial, cache, store.labels)[0].head.state_dict()
+    stored = stored_head(best, tmp_path, said.append)
+    best_model._save(store.folder, stored, tmp_path / "model.safetensors", trial, said.append)
+    found = gs.load(tmp_path / "model.safetensors").head.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+    said.clear()
+    (folder / trials.HEAD).write_bytes(b"other weights")
+    assert stored_head(best, tmp_path, said.append) is None
+    assert said == [f"{folder / trials.HEAD} does not fit its digest: made anew."]
+    for each, number in ((trial, 100), (replace(trial, test_only=True), 1 << 20)):  # too large; of a curve
+        monkeypatch.setattr(trials, "MOST_STORED", number)
+        folder = trials.run(each, store, tmp_path / "none" / "trials", None, cache)
+        assert stored_head(FinishedTrial(each, *trials.read(folder)), tmp_path / "none", said.append) is None
+        assert not (folder / trials.HEAD).exists()
+    assert len(said) == 1
+    torch.set_num_threads(threads)
 
 
 def test_it_is_written_once(comparison):

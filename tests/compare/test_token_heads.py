@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -10,8 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import gapstone as gs
-import gapstone.compare.plan
-from gapstone.compare import trial_measures
+from gapstone.compare import first_look, trial_measures
 from gapstone.compare.feature_cache import stored_vectors
 from gapstone.compare.feature_pass import compute_features
 from gapstone.compare.plan import CompareRequest, plan_comparison
@@ -19,6 +19,7 @@ from gapstone.compare.predictor import STILL, Change, ModelPredictor
 from gapstone.compare.trials import cached_predictor
 from gapstone.models.backbone_weights import digest, read_weights
 from gapstone.training.training_data import TrainOptions
+from gapstone.workers.job_processes import JobNews
 
 timm = pytest.importorskip("timm")
 
@@ -53,8 +54,13 @@ def planned(data, out, heads):
     request = CompareRequest(choices, heads, 1, weights=data / "weights.safetensors", freeze=True).checked()
     (out / "trials").mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:  # a process of its own would make the network anew
-        patch.setattr(gapstone.compare.plan, "run_one", here)
+        patch.setattr(first_look, "run_jobs", jobs_here)
         return plan_comparison(request, out, lambda _: None, lambda _: lambda done, total: None)
+
+
+def jobs_here(job, arguments, workers):
+    for argument in arguments:
+        yield JobNews(argument, "news", here(job, argument))
 
 
 def here(job, argument):
@@ -63,7 +69,7 @@ def here(job, argument):
         job(argument, sent.append)
     finally:
         torch.set_num_threads(threads)  # another number gives other last bits
-    return sent[-1]
+    return sent[-1] if not isinstance(sent[-1], dict) else dict(chain.from_iterable(part.items() for part in sent))
 
 
 def stored(plan, out):

@@ -13,13 +13,14 @@ from gapstone.compare.feature_scale import FeatureScale
 from gapstone.compare.head_copies import HeadCopies
 from gapstone.compare.linear_sgd import LinearDescent
 from gapstone.compare.predictor import STILL
+from gapstone.compare.sample_space import SampleSpace
 from gapstone.compare.trained_inputs import TrainedInputs
 from gapstone.compare.tune_head import tune_head
 from gapstone.compare.tuning import TuningGrid, tuned
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.tracing.placement import Placement
-from gapstone.training.loop import TrainingError, TrainSettings, count_steps, warm_cosine
+from gapstone.training.loop import TrainingError, TrainSettings, count_steps, shuffled, warm_cosine
 from gapstone.training.training_data import TrainOptions
 
 IMAGES, CHANNELS, CELLS, CLASSES = 96, 5, (3, 2), 3
@@ -65,7 +66,7 @@ def trained(predictor, train=TRAIN, validation=VALIDATION, grid=None, **settings
 
 def one_by_one(predictor, images, rate, decay):
     """One candidate by torch's optimizer: the logits of all images."""
-    read = torch.cat([inputs for inputs, _ in images.batches(images.parts(np.arange(IMAGES)))])
+    read = next(images.batches([np.arange(IMAGES)]))[0].clone()
     scale = FeatureScale.of([read[TRAIN].flatten(0, -2)])
     x = (read - scale.mean) * scale.factor
     layer = nn.Linear(x.shape[-1], CLASSES)
@@ -123,6 +124,54 @@ def test_copies_of_a_linear_head_take_the_same_steps(folder, spec):
             run.take(number)(predictor.head)
             logits.append(predictor.logits(TEST))
         torch.testing.assert_close(*logits, atol=1e-4, rtol=1e-4)
+
+
+def test_a_wide_layer_takes_the_same_steps_in_the_space_of_its_images(folder):
+    predictor, few, others = cached(folder, "fc"), np.array([40, 3, 7, 31, 16, 22, 5, 44, 9]), np.array([70, 60, 50])
+    settings = replace(SETTINGS, batch_size=4)
+    plain, given = (TrainedInputs(predictor, np.union1d(few, others), whole=False) for _ in range(2))
+    space = SampleSpace(given, few, given.scale(few))
+    runs = [LinearDescent(CLASSES, scale, POINTS, settings, len(few)) for scale in (plain.scale(few), space)]
+    for epoch in range(3):
+        order = list(shuffled(few, 4, np.random.default_rng(epoch)))
+        losses = [run.train_epoch(read.batches(order)) for run, read in zip(runs, (plain, space), strict=True)]
+        torch.testing.assert_close(*losses, atol=1e-6, rtol=1e-5)
+    tested = [run.logits(next(read.batches([others]))[0]) for run, read in zip(runs, (plain, space), strict=True)]
+    torch.testing.assert_close(*tested, atol=1e-5, rtol=1e-5)
+    assert tested[0].abs().max() > 0.1
+    for number in range(len(POINTS)):
+        logits = []
+        for run in runs:
+            run.take(number)(predictor.head)
+            logits.append(predictor.logits(TEST))
+        torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-5)
+
+
+def test_the_space_of_the_images_is_taken_where_it_saves_work(folder):
+    def smaller(spec, images, products=10**6):
+        return SampleSpace.is_smaller(TrainedInputs(cached(folder, spec), np.arange(images), whole=False), products)
+
+    assert smaller("fc", 15)  # of 30 numbers each
+    assert not smaller("fc", 16)
+    assert not smaller("fc", 15, products=14)
+    assert not smaller("nin", 1)  # its cells are more than its numbers
+    assert not smaller("gap", 1)  # few numbers
+
+
+def test_a_wide_head_is_tuned_as_without_that_space(folder, monkeypatch):
+    products = []
+    few = TRAIN[:12], VALIDATION[:3]
+    both = []
+    for smaller in (SampleSpace.is_smaller, lambda images, count: products.append(count)):
+        monkeypatch.setattr(SampleSpace, "is_smaller", smaller)
+        predictor = cached(folder, "fc")
+        both.append((*trained(predictor, *few), predictor.logits(TEST)))
+    (mine, choice, logits), (theirs, other, expected) = both
+    assert products == [10 * CLASSES * SETTINGS.epochs]
+    assert mine.validation_loss == pytest.approx(theirs.validation_loss, rel=1e-4)
+    assert (choice.learning_rate, choice.epoch) == (other.learning_rate, other.epoch)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
+    assert not torch.equal(logits, expected)  # the sums are in another order: both ways were taken
 
 
 @pytest.mark.parametrize("spec", [*HEADS, *OTHERS])

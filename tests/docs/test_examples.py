@@ -36,6 +36,9 @@ SETUP = {
     "Features.read": f"{BUILD}; {TOKENS}; images = torch.rand(2, 3, 224, 224)",
     "prefix_tokens": f"{BUILD}; from gapstone.nets.prefix_tokens import prefix_tokens; "
     "vit, images = build('timm:test_vit').net, torch.rand(2, 3, 160, 160)",
+    "FoldedNorms": f"{BUILD}; from copy import deepcopy; from gapstone.tracing.folded_norms import fold_norms; "
+    "features = build('nin').eval(); exact = deepcopy(features).double(); "
+    "images, other_images = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 40, 40)",
     "GoogLeNet": f"{BUILD}; {BIG}; y = labels[:2]; head = gs.Head('gap', 1024, 10); "
     "from torch.nn.functional import cross_entropy",
     "InceptionResNetV1": BUILD,
@@ -105,6 +108,7 @@ EXCLUDED = {
     "OnDisk": FRAGMENT,
     "Readers": SERVER,
     "Ridge": FRAGMENT,
+    "SampleSpace": FRAGMENT,
     "WorkerProcess": SERVER,
     "_interval": FRAGMENT,
     "_said": FRAGMENT,

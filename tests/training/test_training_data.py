@@ -103,7 +103,7 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GAPSTONE_CACHE", str(tmp_path / "cache"))
 
 
-def plan_for(data, weights=None, mode="train", k=None, seeds=(0,), **given):
+def plan_for(data, weights=None, mode="auto", k=None, seeds=(0,), **given):
     silent = lambda *_: None  # noqa: E731
     return plan_training(TrainOptions(str(data), **given), seeds, k, silent, lambda _: silent, weights, mode)
 

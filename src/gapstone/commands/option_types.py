@@ -68,6 +68,14 @@ Pretrained = Annotated[
         help="Weights that timm publishes, downloaded if need be; those on this machine are used anyway.",
     ),
 ]
+Freeze = Annotated[
+    bool,
+    typer.Option(
+        "--freeze",
+        help="The backbone, with trained weights, is not trained: it looks at every image once, and every head is "
+        "trained on what it saw. The default for photos, and wherever there are trained weights.",
+    ),
+]
 Finetune = Annotated[bool, typer.Option("--finetune", help="Train a pretrained backbone further.")]
 FromScratch = Annotated[bool, typer.Option("--from-scratch", help="Train the backbone from random weights.")]
 Size = Annotated[

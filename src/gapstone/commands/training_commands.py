@@ -17,6 +17,7 @@ from gapstone.commands.option_types import (
     DuplicateThreshold,
     Epochs,
     Finetune,
+    Freeze,
     FromScratch,
     LearningRate,
     Limit,
@@ -61,14 +62,7 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    freeze: Annotated[
-        bool,
-        typer.Option(
-            "--freeze",
-            help="The backbone, with trained weights, is not trained: it looks at every image once, and every head is "
-            "trained on what it saw. The default for photos, and wherever there are trained weights.",
-        ),
-    ] = False,
+    freeze: Freeze = False,
     finetune: Finetune = False,
     from_scratch: FromScratch = False,
     weights: StartWeights = None,
@@ -174,7 +168,10 @@ def train(
     head: Annotated[str, typer.Option(help="One head, such as gap or fc:512:dropout=0.5.")] = "gap",
     backbone: Backbone = None,
     pretrained: Pretrained = False,
+    freeze: Freeze = False,
+    finetune: Finetune = False,
     from_scratch: FromScratch = False,
+    weights: StartWeights = None,
     out: Annotated[Path, typer.Option(parser=to_path, metavar="PATH", help="The model's file.")] = Path(
         "model.safetensors"
     ),
@@ -192,9 +189,12 @@ def train(
     duplicates: DuplicatesOption = "group",
     duplicate_threshold: DuplicateThreshold = None,
 ) -> None:
-    """Train one classifier and save it as one safe file: weights, labels, preprocessing, backbone and head."""
+    """Train one classifier and save it as one safe file: weights, labels, preprocessing, backbone and head.
+
+    With photos, and wherever there are trained weights, the head alone is trained, as in `gapstone compare`.
+    """
     with loading():
-        from gapstone.training.train_model import train_model
+        from gapstone.compare.train_model import train_model
         from gapstone.training.training_data import TrainOptions
 
-    train_model(from_options(TrainOptions, context), head, seed, out)
+    train_model(from_options(TrainOptions, context), head, seed, out, None, weights, freeze, finetune)

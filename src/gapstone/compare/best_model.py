@@ -1,7 +1,7 @@
 """OUT/model.safetensors: of a comparison on a frozen backbone, the best head as a model that predicts and explains.
 
-Its training is repeated, which takes a second on the cached features and gives the same weights: storing the weights
-of every trial would take more space than the features.
+Trials store heads that are small. The training of a larger one is repeated, which gives the same weights: to store
+those of every trial would take more space than the features.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load
 
 from gapstone.compare.feature_cache import FeatureCache
 from gapstone.compare.finished_trials import FinishedTrial
 from gapstone.compare.report.number_text import percent
-from gapstone.compare.trials import Trial, train_on_cache
+from gapstone.compare.trials import Trial, read_head, train_on_cache
 from gapstone.data.decoded_store import Store
 from gapstone.statistics.metrics import of_confusion
-from gapstone.storage.sealed_json import DamagedError, read_sealed, read_vouched
+from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed, read_vouched
 from gapstone.training.loop import make_repeatable
 from gapstone.workers.job_processes import run_one
 
@@ -64,17 +65,29 @@ def is_written(best: FinishedTrial, out: Path) -> bool:
     return True
 
 
-def write_model(trial: Trial, store: Path, cache: FeatureCache, path: Path) -> None:
-    """Train the trial's head again and save it on its backbone. Raises JobError if that fails."""
-    run_one(partial(_train_and_save, store, cache, path), trial)
+def stored_head(best: FinishedTrial, out: Path, log: Callable[[str], None]) -> bytes | None:
+    """The safetensors of its head; None if it has to be trained again, because they are not there or damaged."""
+    try:
+        return read_head(out / "trials" / best.trial.id, best.facts)
+    except DamagedError as error:
+        log(damage_note([error]))
+        return None
 
 
-def _train_and_save(store: Path, cache: FeatureCache, path: Path, trial: Trial, send: Callable[[object], None]) -> None:
-    torch.set_num_threads(trial.threads)
-    make_repeatable()
-    predictor, *_ = train_on_cache(trial, cache, Store.open(store).labels)
+def write_model(trial: Trial, store: Path, head: bytes | FeatureCache, path: Path) -> None:
+    """Save the trial's head on its backbone, from its safetensors or trained again. Raises JobError if that fails."""
+    run_one(partial(_save, store, head, path), trial)
+
+
+def _save(store: Path, head: bytes | FeatureCache, path: Path, trial: Trial, send: Callable[[object], None]) -> None:
+    if isinstance(head, bytes):
+        state = load(head)
+    else:
+        torch.set_num_threads(trial.threads)
+        make_repeatable()
+        state = train_on_cache(trial, head, Store.open(store).labels)[0].head.state_dict()
     model = trial.build()
-    model.head.load_state_dict(predictor.head.state_dict())
+    model.head.load_state_dict(state)
     model.eval().cpu().save(path)
     send(path)
 

@@ -1,15 +1,14 @@
 """Heads that are the same function on these feature maps: comparing them would rank noise."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import reduce
 from operator import or_
 
 import torch
 from torch import Tensor
 
-from gapstone.compare.trials import Trial
 from gapstone.heads import BackboneOutput, Head, Reads, parse
+from gapstone.models.classifier import Classifier
 
 
 def equal_heads(
@@ -50,16 +49,25 @@ def equal_heads(
 
 
 @torch.inference_mode()
-def find_equal_heads(heads: tuple[str, ...], trial: Trial, send: Callable[[object], None]) -> None:
-    """The job that sends (groups of heads that are one function on the trial's backbone, cells of its maps)."""
+def find_equal_heads(heads: Sequence[str], model: Classifier) -> tuple[list[tuple[str, ...]], tuple[int, int]]:
+    """Groups of heads that are one function on the model's backbone, and the cells of its maps.
+
+    The backbone has what the heads read.
+    """
     # noise: of blank images, such as borders of scans, the maps may be constant, and mean and maximum the same there
-    size = trial.preprocessing.channels, *trial.preprocessing.size
+    size = model.preprocessing.channels, *model.preprocessing.size
     noise = torch.randn(4, *size, generator=torch.Generator().manual_seed(0))
-    reads = reduce(or_, [parse(head).reads for head in heads], Reads())
-    features = replace(trial, head="own" if reads.own else "gap").build().eval().features
-    output = features.read(noise.to(trial.device), reads).float()
+    features = model.features
+    device = next(features.parameters()).device
+    output = features.read(noise.to(device), reads_of(heads)).float()
     output = BackboneOutput(output) if isinstance(output, torch.Tensor) else output
-    send((equal_heads(heads, output, features.channels), tuple(output.maps.shape[2:])))
+    height, width = output.maps.shape[2:]
+    return equal_heads(heads, output, features.channels), (height, width)
+
+
+def reads_of(heads: Sequence[str]) -> Reads:
+    """All that the heads read of the backbone together."""
+    return reduce(or_, [parse(head).reads for head in heads], Reads())
 
 
 def without_equals(heads: Sequence[str], groups: Sequence[Sequence[str]], baseline: str) -> tuple[str, ...]:

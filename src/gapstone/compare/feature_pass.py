@@ -4,10 +4,10 @@ The moved and resized test images of the measurements are the same for every hea
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from math import isfinite
-from operator import or_
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gapstone.compare import trial_measures
+from gapstone.compare.equal_heads import reads_of
 from gapstone.compare.feature_cache import (
     CLASS_TOKEN,
     OWN,
@@ -29,6 +30,7 @@ from gapstone.compare.feature_cache import (
     taken_apart,
     vectors_of,
 )
+from gapstone.compare.frozen_backbone import PROBED, backbone, fold, how_many_at_once, normalised, read_in_pieces
 from gapstone.compare.parts_pass import store_parts
 from gapstone.compare.predictor import STILL, Change, ModelPredictor
 from gapstone.compare.trials import Trial, digest_of
@@ -36,18 +38,18 @@ from gapstone.data.decoded_store import Store
 from gapstone.heads import BackboneOutput, Head, Reads, parse
 from gapstone.heads.reads import MAPS
 from gapstone.models.classifier import Classifier
-from gapstone.nets import Features, images_at_once, map_size
+from gapstone.nets import Features, map_size
 from gapstone.pooling import pools_in
 from gapstone.pools.digest import own_pools
 from gapstone.storage.resumable_rows import RowsError, compute_rows
 from gapstone.tracing.arithmetic import ArithmeticCounter, macs
 from gapstone.tracing.locate_head import locate_features
 from gapstone.tracing.placement import Placement
-from gapstone.training.loop import Precision, PrecisionChoice, Rows, make_repeatable, read_features, time_precisions
+from gapstone.training.loop import Pace, Precision, PrecisionChoice, Rows, make_repeatable, time_precisions
 from gapstone.workers.job_processes import JobError, run_jobs
 
 NAME = "Frozen backbone, one pass"
-TIMED = 32
+TIMED = 20
 """Images whose pass is timed before it starts."""
 
 
@@ -90,8 +92,7 @@ class FeaturePass:
 
     @property
     def reads(self) -> Reads:
-        """All that the heads read of the backbone together."""
-        return reduce(or_, [parse(head).reads for head in self.heads], Reads())
+        return reads_of(self.heads)
 
     @property
     def changes(self) -> list[Change]:
@@ -154,8 +155,13 @@ def run_feature_pass(
 def compute_features(image_folder: Path, folder: Path, plan: FeaturePass, send: Callable[[object], None]) -> None:
     """The job of the pass: sends messages and (done, total) while it runs, and the `FeatureCache` at the end."""
     make_repeatable()  # with torch's own number of threads: all cores, or OMP_NUM_THREADS
-    store = Store.open(image_folder)
-    model = backbone(plan.trial, plan.reads)
+    send(features_of(backbone(plan.trial, plan.reads), Store.open(image_folder), folder, plan, send))
+
+
+def features_of(
+    model: Classifier, store: Store, folder: Path, plan: FeaturePass, send: Callable[[object], None]
+) -> FeatureCache:
+    """The pass of a model's backbone, which has what the heads of `plan` read; it sends its progress."""
     predictor = ModelPredictor(model, store)
     size = plan.trial.preprocessing.size
     sizes = [other for other, _ in trial_measures.resized(size)]
@@ -172,60 +178,37 @@ def compute_features(image_folder: Path, folder: Path, plan: FeaturePass, send: 
     shown = writer.maps(plan.shown, STILL, plan.shown_layers, alone=True) if plan.shown_apart else maps[STILL]
     parts = {vector: found for vector in plan.taken_apart if (found := writer.parts(vector)) is not None}
     _, location = locate_features(model.features, _image(plan.trial))
-    send(
-        FeatureCache(
-            maps=maps,
-            shown=shown,
-            pooled=pooled,
-            parts=parts,
-            vectors=writer.vectors,
-            channels=model.features.channels,
-            own=_own_pooler(model.features, _image(plan.trial)),
-            cells=map_size(model.features, plan.trial.preprocessing.channels, size),
-            fixed=model.features.fixed is not None,
-            placement=Placement.of(location),
-            sizes=accepted,
-            parameters=_count(model.features, pooler=False),
-            macs=macs(model.features, _image(plan.trial)),
-        )
+    return FeatureCache(
+        maps=maps,
+        shown=shown,
+        pooled=pooled,
+        parts=parts,
+        vectors=writer.vectors,
+        channels=model.features.channels,
+        own=_own_pooler(model.features, _image(plan.trial)),
+        cells=map_size(model.features, plan.trial.preprocessing.channels, size),
+        fixed=model.features.fixed is not None,
+        placement=Placement.of(location),
+        sizes=accepted,
+        parameters=_count(model.features, pooler=False),
+        macs=macs(model.features, _image(plan.trial)),
     )
 
 
-def time_feature_pass(store: Path, precision: PrecisionChoice, trial: Trial, send: Callable[[object], None]) -> None:
-    """The job that measures the seconds per image of the pass, and its fastest precision; as plan.json has them."""
-    pictures, model = Store.open(store), backbone(trial)
+def time_feature_pass(model: Classifier, pictures: Store, precision: PrecisionChoice, trial: Trial) -> Pace:
+    """The seconds per image of the pass, as a step, and its fastest precision."""
     rows = trial.train[: min(TIMED, trial.settings.batch_size)]
-    at_once = _at_once(model, trial, trial.preprocessing.size)
+    at_once = how_many_at_once(model, trial, trial.preprocessing.size)
+    folded = fold(model, normalised(model, pictures, rows[:PROBED]), MAPS, "float32")
 
     @torch.inference_mode()
     def predict(precision: Precision, _: int) -> None:
-        pixels = torch.from_numpy(pictures.images[rows])
-        images = model.preprocessing.normalise(model.preprocessing.centre(pixels).to(trial.device))
-        read_in_pieces(model, images, precision, at_once).maps.cpu()  # so that no work is pending on a GPU
+        images = normalised(model, pictures, rows)
+        with folded if folded and precision == "float32" else nullcontext():
+            read_in_pieces(model, images, precision, at_once).maps.cpu()  # so that no work is pending on a GPU
 
     pace = time_precisions(precision, macs(model.features, _image(trial)), predict, 4)
-    send({"precision": pace.precision, "image_seconds": pace.step / len(rows)})
-
-
-def backbone(trial: Trial, reads: Reads = MAPS) -> Classifier:
-    """The trial's frozen backbone, in eval mode, under a head that is not used."""
-    model = replace(trial, head="own" if reads.own else "gap").build().eval().requires_grad_(False)
-    return model.to(memory_format=torch.channels_last)
-
-
-def read_in_pieces(
-    model: Classifier, images: Tensor, precision: Precision, at_once: int, reads: Reads = MAPS
-) -> BackboneOutput:
-    """What heads read of a batch, of `at_once` images at a time."""
-    pieces = [read_features(model, piece, precision, reads) for piece in torch.split(images, at_once)]
-    return BackboneOutput.cat(pieces)
-
-
-def _at_once(model: Classifier, trial: Trial, size: tuple[int, int]) -> int:
-    batch_size = trial.settings.batch_size
-    if not trial.device.startswith("cpu"):
-        return batch_size
-    return images_at_once(model.features, trial.preprocessing.channels, size, batch_size)
+    return replace(pace, step=pace.step / len(rows))
 
 
 def _count(features: Features, pooler: bool) -> int:
@@ -258,6 +241,8 @@ class _FeatureWriter:
         assert plan.trial.start is not None
         assert plan.trial.start.map_dtype is not None
         self.dtype = getattr(torch, plan.trial.start.map_dtype)
+        precision = plan.trial.settings.precision
+        self.folded = fold(model, normalised(model, store, plan.all[:PROBED]), plan.reads, precision)
         self.images_done = 0
         self._counts: dict[tuple[int, int], int] = {}
 
@@ -265,7 +250,7 @@ class _FeatureWriter:
         """How many images the backbone runs on at once."""
         size = change.size or self.plan.trial.preprocessing.size
         if size not in self._counts:
-            self._counts[size] = _at_once(self.model, self.plan.trial, size)
+            self._counts[size] = how_many_at_once(self.model, self.plan.trial, size)
         return self._counts[size]
 
     def maps(self, rows: Rows, change: Change, layers: int, alone: bool = False) -> RowCache:
@@ -347,15 +332,15 @@ class _FeatureWriter:
         return next(self.model.parameters()).device
 
     def _images(self, rows: Rows, change: Change) -> Tensor:
-        preprocessing = self.model.preprocessing
-        pixels = torch.from_numpy(self.store.images[rows])
-        images = preprocessing.normalise(preprocessing.centre(pixels).to(self.model_device))
+        images = normalised(self.model, self.store, rows)
         return images if change == STILL else change(images).contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def _output(self, rows: Rows, change: Change, first: int, last: int, reads: Reads) -> BackboneOutput:
         images = self._images(rows[first:last], change)
-        output = read_in_pieces(self.model, images, self.plan.trial.settings.precision, self.at_once(change), reads)
+        precision = self.plan.trial.settings.precision
+        with self.folded or nullcontext():
+            output = read_in_pieces(self.model, images, precision, self.at_once(change), reads)
         largest = max(float(x.abs().max()) for x in output.values if x is not None)
         if not isfinite(largest):
             raise RowsError(self._not_finite())
@@ -391,6 +376,8 @@ class _FeatureWriter:
         trial, done_before, total = self.plan.trial, self.images_done, self.plan.images
         about = {**trial.backbone_facts(), "rows": digest_of(rows), "change": str(change), "pools": (), **facts}
         about["at once"] = self.at_once(change)  # the last bits of a convolution may depend on it
+        if self.folded:  # other last bits, too
+            about["norms folded"] = len(self.folded.folds)
         if users_pools := own_pools(name for layer in self.pools.values() for name in pools_in(layer)):
             about["own pools"] = users_pools
         step = change.batch_size(trial.settings.batch_size, trial.preprocessing.size)

@@ -5,15 +5,28 @@ times as much as one. No autograd, which takes four times as long.
 """
 
 from collections.abc import Callable, Iterable
-from typing import final
+from typing import Protocol, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gapstone.compare.feature_scale import FeatureScale, layers_of
+from gapstone.compare.feature_scale import layers_of
+from gapstone.compare.sample_space import SpannedInputs
 from gapstone.heads import Head
 from gapstone.training.loop import TrainSettings, count_steps, warm_cosine
+
+Inputs = Tensor | SpannedInputs
+
+
+class InputScale(Protocol):
+    """x' = (x − mean) · factor"""
+
+    @property
+    def mean(self) -> Tensor: ...  # (D,)
+    @property
+    def factor(self) -> float: ...
+    def folded(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]: ...  # the layer on x
 
 
 @final
@@ -26,7 +39,7 @@ class LinearDescent:
         >>> run.take(1)(head)                                    # the head gets the second candidate's layer
 
     `batches` are of (inputs, labels): of a linear layer inputs (N, D); of a layer of class maps, which are rectified
-    and averaged over their cells (`nin`), inputs (N, cells, D).
+    and averaged over their cells (`nin`), inputs (N, cells, D); with a `SampleSpace` as its scale, what that yields.
 
     All begin at 0, and class maps at 1: the loss of a linear layer has one minimum.
     """
@@ -34,7 +47,7 @@ class LinearDescent:
     def __init__(
         self,
         classes: int,
-        scale: FeatureScale,
+        scale: InputScale,
         points: list[tuple[float, float]],
         settings: TrainSettings,
         images: int,
@@ -51,16 +64,16 @@ class LinearDescent:
         self.step = 0
 
     @torch.inference_mode()
-    def train_epoch(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    def train_epoch(self, batches: Iterable[tuple[Inputs, Tensor]]) -> Tensor:
         total, count = torch.zeros(len(self.rates) // self.classes, device=self.rates.device), 0
         for inputs, labels in batches:
             total += self._step(inputs, labels)
             count += len(labels)
         return total / count
 
-    def _step(self, inputs: Tensor, labels: Tensor) -> Tensor:
+    def _step(self, inputs: Inputs, labels: Tensor) -> Tensor:
         """One step; returns the sum of the losses of each candidate."""
-        x = inputs.flatten(0, -2)
+        x, directions = inputs if isinstance(inputs, SpannedInputs) else (inputs.flatten(0, -2),) * 2
         maps, logits = self._forward(x, len(labels))
         truth = F.one_hot(labels, self.classes).t().to(x.dtype)
         log_p = logits.view(-1, *truth.shape).log_softmax(1)
@@ -69,7 +82,7 @@ class LinearDescent:
         if maps is not None:
             slope = ((maps > 0) * (slope / maps.shape[2])[:, :, None]).view(len(self.weight), -1)
         of_bias, factor = slope.sum(1), self.scale.factor
-        gradient = torch.outer(of_bias, self.scale.mean).addmm_(slope, x, beta=-factor, alpha=factor)
+        gradient = torch.outer(of_bias, self.scale.mean).addmm_(slope, directions, beta=-factor, alpha=factor)
         gradient.addcmul_(self.decays, self.weight)
         rates = self.rates * self.factor(self.step)
         _nesterov(self.weight, gradient, self.momentum, rates)
@@ -92,18 +105,20 @@ class LinearDescent:
         return maps, maps.clamp_min(0).mean(2)
 
     @torch.inference_mode()
-    def logits(self, inputs: Tensor) -> Tensor:
+    def logits(self, inputs: Inputs) -> Tensor:
         """(candidates, N, K)"""
-        _, logits = self._forward(inputs.flatten(0, -2), len(inputs))
-        return logits.view(-1, self.classes, len(inputs)).transpose(1, 2)
+        x = inputs.products if isinstance(inputs, SpannedInputs) else inputs
+        _, logits = self._forward(x.flatten(0, -2), len(x))
+        return logits.view(-1, self.classes, len(x)).transpose(1, 2)
 
     def take(self, point: int) -> Callable[[Head], None]:
         """A function that gives a head the weights that a candidate has now, for inputs that are not scaled."""
         rows = slice(point * self.classes, (point + 1) * self.classes)
-        weight, bias = self.scale.folded(self.weight[rows], self.bias[rows])
+        own_weight, own_bias = self.weight[rows].clone(), self.bias[rows].clone()
 
         @torch.no_grad()
         def give(head: Head) -> None:
+            weight, bias = self.scale.folded(own_weight, own_bias)
             layer = next(layer for layer in layers_of(head) if isinstance(layer, nn.Linear | nn.Conv2d))
             assert layer.bias is not None
             layer.weight.copy_(weight.view_as(layer.weight))

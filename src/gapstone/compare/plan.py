@@ -10,28 +10,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from gapstone.compare.boxed_images import BoxedImages, among, boxed_images
-from gapstone.compare.equal_heads import describe, find_equal_heads, without_equals
+from gapstone.compare.equal_heads import describe, without_equals
 from gapstone.compare.feature_pass import FeaturePass, plan_feature_pass
-from gapstone.compare.frozen_pace import heads_seconds, pass_seconds, time_frozen
+from gapstone.compare.first_look import look_first
+from gapstone.compare.frozen_pace import heads_seconds, pass_seconds
 from gapstone.compare.learning_curve import check_frozen, curve_trials, parse_curve
 from gapstone.compare.map_localisation import SECONDS_PER_PIXEL
-from gapstone.compare.trial_measures import PeakMemory, shift_pixels
+from gapstone.compare.trial_measures import shift_pixels
 from gapstone.compare.trials import Start, Trial, measured_before
-from gapstone.compare.tuning import tuned, tuned_network
+from gapstone.compare.tuning import TuningGrid, tuned, tuned_network
 from gapstone.console.formatting import display
-from gapstone.data.decoded_store import Store
 from gapstone.heads import parse
 from gapstone.runtime.environment import cores, free_mb
 from gapstone.statistics.metrics import METRICS, choose_metric
 from gapstone.storage.paths import check_input
 from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed
 from gapstone.training.choose_backbone import BackboneMode, mode_of
-from gapstone.training.loop import Pace, PrecisionChoice, Rows, measure_pace
+from gapstone.training.loop import Pace, Rows
 from gapstone.training.training_data import Log, StartProgress, TrainingData, TrainOptions, at_least, plan_training
-from gapstone.workers.job_processes import JobError, run_one
 
 HEADS = ("gap", "gmp", "nin", "fc", "fc:grid=4")
 MOST_SHOWN = 8
@@ -97,7 +95,7 @@ class CompareRequest:
     @property
     def mode(self) -> BackboneMode:
         """Whether the backbone is trained. Raises ValueError for options that contradict each other."""
-        return mode_of("auto", self.freeze, self.finetune, self.choices.from_scratch)
+        return mode_of(self.freeze, self.finetune, self.choices.from_scratch)
 
 
 @dataclass(frozen=True)
@@ -219,27 +217,8 @@ def plan_comparison(
             raise ValueError("--tune chooses on validation images, and DATA leaves none: add images, or leave it out.")
     if caution := _caution(request, prepared):
         log(caution)
-    make_trial = partial(
-        Trial,
-        backbone=prepared.backbone,
-        pretrained=prepared.pretrained,
-        labels=prepared.labels,
-        preprocessing=prepared.preprocessing,
-        device=prepared.device,
-        data=prepared.hash,
-        shown=_shown(prepared),
-        start=_start(request, prepared),
-        quick=request.quick,
-        tuning=grid,
-    )
-    request, left_out = _without_equal_heads(request, prepared, make_trial, log)
-    key = _measured_for(request, prepared)
-    earlier_measurements = chain([earlier.get("measured", {})], measured_before(out / "trials"))
-    measured = next((values for values in earlier_measurements if values.get("for") == key), None)
-    if measured is None:
-        progress = start_progress("Measuring how long a step takes")  # long for large networks
-        measured = _measure(request, prepared, make_trial, log)
-        progress(1, 1)
+    make_trial = trial_maker(request, prepared, grid)
+    measured, request, left_out = _look(request, prepared, make_trial, out, earlier, log, start_progress)
     threads, workers = measured["threads"], _workers(request, prepared, measured)
     precision = measured["precision"]
     prepared = replace(prepared, settings=replace(prepared.settings, precision=precision))
@@ -263,22 +242,40 @@ def plan_comparison(
     return ComparisonPlan(request, prepared, trials, workers, measured, objects, caution, curve, left_out)
 
 
-def _without_equal_heads(
-    request: CompareRequest, prepared: TrainingData, make_trial: Callable[..., Trial], log: Log
-) -> tuple[CompareRequest, tuple[str, ...]]:
-    """The request with one head of each group that is one function on the backbone's maps."""
+def _look(
+    request: CompareRequest,
+    prepared: TrainingData,
+    make_trial: Callable[..., Trial],
+    out: Path,
+    earlier: dict[str, Any],
+    log: Log,
+    start_progress: StartProgress,
+) -> tuple[dict[str, Any], CompareRequest, tuple[str, ...]]:
+    """What plan.json holds as `measured`; the request with one head of each group of equals; sentences about others."""
     assert request.baseline is not None
-    parts = prepared.splits[0]
+    parts, settings = prepared.splits[0], prepared.settings
+    # many small trials run fastest with one process per core, of one thread each
+    trials = len(request.heads) * len(prepared.splits)
+    threads = max(1, cores() // min(request.workers or cores(), trials))
     rows = {"train": parts.train, "validation": parts.validation, "test": parts.test}
-    trial = make_trial(head=request.baseline, settings=prepared.settings, seed=0, fold=None, threads=1, **rows)
-    try:  # in a process of its own, as `_measure`
-        groups, cells = run_one(partial(find_equal_heads, request.heads), trial)
-    except JobError:
-        return request, ()  # what is wrong is told by the measurement that follows, and by the trials
-    left_out = tuple(describe(groups, request.baseline, cells))
+    trial = make_trial(head=request.baseline, settings=settings, seed=0, fold=None, threads=threads, **rows)
+    key = _measured_for(request, prepared)
+    earlier_measurements = chain([earlier.get("measured", {})], measured_before(out / "trials"))
+    measured = next((values for values in earlier_measurements if values.get("for") == key), None)
+    progress = start_progress("Measuring how long a step takes")  # long for large networks
+    precision, frozen = request.choices.precision, prepared.frozen
+    look = look_first(request.heads, prepared.store.folder, trial, precision, frozen, timed=measured is None)
+    progress(1, 1)
+    left_out = tuple(describe(look.groups, request.baseline, look.cells))
     for sentence in left_out:
         log(sentence)
-    return replace(request, heads=without_equals(request.heads, groups, request.baseline)), left_out
+    if look.failed is not None and measured is None:
+        why = display(look.failed)
+        log(f"No estimate of the time, and {settings.precision}: a few steps of {request.baseline} failed ({why}).")
+    if measured is None:
+        unknown = {"precision": settings.precision, "step_seconds": None, "memory_mb": None}
+        measured = {"for": key, "threads": threads, **unknown, **(look.measured or {})}
+    return measured, replace(request, heads=without_equals(request.heads, look.groups, request.baseline)), left_out
 
 
 def _caution(request: CompareRequest, prepared: TrainingData) -> str | None:
@@ -311,41 +308,6 @@ def read_earlier(out: Path, request: CompareRequest, log: Log = lambda _: None) 
     return earlier
 
 
-def _measure(
-    request: CompareRequest, prepared: TrainingData, make_trial: Callable[..., Trial], log: Log
-) -> dict[str, Any]:
-    """Measure threads, precision, seconds per step and memory of one trial, as stored in plan.json."""
-    parts, settings = prepared.splits[0], prepared.settings
-    trials = len(request.heads) * len(prepared.splits)
-    # many small trials run fastest with one process per core, of one thread each
-    threads = max(1, cores() // min(request.workers or cores(), trials))
-    rows = {"train": parts.train, "validation": parts.validation, "test": parts.test}
-    trial = make_trial(head=request.baseline, settings=settings, seed=0, fold=None, threads=threads, **rows)
-    measured = {
-        "for": _measured_for(request, prepared),
-        "threads": threads,
-        "precision": settings.precision,
-        "step_seconds": None,
-        "memory_mb": None,
-    }
-    try:
-        # in a process of its own: a network too large for this machine must not end the comparison
-        job = partial(time_frozen, request.heads) if prepared.frozen else _time_steps
-        return {**measured, **run_one(partial(job, prepared.store.folder, request.choices.precision), trial)}
-    except JobError as error:
-        why = display(str(error))
-        log(f"No estimate of the time, and {settings.precision}: a few steps of {request.baseline} failed ({why}).")
-        return measured
-
-
-def _time_steps(store: Path, precision: PrecisionChoice, trial: Trial, send: Callable[[object], None]) -> None:
-    """The job that measures the pace and the memory of training."""
-    torch.set_num_threads(trial.threads)
-    with PeakMemory("cpu") as peak:
-        pace = measure_pace(trial.build, Store.open(store), trial.train, trial.settings, precision)
-    send({"precision": pace.precision, "step_seconds": pace.step, "memory_mb": peak.mb})
-
-
 def _workers(request: CompareRequest, prepared: TrainingData, measured: dict[str, Any]) -> int:
     """The number of trials that run at a time: --workers, or as many as cores and memory allow; one on a GPU."""
     if request.workers:
@@ -371,6 +333,23 @@ def _measured_for(request: CompareRequest, prepared: TrainingData) -> object:
     if prepared.frozen:
         facts["frozen"] = prepared.weights_digest
     return json.loads(json.dumps(facts))  # in the form that plan.json reads back
+
+
+def trial_maker(request: CompareRequest, prepared: TrainingData, grid: TuningGrid | None) -> Callable[..., Trial]:
+    """A function that makes a trial from the fields in which trials of a comparison differ."""
+    return partial(
+        Trial,
+        backbone=prepared.backbone,
+        pretrained=prepared.pretrained,
+        labels=prepared.labels,
+        preprocessing=prepared.preprocessing,
+        device=prepared.device,
+        data=prepared.hash,
+        shown=_shown(prepared),
+        start=_start(request, prepared),
+        quick=request.quick,
+        tuning=grid,
+    )
 
 
 def _start(request: CompareRequest, prepared: TrainingData) -> Start | None:

@@ -1,9 +1,6 @@
 """compare(): plan, train the missing trials, measure, report. An interrupted comparison can be resumed."""
 
-import errno
-from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +19,9 @@ from gapstone.console.formatting import count_noun, display
 from gapstone.console.progress import Bars, duration
 from gapstone.console.terminal import Terminal
 from gapstone.data import scan_report
-from gapstone.data.decoded_store import Store
 from gapstone.runtime.interrupts import stoppable
 from gapstone.storage.owned_folder import COMPARE, check_folder, own_folder
-from gapstone.storage.paths import format_bytes, sentence
+from gapstone.storage.paths import format_bytes
 from gapstone.storage.sealed_json import DamagedError, read_sealed, write_sealed
 from gapstone.training.loop import TrainingError
 from gapstone.workers.job_processes import JobError, run_jobs, start_server
@@ -61,7 +57,8 @@ def compare(request: CompareRequest, out: Path, console: Console | None = None, 
             stack.enter_context(own_folder(out, COMPARE, log=bars.log))
             (out / "trials").mkdir(exist_ok=True)
 
-        start_server()  # it imports what trials need while the images are scanned and decoded
+        # it imports what trials need while the images are scanned and decoded
+        start_server(["timm"] if _likely_of_timm(request) else [])
         plan = plan_comparison(request, out, bars.log, bars, begin)
         write_sealed(out / "plan.json", plan.to_json(), "plan")
         scan_report.write(plan.prepared.scan, out)
@@ -82,6 +79,14 @@ def compare(request: CompareRequest, out: Path, console: Console | None = None, 
     return results
 
 
+def _likely_of_timm(request: CompareRequest) -> bool:
+    """Whether the backbone is timm's, as far as can be told before the images are looked at: photos' is."""
+    backbone = request.choices.backbone
+    if backbone is None:
+        return request.weights is None and request.choices.data != "digits" and request.mode != "scratch"
+    return backbone.startswith("timm:")
+
+
 def _print_results(results: dict[str, Any], page: Path, console: Console) -> None:
     report_terminal.render(results, console)
     if model := results.get("model"):  # results of earlier versions have none
@@ -95,10 +100,10 @@ def _write_best_model(plan: ComparisonPlan, out: Path, cache: FeatureCache | Non
     best = best_model.best_trial(finished_trials.read_finished(plan, out).values(), plan.metric[0])
     assert best is not None
     if not best_model.is_written(best, out):
-        cache = cache or _run_feature_pass(plan, out, bars)
+        head = best_model.stored_head(best, out, bars.log) or cache or _run_feature_pass(plan, out, bars)
         try:
             with bars.during("Writing the best head's model"):
-                best_model.write_model(best.trial, plan.prepared.store.folder, cache, out / best_model.FILE)
+                best_model.write_model(best.trial, plan.prepared.store.folder, head, out / best_model.FILE)
         except JobError as error:
             bars.log(f"The best head's model could not be written: {display(str(error))}")
             return None
@@ -123,7 +128,7 @@ def _train(
     plan: ComparisonPlan, missing: list[Trial], out: Path, bars: Bars, cache: FeatureCache | None
 ) -> dict[str, str]:
     """Run the missing trials; returns the reason of each failure by trial id."""
-    job = partial(_run_trial, plan.prepared.store.folder, out / "trials", cache, plan.measured)
+    job = partial(trials.run_job, plan.prepared.store.folder, out / "trials", cache, plan.measured)
     failed: dict[str, str] = {}
     progress, ended = bars("Trials"), 0
     status: dict[str, str] = {}
@@ -139,7 +144,7 @@ def _train(
     ):
         for news in running:
             trial: Trial = news.job
-            if isinstance(news.what, _DiskFullError):
+            if isinstance(news.what, trials.DiskFullError):
                 running.close()
                 raise TrainingError(f"{news.what.reason} The same command goes on from here.")
             if news.kind == "news":
@@ -172,28 +177,6 @@ def _speed(plan: ComparisonPlan, failed: dict[str, str], out: Path, bars: Bars) 
 def _named(trial: Trial) -> str:
     of = f" ({count_noun(labelled(trial), 'labelled image')})" if trial.test_only else ""
     return f"{trial.head} {'seed' if trial.fold is None else 'fold'} {trial.seed}{of}"
-
-
-def _run_trial(
-    store: Path,
-    folder: Path,
-    cache: FeatureCache | None,
-    measured: dict[str, Any],
-    trial: Trial,
-    send: Callable[[object], None],
-) -> None:
-    """The job of one trial, in a process of its own."""
-    try:
-        trials.run(trial, Store.open(store), folder, lambda *report: send(report), cache, measured)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no fault of the trial: the comparison stops
-            send(_DiskFullError(sentence(error)))
-        raise
-
-
-@dataclass(frozen=True)
-class _DiskFullError:
-    reason: str
 
 
 def _announce(plan: ComparisonPlan, trials: list[Trial], out: Path) -> str:

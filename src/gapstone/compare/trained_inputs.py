@@ -14,7 +14,7 @@ from gapstone.heads.feature_norm import FeatureNorm, norm_of
 from gapstone.training.loop import Rows
 
 MOST_HELD = 1 << 29
-"""Bytes of pooled maps (`fc:grid=4`) held in memory; more are pooled again in each epoch."""
+"""Bytes of what a linear layer reads that are held in memory; more are read again from the maps in each epoch."""
 
 
 def is_linear(head: Head) -> bool:
@@ -34,10 +34,13 @@ class TrainedInputs:
     class maps reads; "maps" (N, C, h, w), for a head whose pool learns, or class maps of several layers.
     """
 
-    def __init__(self, predictor: CachedPredictor, rows: Rows, whole: bool) -> None:
-        """`rows`: of all images that will be asked for; `whole`: class maps are trained by the head itself."""
+    def __init__(self, predictor: CachedPredictor, rows: Rows, whole: bool, count: int | None = None) -> None:
+        """`rows`: of all images that will be asked for; `whole`: class maps are trained by the head itself.
+
+        `count`: do as with so many images, to time it.
+        """
         head = predictor.head
-        self.predictor, self.rows = predictor, rows
+        self.predictor, self.rows, self.count = predictor, rows, count or len(rows)
         self.all_labels = torch.from_numpy(predictor.labels).to(predictor.device)
         self.norm = norm_of(head.classifier)
         self.normed = self.norm is not None and not whole
@@ -48,10 +51,25 @@ class TrainedInputs:
         elif learns_pool(head):
             self.form = "maps"
         self.held: Tensor | None = None
-        if self.form == "vectors" and not predictor.pooled and len(head.pools) and len(rows):
-            one = head.vectors(predictor.inputs(rows[:1]))
-            if one.numel() * 4 * len(rows) <= MOST_HELD:
-                self.held = torch.cat([self._read(part) for part in self.parts(rows)])
+        if self.form != "maps" and not predictor.pooled and len(rows):
+            self.held = self._all()
+
+    def _all(self) -> Tensor | None:
+        """What is read of all images; None if it is too large."""
+        one = self._read(self.rows[:1])
+        if one.numel() * one.element_size() * self.count > MOST_HELD:
+            return None
+        every = one.new_empty(len(self.rows), *one.shape[1:])
+        size = self.predictor.batch_size
+        for first in range(0, len(every), size):
+            every[first : first + size] = self._read(self.rows[first : first + size])
+        return every
+
+    def release(self) -> Tensor:
+        """What a linear layer reads of all that is held, which is the caller's from now on."""
+        held, self.held = self.held, None
+        assert held is not None
+        return held if self.norm is None else self.norm(held)
 
     def parts(self, rows: Rows) -> Iterator[Rows]:
         size = self.predictor.batch_size
@@ -61,18 +79,24 @@ class TrainedInputs:
         return self.all_labels[torch.from_numpy(rows).to(self.predictor.device)]
 
     def batches(self, parts: Iterable[Rows]) -> Iterator[tuple[Tensor, Tensor]]:
-        """(inputs, labels) of each part."""
-        for part in parts:
-            inputs = self._of(part)
-            yield self.norm(inputs) if self.normed and self.norm is not None else inputs, self.labels(part)
+        """(inputs, labels) of each part; inputs that are held are overwritten by those of the next part."""
+        norm = self.norm if self.normed and self.norm is not None else nn.Identity()
+        return ((norm(inputs), self.labels(part)) for part, inputs in self._before_the_norm(parts))
 
-    def _of(self, rows: Rows) -> Tensor:
-        return self._read(rows) if self.held is None else self.held[torch.from_numpy(np.searchsorted(self.rows, rows))]
+    def _before_the_norm(self, parts: Iterable[Rows]) -> Iterator[tuple[Rows, Tensor]]:
+        held, batch = self.held, None
+        for part in parts:
+            if held is None:
+                yield part, self._read(part)
+                continue
+            if batch is None or len(batch) < len(part):  # once: fresh memory costs three times as much as the copy
+                batch = held.new_empty(len(part), *held.shape[1:])
+            at = torch.from_numpy(np.searchsorted(self.rows, part)).to(held.device)
+            yield part, torch.index_select(held, 0, at, out=batch[: len(part)])
 
     def _vectors(self, rows: Rows) -> Iterator[Tensor]:
         """What the first layer, or the norm before it, reads; a pool that learns is as it begins."""
-        for part in self.parts(rows):
-            inputs = self._of(part)
+        for _, inputs in self._before_the_norm(self.parts(rows)):
             yield (self._first_layer_reads(inputs) if self.form == "maps" else inputs).flatten(0, -2)
 
     def fix_norm(self, rows: Rows) -> None:

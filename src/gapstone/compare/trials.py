@@ -1,5 +1,6 @@
 """One trial: one head trained with one seed, measured, and written to a folder named by the hash of its inputs."""
 
+import errno
 import hashlib
 import importlib.metadata
 import io
@@ -15,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save
 
 from gapstone.compare import trial_measures
 from gapstone.compare.boxed_images import BoxedImages
@@ -35,10 +37,15 @@ from gapstone.nets.hf_folder import PREFIX
 from gapstone.nets.hf_model import transformers_version
 from gapstone.statistics.calibration import calibration
 from gapstone.storage.atomic import remove, sync_folder, write_atomic
+from gapstone.storage.paths import sentence
 from gapstone.storage.sealed_json import DamagedError, digests, read_sealed, read_vouched, write_sealed
 from gapstone.training.loop import History, Rows, TrainSettings, make_repeatable, seeded, train
 
 VERSION = 4  # raised when the same configuration would give other numbers
+TUNING_VERSION = 2  # the same, for heads on a frozen backbone alone
+
+HEAD, MOST_STORED = "head.safetensors", 16 << 20
+"""The file of a head's weights on a frozen backbone, and its most bytes: larger ones are trained again if needed."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,7 @@ class Trial:
             if reads.own:
                 facts["pooler"] = self.start.pooler
         if self.tuning is not None:
-            facts["tuning"] = asdict(self.tuning)
+            facts["tuning"] = asdict(self.tuning) | {"version": TUNING_VERSION}
         if self.test_only:
             facts["test only"] = True
         if users_pools := parse(self.head).own_pools:
@@ -231,7 +238,35 @@ def run(
     facts["history"] = asdict(history)
     facts["tuning"] = None if choice is None else asdict(choice)
     facts["measured"] = measured
-    return _write(trial, facts, arrays, trials)
+    kept = predictor.head if cache is not None and not trial.test_only else None
+    return _write(trial, facts, arrays, trials, kept)
+
+
+@dataclass(frozen=True)
+class DiskFullError:
+    """What the job of a trial sends if the disk is full."""
+
+    reason: str
+
+
+def run_job(
+    store: Path,
+    folder: Path,
+    cache: FeatureCache | None,
+    measured: dict[str, Any],
+    trial: Trial,
+    send: Callable[[object], None],
+) -> None:
+    """The job of one trial, in a process of its own.
+
+    It stands here and not beside its caller: each process would import the report, 0.3 s.
+    """
+    try:
+        run(trial, Store.open(store), folder, lambda *report: send(report), cache, measured)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no fault of the trial: the comparison stops
+            send(DiskFullError(sentence(error)))
+        raise
 
 
 def cached_predictor(trial: Trial, cache: FeatureCache, labels: NDArray[np.int64]) -> CachedPredictor:
@@ -319,7 +354,14 @@ def measured_before(trials: Path) -> Iterator[dict[str, Any]]:
                 yield measured
 
 
-def _write(trial: Trial, facts: dict[str, object], arrays: dict[str, Any], trials: Path) -> Path:
+def read_head(folder: Path, facts: dict[str, Any]) -> bytes | None:
+    """The safetensors of the trial's head, trained; None if they are not stored. Raises DamagedError."""
+    return read_vouched(folder, HEAD, facts) if HEAD in facts["files"] else None
+
+
+def _write(
+    trial: Trial, facts: dict[str, object], arrays: dict[str, Any], trials: Path, head: Head | None = None
+) -> Path:
     trials.mkdir(parents=True, exist_ok=True)
     unfinished, done = trials / f".{trial.id}.{os.getpid()}.unfinished", trials / trial.id
     try:
@@ -328,7 +370,12 @@ def _write(trial: Trial, facts: dict[str, object], arrays: dict[str, Any], trial
         packed = io.BytesIO()
         np.savez_compressed(packed, **arrays)
         write_atomic(unfinished / "arrays.npz", packed.getvalue())
-        write_sealed(unfinished / "trial.json", facts | {"files": digests(unfinished, ["arrays.npz"])}, trial.id)
+        names = ["arrays.npz"]
+        if head is not None and sum(tensor.nbytes for tensor in head.state_dict().values()) <= MOST_STORED:
+            weights = {name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()}
+            write_atomic(unfinished / HEAD, save(weights))
+            names.append(HEAD)
+        write_sealed(unfinished / "trial.json", facts | {"files": digests(unfinished, names)}, trial.id)
         remove(done)
         unfinished.rename(done)
         sync_folder(trials)

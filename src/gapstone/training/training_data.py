@@ -31,7 +31,7 @@ from gapstone.models.backbone_weights import BackboneWeights, digest, read_weigh
 from gapstone.nets.hf_folder import PREFIX
 from gapstone.nets.on_meta import on_meta
 from gapstone.storage.paths import check_input
-from gapstone.training.choose_backbone import DEFAULT, SMALL, BackboneChoice, BackboneMode, choose_backbone, mode_of
+from gapstone.training.choose_backbone import DEFAULT, SMALL, BackboneChoice, BackboneMode, choose_backbone
 from gapstone.training.loop import PrecisionChoice, Rows, TrainSettings
 
 Log = Callable[[str], None]
@@ -129,21 +129,6 @@ class TrainingData(TrainingPlan):
         return self.source.classes
 
 
-def prepare_training_data(
-    options: TrainOptions,
-    seeds: Sequence[int],
-    k: int | None,
-    folder: Path,
-    log: Log,
-    start_progress: StartProgress,
-    heads: Sequence[str] = (),
-) -> TrainingData:
-    """Plan the training, then decode the images into `folder`. Arguments and errors as `plan_training`."""
-    mode = mode_of("train", freeze=False, finetune=False, from_scratch=options.from_scratch)
-    planned = plan_training(options, seeds, k, log, start_progress, mode=mode, heads=heads)
-    return planned.decode(folder, log, start_progress)
-
-
 def plan_training(
     options: TrainOptions,
     seeds: Sequence[int],
@@ -151,7 +136,7 @@ def plan_training(
     log: Log,
     start_progress: StartProgress,
     weights: Path | None = None,
-    mode: BackboneMode = "train",
+    mode: BackboneMode = "auto",
     heads: Sequence[str] = (),
 ) -> TrainingPlan:
     """Check the images, split them and choose network and settings; writes nothing.

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -34,9 +34,12 @@ class JobNews:
     what: Any = None
 
 
-def start_server() -> None:
-    """Start the server that jobs are forked from, unless it runs. It imports for seconds, beside this process."""
-    forkserver.set_forkserver_preload(PRELOAD)
+def start_server(modules: Sequence[str] = ()) -> None:
+    """Start the server that jobs are forked from, unless it runs. It imports for seconds, beside this process.
+
+    `modules`: what it imports besides `PRELOAD`, if it is there.
+    """
+    forkserver.set_forkserver_preload([*PRELOAD, *modules])
     with without_working_folder():
         resource_tracker.ensure_running()  # first: where it starts it, Python lets Ctrl-C through again
     # the server must not receive Ctrl-C either

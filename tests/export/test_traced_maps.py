@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import gapstone as gs
 from gapstone.export.export_module import TracedMaps, foreign_features
-from gapstone.export.torch_pools import GridMax, GridMean, HangingMax, HangingMean, whole, without_operators
+from gapstone.export.torch_pools import GridMax, GridMean, HangingMax, HangingMean, WholePool, whole, without_operators
 from gapstone.heads import RECIPES
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.open_model import ImageModel
@@ -143,6 +143,8 @@ OURS: dict[str, tuple[gs.Pool, type[nn.Module]]] = {
     "mean, cells": (gs.Pool("mean", over=gs.Grid((3, 2))), GridMean),
     "mean, one cell": (gs.Pool("mean", over=gs.Grid(1)), GridMean),
     "max, cells": (gs.Pool("max", over=gs.Grid(4)), GridMax),
+    "max, the whole map": (gs.Pool("max"), WholePool),
+    "gem, the whole map": (gs.Pool("gem", p=2.5), WholePool),
 }
 WITHOUT = [
     gs.Pool("gem", over=gs.Window(2)),
@@ -154,7 +156,7 @@ WITHOUT = [
     gs.Pool("mean", over=gs.Window(3, 1, 1, dilation=2)),
     gs.Pool("max", over=gs.Window(3, 2, 2)),  # torch takes padding of half a window at most
     gs.Pool("max", over=gs.Window((5, 3), 1, 2)),
-    gs.Pool("max"),
+    gs.Pool("variance"),
     gs.Pool("mean", over=gs.Pyramid((1, 2))),
 ]
 

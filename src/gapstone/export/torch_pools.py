@@ -21,6 +21,9 @@ Pooled = Callable[[Tensor], tuple[Tensor, Tensor]]
 """(N, C, h, w) → pooled vector (N, C), and each position's part of it (N, C, h, w): x · d pooled / d x."""
 
 
+OF_WHOLE_MAPS = ("mean", "max", "gem", "logsumexp")
+
+
 def whole(name: str, parameters: dict[str, float]) -> Pooled:
     """Return a pool over the whole map, with the formula of `gapstone.pools`.
 
@@ -145,7 +148,7 @@ def _replacement(layer: nn.Module, path: str) -> nn.Module:
 
 def _torch_layer(layer: Pool, path: str) -> nn.Module:
     over = layer.over
-    if isinstance(over, Whole):
+    if isinstance(over, Whole) and layer.name in OF_WHOLE_MAPS:
         return WholePool(layer)
     if isinstance(over, Window) and isinstance(over.padding, int) and layer.name in ("max", "mean"):
         size, stride = pair(over.size), pair(over.size if over.stride is None else over.stride)

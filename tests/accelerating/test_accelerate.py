@@ -196,6 +196,7 @@ def test_copies_stay_fast(make, way, served):
     assert [type(m) for m in again.modules()] == [type(m) for m in fast.modules()]
 
 
+@pytest.mark.slow  # quick: testing/test_check_pool.py
 def test_a_pickle_opens_in_another_process(tmp_path):
     torch.save(gs.accelerate(nn.Sequential(nn.Conv2d(3, 4, 1), nn.MaxPool2d(2))), tmp_path / "model.pt")
     code = f"""
@@ -271,6 +272,7 @@ def graphs_of(model, **options):
     return compiled, seen
 
 
+@pytest.mark.slow  # quick: test_every_route_compiles
 @pytest.mark.parametrize("dynamic", [None, True])
 def test_torch_compile(dynamic):
     model = net()

@@ -79,6 +79,7 @@ def test_one_of_each_stays():
     assert sentence.startswith("On these feature maps (1×1) gmp, fc are the same function as gap: training them")
 
 
+@pytest.mark.slow  # quick: the tests above
 def test_a_comparison_trains_one_of_them(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (40, 16, 16), np.uint8)
     np.savez(tmp_path / "data.npz", images=images, labels=np.arange(40) % 2)

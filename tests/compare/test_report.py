@@ -489,7 +489,7 @@ GAPS = """Math.min(...[...document.querySelectorAll(CELLS)].flatMap(row => {
 """Pixels between what stands side by side, at the least."""
 
 
-@pytest.mark.parametrize(("fold", "repeat"), [(None, "seed 3"), (2, "fold 2")])
+@pytest.mark.parametrize(("fold", "repeat"), [pytest.param(None, "seed 3", marks=pytest.mark.slow), (2, "fold 2")])
 def test_the_page_says_which_model_lies_beside_it(tmp_path: Path, fold: int | None, repeat: str) -> None:
     results = make(tmp_path)
     assert "model.safetensors" not in report_page.write(tmp_path).read_text("utf-8")

@@ -128,6 +128,7 @@ def test_what_is_stored(whole):
     assert len(cache.unused_files(cache.shown.path.parent)) == 0
 
 
+@pytest.mark.slow  # quick: test_freeze.py
 def test_another_head_changes_no_vector_of_the_others(whole, data, tmp_path):
     plan, cache = whole
     alone = planned(data, tmp_path, ("cls",))
@@ -140,6 +141,7 @@ def test_another_head_changes_no_vector_of_the_others(whole, data, tmp_path):
     )
 
 
+@pytest.mark.slow  # quick: test_freeze.py
 def test_a_pass_that_was_stopped_goes_on(whole, tmp_path):
     """After the maps, before the vectors that came with them."""
     plan, cache = whole
@@ -163,6 +165,7 @@ def test_the_weights_of_the_own_pooler_name_its_trials_alone(whole):
     assert digest(features, pooler=True) == own.start.pooler
 
 
+@pytest.mark.slow  # quick: test_a_head_predicts_from_what_is_stored_what_the_whole_model_does
 def test_the_own_pooler_is_not_in_a_model_that_was_trained_without_it(whole, tmp_path):
     plan, _ = whole
     by_head = {trial.head: trial.build() for trial in plan.trials if trial.head in ("own", "gap")}

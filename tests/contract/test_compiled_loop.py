@@ -322,6 +322,7 @@ def test_integers(dtype, name, layout, some):
     assert (nothing == {"max": low, "min": high, "sum": 0}[name]).all()
 
 
+@pytest.mark.slow  # quick: test_limits.py
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size", [1, 7, 63, 1000, 1024, 1025, 5000])
 @pytest.mark.parametrize("name", slow_but(["mean", "max", "gem", "logsumexp", "std"], *DERIVED))
@@ -460,6 +461,7 @@ def test_weights(name, layout):
 GRID = Intervals((Cells(2, 6), Cells(3, 7)))
 
 
+@pytest.mark.slow  # quick: tuned/test_whole.py
 @pytest.mark.parametrize(
     ("place", "learned"),
     [

@@ -51,7 +51,7 @@ def net(name, kind):
     return Net(name, REGIONS[kind], **(given(name, 4, torch.float32) if isinstance(name, str) else {})).eval()
 
 
-@pytest.mark.parametrize("kind", REGIONS)
+@pytest.mark.parametrize("kind", slow_but(REGIONS, "Whole", "Window"))
 @pytest.mark.parametrize("name", slow_but(EVERY, *ONE_OF_EACH), ids=str)
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
 def test_torch_jit_trace(name, kind):

@@ -81,6 +81,7 @@ def test_some_damages(world, tmp_path, name, seed):
     one_damage(world, name, "finished", seed, tmp_path)
 
 
+@pytest.mark.slow  # quick: test_some_damages
 def test_everything_at_once(world, tmp_path):
     """Each of these was an error that named no file, a traceback, or another number in the report."""
     folder = copy(world.finished("compare"), tmp_path / "all")

@@ -76,6 +76,7 @@ def test_real_photos(real_images: Callable[[str], Path]) -> None:
     assert len(found) >= 9
 
 
+@pytest.mark.slow  # quick: test_pictures_that_are_alike_by_nature_are_not_one
 def test_handwritten_ones_are_no_copies(real_images: Callable[[str], Path]) -> None:
     array = open_source(real_images("mnist")).array
     assert array is not None

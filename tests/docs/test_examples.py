@@ -177,7 +177,15 @@ def own_pools_go(pools_stay):
         del POOLS[name]
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(SOURCE)))
+@pytest.mark.parametrize(
+    "folder",
+    # examples of large networks; quick: tests/nets, tests/swapping
+    [
+        pytest.param(folder, marks=pytest.mark.slow) if folder.name in ("nets", "swapping") else folder
+        for folder in FOLDERS
+    ],
+    ids=lambda folder: str(folder.relative_to(SOURCE)),
+)
 def test_the_examples_of_a_folder(folder, names):
     wanted = [text for text in texts(folder) if text.name not in EXCLUDED]
     wrong = [said for text in wanted if (said := run(text, names, SETUP.get(text.name, "")))]

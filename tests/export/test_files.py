@@ -88,6 +88,7 @@ def test_pt2_takes_any_size_and_number(gap):
     compare(read_pt2(gap[3]), gap[0], [(1, 3, 28, 28), (5, 3, 28, 28), (2, 3, 61, 35), (1, 3, 1, 1)])
 
 
+@pytest.mark.slow  # quick: test_pt2_takes_any_size_and_number
 def test_pt2_needs_no_gapstone(gap, tmp_path):
     images = torch.randn(2, 3, 30, 41)
     torch.save(images, tmp_path / "images.pt")
@@ -164,6 +165,7 @@ def test_onnx_reference_evaluator_agrees(gap):
     compare(lambda images: evaluator.run(None, {"images": images}), gap[0], [(2, 3, 9, 14)])
 
 
+@pytest.mark.slow  # quick: test_module.py
 def test_logits_alone(make, tmp_path):
     opened = make(head="gmp")
     program, _ = graph(LogitsAlone(logits_and_maps(opened)), size_range(opened))

@@ -63,7 +63,7 @@ def check_said(said: str) -> None:
     assert "The same command" in lines[0] or "Stopped." in lines[0] or "measured" in lines[0]
 
 
-@pytest.mark.parametrize("command", slow_but([c for c in COMMANDS if c != "serve"], "compare", "train", "check"))
+@pytest.mark.parametrize("command", slow_but([c for c in COMMANDS if c != "serve"], "compare", "train"))
 @pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("moment", slow_but([0.0, 1.0, 3.0, 6.0], 0.0, 3.0))
 def test_ctrl_c(command, moment, times, tmp_path):
@@ -80,7 +80,7 @@ def test_ctrl_c(command, moment, times, tmp_path):
         assert not list(tmp_path.glob("gapstone-*")), "decoded images were left in the folder of temporary files"
 
 
-@pytest.mark.parametrize("command", ["compare", "train"])
+@pytest.mark.parametrize("command", slow_but(["compare", "train"], "compare"))
 def test_a_polite_kill(command, tmp_path):
     process = start(command, tmp_path)
     listens(process)

@@ -105,6 +105,7 @@ def run(count: int, folder: Path, seed: int = 0) -> tuple[Counter[str], int, str
     return answers, growth, "".join(live.said)
 
 
+@pytest.mark.slow  # quick: test_server.py
 @pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_no_traceback_and_no_growth(count: int, tmp_path: Path) -> None:
     answers, growth, said = run(count, tmp_path)

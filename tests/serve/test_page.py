@@ -16,6 +16,7 @@ from gapstone.images.load import load
 from gapstone.localisation.cam_boxes import box
 from gapstone.maps.open_model import open_model
 from gapstone.tracing.placement import Placement
+from tests.marks import slow_but
 from tests.serve.browser import Browser, chromium
 from tests.serve.serving import LABELS, Live, encoded, picture
 
@@ -295,7 +296,7 @@ def test_downloads(page: Browser, photo: Path, model_files: tuple[Path, Path]) -
     )
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", slow_but(range(4), 0))
 def test_the_pages_maps_are_the_librarys(page: Browser, seed: int) -> None:
     """Placing, colours and boxes in JavaScript against gapstone.maps, on maps that lie anywhere in the picture."""
     random = np.random.default_rng(seed)
@@ -348,6 +349,7 @@ def test_no_evidence_is_said(page: Browser, tmp_path: Path, model_files: tuple[P
     assert "Box" not in text(page, ".cell")
 
 
+@pytest.mark.slow  # quick: the other tests of the page
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (320, 640)])
 @pytest.mark.parametrize("dark", [False, True])
 def test_it_fits_a_phone(page: Browser, photo: Path, width: int, height: int, dark: bool) -> None:
@@ -373,6 +375,7 @@ def pair(model_files: tuple[Path, Path]) -> Iterator[Live]:
     server.stop(signal.SIGTERM)
 
 
+@pytest.mark.slow  # quick: test_api.py
 def test_two_models_and_two_classes(browser: Browser, pair: Live, photo: Path, model_files: tuple[Path, Path]) -> None:
     for page in opened(browser, pair):
         upload(page, photo)

@@ -499,8 +499,8 @@ def found(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
 
 def test_equal_heads_are_told_apart_in_five_of_a_hundred() -> None:
     """Over 4,000 runs: crossed 4.2 %; McNemar on one seed 25, bootstrap over images 23, paired t over seeds 6.5."""
-    equal = simulate(0, seeds=5, images=500, repetitions=1500, seed_sd=0.3)
-    assert 0.025 < rate(found, *equal) < 0.055
+    equal = simulate(0, seeds=5, images=500, repetitions=800, seed_sd=0.3)
+    assert 0.02 < rate(found, *equal) < 0.06
     assert rate(bootstrap, *equal) > 0.15
     assert rate(mcnemar, *equal) > 0.15
     assert rate(paired_t, *equal) > 0.06

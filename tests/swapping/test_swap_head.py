@@ -154,6 +154,7 @@ def test_a_view_that_knows_the_size_is_no_longer_in_the_way(x):
     assert pickle.loads(pickle.dumps(model))(x).equal(out)
 
 
+@pytest.mark.slow  # quick: test_families.py
 def test_vgg16_becomes_small_and_takes_any_size():
     with torch.device("meta"):
         before = sum(p.numel() for p in torchvision_model("vgg16").parameters())

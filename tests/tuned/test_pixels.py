@@ -114,6 +114,7 @@ def test_large_windows(k):
         check_max(shape, k, 1, k // 2)
 
 
+@pytest.mark.slow  # quick: contract/test_compiled_loop.py
 @pytest.mark.parametrize(
     ("k", "padding", "dilation"),
     [
@@ -177,6 +178,7 @@ def test_halves(dtype):
         check_mean(torch.randn(shape).to(dtype), *RUN[2])
 
 
+@pytest.mark.slow  # quick: contract/test_compiled_loop.py
 @pytest.mark.parametrize("dtype", [torch.uint8, pytest.param(torch.int8, marks=pytest.mark.slow)], ids=str)
 def test_bytes(dtype):
     low, high = torch.iinfo(dtype).min, torch.iinfo(dtype).max
@@ -192,6 +194,7 @@ def test_bytes(dtype):
 OTHER_AXES = [((2, 20, 40), (3, 1, 1)), pytest.param((2, 20, 5, 7, 9), (3, 2, 1), marks=pytest.mark.slow)]
 
 
+@pytest.mark.slow  # quick: contract/test_compiled_loop.py
 @pytest.mark.parametrize(("shape", "rule"), OTHER_AXES)
 def test_one_and_three_dimensions(shape, rule):
     axes, place = len(shape) - 2, place_of(shape, *rule)

@@ -254,6 +254,7 @@ def test_long_sums_are_as_exact_as_torchs(layout):
 # ---- mean and max in one read, and the masked mean
 
 
+@pytest.mark.slow  # quick: test_masked_mean, test_against_float64
 @pytest.mark.parametrize(
     ("layout", "dtype"),
     [

@@ -24,6 +24,7 @@ from gapstone.statistics.difference import (
 
 POWER = 0.8
 FEW_SEEDS = 30  # with more seeds, more images are the better use of the time
+MANY_SEEDS = (5, 10, 20, 30, 50)  # with fewer the spread is too uncertain
 MOST_IMAGES = 10_000_000
 AIMS = (0.05, 0.02, 0.01, 0.005)
 """True differences that plans are made for."""
@@ -92,7 +93,7 @@ def _reach(error: ErrorDistribution, level: float, equal: bool) -> float:
 def _seeds_and_images(
     estimate: Estimate, target: float, level: float, equal: bool
 ) -> tuple[int, int] | tuple[None, None]:
-    """The fewest seeds on these images, else the fewest images with more seeds."""
+    """The fewest seeds on these images, else the fewest predictions (seeds × images) with more images."""
     components = estimate.cautious()
 
     def enough(seeds: int, images: int) -> bool:
@@ -103,10 +104,14 @@ def _seeds_and_images(
     fewest = max(repeats + 1, least)
     if fewest <= FEW_SEEDS and enough(FEW_SEEDS, tested):
         return _first(lambda seeds: enough(seeds, tested), fewest, FEW_SEEDS), tested
-    for seeds in sorted({max(repeats, 5), 10, 20, 30, 50}):  # with fewer than 5 the spread is too uncertain
-        if seeds >= repeats and enough(seeds, MOST_IMAGES):
-            return seeds, _first(partial(enough, seeds), tested, MOST_IMAGES)
-    return None, None
+    best: tuple[int, int] | tuple[None, None] = (None, None)
+    most = MOST_IMAGES * MANY_SEEDS[0]
+    for seeds in sorted({max(repeats, MANY_SEEDS[0]), *MANY_SEEDS}):
+        images = min(most // seeds, MOST_IMAGES)
+        if seeds >= repeats and images >= tested and enough(seeds, images):
+            best = seeds, _first(partial(enough, seeds), tested, images)
+            most = best[0] * best[1] - 1
+    return best
 
 
 def _first(enough: Callable[[int], bool], low: int, high: int) -> int:

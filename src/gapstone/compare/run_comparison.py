@@ -72,7 +72,9 @@ def compare(request: CompareRequest, out: Path, console: Console | None = None, 
             raise TrainingError(f"every trial failed; the first: {next(iter(failed.values()))}")
         speed = _speed(plan, failed, out, bars)
         model = _write_best_model(plan, out, cache, bars) if plan.feature_pass else None
-        results = gather_results.gather(plan, out, failed, command, speed, model, record_look(plan, out, bars.log))
+        look = record_look(plan, out, bars.log)
+        with bars.during("Comparing the heads"):
+            results = gather_results.gather(plan, out, failed, command, speed, model, look)
         with bars.during("Writing the report"):
             page = report_page.write(out)
     _print_results(results, page, console)

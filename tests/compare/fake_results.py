@@ -129,12 +129,12 @@ def _head(
     }
     entry |= {key: _stat(numbers) for key, numbers in values.items()}
     entry["test_accuracy"] = share_stat({seed: z.argmax(1) == labels for seed, z in logits.items()})
-    entry["metrics"], entry["recall"] = {}, None
+    entry["metrics"] = {
+        name: share_stat({seed: metric.values(labels, z.argmax(1)) for seed, z in logits.items()})
+        for name, metric in METRICS.items()
+    }
+    entry["recall"] = None
     if logits:
-        entry["metrics"] = {
-            name: share_stat({seed: metric.values(labels, z.argmax(1)) for seed, z in logits.items()})
-            for name, metric in METRICS.items()
-        }
         entry["recall"] = [
             share_stat({seed: (z.argmax(1) == k)[labels == k] for seed, z in logits.items()})
             | {"images": int((labels == k).sum())}
@@ -227,7 +227,7 @@ def _settings(heads: Sequence[str], seeds: int) -> dict[str, Any]:
         "optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 0.0005, "tuning": None,
         "augment": "mirrored half of the time, moved by up to 4 px", "precision": "float32", "threads": 1,
         "workers": 2, "device": "cpu", "margin_pp": 0.5, "confidence": 0.95, "look": 1,
-        "metric": "accuracy", "metric_words": "accuracy",
+        "metric": "accuracy",
     }  # fmt: skip
 
 

@@ -96,10 +96,19 @@ def test_points_and_heads_are_one_family():
     assert "with 5 labelled images of each class, +" in sentence
     assert sentence.endswith("with all.")
     for head in found["heads"]:
-        for at, stat in zip(right, head["accuracy"], strict=True):
+        for at, stat in zip(right, head["score"], strict=True):
             assert stat["mean"] == pytest.approx(np.mean([at[head["head"]][seed] for seed in range(5)]))
             low, high = stat["ci95"]
             assert high - low > 0.05  # other images, too: of five seeds alone it would be 0.01
+
+
+def test_another_look_is_paid_for():
+    rng = np.random.default_rng(0)
+    whole = dict(zip("ab", scores(rng, 0.80, 0.814), strict=True))
+    found = [curve_results([(None, 300)], [whole], "a", 0.5, 0.95, look)["pairs"][0] for look in (1, 2, 3)]
+    assert found[0]["p_holm"] == found[2]["p_holm"]
+    assert [pair["verdict"] == "better" for pair in found] == [found[0]["p"] < 0.05 / k**2 for k in (1, 2, 3)]
+    assert found[0]["verdict"] != found[2]["verdict"]
 
 
 def test_missing_trials_leave_gaps():
@@ -107,12 +116,12 @@ def test_missing_trials_leave_gaps():
     whole = dict(zip("ab", scores(rng, 0.8, 0.7), strict=True))
     found = curve_results([(5, 10), (None, 100)], [{"a": {}, "b": whole["b"]}, whole], "a", 0.5, 0.95)
     assert [pair["per_class"] for pair in found["pairs"]] == [None]
-    assert found["heads"][0]["accuracy"][0] == {"mean": None, "ci95": None, "values": []}
+    assert found["heads"][0]["score"][0] == {"mean": None, "ci95": None, "values": []}
     one = curve_results(
         [(5, 10), (None, 100)], [{"a": {0: whole["a"][0]}, "b": {0: whole["b"][0]}}, whole], "a", 0.5, 0.95
     )
     assert one["pairs"][0]["verdict"] == "cannot tell"
-    assert one["heads"][0]["accuracy"][0]["ci95"] is None
+    assert one["heads"][0]["score"][0]["ci95"] is None
 
 
 def test_the_baseline_may_overtake():

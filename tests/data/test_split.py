@@ -53,7 +53,7 @@ def test_shares_hold_in_every_class() -> None:
     s = split(source, found)
     assert np.array_equal(whole(s), np.arange(160))
     tested, left = np.bincount(source.labels[s.test]), np.bincount(source.labels) - np.bincount(source.labels[s.test])
-    assert abs(tested - [20, 10, 2]).tolist() <= [12, 9, 4]  # three standard deviations of a binomial number
+    assert (abs(tested - [20, 10, 2]) <= [12, 9, 4]).all()  # three standard deviations of a binomial number
     assert min(tested) > 0
     assert np.bincount(source.labels[s.validation]).tolist() == np.round(0.1 * left).astype(int).tolist()
 

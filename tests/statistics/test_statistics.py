@@ -566,7 +566,7 @@ def test_looking_again_makes_no_findings(images: int, seed_sd: float) -> None:
     ps = [[crossed(a[:n], b[:n]).p for n in (5, 10, 20)] for a, b in zip(*equal, strict=True)]
     careless = np.mean([min(p) < 0.05 for p in ps])
     assert careless > 0.06
-    assert np.mean([any(p < look_level(look) for look, p in enumerate(row, 1)) for row in ps]) < 0.075 < careless + 0.02
+    assert np.mean([any(p < look_level(look) for look, p in enumerate(row, 1)) for row in ps]) < 0.075
 
 
 @pytest.mark.slow
@@ -586,5 +586,5 @@ def test_plans_keep_their_promise(images: int, seed_sd: float, gap: float) -> No
             word = verdict(again.difference, again.p, 0.05 if not gap else 0.001, 0.05, again.equivalence_interval())
             kept += word == ("equivalent" if not gap else "better")
             count += 1
-    if count >= 50:
-        assert kept / count > 0.72, (kept, count)
+    assert count >= 50
+    assert kept / count > 0.72, (kept, count)

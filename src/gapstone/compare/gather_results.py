@@ -25,6 +25,7 @@ from gapstone.compare.remarks import remarks
 from gapstone.compare.tested_values import (
     CONFIDENCE,
     MARGIN_PP,
+    mean_of,
     moved,
     pairs_of,
     recalls,
@@ -39,7 +40,7 @@ from gapstone.images.cropping import cropping_note
 from gapstone.runtime.environment import installed, processor
 from gapstone.statistics.collapsed_seeds import collapses
 from gapstone.statistics.compare_pairs import interval
-from gapstone.statistics.metrics import METRICS
+from gapstone.statistics.metrics import METRICS, agreement
 from gapstone.storage.sealed_json import digests, write_sealed
 
 SCHEMA = 3
@@ -69,8 +70,7 @@ def gather(
     Returns the results, as in results.json.
     """
     done, (metric, chosen) = read_finished(plan, out), plan.metric
-    prepared, labels = plan.prepared, plan.prepared.store.labels
-    folds = plan.request.folds
+    prepared, folds = plan.prepared, plan.request.folds
     tested = np.concatenate([split.test for split in prepared.splits]) if folds else prepared.splits[0].test
     pictures, worst = _worst(plan, done)
     shifted = {head: [trial for trial in trials if "shifted" in trial.arrays] for head, trials in done.items()}
@@ -81,24 +81,24 @@ def gather(
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": command,
         "data": _data(plan, tested),
-        "settings": _settings(plan) | {"look": look, "metric": metric, "metric_words": METRICS[metric].words},
+        "settings": _settings(plan) | {"look": look, "metric": metric},
         "machine": machine(prepared.device),
         "versions": versions(),
         "scan": prepared.scan.to_json(),
         "heads": [_head(plan, head, done[head], failed, speed.get(head)) for head in plan.request.heads],
         "collapsed": collapses(
-            {head: {one.trial.seed: one.facts["test_accuracy"] for one in trials} for head, trials in done.items()},
+            {head: {one.trial.seed: mean_of(plan, metric, one) for one in trials} for head, trials in done.items()},
             "fold" if folds else "seed",
         ),
-        "pairs": pairs_of(plan, done, partial(values_of, metric, labels), look, metric),
-        "shift_pairs": pairs_of(plan, shifted, partial(shifted_values, metric, labels), look, metric, moved),
+        "pairs": pairs_of(plan, done, partial(values_of, plan, metric), look, metric),
+        "shift_pairs": pairs_of(plan, shifted, partial(shifted_values, plan, metric), look, metric, moved),
         "localisation": _objects(plan, tested),
         "localisation_pairs": pairs_of(plan, localised, lambda finished: np.asarray(finished.arrays["found"]), look),
         "trials": [_trial(trial, done[trial.head], failed) for trial in plan.trials],
         "worst": worst,
         "model": model,
     }
-    results["curve"] = _curve(plan, out, done)
+    results["curve"] = _curve(plan, out, done, look)
     results["verdict"], results["findings"] = sentences(results)
     about = filter(None, [chosen, look_counts.said(look, CONFIDENCE)])
     results["remarks"] = [*plan.left_out, *about, *remarks(results)]
@@ -196,11 +196,8 @@ def _head(
     robust = bool(first) and first["shift"] is not None
     stats["train_seconds"] = [fact["history"]["seconds"] for fact in facts]
     entry |= {key: _stat(values, RANGES.get(key, SHARE)) for key, values in stats.items()}
-    labels = plan.prepared.store.labels
-    entry["test_accuracy"] = stat_of(plan, done, lambda one: one.correct(labels))
-    entry["metrics"], entry["recall"] = {}, recalls(plan, done)
-    for name in METRICS if facts else ():
-        entry["metrics"][name] = stat_of(plan, done, partial(values_of, name, labels), name)
+    metrics = {name: stat_of(plan, done, partial(values_of, plan, name), name) for name in METRICS}
+    entry["test_accuracy"], entry["metrics"], entry["recall"] = metrics["accuracy"], metrics, recalls(plan, done)
     entry["shift_accuracy"] = stat_of(plan, done if robust else [], lambda one: np.asarray(one.arrays["shifted"]))
     if not facts:
         missing = dict.fromkeys(("shift", "sizes", "reliability", "confusion", "localisation"), None)
@@ -297,19 +294,20 @@ def _pooled(bins: list[dict[str, list[Any]]]) -> dict[str, Any]:
     }
 
 
-def _curve(plan: ComparisonPlan, out: Path, done: dict[str, list[FinishedTrial]]) -> dict[str, Any] | None:
+def _curve(plan: ComparisonPlan, out: Path, done: dict[str, list[FinishedTrial]], look: int) -> dict[str, Any] | None:
     """The "curve" entry of results.json: the points of the curve, and the comparison itself, of all labelled images."""
     if not plan.curve:
         return None
-    labels = plan.prepared.store.labels
+    metric, _ = plan.metric
     finished = [*(by_head(plan.request.heads, trials, out) for trials in plan.curve.values()), done]
-    right = [
-        {head: {trial.trial.seed: trial.correct(labels) for trial in trials} for head, trials in at.items()}
+    values = [
+        {head: {one.trial.seed: values_of(plan, metric, one) for one in trials} for head, trials in at.items()}
         for at in finished
     ]
     trials = [*(trials[0] for trials in plan.curve.values()), plan.trials[0]]
     points = list(zip([*plan.curve, None], map(labelled, trials), strict=True))
-    return curve_results(points, right, plan.baseline, MARGIN_PP, CONFIDENCE)
+    added = agreement(metric, plan.prepared.store.labels[plan.trials[0].test])
+    return curve_results(points, values, plan.baseline, MARGIN_PP, CONFIDENCE, look, added)
 
 
 def _trial(trial: Trial, done: Sequence[FinishedTrial], failed: dict[str, str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Accuracy against labelled images: `--curve 5,10,30,100,all`, on a frozen backbone.
+"""The metric against labelled images: `--curve 5,10,30,100,all`, on a frozen backbone.
 
 Every point has trials of its own: those of the comparison, with part of their labelled images (`labelled_subset`) and
 the same test images. All of them is the comparison itself.
@@ -16,12 +16,12 @@ from gapstone.compare.labelled_subset import labelled_subset
 from gapstone.compare.trials import Trial
 from gapstone.compare.tuning import tuned
 from gapstone.console.formatting import signed
-from gapstone.statistics.compare_pairs import holm, share_stat, verdict
-from gapstone.statistics.difference import FEWEST_FOR_INTERVAL, Estimate, crossed
+from gapstone.statistics.compare_pairs import holm, look_level, share_stat, verdict
+from gapstone.statistics.difference import AGREEMENT, FEWEST_FOR_INTERVAL, Estimate, crossed
 from gapstone.training.training_data import TrainingPlan, TrainOptions
 
-Right = Mapping[str, Mapping[int, NDArray[Any]]]
-"""By head and seed: whether each test image is classified correctly."""
+Values = Mapping[str, Mapping[int, NDArray[Any]]]
+"""By head and seed: what each test image counts for the metric."""
 
 
 def parse_curve(text: str) -> tuple[int, ...]:
@@ -71,21 +71,29 @@ def labelled(trial: Trial) -> int:
 
 
 def curve_results(
-    points: Sequence[tuple[int | None, int]], right: Sequence[Right], baseline: str, margin_pp: float, confidence: float
+    points: Sequence[tuple[int | None, int]],
+    values: Sequence[Values],
+    baseline: str,
+    margin_pp: float,
+    confidence: float,
+    look: int = 1,
+    agreement: float = AGREEMENT,
 ) -> dict[str, Any]:
     """The "curve" entry of results.json.
 
     Args:
         points: (images of each class, None for all; labelled images).
-        right: of each point.
+        values: of each point.
         baseline: the head that all others are compared with.
         margin_pp: as `gapstone.statistics.compare_pairs.compare_pairs`.
         confidence: likewise.
+        look: likewise.
+        agreement: likewise.
     """
-    heads = list(right[-1])
+    heads, level = list(values[-1]), look_level(look, 1 - confidence)
     estimated = [
-        (per_class, head, *_difference(scores[head], scores[baseline]))
-        for (per_class, _), scores in zip(points, right, strict=True)
+        (per_class, head, *_difference(scores[head], scores[baseline], agreement))
+        for (per_class, _), scores in zip(points, values, strict=True)
         for head in heads
         if head != baseline and scores[head].keys() & scores[baseline].keys()
     ]
@@ -95,7 +103,7 @@ def curve_results(
     for per_class, head, repeats, difference, estimate in estimated:
         p_holm = None if estimate is None else next(adjusted)
         bounds = estimate.interval(confidence) if estimate and repeats >= FEWEST_FOR_INTERVAL else None
-        equivalence = None if estimate is None else estimate.equivalence_interval(confidence)
+        equivalence = None if estimate is None else estimate.equivalence_interval(1 - level)
         pairs.append(
             {
                 "per_class": per_class,
@@ -105,25 +113,28 @@ def curve_results(
                 "ci95": None if bounds is None else [100 * bounds[0], 100 * bounds[1]],
                 "p": None if estimate is None else estimate.p,
                 "p_holm": p_holm,
-                "verdict": verdict(difference, p_holm, margin_pp / 100, 1 - confidence, equivalence),
+                "verdict": verdict(difference, p_holm, margin_pp / 100, level, equivalence),
                 "repeats": repeats,
             }
         )
     return {
         "points": [{"per_class": per_class, "images": images} for per_class, images in points],
         "heads": [
-            {"head": head, "accuracy": [share_stat(scores[head], confidence) for scores in right]} for head in heads
+            {"head": head, "score": [share_stat(scores[head], confidence, None, agreement) for scores in values]}
+            for head in heads
         ],
         "pairs": pairs,
         "findings": overtaking(pairs, baseline),
     }
 
 
-def _difference(a: Mapping[int, NDArray[Any]], b: Mapping[int, NDArray[Any]]) -> tuple[int, float, Estimate | None]:
+def _difference(
+    a: Mapping[int, NDArray[Any]], b: Mapping[int, NDArray[Any]], agreement: float
+) -> tuple[int, float, Estimate | None]:
     """Seeds in common, the mean difference over them, and its estimate; None with fewer than two seeds or images."""
     seeds = sorted(a.keys() & b.keys())
     ours, theirs = (np.stack([np.asarray(head[seed], np.float64) for seed in seeds]) for head in (a, b))
-    estimate = crossed(ours, theirs) if min(ours.shape) > 1 else None
+    estimate = crossed(ours, theirs, agreement) if min(ours.shape) > 1 else None
     return len(seeds), estimate.difference if estimate else float(ours.mean() - theirs.mean()), estimate
 
 

@@ -29,15 +29,20 @@ def stat_of(
     return share_stat(by_seed, CONFIDENCE, _folds(plan, by_seed), _agreement(plan, list(map(tested, done)), metric))
 
 
-def values_of(metric: str, labels: NDArray[np.int64], one: FinishedTrial) -> NDArray[np.float64]:
+def values_of(plan: ComparisonPlan, metric: str, one: FinishedTrial) -> NDArray[np.float64]:
     """What each test image counts for the metric."""
-    return METRICS[metric].values(labels[one.arrays["test"]], one.arrays["answer"])
+    return METRICS[metric].values(plan.prepared.store.labels[tested(one)], one.arrays["answer"])
 
 
-def shifted_values(metric: str, labels: NDArray[np.int64], one: FinishedTrial) -> NDArray[np.float64]:
+def mean_of(plan: ComparisonPlan, metric: str, one: FinishedTrial) -> float:
+    """The metric of the trial."""
+    return float(values_of(plan, metric, one).mean())
+
+
+def shifted_values(plan: ComparisonPlan, metric: str, one: FinishedTrial) -> NDArray[np.float64]:
     """The same when they are moved, of which the share of correct predictions is known: F1 is not."""
     right = np.asarray(one.arrays["shifted"], np.float64)
-    return balanced(labels[moved(one)], right) if METRICS[metric].by_class else right
+    return balanced(plan.prepared.store.labels[moved(one)], right) if METRICS[metric].by_class else right
 
 
 def recalls(plan: ComparisonPlan, done: Sequence[FinishedTrial]) -> list[dict[str, Any]] | None:
@@ -61,8 +66,8 @@ def _right_of(k: int, labels: NDArray[np.int64], one: FinishedTrial) -> NDArray[
 
 def _agreement(plan: ComparisonPlan, rows: Sequence[NDArray[np.int64]], metric: str) -> float:
     """`metrics.agreement` of the images that are tested: with folds, in any of them."""
-    tested = np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64)
-    return agreement(metric, plan.prepared.store.labels[tested]) if len(tested) else AGREEMENT
+    every = np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64)
+    return agreement(metric, plan.prepared.store.labels[every]) if len(every) else AGREEMENT
 
 
 def tested(one: FinishedTrial) -> NDArray[np.int64]:

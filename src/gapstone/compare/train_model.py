@@ -180,7 +180,7 @@ def _run_pass(work: _Work, trial: Trial, model: Classifier, image_seconds: float
             progress(*news)
 
     work.section.message = "Stopped during the pass; no model was written. The same command starts again."
-    plan = FeaturePass(trial, (trial.head,), rows, robust=rows[:0], shown=trial.test[:1])
+    plan = FeaturePass(trial, (trial.head,), rows, robust=rows[:0], shown=trial.test[:1], explains=False)
     return features_of(model, work.data.store, work.folder / "kept", plan, told)
 
 

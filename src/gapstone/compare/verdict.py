@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gapstone.console.formatting import count_noun, signed
+from gapstone.statistics.metrics import METRICS
 
 SHORT = 60
 """Longest headline that names the heads, in characters; a longer one counts them instead."""
@@ -41,7 +42,7 @@ def sentences(results: dict[str, Any]) -> tuple[str, list[str]]:
         ]
     details += (results.get("curve") or {"findings": []})["findings"]
     metric = results["settings"]["metric"]
-    of = "" if metric == "accuracy" else f" of {results['settings']['metric_words']}"
+    of = "" if metric == "accuracy" else f" of {METRICS[metric].words}"
     return _headline(pairs, baseline, kind, of), details
 
 

@@ -49,6 +49,15 @@ def span(low: float, high: float, digits: int = 1) -> str:
     return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error, or its kind where it says nothing; at most 200 characters.
+
+    >>> first_line(ValueError("size mismatch")), first_line(KeyError())
+    ('size mismatch', 'KeyError')
+    """
+    return display((str(error).strip().splitlines() or [type(error).__name__])[0][:200])
+
+
 def signed(number: float, digits: int = 1) -> str:
     """A number with its sign; zero has none.
 

@@ -28,8 +28,8 @@ class FeatureNorm(nn.BatchNorm1d):
     @torch.no_grad()
     def fix(self, mean: Tensor, variance: Tensor) -> None:
         """Take these numbers, also in training."""
-        self.buffer("running_mean").copy_(mean)
-        self.buffer("running_var").copy_(variance)
+        self.get_buffer("running_mean").copy_(mean)
+        self.get_buffer("running_var").copy_(variance)
         self.fixed = True
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,14 +37,11 @@ class FeatureNorm(nn.BatchNorm1d):
             return F.batch_norm(x, self.running_mean, self.running_var, eps=self.eps)
         return super().forward(x)
 
-    def buffer(self, name: str) -> Tensor:
-        return self.get_buffer(name)
-
     def into(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """The weight (…, D) and bias (K,) of a linear layer behind it, for what it reads itself: as in eval mode."""
-        scale = (self.buffer("running_var") + self.eps).rsqrt().to(weight.dtype)
+        scale = (self.get_buffer("running_var") + self.eps).rsqrt().to(weight.dtype)
         folded = weight * scale
-        return folded, bias - folded @ self.buffer("running_mean").to(weight.dtype)
+        return folded, bias - folded @ self.get_buffer("running_mean").to(weight.dtype)
 
 
 def norm_of(layers: nn.Sequential | None) -> FeatureNorm | None:

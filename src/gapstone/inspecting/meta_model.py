@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from gapstone.console.formatting import first_line
 from gapstone.runtime import torch_internals
 
 CANNOT = "cannot run on shapes alone"
@@ -99,7 +100,7 @@ def to_meta(model: nn.Module, channels: int, size: tuple[int, int]) -> MetaModel
         return meta
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     assert first_error is not None
-    meta = MetaModel(model, device, real=f"it {CANNOT} ({type(first_error).__name__}: {_first_line(first_error)})")
+    meta = MetaModel(model, device, real=f"it {CANNOT} ({type(first_error).__name__}: {first_line(first_error)})")
     try:
         if device.type == "meta":
             raise first_error
@@ -108,7 +109,7 @@ def to_meta(model: nn.Module, channels: int, size: tuple[int, int]) -> MetaModel
     except Exception as error:
         raise ValueError(
             f"inspect({type(model).__name__}, size={size[0]}×{size[1]}, channels={channels}): it does not take such "
-            f"images ({type(error).__name__}: {_first_line(error)}); give the size and channels that it takes"
+            f"images ({type(error).__name__}: {first_line(error)}); give the size and channels that it takes"
         ) from error
     return meta
 
@@ -138,7 +139,3 @@ def _is_user_function(hook: Any) -> bool:
     while isinstance(hook, functools.partial):
         hook = hook.func
     return isinstance(hook, FunctionType) and not hook.__module__.startswith("torch.")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:160]

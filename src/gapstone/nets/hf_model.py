@@ -11,7 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from gapstone.console.formatting import display
+from gapstone.console.formatting import display, first_line
 from gapstone.nets.hf_folder import Config, check_weights, kept, read_config
 from gapstone.nets.state_dicts import not_sound
 
@@ -20,7 +20,7 @@ TIMM_INSIDE = ("timm_wrapper",)
 
 def transformers_version() -> str:
     """Raises ImportError without transformers."""
-    return str(_transformers("hf:").__version__)
+    return str(transformers_for("hf:").__version__)
 
 
 def create_hf(text: str, who: str, folder: Path | None = None) -> nn.Module:
@@ -35,7 +35,7 @@ def create_hf(text: str, who: str, folder: Path | None = None) -> nn.Module:
         ImportError: transformers is not installed.
         ValueError: a network that transformers does not know or make, or that is not one of images.
     """
-    transformers = _transformers(who)
+    transformers = transformers_for(who)
     kind, given = _vision_part(transformers, json.loads(text), who)
     config = _config(transformers, kind, given, who)
     network = _entry(transformers.MODEL_MAPPING, config)
@@ -47,7 +47,7 @@ def create_hf(text: str, who: str, folder: Path | None = None) -> nn.Module:
 def create_hf_classifier(folder: Path, who: str, weights: bool = True) -> tuple["LogitsOf", tuple[str, ...]]:
     """The classifier of a folder as it is, and its labels. Raises as `create_hf`; ValueError where there is none."""
     whole = read_config(folder)
-    transformers = _transformers(who)
+    transformers = transformers_for(who)
     kind = str(whole["model_type"])
     if not _is_classifier(whole):
         raise ValueError(
@@ -92,9 +92,14 @@ class LogitsOf(nn.Module):
         self.resamples = resamples(net)
 
     def forward(self, x: Tensor) -> Tensor:
-        more = {"interpolate_pos_encoding": True} if self.resamples and tuple(x.shape[2:]) != self.own_size else {}
-        logits: Tensor = self.net(pixel_values=x, return_dict=True, **more).logits
+        logits: Tensor = run_at_any_size(self.net, x, self.own_size, self.resamples).logits
         return logits
+
+
+def run_at_any_size(net: nn.Module, x: Tensor, own: tuple[int, int], resampled: bool) -> Any:
+    """The network's output; `own`, `resampled`: its `own_size`, and whether it `resamples`."""
+    more = {"interpolate_pos_encoding": True} if resampled and tuple(x.shape[2:]) != own else {}
+    return net(pixel_values=x, return_dict=True, **more)
 
 
 def own_size(net: Any) -> tuple[int, int]:
@@ -112,7 +117,7 @@ def resamples(net: nn.Module) -> bool:
 _KNOWN = "ViT, DINOv2, SigLIP, CLIP, Swin, ConvNeXt, ResNet and others of transformers are"
 
 
-def _transformers(who: str) -> Any:
+def transformers_for(who: str) -> Any:
     try:
         return importlib.import_module("transformers")
     except ImportError as error:
@@ -146,7 +151,7 @@ def _config(transformers: Any, kind: str, given: Config, who: str) -> Any:
     try:
         config = transformers.CONFIG_MAPPING[kind].from_dict(given)
     except Exception as error:  # each configuration checks itself in its own way
-        raise ValueError(f"{who}: its config.json makes no {kind}: {_first_line(error)}") from error
+        raise ValueError(f"{who}: its config.json makes no {kind}: {first_line(error)}") from error
     return config
 
 
@@ -171,12 +176,12 @@ def _make(network: Any, config: Any, who: str, folder: Path | None) -> nn.Module
                 output_loading_info=True,
             )  # fmt: skip
     except ImportError as error:
-        raise ImportError(f"{who}: {_first_line(error)}") from error
+        raise ImportError(f"{who}: {first_line(error)}") from error
     except Exception as error:  # as above, and damaged files
         if str(error).startswith(who):
             raise
         what = "its weights cannot be read" if folder else "transformers cannot make it"
-        raise ValueError(f"{who}: {what} ({type(error).__name__}: {_first_line(error)})") from error
+        raise ValueError(f"{who}: {what} ({type(error).__name__}: {first_line(error)})") from error
     missing = sorted(report["missing_keys"])
     net.missing = tuple(missing)  # type: ignore[assignment]
     if wrong := not_sound({key: x for key, x in net.state_dict().items() if key not in missing}):
@@ -205,7 +210,3 @@ def _labels(names: object, who: str) -> tuple[str, ...]:
     labels = [str(names[str(k)]) for k in range(len(names))]
     # "crane" is a bird and a machine: names that stand twice get their number
     return tuple(label if labels.count(label) == 1 else f"{label} ({k})" for k, label in enumerate(labels))
-
-
-def _first_line(error: Exception) -> str:
-    return display((str(error).strip().splitlines() or [type(error).__name__])[0][:200])

@@ -1,6 +1,5 @@
 """How a model folder of Hugging Face prepares images, as `Preprocessing`: found by asking its own image processor."""
 
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.console.formatting import display
+from gapstone.console.formatting import display, first_line
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.resizing import Crop, Filter, Resizing
 from gapstone.nets.hf_folder import read_json
+from gapstone.nets.hf_model import transformers_for
 
 FILES = ("preprocessor_config.json", "processor_config.json")
 
@@ -53,7 +53,7 @@ def hf_input(folder: Path) -> Preprocessing:
     try:
         wanted = [processor(images=x, return_tensors="pt")["pixel_values"][0].numpy() for x in pictures]
     except Exception as error:  # each processor has its own way to refuse
-        raise ValueError(f"{who}: its image processor takes no picture ({_line(error)})") from error
+        raise ValueError(f"{who}: its image processor takes no picture ({first_line(error)})") from error
     for candidate in _candidates(says):
         if all(map(_alike, [candidate] * len(pictures), pictures, wanted)):
             return candidate
@@ -66,18 +66,15 @@ def hf_input(folder: Path) -> Preprocessing:
 
 
 def _open(folder: Path, who: str) -> Any:
-    try:
-        transformers: Any = importlib.import_module("transformers")
-    except ImportError as error:
-        raise ImportError(f"{who} needs transformers: pip install 'gapstone[hf]' (here: {error})") from error
+    transformers = transformers_for(who)
     try:
         return transformers.AutoImageProcessor.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
         )
     except ImportError as error:
-        raise ImportError(f"{who}: {_line(error)}") from error
+        raise ImportError(f"{who}: {first_line(error)}") from error
     except Exception as error:  # as above
-        raise ValueError(f"{who}: its image processor cannot be made ({_line(error)})") from error
+        raise ValueError(f"{who}: its image processor cannot be made ({first_line(error)})") from error
 
 
 def _candidates(says: dict[str, Any]) -> Iterator[Preprocessing]:
@@ -145,7 +142,3 @@ def _alike(ours: Preprocessing, pixels: NDArray[np.uint8], wanted: NDArray[np.fl
     seen = ours.centre(ours.fit(pixels)[None])[0] / 255
     there = wanted.transpose(1, 2, 0) * np.asarray(ours.std) + np.asarray(ours.mean)
     return bool(np.abs(seen - there).mean() * 255 <= MOST)
-
-
-def _line(error: Exception) -> str:
-    return display((str(error).strip().splitlines() or [type(error).__name__])[0][:200])

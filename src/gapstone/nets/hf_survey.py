@@ -11,10 +11,11 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from gapstone.nets.hf_model import create_hf, own_size, resamples
+from gapstone.console.formatting import first_line
+from gapstone.nets.hf_model import create_hf, own_size, resamples, run_at_any_size
 from gapstone.nets.last_stage import last_stage
 from gapstone.nets.on_meta import on_meta, shapes_alone
-from gapstone.nets.timm_survey import prefix_before_patches, single_cell, smallest_side, unused_modules
+from gapstone.nets.timm_survey import prefix_before_patches, single_cell, smallest_side, stride_of, unused_modules
 from gapstone.tracing.torch_calls import name_of
 from gapstone.tracing.trace import Arguments, Function, Keywords, Tracer
 
@@ -111,8 +112,7 @@ def survey_hf(text: str, who: str) -> HfSurvey:
         raise single_cell(who, size)
     fixed, smallest, state = None, size[0], _state(net)
     try:
-        # cells gained per pixel added, as in timm_survey.survey
-        stride = round(448 / (cells(size[0] + 448, size[1] + 448)[0] - default[0]))
+        stride = stride_of(cells, size, default)
         as_map = TokensOnGrid(who, len(prefix), stride)
         cells(size[0] + 448, size[1] + 224)  # of other proportions, too
         smallest = smallest_side(cells, size[0], stride)
@@ -152,8 +152,7 @@ class Asked:
         self.net, self.size, self.resamples = net, own_size(net), resamples(net)
 
     def __call__(self, x: Tensor) -> tuple[Any, Tensor | None]:
-        more = {"interpolate_pos_encoding": True} if self.resamples and tuple(x.shape[2:]) != self.size else {}
-        output = self.net(pixel_values=x, return_dict=True, **more)
+        output = run_at_any_size(self.net, x, self.size, self.resamples)
         pooled = output.get("pooler_output")
         if not isinstance(pooled, Tensor) or pooled.shape[1:].numel() != pooled.shape[1]:
             pooled = None
@@ -219,8 +218,9 @@ def _first_look(ask: Asked, images: Tensor, who: str) -> Tensor:
         with torch.no_grad(), _Chance() as chance:
             y = ask(images)[0]
     except Exception as error:  # each network has its own way to say that it takes more than an image
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
-        raise ValueError(f"{who} cannot be asked about an image alone ({why}); take another network") from error
+        raise ValueError(
+            f"{who} cannot be asked about an image alone ({first_line(error)}); take another network"
+        ) from error
     if chance.found:
         raise ValueError(
             f"{who} draws lots ({chance.found}) in each forward pass, as masked autoencoders do: an image has no "

@@ -108,9 +108,7 @@ def survey(name: str, in_channels: int) -> Survey:
     fixed: Size | None = None
     smallest = side
     try:
-        # Cells gained per pixel added: right even where unpadded convolutions eat the border (Inception).
-        # 448 is a multiple of all strides in use (7, 14, 16, 32, 64).
-        stride = round(448 / (cells(side + 448, width + 448)[0] - default[0]))
+        stride = stride_of(cells, (side, width), default)
         smallest = smallest_side(cells, side, stride)
     except Exception:  # whatever a network raises at a size that is not its own
         fixed, stride = (side, width), round(side / default[0])
@@ -186,6 +184,14 @@ def _on_meta(name: str, in_channels: int) -> Any:
 def _output(net: Any, images: Tensor) -> Any:
     with torch.no_grad(), shapes_alone():
         return net.forward_features(images)
+
+
+def stride_of(cells: Callable[[int, int], Size], size: Size, at_size: Size) -> int:
+    """Pixels per cell: of the cells gained per pixel added, right even where unpadded convolutions eat the border.
+
+    448 is a multiple of all strides in use (7, 14, 16, 32, 64). `at_size`: the cells at `size`.
+    """
+    return round(448 / (cells(size[0] + 448, size[1] + 448)[0] - at_size[0]))
 
 
 def prefix_before_patches(who: str, net: nn.Module, run: Callable[[Tensor], object], images: Tensor) -> tuple[str, ...]:

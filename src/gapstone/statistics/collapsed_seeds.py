@@ -1,4 +1,4 @@
-"""Trials that collapsed: their accuracy lies far below the median of the head's trials."""
+"""Trials that collapsed: their metric lies far below the median of the head's trials."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 LEAST = 0.05
-"""Accuracy below the median from which on a trial may have collapsed."""
+"""Distance below the median from which on a trial may have collapsed."""
 SPREADS = 8.0
 """... and as many standard deviations, as the trials of all heads together show them."""
 NORMAL = 1.4826
@@ -18,35 +18,35 @@ Collapsed = dict[str, list[int]]
 """The seeds, or folds, by head; heads without one are not in it."""
 
 
-def collapsed_seeds(accuracy: Mapping[str, Mapping[int, float]]) -> Collapsed:
+def collapsed_seeds(scores: Mapping[str, Mapping[int, float]]) -> Collapsed:
     """The seeds that collapsed, by head.
 
     >>> collapsed_seeds({"gap": {0: 0.91, 1: 0.92, 2: 0.91}, "fc": {0: 0.92, 1: 0.11, 2: 0.93}})
     {'fc': [1]}
 
     Args:
-        accuracy: by head and seed (or fold).
+        scores: the metric, 0 to 1, by head and seed (or fold).
     """
-    medians = {head: float(np.median(list(values.values()))) for head, values in accuracy.items() if values}
-    away = [abs(value - medians[head]) for head in medians for value in accuracy[head].values()]
+    medians = {head: float(np.median(list(values.values()))) for head, values in scores.items() if values}
+    away = [abs(value - medians[head]) for head in medians for value in scores[head].values()]
     far = max(LEAST, SPREADS * NORMAL * float(np.median(away))) if away else LEAST
     found = {
-        head: [seed for seed, value in sorted(accuracy[head].items()) if medians[head] - value > far]
+        head: [seed for seed, value in sorted(scores[head].items()) if medians[head] - value > far]
         for head in medians
-        if len(accuracy[head]) >= FEWEST
+        if len(scores[head]) >= FEWEST
     }
     return {head: seeds for head, seeds in found.items() if seeds}
 
 
-def collapses(accuracy: Mapping[str, Mapping[int, float]], kind: str) -> list[dict[str, Any]]:
+def collapses(scores: Mapping[str, Mapping[int, float]], kind: str) -> list[dict[str, Any]]:
     """The "collapsed" entry of results.json: each with a sentence. `kind`: seed or fold."""
     entries = []
-    for head, seeds in collapsed_seeds(accuracy).items():
-        usual = [100 * value for seed, value in accuracy[head].items() if seed not in seeds]
+    for head, seeds in collapsed_seeds(scores).items():
+        usual = [100 * value for seed, value in scores[head].items() if seed not in seeds]
         for seed in seeds:
             said = (
-                f"{head}, {kind} {seed}, collapsed: {100 * accuracy[head][seed]:.1f} % where its other {kind}s reach "
+                f"{head}, {kind} {seed}, collapsed: {100 * scores[head][seed]:.1f} % where its other {kind}s reach "
                 f"{min(usual):.1f} to {max(usual):.1f} %. All numbers of {head} count it."
             )
-            entries.append({"head": head, kind: seed, "accuracy": accuracy[head][seed], "sentence": said})
+            entries.append({"head": head, kind: seed, "score": scores[head][seed], "sentence": said})
     return entries

@@ -135,9 +135,10 @@ def share_interval(
     else:  # all right, or all wrong, with every seed: as many as there are images, by their weight
         critical = float(stats.norm.ppf((1 + confidence) / 2))
         answers = estimate.error.images * AGREEMENT / agreement
-    z = critical**2 / max(answers, 1.0)
+    answers = max(answers, 1.0)
+    z = critical**2 / answers
     centre = (mean + z / 2) / (1 + z)
-    half = critical / (1 + z) * np.sqrt(max(mean * (1 - mean), 0.0) / max(answers, 1.0) + z / (4 * max(answers, 1.0)))
+    half = critical / (1 + z) * np.sqrt((mean * (1 - mean) + z / 4) / answers)
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 

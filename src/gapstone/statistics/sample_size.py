@@ -86,8 +86,10 @@ def needs(
     return [Need(aim, *find(estimate, aim or margin, at, equal=not aim)) for aim, at in [*aims, (0.0, level)]]
 
 
-def _reach(error: ErrorDistribution, level: float, equal: bool) -> float:
-    return provably_equal(error, level) if equal else detectable(error, level)
+def _shows(error: ErrorDistribution, target: float, level: float, equal: bool) -> bool:
+    """Whether `detectable`, or `provably_equal`, is `target` or less, by one root instead of two."""
+    rest = target - error.quantile(1 - POWER if equal else 2 * (1 - POWER))
+    return rest > 0 and error.tail_probability(rest) <= level
 
 
 def _seeds_and_images(
@@ -97,7 +99,7 @@ def _seeds_and_images(
     components = estimate.cautious()
 
     def enough(seeds: int, images: int) -> bool:
-        return _reach(components.error(seeds, images, FOR_EQUIVALENCE if equal else 1.0), level, equal) <= target
+        return _shows(components.error(seeds, images, FOR_EQUIVALENCE if equal else 1.0), target, level, equal)
 
     repeats, tested = estimate.error.repeats, estimate.error.images
     least = FEWEST_FOR_EQUIVALENCE if equal else FEWEST_FOR_INTERVAL
@@ -131,7 +133,8 @@ def _images_of_folds(
     repeats, tested = estimate.error.repeats, estimate.error.images
     doubt = (repeats - 1) / float(stats.chi2.ppf(1 - CAUTION, repeats - 1))
     error = ErrorDistribution(estimate.error.by_repeat * doubt**0.5, repeats, estimate.error.by_image, tested)
-    images = tested * max(1.0, _reach(error, level, equal) / target) ** 2
+    reached = provably_equal(error, level) if equal else detectable(error, level)
+    images = tested * max(1.0, reached / target) ** 2
     return (None, None) if images > MOST_IMAGES else (repeats, round(images))
 
 

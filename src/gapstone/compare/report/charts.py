@@ -121,9 +121,9 @@ def _percent(axes: Axes, axis: str = "y") -> None:
     getattr(axes, f"{axis}axis").set_major_formatter(FuncFormatter(lambda share, _: f"{round(100 * share, 3):g} %"))
 
 
-def cost(heads: Sequence[dict[str, Any]]) -> Markup | None:
-    """Test accuracy, with its interval over trials, against the number of parameters."""
-    shown = [(i, head) for i, head in enumerate(heads) if head["test_accuracy"]["mean"] is not None]
+def cost(heads: Sequence[dict[str, Any]], metric: str) -> Markup | None:
+    """The metric on the test images, with its interval, against the number of parameters."""
+    shown = [(i, head) for i, head in enumerate(heads) if head["deciding"]["mean"] is not None]
     if not shown:
         return None
     with _figure() as (figure, axes):
@@ -131,7 +131,7 @@ def cost(heads: Sequence[dict[str, Any]]) -> Markup | None:
         sizes = [head["parameters"] for _, head in shown]
         aside = (3.2 * max(sizes) / min(sizes)) ** 0.03  # heads of equal cost are drawn side by side
         for place, (i, head) in enumerate(shown):
-            look, stat = ChartStyle(i), head["test_accuracy"]
+            look, stat = ChartStyle(i), head["deciding"]
             x = head["parameters"] * aside ** sizes[:place].count(head["parameters"])
             if stat["ci95"]:
                 axes.plot([x, x], np.clip(stat["ci95"], 0, 1), color=look.colour, linewidth=1.6, alpha=0.75)
@@ -143,9 +143,9 @@ def cost(heads: Sequence[dict[str, Any]]) -> Markup | None:
         axes.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: short(x) if near else ""))
         axes.tick_params(axis="x", which="both", length=3, pad=4)
         axes.set_xlabel("parameters of the whole network")
-        axes.set_ylabel("test accuracy")
+        axes.set_ylabel(f"test {metric}")
         _percent(axes)
-        return _svg(figure, "Test accuracy of each head, with its interval, against the number of parameters")
+        return _svg(figure, f"Test {metric} of each head, with its interval, against the number of parameters")
 
 
 def curves(heads: Sequence[dict[str, Any]], key: str, label: str) -> Markup | None:
@@ -178,15 +178,15 @@ def curves(heads: Sequence[dict[str, Any]], key: str, label: str) -> Markup | No
         return _svg(figure, f"{label} by epoch: a line for each head's mean, thin lines for its trials")
 
 
-def labels(heads: Sequence[dict[str, Any]], curve: dict[str, Any]) -> Markup:
-    """Test accuracy, with its intervals, against labelled images; `heads` are those of the curve."""
+def labels(heads: Sequence[dict[str, Any]], curve: dict[str, Any], metric: str) -> Markup:
+    """The metric on the test images, with its intervals, against labelled images; `heads` are those of the curve."""
     with _figure() as (figure, axes):
         axes.set_xscale("log")
         images = [point["images"] for point in curve["points"]]
         for i, head in enumerate(heads):
             look = ChartStyle(i)
             aside = 1.02 ** (i - (len(heads) - 1) / 2)  # intervals side by side
-            stats = [(x * aside, stat) for x, stat in zip(images, head["accuracy"], strict=True) if stat["values"]]
+            stats = [(x * aside, stat) for x, stat in zip(images, head["score"], strict=True) if stat["values"]]
             for x, stat in stats:
                 if stat["ci95"]:
                     axes.plot([x, x], stat["ci95"], color=look.colour, linewidth=1.2, alpha=0.6)
@@ -195,9 +195,9 @@ def labels(heads: Sequence[dict[str, Any]], curve: dict[str, Any]) -> Markup:
         axes.set_xticks(images, [f"{count:,}" for count in images])
         axes.minorticks_off()
         axes.set_xlabel("labelled images, training and validation")
-        axes.set_ylabel("test accuracy")
+        axes.set_ylabel(f"test {metric}")
         _percent(axes)
-        return _svg(figure, "Test accuracy against the number of labelled images, a line for each head")
+        return _svg(figure, f"Test {metric} against the number of labelled images, a line for each head")
 
 
 def robustness(heads: Sequence[dict[str, Any]], group: str, x: str, y: str, labels: tuple[str, str]) -> Markup | None:

@@ -7,6 +7,7 @@ from gapstone.console import formatting
 from gapstone.console.formatting import count_noun as count_noun
 from gapstone.console.formatting import span as span
 from gapstone.runtime.timing import unsteady
+from gapstone.statistics.metrics import METRICS
 
 NOTHING = "–"
 
@@ -111,18 +112,14 @@ def repeats(settings: dict[str, Any]) -> str:
 
 def deciding(head: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """The Stat of the metric that decides the verdicts."""
-    metric = settings["metric"]
-    stat: dict[str, Any] = head["test_accuracy"] if metric == "accuracy" else head["metrics"].get(metric) or NO_STAT
+    stat: dict[str, Any] = head["metrics"][settings["metric"]]
     return stat
-
-
-NO_STAT: dict[str, Any] = {"mean": None, "ci95": None, "values": []}
 
 
 def about_intervals(heads: Sequence[dict[str, Any]], settings: dict[str, Any]) -> str:
     """What stands beside the accuracies, in sentences.
 
-    >>> about_intervals(heads, {"folds": None, "metric": "accuracy", "metric_words": "accuracy"})
+    >>> about_intervals(heads, {"folds": None, "metric": "accuracy"})
     '± or in brackets: 95 % CI of the accuracy for other seeds and other test images of the same kind.'
     """
     kind = "fold" if settings["folds"] else "seed"
@@ -130,8 +127,8 @@ def about_intervals(heads: Sequence[dict[str, Any]], settings: dict[str, Any]) -
     sentences = []
     if any(stat["ci95"] for stat in accuracies):
         sentences.append(
-            f"± or in brackets: 95 % CI of the {settings['metric_words']} for other {kind}s and other test images of "
-            f"the same kind."
+            f"± or in brackets: 95 % CI of the {METRICS[settings['metric']].words} for other {kind}s and other test "
+            f"images of the same kind."
         )
     if any(not stat["ci95"] and len(stat["values"]) == 2 for stat in accuracies):
         sentences.append(f"In square brackets: the two {kind}s; an interval takes 3 or more, better 5.")

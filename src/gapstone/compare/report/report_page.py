@@ -18,6 +18,7 @@ from gapstone.compare.report import charts, number_text, report_pictures
 from gapstone.compare.report.charts import ChartStyle
 from gapstone.compare.speed_differences import against, caution
 from gapstone.console.formatting import pages
+from gapstone.statistics.metrics import METRICS
 from gapstone.storage.atomic import write_atomic
 from gapstone.storage.sealed_json import read_sealed, read_vouched
 
@@ -67,6 +68,7 @@ def fill(
     results = {"shift_pairs": [], "localisation": None, "localisation_pairs": []} | results
     settings, heads = results["settings"], _heads(results)
     created = datetime.fromisoformat(results["created"])
+    metric = METRICS[settings["metric"]].words
     forest = partial(_forest, margin=settings["margin_pp"])
     pictures = dict(enumerate(worst))
     page = {
@@ -80,11 +82,12 @@ def fill(
         "localisation_scale": forest(results["localisation_pairs"]),
         "tuned": any(head["localisation"] and head["localisation"]["tuned"] for head in heads),
         "dumbbells": _dumbbells(heads),
+        "metric": metric,
         "intervals": number_text.about_intervals(heads, settings),
         "busy": caution(results["heads"]),
         "timing": against(results["heads"], settings["baseline"]),
-        "charts": _charts(heads),
-        "curve": _curve(results, heads),
+        "charts": _charts(heads, metric),
+        "curve": _curve(results, heads, metric),
         "tuning": settings.get("tuning"),  # results of earlier versions have none
         "maps": maps,
         "ticks": _ticks(maps.largest) if maps else [],
@@ -116,22 +119,26 @@ def _heads(results: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _curve(results: dict[str, Any], heads: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def _curve(results: dict[str, Any], heads: Sequence[dict[str, Any]], metric: str) -> dict[str, Any] | None:
     """The chart of accuracy against labelled images, and a row for each head."""
     if (curve := results.get("curve")) is None:  # results of earlier versions have none
         return None
     found = {(pair["a"], pair["per_class"]): pair["verdict"] for pair in curve["pairs"]}
     points = [point["per_class"] for point in curve["points"]]
     rows = [
-        (head, [(stat, found.get((head["head"], n))) for n, stat in zip(points, entry["accuracy"], strict=True)])
+        (head, [(stat, found.get((head["head"], n))) for n, stat in zip(points, entry["score"], strict=True)])
         for head, entry in zip(heads, curve["heads"], strict=True)
     ]
-    return {**curve, "chart": charts.labels(curve["heads"], curve), "rows": rows}
-
-
-def _charts(heads: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "cost": charts.cost(heads),
+        **curve,
+        "chart": charts.labels(curve["heads"], curve, metric),
+        "rows": rows,
+    }
+
+
+def _charts(heads: Sequence[dict[str, Any]], metric: str) -> dict[str, Any]:
+    return {
+        "cost": charts.cost(heads, metric),
         "validation": charts.curves(heads, "validation_accuracy", "validation accuracy"),
         "loss": charts.curves(heads, "train_loss", "training loss"),
         "shift": charts.robustness(heads, "shift", "pixels", "accuracy", ("moved by, in pixels", "test accuracy")),

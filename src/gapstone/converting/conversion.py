@@ -6,7 +6,7 @@ from typing import Any
 
 from gapstone.console.formatting import display
 from gapstone.converting.model_measures import ModelCosts
-from gapstone.converting.paired_difference import Correct, Paired
+from gapstone.statistics.paired_difference import Correct, Paired
 from gapstone.data.split import DataSplit, Duplicates
 from gapstone.fitting.fit_head import Fitted, Method
 from gapstone.models.classifier import Classifier

@@ -19,7 +19,7 @@ from gapstone.converting.convert_table import print_table
 from gapstone.converting.convertible import ConvertibleModel, open_convertible
 from gapstone.converting.model_measures import MOST_MOVED, Change, correct_answers, model_costs, moves
 from gapstone.converting.model_views import ModelViews, model_views
-from gapstone.converting.paired_difference import Correct, Paired
+from gapstone.statistics.paired_difference import Correct, Paired
 from gapstone.data.near_duplicates import check_threshold
 from gapstone.data.open_source import open_source
 from gapstone.fitting.fit_head import check_fit_request, fit

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone.console.formatting import format_size
-from gapstone.converting.paired_difference import Correct
+from gapstone.statistics.paired_difference import Correct
 from gapstone.fitting.image_batches import Images, View
 from gapstone.images.shift import directions, largest_shift, shifted
 from gapstone.models.classifier import Classifier

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gapstone.converting.paired_difference import Paired, signed
+from gapstone.statistics.paired_difference import Paired, signed
 
 
 def of(n, both, lost, won):

@@ -10,7 +10,15 @@ from sklearn import metrics as oracle
 
 from gapstone.statistics.compare_pairs import compare_pairs, share_interval
 from gapstone.statistics.difference import AGREEMENT, crossed
-from gapstone.statistics.metrics import METRICS, agreement, balanced, balanced_accuracy, choose_metric, of_confusion
+from gapstone.statistics.metrics import (
+    METRICS,
+    agreement,
+    balanced,
+    balanced_accuracy,
+    choose_metric,
+    of_confusion,
+    one_hot,
+)
 
 Oracle = Callable[..., float]
 
@@ -47,7 +55,7 @@ def test_every_metric_has_an_oracle() -> None:
 @pytest.mark.parametrize("name", METRICS)
 def test_the_mean_is_the_metric_and_each_value_its_derivative(name: str, seed: int) -> None:
     labels, answers = answered(seed)
-    found, exact = METRICS[name].values(labels, answers), ORACLES[name](labels, answers)
+    found, exact = METRICS[name].values(labels, one_hot(answers, 4)), ORACLES[name](labels, answers)
     assert found.mean() == pytest.approx(exact, abs=1e-12)
     step = 1e-4
     for i in range(len(labels)):
@@ -65,10 +73,10 @@ def test_the_mean_is_the_metric_and_each_value_its_derivative(name: str, seed: i
 def test_all_right_all_wrong_and_one_class() -> None:
     labels = np.array([0, 0, 0, 2])
     for name, metric in METRICS.items():
-        assert metric.values(labels, labels).tolist() == [1, 1, 1, 1], name
-        assert np.allclose(metric.values(labels, labels + 5), 0), name
-    assert balanced_accuracy(labels, np.zeros(4, int)).mean() == 0.5  # always the largest class
-    assert METRICS["macro_f1"].values(labels, np.zeros(4, int)).mean() == pytest.approx(6 / 7 / 2)
+        assert metric.values(labels, one_hot(labels, 8)).tolist() == [1, 1, 1, 1], name
+        assert np.allclose(metric.values(labels, one_hot(labels + 5, 8)), 0), name
+    assert balanced_accuracy(labels, one_hot(np.zeros(4, int), 3)).mean() == 0.5  # always the largest class
+    assert METRICS["macro_f1"].values(labels, one_hot(np.zeros(4, int), 3)).mean() == pytest.approx(6 / 7 / 2)
     shares = np.array([1.0, 0.5, 0.0, 0.25])
     assert balanced(labels, shares).mean() == pytest.approx((0.5 + 0.25) / 2)
 
@@ -117,6 +125,6 @@ def test_equal_heads_are_told_apart_in_five_of_a_hundred(name: str, images: int,
     added, found = agreement(name, labels), []
     for _ in range(600):
         a, b = drawn(rng, np.array([0.9, 0.75]), labels, 5, points)
-        ours, theirs = ([METRICS[name].values(labels, answers) for answers in head] for head in (a, b))
+        ours, theirs = ([METRICS[name].values(labels, one_hot(answers, 2)) for answers in head] for head in (a, b))
         found.append(crossed(np.stack(ours), np.stack(theirs), added).p < 0.05)
     assert np.mean(found) < 0.07

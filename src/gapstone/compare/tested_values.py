@@ -11,7 +11,7 @@ from gapstone.compare.finished_trials import FinishedTrial
 from gapstone.compare.plan import ComparisonPlan
 from gapstone.statistics.compare_pairs import compare_pairs, share_stat
 from gapstone.statistics.difference import AGREEMENT
-from gapstone.statistics.metrics import METRICS, agreement, balanced
+from gapstone.statistics.metrics import METRICS, agreement, balanced, one_hot
 
 MARGIN_PP, CONFIDENCE = 0.5, 0.95
 MOST_CLASSES = 100
@@ -31,7 +31,8 @@ def stat_of(
 
 def values_of(plan: ComparisonPlan, metric: str, one: FinishedTrial) -> NDArray[np.float64]:
     """What each test image counts for the metric."""
-    return METRICS[metric].values(plan.prepared.store.labels[tested(one)], one.arrays["answer"])
+    probabilities = one_hot(one.arrays["answer"], len(plan.prepared.labels))
+    return METRICS[metric].values(plan.prepared.store.labels[tested(one)], probabilities)
 
 
 def mean_of(plan: ComparisonPlan, metric: str, one: FinishedTrial) -> float:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gapstone.statistics.difference import AGREEMENT
 
 Labels = NDArray[np.integer]
+Probabilities = NDArray[np.float64]
 Values = NDArray[np.float64]
 UNEQUAL = 3.0
 """So many times the images of the smallest class in the largest one: accuracy is then mostly that of the large ones."""
@@ -28,24 +29,34 @@ class Metric:
     """As the head of a column."""
     by_class: bool
     """Each class counts the same, whatever its number of images."""
-    values: Callable[[Labels, Labels], Values]
-    """Labels and answers (n,) → one value of each image."""
+    values: Callable[[Labels, Probabilities], Values]
+    """Labels (n,) and probabilities (n, K), whose argmax are the answers → one value of each image."""
 
 
-def accuracy(labels: Labels, answers: Labels) -> Values:
-    """>>> accuracy(np.array([0, 1, 1]), np.array([0, 1, 0]))
+def one_hot(answers: Labels, classes: int) -> Probabilities:
+    """Probabilities of answers of which nothing else is known.
+
+    >>> one_hot(np.array([0, 2]), 3)
+    array([[1., 0., 0.],
+           [0., 0., 1.]])
+    """
+    return np.eye(classes)[answers]
+
+
+def accuracy(labels: Labels, probabilities: Probabilities) -> Values:
+    """>>> accuracy(np.array([0, 1, 1]), one_hot(np.array([0, 1, 0]), 2))
     array([1., 1., 0.])
     """
-    return np.asarray(labels == answers, np.float64)
+    return np.asarray(labels == probabilities.argmax(1), np.float64)
 
 
-def balanced_accuracy(labels: Labels, answers: Labels) -> Values:
+def balanced_accuracy(labels: Labels, probabilities: Probabilities) -> Values:
     """The mean over classes of their recall.
 
-    >>> float(balanced_accuracy(np.array([0, 1, 1, 1]), np.array([0, 1, 1, 0])).mean())
+    >>> float(balanced_accuracy(np.array([0, 1, 1, 1]), one_hot(np.array([0, 1, 1, 0]), 2)).mean())
     0.833...
     """
-    return balanced(labels, accuracy(labels, answers))
+    return balanced(labels, accuracy(labels, probabilities))
 
 
 def balanced(labels: Labels, right: Values) -> Values:
@@ -57,13 +68,13 @@ def balanced(labels: Labels, right: Values) -> Values:
     return np.asarray(recall[present].mean() + weight * (right - recall[labels]), np.float64)
 
 
-def macro_f1(labels: Labels, answers: Labels) -> Values:
+def macro_f1(labels: Labels, probabilities: Probabilities) -> Values:
     """The mean over the classes among the labels of F1 = 2 TP / (predicted + true).
 
-    >>> float(macro_f1(np.array([0, 1, 1, 1]), np.array([0, 1, 1, 0])).mean())
+    >>> float(macro_f1(np.array([0, 1, 1, 1]), one_hot(np.array([0, 1, 1, 0]), 2)).mean())
     0.733...
     """
-    total = np.zeros(len(labels))
+    total, answers = np.zeros(len(labels)), probabilities.argmax(1)
     classes = np.unique(labels)
     for k in classes.tolist():
         both, either = (labels == k) & (answers == k), (labels == k).astype(np.float64) + (answers == k)
@@ -86,7 +97,7 @@ def of_confusion(metric: str, counts: NDArray[np.integer]) -> float:
     0.833...
     """
     labels, answers = (np.repeat(index.ravel(), counts.ravel()) for index in np.indices(counts.shape))
-    return float(METRICS[metric].values(labels, answers).mean())
+    return float(METRICS[metric].values(labels, one_hot(answers, len(counts))).mean())
 
 
 def choose_metric(asked: str | None, counts: NDArray[np.integer]) -> tuple[str, str | None]:

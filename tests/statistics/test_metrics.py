@@ -1,6 +1,5 @@
 """Metrics as values of images: scikit-learn's metrics, their derivatives by finite differences, simulated coverage."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,75 +9,124 @@ from sklearn import metrics as oracle
 
 from gapstone.statistics.compare_pairs import compare_pairs, share_interval
 from gapstone.statistics.difference import AGREEMENT, crossed
-from gapstone.statistics.metrics import (
-    METRICS,
-    agreement,
-    balanced,
-    balanced_accuracy,
-    choose_metric,
-    of_confusion,
-    one_hot,
-)
+from gapstone.statistics.metric_values import balanced, balanced_accuracy, one_hot
+from gapstone.statistics.metrics import METRICS, agreement, choose_metric, find_metric, metric_names
+from gapstone.statistics.ranking import auroc_of, average_precision_of
 
-Oracle = Callable[..., float]
+CLASSES = 4
+NAMES = [*METRICS, "top2"]
 
 
-def macro_f1(labels: Any, answers: Any, sample_weight: Any = None) -> float:
+def macro_f1(labels: Any, p: Any, weights: Any) -> Any:
     present = np.unique(labels)
-    return float(
-        oracle.f1_score(labels, answers, labels=present, average="macro", sample_weight=sample_weight, zero_division=0)
-    )
+    return oracle.f1_score(labels, p.argmax(1), labels=present, average="macro", sample_weight=weights, zero_division=0)
 
 
-ORACLES: dict[str, Oracle] = {
-    "accuracy": oracle.accuracy_score,
-    "balanced_accuracy": oracle.balanced_accuracy_score,
+def one_against_rest(score: Callable[..., Any]) -> Callable[..., Any]:
+    def mean(labels: Any, p: Any, weights: Any) -> Any:
+        return np.mean([score(labels == k, p[:, k], sample_weight=weights) for k in np.unique(labels)])
+
+    return mean
+
+
+def brier(labels: Any, p: Any, weights: Any) -> Any:
+    return np.average(((p - np.eye(CLASSES)[labels]) ** 2).sum(1), weights=weights)
+
+
+ORACLES: dict[str, Callable[..., Any]] = {
+    "accuracy": lambda y, p, w: oracle.accuracy_score(y, p.argmax(1), sample_weight=w),
+    "balanced_accuracy": lambda y, p, w: oracle.balanced_accuracy_score(y, p.argmax(1), sample_weight=w),
     "macro_f1": macro_f1,
+    "auroc": one_against_rest(oracle.roc_auc_score),
+    "average_precision": one_against_rest(oracle.average_precision_score),
+    "nll": lambda y, p, w: oracle.log_loss(y, p, sample_weight=w, labels=range(CLASSES)),
+    "brier": brier,
+    "top2": lambda y, p, w: oracle.top_k_accuracy_score(y, p, k=2, sample_weight=w, labels=range(CLASSES)),
 }
 
 
-def answered(seed: int, classes: int = 4, images: int = 60) -> tuple[Any, Any]:
-    """Labels of unequal classes, one of which is predicted and never true; and answers, two thirds of them right."""
+def predicted(seed: int, ties: bool = False, images: int = 60) -> tuple[Any, Any]:
+    """Labels of unequal classes, one of which is predicted and never true; probabilities, two thirds of them right."""
     rng = np.random.default_rng(seed)
-    labels = np.minimum(rng.geometric(0.5, images) - 1, classes - 2)
-    answers = np.where(rng.random(images) < 0.65, labels, rng.integers(0, classes, images))
-    return labels, answers
+    labels = np.minimum(rng.geometric(0.5, images) - 1, CLASSES - 2)
+    logits = 2 * rng.normal(size=(images, CLASSES)) + 2.5 * np.eye(CLASSES)[labels]
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    if ties:  # a score that many images share
+        p = np.round(p * 8) + np.arange(1, CLASSES + 1) / 16  # never between classes, where it matters which is first
+        p /= p.sum(1, keepdims=True)
+    return labels, p
 
 
 def test_every_metric_has_an_oracle() -> None:
-    assert ORACLES.keys() == METRICS.keys()
-    assert "sample_weight" in inspect.signature(oracle.balanced_accuracy_score).parameters
+    assert ORACLES.keys() == set(NAMES)
 
 
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("name", METRICS)
-def test_the_mean_is_the_metric_and_each_value_its_derivative(name: str, seed: int) -> None:
-    labels, answers = answered(seed)
-    found, exact = METRICS[name].values(labels, one_hot(answers, 4)), ORACLES[name](labels, answers)
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("name", NAMES)
+def test_the_mean_is_the_metric_and_each_value_its_derivative(name: str, seed: int, ties: bool) -> None:
+    labels, p = predicted(seed, ties)
+    found, score = find_metric(name).values(labels, p), ORACLES[name]
+    exact, step = score(labels, p, np.ones(len(labels))), 1e-4
     assert found.mean() == pytest.approx(exact, abs=1e-12)
-    step = 1e-4
-    for i in range(len(labels)):
+    for i in range(0, len(labels), 3):
         ends = []
         for sign in (1, -1):
             weights = np.ones(len(labels))
             weights[i] += sign * step
-            ends.append(ORACLES[name](labels, answers, sample_weight=weights))
+            ends.append(score(labels, p, weights))
         assert found[i] == pytest.approx(exact + len(labels) * (ends[0] - ends[1]) / (2 * step), abs=1e-6)
-    counts = np.zeros((4, 4), int)
-    np.add.at(counts, (labels, answers), 1)
-    assert of_confusion(name, counts) == pytest.approx(exact)
 
 
 def test_all_right_all_wrong_and_one_class() -> None:
     labels = np.array([0, 0, 0, 2])
     for name, metric in METRICS.items():
-        assert metric.values(labels, one_hot(labels, 8)).tolist() == [1, 1, 1, 1], name
-        assert np.allclose(metric.values(labels, one_hot(labels + 5, 8)), 0), name
+        best, worst = (0, 1) if metric.unit.lower_is_better else (1, 0)
+        assert np.allclose(metric.values(labels, one_hot(labels, 8)), best), name
+        if name in ("accuracy", "balanced_accuracy", "macro_f1"):
+            assert np.allclose(metric.values(labels, one_hot(labels + 5, 8)), worst), name
     assert balanced_accuracy(labels, one_hot(np.zeros(4, int), 3)).mean() == 0.5  # always the largest class
     assert METRICS["macro_f1"].values(labels, one_hot(np.zeros(4, int), 3)).mean() == pytest.approx(6 / 7 / 2)
     shares = np.array([1.0, 0.5, 0.0, 0.25])
     assert balanced(labels, shares).mean() == pytest.approx((0.5 + 0.25) / 2)
+
+
+def test_ranks_need_two_classes_and_losses_stay_finite() -> None:
+    one = np.zeros(3, int)
+    for name in ("auroc", "average_precision"):
+        assert np.isnan(METRICS[name].values(one, one_hot(one, 2))).all()
+    assert METRICS["auroc"].values(np.array([0, 1, 1]), np.full((3, 2), 0.5)).mean() == 0.5  # all ties
+    assert METRICS["nll"].values(one, one_hot(one + 1, 2)).tolist() == pytest.approx([708.396] * 3)
+    assert METRICS["brier"].values(one, one_hot(one + 1, 2)).tolist() == [2, 2, 2]
+
+
+def test_two_classes_have_one_auroc() -> None:
+    labels, p = predicted(3)
+    labels, p = labels % 2, p[:, :2] / p[:, :2].sum(1, keepdims=True)
+    both = [auroc_of(labels == k, p[:, k]) for k in (0, 1)]
+    assert np.allclose(*both)
+
+
+def test_top_k_of_equal_probabilities_is_as_argmax() -> None:
+    labels, equal = np.arange(3), np.full((3, 3), 1 / 3)
+    assert find_metric("top1").values(labels, equal).tolist() == METRICS["accuracy"].values(labels, equal).tolist()
+    assert find_metric("top2").values(labels, equal).tolist() == [1, 1, 0]
+    assert metric_names(5) == list(METRICS)
+    assert metric_names(6)[-1] == "top5"
+    for unknown in ("top0", "topmost", "f1"):
+        with pytest.raises(ValueError, match=f"'{unknown}': give one of accuracy, .*top5"):
+            find_metric(unknown)
+
+
+def test_ten_thousand_images_are_ranked_at_once() -> None:
+    """Nothing in it is quadratic: that would take minutes."""
+    rng = np.random.default_rng(0)
+    score = rng.random(200_000)
+    positive = rng.random(200_000) < score
+    assert auroc_of(positive, score).mean() == pytest.approx(oracle.roc_auc_score(positive, score))
+    exact = oracle.average_precision_score(positive, score)
+    assert average_precision_of(positive, score).mean() == pytest.approx(exact)
 
 
 def test_what_decides_where_nobody_says() -> None:

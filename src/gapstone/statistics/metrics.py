@@ -5,24 +5,37 @@ right and wrong, so that every metric is compared by the same law. Source: influ
 10.1080/01621459.1974.10482962), as in the infinitesimal jackknife.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gapstone.console.formatting import display
 from gapstone.statistics.difference import AGREEMENT
+from gapstone.statistics.metric_values import (
+    Labels,
+    Probabilities,
+    Values,
+    accuracy,
+    balanced_accuracy,
+    brier,
+    macro_f1,
+    nll,
+    top_k,
+)
+from gapstone.statistics.ranking import auroc, average_precision
+from gapstone.statistics.unit import BRIER, NATS, POINTS, Unit
 
-Labels = NDArray[np.integer]
-Probabilities = NDArray[np.float64]
-Values = NDArray[np.float64]
 UNEQUAL = 3.0
 """So many times the images of the smallest class in the largest one: accuracy is then mostly that of the large ones."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric that decides the verdict."""
+    """A metric that can decide the verdict."""
 
     words: str
     short: str
@@ -31,73 +44,43 @@ class Metric:
     """Each class counts the same, whatever its number of images."""
     values: Callable[[Labels, Probabilities], Values]
     """Labels (n,) and probabilities (n, K), whose argmax are the answers → one value of each image."""
-
-
-def one_hot(answers: Labels, classes: int) -> Probabilities:
-    """Probabilities of answers of which nothing else is known.
-
-    >>> one_hot(np.array([0, 2]), 3)
-    array([[1., 0., 0.],
-           [0., 0., 1.]])
-    """
-    return np.eye(classes)[answers]
-
-
-def accuracy(labels: Labels, probabilities: Probabilities) -> Values:
-    """>>> accuracy(np.array([0, 1, 1]), one_hot(np.array([0, 1, 0]), 2))
-    array([1., 1., 0.])
-    """
-    return np.asarray(labels == probabilities.argmax(1), np.float64)
-
-
-def balanced_accuracy(labels: Labels, probabilities: Probabilities) -> Values:
-    """The mean over classes of their recall.
-
-    >>> float(balanced_accuracy(np.array([0, 1, 1, 1]), one_hot(np.array([0, 1, 1, 0]), 2)).mean())
-    0.833...
-    """
-    return balanced(labels, accuracy(labels, probabilities))
-
-
-def balanced(labels: Labels, right: Values) -> Values:
-    """As `balanced_accuracy`, of how right each image is: 0, 1, or a share of several looks at it."""
-    count = np.bincount(labels)
-    present = count > 0
-    recall = np.bincount(labels, right) / np.maximum(count, 1)
-    weight = len(labels) / (present.sum() * count[labels])
-    return np.asarray(recall[present].mean() + weight * (right - recall[labels]), np.float64)
-
-
-def macro_f1(labels: Labels, probabilities: Probabilities) -> Values:
-    """The mean over the classes among the labels of F1 = 2 TP / (predicted + true).
-
-    >>> float(macro_f1(np.array([0, 1, 1, 1]), one_hot(np.array([0, 1, 1, 0]), 2)).mean())
-    0.733...
-    """
-    total, answers = np.zeros(len(labels)), probabilities.argmax(1)
-    classes = np.unique(labels)
-    for k in classes.tolist():
-        both, either = (labels == k) & (answers == k), (labels == k).astype(np.float64) + (answers == k)
-        f1 = 2 * both.sum() / either.sum()
-        total += f1 + len(labels) / either.sum() * (2 * both - f1 * either)
-    return np.asarray(total / len(classes), np.float64)
+    unit: Unit = POINTS
 
 
 METRICS = {
     "accuracy": Metric("accuracy", "accuracy", False, accuracy),
     "balanced_accuracy": Metric("balanced accuracy", "balanced", True, balanced_accuracy),
     "macro_f1": Metric("macro-F1", "macro-F1", True, macro_f1),
+    "auroc": Metric("AUROC (one class against the rest, mean)", "AUROC", True, auroc),
+    "average_precision": Metric("average precision (mean over classes)", "AP", True, average_precision),
+    "nll": Metric("negative log-likelihood", "NLL", False, nll, NATS),
+    "brier": Metric("Brier score", "Brier", False, brier, BRIER),
 }
+"""By name; `find_metric` also knows top2, top3, …"""
+TOP = re.compile(r"top(\d{1,6})")
 
 
-def of_confusion(metric: str, counts: NDArray[np.integer]) -> float:
-    """The metric of answers that are counted: `counts[true, predicted]`.
+def find_metric(name: str) -> Metric:
+    """The metric of that name.
 
-    >>> of_confusion("balanced_accuracy", np.array([[1, 0], [1, 2]]))
-    0.833...
+    >>> find_metric("top5").words
+    'top-5 accuracy'
+
+    Raises:
+        ValueError: there is none.
     """
-    labels, answers = (np.repeat(index.ravel(), counts.ravel()) for index in np.indices(counts.shape))
-    return float(METRICS[metric].values(labels, one_hot(answers, len(counts))).mean())
+    if name in METRICS:
+        return METRICS[name]
+    if (found := TOP.fullmatch(name)) and (k := int(found[1])) > 0:
+        return Metric(f"top-{k} accuracy", f"top-{k}", False, partial(top_k, k=k))
+    raise ValueError(
+        f"--metric {display(name)!r}: give one of {', '.join(METRICS)}, top5 (or another number), or FILE.py:FUNCTION."
+    )
+
+
+def metric_names(classes: int) -> list[str]:
+    """The metrics that every result shows: top-5 accuracy where there are more than five classes."""
+    return [*METRICS, *(["top5"] if classes > 5 else [])]
 
 
 def choose_metric(asked: str | None, counts: NDArray[np.integer]) -> tuple[str, str | None]:
@@ -107,7 +90,7 @@ def choose_metric(asked: str | None, counts: NDArray[np.integer]) -> tuple[str, 
         ('balanced_accuracy', 'The classes have 3 to 150 images, so verdicts are on balanced accuracy, the mean …')
 
     Args:
-        asked: a name of METRICS, or None.
+        asked: a name, or None.
         counts: images of each class.
     """
     if asked is not None:
@@ -128,7 +111,7 @@ def agreement(metric: str, labels: Labels) -> float:
     Two of n for accuracy. Where each of K classes counts the same, 2 / K of every class: Σ 2 / (K (n_k + 2)²) / K²
     instead of 2 / (n + 2)², which it is for equal classes. Heads that agree on all of a rare class have shown little.
     """
-    if not METRICS[metric].by_class:
+    if not find_metric(metric).by_class:
         return AGREEMENT
     count = np.bincount(labels)
     count = count[count > 0]

@@ -1,0 +1,75 @@
+"""What a metric is counted in: its range, which end is better, how its differences are told, which do not matter."""
+
+from dataclasses import dataclass
+
+from gapstone.console.formatting import signed
+
+AIMS = (10.0, 4.0, 2.0, 1.0)
+"""True differences that plans are made for, in margins: of accuracy 5, 2, 1 and 0.5 percentage points."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The unit of a metric and of its differences."""
+
+    name: str = "percentage points"
+    """Of differences; "" for a number without a unit."""
+    factor: float = 100.0
+    """A difference is shown as so many times its number."""
+    digits: int = 1
+    margin: float | None = 0.005
+    """Differences up to it do not matter; None: nobody knows, so that nothing is called equivalent."""
+    low: float = 0.0
+    """The least value that the metric can have."""
+    high: float = 1.0
+    lower_is_better: bool = False
+
+    @property
+    def reach(self) -> float:
+        """The largest difference that two values can have."""
+        return self.high - self.low
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a number between 0 and 1 that is shown in per cent."""
+        return (self.low, self.high, self.factor) == (0.0, 1.0, 100.0)
+
+    @property
+    def aims(self) -> tuple[float, ...]:
+        return () if self.margin is None else tuple(times * self.margin for times in AIMS)
+
+    def gain(self, difference: float) -> float:
+        """The difference, positive where it is one for the better."""
+        return -difference if self.lower_is_better else difference
+
+    def amount(self, value: float) -> str:
+        """A size in words.
+
+        >>> Unit().amount(0.01), Unit().amount(0.005), Unit("nats", 1).amount(0.02)
+        ('1 percentage point', '0.5 percentage points', '0.02 nats')
+        """
+        number = f"{self.factor * value:g}"
+        return f"{number} {self.name.removesuffix('s') if number == '1' else self.name}".strip()
+
+    def change(self, difference: float) -> str:
+        """A difference in words.
+
+        >>> Unit().change(-0.0123), Unit("nats", 1, 3).change(0.04)
+        ('−1.2 percentage points', '+0.040 nats')
+        """
+        return f"{signed(self.factor * difference, self.digits)} {self.name}".strip()
+
+    def value(self, number: float) -> str:
+        """The metric itself in words.
+
+        >>> Unit().value(0.9312), Unit("nats", 1, 3).value(0.2)
+        ('93.1 %', '0.200 nats')
+        """
+        if self.is_share:
+            return f"{100 * number:.{self.digits}f} %"
+        return f"{self.factor * number:,.{self.digits}f} {self.name}".strip()
+
+
+POINTS = Unit()
+NATS = Unit("nats", 1.0, 3, margin=0.01, high=float("inf"), lower_is_better=True)
+BRIER = Unit("", 1.0, 3, margin=0.005, high=2.0, lower_is_better=True)

@@ -18,7 +18,6 @@ from gapstone.compare.finished_trials import FinishedTrial
 from gapstone.compare.report.number_text import percent
 from gapstone.compare.trials import Trial, read_head, train_on_cache
 from gapstone.data.decoded_store import Store
-from gapstone.statistics.metrics import of_confusion
 from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed, read_vouched
 from gapstone.training.loop import make_repeatable
 from gapstone.workers.job_processes import run_one
@@ -26,8 +25,10 @@ from gapstone.workers.job_processes import run_one
 FILE = "model.safetensors"
 
 
-def best_trial(finished: Iterable[list[FinishedTrial]], metric: str = "accuracy") -> FinishedTrial | None:
-    """Of the head that is best on the test images by the metric, the trial with the highest validation accuracy.
+def best_trial(
+    finished: Iterable[list[FinishedTrial]], score: Callable[[FinishedTrial], float]
+) -> FinishedTrial | None:
+    """Of the head with the highest mean score on the test images, the trial with the highest validation accuracy.
 
     The test images choose the head, as the table does, and not the seed: its test accuracy stays what it would be on
     other images. Of equals the first is taken. None if no trial finished.
@@ -35,15 +36,8 @@ def best_trial(finished: Iterable[list[FinishedTrial]], metric: str = "accuracy"
     heads = [trials for trials in finished if trials]
     if not heads:
         return None
-    best = max(heads, key=lambda trials: float(np.mean([_score(trial, metric) for trial in trials])))
+    best = max(heads, key=lambda trials: float(np.mean([score(trial) for trial in trials])))
     return max(best, key=_validation_accuracy)
-
-
-def _score(finished: FinishedTrial, metric: str) -> float:
-    facts = finished.facts
-    if metric == "accuracy":
-        return float(facts["test_accuracy"])
-    return of_confusion(metric, np.asarray(facts["confusion"]))
 
 
 def _validation_accuracy(finished: FinishedTrial) -> float:

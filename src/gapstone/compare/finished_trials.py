@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from gapstone.compare import trials
 from gapstone.compare.plan import ComparisonPlan
 from gapstone.compare.trials import Trial
+from gapstone.statistics.metric_values import Values
+from gapstone.statistics.metrics import Metric, find_metric, metric_names
 from gapstone.storage.sealed_json import DamagedError, damage_note
 
 
@@ -22,6 +24,46 @@ class FinishedTrial:
     trial: Trial
     facts: dict[str, Any]
     arrays: dict[str, Any]
+    """All but the probabilities, which are large and read when they are needed."""
+    folder: Path | None = None
+    _values: dict[str, Values] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def read(cls, trial: Trial, folder: Path) -> "FinishedTrial":
+        """Raises FileNotFoundError if it is not there, DamagedError for a damaged one."""
+        facts, arrays = trials.read(folder)
+        arrays.pop("log_probabilities", None)
+        return cls(trial, facts, arrays, folder)
+
+    def log_probabilities(self) -> NDArray[np.float32] | None:
+        """Of each test image and class; None where they are too many to be stored."""
+        if "log_probabilities" in self.arrays or self.folder is None:
+            found = self.arrays.get("log_probabilities")
+        else:
+            with np.load(self.folder / "arrays.npz", allow_pickle=False) as arrays:
+                found = arrays.get("log_probabilities")
+        return None if found is None else np.asarray(found, np.float32)
+
+    def values(self, metric: Metric, labels: NDArray[np.int64]) -> Values:
+        """What each test image counts for the metric; `labels` of all images."""
+        if metric.name not in self._values:
+            self._values.update(self._computed(metric, labels[self.arrays["test"]]))
+        return self._values[metric.name]
+
+    def _computed(self, metric: Metric, labels: NDArray[np.int64]) -> dict[str, Values]:
+        if f"value_{metric.name}" in self.arrays:
+            return {metric.name: self.arrays[f"value_{metric.name}"]}
+        stored = self.log_probabilities()
+        if stored is None:
+            raise ValueError(
+                f"{metric.words} needs the probabilities of all classes, which are not stored of "
+                f"{len(labels):,} test images × {len(self.trial.labels):,} classes."
+            )
+        probabilities = np.exp(stored.astype(np.float64))
+        names = metric_names(probabilities.shape[1])
+        # all of them are asked for, and reading the probabilities takes longest
+        every = [find_metric(name) for name in names] if metric.name in names else [metric]
+        return {one.name: one.values(labels, probabilities) for one in every}
 
     def correct(self, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each test image is classified correctly."""
@@ -54,5 +96,5 @@ def by_head(heads: Sequence[str], trials_of: Iterable[Trial], out: Path) -> dict
     finished: dict[str, list[FinishedTrial]] = {head: [] for head in heads}
     for trial in trials_of:
         with suppress(FileNotFoundError):  # the trial failed
-            finished[trial.head].append(FinishedTrial(trial, *trials.read(out / "trials" / trial.id)))
+            finished[trial.head].append(FinishedTrial.read(trial, out / "trials" / trial.id))
     return finished

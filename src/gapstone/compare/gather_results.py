@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 
 import gapstone
 from gapstone.compare import looks as look_counts
-from gapstone.compare import result_files
+from gapstone.compare import predictions_file, result_files
 from gapstone.compare.boxed_images import among
-from gapstone.compare.finished_trials import FinishedTrial, by_head, read_finished
+from gapstone.compare.finished_trials import FinishedTrial, by_head
 from gapstone.compare.learning_curve import curve_results, labelled
 from gapstone.compare.map_localisation import SCORES, baselines
 from gapstone.compare.plan import ComparisonPlan
 from gapstone.compare.remarks import remarks
 from gapstone.compare.tested_values import (
     CONFIDENCE,
-    MARGIN_PP,
+    agreement_of,
     mean_of,
+    metrics_of,
     moved,
     pairs_of,
     recalls,
@@ -35,15 +36,16 @@ from gapstone.compare.tested_values import (
 )
 from gapstone.compare.trials import Trial
 from gapstone.compare.verdict import sentences
+from gapstone.drawing.confusion_picture import most_confused
 from gapstone.heads import parse
 from gapstone.images.cropping import cropping_note
 from gapstone.runtime.environment import installed, processor
 from gapstone.statistics.collapsed_seeds import collapses
 from gapstone.statistics.compare_pairs import interval
-from gapstone.statistics.metrics import METRICS, agreement
+from gapstone.statistics.metrics import METRICS
 from gapstone.storage.sealed_json import digests, write_sealed
 
-SCHEMA = 3
+SCHEMA = 4
 MOST_WORST = 12
 SHARE = (0.0, 1.0)
 RANGES = {
@@ -56,6 +58,7 @@ RANGES = {
 
 def gather(
     plan: ComparisonPlan,
+    done: dict[str, list[FinishedTrial]],
     out: Path,
     failed: dict[str, str],
     command: str,
@@ -63,13 +66,14 @@ def gather(
     model: dict[str, Any] | None,
     look: int,
 ) -> dict[str, Any]:
-    """Read every finished trial of the plan and write results.json, results.csv, predictions.csv and pictures.npz.
+    """Write results.json, results.csv, the predictions and pictures.npz of the finished trials.
 
-    `failed` is the reason of each failure by trial id; `speed`, by head, is from `measure_head_speeds`; `model` is the
-    entry of the best head's model in OUT, None if there is none; `look` is from `record_look`.
+    `done` are those of the plan, by head; `failed` is the reason of each failure by trial id; `speed`, by head, is from
+    `measure_head_speeds`; `model` is the entry of the best head's model in OUT, None if there is none; `look` is from
+    `record_look`.
     Returns the results, as in results.json.
     """
-    done, (metric, chosen) = read_finished(plan, out), plan.metric
+    metric, chosen = plan.metric
     prepared, folds = plan.prepared, plan.request.folds
     tested = np.concatenate([split.test for split in prepared.splits]) if folds else prepared.splits[0].test
     pictures, worst = _worst(plan, done)
@@ -81,7 +85,8 @@ def gather(
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": command,
         "data": _data(plan, tested),
-        "settings": _settings(plan) | {"look": look, "metric": metric},
+        "settings": _settings(plan) | {"look": look, "metric": metric.name, "shift_metric": metric.moved},
+        "metrics": [one.to_json() for one in metrics_of(plan)],
         "machine": machine(prepared.device),
         "versions": versions(),
         "scan": prepared.scan.to_json(),
@@ -89,9 +94,12 @@ def gather(
         "collapsed": collapses(
             {head: {one.trial.seed: mean_of(plan, metric, one) for one in trials} for head, trials in done.items()},
             "fold" if folds else "seed",
+            metric.unit,
         ),
         "pairs": pairs_of(plan, done, partial(values_of, plan, metric), look, metric),
-        "shift_pairs": pairs_of(plan, shifted, partial(shifted_values, plan, metric), look, metric, moved),
+        "shift_pairs": pairs_of(
+            plan, shifted, partial(shifted_values, plan, metric), look, METRICS[metric.moved], moved
+        ),
         "localisation": _objects(plan, tested),
         "localisation_pairs": pairs_of(plan, localised, lambda finished: np.asarray(finished.arrays["found"]), look),
         "trials": [_trial(trial, done[trial.head], failed) for trial in plan.trials],
@@ -103,7 +111,7 @@ def gather(
     about = filter(None, [chosen, look_counts.said(look, CONFIDENCE)])
     results["remarks"] = [*plan.left_out, *about, *remarks(results)]
     result_files.write_trials(out / "results.csv", plan, done)
-    result_files.write_predictions(out / "predictions.csv", plan, done)
+    predictions_file.write_predictions(out, plan, done)
     result_files.write_pictures(out / "pictures.npz", plan, done, pictures)
     results["files"] = digests(out, ["pictures.npz", *([model["file"]] if model else [])])
     write_sealed(out / "results.json", results, "results")
@@ -154,7 +162,6 @@ def _settings(plan: ComparisonPlan) -> dict[str, Any]:
         "threads": plan.measured["threads"],
         "workers": plan.workers,
         "device": prepared.device,
-        "margin_pp": MARGIN_PP,
         "confidence": CONFIDENCE,
     }
 
@@ -196,11 +203,11 @@ def _head(
     robust = bool(first) and first["shift"] is not None
     stats["train_seconds"] = [fact["history"]["seconds"] for fact in facts]
     entry |= {key: _stat(values, RANGES.get(key, SHARE)) for key, values in stats.items()}
-    metrics = {name: stat_of(plan, done, partial(values_of, plan, name), name) for name in METRICS}
+    metrics = {one.name: stat_of(plan, done, partial(values_of, plan, one), one) for one in metrics_of(plan)}
     entry["test_accuracy"], entry["metrics"], entry["recall"] = metrics["accuracy"], metrics, recalls(plan, done)
     entry["shift_accuracy"] = stat_of(plan, done if robust else [], lambda one: np.asarray(one.arrays["shifted"]))
     if not facts:
-        missing = dict.fromkeys(("shift", "sizes", "reliability", "confusion", "localisation"), None)
+        missing = dict.fromkeys(("shift", "sizes", "reliability", "confusion", "confused", "localisation"), None)
         return entry | missing | {"curves": []}
     entry |= _robustness(facts) if robust else {"shift": None, "sizes": None, "robustness_images": 0}
     entry["reliability"] = _pooled([fact["bins"] for fact in facts])
@@ -214,6 +221,7 @@ def _head(
         for fact in facts
     ]
     entry["confusion"] = np.sum([fact["confusion"] for fact in facts], 0).tolist()
+    entry["confused"] = most_confused(entry["confusion"], plan.prepared.labels)
     entry["localisation"] = _localisation(facts)
     if entry["localisation"]:
         boxed = [one for one in done if "found" in one.arrays]
@@ -304,10 +312,11 @@ def _curve(plan: ComparisonPlan, out: Path, done: dict[str, list[FinishedTrial]]
         {head: {one.trial.seed: values_of(plan, metric, one) for one in trials} for head, trials in at.items()}
         for at in finished
     ]
+    whole = [one for trials in done.values() for one in trials]
     trials = [*(trials[0] for trials in plan.curve.values()), plan.trials[0]]
     points = list(zip([*plan.curve, None], map(labelled, trials), strict=True))
-    added = agreement(metric, plan.prepared.store.labels[plan.trials[0].test])
-    return curve_results(points, values, plan.baseline, MARGIN_PP, CONFIDENCE, look, added)
+    added = agreement_of(plan, whole, metric)
+    return curve_results(points, values, plan.baseline, metric.unit, CONFIDENCE, look, added)
 
 
 def _trial(trial: Trial, done: Sequence[FinishedTrial], failed: dict[str, str]) -> dict[str, Any]:

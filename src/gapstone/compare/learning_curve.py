@@ -18,6 +18,7 @@ from gapstone.compare.tuning import tuned
 from gapstone.console.formatting import signed
 from gapstone.statistics.compare_pairs import holm, look_level, share_stat, verdict
 from gapstone.statistics.difference import AGREEMENT, FEWEST_FOR_INTERVAL, Estimate, crossed
+from gapstone.statistics.unit import Unit
 from gapstone.training.training_data import TrainingPlan, TrainOptions
 
 Values = Mapping[str, Mapping[int, NDArray[Any]]]
@@ -74,7 +75,7 @@ def curve_results(
     points: Sequence[tuple[int | None, int]],
     values: Sequence[Values],
     baseline: str,
-    margin_pp: float,
+    unit: Unit,
     confidence: float,
     look: int = 1,
     agreement: float = AGREEMENT,
@@ -85,14 +86,14 @@ def curve_results(
         points: (images of each class, None for all; labelled images).
         values: of each point.
         baseline: the head that all others are compared with.
-        margin_pp: as `gapstone.statistics.compare_pairs.compare_pairs`.
-        confidence: likewise.
+        unit: of the metric.
+        confidence: as `gapstone.statistics.compare_pairs.compare_pairs`.
         look: likewise.
         agreement: likewise.
     """
     heads, level = list(values[-1]), look_level(look, 1 - confidence)
     estimated = [
-        (per_class, head, *_difference(scores[head], scores[baseline], agreement))
+        (per_class, head, *_difference(scores[head], scores[baseline], agreement, unit))
         for (per_class, _), scores in zip(points, values, strict=True)
         for head in heads
         if head != baseline and scores[head].keys() & scores[baseline].keys()
@@ -109,18 +110,21 @@ def curve_results(
                 "per_class": per_class,
                 "a": head,
                 "b": baseline,
-                "difference_pp": 100 * difference,
-                "ci95": None if bounds is None else [100 * bounds[0], 100 * bounds[1]],
+                "unit": unit.name,
+                "digits": unit.digits,
+                "lower_is_better": unit.lower_is_better,
+                "difference": unit.factor * difference,
+                "ci95": None if bounds is None else [unit.factor * bounds[0], unit.factor * bounds[1]],
                 "p": None if estimate is None else estimate.p,
                 "p_holm": p_holm,
-                "verdict": verdict(difference, p_holm, margin_pp / 100, level, equivalence),
+                "verdict": verdict(unit.gain(difference), p_holm, unit.margin, level, equivalence),
                 "repeats": repeats,
             }
         )
     return {
         "points": [{"per_class": per_class, "images": images} for per_class, images in points],
         "heads": [
-            {"head": head, "score": [share_stat(scores[head], confidence, None, agreement) for scores in values]}
+            {"head": head, "score": [share_stat(scores[head], confidence, None, agreement, unit) for scores in values]}
             for head in heads
         ],
         "pairs": pairs,
@@ -129,20 +133,21 @@ def curve_results(
 
 
 def _difference(
-    a: Mapping[int, NDArray[Any]], b: Mapping[int, NDArray[Any]], agreement: float
+    a: Mapping[int, NDArray[Any]], b: Mapping[int, NDArray[Any]], agreement: float, unit: Unit
 ) -> tuple[int, float, Estimate | None]:
     """Seeds in common, the mean difference over them, and its estimate; None with fewer than two seeds or images."""
     seeds = sorted(a.keys() & b.keys())
     ours, theirs = (np.stack([np.asarray(head[seed], np.float64) for seed in seeds]) for head in (a, b))
-    estimate = crossed(ours, theirs, agreement) if min(ours.shape) > 1 else None
+    estimate = replace(crossed(ours, theirs, agreement), reach=unit.reach) if min(ours.shape) > 1 else None
     return len(seeds), estimate.difference if estimate else float(ours.mean() - theirs.mean()), estimate
 
 
 def overtaking(pairs: Sequence[dict[str, Any]], baseline: str) -> list[str]:
     """A sentence for each head that is better than the baseline at one point, and worse at another.
 
-    >>> overtaking([{"per_class": 5, "a": "fc", "verdict": "worse", "difference_pp": -3.0},
-    ...             {"per_class": None, "a": "fc", "verdict": "better", "difference_pp": 1.2}], "gap")
+    >>> points = {"a": "fc", "unit": "percentage points", "digits": 1}
+    >>> overtaking([points | {"per_class": 5, "verdict": "worse", "difference": -3.0},
+    ...             points | {"per_class": None, "verdict": "better", "difference": 1.2}], "gap")
     ['fc overtakes gap: −3.0 percentage points with 5 labelled images of each class, +1.2 with all.']
     """
     sentences = []
@@ -152,10 +157,11 @@ def overtaking(pairs: Sequence[dict[str, Any]], baseline: str) -> list[str]:
             if before["verdict"] != after["verdict"]:
                 first, second = (head, baseline) if after["verdict"] == "better" else (baseline, head)
                 sign = 1 if first == head else -1
-                points, now = (signed(sign * pair["difference_pp"]) for pair in (before, after))
+                points, now = (signed(sign * pair["difference"], pair["digits"]) for pair in (before, after))
                 with_all = "all" if after["per_class"] is None else f"{after['per_class']:,}"
+                points = f"{points} {before['unit']}".strip()
                 sentences.append(
-                    f"{first} overtakes {second}: {points} percentage points with {before['per_class']:,} labelled "
-                    f"images of each class, {now} with {with_all}."
+                    f"{first} overtakes {second}: {points} with {before['per_class']:,} labelled images of each class, "
+                    f"{now} with {with_all}."
                 )
     return sentences

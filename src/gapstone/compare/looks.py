@@ -38,14 +38,15 @@ def record_look(plan: ComparisonPlan, out: Path, log: Callable[[str], None]) -> 
 
 
 def _look(plan: ComparisonPlan) -> dict[str, Any]:
+    metric, _ = plan.metric
     # what --quick leaves out is no other look at the test images
     ids = sorted(replace(trial, quick=False).id for trial in plan.trials)
-    facts = json.dumps([plan.baseline, plan.metric[0], ids])
+    facts = json.dumps([plan.baseline, *filter(None, [metric.name, metric.digest]), ids])
     return {
         "plan": hashlib.sha256(facts.encode()).hexdigest()[:16],
         "data": plan.prepared.hash,
         "baseline": plan.baseline,
-        "metric": plan.metric[0],
+        "metric": metric.name,
         "heads": list(plan.request.heads),
         "seeds": plan.request.folds or plan.request.seeds,
     }

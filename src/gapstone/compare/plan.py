@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gapstone.compare.boxed_images import BoxedImages, among, boxed_images
+from gapstone.compare.chosen_metric import Asked, asked_metric, check_metric
 from gapstone.compare.equal_heads import describe, without_equals
 from gapstone.compare.feature_pass import FeaturePass, plan_feature_pass
 from gapstone.compare.first_look import look_first
@@ -24,7 +25,7 @@ from gapstone.compare.tuning import TuningGrid, tuned, tuned_network
 from gapstone.console.formatting import display
 from gapstone.heads import parse
 from gapstone.runtime.environment import cores, free_mb
-from gapstone.statistics.metrics import METRICS, choose_metric
+from gapstone.statistics.metrics import Metric, choose_metric
 from gapstone.storage.paths import check_input
 from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed
 from gapstone.training.choose_backbone import BackboneMode, mode_of
@@ -45,8 +46,8 @@ class CompareRequest:
     seeds: int = 5
     folds: int | None = None
     baseline: str | None = None
-    metric: str | None = None
-    """What decides the verdicts, a name of statistics.metrics.METRICS; None: chosen by how many images classes have."""
+    metric: Asked = None
+    """What decides the verdicts (gapstone.compare.chosen_metric)."""
     workers: int | None = None
     boxes: Path | None = None
     """A table of object boxes (gapstone.data.object_boxes)."""
@@ -76,8 +77,7 @@ class CompareRequest:
         baseline = str(parse(self.baseline)) if self.baseline else heads[0]
         if baseline not in heads:
             raise ValueError(f"--baseline {baseline!r} is not among --heads {','.join(heads)}.")
-        if self.metric not in (None, *METRICS):
-            raise ValueError(f"--metric {display(str(self.metric))!r}: give one of {', '.join(METRICS)}.")
+        metric = asked_metric(self.metric)
         at_least(1, seeds=self.seeds, workers=self.workers)
         at_least(2, folds=self.folds)
         for option, path in (("--boxes", self.boxes), ("--weights", self.weights)):
@@ -90,7 +90,7 @@ class CompareRequest:
             parse_curve(self.curve)
             if self.folds:
                 raise ValueError("--curve and --folds: the points of a curve need the same test images; take --seeds.")
-        return replace(self, heads=heads, baseline=baseline)
+        return replace(self, heads=heads, baseline=baseline, metric=metric)
 
     @property
     def mode(self) -> BackboneMode:
@@ -161,14 +161,15 @@ class ComparisonPlan:
         return self.request.baseline
 
     @property
-    def metric(self) -> tuple[str, str | None]:
+    def metric(self) -> tuple[Metric, str | None]:
         """What decides the verdicts, and a sentence where nobody asked for it."""
-        return choose_metric(self.request.metric, np.bincount(self.prepared.store.labels))
+        return choose_metric(asked_metric(self.request.metric), np.bincount(self.prepared.store.labels))
 
     def to_json(self) -> dict[str, Any]:
         prepared = self.prepared
         return {
-            "request": asdict(self.request)
+            "request": asdict(replace(self.request, metric=None))
+            | {"metric": None if (metric := asked_metric(self.request.metric)) is None else metric.name}
             | {key: (path := getattr(self.request, key)) and _where(str(path)) for key in ("boxes", "weights")},
             "data_path": _where(self.request.choices.data),
             "data": prepared.hash,
@@ -239,7 +240,10 @@ def plan_comparison(
         for head in request.heads
     )
     curve = curve_trials(request.curve, trials, prepared.store.labels, request.choices)
-    return ComparisonPlan(request, prepared, trials, workers, measured, objects, caution, curve, left_out)
+    plan = ComparisonPlan(request, prepared, trials, workers, measured, objects, caution, curve, left_out)
+    parts = [split.test for split in (prepared.splits if request.folds else prepared.splits[:1])]
+    check_metric(plan.metric[0], prepared.store.labels, parts, len(prepared.labels), max(1, len(plan.all_trials)), log)
+    return plan
 
 
 def _look(

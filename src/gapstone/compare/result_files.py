@@ -1,4 +1,4 @@
-"""The files that `compare` writes beside its report: results, predictions, pictures (docs/results.md)."""
+"""Files that `compare` writes beside its report: results.csv and pictures.npz (docs/results.md)."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -30,22 +30,6 @@ def write_trials(path: Path, plan: ComparisonPlan, done: dict[str, list[Finished
             yield [trial.id, trial.head, trial.seed, "" if trial.fold is None else trial.fold,
                    *(facts[key] for key in keys), shifted, history["seconds"], len(history["train_loss"]),
                    history["best_epoch"], choice["learning_rate"], choice["weight_decay"]]  # fmt: skip
-
-    write_csv(path, rows())
-
-
-def write_predictions(path: Path, plan: ComparisonPlan, done: dict[str, list[FinishedTrial]]) -> None:
-    names, labels, classes = plan.prepared.store.names, plan.prepared.store.labels, plan.prepared.labels
-
-    def rows() -> Iterator[list[Any]]:
-        yield ["image", "label", "head", "seed", "prediction", "confidence", "correct"]
-        for finished in (finished for head in plan.request.heads for finished in done[head]):
-            trial, arrays = finished.trial, finished.arrays
-            tested = zip(arrays["test"], arrays["answer"], arrays["confidence"], strict=True)
-            for row, prediction, confidence in tested:
-                label = labels[row]
-                yield [names[row], classes[label], trial.head, trial.seed, classes[prediction],
-                       f"{confidence:.4f}", int(prediction == label)]  # fmt: skip
 
     write_csv(path, rows())
 

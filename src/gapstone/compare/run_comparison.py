@@ -10,10 +10,12 @@ from rich.console import Console
 from gapstone.compare import best_model, finished_trials, gather_results, head_speed, trials
 from gapstone.compare.feature_cache import FeatureCache
 from gapstone.compare.feature_pass import NAME, FeaturePass, run_feature_pass
+from gapstone.compare.finished_trials import FinishedTrial
 from gapstone.compare.learning_curve import labelled
 from gapstone.compare.looks import record_look
 from gapstone.compare.plan import CompareRequest, ComparisonPlan, plan_comparison
 from gapstone.compare.report import report_page, report_terminal
+from gapstone.compare.tested_values import mean_of
 from gapstone.compare.trials import Trial
 from gapstone.console.formatting import count_noun, display
 from gapstone.console.progress import Bars, duration
@@ -71,10 +73,11 @@ def compare(request: CompareRequest, out: Path, console: Console | None = None, 
         if all(trial.id in failed for trial in plan.trials):
             raise TrainingError(f"every trial failed; the first: {next(iter(failed.values()))}")
         speed = _speed(plan, failed, out, bars)
-        model = _write_best_model(plan, out, cache, bars) if plan.feature_pass else None
+        done = finished_trials.read_finished(plan, out)
+        model = _write_best_model(plan, done, out, cache, bars) if plan.feature_pass else None
         look = record_look(plan, out, bars.log)
         with bars.during("Comparing the heads"):
-            results = gather_results.gather(plan, out, failed, command, speed, model, look)
+            results = gather_results.gather(plan, done, out, failed, command, speed, model, look)
         with bars.during("Writing the report"):
             page = report_page.write(out)
     _print_results(results, page, console)
@@ -97,9 +100,17 @@ def _print_results(results: dict[str, Any], page: Path, console: Console) -> Non
     console.print(f"{'' if model else chr(10)}Report: {display(page)}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _write_best_model(plan: ComparisonPlan, out: Path, cache: FeatureCache | None, bars: Bars) -> dict[str, Any] | None:
+def _score(plan: ComparisonPlan, finished: FinishedTrial) -> float:
+    """The metric of the trial, higher where it is better."""
+    metric, _ = plan.metric
+    return metric.unit.gain(mean_of(plan, metric, finished))
+
+
+def _write_best_model(
+    plan: ComparisonPlan, done: dict[str, list[FinishedTrial]], out: Path, cache: FeatureCache | None, bars: Bars
+) -> dict[str, Any] | None:
     """Write the best head's model; returns its entry in results.json, None if it could not be written."""
-    best = best_model.best_trial(finished_trials.read_finished(plan, out).values(), plan.metric[0])
+    best = best_model.best_trial(done.values(), partial(_score, plan))
     assert best is not None
     if not best_model.is_written(best, out):
         head = best_model.stored_head(best, out, bars.log) or cache or _run_feature_pass(plan, out, bars)

@@ -10,40 +10,49 @@ from numpy.typing import NDArray
 from gapstone.compare.finished_trials import FinishedTrial
 from gapstone.compare.plan import ComparisonPlan
 from gapstone.statistics.compare_pairs import compare_pairs, share_stat
-from gapstone.statistics.difference import AGREEMENT
-from gapstone.statistics.metrics import METRICS, agreement, balanced, one_hot
+from gapstone.statistics.metric_values import balanced
+from gapstone.statistics.metrics import METRICS, Metric, agreement, find_metric, metric_names
+from gapstone.statistics.own_metric import own_agreement
 
-MARGIN_PP, CONFIDENCE = 0.5, 0.95
+CONFIDENCE = 0.95
 MOST_CLASSES = 100
 """Whose recall is given an interval each."""
+ACCURACY = METRICS["accuracy"]
+
+Rows = NDArray[np.int64]
+
+
+def metrics_of(plan: ComparisonPlan) -> list[Metric]:
+    """All metrics of the results, the one that decides first."""
+    first, _ = plan.metric
+    return [first, *(find_metric(name) for name in metric_names(len(plan.prepared.labels)) if name != first.name)]
 
 
 def stat_of(
     plan: ComparisonPlan,
     done: Sequence[FinishedTrial],
     values: Callable[[FinishedTrial], NDArray[Any]],
-    metric: str = "accuracy",
+    metric: Metric = ACCURACY,
 ) -> dict[str, Any]:
     """A Stat of what each test image counts; its interval allows for other seeds and other test images."""
     by_seed = {one.trial.seed: values(one) for one in done}
-    return share_stat(by_seed, CONFIDENCE, _folds(plan, by_seed), _agreement(plan, list(map(tested, done)), metric))
+    return share_stat(by_seed, CONFIDENCE, _folds(plan, by_seed), agreement_of(plan, done, metric), metric.unit)
 
 
-def values_of(plan: ComparisonPlan, metric: str, one: FinishedTrial) -> NDArray[np.float64]:
+def values_of(plan: ComparisonPlan, metric: Metric, one: FinishedTrial) -> NDArray[np.float64]:
     """What each test image counts for the metric."""
-    probabilities = one_hot(one.arrays["answer"], len(plan.prepared.labels))
-    return METRICS[metric].values(plan.prepared.store.labels[tested(one)], probabilities)
+    return one.values(metric, plan.prepared.store.labels)
 
 
-def mean_of(plan: ComparisonPlan, metric: str, one: FinishedTrial) -> float:
+def mean_of(plan: ComparisonPlan, metric: Metric, one: FinishedTrial) -> float:
     """The metric of the trial."""
     return float(values_of(plan, metric, one).mean())
 
 
-def shifted_values(plan: ComparisonPlan, metric: str, one: FinishedTrial) -> NDArray[np.float64]:
-    """The same when they are moved, of which the share of correct predictions is known: F1 is not."""
+def shifted_values(plan: ComparisonPlan, metric: Metric, one: FinishedTrial) -> NDArray[np.float64]:
+    """The same when they are moved, of which the share of correct predictions is known, and no probability."""
     right = np.asarray(one.arrays["shifted"], np.float64)
-    return balanced(plan.prepared.store.labels[moved(one)], right) if METRICS[metric].by_class else right
+    return balanced(plan.prepared.store.labels[moved(one)], right) if metric.by_class else right
 
 
 def recalls(plan: ComparisonPlan, done: Sequence[FinishedTrial]) -> list[dict[str, Any]] | None:
@@ -65,20 +74,28 @@ def _right_of(k: int, labels: NDArray[np.int64], one: FinishedTrial) -> NDArray[
     return np.asarray(one.correct(labels)[labels[tested(one)] == k])
 
 
-def _agreement(plan: ComparisonPlan, rows: Sequence[NDArray[np.int64]], metric: str) -> float:
-    """`metrics.agreement` of the images that are tested: with folds, in any of them."""
-    every = np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64)
-    return agreement(metric, plan.prepared.store.labels[every]) if len(every) else AGREEMENT
-
-
-def tested(one: FinishedTrial) -> NDArray[np.int64]:
+def tested(one: FinishedTrial) -> Rows:
     """The test images."""
     return np.asarray(one.arrays["test"])
 
 
-def moved(one: FinishedTrial) -> NDArray[np.int64]:
+def moved(one: FinishedTrial) -> Rows:
     """Those that are moved, too."""
     return one.trial.robust
+
+
+def agreement_of(
+    plan: ComparisonPlan,
+    done: Sequence[FinishedTrial],
+    metric: Metric,
+    rows: Callable[[FinishedTrial], Rows] = tested,
+) -> float:
+    """`metrics.agreement` of the images that are tested (with folds, in any of them), or `own_agreement`."""
+    labels = plan.prepared.store.labels
+    if metric.digest is not None and done:
+        return own_agreement([one.values(metric, labels) for one in done], [one.correct(labels) for one in done])
+    every = np.unique(np.concatenate(list(map(rows, done)))) if done else np.zeros(1, np.int64)
+    return agreement(metric, labels[every])
 
 
 def pairs_of(
@@ -86,17 +103,18 @@ def pairs_of(
     done: dict[str, list[FinishedTrial]],
     correct: Callable[[FinishedTrial], NDArray[Any]],
     look: int,
-    metric: str = "accuracy",
-    rows: Callable[[FinishedTrial], NDArray[np.int64]] = tested,
+    metric: Metric = ACCURACY,
+    rows: Callable[[FinishedTrial], Rows] = tested,
 ) -> list[dict[str, Any]]:
     """Compare every head with the baseline; `correct` gives what each image of `rows` counts for the metric."""
     if not done[plan.baseline]:
         return []
     scores = {head: {trial.trial.seed: correct(trial) for trial in trials} for head, trials in done.items() if trials}
-    added = _agreement(plan, list(map(rows, done[plan.baseline])), metric)
+    measured = done[plan.baseline] if metric.digest is None else [one for trials in done.values() for one in trials]
+    added = agreement_of(plan, measured, metric, rows)
     folds = _folds(plan, {number: values for by_number in scores.values() for number, values in by_number.items()})
     return compare_pairs(
-        scores, plan.baseline, margin_pp=MARGIN_PP, confidence=CONFIDENCE, folds=folds, look=look, agreement=added
+        scores, plan.baseline, metric.unit, confidence=CONFIDENCE, folds=folds, look=look, agreement=added
     )
 
 

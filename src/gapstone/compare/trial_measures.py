@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gapstone.compare.predictor import STILL, Change, Predictor
 from gapstone.images.shift import directions, largest_shift
+from gapstone.statistics.metrics import find_metric, metric_names
 from gapstone.training.loop import Rows
 
 FINE = 64
@@ -26,19 +27,39 @@ images is 0.7 percentage points already.
 """
 
 
+MOST_PROBABILITIES = 20_000_000
+"""Test images × classes, 80 MB: of more, a trial stores what each image counts for each metric instead."""
+
+
 @dataclass(frozen=True)
 class Answers:
-    """The predictions of a model, one row per image."""
+    """The predictions of a model, one row per image. Everything follows from the probabilities as they are stored."""
 
-    answer: NDArray[np.int64]
-    confidence: NDArray[np.float32]
-    """The probability of the predicted class."""
-    logits: NDArray[np.float32]
+    log_probabilities: NDArray[np.float32]
+    """Of all classes. Logarithms, because a probability of 1 − 1e-9, or of 1e-50, is none in float32."""
 
     @classmethod
     def of(cls, logits: Tensor) -> "Answers":
-        confidence, answer = logits.double().softmax(1).max(1)
-        return cls(answer.numpy(), confidence.float().numpy(), logits.float().numpy())
+        return cls(logits.double().log_softmax(1).float().numpy())
+
+    @property
+    def answer(self) -> NDArray[np.int64]:
+        """The most probable class; of equal ones the first."""
+        return np.asarray(self.log_probabilities.argmax(1), np.int64)
+
+    @property
+    def confidence(self) -> NDArray[np.float32]:
+        """The probability of the predicted class."""
+        return np.asarray(np.exp(self.log_probabilities.max(1)), np.float32)
+
+    def stored(self, labels: NDArray[np.integer]) -> dict[str, NDArray[Any]]:
+        """The arrays of a trial: all probabilities, or where they are many the values of all metrics."""
+        arrays = {"answer": self.answer.astype(np.int32), "confidence": self.confidence}
+        if self.log_probabilities.size <= MOST_PROBABILITIES:
+            return arrays | {"log_probabilities": self.log_probabilities}
+        probabilities = np.exp(self.log_probabilities.astype(np.float64))
+        names = metric_names(probabilities.shape[1])
+        return arrays | {f"value_{name}": find_metric(name).values(labels, probabilities) for name in names}
 
 
 def shift_pixels(size: tuple[int, int]) -> list[int]:

@@ -41,7 +41,7 @@ from gapstone.storage.paths import sentence
 from gapstone.storage.sealed_json import DamagedError, digests, read_sealed, read_vouched, write_sealed
 from gapstone.training.loop import History, Rows, TrainSettings, make_repeatable, seeded, train
 
-VERSION = 4  # raised when the same configuration would give other numbers
+VERSION = 5  # raised when the same configuration would give other numbers, or more of them
 TUNING_VERSION = 2  # the same, for heads on a frozen backbone alone
 
 HEAD, MOST_STORED = "head.safetensors", 16 << 20
@@ -294,11 +294,7 @@ def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[st
     """Measure a trained model: the JSON and the arrays of its trial."""
     labels = predictor.labels[trial.test]
     answers = trial_measures.Answers.of(predictor.logits(trial.test))
-    predictions = {
-        "test": trial.test,
-        "answer": answers.answer.astype(np.int32),
-        "confidence": answers.confidence,
-    }
+    predictions = {"test": trial.test, **answers.stored(labels)}
     test_accuracy = float((answers.answer == labels).mean())
     about = {"head": trial.head, "seed": trial.seed, "fold": trial.fold, "test_accuracy": test_accuracy}
     if trial.test_only:
@@ -318,7 +314,7 @@ def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[st
         **about,
         "train_accuracy": train_accuracy,
         "generalisation_gap": train_accuracy - test_accuracy,
-        **calibration(answers.logits, labels),
+        **calibration(answers.log_probabilities, labels),
         **robustness,
         "confusion": confusion.tolist(),
         "takes_only": trial_measures.only_size(predictor),

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from gapstone.console.formatting import count_noun, signed
-from gapstone.statistics.metrics import METRICS
 
 SHORT = 60
 """Longest headline that names the heads, in characters; a longer one counts them instead."""
@@ -29,9 +28,9 @@ def sentences(results: dict[str, Any]) -> tuple[str, list[str]]:
     if len(heads) == 1:
         accuracy = 100 * heads[0]["test_accuracy"]["mean"]
         return f"{heads[0]['head']} reaches an accuracy of {accuracy:.1f} %.", ["There is no other head to compare."]
-    pairs, margin = results["pairs"], results["settings"]["margin_pp"]
+    pairs = results["pairs"]
     kind = "fold" if results["settings"]["folds"] else "seed"
-    details = [entry["sentence"] for entry in results["collapsed"]] + _details(pairs, baseline, margin, kind)
+    details = [entry["sentence"] for entry in results["collapsed"]] + _details(pairs, baseline, kind)
     for pairs_of, where in (
         (results["shift_pairs"], "On shifted test images"),
         (results.get("localisation_pairs", []), "In localisation (GT-known)"),
@@ -41,9 +40,8 @@ def sentences(results: dict[str, Any]) -> tuple[str, list[str]]:
             for pair in _apart(pairs_of)
         ]
     details += (results.get("curve") or {"findings": []})["findings"]
-    metric = results["settings"]["metric"]
-    of = "" if metric == "accuracy" else f" of {METRICS[metric].words}"
-    return _headline(pairs, baseline, kind, of), details
+    metric = results["metrics"][0]
+    return _headline(pairs, baseline, kind, _metric_of(metric)), details
 
 
 def _headline(pairs: Sequence[Pair], baseline: str, kind: str, of: str) -> str:
@@ -65,8 +63,7 @@ def _headline(pairs: Sequence[Pair], baseline: str, kind: str, of: str) -> str:
     apart = _apart(pairs)
     if len(apart) == 1:
         (pair,) = apart
-        points = signed(pair["difference_pp"])
-        return f"{pair['a']} is {pair['verdict']} than {baseline}: {points} percentage points{of}."
+        return f"{pair['a']} is {pair['verdict']} than {baseline}: {_difference(pair)}{of}."
     named = counted = ""
     for heads, word in ((better, "better"), (worse, "worse")):
         if heads:
@@ -81,13 +78,13 @@ def _fitting(named: str, counted: str) -> str:
     return named if len(named) <= SHORT else counted
 
 
-def _details(pairs: Sequence[Pair], baseline: str, margin: float, kind: str) -> list[str]:
+def _details(pairs: Sequence[Pair], baseline: str, kind: str) -> list[str]:
     apart = _apart(pairs)
     details = [f"{pair['a']}: {_numbers(pair, pairs, kind)}." for pair in apart]
     if len(apart) == 1:  # the headline has the difference
         details = [f"This difference: {_interval(apart[0], pairs, kind)}."]
     if same := [pair["a"] for pair in pairs if pair["verdict"] == "equivalent"]:
-        details.append(f"{listed([*same, baseline])} are equivalent (within ±{margin:g} percentage points).")
+        details.append(f"{listed([*same, baseline])} are equivalent (within ±{_margin(pairs[0])}).")
     unknown = [pair["a"] for pair in pairs if pair["verdict"] == "cannot tell"]
     if unknown and (apart or same):  # otherwise the headline says so
         verb = "does" if len(unknown) == 1 else "do"
@@ -98,11 +95,29 @@ def _details(pairs: Sequence[Pair], baseline: str, margin: float, kind: str) -> 
 def _apart(pairs: Sequence[Pair]) -> list[Pair]:
     """The pairs that differ, the largest difference first."""
     different = [pair for pair in pairs if pair["verdict"] in ("better", "worse")]
-    return sorted(different, key=lambda pair: -abs(pair["difference_pp"]))
+    return sorted(different, key=lambda pair: -abs(pair["difference"]))
 
 
 def _numbers(pair: Pair, pairs: Sequence[Pair], kind: str) -> str:
-    return f"{signed(pair['difference_pp'])} percentage points ({_interval(pair, pairs, kind)})"
+    return f"{_difference(pair)} ({_interval(pair, pairs, kind)})"
+
+
+def _difference(pair: Pair) -> str:
+    return f"{signed(pair['difference'], pair['digits'])} {pair['unit']}".strip()
+
+
+def _margin(pair: Pair) -> str:
+    return f"{pair['margin']:g} {pair['unit']}".strip()
+
+
+def _metric_of(metric: dict[str, Any]) -> str:
+    """What the headline's difference is of; nothing needs to be said of accuracy.
+
+    >>> _metric_of({"name": "nll", "words": "negative log-likelihood", "lower_is_better": True})
+    ' of negative log-likelihood (lower is better)'
+    """
+    lower = " (lower is better)" if metric["lower_is_better"] else ""
+    return "" if metric["name"] == "accuracy" else f" of {metric['words']}{lower}"
 
 
 def _interval(pair: Pair, pairs: Sequence[Pair], kind: str) -> str:
@@ -112,10 +127,10 @@ def _interval(pair: Pair, pairs: Sequence[Pair], kind: str) -> str:
     '95 % CI +1.1 to +7.2, for all 4 heads together'
     """
     if pair["ci95_together"] is None:
-        low, high = map(signed, pair["range_pp"])
+        low, high = (signed(end, pair["digits"]) for end in pair["range"])
         return f"{low} to {high} in {count_noun(pair['repeats'], kind)}: take 5"
     tested = sum(one["p"] is not None for one in pairs)
-    low, high = map(signed, pair["ci95_together"])
+    low, high = (signed(end, pair["digits"]) for end in pair["ci95_together"])
     together = (
         "" if tested == 1 else ", for both heads together" if tested == 2 else f", for all {tested} heads together"
     )

@@ -16,6 +16,7 @@ from gapstone.console.formatting import count_noun
 from gapstone.statistics.collapsed_seeds import Collapsed, collapsed_seeds
 from gapstone.statistics.difference import AGREEMENT, FEWEST_FOR_INTERVAL, Estimate, corrected_t, crossed
 from gapstone.statistics.sample_size import advise, detectable, note
+from gapstone.statistics.unit import POINTS, Unit
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -49,7 +50,7 @@ def look_level(look: int, level: float = 0.05) -> float:
 def verdict(
     difference: float | None,
     p_holm: float | None,
-    margin: float,
+    margin: float | None,
     level: float = 0.05,
     equivalence: tuple[float, float] | None = None,
 ) -> str:
@@ -58,14 +59,16 @@ def verdict(
     >>> verdict(0.04, 0.001, margin=0.005), verdict(-0.001, 0.6, 0.005, equivalence=(-0.004, 0.003))
     ('better', 'equivalent')
 
-    * equivalent: the whole interval `equivalence` lies inside ±margin; None where it may not be said. This is the two
-      one-sided tests procedure (Schuirmann 1987, doi 10.1007/BF01068419) at 2.5 % each. The 90 % interval would suffice
-      for 5 %; the 95 % one is used so that verdict and figure agree. It comes first: a difference that is significant
-      but smaller than the margin counts as equivalent.
+    `difference` is positive where it is one for the better.
+
+    * equivalent: the whole interval `equivalence` lies inside ±margin; either is None where it may not be said. This is
+      the two one-sided tests procedure (Schuirmann 1987, doi 10.1007/BF01068419) at 2.5 % each. The 90 % interval would
+      suffice for 5 %; the 95 % one is used so that verdict and figure agree. It comes first: a difference that is
+      significant but smaller than the margin counts as equivalent.
     * better, worse: p, adjusted for the number of heads compared, is below the level.
     * cannot tell: neither. This does not mean "equal".
     """
-    if equivalence is not None and -margin <= equivalence[0] and equivalence[1] <= margin:
+    if equivalence is not None and margin is not None and max(map(abs, equivalence)) <= margin:
         return "equivalent"
     if difference is not None and p_holm is not None and p_holm < level:
         return "better" if difference > 0 else "worse"
@@ -99,14 +102,16 @@ def share_interval(
     confidence: float = 0.95,
     folds: Sequence[tuple[int, int]] | None = None,
     agreement: float = AGREEMENT,
+    unit: Unit = POINTS,
 ) -> tuple[float, float] | None:
-    """The interval of one head's accuracy, for other seeds and other test images of the same kind.
+    """The interval of one head's metric, for other seeds and other test images of the same kind.
 
         >>> share_interval([correct_0, correct_1, correct_2])     # of 500 images 451, 470 and 460 are correct
         (0.859..., 0.956...)
 
-    The crossed design's error of the mean, in Wilson's form, which stays between 0 and 1: as many independent answers
-    are counted as would have that error, and no more than there are. None for fewer than three seeds, or two images.
+    The crossed design's error of the mean. Of shares in Wilson's form, which stays between 0 and 1: as many independent
+    answers are counted as would have that error, and no more than there are. None for fewer than three seeds, or two
+    images, or where the metric is not defined.
 
     Args:
         right: of each seed, what each image counts: correct (1) or wrong (0), a share of several looks, or another
@@ -114,10 +119,13 @@ def share_interval(
         confidence: of the interval.
         folds: numbers of (training images, test images), where `right` is of folds.
         agreement: of the metric (`metrics.agreement`).
+        unit: of the metric.
 
     Source: Wilson 1927 (doi 10.1080/01621459.1927.10502953); effective sample size: Korn & Graubard 1998.
     """
     if len(right) < FEWEST_FOR_INTERVAL or min(len(values) for values in right) < 2:
+        return None
+    if not all(np.isfinite(values).all() for values in right):
         return None
     if folds is None:
         rows = np.stack(right).astype(np.float64)
@@ -126,6 +134,9 @@ def share_interval(
         means = [float(np.mean(values)) for values in right]
         train, test = zip(*folds, strict=True)
         estimate = corrected_t(means, np.zeros(len(means)), train, test, agreement=agreement)
+    if not unit.is_share:
+        half = estimate.error.quantile(1 - confidence)
+        return max(unit.low, estimate.difference - half), min(unit.high, estimate.difference + half)
     mean, added = min(max(estimate.difference, 0.0), 1.0), agreement / (estimate.error.images + 2) ** 2
     error = replace(estimate.error, by_image=float(np.sqrt(max(estimate.error.by_image**2 - added, 0.0))))
     answers = float(sum(len(values) for values in right))
@@ -147,13 +158,14 @@ def share_stat(
     confidence: float = 0.95,
     folds: Mapping[int, tuple[int, int]] | None = None,
     agreement: float = AGREEMENT,
+    unit: Unit = POINTS,
 ) -> dict[str, Any]:
     """A Stat of results.json whose interval allows for other seeds and other test images (`share_interval`)."""
-    if not by_seed:
+    if not by_seed or not all(np.isfinite(values).all() for values in by_seed.values()):
         return {"mean": None, "ci95": None, "values": []}
     rows = [np.asarray(by_seed[seed], np.float64) for seed in sorted(by_seed)]
     parts = None if folds is None else [folds[number] for number in sorted(by_seed)]
-    bounds = share_interval(rows, confidence, parts, agreement)
+    bounds = share_interval(rows, confidence, parts, agreement, unit)
     values = [float(row.mean()) for row in rows]
     return {"mean": float(np.mean(values)), "ci95": None if bounds is None else list(bounds), "values": values}
 
@@ -165,7 +177,7 @@ Correct = Mapping[str, Mapping[int, NDArray[Any]]]
 def compare_pairs(
     correct: Correct,
     baseline: str,
-    margin_pp: float = 0.5,
+    unit: Unit = POINTS,
     confidence: float = 0.95,
     folds: Mapping[int, tuple[int, int]] | None = None,
     look: int = 1,
@@ -174,29 +186,29 @@ def compare_pairs(
     """Compare every head with the baseline: the `pairs` of results.json.
 
         >>> compare_pairs({"fc": {0: correct_0, 1: correct_1}, "gap": {0: ..., 1: ...}}, baseline="fc")
-        [{"a": "gap", "b": "fc", "difference_pp": 1.2, "ci95": [-0.4, 2.8], "verdict": "cannot tell", "advice": …}]
+        [{"a": "gap", "b": "fc", "difference": 1.2, "ci95": [-0.4, 2.8], "verdict": "cannot tell", "advice": …}]
 
     Two heads are compared on the seeds that finished for both. With seeds, `correct` holds vectors over the same test
     images in the same order; with folds, over the images of each, of which `folds` has the numbers of (training images,
-    test images). Differences up to `margin_pp` percentage points count as equivalent. `look`: 1 where these
-    test images are compared for the first time; the level is that of `look_level`. Instead of correct or wrong,
-    `correct` may hold other values whose mean is a metric, with its `agreement` (`metrics`).
+    test images). `look`: 1 where these test images are compared for the first time; the level is that of `look_level`.
+    Instead of correct or wrong, `correct` may hold other values whose mean is a metric, with its `unit` and its
+    `agreement` (`metrics`).
     """
     pairs = []
     for head in correct:
         if head == baseline:
             continue
         both = sorted(correct[head].keys() & correct[baseline].keys())
-        pairs.append(HeadPair(head, both, *_estimate(correct[head], correct[baseline], both, folds, agreement)))
+        pairs.append(HeadPair(head, both, *_estimate(correct[head], correct[baseline], both, folds, agreement, unit)))
     adjusted = iter(holm([pair.estimate.p for pair in pairs if pair.estimate is not None]))
     family = Family(
-        margin=margin_pp / 100,
+        unit=unit,
         confidence=confidence,
         level=look_level(look, 1 - confidence),
         next_level=look_level(look + 1, 1 - confidence),
         tests=sum(pair.estimate is not None for pair in pairs),
         folds=folds,
-        collapsed=collapsed_seeds({head: _means(seeds) for head, seeds in correct.items()}),
+        collapsed=collapsed_seeds({head: _means(seeds) for head, seeds in correct.items()}, unit),
     )
     return [
         {"a": pair.head, "b": baseline}
@@ -217,7 +229,7 @@ class HeadPair(NamedTuple):
 class Family(NamedTuple):
     """What all comparisons with the baseline have in common."""
 
-    margin: float
+    unit: Unit
     confidence: float
     level: float
     next_level: float
@@ -232,41 +244,46 @@ def _means(by_seed: Mapping[int, NDArray[Any]]) -> dict[int, float]:
 
 
 def _compared(pair: HeadPair, correct: Correct, baseline: str, p_holm: float | None, family: Family) -> dict[str, Any]:
-    estimate, level = pair.estimate, family.level
+    estimate, level, unit = pair.estimate, family.level, family.unit
     told = estimate if len(pair.both) >= FEWEST_FOR_INTERVAL else None
     bounds = told.interval(family.confidence) if told else None
     together = told.interval(1 - level / family.tests) if told else None
-    if bounds == (-1.0, 1.0):  # it excludes no difference
+    if bounds == (-unit.reach, unit.reach):  # it excludes no difference
         bounds = together = None
     collapsed = [head for head in (pair.head, baseline) if set(family.collapsed.get(head, ())) & set(pair.both)]
     equivalence = None if estimate is None or collapsed else estimate.equivalence_interval(1 - level)
-    word = verdict(pair.difference, p_holm, family.margin, level, equivalence)
+    gain = None if pair.difference is None else unit.gain(pair.difference)
+    word = verdict(gain, p_holm, unit.margin, level, equivalence)
     power = detectable(told.error, level / family.tests) if told else None
     by_seed = [_means(correct[pair.head])[seed] - _means(correct[baseline])[seed] for seed in pair.both]
     tell = word == "cannot tell"
     return {
-        "difference_pp": _pp(pair.difference),
-        "range_pp": [_pp(min(by_seed)), _pp(max(by_seed))] if by_seed else None,
-        "ci95": _interval_pp(bounds),
-        "ci95_together": _interval_pp(_decided(together, word)),
+        "unit": unit.name,
+        "lower_is_better": unit.lower_is_better,
+        "digits": unit.digits,
+        "margin": None if unit.margin is None else unit.factor * unit.margin,
+        "difference": None if pair.difference is None else unit.factor * pair.difference,
+        "range": [unit.factor * min(by_seed), unit.factor * max(by_seed)] if by_seed else None,
+        "ci95": _shown(bounds, unit),
+        "ci95_together": _shown(_decided(together, word, unit), unit),
         "p": estimate.p if estimate else None,
         "p_holm": p_holm,
         "verdict": word,
         "collapsed": collapsed,
-        "detectable_pp": None if power is None or power > 1 else 100 * power,
+        "detectable": None if power is None or power > unit.reach else unit.factor * power,
         "advice": _advice(pair, family) if tell else None,
-        "note": note(word, bounds, estimate, family.tests, family.margin, collapsed),
+        "note": note(word, bounds, estimate, family.tests, unit, collapsed),
         "method": _method(estimate, len(pair.both), family.folds is not None),
         "repeats": len(pair.both),
-        "variance_pp2": _variance(estimate),
+        "variance": _variance(estimate, unit),
     }
 
 
 def _advice(pair: HeadPair, family: Family) -> str:
-    return advise(pair.estimate, len(pair.both), family.margin, family.next_level, family.tests, family.folds)
+    return advise(pair.estimate, len(pair.both), family.unit, family.next_level, family.tests, family.folds)
 
 
-def _decided(bounds: tuple[float, float] | None, word: str) -> tuple[float, float] | None:
+def _decided(bounds: tuple[float, float] | None, word: str, unit: Unit) -> tuple[float, float] | None:
     """Bounds for all heads together end at 0 where Holm's adjustment, which is stronger than Bonferroni's, decided.
 
     Source: Guilbaud 2008 (doi 10.1002/bimj.200710449), Strassburger & Bretz 2008 (10.1002/sim.3338).
@@ -274,15 +291,12 @@ def _decided(bounds: tuple[float, float] | None, word: str) -> tuple[float, floa
     if bounds is None or word not in ("better", "worse"):
         return bounds
     low, high = bounds
-    return (max(low, 0.0), high) if word == "better" else (low, min(high, 0.0))
+    above = unit.gain(1.0 if word == "better" else -1.0) > 0
+    return (max(low, 0.0), high) if above else (low, min(high, 0.0))
 
 
-def _pp(share: float | None) -> float | None:
-    return None if share is None else 100 * share
-
-
-def _interval_pp(bounds: tuple[float, float] | None) -> list[float] | None:
-    return None if bounds is None else [100 * bounds[0], 100 * bounds[1]]
+def _shown(bounds: tuple[float, float] | None, unit: Unit) -> list[float] | None:
+    return None if bounds is None else [unit.factor * bounds[0], unit.factor * bounds[1]]
 
 
 def _estimate(
@@ -291,19 +305,24 @@ def _estimate(
     both: Sequence[int],
     folds: Mapping[int, tuple[int, int]] | None,
     agreement: float,
+    unit: Unit,
 ) -> tuple[float | None, Estimate | None]:
-    """The difference, None without common trials; and its estimate, None with fewer than two trials or images."""
-    if not both:
+    """The difference and its estimate.
+
+    Both are None without common trials, or where the metric is not defined; the estimate also with fewer than two
+    trials or images.
+    """
+    if not both or not all(np.isfinite(head[number]).all() for head in (a, b) for number in both):
         return None, None
     if folds is None and len(both) > 1 and len(a[both[0]]) > 1:
         estimate = crossed(np.stack([a[seed] for seed in both]), np.stack([b[seed] for seed in both]), agreement)
-        return estimate.difference, estimate
+        return estimate.difference, replace(estimate, reach=unit.reach)
     mean_a, mean_b = ([float(np.mean(head[number])) for number in both] for head in (a, b))
     if folds is None or len(both) < 2:
         return float(np.mean(mean_a) - np.mean(mean_b)), None
     train, test = zip(*(folds[number] for number in both), strict=True)
     estimate = corrected_t(mean_a, mean_b, train, test, agreement=agreement)
-    return estimate.difference, estimate
+    return estimate.difference, replace(estimate, reach=unit.reach)
 
 
 def _method(estimate: Estimate | None, repeats: int, folds: bool) -> str:
@@ -321,8 +340,8 @@ def _method(estimate: Estimate | None, repeats: int, folds: bool) -> str:
     )
 
 
-def _variance(estimate: Estimate | None) -> dict[str, float] | None:
+def _variance(estimate: Estimate | None, unit: Unit) -> dict[str, float] | None:
     if estimate is None or estimate.components is None:
         return None
     shares = estimate.components.shares(estimate.error.repeats, estimate.error.images)
-    return {source: 10_000 * share for source, share in shares.items()}
+    return {source: unit.factor**2 * share for source, share in shares.items()}

@@ -112,6 +112,8 @@ class Estimate:
     error: ErrorDistribution
     components: Components | None = None
     agreement: float = AGREEMENT
+    reach: float = 1.0
+    """The largest difference that there can be: intervals end there."""
 
     @property
     def p(self) -> float:
@@ -135,7 +137,7 @@ class Estimate:
 
     def _around(self, error: ErrorDistribution, confidence: float) -> tuple[float, float]:
         half = error.quantile(1 - confidence)
-        return max(-1.0, self.difference - half), min(1.0, self.difference + half)
+        return max(-self.reach, self.difference - half), min(self.reach, self.difference + half)
 
     def cautious(self) -> Components:
         """The variance components to plan with: those between seeds at the upper limit of their mean square.

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ UNEQUAL = 3.0
 class Metric:
     """A metric that can decide the verdict."""
 
+    name: str
     words: str
     short: str
     """As the head of a column."""
@@ -45,16 +47,41 @@ class Metric:
     values: Callable[[Labels, Probabilities], Values]
     """Labels (n,) and probabilities (n, K), whose argmax are the answers → one value of each image."""
     unit: Unit = POINTS
+    digest: str | None = None
+    """Of the code of a function of one's own."""
+
+    @property
+    def moved(self) -> str:
+        """What moved images are compared by, of which the share of correct predictions is known."""
+        return "balanced_accuracy" if self.by_class else "accuracy"
+
+    def to_json(self) -> dict[str, Any]:
+        """An entry of "metrics" in results.json."""
+        unit = self.unit
+        return {
+            "name": self.name,
+            "words": self.words,
+            "short": self.short,
+            "unit": unit.name,
+            "factor": unit.factor,
+            "digits": unit.digits,
+            "margin": None if unit.margin is None else unit.factor * unit.margin,
+            "lower_is_better": unit.lower_is_better,
+            "digest": self.digest,
+        }
 
 
 METRICS = {
-    "accuracy": Metric("accuracy", "accuracy", False, accuracy),
-    "balanced_accuracy": Metric("balanced accuracy", "balanced", True, balanced_accuracy),
-    "macro_f1": Metric("macro-F1", "macro-F1", True, macro_f1),
-    "auroc": Metric("AUROC (one class against the rest, mean)", "AUROC", True, auroc),
-    "average_precision": Metric("average precision (mean over classes)", "AP", True, average_precision),
-    "nll": Metric("negative log-likelihood", "NLL", False, nll, NATS),
-    "brier": Metric("Brier score", "Brier", False, brier, BRIER),
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", "accuracy", "accuracy", False, accuracy),
+        Metric("balanced_accuracy", "balanced accuracy", "balanced", True, balanced_accuracy),
+        Metric("macro_f1", "macro-F1", "macro-F1", True, macro_f1),
+        Metric("auroc", "AUROC", "AUROC", True, auroc),
+        Metric("average_precision", "average precision", "AP", True, average_precision),
+        Metric("nll", "negative log-likelihood", "NLL", False, nll, NATS),
+        Metric("brier", "Brier score", "Brier", False, brier, BRIER),
+    )
 }
 """By name; `find_metric` also knows top2, top3, …"""
 TOP = re.compile(r"top(\d{1,6})")
@@ -72,7 +99,7 @@ def find_metric(name: str) -> Metric:
     if name in METRICS:
         return METRICS[name]
     if (found := TOP.fullmatch(name)) and (k := int(found[1])) > 0:
-        return Metric(f"top-{k} accuracy", f"top-{k}", False, partial(top_k, k=k))
+        return Metric(name, f"top-{k} accuracy", f"top-{k}", False, partial(top_k, k=k))
     raise ValueError(
         f"--metric {display(name)!r}: give one of {', '.join(METRICS)}, top5 (or another number), or FILE.py:FUNCTION."
     )
@@ -83,35 +110,36 @@ def metric_names(classes: int) -> list[str]:
     return [*METRICS, *(["top5"] if classes > 5 else [])]
 
 
-def choose_metric(asked: str | None, counts: NDArray[np.integer]) -> tuple[str, str | None]:
+def choose_metric(asked: Metric | None, counts: NDArray[np.integer]) -> tuple[Metric, str | None]:
     """The metric that decides, and a sentence where nobody asked for it.
 
         >>> choose_metric(None, np.array([150, 3]))
-        ('balanced_accuracy', 'The classes have 3 to 150 images, so verdicts are on balanced accuracy, the mean …')
+        (Metric(name='balanced_accuracy', …), 'The classes have 3 to 150 images, so verdicts are on balanced …')
 
     Args:
-        asked: a name, or None.
+        asked: the metric, or None.
         counts: images of each class.
     """
     if asked is not None:
         return asked, None
     some = counts[counts > 0]
     if some.max() <= UNEQUAL * some.min():
-        return "accuracy", None
-    return "balanced_accuracy", (
+        return METRICS["accuracy"], None
+    return METRICS["balanced_accuracy"], (
         f"The classes have {some.min():,} to {some.max():,} images, so verdicts are on balanced accuracy, the mean "
         f"recall of the classes (--metric accuracy for accuracy): always answering the largest class has an accuracy "
         f"of {100 * some.max() / some.sum():.1f} %, and a balanced accuracy of {100 / len(some):.1f} %."
     )
 
 
-def agreement(metric: str, labels: Labels) -> float:
+def agreement(metric: str | Metric, labels: Labels) -> float:
     """The images that are added to the variance (`difference.AGREEMENT`), by the weight that an image has.
 
     Two of n for accuracy. Where each of K classes counts the same, 2 / K of every class: Σ 2 / (K (n_k + 2)²) / K²
     instead of 2 / (n + 2)², which it is for equal classes. Heads that agree on all of a rare class have shown little.
     """
-    if not find_metric(metric).by_class:
+    metric = find_metric(metric) if isinstance(metric, str) else metric
+    if not metric.by_class:
         return AGREEMENT
     count = np.bincount(labels)
     count = count[count > 0]

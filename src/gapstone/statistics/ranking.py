@@ -64,7 +64,7 @@ def auroc_of(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> Values:
 
 
 def average_precision_of(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> Values:
-    """With w_j the weights, P_i = Σ_j w_j [j positive, x_j ≥ x_i] / Σ_j w_j [x_j ≥ x_i]:  Σ_i w_i P_i / Σ_i w_i, i positive.
+    """Σ_i w_i P_i / Σ_i w_i over positives i, with P_i = Σ_j w_j [j positive, x_j ≥ x_i] / Σ_j w_j [x_j ≥ x_i].
 
     >>> float(average_precision_of(np.array([True, False, True]), np.array([0.9, 0.5, 0.1])).mean())
     0.833...

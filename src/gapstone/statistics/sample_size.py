@@ -21,13 +21,12 @@ from gapstone.statistics.difference import (
     ErrorDistribution,
     Estimate,
 )
+from gapstone.statistics.unit import POINTS, Unit
 
 POWER = 0.8
 FEW_SEEDS = 30  # with more seeds, more images are the better use of the time
 MANY_SEEDS = (5, 10, 20, 30, 50)  # with fewer the spread is too uncertain
 MOST_IMAGES = 10_000_000
-AIMS = (0.05, 0.02, 0.01, 0.005)
-"""True differences that plans are made for."""
 
 
 def minimum_detectable(
@@ -66,24 +65,26 @@ class Need(NamedTuple):
 
 def needs(
     estimate: Estimate,
-    margin: float,
+    unit: Unit = POINTS,
     level: float = 0.05,
     tests: int = 1,
     folds: bool = False,
 ) -> list[Need]:
-    """What each of AIMS needs that would not have shown already, the largest first; then what equivalence needs.
+    """What each of the unit's aims needs that would not have shown already, the largest first; then equivalence.
 
     Args:
         estimate: of this comparison.
-        margin: differences within it count as equivalent.
+        unit: of the metric.
         level: of significance.
         tests: comparisons with the baseline; a difference must show at level / tests, as Holm's first step requires.
         folds: whether repeats are folds, whose number is kept.
     """
     now = detectable(estimate.error, level / tests)
-    aims = [(aim, level / tests) for aim in AIMS if aim < now]
+    aims = [(aim, level / tests) for aim in unit.aims if aim < now]
     find = _images_of_folds if folds else _seeds_and_images
-    return [Need(aim, *find(estimate, aim or margin, at, equal=not aim)) for aim, at in [*aims, (0.0, level)]]
+    if unit.margin is not None:
+        aims.append((0.0, level))
+    return [Need(aim, *find(estimate, aim or unit.margin or 0.0, at, equal=not aim)) for aim, at in aims]
 
 
 def _shows(error: ErrorDistribution, target: float, level: float, equal: bool) -> bool:
@@ -141,14 +142,14 @@ def _images_of_folds(
 def advise(
     estimate: Estimate | None,
     repeats: int,
-    margin: float,
+    unit: Unit = POINTS,
     level: float = 0.05,
     tests: int = 1,
     folds: Mapping[int, tuple[int, int]] | None = None,
 ) -> str:
     """At most two short sentences for the verdict "cannot tell": what would decide it.
 
-    >>> advise(crossed(gap, fc), repeats=5, margin=0.005)
+    >>> advise(crossed(gap, fc), repeats=5)
     'To show a true difference of 1 percentage point (power 80 %): about 21 seeds (now 5) on these 842 test images; …'
     """
     kind = "fold" if folds is not None else "seed"
@@ -159,22 +160,28 @@ def advise(
     if repeats < FEWEST_FOR_INTERVAL or estimate is None:
         few = f"One {kind}" if repeats == 1 else f"Two {kind}s"
         return f"{few} cannot show how far the result depends on the {kind}: take 5."
-    *aims, equal = needs(estimate, margin, level, tests, folds is not None)
+    if unit.margin is None:
+        return f"More {kind}s, or more test images, narrow the interval."
+    *aims, equal = needs(estimate, unit, level, tests, folds is not None)
     found = [need for need in aims if need.images is not None][:2]
     sentences = []
     if found:
-        first = f"To show a true difference of {_points(found[0].difference)} (power 80 %): {_said(found[0], estimate)}"
-        more = [f"of {100 * need.difference:g}: {_said(need, estimate)}" for need in found[1:]]
+        first = (
+            f"To show a true difference of {unit.amount(found[0].difference)} (power 80 %): {_said(found[0], estimate)}"
+        )
+        more = [f"of {unit.factor * need.difference:g}: {_said(need, estimate)}" for need in found[1:]]
         sentences.append("; ".join([first, *more]) + ".")
     elif aims:
         sentences.append(
             f"No number of {kind}s and test images that one could afford would show a true difference of "
-            f"{_points(aims[0].difference)}."
+            f"{unit.amount(aims[0].difference)}."
         )
     if equal.images is not None:
-        sentences.append(f"To show that there is none beyond ±{100 * margin:g}: {_said(equal, estimate)}.")
+        sentences.append(f"To show that there is none beyond ±{unit.factor * unit.margin:g}: {_said(equal, estimate)}.")
     elif not aims:
-        sentences.append(f"To show that there is none beyond ±{100 * margin:g} would take more than one could afford.")
+        sentences.append(
+            f"To show that there is none beyond ±{unit.factor * unit.margin:g} would take more than one could afford."
+        )
     return " ".join(sentences)
 
 
@@ -193,13 +200,6 @@ def _said(need: Need, estimate: Estimate) -> str:
     return f"about {_round(need.images):,} test images (now {now.images:,}) with {count_noun(need.seeds, 'seed')}{more}"
 
 
-def _points(fraction: float) -> str:
-    """>>> _points(0.01), _points(0.005)
-    ('1 percentage point', '0.5 percentage points')
-    """
-    return f"{100 * fraction:g} percentage point{'' if fraction == 0.01 else 's'}"
-
-
 def _round(number: float) -> int:
     """Round to two significant digits: the estimate is no more precise."""
     return int(float(f"{number:.2g}")) if number >= 100 else round(number)
@@ -210,7 +210,7 @@ def note(
     bounds: tuple[float, float] | None,
     estimate: Estimate | None,
     tests: int,
-    margin: float,
+    unit: Unit = POINTS,
     collapsed: Sequence[str] = (),
 ) -> str | None:
     """An explanation if verdict and interval seem to contradict each other, or None.
@@ -219,7 +219,7 @@ def note(
     """
     if bounds is None or estimate is None:
         return None
-    if verdict == "cannot tell" and -margin <= bounds[0] and bounds[1] <= margin:
+    if verdict == "cannot tell" and unit.margin is not None and max(map(abs, bounds)) <= unit.margin:
         if collapsed:
             return f"Not called equivalent, as a seed of {' and of '.join(collapsed)} collapsed."
         if estimate.error.repeats < FEWEST_FOR_EQUIVALENCE:
@@ -228,7 +228,8 @@ def note(
     if bounds[0] <= 0 <= bounds[1]:
         return None
     if verdict == "equivalent":
-        return f"There is a difference, but at 95 % confidence it is smaller than the margin of {_points(margin)}."
+        margin = unit.amount(unit.margin or 0.0)
+        return f"There is a difference, but at 95 % confidence it is smaller than the margin of {margin}."
     if verdict == "cannot tell":
         return (
             f"The interval leaves out 0, but {count_noun(tests, 'head')} were compared with the baseline, and one of "

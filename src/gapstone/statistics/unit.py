@@ -69,6 +69,14 @@ class Unit:
             return f"{100 * number:.{self.digits}f} %"
         return f"{self.factor * number:,.{self.digits}f} {self.name}".strip()
 
+    def values(self, low: float, high: float) -> str:
+        """The ends of a range.
+
+        >>> Unit().values(0.91, 0.93)
+        '91.0 to 93.0 %'
+        """
+        return f"{self.value(low).removesuffix(' %').removesuffix(f' {self.name}')} to {self.value(high)}"
+
 
 POINTS = Unit()
 NATS = Unit("nats", 1.0, 3, margin=0.01, high=float("inf"), lower_is_better=True)

@@ -121,7 +121,14 @@ def _percent(axes: Axes, axis: str = "y") -> None:
     getattr(axes, f"{axis}axis").set_major_formatter(FuncFormatter(lambda share, _: f"{round(100 * share, 3):g} %"))
 
 
-def cost(heads: Sequence[dict[str, Any]], metric: str) -> Markup | None:
+def _score_axis(axes: Axes, metric: dict[str, Any]) -> None:
+    """The vertical axis of a metric of results.json."""
+    axes.set_ylabel(f"test {metric['words']}{', lower is better' if metric['lower_is_better'] else ''}")
+    if metric["factor"] == 100:
+        _percent(axes)
+
+
+def cost(heads: Sequence[dict[str, Any]], metric: dict[str, Any]) -> Markup | None:
     """The metric on the test images, with its interval, against the number of parameters."""
     shown = [(i, head) for i, head in enumerate(heads) if head["deciding"]["mean"] is not None]
     if not shown:
@@ -134,7 +141,7 @@ def cost(heads: Sequence[dict[str, Any]], metric: str) -> Markup | None:
             look, stat = ChartStyle(i), head["deciding"]
             x = head["parameters"] * aside ** sizes[:place].count(head["parameters"])
             if stat["ci95"]:
-                axes.plot([x, x], np.clip(stat["ci95"], 0, 1), color=look.colour, linewidth=1.6, alpha=0.75)
+                axes.plot([x, x], stat["ci95"], color=look.colour, linewidth=1.6, alpha=0.75)
             axes.plot([x], [stat["mean"]], color=look.colour, marker=look.marker, markersize=8, linestyle="")
         axes.set_xlim(min(sizes) / 1.8, max(sizes) * 1.8)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
@@ -143,9 +150,8 @@ def cost(heads: Sequence[dict[str, Any]], metric: str) -> Markup | None:
         axes.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: short(x) if near else ""))
         axes.tick_params(axis="x", which="both", length=3, pad=4)
         axes.set_xlabel("parameters of the whole network")
-        axes.set_ylabel(f"test {metric}")
-        _percent(axes)
-        return _svg(figure, f"Test {metric} of each head, with its interval, against the number of parameters")
+        _score_axis(axes, metric)
+        return _svg(figure, f"Test {metric['words']} of each head, with its interval, against the number of parameters")
 
 
 def curves(heads: Sequence[dict[str, Any]], key: str, label: str) -> Markup | None:
@@ -178,7 +184,7 @@ def curves(heads: Sequence[dict[str, Any]], key: str, label: str) -> Markup | No
         return _svg(figure, f"{label} by epoch: a line for each head's mean, thin lines for its trials")
 
 
-def labels(heads: Sequence[dict[str, Any]], curve: dict[str, Any], metric: str) -> Markup:
+def labels(heads: Sequence[dict[str, Any]], curve: dict[str, Any], metric: dict[str, Any]) -> Markup:
     """The metric on the test images, with its intervals, against labelled images; `heads` are those of the curve."""
     with _figure() as (figure, axes):
         axes.set_xscale("log")
@@ -195,9 +201,8 @@ def labels(heads: Sequence[dict[str, Any]], curve: dict[str, Any], metric: str) 
         axes.set_xticks(images, [f"{count:,}" for count in images])
         axes.minorticks_off()
         axes.set_xlabel("labelled images, training and validation")
-        axes.set_ylabel(f"test {metric}")
-        _percent(axes)
-        return _svg(figure, f"Test {metric} against the number of labelled images, a line for each head")
+        _score_axis(axes, metric)
+        return _svg(figure, f"Test {metric['words']} against the number of labelled images, a line for each head")
 
 
 def robustness(heads: Sequence[dict[str, Any]], group: str, x: str, y: str, labels: tuple[str, str]) -> Markup | None:

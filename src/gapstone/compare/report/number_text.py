@@ -7,7 +7,6 @@ from gapstone.console import formatting
 from gapstone.console.formatting import count_noun as count_noun
 from gapstone.console.formatting import span as span
 from gapstone.runtime.timing import unsteady
-from gapstone.statistics.metrics import METRICS
 
 NOTHING = "–"
 
@@ -116,10 +115,43 @@ def deciding(head: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     return stat
 
 
-def about_intervals(heads: Sequence[dict[str, Any]], settings: dict[str, Any]) -> str:
-    """What stands beside the accuracies, in sentences.
+def metric_value(value: float | None, metric: dict[str, Any]) -> str:
+    """The value of a metric of results.json, as text.
 
-    >>> about_intervals(heads, {"folds": None, "metric": "accuracy"})
+    >>> metric_value(0.9312, {"factor": 100, "digits": 1}), metric_value(0.2345, {"factor": 1, "digits": 3})
+    ('93.1', '0.234')
+    """
+    return NOTHING if value is None else f"{metric['factor'] * value:,.{metric['digits']}f}"
+
+
+def metric_interval(stat: dict[str, Any], metric: dict[str, Any], exact: bool = True) -> str | None:
+    """Its interval, as `plus_minus`."""
+    return plus_minus(stat, metric["factor"], metric["digits"], exact)
+
+
+def change(pair: dict[str, Any]) -> str:
+    """The difference of a pair with its unit.
+
+    >>> change({"difference": -1.25, "digits": 1, "unit": "percentage points"})
+    '−1.2 percentage points'
+    """
+    return f"{signed(pair['difference'], pair['digits'])} {pair['unit']}".strip()
+
+
+def ends(pair: dict[str, Any], key: str = "ci95") -> str:
+    """An interval of a pair.
+
+    >>> ends({"ci95": [-0.4, 2.8], "digits": 1})
+    '−0.4 to +2.8'
+    """
+    low, high = (signed(end, pair["digits"]) for end in pair[key])
+    return f"{low} to {high}"
+
+
+def about_intervals(heads: Sequence[dict[str, Any]], settings: dict[str, Any], words: str) -> str:
+    """What stands beside the metric, in sentences.
+
+    >>> about_intervals(heads, {"folds": None, "metric": "accuracy"}, "accuracy")
     '± or in brackets: 95 % CI of the accuracy for other seeds and other test images of the same kind.'
     """
     kind = "fold" if settings["folds"] else "seed"
@@ -127,8 +159,7 @@ def about_intervals(heads: Sequence[dict[str, Any]], settings: dict[str, Any]) -
     sentences = []
     if any(stat["ci95"] for stat in accuracies):
         sentences.append(
-            f"± or in brackets: 95 % CI of the {METRICS[settings['metric']].words} for other {kind}s and other test "
-            f"images of the same kind."
+            f"± or in brackets: 95 % CI of the {words} for other {kind}s and other test images of the same kind."
         )
     if any(not stat["ci95"] and len(stat["values"]) == 2 for stat in accuracies):
         sentences.append(f"In square brackets: the two {kind}s; an interval takes 3 or more, better 5.")
@@ -144,15 +175,15 @@ def compared(pair: dict[str, Any]) -> str:
     'gap is better than fc: +4.1 percentage points (95 % CI +2.0 to +6.2, Holm-adjusted p < 0.001).'
     """
     a, b, word = pair["a"], pair["b"], pair["verdict"]
-    if pair["difference_pp"] is None:
+    if pair["difference"] is None:
         return f"{a} and {b} were not compared."
-    difference = f"{signed(pair['difference_pp'])} percentage points"
+    difference = change(pair)
     p = p_value(pair["p_holm"])
     p = f"Holm-adjusted p {p if p.startswith('<') else f'= {p}'}"
     if pair["ci95"] is not None:
-        interval = f"95 % CI {signed(pair['ci95'][0])} to {signed(pair['ci95'][1])}"
-    elif pair["p"] is not None and pair["range_pp"] is not None:
-        interval = f"{signed(pair['range_pp'][0])} to {signed(pair['range_pp'][1])} in {pair['repeats']} trials each"
+        interval = f"95 % CI {ends(pair)}"
+    elif pair["p"] is not None and pair["range"] is not None:
+        interval = f"{ends(pair, 'range')} in {pair['repeats']} trials each"
     else:
         return f"{a} and {b}: a difference of {difference} was seen, with too little data for a confidence interval."
     both = {"equivalent": f"{a} and {b} are equivalent", "cannot tell": f"{a} and {b} do not differ detectably"}
@@ -168,13 +199,11 @@ def sensitivity(pairs: Sequence[dict[str, Any]]) -> str:
     tested = [pair for pair in pairs if pair.get("p") is not None and pair["repeats"] > 2]
     if not tested:
         return ""
-    # results of earlier versions may hold differences that two accuracies cannot have
-    points = (pair.get("detectable_pp") for pair in tested)
-    detectable = [number for number in points if number is not None and number <= 100]
+    detectable = [pair["detectable"] for pair in tested if pair["detectable"] is not None]
     if not detectable:
         return "No difference, however large, would be detected with a power of 80 %: more seeds are needed."
-    size = span(min(detectable), max(detectable))
-    text = f"A true difference of {size} percentage points would be detected with a power of 80 %"
+    size = f"{span(min(detectable), max(detectable), tested[0]['digits'])} {tested[0]['unit']}".strip()
+    text = f"A true difference of {size} would be detected with a power of 80 %"
     if missing := len(tested) - len(detectable):
         text += f"; for {count_noun(missing, 'other head')} none would, however large"
     return f"{text}."

@@ -13,16 +13,18 @@ from math import floor, log10
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from gapstone.compare.remarks import learned_with
 from gapstone.compare.report import charts, number_text, report_pictures
 from gapstone.compare.report.charts import ChartStyle
 from gapstone.compare.speed_differences import against, caution
 from gapstone.console.formatting import pages
-from gapstone.statistics.metrics import METRICS
+from gapstone.drawing.confusion_picture import FEW, confusion_picture
+from gapstone.drawing.metric_table import metric_table
 from gapstone.storage.atomic import write_atomic
 from gapstone.storage.sealed_json import read_sealed, read_vouched
 
-MOST_CLASSES = 12  # of a confusion table; above, the most confused pairs are listed
 MOST_ROWS = 30  # classes whose recall is listed
 MOST_LISTED = 200  # entries of one list; all are in scan.json
 FILTERS = (
@@ -36,6 +38,10 @@ FILTERS = (
     "count_noun",
     "milliseconds",
     "span",
+    "metric_value",
+    "metric_interval",
+    "change",
+    "ends",
 )
 """Functions of `number_text` that the templates use."""
 MARKS = {"better": "▲", "worse": "▼", "equivalent": "≈", "cannot tell": "?"}
@@ -68,8 +74,7 @@ def fill(
     results = {"shift_pairs": [], "localisation": None, "localisation_pairs": []} | results
     settings, heads = results["settings"], _heads(results)
     created = datetime.fromisoformat(results["created"])
-    metric = METRICS[settings["metric"]].words
-    forest = partial(_forest, margin=settings["margin_pp"])
+    metric = results["metrics"][0]["words"]
     pictures = dict(enumerate(worst))
     page = {
         "results": results,
@@ -77,23 +82,24 @@ def fill(
         "heads": heads,
         "done": [head for head in heads if head["test_accuracy"]["mean"] is not None],
         "failed": [trial for trial in results["trials"] if trial["status"] == "failed"],
-        "scale": forest(results["pairs"]),
-        "shift_scale": forest(results["shift_pairs"]),
-        "localisation_scale": forest(results["localisation_pairs"]),
+        "scale": _forest(results["pairs"]),
+        "shift_scale": _forest(results["shift_pairs"]),
+        "localisation_scale": _forest(results["localisation_pairs"]),
         "tuned": any(head["localisation"] and head["localisation"]["tuned"] for head in heads),
         "dumbbells": _dumbbells(heads),
         "metric": metric,
-        "intervals": number_text.about_intervals(heads, settings),
+        "intervals": number_text.about_intervals(heads, settings, metric),
         "busy": caution(results["heads"]),
         "timing": against(results["heads"], settings["baseline"]),
-        "charts": _charts(heads, metric),
-        "curve": _curve(results, heads, metric),
+        "charts": _charts(heads, results["metrics"][0]),
+        "curve": _curve(results, heads, results["metrics"][0]),
         "tuning": settings.get("tuning"),  # results of earlier versions have none
         "maps": maps,
         "ticks": _ticks(maps.largest) if maps else [],
         "worst": [{**entry, "image": pictures.get(entry["picture"])} for entry in results["worst"]],
         "recalls": _recalls(results["data"]["classes"], heads),
-        "confusions": [_confusion(head, results["data"]["classes"]) for head in heads if head["confusion"]],
+        "confusions": [_confusion(head, results["data"]) for head in heads if head["confusion"]],
+        "metric_table": _metric_table(results, heads),
         "repeats": number_text.repeats(settings),
         "sensitivity": number_text.sensitivity(results["pairs"]),
         "marks": MARKS,
@@ -119,7 +125,7 @@ def _heads(results: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _curve(results: dict[str, Any], heads: Sequence[dict[str, Any]], metric: str) -> dict[str, Any] | None:
+def _curve(results: dict[str, Any], heads: Sequence[dict[str, Any]], metric: dict[str, Any]) -> dict[str, Any] | None:
     """The chart of accuracy against labelled images, and a row for each head."""
     if (curve := results.get("curve")) is None:  # results of earlier versions have none
         return None
@@ -136,7 +142,7 @@ def _curve(results: dict[str, Any], heads: Sequence[dict[str, Any]], metric: str
     }
 
 
-def _charts(heads: Sequence[dict[str, Any]], metric: str) -> dict[str, Any]:
+def _charts(heads: Sequence[dict[str, Any]], metric: dict[str, Any]) -> dict[str, Any]:
     return {
         "cost": charts.cost(heads, metric),
         "validation": charts.curves(heads, "validation_accuracy", "validation accuracy"),
@@ -176,9 +182,12 @@ class AxisScale:
         return [tick for tick in ticks if tick <= self.high]
 
 
-def _forest(pairs: Sequence[dict[str, Any]], margin: float) -> AxisScale | None:
-    ends = [end for pair in pairs for end in pair["ci95"] or [pair["difference_pp"]] if end is not None]
-    return AxisScale([*ends, -2 * margin, 2 * margin]) if ends else None
+def _forest(pairs: Sequence[dict[str, Any]]) -> AxisScale | None:
+    ends = [end for pair in pairs for end in pair["ci95"] or [pair["difference"]] if end is not None]
+    if not ends:
+        return None
+    margin = pairs[0]["margin"] or max(abs(end) for end in ends) / 2
+    return AxisScale([*ends, -2 * margin, 2 * margin])
 
 
 def _dumbbells(heads: Sequence[dict[str, Any]]) -> AxisScale | None:
@@ -204,17 +213,20 @@ def _recalls(classes: Sequence[str], heads: Sequence[dict[str, Any]]) -> list[di
     ]
 
 
-def _confusion(head: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
-    """The confusion table if there are few classes, else the most confused ordered pairs."""
-    counts, totals = head["confusion"], [sum(row) or 1 for row in head["confusion"]]
-    wrong = [(n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if n and i != j]
-    rows, pairs = None, []
-    if len(classes) <= MOST_CLASSES:
-        rows = [
-            (name, [(n, n / total, k == j) for j, n in enumerate(row)])
-            for k, (name, row, total) in enumerate(zip(classes, counts, totals, strict=True))
-        ]
-    else:
-        most_confused = sorted(wrong, key=lambda pair: (-pair[0], pair[1:]))[:15]
-        pairs = [(classes[i], classes[j], n, n / totals[i]) for n, i, j in most_confused]
-    return {"head": head, "wrong": sum(n for n, _, _ in wrong), "rows": rows, "pairs": pairs}
+def _metric_table(results: dict[str, Any], heads: Sequence[dict[str, Any]]) -> Markup:
+    rows = [
+        (Markup('<span class="head">{}{}</span>').format(head["key"], head["head"]), head["metrics"]) for head in heads
+    ]
+    return metric_table(rows, results["metrics"])
+
+
+def _confusion(head: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """The picture of what a head takes for what, and its most confused classes."""
+    counts, images = head["confusion"], data["counts"]["test"]
+    wrong = sum(map(sum, counts)) - sum(row[k] for k, row in enumerate(counts))
+    return {
+        "head": head,
+        "wrong": wrong,
+        "picture": confusion_picture(counts, data["classes"], images),
+        "few": any(0 < number < FEW for number in images),
+    }

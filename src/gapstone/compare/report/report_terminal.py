@@ -12,7 +12,6 @@ from gapstone.compare.report import number_text
 from gapstone.compare.report.number_text import NOTHING, count_noun, percent, plus_minus, short, signed
 from gapstone.compare.speed_differences import against, caution
 from gapstone.console.formatting import display
-from gapstone.statistics.metrics import METRICS
 
 STYLES = {"better": "green", "worse": "red", "equivalent": "cyan", "cannot tell": "yellow"}
 PHRASES = {"cannot tell": "do not differ detectably"}
@@ -51,8 +50,9 @@ def _table(results: dict[str, Any], wide: bool) -> Table:
     table.add_column("head", overflow="fold", min_width=6)
     moved = _moved(results)
     settings = results["settings"]
-    metric = settings["metric"] if settings["metric"] != "accuracy" else None
-    score = [METRICS[metric].short] if metric else []
+    deciding = results["metrics"][0]
+    metric = deciding["name"] != "accuracy"
+    score = [deciding["short"]] if metric else []
     columns = ["params", *(["in head"] if wide else []), *score, "train", "test"]
     columns += [*(["overfit"] if wide or not metric else []), *(["shift"] if moved else [])]
     columns += [*(["ECE"] if wide else []), "ms/image" if wide else "ms"]
@@ -63,7 +63,9 @@ def _table(results: dict[str, Any], wide: bool) -> Table:
     for head in results["heads"]:
         test, speed = head["test_accuracy"], head["ms_per_image"]
         best = number_text.deciding(head, settings)
-        interval = _beside(percent(best["mean"]), plus_minus(best, exact=wide), wide)
+        interval = _beside(
+            number_text.metric_value(best["mean"], deciding), number_text.metric_interval(best, deciding, wide), wide
+        )
         cells = [
             short(head["parameters"]).replace(" ", ""),
             *([short(head["head_parameters"]).replace(" ", "")] if wide else []),
@@ -89,11 +91,13 @@ def _explain(results: dict[str, Any], console: Console) -> None:
     repeats = number_text.repeats(results["settings"])
     images = count_noun(results["data"]["test"], "test image")
     text = f"Accuracies in %, means over {repeats}; {images}. "
-    if intervals := number_text.about_intervals(results["heads"], results["settings"]):
+    if intervals := number_text.about_intervals(results["heads"], results["settings"], results["metrics"][0]["words"]):
         text += f"{intervals} "
     text += "overfit: train − test, in percentage points. "
-    if (metric := results["settings"]["metric"]) != "accuracy":
-        text += f"{METRICS[metric].short}: {METRICS[metric].words} on the test images, which decides the verdicts. "
+    if (metric := results["metrics"][0])["name"] != "accuracy":
+        lower = " (lower is better)" if metric["lower_is_better"] else ""
+        words = metric["words"] if metric["words"] == metric["short"] else f"{metric['short']}: {metric['words']}"
+        text += f"{words} on the test images{lower}, which decides the verdicts. "
     if _moved(results):
         text += "shift: test images moved by a few pixels. "
     console.print(_text(text + number_text.sensitivity(results["pairs"]), "dim"))
@@ -123,7 +127,7 @@ def _shifted(pairs: list[dict[str, Any]], console: Console) -> None:
 
 
 def _verdict(pair: dict[str, Any]) -> str:
-    return f"{pair['verdict']} ({signed(pair['difference_pp'])})"
+    return f"{pair['verdict']} ({signed(pair['difference'], pair['digits'])})"
 
 
 def _localised(results: dict[str, Any], console: Console) -> None:

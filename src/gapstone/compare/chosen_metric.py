@@ -1,0 +1,67 @@
+"""The metric that decides the verdicts: from what the user gave, and whether these data have it."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gapstone.compare.trial_measures import MOST_PROBABILITIES
+from gapstone.statistics.metrics import Metric, find_metric, metric_names
+from gapstone.statistics.own_metric import Function, check_own, own_metric
+
+Asked = str | Function | Metric | None
+"""A name, FILE.py:FUNCTION, a function of labels and probabilities; None: chosen by how many images classes have."""
+RANKS = ("auroc", "average_precision")
+
+
+def asked_metric(asked: Asked) -> Metric | None:
+    """The metric that was asked for. Raises ValueError if there is none such."""
+    if asked is None or isinstance(asked, Metric):
+        return asked
+    if isinstance(asked, str) and ":" not in asked:
+        return find_metric(asked)
+    return own_metric(asked)
+
+
+def check_metric(
+    metric: Metric,
+    labels: NDArray[np.integer],
+    parts: Sequence[NDArray[np.int64]],
+    classes: int,
+    trials: int,
+    log: Callable[[str], None],
+) -> None:
+    """See before anything is trained that the metric can be computed.
+
+    Args:
+        metric: what decides.
+        labels: of all images.
+        parts: the test images of each fold, or of all seeds.
+        classes: their number.
+        trials: their number.
+        log: is told if a function of one's own takes long.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if metric.name.startswith("top") and classes <= int(metric.name[3:]):
+        raise ValueError(
+            f"--metric {metric.name} of {classes} classes is always 100 %: give one of fewer, or another metric."
+        )
+    for rows in parts:
+        if metric.name in RANKS and len(np.unique(labels[rows])) < 2:
+            raise ValueError(
+                f"--metric {metric.name} ranks the images of one class against those of others, and "
+                f"{'a fold has' if len(parts) > 1 else 'there are'} test images of one class only: take another metric."
+            )
+    images = max(map(len, parts))
+    if images * classes > MOST_PROBABILITIES and metric.name not in metric_names(classes):
+        raise ValueError(
+            f"--metric {metric.words} needs the probabilities of all classes, which are not stored of {images:,} test "
+            f"images × {classes:,} classes (more than {MOST_PROBABILITIES:,}): give one of "
+            f"{', '.join(metric_names(classes))}."
+        )
+    if metric.digest is not None:
+        times = [check_own(metric, labels[rows], classes, max(1, trials // len(parts))) for rows in parts]
+        if times[0] is not None:
+            log(times[0])

@@ -1,0 +1,88 @@
+"""OUT/predictions.npz and predictions.csv: what every trial predicts for every test image (docs/results.md).
+
+A row is one test image in one trial. The file is written a trial at a time, as the probabilities of all of them may be
+larger than memory.
+"""
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from gapstone.compare.finished_trials import FinishedTrial
+from gapstone.compare.plan import ComparisonPlan
+from gapstone.storage.atomic import atomic_file
+from gapstone.storage.csv_file import write_csv
+
+MOST_IN_CSV = 1_000_000
+"""Probabilities, 8 MB as text: with more the CSV has the predictions alone."""
+
+
+def write_predictions(out: Path, plan: ComparisonPlan, done: dict[str, list[FinishedTrial]]) -> None:
+    """Write both files of the finished trials, in the order of the heads."""
+    finished = [one for head in plan.request.heads for one in done[head]]
+    _write_npz(out / "predictions.npz", plan, finished)
+    numbers = sum(len(one.arrays["test"]) for one in finished) * len(plan.prepared.labels)
+    write_csv(out / "predictions.csv", _rows(plan, finished, all_classes=numbers <= MOST_IN_CSV))
+
+
+def _rows(plan: ComparisonPlan, finished: Sequence[FinishedTrial], all_classes: bool) -> Iterator[list[Any]]:
+    names, labels, classes = plan.prepared.store.names, plan.prepared.store.labels, plan.prepared.labels
+    stored = [one.log_probabilities() if all_classes else None for one in finished]
+    all_classes = bool(stored) and all(one is not None for one in stored)
+    probabilities_of = [f"p({label})" for label in classes] if all_classes else []
+    yield ["image", "label", "head", "seed", "prediction", "confidence", "correct", *probabilities_of]
+    for one, logs in zip(finished, stored, strict=True):
+        answers, confidences = one.arrays["answer"].tolist(), one.arrays["confidence"].tolist()
+        for place, row in enumerate(one.arrays["test"].tolist()):
+            label, prediction = int(labels[row]), answers[place]
+            several = [] if logs is None or not all_classes else np.exp(logs[place].astype(np.float64)).tolist()
+            yield [names[row], classes[label], one.trial.head, one.trial.seed, classes[prediction],
+                   f"{confidences[place]:.4f}", int(prediction == label), *(f"{p:.6g}" for p in several)]  # fmt: skip
+
+
+def _write_npz(path: Path, plan: ComparisonPlan, finished: Sequence[FinishedTrial]) -> None:
+    store, classes = plan.prepared.store, plan.prepared.labels
+    tested = [np.asarray(one.arrays["test"], np.int64) for one in finished]
+    rows = np.concatenate(tested) if tested else np.zeros(0, np.int64)
+    images, image = np.unique(rows, return_inverse=True)
+    trials = [one.trial for one in finished]
+    arrays: dict[str, NDArray[Any]] = {
+        "classes": _texts(classes),
+        "images": _texts([store.names[row] for row in images]),
+        "labels": store.labels[images].astype(np.int32),
+        "trials": _texts([trial.id for trial in trials]),
+        "heads": _texts([trial.head for trial in trials]),
+        "seeds": np.array([trial.seed for trial in trials], np.int32),
+        "folds": np.array([-1 if trial.fold is None else trial.fold for trial in trials], np.int32),
+        "trial": np.repeat(np.arange(len(trials), dtype=np.int32), [len(one) for one in tested]),
+        "image": image.astype(np.int32),
+        "label": store.labels[rows].astype(np.int32),
+        "prediction": np.concatenate([one.arrays["answer"] for one in finished] or [np.zeros(0)]).astype(np.int32),
+        "confidence": np.concatenate([one.arrays["confidence"] for one in finished] or [np.zeros(0)]).astype("f4"),
+    }
+    with atomic_file(path) as unfinished, zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                npy.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+        if len(classes) and finished and finished[0].log_probabilities() is not None:
+            with archive.open("log_probabilities.npy", "w", force_zip64=True) as file:
+                _write_log_probabilities(file, finished, (len(rows), len(classes)))
+
+
+def _write_log_probabilities(file: IO[bytes], finished: Sequence[FinishedTrial], shape: tuple[int, int]) -> None:
+    header = {"descr": npy.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+    npy.write_array_header_1_0(file, header)
+    for one in finished:
+        array = one.log_probabilities()
+        assert array is not None, "all trials of a plan test as many images"
+        file.write(np.ascontiguousarray(array, np.float32).tobytes())
+
+
+def _texts(names: Sequence[str]) -> NDArray[np.str_]:
+    # a name that is not UTF-8 is held as lone surrogates, which NumPy's arrays cannot be read with
+    return np.array([name.encode("utf-8", "backslashreplace").decode() for name in names], np.str_)

@@ -1,0 +1,173 @@
+"""A metric of one's own: a function of labels and probabilities, made into values of images by the jackknife.
+
+    ψ_i = θ + (n − 1) (mean of all θ without one image − θ without image i)
+
+Of accuracy these are 1 and 0, as they should be: their mean is the metric, whatever the function is.
+"""
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gapstone.console.formatting import display
+from gapstone.statistics.difference import AGREEMENT
+from gapstone.statistics.metric_values import Labels, Probabilities, Values
+from gapstone.statistics.metrics import Metric
+from gapstone.statistics.unit import Unit
+from gapstone.storage.paths import check_input
+
+Function = Callable[[Labels, Probabilities], float]
+
+
+def own_metric(given: str | Function) -> Metric:
+    """The metric that a function of labels (n,) and probabilities (n, K) computes.
+
+        >>> own_metric("cost.py:cost").words
+        'cost'
+
+    Higher is better, unless the function has an attribute `lower_is_better = True`. Differences up to its attribute
+    `margin` do not matter; without one, no two heads are called equivalent.
+
+    Args:
+        given: FILE.py:FUNCTION, or the function itself.
+
+    Raises:
+        ValueError: there is no such file or function, or it cannot be read.
+    """
+    function, code = _loaded(given) if isinstance(given, str) else (given, _code(given))
+    name = str(getattr(function, "__name__", type(function).__name__))
+    margin = getattr(function, "margin", None)
+    if margin is not None and not (isinstance(margin, int | float) and not isinstance(margin, bool) and margin > 0):
+        raise ValueError(f"{display(name)}.margin is {display(repr(margin))}; give a number above 0, or leave it out.")
+    lower = bool(getattr(function, "lower_is_better", False))
+    unit = Unit("", 1.0, 3, margin, float("-inf"), float("inf"), lower_is_better=lower)
+    digest = hashlib.sha256(code).hexdigest()[:16]
+    return Metric(f"own:{name}", name, name, False, _Jackknife(name, function), unit, digest)
+
+
+class _Jackknife:
+    """The values of a function of one's own."""
+
+    def __init__(self, name: str, function: Function) -> None:
+        self.name, self.function = name, function
+
+    def __call__(self, labels: Labels, probabilities: Probabilities) -> Values:
+        whole, n = self.call(labels, probabilities), len(labels)
+        if n < 2:
+            return np.full(n, whole)
+        keep, without = np.ones(n, bool), np.empty(n)
+        for i in range(n):
+            keep[i] = False
+            without[i] = self.call(labels[keep], probabilities[keep], f", without image {i + 1} of {n:,},")
+            keep[i] = True
+        return np.asarray(whole + (n - 1) * (without.mean() - without), np.float64)
+
+    def call(self, labels: Labels, probabilities: Probabilities, where: str = "") -> float:
+        """The number that the function returns. Raises ValueError, a sentence, for all that may go wrong in it."""
+        try:
+            number: Any = self.function(labels.copy(), probabilities.copy())
+        except Exception as error:
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            raise ValueError(
+                f"--metric: {display(self.name)} failed{where} with {type(error).__name__}: {display(str(error))} "
+                f"({display(Path(at.filename).name)}, line {at.lineno}). It is given labels (n,) and probabilities "
+                f"(n, K), and must return a number."
+            ) from error
+        try:
+            value = float(number)
+        except (TypeError, ValueError):
+            value = float("nan")
+        if not np.isfinite(value):
+            raise ValueError(
+                f"--metric: {display(self.name)}{where} returned {display(repr(number))[:80]}; it must return a finite "
+                f"number, also without any one of the images."
+            )
+        return value
+
+
+MOST_SECONDS = 1800.0
+"""That the jackknife of all trials may take."""
+
+
+def check_own(metric: Metric, labels: Labels, classes: int, trials: int) -> str | None:
+    """Call it on made-up probabilities of the test images, before anything is trained.
+
+        >>> check_own(own_metric(cost), labels, classes=10, trials=25)
+        'cost is computed without each of 10,000 test images in 25 trials: about 4 min.'
+
+    Returns a sentence on the time that it takes, if that is worth saying.
+
+    Raises:
+        ValueError: it fails, or would take too long.
+    """
+    assert isinstance(metric.values, _Jackknife)
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(classes), len(labels))
+    metric.values.call(labels, probabilities, " on made-up probabilities")
+    began = time.perf_counter()
+    metric.values.call(labels, probabilities, " on made-up probabilities")
+    once = time.perf_counter() - began
+    seconds = once * len(labels) * trials
+    what = f"{display(metric.words)} is computed without each of {len(labels):,} test images in {trials:,} trials"
+    if seconds > MOST_SECONDS:
+        raise ValueError(
+            f"--metric: {what}, which would take {seconds / 60:,.0f} min at {1000 * once:.1f} ms each; more than "
+            f"{MOST_SECONDS / 60:.0f} min is refused. Make it faster, or take fewer seeds or a metric of gapstone's."
+        )
+    return f"{what}: about {seconds / 60:,.0f} min." if seconds > 60 else None
+
+
+def own_agreement(values: Sequence[Values], right: Sequence[NDArray[np.bool_]]) -> float:
+    """The images that are added to the variance, with what it is worth to answer one correctly.
+
+    Two images that one head classifies correctly and the other wrongly: of accuracy, which they move by 1 each, two.
+    Where all answers are right, or all wrong, the values' own spread stands for that.
+    """
+    every, correct = np.concatenate(values), np.concatenate(right)
+    if correct.all() or not correct.any():
+        return float(AGREEMENT * every.var())
+    return float(AGREEMENT * (every[correct].mean() - every[~correct].mean()) ** 2)
+
+
+def _loaded(text: str) -> tuple[Function, bytes]:
+    """The function that FILE.py:FUNCTION names, and the code of its file."""
+    file, _, name = text.rpartition(":")
+    path = Path(file).expanduser()
+    check_input(f"--metric {display(file)}", path)
+    code = path.read_bytes()
+    module_name = f"gapstone_metric_{hashlib.sha256(code).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(module_name, path.absolute())
+    if spec is None or spec.loader is None:
+        raise ValueError(f"--metric {display(text)}: {display(file)} is no Python file; give FILE.py:FUNCTION.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # as dataclasses in it need
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(
+            f"--metric {display(text)}: {display(file)} cannot be imported: {type(error).__name__}: "
+            f"{display(str(error))}."
+        ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        found = [key for key, value in vars(module).items() if inspect.isfunction(value) and not key.startswith("_")]
+        has = f"it has {', '.join(map(display, found))}" if found else "it has none"
+        raise ValueError(f"--metric {display(text)}: {display(file)} has no function {display(name)!r}; {has}.")
+    return function, code
+
+
+def _code(function: Function) -> bytes:
+    """What the function does, as far as it can be told: its source, else its instructions."""
+    try:
+        return inspect.getsource(function).encode()
+    except (OSError, TypeError):
+        code = getattr(function, "__code__", None)
+        return repr((getattr(code, "co_code", b""), getattr(code, "co_consts", ()), repr(type(function)))).encode()

@@ -60,7 +60,7 @@ def verdicts(right: list[NDArray[np.bool_]], seeds: int) -> list[tuple[str, floa
     for first in range(0, len(right), 2 * seeds):
         ours, others = right[first : first + seeds], right[first + seeds : first + 2 * seeds]
         (pair,) = compare_pairs({"a": dict(enumerate(ours)), "b": dict(enumerate(others))}, baseline="b")
-        found.append((str(pair["verdict"]), float(pair["difference_pp"])))
+        found.append((str(pair["verdict"]), float(pair["difference"])))
     return found
 
 

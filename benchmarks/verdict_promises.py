@@ -20,6 +20,7 @@ from scipy import stats
 from gapstone.statistics.compare_pairs import compare_pairs, look_level, share_interval, verdict
 from gapstone.statistics.difference import crossed
 from gapstone.statistics.sample_size import needs
+from gapstone.statistics.unit import Unit
 
 Right = NDArray[np.bool_]
 SHARED, OWN, REST = 1.0, 0.6, 0.5
@@ -79,8 +80,8 @@ def headline(rng: np.random.Generator, repetitions: int) -> Iterator[list[str]]:
             found = pairs(drawn(rng, [0.90, *[0.91] * 4], seeds, images, points))
             if any(pair["ci95"] is None for pair in found):
                 continue
-            best = max(found, key=lambda pair: pair["difference_pp"])
-            shown.append(best["difference_pp"])
+            best = max(found, key=lambda pair: pair["difference"])
+            shown.append(best["difference"])
             alone.append(best["ci95"][0] <= 1 <= best["ci95"][1])
             together.append(best["ci95_together"][0] <= 1 <= best["ci95_together"][1])
             all_four.append(all(p["ci95_together"][0] <= 1 <= p["ci95_together"][1] for p in found))
@@ -92,7 +93,7 @@ def sensitivity(rng: np.random.Generator, repetitions: int) -> Iterator[list[str
     """Four heads beside the baseline; one differs by what such comparisons say they detect in 80 %."""
     yield ["seeds × images", "seeds' SD", "said to be detected", "found"]
     for seeds, images, points in SETTINGS:
-        said = [pairs(drawn(rng, [0.8] * 5, seeds, images, points))[0]["detectable_pp"] for _ in range(60)]
+        said = [pairs(drawn(rng, [0.8] * 5, seeds, images, points))[0]["detectable"] for _ in range(60)]
         size = float(np.mean([number for number in said if number is not None]))
         if size > 15:
             yield [f"{seeds} × {images:,}", f"{points:g}", f"{size:.1f} points", "–"]
@@ -112,7 +113,7 @@ def plans(rng: np.random.Generator, repetitions: int) -> Iterator[list[str]]:
             asked, shown = [], []
             for _ in range(repetitions // 8):
                 first = crossed(*drawn(rng, [0.8 + gap, 0.8], seeds, images, points))
-                need = next((n for n in needs(first, 0.02, level) if n.difference == gap), None)
+                need = next((n for n in needs(first, Unit(margin=0.02), level) if n.difference == gap), None)
                 if need is None or need.seeds is None or need.images is None or need.seeds * need.images > 400_000:
                     continue
                 asked.append((need.seeds, need.images))

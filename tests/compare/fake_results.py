@@ -12,6 +12,7 @@ from scipy.special import expit, softmax
 from gapstone.compare.gather_results import SCHEMA
 from gapstone.compare.remarks import remarks
 from gapstone.compare.verdict import sentences
+from gapstone.drawing.confusion_picture import most_confused
 from gapstone.statistics.calibration import calibration
 from gapstone.statistics.collapsed_seeds import collapses
 from gapstone.statistics.compare_pairs import compare_pairs, interval, share_stat
@@ -67,6 +68,7 @@ def make(
         "collapsed": collapses(
             {head: {s: r.mean() for s, r in right.items()} for head, right in finished.items()}, "seed"
         ),
+        "metrics": [metric.to_json() for metric in METRICS.values()],
         "pairs": pairs,
         "shift_pairs": [pair | {"advice": None} for pair in pairs],
         "trials": trials,
@@ -130,7 +132,7 @@ def _head(
     entry |= {key: _stat(numbers) for key, numbers in values.items()}
     entry["test_accuracy"] = share_stat({seed: z.argmax(1) == labels for seed, z in logits.items()})
     entry["metrics"] = {
-        name: share_stat({seed: metric.values(labels, z.argmax(1)) for seed, z in logits.items()})
+        name: share_stat({seed: metric.values(labels, softmax(z, 1)) for seed, z in logits.items()}, unit=metric.unit)
         for name, metric in METRICS.items()
     }
     entry["recall"] = None
@@ -142,7 +144,9 @@ def _head(
         ]
     if not test:
         nothing = dict.fromkeys(("parameters", "head_parameters", "macs", "input", "ms_per_image"))
-        return entry | nothing | dict.fromkeys(("shift", "sizes", "reliability", "confusion")) | {"curves": []}
+        return (
+            entry | nothing | dict.fromkeys(("shift", "sizes", "reliability", "confusion", "confused")) | {"curves": []}
+        )
     mean, fall = float(np.mean(test)), 0.07 if flat else 0.015
     sizes = [side * scale for scale in (0.75, 1, 1.25, 1.5)]
     entry["shift"] = {
@@ -163,6 +167,7 @@ def _head(
     for z in logits.values():
         np.add.at(confusion, (labels, z.argmax(1)), 1)
     entry["confusion"] = confusion.tolist()
+    entry["confused"] = most_confused(confusion, [f"class {k}" for k in range(classes)])
     return entry
 
 
@@ -226,8 +231,8 @@ def _settings(heads: Sequence[str], seeds: int) -> dict[str, Any]:
         "seeds": list(range(seeds)), "folds": None, "epochs": 20, "patience": 10, "batch_size": 64,
         "optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 0.0005, "tuning": None,
         "augment": "mirrored half of the time, moved by up to 4 px", "precision": "float32", "threads": 1,
-        "workers": 2, "device": "cpu", "margin_pp": 0.5, "confidence": 0.95, "look": 1,
-        "metric": "accuracy",
+        "workers": 2, "device": "cpu", "confidence": 0.95, "look": 1,
+        "metric": "accuracy", "shift_metric": "accuracy",
     }  # fmt: skip
 
 

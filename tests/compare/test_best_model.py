@@ -30,10 +30,15 @@ def finished(head, seed, test, *validation):
 def test_the_head_by_its_test_accuracy_the_seed_by_validation():
     gap = [finished("gap", 0, 0.9, 0.5, 0.6), finished("gap", 1, 0.7, 0.4, 0.9, 0.3)]
     fc = [finished("fc", 0, 0.95, 0.99), finished("fc", 1, 0.5, 0.2)]
-    assert best_trial([fc, gap]) is gap[1]
-    assert best_trial([fc, [], [gap[0]]]) is gap[0]
-    assert best_trial([[finished("gap", 0, 0.5), finished("gap", 1, 0.5)]]).trial.seed == 0  # without validation
-    assert best_trial([[], []]) is None
+
+    def accuracy(one):
+        return one.facts["test_accuracy"]
+
+    assert best_trial([fc, gap], accuracy) is gap[1]
+    assert best_trial([fc, [], [gap[0]]], accuracy) is gap[0]
+    assert best_trial([fc, gap], lambda one: -accuracy(one)) is fc[0]
+    assert best_trial([[finished("gap", 0, 0.5), finished("gap", 1, 0.5)]], accuracy).trial.seed == 0  # no validation
+    assert best_trial([[], []], accuracy) is None
     model = entry(gap[1])
     assert (model["trial"], model["seed"], model["test_accuracy"]) == ("gap1", 1, 0.7)
     assert describe(model) == "gap, seed 1 (the best on validation images): test accuracy 70.0 %"

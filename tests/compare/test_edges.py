@@ -24,6 +24,7 @@ from gapstone.statistics.difference import (
     corrected_t,
     crossed,
 )
+from gapstone.statistics.metrics import METRICS
 from gapstone.statistics.sample_size import (
     MOST_IMAGES,
     POWER,
@@ -34,6 +35,7 @@ from gapstone.statistics.sample_size import (
     needs,
     note,
 )
+from gapstone.statistics.unit import Unit
 
 
 def estimate(value: float, seeds: int, images: int, **parts: float) -> Estimate:
@@ -51,7 +53,7 @@ def need(of: float, found: list[Need]) -> Need:
 @pytest.mark.parametrize("tests", [1, 2, 3])
 def test_seeds_asked_for_find_the_difference_at_the_level_that_holm_leaves(tests):
     seen = estimate(0.01, 5, 10_000, seed=0.0001)
-    asked = need(0.01, needs(seen, 0.005, tests=tests))
+    asked = need(0.01, needs(seen, Unit(), tests=tests))
     assert asked.images == 10_000
     assert asked.seeds is not None
     at = {
@@ -59,12 +61,12 @@ def test_seeds_asked_for_find_the_difference_at_the_level_that_holm_leaves(tests
         for seeds in (asked.seeds - 1, asked.seeds)
     }
     assert at[asked.seeds] <= 0.01 < at[asked.seeds - 1]
-    assert f"about {asked.seeds} seeds (now 5) on these 10,000 test images" in advise(seen, 5, 0.005, tests=tests)
+    assert f"about {asked.seeds} seeds (now 5) on these 10,000 test images" in advise(seen, 5, Unit(), tests=tests)
 
 
 def test_more_heads_ask_for_more_seeds():
     seen = estimate(0.01, 5, 10_000, seed=0.0001)
-    asked = [need(0.01, needs(seen, 0.005, tests=tests)).seeds for tests in (1, 2, 4)]
+    asked = [need(0.01, needs(seen, Unit(), tests=tests)).seeds for tests in (1, 2, 4)]
     assert None not in asked
     assert asked == sorted(set(asked))
 
@@ -72,11 +74,14 @@ def test_more_heads_ask_for_more_seeds():
 def test_differences_that_would_have_shown_are_not_planned_for():
     seen = estimate(0.0, 5, 2000, residual=0.1)
     assert 0.01 < detectable(seen.error, 0.05) < 0.02
-    assert [one.difference for one in needs(seen, 0.005)] == [0.01, 0.005, 0.0]
+    assert [one.difference for one in needs(seen, Unit())] == [0.01, 0.005, 0.0]
     many = estimate(0.0, 5, 500_000, residual=0.1)
-    assert [one.difference for one in needs(many, 0.0005)] == [0.0]
-    assert advise(many, 5, 0.0005).startswith("To show that there is none beyond ±0.05: about ")
-    assert advise(many, 5, 0.00001) == "To show that there is none beyond ±0.001 would take more than one could afford."
+    assert [one.difference for one in needs(many, Unit(margin=0.0005))] == [0.0]
+    assert advise(many, 5, Unit(margin=0.0005)).startswith("To show that there is none beyond ±0.05: about ")
+    assert (
+        advise(many, 5, Unit(margin=0.00001))
+        == "To show that there is none beyond ±0.001 would take more than one could afford."
+    )
 
 
 @pytest.mark.parametrize("folds", [False, True])
@@ -101,15 +106,15 @@ def test_the_pairs_of_a_comparison_are_advised_for_their_number_and_the_next_loo
     else:
         found = crossed(np.stack(list(gap.values())), np.stack(list(fc.values())))
     for pair, tests, look in ((few, 1, 1), (again, 1, 2), (many, 9, 1)):
-        assert pair["advice"] == advise(found, 4, 0.005, 0.05 / (look + 1) ** 2, tests, parts)
-        assert pair["detectable_pp"] == pytest.approx(100 * detectable(found.error, 0.05 / look**2 / tests))
+        assert pair["advice"] == advise(found, 4, Unit(), 0.05 / (look + 1) ** 2, tests, parts)
+        assert pair["detectable"] == pytest.approx(100 * detectable(found.error, 0.05 / look**2 / tests))
     assert len({pair["advice"] for pair in (few, again, many)}) == 3
 
 
 def test_equivalence_is_asked_at_the_full_level():
     """Holm is for findings: whether heads are equivalent is read from the interval."""
     seen = estimate(0.0, 5, 5000, residual=0.1)
-    one, twelve = (needs(seen, 0.005, tests=tests)[-1] for tests in (1, 12))
+    one, twelve = (needs(seen, Unit(), tests=tests)[-1] for tests in (1, 12))
     assert one == twelve
     assert one.images == 5000
     assert one.seeds is not None
@@ -131,18 +136,18 @@ def test_plans_allow_for_seeds_that_differ_more_than_these():
 
 def test_images_asked_for_are_the_fewest_that_do():
     seen = estimate(0.01, 5, 500, image=0.05)
-    asked = need(0.01, needs(seen, 0.005))
+    asked = need(0.01, needs(seen, Unit()))
     assert asked.seeds == 5
     assert asked.images is not None
     assert minimum_detectable(seen.cautious(), 5, asked.images) <= 0.01
     assert minimum_detectable(seen.cautious(), 5, asked.images - 1) > 0.01
-    assert f"about {float(f'{asked.images:.2g}'):,.0f} test images (now 500) with 5 seeds" in advise(seen, 5, 0.005)
+    assert f"about {float(f'{asked.images:.2g}'):,.0f} test images (now 500) with 5 seeds" in advise(seen, 5, Unit())
 
 
 def test_what_nobody_can_afford_is_not_advised():
     hopeless = estimate(0.0, 5, 2000, seed=10.0)
-    assert [one[1:] for one in needs(hopeless, 0.005)] == [(None, None)] * 5
-    assert advise(hopeless, 5, 0.005) == (
+    assert [one[1:] for one in needs(hopeless, Unit())] == [(None, None)] * 5
+    assert advise(hopeless, 5, Unit()) == (
         "No number of seeds and test images that one could afford would show a true difference of 5 percentage points."
     )
 
@@ -151,10 +156,10 @@ def test_folds_ask_for_images_by_the_square():
     error = ErrorDistribution(0.004, 5, 0.0, 1000)
     folds = dict.fromkeys(range(5), (800, 200))
     wide = ErrorDistribution(0.004 * np.sqrt(4 / stats.chi2.ppf(0.2, 4)), 5, 0.0, 1000)
-    found = needs(Estimate(0.01, error), 0.005, folds=True)
+    found = needs(Estimate(0.01, error), Unit(), folds=True)
     assert need(0.01, found) == (0.01, 5, round(1000 * (detectable(wide, 0.05) / 0.01) ** 2))
-    assert "images (now 1,000), in as many folds" in advise(Estimate(0.01, error), 5, 0.005, folds=folds)
-    far = advise(Estimate(0.00001, error), 5, 0.00002, folds=folds)
+    assert "images (now 1,000), in as many folds" in advise(Estimate(0.01, error), 5, Unit(), folds=folds)
+    far = advise(Estimate(0.00001, error), 5, Unit(margin=0.00002), folds=folds)
     assert "that there is none" not in far  # more than one could afford
     assert 1000 * (wide.quantile(0.05) / 0.00002) ** 2 > MOST_IMAGES
 
@@ -166,30 +171,30 @@ def test_what_is_detectable_is_both_errors():
 
 
 def test_few_trials_are_told_apart():
-    assert advise(None, 1, 0.005).startswith("One seed cannot show")
-    assert advise(estimate(0.01, 2, 500, image=0.05), 2, 0.005).endswith("take 5.")
-    assert "One test image" in advise(None, 2, 0.005)
-    assert "No fold finished" in advise(None, 0, 0.005, folds={})
-    assert "One fold" in advise(None, 1, 0.005, folds={})
+    assert advise(None, 1, Unit()).startswith("One seed cannot show")
+    assert advise(estimate(0.01, 2, 500, image=0.05), 2, Unit()).endswith("take 5.")
+    assert "One test image" in advise(None, 2, Unit())
+    assert "No fold finished" in advise(None, 0, Unit(), folds={})
+    assert "One fold" in advise(None, 1, Unit(), folds={})
 
 
 def test_notes_are_for_intervals_that_leave_out_zero():
     seen = estimate(0.01, 5, 500, image=0.05)
-    assert "Holm" in str(note("cannot tell", (0.001, 0.02), seen, 3, 0.005))
-    assert note("equivalent", (0.001, 0.004), seen, 3, 0.005)
-    assert note("better", (0.001, 0.02), seen, 3, 0.005) is None
+    assert "Holm" in str(note("cannot tell", (0.001, 0.02), seen, 3, Unit()))
+    assert note("equivalent", (0.001, 0.004), seen, 3, Unit())
+    assert note("better", (0.001, 0.02), seen, 3, Unit()) is None
     for bounds in ((0.0, 0.02), (-0.02, 0.0), (-0.01, 0.01), None):
-        assert note("cannot tell", bounds, seen, 3, 0.005) is None
-    assert note("cannot tell", (0.001, 0.02), None, 3, 0.005) is None
+        assert note("cannot tell", bounds, seen, 3, Unit()) is None
+    assert note("cannot tell", (0.001, 0.02), None, 3, Unit()) is None
 
 
 def test_a_note_says_why_heads_are_not_called_equivalent():
     inside = (-0.004, 0.003)
     few, many = estimate(0.0, 4, 500), estimate(0.0, 5, 500)
-    assert "takes 5 seeds" in str(note("cannot tell", inside, few, 1, 0.005))
-    assert "so few test images" in str(note("cannot tell", inside, many, 1, 0.005))
-    assert "a seed of fc collapsed" in str(note("cannot tell", inside, many, 1, 0.005, ["fc"]))
-    assert note("equivalent", inside, many, 1, 0.005) is None
+    assert "takes 5 seeds" in str(note("cannot tell", inside, few, 1, Unit()))
+    assert "so few test images" in str(note("cannot tell", inside, many, 1, Unit()))
+    assert "a seed of fc collapsed" in str(note("cannot tell", inside, many, 1, Unit(), ["fc"]))
+    assert note("equivalent", inside, many, 1, Unit()) is None
 
 
 # ---- verdicts
@@ -385,14 +390,15 @@ def test_lists_of_heads():
 
 
 def pair(a: str, said: str, points: float | None) -> dict[str, Any]:
-    ends = {"ci95": [1.0, 3.0], "ci95_together": [0.5, 3.5], "range_pp": [0.8, 3.1]}
-    return {"a": a, "verdict": said, "difference_pp": points, "p": 0.01, "repeats": 5} | ends
+    ends = {"ci95": [1.0, 3.0], "ci95_together": [0.5, 3.5], "range": [0.8, 3.1]}
+    unit = {"unit": "percentage points", "digits": 1, "margin": 0.5}
+    return {"a": a, "verdict": said, "difference": points, "p": 0.01, "repeats": 5} | ends | unit
 
 
 def results_of(pairs=(), shifted=(), **accuracy: float | None) -> dict[str, Any]:
     heads = [{"head": name, "test_accuracy": {"mean": mean}} for name, mean in accuracy.items()]
-    settings = {"baseline": "fc", "margin_pp": 0.5, "folds": None, "metric": "accuracy", "metric_words": "accuracy"}
-    shared = {"settings": settings, "collapsed": []}
+    metrics = [METRICS["accuracy"].to_json()]
+    shared = {"settings": {"baseline": "fc", "folds": None}, "metrics": metrics, "collapsed": []}
     return {"heads": heads, "pairs": list(pairs), "shift_pairs": list(shifted)} | shared
 
 
@@ -465,9 +471,11 @@ def finished(seed: int, accuracy: float, takes_only: str | None = None) -> Finis
         "additive": True,
     }
     right = round(10 * accuracy)
+    answer = (np.arange(10) < right).astype(int)
     arrays = {
         "test": np.arange(10),
-        "answer": (np.arange(10) < right).astype(int),
+        "answer": answer,
+        "log_probabilities": np.log(np.where(np.eye(2)[answer] == 1, 0.75, 0.25)).astype(np.float32),
         "shifted": np.full(10, accuracy / 2),
     }
     return FinishedTrial(SimpleNamespace(id=str(seed), seed=seed, head="gap"), facts, arrays)  # type: ignore[arg-type]
@@ -478,10 +486,12 @@ def test_a_head_of_which_no_trial_finished_and_one_of_which_two_did():
     store = SimpleNamespace(labels=np.ones(10, int))
     request = SimpleNamespace(folds=None)
     prepared = SimpleNamespace(store=store, labels=("no", "yes"))
-    plan: Any = SimpleNamespace(trials=trials, request=request, prepared=prepared)
+    plan: Any = SimpleNamespace(
+        trials=trials, request=request, prepared=prepared, metric=(METRICS["balanced_accuracy"], None)
+    )
     none = gather_results._head(plan, "gap", [], {"0": "killed", "1": "full"}, None)
     assert none["failed"] == [{"seed": 0, "reason": "killed"}]
-    for key in ("input", "parameters", "shift", "sizes", "reliability", "confusion", "localisation"):
+    for key in ("input", "parameters", "shift", "sizes", "reliability", "confusion", "confused", "localisation"):
         assert none[key] is None
     assert none["curves"] == []
     assert none["test_accuracy"] == {"mean": None, "ci95": None, "values": []}
@@ -490,11 +500,15 @@ def test_a_head_of_which_no_trial_finished_and_one_of_which_two_did():
     assert (two["input"], two["parameters"], two["ms_per_image"]) == ("any", 7, {"cpu": 1.0})
     assert two["test_accuracy"]["mean"] == pytest.approx(0.7)
     assert two["metrics"]["accuracy"] == two["test_accuracy"]
+    assert next(iter(two["metrics"])) == "balanced_accuracy"  # the deciding one first
     assert two["metrics"]["balanced_accuracy"]["values"] == pytest.approx([0.8, 0.6])  # all are of one class
+    assert two["metrics"]["auroc"] == {"mean": None, "ci95": None, "values": []}  # ... which none lies above
+    assert two["metrics"]["nll"]["values"] == pytest.approx([-np.log(0.75**k * 0.25 ** (1 - k)) for k in (0.8, 0.6)])
     assert [(recall["images"], recall["mean"]) for recall in two["recall"]] == [(0, None), (10, pytest.approx(0.7))]
     assert two["shift_accuracy"]["values"] == pytest.approx([0.4, 0.3])  # of moved images alone
     assert two["shift"]["accuracy"] == pytest.approx([0.7, 0.35])
     assert two["sizes"]["accuracy"] == [pytest.approx(0.7), None]
     assert two["confusion"] == [[2, 0], [1, 4]]
+    assert [(one["true"], one["predicted"], one["count"]) for one in two["confused"]] == [("yes", "no", 1)]
     assert two["curves"][0]["epoch"] == [1, 2]
     assert gather_results._head(plan, "gap", [finished(0, 0.8, "28×28")], {}, None)["input"] == "28×28"

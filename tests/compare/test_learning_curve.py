@@ -16,6 +16,7 @@ from gapstone.compare.plan import CompareRequest, plan_comparison
 from gapstone.compare.trials import read, run
 from gapstone.console.progress import Bars, duration
 from gapstone.statistics.compare_pairs import compare_pairs, holm
+from gapstone.statistics.unit import Unit
 from gapstone.training.training_data import TrainOptions
 from tests.compare.small_comparison import planned_comparison
 
@@ -81,11 +82,11 @@ def test_points_and_heads_are_one_family():
     right = [dict(zip("abc", scores(rng, 0.60, 0.60, 0.50), strict=True)),
              dict(zip("abc", scores(rng, 0.70, 0.71, 0.70), strict=True)),
              dict(zip("abc", scores(rng, 0.80, 0.80, 0.88), strict=True))]  # fmt: skip
-    found = curve_results([(5, 15), (30, 90), (None, 300)], right, "a", 0.5, 0.95)
+    found = curve_results([(5, 15), (30, 90), (None, 300)], right, "a", Unit(), 0.95)
     assert [point["per_class"] for point in found["points"]] == [5, 30, None]
     (alone,) = compare_pairs({head: right[0][head] for head in "ac"}, "a")  # as the comparison itself does
     mine = next(pair for pair in found["pairs"] if (pair["per_class"], pair["a"]) == (5, "c"))
-    assert all(mine[key] == alone[key] for key in ("difference_pp", "ci95", "p", "b", "repeats"))
+    assert all(mine[key] == alone[key] for key in ("difference", "ci95", "p", "b", "repeats"))
     p = [pair["p"] for pair in found["pairs"]]
     assert len(p) == 6
     assert [pair["p_holm"] for pair in found["pairs"]] == holm(p)
@@ -105,7 +106,7 @@ def test_points_and_heads_are_one_family():
 def test_another_look_is_paid_for():
     rng = np.random.default_rng(0)
     whole = dict(zip("ab", scores(rng, 0.80, 0.814), strict=True))
-    found = [curve_results([(None, 300)], [whole], "a", 0.5, 0.95, look)["pairs"][0] for look in (1, 2, 3)]
+    found = [curve_results([(None, 300)], [whole], "a", Unit(), 0.95, look)["pairs"][0] for look in (1, 2, 3)]
     assert found[0]["p_holm"] == found[2]["p_holm"]
     assert [pair["verdict"] == "better" for pair in found] == [found[0]["p"] < 0.05 / k**2 for k in (1, 2, 3)]
     assert found[0]["verdict"] != found[2]["verdict"]
@@ -114,11 +115,11 @@ def test_another_look_is_paid_for():
 def test_missing_trials_leave_gaps():
     rng = np.random.default_rng(0)
     whole = dict(zip("ab", scores(rng, 0.8, 0.7), strict=True))
-    found = curve_results([(5, 10), (None, 100)], [{"a": {}, "b": whole["b"]}, whole], "a", 0.5, 0.95)
+    found = curve_results([(5, 10), (None, 100)], [{"a": {}, "b": whole["b"]}, whole], "a", Unit(), 0.95)
     assert [pair["per_class"] for pair in found["pairs"]] == [None]
     assert found["heads"][0]["score"][0] == {"mean": None, "ci95": None, "values": []}
     one = curve_results(
-        [(5, 10), (None, 100)], [{"a": {0: whole["a"][0]}, "b": {0: whole["b"][0]}}, whole], "a", 0.5, 0.95
+        [(5, 10), (None, 100)], [{"a": {0: whole["a"][0]}, "b": {0: whole["b"][0]}}, whole], "a", Unit(), 0.95
     )
     assert one["pairs"][0]["verdict"] == "cannot tell"
     assert one["heads"][0]["score"][0]["ci95"] is None
@@ -126,7 +127,8 @@ def test_missing_trials_leave_gaps():
 
 def test_the_baseline_may_overtake():
     words = [(5, "better", 3.0), (30, "cannot tell", 0.4), (None, "worse", -2.0)]
-    pairs = [{"per_class": n, "a": "fc", "verdict": word, "difference_pp": points} for n, word, points in words]
+    unit = {"unit": "percentage points", "digits": 1}
+    pairs = [{"per_class": n, "a": "fc", "verdict": word, "difference": points} | unit for n, word, points in words]
     assert overtaking(pairs, "gap") == [
         "gap overtakes fc: −3.0 percentage points with 5 labelled images of each class, +2.0 with all."
     ]
@@ -162,7 +164,7 @@ def test_a_point_measures_the_test_images_and_is_read_again(planned):
     trial = plan.curve[6][0]
     run(trial, store, out / "trials", cache=cache)
     facts, arrays = read(out / "trials" / trial.id)
-    assert set(arrays) == {"test", "answer", "confidence"}
+    assert set(arrays) == {"test", "answer", "confidence", "log_probabilities"}
     assert facts["test_accuracy"] == (arrays["answer"] == store.labels[trial.test]).mean()
     assert facts["tuning"]["chosen"]
     said: list[str] = []

@@ -257,7 +257,7 @@ def test_the_results_hold_what_was_measured(run):
         assert head["top1"]["mean"] <= head["gt_known"]["mean"] <= head["max_box_acc"]["mean"]
     (pair,) = results["localisation_pairs"]
     assert (pair["a"], pair["b"]) == ("fc:8", "gap")
-    assert pair["difference_pp"] == pytest.approx(100 * (fc["gt_known"]["mean"] - gap["gt_known"]["mean"]))
+    assert pair["difference"] == pytest.approx(100 * (fc["gt_known"]["mean"] - gap["gt_known"]["mean"]))
     assert "16 images" in pair["method"]
     for trial in results["trials"]:
         with np.load(folder / "out" / "trials" / trial["id"] / "arrays.npz") as arrays:

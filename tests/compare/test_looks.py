@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from gapstone.compare.looks import FILE, record_look, said
+from gapstone.statistics.metrics import find_metric
 from gapstone.storage.sealed_json import read_sealed
 
 
@@ -32,7 +33,9 @@ def plan(
     trials = [FakeTrial(head, seed, data, quick) for head in heads for seed in range(seeds)]
     request = SimpleNamespace(heads=heads, seeds=seeds, folds=None)
     prepared = SimpleNamespace(hash=data)
-    return SimpleNamespace(baseline=baseline, metric=(metric, None), trials=trials, request=request, prepared=prepared)
+    return SimpleNamespace(
+        baseline=baseline, metric=(find_metric(metric), None), trials=trials, request=request, prepared=prepared
+    )
 
 
 def test_what_is_another_look(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from gapstone.compare.plan import CompareRequest
 from gapstone.compare.run_comparison import compare, report
 from gapstone.compare.verdict import SHORT, sentences
 from gapstone.console.progress import duration
+from gapstone.statistics.metrics import METRICS
 from gapstone.training.training_data import TrainOptions
 from tests.schemas import check, check_refuses_damage
 
@@ -86,7 +87,7 @@ def test_results_hold_every_documented_key(run):
     assert {pair["a"] for pair in results["pairs"]} == {"gap", "lse"}
     for pair in results["pairs"]:
         assert pair["b"] == "fc"
-        assert {"difference_pp", "ci95", "p", "p_holm", "verdict", "advice", "method"} <= set(pair)
+        assert {"difference", "ci95", "p", "p_holm", "verdict", "advice", "method"} <= set(pair)
 
 
 def test_the_files_are_as_their_schemas_say(run):
@@ -110,12 +111,12 @@ def test_numbers_agree_with_each_other(run):
         assert head["shift"]["accuracy"][0] == pytest.approx(head["test_accuracy"]["mean"])
         gap = head["train_accuracy"]["mean"] - head["test_accuracy"]["mean"]
         assert head["generalisation_gap"]["mean"] == pytest.approx(gap)
-    moved = {pair["a"]: pair["difference_pp"] for pair in results["shift_pairs"]}
+    moved = {pair["a"]: pair["difference"] for pair in results["shift_pairs"]}
     kept = {head["head"]: head["shift_accuracy"]["mean"] for head in results["heads"]}
     assert moved["lse"] == pytest.approx(100 * (kept["lse"] - kept["fc"]), abs=1e-3)
     pair = next(pair for pair in results["pairs"] if pair["a"] == "gap")
     means = {head["head"]: head["test_accuracy"]["mean"] for head in results["heads"]}
-    assert pair["difference_pp"] == pytest.approx(100 * (means["gap"] - means["fc"]))
+    assert pair["difference"] == pytest.approx(100 * (means["gap"] - means["fc"]))
     with (out / "results.csv").open(encoding="utf-8", newline="") as file:
         assert len(list(csv.DictReader(file))) == len(results["trials"]) == 6
 
@@ -170,7 +171,7 @@ def test_more_seeds_and_heads_train_only_what_is_new(folder, run, tmp_path):
     assert (results["settings"]["look"], again["settings"]["look"]) == (1, 2)
     assert (results["settings"]["metric"], again["settings"]["metric"]) == ("accuracy", "macro_f1")
     gap, fc = (head["metrics"]["macro_f1"]["mean"] for head in again["heads"])
-    assert again["pairs"][0]["difference_pp"] == pytest.approx(100 * (gap - fc))
+    assert again["pairs"][0]["difference"] == pytest.approx(100 * (gap - fc))
     assert again["remarks"][0].startswith("These test images have been compared 2 times in this folder")
     for trial in results["trials"]:
         assert (out / "trials" / trial["id"]).stat().st_mtime_ns == before[trial["id"]], "it was trained again"
@@ -251,19 +252,23 @@ def test_verdict_in_words():
             {
                 "a": a,
                 "b": "gap",
-                "difference_pp": d,
+                "difference": d,
                 "ci95": [d - 1, d + 1],
                 "ci95_together": [d - 2, d + 2],
                 "p": 0.01,
-                "range_pp": [d - 0.1, d + 0.1],
+                "range": [d - 0.1, d + 0.1],
                 "verdict": v,
                 "repeats": 5,
+                "unit": "percentage points",
+                "digits": 1,
+                "margin": 0.5,
             }
             for a, (d, v) in verdicts.items()
         ]
         heads = [{"head": h, "test_accuracy": {"mean": 0.9}} for h in ("gap", *verdicts)]
-        settings = {"baseline": "gap", "margin_pp": 0.5, "folds": None, "metric": "accuracy"}
-        return {"heads": heads, "pairs": pairs, "shift_pairs": moved, "settings": settings, "collapsed": []}
+        settings, metrics = {"baseline": "gap", "folds": None}, [METRICS["accuracy"].to_json()]
+        found = {"heads": heads, "pairs": pairs, "shift_pairs": moved, "metrics": metrics, "collapsed": []}
+        return found | {"settings": settings}
 
     assert sentences(results(fc=(-4.0, "worse"), gmp=(2.5, "better"))) == (
         "gmp is better than gap, fc is worse.",
@@ -287,8 +292,13 @@ def test_verdict_in_words():
     )
     assert sentences(results(nin=(0.1, "equivalent")))[0] == "nin and gap are equivalent."
     other = results(fc=(-4.0, "worse"))
-    other["settings"] |= {"metric": "balanced_accuracy", "metric_words": "balanced accuracy"}
+    other["metrics"] = [METRICS["balanced_accuracy"].to_json()]
     assert sentences(other)[0] == "fc is worse than gap: −4.0 percentage points of balanced accuracy."
+    loss = results(fc=(0.25, "worse"))
+    loss["metrics"] = [METRICS["nll"].to_json()]
+    loss["pairs"][0] |= {"unit": "nats", "digits": 3}
+    lower = "fc is worse than gap: +0.250 nats of negative log-likelihood (lower is better)."
+    assert sentences(loss) == (lower, ["This difference: 95 % CI −1.750 to +2.250."])
     assert sentences(results()) == ("gap reaches an accuracy of 90.0 %.", ["There is no other head to compare."])
     moved = results(fc=(-9.0, "worse"))["pairs"]
     assert sentences(results(moved, fc=(0.1, "cannot tell")))[1] == [

@@ -130,13 +130,14 @@ def test_ten_thousand_images_are_ranked_at_once() -> None:
 
 
 def test_what_decides_where_nobody_says() -> None:
-    assert choose_metric(None, np.array([30, 10, 30])) == ("accuracy", None)
-    assert choose_metric(None, np.array([30, 0, 10])) == ("accuracy", None)  # a class without an image
-    name, why = choose_metric(None, np.array([150, 3]))
-    assert name == "balanced_accuracy"
+    accuracy = METRICS["accuracy"]
+    assert choose_metric(None, np.array([30, 10, 30])) == (accuracy, None)
+    assert choose_metric(None, np.array([30, 0, 10])) == (accuracy, None)  # a class without an image
+    metric, why = choose_metric(None, np.array([150, 3]))
+    assert metric.name == "balanced_accuracy"
     assert "3 to 150 images" in str(why)
     assert "an accuracy of 98.0 %, and a balanced accuracy of 50.0 %" in str(why)
-    assert choose_metric("accuracy", np.array([150, 3])) == ("accuracy", None)
+    assert choose_metric(accuracy, np.array([150, 3])) == (accuracy, None)
 
 
 def test_images_are_added_by_their_weight() -> None:

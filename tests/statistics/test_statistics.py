@@ -17,6 +17,7 @@ from gapstone.statistics.collapsed_seeds import collapsed_seeds, collapses
 from gapstone.statistics.compare_pairs import compare_pairs, holm, interval, look_level, share_interval, verdict
 from gapstone.statistics.difference import Components, ErrorDistribution, corrected_t, crossed, mean_squares
 from gapstone.statistics.sample_size import minimum_detectable, needs
+from gapstone.statistics.unit import Unit
 
 # --- oracles
 
@@ -135,11 +136,11 @@ def test_two_seeds_have_a_range_and_no_interval() -> None:
     gap, gmp = compare_pairs(correct, "fc")
     for pair, ends in ((gap, [-60, 50]), (gmp, [-10, 0])):
         assert (pair["verdict"], pair["ci95"], pair["ci95_together"]) == ("cannot tell", None, None)
-        assert pair["detectable_pp"] is None
-        assert pair["range_pp"] == pytest.approx(ends)
+        assert pair["detectable"] is None
+        assert pair["range"] == pytest.approx(ends)
         assert pair["advice"] == "Two seeds cannot show how far the result depends on the seed: take 5."
         assert "1 degree of freedom between" in pair["method"]
-    assert gap["difference_pp"] == pytest.approx(-5)
+    assert gap["difference"] == pytest.approx(-5)
 
 
 def test_two_seeds_that_agree_may_still_decide() -> None:
@@ -158,8 +159,8 @@ def test_no_number_is_ever_outside_its_range() -> None:
             correct = {f"h{i}": dict(enumerate(rng.random((seeds, images)) < rates[i])) for i in range(3)}
             for folds in (None, dict.fromkeys(range(seeds), (3 * images, images))):
                 for pair in compare_pairs(correct, "h0", folds=folds):
-                    numbers = [*(pair["ci95"] or []), *(pair["ci95_together"] or []), *pair["range_pp"]]
-                    numbers += [pair["difference_pp"], pair["detectable_pp"] or 0]
+                    numbers = [*(pair["ci95"] or []), *(pair["ci95_together"] or []), *pair["range"]]
+                    numbers += [pair["difference"], pair["detectable"] or 0]
                     assert all(-100 <= number <= 100 for number in numbers), pair
                     said = re.findall(r"([\d.]+) percentage points", f"{pair['advice']} {compared(pair)}")
                     assert all(float(number) <= 100 for number in said), pair
@@ -284,10 +285,10 @@ def test_pairs_have_what_the_schema_promises() -> None:
     assert pairs[0]["advice"] is None
     assert "images" in pairs[1]["advice"]
     assert pairs[0]["p_holm"] == pytest.approx(2 * pairs[0]["p"])
-    assert pairs[0]["ci95"][0] < pairs[0]["difference_pp"] < pairs[0]["ci95"][1]
+    assert pairs[0]["ci95"][0] < pairs[0]["difference"] < pairs[0]["ci95"][1]
     assert "4 seeds × 400 images" in pairs[0]["method"]
     gap, fc = (np.stack(list(heads(fc=0.7, gap=0.9)[head].values())) for head in ("gap", "fc"))
-    assert sum(pairs[0]["variance_pp2"].values()) == pytest.approx(
+    assert sum(pairs[0]["variance"].values()) == pytest.approx(
         1e4 * crossed(gap, fc).error.standard_error ** 2, rel=0.4
     )
 
@@ -298,7 +299,7 @@ def test_failed_seeds_leave_the_common_ones() -> None:
     pair = compare_pairs(correct, "fc")[0]
     assert pair["repeats"] == 2
     expected = np.mean([correct["gap"][s].mean() - correct["fc"][s].mean() for s in (1, 2)])
-    assert pair["difference_pp"] == pytest.approx(100 * expected)
+    assert pair["difference"] == pytest.approx(100 * expected)
 
 
 def test_one_seed_cannot_tell_and_no_seed_neither() -> None:
@@ -307,9 +308,9 @@ def test_one_seed_cannot_tell_and_no_seed_neither() -> None:
     correct["gmp"] = {7: correct["gmp"][0]}
     one, none, four = compare_pairs(correct, "fc")
     assert (one["verdict"], one["ci95"], one["p"], one["p_holm"]) == ("cannot tell", None, None, None)
-    assert one["difference_pp"] > 70
+    assert one["difference"] > 70
     assert one["advice"].startswith("One seed cannot show")
-    assert none["difference_pp"] is None
+    assert none["difference"] is None
     assert "No seed finished" in none["advice"]
     assert four["p_holm"] == four["p"]  # what could not be tested is not counted
     assert compare_pairs({"fc": correct["fc"]}, "fc") == []
@@ -326,7 +327,7 @@ def test_one_image_cannot_tell_either() -> None:
     expected = np.mean([right[0] for right in correct["gap"].values()]) - np.mean(
         [right[0] for right in correct["fc"].values()]
     )
-    assert pair["difference_pp"] == pytest.approx(100 * expected)
+    assert pair["difference"] == pytest.approx(100 * expected)
     assert "two test images are needed" in pair["method"]
     assert "One test image cannot" in pair["advice"]
 
@@ -340,7 +341,7 @@ def test_folds() -> None:
     assert (pair["p"], pair["verdict"]) == (expected.p, "better")
     assert "Nadeau–Bengio" in pair["method"]
     same = compare_pairs({"fc": correct["fc"], "gap": correct["fc"]}, "fc", folds=folds)[0]
-    assert (same["p"], same["difference_pp"]) == (1, 0)
+    assert (same["p"], same["difference"]) == (1, 0)
     close = compare_pairs(heads(fc=0.7, gap=0.71), "fc", folds=folds)[0]
     assert "images (now 1,600), in as many folds" in close["advice"]
     with pytest.raises(ValueError, match="2 or more"):
@@ -578,7 +579,7 @@ def test_plans_keep_their_promise(images: int, seed_sd: float, gap: float) -> No
     kept, count = 0, 0
     for a, b in zip(*first, strict=True):
         estimate = crossed(a, b)
-        asked = next((need for need in needs(estimate, 0.05) if need.difference == gap), None)
+        asked = next((need for need in needs(estimate, Unit(margin=0.05)) if need.difference == gap), None)
         if asked is None or asked.seeds is None or asked.images is None or asked.seeds * asked.images > 200_000:
             continue
         for x, y in zip(*simulate(gap, asked.seeds, asked.images, 5, seed_sd=seed_sd), strict=True):

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from gapstone.compare.finished_trials import FinishedTrial
 from gapstone.compare.plan import ComparisonPlan
 from gapstone.statistics.compare_pairs import compare_pairs, share_stat
+from gapstone.statistics.difference import AGREEMENT
 from gapstone.statistics.metric_values import balanced
-from gapstone.statistics.metrics import METRICS, Metric, agreement, find_metric, metric_names
-from gapstone.statistics.own_metric import own_agreement
+from gapstone.statistics.metrics import METRICS, Metric, added_images, agreement, find_metric, metric_names
 
 CONFIDENCE = 0.95
 MOST_CLASSES = 100
@@ -90,12 +90,16 @@ def agreement_of(
     metric: Metric,
     rows: Callable[[FinishedTrial], Rows] = tested,
 ) -> float:
-    """`metrics.agreement` of the images that are tested (with folds, in any of them), or `own_agreement`."""
+    """`metrics.added_images` of the images that are tested, with folds in any of them."""
     labels = plan.prepared.store.labels
-    if metric.digest is not None and done:
-        return own_agreement([one.values(metric, labels) for one in done], [one.correct(labels) for one in done])
-    every = np.unique(np.concatenate(list(map(rows, done)))) if done else np.zeros(1, np.int64)
-    return agreement(metric, labels[every])
+    if not done:
+        return AGREEMENT
+    every = labels[np.unique(np.concatenate(list(map(rows, done))))]
+    if not metric.of_probabilities:
+        return agreement(metric, every)
+    answers = [(labels[tested(one)], one.values(metric, labels), one.correct(labels)) for one in done]
+    defined = [one for one in answers if np.isfinite(one[1]).all()]
+    return added_images(metric, every, defined) if defined else AGREEMENT
 
 
 def pairs_of(
@@ -110,8 +114,7 @@ def pairs_of(
     if not done[plan.baseline]:
         return []
     scores = {head: {trial.trial.seed: correct(trial) for trial in trials} for head, trials in done.items() if trials}
-    measured = done[plan.baseline] if metric.digest is None else [one for trials in done.values() for one in trials]
-    added = agreement_of(plan, measured, metric, rows)
+    added = agreement_of(plan, [one for trials in done.values() for one in trials], metric, rows)
     folds = _folds(plan, {number: values for by_number in scores.values() for number, values in by_number.items()})
     return compare_pairs(
         scores, plan.baseline, metric.unit, confidence=CONFIDENCE, folds=folds, look=look, agreement=added

@@ -30,7 +30,8 @@ def sentences(results: dict[str, Any]) -> tuple[str, list[str]]:
         return f"{heads[0]['head']} reaches an accuracy of {accuracy:.1f} %.", ["There is no other head to compare."]
     pairs = results["pairs"]
     kind = "fold" if results["settings"]["folds"] else "seed"
-    details = [entry["sentence"] for entry in results["collapsed"]] + _details(pairs, baseline, kind)
+    of = _metric_of(results["metrics"][0])
+    details = [entry["sentence"] for entry in results["collapsed"]] + _details(pairs, baseline, kind, of)
     for pairs_of, where in (
         (results["shift_pairs"], "On shifted test images"),
         (results.get("localisation_pairs", []), "In localisation (GT-known)"),
@@ -40,8 +41,7 @@ def sentences(results: dict[str, Any]) -> tuple[str, list[str]]:
             for pair in _apart(pairs_of)
         ]
     details += (results.get("curve") or {"findings": []})["findings"]
-    metric = results["metrics"][0]
-    return _headline(pairs, baseline, kind, _metric_of(metric)), details
+    return _headline(pairs, baseline, kind, of), details
 
 
 def _headline(pairs: Sequence[Pair], baseline: str, kind: str, of: str) -> str:
@@ -78,9 +78,12 @@ def _fitting(named: str, counted: str) -> str:
     return named if len(named) <= SHORT else counted
 
 
-def _details(pairs: Sequence[Pair], baseline: str, kind: str) -> list[str]:
+def _details(pairs: Sequence[Pair], baseline: str, kind: str, of: str) -> list[str]:
     apart = _apart(pairs)
-    details = [f"{pair['a']}: {_numbers(pair, pairs, kind)}." for pair in apart]
+    details = [
+        f"{pair['a']}: {_difference(pair)}{'' if place else of} ({_interval(pair, pairs, kind)})."
+        for place, pair in enumerate(apart)
+    ]
     if len(apart) == 1:  # the headline has the difference
         details = [f"This difference: {_interval(apart[0], pairs, kind)}."]
     if same := [pair["a"] for pair in pairs if pair["verdict"] == "equivalent"]:

@@ -140,7 +140,7 @@ def share_interval(
     mean, added = min(max(estimate.difference, 0.0), 1.0), agreement / (estimate.error.images + 2) ** 2
     error = replace(estimate.error, by_image=float(np.sqrt(max(estimate.error.by_image**2 - added, 0.0))))
     answers = float(sum(len(values) for values in right))
-    if error.standard_error > 1e-12:
+    if error.standard_error > 1e-7:  # more than what rounding leaves of 0
         critical = error.quantile(1 - confidence) / error.standard_error
         answers = min(mean * (1 - mean) / error.standard_error**2, answers)
     else:  # all right, or all wrong, with every seed: as many as there are images, by their weight
@@ -272,7 +272,7 @@ def _compared(pair: HeadPair, correct: Correct, baseline: str, p_holm: float | N
         "collapsed": collapsed,
         "detectable": None if power is None or power > unit.reach else unit.factor * power,
         "advice": _advice(pair, family) if tell else None,
-        "note": note(word, bounds, estimate, family.tests, unit, collapsed),
+        "note": note(word, bounds, estimate, family.tests, unit, collapsed, level),
         "method": _method(estimate, len(pair.both), family.folds is not None),
         "repeats": len(pair.both),
         "variance": _variance(estimate, unit),

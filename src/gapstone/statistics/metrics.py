@@ -6,7 +6,7 @@ right and wrong, so that every metric is compared by the same law. Source: influ
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -47,6 +47,8 @@ class Metric:
     values: Callable[[Labels, Probabilities], Values]
     """Labels (n,) and probabilities (n, K), whose argmax are the answers → one value of each image."""
     unit: Unit = POINTS
+    of_probabilities: bool = False
+    """It follows from more than the answers."""
     digest: str | None = None
     """Of the code of a function of one's own."""
 
@@ -77,10 +79,10 @@ METRICS = {
         Metric("accuracy", "accuracy", "accuracy", False, accuracy),
         Metric("balanced_accuracy", "balanced accuracy", "balanced", True, balanced_accuracy),
         Metric("macro_f1", "macro-F1", "macro-F1", True, macro_f1),
-        Metric("auroc", "AUROC", "AUROC", True, auroc),
-        Metric("average_precision", "average precision", "AP", True, average_precision),
-        Metric("nll", "negative log-likelihood", "NLL", False, nll, NATS),
-        Metric("brier", "Brier score", "Brier", False, brier, BRIER),
+        Metric("auroc", "AUROC", "AUROC", True, auroc, of_probabilities=True),
+        Metric("average_precision", "average precision", "AP", True, average_precision, of_probabilities=True),
+        Metric("nll", "negative log-likelihood", "NLL", False, nll, NATS, of_probabilities=True),
+        Metric("brier", "Brier score", "Brier", False, brier, BRIER, of_probabilities=True),
     )
 }
 """By name; `find_metric` also knows top2, top3, …"""
@@ -130,6 +132,35 @@ def choose_metric(asked: Metric | None, counts: NDArray[np.integer]) -> tuple[Me
         f"recall of the classes (--metric accuracy for accuracy): always answering the largest class has an accuracy "
         f"of {100 * some.max() / some.sum():.1f} %, and a balanced accuracy of {100 / len(some):.1f} %."
     )
+
+
+Tested = tuple[Labels, Values, NDArray[np.bool_]]
+"""Of a trial: labels of its test images, what each counts for a metric, and whether it is classified correctly."""
+
+
+def added_images(metric: Metric, labels: Labels, trials: Sequence[Tested]) -> float:
+    """`agreement`, times the square of what it is worth for the metric to classify an image correctly.
+
+    Of accuracy that is 1. Of metrics of probabilities it is seen in the data: how much more correctly classified images
+    count than others, on average, in parts of the weight that an image of their class has. Where all are classified
+    correctly, or none, it stays 1; of a function of one's own, the standard deviation of its values stands for it.
+    """
+    added = agreement(metric, labels)
+    if not metric.of_probabilities:
+        return added
+    right = np.concatenate([correct for *_, correct in trials])
+    worth = np.concatenate([(values - values.mean()) / _weights(metric, of) for of, values, _ in trials])
+    if right.all() or not right.any():
+        return added if metric.digest is None else added * float(worth.var())
+    return added * float((worth[right].mean() - worth[~right].mean()) ** 2)
+
+
+def _weights(metric: Metric, labels: Labels) -> Values:
+    """What an image of its class counts for the metric, 1 on average."""
+    if not metric.by_class:
+        return np.ones(len(labels))
+    count = np.bincount(labels)
+    return np.asarray(len(labels) / ((count > 0).sum() * count[labels]), np.float64)
 
 
 def agreement(metric: str | Metric, labels: Labels) -> float:

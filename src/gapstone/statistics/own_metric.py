@@ -11,15 +11,13 @@ import inspect
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gapstone.console.formatting import display
-from gapstone.statistics.difference import AGREEMENT
 from gapstone.statistics.metric_values import Labels, Probabilities, Values
 from gapstone.statistics.metrics import Metric
 from gapstone.statistics.unit import Unit
@@ -49,9 +47,10 @@ def own_metric(given: str | Function) -> Metric:
     if margin is not None and not (isinstance(margin, int | float) and not isinstance(margin, bool) and margin > 0):
         raise ValueError(f"{display(name)}.margin is {display(repr(margin))}; give a number above 0, or leave it out.")
     lower = bool(getattr(function, "lower_is_better", False))
-    unit = Unit("", 1.0, 3, margin, float("-inf"), float("inf"), lower_is_better=lower)
+    aims = () if margin is None else tuple(times * margin for times in (10, 4, 2, 1))
+    unit = Unit("", 1.0, 3, margin, float("-inf"), float("inf"), lower, aims)
     digest = hashlib.sha256(code).hexdigest()[:16]
-    return Metric(f"own:{name}", name, name, False, _Jackknife(name, function), unit, digest)
+    return Metric(f"own:{name}", name, name, False, _Jackknife(name, function), unit, True, digest)
 
 
 class _Jackknife:
@@ -123,18 +122,6 @@ def check_own(metric: Metric, labels: Labels, classes: int, trials: int) -> str 
             f"{MOST_SECONDS / 60:.0f} min is refused. Make it faster, or take fewer seeds or a metric of gapstone's."
         )
     return f"{what}: about {seconds / 60:,.0f} min." if seconds > 60 else None
-
-
-def own_agreement(values: Sequence[Values], right: Sequence[NDArray[np.bool_]]) -> float:
-    """The images that are added to the variance, with what it is worth to answer one correctly.
-
-    Two images that one head classifies correctly and the other wrongly: of accuracy, which they move by 1 each, two.
-    Where all answers are right, or all wrong, the values' own spread stands for that.
-    """
-    every, correct = np.concatenate(values), np.concatenate(right)
-    if correct.all() or not correct.any():
-        return float(AGREEMENT * every.var())
-    return float(AGREEMENT * (every[correct].mean() - every[~correct].mean()) ** 2)
 
 
 def _loaded(text: str) -> tuple[Function, bytes]:

@@ -212,10 +212,11 @@ def note(
     tests: int,
     unit: Unit = POINTS,
     collapsed: Sequence[str] = (),
+    level: float = 0.05,
 ) -> str | None:
     """An explanation if verdict and interval seem to contradict each other, or None.
 
-    `collapsed`: those of the two heads a seed of which collapsed.
+    `collapsed`: those of the two heads a seed of which collapsed. `level`: of significance.
     """
     if bounds is None or estimate is None:
         return None
@@ -231,8 +232,7 @@ def note(
         margin = unit.amount(unit.margin or 0.0)
         return f"There is a difference, but at 95 % confidence it is smaller than the margin of {margin}."
     if verdict == "cannot tell":
-        return (
-            f"The interval leaves out 0, but {count_noun(tests, 'head')} were compared with the baseline, and one of "
-            f"so many may do so by chance: the Holm-adjusted p is not below 0.05."
+        return f"The interval leaves out 0, but the Holm-adjusted p is not below {level:.3g}: " + (
+            f"one of {tests} heads may do so by chance." if tests > 1 else "looking again may do so by chance."
         )
     return None

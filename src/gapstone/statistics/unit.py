@@ -4,9 +4,6 @@ from dataclasses import dataclass
 
 from gapstone.console.formatting import signed
 
-AIMS = (10.0, 4.0, 2.0, 1.0)
-"""True differences that plans are made for, in margins: of accuracy 5, 2, 1 and 0.5 percentage points."""
-
 
 @dataclass(frozen=True)
 class Unit:
@@ -23,6 +20,8 @@ class Unit:
     """The least value that the metric can have."""
     high: float = 1.0
     lower_is_better: bool = False
+    aims: tuple[float, ...] = (0.05, 0.02, 0.01, 0.005)
+    """True differences that plans are made for."""
 
     @property
     def reach(self) -> float:
@@ -33,10 +32,6 @@ class Unit:
     def is_share(self) -> bool:
         """Whether it is a number between 0 and 1 that is shown in per cent."""
         return (self.low, self.high, self.factor) == (0.0, 1.0, 100.0)
-
-    @property
-    def aims(self) -> tuple[float, ...]:
-        return () if self.margin is None else tuple(times * self.margin for times in AIMS)
 
     def gain(self, difference: float) -> float:
         """The difference, positive where it is one for the better."""
@@ -79,5 +74,5 @@ class Unit:
 
 
 POINTS = Unit()
-NATS = Unit("nats", 1.0, 3, margin=0.01, high=float("inf"), lower_is_better=True)
+NATS = Unit("nats", 1.0, 3, margin=0.01, high=float("inf"), lower_is_better=True, aims=(0.1, 0.05, 0.02, 0.01))
 BRIER = Unit("", 1.0, 3, margin=0.005, high=2.0, lower_is_better=True)

@@ -123,7 +123,7 @@ def _percent(axes: Axes, axis: str = "y") -> None:
 
 def _score_axis(axes: Axes, metric: dict[str, Any]) -> None:
     """The vertical axis of a metric of results.json."""
-    axes.set_ylabel(f"test {metric['words']}{', lower is better' if metric['lower_is_better'] else ''}")
+    axes.set_ylabel(f"test {metric['short']}{', lower is better' if metric['lower_is_better'] else ''}")
     if metric["factor"] == 100:
         _percent(axes)
 

@@ -57,7 +57,9 @@ def compare(
     metric: Annotated[
         str | None,
         typer.Option(
-            help="What decides the verdicts: accuracy, balanced_accuracy (each class counts the same) or macro_f1. "
+            help="What decides the verdicts: accuracy, balanced_accuracy (each class counts the same), macro_f1, "
+            "auroc, average_precision, nll, brier, top5 (or another number), or FILE.py:FUNCTION, a function of labels "
+            "(n,) and probabilities (n, K). "
             "Default: accuracy; balanced_accuracy where a class has more than three times the images of another.",
             show_default=False,
         ),

@@ -1,13 +1,20 @@
 """The metric that decides the verdicts: from what the user gave, and whether these data have it."""
 
+import hashlib
+import importlib.util
+import inspect
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gapstone.compare.trial_measures import MOST_PROBABILITIES
+from gapstone.console.formatting import display
 from gapstone.statistics.metrics import Metric, find_metric, metric_names
 from gapstone.statistics.own_metric import Function, check_own, own_metric
+from gapstone.storage.paths import check_input
 
 Asked = str | Function | Metric | None
 """A name, FILE.py:FUNCTION, a function of labels and probabilities; None: chosen by how many images classes have."""
@@ -20,7 +27,34 @@ def asked_metric(asked: Asked) -> Metric | None:
         return asked
     if isinstance(asked, str) and ":" not in asked:
         return find_metric(asked)
-    return own_metric(asked)
+    return own_metric(*_loaded(asked)) if isinstance(asked, str) else own_metric(asked)
+
+
+def _loaded(text: str) -> tuple[Function, bytes]:
+    """The function that FILE.py:FUNCTION names, and the code of its file."""
+    file, _, name = text.rpartition(":")
+    path = Path(file).expanduser()
+    check_input(f"--metric {display(file)}", path)
+    code = path.read_bytes()
+    module_name = f"gapstone_metric_{hashlib.sha256(code).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(module_name, path.absolute())
+    if spec is None or spec.loader is None:
+        raise ValueError(f"--metric {display(text)}: {display(file)} is no Python file; give FILE.py:FUNCTION.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # as dataclasses in it need
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(
+            f"--metric {display(text)}: {display(file)} cannot be imported: {type(error).__name__}: "
+            f"{display(str(error))}."
+        ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        found = [key for key, value in vars(module).items() if inspect.isfunction(value) and not key.startswith("_")]
+        has = f"it has {', '.join(map(display, found))}" if found else "it has none"
+        raise ValueError(f"--metric {display(text)}: {display(file)} has no function {display(name)!r}; {has}.")
+    return function, code
 
 
 def check_metric(

@@ -16,6 +16,7 @@ from gapstone.compare.looks import record_look
 from gapstone.compare.plan import CompareRequest, ComparisonPlan, plan_comparison
 from gapstone.compare.report import report_page, report_terminal
 from gapstone.compare.tested_values import mean_of
+from gapstone.compare.trial_measures import MOST_PROBABILITIES
 from gapstone.compare.trials import Trial
 from gapstone.console.formatting import count_noun, display
 from gapstone.console.progress import Bars, duration
@@ -211,12 +212,26 @@ def _announce(plan: ComparisonPlan, trials: list[Trial], out: Path) -> str:
             text += ". " + _announce_pass(feature_pass, plan, trials)
         elif plan.trial_seconds is not None:
             text += f", about {duration(missing * plan.trial_seconds / plan.workers)}"
+    text += _announce_probabilities(plan)
     others = {path.name for path in (out / "trials").iterdir()} - {trial.id for trial in plan.all_trials}
     if others:
         verb = "stays" if len(others) == 1 else "stay"
         unused = count_noun(len(others), "trial")
         text += f". {unused} of other settings or images {verb} in {display(out / 'trials')}, unused"
     return text + "."
+
+
+def _announce_probabilities(plan: ComparisonPlan) -> str:
+    """What the probabilities of all test images take on disk, or that they are not stored; "" if it is little."""
+    classes = len(plan.prepared.labels)
+    of_trials = [len(trial.test) * classes for trial in plan.all_trials]
+    if max(of_trials) > MOST_PROBABILITIES:
+        return (
+            f". The probabilities of all {classes:,} classes would be more than {MOST_PROBABILITIES:,} numbers in each "
+            f"trial and are not stored: it keeps what an image counts for each metric"
+        )
+    size = 4 * (sum(of_trials) + sum(len(trial.test) * classes for trial in plan.trials))  # in trials, and all together
+    return f". Probabilities of all classes: {format_bytes(size)} on disk" if size > WORTH_SAYING else ""
 
 
 def _announce_pass(feature_pass: FeaturePass, plan: ComparisonPlan, missing: list[Trial]) -> str:

@@ -138,8 +138,7 @@ def _numbered(table: Counts, shares: NDArray[np.float64], side: int) -> Markup:
     for i, j in np.argwhere(table > 0).tolist():
         x, y, middle = side * j, side * i, side * (j + 0.5)
         text = Markup(
-            '<text x="{0}" y="{1:.1f}" font-size="{2}" text-anchor="middle" fill="var(--ink, #222)">{3}</text>'
-            '<text x="{0}" y="{4:.1f}" font-size="{5}" text-anchor="middle" fill="var(--ink, #222)">{6}</text>'
+            '<text x="{0}" y="{1:.1f}" font-size="{2}">{3}</text><text x="{0}" y="{4:.1f}" font-size="{5}">{6}</text>'
         ).format(
             middle, y + side * 0.48, large, _short_percent(shares[i, j]), y + side * 0.8, small, _count(table[i, j])
         )
@@ -148,7 +147,7 @@ def _numbered(table: Counts, shares: NDArray[np.float64], side: int) -> Markup:
                 x, y, side, _colour(float(shares[i, j]), i == j), text
             )
         )
-    return Markup("").join(cells)
+    return Markup('<g text-anchor="middle" style="fill:var(--ink, #222)">{}</g>').format(Markup("").join(cells))
 
 
 def _coloured(shares: NDArray[np.float64], side: int) -> Markup:

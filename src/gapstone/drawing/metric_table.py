@@ -15,7 +15,8 @@ def metric_table(
 ) -> Markup:
     """An HTML table: a row for each model or head, a column for each metric, the first one in bold.
 
-        >>> metric_table([("gap", {"nll": {"mean": 0.21, "ci95": [0.18, 0.25], "values": [0.21]}})], metrics)
+        >>> metric = {"name": "nll", "short": "NLL", "unit": "nats", "factor": 1, "digits": 3, "lower_is_better": True}
+        >>> metric_table([("gap", {"nll": {"mean": 0.21, "ci95": [0.18, 0.25]}})], [metric])
         Markup('<table class="metrics">…')
 
     Args:

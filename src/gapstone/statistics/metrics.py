@@ -148,11 +148,15 @@ def added_images(metric: Metric, labels: Labels, trials: Sequence[Tested]) -> fl
     added = agreement(metric, labels)
     if not metric.of_probabilities:
         return added
-    right = np.concatenate([correct for *_, correct in trials])
-    worth = np.concatenate([(values - values.mean()) / _weights(metric, of) for of, values, _ in trials])
-    if right.all() or not right.any():
-        return added if metric.digest is None else added * float(worth.var())
-    return added * float((worth[right].mean() - worth[~right].mean()) ** 2)
+    worth = [
+        weighted[right].mean() - weighted[~right].mean()
+        for of, values, right in trials
+        for weighted in [(values - values.mean()) / _weights(metric, of)]
+        if right.any() and not right.all()
+    ]
+    if worth:
+        return added * float(np.mean(worth) ** 2)
+    return added if metric.digest is None else added * float(np.mean([values.var() for _, values, _ in trials]))
 
 
 def _weights(metric: Metric, labels: Labels) -> Values:

@@ -6,9 +6,7 @@ Of accuracy these are 1 and 0, as they should be: their mean is the metric, what
 """
 
 import hashlib
-import importlib.util
 import inspect
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -21,27 +19,28 @@ from gapstone.console.formatting import display
 from gapstone.statistics.metric_values import Labels, Probabilities, Values
 from gapstone.statistics.metrics import Metric
 from gapstone.statistics.unit import Unit
-from gapstone.storage.paths import check_input
 
 Function = Callable[[Labels, Probabilities], float]
 
 
-def own_metric(given: str | Function) -> Metric:
+def own_metric(function: Function, code: bytes | None = None) -> Metric:
     """The metric that a function of labels (n,) and probabilities (n, K) computes.
 
-        >>> own_metric("cost.py:cost").words
-        'cost'
+        >>> def right(labels, probabilities):
+        ...     return (probabilities.argmax(1) == labels).mean()
+        >>> own_metric(right).words
+        'right'
 
     Higher is better, unless the function has an attribute `lower_is_better = True`. Differences up to its attribute
     `margin` do not matter; without one, no two heads are called equivalent.
 
     Args:
-        given: FILE.py:FUNCTION, or the function itself.
+        function: of labels and probabilities.
+        code: what it is known again by, its file; None: its source.
 
     Raises:
-        ValueError: there is no such file or function, or it cannot be read.
+        ValueError: its margin is no number above 0.
     """
-    function, code = _loaded(given) if isinstance(given, str) else (given, _code(given))
     name = str(getattr(function, "__name__", type(function).__name__))
     margin = getattr(function, "margin", None)
     if margin is not None and not (isinstance(margin, int | float) and not isinstance(margin, bool) and margin > 0):
@@ -49,7 +48,7 @@ def own_metric(given: str | Function) -> Metric:
     lower = bool(getattr(function, "lower_is_better", False))
     aims = () if margin is None else tuple(times * margin for times in (10, 4, 2, 1))
     unit = Unit("", 1.0, 3, margin, float("-inf"), float("inf"), lower, aims)
-    digest = hashlib.sha256(code).hexdigest()[:16]
+    digest = hashlib.sha256(_code(function) if code is None else code).hexdigest()[:16]
     return Metric(f"own:{name}", name, name, False, _Jackknife(name, function), unit, True, digest)
 
 
@@ -100,10 +99,7 @@ MOST_SECONDS = 1800.0
 def check_own(metric: Metric, labels: Labels, classes: int, trials: int) -> str | None:
     """Call it on made-up probabilities of the test images, before anything is trained.
 
-        >>> check_own(own_metric(cost), labels, classes=10, trials=25)
-        'cost is computed without each of 10,000 test images in 25 trials: about 4 min.'
-
-    Returns a sentence on the time that it takes, if that is worth saying.
+    Returns a sentence on the time that the jackknife of all trials takes, if that is worth saying.
 
     Raises:
         ValueError: it fails, or would take too long.
@@ -122,33 +118,6 @@ def check_own(metric: Metric, labels: Labels, classes: int, trials: int) -> str 
             f"{MOST_SECONDS / 60:.0f} min is refused. Make it faster, or take fewer seeds or a metric of gapstone's."
         )
     return f"{what}: about {seconds / 60:,.0f} min." if seconds > 60 else None
-
-
-def _loaded(text: str) -> tuple[Function, bytes]:
-    """The function that FILE.py:FUNCTION names, and the code of its file."""
-    file, _, name = text.rpartition(":")
-    path = Path(file).expanduser()
-    check_input(f"--metric {display(file)}", path)
-    code = path.read_bytes()
-    module_name = f"gapstone_metric_{hashlib.sha256(code).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(module_name, path.absolute())
-    if spec is None or spec.loader is None:
-        raise ValueError(f"--metric {display(text)}: {display(file)} is no Python file; give FILE.py:FUNCTION.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # as dataclasses in it need
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(
-            f"--metric {display(text)}: {display(file)} cannot be imported: {type(error).__name__}: "
-            f"{display(str(error))}."
-        ) from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        found = [key for key, value in vars(module).items() if inspect.isfunction(value) and not key.startswith("_")]
-        has = f"it has {', '.join(map(display, found))}" if found else "it has none"
-        raise ValueError(f"--metric {display(text)}: {display(file)} has no function {display(name)!r}; {has}.")
-    return function, code
 
 
 def _code(function: Function) -> bytes:

@@ -18,6 +18,7 @@ from gapstone.compare.run_comparison import compare, report
 from gapstone.compare.verdict import SHORT, sentences
 from gapstone.console.progress import duration
 from gapstone.statistics.metrics import METRICS
+from gapstone.storage.csv_file import cell
 from gapstone.training.training_data import TrainOptions
 from tests.schemas import check, check_refuses_damage
 
@@ -72,7 +73,7 @@ def test_it_counts_what_it_leaves_out(run):
 def test_results_hold_every_documented_key(run):
     _, results = run
     top, per_head = (part for part in SCHEMA.partition("`heads[]`:")[::2])
-    assert set(results) == keys(top[top.index("schema 3") :])
+    assert set(results) == keys(top[top.index("schema 4") :])
     head_keys = set(results["heads"][0])
     assert head_keys == keys(per_head)
     documented = set(re.findall(r"`(\w+)`", SCHEMA))
@@ -147,6 +148,33 @@ def test_the_page_is_one_file_with_the_names_intact(run):
     assert (out / "report.html").read_text("utf-8") == before
 
 
+def test_all_probabilities_are_in_the_predictions_and_metrics_follow_from_them(run):
+    out, results = run
+    block = re.search(r"```python\n(f = np\.load.*?)```", SCHEMA, re.S)[1]
+    found = {}
+    exec(block.replace("OUT", str(out)), {"np": np}, found)
+    f, probabilities, labels = (found[name] for name in ("f", "probabilities", "labels"))
+    gap = next(head for head in results["heads"] if head["head"] == "gap")
+    assert probabilities.sum(1) == pytest.approx(1)
+    assert (probabilities.argmax(1) == f["prediction"][found["rows"]]).all()
+    for name in ("accuracy", "auroc", "nll", "brier"):
+        mine = METRICS[name].values(labels, probabilities).mean()
+        assert mine == pytest.approx(gap["metrics"][name]["values"][0], abs=1e-12), name
+    for name in ("nll", "brier"):
+        assert gap["metrics"][name]["values"] == pytest.approx(gap[name]["values"], abs=1e-6)
+    assert f["images"][f["image"]].tolist() == [Path(row["image"]).as_posix() for row in predictions(out)]
+    assert f["classes"].tolist() == results["data"]["classes"]
+    assert set(f["trials"]) == {trial["id"] for trial in results["trials"]}
+    classes = results["data"]["classes"]
+    for row, logs in zip(predictions(out), f["log_probabilities"], strict=True):
+        assert [float(row[f"p({label})"]) for label in classes] == pytest.approx(np.exp(logs), rel=1e-4, abs=1e-30)
+
+
+def predictions(out):
+    with (out / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        return [{cell(key): cell(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
 def test_nothing_of_the_users_is_changed(folder, run):
     assert len(list(folder.rglob("*.png"))) == 151
     assert (folder / CLASSES[0] / "page.png").read_text() == "<html>404</html>"
@@ -162,16 +190,20 @@ def test_more_seeds_and_heads_train_only_what_is_new(folder, run, tmp_path):
         ("gap", "fc"),
         3,
         baseline="fc",
-        metric="macro_f1",
+        metric="nll",
     )
     again = compare(request, out, quiet())
     shared = {trial["id"]: trial for trial in again["trials"]}
     assert len(shared) == 6
     assert len(before.keys() & shared.keys()) == 4
     assert (results["settings"]["look"], again["settings"]["look"]) == (1, 2)
-    assert (results["settings"]["metric"], again["settings"]["metric"]) == ("accuracy", "macro_f1")
-    gap, fc = (head["metrics"]["macro_f1"]["mean"] for head in again["heads"])
-    assert again["pairs"][0]["difference"] == pytest.approx(100 * (gap - fc))
+    assert (results["settings"]["metric"], again["settings"]["metric"]) == ("accuracy", "nll")
+    assert again["metrics"][0]["name"] == next(iter(again["heads"][0]["metrics"])) == "nll"
+    gap, fc = (head["metrics"]["nll"]["mean"] for head in again["heads"])
+    pair = again["pairs"][0]
+    assert (pair["difference"], pair["unit"], pair["margin"]) == (pytest.approx(gap - fc), "nats", 0.01)
+    assert again["settings"]["shift_metric"] == "accuracy"
+    assert again["shift_pairs"][0]["unit"] == "percentage points"
     assert again["remarks"][0].startswith("These test images have been compared 2 times in this folder")
     for trial in results["trials"]:
         assert (out / "trials" / trial["id"]).stat().st_mtime_ns == before[trial["id"]], "it was trained again"

@@ -50,7 +50,7 @@ def confusion_picture(counts: ArrayLike, classes: Sequence[str], images: Sequenc
     side = 46 if len(names) <= 12 else 33 if len(names) <= MOST_WITH_NUMBERS else 10 if len(names) <= MOST_NAMED else 3
     cells = _numbered(table, shares, side) if len(names) <= MOST_WITH_NUMBERS else _coloured(shares, side)
     beside = _names(names, side) if len(names) <= MOST_NAMED else Markup()
-    room = 6 * max(name.width for name in names) * min(1.0, side / 11) + 12 if beside else 4
+    room = 0.65 * _font(side) * max(name.width for name in names) + 14 if beside else 4
     top = room if side > 3 else 4
     width, height = room + side * len(names) + 4, top + side * len(names) + 4
     label = f"Confusion of {len(names)} classes: true classes are rows, predicted ones columns"
@@ -116,7 +116,7 @@ class _Name:
 
 def _names(names: Sequence[_Name], side: int) -> Markup:
     """Beside the rows and, turned, above the columns."""
-    size = min(12.0, 0.95 * side)
+    size = _font(side)
     lines = []
     for place, name in enumerate(names):
         middle = side * (place + 0.5) + 0.35 * size
@@ -129,6 +129,11 @@ def _names(names: Sequence[_Name], side: int) -> Markup:
                 ).format(x, middle, anchor, size, fill, turned, name.full, name.short)
             )
     return Markup("").join(lines)
+
+
+def _font(side: int) -> float:
+    """Of names beside cells of that side."""
+    return min(12.0, 0.95 * side)
 
 
 def _numbered(table: Counts, shares: NDArray[np.float64], side: int) -> Markup:

@@ -88,4 +88,4 @@ def brier(labels: Labels, probabilities: Probabilities) -> Values:
     array([0.5])
     """
     true = probabilities[np.arange(len(labels)), labels]
-    return np.asarray((probabilities**2).sum(1) - 2 * true + 1, np.float64)
+    return np.asarray(np.einsum("nk,nk->n", probabilities, probabilities) - 2 * true + 1, np.float64)

@@ -86,7 +86,7 @@ def average_precision_of(positive: NDArray[np.bool_], score: NDArray[np.float64]
 
 def _ranked(score: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
     """The order of ascending scores, and of each place the first and the last one with the same score."""
-    order = np.argsort(score, kind="stable")
+    order = np.argsort(score)  # the order of equal ones does not matter
     new = np.concatenate([[True], np.diff(score[order]) != 0])
     starts = np.flatnonzero(new)
     group = np.cumsum(new) - 1

@@ -574,14 +574,14 @@ def test_looking_again_makes_no_findings(images: int, seed_sd: float) -> None:
 @pytest.mark.parametrize(("images", "seed_sd"), [(200, 0.1), (200, 0.3), (600, 0.2)])
 def test_plans_keep_their_promise(images: int, seed_sd: float, gap: float) -> None:
     """A comparison says what would show a difference of 2 or 5 points, or equivalence within 5; then that is done."""
-    first = simulate(gap, 5, images, 40, seed_sd=seed_sd)
+    first = simulate(gap, 5, images, 120, seed_sd=seed_sd)
     kept, count = 0, 0
     for a, b in zip(*first, strict=True):
         estimate = crossed(a, b)
         asked = next((need for need in needs(estimate, 0.05) if need.difference == gap), None)
         if asked is None or asked.seeds is None or asked.images is None or asked.seeds * asked.images > 200_000:
             continue
-        for x, y in zip(*simulate(gap, asked.seeds, asked.images, 5, seed_sd=seed_sd), strict=True):
+        for x, y in zip(*simulate(gap, asked.seeds, asked.images, 4, seed_sd=seed_sd), strict=True):
             again = crossed(x, y)
             word = verdict(again.difference, again.p, 0.05 if not gap else 0.001, 0.05, again.equivalence_interval())
             kept += word == ("equivalent" if not gap else "better")

@@ -10,6 +10,7 @@ import typer
 from gapstone.commands.option_types import (
     AugmentOption,
     Backbone,
+    BalanceOption,
     BatchSize,
     Data,
     Device,
@@ -91,6 +92,7 @@ def compare(
     learning_rate: LearningRate = None,
     weight_decay: WeightDecay = None,
     augment: AugmentOption = "auto",
+    balance: BalanceOption = "none",
     precision: PrecisionOption = "auto",
     device: Device = "auto",
     duplicates: DuplicatesOption = "group",
@@ -184,6 +186,7 @@ def train(
     learning_rate: LearningRate = None,
     weight_decay: WeightDecay = None,
     augment: AugmentOption = "auto",
+    balance: BalanceOption = "none",
     precision: PrecisionOption = "auto",
     device: Device = "auto",
     duplicates: DuplicatesOption = "group",

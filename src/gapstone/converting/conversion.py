@@ -6,10 +6,10 @@ from typing import Any
 
 from gapstone.console.formatting import display
 from gapstone.converting.model_measures import ModelCosts
-from gapstone.statistics.paired_difference import Correct, Paired
 from gapstone.data.split import DataSplit, Duplicates
 from gapstone.fitting.fit_head import Fitted, Method
 from gapstone.models.classifier import Classifier
+from gapstone.statistics.paired_difference import Correct, Paired
 
 
 @dataclass(frozen=True)

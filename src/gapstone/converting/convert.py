@@ -19,7 +19,6 @@ from gapstone.converting.convert_table import print_table
 from gapstone.converting.convertible import ConvertibleModel, open_convertible
 from gapstone.converting.model_measures import MOST_MOVED, Change, correct_answers, model_costs, moves
 from gapstone.converting.model_views import ModelViews, model_views
-from gapstone.statistics.paired_difference import Correct, Paired
 from gapstone.data.near_duplicates import check_threshold
 from gapstone.data.open_source import open_source
 from gapstone.fitting.fit_head import check_fit_request, fit
@@ -32,6 +31,7 @@ from gapstone.nets import map_size
 from gapstone.pooling import pools_in
 from gapstone.pools.digest import own_pools
 from gapstone.runtime.interrupts import stoppable
+from gapstone.statistics.paired_difference import Correct, Paired
 from gapstone.storage.owned_folder import CONVERT, check_folder, discard, own_file, own_folder
 from gapstone.training.training_data import at_least, pick_device
 

@@ -20,6 +20,7 @@ from gapstone.compare.tuning import TuningGrid, tuned
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.tracing.placement import Placement
+from gapstone.training.balance import class_weights
 from gapstone.training.loop import TrainingError, TrainSettings, count_steps, shuffled, warm_cosine
 from gapstone.training.training_data import TrainOptions
 
@@ -28,6 +29,8 @@ TRAIN, VALIDATION, TEST = np.arange(48), np.arange(48, 72), np.arange(72, 96)
 LABELS = np.arange(IMAGES) % CLASSES
 SETTINGS = TrainSettings(epochs=3, batch_size=16)
 POINTS = [(0.5, 0.0), (2.0, 0.05)]
+UNEQUAL = torch.tensor([0.3, 1.2, 4.0])
+"""What the images of each class count for."""
 HEADS = ("gap", "catavgmax", "nin", "fc", "fc:grid=2", "gap:norm=batch")
 OTHERS = ("gap:4:norm=batch", "gap:4", "gem:p=learned", "avgmax:dropout=0.3", "nin:4", "attention:queries=2")
 
@@ -64,7 +67,7 @@ def trained(predictor, train=TRAIN, validation=VALIDATION, grid=None, **settings
     return tune_head(predictor, train, validation, chosen, grid or TuningGrid(), seed=0)
 
 
-def one_by_one(predictor, images, rate, decay):
+def one_by_one(predictor, images, rate, decay, weights=None):
     """One candidate by torch's optimizer: the logits of all images."""
     read = next(images.batches([np.arange(IMAGES)]))[0].clone()
     scale = FeatureScale.of([read[TRAIN].flatten(0, -2)])
@@ -83,38 +86,40 @@ def one_by_one(predictor, images, rate, decay):
     for _ in range(SETTINGS.epochs):
         for rows in images.parts(TRAIN):
             optimizer.zero_grad()
-            F.cross_entropy(logits(rows), torch.from_numpy(LABELS[rows])).backward()
+            F.cross_entropy(logits(rows), torch.from_numpy(LABELS[rows]), weights).backward()
             optimizer.step()
             schedule.step()
     return logits(np.arange(IMAGES)).detach()
 
 
-@pytest.mark.parametrize("spec", HEADS)
-def test_all_candidates_at_a_time_are_each_of_them_by_torchs_sgd(folder, spec):
+@pytest.mark.parametrize(("spec", "weights"), [*((head, None) for head in HEADS), ("gap", UNEQUAL), ("nin", UNEQUAL)])
+def test_all_candidates_at_a_time_are_each_of_them_by_torchs_sgd(folder, spec, weights):
     predictor = cached(folder, spec)
     images = TrainedInputs(predictor, np.arange(IMAGES), whole=False)
     images.fix_norm(TRAIN)
-    run = LinearDescent(CLASSES, images.scale(TRAIN), POINTS, SETTINGS, len(TRAIN), images.form == "cells")
+    run = LinearDescent(CLASSES, images.scale(TRAIN), POINTS, SETTINGS, len(TRAIN), images.form == "cells", weights)
     for _ in range(SETTINGS.epochs):
         run.train_epoch(images.batches(images.parts(TRAIN)))
     everything = next(images.batches([np.arange(IMAGES)]))[0]
     for number, point in enumerate(POINTS):
-        expected = one_by_one(predictor, images, *point)
+        expected = one_by_one(predictor, images, *point, weights)
         torch.testing.assert_close(run.logits(everything)[number], expected, atol=1e-5, rtol=1e-5)
         run.take(number)(predictor.head)
         torch.testing.assert_close(predictor.logits(np.arange(IMAGES)), expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("spec", ["gap", "fc", "nin", "gap:norm=batch"])
-def test_copies_of_a_linear_head_take_the_same_steps(folder, spec):
+@pytest.mark.parametrize(
+    ("spec", "weights"), [("gap", None), ("fc", UNEQUAL), ("nin", None), ("nin", UNEQUAL), ("gap:norm=batch", None)]
+)
+def test_copies_of_a_linear_head_take_the_same_steps(folder, spec, weights):
     predictor = cached(folder, spec)
     whole = spec == "nin"
     images, maps = (TrainedInputs(predictor, np.arange(IMAGES), whole=part) for part in (False, True))
     images.fix_norm(TRAIN)
-    linear = LinearDescent(CLASSES, images.scale(TRAIN), POINTS, SETTINGS, len(TRAIN), images.form == "cells")
+    linear = LinearDescent(CLASSES, images.scale(TRAIN), POINTS, SETTINGS, len(TRAIN), images.form == "cells", weights)
     with torch.no_grad():  # `LinearDescent` begins there
         [layer for layer in predictor.head.modules() if hasattr(layer, "bias")][-1].bias.fill_(float(whole))
-    copies = HeadCopies(predictor.head, maps.scale(TRAIN), POINTS, SETTINGS, len(TRAIN), whole)
+    copies = HeadCopies(predictor.head, maps.scale(TRAIN), POINTS, SETTINGS, len(TRAIN), whole, weights)
     for _ in range(SETTINGS.epochs):
         losses = [run.train_epoch(read.batches(read.parts(TRAIN))) for run, read in ((linear, images), (copies, maps))]
         torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-4)
@@ -126,14 +131,16 @@ def test_copies_of_a_linear_head_take_the_same_steps(folder, spec):
         torch.testing.assert_close(*logits, atol=1e-4, rtol=1e-4)
 
 
-def test_a_wide_layer_takes_the_same_steps_in_the_space_of_its_images(folder):
+@pytest.mark.parametrize("weights", [None, UNEQUAL])
+def test_a_wide_layer_takes_the_same_steps_in_the_space_of_its_images(folder, weights):
     predictor, few, others = cached(folder, "fc"), np.array([40, 3, 7, 31, 16, 22, 5, 44, 9]), np.array([70, 60, 50])
     settings = replace(SETTINGS, batch_size=4)
     plain, given = (TrainedInputs(predictor, np.union1d(few, others), whole=False) for _ in range(2))
     space = SampleSpace(given, few, given.scale(few))
-    runs = [LinearDescent(CLASSES, scale, POINTS, settings, len(few)) for scale in (plain.scale(few), space)]
+    scales = plain.scale(few), space
+    runs = [LinearDescent(CLASSES, scale, POINTS, settings, len(few), weights=weights) for scale in scales]
     for epoch in range(3):
-        order = list(shuffled(few, 4, np.random.default_rng(epoch)))
+        order = list(shuffled(few[[*range(9), 3, 3]], 4, np.random.default_rng(epoch)))  # drawn: some more than once
         losses = [run.train_epoch(read.batches(order)) for run, read in zip(runs, (plain, space), strict=True)]
         torch.testing.assert_close(*losses, atol=1e-6, rtol=1e-5)
     tested = [run.logits(next(read.batches([others]))[0]) for run, read in zip(runs, (plain, space), strict=True)]
@@ -263,3 +270,20 @@ def test_adamw_learns_with_the_same_candidates(folder):
     history, choice = trained(cached(folder, "gap"), optimizer="adamw", epochs=20)
     assert choice.chosen
     assert min(history.validation_loss) < 0.8
+
+
+@pytest.mark.parametrize("spec", ["gap", "fc", "nin", "gap:4"])
+@pytest.mark.parametrize("balance", ["loss", "sampler"])
+def test_classes_count_the_same_where_training_is_balanced(folder, spec, balance):
+    rare = np.concatenate([TRAIN[LABELS[TRAIN] == 0], TRAIN[LABELS[TRAIN] == 1][:4], TRAIN[LABELS[TRAIN] == 2][:3]])
+    recall = []
+    for each in ("none", balance):
+        predictor = cached(folder, spec)
+        history, choice = trained(predictor, rare, epochs=6, balance=each)
+        answers = predictor.logits(TEST).argmax(1).numpy()
+        recall.append((answers == LABELS[TEST])[LABELS[TEST] != 0].mean())
+    assert recall[1] > recall[0] + 0.1
+    logits, labels = predictor.logits(VALIDATION), torch.from_numpy(LABELS[VALIDATION])
+    weights = class_weights(LABELS[rare], CLASSES)
+    least = F.cross_entropy(logits, labels, weights).item()
+    assert history.validation_loss[choice.epoch - 1] == pytest.approx(least, abs=1e-5)

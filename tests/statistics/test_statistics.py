@@ -22,6 +22,7 @@ from gapstone.statistics.unit import Unit
 # --- oracles
 
 
+@pytest.mark.slow  # quick: as written down, below
 def test_mean_squares_against_statsmodels() -> None:
     import pandas as pd
     import statsmodels.formula.api as smf
@@ -35,6 +36,7 @@ def test_mean_squares_against_statsmodels() -> None:
     assert mean_squares(d) == pytest.approx((oracle["C(seed)"], oracle["C(image)"], oracle["Residual"]))
 
 
+@pytest.mark.slow
 def test_components_against_statsmodels_mixed_model() -> None:
     """Where no component is at its limit of 0, those of a balanced analysis of variance are the REML estimates."""
     import pandas as pd
@@ -97,6 +99,23 @@ def test_corrected_t_on_scikit_learn_s_documented_example() -> None:
     assert plain.p / 2 == pytest.approx(0.2275, abs=1e-4)  # printed as 0.227
 
 
+def test_mean_squares_and_holm_as_they_are_written_down() -> None:
+    rng = np.random.default_rng(2)
+    d = rng.normal(size=(4, 9)) + rng.normal(size=(4, 1)) + rng.normal(size=9)
+    by_seed, by_image = d.mean(1, keepdims=True), d.mean(0, keepdims=True)
+    rest = d - by_seed - by_image + d.mean()
+    expected = 9 * by_seed.var(ddof=1), 4 * by_image.var(ddof=1), (rest**2).sum() / (3 * 8)
+    assert mean_squares(d) == pytest.approx(expected)
+    for count in (1, 2, 7, 30):
+        ps = rng.random(count) ** 3
+        order = np.argsort(ps)
+        adjusted = np.empty(count)
+        adjusted[order] = np.minimum(np.maximum.accumulate(ps[order] * np.arange(count, 0, -1)), 1)
+        np.testing.assert_allclose(holm(list(ps)), adjusted, rtol=1e-12)
+    assert holm([]) == []
+
+
+@pytest.mark.slow  # quick: as written down, above
 def test_holm_against_statsmodels() -> None:
     from statsmodels.stats.multitest import multipletests
 
@@ -104,7 +123,6 @@ def test_holm_against_statsmodels() -> None:
     for count in (1, 2, 7, 30):
         ps = rng.random(count) ** 3
         np.testing.assert_allclose(holm(list(ps)), multipletests(ps, method="holm")[1], rtol=1e-12)
-    assert holm([]) == []
 
 
 def test_interval_against_scipy() -> None:
@@ -575,14 +593,14 @@ def test_looking_again_makes_no_findings(images: int, seed_sd: float) -> None:
 @pytest.mark.parametrize(("images", "seed_sd"), [(200, 0.1), (200, 0.3), (600, 0.2)])
 def test_plans_keep_their_promise(images: int, seed_sd: float, gap: float) -> None:
     """A comparison says what would show a difference of 2 or 5 points, or equivalence within 5; then that is done."""
-    first = simulate(gap, 5, images, 40, seed_sd=seed_sd)
+    first = simulate(gap, 5, images, 120, seed_sd=seed_sd)
     kept, count = 0, 0
     for a, b in zip(*first, strict=True):
         estimate = crossed(a, b)
         asked = next((need for need in needs(estimate, Unit(margin=0.05)) if need.difference == gap), None)
         if asked is None or asked.seeds is None or asked.images is None or asked.seeds * asked.images > 200_000:
             continue
-        for x, y in zip(*simulate(gap, asked.seeds, asked.images, 5, seed_sd=seed_sd), strict=True):
+        for x, y in zip(*simulate(gap, asked.seeds, asked.images, 4, seed_sd=seed_sd), strict=True):
             again = crossed(x, y)
             word = verdict(again.difference, again.p, 0.05 if not gap else 0.001, 0.05, again.equivalence_interval())
             kept += word == ("equivalent" if not gap else "better")

@@ -99,6 +99,13 @@ WeightDecay = Annotated[
     float | None, typer.Option(help="Not on norms and biases (default: 5e-4; frozen: tuned).", show_default=False)
 ]
 AugmentOption = Annotated[Literal["auto", "none"], typer.Option(help="auto: flips and crops for colour pictures.")]
+BalanceOption = Annotated[
+    Literal["none", "loss", "sampler"],
+    typer.Option(
+        help="Classes of unequal size: trained as they are; each class counts the same in the loss; or is drawn as "
+        "often. Validation images then count likewise where they choose."
+    ),
+]
 PrecisionOption = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="auto: what measures faster.")]
 DuplicatesOption = Annotated[
     Literal["group", "drop", "keep"],

@@ -10,6 +10,7 @@ import typer
 from gapstone.commands.option_types import (
     AugmentOption,
     Backbone,
+    BalanceOption,
     BatchSize,
     Data,
     Device,
@@ -93,6 +94,7 @@ def compare(
     learning_rate: LearningRate = None,
     weight_decay: WeightDecay = None,
     augment: AugmentOption = "auto",
+    balance: BalanceOption = "none",
     precision: PrecisionOption = "auto",
     device: Device = "auto",
     duplicates: DuplicatesOption = "group",
@@ -186,6 +188,7 @@ def train(
     learning_rate: LearningRate = None,
     weight_decay: WeightDecay = None,
     augment: AugmentOption = "auto",
+    balance: BalanceOption = "none",
     precision: PrecisionOption = "auto",
     device: Device = "auto",
     duplicates: DuplicatesOption = "group",

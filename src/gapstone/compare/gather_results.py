@@ -158,6 +158,7 @@ def _settings(plan: ComparisonPlan) -> dict[str, Any]:
         **{key: getattr(settings, key) for key in ("epochs", "patience", "batch_size", "optimizer")},
         **_rates(plan),
         "augment": settings.augment.describe(),
+        "balance": settings.balance,
         "precision": settings.precision,
         "threads": plan.measured["threads"],
         "workers": plan.workers,

@@ -39,7 +39,10 @@ class HeadCopies:
         settings: TrainSettings,
         images: int,
         whole: bool,
+        weights: Tensor | None = None,
     ) -> None:
+        """`weights`: what the images of each class count for in the loss."""
+        self.weights = None if weights is None else weights.to(next(head.parameters()).device)
         self.copies = []
         for _ in points:
             copy = deepcopy(head)
@@ -63,7 +66,9 @@ class HeadCopies:
     def train_epoch(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
         total, count = torch.zeros(len(self.copies)), 0
         for inputs, labels in batches:
-            losses = torch.stack([F.cross_entropy(trained.train()(inputs), labels) for _, trained in self.copies])
+            losses = torch.stack(
+                [F.cross_entropy(trained.train()(inputs), labels, self.weights) for _, trained in self.copies]
+            )
             self.optimizer.zero_grad(set_to_none=True)
             losses.sum().backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()

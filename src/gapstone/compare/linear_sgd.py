@@ -33,6 +33,8 @@ class InputScale(Protocol):
 class LinearDescent:
     """Trains the layers of all candidates on the same batches, as torch's SGD with Nesterov momentum would.
 
+    `weights` are what the images of each class count for in the loss, as cross_entropy(weight=…); None: the same.
+
         >>> run = LinearDescent(10, scale, [(0.1, 0.0), (1.0, 0.0)], settings, images=3000)
         >>> run.train_epoch(batches)                             # the mean loss of each candidate
         tensor([1.3124, 0.9861])
@@ -52,9 +54,11 @@ class LinearDescent:
         settings: TrainSettings,
         images: int,
         maps: bool = False,
+        weights: Tensor | None = None,
     ) -> None:
         self.classes, self.scale, self.maps = classes, scale, maps
         rows, like = len(points) * classes, scale.mean
+        self.weights = None if weights is None else weights.to(like.device)
         self.weight, self.momentum = (torch.zeros(rows, len(like), device=like.device) for _ in range(2))
         self.bias, self.bias_momentum = torch.full((rows,), float(maps), device=like.device), like.new_zeros(rows)
         rates, decays = (torch.tensor(numbers, device=like.device) for numbers in zip(*points, strict=True))
@@ -77,8 +81,15 @@ class LinearDescent:
         maps, logits = self._forward(x, len(labels))
         truth = F.one_hot(labels, self.classes).t().to(x.dtype)
         log_p = logits.view(-1, *truth.shape).log_softmax(1)
-        losses = -(log_p * truth).sum((1, 2))
-        slope = log_p.exp_().sub_(truth).div_(len(labels)).view(len(self.weight), -1)
+        if self.weights is None:
+            losses = -(log_p * truth).sum((1, 2))
+            slope = log_p.exp_().sub_(truth).div_(len(labels))
+        else:
+            share = self.weights[labels]
+            share = share / share.sum()
+            losses = -(log_p * truth).sum(1) @ share * len(labels)
+            slope = log_p.exp_().sub_(truth).mul_(share)
+        slope = slope.view(len(self.weight), -1)
         if maps is not None:
             slope = ((maps > 0) * (slope / maps.shape[2])[:, :, None]).view(len(self.weight), -1)
         of_bias, factor = slope.sum(1), self.scale.factor

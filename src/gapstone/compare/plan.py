@@ -163,7 +163,10 @@ class ComparisonPlan:
     @property
     def metric(self) -> tuple[Metric, str | None]:
         """What decides the verdicts, and a sentence where nobody asked for it."""
-        return choose_metric(asked_metric(self.request.metric), np.bincount(self.prepared.store.labels))
+        metric, chosen = choose_metric(asked_metric(self.request.metric), np.bincount(self.prepared.store.labels))
+        if chosen and self.request.choices.balance == "none":
+            chosen += " --balance loss also trains for it."
+        return metric, chosen
 
     def to_json(self) -> dict[str, Any]:
         prepared = self.prepared

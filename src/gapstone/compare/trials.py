@@ -121,7 +121,7 @@ class Trial:
             "made by": self._made_by(),
             "backbone": self._backbone,
             "preprocessing": self.preprocessing.to_json(),
-            "settings": asdict(self.settings),
+            "settings": self._settings,
             "rows": [digest_of(rows) for rows in self.rows],
         }
         if min(self.preprocessing.size) > trial_measures.FINE:  # those of photos were moved by six distances before
@@ -146,6 +146,13 @@ class Trial:
         if users_pools := parse(self.head).own_pools:
             facts["own pools"] = users_pools
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        facts = asdict(self.settings)
+        if self.settings.balance == "none":  # trials from before there was --balance keep their ids
+            del facts["balance"]
+        return facts
 
     def _made_by(self) -> dict[str, Any]:
         """The software and hardware that results depend on."""

@@ -17,6 +17,7 @@ from gapstone.compare.sample_space import SampleSpace
 from gapstone.compare.trained_inputs import TrainedInputs, is_linear, learns_pool
 from gapstone.compare.tuning import TuningChoice, TuningGrid
 from gapstone.heads import Head
+from gapstone.training.balance import balance_weights, epoch_rows, weighted_accuracy
 from gapstone.training.loop import History, Rows, TrainSettings, divergence_error, shuffled
 
 Points = list[tuple[float, float]]
@@ -55,9 +56,10 @@ def tune_head(
     torch.manual_seed(seed)  # dropout
     points = candidates(predictor.head, grid) if len(validation) else [(settings.learning_rate, settings.weight_decay)]
     run, images = side_by_side(predictor, rows, validation, points, settings)
-    best = _Best(points)
+    best = _Best(points, balance_weights(settings.balance, predictor.labels[rows], predictor.head.classes))
     for epoch in range(1, settings.epochs + 1):
-        order = shuffled(rows, settings.batch_size, np.random.default_rng((seed, epoch)))
+        random = np.random.default_rng((seed, epoch))
+        order = shuffled(epoch_rows(rows, predictor.labels, settings.balance, random), settings.batch_size, random)
         losses = run.train_epoch(images.batches(order))
         if len(validation):
             inputs = (inputs for inputs, _ in images.batches(images.parts(validation)))
@@ -90,19 +92,22 @@ def side_by_side(
     images = TrainedInputs(predictor, np.union1d(rows, validation), whole=not linear, count=count)
     images.fix_norm(rows)
     scale = images.scale(rows)
+    weights = balance_weights(settings.balance, predictor.labels[rows], head.classes)
+    weights = weights if settings.balance == "loss" else None
     if not linear:
-        return HeadCopies(head, scale, points, settings, len(rows), whole=images.form == "maps"), images
+        return HeadCopies(head, scale, points, settings, len(rows), images.form == "maps", weights), images
     if SampleSpace.is_smaller(images, len(points) * head.classes * settings.epochs):
         space = SampleSpace(images, rows, scale)
-        return LinearDescent(head.classes, space, points, settings, len(rows)), space
-    return LinearDescent(head.classes, scale, points, settings, len(rows), images.form == "cells"), images
+        return LinearDescent(head.classes, space, points, settings, len(rows), weights=weights), space
+    return LinearDescent(head.classes, scale, points, settings, len(rows), images.form == "cells", weights), images
 
 
 class _Best:
     """The course of all candidates, and the best of them so far."""
 
-    def __init__(self, points: Points) -> None:
-        self.points = points
+    def __init__(self, points: Points, weights: Tensor | None) -> None:
+        """`weights`: what a validation image of each class counts for; None: the same."""
+        self.points, self.weights = points, weights
         self.train_losses: list[list[float]] = []
         self.validation_losses: list[list[float]] = []
         self.accuracies: list[list[float]] = []
@@ -112,9 +117,10 @@ class _Best:
     def validated(self, epoch: int, losses: Tensor, logits: Tensor, labels: Tensor, run: SideBySide) -> None:
         """After an epoch: `losses` (candidates) of training, `logits` (candidates, N, K) of the validation images."""
         self.train_losses.append(losses.tolist())
-        found = torch.stack([F.cross_entropy(candidate.double(), labels) for candidate in logits])
+        weights = None if self.weights is None else self.weights.to(logits.device, torch.float64)
+        found = torch.stack([F.cross_entropy(candidate.double(), labels, weights) for candidate in logits])
         self.validation_losses.append(found.tolist())
-        self.accuracies.append((logits.argmax(2) == labels).double().mean(1).tolist())
+        self.accuracies.append(weighted_accuracy(logits.argmax(2), labels, weights).tolist())
         point = int(found.nan_to_num(math.inf).argmin())
         if float(found[point]) < self.least:
             self.least, self.point, self.epoch, self.give = float(found[point]), point, epoch, run.take(point)

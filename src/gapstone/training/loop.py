@@ -18,6 +18,7 @@ from gapstone.heads.reads import read_backbone
 from gapstone.images.augment import Augment
 from gapstone.models.classifier import Classifier
 from gapstone.models.model_cost import cost
+from gapstone.training.balance import Balance, balance_weights, epoch_rows, weighted_accuracy
 
 Precision = Literal["float32", "bfloat16"]
 PrecisionChoice = Literal["auto", "float32", "bfloat16"]
@@ -54,11 +55,15 @@ class TrainSettings:
     """Epochs without a better validation accuracy after which training stops; needs validation images."""
     augment: Augment = field(default_factory=Augment)
     precision: Precision = "float32"
+    balance: Balance = "none"
 
 
 @dataclass
 class History:
-    """Measurements of each epoch. The model ends with the weights of `best_epoch`, counted from 1."""
+    """Measurements of each epoch. The model ends with the weights of `best_epoch`, counted from 1.
+
+    Where training is balanced, each class counts the same in loss and accuracy of the validation images.
+    """
 
     train_loss: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
@@ -99,9 +104,11 @@ def train(
     """
     model.to(memory_format=torch.channels_last)
     validation_labels = torch.from_numpy(pictures.labels[validation].astype(np.int64))
+    weights = balance_weights(settings.balance, pictures.labels[rows], model.head.classes)
+    in_loss = None if weights is None or settings.balance != "loss" else weights.to(next(model.parameters()).device)
 
     def backward(images: Tensor, labels: Tensor) -> Tensor:
-        loss = F.cross_entropy(logits(model, images, settings.precision), labels)
+        loss = F.cross_entropy(logits(model, images, settings.precision), labels, in_loss)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
@@ -111,7 +118,7 @@ def train(
     train_epoch = epoch_trainer(
         model, len(rows), lambda epoch: batches(model, pictures, rows, settings, seed, epoch), backward, settings
     )
-    return train_epochs(model, train_epoch, validate if len(validation) else None, settings, seed, after_epoch)
+    return train_epochs(model, train_epoch, validate if len(validation) else None, settings, seed, after_epoch, weights)
 
 
 def epoch_trainer(
@@ -152,11 +159,12 @@ def train_epochs(
     settings: TrainSettings,
     seed: int,
     after_epoch: Callable[[int, History], None] | None = None,
+    weights: Tensor | None = None,
 ) -> History:
     """Train epoch by epoch with early stopping; `model` ends with the weights of the best epoch.
 
     `train_epoch(epoch)` returns the mean loss; `validate` returns logits and labels on the CPU; `seed` is that of
-    dropout.
+    dropout; `weights` are what validation images of each class count for, None: the same.
     """
     began = time.perf_counter()
     device = next(model.parameters()).device
@@ -169,8 +177,8 @@ def train_epochs(
         history.train_loss.append(train_epoch(epoch))
         if validate is not None:
             logits, labels = validate()
-            accuracy = (logits.argmax(1) == labels).double().mean().item()
-            loss = F.cross_entropy(logits, labels).item()
+            accuracy = weighted_accuracy(logits.argmax(1), labels, weights).item()
+            loss = F.cross_entropy(logits, labels, weights).item()
             history.validation_accuracy.append(accuracy)
             history.validation_loss.append(loss)
             if best is None or (accuracy, -loss) > best:
@@ -209,7 +217,7 @@ def batches(
     """Yield one epoch of (images (N, C, H, W) normalised, labels (N,)), shuffled and augmented by (seed, epoch)."""
     device = next(model.parameters()).device
     random = np.random.default_rng((seed, epoch))
-    for batch in shuffled(rows, settings.batch_size, random):
+    for batch in shuffled(epoch_rows(rows, pictures.labels, settings.balance, random), settings.batch_size, random):
         pixels = settings.augment(pictures.images[batch], model.preprocessing.size, random)
         images = model.preprocessing.normalise(torch.from_numpy(pixels).to(device))
         yield images, torch.from_numpy(pictures.labels[batch].astype(np.int64)).to(device)

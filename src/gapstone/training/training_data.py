@@ -31,6 +31,7 @@ from gapstone.models.backbone_weights import BackboneWeights, digest, read_weigh
 from gapstone.nets.hf_folder import PREFIX
 from gapstone.nets.on_meta import on_meta
 from gapstone.storage.paths import check_input
+from gapstone.training.balance import Balance
 from gapstone.training.choose_backbone import DEFAULT, SMALL, BackboneChoice, BackboneMode, choose_backbone
 from gapstone.training.loop import PrecisionChoice, Rows, TrainSettings
 
@@ -58,6 +59,7 @@ class TrainOptions:
     augment: Literal["auto", "none"] = "auto"
     precision: PrecisionChoice = "auto"
     device: str = "auto"
+    balance: Balance = "none"
     duplicates: Duplicates = "group"
     duplicate_threshold: float | None = None
 
@@ -69,7 +71,7 @@ class TrainOptions:
         if self.weight_decay is not None and not 0 <= self.weight_decay < 1:
             raise ValueError(f"--weight-decay {self.weight_decay}: must be at least 0 and less than 1.")
         types = get_type_hints(TrainOptions)
-        for name in ("optimizer", "augment", "precision", "duplicates"):
+        for name in ("optimizer", "augment", "precision", "balance", "duplicates"):
             if getattr(self, name) not in (allowed := get_args(types[name])):
                 raise ValueError(f"--{name} {getattr(self, name)}: must be {' or '.join(allowed)}.")
         check_threshold(self.duplicate_threshold)
@@ -271,6 +273,7 @@ def _settings(options: TrainOptions, net: _Network, images: int) -> TrainSetting
         weight_decay=TrainSettings.weight_decay if options.weight_decay is None else options.weight_decay,
         augment=suit(net.channels, net.size, net.stored) if options.augment == "auto" and not freeze else Augment(),
         precision="float32" if options.precision == "auto" else options.precision,
+        balance=options.balance,
     )
 
 

@@ -1,0 +1,61 @@
+"""Classes of unequal size, trained as if they were equal: `--balance loss` weighs images, `--balance sampler` draws."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Balance = Literal["none", "loss", "sampler"]
+"""Every image counts the same; each class counts the same in the loss; each class is drawn as often."""
+Rows = NDArray[np.intp]
+
+
+def class_weights(labels: NDArray[np.integer], classes: int) -> Tensor:
+    """Weights (classes,) under which each class counts the same: N / (K · N_k), as scikit-learn's "balanced".
+
+        >>> class_weights(np.array([0, 0, 0, 1]), 2)
+        tensor([0.6667, 2.0000])
+
+    For `torch.nn.functional.cross_entropy(weight=…)`, which divides by the weights of the batch. A class without images
+    has 0.
+    """
+    count = np.bincount(labels, minlength=classes)
+    weights = len(labels) / (np.count_nonzero(count) * np.maximum(count, 1.0))
+    return torch.from_numpy(np.where(count > 0, weights, 0.0).astype(np.float32))
+
+
+def drawn_evenly(rows: Rows, labels: NDArray[np.integer], random: np.random.Generator) -> Rows:
+    """As many rows as are given, of each class as many, within one; `labels` are those of `rows`.
+
+        >>> drawn_evenly(np.array([4, 5, 6, 7]), np.array([0, 0, 0, 1]), np.random.default_rng(0))
+        array([7, 7, 6, 4])
+
+    No image of a class is drawn twice more than another one. (Independent draws, as `WeightedRandomSampler` makes them,
+    leave out a third of a class of usual size.)
+    """
+    order = random.permutation(len(rows))
+    present = random.permutation(np.unique(labels))  # the classes that get one more
+    parts = []
+    for place, k in enumerate(present.tolist()):
+        of_class = rows[order[labels[order] == k]]
+        wanted = len(rows) // len(present) + (place < len(rows) % len(present))
+        parts.append(np.resize(of_class, wanted))
+    return np.concatenate(parts)
+
+
+def balance_weights(balance: Balance, labels: NDArray[np.integer], classes: int) -> Tensor | None:
+    """What images count for by their class where they choose, with the training `labels`; None: all the same."""
+    return None if balance == "none" else class_weights(labels, classes)
+
+
+def epoch_rows(rows: Rows, labels: NDArray[np.integer], balance: Balance, random: np.random.Generator) -> Rows:
+    """The images of an epoch: all `rows`, or as many with classes drawn evenly; `labels` are those of all images."""
+    return drawn_evenly(rows, labels[rows], random) if balance == "sampler" else rows
+
+
+def weighted_accuracy(answers: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    """The share of correct answers (…, N), images weighted by their class."""
+    right = (answers == labels).double()
+    return right.mean(-1) if weights is None else (right @ (weighed := weights[labels].double())) / weighed.sum()

@@ -5,8 +5,8 @@
 
 The frozen backbone looks at every image once. For each head and number of labelled images there are `comparisons` × 2 ×
 `seeds` trials; no trial is part of two comparisons. A comparison takes the trials of `seeds` seeds for one head and
-those of as many other seeds for another, as `gapstone compare` would. A verdict that tells them apart is false: at a
-level of 5 %, about 5 % may be.
+those of as many other seeds for another, as `gapstone compare` would, by every metric. A verdict that tells them apart
+is false: at a level of 5 %, about 5 % may be.
 """
 
 import argparse
@@ -29,8 +29,10 @@ from gapstone.compare.feature_cache import FeatureCache
 from gapstone.compare.feature_pass import run_feature_pass
 from gapstone.compare.labelled_subset import labelled_subset
 from gapstone.compare.plan import CompareRequest, ComparisonPlan, plan_comparison
+from gapstone.compare.trial_measures import Answers
 from gapstone.compare.trials import Trial, train_on_cache
 from gapstone.statistics.compare_pairs import compare_pairs
+from gapstone.statistics.metrics import Metric, added_images, find_metric, metric_names
 from gapstone.training.loop import make_repeatable
 from gapstone.training.training_data import TrainOptions
 
@@ -45,21 +47,28 @@ def features(data: str, heads: tuple[str, ...], seeds: int, folder: Path) -> tup
     return plan, run_feature_pass(still, plan.prepared.store.folder, folder / "kept", lambda done, total: None, print)
 
 
-def correct(trial: Trial, cache: FeatureCache, labels: NDArray[np.int64], per_class: int | None) -> NDArray[np.bool_]:
-    """Which test images the trial's head classifies correctly."""
+def probabilities(
+    trial: Trial, cache: FeatureCache, labels: NDArray[np.int64], per_class: int | None
+) -> NDArray[np.float64]:
+    """What the trial's head gives to each class of each test image."""
     if per_class is not None:
         train, validation = labelled_subset(trial.train, trial.validation, labels, per_class, trial.seed)
         trial = replace(trial, train=train, validation=validation)
     predictor, *_ = train_on_cache(trial, cache, labels)
-    return np.asarray(predictor.logits(trial.test).argmax(1).numpy() == labels[trial.test])
+    return np.exp(Answers.of(predictor.logits(trial.test)).log_probabilities.astype(np.float64))
 
 
-def verdicts(right: list[NDArray[np.bool_]], seeds: int) -> list[tuple[str, float]]:
-    """(verdict, difference in percentage points) of each comparison of 2 × seeds trials."""
+def verdicts(
+    metric: Metric, labels: NDArray[np.int64], given: list[NDArray[np.float64]], seeds: int
+) -> list[tuple[str, float]]:
+    """(verdict, difference in the metric's unit) of each comparison of 2 × seeds trials."""
     found = []
-    for first in range(0, len(right), 2 * seeds):
-        ours, others = right[first : first + seeds], right[first + seeds : first + 2 * seeds]
-        (pair,) = compare_pairs({"a": dict(enumerate(ours)), "b": dict(enumerate(others))}, baseline="b")
+    for first in range(0, len(given), 2 * seeds):
+        both = given[first : first + 2 * seeds]
+        values = [metric.values(labels, one) for one in both]
+        tested = [(labels, one, p.argmax(1) == labels) for one, p in zip(values, both, strict=True)]
+        rows = {"a": dict(enumerate(values[:seeds])), "b": dict(enumerate(values[seeds:]))}
+        (pair,) = compare_pairs(rows, "b", metric.unit, agreement=added_images(metric, labels, tested))
         found.append((str(pair["verdict"]), float(pair["difference"])))
     return found
 
@@ -82,32 +91,36 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         plan, cache = features(arguments.data, heads, count, arguments.folder or Path(temporary))
         labels = plan.prepared.store.labels
-        rows, everything = [], []
+        rows: list[dict[str, object]] = []
+        everything: dict[str, list[tuple[str, float]]] = {}
         for head in heads:
             for budget in budgets:
                 began = time.process_time()
                 trials = [trial for trial in plan.trials if trial.head == head]
-                right = [correct(trial, cache, labels, budget) for trial in trials]
-                found = verdicts(right, arguments.seeds)
-                everything += found
-                accuracies = np.array([part.mean() for part in right])
+                given = [probabilities(trial, cache, labels, budget) for trial in trials]
+                tested = labels[trials[0].test]
+                found = {
+                    name: verdicts(find_metric(name), tested, given, arguments.seeds)
+                    for name in metric_names(given[0].shape[1])
+                }
+                for name, of_metric in found.items():
+                    everything.setdefault(name, []).extend(of_metric)
+                accuracies = np.array([(p.argmax(1) == tested).mean() for p in given])
                 row = {
                     "head": head,
                     "labelled images of each class": budget or "all",
                     "accuracy": float(accuracies.mean()),
                     "SD over seeds, points": float(100 * accuracies.std(ddof=1)),
-                    "verdicts": dict(Counter(word for word, _ in found)),
+                    "verdicts": {name: dict(Counter(word for word, _ in one)) for name, one in found.items()},
                     "CPU s per trial": (time.process_time() - began) / count,
                 }
                 rows.append(row)
                 print(row, flush=True)
-    false = sum(word in ("better", "worse") for word, _ in everything)
-    low, high = binomtest(false, len(everything)).proportion_ci(method="wilson")
-    print(f"{false} of {len(everything)} false: {false / len(everything):.1%} (95 % CI {low:.1%} to {high:.1%})")
-    print(
-        "differences of the false ones:",
-        [round(points, 2) for word, points in everything if word in ("better", "worse")],
-    )
+    for name, of_metric in everything.items():
+        apart = [round(size, 3) for word, size in of_metric if word in ("better", "worse")]
+        false, count = len(apart), len(of_metric)
+        low, high = binomtest(false, count).proportion_ci(method="wilson")
+        print(f"{name}: {false} of {count} false: {false / count:.1%} (95 % CI {low:.1%} to {high:.1%}); by {apart}")
     if arguments.json:
         found_rows = {"data": arguments.data, "seeds": arguments.seeds, "rows": rows, "verdicts": everything}
         arguments.json.write_text(json.dumps(found_rows, indent=1), "utf-8")

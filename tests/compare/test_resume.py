@@ -43,14 +43,16 @@ def seeds(request):
 
 def command(data, out, seeds):
     options = ["--heads", ",".join(HEADS), "--seeds", seeds, "--workers", seeds, "--epochs", EPOCHS]
-    options += ["--precision", "float32", "--out", out]
+    options += ["--precision", "float32", "--quick", "--out", out]
     return [sys.executable, "-m", "gapstone", "compare", str(data), *map(str, options)]
 
 
 def run(data, out, seeds):
     """The same in this process."""
     compare(
-        CompareRequest(TrainOptions(str(data), epochs=EPOCHS, precision="float32"), HEADS, seeds, workers=seeds),
+        CompareRequest(
+            TrainOptions(str(data), epochs=EPOCHS, precision="float32"), HEADS, seeds, workers=seeds, quick=True
+        ),
         out,
         Console(file=io.StringIO()),
     )

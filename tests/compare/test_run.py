@@ -184,7 +184,9 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(folder, tmp_path):
     with output.open("w") as file:
         # so large a step makes the wide head's loss no number, and not the small one's
         results = compare(
-            CompareRequest(choices, ("nin", "fc:512,512"), 1), tmp_path / "out", Console(file=file, width=100)
+            CompareRequest(choices, ("nin", "fc:512,512"), 1, quick=True),
+            tmp_path / "out",
+            Console(file=file, width=100),
         )
     status = {trial["head"]: trial["status"] for trial in results["trials"]}
     assert status == {"nin": "done", "fc:512,512": "failed"}

@@ -179,9 +179,11 @@ def own_pools_go(pools_stay):
 
 @pytest.mark.parametrize(
     "folder",
-    # examples of large networks; quick: tests/nets, tests/swapping
+    # examples of large networks; quick: the tests of these rooms
     [
-        pytest.param(folder, marks=pytest.mark.slow) if folder.name in ("nets", "swapping") else folder
+        pytest.param(folder, marks=pytest.mark.slow)
+        if folder.name in ("nets", "swapping", "inspecting", "maps")
+        else folder
         for folder in FOLDERS
     ],
     ids=lambda folder: str(folder.relative_to(SOURCE)),

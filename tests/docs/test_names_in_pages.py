@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -38,10 +39,11 @@ def top_level_names(path: Path) -> set[str]:
     return names
 
 
-MODULES = {
-    path.stem: top_level_names(path) for path in (ROOT / "src/gapstone").rglob("*_*.py") if path.name != "__init__.py"
-}
-"""The modules whose names are two words: a name such as `scan` or `head` is more often a variable."""
+@cache
+def modules() -> dict[str, set[str]]:
+    """The modules whose names are two words: a name such as `scan` or `head` is more often a variable."""
+    files = (ROOT / "src/gapstone").rglob("*_*.py")
+    return {path.stem: top_level_names(path) for path in files if path.name != "__init__.py"}
 
 
 def missing_names(text: str) -> set[str]:
@@ -50,7 +52,7 @@ def missing_names(text: str) -> set[str]:
     return {
         f"{module}.{name}"
         for module, name in named
-        if name not in ("py", "yaml") and name not in MODULES.get(module, {name})
+        if name not in ("py", "yaml") and name not in modules().get(module, {name})
     }
 
 

@@ -21,6 +21,7 @@ from gapstone.statistics.sample_size import minimum_detectable, needs
 # --- oracles
 
 
+@pytest.mark.slow  # quick: as written down, below
 def test_mean_squares_against_statsmodels() -> None:
     import pandas as pd
     import statsmodels.formula.api as smf
@@ -34,6 +35,7 @@ def test_mean_squares_against_statsmodels() -> None:
     assert mean_squares(d) == pytest.approx((oracle["C(seed)"], oracle["C(image)"], oracle["Residual"]))
 
 
+@pytest.mark.slow
 def test_components_against_statsmodels_mixed_model() -> None:
     """Where no component is at its limit of 0, those of a balanced analysis of variance are the REML estimates."""
     import pandas as pd
@@ -96,6 +98,23 @@ def test_corrected_t_on_scikit_learn_s_documented_example() -> None:
     assert plain.p / 2 == pytest.approx(0.2275, abs=1e-4)  # printed as 0.227
 
 
+def test_mean_squares_and_holm_as_they_are_written_down() -> None:
+    rng = np.random.default_rng(2)
+    d = rng.normal(size=(4, 9)) + rng.normal(size=(4, 1)) + rng.normal(size=9)
+    by_seed, by_image = d.mean(1, keepdims=True), d.mean(0, keepdims=True)
+    rest = d - by_seed - by_image + d.mean()
+    expected = 9 * by_seed.var(ddof=1), 4 * by_image.var(ddof=1), (rest**2).sum() / (3 * 8)
+    assert mean_squares(d) == pytest.approx(expected)
+    for count in (1, 2, 7, 30):
+        ps = rng.random(count) ** 3
+        order = np.argsort(ps)
+        adjusted = np.empty(count)
+        adjusted[order] = np.minimum(np.maximum.accumulate(ps[order] * np.arange(count, 0, -1)), 1)
+        np.testing.assert_allclose(holm(list(ps)), adjusted, rtol=1e-12)
+    assert holm([]) == []
+
+
+@pytest.mark.slow  # quick: as written down, above
 def test_holm_against_statsmodels() -> None:
     from statsmodels.stats.multitest import multipletests
 
@@ -103,7 +122,6 @@ def test_holm_against_statsmodels() -> None:
     for count in (1, 2, 7, 30):
         ps = rng.random(count) ** 3
         np.testing.assert_allclose(holm(list(ps)), multipletests(ps, method="holm")[1], rtol=1e-12)
-    assert holm([]) == []
 
 
 def test_interval_against_scipy() -> None:

@@ -46,8 +46,8 @@ CASES = {
 }  # fmt: skip
 LAYOUTS = ("contiguous", "channels_last")
 QUICK = {
-    ("mean", "channels_last", torch.float32), ("max", "contiguous", torch.float32),
-    ("gem", "contiguous", torch.float32), ("gem 3", "channels_last", torch.bfloat16),
+    ("mean", "channels_last", torch.bfloat16), ("max", "contiguous", torch.float32),
+    ("gem", "contiguous", torch.float32),
     ("logsumexp", "contiguous", torch.float32), ("softmax", "contiguous", torch.float32),
 }  # fmt: skip
 MATRIX = [
@@ -301,7 +301,7 @@ def test_avgmax(layout, dtype):
     [torch.float32, *(pytest.param(d, marks=pytest.mark.slow) for d in (torch.bfloat16, torch.float16))],
     ids=str,
 )
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", slow_but(LAYOUTS, "contiguous"))
 def test_masked_mean(layout, dtype):
     torch.manual_seed(0)
     for shape, shared in itertools.product(SHAPES, (False, True)):

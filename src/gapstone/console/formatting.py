@@ -11,6 +11,7 @@ import os
 import unicodedata
 import warnings
 from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def cell(text: str) -> str:
     return f'<pre style="line-height:1.3;white-space:pre;overflow-x:auto">{escape(lines(text))}</pre>'
 
 
+@cache  # each compiles its templates
 def pages(package: str) -> "Environment":
     """A Jinja environment with the templates of a package and those that all share (base.html.j2, base.css).
 

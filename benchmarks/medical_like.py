@@ -4,7 +4,8 @@
     gapstone compare OUT/images.csv --group patient
 
 Normal is a 4, a finding is a 9: a loop that is closed, while strokes, slant and width are the writer's. A patient is a
-writer: digits that lie close together in those are the patient's images, so that these are no independent ones. OUT/images.csv has path, label and patient.
+writer: digits that lie close together in those are the patient's images, so that these are no independent ones.
+OUT/images.csv has path, label and patient.
 
 `OUT` must not exist. MNIST_FOLDER holds train-images-idx3-ubyte.gz and its labels.
 """

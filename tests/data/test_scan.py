@@ -111,6 +111,7 @@ def test_a_folder_with_everything_wrong(class_folder: Make, picture: Callable[..
         "modes",
         "ranges",
         "notes",
+        "groups",
         "refused",
     }
     assert (entry["files"], entry["readable"], entry["excluded"]) == (18, 16, 4)

@@ -90,8 +90,9 @@ def test_a_small_class_is_tested_and_trained_on() -> None:
         labels = [0] * 50 + [1] * 2 + [2] * 3
         source, found = made(labels)
         found = replace(found, facts=tuple(replace(f, sha256=f"{shift} {f.sha256}") for f in found.facts))
+        keys = [f.sha256 for f in found.facts]
         for share in (0.2, 0.9):
-            rest, part = by_content(np.arange(55), source.labels, found.group, found, share)
+            rest, part = by_content(np.arange(55), source.labels, found.group, keys, share)
             for indices in (rest, part):
                 assert np.bincount(source.labels[indices], minlength=3).min() > 0
             assert sorted([*rest, *part]) == list(range(55))

@@ -121,6 +121,7 @@ EXCLUDED = {
     "explain_files": LONG,
     "export": LONG,
     "finetune": LONG,
+    "groups_said": FRAGMENT,
     "compute_rows": FRAGMENT,
     "logistic": FRAGMENT,
     "own_folder": FRAGMENT,
@@ -138,6 +139,7 @@ EXCLUDED = {
     "train": LONG,
     "without_working_folder": SERVER,
     "write": FRAGMENT,
+    "with_groups": FRAGMENT,
     "write_onnx": WRITTEN,
     "write_pt2": WRITTEN,
 }

@@ -122,6 +122,23 @@ DuplicateThreshold = Annotated[
         show_default=False,
     ),
 ]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="The column of a CSV (or array of an .npz) that says which images belong together, such as patient: they "
+        "stay on one side of every split, and verdicts count groups instead of images.",
+        show_default=False,
+    ),
+]
+GroupPattern = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGEX",
+        help=r"The same from the images' paths below DATA: 'patient_(\d+)'.",
+        show_default=False,
+    ),
+]
 Model = Annotated[
     str,
     typer.Argument(

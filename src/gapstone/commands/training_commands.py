@@ -20,6 +20,8 @@ from gapstone.commands.option_types import (
     Finetune,
     Freeze,
     FromScratch,
+    Group,
+    GroupPattern,
     LearningRate,
     Limit,
     Optimizer,
@@ -99,6 +101,8 @@ def compare(
     device: Device = "auto",
     duplicates: DuplicatesOption = "group",
     duplicate_threshold: DuplicateThreshold = None,
+    group: Group = None,
+    group_pattern: GroupPattern = None,
     workers: Annotated[
         int | None, typer.Option(help="Trials at a time (default: one per core; one on a GPU).", show_default=False)
     ] = None,
@@ -152,6 +156,8 @@ def check(
         typer.Option(help="Larger images are listed, not decoded (default: 178,956,970).", show_default=False),
     ] = None,
     duplicate_threshold: DuplicateThreshold = None,
+    group: Group = None,
+    group_pattern: GroupPattern = None,
 ) -> None:
     """Scan images for what spoils a comparison: unreadable files, duplicates, two labels. Changes no file.
 
@@ -161,7 +167,8 @@ def check(
         from gapstone.data.check_data import check as run
         from gapstone.images.load import MAX_PIXELS
 
-    scan = run(data, out, workers, MAX_PIXELS if max_pixels is None else max_pixels, duplicate_threshold)
+    most = MAX_PIXELS if max_pixels is None else max_pixels
+    scan = run(data, out, workers, most, duplicate_threshold, group, group_pattern)
     if scan.refused is not None:
         raise typer.Exit(1)
 
@@ -193,6 +200,8 @@ def train(
     device: Device = "auto",
     duplicates: DuplicatesOption = "group",
     duplicate_threshold: DuplicateThreshold = None,
+    group: Group = None,
+    group_pattern: GroupPattern = None,
 ) -> None:
     """Train one classifier and save it as one safe file: weights, labels, preprocessing, backbone and head.
 

@@ -22,9 +22,11 @@ from gapstone.compare.learning_curve import curve_results, labelled
 from gapstone.compare.map_localisation import SCORES, baselines
 from gapstone.compare.plan import ComparisonPlan
 from gapstone.compare.remarks import remarks
+from gapstone.compare.tested_groups import groups_counted, groups_of, groups_said
 from gapstone.compare.tested_values import (
     CONFIDENCE,
     agreement_of,
+    boxed,
     mean_of,
     metrics_of,
     moved,
@@ -101,14 +103,14 @@ def gather(
             plan, shifted, partial(shifted_values, plan, metric), look, METRICS[metric.moved], moved
         ),
         "localisation": _objects(plan, tested),
-        "localisation_pairs": pairs_of(plan, localised, lambda finished: np.asarray(finished.arrays["found"]), look),
+        "localisation_pairs": pairs_of(plan, localised, lambda one: np.asarray(one.arrays["found"]), look, rows=boxed),
         "trials": [_trial(trial, done[trial.head], failed) for trial in plan.trials],
         "worst": worst,
         "model": model,
     }
     results["curve"] = _curve(plan, out, done, look)
     results["verdict"], results["findings"] = sentences(results)
-    about = filter(None, [chosen, look_counts.said(look, CONFIDENCE)])
+    about = filter(None, [chosen, groups_said(results["data"]), look_counts.said(look, CONFIDENCE)])
     results["remarks"] = [*plan.left_out, *about, *remarks(results)]
     result_files.write_trials(out / "results.csv", plan, done)
     predictions_file.write_predictions(out, plan, done)
@@ -135,6 +137,7 @@ def _data(plan: ComparisonPlan, tested: NDArray[np.int64]) -> dict[str, Any]:
         "split": parts.described,
         "cropped": cropping_note(prepared.preprocessing, prepared.scan.size_counts()),
         "caution": plan.caution,
+        "groups": groups_counted(plan, tested, plan.metric[0].by_class),
         "counts": {
             name: np.bincount(labels[rows], minlength=len(prepared.labels)).tolist()
             for name, rows in (("train", parts.train), ("test", tested))
@@ -206,7 +209,8 @@ def _head(
     entry |= {key: _stat(values, RANGES.get(key, SHARE)) for key, values in stats.items()}
     metrics = {one.name: stat_of(plan, done, partial(values_of, plan, one), one) for one in metrics_of(plan)}
     entry["test_accuracy"], entry["metrics"], entry["recall"] = metrics["accuracy"], metrics, recalls(plan, done)
-    entry["shift_accuracy"] = stat_of(plan, done if robust else [], lambda one: np.asarray(one.arrays["shifted"]))
+    moves = done if robust else []
+    entry["shift_accuracy"] = stat_of(plan, moves, lambda one: np.asarray(one.arrays["shifted"]), rows=moved)
     if not facts:
         missing = dict.fromkeys(("shift", "sizes", "reliability", "confusion", "confused", "localisation"), None)
         return entry | missing | {"curves": []}
@@ -225,8 +229,10 @@ def _head(
     entry["confused"] = most_confused(entry["confusion"], plan.prepared.labels)
     entry["localisation"] = _localisation(facts)
     if entry["localisation"]:
-        boxed = [one for one in done if "found" in one.arrays]
-        entry["localisation"]["gt_known"] = stat_of(plan, boxed, lambda one: np.asarray(one.arrays["found"]))
+        scored = [one for one in done if "found" in one.arrays]
+        entry["localisation"]["gt_known"] = stat_of(
+            plan, scored, lambda one: np.asarray(one.arrays["found"]), rows=boxed
+        )
     return entry
 
 
@@ -317,7 +323,8 @@ def _curve(plan: ComparisonPlan, out: Path, done: dict[str, list[FinishedTrial]]
     trials = [*(trials[0] for trials in plan.curve.values()), plan.trials[0]]
     points = list(zip([*plan.curve, None], map(labelled, trials), strict=True))
     added = agreement_of(plan, whole, metric)
-    return curve_results(points, values, plan.baseline, metric.unit, CONFIDENCE, look, added)
+    groups = groups_of(plan, {one.trial.seed: one.trial.test for one in whole}, metric.by_class)
+    return curve_results(points, values, plan.baseline, metric.unit, CONFIDENCE, look, added, groups)
 
 
 def _trial(trial: Trial, done: Sequence[FinishedTrial], failed: dict[str, str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from gapstone.compare.labelled_subset import labelled_subset
 from gapstone.compare.trials import Trial
 from gapstone.compare.tuning import tuned
 from gapstone.console.formatting import signed
+from gapstone.statistics.by_group import Groups
 from gapstone.statistics.compare_pairs import holm, look_level, share_stat, verdict
 from gapstone.statistics.difference import AGREEMENT, FEWEST_FOR_INTERVAL, Estimate, crossed
 from gapstone.statistics.unit import Unit
@@ -52,14 +53,21 @@ def check_frozen(curve: str | None, training: TrainingPlan) -> None:
 
 
 def curve_trials(
-    curve: str | None, trials: Sequence[Trial], labels: NDArray[np.integer], options: TrainOptions
+    curve: str | None,
+    trials: Sequence[Trial],
+    labels: NDArray[np.integer],
+    options: TrainOptions,
+    groups: NDArray[np.integer] | None = None,
 ) -> dict[int, tuple[Trial, ...]]:
-    """By number of labelled images of each class: the trials with so many, without points at which all are taken."""
+    """By number of labelled images of each class: the trials with so many, without points at which all are taken.
+
+    `groups`: as in `labelled_subset`.
+    """
     found: dict[int, tuple[Trial, ...]] = {}
     for per_class in () if curve is None else parse_curve(curve):
         made = []
         for trial in trials:
-            train, validation = labelled_subset(trial.train, trial.validation, labels, per_class, trial.seed)
+            train, validation = labelled_subset(trial.train, trial.validation, labels, per_class, trial.seed, groups)
             settings, _ = tuned(options, trial.settings, len(train))
             made.append(replace(trial, train=train, validation=validation, settings=settings, test_only=True))
         if any(len(part.train) < len(whole.train) for part, whole in zip(made, trials, strict=True)):
@@ -79,6 +87,7 @@ def curve_results(
     confidence: float,
     look: int = 1,
     agreement: float = AGREEMENT,
+    groups: Groups | None = None,
 ) -> dict[str, Any]:
     """The "curve" entry of results.json.
 
@@ -90,10 +99,11 @@ def curve_results(
         confidence: as `gapstone.statistics.compare_pairs.compare_pairs`.
         look: likewise.
         agreement: likewise.
+        groups: likewise.
     """
     heads, level = list(values[-1]), look_level(look, 1 - confidence)
     estimated = [
-        (per_class, head, *_difference(scores[head], scores[baseline], agreement, unit))
+        (per_class, head, *_difference(scores[head], scores[baseline], agreement, unit, groups))
         for (per_class, _), scores in zip(points, values, strict=True)
         for head in heads
         if head != baseline and scores[head].keys() & scores[baseline].keys()
@@ -124,7 +134,10 @@ def curve_results(
     return {
         "points": [{"per_class": per_class, "images": images} for per_class, images in points],
         "heads": [
-            {"head": head, "score": [share_stat(scores[head], confidence, None, agreement, unit) for scores in values]}
+            {
+                "head": head,
+                "score": [share_stat(scores[head], confidence, None, agreement, unit, groups) for scores in values],
+            }
             for head in heads
         ],
         "pairs": pairs,
@@ -133,12 +146,14 @@ def curve_results(
 
 
 def _difference(
-    a: Mapping[int, NDArray[Any]], b: Mapping[int, NDArray[Any]], agreement: float, unit: Unit
+    a: Mapping[int, NDArray[Any]], b: Mapping[int, NDArray[Any]], agreement: float, unit: Unit, groups: Groups | None
 ) -> tuple[int, float, Estimate | None]:
-    """Seeds in common, the mean difference over them, and its estimate; None with fewer than two seeds or images."""
+    """Seeds in common, the mean difference over them, and its estimate; None with too few seeds, images or groups."""
     seeds = sorted(a.keys() & b.keys())
     ours, theirs = (np.stack([np.asarray(head[seed], np.float64) for seed in seeds]) for head in (a, b))
-    estimate = replace(crossed(ours, theirs, agreement), reach=unit.reach) if min(ours.shape) > 1 else None
+    known = min(ours.shape) > 1 and (groups is None or groups.refused is None)
+    together = groups.at(seeds[0]) if known and groups is not None else None
+    estimate = replace(crossed(ours, theirs, agreement, together), reach=unit.reach) if known else None
     return len(seeds), estimate.difference if estimate else float(ours.mean() - theirs.mean()), estimate
 
 

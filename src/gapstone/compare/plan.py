@@ -242,7 +242,8 @@ def plan_comparison(
         for number, parts in enumerate(prepared.splits)
         for head in request.heads
     )
-    curve = curve_trials(request.curve, trials, prepared.store.labels, request.choices)
+    groups = prepared.groups if prepared.source.grouping is not None else None
+    curve = curve_trials(request.curve, trials, prepared.store.labels, request.choices, groups)
     plan = ComparisonPlan(request, prepared, trials, workers, measured, objects, caution, curve, left_out)
     parts = [split.test for split in (prepared.splits if request.folds else prepared.splits[:1])]
     check_metric(plan.metric[0], prepared.store.labels, parts, len(prepared.labels), max(1, len(plan.all_trials)), log)

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gapstone.compare.boxed_images import among
 from gapstone.compare.finished_trials import FinishedTrial
 from gapstone.compare.plan import ComparisonPlan
+from gapstone.compare.tested_groups import groups_of
 from gapstone.statistics.compare_pairs import compare_pairs, share_stat
 from gapstone.statistics.difference import AGREEMENT
 from gapstone.statistics.metric_values import balanced
@@ -22,6 +24,21 @@ ACCURACY = METRICS["accuracy"]
 Rows = NDArray[np.int64]
 
 
+def tested(one: FinishedTrial) -> Rows:
+    """The test images."""
+    return np.asarray(one.arrays["test"])
+
+
+def moved(one: FinishedTrial) -> Rows:
+    """Those that are moved, too."""
+    return one.trial.robust
+
+
+def boxed(one: FinishedTrial) -> Rows:
+    """Those whose maps are scored against boxes."""
+    return np.asarray([image.row for image in among(one.trial.objects or (), tested(one))], np.int64)
+
+
 def metrics_of(plan: ComparisonPlan) -> list[Metric]:
     """All metrics of the results, the one that decides first."""
     first, _ = plan.metric
@@ -33,10 +50,13 @@ def stat_of(
     done: Sequence[FinishedTrial],
     values: Callable[[FinishedTrial], NDArray[Any]],
     metric: Metric = ACCURACY,
+    rows: Callable[[FinishedTrial], Rows] = tested,
 ) -> dict[str, Any]:
-    """A Stat of what each test image counts; its interval allows for other seeds and other test images."""
+    """A Stat of what each image of `rows` counts; its interval allows for other seeds and other test images."""
     by_seed = {one.trial.seed: values(one) for one in done}
-    return share_stat(by_seed, CONFIDENCE, _folds(plan, by_seed), agreement_of(plan, done, metric), metric.unit)
+    together = groups_of(plan, {one.trial.seed: rows(one) for one in done}, metric.by_class)
+    added = agreement_of(plan, done, metric)
+    return share_stat(by_seed, CONFIDENCE, _folds(plan, by_seed), added, metric.unit, together)
 
 
 def values_of(plan: ComparisonPlan, metric: Metric, one: FinishedTrial) -> NDArray[np.float64]:
@@ -64,7 +84,7 @@ def recalls(plan: ComparisonPlan, done: Sequence[FinishedTrial]) -> list[dict[st
     rows = np.unique(np.concatenate(list(map(tested, done))))
     for k in range(classes):
         of_class = [one for one in done if np.any(labels[tested(one)] == k)]  # a fold may have none
-        stat = stat_of(plan, of_class, partial(_right_of, k, labels))
+        stat = stat_of(plan, of_class, partial(_right_of, k, labels), rows=partial(_of_class, k, labels))
         found.append(stat | {"images": int((labels[rows] == k).sum())})
     return found
 
@@ -74,14 +94,9 @@ def _right_of(k: int, labels: NDArray[np.int64], one: FinishedTrial) -> NDArray[
     return np.asarray(one.correct(labels)[labels[tested(one)] == k])
 
 
-def tested(one: FinishedTrial) -> Rows:
-    """The test images."""
-    return np.asarray(one.arrays["test"])
-
-
-def moved(one: FinishedTrial) -> Rows:
-    """Those that are moved, too."""
-    return one.trial.robust
+def _of_class(k: int, labels: NDArray[np.int64], one: FinishedTrial) -> Rows:
+    """The test images of class k."""
+    return np.asarray(tested(one)[labels[tested(one)] == k])
 
 
 def agreement_of(
@@ -116,8 +131,16 @@ def pairs_of(
     scores = {head: {trial.trial.seed: correct(trial) for trial in trials} for head, trials in done.items() if trials}
     added = agreement_of(plan, [one for trials in done.values() for one in trials], metric, rows)
     folds = _folds(plan, {number: values for by_number in scores.values() for number, values in by_number.items()})
+    at = {one.trial.seed: rows(one) for trials in done.values() for one in trials}
     return compare_pairs(
-        scores, plan.baseline, metric.unit, confidence=CONFIDENCE, folds=folds, look=look, agreement=added
+        scores,
+        plan.baseline,
+        metric.unit,
+        confidence=CONFIDENCE,
+        folds=folds,
+        look=look,
+        agreement=added,
+        groups=groups_of(plan, at, metric.by_class),
     )
 
 

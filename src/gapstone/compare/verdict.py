@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gapstone.console.formatting import count_noun, signed
+from gapstone.statistics.by_group import FEWEST
 
 SHORT = 60
 """Longest headline that names the heads, in characters; a longer one counts them instead."""
@@ -41,10 +42,10 @@ def sentences(results: dict[str, Any]) -> tuple[str, list[str]]:
             for pair in _apart(pairs_of)
         ]
     details += (results.get("curve") or {"findings": []})["findings"]
-    return _headline(pairs, baseline, kind, of), details
+    return _headline(pairs, baseline, kind, of, _few_groups(results["data"])), details
 
 
-def _headline(pairs: Sequence[Pair], baseline: str, kind: str, of: str) -> str:
+def _headline(pairs: Sequence[Pair], baseline: str, kind: str, of: str, few: str | None) -> str:
     better, worse, same = (
         [p["a"] for p in pairs if p["verdict"] == word] for word in ("better", "worse", "equivalent")
     )
@@ -55,6 +56,8 @@ def _headline(pairs: Sequence[Pair], baseline: str, kind: str, of: str) -> str:
                 f"All {len(pairs)} heads are equivalent to {baseline}.",
             )
         if not any(pair["p"] is not None for pair in pairs):
+            if few is not None:
+                return few
             repeats = max(pair["repeats"] for pair in pairs)
             return f"{count_noun(repeats, kind)} {'is' if repeats == 1 else 'are'} too few to tell the heads apart."
         if len(pairs) == 1:
@@ -72,6 +75,17 @@ def _headline(pairs: Sequence[Pair], baseline: str, kind: str, of: str) -> str:
             number = count_noun(len(heads), "head")
             counted += f"{', ' * bool(counted)}{number} {'is' if len(heads) == 1 else 'are'} {word}{than}"
     return _fitting(f"{named}.", f"{counted}.")
+
+
+def _few_groups(data: dict[str, Any]) -> str | None:
+    groups = data.get("groups")
+    if groups is None or groups["refused"] is None:
+        return None
+    if groups["test"] >= FEWEST:
+        return "Too few test groups in a class, or too unequal ones, to tell the heads apart."
+    return (
+        f"{count_noun(groups['test'], 'test group')} {'is' if groups['test'] == 1 else 'are'} too few to compare heads."
+    )
 
 
 def _fitting(named: str, counted: str) -> str:

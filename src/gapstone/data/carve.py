@@ -1,12 +1,12 @@
-"""Choose parts of the images by class: by their content, by a seed, as folds; groups of duplicates stay together."""
+"""Choose parts of the images by class: by their content, by a seed, as folds; groups stay together."""
 
 import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-
-from gapstone.data.scan import Scan
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 TEST_SEED = 20131216  # any fixed number; this one is the day Network in Network was put on arXiv
 Indices = NDArray[np.int64]
@@ -42,29 +42,45 @@ def carve(
 
 
 def by_content(
-    indices: Indices, labels: NDArray[np.integer], groups: NDArray[np.integer], scan: Scan, share: float
+    indices: Indices,
+    labels: NDArray[np.integer],
+    groups: NDArray[np.integer],
+    keys: Sequence[str],
+    share: float,
+    least: int = 1,
 ) -> tuple[Indices, Indices]:
-    """(rest, part): each group is in part if a number that follows from its content, uniform in 0…1, is below `share`.
+    """(rest, part): each group is in part if a number that follows from its keys, uniform in 0…1, is below `share`.
 
     So a group's place does not depend on the other images, with these exceptions: a near duplicate that is added may
-    change its group's number; a group that alone is more than a class's share stays in the rest; a class of which no
-    group would be in part gives the one with the smallest number, and a class of which none would be in the rest keeps
-    that with the largest.
+    change its group's number; a group that alone is more than a class's share stays in the rest; a class of which fewer
+    than `least` groups would be in part gives those with the smallest numbers, as many as are a third of its groups or
+    one; and a class of which none would be in the rest keeps that with the largest.
+
+    Args:
+        indices: of the items to choose from.
+        labels: of all items, as are `groups`.
+        groups: a number for each item.
+        keys: of all items: the content's hash, or the name of its group.
+        share: of each class.
+        least: groups of each class in part; more than 1 where groups are named, of which half a class may be one.
     """
     members = _members(indices, groups)
-    number = np.array([_uniform(min(scan.facts[i].sha256 for i in group.tolist())) for group in members])
+    number = np.array([_uniform(min(keys[i] for i in group.tolist())) for group in members])
     total = count_labels(labels[indices], int(labels.max()) + 1)
-    target = np.maximum(np.round(total * share), 1)
+    most = np.maximum(np.round(total * share), 1) if least == 1 else np.maximum(total // 2, 1)
     counts = [np.bincount(labels[group], minlength=len(total)) for group in members]
-    small = np.array([bool(np.all(count <= target)) for count in counts])
+    small = np.array([bool(np.all(count <= most)) for count in counts])
     chosen = small & (number < share)
     for k in np.flatnonzero(total >= 2).tolist():
         of_class = [g for g in range(len(members)) if counts[g][k]]
         if len(of_class) < 2:
             continue
-        if not chosen[of_class].any():
-            chosen[min(of_class, key=lambda g: (not small[g], 0 if small[g] else len(members[g]), number[g]))] = True
-        elif chosen[of_class].all():
+        few = min(least, max(1, len(of_class) // 3))
+        by_number = sorted(of_class, key=lambda g: (not small[g], 0 if small[g] else len(members[g]), number[g]))
+        for g in by_number[:few]:
+            if chosen[of_class].sum() < few and (small[g] or not chosen[of_class].any()):
+                chosen[g] = True
+        if chosen[of_class].all():
             chosen[max(of_class, key=lambda g: number[g])] = False
     parts = (
         [group for group, c in zip(members, chosen.tolist(), strict=True) if c == wanted] for wanted in (False, True)
@@ -73,9 +89,23 @@ def by_content(
     return rest, part
 
 
-def _uniform(sha256: str) -> float:
+def united(first: NDArray[np.integer], second: NDArray[np.integer]) -> Indices:
+    """A number for each item, shared by all that are linked by either of two numberings.
+
+    >>> united(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2]))
+    array([0, 0, 0, 1])
+    """
+    _, a = np.unique(first, return_inverse=True)
+    _, b = np.unique(second, return_inverse=True)
+    count = int(a.max(initial=-1)) + 1
+    nodes = count + int(b.max(initial=-1)) + 1
+    links = coo_array((np.ones(len(a), np.int8), (a, b + count)), shape=(nodes, nodes))
+    return np.asarray(connected_components(links, directed=False)[1][a], np.int64)
+
+
+def _uniform(key: str) -> float:
     """A number in 0…1 that follows from an image's hash; not the hash itself, by which others may have split, too."""
-    return int.from_bytes(hashlib.sha256(f"{TEST_SEED} {sha256}".encode()).digest()[:8]) / 2**64
+    return int.from_bytes(hashlib.sha256(f"{TEST_SEED} {key}".encode("utf-8", "surrogateescape")).digest()[:8]) / 2**64
 
 
 def fold_numbers(indices: Indices, labels: NDArray[np.integer], groups: NDArray[np.integer], k: int) -> Indices:
@@ -109,6 +139,35 @@ def limited(indices: Indices, labels: NDArray[np.integer], limit: int, least: in
         rank[of_class] = (np.arange(len(of_class)) + 0.5) / len(of_class)
         rank[of_class[:least]] = np.arange(min(least, len(of_class))) - least  # negative: before all shares
     return np.sort(shuffled[np.argsort(rank, kind="stable")[:limit]])
+
+
+def limited_groups(
+    indices: Indices, labels: NDArray[np.integer], groups: NDArray[np.integer], limit: int, least: int
+) -> Indices:
+    """Whole groups of at most `limit` of the indices, about in proportion to the classes; the same for any seed.
+
+    Of each class the `least` smallest groups come first, even where they are more than `limit` (the caller says so).
+    """
+    if len(indices) <= limit:
+        return indices
+    members = _members(indices, groups)
+    total = count_labels(labels[indices], int(labels.max()) + 1)
+    counts = [np.bincount(labels[group], minlength=len(total)) for group in members]
+    order = np.random.default_rng(TEST_SEED).permutation(len(members)).tolist()
+    taken, chosen = np.zeros_like(total), np.zeros(len(members), np.bool_)
+    for k in np.flatnonzero(total).tolist():
+        of_class = sorted((g for g in order if counts[g][k]), key=lambda g: len(members[g]))
+        for g in of_class[: max(0, least - int(chosen[of_class].sum()))]:
+            chosen[g] = True
+            taken += counts[g]
+    # by class first, so that none takes the place of another, then whatever still fits
+    for most in (np.round(total * (limit / len(indices))), total):
+        for g in order:
+            fits = np.all(taken + counts[g] <= np.where(counts[g] > 0, most, total))
+            if not chosen[g] and fits and taken.sum() + len(members[g]) <= limit:
+                chosen[g] = True
+                taken += counts[g]
+    return _joined([group for group, c in zip(members, chosen.tolist(), strict=True) if c])
 
 
 def _members(indices: Indices, groups: NDArray[np.integer]) -> list[Indices]:

@@ -24,6 +24,8 @@ def check(
     workers: int | None = None,
     max_pixels: int = MAX_PIXELS,
     threshold: float | None = None,
+    group: str | None = None,
+    group_pattern: str | None = None,
 ) -> Scan:
     """Scan DATA, print the findings and write them into `out`.
 
@@ -42,7 +44,7 @@ def check(
     console = Terminal()
     at_least(1, workers=workers, max_pixels=max_pixels)
     check_threshold(threshold)
-    source = open_source(data)
+    source = open_source(data, group, group_pattern)
     folder = out if out is not None else results_folder("check", data)
     _refuse_inside(folder, data)
     check_folder(folder, CHECK)

@@ -7,22 +7,31 @@ from pathlib import Path
 from gapstone.console.formatting import display
 from gapstone.data import class_folders, idx_files, table_sources
 from gapstone.data.file_names import similar_names
+from gapstone.data.groups import check_options, with_groups
 from gapstone.data.sources import FORMS, DataError, Source, few
 
 
-def open_source(data: str | os.PathLike[str]) -> Source:
+def open_source(data: str | os.PathLike[str], group: str | None = None, group_pattern: str | None = None) -> Source:
     """Recognise the form of DATA, and list its classes and images; `Source.kind` is the form.
 
     ```python
     open_source("digits").kind                # 'digits'
     open_source("photos/").classes            # ('cat', 'dog')
     open_source("labels.csv").splits          # ('train', 'test')
+    open_source("labels.csv", group="patient").grouping.described     # '120 groups by --group patient, of 1 to 30 …'
     ```
+
+    Args:
+        data: what the command line calls DATA.
+        group: the column of a table (or the array of an .npz file) that says which images belong together.
+        group_pattern: a regular expression that finds the same in each path below DATA: "patient_([0-9]+)".
 
     Raises:
         DataError: DATA cannot be used; the message names the five forms if DATA has none of them.
+        ValueError: a pattern that is none, or both ways to name groups.
     """
-    source = _open(os.fspath(data))
+    check_options(group, group_pattern)
+    source = with_groups(_open(os.fspath(data), group), group, group_pattern)
     similar = [" and ".join(repr(name) for name in group) for group in similar_names(source.classes)]
     if not similar:
         return source
@@ -33,7 +42,7 @@ def open_source(data: str | os.PathLike[str]) -> Source:
     return replace(source, notes=(*source.notes, note))
 
 
-def _open(given: str) -> Source:
+def _open(given: str, group: str | None) -> Source:
     if not given.strip():
         raise DataError(
             f"DATA {given!r} is empty: an empty path would be the working folder; write . to mean it.\n{FORMS}"
@@ -58,9 +67,9 @@ def _open(given: str) -> Source:
         except PermissionError as e:
             raise DataError(f"DATA {display(given)!r}: no permission to read {display(str(e.filename))}") from e
     if path.suffix.lower() in (".csv", ".tsv"):
-        return table_sources.open_csv(given, path)
+        return table_sources.open_csv(given, path, group)
     if path.suffix.lower() == ".npz":
-        return table_sources.open_npz(given, path)
+        return table_sources.open_npz(given, path, group)
     raise DataError(f"DATA {display(given)!r} is a file that is neither .csv nor .npz.{_hint(path)}\n{FORMS}")
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gapstone.data.image_info import ImageInfo
 from gapstone.data.inspect_files import TIME_LIMIT, Progress, inspect_files
 from gapstone.data.near_duplicates import NearDuplicates
-from gapstone.data.sources import SPLITS, Source
+from gapstone.data.sources import SPLITS, Grouping, Source
 from gapstone.images.intensity_range import Ranges, decide
 from gapstone.images.load import MAX_PIXELS
 from gapstone.storage.cache_folder import cache_folder
@@ -38,6 +38,8 @@ class Scan:
     near_duplicates: list[list[int]]  # groups of an image re-encoded, resized, brightened or lightly cropped
     group: NDArray[np.int64]  # per item: exact and near duplicates share a number
     notes: tuple[str, ...] = field(default=())
+    grouping: Grouping | None = None
+    """Which images belong together, where somebody said so."""
     refused: str | None = None
     """Why `compare` and `train` would refuse these images; only `gapstone check` sets it."""
 
@@ -138,7 +140,21 @@ class Scan:
             "modes": dict(self.mode_counts().most_common()),
             "ranges": self.ranges.to_json(),
             "notes": list(self.notes),
+            "groups": None if self.grouping is None else self._groups(self.grouping),
             "refused": self.refused,
+        }
+
+    def _groups(self, grouping: Grouping) -> dict[str, Any]:
+        """The "groups" entry: how many there are of which size, and which are in more than one class or split."""
+        _, sizes = np.unique(grouping.numbers, return_counts=True)
+        return {
+            "by": grouping.by,
+            "groups": len(sizes),
+            "images": [int(sizes.min()), float(np.median(sizes)), int(sizes.max())],
+            "ungrouped": sum(name is None for name in grouping.names),
+            "of_class": [len(np.unique(grouping.numbers[self.labels == k])) for k in range(len(self.classes))],
+            "several_classes": grouping.shared_by(self.labels.tolist()),
+            "across_splits": grouping.shared_by(self.splits),
         }
 
 
@@ -181,7 +197,8 @@ def scan(
         exact_duplicates=exact,
         near_duplicates=near,
         group=group,
-        notes=(*source.notes, *notes),
+        notes=(*source.notes, *([source.hint] if source.hint else []), *notes),
+        grouping=source.grouping,
     )
 
 

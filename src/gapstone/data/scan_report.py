@@ -8,8 +8,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from gapstone.console.formatting import count_noun, display
 from gapstone.data.scan import Scan
+from gapstone.data.sources import Grouping
 from gapstone.images.intensity_range import UNDECIDED
 from gapstone.storage.atomic import write_atomic
 from gapstone.storage.csv_file import write_csv
@@ -42,6 +45,9 @@ def _lines(scan: Scan) -> Iterator[tuple[str, str]]:
     yield "plain", ""
     yield from _classes(scan)
     yield "plain", ""
+    if scan.grouping is not None:
+        yield from _groups(scan, scan.grouping)
+        yield "plain", ""
     yield from _problems(scan)
     left = len(scan.excluded)
     if left:
@@ -56,6 +62,25 @@ def _lines(scan: Scan) -> Iterator[tuple[str, str]]:
         yield "good", "nothing has to be left out of a comparison"
     if scan.refused is not None:
         yield "problem", f"cannot be compared as it is: {scan.refused}"
+
+
+def _groups(scan: Scan, grouping: Grouping) -> Iterator[tuple[str, str]]:
+    yield "head", f"  {grouping.described}"
+    several = grouping.shared_by(scan.labels.tolist())
+    count = len(set(grouping.numbers.tolist()))
+    yield "plain", f"  of one class: {count - len(several):,}; of several: {len(several):,}"
+    of_class = [len(np.unique(grouping.numbers[scan.labels == k])) for k in range(len(scan.classes))]
+    low, high = min(of_class), max(of_class)
+    groups = count_noun(high, "group") if low == high else f"{low:,} to {high:,} groups"
+    yield "plain", f"  a class has {groups}"
+    across = grouping.shared_by(scan.splits)
+    if across:
+        kinds = " and ".join(dict.fromkeys(str(s) for s in scan.splits))
+        yield (
+            "problem",
+            f"groups in more than one of {kinds}: {len(across):,} (their images are dropped from train)",
+        )
+        yield from _examples([display(name) for name in across])
 
 
 def _problems(scan: Scan) -> Iterator[tuple[str, str]]:

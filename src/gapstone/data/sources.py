@@ -1,14 +1,15 @@
 """`Source`: the classes and images of DATA in any of its five forms, before any image is decoded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.console.formatting import display
+from gapstone.console.formatting import count_noun, display
 from gapstone.data.file_names import bytes_of, composed, natural, similar_names
 from gapstone.data.split_names import SPLITS as SPLITS
 from gapstone.data.split_names import SplitName as SplitName
@@ -45,6 +46,47 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Grouping:
+    """Which images belong together, as `gapstone.data.groups.with_groups` found them."""
+
+    by: str
+    """The option that names them: "--group patient"."""
+    names: tuple[str | None, ...]
+    """The group of each item; None: an empty cell, which is a group of its own."""
+
+    @cached_property
+    def numbers(self) -> NDArray[np.int64]:
+        """(N,) a number for each item, shared by those of a group."""
+        keys: dict[str | int, int] = {}
+        each = (keys.setdefault(i if name is None else name, len(keys)) for i, name in enumerate(self.names))
+        return np.fromiter(each, np.int64, len(self.names))
+
+    def shared_by(self, values: Sequence[object]) -> list[str]:
+        """The names of the groups whose items have more than one of these values.
+
+        >>> Grouping("--group patient", ("a", "a", "b")).shared_by(["train", "test", "test"])
+        ['a']
+        """
+        found: dict[str, set[object]] = {}
+        for name, value in zip(self.names, values, strict=True):
+            if name is not None:
+                found.setdefault(name, set()).add(value)
+        return natural([name for name, several in found.items() if len(several) > 1])
+
+    @property
+    def described(self) -> str:
+        """>>> Grouping("--group patient", ("a", "a", "b", "b", "b")).described
+        '2 groups by --group patient, of 2 to 3 images'
+        """
+        sizes = np.bincount(self.numbers)
+        low, high = int(sizes.min()), int(sizes.max())
+        images = count_noun(high, "image") if low == high else f"{low:,} to {high:,} images"
+        empty = sum(name is None for name in self.names)
+        alone = f" ({count_noun(empty, 'image')} without a group, each counted as one)" if empty else ""
+        return f"{count_noun(len(sizes), 'group')} by {self.by}, of {images}{alone}"
+
+
+@dataclass(frozen=True)
 class Source:
     """The images of DATA and their labels; their order is the same on every machine.
 
@@ -62,6 +104,11 @@ class Source:
     items: Sequence[Item]
     notes: tuple[str, ...] = ()
     array: NDArray[np.uint8] | None = field(default=None, repr=False)  # (N, H, W, C) of an array source
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
+    """Of a table, a cell per item: the column that groups are named in, and those that look as if they were."""
+    grouping: Grouping | None = field(default=None, repr=False)
+    hint: str | None = None
+    """A sentence on groups that nobody named, though the images seem to have some."""
 
     def __post_init__(self) -> None:
         """Check what holds for every form of DATA. Raises DataError."""

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gapstone.console.formatting import count_noun, display
 from gapstone.data.file_names import composed, spellings
+from gapstone.data.groups import not_read, suggests_groups
 from gapstone.data.memory_limits import check_table, check_unpacked
 from gapstone.data.sources import DataError, Item, Source, SplitName, number_classes, other_spellings, unique
 from gapstone.data.split_names import split_name
@@ -33,12 +34,16 @@ def digits() -> Source:
     return Source("digits", "digits", tuple("0123456789"), items, array=pixels)
 
 
-def open_csv(given: str, path: Path) -> Source:
-    """Open a CSV file with the columns `path,label[,split]`; `read_rows` says which encodings it may have."""
+def open_csv(given: str, path: Path, group: str | None = None) -> Source:
+    """Open a CSV file with the columns `path,label[,split]`; `read_rows` says which encodings it may have.
+
+    `Source.columns` has the column `group`, and those that look like groups.
+    """
     shown = display(given)
     rows = read_rows(f"DATA {shown!r}", path)
     columns = [name.strip().lower() for name in rows[0][1]] if rows else []
-    notes = _check_columns(shown, columns, rows[0][1] if rows else [])
+    kept = _group_columns(shown, columns, group)
+    notes = _check_columns(shown, columns, rows[0][1] if rows else [], kept)
     path_column, label_column = columns.index("path"), columns.index("label")
     split_column = columns.index("split") if "split" in columns else None
     entries: list[tuple[int, str, str, str]] = []  # line, path, label, split
@@ -65,11 +70,14 @@ def open_csv(given: str, path: Path) -> Source:
         notes.append(f"{count_noun(replaced, 'path')} with backslashes, as Windows writes them, read as with /")
     labels = [label for _, _, label, _ in entries]
     classes, numbers = number_classes(labels)
+    places = [columns.index(name) for name in kept]
+    body = [cells for _, cells in below_header(f"DATA {shown!r}", rows)] if kept else []
+    cells_of = {name: [composed(cells[at].strip()) for cells in body] for name, at in zip(kept, places, strict=True)}
     items = [
         Item(shown_name, number, splits.get(word), p, line)
         for shown_name, number, (line, _, _, word), p in zip(unique(names), numbers, entries, paths, strict=True)
     ]
-    return Source(given, "csv", classes, items, (*notes, *other_spellings(labels)))
+    return Source(given, "csv", classes, items, (*notes, *other_spellings(labels)), columns=cells_of)
 
 
 _OTHER_WORDS = {
@@ -79,8 +87,20 @@ _OTHER_WORDS = {
 }
 
 
-def _check_columns(shown: str, columns: list[str], header: list[str]) -> list[str]:
-    """Notes on columns that are not read. Raises DataError if a column is missing or occurs twice."""
+def _group_columns(shown: str, columns: Sequence[str], group: str | None) -> list[str]:
+    """The column that groups are named in, or those that look as if they were. Raises DataError if there is none."""
+    if group is None:
+        return [name for name in dict.fromkeys(columns) if suggests_groups(name)]
+    name = group.strip().lower()
+    if (times := columns.count(name)) != 1:
+        has = ", ".join(map(display, dict.fromkeys(columns))) or "nothing"
+        what = f"{times} columns {display(group)!r}: keep one" if times else f"no column {display(group)!r}"
+        raise DataError(f"--group {display(group)}: DATA {shown!r} has {what}; it has {has}.")
+    return [name]
+
+
+def _check_columns(shown: str, columns: list[str], header: list[str], kept: Sequence[str]) -> list[str]:
+    """Notes on columns that are neither read nor `kept`. Raises DataError if a column is missing or occurs twice."""
     needed = ("path", "label")
     if missing := [name for name in needed if name not in columns]:
         hint = ""
@@ -96,11 +116,11 @@ def _check_columns(shown: str, columns: list[str], header: list[str]) -> list[st
         times, is_read = columns.count(name), name in (*needed, "split")
         if is_read and times > 1:
             raise DataError(f"DATA {shown!r}: the column {name!r} is there {times} times; keep one.")
-        if not is_read:
+        if not is_read and name not in kept:
             use = ""
             if name in _OTHER_WORDS["split"] and "split" not in columns:
                 use = "; named split, it would say which images train, validate and test"
-            notes.append(f"column {display(name)!r} is not read (path, label and split are){use}")
+            notes.append(not_read(name, use))
     return notes
 
 
@@ -153,10 +173,13 @@ def below_header(what: str, rows: list[tuple[int, list[str]]]) -> Iterator[tuple
         yield line, cells
 
 
-def open_npz(given: str, path: Path) -> Source:
-    """Open an .npz file with `images`, `labels` and, optionally, `classes` and `split`; nothing is unpickled."""
+def open_npz(given: str, path: Path, group: str | None = None) -> Source:
+    """Open an .npz file with `images`, `labels` and, optionally, `classes` and `split`; nothing is unpickled.
+
+    `Source.columns` has the array `group`, and those that look like groups.
+    """
     shown = display(given)
-    arrays = _arrays(shown, path)
+    arrays = _arrays(shown, path, group)
     pixels = _pixels(shown, arrays["images"])
     labels = arrays["labels"]
     if labels.shape != (len(pixels),):
@@ -177,10 +200,27 @@ def open_npz(given: str, path: Path) -> Source:
         Item(f"{split or 'image'} #{row}", number, split, None, row)
         for row, (number, split) in enumerate(zip(numbers, splits, strict=True))
     ]
-    return Source(given, "npz", classes, items, array=pixels)
+    columns = {
+        name.lower(): _cells(shown, name, array, len(pixels), asked=group is not None)
+        for name, array in arrays.items()
+        if (name.lower() == group.strip().lower() if group is not None else name not in ARRAYS)
+    }
+    return Source(given, "npz", classes, items, array=pixels, columns={k: v for k, v in columns.items() if v})
 
 
-def _arrays(shown: str, path: Path) -> dict[str, NDArray[np.generic]]:
+def _cells(shown: str, name: str, array: NDArray[np.generic], images: int, asked: bool) -> list[str]:
+    """The groups in an array, as text; none where nobody asked and it is no list of groups."""
+    if array.shape == (images,) and array.dtype.kind in "iuUS":
+        return [composed(_text(value).strip()) for value in array.tolist()]
+    if not asked:
+        return []
+    raise DataError(
+        f"--group {display(name)}: DATA {shown!r} has {array.dtype} of shape {array.shape} there; expected a whole "
+        f"number or a string for each of its {images:,} images."
+    )
+
+
+def _arrays(shown: str, path: Path, group: str | None) -> dict[str, NDArray[np.generic]]:
     what = f"DATA {shown!r}"
     with open_input(what, path) as file:
         try:
@@ -190,7 +230,8 @@ def _arrays(shown: str, path: Path) -> dict[str, NDArray[np.generic]]:
                     if needed not in members:
                         has = ", ".join(sorted(map(display, members))) or "nothing"
                         raise DataError(f"{what} has no {needed!r} array; it has {has}.")
-                members = {name: member for name, member in members.items() if name in ARRAYS}
+                grouped = _group_columns(shown, [name.lower() for name in members], group)
+                members = {name: m for name, m in members.items() if name in ARRAYS or name.lower() in grouped}
                 size = os.fstat(file.fileno()).st_size
                 check_unpacked(what, size, sum(member.file_size for member in members.values()))
                 for name, member in members.items():  # all of them, before any array is read

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from gapstone.console.formatting import count_noun
+from gapstone.statistics.by_group import Groups
 from gapstone.statistics.collapsed_seeds import Collapsed, collapsed_seeds
 from gapstone.statistics.difference import AGREEMENT, FEWEST_FOR_INTERVAL, Estimate, corrected_t, crossed
 from gapstone.statistics.sample_size import advise, detectable, note
@@ -103,6 +104,7 @@ def share_interval(
     folds: Sequence[tuple[int, int]] | None = None,
     agreement: float = AGREEMENT,
     unit: Unit = POINTS,
+    groups: NDArray[Any] | None = None,
 ) -> tuple[float, float] | None:
     """The interval of one head's metric, for other seeds and other test images of the same kind.
 
@@ -120,6 +122,7 @@ def share_interval(
         folds: numbers of (training images, test images), where `right` is of folds.
         agreement: of the metric (`metrics.agreement`).
         unit: of the metric.
+        groups: of each image, with seeds (`crossed`).
 
     Source: Wilson 1927 (doi 10.1080/01621459.1927.10502953); effective sample size: Korn & Graubard 1998.
     """
@@ -129,7 +132,7 @@ def share_interval(
         return None
     if folds is None:
         rows = np.stack(right).astype(np.float64)
-        estimate = crossed(rows, np.zeros_like(rows), agreement)
+        estimate = crossed(rows, np.zeros_like(rows), agreement, groups)
     else:
         means = [float(np.mean(values)) for values in right]
         train, test = zip(*folds, strict=True)
@@ -137,15 +140,17 @@ def share_interval(
     if not unit.is_share:
         half = estimate.error.quantile(1 - confidence)
         return max(unit.low, estimate.difference - half), min(unit.high, estimate.difference + half)
-    mean, added = min(max(estimate.difference, 0.0), 1.0), agreement / (estimate.error.images + 2) ** 2
+    mean, added = min(max(estimate.difference, 0.0), 1.0), estimate.agreement / (estimate.error.images + 2) ** 2
     error = replace(estimate.error, by_image=float(np.sqrt(max(estimate.error.by_image**2 - added, 0.0))))
     answers = float(sum(len(values) for values in right))
+    if estimate.worth is not None:  # several seeds do not make few groups more: by as many answers 84 % were covered
+        answers /= len(right)
     if error.standard_error > 1e-7:  # more than what rounding leaves of 0
         critical = error.quantile(1 - confidence) / error.standard_error
         answers = min(mean * (1 - mean) / error.standard_error**2, answers)
     else:  # all right, or all wrong, with every seed: as many as there are images, by their weight
         critical = float(stats.norm.ppf((1 + confidence) / 2))
-        answers = estimate.error.images * AGREEMENT / agreement
+        answers = (estimate.worth or estimate.error.images) * AGREEMENT / agreement
     answers = max(answers, 1.0)
     z = critical**2 / answers
     centre = (mean + z / 2) / (1 + z)
@@ -159,13 +164,16 @@ def share_stat(
     folds: Mapping[int, tuple[int, int]] | None = None,
     agreement: float = AGREEMENT,
     unit: Unit = POINTS,
+    groups: Groups | None = None,
 ) -> dict[str, Any]:
     """A Stat of results.json whose interval allows for other seeds and other test images (`share_interval`)."""
     if not by_seed or not all(np.isfinite(values).all() for values in by_seed.values()):
         return {"mean": None, "ci95": None, "values": []}
     rows = [np.asarray(by_seed[seed], np.float64) for seed in sorted(by_seed)]
     parts = None if folds is None else [folds[number] for number in sorted(by_seed)]
-    bounds = share_interval(rows, confidence, parts, agreement, unit)
+    together = None if groups is None or parts is not None else groups.at(min(by_seed))
+    known = groups is None or groups.refused is None
+    bounds = share_interval(rows, confidence, parts, agreement, unit, together) if known else None
     values = [float(row.mean()) for row in rows]
     return {"mean": float(np.mean(values)), "ci95": None if bounds is None else list(bounds), "values": values}
 
@@ -182,6 +190,7 @@ def compare_pairs(
     folds: Mapping[int, tuple[int, int]] | None = None,
     look: int = 1,
     agreement: float = AGREEMENT,
+    groups: Groups | None = None,
 ) -> list[dict[str, Any]]:
     """Compare every head with the baseline: the `pairs` of results.json.
 
@@ -192,14 +201,15 @@ def compare_pairs(
     images in the same order; with folds, over the images of each, of which `folds` has the numbers of (training images,
     test images). `look`: 1 where these test images are compared for the first time; the level is that of `look_level`.
     Instead of correct or wrong, `correct` may hold other values whose mean is a metric, with its `unit` and its
-    `agreement` (`metrics`).
+    `agreement` (`metrics`). `groups`: which test images belong together; verdicts are then for other groups.
     """
     pairs = []
     for head in correct:
         if head == baseline:
             continue
         both = sorted(correct[head].keys() & correct[baseline].keys())
-        pairs.append(HeadPair(head, both, *_estimate(correct[head], correct[baseline], both, folds, agreement, unit)))
+        estimated = _estimate(correct[head], correct[baseline], both, folds, agreement, unit, groups)
+        pairs.append(HeadPair(head, both, *estimated))
     adjusted = iter(holm([pair.estimate.p for pair in pairs if pair.estimate is not None]))
     family = Family(
         unit=unit,
@@ -208,6 +218,7 @@ def compare_pairs(
         next_level=look_level(look + 1, 1 - confidence),
         tests=sum(pair.estimate is not None for pair in pairs),
         folds=folds,
+        groups=groups,
         collapsed=collapsed_seeds({head: _means(seeds) for head, seeds in correct.items()}, unit),
     )
     return [
@@ -236,6 +247,7 @@ class Family(NamedTuple):
     """Of the look that follows advice."""
     tests: int
     folds: Mapping[int, tuple[int, int]] | None
+    groups: Groups | None
     collapsed: Collapsed
 
 
@@ -273,14 +285,17 @@ def _compared(pair: HeadPair, correct: Correct, baseline: str, p_holm: float | N
         "detectable": None if power is None or power > unit.reach else unit.factor * power,
         "advice": _advice(pair, family) if tell else None,
         "note": note(word, bounds, estimate, family.tests, unit, collapsed, level),
-        "method": _method(estimate, len(pair.both), family.folds is not None),
+        "method": _method(estimate, pair, family),
         "repeats": len(pair.both),
         "variance": _variance(estimate, unit),
     }
 
 
 def _advice(pair: HeadPair, family: Family) -> str:
-    return advise(pair.estimate, len(pair.both), family.unit, family.next_level, family.tests, family.folds)
+    if family.groups is not None and family.groups.refused is not None and pair.both:
+        return family.groups.refused
+    noun = family.groups.noun if family.groups is not None and family.folds is None else "test image"
+    return advise(pair.estimate, len(pair.both), family.unit, family.next_level, family.tests, family.folds, noun)
 
 
 def _decided(bounds: tuple[float, float] | None, word: str, unit: Unit) -> tuple[float, float] | None:
@@ -306,37 +321,50 @@ def _estimate(
     folds: Mapping[int, tuple[int, int]] | None,
     agreement: float,
     unit: Unit,
+    groups: Groups | None,
 ) -> tuple[float | None, Estimate | None]:
     """The difference and its estimate.
 
-    Both are None without common trials, or where the metric is not defined; the estimate also with fewer than two
-    trials or images.
+    Both are None without common trials, or where the metric is not defined; the estimate also with too few trials,
+    images or groups.
     """
     if not both or not all(np.isfinite(head[number]).all() for head in (a, b) for number in both):
         return None, None
-    if folds is None and len(both) > 1 and len(a[both[0]]) > 1:
-        estimate = crossed(np.stack([a[seed] for seed in both]), np.stack([b[seed] for seed in both]), agreement)
+    refused = groups is not None and groups.refused is not None
+    if folds is None and len(both) > 1 and len(a[both[0]]) > 1 and not refused:
+        together = None if groups is None else groups.at(both[0])
+        rows_a, rows_b = (np.stack([head[seed] for seed in both]) for head in (a, b))
+        estimate = crossed(rows_a, rows_b, agreement, together)
         return estimate.difference, replace(estimate, reach=unit.reach)
     mean_a, mean_b = ([float(np.mean(head[number])) for number in both] for head in (a, b))
-    if folds is None or len(both) < 2:
+    if folds is None or len(both) < 2 or refused:
         return float(np.mean(mean_a) - np.mean(mean_b)), None
     train, test = zip(*(folds[number] for number in both), strict=True)
     estimate = corrected_t(mean_a, mean_b, train, test, agreement=agreement)
     return estimate.difference, replace(estimate, reach=unit.reach)
 
 
-def _method(estimate: Estimate | None, repeats: int, folds: bool) -> str:
-    kind = "fold" if folds else "seed"
+def _method(estimate: Estimate | None, pair: HeadPair, family: Family) -> str:
+    repeats, kind = len(pair.both), "fold" if family.folds is not None else "seed"
+    if estimate is None and repeats and family.groups is not None and family.groups.refused is not None:
+        return f"none: {family.groups.refused}"
     if estimate is None and repeats > 1:
         return "none: one test image was compared, two test images are needed"
     if estimate is None:
         return f"none: {count_noun(repeats, kind)} finished for both heads, two are needed"
     freedom = count_noun(repeats - 1, "degree of freedom", "degrees of freedom")
-    if folds:
-        return f"Nadeau–Bengio corrected t over {repeats} folds, {freedom}; Holm over heads"
+    if family.folds is not None:
+        whole = "" if family.groups is None else " of whole groups"
+        return f"Nadeau–Bengio corrected t over {repeats} folds{whole}, {freedom}; Holm over heads"
+    if family.groups is None or estimate.worth is None:
+        return (
+            f"crossed seed × image variance, {repeats} seeds × {count_noun(estimate.error.images, 'image')}, "
+            f"Behrens–Fisher with {freedom} between seeds; Holm over heads"
+        )
+    images = len(family.groups.of[pair.both[0]])
     return (
-        f"crossed seed × image variance, {repeats} seeds × {count_noun(estimate.error.images, 'image')}, "
-        f"Behrens–Fisher with {freedom} between seeds; Holm over heads"
+        f"crossed seed × group variance, {repeats} seeds × {count_noun(estimate.error.images, family.groups.noun)} of "
+        f"{count_noun(images, 'image')}, Behrens–Fisher with {freedom} between seeds; Holm over heads"
     )
 
 

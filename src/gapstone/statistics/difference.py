@@ -12,11 +12,14 @@ Sources: Dorfman, Berbaum & Metz 1992 (doi 10.1097/00004424-199209000-00015); Ob
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 from scipy.optimize import brentq
+
+from gapstone.statistics.by_group import by_group, evenness
 
 AGREEMENT = 2.0
 """Images added to the variance: one that only a classifies correctly, and one that only b does. Of metrics in which
@@ -44,6 +47,9 @@ class ErrorDistribution:
     repeats: int
     by_image: float
     images: int
+    """Or groups of them, where they are not independent."""
+    evenness: float = 1.0
+    """Of groups (`by_group.evenness`): unequal ones have fewer degrees of freedom."""
 
     @property
     def standard_error(self) -> float:
@@ -56,8 +62,9 @@ class ErrorDistribution:
             return 1.0
         point, weight = _chi_squared(self.repeats - 1)
         spread = np.sqrt(self.by_repeat**2 / point + self.by_image**2)
+        freedom = max(self.images * self.evenness - 1, 1)
         # stdtr: a tenth of the time of stats.t.sf, and a plan asks some thousand times
-        return min(1.0, float(weight @ (2 * special.stdtr(max(self.images - 1, 1), -abs(distance) / spread))))
+        return min(1.0, float(weight @ (2 * special.stdtr(freedom, -abs(distance) / spread))))
 
     def quantile(self, level: float) -> float:
         """The distance that the error exceeds, in either direction, with probability `level`."""
@@ -84,6 +91,7 @@ class Components:
     image: float
     residual: float
     agreement: float = AGREEMENT
+    evenness: float = 1.0
 
     def shares(self, seeds: int, images: int) -> dict[str, float]:
         """The contribution of each component to the variance of the mean difference."""
@@ -97,7 +105,7 @@ class Components:
         """The error of a comparison with so many seeds and images; `times`: FOR_EQUIVALENCE, or 1."""
         by_seed = self.seed / seeds + self.residual / (seeds * images)
         by_image = _by_image(self.image, images, times * self.agreement)
-        return ErrorDistribution(float(np.sqrt(by_seed)), seeds, by_image, images)
+        return ErrorDistribution(float(np.sqrt(by_seed)), seeds, by_image, images, self.evenness)
 
 
 def _by_image(component: float, images: int, added: float) -> float:
@@ -114,6 +122,8 @@ class Estimate:
     agreement: float = AGREEMENT
     reach: float = 1.0
     """The largest difference that there can be: intervals end there."""
+    worth: float | None = None
+    """Of groups: how many independent images their images are worth."""
 
     @property
     def p(self) -> float:
@@ -173,7 +183,7 @@ def mean_squares(d: ArrayLike) -> tuple[float, float, float]:
     )
 
 
-def crossed(a: ArrayLike, b: ArrayLike, agreement: float = AGREEMENT) -> Estimate:
+def crossed(a: ArrayLike, b: ArrayLike, agreement: float = AGREEMENT, groups: ArrayLike | None = None) -> Estimate:
     """Estimate the difference of two heads from S seeds and n images, for other seeds and images of the same kind.
 
         >>> rng = np.random.default_rng(0)
@@ -192,6 +202,8 @@ def crossed(a: ArrayLike, b: ArrayLike, agreement: float = AGREEMENT) -> Estimat
             column i is image i; S, n ≥ 2.
         b: the same of the other head, with the same seeds and images.
         agreement: the images that are added.
+        groups: (n,) numbers or names, equal for images that belong together: the estimate is for other groups, and its
+            `images` are groups (`by_group`).
 
     Raises:
         ValueError: fewer than 2 seeds or images, as the spread is then unknown; arrays that do not fit together.
@@ -199,17 +211,43 @@ def crossed(a: ArrayLike, b: ArrayLike, agreement: float = AGREEMENT) -> Estimat
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(f"crossed(a, b): a {a.shape} and b {b.shape} must both be (seeds, images).")
-    seeds, images = a.shape
+    if groups is not None:
+        return _crossed_groups(a - b, np.asarray(groups), agreement)
+    return _crossed(a - b, agreement)
+
+
+def _crossed(d: NDArray[np.float64], agreement: float, evenness: float = 1.0) -> Estimate:
+    seeds, images = d.shape
     if seeds < 2 or images < 2:
         raise ValueError(f"crossed(a, b) with {seeds} seeds, {images} images: how far either matters shows from 2 on.")
-    d = a - b
     by_seed, by_image, residual = mean_squares(d)
     components = Components(
-        max(by_seed - residual, 0) / images, max(by_image - residual, 0) / seeds, residual, agreement
+        max(by_seed - residual, 0) / images, max(by_image - residual, 0) / seeds, residual, agreement, evenness
     )
     by_repeat = float(np.sqrt(by_seed / (seeds * images)))
-    error = ErrorDistribution(by_repeat, seeds, _by_image(components.image, images, agreement), images)
+    error = ErrorDistribution(by_repeat, seeds, _by_image(components.image, images, agreement), images, evenness)
     return Estimate(float(d.mean()), error, components, agreement)
+
+
+def _crossed_groups(d: NDArray[np.float64], groups: NDArray[Any], agreement: float) -> Estimate:
+    """By group; the images that are added are of as many independent ones as the groups are worth.
+
+    That is n / (variance of the mean by group / by image): n where the images of a group are no more alike than others,
+    and the number of groups where they are all alike, which is assumed where the heads agree on everything.
+    """
+    images = d.shape[1]
+    if groups.shape != (images,):
+        raise ValueError(f"crossed(…, groups): groups {groups.shape} must be one number for each of {images} images.")
+    z, even = by_group(d, groups), evenness(groups)
+    count = z.shape[1]
+    if count == images:
+        return _crossed(d, agreement)
+    plain = mean_squares(d)[1] / images if min(d.shape) > 1 else 0.0
+    most = images / (count * even)
+    ratio = mean_squares(z)[1] / count / plain if plain > 0 and count > 1 else most
+    worth = images / min(max(ratio, 1.0), most)
+    scaled = agreement * ((count + 2) / (worth + 2)) ** 2
+    return replace(_crossed(z, scaled, even), worth=worth)
 
 
 def corrected_t(

@@ -146,6 +146,7 @@ def advise(
     level: float = 0.05,
     tests: int = 1,
     folds: Mapping[int, tuple[int, int]] | None = None,
+    noun: str = "test image",
 ) -> str:
     """At most two short sentences for the verdict "cannot tell": what would decide it.
 
@@ -166,18 +167,18 @@ def advise(
     found = [need for need in aims if need.images is not None][:2]
     sentences = []
     if found:
-        first = (
-            f"To show a true difference of {unit.amount(found[0].difference)} (power 80 %): {_said(found[0], estimate)}"
-        )
-        more = [f"of {unit.factor * need.difference:g}: {_said(need, estimate)}" for need in found[1:]]
+        what = f"To show a true difference of {unit.amount(found[0].difference)} (power 80 %)"
+        first = f"{what}: {_said(found[0], estimate, noun)}"
+        more = [f"of {unit.factor * need.difference:g}: {_said(need, estimate, noun)}" for need in found[1:]]
         sentences.append("; ".join([first, *more]) + ".")
     elif aims:
         sentences.append(
-            f"No number of {kind}s and test images that one could afford would show a true difference of "
+            f"No number of {kind}s and {noun}s that one could afford would show a true difference of "
             f"{unit.amount(aims[0].difference)}."
         )
     if equal.images is not None:
-        sentences.append(f"To show that there is none beyond ±{unit.factor * unit.margin:g}: {_said(equal, estimate)}.")
+        none = f"To show that there is none beyond ±{unit.factor * unit.margin:g}"
+        sentences.append(f"{none}: {_said(equal, estimate, noun)}.")
     elif not aims:
         sentences.append(
             f"To show that there is none beyond ±{unit.factor * unit.margin:g} would take more than one could afford."
@@ -185,7 +186,7 @@ def advise(
     return " ".join(sentences)
 
 
-def _said(need: Need, estimate: Estimate) -> str:
+def _said(need: Need, estimate: Estimate, noun: str = "test image") -> str:
     """>>> _said(Need(0.01, 12, 842), estimate)
     'about 12 seeds (now 5) on these 842 test images'
     """
@@ -195,9 +196,9 @@ def _said(need: Need, estimate: Estimate) -> str:
     if estimate.components is None:
         return f"about {_round(need.images):,} images (now {now.images:,}), in as many folds"
     if need.images == now.images:
-        return f"about {need.seeds} seeds (now {now.repeats}) on these {count_noun(now.images, 'test image')}"
+        return f"about {need.seeds} seeds (now {now.repeats}) on these {count_noun(now.images, noun)}"
     more = "" if need.seeds == now.repeats else f" (now {now.repeats})"
-    return f"about {_round(need.images):,} test images (now {now.images:,}) with {count_noun(need.seeds, 'seed')}{more}"
+    return f"about {_round(need.images):,} {noun}s (now {now.images:,}) with {count_noun(need.seeds, 'seed')}{more}"
 
 
 def _round(number: float) -> int:

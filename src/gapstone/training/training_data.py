@@ -16,11 +16,12 @@ from gapstone.console.formatting import count_noun, display, format_size
 from gapstone.console.options import at_least as at_least
 from gapstone.data.choose_size import choose_size
 from gapstone.data.decoded_store import Store, build, moments
+from gapstone.data.groups import check_options
 from gapstone.data.near_duplicates import check_threshold
 from gapstone.data.open_source import open_source
 from gapstone.data.scan import Scan, scan
 from gapstone.data.sources import Source
-from gapstone.data.split import DataSplit, Duplicates, folds, split
+from gapstone.data.split import DataSplit, Duplicates, folds, split, together
 from gapstone.heads import Reads, parse
 from gapstone.images.augment import Augment, suit
 from gapstone.images.cropping import cropping_note
@@ -62,6 +63,10 @@ class TrainOptions:
     balance: Balance = "none"
     duplicates: Duplicates = "group"
     duplicate_threshold: float | None = None
+    group: str | None = None
+    """The column that says which images belong together, such as those of one patient."""
+    group_pattern: str | None = None
+    """A regular expression that finds the same in the images' paths."""
 
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs)
@@ -75,6 +80,7 @@ class TrainOptions:
             if getattr(self, name) not in (allowed := get_args(types[name])):
                 raise ValueError(f"--{name} {getattr(self, name)}: must be {' or '.join(allowed)}.")
         check_threshold(self.duplicate_threshold)
+        check_options(self.group, self.group_pattern)
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,8 @@ class TrainingPlan:
     """One per seed or fold, in rows of the store."""
     used: Rows
     """Indices into source.items, by row of the store."""
+    groups: Rows
+    """A number for each row of the store, shared by images that are not independent: of one group, or copies."""
     preprocessing: Preprocessing
     """With placeholder moments: the real ones are measured on the decoded images."""
     moments: tuple[tuple[float, ...], tuple[float, ...]] | None
@@ -153,7 +161,9 @@ def plan_training(
     reads = [parse(head).reads for head in heads]
     _check_names(options, weights, mode, reads)
     device = pick_device(options.device)
-    source = open_source(options.data)
+    source = open_source(options.data, options.group, options.group_pattern)
+    if source.hint is not None:
+        log(source.hint)
     scanned = scan(source, progress=start_progress("Checking images"), threshold=options.duplicate_threshold)
     limit, duplicates = options.limit, options.duplicates
     if k:
@@ -174,6 +184,8 @@ def plan_training(
     if note := cropping_note(preprocessing, scanned.size_counts()):
         log(note)
     log(splits[0].described)
+    if source.grouping is not None:
+        log(f"{source.grouping.described}: verdicts count groups, not images.")
     # a model whose weights are used keeps the intensity ranges that it was trained with
     trained_with = net.start.preprocessing if net.start else None
     ranges = trained_with.ranges.or_else(scanned.ranges) if trained_with is not None else scanned.ranges
@@ -185,6 +197,7 @@ def plan_training(
         scan=scanned,
         splits=tuple(splits),
         used=used,
+        groups=together(source, scanned, duplicates)[used],
         preprocessing=replace(preprocessing, ranges=ranges),
         moments=net.moments,
         backbone=net.choice.backbone,

@@ -115,6 +115,25 @@ def deciding(head: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     return stat
 
 
+def images_of_groups(data: dict[str, Any]) -> str:
+    """The number of test images, and of their groups.
+
+    >>> images_of_groups({"test": 154, "groups": {"by": "--group patient", "test": 15}})
+    '154 test images of 15 groups'
+    """
+    images, groups = count_noun(data["test"], "test image"), data.get("groups")
+    if groups is None:
+        return images
+    different = count_noun(groups["test"], "group") if groups["by"] else f"{groups['test']:,} different pictures"
+    return f"{images} of {different}"
+
+
+def by_chance(data: dict[str, Any]) -> str:
+    """What else could have been tested: "test images", or "test groups" where groups are named."""
+    groups = data.get("groups")
+    return "test groups" if groups is not None and groups["by"] else "test images"
+
+
 def metric_value(value: float | None, metric: dict[str, Any]) -> str:
     """The value of a metric of results.json, as text.
 
@@ -148,10 +167,10 @@ def ends(pair: dict[str, Any], key: str = "ci95") -> str:
     return f"{low} to {high}"
 
 
-def about_intervals(heads: Sequence[dict[str, Any]], settings: dict[str, Any], words: str) -> str:
-    """What stands beside the metric, in sentences.
+def about_intervals(heads: Sequence[dict[str, Any]], settings: dict[str, Any], words: str, others: str) -> str:
+    """What stands beside the metric, in sentences; `others` is `by_chance`.
 
-    >>> about_intervals(heads, {"folds": None, "metric": "accuracy"}, "accuracy")
+    >>> about_intervals(heads, {"folds": None, "metric": "accuracy"}, "accuracy", "test images")
     '± or in brackets: 95 % CI of the accuracy for other seeds and other test images of the same kind.'
     """
     kind = "fold" if settings["folds"] else "seed"
@@ -159,7 +178,7 @@ def about_intervals(heads: Sequence[dict[str, Any]], settings: dict[str, Any], w
     sentences = []
     if any(stat["ci95"] for stat in accuracies):
         sentences.append(
-            f"± or in brackets: 95 % CI of the {words} for other {kind}s and other test images of the same kind."
+            f"± or in brackets: 95 % CI of the {words} for other {kind}s and other {others} of the same kind."
         )
     if any(not stat["ci95"] and len(stat["values"]) == 2 for stat in accuracies):
         sentences.append(f"In square brackets: the two {kind}s; an interval takes 3 or more, better 5.")

@@ -89,9 +89,10 @@ def _moved(results: dict[str, Any]) -> bool:
 
 def _explain(results: dict[str, Any], console: Console) -> None:
     repeats = number_text.repeats(results["settings"])
-    images = count_noun(results["data"]["test"], "test image")
-    text = f"Accuracies in %, means over {repeats}; {images}. "
-    if intervals := number_text.about_intervals(results["heads"], results["settings"], results["metrics"][0]["words"]):
+    data, words = results["data"], results["metrics"][0]["words"]
+    text = f"Accuracies in %, means over {repeats}; {number_text.images_of_groups(data)}. "
+    others = number_text.by_chance(data)
+    if intervals := number_text.about_intervals(results["heads"], results["settings"], words, others):
         text += f"{intervals} "
     text += "overfit: train − test, in percentage points. "
     if (metric := results["metrics"][0])["name"] != "accuracy":

@@ -127,7 +127,7 @@ def test_too_few_groups_get_no_interval() -> None:
     (pair,) = compare_pairs(correct, "b", groups=groups)
     assert pair["verdict"] == "cannot tell"
     assert (pair["ci95"], pair["ci95_together"], pair["p"], pair["detectable"]) == (None,) * 4
-    assert pair["difference_pp"] == pytest.approx(100 * (a - b).mean())
+    assert pair["difference"] == pytest.approx(100 * (a - b).mean())
     assert pair["advice"] == few
     assert pair["method"] == f"none: {few}"
     assert share_stat(correct["a"], groups=groups)["ci95"] is None

@@ -185,7 +185,7 @@ def plan_training(
         log(note)
     log(splits[0].described)
     if source.grouping is not None:
-        log(f"{source.grouping.described}: verdicts count groups, not images.")
+        log(f"{source.grouping.described}; each is on one side of the split.")
     # a model whose weights are used keeps the intensity ranges that it was trained with
     trained_with = net.start.preprocessing if net.start else None
     ranges = trained_with.ranges.or_else(scanned.ranges) if trained_with is not None else scanned.ranges

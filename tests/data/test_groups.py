@@ -184,13 +184,18 @@ def test_todays_test_groups_stay_tomorrow() -> None:
     assert {name for name in after if name.startswith("p")} == before
 
 
-def test_five_groups_are_tested_where_there_are_fifteen() -> None:
+def test_five_groups_of_a_class_are_tested_where_there_are_ten() -> None:
     for shift in range(30):
-        source, found = grouped(LABELS, [f"{shift} {name}" for name in PATIENTS])
-        parts = split(source, found)
-        numbers = together(source, found)
+        source, found = grouped(LABELS, [f"{shift} {i // 8}" for i in range(200)])  # 15 and 10 groups
+        parts, numbers = split(source, found), together(source, found)
         for k in (0, 1):
-            assert len(np.unique(numbers[parts.test[source.labels[parts.test] == k]])) >= 5
+            tested = parts.test[source.labels[parts.test] == k]
+            trained = np.setdiff1d(np.flatnonzero(source.labels == k), tested)
+            assert len(np.unique(numbers[tested])) >= 5
+            assert len(np.unique(numbers[trained])) >= 5
+    source, found = grouped([0] * 40 + [1] * 24, [f"p{i // 4}" for i in range(64)])  # 10 and 6
+    tested = split(source, found).test
+    assert len({i // 4 for i in tested if i >= 40}) in (3, 4)
 
 
 def test_duplicates_join_groups() -> None:

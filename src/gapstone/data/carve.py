@@ -53,8 +53,8 @@ def by_content(
 
     So a group's place does not depend on the other images, with these exceptions: a near duplicate that is added may
     change its group's number; a group that alone is more than a class's share stays in the rest; a class of which fewer
-    than `least` groups would be in part gives those with the smallest numbers, as many as are a third of its groups or
-    one; and a class of which none would be in the rest keeps that with the largest.
+    than `least` groups would be in part gives those with the smallest numbers, up to half of its groups, one at least;
+    and a class of which none would be in the rest keeps that with the largest.
 
     Args:
         indices: of the items to choose from.
@@ -75,7 +75,7 @@ def by_content(
         of_class = [g for g in range(len(members)) if counts[g][k]]
         if len(of_class) < 2:
             continue
-        few = min(least, max(1, len(of_class) // 3))
+        few = min(least, max(1, len(of_class) // 2))
         by_number = sorted(of_class, key=lambda g: (not small[g], 0 if small[g] else len(members[g]), number[g]))
         for g in by_number[:few]:
             if chosen[of_class].sum() < few and (small[g] or not chosen[of_class].any()):

@@ -28,7 +28,7 @@ from gapstone.data.sources import Source
 
 VALIDATION_SHARE = 0.1
 LEAST_GROUPS = 5
-"""Named groups of each class in the test set, where they are a third of them at most: fewer allow no interval."""
+"""Named groups of each class in the test set, where they are half of them at most: fewer allow no interval."""
 Duplicates = Literal["group", "drop", "keep"]
 """How duplicates are used: all on one side of the split; only one of them; or like any other image."""
 

@@ -485,7 +485,8 @@ def test_a_head_of_which_no_trial_finished_and_one_of_which_two_did():
     trials = [SimpleNamespace(id="0", seed=0, head="gap"), SimpleNamespace(id="1", seed=1, head="fc")]
     store = SimpleNamespace(labels=np.ones(10, int))
     request = SimpleNamespace(folds=None)
-    prepared = SimpleNamespace(store=store, labels=("no", "yes"))
+    source = SimpleNamespace(grouping=None)
+    prepared = SimpleNamespace(store=store, labels=("no", "yes"), groups=np.arange(10), source=source)
     plan: Any = SimpleNamespace(
         trials=trials, request=request, prepared=prepared, metric=(METRICS["balanced_accuracy"], None)
     )

@@ -42,7 +42,7 @@ def sentences(results: dict[str, Any]) -> tuple[str, list[str]]:
             for pair in _apart(pairs_of)
         ]
     details += (results.get("curve") or {"findings": []})["findings"]
-    return _headline(pairs, baseline, kind, of, _few_groups(results["data"])), details
+    return _headline(pairs, baseline, kind, of, _few_groups(results.get("data", {}))), details
 
 
 def _headline(pairs: Sequence[Pair], baseline: str, kind: str, of: str, few: str | None) -> str:
@@ -82,7 +82,8 @@ def _few_groups(data: dict[str, Any]) -> str | None:
     if groups is None or groups["refused"] is None:
         return None
     if groups["test"] >= FEWEST:
-        return "Too few test groups in a class, or too unequal ones, to tell the heads apart."
+        few = min(groups["of_class"]) < FEWEST
+        return f"{'A class has too few test groups' if few else 'The test groups are too unequal'} to tell heads apart."
     return (
         f"{count_noun(groups['test'], 'test group')} {'is' if groups['test'] == 1 else 'are'} too few to compare heads."
     )

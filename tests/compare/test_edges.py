@@ -478,7 +478,8 @@ def finished(seed: int, accuracy: float, takes_only: str | None = None) -> Finis
         "log_probabilities": np.log(np.where(np.eye(2)[answer] == 1, 0.75, 0.25)).astype(np.float32),
         "shifted": np.full(10, accuracy / 2),
     }
-    return FinishedTrial(SimpleNamespace(id=str(seed), seed=seed, head="gap"), facts, arrays)  # type: ignore[arg-type]
+    trial = SimpleNamespace(id=str(seed), seed=seed, head="gap", robust=np.arange(10))
+    return FinishedTrial(trial, facts, arrays)  # type: ignore[arg-type]
 
 
 def test_a_head_of_which_no_trial_finished_and_one_of_which_two_did():

@@ -5,6 +5,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from gapstone.compare.looks import FILE, record_look, said
 from gapstone.statistics.metrics import find_metric
 from gapstone.storage.sealed_json import read_sealed
@@ -29,10 +31,12 @@ def plan(
     data: str = "a",
     quick: bool = False,
     metric: str = "accuracy",
+    patients: list[int] | None = None,
 ) -> Any:
     trials = [FakeTrial(head, seed, data, quick) for head in heads for seed in range(seeds)]
     request = SimpleNamespace(heads=heads, seeds=seeds, folds=None)
-    prepared = SimpleNamespace(hash=data)
+    source = SimpleNamespace(grouping=patients and "--group patient")
+    prepared = SimpleNamespace(hash=data, source=source, groups=np.array(patients or range(4)))
     return SimpleNamespace(
         baseline=baseline, metric=(find_metric(metric), None), trials=trials, request=request, prepared=prepared
     )
@@ -54,6 +58,8 @@ def test_what_is_another_look(tmp_path: Path) -> None:
     assert look(plan(seeds=10, baseline="fc")) == 3
     assert look(plan(("gap", "fc", "nin"), seeds=10)) == 4
     assert look(plan(metric="macro_f1")) == 5
+    assert look(plan(patients=[0, 0, 1, 1])) == 6  # the same trials, other verdicts
+    assert look(plan(patients=[0, 0, 1, 2])) == 7
     assert look(plan(data="b")) == 1
     assert look(plan(seeds=10)) == 2  # as it was
     looks = read_sealed(tmp_path / FILE, "looks")["looks"]

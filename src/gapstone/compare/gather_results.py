@@ -229,10 +229,8 @@ def _head(
     entry["confused"] = most_confused(entry["confusion"], plan.prepared.labels)
     entry["localisation"] = _localisation(facts)
     if entry["localisation"]:
-        scored = [one for one in done if "found" in one.arrays]
-        entry["localisation"]["gt_known"] = stat_of(
-            plan, scored, lambda one: np.asarray(one.arrays["found"]), rows=boxed
-        )
+        found = [one for one in done if "found" in one.arrays]
+        entry["localisation"]["gt_known"] = stat_of(plan, found, lambda one: one.arrays["found"], rows=boxed)
     return entry
 
 

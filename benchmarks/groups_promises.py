@@ -61,8 +61,8 @@ def drawn(
 
 
 def measured(images: int, each: int, uneven: bool, repetitions: int) -> list[list[str]]:
-    """A row for each share of difficulty and number of seeds, over accuracies of 70, 90 and 97 %."""
-    rows, rng = [], np.random.default_rng([images, each, uneven])
+    """A row for each share of difficulty and number of seeds, over accuracies of 70, 90 and 96 %; and all together."""
+    rows, pooled, rng = [], [], np.random.default_rng([images, each, uneven])
     for shared, seeds in itertools.product((0.3, 0.7, 1.0), (3, 5, 10)):
         found: dict[str, list[bool]] = {name: [] for name in ("by image", "by group", "covers", "one")}
         refused = total = 0
@@ -83,6 +83,9 @@ def measured(images: int, each: int, uneven: bool, repetitions: int) -> list[lis
                 found["one"].append(ends is not None and ends[0] <= accuracy <= ends[1])
         shares = [f"{100 * np.mean(values):.1f} %" if values else "–" for values in found.values()]
         rows.append([f"{shared:g}", str(seeds), *shares, f"{100 * refused / total:.0f} %"])
+        pooled.append(found)
+    together = [np.concatenate([found[name] for found in pooled]) for name in pooled[0]]
+    rows.append(["**all**", "", *(f"**{100 * values.mean():.1f} %**" for values in together), ""])
     return rows
 
 

@@ -10,6 +10,7 @@ PAGES = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "be
 FOLDERS = ("src", "tests", "benchmarks", "docs", "examples")
 FILES = {path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
 NOT_HERE = {
+    "CHANGELOG.md": {"FILE.py"},  # the user's
     "docs/decisions/0001-pooling-py.md": {"pool.py", "gapstone/pool.py"},  # why there is none
     "docs/decisions/0025-rooms-and-names.md": {"fitting/sums.py"},  # gone, and said so
     "docs/safety.md": {"numpy.py"},  # somebody's, in a folder of photos

@@ -17,6 +17,7 @@ from gapstone.compare.feature_pass import run_feature_pass
 from gapstone.compare.finished_trials import FinishedTrial
 from gapstone.compare.train_model import train_model
 from gapstone.compare.trials import train_on_cache
+from gapstone.models.trained_on import NOTHING
 from gapstone.storage.sealed_json import digests, write_sealed
 from tests.compare.small_comparison import planned_comparison
 
@@ -60,7 +61,7 @@ def test_it_is_the_trials_head_on_the_frozen_backbone(comparison, head):
     assert plan.prepared.frozen  # trained weights: nothing else was asked for
     trial, store = plan.trials[head], plan.prepared.store
     path = out / best_model.FILE
-    write_model(trial, store.folder, cache, path)
+    write_model(trial, store.folder, cache, path, plan.prepared.trained_on(trial.train, trial.validation))
     model = gs.load(path)
     predictor, *_ = train_on_cache(trial, cache, store.labels)
     for name, tensor in predictor.head.state_dict().items():
@@ -68,6 +69,8 @@ def test_it_is_the_trials_head_on_the_frozen_backbone(comparison, head):
     backbone = load_file(out / "weights.safetensors")
     for name, tensor in model.features.state_dict().items():
         assert torch.equal(tensor, backbone[f"features.{name}"]), name
+    assert len(model.trained_on.hashes) == len(trial.train) + len(trial.validation)
+    assert not model.trained_on.contains(plan.prepared.scan.content_hashes()[plan.prepared.used[trial.test]]).any()
     mine = model.predict(list(store.images[trial.test]))
     theirs = predictor.logits(trial.test).softmax(1)
     torch.testing.assert_close(mine, theirs, rtol=0, atol=0.02)  # the features are stored in half precision
@@ -99,7 +102,7 @@ def test_a_trial_stores_its_head_if_it_is_small(comparison, tmp_path, monkeypatc
     best, said = FinishedTrial(trial, *trials.read(folder)), []
     expected = train_on_cache(trial, cache, store.labels)[0].head.state_dict()
     stored = stored_head(best, tmp_path, said.append)
-    best_model._save(store.folder, stored, tmp_path / "model.safetensors", trial, said.append)
+    best_model._save(store.folder, stored, tmp_path / "model.safetensors", NOTHING, trial, said.append)
     found = gs.load(tmp_path / "model.safetensors").head.state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in found)

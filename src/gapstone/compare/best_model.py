@@ -18,6 +18,7 @@ from gapstone.compare.finished_trials import FinishedTrial
 from gapstone.compare.report.number_text import percent
 from gapstone.compare.trials import Trial, read_head, train_on_cache
 from gapstone.data.decoded_store import Store
+from gapstone.models.trained_on import TrainedOn
 from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed, read_vouched
 from gapstone.training.loop import make_repeatable
 from gapstone.workers.job_processes import run_one
@@ -68,12 +69,19 @@ def stored_head(best: FinishedTrial, out: Path, log: Callable[[str], None]) -> b
         return None
 
 
-def write_model(trial: Trial, store: Path, head: bytes | FeatureCache, path: Path) -> None:
+def write_model(trial: Trial, store: Path, head: bytes | FeatureCache, path: Path, trained_on: TrainedOn) -> None:
     """Save the trial's head on its backbone, from its safetensors or trained again. Raises JobError if that fails."""
-    run_one(partial(_save, store, head, path), trial)
+    run_one(partial(_save, store, head, path, trained_on), trial)
 
 
-def _save(store: Path, head: bytes | FeatureCache, path: Path, trial: Trial, send: Callable[[object], None]) -> None:
+def _save(
+    store: Path,
+    head: bytes | FeatureCache,
+    path: Path,
+    trained_on: TrainedOn,
+    trial: Trial,
+    send: Callable[[object], None],
+) -> None:
     if isinstance(head, bytes):
         state = load(head)
     else:
@@ -82,6 +90,7 @@ def _save(store: Path, head: bytes | FeatureCache, path: Path, trial: Trial, sen
         state = train_on_cache(trial, head, Store.open(store).labels)[0].head.state_dict()
     model = trial.build()
     model.head.load_state_dict(state)
+    model.trained_on = trained_on
     model.eval().cpu().save(path)
     send(path)
 

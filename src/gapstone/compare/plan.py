@@ -287,12 +287,12 @@ def _look(
 
 
 def _caution(request: CompareRequest, prepared: TrainingData) -> str | None:
-    if not prepared.from_model_file or not request.folds:
+    if not prepared.from_model_file or not request.folds or prepared.trained_before.complete:
         return None
     return (
-        f"With --folds every image is tested, and images that {display(request.weights or '')} was trained on count as "
-        f"unseen: the accuracies are too high then. For a model that was trained on this DATA use --seeds, which "
-        f"tests only images that its training kept apart."
+        f"With --folds every image is tested, and {display(request.weights or '')} does not say which images it was "
+        f"trained on: those of them that are tested make the accuracies too high. For a model that was trained on this "
+        f"DATA use --seeds, which tests only images that its training kept apart."
     )
 
 

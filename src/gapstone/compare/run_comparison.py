@@ -117,7 +117,8 @@ def _write_best_model(
         head = best_model.stored_head(best, out, bars.log) or cache or _run_feature_pass(plan, out, bars)
         try:
             with bars.during("Writing the best head's model"):
-                best_model.write_model(best.trial, plan.prepared.store.folder, head, out / best_model.FILE)
+                seen = plan.prepared.trained_on(best.trial.train, best.trial.validation)
+                best_model.write_model(best.trial, plan.prepared.store.folder, head, out / best_model.FILE, seen)
         except JobError as error:
             bars.log(f"The best head's model could not be written: {display(str(error))}")
             return None

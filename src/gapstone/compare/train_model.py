@@ -67,6 +67,7 @@ def train_model(
         data = planned.decode(Path(folder) / "store", bars.log, bars)
         work = _Work(request, data, seed, Path(folder), bars, section)
         trained = _train_on_features(work) if data.frozen else _train_whole(work)
+        trained.model.trained_on = data.trained_on(data.splits[-1].train, data.splits[-1].validation)
         trained.model.cpu().save(out)
         section.message = f"Stopped; the model is written: {display(out)}"
     split = data.splits[-1]

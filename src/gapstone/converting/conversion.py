@@ -9,6 +9,7 @@ from gapstone.converting.model_measures import ModelCosts
 from gapstone.data.split import DataSplit, Duplicates
 from gapstone.fitting.fit_head import Fitted, Method
 from gapstone.models.classifier import Classifier
+from gapstone.models.trained_on import TrainedOn
 from gapstone.statistics.paired_difference import Correct, Paired
 
 
@@ -42,6 +43,8 @@ class Converted:
     request: ConvertRequest
     fitted: Fitted
     split: DataSplit
+    trained_on: TrainedOn
+    """The images that the new model was trained on."""
     before: ModelCosts
     after: ModelCosts
     correct: Correct

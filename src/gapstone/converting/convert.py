@@ -96,6 +96,7 @@ def convert(request: ConvertRequest, as_json: bool = False, console: Console | N
             converted = _convert(request, request.data, spec, model, folder, bars, began)
             new = converted.fitted.model
             assert isinstance(new, Classifier)
+            new.trained_on = converted.trained_on
             new.cpu().save(out)
             section.message = f"Stopped; the model is written: {display(out)}"
     if as_json:  # in ASCII: safe whatever the terminal's encoding
@@ -175,6 +176,7 @@ def _convert(
         request=request,
         fitted=fitted,
         split=split,
+        trained_on=images.trained_on,
         before=model_costs(model.whole, model.trunk, model.head, model.smallest, model.only_size),
         after=model_costs(new, new, new.head.spec, *ImageModel("", new, new.labels, new.preprocessing).input_sizes),
         correct=correct,

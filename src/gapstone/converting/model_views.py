@@ -12,6 +12,7 @@ from gapstone.converting.conversion import ConvertRequest
 from gapstone.converting.convertible import ConvertibleModel
 from gapstone.data.decoded_store import StoreError, build
 from gapstone.data.scan import Scan, scan
+from gapstone.data.seen_images import seen_images, unknown_images, without_seen
 from gapstone.data.sources import Source
 from gapstone.data.split import DataSplit, split
 from gapstone.fitting.image_batches import View, native_view, resized_view, stored_view
@@ -19,6 +20,7 @@ from gapstone.images.cropping import cropping_note
 from gapstone.images.intensity_range import UNDECIDED
 from gapstone.images.load import ImageError
 from gapstone.images.preprocessing import not_native
+from gapstone.models.trained_on import UNKNOWN, TrainedOn
 from gapstone.training.training_data import content_digest
 
 
@@ -35,6 +37,8 @@ class ModelViews:
     """In rows of the views and labels."""
     key: object
     """JSON that identifies the images and their preparation."""
+    trained_on: TrainedOn
+    """The images that the new model has been trained on once it is fitted."""
 
 
 def model_views(
@@ -53,10 +57,18 @@ def model_views(
     if request.native:
         scanned = _without_small_images(scanned, model.smallest, bars)
     parts = split(source, scanned, seed=request.seed, limit=request.limit, duplicates=request.duplicates)
+    before, hashes = model.trunk.trained_on or UNKNOWN, scanned.content_hashes()
+    seen = seen_images(scanned, before.contains(hashes), request.duplicates)
+    (parts,), left_out = without_seen(source, [parts], seen, display(request.model))
+    trained_on = before.union(hashes[np.concatenate([parts.train, parts.validation])])
     bars.log(
         f"{count_noun(len(parts.train), 'image')} to fit to, {len(parts.validation):,} to choose by, "
         f"{len(parts.test):,} to test on: {parts.described}."
     )
+    if left_out:
+        bars.log(left_out)
+    if model.whole is model.trunk and not before.complete:
+        bars.log(unknown_images(display(request.model)))
     if not request.native and (note := cropping_note(model.preprocessing, scanned.size_counts())):
         bars.log(note)
     used = np.unique(np.concatenate([parts.train, parts.validation, parts.test]))
@@ -77,15 +89,15 @@ def model_views(
                 ) from error
 
         view = native_view(decode, preprocessing, model.smallest, device)
-        before = view if model.only_size is None else resized_view(decode, preprocessing, device)
+        before_view = view if model.only_size is None else resized_view(decode, preprocessing, device)
         key = ["native", content_digest(source, scanned, used)]
-        return ModelViews(view, before, class_numbers[source.labels], parts, key)
+        return ModelViews(view, before_view, class_numbers[source.labels], parts, key, trained_on)
     progress = bars("Decoding images")
     store = build(source, used, preprocessing, folder / "store", scan=scanned, progress=progress, log=bars.log)
     train, validation, test = (store.rows(part) for part in (parts.train, parts.validation, parts.test))
     parts = replace(parts, train=train, validation=validation, test=test)
     view = stored_view(store, preprocessing, device)
-    return ModelViews(view, view, class_numbers[store.labels], parts, store.key)
+    return ModelViews(view, view, class_numbers[store.labels], parts, store.key, trained_on)
 
 
 def _without_small_images(scanned: Scan, smallest: int, bars: Bars) -> Scan:

@@ -197,6 +197,7 @@ def _with_new_head(model: nn.Module, path: str, old: Head, spec: str, names: tup
     with torch.random.fork_rng(devices=[]):
         if isinstance(model, Classifier):
             classifier = Classifier(model.backbone, spec, names, model.preprocessing, config=model.config)
+            classifier.trained_on = model.trained_on and model.trained_on.incomplete  # by what it will be fitted to
             old_parameters = dict(model.features.named_parameters())
             classifier.features.load_state_dict(model.features.state_dict())
             classifier.features.to(next(iter(old_parameters.values())).dtype)

@@ -13,6 +13,7 @@ from gapstone.console.formatting import display
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.classifier import load
 from gapstone.models.model_file import KEY
+from gapstone.models.trained_on import UNKNOWN, TrainedOn
 from gapstone.nets import Features
 from gapstone.nets.checkpoints import FORMATS, read_checkpoint
 from gapstone.nets.hf_features import HfFeatures
@@ -41,6 +42,8 @@ class BackboneWeights:
     """The preprocessing of a model of gapstone's; None for a state_dict."""
     published: Preprocessing | None = None
     """That of published weights; None for others."""
+    trained_on: TrainedOn = UNKNOWN
+    """The images that a model of gapstone's was trained on."""
 
     @property
     def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -80,7 +83,10 @@ def read_weights(path: Path, backbone: str | None = None, channels: int = 3, poo
             )
         state = model.features.state_dict()
         state = state if pooler else {key: x for key, x in state.items() if key not in model.features.pooler}
-        return BackboneWeights(backbone or model.backbone, preprocessing.channels, state, preprocessing)
+        trained_on = model.trained_on or UNKNOWN
+        return BackboneWeights(
+            backbone or model.backbone, preprocessing.channels, state, preprocessing, trained_on=trained_on
+        )
     if backbone is None:
         raise ValueError(
             f"--weights {path} does not say which network it is for (it is no model of gapstone's): name it, such as "

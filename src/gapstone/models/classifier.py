@@ -29,6 +29,7 @@ from gapstone.models.model_file import (
     shapes,
     write,
 )
+from gapstone.models.trained_on import TrainedOn, from_file, to_file, without
 from gapstone.nets import build, dry_run
 from gapstone.nets.hf_features import HfFeatures
 from gapstone.nets.on_meta import on_meta
@@ -95,6 +96,8 @@ class Classifier(nn.Module):
         dry = dry_run(self.features, preprocessing.channels, preprocessing.size)
         _check_memory(backbone, preprocessing.size, dry.bytes)
         self.head = Head(head, self.features.width(reads), len(self.labels), dry.size)
+        self.trained_on: TrainedOn | None = None
+        """The images it was trained on, which no test should use; None: not known. Its file keeps them."""
 
     @property
     def config(self) -> str | None:
@@ -237,6 +240,7 @@ class Classifier(nn.Module):
         about = ModelDescription.of(
             self.backbone, self.head.spec, self.labels, self.preprocessing, self.config
         ).to_json()
+        images, field = to_file(self.trained_on)
         # Clones: safetensors refuses tensors that share memory.
         weights = {name: t.detach().cpu().contiguous().clone() for name, t in self.state_dict().items()}
         # Apply the checks of load here, while the model is still in memory.
@@ -245,7 +249,7 @@ class Classifier(nn.Module):
             check_finite(weights)
         except ModelFileError as error:
             raise ValueError(f"{display(path)}: {error}") from error
-        write(path, weights, about)
+        write(path, weights | images, about | field)
         return path
 
 
@@ -280,13 +284,15 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     try:
         file = read(Path(path))
         description = ModelDescription.from_json(file.about)
-        description.check_tensors(file.shapes)
-        check_shapes(_expected_shapes(description), file.shapes)
+        tensors = without(file.shapes)
+        description.check_tensors(tensors)
+        check_shapes(_expected_shapes(description), tensors)
         weights = file.weights()
         # Initialising the weights must not advance the caller's random generator.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             model = _build(description)
-        model.load_state_dict(weights, strict=True)
+        model.trained_on = from_file(weights, file.about)
+        model.load_state_dict({name: weights[name] for name in tensors}, strict=True)
         check_dry_run(model.eval(), model.trial_image())
     except ModelFileError as error:
         raise ModelFileError(f"{display(path)}: {error}") from error

@@ -20,6 +20,7 @@ from gapstone.data.groups import check_options
 from gapstone.data.near_duplicates import check_threshold
 from gapstone.data.open_source import open_source
 from gapstone.data.scan import Scan, scan
+from gapstone.data.seen_images import seen_images, without_seen
 from gapstone.data.sources import Source
 from gapstone.data.split import DataSplit, Duplicates, folds, split, together
 from gapstone.heads import Reads, parse
@@ -29,6 +30,7 @@ from gapstone.images.intensity_range import UNDECIDED
 from gapstone.images.preprocessing import Preprocessing, parse_size
 from gapstone.images.resizing import EXACT, Resizing
 from gapstone.models.backbone_weights import BackboneWeights, digest, read_weights
+from gapstone.models.trained_on import NOTHING, UNKNOWN, TrainedOn
 from gapstone.nets.hf_folder import PREFIX
 from gapstone.nets.on_meta import on_meta
 from gapstone.storage.paths import check_input
@@ -113,6 +115,12 @@ class TrainingPlan:
     """The same of the weights of its own pooler, where a head reads it."""
     from_model_file: bool
     """The weights come from a model of gapstone's, which was probably trained on this DATA."""
+    trained_before: TrainedOn
+    """The images that the weights were trained on; none of them is tested."""
+
+    def trained_on(self, *rows: Rows) -> TrainedOn:
+        """The images that a model has been trained on once it was trained on these rows of the store."""
+        return self.trained_before.union(self.scan.content_hashes()[self.used[np.concatenate(rows)]])
 
     def decode(self, folder: Path, log: Log, start_progress: StartProgress) -> "TrainingData":
         """Decode the images into `folder`. Raises StoreError (a ValueError)."""
@@ -171,6 +179,8 @@ def plan_training(
     else:
         splits = [split(source, scanned, seed=seed, limit=limit, duplicates=duplicates) for seed in seeds]
     net = _choose_network(options, source, scanned, weights, mode, reads)
+    seen = seen_images(scanned, net.trained_before.contains(scanned.content_hashes()), duplicates)
+    splits, left_out = without_seen(source, splits, seen, f"--weights {display(weights or '')}")
     log(f"Backbone: {net.choice.described}.")
     size, channels = net.size, net.channels
     used = np.unique(np.concatenate([rows for parts in splits for rows in (parts.train, parts.validation, parts.test)]))
@@ -186,6 +196,8 @@ def plan_training(
     log(splits[0].described)
     if source.grouping is not None:
         log(f"{source.grouping.described}; each is on one side of the split.")
+    if left_out:
+        log(left_out)
     # a model whose weights are used keeps the intensity ranges that it was trained with
     trained_with = net.start.preprocessing if net.start else None
     ranges = trained_with.ranges.or_else(scanned.ranges) if trained_with is not None else scanned.ranges
@@ -209,6 +221,7 @@ def plan_training(
         weights_digest=digest(net.features) if known else None,
         pooler_digest=digest(net.features, pooler=True) if known and net.features.own_width else None,
         from_model_file=trained_with is not None,
+        trained_before=net.trained_before,
     )
 
 
@@ -226,6 +239,13 @@ class _Network:
     """The weights of --weights."""
     moments: tuple[tuple[float, ...], tuple[float, ...]] | None
     """(mean, std) that the weights expect of images."""
+
+    @property
+    def trained_before(self) -> TrainedOn:
+        """What a folder of transformers was trained on is not known; nor what weights of other programs were."""
+        if self.start is not None:
+            return self.start.trained_on
+        return UNKNOWN if self.choice.backbone.startswith(PREFIX) else NOTHING
 
 
 def _choose_network(

@@ -19,6 +19,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"commands"},
+    {"evaluating"},
     {"compare", "converting", "explaining", "export", "inspecting", "serve"},
     {"fitting"},
     {"swapping", "training"},

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import gapstone
-from gapstone.commands import machine_commands, model_commands, training_commands
+from gapstone.commands import evaluating_commands, machine_commands, model_commands, training_commands
 from gapstone.console.formatting import lines, one_line, show_warnings
 from gapstone.runtime import interrupts
 from gapstone.storage.paths import sentence
@@ -51,6 +51,7 @@ for command in (
     training_commands.report,
     training_commands.check,
     training_commands.train,
+    evaluating_commands.evaluate,
     model_commands.predict,
     model_commands.explain,
     model_commands.inspect,

@@ -191,8 +191,8 @@ class CachedPredictor:
         return self.head.classifier if self.pooled and self.head.classifier is not None else self.head
 
     @property
-    def fixed(self) -> bool:
-        return self.cache.fixed
+    def only_size(self) -> tuple[int, int] | None:
+        return self.preprocessing.size if self.cache.fixed or self.head.size is not None else None
 
     def inputs(self, rows: Rows, change: Change = STILL) -> Tensor:
         """The inputs of `trained_part` for these images, float32: maps, tokens (N, C, 1 + cells), or vectors."""

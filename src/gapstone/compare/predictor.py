@@ -46,30 +46,35 @@ class Change:
 STILL = Change()
 
 
-class Predictor(Protocol):
-    """The interface of a trained model that measurements use."""
+class Answering(Protocol):
+    """The interface of a model that is asked about moved and resized images."""
 
-    @property
-    def head(self) -> Head: ...
     @property
     def preprocessing(self) -> Preprocessing: ...
     @property
     def labels(self) -> NDArray[np.integer]: ...  # of all images, by row
     @property
-    def batch_size(self) -> int: ...
-    @property
-    def fixed(self) -> bool: ...  # the backbone takes one size only
+    def only_size(self) -> tuple[int, int] | None: ...  # (H, W) of a model that takes one size only
 
     def logits(self, rows: Rows, change: Change = STILL) -> Tensor:
         """Logits (len(rows), K), on the CPU."""
         ...
 
-    def explain(self, rows: Rows, classes: Tensor | None = None) -> Explanation | None:
-        """The maps of the centre crops, of all classes or of `classes` (N, k); None where the head has none."""
-        ...
-
     def accepts(self, size: tuple[int, int]) -> bool:
         """Whether the backbone takes images of that size."""
+        ...
+
+
+class Predictor(Answering, Protocol):
+    """The interface of a trained model that measurements use."""
+
+    @property
+    def head(self) -> Head: ...
+    @property
+    def batch_size(self) -> int: ...
+
+    def explain(self, rows: Rows, classes: Tensor | None = None) -> Explanation | None:
+        """The maps of the centre crops, of all classes or of `classes` (N, k); None where the head has none."""
         ...
 
     def cost(self) -> dict[str, int]:
@@ -99,8 +104,9 @@ class ModelPredictor:
         return self.pictures.labels
 
     @property
-    def fixed(self) -> bool:
-        return self.model.features.fixed is not None
+    def only_size(self) -> tuple[int, int] | None:
+        fixed = self.model.features.fixed is not None or self.head.size is not None
+        return self.preprocessing.size if fixed else None
 
     def logits(self, rows: Rows, change: Change = STILL) -> Tensor:
         batch_size = change.batch_size(self.batch_size, self.preprocessing.size)

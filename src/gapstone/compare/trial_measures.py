@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapstone.compare.predictor import STILL, Change, Predictor
+from gapstone.compare.predictor import STILL, Answering, Change, Predictor
 from gapstone.images.shift import directions, largest_shift
 from gapstone.statistics.metrics import find_metric, metric_names
 from gapstone.training.loop import Rows
@@ -99,7 +99,7 @@ def robust(rows: Rows, most: int) -> Rows:
     return sample
 
 
-def robustness(predictor: Predictor, rows: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
+def robustness(predictor: Answering, rows: Rows) -> tuple[dict[str, Any], dict[str, Any]]:
     """What trial.json says about moved and resized images, and the arrays beside it; None where there are no rows."""
     if not len(rows):
         return {"shift": None, "sizes": None, "robustness_images": 0}, {}
@@ -113,7 +113,7 @@ def robustness(predictor: Predictor, rows: Rows) -> tuple[dict[str, Any], dict[s
     return facts, {"shifted": shifted}
 
 
-def shifts(predictor: Predictor, rows: Rows, pixels: list[int]) -> tuple[dict[str, list[float]], NDArray[np.float32]]:
+def shifts(predictor: Answering, rows: Rows, pixels: list[int]) -> tuple[dict[str, list[float]], NDArray[np.float32]]:
     """Accuracy, and the share of unchanged predictions, when test images move by each distance in four directions.
 
     Also returns, per image, the share of all its moves that are classified correctly: the heads are compared on it.
@@ -130,7 +130,7 @@ def shifts(predictor: Predictor, rows: Rows, pixels: list[int]) -> tuple[dict[st
     return {"accuracy": accuracy, "same_answer": same}, share_correct
 
 
-def sizes(predictor: Predictor, rows: Rows) -> dict[str, Any]:
+def sizes(predictor: Answering, rows: Rows) -> dict[str, Any]:
     """Accuracy on enlarged and shrunk test images; None for sizes that the model does not take."""
     inputs = resized(predictor.preprocessing.size)
     labels = predictor.labels[rows]
@@ -141,22 +141,17 @@ def sizes(predictor: Predictor, rows: Rows) -> dict[str, Any]:
             continue
         answers = predictor.logits(rows, change).argmax(1).numpy()
         accuracy.append(float((answers == labels).mean()))
-    only = only_size(predictor)
+    only = predictor.only_size
     refused = [f"{h}×{w}" for ((h, w), _), value in zip(inputs, accuracy, strict=True) if value is None]
     note = f"takes only {only[0]}×{only[1]}" if only else f"does not take {', '.join(refused)}" if refused else None
     return {"scale": list(SCALES), "input": [list(size) for size, _ in inputs], "accuracy": accuracy, "note": note}
 
 
-def accepts(predictor: Predictor, size: tuple[int, int]) -> bool:
+def accepts(predictor: Answering, size: tuple[int, int]) -> bool:
     """Whether the model takes images of that size."""
-    if (only := only_size(predictor)) is not None:
-        return size == only
+    if predictor.only_size is not None:
+        return size == predictor.only_size
     return predictor.accepts(size)
-
-
-def only_size(predictor: Predictor) -> tuple[int, int] | None:
-    """The input size (H, W) of a model that takes one size only, else None."""
-    return predictor.preprocessing.size if predictor.head.size is not None or predictor.fixed else None
 
 
 def show(predictor: Predictor, rows: Rows) -> dict[str, Any]:

@@ -324,7 +324,7 @@ def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[st
         **calibration(answers.log_probabilities, labels),
         **robustness,
         "confusion": confusion.tolist(),
-        "takes_only": trial_measures.only_size(predictor),
+        "takes_only": predictor.only_size,
         **predictor.cost(),
         "additive": shown.pop("additive"),
         "completeness_gap": shown.pop("gap"),

@@ -54,6 +54,15 @@ EXPLAIN = FolderKind(
 CONVERT = FolderKind(
     "convert", frozenset({"store", "kept"}), frozenset(), (), (".store.*.tmp", ".store.*.old")
 )  # fmt: skip
+EVALUATE = FolderKind(
+    "evaluate",
+    frozenset({"kept", "stores"}),
+    frozenset(
+        {"evaluated.json", "report.html", "predictions.csv", "predictions.npz", "scan.json", "scan.txt", "scan.csv"}
+    ),
+    ("kept", LOCK),
+    ("stores/.*.tmp", "stores/.*.old"),
+)
 CHECK = FolderKind(
     "check", frozenset(), frozenset({"scan.json", "scan.txt", "scan.csv", "scan.html"}), ("scan.json", "scan.txt")
 )

@@ -1,0 +1,1 @@
+"""`gapstone evaluate`: models as they are on labelled images."""

@@ -1,0 +1,166 @@
+"""evaluate(): open models, choose images, ask each model once about each, and write what was found."""
+
+import hashlib
+import json
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from gapstone.console.formatting import count_noun, display
+from gapstone.console.progress import Bars
+from gapstone.console.terminal import Terminal
+from gapstone.data import scan_report
+from gapstone.data.decoded_store import Store, build
+from gapstone.data.open_source import open_source
+from gapstone.data.scan import Scan, scan
+from gapstone.data.seen_images import unknown_images
+from gapstone.data.sources import Source
+from gapstone.evaluating import evaluation_page, evaluation_table
+from gapstone.evaluating.class_matching import match_classes
+from gapstone.evaluating.evaluate_request import EvaluateRequest
+from gapstone.evaluating.evaluated_model import EvaluatedModel, trained_on
+from gapstone.evaluating.evaluation import Evaluation, gather, write_predictions
+from gapstone.evaluating.measured import short_names
+from gapstone.evaluating.tested_images import TestedImages, choose_images
+from gapstone.images.cropping import cropping_note
+from gapstone.images.preprocessing import Preprocessing
+from gapstone.maps.open_model import ImageModel, open_model, takes_weights
+from gapstone.runtime.interrupts import stoppable
+from gapstone.storage.owned_folder import EVALUATE, check_folder, own_folder
+from gapstone.storage.sealed_json import write_sealed
+from gapstone.training.training_data import pick_device
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The models and the images, before any is asked."""
+
+    models: tuple[ImageModel, ...]
+    names: tuple[str, ...]
+    """As they are shown."""
+    source: Source
+    scan: Scan
+    classes: tuple[NDArray[np.int64], ...]
+    """Of each model, its number of each class of DATA."""
+    tested: TestedImages
+    remarks: tuple[str, ...]
+
+
+def evaluate(
+    request: EvaluateRequest, out: Path, console: Console | None = None, command: str = "", as_json: bool = False
+) -> dict[str, Any]:
+    """Ask models about labelled images, compare them, and write evaluated.json, report.html and predictions into `out`.
+
+        >>> evaluate(EvaluateRequest(("old.safetensors", "new.safetensors"), "photos/"), Path("runs/new"))
+
+    After Ctrl-C or a kill the same call goes on where it was. Returns the results, as in evaluated.json.
+
+    Raises:
+        ValueError: a request, models, images or a folder that do not fit together.
+    """
+    console = console or Terminal(stderr=as_json)
+    request = request.checked()
+    _check_outside_data(out, request.data)
+    check_folder(out, EVALUATE)
+    idle = f"Evaluating {count_noun(len(request.models), 'model')}"
+    with (
+        stoppable("Stopped before any image was answered. The same command starts again.") as section,
+        ExitStack() as stack,
+        Bars(console, idle=idle) as bars,
+    ):
+        opened = _open(request, bars)
+        section.message = f"Stopped; what is done is kept in {display(out)}. The same command goes on from there."
+        stack.enter_context(own_folder(out, EVALUATE, log=bars.log))
+        scan_report.write(opened.scan, out)
+        evaluation = _ask(request, opened, out, bars)
+        results = gather(request, opened.source, opened.scan, opened.tested, evaluation, command, opened.remarks)
+        write_predictions(out, opened.source, evaluation, results)
+        with bars.during("Writing the report"):
+            page = evaluation_page.write(out, results, evaluation)
+            write_sealed(out / "evaluated.json", results, "evaluated")
+        shutil.rmtree(out / "stores")
+    evaluation_table.show(results, page, console, as_json)
+    return results
+
+
+def _open(request: EvaluateRequest, bars: Bars) -> Opened:
+    """Raises ValueError for models and images that do not fit together; nothing is written."""
+    device, models = pick_device(request.device), []
+    of_network = [name for name in request.models if takes_weights(name)]
+    if request.weights is not None and len(of_network) != 1:
+        raise ValueError(
+            f"--weights {display(request.weights)} goes with one timm:NAME or network's name, and here are "
+            f"{len(of_network)}."
+        )
+    for name in request.models:
+        with bars.during(f"Opening {name}"):
+            models.append(open_model(name, request.weights if name in of_network else None, device))
+    source = open_source(request.data)
+    names = short_names([display(name) for name in request.models])
+    matched = [match_classes(source.classes, one.labels, name) for one, name in zip(models, names, strict=True)]
+    progress = bars("Checking images")
+    found = scan(source, workers=request.workers, progress=progress, threshold=request.duplicate_threshold)
+    seen = [(name, trained_on(one)) for name, one in zip(names, models, strict=True)]
+    tested = choose_images(request, source, found, seen)
+    remarks = [*filter(None, (note for _, note in matched)), *tested.remarks]
+    remarks += [unknown_images(name) for name, images in seen if not images.complete]
+    bars.log(
+        f"{count_noun(len(tested.rows), 'image')} of {count_noun(len(source.classes), 'class', 'classes')} to test on: "
+        f"{tested.described}."
+    )
+    for remark in remarks:
+        bars.log(remark)
+    return Opened(tuple(models), tuple(names), source, found, tuple(k for k, _ in matched), tested, tuple(remarks))
+
+
+def _ask(request: EvaluateRequest, opened: Opened, out: Path, bars: Bars) -> list[Evaluation]:
+    """Every model about every image; what is done stays in OUT/kept."""
+    (out / "stores").mkdir(exist_ok=True)
+    evaluations = []
+    for one, name, classes in zip(opened.models, opened.names, opened.classes, strict=True):
+        ranges = one.preprocessing.ranges.or_else(opened.scan.ranges)
+        preprocessing = replace(one.preprocessing, ranges=ranges)
+        store = _store(request, opened, preprocessing, out, bars)
+        model = EvaluatedModel(
+            one,
+            store,
+            classes[store.labels],
+            preprocessing,
+            request.precision,
+            request.batch_size,
+            bars(f"Asking {name}"),
+        )
+        logits = model.answers(out / "kept", bars.log)
+        robust = None
+        if not request.quick:
+            moving = replace(model, progress=None)
+            with bars.during(f"Moving and resizing images for {name}"):
+                robust = moving.robustness(out / "kept", bars.log)
+        note = cropping_note(preprocessing, opened.scan.size_counts())
+        evaluations.append(Evaluation(name, model, classes, logits, robust, note))
+    return evaluations
+
+
+def _store(request: EvaluateRequest, opened: Opened, preprocessing: Preprocessing, out: Path, bars: Bars) -> Store:
+    """The images decoded for a model; models that see them alike share them."""
+    seen = replace(preprocessing, mean=(0.0,) * preprocessing.channels, std=(1.0,) * preprocessing.channels)
+    folder = out / "stores" / hashlib.sha256(json.dumps(seen.to_json(), sort_keys=True).encode()).hexdigest()[:8]
+    return build(
+        opened.source, opened.tested.rows, preprocessing, folder, request.workers, bars("Decoding images"),
+        scan=opened.scan, log=bars.log,
+    )  # fmt: skip
+
+
+def _check_outside_data(out: Path, data: str) -> None:
+    folder = Path(data).expanduser()
+    if data != "digits" and folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"--out {display(out)} lies inside DATA {display(data)}: its files would become part of the data; choose "
+            f"another."
+        )

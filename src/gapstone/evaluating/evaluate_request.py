@@ -1,0 +1,54 @@
+"""The arguments of `gapstone evaluate`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from gapstone.console.formatting import display
+from gapstone.console.options import at_least
+from gapstone.data.near_duplicates import check_threshold
+from gapstone.data.split import Duplicates
+from gapstone.statistics.metrics import find_metric
+from gapstone.training.loop import Precision
+
+Part = Literal["auto", "train", "val", "test", "all"]
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """Which models are evaluated on which images, and how."""
+
+    models: tuple[str, ...]
+    data: str
+    part: Part = "auto"
+    """Of DATA: its test images; val where it gives no test images; all where it gives neither."""
+    metric: str | None = None
+    """What decides between models; None: chosen by how many images classes have."""
+    limit: int | None = None
+    weights: Path | None = None
+    """Of the model that is a network's name."""
+    device: str = "auto"
+    precision: Precision = "float32"
+    batch_size: int = 64
+    workers: int | None = None
+    """Processes that decode; None: one per core."""
+    duplicates: Duplicates = "group"
+    duplicate_threshold: float | None = None
+    quick: bool = False
+    """Neither move nor resize test images, nor time the models."""
+
+    def checked(self) -> "EvaluateRequest":
+        """The same. Raises ValueError for arguments that are wrong whatever the models and images are."""
+        if not self.models:
+            raise ValueError("no MODEL: name one or more, then DATA: gapstone evaluate model.safetensors photos/")
+        if twice := [name for name in self.models if self.models.count(name) > 1]:
+            raise ValueError(f"{display(twice[0])} is named twice: a model is compared with others.")
+        for name, kind in (("split", Part), ("duplicates", Duplicates), ("precision", Precision)):
+            if (value := self.part if name == "split" else getattr(self, name)) not in get_args(kind):
+                raise ValueError(f"--{name} {display(str(value))}: must be {' or '.join(get_args(kind))}.")
+        at_least(1, batch_size=self.batch_size, workers=self.workers)
+        at_least(2, limit=self.limit)
+        check_threshold(self.duplicate_threshold)
+        if self.metric is not None:
+            find_metric(self.metric)
+        return self

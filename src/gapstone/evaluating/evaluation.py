@@ -1,0 +1,274 @@
+"""From the answers of all models to evaluated.json, whose schema is in docs/results.md, and the files of predictions."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gapstone
+from gapstone.compare.gather_results import machine, versions
+from gapstone.compare.predictor import STILL
+from gapstone.data.scan import Scan
+from gapstone.data.sources import Source
+from gapstone.evaluating.evaluate_request import EvaluateRequest
+from gapstone.evaluating.evaluated_model import EvaluatedModel
+from gapstone.evaluating.evaluation_text import ONE_TRAINING, few_images, headline, model_remarks, pair_sentence
+from gapstone.evaluating.measured import CONFIDENCE, NOT_MOVED, Answered, Values, measures, moved
+from gapstone.evaluating.tested_images import TestedImages
+from gapstone.runtime.timing import ratio, spread, take_turns
+from gapstone.statistics.metric_values import balanced
+from gapstone.statistics.metrics import agreement, choose_metric, find_metric
+from gapstone.statistics.one_seed import compare_models
+from gapstone.storage.atomic import atomic_file
+from gapstone.storage.csv_file import write_csv
+from gapstone.training.loop import Rows
+from gapstone.training.training_data import content_digest
+
+SCHEMA = 1
+MOST_WORST = 12
+MOST_IN_CSV = 200_000
+"""Rows of predictions.csv; predictions.npz holds everything, however many."""
+BATCH, LONGEST = 16, 6.0
+"""Images at a time, and seconds after which no round begins, where models are timed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A model and what it said."""
+
+    name: str
+    model: EvaluatedModel
+    classes: NDArray[np.int64]
+    """Its number of each class of DATA."""
+    logits: NDArray[np.float32]
+    robust: tuple[dict[str, Any], NDArray[np.float32], Rows] | None
+    """Of `EvaluatedModel.robustness`; None where no image was moved."""
+    cropped: str | None = None
+    """A sentence if it does not see whole images."""
+
+    @cached_property
+    def answered(self) -> Answered:
+        return Answered(self.name, self.model.labels, self.logits, self.classes)
+
+
+def gather(
+    request: EvaluateRequest,
+    source: Source,
+    scan: Scan,
+    tested: TestedImages,
+    evaluations: Sequence[Evaluation],
+    command: str,
+    remarks: Sequence[str],
+) -> dict[str, Any]:
+    """The results, as in evaluated.json."""
+    labels, classes = source.labels[tested.rows], len(source.classes)
+    counts = np.bincount(labels, minlength=classes)
+    metric, chosen = choose_metric(request.metric, counts)
+    speeds = _speeds(request, evaluations)
+    models = [_model(one, labels, metric, speeds.get(one.name)) for one in evaluations]
+    results: dict[str, Any] = {
+        "schema": SCHEMA,
+        "gapstone": gapstone.__version__,
+        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": command,
+        "data": {
+            "source": request.data,
+            "kind": source.kind,
+            "classes": list(source.classes),
+            "part": tested.part,
+            "described": tested.described,
+            "images": len(tested.rows),
+            "counts": counts.tolist(),
+            "left_out": tested.left_out,
+            "hash": content_digest(source, scan, tested.rows),
+        },
+        "settings": {
+            "metric": metric,
+            "confidence": CONFIDENCE,
+            "device": str(evaluations[0].model.opened.device),
+            "precision": request.precision,
+            "batch_size": request.batch_size,
+            "limit": request.limit,
+            "duplicates": request.duplicates,
+            "quick": request.quick,
+        },
+        "machine": machine(str(evaluations[0].model.opened.device)),
+        "versions": versions(),
+        "scan": scan.to_json(),
+        "models": models,
+        "pairs": _pairs(evaluations, metric),
+        "shift_pairs": _shift_pairs(evaluations, labels, metric),
+        "worst": _worst(source, tested, evaluations),
+    }
+    results["verdict"], results["findings"] = headline(results)
+    one = len(models) == 1
+    scope = ONE_TRAINING.format(these="this model" if one else "these models", it="it is" if one else "they are")
+    about = [scope, *filter(None, [chosen, few_images(source.classes, counts)]), *remarks]
+    about += [note for note in dict.fromkeys(one.cropped for one in evaluations) if note]
+    for one_model, entry in zip(evaluations, models, strict=True):
+        about += model_remarks(entry, one_model.answered, counts)
+    results["remarks"] = about
+    return results
+
+
+def _model(one: Evaluation, labels: NDArray[np.int64], metric: str, speed: dict[str, Any] | None) -> dict[str, Any]:
+    entry = {"name": one.name, "model": one.model.opened.name, **one.model.facts(), **measures(one.answered)}
+    if one.robust is None:
+        return {**entry, **NOT_MOVED, "ms_per_image": speed}
+    facts, shifted, rows = one.robust
+    by_class = find_metric(metric).by_class
+    return {**entry, **moved(facts, shifted.astype(np.float64), labels[rows], by_class), "ms_per_image": speed}
+
+
+def _pairs(evaluations: Sequence[Evaluation], metric: str) -> list[dict[str, Any]]:
+    """Every model beside the first one."""
+    if len(evaluations) < 2:
+        return []
+    first = evaluations[0]
+    added = agreement(metric, first.answered.labels)
+    values = {one.name: one.answered.values(metric) for one in evaluations}
+    pairs = _compared(values, metric, added, first.name)
+    for pair, other in zip(pairs, evaluations[1:], strict=True):
+        a, b = other.answered, first.answered
+        pair |= {
+            "won": int((a.right & ~b.right).sum()),
+            "lost": int((b.right & ~a.right).sum()),
+            "same_answers": int((_of_data(other) == _of_data(first)).sum()),
+            "same_probabilities": _same_probabilities(other, first),
+        }
+        pair["sentence"] = pair_sentence(pair, metric, len(pairs))
+    return pairs
+
+
+def _of_data(one: Evaluation) -> NDArray[np.int64]:
+    """Its answers as names of its labels' texts are compared: DATA's number of the class, or −1 − its own."""
+    own = -1 - np.arange(one.logits.shape[1])
+    own[one.classes] = np.arange(len(one.classes))
+    return np.asarray(own[one.answered.answer], np.int64)
+
+
+def _same_probabilities(a: Evaluation, b: Evaluation) -> bool:
+    """Whether both give each class of DATA the same probability, to the last bit of the logits' sum."""
+    pa, pb = (one.answered.probabilities[:, one.classes] for one in (a, b))
+    return a.logits.shape == b.logits.shape and bool(np.allclose(pa, pb, rtol=0, atol=1e-7))
+
+
+def _shift_pairs(evaluations: Sequence[Evaluation], labels: NDArray[np.int64], metric: str) -> list[dict[str, Any]]:
+    """The same when images are moved, of models that have moved the same images."""
+    robust = [(one, one.robust) for one in evaluations if one.robust is not None]
+    if len(robust) < 2 or any(not np.array_equal(a[1][2], b[1][2]) for a, b in pairwise(robust)):
+        return []
+    rows, by_class = robust[0][1][2], find_metric(metric).by_class
+    name = "balanced_accuracy" if by_class else "accuracy"
+    values: dict[str, Values] = {}
+    for one, (_, shifted, _) in robust:
+        right = shifted.astype(np.float64)
+        values[one.name] = balanced(labels[rows], right) if by_class else right
+    pairs = _compared(values, name, agreement(name, labels[rows]), robust[0][0].name)
+    for pair in pairs:
+        pair |= {"won": None, "lost": None, "same_answers": None, "same_probabilities": False}
+        pair["sentence"] = pair_sentence(pair, name, len(pairs))
+    return pairs
+
+
+def _compared(values: dict[str, Values], metric: str, added: float, first: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "a": pair.name,
+            "b": first,
+            "metric": metric,
+            "difference": pair.difference,
+            "ci95": list(pair.interval),
+            "ci95_together": list(pair.together),
+            "p": pair.p,
+            "p_holm": pair.p_holm,
+            "verdict": pair.verdict,
+        }
+        for pair in compare_models(values, find_metric(metric).unit, added, CONFIDENCE)
+    ]
+
+
+def _speeds(request: EvaluateRequest, evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
+    """Milliseconds per image of each model, measured in turns."""
+    if request.quick:
+        return {}
+
+    def call(one: Evaluation) -> Callable[[], object]:
+        rows = np.arange(BATCH) % len(one.logits)
+        return lambda: one.model.logits(rows, STILL)
+
+    timed = take_turns({one.name: call(one) for one in evaluations}, longest=LONGEST)
+    first = timed.seconds[evaluations[0].name]
+    return {
+        name: {
+            **spread([1000 * second / BATCH for second in seconds]),
+            "ratio": None if seconds is first else ratio(seconds, first),
+            "rounds": len(seconds),
+            "others": None if timed.others is None else round(timed.others, 2),
+        }
+        for name, seconds in timed.seconds.items()
+    }
+
+
+def _worst(source: Source, tested: TestedImages, evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """The images with the largest sum of confidences in wrong answers."""
+    total = np.zeros(len(tested.rows))
+    for one in evaluations:
+        confidence = one.answered.probabilities.max(1)
+        total += np.where(one.answered.right, 0.0, confidence)
+    worst = [int(row) for row in np.argsort(-total, kind="stable")[:MOST_WORST] if total[row] > 0]
+    return [
+        {
+            "name": source.items[int(tested.rows[row])].name,
+            "row": row,
+            "label": source.classes[source.labels[tested.rows[row]]],
+            "answers": [
+                {
+                    "model": one.name,
+                    "prediction": one.model.opened.labels[int(one.answered.answer[row])],
+                    "confidence": float(one.answered.probabilities[row].max()),
+                    "true_probability": float(one.answered.probabilities[row, one.answered.labels[row]]),
+                    "right": bool(one.answered.right[row]),
+                }
+                for one in evaluations
+            ],
+        }
+        for row in worst
+    ]
+
+
+def write_predictions(out: Path, source: Source, evaluations: Sequence[Evaluation], results: dict[str, Any]) -> None:
+    """predictions.npz: all probabilities; predictions.csv: each model's answer to each image, where they are not too many."""
+    names, first = evaluations[0].model.store.names, evaluations[0]
+    labels = source.labels[first.model.store.indices]
+    arrays: dict[str, NDArray[Any]] = {
+        "images": np.array([name.encode("utf-8", "backslashreplace").decode() for name in names]),
+        "labels": np.array([source.classes[k] for k in labels]),
+        "models": np.array([one.name for one in evaluations]),
+    }
+    for number, one in enumerate(evaluations):
+        arrays[f"classes_{number}"] = np.array(one.model.opened.labels)
+        arrays[f"probabilities_{number}"] = one.answered.probabilities.astype(np.float32)
+    with atomic_file(out / "predictions.npz") as unfinished, unfinished.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    path = out / "predictions.csv"
+    path.unlink(missing_ok=True)
+    if len(labels) * len(evaluations) > MOST_IN_CSV:
+        return
+    rows = [["image", "label", "model", "prediction", "confidence", "correct"]]
+    for one in evaluations:
+        answered = one.answered
+        found = zip(
+            names, labels.tolist(), answered.answer.tolist(), answered.probabilities.max(1), answered.right, strict=True
+        )
+        rows += [
+            [name, source.classes[k], one.name, one.model.opened.labels[answer], f"{sure:.4f}", str(int(right))]
+            for name, k, answer, sure, right in found
+        ]
+    write_csv(path, rows)

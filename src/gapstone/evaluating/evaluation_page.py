@@ -1,0 +1,188 @@
+"""Writes OUT/report.html: an evaluation as one page that needs nothing else, with pictures of the worst answers."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import ChoiceLoader, Environment, PackageLoader
+
+from gapstone.compare.report import charts, number_text
+from gapstone.compare.report.charts import ChartStyle
+from gapstone.compare.report.report_page import FILTERS, MARKS, MOST_CLASSES, MOST_LISTED, AxisScale
+from gapstone.compare.report.report_pictures import encode
+from gapstone.console.formatting import pages
+from gapstone.evaluating.evaluated_model import map_picture
+from gapstone.evaluating.evaluation import Evaluation
+from gapstone.evaluating.evaluation_table import valued
+from gapstone.statistics.metrics import find_metric
+from gapstone.storage.atomic import write_atomic
+
+MOST_MAPS = 4
+"""Models whose maps are drawn."""
+MOST_ROWS = 40
+"""Classes whose recall is listed; all stand in evaluated.json."""
+
+
+def write(out: Path, results: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> Path:
+    """Write report.html into `out` and return its path."""
+    path = out / "report.html"
+    write_atomic(path, fill(results, evaluations).encode("utf-8", "backslashreplace"))  # names may not be UTF-8
+    return path
+
+
+def fill(results: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> str:
+    """The page as text."""
+    environment = _environment()
+    models = [_model(number, entry) for number, entry in enumerate(results["models"])]
+    created = datetime.fromisoformat(results["created"])
+    metric = results["settings"]["metric"]
+    unit = find_metric(metric).unit
+    names = [metric, *(name for name in models[0]["metrics"] if name != metric)]
+    page = {
+        "results": results,
+        "created": f"{created.day} {created:%B %Y, %H:%M}",
+        "models": models,
+        "deciding": find_metric(metric).words,
+        "rows": [
+            (find_metric(name), name == metric, [valued(name, entry["metrics"].get(name)) for entry in models])
+            for name in names
+        ],
+        "unit": unit,
+        "scale": _forest(results["pairs"], unit.factor, unit.margin),
+        "margin": unit.factor * (unit.margin or 0.0),
+        "by_model": {entry["name"]: entry for entry in models},
+        "charts": _charts(models),
+        "recalls": _recalls(results, models),
+        "confusions": [_confusion(entry, results["data"]["classes"]) for entry in models],
+        "worst": _worst(results, evaluations),
+        "marks": MARKS,
+        "most_listed": MOST_LISTED,
+        "left_out": _left_out(results["data"]["left_out"]),
+        "moved_metric": "balanced_accuracy" if find_metric(metric).by_class else "accuracy",
+    }
+    return environment.get_template("evaluation.html.j2").render({**results, **page})
+
+
+def _environment() -> Environment:
+    environment = pages(__package__)
+    assert isinstance(environment.loader, ChoiceLoader)
+    environment.loader = ChoiceLoader([*environment.loader.loaders, PackageLoader("gapstone.compare.report")])
+    environment.filters |= {name: getattr(number_text, name) for name in FILTERS} | {"valued": _valued}
+    return environment
+
+
+def _valued(stat: Mapping[str, Any] | None, metric: str) -> str:
+    return valued(metric, stat)
+
+
+def _model(number: int, entry: Mapping[str, Any]) -> dict[str, Any]:
+    look = ChartStyle(number)
+    reliability = entry["calibration"]["bins"]
+    return {**entry, "head_spec": entry["head"], "head": entry["name"], "look": look, "key": look.key(),
+            "reliability": reliability}  # fmt: skip
+
+
+def _charts(models: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "shift": charts.robustness(models, "shift", "pixels", "accuracy", ("moved by, in pixels", "accuracy")),
+        "same": charts.robustness(
+            models, "shift", "pixels", "same_prediction", ("moved by, in pixels", "same prediction as before")
+        ),
+        "sizes": charts.robustness(models, "sizes", "scale", "accuracy", ("size of the input", "accuracy")),
+        "reliability": [(entry, charts.reliability(entry["reliability"], i)) for i, entry in enumerate(models)],
+    }
+
+
+def _forest(pairs: Sequence[Mapping[str, Any]], factor: float, margin: float | None) -> AxisScale | None:
+    ends = [factor * end for pair in pairs for end in pair["ci95"]]
+    reach = 2 * factor * (margin or 0.0)
+    return AxisScale([*ends, -reach, reach]) if ends else None
+
+
+def _recalls(results: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each class, the worst first where there are many."""
+    if any(entry["recall"] is None for entry in models):
+        return []
+    rows = [
+        {"label": label, "images": cells[0]["images"], "cells": cells}
+        for label, *cells in zip(results["data"]["classes"], *(entry["recall"] for entry in models), strict=True)
+        if cells[0]["images"]
+    ]
+    if len(rows) > MOST_ROWS:
+        rows.sort(key=lambda row: min(cell["mean"] for cell in row["cells"]))
+    return rows[:MOST_ROWS]
+
+
+def _confusion(entry: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """The confusion table if there are few classes, else the most confused ordered pairs."""
+    counts, other = entry["confusion"], entry["other_classes"]
+    totals = [sum(row) + more or 1 for row, more in zip(counts, other, strict=True)]
+    wrong = [(n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if n and i != j]
+    rows = None
+    if len(classes) <= MOST_CLASSES:
+        rows = [
+            (name, [(n, n / total, k == j) for j, n in enumerate(row)] + [(more, more / total, False)] * any(other))
+            for k, (name, row, more, total) in enumerate(zip(classes, counts, other, totals, strict=True))
+        ]
+    most = sorted(wrong, key=lambda pair: (-pair[0], pair[1:]))[:15]
+    return {
+        "head": entry,
+        "wrong": sum(n for n, _, _ in wrong) + sum(other),
+        "rows": rows,
+        "other": any(other),
+        "pairs": [(classes[i], classes[j], n, n / totals[i]) for n, i, j in most],
+    }
+
+
+def _worst(results: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """The worst answers with their picture, and for each model where it looked for its answer and for the true class."""
+    entries, shown = results["worst"], evaluations[:MOST_MAPS]
+    rows = np.array([entry["row"] for entry in entries], np.int64)
+    if not len(rows):
+        return []
+    seen = [one.model.preprocessing.centre(np.asarray(one.model.store.images[rows])) for one in shown]
+    encoded = [encode(list(pixels)) for pixels in seen]
+    cards = [
+        {**entry, "picture": encoded[0][number], "looked": [_looked(one, entry["row"]) for one in shown]}
+        for number, entry in enumerate(entries)
+    ]
+    largest = [
+        max((float(np.abs(found["map"]).max()) for card in cards for found in card["looked"][k] or ()), default=0)
+        or 1.0
+        for k in range(len(shown))
+    ]
+    for number, card in enumerate(cards):
+        card["maps"] = [
+            {
+                "model": one.name,
+                "picture": encoded[k][number],
+                "maps": [
+                    (role, found["label"], *map_picture(found, largest[k], one.model.preprocessing.size))
+                    for role, found in zip(("answer", "true class"), card["looked"][k] or (), strict=False)
+                ],
+            }
+            for k, one in enumerate(shown)
+        ]
+    return cards
+
+
+def _looked(one: Evaluation, row: int) -> list[dict[str, Any]] | None:
+    answer, true = int(one.answered.answer[row]), int(one.answered.labels[row])
+    classes = [answer] if answer == true else [answer, true]
+    maps = one.model.maps(row, classes)
+    labels = one.model.opened.labels
+    return None if maps is None else [{**m, "label": labels[k]} for m, k in zip(maps, classes, strict=True)]
+
+
+REASONS = {
+    "unusable": "damaged, or under two labels",
+    "trained_on": "the models were trained on them or on copies",
+    "duplicates": "copies of another one (--duplicates drop)",
+    "limit": "more than --limit",
+}
+
+
+def _left_out(counts: Mapping[str, int]) -> list[tuple[int, str]]:
+    return [(counts[name], why) for name, why in REASONS.items() if counts[name]]

@@ -1,0 +1,120 @@
+"""What is said of one model's answers: metrics with intervals, recall, confusion, calibration, moved images."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gapstone.statistics.calibration import calibration
+from gapstone.statistics.metric_values import balanced
+from gapstone.statistics.metrics import agreement, find_metric, metric_names
+from gapstone.statistics.one_seed import image_interval
+from gapstone.statistics.temperature import best_temperature
+from gapstone.statistics.unit import POINTS, Unit
+
+CONFIDENCE = 0.95
+MOST_RECALLS = 1000
+"""Classes whose recall is given."""
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """A model's answers to the test images."""
+
+    name: str
+    """As it is shown: unlike those of the other models."""
+    labels: NDArray[np.int64]
+    """(n,) true classes, as the model numbers its classes."""
+    logits: NDArray[np.float32]
+    """(n, K)"""
+    classes: NDArray[np.int64]
+    """The model's number of each class of DATA."""
+    probabilities: Values = field(init=False)
+
+    def __post_init__(self) -> None:
+        z = self.logits.astype(np.float64)
+        z = np.exp(z - z.max(1, keepdims=True))
+        object.__setattr__(self, "probabilities", z / z.sum(1, keepdims=True))
+
+    @property
+    def answer(self) -> NDArray[np.int64]:
+        """(n,) as the model numbers its classes."""
+        return self.probabilities.argmax(1)
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        return np.asarray(self.answer == self.labels)
+
+    def values(self, metric: str) -> Values:
+        """What each image counts for the metric."""
+        return find_metric(metric).values(self.labels, self.probabilities)
+
+
+def stat(values: Values, unit: Unit = POINTS, added: float | None = None) -> dict[str, Any]:
+    """A Stat: the mean of what images count, and its interval for other images of the same kind."""
+    bounds = image_interval(values, unit) if added is None else image_interval(values, unit, added)
+    mean = float(np.mean(values))
+    return {"mean": mean, "ci95": None if bounds is None else list(bounds), "values": [mean]}
+
+
+def measures(answered: Answered) -> dict[str, Any]:
+    """The entries of a model in evaluated.json that follow from its answers."""
+    right = answered.right.astype(np.float64)
+    own = np.full(answered.logits.shape[1], -1)
+    own[answered.classes] = np.arange(len(answered.classes))
+    true, found = own[answered.labels], own[answered.answer]
+    counts = np.zeros((len(answered.classes), len(answered.classes) + 1), np.int64)
+    np.add.at(counts, (true, found), 1)  # the last column: of classes that DATA has not
+    temperature, nll = best_temperature(answered.logits, answered.labels)
+    names = metric_names(answered.logits.shape[1])
+    return {
+        "metrics": {
+            name: stat(answered.values(name), find_metric(name).unit, agreement(name, answered.labels))
+            for name in names
+        },
+        "recall": _recalls(true, right, len(answered.classes)),
+        "confusion": counts[:, :-1].tolist(),
+        "other_classes": counts[:, -1].tolist(),
+        "calibration": {**calibration(answered.logits, answered.labels), "temperature": temperature, "scaled_nll": nll},
+    }
+
+
+def _recalls(true: NDArray[np.int64], right: Values, classes: int) -> list[dict[str, Any]] | None:
+    if classes > MOST_RECALLS:
+        return None
+    nothing = {"mean": None, "ci95": None, "values": []}
+    of_class = [right[true == k] for k in range(classes)]
+    return [{**(stat(values) if len(values) else nothing), "images": len(values)} for values in of_class]
+
+
+def moved(facts: Mapping[str, Any], shifted: Values, labels: NDArray[np.int64], by_class: bool) -> dict[str, Any]:
+    """The entries of a model on moved and resized images; `shifted`: how right each was when moved."""
+    shift = facts["shift"]
+    values = balanced(labels, shifted) if by_class else shifted
+    return {
+        "shift": {"pixels": shift["pixels"], "accuracy": shift["accuracy"], "same_prediction": shift["same_answer"]},
+        "sizes": facts["sizes"],
+        "robustness_images": facts["robustness_images"],
+        "shifted": stat(values),
+    }
+
+
+NOT_MOVED: dict[str, Any] = {"shift": None, "sizes": None, "robustness_images": 0, "shifted": None}
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """As short as tells them apart: the file's name, with as many of its folders as it takes.
+
+    >>> short_names(["runs/a/model.safetensors", "runs/b/model.safetensors", "timm:resnet18"])
+    ['a/model.safetensors', 'b/model.safetensors', 'timm:resnet18']
+    """
+    parts = [[name] if ":" in name else name.replace("\\", "/").rstrip("/").split("/") for name in names]
+    for depth in range(1, max(map(len, parts)) + 1):
+        short = ["/".join(part[-depth:]) for part in parts]
+        if len(set(short)) == len(short):
+            return short
+    return list(names)

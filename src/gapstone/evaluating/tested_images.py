@@ -1,0 +1,114 @@
+"""Which images of DATA a model is tested on: a part of them, none that it was trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gapstone.console.formatting import count_noun, display
+from gapstone.data.carve import Indices, limited
+from gapstone.data.scan import Scan
+from gapstone.data.seen_images import seen_images
+from gapstone.data.sources import Source, few
+from gapstone.data.split import DataSplitError, split
+from gapstone.evaluating.evaluate_request import EvaluateRequest
+from gapstone.models.trained_on import TrainedOn
+
+
+@dataclass(frozen=True, eq=False)
+class TestedImages:
+    """The images that are tested, and how many are not, and why."""
+
+    rows: Indices
+    """Indices into source.items, ascending."""
+    described: str
+    """One sentence: which part of DATA they are."""
+    part: str
+    left_out: dict[str, int]
+    """Images of that part that are not tested: unusable (damaged, or under two labels), trained_on, duplicates, limit."""
+    remarks: tuple[str, ...]
+
+
+def choose_images(
+    request: EvaluateRequest, source: Source, scan: Scan, trained_on: Sequence[tuple[str, TrainedOn]]
+) -> TestedImages:
+    """The images that all the models are tested on; `trained_on` has each model's name and the images it knows.
+
+    Raises:
+        DataSplitError: there are no such images in DATA, or too few that no model was trained on.
+    """
+    rows, part, described = _part(request, source, scan)
+    usable = np.array([row for row in rows.tolist() if row not in scan.excluded], np.int64)
+    hashes, seen = scan.content_hashes(), np.zeros(len(source), np.bool_)
+    known = [(name, seen_images(scan, images.contains(hashes), request.duplicates)) for name, images in trained_on]
+    for _, of_model in known:
+        seen |= of_model
+    new = usable[~seen[usable]]
+    knowing = [name for name, of_model in known if of_model[usable].any()]
+    _check_enough(source, usable, new, knowing)
+    tested = _one_of_each(new, scan) if request.duplicates == "drop" else new
+    chosen = tested if request.limit is None else limited(tested, source.labels, request.limit, 1)
+    left_out = {
+        "unusable": len(rows) - len(usable),
+        "trained_on": len(usable) - len(new),
+        "duplicates": len(new) - len(tested),
+        "limit": len(tested) - len(chosen),
+    }
+    return TestedImages(np.sort(chosen), described, part, left_out, tuple(_remarks(source, usable, new, knowing)))
+
+
+def _part(request: EvaluateRequest, source: Source, scan: Scan) -> tuple[Indices, str, str]:
+    """(indices, the part's name, a sentence)."""
+    part, given = request.part, source.splits
+    if part == "auto":
+        part = "test" if "test" in given else "val" if "val" in given else "all"
+    everything = np.arange(len(source))
+    if part == "all":
+        return everything, part, f"all {count_noun(len(source), 'file')} of DATA"
+    if part in given:
+        rows = np.array([i for i, item in enumerate(source.items) if item.split == part], np.int64)
+        return rows, part, f"the {part} images that DATA gives, {count_noun(len(rows), 'file')}"
+    if given and part == "test" and "val" not in given:
+        given = ()  # all are train images: a test part is chosen from them, as by `train`
+    if given or part == "val":
+        has = f"DATA gives {' and '.join(given)} images" if given else "DATA gives no split"
+        why = "" if given else ", and validation images are chosen anew for each seed"
+        raise DataSplitError(f"--split {part}: {has}{why}. Take --split {given[-1] if given else 'test'}, or all.")
+    parts = split(source, scan, duplicates=request.duplicates)
+    if part == "test":
+        return parts.test, part, f"the test images that `train` and `compare` choose by content: {parts.described}"
+    rest = np.union1d(parts.train, parts.validation)
+    return rest, part, f"what `train` and `compare` leave for training and validation: {parts.described}"
+
+
+def _check_enough(source: Source, usable: Indices, new: Indices, knowing: Sequence[str]) -> None:
+    if len(np.unique(source.labels[new])) > 1:
+        return
+    if len(usable) == len(new):
+        raise DataSplitError(
+            f"{count_noun(len(new), 'usable image')} in {display(source.given)!r}: images of two classes are needed."
+        )
+    raise DataSplitError(
+        f"{few(knowing, quote=False)} {'was' if len(knowing) == 1 else 'were'} trained on {len(usable) - len(new):,} of "
+        f"{count_noun(len(usable), 'image')}, and {len(new):,} are left, of "
+        f"{count_noun(len(np.unique(source.labels[new])), 'class', 'classes')}: how good a model is on images it knows "
+        f"says nothing. Give images it was not trained on."
+    )
+
+
+def _remarks(source: Source, usable: Indices, new: Indices, knowing: Sequence[str]) -> list[str]:
+    out = len(usable) - len(new)
+    if not out:
+        return []
+    verb = "was" if len(knowing) == 1 else "were"
+    sentence = f"{count_noun(out, 'image')} left out, as {few(knowing, quote=False)} {verb} trained on"
+    sentence += " it or a copy." if out == 1 else " them or on copies."
+    gone = np.setdiff1d(source.labels[usable], source.labels[new]).tolist()
+    if gone:
+        sentence += f" None is left of {few([source.classes[k] for k in gone])}."
+    return [sentence]
+
+
+def _one_of_each(rows: Indices, scan: Scan) -> Indices:
+    _, first = np.unique(scan.group[rows], return_index=True)
+    return np.sort(rows[first])

@@ -1,0 +1,120 @@
+"""Models as they are, each of one training:  Σd / (n + 2) ± t √(Σd² + a − (Σd)² / (n + 2)) / (n + 2).
+
+d is the difference of what an image counts for the metric under two models, a the images that are added (two: one that
+only the first has right, one that only the second has: `metrics.agreement`). Of right and wrong it is the interval of
+Bonett & Price (2012, doi 10.3102/1076998611411915). What other trainings of the same two would do is not in it: only
+`compare`, with several seeds, knows that.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from gapstone.statistics.compare_pairs import holm, verdict
+from gapstone.statistics.difference import AGREEMENT, FOR_EQUIVALENCE
+from gapstone.statistics.unit import Unit
+
+Values = NDArray[np.float64]
+
+
+def image_interval(
+    values: Values, unit: Unit, agreement: float = AGREEMENT, confidence: float = 0.95
+) -> tuple[float, float] | None:
+    """The interval of one model's metric for other images of the same kind; None for a single image.
+
+        >>> image_interval(np.array([1.0] * 90 + [0.0] * 10), Unit())     # 90 of 100 are right
+        (0.825..., 0.944...)
+
+    Of shares in Wilson's form (1927, doi 10.1080/01621459.1927.10502953), of as many independent answers as have the
+    error of the mean; where classes count the same, the images that are added to rare ones count, too. Of other metrics
+    Student's t, within the metric's range.
+
+    Args:
+        values: what each image counts for the metric.
+        unit: of the metric.
+        agreement: of the metric (`metrics.agreement`).
+        confidence: of the interval.
+    """
+    n, mean = len(values), float(np.mean(values))
+    if n < 2:
+        return None
+    if not unit.is_share:
+        half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+        return max(unit.low, mean - half), min(unit.high, mean + half)
+    mean = min(max(mean, 0.0), 1.0)
+    variance = float(np.var(values)) / n + max(agreement - AGREEMENT, 0.0) / (n + 2) ** 2
+    answers = max(1.0, min(mean * (1 - mean) / variance, n) if variance > 1e-24 else n)
+    critical = float(stats.norm.ppf((1 + confidence) / 2))
+    z = critical**2 / answers
+    centre = (mean + z / 2) / (1 + z)
+    half = critical / (1 + z) * float(np.sqrt((mean * (1 - mean) + z / 4) / answers))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True)
+class ModelPair:
+    """A model minus the first one, on the same images; differences and ends in the metric's own numbers."""
+
+    name: str
+    difference: float
+    interval: tuple[float, float]
+    together: tuple[float, float]
+    """Of all models at once (Bonferroni)."""
+    p: float
+    p_holm: float
+    verdict: str
+    """better, worse, equivalent or cannot tell."""
+    identical: bool
+    """All images count the same under both."""
+
+
+def compare_models(
+    values: Mapping[str, Values], unit: Unit, agreement: float = AGREEMENT, confidence: float = 0.95
+) -> list[ModelPair]:
+    """Compare every model with the first, image by image; p is adjusted for their number (Holm).
+
+        >>> (pair,) = compare_models({"a": right_of_a, "b": right_of_b}, Unit())
+        >>> pair.verdict, pair.difference
+        ('better', 0.03)
+
+    They are equivalent where an interval with twice the added images lies within the unit's margin on both sides.
+
+    Raises:
+        ValueError: values of unequal numbers of images, or fewer than two.
+    """
+    first, *others = values
+    reference = values[first]
+    if any(len(values[name]) != len(reference) for name in others) or len(reference) < 2:
+        raise ValueError(
+            f"compare_models: {[len(of) for of in values.values()]} values; expected as many of each, ≥ 2."
+        )
+    differences = {name: np.asarray(values[name] - reference, np.float64) for name in others}
+    errors = {name: _error(d, agreement) for name, d in differences.items()}
+    freedom = max(len(reference) - 1, 1)
+    ps = [float(2 * stats.t.sf(abs(centre) / spread, freedom)) for centre, spread in errors.values()]
+
+    def around(name: str, level: float) -> tuple[float, float]:
+        centre, spread = errors[name]
+        half = float(stats.t.ppf(1 - level / 2, freedom)) * spread
+        return max(-unit.reach, centre - half), min(unit.reach, centre + half)
+
+    pairs = []
+    for name, p, p_holm in zip(others, ps, holm(ps), strict=True):
+        d, level = differences[name], 1 - confidence
+        centre, spread = _error(d, FOR_EQUIVALENCE * agreement)
+        half = float(stats.t.ppf(1 - level / 2, freedom)) * spread
+        same = None if unit.margin is None else (centre - half, centre + half)
+        word = verdict(unit.gain(float(d.mean())), p_holm, unit.margin or 0.0, level, same)
+        bounds = around(name, level), around(name, level / len(others))
+        pairs.append(ModelPair(name, float(d.mean()), *bounds, p, p_holm, word, bool((d == 0).all())))
+    return pairs
+
+
+def _error(d: Values, agreement: float) -> tuple[float, float]:
+    """Centre and standard error of the interval of the mean difference."""
+    n = len(d) + 2
+    total = float(d.sum())
+    return total / n, float(np.sqrt(float((d**2).sum()) + agreement - total**2 / n)) / n

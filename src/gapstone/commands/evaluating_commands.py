@@ -29,8 +29,8 @@ def evaluate(
         typer.Argument(
             parser=not_empty,
             metavar="MODEL…",
-            help="Files that `gapstone train` or `compare` wrote, timm:NAME, hf:FOLDER, or a network's name with --weights; the others "
-            "are compared with the first.",
+            help="Files that `gapstone train` or `compare` wrote, timm:NAME, hf:FOLDER, or a network's name with "
+            "--weights; all others are compared with the first.",
         ),
     ],
     data: Annotated[
@@ -44,15 +44,16 @@ def evaluate(
     split: Annotated[
         Literal["auto", "train", "val", "test", "all"],
         typer.Option(
-            help="Which part of DATA; auto: test, or val where it gives no test images, or all where it gives neither. Images "
-            "that a model was trained on are left out in any case."
+            help="Which part of DATA; auto: test, or val where it gives no test images, or all where it gives neither. "
+            "Images that a model was trained on are left out in any case."
         ),
     ] = "auto",
     metric: Annotated[
         str | None,
         typer.Option(
-            help="What decides between models: accuracy, balanced_accuracy, macro_f1, auroc, average_precision, nll, brier, top5 "
-            "(default: accuracy; balanced_accuracy where a class has more than three times the images of another).",
+            help="What decides between models: accuracy, balanced_accuracy, macro_f1, auroc, average_precision, nll, "
+            "brier, top5, FILE.py:FUNCTION (default: accuracy; balanced_accuracy where a class has over three times the "
+            "images of another).",
             show_default=False,
         ),
     ] = None,
@@ -74,7 +75,7 @@ def evaluate(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """How good models are on labelled images: metrics with intervals, confusion, calibration, the worst answers, a page.
+    """How good models are on labelled images: metrics with intervals, confusion, calibration, worst answers, a page.
 
     Two models are compared image by image, with a verdict: gapstone evaluate old.safetensors new.safetensors photos/
 

@@ -127,15 +127,8 @@ def _ask(request: EvaluateRequest, opened: Opened, out: Path, bars: Bars) -> lis
         ranges = one.preprocessing.ranges.or_else(opened.scan.ranges)
         preprocessing = replace(one.preprocessing, ranges=ranges)
         store = _store(request, opened, preprocessing, out, bars)
-        model = EvaluatedModel(
-            one,
-            store,
-            classes[store.labels],
-            preprocessing,
-            request.precision,
-            request.batch_size,
-            bars(f"Asking {name}"),
-        )
+        how = request.precision, request.batch_size, bars(f"Asking {name}")
+        model = EvaluatedModel(one, store, classes[store.labels], preprocessing, *how)
         logits = model.answers(out / "kept", bars.log)
         robust = None
         if not request.quick:

@@ -1,14 +1,14 @@
 """The arguments of `gapstone evaluate`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from gapstone.compare.chosen_metric import Asked, asked_metric
 from gapstone.console.formatting import display
 from gapstone.console.options import at_least
 from gapstone.data.near_duplicates import check_threshold
 from gapstone.data.split import Duplicates
-from gapstone.statistics.metrics import find_metric
 from gapstone.training.loop import Precision
 
 Part = Literal["auto", "train", "val", "test", "all"]
@@ -22,7 +22,7 @@ class EvaluateRequest:
     data: str
     part: Part = "auto"
     """Of DATA: its test images; val where it gives no test images; all where it gives neither."""
-    metric: str | None = None
+    metric: Asked = None
     """What decides between models; None: chosen by how many images classes have."""
     limit: int | None = None
     weights: Path | None = None
@@ -38,7 +38,7 @@ class EvaluateRequest:
     """Neither move nor resize test images, nor time the models."""
 
     def checked(self) -> "EvaluateRequest":
-        """The same. Raises ValueError for arguments that are wrong whatever the models and images are."""
+        """The same, its metric found. Raises ValueError for what is wrong whatever the models and images are."""
         if not self.models:
             raise ValueError("no MODEL: name one or more, then DATA: gapstone evaluate model.safetensors photos/")
         if twice := [name for name in self.models if self.models.count(name) > 1]:
@@ -49,6 +49,4 @@ class EvaluateRequest:
         at_least(1, batch_size=self.batch_size, workers=self.workers)
         at_least(2, limit=self.limit)
         check_threshold(self.duplicate_threshold)
-        if self.metric is not None:
-            find_metric(self.metric)
-        return self
+        return replace(self, metric=asked_metric(self.metric))

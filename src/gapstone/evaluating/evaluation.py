@@ -1,4 +1,4 @@
-"""From the answers of all models to evaluated.json, whose schema is in docs/results.md, and the files of predictions."""
+"""From the answers of all models to evaluated.json (schema: docs/evaluate.md), and the files of predictions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gapstone
+from gapstone.compare.chosen_metric import asked_metric
 from gapstone.compare.gather_results import machine, versions
 from gapstone.compare.predictor import STILL
 from gapstone.data.scan import Scan
@@ -23,8 +24,9 @@ from gapstone.evaluating.measured import CONFIDENCE, NOT_MOVED, Answered, Values
 from gapstone.evaluating.tested_images import TestedImages
 from gapstone.runtime.timing import ratio, spread, take_turns
 from gapstone.statistics.metric_values import balanced
-from gapstone.statistics.metrics import agreement, choose_metric, find_metric
+from gapstone.statistics.metrics import Metric, agreement, choose_metric, find_metric, metric_names
 from gapstone.statistics.one_seed import compare_models
+from gapstone.statistics.own_metric import own_agreement
 from gapstone.storage.atomic import atomic_file
 from gapstone.storage.csv_file import write_csv
 from gapstone.training.loop import Rows
@@ -69,9 +71,10 @@ def gather(
     """The results, as in evaluated.json."""
     labels, classes = source.labels[tested.rows], len(source.classes)
     counts = np.bincount(labels, minlength=classes)
-    metric, chosen = choose_metric(request.metric, counts)
+    metric, chosen = choose_metric(asked_metric(request.metric), counts)
+    metrics = _metrics(metric, evaluations)
     speeds = _speeds(request, evaluations)
-    models = [_model(one, labels, metric, speeds.get(one.name)) for one in evaluations]
+    models = [_model(one, labels, metrics, speeds.get(one.name)) for one in evaluations]
     results: dict[str, Any] = {
         "schema": SCHEMA,
         "gapstone": gapstone.__version__,
@@ -89,7 +92,7 @@ def gather(
             "hash": content_digest(source, scan, tested.rows),
         },
         "settings": {
-            "metric": metric,
+            "metric": metric.name,
             "confidence": CONFIDENCE,
             "device": str(evaluations[0].model.opened.device),
             "precision": request.precision,
@@ -98,6 +101,7 @@ def gather(
             "duplicates": request.duplicates,
             "quick": request.quick,
         },
+        "metrics": [one.to_json() for one in metrics],
         "machine": machine(str(evaluations[0].model.opened.device)),
         "versions": versions(),
         "scan": scan.to_json(),
@@ -106,7 +110,7 @@ def gather(
         "shift_pairs": _shift_pairs(evaluations, labels, metric),
         "worst": _worst(source, tested, evaluations),
     }
-    results["verdict"], results["findings"] = headline(results)
+    results["verdict"], results["findings"] = headline(results, metric)
     one = len(models) == 1
     scope = ONE_TRAINING.format(these="this model" if one else "these models", it="it is" if one else "they are")
     about = [scope, *filter(None, [chosen, few_images(source.classes, counts)]), *remarks]
@@ -117,22 +121,35 @@ def gather(
     return results
 
 
-def _model(one: Evaluation, labels: NDArray[np.int64], metric: str, speed: dict[str, Any] | None) -> dict[str, Any]:
-    entry = {"name": one.name, "model": one.model.opened.name, **one.model.facts(), **measures(one.answered)}
+def _metrics(deciding: Metric, evaluations: Sequence[Evaluation]) -> list[Metric]:
+    """What decides, then all that suit the number of classes of every model."""
+    classes = min(one.logits.shape[1] for one in evaluations)
+    return [deciding, *(find_metric(name) for name in metric_names(classes) if name != deciding.name)]
+
+
+def _model(
+    one: Evaluation, labels: NDArray[np.int64], metrics: Sequence[Metric], speed: dict[str, Any] | None
+) -> dict[str, Any]:
+    entry = {"name": one.name, "model": one.model.opened.name, **one.model.facts(), **measures(one.answered, metrics)}
     if one.robust is None:
         return {**entry, **NOT_MOVED, "ms_per_image": speed}
     facts, shifted, rows = one.robust
-    by_class = find_metric(metric).by_class
-    return {**entry, **moved(facts, shifted.astype(np.float64), labels[rows], by_class), "ms_per_image": speed}
+    return {
+        **entry,
+        **moved(facts, shifted.astype(np.float64), labels[rows], metrics[0].by_class),
+        "ms_per_image": speed,
+    }
 
 
-def _pairs(evaluations: Sequence[Evaluation], metric: str) -> list[dict[str, Any]]:
+def _pairs(evaluations: Sequence[Evaluation], metric: Metric) -> list[dict[str, Any]]:
     """Every model beside the first one."""
     if len(evaluations) < 2:
         return []
     first = evaluations[0]
-    added = agreement(metric, first.answered.labels)
     values = {one.name: one.answered.values(metric) for one in evaluations}
+    added = agreement(metric, first.answered.labels)
+    if metric.digest is not None:
+        added = own_agreement(list(values.values()), [one.answered.right for one in evaluations])
     pairs = _compared(values, metric, added, first.name)
     for pair, other in zip(pairs, evaluations[1:], strict=True):
         a, b = other.answered, first.answered
@@ -159,30 +176,29 @@ def _same_probabilities(a: Evaluation, b: Evaluation) -> bool:
     return a.logits.shape == b.logits.shape and bool(np.allclose(pa, pb, rtol=0, atol=1e-7))
 
 
-def _shift_pairs(evaluations: Sequence[Evaluation], labels: NDArray[np.int64], metric: str) -> list[dict[str, Any]]:
+def _shift_pairs(evaluations: Sequence[Evaluation], labels: NDArray[np.int64], metric: Metric) -> list[dict[str, Any]]:
     """The same when images are moved, of models that have moved the same images."""
     robust = [(one, one.robust) for one in evaluations if one.robust is not None]
     if len(robust) < 2 or any(not np.array_equal(a[1][2], b[1][2]) for a, b in pairwise(robust)):
         return []
-    rows, by_class = robust[0][1][2], find_metric(metric).by_class
-    name = "balanced_accuracy" if by_class else "accuracy"
+    rows, decides = robust[0][1][2], find_metric(metric.moved)
     values: dict[str, Values] = {}
     for one, (_, shifted, _) in robust:
         right = shifted.astype(np.float64)
-        values[one.name] = balanced(labels[rows], right) if by_class else right
-    pairs = _compared(values, name, agreement(name, labels[rows]), robust[0][0].name)
+        values[one.name] = balanced(labels[rows], right) if metric.by_class else right
+    pairs = _compared(values, decides, agreement(decides, labels[rows]), robust[0][0].name)
     for pair in pairs:
         pair |= {"won": None, "lost": None, "same_answers": None, "same_probabilities": False}
-        pair["sentence"] = pair_sentence(pair, name, len(pairs))
+        pair["sentence"] = pair_sentence(pair, decides, len(pairs))
     return pairs
 
 
-def _compared(values: dict[str, Values], metric: str, added: float, first: str) -> list[dict[str, Any]]:
+def _compared(values: dict[str, Values], metric: Metric, added: float, first: str) -> list[dict[str, Any]]:
     return [
         {
             "a": pair.name,
             "b": first,
-            "metric": metric,
+            "metric": metric.name,
             "difference": pair.difference,
             "ci95": list(pair.interval),
             "ci95_together": list(pair.together),
@@ -190,7 +206,7 @@ def _compared(values: dict[str, Values], metric: str, added: float, first: str) 
             "p_holm": pair.p_holm,
             "verdict": pair.verdict,
         }
-        for pair in compare_models(values, find_metric(metric).unit, added, CONFIDENCE)
+        for pair in compare_models(values, metric.unit, added, CONFIDENCE)
     ]
 
 
@@ -244,10 +260,10 @@ def _worst(source: Source, tested: TestedImages, evaluations: Sequence[Evaluatio
 
 
 def write_predictions(out: Path, source: Source, evaluations: Sequence[Evaluation], results: dict[str, Any]) -> None:
-    """predictions.npz: all probabilities; predictions.csv: each model's answer to each image, where they are not too many."""
+    """predictions.npz: all probabilities; predictions.csv: each model's answers, where they are not too many."""
     names, first = evaluations[0].model.store.names, evaluations[0]
     labels = source.labels[first.model.store.indices]
-    arrays: dict[str, NDArray[Any]] = {
+    arrays: dict[str, Any] = {
         "images": np.array([name.encode("utf-8", "backslashreplace").decode() for name in names]),
         "labels": np.array([source.classes[k] for k in labels]),
         "models": np.array([one.name for one in evaluations]),
@@ -264,11 +280,10 @@ def write_predictions(out: Path, source: Source, evaluations: Sequence[Evaluatio
     rows = [["image", "label", "model", "prediction", "confidence", "correct"]]
     for one in evaluations:
         answered = one.answered
-        found = zip(
-            names, labels.tolist(), answered.answer.tolist(), answered.probabilities.max(1), answered.right, strict=True
-        )
+        sure = answered.probabilities.max(1)
+        found = zip(names, labels.tolist(), answered.answer.tolist(), sure, answered.right, strict=True)
         rows += [
-            [name, source.classes[k], one.name, one.model.opened.labels[answer], f"{sure:.4f}", str(int(right))]
-            for name, k, answer, sure, right in found
+            [name, source.classes[k], one.name, one.model.opened.labels[answer], f"{p:.4f}", str(int(right))]
+            for name, k, answer, p, right in found
         ]
     write_csv(path, rows)

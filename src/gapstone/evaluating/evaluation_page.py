@@ -10,13 +10,13 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader
 
 from gapstone.compare.report import charts, number_text
 from gapstone.compare.report.charts import ChartStyle
-from gapstone.compare.report.report_page import FILTERS, MARKS, MOST_CLASSES, MOST_LISTED, AxisScale
+from gapstone.compare.report.report_page import FILTERS, MARKS, MOST_LISTED, AxisScale
 from gapstone.compare.report.report_pictures import encode
 from gapstone.console.formatting import pages
+from gapstone.drawing.confusion_picture import FEW, confusion_picture, most_confused
 from gapstone.evaluating.evaluated_model import map_picture
 from gapstone.evaluating.evaluation import Evaluation
 from gapstone.evaluating.evaluation_table import valued
-from gapstone.statistics.metrics import find_metric
 from gapstone.storage.atomic import write_atomic
 
 MOST_MAPS = 4
@@ -37,30 +37,25 @@ def fill(results: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> str:
     environment = _environment()
     models = [_model(number, entry) for number, entry in enumerate(results["models"])]
     created = datetime.fromisoformat(results["created"])
-    metric = results["settings"]["metric"]
-    unit = find_metric(metric).unit
-    names = [metric, *(name for name in models[0]["metrics"] if name != metric)]
+    metric = results["metrics"][0]
     page = {
         "results": results,
         "created": f"{created.day} {created:%B %Y, %H:%M}",
         "models": models,
-        "deciding": find_metric(metric).words,
+        "deciding": metric,
         "rows": [
-            (find_metric(name), name == metric, [valued(name, entry["metrics"].get(name)) for entry in models])
-            for name in names
+            (one, place == 0, [valued(one, entry["metrics"][one["name"]]) for entry in models])
+            for place, one in enumerate(results["metrics"])
         ],
-        "unit": unit,
-        "scale": _forest(results["pairs"], unit.factor, unit.margin),
-        "margin": unit.factor * (unit.margin or 0.0),
+        "scale": _forest(results["pairs"], metric),
         "by_model": {entry["name"]: entry for entry in models},
         "charts": _charts(models),
         "recalls": _recalls(results, models),
-        "confusions": [_confusion(entry, results["data"]["classes"]) for entry in models],
+        "confusions": [_confusion(entry, results["data"]) for entry in models],
         "worst": _worst(results, evaluations),
         "marks": MARKS,
         "most_listed": MOST_LISTED,
         "left_out": _left_out(results["data"]["left_out"]),
-        "moved_metric": "balanced_accuracy" if find_metric(metric).by_class else "accuracy",
     }
     return environment.get_template("evaluation.html.j2").render({**results, **page})
 
@@ -69,12 +64,8 @@ def _environment() -> Environment:
     environment = pages(__package__)
     assert isinstance(environment.loader, ChoiceLoader)
     environment.loader = ChoiceLoader([*environment.loader.loaders, PackageLoader("gapstone.compare.report")])
-    environment.filters |= {name: getattr(number_text, name) for name in FILTERS} | {"valued": _valued}
+    environment.filters |= {name: getattr(number_text, name) for name in FILTERS}
     return environment
-
-
-def _valued(stat: Mapping[str, Any] | None, metric: str) -> str:
-    return valued(metric, stat)
 
 
 def _model(number: int, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,9 +86,9 @@ def _charts(models: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _forest(pairs: Sequence[Mapping[str, Any]], factor: float, margin: float | None) -> AxisScale | None:
-    ends = [factor * end for pair in pairs for end in pair["ci95"]]
-    reach = 2 * factor * (margin or 0.0)
+def _forest(pairs: Sequence[Mapping[str, Any]], metric: Mapping[str, Any]) -> AxisScale | None:
+    ends = [metric["factor"] * end for pair in pairs for end in pair["ci95"]]
+    reach = 2 * (metric["margin"] or 0.0)
     return AxisScale([*ends, -reach, reach]) if ends else None
 
 
@@ -115,29 +106,24 @@ def _recalls(results: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) ->
     return rows[:MOST_ROWS]
 
 
-def _confusion(entry: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
-    """The confusion table if there are few classes, else the most confused ordered pairs."""
-    counts, other = entry["confusion"], entry["other_classes"]
-    totals = [sum(row) + more or 1 for row, more in zip(counts, other, strict=True)]
-    wrong = [(n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if n and i != j]
-    rows = None
-    if len(classes) <= MOST_CLASSES:
-        rows = [
-            (name, [(n, n / total, k == j) for j, n in enumerate(row)] + [(more, more / total, False)] * any(other))
-            for k, (name, row, more, total) in enumerate(zip(classes, counts, other, totals, strict=True))
-        ]
-    most = sorted(wrong, key=lambda pair: (-pair[0], pair[1:]))[:15]
+def _confusion(entry: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's picture of confusion and its most frequent mistakes; classes that DATA has not share a column."""
+    counts, other = np.asarray(entry["confusion"]), np.asarray(entry["other_classes"])
+    classes, images = list(data["classes"]), list(data["counts"])
+    if other.any():
+        counts = np.pad(np.column_stack([counts, other]), ((0, 1), (0, 0)))
+        classes, images = [*classes, "any other class"], [*images, FEW]
     return {
         "head": entry,
-        "wrong": sum(n for n, _, _ in wrong) + sum(other),
-        "rows": rows,
-        "other": any(other),
-        "pairs": [(classes[i], classes[j], n, n / totals[i]) for n, i, j in most],
+        "wrong": int(counts.sum() - np.trace(counts)),
+        "picture": confusion_picture(counts, classes, images),
+        "pairs": most_confused(counts, classes),
+        "few": min(images) < FEW,
     }
 
 
 def _worst(results: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """The worst answers with their picture, and for each model where it looked for its answer and for the true class."""
+    """The worst answers with their picture, and where each model looked for its answer and for the true class."""
     entries, shown = results["worst"], evaluations[:MOST_MAPS]
     rows = np.array([entry["row"] for entry in entries], np.int64)
     if not len(rows):

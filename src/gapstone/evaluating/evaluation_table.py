@@ -12,7 +12,7 @@ from rich.text import Text
 
 from gapstone.compare.report.number_text import NOTHING, milliseconds, plain, short
 from gapstone.console.formatting import count_noun, display, span
-from gapstone.statistics.metrics import find_metric
+from gapstone.statistics.metrics import METRICS
 
 
 def show(results: Mapping[str, Any], page: Path | None, console: Console, as_json: bool = False) -> None:
@@ -34,44 +34,32 @@ def show(results: Mapping[str, Any], page: Path | None, console: Console, as_jso
 
 
 def _table(results: Mapping[str, Any]) -> Table:
-    models, deciding = results["models"], results["settings"]["metric"]
+    models, metrics = results["models"], results["metrics"]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column(count_noun(results["data"]["images"], "test image"), no_wrap=True)
     for entry in models:
         table.add_column(Text(display(entry["name"])), justify="right", overflow="fold")
-    names = [deciding, *(name for name in models[0]["metrics"] if name != deciding)]
-    for name in names:
-        if all(name in entry["metrics"] for entry in models):
-            style = "bold" if name == deciding else ""
-            table.add_row(
-                Text(find_metric(name).short, style), *(valued(name, entry["metrics"][name]) for entry in models)
-            )
-    for title, value in (
-        ("ECE", lambda entry: plain(entry["calibration"]["ece"], 3)),
-        ("moved images", lambda entry: _moved(entry, deciding)),
-        ("parameters", lambda entry: short(entry["parameters"])),
-        ("ms per image", lambda entry: milliseconds(entry["ms_per_image"])),
-    ):
-        table.add_row(title, *(value(entry) for entry in models))
+    for place, metric in enumerate(metrics):
+        title = Text(display(metric["short"]), "" if place else "bold")
+        table.add_row(title, *(valued(metric, entry["metrics"][metric["name"]]) for entry in models))
+    table.add_row("ECE", *(plain(entry["calibration"]["ece"], 3) for entry in models))
+    table.add_row("moved images", *(valued(METRICS["accuracy"].to_json(), entry["shifted"]) for entry in models))
+    table.add_row("parameters", *(short(entry["parameters"]) for entry in models))
+    table.add_row("ms per image", *(milliseconds(entry["ms_per_image"]) for entry in models))
     return table
 
 
-def valued(metric: str, stat: Mapping[str, Any] | None) -> str:
-    """A metric with its interval.
+def valued(metric: Mapping[str, Any], stat: Mapping[str, Any] | None) -> str:
+    """A metric, an entry of "metrics", with its interval.
 
-    >>> valued("accuracy", {"mean": 0.931, "ci95": [0.902, 0.953]})
+    >>> valued(METRICS["accuracy"].to_json(), {"mean": 0.931, "ci95": [0.902, 0.953]})
     '93.1 (90.2 to 95.3)'
     """
     if stat is None or stat["mean"] is None:
         return NOTHING
-    unit = find_metric(metric).unit
-    text = plain(unit.factor * stat["mean"], unit.digits)
+    factor, digits = metric["factor"], metric["digits"]
+    text = plain(factor * stat["mean"], digits)
     if stat["ci95"] is None:
         return text
-    low, high = (unit.factor * end for end in stat["ci95"])
-    return f"{text} ({span(low, high, unit.digits)})"
-
-
-def _moved(entry: Mapping[str, Any], deciding: str) -> str:
-    by_class = find_metric(deciding).by_class
-    return valued("balanced_accuracy" if by_class else "accuracy", entry["shifted"])
+    low, high = (factor * end for end in stat["ci95"])
+    return f"{text} ({span(low, high, digits)})"

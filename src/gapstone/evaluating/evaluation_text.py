@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from gapstone.compare.verdict import listed
 from gapstone.console.formatting import count_noun, display, signed, span
 from gapstone.evaluating.measured import Answered
-from gapstone.statistics.metrics import find_metric
+from gapstone.statistics.metrics import Metric
 from gapstone.training.learning_checks import learned, majority
 
 ONE_TRAINING = (
-    "Intervals are for other images of the same kind. They hold for {these} as {it}: other trainings of the same network, "
+    "Intervals are for other images of the same kind, and for {these} as {it}: other trainings of the same network, "
     "with other seeds, are not in them (`gapstone compare` trains several)."
 )
 
@@ -23,17 +23,20 @@ HOT = 0.02
 """Share of the negative log-likelihood that a temperature has to win to be worth a sentence."""
 
 
-def headline(results: Mapping[str, Any]) -> tuple[str, list[str]]:
+def headline(results: Mapping[str, Any], metric: Metric) -> tuple[str, list[str]]:
     """The result in a sentence, and sentences on what stands behind it.
 
-    >>> headline(results)
+    >>> headline(results, METRICS["accuracy"])
     ('new.safetensors is better than old.safetensors: +2.1 percentage points of accuracy.', ['95 % CI +0.4 to +3.8 …'])
     """
-    metric, models, pairs = results["settings"]["metric"], results["models"], results["pairs"]
+    models, pairs = results["models"], results["pairs"]
     first = models[0]["name"]
     if not pairs:
-        words, images = find_metric(metric).words, count_noun(results["data"]["images"], "image")
-        return f"{first}: {words} {_valued(metric, models[0]['metrics'][metric])} on {images}.", []
+        value, images = (
+            _valued(metric, models[0]["metrics"][metric.name]),
+            count_noun(results["data"]["images"], "image"),
+        )
+        return f"{first}: {metric.words} {value} on {images}.", []
     apart = [pair for pair in pairs if pair["verdict"] in ("better", "worse")]
     details = [pair["sentence"] for pair in pairs] + [
         f"On moved images: {pair['sentence']}" for pair in results["shift_pairs"] if pair in _apart(results)
@@ -56,31 +59,30 @@ def _apart(results: Mapping[str, Any]) -> list[Any]:
     return [pair for pair in results["shift_pairs"] if pair["verdict"] in ("better", "worse")]
 
 
-def _of_two(pair: Mapping[str, Any], metric: str) -> str:
-    a, b, found = pair["a"], pair["b"], find_metric(metric)
+def _of_two(pair: Mapping[str, Any], metric: Metric) -> str:
+    a, b = pair["a"], pair["b"]
     if pair["same_probabilities"]:
         return f"{a} and {b} are one model: their probabilities are the same on all images."
     if pair["verdict"] == "equivalent":
-        return f"{a} and {b} are equivalent in {found.words}."
+        return f"{a} and {b} are equivalent in {metric.words}."
     if pair["verdict"] == "cannot tell":
-        return f"{a} and {b} do not differ detectably in {found.words}."
-    return f"{a} is {pair['verdict']} than {b}: {found.unit.change(pair['difference'])} of {found.words}."
+        return f"{a} and {b} do not differ detectably in {metric.words}."
+    return f"{a} is {pair['verdict']} than {b}: {metric.unit.change(pair['difference'])} of {metric.words}."
 
 
-def pair_sentence(pair: Mapping[str, Any], metric: str, pairs: int) -> str:
+def pair_sentence(pair: Mapping[str, Any], metric: Metric, pairs: int) -> str:
     """A pair with its numbers.
 
-    >>> pair_sentence(pair, "accuracy", 1)
+    >>> pair_sentence(pair, METRICS["accuracy"], 1)
     'new.safetensors minus old.safetensors: +2.1 percentage points of accuracy (95 % CI +0.4 to +3.8, p = 0.016); it …'
     """
-    found = find_metric(metric)
-    unit = found.unit
+    unit = metric.unit
     bounds = pair["ci95"] if pairs == 1 else pair["ci95_together"]
     low, high = (signed(unit.factor * end, unit.digits) for end in bounds)
     together = "" if pairs == 1 else f", for all {pairs} models together"
     p = "p < 0.001" if pair["p_holm"] < 0.001 else f"p = {pair['p_holm']:.2g}"
     text = (
-        f"{pair['a']} minus {pair['b']}: {unit.change(pair['difference'])} of {found.words} (95 % CI {low} to {high}"
+        f"{pair['a']} minus {pair['b']}: {unit.change(pair['difference'])} of {metric.words} (95 % CI {low} to {high}"
         f"{together}, {'Holm-adjusted ' if pairs > 1 else ''}{p})"
     )
     if pair["won"] is not None:
@@ -103,8 +105,8 @@ def model_remarks(entry: Mapping[str, Any], answered: Answered, counts: NDArray[
     other = sum(entry["other_classes"])
     if answered.logits.shape[1] > len(answered.classes):
         said.append(
-            f"{name} knows {answered.logits.shape[1]:,} classes, {len(answered.classes):,} of which DATA has: answers of "
-            f"the others count as wrong ({other:,} of {count_noun(len(answered.labels), 'image')})."
+            f"{name} knows {answered.logits.shape[1]:,} classes, {len(answered.classes):,} of which DATA has: answers "
+            f"that are none of these count as wrong ({other:,} of {count_noun(len(answered.labels), 'image')})."
         )
     calibration = entry["calibration"]
     won = calibration["nll"] - calibration["scaled_nll"]
@@ -112,8 +114,8 @@ def model_remarks(entry: Mapping[str, Any], answered: Answered, counts: NDArray[
         sure = "too sure" if calibration["temperature"] > 1 else "not sure enough"
         said.append(
             f"{name} is {sure} of its answers: with logits divided by {calibration['temperature']:.2g} its negative "
-            f"log-likelihood would be {calibration['scaled_nll']:.3f} instead of {calibration['nll']:.3f} (found on these "
-            f"images; set a temperature on validation images)."
+            f"log-likelihood would be {calibration['scaled_nll']:.3f} instead of {calibration['nll']:.3f} (found on "
+            f"these images; set a temperature on validation images)."
         )
     return said
 
@@ -135,8 +137,8 @@ def _named(names: Sequence[str]) -> str:
     return listed(shown) if len(names) <= 3 else f"{', '.join(shown)} and {len(names) - 3} more classes"
 
 
-def _valued(metric: str, stat: Mapping[str, Any]) -> str:
-    unit = find_metric(metric).unit
+def _valued(metric: Metric, stat: Mapping[str, Any]) -> str:
+    unit = metric.unit
     if stat["ci95"] is None:
         return unit.value(stat["mean"])
     low, high = (unit.factor * end for end in stat["ci95"])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gapstone.statistics.calibration import calibration
 from gapstone.statistics.metric_values import balanced
-from gapstone.statistics.metrics import agreement, find_metric, metric_names
+from gapstone.statistics.metrics import Metric, agreement
 from gapstone.statistics.one_seed import image_interval
 from gapstone.statistics.temperature import best_temperature
 from gapstone.statistics.unit import POINTS, Unit
@@ -43,15 +43,15 @@ class Answered:
     @property
     def answer(self) -> NDArray[np.int64]:
         """(n,) as the model numbers its classes."""
-        return self.probabilities.argmax(1)
+        return np.asarray(self.probabilities.argmax(1), np.int64)
 
     @property
     def right(self) -> NDArray[np.bool_]:
         return np.asarray(self.answer == self.labels)
 
-    def values(self, metric: str) -> Values:
+    def values(self, metric: Metric) -> Values:
         """What each image counts for the metric."""
-        return find_metric(metric).values(self.labels, self.probabilities)
+        return metric.values(self.labels, self.probabilities)
 
 
 def stat(values: Values, unit: Unit = POINTS, added: float | None = None) -> dict[str, Any]:
@@ -61,20 +61,19 @@ def stat(values: Values, unit: Unit = POINTS, added: float | None = None) -> dic
     return {"mean": mean, "ci95": None if bounds is None else list(bounds), "values": [mean]}
 
 
-def measures(answered: Answered) -> dict[str, Any]:
+def measures(answered: Answered, metrics: Sequence[Metric]) -> dict[str, Any]:
     """The entries of a model in evaluated.json that follow from its answers."""
     right = answered.right.astype(np.float64)
     own = np.full(answered.logits.shape[1], -1)
     own[answered.classes] = np.arange(len(answered.classes))
-    true, found = own[answered.labels], own[answered.answer]
+    true, said = own[answered.labels], own[answered.answer]
     counts = np.zeros((len(answered.classes), len(answered.classes) + 1), np.int64)
-    np.add.at(counts, (true, found), 1)  # the last column: of classes that DATA has not
+    np.add.at(counts, (true, said), 1)  # the last column: of classes that DATA has not
     temperature, nll = best_temperature(answered.logits, answered.labels)
-    names = metric_names(answered.logits.shape[1])
     return {
         "metrics": {
-            name: stat(answered.values(name), find_metric(name).unit, agreement(name, answered.labels))
-            for name in names
+            metric.name: stat(answered.values(metric), metric.unit, agreement(metric, answered.labels))
+            for metric in metrics
         },
         "recall": _recalls(true, right, len(answered.classes)),
         "confusion": counts[:, :-1].tolist(),
@@ -86,7 +85,7 @@ def measures(answered: Answered) -> dict[str, Any]:
 def _recalls(true: NDArray[np.int64], right: Values, classes: int) -> list[dict[str, Any]] | None:
     if classes > MOST_RECALLS:
         return None
-    nothing = {"mean": None, "ci95": None, "values": []}
+    nothing: dict[str, Any] = {"mean": None, "ci95": None, "values": []}
     of_class = [right[true == k] for k in range(classes)]
     return [{**(stat(values) if len(values) else nothing), "images": len(values)} for values in of_class]
 

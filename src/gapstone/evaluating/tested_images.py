@@ -25,7 +25,7 @@ class TestedImages:
     """One sentence: which part of DATA they are."""
     part: str
     left_out: dict[str, int]
-    """Images of that part that are not tested: unusable (damaged, or under two labels), trained_on, duplicates, limit."""
+    """Images of that part that are not tested: unusable (damaged, or two labels), trained_on, duplicates, limit."""
     remarks: tuple[str, ...]
 
 
@@ -89,8 +89,8 @@ def _check_enough(source: Source, usable: Indices, new: Indices, knowing: Sequen
             f"{count_noun(len(new), 'usable image')} in {display(source.given)!r}: images of two classes are needed."
         )
     raise DataSplitError(
-        f"{few(knowing, quote=False)} {'was' if len(knowing) == 1 else 'were'} trained on {len(usable) - len(new):,} of "
-        f"{count_noun(len(usable), 'image')}, and {len(new):,} are left, of "
+        f"{few(knowing, quote=False)} {'was' if len(knowing) == 1 else 'were'} trained on {len(usable) - len(new):,} "
+        f"of {count_noun(len(usable), 'image')}, and {len(new):,} are left, of "
         f"{count_noun(len(np.unique(source.labels[new])), 'class', 'classes')}: how good a model is on images it knows "
         f"says nothing. Give images it was not trained on."
     )

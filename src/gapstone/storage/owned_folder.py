@@ -57,12 +57,11 @@ CONVERT = FolderKind(
 EVALUATE = FolderKind(
     "evaluate",
     frozenset({"kept", "stores"}),
-    frozenset(
-        {"evaluated.json", "report.html", "predictions.csv", "predictions.npz", "scan.json", "scan.txt", "scan.csv"}
-    ),
+    frozenset({"evaluated.json", "report.html", "predictions.csv", "predictions.npz",
+               "scan.json", "scan.txt", "scan.csv"}),
     ("kept", LOCK),
     ("stores/.*.tmp", "stores/.*.old"),
-)
+)  # fmt: skip
 CHECK = FolderKind(
     "check", frozenset(), frozenset({"scan.json", "scan.txt", "scan.csv", "scan.html"}), ("scan.json", "scan.txt")
 )

@@ -16,6 +16,7 @@ WRONG = {"no document": ["has this"]}
 """A value that fits nowhere."""
 OPTIONAL = {
     "convert": (),
+    "evaluated": ("scan/sizes/*", "scan/modes/*", "scan/ranges/*", "versions/*", "models/*/metrics/*"),
     "explained": ("pictures/*/undrawn", "pictures/*/classes/*/boxes"),
     "inspect": (),
     "predict": ("images/*/notes", "images/*/probabilities/*"),

@@ -52,8 +52,8 @@ def evaluate(
         str | None,
         typer.Option(
             help="What decides between models: accuracy, balanced_accuracy, macro_f1, auroc, average_precision, nll, "
-            "brier, top5, FILE.py:FUNCTION (default: accuracy; balanced_accuracy where a class has over three times the "
-            "images of another).",
+            "brier, top5, FILE.py:FUNCTION (default: accuracy; balanced_accuracy where a class has over three times "
+            "the images of another).",
             show_default=False,
         ),
     ] = None,

@@ -111,7 +111,7 @@ def _open(request: EvaluateRequest, bars: Bars) -> Opened:
     remarks = [*filter(None, (note for _, note in matched)), *tested.remarks]
     remarks += [unknown_images(name) for name, images in seen if not images.complete]
     bars.log(
-        f"{count_noun(len(tested.rows), 'image')} of {count_noun(len(source.classes), 'class', 'classes')} to test on: "
+        f"{count_noun(len(tested.rows), 'image')} of {count_noun(len(source.classes), 'class', 'classes')} to test on, "
         f"{tested.described}."
     )
     for remark in remarks:
@@ -132,9 +132,9 @@ def _ask(request: EvaluateRequest, opened: Opened, out: Path, bars: Bars) -> lis
         logits = model.answers(out / "kept", bars.log)
         robust = None
         if not request.quick:
-            moving = replace(model, progress=None)
-            with bars.during(f"Moving and resizing images for {name}"):
-                robust = moving.robustness(out / "kept", bars.log)
+            moving = bars(f"Moving and resizing images for {name}")
+            robust = replace(model, progress=moving).robustness(out / "kept", bars.log)
+            moving(1, 1)
         note = cropping_note(preprocessing, opened.scan.size_counts())
         evaluations.append(Evaluation(name, model, classes, logits, robust, note))
     return evaluations

@@ -51,7 +51,7 @@ class EvaluatedModel:
     """The model's, with the intensity ranges of the store."""
     precision: Precision = "float32"
     batch_size: int = 64
-    progress: Progress | None = None
+    progress: Progress = lambda done, total: None
     """Called with the images answered so far and their number, in each pass."""
 
     @property
@@ -127,7 +127,7 @@ class EvaluatedModel:
         except (FileNotFoundError, DamagedError) as error:
             if isinstance(error, DamagedError):
                 log(damage_note([error]))
-            facts, arrays = trial_measures.robustness(self, rows)
+            facts, arrays = trial_measures.robustness(_Counting(self, rows), rows)
             kept = {"facts": facts, "shifted": arrays["shifted"].tolist()}
             write_sealed(path, kept, name)
         return kept["facts"], np.asarray(kept["shifted"], np.float32), rows
@@ -161,6 +161,24 @@ class EvaluatedModel:
             "macs": macs(opened.model, image),
             "trained_on": {"known": len(seen.hashes), "complete": seen.complete},
         }
+
+
+class _Counting:
+    """A model that tells how many moved and resized images it has answered."""
+
+    def __init__(self, model: EvaluatedModel, rows: Rows) -> None:
+        self.model, self.done = model, 0
+        size = model.preprocessing.size
+        passes = 1 + 4 * len(trial_measures.shift_pixels(size)) + len(trial_measures.resized(size))
+        self.total = passes * len(rows)
+        self.preprocessing, self.labels, self.only_size = model.preprocessing, model.labels, model.only_size
+        self.accepts = model.accepts
+
+    def logits(self, rows: Rows, change: Change = STILL) -> Tensor:
+        found = self.model.logits(rows, change)
+        self.done += len(rows)
+        self.model.progress(self.done, self.total)
+        return found
 
 
 def trained_on(opened: ImageModel) -> TrainedOn:

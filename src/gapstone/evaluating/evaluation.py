@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 import gapstone
 from gapstone.compare.chosen_metric import asked_metric
@@ -270,7 +271,7 @@ def write_predictions(out: Path, source: Source, evaluations: Sequence[Evaluatio
     }
     for number, one in enumerate(evaluations):
         arrays[f"classes_{number}"] = np.array(one.model.opened.labels)
-        arrays[f"probabilities_{number}"] = one.answered.probabilities.astype(np.float32)
+        arrays[f"log_probabilities_{number}"] = log_softmax(one.logits.astype(np.float64), axis=1).astype(np.float32)
     with atomic_file(out / "predictions.npz") as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, **arrays)
     path = out / "predictions.csv"

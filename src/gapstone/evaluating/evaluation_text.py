@@ -14,7 +14,7 @@ from gapstone.training.learning_checks import learned, majority
 
 ONE_TRAINING = (
     "Intervals are for other images of the same kind, and for {these} as {it}: other trainings of the same network, "
-    "with other seeds, are not in them (`gapstone compare` trains several)."
+    "with other seeds, are not in them (gapstone compare trains several)."
 )
 
 FEW_IMAGES = 5

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gapstone.compare.verdict import listed
 from gapstone.console.formatting import count_noun, display
 from gapstone.data.carve import Indices, limited
 from gapstone.data.scan import Scan
@@ -64,10 +65,10 @@ def _part(request: EvaluateRequest, source: Source, scan: Scan) -> tuple[Indices
         part = "test" if "test" in given else "val" if "val" in given else "all"
     everything = np.arange(len(source))
     if part == "all":
-        return everything, part, f"all {count_noun(len(source), 'file')} of DATA"
+        return everything, part, f"of all {count_noun(len(source), 'file')} of DATA"
     if part in given:
         rows = np.array([i for i, item in enumerate(source.items) if item.split == part], np.int64)
-        return rows, part, f"the {part} images that DATA gives, {count_noun(len(rows), 'file')}"
+        return rows, part, f"of the {part} images that DATA gives, {count_noun(len(rows), 'file')}"
     if given and part == "test" and "val" not in given:
         given = ()  # all are train images: a test part is chosen from them, as by `train`
     if given or part == "val":
@@ -76,9 +77,9 @@ def _part(request: EvaluateRequest, source: Source, scan: Scan) -> tuple[Indices
         raise DataSplitError(f"--split {part}: {has}{why}. Take --split {given[-1] if given else 'test'}, or all.")
     parts = split(source, scan, duplicates=request.duplicates)
     if part == "test":
-        return parts.test, part, f"the test images that `train` and `compare` choose by content: {parts.described}"
+        return parts.test, part, f"of the test images that train and compare choose by content: {parts.described}"
     rest = np.union1d(parts.train, parts.validation)
-    return rest, part, f"what `train` and `compare` leave for training and validation: {parts.described}"
+    return rest, part, f"of what train and compare leave for training and validation: {parts.described}"
 
 
 def _check_enough(source: Source, usable: Indices, new: Indices, knowing: Sequence[str]) -> None:
@@ -89,7 +90,7 @@ def _check_enough(source: Source, usable: Indices, new: Indices, knowing: Sequen
             f"{count_noun(len(new), 'usable image')} in {display(source.given)!r}: images of two classes are needed."
         )
     raise DataSplitError(
-        f"{few(knowing, quote=False)} {'was' if len(knowing) == 1 else 'were'} trained on {len(usable) - len(new):,} "
+        f"{listed(knowing)} {'was' if len(knowing) == 1 else 'were'} trained on {len(usable) - len(new):,} "
         f"of {count_noun(len(usable), 'image')}, and {len(new):,} are left, of "
         f"{count_noun(len(np.unique(source.labels[new])), 'class', 'classes')}: how good a model is on images it knows "
         f"says nothing. Give images it was not trained on."
@@ -101,7 +102,7 @@ def _remarks(source: Source, usable: Indices, new: Indices, knowing: Sequence[st
     if not out:
         return []
     verb = "was" if len(knowing) == 1 else "were"
-    sentence = f"{count_noun(out, 'image')} left out, as {few(knowing, quote=False)} {verb} trained on"
+    sentence = f"{count_noun(out, 'image')} left out, as {listed(knowing)} {verb} trained on"
     sentence += " it or a copy." if out == 1 else " them or on copies."
     gone = np.setdiff1d(source.labels[usable], source.labels[new]).tolist()
     if gone:

@@ -12,8 +12,8 @@ LARGEST = 20.0
 def best_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> tuple[float, float]:
     """(T, negative log-likelihood with it): T above 1 says that the probabilities are too confident.
 
-    >>> best_temperature(np.array([[4.0, 0.0], [4.0, 0.0]]), np.array([0, 0]))
-    (0.05, 0.0)
+    >>> best_temperature(np.array([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0]]), np.array([0, 0, 1]))
+    (5.77..., 0.636...)
     """
     z = np.asarray(logits, np.float64)
     true = z[np.arange(len(labels)), labels]

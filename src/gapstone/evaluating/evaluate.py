@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from gapstone.compare.chosen_metric import check_metric
 from gapstone.console.formatting import count_noun, display
 from gapstone.console.progress import Bars
 from gapstone.console.terminal import Terminal
@@ -32,6 +33,7 @@ from gapstone.images.cropping import cropping_note
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.open_model import ImageModel, open_model, takes_weights
 from gapstone.runtime.interrupts import stoppable
+from gapstone.statistics.metrics import Metric
 from gapstone.storage.owned_folder import EVALUATE, check_folder, own_folder
 from gapstone.storage.sealed_json import write_sealed
 from gapstone.training.training_data import pick_device
@@ -108,6 +110,9 @@ def _open(request: EvaluateRequest, bars: Bars) -> Opened:
     found = scan(source, workers=request.workers, progress=progress, threshold=request.duplicate_threshold)
     seen = [(name, trained_on(one)) for name, one in zip(names, models, strict=True)]
     tested = choose_images(request, source, found, seen)
+    if isinstance(request.metric, Metric):
+        classes = min(len(one.labels) for one in models)
+        check_metric(request.metric, source.labels, [tested.rows], classes, len(models), bars.log)
     remarks = [*filter(None, (note for _, note in matched)), *tested.remarks]
     remarks += [unknown_images(name) for name, images in seen if not images.complete]
     bars.log(

@@ -25,9 +25,8 @@ from gapstone.evaluating.measured import CONFIDENCE, NOT_MOVED, Answered, Values
 from gapstone.evaluating.tested_images import TestedImages
 from gapstone.runtime.timing import ratio, spread, take_turns
 from gapstone.statistics.metric_values import balanced
-from gapstone.statistics.metrics import Metric, agreement, choose_metric, find_metric, metric_names
+from gapstone.statistics.metrics import Metric, added_images, agreement, choose_metric, find_metric, metric_names
 from gapstone.statistics.one_seed import compare_models
-from gapstone.statistics.own_metric import own_agreement
 from gapstone.storage.atomic import atomic_file
 from gapstone.storage.csv_file import write_csv
 from gapstone.training.loop import Rows
@@ -76,6 +75,10 @@ def gather(
     metrics = _metrics(metric, evaluations)
     speeds = _speeds(request, evaluations)
     models = [_model(one, labels, metrics, speeds.get(one.name)) for one in evaluations]
+    if undefined := [entry["name"] for entry in models if entry["metrics"][metric.name]["mean"] is None]:
+        raise ValueError(
+            f"--metric {metric.words} is no finite number for {undefined[0]} on these images: take another."
+        )
     results: dict[str, Any] = {
         "schema": SCHEMA,
         "gapstone": gapstone.__version__,
@@ -148,9 +151,8 @@ def _pairs(evaluations: Sequence[Evaluation], metric: Metric) -> list[dict[str, 
         return []
     first = evaluations[0]
     values = {one.name: one.answered.values(metric) for one in evaluations}
-    added = agreement(metric, first.answered.labels)
-    if metric.digest is not None:
-        added = own_agreement(list(values.values()), [one.answered.right for one in evaluations])
+    trials = [(one.answered.labels, values[one.name], one.answered.right) for one in evaluations]
+    added = added_images(metric, first.answered.labels, trials)
     pairs = _compared(values, metric, added, first.name)
     for pair, other in zip(pairs, evaluations[1:], strict=True):
         a, b = other.answered, first.answered

@@ -56,6 +56,8 @@ class Answered:
 
 def stat(values: Values, unit: Unit = POINTS, added: float | None = None) -> dict[str, Any]:
     """A Stat: the mean of what images count, and its interval for other images of the same kind."""
+    if not np.isfinite(values).all():  # a function of one's own, or a metric that these classes do not have
+        return {"mean": None, "ci95": None, "values": []}
     bounds = image_interval(values, unit) if added is None else image_interval(values, unit, added)
     mean = float(np.mean(values))
     return {"mean": mean, "ci95": None if bounds is None else list(bounds), "values": [mean]}

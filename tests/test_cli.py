@@ -60,7 +60,7 @@ def test_mistakes_are_one_line(arguments, says, tmp_path):
     assert "Traceback" not in said.stderr + said.stdout
 
 
-@pytest.mark.slow  # quick: compare/test_train_model.py, explaining/test_explain_files.py
+@pytest.mark.slow  # quick: evaluating/test_train_model.py, explaining/test_explain_files.py
 def test_train_then_predict(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")  # long temporary paths stay whole
     model = tmp_path / "digits.safetensors"

@@ -14,13 +14,13 @@ import gapstone as gs
 from gapstone.bench.run_bench import bench
 from gapstone.compare.plan import CompareRequest
 from gapstone.compare.run_comparison import compare
-from gapstone.compare.train_model import train_model
 from gapstone.console.options import results_folder
 from gapstone.console.terminal import Terminal
 from gapstone.converting.conversion import ConvertRequest
 from gapstone.converting.convert import convert
 from gapstone.data.check_data import check
 from gapstone.data.open_source import open_source
+from gapstone.evaluating.train_model import train_model
 from gapstone.explaining.explain_files import explain_files
 from gapstone.explaining.explain_request import ExplainRequest as Explaining
 from gapstone.export.export_model import export

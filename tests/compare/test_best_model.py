@@ -15,8 +15,8 @@ from gapstone.compare import best_model, trials
 from gapstone.compare.best_model import best_trial, describe, entry, is_written, stored_head, write_model
 from gapstone.compare.feature_pass import run_feature_pass
 from gapstone.compare.finished_trials import FinishedTrial
-from gapstone.compare.train_model import train_model
 from gapstone.compare.trials import train_on_cache
+from gapstone.evaluating.train_model import train_model
 from gapstone.models.trained_on import NOTHING
 from gapstone.storage.sealed_json import digests, write_sealed
 from tests.compare.small_comparison import planned_comparison

@@ -101,7 +101,7 @@ def test_cropped_photos_stand_among_them_and_on_the_page(results, tmp_path):
 
 
 def test_progress_says_which_accuracy_it_shows():
-    from gapstone.compare.train_model import _accuracy_text
+    from gapstone.evaluating.train_model import _accuracy_text
 
     assert _accuracy_text([0.25, 0.5]) == "validation accuracy 50.0 %"
     assert _accuracy_text([]) == ""

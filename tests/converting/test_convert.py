@@ -312,7 +312,7 @@ def test_a_model_of_timms(tmp_path):
 @pytest.mark.slow
 def test_real_images(real_images, tmp_path):
     """On MNIST a closed form is within a few points of a trained head, and stands shifts far better."""
-    from gapstone.compare.train_model import train_model
+    from gapstone.evaluating.train_model import train_model
     from gapstone.training.training_data import TrainOptions
 
     source = open_source(str(real_images("mnist")))

@@ -186,6 +186,9 @@ def train(
     out: Annotated[Path, typer.Option(parser=to_path, metavar="PATH", help="The model's file.")] = Path(
         "model.safetensors"
     ),
+    report: Annotated[
+        Path | None, path_option("Also a folder with a page on the test images, as `gapstone evaluate` writes it.")
+    ] = None,
     seed: Annotated[int, typer.Option()] = 0,
     size: Size = None,
     limit: Limit = None,
@@ -208,7 +211,8 @@ def train(
     With photos, and wherever there are trained weights, the head alone is trained, as in `gapstone compare`.
     """
     with loading():
-        from gapstone.compare.train_model import train_model
+        from gapstone.evaluating.train_model import train_model
         from gapstone.training.training_data import TrainOptions
 
-    train_model(from_options(TrainOptions, context), head, seed, out, None, weights, freeze, finetune)
+    command = shlex.join(["gapstone", *sys.argv[1:]])
+    train_model(from_options(TrainOptions, context), head, seed, out, None, weights, freeze, finetune, report, command)

@@ -22,11 +22,12 @@ from gapstone.data.open_source import open_source
 from gapstone.data.scan import Scan, scan
 from gapstone.data.seen_images import unknown_images
 from gapstone.data.sources import Source
-from gapstone.evaluating import evaluation_page, evaluation_table
+from gapstone.evaluating import evaluation_table
 from gapstone.evaluating.class_matching import match_classes
 from gapstone.evaluating.evaluate_request import EvaluateRequest
 from gapstone.evaluating.evaluated_model import EvaluatedModel, trained_on
-from gapstone.evaluating.evaluation import Evaluation, gather, write_predictions
+from gapstone.evaluating.evaluation import Evaluation, gather
+from gapstone.evaluating.evaluation_page import write_evaluation
 from gapstone.evaluating.measured import short_names
 from gapstone.evaluating.tested_images import TestedImages, choose_images
 from gapstone.images.cropping import cropping_note
@@ -35,7 +36,6 @@ from gapstone.maps.open_model import ImageModel, open_model, takes_weights
 from gapstone.runtime.interrupts import stoppable
 from gapstone.statistics.metrics import Metric
 from gapstone.storage.owned_folder import EVALUATE, check_folder, own_folder
-from gapstone.storage.sealed_json import write_sealed
 from gapstone.training.training_data import pick_device
 
 
@@ -82,10 +82,8 @@ def evaluate(
         scan_report.write(opened.scan, out)
         evaluation = _ask(request, opened, out, bars)
         results = gather(request, opened.source, opened.scan, opened.tested, evaluation, command, opened.remarks)
-        write_predictions(out, opened.source, evaluation, results)
         with bars.during("Writing the report"):
-            page = evaluation_page.write(out, results, evaluation)
-            write_sealed(out / "evaluated.json", results, "evaluated")
+            page = write_evaluation(out, opened.source, evaluation, results)
         shutil.rmtree(out / "stores")
     evaluation_table.show(results, page, console, as_json)
     return results
@@ -133,7 +131,8 @@ def _ask(request: EvaluateRequest, opened: Opened, out: Path, bars: Bars) -> lis
         preprocessing = replace(one.preprocessing, ranges=ranges)
         store = _store(request, opened, preprocessing, out, bars)
         how = request.precision, request.batch_size, bars(f"Asking {name}")
-        model = EvaluatedModel(one, store, classes[store.labels], preprocessing, *how)
+        rows = np.arange(len(store))
+        model = EvaluatedModel(one, store, rows, classes[store.labels], preprocessing, *how)
         logits = model.answers(out / "kept", bars.log)
         robust = None
         if not request.quick:

@@ -37,6 +37,8 @@ from gapstone.training.loop import Precision, Rows, logits
 VERSION = 1  # raised when the same model and images would give other numbers
 
 Progress = Callable[[int, int], None]
+Robustness = tuple[dict[str, Any], NDArray[np.float32], Rows]
+"""What `trial_measures.robustness` says of some images, how right each was when moved, and which they are."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,10 @@ class EvaluatedModel:
 
     opened: ImageModel
     store: Store
+    rows: Rows
+    """Those of the store that are tested: image i of these is what is asked about by i."""
     labels: NDArray[np.int64]
-    """Of all rows of the store, as the model numbers its classes."""
+    """Of the tested images, as the model numbers its classes."""
     preprocessing: Preprocessing
     """The model's, with the intensity ranges of the store."""
     precision: Precision = "float32"
@@ -92,15 +96,23 @@ class EvaluatedModel:
 
     def images(self, rows: Rows) -> Tensor:
         """As the network takes them."""
-        pixels = self.preprocessing.centre(torch.from_numpy(np.asarray(self.store.images[rows])))
-        return self.preprocessing.normalise(pixels.to(self.opened.device))
+        return self.preprocessing.normalise(torch.from_numpy(self.pixels(rows)).to(self.opened.device))
+
+    def pixels(self, rows: Rows) -> NDArray[np.uint8]:
+        """The part of the images that the network sees, before they are normalised: (len(rows), H, W, C)."""
+        return np.ascontiguousarray(self.preprocessing.centre(np.asarray(self.store.images[self.rows[rows]])))
+
+    @property
+    def names(self) -> list[str]:
+        """Of the tested images."""
+        return [self.store.names[row] for row in self.rows.tolist()]
 
     @cached_property
     def identity(self) -> list[Any]:
         """Everything its answers depend on, as JSON: the file may change under the same name."""
         facts = [VERSION, torch.__version__.partition("+")[0], digest(self.model)]
         facts += [repr(self.model), list(self.opened.labels), self.preprocessing.to_json(), self.precision]
-        facts += [self.batch_size, self.opened.device.type, self.store.key]
+        facts += [self.batch_size, self.opened.device.type, self.store.key, self.rows.tolist()]
         pools = own_pools(pools_in(self.model))
         return [*facts, pools] if pools else facts
 
@@ -110,18 +122,19 @@ class EvaluatedModel:
         def make(first: int, last: int) -> Tensor:
             return self._answer(np.arange(first, last))
 
-        count = len(self.store)
+        count = len(self.rows)
         rows = compute_rows(
             folder, "logits", self.identity, count, make, self.batch_size, torch.float32, self.progress, log
         )
         return np.asarray(rows)
 
-    def robustness(self, folder: Path, log: Callable[[str], None]) -> tuple[dict[str, Any], NDArray[np.float32], Rows]:
-        """What `trial_measures.robustness` says of some of the images, how right each was when moved, and which."""
-        every = np.arange(len(self.store))
+    def robustness(self, folder: Path, log: Callable[[str], None]) -> Robustness:
+        """On moved and resized images; read from `folder` if it is there."""
+        every = np.arange(len(self.rows))
         rows = trial_measures.robust(every, trial_measures.most_for_robustness(self.preprocessing.size))
         name = f"moved-{_short(self.identity)}"
         path = folder / f"{name}.json"
+        folder.mkdir(exist_ok=True)
         try:
             kept = read_sealed(path, name)
         except (FileNotFoundError, DamagedError) as error:

@@ -19,7 +19,7 @@ from gapstone.compare.predictor import STILL
 from gapstone.data.scan import Scan
 from gapstone.data.sources import Source
 from gapstone.evaluating.evaluate_request import EvaluateRequest
-from gapstone.evaluating.evaluated_model import EvaluatedModel
+from gapstone.evaluating.evaluated_model import EvaluatedModel, Robustness
 from gapstone.evaluating.evaluation_text import ONE_TRAINING, few_images, headline, model_remarks, pair_sentence
 from gapstone.evaluating.measured import CONFIDENCE, NOT_MOVED, Answered, Values, measures, moved
 from gapstone.evaluating.tested_images import TestedImages
@@ -29,7 +29,6 @@ from gapstone.statistics.metrics import Metric, added_images, agreement, choose_
 from gapstone.statistics.one_seed import compare_models
 from gapstone.storage.atomic import atomic_file
 from gapstone.storage.csv_file import write_csv
-from gapstone.training.loop import Rows
 from gapstone.training.training_data import content_digest
 
 SCHEMA = 1
@@ -49,8 +48,8 @@ class Evaluation:
     classes: NDArray[np.int64]
     """Its number of each class of DATA."""
     logits: NDArray[np.float32]
-    robust: tuple[dict[str, Any], NDArray[np.float32], Rows] | None
-    """Of `EvaluatedModel.robustness`; None where no image was moved."""
+    robust: Robustness | None
+    """None where no image was moved."""
     cropped: str | None = None
     """A sentence if it does not see whole images."""
 
@@ -262,10 +261,10 @@ def _worst(source: Source, tested: TestedImages, evaluations: Sequence[Evaluatio
     ]
 
 
-def write_predictions(out: Path, source: Source, evaluations: Sequence[Evaluation], results: dict[str, Any]) -> None:
+def write_predictions(out: Path, source: Source, evaluations: Sequence[Evaluation]) -> None:
     """predictions.npz: all probabilities; predictions.csv: each model's answers, where they are not too many."""
-    names, first = evaluations[0].model.store.names, evaluations[0]
-    labels = source.labels[first.model.store.indices]
+    first = evaluations[0].model
+    names, labels = first.names, source.labels[first.store.indices[first.rows]]
     arrays: dict[str, Any] = {
         "images": np.array([name.encode("utf-8", "backslashreplace").decode() for name in names]),
         "labels": np.array([source.classes[k] for k in labels]),

@@ -1,4 +1,4 @@
-"""Writes OUT/report.html: an evaluation as one page that needs nothing else, with pictures of the worst answers."""
+"""Writes what an evaluation found: evaluated.json, the predictions, and one page with pictures of the worst answers."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -13,11 +13,13 @@ from gapstone.compare.report.charts import ChartStyle
 from gapstone.compare.report.report_page import FILTERS, MARKS, MOST_LISTED, AxisScale
 from gapstone.compare.report.report_pictures import encode
 from gapstone.console.formatting import pages
+from gapstone.data.sources import Source
 from gapstone.drawing.confusion_picture import FEW, confusion_picture, most_confused
 from gapstone.evaluating.evaluated_model import map_picture
-from gapstone.evaluating.evaluation import Evaluation
+from gapstone.evaluating.evaluation import Evaluation, write_predictions
 from gapstone.evaluating.evaluation_table import valued
 from gapstone.storage.atomic import write_atomic
+from gapstone.storage.sealed_json import write_sealed
 
 MOST_MAPS = 4
 """Models whose maps are drawn."""
@@ -25,8 +27,10 @@ MOST_ROWS = 40
 """Classes whose recall is listed; all stand in evaluated.json."""
 
 
-def write(out: Path, results: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> Path:
-    """Write report.html into `out` and return its path."""
+def write_evaluation(out: Path, source: Source, evaluations: Sequence[Evaluation], results: Mapping[str, Any]) -> Path:
+    """Write evaluated.json, the predictions and report.html into `out`; return the page's path."""
+    write_predictions(out, source, evaluations)
+    write_sealed(out / "evaluated.json", results, "evaluated")
     path = out / "report.html"
     write_atomic(path, fill(results, evaluations).encode("utf-8", "backslashreplace"))  # names may not be UTF-8
     return path
@@ -128,8 +132,7 @@ def _worst(results: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> lis
     rows = np.array([entry["row"] for entry in entries], np.int64)
     if not len(rows):
         return []
-    seen = [one.model.preprocessing.centre(np.asarray(one.model.store.images[rows])) for one in shown]
-    encoded = [encode(list(pixels)) for pixels in seen]
+    encoded = [encode(list(one.model.pixels(rows))) for one in shown]
     cards = [
         {**entry, "picture": encoded[0][number], "looked": [_looked(one, entry["row"]) for one in shown]}
         for number, entry in enumerate(entries)

@@ -24,13 +24,18 @@ def show(results: Mapping[str, Any], page: Path | None, console: Console, as_jso
     console.print(Text(display(results["verdict"]), "bold"), soft_wrap=True)
     for finding in results["findings"]:
         console.print(Text(display(finding)), soft_wrap=True)
+    show_metrics(results, console)
+    if page is not None:
+        console.print(f"\nReport: {display(page)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def show_metrics(results: Mapping[str, Any], console: Console) -> None:
+    """Print the table and what qualifies its numbers."""
     console.print()
     console.print(_table(results))
     console.print()
     for remark in results["remarks"]:
         console.print(Text(display(remark), "yellow"), soft_wrap=True)
-    if page is not None:
-        console.print(f"\nReport: {display(page)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _table(results: Mapping[str, Any]) -> Table:
@@ -43,9 +48,11 @@ def _table(results: Mapping[str, Any]) -> Table:
         title = Text(display(metric["short"]), "" if place else "bold")
         table.add_row(title, *(valued(metric, entry["metrics"][metric["name"]]) for entry in models))
     table.add_row("ECE", *(plain(entry["calibration"]["ece"], 3) for entry in models))
-    table.add_row("moved images", *(valued(METRICS["accuracy"].to_json(), entry["shifted"]) for entry in models))
+    if any(entry["shifted"] for entry in models):
+        table.add_row("moved images", *(valued(METRICS["accuracy"].to_json(), entry["shifted"]) for entry in models))
     table.add_row("parameters", *(short(entry["parameters"]) for entry in models))
-    table.add_row("ms per image", *(milliseconds(entry["ms_per_image"]) for entry in models))
+    if any(entry["ms_per_image"] for entry in models):
+        table.add_row("ms per image", *(milliseconds(entry["ms_per_image"]) for entry in models))
     return table
 
 

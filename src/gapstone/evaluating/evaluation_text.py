@@ -33,7 +33,7 @@ def headline(results: Mapping[str, Any], metric: Metric) -> tuple[str, list[str]
     first = models[0]["name"]
     if not pairs:
         value, images = (
-            _valued(metric, models[0]["metrics"][metric.name]),
+            in_words(metric, models[0]["metrics"][metric.name]),
             count_noun(results["data"]["images"], "image"),
         )
         return f"{first}: {metric.words} {value} on {images}.", []
@@ -137,7 +137,12 @@ def _named(names: Sequence[str]) -> str:
     return listed(shown) if len(names) <= 3 else f"{', '.join(shown)} and {len(names) - 3} more classes"
 
 
-def _valued(metric: Metric, stat: Mapping[str, Any]) -> str:
+def in_words(metric: Metric, stat: Mapping[str, Any]) -> str:
+    """A metric with its interval.
+
+    >>> in_words(METRICS["accuracy"], {"mean": 0.931, "ci95": [0.902, 0.953]})
+    '93.1 % (95 % CI 90.2 to 95.3)'
+    """
     unit = metric.unit
     if stat["ci95"] is None:
         return unit.value(stat["mean"])

@@ -15,6 +15,8 @@ from gapstone.data.split import DataSplitError, split
 from gapstone.evaluating.evaluate_request import EvaluateRequest
 from gapstone.models.trained_on import TrainedOn
 
+NOT_LEFT_OUT = dict.fromkeys(("unusable", "trained_on", "duplicates", "limit"), 0)
+
 
 @dataclass(frozen=True, eq=False)
 class TestedImages:

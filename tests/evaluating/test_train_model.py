@@ -4,6 +4,7 @@ That the head is that of a comparison: tests/compare/test_best_model.py.
 """
 
 import io
+import json
 import re
 
 import pytest
@@ -12,10 +13,13 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 import gapstone as gs
-from gapstone.compare import train_model as of_train
-from gapstone.compare.train_model import train_model
+from gapstone.evaluating import train_model as of_train
+from gapstone.evaluating.evaluate import evaluate
+from gapstone.evaluating.evaluate_request import EvaluateRequest
+from gapstone.evaluating.train_model import train_model
 from gapstone.training.training_data import TrainOptions
 from tests.compare.small_comparison import write_data
+from tests.schemas import check
 
 
 def trained(folder, head="gap", seed=0, **how):
@@ -48,7 +52,9 @@ def test_finetune_trains_the_backbone_from_those_weights(folder):
     assert "not trained (--finetune trains it)" in said
     assert "gap on the frozen backbone, no augmentation: one pass over 60 images, float32" in said
     assert re.search(
-        r"Test accuracy \d+\.\d % on \d+ images never trained on; learning rate [\d.]+, weight decay", said
+        r"Test accuracy \d+\.\d % \(95 % CI [\d.]+ to [\d.]+\) on \d+ images never trained on; learning rate [\d.]+, "
+        r"weight decay",
+        said,
     )
     assert "Learning rate, weight decay and epoch were chosen on" in said
     further, said = trained(folder, finetune=True, options={"epochs": 1})
@@ -87,3 +93,28 @@ def test_a_stop_says_what_was_stopped_and_leaves_nothing(tmp_path, monkeypatch, 
     assert "no model was written. The same command starts again." in caught.value.__notes__[0]
     assert not (tmp_path / "trained.safetensors").exists()
     assert torch.get_num_threads() == threads
+
+
+def test_what_evaluate_says_is_said_of_the_test_images(folder, tmp_path):
+    """The same numbers as of the file that was written, which knows what it was trained on."""
+    _, said = trained(folder, report=tmp_path / "report", command="gapstone train")
+    written = json.loads((tmp_path / "report/evaluated.json").read_text())
+    check("evaluated", written)
+    assert written["command"] == "gapstone train"
+    assert {"accuracy", "macro-F1", "AUROC", "moved images"} <= set(
+        re.findall(r"accuracy|macro-F1|AUROC|moved images", said)
+    )
+    assert f"Report: {tmp_path}" in said
+    request = EvaluateRequest((str(folder / "trained.safetensors"),), str(folder / "data.npz"), quick=True)
+    again = evaluate(request, tmp_path / "again", Console(file=io.StringIO()))
+    assert again["data"]["images"] == written["data"]["images"]
+    assert again["data"]["left_out"]["trained_on"] == 60 - again["data"]["images"]
+    for name, stat in written["models"][0]["metrics"].items():
+        assert again["models"][0]["metrics"][name]["mean"] == pytest.approx(stat["mean"], abs=0.02), name
+    assert again["models"][0]["trained_on"] == {"known": 60 - again["data"]["images"], "complete": False}
+
+
+def test_a_foreign_folder_for_the_report_is_refused_first(folder, tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"--report .* holds 'mine.txt'"):
+        trained(folder, report=tmp_path)

@@ -4,13 +4,15 @@ On a frozen backbone it is one trial of `compare`: the same pass over the images
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
 from gapstone.compare.feature_cache import FeatureCache
@@ -21,10 +23,20 @@ from gapstone.compare.tuning import TuningChoice, tuned
 from gapstone.console.formatting import count_noun, display
 from gapstone.console.progress import Bars, duration
 from gapstone.console.terminal import Terminal
+from gapstone.data import scan_report
 from gapstone.data.split import DataSplit
+from gapstone.evaluating.evaluate_request import EvaluateRequest, Part
+from gapstone.evaluating.evaluated_model import EvaluatedModel, Robustness
+from gapstone.evaluating.evaluation import Evaluation, gather
+from gapstone.evaluating.evaluation_page import write_evaluation
+from gapstone.evaluating.evaluation_table import show_metrics
+from gapstone.evaluating.evaluation_text import in_words
+from gapstone.evaluating.tested_images import NOT_LEFT_OUT, TestedImages
+from gapstone.maps.open_model import ImageModel
 from gapstone.models.classifier import Classifier
 from gapstone.runtime.interrupts import Section, stoppable
-from gapstone.storage.owned_folder import own_file
+from gapstone.statistics.metrics import find_metric
+from gapstone.storage.owned_folder import EVALUATE, check_folder, own_file, own_folder
 from gapstone.training.learning_checks import few_validation, learned, majority
 from gapstone.training.loop import History, make_repeatable, measure_pace, predict, train
 from gapstone.training.training_data import TrainingData, TrainOptions, at_least, plan_training
@@ -39,11 +51,13 @@ def train_model(
     weights: Path | None = None,
     freeze: bool = False,
     finetune: bool = False,
+    report: Path | None = None,
+    command: str = "",
 ) -> Classifier:
     """Train one head and save the model to `out`; the images are checked, split and decoded as for a comparison.
 
     A backbone with trained weights is frozen, as in a comparison, unless `finetune`. A wrong --out or --head is refused
-    before any work.
+    before any work. What `evaluate` says of a model is said of the test images; `report` is a folder for its page.
 
     Raises:
         ValueError: as `plan_training`.
@@ -51,6 +65,8 @@ def train_model(
     """
     console = console or Terminal()
     out = own_file(out, "model.safetensors")
+    if report is not None:
+        check_folder(report, EVALUATE, "--report")
     request = CompareRequest(options, (head,), 1, weights=weights, freeze=freeze, finetune=finetune, quick=True)
     request = request.checked()
     at_least(0, seed=seed)
@@ -70,19 +86,23 @@ def train_model(
         trained.model.trained_on = data.trained_on(data.splits[-1].train, data.splits[-1].validation)
         trained.model.cpu().save(out)
         section.message = f"Stopped; the model is written: {display(out)}"
-    split = data.splits[-1]
-    tested = f"{count_noun(len(split.test), 'image')} never trained on"
-    bars.log(f"Test accuracy {100 * trained.accuracy:.1f} % on {tested}; {trained.chosen}.")
-    for remark in _remarks(trained.accuracy, data, split):
+        results, page = _tested(work, trained, out, report, command)
+    metric, tested = find_metric(results["settings"]["metric"]), count_noun(results["data"]["images"], "image")
+    value = in_words(metric, results["models"][0]["metrics"][metric.name])
+    bars.log(f"Test {metric.words} {value} on {tested} never trained on; {trained.chosen}.")
+    show_metrics(results, console)
+    for remark in _remarks(data, data.splits[-1], results):
         bars.log(remark)
     bars.log(f"Model: {display(out)}")
+    if page is not None:
+        bars.log(f"Report: {display(page)}")
     return trained.model
 
 
 @dataclass(frozen=True)
 class _Trained:
     model: Classifier
-    accuracy: float
+    logits: NDArray[np.float32]
     """Of the test images."""
     chosen: str
     """Which epoch and settings the model has, in words."""
@@ -138,11 +158,11 @@ def _train_whole(work: _Work) -> _Trained:
     work.bars.log(f"{trial.head} on {trial.backbone}, {pace.precision}, up to {epochs}: about {estimate}.")
     model = trial.build()
     history = train(model, store, trial.train, trial.validation, settings, trial.seed, work.after_epoch(trial))
-    predicted = predict(model, store, trial.test, settings.precision, settings.batch_size).argmax(1).numpy()
+    logits = predict(model, store, trial.test, settings.precision, settings.batch_size)
     trained = count_noun(len(history.train_loss), "epoch")
     return _Trained(
         model,
-        float((predicted == store.labels[trial.test]).mean()),
+        logits.float().numpy(),
         f"best of {trained} by validation accuracy: {history.best_epoch}; {history.seconds:.0f} s",
     )
 
@@ -159,12 +179,13 @@ def _train_on_features(work: _Work) -> _Trained:
     torch.set_num_threads(trial.threads)
     try:
         predictor, history, choice = train_on_cache(trial, cache, store.labels, work.after_epoch(trial))
-        predicted = predictor.logits(trial.test).argmax(1).numpy()
+        logits = predictor.logits(trial.test)
     finally:
         torch.set_num_threads(threads)
     model.head.load_state_dict(predictor.head.state_dict())
-    accuracy = float((predicted == store.labels[trial.test]).mean())
-    return _Trained(model, accuracy, f"{_choice_text(choice, len(trial.validation))}; {history.seconds:.0f} s")
+    return _Trained(
+        model, logits.float().numpy(), f"{_choice_text(choice, len(trial.validation))}; {history.seconds:.0f} s"
+    )
 
 
 def _run_pass(work: _Work, trial: Trial, model: Classifier, image_seconds: float) -> FeatureCache:
@@ -193,16 +214,43 @@ def _choice_text(choice: TuningChoice, validation: int) -> str:
     return f"{text} of {choice.epochs} by the loss on {count_noun(validation, 'validation image')}"
 
 
-def _remarks(accuracy: float, data: TrainingData, split: DataSplit) -> Iterator[str]:
-    """Sentences that qualify the test accuracy."""
-    counts = np.bincount(data.store.labels[split.test], minlength=len(data.labels))
-    largest_class = majority(counts.tolist())
-    if not learned(accuracy, largest_class):
-        yield (
-            f"That is {'no' if accuracy <= largest_class else 'hardly'} better than always predicting the largest "
-            f"class ({100 * largest_class:.1f} %): the network has learned little; try more epochs or another "
-            f"learning rate."
-        )
+def _tested(
+    work: _Work, trained: _Trained, out: Path, report: Path | None, command: str
+) -> tuple[dict[str, Any], Path | None]:
+    """What `evaluate` says of the test images, and its page in the folder `report`."""
+    data, split, model = work.data, work.data.splits[-1], trained.model
+    part: Part = "val" if data.source.splits == ("train", "val") else "test"
+    options = work.request.choices
+    request = EvaluateRequest(
+        (str(out),), options.data, part, limit=options.limit, batch_size=options.batch_size,
+        duplicates=options.duplicates, quick=report is None,
+    )  # fmt: skip
+    opened = ImageModel(str(out), model.to(data.device).eval(), model.labels, model.preprocessing)
+    labels, classes = data.store.labels[split.test], np.arange(len(model.labels))
+    asked = EvaluatedModel(
+        opened, data.store, split.test, labels, model.preprocessing, "float32", options.batch_size,
+        work.bars("Moving and resizing images"),
+    )  # fmt: skip
+    tested = TestedImages(data.used[split.test], f"of DATA: {split.described}", part, dict(NOT_LEFT_OUT), ())
+
+    def evaluated(robust: Robustness | None) -> tuple[dict[str, Any], list[Evaluation]]:
+        one = Evaluation(display(out.name), asked, classes, trained.logits, robust)
+        return gather(request, data.source, data.scan, tested, [one], command, ()), [one]
+
+    if report is None:
+        return evaluated(None)[0], None
+    with own_folder(report, EVALUATE, "--report", work.bars.log):
+        results, evaluations = evaluated(asked.robustness(report / "kept", work.bars.log))
+        asked.progress(1, 1)
+        scan_report.write(data.scan, report)
+        return results, write_evaluation(report, data.source, evaluations, results)
+
+
+def _remarks(data: TrainingData, split: DataSplit, results: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences on the training that qualify the test accuracy."""
+    accuracy = results["models"][0]["metrics"]["accuracy"]["mean"]
+    if not learned(accuracy, majority(results["data"]["counts"])):
+        yield "The network has learned little; try more epochs or another learning rate."
     if note := few_validation(len(split.validation), tuned=data.frozen):
         yield note
 

@@ -27,7 +27,9 @@ def simulate(metric, counts, sharp, rounds, seed):
     random, chosen = np.random.default_rng(seed), METRICS[metric]
     labels, classes = np.repeat(np.arange(len(counts)), counts), len(counts)
     many = np.repeat(np.arange(classes), np.asarray(counts) * (200_000 // sum(counts)))
-    truth = chosen.values(many, _softmax(sharp * np.eye(classes)[many] + random.normal(size=(len(many), classes)))).mean()
+    truth = chosen.values(
+        many, _softmax(sharp * np.eye(classes)[many] + random.normal(size=(len(many), classes)))
+    ).mean()
     covered = false = 0
     for _ in range(rounds):
         first, second = random.normal(size=(2, len(labels), classes))

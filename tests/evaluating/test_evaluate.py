@@ -20,7 +20,7 @@ from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.trained_on import NOTHING
 from gapstone.runtime.timing import Timed
 from tests.command_line import gapstone
-from tests.schemas import check_refuses_damage
+from tests.schemas import check, check_refuses_damage
 
 CLASSES = ("red", "green", "blue")
 
@@ -40,7 +40,8 @@ def data(folder):
         image[4:10, 4:10, label] = 255
     split = np.where(np.arange(90) < 60, "train", "test")
     path = folder / "data.npz"
-    np.savez(path, images=images, labels=labels, classes=np.array(CLASSES), split=split)
+    patient = np.array([f"p{n // 3 % 10}" for n in range(90)])
+    np.savez(path, images=images, labels=labels, classes=np.array(CLASSES), split=split, patient=patient)
     return path
 
 
@@ -248,3 +249,34 @@ def test_on_the_command_line(models, data, tmp_path):
     wrong = gapstone("evaluate", models[0], cwd=tmp_path)
     assert wrong.returncode == 2
     assert "Missing argument" in wrong.stderr
+
+
+def test_groups(models, data, folder):
+    """Ten patients in the test images, of whom the good model was trained on other pictures: it knows them all."""
+    apart, _ = asked(EvaluateRequest(tuple(models[1:]), str(data), quick=True), folder / "apart")
+    named, said = asked(EvaluateRequest(tuple(models[1:]), str(data), quick=True, group="patient"), folder / "groups")
+    assert apart["data"]["groups"] is None
+    assert named["data"]["groups"] == {
+        "by": "--group patient", "test": 10, "images": [3, 3.0, 3], "of_class": [10, 10, 10], "refused": None,
+    }  # fmt: skip
+    check_refuses_damage("evaluated", json.loads((folder / "groups/evaluated.json").read_text()))
+    assert "for other groups (--group patient): the 30 test images are of 10 of them, 3 each." in said
+    a, b = (one["models"][0]["metrics"]["accuracy"] for one in (apart, named))
+    assert a["mean"] == b["mean"]
+    assert a["ci95"] != b["ci95"]
+    with pytest.raises(ValueError, match=r"good\.safetensors was trained on 30 of 30 images, and 0 are left"):
+        asked(EvaluateRequest((models[0],), str(data), quick=True, group="patient"), folder / "known")
+
+
+def test_too_few_groups_give_no_interval_and_no_verdict(models, data, folder):
+    few = folder / "few.npz"
+    with np.load(data) as arrays:
+        test = {name: array[60:] for name, array in arrays.items() if name not in ("classes", "split")}
+    patient = np.array([f"p{n // 3 % 3}" for n in range(30)])
+    np.savez(few, **test | {"classes": np.array(CLASSES), "patient": patient})
+    results, said = asked(EvaluateRequest(models, str(few), quick=True, group="patient"), folder / "refused groups")
+    assert results["data"]["groups"]["refused"] in said
+    assert results["pairs"][0]["verdict"] == "cannot tell"
+    assert results["pairs"][0]["ci95"] is None
+    assert {stat["ci95"] for stat in results["models"][0]["metrics"].values()} == {None}
+    check("evaluated", json.loads((folder / "refused groups/evaluated.json").read_text()))

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from scipy.special import log_softmax
+from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.proportion import proportion_confint
 
+from gapstone.statistics import one_seed
 from gapstone.statistics.metrics import METRICS, agreement
 from gapstone.statistics.one_seed import compare_models, image_interval
 from gapstone.statistics.paired_difference import Paired
@@ -112,3 +114,32 @@ def test_intervals_cover_and_equal_models_are_told_apart_as_often_as_said(metric
     covered, false = simulate(metric, (360,) * 3, sharp=2.0, rounds=600, seed=0)
     assert covered > 0.93
     assert false < 0.07
+
+
+def test_groups_are_what_is_counted():
+    random = np.random.default_rng(3)
+    groups = np.repeat(np.arange(40), 10)
+    ease = np.repeat(random.random(40), 10)  # of a patient
+    a, b = (random.random(400) < ease).astype(float), (random.random(400) < ease).astype(float)
+    fit = OLS(a - b, np.ones(400)).fit(cov_type="cluster", cov_kwds={"groups": groups})
+    square = one_seed._mean_square(a - b, groups)[0]
+    assert square == pytest.approx(fit.bse[0] ** 2, rel=1e-2)
+    low, high = image_interval(a, Unit(), groups=groups)
+    alone = image_interval(a, Unit())
+    assert high - low > 1.5 * (alone[1] - alone[0])
+    (pair,) = compare_models({"a": a, "b": b}, Unit(), groups=groups)
+    (each,) = compare_models({"a": a, "b": b}, Unit(), groups=np.arange(400))
+    (plain,) = compare_models({"a": a, "b": b}, Unit())
+    assert each.interval == pytest.approx(plain.interval, rel=2e-3)  # n − 1 for n
+    assert pair.difference == plain.difference
+    assert image_interval(a, Unit(), groups=np.zeros(400, int)) is None
+
+
+def test_groups_that_agree_on_everything_count_as_one_image_each():
+    groups = np.repeat(np.arange(20), 10)
+    (pair,) = compare_models({"a": np.ones(200), "b": np.ones(200)}, Unit(), groups=groups)
+    (few,) = compare_models({"a": np.ones(20), "b": np.ones(20)}, Unit())
+    assert pair.interval == pytest.approx(few.interval)
+    low, high = image_interval(np.ones(200), Unit(), groups=groups)
+    assert low == pytest.approx(1 / (1 + 2.0930**2 / 20), abs=1e-4)  # t of 19 degrees of freedom
+    assert high == 1

@@ -12,6 +12,8 @@ from gapstone.commands.option_types import (
     Device,
     DuplicatesOption,
     DuplicateThreshold,
+    Group,
+    GroupPattern,
     Json,
     Weights,
     from_options,
@@ -70,6 +72,8 @@ def evaluate(
     ] = None,
     duplicates: DuplicatesOption = "group",
     duplicate_threshold: DuplicateThreshold = None,
+    group: Group = None,
+    group_pattern: GroupPattern = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="No image is moved or resized, and the models are not timed.")
     ] = False,

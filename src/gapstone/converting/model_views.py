@@ -58,7 +58,7 @@ def model_views(
         scanned = _without_small_images(scanned, model.smallest, bars)
     parts = split(source, scanned, seed=request.seed, limit=request.limit, duplicates=request.duplicates)
     before, hashes = model.trunk.trained_on or UNKNOWN, scanned.content_hashes()
-    seen = seen_images(scanned, before.contains(hashes), request.duplicates)
+    seen = seen_images(source, scanned, before.contains(hashes), request.duplicates)
     (parts,), left_out = without_seen(source, [parts], seen, display(request.model))
     trained_on = before.union(hashes[np.concatenate([parts.train, parts.validation])])
     bars.log(

@@ -10,14 +10,16 @@ from gapstone.console.formatting import count_noun
 from gapstone.data.carve import Indices, count_labels
 from gapstone.data.scan import Scan
 from gapstone.data.sources import Source, few
-from gapstone.data.split import DataSplit, DataSplitError, Duplicates
+from gapstone.data.split import DataSplit, DataSplitError, Duplicates, together
 
 
-def seen_images(scan: Scan, trained: NDArray[np.bool_], duplicates: Duplicates) -> NDArray[np.bool_]:
-    """(N,) whether each item, or one that is nearly the same, was trained on; `trained` says it of the items alone."""
-    if duplicates == "keep":
-        return trained
-    return np.isin(scan.group, scan.group[trained])
+def seen_images(source: Source, scan: Scan, trained: NDArray[np.bool_], duplicates: Duplicates) -> NDArray[np.bool_]:
+    """(N,) whether each item was trained on, or one that it stays together with: a near copy, one of its named group.
+
+    `trained` says it of the items alone.
+    """
+    groups = together(source, scan, duplicates)
+    return np.isin(groups, groups[trained])
 
 
 def without_seen(

@@ -34,6 +34,9 @@ class EvaluateRequest:
     """Processes that decode; None: one per core."""
     duplicates: Duplicates = "group"
     duplicate_threshold: float | None = None
+    group: str | None = None
+    """The column of a table that says which images belong together (`open_source`)."""
+    group_pattern: str | None = None
     quick: bool = False
     """Neither move nor resize test images, nor time the models."""
 

@@ -16,12 +16,13 @@ import gapstone
 from gapstone.compare.chosen_metric import asked_metric
 from gapstone.compare.gather_results import machine, versions
 from gapstone.compare.predictor import STILL
+from gapstone.compare.tested_groups import groups_said
 from gapstone.data.scan import Scan
 from gapstone.data.sources import Source
 from gapstone.evaluating.evaluate_request import EvaluateRequest
 from gapstone.evaluating.evaluated_model import EvaluatedModel, Robustness
 from gapstone.evaluating.evaluation_text import ONE_TRAINING, few_images, headline, model_remarks, pair_sentence
-from gapstone.evaluating.measured import CONFIDENCE, NOT_MOVED, Answered, Values, measures, moved
+from gapstone.evaluating.measured import CONFIDENCE, NOT_MOVED, Answered, Together, Values, measures, moved
 from gapstone.evaluating.tested_images import TestedImages
 from gapstone.runtime.timing import ratio, spread, take_turns
 from gapstone.statistics.metric_values import balanced
@@ -72,8 +73,10 @@ def gather(
     counts = np.bincount(labels, minlength=classes)
     metric, chosen = choose_metric(asked_metric(request.metric), counts)
     metrics = _metrics(metric, evaluations)
+    groups = tested.counted(labels, classes, metric.by_class)
+    together = Together(tested.groups, refused=groups is not None and groups["refused"] is not None)
     speeds = _speeds(request, evaluations)
-    models = [_model(one, labels, metrics, speeds.get(one.name)) for one in evaluations]
+    models = [_model(one, labels, metrics, speeds.get(one.name), together) for one in evaluations]
     if undefined := [entry["name"] for entry in models if entry["metrics"][metric.name]["mean"] is None]:
         raise ValueError(
             f"--metric {metric.words} is no finite number for {undefined[0]} on these images: take another."
@@ -92,6 +95,7 @@ def gather(
             "images": len(tested.rows),
             "counts": counts.tolist(),
             "left_out": tested.left_out,
+            "groups": groups,
             "hash": content_digest(source, scan, tested.rows),
         },
         "settings": {
@@ -109,14 +113,15 @@ def gather(
         "versions": versions(),
         "scan": scan.to_json(),
         "models": models,
-        "pairs": _pairs(evaluations, metric),
-        "shift_pairs": _shift_pairs(evaluations, labels, metric),
+        "pairs": _pairs(evaluations, metric, together),
+        "shift_pairs": _shift_pairs(evaluations, labels, metric, together),
         "worst": _worst(source, tested, evaluations),
     }
     results["verdict"], results["findings"] = headline(results, metric)
     one = len(models) == 1
     scope = ONE_TRAINING.format(these="this model" if one else "these models", it="it is" if one else "they are")
-    about = [scope, *filter(None, [chosen, few_images(source.classes, counts)]), *remarks]
+    of_groups = groups_said({"test": len(labels), "groups": groups}), groups and groups["refused"]
+    about = [scope, *filter(None, [*of_groups, chosen, few_images(source.classes, counts)]), *remarks]
     about += [note for note in dict.fromkeys(one.cropped for one in evaluations) if note]
     for one_model, entry in zip(evaluations, models, strict=True):
         about += model_remarks(entry, one_model.answered, counts)
@@ -131,9 +136,18 @@ def _metrics(deciding: Metric, evaluations: Sequence[Evaluation]) -> list[Metric
 
 
 def _model(
-    one: Evaluation, labels: NDArray[np.int64], metrics: Sequence[Metric], speed: dict[str, Any] | None
+    one: Evaluation,
+    labels: NDArray[np.int64],
+    metrics: Sequence[Metric],
+    speed: dict[str, Any] | None,
+    together: Together,
 ) -> dict[str, Any]:
-    entry = {"name": one.name, "model": one.model.opened.name, **one.model.facts(), **measures(one.answered, metrics)}
+    entry = {
+        "name": one.name,
+        "model": one.model.opened.name,
+        **one.model.facts(),
+        **measures(one.answered, metrics, together),
+    }
     if one.robust is None:
         return {**entry, **NOT_MOVED, "ms_per_image": speed}
     facts, shifted, rows = one.robust
@@ -144,7 +158,7 @@ def _model(
     }
 
 
-def _pairs(evaluations: Sequence[Evaluation], metric: Metric) -> list[dict[str, Any]]:
+def _pairs(evaluations: Sequence[Evaluation], metric: Metric, together: Together) -> list[dict[str, Any]]:
     """Every model beside the first one."""
     if len(evaluations) < 2:
         return []
@@ -152,7 +166,7 @@ def _pairs(evaluations: Sequence[Evaluation], metric: Metric) -> list[dict[str, 
     values = {one.name: one.answered.values(metric) for one in evaluations}
     trials = [(one.answered.labels, values[one.name], one.answered.right) for one in evaluations]
     added = added_images(metric, first.answered.labels, trials)
-    pairs = _compared(values, metric, added, first.name)
+    pairs = _compared(values, metric, added, first.name, together)
     for pair, other in zip(pairs, evaluations[1:], strict=True):
         a, b = other.answered, first.answered
         pair |= {
@@ -178,7 +192,9 @@ def _same_probabilities(a: Evaluation, b: Evaluation) -> bool:
     return a.logits.shape == b.logits.shape and bool(np.allclose(pa, pb, rtol=0, atol=1e-7))
 
 
-def _shift_pairs(evaluations: Sequence[Evaluation], labels: NDArray[np.int64], metric: Metric) -> list[dict[str, Any]]:
+def _shift_pairs(
+    evaluations: Sequence[Evaluation], labels: NDArray[np.int64], metric: Metric, together: Together
+) -> list[dict[str, Any]]:
     """The same when images are moved, of models that have moved the same images."""
     robust = [(one, one.robust) for one in evaluations if one.robust is not None]
     if len(robust) < 2 or any(not np.array_equal(a[1][2], b[1][2]) for a, b in pairwise(robust)):
@@ -188,14 +204,18 @@ def _shift_pairs(evaluations: Sequence[Evaluation], labels: NDArray[np.int64], m
     for one, (_, shifted, _) in robust:
         right = shifted.astype(np.float64)
         values[one.name] = balanced(labels[rows], right) if metric.by_class else right
-    pairs = _compared(values, decides, agreement(decides, labels[rows]), robust[0][0].name)
+    pairs = _compared(values, decides, agreement(decides, labels[rows]), robust[0][0].name, together.of(rows))
     for pair in pairs:
         pair |= {"won": None, "lost": None, "same_answers": None, "same_probabilities": False}
         pair["sentence"] = pair_sentence(pair, decides, len(pairs))
     return pairs
 
 
-def _compared(values: dict[str, Values], metric: Metric, added: float, first: str) -> list[dict[str, Any]]:
+def _compared(
+    values: dict[str, Values], metric: Metric, added: float, first: str, together: Together
+) -> list[dict[str, Any]]:
+    """Without intervals and verdicts where there are too few groups for them."""
+    nothing = {"ci95": None, "ci95_together": None, "p": None, "p_holm": None, "verdict": "cannot tell"}
     return [
         {
             "a": pair.name,
@@ -207,8 +227,9 @@ def _compared(values: dict[str, Values], metric: Metric, added: float, first: st
             "p": pair.p,
             "p_holm": pair.p_holm,
             "verdict": pair.verdict,
+            **(nothing if together.refused else {}),
         }
-        for pair in compare_models(values, metric.unit, added, CONFIDENCE)
+        for pair in compare_models(values, metric.unit, added, CONFIDENCE, together.groups)
     ]
 
 

@@ -91,7 +91,7 @@ def _charts(models: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _forest(pairs: Sequence[Mapping[str, Any]], metric: Mapping[str, Any]) -> AxisScale | None:
-    ends = [metric["factor"] * end for pair in pairs for end in pair["ci95"]]
+    ends = [metric["factor"] * end for pair in pairs for end in pair["ci95"] or [pair["difference"]]]
     reach = 2 * (metric["margin"] or 0.0)
     return AxisScale([*ends, -reach, reach]) if ends else None
 

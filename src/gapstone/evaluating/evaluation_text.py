@@ -78,6 +78,8 @@ def pair_sentence(pair: Mapping[str, Any], metric: Metric, pairs: int) -> str:
     """
     unit = metric.unit
     bounds = pair["ci95"] if pairs == 1 else pair["ci95_together"]
+    if bounds is None:
+        return f"{pair['a']} minus {pair['b']}: {unit.change(pair['difference'])} of {metric.words}."
     low, high = (signed(unit.factor * end, unit.digits) for end in bounds)
     together = "" if pairs == 1 else f", for all {pairs} models together"
     p = "p < 0.001" if pair["p_holm"] < 0.001 else f"p = {pair['p_holm']:.2g}"

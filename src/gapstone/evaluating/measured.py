@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapstone.statistics.calibration import calibration
+from gapstone.statistics.difference import AGREEMENT
 from gapstone.statistics.metric_values import balanced
 from gapstone.statistics.metrics import Metric, agreement
 from gapstone.statistics.one_seed import image_interval
@@ -54,16 +55,33 @@ class Answered:
         return metric.values(self.labels, self.probabilities)
 
 
-def stat(values: Values, unit: Unit = POINTS, added: float | None = None) -> dict[str, Any]:
-    """A Stat: the mean of what images count, and its interval for other images of the same kind."""
+@dataclass(frozen=True)
+class Together:
+    """Which of the tested images belong together."""
+
+    groups: NDArray[np.int64] | None = None
+    """(n,) equal numbers for those that do; None: each is by itself."""
+    refused: bool = False
+    """There are too few groups for any interval."""
+
+    def of(self, rows: NDArray[Any]) -> "Together":
+        """Of some of the images, by their numbers or as a mask."""
+        return self if self.groups is None else Together(self.groups[rows], self.refused)
+
+
+ALONE = Together()
+
+
+def stat(values: Values, unit: Unit = POINTS, added: float = AGREEMENT, together: Together = ALONE) -> dict[str, Any]:
+    """A Stat: the mean of what images count, and its interval for other images (or groups) of the same kind."""
     if not np.isfinite(values).all():  # a function of one's own, or a metric that these classes do not have
         return {"mean": None, "ci95": None, "values": []}
-    bounds = image_interval(values, unit) if added is None else image_interval(values, unit, added)
+    bounds = None if together.refused else image_interval(values, unit, added, CONFIDENCE, together.groups)
     mean = float(np.mean(values))
     return {"mean": mean, "ci95": None if bounds is None else list(bounds), "values": [mean]}
 
 
-def measures(answered: Answered, metrics: Sequence[Metric]) -> dict[str, Any]:
+def measures(answered: Answered, metrics: Sequence[Metric], together: Together = ALONE) -> dict[str, Any]:
     """The entries of a model in evaluated.json that follow from its answers."""
     right = answered.right.astype(np.float64)
     own = np.full(answered.logits.shape[1], -1)
@@ -74,25 +92,30 @@ def measures(answered: Answered, metrics: Sequence[Metric]) -> dict[str, Any]:
     temperature, nll = best_temperature(answered.logits, answered.labels)
     return {
         "metrics": {
-            metric.name: stat(answered.values(metric), metric.unit, agreement(metric, answered.labels))
+            metric.name: stat(answered.values(metric), metric.unit, agreement(metric, answered.labels), together)
             for metric in metrics
         },
-        "recall": _recalls(true, right, len(answered.classes)),
+        "recall": _recalls(true, right, len(answered.classes), together),
         "confusion": counts[:, :-1].tolist(),
         "other_classes": counts[:, -1].tolist(),
         "calibration": {**calibration(answered.logits, answered.labels), "temperature": temperature, "scaled_nll": nll},
     }
 
 
-def _recalls(true: NDArray[np.int64], right: Values, classes: int) -> list[dict[str, Any]] | None:
+def _recalls(true: NDArray[np.int64], right: Values, classes: int, together: Together) -> list[dict[str, Any]] | None:
     if classes > MOST_RECALLS:
         return None
     nothing: dict[str, Any] = {"mean": None, "ci95": None, "values": []}
-    of_class = [right[true == k] for k in range(classes)]
-    return [{**(stat(values) if len(values) else nothing), "images": len(values)} for values in of_class]
+    found = []
+    for of_class in (true == k for k in range(classes)):
+        values = stat(right[of_class], together=together.of(of_class)) if of_class.any() else nothing
+        found.append({**values, "images": int(of_class.sum())})
+    return found
 
 
-def moved(facts: Mapping[str, Any], shifted: Values, labels: NDArray[np.int64], by_class: bool) -> dict[str, Any]:
+def moved(
+    facts: Mapping[str, Any], shifted: Values, labels: NDArray[np.int64], by_class: bool, together: Together = ALONE
+) -> dict[str, Any]:
     """The entries of a model on moved and resized images; `shifted`: how right each was when moved."""
     shift = facts["shift"]
     values = balanced(labels, shifted) if by_class else shifted
@@ -100,7 +123,7 @@ def moved(facts: Mapping[str, Any], shifted: Values, labels: NDArray[np.int64], 
         "shift": {"pixels": shift["pixels"], "accuracy": shift["accuracy"], "same_prediction": shift["same_answer"]},
         "sizes": facts["sizes"],
         "robustness_images": facts["robustness_images"],
-        "shifted": stat(values),
+        "shifted": stat(values, together=together),
     }
 
 

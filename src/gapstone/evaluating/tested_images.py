@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gapstone.compare.verdict import listed
 from gapstone.console.formatting import count_noun, display
@@ -11,9 +13,10 @@ from gapstone.data.carve import Indices, limited
 from gapstone.data.scan import Scan
 from gapstone.data.seen_images import seen_images
 from gapstone.data.sources import Source, few
-from gapstone.data.split import DataSplitError, split
+from gapstone.data.split import DataSplitError, split, together
 from gapstone.evaluating.evaluate_request import EvaluateRequest
 from gapstone.models.trained_on import TrainedOn
+from gapstone.statistics.by_group import too_few
 
 NOT_LEFT_OUT = dict.fromkeys(("unusable", "trained_on", "duplicates", "limit"), 0)
 
@@ -30,6 +33,29 @@ class TestedImages:
     left_out: dict[str, int]
     """Images of that part that are not tested: unusable (damaged, or two labels), trained_on, duplicates, limit."""
     remarks: tuple[str, ...]
+    groups: NDArray[np.int64] | None = None
+    """(n,) equal numbers for images that belong together; None where each is by itself."""
+    by: str | None = None
+    """The option that names the groups; None: they are copies of one picture."""
+
+    def too_few(self, labels: NDArray[np.int64], by_class: bool) -> str | None:
+        """Why groups are too few for intervals and verdicts; `labels` are those of the tested images."""
+        if self.groups is None or self.by is None:
+            return None
+        return too_few(self.groups, labels if by_class else None)
+
+    def counted(self, labels: NDArray[np.int64], classes: int, by_class: bool) -> dict[str, Any] | None:
+        """The "groups" entry of the data, as in results.json."""
+        if self.groups is None:
+            return None
+        sizes = np.unique(self.groups, return_counts=True)[1]
+        return {
+            "by": self.by,
+            "test": len(sizes),
+            "images": [int(sizes.min()), float(np.median(sizes)), int(sizes.max())],
+            "of_class": [len(np.unique(self.groups[labels == k])) for k in range(classes)],
+            "refused": self.too_few(labels, by_class),
+        }
 
 
 def choose_images(
@@ -40,24 +66,31 @@ def choose_images(
     Raises:
         DataSplitError: there are no such images in DATA, or too few that no model was trained on.
     """
-    rows, part, described = _part(request, source, scan)
-    usable = np.array([row for row in rows.tolist() if row not in scan.excluded], np.int64)
+    of_part, part, described = _part(request, source, scan)
+    usable = np.array([row for row in of_part.tolist() if row not in scan.excluded], np.int64)
     hashes, seen = scan.content_hashes(), np.zeros(len(source), np.bool_)
-    known = [(name, seen_images(scan, images.contains(hashes), request.duplicates)) for name, images in trained_on]
+    known = [
+        (name, seen_images(source, scan, images.contains(hashes), request.duplicates)) for name, images in trained_on
+    ]
     for _, of_model in known:
         seen |= of_model
     new = usable[~seen[usable]]
-    knowing = [name for name, of_model in known if of_model[usable].any()]
+    knowing = [name for name, of_model in known.items() if of_model[usable].any()]
     _check_enough(source, usable, new, knowing)
     tested = _one_of_each(new, scan) if request.duplicates == "drop" else new
     chosen = tested if request.limit is None else limited(tested, source.labels, request.limit, 1)
     left_out = {
-        "unusable": len(rows) - len(usable),
+        "unusable": len(of_part) - len(usable),
         "trained_on": len(usable) - len(new),
         "duplicates": len(new) - len(tested),
         "limit": len(tested) - len(chosen),
     }
-    return TestedImages(np.sort(chosen), described, part, left_out, tuple(_remarks(source, usable, new, knowing)))
+    rows, named = np.sort(chosen), source.grouping
+    groups = together(source, scan, request.duplicates)[rows]
+    alone = named is None and len(np.unique(groups)) == len(groups)
+    remarks = tuple(_remarks(source, usable, new, knowing))
+    by = None if named is None else named.by
+    return TestedImages(rows, described, part, left_out, remarks, None if alone else groups, by)
 
 
 def _part(request: EvaluateRequest, source: Source, scan: Scan) -> tuple[Indices, str, str]:

@@ -231,7 +231,10 @@ def _tested(
         opened, data.store, split.test, labels, model.preprocessing, "float32", options.batch_size,
         work.bars("Moving and resizing images"),
     )  # fmt: skip
-    tested = TestedImages(data.used[split.test], f"of DATA: {split.described}", part, dict(NOT_LEFT_OUT), ())
+    named, numbers = data.source.grouping, data.groups[split.test]
+    groups = None if named is None and len(np.unique(numbers)) == len(numbers) else numbers
+    about = f"of DATA: {split.described}", part, dict(NOT_LEFT_OUT), ()
+    tested = TestedImages(data.used[split.test], *about, groups, None if named is None else named.by)
 
     def evaluated(robust: Robustness | None) -> tuple[dict[str, Any], list[Evaluation]]:
         one = Evaluation(display(out.name), asked, classes, trained.logits, robust)

@@ -13,15 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from gapstone.statistics.by_group import by_group, evenness
 from gapstone.statistics.compare_pairs import holm, verdict
 from gapstone.statistics.difference import AGREEMENT, FOR_EQUIVALENCE
 from gapstone.statistics.unit import Unit
 
 Values = NDArray[np.float64]
+Numbers = NDArray[np.integer]
 
 
 def image_interval(
-    values: Values, unit: Unit, agreement: float = AGREEMENT, confidence: float = 0.95
+    values: Values,
+    unit: Unit,
+    agreement: float = AGREEMENT,
+    confidence: float = 0.95,
+    groups: Numbers | None = None,
 ) -> tuple[float, float] | None:
     """The interval of one model's metric for other images of the same kind; None for a single image.
 
@@ -37,21 +43,38 @@ def image_interval(
         unit: of the metric.
         agreement: of the metric (`metrics.agreement`).
         confidence: of the interval.
+        groups: (n,) equal numbers for images that belong together: the interval is for other groups.
     """
     n, mean = len(values), float(np.mean(values))
-    if n < 2:
+    if n < 2 or (groups is not None and len(np.unique(groups)) < 2):
         return None
+    square, freedom, most = _mean_square(values, groups)
+    student = float(stats.t.ppf((1 + confidence) / 2, freedom))
     if not unit.is_share:
-        half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+        half = student * float(np.sqrt(square))
         return max(unit.low, mean - half), min(unit.high, mean + half)
     mean = min(max(mean, 0.0), 1.0)
-    variance = float(np.var(values)) / n + max(agreement - AGREEMENT, 0.0) / (n + 2) ** 2
-    answers = max(1.0, min(mean * (1 - mean) / variance, n) if variance > 1e-24 else n)
-    critical = float(stats.norm.ppf((1 + confidence) / 2))
+    # Wilson's own form has the plain variance and a normal quantile
+    square, critical = (square, student) if groups is not None else (square * (n - 1) / n, _normal(confidence))
+    variance = square + max(agreement - AGREEMENT, 0.0) / (n + 2) ** 2
+    answers = max(1.0, min(mean * (1 - mean) / variance, n) if variance > 1e-24 else most)
     z = critical**2 / answers
     centre = (mean + z / 2) / (1 + z)
     half = critical / (1 + z) * float(np.sqrt((mean * (1 - mean) + z / 4) / answers))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _normal(confidence: float) -> float:
+    return float(stats.norm.ppf((1 + confidence) / 2))
+
+
+def _mean_square(values: Values, groups: Numbers | None) -> tuple[float, float, float]:
+    """The square of the standard error of the mean, its degrees of freedom, and how many values there are."""
+    if groups is None:
+        return float(np.var(values, ddof=1)) / len(values), len(values) - 1.0, float(len(values))
+    of_groups = by_group(values[None], groups)[0]
+    count, even = len(of_groups), evenness(groups)
+    return float(np.var(of_groups, ddof=1)) / count, max(count * even - 1, 1.0), count * even
 
 
 @dataclass(frozen=True)
@@ -72,7 +95,11 @@ class ModelPair:
 
 
 def compare_models(
-    values: Mapping[str, Values], unit: Unit, agreement: float = AGREEMENT, confidence: float = 0.95
+    values: Mapping[str, Values],
+    unit: Unit,
+    agreement: float = AGREEMENT,
+    confidence: float = 0.95,
+    groups: Numbers | None = None,
 ) -> list[ModelPair]:
     """Compare every model with the first, image by image; p is adjusted for their number (Holm).
 
@@ -82,6 +109,7 @@ def compare_models(
         ('better', 0.0666...)
 
     They are equivalent where an interval with twice the added images lies within the unit's margin on both sides.
+    `groups`: as in `image_interval`; n is then the number of independent images that the groups are worth.
 
     Raises:
         ValueError: values of unequal numbers of images, or fewer than two.
@@ -93,8 +121,8 @@ def compare_models(
             f"compare_models: {[len(of) for of in values.values()]} values; expected as many of each, ≥ 2."
         )
     differences = {name: np.asarray(values[name] - reference, np.float64) for name in others}
-    errors = {name: _error(d, agreement) for name, d in differences.items()}
-    freedom = max(len(reference) - 1, 1)
+    errors = {name: _error(d, agreement, groups) for name, d in differences.items()}
+    freedom = _mean_square(reference, groups)[1]
     ps = [float(2 * stats.t.sf(abs(centre) / spread, freedom)) for centre, spread in errors.values()]
 
     def around(name: str, level: float) -> tuple[float, float]:
@@ -105,7 +133,7 @@ def compare_models(
     pairs = []
     for name, p, p_holm in zip(others, ps, holm(ps), strict=True):
         d, level = differences[name], 1 - confidence
-        centre, spread = _error(d, FOR_EQUIVALENCE * agreement)
+        centre, spread = _error(d, FOR_EQUIVALENCE * agreement, groups)
         half = float(stats.t.ppf(1 - level / 2, freedom)) * spread
         same = None if unit.margin is None else (centre - half, centre + half)
         word = verdict(unit.gain(float(d.mean())), p_holm, unit.margin or 0.0, level, same)
@@ -114,8 +142,14 @@ def compare_models(
     return pairs
 
 
-def _error(d: Values, agreement: float) -> tuple[float, float]:
+def _error(d: Values, agreement: float, groups: Numbers | None = None) -> tuple[float, float]:
     """Centre and standard error of the interval of the mean difference."""
-    n = len(d) + 2
-    total = float(d.sum())
-    return total / n, float(np.sqrt(float((d**2).sum()) + agreement - total**2 / n)) / n
+    n, mean = float(len(d)), float(d.mean())
+    square, worth = float(np.var(d)) / n, n
+    if groups is not None:
+        plain = square
+        square, _, least = _mean_square(d, groups)
+        # as in difference.crossed: all images where those of a group are no more alike than others, else fewer
+        worth = min(max(n * plain / square, least), n) if square > 0 and plain > 0 else least
+    spread = np.sqrt(worth**2 * square + 2 * worth * mean**2 / (worth + 2) + agreement)
+    return mean * worth / (worth + 2), float(spread) / (worth + 2)

@@ -179,7 +179,7 @@ def plan_training(
     else:
         splits = [split(source, scanned, seed=seed, limit=limit, duplicates=duplicates) for seed in seeds]
     net = _choose_network(options, source, scanned, weights, mode, reads)
-    seen = seen_images(scanned, net.trained_before.contains(scanned.content_hashes()), duplicates)
+    seen = seen_images(source, scanned, net.trained_before.contains(scanned.content_hashes()), duplicates)
     splits, left_out = without_seen(source, splits, seen, f"--weights {display(weights or '')}")
     log(f"Backbone: {net.choice.described}.")
     size, channels = net.size, net.channels

@@ -123,7 +123,7 @@ def test_groups_are_what_is_counted():
     a, b = (random.random(400) < ease).astype(float), (random.random(400) < ease).astype(float)
     fit = OLS(a - b, np.ones(400)).fit(cov_type="cluster", cov_kwds={"groups": groups})
     square = one_seed._mean_square(a - b, groups)[0]
-    assert square == pytest.approx(fit.bse[0] ** 2, rel=1e-2)
+    assert square == pytest.approx(fit.bse[0] ** 2, rel=1e-9)
     low, high = image_interval(a, Unit(), groups=groups)
     alone = image_interval(a, Unit())
     assert high - low > 1.5 * (alone[1] - alone[0])

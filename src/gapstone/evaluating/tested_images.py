@@ -69,10 +69,10 @@ def choose_images(
     of_part, part, described = _part(request, source, scan)
     usable = np.array([row for row in of_part.tolist() if row not in scan.excluded], np.int64)
     hashes, seen = scan.content_hashes(), np.zeros(len(source), np.bool_)
-    known = [
-        (name, seen_images(source, scan, images.contains(hashes), request.duplicates)) for name, images in trained_on
-    ]
-    for _, of_model in known:
+    known = {
+        name: seen_images(source, scan, images.contains(hashes), request.duplicates) for name, images in trained_on
+    }
+    for of_model in known.values():
         seen |= of_model
     new = usable[~seen[usable]]
     knowing = [name for name, of_model in known.items() if of_model[usable].any()]

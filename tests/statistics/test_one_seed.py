@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 from scipy.special import log_softmax
-from statsmodels.regression.linear_model import OLS
-from statsmodels.stats.proportion import proportion_confint
 
 from gapstone.statistics import one_seed
 from gapstone.statistics.metrics import METRICS, agreement
@@ -17,8 +15,10 @@ from gapstone.statistics.unit import BRIER, NATS, Unit
 @pytest.mark.parametrize(("right", "images"), [(90, 100), (0, 7), (360, 360), (1, 2), (499, 1000)])
 def test_of_accuracy_it_is_wilsons_interval(right, images):
     values = np.r_[np.ones(right), np.zeros(images - right)]
-    expected = proportion_confint(right, images, method="wilson")
-    assert image_interval(values, Unit()) == pytest.approx(expected, abs=1e-12)
+    # its ends are the shares p that lie z standard errors of p from the one that was seen
+    z2, share = 1.959963984540054**2, right / images
+    expected = sorted(np.roots([1 + z2 / images, -2 * share - z2 / images, share**2]).real)
+    assert image_interval(values, Unit()) == pytest.approx(expected, abs=1e-7)
 
 
 def test_of_other_metrics_it_is_students():
@@ -121,9 +121,9 @@ def test_groups_are_what_is_counted():
     groups = np.repeat(np.arange(40), 10)
     ease = np.repeat(random.random(40), 10)  # of a patient
     a, b = (random.random(400) < ease).astype(float), (random.random(400) < ease).astype(float)
-    fit = OLS(a - b, np.ones(400)).fit(cov_type="cluster", cov_kwds={"groups": groups})
+    rest = (a - b - (a - b).mean()).reshape(40, 10).sum(1)
     square = one_seed._mean_square(a - b, groups)[0]
-    assert square == pytest.approx(fit.bse[0] ** 2, rel=1e-9)
+    assert square == pytest.approx((rest**2).sum() / 400**2 * 40 / 39, rel=1e-9)
     low, high = image_interval(a, Unit(), groups=groups)
     alone = image_interval(a, Unit())
     assert high - low > 1.5 * (alone[1] - alone[0])
@@ -143,3 +143,12 @@ def test_groups_that_agree_on_everything_count_as_one_image_each():
     low, high = image_interval(np.ones(200), Unit(), groups=groups)
     assert low == pytest.approx(1 / (1 + 2.0930**2 / 20), abs=1e-4)  # t of 19 degrees of freedom
     assert high == 1
+
+
+@pytest.mark.slow
+def test_by_group_it_is_the_clustered_error_of_statsmodels():
+    regression = pytest.importorskip("statsmodels.regression.linear_model")
+    random = np.random.default_rng(4)
+    groups, d = np.sort(random.integers(0, 30, 300)), random.normal(size=300)
+    fit = regression.OLS(d, np.ones(300)).fit(cov_type="cluster", cov_kwds={"groups": groups})
+    assert one_seed._mean_square(d, groups)[0] == pytest.approx(fit.bse[0] ** 2, rel=1e-9)

@@ -81,7 +81,8 @@ def evaluate(
         stack.enter_context(own_folder(out, EVALUATE, log=bars.log))
         scan_report.write(opened.scan, out)
         evaluation = _ask(request, opened, out, bars)
-        results = gather(request, opened.source, opened.scan, opened.tested, evaluation, command, opened.remarks)
+        with bars.during("Metrics" if request.quick else "Metrics, and milliseconds per image"):
+            results = gather(request, opened.source, opened.scan, opened.tested, evaluation, command, opened.remarks)
         with bars.during("Writing the report"):
             page = write_evaluation(out, opened.source, evaluation, results)
         shutil.rmtree(out / "stores")

@@ -59,14 +59,12 @@ def model_views(
     parts = split(source, scanned, seed=request.seed, limit=request.limit, duplicates=request.duplicates)
     before, hashes = model.trunk.trained_on or UNKNOWN, scanned.content_hashes()
     seen = seen_images(source, scanned, before.contains(hashes), request.duplicates)
-    (parts,), left_out = without_seen(source, [parts], seen, display(request.model))
+    (parts,) = without_seen(source, [parts], seen, display(request.model))
     trained_on = before.union(hashes[np.concatenate([parts.train, parts.validation])])
     bars.log(
         f"{count_noun(len(parts.train), 'image')} to fit to, {len(parts.validation):,} to choose by, "
         f"{len(parts.test):,} to test on: {parts.described}."
     )
-    if left_out:
-        bars.log(left_out)
     if model.whole is model.trunk and not before.complete:
         bars.log(unknown_images(display(request.model)))
     if not request.native and (note := cropping_note(model.preprocessing, scanned.size_counts())):

@@ -22,14 +22,11 @@ def seen_images(source: Source, scan: Scan, trained: NDArray[np.bool_], duplicat
     return np.isin(groups, groups[trained])
 
 
-def without_seen(
-    source: Source, splits: Sequence[DataSplit], seen: NDArray[np.bool_], whose: str
-) -> tuple[list[DataSplit], str | None]:
-    """The splits without the test images that a model has `seen`, and a sentence on how many there were.
+def without_seen(source: Source, splits: Sequence[DataSplit], seen: NDArray[np.bool_], whose: str) -> list[DataSplit]:
+    """The splits without the test images that a model has `seen`; what describes them says how many there were.
 
-        >>> splits, note = without_seen(source, splits, seen, "--weights m.safetensors")
-        >>> note
-        '12 of 360 test images are left out, as --weights m.safetensors was trained on them.'
+        >>> without_seen(source, splits, seen, "--weights m.safetensors")[0].described
+        '360 of 1,797 images …; 12 of 360 test images are left out, as --weights m.safetensors was trained on them'
 
     Raises:
         DataSplitError: a class of which images were tested has none left, or a fold has none.
@@ -37,7 +34,7 @@ def without_seen(
     tested = np.unique(np.concatenate([parts.test for parts in splits]))
     out = int(seen[tested].sum())
     if not out:
-        return list(splits), None
+        return list(splits)
     check_left(source, tested, tested[~seen[tested]], whose)
     note = f"{out:,} of {count_noun(len(tested), 'test image')} are left out, as {whose} was trained on them"
     left = []
@@ -46,7 +43,7 @@ def without_seen(
         if not len(test):
             raise DataSplitError(f"{note}: fold {number} has none left. Take fewer folds, or --seeds.")
         left.append(replace(parts, test=test, described=f"{parts.described}; {note}"))
-    return left, f"{note}."
+    return left
 
 
 def check_left(source: Source, tested: Indices, left: Indices, whose: str) -> None:

@@ -180,7 +180,7 @@ def plan_training(
         splits = [split(source, scanned, seed=seed, limit=limit, duplicates=duplicates) for seed in seeds]
     net = _choose_network(options, source, scanned, weights, mode, reads)
     seen = seen_images(source, scanned, net.trained_before.contains(scanned.content_hashes()), duplicates)
-    splits, left_out = without_seen(source, splits, seen, f"--weights {display(weights or '')}")
+    splits = without_seen(source, splits, seen, f"--weights {display(weights or '')}")
     log(f"Backbone: {net.choice.described}.")
     size, channels = net.size, net.channels
     used = np.unique(np.concatenate([rows for parts in splits for rows in (parts.train, parts.validation, parts.test)]))
@@ -196,8 +196,6 @@ def plan_training(
     log(splits[0].described)
     if source.grouping is not None:
         log(f"{source.grouping.described}; each is on one side of the split.")
-    if left_out:
-        log(left_out)
     # a model whose weights are used keeps the intensity ranges that it was trained with
     trained_with = net.start.preprocessing if net.start else None
     ranges = trained_with.ranges.or_else(scanned.ranges) if trained_with is not None else scanned.ranges

@@ -60,6 +60,12 @@ def test_mistakes_are_one_line(arguments, says, tmp_path):
     assert "Traceback" not in said.stderr + said.stdout
 
 
+def test_a_choice_that_is_none_is_named_with_those_that_are():
+    said = gapstone("compare", "digits", "--balance", "both")
+    assert said.returncode == 2
+    assert "'--balance': 'both' is not one of 'none', 'loss', 'sampler'." in said.stderr
+
+
 @pytest.mark.slow  # quick: evaluating/test_train_model.py, explaining/test_explain_files.py
 def test_train_then_predict(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")  # long temporary paths stay whole

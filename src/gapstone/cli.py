@@ -95,7 +95,8 @@ def _ended(error: Exception) -> int:
         wrong.show()
         return 2
     if hasattr(error, "format_message"):  # a wrong option
-        return _say(f"{wrong.format_message()} See gapstone --help, or gapstone COMMAND --help.", 2)
+        said = wrong.format_message().replace(": Value error, ", ": ")  # pydantic's word, which typer keeps
+        return _say(f"{said} See gapstone --help, or gapstone COMMAND --help.", 2)
     expected = isinstance(cause, ValueError | OSError | ImportError) or type(cause).__module__.startswith("gapstone")
     if not expected or os.environ.get("GAPSTONE_TRACEBACK"):
         import traceback

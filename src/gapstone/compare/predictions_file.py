@@ -52,11 +52,11 @@ def _write_npz(path: Path, plan: ComparisonPlan, finished: Sequence[FinishedTria
     images, image = np.unique(rows, return_inverse=True)
     trials = [one.trial for one in finished]
     arrays: dict[str, NDArray[Any]] = {
-        "classes": _texts(classes),
-        "images": _texts([store.names[row] for row in images]),
+        "classes": texts(classes),
+        "images": texts([store.names[row] for row in images]),
         "labels": store.labels[images].astype(np.int32),
-        "trials": _texts([trial.id for trial in trials]),
-        "heads": _texts([trial.head for trial in trials]),
+        "trials": texts([trial.id for trial in trials]),
+        "heads": texts([trial.head for trial in trials]),
         "seeds": np.array([trial.seed for trial in trials], np.int32),
         "folds": np.array([-1 if trial.fold is None else trial.fold for trial in trials], np.int32),
         "trial": np.repeat(np.arange(len(trials), dtype=np.int32), [len(one) for one in tested]),
@@ -83,6 +83,7 @@ def _write_log_probabilities(file: IO[bytes], finished: Sequence[FinishedTrial],
         file.write(np.ascontiguousarray(array, np.float32).tobytes())
 
 
-def _texts(names: Sequence[str]) -> NDArray[np.str_]:
+def texts(names: Sequence[str]) -> NDArray[np.str_]:
+    """Names as an array that NumPy reads again."""
     # a name that is not UTF-8 is held as lone surrogates, which NumPy's arrays cannot be read with
     return np.array([name.encode("utf-8", "backslashreplace").decode() for name in names], np.str_)

@@ -22,6 +22,7 @@ from gapstone.console.formatting import count_noun, display
 from gapstone.console.progress import Bars, duration
 from gapstone.console.terminal import Terminal
 from gapstone.data import scan_report
+from gapstone.data.open_source import check_outside_data
 from gapstone.runtime.interrupts import stoppable
 from gapstone.storage.owned_folder import COMPARE, check_folder, own_folder
 from gapstone.storage.paths import format_bytes
@@ -49,7 +50,7 @@ def compare(request: CompareRequest, out: Path, console: Console | None = None, 
     """
     console = console or Terminal()
     request = request.checked()
-    _check_outside_data(out, request)
+    check_outside_data(out, request.choices.data)
     check_folder(out, COMPARE)
     untouched = "Stopped before the first trial; nothing was written. The same command starts again."
     resumable = f"Stopped before the first trial. The same command goes on from here; kept in {display(out)}"
@@ -252,15 +253,6 @@ def _announce_pass(feature_pass: FeaturePass, plan: ComparisonPlan, missing: lis
         after = AFTER if plan.request.quick else AFTER + TIMING
         text += f", about {duration(of_heads)}. In all about {duration(of_pass + of_heads + after)}"
     return text
-
-
-def _check_outside_data(out: Path, request: CompareRequest) -> None:
-    data = Path(request.choices.data).expanduser()
-    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
-        raise ValueError(
-            f"--out {display(out)} lies inside DATA {display(data)}: its files would become part of the data; choose "
-            f"another."
-        )
 
 
 def report(out: Path, console: Console | None = None) -> Path:

@@ -37,14 +37,24 @@ def groups_counted(plan: ComparisonPlan, tested: NDArray[np.int64], by_class: bo
     groups, named = groups_of(plan, {0: tested}, by_class), plan.prepared.source.grouping
     if groups is None:
         return None
-    numbers, labels = groups.of[0], plan.prepared.store.labels[tested]
+    labels, by = plan.prepared.store.labels[tested], None if named is None else named.by
+    return groups_entry(groups.of[0], labels, len(plan.prepared.labels), by, groups.refused)
+
+
+def groups_entry(
+    numbers: NDArray[np.integer], labels: NDArray[np.int64], classes: int, by: str | None, refused: str | None
+) -> dict[str, Any]:
+    """The "groups" entry, of the group and the label of each test image.
+
+    `by`: the option that names groups, None of copies; `refused`: why there are no intervals.
+    """
     sizes = np.unique(numbers, return_counts=True)[1]
     return {
-        "by": None if named is None else named.by,
+        "by": by,
         "test": len(sizes),
         "images": [int(sizes.min()), float(np.median(sizes)), int(sizes.max())],
-        "of_class": [len(np.unique(numbers[labels == k])) for k in range(len(plan.prepared.labels))],
-        "refused": groups.refused,
+        "of_class": [len(np.unique(numbers[labels == k])) for k in range(classes)],
+        "refused": refused,
     }
 
 

@@ -13,8 +13,7 @@ from gapstone.compare.plan import ComparisonPlan
 from gapstone.compare.tested_groups import groups_of
 from gapstone.statistics.compare_pairs import compare_pairs, share_stat
 from gapstone.statistics.difference import AGREEMENT
-from gapstone.statistics.metric_values import balanced
-from gapstone.statistics.metrics import METRICS, Metric, added_images, agreement, find_metric, metric_names
+from gapstone.statistics.metrics import METRICS, Metric, added_images, agreement, shown_metrics
 
 CONFIDENCE = 0.95
 MOST_CLASSES = 100
@@ -42,7 +41,7 @@ def boxed(one: FinishedTrial) -> Rows:
 def metrics_of(plan: ComparisonPlan) -> list[Metric]:
     """All metrics of the results, the one that decides first."""
     first, _ = plan.metric
-    return [first, *(find_metric(name) for name in metric_names(len(plan.prepared.labels)) if name != first.name)]
+    return shown_metrics(first, len(plan.prepared.labels))
 
 
 def stat_of(
@@ -71,8 +70,7 @@ def mean_of(plan: ComparisonPlan, metric: Metric, one: FinishedTrial) -> float:
 
 def shifted_values(plan: ComparisonPlan, metric: Metric, one: FinishedTrial) -> NDArray[np.float64]:
     """The same when they are moved, of which the share of correct predictions is known, and no probability."""
-    right = np.asarray(one.arrays["shifted"], np.float64)
-    return balanced(plan.prepared.store.labels[moved(one)], right) if metric.by_class else right
+    return metric.of_moved(plan.prepared.store.labels[moved(one)], one.arrays["shifted"])
 
 
 def recalls(plan: ComparisonPlan, done: Sequence[FinishedTrial]) -> list[dict[str, Any]] | None:

@@ -84,3 +84,13 @@ def _hint(path: Path) -> str:
     if name.endswith((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp")):
         return " One image is not enough: give the folder that holds one sub-folder per class."
     return ""
+
+
+def check_outside_data(out: Path, data: str) -> None:
+    """Raises ValueError if results in the folder `out` would become images, or classes, of DATA."""
+    folder = Path(data).expanduser()
+    if data != "digits" and folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"--out {display(out)} lies inside DATA {display(folder)}: its files would become part of the data; choose "
+            f"another."
+        )

@@ -18,7 +18,7 @@ from gapstone.console.progress import Bars
 from gapstone.console.terminal import Terminal
 from gapstone.data import scan_report
 from gapstone.data.decoded_store import Store, build
-from gapstone.data.open_source import open_source
+from gapstone.data.open_source import check_outside_data, open_source
 from gapstone.data.scan import Scan, scan
 from gapstone.data.seen_images import unknown_images
 from gapstone.data.sources import Source
@@ -68,7 +68,7 @@ def evaluate(
     """
     console = console or Terminal(stderr=as_json)
     request = request.checked()
-    _check_outside_data(out, request.data)
+    check_outside_data(out, request.data)
     check_folder(out, EVALUATE)
     idle = f"Evaluating {count_noun(len(request.models), 'model')}"
     with (
@@ -153,12 +153,3 @@ def _store(request: EvaluateRequest, opened: Opened, preprocessing: Preprocessin
         opened.source, opened.tested.rows, preprocessing, folder, request.workers, bars("Decoding images"),
         scan=opened.scan, log=bars.log,
     )  # fmt: skip
-
-
-def _check_outside_data(out: Path, data: str) -> None:
-    folder = Path(data).expanduser()
-    if data != "digits" and folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(
-            f"--out {display(out)} lies inside DATA {display(data)}: its files would become part of the data; choose "
-            f"another."
-        )

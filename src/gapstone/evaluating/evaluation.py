@@ -15,18 +15,19 @@ from scipy.special import log_softmax
 import gapstone
 from gapstone.compare.chosen_metric import asked_metric
 from gapstone.compare.gather_results import machine, versions
+from gapstone.compare.predictions_file import texts
 from gapstone.compare.predictor import STILL
 from gapstone.compare.tested_groups import groups_said
+from gapstone.compare.tested_values import CONFIDENCE
 from gapstone.data.scan import Scan
 from gapstone.data.sources import Source
 from gapstone.evaluating.evaluate_request import EvaluateRequest
 from gapstone.evaluating.evaluated_model import EvaluatedModel, Robustness
 from gapstone.evaluating.evaluation_text import ONE_TRAINING, few_images, headline, model_remarks, pair_sentence
-from gapstone.evaluating.measured import CONFIDENCE, NOT_MOVED, Answered, Together, Values, measures, moved
+from gapstone.evaluating.measured import NOT_MOVED, Answered, Together, Values, measures, moved
 from gapstone.evaluating.tested_images import TestedImages
 from gapstone.runtime.timing import ratio, spread, take_turns
-from gapstone.statistics.metric_values import balanced
-from gapstone.statistics.metrics import Metric, added_images, agreement, choose_metric, find_metric, metric_names
+from gapstone.statistics.metrics import Metric, added_images, agreement, choose_metric, find_metric, shown_metrics
 from gapstone.statistics.one_seed import compare_models
 from gapstone.storage.atomic import atomic_file
 from gapstone.storage.csv_file import write_csv
@@ -132,7 +133,7 @@ def gather(
 def _metrics(deciding: Metric, evaluations: Sequence[Evaluation]) -> list[Metric]:
     """What decides, then all that suit the number of classes of every model."""
     classes = min(one.logits.shape[1] for one in evaluations)
-    return [deciding, *(find_metric(name) for name in metric_names(classes) if name != deciding.name)]
+    return shown_metrics(deciding, classes)
 
 
 def _model(
@@ -153,7 +154,7 @@ def _model(
     facts, shifted, rows = one.robust
     return {
         **entry,
-        **moved(facts, shifted.astype(np.float64), labels[rows], metrics[0].by_class),
+        **moved(facts, shifted, labels[rows], metrics[0]),
         "ms_per_image": speed,
     }
 
@@ -200,10 +201,7 @@ def _shift_pairs(
     if len(robust) < 2 or any(not np.array_equal(a[1][2], b[1][2]) for a, b in pairwise(robust)):
         return []
     rows, decides = robust[0][1][2], find_metric(metric.moved)
-    values: dict[str, Values] = {}
-    for one, (_, shifted, _) in robust:
-        right = shifted.astype(np.float64)
-        values[one.name] = balanced(labels[rows], right) if metric.by_class else right
+    values = {one.name: metric.of_moved(labels[rows], shifted) for one, (_, shifted, _) in robust}
     pairs = _compared(values, decides, agreement(decides, labels[rows]), robust[0][0].name, together.of(rows))
     for pair in pairs:
         pair |= {"won": None, "lost": None, "same_answers": None, "same_probabilities": False}
@@ -287,12 +285,12 @@ def write_predictions(out: Path, source: Source, evaluations: Sequence[Evaluatio
     first = evaluations[0].model
     names, labels = first.names, source.labels[first.store.indices[first.rows]]
     arrays: dict[str, Any] = {
-        "images": np.array([name.encode("utf-8", "backslashreplace").decode() for name in names]),
-        "labels": np.array([source.classes[k] for k in labels]),
-        "models": np.array([one.name for one in evaluations]),
+        "images": texts(names),
+        "labels": texts([source.classes[k] for k in labels]),
+        "models": texts([one.name for one in evaluations]),
     }
     for number, one in enumerate(evaluations):
-        arrays[f"classes_{number}"] = np.array(one.model.opened.labels)
+        arrays[f"classes_{number}"] = texts(one.model.opened.labels)
         arrays[f"log_probabilities_{number}"] = log_softmax(one.logits.astype(np.float64), axis=1).astype(np.float32)
     with atomic_file(out / "predictions.npz") as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, **arrays)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from gapstone.compare.verdict import listed
 from gapstone.console.formatting import count_noun, display, signed, span
+from gapstone.drawing.confusion_picture import FEW
 from gapstone.evaluating.measured import Answered
 from gapstone.statistics.metrics import Metric
 from gapstone.training.learning_checks import learned, majority
@@ -17,8 +18,6 @@ ONE_TRAINING = (
     "with other seeds, are not in them (gapstone compare trains several)."
 )
 
-FEW_IMAGES = 5
-"""Test images of a class, below which its recall says little."""
 HOT = 0.02
 """Share of the negative log-likelihood that a temperature has to win to be worth a sentence."""
 
@@ -124,11 +123,11 @@ def model_remarks(entry: Mapping[str, Any], answered: Answered, counts: NDArray[
 
 def few_images(classes: Sequence[str], counts: NDArray[np.int64]) -> str | None:
     """A sentence on classes of which so few images are tested that their recall says little."""
-    few = [name for name, count in zip(classes, counts.tolist(), strict=True) if 0 < count < FEW_IMAGES]
+    few = [name for name, count in zip(classes, counts.tolist(), strict=True) if 0 < count < FEW]
     none = [name for name, count in zip(classes, counts.tolist(), strict=True) if count == 0]
     said = []
     if few:
-        said.append(f"{_named(few)} {'has' if len(few) == 1 else 'have'} fewer than {FEW_IMAGES} test images")
+        said.append(f"{_named(few)} {'has' if len(few) == 1 else 'have'} fewer than {FEW} test images")
     if none:
         said.append(f"{_named(none)} {'has' if len(none) == 1 else 'have'} none")
     return f"{'; '.join(said)}: what is said of single classes is uncertain." if said else None

@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gapstone.compare.tested_values import CONFIDENCE
 from gapstone.statistics.calibration import calibration
 from gapstone.statistics.difference import AGREEMENT
-from gapstone.statistics.metric_values import balanced
 from gapstone.statistics.metrics import Metric, agreement
 from gapstone.statistics.one_seed import image_interval
 from gapstone.statistics.temperature import best_temperature
 from gapstone.statistics.unit import POINTS, Unit
 
-CONFIDENCE = 0.95
 MOST_RECALLS = 1000
 """Classes whose recall is given."""
 
@@ -116,16 +115,19 @@ def _recalls(true: NDArray[np.int64], right: Values, classes: int, together: Tog
 
 
 def moved(
-    facts: Mapping[str, Any], shifted: Values, labels: NDArray[np.int64], by_class: bool, together: Together = ALONE
+    facts: Mapping[str, Any],
+    shifted: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    metric: Metric,
+    together: Together = ALONE,
 ) -> dict[str, Any]:
     """The entries of a model on moved and resized images; `shifted`: how right each was when moved."""
     shift = facts["shift"]
-    values = balanced(labels, shifted) if by_class else shifted
     return {
         "shift": {"pixels": shift["pixels"], "accuracy": shift["accuracy"], "same_prediction": shift["same_answer"]},
         "sizes": facts["sizes"],
         "robustness_images": facts["robustness_images"],
-        "shifted": stat(values, together=together),
+        "shifted": stat(metric.of_moved(labels, shifted), together=together),
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gapstone.compare.tested_groups import groups_entry
 from gapstone.compare.verdict import listed
 from gapstone.console.formatting import count_noun, display
 from gapstone.data.carve import Indices, limited
@@ -48,14 +49,7 @@ class TestedImages:
         """The "groups" entry of the data, as in results.json."""
         if self.groups is None:
             return None
-        sizes = np.unique(self.groups, return_counts=True)[1]
-        return {
-            "by": self.by,
-            "test": len(sizes),
-            "images": [int(sizes.min()), float(np.median(sizes)), int(sizes.max())],
-            "of_class": [len(np.unique(self.groups[labels == k])) for k in range(classes)],
-            "refused": self.too_few(labels, by_class),
-        }
+        return groups_entry(self.groups, labels, classes, self.by, self.too_few(labels, by_class))
 
 
 def choose_images(

@@ -21,6 +21,7 @@ from gapstone.statistics.metric_values import (
     Probabilities,
     Values,
     accuracy,
+    balanced,
     balanced_accuracy,
     brier,
     macro_f1,
@@ -56,6 +57,11 @@ class Metric:
     def moved(self) -> str:
         """What moved images are compared by, of which the share of correct predictions is known."""
         return "balanced_accuracy" if self.by_class else "accuracy"
+
+    def of_moved(self, labels: Labels, right: NDArray[np.floating]) -> Values:
+        """What each moved image counts; `right`: the share of its moves under which it is classified correctly."""
+        share: Values = np.asarray(right, np.float64)
+        return balanced(labels, share) if self.by_class else share
 
     def to_json(self) -> dict[str, Any]:
         """An entry of "metrics" in results.json."""
@@ -110,6 +116,11 @@ def find_metric(name: str) -> Metric:
 def metric_names(classes: int) -> list[str]:
     """The metrics that every result shows: top-5 accuracy where there are more than five classes."""
     return [*METRICS, *(["top5"] if classes > 5 else [])]
+
+
+def shown_metrics(deciding: Metric, classes: int) -> list[Metric]:
+    """What decides, then all others that every result shows."""
+    return [deciding, *(find_metric(name) for name in metric_names(classes) if name != deciding.name)]
 
 
 def choose_metric(asked: Metric | None, counts: NDArray[np.integer]) -> tuple[Metric, str | None]:

@@ -167,7 +167,7 @@ CEILINGS = {
     "testing": 400,
     "pooling": 500,
     "data": 2850,
-    "loops": 6000,
+    "loops": 6150,
     "images": 1700,
     "pools": 600,
     "regions": 400,
@@ -248,7 +248,7 @@ def test_what_is_private_to_other_libraries_stands_in_one_file():
     )
     allowed = {"PRELOAD = ["}  # a module that is imported, if it is there
     for path, text in FILES.items():
-        if path.name in ("torch_internals.py", "numba_config.py"):
+        if path.name in ("torch_internals.py", "numba_config.py", "numba_internals.py"):
             continue
         for line in text.splitlines():
             found = private.search(line.partition("  #")[0])

@@ -21,6 +21,7 @@ from gapstone.console.progress import Bars
 from gapstone.console.terminal import Terminal
 from gapstone.loops import background, kernel_cache
 from gapstone.loops.choose_loop import choose_loop
+from gapstone.loops.numba_internals import works
 from gapstone.loops.pool_call import PoolCall
 from gapstone.pools import POOLS, WHOLE_ONLY
 from gapstone.regions import Region
@@ -70,6 +71,7 @@ def machine() -> dict[str, str]:
         "kernels kept in": _kept_in(),
         "first calls": _first_calls(),
         "torch lacks": "; ".join(f"{name} ({without})" for name, without in missing().items()) or "nothing",
+        "numba lacks": "nothing" if works() else "names of its own: kernels compile in half as much time again",
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none seen by torch",
     }
 

@@ -17,7 +17,8 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 import llvmlite.binding as llvm
-import numba
+
+from gapstone.loops import numba_internals
 
 SIGNATURE = "void(int64)"
 
@@ -33,9 +34,7 @@ def bound(function: Any, names: dict[str, Any], name: str = "") -> FunctionType:
 def njit(function: Callable[..., Any], tag: str, inline: bool = True) -> Any:
     """A function that kernels call; `tag` makes its name its own."""
     function.__name__ = function.__qualname__ = f"{function.__name__}_{tag}"
-    # without the wrappers nobody calls, a kernel compiles in 4/5 of the time
-    only = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return numba.njit(error_model="numpy", forceinline=inline, **only)(function)
+    return numba_internals.helper(function, inline)
 
 
 def namespace(functions: Mapping[str, Any]) -> Any:
@@ -123,9 +122,7 @@ def machine() -> Any:
 
 def emit(function: FunctionType, name: str) -> bytes:
     """An object file with one symbol, `name`: a C function of one address."""
-    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    (text,) = numba.njit(SIGNATURE, error_model="numpy", **options)(function).inspect_llvm().values()
-    module = llvm.parse_assembly(text)
+    module = llvm.parse_assembly(numba_internals.instructions(function, SIGNATURE))
     bodies = [part for part in module.functions if not part.is_declaration]
     (inner,) = (part.name for part in bodies if function.__name__ in part.name)
     # Numba's functions are given a place for the answer and one for an exception, and return a status; kernels raise

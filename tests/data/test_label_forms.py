@@ -17,6 +17,7 @@ from gapstone.data.scan import scan
 from gapstone.data.sources import DataError, Source
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.training.training_data import content_digest
+from tests.schemas import check_refuses_damage
 
 Make = Callable[..., Path]
 
@@ -246,6 +247,7 @@ def test_check_tells_what_multi_label_images_hold(picture: Callable[..., np.ndar
             {"classes": ["dog", "owl"], "images": 2},
         ],
     }
+    check_refuses_damage("scan", about)
     text = (out / "scan.txt").read_text()
     assert "12 images in 3 classes (npz, several labels per image)" in text
     assert "labels per image: 1.78 on average (none: 1, 1: 2, 2: 4, 3: 2)" in text

@@ -1,4 +1,4 @@
-"""From logits to probabilities and to the classes that are answered: one of each image, or of several labels any number.
+"""From logits to probabilities, and to the classes that are answered: one, or with several labels any number.
 
 Every place that has logits of a model asks here, so that a multi-label model is nowhere taken for one of a softmax.
 """

@@ -324,8 +324,9 @@ def load(path: str | os.PathLike[str]) -> Classifier:
 
 
 def _build(description: ModelDescription) -> Classifier:
-    about, options = description, {"config": description.config, "multi_label": description.multi_label}
-    return Classifier(about.backbone, about.head, about.labels, about.preprocessing, **options)
+    about = description
+    arguments = about.backbone, about.head, about.labels, about.preprocessing
+    return Classifier(*arguments, config=about.config, multi_label=about.multi_label)
 
 
 def _expected_shapes(description: ModelDescription) -> Shapes:

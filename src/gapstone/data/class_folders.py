@@ -57,7 +57,7 @@ def open_folder(given: str, root: Path) -> Source:
     classes, labels = number_classes(class_names)
     names = unique([path for path, _, _ in images])
     items = [
-        Item(name, label, split, root / path, row)
+        Item(name, (label,), split, root / path, row)
         for row, (name, label, (path, _, split)) in enumerate(zip(names, labels, images, strict=True))
     ]
     notes = (*_notes(left_out), *other_spellings(class_names))

@@ -31,7 +31,7 @@ class Scan:
     kind: str
     classes: tuple[str, ...]
     names: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]  # (N,) int64, or (N, K) bool if the images are multi-label
     splits: tuple[str | None, ...]  # per item
     facts: tuple[ImageInfo, ...]  # per item
     exact_duplicates: list[list[int]]  # groups with the same size and pixels

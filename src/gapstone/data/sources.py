@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +36,10 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image of a source: `Item("train/rose/12.jpg", 0, "train", Path(…), 0)`."""
+    """One image of a source: `Item("train/rose/12.jpg", (0,), "train", Path(…), 0)`."""
 
     name: str  # unique in its source and printable; what users see
-    label: int  # index in Source.classes
+    labels: tuple[int, ...]  # indices in Source.classes, ascending; one unless the source is multi-label
     split: SplitName | None  # the split that the source gives it
     path: Path | None  # None if the source is an array
     row: int  # the row in the array, the line in a CSV file (line 1 is the header), or the item's number
@@ -107,6 +107,8 @@ class Source:
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
     """Of a table, a cell per item: the column that groups are named in, and those that look as if they were."""
     grouping: Grouping | None = field(default=None, repr=False)
+    multi_label: bool = False
+    """Whether an image may have several labels, or none."""
     hint: str | None = None
     """A sentence on groups that nobody named, though the images seem to have some."""
 
@@ -127,7 +129,7 @@ class Source:
             raise DataError(
                 f"DATA {given!r}: some images have a split and some have none; give all of them one, or none."
             )
-        trained = {i.label for i in self.items if i.split == "train"}
+        trained = {label for i in self.items if i.split == "train" for label in i.labels}
         missing = [c for k, c in enumerate(self.classes) if k not in trained]
         if missing:
             hint = ""
@@ -142,9 +144,19 @@ class Source:
         return len(self.items)
 
     @property
-    def labels(self) -> NDArray[np.int64]:
-        """(N,) the label of each item."""
-        return np.fromiter((i.label for i in self.items), np.int64, len(self.items))
+    def labels(self) -> NDArray[Any]:
+        """(N,) int64, the label of each item; (N, K) bool if the source is multi-label."""
+        if not self.multi_label:
+            return np.fromiter((i.labels[0] for i in self.items), np.int64, len(self.items))
+        indicators = np.zeros((len(self.items), len(self.classes)), np.bool_)
+        for row, item in enumerate(self.items):
+            indicators[row, list(item.labels)] = True
+        return indicators
+
+    def hashed_label(self, i: int) -> int | list[int]:
+        """The label of item `i` as hashes of the data write it; a list if the source is multi-label."""
+        labels = self.items[i].labels
+        return list(labels) if self.multi_label else labels[0]
 
     @property
     def splits(self) -> tuple[SplitName, ...]:

@@ -30,7 +30,7 @@ def digits() -> Source:
 
     images, target = load_digits(return_X_y=True)
     pixels = np.rint(images.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-    items = [Item(f"digits #{row}", int(label), None, None, row) for row, label in enumerate(target)]
+    items = [Item(f"digits #{row}", (int(label),), None, None, row) for row, label in enumerate(target)]
     return Source("digits", "digits", tuple("0123456789"), items, array=pixels)
 
 
@@ -74,7 +74,7 @@ def open_csv(given: str, path: Path, group: str | None = None) -> Source:
     body = [cells for _, cells in below_header(f"DATA {shown!r}", rows)] if kept else []
     cells_of = {name: [composed(cells[at].strip()) for cells in body] for name, at in zip(kept, places, strict=True)}
     items = [
-        Item(shown_name, number, splits.get(word), p, line)
+        Item(shown_name, (number,), splits.get(word), p, line)
         for shown_name, number, (line, _, _, word), p in zip(unique(names), numbers, entries, paths, strict=True)
     ]
     return Source(given, "csv", classes, items, (*notes, *other_spellings(labels)), columns=cells_of)
@@ -197,7 +197,7 @@ def open_npz(given: str, path: Path, group: str | None = None) -> Source:
             raise DataError(f"DATA {shown!r}: split[{wrong[0]}] is {display(wrong[1])!r}; expected train, val or test.")
         splits = [known[word] for word in words]
     items = [
-        Item(f"{split or 'image'} #{row}", number, split, None, row)
+        Item(f"{split or 'image'} #{row}", (number,), split, None, row)
         for row, (number, split) in enumerate(zip(numbers, splits, strict=True))
     ]
     columns = {

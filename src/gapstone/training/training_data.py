@@ -393,5 +393,5 @@ def content_digest(source: Source, scan: Scan, used: Rows) -> str:
     digest = hashlib.sha256(json.dumps(source.classes).encode())
     for i in used:
         item = source.items[i]
-        digest.update(json.dumps([item.name, item.label, scan.facts[i].sha256]).encode())
+        digest.update(json.dumps([item.name, source.hashed_label(i), scan.facts[i].sha256]).encode())
     return digest.hexdigest()[:16]

@@ -8,9 +8,11 @@ import pytest
 from sklearn import metrics as oracle
 
 from gapstone.statistics import labels as forms
+from gapstone.statistics.calibration import calibration
 from gapstone.statistics.difference import AGREEMENT
 from gapstone.statistics.metrics import MULTI_LABEL, added_by_worth, agreement, choose_for, find_metric, shown_metrics
 from gapstone.statistics.multi_label import balanced, counted
+from gapstone.statistics.temperature import best_temperature
 from gapstone.statistics.unit import BRIER_OF_CLASS
 
 CLASSES, IMAGES = 4, 45
@@ -158,3 +160,23 @@ def test_what_decides_where_nobody_says() -> None:
         with pytest.raises(ValueError, match=f"{said}.*give one of"):
             find_metric(name, several)
     assert BRIER_OF_CLASS.high == 1
+
+
+def test_calibration_is_over_images_and_classes() -> None:
+    labels, _ = predicted(2)
+    logits = np.random.default_rng(0).normal(0, 2, labels.shape)
+    scores, p = calibration(logits, labels), 1 / (1 + np.exp(-logits))
+    assert scores["nll"] == pytest.approx(ORACLES["nll"](labels, p, None))
+    assert scores["brier"] == pytest.approx(oracle.brier_score_loss(labels.ravel(), p.ravel()))
+    bins = scores["bins"]
+    assert sum(bins["count"]) == labels.size
+    last = p > bins["edges"][-2]
+    assert bins["accuracy"][-1] == pytest.approx(labels[last].mean())
+    gaps = [n * abs(a - c) for a, c, n in zip(bins["accuracy"], bins["confidence"], bins["count"], strict=True) if n]
+    assert scores["ece"] == pytest.approx(sum(gaps) / labels.size)
+    assert calibration([[800.0, -800.0]], [[False, True]])["nll"] == 800
+    temperature, least = best_temperature(logits, labels)
+    for other in (0.9 * temperature, 1.1 * temperature):
+        assert least < calibration(logits / other, labels)["nll"]
+    with pytest.raises(ValueError, match=r"labels \(2, 3\)"):
+        calibration(np.zeros((2, 2)), np.zeros((2, 3), bool))

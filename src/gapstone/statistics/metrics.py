@@ -266,15 +266,15 @@ def added_images(metric: Metric, labels: AnyLabels, trials: Sequence[Tested]) ->
         for weighted in [(values - values.mean()) / _weights(metric, of)]
         if right.any() and not right.all()
     ]
-    if worth:
+    if worth and np.mean(worth):  # none of a perfect ranking, whose answers may still be wrong
         return added * float(np.mean(worth) ** 2)
     return added if metric.digest is None else added * float(np.mean([values.var() for _, values, _ in trials]))
 
 
 def added_by_worth(metric: Metric, labels: AnyLabels, worths: Sequence[float | None]) -> float:
     """The same of multi-label metrics, of what `Metric.worth` saw in each trial."""
-    seen = [worth for worth in worths if worth is not None]
-    return agreement(metric, labels) * (float(np.mean(seen) ** 2) if seen else 1.0)
+    seen = float(np.mean([worth for worth in worths if worth is not None] or [0.0]))
+    return agreement(metric, labels) * (seen**2 or 1.0)
 
 
 def _weights(metric: Metric, labels: Labels) -> Values:

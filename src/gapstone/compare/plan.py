@@ -357,6 +357,7 @@ def trial_maker(request: CompareRequest, prepared: TrainingData, grid: TuningGri
         start=_start(request, prepared),
         quick=request.quick,
         tuning=grid,
+        multi_label=prepared.source.multi_label,
     )
 
 

@@ -96,6 +96,8 @@ class Trial:
     """Do not measure robustness to shifts and sizes."""
     test_only: bool = False
     """Measure nothing but the answers to the test images: a point of a learning curve."""
+    multi_label: bool = False
+    """An image has any number of classes."""
 
     @property
     def robust(self) -> Rows:
@@ -116,6 +118,8 @@ class Trial:
         hashed_apart = {"train", "validation", "test", "shown", "start", "quick", "tuning", "test_only"}
         if self.objects is None:
             hashed_apart.add("objects")  # trials from before there were boxes keep their ids
+        if not self.multi_label:  # the same
+            hashed_apart.add("multi_label")
         facts = {key: value for key, value in vars(self).items() if key not in hashed_apart} | {
             "version": VERSION,
             "made by": self._made_by(),
@@ -189,7 +193,7 @@ class Trial:
 
     def build(self) -> Classifier:
         """Build the model before training. Raises ValueError if the file of weights has changed."""
-        arguments = self.backbone, self.head, self.labels, self.preprocessing, self.pretrained
+        arguments = self.backbone, self.head, self.labels, self.preprocessing, self.pretrained, None, self.multi_label
         model = seeded(self.seed, self.device, *arguments)
         if self.start is not None and self.start.path is not None:
             own = model.head.reads.own
@@ -276,7 +280,7 @@ def run_job(
         raise
 
 
-def cached_predictor(trial: Trial, cache: FeatureCache, labels: NDArray[np.int64]) -> CachedPredictor:
+def cached_predictor(trial: Trial, cache: FeatureCache, labels: NDArray[Any]) -> CachedPredictor:
     """The trial's head before training, on the cached features of a frozen backbone."""
     torch.manual_seed(trial.seed)
     channels = cache.own.width if cache.own and parse(trial.head).reads.own else cache.channels
@@ -287,7 +291,7 @@ def cached_predictor(trial: Trial, cache: FeatureCache, labels: NDArray[np.int64
 def train_on_cache(
     trial: Trial,
     cache: FeatureCache,
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     after_epoch: Callable[[int, History], None] | None = None,
 ) -> tuple[CachedPredictor, History, TuningChoice]:
     """Train the trial's head on cached features; the same trial gives the same weights to the last bit."""

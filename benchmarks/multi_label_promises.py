@@ -21,7 +21,7 @@ from scipy import stats
 
 from gapstone.statistics.compare_pairs import share_interval
 from gapstone.statistics.difference import crossed
-from gapstone.statistics.metrics import MULTI_LABEL, Metric, added_by_worth
+from gapstone.statistics.metrics import MULTI_LABEL, Metric, added_by_worth, most_answers
 
 NAMES = tuple(MULTI_LABEL)
 
@@ -68,6 +68,12 @@ def values(metric: Metric, labels: NDArray[np.bool_], head: NDArray[np.float64])
     return np.stack([metric.values(labels, seed) for seed in head])
 
 
+def worth(metric: Metric, labels: NDArray[np.bool_], p: NDArray[np.float64]) -> float | None:
+    if metric.worth is None or metric.of_classes is None:
+        return None
+    return metric.worth(labels, p, metric.of_classes(labels, p))
+
+
 def cell(
     rng: np.random.Generator, kind: Kind, seeds: int, images: int, repetitions: int, truth: dict[str, float]
 ) -> dict[str, tuple[float, float, float]]:
@@ -79,11 +85,11 @@ def cell(
             continue  # refused before anything is trained
         for name, metric in MULTI_LABEL.items():
             a, b = (values(metric, labels, head) for head in p)
-            worths = [metric.worth(labels, seed) for head in p for seed in head] if metric.worth else []
-            added = added_by_worth(metric, labels, worths)
+            added = added_by_worth(metric, labels, [worth(metric, labels, seed) for head in p for seed in head])
             estimate = crossed(a, b, added)
             false[name].append(estimate.p < 0.05)
-            bounds = share_interval(list(a), agreement=added, unit=metric.unit)
+            most = most_answers(metric, labels, added)
+            bounds = share_interval(list(a), agreement=added, unit=metric.unit, most=most)
             assert bounds
             covered[name].append(bounds[0] <= truth[name] <= bounds[1])
             low, high = estimate.interval()

@@ -132,16 +132,18 @@ def test_images_are_added_by_the_weight_of_decisions() -> None:
     positives = 2 * sum(1 / (count + 2) ** 2 for count in (10, 30)) * AGREEMENT / 4**3
     assert agreement("average_precision", labels) / 102**2 == pytest.approx(positives)
     assert agreement("micro_f1", labels) / 102**2 == pytest.approx(AGREEMENT / 42**2)
-    mean = MULTI_LABEL["average_precision"]
+    mean, loss = MULTI_LABEL["average_precision"], MULTI_LABEL["nll"]
     assert added_by_worth(mean, labels, [0.2, None, 0.4]) == pytest.approx(agreement(mean, labels) * 0.09)
     assert added_by_worth(mean, labels, [None]) == agreement(mean, labels)
-    assert mean.worth is not None
-    assert mean.worth(labels, labels.astype(float)) is None  # no decision is wrong
-    assert MULTI_LABEL["nll"].worth is not None
-    p = np.where(labels, 0.8, 0.2)
-    p[0], p[1, 0] = 0.4, 0.4  # two and one wrong
-    worth = 1.5 / 2 * (-np.log(0.4) + np.log(0.8))
-    assert MULTI_LABEL["nll"].worth(labels, p) == pytest.approx(worth)
+    for metric, expected in ((mean, None), (loss, 1.5 / 2 * (-np.log(0.4) + np.log(0.8)))):
+        p = labels.astype(float)  # no decision is wrong
+        if expected is not None:
+            p = np.where(labels, 0.8, 0.2)
+            p[0], p[1, 0] = 0.4, 0.4  # two and one wrong
+        assert metric.worth is not None
+        assert metric.of_classes is not None
+        worth = metric.worth(labels, p, metric.of_classes(labels, p))
+        assert worth == (None if expected is None else pytest.approx(expected))
 
 
 def test_what_decides_where_nobody_says() -> None:

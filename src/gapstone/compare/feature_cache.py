@@ -176,7 +176,7 @@ class CachedPredictor:
     head: Head
     cache: FeatureCache
     preprocessing: Preprocessing
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     device: str
     batch_size: int
     _vectors: dict[Change, Tensor] = field(default_factory=dict)

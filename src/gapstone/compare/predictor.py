@@ -17,6 +17,7 @@ from gapstone.maps.explanation import Explanation
 from gapstone.models.classifier import Classifier
 from gapstone.models.model_cost import cost
 from gapstone.nets import map_size
+from gapstone.statistics.labels import Labels
 from gapstone.tracing.locate_head import locate_features
 from gapstone.tracing.placement import Placement
 from gapstone.tracing.tape import SplitError
@@ -52,7 +53,7 @@ class Answering(Protocol):
     @property
     def preprocessing(self) -> Preprocessing: ...
     @property
-    def labels(self) -> NDArray[np.integer]: ...  # of all images, by row
+    def labels(self) -> Labels: ...  # of all images, by row
     @property
     def only_size(self) -> tuple[int, int] | None: ...  # (H, W) of a model that takes one size only
 

@@ -13,7 +13,14 @@ from torch import Tensor
 
 from gapstone.compare.predictor import STILL, Answering, Change, Predictor
 from gapstone.images.shift import directions, largest_shift
-from gapstone.statistics.labels import Labels, answers_of_logits, decisions, is_multi_label
+from gapstone.statistics.labels import (
+    Labels,
+    all_right,
+    answers_of_logits,
+    decisions,
+    is_multi_label,
+    log_complement,
+)
 from gapstone.statistics.metrics import find_metric, metric_names
 from gapstone.statistics.multi_label import balanced
 from gapstone.training.loop import Rows
@@ -52,6 +59,12 @@ class Answers:
         return np.exp(self.log_probabilities.astype(np.float64))
 
     @property
+    def logits(self) -> NDArray[np.float64]:
+        """Logits that have these probabilities."""
+        log = self.log_probabilities.astype(np.float64)
+        return log - log_complement(log) if self.multi_label else log
+
+    @property
     def answer(self) -> Labels:
         """The most probable class; of equal ones the first. With several labels all that have 0.5 or more (n, K)."""
         if self.multi_label:
@@ -71,11 +84,35 @@ class Answers:
         if self.log_probabilities.size <= MOST_PROBABILITIES:
             return arrays | {"log_probabilities": self.log_probabilities}
         probabilities = self.probabilities
-        names = metric_names(probabilities.shape[1], self.multi_label)
-        found = {name: find_metric(name, self.multi_label) for name in names}
-        arrays |= {f"value_{name}": metric.values(labels, probabilities) for name, metric in found.items()}
-        worths = {name: metric.worth(labels, probabilities) for name, metric in found.items() if metric.worth}
-        return arrays | {f"worth_{name}": np.array(np.nan if w is None else w) for name, w in worths.items()}
+        for name in metric_names(probabilities.shape[1], self.multi_label):
+            metric = find_metric(name, self.multi_label)
+            arrays[f"value_{name}"] = metric.values(labels, probabilities)
+            if metric.of_classes is not None:
+                columns = metric.of_classes(labels, probabilities)
+                worth = metric.worth(labels, probabilities, columns) if metric.worth else None
+                arrays[f"worth_{name}"] = np.array(np.nan if worth is None else worth)
+                arrays[f"classes_{name}"] = columns.mean(0)
+        return arrays
+
+
+def beside_training(trained: Answers, train: Labels, answers: Answers, test: Labels) -> dict[str, float | None]:
+    """How much better the training images are answered than the test images; with several labels by their mAP.
+
+    None where no class has both images with it and without.
+    """
+    train_accuracy = float(all_right(train, trained.answer).mean())
+    if not trained.multi_label:
+        test_accuracy = float(all_right(test, answers.answer).mean())
+        return {"train_accuracy": train_accuracy, "generalisation_gap": train_accuracy - test_accuracy}
+    of = find_metric("average_precision", several=True).values
+    before, after = (float(of(y, one.probabilities).mean()) for y, one in ((train, trained), (test, answers)))
+    known = np.isfinite([before, after]).all()
+    return {
+        "train_accuracy": train_accuracy,
+        "train_average_precision": before if known else None,
+        "test_average_precision": after if known else None,
+        "generalisation_gap": before - after if known else None,
+    }
 
 
 def shift_pixels(size: tuple[int, int]) -> list[int]:

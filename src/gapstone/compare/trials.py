@@ -36,8 +36,7 @@ from gapstone.models.classifier import Classifier
 from gapstone.nets.hf_folder import PREFIX
 from gapstone.nets.hf_model import transformers_version
 from gapstone.statistics.calibration import calibration
-from gapstone.statistics.labels import Labels, all_right
-from gapstone.statistics.metrics import find_metric
+from gapstone.statistics.labels import all_right
 from gapstone.storage.atomic import remove, sync_folder, write_atomic
 from gapstone.storage.paths import sentence
 from gapstone.storage.sealed_json import DamagedError, digests, read_sealed, read_vouched, write_sealed
@@ -99,7 +98,7 @@ class Trial:
     test_only: bool = False
     """Measure nothing but the answers to the test images: a point of a learning curve."""
     multi_label: bool = False
-    """An image may have several of the labels, or none."""
+    """An image has any number of classes."""
 
     @property
     def robust(self) -> Rows:
@@ -120,7 +119,7 @@ class Trial:
         hashed_apart = {"train", "validation", "test", "shown", "start", "quick", "tuning", "test_only"}
         if self.objects is None:
             hashed_apart.add("objects")  # trials from before there were boxes keep their ids
-        if not self.multi_label:
+        if not self.multi_label:  # the same
             hashed_apart.add("multi_label")
         facts = {key: value for key, value in vars(self).items() if key not in hashed_apart} | {
             "version": VERSION,
@@ -195,8 +194,8 @@ class Trial:
 
     def build(self) -> Classifier:
         """Build the model before training. Raises ValueError if the file of weights has changed."""
-        arguments = self.backbone, self.head, self.labels, self.preprocessing, self.pretrained
-        model = seeded(self.seed, self.device, *arguments, multi_label=self.multi_label)
+        arguments = self.backbone, self.head, self.labels, self.preprocessing, self.pretrained, None, self.multi_label
+        model = seeded(self.seed, self.device, *arguments)
         if self.start is not None and self.start.path is not None:
             own = model.head.reads.own
             weights = read_weights(self.start.path, self.backbone, self.preprocessing.channels, pooler=own)
@@ -321,8 +320,8 @@ def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[st
         scores, box_arrays = localisation(predictor, trial.objects, trial.test, trial.validation)
     facts = {
         **about,
-        **_trained(trained, predictor.labels[trial.train], answers, labels),
-        **calibration(trial_measures.logits_of(answers), labels),
+        **trial_measures.beside_training(trained, predictor.labels[trial.train], answers, labels),
+        **calibration(answers.logits, labels),
         **robustness,
         "takes_only": predictor.only_size,
         **predictor.cost(),
@@ -336,28 +335,6 @@ def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[st
         np.add.at(confusion, (labels, answers.answer), 1)
         facts["confusion"] = confusion.tolist()
     return facts, {**predictions, **robustness_arrays, **shown, **box_arrays}
-
-
-def _trained(
-    trained: trial_measures.Answers, train: Labels, answers: trial_measures.Answers, test: Labels
-) -> dict[str, float | None]:
-    """How much better the training images are answered than the test images; with several labels by their mAP.
-
-    None where no class has both images with it and without.
-    """
-    train_accuracy = float(all_right(train, trained.answer).mean())
-    if not trained.multi_label:
-        test_accuracy = float(all_right(test, answers.answer).mean())
-        return {"train_accuracy": train_accuracy, "generalisation_gap": train_accuracy - test_accuracy}
-    of = find_metric("average_precision", several=True).values
-    before, after = (float(of(y, one.probabilities).mean()) for y, one in ((train, trained), (test, answers)))
-    known = np.isfinite([before, after]).all()
-    return {
-        "train_accuracy": train_accuracy,
-        "train_average_precision": before if known else None,
-        "test_average_precision": after if known else None,
-        "generalisation_gap": before - after if known else None,
-    }
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

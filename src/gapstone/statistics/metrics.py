@@ -31,9 +31,17 @@ from gapstone.statistics.metric_values import (
     nll,
     top_k,
 )
-from gapstone.statistics.ranking import auroc, auroc_of, average_precision, average_precision_of
+from gapstone.statistics.multi_label import Columns
+from gapstone.statistics.ranking import auroc, average_precision
 from gapstone.statistics.unit import BRIER, BRIER_OF_CLASS, NATS, POINTS, Unit
-from gapstone.statistics.worth import by_all_positives, by_either, by_positives, worth_of_loss, worth_of_ranking
+from gapstone.statistics.worth import (
+    Strata,
+    by_all_positives,
+    by_either,
+    by_positives,
+    worth_of_loss,
+    worth_of_ranking,
+)
 
 UNEQUAL = 3.0
 """So many times the images of the smallest class in the largest one: accuracy is then mostly that of the large ones."""
@@ -59,8 +67,10 @@ class Metric:
     """Of the code of a function of one's own."""
     strata: Callable[[Any], NDArray[np.int64]] | None = None
     """Of multi-label metrics: the numbers of images by which decisions weigh; None: an image counts as a whole."""
-    worth: Callable[[Any, Probabilities], float | None] | None = None
-    """Of multi-label metrics of probabilities: what a decision is worth for them (`gapstone.statistics.worth`)."""
+    of_classes: Callable[[Any, Probabilities], Columns] | None = None
+    """Of multi-label metrics that are means over classes: their values of each class (n, K)."""
+    worth: Callable[[Any, Probabilities, Columns], float | None] | None = None
+    """Of such metrics of probabilities, from the values of classes: what a decision is worth (`statistics.worth`)."""
 
     def moved_by(self, several: bool) -> "Metric":
         """What moved images are compared by, of which the share of correct predictions is known."""
@@ -114,39 +124,51 @@ METRICS = {
 """By name; `find_metric` also knows top2, top3, …"""
 
 
-def _ranking(
-    name: str, words: str, short: str, of: multi_label.Of, strata: Callable[[Any], NDArray[np.int64]]
+def _of_classes(
+    name: str, words: str, short: str, of_classes: Callable[[Any, Probabilities], Columns], **more: Any
 ) -> Metric:
-    def worth(labels: Any, probabilities: Probabilities) -> float | None:
-        return worth_of_ranking(labels, probabilities, of, strata(labels))
-
-    values = partial(multi_label.over_classes, of=of)
-    return Metric(name, words, short, True, values, of_probabilities=True, strata=strata, worth=worth)
-
-
-def _loss(name: str, words: str, short: str, losses: Callable[[Any, Probabilities], Values], unit: Unit) -> Metric:
     def values(labels: Any, probabilities: Probabilities) -> Values:
-        return np.asarray(losses(labels, probabilities).mean(1), np.float64)
+        return multi_label.over_classes(of_classes(labels, probabilities))
 
-    def worth(labels: Any, probabilities: Probabilities) -> float | None:
-        return worth_of_loss(labels, losses(labels, probabilities), probabilities)
+    return Metric(name, words, short, "strata" in more, values, of_classes=of_classes, **more)
 
-    return Metric(name, words, short, False, values, unit, of_probabilities=True, worth=worth)
+
+def _ranking(
+    name: str, words: str, short: str, of_classes: Callable[[Any, Probabilities], Columns], strata: Strata
+) -> Metric:
+    worth = partial(worth_of_ranking, strata=strata)
+    return _of_classes(name, words, short, of_classes, of_probabilities=True, strata=strata, worth=worth)
 
 
 MULTI_LABEL = {
     metric.name: metric
     for metric in (
-        _ranking("average_precision", "mean average precision", "mAP", average_precision_of, by_positives),
-        _ranking("auroc", "AUROC", "AUROC", auroc_of, by_either),
-        Metric("macro_f1", "macro-F1", "macro-F1", True, multi_label.macro_f1, strata=by_positives),
+        _ranking("average_precision", "mean average precision", "mAP", multi_label.average_precision, by_positives),
+        _ranking("auroc", "AUROC", "AUROC", multi_label.auroc, by_either),
+        _of_classes("macro_f1", "macro-F1", "macro-F1", multi_label.f1, strata=by_positives),
         Metric("micro_f1", "micro-F1", "micro-F1", False, multi_label.micro_f1, strata=by_all_positives),
-        Metric(
-            "balanced_accuracy", "balanced accuracy", "balanced", True, multi_label.balanced_accuracy, strata=by_either
+        _of_classes(
+            "balanced_accuracy", "balanced accuracy", "balanced", multi_label.balanced_accuracy, strata=by_either
         ),
         Metric("accuracy", "share of images with all labels right", "all right", False, multi_label.accuracy),
-        _loss("nll", "negative log-likelihood", "NLL", multi_label.cross_entropies, NATS),
-        _loss("brier", "Brier score", "Brier", multi_label.squared_errors, BRIER_OF_CLASS),
+        _of_classes(
+            "nll",
+            "negative log-likelihood",
+            "NLL",
+            multi_label.nll,
+            unit=NATS,
+            of_probabilities=True,
+            worth=worth_of_loss,
+        ),
+        _of_classes(
+            "brier",
+            "Brier score",
+            "Brier",
+            multi_label.brier,
+            unit=BRIER_OF_CLASS,
+            of_probabilities=True,
+            worth=worth_of_loss,
+        ),
     )
 }
 """Those of several labels per image, by name."""
@@ -275,6 +297,17 @@ def added_by_worth(metric: Metric, labels: AnyLabels, worths: Sequence[float | N
     """The same of multi-label metrics, of what `Metric.worth` saw in each trial."""
     seen = float(np.mean([worth for worth in worths if worth is not None] or [0.0]))
     return agreement(metric, labels) * (seen**2 or 1.0)
+
+
+def most_answers(metric: Metric, labels: AnyLabels, added: float) -> float | None:
+    """How many independent answers the images are at most, for the interval of one head; None: as many as there are.
+
+    Of multi-label metrics in which each class counts the same: as many as would have the variance that is added. Two
+    images of a class that are both found do not show how many of other images would be.
+    """
+    if not is_multi_label(labels) or not metric.by_class:
+        return None
+    return float((len(labels) + 2) * np.sqrt(AGREEMENT / added))
 
 
 def _weights(metric: Metric, labels: Labels) -> Values:

@@ -4,7 +4,7 @@ Labels are an indicator array (n, K); a class is answered from a probability of 
 classes that count: those that some of the images have, and some have not.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from gapstone.statistics.metric_values import Probabilities, Values
 from gapstone.statistics.ranking import auroc_of, average_precision_of
 
 Indicators = NDArray[np.bool_]
+Columns = NDArray[np.float64]
+"""(n, K) values of images and classes."""
 Of = Callable[[Indicators, NDArray[np.float64]], Values]
 """(n,) whether each image has the class, and its probability → one value of each image."""
 
@@ -27,21 +29,25 @@ def counted(labels: Indicators) -> NDArray[np.bool_]:
     return np.asarray(labels.any(0) & ~labels.all(0))
 
 
-def of_each_class(labels: Indicators, probabilities: Probabilities, of: Of) -> Iterator[tuple[int, Values]]:
-    """The values of each class that counts."""
+def columns(labels: Indicators, probabilities: Probabilities, of: Of) -> Columns:
+    """The values of each class that counts (n, K); NaN of others."""
+    found = np.full(labels.shape, np.nan, order="F")
     for k in np.flatnonzero(counted(labels)).tolist():
-        yield k, of(labels[:, k], probabilities[:, k])
+        found[:, k] = of(labels[:, k], probabilities[:, k])
+    return found
 
 
-def over_classes(labels: Indicators, probabilities: Probabilities, of: Of) -> Values:
-    """Their mean over the classes; NaN where none counts."""
-    total, number = np.zeros(len(labels)), 0
-    for _, values in of_each_class(labels, probabilities, of):
-        total, number = total + values, number + 1
-    return total / number if number else np.full(len(labels), np.nan)
+def over_classes(found: Columns) -> Values:
+    """Their mean over the classes that count; NaN where none does.
+
+    >>> over_classes(np.array([[0.5, np.nan, 1.0], [0.0, np.nan, 1.0]]))
+    array([0.75, 0.5 ])
+    """
+    every = ~np.isnan(found).any(0)
+    return np.asarray(found[:, every].mean(1)) if every.any() else np.full(len(found), np.nan)
 
 
-def right_of(labels: Indicators, right: NDArray[np.floating]) -> Values:
+def right_of(labels: Indicators, right: NDArray[np.floating]) -> Columns:
     """Balanced accuracy of each class, the mean of sensitivity and specificity: values (n, K).
 
     Of how right each decision is (n, K): 0, 1, or a share of several looks at the image. NaN where a class does not
@@ -64,13 +70,12 @@ def balanced(labels: Indicators, right: NDArray[np.floating]) -> Values:
     >>> float(balanced(labels, np.array([[1.0], [1.0], [1.0], [0.0]])).mean())
     0.833...
     """
-    every = counted(labels)
-    return right_of(labels[:, every], right[:, every]).mean(1) if every.any() else np.full(len(labels), np.nan)
+    return over_classes(right_of(labels, right))
 
 
-def balanced_accuracy(labels: Indicators, probabilities: Probabilities) -> Values:
-    """The mean over classes of the mean of sensitivity and specificity."""
-    return balanced(labels, decisions(probabilities) == labels)
+def balanced_accuracy(labels: Indicators, probabilities: Probabilities) -> Columns:
+    """The mean of sensitivity and specificity of each class."""
+    return right_of(labels, decisions(probabilities) == labels)
 
 
 def f1_of(positive: Indicators, answered: Indicators) -> Values:
@@ -84,9 +89,9 @@ def f1_of(positive: Indicators, answered: Indicators) -> Values:
     return np.asarray(f1 + len(positive) / either.sum() * (2.0 * (positive & answered) - f1 * either), np.float64)
 
 
-def macro_f1(labels: Indicators, probabilities: Probabilities) -> Values:
-    """The mean over classes of F1."""
-    return over_classes(labels, probabilities, lambda positive, p: f1_of(positive, decisions(p)))
+def f1(labels: Indicators, probabilities: Probabilities) -> Columns:
+    """F1 of each class."""
+    return columns(labels, probabilities, lambda positive, p: f1_of(positive, decisions(p)))
 
 
 def micro_f1(labels: Indicators, probabilities: Probabilities) -> Values:
@@ -103,18 +108,18 @@ def micro_f1(labels: Indicators, probabilities: Probabilities) -> Values:
     return np.asarray(f1 + len(labels) / either.sum() * (2 * both - f1 * either), np.float64)
 
 
-def average_precision(labels: Indicators, probabilities: Probabilities) -> Values:
-    """The mean over classes of average precision (mAP).
+def average_precision(labels: Indicators, probabilities: Probabilities) -> Columns:
+    """Of each class; its mean over the classes is mAP.
 
-    >>> float(average_precision(np.array([[True], [False]]), np.array([[0.3], [0.1]])).mean())
-    1.0
+    >>> average_precision(np.array([[True], [False]]), np.array([[0.3], [0.1]])).mean(0)
+    array([1.])
     """
-    return over_classes(labels, probabilities, average_precision_of)
+    return columns(labels, probabilities, average_precision_of)
 
 
-def auroc(labels: Indicators, probabilities: Probabilities) -> Values:
-    """The mean over classes of the area under the ROC curve."""
-    return over_classes(labels, probabilities, auroc_of)
+def auroc(labels: Indicators, probabilities: Probabilities) -> Columns:
+    """The area under the ROC curve of each class."""
+    return columns(labels, probabilities, auroc_of)
 
 
 def accuracy(labels: Indicators, probabilities: Probabilities) -> Values:
@@ -130,31 +135,21 @@ TINY = 2.0**-53
 """The least 1 − p that a probability in float64 has: a class that an image has not costs 36.7 nats at most."""
 
 
-def cross_entropies(labels: Indicators, probabilities: Probabilities) -> NDArray[np.float64]:
-    """The binary cross-entropy of each image and class, in nats."""
+def nll(labels: Indicators, probabilities: Probabilities) -> Columns:
+    """The binary cross-entropy of each image and class, in nats.
+
+    >>> nll(np.array([[True, False]]), np.array([[0.5, 1.0]]))
+    array([[ 0.693..., 36.7...]])
+    """
     least = float(np.finfo(np.float64).tiny)
     p = np.where(labels, np.maximum(probabilities, least), np.maximum(1 - probabilities, TINY))
     return np.asarray(-np.log(p), np.float64)
 
 
-def nll(labels: Indicators, probabilities: Probabilities) -> Values:
-    """Its mean over classes.
-
-    >>> nll(np.array([[True, False]]), np.array([[0.5, 0.5]]))
-    array([0.693...])
-    """
-    return np.asarray(cross_entropies(labels, probabilities).mean(1), np.float64)
-
-
-def squared_errors(labels: Indicators, probabilities: Probabilities) -> NDArray[np.float64]:
-    """Of each image and class."""
-    return np.asarray((probabilities - labels) ** 2, np.float64)
-
-
-def brier(labels: Indicators, probabilities: Probabilities) -> Values:
-    """Their mean over classes, 0 to 1.
+def brier(labels: Indicators, probabilities: Probabilities) -> Columns:
+    """The squared error of each image and class, 0 to 1.
 
     >>> brier(np.array([[True, False]]), np.array([[0.5, 0.5]]))
-    array([0.25])
+    array([[0.25, 0.25]])
     """
-    return np.asarray(squared_errors(labels, probabilities).mean(1), np.float64)
+    return np.asarray((probabilities - labels) ** 2, np.float64)

@@ -4,14 +4,17 @@
 wrong; here each of its classes is, and a class that few images have weighs most in those.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from gapstone.statistics.labels import decisions
 from gapstone.statistics.metric_values import Probabilities
-from gapstone.statistics.multi_label import Indicators, Of, counted, of_each_class
+from gapstone.statistics.multi_label import Columns, Indicators, counted
 
 Counts = NDArray[np.int64]
+Strata = Callable[[Indicators], Counts]
 
 
 def by_either(labels: Indicators) -> Counts:
@@ -31,26 +34,26 @@ def by_all_positives(labels: Indicators) -> Counts:
     return np.array([min(int(labels.sum()), len(labels))])
 
 
-def worth_of_ranking(labels: Indicators, probabilities: Probabilities, of: Of, strata: Counts) -> float | None:
+def worth_of_ranking(labels: Indicators, probabilities: Probabilities, values: Columns, strata: Strata) -> float | None:
     """How much more right decisions count than wrong ones, in parts of the weight that one has; None of none such.
 
     Args:
         labels: of the images.
         probabilities: of all classes.
-        of: the metric of one class.
-        strata: `by_either` or `by_positives` of the labels.
+        values: of each class.
+        strata: `by_either` or `by_positives`.
     """
-    classes, found = len(strata) // 2, []
-    for place, (k, values) in enumerate(of_each_class(labels, probabilities, of)):
+    every, counts, found = np.flatnonzero(counted(labels)), strata(labels), []
+    for place, k in enumerate(every.tolist()):
         positive, right = labels[:, k], decisions(probabilities[:, k]) == labels[:, k]
-        for part, count in ((positive, strata[place]), (~positive, strata[classes + place])):
+        for part, count in ((positive, counts[place]), (~positive, counts[len(every) + place])):
             if (part & right).any() and (part & ~right).any():
                 weight = len(labels) / (2 * count)
-                found.append((values[part & right].mean() - values[part & ~right].mean()) / weight)
+                found.append((values[part & right, k].mean() - values[part & ~right, k].mean()) / weight)
     return float(np.mean(found)) if found else None
 
 
-def worth_of_loss(labels: Indicators, losses: NDArray[np.float64], probabilities: Probabilities) -> float | None:
+def worth_of_loss(labels: Indicators, probabilities: Probabilities, losses: Columns) -> float | None:
     """How much more an image with wrong decisions loses, as many as such images have; None without any.
 
     `losses` (n, K), whose mean over classes is what an image counts.

@@ -105,9 +105,10 @@ def describe(model: Mapping[str, Any]) -> str:
     'gap, seed 3 (the best on validation images): test accuracy 94.1 %'
     """
     repeat = f"seed {model['seed']}" if model["fold"] is None else f"fold {model['fold']}"
-    return (
-        f"{model['head']}, {repeat} (the best on validation images): test accuracy {percent(model['test_accuracy'])} %"
+    words, key = (
+        ("mAP", "test_average_precision") if "test_average_precision" in model else ("accuracy", "test_accuracy")
     )
+    return f"{model['head']}, {repeat} (the best on validation images): test {words} {percent(model[key])} %"
 
 
 def entry(best: FinishedTrial) -> dict[str, Any]:
@@ -119,5 +120,5 @@ def entry(best: FinishedTrial) -> dict[str, Any]:
         "head": trial.head,
         "seed": trial.seed,
         "fold": trial.fold,
-        "test_accuracy": best.facts["test_accuracy"],
+        **{key: best.facts[key] for key in ("test_accuracy", "test_average_precision") if key in best.facts},
     }

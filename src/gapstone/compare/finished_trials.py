@@ -15,8 +15,11 @@ from gapstone.compare.trials import Trial
 from gapstone.statistics.labels import Labels, all_right
 from gapstone.statistics.metric_values import Values
 from gapstone.statistics.metrics import Metric, find_metric, metric_names
-from gapstone.statistics.multi_label import over_classes
+from gapstone.statistics.multi_label import Columns, over_classes
 from gapstone.storage.sealed_json import DamagedError, damage_note
+
+MOST_COLUMNS = 2_000_000
+"""Test images × classes whose average precision is kept by image and class, 8 MB of each trial."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class FinishedTrial:
     folder: Path | None = None
     _values: dict[str, Values] = field(default_factory=dict, repr=False, compare=False)
     _means: dict[str, Values] = field(default_factory=dict, repr=False, compare=False)
+    _columns: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _worths: dict[str, float | None] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -64,6 +68,11 @@ class FinishedTrial:
         self.values(metric, labels)
         return self._means[metric.name]
 
+    def columns(self, metric: Metric, labels: Labels) -> Columns | None:
+        """What each test image counts for each class's average precision; None where they are too many to be kept."""
+        self.values(metric, labels)
+        return self._columns.get(metric.name)
+
     def _compute(self, metric: Metric, labels: Labels) -> None:
         if f"value_{metric.name}" in self.arrays:
             self._values[metric.name] = self.arrays[f"value_{metric.name}"]
@@ -89,6 +98,8 @@ class FinishedTrial:
             columns = one.of_classes(labels, probabilities)
             self._values[one.name] = over_classes(columns)
             self._means[one.name] = columns.mean(0)
+            if one.name == "average_precision" and columns.size <= MOST_COLUMNS:
+                self._columns[one.name] = columns.astype(np.float32)
             if one.worth is not None:
                 self._worths[one.name] = one.worth(labels, probabilities, columns)
 

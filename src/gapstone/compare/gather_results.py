@@ -212,7 +212,7 @@ def _curve(plan: ComparisonPlan, out: Path, done: dict[str, list[FinishedTrial]]
 
 def _trial(trial: Trial, done: Sequence[FinishedTrial], failed: dict[str, str]) -> dict[str, Any]:
     facts = next((finished.facts for finished in done if finished.trial.id == trial.id), None)
-    entry = {"id": trial.id, "head": trial.head, "seed": trial.seed, "fold": trial.fold}
+    entry: dict[str, Any] = {"id": trial.id, "head": trial.head, "seed": trial.seed, "fold": trial.fold}
     if facts is None:
         reason = failed.get(trial.id, "not run yet")
         missing = dict.fromkeys(

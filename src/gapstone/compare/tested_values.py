@@ -13,7 +13,16 @@ from gapstone.compare.plan import ComparisonPlan
 from gapstone.compare.tested_groups import groups_of
 from gapstone.statistics.compare_pairs import compare_pairs, share_stat
 from gapstone.statistics.difference import AGREEMENT
-from gapstone.statistics.metrics import METRICS, Metric, added_images, agreement, shown_metrics
+from gapstone.statistics.labels import Labels, of_class
+from gapstone.statistics.metrics import (
+    METRICS,
+    Metric,
+    added_by_worth,
+    added_images,
+    agreement,
+    most_answers,
+    shown_metrics,
+)
 
 CONFIDENCE = 0.95
 MOST_CLASSES = 100
@@ -41,7 +50,7 @@ def boxed(one: FinishedTrial) -> Rows:
 def metrics_of(plan: ComparisonPlan) -> list[Metric]:
     """All metrics of the results, the one that decides first."""
     first, _ = plan.metric
-    return shown_metrics(first, len(plan.prepared.labels))
+    return shown_metrics(first, len(plan.prepared.labels), plan.multi_label)
 
 
 def stat_of(
@@ -55,7 +64,8 @@ def stat_of(
     by_seed = {one.trial.seed: values(one) for one in done}
     together = groups_of(plan, {one.trial.seed: rows(one) for one in done}, metric.by_class)
     added = agreement_of(plan, done, metric)
-    return share_stat(by_seed, CONFIDENCE, _folds(plan, by_seed), added, metric.unit, together)
+    most = most_of(plan, done, metric, added, rows)
+    return share_stat(by_seed, CONFIDENCE, _folds(plan, by_seed), added, metric.unit, together, most)
 
 
 def values_of(plan: ComparisonPlan, metric: Metric, one: FinishedTrial) -> NDArray[np.float64]:
@@ -81,20 +91,22 @@ def recalls(plan: ComparisonPlan, done: Sequence[FinishedTrial]) -> list[dict[st
     found = []
     rows = np.unique(np.concatenate(list(map(tested, done))))
     for k in range(classes):
-        of_class = [one for one in done if np.any(labels[tested(one)] == k)]  # a fold may have none
-        stat = stat_of(plan, of_class, partial(_right_of, k, labels), rows=partial(_of_class, k, labels))
-        found.append(stat | {"images": int((labels[rows] == k).sum())})
+        there = of_class(labels, k)
+        with_it = [one for one in done if np.any(there[tested(one)])]  # a fold may have none
+        stat = stat_of(plan, with_it, partial(_right_of, k, labels), rows=partial(_of_class, there))
+        found.append(stat | {"images": int(there[rows].sum())})
     return found
 
 
-def _right_of(k: int, labels: NDArray[np.int64], one: FinishedTrial) -> NDArray[np.bool_]:
-    """Whether each test image of class k is classified correctly."""
-    return np.asarray(one.correct(labels)[labels[tested(one)] == k])
+def _right_of(k: int, labels: Labels, one: FinishedTrial) -> NDArray[np.bool_]:
+    """Whether each test image of class k is classified correctly, with several labels in that class."""
+    there, answered = of_class(labels, k)[tested(one)], of_class(one.arrays["answer"], k)
+    return np.asarray(answered[there])
 
 
-def _of_class(k: int, labels: NDArray[np.int64], one: FinishedTrial) -> Rows:
-    """The test images of class k."""
-    return np.asarray(tested(one)[labels[tested(one)] == k])
+def _of_class(there: NDArray[np.bool_], one: FinishedTrial) -> Rows:
+    """The test images of a class."""
+    return np.asarray(tested(one)[there[tested(one)]])
 
 
 def agreement_of(
@@ -107,12 +119,32 @@ def agreement_of(
     labels = plan.prepared.store.labels
     if not done:
         return AGREEMENT
-    every = labels[np.unique(np.concatenate(list(map(rows, done))))]
+    every = _labels_of(plan, done, rows)
+    if metric.worth is not None:
+        return added_by_worth(metric, every, [one.worth(metric, labels) for one in done])
     if not metric.of_probabilities:
         return agreement(metric, every)
     answers = [(labels[tested(one)], one.values(metric, labels), one.correct(labels)) for one in done]
     defined = [one for one in answers if np.isfinite(one[1]).all()]
     return added_images(metric, every, defined) if defined else AGREEMENT
+
+
+def most_of(
+    plan: ComparisonPlan,
+    done: Sequence[FinishedTrial],
+    metric: Metric,
+    added: float,
+    rows: Callable[[FinishedTrial], Rows] = tested,
+) -> float | None:
+    """`metrics.most_answers` of the images that are tested."""
+    if not done or not plan.multi_label:
+        return None
+    return most_answers(metric, _labels_of(plan, done, rows), added)
+
+
+def _labels_of(plan: ComparisonPlan, done: Sequence[FinishedTrial], rows: Callable[[FinishedTrial], Rows]) -> Labels:
+    """Labels of all images that are tested, with folds in any of them."""
+    return np.asarray(plan.prepared.store.labels[np.unique(np.concatenate(list(map(rows, done))))])
 
 
 def pairs_of(

@@ -17,9 +17,9 @@ WRONG = {"no document": ["has this"]}
 OPTIONAL = {
     "convert": (),
     "evaluated": ("scan/sizes/*", "scan/modes/*", "scan/ranges/*", "versions/*", "models/*/metrics/*"),
-    "explained": ("pictures/*/undrawn", "pictures/*/classes/*/boxes"),
+    "explained": ("multi_label", "pictures/*/undrawn", "pictures/*/classes/*/boxes"),
     "inspect": (),
-    "predict": ("images/*/notes", "images/*/probabilities/*"),
+    "predict": ("multi_label", "images/*/notes", "images/*/probabilities/*"),
     "results": (
         "scan/sizes/*",
         "scan/modes/*",

@@ -1,6 +1,6 @@
 """A trained model that predicts images by their rows in the store, so that measurements need not know how it does."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -119,6 +119,10 @@ class ModelPredictor:
         return self.preprocessing.normalise(self.preprocessing.centre(pixels).to(next(self.model.parameters()).device))
 
     def explain(self, rows: Rows, classes: Tensor | None = None) -> Explanation | None:
+        explained = self._explain(rows, classes)
+        return explained and replace(explained, multi_label=self.model.multi_label)
+
+    def _explain(self, rows: Rows, classes: Tensor | None) -> Explanation | None:
         self.model.eval()
         images = self.images(rows)
         if not has_maps(self.head):

@@ -220,8 +220,11 @@ def _trial(trial: Trial, done: Sequence[FinishedTrial], failed: dict[str, str]) 
         )
         return entry | {"status": "failed", "reason": reason} | missing
     history, choice = facts["history"], facts.get("tuning") or vars(trial.settings)
-    several = {key: facts[key] for key in ("test_average_precision", "train_average_precision") if key in facts}
-    return entry | {
+    several: dict[str, Any] = {
+        key: facts[key] for key in ("test_average_precision", "train_average_precision") if key in facts
+    }
+    return {
+        **entry,
         "status": "done",
         "reason": None,
         "seconds": history["seconds"],

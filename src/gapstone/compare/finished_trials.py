@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gapstone.compare import trials
 from gapstone.compare.plan import ComparisonPlan
 from gapstone.compare.trials import Trial
-from gapstone.statistics.labels import Labels, all_right
+from gapstone.statistics.labels import Labels, all_right, is_multi_label
 from gapstone.statistics.metric_values import Values
 from gapstone.statistics.metrics import Metric, find_metric, metric_names
 from gapstone.statistics.multi_label import Columns, over_classes
@@ -87,7 +87,7 @@ class FinishedTrial:
                 f"{len(labels):,} test images × {len(self.trial.labels):,} classes."
             )
         probabilities = np.exp(stored.astype(np.float64))
-        several = self.trial.multi_label
+        several = is_multi_label(labels)
         names = metric_names(probabilities.shape[1], several)
         # all of them are asked for, and reading the probabilities takes longest
         every = [find_metric(name, several) for name in names] if metric.name in names else [metric]

@@ -13,7 +13,7 @@ from gapstone.compare.plan import ComparisonPlan
 from gapstone.compare.tested_groups import groups_of
 from gapstone.statistics.compare_pairs import compare_pairs, share_stat
 from gapstone.statistics.difference import AGREEMENT
-from gapstone.statistics.labels import Labels
+from gapstone.statistics.labels import Labels, is_multi_label
 from gapstone.statistics.metrics import (
     METRICS,
     Metric,
@@ -50,7 +50,7 @@ def boxed(one: FinishedTrial) -> Rows:
 def metrics_of(plan: ComparisonPlan) -> list[Metric]:
     """All metrics of the results, the one that decides first."""
     first, _ = plan.metric
-    return shown_metrics(first, len(plan.prepared.labels), plan.multi_label)
+    return shown_metrics(first, len(plan.prepared.labels), is_multi_label(plan.prepared.store.labels))
 
 
 def stat_of(
@@ -62,7 +62,7 @@ def stat_of(
 ) -> dict[str, Any]:
     """A Stat of what each image of `rows` counts; its interval allows for other seeds and other test images."""
     added = agreement_of(plan, done, metric)
-    most = most_answers(metric, labels_of(plan, done, rows), added) if done and plan.multi_label else None
+    most = most_answers(metric, labels_of(plan, done, rows), added) if done else None
     return stat_by(plan, done, values, metric, rows, added, most)
 
 

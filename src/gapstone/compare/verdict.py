@@ -46,7 +46,7 @@ def sentences(results: dict[str, Any]) -> tuple[str, list[str]]:
 
 def _alone(head: dict[str, Any], results: dict[str, Any]) -> str:
     """What one head has: its accuracy, or with several labels per image its mean average precision."""
-    if results["data"].get("multi_label"):
+    if results.get("data", {}).get("multi_label"):
         return f"a mean average precision of {100 * head['metrics']['average_precision']['mean']:.1f} %"
     return f"an accuracy of {100 * head['test_accuracy']['mean']:.1f} %"
 

@@ -73,6 +73,7 @@ def head_results(
             "epoch": list(range(1, len(fact["history"]["train_loss"]) + 1)),
             "train_loss": fact["history"]["train_loss"],
             "validation_accuracy": fact["history"]["validation_accuracy"],
+            **({"validation_loss": fact["history"]["validation_loss"]} if several else {}),
         }
         for fact in facts
     ]

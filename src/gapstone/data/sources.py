@@ -15,14 +15,17 @@ from gapstone.data.split_names import SPLITS as SPLITS
 from gapstone.data.split_names import SplitName as SplitName
 from gapstone.images.intensity_range import Ranges
 from gapstone.images.load import MAX_PIXELS, convert, load, read_bytes
+from gapstone.statistics.labels import indicators
 
 Kind = Literal["digits", "folder", "split folder", "csv", "idx", "npz"]
 FORMS = """DATA is one of:
   digits                   1,797 handwritten digits of 8×8 pixels, built in
   a folder                 with one sub-folder of images per class, or with train/, val/ and/or test/ that hold them
-  a .csv file              with the columns path,label and, if you like, split (train, val, test); paths relative to it
+  a .csv file              with the columns path,label and, if you like, split (train, val, test); paths relative to it;
+                           for several labels per image, labels such as cat|dog, or a column of 0 and 1 for each class
   a folder of idx files    train-images-idx3-ubyte[.gz] and so on, as MNIST comes
-  an .npz file             with images (N, H, W[, 1 or 3]), labels and, if you like, classes and split"""
+  an .npz file             with images (N, H, W[, 1 or 3]), labels and, if you like, classes and split; for several
+                           labels per image, labels (N, K) of 0 and 1"""
 
 
 class DataError(ValueError):
@@ -109,15 +112,20 @@ class Source:
     grouping: Grouping | None = field(default=None, repr=False)
     multi_label: bool = False
     """Whether an image may have several labels, or none."""
-    hint: str | None = None
-    """A sentence on groups that nobody named, though the images seem to have some."""
+    hints: tuple[str, ...] = ()
+    """Sentences to be told before the work: what shows several labels; groups that the images seem to have."""
 
     def __post_init__(self) -> None:
         """Check what holds for every form of DATA. Raises DataError."""
         given = display(self.given)
         if len(self.classes) < 2:
             only = f"only one class, {self.classes[0]!r}" if self.classes else "no class"
-            raise DataError(f"DATA {given!r} ({self.kind}) has {only}; a classifier needs at least two.\n{FORMS}")
+            alone = ""
+            if self.multi_label:
+                alone = " For one finding, present or not, give each image one of two labels, such as yes and no."
+            raise DataError(
+                f"DATA {given!r} ({self.kind}) has {only}; a classifier needs at least two.{alone}\n{FORMS}"
+            )
         if not self.splits:
             return
         if "train" not in self.splits:
@@ -148,10 +156,7 @@ class Source:
         """(N,) int64, the label of each item; (N, K) bool if the source is multi-label."""
         if not self.multi_label:
             return np.fromiter((i.labels[0] for i in self.items), np.int64, len(self.items))
-        indicators = np.zeros((len(self.items), len(self.classes)), np.bool_)
-        for row, item in enumerate(self.items):
-            indicators[row, list(item.labels)] = True
-        return indicators
+        return indicators([i.labels for i in self.items], len(self.classes))
 
     def hashed_label(self, i: int) -> int | list[int]:
         """The label of item `i` as hashes of the data write it; a list if the source is multi-label."""

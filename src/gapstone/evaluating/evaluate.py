@@ -102,7 +102,7 @@ def _open(request: EvaluateRequest, bars: Bars) -> Opened:
     for name in request.models:
         with bars.during(f"Opening {name}"):
             models.append(open_model(name, request.weights if name in of_network else None, device))
-    source = open_source(request.data, request.group, request.group_pattern)
+    source = open_source(request.data, request.group, request.group_pattern, request.multi_label)
     names = short_names([display(name) for name in request.models])
     matched = [match_classes(source.classes, one.labels, name) for one, name in zip(models, names, strict=True)]
     progress = bars("Checking images")
@@ -118,7 +118,7 @@ def _open(request: EvaluateRequest, bars: Bars) -> Opened:
         f"{count_noun(len(tested.rows), 'image')} of {count_noun(len(source.classes), 'class', 'classes')} to test on, "
         f"{tested.described}."
     )
-    for remark in [*filter(None, [source.hint]), *remarks]:
+    for remark in [*source.hints, *remarks]:
         bars.log(remark)
     return Opened(tuple(models), tuple(names), source, found, tuple(k for k, _ in matched), tested, tuple(remarks))
 

@@ -70,6 +70,8 @@ class TrainOptions:
     """The column that says which images belong together, such as those of one patient."""
     group_pattern: str | None = None
     """A regular expression that finds the same in the images' paths."""
+    multi_label: bool = False
+    """Images may have several labels, also where DATA does not show it (`open_source`)."""
 
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs)
@@ -170,14 +172,16 @@ def plan_training(
     reads = [parse(head).reads for head in heads]
     _check_names(options, weights, mode, reads)
     device = pick_device(options.device)
-    source = open_source(options.data, options.group, options.group_pattern)
-    if source.hint is not None:
-        log(source.hint)
+    source = open_source(options.data, options.group, options.group_pattern, options.multi_label)
+    for hint in source.hints:
+        log(hint)
     if source.multi_label:
         check_balance(options.balance)
         for head in heads:
             check_multi_label(head)
     scanned = scan(source, progress=start_progress("Checking images"), threshold=options.duplicate_threshold)
+    if scanned.hint is not None:
+        log(scanned.hint)
     limit, duplicates = options.limit, options.duplicates
     if k:
         splits = folds(source, scanned, k, limit=limit, duplicates=duplicates)

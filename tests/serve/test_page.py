@@ -425,7 +425,7 @@ def test_several_labels_are_told_and_two_of_them_shown(browser: Browser, photo: 
     try:
         for page in opened(browser, live):
             upload(page, photo)
-            assert page.js("[...document.querySelectorAll('.answered .label')].map((e) => e.innerText)") == [
+            assert page.js("[...document.querySelectorAll('.predicted .label')].map((e) => e.innerText)") == [
                 "eel",
                 "cat",
             ]

@@ -141,8 +141,8 @@ function list() {
 }
 
 function row(entry) {
-  const answered = entry.of.some((one, m) => one && answer.models[m].multiLabel && one.probability >= 0.5);
-  const label = element("label", "", answered ? "class answered" : "class");
+  const reached = entry.of.some((one, m) => one && answer.models[m].multiLabel && one.probability >= 0.5);
+  const label = element("label", "", reached ? "class predicted" : "class");
   const radio = Object.assign(document.createElement("input"), { type: "radio", name: "class", value: entry.key });
   radio.checked = entry.key === chosen;
   label.append(radio, element("span", entry.label, "label"));

@@ -254,10 +254,8 @@ def reliability(bins: dict[str, Any], number: int, x_axis: str = "confidence", y
         axes.set_ylabel(y_axis)
         _percent(axes)
         _percent(axes, "x")
-        return _svg(
-            figure,
-            f"{y_axis[:1].upper()}{y_axis[1:]} against the {x_axis} of the predictions, beside the ideal diagonal",
-        )
+        what = f"{y_axis[:1].upper()}{y_axis[1:]} against the {x_axis} of the predictions"
+        return _svg(figure, f"{what}, beside the ideal diagonal")
 
 
 def _thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -233,12 +233,9 @@ def _class_rows(heads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row for each class that images may have several of: its average precision under each head that finished."""
     several = [head["classes"] for head in heads if head["classes"]]
     return [
-        {
-            "label": cells[0]["class"],
-            "images": cells[0]["images"],
-            "cells": [cell["average_precision"] for cell in cells],
-        }
+        {"label": first["class"], "images": first["images"], "cells": [cell["average_precision"] for cell in cells]}
         for cells in zip(*several, strict=True)
+        for first in cells[:1]
     ]
 
 

@@ -63,8 +63,8 @@ class Map:
     """The map of a head for a class and an image."""
 
     role: str
-    """"true": the image's own class; "prediction": the class predicted instead. With several labels how it was answered,
-    in words."""
+    """"true": the image's own class; "prediction": the class predicted instead. With several labels, in words, how it
+    was answered."""
     label: str
     uri: str
     area: Area

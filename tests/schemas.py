@@ -17,9 +17,9 @@ WRONG = {"no document": ["has this"]}
 OPTIONAL = {
     "convert": (),
     "evaluated": ("scan/sizes/*", "scan/modes/*", "scan/ranges/*", "versions/*", "models/*/metrics/*"),
-    "explained": ("pictures/*/undrawn", "pictures/*/classes/*/boxes"),
+    "explained": ("multi_label", "pictures/*/undrawn", "pictures/*/classes/*/boxes"),
     "inspect": (),
-    "predict": ("images/*/notes", "images/*/probabilities/*"),
+    "predict": ("multi_label", "images/*/notes", "images/*/probabilities/*"),
     "results": (
         "scan/sizes/*",
         "scan/modes/*",
@@ -31,7 +31,7 @@ OPTIONAL = {
         "worst/*/confidence/*",
         "heads/*/robustness_images",
     ),
-    "scan": ("sizes/*", "modes/*", "ranges/*"),
+    "scan": ("sizes/*", "modes/*", "ranges/*", "several_labels", "several_labels/images_by_number/*"),
 }
 """By schema, what a document may be without: entries of tables, and what is absent where there is nothing to say."""
 

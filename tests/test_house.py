@@ -172,7 +172,7 @@ CEILINGS = {
     "pools": 600,
     "regions": 400,
     "workers": 400,
-    "statistics": 1060,
+    "statistics": 1230,
     "storage": 700,
     "runtime": 400,
     "console": 300,

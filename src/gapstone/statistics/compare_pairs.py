@@ -105,6 +105,7 @@ def share_interval(
     agreement: float = AGREEMENT,
     unit: Unit = POINTS,
     groups: NDArray[Any] | None = None,
+    most: float | None = None,
 ) -> tuple[float, float] | None:
     """The interval of one head's metric, for other seeds and other test images of the same kind.
 
@@ -123,6 +124,7 @@ def share_interval(
         agreement: of the metric (`metrics.agreement`).
         unit: of the metric.
         groups: of each image, with seeds (`crossed`).
+        most: independent answers at most, where classes with few images weigh most (`metrics.most_answers`).
 
     Source: Wilson 1927 (doi 10.1080/01621459.1927.10502953); effective sample size: Korn & Graubard 1998.
     """
@@ -151,7 +153,7 @@ def share_interval(
     else:  # all right, or all wrong, with every seed: as many as there are images, by their weight
         critical = float(stats.norm.ppf((1 + confidence) / 2))
         answers = (estimate.worth or estimate.error.images) * AGREEMENT / agreement
-    answers = max(answers, 1.0)
+    answers = max(answers if most is None else min(answers, most), 1.0)
     z = critical**2 / answers
     centre = (mean + z / 2) / (1 + z)
     half = critical / (1 + z) * np.sqrt((mean * (1 - mean) + z / 4) / answers)
@@ -165,6 +167,7 @@ def share_stat(
     agreement: float = AGREEMENT,
     unit: Unit = POINTS,
     groups: Groups | None = None,
+    most: float | None = None,
 ) -> dict[str, Any]:
     """A Stat of results.json whose interval allows for other seeds and other test images (`share_interval`)."""
     if not by_seed or not all(np.isfinite(values).all() for values in by_seed.values()):
@@ -173,7 +176,7 @@ def share_stat(
     parts = None if folds is None else [folds[number] for number in sorted(by_seed)]
     together = None if groups is None or parts is not None else groups.at(min(by_seed))
     known = groups is None or groups.refused is None
-    bounds = share_interval(rows, confidence, parts, agreement, unit, together) if known else None
+    bounds = share_interval(rows, confidence, parts, agreement, unit, together, most) if known else None
     values = [float(row.mean()) for row in rows]
     return {"mean": float(np.mean(values)), "ci95": None if bounds is None else list(bounds), "values": values}
 

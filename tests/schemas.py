@@ -15,7 +15,7 @@ SUFFIX = ".schema.json"
 WRONG = {"no document": ["has this"]}
 """A value that fits nowhere."""
 OPTIONAL = {
-    "convert": (),
+    "convert": ("multi_label",),
     "evaluated": ("scan/sizes/*", "scan/modes/*", "scan/ranges/*", "versions/*", "models/*/metrics/*"),
     "explained": ("multi_label", "pictures/*/undrawn", "pictures/*/classes/*/boxes"),
     "inspect": (),

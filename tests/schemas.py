@@ -15,7 +15,7 @@ SUFFIX = ".schema.json"
 WRONG = {"no document": ["has this"]}
 """A value that fits nowhere."""
 OPTIONAL = {
-    "convert": (),
+    "convert": ("multi_label",),
     "evaluated": ("scan/sizes/*", "scan/modes/*", "scan/ranges/*", "versions/*", "models/*/metrics/*"),
     "explained": ("multi_label", "pictures/*/undrawn", "pictures/*/classes/*/boxes"),
     "inspect": (),
@@ -31,7 +31,7 @@ OPTIONAL = {
         "worst/*/confidence/*",
         "heads/*/robustness_images",
     ),
-    "scan": ("sizes/*", "modes/*", "ranges/*"),
+    "scan": ("sizes/*", "modes/*", "ranges/*", "several_labels", "several_labels/images_by_number/*"),
 }
 """By schema, what a document may be without: entries of tables, and what is absent where there is nothing to say."""
 

@@ -166,7 +166,7 @@ CEILINGS = {
     "localisation": 600,
     "testing": 400,
     "pooling": 500,
-    "data": 2850,
+    "data": 3350,
     "loops": 6000,
     "images": 1700,
     "pools": 600,

@@ -87,18 +87,19 @@ class Scan:
         return len({self.label_sets[i] for i in group})
 
     @property
-    def hint(self) -> str | None:
-        """What to do if one picture under several labels is no mistake; None if there is none."""
+    def hints(self) -> tuple[str, ...]:
+        """What to do about one picture under several labels."""
         if not self.conflicts or self.kind in ("digits", "idx"):
-            return None
+            return ()
         pictures = count_noun(len(self.conflicts), "picture")
         files = sum(map(len, self.conflicts))
         if is_multi_label(self.labels):
-            return f"{pictures} of {files:,} files with different sets of labels left out: give copies the same labels."
+            what = "with different sets of labels left out: give copies of a picture the same labels"
+            return (f"{pictures} of {files:,} files {what}.",)
         joins = ", with labels (N, K) of 0 and 1" if self.kind == "npz" else " takes its files for one image with all"
         return (
             f"{pictures} under several labels, of {files:,} files, left out. If that is no mistake, as an image may "
-            f"have several labels: --multi-label{joins}."
+            f"have several labels: --multi-label{joins}.",
         )
 
     @property

@@ -101,8 +101,8 @@ def _problems(scan: Scan) -> Iterator[tuple[str, str]]:
         copies = sum(map(len, scan.conflicts))
         yield "problem", f"one picture {_under(scan)}: {count_noun(len(scan.conflicts), 'picture')}, {copies} files"
         yield from _examples([_conflict(scan, g) for g in scan.conflicts])
-        if scan.hint is not None:
-            yield "plain", f"    {scan.hint}"
+        for hint in scan.hints:
+            yield "plain", f"    {hint}"
     if scan.near_conflicts:
         groups = scan.near_conflicts
         yield (

@@ -173,15 +173,13 @@ def plan_training(
     _check_names(options, weights, mode, reads)
     device = pick_device(options.device)
     source = open_source(options.data, options.group, options.group_pattern, options.multi_label)
-    for hint in source.hints:
-        log(hint)
     if source.multi_label:
         check_balance(options.balance)
         for head in heads:
             check_multi_label(head)
     scanned = scan(source, progress=start_progress("Checking images"), threshold=options.duplicate_threshold)
-    if scanned.hint is not None:
-        log(scanned.hint)
+    for hint in (*source.hints, *scanned.hints):
+        log(hint)
     limit, duplicates = options.limit, options.duplicates
     if k:
         splits = folds(source, scanned, k, limit=limit, duplicates=duplicates)

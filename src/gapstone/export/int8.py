@@ -98,7 +98,7 @@ def choose_images(
             f"--int8: of {image_model.name} it is not known which layers are the head, which stays in float; "
             f"leave it out"
         )
-    source = open_source(data)
+    source = open_source(data, multi_label=image_model.multi_label)
     if source.multi_label != image_model.multi_label:
         kinds = ["one class for each image", "any number of classes"]
         raise ValueError(

@@ -3,10 +3,10 @@
     GAPSTONE_TEST_DATA=… python benchmarks/multi_label_training.py [--images 3000]
 
 An image is a mosaic of four photos; each photo is of one of K groups of photos that look alike to the backbone (k-means
-on what it makes of them), or of no class. So an image has up to four labels, and rare classes are rare: group k is drawn
-as often as 1 / (k + 2). Compared are `compare`'s training with its grid and with the biases beginning at 0 and at the
-classes' log-odds, scikit-learn's logistic regression of each class with the penalty that validation images choose, and
-the mean of binary cross-entropy instead of the sum. mAP and loss are of test images.
+on what it makes of them), or of no class. So an image has up to four labels, and rare classes are rare: group k is
+drawn as often as 1 / (k + 2). Compared are `compare`'s training with its grid, with biases that begin at 0 and at the
+classes' log-odds, the mean of binary cross-entropy instead of the sum, and scikit-learn's logistic regression of each
+class with the penalty that validation images choose. mAP (and loss) are of test images.
 """
 
 import argparse
@@ -106,7 +106,9 @@ def one_vs_rest(x, labels, parts):
         logits = np.zeros((len(x), labels.shape[1]))
         for k, column in enumerate(labels.T):
             if column[train].any():
-                fitted = LogisticRegression(C=1 / (penalty * len(train)), max_iter=500).fit(scaled[train], column[train])
+                fitted = LogisticRegression(C=1 / (penalty * len(train)), max_iter=500).fit(
+                    scaled[train], column[train]
+                )
                 logits[:, k] = fitted.decision_function(scaled)
             else:
                 logits[:, k] = -7
@@ -148,7 +150,12 @@ def main():
             text = f"{100 * chosen[1]:.1f} ({chosen[0]:.3f})"
             print(f"| {classes} | {labels.sum(1).mean():.2f} | {words} | {' | '.join(texts)} | {text} |", flush=True)
         _, (loss, precision) = one_vs_rest(x, labels, parts)
-        print(f"| {classes} | | scikit-learn, one for each class |" + " |" * len(rates) + f" {100 * precision:.1f} ({loss:.3f}) |", flush=True)
+        print(
+            f"| {classes} | | scikit-learn, one for each class |"
+            + " |" * len(rates)
+            + f" {100 * precision:.1f} ({loss:.3f}) |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ CEILINGS = {
     "export": 900,
     "inspecting": 1100,
     "serve": 700,
-    "fitting": 700,
+    "fitting": 730,
     "swapping": 900,
     "training": 700,
     "maps": 800,

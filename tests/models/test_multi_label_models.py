@@ -8,6 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
+import gapstone as gs
 from gapstone.models.class_probabilities import answered, probabilities
 from gapstone.models.classifier import Classifier, ModelFileError, load
 from tests.models.test_classifier import LABELS, description, preprocessing
@@ -61,6 +62,13 @@ def test_a_file_that_contradicts_itself(changes: dict[str, object], reason: str,
 def test_a_head_whose_logits_are_never_negative_is_refused():
     with pytest.raises(ValueError, match=r"head 'nin' rectifies .* no class would have a probability below 0\.5"):
         several("nin")
+
+
+def test_another_head_on_it_answers_as_many_classes():
+    model = several()
+    assert gs.swap_head(model, "gmp", images=torch.rand(1, 1, 16, 16)).multi_label
+    with pytest.raises(ValueError, match="head 'nin' rectifies"):
+        gs.swap_head(model, "nin", images=torch.rand(1, 1, 16, 16))
 
 
 def test_which_classes_are_answered():

@@ -25,11 +25,13 @@ def _first_of_each(drawn: Rows, labels: Labels) -> Rows:
 
 
 def _of_many_classes(drawn: Rows, labels: NDArray[np.bool_]) -> Rows:
-    """One after the other that with the largest sum over its classes of 1 / (1 + images that have it already)²."""
-    left, seen = list(range(len(drawn))), np.zeros(labels.shape[1])
+    """One after the other the first that has the class, or none at all, that was shown least."""
+    several = np.column_stack([labels, ~labels.any(1)])
+    left, seen = list(range(len(drawn))), np.zeros(several.shape[1])
     found: list[int] = []
     while left and len(found) < MOST_SHOWN:
-        new = labels[left] @ (1 / (1 + seen) ** 2)
-        best = left.pop(int(new.argmax()))
-        seen, found = seen + labels[best], [*found, best]
+        there = several[left]
+        least = int(np.where(there.any(0), seen, np.inf).argmin())
+        found.append(left.pop(int(there[:, least].argmax())))
+        seen += several[found[-1]]
     return np.asarray(drawn[found])

@@ -194,7 +194,7 @@ def _images(
 
     Raises ValueError if the old head's logits are to be fitted and DATA has other classes.
     """
-    source = open_source(data)
+    source = open_source(data, multi_label=model.multi_label)  # with one label each, if the model takes several
     same_kind = source.multi_label == model.multi_label
     same_classes = same_kind and set(source.classes) == set(model.labels)
     labels = model.labels if same_classes else source.classes

@@ -168,6 +168,10 @@ class Classifier(nn.Module):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Turn this model's logits (N, K) into probabilities, float32: softmax, or sigmoid of a `multi_label` model.
 
+        Examples:
+            >>> model.probabilities(torch.zeros(1, 2))
+            tensor([[0.5000, 0.5000]])
+
         Args:
             logits: as `forward` returns them.
 

@@ -163,7 +163,11 @@ def _charts(heads: Sequence[dict[str, Any]], metric: dict[str, Any], several: bo
         "loss": charts.curves(heads, "train_loss", "training loss"),
         "shift": charts.robustness(heads, "shift", "pixels", score, ("moved by, in pixels", words)),
         "same": charts.robustness(
-            heads, "shift", "pixels", "same_prediction", ("moved by, in pixels", "same prediction as before")
+            heads,
+            "shift",
+            "pixels",
+            "same_prediction",
+            ("moved by, in pixels", "answered classes that stay" if several else "same prediction as before"),
         ),
         "sizes": charts.robustness(heads, "sizes", "scale", score, ("size of the input", words)),
         "reliability": [

@@ -29,7 +29,7 @@ SMALL = 64  # px: smaller images are not resized, and the page shows their pixel
 SIDES = (224, 160, 112, 80)
 MOST_BYTES = 2_500_000  # of data URIs: the page then has less than 5 MB
 MOST_SHOWN = 24
-MOST_MAPS = 4
+MOST_MAPS = 3
 """Of an image under one head, where images have several classes."""
 
 Array = NDArray[Any]

@@ -28,6 +28,7 @@ def image_interval(
     agreement: float = AGREEMENT,
     confidence: float = 0.95,
     groups: Numbers | None = None,
+    at_most: float | None = None,
 ) -> tuple[float, float] | None:
     """The interval of one model's metric for other images of the same kind; None for a single image.
 
@@ -44,6 +45,7 @@ def image_interval(
         agreement: of the metric (`metrics.agreement`).
         confidence: of the interval.
         groups: (n,) equal numbers for images that belong together: the interval is for other groups.
+        at_most: independent answers, where classes with few images weigh most (`metrics.most_answers`).
     """
     n, mean = len(values), float(np.mean(values))
     if n < 2 or (groups is not None and len(np.unique(groups)) < 2):
@@ -56,8 +58,9 @@ def image_interval(
     mean = min(max(mean, 0.0), 1.0)
     # Wilson's own form has the plain variance and a normal quantile
     square, critical = (square, student) if groups is not None else (square * (n - 1) / n, _normal(confidence))
-    variance = square + max(agreement - AGREEMENT, 0.0) / (n + 2) ** 2
-    answers = max(1.0, min(mean * (1 - mean) / variance, n) if variance > 1e-24 else most)
+    variance = square + (max(agreement - AGREEMENT, 0.0) / (n + 2) ** 2 if at_most is None else 0.0)
+    answers = min(mean * (1 - mean) / variance, n) if variance > 1e-24 else most
+    answers = max(1.0, answers if at_most is None else min(answers, at_most))
     z = critical**2 / answers
     centre = (mean + z / 2) / (1 + z)
     half = critical / (1 + z) * float(np.sqrt((mean * (1 - mean) + z / 4) / answers))

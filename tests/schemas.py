@@ -16,7 +16,17 @@ WRONG = {"no document": ["has this"]}
 """A value that fits nowhere."""
 OPTIONAL = {
     "convert": ("multi_label",),
-    "evaluated": ("scan/sizes/*", "scan/modes/*", "scan/ranges/*", "versions/*", "models/*/metrics/*"),
+    "evaluated": (
+        "scan/sizes/*",
+        "scan/modes/*",
+        "scan/ranges/*",
+        "scan/several_labels",
+        "scan/several_labels/images_by_number/*",
+        "versions/*",
+        "data/multi_label",
+        "models/*/metrics/*",
+        "models/*/by_class",
+    ),
     "explained": ("multi_label", "pictures/*/undrawn", "pictures/*/classes/*/boxes"),
     "inspect": (),
     "predict": ("multi_label", "images/*/notes", "images/*/probabilities/*"),

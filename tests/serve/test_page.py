@@ -434,7 +434,7 @@ def test_several_labels_are_told_and_two_of_them_shown(browser: Browser, photo: 
                 for title in page.js("[...document.querySelectorAll('.title b')].map((e) => e.innerText)")
             ] == ["eel", "cat"]
             assert re.search(r"eel, 9\d\.\d %; cat, 8\d\.\d %", text(page, "#said"))
-            assert "2 of 4 reach 50 %" in text(page, "#notes")
+            assert "here 2 of 4" in text(page, "#notes")
             assert page.js("document.querySelector('#mode').hidden")  # no difference of classes that do not compete
             assert page.js("document.querySelector('#centring').hidden")
     finally:

@@ -15,6 +15,7 @@ from gapstone.models.classifier import Classifier
 from gapstone.training.balance import class_weights
 from gapstone.training.loop import TrainSettings, predict, train, train_epochs
 from gapstone.training.losses import accuracy, log_odds, mean_loss
+from gapstone.training.training_data import TrainOptions, plan_training
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.random((60, 3)) < [0.5, 0.2, 0.05]
@@ -97,3 +98,18 @@ def test_a_network_learns_each_class_by_itself():
     assert min(history.validation_loss) < 3 * float(prior) / 2
     scores = predict(model, pictures, test).numpy()
     assert average_precision_score(pictures.labels[test], scores) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("head", "balance", "reason"),
+    [
+        ("gap", "sampler", "--balance sampler draws each class as often, and an image of several labels"),
+        ("nin", "none", "head 'nin' rectifies its class maps"),
+    ],
+)
+def test_what_is_not_for_several_labels_is_refused_before_images_are_read(head, balance, reason, tmp_path):
+    pictures = Corners(30)
+    np.savez(tmp_path / "d.npz", images=pictures.images, labels=pictures.labels, classes=np.array(["a", "b", "c"]))
+    options = TrainOptions(str(tmp_path / "d.npz"), balance=balance)
+    with pytest.raises(ValueError, match=reason):
+        plan_training(options, (0,), None, lambda text: None, lambda name: pytest.fail(name), heads=[head])

@@ -172,7 +172,7 @@ function notes() {
     const whole = top <= 0.5 && left <= 0.5 && bottom >= answer.size[0] - 0.5 && right >= answer.size[1] - 0.5;
     if (!whole) texts.push("The network saw the part that is not darkened.");
     if (!model.placement.exact) texts.push(`${nameOf(model)}Cells share what was seen in equal parts: their true centres are not known for this network.`);
-    if (model.multiLabel) texts.push(`${nameOf(model)}Each class has a probability of its own: ${predicted(model).length || "none"} of ${model.classes.length} reach 50 %, from which on a class is predicted.`);
+    if (model.multiLabel) texts.push(`${nameOf(model)}Each class has a probability of its own and is predicted from 50 % on: here ${predicted(model).length || "none"} of ${model.classes.length}.`);
     if (model.count < model.classes.length) texts.push(`${nameOf(model)}Maps of the ${model.count} most probable classes of ${model.classes.length}.`);
   }
   find("notes").replaceChildren(...[...new Set(texts)].map((text) => element("li", text)));

@@ -199,7 +199,7 @@ def test_files_in_several_class_folders(class_folder: Make, link: Callable[[Path
     root = class_folder({"train/cat": 3, "train/dog": 2, "test/cat": 1, "test/dog": 1})
     link(root / "train/cat/1.png", root / "train/dog/other name.png")
     shutil.copyfile(root / "train/cat/0.png", root / "train/cat/copy.png")  # of one class: a duplicate
-    link(root / "train/dog/0.png", root / "test/dog/leak.png")  # of another split: the scan tells it
+    link(root / "train/dog/0.png", root / "test/cat/leak.png")  # of another split: the scan tells it
     (root / "train/dog/empty.png").touch()
     (root / "train/cat/empty.png").touch()
     plain = open_source(root)

@@ -29,7 +29,7 @@ from gapstone.evaluating.evaluation_text import (
     pair_sentence,
 )
 from gapstone.evaluating.measured import NOT_MOVED, Answered, Together, Values, added_of, measures, moved
-from gapstone.evaluating.several_labels import (
+from gapstone.evaluating.several_answers import (
     about_images,
     class_entries,
     losses,

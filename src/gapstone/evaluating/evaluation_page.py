@@ -20,7 +20,7 @@ from gapstone.evaluating.evaluated_model import map_picture
 from gapstone.evaluating.evaluated_predictions import write_predictions
 from gapstone.evaluating.evaluation import Evaluation
 from gapstone.evaluating.evaluation_table import valued
-from gapstone.evaluating.several_labels import shown_classes
+from gapstone.evaluating.several_answers import shown_classes
 from gapstone.storage.atomic import write_atomic
 from gapstone.storage.sealed_json import write_sealed
 

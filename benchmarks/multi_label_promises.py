@@ -86,10 +86,10 @@ def cell(
         for name, metric in MULTI_LABEL.items():
             a, b = (values(metric, labels, head) for head in p)
             added = added_by_worth(metric, labels, [worth(metric, labels, seed) for head in p for seed in head])
-            estimate = crossed(a, b, added)
+            estimate = crossed(a, b, added, by_tails=metric.by_tails)
             false[name].append(estimate.p < 0.05)
             most = most_answers(metric, labels, added)
-            bounds = share_interval(list(a), agreement=added, unit=metric.unit, most=most)
+            bounds = share_interval(list(a), agreement=added, unit=metric.unit, most=most, by_tails=metric.by_tails)
             assert bounds
             covered[name].append(bounds[0] <= truth[name] <= bounds[1])
             low, high = estimate.interval()

@@ -40,6 +40,11 @@ OPTIONAL = {
         "worst/*/predictions/*",
         "worst/*/confidence/*",
         "heads/*/robustness_images",
+        "heads/*/metrics/micro_f1",
+        "heads/*/curves/*/validation_loss",
+        "model/test_average_precision",
+        "worst/*/nll/*",
+        "scan/several_labels",
     ),
     "scan": ("sizes/*", "modes/*", "ranges/*", "several_labels", "several_labels/images_by_number/*"),
 }

@@ -78,7 +78,7 @@ def stat_by(
     """The same with a known number of images added, and of independent answers at most (`metrics.most_answers`)."""
     by_seed = {one.trial.seed: values(one) for one in done}
     together = groups_of(plan, {one.trial.seed: rows(one) for one in done}, metric.by_class)
-    return share_stat(by_seed, CONFIDENCE, _folds(plan, by_seed), added, metric.unit, together, most)
+    return share_stat(by_seed, CONFIDENCE, _folds(plan, by_seed), added, metric.unit, together, most, metric.by_tails)
 
 
 def values_of(plan: ComparisonPlan, metric: Metric, one: FinishedTrial) -> NDArray[np.float64]:
@@ -169,6 +169,7 @@ def pairs_of(
         look=look,
         agreement=added,
         groups=groups_of(plan, at, metric.by_class),
+        by_tails=metric.by_tails,
     )
 
 

@@ -79,6 +79,11 @@ class Metric:
         return METRICS["balanced_accuracy" if self.by_class else "accuracy"]
 
     @property
+    def by_tails(self) -> bool:
+        """Whether images with rare classes weigh so much that few decide (`difference.tails`)."""
+        return self.strata is not None
+
+    @property
     def moved(self) -> str:
         """Its name, of images with one label each."""
         return self.moved_by(several=False).name

@@ -144,7 +144,7 @@ CEILINGS = {
     "__main__": 100,
     "cli": 100,
     "commands": 560,
-    "evaluating": 1350,
+    "evaluating": 1370,
     "compare": 4200,
     "converting": 470,
     "explaining": 1000,

@@ -28,7 +28,7 @@ from gapstone.evaluating.evaluation_text import (
     model_remarks,
     pair_sentence,
 )
-from gapstone.evaluating.measured import NOT_MOVED, Answered, Together, Values, added_of, measures, moved
+from gapstone.evaluating.measured import NOT_MOVED, Answered, Together, Values, added_of, measures, moved, strata_of
 from gapstone.evaluating.several_answers import (
     about_images,
     class_entries,
@@ -189,7 +189,7 @@ def _pairs(evaluations: Sequence[Evaluation], metric: Metric, together: Together
     first = evaluations[0]
     values = {one.name: one.answered.values(metric) for one in evaluations}
     added = added_of([one.answered for one in evaluations], metric)
-    pairs = _compared(values, metric, added, first.name, together)
+    pairs = _compared(values, metric, added, first.name, together, strata_of(metric, first.answered.labels))
     for pair, other in zip(pairs, evaluations[1:], strict=True):
         a, b = other.answered, first.answered
         pair |= {
@@ -225,8 +225,9 @@ def _shift_pairs(
     if len(robust) < 2 or any(not np.array_equal(a[1][2], b[1][2]) for a, b in pairwise(robust)):
         return []
     rows, decides = robust[0][1][2], metric.moved_by(is_multi_label(labels))
+    strata = strata_of(decides, labels[rows])
     values = {one.name: metric.of_moved(labels[rows], shifted) for one, (_, shifted, _) in robust}
-    pairs = _compared(values, decides, agreement(decides, labels[rows]), robust[0][0].name, together.of(rows))
+    pairs = _compared(values, decides, agreement(decides, labels[rows]), robust[0][0].name, together.of(rows), strata)
     for pair in pairs:
         pair |= {"won": None, "lost": None, "same_answers": None, "same_probabilities": False}
         pair["sentence"] = pair_sentence(pair, decides, len(pairs))
@@ -234,7 +235,12 @@ def _shift_pairs(
 
 
 def _compared(
-    values: dict[str, Values], metric: Metric, added: float, first: str, together: Together
+    values: dict[str, Values],
+    metric: Metric,
+    added: float,
+    first: str,
+    together: Together,
+    strata: NDArray[np.int64] | None,
 ) -> list[dict[str, Any]]:
     """Without intervals and verdicts where there are too few groups for them."""
     nothing = {"ci95": None, "ci95_together": None, "p": None, "p_holm": None, "verdict": "cannot tell"}
@@ -251,7 +257,7 @@ def _compared(
             "verdict": pair.verdict,
             **(nothing if together.refused else {}),
         }
-        for pair in compare_models(values, metric.unit, added, CONFIDENCE, together.groups)
+        for pair in compare_models(values, metric.unit, added, CONFIDENCE, together.groups, strata)
     ]
 
 

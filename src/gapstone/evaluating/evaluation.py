@@ -134,20 +134,39 @@ def gather(
         "worst": _worst(source, tested, evaluations),
     }
     results["verdict"], results["findings"] = headline(results, metric)
+    said = [*_said_of(source, labels, models, groups, chosen), *remarks]
+    results["remarks"] = said + _said_of_each(source, counts, evaluations, models)
+    return results
+
+
+def _said_of(
+    source: Source,
+    labels: NDArray[Any],
+    models: Sequence[dict[str, Any]],
+    groups: dict[str, Any] | None,
+    chosen: str | None,
+) -> list[str]:
+    """What is said of the images, and of what the numbers are about."""
     one = len(models) == 1
     scope = ONE_TRAINING.format(these="this model" if one else "these models", it="it is" if one else "they are")
     of_groups = groups_said({"test": len(labels), "groups": groups}), groups and groups["refused"]
-    few = about_images(source, labels) if several else [few_images(source.classes, counts)]
-    about = [scope, *filter(None, [*of_groups, chosen, *few]), *remarks]
-    about += [note for note in dict.fromkeys(one.cropped for one in evaluations) if note]
+    counts = class_counts(labels, len(source.classes))
+    few = about_images(source, labels) if source.multi_label else [few_images(source.classes, counts)]
+    return [scope, *filter(None, [*of_groups, chosen, *few])]
+
+
+def _said_of_each(
+    source: Source, counts: NDArray[np.int64], evaluations: Sequence[Evaluation], models: Sequence[dict[str, Any]]
+) -> list[str]:
+    """What is said of each model."""
+    about = [note for note in dict.fromkeys(one.cropped for one in evaluations) if note]
     for one_model, entry in zip(evaluations, models, strict=True):
-        if several:
+        if source.multi_label:
             about += remarks_on(entry, one_model.answered, source.classes, len(one_model.model.opened.labels))
         else:
             about += model_remarks(entry, one_model.answered, counts)
         about += calibration_remark(entry)
-    results["remarks"] = about
-    return results
+    return about
 
 
 def _metrics(deciding: Metric, evaluations: Sequence[Evaluation]) -> list[Metric]:

@@ -208,8 +208,8 @@ def compare_pairs(
     images in the same order; with folds, over the images of each, of which `folds` has the numbers of (training images,
     test images). `look`: 1 where these test images are compared for the first time; the level is that of `look_level`.
     Instead of correct or wrong, `correct` may hold other values whose mean is a metric, with its `unit` and its
-    `agreement` (`metrics`). `groups`: which test images belong together; verdicts are then for other groups. `by_tails`:
-    as in `crossed`.
+    `agreement` (`metrics`). `groups`: which test images belong together; verdicts are then for other groups.
+    `by_tails`: as in `crossed`.
     """
     pairs = []
     for head in correct:

@@ -60,7 +60,7 @@ def by_rarest_class(labels: Bools, seed: int, fixed: bool = False) -> Bools:
         k = int(np.argmin(np.where(left > 0, left, len(labels) + 1)))
         for image in order[every[order, k] & (part[order] < 0)]:
             fits = [s for s in (0, 1) if room[s] >= 1] if fixed and (room >= 1).any() else [0, 1]
-            best = max(fits, key=lambda s: (lacking[s, k], room[s]))  # noqa: B023
+            best = max(fits, key=lambda s: (lacking[s, k], room[s]))
             part[image] = best
             lacking[best] -= every[image]
             room[best] -= 1

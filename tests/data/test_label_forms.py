@@ -199,7 +199,7 @@ def test_files_in_several_class_folders(class_folder: Make, link: Callable[[Path
     root = class_folder({"train/cat": 3, "train/dog": 2, "test/cat": 1, "test/dog": 1})
     link(root / "train/cat/1.png", root / "train/dog/other name.png")
     shutil.copyfile(root / "train/cat/0.png", root / "train/cat/copy.png")  # of one class: a duplicate
-    link(root / "train/dog/0.png", root / "test/dog/leak.png")  # of another split: the scan tells it
+    link(root / "train/dog/0.png", root / "test/cat/leak.png")  # of another split: the scan tells it
     (root / "train/dog/empty.png").touch()
     (root / "train/cat/empty.png").touch()
     plain = open_source(root)
@@ -211,6 +211,10 @@ def test_files_in_several_class_folders(class_folder: Make, link: Callable[[Path
     assert "1 file linked or copied into several class folders, read as one image with all of them" in source.notes
     if link is os.link:
         assert len(scan(source).across_splits) == 1
+        assert scan(plain).hints == (
+            "2 pictures under several labels, of 4 files, left out. If that is no mistake, as an image may have "
+            "several labels: --multi-label takes its files for one image with all.",
+        )
 
 
 def test_single_label_keys_and_hashes_are_as_before(tmp_path: Path) -> None:

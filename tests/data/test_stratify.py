@@ -13,6 +13,7 @@ from gapstone.data.scan import Scan
 from gapstone.data.seen_images import check_left
 from gapstone.data.sources import Grouping, Item, Source
 from gapstone.data.split import DataSplitError, folds, split
+from gapstone.data.stratify import Members, repair
 
 Bools = NDArray[np.bool_]
 
@@ -96,6 +97,14 @@ def test_small_sets_keep_positives_and_negatives_on_both_sides(seed: int) -> Non
     assert len(limited(rows, labels, least, 2)) <= least
     whole = limited_groups(rows, labels, groups, images // 2, 1)
     assert np.array_equal(whole, np.flatnonzero(np.isin(groups, groups[whole])))
+
+
+def test_what_is_trained_on_has_every_class_whatever_that_takes() -> None:
+    # both images with the first class are tested, and each is the only one there of another class
+    labels = np.array([[1, 1, 0], [1, 0, 1], [0, 1, 0], [0, 0, 1]], bool)
+    members, part = Members.of([np.array([i]) for i in range(4)], labels), np.array([1, 1, 0, 0])
+    assert repair(members, part, 2).tolist() == [1, 1, 0, 0]
+    assert repair(members, part, 2, must=lambda s: s == 0).tolist() == [0, 1, 1, 0]
 
 
 def test_test_images_stay_when_others_come() -> None:

@@ -1,5 +1,7 @@
 """Heads fitted to several labels per image: each class's logistic regression is scikit-learn's; and what is refused."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, log_loss
 
 import gapstone as gs
+from gapstone.fitting import finetune as module
+from gapstone.fitting.finetune import LastStage, finetune
 from gapstone.fitting.fit_head import fit_head
 from gapstone.fitting.logistic import logistic, nll
 from tests.fitting.world import classifier
@@ -83,6 +87,15 @@ def test_the_last_block_ends_with_the_least_loss(old):
 
     assert new.multi_label
     assert loss(new) < loss(start)
+
+
+@pytest.mark.parametrize(("several", "best"), [(True, 2), (False, 1)])
+def test_which_epoch_of_the_last_block_is_best(old, several, best, monkeypatch):
+    script = iter([(0.5, 1.0), (0.9, 0.8), (0.4, 0.5)])
+    monkeypatch.setattr(module, "_evaluate", lambda model, data, device: next(script))
+    labels = np.zeros((2, 3), bool) if several else np.zeros(2, np.int64)
+    stage = LastStage(old.features.before_last(torch.zeros(2, 3, 16, 16)).detach().numpy(), labels)
+    assert finetune(copy.deepcopy(old), stage, stage, epochs=2).best == best
 
 
 def test_distil_keeps_what_the_model_answers(old):

@@ -19,6 +19,7 @@ def test_logits_for_sigmoids_are_told_by_an_option():
     assert torch.equal(together.probabilities, together.logits.softmax(1))
     assert torch.equal(single.maps, together.maps)
     assert single.shown() is single
+    assert repr(single).endswith("additive, multi-label)")
     assert together.shown().reference is not None
     with pytest.raises(ValueError, match="against: the model is multi-label, so its classes do not compete"):
         single.contrast()

@@ -79,18 +79,19 @@ def by_content(
     most = np.maximum(np.round(total * share), 1) if least == 1 else np.maximum(total // 2, 1)
     counts = [class_counts(labels[group], len(total)) for group in members]
     small = np.array([bool(np.all(count <= most)) for count in counts])
-    chosen = small & (number < share)
+    chosen, has = small & (number < share), np.stack(counts) > 0
     # with several labels, what serves one class may leave another with nothing in the rest: a second round sees it
     rounds = 2 if is_multi_label(labels) else 1
     for k in np.flatnonzero(total >= 2).tolist() * rounds:
-        of_class = [g for g in range(len(members)) if counts[g][k]]
+        of_class = np.flatnonzero(has[:, k]).tolist()
         if len(of_class) < 2:
             continue
         few = min(least, max(1, len(of_class) // 2))
-        by_number = sorted(of_class, key=lambda g: (not small[g], 0 if small[g] else len(members[g]), number[g]))
-        for g in by_number[:few]:
-            if chosen[of_class].sum() < few and (small[g] or not chosen[of_class].any()):
-                chosen[g] = True
+        if chosen[of_class].sum() < few:
+            by_number = sorted(of_class, key=lambda g: (not small[g], 0 if small[g] else len(members[g]), number[g]))
+            for g in by_number[:few]:
+                if chosen[of_class].sum() < few and (small[g] or not chosen[of_class].any()):
+                    chosen[g] = True
         if chosen[of_class].all():
             tested = np.sum([counts[g] > 0 for g in np.flatnonzero(chosen)], axis=0)
             # with several labels, rather one that is not the last of another class in part

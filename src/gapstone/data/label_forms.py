@@ -157,7 +157,8 @@ def indicator_labels(
 
 def _indicators(what: str, name: str, cells: Sequence[tuple[int, str]]) -> list[bool] | None:
     """A column as truth values; None if it holds something else. Raises DataError if only a few of its cells do."""
-    values = [_truth(cell) for _, cell in cells]
+    truths = {cell: _truth(cell) for cell in {cell for _, cell in cells}}  # of millions of cells few differ
+    values = [truths[cell] for _, cell in cells]
     if None not in values:
         return [bool(value) for value in values]
     others = {cell.strip().lower() for (_, cell), value in zip(cells, values, strict=True) if value is None}

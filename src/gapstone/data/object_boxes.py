@@ -62,15 +62,9 @@ def read_objects(path: Path, source: Source, sizes: Sequence[tuple[int, int]]) -
 
     Raises:
         DataError: the message names the line: missing columns, no number, an empty box, a box outside its image, an
-            image of another size than width and height say, an unknown class, or no path at all that is in DATA; or
-            images have several labels.
+            image of another size than width and height say, an unknown class, or no path at all that is in DATA.
     """
     what = f"--boxes {display(path)!r}"
-    if source.multi_label:
-        raise DataError(
-            f"{what}: localisation is not made for several labels per image yet, as each class of an image would need "
-            "boxes of its own. Leave --boxes out."
-        )
     rows = read_rows(what, path)
     columns = [name.strip().lower() for name in rows[0][1]] if rows else []
     if missing := [name for name in NEEDED if name not in columns]:
@@ -95,7 +89,7 @@ def read_objects(path: Path, source: Source, sizes: Sequence[tuple[int, int]]) -
             continue
         label = _label(where, values.get("class", ""), source)
         box = _clip(where, box, values, sizes[item])
-        if label is not None and label != source.items[item].labels[0]:
+        if label is not None and label not in source.items[item].labels:
             others += 1
         else:
             boxes.setdefault(item, []).append(box)

@@ -28,7 +28,7 @@ from gapstone.evaluating.evaluation_text import (
     model_remarks,
     pair_sentence,
 )
-from gapstone.evaluating.measured import NOT_MOVED, Answered, Together, Values, added_of, measures, moved
+from gapstone.evaluating.measured import NOT_MOVED, Answered, Together, Values, added_of, measures, moved, strata_of
 from gapstone.evaluating.several_answers import (
     about_images,
     class_entries,
@@ -134,20 +134,39 @@ def gather(
         "worst": _worst(source, tested, evaluations),
     }
     results["verdict"], results["findings"] = headline(results, metric)
+    said = [*_said_of(source, labels, models, groups, chosen), *remarks]
+    results["remarks"] = said + _said_of_each(source, counts, evaluations, models)
+    return results
+
+
+def _said_of(
+    source: Source,
+    labels: NDArray[Any],
+    models: Sequence[dict[str, Any]],
+    groups: dict[str, Any] | None,
+    chosen: str | None,
+) -> list[str]:
+    """What is said of the images, and of what the numbers are about."""
     one = len(models) == 1
     scope = ONE_TRAINING.format(these="this model" if one else "these models", it="it is" if one else "they are")
     of_groups = groups_said({"test": len(labels), "groups": groups}), groups and groups["refused"]
-    few = about_images(source, labels) if several else [few_images(source.classes, counts)]
-    about = [scope, *filter(None, [*of_groups, chosen, *few]), *remarks]
-    about += [note for note in dict.fromkeys(one.cropped for one in evaluations) if note]
+    counts = class_counts(labels, len(source.classes))
+    few = about_images(source, labels) if source.multi_label else [few_images(source.classes, counts)]
+    return [scope, *filter(None, [*of_groups, chosen, *few])]
+
+
+def _said_of_each(
+    source: Source, counts: NDArray[np.int64], evaluations: Sequence[Evaluation], models: Sequence[dict[str, Any]]
+) -> list[str]:
+    """What is said of each model."""
+    about = [note for note in dict.fromkeys(one.cropped for one in evaluations) if note]
     for one_model, entry in zip(evaluations, models, strict=True):
-        if several:
+        if source.multi_label:
             about += remarks_on(entry, one_model.answered, source.classes, len(one_model.model.opened.labels))
         else:
             about += model_remarks(entry, one_model.answered, counts)
         about += calibration_remark(entry)
-    results["remarks"] = about
-    return results
+    return about
 
 
 def _metrics(deciding: Metric, evaluations: Sequence[Evaluation]) -> list[Metric]:
@@ -189,7 +208,7 @@ def _pairs(evaluations: Sequence[Evaluation], metric: Metric, together: Together
     first = evaluations[0]
     values = {one.name: one.answered.values(metric) for one in evaluations}
     added = added_of([one.answered for one in evaluations], metric)
-    pairs = _compared(values, metric, added, first.name, together)
+    pairs = _compared(values, metric, added, first.name, together, strata_of(metric, first.answered.labels))
     for pair, other in zip(pairs, evaluations[1:], strict=True):
         a, b = other.answered, first.answered
         pair |= {
@@ -225,8 +244,9 @@ def _shift_pairs(
     if len(robust) < 2 or any(not np.array_equal(a[1][2], b[1][2]) for a, b in pairwise(robust)):
         return []
     rows, decides = robust[0][1][2], metric.moved_by(is_multi_label(labels))
+    strata = strata_of(decides, labels[rows])
     values = {one.name: metric.of_moved(labels[rows], shifted) for one, (_, shifted, _) in robust}
-    pairs = _compared(values, decides, agreement(decides, labels[rows]), robust[0][0].name, together.of(rows))
+    pairs = _compared(values, decides, agreement(decides, labels[rows]), robust[0][0].name, together.of(rows), strata)
     for pair in pairs:
         pair |= {"won": None, "lost": None, "same_answers": None, "same_probabilities": False}
         pair["sentence"] = pair_sentence(pair, decides, len(pairs))
@@ -234,7 +254,12 @@ def _shift_pairs(
 
 
 def _compared(
-    values: dict[str, Values], metric: Metric, added: float, first: str, together: Together
+    values: dict[str, Values],
+    metric: Metric,
+    added: float,
+    first: str,
+    together: Together,
+    strata: NDArray[np.int64] | None,
 ) -> list[dict[str, Any]]:
     """Without intervals and verdicts where there are too few groups for them."""
     nothing = {"ci95": None, "ci95_together": None, "p": None, "p_holm": None, "verdict": "cannot tell"}
@@ -251,7 +276,7 @@ def _compared(
             "verdict": pair.verdict,
             **(nothing if together.refused else {}),
         }
-        for pair in compare_models(values, metric.unit, added, CONFIDENCE, together.groups)
+        for pair in compare_models(values, metric.unit, added, CONFIDENCE, together.groups, strata)
     ]
 
 

@@ -91,11 +91,13 @@ def stat(
     added: float = AGREEMENT,
     together: Together = ALONE,
     at_most: float | None = None,
+    strata: NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
     """A Stat: the mean of what images count, and its interval for other images (or groups) of the same kind."""
     if not np.isfinite(values).all():  # a function of one's own, or a metric that these classes do not have
         return {"mean": None, "ci95": None, "values": []}
-    bounds = None if together.refused else image_interval(values, unit, added, CONFIDENCE, together.groups, at_most)
+    about = CONFIDENCE, together.groups, at_most, strata
+    bounds = None if together.refused else image_interval(values, unit, added, *about)
     mean = float(np.mean(values))
     return {"mean": mean, "ci95": None if bounds is None else list(bounds), "values": [mean]}
 
@@ -115,7 +117,12 @@ def metric_stat(answered: Answered, metric: Metric, together: Together = ALONE) 
     """A Stat of the metric."""
     values, labels = answered.values(metric), answered.labels
     added = added_of([answered], metric) if answered.several else agreement(metric, labels)
-    return stat(values, metric.unit, added, together, most_answers(metric, labels, added))
+    return stat(values, metric.unit, added, together, most_answers(metric, labels, added), strata_of(metric, labels))
+
+
+def strata_of(metric: Metric, labels: Labels) -> NDArray[np.int64] | None:
+    """Images in each part by which decisions weigh; None where an image counts as a whole."""
+    return None if metric.strata is None else metric.strata(labels)
 
 
 def added_of(models: Sequence[Answered], metric: Metric) -> float:
@@ -168,11 +175,12 @@ def moved(
 ) -> dict[str, Any]:
     """The entries of a model on moved and resized images; `shifted`: how right each was when moved."""
     shift, score = facts["shift"], score_key(labels)
+    strata = strata_of(metric.moved_by(is_multi_label(labels)), labels)
     return {
         "shift": {"pixels": shift["pixels"], score: shift[score], "same_prediction": shift["same_answer"]},
         "sizes": facts["sizes"],
         "robustness_images": facts["robustness_images"],
-        "shifted": stat(metric.of_moved(labels, shifted), together=together),
+        "shifted": stat(metric.of_moved(labels, shifted), together=together, strata=strata),
     }
 
 

@@ -10,7 +10,7 @@ from gapstone.compare.remarks import few_positives
 from gapstone.console.formatting import count_noun
 from gapstone.data.sources import Source, few
 from gapstone.drawing.confusion_picture import FEW
-from gapstone.evaluating.measured import ALONE, Answered, Together, Values, added_of, stat
+from gapstone.evaluating.measured import ALONE, Answered, Together, Values, added_of, stat, strata_of
 from gapstone.statistics.metrics import MULTI_LABEL, most_answers
 from gapstone.statistics.multi_label import counted
 from gapstone.training.learning_checks import learned
@@ -49,7 +49,9 @@ def class_entries(answered: Answered, names: Sequence[str], together: Together =
             metric = MULTI_LABEL["average_precision"]
             added = added_of([alone], metric)
             most = most_answers(metric, alone.labels, added)
-            entry["average_precision"] = stat(columns["average_precision"][:, k], metric.unit, added, together, most)
+            entry["average_precision"] = stat(
+                columns["average_precision"][:, k], metric.unit, added, together, most, strata_of(metric, alone.labels)
+            )
         entries.append(entry)
     return entries
 

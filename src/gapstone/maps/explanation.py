@@ -251,6 +251,8 @@ class Explanation:
             parts.append(f"not additive: up to {float(self.completeness.max()):.2g} of a logit unexplained")
         if self.held:
             parts.append(f"held: {', '.join(self.held)}")
+        if self.multi_label:
+            parts.append("multi-label")
         if self.end:
             parts.append(f"of the logits before the {self.end}")
         if self.reference:

@@ -187,7 +187,7 @@ def tails(d: ArrayLike) -> float:
     """How many images of n equally weighing ones decide, as a share, by the kurtosis κ of their means: 2 / (κ − 1).
 
         >>> tails([[1.0, -1.0, 1.0, -1.0]]), tails([[0.0] * 39 + [1.0]])
-        (1.0, 0.053...)
+        (1.0, 0.054...)
 
     The variance of few images that weigh much is known as poorly as that of few images (Satterthwaite): 1 of normal
     numbers, and no more.

@@ -130,8 +130,7 @@ def read(
 def _maps(
     arrays: dict[str, Array], pictures: Sequence[ReportPicture], classes: Sequence[str], learned: Sequence[bool]
 ) -> Maps:
-    heads = len(learned)
-    labels = arrays["labels"]
+    heads, labels = len(learned), arrays["labels"]
     several = is_multi_label(labels)
     sets = class_sets(labels)
     if not several:

@@ -141,14 +141,7 @@ def _maps(
         if f"maps_{head}" in arrays
         for image in range(len(pictures))
     }
-    setting = [head for head in range(heads) if learned[head] and (0, head) in chosen] or list(range(heads))
-    values = [
-        np.abs(arrays[f"maps_{head}"][image, k]).max()
-        for (image, head), ks in chosen.items()
-        if head in setting
-        for k, _ in ks
-    ]
-    largest = float(max(values, default=0)) or 1.0
+    largest = _largest(arrays, chosen, learned)
 
     def cell(image: int, head: int) -> list[Map] | None:
         if (image, head) not in chosen:
@@ -190,6 +183,21 @@ def _maps(
         gaps=[float(arrays[f"gap_{i}"]) if f"gap_{i}" in arrays else None for i in range(heads)],
         learned=learned,
     )
+
+
+def _largest(
+    arrays: dict[str, Array], chosen: dict[tuple[int, int], list[tuple[int, str]]], learned: Sequence[bool]
+) -> float:
+    """The largest contribution in the maps that are shown, of heads that have learned."""
+    heads = range(len(learned))
+    setting = [head for head in heads if learned[head] and (0, head) in chosen] or list(heads)
+    values = [
+        np.abs(arrays[f"maps_{head}"][image, k]).max()
+        for (image, head), ks in chosen.items()
+        if head in setting
+        for k, _ in ks
+    ]
+    return float(max(values, default=0)) or 1.0
 
 
 def _centred(arrays: dict[str, Array], heads: int) -> dict[str, Array]:

@@ -63,10 +63,14 @@ def main(model: str, files: list[str]) -> None:
         with Image.open(name) as image:
             pixels, scales, corner = prepare(image, preprocessing)
         logits, *maps = (output[0] for output in session.run(None, {"images": pixels}))
-        odds = np.exp(logits - logits.max())
-        probabilities = odds / odds.sum()
-        best = int(probabilities.argmax())
-        answer = {"name": Path(name).name, "label": labels[best], "probability": float(probabilities[best])}
+        best, answer = int(logits.argmax()), {"name": Path(name).name}
+        if facts.get("multi_label") == "true":  # each class by itself: any number of labels
+            probabilities = 1 / (1 + np.exp(-logits))
+            answer["labels"] = [labels[k] for k in np.argsort(-logits) if logits[k] >= 0]
+        else:
+            odds = np.exp(logits - logits.max())
+            probabilities = odds / odds.sum()
+            answer |= {"label": labels[best], "probability": float(probabilities[best])}
         answer["probabilities"] = dict(zip(labels, map(float, probabilities), strict=True))
         if maps:
             about = json.loads(facts["maps"])

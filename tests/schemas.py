@@ -15,11 +15,21 @@ SUFFIX = ".schema.json"
 WRONG = {"no document": ["has this"]}
 """A value that fits nowhere."""
 OPTIONAL = {
-    "convert": (),
-    "evaluated": ("scan/sizes/*", "scan/modes/*", "scan/ranges/*", "versions/*", "models/*/metrics/*"),
-    "explained": ("pictures/*/undrawn", "pictures/*/classes/*/boxes"),
+    "convert": ("multi_label",),
+    "evaluated": (
+        "scan/sizes/*",
+        "scan/modes/*",
+        "scan/ranges/*",
+        "scan/several_labels",
+        "scan/several_labels/images_by_number/*",
+        "versions/*",
+        "data/multi_label",
+        "models/*/metrics/*",
+        "models/*/by_class",
+    ),
+    "explained": ("multi_label", "pictures/*/undrawn", "pictures/*/classes/*/boxes"),
     "inspect": (),
-    "predict": ("images/*/notes", "images/*/probabilities/*"),
+    "predict": ("multi_label", "images/*/notes", "images/*/probabilities/*"),
     "results": (
         "scan/sizes/*",
         "scan/modes/*",
@@ -30,8 +40,13 @@ OPTIONAL = {
         "worst/*/predictions/*",
         "worst/*/confidence/*",
         "heads/*/robustness_images",
+        "heads/*/metrics/micro_f1",
+        "heads/*/curves/*/validation_loss",
+        "model/test_average_precision",
+        "worst/*/nll/*",
+        "scan/several_labels",
     ),
-    "scan": ("sizes/*", "modes/*", "ranges/*"),
+    "scan": ("sizes/*", "modes/*", "ranges/*", "several_labels", "several_labels/images_by_number/*"),
 }
 """By schema, what a document may be without: entries of tables, and what is absent where there is nothing to say."""
 

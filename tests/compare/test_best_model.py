@@ -23,10 +23,13 @@ from gapstone.storage.sealed_json import digests, write_sealed
 from tests.compare.small_comparison import planned_comparison
 
 
-def finished(head, seed, test, *validation):
+def finished(head, seed, test, *validation, multi_label=False):
     best = 1 + int(np.argmax(validation)) if validation else 1
-    facts = {"test_accuracy": test, "history": {"validation_accuracy": list(validation), "best_epoch": best}}
-    return SimpleNamespace(trial=SimpleNamespace(id=f"{head}{seed}", head=head, seed=seed, fold=None), facts=facts)
+    history = {"validation_accuracy": list(validation), "validation_loss": list(validation), "best_epoch": best}
+    facts = {"test_accuracy": test, "history": history}
+    return SimpleNamespace(
+        trial=SimpleNamespace(id=f"{head}{seed}", head=head, seed=seed, fold=None, multi_label=multi_label), facts=facts
+    )
 
 
 def test_the_head_by_its_test_accuracy_the_seed_by_validation():
@@ -45,6 +48,12 @@ def test_the_head_by_its_test_accuracy_the_seed_by_validation():
     assert (model["trial"], model["seed"], model["test_accuracy"]) == ("gap1", 1, 0.7)
     assert describe(model) == "gap, seed 1 (the best on validation images): test accuracy 70.0 %"
     assert "fold 2" in describe(model | {"fold": 2})
+
+
+def test_of_several_labels_the_seed_has_the_least_validation_loss():
+    trials = [finished("gap", seed, 0.9, loss, multi_label=True) for seed, loss in enumerate((0.6, 0.2, 0.4))]
+    assert best_trial([trials], lambda one: 0.0) is trials[1]
+    assert best_trial([[finished("gap", 0, 0.9, multi_label=True)]], lambda one: 0.0).trial.seed == 0
 
 
 @pytest.fixture(scope="module")

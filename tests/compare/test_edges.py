@@ -9,9 +9,10 @@ import pytest
 import torch
 from scipy import stats
 
-from gapstone.compare import gather_results, trial_measures
+from gapstone.compare import head_results, trial_measures
 from gapstone.compare import verdict as verdicts
 from gapstone.compare.finished_trials import FinishedTrial
+from gapstone.compare.worst_images import worst_images
 from gapstone.statistics import difference
 from gapstone.statistics.calibration import calibration
 from gapstone.statistics.compare_pairs import compare_pairs, holm, interval, verdict
@@ -283,19 +284,19 @@ def test_two_folds_are_enough_and_one_is_not():
 def test_reliability_is_pooled_by_how_many_answers_a_bin_has():
     one = {"edges": [0, 0.5, 1], "confidence": [0.4, 0.9], "accuracy": [0.0, 1.0], "count": [1, 9]}
     two = {"edges": [0, 0.5, 1], "confidence": [None, 0.6], "accuracy": [None, 0.0], "count": [0, 1]}
-    pooled = gather_results._pooled([one, two])
+    pooled = head_results._pooled([one, two])
     assert pooled["count"] == [1, 10]
     assert pooled["confidence"] == pytest.approx([0.4, 0.87])
     assert pooled["accuracy"] == pytest.approx([0.0, 0.9])
     assert pooled["edges"] == [0, 0.5, 1]
-    assert gather_results._pooled([two, two])["accuracy"] == [None, 0.0]
+    assert head_results._pooled([two, two])["accuracy"] == [None, 0.0]
 
 
 def test_pooled_reliability_is_that_of_all_answers_together():
     random = np.random.default_rng(0)
     logits, labels = random.normal(size=(90, 3)) * 2, random.integers(0, 3, 90)
     cuts = [slice(0, 7), slice(7, 60), slice(60, 90)]
-    pooled = gather_results._pooled([calibration(logits[cut], labels[cut])["bins"] for cut in cuts])
+    pooled = head_results._pooled([calibration(logits[cut], labels[cut])["bins"] for cut in cuts])
     whole = calibration(logits, labels)["bins"]
     assert pooled["count"] == whole["count"]
     for key in ("confidence", "accuracy"):
@@ -438,7 +439,7 @@ def test_the_worst_images_were_wrong():
         "gap": [done([0, 0, 1, 1], [0.9, 0.6, 0.9, 0.8]), done([0, 1, 1, 1], [0.9, 0.6, 0.5, 0.8])],
         "fc": [done([0, 0, 0, 1], [0.9, 0.55, 0.9, 0.8])],
     }
-    pictures, worst = gather_results._worst(SimpleNamespace(prepared=prepared), by_head)  # type: ignore[arg-type]
+    pictures, worst = worst_images(SimpleNamespace(prepared=prepared, multi_label=False), by_head)  # type: ignore[arg-type]
     assert [one["name"] for one in worst] == ["c", "b"]  # surest first, and none that was always right
     assert len(pictures) == 2
     assert worst[0]["wrong"] == {"gap": 1.0, "fc": 0.0}
@@ -486,15 +487,19 @@ def test_a_head_of_which_no_trial_finished_and_one_of_which_two_did():
     source = SimpleNamespace(grouping=None)
     prepared = SimpleNamespace(store=store, labels=("no", "yes"), groups=np.arange(10), source=source)
     plan: Any = SimpleNamespace(
-        trials=trials, request=request, prepared=prepared, metric=(METRICS["balanced_accuracy"], None)
+        trials=trials,
+        request=request,
+        prepared=prepared,
+        metric=(METRICS["balanced_accuracy"], None),
+        multi_label=False,
     )
-    none = gather_results._head(plan, "gap", [], {"0": "killed", "1": "full"}, None)
+    none = head_results.head_results(plan, "gap", [], {"0": "killed", "1": "full"}, None)
     assert none["failed"] == [{"seed": 0, "reason": "killed"}]
     for key in ("input", "parameters", "shift", "sizes", "reliability", "confusion", "confused", "localisation"):
         assert none[key] is None
     assert none["curves"] == []
     assert none["test_accuracy"] == {"mean": None, "ci95": None, "values": []}
-    two = gather_results._head(plan, "gap", [finished(0, 0.8), finished(1, 0.6)], {}, {"cpu": 1.0})
+    two = head_results.head_results(plan, "gap", [finished(0, 0.8), finished(1, 0.6)], {}, {"cpu": 1.0})
     assert two["failed"] == []
     assert (two["input"], two["parameters"], two["ms_per_image"]) == ("any", 7, {"cpu": 1.0})
     assert two["test_accuracy"]["mean"] == pytest.approx(0.7)
@@ -510,4 +515,4 @@ def test_a_head_of_which_no_trial_finished_and_one_of_which_two_did():
     assert two["confusion"] == [[2, 0], [1, 4]]
     assert [(one["true"], one["predicted"], one["count"]) for one in two["confused"]] == [("yes", "no", 1)]
     assert two["curves"][0]["epoch"] == [1, 2]
-    assert gather_results._head(plan, "gap", [finished(0, 0.8, "28×28")], {}, None)["input"] == "28×28"
+    assert head_results.head_results(plan, "gap", [finished(0, 0.8, "28×28")], {}, None)["input"] == "28×28"

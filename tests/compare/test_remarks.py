@@ -6,6 +6,7 @@ import pytest
 from gapstone.compare.remarks import learned_with, remarks
 from gapstone.compare.report import report_page, report_pictures
 from gapstone.training.learning_checks import few_validation, learned, majority
+from gapstone.training.loop import History
 from tests.compare.fake_results import make, save
 from tests.compare.test_report import Page, decoded
 
@@ -100,8 +101,10 @@ def test_cropped_photos_stand_among_them_and_on_the_page(results, tmp_path):
     assert results["data"]["cropped"] in Page(report_page.write(tmp_path).read_text("utf-8")).text
 
 
-def test_progress_says_which_accuracy_it_shows():
-    from gapstone.evaluating.train_model import _accuracy_text
+def test_progress_says_what_it_shows():
+    from gapstone.evaluating.train_model import _validation_text
 
-    assert _accuracy_text([0.25, 0.5]) == "validation accuracy 50.0 %"
-    assert _accuracy_text([]) == ""
+    history = History(validation_accuracy=[0.25, 0.5], validation_loss=[0.7, 0.6543])
+    assert _validation_text(history, several=False) == "validation accuracy 50.0 %"
+    assert _validation_text(history, several=True) == "validation loss 0.654"
+    assert _validation_text(History(), several=False) == _validation_text(History(), several=True) == ""

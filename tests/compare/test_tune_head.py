@@ -67,7 +67,15 @@ def trained(predictor, train=TRAIN, validation=VALIDATION, grid=None, **settings
     return tune_head(predictor, train, validation, chosen, grid or TuningGrid(), seed=0)
 
 
-def one_by_one(predictor, images, rate, decay, weights=None):
+def reference_loss(logits, labels, weights):
+    """By autograd; of several labels each class's own loss, summed."""
+    if labels.dim() == 1:
+        return F.cross_entropy(logits, labels, weights)
+    weight = None if weights is None else torch.where(labels, weights[1], weights[0])
+    return F.binary_cross_entropy_with_logits(logits, labels.float(), weight) * CLASSES
+
+
+def one_by_one(predictor, images, rate, decay, weights=None, begin=None):
     """One candidate by torch's optimizer: the logits of all images."""
     read = next(images.batches([np.arange(IMAGES)]))[0].clone()
     scale = FeatureScale.of([read[TRAIN].flatten(0, -2)])
@@ -75,6 +83,8 @@ def one_by_one(predictor, images, rate, decay, weights=None):
     layer = nn.Linear(x.shape[-1], CLASSES)
     nn.init.zeros_(layer.weight)
     nn.init.constant_(layer.bias, float(x.dim() == 3))
+    if begin is not None:
+        layer.bias.data.copy_(begin)
 
     def logits(rows):
         answers = layer(x[rows])
@@ -86,7 +96,7 @@ def one_by_one(predictor, images, rate, decay, weights=None):
     for _ in range(SETTINGS.epochs):
         for rows in images.parts(TRAIN):
             optimizer.zero_grad()
-            F.cross_entropy(logits(rows), torch.from_numpy(LABELS[rows]), weights).backward()
+            reference_loss(logits(rows), torch.from_numpy(predictor.labels[rows]), weights).backward()
             optimizer.step()
             schedule.step()
     return logits(np.arange(IMAGES)).detach()

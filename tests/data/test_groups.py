@@ -67,7 +67,7 @@ def test_an_array_names_groups(tmp_path: Path) -> None:
     source = open_source(tmp_path / "a.npz", group="patient")
     assert source.grouping is not None
     assert source.grouping.names == ("0", "0", "1", "1", "2", "2")
-    assert "add --group patient: " in (open_source(tmp_path / "a.npz").hint or "")
+    assert "add --group patient: " in open_source(tmp_path / "a.npz").hints[0]
     with pytest.raises(DataError, match=r"float64 of shape \(6,\) there; expected a whole number"):
         open_source(tmp_path / "a.npz", group="weight")
     with pytest.raises(DataError, match="no column 'who'; it has images, labels, patient, weight"):
@@ -131,13 +131,13 @@ def test_paths_that_suggest_groups() -> None:
 def test_a_column_is_suggested_where_it_fits(tmp_path: Path) -> None:
     rows = [f"{i}.png,{'ab'[i % 2]},{i // 3}" for i in range(12)]
     source = open_source(table(tmp_path, rows))
-    assert source.hint == (
+    assert source.hints == (
         "Do images belong together (column 'patient id', 4 of them)? Then add --group 'patient id': they stay on one "
-        "side of the split, and verdicts count them instead of images."
+        "side of the split, and verdicts count them instead of images.",
     )
     assert source.notes == ()
     alone = open_source(table(tmp_path, [f"{i}.png,{'ab'[i % 2]},{i}" for i in range(12)]))
-    assert alone.hint is None
+    assert alone.hints == ()
     assert alone.notes == ("column 'patient id' is not read (path, label and split are)",)
 
 

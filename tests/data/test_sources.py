@@ -171,7 +171,7 @@ def test_a_csv(class_folder: Make, tmp_path: Path, encoding: str, delimiter: str
     table.write_text("\r\n".join(lines).replace(",", delimiter), encoding)
     s = open_source(table)
     assert (s.kind, s.classes, s.splits) == ("csv", ("ja", "nein"), ("train", "test"))
-    assert [(i.name, i.label, i.row) for i in s.items][2] == ("data/ü/0.png", 1, 4)
+    assert [(i.name, i.labels, i.row) for i in s.items][2] == ("data/ü/0.png", (1,), 4)
     assert s.pixels(2).shape == (48, 64, 3)
 
 
@@ -281,7 +281,7 @@ def test_npz(tmp_path: Path) -> None:
     np.savez(file, images=np.zeros((3, 4, 4, 3), np.uint8), labels=[0, 2, 0], classes=["x", "y", "z"])
     s = open_source(file)
     assert s.classes == ("x", "z")  # y has no images
-    assert [i.label for i in s.items] == [0, 1, 0]
+    assert [i.labels for i in s.items] == [(0,), (1,), (0,)]
 
 
 @pytest.mark.parametrize(

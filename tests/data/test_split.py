@@ -23,7 +23,7 @@ def made(
     n = len(labels)
     splits = splits or [None] * n
     classes = tuple(f"c{k}" for k in range(max(labels) + 1))
-    items = [Item(f"{i}.png", labels[i], splits[i], Path(f"{i}.png"), i) for i in range(n)]  # type: ignore[arg-type]
+    items = [Item(f"{i}.png", (labels[i],), splits[i], Path(f"{i}.png"), i) for i in range(n)]  # type: ignore[arg-type]
     source = Source("made", "split folder" if splits[0] else "folder", classes, items)
     facts = tuple(ImageInfo("broken" if i in bad else None, str(i), (8, 8), "L") for i in range(n))
     found = Scan(

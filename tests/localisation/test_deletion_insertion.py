@@ -43,6 +43,8 @@ def test_every_step_is_one_more_pixel(case, batch):
     np.testing.assert_allclose(found.fractions, np.arange(16) / 15)
     found = insertion(model, image, map, 2, steps=15, fill=fill, batch=batch)
     np.testing.assert_allclose(found.answers, up.softmax(1)[:, 2], atol=1e-5)
+    found = insertion(model, image, map, 2, steps=15, fill=fill, batch=batch, multi_label=True)
+    np.testing.assert_allclose(found.answers, up.sigmoid()[:, 2], atol=1e-5)
 
 
 def test_fewer_steps_take_more_pixels_each(case):

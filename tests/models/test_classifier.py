@@ -294,7 +294,7 @@ def test_no_file(tmp_path: Path) -> None:
 # --- descriptions that cannot be
 
 DESCRIPTIONS: list[tuple[dict[str, Any], str]] = [
-    ({"schema": 2}, r"schema is int '2'.*reads schema 1: update it with pip install -U gapstone"),
+    ({"schema": 3}, r"schema is int '3'.*reads schema 1 and 2: update it with pip install -U gapstone"),
     ({"schema": 0}, "save the model again with this version"),
     ({"schema": ...}, "schema is missing"),
     ({"schema": True}, "schema is bool"),

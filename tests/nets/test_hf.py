@@ -94,6 +94,17 @@ def test_a_classifier_as_it_is(vit):
     assert opened.input_sizes == (8, None)
 
 
+def test_a_folder_that_says_so_answers_several_labels(vit, copied):
+    change(copied / "config.json", problem_type="multi_label_classification")
+    several, one = open_model(f"hf:{copied}"), open_model(f"hf:{vit}")
+    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
+    assert several.multi_label
+    assert not one.multi_label
+    logits = several.explain([picture]).logits[0]
+    torch.testing.assert_close(several.probabilities(picture), logits.sigmoid())
+    torch.testing.assert_close(one.probabilities(picture), logits.softmax(0))
+
+
 def test_a_model_file_needs_no_folder(copied, tmp_path):
     backbone = f"hf:{copied}"
     model = Classifier(backbone, "cls+gap:layers=2", ("a", "b"), pretrained_input(backbone), pretrained=True).eval()

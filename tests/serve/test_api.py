@@ -18,6 +18,7 @@ from gapstone.serve.app import application
 from gapstone.serve.client_limits import ClientLimits
 from gapstone.serve.explain_json_api import Explainer
 from gapstone.serve.guard import HEADERS
+from gapstone.serve.read_picture import UploadedPicture
 from tests.serve.serving import LABELS, Client, encoded, picture, small
 
 PNG = {"Content-Type": "image/png"}
@@ -377,3 +378,23 @@ def test_the_document_is_strict_json(client: Client) -> None:
     response = client().post("/api/explain", content=encoded(picture()), headers=PNG)
     assert response.headers["content-type"] == "application/json"
     json.loads(response.text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_a_multi_label_model_says_so_and_its_maps_are_each_classs_own() -> None:
+    classifier = small(1)
+    classifier.multi_label = True
+    several = Explainer(ImageModel("m", classifier, LABELS, classifier.preprocessing, multi_label=True), "m")
+    assert several.about()["multi_label"] is True
+    one = Explainer(ImageModel("m", classifier, LABELS, classifier.preprocessing), "m")
+    data, (height, width) = np.zeros((32, 32, 3), np.uint8), classifier.preprocessing.stored
+    fitted = classifier.preprocessing.fit(data)
+    assert fitted.shape[:2] == (height, width)
+    uploaded = UploadedPicture((32, 32), (), (fitted,), None)
+    documents = [each.document(0, uploaded) for each in (several, one)]
+    assert documents[0]["multi_label"] is True
+    assert documents[0]["mean"] is None
+    assert "multi_label" not in documents[1]
+    assert "multi_label" not in one.about()
+    for told in documents[0]["classes"]:
+        assert told["probability"] == pytest.approx(1 / (1 + np.exp(-told["logit"])), rel=1e-5)
+    np.testing.assert_array_equal(maps_of(documents[0]), maps_of(documents[1]))

@@ -1,12 +1,15 @@
 """The page in headless Chromium, with every address but this machine's blocked."""
 
 import json
+import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from gapstone.drawing.colours import rgba
@@ -18,7 +21,7 @@ from gapstone.maps.open_model import open_model
 from gapstone.tracing.placement import Placement
 from tests.marks import slow_but
 from tests.serve.browser import Browser, chromium
-from tests.serve.serving import LABELS, Live, encoded, picture
+from tests.serve.serving import LABELS, Live, encoded, picture, small
 
 pytestmark = pytest.mark.xdist_group("serve")
 
@@ -409,3 +412,30 @@ def test_two_models_and_two_classes(browser: Browser, pair: Live, photo: Path, m
         larger = scales.index(max(scales))  # the other's maps gain
         assert after[2 * larger] == before[2 * larger]
         assert after[2 - 2 * larger] != before[2 - 2 * larger]
+
+
+@pytest.mark.slow
+def test_several_labels_are_told_and_two_of_them_shown(browser: Browser, photo: Path, tmp_path: Path) -> None:
+    model = small(1)
+    model.multi_label = True
+    with torch.no_grad():
+        model.head.classifier[-1].weight.mul_(0.01)
+        model.head.classifier[-1].bias.copy_(torch.tensor([2.0, -1.0, 3.0, -4.0]))
+    live = Live(f"[{str(model.save(tmp_path / 'several.safetensors'))!r}], port=0")
+    try:
+        for page in opened(browser, live):
+            upload(page, photo)
+            assert page.js("[...document.querySelectorAll('.predicted .label')].map((e) => e.innerText)") == [
+                "eel",
+                "cat",
+            ]
+            assert [
+                title.split("\n")[0]
+                for title in page.js("[...document.querySelectorAll('.title b')].map((e) => e.innerText)")
+            ] == ["eel", "cat"]
+            assert re.search(r"eel, 9\d\.\d %; cat, 8\d\.\d %", text(page, "#said"))
+            assert "here 2 of 4" in text(page, "#notes")
+            assert page.js("document.querySelector('#mode').hidden")  # no difference of classes that do not compete
+            assert page.js("document.querySelector('#centring').hidden")
+    finally:
+        live.stop(signal.SIGINT)

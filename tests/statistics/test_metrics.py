@@ -252,3 +252,13 @@ def test_lower_is_better_of_losses() -> None:
     assert [(pair["verdict"], round(pair["difference"], 6)) for pair in pairs] == [("better", -0.2), ("worse", 0.2)]
     assert pairs[0]["ci95_together"][1] <= 0 <= pairs[1]["ci95_together"][0]
     assert {pair["unit"] for pair in pairs} == {"nats"}
+
+
+def test_a_perfect_ranking_of_wrong_answers_has_an_interval() -> None:
+    labels, p = np.array([0, 0, 1, 1]), np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
+    values = METRICS["auroc"].values(labels, p)
+    added = added_images(METRICS["auroc"], labels, [(labels, values, p.argmax(1) == labels)])
+    assert added == agreement("auroc", labels)
+    bounds = share_interval([values] * 3, agreement=added)
+    assert bounds is not None
+    assert bounds[0] < bounds[1] == 1

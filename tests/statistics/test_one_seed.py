@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.special import log_softmax
 
 from gapstone.statistics import one_seed
@@ -152,3 +153,27 @@ def test_by_group_it_is_the_clustered_error_of_statsmodels():
     groups, d = np.sort(random.integers(0, 30, 300)), random.normal(size=300)
     fit = regression.OLS(d, np.ones(300)).fit(cov_type="cluster", cov_kwds={"groups": groups})
     assert one_seed._mean_square(d, groups)[0] == pytest.approx(fit.bse[0] ** 2, rel=1e-9)
+
+
+def test_few_images_that_weigh_most_are_known_poorly():
+    d = np.zeros(100)
+    d[:2] = 30.0, 10.0  # of a class that two images have
+    several = compare_models({"a": np.zeros(100), "b": d / 100}, Unit())[0]
+    strata = np.array([2, 98])
+    weighted = compare_models({"a": np.zeros(100), "b": d / 100}, Unit(), strata=strata)[0]
+    # the variance of the part of two images doubles, that of 98 grows by 1/97, each as much as 1 / n says
+    factor = (2 / 2 + 98 / 97 / 98) / (1 / 2 + 1 / 98)
+    assert one_seed._of_small(strata) == pytest.approx(factor)
+    # Σ d⁴ / n over (Σ d² / n)²: the kurtosis around the mean, and 2 / (κ − 1) of the images
+    away = (d - d.mean()) ** 2
+    freedom = 100 * 2 / ((away**2).mean() / away.mean() ** 2 - 1) - 1
+    variance = 100 * np.var(d / 100) * factor + 200 * np.mean(d / 100) ** 2 / 102 + 2
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(variance) / 102
+    assert weighted.interval == pytest.approx((d.sum() / 100 / 102 - half, d.sum() / 100 / 102 + half))
+    assert weighted.p > several.p
+    values = np.tile([1.0, 0.5], 50)
+    low, high = image_interval(values, Unit(), strata=np.array([3, 97]))
+    plain = image_interval(values, Unit())
+    assert low < plain[0]
+    assert high > plain[1]
+    assert image_interval(values, Unit(), at_most=10.0)[0] < low

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 
-from gapstone.training.balance import balance_weights, class_weights, drawn_evenly, weighted_accuracy
+from gapstone.training.balance import balance_weights, class_weights, drawn_evenly
 from gapstone.training.loop import TrainSettings, predict, train
+from gapstone.training.losses import accuracy
 
 from .test_loop import Pictures, model
 
@@ -43,10 +44,10 @@ def test_each_class_is_drawn_as_often_and_no_image_twice_more_than_another():
 
 def test_weighted_accuracy_is_balanced_accuracy():
     labels = torch.tensor([0, 0, 0, 1])
-    answers = torch.tensor([[0, 0, 0, 0], [0, 0, 1, 1]])
+    logits = F.one_hot(torch.tensor([[0, 0, 0, 0], [0, 0, 1, 1]])).double()
     weights = class_weights(labels.numpy(), 2)
-    assert weighted_accuracy(answers, labels, weights).tolist() == pytest.approx([0.5, (2 / 3 + 1) / 2])
-    assert weighted_accuracy(answers, labels, None).tolist() == [0.75, 0.75]
+    assert accuracy(logits, labels, weights).tolist() == pytest.approx([0.5, (2 / 3 + 1) / 2])
+    assert accuracy(logits, labels).tolist() == [0.75, 0.75]
 
 
 @pytest.mark.parametrize("balance", ["loss", "sampler"])
@@ -66,4 +67,4 @@ def test_a_rare_class_is_learned_and_validation_counts_it(balance):
     weights = class_weights(pictures.labels[rows], 3)
     best = histories[1].best_epoch - 1
     assert histories[1].validation_loss[best] == pytest.approx(F.cross_entropy(logits, labels, weights).item())
-    assert histories[1].validation_accuracy[best] == weighted_accuracy(logits.argmax(1), labels, weights)
+    assert histories[1].validation_accuracy[best] == accuracy(logits, labels, weights)

@@ -10,7 +10,8 @@ from torch import nn
 import gapstone as gs
 from gapstone import nets
 from gapstone.images.preprocessing import Preprocessing, parse_size
-from gapstone.training.training_data import TrainOptions, epochs_for, learning_rate_for, pick_device, plan_training
+from gapstone.training.rates_and_epochs import epochs_for, learning_rate_for
+from gapstone.training.training_data import TrainOptions, pick_device, plan_training
 
 
 @pytest.mark.parametrize(

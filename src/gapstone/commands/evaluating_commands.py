@@ -15,6 +15,7 @@ from gapstone.commands.option_types import (
     Group,
     GroupPattern,
     Json,
+    MultiLabel,
     Weights,
     from_options,
     loading,
@@ -74,6 +75,7 @@ def evaluate(
     duplicate_threshold: DuplicateThreshold = None,
     group: Group = None,
     group_pattern: GroupPattern = None,
+    multi_label: MultiLabel = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="No image is moved or resized, and the models are not timed.")
     ] = False,

@@ -59,7 +59,14 @@ def explain(
             help="These classes, by label or number: cat,dog (default: the most probable).", show_default=False
         ),
     ] = None,
-    top: Annotated[int, typer.Option(help="How many of the most probable classes per image.")] = 3,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            help="How many of the most probable classes per image (default: 3; of several labels all that are "
+            "predicted, up to 8).",
+            show_default=False,
+        ),
+    ] = None,
     all_classes: Annotated[
         bool, typer.Option("--all", help="Keep the maps of all classes; --top of them are shown.")
     ] = False,
@@ -75,7 +82,11 @@ def explain(
     ] = "smooth",
     alpha: Annotated[float, typer.Option(help="Opacity of the strongest evidence.")] = 0.88,
     plain: Annotated[
-        bool, typer.Option("--plain", help="Maps as they are (default: minus the mean of all classes' maps).")
+        bool,
+        typer.Option(
+            "--plain",
+            help="Maps as they are (default: minus the mean of all classes' maps, which several labels do not need).",
+        ),
     ] = False,
     native: Native = False,
     device: Device = "auto",

@@ -139,6 +139,14 @@ GroupPattern = Annotated[
         show_default=False,
     ),
 ]
+MultiLabel = Annotated[
+    bool,
+    typer.Option(
+        "--multi-label",
+        help="An image may have several labels, or none, where DATA does not show it: a file linked or copied into "
+        "several class folders, or in several rows of a table, is one image with all of them.",
+    ),
+]
 Model = Annotated[
     str,
     typer.Argument(

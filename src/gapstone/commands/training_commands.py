@@ -24,6 +24,7 @@ from gapstone.commands.option_types import (
     GroupPattern,
     LearningRate,
     Limit,
+    MultiLabel,
     Optimizer,
     PrecisionOption,
     Pretrained,
@@ -103,6 +104,7 @@ def compare(
     duplicate_threshold: DuplicateThreshold = None,
     group: Group = None,
     group_pattern: GroupPattern = None,
+    multi_label: MultiLabel = False,
     workers: Annotated[
         int | None, typer.Option(help="Trials at a time (default: one per core; one on a GPU).", show_default=False)
     ] = None,
@@ -158,6 +160,7 @@ def check(
     duplicate_threshold: DuplicateThreshold = None,
     group: Group = None,
     group_pattern: GroupPattern = None,
+    multi_label: MultiLabel = False,
 ) -> None:
     """Scan images for what spoils a comparison: unreadable files, duplicates, two labels. Changes no file.
 
@@ -168,7 +171,7 @@ def check(
         from gapstone.images.load import MAX_PIXELS
 
     most = MAX_PIXELS if max_pixels is None else max_pixels
-    scan = run(data, out, workers, most, duplicate_threshold, group, group_pattern)
+    scan = run(data, out, workers, most, duplicate_threshold, group, group_pattern, multi_label)
     if scan.refused is not None:
         raise typer.Exit(1)
 
@@ -205,6 +208,7 @@ def train(
     duplicate_threshold: DuplicateThreshold = None,
     group: Group = None,
     group_pattern: GroupPattern = None,
+    multi_label: MultiLabel = False,
 ) -> None:
     """Train one classifier and save it as one safe file: weights, labels, preprocessing, backbone and head.
 

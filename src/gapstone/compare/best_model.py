@@ -29,7 +29,8 @@ FILE = "model.safetensors"
 def best_trial(
     finished: Iterable[list[FinishedTrial]], score: Callable[[FinishedTrial], float]
 ) -> FinishedTrial | None:
-    """Of the head with the highest mean score on the test images, the trial with the highest validation accuracy.
+    """Of the head with the highest mean score on the test images, the trial with the highest validation accuracy; of
+    several labels per image, with the least validation loss.
 
     The test images choose the head, as the table does, and not the seed: its test accuracy stays what it would be on
     other images. Of equals the first is taken. None if no trial finished.
@@ -38,14 +39,16 @@ def best_trial(
     if not heads:
         return None
     best = max(heads, key=lambda trials: float(np.mean([score(trial) for trial in trials])))
-    return max(best, key=_validation_accuracy)
+    return max(best, key=_validation_score)
 
 
-def _validation_accuracy(finished: FinishedTrial) -> float:
-    """In the epoch whose weights the trial has; 0 without validation images."""
+def _validation_score(finished: FinishedTrial) -> float:
+    """In the epoch whose weights the trial has, higher is better; 0 without validation images."""
     history = finished.facts["history"]
-    accuracies = history["validation_accuracy"]
-    return float(accuracies[history["best_epoch"] - 1]) if accuracies else 0.0
+    several = finished.trial.multi_label
+    found = history["validation_loss" if several else "validation_accuracy"]
+    score = float(found[history["best_epoch"] - 1]) if found else 0.0
+    return -score if several else score
 
 
 def is_written(best: FinishedTrial, out: Path) -> bool:
@@ -102,9 +105,10 @@ def describe(model: Mapping[str, Any]) -> str:
     'gap, seed 3 (the best on validation images): test accuracy 94.1 %'
     """
     repeat = f"seed {model['seed']}" if model["fold"] is None else f"fold {model['fold']}"
-    return (
-        f"{model['head']}, {repeat} (the best on validation images): test accuracy {percent(model['test_accuracy'])} %"
+    words, key = (
+        ("mAP", "test_average_precision") if "test_average_precision" in model else ("accuracy", "test_accuracy")
     )
+    return f"{model['head']}, {repeat} (the best on validation images): test {words} {percent(model[key])} %"
 
 
 def entry(best: FinishedTrial) -> dict[str, Any]:
@@ -116,5 +120,5 @@ def entry(best: FinishedTrial) -> dict[str, Any]:
         "head": trial.head,
         "seed": trial.seed,
         "fold": trial.fold,
-        "test_accuracy": best.facts["test_accuracy"],
+        **{key: best.facts[key] for key in ("test_accuracy", "test_average_precision") if key in best.facts},
     }

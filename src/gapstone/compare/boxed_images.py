@@ -34,7 +34,12 @@ class BoxedImages(NamedTuple):
 
 
 def boxed_images(path: Path, plan: TrainingPlan, log: Log) -> tuple[BoxedImages, ...]:
-    """Read the boxes of all images of the store. Raises ValueError if no test image has any."""
+    """Read the boxes of all images of the store. Raises ValueError if no test image has any, and of several labels."""
+    if plan.source.multi_label:
+        raise ValueError(
+            "--boxes is not made for several labels per image yet: a map would have to be scored against the boxes of "
+            "its own class. Leave it out; explain shows the map of each class."
+        )
     sizes = [facts.size for facts in plan.scan.facts]
     objects = read_objects(path, plan.source, sizes)
     rows = {item: row for row, item in enumerate(plan.used.tolist())}

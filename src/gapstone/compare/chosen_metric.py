@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from gapstone.compare.trial_measures import MOST_PROBABILITIES
 from gapstone.console.formatting import display
-from gapstone.statistics.metrics import Metric, find_metric, metric_names
+from gapstone.statistics.labels import Labels, is_multi_label
+from gapstone.statistics.metrics import METRICS, MULTI_LABEL, Metric, find_metric, metric_names
+from gapstone.statistics.multi_label import counted
 from gapstone.statistics.own_metric import Function, check_own, own_metric
 from gapstone.storage.paths import check_input
 
@@ -25,8 +27,8 @@ def asked_metric(asked: Asked) -> Metric | None:
     """The metric that was asked for. Raises ValueError if there is none such."""
     if asked is None or isinstance(asked, Metric):
         return asked
-    if isinstance(asked, str) and ":" not in asked:
-        return find_metric(asked)
+    if isinstance(asked, str) and ":" not in asked:  # whether it is for labels of this form is known with the data
+        return find_metric(asked, several=asked in MULTI_LABEL and asked not in METRICS)
     return own_metric(*_loaded(asked)) if isinstance(asked, str) else own_metric(asked)
 
 
@@ -59,7 +61,7 @@ def _loaded(text: str) -> tuple[Function, bytes]:
 
 def check_metric(
     metric: Metric,
-    labels: NDArray[np.integer],
+    labels: Labels,
     parts: Sequence[NDArray[np.int64]],
     classes: int,
     trials: int,
@@ -82,18 +84,26 @@ def check_metric(
         raise ValueError(
             f"--metric {metric.name} of {classes} classes is always 100 %: give one of fewer, or another metric."
         )
+    several = is_multi_label(labels)
     for rows in parts:
-        if metric.name in RANKS and len(np.unique(labels[rows])) < 2:
+        part = labels[rows]
+        where = "a fold has" if len(parts) > 1 else "there are"
+        if not several and metric.name in RANKS and len(np.unique(part)) < 2:
             raise ValueError(
-                f"--metric {metric.name} ranks the images of one class against those of others, and "
-                f"{'a fold has' if len(parts) > 1 else 'there are'} test images of one class only: take another metric."
+                f"--metric {metric.name} ranks the images of one class against those of others, and {where} test "
+                "images of one class only: take another metric."
             )
+        if several and (metric.by_class or metric.name == "micro_f1") and not counted(np.asarray(part, bool)).any():
+            raise ValueError(
+                f"--metric {metric.name} needs test images with a class and some without it, and {where} none such of "
+                "any class: add images, or take --metric accuracy."
+            )
+    names = metric_names(classes, several)
     images = max(map(len, parts))
-    if images * classes > MOST_PROBABILITIES and metric.name not in metric_names(classes):
+    if images * classes > MOST_PROBABILITIES and metric.name not in names:
         raise ValueError(
             f"--metric {metric.words} needs the probabilities of all classes, which are not stored of {images:,} test "
-            f"images × {classes:,} classes (more than {MOST_PROBABILITIES:,}): give one of "
-            f"{', '.join(metric_names(classes))}."
+            f"images × {classes:,} classes (more than {MOST_PROBABILITIES:,}): give one of {', '.join(names)}."
         )
     if metric.digest is not None:
         times = [check_own(metric, labels[rows], classes, max(1, trials // len(parts))) for rows in parts]

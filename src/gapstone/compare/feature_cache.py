@@ -18,6 +18,7 @@ from gapstone.maps.explain import explain_head, has_maps
 from gapstone.maps.explanation import Explanation
 from gapstone.maps.vector_parts import VectorParts, explain_vectors, vectors_read
 from gapstone.pooling import Pool
+from gapstone.statistics.labels import is_multi_label
 from gapstone.storage.atomic import UNFINISHED
 from gapstone.tracing.arithmetic import macs
 from gapstone.tracing.placement import Placement
@@ -176,7 +177,7 @@ class CachedPredictor:
     head: Head
     cache: FeatureCache
     preprocessing: Preprocessing
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     device: str
     batch_size: int
     _vectors: dict[Change, Tensor] = field(default_factory=dict)
@@ -228,6 +229,10 @@ class CachedPredictor:
         return checked_logits(torch.cat([self.trained_part(self.inputs(part, change)).cpu() for part in parts]))
 
     def explain(self, rows: Rows, classes: Tensor | None = None) -> Explanation | None:
+        explained = self._explain(rows, classes)
+        return explained and replace(explained, multi_label=is_multi_label(self.labels))
+
+    def _explain(self, rows: Rows, classes: Tensor | None) -> Explanation | None:
         reads = self.head.reads
         maps = self._last(self.cache.shown[rows]) if reads.maps else None
         if maps is not None and has_maps(self.head):

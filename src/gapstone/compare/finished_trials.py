@@ -12,9 +12,14 @@ from numpy.typing import NDArray
 from gapstone.compare import trials
 from gapstone.compare.plan import ComparisonPlan
 from gapstone.compare.trials import Trial
+from gapstone.statistics.labels import Labels, all_right, is_multi_label
 from gapstone.statistics.metric_values import Values
 from gapstone.statistics.metrics import Metric, find_metric, metric_names
+from gapstone.statistics.multi_label import Columns, over_classes
 from gapstone.storage.sealed_json import DamagedError, damage_note
+
+MOST_COLUMNS = 2_000_000
+"""Test images × classes whose average precision is kept by image and class, 8 MB of each trial."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,9 @@ class FinishedTrial:
     """All but the probabilities, which are large and read when they are needed."""
     folder: Path | None = None
     _values: dict[str, Values] = field(default_factory=dict, repr=False, compare=False)
+    _means: dict[str, Values] = field(default_factory=dict, repr=False, compare=False)
+    _columns: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    _worths: dict[str, float | None] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def read(cls, trial: Trial, folder: Path) -> "FinishedTrial":
@@ -44,15 +52,34 @@ class FinishedTrial:
                 found = arrays.get("log_probabilities")
         return None if found is None else np.asarray(found, np.float32)
 
-    def values(self, metric: Metric, labels: NDArray[np.int64]) -> Values:
+    def values(self, metric: Metric, labels: Labels) -> Values:
         """What each test image counts for the metric; `labels` of all images."""
         if metric.name not in self._values:
-            self._values.update(self._computed(metric, labels[self.arrays["test"]]))
+            self._compute(metric, labels[self.arrays["test"]])
         return self._values[metric.name]
 
-    def _computed(self, metric: Metric, labels: NDArray[np.int64]) -> dict[str, Values]:
+    def worth(self, metric: Metric, labels: Labels) -> float | None:
+        """What a decision is worth for the metric, which has `Metric.worth`; None where these do not show it."""
+        self.values(metric, labels)
+        return self._worths[metric.name]
+
+    def of_classes(self, metric: Metric, labels: Labels) -> Values:
+        """The metric of each class (K,), which has `Metric.of_classes`; NaN of classes that do not count."""
+        self.values(metric, labels)
+        return self._means[metric.name]
+
+    def columns(self, metric: Metric, labels: Labels) -> Columns | None:
+        """What each test image counts for each class's average precision; None where they are too many to be kept."""
+        self.values(metric, labels)
+        return self._columns.get(metric.name)
+
+    def _compute(self, metric: Metric, labels: Labels) -> None:
         if f"value_{metric.name}" in self.arrays:
-            return {metric.name: self.arrays[f"value_{metric.name}"]}
+            self._values[metric.name] = self.arrays[f"value_{metric.name}"]
+            worth = float(self.arrays.get(f"worth_{metric.name}", np.nan))
+            self._worths[metric.name] = None if np.isnan(worth) else worth
+            self._means[metric.name] = self.arrays.get(f"classes_{metric.name}", np.empty(0))
+            return
         stored = self.log_probabilities()
         if stored is None:
             raise ValueError(
@@ -60,14 +87,25 @@ class FinishedTrial:
                 f"{len(labels):,} test images × {len(self.trial.labels):,} classes."
             )
         probabilities = np.exp(stored.astype(np.float64))
-        names = metric_names(probabilities.shape[1])
+        several = is_multi_label(labels)
+        names = metric_names(probabilities.shape[1], several)
         # all of them are asked for, and reading the probabilities takes longest
-        every = [find_metric(name) for name in names] if metric.name in names else [metric]
-        return {one.name: one.values(labels, probabilities) for one in every}
+        every = [find_metric(name, several) for name in names] if metric.name in names else [metric]
+        for one in every:
+            if one.of_classes is None:
+                self._values[one.name] = one.values(labels, probabilities)
+                continue
+            columns = one.of_classes(labels, probabilities)
+            self._values[one.name] = over_classes(columns)
+            self._means[one.name] = columns.mean(0)
+            if one.name == "average_precision" and columns.size <= MOST_COLUMNS:
+                self._columns[one.name] = columns.astype(np.float32)
+            if one.worth is not None:
+                self._worths[one.name] = one.worth(labels, probabilities, columns)
 
-    def correct(self, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether each test image is classified correctly."""
-        return np.asarray(self.arrays["answer"] == labels[self.arrays["test"]])
+    def correct(self, labels: Labels) -> NDArray[np.bool_]:
+        """Whether each test image is classified correctly, with several labels in all of them."""
+        return all_right(labels[self.arrays["test"]], self.arrays["answer"])
 
 
 def missing(plan: ComparisonPlan, out: Path, log: Callable[[str], None]) -> list[Trial]:

@@ -54,7 +54,7 @@ def time_frozen(
     }
 
 
-def _batch_seconds(trial: Trial, cache: FeatureCache, rows: Rows, labels: NDArray[np.int64]) -> tuple[float, float]:
+def _batch_seconds(trial: Trial, cache: FeatureCache, rows: Rows, labels: NDArray[Any]) -> tuple[float, float]:
     """The seconds that all candidates need for a batch before the first epoch, and in each."""
     predictor = cached_predictor(trial, cache, labels)
     assert trial.tuning is not None

@@ -8,12 +8,12 @@ from copy import deepcopy
 from typing import Any, final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gapstone.compare.feature_scale import FeatureScale, ScaledLayer, layers_of
 from gapstone.heads import Head
 from gapstone.training.loop import TrainSettings, count_steps, warm_cosine
+from gapstone.training.losses import mean_loss
 
 POOLS_SHARE = 0.05
 """Of the learning rate, for what a pool learns: 0.05 at rate 1, as in training from scratch."""
@@ -67,7 +67,7 @@ class HeadCopies:
         total, count = torch.zeros(len(self.copies)), 0
         for inputs, labels in batches:
             losses = torch.stack(
-                [F.cross_entropy(trained.train()(inputs), labels, self.weights) for _, trained in self.copies]
+                [mean_loss(trained.train()(inputs), labels, self.weights) for _, trained in self.copies]
             )
             self.optimizer.zero_grad(set_to_none=True)
             losses.sum().backward()  # type: ignore[no-untyped-call]

@@ -44,7 +44,15 @@ def parse_curve(text: str) -> tuple[int, ...]:
 
 
 def check_frozen(curve: str | None, training: TrainingPlan) -> None:
-    """Raises ValueError if the backbone is trained: each point would take as long as the whole comparison."""
+    """Raises ValueError if the backbone is trained, as each point would take as long as the whole comparison.
+
+    And for several labels per image, where a class cannot be given so many images and no other more.
+    """
+    if curve is not None and training.source.multi_label:
+        raise ValueError(
+            "--curve is not made for several labels per image yet: its points are numbers of labelled images of each "
+            "class. Leave it out; --limit trains and tests on fewer images."
+        )
     if curve is not None and not training.frozen:
         raise ValueError(
             f"--curve trains heads on a frozen backbone, and {training.backbone} is trained here: add --freeze, with a "

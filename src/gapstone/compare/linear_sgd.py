@@ -1,5 +1,7 @@
 """SGD of one linear layer for all learning rates and weight decays at a time: gradient = (softmax(W x) − truth)ᵀ x / N.
 
+With several labels per image it is the sigmoid's: of the sum over classes of binary cross-entropy.
+
 A step of so small a layer is mostly overhead and reading x. The layers of all candidates are one matrix: ten cost 1.7
 times as much as one. No autograd, which takes four times as long.
 """
@@ -43,7 +45,8 @@ class LinearDescent:
     `batches` are of (inputs, labels): of a linear layer inputs (N, D); of a layer of class maps, which are rectified
     and averaged over their cells (`nin`), inputs (N, cells, D); with a `SampleSpace` as its scale, what that yields.
 
-    All begin at 0, and class maps at 1: the loss of a linear layer has one minimum.
+    All begin at 0, and class maps at 1: the loss of a linear layer has one minimum. With several labels per image,
+    labels (N, K) bool, `weights` are (2, K), and biases begin at the log-odds `begin` of the classes.
     """
 
     def __init__(
@@ -55,12 +58,15 @@ class LinearDescent:
         images: int,
         maps: bool = False,
         weights: Tensor | None = None,
+        begin: Tensor | None = None,
     ) -> None:
         self.classes, self.scale, self.maps = classes, scale, maps
         rows, like = len(points) * classes, scale.mean
         self.weights = None if weights is None else weights.to(like.device)
         self.weight, self.momentum = (torch.zeros(rows, len(like), device=like.device) for _ in range(2))
         self.bias, self.bias_momentum = torch.full((rows,), float(maps), device=like.device), like.new_zeros(rows)
+        if begin is not None:
+            self.bias += begin.to(like.device).repeat(len(points))
         rates, decays = (torch.tensor(numbers, device=like.device) for numbers in zip(*points, strict=True))
         self.rates = rates.repeat_interleave(classes)[:, None]
         self.decays = decays.repeat_interleave(classes)[:, None]
@@ -79,16 +85,7 @@ class LinearDescent:
         """One step; returns the sum of the losses of each candidate."""
         x, directions = inputs if isinstance(inputs, SpannedInputs) else (inputs.flatten(0, -2),) * 2
         maps, logits = self._forward(x, len(labels))
-        truth = F.one_hot(labels, self.classes).t().to(x.dtype)
-        log_p = logits.view(-1, *truth.shape).log_softmax(1)
-        if self.weights is None:
-            losses = -(log_p * truth).sum((1, 2))
-            slope = log_p.exp_().sub_(truth).div_(len(labels))
-        else:
-            share = self.weights[labels]
-            share = share / share.sum()
-            losses = -(log_p * truth).sum(1) @ share * len(labels)
-            slope = log_p.exp_().sub_(truth).mul_(share)
+        losses, slope = self._losses_and_slope(logits.view(-1, self.classes, len(labels)), labels)
         slope = slope.view(len(self.weight), -1)
         if maps is not None:
             slope = ((maps > 0) * (slope / maps.shape[2])[:, :, None]).view(len(self.weight), -1)
@@ -100,6 +97,26 @@ class LinearDescent:
         _nesterov(self.bias, of_bias, self.bias_momentum, rates[:, 0])
         self.step += 1
         return losses
+
+    def _losses_and_slope(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Of logits (candidates, K, N): the sum of each candidate's losses, and the slope of their mean."""
+        if labels.dim() > 1:
+            truth = labels.t().to(logits.dtype)
+            # log(1 + e^z) − z·truth, and its slope, sigmoid(z) − truth
+            losses, slope = F.softplus(logits) - logits * truth, logits.sigmoid().sub_(truth).div_(len(labels))
+            if self.weights is not None:
+                share = torch.where(labels, self.weights[1], self.weights[0]).t()
+                losses, slope = losses * share, slope.mul_(share)
+            return losses.sum((1, 2)), slope
+        truth = F.one_hot(labels, self.classes).t().to(logits.dtype)
+        log_p = logits.log_softmax(1)
+        if self.weights is None:
+            losses = -(log_p * truth).sum((1, 2))
+            return losses, log_p.exp_().sub_(truth).div_(len(labels))
+        share = self.weights[labels]
+        share = share / share.sum()
+        losses = -(log_p * truth).sum(1) @ share * len(labels)
+        return losses, log_p.exp_().sub_(truth).mul_(share)
 
     def _forward(self, x: Tensor, images: int) -> tuple[Tensor | None, Tensor]:
         """The class maps (candidates · K, N, cells), if any, and the logits (candidates · K, N).

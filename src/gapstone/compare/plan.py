@@ -19,21 +19,22 @@ from gapstone.compare.first_look import look_first
 from gapstone.compare.frozen_pace import heads_seconds, pass_seconds
 from gapstone.compare.learning_curve import check_frozen, curve_trials, parse_curve
 from gapstone.compare.map_localisation import SECONDS_PER_PIXEL
+from gapstone.compare.shown_images import shown_images
 from gapstone.compare.trial_measures import shift_pixels
 from gapstone.compare.trials import Start, Trial, measured_before
 from gapstone.compare.tuning import TuningGrid, tuned, tuned_network
 from gapstone.console.formatting import display
 from gapstone.heads import parse
 from gapstone.runtime.environment import cores, free_mb
-from gapstone.statistics.metrics import Metric, choose_metric
+from gapstone.statistics.labels import is_multi_label
+from gapstone.statistics.metrics import Metric, choose_for
 from gapstone.storage.paths import check_input
 from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed
 from gapstone.training.choose_backbone import BackboneMode, mode_of
-from gapstone.training.loop import Pace, Rows
+from gapstone.training.loop import Pace
 from gapstone.training.training_data import Log, StartProgress, TrainingData, TrainOptions, at_least, plan_training
 
 HEADS = ("gap", "gmp", "nin", "fc", "fc:grid=4")
-MOST_SHOWN = 8
 PROCESS_MB = 300  # memory of a process with Python and torch alone
 
 
@@ -163,10 +164,16 @@ class ComparisonPlan:
     @property
     def metric(self) -> tuple[Metric, str | None]:
         """What decides the verdicts, and a sentence where nobody asked for it."""
-        metric, chosen = choose_metric(asked_metric(self.request.metric), np.bincount(self.prepared.store.labels))
-        if chosen and self.request.choices.balance == "none":
+        labels = self.prepared.store.labels
+        metric, chosen = choose_for(asked_metric(self.request.metric), labels, len(self.prepared.labels))
+        if chosen and not self.multi_label and self.request.choices.balance == "none":
             chosen += " --balance loss also trains for it."
         return metric, chosen
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several classes, or none."""
+        return is_multi_label(self.prepared.store.labels)
 
     def to_json(self) -> dict[str, Any]:
         prepared = self.prepared
@@ -353,10 +360,11 @@ def trial_maker(request: CompareRequest, prepared: TrainingData, grid: TuningGri
         preprocessing=prepared.preprocessing,
         device=prepared.device,
         data=prepared.hash,
-        shown=_shown(prepared),
+        shown=shown_images(prepared.splits[0].test, prepared.store.labels),
         start=_start(request, prepared),
         quick=request.quick,
         tuning=grid,
+        multi_label=prepared.source.multi_label,
     )
 
 
@@ -374,12 +382,3 @@ def _where(data: str) -> str:
     if data == "digits":
         return data
     return os.fsencode(Path(data).expanduser().resolve()).decode("utf-8", "backslashreplace")
-
-
-def _shown(prepared: TrainingData) -> Rows:
-    """The test images of the report, of as many classes as possible; drawn at random, independent of the results."""
-    test = np.random.default_rng(0).permutation(prepared.splits[0].test)[:500]
-    labels = prepared.store.labels[test]
-    rank = [int((labels[:i] == label).sum()) for i, label in enumerate(labels)]  # 0 for the first of its class
-    rows: Rows = test[np.argsort(rank, kind="stable")[:MOST_SHOWN]]
-    return rows[np.argsort(prepared.store.labels[rows], kind="stable")]

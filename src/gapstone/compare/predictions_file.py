@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gapstone.compare.finished_trials import FinishedTrial
 from gapstone.compare.plan import ComparisonPlan
+from gapstone.statistics.labels import Labels, class_sets, is_multi_label
 from gapstone.storage.atomic import atomic_file
 from gapstone.storage.csv_file import write_csv
 
@@ -35,14 +36,21 @@ def _rows(plan: ComparisonPlan, finished: Sequence[FinishedTrial], all_classes: 
     stored = [one.log_probabilities() if all_classes else None for one in finished]
     all_classes = bool(stored) and all(one is not None for one in stored)
     probabilities_of = [f"p({label})" for label in classes] if all_classes else []
-    yield ["image", "label", "head", "seed", "prediction", "confidence", "correct", *probabilities_of]
+    confidence = [] if plan.multi_label else ["confidence"]
+    yield ["image", "label", "head", "seed", "prediction", *confidence, "correct", *probabilities_of]
     for one, logs in zip(finished, stored, strict=True):
-        answers, confidences = one.arrays["answer"].tolist(), one.arrays["confidence"].tolist()
-        for place, row in enumerate(one.arrays["test"].tolist()):
-            label, prediction = int(labels[row]), answers[place]
+        rows, right = one.arrays["test"], one.correct(labels).astype(int).tolist()
+        true, said = (_written(classes, of) for of in (labels[rows], one.arrays["answer"]))
+        sure = [] if plan.multi_label else [f"{p:.4f}" for p in one.arrays["confidence"].tolist()]
+        for place, row in enumerate(rows.tolist()):
             several = [] if logs is None or not all_classes else np.exp(logs[place].astype(np.float64)).tolist()
-            yield [names[row], classes[label], one.trial.head, one.trial.seed, classes[prediction],
-                   f"{confidences[place]:.4f}", int(prediction == label), *(f"{p:.6g}" for p in several)]  # fmt: skip
+            yield [names[row], true[place], one.trial.head, one.trial.seed, said[place], *sure[place : place + 1],
+                   right[place], *(f"{p:.6g}" for p in several)]  # fmt: skip
+
+
+def _written(classes: Sequence[str], labels: Labels) -> list[str]:
+    """The name of each image's class, of several those of all, with | between them, as DATA may have them."""
+    return ["|".join(classes[k] for k in several) for several in class_sets(labels)]
 
 
 def _write_npz(path: Path, plan: ComparisonPlan, finished: Sequence[FinishedTrial]) -> None:
@@ -54,17 +62,18 @@ def _write_npz(path: Path, plan: ComparisonPlan, finished: Sequence[FinishedTria
     arrays: dict[str, NDArray[Any]] = {
         "classes": texts(classes),
         "images": texts([store.names[row] for row in images]),
-        "labels": store.labels[images].astype(np.int32),
+        "labels": _in_form(store.labels[images]),
         "trials": texts([trial.id for trial in trials]),
         "heads": texts([trial.head for trial in trials]),
         "seeds": np.array([trial.seed for trial in trials], np.int32),
         "folds": np.array([-1 if trial.fold is None else trial.fold for trial in trials], np.int32),
         "trial": np.repeat(np.arange(len(trials), dtype=np.int32), [len(one) for one in tested]),
         "image": image.astype(np.int32),
-        "label": store.labels[rows].astype(np.int32),
-        "prediction": np.concatenate([one.arrays["answer"] for one in finished] or [np.zeros(0)]).astype(np.int32),
-        "confidence": np.concatenate([one.arrays["confidence"] for one in finished] or [np.zeros(0)]).astype("f4"),
+        "label": _in_form(store.labels[rows]),
+        "prediction": _in_form(_together(finished, "answer", store.labels[:0])),
     }
+    if not plan.multi_label:
+        arrays["confidence"] = _together(finished, "confidence", np.zeros(0)).astype("f4")
     with atomic_file(path) as unfinished, zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
@@ -72,6 +81,15 @@ def _write_npz(path: Path, plan: ComparisonPlan, finished: Sequence[FinishedTria
         if len(classes) and finished and finished[0].log_probabilities() is not None:
             with archive.open("log_probabilities.npy", "w", force_zip64=True) as file:
                 _write_log_probabilities(file, finished, (len(rows), len(classes)))
+
+
+def _together(finished: Sequence[FinishedTrial], key: str, empty: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate([one.arrays[key] for one in finished] or [empty])
+
+
+def _in_form(labels: Labels) -> NDArray[Any]:
+    """Labels or answers as they are written: numbers of classes, or a yes or no for each class."""
+    return labels if is_multi_label(labels) else labels.astype(np.int32)
 
 
 def _write_log_probabilities(file: IO[bytes], finished: Sequence[FinishedTrial], shape: tuple[int, int]) -> None:

@@ -1,6 +1,6 @@
 """A trained model that predicts images by their rows in the store, so that measurements need not know how it does."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from gapstone.maps.explanation import Explanation
 from gapstone.models.classifier import Classifier
 from gapstone.models.model_cost import cost
 from gapstone.nets import map_size
+from gapstone.statistics.labels import Labels
 from gapstone.tracing.locate_head import locate_features
 from gapstone.tracing.placement import Placement
 from gapstone.tracing.tape import SplitError
@@ -52,7 +53,7 @@ class Answering(Protocol):
     @property
     def preprocessing(self) -> Preprocessing: ...
     @property
-    def labels(self) -> NDArray[np.integer]: ...  # of all images, by row
+    def labels(self) -> Labels: ...  # of all images, by row
     @property
     def only_size(self) -> tuple[int, int] | None: ...  # (H, W) of a model that takes one size only
 
@@ -118,6 +119,10 @@ class ModelPredictor:
         return self.preprocessing.normalise(self.preprocessing.centre(pixels).to(next(self.model.parameters()).device))
 
     def explain(self, rows: Rows, classes: Tensor | None = None) -> Explanation | None:
+        explained = self._explain(rows, classes)
+        return explained and replace(explained, multi_label=self.model.multi_label)
+
+    def _explain(self, rows: Rows, classes: Tensor | None) -> Explanation | None:
         self.model.eval()
         images = self.images(rows)
         if not has_maps(self.head):

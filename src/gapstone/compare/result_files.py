@@ -11,25 +11,32 @@ from numpy.typing import NDArray
 from gapstone.compare.boxed_images import among
 from gapstone.compare.finished_trials import FinishedTrial
 from gapstone.compare.plan import ComparisonPlan
+from gapstone.compare.tested_values import mean_of, metrics_of
 from gapstone.storage.atomic import atomic_file
 from gapstone.storage.csv_file import write_csv
 from gapstone.training.loop import Rows
 
 
 def write_trials(path: Path, plan: ComparisonPlan, done: dict[str, list[FinishedTrial]]) -> None:
-    keys = ("test_accuracy", "train_accuracy", "generalisation_gap", "nll", "brier", "ece", "parameters",
-            "head_parameters", "macs", "peak_memory_mb")  # fmt: skip
+    """A row for each trial: what it measured, then all metrics on the test images."""
+    several = ["train_average_precision"] if plan.multi_label else []
+    keys = ["test_accuracy", "train_accuracy", *several, "generalisation_gap", "nll", "brier", "ece", "parameters",
+            "head_parameters", "macs", "peak_memory_mb"]  # fmt: skip
+    score = "balanced_accuracy" if plan.multi_label else "accuracy"
+    metrics = [metric for metric in metrics_of(plan) if metric.name not in ("accuracy", "nll", "brier")]
 
     def rows() -> Iterator[list[Any]]:
-        yield ["trial", "head", "seed", "fold", *keys, "shift_accuracy", "train_seconds", "epochs", "best_epoch",
-               "learning_rate", "weight_decay"]  # fmt: skip
+        yield ["trial", "head", "seed", "fold", *keys, f"shift_{score}", "train_seconds", "epochs", "best_epoch",
+               "learning_rate", "weight_decay", *(f"test_{metric.name}" for metric in metrics)]  # fmt: skip
         for finished in (finished for head in plan.request.heads for finished in done[head]):
             trial, facts, history = finished.trial, finished.facts, finished.facts["history"]
-            shifted = float(np.mean(facts["shift"]["accuracy"][1:])) if facts["shift"] else ""
+            shifted = float(np.mean(facts["shift"][score][1:])) if facts["shift"] else ""
             choice = facts.get("tuning") or vars(trial.settings)
+            found = [mean_of(plan, metric, finished) for metric in metrics]
             yield [trial.id, trial.head, trial.seed, "" if trial.fold is None else trial.fold,
                    *(facts[key] for key in keys), shifted, history["seconds"], len(history["train_loss"]),
-                   history["best_epoch"], choice["learning_rate"], choice["weight_decay"]]  # fmt: skip
+                   history["best_epoch"], choice["learning_rate"], choice["weight_decay"],
+                   *(value if np.isfinite(value) else "" for value in found)]  # fmt: skip
 
     write_csv(path, rows())
 

@@ -165,7 +165,8 @@ def _train(
                 raise TrainingError(f"{news.what.reason} The same command goes on from here.")
             if news.kind == "news":
                 epoch, epochs, accuracy = news.what
-                validation = "" if accuracy is None else f", validation accuracy {100 * accuracy:.1f} %"
+                what = "validation images right in all labels" if trial.multi_label else "validation accuracy"
+                validation = "" if accuracy is None else f", {what} {100 * accuracy:.1f} %"
                 status[trial.id] = f"{_named(trial)}, epoch {epoch}/{epochs}{validation}"
             elif news.kind in ("done", "failed"):
                 ended += 1

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from gapstone.compare.plan import ComparisonPlan
 from gapstone.console.formatting import count_noun
-from gapstone.statistics.by_group import Groups, too_few
+from gapstone.statistics.by_group import Groups, groups_of_classes, too_few
+from gapstone.statistics.labels import Labels
 
 NAMED, COPIES = "test group", "different test image"
 """What is counted instead of test images, where groups are named, and where some are copies of others."""
@@ -42,7 +43,7 @@ def groups_counted(plan: ComparisonPlan, tested: NDArray[np.int64], by_class: bo
 
 
 def groups_entry(
-    numbers: NDArray[np.integer], labels: NDArray[np.int64], classes: int, by: str | None, refused: str | None
+    numbers: NDArray[np.integer], labels: Labels, classes: int, by: str | None, refused: str | None
 ) -> dict[str, Any]:
     """The "groups" entry, of the group and the label of each test image.
 
@@ -53,7 +54,7 @@ def groups_entry(
         "by": by,
         "test": len(sizes),
         "images": [int(sizes.min()), float(np.median(sizes)), int(sizes.max())],
-        "of_class": [len(np.unique(numbers[labels == k])) for k in range(classes)],
+        "of_class": groups_of_classes(numbers, labels, classes),
         "refused": refused,
     }
 

@@ -13,7 +13,16 @@ from gapstone.compare.plan import ComparisonPlan
 from gapstone.compare.tested_groups import groups_of
 from gapstone.statistics.compare_pairs import compare_pairs, share_stat
 from gapstone.statistics.difference import AGREEMENT
-from gapstone.statistics.metrics import METRICS, Metric, added_images, agreement, shown_metrics
+from gapstone.statistics.labels import Labels, is_multi_label
+from gapstone.statistics.metrics import (
+    METRICS,
+    Metric,
+    added_by_worth,
+    added_images,
+    agreement,
+    most_answers,
+    shown_metrics,
+)
 
 CONFIDENCE = 0.95
 MOST_CLASSES = 100
@@ -41,7 +50,7 @@ def boxed(one: FinishedTrial) -> Rows:
 def metrics_of(plan: ComparisonPlan) -> list[Metric]:
     """All metrics of the results, the one that decides first."""
     first, _ = plan.metric
-    return shown_metrics(first, len(plan.prepared.labels))
+    return shown_metrics(first, len(plan.prepared.labels), is_multi_label(plan.prepared.store.labels))
 
 
 def stat_of(
@@ -52,10 +61,24 @@ def stat_of(
     rows: Callable[[FinishedTrial], Rows] = tested,
 ) -> dict[str, Any]:
     """A Stat of what each image of `rows` counts; its interval allows for other seeds and other test images."""
+    added = agreement_of(plan, done, metric)
+    most = most_answers(metric, labels_of(plan, done, rows), added) if done else None
+    return stat_by(plan, done, values, metric, rows, added, most)
+
+
+def stat_by(
+    plan: ComparisonPlan,
+    done: Sequence[FinishedTrial],
+    values: Callable[[FinishedTrial], NDArray[Any]],
+    metric: Metric = ACCURACY,
+    rows: Callable[[FinishedTrial], Rows] = tested,
+    added: float = AGREEMENT,
+    most: float | None = None,
+) -> dict[str, Any]:
+    """The same with a known number of images added, and of independent answers at most (`metrics.most_answers`)."""
     by_seed = {one.trial.seed: values(one) for one in done}
     together = groups_of(plan, {one.trial.seed: rows(one) for one in done}, metric.by_class)
-    added = agreement_of(plan, done, metric)
-    return share_stat(by_seed, CONFIDENCE, _folds(plan, by_seed), added, metric.unit, together)
+    return share_stat(by_seed, CONFIDENCE, _folds(plan, by_seed), added, metric.unit, together, most, metric.by_tails)
 
 
 def values_of(plan: ComparisonPlan, metric: Metric, one: FinishedTrial) -> NDArray[np.float64]:
@@ -107,12 +130,19 @@ def agreement_of(
     labels = plan.prepared.store.labels
     if not done:
         return AGREEMENT
-    every = labels[np.unique(np.concatenate(list(map(rows, done))))]
+    every = labels_of(plan, done, rows)
+    if metric.worth is not None:
+        return added_by_worth(metric, every, [one.worth(metric, labels) for one in done])
     if not metric.of_probabilities:
         return agreement(metric, every)
     answers = [(labels[tested(one)], one.values(metric, labels), one.correct(labels)) for one in done]
     defined = [one for one in answers if np.isfinite(one[1]).all()]
     return added_images(metric, every, defined) if defined else AGREEMENT
+
+
+def labels_of(plan: ComparisonPlan, done: Sequence[FinishedTrial], rows: Callable[[FinishedTrial], Rows]) -> Labels:
+    """Labels of all images that are tested, with folds in any of them."""
+    return np.asarray(plan.prepared.store.labels[np.unique(np.concatenate(list(map(rows, done))))])
 
 
 def pairs_of(
@@ -139,6 +169,7 @@ def pairs_of(
         look=look,
         agreement=added,
         groups=groups_of(plan, at, metric.by_class),
+        by_tails=metric.by_tails,
     )
 
 

@@ -13,7 +13,16 @@ from torch import Tensor
 
 from gapstone.compare.predictor import STILL, Answering, Change, Predictor
 from gapstone.images.shift import directions, largest_shift
+from gapstone.statistics.labels import (
+    Labels,
+    all_right,
+    answers_of_logits,
+    decisions,
+    is_multi_label,
+    log_complement,
+)
 from gapstone.statistics.metrics import find_metric, metric_names
+from gapstone.statistics.multi_label import balanced
 from gapstone.training.loop import Rows
 
 FINE = 64
@@ -37,14 +46,29 @@ class Answers:
 
     log_probabilities: NDArray[np.float32]
     """Of all classes. Logarithms, because a probability of 1 − 1e-9, or of 1e-50, is none in float32."""
+    multi_label: bool = False
 
     @classmethod
-    def of(cls, logits: Tensor) -> "Answers":
-        return cls(logits.double().log_softmax(1).float().numpy())
+    def of(cls, logits: Tensor, multi_label: bool = False) -> "Answers":
+        z = logits.double()
+        log = torch.nn.functional.logsigmoid(z) if multi_label else z.log_softmax(1)
+        return cls(log.float().numpy(), multi_label)
 
     @property
-    def answer(self) -> NDArray[np.int64]:
-        """The most probable class; of equal ones the first."""
+    def probabilities(self) -> NDArray[np.float64]:
+        return np.exp(self.log_probabilities.astype(np.float64))
+
+    @property
+    def logits(self) -> NDArray[np.float64]:
+        """Logits that have these probabilities."""
+        log = self.log_probabilities.astype(np.float64)
+        return log - log_complement(log) if self.multi_label else log
+
+    @property
+    def answer(self) -> Labels:
+        """The most probable class; of equal ones the first. With several labels all that have 0.5 or more (n, K)."""
+        if self.multi_label:
+            return decisions(self.probabilities)
         return np.asarray(self.log_probabilities.argmax(1), np.int64)
 
     @property
@@ -52,14 +76,43 @@ class Answers:
         """The probability of the predicted class."""
         return np.asarray(np.exp(self.log_probabilities.max(1)), np.float32)
 
-    def stored(self, labels: NDArray[np.integer]) -> dict[str, NDArray[Any]]:
+    def stored(self, labels: Labels) -> dict[str, NDArray[Any]]:
         """The arrays of a trial: all probabilities, or where they are many the values of all metrics."""
-        arrays = {"answer": self.answer.astype(np.int32), "confidence": self.confidence}
+        arrays: dict[str, NDArray[Any]] = {"answer": self.answer}
+        if not self.multi_label:
+            arrays = {"answer": self.answer.astype(np.int32), "confidence": self.confidence}
         if self.log_probabilities.size <= MOST_PROBABILITIES:
             return arrays | {"log_probabilities": self.log_probabilities}
-        probabilities = np.exp(self.log_probabilities.astype(np.float64))
-        names = metric_names(probabilities.shape[1])
-        return arrays | {f"value_{name}": find_metric(name).values(labels, probabilities) for name in names}
+        probabilities = self.probabilities
+        for name in metric_names(probabilities.shape[1], self.multi_label):
+            metric = find_metric(name, self.multi_label)
+            arrays[f"value_{name}"] = metric.values(labels, probabilities)
+            if metric.of_classes is not None:
+                columns = metric.of_classes(labels, probabilities)
+                worth = metric.worth(labels, probabilities, columns) if metric.worth else None
+                arrays[f"worth_{name}"] = np.array(np.nan if worth is None else worth)
+                arrays[f"classes_{name}"] = columns.mean(0)
+        return arrays
+
+
+def beside_training(trained: Answers, train: Labels, answers: Answers, test: Labels) -> dict[str, float | None]:
+    """How much better the training images are answered than the test images; with several labels by their mAP.
+
+    None where no class has both images with it and without.
+    """
+    train_accuracy = float(all_right(train, trained.answer).mean())
+    if not trained.multi_label:
+        test_accuracy = float(all_right(test, answers.answer).mean())
+        return {"train_accuracy": train_accuracy, "generalisation_gap": train_accuracy - test_accuracy}
+    of = find_metric("average_precision", several=True).values
+    before, after = (float(of(y, one.probabilities).mean()) for y, one in ((train, trained), (test, answers)))
+    known = np.isfinite([before, after]).all()
+    return {
+        "train_accuracy": train_accuracy,
+        "train_average_precision": before if known else None,
+        "test_average_precision": after if known else None,
+        "generalisation_gap": before - after if known else None,
+    }
 
 
 def shift_pixels(size: tuple[int, int]) -> list[int]:
@@ -113,38 +166,60 @@ def robustness(predictor: Answering, rows: Rows) -> tuple[dict[str, Any], dict[s
     return facts, {"shifted": shifted}
 
 
+def score(labels: Labels, answered: Labels) -> float:
+    """What moved and resized images are judged by: accuracy; with several labels balanced accuracy."""
+    if is_multi_label(labels):
+        return float(balanced(np.asarray(labels, bool), answered == labels).mean())
+    return float((answered == labels).mean())
+
+
+def same(answered: Labels, before: Labels) -> float:
+    """The share of predictions that stay; with several labels, of the classes answered at either time those at both."""
+    if is_multi_label(before):
+        either = (answered | before).sum()
+        return float((answered & before).sum() / either) if either else 1.0
+    return float((answered == before).mean())
+
+
+def score_key(labels: Labels) -> str:
+    """Its name in trial.json and results.json."""
+    return "balanced_accuracy" if is_multi_label(labels) else "accuracy"
+
+
+def _answered(predictor: Answering, rows: Rows, change: Change = STILL) -> Labels:
+    return answers_of_logits(predictor.logits(rows, change).numpy(), is_multi_label(predictor.labels))
+
+
 def shifts(predictor: Answering, rows: Rows, pixels: list[int]) -> tuple[dict[str, list[float]], NDArray[np.float32]]:
     """Accuracy, and the share of unchanged predictions, when test images move by each distance in four directions.
 
     Also returns, per image, the share of all its moves that are classified correctly: the heads are compared on it.
+    With several labels that is the share of each class's decisions, (n, K).
     """
     labels = predictor.labels[rows]
-    still = predictor.logits(rows).argmax(1).numpy()
-    accuracy, same = [float((still == labels).mean())], [1.0]
-    share_correct = np.zeros(len(rows), np.float32)
+    still = _answered(predictor, rows)
+    found, stays = [score(labels, still)], [1.0]
+    share_correct = np.zeros(labels.shape, np.float32)
     for distance in pixels:
-        moved = [predictor.logits(rows, move).argmax(1).numpy() for move in moves(distance)]
-        accuracy.append(float(np.mean([(answer == labels).mean() for answer in moved])))
-        same.append(float(np.mean([(answer == still).mean() for answer in moved])))
+        moved = [_answered(predictor, rows, move) for move in moves(distance)]
+        found.append(float(np.mean([score(labels, answer) for answer in moved])))
+        stays.append(float(np.mean([same(answer, still) for answer in moved])))
         share_correct += np.mean([answer == labels for answer in moved], 0) / len(pixels)
-    return {"accuracy": accuracy, "same_answer": same}, share_correct
+    return {score_key(labels): found, "same_answer": stays}, share_correct
 
 
 def sizes(predictor: Answering, rows: Rows) -> dict[str, Any]:
     """Accuracy on enlarged and shrunk test images; None for sizes that the model does not take."""
     inputs = resized(predictor.preprocessing.size)
     labels = predictor.labels[rows]
-    accuracy: list[float | None] = []
+    found: list[float | None] = []
     for size, change in inputs:
-        if not accepts(predictor, size):
-            accuracy.append(None)
-            continue
-        answers = predictor.logits(rows, change).argmax(1).numpy()
-        accuracy.append(float((answers == labels).mean()))
+        found.append(score(labels, _answered(predictor, rows, change)) if accepts(predictor, size) else None)
     only = predictor.only_size
-    refused = [f"{h}×{w}" for ((h, w), _), value in zip(inputs, accuracy, strict=True) if value is None]
+    refused = [f"{h}×{w}" for ((h, w), _), value in zip(inputs, found, strict=True) if value is None]
     note = f"takes only {only[0]}×{only[1]}" if only else f"does not take {', '.join(refused)}" if refused else None
-    return {"scale": list(SCALES), "input": [list(size) for size, _ in inputs], "accuracy": accuracy, "note": note}
+    entry = {"scale": list(SCALES), "input": [list(size) for size, _ in inputs], score_key(labels): found}
+    return entry | {"note": note}
 
 
 def accepts(predictor: Answering, size: tuple[int, int]) -> bool:

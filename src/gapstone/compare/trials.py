@@ -36,6 +36,7 @@ from gapstone.models.classifier import Classifier
 from gapstone.nets.hf_folder import PREFIX
 from gapstone.nets.hf_model import transformers_version
 from gapstone.statistics.calibration import calibration
+from gapstone.statistics.labels import all_right
 from gapstone.storage.atomic import remove, sync_folder, write_atomic
 from gapstone.storage.paths import sentence
 from gapstone.storage.sealed_json import DamagedError, digests, read_sealed, read_vouched, write_sealed
@@ -96,6 +97,8 @@ class Trial:
     """Do not measure robustness to shifts and sizes."""
     test_only: bool = False
     """Measure nothing but the answers to the test images: a point of a learning curve."""
+    multi_label: bool = False
+    """An image has any number of classes."""
 
     @property
     def robust(self) -> Rows:
@@ -116,6 +119,8 @@ class Trial:
         hashed_apart = {"train", "validation", "test", "shown", "start", "quick", "tuning", "test_only"}
         if self.objects is None:
             hashed_apart.add("objects")  # trials from before there were boxes keep their ids
+        if not self.multi_label:  # the same
+            hashed_apart.add("multi_label")
         facts = {key: value for key, value in vars(self).items() if key not in hashed_apart} | {
             "version": VERSION,
             "made by": self._made_by(),
@@ -189,7 +194,7 @@ class Trial:
 
     def build(self) -> Classifier:
         """Build the model before training. Raises ValueError if the file of weights has changed."""
-        arguments = self.backbone, self.head, self.labels, self.preprocessing, self.pretrained
+        arguments = self.backbone, self.head, self.labels, self.preprocessing, self.pretrained, None, self.multi_label
         model = seeded(self.seed, self.device, *arguments)
         if self.start is not None and self.start.path is not None:
             own = model.head.reads.own
@@ -276,7 +281,7 @@ def run_job(
         raise
 
 
-def cached_predictor(trial: Trial, cache: FeatureCache, labels: NDArray[np.int64]) -> CachedPredictor:
+def cached_predictor(trial: Trial, cache: FeatureCache, labels: NDArray[Any]) -> CachedPredictor:
     """The trial's head before training, on the cached features of a frozen backbone."""
     torch.manual_seed(trial.seed)
     channels = cache.own.width if cache.own and parse(trial.head).reads.own else cache.channels
@@ -287,7 +292,7 @@ def cached_predictor(trial: Trial, cache: FeatureCache, labels: NDArray[np.int64
 def train_on_cache(
     trial: Trial,
     cache: FeatureCache,
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     after_epoch: Callable[[int, History], None] | None = None,
 ) -> tuple[CachedPredictor, History, TuningChoice]:
     """Train the trial's head on cached features; the same trial gives the same weights to the last bit."""
@@ -299,31 +304,25 @@ def train_on_cache(
 
 def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measure a trained model: the JSON and the arrays of its trial."""
-    labels = predictor.labels[trial.test]
-    answers = trial_measures.Answers.of(predictor.logits(trial.test))
+    labels, several = predictor.labels[trial.test], trial.multi_label
+    answers = trial_measures.Answers.of(predictor.logits(trial.test), several)
     predictions = {"test": trial.test, **answers.stored(labels)}
-    test_accuracy = float((answers.answer == labels).mean())
-    about = {"head": trial.head, "seed": trial.seed, "fold": trial.fold, "test_accuracy": test_accuracy}
+    right = all_right(labels, answers.answer)
+    about = {"head": trial.head, "seed": trial.seed, "fold": trial.fold, "test_accuracy": float(right.mean())}
     if trial.test_only:
         return about, predictions
-    train_answers = predictor.logits(trial.train).argmax(1).numpy()
-    classes = len(trial.labels)
-    confusion = np.zeros((classes, classes), np.int64)
-    np.add.at(confusion, (labels, answers.answer), 1)
+    trained = trial_measures.Answers.of(predictor.logits(trial.train), several)
     robustness, robustness_arrays = trial_measures.robustness(predictor, trial.robust)
     shown = trial_measures.show(predictor, trial.shown)
-    train_accuracy = float((train_answers == predictor.labels[trial.train]).mean())
     scores: dict[str, Any] | None = None
     box_arrays: dict[str, Any] = {}
     if trial.objects is not None:
         scores, box_arrays = localisation(predictor, trial.objects, trial.test, trial.validation)
     facts = {
         **about,
-        "train_accuracy": train_accuracy,
-        "generalisation_gap": train_accuracy - test_accuracy,
-        **calibration(answers.log_probabilities, labels),
+        **trial_measures.beside_training(trained, predictor.labels[trial.train], answers, labels),
+        **calibration(answers.logits, labels),
         **robustness,
-        "confusion": confusion.tolist(),
         "takes_only": predictor.only_size,
         **predictor.cost(),
         "additive": shown.pop("additive"),
@@ -331,6 +330,10 @@ def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[st
         "held": shown.pop("held"),
         "localisation": scores,
     }
+    if not several:
+        confusion = np.zeros((len(trial.labels),) * 2, np.int64)
+        np.add.at(confusion, (labels, answers.answer), 1)
+        facts["confusion"] = confusion.tolist()
     return facts, {**predictions, **robustness_arrays, **shown, **box_arrays}
 
 

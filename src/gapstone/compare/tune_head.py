@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gapstone.compare.feature_cache import CachedPredictor
@@ -17,8 +16,10 @@ from gapstone.compare.sample_space import SampleSpace
 from gapstone.compare.trained_inputs import TrainedInputs, is_linear, learns_pool
 from gapstone.compare.tuning import TuningChoice, TuningGrid
 from gapstone.heads import Head
-from gapstone.training.balance import balance_weights, epoch_rows, weighted_accuracy
+from gapstone.statistics.labels import is_multi_label
+from gapstone.training.balance import balance_weights, epoch_rows
 from gapstone.training.loop import History, Rows, TrainSettings, divergence_error, shuffled
+from gapstone.training.losses import accuracy, begin_at, log_odds, mean_loss
 
 Points = list[tuple[float, float]]
 
@@ -94,12 +95,18 @@ def side_by_side(
     scale = images.scale(rows)
     weights = balance_weights(settings.balance, predictor.labels[rows], head.classes)
     weights = weights if settings.balance == "loss" else None
+    begin = None
+    if is_multi_label(predictor.labels) and weights is None:
+        begin = log_odds(predictor.labels[rows])
     if not linear:
+        if begin is not None:
+            begin_at(head, begin)
         return HeadCopies(head, scale, points, settings, len(rows), images.form == "maps", weights), images
     if SampleSpace.is_smaller(images, len(points) * head.classes * settings.epochs):
         space = SampleSpace(images, rows, scale)
-        return LinearDescent(head.classes, space, points, settings, len(rows), weights=weights), space
-    return LinearDescent(head.classes, scale, points, settings, len(rows), images.form == "cells", weights), images
+        return LinearDescent(head.classes, space, points, settings, len(rows), weights=weights, begin=begin), space
+    cells = images.form == "cells"
+    return LinearDescent(head.classes, scale, points, settings, len(rows), cells, weights, begin), images
 
 
 class _Best:
@@ -118,9 +125,9 @@ class _Best:
         """After an epoch: `losses` (candidates) of training, `logits` (candidates, N, K) of the validation images."""
         self.train_losses.append(losses.tolist())
         weights = None if self.weights is None else self.weights.to(logits.device, torch.float64)
-        found = torch.stack([F.cross_entropy(candidate.double(), labels, weights) for candidate in logits])
+        found = torch.stack([mean_loss(candidate.double(), labels, weights) for candidate in logits])
         self.validation_losses.append(found.tolist())
-        self.accuracies.append(weighted_accuracy(logits.argmax(2), labels, weights).tolist())
+        self.accuracies.append(accuracy(logits, labels, weights).tolist())
         point = int(found.nan_to_num(math.inf).argmin())
         if float(found[point]) < self.least:
             self.least, self.point, self.epoch, self.give = float(found[point]), point, epoch, run.take(point)

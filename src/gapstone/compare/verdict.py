@@ -27,8 +27,7 @@ def sentences(results: dict[str, Any]) -> tuple[str, list[str]]:
             f"The other heads have nothing to be compared with: the baseline is {baseline}."
         ]
     if len(heads) == 1:
-        accuracy = 100 * heads[0]["test_accuracy"]["mean"]
-        return f"{heads[0]['head']} reaches an accuracy of {accuracy:.1f} %.", ["There is no other head to compare."]
+        return f"{heads[0]['head']} reaches {_alone(heads[0], results)}.", ["There is no other head to compare."]
     pairs = results["pairs"]
     kind = "fold" if results["settings"]["folds"] else "seed"
     of = _metric_of(results["metrics"][0])
@@ -43,6 +42,13 @@ def sentences(results: dict[str, Any]) -> tuple[str, list[str]]:
         ]
     details += (results.get("curve") or {"findings": []})["findings"]
     return _headline(pairs, baseline, kind, of, _few_groups(results.get("data", {}))), details
+
+
+def _alone(head: dict[str, Any], results: dict[str, Any]) -> str:
+    """What one head has: its accuracy, or with several labels per image its mean average precision."""
+    if results.get("data", {}).get("multi_label"):
+        return f"a mean average precision of {100 * head['metrics']['average_precision']['mean']:.1f} %"
+    return f"an accuracy of {100 * head['test_accuracy']['mean']:.1f} %"
 
 
 def _headline(pairs: Sequence[Pair], baseline: str, kind: str, of: str, few: str | None) -> str:

@@ -59,7 +59,10 @@ class Converted:
 
 
 def document(converted: Converted, new: Classifier) -> dict[str, Any]:
-    """The results as JSON: accuracies as fractions, times in seconds; null if there is nothing to compare with."""
+    """The results as JSON: accuracies as fractions, times in seconds; null if there is nothing to compare with.
+
+    With several labels per image accuracy is the share of images that get all of their labels and no other.
+    """
     request, fitted, split = converted.request, converted.fitted, converted.split
     tuned = fitted.tuned
     return {
@@ -70,6 +73,7 @@ def document(converted: Converted, new: Classifier) -> dict[str, Any]:
         "split": split.described,
         "seed": request.seed,
         "labels": list(new.labels),
+        **({"multi_label": True} if new.multi_label else {}),
         "images": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
         "native": {
             "before": None if converted.paired is None else request.native and converted.before.only_input is None,

@@ -194,16 +194,27 @@ def _images(
 
     Raises ValueError if the old head's logits are to be fitted and DATA has other classes.
     """
-    source = open_source(data)
-    same_classes = set(source.classes) == set(model.labels)
+    source = open_source(data, multi_label=model.multi_label)  # with one label each, if the model takes several
+    same_kind = source.multi_label == model.multi_label
+    same_classes = same_kind and set(source.classes) == set(model.labels)
     labels = model.labels if same_classes else source.classes
+    if request.method == "distil" and not same_kind:
+        raise ValueError(
+            f"--method distil keeps what the model answers, which is {_kind(model.multi_label)}; DATA has "
+            f"{_kind(source.multi_label)}: take logistic."
+        )
     if request.method == "distil" and not same_classes:
         raise ValueError(
             f"--method distil keeps the classes of the model ({_few(model.labels)}); DATA has {_few(source.classes)}: "
             f"take logistic."
         )
     images = model_views(source, labels, model, folder, request, bars)
-    if not same_classes:
+    if not same_kind:
+        bars.log(
+            f"The model answers {_kind(model.multi_label)}, and DATA has {_kind(source.multi_label)}: the new model is "
+            f"as DATA is, and there is no accuracy before to compare with."
+        )
+    elif not same_classes:
         bars.log(
             f"The classes of DATA ({_few(source.classes)}) are not those of the model ({_few(model.labels)}): the new "
             f"model has those of DATA, and there is no accuracy before to compare with."
@@ -221,6 +232,10 @@ def _check_native(request: ConvertRequest, model: ConvertibleModel, spec: str) -
             f"--method distil asks the old head, {model.head}, which takes only {format_size(model.only_size)}: leave "
             f"--native out, or take logistic."
         )
+
+
+def _kind(multi_label: bool) -> str:
+    return "any number of classes for each image" if multi_label else "one class for each image"
 
 
 def _few(names: tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@ from rich.table import Table
 from gapstone.console.formatting import count_noun, format_size
 from gapstone.converting.conversion import Converted
 from gapstone.converting.model_measures import ModelCosts
+from gapstone.models.classifier import Classifier
 from gapstone.training.learning_checks import few_validation
 
 
@@ -18,8 +19,9 @@ def print_table(converted: Converted, console: Console) -> None:
     table.add_column("before", justify="right")
     table.add_column("after", justify="right")
     table.add_row("head", before.head, after.head)
+    several = isinstance(converted.fitted.model, Classifier) and converted.fitted.model.multi_label
     table.add_row(
-        f"test accuracy, {count_noun(len(converted.correct), 'image')}",
+        f"{'all labels right' if several else 'test accuracy'}, {count_noun(len(converted.correct), 'image')}",
         _percent(paired.before if paired else None),
         _percent(float(converted.correct.mean())),
     )

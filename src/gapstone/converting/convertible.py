@@ -27,6 +27,7 @@ class ConvertibleModel:
     """Smallest side of an image that it takes, in pixels."""
     only_size: tuple[int, int] | None
     """(H, W), if it takes one size only."""
+    multi_label: bool = False
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -46,7 +47,7 @@ def open_convertible(name: str, weights: Path | None, device: str) -> Convertibl
         trunk = _classifier_of_folder(opened).to(device).eval()
     else:
         trunk = model if isinstance(model, Classifier) else _classifier_of_timm(opened).to(device).eval()
-    return ConvertibleModel(name, model, trunk, opened.labels, *opened.input_sizes)
+    return ConvertibleModel(name, model, trunk, opened.labels, *opened.input_sizes, opened.multi_label)
 
 
 def _classifier_of_folder(opened: ImageModel) -> Classifier:

@@ -17,6 +17,7 @@ from gapstone.models.classifier import Classifier
 from gapstone.models.model_file import finite_logits
 from gapstone.ragged import mixed_sizes
 from gapstone.runtime.eval_mode import eval_mode
+from gapstone.statistics.labels import Labels, all_right, answers_of_logits, is_multi_label
 from gapstone.statistics.paired_difference import Correct
 from gapstone.tracing.arithmetic import macs
 from gapstone.training.loop import Rows
@@ -78,26 +79,26 @@ def correct_answers(
     model: nn.Module,
     view: View,
     rows: Rows,
-    labels: NDArray[np.int64],
+    labels: Labels,
     batch_size: int,
     progress: Callable[[int, int], None] | None = None,
     change: Change | None = None,
     whose: str = "the model",
 ) -> Correct:
-    """Whether each of the images is classified correctly, in eval mode: (len(rows),).
+    """Whether each of the images is classified correctly, in eval mode: (len(rows),). With several labels per image:
+    whether it gets all of them and no other.
 
     Raises NotFiniteError, whose message begins with `whose`, if a logit is NaN or infinite.
     """
-    predictions = []
+    predictions: list[NDArray[Any]] = []
     with eval_mode(model), torch.inference_mode():
         for start in range(0, len(rows), batch_size):
             for images in view(rows[start : start + batch_size]):
                 logits = finite_logits(_logits(model, images, change), whose)
-                predictions.append(logits.argmax(1).cpu().numpy())
+                predictions.append(answers_of_logits(logits.float().cpu().numpy(), is_multi_label(labels)))
             if progress is not None:
                 progress(min(start + batch_size, len(rows)), len(rows))
-    correct: Correct = np.concatenate(predictions) == labels
-    return correct
+    return all_right(labels, np.concatenate(predictions))
 
 
 def _logits(model: nn.Module, images: Images, change: Change | None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from gapstone.images.intensity_range import UNDECIDED
 from gapstone.images.load import ImageError
 from gapstone.images.preprocessing import not_native
 from gapstone.models.trained_on import UNKNOWN, TrainedOn
+from gapstone.statistics.labels import is_multi_label
 from gapstone.training.training_data import content_digest
 
 
@@ -32,7 +34,8 @@ class ModelViews:
     """For fitting and for the new model."""
     before: View
     """For the old model: the same as `view` if its head takes any size."""
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
+    """(n,), or (n, K) bool of several labels per image."""
     split: DataSplit
     """In rows of the views and labels."""
     key: object
@@ -89,13 +92,18 @@ def model_views(
         view = native_view(decode, preprocessing, model.smallest, device)
         before_view = view if model.only_size is None else resized_view(decode, preprocessing, device)
         key = ["native", content_digest(source, scanned, used)]
-        return ModelViews(view, before_view, class_numbers[source.labels], parts, key, trained_on)
+        return ModelViews(view, before_view, _renumbered(source.labels, class_numbers), parts, key, trained_on)
     progress = bars("Decoding images")
     store = build(source, used, preprocessing, folder / "store", scan=scanned, progress=progress, log=bars.log)
     train, validation, test = (store.rows(part) for part in (parts.train, parts.validation, parts.test))
     parts = replace(parts, train=train, validation=validation, test=test)
     view = stored_view(store, preprocessing, device)
-    return ModelViews(view, view, class_numbers[store.labels], parts, store.key, trained_on)
+    return ModelViews(view, view, _renumbered(store.labels, class_numbers), parts, store.key, trained_on)
+
+
+def _renumbered(labels: NDArray[Any], numbers: NDArray[np.int64]) -> NDArray[Any]:
+    """The labels with the number that each class has in the new model."""
+    return labels[:, np.argsort(numbers)] if is_multi_label(labels) else numbers[labels]
 
 
 def _without_small_images(scanned: Scan, smallest: int, bars: Bars) -> Scan:

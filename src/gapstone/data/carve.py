@@ -1,25 +1,34 @@
-"""Choose parts of the images by class: by their content, by a seed, as folds; groups stay together."""
+"""Choose parts of the images by class: by their content, by a seed, as folds; groups stay together.
+
+`labels` are in either form; where images have several, `stratify` shares them out.
+"""
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from gapstone.data import stratify
+from gapstone.statistics.labels import class_counts, is_multi_label
+
 TEST_SEED = 20131216  # any fixed number; this one is the day Network in Network was put on arXiv
 Indices = NDArray[np.int64]
 
 
 def carve(
-    indices: Indices, labels: NDArray[np.integer], groups: NDArray[np.integer], share: float, seed: int
+    indices: Indices, labels: NDArray[Any], groups: NDArray[np.integer], share: float, seed: int
 ) -> tuple[Indices, Indices]:
     """(rest, part): move about `share` of each class to part, in complete groups."""
     members = _members(indices, groups)
+    if is_multi_label(labels):
+        return _parted(members, stratify.carve(members, labels, share, seed))
     random = np.random.default_rng(seed)
     order = random.permutation(len(members))
-    total = count_labels(labels[indices], int(labels.max()) + 1)
+    total = class_counts(labels[indices], class_number(labels))
     target = np.round(total * share).astype(np.int64)
     target[(total >= 2) & (target == 0)] = 1
     target = np.minimum(target, np.maximum(total - 1, 0))  # every class keeps an image in the rest
@@ -36,14 +45,12 @@ def carve(
         of_class = [g for g in order.tolist() if not chosen[g] and np.any(labels[members[g]] == k)]
         if len(of_class) >= 2:
             chosen[min(of_class, key=lambda g: len(members[g]))] = True
-    part = [members[g] for g in range(len(members)) if chosen[g]]
-    rest = [members[g] for g in range(len(members)) if not chosen[g]]
-    return _joined(rest), _joined(part)
+    return _parted(members, chosen)
 
 
 def by_content(
     indices: Indices,
-    labels: NDArray[np.integer],
+    labels: NDArray[Any],
     groups: NDArray[np.integer],
     keys: Sequence[str],
     share: float,
@@ -65,28 +72,32 @@ def by_content(
         least: groups of each class in part; more than 1 where groups are named, of which half a class may be one.
     """
     members = _members(indices, groups)
+    if is_multi_label(labels):
+        labels = stratify.strata(labels)
     number = np.array([_uniform(min(keys[i] for i in group.tolist())) for group in members])
-    total = count_labels(labels[indices], int(labels.max()) + 1)
+    total = class_counts(labels[indices], class_number(labels))
     most = np.maximum(np.round(total * share), 1) if least == 1 else np.maximum(total // 2, 1)
-    counts = [np.bincount(labels[group], minlength=len(total)) for group in members]
+    counts = [class_counts(labels[group], len(total)) for group in members]
     small = np.array([bool(np.all(count <= most)) for count in counts])
-    chosen = small & (number < share)
-    for k in np.flatnonzero(total >= 2).tolist():
-        of_class = [g for g in range(len(members)) if counts[g][k]]
+    chosen, has = small & (number < share), np.stack(counts) > 0
+    # with several labels, what serves one class may leave another with nothing in the rest: a second round sees it
+    rounds = 2 if is_multi_label(labels) else 1
+    for k in np.flatnonzero(total >= 2).tolist() * rounds:
+        of_class = np.flatnonzero(has[:, k]).tolist()
         if len(of_class) < 2:
             continue
         few = min(least, max(1, len(of_class) // 2))
-        by_number = sorted(of_class, key=lambda g: (not small[g], 0 if small[g] else len(members[g]), number[g]))
-        for g in by_number[:few]:
-            if chosen[of_class].sum() < few and (small[g] or not chosen[of_class].any()):
-                chosen[g] = True
+        if chosen[of_class].sum() < few:
+            by_number = sorted(of_class, key=lambda g: (not small[g], 0 if small[g] else len(members[g]), number[g]))
+            for g in by_number[:few]:
+                if chosen[of_class].sum() < few and (small[g] or not chosen[of_class].any()):
+                    chosen[g] = True
         if chosen[of_class].all():
-            chosen[max(of_class, key=lambda g: number[g])] = False
-    parts = (
-        [group for group, c in zip(members, chosen.tolist(), strict=True) if c == wanted] for wanted in (False, True)
-    )
-    rest, part = (_joined(part) for part in parts)
-    return rest, part
+            tested = np.sum([counts[g] > 0 for g in np.flatnonzero(chosen)], axis=0)
+            # with several labels, rather one that is not the last of another class in part
+            spare = [g for g in of_class if is_multi_label(labels) and np.all(tested[counts[g] > 0] > 1)]
+            chosen[max(spare or of_class, key=lambda g: number[g])] = False
+    return _parted(members, chosen)
 
 
 def united(first: NDArray[np.integer], second: NDArray[np.integer]) -> Indices:
@@ -108,9 +119,11 @@ def _uniform(key: str) -> float:
     return int.from_bytes(hashlib.sha256(f"{TEST_SEED} {key}".encode("utf-8", "surrogateescape")).digest()[:8]) / 2**64
 
 
-def fold_numbers(indices: Indices, labels: NDArray[np.integer], groups: NDArray[np.integer], k: int) -> Indices:
+def fold_numbers(indices: Indices, labels: NDArray[Any], groups: NDArray[np.integer], k: int) -> Indices:
     """The fold 0…k−1 of each index: each group goes to the fold with the fewest images of its classes."""
     members = _members(indices, groups)
+    if is_multi_label(labels):
+        return _spread(indices, members, stratify.folds(members, labels, k, TEST_SEED))
     random = np.random.default_rng(TEST_SEED)
     order = random.permutation(len(members)).tolist()
     order.sort(key=lambda g: -len(members[g]))  # large groups first, while they can be balanced (stable sort)
@@ -122,14 +135,15 @@ def fold_numbers(indices: Indices, labels: NDArray[np.integer], groups: NDArray[
         rank = (counts_in[:, counts > 0]).sum(axis=1) * len(indices) + counts_in.sum(axis=1)
         fold[g] = int(np.argmin(rank))
         counts_in[fold[g]] += counts
-    fold_of = {int(i): int(fold[g]) for g, m in enumerate(members) for i in m}
-    return np.asarray([fold_of[i] for i in indices.tolist()], np.int64)
+    return _spread(indices, members, fold)
 
 
-def limited(indices: Indices, labels: NDArray[np.integer], limit: int, least: int) -> Indices:
+def limited(indices: Indices, labels: NDArray[Any], limit: int, least: int) -> Indices:
     """At most `limit` of the indices, in proportion to the classes, at least `least` of each; the same for any seed."""
     if len(indices) <= limit:
         return indices
+    if is_multi_label(labels):
+        return limited_groups(indices, labels, np.arange(len(labels)), limit, least)
     random = np.random.default_rng(TEST_SEED)
     shuffled = random.permutation(indices)
     # the rank of each image in its class, as a share of the class: the lowest ranks are proportional to the classes
@@ -142,7 +156,7 @@ def limited(indices: Indices, labels: NDArray[np.integer], limit: int, least: in
 
 
 def limited_groups(
-    indices: Indices, labels: NDArray[np.integer], groups: NDArray[np.integer], limit: int, least: int
+    indices: Indices, labels: NDArray[Any], groups: NDArray[np.integer], limit: int, least: int
 ) -> Indices:
     """Whole groups of at most `limit` of the indices, about in proportion to the classes; the same for any seed.
 
@@ -151,7 +165,9 @@ def limited_groups(
     if len(indices) <= limit:
         return indices
     members = _members(indices, groups)
-    total = count_labels(labels[indices], int(labels.max()) + 1)
+    if is_multi_label(labels):
+        return _parted(members, stratify.limited(members, labels, limit, least, TEST_SEED))[1]
+    total = class_counts(labels[indices], class_number(labels))
     counts = [np.bincount(labels[group], minlength=len(total)) for group in members]
     order = np.random.default_rng(TEST_SEED).permutation(len(members)).tolist()
     taken, chosen = np.zeros_like(total), np.zeros(len(members), np.bool_)
@@ -179,9 +195,22 @@ def _members(indices: Indices, groups: NDArray[np.integer]) -> list[Indices]:
     return sorted(parts, key=lambda p: int(p[0])) if len(indices) else []
 
 
+def _parted(members: Sequence[Indices], chosen: NDArray[np.bool_]) -> tuple[Indices, Indices]:
+    """(the images of the groups that are not chosen, of those that are)."""
+    rest, part = ([m for m, c in zip(members, chosen.tolist(), strict=True) if c == wanted] for wanted in (False, True))
+    return _joined(rest), _joined(part)
+
+
+def _spread(indices: Indices, members: Sequence[Indices], number: Indices) -> Indices:
+    """The number of each index's group."""
+    number_of = {int(i): int(number[g]) for g, m in enumerate(members) for i in m}
+    return np.asarray([number_of[i] for i in indices.tolist()], np.int64)
+
+
 def _joined(parts: Sequence[Indices]) -> Indices:
     return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
 
 
-def count_labels(labels: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
-    return np.bincount(labels, minlength=classes).astype(np.int64)
+def class_number(labels: NDArray[Any]) -> int:
+    """The number of classes that labels have, as far as they show it."""
+    return labels.shape[1] if is_multi_label(labels) else int(labels.max()) + 1

@@ -26,6 +26,7 @@ def check(
     threshold: float | None = None,
     group: str | None = None,
     group_pattern: str | None = None,
+    multi_label: bool = False,
 ) -> Scan:
     """Scan DATA, print the findings and write them into `out`.
 
@@ -44,7 +45,7 @@ def check(
     console = Terminal()
     at_least(1, workers=workers, max_pixels=max_pixels)
     check_threshold(threshold)
-    source = open_source(data, group, group_pattern)
+    source = open_source(data, group, group_pattern, multi_label)
     folder = out if out is not None else results_folder("check", data)
     _refuse_inside(folder, data)
     check_folder(folder, CHECK)

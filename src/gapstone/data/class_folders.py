@@ -12,11 +12,10 @@ from pathlib import Path
 
 from gapstone.console.formatting import count_noun, display
 from gapstone.data.file_names import bytes_of, file_id, is_folder, is_system
-from gapstone.data.sources import FORMS, DataError, Item, Source, SplitName, number_classes, other_spellings, unique
+from gapstone.data.label_forms import FoundLabels
+from gapstone.data.linked_files import File, joined_files
+from gapstone.data.sources import FORMS, DataError, Item, Kind, Source, SplitName, other_spellings, unique
 from gapstone.data.split_names import resembles, split_name
-
-File = tuple[str, str, SplitName | None]
-"""A file: its path below the root, its class, its split."""
 
 
 @dataclass
@@ -35,8 +34,11 @@ class _LeftOut:
     """Complete sentences."""
 
 
-def open_folder(given: str, root: Path) -> Source:
-    """Open a folder of `rose/1.jpg` or of `train/rose/1.jpg`. Raises DataError if it is neither."""
+def open_folder(given: str, root: Path, multi_label: bool = False) -> Source:
+    """Open a folder of `rose/1.jpg` or of `train/rose/1.jpg`. Raises DataError if it is neither.
+
+    If it is `multi_label`, a file that is linked or copied into several class folders is one image with all of them.
+    """
     left_out = _LeftOut()
     folders, files = _list(root, left_out, root)
     splits = _splits_among(given, folders, root)
@@ -53,15 +55,24 @@ def open_folder(given: str, root: Path) -> Source:
         raise DataError(_no_images(given, root, folders, files))
     _refuse_wrapper(given, root, images, splits)
 
-    class_names = [name for _, name, _ in images]
-    classes, labels = number_classes(class_names)
-    names = unique([path for path, _, _ in images])
+    found: list[tuple[str, ...]] = [(name,) for _, name, _ in images]
+    used = images
+    if multi_label:
+        found, used = joined_files(root, images)
+    labels = FoundLabels(found, "--multi-label" if multi_label else None)
+    classes, sets, _ = labels.numbered()
+    names = unique([path for path, _, _ in used])
     items = [
-        Item(name, label, split, root / path, row)
-        for row, (name, label, (path, _, split)) in enumerate(zip(names, labels, images, strict=True))
+        Item(name, of_file, split, root / path, row)
+        for row, (name, of_file, (path, _, split)) in enumerate(zip(names, sets, used, strict=True))
     ]
-    notes = (*_notes(left_out), *other_spellings(class_names))
-    return Source(given, "split folder" if splits else "folder", classes, items, notes)
+    notes = (*_notes(left_out), *other_spellings([name for _, name, _ in images]))
+    if multi_label:
+        joined = sum(len(of_file) > 1 for of_file in found)
+        several = count_noun(joined, "file")
+        notes = (*notes, f"{several} linked or copied into several class folders, read as one image with all of them")
+    kind: Kind = "split folder" if splits else "folder"
+    return Source(given, kind, classes, items, notes, multi_label=multi_label, hints=labels.told())
 
 
 def _splits_among(given: str, folders: list[str], root: Path) -> dict[str, SplitName]:

@@ -59,7 +59,7 @@ class Store:
     folder: Path
     key: str
     images: NDArray[np.uint8]  # (N, h, w, C), read-only
-    labels: NDArray[np.int64]  # (N,)
+    labels: NDArray[Any]  # (N,) int64, or (N, K) bool if the images are multi-label
     indices: NDArray[np.int64]  # (N,) into source.items
     names: tuple[str, ...]
 
@@ -237,7 +237,7 @@ def _key(source: Source, chosen: NDArray[np.int64], preprocessing: Preprocessing
         else:
             assert source.array is not None
             content = hashlib.sha256(source.array[item.row].tobytes()).hexdigest()
-        digest.update(f"{i}\0{item.name}\0{item.label}\0{content}\n".encode("utf-8", "surrogateescape"))
+        digest.update(f"{i}\0{item.name}\0{source.hashed_label(i)}\0{content}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]
 
 
@@ -272,7 +272,7 @@ def _write(
             progress(done, len(chosen))
         file.flush()
         os.fsync(file.fileno())
-    labels, rows = np.asarray([source.items[i].label for i in chosen.tolist()], np.int64), io.BytesIO()
+    labels, rows = source.labels[chosen], io.BytesIO()
     np.savez(rows, labels=labels, indices=chosen)
     write_atomic(folder / "rows.npz", rows.getvalue())
     about = {

@@ -29,6 +29,18 @@ def suggests_groups(column: str) -> bool:
     return _COLUMN.fullmatch(column.strip().lower()) is not None
 
 
+def group_columns(shown: str, columns: Sequence[str], group: str | None) -> list[str]:
+    """The column that groups are named in, or those that look as if they were. Raises DataError if there is none."""
+    if group is None:
+        return [name for name in dict.fromkeys(columns) if suggests_groups(name)]
+    name = group.strip().lower()
+    if (times := columns.count(name)) != 1:
+        has = ", ".join(map(display, dict.fromkeys(columns))) or "nothing"
+        what = f"{times} columns {display(group)!r}: keep one" if times else f"no column {display(group)!r}"
+        raise DataError(f"--group {display(group)}: DATA {shown!r} has {what}; it has {has}.")
+    return [name]
+
+
 def not_read(column: str, use: str = "") -> str:
     """The note on a column that nothing is read from."""
     return f"column {display(column)!r} is not read (path, label and split are){use}"
@@ -65,7 +77,8 @@ def with_groups(source: Source, column: str | None = None, pattern: str | None =
     if column is None and pattern is None:
         used, hint = suggestion(source)
         notes = [not_read(name) for name in source.columns if name != used]
-        return replace(source, notes=(*source.notes, *notes), hint=hint)
+        hints = (*source.hints, *([hint] if hint else []))
+        return replace(source, notes=(*source.notes, *notes), hints=hints)
     names = _by_column(source, column) if column is not None else _by_pattern(source, pattern or "")
     by = f"--group {display(column)}" if column is not None else f"--group-pattern '{display(pattern or '')}'"
     grouping = Grouping(by, tuple(names))
@@ -135,7 +148,7 @@ def suggestion(source: Source) -> tuple[str | None, str | None]:
 def _fits(source: Source, cells: Sequence[str]) -> bool:
     """Whether they are groups as patients are: most have several images, and they are no other name of the classes."""
     sizes = Counter(cells)
-    classes = set(zip(cells, source.labels.tolist(), strict=True))
+    classes = set(zip(cells, (item.labels for item in source.items), strict=True))
     several = sum(count > 1 for count in sizes.values())
     return len(sizes) > 2 and 2 * several > len(sizes) and not len(classes) == len(sizes) == len(source.classes)
 

@@ -81,7 +81,7 @@ def open_idx(given: str, folder: Path) -> Source:
         "idx",
         classes,
         [
-            Item(f"{split} #{row}", number, split if several else None, None, i)  # type: ignore[arg-type]
+            Item(f"{split} #{row}", (number,), split if several else None, None, i)  # type: ignore[arg-type]
             for i, ((split, row), number) in enumerate(zip(items, numbers, strict=True))
         ],
         array=np.concatenate(images),

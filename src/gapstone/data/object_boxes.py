@@ -89,7 +89,7 @@ def read_objects(path: Path, source: Source, sizes: Sequence[tuple[int, int]]) -
             continue
         label = _label(where, values.get("class", ""), source)
         box = _clip(where, box, values, sizes[item])
-        if label is not None and label != source.items[item].label:
+        if label is not None and label not in source.items[item].labels:
             others += 1
         else:
             boxes.setdefault(item, []).append(box)

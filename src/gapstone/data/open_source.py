@@ -5,13 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from gapstone.console.formatting import display
-from gapstone.data import class_folders, idx_files, table_sources
+from gapstone.data import class_folders, idx_files, npz_source, table_sources
 from gapstone.data.file_names import similar_names
 from gapstone.data.groups import check_options, with_groups
 from gapstone.data.sources import FORMS, DataError, Source, few
 
 
-def open_source(data: str | os.PathLike[str], group: str | None = None, group_pattern: str | None = None) -> Source:
+def open_source(
+    data: str | os.PathLike[str],
+    group: str | None = None,
+    group_pattern: str | None = None,
+    multi_label: bool = False,
+) -> Source:
     """Recognise the form of DATA, and list its classes and images; `Source.kind` is the form.
 
     ```python
@@ -25,13 +30,15 @@ def open_source(data: str | os.PathLike[str], group: str | None = None, group_pa
         data: what the command line calls DATA.
         group: the column of a table (or the array of an .npz file) that says which images belong together.
         group_pattern: a regular expression that finds the same in each path below DATA: "patient_([0-9]+)".
+        multi_label: an image may have several labels, or none, also where nothing in DATA shows it: a file that is in
+            several class folders, or in several rows of a table, is then one image with all of their labels.
 
     Raises:
         DataError: DATA cannot be used; the message names the five forms if DATA has none of them.
         ValueError: a pattern that is none, or both ways to name groups.
     """
     check_options(group, group_pattern)
-    source = with_groups(_open(os.fspath(data), group), group, group_pattern)
+    source = with_groups(_open(os.fspath(data), group, multi_label), group, group_pattern)
     similar = [" and ".join(repr(name) for name in group) for group in similar_names(source.classes)]
     if not similar:
         return source
@@ -42,12 +49,13 @@ def open_source(data: str | os.PathLike[str], group: str | None = None, group_pa
     return replace(source, notes=(*source.notes, note))
 
 
-def _open(given: str, group: str | None) -> Source:
+def _open(given: str, group: str | None, multi_label: bool) -> Source:
     if not given.strip():
         raise DataError(
             f"DATA {given!r} is empty: an empty path would be the working folder; write . to mean it.\n{FORMS}"
         )
     if given == "digits":
+        _refuse_several(given, "digits", multi_label)
         source = table_sources.digits()
         if Path("digits").exists():
             note = "these are the built-in digits; for the file or folder of that name, write ./digits"
@@ -62,15 +70,25 @@ def _open(given: str, group: str | None) -> Source:
         raise DataError(f"DATA {display(given)!r} does not exist (looked in {display(Path.cwd())}).\n{FORMS}")
     if is_folder:
         try:
-            open_it = idx_files.open_idx if idx_files.holds_idx(path) else class_folders.open_folder
-            return open_it(given, path)
+            if idx_files.holds_idx(path):
+                _refuse_several(given, "idx", multi_label)
+                return idx_files.open_idx(given, path)
+            return class_folders.open_folder(given, path, multi_label)
         except PermissionError as e:
             raise DataError(f"DATA {display(given)!r}: no permission to read {display(str(e.filename))}") from e
     if path.suffix.lower() in (".csv", ".tsv"):
-        return table_sources.open_csv(given, path, group)
+        return table_sources.open_csv(given, path, group, multi_label)
     if path.suffix.lower() == ".npz":
-        return table_sources.open_npz(given, path, group)
+        return npz_source.open_npz(given, path, group, multi_label)
     raise DataError(f"DATA {display(given)!r} is a file that is neither .csv nor .npz.{_hint(path)}\n{FORMS}")
+
+
+def _refuse_several(given: str, kind: str, multi_label: bool) -> None:
+    if multi_label:
+        raise DataError(
+            f"--multi-label: DATA {display(given)!r} ({kind}) has one label for each image by its form. Several per "
+            "image: a CSV, an .npz, or class folders with links."
+        )
 
 
 def _hint(path: Path) -> str:

@@ -6,18 +6,23 @@ It reports which files are no images and why, and which images occur twice, unde
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gapstone.console.formatting import count_noun
 from gapstone.data.image_info import ImageInfo
 from gapstone.data.inspect_files import TIME_LIMIT, Progress, inspect_files
+from gapstone.data.label_forms import SEPARATOR
 from gapstone.data.near_duplicates import NearDuplicates
+from gapstone.data.several_labels import SeveralLabels
 from gapstone.data.sources import SPLITS, Grouping, Source
 from gapstone.images.intensity_range import Ranges, decide
 from gapstone.images.load import MAX_PIXELS
+from gapstone.statistics.labels import class_sets, is_multi_label, of_class
 from gapstone.storage.cache_folder import cache_folder
 
 DEFAULT_CACHE: Final = Path("<the user's cache>")  # stands for cache_folder(), which is called when a scan begins
@@ -31,7 +36,7 @@ class Scan:
     kind: str
     classes: tuple[str, ...]
     names: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]  # (N,) int64, or (N, K) bool if the images are multi-label
     splits: tuple[str | None, ...]  # per item
     facts: tuple[ImageInfo, ...]  # per item
     exact_duplicates: list[list[int]]  # groups with the same size and pixels
@@ -60,13 +65,42 @@ class Scan:
 
     @property
     def conflicts(self) -> list[list[int]]:
-        """Groups of exact duplicates with more than one label."""
-        return [g for g in self.exact_duplicates if len(set(self.labels[g].tolist())) > 1]
+        """Groups of exact duplicates with more than one label, or not all with the same labels."""
+        return [g for g in self.exact_duplicates if self.count_labels(g) > 1]
 
     @property
     def near_conflicts(self) -> list[list[int]]:
         """Groups of near duplicates with more than one label; they are not left out, because the images differ."""
-        return [g for g in self.near_duplicates if len(set(self.labels[g].tolist())) > 1]
+        return [g for g in self.near_duplicates if self.count_labels(g) > 1]
+
+    @cached_property
+    def label_sets(self) -> list[tuple[int, ...]]:
+        """The labels of each item; one unless the images are multi-label."""
+        return class_sets(self.labels)
+
+    def label_text(self, i: int) -> str:
+        """The labels of item i as a table writes them: "cat", "cat|dog", or nothing."""
+        return SEPARATOR.join(self.classes[k] for k in self.label_sets[i])
+
+    def count_labels(self, group: Sequence[int]) -> int:
+        """How many labels (or sets of labels) the images of a group have."""
+        return len({self.label_sets[i] for i in group})
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What to do about one picture under several labels."""
+        if not self.conflicts or self.kind in ("digits", "idx"):
+            return ()
+        pictures = count_noun(len(self.conflicts), "picture")
+        files = sum(map(len, self.conflicts))
+        if is_multi_label(self.labels):
+            what = "with different sets of labels left out: give copies of a picture the same labels"
+            return (f"{pictures} of {files:,} files {what}.",)
+        joins = ", with labels (N, K) of 0 and 1" if self.kind == "npz" else " takes its files for one image with all"
+        return (
+            f"{pictures} under several labels, of {files:,} files, left out. If that is no mistake, as an image may "
+            f"have several labels: --multi-label{joins}.",
+        )
 
     @property
     def across_splits(self) -> list[list[int]]:
@@ -116,10 +150,18 @@ class Scan:
         out = self.excluded
         given: list[str] = [s for s in SPLITS if s in self.splits]
         counts = {split: [0] * len(self.classes) for split in given or ["all"]}
-        for i, (label, split) in enumerate(zip(self.labels.tolist(), self.splits, strict=True)):
+        for i, (labels, split) in enumerate(zip(self.label_sets, self.splits, strict=True)):
             if i not in out:
-                counts[split or "all"][label] += 1
+                for label in labels:
+                    counts[split or "all"][label] += 1
         return counts
+
+    def several_labels(self) -> SeveralLabels | None:
+        """How many labels the usable images have, and which occur together; None unless they are multi-label."""
+        if not is_multi_label(self.labels):
+            return None
+        used = np.setdiff1d(np.arange(self.files), list(self.excluded))
+        return SeveralLabels.of(self.labels[used], self.classes)
 
     def to_json(self) -> dict[str, Any]:
         """The "scan" entry of results.json, as docs/results.md describes it."""
@@ -127,6 +169,7 @@ class Scan:
         def names_of(groups: Sequence[Sequence[int]]) -> list[list[str]]:
             return [[self.names[i] for i in g] for g in groups]
 
+        several = self.several_labels()
         return {
             "files": self.files,
             "readable": int(self.readable.sum()),
@@ -134,8 +177,7 @@ class Scan:
             "exact_duplicates": names_of(self.exact_duplicates),
             "near_duplicates": names_of(self.near_duplicates),
             "conflicts": [
-                {"names": [self.names[i] for i in g], "labels": [self.classes[self.labels[i]] for i in g]}
-                for g in self.conflicts
+                {"names": [self.names[i] for i in g], "labels": [self.label_text(i) for i in g]} for g in self.conflicts
             ],
             "across_splits": [
                 {"names": [self.names[i] for i in g], "splits": [self.splits[i] for i in g]} for g in self.across_splits
@@ -147,7 +189,7 @@ class Scan:
             "notes": list(self.notes),
             "groups": None if self.grouping is None else self._groups(self.grouping),
             "refused": self.refused,
-        }
+        } | ({} if several is None else {"several_labels": several.to_json()})
 
     def _groups(self, grouping: Grouping) -> dict[str, Any]:
         """The "groups" entry: how many there are of which size, and which are in more than one class or split."""
@@ -157,8 +199,8 @@ class Scan:
             "groups": len(sizes),
             "images": [int(sizes.min()), float(np.median(sizes)), int(sizes.max())],
             "ungrouped": sum(name is None for name in grouping.names),
-            "of_class": [len(np.unique(grouping.numbers[self.labels == k])) for k in range(len(self.classes))],
-            "several_classes": grouping.shared_by(self.labels.tolist()),
+            "of_class": [len(np.unique(grouping.numbers[of_class(self.labels, k)])) for k in range(len(self.classes))],
+            "several_classes": grouping.shared_by(self.label_sets),
             "across_splits": grouping.shared_by(self.splits),
         }
 
@@ -202,7 +244,7 @@ def scan(
         exact_duplicates=exact,
         near_duplicates=near,
         group=group,
-        notes=(*source.notes, *([source.hint] if source.hint else []), *notes),
+        notes=(*source.notes, *source.hints, *notes),
         grouping=source.grouping,
     )
 

@@ -19,12 +19,14 @@ from gapstone.console.formatting import pages
 from gapstone.data import scan_report
 from gapstone.data.image_info import THUMBNAIL, thumbnail
 from gapstone.data.inspect_files import TIME_LIMIT, Progress
+from gapstone.data.label_forms import SEPARATOR
 from gapstone.data.memory_limits import worker_memory_limit
 from gapstone.data.near_duplicates import PHOTO_THRESHOLDS
 from gapstone.data.scan import Scan
 from gapstone.data.sources import Source
 from gapstone.data.thumbnail_similarity import compare
 from gapstone.images.load import MAX_PIXELS, ImageError, load, read_bytes
+from gapstone.statistics.labels import is_multi_label
 from gapstone.storage.atomic import write_atomic
 from gapstone.workers.messages import MessageError
 from gapstone.workers.worker_pool import Lost, run_workers
@@ -74,13 +76,9 @@ def _ranked_groups(scan: Scan) -> list[list[int]]:
     """The groups, the most harmful first: those with several labels, then with several splits, then the larger ones."""
 
     def rank(group: list[int]) -> tuple[bool, bool, int, int]:
-        return _count_labels(scan, group) <= 1, _count_splits(scan, group) <= 1, -len(group), group[0]
+        return scan.count_labels(group) <= 1, _count_splits(scan, group) <= 1, -len(group), group[0]
 
     return sorted(scan.shared_groups(), key=rank)
-
-
-def _count_labels(scan: Scan, group: list[int]) -> int:
-    return len(set(scan.labels[group].tolist()))
 
 
 def _count_splits(scan: Scan, group: list[int]) -> int:
@@ -90,9 +88,9 @@ def _count_splits(scan: Scan, group: list[int]) -> int:
 def _order(scan: Scan, group: list[int]) -> list[int]:
     """The leader, then an image of each label and split, so that the problem is visible, then the others."""
     leader = int(scan.group[group[0]])
-    first: dict[tuple[int, str | None], int] = {}
+    first: dict[tuple[tuple[int, ...], str | None], int] = {}
     for i in [leader, *group]:
-        first.setdefault((int(scan.labels[i]), scan.splits[i]), i)
+        first.setdefault((scan.label_sets[i], scan.splits[i]), i)
     return list(dict.fromkeys([leader, *first.values(), *group]))
 
 
@@ -100,8 +98,9 @@ def _group(scan: Scan, order: list[int], small: dict[int, Small]) -> dict[str, A
     """What the page shows of a group; `likeness` is the similarity to its leader."""
     exact = len({scan.facts[i].pixels for i in order}) == 1
     phrases = ["the same pixels" if exact else "nearly the same"]
-    if (labels := _count_labels(scan, order)) > 1:
-        phrases.append("under two labels" if labels == 2 else "under several labels")
+    if (labels := scan.count_labels(order)) > 1:
+        several = "under two labels" if labels == 2 else "under several labels"
+        phrases.append("with different sets of labels" if is_multi_label(scan.labels) else several)
     if _count_splits(scan, order) > 1:
         phrases.append(f"in {' and '.join(sorted({str(scan.splits[i]) for i in order}))}")
     leader = small[order[0]]
@@ -111,7 +110,7 @@ def _group(scan: Scan, order: list[int], small: dict[int, Small]) -> dict[str, A
         if i != order[0] and leader is not None and (picture := small[i]) is not None:
             correlations = (compare(leader[1], picture[1], True, each.rows)[0][0] for each in PHOTO_THRESHOLDS)
             likeness = f"{max(map(float, correlations)):.4f}"
-        facts = {"name": scan.names[i], "label": scan.classes[scan.labels[i]], "split": scan.splits[i] or ""}
+        facts = {"name": scan.names[i], "label": _label(scan, i), "split": scan.splits[i] or ""}
         pictures.append(facts | {"uri": _uri(small[i]), "likeness": likeness})
     return {
         "what": f"{len(order):,} files, {', '.join(phrases)}",
@@ -119,6 +118,10 @@ def _group(scan: Scan, order: list[int], small: dict[int, Small]) -> dict[str, A
         "more": max(0, len(order) - MOST_PICTURES),
         "pictures": pictures,
     }
+
+
+def _label(scan: Scan, i: int) -> str:
+    return scan.label_text(i).replace(SEPARATOR, ", ") if scan.label_sets[i] else "no label"
 
 
 def _shrink_all(source: Source, scan: Scan, items: list[int], max_pixels: int) -> Iterator[tuple[int, Small]]:

@@ -14,6 +14,7 @@ from gapstone.console.formatting import count_noun, display
 from gapstone.data.scan import Scan
 from gapstone.data.sources import Grouping
 from gapstone.images.intensity_range import UNDECIDED
+from gapstone.statistics.labels import is_multi_label, of_class
 from gapstone.storage.atomic import write_atomic
 from gapstone.storage.csv_file import write_csv
 
@@ -40,11 +41,17 @@ def _lines(scan: Scan) -> Iterator[tuple[str, str]]:
     readable = int(scan.readable.sum())
     what = "image" if scan.kind in ("digits", "idx", "npz") else "file"
     classes = count_noun(len(scan.classes), "class", "classes")
-    yield "head", f"{display(scan.given)}: {count_noun(scan.files, what)} in {classes} ({scan.kind})"
+    several = scan.several_labels()
+    form = scan.kind if several is None else f"{scan.kind}, several labels per image"
+    yield "head", f"{display(scan.given)}: {count_noun(scan.files, what)} in {classes} ({form})"
     yield "plain", f"  readable {readable:,}; {_sizes(scan)}; {_modes(scan)}"
     yield "plain", ""
     yield from _classes(scan)
     yield "plain", ""
+    if several is not None:
+        for line in several.lines():
+            yield "plain", f"  {line}"
+        yield "plain", ""
     if scan.grouping is not None:
         yield from _groups(scan, scan.grouping)
         yield "plain", ""
@@ -53,7 +60,7 @@ def _lines(scan: Scan) -> Iterator[tuple[str, str]]:
     if left:
         conflicting = left - (scan.files - readable)
         why = [f"{scan.files - readable:,} unreadable"] if scan.files > readable else []
-        why += [f"{conflicting:,} under two labels"] if conflicting else []
+        why += [f"{conflicting:,} {_under(scan)}"] if conflicting else []
         yield (
             "head",
             f"left out of a comparison: {count_noun(left, 'file')} ({', '.join(why)}); nothing was changed or moved",
@@ -66,11 +73,12 @@ def _lines(scan: Scan) -> Iterator[tuple[str, str]]:
 
 def _groups(scan: Scan, grouping: Grouping) -> Iterator[tuple[str, str]]:
     yield "head", f"  {grouping.described}"
-    several = grouping.shared_by(scan.labels.tolist())
-    count = len(set(grouping.numbers.tolist()))
-    yield "plain", f"  of one class: {count - len(several):,}; of several: {len(several):,}"
-    of_class = [len(np.unique(grouping.numbers[scan.labels == k])) for k in range(len(scan.classes))]
-    low, high = min(of_class), max(of_class)
+    if not is_multi_label(scan.labels):
+        several = grouping.shared_by(scan.label_sets)
+        count = len(set(grouping.numbers.tolist()))
+        yield "plain", f"  of one class: {count - len(several):,}; of several: {len(several):,}"
+    each = [len(np.unique(grouping.numbers[of_class(scan.labels, k)])) for k in range(len(scan.classes))]
+    low, high = min(each), max(each)
     groups = count_noun(high, "group") if low == high else f"{low:,} to {high:,} groups"
     yield "plain", f"  a class has {groups}"
     across = grouping.shared_by(scan.splits)
@@ -91,13 +99,15 @@ def _problems(scan: Scan) -> Iterator[tuple[str, str]]:
         yield from _examples([f"{name}: {reason}" for name, reason in bad])
     if scan.conflicts:
         copies = sum(map(len, scan.conflicts))
-        yield "problem", f"one picture under two labels: {count_noun(len(scan.conflicts), 'picture')}, {copies} files"
+        yield "problem", f"one picture {_under(scan)}: {count_noun(len(scan.conflicts), 'picture')}, {copies} files"
         yield from _examples([_conflict(scan, g) for g in scan.conflicts])
+        for hint in scan.hints:
+            yield "plain", f"    {hint}"
     if scan.near_conflicts:
         groups = scan.near_conflicts
         yield (
             "problem",
-            f"nearly the same picture under two labels: {count_noun(len(groups), 'group')} (kept; worth a look)",
+            f"nearly the same picture {_under(scan)}: {count_noun(len(groups), 'group')} (kept; worth a look)",
         )
         yield from _examples([_conflict(scan, g) for g in groups])
     if scan.across_splits:
@@ -135,7 +145,11 @@ def _examples(lines: list[str], most: int = _MOST) -> Iterator[tuple[str, str]]:
 
 
 def _conflict(scan: Scan, group: list[int]) -> str:
-    return " = ".join(f"{scan.names[i]} ({scan.classes[scan.labels[i]]})" for i in group[:4])
+    return " = ".join(f"{scan.names[i]} ({scan.label_text(i) or 'no label'})" for i in group[:4])
+
+
+def _under(scan: Scan) -> str:
+    return "with different sets of labels" if is_multi_label(scan.labels) else "under two labels"
 
 
 def _together(names: tuple[str, ...], group: list[int]) -> str:
@@ -221,7 +235,7 @@ def _rows(scan: Scan) -> Iterator[list[object]]:
         group = int(scan.group[i]) if shared[int(scan.group[i])] > 1 else ""
         yield [
             scan.names[i],
-            scan.classes[scan.labels[i]],
+            scan.label_text(i),
             scan.splits[i] or "",
             outcome,
             f.reason or "",

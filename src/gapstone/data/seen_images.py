@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapstone.console.formatting import count_noun
-from gapstone.data.carve import Indices, count_labels
+from gapstone.data.carve import Indices
 from gapstone.data.scan import Scan
 from gapstone.data.sources import Source, few
 from gapstone.data.split import DataSplit, DataSplitError, Duplicates, together
+from gapstone.statistics.labels import class_counts
 
 
 def seen_images(source: Source, scan: Scan, trained: NDArray[np.bool_], duplicates: Duplicates) -> NDArray[np.bool_]:
@@ -48,7 +49,7 @@ def without_seen(source: Source, splits: Sequence[DataSplit], seen: NDArray[np.b
 
 def check_left(source: Source, tested: Indices, left: Indices, whose: str) -> None:
     """Raises DataSplitError if a class of the `tested` images has none among those that are `left`."""
-    before, after = (count_labels(source.labels[rows], len(source.classes)) for rows in (tested, left))
+    before, after = (class_counts(source.labels[rows], len(source.classes)) for rows in (tested, left))
     gone = [source.classes[k] for k in np.flatnonzero((before > 0) & (after == 0)).tolist()]
     if gone:
         of = f"of {few(gone)}" if len(gone) < int((before > 0).sum()) else "at all"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,17 @@ from gapstone.data.split_names import SPLITS as SPLITS
 from gapstone.data.split_names import SplitName as SplitName
 from gapstone.images.intensity_range import Ranges
 from gapstone.images.load import MAX_PIXELS, convert, load, read_bytes
+from gapstone.statistics.labels import indicators
 
 Kind = Literal["digits", "folder", "split folder", "csv", "idx", "npz"]
 FORMS = """DATA is one of:
   digits                   1,797 handwritten digits of 8×8 pixels, built in
   a folder                 with one sub-folder of images per class, or with train/, val/ and/or test/ that hold them
-  a .csv file              with the columns path,label and, if you like, split (train, val, test); paths relative to it
+  a .csv file              with the columns path,label and, if you like, split (train, val, test); paths relative to it;
+                           for several labels per image, labels such as cat|dog, or a column of 0 and 1 for each class
   a folder of idx files    train-images-idx3-ubyte[.gz] and so on, as MNIST comes
-  an .npz file             with images (N, H, W[, 1 or 3]), labels and, if you like, classes and split"""
+  an .npz file             with images (N, H, W[, 1 or 3]), labels and, if you like, classes and split; for several
+                           labels per image, labels (N, K) of 0 and 1"""
 
 
 class DataError(ValueError):
@@ -36,10 +39,10 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image of a source: `Item("train/rose/12.jpg", 0, "train", Path(…), 0)`."""
+    """One image of a source: `Item("train/rose/12.jpg", (0,), "train", Path(…), 0)`."""
 
     name: str  # unique in its source and printable; what users see
-    label: int  # index in Source.classes
+    labels: tuple[int, ...]  # indices in Source.classes, ascending; one unless the source is multi-label
     split: SplitName | None  # the split that the source gives it
     path: Path | None  # None if the source is an array
     row: int  # the row in the array, the line in a CSV file (line 1 is the header), or the item's number
@@ -107,15 +110,22 @@ class Source:
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
     """Of a table, a cell per item: the column that groups are named in, and those that look as if they were."""
     grouping: Grouping | None = field(default=None, repr=False)
-    hint: str | None = None
-    """A sentence on groups that nobody named, though the images seem to have some."""
+    multi_label: bool = False
+    """Whether an image may have several labels, or none."""
+    hints: tuple[str, ...] = ()
+    """Sentences to be told before the work: what shows several labels; groups that the images seem to have."""
 
     def __post_init__(self) -> None:
         """Check what holds for every form of DATA. Raises DataError."""
         given = display(self.given)
         if len(self.classes) < 2:
             only = f"only one class, {self.classes[0]!r}" if self.classes else "no class"
-            raise DataError(f"DATA {given!r} ({self.kind}) has {only}; a classifier needs at least two.\n{FORMS}")
+            alone = ""
+            if self.multi_label:
+                alone = " For one finding, present or not, give each image one of two labels, such as yes and no."
+            raise DataError(
+                f"DATA {given!r} ({self.kind}) has {only}; a classifier needs at least two.{alone}\n{FORMS}"
+            )
         if not self.splits:
             return
         if "train" not in self.splits:
@@ -127,7 +137,7 @@ class Source:
             raise DataError(
                 f"DATA {given!r}: some images have a split and some have none; give all of them one, or none."
             )
-        trained = {i.label for i in self.items if i.split == "train"}
+        trained = {label for i in self.items if i.split == "train" for label in i.labels}
         missing = [c for k, c in enumerate(self.classes) if k not in trained]
         if missing:
             hint = ""
@@ -142,9 +152,16 @@ class Source:
         return len(self.items)
 
     @property
-    def labels(self) -> NDArray[np.int64]:
-        """(N,) the label of each item."""
-        return np.fromiter((i.label for i in self.items), np.int64, len(self.items))
+    def labels(self) -> NDArray[Any]:
+        """(N,) int64, the label of each item; (N, K) bool if the source is multi-label."""
+        if not self.multi_label:
+            return np.fromiter((i.labels[0] for i in self.items), np.int64, len(self.items))
+        return indicators([i.labels for i in self.items], len(self.classes))
+
+    def hashed_label(self, i: int) -> int | list[int]:
+        """The label of item `i` as hashes of the data write it; a list if the source is multi-label."""
+        labels = self.items[i].labels
+        return list(labels) if self.multi_label else labels[0]
 
     @property
     def splits(self) -> tuple[SplitName, ...]:

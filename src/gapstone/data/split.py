@@ -7,7 +7,7 @@ validation images are chosen from train for each seed.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +17,16 @@ from gapstone.data.carve import (
     Indices,
     by_content,
     carve,
-    count_labels,
+    class_number,
     fold_numbers,
     limited,
     limited_groups,
     united,
 )
 from gapstone.data.scan import Scan
-from gapstone.data.sources import Source
+from gapstone.data.sources import Source, few
+from gapstone.data.stratify import has_any
+from gapstone.statistics.labels import class_counts, is_multi_label, of_class
 
 VALIDATION_SHARE = 0.1
 LEAST_GROUPS = 5
@@ -122,7 +124,7 @@ def split(
 
 
 def carve_validation(
-    train: Indices, labels: NDArray[np.integer], groups: NDArray[np.integer], seed: int, share: float
+    train: Indices, labels: NDArray[Any], groups: NDArray[np.integer], seed: int, share: float
 ) -> tuple[Indices, Indices]:
     """(train, validation): choose a share of each class of train by seed; groups stay together.
 
@@ -207,7 +209,7 @@ def _keys(source: Source, scan: Scan) -> list[str]:
 
 
 def _limited(
-    source: Source, indices: Indices, labels: NDArray[np.integer], groups: Indices, limit: int, least: int
+    source: Source, indices: Indices, labels: NDArray[Any], groups: Indices, limit: int, least: int
 ) -> Indices:
     """At most `limit` of the indices, in whole groups where groups are named."""
     if source.grouping is None:
@@ -296,7 +298,7 @@ def _without_groups(source: Source, indices: Indices, held: Indices) -> tuple[In
 
 
 def _without_copies(
-    indices: Indices, held: Indices, labels: NDArray[np.integer], groups: Indices, exact: Indices, least: int
+    indices: Indices, held: Indices, labels: NDArray[Any], groups: Indices, exact: Indices, least: int
 ) -> tuple[Indices, Indices, int]:
     """Drop the images that have a copy among the held-out ones: (the rest, the dropped, near duplicates in the rest).
 
@@ -305,10 +307,10 @@ def _without_copies(
     """
     duplicate = np.isin(groups[indices], groups[held])
     copy = np.isin(exact[indices], exact[held])
-    total = count_labels(labels[indices[~copy]], int(labels.max()) + 1)
-    left = total - count_labels(labels[indices[duplicate & ~copy]], len(total))
+    total = class_counts(labels[indices[~copy]], class_number(labels))
+    left = total - class_counts(labels[indices[duplicate & ~copy]], len(total))
     too_few = (left < least) | (2 * left < total)
-    stays = duplicate & ~copy & too_few[labels[indices]]
+    stays = duplicate & ~copy & has_any(labels[indices], too_few)
     return indices[~duplicate | stays], indices[duplicate & ~stays], int(stays.sum())
 
 
@@ -336,7 +338,8 @@ def _because(source: Source, indices: Indices, groups: NDArray[np.integer]) -> s
     count = len(np.unique(groups[indices]))
     if source.grouping is not None and count < len(indices):
         labels = source.labels[indices]
-        one = all(len(np.unique(groups[indices[labels == k]])) == 1 for k in np.unique(labels))
+        each = [np.unique(groups[indices[of_class(labels, k)]]) for k in range(len(source.classes))]
+        one = all(len(of_one) < 2 for of_one in each)
         what = "each of them is one group" if one else f"they have {count_noun(count, 'group')}"
         return (
             f". With {source.grouping.by} {what}, and a group stays on one side: a class needs one to train on, one to "
@@ -353,7 +356,7 @@ def _because(source: Source, indices: Indices, groups: NDArray[np.integer]) -> s
 
 def _check_classes(
     source: Source,
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     groups: NDArray[np.integer],
     train: Indices,
     test: Indices,
@@ -365,18 +368,24 @@ def _check_classes(
 ) -> None:
     """Raise DataSplitError if a class lacks training or, if `tested`, test images, or if there are no test images."""
     classes = len(source.classes)
-    to_train, to_test = count_labels(labels[train], classes), count_labels(labels[test], classes)
-    few = [k for k in range(classes) if to_train[k] < at_least or (tested and to_test[k] < 1)]
-    if few:
-        listed = ", ".join(f"{source.classes[k]!r} ({to_train[k]} to train, {to_test[k]} to test)" for k in few[:5])
+    to_train, to_test = class_counts(labels[train], classes), class_counts(labels[test], classes)
+    lacking = (to_train < at_least) | (tested & (to_test < 1))
+    if lacking.any():
+        named = np.flatnonzero(lacking).tolist()
+        listed = ", ".join(f"{source.classes[k]!r} ({to_train[k]} to train, {to_test[k]} to test)" for k in named[:5])
         both = np.concatenate([train, test])
-        because = _because(source, both[np.isin(labels[both], few)], groups)
-        if dropped is not None and (count := int(np.isin(labels[dropped], few).sum())):
+        because = _because(source, both[has_any(labels[both], lacking)], groups)
+        if dropped is not None and (count := int(has_any(labels[dropped], lacking).sum())):
             why = "have a copy" if source.grouping is None else "have a copy, or are of the same group"
             because += f". Of them {_images(count)} dropped from train: the held-out images {why}"
         raise DataSplitError(
-            f"too few different images for {what}: {listed}{', …' if len(few) > 5 else ''}. Duplicates and unusable "
+            f"too few different images for {what}: {listed}{', …' if len(named) > 5 else ''}. Duplicates and unusable "
             f"files do not count; add images, or leave these classes out{because}."
+        )
+    if is_multi_label(labels) and (always := np.flatnonzero(to_train > len(train) - at_least).tolist()):
+        raise DataSplitError(
+            f"every image to train on has {few([source.classes[k] for k in always])}, or all but one: there is nothing "
+            "to tell apart. Add images without, or leave the class out."
         )
     if len(test) == 0:
         raise DataSplitError(f"no usable test images in {display(source.given)!r}")

@@ -45,12 +45,12 @@ def confusion_picture(counts: ArrayLike, classes: Sequence[str], images: Sequenc
         return None
     of_class = np.asarray(table.sum(1) if images is None else images)
     order = np.arange(len(classes)) if len(classes) <= MOST_WITH_NUMBERS else alike_together(table)
-    table, names = table[order][:, order], [_Name(classes[k], int(of_class[k])) for k in order]
+    table, names = table[order][:, order], [ClassName(classes[k], int(of_class[k])) for k in order]
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
     side = 46 if len(names) <= 12 else 33 if len(names) <= MOST_WITH_NUMBERS else 10 if len(names) <= MOST_NAMED else 3
     cells = _numbered(table, shares, side) if len(names) <= MOST_WITH_NUMBERS else _coloured(shares, side)
     beside = _names(names, side) if len(names) <= MOST_NAMED else Markup()
-    room = 0.65 * _font(side) * max(name.width for name in names) + 14 if beside else 4
+    room = 0.65 * name_font(side) * max(name.width for name in names) + 14 if beside else 4
     top = room if side > 3 else 4
     width, height = room + side * len(names) + 4, top + side * len(names) + 4
     label = f"Confusion of {len(names)} classes: true classes are rows, predicted ones columns"
@@ -95,7 +95,7 @@ def alike_together(counts: Counts) -> NDArray[np.intp]:
     return np.asarray(leaves_list(linkage(squareform(apart, checks=False), "average", optimal_ordering=True)))
 
 
-class _Name:
+class ClassName:
     """The name of a class as the picture shows it."""
 
     def __init__(self, text: str, images: int) -> None:
@@ -114,9 +114,9 @@ class _Name:
             self.short, self.width = f"* {self.short}", self.width + 2
 
 
-def _names(names: Sequence[_Name], side: int) -> Markup:
+def _names(names: Sequence[ClassName], side: int) -> Markup:
     """Beside the rows and, turned, above the columns."""
-    size = _font(side)
+    size = name_font(side)
     lines = []
     for place, name in enumerate(names):
         middle = side * (place + 0.5) + 0.35 * size
@@ -131,7 +131,7 @@ def _names(names: Sequence[_Name], side: int) -> Markup:
     return Markup("").join(lines)
 
 
-def _font(side: int) -> float:
+def name_font(side: int) -> float:
     """Of names beside cells of that side."""
     return min(12.0, 0.95 * side)
 

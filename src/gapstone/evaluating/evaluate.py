@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +22,11 @@ from gapstone.data.decoded_store import Store, build
 from gapstone.data.open_source import check_outside_data, open_source
 from gapstone.data.scan import Scan, scan
 from gapstone.data.seen_images import unknown_images
-from gapstone.data.sources import Source
+from gapstone.data.sources import Source, few
 from gapstone.evaluating import evaluation_table
 from gapstone.evaluating.class_matching import match_classes
 from gapstone.evaluating.evaluate_request import EvaluateRequest
-from gapstone.evaluating.evaluated_model import EvaluatedModel, trained_on
+from gapstone.evaluating.evaluated_model import evaluated_model, trained_on
 from gapstone.evaluating.evaluation import Evaluation, gather
 from gapstone.evaluating.evaluation_page import write_evaluation
 from gapstone.evaluating.measured import short_names
@@ -102,8 +103,16 @@ def _open(request: EvaluateRequest, bars: Bars) -> Opened:
     for name in request.models:
         with bars.during(f"Opening {name}"):
             models.append(open_model(name, request.weights if name in of_network else None, device))
-    source = open_source(request.data, request.group, request.group_pattern)
     names = short_names([display(name) for name in request.models])
+    several = several_labels(names, [one.multi_label for one in models])
+    # a model of several labels per image says that DATA's may have several, too
+    source = open_source(request.data, request.group, request.group_pattern, request.multi_label or several)
+    if source.multi_label and not several:
+        raise ValueError(
+            f"DATA {display(request.data)} has several labels per image, and {few(names, quote=False)} "
+            f"{'answers' if len(names) == 1 else 'answer'} one class for each: give models that were trained on "
+            "several labels per image (gapstone train on such DATA), or DATA with one label each."
+        )
     matched = [match_classes(source.classes, one.labels, name) for one, name in zip(models, names, strict=True)]
     progress = bars("Checking images")
     found = scan(source, workers=request.workers, progress=progress, threshold=request.duplicate_threshold)
@@ -118,9 +127,20 @@ def _open(request: EvaluateRequest, bars: Bars) -> Opened:
         f"{count_noun(len(tested.rows), 'image')} of {count_noun(len(source.classes), 'class', 'classes')} to test on, "
         f"{tested.described}."
     )
-    for remark in [*filter(None, [source.hint]), *remarks]:
+    for remark in [*source.hints, *found.hints, *remarks]:
         bars.log(remark)
     return Opened(tuple(models), tuple(names), source, found, tuple(k for k, _ in matched), tested, tuple(remarks))
+
+
+def several_labels(names: Sequence[str], multi_label: Sequence[bool]) -> bool:
+    """Whether the models answer several labels per image. Raises ValueError if some do and some do not."""
+    if len(set(multi_label)) > 1:
+        one, other = (names[multi_label.index(value)] for value in (True, False))
+        raise ValueError(
+            f"{one} answers any number of classes of an image, {other} one: they cannot be compared. Evaluate each by "
+            "itself."
+        )
+    return multi_label[0]
 
 
 def _ask(request: EvaluateRequest, opened: Opened, out: Path, bars: Bars) -> list[Evaluation]:
@@ -133,7 +153,7 @@ def _ask(request: EvaluateRequest, opened: Opened, out: Path, bars: Bars) -> lis
         store = _store(request, opened, preprocessing, out, bars)
         how = request.precision, request.batch_size, bars(f"Asking {name}")
         rows = np.arange(len(store))
-        model = EvaluatedModel(one, store, rows, classes[store.labels], preprocessing, *how)
+        model = evaluated_model(one, store, rows, classes, preprocessing, *how)
         logits = model.answers(out / "kept", bars.log)
         robust = None
         if not request.quick:
@@ -141,7 +161,8 @@ def _ask(request: EvaluateRequest, opened: Opened, out: Path, bars: Bars) -> lis
             robust = replace(model, progress=moving).robustness(out / "kept", bars.log)
             moving(1, 1)
         note = cropping_note(preprocessing, opened.scan.size_counts())
-        evaluations.append(Evaluation(name, model, classes, logits, robust, note))
+        numbers = classes if model.columns is None else np.arange(len(classes))
+        evaluations.append(Evaluation(name, model, numbers, logits, robust, note))
     return evaluations
 
 

@@ -37,6 +37,8 @@ class EvaluateRequest:
     group: str | None = None
     """The column of a table that says which images belong together (`open_source`)."""
     group_pattern: str | None = None
+    multi_label: bool = False
+    """Images may have several labels, also where DATA does not show it (`open_source`)."""
     quick: bool = False
     """Neither move nor resize test images, nor time the models."""
 

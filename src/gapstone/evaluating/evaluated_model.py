@@ -28,6 +28,7 @@ from gapstone.nets.hf_model import LogitsOf
 from gapstone.pooling import pools_in
 from gapstone.pools.digest import own_pools
 from gapstone.runtime.eval_mode import eval_mode
+from gapstone.statistics.labels import Labels, is_multi_label
 from gapstone.storage.resumable_rows import compute_rows
 from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed, write_sealed
 from gapstone.tracing.arithmetic import macs
@@ -49,14 +50,17 @@ class EvaluatedModel:
     store: Store
     rows: Rows
     """Those of the store that are tested: image i of these is what is asked about by i."""
-    labels: NDArray[np.int64]
-    """Of the tested images, as the model numbers its classes."""
+    labels: Labels
+    """Of the tested images, as the model numbers its classes; with several labels (n, K) bool, in DATA's order."""
     preprocessing: Preprocessing
     """The model's, with the intensity ranges of the store."""
     precision: Precision = "float32"
     batch_size: int = 64
     progress: Progress = lambda done, total: None
     """Called with the images answered so far and their number, in each pass."""
+    columns: NDArray[np.int64] | None = None
+    """With several labels, the model's number of each class of DATA: logits are of these alone, as each class is
+    answered by itself, and of others it is not known which images have them."""
 
     @property
     def model(self) -> nn.Module:
@@ -85,7 +89,8 @@ class EvaluatedModel:
         with eval_mode(self.model):
             images = self.images(rows)
             found = self._ask(images if change == STILL else change(images)).float().cpu()
-        return finite_logits(found, self.opened.name)
+        found = finite_logits(found, self.opened.name)
+        return found if self.columns is None else found[:, self.columns]
 
     def _ask(self, images: Tensor) -> Tensor:
         if isinstance(self.model, Classifier):
@@ -113,6 +118,7 @@ class EvaluatedModel:
         facts = [VERSION, torch.__version__.partition("+")[0], digest(self.model)]
         facts += [repr(self.model), list(self.opened.labels), self.preprocessing.to_json(), self.precision]
         facts += [self.batch_size, self.opened.device.type, self.store.key, self.rows.tolist()]
+        facts += [] if self.columns is None else [self.columns.tolist()]
         pools = own_pools(pools_in(self.model))
         return [*facts, pools] if pools else facts
 
@@ -146,10 +152,15 @@ class EvaluatedModel:
         return kept["facts"], np.asarray(kept["shifted"], np.float32), rows
 
     def maps(self, row: int, classes: list[int]) -> list[dict[str, Any]] | None:
-        """Where it looked in one image for these classes: {map (h, w), placement}; None where that cannot be told."""
+        """Where it looked in one image for these classes: {map (h, w), placement}; None where that cannot be told.
+
+        Minus the mean of all classes' maps; with several labels, by which `classes` are then numbered, as they are.
+        """
+        several = self.columns is not None
+        numbers = classes if self.columns is None else self.columns[classes].tolist()
         try:
             with eval_mode(self.model):
-                explained = explain(self.model, self.images(np.array([row])), classes).shown(plain=False)
+                explained = explain(self.model, self.images(np.array([row])), numbers).shown(plain=several)
         except (SplitError, RuntimeError):  # no last map, or calls that cannot be watched
             return None
         maps = explained.maps[0].float().cpu().numpy()
@@ -174,6 +185,23 @@ class EvaluatedModel:
             "macs": macs(opened.model, image),
             "trained_on": {"known": len(seen.hashes), "complete": seen.complete},
         }
+
+
+def evaluated_model(
+    opened: ImageModel,
+    store: Store,
+    rows: Rows,
+    classes: NDArray[np.int64],
+    preprocessing: Preprocessing,
+    precision: Precision,
+    batch_size: int,
+    progress: Progress,
+) -> EvaluatedModel:
+    """A model beside the labels of the store; `classes`: its number of each class of DATA."""
+    labels, columns = store.labels[rows], classes
+    if is_multi_label(labels):
+        return EvaluatedModel(opened, store, rows, labels, preprocessing, precision, batch_size, progress, columns)
+    return EvaluatedModel(opened, store, rows, classes[labels], preprocessing, precision, batch_size, progress)
 
 
 class _Counting:

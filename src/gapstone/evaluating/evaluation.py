@@ -1,21 +1,18 @@
-"""From the answers of all models to evaluated.json (schema: docs/evaluate.md), and the files of predictions."""
+"""From the answers of all models to evaluated.json (schema: docs/evaluate.md)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 
 import gapstone
 from gapstone.compare.chosen_metric import asked_metric
 from gapstone.compare.gather_results import machine, versions
-from gapstone.compare.predictions_file import texts
 from gapstone.compare.predictor import STILL
 from gapstone.compare.tested_groups import groups_said
 from gapstone.compare.tested_values import CONFIDENCE
@@ -23,20 +20,31 @@ from gapstone.data.scan import Scan
 from gapstone.data.sources import Source
 from gapstone.evaluating.evaluate_request import EvaluateRequest
 from gapstone.evaluating.evaluated_model import EvaluatedModel, Robustness
-from gapstone.evaluating.evaluation_text import ONE_TRAINING, few_images, headline, model_remarks, pair_sentence
-from gapstone.evaluating.measured import NOT_MOVED, Answered, Together, Values, measures, moved
+from gapstone.evaluating.evaluation_text import (
+    ONE_TRAINING,
+    calibration_remark,
+    few_images,
+    headline,
+    model_remarks,
+    pair_sentence,
+)
+from gapstone.evaluating.measured import NOT_MOVED, Answered, Together, Values, added_of, measures, moved, strata_of
+from gapstone.evaluating.several_answers import (
+    about_images,
+    class_entries,
+    losses,
+    remarks_on,
+    worst_entry,
+)
 from gapstone.evaluating.tested_images import TestedImages
 from gapstone.runtime.timing import ratio, spread, take_turns
-from gapstone.statistics.metrics import Metric, added_images, agreement, choose_metric, find_metric, shown_metrics
+from gapstone.statistics.labels import Labels, all_right, class_counts, is_multi_label
+from gapstone.statistics.metrics import Metric, agreement, choose_for, shown_metrics
 from gapstone.statistics.one_seed import compare_models
-from gapstone.storage.atomic import atomic_file
-from gapstone.storage.csv_file import write_csv
 from gapstone.training.training_data import content_digest
 
 SCHEMA = 1
 MOST_WORST = 12
-MOST_IN_CSV = 200_000
-"""Rows of predictions.csv; predictions.npz holds everything, however many."""
 BATCH, LONGEST = 16, 6.0
 """Images at a time, and seconds after which no round begins, where models are timed."""
 
@@ -48,7 +56,7 @@ class Evaluation:
     name: str
     model: EvaluatedModel
     classes: NDArray[np.int64]
-    """Its number of each class of DATA."""
+    """The number of each class of DATA among those of the logits."""
     logits: NDArray[np.float32]
     robust: Robustness | None
     """None where no image was moved."""
@@ -58,6 +66,12 @@ class Evaluation:
     @cached_property
     def answered(self) -> Answered:
         return Answered(self.name, self.model.labels, self.logits, self.classes)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the logits' classes; with several labels they are those of DATA."""
+        names = self.model.opened.labels
+        return names if self.model.columns is None else tuple(names[k] for k in self.model.columns.tolist())
 
 
 def gather(
@@ -71,13 +85,13 @@ def gather(
 ) -> dict[str, Any]:
     """The results, as in evaluated.json."""
     labels, classes = source.labels[tested.rows], len(source.classes)
-    counts = np.bincount(labels, minlength=classes)
-    metric, chosen = choose_metric(asked_metric(request.metric), counts)
+    counts, several = class_counts(labels, classes), source.multi_label
+    metric, chosen = choose_for(asked_metric(request.metric), labels, classes)
     metrics = _metrics(metric, evaluations)
     groups = tested.counted(labels, classes, metric.by_class)
     together = Together(tested.groups, refused=groups is not None and groups["refused"] is not None)
     speeds = _speeds(request, evaluations)
-    models = [_model(one, labels, metrics, speeds.get(one.name), together) for one in evaluations]
+    models = [_model(one, source, labels, metrics, speeds.get(one.name), together) for one in evaluations]
     if undefined := [entry["name"] for entry in models if entry["metrics"][metric.name]["mean"] is None]:
         raise ValueError(
             f"--metric {metric.words} is no finite number for {undefined[0]} on these images: take another."
@@ -98,6 +112,7 @@ def gather(
             "left_out": tested.left_out,
             "groups": groups,
             "hash": content_digest(source, scan, tested.rows),
+            **({"multi_label": True} if several else {}),
         },
         "settings": {
             "metric": metric.name,
@@ -119,26 +134,51 @@ def gather(
         "worst": _worst(source, tested, evaluations),
     }
     results["verdict"], results["findings"] = headline(results, metric)
+    said = [*_said_of(source, labels, models, groups, chosen), *remarks]
+    results["remarks"] = said + _said_of_each(source, counts, evaluations, models)
+    return results
+
+
+def _said_of(
+    source: Source,
+    labels: NDArray[Any],
+    models: Sequence[dict[str, Any]],
+    groups: dict[str, Any] | None,
+    chosen: str | None,
+) -> list[str]:
+    """What is said of the images, and of what the numbers are about."""
     one = len(models) == 1
     scope = ONE_TRAINING.format(these="this model" if one else "these models", it="it is" if one else "they are")
     of_groups = groups_said({"test": len(labels), "groups": groups}), groups and groups["refused"]
-    about = [scope, *filter(None, [*of_groups, chosen, few_images(source.classes, counts)]), *remarks]
-    about += [note for note in dict.fromkeys(one.cropped for one in evaluations) if note]
+    counts = class_counts(labels, len(source.classes))
+    few = about_images(source, labels) if source.multi_label else [few_images(source.classes, counts)]
+    return [scope, *filter(None, [*of_groups, chosen, *few])]
+
+
+def _said_of_each(
+    source: Source, counts: NDArray[np.int64], evaluations: Sequence[Evaluation], models: Sequence[dict[str, Any]]
+) -> list[str]:
+    """What is said of each model."""
+    about = [note for note in dict.fromkeys(one.cropped for one in evaluations) if note]
     for one_model, entry in zip(evaluations, models, strict=True):
-        about += model_remarks(entry, one_model.answered, counts)
-    results["remarks"] = about
-    return results
+        if source.multi_label:
+            about += remarks_on(entry, one_model.answered, source.classes, len(one_model.model.opened.labels))
+        else:
+            about += model_remarks(entry, one_model.answered, counts)
+        about += calibration_remark(entry)
+    return about
 
 
 def _metrics(deciding: Metric, evaluations: Sequence[Evaluation]) -> list[Metric]:
     """What decides, then all that suit the number of classes of every model."""
     classes = min(one.logits.shape[1] for one in evaluations)
-    return shown_metrics(deciding, classes)
+    return shown_metrics(deciding, classes, evaluations[0].answered.several)
 
 
 def _model(
     one: Evaluation,
-    labels: NDArray[np.int64],
+    source: Source,
+    labels: Labels,
     metrics: Sequence[Metric],
     speed: dict[str, Any] | None,
     together: Together,
@@ -149,6 +189,8 @@ def _model(
         **one.model.facts(),
         **measures(one.answered, metrics, together),
     }
+    if source.multi_label:
+        entry["by_class"] = class_entries(one.answered, source.classes, together)
     if one.robust is None:
         return {**entry, **NOT_MOVED, "ms_per_image": speed}
     facts, shifted, rows = one.robust
@@ -165,23 +207,24 @@ def _pairs(evaluations: Sequence[Evaluation], metric: Metric, together: Together
         return []
     first = evaluations[0]
     values = {one.name: one.answered.values(metric) for one in evaluations}
-    trials = [(one.answered.labels, values[one.name], one.answered.right) for one in evaluations]
-    added = added_images(metric, first.answered.labels, trials)
-    pairs = _compared(values, metric, added, first.name, together)
+    added = added_of([one.answered for one in evaluations], metric)
+    pairs = _compared(values, metric, added, first.name, together, strata_of(metric, first.answered.labels))
     for pair, other in zip(pairs, evaluations[1:], strict=True):
         a, b = other.answered, first.answered
         pair |= {
             "won": int((a.right & ~b.right).sum()),
             "lost": int((b.right & ~a.right).sum()),
-            "same_answers": int((_of_data(other) == _of_data(first)).sum()),
+            "same_answers": int(all_right(_of_data(other), _of_data(first)).sum()),
             "same_probabilities": _same_probabilities(other, first),
         }
         pair["sentence"] = pair_sentence(pair, metric, len(pairs))
     return pairs
 
 
-def _of_data(one: Evaluation) -> NDArray[np.int64]:
+def _of_data(one: Evaluation) -> Labels:
     """Its answers as names of its labels' texts are compared: DATA's number of the class, or −1 − its own."""
+    if one.answered.several:
+        return one.answered.answer
     own = -1 - np.arange(one.logits.shape[1])
     own[one.classes] = np.arange(len(one.classes))
     return np.asarray(own[one.answered.answer], np.int64)
@@ -194,15 +237,16 @@ def _same_probabilities(a: Evaluation, b: Evaluation) -> bool:
 
 
 def _shift_pairs(
-    evaluations: Sequence[Evaluation], labels: NDArray[np.int64], metric: Metric, together: Together
+    evaluations: Sequence[Evaluation], labels: Labels, metric: Metric, together: Together
 ) -> list[dict[str, Any]]:
     """The same when images are moved, of models that have moved the same images."""
     robust = [(one, one.robust) for one in evaluations if one.robust is not None]
     if len(robust) < 2 or any(not np.array_equal(a[1][2], b[1][2]) for a, b in pairwise(robust)):
         return []
-    rows, decides = robust[0][1][2], find_metric(metric.moved)
+    rows, decides = robust[0][1][2], metric.moved_by(is_multi_label(labels))
+    strata = strata_of(decides, labels[rows])
     values = {one.name: metric.of_moved(labels[rows], shifted) for one, (_, shifted, _) in robust}
-    pairs = _compared(values, decides, agreement(decides, labels[rows]), robust[0][0].name, together.of(rows))
+    pairs = _compared(values, decides, agreement(decides, labels[rows]), robust[0][0].name, together.of(rows), strata)
     for pair in pairs:
         pair |= {"won": None, "lost": None, "same_answers": None, "same_probabilities": False}
         pair["sentence"] = pair_sentence(pair, decides, len(pairs))
@@ -210,7 +254,12 @@ def _shift_pairs(
 
 
 def _compared(
-    values: dict[str, Values], metric: Metric, added: float, first: str, together: Together
+    values: dict[str, Values],
+    metric: Metric,
+    added: float,
+    first: str,
+    together: Together,
+    strata: NDArray[np.int64] | None,
 ) -> list[dict[str, Any]]:
     """Without intervals and verdicts where there are too few groups for them."""
     nothing = {"ci95": None, "ci95_together": None, "p": None, "p_holm": None, "verdict": "cannot tell"}
@@ -227,7 +276,7 @@ def _compared(
             "verdict": pair.verdict,
             **(nothing if together.refused else {}),
         }
-        for pair in compare_models(values, metric.unit, added, CONFIDENCE, together.groups)
+        for pair in compare_models(values, metric.unit, added, CONFIDENCE, together.groups, strata)
     ]
 
 
@@ -254,57 +303,37 @@ def _speeds(request: EvaluateRequest, evaluations: Sequence[Evaluation]) -> dict
 
 
 def _worst(source: Source, tested: TestedImages, evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """The images with the largest sum of confidences in wrong answers."""
-    total = np.zeros(len(tested.rows))
-    for one in evaluations:
-        confidence = one.answered.probabilities.max(1)
-        total += np.where(one.answered.right, 0.0, confidence)
+    """The images with the largest sum of confidences in wrong answers, with several labels of losses."""
+    several, total = source.multi_label, np.zeros(len(tested.rows))
+    badly = [losses(one.answered) if several else one.answered.probabilities.max(1) for one in evaluations]
+    for one, how in zip(evaluations, badly, strict=True):
+        total += np.where(one.answered.right, 0.0, how)
     worst = [int(row) for row in np.argsort(-total, kind="stable")[:MOST_WORST] if total[row] > 0]
     return [
         {
             "name": source.items[int(tested.rows[row])].name,
             "row": row,
-            "label": source.classes[source.labels[tested.rows[row]]],
+            **_label(source, int(tested.rows[row])),
             "answers": [
-                {
-                    "model": one.name,
-                    "prediction": one.model.opened.labels[int(one.answered.answer[row])],
-                    "confidence": float(one.answered.probabilities[row].max()),
-                    "true_probability": float(one.answered.probabilities[row, one.answered.labels[row]]),
-                    "right": bool(one.answered.right[row]),
-                }
-                for one in evaluations
+                worst_entry(source.classes, row, one.answered, float(how[row])) if several else _answer(one, row)
+                for one, how in zip(evaluations, badly, strict=True)
             ],
         }
         for row in worst
     ]
 
 
-def write_predictions(out: Path, source: Source, evaluations: Sequence[Evaluation]) -> None:
-    """predictions.npz: all probabilities; predictions.csv: each model's answers, where they are not too many."""
-    first = evaluations[0].model
-    names, labels = first.names, source.labels[first.store.indices[first.rows]]
-    arrays: dict[str, Any] = {
-        "images": texts(names),
-        "labels": texts([source.classes[k] for k in labels]),
-        "models": texts([one.name for one in evaluations]),
+def _label(source: Source, item: int) -> dict[str, Any]:
+    names = [source.classes[k] for k in source.items[item].labels]
+    return {"labels": names} if source.multi_label else {"label": names[0]}
+
+
+def _answer(one: Evaluation, row: int) -> dict[str, Any]:
+    answered = one.answered
+    return {
+        "model": one.name,
+        "prediction": one.labels[int(answered.answer[row])],
+        "confidence": float(answered.probabilities[row].max()),
+        "true_probability": float(answered.probabilities[row, answered.labels[row]]),
+        "right": bool(answered.right[row]),
     }
-    for number, one in enumerate(evaluations):
-        arrays[f"classes_{number}"] = texts(one.model.opened.labels)
-        arrays[f"log_probabilities_{number}"] = log_softmax(one.logits.astype(np.float64), axis=1).astype(np.float32)
-    with atomic_file(out / "predictions.npz") as unfinished, unfinished.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    path = out / "predictions.csv"
-    path.unlink(missing_ok=True)
-    if len(labels) * len(evaluations) > MOST_IN_CSV:
-        return
-    rows = [["image", "label", "model", "prediction", "confidence", "correct"]]
-    for one in evaluations:
-        answered = one.answered
-        sure = answered.probabilities.max(1)
-        found = zip(names, labels.tolist(), answered.answer.tolist(), sure, answered.right, strict=True)
-        rows += [
-            [name, source.classes[k], one.name, one.model.opened.labels[answer], f"{p:.4f}", str(int(right))]
-            for name, k, answer, p, right in found
-        ]
-    write_csv(path, rows)

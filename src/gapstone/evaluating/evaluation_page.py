@@ -15,14 +15,19 @@ from gapstone.compare.report.report_pictures import encode
 from gapstone.console.formatting import pages
 from gapstone.data.sources import Source
 from gapstone.drawing.confusion_picture import FEW, confusion_picture, most_confused
+from gapstone.drawing.found_picture import found_picture
 from gapstone.evaluating.evaluated_model import map_picture
-from gapstone.evaluating.evaluation import Evaluation, write_predictions
+from gapstone.evaluating.evaluated_predictions import write_predictions
+from gapstone.evaluating.evaluation import Evaluation
 from gapstone.evaluating.evaluation_table import valued
+from gapstone.evaluating.several_answers import shown_classes
 from gapstone.storage.atomic import write_atomic
 from gapstone.storage.sealed_json import write_sealed
 
 MOST_MAPS = 4
 """Models whose maps are drawn."""
+MOST_CLASS_MAPS = 4
+"""Of an image, where it has several labels."""
 MOST_ROWS = 40
 """Classes whose recall is listed; all stand in evaluated.json."""
 
@@ -41,7 +46,7 @@ def fill(results: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> str:
     environment = _environment()
     models = [_model(number, entry) for number, entry in enumerate(results["models"])]
     created = datetime.fromisoformat(results["created"])
-    metric = results["metrics"][0]
+    metric, several = results["metrics"][0], results["data"].get("multi_label", False)
     page = {
         "results": results,
         "created": f"{created.day} {created:%B %Y, %H:%M}",
@@ -53,9 +58,12 @@ def fill(results: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> str:
         ],
         "scale": _forest(results["pairs"], metric),
         "by_model": {entry["name"]: entry for entry in models},
-        "charts": _charts(models),
+        "several": several,
+        "charts": _charts(models, several),
         "recalls": _recalls(results, models),
-        "confusions": [_confusion(entry, results["data"]) for entry in models],
+        "confusions": [] if several else [_confusion(entry, results["data"]) for entry in models],
+        "found": [(entry, found_picture(entry["by_class"])) for entry in models] if several else [],
+        "class_rows": _class_rows(models) if several else [],
         "worst": _worst(results, evaluations),
         "marks": MARKS,
         "most_listed": MOST_LISTED,
@@ -79,14 +87,17 @@ def _model(number: int, entry: Mapping[str, Any]) -> dict[str, Any]:
             "reliability": reliability}  # fmt: skip
 
 
-def _charts(models: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _charts(models: Sequence[dict[str, Any]], several: bool) -> dict[str, Any]:
+    score = "balanced_accuracy" if several else "accuracy"
+    words = score.replace("_", " ")
+    axes = ("probability", "share with the class") if several else ("confidence", "accuracy")
     return {
-        "shift": charts.robustness(models, "shift", "pixels", "accuracy", ("moved by, in pixels", "accuracy")),
+        "shift": charts.robustness(models, "shift", "pixels", score, ("moved by, in pixels", words)),
         "same": charts.robustness(
             models, "shift", "pixels", "same_prediction", ("moved by, in pixels", "same prediction as before")
         ),
-        "sizes": charts.robustness(models, "sizes", "scale", "accuracy", ("size of the input", "accuracy")),
-        "reliability": [(entry, charts.reliability(entry["reliability"], i)) for i, entry in enumerate(models)],
+        "sizes": charts.robustness(models, "sizes", "scale", score, ("size of the input", words)),
+        "reliability": [(entry, charts.reliability(entry["reliability"], i, *axes)) for i, entry in enumerate(models)],
     }
 
 
@@ -108,6 +119,21 @@ def _recalls(results: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) ->
     if len(rows) > MOST_ROWS:
         rows.sort(key=lambda row: min(cell["mean"] for cell in row["cells"]))
     return rows[:MOST_ROWS]
+
+
+def _class_rows(models: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each class of several labels, those with the lowest average precision where there are many."""
+    rows = [
+        {"label": first["class"], "images": first["images"], "cells": [first, *others]}
+        for first, *others in zip(*(entry["by_class"] for entry in models), strict=True)
+    ]
+    if len(rows) > MOST_ROWS:
+        rows.sort(key=lambda row: min(_or_last(cell["average_precision"]["mean"]) for cell in row["cells"]))
+    return rows[:MOST_ROWS]
+
+
+def _or_last(value: float | None) -> float:
+    return 2.0 if value is None else value
 
 
 def _confusion(entry: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,8 +174,8 @@ def _worst(results: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> lis
                 "model": one.name,
                 "picture": encoded[k][number],
                 "maps": [
-                    (role, found["label"], *map_picture(found, largest[k], one.model.preprocessing.size))
-                    for role, found in zip(("answer", "true class"), card["looked"][k] or (), strict=False)
+                    (found["role"], found["label"], *map_picture(found, largest[k], one.model.preprocessing.size))
+                    for found in card["looked"][k] or ()
                 ],
             }
             for k, one in enumerate(shown)
@@ -158,11 +184,16 @@ def _worst(results: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> lis
 
 
 def _looked(one: Evaluation, row: int) -> list[dict[str, Any]] | None:
-    answer, true = int(one.answered.answer[row]), int(one.answered.labels[row])
-    classes = [answer] if answer == true else [answer, true]
-    maps = one.model.maps(row, classes)
-    labels = one.model.opened.labels
-    return None if maps is None else [{**m, "label": labels[k]} for m, k in zip(maps, classes, strict=True)]
+    """Its maps for the class answered and the true one; with several labels, for those missed, false and found."""
+    if one.answered.several:
+        chosen = shown_classes(one.answered, row, MOST_CLASS_MAPS)
+    else:
+        answer, true = int(one.answered.answer[row]), int(one.answered.labels[row])
+        chosen = [(answer, "")] if answer == true else [(answer, ""), (true, "true")]
+    maps = one.model.maps(row, [k for k, _ in chosen])
+    if maps is None:
+        return None
+    return [{**m, "label": one.labels[k], "role": role} for m, (k, role) in zip(maps, chosen, strict=True)]
 
 
 REASONS = {

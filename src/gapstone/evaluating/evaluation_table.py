@@ -49,7 +49,8 @@ def _table(results: Mapping[str, Any]) -> Table:
         table.add_row(title, *(valued(metric, entry["metrics"][metric["name"]]) for entry in models))
     table.add_row("ECE", *(plain(entry["calibration"]["ece"], 3) for entry in models))
     if any(entry["shifted"] for entry in models):
-        table.add_row("moved images", *(valued(METRICS["accuracy"].to_json(), entry["shifted"]) for entry in models))
+        moved = "balanced, moved" if results["data"].get("multi_label") else "moved images"
+        table.add_row(moved, *(valued(METRICS["accuracy"].to_json(), entry["shifted"]) for entry in models))
     table.add_row("parameters", *(short(entry["parameters"]) for entry in models))
     if any(entry["ms_per_image"] for entry in models):
         table.add_row("ms per image", *(milliseconds(entry["ms_per_image"]) for entry in models))

@@ -94,8 +94,7 @@ def pair_sentence(pair: Mapping[str, Any], metric: Metric, pairs: int) -> str:
 def model_remarks(entry: Mapping[str, Any], answered: Answered, counts: NDArray[np.int64]) -> list[str]:
     """Sentences that qualify a model's numbers."""
     name, said = entry["name"], []
-    answers = np.unique(answered.answer)
-    if len(answers) == 1:
+    if len(np.unique(answered.answer)) == 1:
         said.append(f"{name} gives one answer to every image.")
     accuracy, largest = entry["metrics"]["accuracy"]["mean"], majority(counts.tolist())
     if not learned(accuracy, largest):
@@ -109,16 +108,21 @@ def model_remarks(entry: Mapping[str, Any], answered: Answered, counts: NDArray[
             f"{name} knows {answered.logits.shape[1]:,} classes, {len(answered.classes):,} of which DATA has: answers "
             f"that are none of these count as wrong ({other:,} of {count_noun(len(answered.labels), 'image')})."
         )
-    calibration = entry["calibration"]
+    return said
+
+
+def calibration_remark(entry: Mapping[str, Any]) -> list[str]:
+    """A sentence on probabilities that another temperature would suit much better; none if they are right."""
+    name, calibration = entry["name"], entry["calibration"]
     won = calibration["nll"] - calibration["scaled_nll"]
     if won > HOT * max(calibration["nll"], 1e-9) and won > 0.005:
         sure = "too sure" if calibration["temperature"] > 1 else "not sure enough"
-        said.append(
+        return [
             f"{name} is {sure} of its answers: with logits divided by {calibration['temperature']:.2g} its negative "
             f"log-likelihood would be {calibration['scaled_nll']:.3f} instead of {calibration['nll']:.3f} (found on "
             f"these images; set a temperature on validation images)."
-        )
-    return said
+        ]
+    return []
 
 
 def few_images(classes: Sequence[str], counts: NDArray[np.int64]) -> str | None:

@@ -18,6 +18,7 @@ from gapstone.data.split import DataSplitError, split, together
 from gapstone.evaluating.evaluate_request import EvaluateRequest
 from gapstone.models.trained_on import TrainedOn
 from gapstone.statistics.by_group import too_few
+from gapstone.statistics.labels import Labels, class_counts
 
 NOT_LEFT_OUT = dict.fromkeys(("unusable", "trained_on", "duplicates", "limit"), 0)
 
@@ -39,13 +40,13 @@ class TestedImages:
     by: str | None = None
     """The option that names the groups; None: they are copies of one picture."""
 
-    def too_few(self, labels: NDArray[np.int64], by_class: bool) -> str | None:
+    def too_few(self, labels: Labels, by_class: bool) -> str | None:
         """Why groups are too few for intervals and verdicts; `labels` are those of the tested images."""
         if self.groups is None or self.by is None:
             return None
         return too_few(self.groups, labels if by_class else None)
 
-    def counted(self, labels: NDArray[np.int64], classes: int, by_class: bool) -> dict[str, Any] | None:
+    def counted(self, labels: Labels, classes: int, by_class: bool) -> dict[str, Any] | None:
         """The "groups" entry of the data, as in results.json."""
         if self.groups is None:
             return None
@@ -112,16 +113,19 @@ def _part(request: EvaluateRequest, source: Source, scan: Scan) -> tuple[Indices
 
 
 def _check_enough(source: Source, usable: Indices, new: Indices, knowing: Sequence[str]) -> None:
-    if len(np.unique(source.labels[new])) > 1:
+    labels = source.labels[new]
+    present = class_counts(labels, len(source.classes)) > 0
+    if (labels.any(0) & ~labels.all(0)).any() if source.multi_label else present.sum() > 1:
         return
     if len(usable) == len(new):
+        needed = "images with a class and some without it" if source.multi_label else "images of two classes"
         raise DataSplitError(
-            f"{count_noun(len(new), 'usable image')} in {display(source.given)!r}: images of two classes are needed."
+            f"{count_noun(len(new), 'usable image')} in {display(source.given)!r}: {needed} are needed."
         )
     raise DataSplitError(
         f"{listed(knowing)} {'was' if len(knowing) == 1 else 'were'} trained on {len(usable) - len(new):,} "
         f"of {count_noun(len(usable), 'image')}, and {len(new):,} are left, of "
-        f"{count_noun(len(np.unique(source.labels[new])), 'class', 'classes')}: how good a model is on images it knows "
+        f"{count_noun(int(present.sum()), 'class', 'classes')}: how good a model is on images it knows "
         f"says nothing. Give images it was not trained on."
     )
 
@@ -133,8 +137,8 @@ def _remarks(source: Source, usable: Indices, new: Indices, knowing: Sequence[st
     verb = "was" if len(knowing) == 1 else "were"
     sentence = f"{count_noun(out, 'image')} left out, as {listed(knowing)} {verb} trained on"
     sentence += " it or a copy." if out == 1 else " them or on copies."
-    gone = np.setdiff1d(source.labels[usable], source.labels[new]).tolist()
-    if gone:
+    before, after = (class_counts(source.labels[rows], len(source.classes)) for rows in (usable, new))
+    if gone := np.flatnonzero((before > 0) & (after == 0)).tolist():
         sentence += f" None is left of {few([source.classes[k] for k in gone])}."
     return [sentence]
 

@@ -4,7 +4,7 @@ On a frozen backbone it is one trial of `compare`: the same pass over the images
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -26,7 +26,7 @@ from gapstone.console.terminal import Terminal
 from gapstone.data import scan_report
 from gapstone.data.split import DataSplit
 from gapstone.evaluating.evaluate_request import EvaluateRequest, Part
-from gapstone.evaluating.evaluated_model import EvaluatedModel, Robustness
+from gapstone.evaluating.evaluated_model import Robustness, evaluated_model
 from gapstone.evaluating.evaluation import Evaluation, gather
 from gapstone.evaluating.evaluation_page import write_evaluation
 from gapstone.evaluating.evaluation_table import show_metrics
@@ -87,7 +87,8 @@ def train_model(
         trained.model.cpu().save(out)
         section.message = f"Stopped; the model is written: {display(out)}"
         results, page = _tested(work, trained, out, report, command)
-    metric, tested = find_metric(results["settings"]["metric"]), count_noun(results["data"]["images"], "image")
+    metric = find_metric(results["settings"]["metric"], data.source.multi_label)
+    tested = count_noun(results["data"]["images"], "image")
     value = in_words(metric, results["models"][0]["metrics"][metric.name])
     bars.log(f"Test {metric.words} {value} on {tested} never trained on; {trained.chosen}.")
     show_metrics(results, console)
@@ -136,6 +137,7 @@ class _Work:
 class _AfterEpoch:
     def __init__(self, work: _Work, epochs: int, name: str) -> None:
         self.epochs, self.done, self.progress = epochs, 0, work.bars(name)
+        self.several = work.data.source.multi_label
         self.progress(0, epochs)
         work.section.message = lambda: (
             f"Training was stopped after {self.done} of {count_noun(epochs, 'epoch')}; no model was written. The same "
@@ -144,7 +146,7 @@ class _AfterEpoch:
 
     def __call__(self, epoch: int, history: History) -> None:
         self.done = epoch
-        self.progress(epoch, self.epochs, _accuracy_text(history.validation_accuracy))
+        self.progress(epoch, self.epochs, _validation_text(history, self.several))
 
 
 def _train_whole(work: _Work) -> _Trained:
@@ -163,7 +165,8 @@ def _train_whole(work: _Work) -> _Trained:
     return _Trained(
         model,
         logits.float().numpy(),
-        f"best of {trained} by validation accuracy: {history.best_epoch}; {history.seconds:.0f} s",
+        f"best of {trained} by validation {'loss' if trial.multi_label else 'accuracy'}: {history.best_epoch}; "
+        f"{history.seconds:.0f} s",
     )
 
 
@@ -225,10 +228,11 @@ def _tested(
         (str(out),), options.data, part, limit=options.limit, batch_size=options.batch_size,
         duplicates=options.duplicates, quick=report is None,
     )  # fmt: skip
-    opened = ImageModel(str(out), model.to(data.device).eval(), model.labels, model.preprocessing)
-    labels, classes = data.store.labels[split.test], np.arange(len(model.labels))
-    asked = EvaluatedModel(
-        opened, data.store, split.test, labels, model.preprocessing, "float32", options.batch_size,
+    model = model.to(data.device).eval()
+    opened = ImageModel(str(out), model, model.labels, model.preprocessing, model.multi_label)
+    classes = np.arange(len(model.labels))
+    asked = evaluated_model(
+        opened, data.store, split.test, classes, model.preprocessing, "float32", options.batch_size,
         work.bars("Moving and resizing images"),
     )  # fmt: skip
     named, numbers = data.source.grouping, data.groups[split.test]
@@ -252,11 +256,13 @@ def _tested(
 def _remarks(data: TrainingData, split: DataSplit, results: Mapping[str, Any]) -> Iterator[str]:
     """Sentences on the training that qualify the test accuracy."""
     accuracy = results["models"][0]["metrics"]["accuracy"]["mean"]
-    if not learned(accuracy, majority(results["data"]["counts"])):
+    if not data.source.multi_label and not learned(accuracy, majority(results["data"]["counts"])):
         yield "The network has learned little; try more epochs or another learning rate."
     if note := few_validation(len(split.validation), tuned=data.frozen):
         yield note
 
 
-def _accuracy_text(accuracy: Sequence[float]) -> str:
-    return f"validation accuracy {100 * accuracy[-1]:.1f} %" if accuracy else ""
+def _validation_text(history: History, several: bool) -> str:
+    if several:
+        return f"validation loss {history.validation_loss[-1]:.3f}" if history.validation_loss else ""
+    return f"validation accuracy {100 * history.validation_accuracy[-1]:.1f} %" if history.validation_accuracy else ""

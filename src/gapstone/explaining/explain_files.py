@@ -102,14 +102,15 @@ def _make_query(request: ExplainRequest, image_model: ImageModel) -> ClassQuery:
                 f"rename the class, or name those to show with --classes"
             )
     smallest = image_model.check_native() if request.native else None
+    top = request.most_shown(image_model.multi_label)
     key = digest(
         [VERSION, __version__, torch.__version__.partition("+")[0], LOADER, BOX_GRID],
         _identity(image_model),
-        [classes, request.top if classes is None else None, request.all_classes, request.box, request.batch_size],
-        [request.native, request.plain],
+        [classes, top if classes is None else None, request.all_classes, request.box, request.batch_size],
+        [request.native, request.plain, *(["multi-label"] if image_model.multi_label else [])],
         str(image_model.device) if image_model.device.type == "cpu" else torch.cuda.get_device_name(image_model.device),
     )
-    return ClassQuery(classes, request.top, request.all_classes, request.threshold, key, request.plain, smallest)
+    return ClassQuery(classes, top, request.all_classes, request.threshold, key, request.plain, smallest)
 
 
 def _identity(image_model: ImageModel) -> list[Any]:
@@ -188,10 +189,11 @@ def _write_results(
         "model": display(request.model),
         "gapstone": __version__,
         "labels": list(image_model.labels),
+        **({"multi_label": True} if image_model.multi_label else {}),
         "largest": result.largest or 1.0,
         "options": {
             "classes": query.classes,
-            "top": None if query.classes else request.top,
+            "top": None if query.classes else query.top,
             "all": request.all_classes,
             "box": request.box,
             "how": request.how,

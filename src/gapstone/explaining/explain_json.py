@@ -15,6 +15,10 @@ Each picture has the fields of `gapstone.maps.map_files`, schema 1, with its map
         "classes": [{"index", "label", …, "boxes": [{"x0", "y0", "x1", "y1"}]}]},
        {"name": "photos/bad.jpg", "error": "the file is empty (0 bytes)"}]}
 
+Of a multi-label model there is "multi_label": true after "labels", and a picture has "predictions": [3, 7] and
+"labels": ["cat", "dog"] instead of prediction, label and probability: all that are predicted, most probable first, []
+where none is.
+
 Paths are relative to OUT, so that the folder can be moved. `classes` are those shown, most probable first or in the
 order of `--classes`; with `--all` the .npz holds the others too.
 """
@@ -50,4 +54,9 @@ def public_row(row: Row, labels: Sequence[str], drawings: bool, undrawn: Mapping
     drawing = f"maps/{unique_name(Path(row['path']))}.png" if drawings and not reason else None
     if reason:
         facts["undrawn"] = reason
-    return facts | {"label": labels[row["prediction"]], "drawing": drawing, "classes": row["classes"]}
+    if "predictions" in row:
+        del facts["prediction"], facts["probability"]
+        facts["labels"] = [labels[k] for k in row["predictions"]]
+    else:
+        facts["label"] = labels[row["prediction"]]
+    return facts | {"drawing": drawing, "classes": row["classes"]}

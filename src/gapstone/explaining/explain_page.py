@@ -7,8 +7,9 @@ picture, with one in memory. A short script sorts, filters and pages; without it
 
 import base64
 import io
+import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from itertools import islice
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gapstone.console.formatting import pages
+from gapstone.console.formatting import display, pages
 from gapstone.drawing import colours
 from gapstone.drawing.colourbar import strip, ticks
 from gapstone.drawing.evidence import Evidence, percent, signed
@@ -33,6 +34,9 @@ MOST = 6000  # pictures on a page: about 50 MB; explained.json has all of them
 MOST_ERRORS = 500  # errors that are listed
 MOST_CHOICES = 300  # classes in the menu of predictions; with more there is only the text filter
 POINTS = 4  # pixels per cell and axis of a smooth map
+
+NONE = "no class"
+"""What the page says of a picture that a multi-label model answers none of its classes for."""
 
 Row = dict[str, Any]
 
@@ -71,7 +75,7 @@ def write(
             listed += [row] if len(listed) < MOST_ERRORS else []
             errors += "path" not in row
             continue
-        predictions[head["labels"][row["prediction"]]] += 1
+        predictions.update(_predicted(row, head["labels"]) or [NONE])
         names.append(row["name"])
         additive &= all(entry["additive"] for entry in row["classes"])
         held |= dict.fromkeys(name for entry in row["classes"] for name in entry["held"])
@@ -122,9 +126,10 @@ def _cards(folder: ExplainFolder, head: dict[str, Any], rows: Iterator[Row], sid
         height, width = row["size"]
         yield {
             "name": relative_to(row["name"], common),
-            "answer": head["labels"][row["prediction"]],
+            "answer": ", ".join(_predicted(row, head["labels"])) or NONE,
+            "answers": json.dumps([display(name) for name in _predicted(row, head["labels"]) or [NONE]]),
             "probability": row["probability"],
-            "percent": percent(row["probability"]),
+            "percent": "" if "predictions" in row else percent(row["probability"]),
             "uri": _uri(picture.read_bytes(), kind),
             "ratio": f"{width}/{height}",
             "pixelated": max(height, width) <= OWN_PIXELS,
@@ -135,6 +140,11 @@ def _cards(folder: ExplainFolder, head: dict[str, Any], rows: Iterator[Row], sid
                 for e, entry in zip(evidences, row["classes"], strict=True)
             ],
         }
+
+
+def _predicted(row: Row, labels: Sequence[str]) -> list[str]:
+    """The labels that a picture is answered with: one, or of a multi-label model any number."""
+    return [labels[k] for k in row.get("predictions", [row["prediction"]])]
 
 
 def _all_seen(row: Row) -> bool:

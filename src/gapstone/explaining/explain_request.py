@@ -8,6 +8,9 @@ from typing import Literal
 
 from gapstone.console.formatting import display
 
+MOST_ANSWERED = 8
+"""Classes of a picture that a multi-label model answers, and that are shown."""
+
 
 @dataclass(frozen=True)
 class ExplainRequest:
@@ -21,7 +24,8 @@ class ExplainRequest:
     images: tuple[str, ...]
     classes: str | None = None
     """Comma-separated labels or indexes; None: the `top` most probable classes."""
-    top: int = 3
+    top: int | None = None
+    """None: 3; of a multi-label model all that are answered, up to 8."""
     all_classes: bool = False
     box: str = "0.2"
     how: Literal["smooth", "cells"] = "smooth"
@@ -39,13 +43,17 @@ class ExplainRequest:
     """Pictures enter the network one by one at their own size, neither cropped nor resized."""
 
     def __post_init__(self) -> None:
-        if self.top < 1:
+        if self.top is not None and self.top < 1:
             raise ValueError(f"--top {self.top}: at least one class per picture.")
         if self.batch_size < 1:
             raise ValueError(f"--batch-size {self.batch_size}: at least one picture at a time.")
         if not 0 < self.alpha <= 1:
             raise ValueError(f"--alpha {self.alpha:g}: the opacity of the strongest evidence, above 0 and at most 1.")
         _ = self.threshold
+
+    def most_shown(self, multi_label: bool) -> int:
+        """The most classes of a picture that are shown where none are named."""
+        return self.top or (MOST_ANSWERED if multi_label else 3)
 
     @property
     def threshold(self) -> float | Literal["otsu"] | None:

@@ -62,18 +62,21 @@ def _print(console: Console, text: str, style: str = "") -> None:
 
 
 def _table(rows: Sequence[Row], labels: Sequence[str], request: ExplainRequest) -> Table:
-    table, names = image_table([row["name"] for row in rows])
+    several = "predictions" in rows[0]
+    table, names = image_table([row["name"] for row in rows], several)
     if request.classes is not None:
         table.add_column("asked")
     if request.threshold is not None:
-        table.add_column("box of " + ("the first asked" if request.classes is not None else "the prediction"))
+        first = "the first asked" if request.classes is not None else "the first" if several else "the prediction"
+        table.add_column(f"box of {first}")
     for name, row in zip(names, rows, strict=True):
         cells = [name]
         classes = [(entry["label"], entry["probability"]) for entry in row["classes"]]
-        best = (labels[row["prediction"]], row["probability"])
-        if request.classes is not None:
-            cells.append(class_list([best]))
-        cells.append(class_list(classes))
+        if request.classes is not None and several:
+            cells.append(Text(", ".join(display(labels[k]) for k in row["predictions"]) or "none"))
+        elif request.classes is not None:
+            cells.append(class_list([(labels[row["prediction"]], row["probability"])]))
+        cells.append(class_list(classes, several))
         if request.threshold is not None:
             cells.append(_box(row["classes"][0]))
         table.add_row(*cells)

@@ -31,6 +31,7 @@ from gapstone.images.load import ImageError, load, read_bytes
 from gapstone.localisation.cam_boxes import box
 from gapstone.maps.map_files import save_npz, to_json
 from gapstone.maps.open_model import ImageModel
+from gapstone.models.class_probabilities import ANSWERED, answered
 from gapstone.storage.sealed_json import sha256
 
 LOADERS = min(4, os.cpu_count() or 1)  # threads; each may hold a large decoded picture
@@ -218,16 +219,16 @@ def _explain_and_write(
         if picture.fitted is None:
             record["rows"].append(row | {"error": picture.error})
             continue
-        best, evidences = next(explained)
-        shown = _shown_evidence(query, evidences)
+        predicted, evidences = next(explained)
+        shown = _shown_evidence(query, evidences, model.multi_label)
         file = f"{unique_name(picture.path)}.npz"
         try:
-            row |= _picture_facts(picture, shown, best, file, query.threshold)
+            row |= _picture_facts(picture, shown, predicted, file, query.threshold)
         except ValueError as error:  # NaN or infinity: the network overflowed
             record["rows"].append(row | {"error": str(error)})
             continue
         buffer = io.BytesIO()
-        save_npz(buffer, evidences)
+        save_npz(buffer, evidences if query.all_classes else shown)
         folder.write_file(folder.maps / file, buffer.getvalue())
         record["files"][file] = sha256(buffer.getvalue())
         record["largest"] = max(record["largest"], *(float(np.abs(e.map).max()) for e in shown))
@@ -237,8 +238,8 @@ def _explain_and_write(
 
 def _explain(
     model: ImageModel, query: ClassQuery, pictures: Sequence[PreparedPicture]
-) -> Iterator[tuple[tuple[int, float], list[Evidence]]]:
-    """Yield, per picture, (most probable class, its probability) and the evidence for the classes to store."""
+) -> Iterator[tuple[dict[str, Any], list[Evidence]]]:
+    """Yield, per picture, what was predicted, and the evidence for the classes that may be shown or stored."""
     if not pictures:
         return
     native = query.native is not None
@@ -254,23 +255,33 @@ def _explain(
         raise NoMemoryError(
             f"{display(pictures[0].path)}{more}: this needs more memory than {model.device} has; {advice}."
         ) from error
-    best, explained = explained.probabilities.max(1), explained.shown(query.plain)
+    probabilities, explained = explained.probabilities, explained.shown(query.plain)
     for number, picture in enumerate(pictures):
         evidences = model.evidence(explained, number, picture.size, native)
         if classes is None:
             evidences.sort(key=lambda e: (-e.logit, e.index))
-        yield (int(best.indices[number]), float(best.values[number])), evidences
+        yield _predicted(probabilities[number], model.multi_label), evidences
 
 
-def _shown_evidence(query: ClassQuery, evidences: list[Evidence]) -> list[Evidence]:
+def _predicted(probabilities: torch.Tensor, multi_label: bool) -> dict[str, Any]:
+    """The most probable class; of several labels also all that are answered, most probable first."""
+    best = probabilities.max(0)
+    found: dict[str, Any] = {"prediction": int(best.indices), "probability": float(best.values)}
+    return found | ({"predictions": answered(probabilities.tolist(), multi_label)} if multi_label else {})
+
+
+def _shown_evidence(query: ClassQuery, evidences: list[Evidence], multi_label: bool) -> list[Evidence]:
     if query.classes is None:
-        return evidences[: query.top]
+        first = evidences[: query.top]
+        if multi_label:  # those that are answered; or the most probable one
+            return [e for e in first if e.probability >= ANSWERED] or first[:1]
+        return first
     by_index = {e.index: e for e in evidences}
     return [by_index[k] for k in query.classes]
 
 
 def _picture_facts(
-    picture: PreparedPicture, shown: list[Evidence], best: tuple[int, float], file: str, threshold: Threshold
+    picture: PreparedPicture, shown: list[Evidence], predicted: dict[str, Any], file: str, threshold: Threshold
 ) -> dict[str, Any]:
     """Return the fields of a picture's row: those of maps/map_files.py without the maps, and those of `explain`."""
     facts: dict[str, Any] = to_json(shown, npz=f"maps/{file}")["pictures"][0]
@@ -279,7 +290,7 @@ def _picture_facts(
         del entry["map"]
         if threshold is not None:
             entry["boxes"] = _boxes(evidence, threshold)
-    return {"sha256": picture.sha, "notes": list(picture.notes), "prediction": best[0], "probability": best[1], **facts}
+    return {"sha256": picture.sha, "notes": list(picture.notes), **predicted, **facts}
 
 
 def _boxes(evidence: Evidence, threshold: float | Literal["otsu"]) -> list[dict[str, Any]]:

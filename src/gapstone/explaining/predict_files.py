@@ -22,6 +22,7 @@ from gapstone.images.cropping import cropping_note
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
 from gapstone.maps.open_model import ImageModel, open_model
+from gapstone.models.class_probabilities import answered
 from gapstone.models.model_file import NotFiniteError
 from gapstone.storage.paths import sentence
 from gapstone.training.training_data import pick_device
@@ -42,7 +43,9 @@ def predict_files(
     """Print the prediction of a model for each image; return True if every image has one.
 
     JSON: {"schema": 1, "model", "native", "labels", "images": [{"name", "label", "probability", "probabilities":
-    {label: p}} or {"name", "error"}]}; an image whose decoding needed an assumption also has "notes".
+    {label: p}} or {"name", "error"}]}; an image whose decoding needed an assumption also has "notes". Of a multi-label
+    model there is "multi_label": true, and an image has "labels", all of 50 % or more, instead of label and
+    probability.
 
     `model` and `weights` are as `open_model` takes them; `images` files, folders and patterns; `top` the classes per
     image in the table. With `native`, images enter the network at their own size, neither cropped nor resized.
@@ -60,10 +63,12 @@ def predict_files(
         sizes: Counter[tuple[int, int]] = Counter()
         rows = _predict_all(image_model, inputs, native, smallest, bars, sizes)
     if as_json:
-        about = {"schema": 1, "model": display(model), "native": native, "labels": image_model.labels}
+        about: Row = {"schema": 1, "model": display(model), "native": native, "labels": image_model.labels}
+        if image_model.multi_label:
+            about["multi_label"] = True
         print(json.dumps({**about, "images": rows}, indent=1, allow_nan=False))  # ASCII: safe in any terminal
     else:
-        console.print(_table(rows, top))
+        console.print(_table(rows, top, image_model.multi_label))
         for note, count in counted(note for row in rows for note in row.get("notes", [])):
             say(f"note on {count_noun(count, 'image')}: {note}")
         if not native and (crop := cropping_note(image_model.preprocessing, sizes)):
@@ -97,12 +102,13 @@ def _predict_all(
         except errors as error:
             row["error"] = display(sentence(error) if isinstance(error, OSError) else str(error))
         else:
-            best = int(probabilities.argmax())
-            row |= {
-                "label": image_model.labels[best],
-                "probability": float(probabilities[best]),
-                "probabilities": dict(zip(image_model.labels, map(float, probabilities), strict=True)),
-            }
+            names, found = image_model.labels, [float(p) for p in probabilities]
+            predicted = answered(found, image_model.multi_label)
+            if image_model.multi_label:
+                row["labels"] = [names[k] for k in predicted]
+            else:
+                row |= {"label": names[predicted[0]], "probability": found[predicted[0]]}
+            row["probabilities"] = dict(zip(names, found, strict=True))
             if loaded.notes:
                 row["notes"] = [display(note) for note in loaded.notes]
         rows.append(row)
@@ -110,12 +116,13 @@ def _predict_all(
     return rows
 
 
-def _table(rows: Sequence[Row], top: int) -> Table:
-    table, names = image_table([row["name"] for row in rows])
+def _table(rows: Sequence[Row], top: int, multi_label: bool) -> Table:
+    table, names = image_table([row["name"] for row in rows], multi_label)
     for name, row in zip(names, rows, strict=True):
         if "error" in row:
             table.add_row(name, Text(f"no prediction: {row['error']}", style="red"))
         else:
-            best = sorted(row["probabilities"].items(), key=lambda item: -item[1])[: max(top, 1)]
-            table.add_row(name, class_list(best))
+            most = max(top, 1, len(row.get("labels", ())))
+            best = sorted(row["probabilities"].items(), key=lambda item: -item[1])[:most]
+            table.add_row(name, class_list(best, multi_label))
     return table

@@ -161,9 +161,10 @@ def _report(
     outputs = "logits (batch, K) and maps (batch, K, rows, columns)" if maps else "logits (batch, K)"
     with bars.during("Timing one image"):
         timing = _time_image(image_model, sizes, run)
+    sigmoid = " The sigmoid of each logit is its probability." if image_model.multi_label else ""
     bars.log(
         f"Takes images (batch, {sizes.channels}, height, width), {size}, any number; gives {outputs}, "
-        f"K = {len(image_model.labels)}. Differences from PyTorch are shares of the largest number; up to "
+        f"K = {len(image_model.labels)}.{sigmoid} Differences from PyTorch are shares of the largest number; up to "
         f"{TOLERANCE:g} are allowed. One image at {h}×{w}: {timing}"
     )
 

@@ -12,6 +12,12 @@ from gapstone.maps.explain import explain
 from gapstone.maps.open_model import ImageModel
 from gapstone.models.classifier import Classifier
 
+SOFTMAX = "The softmax of the logits are the probabilities, in the order of labels."
+SIGMOID = (
+    "The sigmoid of each logit is the probability of its label, in the order of labels; those of 0.5 and more (logits "
+    "of 0 and more) are predicted, any number of them."
+)
+
 
 def file_metadata(image_model: ImageModel, maps: bool = True) -> dict[str, Any]:
     """Return JSON values by name; ONNX stores each as a text (`texts`), a .pt2 file all of them in `gapstone.json`.
@@ -21,6 +27,7 @@ def file_metadata(image_model: ImageModel, maps: bool = True) -> dict[str, Any]:
 
     gapstone       version that wrote the file
     labels         the class of each logit
+    multi_label    true of a model that predicts any number of classes, each by the sigmoid of its logit; else absent
     preprocessing  channels, size, stored, mean, std (as in a model file), and the same as sentences
     backbone, head as in `gapstone train`
     maps           meaning; additive; bias (K,): maps.sum((2, 3)) + bias == logits where additive; placement: per axis
@@ -31,8 +38,13 @@ def file_metadata(image_model: ImageModel, maps: bool = True) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "gapstone": __version__,
         "labels": list(image_model.labels),
-        "preprocessing": {**image_model.preprocessing.to_json(), "recipe": _recipe(image_model.preprocessing)},
+        "preprocessing": {
+            **image_model.preprocessing.to_json(),
+            "recipe": [*_recipe(image_model.preprocessing), SIGMOID if image_model.multi_label else SOFTMAX],
+        },
     }
+    if image_model.multi_label:
+        metadata["multi_label"] = True
     if isinstance(model, Classifier):
         metadata |= {"backbone": model.backbone, "head": model.head.spec}
     return metadata | ({"maps": _maps(image_model)} if maps else {})
@@ -73,7 +85,6 @@ def _recipe(p: Preprocessing) -> list[str]:
         _resizing(p),
         "Divide by 255, subtract mean, divide by std, per channel; channels first: float32 (N, "
         f"{p.channels}, {height}, {width}).",
-        "The softmax of the logits are the probabilities, in the order of labels.",
     ]
 
 

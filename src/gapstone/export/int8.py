@@ -20,6 +20,7 @@ from gapstone.export.verify import pictures
 from gapstone.maps.open_model import ImageModel
 from gapstone.models.classifier import Classifier
 from gapstone.runtime.timing import side_by_side, take_turns
+from gapstone.statistics.labels import all_right, answers_of_logits, is_multi_label
 
 CALIBRATED = 128
 """Number of images for the ranges of activations; at least one per class."""
@@ -37,7 +38,7 @@ class QuantisationCost:
     right_before: int
     right_after: int
     lost: int
-    """Images with a right prediction before and a wrong one after."""
+    """Images with a right prediction before and a wrong one after; with several labels, right in all of them."""
     won: int
     same: int
     """Images with the same prediction, right or wrong."""
@@ -47,14 +48,17 @@ class QuantisationCost:
     bytes_after: int
     paces: str
     """Milliseconds per image at the usual size, of both files, as text."""
+    several: bool = False
+    """With several labels per image."""
 
     @property
     def verdict(self) -> str:
         """A sentence with all numbers on accuracy."""
         before, after = (100 * right / self.images for right in (self.right_before, self.right_after))
         change = self.right_after - self.right_before
+        what = "right in all labels" if self.several else "accuracy"
         numbers = (
-            f"accuracy {before:.1f} % before, {after:.1f} % after, on {self.images:,} images ({self.lost:,} lost, "
+            f"{what} {before:.1f} % before, {after:.1f} % after, on {self.images:,} images ({self.lost:,} lost, "
             f"{self.won:,} won); {100 * self.same / self.images:.1f} % of the predictions are the same"
         )
         if change < 0:
@@ -69,8 +73,8 @@ class Images:
     source: Source
     calibration: NDArray[np.int64]
     held_out: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    """The class of every row of the source, as an index of the model's labels."""
+    labels: NDArray[Any]
+    """The class of every row of the source, as an index of the model's labels; or (n, K) bool of several labels."""
     described: str
     """How DATA was split."""
 
@@ -94,7 +98,13 @@ def choose_images(
             f"--int8: of {image_model.name} it is not known which layers are the head, which stays in float; "
             f"leave it out"
         )
-    source = open_source(data)
+    source = open_source(data, multi_label=image_model.multi_label)
+    if source.multi_label != image_model.multi_label:
+        kinds = ["one class for each image", "any number of classes"]
+        raise ValueError(
+            f"--data {data} has {kinds[source.multi_label]}, and the model predicts {kinds[image_model.multi_label]}: "
+            f"give images labelled as those it was trained on."
+        )
     unknown = [name for name in source.classes if name not in image_model.labels]
     if unknown:
         raise ValueError(
@@ -103,19 +113,23 @@ def choose_images(
             + f"; its labels are {', '.join(image_model.labels[:8])}{', …' if len(image_model.labels) > 8 else ''}."
         )
     parts = split(source, scan(source, progress=progress, threshold=threshold), duplicates=duplicates)
-    labels = np.array([image_model.labels.index(name) for name in source.classes])[source.labels]
+    numbers = np.array([image_model.labels.index(name) for name in source.classes])
+    labels = (
+        numbers[source.labels] if not source.multi_label else np.zeros((len(source), len(image_model.labels)), bool)
+    )
+    if source.multi_label:
+        labels[:, numbers] = source.labels
     return Images(source, _calibration_rows(parts.train, labels), parts.test, labels, parts.described)
 
 
-def _calibration_rows(rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return CALIBRATED of the rows, taken from the classes in turn."""
+def _calibration_rows(rows: NDArray[np.int64], labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Return CALIBRATED of the rows, taken from the classes in turn; an image of several when it is the first one's."""
     generator = np.random.default_rng(0)
     shuffled = generator.permutation(rows)
-    turns = np.zeros(len(shuffled), np.int64)
-    for label in np.unique(labels[shuffled]):
-        of_class = labels[shuffled] == label
-        turns[of_class] = np.arange(of_class.sum())
-    return np.sort(shuffled[np.argsort(turns, kind="stable")][: max(CALIBRATED, len(np.unique(labels[rows])))])
+    of_class = labels[shuffled] if is_multi_label(labels) else labels[shuffled, None] == np.unique(labels[rows])
+    of_class = np.column_stack([of_class, ~of_class.any(1)])  # and of those without any
+    turns = np.where(of_class, of_class.cumsum(0), len(rows) + 1).min(1)
+    return np.sort(shuffled[np.argsort(turns, kind="stable")][: max(CALIBRATED, int(of_class.any(0).sum()))])
 
 
 def quantise(float_file: Path, image_model: ImageModel, images: Images, out: Path) -> None:
@@ -167,19 +181,21 @@ def quantise(float_file: Path, image_model: ImageModel, images: Images, out: Pat
 def cost(before: Path, after: Path, image_model: ImageModel, images: Images, progress: Any = None) -> QuantisationCost:
     """Compare both files on the held-out images."""
     files = [read_onnx(path) for path in (before, after)]
-    predictions: list[NDArray[np.int64]] = []
+    predictions: list[NDArray[Any]] = []
     differences: list[float] = []
-    done = 0
+    several, done = image_model.multi_label, 0
     for batch in _batches(image_model, images, images.held_out):
         (logits_before, *maps_before), (logits_after, *maps_after) = (run(batch) for run in files)
-        predictions.append(np.stack([logits_before.argmax(1), logits_after.argmax(1)]))
+        both = [answers_of_logits(logits, several) for logits in (logits_before, logits_after)]
+        predictions.append(np.stack(both))
         for a, b in zip(*(maps[0] if maps else () for maps in (maps_before, maps_after)), strict=True):
             differences.append(float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-30)))
         done += len(batch)
         if progress is not None:
             progress(done, len(images.held_out))
     predicted_before, predicted_after = np.concatenate(predictions, axis=1)
-    right_before, right_after = (p == images.labels[images.held_out] for p in (predicted_before, predicted_after))
+    truth = images.labels[images.held_out]
+    right_before, right_after = (all_right(truth, p) for p in (predicted_before, predicted_after))
     image = pictures(image_model, (1, image_model.preprocessing.channels, *image_model.preprocessing.size), 0).numpy()
     old, new = files
     timed = take_turns({"int8": lambda: new(image), "float": lambda: old(image)}, longest=SECONDS)
@@ -190,11 +206,12 @@ def cost(before: Path, after: Path, image_model: ImageModel, images: Images, pro
         right_after=int(right_after.sum()),
         lost=int((right_before & ~right_after).sum()),
         won=int((right_after & ~right_before).sum()),
-        same=int((predicted_before == predicted_after).sum()),
+        same=int(all_right(predicted_before, predicted_after).sum()),
         maps=float(np.mean(differences)) if differences else None,
         bytes_before=before.stat().st_size,
         bytes_after=after.stat().st_size,
         paces=side_by_side(timed),
+        several=several,
     )
 
 

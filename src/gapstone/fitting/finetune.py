@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone.models.classifier import Classifier
+from gapstone.statistics.labels import is_multi_label
 from gapstone.training.loop import Rows, shuffled, warm_cosine
+from gapstone.training.losses import accuracy, is_better, labels_tensor, mean_loss
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -33,7 +34,8 @@ class LastStage:
 
     maps: NDArray[Any]
     """(n, …), half precision or float32, on disk or in memory."""
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
+    """(n,), or (n, K) bool of several labels per image."""
 
 
 @dataclass
@@ -63,7 +65,8 @@ def finetune(
         >>> finetune(model, LastStage(maps, labels), LastStage(other_maps, other_labels), epochs=10).best
         7
 
-    They end in eval mode with the weights that were best on `held_out`: those of an epoch, or the initial ones.
+    They end in eval mode with the weights that were best on `held_out`: those of an epoch, or the initial ones. With
+    several labels per image the best have the least loss, otherwise the highest accuracy.
 
     The optimizer is SGD with Nesterov momentum, a short warm-up, then a cosine. There is no augmentation: the cached
     maps are those of the unchanged images. The modules before the last stage stay in eval mode and never run. Batch
@@ -86,15 +89,15 @@ def finetune(
 
     def evaluate(epoch: int) -> None:
         nonlocal best_states
-        accuracy, loss = _evaluate(model, held_out, device)
-        best = max(zip(tuned.accuracy, (-x for x in tuned.loss), strict=True), default=(-1.0, -math.inf))
-        if (accuracy, -loss) > best:
+        right, loss = _evaluate(model, held_out, device)
+        best = (tuned.accuracy[tuned.best], tuned.loss[tuned.best]) if tuned.loss else None
+        if is_better(right, loss, best, is_multi_label(held_out.labels)):
             tuned.best = epoch
             best_states = [{k: v.detach().clone() for k, v in module.state_dict().items()} for module in modules]
-        tuned.accuracy.append(accuracy)
+        tuned.accuracy.append(right)
         tuned.loss.append(loss)
         if progress is not None:
-            progress(epoch, epochs, f"validation accuracy {100 * accuracy:.1f} %")
+            progress(epoch, epochs, f"validation accuracy {100 * right:.1f} %")
 
     def train_epoch(epoch: int) -> bool:
         """Train for one epoch; False if the loss became NaN or infinite."""
@@ -102,7 +105,7 @@ def finetune(
             module.train()
         for maps, labels in _batches(train, device, np.random.default_rng((seed, epoch))):
             optimizer.zero_grad(set_to_none=True)
-            loss = F.cross_entropy(model.head(model.features.last(maps, model.preprocessing.size)), labels)
+            loss = mean_loss(model.head(model.features.last(maps, model.preprocessing.size)), labels)
             if not math.isfinite(loss.item()):
                 return False
             loss.backward()  # type: ignore[no-untyped-call]
@@ -145,7 +148,7 @@ def _sgd(parameters: list[nn.Parameter], rate: float) -> torch.optim.SGD:
 
 def _batches(data: LastStage, device: torch.device, random: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     for batch in shuffled(np.arange(len(data.labels)), BATCH, random):
-        yield _maps(data, batch, device), torch.from_numpy(data.labels[batch]).to(device)
+        yield _maps(data, batch, device), labels_tensor(data.labels[batch]).to(device)
 
 
 def _maps(data: LastStage, rows: Rows | slice, device: torch.device) -> Tensor:
@@ -163,5 +166,5 @@ def _evaluate(model: Classifier, data: LastStage, device: torch.device) -> tuple
             for first in range(0, len(data.labels), BATCH)
         ]
     )
-    labels = torch.from_numpy(data.labels)
-    return (logits.argmax(1) == labels).double().mean().item(), F.cross_entropy(logits, labels).item()
+    labels = labels_tensor(data.labels)
+    return accuracy(logits, labels).item(), mean_loss(logits, labels).item()

@@ -21,6 +21,7 @@ from gapstone.fitting.ridge import Ridge
 from gapstone.heads import Head, parse
 from gapstone.heads.reads import MAPS
 from gapstone.models.classifier import Classifier
+from gapstone.statistics.labels import indicators, is_multi_label
 from gapstone.swapping.swap_report import REPORT_ATTRIBUTE, Swapped, count, head_of
 from gapstone.training.training_data import StartProgress
 
@@ -75,8 +76,9 @@ def fit_head(
     Args:
         model: a `gs.Classifier`, or any module whose head is a `gs.Head` (`gs.swap_head`).
         data: batches (images, labels): a DataLoader, a list, or the two tensors; images as the model takes them, labels
-            as its logits are numbered. A batch may be a list of images (C, H, W) of different sizes; none is resized.
-            Passed over once, in eval mode, on the model's device.
+            as its logits are numbered, or of several labels per image (n, K) of 0 and 1: then each class gets a
+            logistic regression of its own, and a Classifier becomes a `multi_label` one. A batch may be a list of
+            images (C, H, W) of different sizes; none is resized. Passed over once, in eval mode, on the model's device.
         head: such as `gap`, `gem:p=4`, `fc:grid=2`; by default the model's. It must end in one linear layer.
         method: `logistic` regression; `ridge` regression on the labels, much faster for thousands of classes; `distil`,
             ridge regression on the old head's logits, which needs no correct labels.
@@ -137,6 +139,8 @@ def fit(
     train = head_inputs(model, new_head, data, **outputs)
     check_features(train.vectors)
     check_labels(train.labels, names, every=method != "distil")
+    if isinstance(new, Classifier) and method != "distil":
+        new.multi_label = is_multi_label(train.labels)
     if held_out is None:
         rows = np.arange(len(train.labels))
         rest, tenth = carve_validation(rows, train.labels, rows, seed, HELD_OUT)
@@ -145,6 +149,11 @@ def fit(
         other = head_inputs(model, new_head, held_out, **outputs)
         check_features(other.vectors)
         check_labels(other.labels, names, every=False)
+        if train.labels.ndim != other.labels.ndim:
+            raise ValueError(
+                f"validation has labels {other.labels.shape} and data {train.labels.shape}: give both one class for "
+                f"each image, or both (n, K) of 0 and 1."
+            )
     linear = _solve(train, other, method, len(names), start_progress)
     layer = linear_layer(new_head)
     with torch.no_grad():
@@ -196,7 +205,8 @@ def _with_new_head(model: nn.Module, path: str, old: Head, spec: str, names: tup
     # initialising the weights must not advance the caller's random generator
     with torch.random.fork_rng(devices=[]):
         if isinstance(model, Classifier):
-            classifier = Classifier(model.backbone, spec, names, model.preprocessing, config=model.config)
+            arguments = model.backbone, spec, names, model.preprocessing
+            classifier = Classifier(*arguments, config=model.config, multi_label=model.multi_label)
             classifier.trained_on = model.trained_on and model.trained_on.incomplete  # by what it will be fitted to
             old_parameters = dict(model.features.named_parameters())
             classifier.features.load_state_dict(model.features.state_dict())
@@ -225,14 +235,17 @@ def _solve(
     sums = Ridge.empty(train.vectors.shape[1], classes)
     for first in range(0, len(train.labels), TARGET_ROWS):  # the one-hot targets of all images may not fit into memory
         block = slice(first, first + TARGET_ROWS)
-        sums = sums + Ridge.of(train.vectors[block], np.eye(classes)[train.labels[block]])
+        sums = sums + Ridge.of(train.vectors[block], indicators(train.labels[block], classes))
     linear = sums.solve()
     held_out = other if len(other.labels) else train
-    factor = _sharpness(linear(held_out.vectors), held_out.labels)
-    return Linear(linear.weight * factor, linear.bias * factor, linear.penalty)
+    scores = linear(held_out.vectors)
+    # a score of 0.5 says as much for a class as against it, where classes do not compete
+    middle = 0.5 if is_multi_label(train.labels) else 0.0
+    factor = _sharpness(scores - middle, held_out.labels)
+    return Linear(linear.weight * factor, (linear.bias - middle) * factor, linear.penalty)
 
 
-def _sharpness(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+def _sharpness(scores: NDArray[np.float64], labels: NDArray[Any]) -> float:
     """The factor with the least NLL: scores of regression on 0 and 1 rank well, but are too unconfident as logits."""
 
     def mean_nll(log_factor: float) -> float:

@@ -25,7 +25,7 @@ class Data(Protocol):
 
     def rows(
         self, name: str, compute: Compute, dtype: torch.dtype, about: object = None
-    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Compute a row for every image, in one pass, and return the rows and the labels.
 
         Args:
@@ -48,7 +48,7 @@ class InMemory:
 
     def rows(
         self, name: str, compute: Compute, dtype: torch.dtype, about: object = None
-    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         row_batches, label_batches = [], []
         for images, batch_labels in self._checked_batches():
             exact = _compute_batch(compute, images, self.device)
@@ -68,7 +68,9 @@ class InMemory:
                 "list or DataLoader, which can be passed over again."
             )
         labels = np.concatenate(label_batches)
-        if np.issubdtype(labels.dtype, np.integer):  # check_labels refuses the others
+        if labels.ndim == 2 and np.isin(labels, (0, 1)).all():  # also as floats, which BCEWithLogitsLoss takes
+            labels = labels.astype(bool)
+        elif np.issubdtype(labels.dtype, np.integer):  # check_labels refuses the others
             labels = labels.astype(np.int64)
         return np.concatenate(row_batches), labels
 
@@ -138,7 +140,7 @@ class OnDisk:
     def __init__(
         self,
         view: View,
-        labels: NDArray[np.int64],
+        labels: NDArray[Any],
         rows: Rows,
         device: torch.device | str,
         folder: Path,
@@ -153,7 +155,7 @@ class OnDisk:
 
     def rows(
         self, name: str, compute: Compute, dtype: torch.dtype, about: object = None
-    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         facts = [self.about, about, self.view_rows.tolist()]
 
         def stored_rows(dtype: torch.dtype) -> NDArray[Any]:

@@ -24,8 +24,8 @@ class HeadInputs:
 
     vectors: NDArray[np.float32]
     """(n, D) inputs of the linear layer."""
-    labels: NDArray[np.int64]
-    """(n,)"""
+    labels: NDArray[Any]
+    """(n,) int64, or (n, K) bool of several labels per image."""
     logits: NDArray[np.float32] | None
     """(n, K) of the old head, if requested."""
     stage_inputs: NDArray[Any] | None

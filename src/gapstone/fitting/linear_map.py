@@ -26,9 +26,13 @@ class Linear:
 
 def check_labels(labels: NDArray[Any], names: tuple[str, ...], every: bool = True) -> None:
     """Raises ValueError for labels that no classifier can be fitted to; `every`: each class must have images."""
+    if labels.ndim == 2 and labels.dtype == bool:
+        _check_several(labels, names, every)
+        return
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"labels are {labels.dtype} {labels.shape}; expected (n,) whole numbers, the class of each image."
+            f"labels are {labels.dtype} {labels.shape}; expected (n,) whole numbers, the class of each image, or "
+            f"(n, K) of 0 and 1, whether each image is of each class."
         )
     if len(labels) and (labels.min() < 0 or labels.max() >= len(names)):
         wrong = labels.min() if labels.min() < 0 else labels.max()
@@ -47,6 +51,22 @@ def check_labels(labels: NDArray[Any], names: tuple[str, ...], every: bool = Tru
         raise ValueError(
             f"no images of {listed}{', …' if len(empty) > 5 else ''} ({len(empty)} of {len(names)} classes): their "
             f"logits cannot be learned. Add images, or give labels= without them."
+        )
+
+
+def _check_several(labels: NDArray[np.bool_], names: tuple[str, ...], every: bool) -> None:
+    """With several labels per image: each class must have images with it and without it."""
+    if labels.shape[1] != len(names):
+        raise ValueError(
+            f"labels are {labels.shape}, a column for each class, and there are {len(names)} classes. For data with "
+            f"other classes give labels=, the names of all of them."
+        )
+    counts = labels.sum(0)
+    if every and len(wrong := np.flatnonzero((counts == 0) | (counts == len(labels)))):
+        listed = ", ".join(f"{names[k]!r} ({'none' if counts[k] == 0 else 'all'})" for k in wrong[:5])
+        raise ValueError(
+            f"{listed}{', …' if len(wrong) > 5 else ''}: these classes are of none, or of all, of the {len(labels):,} "
+            f"images, so there is nothing to tell apart. Add images, or give labels without them."
         )
 
 

@@ -37,6 +37,7 @@ def deletion(
     fill: Fill = 0.0,
     answer: Literal["probability", "logit"] = "probability",
     batch: int = 32,
+    multi_label: bool = False,
 ) -> Curve:
     """Replace pixels in descending order of the map. With a good map the output falls at once: a low area is good.
 
@@ -53,11 +54,12 @@ def deletion(
             of 11 × 11 pixels, sigma 5), or a whole picture (C, H, W).
         answer: The softmax probability, or the logit, which does not saturate.
         batch: Images per forward pass.
+        multi_label: The probability is the sigmoid of the class's own logit.
 
     Raises:
         ValueError: If an argument is invalid, or does not fit the others.
     """
-    return _curve(model, _filled(image, fill), image, map, target, steps, answer, batch)
+    return _curve(model, _filled(image, fill), image, map, target, steps, answer, batch, multi_label)
 
 
 def insertion(
@@ -69,12 +71,13 @@ def insertion(
     fill: Fill = "blur",
     answer: Literal["probability", "logit"] = "probability",
     batch: int = 32,
+    multi_label: bool = False,
 ) -> Curve:
     """Start from `fill`, and insert pixels of the image in descending order of the map. A high area is good.
 
     Args and errors as for `deletion`.
     """
-    return _curve(model, image, _filled(image, fill), map, target, steps, answer, batch)
+    return _curve(model, image, _filled(image, fill), map, target, steps, answer, batch, multi_label)
 
 
 def _curve(
@@ -86,6 +89,7 @@ def _curve(
     steps: int,
     answer: str,
     batch: int,
+    multi_label: bool,
 ) -> Curve:
     """Replace pixels of `old` by those of `new` in descending order of the map."""
     values = np.asarray(map)
@@ -108,7 +112,9 @@ def _curve(
             logits = model(torch.where(rank < shown[:, None, None, None], new, old))
             if logits.ndim != 2 or len(logits) != len(shown) or not 0 <= target < logits.shape[1]:
                 raise ValueError(f"target {target} in the model's answer {tuple(logits.shape)} to {len(shown)} images")
-            outputs = logits.double().softmax(1) if answer == "probability" else logits.double()
+            outputs = logits.double()
+            if answer == "probability":
+                outputs = outputs.sigmoid() if multi_label else outputs.softmax(1)
             answers.append(outputs[:, target].cpu())
     return Curve(counts / values.size, torch.cat(answers).numpy())
 

@@ -30,6 +30,7 @@ def explain(
     top_k: int | None = None,
     at: str | None = None,
     labels: Sequence[str] | None = None,
+    multi_label: bool | None = None,
 ) -> Explanation:
     """What every position of the last feature map adds to each class's logit, from one forward pass.
 
@@ -71,6 +72,9 @@ def explain(
         at: the module whose output is the last map, where it cannot be found or another is wanted ("layer4"): (N, C, h,
             w), (N, h, w, C), or tokens (N, h·w, C), also with a class token before them.
         labels: of the classes; a gapstone model brings its own.
+        multi_label: whether the logits are for sigmoids, as those of `BCEWithLogitsLoss`, and not for a softmax: then
+            each class has a probability of its own, and its map is shown as it is. None: of a gapstone model what it
+            says itself, of others no; a model that ends in a sigmoid is seen to, anyway.
 
     Returns:
         The explanation: maps, bias, logits, and where the cells lie in the images.
@@ -92,13 +96,16 @@ def explain(
         raise TypeError(f"explain takes images as a tensor (N, C, H, W), normalised, and got a {type(images).__name__}")
     if images.dim() < 3 or not len(images):
         raise ValueError(f"explain takes at least one image, (N, C, H, W), and got a tensor of {tuple(images.shape)}")
+    if multi_label is None:
+        multi_label = isinstance(model, Classifier) and model.multi_label
     names = tuple(labels) if labels is not None else None
     moments = (model.preprocessing.mean, model.preprocessing.std) if isinstance(model, Classifier) else None
     seen = ShownImages(images.detach(), moments)
     if isinstance(model, Classifier) and at is None and has_maps(model.head):
-        return replace(_known(model, images, classes, top_k, names), seen=seen)
+        return replace(_known(model, images, classes, top_k, names), seen=seen, multi_label=multi_label)
     if isinstance(model, Classifier) and at is None and model.head.reads.class_token and model.head.reads.layers > 1:
-        return replace(explain_model_vectors(model, images, classes, top_k, names), seen=seen)
+        found = explain_model_vectors(model, images, classes, top_k, names)
+        return replace(found, seen=seen, multi_label=multi_label)
     traced, location = locate_head(getattr(model, "_orig_mod", model), images, at)
     prefix = 0 if location.mixed else location.prefix
     explained = _made(traced, Placement.of(location), classes, top_k, names, location.grid, prefix)
@@ -107,7 +114,7 @@ def explain(
             f"at={at!r}: after this module the logits of {type(model).__name__} come from the first tokens alone (a "
             f"class token), so no position adds anything: name an earlier module, before the last attention"
         )
-    return replace(explained, seen=seen)
+    return replace(explained, seen=seen, multi_label=multi_label)
 
 
 def _known(

@@ -17,6 +17,7 @@ from torch import Tensor
 from gapstone.console.formatting import count_noun, display, format_size
 from gapstone.drawing.evidence import Evidence
 from gapstone.maps.targets import NumberOrName, class_number
+from gapstone.models.class_probabilities import probabilities
 from gapstone.tracing.placement import Placement
 
 IMAGES, CLASSES = 4, 3
@@ -94,6 +95,8 @@ class Explanation:
     """What `centred` or `against` subtracted, in words; None: nothing."""
     seen: ShownImages | None = field(default=None, compare=False)
     """The images, where they are known: the batch itself, to be shown."""
+    multi_label: bool = False
+    """The model answers any number of classes: each has the sigmoid of its own logit."""
 
     @classmethod
     def made(
@@ -119,12 +122,13 @@ class Explanation:
 
     @property
     def probabilities(self) -> Tensor:
-        """(N, C): each class by itself where the model ends in a sigmoid; else they sum to 1."""
-        return self.logits.sigmoid() if self._ends_in_sigmoid else self.logits.softmax(1)
+        """(N, C): each class by itself of a multi-label model, or one that ends in a sigmoid; else they sum to 1."""
+        return probabilities(self.logits, self._each_by_itself)
 
     @property
-    def _ends_in_sigmoid(self) -> bool:
-        return self.end is not None and "sigmoid" in self.end
+    def _each_by_itself(self) -> bool:
+        """Classes do not compete."""
+        return self.multi_label or (self.end is not None and "sigmoid" in self.end)
 
     @property
     def completeness(self) -> Tensor:
@@ -141,16 +145,17 @@ class Explanation:
         common is decided by how training began, not by the images: with u added to every map, logit_k + Σu − log Σ_j
         exp(logit_j + Σu) is as before. The differences between classes are all there is, and these show them.
 
-        Raises: ValueError where classes do not compete: a model that ends in a sigmoid, or of one logit.
+        Raises: ValueError where classes do not compete: a multi-label model, one that ends in a sigmoid, or of one
+            logit.
         """
         self._check_softmax("centred")
         return self._minus(self.mean_map, self.bias.mean(-1, keepdim=True), self.logits.mean(1), MEAN_OF_CLASSES)
 
     def shown(self, plain: bool = False) -> "Explanation":
         """As drawings and files show it: `centred`, or as it is where `plain`, where something was subtracted already,
-        and where classes do not compete: a model that ends in a sigmoid, or of one logit.
+        and where classes do not compete: a multi-label model, one that ends in a sigmoid, or of one logit.
         """
-        as_it_is = plain or self.reference is not None or self._ends_in_sigmoid or self.logits.shape[1] < 2
+        as_it_is = plain or self.reference is not None or self._each_by_itself or self.logits.shape[1] < 2
         return self if as_it_is else self.centred()
 
     def against(self, rival: NumberOrName | Tensor) -> "Explanation":
@@ -205,10 +210,9 @@ class Explanation:
         )
 
     def _check_softmax(self, verb: str) -> None:
-        if self._ends_in_sigmoid:
-            raise ValueError(
-                f"{verb}: the model ends in a {self.end}, so its classes do not compete; take the maps as they are"
-            )
+        if self._each_by_itself:
+            why = "is multi-label" if self.multi_label else f"ends in a {self.end}"
+            raise ValueError(f"{verb}: the model {why}, so its classes do not compete; take the maps as they are")
         if self.logits.shape[1] < 2:
             raise ValueError(f"{verb}: the model has one logit, and no other class to compare it with")
 
@@ -247,6 +251,8 @@ class Explanation:
             parts.append(f"not additive: up to {float(self.completeness.max()):.2g} of a logit unexplained")
         if self.held:
             parts.append(f"held: {', '.join(self.held)}")
+        if self.multi_label:
+            parts.append("multi-label")
         if self.end:
             parts.append(f"of the logits before the {self.end}")
         if self.reference:

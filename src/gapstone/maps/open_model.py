@@ -14,11 +14,12 @@ from gapstone.drawing.evidence import Evidence
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.explain import explain
 from gapstone.maps.explanation import Explanation
+from gapstone.models.class_probabilities import probabilities
 from gapstone.models.classifier import Classifier, load, trial_image
 from gapstone.models.model_file import NotFiniteError, check_dry_run, check_finite, finite_logits
 from gapstone.nets import NAMES, NETS
 from gapstone.nets.checkpoints import FORMATS, read_checkpoint
-from gapstone.nets.hf_folder import PREFIX, config_text, folder_of, short_name
+from gapstone.nets.hf_folder import PREFIX, config_text, folder_of, read_config, short_name
 from gapstone.nets.hf_model import LogitsOf, create_hf_classifier
 from gapstone.nets.hf_preprocessing import hf_input
 from gapstone.nets.hf_survey import survey_hf
@@ -43,6 +44,8 @@ class ImageModel:
     """In eval mode."""
     labels: tuple[str, ...]
     preprocessing: Preprocessing
+    multi_label: bool = False
+    """It answers any number of classes: each has a probability of its own, and is answered from 0.5 on."""
 
     def look(
         self,
@@ -85,13 +88,14 @@ class ImageModel:
         native: bool = False,
     ) -> Explanation:
         """The maps as the network saw the pictures; `native` ones, of one size, as they are."""
-        return explain(self.model, self._images(pictures, native), classes, top_k=top_k, labels=self.labels)
+        images = self._images(pictures, native)
+        return explain(self.model, images, classes, top_k=top_k, labels=self.labels, multi_label=self.multi_label)
 
     @torch.inference_mode()
     def probabilities(self, picture: NDArray[np.uint8], native: bool = False) -> Tensor:
         """Of each label, (K,) on the CPU; `native`: of the picture as it is. Raises NotFiniteError (a ValueError)."""
         logits: Tensor = self.model(self._images([picture], native))
-        return finite_logits(logits.float())[0].softmax(0).cpu()
+        return probabilities(finite_logits(logits.float())[0], self.multi_label).cpu()
 
     def _images(self, pictures: Sequence[NDArray[np.uint8]], native: bool) -> Tensor:
         preprocessing = self.preprocessing
@@ -181,7 +185,8 @@ def open_model(name: str, weights: Path | None = None, device: str = "cpu") -> I
     if weights is not None:
         raise ValueError(f"--weights goes with timm:NAME or a network's name; {display(name)} brings its own")
     classifier = load(name)
-    return ImageModel(name, classifier.to(device), classifier.labels, classifier.preprocessing)
+    facts = classifier.labels, classifier.preprocessing, classifier.multi_label
+    return ImageModel(name, classifier.to(device), *facts)
 
 
 def _trial_image(opened: ImageModel) -> Tensor:
@@ -221,7 +226,8 @@ def _of_folder(name: str, weights: Path | None, device: str) -> ImageModel:
         raise ValueError(f"--weights {display(weights)}: {display(name)} brings its own weights; leave it out")
     folder = folder_of(name)
     model, labels = create_hf_classifier(folder, short_name(name))
-    return ImageModel(name, model.to(device), labels, hf_input(folder))
+    several = read_config(folder).get("problem_type") == "multi_label_classification"
+    return ImageModel(name, model.to(device), labels, hf_input(folder), several)
 
 
 def _of_timm(name: str, weights: Path | None, device: str) -> ImageModel:

@@ -17,6 +17,7 @@ from gapstone.images.batches import AT_ONCE, batches
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
 from gapstone.images.preprocessing import Preprocessing
+from gapstone.models.class_probabilities import check_multi_label, probabilities
 from gapstone.models.model_description import ModelDescription, checked_labels
 from gapstone.models.model_file import (
     ModelFileError,
@@ -63,6 +64,8 @@ class Classifier(nn.Module):
         torch.Size([2, 2])
         >>> gs.load(model.save("pets.safetensors")).labels
         ('cat', 'dog')
+        >>> both = gs.Classifier("nin", "gap", ("cat", "dog"), preprocessing, multi_label=True)
+        >>> both.predict("a.jpg") >= 0.5  # a cat, a dog, both or none
 
     Args:
         backbone: a name of `gapstone.nets`: `nin`, `resnet18`, `timm:NAME`, `hf:FOLDER`, …
@@ -71,6 +74,9 @@ class Classifier(nn.Module):
         preprocessing: turns pixels into the input of the features; its `size` fixes the size of a flattening head.
         pretrained: start the features from the weights that timm publishes, or of the folder of `hf:`.
         config: of a backbone `hf:` without its folder: `features.config` of a model that has it.
+        multi_label: an image has any number of classes, none included: each class has a probability of its own, the
+            sigmoid of its logit, and is answered from 0.5 on. Otherwise an image has one class, and they share a
+            softmax.
 
     Raises:
         ValueError: an argument is not valid, such as an image size that the backbone or head does not take.
@@ -86,10 +92,13 @@ class Classifier(nn.Module):
         preprocessing: Preprocessing,
         pretrained: bool = False,
         config: str | None = None,
+        multi_label: bool = False,
     ) -> None:
         super().__init__()
-        self.backbone, self.preprocessing = backbone, preprocessing
+        self.backbone, self.preprocessing, self.multi_label = backbone, preprocessing, multi_label
         self.labels = checked_labels(labels)
+        if multi_label:
+            check_multi_label(head)
         reads = parse(head).reads
         self.features = build(backbone, preprocessing.channels, pretrained, reads.own, config)
         self.features.check_reads(reads)
@@ -132,7 +141,8 @@ class Classifier(nn.Module):
                 others (`gapstone.mixed_sizes`). Accuracy at sizes that the network was not trained for is not known.
 
         Returns:
-            Probabilities (N, K), float32 on the CPU: one row per image, in order, and one column per label.
+            Probabilities (N, K), float32 on the CPU: one row per image, in order, and one column per label. Of a
+            `multi_label` model each is by itself, and a class is answered from 0.5 on; otherwise a row's sum is 1.
 
         Raises:
             ImageError: an image cannot be read; names the file and the reason; a ValueError.
@@ -142,18 +152,36 @@ class Classifier(nn.Module):
         if native:
             self.check_native()
         device = next(self.parameters()).device
-        probabilities = [torch.empty(0, len(self.labels))]
+        found = [torch.empty(0, len(self.labels))]
         with eval_mode(self):
             if native:
                 pixels = (self._fit(picture, native) for picture in _pictures(images))
                 for batch in batches(pixels, batch_size, AT_ONCE):
                     inputs = [self.preprocessing.normalise(torch.from_numpy(x[None]).to(device))[0] for x in batch]
-                    probabilities.append(finite_logits(mixed_sizes(self, inputs).float()).softmax(1).cpu())
+                    found.append(self.probabilities(mixed_sizes(self, inputs)).cpu())
             else:
                 for batch in batches(map(self._fit, _pictures(images)), batch_size):
                     logits: Tensor = self(self._normalised(batch))
-                    probabilities.append(finite_logits(logits.float()).softmax(1).cpu())
-        return torch.cat(probabilities)
+                    found.append(self.probabilities(logits).cpu())
+        return torch.cat(found)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Turn this model's logits (N, K) into probabilities, float32: softmax, or sigmoid of a `multi_label` model.
+
+        Examples:
+            >>> model.probabilities(torch.zeros(1, 2))
+            tensor([[0.5000, 0.5000]])
+
+        Args:
+            logits: as `forward` returns them.
+
+        Returns:
+            Probabilities (N, K).
+
+        Raises:
+            ValueError: logits that are not finite.
+        """
+        return probabilities(finite_logits(logits.float()), self.multi_label)
 
     def tensor(self, images: Picture | Iterable[Picture]) -> Tensor:
         """Load images as the input of the network, (N, C, H, W), on its device; arguments and errors as `predict`."""
@@ -238,7 +266,7 @@ class Classifier(nn.Module):
         if not path.parent.is_dir():
             raise FileNotFoundError(f"{display(path)}: there is no folder {display(path.parent)}; create it first")
         about = ModelDescription.of(
-            self.backbone, self.head.spec, self.labels, self.preprocessing, self.config
+            self.backbone, self.head.spec, self.labels, self.preprocessing, self.config, self.multi_label
         ).to_json()
         images, field = to_file(self.trained_on)
         # Clones: safetensors refuses tensors that share memory.
@@ -301,7 +329,8 @@ def load(path: str | os.PathLike[str]) -> Classifier:
 
 def _build(description: ModelDescription) -> Classifier:
     about = description
-    return Classifier(about.backbone, about.head, about.labels, about.preprocessing, config=about.config)
+    arguments = about.backbone, about.head, about.labels, about.preprocessing
+    return Classifier(*arguments, config=about.config, multi_label=about.multi_label)
 
 
 def _expected_shapes(description: ModelDescription) -> Shapes:

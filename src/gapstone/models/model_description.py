@@ -21,6 +21,9 @@ from gapstone.nets.zoo import create_timm
 SCHEMA = 1
 """Raised when a field of the file changes its meaning; files of another schema are refused."""
 
+MULTI_LABEL_SCHEMA = 2
+"""Of models that answer with any number of classes: gapstone before it knew these would have taken a softmax."""
+
 LONGEST_SPEC = 200  # characters of a backbone or head
 
 SLACK = 20_000_000  # parameters that a backbone may have beyond what a file holds, such as those of its own head
@@ -38,37 +41,52 @@ class ModelDescription:
     """Of a backbone `hf:`: the configuration that makes it, so that its folder is not needed."""
     transformers: str | None = None
     """The version that the file was written with."""
+    multi_label: bool = False
+    """Each class has a probability of its own, and an image any number of classes."""
 
     @classmethod
     def of(
-        cls, backbone: str, head: str, labels: tuple[str, ...], preprocessing: Preprocessing, config: str | None
+        cls,
+        backbone: str,
+        head: str,
+        labels: tuple[str, ...],
+        preprocessing: Preprocessing,
+        config: str | None,
+        multi_label: bool = False,
     ) -> "ModelDescription":
         """Of a model as it is."""
-        if config is None:
-            return cls(backbone, head, labels, preprocessing)
-        return cls(short_name(backbone), head, labels, preprocessing, config, transformers_version())
+        made_with = None if config is None else transformers_version()
+        name = backbone if config is None else short_name(backbone)
+        return cls(name, head, labels, preprocessing, config, made_with, multi_label)
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "schema": SCHEMA,
+            "schema": MULTI_LABEL_SCHEMA if self.multi_label else SCHEMA,
             "gapstone": __version__,
             "backbone": self.backbone,
             "head": self.head,
             "labels": list(self.labels),
             "preprocessing": self.preprocessing.to_json(),
             **({} if self.config is None else {"config": self.config, "transformers": self.transformers}),
+            **({"multi_label": True} if self.multi_label else {}),
         }
 
     @classmethod
     def from_json(cls, about: Mapping[str, object]) -> "ModelDescription":
         """Read the JSON of a model file. Raises ModelFileError for another schema or a field that is not valid."""
         schema, version = about.get("schema"), about.get("gapstone")
-        if type(schema) is not int or schema != SCHEMA:
-            newer = type(schema) is int and schema > SCHEMA
+        if type(schema) is not int or schema not in (SCHEMA, MULTI_LABEL_SCHEMA):
+            newer = type(schema) is int and schema > MULTI_LABEL_SCHEMA
             raise ModelFileError(
                 f"its schema is {kind(schema)} (written by gapstone {str(version)[:20]}); gapstone {__version__} reads "
-                f"schema {SCHEMA}: "
+                f"schema {SCHEMA} and {MULTI_LABEL_SCHEMA}: "
                 + ("update it with pip install -U gapstone" if newer else "save the model again with this version")
+            )
+        multi_label = schema == MULTI_LABEL_SCHEMA
+        if about.get("multi_label", False) is not multi_label:
+            raise ModelFileError(
+                f"its multi_label is {kind(about.get('multi_label'))}, and schema {schema} is of "
+                f"{'any number of classes' if multi_label else 'one class'} for each image; save the model again"
             )
         backbone, head = (_name(about, field) for field in ("backbone", "head"))
         labels, preprocessing = about.get("labels"), about.get("preprocessing")
@@ -78,7 +96,8 @@ class ModelDescription:
             raise ModelFileError(f"its preprocessing is {kind(preprocessing)}, not an object; save the model again")
         try:
             prepared = Preprocessing.from_json(preprocessing)
-            return cls(backbone, head, checked_labels(labels), prepared, *_configuration(backbone, about))
+            names, configuration = checked_labels(labels), _configuration(backbone, about)
+            return cls(backbone, head, names, prepared, *configuration, multi_label=multi_label)
         except ModelFileError:
             raise
         except (ValueError, OverflowError) as error:

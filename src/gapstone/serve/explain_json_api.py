@@ -44,9 +44,13 @@ class Explainer:
         return {
             "name": self.name,
             "labels": list(self.opened.labels),
+            **self._several(),
             "size": list(preprocessing.size),
             "channels": preprocessing.channels,
         }
+
+    def _several(self) -> dict[str, bool]:
+        return {"multi_label": True} if self.opened.multi_label else {}
 
     def document(self, number: int, picture: UploadedPicture) -> dict[str, Any]:
         """Return the model's explanation of a picture; `number` is the index of this model's array in `picture.fitted`.
@@ -60,6 +64,7 @@ class Explainer:
         scale, origin = self.opened.preprocessing.seen(*picture.size)
         return {
             "name": self.name,
+            **self._several(),
             "additive": explained.additive,
             "held": list(explained.held),
             "placement": explained.placement.within(origin, scale).to_json(),

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gapstone.console.formatting import count_noun
+from gapstone.statistics.labels import Labels, is_multi_label, of_class
 
 FEWEST = 5
 """Groups, in the test set and, where classes count the same, in every class: of fewer, nobody knows how much they
@@ -62,7 +63,16 @@ def evenness(groups: ArrayLike) -> float:
     return float(sizes.sum()) ** 2 / float((sizes.astype(np.float64) ** 2).sum()) / len(sizes)
 
 
-def too_few(groups: NDArray[np.integer], labels: NDArray[np.integer] | None = None) -> str | None:
+def groups_of_classes(groups: NDArray[np.integer], labels: Labels, classes: int) -> list[int]:
+    """How many groups each class has images of.
+
+    >>> groups_of_classes(np.array([0, 0, 1]), np.array([0, 0, 1]), 3)
+    [1, 1, 0]
+    """
+    return [len(np.unique(groups[of_class(labels, k)])) for k in range(classes)]
+
+
+def too_few(groups: NDArray[np.integer], labels: Labels | None = None) -> str | None:
     """A sentence where there are too few groups for an interval; None where there are enough.
 
         >>> too_few(np.array([0, 0, 1, 1]))
@@ -70,7 +80,7 @@ def too_few(groups: NDArray[np.integer], labels: NDArray[np.integer] | None = No
 
     Args:
         groups: of each test image.
-        labels: of each test image, where every class counts the same: each needs enough groups.
+        labels: of each test image, where every class counts the same: each that has images needs enough groups.
     """
     needed = f"from {FEWEST} on they show how far the result depends on the group"
     count = len(np.unique(groups))
@@ -84,7 +94,8 @@ def too_few(groups: NDArray[np.integer], labels: NDArray[np.integer] | None = No
         )
     if labels is None:
         return None
-    least = min(len(np.unique(groups[labels == k])) for k in np.unique(labels))
+    classes = labels.shape[1] if is_multi_label(labels) else int(labels.max()) + 1
+    least = min(filter(None, groups_of_classes(groups, labels, classes)), default=FEWEST)
     if least < FEWEST:
         return f"The test images of a class are of {count_noun(least, 'group')} only: {needed}."
     return None

@@ -3,7 +3,8 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 
 BINS = 15
 
@@ -21,27 +22,47 @@ def calibration(logits: ArrayLike, labels: ArrayLike, bins: int = BINS) -> dict[
     * `bins`: `edges` (16 numbers), and for each bin `count`, mean `confidence` and `accuracy` (None where it is empty).
       A confidence on an edge belongs to the bin below.
 
-    Logits are (n, K), labels (n,). Raises ValueError for logits that are not finite, or no image.
+    Logits are (n, K), labels (n,). With several labels per image, labels (n, K) bool, every image and class is a yes or
+    no by itself: scores are means over both, and bins compare the probability of a class with how often it is there.
+    Raises ValueError for logits that are not finite, or no image.
     """
-    z, y = np.asarray(logits, np.float64), np.asarray(labels, np.int64)
-    if z.ndim != 2 or y.shape != z.shape[:1] or not len(y):
-        raise ValueError(f"calibration(logits {z.shape}, labels {y.shape}): (n, K) and (n,) with n ≥ 1 are needed.")
+    z, y = np.asarray(logits, np.float64), np.asarray(labels)
+    several = y.ndim == 2
+    if z.ndim != 2 or y.shape != (z.shape if several else z.shape[:1]) or not len(y):
+        raise ValueError(
+            f"calibration(logits {z.shape}, labels {y.shape}): (n, K) and (n,), or (n, K) bool, with n ≥ 1 are needed."
+        )
     if not np.isfinite(z).all():
         raise ValueError("calibration: the logits hold NaN or infinity.")
+    if several:
+        p, there = expit(z), y.astype(bool)
+        losses = np.logaddexp(0, np.where(there, -z, z))  # precise in both tails
+        return {
+            "nll": float(losses.mean()),
+            "brier": float(((p - there) ** 2).mean()),
+            **_binned(p.ravel(), there.ravel(), bins),
+        }
+    y = y.astype(np.int64)
     z = z - z.max(1, keepdims=True)  # exp() never overflows
     log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
     p = np.exp(log_p)
     rows = np.arange(len(y))
-    confidence, correct = p.max(1), p.argmax(1) == y
+    return {
+        "nll": float(-log_p[rows, y].mean()),
+        "brier": float(((p - np.eye(z.shape[1])[y]) ** 2).sum(1).mean()),
+        **_binned(p.max(1), p.argmax(1) == y, bins),
+    }
+
+
+def _binned(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int) -> dict[str, Any]:
+    """ECE, and the bins that it is of."""
     edges = np.linspace(0, 1, bins + 1)
     bin_index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
     count = np.bincount(bin_index, minlength=bins)
     sum_confidence = np.bincount(bin_index, confidence, bins)
     sum_correct = np.bincount(bin_index, correct, bins)
     return {
-        "nll": float(-log_p[rows, y].mean()),
-        "brier": float(((p - np.eye(z.shape[1])[y]) ** 2).sum(1).mean()),
-        "ece": float(np.abs(sum_correct - sum_confidence).sum() / len(y)),
+        "ece": float(np.abs(sum_correct - sum_confidence).sum() / len(correct)),
         "bins": {
             "edges": edges.tolist(),
             "confidence": [float(s / n) if n else None for s, n in zip(sum_confidence, count, strict=True)],

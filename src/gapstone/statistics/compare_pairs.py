@@ -105,6 +105,8 @@ def share_interval(
     agreement: float = AGREEMENT,
     unit: Unit = POINTS,
     groups: NDArray[Any] | None = None,
+    most: float | None = None,
+    by_tails: bool = False,
 ) -> tuple[float, float] | None:
     """The interval of one head's metric, for other seeds and other test images of the same kind.
 
@@ -123,6 +125,8 @@ def share_interval(
         agreement: of the metric (`metrics.agreement`).
         unit: of the metric.
         groups: of each image, with seeds (`crossed`).
+        most: independent answers at most, where classes with few images weigh most (`metrics.most_answers`).
+        by_tails: likewise (`crossed`).
 
     Source: Wilson 1927 (doi 10.1080/01621459.1927.10502953); effective sample size: Korn & Graubard 1998.
     """
@@ -132,7 +136,7 @@ def share_interval(
         return None
     if folds is None:
         rows = np.stack(right).astype(np.float64)
-        estimate = crossed(rows, np.zeros_like(rows), agreement, groups)
+        estimate = crossed(rows, np.zeros_like(rows), agreement, groups, by_tails)
     else:
         means = [float(np.mean(values)) for values in right]
         train, test = zip(*folds, strict=True)
@@ -151,7 +155,7 @@ def share_interval(
     else:  # all right, or all wrong, with every seed: as many as there are images, by their weight
         critical = float(stats.norm.ppf((1 + confidence) / 2))
         answers = (estimate.worth or estimate.error.images) * AGREEMENT / agreement
-    answers = max(answers, 1.0)
+    answers = max(answers if most is None else min(answers, most), 1.0)
     z = critical**2 / answers
     centre = (mean + z / 2) / (1 + z)
     half = critical / (1 + z) * np.sqrt((mean * (1 - mean) + z / 4) / answers)
@@ -165,6 +169,8 @@ def share_stat(
     agreement: float = AGREEMENT,
     unit: Unit = POINTS,
     groups: Groups | None = None,
+    most: float | None = None,
+    by_tails: bool = False,
 ) -> dict[str, Any]:
     """A Stat of results.json whose interval allows for other seeds and other test images (`share_interval`)."""
     if not by_seed or not all(np.isfinite(values).all() for values in by_seed.values()):
@@ -173,7 +179,7 @@ def share_stat(
     parts = None if folds is None else [folds[number] for number in sorted(by_seed)]
     together = None if groups is None or parts is not None else groups.at(min(by_seed))
     known = groups is None or groups.refused is None
-    bounds = share_interval(rows, confidence, parts, agreement, unit, together) if known else None
+    bounds = share_interval(rows, confidence, parts, agreement, unit, together, most, by_tails) if known else None
     values = [float(row.mean()) for row in rows]
     return {"mean": float(np.mean(values)), "ci95": None if bounds is None else list(bounds), "values": values}
 
@@ -191,6 +197,7 @@ def compare_pairs(
     look: int = 1,
     agreement: float = AGREEMENT,
     groups: Groups | None = None,
+    by_tails: bool = False,
 ) -> list[dict[str, Any]]:
     """Compare every head with the baseline: the `pairs` of results.json.
 
@@ -202,13 +209,14 @@ def compare_pairs(
     test images). `look`: 1 where these test images are compared for the first time; the level is that of `look_level`.
     Instead of correct or wrong, `correct` may hold other values whose mean is a metric, with its `unit` and its
     `agreement` (`metrics`). `groups`: which test images belong together; verdicts are then for other groups.
+    `by_tails`: as in `crossed`.
     """
     pairs = []
     for head in correct:
         if head == baseline:
             continue
         both = sorted(correct[head].keys() & correct[baseline].keys())
-        estimated = _estimate(correct[head], correct[baseline], both, folds, agreement, unit, groups)
+        estimated = _estimate(correct[head], correct[baseline], both, folds, agreement, unit, groups, by_tails)
         pairs.append(HeadPair(head, both, *estimated))
     adjusted = iter(holm([pair.estimate.p for pair in pairs if pair.estimate is not None]))
     family = Family(
@@ -322,6 +330,7 @@ def _estimate(
     agreement: float,
     unit: Unit,
     groups: Groups | None,
+    by_tails: bool,
 ) -> tuple[float | None, Estimate | None]:
     """The difference and its estimate.
 
@@ -334,7 +343,7 @@ def _estimate(
     if folds is None and len(both) > 1 and len(a[both[0]]) > 1 and not refused:
         together = None if groups is None else groups.at(both[0])
         rows_a, rows_b = (np.stack([head[seed] for seed in both]) for head in (a, b))
-        estimate = crossed(rows_a, rows_b, agreement, together)
+        estimate = crossed(rows_a, rows_b, agreement, together, by_tails)
         return estimate.difference, replace(estimate, reach=unit.reach)
     mean_a, mean_b = ([float(np.mean(head[number])) for number in both] for head in (a, b))
     if folds is None or len(both) < 2 or refused:

@@ -183,7 +183,30 @@ def mean_squares(d: ArrayLike) -> tuple[float, float, float]:
     )
 
 
-def crossed(a: ArrayLike, b: ArrayLike, agreement: float = AGREEMENT, groups: ArrayLike | None = None) -> Estimate:
+def tails(d: ArrayLike) -> float:
+    """How many images of n equally weighing ones decide, as a share, by the kurtosis κ of their means: 2 / (κ − 1).
+
+        >>> tails([[1.0, -1.0, 1.0, -1.0]]), tails([[0.0] * 39 + [1.0]])
+        (1.0, 0.054...)
+
+    The variance of few images that weigh much is known as poorly as that of few images (Satterthwaite): 1 of normal
+    numbers, and no more.
+    """
+    means = np.asarray(d, np.float64).mean(0)
+    away = (means - means.mean()) ** 2
+    if not away.any():
+        return 1.0
+    kurtosis = float((away**2).mean() / away.mean() ** 2)
+    return 1.0 if kurtosis <= 3 else 2 / (kurtosis - 1)
+
+
+def crossed(
+    a: ArrayLike,
+    b: ArrayLike,
+    agreement: float = AGREEMENT,
+    groups: ArrayLike | None = None,
+    by_tails: bool = False,
+) -> Estimate:
     """Estimate the difference of two heads from S seeds and n images, for other seeds and images of the same kind.
 
         >>> rng = np.random.default_rng(0)
@@ -204,6 +227,7 @@ def crossed(a: ArrayLike, b: ArrayLike, agreement: float = AGREEMENT, groups: Ar
         agreement: the images that are added.
         groups: (n,) numbers or names, equal for images that belong together: the estimate is for other groups, and its
             `images` are groups (`by_group`).
+        by_tails: of metrics in which a few images weigh most: degrees of freedom by `tails`.
 
     Raises:
         ValueError: fewer than 2 seeds or images, as the spread is then unknown; arrays that do not fit together.
@@ -212,8 +236,8 @@ def crossed(a: ArrayLike, b: ArrayLike, agreement: float = AGREEMENT, groups: Ar
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(f"crossed(a, b): a {a.shape} and b {b.shape} must both be (seeds, images).")
     if groups is not None:
-        return _crossed_groups(a - b, np.asarray(groups), agreement)
-    return _crossed(a - b, agreement)
+        return _crossed_groups(a - b, np.asarray(groups), agreement, by_tails)
+    return _crossed(a - b, agreement, tails(a - b) if by_tails else 1.0)
 
 
 def _crossed(d: NDArray[np.float64], agreement: float, evenness: float = 1.0) -> Estimate:
@@ -229,7 +253,7 @@ def _crossed(d: NDArray[np.float64], agreement: float, evenness: float = 1.0) ->
     return Estimate(float(d.mean()), error, components, agreement)
 
 
-def _crossed_groups(d: NDArray[np.float64], groups: NDArray[Any], agreement: float) -> Estimate:
+def _crossed_groups(d: NDArray[np.float64], groups: NDArray[Any], agreement: float, by_tails: bool = False) -> Estimate:
     """By group; the images that are added are of as many independent ones as the groups are worth.
 
     That is n / (variance of the mean by group / by image): n where the images of a group are no more alike than others,
@@ -240,8 +264,10 @@ def _crossed_groups(d: NDArray[np.float64], groups: NDArray[Any], agreement: flo
         raise ValueError(f"crossed(…, groups): groups {groups.shape} must be one number for each of {images} images.")
     z, even = by_group(d, groups), evenness(groups)
     count = z.shape[1]
+    if by_tails:
+        even = min(even, tails(z))
     if count == images:
-        return _crossed(d, agreement)
+        return _crossed(d, agreement, even)
     plain = mean_squares(d)[1] / images if min(d.shape) > 1 else 0.0
     most = images / (count * even)
     ratio = mean_squares(z)[1] / count / plain if plain > 0 and count > 1 else most

@@ -15,7 +15,7 @@ from scipy import stats
 
 from gapstone.statistics.by_group import by_group, evenness
 from gapstone.statistics.compare_pairs import holm, verdict
-from gapstone.statistics.difference import AGREEMENT, FOR_EQUIVALENCE
+from gapstone.statistics.difference import AGREEMENT, FOR_EQUIVALENCE, tails
 from gapstone.statistics.unit import Unit
 
 Values = NDArray[np.float64]
@@ -28,6 +28,8 @@ def image_interval(
     agreement: float = AGREEMENT,
     confidence: float = 0.95,
     groups: Numbers | None = None,
+    at_most: float | None = None,
+    strata: Numbers | None = None,
 ) -> tuple[float, float] | None:
     """The interval of one model's metric for other images of the same kind; None for a single image.
 
@@ -44,20 +46,25 @@ def image_interval(
         agreement: of the metric (`metrics.agreement`).
         confidence: of the interval.
         groups: (n,) equal numbers for images that belong together: the interval is for other groups.
+        at_most: independent answers, where classes with few images weigh most (`metrics.most_answers`).
+        strata: images in each part by which decisions weigh (`Metric.strata`), of metrics in which few may weigh most:
+            degrees of freedom by `difference.tails`, and the variance of small parts as of samples.
     """
     n, mean = len(values), float(np.mean(values))
     if n < 2 or (groups is not None and len(np.unique(groups)) < 2):
         return None
-    square, freedom, most = _mean_square(values, groups)
+    square, freedom, most = _mean_square(values, groups, strata)
     student = float(stats.t.ppf((1 + confidence) / 2, freedom))
     if not unit.is_share:
         half = student * float(np.sqrt(square))
         return max(unit.low, mean - half), min(unit.high, mean + half)
     mean = min(max(mean, 0.0), 1.0)
     # Wilson's own form has the plain variance and a normal quantile
-    square, critical = (square, student) if groups is not None else (square * (n - 1) / n, _normal(confidence))
-    variance = square + max(agreement - AGREEMENT, 0.0) / (n + 2) ** 2
-    answers = max(1.0, min(mean * (1 - mean) / variance, n) if variance > 1e-24 else most)
+    plain = groups is None and strata is None
+    square, critical = (square * (n - 1) / n, _normal(confidence)) if plain else (square, student)
+    variance = square + (max(agreement - AGREEMENT, 0.0) / (n + 2) ** 2 if at_most is None else 0.0)
+    answers = min(mean * (1 - mean) / variance, n) if variance > 1e-24 else most
+    answers = max(1.0, answers if at_most is None else min(answers, at_most))
     z = critical**2 / answers
     centre = (mean + z / 2) / (1 + z)
     half = critical / (1 + z) * float(np.sqrt((mean * (1 - mean) + z / 4) / answers))
@@ -68,13 +75,27 @@ def _normal(confidence: float) -> float:
     return float(stats.norm.ppf((1 + confidence) / 2))
 
 
-def _mean_square(values: Values, groups: Numbers | None) -> tuple[float, float, float]:
+def _mean_square(values: Values, groups: Numbers | None, strata: Numbers | None = None) -> tuple[float, float, float]:
     """The square of the standard error of the mean, its degrees of freedom, and how many values there are."""
     if groups is None:
-        return float(np.var(values, ddof=1)) / len(values), len(values) - 1.0, float(len(values))
+        freedom = len(values) - 1.0 if strata is None else max(len(values) * tails(values[None]) - 1, 1.0)
+        return float(np.var(values, ddof=1)) / len(values) * _of_small(strata), freedom, float(len(values))
     of_groups = by_group(values[None], groups)[0]
     count, even = len(of_groups), evenness(groups)
-    return float(np.var(of_groups, ddof=1)) / count, max(count * even - 1, 1.0), count * even
+    if strata is not None:
+        even = min(even, tails(of_groups[None]))
+    return float(np.var(of_groups, ddof=1)) / count * _of_small(strata), max(count * even - 1, 1.0), count * even
+
+
+def _of_small(strata: Numbers | None) -> float:
+    """What the variance is multiplied by: n / (n − 1) of each part, on average by its share 1 / n of the variance.
+
+    What an image counts is measured from the mean of its part, which of two images lies halfway between them.
+    """
+    if strata is None or not (some := strata[strata > 0]).size:
+        return 1.0
+    least = np.maximum(some, 2)
+    return float((least / (least - 1) / some).sum() / (1 / some).sum())
 
 
 @dataclass(frozen=True)
@@ -100,6 +121,7 @@ def compare_models(
     agreement: float = AGREEMENT,
     confidence: float = 0.95,
     groups: Numbers | None = None,
+    strata: Numbers | None = None,
 ) -> list[ModelPair]:
     """Compare every model with the first, image by image; p is adjusted for their number (Holm).
 
@@ -109,7 +131,8 @@ def compare_models(
         ('better', 0.0666...)
 
     They are equivalent where an interval with twice the added images lies within the unit's margin on both sides.
-    `groups`: as in `image_interval`; n is then the number of independent images that the groups are worth.
+    `groups`, `strata`: as in `image_interval`; with groups n is then the number of independent images that they are
+    worth.
 
     Raises:
         ValueError: values of unequal numbers of images, or fewer than two.
@@ -121,20 +144,22 @@ def compare_models(
             f"compare_models: {[len(of) for of in values.values()]} values; expected as many of each, ≥ 2."
         )
     differences = {name: np.asarray(values[name] - reference, np.float64) for name in others}
-    errors = {name: _error(d, agreement, groups) for name, d in differences.items()}
-    freedom = _mean_square(reference, groups)[1]
-    ps = [float(2 * stats.t.sf(abs(centre) / spread, freedom)) for centre, spread in errors.values()]
+    errors = {name: _error(d, agreement, groups, strata) for name, d in differences.items()}
+    freedom = {
+        name: _mean_square(reference if strata is None else d, groups, strata)[1] for name, d in differences.items()
+    }
+    ps = [float(2 * stats.t.sf(abs(centre) / spread, freedom[name])) for name, (centre, spread) in errors.items()]
 
     def around(name: str, level: float) -> tuple[float, float]:
         centre, spread = errors[name]
-        half = float(stats.t.ppf(1 - level / 2, freedom)) * spread
+        half = float(stats.t.ppf(1 - level / 2, freedom[name])) * spread
         return max(-unit.reach, centre - half), min(unit.reach, centre + half)
 
     pairs = []
     for name, p, p_holm in zip(others, ps, holm(ps), strict=True):
         d, level = differences[name], 1 - confidence
-        centre, spread = _error(d, FOR_EQUIVALENCE * agreement, groups)
-        half = float(stats.t.ppf(1 - level / 2, freedom)) * spread
+        centre, spread = _error(d, FOR_EQUIVALENCE * agreement, groups, strata)
+        half = float(stats.t.ppf(1 - level / 2, freedom[name])) * spread
         same = None if unit.margin is None else (centre - half, centre + half)
         word = verdict(unit.gain(float(d.mean())), p_holm, unit.margin or 0.0, level, same)
         bounds = around(name, level), around(name, level / len(others))
@@ -142,13 +167,15 @@ def compare_models(
     return pairs
 
 
-def _error(d: Values, agreement: float, groups: Numbers | None = None) -> tuple[float, float]:
+def _error(
+    d: Values, agreement: float, groups: Numbers | None = None, strata: Numbers | None = None
+) -> tuple[float, float]:
     """Centre and standard error of the interval of the mean difference."""
     n, mean = float(len(d)), float(d.mean())
-    square, worth = float(np.var(d)) / n, n
+    square, worth = float(np.var(d)) / n * _of_small(strata), n
     if groups is not None:
         plain = square
-        square, _, least = _mean_square(d, groups)
+        square, _, least = _mean_square(d, groups, strata)
         # as in difference.crossed: all images where those of a group are no more alike than others, else fewer
         worth = min(max(n * plain / square, least), n) if square > 0 and plain > 0 else least
     spread = np.sqrt(worth**2 * square + 2 * worth * mean**2 / (worth + 2) + agreement)

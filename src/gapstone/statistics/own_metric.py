@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from gapstone.console.formatting import display
-from gapstone.statistics.metric_values import Labels, Probabilities, Values
+from gapstone.statistics.labels import Labels, is_multi_label
+from gapstone.statistics.metric_values import Probabilities, Values
 from gapstone.statistics.metrics import Metric
 from gapstone.statistics.unit import Unit
 
@@ -24,7 +25,7 @@ Function = Callable[[Labels, Probabilities], float]
 
 
 def own_metric(function: Function, code: bytes | None = None) -> Metric:
-    """The metric that a function of labels (n,) and probabilities (n, K) computes.
+    """The metric that a function of labels (n,), or with several per image (n, K) bool, and probabilities (n, K) is.
 
         >>> def right(labels, probabilities):
         ...     return (probabilities.argmax(1) == labels).mean()
@@ -77,8 +78,8 @@ class _Jackknife:
             at = traceback.extract_tb(error.__traceback__)[-1]
             raise ValueError(
                 f"--metric: {display(self.name)} failed{where} with {type(error).__name__}: {display(str(error))} "
-                f"({display(Path(at.filename).name)}, line {at.lineno}). It is given labels (n,) and probabilities "
-                f"(n, K), and must return a number."
+                f"({display(Path(at.filename).name)}, line {at.lineno}). It is given labels {_shape(labels)} and "
+                f"probabilities (n, K), and must return a number."
             ) from error
         try:
             value = float(number)
@@ -90,6 +91,10 @@ class _Jackknife:
                 f"number, also without any one of the images."
             )
         return value
+
+
+def _shape(labels: Labels) -> str:
+    return "(n, K) of bool" if is_multi_label(labels) else "(n,)"
 
 
 MOST_SECONDS = 1800.0
@@ -105,7 +110,9 @@ def check_own(metric: Metric, labels: Labels, classes: int, trials: int) -> str 
         ValueError: it fails, or would take too long.
     """
     assert isinstance(metric.values, _Jackknife)
-    probabilities = np.random.default_rng(0).dirichlet(np.ones(classes), len(labels))
+    rng = np.random.default_rng(0)
+    several = is_multi_label(labels)
+    probabilities = rng.random((len(labels), classes)) if several else rng.dirichlet(np.ones(classes), len(labels))
     metric.values.call(labels, probabilities, " on made-up probabilities")
     began = time.perf_counter()
     metric.values.call(labels, probabilities, " on made-up probabilities")

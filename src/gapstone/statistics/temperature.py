@@ -5,21 +5,28 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
+from gapstone.statistics.labels import Labels, is_multi_label
+
 LARGEST = 20.0
 """T lies between 1 / LARGEST and LARGEST: of answers that are all right, ever sharper ones are ever better."""
 
 
-def best_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> tuple[float, float]:
+def best_temperature(logits: NDArray[np.floating], labels: Labels) -> tuple[float, float]:
     """(T, negative log-likelihood with it): T above 1 says that the probabilities are too confident.
 
-    >>> best_temperature(np.array([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0]]), np.array([0, 0, 1]))
-    (5.77..., 0.636...)
+        >>> best_temperature(np.array([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0]]), np.array([0, 0, 1]))
+        (5.77..., 0.636...)
+
+    With several labels per image, labels (n, K) bool, of sigmoids: the mean over images and classes.
     """
     z = np.asarray(logits, np.float64)
-    true = z[np.arange(len(labels)), labels]
+    several = is_multi_label(labels)
+    true = np.where(labels, -z, z) if several else z[np.arange(len(labels)), labels]
 
     def mean_nll(log_temperature: float) -> float:
         scale = np.exp(-log_temperature)
+        if several:
+            return float(np.logaddexp(0, scale * true).mean())
         return float((logsumexp(scale * z, axis=1) - scale * true).mean())
 
     bound = float(np.log(LARGEST))

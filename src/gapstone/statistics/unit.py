@@ -76,3 +76,5 @@ class Unit:
 POINTS = Unit()
 NATS = Unit("nats", 1.0, 3, margin=0.01, high=float("inf"), lower_is_better=True, aims=(0.1, 0.05, 0.02, 0.01))
 BRIER = Unit("", 1.0, 3, margin=0.005, high=2.0, lower_is_better=True)
+BRIER_OF_CLASS = Unit("", 1.0, 3, margin=0.0025, lower_is_better=True)
+"""Of one class, a yes or no: half of what two classes that exclude each other have together."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gapstone.heads import Head
 from gapstone.heads.reads import MAPS
 from gapstone.heads.spec import parse
+from gapstone.models.class_probabilities import check_multi_label
 from gapstone.models.classifier import Classifier
 from gapstone.runtime.eval_mode import eval_mode
 from gapstone.swapping.class_attributes import set_class_attributes
@@ -144,6 +145,8 @@ def _check(model: Any, head: Any, num_classes: int | None) -> None:
             f"swap_head: head {head!r} reads {reads.beyond}, and here a head is given the last map alone: build a "
             f"gs.Classifier with it, or take gap or attention"
         )
+    if isinstance(head, str) and isinstance(model, Classifier) and model.multi_label:
+        check_multi_label(head)
     if num_classes is not None and (not isinstance(num_classes, int) or isinstance(num_classes, bool)):
         raise ValueError(f"swap_head: num_classes={num_classes!r} must be a whole number, at least 1")
     if num_classes is not None and num_classes < 1:

@@ -1,26 +1,33 @@
 """Classes of unequal size, trained as if they were equal: `--balance loss` weighs images, `--balance sampler` draws."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gapstone.statistics.labels import Labels, is_multi_label
+
 Balance = Literal["none", "loss", "sampler"]
 """Every image counts the same; each class counts the same in the loss; each class is drawn as often."""
 Rows = NDArray[np.intp]
 
 
-def class_weights(labels: NDArray[np.integer], classes: int) -> Tensor:
+def class_weights(labels: Labels, classes: int) -> Tensor:
     """Weights (classes,) under which each class counts the same: N / (K · N_k), as scikit-learn's "balanced".
 
         >>> class_weights(np.array([0, 0, 0, 1]), 2)
         tensor([0.6667, 2.0000])
 
     For `torch.nn.functional.cross_entropy(weight=…)`, which divides by the weights of the batch. A class without images
-    has 0.
+    has 0. With several labels per image (2, classes): of each class the images without it, and with it, count the same.
     """
+    if is_multi_label(labels):
+        with_it = labels.sum(0)
+        count = np.stack([len(labels) - with_it, with_it])
+        weights = len(labels) / (np.count_nonzero(count, axis=0) * np.maximum(count, 1.0))
+        return torch.from_numpy(np.where(count > 0, weights, 0.0).astype(np.float32))
     count = np.bincount(labels, minlength=classes)
     weights = len(labels) / (np.count_nonzero(count) * np.maximum(count, 1.0))
     return torch.from_numpy(np.where(count > 0, weights, 0.0).astype(np.float32))
@@ -45,17 +52,20 @@ def drawn_evenly(rows: Rows, labels: NDArray[np.integer], random: np.random.Gene
     return np.concatenate(parts)
 
 
-def balance_weights(balance: Balance, labels: NDArray[np.integer], classes: int) -> Tensor | None:
+def check_balance(balance: Balance) -> None:
+    """Raises ValueError for what cannot be done with several labels per image."""
+    if balance == "sampler":
+        raise ValueError(
+            "--balance sampler draws each class as often, and an image of several labels is drawn for one of them and "
+            "counts for all: take --balance loss, where images with a class and without it count the same."
+        )
+
+
+def balance_weights(balance: Balance, labels: Labels, classes: int) -> Tensor | None:
     """What images count for by their class where they choose, with the training `labels`; None: all the same."""
     return None if balance == "none" else class_weights(labels, classes)
 
 
-def epoch_rows(rows: Rows, labels: NDArray[np.integer], balance: Balance, random: np.random.Generator) -> Rows:
+def epoch_rows(rows: Rows, labels: NDArray[Any], balance: Balance, random: np.random.Generator) -> Rows:
     """The images of an epoch: all `rows`, or as many with classes drawn evenly; `labels` are those of all images."""
     return drawn_evenly(rows, labels[rows], random) if balance == "sampler" else rows
-
-
-def weighted_accuracy(answers: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-    """The share of correct answers (…, N), images weighted by their class."""
-    right = (answers == labels).double()
-    return right.mean(-1) if weights is None else (right @ (weighed := weights[labels].double())) / weighed.sum()

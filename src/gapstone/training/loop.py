@@ -8,7 +8,6 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -18,7 +17,9 @@ from gapstone.heads.reads import read_backbone
 from gapstone.images.augment import Augment
 from gapstone.models.classifier import Classifier
 from gapstone.models.model_cost import cost
-from gapstone.training.balance import Balance, balance_weights, epoch_rows, weighted_accuracy
+from gapstone.statistics.labels import Labels, is_multi_label
+from gapstone.training.balance import Balance, balance_weights, epoch_rows
+from gapstone.training.losses import accuracy, begin_at, is_better, labels_tensor, log_odds, mean_loss
 
 Precision = Literal["float32", "bfloat16"]
 PrecisionChoice = Literal["auto", "float32", "bfloat16"]
@@ -37,7 +38,7 @@ class Pictures(Protocol):
     @property
     def images(self) -> NDArray[np.uint8]: ...  # (N, h, w, C)
     @property
-    def labels(self) -> NDArray[np.integer]: ...  # (N,)
+    def labels(self) -> Labels: ...  # (N,), or (N, K) bool of several labels
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def train(
         >>> history = train(model, store, split.train, split.validation, TrainSettings(epochs=20), seed=0)
 
     Order and augmentation depend on `seed` and the epoch alone, never on the head. The best epoch is the one with the
-    highest validation accuracy; at a tie, the one with the lower loss; without validation images, the last.
+    highest validation accuracy; at a tie, the one with the lower loss; of several labels per image, with the lowest
+    loss; without validation images, the last.
 
     `after_epoch` is called with (epoch, history).
 
@@ -103,12 +105,14 @@ def train(
         TrainingError: the loss or a logit is NaN or infinite.
     """
     model.to(memory_format=torch.channels_last)
-    validation_labels = torch.from_numpy(pictures.labels[validation].astype(np.int64))
+    validation_labels = labels_tensor(pictures.labels[validation])
     weights = balance_weights(settings.balance, pictures.labels[rows], model.head.classes)
+    if is_multi_label(pictures.labels) and weights is None:
+        begin_at(model.head, log_odds(pictures.labels[rows]))
     in_loss = None if weights is None or settings.balance != "loss" else weights.to(next(model.parameters()).device)
 
     def backward(images: Tensor, labels: Tensor) -> Tensor:
-        loss = F.cross_entropy(logits(model, images, settings.precision), labels, in_loss)
+        loss = mean_loss(logits(model, images, settings.precision), labels, in_loss)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
@@ -177,12 +181,11 @@ def train_epochs(
         history.train_loss.append(train_epoch(epoch))
         if validate is not None:
             logits, labels = validate()
-            accuracy = weighted_accuracy(logits.argmax(1), labels, weights).item()
-            loss = F.cross_entropy(logits, labels, weights).item()
-            history.validation_accuracy.append(accuracy)
-            history.validation_loss.append(loss)
-            if best is None or (accuracy, -loss) > best:
-                best, history.best_epoch = (accuracy, -loss), epoch
+            found = accuracy(logits, labels, weights).item(), mean_loss(logits, labels, weights).item()
+            history.validation_accuracy.append(found[0])
+            history.validation_loss.append(found[1])
+            if is_better(*found, best, labels.dim() > 1):
+                best, history.best_epoch = found, epoch
                 best_state = {key: value.detach().clone() for key, value in model.state_dict().items()}
         else:
             history.best_epoch = epoch
@@ -214,13 +217,13 @@ def count_steps(count: int, settings: TrainSettings) -> int:
 def batches(
     model: Classifier, pictures: Pictures, rows: Rows, settings: TrainSettings, seed: int, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one epoch of (images (N, C, H, W) normalised, labels (N,)), shuffled and augmented by (seed, epoch)."""
+    """Yield one epoch of (images (N, C, H, W) normalised, labels), shuffled and augmented by (seed, epoch)."""
     device = next(model.parameters()).device
     random = np.random.default_rng((seed, epoch))
     for batch in shuffled(epoch_rows(rows, pictures.labels, settings.balance, random), settings.batch_size, random):
         pixels = settings.augment(pictures.images[batch], model.preprocessing.size, random)
         images = model.preprocessing.normalise(torch.from_numpy(pixels).to(device))
-        yield images, torch.from_numpy(pictures.labels[batch].astype(np.int64)).to(device)
+        yield images, labels_tensor(pictures.labels[batch]).to(device)
 
 
 def shuffled(rows: Rows, batch_size: int, random: np.random.Generator) -> Iterator[Rows]:
@@ -319,7 +322,7 @@ def measure_pace(
 
     def step(candidate: Precision, turn: int) -> None:
         images, labels = next(batches(model, pictures, rows, settings, 0, turn))
-        loss = F.cross_entropy(logits(model, images, candidate), labels)
+        loss = mean_loss(logits(model, images, candidate), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -9,7 +9,6 @@ from typing import Literal, get_args, get_type_hints
 
 import numpy as np
 import torch
-from torch import nn
 
 from gapstone import nets
 from gapstone.console.formatting import count_noun, display, format_size
@@ -30,13 +29,15 @@ from gapstone.images.intensity_range import UNDECIDED
 from gapstone.images.preprocessing import Preprocessing, parse_size
 from gapstone.images.resizing import EXACT, Resizing
 from gapstone.models.backbone_weights import BackboneWeights, digest, read_weights
+from gapstone.models.class_probabilities import check_multi_label
 from gapstone.models.trained_on import NOTHING, UNKNOWN, TrainedOn
 from gapstone.nets.hf_folder import PREFIX
 from gapstone.nets.on_meta import on_meta
 from gapstone.storage.paths import check_input
-from gapstone.training.balance import Balance
+from gapstone.training.balance import Balance, check_balance
 from gapstone.training.choose_backbone import DEFAULT, SMALL, BackboneChoice, BackboneMode, choose_backbone
 from gapstone.training.loop import PrecisionChoice, Rows, TrainSettings
+from gapstone.training.rates_and_epochs import epochs_for, learning_rate_for
 
 Log = Callable[[str], None]
 StartProgress = Callable[[str], Callable[[int, int], None]]
@@ -69,6 +70,8 @@ class TrainOptions:
     """The column that says which images belong together, such as those of one patient."""
     group_pattern: str | None = None
     """A regular expression that finds the same in the images' paths."""
+    multi_label: bool = False
+    """Images may have several labels, also where DATA does not show it (`open_source`)."""
 
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs)
@@ -169,10 +172,14 @@ def plan_training(
     reads = [parse(head).reads for head in heads]
     _check_names(options, weights, mode, reads)
     device = pick_device(options.device)
-    source = open_source(options.data, options.group, options.group_pattern)
-    if source.hint is not None:
-        log(source.hint)
+    source = open_source(options.data, options.group, options.group_pattern, options.multi_label)
+    if source.multi_label:
+        check_balance(options.balance)
+        for head in heads:
+            check_multi_label(head)
     scanned = scan(source, progress=start_progress("Checking images"), threshold=options.duplicate_threshold)
+    for hint in (*source.hints, *scanned.hints):
+        log(hint)
     limit, duplicates = options.limit, options.duplicates
     if k:
         splits = folds(source, scanned, k, limit=limit, duplicates=duplicates)
@@ -348,25 +355,6 @@ def _check_finite(features: nets.Features, channels: int, weights: Path | None) 
         )
 
 
-def epochs_for(images: int) -> int:
-    """Epochs that add up to about 75,000 images, between 10 and 40: a small NIN then trains in seconds to minutes.
-
-    >>> epochs_for(1300), epochs_for(5000), epochs_for(50000)
-    (40, 15, 10)
-    """
-    return max(10, min(40, round(75_000 / max(images, 1))))
-
-
-def learning_rate_for(features: nn.Module, optimizer: str, trained: bool) -> float:
-    """SGD: 0.05, but 0.01 for trained weights and for networks without a norm, which diverge at 0.05."""
-    norms = ("BatchNorm", "LayerNorm", "GroupNorm")
-    normed = any(norm in type(module).__name__ for module in features.modules() for norm in norms)
-    low = trained or not normed
-    if optimizer == "adamw":
-        return 1e-4 if low else 1e-3
-    return 0.01 if low else 0.05
-
-
 def pick_device(name: str) -> str:
     """The device of that name; `auto` is the GPU if torch sees one, else the CPU.
 
@@ -393,5 +381,5 @@ def content_digest(source: Source, scan: Scan, used: Rows) -> str:
     digest = hashlib.sha256(json.dumps(source.classes).encode())
     for i in used:
         item = source.items[i]
-        digest.update(json.dumps([item.name, item.label, scan.facts[i].sha256]).encode())
+        digest.update(json.dumps([item.name, source.hashed_label(i), scan.facts[i].sha256]).encode())
     return digest.hexdigest()[:16]

@@ -228,8 +228,11 @@ def robustness(heads: Sequence[dict[str, Any]], group: str, x: str, y: str, labe
         return _svg(figure, f"{labels[1]} against {labels[0]}, a line for each head")
 
 
-def reliability(bins: dict[str, Any], number: int) -> Markup:
-    """Accuracy against confidence; bars show the number of predictions with that confidence."""
+def reliability(bins: dict[str, Any], number: int, x_axis: str = "confidence", y_axis: str = "accuracy") -> Markup:
+    """Accuracy against confidence; bars show the number of predictions with that confidence.
+
+    With several labels the probability of a class, and the share of such images that have it.
+    """
     look = ChartStyle(number)
     edges, count = np.array(bins["edges"]), np.array(bins["count"], float)
     columns = zip(bins["confidence"], bins["accuracy"], bins["count"], strict=True)
@@ -247,11 +250,12 @@ def reliability(bins: dict[str, Any], number: int) -> Markup:
         axes.set_ylim(0, 1.02)
         axes.set_xticks([0.5, 1])  # the zero is the other axis's
         axes.set_yticks([0, 0.5, 1])
-        axes.set_xlabel("confidence")
-        axes.set_ylabel("accuracy")
+        axes.set_xlabel(x_axis)
+        axes.set_ylabel(y_axis)
         _percent(axes)
         _percent(axes, "x")
-        return _svg(figure, "Accuracy against the confidence of the predictions, beside the ideal diagonal")
+        what = f"{y_axis[:1].upper()}{y_axis[1:]} against the {x_axis} of the predictions"
+        return _svg(figure, f"{what}, beside the ideal diagonal")
 
 
 def _thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:

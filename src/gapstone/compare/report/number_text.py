@@ -115,6 +115,19 @@ def deciding(head: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     return stat
 
 
+def beside_training(head: dict[str, Any], data: dict[str, Any]) -> dict[str, float | None]:
+    """What a head has on training and on test images: accuracy; with several labels mean average precision.
+
+    >>> beside_training({"train_accuracy": {"mean": 0.9}, "test_accuracy": {"mean": 0.8}}, {})
+    {'train': 0.9, 'test': 0.8}
+    """
+    if data.get("multi_label"):
+        train, test = head["train_average_precision"], head["metrics"]["average_precision"]
+    else:
+        train, test = head["train_accuracy"], head["test_accuracy"]
+    return {"train": train["mean"], "test": test["mean"]}
+
+
 def images_of_groups(data: dict[str, Any]) -> str:
     """The number of test images, and of their groups.
 

@@ -21,6 +21,7 @@ from gapstone.compare.report.charts import ChartStyle
 from gapstone.compare.speed_differences import against, caution
 from gapstone.console.formatting import pages
 from gapstone.drawing.confusion_picture import FEW, confusion_picture
+from gapstone.drawing.found_picture import found_picture
 from gapstone.drawing.metric_table import metric_table
 from gapstone.storage.atomic import write_atomic
 from gapstone.storage.sealed_json import read_sealed, read_vouched
@@ -76,6 +77,7 @@ def fill(
     created = datetime.fromisoformat(results["created"])
     metric = results["metrics"][0]["words"]
     pictures = dict(enumerate(worst))
+    several = results["data"].get("multi_label", False)
     page = {
         "results": results,
         "created": f"{created.day} {created:%B %Y, %H:%M}",
@@ -87,13 +89,15 @@ def fill(
         "localisation_scale": _forest(results["localisation_pairs"]),
         "tuned": any(head["localisation"] and head["localisation"]["tuned"] for head in heads),
         "dumbbells": _dumbbells(heads),
+        "several": several,
+        "most_maps": report_pictures.MOST_MAPS,
         "metric": metric,
         "intervals": number_text.about_intervals(heads, settings, metric, number_text.by_chance(results["data"])),
         "tested": number_text.images_of_groups(results["data"]),
         "by_chance": number_text.by_chance(results["data"]),
         "busy": caution(results["heads"]),
         "timing": against(results["heads"], settings["baseline"]),
-        "charts": _charts(heads, results["metrics"][0]),
+        "charts": _charts(heads, results["metrics"][0], several),
         "curve": _curve(results, heads, results["metrics"][0]),
         "tuning": settings.get("tuning"),  # results of earlier versions have none
         "maps": maps,
@@ -101,6 +105,8 @@ def fill(
         "worst": [{**entry, "image": pictures.get(entry["picture"])} for entry in results["worst"]],
         "recalls": _recalls(results["data"]["classes"], heads),
         "confusions": [_confusion(head, results["data"]) for head in heads if head["confusion"]],
+        "class_rows": _class_rows(heads) if several else [],
+        "class_pictures": {head["head"]: found_picture(head["classes"]) for head in heads} if several else {},
         "metric_table": _metric_table(results, heads),
         "repeats": number_text.repeats(settings),
         "sensitivity": number_text.sensitivity(results["pairs"]),
@@ -119,6 +125,8 @@ def _heads(results: dict[str, Any]) -> list[dict[str, Any]]:
             "look": ChartStyle(i),
             "key": ChartStyle(i).key(),
             "deciding": number_text.deciding(head, results["settings"]),
+            "beside_training": number_text.beside_training(head, results["data"]),
+            "when_moved": head.get("shift_balanced_accuracy") or head.get("shift_accuracy"),
             "is_baseline": head["head"] == results["settings"]["baseline"],
             "pair": by_head.get(head["head"]),
             "localisation_pair": localised.get(head["head"]),
@@ -144,18 +152,28 @@ def _curve(results: dict[str, Any], heads: Sequence[dict[str, Any]], metric: dic
     }
 
 
-def _charts(heads: Sequence[dict[str, Any]], metric: dict[str, Any]) -> dict[str, Any]:
+def _charts(heads: Sequence[dict[str, Any]], metric: dict[str, Any], several: bool) -> dict[str, Any]:
+    score = "balanced_accuracy" if several else "accuracy"
+    words = f"test {score.replace('_', ' ')}"
+    validation = "loss" if several else "accuracy"
+    axes = ("probability", "share with the class") if several else ("confidence", "accuracy")
     return {
         "cost": charts.cost(heads, metric),
-        "validation": charts.curves(heads, "validation_accuracy", "validation accuracy"),
+        "validation": charts.curves(heads, f"validation_{validation}", f"validation {validation}"),
         "loss": charts.curves(heads, "train_loss", "training loss"),
-        "shift": charts.robustness(heads, "shift", "pixels", "accuracy", ("moved by, in pixels", "test accuracy")),
+        "shift": charts.robustness(heads, "shift", "pixels", score, ("moved by, in pixels", words)),
         "same": charts.robustness(
-            heads, "shift", "pixels", "same_prediction", ("moved by, in pixels", "same prediction as before")
+            heads,
+            "shift",
+            "pixels",
+            "same_prediction",
+            ("moved by, in pixels", "answered classes that stay" if several else "same prediction as before"),
         ),
-        "sizes": charts.robustness(heads, "sizes", "scale", "accuracy", ("size of the input", "test accuracy")),
+        "sizes": charts.robustness(heads, "sizes", "scale", score, ("size of the input", words)),
         "reliability": [
-            (head, charts.reliability(head["reliability"], i)) for i, head in enumerate(heads) if head["reliability"]
+            (head, charts.reliability(head["reliability"], i, *axes))
+            for i, head in enumerate(heads)
+            if head["reliability"]
         ],
     }
 
@@ -193,8 +211,8 @@ def _forest(pairs: Sequence[dict[str, Any]]) -> AxisScale | None:
 
 
 def _dumbbells(heads: Sequence[dict[str, Any]]) -> AxisScale | None:
-    keys = ("train_accuracy", "test_accuracy")
-    means = [100 * head[key]["mean"] for head in heads for key in keys if head[key]["mean"] is not None]
+    found = [mean for head in heads for mean in head["beside_training"].values()]
+    means = [100 * mean for mean in found if mean is not None]
     return AxisScale([*means, max(means) - 5], least=0, most=100.5) if means else None
 
 
@@ -212,6 +230,16 @@ def _recalls(classes: Sequence[str], heads: Sequence[dict[str, Any]]) -> list[di
     return [
         {"label": label, "images": cells[0]["images"], "cells": cells}
         for label, *cells in zip(classes, *recalls, strict=True)
+    ]
+
+
+def _class_rows(heads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each class that images may have several of: its average precision under each head that finished."""
+    several = [head["classes"] for head in heads if head["classes"]]
+    return [
+        {"label": first["class"], "images": first["images"], "cells": [cell["average_precision"] for cell in cells]}
+        for cells in zip(*several, strict=True)
+        for first in cells[:1]
     ]
 
 

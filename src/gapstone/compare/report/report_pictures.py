@@ -3,7 +3,8 @@
     colour(v) = blue below 0, vermilion above;  opacity(v) = cbrt(|v| / largest)
 
 A map is an image with a pixel per cell. The page lays it over the gray photo, each cell around the centre of its
-receptive field, without interpolation. Maps, biases and logits are minus the mean of all classes.
+receptive field, without interpolation. Maps, biases and logits are minus the mean of all classes; of images that may
+have several classes they are as they are.
 """
 
 import base64
@@ -16,8 +17,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.special import expit
 
 from gapstone.drawing.colours import ABOVE, BELOW, STRONGEST, opacity
+from gapstone.statistics.labels import class_sets, is_multi_label
 from gapstone.tracing.placement import Placement
 
 POWER = 1 / 3
@@ -26,6 +29,8 @@ SMALL = 64  # px: smaller images are not resized, and the page shows their pixel
 SIDES = (224, 160, 112, 80)
 MOST_BYTES = 2_500_000  # of data URIs: the page then has less than 5 MB
 MOST_SHOWN = 24
+MOST_MAPS = 3
+"""Of an image under one head, where images have several classes."""
 
 Array = NDArray[Any]
 
@@ -58,7 +63,8 @@ class Map:
     """The map of a head for a class and an image."""
 
     role: str
-    """"true": the image's own class; "prediction": the class predicted instead."""
+    """"true": the image's own class; "prediction": the class predicted instead. With several labels, in words, how it
+    was answered."""
     label: str
     uri: str
     area: Area
@@ -80,6 +86,8 @@ class PictureRow:
     cells: Sequence[Sequence[Map] | None]
     boxes: Sequence[Area] = ()
     """The object boxes."""
+    labels: Sequence[str] = ()
+    """The names of all its classes."""
 
 
 @dataclass(frozen=True)
@@ -122,32 +130,29 @@ def read(
 def _maps(
     arrays: dict[str, Array], pictures: Sequence[ReportPicture], classes: Sequence[str], learned: Sequence[bool]
 ) -> Maps:
-    heads = len(learned)
-    labels, arrays = arrays["labels"], arrays | _centred(arrays, heads)
+    heads, labels = len(learned), arrays["labels"]
+    several = is_multi_label(labels)
+    sets = class_sets(labels)
+    if not several:
+        arrays = arrays | _centred(arrays, heads)
     chosen = {
-        (image, head): _classes(arrays[f"logits_{head}"][image], int(labels[image]))
+        (image, head): _classes(arrays[f"logits_{head}"][image], sets[image], several)
         for head in range(heads)
         if f"maps_{head}" in arrays
         for image in range(len(pictures))
     }
-    setting = [head for head in range(heads) if learned[head] and (0, head) in chosen] or list(range(heads))
-    values = [
-        np.abs(arrays[f"maps_{head}"][image, k]).max()
-        for (image, head), ks in chosen.items()
-        if head in setting
-        for k in ks
-    ]
-    largest = float(max(values, default=0)) or 1.0
+    largest = _largest(arrays, chosen, learned)
 
     def cell(image: int, head: int) -> list[Map] | None:
         if (image, head) not in chosen:
             return None
         maps, logits = arrays[f"maps_{head}"][image], arrays[f"logits_{head}"][image].astype(np.float64)
-        probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        above = np.exp(logits - logits.max())
+        probabilities = expit(logits) if several else above / above.sum()
         around, area = placed(maps, arrays.get(f"placement_{head}"), arrays["images"].shape[1:3])
         return [
             Map(
-                role="true" if place == 0 else "prediction",
+                role=role,
                 label=classes[k],
                 uri=overlay(around[k], largest),
                 area=area,
@@ -156,17 +161,19 @@ def _maps(
                 bias=float(arrays[f"bias_{head}"][image, k]),
                 positive=float(maps[k].clip(0).sum()),
             )
-            for place, k in enumerate(chosen[image, head])
+            for k, role in chosen[image, head]
         ]
 
+    named = [[classes[k] for k in several] for several in sets]
     return Maps(
         rows=[
             PictureRow(
                 picture,
                 str(arrays["names"][image]),
-                classes[int(labels[image])],
+                "|".join(named[image]),
                 [cell(image, head) for head in range(heads)],
                 _boxes(arrays, image),
+                named[image],
             )
             for image, picture in enumerate(pictures)
         ],
@@ -178,16 +185,39 @@ def _maps(
     )
 
 
+def _largest(
+    arrays: dict[str, Array], chosen: dict[tuple[int, int], list[tuple[int, str]]], learned: Sequence[bool]
+) -> float:
+    """The largest contribution in the maps that are shown, of heads that have learned."""
+    heads = range(len(learned))
+    setting = [head for head in heads if learned[head] and (0, head) in chosen] or list(heads)
+    values = [
+        np.abs(arrays[f"maps_{head}"][image, k]).max()
+        for (image, head), ks in chosen.items()
+        if head in setting
+        for k, _ in ks
+    ]
+    return float(max(values, default=0)) or 1.0
+
+
 def _centred(arrays: dict[str, Array], heads: int) -> dict[str, Array]:
     """Maps, biases and logits of each head minus the mean of all classes: what softmax can see (docs/maps.md)."""
     names = [f"{name}_{head}" for head in range(heads) for name in ("maps", "bias", "logits")]
     return {name: arrays[name] - arrays[name].mean(1, keepdims=True) for name in names if name in arrays}
 
 
-def _classes(logits: Array, label: int) -> list[int]:
-    """The true class, and the predicted one if it is another."""
-    predicted = int(logits.argmax())
-    return [label] if predicted == label else [label, predicted]
+def _classes(logits: Array, labels: Sequence[int], several: bool) -> list[tuple[int, str]]:
+    """The true class, and the predicted one if it is another, each with its role.
+
+    With several labels the true ones, then others that are answered, the most probable first; or the most probable one.
+    """
+    if not several:
+        predicted, (label,) = int(logits.argmax()), labels
+        return [(label, "true")] if predicted == label else [(label, "true"), (predicted, "prediction")]
+    order = [int(k) for k in np.argsort(-logits, kind="stable")]
+    true = [(k, "found" if logits[k] >= 0 else "missed") for k in order if k in labels]
+    false = [(k, "answered falsely") for k in order if logits[k] >= 0 and k not in labels]
+    return (true + false)[:MOST_MAPS] or [(order[0], "not answered")]
 
 
 def placed(maps: Array, stride_and_start: Array | None, size: Sequence[int]) -> tuple[Array, Area]:

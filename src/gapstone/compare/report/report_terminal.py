@@ -52,8 +52,8 @@ def _table(results: dict[str, Any], wide: bool) -> Table:
     settings = results["settings"]
     deciding = results["metrics"][0]
     metric = deciding["name"] != "accuracy"
-    score = [deciding["short"]] if metric else []
-    columns = ["params", *(["in head"] if wide else []), *score, "train", "test"]
+    score, several = [deciding["short"]] if metric else [], results["data"].get("multi_label", False)
+    columns = ["params", *(["in head"] if wide else []), *score, "train", "all right" if several else "test"]
     columns += [*(["overfit"] if wide or not metric else []), *(["shift"] if moved else [])]
     columns += [*(["ECE"] if wide else []), "ms/image" if wide else "ms"]
     for name in columns:
@@ -70,10 +70,10 @@ def _table(results: dict[str, Any], wide: bool) -> Table:
             short(head["parameters"]).replace(" ", ""),
             *([short(head["head_parameters"]).replace(" ", "")] if wide else []),
             *([interval] if metric else []),
-            percent(head["train_accuracy"]["mean"]),
+            percent(number_text.beside_training(head, results["data"])["train"]),
             percent(test["mean"]) if metric else interval,
             *([percent(head["generalisation_gap"]["mean"])] if wide or not metric else []),
-            *([percent(head["shift_accuracy"]["mean"])] if moved else []),
+            *([percent((head.get("shift_balanced_accuracy") or head["shift_accuracy"])["mean"])] if moved else []),
             *([number_text.plain(head["ece"]["mean"], 3)] if wide else []),
             number_text.milliseconds(speed, quartiles=wide),
         ]
@@ -90,17 +90,21 @@ def _moved(results: dict[str, Any]) -> bool:
 def _explain(results: dict[str, Any], console: Console) -> None:
     repeats = number_text.repeats(results["settings"])
     data, words = results["data"], results["metrics"][0]["words"]
-    text = f"Accuracies in %, means over {repeats}; {number_text.images_of_groups(data)}. "
+    several = data.get("multi_label", False)
+    text = f"{'In' if several else 'Accuracies in'} %, means over {repeats}; {number_text.images_of_groups(data)}. "
     others = number_text.by_chance(data)
     if intervals := number_text.about_intervals(results["heads"], results["settings"], words, others):
         text += f"{intervals} "
-    text += "overfit: train − test, in percentage points. "
+    text += "train: mAP on the training images. " if several else ""
+    text += f"overfit: train − test{' mAP' if several else ''}, in percentage points. "
     if (metric := results["metrics"][0])["name"] != "accuracy":
         lower = " (lower is better)" if metric["lower_is_better"] else ""
         words = metric["words"] if metric["words"] == metric["short"] else f"{metric['short']}: {metric['words']}"
         text += f"{words} on the test images{lower}, which decides the verdicts. "
+    if several:
+        text += "all right: images of which every class is answered right, and no other. "
     if _moved(results):
-        text += "shift: test images moved by a few pixels. "
+        text += f"shift: {'balanced accuracy of ' if several else ''}test images moved by a few pixels. "
     console.print(_text(text + number_text.sensitivity(results["pairs"]), "dim"))
     if timing := against(results["heads"], results["settings"]["baseline"]):
         console.print(_text(timing, "dim"))

@@ -4,7 +4,7 @@ const STEP = 60;
 const find = (id) => document.getElementById(id);
 const list = document.querySelector(".cards");
 const cards = [...list.children].map((card, given) => ({
-  card, given, name: card.dataset.name, answer: card.dataset.answer, p: Number(card.dataset.p),
+  card, given, name: card.dataset.name, answers: card.dataset.answers ? JSON.parse(card.dataset.answers) : [card.dataset.answer], p: Number(card.dataset.p),
   text: `${card.dataset.name} ${card.dataset.answer} ${card.dataset.labels}`.toLowerCase(),
 }));
 const orders = {
@@ -25,7 +25,7 @@ function show() {
   }
   let matching = 0;
   for (const c of cards) {
-    const fits = (!answer || c.answer === answer) && words.every((word) => c.text.includes(word));
+    const fits = (!answer || c.answers.includes(answer)) && words.every((word) => c.text.includes(word));
     matching += fits;
     c.card.hidden = !fits || matching > most;
   }

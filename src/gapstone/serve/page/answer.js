@@ -38,13 +38,18 @@ function readModel(model, mean) {
     };
   });
   const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
-  return { name: model.name, centred: Boolean(mean), largest, additive: model.additive, held: model.held, placement: model.placement, cells: [h, w], count, values, classes };
+  return { name: model.name, multiLabel: model.multi_label === true, centred: Boolean(mean), largest, additive: model.additive, held: model.held, placement: model.placement, cells: [h, w], count, values, classes };
 }
 
 function floats(base64) {
   const text = atob(base64);
   const bytes = Uint8Array.from(text, (c) => c.charCodeAt(0));
   return new Float32Array(bytes.buffer); // little-endian, as every machine with a browser is
+}
+
+// The classes that a model predicts: the most probable one, or of several labels all of 50 % or more.
+export function predicted(model) {
+  return model.multiLabel ? model.classes.filter((entry) => entry.probability >= 0.5) : model.classes.slice(0, 1);
 }
 
 export function percent(p) {

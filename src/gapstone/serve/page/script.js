@@ -1,6 +1,6 @@
 // The page: a picture goes to /api/explain, and everything after that happens here.
 
-import { logitText, percent, read, signed } from "./answer.js";
+import { logitText, percent, predicted, read, signed } from "./answer.js";
 import { backdrop, evidence, Figure } from "./figure.js";
 import { rgba } from "./maps.js";
 import { save, sheet } from "./save.js";
@@ -103,12 +103,17 @@ async function show(document, name) {
   const before = chosen;
   chosen = answer.classes[0].key;
   if (before !== chosen) find("other").value = "";
+  const second = answer.models.length === 1 && answer.models[0].multiLabel ? predicted(answer.models[0])[1] : null;
   find("scales").hidden = answer.models.length === 1;
   find("centring").hidden = !document.models.some((model) => model.mean);
   find("filter").value = "";
   find("filtering").hidden = answer.classes.length <= FILTERED;
   list();
   others();
+  if (second) {
+    window.document.querySelector("input[name=mode][value=beside]").checked = true;
+    find("other").value = second.key;
+  }
   notes();
   bar();
   window.document.body.classList.add("answered");
@@ -121,7 +126,7 @@ async function show(document, name) {
 }
 
 const nameOf = (model) => (answer.models.length > 1 ? `${model.name}: ` : "");
-const best = (model) => `${model.classes[0].shown}, ${percent(model.classes[0].probability)}`;
+const best = (model) => predicted(model).map((entry) => `${entry.shown}, ${percent(entry.probability)}`).join("; ") || "no class of 50 % or more";
 
 function list() {
   const wanted = find("filter").value.trim().toLowerCase();
@@ -136,7 +141,8 @@ function list() {
 }
 
 function row(entry) {
-  const label = element("label", "", "class");
+  const reached = entry.of.some((one, m) => one && answer.models[m].multiLabel && one.probability >= 0.5);
+  const label = element("label", "", reached ? "class predicted" : "class");
   const radio = Object.assign(document.createElement("input"), { type: "radio", name: "class", value: entry.key });
   radio.checked = entry.key === chosen;
   label.append(radio, element("span", entry.label, "label"));
@@ -166,6 +172,7 @@ function notes() {
     const whole = top <= 0.5 && left <= 0.5 && bottom >= answer.size[0] - 0.5 && right >= answer.size[1] - 0.5;
     if (!whole) texts.push("The network saw the part that is not darkened.");
     if (!model.placement.exact) texts.push(`${nameOf(model)}Cells share what was seen in equal parts: their true centres are not known for this network.`);
+    if (model.multiLabel) texts.push(`${nameOf(model)}Each class has a probability of its own and is predicted from 50 % on: here ${predicted(model).length || "none"} of ${model.classes.length}.`);
     if (model.count < model.classes.length) texts.push(`${nameOf(model)}Maps of the ${model.count} most probable classes of ${model.classes.length}.`);
   }
   find("notes").replaceChildren(...[...new Set(texts)].map((text) => element("li", text)));
@@ -191,8 +198,9 @@ function bar() {
 function compose() {
   const one = answer.classes.find((entry) => entry.key === chosen);
   const two = answer.classes.find((entry) => entry.key === find("other").value);
-  const difference = two && document.querySelector("input[name=mode]:checked").value === "difference";
-  find("mode").hidden = !two;
+  const compete = answer.models.some((model) => !model.multiLabel);
+  const difference = two && compete && document.querySelector("input[name=mode]:checked").value === "difference";
+  find("mode").hidden = !two || !compete;
   const made = answer.models.flatMap((model, m) => {
     if (difference) return [figure(model, m, one, two)];
     return two ? [figure(model, m, one), figure(model, m, two)] : [figure(model, m, one)];

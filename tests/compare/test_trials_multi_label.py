@@ -1,0 +1,57 @@
+"""Trials on images of several labels: on a frozen backbone and of a whole network, from DATA to the model's file."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+import gapstone as gs
+from gapstone.compare import trials
+from gapstone.compare.best_model import _save
+from gapstone.compare.boxed_images import boxed_images
+from gapstone.compare.feature_pass import run_feature_pass
+from gapstone.compare.plan import CompareRequest, plan_comparison
+from gapstone.models.trained_on import NOTHING
+from gapstone.training.training_data import TrainOptions
+from tests.compare.small_comparison import write_data
+
+
+def planned(out, **options):
+    """Of pictures in which squares of three colours may be."""
+    write_data(out)
+    random = np.random.default_rng(0)
+    labels = random.random((90, 3)) < [0.5, 0.4, 0.3]
+    images = random.integers(0, 100, (90, 16, 16, 3)).astype(np.uint8)
+    for k, at in enumerate((0, 5, 10)):
+        images[labels[:, k], at : at + 5, at : at + 5, k] = 250
+    np.savez(out / "data.npz", images=images, labels=labels)
+    choices = TrainOptions(str(out / "data.npz"), batch_size=16, **options)
+    asked = CompareRequest(choices, ("gap",), 1, weights=out / "weights.safetensors", quick=True)
+    (out / "trials").mkdir()
+    return plan_comparison(asked.checked(), out, lambda text: None, lambda name: lambda done, total: None)
+
+
+def test_a_head_on_a_frozen_backbone(tmp_path):
+    plan = planned(tmp_path, epochs=6)
+    cache = run_feature_pass(plan.feature_pass, plan.prepared.store.folder, tmp_path / "kept", lambda done, total: None)
+    store, (trial,) = plan.prepared.store, plan.trials
+    assert trial.multi_label
+    assert trial.id != replace(trial, multi_label=False).id
+    facts, arrays = trials.read(trials.run(trial, store, tmp_path / "trials", cache=cache))
+    assert average_precision_score(store.labels[trial.test], np.exp(arrays["log_probabilities"])) > 0.75
+    # the model's file answers as the trial did
+    state = trials.read_head(tmp_path / "trials" / trial.id, facts)
+    _save(store.folder, state, tmp_path / "m.safetensors", NOTHING, trial, lambda path: None)
+    model = gs.load(tmp_path / "m.safetensors")
+    assert model.multi_label
+    found = model.predict([store.images[row] for row in trial.test])
+    np.testing.assert_allclose(found, np.exp(arrays["log_probabilities"]), atol=2e-3)  # maps in half precision
+    assert trials.cached_predictor(trial, cache, store.labels).explain(trial.test[:1]).multi_label
+
+
+def test_boxes_are_refused(tmp_path):
+    plan = SimpleNamespace(source=SimpleNamespace(multi_label=True))
+    with pytest.raises(ValueError, match="--boxes is not made for several labels per image yet"):
+        boxed_images(tmp_path / "boxes.csv", plan, lambda text: None)

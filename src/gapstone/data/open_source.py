@@ -86,8 +86,8 @@ def _open(given: str, group: str | None, multi_label: bool) -> Source:
 def _refuse_several(given: str, kind: str, multi_label: bool) -> None:
     if multi_label:
         raise DataError(
-            f"--multi-label: DATA {display(given)!r} ({kind}) has one label for each image by its form. Several per "
-            "image: a CSV, an .npz, or class folders with links."
+            f"Several labels per image are asked for (--multi-label, or a model that answers several), and DATA "
+            f"{display(given)!r} ({kind}) has one for each by its form: give a CSV, an .npz, or class folders with links."
         )
 
 

@@ -87,7 +87,8 @@ def _refuse_several(given: str, kind: str, multi_label: bool) -> None:
     if multi_label:
         raise DataError(
             f"Several labels per image are asked for (--multi-label, or a model that answers several), and DATA "
-            f"{display(given)!r} ({kind}) has one for each by its form: give a CSV, an .npz, or class folders with links."
+            f"{display(given)!r} ({kind}) has one for each by its form: give a CSV, an .npz, or class folders "
+            "with links."
         )
 
 

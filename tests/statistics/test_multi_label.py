@@ -5,12 +5,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import expit, ndtri
 from sklearn import metrics as oracle
 
 from gapstone.statistics import labels as forms
 from gapstone.statistics.calibration import calibration
-from gapstone.statistics.difference import AGREEMENT
-from gapstone.statistics.metrics import MULTI_LABEL, added_by_worth, agreement, choose_for, find_metric, shown_metrics
+from gapstone.statistics.compare_pairs import share_interval
+from gapstone.statistics.difference import AGREEMENT, crossed
+from gapstone.statistics.metrics import (
+    MULTI_LABEL,
+    added_by_worth,
+    agreement,
+    choose_for,
+    find_metric,
+    most_answers,
+    shown_metrics,
+)
 from gapstone.statistics.multi_label import balanced, counted
 from gapstone.statistics.temperature import best_temperature
 from gapstone.statistics.unit import BRIER_OF_CLASS
@@ -182,3 +192,45 @@ def test_calibration_is_over_images_and_classes() -> None:
         assert least < calibration(logits / other, labels)["nll"]
     with pytest.raises(ValueError, match=r"labels \(2, 3\)"):
         calibration(np.zeros((2, 2)), np.zeros((2, 3), bool))
+
+
+SHARES = np.array([0.4, 0.2, 0.1, 0.05, 0.03])
+
+
+def drawn(rng: np.random.Generator, seeds: int, images: int) -> tuple[Any, Any]:
+    """Labels (n, 5) that come together, and probabilities (2, seeds, n, 5) of two equal heads."""
+    together = 0.6 * rng.normal(size=(images, 1)) + 0.8 * rng.normal(size=(images, 5))
+    labels = together > -ndtri(SHARES)
+    above = 2 + 0.7 * rng.normal(size=(images, 1)) + 1.2 * rng.normal(size=(images, 5))
+    above = above + 0.5 * rng.normal(size=(2, 1, images, 5)) + 0.2 * rng.normal(size=(2, seeds, 1, 5))
+    above = above + 0.5 * rng.normal(size=(2, seeds, images, 5))
+    return labels, expit(above * (2.0 * labels - 1) + 0.25 * np.log(SHARES / (1 - SHARES)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seeds", "images"), [(3, 360), (5, 100), (5, 360), (10, 360)])
+def test_verdicts_and_intervals_keep_their_promise(seeds: int, images: int) -> None:
+    """200 repetitions have a standard error of 1.5 points at 5 %: benchmarks/multi_label_promises.py."""
+    rng, repetitions, metrics = np.random.default_rng(3), 200, list(MULTI_LABEL.values())
+    labels, many = drawn(rng, 20, 20_000)
+    truth = [np.mean([metric.values(labels, p).mean() for p in many[0]]) for metric in metrics]
+    false, covered = np.zeros(len(metrics)), np.zeros(len(metrics))
+    for _ in range(repetitions):
+        labels, heads = drawn(rng, seeds, images)
+        for k, metric in enumerate(metrics):
+            a, b = (np.stack([metric.values(labels, p) for p in head]) for head in heads)
+            worth = [
+                metric.worth(labels, p, metric.of_classes(labels, p))
+                for head in heads
+                for p in head
+                if metric.worth and metric.of_classes
+            ]
+            added = added_by_worth(metric, labels, worth or [None])
+            false[k] += crossed(a, b, added, by_tails=metric.by_tails).p < 0.05
+            most = most_answers(metric, labels, added)
+            bounds = share_interval(list(a), agreement=added, unit=metric.unit, most=most, by_tails=metric.by_tails)
+            low, high = bounds or (0, 0)
+            covered[k] += low <= truth[k] <= high
+    told = dict(zip(MULTI_LABEL, zip(false / repetitions, covered / repetitions, strict=True), strict=True))
+    assert (false / repetitions < 0.09).all(), told
+    assert (covered / repetitions > 0.85).all(), told

@@ -11,6 +11,7 @@ import torch
 
 from gapstone.compare import trials
 from gapstone.data import decoded_store
+from gapstone.data.sources import Item, Source
 from gapstone.explaining.explain_folder import ExplainFolder
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.storage import owned_folder, resumable_rows
@@ -200,11 +201,9 @@ def test_trials_appear_whole_or_not_at_all(tmp_path, how):
         assert trials.read(folder / "trials" / "abc")[0]["seed"] == 1
 
 
-def source(level: int) -> Any:
-    items = [SimpleNamespace(name=f"{i}", label=i % 2, row=i, path=None) for i in range(4)]
-    return SimpleNamespace(
-        array=np.full((4, 6, 6, 1), level, np.uint8), items=items, classes=["a", "b"], given="digits", splits=()
-    )
+def source(level: int) -> Source:
+    items = [Item(f"{i}", (i % 2,), None, None, i) for i in range(4)]
+    return Source("digits", "digits", ("a", "b"), items, array=np.full((4, 6, 6, 1), level, np.uint8))
 
 
 @pytest.mark.parametrize("how", HOW)

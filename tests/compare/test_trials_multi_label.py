@@ -55,3 +55,24 @@ def test_boxes_are_refused(tmp_path):
     plan = SimpleNamespace(source=SimpleNamespace(multi_label=True))
     with pytest.raises(ValueError, match="--boxes is not made for several labels per image yet"):
         boxed_images(tmp_path / "boxes.csv", plan, lambda text: None)
+
+
+def test_default_heads_leave_out_what_cannot_answer_several(tmp_path):
+    """The command without --heads works; a head that was asked for is refused, not left out."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (60, 16, 16), np.uint8), rng.random((60, 3)) < 0.4
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
+    options = TrainOptions(str(tmp_path / "data.npz"), backbone="nin", epochs=1, precision="float32")
+    said = []
+
+    def plan(**more):
+        request = CompareRequest(options, seeds=2, **more).checked()
+        (tmp_path / "out").mkdir(exist_ok=True)
+        return plan_comparison(request, tmp_path / "out", said.append, lambda name: lambda done, total: None)
+
+    with pytest.raises(ValueError, match=r"head 'nin' rectifies"):
+        plan(heads=("gap", "nin"))
+    with pytest.raises(ValueError, match=r"head 'nin' rectifies"):
+        plan(baseline="nin")
+    assert plan().request.heads == ("gap", "gmp", "fc")  # fc:grid=4 is fc on maps as small as these
+    assert any("Left out of the default heads: nin," in one for one in said)

@@ -25,6 +25,7 @@ from gapstone.compare.trials import Start, Trial, measured_before
 from gapstone.compare.tuning import TuningGrid, tuned, tuned_network
 from gapstone.console.formatting import display
 from gapstone.heads import parse
+from gapstone.models.class_probabilities import check_multi_label, takes_several
 from gapstone.runtime.environment import cores, free_mb
 from gapstone.statistics.labels import is_multi_label
 from gapstone.statistics.metrics import Metric, choose_for
@@ -213,7 +214,12 @@ def plan_comparison(
     """
     read_earlier(out, request)  # fail for another DATA before the images are checked
     choices, seeds, heads = request.choices, range(request.seeds), request.heads
-    training = plan_training(choices, seeds, request.folds, log, start_progress, request.weights, request.mode, heads)
+    defaults, weights = heads == HEADS, request.weights
+    training = plan_training(
+        choices, seeds, request.folds, log, start_progress, weights, request.mode, heads, replaceable=defaults
+    )
+    if training.source.multi_label and defaults:
+        request = _for_several(request, log)
     check_frozen(request.curve, training)
     objects = boxed_images(request.boxes, training, log) if request.boxes is not None else None
     begin()
@@ -255,6 +261,15 @@ def plan_comparison(
     parts = [split.test for split in (prepared.splits if request.folds else prepared.splits[:1])]
     check_metric(plan.metric[0], prepared.store.labels, parts, len(prepared.labels), max(1, len(plan.all_trials)), log)
     return plan
+
+
+def _for_several(request: CompareRequest, log: Log) -> CompareRequest:
+    """The default heads without those that cannot answer several labels."""
+    check_multi_label(request.baseline or request.heads[0])
+    heads = tuple(head for head in request.heads if takes_several(head))
+    left_out = ", ".join(head for head in request.heads if head not in heads)
+    log(f"Left out of the default heads: {left_out}, whose logits are never below 0; each class would be answered.")
+    return replace(request, heads=heads)
 
 
 def _look(

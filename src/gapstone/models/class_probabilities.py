@@ -35,9 +35,18 @@ def answered(probabilities: Sequence[float], multi_label: bool = False) -> list[
     return [k for k in order if probabilities[k] >= ANSWERED] if multi_label else order[:1]
 
 
+def takes_several(head: str) -> bool:
+    """Whether a head can answer several labels: its logits may be negative, or each class would have 0.5 at least.
+
+    >>> takes_several("gap"), takes_several("nin")
+    (True, False)
+    """
+    return not parse(head).recipe.maps
+
+
 def check_multi_label(head: str) -> None:
-    """Raises ValueError for a head whose logits are never negative: no class would have a probability below 0.5."""
-    if parse(head).recipe.maps:
+    """Raises ValueError for a head that cannot answer several labels."""
+    if not takes_several(head):
         raise ValueError(
             f"head {head!r} rectifies its class maps before it pools them: its logits are never below 0, and no class "
             f"would have a probability below 0.5. For several labels per image take gap, which has class maps, too."

@@ -159,12 +159,14 @@ def plan_training(
     weights: Path | None = None,
     mode: BackboneMode = "auto",
     heads: Sequence[str] = (),
+    replaceable: bool = False,
 ) -> TrainingPlan:
     """Check the images, split them and choose network and settings; writes nothing.
 
     There is a split for each seed, all with the same test images, or k folds. `weights` is a file that the backbone
     starts from (`gapstone.models.backbone_weights`); a model of gapstone's names its backbone and preprocessing. If the
     backbone is frozen, which `mode` decides, images are not augmented. The backbone has to have what the `heads` read.
+    `replaceable`: the caller leaves out heads that cannot answer several labels, which are refused otherwise.
 
     Raises:
         ValueError: data, sizes or networks that do not fit together; each says what to do.
@@ -175,7 +177,7 @@ def plan_training(
     source = open_source(options.data, options.group, options.group_pattern, options.multi_label)
     if source.multi_label:
         check_balance(options.balance)
-        for head in heads:
+        for head in () if replaceable else heads:
             check_multi_label(head)
     scanned = scan(source, progress=start_progress("Checking images"), threshold=options.duplicate_threshold)
     for hint in (*source.hints, *scanned.hints):

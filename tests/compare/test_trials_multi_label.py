@@ -1,5 +1,6 @@
 """Trials on images of several labels: on a frozen backbone and of a whole network, from DATA to the model's file."""
 
+import inspect
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,11 +9,12 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 import gapstone as gs
+from gapstone.commands import training_commands
 from gapstone.compare import trials
 from gapstone.compare.best_model import _save
 from gapstone.compare.boxed_images import boxed_images
 from gapstone.compare.feature_pass import run_feature_pass
-from gapstone.compare.plan import CompareRequest, plan_comparison
+from gapstone.compare.plan import HEADS, CompareRequest, plan_comparison
 from gapstone.models.trained_on import NOTHING
 from gapstone.training.training_data import TrainOptions
 from tests.compare.small_comparison import write_data
@@ -74,5 +76,7 @@ def test_default_heads_leave_out_what_cannot_answer_several(tmp_path):
         plan(heads=("gap", "nin"))
     with pytest.raises(ValueError, match=r"head 'nin' rectifies"):
         plan(baseline="nin")
+    # the command's own default is this one
+    assert inspect.signature(training_commands.compare).parameters["heads"].default == ",".join(HEADS)
     assert plan().request.heads == ("gap", "gmp", "fc")  # fc:grid=4 is fc on maps as small as these
     assert any("Left out of the default heads: nin," in one for one in said)

@@ -1,8 +1,12 @@
 """Numba's private names: with them kernels compile sooner, without them they are the same."""
 
+import importlib.util
+import sys
+
 import numpy as np
 import pytest
 
+from gapstone.bench import doctor
 from gapstone.loops import kernel_code, numba_internals
 from gapstone.loops.kernels import Kernel
 from gapstone.loops.vector_memory import number, writer
@@ -61,3 +65,19 @@ def test_a_numba_that_does_otherwise_compiles_kernels_itself(owner, name, monkey
     monkeypatch.setattr(getattr(numba_internals, owner), name, changed)
     assert not numba_internals.works()
     assert result(made()) == [273, 7]
+
+
+def test_a_numba_without_these_modules_compiles_kernels_itself(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba.core.codegen", None)
+    spec = importlib.util.spec_from_file_location("elsewhere", numba_internals.__file__)
+    elsewhere = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(elsewhere)
+    assert not elsewhere.works()
+    monkeypatch.setattr(kernel_code, "numba_internals", elsewhere)
+    assert result(made()) == [273, 7]
+
+
+def test_doctor_says_what_is_missing(monkeypatch):
+    assert doctor.machine()["numba lacks"] == "nothing"
+    monkeypatch.setattr(doctor, "works", lambda: False)
+    assert "compile" in doctor.machine()["numba lacks"]

@@ -218,14 +218,9 @@ def test_verdicts_and_intervals_keep_their_promise(seeds: int, images: int) -> N
     for _ in range(repetitions):
         labels, heads = drawn(rng, seeds, images)
         for k, metric in enumerate(metrics):
-            a, b = (np.stack([metric.values(labels, p) for p in head]) for head in heads)
-            worth = [
-                metric.worth(labels, p, metric.of_classes(labels, p))
-                for head in heads
-                for p in head
-                if metric.worth and metric.of_classes
-            ]
-            added = added_by_worth(metric, labels, worth or [None])
+            both = [[metric.measured(labels, p) for p in head] for head in heads]
+            a, b = (np.stack([one.values for one in head]) for head in both)
+            added = added_by_worth(metric, labels, [one.worth for head in both for one in head])
             false[k] += crossed(a, b, added, by_tails=metric.by_tails).p < 0.05
             most = most_answers(metric, labels, added)
             bounds = share_interval(list(a), agreement=added, unit=metric.unit, most=most, by_tails=metric.by_tails)

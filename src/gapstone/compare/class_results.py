@@ -27,7 +27,7 @@ def class_results(plan: ComparisonPlan, done: Sequence[FinishedTrial]) -> list[d
     if not done:
         return []
     labels = plan.prepared.store.labels
-    counts = np.sum([_counts(labels[tested(one)], one.arrays["answer"]) for one in done], 0)
+    counts = np.sum([hits_and_errors(labels[tested(one)], one.arrays["answer"]) for one in done], 0)
     by_class = {key: [one.of_classes(MULTI_LABEL[name], labels) for one in done] for key, name in BY_CLASS.items()}
     every = labels[np.unique(np.concatenate(list(map(tested, done))))]
     entries: list[dict[str, Any]] = []
@@ -49,7 +49,7 @@ def class_results(plan: ComparisonPlan, done: Sequence[FinishedTrial]) -> list[d
     return entries
 
 
-def _counts(labels: NDArray[np.bool_], answered: NDArray[np.bool_]) -> NDArray[np.int64]:
+def hits_and_errors(labels: NDArray[np.bool_], answered: NDArray[np.bool_]) -> NDArray[np.int64]:
     """(3, K): images with the class that are answered with it, that are not, and others that are answered with it."""
     return np.stack([(labels & answered).sum(0), (labels & ~answered).sum(0), (~labels & answered).sum(0)])
 

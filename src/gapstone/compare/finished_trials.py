@@ -15,7 +15,7 @@ from gapstone.compare.trials import Trial
 from gapstone.statistics.labels import Labels, all_right, is_multi_label
 from gapstone.statistics.metric_values import Values
 from gapstone.statistics.metrics import Metric, find_metric, metric_names
-from gapstone.statistics.multi_label import Columns, over_classes
+from gapstone.statistics.multi_label import Columns
 from gapstone.storage.sealed_json import DamagedError, damage_note
 
 MOST_COLUMNS = 2_000_000
@@ -92,16 +92,11 @@ class FinishedTrial:
         # all of them are asked for, and reading the probabilities takes longest
         every = [find_metric(name, several) for name in names] if metric.name in names else [metric]
         for one in every:
-            if one.of_classes is None:
-                self._values[one.name] = one.values(labels, probabilities)
-                continue
-            columns = one.of_classes(labels, probabilities)
-            self._values[one.name] = over_classes(columns)
-            self._means[one.name] = columns.mean(0)
-            if one.name == "average_precision" and columns.size <= MOST_COLUMNS:
-                self._columns[one.name] = columns.astype(np.float32)
-            if one.worth is not None:
-                self._worths[one.name] = one.worth(labels, probabilities, columns)
+            self._values[one.name], columns, self._worths[one.name] = one.measured(labels, probabilities)
+            if columns is not None:
+                self._means[one.name] = columns.mean(0)
+                if one.name == "average_precision" and columns.size <= MOST_COLUMNS:
+                    self._columns[one.name] = columns.astype(np.float32)
 
     def correct(self, labels: Labels) -> NDArray[np.bool_]:
         """Whether each test image is classified correctly, with several labels in all of them."""

@@ -85,11 +85,10 @@ class Answers:
             return arrays | {"log_probabilities": self.log_probabilities}
         probabilities = self.probabilities
         for name in metric_names(probabilities.shape[1], self.multi_label):
-            metric = find_metric(name, self.multi_label)
-            arrays[f"value_{name}"] = metric.values(labels, probabilities)
-            if metric.of_classes is not None:
-                columns = metric.of_classes(labels, probabilities)
-                worth = metric.worth(labels, probabilities, columns) if metric.worth else None
+            arrays[f"value_{name}"], columns, worth = find_metric(name, self.multi_label).measured(
+                labels, probabilities
+            )
+            if columns is not None:
                 arrays[f"worth_{name}"] = np.array(np.nan if worth is None else worth)
                 arrays[f"classes_{name}"] = columns.mean(0)
         return arrays

@@ -25,8 +25,7 @@ from gapstone.data.carve import (
 )
 from gapstone.data.scan import Scan
 from gapstone.data.sources import Source, few
-from gapstone.data.stratify import has_any
-from gapstone.statistics.labels import class_counts, is_multi_label, of_class
+from gapstone.statistics.labels import class_counts, has_any, is_multi_label, of_class
 
 VALIDATION_SHARE = 0.1
 LEAST_GROUPS = 5

@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 
-from gapstone.statistics.labels import is_multi_label
-
 Indices = NDArray[np.int64]
 
 
@@ -186,14 +184,3 @@ def _order(members: Members, random: np.random.Generator) -> list[int]:
     """Large groups first, while there is room to balance them; at random among groups of a size."""
     shuffled: list[int] = random.permutation(len(members.images)).tolist()
     return sorted(shuffled, key=lambda g: -len(members.images[g]))
-
-
-def has_any(labels: NDArray[np.integer] | NDArray[np.bool_], classes: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether each image has any of these classes.
-
-    >>> has_any(np.array([0, 2]), np.array([True, False, False]))
-    array([ True, False])
-    """
-    if is_multi_label(labels):
-        return np.asarray(labels[:, classes].any(axis=1), np.bool_)
-    return np.asarray(classes[labels], np.bool_)

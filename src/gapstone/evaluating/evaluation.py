@@ -32,14 +32,13 @@ from gapstone.evaluating.measured import NOT_MOVED, Answered, Together, Values, 
 from gapstone.evaluating.several_answers import (
     about_images,
     class_entries,
-    losses,
     remarks_on,
     worst_entry,
 )
 from gapstone.evaluating.tested_images import TestedImages
 from gapstone.runtime.timing import ratio, spread, take_turns
 from gapstone.statistics.labels import Labels, all_right, class_counts, is_multi_label
-from gapstone.statistics.metrics import Metric, agreement, choose_for, shown_metrics
+from gapstone.statistics.metrics import MULTI_LABEL, Metric, agreement, choose_for, shown_metrics
 from gapstone.statistics.one_seed import compare_models
 from gapstone.training.training_data import content_digest
 
@@ -305,7 +304,9 @@ def _speeds(request: EvaluateRequest, evaluations: Sequence[Evaluation]) -> dict
 def _worst(source: Source, tested: TestedImages, evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """The images with the largest sum of confidences in wrong answers, with several labels of losses."""
     several, total = source.multi_label, np.zeros(len(tested.rows))
-    badly = [losses(one.answered) if several else one.answered.probabilities.max(1) for one in evaluations]
+    badly = [
+        one.answered.values(MULTI_LABEL["nll"]) if several else one.answered.probabilities.max(1) for one in evaluations
+    ]
     for one, how in zip(evaluations, badly, strict=True):
         total += np.where(one.answered.right, 0.0, how)
     worst = [int(row) for row in np.argsort(-total, kind="stable")[:MOST_WORST] if total[row] > 0]

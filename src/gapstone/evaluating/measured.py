@@ -12,7 +12,7 @@ from gapstone.compare.tested_values import CONFIDENCE
 from gapstone.compare.trial_measures import score_key
 from gapstone.statistics.calibration import calibration
 from gapstone.statistics.difference import AGREEMENT
-from gapstone.statistics.labels import Labels, all_right, answers, answers_of_logits, is_multi_label
+from gapstone.statistics.labels import Labels, all_right, answers, is_multi_label
 from gapstone.statistics.metrics import Metric, added_by_worth, added_images, agreement, most_answers
 from gapstone.statistics.one_seed import image_interval
 from gapstone.statistics.temperature import best_temperature
@@ -56,7 +56,7 @@ class Answered:
     @property
     def answer(self) -> Labels:
         """(n,) numbers, or (n, K) bool, as the labels."""
-        return answers_of_logits(self.logits, True) if self.several else answers(self.probabilities, False)
+        return answers(self.probabilities, self.several)
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -128,12 +128,10 @@ def strata_of(metric: Metric, labels: Labels) -> NDArray[np.int64] | None:
 def added_of(models: Sequence[Answered], metric: Metric) -> float:
     """The images that are added to the variance (`metrics.added_images`), seen in the answers of some models."""
     labels = models[0].labels
-    if metric.worth is None or metric.of_classes is None:
+    if metric.worth is None:
         trials: list[Any] = [(one.labels, one.values(metric), one.right) for one in models]
         return added_images(metric, labels, trials)
-    columns = [metric.of_classes(one.labels, one.probabilities) for one in models]
-    worths = [metric.worth(one.labels, one.probabilities, of) for one, of in zip(models, columns, strict=True)]
-    return added_by_worth(metric, labels, worths)
+    return added_by_worth(metric, labels, [metric.measured(one.labels, one.probabilities).worth for one in models])
 
 
 def _no_confusion() -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gapstone.compare.class_results import BY_CLASS, hits_and_errors
 from gapstone.compare.remarks import few_positives
 from gapstone.console.formatting import count_noun
 from gapstone.data.sources import Source, few
@@ -15,8 +16,6 @@ from gapstone.statistics.metrics import MULTI_LABEL, most_answers
 from gapstone.statistics.multi_label import counted
 from gapstone.training.learning_checks import learned
 
-BY_CLASS = {"f1": "macro_f1", "average_precision": "average_precision", "auroc": "auroc"}
-"""Measures of a class by the metric that is their mean."""
 MOST_CLASSES = 1000
 """With more, of none recall and average precision have intervals."""
 
@@ -29,7 +28,7 @@ def class_entries(answered: Answered, names: Sequence[str], together: Together =
     """
     labels, said = np.asarray(answered.labels, bool), np.asarray(answered.answer, bool)
     columns = {key: _columns(answered, name) for key, name in BY_CLASS.items()}
-    entries = []
+    counts, entries = hits_and_errors(labels, said), []
     for k, name in enumerate(names):
         there, told = labels[:, k], said[:, k]
         known = len(names) <= MOST_CLASSES and FEW <= there.sum() <= len(there) - FEW
@@ -37,9 +36,7 @@ def class_entries(answered: Answered, names: Sequence[str], together: Together =
         entry: dict[str, Any] = {
             "class": name,
             "images": int(there.sum()),
-            "found": int((there & told).sum()),
-            "missed": int((there & ~told).sum()),
-            "false": int((~there & told).sum()),
+            **dict(zip(("found", "missed", "false"), counts[:, k].tolist(), strict=True)),
             "recall": recalled,
             "precision": _plain(there[told]),
             **{key: _plain(values[:, k]) for key, values in columns.items()},
@@ -71,12 +68,6 @@ def _plain(values: NDArray[Any]) -> dict[str, Any]:
     """A Stat without an interval; of no values, or where the class does not count, None."""
     mean = float(np.mean(values)) if len(values) else np.nan
     return {"mean": mean if np.isfinite(mean) else None, "ci95": None, "values": [mean] if np.isfinite(mean) else []}
-
-
-def losses(answered: Answered) -> Values:
-    """(n,) the negative log-likelihood of each image, the mean over the classes."""
-    z, there = answered.logits.astype(np.float64), np.asarray(answered.labels, bool)
-    return np.asarray(np.logaddexp(0, np.where(there, -z, z)).mean(1))
 
 
 def worst_entry(names: Sequence[str], row: int, answered: Answered, loss: float) -> dict[str, Any]:

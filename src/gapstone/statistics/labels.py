@@ -55,6 +55,17 @@ def of_class(labels: Labels, k: int) -> NDArray[np.bool_]:
     return np.asarray(labels[:, k] if is_multi_label(labels) else labels == k, bool)
 
 
+def has_any(labels: Labels, classes: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether each image has any of these classes.
+
+    >>> has_any(np.array([0, 2]), np.array([True, False, False]))
+    array([ True, False])
+    """
+    if is_multi_label(labels):
+        return np.asarray(labels[:, classes].any(axis=1), np.bool_)
+    return np.asarray(classes[labels], np.bool_)
+
+
 def class_counts(labels: Labels, classes: int) -> NDArray[np.int64]:
     """How many images each class has; with several labels an image counts for each of its classes.
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,17 @@ UNEQUAL = 3.0
 """So many times the images of the smallest class in the largest one: accuracy is then mostly that of the large ones."""
 
 
+class Measured(NamedTuple):
+    """What answers count for a metric."""
+
+    values: Values
+    """(n,) of each image."""
+    columns: Columns | None
+    """(n, K) of each image and class, where it is a mean over classes of several labels."""
+    worth: float | None
+    """What a decision is worth (`Metric.worth`); None where that is not asked, or not seen."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """A metric that can decide the verdict."""
@@ -72,6 +83,14 @@ class Metric:
     worth: Callable[[Any, Probabilities, Columns], float | None] | None = None
     """Of such metrics of probabilities, from the values of classes: what a decision is worth (`statistics.worth`)."""
 
+    def measured(self, labels: Any, probabilities: Probabilities) -> Measured:
+        """`values`, with what they are made of, which is computed once."""
+        if self.of_classes is None:
+            return Measured(self.values(labels, probabilities), None, None)
+        columns = self.of_classes(labels, probabilities)
+        worth = None if self.worth is None else self.worth(labels, probabilities, columns)
+        return Measured(multi_label.over_classes(columns), columns, worth)
+
     def moved_by(self, several: bool) -> "Metric":
         """What moved images are compared by, of which the share of correct predictions is known."""
         if several:
@@ -82,11 +101,6 @@ class Metric:
     def by_tails(self) -> bool:
         """Whether images with rare classes weigh so much that few decide (`difference.tails`)."""
         return self.strata is not None
-
-    @property
-    def moved(self) -> str:
-        """Its name, of images with one label each."""
-        return self.moved_by(several=False).name
 
     def of_moved(self, labels: AnyLabels, right: NDArray[np.floating]) -> Values:
         """What each moved image counts; `right`: the share of its moves under which it is classified correctly.

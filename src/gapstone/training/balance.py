@@ -26,10 +26,9 @@ def class_weights(labels: Labels, classes: int) -> Tensor:
     if is_multi_label(labels):
         with_it = labels.sum(0)
         count = np.stack([len(labels) - with_it, with_it])
-        weights = len(labels) / (np.count_nonzero(count, axis=0) * np.maximum(count, 1.0))
-        return torch.from_numpy(np.where(count > 0, weights, 0.0).astype(np.float32))
-    count = np.bincount(labels, minlength=classes)
-    weights = len(labels) / (np.count_nonzero(count) * np.maximum(count, 1.0))
+    else:
+        count = np.bincount(labels, minlength=classes)
+    weights = len(labels) / (np.count_nonzero(count, axis=0) * np.maximum(count, 1.0))
     return torch.from_numpy(np.where(count > 0, weights, 0.0).astype(np.float32))
 
 

@@ -194,6 +194,20 @@ def test_calibration_is_over_images_and_classes() -> None:
         calibration(np.zeros((2, 2)), np.zeros((2, 3), bool))
 
 
+def test_what_is_measured_is_what_it_is_made_of() -> None:
+    labels, ((p, _), _) = drawn(np.random.default_rng(0), 2, 300)
+    for name, metric in MULTI_LABEL.items():
+        values, columns, worth = metric.measured(labels, p)
+        np.testing.assert_array_equal(values, metric.values(labels, p))
+        assert (columns is None) == (name in ("micro_f1", "accuracy"))
+        assert (worth is None) == (not metric.of_probabilities)
+        if columns is not None:
+            np.testing.assert_allclose(np.nanmean(columns), values.mean())
+        if worth is not None:
+            assert 0 < worth < 10
+            assert added_by_worth(metric, labels, [worth, None]) == agreement(metric, labels) * worth**2
+
+
 SHARES = np.array([0.4, 0.2, 0.1, 0.05, 0.03])
 
 

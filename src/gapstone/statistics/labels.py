@@ -60,6 +60,8 @@ def has_any(labels: Labels, classes: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
     >>> has_any(np.array([0, 2]), np.array([True, False, False]))
     array([ True, False])
+    >>> has_any(np.array([[True, True], [False, True], [False, False]]), np.array([True, True]))
+    array([ True,  True, False])
     """
     if is_multi_label(labels):
         return np.asarray(labels[:, classes].any(axis=1), np.bool_)

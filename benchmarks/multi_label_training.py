@@ -21,9 +21,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
 import gapstone as gs
-from gapstone.compare.feature_scale import FeatureScale
-from gapstone.compare.linear_sgd import LinearDescent
-from gapstone.compare.tuning import DECAYS, RATES, epochs_on_features
+from gapstone.comparing.feature_scale import FeatureScale
+from gapstone.comparing.linear_sgd import LinearDescent
+from gapstone.comparing.tuning import DECAYS, RATES, epochs_on_features
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.nets import pretrained_input
 from gapstone.training.choose_backbone import DEFAULT

@@ -25,12 +25,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from gapstone.compare.feature_cache import FeatureCache
-from gapstone.compare.feature_pass import run_feature_pass
-from gapstone.compare.labelled_subset import labelled_subset
-from gapstone.compare.plan import CompareRequest, ComparisonPlan, plan_comparison
-from gapstone.compare.trial_measures import Answers
-from gapstone.compare.trials import Trial, train_on_cache
+from gapstone.comparing.feature_cache import FeatureCache
+from gapstone.comparing.feature_pass import run_feature_pass
+from gapstone.comparing.labelled_subset import labelled_subset
+from gapstone.comparing.plan import CompareRequest, ComparisonPlan, plan_comparison
+from gapstone.comparing.trial_measures import Answers
+from gapstone.comparing.trials import Trial, train_on_cache
 from gapstone.statistics.compare_pairs import compare_pairs
 from gapstone.statistics.metrics import Metric, added_images, find_metric, metric_names
 from gapstone.training.loop import make_repeatable

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 SERVER = """
 import atexit, json, os, sys
-import torch, gapstone.cli, gapstone.compare.run_comparison
+import torch, gapstone.cli, gapstone.comparing.run_comparison
 import gapstone.explaining.explain_files, gapstone.explaining.predict_files, gapstone.evaluating.train_model
 from gapstone.__main__ import main
 for line in sys.stdin:

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import gapstone as gs
-from gapstone.compare.plan import CompareRequest
-from gapstone.compare.run_comparison import compare
+from gapstone.comparing.plan import CompareRequest
+from gapstone.comparing.run_comparison import compare
 from gapstone.converting.model_measures import correct_answers
 from gapstone.explaining import predict_files
 from gapstone.images.preprocessing import Preprocessing

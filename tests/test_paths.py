@@ -12,8 +12,8 @@ from PIL import Image
 
 import gapstone as gs
 from gapstone.bench.run_bench import bench
-from gapstone.compare.plan import CompareRequest
-from gapstone.compare.run_comparison import compare
+from gapstone.comparing.plan import CompareRequest
+from gapstone.comparing.run_comparison import compare
 from gapstone.console.options import results_folder
 from gapstone.console.terminal import Terminal
 from gapstone.converting.conversion import ConvertRequest

@@ -170,7 +170,7 @@ class Pooled(Dataset):
         return torch.cat([gs.pool(x, n, gs.Window(3, 2, 1)).mean()[None] for n in ("max", "gem", "logsumexp")])
 
 
-# spawn: torch is imported twice; test_background.py and tests/compare start fresh processes, too
+# spawn: torch is imported twice; test_background.py and tests/comparing start fresh processes, too
 @pytest.mark.parametrize("start", slow_but(["fork", "spawn"], "fork"))
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_in_dataloader_workers(start):

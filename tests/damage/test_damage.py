@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gapstone.compare.run_comparison import report
+from gapstone.comparing.run_comparison import report
 from tests.damage.commands import Command, commands, copy, judge, kill
 from tests.damage.damage import damage
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from gapstone.compare import trials
+from gapstone.comparing import trials
 from gapstone.data.decoded_store import Store, build
 from gapstone.data.open_source import open_source
 from gapstone.explaining.explain_folder import ExplainFolder

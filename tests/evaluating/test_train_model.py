@@ -1,6 +1,6 @@
 """`gapstone train`: a frozen backbone stays as it is; otherwise the whole network is trained.
 
-That the head is that of a comparison: tests/compare/test_best_model.py.
+That the head is that of a comparison: tests/comparing/test_best_model.py.
 """
 
 import io
@@ -18,7 +18,7 @@ from gapstone.evaluating.evaluate import evaluate
 from gapstone.evaluating.evaluate_request import EvaluateRequest
 from gapstone.evaluating.train_model import train_model
 from gapstone.training.training_data import TrainOptions
-from tests.compare.small_comparison import write_data
+from tests.comparing.small_comparison import write_data
 from tests.schemas import check
 
 

@@ -62,7 +62,7 @@ def unbroken(model, many, tmp_path_factory):
     return found
 
 
-@pytest.mark.slow  # quick: compare/test_resume.py; other options and pictures, below
+@pytest.mark.slow  # quick: comparing/test_resume.py; other options and pictures, below
 @pytest.mark.parametrize(
     ("how", "when"),
     [

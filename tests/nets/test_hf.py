@@ -13,8 +13,8 @@ from rich.console import Console
 
 transformers = pytest.importorskip("transformers", reason="needs gapstone[hf]")
 
-from gapstone.compare.plan import CompareRequest  # noqa: E402
-from gapstone.compare.run_comparison import compare  # noqa: E402
+from gapstone.comparing.plan import CompareRequest  # noqa: E402
+from gapstone.comparing.run_comparison import compare  # noqa: E402
 from gapstone.heads.reads import Reads  # noqa: E402
 from gapstone.images.preprocessing import Preprocessing  # noqa: E402
 from gapstone.maps.explain import explain  # noqa: E402

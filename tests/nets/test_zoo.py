@@ -127,8 +127,8 @@ def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_weights_out_of_reach_are_told_at_once_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The hub's client alone tried for two minutes, trial by trial."""
-    from gapstone.compare.plan import CompareRequest
-    from gapstone.compare.run_comparison import compare
+    from gapstone.comparing.plan import CompareRequest
+    from gapstone.comparing.run_comparison import compare
     from gapstone.training.training_data import TrainOptions
 
     def unplugged(request: object, timeout: float) -> object:

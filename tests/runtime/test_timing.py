@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from gapstone.compare.speed_differences import against, caution
+from gapstone.comparing.speed_differences import against, caution
 from gapstone.runtime import timing
 from gapstone.runtime.environment import BackgroundLoad
 from gapstone.runtime.timing import Timed, pace, ratio, side_by_side, spread, take_turns, unsteady

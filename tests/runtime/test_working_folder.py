@@ -243,7 +243,7 @@ def test_libraries_are_not_configured_by_it(configured):
 import os
 import gapstone as gs, torch
 from gapstone.drawing.matplotlib_setup import matplotlib
-from gapstone.compare.report.charts import ChartStyle
+from gapstone.comparing.report.charts import ChartStyle
 from gapstone.drawing.lettering import drawable
 
 if __name__ == "__main__":

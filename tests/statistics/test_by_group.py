@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.groups_promises import drawn
-from gapstone.compare.learning_curve import curve_results
+from gapstone.comparing.learning_curve import curve_results
 from gapstone.statistics.by_group import Groups, by_group, evenness, too_few
 from gapstone.statistics.compare_pairs import compare_pairs, share_interval, share_stat
 from gapstone.statistics.difference import corrected_t, crossed, mean_squares

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import expit
 
-from gapstone.compare.report.number_text import compared
+from gapstone.comparing.report.number_text import compared
 from gapstone.statistics.calibration import calibration
 from gapstone.statistics.collapsed_seeds import collapsed_seeds, collapses
 from gapstone.statistics.compare_pairs import compare_pairs, holm, interval, look_level, share_interval, verdict

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from gapstone.compare import trials
+from gapstone.comparing import trials
 from gapstone.data import decoded_store
 from gapstone.data.sources import Item, Source
 from gapstone.explaining.explain_folder import ExplainFolder

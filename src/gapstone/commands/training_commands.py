@@ -126,8 +126,8 @@ def compare(
     The same command again, after Ctrl-C or a crash, trains only what is missing.
     """
     with loading():
-        from gapstone.compare.plan import CompareRequest
-        from gapstone.compare.run_comparison import compare as run
+        from gapstone.comparing.plan import CompareRequest
+        from gapstone.comparing.run_comparison import compare as run
         from gapstone.heads import split_specs
         from gapstone.training.training_data import TrainOptions
 
@@ -142,7 +142,7 @@ def report(
 ) -> None:
     """Show a comparison's results again and rebuild its report.html."""
     with loading():
-        from gapstone.compare.run_comparison import report as run
+        from gapstone.comparing.run_comparison import report as run
 
     run(out)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from gapstone.compare.chosen_metric import check_metric
+from gapstone.comparing.chosen_metric import check_metric
 from gapstone.console.formatting import count_noun, display
 from gapstone.console.progress import Bars
 from gapstone.console.terminal import Terminal

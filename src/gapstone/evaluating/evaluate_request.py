@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from gapstone.compare.chosen_metric import Asked, asked_metric
+from gapstone.comparing.chosen_metric import Asked, asked_metric
 from gapstone.console.formatting import display
 from gapstone.console.options import at_least
 from gapstone.data.near_duplicates import check_threshold

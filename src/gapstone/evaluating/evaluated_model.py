@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gapstone.compare import trial_measures
-from gapstone.compare.predictor import STILL, Change
-from gapstone.compare.report.report_pictures import overlay, placed
+from gapstone.comparing import trial_measures
+from gapstone.comparing.predictor import STILL, Change
+from gapstone.comparing.report.report_pictures import overlay, placed
 from gapstone.data.decoded_store import Store
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.explain import explain

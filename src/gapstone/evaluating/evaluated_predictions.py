@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_expit, log_softmax
 
-from gapstone.compare.predictions_file import texts
+from gapstone.comparing.predictions_file import texts
 from gapstone.data.label_forms import SEPARATOR
 from gapstone.data.sources import Source
 from gapstone.evaluating.evaluation import Evaluation

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gapstone
-from gapstone.compare.chosen_metric import asked_metric
-from gapstone.compare.gather_results import machine, versions
-from gapstone.compare.predictor import STILL
-from gapstone.compare.tested_groups import groups_said
-from gapstone.compare.tested_values import CONFIDENCE
+from gapstone.comparing.chosen_metric import asked_metric
+from gapstone.comparing.gather_results import machine, versions
+from gapstone.comparing.predictor import STILL
+from gapstone.comparing.tested_groups import groups_said
+from gapstone.comparing.tested_values import CONFIDENCE
 from gapstone.data.scan import Scan
 from gapstone.data.sources import Source
 from gapstone.evaluating.evaluate_request import EvaluateRequest

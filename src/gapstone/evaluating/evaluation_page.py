@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
-from gapstone.compare.report import charts, number_text
-from gapstone.compare.report.charts import ChartStyle
-from gapstone.compare.report.report_page import FILTERS, MARKS, MOST_LISTED, AxisScale
-from gapstone.compare.report.report_pictures import encode
+from gapstone.comparing.report import charts, number_text
+from gapstone.comparing.report.charts import ChartStyle
+from gapstone.comparing.report.report_page import FILTERS, MARKS, MOST_LISTED, AxisScale
+from gapstone.comparing.report.report_pictures import encode
 from gapstone.console.formatting import pages
 from gapstone.data.sources import Source
 from gapstone.drawing.confusion_picture import FEW, confusion_picture, most_confused
@@ -75,7 +75,7 @@ def fill(results: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> str:
 def _environment() -> Environment:
     environment = pages(__package__)
     assert isinstance(environment.loader, ChoiceLoader)
-    environment.loader = ChoiceLoader([*environment.loader.loaders, PackageLoader("gapstone.compare.report")])
+    environment.loader = ChoiceLoader([*environment.loader.loaders, PackageLoader("gapstone.comparing.report")])
     environment.filters |= {name: getattr(number_text, name) for name in FILTERS}
     return environment
 

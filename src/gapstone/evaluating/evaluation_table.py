@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gapstone.compare.report.number_text import NOTHING, milliseconds, plain, short
+from gapstone.comparing.report.number_text import NOTHING, milliseconds, plain, short
 from gapstone.console.formatting import count_noun, display, span
 from gapstone.statistics.metrics import METRICS
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.compare.verdict import listed
+from gapstone.comparing.verdict import listed
 from gapstone.console.formatting import count_noun, display, signed, span
 from gapstone.drawing.confusion_picture import FEW
 from gapstone.evaluating.measured import Answered

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from gapstone.compare.tested_values import CONFIDENCE
-from gapstone.compare.trial_measures import score_key
+from gapstone.comparing.tested_values import CONFIDENCE
+from gapstone.comparing.trial_measures import score_key
 from gapstone.statistics.calibration import calibration
 from gapstone.statistics.difference import AGREEMENT
 from gapstone.statistics.labels import Labels, all_right, answers, is_multi_label

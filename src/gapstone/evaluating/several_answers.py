@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.compare.class_results import BY_CLASS, hits_and_errors
-from gapstone.compare.remarks import few_positives
+from gapstone.comparing.class_results import BY_CLASS, hits_and_errors
+from gapstone.comparing.remarks import few_positives
 from gapstone.console.formatting import count_noun
 from gapstone.data.sources import Source, few
 from gapstone.drawing.confusion_picture import FEW

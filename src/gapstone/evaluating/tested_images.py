@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.compare.tested_groups import groups_entry
-from gapstone.compare.verdict import listed
+from gapstone.comparing.tested_groups import groups_entry
+from gapstone.comparing.verdict import listed
 from gapstone.console.formatting import count_noun, display
 from gapstone.data.carve import Indices, limited
 from gapstone.data.scan import Scan

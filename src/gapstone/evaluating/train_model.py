@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from gapstone.compare.feature_cache import FeatureCache
-from gapstone.compare.feature_pass import NAME, FeaturePass, features_of, time_feature_pass
-from gapstone.compare.plan import CompareRequest, trial_maker
-from gapstone.compare.trials import Trial, train_on_cache
-from gapstone.compare.tuning import TuningChoice, tuned
+from gapstone.comparing.feature_cache import FeatureCache
+from gapstone.comparing.feature_pass import NAME, FeaturePass, features_of, time_feature_pass
+from gapstone.comparing.plan import CompareRequest, trial_maker
+from gapstone.comparing.trials import Trial, train_on_cache
+from gapstone.comparing.tuning import TuningChoice, tuned
 from gapstone.console.formatting import count_noun, display
 from gapstone.console.progress import Bars, duration
 from gapstone.console.terminal import Terminal

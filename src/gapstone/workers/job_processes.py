@@ -19,7 +19,7 @@ from gapstone.storage.paths import sentence
 
 # the modules that the fork server imports; a program has only one such server, so its first user decides
 LAUNCHERS = [f"gapstone.loops.tuned.{name}" for name in ("launch_pixels", "launch_rows", "launch_whole")]
-PRELOAD = ["gapstone.workers.server_preload", "gapstone.compare.plan", "torch._dynamo", *LAUNCHERS]
+PRELOAD = ["gapstone.workers.server_preload", "gapstone.comparing.plan", "torch._dynamo", *LAUNCHERS]
 
 Work = Callable[[Any, Callable[[object], None]], None]
 """A picklable function of a job and of a function that sends news to the parent process."""

@@ -1,0 +1,108 @@
+"""Heads with hidden layers, dropout or a pool that learns, trained for all learning rates and weight decays at a time.
+
+Each candidate is a copy of the head; all see the same batches, which are read once.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from gapstone.comparing.feature_scale import FeatureScale, ScaledLayer, layers_of
+from gapstone.heads import Head
+from gapstone.training.loop import TrainSettings, count_steps, warm_cosine
+from gapstone.training.losses import mean_loss
+
+POOLS_SHARE = 0.05
+"""Of the learning rate, for what a pool learns: 0.05 at rate 1, as in training from scratch."""
+SMALL = 1e-3
+"""Of the learning rate under AdamW, for biases and what a pool learns: its steps do not shrink with the gradient."""
+
+
+@final
+class HeadCopies:
+    """As `LinearDescent`, of any head; `whole`: the copies read maps, else the vectors that their classifier reads.
+
+        >>> run = HeadCopies(head, scale, [(0.1, 0.0), (1.0, 0.0)], settings, images=3000, whole=True)
+
+    A weight that reads D numbers steps at rate / D, with D times the decay: the numbers that the first layer reads are
+    scaled to a variance of 1, so that this is what `LinearDescent` does. The last layer begins at 0.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        scale: FeatureScale,
+        points: list[tuple[float, float]],
+        settings: TrainSettings,
+        images: int,
+        whole: bool,
+        weights: Tensor | None = None,
+    ) -> None:
+        """`weights`: what the images of each class count for in the loss."""
+        self.weights = None if weights is None else weights.to(next(head.parameters()).device)
+        self.copies = []
+        for _ in points:
+            copy = deepcopy(head)
+            layers = layers_of(copy)
+            affine = [place for place, layer in enumerate(layers) if isinstance(layer, nn.Linear | nn.Conv2d)]
+            nn.init.zeros_(layers[affine[-1]].weight)  # type: ignore[arg-type]
+            layers[affine[0]] = ScaledLayer(layers[affine[0]], scale)  # type: ignore[arg-type]
+            self.copies.append((copy, copy if whole else layers))
+        groups = [
+            group
+            for (_, trained), point in zip(self.copies, points, strict=True)
+            for group in parameter_groups(trained, *point, settings)
+        ]
+        if settings.optimizer == "adamw":
+            self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups)
+        else:
+            self.optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+        factor = warm_cosine(count_steps(images, settings), settings.warmup)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+
+    def train_epoch(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+        total, count = torch.zeros(len(self.copies)), 0
+        for inputs, labels in batches:
+            losses = torch.stack(
+                [mean_loss(trained.train()(inputs), labels, self.weights) for _, trained in self.copies]
+            )
+            self.optimizer.zero_grad(set_to_none=True)
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.schedule.step()
+            total, count = total.to(losses.device) + losses.detach() * len(labels), count + len(labels)
+        return total / count
+
+    @torch.inference_mode()
+    def logits(self, inputs: Tensor) -> Tensor:
+        """(candidates, N, K)"""
+        return torch.stack([trained.eval()(inputs) for _, trained in self.copies])
+
+    def take(self, point: int) -> Callable[[Head], None]:
+        """A function that gives a head the weights that a candidate has now, for inputs that are not scaled."""
+        copy = deepcopy(self.copies[point][0])
+        layers = layers_of(copy)
+        for place, layer in enumerate(layers):
+            if isinstance(layer, ScaledLayer):
+                layers[place] = layer.plain()
+
+        def give(head: Head) -> None:
+            head.load_state_dict(copy.state_dict())
+
+        return give
+
+
+def parameter_groups(
+    trained: nn.Module, rate: float, decay: float, settings: TrainSettings
+) -> Iterator[dict[str, Any]]:
+    """The optimizer's groups of one candidate."""
+    for name, parameter in trained.named_parameters():
+        if parameter.dim() > 1:
+            inputs = parameter[0].numel()
+            yield {"params": [parameter], "lr": rate / inputs, "weight_decay": decay * inputs}
+        else:  # no decay on biases and what a pool learns
+            share = SMALL if settings.optimizer == "adamw" else POOLS_SHARE if name.startswith("pools.") else 1.0
+            yield {"params": [parameter], "lr": rate * share, "weight_decay": 0.0}

@@ -1,0 +1,121 @@
+"""What the layers of a head read of cached images, batch by batch, while they are trained."""
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gapstone.comparing.feature_cache import CachedPredictor
+from gapstone.comparing.feature_scale import FeatureScale, layers_of, mean_and_variance
+from gapstone.heads import Head
+from gapstone.heads.feature_norm import FeatureNorm, norm_of
+from gapstone.training.loop import Rows
+
+MOST_HELD = 1 << 29
+"""Bytes of what a linear layer reads that are held in memory; more are read again from the maps in each epoch."""
+
+
+def is_linear(head: Head) -> bool:
+    """Whether all that the head learns is one linear layer, or one layer of class maps."""
+    plain = [layer for layer in layers_of(head) if not isinstance(layer, nn.ReLU | FeatureNorm)]
+    return len(plain) == 1 and not learns_pool(head)
+
+
+def learns_pool(head: Head) -> bool:
+    return any(True for _ in head.pools.parameters())
+
+
+class TrainedInputs:
+    """The inputs of a head's layers, and the labels, of images by their rows.
+
+    `form` says what a batch is: "vectors" (N, D) that the classifier reads; "cells" (N, cells, C) that one layer of
+    class maps reads; "maps" (N, C, h, w), for a head whose pool learns, or class maps of several layers.
+    """
+
+    def __init__(self, predictor: CachedPredictor, rows: Rows, whole: bool, count: int | None = None) -> None:
+        """`rows`: of all images that will be asked for; `whole`: class maps are trained by the head itself.
+
+        `count`: do as with so many images, to time it.
+        """
+        head = predictor.head
+        self.predictor, self.rows, self.count = predictor, rows, count or len(rows)
+        self.all_labels = torch.from_numpy(predictor.labels).to(predictor.device)
+        self.norm = norm_of(head.classifier)
+        self.normed = self.norm is not None and not whole
+        """Batches come as the linear layer behind the norm reads them; copies of a head have its norm themselves."""
+        self.form: Literal["vectors", "cells", "maps"] = "vectors"
+        if head.maps is not None:
+            self.form = "maps" if whole else "cells"
+        elif learns_pool(head):
+            self.form = "maps"
+        self.held: Tensor | None = None
+        if self.form != "maps" and not predictor.pooled and len(rows):
+            self.held = self._all()
+
+    def _all(self) -> Tensor | None:
+        """What is read of all images; None if it is too large."""
+        one = self._read(self.rows[:1])
+        if one.numel() * one.element_size() * self.count > MOST_HELD:
+            return None
+        every = one.new_empty(len(self.rows), *one.shape[1:])
+        size = self.predictor.batch_size
+        for first in range(0, len(every), size):
+            every[first : first + size] = self._read(self.rows[first : first + size])
+        return every
+
+    def release(self) -> Tensor:
+        """What a linear layer reads of all that is held, which is the caller's from now on."""
+        held, self.held = self.held, None
+        assert held is not None
+        return held if self.norm is None else self.norm(held)
+
+    def parts(self, rows: Rows) -> Iterator[Rows]:
+        size = self.predictor.batch_size
+        return (rows[first : first + size] for first in range(0, len(rows), size))
+
+    def labels(self, rows: Rows) -> Tensor:
+        return self.all_labels[torch.from_numpy(rows).to(self.predictor.device)]
+
+    def batches(self, parts: Iterable[Rows]) -> Iterator[tuple[Tensor, Tensor]]:
+        """(inputs, labels) of each part; inputs that are held are overwritten by those of the next part."""
+        norm = self.norm if self.normed and self.norm is not None else nn.Identity()
+        return ((norm(inputs), self.labels(part)) for part, inputs in self._before_the_norm(parts))
+
+    def _before_the_norm(self, parts: Iterable[Rows]) -> Iterator[tuple[Rows, Tensor]]:
+        held, batch = self.held, None
+        for part in parts:
+            if held is None:
+                yield part, self._read(part)
+                continue
+            if batch is None or len(batch) < len(part):  # once: fresh memory costs three times as much as the copy
+                batch = held.new_empty(len(part), *held.shape[1:])
+            at = torch.from_numpy(np.searchsorted(self.rows, part)).to(held.device)
+            yield part, torch.index_select(held, 0, at, out=batch[: len(part)])
+
+    def _vectors(self, rows: Rows) -> Iterator[Tensor]:
+        """What the first layer, or the norm before it, reads; a pool that learns is as it begins."""
+        for _, inputs in self._before_the_norm(self.parts(rows)):
+            yield (self._first_layer_reads(inputs) if self.form == "maps" else inputs).flatten(0, -2)
+
+    def fix_norm(self, rows: Rows) -> None:
+        """Give the head's norm, if it has one, the mean and variance of these images."""
+        if self.norm is not None:
+            self.norm.fix(*mean_and_variance(self._vectors(rows)))
+
+    def _read(self, rows: Rows) -> Tensor:
+        inputs = self.predictor.inputs(rows)
+        return inputs if self.form == "maps" else self._first_layer_reads(inputs)
+
+    @torch.no_grad()
+    def _first_layer_reads(self, inputs: Tensor) -> Tensor:
+        head = self.predictor.head
+        if head.maps is not None:
+            return inputs.flatten(2).transpose(1, 2)
+        return inputs if self.predictor.pooled else head.vectors(inputs)
+
+    def scale(self, rows: Rows) -> FeatureScale:
+        """Of what the first layer reads of these images; a pool that learns is as it begins."""
+        norm = self.norm or nn.Identity()
+        return FeatureScale.of(norm(vectors) for vectors in self._vectors(rows))

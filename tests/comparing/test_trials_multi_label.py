@@ -1,0 +1,82 @@
+"""Trials on images of several labels: on a frozen backbone and of a whole network, from DATA to the model's file."""
+
+import inspect
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+import gapstone as gs
+from gapstone.commands import training_commands
+from gapstone.comparing import trials
+from gapstone.comparing.best_model import _save
+from gapstone.comparing.boxed_images import boxed_images
+from gapstone.comparing.feature_pass import run_feature_pass
+from gapstone.comparing.plan import HEADS, CompareRequest, plan_comparison
+from gapstone.models.trained_on import NOTHING
+from gapstone.training.training_data import TrainOptions
+from tests.comparing.small_comparison import write_data
+
+
+def planned(out, **options):
+    """Of pictures in which squares of three colours may be."""
+    write_data(out)
+    random = np.random.default_rng(0)
+    labels = random.random((90, 3)) < [0.5, 0.4, 0.3]
+    images = random.integers(0, 100, (90, 16, 16, 3)).astype(np.uint8)
+    for k, at in enumerate((0, 5, 10)):
+        images[labels[:, k], at : at + 5, at : at + 5, k] = 250
+    np.savez(out / "data.npz", images=images, labels=labels)
+    choices = TrainOptions(str(out / "data.npz"), batch_size=16, **options)
+    asked = CompareRequest(choices, ("gap",), 1, weights=out / "weights.safetensors", quick=True)
+    (out / "trials").mkdir()
+    return plan_comparison(asked.checked(), out, lambda text: None, lambda name: lambda done, total: None)
+
+
+def test_a_head_on_a_frozen_backbone(tmp_path):
+    plan = planned(tmp_path, epochs=6)
+    cache = run_feature_pass(plan.feature_pass, plan.prepared.store.folder, tmp_path / "kept", lambda done, total: None)
+    store, (trial,) = plan.prepared.store, plan.trials
+    assert trial.multi_label
+    assert trial.id != replace(trial, multi_label=False).id
+    facts, arrays = trials.read(trials.run(trial, store, tmp_path / "trials", cache=cache))
+    assert average_precision_score(store.labels[trial.test], np.exp(arrays["log_probabilities"])) > 0.75
+    # the model's file answers as the trial did
+    state = trials.read_head(tmp_path / "trials" / trial.id, facts)
+    _save(store.folder, state, tmp_path / "m.safetensors", NOTHING, trial, lambda path: None)
+    model = gs.load(tmp_path / "m.safetensors")
+    assert model.multi_label
+    found = model.predict([store.images[row] for row in trial.test])
+    np.testing.assert_allclose(found, np.exp(arrays["log_probabilities"]), atol=2e-3)  # maps in half precision
+    assert trials.cached_predictor(trial, cache, store.labels).explain(trial.test[:1]).multi_label
+
+
+def test_boxes_are_refused(tmp_path):
+    plan = SimpleNamespace(source=SimpleNamespace(multi_label=True))
+    with pytest.raises(ValueError, match="--boxes is not made for several labels per image yet"):
+        boxed_images(tmp_path / "boxes.csv", plan, lambda text: None)
+
+
+def test_default_heads_leave_out_what_cannot_answer_several(tmp_path):
+    """The command without --heads works; a head that was asked for is refused, not left out."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (60, 16, 16), np.uint8), rng.random((60, 3)) < 0.4
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
+    options = TrainOptions(str(tmp_path / "data.npz"), backbone="nin", epochs=1, precision="float32")
+    said = []
+
+    def plan(**more):
+        request = CompareRequest(options, seeds=2, **more).checked()
+        (tmp_path / "out").mkdir(exist_ok=True)
+        return plan_comparison(request, tmp_path / "out", said.append, lambda name: lambda done, total: None)
+
+    with pytest.raises(ValueError, match=r"head 'nin' rectifies"):
+        plan(heads=("gap", "nin"))
+    with pytest.raises(ValueError, match=r"head 'nin' rectifies"):
+        plan(baseline="nin")
+    # the command's own default is this one
+    assert inspect.signature(training_commands.compare).parameters["heads"].default == ",".join(HEADS)
+    assert plan().request.heads == ("gap", "gmp", "fc")  # fc:grid=4 is fc on maps as small as these
+    assert any("Left out of the default heads: nin," in one for one in said)

@@ -14,6 +14,7 @@ from gapstone.nets.hf_folder import PREFIX, config_text, folder_of
 from gapstone.nets.inception_resnet_v1 import InceptionResNetV1
 from gapstone.nets.inception_v4 import InceptionV4
 from gapstone.nets.nin import Nin, NinImageNet, NinPaper
+from gapstone.nets.own_features import OWN_NETWORK, OwnFeatures
 from gapstone.nets.resnet import ResNet
 from gapstone.nets.timm_features import TimmFeatures
 from gapstone.nets.vgg import Vgg
@@ -100,6 +101,8 @@ def build(
         text = config_text(name) if config is None else config
         folder = folder_of(name) if pretrained else None
         return HfFeatures(in_channels, backbone=name, config=text, folder=folder, pooler=pooler)
+    if name.startswith(OWN_NETWORK):
+        return OwnFeatures(name, in_channels)
     if name not in NETS:
         close = difflib.get_close_matches(name, NETS, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(NETS)}"

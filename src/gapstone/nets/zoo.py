@@ -33,10 +33,10 @@ def pretrained_input(name: str) -> Preprocessing:
         return hf_input(folder_of(name))
     name = name.removeprefix("timm:")
     with on_meta():
-        return _preprocessing(create_timm(name, 3, pretrained=False).default_cfg)
+        return preprocessing_of(create_timm(name, 3, pretrained=False).default_cfg)
 
 
-def _preprocessing(described: dict[str, Any]) -> Preprocessing:
+def preprocessing_of(described: dict[str, Any]) -> Preprocessing:
     """From timm's description of weights; Raises ValueError for a filter that is not known."""
     size, mean, std = (tuple(described[key]) for key in ("input_size", "mean", "std"))
     resizing = published(described["interpolation"], described.get("crop_mode", "center"))
@@ -83,7 +83,7 @@ def with_head(name: str, weights: Path | None = None) -> ZooModel:
     return ZooModel(
         model.eval(),
         class_names(int(model.num_classes), data.infer_imagenet_subset(model)),
-        _preprocessing(facts),
+        preprocessing_of(facts),
     )
 
 

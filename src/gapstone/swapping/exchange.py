@@ -103,6 +103,11 @@ class Surgery:
         """Return the module that is now in the place of `module`."""
         return self.model.get_submodule(self._names[module][0])
 
+    @property
+    def removed_parameters(self) -> list[tuple[nn.Module, str]]:
+        """(module, name) of the parameters that were set to None."""
+        return [(holder, name) for holder, name, _ in self._parameters]
+
     def remove_parameter(self, holder: nn.Module, name: str) -> None:
         """Set a parameter to None."""
         parameter = getattr(holder, name)

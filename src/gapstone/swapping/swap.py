@@ -81,7 +81,7 @@ def swap_head(
     _check(model, head, num_classes)
     if not inplace:
         model = _copy(model)
-    images = _example_images(model) if images is None else _check_images(model, images)
+    images = example_images(model) if images is None else _check_images(model, images)
     located = find_last_map(model, images, at)
     before, kind, net = count(model), type(model).__name__, model
     if isinstance(head, nn.Module):
@@ -115,19 +115,24 @@ def swap_head(
     return result
 
 
-def _check(model: Any, head: Any, num_classes: int | None) -> None:
+def check_model(model: Any, what: str = "swap_head") -> None:
+    """Raise TypeError or ValueError if `model` is no network whose head can be removed; `what` is what was called."""
     if not isinstance(model, nn.Module):
         hint = "Give the model, not its class." if isinstance(model, type) else "Give the nn.Module itself."
-        raise TypeError(f"swap_head({type(model).__name__}): needs an nn.Module. {hint}")
+        raise TypeError(f"{what}({type(model).__name__}): needs an nn.Module. {hint}")
     if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
         raise TypeError(
-            f"swap_head({type(model).__name__}): a scripted or compiled model cannot be changed; swap, then compile"
+            f"{what}({type(model).__name__}): a scripted or compiled model cannot be changed; give it as it was before"
         )
     if any(p.is_meta for p in model.parameters()):
         raise ValueError(
-            f"swap_head({type(model).__name__}): its parameters are on the device 'meta', which holds no numbers: "
+            f"{what}({type(model).__name__}): its parameters are on the device 'meta', which holds no numbers: "
             f"make it on another device, or load its weights first"
         )
+
+
+def _check(model: Any, head: Any, num_classes: int | None) -> None:
+    check_model(model)
     if isinstance(head, type) and issubclass(head, nn.Module):
         raise TypeError(f"swap_head(head={head.__name__}): give the module, not its class: {head.__name__}(…)")
     if not isinstance(head, str | nn.Module):
@@ -169,7 +174,7 @@ def _check_images(model: nn.Module, images: Any) -> Tensor:
     return images[:2].detach().clone()  # a clone can be trained even if the images were made in inference mode
 
 
-def _example_images(model: nn.Module) -> Tensor:
+def example_images(model: nn.Module, what: str = "swap_head") -> Tensor:
     """Return two noise images that the model takes, (2, C, H, W), on its device and of its type."""
     weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     generator = torch.Generator().manual_seed(0)
@@ -188,12 +193,12 @@ def _example_images(model: nn.Module) -> Tensor:
         tried.append("×".join(map(str, shape)))
     if not tried:
         raise ValueError(
-            f"swap_head does not know what images {type(model).__name__} takes: it has no Conv2d, and names no size. "
+            f"{what} does not know what images {type(model).__name__} takes: it has no Conv2d, and names no size. "
             f"Give images=, a tensor (N, C, H, W), normalised"
         )
     detail = f" ({type(reason).__name__}: {str(reason)[:200]})" if reason else ""
     raise ValueError(
-        f"swap_head calls {type(model).__name__}(images) with nothing else; it gave noise of {', '.join(tried)}, and "
+        f"{what} calls {type(model).__name__}(images) with nothing else; it gave noise of {', '.join(tried)}, and "
         f"none was taken{detail}: give images= that it takes, a tensor (N, C, H, W), normalised"
     ) from reason
 

@@ -28,12 +28,12 @@ def swap_beside(
     hook_point = find_hook_point(surgery, located, removed, images)
     surgery.remove(removed)
     hook = hook_point.add_hook(surgery, tap)
-    _without_own_parameters(surgery, located)
+    remove_own_parameters(surgery, located)
     wrapped = TrunkAndHead(Trunk(model, tap, nn.Sequential(*hook_point.calls, *located.arrange)), head)
     for module in (wrapped, wrapped.features, *wrapped.features.then.modules()):
         module.training = model.training
     try:
-        _check_runs(wrapped, images, located)
+        check_runs(wrapped.features, images, located)
     except BaseException:
         hook.remove()
         raise
@@ -107,7 +107,7 @@ def _find_producer(located: LocatedMap, removed: Sequence[nn.Module]) -> tuple[n
     return None, []
 
 
-def _without_own_parameters(surgery: Surgery, located: LocatedMap) -> None:
+def remove_own_parameters(surgery: Surgery, located: LocatedMap) -> None:
     """Remove parameters of a head that a module computes itself: it begins before the map and ends after it."""
     tracer = located.tracer
     for module in surgery.model.modules():
@@ -118,14 +118,15 @@ def _without_own_parameters(surgery: Surgery, located: LocatedMap) -> None:
                     surgery.remove_parameter(module, name)
 
 
-def _check_runs(wrapped: TrunkAndHead, images: Tensor, located: LocatedMap) -> None:
-    features, expected = wrapped.features, located.features
+def check_runs(features: Trunk, images: Tensor, located: LocatedMap) -> None:
+    """Raise SplitError if a network without its head does not run, or makes other maps."""
+    expected = located.features
     more = torch.cat([images, images[:1]])
     name = type(features.net).__name__
     try:
-        with torch.no_grad(), eval_mode(wrapped):
+        with torch.no_grad(), eval_mode(features):
             maps = [features(images), features(more)[: len(images)]]
-        with torch.no_grad(), training(wrapped.features) as state:
+        with torch.no_grad(), training(features) as state:
             shape = torch.func.functional_call(features, state, (more,)).shape
     except Exception as error:
         raise SplitError(

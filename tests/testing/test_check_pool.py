@@ -19,7 +19,7 @@ from gapstone.maps.open_model import ImageModel
 from gapstone.pooling import pools_in
 from gapstone.pools import POOLS, registration
 from gapstone.pools.definition import MATHS
-from gapstone.pools.digest import digest
+from gapstone.pools.digest import digest, identity
 from gapstone.pools.registration import registered
 from gapstone.regions.places import Intervals
 from gapstone.testing import check_pool
@@ -160,7 +160,7 @@ def test_it_is_a_head(mine):
 
 def test_a_trial_depends_on_what_the_pool_is(mine):
     """`compare` names a trial by it: another definition of the same name is another trial."""
-    assert parse(f"{mine}:8").own_pools == {"harmonic": digest(HARMONIC)}
+    assert parse(f"{mine}:8").own_pools == {"harmonic": identity(HARMONIC)}
     assert parse("gem:8").own_pools == {}
 
 
@@ -258,11 +258,18 @@ def test_a_default_is_a_part_of_what_a_pool_is():
     assert digest(other) != digest(POWER_MEAN)
 
 
-def test_a_pool_whose_source_cannot_be_read_has_no_trials():
-    """They would be taken for those of the pool as it was before it was edited."""
-    space = {}
-    exec(TYPED_IN, space)
-    with registered(space["typed"]), pytest.raises(ValueError, match=r"'typed': results on disk .* module of its own"):
+def test_the_pool_of_a_session_is_known_by_its_code():
+    """Its source cannot be read; an edited one is another, and one that cannot be told is refused."""
+
+    def typed(text):
+        space = {"THING": object()}
+        exec(text, space)
+        return space["typed"]
+
+    assert identity(typed(TYPED_IN)) == identity(typed("\n# a comment\n" + TYPED_IN))
+    assert identity(typed(TYPED_IN)) != identity(typed(TYPED_IN.replace("return n / s", "return 2.0 * n / s")))
+    unknown = typed(TYPED_IN.replace("return n / s", "return THING and n / s"))
+    with registered(unknown), pytest.raises(ValueError, match=r"'typed': results on disk .* functions use a value of"):
         CompareRequest(TrainOptions("digits"), ("gap", "typed")).checked()
 
 

@@ -10,6 +10,7 @@ from typing import cast
 from gapstone.pools import POOLS
 from gapstone.pools.definition import FUNCTIONS, Definition
 from gapstone.pools.registration import is_own
+from gapstone.runtime.code_digest import UnknownCodeError, code_digest
 
 SIMPLE = (int, float, str, bytes, type(None))
 
@@ -28,22 +29,28 @@ def digest(pool: Definition) -> str | None:
         code = {key: _of_function(function, frozenset()) for key, function in functions.items()}
     except _Unreadable:
         return None
-    facts = (pool.empty, pool.reference, sorted(pool.parameters.items()), pool.positional, pool.integers, pool.count)
-    return hashlib.sha256(repr((facts, code)).encode()).hexdigest()
+    return hashlib.sha256(repr((_facts(pool), code)).encode()).hexdigest()
+
+
+def _facts(pool: Definition) -> tuple[object, ...]:
+    return (pool.empty, pool.reference, sorted(pool.parameters.items()), pool.positional, pool.integers, pool.count)
 
 
 def identity(pool: Definition) -> str:
-    """The digest of a pool whose numbers are kept on disk, and are known again by it.
+    """The digest of a pool whose numbers are kept on disk, and are known again by it; no source is needed, as a pool
+    of a notebook has none in the processes of trials.
 
     Raises:
-        ValueError: the pool has no digest, so that an edited one could not be told from it.
+        ValueError: the pool has none, so that an edited one could not be told from it.
     """
-    if (known := digest(pool)) is None:
+    functions = {key: getattr(pool, key) for key in FUNCTIONS}
+    try:
+        return code_digest((_facts(pool), functions))
+    except UnknownCodeError as error:
         raise ValueError(
-            f"pool {pool.name!r}: results on disk could not be told from those of an edited pool, since the source of "
-            f"its functions cannot be read, or they name values that are no numbers: define it in a module of its own."
-        )
-    return known
+            f"pool {pool.name!r}: results on disk could not be told from those of an edited pool, since its functions "
+            f"use {error}: let them use numbers and functions alone."
+        ) from None
 
 
 def own_pools(names: Iterable[str]) -> dict[str, str]:

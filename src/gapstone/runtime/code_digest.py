@@ -169,10 +169,12 @@ def is_installed(module: str | None) -> bool:
     >>> is_installed("torch.nn"), is_installed("__main__")
     (True, False)
     """
-    top = (module or "builtins").partition(".")[0]
+    if not module:  # of `exec`
+        return False
+    top = module.partition(".")[0]
     if top in ("gapstone", "builtins") or top in sys.stdlib_module_names:
         return True
-    found = sys.modules.get(module or "")
+    found = sys.modules.get(module)
     file = getattr(found, "__file__", None)
     if found is None or top == "__main__" or file is None:
         return False

@@ -86,8 +86,8 @@ def without_working_folder() -> Iterator[None]:
 def search_path() -> list[str]:
     """`sys.path` for a process that gapstone starts.
 
-    If the folder of a user's script is the working folder, it comes last: multiprocessing imports the script again in
-    its processes, which needs the modules beside it; being last, these replace no others.
+    If the folder of a user's script is the working folder, it comes last: a network of the user's own may lie in a
+    module beside the script; being last, these replace no others.
     """
     script_folders = [entry for entry in sys.path if entry and _is_working_folder(entry)]
     return _outside(sys.path) + script_folders[:1]

@@ -3,15 +3,18 @@
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, spawn
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
+
+import cloudpickle
 
 from gapstone.runtime.interrupts import interrupts_blocked
 from gapstone.runtime.working_folder import ELSEWHERE, without_working_folder
@@ -22,7 +25,7 @@ LAUNCHERS = [f"gapstone.loops.tuned.{name}" for name in ("launch_pixels", "launc
 PRELOAD = ["gapstone.workers.server_preload", "gapstone.comparing.plan", "torch._dynamo", *LAUNCHERS]
 
 Work = Callable[[Any, Callable[[object], None]], None]
-"""A picklable function of a job and of a function that sends news to the parent process."""
+"""A function of a job and of a function that sends news to the parent process; cloudpickle takes both along."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,10 @@ def run_jobs(work: Work, jobs: Iterable[object], workers: int) -> Generator[JobN
         while True:
             while len(running) < workers and (job := next(waiting, _END)) is not _END:
                 parent_end, child_end = context.Pipe()
-                process = context.Process(target=_run, args=(work, job, child_end), daemon=True)
+                # as bytes: what cannot be read there is a reason why the job failed, as any other
+                process = context.Process(target=_run, args=(cloudpickle.dumps((work, job)), child_end), daemon=True)
                 start_server()  # again, if it has died
-                with interrupts_blocked(), without_working_folder():
+                with interrupts_blocked(), without_working_folder(), _without_main():
                     process.start()
                 child_end.close()  # so that the pipe closes when the child dies
                 running[parent_end] = job, process
@@ -110,12 +114,33 @@ class JobError(RuntimeError):
 
 
 _END = object()
+_replacing = threading.Lock()  # held while multiprocessing's function is replaced
 
 
-def _run(work: Work, job: object, parent: Connection) -> None:
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Start a process that does not run the user's script again, which may have no `if __name__ == "__main__"`.
+
+    What a job needs of a script or a notebook comes with it (`gapstone.comparing.user_code`).
+    """
+    with _replacing:
+        prepared = spawn.get_preparation_data
+
+        def without_main(name: str) -> dict[str, Any]:
+            return {key: value for key, value in prepared(name).items() if not key.startswith("init_main_from_")}
+
+        spawn.get_preparation_data = without_main
+        try:
+            yield
+        finally:
+            spawn.get_preparation_data = prepared
+
+
+def _run(pickled: bytes, parent: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     try:
+        work, job = pickle.loads(pickled)
         work(job, lambda what: parent.send(("news", what)))
     except Exception as error:
         parent.send(("failed", reason(error)))

@@ -32,9 +32,10 @@ import torch._dynamo  # imported by the first optimizer; no part of its time
 from safetensors.torch import save_file
 
 from gapstone import nets
+from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.feature_cache import FeatureCache
 from gapstone.comparing.feature_pass import backbone, compute_features
-from gapstone.comparing.plan import CompareRequest, ComparisonPlan, plan_comparison
+from gapstone.comparing.plan import ComparisonPlan, plan_comparison
 from gapstone.comparing.trials import Trial, train_on_cache
 from gapstone.training.loop import train
 from gapstone.training.training_data import TrainOptions

@@ -25,10 +25,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.feature_cache import FeatureCache
 from gapstone.comparing.feature_pass import run_feature_pass
 from gapstone.comparing.labelled_subset import labelled_subset
-from gapstone.comparing.plan import CompareRequest, ComparisonPlan, plan_comparison
+from gapstone.comparing.plan import ComparisonPlan, plan_comparison
 from gapstone.comparing.trial_measures import Answers
 from gapstone.comparing.trials import Trial, train_on_cache
 from gapstone.statistics.compare_pairs import compare_pairs

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import gapstone as gs
-from gapstone.comparing.plan import CompareRequest
+from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.run_comparison import compare
 from gapstone.converting.model_measures import correct_answers
 from gapstone.explaining import predict_files

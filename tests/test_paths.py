@@ -12,7 +12,7 @@ from PIL import Image
 
 import gapstone as gs
 from gapstone.bench.run_bench import bench
-from gapstone.comparing.plan import CompareRequest
+from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.run_comparison import compare
 from gapstone.console.options import results_folder
 from gapstone.console.terminal import Terminal

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from gapstone.comparing.plan import CompareRequest, ComparisonPlan, plan_comparison
+from gapstone.comparing.compare_request import CompareRequest
+from gapstone.comparing.plan import ComparisonPlan, plan_comparison
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.classifier import Classifier
 from gapstone.training.training_data import TrainOptions

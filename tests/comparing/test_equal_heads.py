@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.equal_heads import describe, equal_heads, without_equals
-from gapstone.comparing.plan import CompareRequest, plan_comparison
+from gapstone.comparing.plan import plan_comparison
 from gapstone.heads import BackboneOutput
 from gapstone.training.training_data import TrainOptions
 

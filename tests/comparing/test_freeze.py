@@ -21,10 +21,11 @@ from torch import nn
 import gapstone as gs
 from gapstone import nets
 from gapstone.comparing import feature_pass, frozen_backbone, frozen_pace, head_speed, trial_measures
+from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.feature_cache import FeatureCache, StoredVector, stored_vectors, vectors_of
 from gapstone.comparing.feature_pass import run_feature_pass
 from gapstone.comparing.frozen_backbone import backbone, read_in_pieces
-from gapstone.comparing.plan import CompareRequest, plan_comparison
+from gapstone.comparing.plan import plan_comparison
 from gapstone.comparing.predictor import STILL, ModelPredictor
 from gapstone.comparing.run_comparison import compare
 from gapstone.comparing.trials import cached_predictor, measure, read, train_on_cache

@@ -8,11 +8,12 @@ import pytest
 from rich.console import Console
 
 from gapstone.comparing import run_comparison
+from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.feature_pass import run_feature_pass
 from gapstone.comparing.finished_trials import by_head, missing
 from gapstone.comparing.labelled_subset import labelled_subset
 from gapstone.comparing.learning_curve import curve_results, labelled, overtaking, parse_curve
-from gapstone.comparing.plan import CompareRequest, plan_comparison
+from gapstone.comparing.plan import plan_comparison
 from gapstone.comparing.trials import read, run
 from gapstone.console.progress import Bars, duration
 from gapstone.statistics.compare_pairs import compare_pairs, holm

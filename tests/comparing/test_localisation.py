@@ -12,8 +12,8 @@ import torch
 from rich.console import Console
 
 from gapstone.comparing.boxed_images import LONGEST, BoxedImages
+from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.map_localisation import baselines, localisation
-from gapstone.comparing.plan import CompareRequest
 from gapstone.comparing.predictor import ModelPredictor
 from gapstone.comparing.report import report_page, report_terminal
 from gapstone.comparing.run_comparison import compare

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gapstone.comparing.plan import CompareRequest
+from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.run_comparison import compare
 from gapstone.training.training_data import TrainOptions
 

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 from sklearn.datasets import load_digits
 
-from gapstone.comparing.plan import CompareRequest
+from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.run_comparison import compare, report
 from gapstone.comparing.verdict import SHORT, sentences
 from gapstone.console.progress import duration

@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 
 import gapstone as gs
 from gapstone.comparing import first_look, trial_measures
+from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.feature_cache import stored_vectors
 from gapstone.comparing.feature_pass import compute_features
-from gapstone.comparing.plan import CompareRequest, plan_comparison
+from gapstone.comparing.plan import plan_comparison
 from gapstone.comparing.predictor import STILL, Change, ModelPredictor
 from gapstone.comparing.trials import cached_predictor
 from gapstone.models.backbone_weights import digest, read_weights

@@ -13,8 +13,9 @@ from gapstone.commands import training_commands
 from gapstone.comparing import trials
 from gapstone.comparing.best_model import _save
 from gapstone.comparing.boxed_images import boxed_images
+from gapstone.comparing.compare_request import HEADS, CompareRequest
 from gapstone.comparing.feature_pass import run_feature_pass
-from gapstone.comparing.plan import HEADS, CompareRequest, plan_comparison
+from gapstone.comparing.plan import plan_comparison
 from gapstone.models.trained_on import NOTHING
 from gapstone.training.training_data import TrainOptions
 from tests.comparing.small_comparison import write_data

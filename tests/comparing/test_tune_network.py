@@ -8,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from gapstone.comparing.plan import CompareRequest
+from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.run_comparison import compare
 from gapstone.comparing.trials import Start, Trial
 from gapstone.comparing.tune_network import tune_network

@@ -127,7 +127,7 @@ def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_weights_out_of_reach_are_told_at_once_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The hub's client alone tried for two minutes, trial by trial."""
-    from gapstone.comparing.plan import CompareRequest
+    from gapstone.comparing.compare_request import CompareRequest
     from gapstone.comparing.run_comparison import compare
     from gapstone.training.training_data import TrainOptions
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import gapstone as gs
-from gapstone.comparing.plan import CompareRequest
+from gapstone.comparing.compare_request import CompareRequest
 from gapstone.explaining.explain_files import _identity
 from gapstone.heads import RECIPES, parse
 from gapstone.images.preprocessing import Preprocessing

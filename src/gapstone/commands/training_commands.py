@@ -126,7 +126,7 @@ def compare(
     The same command again, after Ctrl-C or a crash, trains only what is missing.
     """
     with loading():
-        from gapstone.comparing.plan import CompareRequest
+        from gapstone.comparing.compare_request import CompareRequest
         from gapstone.comparing.run_comparison import compare as run
         from gapstone.heads import split_specs
         from gapstone.training.training_data import TrainOptions

@@ -1,7 +1,6 @@
 """From the user's request to the list of trials. Only a few training steps run here, to time them."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -12,92 +11,28 @@ from typing import Any, Literal
 import numpy as np
 
 from gapstone.comparing.boxed_images import BoxedImages, among, boxed_images
-from gapstone.comparing.chosen_metric import Asked, asked_metric, check_metric
+from gapstone.comparing.chosen_metric import asked_metric, check_metric
+from gapstone.comparing.compare_request import HEADS, CompareRequest, where
 from gapstone.comparing.equal_heads import describe, without_equals
 from gapstone.comparing.feature_pass import FeaturePass, plan_feature_pass
 from gapstone.comparing.first_look import look_first
 from gapstone.comparing.frozen_pace import heads_seconds, pass_seconds
-from gapstone.comparing.learning_curve import check_frozen, curve_trials, parse_curve
+from gapstone.comparing.learning_curve import check_frozen, curve_trials
 from gapstone.comparing.map_localisation import SECONDS_PER_PIXEL
 from gapstone.comparing.shown_images import shown_images
 from gapstone.comparing.trial_measures import shift_pixels
 from gapstone.comparing.trials import Start, Trial, measured_before
 from gapstone.comparing.tuning import TuningGrid, tuned, tuned_network
 from gapstone.console.formatting import display
-from gapstone.heads import parse
 from gapstone.models.class_probabilities import check_multi_label, takes_several
 from gapstone.runtime.environment import cores, free_mb
 from gapstone.statistics.labels import is_multi_label
 from gapstone.statistics.metrics import Metric, choose_for
-from gapstone.storage.paths import check_input
 from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed
-from gapstone.training.choose_backbone import BackboneMode, mode_of
 from gapstone.training.loop import Pace
-from gapstone.training.training_data import Log, StartProgress, TrainingData, TrainOptions, at_least, plan_training
+from gapstone.training.training_data import Log, StartProgress, TrainingData, plan_training
 
-HEADS = ("gap", "gmp", "nin", "fc", "fc:grid=4")
 PROCESS_MB = 300  # memory of a process with Python and torch alone
-
-
-@dataclass(frozen=True)
-class CompareRequest:
-    """The arguments of a comparison."""
-
-    choices: TrainOptions
-    heads: tuple[str, ...] = HEADS
-    seeds: int = 5
-    folds: int | None = None
-    baseline: str | None = None
-    metric: Asked = None
-    """What decides the verdicts (gapstone.comparing.chosen_metric)."""
-    workers: int | None = None
-    boxes: Path | None = None
-    """A table of object boxes (gapstone.data.object_boxes)."""
-    weights: Path | None = None
-    """A file of weights that the backbone starts from (gapstone.models.backbone_weights)."""
-    freeze: bool = False
-    """Do not train the backbone: it runs once over the images, and only heads are trained."""
-    curve: str | None = None
-    """Numbers of labelled images of each class that accuracy is measured at, too: "5,10,30,100,all"."""
-    finetune: bool = False
-    """Train a backbone further that has trained weights, which is frozen otherwise."""
-    quick: bool = False
-    """Do not measure robustness to shifts and sizes, nor the heads' times."""
-    tune: bool = False
-    """Choose learning rate and weight decay of networks that are trained whole on validation images, in each trial."""
-
-    def checked(self) -> "CompareRequest":
-        """The same with heads and baseline in canonical spelling. Raises ValueError for arguments that are wrong."""
-        specs = [parse(head) for head in self.heads]
-        for spec in specs:
-            _ = spec.own_pools  # raises for a pool whose trials could not be known again
-        heads = tuple(map(str, specs))
-        if not heads:
-            raise ValueError("--heads is empty: name at least one, such as gap.")
-        if twice := [head for head in heads if heads.count(head) > 1]:
-            raise ValueError(f"--heads names {twice[0]!r} twice.")
-        baseline = str(parse(self.baseline)) if self.baseline else heads[0]
-        if baseline not in heads:
-            raise ValueError(f"--baseline {baseline!r} is not among --heads {','.join(heads)}.")
-        metric = asked_metric(self.metric)
-        at_least(1, seeds=self.seeds, workers=self.workers)
-        at_least(2, folds=self.folds)
-        for option, path in (("--boxes", self.boxes), ("--weights", self.weights)):
-            if path is not None:
-                check_input(f"{option} {display(path)}", path)
-        if self.weights is not None and self.choices.pretrained:
-            raise ValueError(f"--weights {self.weights} and --pretrained: the backbone can start from one only.")
-        _ = self.mode
-        if self.curve is not None:
-            parse_curve(self.curve)
-            if self.folds:
-                raise ValueError("--curve and --folds: the points of a curve need the same test images; take --seeds.")
-        return replace(self, heads=heads, baseline=baseline, metric=metric)
-
-    @property
-    def mode(self) -> BackboneMode:
-        """Whether the backbone is trained. Raises ValueError for options that contradict each other."""
-        return mode_of(self.freeze, self.finetune, self.choices.from_scratch)
 
 
 @dataclass(frozen=True)
@@ -179,10 +114,8 @@ class ComparisonPlan:
     def to_json(self) -> dict[str, Any]:
         prepared = self.prepared
         return {
-            "request": asdict(replace(self.request, metric=None))
-            | {"metric": None if (metric := asked_metric(self.request.metric)) is None else metric.name}
-            | {key: (path := getattr(self.request, key)) and _where(str(path)) for key in ("boxes", "weights")},
-            "data_path": _where(self.request.choices.data),
+            "request": self.request.to_json(),
+            "data_path": where(self.request.choices.data),
             "data": prepared.hash,
             "backbone": prepared.backbone,
             "preprocessing": prepared.preprocessing.to_json(),
@@ -330,7 +263,7 @@ def read_earlier(out: Path, request: CompareRequest, log: Log = lambda _: None) 
     except DamagedError as error:
         log(damage_note([error]))
         return {}
-    if earlier["data_path"] != _where(request.choices.data):
+    if earlier["data_path"] != where(request.choices.data):
         raise ValueError(
             f"{display(out)} holds a comparison on {display(earlier['data_path'])}: choose another --out for "
             f"{display(request.choices.data)}."
@@ -380,6 +313,7 @@ def trial_maker(request: CompareRequest, prepared: TrainingData, grid: TuningGri
         quick=request.quick,
         tuning=grid,
         multi_label=prepared.source.multi_label,
+        user_code=request.user_code,
     )
 
 
@@ -390,10 +324,3 @@ def _start(request: CompareRequest, prepared: TrainingData) -> Start | None:
     stored: Literal["float16", "float32"] = "float32" if request.choices.precision == "float32" else "float16"
     path = request.weights.expanduser().absolute() if request.weights is not None else None
     return Start(prepared.weights_digest, path, stored if prepared.frozen else None, prepared.pooler_digest)
-
-
-def _where(data: str) -> str:
-    """The absolute path of DATA, as text."""
-    if data == "digits":
-        return data
-    return os.fsencode(Path(data).expanduser().resolve()).decode("utf-8", "backslashreplace")

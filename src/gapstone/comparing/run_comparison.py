@@ -8,12 +8,14 @@ from typing import Any
 from rich.console import Console
 
 from gapstone.comparing import best_model, finished_trials, gather_results, head_speed, trials
+from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.feature_cache import FeatureCache
 from gapstone.comparing.feature_pass import NAME, FeaturePass, run_feature_pass
 from gapstone.comparing.finished_trials import FinishedTrial
 from gapstone.comparing.learning_curve import labelled
+from gapstone.comparing.listener import NOBODY, Listener
 from gapstone.comparing.looks import record_look
-from gapstone.comparing.plan import CompareRequest, ComparisonPlan, plan_comparison
+from gapstone.comparing.plan import ComparisonPlan, plan_comparison
 from gapstone.comparing.report import report_page, report_terminal
 from gapstone.comparing.tested_values import mean_of
 from gapstone.comparing.trial_measures import MOST_PROBABILITIES
@@ -36,13 +38,20 @@ WORTH_SAYING = 1e9
 """Bytes on disk."""
 
 
-def compare(request: CompareRequest, out: Path, console: Console | None = None, command: str = "") -> dict[str, Any]:
+def compare(
+    request: CompareRequest,
+    out: Path,
+    console: Console | None = None,
+    command: str = "",
+    listener: Listener = NOBODY,
+) -> dict[str, Any]:
     """Train every head with every seed, compare them, and write the report.
 
         >>> compare(CompareRequest(TrainOptions("digits"), heads=("gap", "fc"), seeds=3), Path("runs/first"))
 
     After Ctrl-C or a kill at any moment, the same call trains only the missing trials and gives the same numbers.
-    `command` is the command line, for the report. Returns the results, as in results.json.
+    `command` is the command line, for the report; `listener` is told of each epoch and each trial. Returns the
+    results, as in results.json.
 
     Raises:
         ValueError: a request, data or folder that do not fit together.
@@ -70,7 +79,7 @@ def compare(request: CompareRequest, out: Path, console: Console | None = None, 
         bars.log(_announce(plan, missing, out))
         # run the pass even for one missing trial: its rows are on disk, so it takes a second
         cache = _run_feature_pass(plan, out, bars) if plan.feature_pass and missing else None
-        failed = _train(plan, missing, out, bars, cache)
+        failed = _train(plan, missing, out, bars, cache, listener)
         section.message = f"Stopped after the last trial. The same command writes the report; kept in {display(out)}"
         if all(trial.id in failed for trial in plan.trials):
             raise TrainingError(f"every trial failed; the first: {next(iter(failed.values()))}")
@@ -141,7 +150,12 @@ def _run_feature_pass(plan: ComparisonPlan, out: Path, bars: Bars) -> FeatureCac
 
 
 def _train(
-    plan: ComparisonPlan, missing: list[Trial], out: Path, bars: Bars, cache: FeatureCache | None
+    plan: ComparisonPlan,
+    missing: list[Trial],
+    out: Path,
+    bars: Bars,
+    cache: FeatureCache | None,
+    listener: Listener,
 ) -> dict[str, str]:
     """Run the missing trials; returns the reason of each failure by trial id."""
     job = partial(trials.run_job, plan.prepared.store.folder, out / "trials", cache, plan.measured)
@@ -168,12 +182,14 @@ def _train(
                 what = "validation images right in all labels" if trial.multi_label else "validation accuracy"
                 validation = "" if accuracy is None else f", {what} {100 * accuracy:.1f} %"
                 status[trial.id] = f"{_named(trial)}, epoch {epoch}/{epochs}{validation}"
+                listener.epoch_ended(trial, epoch, epochs, accuracy)
             elif news.kind in ("done", "failed"):
                 ended += 1
                 status.pop(trial.id, None)
                 if news.kind == "failed":
                     failed[trial.id] = str(news.what)
                     bars.log(f"{_named(trial)} failed: {display(str(news.what))}")
+                listener.trial_ended(trial, failed.get(trial.id), out)
             progress(ended, len(missing), "; ".join(status.values()))
     return failed
 
@@ -256,27 +272,39 @@ def _announce_pass(feature_pass: FeaturePass, plan: ComparisonPlan, missing: lis
     return text
 
 
-def report(out: Path, console: Console | None = None) -> Path:
-    """Print the results in `out` again and rebuild the report. Raises ValueError if `out` has no finished results."""
-    console = console or Terminal()
+def read_results(out: Path) -> dict[str, Any]:
+    """The results in a folder, as in results.json. Raises ValueError if it has no finished ones."""
     if out.exists() and not out.is_dir():
         beside = (out.parent / "results.json").exists()
         name = f", {display(out.parent)}" if beside else ": what was --out of `gapstone compare`"
         raise ValueError(f"{display(out)} is a file; name the folder of the comparison{name}.")
     try:
         results = read_sealed(out / "results.json", "results")
-        if results.get("schema") != gather_results.SCHEMA:
-            raise ValueError(
-                f"{display(out / 'results.json')} was written by gapstone {display(str(results.get('gapstone')))}, in "
-                f"an older form; run the same `gapstone compare` again, which makes it anew of the trials that are "
-                f"there."
-            )
-        page = report_page.write(out)
     except FileNotFoundError:
         raise ValueError(
             f"{display(out)} holds no finished comparison (no results.json); run the same `gapstone compare` again."
         ) from None
     except DamagedError as error:
-        raise ValueError(f"{error}; run the same `gapstone compare` again, which makes it anew.") from error
+        raise _damaged(error) from error
+    if results.get("schema") != gather_results.SCHEMA:
+        raise ValueError(
+            f"{display(out / 'results.json')} was written by gapstone {display(str(results.get('gapstone')))}, in an "
+            f"older form; run the same `gapstone compare` again, which makes it anew of the trials that are there."
+        )
+    return results
+
+
+def _damaged(error: DamagedError) -> ValueError:
+    return ValueError(f"{error}; run the same `gapstone compare` again, which makes it anew.")
+
+
+def report(out: Path, console: Console | None = None) -> Path:
+    """Print the results in `out` again and rebuild the report. Raises ValueError if `out` has no finished results."""
+    console = console or Terminal()
+    results = read_results(out)
+    try:
+        page = report_page.write(out)
+    except DamagedError as error:
+        raise _damaged(error) from error
     _print_results(results, page, console)
     return page

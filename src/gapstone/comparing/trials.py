@@ -26,6 +26,7 @@ from gapstone.comparing.predictor import ModelPredictor, Predictor
 from gapstone.comparing.tune_head import tune_head
 from gapstone.comparing.tune_network import tune_network
 from gapstone.comparing.tuning import TuningChoice, TuningGrid
+from gapstone.comparing.user_code import UserCode
 from gapstone.console.formatting import display
 from gapstone.data.decoded_store import Store
 from gapstone.heads import Head, parse
@@ -35,6 +36,7 @@ from gapstone.models.backbone_weights import digest, read_weights
 from gapstone.models.classifier import Classifier
 from gapstone.nets.hf_folder import PREFIX
 from gapstone.nets.hf_model import transformers_version
+from gapstone.nets.own_features import OWN_NETWORK
 from gapstone.statistics.calibration import calibration
 from gapstone.statistics.labels import all_right
 from gapstone.storage.atomic import remove, sync_folder, write_atomic
@@ -99,6 +101,8 @@ class Trial:
     """Measure nothing but the answers to the test images: a point of a learning curve."""
     multi_label: bool = False
     """An image has any number of classes."""
+    user_code: UserCode | None = None
+    """What it needs of the user's own, in another process."""
 
     @property
     def robust(self) -> Rows:
@@ -116,7 +120,7 @@ class Trial:
     @property
     def id(self) -> str:
         """Sixteen hex digits; equal for equal configuration and data."""
-        hashed_apart = {"train", "validation", "test", "shown", "start", "quick", "tuning", "test_only"}
+        hashed_apart = {"train", "validation", "test", "shown", "start", "quick", "tuning", "test_only", "user_code"}
         if self.objects is None:
             hashed_apart.add("objects")  # trials from before there were boxes keep their ids
         if not self.multi_label:  # the same
@@ -200,7 +204,8 @@ class Trial:
             own = model.head.reads.own
             weights = read_weights(self.start.path, self.backbone, self.preprocessing.channels, pooler=own)
             model.features.load_state_dict(weights.state)
-        if self.start is not None and (self.start.path is not None or self.backbone.startswith(PREFIX)):
+        named = self.backbone.startswith((PREFIX, OWN_NETWORK))
+        if self.start is not None and (self.start.path is not None or named):
             own = model.head.reads.own
             changed = own and digest(model.features, pooler=True) != self.start.pooler
             if changed or digest(model.features) != self.start.digest:

@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.feature_cache import FeatureCache
 from gapstone.comparing.feature_pass import NAME, FeaturePass, features_of, time_feature_pass
-from gapstone.comparing.plan import CompareRequest, trial_maker
+from gapstone.comparing.plan import trial_maker
 from gapstone.comparing.trials import Trial, train_on_cache
 from gapstone.comparing.tuning import TuningChoice, tuned
 from gapstone.console.formatting import count_noun, display

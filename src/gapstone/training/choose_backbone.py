@@ -7,6 +7,7 @@ from typing import Literal
 from gapstone.console.formatting import display
 from gapstone.nets.hf_folder import PREFIX
 from gapstone.nets.hub import weights_on_this_machine
+from gapstone.nets.own_features import OWN_NETWORK, own_trunk
 from gapstone.nets.packaged_weights import PACKAGES, package_of
 
 SMALL = 64  # px: images up to this size are small, and NIN trains on them in minutes
@@ -67,6 +68,11 @@ def choose_backbone(
     if mode == "scratch" and (pretrained or weights):
         given = "--pretrained" if pretrained else f"--weights {weights}"
         raise ValueError(f"--from-scratch and {given}: the backbone starts from random weights, or from trained ones.")
+    if name is not None and name.startswith(OWN_NETWORK):
+        if pretrained or weights:
+            given = "--pretrained" if pretrained else f"--weights {weights}"
+            raise ValueError(f"{given}: a network of your own begins with the weights that it has: leave it out.")
+        return _own(name, mode)
     if name is not None and name.startswith(PREFIX):
         if mode == "scratch" or pretrained:
             given = "--from-scratch" if mode == "scratch" else "--pretrained"
@@ -101,6 +107,34 @@ def choose_backbone(
     if name.startswith("timm:") and mode != "scratch":
         why = "; its trained weights are not on this machine: --pretrained downloads them"
     return BackboneChoice(name, False, False, f"{name}, all of it trained{why}")
+
+
+def _own(name: str, mode: BackboneMode) -> BackboneChoice:
+    """The choice of a network of the user's own."""
+    facts, shown = own_trunk(name).facts, display(name)
+    if not facts.fixed_weights:
+        if mode in ("freeze", "finetune"):
+            raise ValueError(
+                f"{FLAGS[mode]}: {shown} has other random weights each time it is built: give a network that is "
+                f"trained, or leave it out."
+            )
+        return BackboneChoice(name, False, False, f"{shown}, built anew for each trial, all of it trained")
+    if mode == "scratch":
+        raise ValueError(
+            f"--from-scratch: {shown} was given with its weights: give a function that builds one, such as "
+            f"backbone=lambda: Net()."
+        )
+    freeze = mode == "freeze" or (mode == "auto" and facts.trained is True)
+    if freeze:
+        return _trained(name, False, "freeze", "the weights that it has")
+    why = "its norms are as they begin, so they are random: " if facts.trained is False else ""
+    return BackboneChoice(
+        name,
+        False,
+        False,
+        f"{shown}, all of it trained; each trial begins with the weights that it has ({why}a function that builds a "
+        f"network gives each trial its own; --freeze trains the heads alone)",
+    )
 
 
 _WAYS = (

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args, get_type_hints
@@ -33,6 +34,7 @@ from gapstone.models.class_probabilities import check_multi_label
 from gapstone.models.trained_on import NOTHING, UNKNOWN, TrainedOn
 from gapstone.nets.hf_folder import PREFIX
 from gapstone.nets.on_meta import on_meta
+from gapstone.nets.own_features import OWN_NETWORK, own_trunk
 from gapstone.storage.paths import check_input
 from gapstone.training.balance import Balance, check_balance
 from gapstone.training.choose_backbone import DEFAULT, SMALL, BackboneChoice, BackboneMode, choose_backbone
@@ -210,7 +212,8 @@ def plan_training(
     ranges = trained_with.ranges.or_else(scanned.ranges) if trained_with is not None else scanned.ranges
     if ranges != UNDECIDED:
         log(f"Pixels of more than 8 bits: {ranges} become 0…255, in all images alike; the model keeps that.")
-    known = net.start is not None or net.choice.freeze or net.choice.backbone.startswith(PREFIX)
+    given = net.choice.backbone.startswith(OWN_NETWORK) and own_trunk(net.choice.backbone).facts.fixed_weights
+    known = net.start is not None or net.choice.freeze or net.choice.backbone.startswith(PREFIX) or given
     return TrainingPlan(
         source=source,
         scan=scanned,
@@ -252,6 +255,8 @@ class _Network:
         """What a folder of transformers was trained on is not known; nor what weights of other programs were."""
         if self.start is not None:
             return self.start.trained_on
+        if self.choice.backbone.startswith(OWN_NETWORK):
+            return UNKNOWN if own_trunk(self.choice.backbone).facts.fixed_weights else NOTHING
         return UNKNOWN if self.choice.backbone.startswith(PREFIX) else NOTHING
 
 
@@ -278,6 +283,11 @@ def _choose_network(
         expected = nets.pretrained_input(backbone)
     from_folder = backbone.startswith(PREFIX)
     channels = expected.channels if expected and from_folder else start.channels if start else scan.channels
+    if backbone.startswith(OWN_NETWORK):
+        facts = own_trunk(backbone).facts
+        channels, expected = facts.in_channels, facts.expected
+        if channels not in (1, 3):
+            raise ValueError(f"{display(backbone)} takes images of {channels} channels, and images have 1 or 3.")
     # download the weights here, once: otherwise a failed download is reported only after every trial has failed
     features = nets.build(backbone, in_channels=channels, pretrained=choice.pretrained, pooler=pooler)
     for read in reads:
@@ -304,7 +314,8 @@ def _choose_network(
 
 def _settings(options: TrainOptions, net: _Network, images: int) -> TrainSettings:
     """Choose the settings for `images` training images."""
-    freeze, trained = net.choice.freeze, net.choice.pretrained or net.start is not None
+    own = net.choice.backbone.startswith(OWN_NETWORK) and own_trunk(net.choice.backbone).facts.trained is True
+    freeze, trained = net.choice.freeze, net.choice.pretrained or net.start is not None or own
     return TrainSettings(
         epochs=options.epochs or epochs_for(images),
         batch_size=options.batch_size,
@@ -324,8 +335,10 @@ def _check_names(options: TrainOptions, weights: Path | None, mode: BackboneMode
     if weights is not None:
         check_input(f"--weights {display(weights)}", weights)
     if options.backbone is not None:
-        with on_meta():  # shapes alone: no memory, no weights
-            features = nets.build(options.backbone, pooler=any(read.own for read in reads))
+        own = options.backbone.startswith(OWN_NETWORK)
+        with nullcontext() if own else on_meta():  # shapes alone: no memory, no weights
+            channels = own_trunk(options.backbone).facts.in_channels if own else 3
+            features = nets.build(options.backbone, channels, pooler=any(read.own for read in reads))
         for read in reads:
             features.check_reads(read)
     name = options.backbone if weights is None else options.backbone or "of --weights"

@@ -139,6 +139,8 @@ def _without_main() -> Iterator[None]:
 def _run(pickled: bytes, parent: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    # a job's numbers repeat, whoever started it: it waits for its kernels (gapstone.loops.background)
+    os.environ.setdefault("GAPSTONE_WAIT_FOR_KERNELS", "command")
     try:
         work, job = pickle.loads(pickled)
         work(job, lambda what: parent.send(("news", what)))

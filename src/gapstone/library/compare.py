@@ -1,0 +1,180 @@
+"""`gs.compare`: the same backbone under several heads, on the user's own images."""
+
+import io
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from gapstone.comparing.compare_request import HEADS, CompareRequest
+from gapstone.comparing.run_comparison import compare as run
+from gapstone.comparing.user_code import UserCode
+from gapstone.console.formatting import display
+from gapstone.console.options import results_folder
+from gapstone.console.terminal import Terminal
+from gapstone.heads import parse
+from gapstone.library.comparison import Comparison
+from gapstone.library.listeners import Callbacks, EpochEnded, TrialEnded
+from gapstone.library.python_words import PythonTerminal, errors_in_python
+from gapstone.pools import POOLS
+from gapstone.pools.registration import is_own
+from gapstone.statistics.own_metric import Function
+from gapstone.swapping.own_network import own_network
+from gapstone.training.training_data import TrainOptions
+
+Backbone = str | nn.Module | Callable[[], nn.Module]
+Size = int | str | tuple[int, int]
+
+
+def compare(
+    data: str | Path,
+    *,
+    backbone: Backbone | None = None,
+    heads: Iterable[str] = HEADS,
+    seeds: int = 5,
+    folds: int | None = None,
+    baseline: str | None = None,
+    metric: str | Function | None = None,
+    groups: str | None = None,
+    group_pattern: str | None = None,
+    multi_label: bool = False,
+    out: str | Path | None = None,
+    progress: bool = True,
+    on_epoch: Callable[[EpochEnded], object] | None = None,
+    on_trial: Callable[[TrialEnded], object] | None = None,
+    freeze: bool = False,
+    finetune: bool = False,
+    from_scratch: bool = False,
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+    at: str | None = None,
+    boxes: str | Path | None = None,
+    curve: str | Sequence[int | str] | None = None,
+    quick: bool = False,
+    tune: bool = False,
+    size: Size | None = None,
+    limit: int | None = None,
+    epochs: int | None = None,
+    batch_size: int = 64,
+    optimizer: Literal["sgd", "adamw"] = "sgd",
+    learning_rate: float | None = None,
+    weight_decay: float | None = None,
+    augment: Literal["auto", "none"] = "auto",
+    balance: Literal["none", "loss", "sampler"] = "none",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    device: str = "auto",
+    duplicates: Literal["group", "drop", "keep"] = "group",
+    duplicate_threshold: float | None = None,
+    workers: int | None = None,
+) -> Comparison:
+    """Train one backbone under several heads with several seeds, and say which head is better, and how surely.
+
+    Examples:
+        >>> result = gs.compare("flowers/", heads=["gap", "gem:p=learned", "fc"], out="runs/flowers")
+        >>> result.verdict
+        'No head differs from gap …'
+        >>> result["gap"].accuracy
+        94.1 % (92.3 to 95.6)
+        >>> gs.compare("flowers/", backbone=lambda: MyNet(width=64), metric="balanced_accuracy")
+
+    The same call again, after Ctrl-C or a crash, trains only what is missing, and gives the same numbers as the
+    command `gapstone compare` with the same options. It needs no `if __name__ == "__main__"`: processes that train do
+    not run the script again.
+
+    Args:
+        data: `digits`, a folder with a sub-folder of images per class, a CSV, an .npz, …, as the command's DATA.
+        backbone: a name (`resnet18`, `timm:NAME`, `hf:FOLDER`); an nn.Module, whose head is found and cut off and
+            which begins each trial with the weights that it has; or a function that builds one, which gives each trial
+            random weights of its own. None: chosen by the images; of photos, a pretrained network that is not trained.
+        heads: specs, such as `gap`, `gem:p=learned`, `fc:512:dropout=0.5`.
+        seeds: trials of each head.
+        folds: k-fold cross-validation instead of seeds and one test split.
+        baseline: the head that all others are compared with; None: the first.
+        metric: what decides: `accuracy`, `balanced_accuracy`, `auroc`, … or a function of labels (n,) and
+            probabilities (n, K). None: accuracy, and balanced accuracy of very unequal classes.
+        groups: the column that says which images belong together, such as those of one patient.
+        group_pattern: a regular expression that finds the same in the images' paths.
+        multi_label: an image may have several labels, also where nothing in `data` shows it.
+        out: the folder of the results; None: `runs/compare-NAME`.
+        progress: show bars and lines about the work; errors are raised in any case.
+        on_epoch: called after each epoch of a network that is trained whole, with an `EpochEnded`.
+        on_trial: called after each trial, with a `TrialEnded`.
+        freeze: do not train the backbone, which has trained weights; the default where they are known to be trained.
+        finetune: train a backbone further that has trained weights.
+        from_scratch: random weights, even where trained ones are on this machine.
+        pretrained: weights that timm publishes, downloaded if need be.
+        weights: a file of weights that the backbone starts from.
+        at: of an nn.Module, the name of the module whose output is the last map; None: it is found.
+        boxes: a table of where the objects are; measures where each head looks.
+        curve: numbers of labelled images of each class, such as `[5, 10, 30, "all"]`, on a frozen backbone.
+        quick: the verdict alone: no image is moved or resized, and heads are not timed.
+        tune: choose learning rate and weight decay of networks that are trained whole, in each trial.
+        size: what the network sees, in px: 96 or (96, 128), height first. None: chosen from the images.
+        limit: at most so many training and so many test images.
+        epochs: None: 10 to 40, fewer for more images.
+        batch_size: images in a step.
+        optimizer: `sgd` or `adamw`.
+        learning_rate: None: by network and optimizer; tuned in each trial of a frozen backbone.
+        weight_decay: not on norms and biases; None: 5e-4, or tuned as the learning rate.
+        augment: `auto`: flips and crops of colour pictures.
+        balance: classes of unequal size: trained as they are, counted the same in the loss, or drawn as often.
+        precision: `auto`: what measures faster.
+        device: `auto`: a GPU if there is one.
+        duplicates: pictures that are there more than once: kept on one side of the split, one of each used, or kept.
+        duplicate_threshold: likeness (correlation, 0.8 to 1) from which two pictures are one.
+        workers: trials at a time; None: one per core, one on a GPU.
+
+    Returns:
+        The results. They stay in `out`: `gs.Comparison.open(out)`.
+
+    Raises:
+        ValueError: arguments, data or a folder that do not fit together; says what to do.
+        TypeError: `backbone` is no network.
+        gapstone.training.loop.TrainingError: every trial failed.
+    """
+    folder = Path(out) if out is not None else results_folder("compare", str(data))
+    console = PythonTerminal() if progress else Terminal(file=io.StringIO())
+    with errors_in_python():
+        name, code = _named(backbone, at, tuple(heads), console)
+        options = TrainOptions(
+            str(data), name, pretrained, from_scratch, _size_text(size), limit, epochs, batch_size, optimizer,
+            learning_rate, weight_decay, augment, precision, device, balance, duplicates, duplicate_threshold, groups,
+            group_pattern, multi_label,
+        )  # fmt: skip
+        request = CompareRequest(
+            options, tuple(heads), seeds, folds, baseline, metric, workers, _path(boxes), _path(weights), freeze,
+            curve if curve is None or isinstance(curve, str) else ",".join(map(str, curve)), finetune, quick,
+            user_code=code, tune=tune,
+        )  # fmt: skip
+        run(request, folder, console, "", Callbacks(on_epoch, on_trial))
+    return Comparison.open(folder)
+
+
+def _named(
+    backbone: Backbone | None, at: str | None, heads: tuple[str, ...], console: Terminal
+) -> tuple[str | None, UserCode | None]:
+    """The backbone by a name, and what processes need of the user's own."""
+    pools = {str(pool): POOLS[pool] for head in heads for pool in parse(head).recipe.pools if is_own(pool)}
+    if backbone is None or isinstance(backbone, str):
+        if at is not None:
+            raise ValueError(f"at={at!r} is for a network of your own; a backbone by its name knows its last map.")
+        return backbone, UserCode.of({}, pools)
+    own = own_network(backbone, at)
+    if own.unknown is not None:
+        console.print(
+            f"Nothing of this comparison can be used again after a stop: {display(own.name)} could not be told from an "
+            f"edited network, since it holds {display(own.unknown)}."
+        )
+    return own.name, UserCode.of({own.name: own.trunk}, pools)
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _size_text(size: Size | None) -> str | None:
+    """As --size takes it."""
+    if isinstance(size, tuple):
+        return "x".join(map(str, size))
+    return None if size is None else str(size)

@@ -36,6 +36,8 @@ def equal_heads(
     groups: dict[tuple[object, ...], list[tuple[str, list[Tensor]]]] = {}
     for spec in heads:
         parsed = parse(spec)
+        if parsed.own_head is not None:
+            continue
         wide = width if output.own is None or not parsed.reads.own else output.own.shape[1]
         head = Head(spec, wide, 2, tuple(output.maps.shape[2:])).eval()
         single = head.recipe.pools == ("attention",) and parsed.reads.maps_alone and output.maps[0, 0].numel() == 1

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone.comparing.predictor import STILL, Change
-from gapstone.heads import BackboneOutput, Head, Reads
+from gapstone.heads import BackboneOutput, Head, Reads, parse
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.explain import explain_head, has_maps
 from gapstone.maps.explanation import Explanation
@@ -71,7 +71,7 @@ def vectors_of(head: Head) -> tuple[StoredVector, ...] | None:
     """
     if head.reads.own:
         return (StoredVector(OWN),)
-    if head.recipe.maps or any(True for _ in head.pools.parameters()):
+    if head.module is not None or head.recipe.maps or any(True for _ in head.pools.parameters()):
         return None
     names = [CLASS_TOKEN] * head.recipe.class_token + [layer.extra_repr() for layer in head.pools]
     if not head.recipe.pools and not head.recipe.class_token:
@@ -91,8 +91,13 @@ def answered_from(reads: Reads) -> list[StoredVector]:
 
 def taken_apart(heads: Sequence[str]) -> list[StoredVector]:
     """The vectors that these heads answer from."""
-    answering = [head for spec in heads if not has_maps(head := Head(spec, 1, 2, (1, 1)))]
+    answering = [head for head in without_channels(heads) if not has_maps(head)]
     return sorted({vector for head in answering for vector in answered_from(head.reads)})
+
+
+def without_channels(heads: Sequence[str]) -> list[Head]:
+    """The heads on maps of one channel, to see what they read; without the user's own, which read maps."""
+    return [Head(spec, channels=1, classes=2, size=(1, 1)) for spec in heads if parse(spec).own_head is None]
 
 
 def layer_of(x: Tensor, back: int, channels: int) -> Tensor:
@@ -104,8 +109,7 @@ def stored_vectors(heads: Sequence[str]) -> tuple[tuple[StoredVector, ...], dict
     """All vectors that these heads need, and their pools; in an order that the heads' does not change, `OWN` last."""
     vectors: set[StoredVector] = set()
     pools: dict[str, Pool] = {}
-    for spec in heads:
-        head = Head(spec, channels=1, classes=2, size=(1, 1))
+    for head in without_channels(heads):
         found = vectors_of(head)
         vectors |= {*(class_tokens_of(head) if found is None else found)}
         if found is not None:

@@ -29,13 +29,14 @@ from gapstone.comparing.feature_cache import (
     stored_vectors,
     taken_apart,
     vectors_of,
+    without_channels,
 )
 from gapstone.comparing.frozen_backbone import PROBED, backbone, fold, how_many_at_once, normalised, read_in_pieces
 from gapstone.comparing.parts_pass import store_parts
 from gapstone.comparing.predictor import STILL, Change, ModelPredictor
 from gapstone.comparing.trials import Trial, digest_of
 from gapstone.data.decoded_store import Store
-from gapstone.heads import BackboneOutput, Head, Reads, parse
+from gapstone.heads import BackboneOutput, Reads, parse
 from gapstone.heads.reads import MAPS
 from gapstone.models.classifier import Classifier
 from gapstone.nets import Features, map_size
@@ -76,8 +77,9 @@ class FeaturePass:
     @property
     def map_layers(self) -> int:
         """Of how many layers heads need the maps of all images."""
-        needing = [parse(head).reads.layers for head in self.heads if vectors_of(Head(head, 1, 2, (1, 1))) is None]
-        return max(needing, default=0)
+        own = any(parse(head).own_head is not None for head in self.heads)
+        needing = [head.reads.layers for head in without_channels(self.heads) if vectors_of(head) is None]
+        return max([int(own), *needing])
 
     @property
     def shown_layers(self) -> int:

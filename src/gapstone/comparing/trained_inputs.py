@@ -19,6 +19,8 @@ MOST_HELD = 1 << 29
 
 def is_linear(head: Head) -> bool:
     """Whether all that the head learns is one linear layer, or one layer of class maps."""
+    if head.module is not None:
+        return False
     plain = [layer for layer in layers_of(head) if not isinstance(layer, nn.ReLU | FeatureNorm)]
     return len(plain) == 1 and not learns_pool(head)
 
@@ -48,7 +50,7 @@ class TrainedInputs:
         self.form: Literal["vectors", "cells", "maps"] = "vectors"
         if head.maps is not None:
             self.form = "maps" if whole else "cells"
-        elif learns_pool(head):
+        elif head.module is not None or learns_pool(head):
             self.form = "maps"
         self.held: Tensor | None = None
         if self.form != "maps" and not predictor.pooled and len(rows):

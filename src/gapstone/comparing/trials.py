@@ -22,6 +22,7 @@ from gapstone.comparing import trial_measures
 from gapstone.comparing.boxed_images import BoxedImages
 from gapstone.comparing.feature_cache import CachedPredictor, FeatureCache
 from gapstone.comparing.map_localisation import localisation
+from gapstone.comparing.own_head_copies import OWN_HEAD_VERSION
 from gapstone.comparing.predictor import ModelPredictor, Predictor
 from gapstone.comparing.tune_head import tune_head
 from gapstone.comparing.tune_network import tune_network
@@ -154,6 +155,8 @@ class Trial:
             facts["test only"] = True
         if users_pools := parse(self.head).own_pools:
             facts["own pools"] = users_pools
+        if own := parse(self.head).own_head:
+            facts["own head"] = [own.digest, OWN_HEAD_VERSION]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     @property

@@ -12,6 +12,7 @@ from torch import Tensor
 from gapstone.comparing.feature_cache import CachedPredictor
 from gapstone.comparing.head_copies import HeadCopies
 from gapstone.comparing.linear_sgd import LinearDescent
+from gapstone.comparing.own_head_copies import OWN_UNTUNED, OwnHeadCopies, own_candidates
 from gapstone.comparing.sample_space import SampleSpace
 from gapstone.comparing.trained_inputs import TrainedInputs, is_linear, learns_pool
 from gapstone.comparing.tuning import TuningChoice, TuningGrid
@@ -55,7 +56,9 @@ def tune_head(
     """
     began = time.perf_counter()
     torch.manual_seed(seed)  # dropout
-    points = candidates(predictor.head, grid) if len(validation) else [(settings.learning_rate, settings.weight_decay)]
+    points = candidates(predictor.head, grid)
+    if not len(validation):
+        points = [OWN_UNTUNED if predictor.head.module is not None else (settings.learning_rate, settings.weight_decay)]
     run, images = side_by_side(predictor, rows, validation, points, settings)
     best = _Best(points, balance_weights(settings.balance, predictor.labels[rows], predictor.head.classes))
     for epoch in range(1, settings.epochs + 1):
@@ -76,6 +79,8 @@ def tune_head(
 
 def candidates(head: Head, grid: TuningGrid) -> Points:
     """(learning rate, weight decay) of each candidate."""
+    if head.module is not None:
+        return own_candidates(grid)
     return (grid.without_decays() if learns_pool(head) else grid).points
 
 
@@ -91,10 +96,12 @@ def side_by_side(
     head = predictor.head
     linear = settings.optimizer == "sgd" and is_linear(head)
     images = TrainedInputs(predictor, np.union1d(rows, validation), whole=not linear, count=count)
-    images.fix_norm(rows)
-    scale = images.scale(rows)
     weights = balance_weights(settings.balance, predictor.labels[rows], head.classes)
     weights = weights if settings.balance == "loss" else None
+    if head.module is not None:
+        return OwnHeadCopies(head, points, settings, len(rows), weights), images
+    images.fix_norm(rows)
+    scale = images.scale(rows)
     begin = None
     if is_multi_label(predictor.labels) and weights is None:
         begin = log_odds(predictor.labels[rows])

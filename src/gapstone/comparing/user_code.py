@@ -13,6 +13,7 @@ from typing import Any
 import cloudpickle
 
 from gapstone.console.formatting import display
+from gapstone.heads.own_heads import OwnHead, register_head
 from gapstone.nets.own_features import OwnTrunk, register_own
 from gapstone.pools import POOLS
 from gapstone.pools.definition import Definition
@@ -25,7 +26,7 @@ from gapstone.runtime.code_digest import UnknownCodeError, code_digest
 class UserCode:
     """What trials need of the user's own; unpickling it makes it known by its names.
 
-    >>> code = UserCode.of({"module:Net-1a2b3c4d": own.trunk}, pools=["harmonic"])
+    >>> code = UserCode.of({"module:Net-1a2b3c4d": own.trunk}, heads={}, pools={})
     """
 
     pickled: bytes = field(repr=False)
@@ -35,19 +36,21 @@ class UserCode:
     """Where modules of the user's are looked for, after all others."""
 
     @classmethod
-    def of(cls, networks: Mapping[str, OwnTrunk], pools: Mapping[str, Definition]) -> "UserCode | None":
+    def of(
+        cls, networks: Mapping[str, OwnTrunk], heads: Mapping[str, OwnHead], pools: Mapping[str, Definition]
+    ) -> "UserCode | None":
         """Of these; None where there is nothing to take along.
 
         Raises:
             ValueError: it cannot be pickled; says why.
         """
-        if not networks and not pools:
+        content = dict(networks), dict(heads), dict(pools)
+        if not any(content):
             return None
-        content = dict(networks), dict(pools)
         try:
             pickled = cloudpickle.dumps(content)
         except Exception as error:  # whatever the user's objects raise
-            names = ", ".join(map(display, (*networks, *pools)))
+            names = ", ".join(map(display, (*networks, *heads, *pools)))
             raise ValueError(
                 f"{names} cannot be sent to the processes that train ({type(error).__name__}: {error}): keep open "
                 f"files, locks and generators out of it, or give a function that builds it."
@@ -60,14 +63,16 @@ class UserCode:
 
 def _restored(pickled: bytes, digest: str | None, folders: tuple[str, ...]) -> UserCode:
     sys.path += [folder for folder in folders if folder not in sys.path]
-    networks, pools = content = cloudpickle.loads(pickled)
+    networks, heads, pools = content = cloudpickle.loads(pickled)
     if digest is not None and _digest(content) != digest:
         raise ValueError(
-            f"the code of {', '.join(map(display, (*networks, *pools)))} has changed since the comparison began: start "
-            f"it again."
+            f"the code of {', '.join(map(display, (*networks, *heads, *pools)))} has changed since the comparison "
+            f"began: start it again."
         )
     for name, trunk in networks.items():
         register_own(name, trunk)
+    for name, head in heads.items():
+        register_head(name, head)
     for name, definition in pools.items():
         if name not in POOLS or identity(POOLS[name]) != identity(definition):
             POOLS.pop(name, None)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gapstone.heads.attention_queries import AttentionQueries
 from gapstone.heads.contributions import ATTENTION, MEAN, first_tokens, in_place, of_classes, pooled
 from gapstone.heads.feature_norm import FeatureNorm, norm_of
+from gapstone.heads.own_heads import OwnHead
 from gapstone.heads.reads import BackboneOutput
 from gapstone.heads.spec import parse
 from gapstone.pooling import Pool
@@ -72,6 +73,14 @@ class Head(nn.Module):
         self.recipe, self.reads = recipe, parsed.reads
         self.depth = depth = channels * self.reads.layers
         self.size: tuple[int, ...] | None = None
+        self.maps: nn.Sequential | None = None
+        self.classifier: nn.Sequential | None = None
+        self.module: nn.Module | None = None
+        """A head of the user's own: all there is of this one."""
+        if recipe.module is not None:
+            self.pools, self.additive = nn.ModuleList(), False
+            self.module, self.size = made_by_user(self.spec, recipe.module, depth, classes, size)
+            return
         dropout = parsed.number("dropout", 0.0)
 
         queries = int(parsed.number("queries", 1))
@@ -96,8 +105,6 @@ class Head(nn.Module):
                 self.size = tuple(size)
                 width = depth * torch.Size(size).numel()
         self.pools = nn.ModuleList(pools)
-        self.maps: nn.Sequential | None = None
-        self.classifier: nn.Sequential | None = None
         if recipe.maps:
             self.maps = _convolutions(depth, parsed.hidden, classes, dropout)
         else:
@@ -113,6 +120,9 @@ class Head(nn.Module):
         return self._forward(x)
 
     def _forward(self, x: Tensor | BackboneOutput) -> Tensor:
+        if self.module is not None:
+            logits: Tensor = self.module(x)
+            return logits
         if self.maps is not None:
             x = self.maps(x)
         joined = self.vectors(x)
@@ -131,6 +141,8 @@ class Head(nn.Module):
         Returns:
             Vectors (N, D).
         """
+        if self.module is not None:
+            raise ValueError(f"head {self.spec!r} is your own: which vectors its layers read is not known.")
         maps, token, own = (x.maps, x.class_token, x.own) if isinstance(x, BackboneOutput) else (x, None, None)
         if own is not None and self.reads.own:
             return own
@@ -166,6 +178,8 @@ class Head(nn.Module):
         """
         if not self.additive:
             why = "it has hidden layers" if parse(self.spec).hidden else "its pool's shares are weights"
+            if self.module is not None:
+                why = "it is your own; gs.explain(model, images) gives gradient × activation"
             if not (self.reads.maps_alone or self.attends_to_class_token):
                 why = f"it reads {self.reads.what}, which is no position of the map"
             raise ValueError(f"head {self.spec!r} has no contributions that add up to the logit: {why}.")
@@ -271,6 +285,49 @@ class Head(nn.Module):
         return f"{self.spec!r}, channels={self.channels}, classes={self.classes}" + (
             f", size={self.size}" if self.size else ""
         )
+
+
+def made_by_user(
+    spec: str, own: OwnHead, channels: int, classes: int, size: tuple[int, ...] | None
+) -> tuple[nn.Module, tuple[int, ...] | None]:
+    """A head of the user's own, and the only size of maps that it takes; None: it takes others, too.
+
+    Raises ValueError for what is no head.
+    """
+    wanted = f"an nn.Module that turns maps (N, {channels}, h, w) into logits (N, {classes})"
+    try:
+        module = own.make(channels, classes, size)
+    except Exception as error:  # of the user's own
+        raise ValueError(
+            f"head {spec!r}: making it for {channels} channels, {classes} classes and maps of {size} failed "
+            f"({type(error).__name__}: {error}); expected {wanted}."
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"head {spec!r} is a {type(module).__name__}; expected {wanted}.")
+    cells = size or (7, 7)
+    tried = next((p for p in module.parameters()), torch.zeros(0))
+    if tried.is_meta:
+        return module, size
+
+    def shape(*cells: int) -> object:
+        with eval_mode(module), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            out = module(torch.zeros(2, channels, *cells, device=tried.device))
+        return tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+
+    try:
+        found = shape(*cells)
+    except Exception as error:  # of the user's own
+        raise ValueError(
+            f"head {spec!r}, given maps (2, {channels}, {', '.join(map(str, cells))}), failed ({type(error).__name__}: "
+            f"{error}); expected {wanted}."
+        ) from error
+    if found != (2, classes):
+        raise ValueError(f"head {spec!r} gave {found} of 2 images; expected logits (2, {classes}).")
+    try:
+        any_size = all(shape(*(side + more for side in cells)) == (2, classes) for more in (1, 2))
+    except Exception:  # as one that flattens refuses other maps
+        any_size = False
+    return module, None if any_size else size
 
 
 class NotLinearError(ValueError):

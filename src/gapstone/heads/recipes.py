@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from gapstone.heads.own_heads import OwnHead, find_own_head
 from gapstone.pools import POOLS
 from gapstone.pools.name_types import Merging, OwnPool
 from gapstone.pools.registration import is_own, load_installed
@@ -29,9 +30,13 @@ class Recipe:
     """It reads the class token, and puts it before the pools' vectors."""
     own: bool = False
     """It reads the vector of the backbone's own pooler, and nothing else."""
+    module: OwnHead | None = None
+    """It is a module of the user's own, which reads maps."""
 
     @property
     def options(self) -> dict[str, Range]:
+        if self.module is not None:
+            return {}  # what it can be given, its own function gives it
         layers = {} if self.own else {"layers": LAYERS}
         norm = {} if self.maps else {"norm": NORM}  # of class maps there is no vector
         return {"dropout": DROPOUT, **norm, **layers, **self.parameters}
@@ -71,6 +76,8 @@ def recipe_of(name: str) -> Recipe | None:
     """The head of that name; a pool of the user's own is one: the pool, then linear. None: there is none."""
     if name not in RECIPES and name not in POOLS:
         load_installed()
+    if (own := find_own_head(name)) is not None:
+        return Recipe("a head of one's own", module=own)
     if name in RECIPES or not is_own(name):
         return RECIPES.get(name)
     options: dict[str, Range] = {

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
+from gapstone.heads.own_heads import OwnHead, own_head_names
 from gapstone.heads.reads import Reads
 from gapstone.heads.recipes import RECIPES, Recipe, recipe_of
 from gapstone.pools import POOLS
@@ -49,6 +50,11 @@ class Spec:
         maps = not recipe.own and (bool(recipe.pools) or not recipe.class_token)
         return Reads(maps, token, recipe.own, int(self.number("layers", 1)))
 
+    @property
+    def own_head(self) -> OwnHead | None:
+        """The head of the user's own that it names."""
+        return self.recipe.module
+
     def __str__(self) -> str:
         parts = [self.name]
         if self.hidden:
@@ -82,7 +88,7 @@ def parse(text: str) -> Spec:
         other = called_elsewhere(name) or name.lower()
         meant = other if other in RECIPES else ELSEWHERE.get(other) or (close[0] if close else None)
         hint = f" Did you mean {meant!r}?" if meant else UNREGISTERED
-        known = ", ".join([*RECIPES, *(pool for pool in POOLS if is_own(pool))])
+        known = ", ".join([*RECIPES, *(pool for pool in POOLS if is_own(pool)), *own_head_names()])
         raise ValueError(f"head {text!r}: {name!r} is not known; there are {known}.{hint}")
     hidden: tuple[int, ...] = ()
     options: dict[str, float | str] = {}
@@ -94,7 +100,7 @@ def parse(text: str) -> Spec:
             options[key] = _option(text, name, recipe, key, value)
             if recipe.unsaid.get(key) == options[key]:
                 del options[key]
-        elif place == 0 and part:
+        elif place == 0 and part and recipe.module is None:
             hidden = tuple(_width(text, width) for width in part.split(","))
         else:
             raise ValueError(f"head {text!r}: {part!r} is neither hidden widths in second place nor option=value.")
@@ -124,6 +130,8 @@ def _width(text: str, width: str) -> int:
 
 def _option(text: str, name: str, recipe: Recipe, key: str, value: str) -> float | str:
     known = recipe.options
+    if not known:
+        raise ValueError(f"head {text!r}: {name} is a head of your own and takes no options: its function gives them.")
     if key not in known:
         raise ValueError(f"head {text!r}: {name} takes {', '.join(f'{k}=' for k in known)}, not {key}=.")
     least, most, whole, word = known[key]

@@ -1,7 +1,7 @@
 """`gs.compare`: the same backbone under several heads, on the user's own images."""
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +14,10 @@ from gapstone.console.formatting import display
 from gapstone.console.options import results_folder
 from gapstone.console.terminal import Terminal
 from gapstone.heads import parse
+from gapstone.heads.own_heads import OwnHead
 from gapstone.library.comparison import Comparison
 from gapstone.library.listeners import Callbacks, EpochEnded, TrialEnded
+from gapstone.library.own_head import OwnHeadLike, name_heads
 from gapstone.library.python_words import PythonTerminal, errors_in_python
 from gapstone.pools import POOLS
 from gapstone.pools.registration import is_own
@@ -31,7 +33,7 @@ def compare(
     data: str | Path,
     *,
     backbone: Backbone | None = None,
-    heads: Iterable[str] = HEADS,
+    heads: Iterable[str | Mapping[str, OwnHeadLike]] = HEADS,
     seeds: int = 5,
     folds: int | None = None,
     baseline: str | None = None,
@@ -87,7 +89,9 @@ def compare(
         backbone: a name (`resnet18`, `timm:NAME`, `hf:FOLDER`); an nn.Module, whose head is found and cut off and
             which begins each trial with the weights that it has; or a function that builds one, which gives each trial
             random weights of its own. None: chosen by the images; of photos, a pretrained network that is not trained.
-        heads: specs, such as `gap`, `gem:p=learned`, `fc:512:dropout=0.5`.
+        heads: specs, such as `gap`, `gem:p=learned`, `fc:512:dropout=0.5`; and of your own,
+            `{"mine": lambda channels, classes, size: MyHead(channels, classes)}`: an nn.Module that turns maps (N, C,
+            h, w) into logits (N, classes), or a function that builds one for maps of `size` (h, w).
         seeds: trials of each head.
         folds: k-fold cross-validation instead of seeds and one test split.
         baseline: the head that all others are compared with; None: the first.
@@ -136,14 +140,15 @@ def compare(
     folder = Path(out) if out is not None else results_folder("compare", str(data))
     console = PythonTerminal() if progress else Terminal(file=io.StringIO())
     with errors_in_python():
-        name, code = _named(backbone, at, tuple(heads), console)
+        specs, own = name_heads(heads)
+        name, code = _named(backbone, at, specs, own, console)
         options = TrainOptions(
             str(data), name, pretrained, from_scratch, _size_text(size), limit, epochs, batch_size, optimizer,
             learning_rate, weight_decay, augment, precision, device, balance, duplicates, duplicate_threshold, groups,
             group_pattern, multi_label,
         )  # fmt: skip
         request = CompareRequest(
-            options, tuple(heads), seeds, folds, baseline, metric, workers, _path(boxes), _path(weights), freeze,
+            options, specs, seeds, folds, baseline, metric, workers, _path(boxes), _path(weights), freeze,
             curve if curve is None or isinstance(curve, str) else ",".join(map(str, curve)), finetune, quick,
             user_code=code, tune=tune,
         )  # fmt: skip
@@ -152,21 +157,21 @@ def compare(
 
 
 def _named(
-    backbone: Backbone | None, at: str | None, heads: tuple[str, ...], console: Terminal
+    backbone: Backbone | None, at: str | None, heads: tuple[str, ...], own_heads: dict[str, OwnHead], console: Terminal
 ) -> tuple[str | None, UserCode | None]:
     """The backbone by a name, and what processes need of the user's own."""
     pools = {str(pool): POOLS[pool] for head in heads for pool in parse(head).recipe.pools if is_own(pool)}
     if backbone is None or isinstance(backbone, str):
         if at is not None:
             raise ValueError(f"at={at!r} is for a network of your own; a backbone by its name knows its last map.")
-        return backbone, UserCode.of({}, pools)
+        return backbone, UserCode.of({}, own_heads, pools)
     own = own_network(backbone, at)
     if own.unknown is not None:
         console.print(
             f"Nothing of this comparison can be used again after a stop: {display(own.name)} could not be told from an "
             f"edited network, since it holds {display(own.unknown)}."
         )
-    return own.name, UserCode.of({own.name: own.trunk}, pools)
+    return own.name, UserCode.of({own.name: own.trunk}, own_heads, pools)
 
 
 def _path(path: str | Path | None) -> Path | None:

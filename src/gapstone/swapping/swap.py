@@ -122,7 +122,7 @@ def check_model(model: Any, what: str = "swap_head") -> None:
         raise TypeError(f"{what}({type(model).__name__}): needs an nn.Module. {hint}")
     if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
         raise TypeError(
-            f"{what}({type(model).__name__}): a scripted or compiled model cannot be changed; give it as it was before"
+            f"{what}({type(model).__name__}): a scripted or compiled model cannot be changed; give it as it was before, and compile afterwards"
         )
     if any(p.is_meta for p in model.parameters()):
         raise ValueError(

@@ -107,7 +107,7 @@ def train(
     model.to(memory_format=torch.channels_last)
     validation_labels = labels_tensor(pictures.labels[validation])
     weights = balance_weights(settings.balance, pictures.labels[rows], model.head.classes)
-    if is_multi_label(pictures.labels) and weights is None:
+    if is_multi_label(pictures.labels) and weights is None and model.head.module is None:
         begin_at(model.head, log_odds(pictures.labels[rows]))
     in_loss = None if weights is None or settings.balance != "loss" else weights.to(next(model.parameters()).device)
 

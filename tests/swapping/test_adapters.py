@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gapstone.swapping.adapters import ChannelsFirst, Passed, TokenGrid
+from gapstone.cutting.adapters import ChannelsFirst, Passed, TokenGrid
 
 
 def tokens(h: int, w: int, prefix: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import gapstone as gs
+from gapstone.cutting.trunk import MapReached
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.swapping import head_of, swap_head, swapped
-from gapstone.swapping.trunk import MapReached
 from gapstone.tracing.tape import SplitError
 from tests.swapping.swapping_checks import into_head, passes, torchvision_model
 
@@ -437,7 +437,7 @@ def test_arguments_that_cannot_be(arguments, error, words):
 def test_models_that_cannot_be(x):
     with pytest.raises(TypeError, match="Give the model, not its class"):
         swap_head(Plain, "gap")
-    with pytest.raises(TypeError, match="swap, then compile"):
+    with pytest.raises(TypeError, match="compile afterwards"):
         swap_head(torch.compile(Plain(), backend="eager"), "gap")
     with pytest.raises(ValueError, match="it has no Conv2d, and names no size"):
         swap_head(nn.Linear(3, 3), "gap")

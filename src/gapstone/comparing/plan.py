@@ -1,7 +1,8 @@
 """From the user's request to the list of trials. Only a few training steps run here, to time them."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -21,7 +22,7 @@ from gapstone.comparing.learning_curve import check_frozen, curve_trials
 from gapstone.comparing.map_localisation import SECONDS_PER_PIXEL
 from gapstone.comparing.shown_images import shown_images
 from gapstone.comparing.trial_measures import shift_pixels
-from gapstone.comparing.trials import Start, Trial, measured_before
+from gapstone.comparing.trials import Start, Trial
 from gapstone.comparing.tuning import TuningGrid, tuned, tuned_network
 from gapstone.console.formatting import display
 from gapstone.models.class_probabilities import check_multi_label, takes_several
@@ -223,7 +224,7 @@ def _look(
     rows = {"train": parts.train, "validation": parts.validation, "test": parts.test}
     trial = make_trial(head=request.baseline, settings=settings, seed=0, fold=None, threads=threads, **rows)
     key = _measured_for(request, prepared)
-    earlier_measurements = chain([earlier.get("measured", {})], measured_before(out / "trials"))
+    earlier_measurements = chain([earlier.get("measured", {})], _measured_before(out / "trials"))
     measured = next((values for values in earlier_measurements if values.get("for") == key), None)
     progress = start_progress("Measuring how long a step takes")  # long for large networks
     precision, frozen = request.choices.precision, prepared.frozen
@@ -324,3 +325,11 @@ def _start(request: CompareRequest, prepared: TrainingData) -> Start | None:
     stored: Literal["float16", "float32"] = "float32" if request.choices.precision == "float32" else "float16"
     path = request.weights.expanduser().absolute() if request.weights is not None else None
     return Start(prepared.weights_digest, path, stored if prepared.frozen else None, prepared.pooler_digest)
+
+
+def _measured_before(trials: Path) -> Iterator[dict[str, Any]]:
+    """Yield the `measured` values stored with the trials in the folder."""
+    for folder in sorted(trials.glob("[!.]*")):
+        with suppress(OSError, DamagedError):
+            if isinstance(measured := read_sealed(folder / "trial.json", folder.name).get("measured"), dict):
+                yield measured

@@ -7,8 +7,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -358,14 +357,6 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise DamagedError(folder / "trial.json", "is missing") from None
     with np.load(io.BytesIO(read_vouched(folder, "arrays.npz", facts)), allow_pickle=False) as arrays:
         return facts, dict(arrays)
-
-
-def measured_before(trials: Path) -> Iterator[dict[str, Any]]:
-    """Yield the `measured` values stored with the trials in the folder."""
-    for folder in sorted(trials.glob("[!.]*")):
-        with suppress(OSError, DamagedError):
-            if isinstance(measured := read_sealed(folder / "trial.json", folder.name).get("measured"), dict):
-                yield measured
 
 
 def read_head(folder: Path, facts: dict[str, Any]) -> bytes | None:

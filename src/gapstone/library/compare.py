@@ -13,6 +13,7 @@ from gapstone.comparing.user_code import UserCode
 from gapstone.console.formatting import display
 from gapstone.console.options import results_folder
 from gapstone.console.terminal import Terminal
+from gapstone.cutting.own_network import own_network
 from gapstone.heads import parse
 from gapstone.heads.own_heads import OwnHead
 from gapstone.library.comparison import Comparison
@@ -22,7 +23,6 @@ from gapstone.library.python_words import PythonTerminal, errors_in_python
 from gapstone.pools import POOLS
 from gapstone.pools.registration import is_own
 from gapstone.statistics.own_metric import Function
-from gapstone.swapping.own_network import own_network
 from gapstone.training.training_data import TrainOptions
 
 Backbone = str | nn.Module | Callable[[], nn.Module]

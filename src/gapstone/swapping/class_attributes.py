@@ -7,9 +7,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from gapstone.cutting.exchange import module_names
 from gapstone.heads import Head
 from gapstone.models.classifier import Classifier
-from gapstone.swapping.exchange import module_names
 from gapstone.swapping.swap_report import REPORT_ATTRIBUTE, Swapped, count
 
 POOLS = {"avg": "gap", "fast": "gap", "fastavg": "gap", "max": "gmp", "avgmax": "avgmax", "catavgmax": "catavgmax"}

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from gapstone.swapping.adapters import Passed, TokenGrid
-from gapstone.swapping.exchange import Surgery
-from gapstone.swapping.last_map import LocatedMap
-from gapstone.swapping.probe import Probe, passes_logits_on
+from gapstone.cutting.adapters import Passed, TokenGrid
+from gapstone.cutting.exchange import Surgery
+from gapstone.cutting.last_map import LocatedMap
+from gapstone.cutting.probe import Probe, passes_logits_on
 
 SHAPES = ((), (-1, -1), (1, 1))
 """Axes that are added to logits (N, K): none, (N, K, 1, 1), (N, 1, 1, K)."""
@@ -23,7 +23,7 @@ def swap_in_place(
     """
     if any(isinstance(layer, TokenGrid) for layer in located.arrange):
         return None
-    for module in consumers(located, removed):
+    for module in located.consumers_among(removed):
         for axes in SHAPES:
             surgery.remove(other for other in removed if other is not module)
             probe = Probe(classes)
@@ -33,11 +33,6 @@ def swap_in_place(
                 return surgery.model
             surgery.undo()
     return None
-
-
-def consumers(located: LocatedMap, removed: Sequence[nn.Module]) -> list[nn.Module]:
-    """Return the modules to remove that take the map itself and run once; the outermost first."""
-    return [m for m in located.consumers if located.tracer.once(m) and m in removed]
 
 
 def _with_adapters(located: LocatedMap, head: nn.Module, axes: tuple[int, ...]) -> nn.Module:

@@ -11,12 +11,12 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from gapstone.swapping.adapters import TokenGrid
-from gapstone.swapping.exchange import Surgery
-from gapstone.swapping.last_map import LocatedMap
-from gapstone.swapping.probe import Probe, passes_logits_on
-from gapstone.swapping.trunk import check_not_checkpointed
-from gapstone.swapping.wrap import find_hook_point
+from gapstone.cutting.adapters import TokenGrid
+from gapstone.cutting.exchange import Surgery
+from gapstone.cutting.last_map import LocatedMap
+from gapstone.cutting.probe import Probe, passes_logits_on
+from gapstone.cutting.trunk import check_not_checkpointed
+from gapstone.cutting.wrap import find_hook_point
 
 
 @final

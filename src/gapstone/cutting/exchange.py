@@ -6,9 +6,9 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
-from gapstone.swapping.last_map import LocatedMap
-from gapstone.swapping.probe import training
-from gapstone.swapping.trunk import Trunk
+from gapstone.cutting.last_map import LocatedMap
+from gapstone.cutting.probe import training
+from gapstone.cutting.trunk import Trunk
 from gapstone.tracing.provenance import ProvenanceTracer
 
 HOLDERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import CheckpointFunction
 
-from gapstone.swapping.adapters import TokenGrid
+from gapstone.cutting.adapters import TokenGrid
 from gapstone.tracing.provenance import UnaryCall
 from gapstone.tracing.tape import Slot, leaves, replaced
 

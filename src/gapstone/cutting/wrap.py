@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gapstone.cutting.exchange import Surgery, training_provenance
+from gapstone.cutting.last_map import LocatedMap, candidates_hint
+from gapstone.cutting.probe import approximately_equal, training
+from gapstone.cutting.trunk import Replay, Tap, Trunk, TrunkAndHead
 from gapstone.runtime.eval_mode import eval_mode
-from gapstone.swapping.exchange import Surgery, training_provenance
-from gapstone.swapping.in_place import consumers
-from gapstone.swapping.last_map import LocatedMap, candidates_hint
-from gapstone.swapping.probe import approximately_equal, training
-from gapstone.swapping.trunk import Replay, Tap, Trunk, TrunkAndHead
 from gapstone.tracing.tape import SplitError
 
 
@@ -65,7 +64,7 @@ def find_hook_point(surgery: Surgery, located: LocatedMap, removed: Sequence[nn.
     """
     model = surgery.model
     producer, calls = _find_producer(located, removed)
-    consuming = consumers(located, removed)
+    consuming = located.consumers_among(removed)
     if consuming and producer is not None:
         between = training_provenance(model, images, consuming[0], None) & ~training_provenance(
             model, images, None, producer

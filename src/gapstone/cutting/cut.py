@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gapstone.cutting.example_images import check_model, example_images
+from gapstone.cutting.exchange import Surgery, module_names, removable_modules
+from gapstone.cutting.last_map import find_last_map
+from gapstone.cutting.trunk import Tap, Trunk
+from gapstone.cutting.wrap import check_runs, find_hook_point, remove_own_parameters
 from gapstone.runtime.eval_mode import eval_mode
-from gapstone.swapping.exchange import Surgery, module_names, removable_modules
-from gapstone.swapping.last_map import find_last_map
-from gapstone.swapping.swap import check_model, example_images
-from gapstone.swapping.trunk import Tap, Trunk
-from gapstone.swapping.wrap import check_runs, find_hook_point, remove_own_parameters
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Locates the last map of a network: by a forward pass, by a module that the user names, or by a gapstone head."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gapstone.cutting.adapters import ChannelsFirst, TokenGrid
 from gapstone.heads import Head
 from gapstone.runtime.eval_mode import eval_mode
-from gapstone.swapping.adapters import ChannelsFirst, TokenGrid
 from gapstone.tracing.locate_head import named
 from gapstone.tracing.position_axes import PREFIX, PositionAxes
 from gapstone.tracing.provenance import IMAGES, Made, ProvenanceTracer
@@ -51,6 +51,10 @@ class LocatedMap:
         """The modules that took the map itself, the outermost first."""
         visits = self.tracer.takers.get(self.map, ())
         return [v.module for v in visits if self.made.count <= v.count <= self.until]
+
+    def consumers_among(self, removed: Sequence[nn.Module]) -> list[nn.Module]:
+        """The modules to remove that take the map itself and run once; the outermost first."""
+        return [module for module in self.consumers if self.tracer.once(module) and module in removed]
 
     def origins(self) -> Iterator["Origin"]:
         """The map, then the tensor that it was made of by a call of this tensor alone, and so on."""

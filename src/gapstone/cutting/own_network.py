@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from gapstone.console.formatting import display
+from gapstone.cutting.cut import HeadCut, cut_head
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.nets.own_features import OWN_NETWORK, OwnTrunk, find_facts, register_own
 from gapstone.nets.zoo import preprocessing_of
 from gapstone.runtime.code_digest import UnknownCodeError, code_digest
-from gapstone.swapping.cut import HeadCut, cut_head
 
 Builds = Callable[[], nn.Module]
 

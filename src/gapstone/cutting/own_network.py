@@ -87,7 +87,8 @@ def own_network(backbone: nn.Module | Builds, at: str | None = None) -> OwnNetwo
         unknown = str(error)
     trained = looks_trained(model) if fixed else False
     trunk, cut, images = cut_head(model, at, what="backbone")
-    facts = find_facts(trunk, images, fixed, trained, expected if fixed and trained else None)
+    source = f"{kind.__module__}.{kind.__qualname__}"
+    facts = find_facts(trunk, images, fixed, trained, source, expected if fixed and trained else None)
     make = CopyTrunk(trunk) if given else BuildTrunk(backbone, cut)
     known = digest or secrets.token_hex(8)  # never met again
     own = OwnNetwork(f"{OWN_NETWORK}{kind.__name__}-{known[:8]}", OwnTrunk(make, facts), digest, unknown)

@@ -15,10 +15,10 @@ from gapstone.console.options import results_folder
 from gapstone.console.terminal import Terminal
 from gapstone.cutting.own_network import own_network
 from gapstone.heads import parse
-from gapstone.heads.own_heads import OwnHead
+from gapstone.heads.own_heads import OwnHead, OwnHeadLike
 from gapstone.library.comparison import Comparison
 from gapstone.library.listeners import Callbacks, EpochEnded, TrialEnded
-from gapstone.library.own_head import OwnHeadLike, name_heads
+from gapstone.library.own_head import name_heads
 from gapstone.library.python_words import PythonTerminal, errors_in_python
 from gapstone.pools import POOLS
 from gapstone.pools.registration import is_own

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone.console.formatting import display
-from gapstone.heads import Head, parse
+from gapstone.cutting.own_network import Builds, own_network
+from gapstone.heads import RECIPES, Head, parse
+from gapstone.heads.own_heads import OwnHeadLike, find_own_head, own_head, register_head
 from gapstone.heads.reads import MAPS, read_backbone
 from gapstone.images.batches import AT_ONCE, batches
 from gapstone.images.load import ImageError
@@ -34,6 +38,7 @@ from gapstone.models.trained_on import TrainedOn, from_file, to_file, without
 from gapstone.nets import build, dry_run
 from gapstone.nets.hf_features import HfFeatures
 from gapstone.nets.on_meta import on_meta
+from gapstone.nets.own_features import is_registered
 from gapstone.ragged import mixed_sizes
 from gapstone.runtime.environment import memory
 from gapstone.runtime.eval_mode import eval_mode
@@ -66,9 +71,12 @@ class Classifier(nn.Module):
         ('cat', 'dog')
         >>> both = gs.Classifier("nin", "gap", ("cat", "dog"), preprocessing, multi_label=True)
         >>> both.predict("a.jpg") >= 0.5  # a cat, a dog, both or none
+        >>> mine = gs.Classifier(MyNet(), "gap", ("cat", "dog"), preprocessing)  # its own head is cut off
+        >>> gs.load(mine.save("mine.safetensors"), backbone=MyNet())
 
     Args:
-        backbone: a name of `gapstone.nets`: `nin`, `resnet18`, `timm:NAME`, `hf:FOLDER`, …
+        backbone: a name of `gapstone.nets`: `nin`, `resnet18`, `timm:NAME`, `hf:FOLDER`, …; or a network, of which a
+            copy up to its last map is used, with its weights; or a function that builds one.
         head: a spec of `gapstone.heads`: `gap`, `fc:512:dropout=0.5`, …
         labels: the class names, one per logit; at least two, all different.
         preprocessing: turns pixels into the input of the features; its `size` fixes the size of a flattening head.
@@ -80,13 +88,14 @@ class Classifier(nn.Module):
 
     Raises:
         ValueError: an argument is not valid, such as an image size that the backbone or head does not take.
+        TypeError: `backbone` is no network.
         ImportError: as `gapstone.nets.build`.
         OSError: as `gapstone.nets.build`.
     """
 
     def __init__(
         self,
-        backbone: str,
+        backbone: str | nn.Module | Builds,
         head: str,
         labels: Sequence[str],
         preprocessing: Preprocessing,
@@ -95,6 +104,8 @@ class Classifier(nn.Module):
         multi_label: bool = False,
     ) -> None:
         super().__init__()
+        if not isinstance(backbone, str):
+            backbone = own_network(backbone).name
         self.backbone, self.preprocessing, self.multi_label = backbone, preprocessing, multi_label
         self.labels = checked_labels(labels)
         if multi_label:
@@ -287,13 +298,18 @@ def trial_image(preprocessing: Preprocessing, size: tuple[int, int]) -> Tensor:
     return preprocessing.normalise(noise.to(torch.uint8))
 
 
-def load(path: str | os.PathLike[str]) -> Classifier:
+def load(
+    path: str | os.PathLike[str],
+    backbone: nn.Module | Builds | None = None,
+    head: OwnHeadLike | None = None,
+) -> Classifier:
     """Load a model that `Classifier.save` wrote.
 
     Examples:
         >>> model = gs.load("pets.safetensors")
         >>> model.labels, model.backbone, model.head.spec
         (('cat', 'dog'), 'nin', 'gap')
+        >>> gs.load("mine.safetensors", backbone=MyNet())  # a model on a network of your own
 
     It unpickles nothing, downloads nothing and does not advance torch's random generator. The description in the file
     is checked against the file's weights before memory is allocated, so an untrusted file is safe to load. One forward
@@ -301,6 +317,9 @@ def load(path: str | os.PathLike[str]) -> Classifier:
 
     Args:
         path: of the file.
+        backbone: of a model on a network of your own: the network, or a function that builds it. The file names its
+            class, and holds its weights; it never imports it.
+        head: of a model with a head of your own: the head, or the function that builds it, as `gs.compare` takes it.
 
     Returns:
         The model, on the CPU in eval mode.
@@ -311,7 +330,7 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     """
     try:
         file = read(Path(path))
-        description = ModelDescription.from_json(file.about)
+        description = _with_own(ModelDescription.from_json(file.about), backbone, head)
         tensors = without(file.shapes)
         description.check_tensors(tensors)
         check_shapes(_expected_shapes(description), tensors)
@@ -327,6 +346,35 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     return model
 
 
+def _with_own(
+    description: ModelDescription, backbone: nn.Module | Builds | None, head: OwnHeadLike | None
+) -> ModelDescription:
+    """The description with the user's network in its place. Raises ModelFileError for another, or none."""
+    needed = description.own_backbone
+    if head is not None:
+        register_head(description.head, own_head(description.head, head, RECIPES))
+    if description.own_head is not None and find_own_head(description.head) is None:
+        raise ModelFileError(
+            f"its head {description.head!r} is one's own, {description.own_head}, which no file can make: give it in "
+            f"Python, gs.load(path, head={description.own_head.rpartition('.')[2]})"
+        )
+    if needed is None:
+        if backbone is not None:
+            raise ModelFileError(f"its backbone is {description.backbone}, which the file says all of: leave out yours")
+        return description
+    if backbone is None:
+        if is_registered(description.backbone):
+            return description
+        raise ModelFileError(
+            f"its backbone is a network of one's own, {needed}, which no file can make: give it in Python, "
+            f"gs.load(path, backbone={needed.rpartition('.')[2]}(…))"
+        )
+    own = own_network(backbone)
+    if own.trunk.facts.source != needed:
+        raise ModelFileError(f"its backbone is {needed}, and {own.trunk.facts.source} was given")
+    return replace(description, backbone=own.name)
+
+
 def _build(description: ModelDescription) -> Classifier:
     about = description
     arguments = about.backbone, about.head, about.labels, about.preprocessing
@@ -336,7 +384,8 @@ def _build(description: ModelDescription) -> Classifier:
 def _expected_shapes(description: ModelDescription) -> Shapes:
     """The tensors of a model, from the meta device: without memory, whatever size the file claims."""
     try:
-        with on_meta():
+        own = description.own_backbone is not None or description.own_head is not None
+        with nullcontext() if own else on_meta():  # the user's own is there, and no file has made it large
             return shapes(_build(description).state_dict())
     except ImportError:
         raise

@@ -10,12 +10,14 @@ from typing import Any
 from torch import nn
 
 from gapstone import __version__
+from gapstone.heads import parse
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.model_file import WRONG_WEIGHTS, ModelFileError, Shapes, kind
 from gapstone.nets import TooManyParametersError, at_most
 from gapstone.nets.hf_folder import LONGEST_KEPT, PREFIX, kept, short_name
 from gapstone.nets.hf_model import create_hf, transformers_version
 from gapstone.nets.on_meta import on_meta
+from gapstone.nets.own_features import OWN_NETWORK, own_trunk
 from gapstone.nets.zoo import create_timm
 
 SCHEMA = 1
@@ -43,6 +45,10 @@ class ModelDescription:
     """The version that the file was written with."""
     multi_label: bool = False
     """Each class has a probability of its own, and an image any number of classes."""
+    own_backbone: str | None = None
+    """Of a network of the user's own: its class and module. Only who gives it can open the file."""
+    own_head: str | None = None
+    """The same of a head."""
 
     @classmethod
     def of(
@@ -57,7 +63,9 @@ class ModelDescription:
         """Of a model as it is."""
         made_with = None if config is None else transformers_version()
         name = backbone if config is None else short_name(backbone)
-        return cls(name, head, labels, preprocessing, config, made_with, multi_label)
+        own_backbone = own_trunk(backbone).facts.source if backbone.startswith(OWN_NETWORK) else None
+        own_head = parsed.source if (parsed := parse(head).own_head) is not None else None
+        return cls(name, head, labels, preprocessing, config, made_with, multi_label, own_backbone, own_head)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -69,6 +77,8 @@ class ModelDescription:
             "preprocessing": self.preprocessing.to_json(),
             **({} if self.config is None else {"config": self.config, "transformers": self.transformers}),
             **({"multi_label": True} if self.multi_label else {}),
+            **({"own_backbone": self.own_backbone} if self.own_backbone is not None else {}),
+            **({"own_head": self.own_head} if self.own_head is not None else {}),
         }
 
     @classmethod
@@ -97,7 +107,8 @@ class ModelDescription:
         try:
             prepared = Preprocessing.from_json(preprocessing)
             names, configuration = checked_labels(labels), _configuration(backbone, about)
-            return cls(backbone, head, names, prepared, *configuration, multi_label=multi_label)
+            own = (None if about.get(field) is None else _name(about, field) for field in ("own_backbone", "own_head"))
+            return cls(backbone, head, names, prepared, *configuration, multi_label, *own)
         except ModelFileError:
             raise
         except (ValueError, OverflowError) as error:

@@ -36,6 +36,8 @@ class OwnFacts:
     """Whether all networks that are made have the same weights: they were given, or are read from a file."""
     trained: bool | None
     """Whether these weights look trained; None: nothing shows it."""
+    source: str
+    """The class of the network and its module: "my_networks.Net"."""
     expected: Preprocessing | None = None
     """The images that trained weights expect; None: not known."""
 
@@ -58,6 +60,11 @@ def register_own(name: str, trunk: OwnTrunk) -> None:
     _registered[name] = trunk
 
 
+def is_registered(name: str) -> bool:
+    """Whether there is a network of that name in this process."""
+    return name in _registered
+
+
 def own_trunk(name: str) -> OwnTrunk:
     """The network of that name.
 
@@ -73,7 +80,12 @@ def own_trunk(name: str) -> OwnTrunk:
 
 
 def find_facts(
-    trunk: nn.Module, images: Tensor, fixed_weights: bool, trained: bool | None, expected: Preprocessing | None = None
+    trunk: nn.Module,
+    images: Tensor,
+    fixed_weights: bool,
+    trained: bool | None,
+    source: str,
+    expected: Preprocessing | None = None,
 ) -> OwnFacts:
     """What the network up to its map is, from passes on shapes alone; `images` are some that it takes."""
     side, width = int(images.shape[2]), int(images.shape[3])
@@ -98,7 +110,7 @@ def find_facts(
         stage = last_stage(trunk, lambda: trunk(images), [])
     paths = tuple(f"net.{path}" for path in stage)
     channels = int(images.shape[1]), int(maps.shape[1])
-    return OwnFacts(*channels, stride, smallest, fixed, paths, fixed_weights, trained, expected)
+    return OwnFacts(*channels, stride, smallest, fixed, paths, fixed_weights, trained, source, expected)
 
 
 @final

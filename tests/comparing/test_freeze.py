@@ -28,7 +28,8 @@ from gapstone.comparing.frozen_backbone import backbone, read_in_pieces
 from gapstone.comparing.plan import plan_comparison
 from gapstone.comparing.predictor import STILL, ModelPredictor
 from gapstone.comparing.run_comparison import compare
-from gapstone.comparing.trials import cached_predictor, measure, read, train_on_cache
+from gapstone.comparing.trial_files import read
+from gapstone.comparing.trials import cached_predictor, measure, train_on_cache
 from gapstone.heads import Head
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.backbone_weights import digest, read_weights
@@ -419,7 +420,11 @@ def run(data, weights, tmp_path_factory):
 @pytest.mark.slow
 def test_the_best_head_is_written_as_a_model(run):
     out, results, console = run
-    model, heads = results["model"], {head["head"]: head["test_accuracy"]["mean"] for head in results["heads"]}
+    model, *others = results["models"]
+    assert sorted(gs.load(out / other["file"]).head.spec for other in [model, *others]) == sorted(
+        head["head"] for head in results["heads"]
+    )
+    heads = {head["head"]: head["test_accuracy"]["mean"] for head in results["heads"]}
     assert heads[model["head"]] == max(heads.values())
     assert f"{model['head']}, seed {model['seed']} (the best on validation images)" in " ".join(console.split())
     trial = next(trial for trial in results["trials"] if trial["id"] == model["trial"])

@@ -14,7 +14,8 @@ from gapstone.comparing.finished_trials import by_head, missing
 from gapstone.comparing.labelled_subset import labelled_subset
 from gapstone.comparing.learning_curve import curve_results, labelled, overtaking, parse_curve
 from gapstone.comparing.plan import plan_comparison
-from gapstone.comparing.trials import read, run
+from gapstone.comparing.trial_files import read
+from gapstone.comparing.trials import run
 from gapstone.console.progress import Bars, duration
 from gapstone.statistics.compare_pairs import compare_pairs, holm
 from gapstone.statistics.unit import Unit

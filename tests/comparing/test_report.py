@@ -496,11 +496,11 @@ GAPS = """Math.min(...[...document.querySelectorAll(CELLS)].flatMap(row => {
 def test_the_page_says_which_model_lies_beside_it(tmp_path: Path, fold: int | None, repeat: str) -> None:
     results = make(tmp_path)
     assert "model.safetensors" not in report_page.write(tmp_path).read_text("utf-8")
-    results["model"] = {"file": "model.safetensors", "trial": "0" * 16, "head": "gap<b>", "seed": 3, "fold": fold,
-                        "test_accuracy": 0.9}  # fmt: skip
+    about = {"trial": "0" * 16, "head": "gap<b>", "seed": 3, "fold": fold, "test_accuracy": 0.9}
+    results["models"] = [about | {"file": file} for file in ("model.safetensors", "models/fc.safetensors")]
     save(tmp_path, results)
     text = Page(report_page.write(tmp_path).read_text("utf-8")).text
-    assert f"model.safetensors : gap<b>, {repeat}, the best on validation images" in text
+    assert f"model.safetensors (gap<b>, {repeat}), models/fc.safetensors (gap<b>, {repeat}). The first is" in text
 
 
 def test_accuracy_against_labelled_images_and_what_was_chosen(

@@ -42,7 +42,7 @@ def planned() -> tuple[Any, dict[str, list[FinishedTrial]]]:
 
 
 def test_results_fit_their_schema(made: tuple[dict[str, Any], Path]) -> None:
-    results = made[0] | {"model": None, "curve": None, "localisation": None, "localisation_pairs": []}
+    results = made[0] | {"models": [], "curve": None, "localisation": None, "localisation_pairs": []}
     results |= {"files": {}, "sealed": "0" * 64}
     whole = _with_what_is_missing(results)
     check("results", whole)

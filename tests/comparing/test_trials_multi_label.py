@@ -10,11 +10,11 @@ from sklearn.metrics import average_precision_score
 
 import gapstone as gs
 from gapstone.commands import training_commands
-from gapstone.comparing import trials
-from gapstone.comparing.best_model import _save
+from gapstone.comparing import trial_files, trials
 from gapstone.comparing.boxed_images import boxed_images
 from gapstone.comparing.compare_request import HEADS, CompareRequest
 from gapstone.comparing.feature_pass import run_feature_pass
+from gapstone.comparing.kept_models import _save
 from gapstone.comparing.plan import plan_comparison
 from gapstone.models.trained_on import NOTHING
 from gapstone.training.training_data import TrainOptions
@@ -42,11 +42,11 @@ def test_a_head_on_a_frozen_backbone(tmp_path):
     store, (trial,) = plan.prepared.store, plan.trials
     assert trial.multi_label
     assert trial.id != replace(trial, multi_label=False).id
-    facts, arrays = trials.read(trials.run(trial, store, tmp_path / "trials", cache=cache))
+    facts, arrays = trial_files.read(trials.run(trial, store, tmp_path / "trials", cache=cache))
     assert average_precision_score(store.labels[trial.test], np.exp(arrays["log_probabilities"])) > 0.75
     # the model's file answers as the trial did
-    state = trials.read_head(tmp_path / "trials" / trial.id, facts)
-    _save(store.folder, state, tmp_path / "m.safetensors", NOTHING, trial, lambda path: None)
+    state = trial_files.read_stored(tmp_path / "trials" / trial.id, facts)
+    _save(store.folder, [(trial, state, tmp_path / "m.safetensors", NOTHING)], lambda path: None)
     model = gs.load(tmp_path / "m.safetensors")
     assert model.multi_label
     found = model.predict([store.images[row] for row in trial.test])

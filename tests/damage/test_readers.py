@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from gapstone.comparing import trials
+from gapstone.comparing import trial_files
 from gapstone.data.decoded_store import Store, build
 from gapstone.data.open_source import open_source
 from gapstone.explaining.explain_folder import ExplainFolder
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(3):
         arrays = {"test": np.arange(20), "answer": rng.integers(0, 3, 20), "maps": rng.normal(size=(2, 3, 4, 4))}
         facts = {"test_accuracy": float(rng.random()), "curve": rng.random(5).tolist(), "takes_only": None}
-        trials._write(NoTrial(number), facts, arrays, folder / "trials")  # type: ignore[arg-type]
+        trial_files.write_trial(NoTrial(number).id, facts, arrays, folder / "trials", None)
     source = open_source("digits")
     build(source, range(20), Preprocessing(1, (8, 8), (8, 8), (0.5,), (0.25,)), folder / "store")
     for name in ("maps", "pooled"):
@@ -79,7 +79,7 @@ def read(folder: Path) -> dict[str, Any]:
         return facts, read_vouched(folder, "pictures.npz", facts)
 
     def pictures(path: Path) -> Any:
-        facts, arrays = trials.read(path)
+        facts, arrays = trial_files.read(path)
         return facts, {key: value.tobytes() for key, value in arrays.items()}
 
     for number in range(3):

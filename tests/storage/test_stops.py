@@ -2,14 +2,13 @@
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from gapstone.comparing import trials
+from gapstone.comparing import trial_files
 from gapstone.data import decoded_store
 from gapstone.data.sources import Item, Source
 from gapstone.explaining.explain_folder import ExplainFolder
@@ -146,7 +145,7 @@ def stored(folder: Path) -> None:
 
 
 def tried(folder: Path) -> None:
-    trials._write(SimpleNamespace(id="abc"), {"seed": 1}, {"test": np.arange(3)}, folder)  # type: ignore[arg-type]
+    trial_files.write_trial("abc", {"seed": 1}, {"test": np.arange(3)}, folder, None)
 
 
 WRITERS = {
@@ -185,20 +184,21 @@ def test_sealed_files(tmp_path, how):
 @pytest.mark.parametrize("how", HOW)
 def test_trials_appear_whole_or_not_at_all(tmp_path, how):
     folder = tmp_path / "out"
-    trial: Any = SimpleNamespace(id="abc")
     arrays = {"test": np.arange(3)}
-    for number, call in every_stop(
-        folder, lambda: None, lambda: trials._write(trial, {"seed": 1}, arrays, folder / "trials") and None, how
-    ):
+
+    def write() -> None:
+        trial_files.write_trial("abc", {"seed": 1}, arrays, folder / "trials", None)
+
+    for number, call in every_stop(folder, lambda: None, write, how):
         try:
-            facts, read = trials.read(folder / "trials" / "abc")
+            facts, read = trial_files.read(folder / "trials" / "abc")
         except FileNotFoundError:
             pass
         else:
             assert facts["seed"] == 1, f"{how} at call {number}, {call}"
             assert np.array_equal(read["test"], arrays["test"])
-        trials._write(trial, {"seed": 1}, arrays, folder / "trials")
-        assert trials.read(folder / "trials" / "abc")[0]["seed"] == 1
+        trial_files.write_trial("abc", {"seed": 1}, arrays, folder / "trials", None)
+        assert trial_files.read(folder / "trials" / "abc")[0]["seed"] == 1
 
 
 def source(level: int) -> Source:

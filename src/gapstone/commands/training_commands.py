@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -116,6 +116,10 @@ def compare(
             "choose: 6 times the time. A rate or decay that is given is the only one. Frozen backbones do so anyway.",
         ),
     ] = False,
+    keep: Annotated[
+        Literal["best", "all", "none"],
+        typer.Option(help="Which trained models are kept: of each head its best trial, those of all trials, or none."),
+    ] = "best",
     quick: Annotated[
         bool,
         typer.Option("--quick", help="The verdict alone: no test image is moved or resized, and heads are not timed."),
@@ -132,7 +136,11 @@ def compare(
         from gapstone.training.training_data import TrainOptions
 
     request = from_options(
-        CompareRequest, context, choices=from_options(TrainOptions, context), heads=tuple(split_specs(heads))
+        CompareRequest,
+        context,
+        choices=from_options(TrainOptions, context),
+        heads=tuple(split_specs(heads)),
+        user_code=None,
     )
     run(request, out or results_folder("compare", data), command=shlex.join(["gapstone", *sys.argv[1:]]))
 

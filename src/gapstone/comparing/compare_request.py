@@ -3,7 +3,7 @@
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from gapstone.comparing.chosen_metric import Asked, asked_metric
 from gapstone.comparing.learning_curve import parse_curve
@@ -14,6 +14,8 @@ from gapstone.storage.paths import check_input
 from gapstone.training.choose_backbone import BackboneMode, mode_of
 from gapstone.training.training_data import TrainOptions, at_least
 
+Keep = Literal["best", "all", "none"]
+"""Which trained models are kept: of each head its best trial, those of all trials, none."""
 HEADS = ("gap", "gmp", "nin", "fc", "fc:grid=4")
 
 
@@ -43,6 +45,8 @@ class CompareRequest:
     """Do not measure robustness to shifts and sizes, nor the heads' times."""
     user_code: UserCode | None = None
     """Networks, heads and pools of the user's own that trials need."""
+    keep: Keep = "best"
+    """Which trained models are kept."""
     tune: bool = False
     """Choose learning rate and weight decay of networks that are trained whole on validation images, in each trial."""
 
@@ -68,6 +72,8 @@ class CompareRequest:
         if self.weights is not None and self.choices.pretrained:
             raise ValueError(f"--weights {self.weights} and --pretrained: the backbone can start from one only.")
         _ = self.mode
+        if self.keep not in get_args(Keep):
+            raise ValueError(f"--keep {self.keep}: must be {' or '.join(get_args(Keep))}.")
         if self.curve is not None:
             parse_curve(self.curve)
             if self.folds:

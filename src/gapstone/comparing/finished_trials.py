@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.comparing import trials
+from gapstone.comparing import trial_files
 from gapstone.comparing.plan import ComparisonPlan
 from gapstone.comparing.trials import Trial
 from gapstone.statistics.labels import Labels, all_right, is_multi_label
 from gapstone.statistics.metric_values import Values
 from gapstone.statistics.metrics import Metric, find_metric, metric_names
 from gapstone.statistics.multi_label import Columns
-from gapstone.storage.sealed_json import DamagedError, damage_note
+from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed
 
 MOST_COLUMNS = 2_000_000
 """Test images × classes whose average precision is kept by image and class, 8 MB of each trial."""
@@ -39,7 +39,7 @@ class FinishedTrial:
     @classmethod
     def read(cls, trial: Trial, folder: Path) -> "FinishedTrial":
         """Raises FileNotFoundError if it is not there, DamagedError for a damaged one."""
-        facts, arrays = trials.read(folder)
+        facts, arrays = trial_files.read(folder)
         arrays.pop("log_probabilities", None)
         return cls(trial, facts, arrays, folder)
 
@@ -108,7 +108,7 @@ def missing(plan: ComparisonPlan, out: Path, log: Callable[[str], None]) -> list
     absent, damaged = [], []
     for trial in plan.all_trials:
         try:
-            trials.read(out / "trials" / trial.id)
+            trial_files.read(out / "trials" / trial.id)
         except FileNotFoundError:
             absent.append(trial)
         except DamagedError as error:
@@ -117,6 +117,15 @@ def missing(plan: ComparisonPlan, out: Path, log: Callable[[str], None]) -> list
     if damaged:
         log(damage_note(damaged))
     return absent
+
+
+def facts_of(trials_of: Iterable[Trial], out: Path) -> list[tuple[Trial, dict[str, Any]]]:
+    """The trials that are finished, with what their trial.json says."""
+    found = []
+    for trial in trials_of:
+        with suppress(FileNotFoundError, DamagedError):
+            found.append((trial, read_sealed(out / "trials" / trial.id / "trial.json", trial.id)))
+    return found
 
 
 def read_finished(plan: ComparisonPlan, out: Path) -> dict[str, list[FinishedTrial]]:

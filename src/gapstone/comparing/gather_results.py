@@ -44,7 +44,7 @@ from gapstone.statistics.collapsed_seeds import collapses
 from gapstone.statistics.labels import class_counts
 from gapstone.storage.sealed_json import digests, write_sealed
 
-SCHEMA = 4
+SCHEMA = 5
 
 
 def gather(
@@ -54,14 +54,13 @@ def gather(
     failed: dict[str, str],
     command: str,
     speed: dict[str, Any],
-    model: dict[str, Any] | None,
+    models: list[dict[str, Any]],
     look: int,
 ) -> dict[str, Any]:
     """Write results.json, results.csv, the predictions and pictures.npz of the finished trials.
 
     `done` are those of the plan, by head; `failed` is the reason of each failure by trial id; `speed`, by head, is from
-    `measure_head_speeds`; `model` is the entry of the best head's model in OUT, None if there is none; `look` is from
-    `record_look`.
+    `measure_head_speeds`; `models` are the entries of the models in OUT; `look` is from `record_look`.
     Returns the results, as in results.json.
     """
     metric, chosen = plan.metric
@@ -94,7 +93,7 @@ def gather(
         "localisation_pairs": pairs_of(plan, localised, lambda one: np.asarray(one.arrays["found"]), look, rows=boxed),
         "trials": [_trial(trial, done[trial.head], failed) for trial in plan.trials],
         "worst": worst,
-        "model": model,
+        "models": models,
     }
     results["curve"] = _curve(plan, out, done, look)
     results["verdict"], results["findings"] = sentences(results)
@@ -103,7 +102,7 @@ def gather(
     result_files.write_trials(out / "results.csv", plan, done)
     predictions_file.write_predictions(out, plan, done)
     result_files.write_pictures(out / "pictures.npz", plan, done, pictures)
-    results["files"] = digests(out, ["pictures.npz", *([model["file"]] if model else [])])
+    results["files"] = digests(out, ["pictures.npz", *(model["file"] for model in models)])
     write_sealed(out / "results.json", results, "results")
     return results
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from gapstone.comparing import best_model, finished_trials, gather_results, head_speed, trials
+from gapstone.comparing import finished_trials, gather_results, head_speed, kept_models, trials
 from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.feature_cache import FeatureCache
 from gapstone.comparing.feature_pass import NAME, FeaturePass, run_feature_pass
@@ -26,6 +26,7 @@ from gapstone.console.terminal import Terminal
 from gapstone.data import scan_report
 from gapstone.data.open_source import check_outside_data
 from gapstone.runtime.interrupts import stoppable
+from gapstone.storage.atomic import remove
 from gapstone.storage.owned_folder import COMPARE, check_folder, own_folder
 from gapstone.storage.paths import format_bytes
 from gapstone.storage.sealed_json import DamagedError, read_sealed, write_sealed
@@ -85,10 +86,10 @@ def compare(
             raise TrainingError(f"every trial failed; the first: {next(iter(failed.values()))}")
         speed = _speed(plan, failed, out, bars)
         done = finished_trials.read_finished(plan, out)
-        model = _write_best_model(plan, done, out, cache, bars) if plan.feature_pass else None
+        models = _write_models(plan, done, out, cache, bars)
         look = record_look(plan, out, bars.log)
         with bars.during("Comparing the heads"):
-            results = gather_results.gather(plan, done, out, failed, command, speed, model, look)
+            results = gather_results.gather(plan, done, out, failed, command, speed, models, look)
         with bars.during("Writing the report"):
             page = report_page.write(out)
     _print_results(results, page, console)
@@ -105,8 +106,11 @@ def _likely_of_timm(request: CompareRequest) -> bool:
 
 def _print_results(results: dict[str, Any], page: Path, console: Console) -> None:
     report_terminal.render(results, console)
-    if model := results.get("model"):  # results of earlier versions have none
-        line = f"\nModel: {display(page.parent / model['file'])}, {best_model.describe(model)}"
+    model, *others = results.get("models") or [None]  # results of earlier versions have none
+    if model is not None:
+        line = f"\nModel: {display(page.parent / model['file'])}, {kept_models.describe(model)}"
+        if others:
+            line += f"; {count_noun(len(others), 'more')} in {display(page.parent / kept_models.FOLDER)}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"{'' if model else chr(10)}Report: {display(page)}", highlight=False, markup=False, soft_wrap=True)
 
@@ -117,22 +121,40 @@ def _score(plan: ComparisonPlan, finished: FinishedTrial) -> float:
     return metric.unit.gain(mean_of(plan, metric, finished))
 
 
-def _write_best_model(
+def _write_models(
     plan: ComparisonPlan, done: dict[str, list[FinishedTrial]], out: Path, cache: FeatureCache | None, bars: Bars
-) -> dict[str, Any] | None:
-    """Write the best head's model; returns its entry in results.json, None if it could not be written."""
-    best = best_model.best_trial(done.values(), partial(_score, plan))
-    assert best is not None
-    if not best_model.is_written(best, out):
-        head = best_model.stored_head(best, out, bars.log) or cache or _run_feature_pass(plan, out, bars)
+) -> list[dict[str, Any]]:
+    """Write the models that are kept; returns their entries in results.json, the best head's first."""
+    files = kept_models.files_to_keep(done, partial(_score, plan), plan.request.keep)
+    jobs: list[kept_models.Job] = []
+    written: list[dict[str, Any]] = []
+    lost: list[str] = []
+    for file, one in files.items():
+        if not kept_models.is_written(file, one, out):
+            weights: bytes | FeatureCache | None = kept_models.stored_weights(one, out, bars.log)
+            if weights is None and one.trial.frozen:
+                weights = cache = cache or _run_feature_pass(plan, out, bars)
+            if weights is None:
+                lost.append(one.trial.head)
+                continue
+            seen = plan.prepared.trained_on(one.trial.train, one.trial.validation)
+            jobs.append((one.trial, weights, out / file, seen))
+        written.append(kept_models.entry(file, one))
+    if lost:
+        bars.log(f"The models of {', '.join(dict.fromkeys(lost))} are not there: they were not kept when trained.")
+    if jobs:
         try:
-            with bars.during("Writing the best head's model"):
-                seen = plan.prepared.trained_on(best.trial.train, best.trial.validation)
-                best_model.write_model(best.trial, plan.prepared.store.folder, head, out / best_model.FILE, seen)
+            with bars.during("Writing the models"):
+                kept_models.write_models(plan.prepared.store.folder, jobs)
         except JobError as error:
-            bars.log(f"The best head's model could not be written: {display(str(error))}")
-            return None
-    return best_model.entry(best)
+            bars.log(f"The models could not be written: {display(str(error))}")
+            new = {path for _, _, path, _ in jobs}
+            return [entry for entry in written if out / entry["file"] not in new]
+    kept_models.drop_weights(out, plan.all_trials)
+    unused = set((out / kept_models.FOLDER).glob("*.safetensors")) - {out / file for file in files}
+    for path in unused:  # of a trial that is no longer its head's best
+        remove(path)
+    return written
 
 
 def _run_feature_pass(plan: ComparisonPlan, out: Path, bars: Bars) -> FeatureCache:
@@ -158,7 +180,8 @@ def _train(
     listener: Listener,
 ) -> dict[str, str]:
     """Run the missing trials; returns the reason of each failure by trial id."""
-    job = partial(trials.run_job, plan.prepared.store.folder, out / "trials", cache, plan.measured)
+    keep = plan.request.keep != "none"
+    job = partial(trials.run_job, plan.prepared.store.folder, out / "trials", cache, plan.measured, keep)
     failed: dict[str, str] = {}
     progress, ended = bars("Trials"), 0
     status: dict[str, str] = {}
@@ -189,6 +212,9 @@ def _train(
                 if news.kind == "failed":
                     failed[trial.id] = str(news.what)
                     bars.log(f"{_named(trial)} failed: {display(str(news.what))}")
+                elif plan.request.keep == "best" and not trial.frozen:
+                    alike = [one for one in plan.trials if one.head == trial.head]
+                    kept_models.prune_weights(out, finished_trials.facts_of(alike, out))
                 listener.trial_ended(trial, failed.get(trial.id), out)
             progress(ended, len(missing), "; ".join(status.values()))
     return failed

@@ -3,10 +3,7 @@
 import errno
 import hashlib
 import importlib.metadata
-import io
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save
+from torch import nn
 
 from gapstone.comparing import trial_measures
 from gapstone.comparing.boxed_images import BoxedImages
@@ -23,6 +20,7 @@ from gapstone.comparing.feature_cache import CachedPredictor, FeatureCache
 from gapstone.comparing.map_localisation import localisation
 from gapstone.comparing.own_head_copies import OWN_HEAD_VERSION
 from gapstone.comparing.predictor import ModelPredictor, Predictor
+from gapstone.comparing.trial_files import HEAD, WEIGHTS, write_trial
 from gapstone.comparing.tune_head import tune_head
 from gapstone.comparing.tune_network import tune_network
 from gapstone.comparing.tuning import TuningChoice, TuningGrid
@@ -39,16 +37,11 @@ from gapstone.nets.hf_model import transformers_version
 from gapstone.nets.own_features import OWN_NETWORK
 from gapstone.statistics.calibration import calibration
 from gapstone.statistics.labels import all_right
-from gapstone.storage.atomic import remove, sync_folder, write_atomic
 from gapstone.storage.paths import sentence
-from gapstone.storage.sealed_json import DamagedError, digests, read_sealed, read_vouched, write_sealed
 from gapstone.training.loop import History, Rows, TrainSettings, make_repeatable, seeded, train
 
 VERSION = 5  # raised when the same configuration would give other numbers, or more of them
 TUNING_VERSION = 2  # the same, for heads on a frozen backbone alone
-
-HEAD, MOST_STORED = "head.safetensors", 16 << 20
-"""The file of a head's weights on a frozen backbone, and its most bytes: larger ones are trained again if needed."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +105,14 @@ class Trial:
         )
 
     @property
+    def frozen(self) -> bool:
+        """Whether its backbone is not trained."""
+        return self.start is not None and self.start.map_dtype is not None
+
+    @property
     def trainings(self) -> int:
         """How many times its network is trained; once on a frozen backbone, whose candidates are trained together."""
-        whole = self.start is None or self.start.map_dtype is None
-        return len(self.tuning.points) if self.tuning is not None and whole and len(self.validation) else 1
+        return len(self.tuning.points) if self.tuning is not None and not self.frozen and len(self.validation) else 1
 
     @property
     def id(self) -> str:
@@ -223,11 +220,12 @@ def run(
     report: Report | None = None,
     cache: FeatureCache | None = None,
     measured: dict[str, Any] | None = None,
+    keep: bool = False,
 ) -> Path:
     """Train and measure, and write the folder `trials/<id>` atomically; return it.
 
     `report` is called after each epoch; `cache` holds the features of a frozen backbone; `measured`, of the plan, is
-    stored with each trial in case plan.json gets damaged.
+    stored with each trial in case plan.json gets damaged; `keep` the weights of a network that is trained whole.
     """
     torch.set_num_threads(trial.threads)
     make_repeatable()
@@ -257,8 +255,12 @@ def run(
     facts["history"] = asdict(history)
     facts["tuning"] = None if choice is None else asdict(choice)
     facts["measured"] = measured
-    kept = predictor.head if cache is not None and not trial.test_only else None
-    return _write(trial, facts, arrays, trials, kept)
+    kept: tuple[str, nn.Module] | None = None
+    if trial.frozen and not trial.test_only:
+        kept = HEAD, predictor.head
+    elif isinstance(predictor, ModelPredictor) and keep:
+        kept = WEIGHTS, predictor.model
+    return write_trial(trial.id, facts, arrays, trials, kept)
 
 
 @dataclass(frozen=True)
@@ -273,6 +275,7 @@ def run_job(
     folder: Path,
     cache: FeatureCache | None,
     measured: dict[str, Any],
+    keep: bool,
     trial: Trial,
     send: Callable[[object], None],
 ) -> None:
@@ -281,7 +284,7 @@ def run_job(
     It stands here and not beside its caller: each process would import the report, 0.3 s.
     """
     try:
-        run(trial, Store.open(store), folder, lambda *report: send(report), cache, measured)
+        run(trial, Store.open(store), folder, lambda *report: send(report), cache, measured, keep)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no fault of the trial: the comparison stops
             send(DiskFullError(sentence(error)))
@@ -342,52 +345,6 @@ def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[st
         np.add.at(confusion, (labels, answers.answer), 1)
         facts["confusion"] = confusion.tolist()
     return facts, {**predictions, **robustness_arrays, **shown, **box_arrays}
-
-
-def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read the JSON and the arrays that `run` wrote to the folder, which is named by the trial's id.
-
-    Raises FileNotFoundError if there is no such trial, and DamagedError if its files have changed.
-    """
-    if not os.path.lexists(folder):
-        raise FileNotFoundError(folder)
-    try:
-        facts = read_sealed(folder / "trial.json", folder.name)
-    except FileNotFoundError:
-        raise DamagedError(folder / "trial.json", "is missing") from None
-    with np.load(io.BytesIO(read_vouched(folder, "arrays.npz", facts)), allow_pickle=False) as arrays:
-        return facts, dict(arrays)
-
-
-def read_head(folder: Path, facts: dict[str, Any]) -> bytes | None:
-    """The safetensors of the trial's head, trained; None if they are not stored. Raises DamagedError."""
-    return read_vouched(folder, HEAD, facts) if HEAD in facts["files"] else None
-
-
-def _write(
-    trial: Trial, facts: dict[str, object], arrays: dict[str, Any], trials: Path, head: Head | None = None
-) -> Path:
-    trials.mkdir(parents=True, exist_ok=True)
-    unfinished, done = trials / f".{trial.id}.{os.getpid()}.unfinished", trials / trial.id
-    try:
-        remove(unfinished)
-        unfinished.mkdir()
-        packed = io.BytesIO()
-        np.savez_compressed(packed, **arrays)
-        write_atomic(unfinished / "arrays.npz", packed.getvalue())
-        names = ["arrays.npz"]
-        if head is not None and sum(tensor.nbytes for tensor in head.state_dict().values()) <= MOST_STORED:
-            weights = {name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()}
-            write_atomic(unfinished / HEAD, save(weights))
-            names.append(HEAD)
-        write_sealed(unfinished / "trial.json", facts | {"files": digests(unfinished, names)}, trial.id)
-        remove(done)
-        unfinished.rename(done)
-        sync_folder(trials)
-    except OSError:
-        shutil.rmtree(unfinished, ignore_errors=True)  # free the space of a full disk
-        raise
-    return done
 
 
 def digest_of(rows: Rows) -> str:

@@ -53,6 +53,7 @@ def compare(
     at: str | None = None,
     boxes: str | Path | None = None,
     curve: str | Sequence[int | str] | None = None,
+    keep: Literal["best", "all", "none"] = "best",
     quick: bool = False,
     tune: bool = False,
     size: Size | None = None,
@@ -112,6 +113,7 @@ def compare(
         at: of an nn.Module, the name of the module whose output is the last map; None: it is found.
         boxes: a table of where the objects are; measures where each head looks.
         curve: numbers of labelled images of each class, such as `[5, 10, 30, "all"]`, on a frozen backbone.
+        keep: which trained models are kept in `out`: of each head its best trial, those of all trials, or none.
         quick: the verdict alone: no image is moved or resized, and heads are not timed.
         tune: choose learning rate and weight decay of networks that are trained whole, in each trial.
         size: what the network sees, in px: 96 or (96, 128), height first. None: chosen from the images.
@@ -150,7 +152,7 @@ def compare(
         request = CompareRequest(
             options, specs, seeds, folds, baseline, metric, workers, _path(boxes), _path(weights), freeze,
             curve if curve is None or isinstance(curve, str) else ",".join(map(str, curve)), finetune, quick,
-            user_code=code, tune=tune,
+            user_code=code, keep=keep, tune=tune,
         )  # fmt: skip
         run(request, folder, console, "", Callbacks(on_epoch, on_trial))
     return Comparison.open(folder)

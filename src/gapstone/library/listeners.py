@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gapstone.comparing.trials import Trial, read
+from gapstone.comparing.trial_files import read
+from gapstone.comparing.trials import Trial
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 import gapstone as gs
-from gapstone.comparing import best_model, trials
-from gapstone.comparing.best_model import best_trial, describe, entry, is_written, stored_head, write_model
+from gapstone.comparing import kept_models, trial_files, trials
 from gapstone.comparing.feature_pass import run_feature_pass
 from gapstone.comparing.finished_trials import FinishedTrial
+from gapstone.comparing.kept_models import best_trial, describe, entry, is_written, stored_weights, write_models
 from gapstone.comparing.trials import train_on_cache
 from gapstone.evaluating.train_model import train_model
 from gapstone.models.trained_on import NOTHING
@@ -44,7 +44,7 @@ def test_the_head_by_its_test_accuracy_the_seed_by_validation():
     assert best_trial([fc, gap], lambda one: -accuracy(one)) is fc[0]
     assert best_trial([[finished("gap", 0, 0.5), finished("gap", 1, 0.5)]], accuracy).trial.seed == 0  # no validation
     assert best_trial([[], []], accuracy) is None
-    model = entry(gap[1])
+    model = entry("model.safetensors", gap[1])
     assert (model["trial"], model["seed"], model["test_accuracy"]) == ("gap1", 1, 0.7)
     assert describe(model) == "gap, seed 1 (the best on validation images): test accuracy 70.0 %"
     assert "fold 2" in describe(model | {"fold": 2})
@@ -70,8 +70,11 @@ def test_it_is_the_trials_head_on_the_frozen_backbone(comparison, head):
     plan, cache, out = comparison
     assert plan.prepared.frozen  # trained weights: nothing else was asked for
     trial, store = plan.trials[head], plan.prepared.store
-    path = out / best_model.FILE
-    write_model(trial, store.folder, cache, path, plan.prepared.trained_on(trial.train, trial.validation))
+    path = out / kept_models.FILE
+    seen = plan.prepared.trained_on(trial.train, trial.validation)
+    other = out / "models" / "other.safetensors"  # the backbone of the first serves it
+    write_models(store.folder, [(plan.trials[1 - head], cache, other, NOTHING), (trial, cache, path, seen)])
+    assert gs.load(other).head.spec == plan.trials[1 - head].head
     model = gs.load(path)
     predictor, *_ = train_on_cache(trial, cache, store.labels)
     for name, tensor in predictor.head.state_dict().items():
@@ -109,22 +112,22 @@ def test_a_trial_stores_its_head_if_it_is_small(comparison, tmp_path, monkeypatc
     trial, store = plan.trials[1], plan.prepared.store
     threads = torch.get_num_threads()
     folder = trials.run(trial, store, tmp_path / "trials", None, cache)
-    best, said = FinishedTrial(trial, *trials.read(folder)), []
+    best, said = FinishedTrial(trial, *trial_files.read(folder)), []
     expected = train_on_cache(trial, cache, store.labels)[0].head.state_dict()
-    stored = stored_head(best, tmp_path, said.append)
-    best_model._save(store.folder, stored, tmp_path / "model.safetensors", NOTHING, trial, said.append)
+    stored = stored_weights(best, tmp_path, said.append)
+    kept_models._save(store.folder, [(trial, stored, tmp_path / "model.safetensors", NOTHING)], said.append)
     found = gs.load(tmp_path / "model.safetensors").head.state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in found)
     said.clear()
-    (folder / trials.HEAD).write_bytes(b"other weights")
-    assert stored_head(best, tmp_path, said.append) is None
-    assert said == [f"{folder / trials.HEAD} does not fit its digest: made anew."]
+    (folder / trial_files.HEAD).write_bytes(b"other weights")
+    assert stored_weights(best, tmp_path, said.append) is None
+    assert said == [f"{folder / trial_files.HEAD} does not fit its digest: made anew."]
     for each, number in ((trial, 100), (replace(trial, test_only=True), 1 << 20)):  # too large; of a curve
-        monkeypatch.setattr(trials, "MOST_STORED", number)
+        monkeypatch.setattr(trial_files, "MOST_STORED", number)
         folder = trials.run(each, store, tmp_path / "none" / "trials", None, cache)
-        assert stored_head(FinishedTrial(each, *trials.read(folder)), tmp_path / "none", said.append) is None
-        assert not (folder / trials.HEAD).exists()
+        assert stored_weights(FinishedTrial(each, *trial_files.read(folder)), tmp_path / "none", said.append) is None
+        assert not (folder / trial_files.HEAD).exists()
     assert len(said) == 1
     torch.set_num_threads(threads)
 
@@ -133,17 +136,18 @@ def test_it_is_written_once(comparison):
     plan, _, out = comparison
     trial = plan.trials[0]
     best = SimpleNamespace(trial=trial, facts={"test_accuracy": 0.5})
-    (out / best_model.FILE).write_bytes(b"a model")
-    assert not is_written(best, out)
-    results = {"model": entry(best), "files": digests(out, [best_model.FILE])}
+    (out / kept_models.FILE).write_bytes(b"a model")
+    file = kept_models.FILE
+    assert not is_written(file, best, out)
+    results = {"models": [entry(file, best)], "files": digests(out, [file])}
     write_sealed(out / "results.json", results, "results")
-    assert is_written(best, out)
-    assert not is_written(SimpleNamespace(trial=plan.trials[1]), out)
-    (out / best_model.FILE).write_bytes(b"another")
-    assert not is_written(best, out)
-    (out / best_model.FILE).unlink()
-    assert not is_written(best, out)
-    write_sealed(out / "results.json", {"model": None, "files": {}}, "results")
-    assert not is_written(best, out)
+    assert is_written(file, best, out)
+    assert not is_written(file, SimpleNamespace(trial=plan.trials[1]), out)
+    (out / kept_models.FILE).write_bytes(b"another")
+    assert not is_written(file, best, out)
+    (out / kept_models.FILE).unlink()
+    assert not is_written(file, best, out)
+    write_sealed(out / "results.json", {"models": [], "files": {}}, "results")
+    assert not is_written(file, best, out)
     (out / "results.json").write_text("{")
-    assert not is_written(best, out)
+    assert not is_written(file, best, out)

@@ -17,6 +17,7 @@ from gapstone.nets.features import Features
 from gapstone.nets.last_stage import last_stage
 from gapstone.nets.on_meta import shapes_alone
 from gapstone.nets.timm_survey import Size, smallest_side, stride_of
+from gapstone.runtime.eval_mode import eval_mode
 
 OWN_NETWORK = "module:"
 """How the name of a network of the user's own begins."""
@@ -94,19 +95,18 @@ def find_facts(
 
     def cells(height: int, width: int) -> Size:
         given = torch.empty(2, images.shape[1], height, width, device="meta", dtype=images.dtype)
-        with torch.no_grad(), shapes_alone():
+        with shapes_alone():
             maps = torch.func.functional_call(trunk, shapes, (given,))
         return int(maps.shape[2]), int(maps.shape[3])
 
-    with torch.no_grad():
+    with eval_mode(trunk), torch.no_grad():
         maps = trunk(images)
-    at_size, fixed, smallest = (int(maps.shape[2]), int(maps.shape[3])), None, side
-    try:
-        stride = stride_of(cells, (side, width), at_size)
-        smallest = smallest_side(cells, side, stride)
-    except Exception:  # whatever a network raises at a size that is not its own
-        fixed, stride = (side, width), round(side / at_size[0])
-    with torch.no_grad():
+        at_size, fixed, smallest = (int(maps.shape[2]), int(maps.shape[3])), None, side
+        try:
+            stride = stride_of(cells, (side, width), at_size)
+            smallest = smallest_side(cells, side, stride)
+        except Exception:  # whatever a network raises at a size that is not its own
+            fixed, stride = (side, width), round(side / at_size[0])
         stage = last_stage(trunk, lambda: trunk(images), [])
     paths = tuple(f"net.{path}" for path in stage)
     channels = int(images.shape[1]), int(maps.shape[1])

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.metadata
 import inspect
+import io
 import logging
 import sys
 import types
@@ -152,7 +153,7 @@ class _Digest:
         kind = type(value)
         held = getattr(value, "__dict__", None)
         slots = [name for each in kind.__mro__ for name in getattr(each, "__slots__", ())]
-        if held is None and not slots:
+        if (held is None and not slots) or isinstance(value, io.IOBase):
             raise UnknownCodeError(f"a value of the class {display(kind.__module__)}.{display(kind.__qualname__)}")
         facts = dict(held or {}) | {name: getattr(value, name, None) for name in slots if isinstance(name, str)}
         if isinstance(value, nn.Module):

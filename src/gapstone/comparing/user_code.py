@@ -26,7 +26,7 @@ from gapstone.runtime.code_digest import UnknownCodeError, code_digest
 class UserCode:
     """What trials need of the user's own; unpickling it makes it known by its names.
 
-    >>> code = UserCode.of({"module:Net-1a2b3c4d": own.trunk}, heads={}, pools={})
+    code = UserCode.of({"module:Net-1a2b3c4d": own.trunk}, heads={}, pools={})
     """
 
     pickled: bytes = field(repr=False)

@@ -62,10 +62,10 @@ def cut_head(
 ) -> tuple[nn.Module, HeadCut | None, Tensor]:
     """Remove the head of a network, which is changed itself, and return it up to its last map.
 
-    >>> trunk, cut, images = cut_head(torchvision.models.resnet18())
-    >>> trunk(images).shape
+    trunk, cut, images = cut_head(torchvision.models.resnet18())
+    trunk(images).shape
     torch.Size([2, 512, 7, 7])
-    >>> another = cut.apply(torchvision.models.resnet18())
+    another = cut.apply(torchvision.models.resnet18())
 
     A network that returns maps (N, C, h, w) has no head: it is returned as it is, and there is no cut. torch's random
     generator is not advanced.

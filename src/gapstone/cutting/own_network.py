@@ -58,9 +58,9 @@ class BuildTrunk:
 def own_network(backbone: nn.Module | Builds, at: str | None = None) -> OwnNetwork:
     """Make a network of the user's own known by a name, for `Classifier`, `nets.build` and trials.
 
-    >>> own_network(torchvision.models.resnet18()).name
+    own_network(torchvision.models.resnet18()).name
     'module:ResNet-6f1d…'
-    >>> own_network(lambda: MyNet(width=64)).trunk.facts.channels
+    own_network(lambda: MyNet(width=64)).trunk.facts.channels
     256
 
     Args:
@@ -99,7 +99,7 @@ def own_network(backbone: nn.Module | Builds, at: str | None = None) -> OwnNetwo
 def looks_trained(model: nn.Module) -> bool | None:
     """Whether the weights are trained: norms begin as the identity, and training moves them. None: it has no norms.
 
-    >>> looks_trained(torchvision.models.resnet18())
+    looks_trained(torchvision.models.resnet18())
     False
     """
     norms = [module for module in model.modules() if "Norm" in type(module).__name__]

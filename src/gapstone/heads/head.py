@@ -75,8 +75,7 @@ class Head(nn.Module):
         self.size: tuple[int, ...] | None = None
         self.maps: nn.Sequential | None = None
         self.classifier: nn.Sequential | None = None
-        self.module: nn.Module | None = None
-        """A head of the user's own: all there is of this one."""
+        self.module: nn.Module | None = None  # a head of the user's own: all there is of this one
         if recipe.module is not None:
             self.pools, self.additive = nn.ModuleList(), False
             self.module, self.size = made_by_user(self.spec, recipe.module, depth, classes, size)
@@ -178,8 +177,7 @@ class Head(nn.Module):
         """
         if not self.additive:
             why = "it has hidden layers" if parse(self.spec).hidden else "its pool's shares are weights"
-            if self.module is not None:
-                why = "it is your own; gs.explain(model, images) gives gradient × activation"
+            why = "it is your own; gs.explain(model, images) gives gradient × activation" if self.module else why
             if not (self.reads.maps_alone or self.attends_to_class_token):
                 why = f"it reads {self.reads.what}, which is no position of the map"
             raise ValueError(f"head {self.spec!r} has no contributions that add up to the logit: {why}.")
@@ -305,8 +303,7 @@ def made_by_user(
     if not isinstance(module, nn.Module):
         raise ValueError(f"head {spec!r} is a {type(module).__name__}; expected {wanted}.")
     cells = size or (7, 7)
-    tried = next((p for p in module.parameters()), torch.zeros(0))
-    if tried.is_meta:
+    if (tried := next(module.parameters(), torch.zeros(0))).is_meta:
         return module, size
 
     def shape(*cells: int) -> object:

@@ -10,7 +10,7 @@ from gapstone.heads.own_heads import OwnHead, OwnHeadLike, own_head, register_he
 def name_heads(heads: Iterable[str | Mapping[str, OwnHeadLike]]) -> tuple[tuple[str, ...], dict[str, OwnHead]]:
     """Specs of all heads, and those of the user's own by their names, which are known in this process from now on.
 
-    >>> name_heads(["gap", {"mine": lambda channels, classes, size: MyHead(channels, classes)}])[0]
+    name_heads(["gap", {"mine": lambda channels, classes, size: MyHead(channels, classes)}])[0]
     ('gap', 'mine')
 
     Raises:

@@ -103,7 +103,6 @@ EXCLUDED = {
     "Comparison": LONG,
     "OwnFeatures": FRAGMENT,
     "load": FRAGMENT,
-    "name_heads": FRAGMENT,
     "Explainer": FRAGMENT,
     "HeadCopies": FRAGMENT,
     "HfFeatures": FILES,

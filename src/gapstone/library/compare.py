@@ -137,7 +137,7 @@ def compare(
     Raises:
         ValueError: arguments, data or a folder that do not fit together; says what to do.
         TypeError: `backbone` is no network.
-        gapstone.training.loop.TrainingError: every trial failed.
+        TrainingError: every trial failed.
     """
     folder = Path(out) if out is not None else results_folder("compare", str(data))
     console = PythonTerminal() if progress else Terminal(file=io.StringIO())

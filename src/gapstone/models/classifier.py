@@ -22,6 +22,7 @@ from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.class_probabilities import check_multi_label, probabilities
+from gapstone.models.image_memory import check_memory
 from gapstone.models.model_description import ModelDescription, checked_labels
 from gapstone.models.model_file import (
     ModelFileError,
@@ -40,7 +41,6 @@ from gapstone.nets.hf_features import HfFeatures
 from gapstone.nets.on_meta import on_meta
 from gapstone.nets.own_features import is_registered
 from gapstone.ragged import mixed_sizes
-from gapstone.runtime.environment import memory
 from gapstone.runtime.eval_mode import eval_mode
 
 __all__ = ["Classifier", "ModelFileError", "load"]
@@ -48,10 +48,6 @@ __all__ = ["Classifier", "ModelFileError", "load"]
 LARGEST_TRIAL = 64
 """Side, in px, of the image that a model is tried on when it is loaded, unless it takes one size only. At 224 px,
 trying a VGG-16 would take longer than reading its file."""
-
-LARGEST_IMAGE = 1 << 30
-"""Bytes that one image may need in a step of the network. $GAPSTONE_IMAGE_MEMORY (GB) replaces it; the limit is never
-more than half of the machine's memory."""
 
 Picture = str | os.PathLike[str] | NDArray[np.uint8]
 
@@ -114,7 +110,7 @@ class Classifier(nn.Module):
         self.features = build(backbone, preprocessing.channels, pretrained, reads.own, config)
         self.features.check_reads(reads)
         dry = dry_run(self.features, preprocessing.channels, preprocessing.size)
-        _check_memory(backbone, preprocessing.size, dry.bytes)
+        check_memory(backbone, preprocessing.size, dry.bytes)
         self.head = Head(head, self.features.width(reads), len(self.labels), dry.size)
         self.trained_on: TrainedOn | None = None
         """The images it was trained on, which no test should use; None: not known. Its file keeps them."""
@@ -393,22 +389,6 @@ def _expected_shapes(description: ModelDescription) -> Shapes:
         raise ModelFileError(
             f"its model cannot be built: {error} (backbone {description.backbone!r}, head {description.head!r})"
         ) from error
-
-
-def _check_memory(backbone: str, size: tuple[int, int], needed: int) -> None:
-    """Raises ValueError if a single image of that size needs more memory than is allowed."""
-    variable = os.environ.get("GAPSTONE_IMAGE_MEMORY", "")
-    try:
-        allowed = int(float(variable) * (1 << 30)) if variable else LARGEST_IMAGE
-    except (ValueError, OverflowError):
-        raise ValueError(f"GAPSTONE_IMAGE_MEMORY={variable!r}: expected a number of GB, such as 8") from None
-    allowed = min(allowed, memory() // 2)
-    if needed > allowed:
-        raise ValueError(
-            f"an image of {size[0]}×{size[1]} px needs at least {needed / (1 << 30):.1f} GB in {backbone}, and "
-            f"{allowed / (1 << 30):.1f} GB are allowed: take smaller images, or set GAPSTONE_IMAGE_MEMORY to more GB "
-            f"(at most half of this machine's {memory() / (1 << 30):.0f} GB)"
-        )
 
 
 def _pictures(images: Picture | Iterable[Picture]) -> Iterable[Picture]:

@@ -49,7 +49,7 @@ class UnknownCodeError(ValueError):
 def code_digest(value: object) -> str:
     """Sixteen hex digits: equal for code that does the same, in any process.
 
-    >>> code_digest(lambda: nn.Linear(2, 2)) == code_digest(lambda: nn.Linear(2, 3))
+    >>> code_digest(1) == code_digest(2)
     False
 
     Raises:

@@ -15,7 +15,16 @@ import gapstone as gs
 from gapstone.comparing import kept_models, trial_files, trials
 from gapstone.comparing.feature_pass import run_feature_pass
 from gapstone.comparing.finished_trials import FinishedTrial
-from gapstone.comparing.kept_models import best_trial, describe, entry, is_written, stored_weights, write_models
+from gapstone.comparing.kept_models import (
+    best_trial,
+    describe,
+    entry,
+    files_to_keep,
+    is_written,
+    put_first,
+    stored_weights,
+    write_models,
+)
 from gapstone.comparing.trials import train_on_cache
 from gapstone.evaluating.train_model import train_model
 from gapstone.models.trained_on import NOTHING
@@ -70,11 +79,14 @@ def test_it_is_the_trials_head_on_the_frozen_backbone(comparison, head):
     plan, cache, out = comparison
     assert plan.prepared.frozen  # trained weights: nothing else was asked for
     trial, store = plan.trials[head], plan.prepared.store
-    path = out / kept_models.FILE
+    path = out / kept_models.FOLDER / "mine.safetensors"
     seen = plan.prepared.trained_on(trial.train, trial.validation)
-    other = out / "models" / "other.safetensors"  # the backbone of the first serves it
-    write_models(store.folder, [(plan.trials[1 - head], cache, other, NOTHING), (trial, cache, path, seen)])
-    assert gs.load(other).head.spec == plan.trials[1 - head].head
+    # the backbone of the first serves the second
+    other = plan.trials[1 - head], cache, "other.safetensors", NOTHING
+    write_models(store.folder, out, [other, (trial, cache, path.name, seen)])
+    assert gs.load(path.with_name("other.safetensors")).head.spec == other[0].head
+    put_first(path.name, out)
+    assert (out / kept_models.FILE).read_bytes() == path.read_bytes()
     model = gs.load(path)
     predictor, *_ = train_on_cache(trial, cache, store.labels)
     for name, tensor in predictor.head.state_dict().items():
@@ -115,7 +127,7 @@ def test_a_trial_stores_its_head_if_it_is_small(comparison, tmp_path, monkeypatc
     best, said = FinishedTrial(trial, *trial_files.read(folder)), []
     expected = train_on_cache(trial, cache, store.labels)[0].head.state_dict()
     stored = stored_weights(best, tmp_path, said.append)
-    kept_models._save(store.folder, [(trial, stored, tmp_path / "model.safetensors", NOTHING)], said.append)
+    kept_models._save(store.folder, tmp_path, [(trial, stored, "model.safetensors", NOTHING)], said.append)
     found = gs.load(tmp_path / "model.safetensors").head.state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in found)
@@ -132,22 +144,69 @@ def test_a_trial_stores_its_head_if_it_is_small(comparison, tmp_path, monkeypatc
     torch.set_num_threads(threads)
 
 
-def test_it_is_written_once(comparison):
-    plan, _, out = comparison
-    trial = plan.trials[0]
-    best = SimpleNamespace(trial=trial, facts={"test_accuracy": 0.5})
-    (out / kept_models.FILE).write_bytes(b"a model")
-    file = kept_models.FILE
-    assert not is_written(file, best, out)
-    results = {"models": [entry(file, best)], "files": digests(out, [file])}
-    write_sealed(out / "results.json", results, "results")
-    assert is_written(file, best, out)
-    assert not is_written(file, SimpleNamespace(trial=plan.trials[1]), out)
-    (out / kept_models.FILE).write_bytes(b"another")
-    assert not is_written(file, best, out)
-    (out / kept_models.FILE).unlink()
-    assert not is_written(file, best, out)
-    write_sealed(out / "results.json", {"models": [], "files": {}}, "results")
-    assert not is_written(file, best, out)
-    (out / "results.json").write_text("{")
-    assert not is_written(file, best, out)
+def test_which_are_kept():
+    gap = [finished("gap", 0, 0.9, 0.5), finished("gap", 1, 0.7, 0.9)]
+    same = [finished("fc:8,8", 0, 0.9, 0.5)]
+    done = {"gap": gap, "fc:8,8": same, "fc:8/8": [finished("fc:8/8", 0, 0.1)], "gmp": []}
+    assert files_to_keep(done, "best") == {
+        "gap.safetensors": gap[1],
+        "fc-8,8.safetensors": same[0],
+        "fc-8-8.safetensors": done["fc:8/8"][0],
+    }
+    alike = files_to_keep({"fc:8": same, "fc/8": same}, "best")
+    assert list(alike) == ["fc-8.safetensors", "fc-8-.safetensors"]
+    assert list(files_to_keep({"gap": gap}, "all")) == ["gap-seed0.safetensors", "gap-seed1.safetensors"]
+    assert files_to_keep(done, "none") == {}
+
+
+def test_it_is_written_once(tmp_path):
+    """By what the index beside it says, which a model of another trial, or a changed file, does not fit."""
+    one, other = (SimpleNamespace(trial=SimpleNamespace(id=name)) for name in ("one", "other"))
+    folder, file = tmp_path / kept_models.FOLDER, "gap.safetensors"
+    assert not is_written(file, one, tmp_path)
+    folder.mkdir()
+    (folder / file).write_bytes(b"a model")
+    assert not is_written(file, one, tmp_path)
+    index = {"trials": {file: "one"}, "files": digests(folder, [file])}
+    write_sealed(folder / kept_models.INDEX, index, "models")
+    assert is_written(file, one, tmp_path)
+    assert not is_written(file, other, tmp_path)
+    (folder / file).write_bytes(b"another")
+    assert not is_written(file, one, tmp_path)
+    (folder / file).unlink()
+    assert not is_written(file, one, tmp_path)
+    (folder / kept_models.INDEX).write_text("{")
+    assert not is_written(file, one, tmp_path)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_best_is_another_head_later(tmp_path, monkeypatch, links):
+    """The file of the first best stays what it is when OUT/model.safetensors becomes another's."""
+    if not links:
+        monkeypatch.setattr(kept_models.os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links")))
+    folder = tmp_path / kept_models.FOLDER
+    folder.mkdir()
+    for name in ("gap", "fc"):
+        (folder / name).write_text(name)
+    for name in ("gap", "fc", "gap"):
+        put_first(name, tmp_path)
+        assert (tmp_path / kept_models.FILE).read_text() == name
+    assert [(folder / name).read_text() for name in ("gap", "fc")] == ["gap", "fc"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [kept_models.FILE, kept_models.FOLDER]
+
+
+def test_weights_of_whole_networks_stay_until_they_are_written(tmp_path):
+    """Of a head's trials that have ended, the best one's; all go once the models are there."""
+    facts = [{"history": {"validation_accuracy": [accuracy], "best_epoch": 1}} for accuracy in (0.5, 0.9, 0.9)]
+    trials_of = [SimpleNamespace(id=str(number), multi_label=False) for number in range(3)]
+
+    def there():
+        return [trial.id for trial in trials_of if (tmp_path / "trials" / trial.id / trial_files.WEIGHTS).exists()]
+
+    for trial in trials_of:
+        (tmp_path / "trials" / trial.id).mkdir(parents=True)
+        (tmp_path / "trials" / trial.id / trial_files.WEIGHTS).write_bytes(b"weights")
+    kept_models.prune_weights(tmp_path, list(zip(trials_of, facts, strict=True)))
+    assert there() == ["1"]  # of equals the first
+    kept_models.drop_weights(tmp_path, trials_of)
+    assert there() == []

@@ -46,7 +46,7 @@ def test_a_head_on_a_frozen_backbone(tmp_path):
     assert average_precision_score(store.labels[trial.test], np.exp(arrays["log_probabilities"])) > 0.75
     # the model's file answers as the trial did
     state = trial_files.read_stored(tmp_path / "trials" / trial.id, facts)
-    _save(store.folder, [(trial, state, tmp_path / "m.safetensors", NOTHING)], lambda path: None)
+    _save(store.folder, tmp_path, [(trial, state, "m.safetensors", NOTHING)], lambda file: None)
     model = gs.load(tmp_path / "m.safetensors")
     assert model.multi_label
     found = model.predict([store.images[row] for row in trial.test])

@@ -170,7 +170,7 @@ def test_a_saved_model_is_opened_only_with_its_network(tmp_path, x):
         gs.load(path)
     assert torch.equal(gs.load(path, backbone=Net())(x), model(x))
     plain = gs.Classifier("nin", "gap", ("a", "b"), SMALL).save(tmp_path / "nin.safetensors")
-    with pytest.raises(ValueError, match="its backbone is nin, which the file says all of"):
+    with pytest.raises(ValueError, match="its backbone is nin, which needs no network of yours"):
         gs.load(plain, backbone=Net)
 
 

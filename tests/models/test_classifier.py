@@ -597,7 +597,7 @@ def test_images_that_need_too_much_memory_are_refused(tmp_path: Path, monkeypatc
         Classifier("nin", "gap", LABELS, of_that)
     monkeypatch.setenv("GAPSTONE_IMAGE_MEMORY", "4")
     assert Classifier("nin", "gap", LABELS, of_that).labels == LABELS
-    monkeypatch.setattr("gapstone.models.classifier.memory", lambda: 3 << 30)
+    monkeypatch.setattr("gapstone.models.image_memory.memory", lambda: 3 << 30)
     with pytest.raises(ValueError, match=r"half of this machine's 3 GB"):
         Classifier("nin", "gap", LABELS, of_that)
     monkeypatch.setenv("GAPSTONE_IMAGE_MEMORY", "much")

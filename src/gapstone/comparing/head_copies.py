@@ -3,7 +3,7 @@
 Each candidate is a copy of the head; all see the same batches, which are read once.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any, final
 
@@ -19,6 +19,42 @@ POOLS_SHARE = 0.05
 """Of the learning rate, for what a pool learns: 0.05 at rate 1, as in training from scratch."""
 SMALL = 1e-3
 """Of the learning rate under AdamW, for biases and what a pool learns: its steps do not shrink with the gradient."""
+
+
+@final
+class TrainedTogether:
+    """Modules that are trained by one optimizer on the same batches, each on its own loss."""
+
+    def __init__(
+        self,
+        modules: Sequence[nn.Module],
+        optimizer: torch.optim.Optimizer,
+        settings: TrainSettings,
+        images: int,
+        weights: Tensor | None,
+    ) -> None:
+        """`weights`: what the images of each class count for in the loss."""
+        self.modules, self.optimizer = modules, optimizer
+        self.weights = None if weights is None else weights.to(next(modules[0].parameters()).device)
+        factor = warm_cosine(count_steps(images, settings), settings.warmup)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+    def train_epoch(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+        """The mean loss of each module."""
+        total, count = torch.zeros(len(self.modules)), 0
+        for inputs, labels in batches:
+            losses = torch.stack([mean_loss(module.train()(inputs), labels, self.weights) for module in self.modules])
+            self.optimizer.zero_grad(set_to_none=True)
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.schedule.step()
+            total, count = total.to(losses.device) + losses.detach() * len(labels), count + len(labels)
+        return total / count
+
+    @torch.inference_mode()
+    def logits(self, inputs: Tensor) -> Tensor:
+        """(modules, N, K)"""
+        return torch.stack([module.eval()(inputs) for module in self.modules])
 
 
 @final
@@ -42,7 +78,6 @@ class HeadCopies:
         weights: Tensor | None = None,
     ) -> None:
         """`weights`: what the images of each class count for in the loss."""
-        self.weights = None if weights is None else weights.to(next(head.parameters()).device)
         self.copies = []
         for _ in points:
             copy = deepcopy(head)
@@ -57,29 +92,16 @@ class HeadCopies:
             for group in parameter_groups(trained, *point, settings)
         ]
         if settings.optimizer == "adamw":
-            self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups)
+            optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups)
         else:
-            self.optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True)
-        factor = warm_cosine(count_steps(images, settings), settings.warmup)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+            optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+        self.modules = TrainedTogether([trained for _, trained in self.copies], optimizer, settings, images, weights)
 
     def train_epoch(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-        total, count = torch.zeros(len(self.copies)), 0
-        for inputs, labels in batches:
-            losses = torch.stack(
-                [mean_loss(trained.train()(inputs), labels, self.weights) for _, trained in self.copies]
-            )
-            self.optimizer.zero_grad(set_to_none=True)
-            losses.sum().backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            self.schedule.step()
-            total, count = total.to(losses.device) + losses.detach() * len(labels), count + len(labels)
-        return total / count
+        return self.modules.train_epoch(batches)
 
-    @torch.inference_mode()
     def logits(self, inputs: Tensor) -> Tensor:
-        """(candidates, N, K)"""
-        return torch.stack([trained.eval()(inputs) for _, trained in self.copies])
+        return self.modules.logits(inputs)
 
     def take(self, point: int) -> Callable[[Head], None]:
         """A function that gives a head the weights that a candidate has now, for inputs that are not scaled."""

@@ -1,10 +1,12 @@
-"""The trained models that a comparison keeps: OUT/model.safetensors, the best head's, and OUT/models, the other heads'.
+"""The trained models that a comparison keeps: OUT/models, one of each head, and OUT/model.safetensors, the best.
 
 On a frozen backbone trials store heads that are small; the training of a larger one is repeated, which gives the same
 weights. A network that is trained whole stores its weights in its trial's folder until it is known which are kept.
 """
 
+import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -25,12 +27,14 @@ from gapstone.heads import Head, parse
 from gapstone.models.classifier import Classifier
 from gapstone.models.trained_on import TrainedOn
 from gapstone.nets import map_size
-from gapstone.storage.atomic import remove
-from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed, read_vouched
+from gapstone.storage.atomic import atomic_file, remove
+from gapstone.storage.sealed_json import DamagedError, damage_note, digests, read_sealed, read_vouched, write_sealed
 from gapstone.training.loop import make_repeatable
 from gapstone.workers.job_processes import run_one
 
 FILE, FOLDER = "model.safetensors", "models"
+INDEX = "index.json"
+"""Of OUT/models: which trial's model is in which file. Models of other heads than the last run's stay."""
 
 
 def best_trial(
@@ -62,39 +66,44 @@ def _validation_score(trial: Trial, facts: Mapping[str, Any]) -> float:
     return -score if trial.multi_label else score
 
 
-def files_to_keep(
-    done: Mapping[str, list[FinishedTrial]], score: Callable[[FinishedTrial], float], keep: Keep
-) -> dict[str, FinishedTrial]:
-    """The trials whose models are kept, by their files in OUT; the best of all comes first."""
-    best = best_trial(done.values(), score)
-    if keep == "none" or best is None:
-        return {}
-    if keep == "all":
-        others = [one for trials in done.values() for one in trials]
-    else:
-        others = [best_of(trials) for trials in done.values() if trials]
-    files = {FILE: best}
-    for one in others:
-        if one is not best:
+def files_to_keep(done: Mapping[str, list[FinishedTrial]], keep: Keep) -> dict[str, FinishedTrial]:
+    """The trials whose models are kept, by their files in OUT/models."""
+    files: dict[str, FinishedTrial] = {}
+    for head, trials in done.items():
+        kept = [] if keep == "none" or not trials else trials if keep == "all" else [best_of(trials)]
+        for one in kept:
             seed = f"-{'seed' if one.trial.fold is None else 'fold'}{one.trial.seed}" if keep == "all" else ""
-            name = re.sub(r"[^\w.+=,-]+", "-", one.trial.head) + seed
-            while (file := f"{FOLDER}/{name}.safetensors") in files:  # two specs that are written alike
+            name = re.sub(r"[^\w.+=,-]+", "-", head) + seed
+            while (file := f"{name}.safetensors") in files:  # two specs that are written alike
                 name += "-"
             files[file] = one
     return files
 
 
 def is_written(file: str, one: FinishedTrial, out: Path) -> bool:
-    """Whether OUT holds the model of this trial in this file, unchanged, from an earlier run."""
+    """Whether OUT/models holds the model of this trial in this file, unchanged."""
     try:
-        results = read_sealed(out / "results.json", "results")
-        written = {entry["file"]: entry["trial"] for entry in results.get("models", [])}
-        if written.get(file) != one.trial.id:
+        index = _read_index(out)
+        if index["trials"].get(file) != one.trial.id:
             return False
-        read_vouched(out, file, results)
+        read_vouched(out / FOLDER, file, index)
     except (OSError, DamagedError):
         return False
     return True
+
+
+def _read_index(out: Path) -> dict[str, Any]:
+    return read_sealed(out / FOLDER / INDEX, "models")
+
+
+def put_first(file: str, out: Path) -> None:
+    """Make OUT/model.safetensors the model in this file of OUT/models; linked, it takes no space twice."""
+    with atomic_file(out / FILE) as unfinished:
+        remove(unfinished)
+        try:
+            os.link(out / FOLDER / file, unfinished)
+        except OSError:  # a file system without links
+            shutil.copyfile(out / FOLDER / file, unfinished)
 
 
 def stored_weights(one: FinishedTrial, out: Path, log: Callable[[str], None]) -> bytes | None:
@@ -118,20 +127,27 @@ def prune_weights(out: Path, trials: Iterable[tuple[Trial, Mapping[str, Any]]]) 
     drop_weights(out, (trial for trial, _ in ranked if trial is not best[0]))
 
 
-Job = tuple[Trial, bytes | FeatureCache, Path, TrainedOn]
+Job = tuple[Trial, bytes | FeatureCache, str, TrainedOn]
 """A trial, its weights (or what they are trained on again), the file of its model, the images it was trained on."""
 
 
-def write_models(store: Path, jobs: list[Job]) -> None:
-    """Save the trials' models, in one process. Raises JobError if that fails."""
-    for _, _, path, _ in jobs:
-        path.parent.mkdir(exist_ok=True)
-    run_one(partial(_save, store), jobs)
+def write_models(store: Path, out: Path, jobs: list[Job]) -> None:
+    """Save the trials' models in OUT/models, in one process. Raises JobError if that fails."""
+    folder = out / FOLDER
+    folder.mkdir(exist_ok=True)
+    run_one(partial(_save, store, folder), jobs)
+    trials = {file: trial.id for trial, _, file, _ in jobs}
+    try:
+        index = _read_index(out)
+    except (FileNotFoundError, DamagedError):
+        index = {"trials": {}, "files": {}}
+    written = {"trials": index["trials"] | trials, "files": index["files"] | digests(folder, list(trials))}
+    write_sealed(folder / INDEX, written, "models")
 
 
-def _save(store: Path, jobs: list[Job], send: Callable[[object], None]) -> None:
+def _save(store: Path, folder: Path, jobs: list[Job], send: Callable[[object], None]) -> None:
     model: Classifier | None = None
-    for trial, weights, path, trained_on in jobs:
+    for trial, weights, file, trained_on in jobs:
         if isinstance(weights, bytes):
             state = load(weights)
         else:
@@ -145,8 +161,8 @@ def _save(store: Path, jobs: list[Job], send: Callable[[object], None]) -> None:
             model = trial.build()
             model.load_state_dict(state)
         model.trained_on = trained_on
-        model.eval().cpu().save(path)
-        send(str(path))
+        model.eval().cpu().save(folder / file)
+        send(file)
 
 
 def _with_head(trial: Trial, earlier: Classifier | None) -> Classifier:

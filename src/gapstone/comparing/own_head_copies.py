@@ -12,10 +12,10 @@ from typing import final
 import torch
 from torch import Tensor
 
+from gapstone.comparing.head_copies import TrainedTogether
 from gapstone.comparing.tuning import TuningGrid
 from gapstone.heads import Head
-from gapstone.training.loop import TrainSettings, count_steps, warm_cosine
-from gapstone.training.losses import mean_loss
+from gapstone.training.loop import TrainSettings
 
 OWN_HEAD_VERSION = 1  # raised when the same head would be trained to other numbers
 
@@ -46,7 +46,6 @@ class OwnHeadCopies:
         weights: Tensor | None = None,
     ) -> None:
         """`weights`: what the images of each class count for in the loss."""
-        self.weights = None if weights is None else weights.to(next(head.parameters()).device)
         self.copies = [deepcopy(head) for _ in points]
         groups = []
         for copy, (rate, decay) in zip(self.copies, points, strict=True):
@@ -57,25 +56,13 @@ class OwnHeadCopies:
                 {"params": matrices, "lr": rate, "weight_decay": decay},
                 {"params": others, "lr": rate, "weight_decay": 0.0},
             ]
-        self.optimizer = torch.optim.AdamW(groups)
-        factor = warm_cosine(count_steps(images, settings), settings.warmup)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+        self.modules = TrainedTogether(self.copies, torch.optim.AdamW(groups), settings, images, weights)
 
     def train_epoch(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-        total, count = torch.zeros(len(self.copies)), 0
-        for inputs, labels in batches:
-            losses = torch.stack([mean_loss(copy.train()(inputs), labels, self.weights) for copy in self.copies])
-            self.optimizer.zero_grad(set_to_none=True)
-            losses.sum().backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            self.schedule.step()
-            total, count = total.to(losses.device) + losses.detach() * len(labels), count + len(labels)
-        return total / count
+        return self.modules.train_epoch(batches)
 
-    @torch.inference_mode()
     def logits(self, inputs: Tensor) -> Tensor:
-        """(candidates, N, K)"""
-        return torch.stack([copy.eval()(inputs) for copy in self.copies])
+        return self.modules.logits(inputs)
 
     def take(self, point: int) -> Callable[[Head], None]:
         """A function that gives a head the weights that a candidate has now."""

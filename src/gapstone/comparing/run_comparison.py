@@ -26,7 +26,6 @@ from gapstone.console.terminal import Terminal
 from gapstone.data import scan_report
 from gapstone.data.open_source import check_outside_data
 from gapstone.runtime.interrupts import stoppable
-from gapstone.storage.atomic import remove
 from gapstone.storage.owned_folder import COMPARE, check_folder, own_folder
 from gapstone.storage.paths import format_bytes
 from gapstone.storage.sealed_json import DamagedError, read_sealed, write_sealed
@@ -110,7 +109,7 @@ def _print_results(results: dict[str, Any], page: Path, console: Console) -> Non
     if model is not None:
         line = f"\nModel: {display(page.parent / model['file'])}, {kept_models.describe(model)}"
         if others:
-            line += f"; {count_noun(len(others), 'more')} in {display(page.parent / kept_models.FOLDER)}"
+            line += f"; of each head: {display(page.parent / kept_models.FOLDER)}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"{'' if model else chr(10)}Report: {display(page)}", highlight=False, markup=False, soft_wrap=True)
 
@@ -125,36 +124,38 @@ def _write_models(
     plan: ComparisonPlan, done: dict[str, list[FinishedTrial]], out: Path, cache: FeatureCache | None, bars: Bars
 ) -> list[dict[str, Any]]:
     """Write the models that are kept; returns their entries in results.json, the best head's first."""
-    files = kept_models.files_to_keep(done, partial(_score, plan), plan.request.keep)
+    files = kept_models.files_to_keep(done, plan.request.keep)
     jobs: list[kept_models.Job] = []
-    written: list[dict[str, Any]] = []
-    lost: list[str] = []
     for file, one in files.items():
-        if not kept_models.is_written(file, one, out):
-            weights: bytes | FeatureCache | None = kept_models.stored_weights(one, out, bars.log)
-            if weights is None and one.trial.frozen:
-                weights = cache = cache or _run_feature_pass(plan, out, bars)
-            if weights is None:
-                lost.append(one.trial.head)
-                continue
+        if kept_models.is_written(file, one, out):
+            continue
+        weights: bytes | FeatureCache | None = kept_models.stored_weights(one, out, bars.log)
+        if weights is None and one.trial.frozen:
+            weights = cache = cache or _run_feature_pass(plan, out, bars)
+        if weights is not None:
             seen = plan.prepared.trained_on(one.trial.train, one.trial.validation)
-            jobs.append((one.trial, weights, out / file, seen))
-        written.append(kept_models.entry(file, one))
-    if lost:
-        bars.log(f"The models of {', '.join(dict.fromkeys(lost))} are not there: they were not kept when trained.")
-    if jobs:
-        try:
+            jobs.append((one.trial, weights, file, seen))
+            continue
+        bars.log(
+            f"The model of {_named(one.trial)} is not there: it was not kept when it was trained, or is damaged. "
+            f"Without {display(out / 'trials' / one.trial.id)} the same command trains it again."
+        )
+    try:
+        if jobs:
             with bars.during("Writing the models"):
-                kept_models.write_models(plan.prepared.store.folder, jobs)
-        except JobError as error:
-            bars.log(f"The models could not be written: {display(str(error))}")
-            new = {path for _, _, path, _ in jobs}
-            return [entry for entry in written if out / entry["file"] not in new]
-    kept_models.drop_weights(out, plan.all_trials)
-    unused = set((out / kept_models.FOLDER).glob("*.safetensors")) - {out / file for file in files}
-    for path in unused:  # of a trial that is no longer its head's best
-        remove(path)
-    return written
+                kept_models.write_models(plan.prepared.store.folder, out, jobs)
+    except JobError as error:  # the weights stay
+        bars.log(f"The models could not be written: {display(str(error))}")
+    else:
+        kept_models.drop_weights(out, plan.all_trials)
+    there = {file: one for file, one in files.items() if kept_models.is_written(file, one, out)}
+    entries = [kept_models.entry(f"{kept_models.FOLDER}/{file}", one) for file, one in there.items()]
+    best = kept_models.best_trial(done.values(), partial(_score, plan))
+    for file, one in there.items():
+        if one is best:
+            kept_models.put_first(file, out)
+            entries.insert(0, kept_models.entry(kept_models.FILE, one))
+    return entries
 
 
 def _run_feature_pass(plan: ComparisonPlan, out: Path, bars: Bars) -> FeatureCache:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from gapstone.heads.attention_queries import AttentionQueries
 from gapstone.heads.contributions import ATTENTION, MEAN, first_tokens, in_place, of_classes, pooled
 from gapstone.heads.feature_norm import FeatureNorm, norm_of
-from gapstone.heads.own_heads import OwnHead
+from gapstone.heads.own_heads import made_by_user
 from gapstone.heads.reads import BackboneOutput
 from gapstone.heads.spec import parse
 from gapstone.pooling import Pool
@@ -177,7 +177,11 @@ class Head(nn.Module):
         """
         if not self.additive:
             why = "it has hidden layers" if parse(self.spec).hidden else "its pool's shares are weights"
-            why = "it is your own; gs.explain(model, images) gives gradient × activation" if self.module else why
+            why = (
+                "it is your own; gs.explain(model, images) gives gradient × activation"
+                if self.module is not None
+                else why
+            )
             if not (self.reads.maps_alone or self.attends_to_class_token):
                 why = f"it reads {self.reads.what}, which is no position of the map"
             raise ValueError(f"head {self.spec!r} has no contributions that add up to the logit: {why}.")
@@ -283,48 +287,6 @@ class Head(nn.Module):
         return f"{self.spec!r}, channels={self.channels}, classes={self.classes}" + (
             f", size={self.size}" if self.size else ""
         )
-
-
-def made_by_user(
-    spec: str, own: OwnHead, channels: int, classes: int, size: tuple[int, ...] | None
-) -> tuple[nn.Module, tuple[int, ...] | None]:
-    """A head of the user's own, and the only size of maps that it takes; None: it takes others, too.
-
-    Raises ValueError for what is no head.
-    """
-    wanted = f"an nn.Module that turns maps (N, {channels}, h, w) into logits (N, {classes})"
-    try:
-        module = own.make(channels, classes, size)
-    except Exception as error:  # of the user's own
-        raise ValueError(
-            f"head {spec!r}: making it for {channels} channels, {classes} classes and maps of {size} failed "
-            f"({type(error).__name__}: {error}); expected {wanted}."
-        ) from error
-    if not isinstance(module, nn.Module):
-        raise ValueError(f"head {spec!r} is a {type(module).__name__}; expected {wanted}.")
-    cells = size or (7, 7)
-    if (tried := next(module.parameters(), torch.zeros(0))).is_meta:
-        return module, size
-
-    def shape(*cells: int) -> object:
-        with eval_mode(module), torch.no_grad(), torch.random.fork_rng(devices=[]):
-            out = module(torch.zeros(2, channels, *cells, device=tried.device))
-        return tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-
-    try:
-        found = shape(*cells)
-    except Exception as error:  # of the user's own
-        raise ValueError(
-            f"head {spec!r}, given maps (2, {channels}, {', '.join(map(str, cells))}), failed ({type(error).__name__}: "
-            f"{error}); expected {wanted}."
-        ) from error
-    if found != (2, classes):
-        raise ValueError(f"head {spec!r} gave {found} of 2 images; expected logits (2, {classes}).")
-    try:
-        any_size = all(shape(*(side + more for side in cells)) == (2, classes) for more in (1, 2))
-    except Exception:  # as one that flattens refuses other maps
-        any_size = False
-    return module, None if any_size else size
 
 
 class NotLinearError(ValueError):

@@ -162,18 +162,24 @@ def _named(
     backbone: Backbone | None, at: str | None, heads: tuple[str, ...], own_heads: dict[str, OwnHead], console: Terminal
 ) -> tuple[str | None, UserCode | None]:
     """The backbone by a name, and what processes need of the user's own."""
+    for head, own_head in own_heads.items():
+        _say_unknown(head, own_head.unknown, console)
     pools = {str(pool): POOLS[pool] for head in heads for pool in parse(head).recipe.pools if is_own(pool)}
     if backbone is None or isinstance(backbone, str):
         if at is not None:
             raise ValueError(f"at={at!r} is for a network of your own; a backbone by its name knows its last map.")
         return backbone, UserCode.of({}, own_heads, pools)
     own = own_network(backbone, at)
-    if own.unknown is not None:
-        console.print(
-            f"Nothing of this comparison can be used again after a stop: {display(own.name)} could not be told from an "
-            f"edited network, since it holds {display(own.unknown)}."
-        )
+    _say_unknown(own.name, own.unknown, console)
     return own.name, UserCode.of({own.name: own.trunk}, own_heads, pools)
+
+
+def _say_unknown(name: str, unknown: str | None, console: Terminal) -> None:
+    if unknown is not None:
+        console.print(
+            f"Trials of {display(name)} cannot be used again after a stop: it could not be told from an edited one, "
+            f"since it holds {display(unknown)}."
+        )
 
 
 def _path(path: str | Path | None) -> Path | None:

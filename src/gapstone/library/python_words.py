@@ -28,6 +28,9 @@ def errors_in_python() -> Iterator[None]:
         if len(error.args) == 1 and isinstance(error.args[0], str):
             error.args = (in_python(error.args[0]),)
         raise
+    except KeyboardInterrupt as error:
+        error.__notes__ = [in_python(note) for note in getattr(error, "__notes__", [])]
+        raise
 
 
 class PythonTerminal(Terminal):

@@ -351,23 +351,23 @@ def _with_own(
         register_head(description.head, own_head(description.head, head, RECIPES))
     if description.own_head is not None and find_own_head(description.head) is None:
         raise ModelFileError(
-            f"its head {description.head!r} is one's own, {description.own_head}, which no file can make: give it in "
-            f"Python, gs.load(path, head={description.own_head.rpartition('.')[2]})"
+            f"its head {description.head!r} is one's own, {display(description.own_head)}, which no file can make: "
+            f"give it in Python, gs.load(path, head=…)"
         )
     if needed is None:
         if backbone is not None:
-            raise ModelFileError(f"its backbone is {description.backbone}, which the file says all of: leave out yours")
+            raise ModelFileError(f"its backbone is {display(description.backbone)}, which needs no network of yours")
         return description
     if backbone is None:
         if is_registered(description.backbone):
             return description
         raise ModelFileError(
-            f"its backbone is a network of one's own, {needed}, which no file can make: give it in Python, "
-            f"gs.load(path, backbone={needed.rpartition('.')[2]}(…))"
+            f"its backbone is a network of one's own, {display(needed)}, which no file can make: give it in Python, "
+            f"gs.load(path, backbone={display(needed).rpartition('.')[2]}(…))"
         )
     own = own_network(backbone)
     if own.trunk.facts.source != needed:
-        raise ModelFileError(f"its backbone is {needed}, and {own.trunk.facts.source} was given")
+        raise ModelFileError(f"its backbone is {display(needed)}, and {own.trunk.facts.source} was given")
     return replace(description, backbone=own.name)
 
 

@@ -17,7 +17,7 @@ from gapstone.nets import TooManyParametersError, at_most
 from gapstone.nets.hf_folder import LONGEST_KEPT, PREFIX, kept, short_name
 from gapstone.nets.hf_model import create_hf, transformers_version
 from gapstone.nets.on_meta import on_meta
-from gapstone.nets.own_features import OWN_NETWORK, own_trunk
+from gapstone.nets.own_features import own_facts
 from gapstone.nets.zoo import create_timm
 
 SCHEMA = 1
@@ -63,7 +63,7 @@ class ModelDescription:
         """Of a model as it is."""
         made_with = None if config is None else transformers_version()
         name = backbone if config is None else short_name(backbone)
-        own_backbone = own_trunk(backbone).facts.source if backbone.startswith(OWN_NETWORK) else None
+        own_backbone = own.source if (own := own_facts(backbone)) is not None else None
         own_head = parsed.source if (parsed := parse(head).own_head) is not None else None
         return cls(name, head, labels, preprocessing, config, made_with, multi_label, own_backbone, own_head)
 

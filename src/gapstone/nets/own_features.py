@@ -66,6 +66,11 @@ def is_registered(name: str) -> bool:
     return name in _registered
 
 
+def own_facts(name: str) -> OwnFacts | None:
+    """What is known of a network of the user's own; None of any other. Raises ValueError as `own_trunk`."""
+    return own_trunk(name).facts if name.startswith(OWN_NETWORK) else None
+
+
 def own_trunk(name: str) -> OwnTrunk:
     """The network of that name.
 

@@ -7,7 +7,7 @@ from typing import Literal
 from gapstone.console.formatting import display
 from gapstone.nets.hf_folder import PREFIX
 from gapstone.nets.hub import weights_on_this_machine
-from gapstone.nets.own_features import OWN_NETWORK, own_trunk
+from gapstone.nets.own_features import OwnFacts, own_facts
 from gapstone.nets.packaged_weights import PACKAGES, package_of
 
 SMALL = 64  # px: images up to this size are small, and NIN trains on them in minutes
@@ -68,11 +68,11 @@ def choose_backbone(
     if mode == "scratch" and (pretrained or weights):
         given = "--pretrained" if pretrained else f"--weights {weights}"
         raise ValueError(f"--from-scratch and {given}: the backbone starts from random weights, or from trained ones.")
-    if name is not None and name.startswith(OWN_NETWORK):
+    if name is not None and (own := own_facts(name)) is not None:
         if pretrained or weights:
             given = "--pretrained" if pretrained else f"--weights {weights}"
             raise ValueError(f"{given}: a network of your own begins with the weights that it has: leave it out.")
-        return _own(name, mode)
+        return _own(name, own, mode)
     if name is not None and name.startswith(PREFIX):
         if mode == "scratch" or pretrained:
             given = "--from-scratch" if mode == "scratch" else "--pretrained"
@@ -109,9 +109,9 @@ def choose_backbone(
     return BackboneChoice(name, False, False, f"{name}, all of it trained{why}")
 
 
-def _own(name: str, mode: BackboneMode) -> BackboneChoice:
+def _own(name: str, facts: OwnFacts, mode: BackboneMode) -> BackboneChoice:
     """The choice of a network of the user's own."""
-    facts, shown = own_trunk(name).facts, display(name)
+    shown = display(name)
     if not facts.fixed_weights:
         if mode in ("freeze", "finetune"):
             raise ValueError(

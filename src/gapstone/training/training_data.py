@@ -34,7 +34,7 @@ from gapstone.models.class_probabilities import check_multi_label
 from gapstone.models.trained_on import NOTHING, UNKNOWN, TrainedOn
 from gapstone.nets.hf_folder import PREFIX
 from gapstone.nets.on_meta import on_meta
-from gapstone.nets.own_features import OWN_NETWORK, own_trunk
+from gapstone.nets.own_features import OwnFacts, own_facts
 from gapstone.storage.paths import check_input
 from gapstone.training.balance import Balance, check_balance
 from gapstone.training.choose_backbone import DEFAULT, SMALL, BackboneChoice, BackboneMode, choose_backbone
@@ -212,7 +212,7 @@ def plan_training(
     ranges = trained_with.ranges.or_else(scanned.ranges) if trained_with is not None else scanned.ranges
     if ranges != UNDECIDED:
         log(f"Pixels of more than 8 bits: {ranges} become 0…255, in all images alike; the model keeps that.")
-    given = net.choice.backbone.startswith(OWN_NETWORK) and own_trunk(net.choice.backbone).facts.fixed_weights
+    given = net.own is not None and net.own.fixed_weights
     known = net.start is not None or net.choice.freeze or net.choice.backbone.startswith(PREFIX) or given
     return TrainingPlan(
         source=source,
@@ -249,15 +249,16 @@ class _Network:
     """The weights of --weights."""
     moments: tuple[tuple[float, ...], tuple[float, ...]] | None
     """(mean, std) that the weights expect of images."""
+    own: OwnFacts | None
+    """Of a network of the user's own."""
 
     @property
     def trained_before(self) -> TrainedOn:
         """What a folder of transformers was trained on is not known; nor what weights of other programs were."""
         if self.start is not None:
             return self.start.trained_on
-        if self.choice.backbone.startswith(OWN_NETWORK):
-            return UNKNOWN if own_trunk(self.choice.backbone).facts.fixed_weights else NOTHING
-        return UNKNOWN if self.choice.backbone.startswith(PREFIX) else NOTHING
+        given = self.own is not None and self.own.fixed_weights
+        return UNKNOWN if given or self.choice.backbone.startswith(PREFIX) else NOTHING
 
 
 def _choose_network(
@@ -283,9 +284,8 @@ def _choose_network(
         expected = nets.pretrained_input(backbone)
     from_folder = backbone.startswith(PREFIX)
     channels = expected.channels if expected and from_folder else start.channels if start else scan.channels
-    if backbone.startswith(OWN_NETWORK):
-        facts = own_trunk(backbone).facts
-        channels, expected = facts.in_channels, facts.expected
+    if (own := own_facts(backbone)) is not None:
+        channels, expected = own.in_channels, own.expected
         if channels not in (1, 3):
             raise ValueError(f"{display(backbone)} takes images of {channels} channels, and images have 1 or 3.")
     # download the weights here, once: otherwise a failed download is reported only after every trial has failed
@@ -309,13 +309,13 @@ def _choose_network(
             f"{backbone} needs images of at least {features.smallest} px a side, these are {format_size(size)}: "
             f"--size {features.smallest} enlarges them, --backbone nin takes them as they are."
         )
-    return _Network(choice, features, channels, size, stored, resizing, start, moments)
+    return _Network(choice, features, channels, size, stored, resizing, start, moments, own)
 
 
 def _settings(options: TrainOptions, net: _Network, images: int) -> TrainSettings:
     """Choose the settings for `images` training images."""
-    own = net.choice.backbone.startswith(OWN_NETWORK) and own_trunk(net.choice.backbone).facts.trained is True
-    freeze, trained = net.choice.freeze, net.choice.pretrained or net.start is not None or own
+    own_trained = net.own is not None and net.own.trained is True
+    freeze, trained = net.choice.freeze, net.choice.pretrained or net.start is not None or own_trained
     return TrainSettings(
         epochs=options.epochs or epochs_for(images),
         batch_size=options.batch_size,
@@ -335,9 +335,9 @@ def _check_names(options: TrainOptions, weights: Path | None, mode: BackboneMode
     if weights is not None:
         check_input(f"--weights {display(weights)}", weights)
     if options.backbone is not None:
-        own = options.backbone.startswith(OWN_NETWORK)
-        with nullcontext() if own else on_meta():  # shapes alone: no memory, no weights
-            channels = own_trunk(options.backbone).facts.in_channels if own else 3
+        own = own_facts(options.backbone)
+        with on_meta() if own is None else nullcontext():  # shapes alone: no memory, no weights
+            channels = 3 if own is None else own.in_channels
             features = nets.build(options.backbone, channels, pooler=any(read.own for read in reads))
         for read in reads:
             features.check_reads(read)
